@@ -1,0 +1,401 @@
+//! The contract between the SMB core and the file system: what is to be done ([`FileOp`]), what must be on record before it is
+//! done ([`Intent`], point 2), and what came of it ([`Outcome`], point 3).
+//!
+//! The file system offers two calls. `prepare(op) -> Intent` looks and changes nothing. `perform(op, intent) -> Outcome` is
+//! idempotent given the intent: the same call runs an operation and redoes it after a crash, and the client gets the one true answer.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Windows file time: 100 ns units since 1601-01-01 UTC (MS-DTYP 2.3.3). 0 means "not set" in requests.
+pub type FileTime = u64;
+
+/// An open, for its whole life and never again: the persistent half of the FileId (MS-SMB2 2.2.14.1).
+pub type OpenId = u64;
+
+/// Index of a share in the configuration's list of shares.
+pub type ShareId = u32;
+
+/// On whose behalf an operation is done; the file system takes on that account's rights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The share whose directory the operation stays beneath.
+    pub share: ShareId,
+    /// The login's name; `None` for guest and anonymous.
+    pub user: Option<String>,
+}
+
+/// Which file it is, whatever its name: device, inode and birth (an inode number is used again within a second).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileKey {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+    /// Birth time in ns since 1970 where the file system has it, else 0.
+    pub birth_ns: i64,
+}
+
+/// What `name_to_handle_at` gives, to open the file again after a restart; empty where the file system has none.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileHandle {
+    /// `handle_type`.
+    pub kind: i32,
+    /// `f_handle`.
+    pub bytes: Vec<u8>,
+}
+
+/// A file's attributes as SMB shows them (MS-FSCC 2.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Identity.
+    pub key: FileKey,
+    /// Creation time: from the DOS-attribute xattr, else birth time, else the oldest of the others.
+    pub creation_time: FileTime,
+    /// `st_atime`.
+    pub last_access_time: FileTime,
+    /// `st_mtime`.
+    pub last_write_time: FileTime,
+    /// `st_ctime`.
+    pub change_time: FileTime,
+    /// Length in bytes (0 for directories).
+    pub end_of_file: u64,
+    /// Bytes allocated on disk.
+    pub allocation_size: u64,
+    /// FILE_ATTRIBUTE_* (MS-FSCC 2.6); DIRECTORY set for directories, NORMAL if nothing else is.
+    pub attributes: u32,
+    /// Hard links.
+    pub links: u32,
+    /// Is a directory.
+    pub is_dir: bool,
+}
+
+/// CreateDisposition (MS-SMB2 2.2.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Disposition {
+    /// FILE_SUPERSEDE: replace if it exists, else create.
+    Supersede,
+    /// FILE_OPEN: open or fail.
+    Open,
+    /// FILE_CREATE: create or fail.
+    Create,
+    /// FILE_OPEN_IF: open or create.
+    OpenIf,
+    /// FILE_OVERWRITE: open and truncate, or fail.
+    Overwrite,
+    /// FILE_OVERWRITE_IF: open and truncate, or create.
+    OverwriteIf,
+}
+
+/// CreateAction (MS-SMB2 2.2.14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CreateAction {
+    /// FILE_SUPERSEDED (0).
+    Superseded,
+    /// FILE_OPENED (1).
+    Opened,
+    /// FILE_CREATED (2).
+    Created,
+    /// FILE_OVERWRITTEN (3).
+    Overwritten,
+}
+
+/// Open or create a file or directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateOp {
+    /// The id the open will have; also the stamp on what it creates.
+    pub open: OpenId,
+    /// Path beneath the share as the client wrote it, components joined by '/', no leading or trailing slash; "" is the share's root.
+    pub path: String,
+    /// What to do if it exists, and if not.
+    pub disposition: Disposition,
+    /// FILE_DIRECTORY_FILE was given.
+    pub must_be_dir: bool,
+    /// FILE_NON_DIRECTORY_FILE was given.
+    pub must_be_file: bool,
+    /// FILE_OPEN_REPARSE_POINT was given.
+    pub open_reparse: bool,
+    /// Reads data (FILE_READ_DATA or FILE_EXECUTE in the access asked for, generic bits mapped, MAXIMUM_ALLOWED excluded).
+    pub read_data: bool,
+    /// Writes data (FILE_WRITE_DATA or FILE_APPEND_DATA).
+    pub write_data: bool,
+    /// Deletes (DELETE or FILE_DELETE_CHILD access, or delete on close): the account must be able to.
+    pub delete: bool,
+    /// MAXIMUM_ALLOWED was asked for: open with the most rights the account has.
+    pub maximum_allowed: bool,
+    /// FILE_ATTRIBUTE_* for a new (or overwritten) file.
+    pub attributes: u32,
+    /// Initial allocation in bytes.
+    pub allocation_size: u64,
+}
+
+/// What `prepare` found for a [`CreateOp`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateIntent {
+    /// The path with the case the directory entries have (the last component as given, if it does not exist).
+    pub path: String,
+    /// The file that was there, if any.
+    pub existing: Option<Metadata>,
+    /// FILE_* rights (MS-DTYP 2.4.3 file mask) the account has on the existing file, or would have on a new one.
+    pub maximal_access: u32,
+}
+
+/// What came of a [`CreateOp`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Opened, created, overwritten, superseded.
+    pub action: CreateAction,
+    /// The file as it is now.
+    pub metadata: Metadata,
+    /// To open it again after a restart.
+    pub handle: FileHandle,
+    /// Path as on disk.
+    pub path: String,
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteAt {
+    /// A byte offset.
+    Offset(u64),
+    /// At the end (offset 0xFFFFFFFFFFFFFFFF, or an append-only open).
+    End,
+}
+
+/// FileBasicInformation to set (MS-FSCC 2.4.7): `None` leaves a field alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBasic {
+    /// CreationTime.
+    pub creation_time: Option<FileTime>,
+    /// LastAccessTime.
+    pub last_access_time: Option<FileTime>,
+    /// LastWriteTime.
+    pub last_write_time: Option<FileTime>,
+    /// ChangeTime (accepted, not storable).
+    pub change_time: Option<FileTime>,
+    /// FILE_ATTRIBUTE_*.
+    pub attributes: Option<u32>,
+}
+
+/// One range of FSCTL_SRV_COPYCHUNK (MS-SMB2 2.2.31.1.1), in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// SourceOffset.
+    pub source_offset: u64,
+    /// TargetOffset.
+    pub target_offset: u64,
+    /// Length.
+    pub length: u32,
+}
+
+/// One entry of a directory as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirEntry {
+    /// Name as on disk ("." and ".." included where the pattern matches).
+    pub name: String,
+    /// Attributes.
+    pub metadata: Metadata,
+    /// FileId: st_ino.
+    pub file_id: u64,
+}
+
+/// A file operation. `open` names the open it acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // fields repeat the names of MS-SMB2's requests
+pub enum FileOp {
+    /// Open or create. Outcome: `Created`.
+    Create(CreateOp),
+    /// Close; `delete`: unlink it first (delete on close, last open). `path` is where it is now. `write_time`: set mtime explicitly before. Outcome: `Closed` (metadata just before).
+    Close {
+        open: OpenId,
+        delete: Option<DeleteTarget>,
+    },
+    /// fsync. Outcome: `Unit`.
+    Flush { open: OpenId },
+    /// Read up to `length` bytes. Outcome: `Data` (empty at end of file).
+    Read {
+        open: OpenId,
+        offset: u64,
+        length: u32,
+    },
+    /// Write all of `data`. Outcome: `Written`.
+    Write {
+        open: OpenId,
+        at: WriteAt,
+        data: Bytes,
+        write_through: bool,
+    },
+    /// Entries after `after` (exclusive, in the order of the folded names; `None`: from the start) that match `pattern` (MS-FSA 2.1.4.4, case-insensitive), at most `limit`.
+    /// Outcome: `Entries`.
+    QueryDirectory {
+        open: OpenId,
+        pattern: String,
+        after: Option<String>,
+        limit: u32,
+    },
+    /// Outcome: `Metadata`.
+    Stat { open: OpenId },
+    /// Free space and so on. Outcome: `Volume`.
+    QueryVolume { open: OpenId },
+    /// Outcome: `Unit`.
+    SetBasic { open: OpenId, basic: SetBasic },
+    /// Outcome: `Unit`.
+    SetEndOfFile { open: OpenId, end_of_file: u64 },
+    /// Preallocate, or truncate if smaller than the file. Outcome: `Unit`.
+    SetAllocation { open: OpenId, allocation_size: u64 },
+    /// Rename to a path beneath the share. Outcome: `Renamed`.
+    Rename {
+        open: OpenId,
+        from: String,
+        to: String,
+        replace: bool,
+    },
+    /// Hard link. Outcome: `Unit`.
+    Link {
+        open: OpenId,
+        to: String,
+        replace: bool,
+    },
+    /// May this be deleted (rights, read-only attribute, directory empty)? Changes nothing. Outcome: `Unit`.
+    CheckDelete { open: OpenId, path: String },
+    /// Self-relative security descriptor (MS-DTYP 2.4.6) made from owner, group, mode/ACL. `information`: SECURITY_INFORMATION. Outcome: `Data`.
+    QuerySecurity { open: OpenId, information: u32 },
+    /// Outcome: `Unit`.
+    SetSecurity {
+        open: OpenId,
+        information: u32,
+        descriptor: Bytes,
+    },
+    /// Server-side copy. Outcome: `Copied`.
+    CopyChunks {
+        source: OpenId,
+        target: OpenId,
+        chunks: Vec<Chunk>,
+    },
+    /// FSCTL_SET_ZERO_DATA, in bytes [from, beyond). Outcome: `Unit`.
+    ZeroData {
+        open: OpenId,
+        from: u64,
+        beyond: u64,
+    },
+    /// FSCTL_SET_SPARSE. Outcome: `Unit`.
+    SetSparse { open: OpenId, sparse: bool },
+    /// FSCTL_QUERY_ALLOCATED_RANGES. Outcome: `Ranges`.
+    QueryAllocatedRanges {
+        open: OpenId,
+        offset: u64,
+        length: u64,
+    },
+    /// Begin watching a directory for local changes (reported through `Smb::changed`). Outcome: `Unit`.
+    Watch { open: OpenId, recursive: bool },
+}
+
+/// What a close with delete unlinks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteTarget {
+    /// Path beneath the share.
+    pub path: String,
+    /// The file that is meant; another one under that name is left alone.
+    pub key: FileKey,
+}
+
+/// What must be on record before an operation is done, beyond the request's own bytes: taken from the state just before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Intent {
+    /// Nothing: the operation is idempotent by itself, or has no effect.
+    None,
+    /// For `Create`.
+    Create(CreateIntent),
+    /// For `Write`: the offset in bytes, resolved.
+    Write { offset: u64 },
+    /// For `Rename` and `Link`: which file is to have the new name, and which one it replaces.
+    Rename {
+        source: FileKey,
+        is_dir: bool,
+        from: String,
+        to: String,
+        replaced: Option<FileKey>,
+    },
+    /// For `Close` with delete: metadata just before, for the reply.
+    Close { metadata: Metadata },
+    /// For `CopyChunks` with overlap in one file: the source bytes of each chunk.
+    CopyChunks { source: Vec<Vec<u8>> },
+}
+
+/// What came of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Outcome {
+    Unit,
+    Created(Created),
+    Closed(Metadata),
+    Data(Bytes),
+    /// Bytes written and the file's size after.
+    Written {
+        count: u32,
+        offset: u64,
+    },
+    /// `more`: the listing goes on.
+    Entries {
+        entries: Vec<DirEntry>,
+        more: bool,
+    },
+    Metadata(Metadata),
+    Volume(Volume),
+    /// The new path as on disk.
+    Renamed {
+        path: String,
+    },
+    /// Bytes written per chunk.
+    Copied {
+        written: Vec<u32>,
+    },
+    /// (offset, length) in bytes.
+    Ranges(Vec<(u64, u64)>),
+}
+
+/// A file system's figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes an ordinary account may still take.
+    pub available_bytes: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Allocation unit in bytes.
+    pub unit_bytes: u32,
+    /// A serial number made from f_fsid.
+    pub serial: u32,
+    /// When the share's directory was created.
+    pub creation_time: FileTime,
+}
+
+/// A change in a directory, for CHANGE_NOTIFY (MS-FSCC 2.4.42).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The share.
+    pub share: ShareId,
+    /// Path beneath the share of what changed.
+    pub path: String,
+    /// Is it a directory?
+    pub is_dir: bool,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// Kinds of change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// FILE_ACTION_ADDED.
+    Added,
+    /// FILE_ACTION_REMOVED.
+    Removed,
+    /// FILE_ACTION_MODIFIED (FILE_NOTIFY_CHANGE_* that applies: size, last write, attributes, security).
+    Modified(u32),
+    /// Renamed from `path` to this path.
+    RenamedTo(String),
+    /// Events were lost: everything below may have changed.
+    Overflow,
+}

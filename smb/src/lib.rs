@@ -1,0 +1,4 @@
+//! SMB2 and SMB3 whose sessions can be saved and restored.
+
+pub mod fileop;
+pub mod status;
