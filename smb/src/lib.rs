@@ -1,4 +1,5 @@
 //! SMB2 and SMB3 whose sessions can be saved and restored.
 
 pub mod fileop;
+pub mod pattern;
 pub mod status;
