@@ -1,0 +1,76 @@
+//! What the request parsers share: the fixed part, and buffers named by offset and length.
+
+use bytes::Bytes;
+use nom::IResult;
+use nom::Parser;
+use nom::combinator::map;
+use nom::number::complete::{le_u16, le_u64};
+
+use super::header;
+use super::{Component, FileId, Malformed};
+
+/// Outcome of a `nom` parser over bytes.
+pub(super) type Parsed<'a, T> = IResult<&'a [u8], T>;
+
+/// An SMB2_FILEID.
+pub(super) fn file_id(input: &[u8]) -> Parsed<'_, FileId> {
+    map((le_u64, le_u64), |(persistent, volatile)| FileId {
+        persistent,
+        volatile,
+    })
+    .parse(input)
+}
+
+/// 16 bytes: a GUID, a signature, a lease key.
+pub(super) fn bytes_16(input: &[u8]) -> Parsed<'_, [u8; 16]> {
+    map((le_u64, le_u64), |(low, high)| {
+        (u128::from(high) << 64 | u128::from(low)).to_le_bytes()
+    })
+    .parse(input)
+}
+
+/// The fixed part of a request's body after its StructureSize, which must be `want`. An odd StructureSize counts one byte of the
+/// variable part (MS-SMB2 2.2.3), which may be missing.
+pub(super) fn fixed(component: &Component, want: u16) -> Result<&[u8], Malformed> {
+    let body = component
+        .bytes
+        .get(header::LEN..)
+        .ok_or(Malformed::Truncated)?;
+    let (rest, got) = le_u16::<_, nom::error::Error<&[u8]>>(body)?;
+    if got != want {
+        return Err(Malformed::StructureSize { got, want });
+    }
+    if body.len() < usize::from(want & !1) {
+        return Err(Malformed::Truncated);
+    }
+    Ok(rest)
+}
+
+/// Reads fields off the front of `input`; what follows them is not looked at.
+pub(super) fn fields<'a, P>(input: &'a [u8], mut parser: P) -> Result<P::Output, Malformed>
+where
+    P: Parser<&'a [u8], Error = nom::error::Error<&'a [u8]>>,
+{
+    let (_, output) = parser.parse(input)?;
+    Ok(output)
+}
+
+/// The buffer at `offset` (from the SMB2 header), `length` bytes; it must lie behind the fixed part of `structure_size`.
+/// An empty buffer may have any offset.
+pub(super) fn buffer(
+    component: &Component,
+    structure_size: u16,
+    offset: u32,
+    length: u32,
+) -> Result<Bytes, Malformed> {
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    let outside = Malformed::BufferBounds { offset, length };
+    let start = offset as usize;
+    let end = start.checked_add(length as usize).ok_or(outside)?;
+    if start < header::LEN + usize::from(structure_size & !1) || end > component.bytes.len() {
+        return Err(outside);
+    }
+    Ok(component.bytes.slice(start..end))
+}

@@ -1,0 +1,74 @@
+//! OPLOCK_BREAK: notification, acknowledgment, response (MS-SMB2 2.2.23 to 2.2.25).
+
+use bytes::BufMut;
+use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
+
+use super::body::{bytes_16, fields, file_id, fixed};
+use super::{Component, FileId, Malformed, header};
+
+/// MessageId of a notification: it answers nothing (3.3.4.6).
+pub const NOTIFICATION_MESSAGE_ID: u64 = u64::MAX;
+
+/// What a client acknowledges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acknowledgment {
+    /// The break of an oplock (2.2.24.1).
+    Oplock {
+        /// OplockLevel: one of [`super::create::oplock_level`].
+        oplock_level: u8,
+        /// FileId.
+        file_id: FileId,
+    },
+    /// The break of a lease (2.2.24.2).
+    Lease {
+        /// LeaseKey.
+        lease_key: [u8; 16],
+        /// LeaseState.
+        lease_state: u32,
+    },
+}
+
+impl Acknowledgment {
+    /// The two kinds are told apart by their StructureSize: 24 and 36.
+    pub(super) fn parse(component: &Component) -> Result<Acknowledgment, Malformed> {
+        let body = component
+            .bytes
+            .get(header::LEN..)
+            .ok_or(Malformed::Truncated)?;
+        if fields(body, le_u16)? == 36 {
+            let (_reserved, _flags, lease_key, lease_state, _duration) = fields(
+                fixed(component, 36)?,
+                (le_u16, le_u32, bytes_16, le_u32, le_u64),
+            )?;
+            return Ok(Acknowledgment::Lease {
+                lease_key,
+                lease_state,
+            });
+        }
+        let (oplock_level, _reserved, _reserved2, file_id) =
+            fields(fixed(component, 24)?, (le_u8, le_u8, le_u32, file_id))?;
+        Ok(Acknowledgment::Oplock {
+            oplock_level,
+            file_id,
+        })
+    }
+}
+
+/// The notification (2.2.23.1) and the response to an acknowledgment (2.2.25.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OplockBreak {
+    /// OplockLevel: what the oplock is broken to, or was acknowledged as.
+    pub oplock_level: u8,
+    /// FileId.
+    pub file_id: FileId,
+}
+
+impl OplockBreak {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16_le(24);
+        out.put_u8(self.oplock_level);
+        out.put_u8(0);
+        out.put_u32_le(0);
+        self.file_id.encode(out);
+    }
+}

@@ -1,0 +1,62 @@
+//! WRITE (MS-SMB2 2.2.21, 2.2.22).
+
+use bytes::{BufMut, Bytes};
+use nom::number::complete::{le_u16, le_u32, le_u64};
+
+use super::body::{buffer, fields, file_id, fixed};
+use super::{Component, FileId, Malformed};
+
+/// SMB2_WRITEFLAG_WRITE_THROUGH (2.1 on).
+pub const FLAG_WRITE_THROUGH: u32 = 0x0000_0001;
+/// SMB2_WRITEFLAG_WRITE_UNBUFFERED (3.0.2 on).
+pub const FLAG_WRITE_UNBUFFERED: u32 = 0x0000_0002;
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Offset in bytes; all ones: at the end of the file.
+    pub offset: u64,
+    /// FileId.
+    pub file_id: FileId,
+    /// Channel: 0; others are RDMA's.
+    pub channel: u32,
+    /// Flags.
+    pub flags: u32,
+    /// What to write: a slice of the message.
+    pub data: Bytes,
+}
+
+impl Request {
+    pub(super) fn parse(component: &Component) -> Result<Request, Malformed> {
+        let (data_offset, length, offset, file_id, channel, _remaining, _, _, flags) = fields(
+            fixed(component, 49)?,
+            (
+                le_u16, le_u32, le_u64, file_id, le_u32, le_u32, le_u16, le_u16, le_u32,
+            ),
+        )?;
+        Ok(Request {
+            offset,
+            file_id,
+            channel,
+            flags,
+            data: buffer(component, 49, data_offset.into(), length)?,
+        })
+    }
+}
+
+/// The response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Count of bytes written.
+    pub count: u32,
+}
+
+impl Response {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16_le(17);
+        out.put_u16_le(0);
+        out.put_u32_le(self.count);
+        out.put_u32_le(0);
+        out.put_u32_le(0);
+    }
+}
