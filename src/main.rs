@@ -1,1 +1,7 @@
-fn main() {}
+//! The `outlast` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outlast::cli::main()
+}

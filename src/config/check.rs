@@ -1,0 +1,646 @@
+//! From what the file says to what it means, or the reason why it cannot be.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{
+    Cidr, Config, Dialect, Durability, Error, Level, Limits, Network, Nvram, Server, Share, file,
+    size,
+};
+
+/// Smallest MTU: what IPv6 asks of every link (RFC 8200, 5).
+const MTU_MIN: u16 = 1280;
+/// Largest MTU of a TAP device: 65535 less the Ethernet header.
+const MTU_MAX: u16 = 65521;
+
+/// One file under check; makes its errors.
+struct Check<'a> {
+    path: &'a Path,
+}
+
+/// Checks the whole file.
+pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Error> {
+    let check = Check { path };
+    let server = check.server(&file.server)?;
+    let network = check.network(&file.network, &server.name)?;
+    let nvram = check.nvram(&file.nvram)?;
+    let shares = check.shares(&file.share, &server)?;
+    let limits = check.limits(&file.limits)?;
+    Ok(Config {
+        path: path.to_owned(),
+        server,
+        network,
+        nvram,
+        shares,
+        limits,
+    })
+}
+
+/// Checks the configuration against the machine.
+pub(super) fn system(config: &Config) -> Result<(), Error> {
+    let check = Check { path: &config.path };
+    for share in &config.shares {
+        check.share_directory(share)?;
+        check.run_as(share)?;
+    }
+    let directory = config.nvram.path.parent().unwrap_or(Path::new("/"));
+    if !directory.is_dir() {
+        return check.fail(
+            "nvram.path",
+            format!("the directory {} does not exist", directory.display()),
+            "create it, or name a file in an existing directory",
+        );
+    }
+    Ok(())
+}
+
+impl Check<'_> {
+    fn fail<T>(&self, key: &str, problem: impl Into<String>, remedy: &str) -> Result<T, Error> {
+        Err(Error {
+            file: self.path.to_owned(),
+            line: None,
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.to_owned(),
+        })
+    }
+
+    /// A path; relative ones start from the directory of the configuration file.
+    fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
+        if text.is_empty() || text.contains('\0') {
+            return self.fail(
+                key,
+                format!("{text:?} is not a path"),
+                "name a file or directory",
+            );
+        }
+        Ok(self.path.parent().unwrap_or(Path::new("/")).join(text))
+    }
+
+    fn server(&self, server: &file::Server) -> Result<Server, Error> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if server.name.is_empty() || server.name.len() > 15 || !server.name.chars().all(allowed) {
+            return self.fail(
+                "server.name",
+                format!("{:?} is not a NetBIOS name", server.name),
+                "use 1 to 15 letters, digits and hyphens",
+            );
+        }
+        let min_protocol = self.dialect("server.min_protocol", &server.min_protocol)?;
+        let max_protocol = self.dialect("server.max_protocol", &server.max_protocol)?;
+        if min_protocol > max_protocol {
+            return self.fail(
+                "server.min_protocol",
+                format!("{min_protocol} is above max_protocol {max_protocol}"),
+                "lower it or raise max_protocol",
+            );
+        }
+        let signing = self.level("server.signing", &server.signing)?;
+        let encryption = self.level("server.encryption", &server.encryption)?;
+        if encryption == Level::Required && max_protocol < Dialect::Smb300 {
+            return self.fail(
+                "server.encryption",
+                format!("\"required\" needs SMB 3.0 and max_protocol is {max_protocol}"),
+                "raise max_protocol to \"3.0\" or above",
+            );
+        }
+        let control_socket = self.path("server.control_socket", &server.control_socket)?;
+        // sun_path of unix(7), with its closing zero.
+        if control_socket.as_os_str().len() > 107 {
+            return self.fail(
+                "server.control_socket",
+                "is longer than the 107 bytes a socket's path may have",
+                "use a shorter path",
+            );
+        }
+        Ok(Server {
+            name: server.name.clone(),
+            users_file: self.path("server.users_file", &server.users_file)?,
+            control_socket,
+            min_protocol,
+            max_protocol,
+            signing,
+            encryption,
+        })
+    }
+
+    fn dialect(&self, key: &str, text: &str) -> Result<Dialect, Error> {
+        match Dialect::ALL.into_iter().find(|d| d.name() == text) {
+            Some(dialect) => Ok(dialect),
+            None => self.fail(
+                key,
+                format!("unknown dialect {text:?}"),
+                "use \"2.0.2\", \"2.1\", \"3.0\", \"3.0.2\" or \"3.1.1\"",
+            ),
+        }
+    }
+
+    fn level(&self, key: &str, text: &str) -> Result<Level, Error> {
+        match text {
+            "off" => Ok(Level::Off),
+            "enabled" => Ok(Level::Enabled),
+            "required" => Ok(Level::Required),
+            _ => self.fail(
+                key,
+                format!("unknown value {text:?}"),
+                "use \"off\", \"enabled\" or \"required\"",
+            ),
+        }
+    }
+
+    fn network(&self, network: &file::Network, name: &str) -> Result<Network, Error> {
+        // IFNAMSIZ with its closing zero, and what the kernel's dev_valid_name refuses.
+        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
+        let tap = &network.tap;
+        if tap.is_empty() || tap.len() > 15 || tap == "." || tap == ".." || tap.contains(bad) {
+            return self.fail(
+                "network.tap",
+                format!("{tap:?} is not a device name"),
+                "name a TAP device, such as \"tap0\"",
+            );
+        }
+        let mac = match &network.mac {
+            Some(text) => self.mac(text)?,
+            None => derived_mac(name),
+        };
+        let mtu = match u16::try_from(network.mtu) {
+            Ok(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => mtu,
+            _ => {
+                return self.fail(
+                    "network.mtu",
+                    format!("{} is out of range", network.mtu),
+                    &format!("use {MTU_MIN} to {MTU_MAX}"),
+                );
+            }
+        };
+        let addresses = self.addresses(&network.addresses)?;
+        let (gateway_v4, gateway_v6) = self.gateways(&network.gateway, &addresses)?;
+        Ok(Network {
+            tap: tap.clone(),
+            offload: network.offload,
+            mac,
+            addresses,
+            gateway_v4,
+            gateway_v6,
+            mtu,
+        })
+    }
+
+    fn mac(&self, text: &str) -> Result<[u8; 6], Error> {
+        let remedy = "write six two-digit hexadecimal numbers, such as \"02:00:00:00:00:10\"";
+        let mut mac = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut mac {
+            match parts.next() {
+                Some(part) if part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()) => {
+                    *byte = u8::from_str_radix(part, 16).unwrap_or_default();
+                }
+                _ => {
+                    return self.fail(
+                        "network.mac",
+                        format!("{text:?} is not a MAC address"),
+                        remedy,
+                    );
+                }
+            }
+        }
+        if parts.next().is_some() {
+            return self.fail(
+                "network.mac",
+                format!("{text:?} is not a MAC address"),
+                remedy,
+            );
+        }
+        // IEEE 802: the lowest bit of the first byte marks a group address.
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            return self.fail(
+                "network.mac",
+                format!("{text} is not the address of one station"),
+                "use a unicast address, such as \"02:00:00:00:00:10\"",
+            );
+        }
+        Ok(mac)
+    }
+
+    fn addresses(&self, texts: &[String]) -> Result<Vec<Cidr>, Error> {
+        const KEY: &str = "network.addresses";
+        if texts.is_empty() {
+            return self.fail(
+                KEY,
+                "is empty",
+                "give at least one address, such as \"10.77.0.1/24\"",
+            );
+        }
+        let mut addresses: Vec<Cidr> = Vec::new();
+        for text in texts {
+            let parsed = text
+                .split_once('/')
+                .and_then(|(address, bits)| Some((address.parse().ok()?, bits.parse().ok()?)));
+            let Some((address, prefix_bits)) = parsed else {
+                return self.fail(
+                    KEY,
+                    format!("{text:?} is not an address with a prefix length"),
+                    "write it as \"10.77.0.1/24\" or \"fd77::1/64\"",
+                );
+            };
+            let cidr = Cidr {
+                address,
+                prefix_bits,
+            };
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            if prefix_bits == 0 || prefix_bits > bits {
+                return self.fail(
+                    KEY,
+                    format!("{text:?} has an impossible prefix length"),
+                    &format!("use /1 to /{bits}"),
+                );
+            }
+            if let Some(why) = not_a_host(&cidr) {
+                return self.fail(
+                    KEY,
+                    format!("{text:?} is {why}"),
+                    "use an address a host may have",
+                );
+            }
+            if addresses.iter().any(|other| other.address == address) {
+                return self.fail(
+                    KEY,
+                    format!("{address} is there twice"),
+                    "remove one of them",
+                );
+            }
+            addresses.push(cidr);
+        }
+        Ok(addresses)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn gateways(
+        &self,
+        texts: &[String],
+        addresses: &[Cidr],
+    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Error> {
+        const KEY: &str = "network.gateway";
+        let (mut v4, mut v6) = (None, None);
+        for text in texts {
+            let Ok(gateway) = text.parse::<IpAddr>() else {
+                return self.fail(
+                    KEY,
+                    format!("{text:?} is not an address"),
+                    "write it without a prefix length, as \"10.77.0.254\"",
+                );
+            };
+            // RFC 4861, 6.1.2: routers are usually known by their link-local address, which is on every IPv6 link.
+            let link_local = matches!(gateway, IpAddr::V6(a) if a.is_unicast_link_local());
+            let subnet = addresses.iter().find(|cidr| cidr.contains(gateway));
+            if subnet.is_none() && !(link_local && addresses.iter().any(|c| c.address.is_ipv6())) {
+                return self.fail(
+                    KEY,
+                    format!("{gateway} is on no subnet of network.addresses"),
+                    "name a gateway on one of these subnets, or correct the prefix length",
+                );
+            }
+            if addresses.iter().any(|cidr| cidr.address == gateway) {
+                return self.fail(
+                    KEY,
+                    format!("{gateway} is the server's own address"),
+                    "name the router's address",
+                );
+            }
+            let prefix_bits = subnet.map_or(64, |cidr| cidr.prefix_bits);
+            if let Some(why) = not_a_host(&Cidr {
+                address: gateway,
+                prefix_bits,
+            }) {
+                return self.fail(
+                    KEY,
+                    format!("{gateway} is {why}"),
+                    "name the router's address",
+                );
+            }
+            let taken = match gateway {
+                IpAddr::V4(address) => v4.replace(address).is_some(),
+                IpAddr::V6(address) => v6.replace(address).is_some(),
+            };
+            if taken {
+                return self.fail(
+                    KEY,
+                    "has two addresses of one family",
+                    "keep one IPv4 and one IPv6 address",
+                );
+            }
+        }
+        Ok((v4, v6))
+    }
+
+    fn nvram(&self, nvram: &file::Nvram) -> Result<Nvram, Error> {
+        let path = self.path("nvram.path", &nvram.path)?;
+        let Some(size_bytes) = size::parse(&nvram.size) else {
+            return self.fail(
+                "nvram.size",
+                format!("{:?} is not a size", nvram.size),
+                "write a number with KiB, MiB, GiB or TiB, such as \"256MiB\"",
+            );
+        };
+        if !(Nvram::SIZE_MIN_BYTES..=Nvram::SIZE_MAX_BYTES).contains(&size_bytes) {
+            return self.fail(
+                "nvram.size",
+                format!("{} is out of range", nvram.size),
+                "use 32MiB to 1TiB",
+            );
+        }
+        if size_bytes % 4096 != 0 {
+            return self.fail(
+                "nvram.size",
+                format!("{} is not a multiple of 4 KiB", nvram.size),
+                "round it, for example to whole MiB",
+            );
+        }
+        let durability = match nvram.durability.as_str() {
+            "none" => Durability::None,
+            "process" => Durability::Process,
+            promised @ ("power" | "mirror") => {
+                return self.fail(
+                    "nvram.durability",
+                    format!("{promised:?} does not work yet in this version"),
+                    "use \"process\"",
+                );
+            }
+            other => {
+                return self.fail(
+                    "nvram.durability",
+                    format!("unknown value {other:?}"),
+                    "use \"process\", or \"none\" for benchmarks",
+                );
+            }
+        };
+        Ok(Nvram {
+            path,
+            size_bytes,
+            durability,
+        })
+    }
+
+    fn shares(&self, shares: &[file::Share], server: &Server) -> Result<Vec<Share>, Error> {
+        if shares.is_empty() {
+            return self.fail(
+                "share",
+                "there is no [[share]]",
+                "add at least one with a name and a path",
+            );
+        }
+        let mut names = HashSet::new();
+        let mut checked = Vec::new();
+        for share in shares {
+            let share = self.share(share, server)?;
+            if !names.insert(share.name.to_lowercase()) {
+                return self.fail(
+                    "share.name",
+                    format!("{:?} is there twice (case does not count)", share.name),
+                    "give each share a name of its own",
+                );
+            }
+            checked.push(share);
+        }
+        Ok(checked)
+    }
+
+    fn share(&self, share: &file::Share, server: &Server) -> Result<Share, Error> {
+        let name = &share.name;
+        // MS-FSCC 2.1.6: characters a share name must not have; at most 80 of the others.
+        let bad = |c: char| c.is_control() || r#""\/[]:|<>+=;,*?"#.contains(c);
+        if name.trim().is_empty()
+            || name.trim() != name
+            || name.chars().count() > 80
+            || name.contains(bad)
+        {
+            return self.fail(
+                "share.name",
+                format!("{name:?} is not a share name"),
+                r#"use 1 to 80 characters without " \ / [ ] : | < > + = ; , * ? and without blanks around them"#,
+            );
+        }
+        if name.eq_ignore_ascii_case("IPC$") {
+            return self.fail(
+                "share.name",
+                format!("{name:?} is reserved"),
+                "use another name",
+            );
+        }
+        let key = |key: &str| format!("share {name:?}.{key}");
+        let encryption = match &share.encryption {
+            Some(text) => self.level(&key("encryption"), text)?,
+            None => server.encryption,
+        };
+        if encryption == Level::Required
+            && (server.encryption == Level::Off || server.max_protocol < Dialect::Smb300)
+        {
+            return self.fail(
+                &key("encryption"),
+                "\"required\" cannot be met by this server",
+                "set server.encryption to \"enabled\" and server.max_protocol to \"3.0\" or above",
+            );
+        }
+        if let Some(user) = share.users.iter().find(|user| !crate::users::is_name(user)) {
+            return self.fail(
+                &key("users"),
+                format!("{user:?} is not a user name"),
+                "name users as `outlast user list` shows them; an empty list admits every user",
+            );
+        }
+        if share.comment.chars().any(char::is_control) {
+            return self.fail(
+                &key("comment"),
+                "has control characters",
+                "write one line of text",
+            );
+        }
+        Ok(Share {
+            name: name.clone(),
+            path: self.path(&key("path"), &share.path)?,
+            comment: share.comment.clone(),
+            read_only: share.read_only,
+            guest: share.guest,
+            users: share.users.clone(),
+            run_as: Some(share.run_as.clone()).filter(|account| !account.is_empty()),
+            encryption,
+        })
+    }
+
+    fn limits(&self, limits: &file::Limits) -> Result<Limits, Error> {
+        let default = Limits::default();
+        let count = |key: &str, value: Option<i64>, default: usize, max: i64| match value {
+            None => Ok(default),
+            Some(value) if (1..=max).contains(&value) => {
+                Ok(usize::try_from(value).unwrap_or(default))
+            }
+            Some(value) => self.fail(
+                &format!("limits.{key}"),
+                format!("{value} is out of range"),
+                &format!("use 1 to {max}"),
+            ),
+        };
+        let seconds = |key: &str, value: Option<i64>, default: Duration, min: i64| match value {
+            None => Ok(default),
+            Some(value) if (min..=86_400).contains(&value) => {
+                Ok(Duration::from_secs(value.unsigned_abs()))
+            }
+            Some(value) => self.fail(
+                &format!("limits.{key}"),
+                format!("{value} is out of range"),
+                &format!("use {min} to 86400 seconds"),
+            ),
+        };
+        let idle = seconds(
+            "idle_timeout_seconds",
+            limits.idle_timeout_seconds,
+            Duration::ZERO,
+            0,
+        )?;
+        Ok(Limits {
+            max_connections: count(
+                "max_connections",
+                limits.max_connections,
+                default.max_connections,
+                1 << 20,
+            )?,
+            half_open: count("half_open", limits.half_open, default.half_open, 1 << 20)?,
+            max_sessions_per_connection: count(
+                "max_sessions_per_connection",
+                limits.max_sessions_per_connection,
+                default.max_sessions_per_connection,
+                1 << 16,
+            )?,
+            max_trees_per_connection: count(
+                "max_trees_per_connection",
+                limits.max_trees_per_connection,
+                default.max_trees_per_connection,
+                1 << 16,
+            )?,
+            max_opens_per_connection: count(
+                "max_opens_per_connection",
+                limits.max_opens_per_connection,
+                default.max_opens_per_connection,
+                1 << 20,
+            )?,
+            max_locks_per_open: count(
+                "max_locks_per_open",
+                limits.max_locks_per_open,
+                default.max_locks_per_open,
+                1 << 20,
+            )?,
+            auth_timeout: seconds(
+                "auth_timeout_seconds",
+                limits.auth_timeout_seconds,
+                default.auth_timeout,
+                1,
+            )?,
+            idle_timeout: (!idle.is_zero()).then_some(idle),
+            keep_alive: seconds(
+                "keep_alive_seconds",
+                limits.keep_alive_seconds,
+                default.keep_alive,
+                1,
+            )?,
+        })
+    }
+
+    fn share_directory(&self, share: &Share) -> Result<(), Error> {
+        let key = format!("share {:?}.path", share.name);
+        let path = share.path.display();
+        match std::fs::metadata(&share.path) {
+            Ok(metadata) if metadata.is_dir() => Ok(()),
+            Ok(_) => self.fail(
+                &key,
+                format!("{path} is not a directory"),
+                "name a directory",
+            ),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.fail(
+                &key,
+                format!("{path} does not exist"),
+                "create the directory or correct the path",
+            ),
+            Err(error) => self.fail(
+                &key,
+                format!("{path} cannot be used: {error}"),
+                "name a directory the server may enter",
+            ),
+        }
+    }
+
+    fn run_as(&self, share: &Share) -> Result<(), Error> {
+        let Some(name) = &share.run_as else {
+            return Ok(());
+        };
+        let key = format!("share {:?}.run_as", share.name);
+        match crate::account::lookup(name) {
+            Ok(Some(account)) => {
+                let own = rustix::process::geteuid().as_raw();
+                if own != 0 && own != account.uid {
+                    return self.fail(
+                        &key,
+                        format!("only root may act as {name:?}"),
+                        "start the server as root, or leave run_as empty",
+                    );
+                }
+                Ok(())
+            }
+            Ok(None) => self.fail(
+                &key,
+                format!("there is no local account {name:?}"),
+                "name a local account, or leave it empty",
+            ),
+            Err(error) => self.fail(
+                &key,
+                format!("the account {name:?} cannot be looked up: {error}"),
+                "check the system's name service",
+            ),
+        }
+    }
+}
+
+/// Why a host cannot have this address, if it cannot.
+fn not_a_host(cidr: &Cidr) -> Option<&'static str> {
+    let address = cidr.address;
+    if address.is_unspecified() {
+        return Some("the unspecified address");
+    }
+    if address.is_loopback() {
+        return Some("a loopback address");
+    }
+    if address.is_multicast() {
+        return Some("a multicast address");
+    }
+    match address {
+        IpAddr::V4(v4) => {
+            if v4.octets()[0] == 0 || v4.octets()[0] >= 240 {
+                return Some("a reserved address");
+            }
+            // RFC 3021: on /31 both addresses are hosts'; a /32 has no other.
+            if cidr.prefix_bits < 31 {
+                let host = u32::from(v4) & (u32::MAX >> cidr.prefix_bits);
+                if host == 0 {
+                    return Some("the network's own address");
+                }
+                if host == u32::MAX >> cidr.prefix_bits {
+                    return Some("the network's broadcast address");
+                }
+            }
+            None
+        }
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address"),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// A locally administered unicast address that is the same for the same name at every start: FNV-1a of the name.
+fn derived_mac(name: &str) -> [u8; 6] {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
+    // IEEE 802: bit 1 of the first byte marks local administration.
+    [0x02, b, c, d, e, f]
+}

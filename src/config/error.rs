@@ -1,0 +1,53 @@
+//! What is wrong with a configuration, in one line.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+/// What is wrong: the file, the key, the problem and the remedy, shown in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Line in it, from 1, where it is known.
+    pub line: Option<usize>,
+    /// Key, as `section.key`; empty if it is the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Error {
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "name an existing file with --config",
+            io::ErrorKind::PermissionDenied => "run as an account that may read it",
+            io::ErrorKind::InvalidData => "write the file in UTF-8",
+            _ => "name a readable file with --config",
+        };
+        Error {
+            file: path.to_owned(),
+            line: None,
+            key: String::new(),
+            problem: format!("cannot be read: {error}"),
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": ")?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}; {}", self.problem, self.remedy)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,208 @@
+//! The file as it is written: TOML to plain values, with the types right and no key unknown.
+
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::Error;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub server: Server,
+    pub network: Network,
+    pub nvram: Nvram,
+    #[serde(default)]
+    pub share: Vec<Share>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Server {
+    pub name: String,
+    pub users_file: String,
+    pub control_socket: String,
+    pub min_protocol: String,
+    pub max_protocol: String,
+    pub signing: String,
+    pub encryption: String,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            name: "OUTLAST".into(),
+            users_file: "/etc/outlast/users".into(),
+            control_socket: "/run/outlast/control.sock".into(),
+            min_protocol: "2.0.2".into(),
+            max_protocol: "3.1.1".into(),
+            signing: "enabled".into(),
+            encryption: "enabled".into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Network {
+    pub tap: String,
+    #[serde(default = "yes")]
+    pub offload: bool,
+    pub mac: Option<String>,
+    pub addresses: Vec<String>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub gateway: Vec<String>,
+    #[serde(default = "default_mtu")]
+    pub mtu: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nvram {
+    pub path: String,
+    #[serde(default = "default_size")]
+    pub size: String,
+    #[serde(default = "default_durability")]
+    pub durability: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Share {
+    pub name: String,
+    pub path: String,
+    #[serde(default)]
+    pub comment: String,
+    #[serde(default)]
+    pub read_only: bool,
+    #[serde(default)]
+    pub guest: bool,
+    #[serde(default)]
+    pub users: Vec<String>,
+    #[serde(default)]
+    pub run_as: String,
+    pub encryption: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub max_connections: Option<i64>,
+    pub half_open: Option<i64>,
+    pub max_sessions_per_connection: Option<i64>,
+    pub max_trees_per_connection: Option<i64>,
+    pub max_opens_per_connection: Option<i64>,
+    pub max_locks_per_open: Option<i64>,
+    pub auth_timeout_seconds: Option<i64>,
+    pub idle_timeout_seconds: Option<i64>,
+    pub keep_alive_seconds: Option<i64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_mtu() -> i64 {
+    1500
+}
+
+fn default_size() -> String {
+    "256MiB".into()
+}
+
+fn default_durability() -> String {
+    "process".into()
+}
+
+/// A string, or a list of strings.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Visitor;
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an address, or a list of one IPv4 and one IPv6 address")
+        }
+
+        fn visit_str<E: de::Error>(self, one: &str) -> Result<Vec<String>, E> {
+            Ok(vec![one.to_owned()])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = list.next_element()? {
+                all.push(one);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+/// Reads the text.
+pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
+    toml::from_str(text).map_err(|error| explain(path, text, error))
+}
+
+/// The parser's error as one line: where, which key, what, and what to do.
+fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Error {
+    let line = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .map(|before| before.matches('\n').count() + 1);
+    let problem = error
+        .message()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    // Without its input the error shows its message and, in a second line, the path of the key: there is no other way to it.
+    error.set_input(None);
+    let shown = error.to_string();
+    let mut key = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'))
+        .unwrap_or_default()
+        .to_owned();
+    let mut remedy = "correct it; the README lists every key";
+    if let Some(name) = quoted_after(&problem, "unknown field ") {
+        // The path may or may not end in the unknown key itself.
+        if key.rsplit('.').next() != Some(name) {
+            key = join(&key, name);
+        }
+        remedy = "remove it or correct its spelling";
+    } else if let Some(name) = quoted_after(&problem, "missing field ") {
+        key = join(&key, name);
+        remedy = "add it";
+    } else if problem.starts_with("invalid type") || problem.starts_with("invalid value") {
+        remedy = "write a value of the expected type";
+    } else if problem.starts_with("duplicate") {
+        remedy = "keep one of them";
+    } else if key.is_empty() {
+        remedy = "correct the TOML syntax";
+    }
+    Error {
+        file: path.to_owned(),
+        line,
+        key,
+        problem,
+        remedy: remedy.to_owned(),
+    }
+}
+
+fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    text.strip_prefix(prefix)?
+        .strip_prefix('`')?
+        .split('`')
+        .next()
+}
+
+fn join(section: &str, key: &str) -> String {
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    }
+}

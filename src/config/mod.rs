@@ -1,0 +1,287 @@
+//! The configuration: one TOML file, checked in full before anything is done.
+//!
+//! [`Config::load`] reads and checks what the file says; [`Config::check_system`] then checks it against the machine (share
+//! directories, accounts). Whatever is wrong is one line that names the file, the line, the key and the remedy.
+
+mod check;
+mod error;
+mod file;
+mod size;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file it came from, absolute.
+    pub path: PathBuf,
+    /// `[server]`.
+    pub server: Server,
+    /// `[network]`.
+    pub network: Network,
+    /// `[nvram]`.
+    pub nvram: Nvram,
+    /// `[[share]]`, in the order of the file; the index is the share's id. Never empty.
+    pub shares: Vec<Share>,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// `[server]`: who the server is and what it speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `name`: NetBIOS name, 1 to 15 of `A-Z a-z 0-9 -`. Default `OUTLAST`.
+    pub name: String,
+    /// `users_file`. Default `/etc/outlast/users`.
+    pub users_file: PathBuf,
+    /// `control_socket`. Default `/run/outlast/control.sock`.
+    pub control_socket: PathBuf,
+    /// `min_protocol`: lowest dialect offered. Default 2.0.2.
+    pub min_protocol: Dialect,
+    /// `max_protocol`: highest dialect offered. Default 3.1.1.
+    pub max_protocol: Dialect,
+    /// `signing`. Default `enabled`.
+    pub signing: Level,
+    /// `encryption`. Default `enabled`.
+    pub encryption: Level,
+}
+
+/// SMB dialects (MS-SMB2 2.2.3), in order of age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dialect {
+    /// SMB 2.0.2.
+    Smb202,
+    /// SMB 2.1.
+    Smb210,
+    /// SMB 3.0.
+    Smb300,
+    /// SMB 3.0.2.
+    Smb302,
+    /// SMB 3.1.1.
+    Smb311,
+}
+
+impl Dialect {
+    /// All of them, oldest first.
+    pub const ALL: [Dialect; 5] = [
+        Dialect::Smb202,
+        Dialect::Smb210,
+        Dialect::Smb300,
+        Dialect::Smb302,
+        Dialect::Smb311,
+    ];
+
+    /// The DialectRevision on the wire (MS-SMB2 2.2.4).
+    pub const fn revision(self) -> u16 {
+        match self {
+            Dialect::Smb202 => 0x0202,
+            Dialect::Smb210 => 0x0210,
+            Dialect::Smb300 => 0x0300,
+            Dialect::Smb302 => 0x0302,
+            Dialect::Smb311 => 0x0311,
+        }
+    }
+
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dialect::Smb202 => "2.0.2",
+            Dialect::Smb210 => "2.1",
+            Dialect::Smb300 => "3.0",
+            Dialect::Smb302 => "3.0.2",
+            Dialect::Smb311 => "3.1.1",
+        }
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How much a protection (signing, encryption) is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Not offered.
+    Off,
+    /// Used when the client wants it.
+    Enabled,
+    /// A client without it is refused.
+    Required,
+}
+
+/// `[network]`: the link and the addresses of the server's own TCP/IP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// `tap`: name of the TAP device.
+    pub tap: String,
+    /// `offload`: segmentation and checksum offload through the vnet header. Default true.
+    pub offload: bool,
+    /// `mac`: unicast. Default: locally administered, derived from `server.name`.
+    pub mac: [u8; 6],
+    /// `addresses`: one or more of either family, with the length of their subnets' prefix.
+    pub addresses: Vec<Cidr>,
+    /// `gateway`: the IPv4 one.
+    pub gateway_v4: Option<Ipv4Addr>,
+    /// `gateway`: the IPv6 one. The key takes one address, or a list of one of each family.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// `mtu` in bytes, 1280 to 65521. Default 1500.
+    pub mtu: u16,
+}
+
+/// An address and its subnet, `10.77.0.1/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    /// The host's address.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub prefix_bits: u8,
+}
+
+impl Cidr {
+    /// Is `other` in this subnet?
+    pub fn contains(&self, other: IpAddr) -> bool {
+        match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let shift = 32 - u32::from(self.prefix_bits.min(32));
+                u32::from(a).checked_shr(shift) == u32::from(b).checked_shr(shift)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let shift = 128 - u32::from(self.prefix_bits.min(128));
+                u128::from(a).checked_shr(shift) == u128::from(b).checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_bits)
+    }
+}
+
+/// `[nvram]`: the checkpoint log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nvram {
+    /// `path`: the file, made at the first start.
+    pub path: PathBuf,
+    /// `size` in bytes, a multiple of 4096, at least [`Nvram::SIZE_MIN_BYTES`]. Default 256 MiB.
+    pub size_bytes: u64,
+    /// `durability`. Default `process`.
+    pub durability: Durability,
+}
+
+impl Nvram {
+    /// Smallest log that is accepted: room for some connections' windows and for relocation.
+    pub const SIZE_MIN_BYTES: u64 = 32 << 20;
+    /// Largest log that is accepted.
+    pub const SIZE_MAX_BYTES: u64 = 1 << 40;
+}
+
+/// What the state in the log survives. `power` and `mirror` are refused until they work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: no checkpoints, for benchmarks only.
+    None,
+    /// The end of the process, however it ends, and elective reboots of the machine.
+    Process,
+}
+
+/// `[[share]]`: a directory that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// `name`: 1 to 80 characters, unique without regard to case, not `IPC$`.
+    pub name: String,
+    /// `path`: an existing directory.
+    pub path: PathBuf,
+    /// `comment`. Default empty.
+    pub comment: String,
+    /// `read_only`. Default false.
+    pub read_only: bool,
+    /// `guest`: may be used without a password. Default false.
+    pub guest: bool,
+    /// `users`: who may connect; empty: every user of the users file.
+    pub users: Vec<String>,
+    /// `run_as`: local account whose rights apply to the files; `None` (empty in the file): the login's own local account when
+    /// the server is root and there is one, else the account the server runs as.
+    pub run_as: Option<String>,
+    /// `encryption`. Default: the server's.
+    pub encryption: Level,
+}
+
+/// `[limits]`: what one client, and all of them, may take. Every key is optional.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `max_connections`: TCP connections at once. Default 1024.
+    pub max_connections: usize,
+    /// `half_open`: connections that have not finished the TCP handshake (SYN flood). Default 128.
+    pub half_open: usize,
+    /// `max_sessions_per_connection`. Default 64.
+    pub max_sessions_per_connection: usize,
+    /// `max_trees_per_connection`. Default 1024.
+    pub max_trees_per_connection: usize,
+    /// `max_opens_per_connection`. Default 16384.
+    pub max_opens_per_connection: usize,
+    /// `max_locks_per_open`: byte-range locks. Default 4096.
+    pub max_locks_per_open: usize,
+    /// `auth_timeout_seconds`: a connection without a session is dropped after this long. Default 60.
+    pub auth_timeout: Duration,
+    /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0: never. Default 0.
+    pub idle_timeout: Option<Duration>,
+    /// `keep_alive_seconds`: a silent peer is probed after this long. Default 120.
+    pub keep_alive: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 1024,
+            half_open: 128,
+            max_sessions_per_connection: 64,
+            max_trees_per_connection: 1024,
+            max_opens_per_connection: 16384,
+            max_locks_per_open: 4096,
+            auth_timeout: Duration::from_secs(60),
+            idle_timeout: None,
+            keep_alive: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file. Relative paths in it are relative to the file's directory.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn load(path: &Path) -> Result<Config, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Error::unreadable(path, &error))?;
+        let path = std::path::absolute(path).map_err(|error| Error::unreadable(path, &error))?;
+        Config::parse(&path, &text)
+    }
+
+    /// Checks a configuration given as text; `path` is the file it is said to come from.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
+        check::config(path, &file::parse(path, text)?)
+    }
+
+    /// Checks what depends on the machine: share directories and accounts.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check_system(&self) -> Result<(), Error> {
+        check::system(self)
+    }
+}

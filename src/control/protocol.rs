@@ -1,0 +1,121 @@
+//! Requests and answers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What may be asked of the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// How things are.
+    Status,
+    /// Drain, save, flag `elective-reboot`, end; the supervisor starts a worker again.
+    Reboot {
+        /// The binary to come back as, absolute; `None`: the same. The control thread has had it prove that it reads this
+        /// format before the loop sees the request.
+        exec: Option<PathBuf>,
+        /// How long to stay away, in seconds.
+        hold_seconds: f64,
+    },
+    /// Close the sessions properly, flag `clean`, end.
+    Stop,
+    /// SIGTERM: as `Reboot`, but nobody is started again. Comes from the signal thread, never from the socket.
+    #[serde(skip)]
+    Shutdown,
+}
+
+/// What the worker answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `Status`.
+    Status(Status),
+    /// To `Reboot`, `Stop` and `Shutdown`: it has begun, in this epoch.
+    Accepted {
+        /// The epoch that ends.
+        epoch: u64,
+        /// The supervisor.
+        supervisor_pid: u32,
+    },
+    /// It cannot be done; nothing has happened.
+    Refused {
+        /// Why, and what to do, in one line.
+        reason: String,
+    },
+}
+
+/// How the server is: what `outlast status --json` prints. The keys are an interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The NVRAM's flag, as `non-elective-reboot`.
+    pub flag: String,
+    /// The NVRAM's epoch; each start has one of its own.
+    pub epoch: u64,
+    /// Recoveries since the NVRAM was formatted.
+    pub recoveries: u64,
+    /// Process id of the supervisor.
+    pub supervisor_pid: u32,
+    /// Process id of the worker.
+    pub worker_pid: u32,
+    /// Since this worker began.
+    pub uptime_seconds: f64,
+    /// One for each TCP connection.
+    pub connections: Vec<ConnectionStatus>,
+}
+
+/// One connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// The server's address and port.
+    pub server: SocketAddr,
+    /// TCP (names of RFC 9293).
+    pub tcp: TcpStatus,
+    /// SMB.
+    pub smb: SmbStatus,
+}
+
+/// TCP of one connection (RFC 9293, 3.3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TcpStatus {
+    /// State, as `ESTABLISHED`.
+    pub state: String,
+    /// SND.UNA.
+    pub snd_una: u32,
+    /// SND.NXT.
+    pub snd_nxt: u32,
+    /// SND.WND in bytes.
+    pub snd_wnd: u32,
+    /// RCV.NXT.
+    pub rcv_nxt: u32,
+    /// RCV.WND in bytes.
+    pub rcv_wnd: u32,
+    /// Bytes handed to TCP that the client has not acknowledged.
+    pub unacked_bytes: u64,
+    /// Smoothed round-trip time (RFC 6298); `None` before the first sample.
+    pub srtt_us: Option<u64>,
+    /// Congestion window in bytes.
+    pub cwnd: u64,
+}
+
+/// SMB of one connection.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SmbStatus {
+    /// Dialect, as `3.1.1`; `None` before negotiation.
+    pub dialect: Option<String>,
+    /// The login's name; `None` before it, empty for guest and anonymous.
+    pub user: Option<String>,
+    /// Signing in use: the algorithm's name, or `off`.
+    pub signing: String,
+    /// Encryption in use: the cipher's name, or `off`.
+    pub encryption: String,
+    /// Number of tree connects.
+    pub trees: u64,
+    /// Number of opens.
+    pub opens: u64,
+    /// Number of byte-range locks.
+    pub locks: u64,
+}

@@ -1,0 +1,10 @@
+//! An SMB file server whose sessions outlast the server: command line, configuration, supervisor, event loop, file system
+//! access, TAP, control socket. `docs/architecture.md` says how the parts fit together.
+
+pub mod account;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod server;
+pub mod supervisor;
+pub mod users;

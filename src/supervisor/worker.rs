@@ -1,0 +1,131 @@
+//! What supervisor and worker tell one another: arguments one way, the report pipe and the exit code the other. A newer worker
+//! may run under an older supervisor (`outlast reboot --exec`), so this is an interface: it only grows.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam::channel::Receiver;
+use serde::{Deserialize, Serialize};
+
+use crate::control::ControlRequest;
+
+/// How the worker before this one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PreviousEnd {
+    /// There was none under this supervisor: the TAP has just been opened, frames sent meanwhile are lost.
+    FirstStart,
+    /// It left electively (`outlast reboot`). The TAP's queue was kept.
+    Elective,
+    /// It was killed from outside (SIGKILL and the like), which is no request's fault. The TAP's queue was kept.
+    Killed,
+    /// It fell by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS. The TAP's queue was kept.
+    OwnFault,
+}
+
+/// The arguments of the hidden subcommand `worker`.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct WorkerArgs {
+    /// The configuration file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Inherited descriptor of the TAP.
+    #[arg(long)]
+    pub tap_fd: i32,
+    /// Inherited descriptor of the listening control socket.
+    #[arg(long)]
+    pub control_fd: i32,
+    /// Inherited descriptor of the pipe to the supervisor.
+    #[arg(long)]
+    pub report_fd: i32,
+    /// Process id of the supervisor.
+    #[arg(long)]
+    pub supervisor_pid: u32,
+    /// How the worker before ended.
+    #[arg(long)]
+    pub previous: PreviousEnd,
+    /// How many workers in a row fell by their own fault just before this one.
+    #[arg(long, default_value_t = 0)]
+    pub attempts: u32,
+}
+
+/// What the event loop is given besides configuration and users.
+#[derive(Debug)]
+pub struct Worker {
+    /// The TAP, attached and set up by the supervisor.
+    pub tap: OwnedFd,
+    /// Requests from the control socket and from signals.
+    pub requests: Receiver<ControlRequest>,
+    /// An eventfd that is readable when `requests` has something.
+    pub wake: OwnedFd,
+    /// The way to the supervisor.
+    pub report: Report,
+    /// Process id of the supervisor, for `status`.
+    pub supervisor_pid: u32,
+    /// How the worker before ended.
+    pub previous: PreviousEnd,
+    /// How many workers in a row fell by their own fault just before this one.
+    pub attempts: u32,
+}
+
+/// How the event loop ended, with the state saved and the flag set.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// `outlast stop`: flag `clean`.
+    Stopped,
+    /// SIGTERM: flag `elective-reboot`, for the next start.
+    Shutdown,
+    /// `outlast reboot`: flag `elective-reboot`, to be started again.
+    Reboot {
+        /// As this binary, if given.
+        exec: Option<PathBuf>,
+        /// After this long.
+        hold: Duration,
+    },
+}
+
+/// A line of JSON on the report pipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum Message {
+    /// Everything is restored and the gates are open.
+    Ready {
+        /// The epoch that has begun.
+        epoch: u64,
+    },
+    /// The worker is about to leave for an elective reboot.
+    Reboot {
+        /// The binary to start; `None`: the same.
+        exec: Option<PathBuf>,
+        /// How long to stay away, in seconds.
+        hold_seconds: f64,
+    },
+}
+
+/// The worker's side of the report pipe.
+#[derive(Debug)]
+pub struct Report {
+    pipe: std::fs::File,
+}
+
+impl Report {
+    pub(crate) fn new(pipe: OwnedFd) -> Report {
+        Report { pipe: pipe.into() }
+    }
+
+    /// Everything is restored and the gates are open: the start has succeeded.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn ready(&mut self, epoch: u64) -> io::Result<()> {
+        self.send(&Message::Ready { epoch })
+    }
+
+    pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
+        use std::io::Write;
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.pipe.write_all(&line)
+    }
+}
