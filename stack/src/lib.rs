@@ -1,1 +1,19 @@
-//! See the crate's description.
+//! TCP/IP whose connections can be saved and restored.
+//!
+//! Pure: `(frame, now) -> (records, frames)`. No I/O, no clock, no randomness, no globals. smoltcp gives the wire formats and
+//! everything that is not TCP (`link`); the TCP is our own (`tcp`), since it has to be the fold of its records.
+//!
+//! Time is *service time*: it goes on across an outage from where it was and never runs backwards.
+
+mod config;
+mod event;
+mod frame;
+mod journal;
+mod tcp;
+
+pub use config::Config;
+pub use event::{ConnStatus, Event, Why};
+pub use frame::{Capabilities, Offload, Path, RxChecksum, RxFrame, TxFrame};
+pub use journal::{ConnId, Journal};
+pub use tcp::record::{Checkpoint, Options, Record, State};
+pub use tcp::seq::Seq;

@@ -1,0 +1,61 @@
+//! What a stack is told when it is made.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::Capabilities;
+
+/// Addresses, ports, limits and timers of a [`Stack`](crate::Stack).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Our Ethernet address.
+    pub mac: [u8; 6],
+    /// Our addresses and their prefix lengths, both families.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Default routers, at most one of each family.
+    pub gateways: Vec<IpAddr>,
+    /// Largest IP packet of the link, bytes.
+    pub mtu: usize,
+    /// What the device does for us.
+    pub capabilities: Capabilities,
+    /// TCP ports we listen on, on every address.
+    pub ports: Vec<u16>,
+    /// Largest receive window and receive queue of a connection, bytes. At most 16 MiB; to be clearly more than the
+    /// largest message the application waits for whole.
+    pub receive_buffer: usize,
+    /// Connections in total, half-open ones included. A SYN beyond it is dropped silently.
+    pub max_connections: usize,
+    /// Connections in SYN-RECEIVED on one port; the oldest gives way (RFC 4987, section 3.4).
+    pub max_half_open_per_port: usize,
+    /// Connections in SYN-RECEIVED in total; the oldest gives way.
+    pub max_half_open: usize,
+    /// Silence after which a keep-alive probe is sent (RFC 9293, section 3.8.4).
+    pub keep_alive_idle: Duration,
+    /// Time between unanswered keep-alive probes.
+    pub keep_alive_interval: Duration,
+    /// Unanswered keep-alive probes after which the connection is given up.
+    pub keep_alive_probes: u32,
+    /// Time without progress of sent data after which the connection is given up (R2 of RFC 9293, section 3.8.3).
+    pub user_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            mac: [0x02, 0, 0, 0, 0, 0x10],
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            mtu: 1500,
+            capabilities: Capabilities::default(),
+            ports: Vec::new(),
+            receive_buffer: 16 << 20,
+            max_connections: 4096,
+            max_half_open_per_port: 256,
+            max_half_open: 512,
+            keep_alive_idle: Duration::from_secs(120),
+            keep_alive_interval: Duration::from_secs(30),
+            keep_alive_probes: 8,
+            user_timeout: Duration::from_secs(900),
+        }
+    }
+}

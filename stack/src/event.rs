@@ -1,0 +1,85 @@
+//! What a stack tells the application: events, and the state of its connections.
+
+use serde::Serialize;
+
+use crate::{ConnId, State};
+
+/// Something the application may want to act on. Events are hints about the durable state, and not saved: after a recovery
+/// the application looks at every connection once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The handshake is complete.
+    Accepted(ConnId),
+    /// Bytes were added to [`Stack::received`](crate::Stack::received).
+    Readable(ConnId),
+    /// The peer acknowledged bytes: the send queue shrank.
+    Writable(ConnId),
+    /// The peer sends no more; what it sent before is in `received`.
+    PeerFinished(ConnId),
+    /// The connection is gone, and `Record::Closed` is in the journal. Also for connections never reported as accepted.
+    Closed(ConnId, Why),
+}
+
+/// Why a connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Both sides finished.
+    Finished,
+    /// The peer reset it.
+    Reset,
+    /// The peer answered neither retransmissions nor probes.
+    TimedOut,
+    /// [`Stack::abort`](crate::Stack::abort).
+    Aborted,
+    /// The handshake was not completed in time, or gave way to newer ones.
+    NeverOpened,
+}
+
+/// One connection as `outlast status` shows it. Sequence numbers are absolute, names those of RFC 9293.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConnStatus {
+    /// Id of the connection's object.
+    pub conn: ConnId,
+    /// Address and port of the peer.
+    pub client: String,
+    /// Our address and port.
+    pub server: String,
+    /// State by its RFC name, for example `ESTABLISHED`.
+    pub state: &'static str,
+    /// Oldest unacknowledged sequence number.
+    pub snd_una: u32,
+    /// Next sequence number to be sent.
+    pub snd_nxt: u32,
+    /// Window the peer offers, bytes.
+    pub snd_wnd: u32,
+    /// Next sequence number expected.
+    pub rcv_nxt: u32,
+    /// Window we offer, bytes.
+    pub rcv_wnd: u32,
+    /// Bytes queued that the peer has not acknowledged, sent or not.
+    pub unacked_bytes: usize,
+    /// Bytes received in order that the application has not consumed.
+    pub queued_bytes: usize,
+    /// Smoothed round-trip time, microseconds; `None` before the first sample since the start or recovery.
+    pub srtt_us: Option<u64>,
+    /// Congestion window, bytes.
+    pub cwnd: usize,
+}
+
+impl State {
+    /// The name RFC 9293 gives the state.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::SynReceived => "SYN-RECEIVED",
+            State::Established => "ESTABLISHED",
+            State::FinWait1 => "FIN-WAIT-1",
+            State::FinWait2 => "FIN-WAIT-2",
+            State::CloseWait => "CLOSE-WAIT",
+            State::Closing => "CLOSING",
+            State::LastAck => "LAST-ACK",
+            State::TimeWait => "TIME-WAIT",
+            State::Closed => "CLOSED",
+        }
+    }
+}

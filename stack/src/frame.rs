@@ -1,0 +1,115 @@
+//! Frames as they come in and go out, and the path of a connection.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A received Ethernet frame, up to 64 KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct RxFrame<'a> {
+    /// From the Ethernet header on.
+    pub bytes: &'a [u8],
+    /// Whether the transport checksum is still to be verified.
+    pub checksum: RxChecksum,
+}
+
+/// What is known of a received frame's transport checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RxChecksum {
+    /// Nothing: verify it.
+    Verify,
+    /// Validated by the kernel, or partial since the frame never left the machine: the field is not to be looked at.
+    Trusted,
+}
+
+/// A frame to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxFrame {
+    /// Ethernet, IP and TCP headers, or a whole frame of another protocol.
+    pub header: Vec<u8>,
+    /// What follows the header, as slices of the log.
+    pub payload: Vec<Bytes>,
+    /// What the device still has to do.
+    pub offload: Offload,
+}
+
+/// Work left to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offload {
+    /// None: all checksums are in place.
+    None,
+    /// The transport checksum field holds the pseudo-header's sum; finish it.
+    Checksum {
+        /// Where the sum begins, bytes from the frame's start.
+        start: u16,
+        /// Where the checksum field lies, bytes from `start`.
+        offset: u16,
+    },
+    /// Cut the payload into segments of `mss` bytes, and finish each one's checksum as above.
+    Tso {
+        /// IPv6, not IPv4.
+        v6: bool,
+        /// Payload bytes of a segment.
+        mss: u16,
+        /// Length of Ethernet, IP and TCP headers.
+        header_len: u16,
+        /// As in `Checksum`.
+        start: u16,
+        /// As in `Checksum`.
+        offset: u16,
+    },
+}
+
+/// What the device does for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// It finishes transport checksums of frames sent.
+    pub checksum: bool,
+    /// It cuts TCP over IPv4 into segments.
+    pub tso4: bool,
+    /// It cuts TCP over IPv6 into segments.
+    pub tso6: bool,
+}
+
+/// The two ends of a connection, and where the peer's frames come from.
+///
+/// The Ethernet address is the peer's or its router's, learned from valid segments: after a recovery there is nothing to resolve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Path {
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// Ethernet address frames to the peer go to.
+    pub remote_mac: [u8; 6],
+}
+
+/// A TCP segment out of its Ethernet and IP headers; lengths and checksum are verified.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment<'a> {
+    /// Where it came from (remote) and went to (local, one of our addresses).
+    pub(crate) path: Path,
+    /// TCP header and payload.
+    pub(crate) tcp: &'a [u8],
+}
+
+/// What the link layer made of a received frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Delivery<'a> {
+    /// A segment to one of our addresses.
+    Segment(Segment<'a>),
+    /// An ICMP "packet too big" or "fragmentation needed" about a segment that quotes one of our addresses as its source.
+    TooBig {
+        /// Our address and port in the quoted segment.
+        local: SocketAddr,
+        /// The peer's.
+        remote: SocketAddr,
+        /// Sequence number of the quoted segment.
+        seq: u32,
+        /// Largest IP packet that passes, bytes.
+        mtu: usize,
+    },
+    /// Dealt with, or not for us.
+    Nothing,
+}

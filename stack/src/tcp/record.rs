@@ -1,0 +1,119 @@
+//! The records a connection's durable state is the fold of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Path, Seq};
+
+/// State of a connection (RFC 9293, section 3.3.2). FIN-WAIT-1 and LAST-ACK begin when the FIN is queued, as its sequence
+/// number is settled then. LISTEN is a port of the configuration; we never connect, so there is no SYN-SENT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the RFC's names
+pub enum State {
+    SynReceived,
+    Established,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    Closing,
+    LastAck,
+    TimeWait,
+    Closed,
+}
+
+/// What the two SYNs agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Largest segment the peer takes, bytes of payload and options (RFC 9293, section 3.7.1).
+    pub peer_mss: u16,
+    /// Shifts of the windows the peer and we send (RFC 7323, section 2); `None` if either left the option out.
+    pub window_scale: Option<(u8, u8)>,
+    /// The peer takes SACK options (RFC 2018).
+    pub sack: bool,
+    /// Every segment carries a timestamp (RFC 7323, section 3).
+    pub timestamps: bool,
+}
+
+/// A connection's durable state without its queued bytes: a snapshot, whose application leaves both queues empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Addresses and ports.
+    pub path: Path,
+    /// State.
+    pub state: State,
+    /// What the SYNs agreed on.
+    pub options: Options,
+    /// Added to service time in milliseconds it gives our TSval (RFC 7323, section 5.4).
+    pub ts_offset: u32,
+    /// Our initial sequence number.
+    pub iss: Seq,
+    /// The peer's.
+    pub irs: Seq,
+    /// Oldest unacknowledged sequence number.
+    pub snd_una: Seq,
+    /// Window the peer offers, bytes.
+    pub snd_wnd: u32,
+    /// Sequence number of the segment that last updated the window.
+    pub snd_wl1: Seq,
+    /// Acknowledgement number of that segment.
+    pub snd_wl2: Seq,
+    /// Next sequence number expected.
+    pub rcv_nxt: Seq,
+    /// Right edge of the window promised to the peer: the sequence number we do not take any more.
+    pub rcv_edge: Seq,
+    /// The last acknowledgement number sent (`Last.ACK.sent` of RFC 7323): the peer's SND.UNA, if it arrived.
+    pub last_ack_sent: Seq,
+    /// The peer's latest timestamp (`TS.Recent`).
+    pub ts_recent: u32,
+    /// Our FIN follows the queued bytes, and is not acknowledged yet.
+    pub fin_queued: bool,
+}
+
+/// A change of a connection's durable state. Bulk bytes are the data part beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The connection exists, or is written again: a snapshot. Both queues are empty after it.
+    Opened(Box<Checkpoint>),
+    /// The handshake is complete.
+    Established,
+    /// Data: in-order bytes. `rcv_nxt` goes on by their number.
+    Received {
+        /// The peer's timestamp, if it counts (RFC 7323, section 4.3).
+        ts_recent: Option<u32>,
+        /// An acknowledgement of all of it leaves with this commit and promises this right edge.
+        promise: Option<Seq>,
+    },
+    /// An acknowledgement of `rcv_nxt` leaves with this commit and promises this right edge.
+    Promised(Seq),
+    /// The application has used up bytes of the receive queue.
+    Consumed(u32),
+    /// Data: bytes for the send queue.
+    Sent {
+        /// As in `Received`: the acknowledgement that rides on these bytes.
+        promise: Option<Seq>,
+    },
+    /// Point 4: the peer acknowledged bytes, or changed its window.
+    Acked {
+        /// Oldest unacknowledged sequence number.
+        snd_una: Seq,
+        /// Window the peer offers, bytes.
+        snd_wnd: u32,
+        /// Sequence number of the segment that says so.
+        snd_wl1: Seq,
+        /// Its acknowledgement number.
+        snd_wl2: Seq,
+        /// The peer's timestamp, if it counts.
+        ts_recent: Option<u32>,
+    },
+    /// The peer's FIN is in order: `rcv_nxt` goes on by one.
+    PeerFinished,
+    /// Our FIN follows what is queued.
+    FinQueued,
+    /// The peer's frames come from another Ethernet address now.
+    Moved([u8; 6]),
+    /// Relocation. Data: bytes that were in the receive queue. `rcv_nxt` stays.
+    RequeuedReceived,
+    /// Relocation. Data: bytes that were in the send queue.
+    RequeuedSent,
+    /// The connection is gone.
+    Closed,
+}
