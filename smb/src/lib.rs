@@ -2,6 +2,7 @@
 
 pub mod entropy;
 pub mod fileop;
+pub mod info;
 pub mod pattern;
 pub mod status;
 pub mod wire;

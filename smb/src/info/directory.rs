@@ -1,0 +1,168 @@
+//! Directory information levels (MS-FSCC 2.4): a chain of entries, each at a multiple of eight bytes.
+
+use super::{put_utf16, utf16_len};
+use crate::fileop::DirEntry;
+use crate::status::NtStatus;
+use bytes::BufMut;
+
+#[cfg(test)]
+mod tests;
+
+/// An information class that QUERY_DIRECTORY takes (MS-SMB2 2.2.33).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// FileDirectoryInformation (MS-FSCC 2.4.10).
+    Directory,
+    /// FileFullDirectoryInformation (2.4.14).
+    FullDirectory,
+    /// FileBothDirectoryInformation (2.4.8).
+    BothDirectory,
+    /// FileNamesInformation (2.4.33).
+    Names,
+    /// FileIdBothDirectoryInformation (2.4.22).
+    IdBothDirectory,
+    /// FileIdFullDirectoryInformation (2.4.23).
+    IdFullDirectory,
+    /// FileIdExtdDirectoryInformation (2.4.24).
+    IdExtdDirectory,
+}
+
+impl Level {
+    /// The level of a FileInformationClass.
+    ///
+    /// # Errors
+    /// `INVALID_INFO_CLASS` for a class that does not list directories (MS-SMB2 3.3.5.18).
+    pub fn from_class(class: u8) -> Result<Level, NtStatus> {
+        Ok(match class {
+            1 => Level::Directory,
+            2 => Level::FullDirectory,
+            3 => Level::BothDirectory,
+            12 => Level::Names,
+            37 => Level::IdBothDirectory,
+            38 => Level::IdFullDirectory,
+            60 => Level::IdExtdDirectory,
+            _ => return Err(NtStatus::INVALID_INFO_CLASS),
+        })
+    }
+
+    /// Length of an entry without its name, in bytes.
+    #[must_use]
+    pub fn fixed_len(self) -> usize {
+        match self {
+            Level::Directory => 64,
+            Level::FullDirectory => 68,
+            Level::BothDirectory => 94,
+            Level::Names => 12,
+            Level::IdBothDirectory => 104,
+            Level::IdFullDirectory => 80,
+            Level::IdExtdDirectory => 88,
+        }
+    }
+}
+
+/// Lays entries into a client's output buffer until it is full.
+#[derive(Debug)]
+pub struct Encoder {
+    level: Level,
+    limit: usize,
+    bytes: Vec<u8>,
+    /// Where the last entry begins.
+    last: Option<usize>,
+}
+
+impl Encoder {
+    /// Begins a chain of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// `INFO_LENGTH_MISMATCH` if there is no room for one entry's fixed part (MS-FSA 2.1.5.6.3).
+    pub fn new(level: Level, limit: usize) -> Result<Encoder, NtStatus> {
+        if limit < level.fixed_len() {
+            return Err(NtStatus::INFO_LENGTH_MISMATCH);
+        }
+        Ok(Encoder {
+            level,
+            limit,
+            bytes: Vec::new(),
+            last: None,
+        })
+    }
+
+    /// Adds an entry; `false`: there is no room for it and nothing was added.
+    pub fn push(&mut self, entry: &DirEntry) -> bool {
+        let name_len = utf16_len(&entry.name);
+        let start = self.bytes.len().next_multiple_of(8);
+        if start + self.level.fixed_len() + name_len as usize > self.limit {
+            return false;
+        }
+        if let Some(last) = self.last {
+            // Never longer than the buffer, whose length is a u32 on the wire.
+            let next = u32::try_from(start - last).unwrap_or(0).to_le_bytes();
+            if let Some(field) = self.bytes.get_mut(last..last + 4) {
+                field.copy_from_slice(&next);
+            }
+        }
+        self.bytes.resize(start, 0);
+        self.last = Some(start);
+        self.encode(entry, name_len);
+        true
+    }
+
+    fn encode(&mut self, entry: &DirEntry, name_len: u32) {
+        let (out, m) = (&mut self.bytes, &entry.metadata);
+        out.put_u32_le(0); // NextEntryOffset
+        out.put_u32_le(0); // FileIndex: "MUST be ignored" where it has no meaning, as here
+        if self.level != Level::Names {
+            out.put_u64_le(m.creation_time);
+            out.put_u64_le(m.last_access_time);
+            out.put_u64_le(m.last_write_time);
+            out.put_u64_le(m.change_time);
+            out.put_u64_le(m.end_of_file);
+            out.put_u64_le(m.allocation_size);
+            out.put_u32_le(m.attributes);
+        }
+        out.put_u32_le(name_len);
+        match self.level {
+            Level::Directory | Level::Names => {}
+            Level::FullDirectory => out.put_u32_le(0), // EaSize
+            Level::BothDirectory | Level::IdBothDirectory => {
+                out.put_u32_le(0); // EaSize
+                out.put_u8(0); // ShortNameLength: there are no 8.3 names
+                out.put_bytes(0, 1 + 24); // Reserved1, ShortName
+                if self.level == Level::IdBothDirectory {
+                    out.put_u16_le(0); // Reserved2
+                    out.put_u64_le(entry.file_id);
+                }
+            }
+            Level::IdFullDirectory => {
+                out.put_u32_le(0); // EaSize
+                out.put_u32_le(0); // Reserved
+                out.put_u64_le(entry.file_id);
+            }
+            Level::IdExtdDirectory => {
+                out.put_u32_le(0); // EaSize
+                out.put_u32_le(0); // ReparsePointTag
+                out.put_u128_le(u128::from(entry.file_id));
+            }
+        }
+        put_utf16(out, &entry.name);
+    }
+
+    /// Is there no entry yet?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// How many more entries could fit at most; for asking the file system for no more than can be used.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        let left = self.limit.saturating_sub(self.bytes.len());
+        u32::try_from(left / (self.level.fixed_len() + 2)).unwrap_or(u32::MAX)
+    }
+
+    /// The chain.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}

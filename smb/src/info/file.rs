@@ -1,0 +1,277 @@
+//! File information levels as QUERY_INFO returns them (MS-FSCC 2.4, MS-SMB2 3.3.5.20.1).
+
+use super::{Answer, access, client_path, put_utf16, utf16_len};
+use crate::fileop::Metadata;
+use crate::status::NtStatus;
+use bytes::BufMut;
+
+#[cfg(test)]
+mod tests;
+
+/// FILE_ATTRIBUTE_REPARSE_POINT (MS-FSCC 2.6).
+const FILE_ATTRIBUTE_REPARSE_POINT: u32 = 0x0000_0400;
+/// IO_REPARSE_TAG_SYMLINK (MS-FSCC 2.1.2.1), the one kind of reparse point there is.
+const IO_REPARSE_TAG_SYMLINK: u32 = 0xA000_000C;
+
+/// A file information class that can be queried (MS-SMB2 2.2.37).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are MS-FSCC's, File...Information
+pub enum Level {
+    Basic,
+    Standard,
+    Internal,
+    Ea,
+    Access,
+    Name,
+    Position,
+    FullEa,
+    Mode,
+    Alignment,
+    All,
+    AlternateName,
+    Stream,
+    Pipe,
+    PipeLocal,
+    PipeRemote,
+    Compression,
+    NetworkOpen,
+    AttributeTag,
+    NormalizedName,
+    Id,
+}
+
+impl Level {
+    /// The level of a FileInformationClass.
+    ///
+    /// # Errors
+    /// `NOT_SUPPORTED` for classes that MS-FSCC has and SMB2 does not offer, `INVALID_INFO_CLASS` for others.
+    pub fn from_class(class: u8) -> Result<Level, NtStatus> {
+        Ok(match class {
+            4 => Level::Basic,
+            5 => Level::Standard,
+            6 => Level::Internal,
+            7 => Level::Ea,
+            8 => Level::Access,
+            9 => Level::Name,
+            14 => Level::Position,
+            15 => Level::FullEa,
+            16 => Level::Mode,
+            17 => Level::Alignment,
+            18 => Level::All,
+            21 => Level::AlternateName,
+            22 => Level::Stream,
+            23 => Level::Pipe,
+            24 => Level::PipeLocal,
+            25 => Level::PipeRemote,
+            28 => Level::Compression,
+            34 => Level::NetworkOpen,
+            35 => Level::AttributeTag,
+            48 => Level::NormalizedName,
+            59 => Level::Id,
+            // MS-FSCC 2.4 ends its list of classes at 78 or so; those of directories, of setting and of kernels are among them.
+            1..=78 => return Err(NtStatus::NOT_SUPPORTED),
+            _ => return Err(NtStatus::INVALID_INFO_CLASS),
+        })
+    }
+
+    /// The rights the open must have been granted (MS-SMB2 3.3.5.20.1).
+    #[must_use]
+    pub fn needed_access(self) -> u32 {
+        match self {
+            Level::Basic
+            | Level::All
+            | Level::Pipe
+            | Level::PipeLocal
+            | Level::PipeRemote
+            | Level::NetworkOpen
+            | Level::AttributeTag => access::FILE_READ_ATTRIBUTES,
+            Level::FullEa => access::FILE_READ_EA,
+            _ => 0,
+        }
+    }
+
+    /// Is it a level of named pipes?
+    #[must_use]
+    pub fn is_pipe(self) -> bool {
+        matches!(self, Level::Pipe | Level::PipeLocal | Level::PipeRemote)
+    }
+}
+
+/// What is known of an open file.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// From the file system.
+    pub metadata: &'a Metadata,
+    /// Path beneath the share, components joined by '/'.
+    pub path: &'a str,
+    /// Open.GrantedAccess.
+    pub granted_access: u32,
+    /// FILE_MODE_INFORMATION: the create options that stay with the open (MS-FSCC 2.4.31).
+    pub mode: u32,
+    /// Will be deleted at the last close.
+    pub delete_pending: bool,
+    /// Open.CurrentByteOffset in bytes.
+    pub position: u64,
+}
+
+/// Encodes `level` of a file, cut to `limit` bytes.
+///
+/// # Errors
+/// `INFO_LENGTH_MISMATCH` if the fixed part does not fit; the level's own refusals.
+pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtStatus> {
+    let m = view.metadata;
+    let mut out = Vec::new();
+    match level {
+        Level::Basic => put_basic(&mut out, m),
+        Level::Standard => put_standard(&mut out, view),
+        Level::Internal => out.put_u64_le(m.key.ino),
+        Level::Ea => out.put_u32_le(0),
+        Level::Access => out.put_u32_le(view.granted_access),
+        Level::Position => out.put_u64_le(view.position),
+        Level::Mode => out.put_u32_le(view.mode),
+        Level::Alignment => out.put_u32_le(0), // FILE_BYTE_ALIGNMENT
+        Level::Compression => {
+            out.put_u64_le(m.end_of_file); // CompressedFileSize
+            out.put_bytes(0, 8); // COMPRESSION_FORMAT_NONE, shifts, Reserved
+        }
+        Level::NetworkOpen => {
+            out.put_u64_le(m.creation_time);
+            out.put_u64_le(m.last_access_time);
+            out.put_u64_le(m.last_write_time);
+            out.put_u64_le(m.change_time);
+            out.put_u64_le(m.allocation_size);
+            out.put_u64_le(m.end_of_file);
+            out.put_u32_le(m.attributes);
+            out.put_u32_le(0); // Reserved
+        }
+        Level::AttributeTag => {
+            out.put_u32_le(m.attributes);
+            out.put_u32_le(if m.attributes & FILE_ATTRIBUTE_REPARSE_POINT == 0 {
+                0
+            } else {
+                IO_REPARSE_TAG_SYMLINK
+            });
+        }
+        Level::Id => {
+            out.put_u64_le(m.key.dev); // VolumeSerialNumber
+            out.put_u128_le(u128::from(m.key.ino));
+        }
+        Level::Name => {
+            put_name(&mut out, &client_path(view.path));
+            return Answer::cut(out, 4, limit);
+        }
+        Level::NormalizedName => {
+            // MS-FSCC 2.4.36: relative to the share's root.
+            put_name(&mut out, &view.path.replace('/', "\\"));
+            return Answer::cut(out, 4, limit);
+        }
+        Level::All => {
+            put_basic(&mut out, m);
+            put_standard(&mut out, view);
+            out.put_u64_le(m.key.ino);
+            out.put_u32_le(0); // EaSize
+            out.put_u32_le(view.granted_access);
+            out.put_u64_le(view.position);
+            out.put_u32_le(view.mode);
+            out.put_u32_le(0); // AlignmentRequirement
+            put_name(&mut out, &client_path(view.path));
+            return Answer::cut(out, 100, limit);
+        }
+        Level::Stream => {
+            if m.is_dir {
+                return Ok(Answer {
+                    bytes: out,
+                    overflow: false,
+                });
+            }
+            let name = "::$DATA";
+            out.put_u32_le(0); // NextEntryOffset
+            out.put_u32_le(utf16_len(name));
+            out.put_u64_le(m.end_of_file);
+            out.put_u64_le(m.allocation_size);
+            put_utf16(&mut out, name);
+            // MS-FSA 2.1.5.12.29: stream entries are never cut.
+            return if limit < 24 {
+                Err(NtStatus::INFO_LENGTH_MISMATCH)
+            } else if out.len() > limit {
+                Err(NtStatus::BUFFER_OVERFLOW)
+            } else {
+                Answer::fixed(out, limit)
+            };
+        }
+        // There are no extended attributes and no 8.3 names (MS-FSA 2.1.5.12.16, 2.1.5.12.5).
+        Level::FullEa => return Err(NtStatus::NO_EAS_ON_FILE),
+        Level::AlternateName => return Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+        // MS-FSCC 2.4.37 to 2.4.39: only of pipes.
+        Level::Pipe | Level::PipeLocal | Level::PipeRemote => {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+    }
+    Answer::fixed(out, limit)
+}
+
+/// Encodes `level` of a named pipe that has `available` bytes to be read.
+///
+/// # Errors
+/// `INFO_LENGTH_MISMATCH`; `NOT_SUPPORTED` for levels a pipe does not have.
+pub fn encode_pipe(level: Level, available: u32, limit: usize) -> Result<Answer, NtStatus> {
+    /// FILE_PIPE_MESSAGE_TYPE and FILE_PIPE_MESSAGE_MODE.
+    const MESSAGE: u32 = 1;
+    /// What Windows' and Samba's pipes say of their buffers, in bytes.
+    const QUOTA: u32 = 4096;
+    let mut out = Vec::new();
+    match level {
+        Level::Pipe => {
+            out.put_u32_le(MESSAGE); // ReadMode
+            out.put_u32_le(0); // CompletionMode: FILE_PIPE_QUEUE_OPERATION
+        }
+        Level::PipeLocal => {
+            out.put_u32_le(MESSAGE); // NamedPipeType
+            out.put_u32_le(2); // NamedPipeConfiguration: FILE_PIPE_FULL_DUPLEX
+            out.put_u32_le(u32::MAX); // MaximumInstances: no limit
+            out.put_u32_le(1); // CurrentInstances
+            out.put_u32_le(QUOTA); // InboundQuota
+            out.put_u32_le(available); // ReadDataAvailable
+            out.put_u32_le(QUOTA); // OutboundQuota
+            out.put_u32_le(QUOTA); // WriteQuotaAvailable
+            out.put_u32_le(3); // NamedPipeState: FILE_PIPE_CONNECTED_STATE
+            out.put_u32_le(0); // NamedPipeEnd: FILE_PIPE_CLIENT_END
+        }
+        Level::PipeRemote => out.put_bytes(0, 16), // CollectDataTime, MaximumCollectionCount
+        Level::Standard => {
+            out.put_u64_le(u64::from(QUOTA)); // AllocationSize
+            out.put_u64_le(u64::from(available)); // EndOfFile
+            out.put_u32_le(1); // NumberOfLinks
+            out.put_u8(1); // DeletePending: a pipe goes with its last close
+            out.put_u8(0); // Directory
+            out.put_u16_le(0); // Reserved
+        }
+        _ => return Err(NtStatus::NOT_SUPPORTED),
+    }
+    Answer::fixed(out, limit)
+}
+
+fn put_basic(out: &mut Vec<u8>, m: &Metadata) {
+    out.put_u64_le(m.creation_time);
+    out.put_u64_le(m.last_access_time);
+    out.put_u64_le(m.last_write_time);
+    out.put_u64_le(m.change_time);
+    out.put_u32_le(m.attributes);
+    out.put_u32_le(0); // Reserved
+}
+
+fn put_standard(out: &mut Vec<u8>, view: &View<'_>) {
+    let m = view.metadata;
+    out.put_u64_le(m.allocation_size);
+    out.put_u64_le(m.end_of_file);
+    // A link that will be deleted is not counted (MS-FSA 2.1.5.12.27).
+    out.put_u32_le(m.links.saturating_sub(u32::from(view.delete_pending)));
+    out.put_u8(u8::from(view.delete_pending));
+    out.put_u8(u8::from(m.is_dir));
+    out.put_u16_le(0); // Reserved
+}
+
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.put_u32_le(utf16_len(name));
+    put_utf16(out, name);
+}

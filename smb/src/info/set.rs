@@ -1,0 +1,216 @@
+//! File information levels as SET_INFO carries them (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
+
+use super::access;
+use crate::fileop::SetBasic;
+use crate::status::NtStatus;
+use bytes::Buf;
+
+#[cfg(test)]
+mod tests;
+
+const FILE_ATTRIBUTE_DIRECTORY: u32 = 0x0000_0010;
+const FILE_ATTRIBUTE_NORMAL: u32 = 0x0000_0080;
+const FILE_ATTRIBUTE_TEMPORARY: u32 = 0x0000_0100;
+/// The attributes a client may set (MS-FSCC 2.6): read-only, hidden, system, directory, archive, normal, temporary, offline,
+/// not content indexed.
+const FILE_ATTRIBUTES_SETTABLE: u32 = 0x0000_31B7;
+
+/// What is to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetFile {
+    /// FileBasicInformation.
+    Basic(SetBasic),
+    /// FileRenameInformation for SMB2 (MS-FSCC 2.4.42.2). The target as the client wrote it.
+    Rename {
+        /// ReplaceIfExists.
+        replace: bool,
+        /// FileName, relative to the share's root.
+        target: String,
+    },
+    /// FileLinkInformation for SMB2 (MS-FSCC 2.4.28.2).
+    Link {
+        /// ReplaceIfExists.
+        replace: bool,
+        /// FileName, relative to the share's root.
+        target: String,
+    },
+    /// FileDispositionInformation: DeletePending.
+    Disposition(bool),
+    /// FilePositionInformation: CurrentByteOffset.
+    Position(u64),
+    /// FileModeInformation.
+    Mode(u32),
+    /// FileAllocationInformation: AllocationSize in bytes.
+    Allocation(u64),
+    /// FileEndOfFileInformation: in bytes.
+    EndOfFile(u64),
+    /// FilePipeInformation: ReadMode and CompletionMode.
+    Pipe {
+        /// FILE_PIPE_BYTE_STREAM_MODE (0) or FILE_PIPE_MESSAGE_MODE (1).
+        read_mode: u32,
+        /// FILE_PIPE_QUEUE_OPERATION (0) or FILE_PIPE_COMPLETE_OPERATION (1).
+        completion_mode: u32,
+    },
+}
+
+impl SetFile {
+    /// Reads the buffer of a SET_INFO of a file.
+    ///
+    /// # Errors
+    /// `INFO_LENGTH_MISMATCH` if it is too short, `INVALID_PARAMETER` for values that cannot be, `INVALID_INFO_CLASS` and
+    /// `NOT_SUPPORTED` for other classes, `EAS_NOT_SUPPORTED` for extended attributes.
+    pub fn parse(class: u8, buffer: &[u8]) -> Result<SetFile, NtStatus> {
+        match class {
+            4 => parse_basic(buffer).map(SetFile::Basic),
+            10 => parse_target(buffer).map(|(replace, target)| SetFile::Rename { replace, target }),
+            11 => parse_target(buffer).map(|(replace, target)| SetFile::Link { replace, target }),
+            13 => Ok(SetFile::Disposition(u8_at_start(buffer)? != 0)),
+            14 => parse_size(buffer).map(SetFile::Position),
+            15 => Err(NtStatus::EAS_NOT_SUPPORTED),
+            16 => {
+                // FILE_WRITE_THROUGH, FILE_SEQUENTIAL_ONLY, FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_ALERT and _NONALERT,
+                // of which the last two exclude each other and are the caller's own affair (MS-FSA 2.1.5.15.9).
+                let mode = u32_of(&mut &*buffer)?;
+                if mode & !0x0000_003E != 0 || mode & 0x30 == 0x30 {
+                    return Err(NtStatus::INVALID_PARAMETER);
+                }
+                Ok(SetFile::Mode(mode))
+            }
+            19 => parse_size(buffer).map(SetFile::Allocation),
+            20 => parse_size(buffer).map(SetFile::EndOfFile),
+            23 => {
+                let mut rest = buffer;
+                let (read_mode, completion_mode) = (u32_of(&mut rest)?, u32_of(&mut rest)?);
+                if read_mode > 1 || completion_mode > 1 {
+                    return Err(NtStatus::INVALID_PARAMETER);
+                }
+                Ok(SetFile::Pipe {
+                    read_mode,
+                    completion_mode,
+                })
+            }
+            39 => Err(NtStatus::PRIVILEGE_NOT_HELD), // FileValidDataLengthInformation: MS-FSA 2.1.5.15.14
+            // Classes that MS-FSCC has and MS-SMB2 2.2.39 does not: 3.3.5.21.1.
+            1..=78 => Err(NtStatus::NOT_SUPPORTED),
+            _ => Err(NtStatus::INVALID_INFO_CLASS),
+        }
+    }
+
+    /// The rights the open must have been granted (MS-SMB2 3.3.5.21.1).
+    #[must_use]
+    pub fn needed_access(&self) -> u32 {
+        match self {
+            SetFile::Basic(_) | SetFile::Pipe { .. } => access::FILE_WRITE_ATTRIBUTES,
+            SetFile::Rename { .. } | SetFile::Disposition(_) => access::DELETE,
+            SetFile::Allocation(_) | SetFile::EndOfFile(_) => access::FILE_WRITE_DATA,
+            SetFile::Link { .. } | SetFile::Position(_) | SetFile::Mode(_) => 0,
+        }
+    }
+
+    /// May it be set on what the open is (MS-FSA 2.1.5.15)?
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` for sizes and a temporary attribute of directories and for a directory attribute of files,
+    /// `FILE_IS_A_DIRECTORY` for a link to a directory.
+    pub fn check_kind(&self, is_dir: bool) -> Result<(), NtStatus> {
+        match self {
+            SetFile::Basic(basic) => {
+                let attributes = basic.attributes.unwrap_or(0);
+                let wrong = if is_dir {
+                    FILE_ATTRIBUTE_TEMPORARY
+                } else {
+                    FILE_ATTRIBUTE_DIRECTORY
+                };
+                if attributes & wrong == 0 {
+                    Ok(())
+                } else {
+                    Err(NtStatus::INVALID_PARAMETER)
+                }
+            }
+            SetFile::Allocation(_) | SetFile::EndOfFile(_) if is_dir => {
+                Err(NtStatus::INVALID_PARAMETER)
+            }
+            SetFile::Link { .. } if is_dir => Err(NtStatus::FILE_IS_A_DIRECTORY),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn u8_at_start(buffer: &[u8]) -> Result<u8, NtStatus> {
+    buffer
+        .first()
+        .copied()
+        .ok_or(NtStatus::INFO_LENGTH_MISMATCH)
+}
+
+fn u32_of(rest: &mut &[u8]) -> Result<u32, NtStatus> {
+    rest.try_get_u32_le()
+        .map_err(|_| NtStatus::INFO_LENGTH_MISMATCH)
+}
+
+fn u64_of(rest: &mut &[u8]) -> Result<u64, NtStatus> {
+    rest.try_get_u64_le()
+        .map_err(|_| NtStatus::INFO_LENGTH_MISMATCH)
+}
+
+/// A byte count: a signed number that must not be negative.
+fn parse_size(buffer: &[u8]) -> Result<u64, NtStatus> {
+    let size = u64_of(&mut &*buffer)?;
+    if size > i64::MAX as u64 {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    Ok(size)
+}
+
+/// FileBasicInformation (MS-FSCC 2.4.7).
+fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
+    let mut times = [None; 4];
+    for time in &mut times {
+        *time = match u64_of(&mut rest)? {
+            // 0 leaves it alone; -1 and -2 stop and restart its implicit updates by this open. A POSIX file system has no
+            // such switch: both leave it alone too.
+            0 | 0xFFFF_FFFF_FFFF_FFFF | 0xFFFF_FFFF_FFFF_FFFE => None,
+            value if value <= i64::MAX as u64 => Some(value),
+            _ => return Err(NtStatus::INVALID_PARAMETER),
+        };
+    }
+    let attributes = u32_of(&mut rest)?;
+    let [
+        creation_time,
+        last_access_time,
+        last_write_time,
+        change_time,
+    ] = times;
+    Ok(SetBasic {
+        creation_time,
+        last_access_time,
+        last_write_time,
+        change_time,
+        // 0 leaves them alone (MS-FSCC 2.4.7).
+        attributes: match (attributes, attributes & FILE_ATTRIBUTES_SETTABLE) {
+            (0, _) => None,
+            (_, 0) => Some(FILE_ATTRIBUTE_NORMAL),
+            (_, settable) => Some(settable),
+        },
+    })
+}
+
+/// FILE_RENAME_INFORMATION_TYPE_2 and FILE_LINK_INFORMATION_TYPE_2: ReplaceIfExists, Reserved, RootDirectory, FileNameLength, FileName.
+fn parse_target(mut rest: &[u8]) -> Result<(bool, String), NtStatus> {
+    let replace = u8_at_start(rest)? != 0;
+    u64_of(&mut rest)?;
+    if u64_of(&mut rest)? != 0 {
+        return Err(NtStatus::INVALID_PARAMETER); // RootDirectory: "For network operations, this value MUST be zero"
+    }
+    let length = u32_of(&mut rest)? as usize;
+    let name = rest.get(..length).ok_or(NtStatus::INVALID_PARAMETER)?;
+    let (pairs, []) = name.as_chunks::<2>() else {
+        return Err(NtStatus::INVALID_PARAMETER);
+    };
+    if pairs.is_empty() {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let units: Vec<u16> = pairs.iter().map(|p| u16::from_le_bytes(*p)).collect();
+    let target = String::from_utf16(&units).map_err(|_| NtStatus::OBJECT_NAME_INVALID)?;
+    Ok((replace, target))
+}
