@@ -1,8 +1,30 @@
 //! SMB2 and SMB3 whose sessions can be saved and restored.
+//!
+//! [`Smb`] holds the durable state of every connection. It changes only through [`Record`]s, each handed to the [`Journal`] and
+//! applied by the one `apply`; recovery applies the same records again. Bytes come in through [`Smb::step`], file operations go out
+//! as [`Planned`], final wire bytes as [`Output::sends`].
 
+pub mod auth;
+pub mod command;
+pub mod config;
+pub mod context;
 pub mod entropy;
 pub mod fileop;
 pub mod info;
 pub mod pattern;
+pub mod record;
+pub mod rpc;
+pub mod server;
+pub mod state;
 pub mod status;
 pub mod wire;
+
+pub use config::{Config, Limits, Requirement, Share, User};
+pub use context::Context;
+pub use entropy::Entropy;
+pub use record::Record;
+pub use server::{
+    Admit, Clock, ConnId, ConnStatus, Journal, OpenInfo, Output, Planned, Smb, Step, Task,
+};
+pub use state::Checkpoint;
+pub use wire::Dialect;

@@ -1,0 +1,137 @@
+//! The commands. A handler looks at the request and the state and says what comes next ([`Handled`]); it changes state only by
+//! [`Context::emit`].
+//!
+//! For each component of a message the engine calls
+//!
+//! 1. `start(ctx, request, body)`: answers, or asks for one file operation, or waits. It is called again after a crash, after a wait and
+//!    after [`Handled::Again`], and must come to the same operation from the same state (the intent on record belongs to it);
+//! 2. if it asked for an operation, `finish(ctx, request, body, op, outcome)` with what came of it: answers, waits, or says `Again`.
+//!
+//! `Err(status)` answers with that status and the empty error body (MS-SMB2 2.2.2). What an operation does to the rest of the server
+//! (share modes, locks, oplocks to break before; the paths of other opens, notifies after) is the engine's business, by kind of
+//! [`FileOp`]: checked in `admit`, done before `finish` is called. Handlers make operations and replies.
+//!
+//! Session, tree, encryption and signature are checked before `start` is called.
+
+pub mod ioctl;
+pub mod negotiate;
+pub mod query_directory;
+pub mod query_info;
+pub mod session_setup;
+pub mod set_info;
+
+use crate::context::Context;
+use crate::fileop::{FileOp, OpenId, Outcome};
+use crate::state::Wait;
+use crate::status::NtStatus;
+use crate::wire::{self, Header, error};
+use bytes::Bytes;
+
+/// One component of a message, as a handler sees it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The header as it came.
+    pub header: Header,
+    /// SessionId; a related component's is its predecessor's.
+    pub session: u64,
+    /// TreeId; a related component's is its predecessor's.
+    pub tree: u32,
+    /// The open of the chain, for a related component whose FileId is all ones.
+    pub related_open: Option<OpenId>,
+    /// The whole component from the first byte of its header.
+    pub bytes: Bytes,
+    /// The message came encrypted.
+    pub sealed: bool,
+    /// The AsyncId of the interim answer, for a request that has waited.
+    pub waited: Option<u64>,
+    /// It is to end with this status instead of waiting on (CANCEL, a close, a timeout).
+    pub cancelled: Option<NtStatus>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Status: success, a warning, or an error that has a body.
+    pub status: NtStatus,
+    /// Body.
+    pub response: wire::Response,
+}
+
+impl Reply {
+    /// STATUS_SUCCESS with this body.
+    #[must_use]
+    pub fn success(response: wire::Response) -> Reply {
+        Reply {
+            status: NtStatus::SUCCESS,
+            response,
+        }
+    }
+
+    /// A status with the empty error body.
+    #[must_use]
+    pub fn error(status: NtStatus) -> Reply {
+        Reply {
+            status,
+            response: wire::Response::Error(error::Response::default()),
+        }
+    }
+}
+
+/// What a handler says comes next.
+#[derive(Clone, Debug)]
+pub enum Handled {
+    /// The answer.
+    Reply(Reply),
+    /// One file operation; `finish` gets its outcome.
+    Op(FileOp),
+    /// Not now: the request is parked until this may have come about, then `start` is called again.
+    Wait(Wait),
+    /// Call `start` again: the state has moved on.
+    Again,
+    /// Bytes of another protocol as the answer (SMB1's "no dialect in common").
+    Foreign(Vec<u8>),
+    /// No answer at all (CANCEL).
+    Silent,
+    /// The client broke the protocol in a way that ends its connection.
+    Drop,
+}
+
+/// The first call of a component.
+///
+/// # Errors
+/// The status to answer with.
+pub fn start(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &wire::Request,
+) -> Result<Handled, NtStatus> {
+    match body {
+        wire::Request::Negotiate(body) => negotiate::start(ctx, request, body),
+        wire::Request::SessionSetup(body) => session_setup::start(ctx, request, body),
+        wire::Request::Ioctl(body) => ioctl::start(ctx, request, body),
+        wire::Request::QueryDirectory(body) => query_directory::start(ctx, request, body),
+        wire::Request::QueryInfo(body) => query_info::start(ctx, request, body),
+        wire::Request::SetInfo(body) => set_info::start(ctx, request, body),
+        _ => Err(NtStatus::NOT_SUPPORTED),
+    }
+}
+
+/// The outcome of the operation that `start` asked for.
+///
+/// # Errors
+/// The status to answer with.
+pub fn finish(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &wire::Request,
+    op: &FileOp,
+    outcome: Result<Outcome, NtStatus>,
+) -> Result<Handled, NtStatus> {
+    match body {
+        wire::Request::Ioctl(body) => ioctl::finish(ctx, request, body, op, outcome),
+        wire::Request::QueryDirectory(body) => query_directory::finish(ctx, request, body, outcome),
+        wire::Request::QueryInfo(body) => query_info::finish(ctx, request, body, outcome),
+        wire::Request::SetInfo(body) => set_info::finish(ctx, request, body, op, outcome),
+        _ => Err(NtStatus::NOT_SUPPORTED),
+    }
+}

@@ -1,0 +1,32 @@
+//! QUERY_DIRECTORY (MS-SMB2 3.3.5.18).
+
+use super::{Handled, Request};
+use crate::context::Context;
+use crate::fileop::Outcome;
+use crate::status::NtStatus;
+use crate::wire::query_directory;
+
+/// As [`super::start`].
+///
+/// # Errors
+/// The status to answer with.
+pub fn start(
+    _ctx: &mut Context<'_>,
+    _request: &Request,
+    _body: &query_directory::Request,
+) -> Result<Handled, NtStatus> {
+    Err(NtStatus::NOT_SUPPORTED)
+}
+
+/// As [`super::finish`].
+///
+/// # Errors
+/// The status to answer with.
+pub fn finish(
+    _ctx: &mut Context<'_>,
+    _request: &Request,
+    _body: &query_directory::Request,
+    _outcome: Result<Outcome, NtStatus>,
+) -> Result<Handled, NtStatus> {
+    Err(NtStatus::NOT_SUPPORTED)
+}

@@ -1,0 +1,131 @@
+//! What the server is told at its start. The same for every connection; not part of the durable state.
+
+use crate::fileop::ShareId;
+use crate::wire::Dialect;
+
+/// "off", "enabled" or "required", for signing and encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requirement {
+    /// Not offered.
+    Off,
+    /// Offered; the client decides.
+    Enabled,
+    /// Refused without.
+    Required,
+}
+
+/// A share of the configuration; its index in [`Config::shares`] is its [`ShareId`].
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Name as clients write it; compared without case.
+    pub name: String,
+    /// Remark shown in listings.
+    pub comment: String,
+    /// Nothing is written beneath it.
+    pub read_only: bool,
+    /// Guest and anonymous logins may connect.
+    pub guest: bool,
+    /// Who may connect; empty: every user.
+    pub users: Vec<String>,
+    /// Encryption of this share's traffic; the server's setting counts too, the stricter of the two holds.
+    pub encryption: Requirement,
+}
+
+/// A line of the users file.
+#[derive(Clone)]
+pub struct User {
+    /// Login name; compared without case.
+    pub name: String,
+    /// MD4 of the password in UTF-16LE (MS-NLMP 3.3.1, NTOWFv1).
+    pub nt_hash: [u8; 16],
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds on what one client may hold. Past one of them the client gets an error, nobody else notices.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Sessions of one connection.
+    pub sessions: usize,
+    /// Tree connects of one session.
+    pub trees: usize,
+    /// Opens of one connection: TOO_MANY_OPENED_FILES.
+    pub opens: usize,
+    /// Requests of one connection that wait: INSUFFICIENT_RESOURCES.
+    pub pending: usize,
+    /// Byte-range locks of one open: INSUFFICIENT_RESOURCES.
+    pub locks: usize,
+    /// Credits a client may hold (MS-SMB2 3.3.1.1).
+    pub credits: u16,
+    /// Bytes of one READ, WRITE or transaction (MS-SMB2 2.2.4, MaxReadSize and the like), for dialects with large MTU.
+    pub io_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            sessions: 64,
+            trees: 256,
+            opens: 16_384,
+            pending: 512,
+            locks: 4_096,
+            credits: 8_192,
+            io_bytes: 8 << 20,
+        }
+    }
+}
+
+/// The server's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// NetBIOS name.
+    pub name: String,
+    /// ServerGuid (MS-SMB2 2.2.4).
+    pub guid: [u8; 16],
+    /// Oldest dialect spoken.
+    pub min_dialect: Dialect,
+    /// Newest dialect spoken.
+    pub max_dialect: Dialect,
+    /// Signing.
+    pub signing: Requirement,
+    /// Encryption.
+    pub encryption: Requirement,
+    /// Shares, in the order of the configuration.
+    pub shares: Vec<Share>,
+    /// Users.
+    pub users: Vec<User>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The share with this name, without case.
+    #[must_use]
+    pub fn share_named(&self, name: &str) -> Option<(ShareId, &Share)> {
+        let index = self
+            .shares
+            .iter()
+            .position(|share| share.name.to_lowercase() == name.to_lowercase())?;
+        Some((ShareId::try_from(index).ok()?, self.shares.get(index)?))
+    }
+
+    /// The share with this id.
+    #[must_use]
+    pub fn share(&self, id: ShareId) -> Option<&Share> {
+        self.shares.get(id as usize)
+    }
+
+    /// The user with this name, without case.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users
+            .iter()
+            .find(|user| user.name.to_lowercase() == name.to_lowercase())
+    }
+}

@@ -1,0 +1,123 @@
+//! What a handler works with.
+
+use crate::command::Request;
+use crate::config::Config;
+use crate::entropy::Entropy;
+use crate::fileop::OpenId;
+use crate::record::Record;
+use crate::server::{Clock, ConnId, Journal, Output, Smb};
+use crate::state::{Connection, FileOpen, Open, Session, SessionState, Target, Tree};
+use crate::status::NtStatus;
+use crate::wire::FileId;
+
+/// The state, the way to change it, and what the caller lent.
+pub struct Context<'a> {
+    pub(crate) smb: &'a mut Smb,
+    /// The connection the request came by.
+    pub conn: ConnId,
+    /// Service time and wall-clock time.
+    pub clock: Clock,
+    pub(crate) entropy: &'a mut dyn Entropy,
+    pub(crate) journal: &'a mut dyn Journal,
+    pub(crate) out: &'a mut Output,
+}
+
+impl Context<'_> {
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.smb.config
+    }
+
+    /// The durable state of this connection.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        self.smb.connection(self.conn)
+    }
+
+    /// Changes this connection's state: the record goes to the journal and is applied.
+    pub fn emit(&mut self, record: Record) {
+        self.smb.emit(self.conn, record, self.journal);
+    }
+
+    /// Changes another connection's state.
+    pub fn emit_on(&mut self, conn: ConnId, record: Record) {
+        self.smb.emit(conn, record, self.journal);
+    }
+
+    /// An id that was never used and never will be: SessionId, FileId, AsyncId.
+    pub fn unique_id(&mut self) -> u64 {
+        self.journal.unique_id()
+    }
+
+    /// Random bytes.
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+
+    /// The valid session of a request.
+    ///
+    /// # Errors
+    /// USER_SESSION_DELETED.
+    pub fn session(&self, request: &Request) -> Result<&Session, NtStatus> {
+        self.connection()
+            .sessions
+            .get(&request.session)
+            .filter(|session| session.security.state == SessionState::Valid)
+            .ok_or(NtStatus::USER_SESSION_DELETED)
+    }
+
+    /// The tree connect of a request.
+    ///
+    /// # Errors
+    /// USER_SESSION_DELETED, NETWORK_NAME_DELETED.
+    pub fn tree(&self, request: &Request) -> Result<&Tree, NtStatus> {
+        self.session(request)?
+            .trees
+            .get(&request.tree)
+            .ok_or(NtStatus::NETWORK_NAME_DELETED)
+    }
+
+    /// The open that a request's FileId means (persistent half first); all ones is the chain's open (MS-SMB2 3.3.5.2.7.2).
+    ///
+    /// # Errors
+    /// FILE_CLOSED.
+    pub fn open(&self, request: &Request, file_id: FileId) -> Result<&Open, NtStatus> {
+        let id = match file_id {
+            FileId::ANY => request.related_open.ok_or(NtStatus::FILE_CLOSED)?,
+            FileId {
+                persistent,
+                volatile,
+            } if persistent == volatile => persistent,
+            _ => return Err(NtStatus::FILE_CLOSED),
+        };
+        self.open_by_id(request, id)
+    }
+
+    /// The open with this id, if it is one of the request's session and tree.
+    ///
+    /// # Errors
+    /// FILE_CLOSED.
+    pub fn open_by_id(&self, request: &Request, id: OpenId) -> Result<&Open, NtStatus> {
+        self.connection()
+            .opens
+            .get(&id)
+            .filter(|open| open.session == request.session && open.tree == request.tree)
+            .filter(|open| open.closing.is_none())
+            .ok_or(NtStatus::FILE_CLOSED)
+    }
+
+    /// As [`Context::open`], for requests that mean a file or directory.
+    ///
+    /// # Errors
+    /// FILE_CLOSED, INVALID_DEVICE_REQUEST for a pipe.
+    pub fn file(&self, request: &Request, file_id: FileId) -> Result<(&Open, &FileOpen), NtStatus> {
+        let open = self.open(request, file_id)?;
+        match &open.target {
+            Target::File(file) => Ok((open, file)),
+            Target::Pipe(_) => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Records: the only way the durable state of a connection changes.
+
+use crate::fileop::OpenId;
+use crate::rpc::Pipe;
+use crate::state::{
+    Answer, Breaking, Connection, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open,
+    OplockLevel, Parked, Related, Security, SessionState, Target, Tree, Wait, Watch, Work,
+};
+use crate::status::NtStatus;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Which work a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum WorkId {
+    /// The message in progress.
+    Message,
+    /// The parked request with this AsyncId.
+    Parked(u64),
+}
+
+/// A change of one connection's durable state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // fields repeat the names in `state`
+pub enum Record {
+    /// The connection is accepted.
+    Connected { client: IpAddr },
+    /// The TCP connection is gone: every open is to be closed, every waiting request forgotten.
+    Disconnected,
+    /// The oldest message is taken in hand.
+    Begin,
+    /// The server died of its own fault while at this work.
+    Felled { work: WorkId },
+    /// The server died of its own fault while closing this open.
+    CloseFelled { open: OpenId },
+    /// The message's MessageIds, each with its charge, leave the window.
+    Admitted {
+        ids: Vec<(u64, u16)>,
+        sealed: Option<u64>,
+    },
+    /// Point 2: an operation's intent.
+    Doing { work: WorkId, doing: Doing },
+    /// The operation under way has come to its end without an answer yet: the component goes on.
+    Undone { work: WorkId },
+    /// A component is answered, more of its message are to come.
+    Answered {
+        work: WorkId,
+        answer: Box<Answer>,
+        related: Related,
+    },
+    /// Credits granted in a reply.
+    Granted { credits: u16 },
+    /// The message is answered whole.
+    Done { work: WorkId },
+    /// A request of the message in progress begins to wait; the message in progress is done.
+    Parked { id: u64, parked: Box<Parked> },
+    /// A waiting request is taken in hand again.
+    Running { id: u64 },
+    /// It has to wait on.
+    Waiting { id: u64, wait: Wait },
+    /// A waiting request is to end with this status.
+    Cancelled { id: u64, status: NtStatus },
+    /// NEGOTIATE.
+    Negotiated(Box<Negotiation>),
+    /// SESSION_SETUP.
+    Session { id: u64, security: Box<Security> },
+    /// A session is over: its opens are to be closed.
+    SessionEnded { id: u64 },
+    /// The nonce of one message to the client is spent.
+    Nonce { session: u64 },
+    /// TREE_CONNECT.
+    TreeConnected {
+        session: u64,
+        id: u32,
+        tree: Box<Tree>,
+    },
+    /// TREE_DISCONNECT: its opens are to be closed.
+    TreeEnded { session: u64, id: u32 },
+    /// CREATE.
+    Opened(Box<Open>),
+    /// Point 2 of a close that a task does.
+    Closing { open: OpenId, doing: Doing },
+    /// The open is closed.
+    Closed { open: OpenId },
+    /// The file or one of its parent directories has another name.
+    Moved { open: OpenId, path: String },
+    /// The file is to be deleted at its last close, or not.
+    DeletePending { open: OpenId, on: bool },
+    /// FilePositionInformation, in bytes.
+    Position { open: OpenId, position: u64 },
+    /// FileModeInformation.
+    Mode { open: OpenId, mode: u32 },
+    /// QUERY_DIRECTORY.
+    Cursor { open: OpenId, cursor: Cursor },
+    /// CHANGE_NOTIFY: the watch begins, or what it held has been reported.
+    Watch { open: OpenId, watch: Watch },
+    /// Changes for a watch.
+    Noticed {
+        open: OpenId,
+        notices: Vec<Notice>,
+        overflow: bool,
+    },
+    /// An oplock granted, broken or acknowledged.
+    Oplock {
+        open: OpenId,
+        level: OplockLevel,
+        breaking: Option<Breaking>,
+    },
+    /// Locks granted, all together.
+    Locked { open: OpenId, locks: Vec<Lock> },
+    /// The first lock with this range is gone.
+    Unlocked {
+        open: OpenId,
+        offset: u64,
+        length: u64,
+    },
+    /// LOCK's replay detection.
+    LockSequence {
+        open: OpenId,
+        index: u32,
+        number: u8,
+    },
+    /// The state of a pipe after a request.
+    Pipe { open: OpenId, pipe: Box<Pipe> },
+}
+
+impl Record {
+    /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the log is
+    /// damaged) changes nothing.
+    pub fn apply(&self, connection: &mut Connection) {
+        match self {
+            Record::Connected { client } => *connection = Connection::new(*client),
+            Record::Disconnected => disconnected(connection),
+            Record::Begin => connection.work = Some(Work::default()),
+            Record::Felled { work } => on_work(connection, *work, |work| work.attempts += 1),
+            Record::CloseFelled { open } => {
+                if let Some(closing) = connection
+                    .opens
+                    .get_mut(open)
+                    .and_then(|o| o.closing.as_mut())
+                {
+                    closing.attempts += 1;
+                }
+            }
+            Record::Admitted { ids, sealed } => {
+                for (id, charge) in ids {
+                    connection.credits.take(*id, *charge);
+                }
+                on_work(connection, WorkId::Message, |work| {
+                    work.admitted = true;
+                    work.sealed = *sealed;
+                });
+            }
+            Record::Doing { work, doing } => {
+                on_work(connection, *work, |work| work.doing = Some(doing.clone()));
+            }
+            Record::Undone { work } => on_work(connection, *work, |work| {
+                work.doing = None;
+                work.attempts = 0;
+            }),
+            Record::Answered {
+                work,
+                answer,
+                related,
+            } => on_work(connection, *work, |work| {
+                work.answers.push((**answer).clone());
+                work.related = related.clone();
+                work.next += 1;
+                work.doing = None;
+                work.attempts = 0;
+            }),
+            Record::Granted { credits } => connection.credits.high += u64::from(*credits),
+            Record::Done { work } => {
+                match work {
+                    WorkId::Message => connection.work = None,
+                    WorkId::Parked(id) => drop(connection.parked.remove(id)),
+                }
+                forget_ended_sessions(connection);
+            }
+            Record::Parked { id, parked } => {
+                connection.work = None;
+                connection.parked.insert(*id, (**parked).clone());
+            }
+            Record::Running { id } => {
+                if let Some(parked) = connection.parked.get_mut(id) {
+                    parked.running = true;
+                }
+            }
+            Record::Waiting { id, wait } => {
+                if let Some(parked) = connection.parked.get_mut(id) {
+                    parked.running = false;
+                    parked.wait = *wait;
+                    parked.work.attempts = 0;
+                }
+            }
+            Record::Cancelled { id, status } => {
+                if let Some(parked) = connection.parked.get_mut(id) {
+                    parked.cancelled = Some(*status);
+                }
+            }
+            Record::Negotiated(negotiation) => connection.negotiation = (**negotiation).clone(),
+            Record::Session { id, security } => {
+                connection.sessions.entry(*id).or_default().security = (**security).clone();
+            }
+            Record::SessionEnded { id } => {
+                if let Some(session) = connection.sessions.get_mut(id) {
+                    session.security.state = SessionState::Ended;
+                    session.trees.clear();
+                }
+                orphan(connection, |open| open.session == *id);
+                cancel(connection, NtStatus::USER_SESSION_DELETED, |parked| {
+                    parked.session == *id
+                });
+                forget_ended_sessions(connection);
+            }
+            Record::Nonce { session } => {
+                if let Some(session) = connection.sessions.get_mut(session) {
+                    session.nonces += 1;
+                }
+            }
+            Record::TreeConnected { session, id, tree } => {
+                if let Some(session) = connection.sessions.get_mut(session) {
+                    session.trees.insert(*id, (**tree).clone());
+                    session.last_tree = *id;
+                }
+            }
+            Record::TreeEnded { session, id } => {
+                if let Some(session) = connection.sessions.get_mut(session) {
+                    session.trees.remove(id);
+                }
+                orphan(connection, |open| {
+                    open.session == *session && open.tree == *id
+                });
+                cancel(connection, NtStatus::NETWORK_NAME_DELETED, |parked| {
+                    parked.session == *session && parked.tree == *id
+                });
+            }
+            Record::Opened(open) => drop(connection.opens.insert(open.id, (**open).clone())),
+            Record::Closing { open, doing } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.closing.get_or_insert_default().doing = Some(doing.clone());
+                }
+            }
+            Record::Closed { open } => {
+                connection.opens.remove(open);
+                cancel(connection, NtStatus::NOTIFY_CLEANUP, |parked| {
+                    parked.open == Some(*open) && matches!(parked.wait, Wait::Notify(_))
+                });
+                cancel(connection, NtStatus::RANGE_NOT_LOCKED, |parked| {
+                    parked.open == Some(*open)
+                });
+            }
+            Record::Moved { open, path } => {
+                on_file(connection, *open, |file| file.path.clone_from(path))
+            }
+            Record::DeletePending { open, on } => {
+                on_file(connection, *open, |file| file.delete_pending = *on);
+            }
+            Record::Position { open, position } => {
+                on_file(connection, *open, |file| file.position = *position);
+            }
+            Record::Mode { open, mode } => on_file(connection, *open, |file| file.mode = *mode),
+            Record::Cursor { open, cursor } => {
+                on_file(connection, *open, |file| file.cursor = cursor.clone());
+            }
+            Record::Watch { open, watch } => {
+                on_file(connection, *open, |file| file.watch = Some(watch.clone()));
+            }
+            Record::Noticed {
+                open,
+                notices,
+                overflow,
+            } => on_file(connection, *open, |file| {
+                if let Some(watch) = &mut file.watch {
+                    if *overflow {
+                        watch.overflow = true;
+                        watch.notices.clear();
+                    } else {
+                        watch.notices.extend(notices.iter().cloned());
+                    }
+                }
+            }),
+            Record::Oplock {
+                open,
+                level,
+                breaking,
+            } => on_file(connection, *open, |file| {
+                file.oplock = *level;
+                file.breaking = *breaking;
+            }),
+            Record::Locked { open, locks } => {
+                on_file(connection, *open, |file| {
+                    file.locks.extend_from_slice(locks)
+                });
+            }
+            Record::Unlocked {
+                open,
+                offset,
+                length,
+            } => on_file(connection, *open, |file| {
+                let found = file
+                    .locks
+                    .iter()
+                    .position(|l| l.offset == *offset && l.length == *length);
+                if let Some(at) = found {
+                    file.locks.remove(at);
+                }
+            }),
+            Record::LockSequence {
+                open,
+                index,
+                number,
+            } => on_file(connection, *open, |file| {
+                file.lock_sequences.insert(*index, *number);
+            }),
+            Record::Pipe { open, pipe } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.target = Target::Pipe((**pipe).clone());
+                }
+            }
+        }
+    }
+}
+
+fn on_work(connection: &mut Connection, id: WorkId, change: impl FnOnce(&mut Work)) {
+    let work = match id {
+        WorkId::Message => connection.work.as_mut(),
+        WorkId::Parked(id) => connection
+            .parked
+            .get_mut(&id)
+            .map(|parked| &mut parked.work),
+    };
+    if let Some(work) = work {
+        change(work);
+    }
+}
+
+fn on_file(connection: &mut Connection, id: OpenId, change: impl FnOnce(&mut FileOpen)) {
+    if let Some(Open {
+        target: Target::File(file),
+        ..
+    }) = connection.opens.get_mut(&id)
+    {
+        change(file);
+    }
+}
+
+fn orphan(connection: &mut Connection, which: impl Fn(&Open) -> bool) {
+    for open in connection.opens.values_mut().filter(|open| which(open)) {
+        open.closing.get_or_insert_default();
+    }
+}
+
+fn cancel(connection: &mut Connection, status: NtStatus, which: impl Fn(&Parked) -> bool) {
+    for parked in connection
+        .parked
+        .values_mut()
+        .filter(|parked| which(parked))
+    {
+        parked.cancelled.get_or_insert(status);
+    }
+}
+
+fn disconnected(connection: &mut Connection) {
+    connection.gone = true;
+    orphan(connection, |_| true);
+    connection.sessions.clear();
+    // An operation whose intent is on record is redone first; nobody waits for its answer.
+    connection.work = connection.work.take().filter(|work| work.doing.is_some());
+    connection
+        .parked
+        .retain(|_, parked| parked.work.doing.is_some());
+}
+
+/// A session that was logged off stays while a message that may still need its keys is in progress.
+fn forget_ended_sessions(connection: &mut Connection) {
+    if connection.work.is_some() {
+        return;
+    }
+    let parked = &connection.parked;
+    connection.sessions.retain(|id, session| {
+        session.security.state != SessionState::Ended
+            || parked
+                .values()
+                .any(|parked| parked.session == *id || parked.work.sealed == Some(*id))
+    });
+}

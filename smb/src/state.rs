@@ -1,0 +1,433 @@
+//! The durable state of a connection. Everything here changes only in [`crate::record::Record::apply`].
+
+use crate::fileop::{Actor, FileHandle, FileKey, Intent, OpenId, ShareId};
+use crate::rpc::Pipe;
+use crate::status::NtStatus;
+use crate::wire::{Dialect, Header};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What NEGOTIATE settled; written whole by [`crate::record::Record::Negotiated`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Negotiation {
+    /// `None`: not negotiated yet.
+    pub dialect: Option<Dialect>,
+    /// An SMB1 negotiate has been answered with the wildcard revision 0x02FF (MS-SMB2 3.3.5.3.2).
+    pub wildcard: bool,
+    /// ClientGuid, for VALIDATE_NEGOTIATE_INFO.
+    pub client_guid: [u8; 16],
+    /// The client's Capabilities.
+    pub client_capabilities: u32,
+    /// The client's SecurityMode.
+    pub client_security_mode: u16,
+    /// The client's dialects.
+    pub client_dialects: Vec<u16>,
+    /// Capabilities the server answered with.
+    pub capabilities: u32,
+    /// SecurityMode the server answered with.
+    pub security_mode: u16,
+    /// Connection.CipherId (2.2.3.1.2); 0: none.
+    pub cipher: u16,
+    /// Connection.SigningAlgorithmId (2.2.3.1.7): 0 HMAC-SHA256, 1 AES-CMAC, 2 AES-GMAC.
+    pub signing: u16,
+    /// Connection.PreauthIntegrityHashValue, 64 bytes with 3.1.1, else empty.
+    pub preauth: Vec<u8>,
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionState {
+    /// SESSION_SETUP goes on.
+    #[default]
+    InProgress,
+    /// Authenticated.
+    Valid,
+    /// Logged off; kept for the rest of the message that did it.
+    Ended,
+}
+
+/// The part of a session that SESSION_SETUP writes, whole, by [`crate::record::Record::Session`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// State.
+    pub state: SessionState,
+    /// Login name; `None`: guest or anonymous.
+    pub user: Option<String>,
+    /// Guest (SMB2_SESSION_FLAG_IS_GUEST).
+    pub guest: bool,
+    /// Anonymous (SMB2_SESSION_FLAG_IS_NULL).
+    pub anonymous: bool,
+    /// Session.SigningRequired.
+    pub signing_required: bool,
+    /// Session.EncryptData: every message but NEGOTIATE and SESSION_SETUP is encrypted.
+    pub encrypt: bool,
+    /// Session.SessionKey; empty for anonymous and guest.
+    pub session_key: Vec<u8>,
+    /// Session.SigningKey; empty: nothing can be signed.
+    pub signing_key: Vec<u8>,
+    /// Session.EncryptionKey: server to client; empty: nothing can be encrypted.
+    pub encryption_key: Vec<u8>,
+    /// Session.DecryptionKey: client to server.
+    pub decryption_key: Vec<u8>,
+    /// Session.PreauthIntegrityHashValue while the session is being set up, 3.1.1.
+    pub preauth: Vec<u8>,
+    /// What the authentication in progress remembers between messages; empty: none in progress.
+    pub handshake: Option<crate::auth::Handshake>,
+}
+
+/// A session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// What SESSION_SETUP settled.
+    pub security: Security,
+    /// Tree connects by TreeId.
+    pub trees: BTreeMap<u32, Tree>,
+    /// Nonces spent on messages to the client; the next one is this one.
+    pub nonces: u64,
+    /// The last TreeId given.
+    pub last_tree: u32,
+}
+
+/// What a tree connect leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// A share of the configuration.
+    Disk(ShareId),
+    /// IPC$.
+    Ipc,
+}
+
+/// A tree connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// What it leads to.
+    pub resource: Resource,
+    /// The name of the share, so that a changed configuration is noticed.
+    pub name: String,
+    /// MaximalAccess of the answer.
+    pub maximal_access: u32,
+    /// Share.EncryptData.
+    pub encrypt: bool,
+}
+
+/// Oplock levels (MS-SMB2 2.2.13), in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum OplockLevel {
+    /// SMB2_OPLOCK_LEVEL_NONE.
+    #[default]
+    None = 0x00,
+    /// SMB2_OPLOCK_LEVEL_II.
+    LevelII = 0x01,
+    /// SMB2_OPLOCK_LEVEL_EXCLUSIVE.
+    Exclusive = 0x08,
+    /// SMB2_OPLOCK_LEVEL_BATCH.
+    Batch = 0x09,
+}
+
+/// A break that the client has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaking {
+    /// The level it breaks to.
+    pub to: OplockLevel,
+    /// Service time at which the server stops waiting.
+    pub deadline: Duration,
+}
+
+/// A byte-range lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes; 0 is a lock between two bytes.
+    pub length: u64,
+    /// Exclusive, else shared.
+    pub exclusive: bool,
+}
+
+/// Where a directory listing is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The pattern the listing began with; `None`: no listing has begun.
+    pub pattern: Option<String>,
+    /// The last name returned.
+    pub after: Option<String>,
+    /// Everything has been returned: NO_MORE_FILES.
+    pub finished: bool,
+    /// Entries returned since the listing began.
+    pub returned: u64,
+}
+
+/// One change as CHANGE_NOTIFY reports it (MS-FSCC 2.7.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// FILE_ACTION_*.
+    pub action: u32,
+    /// Name beneath the watched directory, components joined by a backslash.
+    pub name: String,
+}
+
+/// Directory watch of an open; begun by its first CHANGE_NOTIFY.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// CompletionFilter: FILE_NOTIFY_CHANGE_*.
+    pub filter: u32,
+    /// SMB2_WATCH_TREE.
+    pub recursive: bool,
+    /// What has not been reported yet.
+    pub notices: VecDeque<Notice>,
+    /// More happened than was kept: NOTIFY_ENUM_DIR.
+    pub overflow: bool,
+}
+
+/// What an open leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// A file or directory.
+    File(FileOpen),
+    /// A named pipe of IPC$.
+    Pipe(Pipe),
+}
+
+/// The file half of an open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOpen {
+    /// Which file.
+    pub key: FileKey,
+    /// To open it again after a restart.
+    pub handle: FileHandle,
+    /// Where it is now, beneath the share, '/' between components.
+    pub path: String,
+    /// A directory.
+    pub is_dir: bool,
+    /// ShareAccess.
+    pub share_access: u32,
+    /// CreateOptions.
+    pub create_options: u32,
+    /// FILE_DELETE_ON_CLOSE was given.
+    pub delete_on_close: bool,
+    /// The file is to be deleted at its last close; carried by one of its opens.
+    pub delete_pending: bool,
+    /// FilePositionInformation (MS-FSCC 2.4.35), in bytes.
+    pub position: u64,
+    /// FileModeInformation that was set (MS-FSCC 2.4.26).
+    pub mode: u32,
+    /// Directory listing.
+    pub cursor: Cursor,
+    /// Directory watch.
+    pub watch: Option<Watch>,
+    /// Oplock held.
+    pub oplock: OplockLevel,
+    /// Break that is not acknowledged.
+    pub breaking: Option<Breaking>,
+    /// Byte-range locks, in the order they were granted.
+    pub locks: Vec<Lock>,
+    /// LockSequenceNumber by LockSequenceIndex (MS-SMB2 3.3.5.14).
+    pub lock_sequences: BTreeMap<u32, u8>,
+}
+
+/// An open whose end does not come from a CLOSE: a task closes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The close is under way.
+    pub doing: Option<Doing>,
+    /// Deaths of the server by its own fault while at it.
+    pub attempts: u32,
+}
+
+/// An open (MS-SMB2 3.3.1.10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Both halves of the FileId; never used again.
+    pub id: OpenId,
+    /// SessionId.
+    pub session: u64,
+    /// TreeId.
+    pub tree: u32,
+    /// On whose behalf.
+    pub actor: Actor,
+    /// GrantedAccess.
+    pub granted_access: u32,
+    /// What it leads to.
+    pub target: Target,
+    /// Set when session, tree or connection has gone.
+    pub closing: Option<Closing>,
+}
+
+/// The server's half of the credit window (MS-SMB2 3.3.1.1): MessageIds in `low..high` that are not in `used` may be used once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credits {
+    /// Every id below has been used.
+    pub low: u64,
+    /// First id not granted yet.
+    pub high: u64,
+    /// Used ids at or above `low`.
+    pub used: BTreeSet<u64>,
+}
+
+impl Default for Credits {
+    /// One credit, MessageId 0 (MS-SMB2 3.3.1.2).
+    fn default() -> Credits {
+        Credits {
+            low: 0,
+            high: 1,
+            used: BTreeSet::new(),
+        }
+    }
+}
+
+impl Credits {
+    /// May this MessageId be used, with this charge (MS-SMB2 3.3.5.2.3)?
+    #[must_use]
+    pub fn allows(&self, id: u64, charge: u16) -> bool {
+        let end = id.saturating_add(u64::from(charge.max(1)));
+        id >= self.low && end <= self.high && self.used.range(id..end).next().is_none()
+    }
+
+    /// Uses it.
+    pub fn take(&mut self, id: u64, charge: u16) {
+        self.used
+            .extend(id..id.saturating_add(u64::from(charge.max(1))));
+        while self.used.remove(&self.low) {
+            self.low += 1;
+        }
+    }
+
+    /// Credits the client holds.
+    #[must_use]
+    pub fn outstanding(&self) -> u64 {
+        (self.high - self.low).saturating_sub(self.used.len() as u64)
+    }
+}
+
+/// An operation under way: its intent is on record (point 2), its result is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doing {
+    /// The id drawn for it: the open a CREATE will make; else 0.
+    pub id: OpenId,
+    /// The intent.
+    pub intent: Intent,
+}
+
+/// What a related component inherits (MS-SMB2 3.3.5.2.7.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Related {
+    /// SessionId.
+    pub session: u64,
+    /// TreeId.
+    pub tree: u32,
+    /// The open the chain is about.
+    pub open: Option<OpenId>,
+    /// A CREATE of the chain failed thus.
+    pub failed: Option<NtStatus>,
+}
+
+/// The answer to one component, without padding and signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Header; NextCommand and Signature are filled in when the message is put together.
+    pub header: Header,
+    /// To be signed with the key of the header's session.
+    pub sign: bool,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// How far a message is. Kept until its last reply is final.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Deaths of the server by its own fault while at the component in progress (law 5).
+    pub attempts: u32,
+    /// Its MessageIds have been taken out of the window.
+    pub admitted: bool,
+    /// It came encrypted, within this session.
+    pub sealed: Option<u64>,
+    /// Index of the component in progress.
+    pub next: u32,
+    /// Answers to the components before it that are not sent yet.
+    pub answers: Vec<Answer>,
+    /// What a related component inherits.
+    pub related: Related,
+    /// The file operation under way.
+    pub doing: Option<Doing>,
+}
+
+/// What a parked request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wait {
+    /// LOCK: other locks on this file in the way.
+    Lock(FileKey),
+    /// CREATE: an oplock break of this file.
+    Break(FileKey),
+    /// CHANGE_NOTIFY: something to report by this open.
+    Notify(OpenId),
+}
+
+/// A request that waits (MS-SMB2 3.3.4.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// The message as it came, decrypted.
+    pub message: Vec<u8>,
+    /// How far it is.
+    pub work: Work,
+    /// MessageId of the component that waits, for CANCEL.
+    pub message_id: u64,
+    /// SessionId of the component that waits.
+    pub session: u64,
+    /// TreeId of the component that waits.
+    pub tree: u32,
+    /// The open it is about, if any.
+    pub open: Option<OpenId>,
+    /// An interim response with this request's AsyncId has been sent.
+    pub interim: bool,
+    /// What it waits for.
+    pub wait: Wait,
+    /// It is to end with this status instead.
+    pub cancelled: Option<NtStatus>,
+    /// It goes on: the component in progress is being worked at.
+    pub running: bool,
+}
+
+/// The durable state of one connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The TCP connection is gone; what is left is to close its opens.
+    pub gone: bool,
+    /// What NEGOTIATE settled.
+    pub negotiation: Negotiation,
+    /// Credits.
+    pub credits: Credits,
+    /// Sessions by SessionId.
+    pub sessions: BTreeMap<u64, Session>,
+    /// Opens.
+    pub opens: BTreeMap<OpenId, Open>,
+    /// The message in progress.
+    pub work: Option<Work>,
+    /// Requests that wait, by AsyncId.
+    pub parked: BTreeMap<u64, Parked>,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    #[must_use]
+    pub fn new(client: IpAddr) -> Connection {
+        Connection {
+            client,
+            gone: false,
+            negotiation: Negotiation::default(),
+            credits: Credits::default(),
+            sessions: BTreeMap::new(),
+            opens: BTreeMap::new(),
+            work: None,
+            parked: BTreeMap::new(),
+        }
+    }
+}
+
+/// The whole durable state of one connection, as its snapshot holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint(pub Connection);
