@@ -1,1 +1,20 @@
-//! See the crate's description.
+//! A checkpoint log on memory that survives the process.
+//!
+//! Records of *objects* are appended to a ring, committed as a group by one store of a word, and found again by [`Log::open`]
+//! after the process was killed at any instant. *The log is the buffer*: the data of a record is handed back as [`bytes::Bytes`] over
+//! the ring, and its space is used again only when nobody holds them any more. The crate knows records and bytes, nothing of what they mean.
+//!
+//! The format, drawn byte by byte, and the rules of its tail are in `docs/log-format.md`.
+
+pub mod codec;
+mod error;
+mod log;
+mod mapping;
+mod memory;
+mod superblock;
+
+pub use error::{AppendError, Error, FileProblem};
+pub use log::{Contents, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Replayed};
+pub use mapping::Mapping;
+pub use memory::{Memory, VecMemory};
+pub use superblock::{Flag, Identity, Superblock, VERSION};

@@ -1,0 +1,167 @@
+//! What can go wrong with a log or its memory, in words for the person who has to put it right.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a log could not be made, read or opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The memory has no room for a superblock and the smallest ring.
+    #[error("{bytes} bytes are too few for a checkpoint log: the least is {least}")]
+    TooSmall {
+        /// Length of the memory.
+        bytes: u64,
+        /// The least that a log needs.
+        least: u64,
+    },
+    /// Allocated, but no log was ever made in it (or its making was cut short): `Log::format` it.
+    #[error("there is no checkpoint log in it yet")]
+    Blank,
+    /// Something else than a log of ours.
+    #[error("not an Outlast checkpoint log: give another path, or remove it if it is not needed")]
+    NotALog,
+    /// Written by another version of Outlast.
+    #[error(
+        "format version {found} is unknown: this program reads version {known}; start the Outlast that wrote it"
+    )]
+    UnknownVersion {
+        /// The version found.
+        found: u32,
+        /// The version this program reads and writes.
+        known: u32,
+    },
+    /// Both superblock slots are damaged.
+    #[error(
+        "both superblocks are damaged; what the log held cannot be taken up: move it away for inspection to start afresh"
+    )]
+    SuperblockDamaged,
+    /// The memory is longer or shorter than the log that was made in it.
+    #[error(
+        "the log was made with {formatted} bytes, but there are {found}: the file was truncated or extended; restore its length, or move it away to start afresh"
+    )]
+    LengthChanged {
+        /// Length in the superblock.
+        formatted: u64,
+        /// Length of the memory.
+        found: u64,
+    },
+    /// The committed part does not read back as it was written.
+    #[error(
+        "damaged at log position {position} ({what}); what the log held cannot be taken up: move it away for inspection to start afresh"
+    )]
+    Damaged {
+        /// Where, in bytes since the log was formatted.
+        position: u64,
+        /// What was found there.
+        what: &'static str,
+    },
+    /// The file behind a mapping.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        problem: FileProblem,
+    },
+    /// Bytes that are not the encoding of the type asked for.
+    #[error("malformed record: {0}")]
+    Malformed(String),
+}
+
+/// What is wrong with the file behind a mapping.
+#[derive(Debug, thiserror::Error)]
+pub enum FileProblem {
+    /// Opened by another server.
+    #[error("another server holds this file: stop it first, or give each server a file of its own")]
+    Locked,
+    /// There is no such directory.
+    #[error("its directory does not exist: create it, readable by the server's account alone")]
+    NoDirectory,
+    /// There is no such file.
+    #[error("there is no such file")]
+    Missing,
+    /// It appeared while it was being made.
+    #[error("the file exists already")]
+    Exists,
+    /// Others could read session keys.
+    #[error("its mode is {mode:03o}, but it holds session keys: chmod 600 it")]
+    OpenToOthers {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A directory, device or pipe.
+    #[error("not a regular file: give the path of a file")]
+    NotAFile,
+    /// The configured size is too small.
+    #[error("{bytes} bytes are too few: give it {least} or more")]
+    TooSmall {
+        /// Size asked for or found.
+        bytes: u64,
+        /// The least.
+        least: u64,
+    },
+    /// The file is not as long as the configuration says.
+    #[error(
+        "it has {found} bytes, the configuration says {configured}: set the size to {found}, or end the sessions it holds (outlast stop) and remove it, and it will be made anew"
+    )]
+    SizeDiffers {
+        /// Length of the file.
+        found: u64,
+        /// What was asked for.
+        configured: u64,
+    },
+    /// Not all of the file is on the medium: writing to it could fail when the disk is full.
+    #[error(
+        "the file is sparse: end the sessions it holds (outlast stop) and remove it, and it will be made anew"
+    )]
+    Sparse,
+    /// No room for the file.
+    #[error("the disk is full: {bytes} bytes are needed; make room or configure a smaller size")]
+    DiskFull {
+        /// Size asked for.
+        bytes: u64,
+    },
+    /// The account may not.
+    #[error("permission denied: the server's account must own it and be able to write it")]
+    Denied,
+    /// Anything else, in the kernel's words.
+    #[error("{doing}: {error}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// Why a record was not appended. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// No room now; there will be when objects are relocated or ended, or held bytes are dropped, and a commit has freed their space.
+    #[error("the checkpoint log is full: {needed} bytes are needed, {room} are free")]
+    Full {
+        /// Bytes the record takes.
+        needed: u64,
+        /// Bytes this append could have had.
+        room: u64,
+    },
+    /// The record can never fit.
+    #[error(
+        "a record of {bytes} bytes is too large for this log: the most is {most}; configure a larger size"
+    )]
+    TooLarge {
+        /// Bytes the record takes.
+        bytes: u64,
+        /// The most that one record may take ([`crate::Log::max_record`]).
+        most: u64,
+    },
+    /// A delta or an end for an object that has no snapshot: recovery could not use it.
+    #[error("object {object} has no snapshot in the log")]
+    NoObject {
+        /// The object named.
+        object: u64,
+    },
+    /// The log was opened and [`crate::Log::begin_epoch`] has not been called.
+    #[error("no epoch has begun since the log was opened")]
+    NoEpoch,
+}

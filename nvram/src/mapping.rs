@@ -1,0 +1,294 @@
+//! A file as the memory of a log: made whole, locked against a second server, mapped.
+
+use crate::memory::Region;
+use crate::{Error, FileProblem, MIN_MEMORY, Memory};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+/// A mapped file. The lock is held, and the mapping lasts, until it is dropped.
+///
+/// Memory errors and a file cut short by another program raise SIGBUS; the file is allocated in full when it is made, so a full disk does not.
+#[derive(Debug)]
+pub struct Mapping {
+    map: MmapRaw,
+    writable: bool,
+    path: PathBuf,
+    /// Holds the lock.
+    _file: File,
+}
+
+impl Mapping {
+    /// Makes a zeroed file of `size` bytes, allocated in full, readable by its owner alone, locks and maps it.
+    /// It gets its name when it is whole.
+    ///
+    /// # Errors
+    /// [`Error::File`]; what was made so far is removed.
+    pub fn create(path: &Path, size: u64) -> Result<Mapping, Error> {
+        create(path, size).map_err(|problem| at(path, problem))
+    }
+
+    /// Locks and maps an existing file, which must have `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`FileProblem::Missing`] if there is none yet.
+    pub fn open(path: &Path, size: u64) -> Result<Mapping, Error> {
+        open(path, size).map_err(|problem| at(path, problem))
+    }
+
+    /// Maps an existing file to be read, also while a server has it locked and writes to it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open_read_only(path: &Path) -> Result<Mapping, Error> {
+        open_read_only(path).map_err(|problem| at(path, problem))
+    }
+
+    /// The file's name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn region(&self) -> Region {
+        let start =
+            NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::<u64>::dangling().cast());
+        // SAFETY: the mapping is aligned to a page and lasts as long as `self`; `write` and `store` check that it is writable.
+        unsafe { Region::new(start, self.map.len() as u64) }
+    }
+
+    fn writable_region(&self) -> Region {
+        assert!(
+            self.writable,
+            "{} is mapped to be read",
+            self.path.display()
+        );
+        self.region()
+    }
+}
+
+impl Memory for Mapping {
+    fn len(&self) -> u64 {
+        self.region().len()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        self.writable_region().write(at, bytes);
+    }
+
+    fn store(&self, at: u64, word: u64) {
+        self.writable_region().store(at, word);
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        self.region().load(at)
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) {
+        self.region().read(at, into);
+    }
+
+    unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
+        // SAFETY: the caller keeps writers away, and the mapping lasts as long as `self`.
+        unsafe { self.region().slice(at, len) }
+    }
+}
+
+fn create(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
+    if size < MIN_MEMORY {
+        return Err(FileProblem::TooSmall {
+            bytes: size,
+            least: MIN_MEMORY,
+        });
+    }
+    if path.symlink_metadata().is_ok() {
+        return Err(FileProblem::Exists);
+    }
+    let unfinished = unfinished_name(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(&unfinished)
+        .map_err(|error| from_io("making it", error))?;
+    lock(&file)?;
+    // Another server may have finished this very file and given it its name between our open and our lock.
+    let ours = file
+        .metadata()
+        .map_err(|error| from_io("looking at it", error))?;
+    match fs::symlink_metadata(&unfinished) {
+        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
+        _ => return Err(FileProblem::Locked),
+    }
+    let finished = allocate(&file, size).and_then(|()| {
+        rustix::fs::renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE)
+            .map_err(|error| from_io("naming it", error.into()))
+    });
+    if let Err(problem) = finished {
+        // The problem above is the one to tell; a file that is left over is taken up by the next attempt.
+        let _ = fs::remove_file(&unfinished);
+        return Err(problem);
+    }
+    map(path, file, true)
+}
+
+/// The name a file has until it is whole.
+fn unfinished_name(path: &Path) -> Result<PathBuf, FileProblem> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().ok_or(FileProblem::NotAFile)?);
+    name.push(".unfinished");
+    Ok(path.with_file_name(name))
+}
+
+/// Gives the file `size` zeroes, every block of it allocated.
+fn allocate(file: &File, size: u64) -> Result<(), FileProblem> {
+    let problem = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            FileProblem::DiskFull { bytes: size }
+        }
+        _ => from_io("allocating it", error),
+    };
+    file.set_len(0).map_err(problem)?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(problem)?;
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        // Not every file system can; the zeroes written below allocate it there.
+        Ok(()) | Err(Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(problem(error.into())),
+    }
+    let zeroes = vec![0; 1 << 20];
+    let mut writer = file;
+    let mut left = size;
+    while left > 0 {
+        let piece = left.min(zeroes.len() as u64);
+        writer
+            .write_all(&zeroes[..piece as usize])
+            .map_err(problem)?;
+        left -= piece;
+    }
+    Ok(())
+}
+
+fn open(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(|error| from_io("opening it", error))?;
+    let found = private_file(&file)?;
+    lock(&file)?;
+    if found.len() != size {
+        return Err(FileProblem::SizeDiffers {
+            found: found.len(),
+            configured: size,
+        });
+    }
+    if found.len() < MIN_MEMORY {
+        return Err(FileProblem::TooSmall {
+            bytes: found.len(),
+            least: MIN_MEMORY,
+        });
+    }
+    let has_hole = has_hole(&file, size).map_err(|error| from_io("looking for holes", error))?;
+    if has_hole {
+        return Err(FileProblem::Sparse);
+    }
+    map(path, file, true)
+}
+
+fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(|error| from_io("opening it", error))?;
+    let found = file
+        .metadata()
+        .map_err(|error| from_io("looking at it", error))?;
+    if !found.is_file() {
+        return Err(FileProblem::NotAFile);
+    }
+    if found.len() < MIN_MEMORY {
+        return Err(FileProblem::TooSmall {
+            bytes: found.len(),
+            least: MIN_MEMORY,
+        });
+    }
+    map(path, file, false)
+}
+
+/// A regular file that nobody but its owner may read or write.
+fn private_file(file: &File) -> Result<fs::Metadata, FileProblem> {
+    let found = file
+        .metadata()
+        .map_err(|error| from_io("looking at it", error))?;
+    if !found.is_file() {
+        return Err(FileProblem::NotAFile);
+    }
+    let mode = found.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(FileProblem::OpenToOthers { mode });
+    }
+    Ok(found)
+}
+
+fn lock(file: &File) -> Result<(), FileProblem> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(FileProblem::Locked),
+        Err(error) => Err(from_io("locking it", error.into())),
+    }
+}
+
+/// Whether some of the file is not allocated: a store there could meet a full disk. File systems that cannot tell say that all is data.
+fn has_hole(file: &File, size: u64) -> io::Result<bool> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)) {
+        Ok(hole) => Ok(hole < size),
+        Err(Errno::INVAL | Errno::NXIO) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn map(path: &Path, file: File, writable: bool) -> Result<Mapping, FileProblem> {
+    let mut options = MmapOptions::new();
+    let map = if writable {
+        options.map_raw(&file)
+    } else {
+        options.map_raw_read_only(&file)
+    };
+    Ok(Mapping {
+        map: map.map_err(|error| from_io("mapping it", error))?,
+        writable,
+        path: path.to_path_buf(),
+        _file: file,
+    })
+}
+
+fn from_io(doing: &'static str, error: io::Error) -> FileProblem {
+    match (error.kind(), doing) {
+        (io::ErrorKind::NotFound, "making it") => FileProblem::NoDirectory,
+        (io::ErrorKind::NotFound, _) => FileProblem::Missing,
+        (io::ErrorKind::AlreadyExists, _) => FileProblem::Exists,
+        (io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem, _) => {
+            FileProblem::Denied
+        }
+        (io::ErrorKind::IsADirectory, _) => FileProblem::NotAFile,
+        _ => FileProblem::Io { doing, error },
+    }
+}
+
+fn at(path: &Path, problem: FileProblem) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        problem,
+    }
+}

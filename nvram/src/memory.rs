@@ -1,0 +1,229 @@
+//! The memory a log lives in, and one for tests and simulation that can be photographed at every store.
+
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// Bytes that survive the process (or play at it). Once a log is made over a memory, only that log writes to it.
+///
+/// Every address is an offset from the start. An access outside `len()`, or a word that is not aligned to 8, is a mistake of the caller and panics.
+pub trait Memory: Send + Sync + 'static {
+    /// Length in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Plain stores.
+    fn write(&self, at: u64, bytes: &[u8]);
+
+    /// One aligned atomic store: every write before it is in the memory before it, every write after it is after it.
+    fn store(&self, at: u64, word: u64);
+
+    /// One aligned atomic load; what was written before that word was stored is seen.
+    fn load(&self, at: u64) -> u64;
+
+    /// Copies bytes out, also while another process may be changing them.
+    fn read(&self, at: u64, into: &mut [u8]);
+
+    /// The bytes in place; the address is stable for the life of the memory.
+    ///
+    /// # Safety
+    /// Nobody may write to these bytes as long as the slice is held.
+    unsafe fn slice(&self, at: u64, len: usize) -> &[u8];
+}
+
+/// Addresses that this process may read and write until their owner is dropped: the raw side of every [`Memory`].
+#[derive(Clone, Copy)]
+pub(crate) struct Region {
+    start: NonNull<u8>,
+    len: u64,
+}
+
+// SAFETY: a region is an address range; who may touch it when is the contract of `Memory`, the same on every thread.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// # Safety
+    /// `start` must be aligned to 8, and `len` bytes from it valid for reads, and for writes if any are made, as long as the region is used.
+    pub(crate) unsafe fn new(start: NonNull<u8>, len: u64) -> Region {
+        Region { start, len }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn address(&self, at: u64, len: usize) -> *mut u8 {
+        let end = at.checked_add(len as u64);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{len} bytes at {at} are outside a memory of {} bytes",
+            self.len
+        );
+        // SAFETY: within the region, as just checked.
+        unsafe { self.start.as_ptr().add(at as usize) }
+    }
+
+    fn word(&self, at: u64) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8), "the word at {at} is not aligned");
+        let address = self.address(at, 8).cast::<u64>();
+        // SAFETY: valid and aligned to 8 (the start is, by the contract of `new`); words of the log are only ever accessed through here and `write`
+        // by the one thread that owns the log.
+        unsafe { AtomicU64::from_ptr(address) }
+    }
+
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
+        let to = self.address(at, bytes.len());
+        // SAFETY: `to` is valid for these bytes; `bytes` cannot overlap them, since slices of the memory are held only where nobody writes.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    pub(crate) fn store(&self, at: u64, word: u64) {
+        let target = self.word(at);
+        // A release store alone would let later plain writes move up before it: freed space must not be overwritten before the tail word says so.
+        target.store(word.to_le(), Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn load(&self, at: u64) -> u64 {
+        u64::from_le(self.word(at).load(Ordering::Acquire))
+    }
+
+    pub(crate) fn read(&self, at: u64, into: &mut [u8]) {
+        let from = self.address(at, into.len());
+        // SAFETY: `from` is valid for these bytes; `into` is a unique borrow and so not part of the memory.
+        unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// # Safety
+    /// As [`Memory::slice`]; and the region must outlive `'a`.
+    pub(crate) unsafe fn slice<'a>(&self, at: u64, len: usize) -> &'a [u8] {
+        let from = self.address(at, len);
+        // SAFETY: valid by the contract of `new`, not written by the contract of this function.
+        unsafe { std::slice::from_raw_parts(from, len) }
+    }
+}
+
+/// What a test is told after each store: the whole memory as a killed process would leave it.
+pub type Watcher = Box<dyn FnMut(&VecMemory) + Send>;
+
+/// Memory of this process, for tests and simulation.
+///
+/// A *store* here is a word of at most 8 bytes: longer writes are torn between words, as a kill would tear them.
+pub struct VecMemory {
+    words: Box<[AtomicU64]>,
+    len: u64,
+    stores: AtomicU64,
+    frozen_after: AtomicU64,
+    watcher: Mutex<Option<Watcher>>,
+}
+
+impl VecMemory {
+    /// Zeroed memory of `len` bytes.
+    pub fn new(len: usize) -> VecMemory {
+        VecMemory {
+            words: (0..len.div_ceil(8)).map(|_| AtomicU64::new(0)).collect(),
+            len: len as u64,
+            stores: AtomicU64::new(0),
+            frozen_after: AtomicU64::new(u64::MAX),
+            watcher: Mutex::new(None),
+        }
+    }
+
+    /// Memory with these bytes.
+    pub fn from_bytes(bytes: &[u8]) -> VecMemory {
+        let memory = VecMemory::new(bytes.len());
+        memory.region().write(0, bytes);
+        memory
+    }
+
+    /// What it holds now, as bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len as usize];
+        self.read(0, &mut bytes);
+        bytes
+    }
+
+    /// Another memory with the same content, as the next process would find it: neither frozen nor watched.
+    pub fn image(&self) -> VecMemory {
+        VecMemory::from_bytes(&self.to_vec())
+    }
+
+    /// Stores made so far (those that a frozen memory ignored are counted too).
+    pub fn stores(&self) -> u64 {
+        self.stores.load(Ordering::Relaxed)
+    }
+
+    /// From the store after the `stores`-th on, nothing is written any more: the process was killed there, though it does not know.
+    pub fn freeze_after(&self, stores: u64) {
+        self.frozen_after.store(stores, Ordering::Relaxed);
+    }
+
+    /// Calls `watcher` after each store from now on.
+    pub fn watch(&self, watcher: Watcher) {
+        *self.watcher.lock().expect("no watcher panicked") = Some(watcher);
+    }
+
+    fn region(&self) -> Region {
+        let start = NonNull::from(&*self.words).cast::<u8>();
+        // SAFETY: the box is aligned to 8, lives as long as `self`, never moves, and may be written through a shared reference, being atomics.
+        unsafe { Region::new(start, self.len) }
+    }
+
+    /// Counts a store and says whether it is still made.
+    fn counted(&self) -> bool {
+        self.stores.fetch_add(1, Ordering::Relaxed) < self.frozen_after.load(Ordering::Relaxed)
+    }
+
+    fn watched(&self) {
+        if let Some(watcher) = self.watcher.lock().expect("no watcher panicked").as_mut() {
+            watcher(self);
+        }
+    }
+}
+
+impl Memory for VecMemory {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        let mut at = at;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let to_boundary = 8 - (at % 8) as usize;
+            let (word, others) = rest.split_at(to_boundary.min(rest.len()));
+            if self.counted() {
+                self.region().write(at, word);
+            }
+            self.watched();
+            at += word.len() as u64;
+            rest = others;
+        }
+    }
+
+    fn store(&self, at: u64, word: u64) {
+        if self.counted() {
+            self.region().store(at, word);
+        }
+        self.watched();
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        self.region().load(at)
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) {
+        self.region().read(at, into);
+    }
+
+    unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
+        // SAFETY: the caller keeps writers away, and the words live as long as `self`.
+        unsafe { self.region().slice(at, len) }
+    }
+}

@@ -1,0 +1,209 @@
+//! The superblock: what the log is, and how its state is to be taken up. Two slots hold it, written one after the other.
+
+use crate::{Error, Memory};
+use std::time::Duration;
+
+/// The format version this crate reads and writes.
+pub const VERSION: u32 = 1;
+
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTLAST\n");
+/// Where the two slots begin. Pages of their own: no damage to one page takes both.
+pub(crate) const SLOTS: [u64; 2] = [0, 4096];
+/// Bytes of a slot.
+pub(crate) const SLOT_LEN: usize = 128;
+/// In every version of the format, magic, version and checksum are at these places of a slot.
+const VERSION_AT: usize = 8;
+const CHECKSUM_AT: usize = SLOT_LEN - 4;
+
+/// How the state in the log is to be taken up, at any moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u32)]
+pub enum Flag {
+    /// By nobody: a fresh start.
+    Clean = 1,
+    /// By the same server, which died.
+    NonElectiveReboot = 2,
+    /// By the same server, which went after a drain: no redo.
+    ElectiveReboot = 3,
+    /// By whoever holds the lease.
+    NonElectiveTakeover = 4,
+    /// By the partner, at once.
+    ElectiveTakeover = 5,
+}
+
+impl Flag {
+    const ALL: [Flag; 5] = [
+        Flag::Clean,
+        Flag::NonElectiveReboot,
+        Flag::ElectiveReboot,
+        Flag::NonElectiveTakeover,
+        Flag::ElectiveTakeover,
+    ];
+
+    /// The name users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Flag::Clean => "clean",
+            Flag::NonElectiveReboot => "non-elective-reboot",
+            Flag::ElectiveReboot => "elective-reboot",
+            Flag::NonElectiveTakeover => "non-elective-takeover",
+            Flag::ElectiveTakeover => "elective-takeover",
+        }
+    }
+}
+
+impl std::fmt::Display for Flag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn at random when the log is formatted.
+    pub instance: [u8; 16],
+    /// The kernel's boot id at that time.
+    pub boot_id: [u8; 16],
+}
+
+/// What the superblock holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// Format version.
+    pub version: u32,
+    /// Drawn at random when the log was formatted.
+    pub instance: [u8; 16],
+    /// The boot id of the kernel under which the present epoch began.
+    pub boot_id: [u8; 16],
+    /// Raised by each recovery; 1 in a log just formatted.
+    pub epoch: u32,
+    /// Recoveries since the log was formatted.
+    pub recoveries: u32,
+    /// How the state is to be taken up.
+    pub flag: Flag,
+    /// Service time up to which it may have been used.
+    pub clock_anchor: Duration,
+    /// Raised by each write of the superblock.
+    pub(crate) sequence: u64,
+    /// Length of the memory.
+    pub(crate) memory_len: u64,
+    /// Length of the ring.
+    pub(crate) ring_len: u64,
+}
+
+impl Superblock {
+    fn to_bytes(&self) -> [u8; SLOT_LEN] {
+        let mut slot = [0; SLOT_LEN];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            slot[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&MAGIC.to_le_bytes());
+        put(&self.version.to_le_bytes());
+        put(&(self.flag as u32).to_le_bytes());
+        put(&self.sequence.to_le_bytes());
+        put(&self.instance);
+        put(&self.boot_id);
+        put(&self.epoch.to_le_bytes());
+        put(&self.recoveries.to_le_bytes());
+        put(&(self.clock_anchor.as_micros() as u64).to_le_bytes());
+        put(&self.memory_len.to_le_bytes());
+        put(&self.ring_len.to_le_bytes());
+        let checksum = crc32c::crc32c(&slot[..CHECKSUM_AT]);
+        slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        slot
+    }
+
+    /// Reads a slot whose magic and checksum are right. `None`: a value that was never written.
+    fn from_bytes(slot: &[u8; SLOT_LEN]) -> Option<Superblock> {
+        let flag = u32_at(slot, 12);
+        Some(Superblock {
+            version: u32_at(slot, VERSION_AT),
+            flag: Flag::ALL.into_iter().find(|known| *known as u32 == flag)?,
+            sequence: u64_at(slot, 16),
+            instance: array_at(slot, 24),
+            boot_id: array_at(slot, 40),
+            epoch: u32_at(slot, 56),
+            recoveries: u32_at(slot, 60),
+            clock_anchor: Duration::from_micros(u64_at(slot, 64)),
+            memory_len: u64_at(slot, 72),
+            ring_len: u64_at(slot, 80),
+        })
+    }
+
+    /// Reads the slot with the highest sequence of those that are whole; also which one it is.
+    pub(crate) fn read(memory: &dyn Memory) -> Result<(Superblock, usize), Error> {
+        let mut best: Option<(Superblock, usize)> = None;
+        let mut ours = false;
+        let mut nothing = true;
+        for (index, at) in SLOTS.into_iter().enumerate() {
+            let mut slot = [0; SLOT_LEN];
+            memory.read(at, &mut slot);
+            nothing &= u64_at(&slot, 0) == 0;
+            if u64_at(&slot, 0) != MAGIC {
+                continue;
+            }
+            ours = true;
+            if crc32c::crc32c(&slot[..CHECKSUM_AT]) != u32_at(&slot, CHECKSUM_AT) {
+                continue;
+            }
+            let found = u32_at(&slot, VERSION_AT);
+            if found != VERSION {
+                return Err(Error::UnknownVersion {
+                    found,
+                    known: VERSION,
+                });
+            }
+            if let Some(superblock) = Superblock::from_bytes(&slot)
+                && best
+                    .as_ref()
+                    .is_none_or(|(other, _)| other.sequence < superblock.sequence)
+            {
+                best = Some((superblock, index));
+            }
+        }
+        match best {
+            Some(best) => Ok(best),
+            None if ours => Err(Error::SuperblockDamaged),
+            None if nothing => Err(Error::Blank),
+            None => Err(Error::NotALog),
+        }
+    }
+
+    /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at every instant,
+    /// and when this is done the damage of one slot loses nothing.
+    pub(crate) fn write(&mut self, memory: &dyn Memory, present: usize) {
+        self.sequence += 1;
+        let slot = self.to_bytes();
+        for index in [1 - present, present] {
+            memory.write(SLOTS[index] + 8, &slot[8..]);
+            // Last, so that a log whose making was cut short is blank, not damaged. It orders the slot before the next one, too.
+            memory.store(SLOTS[index], MAGIC);
+        }
+    }
+
+    /// Makes the memory blank.
+    pub(crate) fn erase(memory: &dyn Memory) {
+        for at in SLOTS {
+            memory.store(at, 0);
+        }
+    }
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+/// The bytes at a place that a fixed layout is sure to have.
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
