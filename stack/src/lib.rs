@@ -6,14 +6,17 @@
 //! Time is *service time*: it goes on across an outage from where it was and never runs backwards.
 
 mod config;
+pub mod device;
 mod event;
 mod frame;
 mod journal;
+mod link;
 mod tcp;
 
 pub use config::Config;
 pub use event::{ConnStatus, Event, Why};
 pub use frame::{Capabilities, Offload, Path, RxChecksum, RxFrame, TxFrame};
 pub use journal::{ConnId, Journal};
+pub use link::{Counters, MAX_ADDRESSES};
 pub use tcp::record::{Checkpoint, Options, Record, State};
 pub use tcp::seq::Seq;

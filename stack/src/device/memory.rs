@@ -5,8 +5,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Capabilities, Device, RxChecksum, TxFrame, segment};
+use super::{Device, segment};
 use crate::link::ETHERNET_HEADER_LEN;
+use crate::{Capabilities, RxChecksum, TxFrame};
 
 /// What befalls frames on their way. Probabilities are in parts per million, each drawn for each frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,8 +71,15 @@ struct Direction {
 }
 
 /// Two ends of one wire. Both directions have the same faults; all chance comes from `seed`.
-pub fn pair(capabilities: [Capabilities; 2], faults: Faults, seed: u64) -> (MemoryDevice, MemoryDevice) {
-    let direction = || Direction { faults, ..Direction::default() };
+pub fn pair(
+    capabilities: [Capabilities; 2],
+    faults: Faults,
+    seed: u64,
+) -> (MemoryDevice, MemoryDevice) {
+    let direction = || Direction {
+        faults,
+        ..Direction::default()
+    };
     let wire = Wire {
         now: Duration::ZERO,
         random: SplitMix64(seed),
@@ -81,8 +89,16 @@ pub fn pair(capabilities: [Capabilities; 2], faults: Faults, seed: u64) -> (Memo
     let wire = Arc::new(Mutex::new(wire));
     let [first, second] = capabilities;
     (
-        MemoryDevice { wire: wire.clone(), end: 0, capabilities: first },
-        MemoryDevice { wire, end: 1, capabilities: second },
+        MemoryDevice {
+            wire: wire.clone(),
+            end: 0,
+            capabilities: first,
+        },
+        MemoryDevice {
+            wire,
+            end: 1,
+            capabilities: second,
+        },
     )
 }
 
@@ -96,7 +112,10 @@ impl MemoryDevice {
     /// When the next frame for this end arrives: in the past if it has, `None` if none is on its way.
     pub fn next_arrival(&self) -> Option<Duration> {
         let wire = self.wire();
-        wire.directions[1 - self.end].frames.first_key_value().map(|((at, _), _)| *at)
+        wire.directions[1 - self.end]
+            .frames
+            .first_key_value()
+            .map(|((at, _), _)| *at)
     }
 
     /// Replaces the faults of what this end sends.
@@ -129,7 +148,9 @@ impl Device for MemoryDevice {
         let mut wire = self.wire();
         let now = wire.now;
         let frames = &mut wire.directions[1 - end].frames;
-        let Some(frame) = frames.first_entry().filter(|frame| frame.key().0 <= now) else { return Ok(None) };
+        let Some(frame) = frames.first_entry().filter(|frame| frame.key().0 <= now) else {
+            return Ok(None);
+        };
         let frame = frame.remove();
         let len = frame.len().min(buffer.len());
         buffer[..len].copy_from_slice(&frame[..len]);
@@ -152,15 +173,27 @@ impl Device for MemoryDevice {
 
 impl Wire {
     fn transmit(&mut self, end: usize, mut frame: Vec<u8>) {
-        let Wire { now, random, serial, directions } = self;
-        let Direction { faults, frames, transit } = &mut directions[end];
+        let Wire {
+            now,
+            random,
+            serial,
+            directions,
+        } = self;
+        let Direction {
+            faults,
+            frames,
+            transit,
+        } = &mut directions[end];
         transit.sent += 1;
         let full = faults.queue_limit > 0 && frames.len() >= faults.queue_limit;
         if full || random.happens(faults.loss_ppm) {
             transit.lost += 1;
             return;
         }
-        let is_ip = matches!(frame.get(12..ETHERNET_HEADER_LEN), Some([0x08, 0x00] | [0x86, 0xdd]));
+        let is_ip = matches!(
+            frame.get(12..ETHERNET_HEADER_LEN),
+            Some([0x08, 0x00] | [0x86, 0xdd])
+        );
         if is_ip && frame.len() > ETHERNET_HEADER_LEN && random.happens(faults.corrupt_ppm) {
             transit.corrupted += 1;
             let bits = (frame.len() - ETHERNET_HEADER_LEN) as u64 * 8;

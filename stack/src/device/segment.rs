@@ -1,7 +1,7 @@
 //! What an offloading device does to a frame, in software: segmentation and checksums.
 
-use super::{Offload, TxFrame};
 use crate::link::{ETHERNET_HEADER_LEN, Sum};
+use crate::{Offload, TxFrame};
 
 const TCP_FLAG_FIN: u8 = 0x01;
 const TCP_FLAG_PSH: u8 = 0x08;
@@ -19,18 +19,42 @@ pub fn segment(frame: &TxFrame) -> Vec<Vec<u8>> {
                 None => Vec::new(),
             }
         }
-        Offload::Tso { v6, mss, header_len, start, offset } => {
+        Offload::Tso {
+            v6,
+            mss,
+            header_len,
+            start,
+            offset,
+        } => {
             let (start, offset) = (usize::from(start), usize::from(offset));
             if usize::from(header_len) != frame.header.len() || mss == 0 {
                 return Vec::new();
             }
-            let payload: Vec<u8> = frame.payload.iter().flat_map(|part| part.iter().copied()).collect();
+            let payload: Vec<u8> = frame
+                .payload
+                .iter()
+                .flat_map(|part| part.iter().copied())
+                .collect();
             let count = payload.len().div_ceil(usize::from(mss));
             let cut = |(index, part): (usize, &[u8])| {
                 let last = index + 1 == count;
-                one_segment(&frame.header, part, index, usize::from(mss), last, v6, start, offset)
+                one_segment(
+                    &frame.header,
+                    part,
+                    index,
+                    usize::from(mss),
+                    last,
+                    v6,
+                    start,
+                    offset,
+                )
             };
-            payload.chunks(usize::from(mss)).enumerate().map(cut).collect::<Option<Vec<_>>>().unwrap_or_default()
+            payload
+                .chunks(usize::from(mss))
+                .enumerate()
+                .map(cut)
+                .collect::<Option<Vec<_>>>()
+                .unwrap_or_default()
         }
     }
 }
@@ -88,7 +112,8 @@ fn one_segment(
 
     let tcp = bytes.get_mut(start..)?;
     let seq = tcp.get_mut(4..8)?;
-    let moved = u32::from_be_bytes([seq[0], seq[1], seq[2], seq[3]]).wrapping_add((index * mss) as u32);
+    let moved =
+        u32::from_be_bytes([seq[0], seq[1], seq[2], seq[3]]).wrapping_add((index * mss) as u32);
     seq.copy_from_slice(&moved.to_be_bytes());
     let flags = tcp.get_mut(13)?;
     if !last {
@@ -112,6 +137,8 @@ fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 fn write_u16(bytes: &mut [u8], at: usize, value: u16) -> Option<()> {
-    bytes.get_mut(at..at + 2)?.copy_from_slice(&value.to_be_bytes());
+    bytes
+        .get_mut(at..at + 2)?
+        .copy_from_slice(&value.to_be_bytes());
     Some(())
 }

@@ -3,7 +3,8 @@
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
-use super::{Device, MAX_FRAME_LEN, TxFrame};
+use super::{Device, MAX_FRAME_LEN};
+use crate::TxFrame;
 use crate::link::ETHERNET_HEADER_LEN;
 
 /// Gives smoltcp any [`Device`]. Errors of the device are lost frames.
@@ -16,7 +17,11 @@ pub struct SmoltcpPort<D> {
 impl<D: Device> SmoltcpPort<D> {
     /// Over `device`, for IP packets of up to `mtu` bytes.
     pub fn new(device: D, mtu: u16) -> SmoltcpPort<D> {
-        SmoltcpPort { device, mtu, buffer: vec![0; MAX_FRAME_LEN] }
+        SmoltcpPort {
+            device,
+            mtu,
+            buffer: vec![0; MAX_FRAME_LEN],
+        }
     }
 
     /// The device beneath.

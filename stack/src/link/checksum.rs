@@ -13,7 +13,12 @@ pub(crate) struct Sum {
 
 impl Sum {
     /// The pseudo header of an IPv4 (RFC 9293 section 3.1) or IPv6 (RFC 8200 section 8.1) packet with `length` bytes above IP.
-    pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: IpProtocol, length: usize) -> Sum {
+    pub(crate) fn pseudo_header(
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: IpProtocol,
+        length: usize,
+    ) -> Sum {
         let mut sum = Sum::default();
         sum.add_address(source);
         sum.add_address(destination);
@@ -27,7 +32,11 @@ impl Sum {
         // The 32-bit accumulator of `data` holds 64 KiB and not much more.
         for piece in bytes.chunks(32 * 1024) {
             let piece_sum = wire::data(piece);
-            self.total += u64::from(if self.odd { piece_sum.swap_bytes() } else { piece_sum });
+            self.total += u64::from(if self.odd {
+                piece_sum.swap_bytes()
+            } else {
+                piece_sum
+            });
             self.odd ^= piece.len() % 2 == 1;
         }
     }

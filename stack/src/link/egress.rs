@@ -1,29 +1,18 @@
 //! Headers for what leaves: Ethernet, IPv4 or IPv6, and the TCP checksum, left to the device as far as it can.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use smoltcp::wire::IpProtocol;
 
 use super::checksum::Sum;
 use super::parse::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IPV6_HEADER_LEN, PROTOCOL_TCP};
-use crate::device::{Capabilities, Offload, TxFrame};
+use crate::{Capabilities, Offload, Path, TxFrame};
 
 /// Hop limit of what goes beyond the link (RFC 1700).
 const HOP_LIMIT: u8 = 64;
 /// Where the checksum lies in a TCP header (RFC 9293 section 3.1), in bytes.
 const TCP_CHECKSUM_OFFSET: usize = 16;
-
-/// The two ends of a flow of segments, and the Ethernet address of the next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// Our address.
-    pub local: IpAddr,
-    /// The peer's address.
-    pub peer: IpAddr,
-    /// Ethernet address the peer's segments come from: its own, or a router's.
-    pub peer_mac: [u8; 6],
-}
 
 /// What an IP header says besides addresses and length.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +26,11 @@ pub(crate) struct IpFields {
 impl IpFields {
     /// For an ordinary packet of `protocol`.
     pub(crate) fn new(protocol: u8, ident: u16) -> IpFields {
-        IpFields { protocol, hop_limit: HOP_LIMIT, ident }
+        IpFields {
+            protocol,
+            hop_limit: HOP_LIMIT,
+            ident,
+        }
     }
 }
 
@@ -50,28 +43,35 @@ pub(crate) fn ip_header_len(address: IpAddr) -> usize {
 }
 
 /// Appends an Ethernet header.
-pub(crate) fn ethernet_header(out: &mut Vec<u8>, source: [u8; 6], destination: [u8; 6], ethertype: u16) {
+pub(crate) fn ethernet_header(
+    out: &mut Vec<u8>,
+    source: [u8; 6],
+    destination: [u8; 6],
+    ethertype: u16,
+) {
     out.extend_from_slice(&destination);
     out.extend_from_slice(&source);
     out.extend_from_slice(&ethertype.to_be_bytes());
 }
 
-/// Appends an IP header for a packet with `payload_len` bytes above IP. `None` if the addresses are of different versions or the
-/// packet is too long for its length field.
+/// Appends an IP header for a packet with `payload_len` bytes above IP, at most 65,475.
 pub(crate) fn ip_header(
     out: &mut Vec<u8>,
     source: IpAddr,
     destination: IpAddr,
     payload_len: usize,
     fields: IpFields,
-) -> Option<()> {
-    let IpFields { protocol, hop_limit, ident } = fields;
+) {
+    let IpFields {
+        protocol,
+        hop_limit,
+        ident,
+    } = fields;
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let total_len = u16::try_from(IPV4_HEADER_LEN + payload_len).ok()?;
             let start = out.len();
             out.extend_from_slice(&[0x45, 0]);
-            out.extend_from_slice(&total_len.to_be_bytes());
+            out.extend_from_slice(&((IPV4_HEADER_LEN + payload_len) as u16).to_be_bytes());
             out.extend_from_slice(&ident.to_be_bytes());
             // Don't fragment: the path MTU is discovered (RFC 1191).
             out.extend_from_slice(&[0x40, 0, hop_limit, protocol, 0, 0]);
@@ -81,33 +81,38 @@ pub(crate) fn ip_header(
             sum.add(&out[start..]);
             out[start + 10..start + 12].copy_from_slice(&sum.checksum().to_be_bytes());
         }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let payload_len = u16::try_from(payload_len).ok()?;
+        (source, destination) => {
             out.extend_from_slice(&[0x60, 0, 0, 0]);
-            out.extend_from_slice(&payload_len.to_be_bytes());
+            out.extend_from_slice(&(payload_len as u16).to_be_bytes());
             out.extend_from_slice(&[protocol, hop_limit]);
-            out.extend_from_slice(&source.octets());
-            out.extend_from_slice(&destination.octets());
+            out.extend_from_slice(&v6(source).octets());
+            out.extend_from_slice(&v6(destination).octets());
         }
-        _ => return None,
     }
-    Some(())
 }
 
-/// Appends Ethernet and IP headers for `payload_len` bytes above IP from `path.local` to `path.peer`.
+fn v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+/// Appends Ethernet and IP headers for `payload_len` bytes above IP from `path.local` to `path.remote`.
 pub(crate) fn headers(
     out: &mut Vec<u8>,
     mac: [u8; 6],
     path: &Path,
     payload_len: usize,
     fields: IpFields,
-) -> Option<()> {
+) {
     let ethertype = if path.local.is_ipv4() { 0x0800 } else { 0x86dd };
-    ethernet_header(out, mac, path.peer_mac, ethertype);
-    ip_header(out, path.local, path.peer, payload_len, fields)
+    ethernet_header(out, mac, path.remote_mac, ethertype);
+    ip_header(out, path.local.ip(), path.remote.ip(), payload_len, fields);
 }
 
 /// Builds the frame of one segment, or of as many as `payload` makes at `mss` bytes each when the device segments.
+/// `tcp` is a whole TCP header, 20 bytes at least.
 pub(crate) fn tcp_frame(
     mac: [u8; 6],
     capabilities: &Capabilities,
@@ -115,24 +120,41 @@ pub(crate) fn tcp_frame(
     path: &Path,
     tcp: &[u8],
     payload: Vec<Bytes>,
-    mss: u16,
-) -> Option<TxFrame> {
+    mss: usize,
+) -> TxFrame {
     let payload_len: usize = payload.iter().map(Bytes::len).sum();
     let segment_len = tcp.len() + payload_len;
-    let start = ETHERNET_HEADER_LEN + ip_header_len(path.peer);
+    let start = ETHERNET_HEADER_LEN + ip_header_len(path.remote.ip());
     let header_len = start + tcp.len();
     let mut header = Vec::with_capacity(header_len);
-    headers(&mut header, mac, path, segment_len, IpFields::new(PROTOCOL_TCP, ident))?;
+    headers(
+        &mut header,
+        mac,
+        path,
+        segment_len,
+        IpFields::new(PROTOCOL_TCP, ident),
+    );
     header.extend_from_slice(tcp);
 
     let field = start + TCP_CHECKSUM_OFFSET;
-    header.get_mut(field..field + 2)?.fill(0);
-    let mut sum = Sum::pseudo_header(path.local, path.peer, IpProtocol::Tcp, segment_len);
+    header[field..field + 2].fill(0);
+    let mut sum = Sum::pseudo_header(
+        path.local.ip(),
+        path.remote.ip(),
+        IpProtocol::Tcp,
+        segment_len,
+    );
     let (checksum, offload) = if capabilities.checksum {
         // The device adds up what lies from `start` on, this field included, and puts the complement here.
         let (start, offset) = (start as u16, TCP_CHECKSUM_OFFSET as u16);
-        let offload = match payload_len > usize::from(mss) {
-            true => Offload::Tso { v6: path.peer.is_ipv6(), mss, header_len: header_len as u16, start, offset },
+        let offload = match payload_len > mss {
+            true => Offload::Tso {
+                v6: path.remote.is_ipv6(),
+                mss: mss as u16,
+                header_len: header_len as u16,
+                start,
+                offset,
+            },
             false => Offload::Checksum { start, offset },
         };
         (sum.partial(), offload)
@@ -144,5 +166,9 @@ pub(crate) fn tcp_frame(
         (sum.checksum(), Offload::None)
     };
     header[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
-    Some(TxFrame { header, payload, offload })
+    TxFrame {
+        header,
+        payload,
+        offload,
+    }
 }

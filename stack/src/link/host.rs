@@ -1,6 +1,6 @@
-//! Everything that is not TCP (ARP, NDP, ICMP echo) is smoltcp's: its `Interface` over two queues.
+//! Everything that is not TCP (ARP, NDP, ICMP echo) is smoltcp's: its `Interface` over a queue of one frame in, and a short one out.
 
-use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use smoltcp::iface::{Interface, SocketSet};
@@ -8,9 +8,10 @@ use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
-use super::{LinkConfig, parse::ETHERNET_HEADER_LEN};
+use super::parse::ETHERNET_HEADER_LEN;
+use crate::Config;
 
-/// Frames that wait for the next poll, at most; what a flood brings beyond is dropped.
+/// Answers that wait to be sent, at most; what a flood asks beyond is not answered.
 const QUEUE_LIMIT: usize = 256;
 
 /// smoltcp's interface and the frames on their way into and out of it.
@@ -21,15 +22,18 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(config: &LinkConfig, addresses: &[IpCidr], now: Duration) -> Host {
+    pub(crate) fn new(config: &Config, addresses: &[IpCidr], now: Duration) -> Host {
         let mut queues = Queues {
-            received: VecDeque::new(),
-            sent: VecDeque::new(),
-            frame_len: usize::from(config.mtu) + ETHERNET_HEADER_LEN,
+            received: None,
+            sent: Vec::new(),
+            frame_len: config.mtu + ETHERNET_HEADER_LEN,
         };
         let hardware = HardwareAddress::Ethernet(EthernetAddress(config.mac));
-        let mut interface =
-            Interface::new(smoltcp::iface::Config::new(hardware), &mut queues, instant(now));
+        let mut interface = Interface::new(
+            smoltcp::iface::Config::new(hardware),
+            &mut queues,
+            instant(now),
+        );
         interface.update_ip_addrs(|own| {
             for address in addresses {
                 if own.push(*address).is_err() {
@@ -38,36 +42,39 @@ impl Host {
                 }
             }
         });
-        if let Some(gateway) = config.gateway_v4 {
-            // The table has room: these are its first entries.
-            let _ = interface.routes_mut().add_default_ipv4_route(gateway);
+        for gateway in &config.gateways {
+            // The table has room: there is at most one of each version.
+            let _ = match gateway {
+                IpAddr::V4(v4) => interface.routes_mut().add_default_ipv4_route(*v4),
+                IpAddr::V6(v6) => interface.routes_mut().add_default_ipv6_route(*v6),
+            };
         }
-        if let Some(gateway) = config.gateway_v6 {
-            let _ = interface.routes_mut().add_default_ipv6_route(gateway);
+        Host {
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            queues,
         }
-        Host { interface, sockets: SocketSet::new(Vec::new()), queues }
     }
 
-    /// Takes a frame for the next poll. False if there is no room for it.
-    pub(crate) fn push(&mut self, frame: &[u8]) -> bool {
-        if self.queues.received.len() >= QUEUE_LIMIT {
+    /// Works a frame off. False if too many answers wait already.
+    pub(crate) fn ingest(&mut self, frame: &[u8], now: Duration) -> bool {
+        if self.queues.sent.len() >= QUEUE_LIMIT {
             return false;
         }
-        self.queues.received.push_back(frame.to_vec());
+        self.queues.received = Some(frame.to_vec());
+        self.interface
+            .poll(instant(now), &mut self.queues, &mut self.sockets);
         true
     }
 
-    /// Works off the frames taken; returns what is to be sent.
-    pub(crate) fn poll(&mut self, now: Duration) -> std::collections::vec_deque::Drain<'_, Vec<u8>> {
-        if !self.queues.received.is_empty() {
-            self.interface.poll(instant(now), &mut self.queues, &mut self.sockets);
-        }
+    /// The answers that wait to be sent.
+    pub(crate) fn answers(&mut self) -> std::vec::Drain<'_, Vec<u8>> {
         self.queues.sent.drain(..)
     }
 
-    /// Whether a poll would find frames to work off.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.queues.received.is_empty()
+    /// Whether an answer waits.
+    pub(crate) fn has_answers(&self) -> bool {
+        !self.queues.sent.is_empty()
     }
 }
 
@@ -76,8 +83,8 @@ fn instant(now: Duration) -> Instant {
 }
 
 struct Queues {
-    received: VecDeque<Vec<u8>>,
-    sent: VecDeque<Vec<u8>>,
+    received: Option<Vec<u8>>,
+    sent: Vec<Vec<u8>>,
     frame_len: usize,
 }
 
@@ -86,7 +93,7 @@ impl phy::Device for Queues {
     type TxToken<'a> = Sent<'a>;
 
     fn receive(&mut self, _timestamp: Instant) -> Option<(Received, Sent<'_>)> {
-        let frame = self.received.pop_front()?;
+        let frame = self.received.take()?;
         Some((Received(frame), Sent(&mut self.sent)))
     }
 
@@ -110,13 +117,13 @@ impl phy::RxToken for Received {
     }
 }
 
-struct Sent<'a>(&'a mut VecDeque<Vec<u8>>);
+struct Sent<'a>(&'a mut Vec<Vec<u8>>);
 
 impl phy::TxToken for Sent<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = vec![0; len];
         let result = f(&mut frame);
-        self.0.push_back(frame);
+        self.0.push(frame);
         result
     }
 }

@@ -12,74 +12,42 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use smoltcp::wire::{IpCidr, IpProtocol, Ipv6Cidr};
 
 pub(crate) use checksum::Sum;
-pub use egress::Path;
-pub use icmp::{IcmpError, IcmpErrorKind};
 pub(crate) use parse::ETHERNET_HEADER_LEN;
 
-use crate::device::{Capabilities, Offload, RxChecksum, RxFrame, TxFrame};
+use crate::frame::{Delivery, Segment};
+use crate::{Capabilities, Config, Offload, Path, RxChecksum, RxFrame, TxFrame};
 use egress::{IpFields, headers, ip_header_len};
 use host::Host;
 use parse::{
-    Ethernet, Extent, Malformed, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet, Protocol, is_group, is_unicast,
+    Ethernet, Extent, Malformed, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet, Protocol,
+    is_group, is_unicast,
 };
 
 /// Bytes of a TCP header without options, which are also the fewest a segment has.
 const TCP_HEADER_LEN: usize = 20;
+/// Bytes of a TCP header with as many options as fit.
+const MAX_TCP_HEADER_LEN: usize = 60;
 /// The longest IP packet, TSO or not, in bytes.
 const MAX_PACKET_LEN: usize = 65_535;
 
 /// Addresses that a link serves besides the IPv6 link-local one it makes from its MAC, at most (smoltcp's table has eight).
 pub const MAX_ADDRESSES: usize = 7;
 
-/// Who we are on the link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkConfig {
-    /// Our Ethernet address.
-    pub mac: [u8; 6],
-    /// Our addresses with their prefixes; at most [`MAX_ADDRESSES`].
-    pub addresses: Vec<(IpAddr, u8)>,
-    /// Router for IPv4 destinations beyond the link.
-    pub gateway_v4: Option<Ipv4Addr>,
-    /// Router for IPv6 destinations beyond the link.
-    pub gateway_v6: Option<Ipv6Addr>,
-    /// Largest IP packet of the link, in bytes.
-    pub mtu: u16,
-}
-
-/// A received TCP segment whose addresses and checksum are valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment<'a> {
-    /// Where it came from and where an answer goes.
-    pub path: Path,
-    /// TCP header and payload; at least 20 bytes, otherwise unread.
-    pub bytes: &'a [u8],
-}
-
-/// What a received frame means to TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ingress<'a> {
-    /// A segment for one of our addresses.
-    Tcp(Segment<'a>),
-    /// A router or host says something about a segment of ours.
-    Error(IcmpError),
-    /// Nothing: taken by the interface, not for us, or dropped and counted.
-    Nothing,
-}
-
 /// Frames received, by their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// TCP segments passed on.
     pub segments: u64,
-    /// ICMP errors passed on.
-    pub errors: u64,
+    /// ICMP "too big" passed on.
+    pub too_big: u64,
     /// Frames given to the interface.
     pub host: u64,
     /// Frames for other machines or of other protocols.
@@ -90,73 +58,80 @@ pub struct Counters {
     pub bad_checksum: u64,
     /// Fragments of TCP, which are not put together.
     pub fragments: u64,
-    /// Frames for the interface that found its queue full.
+    /// Frames for the interface that came while too many answers waited.
     pub overflow: u64,
 }
 
 /// One Ethernet link.
-pub struct Link {
+pub(crate) struct Link {
     mac: [u8; 6],
     /// Ours, link-local address included.
     addresses: Vec<IpCidr>,
-    gateway_v4: Option<Ipv4Addr>,
-    gateway_v6: Option<Ipv6Addr>,
-    mtu: u16,
+    gateways: Vec<IpAddr>,
+    mtu: usize,
     capabilities: Capabilities,
     host: Host,
     /// Identification of the next IPv4 packet. It need not survive: RFC 6864 lets unfragmentable packets carry any.
-    ident: u16,
+    ident: Cell<u16>,
     counters: Counters,
 }
 
 impl Link {
-    /// A link with these addresses on a device that can do this much.
-    pub fn new(config: &LinkConfig, capabilities: Capabilities, now: Duration) -> Link {
-        let mut addresses: Vec<IpCidr> =
-            config.addresses.iter().map(|(address, prefix)| IpCidr::new((*address).into(), *prefix)).collect();
-        if config.addresses.iter().any(|(address, _)| address.is_ipv6()) {
+    /// A link with the addresses of `config`.
+    pub(crate) fn new(config: &Config, now: Duration) -> Link {
+        let mut addresses: Vec<IpCidr> = config
+            .addresses
+            .iter()
+            .map(|(address, prefix)| IpCidr::new((*address).into(), *prefix))
+            .collect();
+        if config
+            .addresses
+            .iter()
+            .any(|(address, _)| address.is_ipv6())
+        {
             addresses.push(IpCidr::Ipv6(Ipv6Cidr::new(link_local(config.mac), 64)));
         }
         Link {
             mac: config.mac,
             host: Host::new(config, &addresses, now),
             addresses,
-            gateway_v4: config.gateway_v4,
-            gateway_v6: config.gateway_v6,
+            gateways: config.gateways.clone(),
             mtu: config.mtu,
-            capabilities,
-            ident: 0,
+            capabilities: config.capabilities,
+            ident: Cell::new(0),
             counters: Counters::default(),
         }
     }
 
     /// What became of the frames received.
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
     /// Whether `address` is one of ours.
-    pub fn is_local(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|own| IpAddr::from(own.address()) == address)
+    pub(crate) fn is_local(&self, address: IpAddr) -> bool {
+        self.addresses
+            .iter()
+            .any(|own| IpAddr::from(own.address()) == address)
     }
 
-    /// Takes one Ethernet frame: what is TCP's comes back, the rest is kept for the next [`Link::poll`] or dropped.
-    pub fn ingest<'a>(&mut self, frame: RxFrame<'a>) -> Ingress<'a> {
+    /// Takes one Ethernet frame: what is TCP's comes back, the rest is answered at the next [`Link::poll`] or dropped.
+    pub(crate) fn ingest<'a>(&mut self, frame: RxFrame<'a>, now: Duration) -> Delivery<'a> {
         match self.classify(&frame) {
             Ok(Class::Tcp(segment)) => {
                 self.counters.segments += 1;
-                Ingress::Tcp(segment)
+                Delivery::Segment(segment)
             }
-            Ok(Class::Error(error)) => {
-                self.counters.errors += 1;
-                Ingress::Error(error)
+            Ok(Class::TooBig(too_big)) => {
+                self.counters.too_big += 1;
+                too_big
             }
             Ok(Class::Host) => {
-                match self.host.push(frame.bytes) {
+                match self.host.ingest(frame.bytes, now) {
                     true => self.counters.host += 1,
                     false => self.counters.overflow += 1,
                 }
-                Ingress::Nothing
+                Delivery::Nothing
             }
             Err(dropped) => {
                 *match dropped {
@@ -165,7 +140,7 @@ impl Link {
                     Dropped::Checksum => &mut self.counters.bad_checksum,
                     Dropped::Fragment => &mut self.counters.fragments,
                 } += 1;
-                Ingress::Nothing
+                Delivery::Nothing
             }
         }
     }
@@ -173,7 +148,10 @@ impl Link {
     fn classify<'a>(&self, frame: &RxFrame<'a>) -> Result<Class<'a>, Dropped> {
         let ethernet = Ethernet::parse(frame.bytes)?;
         let group = is_group(ethernet.destination);
-        if (ethernet.destination != self.mac && !group) || ethernet.source == self.mac || is_group(ethernet.source) {
+        if (ethernet.destination != self.mac && !group)
+            || ethernet.source == self.mac
+            || is_group(ethernet.source)
+        {
             return Err(Dropped::Foreign);
         }
         match ethernet.protocol {
@@ -187,7 +165,9 @@ impl Link {
         }
         match packet.protocol {
             // RFC 9293 section 3.9.2.3 (MUST-57, MUST-63): TCP is for unicast alone, at the lower layers too.
-            PROTOCOL_TCP if group || !self.is_local(packet.destination) || !self.is_peer(packet.source) => {
+            PROTOCOL_TCP
+                if group || !self.is_local(packet.destination) || !self.is_peer(packet.source) =>
+            {
                 Err(Dropped::Foreign)
             }
             PROTOCOL_TCP if packet.fragment => Err(Dropped::Fragment),
@@ -205,12 +185,25 @@ impl Link {
                         return Err(Dropped::Checksum);
                     }
                 }
-                let path = Path { local: packet.destination, peer: packet.source, peer_mac: ethernet.source };
-                Ok(Class::Tcp(Segment { path, bytes: packet.payload }))
+                let port =
+                    |at: usize| u16::from_be_bytes([packet.payload[at], packet.payload[at + 1]]);
+                let path = Path {
+                    local: SocketAddr::new(packet.destination, port(2)),
+                    remote: SocketAddr::new(packet.source, port(0)),
+                    remote_mac: ethernet.source,
+                };
+                Ok(Class::Tcp(Segment {
+                    path,
+                    tcp: packet.payload,
+                }))
             }
-            PROTOCOL_ICMP | PROTOCOL_ICMPV6 if !packet.fragment && self.is_local(packet.destination) => {
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6
+                if !packet.fragment && self.is_local(packet.destination) =>
+            {
                 match icmp::parse(&packet) {
-                    Some(error) if self.is_local(error.local.ip()) => Ok(Class::Error(error)),
+                    Some(too_big @ Delivery::TooBig { local, .. }) if self.is_local(local.ip()) => {
+                        Ok(Class::TooBig(too_big))
+                    }
                     _ => Ok(Class::Host),
                 }
             }
@@ -227,106 +220,127 @@ impl Link {
         is_unicast(source) && !self.is_local(source) && !self.addresses.iter().any(broadcast)
     }
 
-    /// Lets the interface answer the ARP, NDP and ICMP frames that have come in.
-    pub fn poll(&mut self, now: Duration, out: &mut Vec<TxFrame>) {
-        out.extend(self.host.poll(now).map(TxFrame::plain));
+    /// Answers to the ARP, NDP and ICMP frames that have come in.
+    pub(crate) fn poll(&mut self, out: &mut Vec<TxFrame>) {
+        out.extend(self.host.answers().map(TxFrame::plain));
     }
 
-    /// Whether [`Link::poll`] has something to do.
-    pub fn needs_poll(&self) -> bool {
-        !self.host.is_idle()
+    /// When [`Link::poll`] has something to do: at once, or not before the next frame.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.host.has_answers().then_some(Duration::ZERO)
     }
 
-    /// The MSS to announce to `peer`, in bytes: what a segment without options carries (RFC 6691).
-    pub fn mss(&self, peer: IpAddr) -> u16 {
-        let headers = (ip_header_len(peer) + TCP_HEADER_LEN) as u16;
-        self.mtu.saturating_sub(headers)
+    /// Largest IP packet of the link, in bytes.
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu
     }
 
-    /// Payload bytes that one [`Link::tcp_frame`] may carry to `peer` behind a TCP header of `header_len` bytes, in segments of
-    /// `mss` bytes: a multiple of `mss`, more than one where the device segments.
-    pub fn max_payload(&self, peer: IpAddr, header_len: usize, mss: u16) -> usize {
-        let segments = match self.capabilities.segments(peer.is_ipv6()) {
-            true => (MAX_PACKET_LEN - ip_header_len(peer) - header_len) / usize::from(mss.max(1)),
-            false => 1,
-        };
-        segments.max(1) * usize::from(mss)
-    }
-
-    /// The frame for `tcp` (a TCP header with its options; its checksum field is filled in here) and `payload`. If that is more
-    /// than `mss` bytes (at most [`Link::max_payload`]), the device cuts it into segments of `mss`.
-    /// `None` if the path mixes IP versions or an IP packet cannot be this long.
-    pub fn tcp_frame(&mut self, path: &Path, tcp: &[u8], payload: Vec<Bytes>, mss: u16) -> Option<TxFrame> {
-        let frame = egress::tcp_frame(self.mac, &self.capabilities, self.ident, path, tcp, payload, mss)?;
+    /// The frame for `tcp_header` (with its options; its checksum field is filled in here) and `payload`. If that is more than
+    /// `mss` bytes (at most [`Link::super_frame`]), the device cuts it into segments of `mss`.
+    pub(crate) fn segment(
+        &self,
+        path: &Path,
+        tcp_header: &[u8],
+        payload: Vec<Bytes>,
+        mss: usize,
+    ) -> TxFrame {
+        let ident = self.ident.get();
+        let frame = egress::tcp_frame(
+            self.mac,
+            &self.capabilities,
+            ident,
+            path,
+            tcp_header,
+            payload,
+            mss,
+        );
         // The device numbers the segments it makes on from ours.
         let segments = match frame.offload {
-            Offload::Tso { .. } => frame.payload_len().div_ceil(usize::from(mss.max(1))),
+            Offload::Tso { .. } => frame.payload_len().div_ceil(mss.max(1)),
             _ => 1,
         };
-        self.ident = self.ident.wrapping_add(segments as u16);
-        Some(frame)
+        self.ident.set(ident.wrapping_add(segments as u16));
+        frame
     }
 
-    /// The question for the Ethernet address that leads to `peer` (ARP request or neighbour solicitation): its own on the link,
-    /// the router's beyond. Its arrival also renews the neighbour's entry for us. `None` without an address or a route.
-    pub fn resolve(&self, peer: IpAddr) -> Option<TxFrame> {
-        let on_link = self.addresses.iter().any(|own| own.contains_addr(&peer.into()));
-        let frame = match peer {
-            IpAddr::V4(peer) => {
-                let target = if on_link { peer } else { self.gateway_v4? };
-                let IpAddr::V4(source) = self.source_for(target.into())? else { return None };
+    /// Payload bytes that the device will cut up for one [`Link::segment`]; 0: it does not.
+    pub(crate) fn super_frame(&self, path: &Path) -> usize {
+        match self.capabilities.segments(path.remote.is_ipv6()) {
+            true => MAX_PACKET_LEN - ip_header_len(path.remote.ip()) - MAX_TCP_HEADER_LEN,
+            false => 0,
+        }
+    }
+
+    /// The question for the Ethernet address that leads to the remote end of `path` (ARP request or neighbour solicitation): its
+    /// own on the link, the router's beyond. Its arrival also renews the neighbour's entry for us. `None` without a route.
+    pub(crate) fn solicit(&self, path: &Path) -> Option<TxFrame> {
+        let remote = path.remote.ip();
+        let on_link = self
+            .addresses
+            .iter()
+            .any(|own| own.contains_addr(&remote.into()));
+        let gateway = || {
+            self.gateways
+                .iter()
+                .copied()
+                .find(|gateway| gateway.is_ipv4() == remote.is_ipv4())
+        };
+        let target = if on_link { remote } else { gateway()? };
+        let frame = match (path.local.ip(), target) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
                 neighbor::arp_request(self.mac, source, target)
             }
-            IpAddr::V6(peer) => {
-                let target = if on_link { peer } else { self.gateway_v6? };
-                let IpAddr::V6(source) = self.source_for(target.into())? else { return None };
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
                 neighbor::solicitation(self.mac, source, target)
             }
+            _ => return None,
         };
         Some(TxFrame::plain(frame))
     }
 
-    /// The address of ours to ask `target` from: one of its subnet, else any of its IP version.
-    fn source_for(&self, target: IpAddr) -> Option<IpAddr> {
-        let same_version = || self.addresses.iter().filter(|own| IpAddr::from(own.address()).is_ipv4() == target.is_ipv4());
-        let own = same_version().find(|own| own.contains_addr(&target.into())).or_else(|| same_version().next())?;
-        Some(own.address().into())
-    }
-
     /// Tells everyone on the link that our addresses are here: gratuitous ARP and unsolicited neighbour advertisements.
-    pub fn announce(&self) -> Vec<TxFrame> {
+    pub(crate) fn announce(&self) -> Vec<TxFrame> {
         let announcement = |own: &IpCidr| match own {
             IpCidr::Ipv4(own) => neighbor::arp_request(self.mac, own.address(), own.address()),
             IpCidr::Ipv6(own) => neighbor::advertisement(self.mac, own.address()),
         };
-        self.addresses.iter().map(announcement).map(TxFrame::plain).collect()
+        self.addresses
+            .iter()
+            .map(announcement)
+            .map(TxFrame::plain)
+            .collect()
     }
 
     /// The ICMP error that takes back one step of a peer's retransmission back-off (RFC 6069): "host unreachable" (type 3 code 1)
     /// or "no route" (ICMPv6 type 1 code 0), quoting the peer's segment at `seq`, its SND.UNA: the last ACK we sent it.
-    /// `None` if the two ends are of different IP versions.
-    pub fn host_unreachable(
-        &mut self,
-        local: SocketAddr,
-        peer: SocketAddr,
-        peer_mac: [u8; 6],
-        seq: u32,
-    ) -> Option<TxFrame> {
-        let message = icmp::host_unreachable(local, peer, seq)?;
-        let path = Path { local: local.ip(), peer: peer.ip(), peer_mac };
-        let protocol = if peer.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
-        let mut frame = Vec::with_capacity(ETHERNET_HEADER_LEN + ip_header_len(peer.ip()) + message.len());
-        headers(&mut frame, self.mac, &path, message.len(), IpFields::new(protocol, self.ident))?;
+    pub(crate) fn unreachable(&self, path: &Path, seq: u32) -> TxFrame {
+        let message = icmp::host_unreachable(path, seq);
+        let remote = path.remote.ip();
+        let protocol = if remote.is_ipv4() {
+            PROTOCOL_ICMP
+        } else {
+            PROTOCOL_ICMPV6
+        };
+        let mut frame =
+            Vec::with_capacity(ETHERNET_HEADER_LEN + ip_header_len(remote) + message.len());
+        let ident = self.ident.get();
+        self.ident.set(ident.wrapping_add(1));
+        headers(
+            &mut frame,
+            self.mac,
+            path,
+            message.len(),
+            IpFields::new(protocol, ident),
+        );
         frame.extend_from_slice(&message);
-        self.ident = self.ident.wrapping_add(1);
-        Some(TxFrame::plain(frame))
+        TxFrame::plain(frame)
     }
 }
 
 /// Whose a valid frame is.
 enum Class<'a> {
     Tcp(Segment<'a>),
-    Error(IcmpError),
+    TooBig(Delivery<'a>),
     Host,
 }
 
@@ -350,5 +364,22 @@ impl From<Malformed> for Dropped {
 /// The IPv6 link-local address with the modified EUI-64 of `mac` (RFC 4291 appendix A).
 fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    Ipv6Addr::from([
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ])
 }

@@ -1,15 +1,15 @@
 //! Frames that make neighbours: questions for a peer's Ethernet address and announcements of ours. They serve a server that has
 //! just come back: its clients' neighbour entries are gone or stale, or point to the machine that served them before.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr, NdiscNeighborFlags, NdiscRepr,
-    RawHardwareAddress,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr,
+    NdiscNeighborFlags, NdiscRepr, RawHardwareAddress,
 };
 
-use super::egress::{IpFields, Path, ethernet_header, headers};
+use super::egress::{IpFields, ethernet_header, ip_header};
 use super::parse::PROTOCOL_ICMPV6;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -37,8 +37,20 @@ pub(crate) fn arp_request(mac: [u8; 6], source: Ipv4Addr, target: Ipv4Addr) -> V
 /// A neighbour solicitation (RFC 4861 section 4.3) of `source` for `target`, to the target's solicited-node group.
 pub(crate) fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     let [.., a, b, c] = target.octets();
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-    let solicitation = NdiscRepr::NeighborSolicit { target_addr: target, lladdr: Some(RawHardwareAddress::from_bytes(&mac)) };
+    let group = Ipv6Addr::new(
+        0xff02,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0xff00 | u16::from(a),
+        u16::from_be_bytes([b, c]),
+    );
+    let solicitation = NdiscRepr::NeighborSolicit {
+        target_addr: target,
+        lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
+    };
     discovery(mac, source, group, solicitation)
 }
 
@@ -55,13 +67,28 @@ pub(crate) fn advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
 fn discovery(mac: [u8; 6], source: Ipv6Addr, group: Ipv6Addr, message: NdiscRepr<'_>) -> Vec<u8> {
     let message = Icmpv6Repr::Ndisc(message);
     let [.., a, b, c, d] = group.octets();
-    let path = Path { local: IpAddr::V6(source), peer: IpAddr::V6(group), peer_mac: [0x33, 0x33, a, b, c, d] };
     let mut frame = Vec::new();
-    let fields = IpFields { protocol: PROTOCOL_ICMPV6, hop_limit: NDP_HOP_LIMIT, ident: 0 };
-    // Always Some: both addresses are IPv6 and the message is small.
-    let _ = headers(&mut frame, mac, &path, message.buffer_len(), fields);
+    // The group's Ethernet address (RFC 2464 section 7).
+    ethernet_header(&mut frame, mac, [0x33, 0x33, a, b, c, d], 0x86dd);
+    let fields = IpFields {
+        protocol: PROTOCOL_ICMPV6,
+        hop_limit: NDP_HOP_LIMIT,
+        ident: 0,
+    };
+    ip_header(
+        &mut frame,
+        source.into(),
+        group.into(),
+        message.buffer_len(),
+        fields,
+    );
     let start = frame.len();
     frame.resize(start + message.buffer_len(), 0);
-    message.emit(&source, &group, &mut Icmpv6Packet::new_unchecked(&mut frame[start..]), &ChecksumCapabilities::default());
+    message.emit(
+        &source,
+        &group,
+        &mut Icmpv6Packet::new_unchecked(&mut frame[start..]),
+        &ChecksumCapabilities::default(),
+    );
     frame
 }

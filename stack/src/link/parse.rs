@@ -62,7 +62,12 @@ impl<'a> Ethernet<'a> {
             0x86dd => Protocol::Ipv6,
             _ => Protocol::Unknown,
         };
-        Ok(Ethernet { destination: *destination, source: *source, protocol, payload })
+        Ok(Ethernet {
+            destination: *destination,
+            source: *source,
+            protocol,
+            payload,
+        })
     }
 }
 
@@ -130,7 +135,9 @@ impl<'a> Packet<'a> {
 
     /// RFC 8200 sections 3 and 4.
     fn parse_ipv6(bytes: &'a [u8], extent: Extent) -> Result<Packet<'a>, Malformed> {
-        let (fixed, rest) = bytes.split_first_chunk::<IPV6_HEADER_LEN>().ok_or(Malformed::Length)?;
+        let (fixed, rest) = bytes
+            .split_first_chunk::<IPV6_HEADER_LEN>()
+            .ok_or(Malformed::Length)?;
         let payload_len = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
         let mut payload = match extent {
             Extent::Whole => rest.get(..payload_len).ok_or(Malformed::Length)?,
@@ -175,7 +182,13 @@ impl<'a> Packet<'a> {
                 break;
             }
         }
-        Ok(Packet { source: source.into(), destination: destination.into(), protocol, fragment, payload })
+        Ok(Packet {
+            source: source.into(),
+            destination: destination.into(),
+            protocol,
+            fragment,
+            payload,
+        })
     }
 }
 
@@ -183,9 +196,15 @@ impl<'a> Packet<'a> {
 pub(crate) fn is_unicast(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
-            !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_loopback()) && v4.octets()[0] != 0
+            !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_loopback())
+                && v4.octets()[0] != 0
         }
-        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.is_loopback() || v6.to_ipv4_mapped().is_some()),
+        IpAddr::V6(v6) => {
+            !(v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_loopback()
+                || v6.to_ipv4_mapped().is_some())
+        }
     }
 }
 
