@@ -8,6 +8,7 @@ pub mod auth;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod crypto;
 pub mod entropy;
 pub mod fileop;
 pub mod info;
@@ -28,3 +29,6 @@ pub use server::{
 };
 pub use state::Checkpoint;
 pub use wire::Dialect;
+
+#[cfg(test)]
+mod test_bytes;
