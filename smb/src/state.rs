@@ -1,5 +1,6 @@
 //! The durable state of a connection. Everything here changes only in [`crate::record::Record::apply`].
 
+use crate::crypto::{Cipher, PreauthHash, SessionKeys, SigningAlgorithm};
 use crate::fileop::{Actor, FileHandle, FileKey, Intent, OpenId, ShareId};
 use crate::rpc::Pipe;
 use crate::status::NtStatus;
@@ -28,12 +29,12 @@ pub struct Negotiation {
     pub capabilities: u32,
     /// SecurityMode the server answered with.
     pub security_mode: u16,
-    /// Connection.CipherId (2.2.3.1.2); 0: none.
-    pub cipher: u16,
-    /// Connection.SigningAlgorithmId (2.2.3.1.7): 0 HMAC-SHA256, 1 AES-CMAC, 2 AES-GMAC.
-    pub signing: u16,
-    /// Connection.PreauthIntegrityHashValue, 64 bytes with 3.1.1, else empty.
-    pub preauth: Vec<u8>,
+    /// Connection.CipherId (2.2.3.1.2); `None`: nothing can be encrypted.
+    pub cipher: Option<Cipher>,
+    /// Connection.SigningAlgorithmId (2.2.3.1.7), or what the dialect has instead.
+    pub signing: Option<SigningAlgorithm>,
+    /// Connection.PreauthIntegrityHashValue, with 3.1.1.
+    pub preauth: Option<PreauthHash>,
 }
 
 /// How far a session is.
@@ -63,16 +64,10 @@ pub struct Security {
     pub signing_required: bool,
     /// Session.EncryptData: every message but NEGOTIATE and SESSION_SETUP is encrypted.
     pub encrypt: bool,
-    /// Session.SessionKey; empty for anonymous and guest.
-    pub session_key: Vec<u8>,
-    /// Session.SigningKey; empty: nothing can be signed.
-    pub signing_key: Vec<u8>,
-    /// Session.EncryptionKey: server to client; empty: nothing can be encrypted.
-    pub encryption_key: Vec<u8>,
-    /// Session.DecryptionKey: client to server.
-    pub decryption_key: Vec<u8>,
+    /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or encrypted.
+    pub keys: Option<SessionKeys>,
     /// Session.PreauthIntegrityHashValue while the session is being set up, 3.1.1.
-    pub preauth: Vec<u8>,
+    pub preauth: Option<PreauthHash>,
     /// What the authentication in progress remembers between messages; empty: none in progress.
     pub handshake: Option<crate::auth::Handshake>,
 }
