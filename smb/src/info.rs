@@ -9,6 +9,7 @@ pub mod set;
 pub mod volume;
 
 use crate::status::NtStatus;
+use crate::wire::utf16;
 
 /// What a query of one information level gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +49,9 @@ impl Answer {
     }
 }
 
-/// Appends a string as UTF-16LE.
-fn put_utf16(out: &mut Vec<u8>, text: &str) {
-    for unit in text.encode_utf16() {
-        out.extend_from_slice(&unit.to_le_bytes());
-    }
-}
-
-/// Length of a string in UTF-16LE, in bytes.
+/// Length of a string in UTF-16LE as the length fields have it, in bytes.
 fn utf16_len(text: &str) -> u32 {
-    u32::try_from(text.encode_utf16().count() * 2).unwrap_or(u32::MAX)
+    u32::try_from(utf16::len(text)).unwrap_or(u32::MAX)
 }
 
 /// A path beneath the share as clients write it: `\dir\file`; the root is `\`.

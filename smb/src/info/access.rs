@@ -1,33 +1,7 @@
 //! Rights of an open (MS-SMB2 2.2.13.1.1) and which of them a level asks for.
 
 use crate::status::NtStatus;
-
-/// FILE_READ_DATA / FILE_LIST_DIRECTORY.
-pub const FILE_READ_DATA: u32 = 0x0000_0001;
-/// FILE_WRITE_DATA / FILE_ADD_FILE.
-pub const FILE_WRITE_DATA: u32 = 0x0000_0002;
-/// FILE_APPEND_DATA / FILE_ADD_SUBDIRECTORY.
-pub const FILE_APPEND_DATA: u32 = 0x0000_0004;
-/// FILE_READ_EA.
-pub const FILE_READ_EA: u32 = 0x0000_0008;
-/// FILE_WRITE_EA.
-pub const FILE_WRITE_EA: u32 = 0x0000_0010;
-/// FILE_EXECUTE / FILE_TRAVERSE.
-pub const FILE_EXECUTE: u32 = 0x0000_0020;
-/// FILE_READ_ATTRIBUTES.
-pub const FILE_READ_ATTRIBUTES: u32 = 0x0000_0080;
-/// FILE_WRITE_ATTRIBUTES.
-pub const FILE_WRITE_ATTRIBUTES: u32 = 0x0000_0100;
-/// DELETE.
-pub const DELETE: u32 = 0x0001_0000;
-/// READ_CONTROL.
-pub const READ_CONTROL: u32 = 0x0002_0000;
-/// WRITE_DAC.
-pub const WRITE_DAC: u32 = 0x0004_0000;
-/// WRITE_OWNER.
-pub const WRITE_OWNER: u32 = 0x0008_0000;
-/// ACCESS_SYSTEM_SECURITY.
-pub const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
+use crate::wire::create::access::{ACCESS_SYSTEM_SECURITY, READ_CONTROL, WRITE_DAC, WRITE_OWNER};
 
 /// SECURITY_INFORMATION (MS-DTYP 2.4.7): the parts of a security descriptor that need no special privilege.
 pub const OWNER_SECURITY_INFORMATION: u32 = 0x0000_0001;

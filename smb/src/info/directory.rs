@@ -1,8 +1,9 @@
 //! Directory information levels (MS-FSCC 2.4): a chain of entries, each at a multiple of eight bytes.
 
-use super::{put_utf16, utf16_len};
+use super::utf16_len;
 use crate::fileop::DirEntry;
 use crate::status::NtStatus;
+use crate::wire::utf16;
 use bytes::BufMut;
 
 #[cfg(test)]
@@ -144,7 +145,7 @@ impl Encoder {
                 out.put_u128_le(u128::from(entry.file_id));
             }
         }
-        put_utf16(out, &entry.name);
+        utf16::push(&entry.name, out);
     }
 
     /// Is there no entry yet?

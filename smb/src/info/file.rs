@@ -1,8 +1,10 @@
 //! File information levels as QUERY_INFO returns them (MS-FSCC 2.4, MS-SMB2 3.3.5.20.1).
 
-use super::{Answer, access, client_path, put_utf16, utf16_len};
+use super::{Answer, client_path, utf16_len};
 use crate::fileop::Metadata;
 use crate::status::NtStatus;
+use crate::wire::create::access;
+use crate::wire::utf16;
 use bytes::BufMut;
 
 #[cfg(test)]
@@ -84,8 +86,8 @@ impl Level {
             | Level::PipeLocal
             | Level::PipeRemote
             | Level::NetworkOpen
-            | Level::AttributeTag => access::FILE_READ_ATTRIBUTES,
-            Level::FullEa => access::FILE_READ_EA,
+            | Level::AttributeTag => access::READ_ATTRIBUTES,
+            Level::FullEa => access::READ_EA,
             _ => 0,
         }
     }
@@ -189,7 +191,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             out.put_u32_le(utf16_len(name));
             out.put_u64_le(m.end_of_file);
             out.put_u64_le(m.allocation_size);
-            put_utf16(&mut out, name);
+            utf16::push(name, &mut out);
             // MS-FSA 2.1.5.12.29: stream entries are never cut.
             return if limit < 24 {
                 Err(NtStatus::INFO_LENGTH_MISMATCH)
@@ -273,5 +275,5 @@ fn put_standard(out: &mut Vec<u8>, view: &View<'_>) {
 
 fn put_name(out: &mut Vec<u8>, name: &str) {
     out.put_u32_le(utf16_len(name));
-    put_utf16(out, name);
+    utf16::push(name, out);
 }

@@ -1,8 +1,9 @@
 //! File information levels as SET_INFO carries them (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
 
-use super::access;
 use crate::fileop::SetBasic;
 use crate::status::NtStatus;
+use crate::wire::create::access;
+use crate::wire::{Malformed, utf16};
 use bytes::Buf;
 
 #[cfg(test)]
@@ -100,9 +101,9 @@ impl SetFile {
     #[must_use]
     pub fn needed_access(&self) -> u32 {
         match self {
-            SetFile::Basic(_) | SetFile::Pipe { .. } => access::FILE_WRITE_ATTRIBUTES,
+            SetFile::Basic(_) | SetFile::Pipe { .. } => access::WRITE_ATTRIBUTES,
             SetFile::Rename { .. } | SetFile::Disposition(_) => access::DELETE,
-            SetFile::Allocation(_) | SetFile::EndOfFile(_) => access::FILE_WRITE_DATA,
+            SetFile::Allocation(_) | SetFile::EndOfFile(_) => access::WRITE_DATA,
             SetFile::Link { .. } | SetFile::Position(_) | SetFile::Mode(_) => 0,
         }
     }
@@ -204,13 +205,9 @@ fn parse_target(mut rest: &[u8]) -> Result<(bool, String), NtStatus> {
     }
     let length = u32_of(&mut rest)? as usize;
     let name = rest.get(..length).ok_or(NtStatus::INVALID_PARAMETER)?;
-    let (pairs, []) = name.as_chunks::<2>() else {
-        return Err(NtStatus::INVALID_PARAMETER);
-    };
-    if pairs.is_empty() {
+    if name.is_empty() {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    let units: Vec<u16> = pairs.iter().map(|p| u16::from_le_bytes(*p)).collect();
-    let target = String::from_utf16(&units).map_err(|_| NtStatus::OBJECT_NAME_INVALID)?;
+    let target = utf16::decode(name).map_err(Malformed::status)?;
     Ok((replace, target))
 }

@@ -1,8 +1,9 @@
 //! File system information levels (MS-FSCC 2.5, MS-SMB2 3.3.5.20.2).
 
-use super::{Answer, put_utf16, utf16_len};
+use super::{Answer, utf16_len};
 use crate::fileop::Volume;
 use crate::status::NtStatus;
+use crate::wire::utf16;
 use bytes::BufMut;
 
 #[cfg(test)]
@@ -77,7 +78,7 @@ pub fn encode(
             out.put_u32_le(utf16_len(label));
             out.put_u8(0); // SupportsObjects
             out.put_u8(0); // Reserved
-            put_utf16(&mut out, label);
+            utf16::push(label, &mut out);
             return Answer::cut(out, 18, limit);
         }
         Level::Size => {
@@ -105,7 +106,7 @@ pub fn encode(
             out.put_u32_le(ATTRIBUTES | read_only_volume);
             out.put_u32_le(255); // MaximumComponentNameLength
             out.put_u32_le(utf16_len(name));
-            put_utf16(&mut out, name);
+            utf16::push(name, &mut out);
             return Answer::cut(out, 12, limit);
         }
         Level::ObjectId => {

@@ -1,0 +1,269 @@
+//! An open named pipe: what was written and is not yet a whole request, what is bound, and answers not yet read.
+
+use super::pdu::{self, Body, Broken, Verdict};
+use super::{Fault, Interface, Server};
+use crate::status::NtStatus;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+/// Bytes of one request's arguments; those of the calls offered are far smaller.
+const MAX_REQUEST: usize = 64 * 1024;
+/// Bytes of answers a client may leave unread before its writes are refused.
+const MAX_UNREAD: usize = 256 * 1024;
+/// Presentation contexts of one pipe.
+const MAX_CONTEXTS: usize = 16;
+/// The association group of every pipe: groups share nothing here.
+const ASSOCIATION: u32 = 0x0000_53F0;
+
+/// The state of an open pipe. It changes by [`Pipe::write`] and [`Pipe::read`] alone, and by the same bytes in the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipe {
+    interface: Interface,
+    /// Context ids under which the interface is bound.
+    contexts: Vec<u16>,
+    /// The largest fragment the client takes, in bytes.
+    fragment: u16,
+    /// Bytes written that are not yet a whole PDU.
+    partial: Vec<u8>,
+    /// A request whose last fragment has not come.
+    request: Option<Request>,
+    /// PDUs to be read; each is a message of the pipe. The first may be read in part.
+    answers: VecDeque<Vec<u8>>,
+    /// The client broke the protocol: the pipe is disconnected.
+    broken: bool,
+}
+
+/// The fragments of a request so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Request {
+    call_id: u32,
+    context_id: u16,
+    opnum: u16,
+    stub: Vec<u8>,
+}
+
+/// What a read gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// The message is longer: STATUS_BUFFER_OVERFLOW, and the next read goes on with it.
+    pub more: bool,
+}
+
+impl Message {
+    /// STATUS_SUCCESS or STATUS_BUFFER_OVERFLOW.
+    #[must_use]
+    pub fn status(&self) -> NtStatus {
+        if self.more {
+            NtStatus::BUFFER_OVERFLOW
+        } else {
+            NtStatus::SUCCESS
+        }
+    }
+}
+
+impl Pipe {
+    /// Opens the pipe with this name (no leading backslash, compared without case); `None`: there is none.
+    #[must_use]
+    pub fn open(name: &str) -> Option<Pipe> {
+        Interface::of_pipe(name).map(Pipe::new)
+    }
+
+    fn new(interface: Interface) -> Pipe {
+        Pipe {
+            interface,
+            contexts: Vec::new(),
+            fragment: pdu::MAX_FRAGMENT,
+            partial: Vec::new(),
+            request: None,
+            answers: VecDeque::new(),
+            broken: false,
+        }
+    }
+
+    /// The client writes: WRITE, or the first half of FSCTL_PIPE_TRANSCEIVE. Whole requests are answered at once.
+    ///
+    /// # Errors
+    /// `PIPE_DISCONNECTED` after a breach of the protocol, `INSUFFICIENT_RESOURCES` while too many answers are unread (nothing
+    /// was written then).
+    pub fn write(&mut self, data: &[u8], server: &Server<'_>) -> Result<(), NtStatus> {
+        if self.broken {
+            return Err(NtStatus::PIPE_DISCONNECTED);
+        }
+        if self.unread() > MAX_UNREAD {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES);
+        }
+        let mut bytes = std::mem::take(&mut self.partial);
+        bytes.extend_from_slice(data);
+        match self.process(&bytes, server) {
+            Ok(consumed) => {
+                self.partial = bytes.split_off(consumed);
+                Ok(())
+            }
+            Err(Broken) => {
+                *self = Pipe {
+                    broken: true,
+                    ..Pipe::new(self.interface)
+                };
+                Err(NtStatus::PIPE_DISCONNECTED)
+            }
+        }
+    }
+
+    /// The client reads: READ, or the second half of FSCTL_PIPE_TRANSCEIVE. One message, or what `limit` bytes hold of it.
+    ///
+    /// # Errors
+    /// `PIPE_EMPTY` if there is nothing to read, `PIPE_DISCONNECTED` after a breach of the protocol.
+    pub fn read(&mut self, limit: usize) -> Result<Message, NtStatus> {
+        if self.broken {
+            return Err(NtStatus::PIPE_DISCONNECTED);
+        }
+        let mut message = self.answers.pop_front().ok_or(NtStatus::PIPE_EMPTY)?;
+        let rest = message.split_off(limit.min(message.len()));
+        let more = !rest.is_empty();
+        if more {
+            self.answers.push_front(rest);
+        }
+        Ok(Message {
+            data: message,
+            more,
+        })
+    }
+
+    /// Bytes that can be read now, of the first message.
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        let first = self.answers.front().map_or(0, Vec::len);
+        u32::try_from(first).unwrap_or(u32::MAX)
+    }
+
+    fn unread(&self) -> usize {
+        self.answers.iter().map(Vec::len).sum()
+    }
+
+    /// Takes the whole PDUs from the start of `bytes`; returns how many bytes they were.
+    fn process(&mut self, bytes: &[u8], server: &Server<'_>) -> Result<usize, Broken> {
+        let mut consumed = 0;
+        while let Some(rest) = bytes.get(consumed..)
+            && let Some(len) = pdu::fragment_len(rest)?
+            && let Some(fragment) = rest.get(..len)
+        {
+            let pdu = pdu::parse(fragment)?;
+            self.receive(pdu.call_id, pdu.body, server)?;
+            consumed += len;
+            if self.unread() > 2 * MAX_UNREAD {
+                return Err(Broken);
+            }
+        }
+        Ok(consumed)
+    }
+
+    fn receive(&mut self, call_id: u32, body: Body<'_>, server: &Server<'_>) -> Result<(), Broken> {
+        match body {
+            Body::Authenticated => self.answers.push_back(pdu::bind_nak(call_id)),
+            Body::Cancel => {}
+            Body::Bind {
+                alter,
+                max_recv_fragment,
+                association,
+                proposals,
+            } => {
+                // A second bind, or an alter_context before the first, is a breach (C706 12.6.4).
+                if alter == self.contexts.is_empty() {
+                    return Err(Broken);
+                }
+                if !alter {
+                    self.fragment = pdu::fragment_limit(max_recv_fragment);
+                }
+                let verdicts: Vec<Verdict> = proposals
+                    .iter()
+                    .map(|proposal| self.judge(proposal))
+                    .collect();
+                self.answers.push_back(pdu::bind_ack(
+                    call_id,
+                    alter,
+                    self.fragment,
+                    if association == 0 {
+                        ASSOCIATION
+                    } else {
+                        association
+                    },
+                    self.interface.pipe_name(),
+                    &verdicts,
+                ));
+            }
+            Body::Request {
+                first,
+                last,
+                context_id,
+                opnum,
+                stub,
+            } => {
+                let mut request = match (first, self.request.take()) {
+                    (true, None) => Request {
+                        call_id,
+                        context_id,
+                        opnum,
+                        stub: Vec::new(),
+                    },
+                    (false, Some(request)) if request.call_id == call_id => request,
+                    _ => return Err(Broken),
+                };
+                if request.stub.len() + stub.len() > MAX_REQUEST {
+                    return Err(Broken);
+                }
+                request.stub.extend_from_slice(stub);
+                if last {
+                    self.call(&request, server);
+                } else {
+                    self.request = Some(request);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts a proposal, or says why not.
+    fn judge(&mut self, proposal: &pdu::Proposal) -> Verdict {
+        if proposal.interface != self.interface.syntax() {
+            return Verdict::AbstractSyntaxNotSupported;
+        }
+        let known = self.contexts.contains(&proposal.context_id);
+        if !proposal.transfers.contains(&pdu::NDR)
+            || (!known && self.contexts.len() >= MAX_CONTEXTS)
+        {
+            return Verdict::TransferSyntaxesNotSupported;
+        }
+        if !known {
+            self.contexts.push(proposal.context_id);
+        }
+        Verdict::Accepted
+    }
+
+    fn call(&mut self, request: &Request, server: &Server<'_>) {
+        let Request {
+            call_id,
+            context_id,
+            opnum,
+            ref stub,
+        } = *request;
+        let result = if self.contexts.contains(&context_id) {
+            self.interface.call(opnum, stub, server)
+        } else {
+            Err(Fault::UnknownInterface)
+        };
+        match result {
+            Ok(answer) => {
+                self.answers
+                    .extend(pdu::responses(call_id, context_id, &answer, self.fragment));
+            }
+            Err(fault) => self
+                .answers
+                .push_back(pdu::fault(call_id, context_id, fault)),
+        }
+    }
+}
