@@ -79,9 +79,9 @@ pub enum Step {
 pub enum Admit {
     /// The intent is on record: commit, then perform.
     Go,
-    /// Nothing is to be performed: go on as after this step.
+    /// Nothing is to be performed: call `step` (or `step_task`) again.
     Done,
-    /// The request waits; its message is done with.
+    /// The request waits; its message (or task) is done with, as after [`Step::Done`].
     Wait,
 }
 

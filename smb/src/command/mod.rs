@@ -15,6 +15,7 @@
 
 pub mod ioctl;
 pub mod negotiate;
+pub mod pipe;
 pub mod query_directory;
 pub mod query_info;
 pub mod session_setup;
@@ -44,8 +45,8 @@ pub struct Request {
     pub sealed: bool,
     /// The AsyncId of the interim answer, for a request that has waited.
     pub waited: Option<u64>,
-    /// It is to end with this status instead of waiting on (CANCEL, a close, a timeout).
-    pub cancelled: Option<NtStatus>,
+    /// The id drawn for this operation before, when it is done again: the open a CREATE makes.
+    pub drawn: Option<OpenId>,
 }
 
 /// An answer.
@@ -55,25 +56,34 @@ pub struct Reply {
     pub status: NtStatus,
     /// Body.
     pub response: wire::Response,
+    /// The SessionId SESSION_SETUP gives, for the header.
+    pub session: Option<u64>,
+    /// The TreeId TREE_CONNECT gives, for the header.
+    pub tree: Option<u32>,
 }
 
 impl Reply {
     /// STATUS_SUCCESS with this body.
     #[must_use]
     pub fn success(response: wire::Response) -> Reply {
+        Reply::with_status(NtStatus::SUCCESS, response)
+    }
+
+    /// This status (a warning, MORE_PROCESSING_REQUIRED, an error that has a body) with this body.
+    #[must_use]
+    pub fn with_status(status: NtStatus, response: wire::Response) -> Reply {
         Reply {
-            status: NtStatus::SUCCESS,
+            status,
             response,
+            session: None,
+            tree: None,
         }
     }
 
     /// A status with the empty error body.
     #[must_use]
     pub fn error(status: NtStatus) -> Reply {
-        Reply {
-            status,
-            response: wire::Response::Error(error::Response::default()),
-        }
+        Reply::with_status(status, wire::Response::Error(error::Response::default()))
     }
 }
 
