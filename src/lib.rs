@@ -7,4 +7,5 @@ pub mod config;
 pub mod control;
 pub mod server;
 pub mod supervisor;
+pub mod tap;
 pub mod users;

@@ -1,0 +1,75 @@
+//! What can be wrong with a TAP, and what to do about it.
+
+use std::io;
+
+/// Why a TAP cannot be used. Each message names the device and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// No interface has this name.
+    #[error(
+        "there is no TAP device {name:?}: make one with `scripts/lab up --tap {name}`, or name another as `tap` in [network]"
+    )]
+    Missing {
+        /// As configured.
+        name: String,
+    },
+    /// Longer than 15 bytes, empty, or with characters the kernel does not take.
+    #[error(
+        "{name:?} cannot be the name of a TAP device: it is to have 1 to 15 characters, no '/', ':', '%' or space; correct `tap` in [network]"
+    )]
+    Name {
+        /// As configured.
+        name: String,
+    },
+    /// Another process is attached.
+    #[error(
+        "the TAP device {name} is busy: another process holds it (another outlast?); stop that, or name another as `tap` in [network]"
+    )]
+    Busy {
+        /// As configured.
+        name: String,
+    },
+    /// It belongs to another user.
+    #[error(
+        "no permission to use the TAP device {name}: give it to this user (`scripts/lab down --tap {name}`, then `scripts/lab up --tap {name} --owner USER`), or run as root"
+    )]
+    Denied {
+        /// As configured.
+        name: String,
+    },
+    /// An interface, but not one for us.
+    #[error(
+        "{name} is {what}, not a plain TAP device: make one with `scripts/lab up --tap NAME` and name it as `tap` in [network]"
+    )]
+    NotATap {
+        /// As configured.
+        name: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// No TUN/TAP driver.
+    #[error(
+        "this system has no TAP driver (/dev/net/tun: {source}), needed for {name}: `modprobe tun`, or give the container /dev/net/tun"
+    )]
+    NoDriver {
+        /// As configured.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The descriptor handed over is something else.
+    #[error(
+        "the inherited descriptor is not an attached TAP device: start the server with `outlast serve`"
+    )]
+    NotInherited,
+    /// Anything else.
+    #[error("cannot {action} the TAP device {name}: {source}")]
+    Failed {
+        /// As configured.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

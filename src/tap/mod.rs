@@ -1,0 +1,166 @@
+//! The TAP device: with segmentation and checksum offload where the kernel gives it, plain otherwise.
+//!
+//! A TAP is never made here: it is to be there before and to stay when the server goes, so that the link stays up and its queue
+//! keeps what clients send meanwhile. `scripts/lab up` makes one.
+
+mod control;
+mod error;
+mod offload;
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use outlast_stack::device::Device;
+use outlast_stack::{Capabilities, RxChecksum, TxFrame};
+
+pub use error::TapError;
+use offload::OffloadTap;
+use plain::PlainTap;
+
+/// A TAP device, attached, non-blocking.
+#[derive(Debug)]
+pub struct Tap {
+    name: String,
+    mode: Mode,
+    /// The interface was down when a frame was last sent.
+    down: bool,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Offload(OffloadTap),
+    Plain(PlainTap),
+}
+
+impl Tap {
+    /// Attaches to the TAP `name`, with offloads if `offload` and the kernel agrees.
+    ///
+    /// # Errors
+    /// It does not exist, is no TAP, is in use, or we may not: each with its remedy.
+    pub fn open(name: &str, offload: bool) -> Result<Tap, TapError> {
+        control::require_interface(name)?;
+        let mode = match offload {
+            true => match OffloadTap::open(name)? {
+                Some(tap) => Mode::Offload(tap),
+                None => {
+                    log::warn!(
+                        "{name}: the kernel refuses segmentation offload; going on without, many times slower"
+                    );
+                    Mode::Plain(PlainTap::open(name)?)
+                }
+            },
+            false => Mode::Plain(PlainTap::open(name)?),
+        };
+        let tap = Tap {
+            name: name.to_owned(),
+            mode,
+            down: false,
+        };
+        // Had it vanished since the first look, attaching would have made a new one, which goes again with this descriptor.
+        if !control::attachment(tap.as_fd()).is_some_and(|attachment| attachment.persistent) {
+            return Err(TapError::Missing { name: tap.name });
+        }
+        Ok(tap)
+    }
+
+    /// Takes over an attached TAP from the process that opened it, in the mode it was opened in.
+    ///
+    /// # Errors
+    /// The descriptor is not an attached TAP.
+    pub fn inherit(fd: OwnedFd) -> Result<Tap, TapError> {
+        let attachment = control::attachment(fd.as_fd())
+            .filter(|attachment| attachment.tap)
+            .ok_or(TapError::NotInherited)?;
+        let name = attachment.name;
+        let mode = match attachment.vnet_header {
+            true => Mode::Offload(OffloadTap::configure(&name, fd)?),
+            false => Mode::Plain(PlainTap::configure(&name, fd)?),
+        };
+        Ok(Tap {
+            name,
+            mode,
+            down: false,
+        })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.mode {
+            Mode::Offload(tap) => tap.as_fd(),
+            Mode::Plain(tap) => tap.as_fd(),
+        }
+    }
+}
+
+impl From<Tap> for OwnedFd {
+    fn from(tap: Tap) -> OwnedFd {
+        match tap.mode {
+            Mode::Offload(tap) => tap.into(),
+            Mode::Plain(tap) => tap.into(),
+        }
+    }
+}
+
+impl Device for Tap {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, RxChecksum)>> {
+        let received = match &self.mode {
+            Mode::Offload(tap) => tap.receive(buffer),
+            Mode::Plain(tap) => tap.receive(buffer),
+        };
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("receiving from {}: {error}", self.name),
+            )),
+            Ok(frame) => Ok(frame),
+        }
+    }
+
+    fn send(&mut self, frame: &TxFrame) -> io::Result<()> {
+        let sent = match &self.mode {
+            Mode::Offload(tap) => tap.send(frame),
+            Mode::Plain(tap) => tap.send(frame),
+        };
+        let was_down = std::mem::take(&mut self.down);
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // The queue is full or memory short: a lost frame, which TCP repairs.
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Ok(()),
+                // The interface is down; it may come up again.
+                Some(libc::EIO) => {
+                    if !was_down {
+                        log::warn!(
+                            "{} is down: nothing can be sent (ip link set {} up)",
+                            self.name,
+                            self.name
+                        );
+                    }
+                    self.down = true;
+                    Ok(())
+                }
+                _ => Err(io::Error::new(
+                    error.kind(),
+                    format!("sending to {}: {error}", self.name),
+                )),
+            },
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self.mode {
+            Mode::Offload(_) => Capabilities::ALL,
+            Mode::Plain(_) => Capabilities::NONE,
+        }
+    }
+}
