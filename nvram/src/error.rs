@@ -55,6 +55,19 @@ pub enum Error {
         /// What was found there.
         what: &'static str,
     },
+    /// A word that holds a position is damaged.
+    #[error(
+        "the {which} word is damaged; what the log held cannot be taken up: move it away for inspection to start afresh"
+    )]
+    WordDamaged {
+        /// Commit or tail.
+        which: &'static str,
+    },
+    /// The epochs are counted in 32 bits.
+    #[error(
+        "this log has been recovered as often as can be counted: end its sessions (outlast stop) and remove it, and it will be made anew"
+    )]
+    NoEpochsLeft,
     /// The file behind a mapping.
     #[error("{}: {problem}", path.display())]
     File {

@@ -8,9 +8,12 @@
 
 pub mod codec;
 mod error;
+mod extent;
+mod layout;
 mod log;
 mod mapping;
 mod memory;
+mod replay;
 mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};

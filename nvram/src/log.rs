@@ -1,8 +1,15 @@
 //! The log: appending, committing, and making room.
 
-use crate::superblock::{Flag, Identity, Superblock};
-use crate::{AppendError, Error, Memory};
-use bytes::Bytes;
+use crate::extent::Held;
+use crate::layout::{
+    ALIGN, CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at, ring_len,
+    whole_len, word,
+};
+use crate::replay::{Replay, first_previous, replay};
+use crate::superblock::{Flag, Identity, Superblock, VERSION};
+use crate::{AppendError, Error, Memory, VecMemory};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +18,14 @@ pub const MAX_META: usize = 16 << 20;
 /// The most data bytes of a record.
 pub const MAX_DATA: usize = 16 << 20;
 /// The smallest memory a log can be made in.
-pub const MIN_MEMORY: u64 = 20 << 10;
+pub const MIN_MEMORY: u64 = 16 << 10;
+
+/// A record takes at most this part of the ring, so that it fits in wherever the head happens to be.
+const RECORD_PART: u64 = 3;
+/// The part of the ring that is kept as the reserve, if nothing else is set.
+const RESERVE_PART: u64 = 8;
+/// How often `inspect` begins again when a server's writing gets in its way.
+const INSPECT_ATTEMPTS: usize = 100;
 
 /// A position in the log: bytes since it was formatted. All that lies before it is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,9 +50,9 @@ pub struct Replayed {
     pub object: u64,
     /// Snapshot or delta: of an ended object nothing is read back.
     pub kind: Kind,
-    /// What was appended as `meta`.
+    /// What was appended as `meta`: a copy, which holds no part of the log.
     pub meta: Bytes,
-    /// What was appended as `data`.
+    /// What was appended as `data`: over the log, as [`Log::append`] returned it.
     pub data: Bytes,
 }
 
@@ -47,34 +61,239 @@ pub struct Replayed {
 pub struct Contents {
     /// The superblock in force.
     pub superblock: Superblock,
+    /// The beginning of what was read.
+    pub tail: Lsn,
+    /// The end of what was committed.
+    pub head: Lsn,
     /// The records that count, in the order they were appended.
     pub records: Vec<Replayed>,
 }
 
-/// The checkpoint log. One thread owns it; the bytes it hands out may go anywhere.
+/// The checkpoint log. One thread owns it; the bytes it hands out may go to any.
 pub struct Log {
+    memory: Arc<dyn Memory>,
     superblock: Superblock,
+    /// The slot that holds the superblock in force.
+    slot: usize,
+    /// Whether an epoch of this process has begun.
+    begun: bool,
+    /// Where the next record goes.
+    position: u64,
+    /// What the commit word says.
+    committed: u64,
+    /// What the tail word says.
+    tail: u64,
+    /// Checksum of the last record.
+    previous: u32,
+    reserve: u64,
+    reserve_in_use: bool,
+    objects: HashMap<u64, Object>,
+    /// The committed bases of all objects: position to object.
+    bases: BTreeMap<u64, u64>,
+    /// Ring bytes of the snapshots at these bases.
+    snapshots_len: u64,
+    /// Objects with a `next`.
+    changed: Vec<u64>,
+    held: Held,
 }
 
-#[expect(unused_variables, reason = "bodies follow")]
+/// A snapshot's place.
+#[derive(Clone, Copy)]
+struct Base {
+    position: u64,
+    whole_len: u64,
+}
+
+/// A live object, or one about to be born or ended by the next commit.
+#[derive(Clone, Copy, Default)]
+struct Object {
+    /// Its latest committed snapshot.
+    base: Option<Base>,
+    /// What the next commit makes of it.
+    next: Option<Next>,
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Base(Base),
+    End,
+}
+
 impl Log {
-    /// Makes a log in the memory; what was in it is gone.
+    /// Makes a log in the memory, flag [`Flag::Clean`], epoch 1. What was in it is gone. Until this is done it is blank.
+    ///
+    /// # Errors
+    /// [`Error::TooSmall`].
     pub fn format(memory: Arc<dyn Memory>, identity: Identity) -> Result<Log, Error> {
-        unimplemented!()
+        if memory.len() < MIN_MEMORY {
+            return Err(Error::TooSmall {
+                bytes: memory.len(),
+                least: MIN_MEMORY,
+            });
+        }
+        let mut superblock = Superblock {
+            version: VERSION,
+            instance: identity.instance,
+            boot_id: identity.boot_id,
+            epoch: 1,
+            recoveries: 0,
+            flag: Flag::Clean,
+            clock_anchor: Duration::ZERO,
+            sequence: 0,
+            memory_len: memory.len(),
+            ring_len: ring_len(memory.len()),
+        };
+        Superblock::erase(&*memory);
+        memory.store(TAIL_AT, word(0));
+        memory.store(HEAD_AT, word(0));
+        superblock.write(&*memory, 1);
+        let replay = Replay {
+            slot: 1,
+            tail: 0,
+            head: 0,
+            previous: first_previous(&superblock),
+            records: Vec::new(),
+            superblock,
+        };
+        let (mut log, _) = Log::resume(memory, replay);
+        log.begun = true;
+        Ok(log)
     }
-    /// Reads what a log holds, copying it; a server may be writing to it meanwhile.
+
+    /// Reads what a log holds, from a copy: a server may be writing to the memory meanwhile.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
     pub fn inspect(memory: &dyn Memory) -> Result<Contents, Error> {
-        unimplemented!()
+        let stamp = || {
+            let superblock = Superblock::read(memory);
+            (
+                superblock.map(|(it, _)| it.sequence).ok(),
+                memory.load(TAIL_AT),
+            )
+        };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            // Checked before anything is copied.
+            if memory.len() < MIN_MEMORY {
+                return Err(Error::TooSmall {
+                    bytes: memory.len(),
+                    least: MIN_MEMORY,
+                });
+            }
+            let before = stamp();
+            let copy = copy_of_committed(memory);
+            match replay(&copy) {
+                // Space was used again while it was being copied, or the superblock written.
+                Err(_) if attempts < INSPECT_ATTEMPTS && stamp() != before => {}
+                Err(error) => return Err(error),
+                Ok(replay) => return Ok(Log::resume(Arc::new(copy), replay).1),
+            }
+        }
     }
-    /// Opens a log. Nothing is written until [`Log::begin_epoch`], which must come before the first append.
+
+    /// Opens a log. Nothing is written until [`Log::begin_epoch`], which must come before the first append, or one of the `set_` functions.
+    ///
+    /// Nobody else may write to the memory, and no bytes that an earlier `Log` over the same memory handed out may still be held.
+    ///
+    /// # Errors
+    /// [`Error::Blank`] if no log was ever made in it; else what is wrong with it, which is left as it is.
     pub fn open(memory: Arc<dyn Memory>) -> Result<(Log, Contents), Error> {
-        unimplemented!()
+        if memory.len() < MIN_MEMORY {
+            return Err(Error::TooSmall {
+                bytes: memory.len(),
+                least: MIN_MEMORY,
+            });
+        }
+        let replay = replay(&*memory)?;
+        Ok(Log::resume(memory, replay))
     }
-    /// Begins a new epoch after a recovery.
+
+    /// The log as a replay has found it, and what it holds.
+    fn resume(memory: Arc<dyn Memory>, replay: Replay) -> (Log, Contents) {
+        let mut log = Log {
+            slot: replay.slot,
+            begun: false,
+            position: replay.head,
+            committed: replay.head,
+            tail: replay.tail,
+            previous: replay.previous,
+            reserve: replay.superblock.ring_len / RESERVE_PART,
+            reserve_in_use: false,
+            objects: HashMap::new(),
+            bases: BTreeMap::new(),
+            snapshots_len: 0,
+            changed: Vec::new(),
+            held: Held::default(),
+            superblock: replay.superblock,
+            memory,
+        };
+        let metas_len = replay
+            .records
+            .iter()
+            .map(|header| header.meta_len as usize)
+            .sum();
+        // One allocation for the metas of all records.
+        let mut metas = BytesMut::zeroed(metas_len);
+        let mut records = Vec::with_capacity(replay.records.len());
+        for header in replay.records {
+            // Padding is not among them.
+            let Some(kind) = header.kind else { continue };
+            let at = log.address(header.position) + HEADER_LEN as u64;
+            let mut meta = metas.split_to(header.meta_len as usize);
+            log.memory.read(at, &mut meta);
+            let data = log.pin(
+                at + u64::from(header.meta_len),
+                header.data_len as usize,
+                &header,
+            );
+            if kind == Kind::Snapshot {
+                log.changes(header.object, Next::Base(Base::of(&header)));
+            }
+            records.push(Replayed {
+                object: header.object,
+                kind,
+                meta: meta.freeze(),
+                data,
+            });
+        }
+        log.settle();
+        let contents = Contents {
+            superblock: log.superblock.clone(),
+            tail: Lsn(log.tail),
+            head: Lsn(log.committed),
+            records,
+        };
+        (log, contents)
+    }
+
+    /// Begins a new epoch, after a recovery and before anything is appended: no record that the process before this one appended and did
+    /// not commit can be taken for the successor of one that is appended now.
+    ///
+    /// # Errors
+    /// [`Error::NoEpochsLeft`].
     pub fn begin_epoch(&mut self, boot_id: [u8; 16]) -> Result<(), Error> {
-        unimplemented!()
+        let epoch = self
+            .superblock
+            .epoch
+            .checked_add(1)
+            .ok_or(Error::NoEpochsLeft)?;
+        self.superblock.epoch = epoch;
+        self.superblock.recoveries = self.superblock.recoveries.saturating_add(1);
+        self.superblock.boot_id = boot_id;
+        self.write_superblock();
+        self.begun = true;
+        Ok(())
     }
-    /// Appends a record; its data comes back as bytes over the log.
+
+    /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
+    /// It counts from the next [`Log::commit`] on.
+    ///
+    /// An object begins with a snapshot. Its space, and that of any bytes that are held, is kept as `docs/log-format.md` says.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was written.
     pub fn append(
         &mut self,
         object: u64,
@@ -82,42 +301,285 @@ impl Log {
         meta: &[u8],
         data: &[&[u8]],
     ) -> Result<Bytes, AppendError> {
-        unimplemented!()
+        let data_len: usize = data.iter().map(|part| part.len()).sum();
+        let len = meta.len() as u64 + data_len as u64;
+        if meta.len() > MAX_META || data_len > MAX_DATA || len > self.max_record() {
+            return Err(AppendError::TooLarge {
+                bytes: len,
+                most: self.max_record(),
+            });
+        }
+        if !self.begun {
+            return Err(AppendError::NoEpoch);
+        }
+        if kind != Kind::Snapshot && !self.is_live(object) {
+            return Err(AppendError::NoObject { object });
+        }
+        let whole_len = whole_len(len);
+        let to_end = self.to_end();
+        let skipped = if whole_len > to_end { to_end } else { 0 };
+        if skipped + whole_len > self.free() {
+            return Err(AppendError::Full {
+                needed: skipped + whole_len,
+                room: self.free(),
+            });
+        }
+        if skipped > 0 {
+            self.skip(skipped);
+        }
+
+        let header = Header {
+            previous: self.previous,
+            position: self.position,
+            object,
+            epoch: self.superblock.epoch,
+            kind: Some(kind),
+            meta_len: meta.len() as u32,
+            data_len: data_len as u32,
+        };
+        let mut bytes = header.to_bytes();
+        let mut checksum = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+        for part in std::iter::once(&meta).chain(data) {
+            checksum = crc32c::crc32c_append(checksum, part);
+        }
+        bytes[..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+        let mut at = self.address(self.position);
+        for part in [&bytes[..], meta].iter().chain(data) {
+            self.memory.write(at, part);
+            at += part.len() as u64;
+        }
+        self.previous = checksum;
+        self.position += whole_len;
+
+        match kind {
+            Kind::Snapshot => self.changes(object, Next::Base(Base::of(&header))),
+            Kind::End => self.changes(object, Next::End),
+            Kind::Delta => {}
+        }
+        Ok(self.pin(at - data_len as u64, data_len, &header))
     }
-    /// Commits all that was appended, as a group; then frees what it can at the tail.
+
+    /// Commits all that was appended, as a group, by one store; then frees what it can at the tail. Returns the end of what is committed.
     pub fn commit(&mut self) -> Lsn {
-        unimplemented!()
+        if self.position != self.committed {
+            self.memory.store(HEAD_AT, word(self.position));
+            self.committed = self.position;
+            self.settle();
+        }
+        let mut tail = self.committed;
+        if let Some((base, _)) = self.bases.first_key_value() {
+            tail = tail.min(*base);
+        }
+        if let Some(held) = self.held.release() {
+            tail = tail.min(held);
+        }
+        if tail > self.tail {
+            // After the commit word that gave this space up, and before anything is written there.
+            self.memory.store(TAIL_AT, word(tail));
+            self.tail = tail;
+        }
+        Lsn(self.committed)
     }
-    /// Meta and data bytes that the next ordinary append may have, whatever their split. The reserve is not counted unless [`Log::use_reserve`] is on.
+
+    /// Bytes of meta and data that the next append may have, however they are split, with the reserve only if it is in use.
     pub fn room(&self) -> u64 {
-        unimplemented!()
+        let free = self.free();
+        let to_end = self.to_end();
+        // In one piece: before the ring's end, or after it.
+        let piece = free.min(to_end).max(free.saturating_sub(to_end));
+        (piece / ALIGN * ALIGN)
+            .saturating_sub(HEADER_LEN as u64)
+            .min(self.max_record())
     }
-    /// The most bytes of meta and data that one record may have.
+
+    /// The most bytes of meta and data that one record may have in this log.
     pub fn max_record(&self) -> u64 {
-        unimplemented!()
+        let most = self.superblock.ring_len / RECORD_PART - HEADER_LEN as u64;
+        most.min((MAX_META + MAX_DATA) as u64)
     }
+
+    /// Bytes of the ring.
+    pub fn capacity(&self) -> u64 {
+        self.superblock.ring_len
+    }
+
+    /// Bytes of the ring from the tail to the last record.
+    pub fn used(&self) -> u64 {
+        self.position - self.tail
+    }
+
     /// Whether appends may dip into the reserve: relocation, points 3 and 4, close.
     pub fn use_reserve(&mut self, yes: bool) {
-        unimplemented!()
+        self.reserve_in_use = yes;
     }
-    /// Sets the size of the reserve (bytes; at first an eighth of the ring).
+
+    /// Sets the reserve, in bytes: an eighth of the ring, if this is not called; half of it at most.
     pub fn set_reserve(&mut self, bytes: u64) {
-        unimplemented!()
+        self.reserve = bytes.min(self.superblock.ring_len / 2);
     }
-    /// When free space is short: the object that holds the tail back.
+
+    /// The object to write again at the head (snapshot, then its queued bytes), since it holds the tail back while less than half of the ring is free.
+    ///
+    /// `None` also if that would not help: it has been done and not been committed, or bytes that no live object counts on hold the tail
+    /// (a worker's, an outgoing frame's), or next to nothing in the ring has been given up.
     pub fn wants_relocation(&self) -> Option<u64> {
-        unimplemented!()
+        let used = self.used();
+        if used <= self.superblock.ring_len / 2 {
+            return None;
+        }
+        // Were all objects written again, they would take so much: unless a quarter of the space in use came free, it would be endless copying for nothing.
+        let needed = self.snapshots_len + self.held.len();
+        if used.saturating_sub(needed) < used / 4 {
+            return None;
+        }
+        let (base, object) = self.bases.first_key_value()?;
+        let is_relocated = self
+            .objects
+            .get(object)
+            .is_some_and(|object| object.next.is_some());
+        // What an object counts on lies behind its base.
+        if is_relocated || self.held.any_before(*base) {
+            return None;
+        }
+        Some(*object)
     }
+
     /// Sets the flag.
     pub fn set_flag(&mut self, flag: Flag) {
-        unimplemented!()
+        self.superblock.flag = flag;
+        self.write_superblock();
     }
-    /// Records the service time up to which it may have been used.
+
+    /// Records the service time up to which it may have been used (kept in microseconds).
     pub fn set_clock_anchor(&mut self, anchor: Duration) {
-        unimplemented!()
+        self.superblock.clock_anchor = anchor;
+        self.write_superblock();
     }
+
     /// The superblock in force.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
     }
+
+    fn write_superblock(&mut self) {
+        self.superblock.write(&*self.memory, self.slot);
+    }
+
+    fn address(&self, position: u64) -> u64 {
+        RING_AT + position % self.superblock.ring_len
+    }
+
+    /// Bytes from the next record to the ring's end.
+    fn to_end(&self) -> u64 {
+        self.superblock.ring_len - self.position % self.superblock.ring_len
+    }
+
+    /// Bytes that an append may take now, with the header.
+    fn free(&self) -> u64 {
+        let reserve = if self.reserve_in_use { 0 } else { self.reserve };
+        (self.superblock.ring_len - self.used()).saturating_sub(reserve)
+    }
+
+    /// Goes on to the ring's beginning. Where not even a header fits, the walk knows that nothing is there.
+    fn skip(&mut self, len: u64) {
+        if len >= HEADER_LEN as u64 {
+            let padding = Header::padding(self.previous, self.position, self.superblock.epoch, len);
+            let mut bytes = padding.to_bytes();
+            let checksum = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+            bytes[..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+            self.memory.write(self.address(self.position), &bytes);
+            self.previous = checksum;
+        }
+        self.position += len;
+    }
+
+    /// The data of a record as bytes over the log, which keep the tail from passing it.
+    fn pin(&mut self, at: u64, len: usize, header: &Header) -> Bytes {
+        if len == 0 {
+            return Bytes::new();
+        }
+        self.held
+            .pin(&self.memory, at, len, header.position, header.whole_len())
+    }
+
+    /// Whether deltas of this object have something to apply to.
+    fn is_live(&self, object: u64) -> bool {
+        self.objects
+            .get(&object)
+            .is_some_and(|object| !matches!(object.next, Some(Next::End)))
+    }
+
+    fn changes(&mut self, object: u64, next: Next) {
+        if self
+            .objects
+            .entry(object)
+            .or_default()
+            .next
+            .replace(next)
+            .is_none()
+        {
+            self.changed.push(object);
+        }
+    }
+
+    /// Makes of each changed object what the commit has made of it.
+    fn settle(&mut self) {
+        for id in self.changed.drain(..) {
+            let Some(object) = self.objects.get_mut(&id) else {
+                continue;
+            };
+            if let Some(base) = object.base.take() {
+                self.bases.remove(&base.position);
+                self.snapshots_len -= base.whole_len;
+            }
+            if let Some(Next::Base(base)) = object.next.take() {
+                self.bases.insert(base.position, id);
+                self.snapshots_len += base.whole_len;
+                object.base = Some(base);
+            } else {
+                self.objects.remove(&id);
+            }
+        }
+    }
 }
+
+impl Base {
+    fn of(header: &Header) -> Base {
+        Base {
+            position: header.position,
+            whole_len: header.whole_len(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("superblock", &self.superblock)
+            .field("tail", &self.tail)
+            .field("committed", &self.committed)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A private copy of a memory, as far as its log is committed.
+fn copy_of_committed(memory: &dyn Memory) -> VecMemory {
+    let copy = VecMemory::new(memory.len() as usize);
+    // The tail first: what it leaves behind after this is what a server may overwrite.
+    copy.copy_range(memory, TAIL_AT, 8);
+    copy.copy_range(memory, HEAD_AT, 8);
+    copy.copy_range(memory, 0, HEAD_AT);
+    let ring_len = ring_len(memory.len());
+    if let (Ok(tail), Ok(head)) = (position_at(&copy, TAIL_AT), position_at(&copy, HEAD_AT)) {
+        let used = head.saturating_sub(tail).min(ring_len);
+        let from = tail % ring_len;
+        let first = used.min(ring_len - from);
+        copy.copy_range(memory, RING_AT + from, first);
+        copy.copy_range(memory, RING_AT, used - first);
+    }
+    copy
+}
+
+#[cfg(test)]
+mod tests;

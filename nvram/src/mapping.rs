@@ -259,7 +259,7 @@ fn has_hole(file: &File, size: u64) -> io::Result<bool> {
 }
 
 fn map(path: &Path, file: File, writable: bool) -> Result<Mapping, FileProblem> {
-    let mut options = MmapOptions::new();
+    let options = MmapOptions::new();
     let map = if writable {
         options.map_raw(&file)
     } else {

@@ -154,6 +154,19 @@ impl VecMemory {
         VecMemory::from_bytes(&self.to_vec())
     }
 
+    /// Copies `len` bytes at `at` from the same place of another memory; no store in the sense above.
+    pub(crate) fn copy_range(&self, from: &dyn Memory, at: u64, len: u64) {
+        // In pieces that stay in the cache.
+        let mut piece = vec![0; len.min(256 << 10) as usize];
+        let mut done = 0;
+        while done < len {
+            let part = &mut piece[..(len - done).min(256 << 10) as usize];
+            from.read(at + done, part);
+            self.region().write(at + done, part);
+            done += part.len() as u64;
+        }
+    }
+
     /// Stores made so far (those that a frozen memory ignored are counted too).
     pub fn stores(&self) -> u64 {
         self.stores.load(Ordering::Relaxed)

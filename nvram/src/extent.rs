@@ -1,0 +1,91 @@
+//! Bytes over the log, and who still holds them.
+
+use crate::Memory;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The data of one record.
+struct Extent {
+    memory: Arc<dyn Memory>,
+    at: u64,
+    len: usize,
+    /// What it holds of the ring, header and all.
+    whole_len: u64,
+    /// Sum of the `whole_len` of all that are held.
+    held_len: Arc<AtomicU64>,
+}
+
+/// The owner of a `Bytes`, dropped with the last of its clones and slices, on whichever thread that is.
+struct Pin(Arc<Extent>);
+
+impl AsRef<[u8]> for Pin {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the log does not let its tail pass this extent, and so does not write here, until `Held` finds this pin dropped.
+        unsafe { self.0.memory.slice(self.0.at, self.0.len) }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0
+            .held_len
+            .fetch_sub(self.0.whole_len, Ordering::Relaxed);
+    }
+}
+
+/// The extents of a log that may still be held, in the order of their positions.
+#[derive(Default)]
+pub(crate) struct Held {
+    extents: VecDeque<(u64, Arc<Extent>)>,
+    len: Arc<AtomicU64>,
+}
+
+impl Held {
+    /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `position`, which is beyond all others, and takes `whole_len` bytes.
+    pub(crate) fn pin(
+        &mut self,
+        memory: &Arc<dyn Memory>,
+        at: u64,
+        len: usize,
+        position: u64,
+        whole_len: u64,
+    ) -> Bytes {
+        self.len.fetch_add(whole_len, Ordering::Relaxed);
+        let extent = Arc::new(Extent {
+            memory: memory.clone(),
+            at,
+            len,
+            whole_len,
+            held_len: self.len.clone(),
+        });
+        self.extents.push_back((position, extent.clone()));
+        Bytes::from_owner(Pin(extent))
+    }
+
+    /// Forgets extents that nobody holds up to the first that somebody does, and returns the position of that one's record.
+    pub(crate) fn release(&mut self) -> Option<u64> {
+        while let Some((position, extent)) = self.extents.front_mut() {
+            // Exclusive access to the extent: what its last holder did on another thread has happened.
+            if Arc::get_mut(extent).is_none() {
+                return Some(*position);
+            }
+            self.extents.pop_front();
+        }
+        None
+    }
+
+    /// Whether a record before `position` has an extent that somebody holds.
+    pub(crate) fn any_before(&self, position: u64) -> bool {
+        self.extents
+            .iter()
+            .take_while(|(of, _)| *of < position)
+            .any(|(_, extent)| Arc::strong_count(extent) > 1)
+    }
+
+    /// Bytes of the ring taken by records that somebody holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+}

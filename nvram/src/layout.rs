@@ -1,0 +1,138 @@
+//! Where things are in the memory, and what a record's header looks like (`docs/log-format.md`).
+
+use crate::superblock::{u32_at, u64_at};
+use crate::{Error, Kind, Memory};
+
+/// The commit word: the end of what is committed. Each word is alone in its cache lines.
+pub(crate) const HEAD_AT: u64 = 8192;
+/// The tail word: the beginning of what may be read back.
+pub(crate) const TAIL_AT: u64 = 8192 + 128;
+/// The ring: from here to the end of the memory, in whole [`ALIGN`]s.
+pub(crate) const RING_AT: u64 = 12288;
+/// Every record begins at a multiple of this.
+pub(crate) const ALIGN: u64 = 8;
+/// Bytes of a record before its meta.
+pub(crate) const HEADER_LEN: usize = 40;
+/// The kind of a record that fills the ring up to its end.
+const PADDING: u8 = 0;
+
+/// The ring's length in a memory of `memory_len` bytes.
+pub(crate) fn ring_len(memory_len: u64) -> u64 {
+    memory_len.saturating_sub(RING_AT) / ALIGN * ALIGN
+}
+
+/// A position as a word: the position in units of [`ALIGN`], and a check byte that a change of any one byte breaks.
+pub(crate) fn word(position: u64) -> u64 {
+    let units = position / ALIGN;
+    units << 8 | u64::from(check(units))
+}
+
+/// The position in the word at `at`.
+pub(crate) fn position_at(memory: &dyn Memory, at: u64) -> Result<u64, Error> {
+    let word = memory.load(at);
+    let units = word >> 8;
+    let position = units.checked_mul(ALIGN);
+    match position {
+        Some(position) if word as u8 == check(units) => Ok(position),
+        _ => Err(Error::WordDamaged {
+            which: if at == HEAD_AT { "commit" } else { "tail" },
+        }),
+    }
+}
+
+fn check(units: u64) -> u8 {
+    units
+        .to_le_bytes()
+        .into_iter()
+        .fold(0xa5, |check, byte| check ^ byte)
+}
+
+/// The header of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Checksum of the record before it: the chain.
+    pub previous: u32,
+    /// Its position, which is its sequence number too.
+    pub position: u64,
+    pub object: u64,
+    pub epoch: u32,
+    /// `None`: padding, whose data are not written and not looked at.
+    pub kind: Option<Kind>,
+    pub meta_len: u32,
+    pub data_len: u32,
+}
+
+impl Header {
+    /// Padding that ends `whole_len` bytes from its beginning.
+    pub(crate) fn padding(previous: u32, position: u64, epoch: u32, whole_len: u64) -> Header {
+        Header {
+            previous,
+            position,
+            object: 0,
+            epoch,
+            kind: None,
+            meta_len: 0,
+            data_len: (whole_len - HEADER_LEN as u64) as u32,
+        }
+    }
+
+    /// Bytes from its beginning to the next record.
+    pub(crate) fn whole_len(&self) -> u64 {
+        whole_len(u64::from(self.meta_len) + u64::from(self.data_len))
+    }
+
+    /// Bytes that the checksum covers from [`CHECKED_FROM`] on.
+    pub(crate) fn checked_len(&self) -> usize {
+        let payload = match self.kind {
+            Some(_) => self.meta_len as usize + self.data_len as usize,
+            None => 0,
+        };
+        HEADER_LEN - CHECKED_FROM + payload
+    }
+
+    /// The bytes, with room for the checksum at the beginning.
+    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[4..8].copy_from_slice(&self.previous.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.position.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.object.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[28] = self.kind.map_or(PADDING, |kind| kind as u8);
+        bytes[32..36].copy_from_slice(&self.meta_len.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.data_len.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header and the checksum before it. `None`: no version 1 log has such a header.
+    pub(crate) fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Option<(Header, u32)> {
+        let kind = match bytes[28] {
+            PADDING => None,
+            kind => Some(
+                [Kind::Snapshot, Kind::Delta, Kind::End]
+                    .into_iter()
+                    .find(|known| *known as u8 == kind)?,
+            ),
+        };
+        if bytes[29..32] != [0; 3] {
+            return None;
+        }
+        let header = Header {
+            previous: u32_at(bytes, 4),
+            position: u64_at(bytes, 8),
+            object: u64_at(bytes, 16),
+            epoch: u32_at(bytes, 24),
+            kind,
+            meta_len: u32_at(bytes, 32),
+            data_len: u32_at(bytes, 36),
+        };
+        Some((header, u32_at(bytes, 0)))
+    }
+}
+
+/// The first byte of a record that its checksum covers.
+pub(crate) const CHECKED_FROM: usize = 4;
+
+/// Bytes that a record with so many bytes of meta and data takes.
+pub(crate) fn whole_len(payload_len: u64) -> u64 {
+    (HEADER_LEN as u64 + payload_len).next_multiple_of(ALIGN)
+}
