@@ -12,6 +12,7 @@ pub mod crypto;
 pub mod entropy;
 pub mod fileop;
 pub mod info;
+pub mod ioctl;
 pub mod pattern;
 pub mod record;
 pub mod rpc;

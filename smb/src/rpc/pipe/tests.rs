@@ -1,5 +1,6 @@
 use super::*;
 use crate::rpc::Share;
+use crate::test_bytes::hex;
 use proptest::prelude::*;
 
 pub(crate) fn server() -> Server<'static> {
@@ -11,15 +12,6 @@ pub(crate) fn server() -> Server<'static> {
             comment: "Files for all",
         }],
     }
-}
-
-pub(crate) fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text
-        .bytes()
-        .filter(|b| !b.is_ascii_whitespace())
-        .map(|b| (b as char).to_digit(16).unwrap() as u8)
-        .collect();
-    digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect()
 }
 
 /// What Debian's smbclient 4.17 writes to bind to srvsvc.
