@@ -1,0 +1,569 @@
+//! The file system beneath the shares: what [`FileOp`]s do to files.
+//!
+//! [`Fs::prepare`] looks and changes nothing; [`Fs::perform`] does it, and done again with the same intent gives the same result (law 5).
+//! Each operation runs with the rights of the account it is done for ([`account`]) and never leaves its share ([`path`]).
+//! `/proc` must be mounted.
+
+pub mod account;
+pub mod attributes;
+pub mod create;
+pub mod data;
+pub mod errno;
+pub mod handle;
+pub mod list;
+pub mod lookup;
+pub mod names;
+pub mod path;
+pub mod rename;
+pub mod security;
+pub mod set;
+#[cfg(test)]
+mod tests;
+pub mod watch;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use outlast_smb::fileop::{
+    Actor, Change, CreateOp, FileHandle, FileKey, FileOp, Intent, Metadata, OpenId, Outcome,
+    ShareId, WriteAt,
+};
+use outlast_smb::status::NtStatus;
+use rustix::fs::OFlags;
+
+use account::{Account, Accounts, Assumed};
+use data::Pool;
+use list::Listing;
+use lookup::Lookup;
+use path::Root;
+use watch::Watcher;
+
+/// What the configuration says of a share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareRoot {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Nothing in it may be changed.
+    pub read_only: bool,
+    /// The local account whose rights apply; `None`: the login's own if the server is root and there is one, else the server's.
+    pub run_as: Option<String>,
+}
+
+/// A file a client has open.
+pub struct OpenFile {
+    /// Its share.
+    pub share: ShareId,
+    /// The descriptor; O_PATH if no access to data was asked for.
+    pub fd: OwnedFd,
+    /// Which file.
+    pub key: FileKey,
+    /// Is it a directory?
+    pub is_dir: bool,
+    /// Where it is beneath the share, as far as our own renames go.
+    pub path: String,
+    /// Its data may be read.
+    pub readable: bool,
+    /// Its data may be written.
+    pub writable: bool,
+    /// The listing under way.
+    pub listing: Option<Listing>,
+}
+
+impl OpenFile {
+    fn new(share: ShareId, fd: OwnedFd, metadata: &Metadata, path: String) -> OpenFile {
+        let flags = rustix::fs::fcntl_getfl(&fd).unwrap_or(OFlags::PATH);
+        let data = !flags.contains(OFlags::PATH);
+        let mode = flags & OFlags::ACCMODE;
+        OpenFile {
+            share,
+            fd,
+            key: metadata.key,
+            is_dir: metadata.is_dir,
+            path,
+            readable: data && mode != OFlags::WRONLY,
+            writable: data && mode != OFlags::RDONLY,
+            listing: None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        names::split(&self.path).map_or("", |(_, name)| name)
+    }
+
+    fn metadata(&self) -> Result<Metadata, NtStatus> {
+        let stat = path::stat(&self.fd).map_err(errno::status)?;
+        let dos = attributes::read(self.fd.as_fd());
+        Ok(attributes::metadata(&stat, &dos, self.name()))
+    }
+}
+
+/// The file system side of the server.
+pub struct Fs {
+    roots: Vec<Root>,
+    opens: HashMap<OpenId, OpenFile>,
+    accounts: Accounts,
+    lookup: Lookup,
+    pool: Pool,
+    watcher: Watcher,
+}
+
+impl Fs {
+    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`.
+    ///
+    /// # Errors
+    /// A line that names the path: missing, no directory, not to be opened.
+    pub fn new(shares: &[ShareRoot]) -> anyhow::Result<Fs> {
+        let roots = (0..)
+            .zip(shares)
+            .map(|(id, s)| path::open_root(id, &s.path, s.read_only, s.run_as.clone()))
+            .collect::<anyhow::Result<Vec<Root>>>()?;
+        Ok(Fs {
+            roots,
+            opens: HashMap::new(),
+            accounts: Accounts::new()?,
+            lookup: Lookup::new(),
+            pool: Pool::default(),
+            watcher: Watcher::new()?,
+        })
+    }
+
+    fn account(&mut self, actor: &Actor) -> Result<(Rc<Account>, Assumed), NtStatus> {
+        let root = find_root(&self.roots, actor.share)?;
+        let account = self
+            .accounts
+            .choose(root.run_as.as_deref(), actor.user.as_deref())?;
+        let assumed = self.accounts.assume(&account)?;
+        Ok((account, assumed))
+    }
+
+    /// Looks what must be on record before the operation is done; changes nothing.
+    ///
+    /// # Errors
+    /// What the client is to be told if the operation cannot be done.
+    pub fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        match op {
+            FileOp::Create(create) => {
+                let (account, _assumed) = self.account(actor)?;
+                let root = find_root(&self.roots, actor.share)?;
+                let intent = create::prepare(root, &mut self.lookup, account.uid(), create)?;
+                Ok(Intent::Create(intent))
+            }
+            FileOp::Close {
+                open,
+                delete: Some(_),
+            } => Ok(Intent::Close {
+                metadata: self.open_file(*open)?.metadata()?,
+            }),
+            FileOp::Write { open, at, .. } => {
+                let open = self.open_file(*open)?;
+                let offset = match at {
+                    WriteAt::Offset(offset) => *offset,
+                    WriteAt::End => data::end(&open.fd)?,
+                };
+                Ok(Intent::Write { offset })
+            }
+            FileOp::Rename {
+                open,
+                from,
+                to,
+                replace,
+            } => {
+                let (_, _assumed) = self.account(actor)?;
+                self.prepare_rename(*open, Some(from), to, *replace)
+            }
+            FileOp::Link { open, to, replace } => {
+                let (_, _assumed) = self.account(actor)?;
+                self.prepare_rename(*open, None, to, *replace)
+            }
+            FileOp::CopyChunks {
+                source,
+                target,
+                chunks,
+            } => {
+                let (source, target) = (self.open_file(*source)?, self.open_file(*target)?);
+                if source.key != target.key {
+                    return Ok(Intent::None);
+                }
+                let logged = data::overlapping_source(source.fd.as_fd(), chunks)?;
+                Ok(logged.map_or(Intent::None, |source| Intent::CopyChunks { source }))
+            }
+            _ => Ok(Intent::None),
+        }
+    }
+
+    fn prepare_rename(
+        &mut self,
+        id: OpenId,
+        from: Option<&str>,
+        to: &str,
+        replace: bool,
+    ) -> Result<Intent, NtStatus> {
+        let open = find_open(&self.opens, id)?;
+        let root = find_root(&self.roots, open.share)?;
+        if let Some(from) = from.filter(|_| open.is_dir) {
+            // MS-FSA 2.1.5.15.11: a directory in which something is open stays where it is.
+            let beneath = format!("{from}/");
+            let others = self.opens.values();
+            if others
+                .filter(|other| other.share == open.share)
+                .any(|other| other.path.starts_with(&beneath))
+            {
+                return Err(NtStatus::ACCESS_DENIED);
+            }
+        }
+        let in_use = |key: &FileKey| self.opens.values().any(|other| other.key == *key);
+        rename::prepare(root, &mut self.lookup, open, from, to, replace, in_use)
+    }
+
+    /// Does the operation. The same call again, after a crash or not, gives the same result.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    pub fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        self.watcher.collect();
+        match op {
+            FileOp::Create(create) => self.create(actor, create, intent),
+            FileOp::Close { open, delete } => {
+                let outcome = self.close(actor, *open, delete.as_ref(), intent);
+                self.forget(*open);
+                outcome
+            }
+            FileOp::Flush { open } => {
+                data::flush(self.open_file(*open)?.fd.as_fd())?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::Read {
+                open,
+                offset,
+                length,
+            } => {
+                let open = find_open(&self.opens, *open)?;
+                let data = self.pool.read(open.fd.as_fd(), *offset, *length)?;
+                Ok(Outcome::Data(data))
+            }
+            FileOp::Stat { open } => Ok(Outcome::Metadata(self.open_file(*open)?.metadata()?)),
+            FileOp::QueryVolume { open } => {
+                let open = self.open_file(*open)?;
+                let root = find_root(&self.roots, open.share)?;
+                Ok(Outcome::Volume(set::volume(root, &open.fd)?))
+            }
+            FileOp::QueryAllocatedRanges {
+                open,
+                offset,
+                length,
+            } => {
+                let open = self.open_file(*open)?;
+                let ranges = data::allocated_ranges(open.fd.as_fd(), *offset, *length)?;
+                Ok(Outcome::Ranges(ranges))
+            }
+            _ => {
+                let (account, assumed) = self.account(actor)?;
+                self.perform_as(&account, assumed, op, intent)
+            }
+        }
+    }
+
+    /// The operations for which the kernel asks whose rights count.
+    fn perform_as(
+        &mut self,
+        account: &Account,
+        assumed: Assumed,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        match op {
+            FileOp::Write {
+                open,
+                at,
+                data,
+                write_through,
+            } => {
+                let open = self.written(*open)?;
+                let offset = match (intent, at) {
+                    (Intent::Write { offset }, _) | (_, WriteAt::Offset(offset)) => *offset,
+                    (_, WriteAt::End) => return Err(NtStatus::INTERNAL_ERROR),
+                };
+                let count = data::write(open.fd.as_fd(), offset, data, *write_through)?;
+                Ok(Outcome::Written { count, offset })
+            }
+            FileOp::QueryDirectory {
+                open,
+                pattern,
+                after,
+                limit,
+            } => {
+                let open = self
+                    .opens
+                    .get_mut(open)
+                    .ok_or(NtStatus::FILE_CLOSED)?;
+                let root = find_root(&self.roots, open.share)?;
+                let lookup = &mut self.lookup;
+                let (entries, more) =
+                    list::query(root, lookup, open, pattern, after.as_deref(), *limit)?;
+                Ok(Outcome::Entries { entries, more })
+            }
+            FileOp::SetBasic { open, basic } => {
+                let open = self.changed(*open)?;
+                set::basic(open, basic, assumed)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::SetEndOfFile { open, end_of_file } => {
+                data::set_length(self.written(*open)?.fd.as_fd(), *end_of_file)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::SetAllocation {
+                open,
+                allocation_size,
+            } => {
+                data::set_allocation(self.written(*open)?.fd.as_fd(), *allocation_size)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::ZeroData { open, from, beyond } => {
+                data::zero(self.written(*open)?.fd.as_fd(), *from, *beyond)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::SetSparse { open, sparse } => {
+                set::sparse(self.written(*open)?, *sparse)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::CopyChunks {
+                source,
+                target,
+                chunks,
+            } => {
+                let (source, target) = (self.open_file(*source)?, self.written(*target)?);
+                let logged = match intent {
+                    Intent::CopyChunks { source } => Some(source.as_slice()),
+                    _ => None,
+                };
+                let written = data::copy(source.fd.as_fd(), target.fd.as_fd(), chunks, logged)?;
+                Ok(Outcome::Copied { written })
+            }
+            FileOp::Rename { open, .. } => self.rename(*open, intent),
+            FileOp::Link { open, .. } => {
+                let file = self.changed(*open)?;
+                let root = find_root(&self.roots, file.share)?;
+                let private = names::private(*open);
+                rename::link(root, file.fd.as_fd(), &as_move(intent)?, &private)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::CheckDelete { open, path } => {
+                let open = self.open_file(*open)?;
+                let root = find_root(&self.roots, open.share)?;
+                rename::check_delete(root, account.uid(), open, path)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::QuerySecurity { open, information } => {
+                let open = self.open_file(*open)?;
+                Ok(Outcome::Data(security::query(&open.fd, *information)?))
+            }
+            FileOp::SetSecurity {
+                open,
+                information,
+                descriptor,
+            } => {
+                let open = self.changed(*open)?;
+                security::set(&open.fd, *information, descriptor)?;
+                Ok(Outcome::Unit)
+            }
+            FileOp::Watch { open: id, recursive } => {
+                let open = find_open(&self.opens, *id)?;
+                let root = find_root(&self.roots, open.share)?;
+                if !open.is_dir {
+                    return Err(NtStatus::INVALID_PARAMETER);
+                }
+                self.watcher.watch(*id, root, open, *recursive)?;
+                Ok(Outcome::Unit)
+            }
+            // `perform` has done these.
+            FileOp::Create(_)
+            | FileOp::Close { .. }
+            | FileOp::Flush { .. }
+            | FileOp::Read { .. }
+            | FileOp::Stat { .. }
+            | FileOp::QueryVolume { .. }
+            | FileOp::QueryAllocatedRanges { .. } => Err(NtStatus::INTERNAL_ERROR),
+        }
+    }
+
+    fn create(
+        &mut self,
+        actor: &Actor,
+        op: &CreateOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        let Intent::Create(intent) = intent else {
+            return Err(NtStatus::INTERNAL_ERROR);
+        };
+        let (account, _assumed) = self.account(actor)?;
+        let root = find_root(&self.roots, actor.share)?;
+        let (fd, created) = create::perform(root, account.uid(), op, intent)?;
+        let file = OpenFile::new(actor.share, fd, &created.metadata, created.path.clone());
+        self.opens.insert(op.open, file);
+        Ok(Outcome::Created(created))
+    }
+
+    fn close(
+        &mut self,
+        actor: &Actor,
+        open: OpenId,
+        delete: Option<&outlast_smb::fileop::DeleteTarget>,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        if let Some(target) = delete {
+            let (_, _assumed) = self.account(actor)?;
+            let root = find_root(&self.roots, actor.share)?;
+            // A file deleted before a crash cannot be opened again: then its name is all there is, and it is gone or another's.
+            let fd = self.opens.get(&open).map_or(root.dir.as_fd(), |o| o.fd.as_fd());
+            rename::delete(root, fd, target)?;
+        }
+        match intent {
+            Intent::Close { metadata } => Ok(Outcome::Closed(metadata.clone())),
+            _ => Ok(Outcome::Closed(self.open_file(open)?.metadata()?)),
+        }
+    }
+
+    fn rename(&mut self, id: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
+        let share = self.changed(id)?.share;
+        let open = self.open_file(id)?;
+        let root = find_root(&self.roots, share)?;
+        let what = as_move(intent)?;
+        rename::rename(root, open.fd.as_fd(), &what)?;
+        for other in self.opens.values_mut() {
+            if other.key == what.source && other.share == share && other.path == what.from {
+                what.to.clone_into(&mut other.path);
+            }
+        }
+        Ok(Outcome::Renamed {
+            path: what.to.to_owned(),
+        })
+    }
+
+    /// Opens a file again after a restart: by its handle, else by its path, with its identity checked. The rights were checked when it was
+    /// first opened, and the client keeps them.
+    ///
+    /// # Errors
+    /// OBJECT_NAME_NOT_FOUND if neither leads to the same file; as `open`.
+    #[allow(clippy::too_many_arguments)] // what is on record of an open
+    pub fn reopen(
+        &mut self,
+        open: OpenId,
+        share: ShareId,
+        path: &str,
+        key: &FileKey,
+        handle: &FileHandle,
+        read: bool,
+        write: bool,
+        is_dir: bool,
+    ) -> Result<(), NtStatus> {
+        let root = find_root(&self.roots, share)?;
+        let flags = match (read, write) {
+            (true, _) if is_dir => OFlags::RDONLY | OFlags::DIRECTORY,
+            (true, true) => OFlags::RDWR,
+            (true, false) => OFlags::RDONLY,
+            (false, true) if !is_dir => OFlags::WRONLY,
+            _ => OFlags::PATH,
+        };
+        let same = |fd: OwnedFd| {
+            let stat = path::stat(&fd).map_err(errno::status)?;
+            if attributes::key(&stat) == *key {
+                Ok((fd, stat))
+            } else {
+                Err(NtStatus::OBJECT_NAME_NOT_FOUND)
+            }
+        };
+        let by_handle = root.mount.as_ref().and_then(|mount| {
+            handle::open(mount.as_fd(), handle, flags | OFlags::NONBLOCK)
+                .ok()
+                .and_then(|fd| same(fd).ok())
+        });
+        let (fd, stat) = match by_handle {
+            Some(found) => found,
+            None => same(root.open_path(path, flags)?)?,
+        };
+        let metadata = attributes::metadata(&stat, &attributes::Dos::Absent, "");
+        let file = OpenFile::new(share, fd, &metadata, path.to_owned());
+        self.opens.insert(open, file);
+        Ok(())
+    }
+
+    /// Closes an open without more ado.
+    pub fn forget(&mut self, open: OpenId) {
+        self.watcher.forget(open);
+        self.opens.remove(&open);
+    }
+
+    /// Readable when a watched directory has changed.
+    #[must_use]
+    pub fn watch_fd(&self) -> BorrowedFd<'_> {
+        self.watcher.fd()
+    }
+
+    /// The changes others made in watched directories since the last call.
+    pub fn changes(&mut self) -> Vec<Change> {
+        self.watcher.collect();
+        self.watcher.take()
+    }
+
+    /// Drops the changes that the operation just performed has made itself.
+    pub fn discard_changes(&mut self) {
+        self.watcher.discard();
+    }
+
+    fn open_file(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
+        find_open(&self.opens, open)
+    }
+
+    /// An open whose file is about to be changed.
+    fn changed(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
+        let open = self.open_file(open)?;
+        if find_root(&self.roots, open.share)?.read_only {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        Ok(open)
+    }
+
+    /// An open whose data are about to be changed.
+    fn written(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
+        let open = self.changed(open)?;
+        if !open.writable {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        Ok(open)
+    }
+}
+
+fn find_root(roots: &[Root], share: ShareId) -> Result<&Root, NtStatus> {
+    roots
+        .get(share as usize)
+        .ok_or(NtStatus::BAD_NETWORK_NAME)
+}
+
+fn find_open(opens: &HashMap<OpenId, OpenFile>, open: OpenId) -> Result<&OpenFile, NtStatus> {
+    opens.get(&open).ok_or(NtStatus::FILE_CLOSED)
+}
+
+fn as_move(intent: &Intent) -> Result<rename::Move<'_>, NtStatus> {
+    match intent {
+        Intent::Rename {
+            source,
+            from,
+            to,
+            replaced,
+            ..
+        } => Ok(rename::Move {
+            source: *source,
+            from,
+            to,
+            replaced: *replaced,
+        }),
+        _ => Err(NtStatus::INTERNAL_ERROR),
+    }
+}

@@ -1,0 +1,184 @@
+//! Taking on an account's rights for one operation.
+//!
+//! Linux decides on files by the thread's file system uid and gid and its groups; leaving uid 0 there also lays down the
+//! capabilities that override permissions (capabilities(7), "Effect of user ID changes"). The calling thread alone changes.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use outlast_smb::status::NtStatus;
+use rustix::process::{Gid, getegid, geteuid, getgroups};
+use rustix::thread::set_thread_groups;
+
+/// How long a looked-up account is believed.
+const LOOKUP_AGE_MAX: Duration = Duration::from_secs(300);
+/// More groups than this no account has (NGROUPS_MAX).
+const GROUPS_MAX: usize = 65_536;
+
+/// A local account, as far as files are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    uid: u32,
+    gid: u32,
+    groups: Vec<Gid>,
+}
+
+/// The accounts looked up so far, and the server's own.
+pub struct Accounts {
+    own: Rc<Account>,
+    found: HashMap<String, (Instant, Option<Rc<Account>>)>,
+}
+
+impl Account {
+    /// Its user id.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+}
+
+impl Accounts {
+    /// Notes the account the server runs as.
+    ///
+    /// # Errors
+    /// If the kernel does not tell the groups.
+    pub fn new() -> Result<Accounts, rustix::io::Errno> {
+        Ok(Accounts {
+            own: Rc::new(Account {
+                uid: geteuid().as_raw(),
+                gid: getegid().as_raw(),
+                groups: getgroups()?,
+            }),
+            found: HashMap::new(),
+        })
+    }
+
+    /// The account whose rights count: the share's, else the login's own when the server is root, else the server's.
+    ///
+    /// # Errors
+    /// ACCESS_DENIED if the share's account does not exist or cannot be taken on.
+    pub fn choose(
+        &mut self,
+        run_as: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<Rc<Account>, NtStatus> {
+        if let Some(name) = run_as.filter(|name| !name.is_empty()) {
+            let account = self.look_up(name).ok_or_else(|| {
+                log::error!("run_as = {name:?}: there is no such local account");
+                NtStatus::ACCESS_DENIED
+            })?;
+            if account.uid != self.own.uid && self.own.uid != 0 {
+                log::error!("run_as = {name:?}: only root can take on another account");
+                return Err(NtStatus::ACCESS_DENIED);
+            }
+            return Ok(account);
+        }
+        if self.own.uid == 0
+            && let Some(user) = user
+            && let Some(account) = self.look_up(user)
+        {
+            return Ok(account);
+        }
+        Ok(Rc::clone(&self.own))
+    }
+
+    /// By the name as given, else in lower case: Windows does not mind the case of a login.
+    fn look_up(&mut self, name: &str) -> Option<Rc<Account>> {
+        if let Some((when, account)) = self.found.get(name)
+            && when.elapsed() < LOOKUP_AGE_MAX
+        {
+            return account.clone();
+        }
+        let account = find(name)
+            .or_else(|| find(&name.to_lowercase()))
+            .map(Rc::new);
+        self.found
+            .insert(name.to_owned(), (Instant::now(), account.clone()));
+        account
+    }
+
+    /// Takes on `account` until the guard is dropped.
+    ///
+    /// # Errors
+    /// ACCESS_DENIED if the kernel refuses; the thread is then as before.
+    pub fn assume(&self, account: &Rc<Account>) -> Result<Assumed, NtStatus> {
+        if account == &self.own {
+            return Ok(Assumed { back: None });
+        }
+        // From here on the guard puts everything back, also half way.
+        let guard = Assumed {
+            back: Some(Rc::clone(&self.own)),
+        };
+        if self.own.uid == 0 {
+            set_thread_groups(&account.groups).map_err(|error| {
+                log::error!("setgroups: {error}");
+                NtStatus::ACCESS_DENIED
+            })?;
+        }
+        if set_fs_ids(account.uid, account.gid) {
+            Ok(guard)
+        } else {
+            log::error!("the kernel refuses uid {} gid {}", account.uid, account.gid);
+            Err(NtStatus::ACCESS_DENIED)
+        }
+    }
+}
+
+/// While it lives the thread has an account's rights; when dropped, the server's own again.
+pub struct Assumed {
+    back: Option<Rc<Account>>,
+}
+
+impl Drop for Assumed {
+    fn drop(&mut self) {
+        let Some(own) = self.back.take() else { return };
+        let ids = set_fs_ids(own.uid, own.gid);
+        let groups = own.uid != 0 || set_thread_groups(&own.groups).is_ok();
+        // Working on with someone else's rights would be worse than a restart.
+        assert!(ids && groups, "the server's own account cannot be taken on again");
+    }
+}
+
+/// Sets the thread's file system ids; true if both are in force.
+fn set_fs_ids(uid: u32, gid: u32) -> bool {
+    // The calls tell the previous value and no error: asking with an impossible id shows what is in force (setfsuid(2)). The gid
+    // goes first on the way down and is allowed on the way up, where CAP_SETGID is kept.
+    // SAFETY: both take plain integers and change the calling thread's credentials only.
+    unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        libc::setfsgid(u32::MAX) as u32 == gid && libc::setfsuid(u32::MAX) as u32 == uid
+    }
+}
+
+/// The account of that name with all its groups.
+fn find(name: &str) -> Option<Account> {
+    let entry = crate::account::lookup(name)
+        .inspect_err(|error| log::error!("account {name:?}: {error}"))
+        .ok()??;
+    let c_name = CString::new(entry.name).ok()?;
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut count = libc::c_int::try_from(groups.len()).ok()?;
+        // SAFETY: the name is NUL-terminated, and `count` says how many ids `groups` has room for.
+        let got = unsafe {
+            libc::getgrouplist(c_name.as_ptr(), entry.gid, groups.as_mut_ptr(), &mut count)
+        };
+        let count = usize::try_from(count).ok()?;
+        if got >= 0 {
+            groups.truncate(count);
+            return Some(Account {
+                uid: entry.uid,
+                gid: entry.gid,
+                groups: groups.into_iter().map(Gid::from_raw).collect(),
+            });
+        }
+        if count <= groups.len() || count > GROUPS_MAX {
+            log::error!("account {name:?}: its groups cannot be told");
+            return None;
+        }
+        groups.resize(count, 0);
+    }
+}

@@ -1,0 +1,361 @@
+//! A file's attributes and times as SMB shows them, and where they are kept.
+//!
+//! What Linux has no place for, the DOS attributes and a creation time once set, is kept in the extended attribute
+//! `user.DOSATTRIB` in Samba's format (`xattr_DOSATTRIB`, written in version 4, read in 3 and 4), so that a share can be served by
+//! either. A file without it has ARCHIVE set (nobody has backed it up yet), a directory nothing. Where the file system has no extended attributes, READONLY
+//! is the absence of all write permission, as on Samba. Names that begin with a period are HIDDEN, as on Samba.
+
+use std::os::fd::BorrowedFd;
+
+use outlast_smb::fileop::{FileKey, FileTime, Metadata};
+use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp, XattrFlags};
+use rustix::io::Errno;
+
+use super::path::fd_path;
+
+/// FILE_ATTRIBUTE_* (MS-FSCC 2.6).
+pub mod flag {
+    #![allow(missing_docs)] // the names are MS-FSCC's own
+    pub const READONLY: u32 = 0x1;
+    pub const HIDDEN: u32 = 0x2;
+    pub const SYSTEM: u32 = 0x4;
+    pub const DIRECTORY: u32 = 0x10;
+    pub const ARCHIVE: u32 = 0x20;
+    pub const NORMAL: u32 = 0x80;
+    pub const TEMPORARY: u32 = 0x100;
+    pub const SPARSE_FILE: u32 = 0x200;
+    pub const OFFLINE: u32 = 0x1000;
+    pub const NOT_CONTENT_INDEXED: u32 = 0x2000;
+    /// What a client may set and is kept.
+    pub const SETTABLE: u32 =
+        READONLY | HIDDEN | SYSTEM | ARCHIVE | TEMPORARY | OFFLINE | NOT_CONTENT_INDEXED;
+    /// What is kept.
+    pub const STORED: u32 = SETTABLE | SPARSE_FILE;
+}
+
+const XATTR: &str = "user.DOSATTRIB";
+/// More than any version of it takes, in bytes.
+const BLOB_MAX: usize = 256;
+/// Seconds from 1601-01-01 to 1970-01-01.
+const EPOCH_SECONDS: i128 = 11_644_473_600;
+/// `valid_flags` of Samba's format.
+const VALID_ATTRIBUTES: u32 = 0x1;
+const VALID_CREATE_TIME: u32 = 0x10;
+
+/// What the extended attribute says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dos {
+    /// The file system has no extended attributes.
+    Unsupported,
+    /// There is none, or none that can be read.
+    Absent,
+    /// There it is.
+    Kept(DosInfo),
+}
+
+/// The contents of the extended attribute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DosInfo {
+    /// FILE_ATTRIBUTE_*, if valid.
+    pub attributes: Option<u32>,
+    /// Creation time, if set.
+    pub creation_time: Option<FileTime>,
+}
+
+/// Which file it is.
+#[must_use]
+pub fn key(stat: &Statx) -> FileKey {
+    FileKey {
+        dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        ino: stat.stx_ino,
+        birth_ns: birth(stat).map_or(0, |t| {
+            t.tv_sec
+                .saturating_mul(1_000_000_000)
+                .saturating_add(i64::from(t.tv_nsec))
+        }),
+    }
+}
+
+fn birth(stat: &Statx) -> Option<&StatxTimestamp> {
+    (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(&stat.stx_btime)
+}
+
+/// Is it a directory?
+#[must_use]
+pub fn is_dir(stat: &Statx) -> bool {
+    file_type(stat) == FileType::Directory
+}
+
+/// What kind of file it is.
+#[must_use]
+pub fn file_type(stat: &Statx) -> FileType {
+    FileType::from_raw_mode(stat.stx_mode.into())
+}
+
+/// Windows' time for a Linux time: exact to 100 ns, 0 for what is before 1601.
+#[must_use]
+pub fn to_file_time(time: &StatxTimestamp) -> FileTime {
+    let ticks =
+        (i128::from(time.tv_sec) + EPOCH_SECONDS) * 10_000_000 + i128::from(time.tv_nsec / 100);
+    FileTime::try_from(ticks.max(0)).unwrap_or(FileTime::MAX)
+}
+
+/// Linux' time for a Windows time: seconds and nanoseconds since 1970.
+#[must_use]
+pub fn from_file_time(time: FileTime) -> rustix::fs::Timespec {
+    let seconds = i128::from(time / 10_000_000) - EPOCH_SECONDS;
+    rustix::fs::Timespec {
+        tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
+        tv_nsec: (time % 10_000_000 * 100) as _,
+    }
+}
+
+/// A file's attributes, from all that is known of it. `name` is its last component.
+#[must_use]
+pub fn metadata(stat: &Statx, dos: &Dos, name: &str) -> Metadata {
+    let is_dir = is_dir(stat);
+    let [accessed, written, changed] =
+        [&stat.stx_atime, &stat.stx_mtime, &stat.stx_ctime].map(to_file_time);
+    let created = match dos {
+        Dos::Kept(info) => info.creation_time,
+        _ => None,
+    }
+    .or_else(|| birth(stat).map(to_file_time))
+    .unwrap_or_else(|| accessed.min(written).min(changed));
+    let mut attributes = kept_attributes(stat, dos);
+    if name.starts_with('.') && name != "." && name != ".." {
+        attributes |= flag::HIDDEN;
+    }
+    if is_dir {
+        attributes |= flag::DIRECTORY;
+    } else if attributes == 0 {
+        attributes = flag::NORMAL;
+    }
+    Metadata {
+        key: key(stat),
+        creation_time: created,
+        last_access_time: accessed,
+        last_write_time: written,
+        change_time: changed,
+        end_of_file: if is_dir { 0 } else { stat.stx_size },
+        allocation_size: if is_dir { 0 } else { stat.stx_blocks * 512 },
+        attributes,
+        links: stat.stx_nlink,
+        is_dir,
+    }
+}
+
+/// The attributes that are a property of the file and not of its name or kind.
+#[must_use]
+pub fn kept_attributes(stat: &Statx, dos: &Dos) -> u32 {
+    let default = if is_dir(stat) { 0 } else { flag::ARCHIVE };
+    match dos {
+        Dos::Kept(info) => info.attributes.unwrap_or(default) & flag::STORED,
+        Dos::Absent => default,
+        Dos::Unsupported if stat.stx_mode & 0o222 == 0 => default | flag::READONLY,
+        Dos::Unsupported => default,
+    }
+}
+
+/// Reads the extended attribute of an open file.
+#[must_use]
+pub fn read(fd: BorrowedFd<'_>) -> Dos {
+    let mut buffer = [0; BLOB_MAX];
+    let length = rustix::fs::getxattr(fd_path(fd), XATTR, &mut buffer);
+    found(&buffer, length)
+}
+
+/// Reads the extended attribute of the file at a path, not following a symbolic link.
+#[must_use]
+pub fn read_entry(path: impl rustix::path::Arg) -> Dos {
+    let mut buffer = [0; BLOB_MAX];
+    let length = rustix::fs::lgetxattr(path, XATTR, &mut buffer);
+    found(&buffer, length)
+}
+
+fn found(buffer: &[u8], length: Result<usize, Errno>) -> Dos {
+    match length {
+        Ok(length) => buffer
+            .get(..length)
+            .and_then(parse)
+            .map_or(Dos::Absent, Dos::Kept),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Dos::Unsupported,
+        Err(_) => Dos::Absent,
+    }
+}
+
+/// Keeps attributes and creation time with an open file, beside what is kept already; does nothing if that changes nothing.
+///
+/// # Errors
+/// As `setxattr` and `chmod`.
+pub fn write(
+    fd: BorrowedFd<'_>,
+    stat: &Statx,
+    attributes: Option<u32>,
+    creation_time: Option<FileTime>,
+) -> Result<(), Errno> {
+    let path = fd_path(fd);
+    let old = read(fd);
+    if old == Dos::Unsupported {
+        return write_mode(&path, stat, attributes);
+    }
+    let kept = match old {
+        Dos::Kept(info) => info,
+        _ => DosInfo::default(),
+    };
+    let now = kept_attributes(stat, &old);
+    let new = attributes.map_or(now, |a| {
+        a & flag::SETTABLE | now & flag::SPARSE_FILE
+    });
+    store(&path, kept, now, new, creation_time)
+}
+
+/// Sets or clears the attribute SPARSE_FILE.
+///
+/// # Errors
+/// As `setxattr`; nothing where the file system has no extended attributes.
+pub fn write_sparse(fd: BorrowedFd<'_>, stat: &Statx, sparse: bool) -> Result<(), Errno> {
+    let path = fd_path(fd);
+    let old = read(fd);
+    let kept = match old {
+        Dos::Kept(info) => info,
+        Dos::Absent => DosInfo::default(),
+        Dos::Unsupported => return Ok(()),
+    };
+    let now = kept_attributes(stat, &old);
+    let new = if sparse {
+        now | flag::SPARSE_FILE
+    } else {
+        now & !flag::SPARSE_FILE
+    };
+    store(&path, kept, now, new, None)
+}
+
+fn store(
+    path: &str,
+    kept: DosInfo,
+    now: u32,
+    new: u32,
+    creation_time: Option<FileTime>,
+) -> Result<(), Errno> {
+    if new == now && (creation_time.is_none() || creation_time == kept.creation_time) {
+        return Ok(());
+    }
+    let blob = format(&DosInfo {
+        attributes: Some(new),
+        creation_time: creation_time.or(kept.creation_time),
+    });
+    rustix::fs::setxattr(path, XATTR, &blob, XattrFlags::empty())
+}
+
+/// READONLY by permissions, where there is no other place.
+fn write_mode(path: &str, stat: &Statx, attributes: Option<u32>) -> Result<(), Errno> {
+    let Some(attributes) = attributes.filter(|_| !is_dir(stat)) else {
+        return Ok(());
+    };
+    let mode = u32::from(stat.stx_mode) & 0o7777;
+    let new = if attributes & flag::READONLY != 0 {
+        mode & !0o222
+    } else if mode & 0o222 == 0 {
+        mode | 0o200
+    } else {
+        mode
+    };
+    if new == mode {
+        return Ok(());
+    }
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(new))
+}
+
+/// Samba's `xattr_DOSATTRIB`: an ASCII string ended by NUL (the attributes in hexadecimal in old versions), padding to 2 bytes, version and again
+/// version as the union's selector (16 bits each), padding to 4, `valid_flags`, attributes, then in version 3 `ea_size` (32 bits),
+/// `size`, `alloc_size`, `create_time`, `change_time` (64 bits each), in version 4 `itime`, `create_time`; little-endian.
+fn parse(blob: &[u8]) -> Option<DosInfo> {
+    let string = blob.iter().position(|&b| b == 0)? + 1;
+    let version_at = string.next_multiple_of(2);
+    let u16_at = |at: usize| Some(u16::from_le_bytes(*blob.get(at..)?.first_chunk()?));
+    let u32_at = |at: usize| Some(u32::from_le_bytes(*blob.get(at..)?.first_chunk()?));
+    let u64_at = |at: usize| Some(u64::from_le_bytes(*blob.get(at..)?.first_chunk()?));
+    let version = u16_at(version_at)?;
+    let info_at = (version_at + 4).next_multiple_of(4);
+    let create_time_at = match version {
+        3 => info_at + 8 + 4 + 8 + 8,
+        4 => info_at + 8 + 8,
+        _ => return None,
+    };
+    let valid = u32_at(info_at)?;
+    let attributes = u32_at(info_at + 4)?;
+    Some(DosInfo {
+        attributes: (valid & VALID_ATTRIBUTES != 0).then_some(attributes),
+        creation_time: if valid & VALID_CREATE_TIME != 0 {
+            u64_at(create_time_at)
+        } else {
+            None
+        },
+    })
+}
+
+/// Version 4 of the format [`parse`] describes.
+fn format(info: &DosInfo) -> Vec<u8> {
+    let mut blob = vec![0, 0, 4, 0, 4, 0, 0, 0];
+    let valid = info.attributes.map_or(0, |_| VALID_ATTRIBUTES)
+        | info.creation_time.map_or(0, |_| VALID_CREATE_TIME);
+    blob.extend(valid.to_le_bytes());
+    blob.extend(info.attributes.unwrap_or(0).to_le_bytes());
+    blob.extend(0_u64.to_le_bytes());
+    blob.extend(info.creation_time.unwrap_or(0).to_le_bytes());
+    blob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_exact_and_come_back() {
+        for time in [
+            116_444_736_000_000_000,
+            116_444_735_999_999_999,
+            133_774_848_001_234_567,
+            1,
+        ] {
+            let unix = from_file_time(time);
+            let mut stamp = rustix::fs::statx(
+                rustix::fs::CWD,
+                "/",
+                rustix::fs::AtFlags::empty(),
+                StatxFlags::BASIC_STATS,
+            )
+            .unwrap()
+            .stx_mtime;
+            stamp.tv_sec = unix.tv_sec;
+            stamp.tv_nsec = unix.tv_nsec as u32;
+            assert_eq!(to_file_time(&stamp), time);
+        }
+    }
+
+    #[test]
+    fn sambas_format_in_both_versions() {
+        let info = DosInfo {
+            attributes: Some(0x22),
+            creation_time: Some(0x01D0_49E1_679D_41C6),
+        };
+        assert_eq!(parse(&format(&info)), Some(info));
+        // As Samba 4.0 writes it: "0x20", version 3.
+        let mut old = b"0x20\0\0\x03\0\x03\0\0\0\x11\0\0\0\x20\0\0\0".to_vec();
+        old.extend([0; 20]);
+        old.extend(0x01D0_49E1_679D_41C6_u64.to_le_bytes());
+        old.extend([0; 8]);
+        assert_eq!(
+            parse(&old),
+            Some(DosInfo {
+                attributes: Some(0x20),
+                creation_time: Some(0x01D0_49E1_679D_41C6)
+            })
+        );
+        for length in 0..old.len() - 8 {
+            assert_eq!(parse(&old[..length]).and_then(|i| i.creation_time), None);
+        }
+        assert_eq!(parse(b"0x20\0\0\x09\0\x09\0"), None);
+    }
+}

@@ -1,0 +1,494 @@
+//! Opening and creating.
+//!
+//! What is created is made ready without a name (O_TMPFILE) or under a private one, stamped with the id of the open, and then gets its
+//! name by a call that does not replace. So a redo finds either nothing, or what it had made itself (the stamp says so), or
+//! someone else's. Where the file system has no extended attributes, an empty file or directory of the same owner counts as ours.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use outlast_smb::fileop::{CreateAction, CreateIntent, CreateOp, Created, Disposition, OpenId};
+use outlast_smb::status::NtStatus;
+use rustix::fs::{
+    Access, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Statx, XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::attributes::{self, Dos, file_type, flag, is_dir, key, metadata};
+use super::errno::{open_status, status};
+use super::lookup::Lookup;
+use super::path::{Entry, Root, fd_path, stat, stat_entry};
+use super::{handle, names};
+
+/// FILE_* and standard rights (MS-DTYP 2.4.3, MS-SMB2 2.2.13.1).
+pub mod right {
+    #![allow(missing_docs)] // the names are MS-SMB2's own
+    pub const READ_DATA: u32 = 0x1;
+    pub const WRITE_DATA: u32 = 0x2;
+    pub const APPEND_DATA: u32 = 0x4;
+    pub const READ_EA: u32 = 0x8;
+    pub const WRITE_EA: u32 = 0x10;
+    pub const EXECUTE: u32 = 0x20;
+    pub const DELETE_CHILD: u32 = 0x40;
+    pub const READ_ATTRIBUTES: u32 = 0x80;
+    pub const WRITE_ATTRIBUTES: u32 = 0x100;
+    pub const DELETE: u32 = 0x1_0000;
+    pub const READ_CONTROL: u32 = 0x2_0000;
+    pub const WRITE_DAC: u32 = 0x4_0000;
+    pub const WRITE_OWNER: u32 = 0x8_0000;
+    pub const SYNCHRONIZE: u32 = 0x10_0000;
+    pub const ALL: u32 = 0x1F_01FF;
+    /// What every open of a file that can be reached allows.
+    pub const ALWAYS: u32 = READ_CONTROL | SYNCHRONIZE | READ_ATTRIBUTES | READ_EA;
+}
+
+/// The extended attribute that says which open created a file.
+const STAMP: &str = "user.outlast.stamp";
+
+/// Looks what a create will find. Runs with the account's rights.
+///
+/// # Errors
+/// As MS-FSA 2.1.5.1.
+pub fn prepare(
+    root: &Root,
+    lookup: &mut Lookup,
+    uid: u32,
+    op: &CreateOp,
+) -> Result<CreateIntent, NtStatus> {
+    let located = root.locate(&op.path, lookup)?;
+    let Some(file) = located.file else {
+        return prepare_new(root, op, located.path);
+    };
+    let stat = stat(&file).map_err(status)?;
+    let dos = attributes::read(file.as_fd());
+    let name = names::split(&located.path).map_or("", |(_, name)| name);
+    let existing = metadata(&stat, &dos, name);
+    // MS-FSA 2.1.5.1.2: an existing file.
+    if op.disposition == Disposition::Create {
+        return Err(NtStatus::OBJECT_NAME_COLLISION);
+    }
+    if existing.is_dir && op.must_be_file {
+        return Err(NtStatus::FILE_IS_A_DIRECTORY);
+    }
+    if !existing.is_dir && op.must_be_dir {
+        return Err(NtStatus::NOT_A_DIRECTORY);
+    }
+    if existing.is_dir && overwrites(op.disposition) {
+        return Err(NtStatus::OBJECT_NAME_COLLISION);
+    }
+    let maximal_access = maximal_access(root, &file, &stat, &dos, uid, &located.path);
+    let mut needed = 0;
+    if op.read_data {
+        needed |= right::READ_DATA;
+    }
+    if op.write_data || overwrites(op.disposition) {
+        needed |= right::WRITE_DATA;
+    }
+    // The share's root cannot be deleted, but clients open it with such access; deleting is refused when it comes to that.
+    if op.delete && !op.path.is_empty() {
+        needed |= right::DELETE;
+    }
+    if needed & !maximal_access != 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if overwrites(op.disposition) {
+        // MS-FSA 2.1.5.1.2: a hidden or system file is not overwritten by one that is neither.
+        let guarded = attributes::kept_attributes(&stat, &dos) & (flag::HIDDEN | flag::SYSTEM);
+        if guarded & !op.attributes != 0 {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+    }
+    Ok(CreateIntent {
+        path: located.path,
+        existing: Some(existing),
+        maximal_access,
+    })
+}
+
+fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent, NtStatus> {
+    // MS-FSA 2.1.5.1: nothing of that name.
+    if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+    }
+    if root.read_only {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if op.must_be_dir && op.attributes & flag::TEMPORARY != 0 {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let entry = root.entry(&path)?;
+    rustix::fs::accessat(
+        &entry.dir,
+        c"",
+        Access::WRITE_OK | Access::EXEC_OK,
+        AtFlags::EACCESS | AtFlags::EMPTY_PATH,
+    )
+    .map_err(status)?;
+    Ok(CreateIntent {
+        path,
+        existing: None,
+        maximal_access: right::ALL,
+    })
+}
+
+fn overwrites(disposition: Disposition) -> bool {
+    matches!(
+        disposition,
+        Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf
+    )
+}
+
+/// What the account whose rights the thread has may do with a file.
+fn maximal_access(
+    root: &Root,
+    file: &OwnedFd,
+    stat: &Statx,
+    dos: &Dos,
+    uid: u32,
+    path: &str,
+) -> u32 {
+    let may = |access| may_access(file, access);
+    let is_dir = is_dir(stat);
+    let data = is_dir || file_type(stat) == FileType::RegularFile;
+    let mut rights = right::ALWAYS;
+    if data && may(Access::READ_OK) {
+        rights |= right::READ_DATA;
+        // Clients set no execute bits: a program that can be read can be run.
+        if !is_dir {
+            rights |= right::EXECUTE;
+        }
+    }
+    if is_dir && may(Access::EXEC_OK) {
+        rights |= right::EXECUTE;
+    }
+    if root.read_only {
+        return rights;
+    }
+    let owner = uid == 0 || uid == stat.stx_uid;
+    if may(Access::WRITE_OK) {
+        rights |= right::WRITE_EA | right::WRITE_ATTRIBUTES;
+        // MS-FSA 2.1.5.1.2.1: the attribute READONLY denies writing data, not attributes or deletion.
+        let read_only = attributes::kept_attributes(stat, dos) & flag::READONLY != 0;
+        if data && (is_dir || !read_only) {
+            rights |= right::WRITE_DATA | right::APPEND_DATA;
+        }
+        if is_dir && may(Access::EXEC_OK) {
+            rights |= right::DELETE_CHILD;
+        }
+    }
+    if owner {
+        rights |= right::WRITE_ATTRIBUTES | right::WRITE_DAC | right::WRITE_OWNER;
+    }
+    if may_delete(root, stat, uid, path).is_ok() {
+        rights |= right::DELETE;
+    }
+    rights
+}
+
+fn may_access(file: &OwnedFd, access: Access) -> bool {
+    let flags = AtFlags::EACCESS | AtFlags::EMPTY_PATH;
+    rustix::fs::accessat(file, c"", access, flags).is_ok()
+}
+
+/// May the account take this name away? Its directory decides, and the sticky bit.
+///
+/// # Errors
+/// ACCESS_DENIED if not, or if it is the share's root.
+pub fn may_delete(root: &Root, file: &Statx, uid: u32, path: &str) -> Result<(), NtStatus> {
+    if root.read_only {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let entry = root.entry(path)?;
+    let dir = stat(&entry.dir).map_err(status)?;
+    let sticky = u32::from(dir.stx_mode) & libc::S_ISVTX != 0;
+    let theirs = sticky && uid != 0 && uid != file.stx_uid && uid != dir.stx_uid;
+    if theirs || !may_access(&entry.dir, Access::WRITE_OK | Access::EXEC_OK) {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    Ok(())
+}
+
+/// Opens or creates as the intent says. Runs with the account's rights.
+///
+/// # Errors
+/// As MS-FSA 2.1.5.1; OBJECT_NAME_NOT_FOUND if the file the intent speaks of is gone.
+pub fn perform(
+    root: &Root,
+    uid: u32,
+    op: &CreateOp,
+    intent: &CreateIntent,
+) -> Result<(OwnedFd, Created), NtStatus> {
+    let (fd, action) = match &intent.existing {
+        Some(existing) => {
+            let fd = open_existing(root, op, &intent.path)?;
+            if key(&stat(&fd).map_err(status)?) != existing.key {
+                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+            }
+            let action = overwrite(&fd, op)?;
+            (fd, action)
+        }
+        None => create(root, uid, op, &intent.path)?,
+    };
+    let stat = stat(&fd).map_err(status)?;
+    let name = names::split(&intent.path).map_or("", |(_, name)| name);
+    let created = Created {
+        action,
+        metadata: metadata(&stat, &attributes::read(fd.as_fd()), name),
+        handle: handle::of(fd.as_fd()),
+        path: intent.path.clone(),
+    };
+    Ok((fd, created))
+}
+
+/// Opens what is there with the access asked for, and no more rights than that takes.
+fn open_existing(root: &Root, op: &CreateOp, path: &str) -> Result<OwnedFd, NtStatus> {
+    let looked = root.open_path(path, OFlags::PATH)?;
+    let stat = stat(&looked).map_err(status)?;
+    let write = op.write_data || overwrites(op.disposition);
+    let attempts: &[OFlags] = match file_type(&stat) {
+        FileType::Directory if op.read_data => &[OFlags::RDONLY],
+        FileType::Directory if op.maximum_allowed => &[OFlags::RDONLY, OFlags::PATH],
+        FileType::Directory => &[OFlags::PATH],
+        FileType::RegularFile => match (op.read_data, write, op.maximum_allowed) {
+            (true, true, _) => &[OFlags::RDWR],
+            (true, false, true) => &[OFlags::RDWR, OFlags::RDONLY],
+            (true, false, false) => &[OFlags::RDONLY],
+            (false, true, true) => &[OFlags::RDWR, OFlags::WRONLY],
+            (false, true, false) => &[OFlags::WRONLY],
+            (false, false, true) => {
+                &[OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY, OFlags::PATH]
+            }
+            (false, false, false) => &[OFlags::PATH],
+        },
+        // FIFOs, sockets and devices are seen and can be deleted; their data are not a file's.
+        _ if op.read_data || write => return Err(NtStatus::ACCESS_DENIED),
+        _ => &[OFlags::PATH],
+    };
+    let mut refused = NtStatus::ACCESS_DENIED;
+    for &flags in attempts {
+        if flags == OFlags::PATH {
+            return Ok(looked);
+        }
+        match root.open_path(path, flags) {
+            Ok(fd) => {
+                // Between the look and the open the name may have gone to something else, a FIFO even.
+                let now = super::path::stat(&fd).map_err(status)?;
+                if key(&now) != key(&stat) {
+                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+                }
+                return Ok(fd);
+            }
+            Err(
+                error @ (NtStatus::ACCESS_DENIED
+                | NtStatus::MEDIA_WRITE_PROTECTED
+                | NtStatus::SHARING_VIOLATION),
+            ) => refused = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused)
+}
+
+/// Empties the file if the disposition says so. Doing it again changes nothing.
+fn overwrite(fd: &OwnedFd, op: &CreateOp) -> Result<CreateAction, NtStatus> {
+    let action = match op.disposition {
+        Disposition::Supersede => CreateAction::Superseded,
+        Disposition::Overwrite | Disposition::OverwriteIf => CreateAction::Overwritten,
+        Disposition::Open | Disposition::OpenIf | Disposition::Create => {
+            return Ok(CreateAction::Opened);
+        }
+    };
+    rustix::fs::ftruncate(fd, 0).map_err(status)?;
+    dress(fd, op).map_err(status)?;
+    Ok(action)
+}
+
+/// Attributes and allocation of a file that is new or as good as new (MS-FSA 2.1.5.1.1: ARCHIVE is always set).
+fn dress(fd: &OwnedFd, op: &CreateOp) -> Result<(), Errno> {
+    let stat = stat(fd)?;
+    let wanted = if is_dir(&stat) {
+        op.attributes & !flag::ARCHIVE
+    } else {
+        op.attributes | flag::ARCHIVE
+    };
+    attributes::write(fd.as_fd(), &stat, Some(wanted), None)?;
+    if op.allocation_size > 0 && !is_dir(&stat) {
+        allocate(fd, op.allocation_size)?;
+    }
+    Ok(())
+}
+
+/// Reserves room without changing the file's length, where the file system can.
+///
+/// # Errors
+/// As `fallocate`, ENOSPC above all.
+pub fn allocate(fd: impl AsFd, bytes: u64) -> Result<(), Errno> {
+    match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+fn create(
+    root: &Root,
+    uid: u32,
+    op: &CreateOp,
+    path: &str,
+) -> Result<(OwnedFd, CreateAction), NtStatus> {
+    if root.read_only {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let entry = root.entry(path)?;
+    let made = if op.must_be_dir {
+        create_dir(&entry, op)
+    } else {
+        match create_unnamed(&entry, op) {
+            // No O_TMPFILE on this file system (or an old kernel without it: open(2)).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => create_private(&entry, op),
+            other => other,
+        }
+    };
+    match made {
+        Ok(fd) => return Ok((fd, CreateAction::Created)),
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(open_status(error)),
+    }
+    // Ours, from before a crash, or someone else's.
+    if is_ours(root, &entry, path, op.open, uid) {
+        let again = CreateOp {
+            disposition: Disposition::Open,
+            ..op.clone()
+        };
+        return Ok((open_existing(root, &again, path)?, CreateAction::Created));
+    }
+    if op.disposition == Disposition::Create {
+        return Err(NtStatus::OBJECT_NAME_COLLISION);
+    }
+    // A local process was faster: then this is a file that exists.
+    let fd = open_existing(root, op, path)?;
+    let found_dir = is_dir(&stat(&fd).map_err(status)?);
+    if found_dir != op.must_be_dir && (op.must_be_dir || op.must_be_file || overwrites(op.disposition)) {
+        return Err(NtStatus::OBJECT_NAME_COLLISION);
+    }
+    let action = overwrite(&fd, op)?;
+    Ok((fd, action))
+}
+
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
+
+fn create_unnamed(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&entry.dir, c".", flags, FILE_MODE)?;
+    stamp(&fd, op.open)?;
+    dress(&fd, op)?;
+    rustix::fs::linkat(
+        CWD,
+        fd_path(fd.as_fd()),
+        &entry.dir,
+        entry.name.as_slice(),
+        AtFlags::SYMLINK_FOLLOW,
+    )?;
+    Ok(fd)
+}
+
+fn create_private(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
+    let private = names::private(op.open);
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(&entry.dir, private.as_str(), flags, FILE_MODE);
+    let fd = match open() {
+        // Left by an attempt before a crash; ids are never used again, so it can be nobody else's.
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::empty())?;
+            open()?
+        }
+        other => other?,
+    };
+    let finished = stamp(&fd, op.open)
+        .and_then(|()| dress(&fd, op))
+        .and_then(|()| {
+            match publish(entry, &private) {
+                // Neither is every file system able to rename so: link, which never replaces.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    let (dir, name) = (&entry.dir, entry.name.as_slice());
+                    rustix::fs::linkat(dir, private.as_str(), dir, name, AtFlags::empty())?;
+                    rustix::fs::unlinkat(dir, private.as_str(), AtFlags::empty())
+                }
+                other => other,
+            }
+        });
+    if let Err(error) = finished {
+        // What cannot be removed stays hidden, and a redo tries again.
+        let _ = rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::empty());
+        return Err(error);
+    }
+    Ok(fd)
+}
+
+fn create_dir(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
+    let private = names::private(op.open);
+    let make = || rustix::fs::mkdirat(&entry.dir, private.as_str(), DIR_MODE);
+    match make() {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::REMOVEDIR)?;
+            make()?;
+        }
+        other => other?,
+    }
+    let finish = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&entry.dir, private.as_str(), flags, Mode::empty())?;
+        stamp(&fd, op.open)?;
+        dress(&fd, op)?;
+        publish(entry, &private)?;
+        Ok(fd)
+    };
+    finish().inspect_err(|_| {
+        // What cannot be removed stays hidden, and a redo tries again.
+        let _ = rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::REMOVEDIR);
+    })
+}
+
+/// Gives what was made under a private name its own, if that is free.
+fn publish(entry: &Entry, private: &str) -> Result<(), Errno> {
+    let name = entry.name.as_slice();
+    rustix::fs::renameat_with(&entry.dir, private, &entry.dir, name, RenameFlags::NOREPLACE)
+}
+
+/// The stamp: the open's id, and the inode's number, so that a copy with its extended attributes does not count.
+fn stamp_of(open: OpenId, ino: u64) -> [u8; 16] {
+    let mut stamp = [0; 16];
+    let (id, inode) = stamp.split_at_mut(8);
+    id.copy_from_slice(&open.to_le_bytes());
+    inode.copy_from_slice(&ino.to_le_bytes());
+    stamp
+}
+
+fn stamp(fd: &OwnedFd, open: OpenId) -> Result<(), Errno> {
+    let stamp = stamp_of(open, stat(fd)?.stx_ino);
+    match rustix::fs::fsetxattr(fd, STAMP, &stamp, XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Was what has this name made by this very open?
+fn is_ours(root: &Root, entry: &Entry, path: &str, open: OpenId, uid: u32) -> bool {
+    let Ok(itself) = stat_entry(&entry.dir, &entry.name) else {
+        return false;
+    };
+    let Ok(fd) = root.open_path(path, OFlags::PATH) else {
+        return false;
+    };
+    // Where a symbolic link leads to was not made by us under this name.
+    if !stat(&fd).is_ok_and(|s| key(&s) == key(&itself)) {
+        return false;
+    }
+    let mut found = [0; 16];
+    match rustix::fs::getxattr(fd_path(fd.as_fd()), STAMP, &mut found) {
+        Ok(16) => found == stamp_of(open, itself.stx_ino),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            itself.stx_uid == uid && (is_dir(&itself) || itself.stx_size == 0)
+        }
+        _ => false,
+    }
+}

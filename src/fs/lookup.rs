@@ -1,0 +1,250 @@
+//! Names in large directories without regard to case: found without reading the directory each time.
+//!
+//! What is remembered of a directory is right because the kernel says what changes in it (inotify; the events of a call are queued
+//! before that call returns) and the events are read before each use. File systems that others change behind the kernel's back
+//! (network, FUSE) are read each time.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use outlast_smb::fileop::FileKey;
+use outlast_smb::pattern::{fold, same_name};
+use outlast_smb::status::NtStatus;
+use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
+use rustix::fs::{OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::attributes::key;
+use super::errno::{parent_status, status};
+use super::names;
+use super::path::{Root, fd_path, stat};
+
+/// Directories with fewer names are read each time.
+const WORTH_KEEPING_NAMES: usize = 64;
+/// Names kept in all; beyond, the directory not used for longest goes.
+const KEPT_NAMES_MAX: usize = 400_000;
+/// `f_type` of file systems whose every change goes through this kernel (statfs(2)): ext, xfs, btrfs, tmpfs, f2fs, bcachefs, zfs.
+const LOCAL_FILE_SYSTEMS: [u64; 7] = [
+    0xEF53,
+    0x5846_5342,
+    0x9123_683E,
+    0x0102_1994,
+    0xF2F5_2010,
+    0xCA45_1A4E,
+    0x2FC1_2FC1,
+];
+
+/// Bytes for a batch of directory entries or events.
+const BATCH_BYTES: usize = 32 * 1024;
+
+struct Directory {
+    watch: i32,
+    /// Names on disk by folded name; more than one where they differ by case only.
+    names: HashMap<String, Vec<Vec<u8>>>,
+    count: usize,
+    used: u64,
+}
+
+/// The directories whose names are known.
+pub struct Lookup {
+    events: Option<OwnedFd>,
+    directories: HashMap<FileKey, Directory>,
+    by_watch: HashMap<i32, FileKey>,
+    uses: u64,
+}
+
+impl Lookup {
+    /// Nothing known yet. Without inotify every search reads the directory.
+    #[must_use]
+    pub fn new() -> Lookup {
+        Lookup {
+            events: inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
+                .inspect_err(|error| log::warn!("no inotify, large directories will be slow: {error}"))
+                .ok(),
+            directories: HashMap::new(),
+            by_watch: HashMap::new(),
+            uses: 0,
+        }
+    }
+
+    /// The name on disk that is `name` but for its case, in the directory at `dir` (path on disk). The first by bytes if several.
+    ///
+    /// # Errors
+    /// If the directory is missing or cannot be read for another reason than its permissions.
+    pub fn find(&mut self, root: &Root, dir: &[u8], name: &str) -> Result<Option<Vec<u8>>, NtStatus> {
+        let opened = root.open_disk(dir, OFlags::RDONLY | OFlags::DIRECTORY);
+        let fd = match opened {
+            Ok(fd) => fd,
+            // May be searched but not read: only exact names can be found.
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(None),
+            Err(error) => return Err(parent_status(error)),
+        };
+        self.find_in(&fd, name)
+    }
+
+    /// The same in a directory open for reading.
+    ///
+    /// # Errors
+    /// As `getdents64`.
+    pub fn find_in(&mut self, fd: &OwnedFd, name: &str) -> Result<Option<Vec<u8>>, NtStatus> {
+        self.follow_events();
+        self.uses += 1;
+        let key = key(&stat(fd).map_err(status)?);
+        if let Some(known) = self.directories.get_mut(&key) {
+            known.used = self.uses;
+            let same = known.names.get(&fold(name));
+            return Ok(same.and_then(|names| names.iter().min().cloned()));
+        }
+        let mut found: Option<Vec<u8>> = None;
+        let mut count = 0;
+        rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0)).map_err(status)?;
+        read_names(fd, |entry| {
+            count += 1;
+            if same_name(&names::from_disk(entry), name)
+                && found.as_deref().is_none_or(|best| entry < best)
+            {
+                found = Some(entry.to_vec());
+            }
+        })
+        .map_err(status)?;
+        if count >= WORTH_KEEPING_NAMES && count <= KEPT_NAMES_MAX / 2 {
+            self.keep(key, fd);
+        }
+        Ok(found)
+    }
+
+    /// Watches the directory, then reads it: no change falls between the two.
+    fn keep(&mut self, key: FileKey, fd: &OwnedFd) {
+        let Some(events) = &self.events else { return };
+        let local = rustix::fs::fstatfs(fd)
+            .is_ok_and(|fs| LOCAL_FILE_SYSTEMS.contains(&u64::from(fs.f_type as u32)));
+        if !local {
+            return;
+        }
+        let flags = WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ONLYDIR;
+        let Ok(watch) = inotify::add_watch(events, fd_path(fd.as_fd()), flags) else {
+            return;
+        };
+        let mut directory = Directory {
+            watch,
+            names: HashMap::new(),
+            count: 0,
+            used: self.uses,
+        };
+        let read = rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0))
+            .and_then(|_| read_names(fd, |name| directory.add(name)));
+        self.by_watch.insert(watch, key);
+        self.directories.insert(key, directory);
+        if read.is_err() {
+            self.drop_directory(key);
+        }
+        while self.directories.values().map(|d| d.count).sum::<usize>() > KEPT_NAMES_MAX {
+            let oldest = self.directories.iter().min_by_key(|(_, d)| d.used);
+            let Some(oldest) = oldest.map(|(&key, _)| key) else { return };
+            self.drop_directory(oldest);
+        }
+    }
+
+    fn drop_directory(&mut self, key: FileKey) {
+        if let Some(directory) = self.directories.remove(&key) {
+            self.by_watch.remove(&directory.watch);
+            if let Some(events) = &self.events {
+                // Fails if the directory is gone, and the watch with it.
+                let _ = inotify::remove_watch(events, directory.watch);
+            }
+        }
+    }
+
+    fn follow_events(&mut self) {
+        let Some(events) = &self.events else { return };
+        if self.directories.is_empty() {
+            return;
+        }
+        let mut buffer = [MaybeUninit::uninit(); BATCH_BYTES];
+        let mut reader = inotify::Reader::new(events, &mut buffer);
+        let mut lost = false;
+        let mut gone = Vec::new();
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => break,
+                Err(_) => {
+                    lost = true;
+                    break;
+                }
+            };
+            let what = event.events();
+            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+                lost = true;
+                continue;
+            }
+            let Some(&key) = self.by_watch.get(&event.wd()) else { continue };
+            if what.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
+                gone.push(key);
+                continue;
+            }
+            let (Some(name), Some(directory)) = (event.file_name(), self.directories.get_mut(&key))
+            else {
+                continue;
+            };
+            directory.remove(name.to_bytes());
+            if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                directory.add(name.to_bytes());
+            }
+        }
+        if lost {
+            gone = self.directories.keys().copied().collect();
+        }
+        for key in gone {
+            self.drop_directory(key);
+        }
+    }
+}
+
+impl Directory {
+    fn add(&mut self, name: &[u8]) {
+        let same = self.names.entry(fold(&names::from_disk(name))).or_default();
+        if !same.iter().any(|n| n == name) {
+            same.push(name.to_vec());
+            self.count += 1;
+        }
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        let folded = fold(&names::from_disk(name));
+        if let Some(same) = self.names.get_mut(&folded) {
+            let before = same.len();
+            same.retain(|n| n != name);
+            self.count -= before - same.len();
+            if same.is_empty() {
+                self.names.remove(&folded);
+            }
+        }
+    }
+}
+
+/// Calls `each` with every name in an open directory but ".", ".." and the server's own, from where its offset stands.
+///
+/// # Errors
+/// As `getdents64`.
+pub fn read_names(fd: &OwnedFd, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
+    let mut buffer = [MaybeUninit::uninit(); BATCH_BYTES];
+    let mut entries = RawDir::new(fd, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && !names::is_private(name) {
+            each(name);
+        }
+    }
+    Ok(())
+}

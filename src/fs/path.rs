@@ -1,0 +1,271 @@
+//! From a client's path to a file beneath the share.
+//!
+//! Every walk is one `openat2` from the share's root with RESOLVE_BENEATH: symbolic links that stay inside are followed, those that
+//! point out are refused, and nothing that happens meanwhile can lead out. Case does not count: the name as given goes first,
+//! then the directory is searched.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use outlast_smb::fileop::ShareId;
+use outlast_smb::status::NtStatus;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::errno::{open_status, parent_status, status};
+use super::lookup::Lookup;
+use super::names;
+
+/// Longest path on disk in bytes (PATH_MAX, without the NUL).
+const PATH_MAX: usize = 4095;
+
+/// A share's directory, held open.
+pub struct Root {
+    /// The share.
+    pub share: ShareId,
+    /// Where it is, for messages.
+    pub path: PathBuf,
+    /// O_PATH: walks begin here.
+    pub dir: OwnedFd,
+    /// Readable: names the mount for `open_by_handle_at`. `None` if the server may not read the directory.
+    pub mount: Option<OwnedFd>,
+    /// Nothing in it may be changed.
+    pub read_only: bool,
+    /// Whose rights apply, if the configuration says.
+    pub run_as: Option<String>,
+}
+
+/// Where a path leads.
+pub struct Located {
+    /// The path with the case the disk has; its last component as given if nothing is there.
+    pub path: String,
+    /// O_PATH on what is there, symbolic links followed.
+    pub file: Option<OwnedFd>,
+}
+
+/// The directory an entry is or will be in, and the entry's name in it.
+pub struct Entry {
+    /// O_PATH on the directory.
+    pub dir: OwnedFd,
+    /// Name on disk.
+    pub name: Vec<u8>,
+}
+
+/// Opens a share's directory.
+///
+/// # Errors
+/// What `open` says, in words that name the path.
+pub fn open_root(
+    share: ShareId,
+    path: &Path,
+    read_only: bool,
+    run_as: Option<String>,
+) -> anyhow::Result<Root> {
+    let open = |flags| rustix::fs::open(path, flags | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let dir = open(OFlags::PATH).map_err(|error| match error {
+        Errno::NOENT => anyhow::anyhow!("share directory {} does not exist", path.display()),
+        Errno::NOTDIR => anyhow::anyhow!("share path {} is not a directory", path.display()),
+        error => anyhow::anyhow!("share directory {} cannot be opened: {error}", path.display()),
+    })?;
+    Ok(Root {
+        share,
+        path: path.to_owned(),
+        dir,
+        mount: open(OFlags::RDONLY).ok(),
+        read_only,
+        run_as,
+    })
+}
+
+impl Root {
+    /// Opens what a path on disk leads to, never outside the share and never waiting (FIFOs, leases).
+    ///
+    /// # Errors
+    /// As `openat2`.
+    pub fn open_disk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path: &[u8] = if path.is_empty() { b"." } else { path };
+        let flags = if flags.contains(OFlags::PATH) {
+            flags
+        } else {
+            flags | OFlags::NONBLOCK | OFlags::NOCTTY
+        };
+        let mut attempts = 0;
+        loop {
+            let opened = rustix::fs::openat2(
+                &self.dir,
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+            );
+            // openat2(2): EAGAIN when a rename elsewhere raced with the walk; also EINTR on network file systems.
+            match opened {
+                Err(Errno::AGAIN | Errno::INTR) if attempts < 8 => attempts += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens the path exactly as written.
+    ///
+    /// # Errors
+    /// The status for the path's last component.
+    pub fn open_path(&self, path: &str, flags: OFlags) -> Result<OwnedFd, NtStatus> {
+        self.open_disk(&disk_path(path)?, flags).map_err(open_status)
+    }
+
+    /// The directory that holds the path's last component (exactly as written), and that component.
+    ///
+    /// # Errors
+    /// ACCESS_DENIED for the root itself; OBJECT_PATH_NOT_FOUND.
+    pub fn entry(&self, path: &str) -> Result<Entry, NtStatus> {
+        let (parent, name) = names::split(path).ok_or(NtStatus::ACCESS_DENIED)?;
+        let name = names::to_disk(name)?;
+        let dir = self
+            .open_disk(&disk_path(parent)?, OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(parent_status)?;
+        Ok(Entry { dir, name })
+    }
+
+    /// Finds the path, whatever its case.
+    ///
+    /// # Errors
+    /// OBJECT_PATH_NOT_FOUND if a component before the last is missing or is no directory; ACCESS_DENIED; OBJECT_NAME_INVALID.
+    pub fn locate(&self, path: &str, lookup: &mut Lookup) -> Result<Located, NtStatus> {
+        let disk = disk_path(path)?;
+        match self.open_disk(&disk, OFlags::PATH) {
+            Ok(file) => {
+                return Ok(Located {
+                    path: path.to_owned(),
+                    file: Some(file),
+                });
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(status(error)),
+        }
+        let (parent, last) = names::split(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+        let parent = self.locate_dir(parent, lookup)?;
+        self.locate_in(&parent, last, lookup)
+    }
+
+    /// The path of a directory with the case the disk has.
+    ///
+    /// # Errors
+    /// OBJECT_PATH_NOT_FOUND; ACCESS_DENIED; OBJECT_NAME_INVALID.
+    pub fn locate_dir(&self, path: &str, lookup: &mut Lookup) -> Result<String, NtStatus> {
+        match self.open_disk(&disk_path(path)?, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => return Ok(path.to_owned()),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(parent_status(error)),
+        }
+        let mut found = String::new();
+        for component in path.split('/') {
+            let next = self.locate_in(&found, component, lookup)?;
+            if next.file.is_none() {
+                return Err(NtStatus::OBJECT_PATH_NOT_FOUND);
+            }
+            found = next.path;
+        }
+        Ok(found)
+    }
+
+    /// Finds one name in a directory known to the letter.
+    ///
+    /// # Errors
+    /// As [`Root::locate`].
+    pub fn locate_in(&self, parent: &str, name: &str, lookup: &mut Lookup) -> Result<Located, NtStatus> {
+        let exact = names::join(parent, name);
+        match self.open_disk(&disk_path(&exact)?, OFlags::PATH) {
+            Ok(file) => {
+                return Ok(Located {
+                    path: exact,
+                    file: Some(file),
+                });
+            }
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(parent_status(error)),
+        }
+        if let Some(other) = lookup.find(self, &disk_path(parent)?, name)? {
+            let path = names::join(parent, &names::from_disk(&other));
+            match self.open_disk(&disk_path(&path)?, OFlags::PATH) {
+                Ok(file) => {
+                    return Ok(Located {
+                        path,
+                        file: Some(file),
+                    });
+                }
+                // Gone meanwhile, or a symbolic link to nothing.
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(status(error)),
+            }
+        }
+        Ok(Located {
+            path: exact,
+            file: None,
+        })
+    }
+
+    /// Where an open file is now, beneath this root; `None` if it has no name here.
+    pub fn current_path(&self, fd: BorrowedFd<'_>) -> Option<String> {
+        use std::os::unix::ffi::OsStrExt;
+        let link = |fd: BorrowedFd<'_>| {
+            rustix::fs::readlink(fd_path(fd), Vec::new()).map(std::ffi::CString::into_bytes)
+        };
+        let root = link(self.dir.as_fd()).ok()?;
+        let file = link(fd).ok()?;
+        let relative = Path::new(std::ffi::OsStr::from_bytes(&file))
+            .strip_prefix(std::ffi::OsStr::from_bytes(&root))
+            .ok()?;
+        let shown: Vec<String> = relative
+            .iter()
+            .map(|component| names::from_disk(component.as_bytes()))
+            .collect();
+        Some(shown.join("/"))
+    }
+}
+
+/// A client's path as bytes on disk.
+///
+/// # Errors
+/// OBJECT_NAME_INVALID, NAME_TOO_LONG.
+pub fn disk_path(path: &str) -> Result<Vec<u8>, NtStatus> {
+    let mut disk = Vec::with_capacity(path.len());
+    if path.is_empty() {
+        return Ok(disk);
+    }
+    for component in path.split('/') {
+        if !disk.is_empty() {
+            disk.push(b'/');
+        }
+        disk.extend_from_slice(&names::to_disk(component)?);
+        if disk.len() > PATH_MAX {
+            return Err(NtStatus::NAME_TOO_LONG);
+        }
+    }
+    Ok(disk)
+}
+
+/// A path to the open file itself, also for descriptors opened with O_PATH, which the `f…` calls refuse.
+#[must_use]
+pub fn fd_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// What is to be known about every file.
+const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// `statx` of an open file.
+///
+/// # Errors
+/// As `statx`.
+pub fn stat(fd: impl AsFd) -> Result<Statx, Errno> {
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATX_MASK)
+}
+
+/// `statx` of a directory's entry itself, symbolic links not followed.
+///
+/// # Errors
+/// As `statx`.
+pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Statx, Errno> {
+    rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_MASK)
+}

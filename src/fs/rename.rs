@@ -1,0 +1,250 @@
+//! Renaming, linking and deleting: what changes names. Each knows the file it means by identity, so that done twice is done once.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use outlast_smb::fileop::{DeleteTarget, FileKey, Intent};
+use outlast_smb::status::NtStatus;
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::OpenFile;
+use super::attributes::{self, file_type, flag, is_dir, key};
+use super::create::may_delete;
+use super::errno::status;
+use super::lookup::{Lookup, read_names};
+use super::names;
+use super::path::{Entry, Root, fd_path, stat, stat_entry};
+
+/// What a rename or a link will find. `in_use`: is this file open?
+///
+/// # Errors
+/// OBJECT_NAME_COLLISION; ACCESS_DENIED for what cannot be replaced; OBJECT_NAME_NOT_FOUND if the source has no name any more.
+pub fn prepare(
+    root: &Root,
+    lookup: &mut Lookup,
+    open: &OpenFile,
+    from: Option<&str>,
+    to: &str,
+    replace: bool,
+    in_use: impl Fn(&FileKey) -> bool,
+) -> Result<Intent, NtStatus> {
+    if root.read_only {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let linking = from.is_none();
+    if linking && open.is_dir {
+        return Err(NtStatus::FILE_IS_A_DIRECTORY);
+    }
+    let from = name_of(root, open.fd.as_fd(), &open.key, from.unwrap_or(&open.path))
+        .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let (parent, last) = names::split(to).ok_or(NtStatus::ACCESS_DENIED)?;
+    if from.is_empty() {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let parent = root.locate_dir(parent, lookup)?;
+    let found = root.locate_in(&parent, last, lookup)?;
+    let as_given = names::join(&parent, last);
+    let intent = |to, replaced| Intent::Rename {
+        source: open.key,
+        is_dir: open.is_dir,
+        from,
+        to,
+        replaced,
+    };
+    let Some(existing) = found.file else {
+        return Ok(intent(as_given, None));
+    };
+    let stat = stat(&existing).map_err(status)?;
+    let existing_key = key(&stat);
+    if existing_key == open.key {
+        // Another case of its own name, or a hard link to it.
+        if linking && !replace {
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        return Ok(intent(as_given, None));
+    }
+    if !replace {
+        return Err(NtStatus::OBJECT_NAME_COLLISION);
+    }
+    // MS-FSA 2.1.5.15.11: a directory, a read-only file and one that is open are not replaced.
+    let attributes = attributes::kept_attributes(&stat, &attributes::read(existing.as_fd()));
+    if is_dir(&stat) || attributes & flag::READONLY != 0 || in_use(&existing_key) {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    Ok(intent(found.path, Some(existing_key)))
+}
+
+/// What the path leads to.
+fn identity(root: &Root, path: &str) -> Option<FileKey> {
+    let fd = root.open_path(path, OFlags::PATH).ok()?;
+    Some(key(&stat(&fd).ok()?))
+}
+
+/// A path under which an open file is to be found: the one given if it is still there, else the one the kernel knows.
+fn name_of(root: &Root, fd: BorrowedFd<'_>, key: &FileKey, path: &str) -> Option<String> {
+    if identity(root, path) == Some(*key) {
+        return Some(path.to_owned());
+    }
+    root.current_path(fd)
+        .filter(|path| identity(root, path) == Some(*key))
+}
+
+/// What a rename's intent says.
+pub struct Move<'a> {
+    /// Which file gets the name.
+    pub source: FileKey,
+    /// Its name until now.
+    pub from: &'a str,
+    /// Its name from now on.
+    pub to: &'a str,
+    /// The file whose name that was.
+    pub replaced: Option<FileKey>,
+}
+
+/// Renames as the intent says.
+///
+/// # Errors
+/// OBJECT_NAME_NOT_FOUND if the source has no name any more; OBJECT_NAME_COLLISION if another file has the new name by now; as `rename`.
+pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), NtStatus> {
+    let to = root.entry(intent.to)?;
+    let at_target = stat_entry(&to.dir, &to.name).ok();
+    if at_target.as_ref().map(key) == Some(intent.source) || identity(root, intent.to) == Some(intent.source) {
+        if intent.from != intent.to && identity(root, intent.from) == Some(intent.source) {
+            // Both names are links to the file, which rename(2) leaves alone: the old one goes.
+            let from = root.entry(intent.from)?;
+            return match rustix::fs::unlinkat(&from.dir, from.name.as_slice(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                // A directory has one link: a file system without regard to case shows it under both names.
+                Err(Errno::ISDIR | Errno::PERM) => move_entry(&from, &to, false),
+                Err(error) => Err(status(error)),
+            };
+        }
+        // Done by us, before a crash.
+        return Ok(());
+    }
+    let from = name_of(root, fd, &intent.source, intent.from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let from = root.entry(&from)?;
+    let replaces = match (at_target, intent.replaced) {
+        (None, _) => false,
+        (Some(there), Some(meant)) if key(&there) == meant || identity(root, intent.to) == Some(meant) => true,
+        (Some(_), _) => return Err(NtStatus::OBJECT_NAME_COLLISION),
+    };
+    move_entry(&from, &to, replaces)
+}
+
+fn move_entry(from: &Entry, to: &Entry, replaces: bool) -> Result<(), NtStatus> {
+    let (old, new) = (from.name.as_slice(), to.name.as_slice());
+    if replaces {
+        return rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(status);
+    }
+    match rustix::fs::renameat_with(&from.dir, old, &to.dir, new, RenameFlags::NOREPLACE) {
+        // The file system cannot; we have just seen that the name is free.
+        Err(Errno::INVAL | Errno::NOSYS) if rename_flags_unsupported(to) => {
+            rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(status)
+        }
+        other => other.map_err(status),
+    }
+}
+
+/// EINVAL also means a directory moved beneath itself: ask with something that can be nothing else.
+fn rename_flags_unsupported(to: &Entry) -> bool {
+    let missing = names::private(u64::MAX);
+    let asked = rustix::fs::renameat_with(
+        &to.dir,
+        missing.as_str(),
+        &to.dir,
+        missing.as_str(),
+        RenameFlags::NOREPLACE,
+    );
+    matches!(asked, Err(Errno::INVAL | Errno::NOSYS))
+}
+
+/// Links as the intent says. `private`: a name to do it under first, when it replaces.
+///
+/// # Errors
+/// As [`rename`].
+pub fn link(
+    root: &Root,
+    fd: BorrowedFd<'_>,
+    intent: &Move<'_>,
+    private: &str,
+) -> Result<(), NtStatus> {
+    let to = root.entry(intent.to)?;
+    let there = stat_entry(&to.dir, &to.name).ok().map(|s| key(&s));
+    if there == Some(intent.source) {
+        return Ok(());
+    }
+    let link_as = |name: &[u8]| rustix::fs::linkat(CWD, fd_path(fd), &to.dir, name, AtFlags::SYMLINK_FOLLOW);
+    match (there, intent.replaced) {
+        (None, _) => link_as(&to.name).map_err(status),
+        (Some(there), Some(meant)) if there == meant => {
+            // Left by an attempt before a crash, if at all.
+            let _ = rustix::fs::unlinkat(&to.dir, private, AtFlags::empty());
+            link_as(private.as_bytes()).map_err(status)?;
+            rustix::fs::renameat(&to.dir, private, &to.dir, to.name.as_slice()).map_err(|error| {
+                let _ = rustix::fs::unlinkat(&to.dir, private, AtFlags::empty());
+                status(error)
+            })
+        }
+        _ => Err(NtStatus::OBJECT_NAME_COLLISION),
+    }
+}
+
+/// Takes the file's name away; nothing to do if the name is gone or another file's by now.
+///
+/// # Errors
+/// DIRECTORY_NOT_EMPTY; as `unlink`.
+pub fn delete(root: &Root, fd: BorrowedFd<'_>, target: &DeleteTarget) -> Result<(), NtStatus> {
+    if root.read_only {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    // Renamed locally, it is deleted under its new name: what was opened is what is meant.
+    let Some(path) = name_of(root, fd, &target.key, &target.path) else {
+        return Ok(());
+    };
+    let entry = root.entry(&path)?;
+    let itself = match stat_entry(&entry.dir, &entry.name) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(status(error)),
+    };
+    // Of a symbolic link, the link goes and not what it leads to.
+    let flags = if file_type(&itself) == FileType::Directory {
+        AtFlags::REMOVEDIR
+    } else {
+        AtFlags::empty()
+    };
+    match rustix::fs::unlinkat(&entry.dir, entry.name.as_slice(), flags) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::EXIST) => Err(NtStatus::DIRECTORY_NOT_EMPTY),
+        Err(error) => Err(status(error)),
+    }
+}
+
+/// May this be deleted (MS-FSA 2.1.5.15.3)?
+///
+/// # Errors
+/// CANNOT_DELETE if it is read-only, DIRECTORY_NOT_EMPTY, ACCESS_DENIED.
+pub fn check_delete(root: &Root, uid: u32, open: &OpenFile, path: &str) -> Result<(), NtStatus> {
+    let stat = stat(&open.fd).map_err(status)?;
+    let dos = attributes::read(open.fd.as_fd());
+    if attributes::kept_attributes(&stat, &dos) & flag::READONLY != 0 {
+        return Err(NtStatus::CANNOT_DELETE);
+    }
+    may_delete(root, &stat, uid, path)?;
+    if open.is_dir {
+        // Readable or not, only an empty one can go; a directory that cannot be read shows when it is deleted.
+        if let Ok(dir) = root.open_path(path, OFlags::RDONLY | OFlags::DIRECTORY)
+            && !is_empty(&dir).map_err(status)?
+        {
+            return Err(NtStatus::DIRECTORY_NOT_EMPTY);
+        }
+    }
+    Ok(())
+}
+
+fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
+    let mut empty = true;
+    read_names(dir, |_| empty = false)?;
+    Ok(empty)
+}

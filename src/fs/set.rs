@@ -1,0 +1,100 @@
+//! Times, attributes, sparseness, and the file system's figures.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use outlast_smb::fileop::{FileTime, SetBasic, Volume};
+use outlast_smb::status::NtStatus;
+use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::OpenFile;
+use super::account::Assumed;
+use super::attributes::{self, flag, from_file_time};
+use super::errno::status;
+use super::path::{Root, fd_path, stat};
+
+/// `tv_nsec` that leaves a time alone (utimensat(2)).
+const OMIT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: rustix::fs::UTIME_OMIT,
+};
+
+/// Sets times and attributes (MS-FSA 2.1.5.15.2).
+///
+/// # Errors
+/// INVALID_PARAMETER for attributes that do not fit the kind of file; ACCESS_DENIED.
+pub fn basic(open: &OpenFile, basic: &SetBasic, assumed: Assumed) -> Result<(), NtStatus> {
+    let attributes = basic.attributes.filter(|&a| a != 0);
+    if let Some(attributes) = attributes {
+        let wrong = if open.is_dir {
+            attributes & flag::TEMPORARY != 0
+        } else {
+            attributes & flag::DIRECTORY != 0
+        };
+        if wrong {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+    }
+    let fd = open.fd.as_fd();
+    let set = |time: Option<FileTime>| time.filter(|&t| t != 0);
+    let created = set(basic.creation_time);
+    if attributes.is_some() || created.is_some() {
+        let stat = stat(fd).map_err(status)?;
+        attributes::write(fd, &stat, attributes, created).map_err(status)?;
+    }
+    let (accessed, written) = (set(basic.last_access_time), set(basic.last_write_time));
+    if accessed.is_none() && written.is_none() {
+        return Ok(());
+    }
+    let times = Timestamps {
+        last_access: accessed.map_or(OMIT, from_file_time),
+        last_modification: written.map_or(OMIT, from_file_time),
+    };
+    let path = fd_path(fd);
+    let set_times = || rustix::fs::utimensat(CWD, path.as_str(), &times, AtFlags::empty());
+    match set_times() {
+        // On Linux only the owner sets times, on Windows whoever may write: so does the server for those who may.
+        Err(Errno::PERM | Errno::ACCESS) => {
+            let access = rustix::fs::accessat(
+                fd,
+                c"",
+                Access::WRITE_OK,
+                AtFlags::EACCESS | AtFlags::EMPTY_PATH,
+            );
+            access.map_err(status)?;
+            drop(assumed);
+            set_times().map_err(status)
+        }
+        other => other.map_err(status),
+    }
+}
+
+/// Sets or clears the attribute SPARSE_FILE; Linux needs nothing else, every file may have holes.
+///
+/// # Errors
+/// INVALID_PARAMETER for directories (MS-FSA 2.1.5.10.35); ACCESS_DENIED.
+pub fn sparse(open: &OpenFile, sparse: bool) -> Result<(), NtStatus> {
+    if open.is_dir {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let stat = stat(&open.fd).map_err(status)?;
+    attributes::write_sparse(open.fd.as_fd(), &stat, sparse).map_err(status)
+}
+
+/// The figures of the file system that an open file is on.
+///
+/// # Errors
+/// As `fstatvfs`.
+pub fn volume(root: &Root, fd: &OwnedFd) -> Result<Volume, NtStatus> {
+    let figures = rustix::fs::fstatvfs(fd).map_err(status)?;
+    let unit = figures.f_frsize.max(1);
+    let root = stat(&root.dir).map_err(status)?;
+    Ok(Volume {
+        total_bytes: figures.f_blocks.saturating_mul(unit),
+        available_bytes: figures.f_bavail.saturating_mul(unit),
+        free_bytes: figures.f_bfree.saturating_mul(unit),
+        unit_bytes: u32::try_from(unit).unwrap_or(u32::MAX),
+        serial: (figures.f_fsid ^ (figures.f_fsid >> 32)) as u32,
+        creation_time: attributes::metadata(&root, &attributes::Dos::Absent, "").creation_time,
+    })
+}
