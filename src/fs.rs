@@ -123,7 +123,7 @@ impl Fs {
             roots,
             opens: HashMap::new(),
             accounts: Accounts::new()?,
-            lookup: Lookup::new(),
+            lookup: Lookup::default(),
             pool: Pool::default(),
             watcher: Watcher::new()?,
         })
@@ -299,10 +299,7 @@ impl Fs {
                 after,
                 limit,
             } => {
-                let open = self
-                    .opens
-                    .get_mut(open)
-                    .ok_or(NtStatus::FILE_CLOSED)?;
+                let open = self.opens.get_mut(open).ok_or(NtStatus::FILE_CLOSED)?;
                 let root = find_root(&self.roots, open.share)?;
                 let lookup = &mut self.lookup;
                 let (entries, more) =
@@ -373,7 +370,10 @@ impl Fs {
                 security::set(&open.fd, *information, descriptor)?;
                 Ok(Outcome::Unit)
             }
-            FileOp::Watch { open: id, recursive } => {
+            FileOp::Watch {
+                open: id,
+                recursive,
+            } => {
                 let open = find_open(&self.opens, *id)?;
                 let root = find_root(&self.roots, open.share)?;
                 if !open.is_dir {
@@ -421,7 +421,10 @@ impl Fs {
             let (_, _assumed) = self.account(actor)?;
             let root = find_root(&self.roots, actor.share)?;
             // A file deleted before a crash cannot be opened again: then its name is all there is, and it is gone or another's.
-            let fd = self.opens.get(&open).map_or(root.dir.as_fd(), |o| o.fd.as_fd());
+            let fd = self
+                .opens
+                .get(&open)
+                .map_or(root.dir.as_fd(), |o| o.fd.as_fd());
             rename::delete(root, fd, target)?;
         }
         match intent {
@@ -447,7 +450,7 @@ impl Fs {
     }
 
     /// Opens a file again after a restart: by its handle, else by its path, with its identity checked. The rights were checked when it was
-    /// first opened, and the client keeps them.
+    /// first opened, and the client keeps them: so the server opens it with its own, or with the account's where its own do not suffice (NFS).
     ///
     /// # Errors
     /// OBJECT_NAME_NOT_FOUND if neither leads to the same file; as `open`.
@@ -456,6 +459,7 @@ impl Fs {
         &mut self,
         open: OpenId,
         share: ShareId,
+        user: Option<&str>,
         path: &str,
         key: &FileKey,
         handle: &FileHandle,
@@ -463,7 +467,10 @@ impl Fs {
         write: bool,
         is_dir: bool,
     ) -> Result<(), NtStatus> {
-        let root = find_root(&self.roots, share)?;
+        let actor = Actor {
+            share,
+            user: user.map(str::to_owned),
+        };
         let flags = match (read, write) {
             (true, _) if is_dir => OFlags::RDONLY | OFlags::DIRECTORY,
             (true, true) => OFlags::RDWR,
@@ -479,6 +486,7 @@ impl Fs {
                 Err(NtStatus::OBJECT_NAME_NOT_FOUND)
             }
         };
+        let root = find_root(&self.roots, share)?;
         let by_handle = root.mount.as_ref().and_then(|mount| {
             handle::open(mount.as_fd(), handle, flags | OFlags::NONBLOCK)
                 .ok()
@@ -486,7 +494,14 @@ impl Fs {
         });
         let (fd, stat) = match by_handle {
             Some(found) => found,
-            None => same(root.open_path(path, flags)?)?,
+            None => {
+                let mut opened = root.open_path(path, flags);
+                if matches!(opened, Err(NtStatus::ACCESS_DENIED)) {
+                    let (_, _assumed) = self.account(&actor)?;
+                    opened = find_root(&self.roots, share)?.open_path(path, flags);
+                }
+                same(opened?)?
+            }
         };
         let metadata = attributes::metadata(&stat, &attributes::Dos::Absent, "");
         let file = OpenFile::new(share, fd, &metadata, path.to_owned());
@@ -541,9 +556,7 @@ impl Fs {
 }
 
 fn find_root(roots: &[Root], share: ShareId) -> Result<&Root, NtStatus> {
-    roots
-        .get(share as usize)
-        .ok_or(NtStatus::BAD_NETWORK_NAME)
+    roots.get(share as usize).ok_or(NtStatus::BAD_NETWORK_NAME)
 }
 
 fn find_open(opens: &HashMap<OpenId, OpenFile>, open: OpenId) -> Result<&OpenFile, NtStatus> {

@@ -5,6 +5,7 @@ pub mod account;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod fs;
 pub mod server;
 pub mod supervisor;
 pub mod tap;

@@ -137,7 +137,10 @@ impl Drop for Assumed {
         let ids = set_fs_ids(own.uid, own.gid);
         let groups = own.uid != 0 || set_thread_groups(&own.groups).is_ok();
         // Working on with someone else's rights would be worse than a restart.
-        assert!(ids && groups, "the server's own account cannot be taken on again");
+        assert!(
+            ids && groups,
+            "the server's own account cannot be taken on again"
+        );
     }
 }
 

@@ -204,9 +204,7 @@ pub fn write(
         _ => DosInfo::default(),
     };
     let now = kept_attributes(stat, &old);
-    let new = attributes.map_or(now, |a| {
-        a & flag::SETTABLE | now & flag::SPARSE_FILE
-    });
+    let new = attributes.map_or(now, |a| a & flag::SETTABLE | now & flag::SPARSE_FILE);
     store(&path, kept, now, new, creation_time)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What is created is made ready without a name (O_TMPFILE) or under a private one, stamped with the id of the open, and then gets its
 //! name by a call that does not replace. So a redo finds either nothing, or what it had made itself (the stamp says so), or
-//! someone else's. Where the file system has no extended attributes, an empty file or directory of the same owner counts as ours.
+//! someone else's. Where the file system has no extended attributes, an empty file or a directory of the same owner counts as ours.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -254,9 +254,7 @@ fn open_existing(root: &Root, op: &CreateOp, path: &str) -> Result<OwnedFd, NtSt
             (true, false, false) => &[OFlags::RDONLY],
             (false, true, true) => &[OFlags::RDWR, OFlags::WRONLY],
             (false, true, false) => &[OFlags::WRONLY],
-            (false, false, true) => {
-                &[OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY, OFlags::PATH]
-            }
+            (false, false, true) => &[OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY, OFlags::PATH],
             (false, false, false) => &[OFlags::PATH],
         },
         // FIFOs, sockets and devices are seen and can be deleted; their data are not a file's.
@@ -366,7 +364,9 @@ fn create(
     // A local process was faster: then this is a file that exists.
     let fd = open_existing(root, op, path)?;
     let found_dir = is_dir(&stat(&fd).map_err(status)?);
-    if found_dir != op.must_be_dir && (op.must_be_dir || op.must_be_file || overwrites(op.disposition)) {
+    if found_dir != op.must_be_dir
+        && (op.must_be_dir || op.must_be_file || overwrites(op.disposition))
+    {
         return Err(NtStatus::OBJECT_NAME_COLLISION);
     }
     let action = overwrite(&fd, op)?;
@@ -451,7 +451,13 @@ fn create_dir(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
 /// Gives what was made under a private name its own, if that is free.
 fn publish(entry: &Entry, private: &str) -> Result<(), Errno> {
     let name = entry.name.as_slice();
-    rustix::fs::renameat_with(&entry.dir, private, &entry.dir, name, RenameFlags::NOREPLACE)
+    rustix::fs::renameat_with(
+        &entry.dir,
+        private,
+        &entry.dir,
+        name,
+        RenameFlags::NOREPLACE,
+    )
 }
 
 /// The stamp: the open's id, and the inode's number, so that a copy with its extended attributes does not count.

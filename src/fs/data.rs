@@ -247,9 +247,9 @@ pub fn overlapping_source(
         a < b.saturating_add(b_length.into()) && b < a.saturating_add(a_length.into())
     };
     let any = chunks.iter().any(|from| {
-        chunks.iter().any(|to| {
-            overlap(from.source_offset, to.target_offset, from.length, to.length)
-        })
+        chunks
+            .iter()
+            .any(|to| overlap(from.source_offset, to.target_offset, from.length, to.length))
     });
     if !any {
         return Ok(None);
@@ -257,8 +257,7 @@ pub fn overlapping_source(
     let mut all: Vec<Vec<u8>> = Vec::with_capacity(chunks.len());
     for (index, chunk) in chunks.iter().enumerate() {
         let mut bytes = vec![0; chunk.length as usize];
-        let mut count =
-            read_full(source, &mut bytes, chunk.source_offset).map_err(data_status)?;
+        let mut count = read_full(source, &mut bytes, chunk.source_offset).map_err(data_status)?;
         // What earlier chunks will have put there by then.
         for (earlier, data) in chunks.iter().zip(&all).take(index) {
             let start = earlier.target_offset.max(chunk.source_offset);
@@ -270,7 +269,8 @@ pub fn overlapping_source(
                 continue;
             }
             let to = (start - chunk.source_offset) as usize..(end - chunk.source_offset) as usize;
-            let from = (start - earlier.target_offset) as usize..(end - earlier.target_offset) as usize;
+            let from =
+                (start - earlier.target_offset) as usize..(end - earlier.target_offset) as usize;
             count = count.max(to.end);
             if let (Some(to), Some(from)) = (bytes.get_mut(to), data.get(from)) {
                 to.copy_from_slice(from);

@@ -84,7 +84,10 @@ pub fn query(
         // A scan from the start sees the directory as it is now.
         open.listing = None;
         if !has_wildcard(pattern) && pattern != "." && pattern != ".." {
-            return Ok((one(root, lookup, open, pattern)?.into_iter().collect(), false));
+            return Ok((
+                one(root, lookup, open, pattern)?.into_iter().collect(),
+                false,
+            ));
         }
     }
     if open.listing.is_none() {

@@ -54,25 +54,33 @@ pub struct Lookup {
     uses: u64,
 }
 
-impl Lookup {
+impl Default for Lookup {
     /// Nothing known yet. Without inotify every search reads the directory.
-    #[must_use]
-    pub fn new() -> Lookup {
+    fn default() -> Lookup {
         Lookup {
             events: inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
-                .inspect_err(|error| log::warn!("no inotify, large directories will be slow: {error}"))
+                .inspect_err(|error| {
+                    log::warn!("no inotify, large directories will be slow: {error}")
+                })
                 .ok(),
             directories: HashMap::new(),
             by_watch: HashMap::new(),
             uses: 0,
         }
     }
+}
 
+impl Lookup {
     /// The name on disk that is `name` but for its case, in the directory at `dir` (path on disk). The first by bytes if several.
     ///
     /// # Errors
     /// If the directory is missing or cannot be read for another reason than its permissions.
-    pub fn find(&mut self, root: &Root, dir: &[u8], name: &str) -> Result<Option<Vec<u8>>, NtStatus> {
+    pub fn find(
+        &mut self,
+        root: &Root,
+        dir: &[u8],
+        name: &str,
+    ) -> Result<Option<Vec<u8>>, NtStatus> {
         let opened = root.open_disk(dir, OFlags::RDONLY | OFlags::DIRECTORY);
         let fd = match opened {
             Ok(fd) => fd,
@@ -108,7 +116,7 @@ impl Lookup {
             }
         })
         .map_err(status)?;
-        if count >= WORTH_KEEPING_NAMES && count <= KEPT_NAMES_MAX / 2 {
+        if (WORTH_KEEPING_NAMES..=KEPT_NAMES_MAX / 2).contains(&count) {
             self.keep(key, fd);
         }
         Ok(found)
@@ -145,7 +153,9 @@ impl Lookup {
         }
         while self.directories.values().map(|d| d.count).sum::<usize>() > KEPT_NAMES_MAX {
             let oldest = self.directories.iter().min_by_key(|(_, d)| d.used);
-            let Some(oldest) = oldest.map(|(&key, _)| key) else { return };
+            let Some(oldest) = oldest.map(|(&key, _)| key) else {
+                return;
+            };
             self.drop_directory(oldest);
         }
     }
@@ -184,7 +194,9 @@ impl Lookup {
                 lost = true;
                 continue;
             }
-            let Some(&key) = self.by_watch.get(&event.wd()) else { continue };
+            let Some(&key) = self.by_watch.get(&event.wd()) else {
+                continue;
+            };
             if what.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
                 gone.push(key);
                 continue;

@@ -160,8 +160,22 @@ mod tests {
 
     #[test]
     fn what_is_no_name() {
-        for name in ["", ".", "..", "a/b", "a\0", "a:b", "*", "\u{F02E}", "\u{F02E}."] {
-            assert_eq!(to_disk(name), Err(NtStatus::OBJECT_NAME_INVALID), "{name:?}");
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a\0",
+            "a:b",
+            "*",
+            "\u{F02E}",
+            "\u{F02E}.",
+        ] {
+            assert_eq!(
+                to_disk(name),
+                Err(NtStatus::OBJECT_NAME_INVALID),
+                "{name:?}"
+            );
         }
         assert_eq!(to_disk(".Outlast-1"), Err(NtStatus::OBJECT_NAME_INVALID));
         assert_eq!(to_disk(&"x".repeat(256)), Err(NtStatus::NAME_TOO_LONG));

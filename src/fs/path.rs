@@ -61,11 +61,20 @@ pub fn open_root(
     read_only: bool,
     run_as: Option<String>,
 ) -> anyhow::Result<Root> {
-    let open = |flags| rustix::fs::open(path, flags | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open = |flags| {
+        rustix::fs::open(
+            path,
+            flags | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    };
     let dir = open(OFlags::PATH).map_err(|error| match error {
         Errno::NOENT => anyhow::anyhow!("share directory {} does not exist", path.display()),
         Errno::NOTDIR => anyhow::anyhow!("share path {} is not a directory", path.display()),
-        error => anyhow::anyhow!("share directory {} cannot be opened: {error}", path.display()),
+        error => anyhow::anyhow!(
+            "share directory {} cannot be opened: {error}",
+            path.display()
+        ),
     })?;
     Ok(Root {
         share,
@@ -111,7 +120,8 @@ impl Root {
     /// # Errors
     /// The status for the path's last component.
     pub fn open_path(&self, path: &str, flags: OFlags) -> Result<OwnedFd, NtStatus> {
-        self.open_disk(&disk_path(path)?, flags).map_err(open_status)
+        self.open_disk(&disk_path(path)?, flags)
+            .map_err(open_status)
     }
 
     /// The directory that holds the path's last component (exactly as written), and that component.
@@ -173,7 +183,12 @@ impl Root {
     ///
     /// # Errors
     /// As [`Root::locate`].
-    pub fn locate_in(&self, parent: &str, name: &str, lookup: &mut Lookup) -> Result<Located, NtStatus> {
+    pub fn locate_in(
+        &self,
+        parent: &str,
+        name: &str,
+        lookup: &mut Lookup,
+    ) -> Result<Located, NtStatus> {
         let exact = names::join(parent, name);
         match self.open_disk(&disk_path(&exact)?, OFlags::PATH) {
             Ok(file) => {

@@ -108,7 +108,9 @@ pub struct Move<'a> {
 pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), NtStatus> {
     let to = root.entry(intent.to)?;
     let at_target = stat_entry(&to.dir, &to.name).ok();
-    if at_target.as_ref().map(key) == Some(intent.source) || identity(root, intent.to) == Some(intent.source) {
+    if at_target.as_ref().map(key) == Some(intent.source)
+        || identity(root, intent.to) == Some(intent.source)
+    {
         if intent.from != intent.to && identity(root, intent.from) == Some(intent.source) {
             // Both names are links to the file, which rename(2) leaves alone: the old one goes.
             let from = root.entry(intent.from)?;
@@ -122,11 +124,16 @@ pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), 
         // Done by us, before a crash.
         return Ok(());
     }
-    let from = name_of(root, fd, &intent.source, intent.from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let from =
+        name_of(root, fd, &intent.source, intent.from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
     let from = root.entry(&from)?;
     let replaces = match (at_target, intent.replaced) {
         (None, _) => false,
-        (Some(there), Some(meant)) if key(&there) == meant || identity(root, intent.to) == Some(meant) => true,
+        (Some(there), Some(meant))
+            if key(&there) == meant || identity(root, intent.to) == Some(meant) =>
+        {
+            true
+        }
         (Some(_), _) => return Err(NtStatus::OBJECT_NAME_COLLISION),
     };
     move_entry(&from, &to, replaces)
@@ -174,7 +181,8 @@ pub fn link(
     if there == Some(intent.source) {
         return Ok(());
     }
-    let link_as = |name: &[u8]| rustix::fs::linkat(CWD, fd_path(fd), &to.dir, name, AtFlags::SYMLINK_FOLLOW);
+    let link_as =
+        |name: &[u8]| rustix::fs::linkat(CWD, fd_path(fd), &to.dir, name, AtFlags::SYMLINK_FOLLOW);
     match (there, intent.replaced) {
         (None, _) => link_as(&to.name).map_err(status),
         (Some(there), Some(meant)) if there == meant => {

@@ -129,7 +129,10 @@ pub fn query(fd: &OwnedFd, information: u32) -> Result<Bytes, NtStatus> {
         control |= SE_DACL_PRESENT;
         let mode = u32::from(stat.stx_mode);
         let entries = [
-            (owner.clone(), rights(mode >> 6, is_dir(&stat)) | OWNER_RIGHTS),
+            (
+                owner.clone(),
+                rights(mode >> 6, is_dir(&stat)) | OWNER_RIGHTS,
+            ),
             (group.clone(), rights(mode >> 3, is_dir(&stat))),
             (Sid::everyone(), rights(mode, is_dir(&stat))),
         ];
@@ -223,7 +226,16 @@ fn parse(bytes: &[u8]) -> Option<Descriptor> {
 
 fn parse_acl(bytes: &[u8]) -> Option<Vec<Ace>> {
     let (header, _) = bytes.split_first_chunk::<8>()?;
-    let [revision, _, size_low, size_high, count_low, count_high, _, _] = *header;
+    let [
+        revision,
+        _,
+        size_low,
+        size_high,
+        count_low,
+        count_high,
+        _,
+        _,
+    ] = *header;
     if revision != 2 && revision != 4 {
         return None;
     }
@@ -261,13 +273,21 @@ pub fn set(fd: &OwnedFd, information: u32, descriptor: &[u8]) -> Result<(), NtSt
     let stat = stat(fd).map_err(status)?;
     let (mut uid, mut gid) = (stat.stx_uid, stat.stx_gid);
     if information & OWNER != 0 {
-        match descriptor.owner.as_ref().map(|s| (s.authority, s.sub.as_slice())) {
+        match descriptor
+            .owner
+            .as_ref()
+            .map(|s| (s.authority, s.sub.as_slice()))
+        {
             Some((22, &[1, new])) => uid = new,
             _ => return Err(INVALID_OWNER),
         }
     }
     if information & GROUP != 0 {
-        match descriptor.group.as_ref().map(|s| (s.authority, s.sub.as_slice())) {
+        match descriptor
+            .group
+            .as_ref()
+            .map(|s| (s.authority, s.sub.as_slice()))
+        {
             Some((22, &[2, new])) => gid = new,
             _ => return Err(INVALID_PRIMARY_GROUP),
         }
@@ -376,11 +396,16 @@ mod tests {
     fn what_linux_cannot_express_is_refused() {
         let fd = temporary(0o644);
         let domain_user = Sid::new(5, &[21, 1, 2, 3, 1104]);
-        let mut dacl = vec![1, 0, 4, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0];
+        let mut dacl = vec![
+            1, 0, 4, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0,
+        ];
         write_acl(&[(domain_user, right::ALL)], &mut dacl);
         assert_eq!(set(&fd, DACL, &dacl), Err(NONE_MAPPED));
         assert_eq!(set(&fd, OWNER, &dacl), Err(INVALID_OWNER));
-        assert_eq!(set(&fd, DACL, &dacl[..30]), Err(NtStatus::INVALID_PARAMETER));
+        assert_eq!(
+            set(&fd, DACL, &dacl[..30]),
+            Err(NtStatus::INVALID_PARAMETER)
+        );
         assert_eq!(u32::from(stat(&fd).unwrap().stx_mode) & 0o777, 0o644);
     }
 

@@ -139,11 +139,15 @@ impl Watcher {
     fn add_beneath(&mut self, top: &Place, mut found: Option<&mut Vec<Change>>) {
         let mut todo = vec![top.path.clone()];
         while let Some(path) = todo.pop() {
-            let Some(dir) = open_dir(&top.root, &path) else { continue };
+            let Some(dir) = open_dir(&top.root, &path) else {
+                continue;
+            };
             if path != top.path {
                 let watched = self.by_open.get(&top.open).map_or(0, HashSet::len);
                 if watched >= DIRECTORIES_PER_OPEN_MAX {
-                    log::warn!("{path:?}: too many directories beneath a watched one; changes in it will not be seen");
+                    log::warn!(
+                        "{path:?}: too many directories beneath a watched one; changes in it will not be seen"
+                    );
                     return;
                 }
                 let place = Place {
@@ -182,7 +186,9 @@ impl Watcher {
     /// Ends the watching of one open.
     pub fn forget(&mut self, open: OpenId) {
         for watch in self.by_open.remove(&open).unwrap_or_default() {
-            let Some(places) = self.places.get_mut(&watch) else { continue };
+            let Some(places) = self.places.get_mut(&watch) else {
+                continue;
+            };
             places.retain(|place| place.open != open);
             if places.is_empty() {
                 self.places.remove(&watch);
@@ -247,7 +253,9 @@ impl Watcher {
                 continue;
             }
             let Some(name) = event.name else { continue };
-            let Some(places) = self.places.get(&event.watch).cloned() else { continue };
+            let Some(places) = self.places.get(&event.watch).cloned() else {
+                continue;
+            };
             let is_dir = event.flags.contains(ReadFlags::ISDIR);
             let mut paths: Vec<(ShareId, String)> = Vec::new();
             if !names::is_private(&name) {
@@ -259,9 +267,8 @@ impl Watcher {
                     }
                 }
             }
-            let pair = moved.take_if(|m| {
-                m.cookie == event.cookie && event.flags.contains(ReadFlags::MOVED_TO)
-            });
+            let pair = moved
+                .take_if(|m| m.cookie == event.cookie && event.flags.contains(ReadFlags::MOVED_TO));
             if let Some(alone) = moved.take() {
                 self.moved_away(alone, &mut changes);
             }
@@ -272,7 +279,10 @@ impl Watcher {
                     places: paths,
                 });
                 continue;
-            } else if event.flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            } else if event
+                .flags
+                .intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO)
+            {
                 self.appeared(pair, &places, paths, is_dir, &mut changes);
                 continue;
             } else if event.flags.contains(ReadFlags::DELETE) {
@@ -317,14 +327,23 @@ impl Watcher {
                     });
                 }
                 None => {
-                    push_all(changes, vec![(share, path.clone())], is_dir, &ChangeKind::Added);
-                    let recursive = places.iter().filter(|p| is_dir && p.recursive && p.share == share);
+                    push_all(
+                        changes,
+                        vec![(share, path.clone())],
+                        is_dir,
+                        &ChangeKind::Added,
+                    );
+                    let recursive = places
+                        .iter()
+                        .filter(|p| is_dir && p.recursive && p.share == share);
                     for place in recursive {
                         let sub = Place {
                             path: path.clone(),
                             ..place.clone()
                         };
-                        let Some(dir) = open_dir(&sub.root, &sub.path) else { continue };
+                        let Some(dir) = open_dir(&sub.root, &sub.path) else {
+                            continue;
+                        };
                         if self.add(dir.as_fd(), sub.clone()).is_ok() {
                             self.add_beneath(&sub, Some(changes));
                         }
