@@ -26,31 +26,22 @@ pub fn segment(frame: &TxFrame) -> Vec<Vec<u8>> {
             start,
             offset,
         } => {
-            let (start, offset) = (usize::from(start), usize::from(offset));
+            let mss = usize::from(mss);
             if usize::from(header_len) != frame.header.len() || mss == 0 {
                 return Vec::new();
             }
-            let payload: Vec<u8> = frame
-                .payload
-                .iter()
-                .flat_map(|part| part.iter().copied())
-                .collect();
-            let count = payload.len().div_ceil(usize::from(mss));
-            let cut = |(index, part): (usize, &[u8])| {
-                let last = index + 1 == count;
-                one_segment(
-                    &frame.header,
-                    part,
-                    index,
-                    usize::from(mss),
-                    last,
-                    v6,
-                    start,
-                    offset,
-                )
+            let template = Template {
+                header: &frame.header,
+                v6,
+                start: usize::from(start),
+                offset: usize::from(offset),
             };
+            let payload = frame.payload.concat();
+            let count = payload.len().div_ceil(mss);
+            let cut =
+                |(index, part)| template.segment(part, index, index * mss, index + 1 == count);
             payload
-                .chunks(usize::from(mss))
+                .chunks(mss)
                 .enumerate()
                 .map(cut)
                 .collect::<Option<Vec<_>>>()
@@ -77,59 +68,64 @@ fn complete_checksum(bytes: &mut [u8], start: usize, offset: usize) -> Option<()
     Some(())
 }
 
-/// Takes the `index`th part of a TSO frame's payload behind a copy of its headers.
-#[allow(clippy::too_many_arguments)]
-fn one_segment(
-    header: &[u8],
-    part: &[u8],
-    index: usize,
-    mss: usize,
-    last: bool,
+/// The headers of a TSO frame.
+struct Template<'a> {
+    header: &'a [u8],
     v6: bool,
     start: usize,
     offset: usize,
-) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(header.len() + part.len());
-    bytes.extend_from_slice(header);
-    bytes.extend_from_slice(part);
-    let segment_len = bytes.len().checked_sub(start)?;
-    let old_segment_len;
+}
 
-    let ip = bytes.get_mut(ETHERNET_HEADER_LEN..start)?;
-    if v6 {
-        old_segment_len = read_u16(ip, 4)?;
-        write_u16(ip, 4, segment_len as u16)?;
-    } else {
-        old_segment_len = read_u16(ip, 2)? - ip.len() as u16;
-        write_u16(ip, 2, (ip.len() + segment_len) as u16)?;
-        let ident = read_u16(ip, 4)?.wrapping_add(index as u16);
-        write_u16(ip, 4, ident)?;
-        write_u16(ip, 10, 0)?;
+impl Template<'_> {
+    /// The segment of `part`, which is the `index`th and begins `moved` bytes into the payload.
+    fn segment(&self, part: &[u8], index: usize, moved: usize, last: bool) -> Option<Vec<u8>> {
+        let Template {
+            header,
+            v6,
+            start,
+            offset,
+        } = *self;
+        let mut bytes = Vec::with_capacity(header.len() + part.len());
+        bytes.extend_from_slice(header);
+        bytes.extend_from_slice(part);
+        let segment_len = bytes.len().checked_sub(start)?;
+        let old_segment_len;
+
+        let ip = bytes.get_mut(ETHERNET_HEADER_LEN..start)?;
+        if v6 {
+            old_segment_len = read_u16(ip, 4)?;
+            write_u16(ip, 4, segment_len as u16)?;
+        } else {
+            old_segment_len = read_u16(ip, 2)?.checked_sub(ip.len() as u16)?;
+            write_u16(ip, 2, (ip.len() + segment_len) as u16)?;
+            let ident = read_u16(ip, 4)?.wrapping_add(index as u16);
+            write_u16(ip, 4, ident)?;
+            write_u16(ip, 10, 0)?;
+            let mut sum = Sum::default();
+            sum.add(ip);
+            write_u16(ip, 10, sum.checksum())?;
+        }
+
+        let tcp = bytes.get_mut(start..)?;
+        let seq = tcp.get_mut(4..8)?;
+        let first = u32::from_be_bytes([seq[0], seq[1], seq[2], seq[3]]);
+        seq.copy_from_slice(&first.wrapping_add(moved as u32).to_be_bytes());
+        let flags = tcp.get_mut(13)?;
+        if !last {
+            *flags &= !(TCP_FLAG_FIN | TCP_FLAG_PSH);
+        }
+        if index > 0 {
+            *flags &= !TCP_FLAG_CWR;
+        }
+        // The pseudo header's sum counts the whole length; it is to count this segment's (RFC 1624: HC' = HC + (-m) + m').
         let mut sum = Sum::default();
-        sum.add(ip);
-        write_u16(ip, 10, sum.checksum())?;
+        sum.add(&read_u16(tcp, offset)?.to_be_bytes());
+        sum.add(&(!old_segment_len).to_be_bytes());
+        sum.add(&(segment_len as u16).to_be_bytes());
+        write_u16(tcp, offset, sum.partial())?;
+        complete_checksum(&mut bytes, start, offset)?;
+        Some(bytes)
     }
-
-    let tcp = bytes.get_mut(start..)?;
-    let seq = tcp.get_mut(4..8)?;
-    let moved =
-        u32::from_be_bytes([seq[0], seq[1], seq[2], seq[3]]).wrapping_add((index * mss) as u32);
-    seq.copy_from_slice(&moved.to_be_bytes());
-    let flags = tcp.get_mut(13)?;
-    if !last {
-        *flags &= !(TCP_FLAG_FIN | TCP_FLAG_PSH);
-    }
-    if index > 0 {
-        *flags &= !TCP_FLAG_CWR;
-    }
-    // The pseudo header's sum counts the whole length; it is to count this segment's (RFC 1624: HC' = HC + (-m) + m').
-    let mut sum = Sum::default();
-    sum.add(&read_u16(tcp, offset)?.to_be_bytes());
-    sum.add(&(!old_segment_len).to_be_bytes());
-    sum.add(&(segment_len as u16).to_be_bytes());
-    write_u16(tcp, offset, sum.partial())?;
-    complete_checksum(&mut bytes, start, offset)?;
-    Some(bytes)
 }
 
 fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {

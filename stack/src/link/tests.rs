@@ -1,1 +1,806 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use bytes::Bytes;
+use proptest::prelude::*;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr,
+    IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr,
+    TcpPacket,
+};
+
+use super::checksum::Sum;
+use super::parse::{Extent, Packet};
+use super::{Counters, Link};
+use crate::device::segment;
+use crate::frame::Delivery;
+use crate::{Capabilities, Config, Offload, Path, RxChecksum, RxFrame, TxFrame};
+
+const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x20];
+const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
+const NOW: Duration = Duration::from_secs(1);
+
+fn link(mac: [u8; 6], v4: Ipv4Addr, v6: Ipv6Addr, capabilities: Capabilities) -> Link {
+    let config = Config {
+        mac,
+        addresses: vec![(v4.into(), 24), (v6.into(), 64)],
+        gateways: vec![
+            Ipv4Addr::new(10, 77, 0, 254).into(),
+            Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe).into(),
+        ],
+        capabilities,
+        ..Config::default()
+    };
+    Link::new(&config, Duration::ZERO)
+}
+
+fn server(capabilities: Capabilities) -> Link {
+    link(SERVER_MAC, SERVER_V4, SERVER_V6, capabilities)
+}
+
+fn client(capabilities: Capabilities) -> Link {
+    link(CLIENT_MAC, CLIENT_V4, CLIENT_V6, capabilities)
+}
+
+/// The path as the client sees it.
+fn to_server(v6: bool) -> Path {
+    let (local, remote): (IpAddr, IpAddr) = if v6 {
+        (CLIENT_V6.into(), SERVER_V6.into())
+    } else {
+        (CLIENT_V4.into(), SERVER_V4.into())
+    };
+    Path {
+        local: SocketAddr::new(local, 40_000),
+        remote: SocketAddr::new(remote, 445),
+        remote_mac: SERVER_MAC,
+    }
+}
+
+fn to_client(v6: bool) -> Path {
+    let Path { local, remote, .. } = to_server(v6);
+    Path {
+        local: remote,
+        remote: local,
+        remote_mac: CLIENT_MAC,
+    }
+}
+
+fn tcp_header(path: &Path, seq: u32) -> Vec<u8> {
+    let mut header = vec![0; 20];
+    header[0..2].copy_from_slice(&path.local.port().to_be_bytes());
+    header[2..4].copy_from_slice(&path.remote.port().to_be_bytes());
+    header[4..8].copy_from_slice(&seq.to_be_bytes());
+    header[12] = 5 << 4;
+    header[13] = 0x18;
+    header[14..16].copy_from_slice(&1000u16.to_be_bytes());
+    header
+}
+
+fn verify(bytes: &[u8]) -> RxFrame<'_> {
+    RxFrame {
+        bytes,
+        checksum: RxChecksum::Verify,
+    }
+}
+
+fn frame_to_server(v6: bool, payload: &'static [u8]) -> Vec<u8> {
+    let path = to_server(v6);
+    let parts = vec![Bytes::from_static(payload)];
+    let frame = client(Capabilities::NONE).segment(&path, &tcp_header(&path, 7), parts, 1460);
+    segment(&frame).remove(0)
+}
+
+/// Recomputes an IPv4 header checksum after a test has changed the header.
+fn fix_ipv4(frame: &mut [u8]) {
+    Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+}
+
+#[test]
+fn a_sum_over_pieces_is_the_sum_of_the_whole() {
+    proptest!(|(bytes: Vec<u8>, cuts in proptest::collection::vec(0usize..300, 0..6))| {
+        let mut whole = Sum::default();
+        whole.add(&bytes);
+        let mut pieces = Sum::default();
+        let mut rest = bytes.as_slice();
+        for cut in cuts {
+            let (piece, later) = rest.split_at(cut.min(rest.len()));
+            pieces.add(piece);
+            rest = later;
+        }
+        pieces.add(rest);
+        prop_assert_eq!(whole.checksum(), pieces.checksum());
+    });
+}
+
+#[test]
+fn a_segment_arrives_with_its_path() {
+    for v6 in [false, true] {
+        let mut server = server(Capabilities::NONE);
+        let frame = frame_to_server(v6, b"payload");
+        let Delivery::Segment(segment) = server.ingest(verify(&frame), NOW) else {
+            panic!("not delivered")
+        };
+        assert_eq!(segment.path, to_client(v6));
+        assert_eq!(&segment.tcp[20..], b"payload");
+        assert_eq!(
+            server.counters(),
+            Counters {
+                segments: 1,
+                ..Counters::default()
+            }
+        );
+    }
+}
+
+#[test]
+fn whoever_computes_checksums_they_come_out_the_same() {
+    let all = Capabilities {
+        checksum: true,
+        tso4: true,
+        tso6: true,
+    };
+    let some = Capabilities {
+        checksum: true,
+        ..Capabilities::NONE
+    };
+    for v6 in [false, true] {
+        let path = to_server(v6);
+        let header = tcp_header(&path, u32::MAX - 700);
+        // Pieces of odd length: the sum is over what they make together.
+        let payload: Vec<Bytes> = [333, 1, 500, 0, 166]
+            .map(|len| Bytes::from(vec![len as u8; len]))
+            .to_vec();
+        let frames: Vec<_> = [Capabilities::NONE, some, all]
+            .map(|capabilities| {
+                segment(&client(capabilities).segment(&path, &header, payload.clone(), 1000))
+            })
+            .to_vec();
+        assert_eq!(frames[0].len(), 1);
+        assert_eq!(frames[0], frames[1]);
+        assert_eq!(frames[0], frames[2]);
+        let ip = &frames[0][0][14..];
+        let (source, destination) = (path.local.ip().into(), path.remote.ip().into());
+        let tcp = TcpPacket::new_checked(&ip[if v6 { 40 } else { 20 }..]).expect("a TCP packet");
+        assert!(tcp.verify_checksum(&source, &destination));
+    }
+}
+
+#[test]
+fn a_super_frame_is_cut_into_valid_segments() {
+    for v6 in [false, true] {
+        let path = to_server(v6);
+        let sender = client(Capabilities::ALL);
+        let len = sender.super_frame(&path);
+        assert!(len > 65_000);
+        let bytes: Vec<u8> = (0..len).map(|at| (at * 7 / 3) as u8).collect();
+        let mut header = tcp_header(&path, u32::MAX - 5000);
+        header[13] = 0x99; // CWR, ACK, PSH, FIN
+        let parts = bytes.chunks(1234).map(Bytes::copy_from_slice).collect();
+        let frame = sender.segment(&path, &header, parts, 1400);
+        assert!(matches!(frame.offload, Offload::Tso { mss: 1400, .. }));
+        let next = sender.segment(&path, &header, Vec::new(), 1400);
+
+        let mut receiver = server(Capabilities::NONE);
+        let mut received = Vec::new();
+        let frames = segment(&frame);
+        assert_eq!(frames.len(), len.div_ceil(1400));
+        for (index, frame) in frames.iter().enumerate() {
+            let Delivery::Segment(segment) = receiver.ingest(verify(frame), NOW) else {
+                panic!("not delivered")
+            };
+            let tcp = TcpPacket::new_checked(segment.tcp).expect("a TCP packet");
+            assert_eq!(
+                tcp.seq_number().0 as u32,
+                (u32::MAX - 5000).wrapping_add(received.len() as u32)
+            );
+            let last = index + 1 == frames.len();
+            assert_eq!(
+                (tcp.fin(), tcp.psh(), tcp.cwr(), tcp.ack()),
+                (last, last, index == 0, true)
+            );
+            received.extend_from_slice(tcp.payload());
+        }
+        assert_eq!(received, bytes);
+        if !v6 {
+            // The identification goes on behind those the device gave out.
+            let ident = |frame: &[u8]| Ipv4Packet::new_unchecked(&frame[14..]).ident();
+            assert_eq!(
+                ident(&next.header),
+                ident(&frames[frames.len() - 1]).wrapping_add(1)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_device_without_offload_gets_no_super_frames() {
+    let path = to_server(false);
+    assert_eq!(client(Capabilities::NONE).super_frame(&path), 0);
+    let only_v6 = Capabilities {
+        checksum: true,
+        tso4: false,
+        tso6: true,
+    };
+    assert_eq!(client(only_v6).super_frame(&path), 0);
+    assert!(client(only_v6).super_frame(&to_server(true)) > 0);
+}
+
+#[test]
+fn a_damaged_bit_is_noticed() {
+    for v6 in [false, true] {
+        let frame = frame_to_server(v6, b"some bytes of a request");
+        let (hop_limit, skipped) = if v6 {
+            (21, 14..18)
+        } else {
+            (usize::MAX, 0..14)
+        };
+        for bit in 14 * 8..frame.len() * 8 {
+            // No checksum covers IPv6's traffic class, flow label and hop limit; its version is another matter.
+            let at = bit / 8;
+            if at == hop_limit || (v6 && skipped.contains(&at) && !(at == 14 && bit % 8 >= 4)) {
+                continue;
+            }
+            let mut damaged = frame.clone();
+            damaged[at] ^= 1 << (bit % 8);
+            let delivery = server(Capabilities::NONE).ingest(verify(&damaged), NOW);
+            assert!(matches!(delivery, Delivery::Nothing), "v6 {v6} bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_trusted_checksum_is_not_looked_at() {
+    let mut frame = frame_to_server(false, b"partial");
+    frame[14 + 20 + 16] ^= 0x55;
+    let mut server = server(Capabilities::NONE);
+    assert!(matches!(
+        server.ingest(verify(&frame), NOW),
+        Delivery::Nothing
+    ));
+    assert_eq!(server.counters().bad_checksum, 1);
+    let trusted = RxFrame {
+        bytes: &frame,
+        checksum: RxChecksum::Trusted,
+    };
+    assert!(matches!(server.ingest(trusted, NOW), Delivery::Segment(_)));
+}
+
+#[test]
+fn padding_is_not_payload() {
+    let mut frame = frame_to_server(false, b"");
+    frame.resize(60, 0xaa);
+    let mut server = server(Capabilities::NONE);
+    let Delivery::Segment(segment) = server.ingest(verify(&frame), NOW) else {
+        panic!("not delivered")
+    };
+    assert_eq!(segment.tcp.len(), 20);
+}
+
+#[test]
+fn what_is_for_others_is_dropped_silently() {
+    let good = frame_to_server(false, b"x");
+    let with = |at: usize, bytes: &[u8]| {
+        let mut frame = good.clone();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        fix_ipv4(&mut frame);
+        frame
+    };
+    let foreign = [
+        ("another station", with(0, &[2, 0, 0, 0, 0, 0x99])),
+        ("broadcast", with(0, &[0xff; 6])),
+        ("from a group", with(6, &[0x01, 0, 0x5e, 0, 0, 1])),
+        ("from ourselves", with(6, &SERVER_MAC)),
+        ("VLAN", with(12, &[0x81, 0x00])),
+        ("another host", with(14 + 16, &[10, 77, 0, 3])),
+        ("to the subnet", with(14 + 16, &[10, 77, 0, 255])),
+        ("from our address", with(14 + 12, &SERVER_V4.octets())),
+        (
+            "from the subnet's broadcast",
+            with(14 + 12, &[10, 77, 0, 255]),
+        ),
+        ("from a group address", with(14 + 12, &[224, 0, 0, 1])),
+        ("from nobody", with(14 + 12, &[0, 0, 0, 0])),
+        ("from loopback", with(14 + 12, &[127, 0, 0, 1])),
+    ];
+    for (what, frame) in foreign {
+        let mut server = server(Capabilities::NONE);
+        let delivery = server.ingest(
+            RxFrame {
+                bytes: &frame,
+                checksum: RxChecksum::Trusted,
+            },
+            NOW,
+        );
+        assert!(matches!(delivery, Delivery::Nothing), "{what}");
+        assert_eq!(
+            server.counters(),
+            Counters {
+                foreign: 1,
+                ..Counters::default()
+            },
+            "{what}"
+        );
+        assert_eq!(server.next_deadline(), None, "{what}");
+    }
+}
+
+#[test]
+fn lengths_that_lie_are_malformed() {
+    let good = frame_to_server(false, b"x");
+    let with = |at: usize, byte: u8| {
+        let mut frame = good.clone();
+        frame[at] = byte;
+        fix_ipv4(&mut frame);
+        frame
+    };
+    for (what, frame) in [
+        ("no header", good[..20].to_vec()),
+        ("header length below 20", with(14, 0x44)),
+        ("total length beyond the frame", with(16, 0x40)),
+        ("total length below the header", with(17, 19)),
+        ("no room for a TCP header", with(17, 39)),
+        ("version", with(14, 0x65)),
+    ] {
+        let mut server = server(Capabilities::NONE);
+        assert!(
+            matches!(server.ingest(verify(&frame), NOW), Delivery::Nothing),
+            "{what}"
+        );
+        assert_eq!(
+            server.counters(),
+            Counters {
+                malformed: 1,
+                ..Counters::default()
+            },
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn fragments_of_tcp_are_refused() {
+    for flags in [0x2000u16, 0x0001, 0x2001] {
+        let mut frame = frame_to_server(false, b"x");
+        frame[20..22].copy_from_slice(&flags.to_be_bytes());
+        fix_ipv4(&mut frame);
+        let mut server = server(Capabilities::NONE);
+        assert!(matches!(
+            server.ingest(verify(&frame), NOW),
+            Delivery::Nothing
+        ));
+        assert_eq!(server.counters().fragments, 1);
+    }
+    let mut server = server(Capabilities::NONE);
+    let fragment = with_extensions(&[(44, vec![6, 0, 0, 1, 0, 0, 0, 9])]);
+    assert!(matches!(
+        server.ingest(verify(&fragment), NOW),
+        Delivery::Nothing
+    ));
+    assert_eq!(server.counters().fragments, 1);
+}
+
+/// An IPv6 segment behind these extension headers, each with its number; their "next header" fields are filled in.
+fn with_extensions(extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let plain = frame_to_server(true, b"behind extensions");
+    let mut frame = plain[..54].to_vec();
+    frame[20] = extensions[0].0;
+    for (index, (_, bytes)) in extensions.iter().enumerate() {
+        let at = frame.len();
+        frame.extend_from_slice(bytes);
+        frame[at] = extensions.get(index + 1).map_or(6, |(number, _)| *number);
+    }
+    frame.extend_from_slice(&plain[54..]);
+    let len = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
+#[test]
+fn extension_headers_are_walked() {
+    let options = |number: u8| (number, vec![0, 0, 1, 4, 0, 0, 0, 0]);
+    let atomic = (44, vec![0, 0, 0, 0, 0, 0, 0, 9]);
+    let frame = with_extensions(&[options(0), options(60), options(43), atomic, options(60)]);
+    let mut server = server(Capabilities::NONE);
+    let Delivery::Segment(segment) = server.ingest(verify(&frame), NOW) else {
+        panic!("not delivered")
+    };
+    assert_eq!(&segment.tcp[20..], b"behind extensions");
+
+    let many = vec![options(60); 9];
+    let misplaced = vec![options(60), options(0)];
+    let too_long = vec![(60, vec![0, 200, 1, 4, 0, 0, 0, 0])];
+    for extensions in [many, misplaced, too_long] {
+        let mut server = self::server(Capabilities::NONE);
+        assert!(matches!(
+            server.ingest(verify(&with_extensions(&extensions)), NOW),
+            Delivery::Nothing
+        ));
+        assert_eq!(server.counters().malformed, 1);
+    }
+}
+
+/// An IP packet of `message` from a router (or the client) to the server, in a frame.
+fn icmp_frame(v6: bool, message: &[u8]) -> Vec<u8> {
+    let path = to_server(v6);
+    let mut frame = Vec::new();
+    let fields = super::egress::IpFields::new(if v6 { 58 } else { 1 }, 0);
+    super::egress::headers(&mut frame, CLIENT_MAC, &path, message.len(), fields);
+    frame.extend_from_slice(message);
+    let mut sum = match v6 {
+        true => Sum::pseudo_header(
+            path.local.ip(),
+            path.remote.ip(),
+            IpProtocol::Icmpv6,
+            message.len(),
+        ),
+        false => Sum::default(),
+    };
+    sum.add(message);
+    let at = frame.len() - message.len() + 2;
+    frame[at..at + 2].copy_from_slice(&sum.checksum().to_be_bytes());
+    frame
+}
+
+/// "Too big" about a segment the server sent.
+fn too_big(v6: bool, mtu: u32) -> Vec<u8> {
+    let path = to_client(v6);
+    let sent = server(Capabilities::NONE).segment(
+        &path,
+        &tcp_header(&path, 0xfeed_beef),
+        vec![Bytes::from(vec![0; 1460])],
+        1460,
+    );
+    let mut message = if v6 {
+        vec![2, 0, 0, 0]
+    } else {
+        vec![3, 4, 0, 0]
+    };
+    message.extend_from_slice(&mtu.to_be_bytes());
+    message.extend_from_slice(&sent.header[14..14 + if v6 { 48 } else { 28 }]);
+    icmp_frame(v6, &message)
+}
+
+#[test]
+fn too_big_reaches_tcp() {
+    // What the router states, what is believed of it: IPv4 plateaus when it states nothing, the least MTU when it states nonsense.
+    for (v6, stated, believed) in [
+        (false, 1400, 1400),
+        (false, 0, 1492),
+        (false, 20, 68),
+        (true, 1400, 1400),
+        (true, 600, 1280),
+    ] {
+        let mut server = server(Capabilities::NONE);
+        let frame = too_big(v6, stated);
+        let Delivery::TooBig {
+            local,
+            remote,
+            seq,
+            mtu,
+        } = server.ingest(verify(&frame), NOW)
+        else {
+            panic!("not delivered")
+        };
+        let path = to_client(v6);
+        assert_eq!(
+            (local, remote, seq, mtu),
+            (path.local, path.remote, 0xfeed_beef, believed)
+        );
+        assert_eq!(server.counters().too_big, 1);
+
+        let mut damaged = frame;
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        assert!(matches!(
+            server.ingest(verify(&damaged), NOW),
+            Delivery::Nothing
+        ));
+    }
+}
+
+#[test]
+fn too_big_about_someone_else_does_not() {
+    let mut frame = too_big(false, 1400);
+    let quoted_source = 14 + 20 + 8 + 12;
+    frame[quoted_source + 3] = 77;
+    let mut message = frame[34..].to_vec();
+    message[2..4].fill(0);
+    let frame = icmp_frame(false, &message);
+    let mut server = server(Capabilities::NONE);
+    assert!(matches!(
+        server.ingest(verify(&frame), NOW),
+        Delivery::Nothing
+    ));
+    assert_eq!(server.counters().too_big, 0);
+}
+
+fn answers(link: &mut Link) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    link.poll(&mut out);
+    assert_eq!(link.next_deadline(), None);
+    out.into_iter()
+        .map(
+            |TxFrame {
+                 header,
+                 payload,
+                 offload,
+             }| {
+                assert!(payload.is_empty() && offload == Offload::None);
+                header
+            },
+        )
+        .collect()
+}
+
+/// Makes the client known to the server's neighbour table, as its ARP request or solicitation does before it pings.
+fn introduce(server: &mut Link, v6: bool) -> Vec<u8> {
+    let question = client(Capabilities::NONE)
+        .solicit(&to_server(v6))
+        .expect("a question");
+    assert!(matches!(
+        server.ingest(verify(&question.header), NOW),
+        Delivery::Nothing
+    ));
+    assert_eq!(server.next_deadline(), Some(Duration::ZERO));
+    let mut answers = answers(server);
+    assert_eq!(answers.len(), 1);
+    answers.remove(0)
+}
+
+#[test]
+fn arp_and_solicitations_are_answered() {
+    let answer = introduce(&mut server(Capabilities::NONE), false);
+    let ethernet = EthernetFrame::new_checked(&answer).expect("a frame");
+    assert_eq!(ethernet.dst_addr(), EthernetAddress(CLIENT_MAC));
+    let arp = ArpPacket::new_checked(ethernet.payload()).expect("ARP");
+    let expected = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: EthernetAddress(SERVER_MAC),
+        source_protocol_addr: SERVER_V4,
+        target_hardware_addr: EthernetAddress(CLIENT_MAC),
+        target_protocol_addr: CLIENT_V4,
+    };
+    assert_eq!(ArpRepr::parse(&arp), Ok(expected));
+
+    let answer = introduce(&mut server(Capabilities::NONE), true);
+    let ethernet = EthernetFrame::new_checked(&answer).expect("a frame");
+    let Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+        flags, target_addr, ..
+    }) = icmpv6(ethernet.payload())
+    else {
+        panic!("no advertisement")
+    };
+    assert!(flags.contains(NdiscNeighborFlags::SOLICITED));
+    assert_eq!(target_addr, SERVER_V6);
+}
+
+fn icmpv6(ip: &[u8]) -> Icmpv6Repr<'_> {
+    let packet = Ipv6Packet::new_checked(ip).expect("IPv6");
+    let Ipv6Repr {
+        src_addr, dst_addr, ..
+    } = Ipv6Repr::parse(&packet).expect("IPv6");
+    let message = Icmpv6Packet::new_checked(&ip[40..]).expect("ICMPv6");
+    Icmpv6Repr::parse(
+        &src_addr,
+        &dst_addr,
+        &message,
+        &ChecksumCapabilities::default(),
+    )
+    .expect("ICMPv6")
+}
+
+#[test]
+fn pings_are_answered_up_to_the_mtu() {
+    for v6 in [false, true] {
+        let mut server = server(Capabilities::NONE);
+        introduce(&mut server, v6);
+        for len in [0, 1, 56, 1000, if v6 { 1452 } else { 1472 }] {
+            let (request, reply) = if v6 { (128, 129) } else { (8, 0) };
+            let mut message = vec![request, 0, 0, 0, 0x12, 0x34, 0, 9];
+            message.extend((0..len).map(|at| at as u8));
+            let ping = icmp_frame(v6, &message);
+            assert!(matches!(
+                server.ingest(verify(&ping), NOW),
+                Delivery::Nothing
+            ));
+            let answers = answers(&mut server);
+            assert_eq!(answers.len(), 1, "v6 {v6} len {len}");
+            let packet = Packet::parse(&answers[0][14..], Extent::Whole).expect("a packet");
+            assert_eq!(packet.payload[0], reply);
+            assert_eq!(packet.payload[4..], message[4..]);
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_questions_is_not_answered_without_end() {
+    let mut server = server(Capabilities::NONE);
+    let question = client(Capabilities::NONE)
+        .solicit(&to_server(false))
+        .expect("a question");
+    for _ in 0..1000 {
+        server.ingest(verify(&question.header), NOW);
+    }
+    assert_eq!(answers(&mut server).len(), 256);
+    assert_eq!(server.counters().overflow, 744);
+}
+
+#[test]
+fn who_is_off_the_link_is_reached_by_the_router() {
+    let link = server(Capabilities::NONE);
+    let far = |address: IpAddr, local: IpAddr| Path {
+        local: SocketAddr::new(local, 445),
+        remote: SocketAddr::new(address, 1),
+        remote_mac: CLIENT_MAC,
+    };
+    let question = link
+        .solicit(&far(Ipv4Addr::new(192, 0, 2, 1).into(), SERVER_V4.into()))
+        .expect("a question");
+    assert_eq!(question.header[..6], [0xff; 6]);
+    let arp = ArpPacket::new_checked(&question.header[14..]).expect("ARP");
+    assert_eq!(arp.target_protocol_addr(), [10, 77, 0, 254]);
+    assert_eq!(arp.source_protocol_addr(), SERVER_V4.octets());
+    let question = link
+        .solicit(&far(
+            "2001:db8::1".parse().expect("an address"),
+            SERVER_V6.into(),
+        ))
+        .expect("a question");
+    let Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+        target_addr,
+        lladdr,
+    }) = icmpv6(&question.header[14..])
+    else {
+        panic!("no solicitation")
+    };
+    assert_eq!(target_addr, Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe));
+    assert!(lladdr.is_some());
+    assert_eq!(question.header[..6], [0x33, 0x33, 0xff, 0, 0, 0xfe]);
+    assert_eq!(question.header[21], 255);
+
+    let config = Config {
+        addresses: vec![(SERVER_V4.into(), 24)],
+        ..Config::default()
+    };
+    let alone = Link::new(&config, NOW);
+    assert!(
+        alone
+            .solicit(&far(Ipv4Addr::new(192, 0, 2, 1).into(), SERVER_V4.into()))
+            .is_none()
+    );
+    assert!(alone.solicit(&to_client(false)).is_some());
+}
+
+#[test]
+fn all_addresses_are_announced() {
+    let announcements = server(Capabilities::NONE).announce();
+    let arp = ArpPacket::new_checked(&announcements[0].header[14..]).expect("ARP");
+    assert_eq!(arp.source_protocol_addr(), arp.target_protocol_addr());
+    assert_eq!(arp.source_hardware_addr(), SERVER_MAC);
+    let advertised: Vec<Ipv6Addr> = announcements[1..]
+        .iter()
+        .map(|frame| match icmpv6(&frame.header[14..]) {
+            Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+                flags, target_addr, ..
+            }) => {
+                assert_eq!(flags, NdiscNeighborFlags::OVERRIDE);
+                target_addr
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        advertised,
+        [SERVER_V6, "fe80::ff:fe00:10".parse().expect("an address")]
+    );
+}
+
+#[test]
+fn unreachable_quotes_the_peers_segment() {
+    let frame = server(Capabilities::NONE).unreachable(&to_client(false), 0x0102_0304);
+    let ethernet = EthernetFrame::new_checked(&frame.header).expect("a frame");
+    assert_eq!(
+        (ethernet.dst_addr(), ethernet.ethertype()),
+        (EthernetAddress(CLIENT_MAC), EthernetProtocol::Ipv4)
+    );
+    let ip = Ipv4Packet::new_checked(ethernet.payload()).expect("IPv4");
+    assert!(ip.verify_checksum());
+    assert_eq!((ip.src_addr(), ip.dst_addr()), (SERVER_V4, CLIENT_V4));
+    let message = Icmpv4Packet::new_checked(ip.payload()).expect("ICMP");
+    let Ok(Icmpv4Repr::DstUnreachable {
+        reason,
+        header,
+        data,
+    }) = Icmpv4Repr::parse(&message, &ChecksumCapabilities::default())
+    else {
+        panic!("not an error")
+    };
+    assert_eq!(reason, Icmpv4DstUnreachable::HostUnreachable);
+    let expected = Ipv4Repr {
+        src_addr: CLIENT_V4,
+        dst_addr: SERVER_V4,
+        next_header: IpProtocol::Tcp,
+        payload_len: 20,
+        hop_limit: 64,
+    };
+    assert_eq!(header, expected);
+    let tcp = TcpPacket::new_checked(data).expect("TCP");
+    assert_eq!(
+        (tcp.src_port(), tcp.dst_port(), tcp.seq_number().0),
+        (40_000, 445, 0x0102_0304)
+    );
+
+    let frame = server(Capabilities::NONE).unreachable(&to_client(true), 0x0102_0304);
+    let Icmpv6Repr::DstUnreachable {
+        reason,
+        header,
+        data,
+    } = icmpv6(&frame.header[14..])
+    else {
+        panic!("not an error")
+    };
+    assert_eq!(reason, Icmpv6DstUnreachable::NoRoute);
+    assert_eq!(
+        (header.src_addr, header.dst_addr, header.next_header),
+        (CLIENT_V6, SERVER_V6, IpProtocol::Tcp)
+    );
+    let tcp = TcpPacket::new_checked(data).expect("TCP");
+    assert_eq!(
+        (tcp.src_port(), tcp.dst_port(), tcp.seq_number().0),
+        (40_000, 445, 0x0102_0304)
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_frame_panics(
+        base in 0usize..8,
+        changes in proptest::collection::vec((0usize..200, any::<u8>()), 0..12),
+        cut in 0usize..200,
+        trusted: bool,
+    ) {
+        let mut frame = match base {
+            0 => frame_to_server(false, b"some payload"),
+            1 => frame_to_server(true, b"some payload"),
+            2 => too_big(false, 1000),
+            3 => too_big(true, 1300),
+            4 => with_extensions(&[(0, vec![0, 0, 1, 4, 0, 0, 0, 0]), (44, vec![0; 8]), (60, vec![0; 8])]),
+            5 => client(Capabilities::NONE).solicit(&to_server(false)).expect("a question").header,
+            6 => client(Capabilities::NONE).solicit(&to_server(true)).expect("a question").header,
+            _ => icmp_frame(true, &[128, 0, 0, 0, 1, 2, 3, 4]),
+        };
+        for (at, byte) in changes {
+            if let Some(target) = frame.get_mut(at) {
+                *target = byte;
+            }
+        }
+        frame.truncate(frame.len().saturating_sub(cut.saturating_sub(100)));
+        // Valid again at the first layer, so that the changes reach the ones above.
+        if frame.len() >= 34 && frame[12..14] == [8, 0] && frame[14] == 0x45 {
+            fix_ipv4(&mut frame);
+        }
+        let checksum = if trusted { RxChecksum::Trusted } else { RxChecksum::Verify };
+        let mut server = server(Capabilities::ALL);
+        server.ingest(RxFrame { bytes: &frame, checksum }, NOW);
+        server.poll(&mut Vec::new());
+    }
+
+    #[test]
+    fn no_packet_panics(bytes: Vec<u8>, version in prop_oneof![Just(4u8), Just(6u8)], whole: bool) {
+        let mut bytes = bytes;
+        if let Some(first) = bytes.first_mut() {
+            *first = version << 4 | *first & 0x0f;
+        }
+        let extent = if whole { Extent::Whole } else { Extent::Quoted };
+        if let Ok(packet) = Packet::parse(&bytes, extent) {
+            prop_assert!(packet.payload.len() <= bytes.len());
+            super::icmp::parse(&packet);
+        }
+    }
+}
