@@ -292,3 +292,6 @@ fn at(path: &Path, problem: FileProblem) -> Error {
         problem,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -537,3 +537,28 @@ fn inspected_while_a_server_writes() {
     done.store(1, Ordering::Relaxed);
     reader.join().unwrap();
 }
+
+#[test]
+fn a_record_of_the_killed_process_is_no_successor() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
+    log.append(1, Kind::Snapshot, b"", &[]).unwrap();
+    log.commit();
+    log.append(1, Kind::Delta, b"first", &[]).unwrap();
+    log.append(1, Kind::Delta, b"never committed", &[]).unwrap();
+    let end = log.position;
+
+    let memory = Arc::new(memory.image());
+    let (mut log, _) = Log::open(memory.clone()).unwrap();
+    log.begin_epoch([0; 16]).unwrap();
+    // The very record that was there, so that only the epoch tells the chains apart.
+    log.append(1, Kind::Delta, b"first", &[]).unwrap();
+    log.commit();
+    let position = log.committed;
+    memory.store(HEAD_AT, word(end));
+    let refused = Log::open(memory).unwrap_err();
+    assert!(
+        matches!(refused, Error::Damaged { position: at, .. } if at == position),
+        "{refused}"
+    );
+}
