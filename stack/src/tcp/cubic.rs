@@ -1,0 +1,160 @@
+//! Congestion control: slow start (RFC 5681) and CUBIC (RFC 9438). Starts afresh after a recovery.
+
+use std::time::Duration;
+
+/// RFC 9438, section 4.6: beta_cubic.
+const BETA: f64 = 0.7;
+/// RFC 9438, section 5: C, in segments per second cubed.
+const C: f64 = 0.4;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Cubic {
+    mss: usize,
+    cwnd: usize,
+    ssthresh: usize,
+    /// W_max, in bytes.
+    w_max: f64,
+    /// Reno's window for the Reno-friendly region, in bytes.
+    w_est: f64,
+    epoch: Option<Epoch>,
+}
+
+/// The current congestion avoidance stage.
+#[derive(Debug, Clone)]
+struct Epoch {
+    start: Duration,
+    k: f64,
+    cwnd_prior: f64,
+}
+
+impl Cubic {
+    pub(crate) fn new(mss: usize) -> Cubic {
+        Cubic {
+            mss,
+            cwnd: initial_window(mss),
+            ssthresh: usize::MAX,
+            w_max: 0.0,
+            w_est: 0.0,
+            epoch: None,
+        }
+    }
+
+    pub(crate) fn cwnd(&self) -> usize {
+        self.cwnd
+    }
+
+    pub(crate) fn set_mss(&mut self, mss: usize) {
+        self.mss = mss;
+        self.cwnd = self.cwnd.max(mss);
+    }
+
+    /// `acked` bytes were acknowledged while the congestion window was the limit.
+    pub(crate) fn acked(&mut self, acked: usize, now: Duration, srtt: Duration) {
+        if self.cwnd < self.ssthresh {
+            // RFC 5681, section 3.1, with RFC 9438, section 4.10's room for byte counting: acknowledgements come for
+            // many segments at once here.
+            self.cwnd = self.cwnd.saturating_add(acked).min(MAX);
+            return;
+        }
+        let mss = self.mss as f64;
+        let cwnd = self.cwnd as f64;
+        let w_max = self.w_max;
+        let epoch = self.epoch.get_or_insert_with(|| {
+            self.w_est = cwnd;
+            Epoch {
+                start: now,
+                // RFC 9438, figure 2.
+                k: ((w_max - cwnd).max(0.0) / mss / C).cbrt(),
+                cwnd_prior: w_max.max(cwnd),
+            }
+        });
+        // RFC 9438, figure 1, one round-trip time ahead (section 4.4).
+        let t = (now.saturating_sub(epoch.start) + srtt).as_secs_f64();
+        let target = C * (t - epoch.k).powi(3) * mss + epoch.cwnd_prior;
+        let target = target.clamp(cwnd, cwnd * 1.5);
+        // RFC 9438, section 4.3: alpha is 1 once W_est is past the window at the last event.
+        let alpha = if self.w_est >= epoch.cwnd_prior {
+            1.0
+        } else {
+            3.0 * (1.0 - BETA) / (1.0 + BETA)
+        };
+        self.w_est += alpha * mss * acked as f64 / cwnd;
+        let next = (cwnd + (target - cwnd) * acked as f64 / cwnd).max(self.w_est);
+        self.cwnd = (next as usize).min(MAX);
+    }
+
+    /// Loss was found with `flight` bytes outstanding (RFC 9438, sections 4.6 and 4.7).
+    pub(crate) fn congestion(&mut self, flight: usize) {
+        let cwnd = self.cwnd as f64;
+        self.w_max = if cwnd < self.w_max {
+            cwnd * (1.0 + BETA) / 2.0
+        } else {
+            cwnd
+        };
+        let reduced = (flight.min(self.cwnd) as f64 * BETA) as usize;
+        self.ssthresh = reduced.max(2 * self.mss);
+        self.cwnd = self.ssthresh;
+        self.epoch = None;
+    }
+
+    /// The retransmission timer went off (RFC 5681, section 3.1; RFC 9438, section 4.8).
+    pub(crate) fn timeout(&mut self, flight: usize) {
+        self.congestion(flight);
+        self.cwnd = self.mss;
+    }
+
+    /// RFC 5681, section 4.1: idle for longer than a retransmission timeout.
+    pub(crate) fn idle(&mut self) {
+        self.cwnd = self.cwnd.min(initial_window(self.mss));
+        self.epoch = None;
+    }
+}
+
+/// More than any peer's window: keeps the arithmetic within bounds.
+const MAX: usize = 1 << 30;
+
+/// RFC 6928.
+fn initial_window(mss: usize) -> usize {
+    (10 * mss).min((2 * mss).max(14_600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_back_to_w_max_in_k_seconds() {
+        let (mss, srtt) = (1000, Duration::from_millis(10));
+        let mut cubic = Cubic::new(mss);
+        let mut now = Duration::ZERO;
+        while cubic.cwnd() < 1_000_000 {
+            cubic.acked(cubic.cwnd(), now, srtt);
+            now += srtt;
+        }
+        let w_max = cubic.cwnd();
+        cubic.congestion(w_max);
+        assert_eq!(cubic.cwnd(), (w_max as f64 * BETA) as usize);
+        let k = (w_max as f64 * (1.0 - BETA) / mss as f64 / C).cbrt();
+        let start = now;
+        while cubic.cwnd() < w_max * 99 / 100 {
+            let cwnd = cubic.cwnd();
+            cubic.acked(cwnd, now, srtt);
+            assert!(cubic.cwnd() >= cwnd);
+            now += srtt;
+        }
+        let took = (now - start).as_secs_f64();
+        assert!(took > k * 0.5 && took < k * 1.1, "{took} of {k}");
+    }
+
+    #[test]
+    fn timeout_falls_to_one_segment_and_idle_to_the_initial_window() {
+        let mut cubic = Cubic::new(1460);
+        let initial = cubic.cwnd();
+        assert_eq!(initial, 14_600);
+        cubic.acked(100_000, Duration::ZERO, Duration::from_millis(1));
+        cubic.idle();
+        assert_eq!(cubic.cwnd(), initial);
+        cubic.timeout(50_000);
+        assert_eq!(cubic.cwnd(), 1460);
+    }
+}

@@ -1,0 +1,209 @@
+//! What is lost, what is on its way, what to send again: RFC 6675, and RFC 6582 for peers without SACK.
+
+use super::ranges::Ranges;
+use crate::Seq;
+
+/// RFC 6675, section 2.
+const DUP_THRESH: usize = 3;
+
+/// Why bytes are being sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// Duplicate acknowledgements; the congestion window stands still.
+    Fast,
+    /// A timeout, or our own return; slow start.
+    Slow,
+}
+
+/// The scoreboard.
+#[derive(Debug, Clone)]
+pub(crate) struct Loss {
+    sacked: Ranges,
+    /// Unsacked bytes below are lost.
+    lost_below: Seq,
+    /// Bytes below have been sent again during this recovery.
+    high_rxt: Seq,
+    /// Recovery under way, until this point is acknowledged.
+    recovery: Option<(Recovery, Seq)>,
+    /// Duplicate acknowledgements of a peer without SACK: segments that have left the network.
+    dup_acks: usize,
+}
+
+impl Loss {
+    /// Nothing outstanding is known to be lost.
+    pub(crate) fn new(snd_una: Seq) -> Loss {
+        Loss {
+            sacked: Ranges::default(),
+            lost_below: snd_una,
+            high_rxt: snd_una,
+            recovery: None,
+            dup_acks: 0,
+        }
+    }
+
+    pub(crate) fn recovery(&self) -> Option<Recovery> {
+        self.recovery.map(|(kind, _)| kind)
+    }
+
+    /// RFC 6675, section 4: `SetPipe`.
+    pub(crate) fn pipe(&self, snd_una: Seq, snd_nxt: Seq, mss: usize) -> usize {
+        let from = self.high_rxt.max(snd_una);
+        let lost = self.lost_below.since(from).saturating_sub(self.sacked.covered(from, self.lost_below));
+        snd_nxt
+            .since(snd_una)
+            .saturating_sub(self.sacked.covered(snd_una, snd_nxt))
+            .saturating_sub(lost)
+            .saturating_sub(self.dup_acks * mss)
+    }
+
+    /// RFC 6675, section 4: `NextSeg`, rule 1.
+    pub(crate) fn next_lost(&self, snd_una: Seq) -> Option<(Seq, Seq)> {
+        self.sacked.hole(self.high_rxt.max(snd_una), self.lost_below)
+    }
+
+    pub(crate) fn retransmitted(&mut self, to: Seq) {
+        self.high_rxt = self.high_rxt.max(to);
+    }
+
+    /// The peer holds `[from, to)`; true if that is news.
+    pub(crate) fn sack(&mut self, from: Seq, to: Seq) -> bool {
+        self.sacked.insert(from, to)
+    }
+
+    pub(crate) fn duplicate_ack(&mut self) {
+        self.dup_acks += 1;
+    }
+
+    /// Everything below `snd_una` is acknowledged, `acked` bytes of it just now.
+    pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) {
+        self.sacked.drop_below(snd_una);
+        match self.recovery {
+            Some((_, point)) if snd_una >= point => *self = Loss { sacked: std::mem::take(&mut self.sacked), ..Loss::new(snd_una) },
+            Some((Recovery::Fast, point)) if !sack => {
+                // RFC 6582, section 3.2, step 3: a partial acknowledgement; the next segment is lost too.
+                self.dup_acks = self.dup_acks.saturating_sub((acked / mss).saturating_sub(1));
+                self.high_rxt = snd_una;
+                self.lost_below = (snd_una + mss).min(point);
+            }
+            Some(_) => {}
+            None => {
+                self.dup_acks = 0;
+                self.lost_below = snd_una;
+                self.high_rxt = snd_una;
+            }
+        }
+    }
+
+    /// Looks for losses; true if fast recovery begins.
+    ///
+    /// `more`: new data could be sent; if not, few outstanding segments lower the threshold (RFC 5827, section 3.1).
+    pub(crate) fn detect(&mut self, snd_una: Seq, snd_nxt: Seq, mss: usize, more: bool) -> bool {
+        let segments = snd_nxt.since(snd_una).div_ceil(mss);
+        let threshold = if segments <= DUP_THRESH && !more {
+            segments.saturating_sub(1).max(1)
+        } else {
+            DUP_THRESH
+        };
+        if let Some(lost_below) = self.lost_by_sack(threshold, mss) {
+            self.lost_below = self.lost_below.max(lost_below);
+        } else if self.sacked.is_empty() && self.recovery.is_none() && self.dup_acks >= threshold && segments > 1 {
+            self.lost_below = (snd_una + mss).min(snd_nxt);
+        }
+        let begins = self.recovery.is_none() && self.lost_below > snd_una;
+        if begins {
+            self.recovery = Some((Recovery::Fast, snd_nxt));
+            self.high_rxt = snd_una;
+        }
+        begins
+    }
+
+    /// RFC 6675, section 4: `IsLost`. The position below which it holds for every unsacked byte.
+    fn lost_by_sack(&self, threshold: usize, mss: usize) -> Option<Seq> {
+        let (mut ranges, mut bytes) = (0, 0);
+        for (from, to) in self.sacked.iter().rev() {
+            ranges += 1;
+            bytes += to.since(from);
+            if ranges >= threshold || bytes > (threshold - 1) * mss {
+                return Some(from);
+            }
+        }
+        None
+    }
+
+    /// A timeout, or our return after an outage: everything outstanding is taken for lost, and what SACK said is forgotten
+    /// (RFC 2018, section 8).
+    pub(crate) fn all_lost(&mut self, snd_una: Seq, snd_nxt: Seq) {
+        self.sacked.clear();
+        self.dup_acks = 0;
+        self.lost_below = snd_nxt;
+        self.high_rxt = snd_una;
+        self.recovery = Some((Recovery::Slow, snd_nxt));
+    }
+
+    /// The path takes smaller segments only: what was sent from `seq` on did not pass (RFC 1191, section 6.4).
+    pub(crate) fn too_big(&mut self, snd_una: Seq, snd_nxt: Seq) {
+        self.lost_below = snd_nxt;
+        self.high_rxt = snd_una;
+        self.recovery.get_or_insert((Recovery::Slow, snd_nxt));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNA: Seq = Seq(u32::MAX - 1500);
+
+    #[test]
+    fn three_segments_above_a_hole_make_it_lost() {
+        let nxt = UNA + 10_000;
+        let mut loss = Loss::new(UNA);
+        assert!(loss.sack(UNA + 1000, UNA + 3000));
+        assert!(!loss.detect(UNA, nxt, 1000, true));
+        assert_eq!(loss.pipe(UNA, nxt, 1000), 8000);
+        assert!(loss.sack(UNA + 3000, UNA + 4000));
+        assert!(loss.detect(UNA, nxt, 1000, true));
+        assert!(!loss.detect(UNA, nxt, 1000, true), "once");
+        assert_eq!(loss.next_lost(UNA), Some((UNA, UNA + 1000)));
+        assert_eq!(loss.pipe(UNA, nxt, 1000), 6000);
+        loss.retransmitted(UNA + 1000);
+        assert_eq!((loss.next_lost(UNA), loss.pipe(UNA, nxt, 1000)), (None, 7000));
+        loss.acked(nxt, 10_000, 1000, true);
+        assert_eq!((loss.recovery(), loss.pipe(nxt, nxt, 1000)), (None, 0));
+    }
+
+    #[test]
+    fn few_outstanding_segments_lower_the_threshold() {
+        let nxt = UNA + 2000;
+        let mut loss = Loss::new(UNA);
+        loss.sack(UNA + 1000, nxt);
+        assert!(!loss.clone().detect(UNA, nxt, 1000, true));
+        assert!(loss.detect(UNA, nxt, 1000, false));
+    }
+
+    #[test]
+    fn without_sack_a_partial_acknowledgement_shows_the_next_loss() {
+        let nxt = UNA + 8000;
+        let mut loss = Loss::new(UNA);
+        for expected in [false, false, true, false] {
+            loss.duplicate_ack();
+            assert_eq!(loss.detect(UNA, nxt, 1000, true), expected);
+        }
+        assert_eq!(loss.next_lost(UNA), Some((UNA, UNA + 1000)));
+        loss.retransmitted(UNA + 1000);
+        loss.acked(UNA + 2000, 2000, 1000, false);
+        assert_eq!(loss.next_lost(UNA + 2000), Some((UNA + 2000, UNA + 3000)));
+        loss.acked(nxt, 6000, 1000, false);
+        assert_eq!(loss.recovery(), None);
+    }
+
+    #[test]
+    fn a_timeout_forgets_sack() {
+        let nxt = UNA + 5000;
+        let mut loss = Loss::new(UNA);
+        loss.sack(UNA + 1000, UNA + 2000);
+        loss.all_lost(UNA, nxt);
+        assert_eq!(loss.pipe(UNA, nxt, 1000), 0);
+        assert_eq!(loss.next_lost(UNA), Some((UNA, nxt)));
+    }
+}
