@@ -15,6 +15,6 @@ pub trait Journal {
     fn append(&mut self, conn: ConnId, record: &Record, data: &[&[u8]]) -> Bytes;
     /// Received bytes the log can take for this connection now.
     fn room(&self, conn: ConnId) -> usize;
-    /// An id that has never been used and never will be.
+    /// An id that has never been used and never will be, larger than all before.
     fn unique_id(&mut self) -> u64;
 }

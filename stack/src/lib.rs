@@ -11,6 +11,8 @@ mod event;
 mod frame;
 mod journal;
 mod link;
+mod listener;
+mod stack;
 mod tcp;
 
 pub use config::Config;
@@ -18,5 +20,7 @@ pub use event::{ConnStatus, Event, Why};
 pub use frame::{Capabilities, Offload, Path, RxChecksum, RxFrame, TxFrame};
 pub use journal::{ConnId, Journal};
 pub use link::{Counters, MAX_ADDRESSES};
+pub use stack::{Lost, Stack};
 pub use tcp::record::{Checkpoint, Options, Record, State};
 pub use tcp::seq::Seq;
+pub use tcp::tcb::Durable;

@@ -25,7 +25,9 @@ impl Assembler {
     pub(crate) fn insert(&mut self, seq: Seq, data: &[u8]) {
         let end = seq + data.len();
         let mut from = seq;
-        let mut at = self.pieces.partition_point(|(begin, piece)| *begin + piece.len() <= seq);
+        let mut at = self
+            .pieces
+            .partition_point(|(begin, piece)| *begin + piece.len() <= seq);
         while from < end {
             let (next_from, next_end) = match self.pieces.get(at) {
                 Some((begin, piece)) => (*begin, *begin + piece.len()),
@@ -36,7 +38,8 @@ impl Assembler {
                 && self.pieces.len() < LIMIT
                 && let Some(fresh) = data.get(from.since(seq)..to.since(seq))
             {
-                self.pieces.insert(at, (from, Bytes::copy_from_slice(fresh)));
+                self.pieces
+                    .insert(at, (from, Bytes::copy_from_slice(fresh)));
                 at += 1;
             }
             from = from.max(next_end);
@@ -133,10 +136,14 @@ mod tests {
         for at in [30, 10, 50, 20] {
             assembler.insert(base + at, &[0; 5]);
         }
-        let blocks = assembler.blocks(base).map(|block| block.map(|(from, to)| (from - base, to - base)));
+        let blocks = assembler
+            .blocks(base)
+            .map(|block| block.map(|(from, to)| (from - base, to - base)));
         assert_eq!(blocks, [Some((20, 25)), Some((10, 15)), Some((30, 35))]);
         assembler.insert(base + 15, &[0; 5]);
-        let blocks = assembler.blocks(base).map(|block| block.map(|(from, to)| (from - base, to - base)));
+        let blocks = assembler
+            .blocks(base)
+            .map(|block| block.map(|(from, to)| (from - base, to - base)));
         assert_eq!(blocks, [Some((10, 25)), Some((30, 35)), Some((50, 55))]);
     }
 

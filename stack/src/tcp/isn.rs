@@ -16,7 +16,13 @@ pub(crate) struct Isn {
 
 impl Isn {
     pub(crate) fn new(secret: [u8; 32]) -> Isn {
-        let word = |at: usize| secret.iter().skip(at).take(8).fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let word = |at: usize| {
+            secret
+                .iter()
+                .skip(at)
+                .take(8)
+                .fold(0, |word, byte| word << 8 | u64::from(*byte))
+        };
         Isn {
             keys: [(word(0), word(8)), (word(16), word(24))],
             used: 0,
@@ -79,6 +85,9 @@ mod tests {
         assert_eq!(Isn::new([7; 32]).draw(&path(1), now), first);
         let later = Isn::new([7; 32]).draw(&path(1), now + Duration::from_micros(400));
         assert_eq!(later - first, 100);
-        assert_ne!(isn.timestamp_offset(&path(1)), isn.timestamp_offset(&path(2)));
+        assert_ne!(
+            isn.timestamp_offset(&path(1)),
+            isn.timestamp_offset(&path(2))
+        );
     }
 }

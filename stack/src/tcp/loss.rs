@@ -48,7 +48,10 @@ impl Loss {
     /// RFC 6675, section 4: `SetPipe`.
     pub(crate) fn pipe(&self, snd_una: Seq, snd_nxt: Seq, mss: usize) -> usize {
         let from = self.high_rxt.max(snd_una);
-        let lost = self.lost_below.since(from).saturating_sub(self.sacked.covered(from, self.lost_below));
+        let lost = self
+            .lost_below
+            .since(from)
+            .saturating_sub(self.sacked.covered(from, self.lost_below));
         snd_nxt
             .since(snd_una)
             .saturating_sub(self.sacked.covered(snd_una, snd_nxt))
@@ -58,7 +61,8 @@ impl Loss {
 
     /// RFC 6675, section 4: `NextSeg`, rule 1.
     pub(crate) fn next_lost(&self, snd_una: Seq) -> Option<(Seq, Seq)> {
-        self.sacked.hole(self.high_rxt.max(snd_una), self.lost_below)
+        self.sacked
+            .hole(self.high_rxt.max(snd_una), self.lost_below)
     }
 
     pub(crate) fn retransmitted(&mut self, to: Seq) {
@@ -70,6 +74,11 @@ impl Loss {
         self.sacked.insert(from, to)
     }
 
+    /// The peer holds bytes above a hole.
+    pub(crate) fn reordered(&self) -> bool {
+        !self.sacked.is_empty()
+    }
+
     pub(crate) fn duplicate_ack(&mut self) {
         self.dup_acks += 1;
     }
@@ -78,10 +87,17 @@ impl Loss {
     pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) {
         self.sacked.drop_below(snd_una);
         match self.recovery {
-            Some((_, point)) if snd_una >= point => *self = Loss { sacked: std::mem::take(&mut self.sacked), ..Loss::new(snd_una) },
+            Some((_, point)) if snd_una >= point => {
+                *self = Loss {
+                    sacked: std::mem::take(&mut self.sacked),
+                    ..Loss::new(snd_una)
+                }
+            }
             Some((Recovery::Fast, point)) if !sack => {
                 // RFC 6582, section 3.2, step 3: a partial acknowledgement; the next segment is lost too.
-                self.dup_acks = self.dup_acks.saturating_sub((acked / mss).saturating_sub(1));
+                self.dup_acks = self
+                    .dup_acks
+                    .saturating_sub((acked / mss).saturating_sub(1));
                 self.high_rxt = snd_una;
                 self.lost_below = (snd_una + mss).min(point);
             }
@@ -106,7 +122,11 @@ impl Loss {
         };
         if let Some(lost_below) = self.lost_by_sack(threshold, mss) {
             self.lost_below = self.lost_below.max(lost_below);
-        } else if self.sacked.is_empty() && self.recovery.is_none() && self.dup_acks >= threshold && segments > 1 {
+        } else if self.sacked.is_empty()
+            && self.recovery.is_none()
+            && self.dup_acks >= threshold
+            && segments > 1
+        {
             self.lost_below = (snd_una + mss).min(snd_nxt);
         }
         let begins = self.recovery.is_none() && self.lost_below > snd_una;
@@ -167,7 +187,10 @@ mod tests {
         assert_eq!(loss.next_lost(UNA), Some((UNA, UNA + 1000)));
         assert_eq!(loss.pipe(UNA, nxt, 1000), 6000);
         loss.retransmitted(UNA + 1000);
-        assert_eq!((loss.next_lost(UNA), loss.pipe(UNA, nxt, 1000)), (None, 7000));
+        assert_eq!(
+            (loss.next_lost(UNA), loss.pipe(UNA, nxt, 1000)),
+            (None, 7000)
+        );
         loss.acked(nxt, 10_000, 1000, true);
         assert_eq!((loss.recovery(), loss.pipe(nxt, nxt, 1000)), (None, 0));
     }

@@ -18,7 +18,11 @@ impl Ranges {
         let first = self.0.partition_point(|(_, end)| *end < from);
         let last = self.0.partition_point(|(begin, _)| *begin <= to);
         let (mut merged_from, mut merged_to) = (from, to);
-        if let Some(touched) = self.0.get(first..last).filter(|touched| !touched.is_empty()) {
+        if let Some(touched) = self
+            .0
+            .get(first..last)
+            .filter(|touched| !touched.is_empty())
+        {
             if let (Some(low), Some(high)) = (touched.first(), touched.last()) {
                 if low.0 <= from && high.1 >= to && touched.len() == 1 {
                     return false;

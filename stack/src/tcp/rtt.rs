@@ -19,7 +19,10 @@ impl Rtt {
     pub(crate) fn sample(&mut self, rtt: Duration) {
         let (srtt, rttvar) = match self.estimate {
             None => (rtt, rtt / 2),
-            Some((srtt, rttvar)) => (srtt * 7 / 8 + rtt / 8, rttvar * 3 / 4 + srtt.abs_diff(rtt) / 4),
+            Some((srtt, rttvar)) => (
+                srtt * 7 / 8 + rtt / 8,
+                rttvar * 3 / 4 + srtt.abs_diff(rtt) / 4,
+            ),
         };
         self.estimate = Some((srtt, rttvar));
     }

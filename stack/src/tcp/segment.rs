@@ -109,11 +109,14 @@ impl Header {
 
     /// The header's bytes, the checksum zero.
     pub(crate) fn emit(&self) -> Vec<u8> {
-        let sack = self.sack.map(|range| range.map(|(from, to)| (from.0, to.0)));
+        let sack = self
+            .sack
+            .map(|range| range.map(|(from, to)| (from.0, to.0)));
         // NOPs align the 32-bit fields (RFC 7323, appendix A).
         let options = [
             self.mss.map(|mss| (0, TcpOption::MaxSegmentSize(mss))),
-            self.window_scale.map(|shift| (1, TcpOption::WindowScale(shift))),
+            self.window_scale
+                .map(|shift| (1, TcpOption::WindowScale(shift))),
             self.sack_permitted.then_some((2, TcpOption::SackPermitted)),
             self.timestamp
                 .map(|(tsval, tsecr)| (2, TcpOption::TimeStamp { tsval, tsecr })),
@@ -160,13 +163,20 @@ mod tests {
         let mut header = Header::new(445, 50_000, Seq(0xffff_fff0));
         header.ack = Some(Seq(7));
         header.timestamp = Some((1, 2));
-        header.sack = [Some((Seq(1), Seq(2))), Some((Seq(3), Seq(4))), Some((Seq(5), Seq(6)))];
+        header.sack = [
+            Some((Seq(1), Seq(2))),
+            Some((Seq(3), Seq(4))),
+            Some((Seq(5), Seq(6))),
+        ];
         header.window = 77;
         let bytes = header.emit();
         assert_eq!(bytes.len(), 60);
         let segment = Received::parse(&bytes).unwrap();
         assert_eq!((segment.seq, segment.ack), (header.seq, header.ack));
-        assert_eq!((segment.sack, segment.timestamp), (header.sack, header.timestamp));
+        assert_eq!(
+            (segment.sack, segment.timestamp),
+            (header.sack, header.timestamp)
+        );
         assert_eq!((segment.window, segment.payload.len()), (77, 0));
     }
 

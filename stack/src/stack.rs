@@ -1,0 +1,553 @@
+//! The whole stack: demultiplexer, listeners, timers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::event::{ConnStatus, Event, Why};
+use crate::frame::{Delivery, Segment};
+use crate::link::{Counters, Link};
+use crate::listener::{HalfOpen, half_open};
+use crate::tcp::conn::{Conn, Context, Live, Wire};
+use crate::tcp::isn::Isn;
+use crate::tcp::segment::{Header, Received};
+use crate::tcp::tcb::Durable;
+use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, State, TxFrame};
+
+/// Resets sent in one second of service time to segments of no connection.
+const RESETS_PER_SECOND: u32 = 100;
+/// Messages that take back a peer's back-off: more than the steps it can have taken (RFC 6069).
+const REVIVAL_MESSAGES: usize = 16;
+/// Planned outage: how long nothing must have come, and how long to wait for that at most.
+const QUIET: Duration = Duration::from_millis(20);
+const QUIET_LIMIT: Duration = Duration::from_secs(3);
+/// Bytes of one relocation record.
+const RELOCATION_PIECE: usize = 1 << 20;
+
+/// What may have happened to the peers' frames while we were away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Some may be lost: their retransmission timers are backed off.
+    Frames,
+    /// Nothing: the device's queue was held open, or it was a planned outage.
+    Nothing,
+}
+
+/// TCP/IP on one Ethernet link.
+pub struct Stack {
+    config: Config,
+    link: Link,
+    isn: Isn,
+    conns: BTreeMap<ConnId, Conn>,
+    /// By our socket and the peer's.
+    sockets: HashMap<(SocketAddr, SocketAddr), ConnId>,
+    half_open: HalfOpen,
+    /// Connections to poll.
+    dirty: Vec<ConnId>,
+    /// When to poll the others. An entry may be earlier than the connection's deadline, never later.
+    timers: BTreeSet<(Duration, ConnId)>,
+    events: Vec<Event>,
+    resets: Vec<(Path, Header)>,
+    reset_rate: (u64, u32),
+    drain: Option<Drain>,
+    /// Everything is restored; before that no frame is taken or sent (law 4).
+    open: bool,
+    now: Duration,
+}
+
+/// A planned outage under way.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    since: Duration,
+    /// The windows of 0 are announced.
+    shut: bool,
+}
+
+impl Stack {
+    /// A stack without connections. `secret` belongs to the instance: the same after every recovery.
+    pub fn new(config: Config, secret: [u8; 32], now: Duration) -> Stack {
+        Stack {
+            link: Link::new(&config, now),
+            isn: Isn::new(secret),
+            conns: BTreeMap::new(),
+            sockets: HashMap::new(),
+            half_open: HalfOpen::default(),
+            dirty: Vec::new(),
+            timers: BTreeSet::new(),
+            events: Vec::new(),
+            resets: Vec::new(),
+            reset_rate: (0, 0),
+            drain: None,
+            open: false,
+            now,
+            config,
+        }
+    }
+
+    /// Takes one Ethernet frame. Nothing is sent before [`poll`](Stack::poll).
+    pub fn ingest(&mut self, frame: RxFrame<'_>, now: Duration, journal: &mut dyn Journal) {
+        if !self.open {
+            return;
+        }
+        self.now = self.now.max(now);
+        match self.link.ingest(frame, self.now) {
+            Delivery::Segment(segment) => self.segment(segment, journal),
+            Delivery::TooBig {
+                local,
+                remote,
+                seq,
+                mtu,
+            } => {
+                if let Some(conn) = self.sockets.get(&(local, remote)).copied() {
+                    self.act(conn, journal, |conn, _| conn.too_big(Seq(seq), mtu));
+                }
+            }
+            Delivery::Nothing => {}
+        }
+    }
+
+    fn segment(&mut self, segment: Segment<'_>, journal: &mut dyn Journal) {
+        let path = segment.path;
+        let Some(received) = Received::parse(segment.tcp) else {
+            return;
+        };
+        let syn = received.syn && received.ack.is_none() && !received.rst;
+        if let Some(conn) = self.sockets.get(&(path.local, path.remote)).copied() {
+            if !(syn && self.reopens(conn, &received)) {
+                self.act(conn, journal, |conn, cx| {
+                    conn.arrive(&received, path.remote_mac, cx)
+                });
+                return;
+            }
+            self.act(conn, journal, |conn, cx| conn.closed(cx, Why::Finished));
+        }
+        if syn && self.config.ports.contains(&path.local.port()) {
+            self.listen(&received, path, journal);
+        } else if !received.rst {
+            self.refuse(&received, path);
+        }
+    }
+
+    /// RFC 9293, section 3.10.7.4, fourth step, and RFC 6191: a SYN that cannot be an old duplicate ends TIME-WAIT.
+    fn reopens(&self, conn: ConnId, syn: &Received<'_>) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| {
+            let durable = &conn.durable;
+            let newer = match syn.timestamp {
+                Some((tsval, _)) if durable.options.timestamps => {
+                    tsval.wrapping_sub(durable.ts_recent) as i32 > 0
+                }
+                _ => syn.seq > durable.rcv_nxt,
+            };
+            durable.state == State::TimeWait && newer
+        })
+    }
+
+    /// LISTEN. The new connection is on record before its SYN-ACK leaves.
+    fn listen(&mut self, syn: &Received<'_>, path: Path, journal: &mut dyn Journal) {
+        let port = path.local.port();
+        let mut displaced = self.half_open.displaced(port, &self.config);
+        if displaced.is_none() && self.conns.len() >= self.config.max_connections {
+            displaced = self.half_open.oldest();
+            if displaced.is_none() {
+                return;
+            }
+        }
+        if let Some(oldest) = displaced {
+            self.act(oldest, journal, |conn, cx| {
+                conn.closed(cx, Why::NeverOpened)
+            });
+        }
+        let checkpoint = half_open(syn, path, &mut self.isn, &self.config, self.now);
+        let conn = journal.unique_id();
+        let record = Record::Opened(Box::new(checkpoint));
+        let none = journal.append(conn, &record, &[]);
+        self.apply(conn, &record, none);
+        self.touch(conn);
+    }
+
+    /// CLOSED (RFC 9293, section 3.10.7.1).
+    fn refuse(&mut self, segment: &Received<'_>, path: Path) {
+        let second = self.now.as_secs();
+        if self.reset_rate.0 != second {
+            self.reset_rate = (second, 0);
+        }
+        if self.reset_rate.1 >= RESETS_PER_SECOND {
+            return;
+        }
+        self.reset_rate.1 += 1;
+        let mut reset = Header::new(
+            path.local.port(),
+            path.remote.port(),
+            segment.ack.unwrap_or_default(),
+        );
+        reset.rst = true;
+        if segment.ack.is_none() {
+            reset.ack = Some(segment.seq + segment.len());
+        }
+        self.resets.push((path, reset));
+    }
+
+    /// Does something to a connection, then sees to what follows from it.
+    fn act<R>(
+        &mut self,
+        conn: ConnId,
+        journal: &mut dyn Journal,
+        f: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let target = self.conns.get_mut(&conn)?;
+        let mut cx = Context {
+            now: self.now,
+            config: &self.config,
+            journal,
+            events: &mut self.events,
+            resets: &mut self.resets,
+            draining: self.drain.is_some(),
+        };
+        let result = f(target, &mut cx);
+        if target.is_closed() {
+            self.forget(conn);
+        } else {
+            if target.durable.state != State::SynReceived {
+                self.half_open.remove(conn);
+            }
+            self.touch(conn);
+        }
+        Some(result)
+    }
+
+    /// Puts a connection on the list of those to poll.
+    fn touch(&mut self, conn: ConnId) {
+        if let Some(target) = self.conns.get_mut(&conn)
+            && !std::mem::replace(&mut target.live.dirty, true)
+        {
+            self.dirty.push(conn);
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        if let Some(gone) = self.conns.remove(&conn) {
+            let path = gone.durable.path;
+            self.sockets.remove(&(path.local, path.remote));
+            self.half_open.remove(conn);
+            if let Some(at) = gone.live.armed {
+                self.timers.remove(&(at, conn));
+            }
+        }
+    }
+
+    /// Runs timers and collects what is to be sent: acknowledgements, data, answers. Called before the commit; the frames
+    /// leave after it.
+    pub fn poll(&mut self, now: Duration, journal: &mut dyn Journal, out: &mut Vec<TxFrame>) {
+        if !self.open {
+            return;
+        }
+        self.now = self.now.max(now);
+        self.link.poll(out);
+        while let Some(&(at, conn)) = self.timers.first().filter(|(at, _)| *at <= self.now) {
+            self.timers.remove(&(at, conn));
+            if let Some(target) = self.conns.get_mut(&conn) {
+                target.live.armed = None;
+            }
+            self.touch(conn);
+        }
+        self.shut_windows_when_quiet();
+        for conn in std::mem::take(&mut self.dirty) {
+            self.poll_conn(conn, journal, out);
+        }
+        for (path, header) in self.resets.drain(..) {
+            out.push(
+                self.link
+                    .segment(&path, &header.emit(), Vec::new(), usize::MAX),
+            );
+        }
+    }
+
+    fn poll_conn(&mut self, conn: ConnId, journal: &mut dyn Journal, out: &mut Vec<TxFrame>) {
+        let Some(target) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        target.live.dirty = false;
+        let mut cx = Context {
+            now: self.now,
+            config: &self.config,
+            journal,
+            events: &mut self.events,
+            resets: &mut self.resets,
+            draining: self.drain.is_some(),
+        };
+        let mut wire = LinkWire {
+            link: &self.link,
+            out,
+        };
+        target.poll(&mut cx, &mut wire);
+        if target.is_closed() {
+            return self.forget(conn);
+        }
+        // A timer that is early enough stays: most deadlines are put off again and again.
+        let Some(deadline) = target.deadline(&self.config) else {
+            return;
+        };
+        if target.live.armed.is_none_or(|at| at > deadline) {
+            if let Some(at) = target.live.armed.replace(deadline) {
+                self.timers.remove(&(at, conn));
+            }
+            self.timers.insert((deadline, conn));
+        }
+    }
+
+    /// When to call [`poll`](Stack::poll) next, in service time; earlier if something happens.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        if !self.open {
+            return None;
+        }
+        let busy = !self.dirty.is_empty() || !self.resets.is_empty();
+        let draining = self.drain.is_some_and(|drain| !drain.shut);
+        [
+            self.link.next_deadline(),
+            self.timers.first().map(|(at, _)| *at),
+            busy.then_some(self.now),
+            draining.then_some(self.now + QUIET / 4),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What has happened since the last call.
+    pub fn events(&mut self) -> std::vec::Drain<'_, Event> {
+        self.events.drain(..)
+    }
+
+    /// In-order bytes that have not been consumed. `None`: there is no such connection.
+    pub fn received(&self, conn: ConnId) -> Option<&VecDeque<Bytes>> {
+        self.conns.get(&conn).map(|conn| &conn.durable.received)
+    }
+
+    /// The application has used up `bytes` of what was received.
+    pub fn consume(&mut self, conn: ConnId, bytes: usize, journal: &mut dyn Journal) {
+        self.act(conn, journal, |conn, cx| conn.consume(cx, bytes));
+    }
+
+    /// Queues final bytes. Ignored after `close`, and for a connection that is gone.
+    pub fn send(&mut self, conn: ConnId, parts: &[&[u8]], journal: &mut dyn Journal) {
+        self.act(conn, journal, |conn, cx| conn.send(cx, parts));
+    }
+
+    /// Bytes queued that the peer has not acknowledged.
+    pub fn send_queued(&self, conn: ConnId) -> usize {
+        self.conns
+            .get(&conn)
+            .map_or(0, |conn| conn.durable.unacked.len())
+    }
+
+    /// Ends our direction: a FIN follows what is queued. Bytes of the peer are still received.
+    pub fn close(&mut self, conn: ConnId, journal: &mut dyn Journal) {
+        self.act(conn, journal, |conn, cx| conn.close(cx));
+    }
+
+    /// Drops the connection and resets the peer.
+    pub fn abort(&mut self, conn: ConnId, journal: &mut dyn Journal) {
+        self.act(conn, journal, |conn, cx| conn.abort(cx));
+    }
+
+    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are announced and
+    /// [`drained`](Stack::drained) is true. Off: the windows are offered again.
+    ///
+    /// A window of 0 takes back what was promised, the one time we do (RFC 9293, section 3.8.6); what the peer still sends within its
+    /// old window is accepted all the same.
+    pub fn drain(&mut self, on: bool) {
+        if on {
+            let since = self.now;
+            self.drain.get_or_insert(Drain { since, shut: false });
+        } else if self.drain.take().is_some() {
+            self.shut_windows(false);
+        }
+    }
+
+    /// The windows of 0 have been handed to [`poll`](Stack::poll)'s caller.
+    pub fn drained(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.shut) && self.dirty.is_empty()
+    }
+
+    fn shut_windows_when_quiet(&mut self) {
+        let Some(drain) = self.drain.filter(|drain| !drain.shut) else {
+            return;
+        };
+        let quiet = self
+            .conns
+            .values()
+            .all(|conn| conn.is_quiet(QUIET, self.now));
+        if quiet || self.now.saturating_sub(drain.since) >= QUIET_LIMIT {
+            self.drain = Some(Drain {
+                shut: true,
+                ..drain
+            });
+            self.shut_windows(true);
+        }
+    }
+
+    fn shut_windows(&mut self, shut: bool) {
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            if let Some(target) = self.conns.get_mut(&conn) {
+                target.shut_window(shut);
+                self.touch(conn);
+            }
+        }
+    }
+
+    /// A connection's durable state without its queued bytes. `None`: TCP has closed it.
+    pub fn checkpoint(&self, conn: ConnId) -> Option<Checkpoint> {
+        self.conns.get(&conn).map(|conn| conn.durable.checkpoint())
+    }
+
+    /// Takes up a snapshot: the same as applying [`Record::Opened`].
+    pub fn restore(&mut self, conn: ConnId, checkpoint: Checkpoint, now: Duration) {
+        self.now = self.now.max(now);
+        self.apply(conn, &Record::Opened(Box::new(checkpoint)), Bytes::new());
+    }
+
+    /// The fold: takes up a record that is in the journal already. Between [`new`](Stack::new) and [`resume`](Stack::resume), or
+    /// on a stack that only follows.
+    pub fn apply(&mut self, conn: ConnId, record: &Record, data: Bytes) {
+        match record {
+            Record::Opened(checkpoint) => {
+                self.forget(conn);
+                let target = Conn::new(conn, checkpoint, self.link.mtu(), self.now);
+                let path = target.durable.path;
+                if target.durable.state == State::SynReceived {
+                    self.half_open.add(conn, path.local.port());
+                }
+                self.sockets.insert((path.local, path.remote), conn);
+                self.conns.insert(conn, target);
+            }
+            Record::Closed => self.forget(conn),
+            _ => {
+                if let Some(target) = self.conns.get_mut(&conn) {
+                    target.durable.apply(record, data);
+                    if target.durable.state != State::SynReceived {
+                        self.half_open.remove(conn);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a connection's queued bytes to the journal again, so that their old places come free.
+    ///
+    /// The protocol, all before one commit:
+    /// 1. the loop takes [`checkpoint`](Stack::checkpoint) and appends the object's snapshot record with it; for whoever folds the
+    ///    log, the queues are empty then;
+    /// 2. `relocate` empties the queues here as well and appends their bytes as [`Record::RequeuedReceived`] and
+    ///    [`Record::RequeuedSent`], in order, in pieces of about 1 MiB; sequence numbers stay.
+    ///
+    /// Nothing else may be appended for the connection in between. The old `Bytes` are let go of piece by piece.
+    pub fn relocate(&mut self, conn: ConnId, journal: &mut dyn Journal) {
+        let Some(target) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        let durable = &mut target.durable;
+        let received = std::mem::take(&mut durable.received);
+        let sent: Vec<Bytes> = durable.unacked.chunks().cloned().collect();
+        durable.apply(
+            &Record::Opened(Box::new(durable.checkpoint())),
+            Bytes::new(),
+        );
+        let mut requeue = |record: Record, chunks: Vec<Bytes>| {
+            let mut chunks = chunks.into_iter().peekable();
+            while chunks.peek().is_some() {
+                let mut len = 0;
+                let mut piece: Vec<Bytes> = Vec::new();
+                while let Some(chunk) =
+                    chunks.next_if(|chunk| len == 0 || len + chunk.len() <= RELOCATION_PIECE)
+                {
+                    len += chunk.len();
+                    piece.push(chunk);
+                }
+                let parts: Vec<&[u8]> = piece.iter().map(|chunk| &chunk[..]).collect();
+                let data = journal.append(conn, &record, &parts);
+                durable.apply(&record, data);
+            }
+        };
+        requeue(Record::RequeuedReceived, received.into());
+        requeue(Record::RequeuedSent, sent);
+    }
+
+    /// Opens the gates: called once, when every object is restored, also after a fresh start. What is to be sent at once is put
+    /// into `out`: our addresses are announced, unacknowledged bytes are sent again, clients that were sending are called back
+    /// (RFC 6069, once per recovery), and everyone learns its window. As with [`poll`](Stack::poll), the frames leave after the
+    /// next commit.
+    pub fn resume(
+        &mut self,
+        now: Duration,
+        lost: Lost,
+        journal: &mut dyn Journal,
+        out: &mut Vec<TxFrame>,
+    ) {
+        self.now = self.now.max(now);
+        self.open = true;
+        out.extend(self.link.announce());
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        self.timers.clear();
+        self.dirty.clear();
+        for conn in conns {
+            if let Some(target) = self.conns.get_mut(&conn) {
+                target.live = Live::new(&target.durable, self.link.mtu(), self.now);
+                let mut wire = LinkWire {
+                    link: &self.link,
+                    out,
+                };
+                target.come_back(lost == Lost::Frames, self.now, &mut wire);
+                self.touch(conn);
+            }
+        }
+        self.poll(now, journal, out);
+    }
+
+    /// State of every connection.
+    pub fn status(&self) -> Vec<ConnStatus> {
+        self.conns.values().map(Conn::status).collect()
+    }
+
+    /// Every connection: its id, the peer, and its state.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnId, SocketAddr, State)> {
+        self.conns
+            .values()
+            .map(|conn| (conn.id, conn.durable.path.remote, conn.durable.state))
+    }
+
+    /// The durable state of every connection, to be compared with the fold of the journal.
+    pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Durable)> {
+        self.conns.values().map(|conn| (conn.id, &conn.durable))
+    }
+
+    /// What the link layer has seen.
+    pub fn counters(&self) -> Counters {
+        self.link.counters()
+    }
+}
+
+/// Segments become frames.
+struct LinkWire<'a> {
+    link: &'a Link,
+    out: &'a mut Vec<TxFrame>,
+}
+
+impl Wire for LinkWire<'_> {
+    fn segment(&mut self, path: &Path, header: &[u8], payload: Vec<Bytes>, mss: usize) {
+        self.out.push(self.link.segment(path, header, payload, mss));
+    }
+
+    fn super_frame(&self, path: &Path) -> usize {
+        self.link.super_frame(path)
+    }
+
+    /// The neighbour entry first, else the peer has nowhere to send to; then the messages.
+    fn revive(&mut self, path: &Path, seq: Seq) {
+        self.out.extend(self.link.solicit(path));
+        self.out
+            .extend((0..REVIVAL_MESSAGES).map(|_| self.link.unreachable(path, seq.0)));
+    }
+}

@@ -1,0 +1,381 @@
+//! A connection: its durable block, what need not survive, and what both directions share.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::assembler::Assembler;
+use super::cubic::Cubic;
+use super::loss::Loss;
+use super::record::{Checkpoint, Record, State};
+use super::rtt::Rtt;
+use super::segment::Header;
+use super::tcb::Durable;
+use crate::event::{ConnStatus, Event, Why};
+use crate::{Config, ConnId, Journal, Path, Seq};
+
+/// Twice the maximum segment lifetime (RFC 9293, section 3.4.2), with the 30 s most stacks use.
+pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
+/// RFC 9293, section 3.8.6.3 asks for less than 500 ms.
+pub(super) const DELAYED_ACK: Duration = Duration::from_millis(40);
+/// SYN-ACKs sent before a handshake is given up.
+pub(super) const SYN_ACK_TRIES: u32 = 5;
+/// RFC 5961, section 7: challenge ACKs of one connection in one second of service time.
+const CHALLENGES_PER_SECOND: u32 = 10;
+/// Bytes of a TCP header without options.
+const HEADER_LEN: usize = 20;
+/// Bytes of the timestamp option with its padding.
+const TIMESTAMP_LEN: usize = 12;
+/// No path is taken to carry less (RFC 9293, section 3.7.1).
+const MSS_MIN: usize = 88;
+
+/// What a connection acts upon besides itself.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Duration,
+    pub(crate) config: &'a Config,
+    pub(crate) journal: &'a mut dyn Journal,
+    pub(crate) events: &'a mut Vec<Event>,
+    /// Resets to be sent after the commit.
+    pub(crate) resets: &'a mut Vec<(Path, Header)>,
+    /// No right edge moves (planned outage).
+    pub(crate) draining: bool,
+}
+
+/// Where segments go: the link layer, or a test.
+pub(crate) trait Wire {
+    /// Sends a segment; a payload longer than `mss` is cut up by the device.
+    fn segment(&mut self, path: &Path, header: &[u8], payload: Vec<Bytes>, mss: usize);
+    /// Payload bytes the device will cut up; 0: it does not.
+    fn super_frame(&self, path: &Path) -> usize;
+    /// Messages that make the peer's TCP take back its back-off (RFC 6069); `seq` is its SND.UNA.
+    fn revive(&mut self, path: &Path, seq: Seq);
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) id: ConnId,
+    pub(crate) durable: Durable,
+    pub(crate) live: Live,
+}
+
+/// What is lost in a crash, and made afresh.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// SND.NXT: behind the highest byte sent, or possibly sent before a crash.
+    pub(super) snd_nxt: Seq,
+    /// Acknowledgements up to here are valid even if SND.NXT is lower: before a crash, or by a window probe, it may have been sent.
+    pub(super) snd_possible: Seq,
+    /// MAX.SND.WND of RFC 5961, section 5.2.
+    pub(super) snd_wnd_max: u32,
+    /// Payload bytes of a full segment we send.
+    pub(super) mss: usize,
+    pub(super) loss: Loss,
+    pub(super) cubic: Cubic,
+    pub(super) rtt: Rtt,
+    /// The segment whose round trip is measured: its end, and when it was sent.
+    pub(super) timed: Option<(Seq, Duration)>,
+    /// When data was last sent, and when the peer last acknowledged some.
+    pub(super) last_sent: Duration,
+    pub(super) last_progress: Duration,
+    /// The congestion window held data back at the last transmission.
+    pub(super) cwnd_limited: bool,
+    /// Retransmission, loss probe or window probe.
+    pub(super) retransmit_at: Option<Duration>,
+    pub(super) loss_probe: LossProbe,
+    /// Send one segment whatever the windows say.
+    pub(super) force: bool,
+    pub(super) syn_ack_due: bool,
+    pub(super) syn_ack_tries: u32,
+
+    pub(super) assembler: Assembler,
+    /// Largest segment seen, at most what we offered: what "full-sized" means of the peer's segments.
+    pub(super) rcv_mss: usize,
+    pub(super) ack_now: bool,
+    pub(super) ack_at: Option<Duration>,
+    /// Duplicate acknowledgements owed to a peer without SACK, which counts them.
+    pub(super) duplicates: u32,
+    /// The right edge should move though nothing else asks for an acknowledgement.
+    pub(super) window_update: bool,
+    /// A window of 0 is announced until the planned outage is over.
+    pub(super) window_shut: bool,
+    pub(super) last_data: Duration,
+    pub(super) ts_recent_at: Duration,
+
+    pub(super) last_heard: Duration,
+    pub(super) keep_alive_tries: u32,
+    pub(super) time_wait_until: Option<Duration>,
+    pub(super) challenges: (u64, u32),
+    pub(super) revival: Option<Revival>,
+    /// When `Stack` will look at the connection next.
+    pub(crate) armed: Option<Duration>,
+    /// It is on the list of those to poll.
+    pub(crate) dirty: bool,
+}
+
+/// RFC 8985, section 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LossProbe {
+    /// None may be sent before new data is acknowledged.
+    Spent,
+    /// The timer is for a probe.
+    Armed,
+    /// The timer is for a retransmission.
+    Idle,
+    /// A probe sent data again, up to here: if it is acknowledged without D-SACK, there was a loss.
+    Sent(Seq),
+}
+
+/// Calling back a client that was sending when we went away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Revival {
+    /// Segments are held back until then: one round trip between the ICMP messages and an advancing acknowledgement.
+    pub(super) hold_until: Option<Duration>,
+    /// Once more if it stays silent until then.
+    pub(super) repeat_at: Option<Duration>,
+}
+
+impl Live {
+    /// The volatile part of a connection that may have sent all it was allowed to.
+    pub(crate) fn new(durable: &Durable, link_mtu: usize, now: Duration) -> Live {
+        let mss = segment_size(durable, link_mtu);
+        let snd_end = durable.snd_end();
+        // The first SYN-ACK is sent as if it were sent again.
+        let snd_nxt = snd_end.min(durable.snd_edge()).max(durable.snd_una);
+        let mut loss = Loss::new(durable.snd_una);
+        if snd_nxt > durable.snd_una {
+            loss.all_lost(durable.snd_una, snd_nxt);
+        }
+        Live {
+            snd_nxt,
+            snd_possible: snd_end,
+            snd_wnd_max: durable.snd_wnd,
+            mss,
+            loss,
+            cubic: Cubic::new(mss),
+            rtt: Rtt::default(),
+            timed: None,
+            last_sent: now,
+            last_progress: now,
+            cwnd_limited: false,
+            retransmit_at: None,
+            loss_probe: LossProbe::Idle,
+            force: false,
+            syn_ack_due: durable.state == State::SynReceived,
+            syn_ack_tries: 0,
+            assembler: Assembler::default(),
+            rcv_mss: MSS_MIN,
+            ack_now: false,
+            ack_at: None,
+            duplicates: 0,
+            window_update: false,
+            window_shut: false,
+            last_data: now,
+            ts_recent_at: now,
+            last_heard: now,
+            keep_alive_tries: 0,
+            time_wait_until: (durable.state == State::TimeWait).then(|| now + TIME_WAIT),
+            challenges: (0, 0),
+            revival: None,
+            armed: None,
+            dirty: false,
+        }
+    }
+}
+
+/// Payload bytes of a full segment on a path that takes IP packets of `mtu` bytes.
+fn segment_size(durable: &Durable, mtu: usize) -> usize {
+    let options = if durable.options.timestamps {
+        TIMESTAMP_LEN
+    } else {
+        0
+    };
+    let path = largest_mss(&durable.path, mtu);
+    // RFC 6691, section 2: the MSS option does not count options, the sender does.
+    (usize::from(durable.options.peer_mss).min(path)).max(MSS_MIN) - options
+}
+
+/// The MSS we announce (RFC 9293, section 3.7.1).
+pub(crate) fn largest_mss(path: &Path, mtu: usize) -> usize {
+    let ip = if path.remote.is_ipv6() { 40 } else { 20 };
+    mtu.saturating_sub(ip + HEADER_LEN).max(MSS_MIN)
+}
+
+impl Conn {
+    pub(crate) fn new(id: ConnId, checkpoint: &Checkpoint, link_mtu: usize, now: Duration) -> Conn {
+        let durable = Durable::restore(checkpoint);
+        let live = Live::new(&durable, link_mtu, now);
+        Conn { id, durable, live }
+    }
+
+    /// The one way to change the durable state while running: a record, then its application.
+    pub(super) fn emit(&mut self, cx: &mut Context<'_>, record: Record, data: &[&[u8]]) {
+        let bytes = cx.journal.append(self.id, &record, data);
+        self.durable.apply(&record, bytes);
+    }
+
+    /// The connection is gone; `Stack` removes it when it sees the state.
+    pub(crate) fn closed(&mut self, cx: &mut Context<'_>, why: Why) {
+        let why = if self.durable.state == State::SynReceived {
+            Why::NeverOpened
+        } else {
+            why
+        };
+        self.emit(cx, Record::Closed, &[]);
+        cx.events.push(Event::Closed(self.id, why));
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.durable.state == State::Closed
+    }
+
+    /// Bytes and FIN sent, not acknowledged.
+    pub(super) fn flight(&self) -> usize {
+        self.live.snd_nxt.since(self.durable.snd_una)
+    }
+
+    /// The timestamp clock: milliseconds of service time, so it goes on across an outage.
+    pub(super) fn tsval(&self, now: Duration) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.durable.ts_offset)
+    }
+
+    /// The largest receive window: what the configuration grants and the window field can say.
+    pub(super) fn window_limit(&self, config: &Config) -> usize {
+        config
+            .receive_buffer
+            .min(0xffff << self.durable.rcv_shift())
+    }
+
+    /// The right edge an acknowledgement of `rcv_nxt` promises when `queued` bytes wait for the application.
+    ///
+    /// It never moves left (RFC 9293, section 3.8.6): it is rounded up to what the window field can say. It moves right only in
+    /// worthwhile steps (section 3.8.6.2.2).
+    pub(super) fn next_edge(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Seq {
+        let limit = self.window_limit(cx.config);
+        let held = self.durable.rcv_edge;
+        let free = rcv_nxt + limit.saturating_sub(queued);
+        let step = self.live.rcv_mss.min(limit / 2);
+        let edge = if !cx.draining && free.since(held) >= step.max(1) {
+            free
+        } else {
+            held
+        };
+        let unit = 1 << self.durable.rcv_shift();
+        rcv_nxt + edge.since(rcv_nxt).next_multiple_of(unit)
+    }
+
+    /// The promise of the acknowledgement that leaves with this turn's commit, if one is due.
+    pub(super) fn promise(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Option<Seq> {
+        (self.live.ack_now || self.live.window_update).then(|| self.next_edge(cx, rcv_nxt, queued))
+    }
+
+    /// Bytes were consumed, or the planned outage is over: tell the peer if its window is to grow by much.
+    pub(crate) fn reconsider_window(&mut self, cx: &Context<'_>) {
+        let durable = &self.durable;
+        let edge = self.next_edge(cx, durable.rcv_nxt, durable.received_len);
+        let step = self.window_limit(cx.config) / 4;
+        if self.peer_may_send() && edge.since(durable.rcv_edge) >= step.max(1) {
+            self.live.window_update = true;
+        }
+    }
+
+    /// The peer has not finished.
+    pub(super) fn peer_may_send(&self) -> bool {
+        matches!(
+            self.durable.state,
+            State::Established | State::FinWait1 | State::FinWait2
+        )
+    }
+
+    pub(crate) fn consume(&mut self, cx: &mut Context<'_>, bytes: usize) {
+        let bytes = bytes.min(self.durable.received_len);
+        if bytes > 0 {
+            self.emit(cx, Record::Consumed(bytes as u32), &[]);
+            self.reconsider_window(cx);
+        }
+    }
+
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) {
+        if !matches!(self.durable.state, State::Established | State::CloseWait) {
+            return;
+        }
+        // The acknowledgement owed rides on the data.
+        if self.durable.last_ack_sent != self.durable.rcv_nxt {
+            self.live.ack_now = true;
+        }
+        let promise = self.promise(cx, self.durable.rcv_nxt, self.durable.received_len);
+        self.emit(cx, Record::Sent { promise }, parts);
+        if promise.is_some() {
+            self.live.window_update = false;
+        }
+    }
+
+    /// Half-close: our FIN follows what is queued.
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.durable.state, State::Established | State::CloseWait) {
+            self.emit(cx, Record::FinQueued, &[]);
+        }
+    }
+
+    /// RFC 9293, section 3.10.5.
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_>) {
+        if self.durable.state != State::TimeWait {
+            let path = self.durable.path;
+            let mut header = Header::new(path.local.port(), path.remote.port(), self.live.snd_nxt);
+            header.rst = true;
+            header.ack = Some(self.durable.rcv_nxt);
+            cx.resets.push((path, header));
+        }
+        self.closed(cx, Why::Aborted);
+    }
+
+    /// An acknowledgement that answers a segment which proves nothing, at a limited rate (RFC 5961, section 7).
+    pub(super) fn challenge(&mut self, now: Duration) {
+        let second = now.as_secs();
+        if self.live.challenges.0 != second {
+            self.live.challenges = (second, 0);
+        }
+        if self.live.challenges.1 < CHALLENGES_PER_SECOND {
+            self.live.challenges.1 += 1;
+            self.live.ack_now = true;
+        }
+    }
+
+    /// The path takes IP packets of `mtu` bytes only, says a message about the segment at `seq`.
+    ///
+    /// RFC 5927, section 7.1: believed only if that segment is outstanding.
+    pub(crate) fn too_big(&mut self, seq: Seq, mtu: usize) {
+        let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
+        // RFC 1191, section 3 and RFC 8200, section 5: no link takes less.
+        let floor = if self.durable.path.remote.is_ipv6() {
+            1280
+        } else {
+            576
+        };
+        let mss = segment_size(&self.durable, mtu.max(floor));
+        if una <= seq && seq < nxt && mss < self.live.mss {
+            self.live.mss = mss;
+            self.live.cubic.set_mss(mss);
+            self.live.loss.too_big(una, nxt);
+        }
+    }
+
+    pub(crate) fn status(&self) -> ConnStatus {
+        let durable = &self.durable;
+        ConnStatus {
+            conn: self.id,
+            client: durable.path.remote.to_string(),
+            server: durable.path.local.to_string(),
+            state: durable.state.name(),
+            snd_una: durable.snd_una.0,
+            snd_nxt: self.live.snd_nxt.0,
+            snd_wnd: durable.snd_wnd,
+            rcv_nxt: durable.rcv_nxt.0,
+            rcv_wnd: durable.rcv_wnd() as u32,
+            unacked_bytes: durable.unacked.len(),
+            queued_bytes: durable.received_len,
+            srtt_us: self.live.rtt.srtt().map(|srtt| srtt.as_micros() as u64),
+            cwnd: self.live.cubic.cwnd(),
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! A segment arrives: RFC 9293, section 3.10.7.4, with RFC 5961 and RFC 7323.
+
+use std::time::Duration;
+
+use super::conn::{Conn, Context, DELAYED_ACK, LossProbe, TIME_WAIT};
+use super::loss::Recovery;
+use super::record::{Record, State};
+use super::segment::{Header, Received};
+use crate::Seq;
+use crate::event::{Event, Why};
+
+/// RFC 7323, section 5.5: TS.Recent is invalid after 24 days.
+const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
+/// Duplicate acknowledgements sent at once at most.
+const DUPLICATES_MAX: u32 = 16;
+
+impl Conn {
+    /// Processes a segment that came from `mac`.
+    pub(crate) fn arrive(&mut self, segment: &Received<'_>, mac: [u8; 6], cx: &mut Context<'_>) {
+        if self.durable.state == State::SynReceived
+            && segment.syn
+            && segment.seq == self.durable.irs
+        {
+            // Our SYN-ACK was lost, or is late.
+            self.live.syn_ack_due = !segment.rst;
+            return;
+        }
+        if !self.timestamp_passes(segment, cx) {
+            return;
+        }
+        // First step: sequence number.
+        let shut = self.durable.rcv_wnd() == 0;
+        let probe = shut && segment.seq == self.durable.rcv_nxt && !segment.rst && !segment.syn;
+        if !self.acceptable(segment) && !probe {
+            if !segment.rst {
+                self.unacceptable(segment, cx.now);
+            }
+            return;
+        }
+        // Second step: RST.
+        if segment.rst {
+            return self.reset_by_peer(segment, cx);
+        }
+        // Fourth step: SYN. RFC 5961, section 4.2: a challenge, whatever its sequence number.
+        if segment.syn {
+            return self.challenge(cx.now);
+        }
+        // Fifth step: ACK.
+        let Some(ack) = segment.ack else { return };
+        if self.durable.state == State::SynReceived && !self.handshake(segment, ack, cx) {
+            return;
+        }
+        if !self.acknowledged(segment, ack, cx) {
+            return;
+        }
+        if self.durable.path.remote_mac != mac {
+            self.emit(cx, Record::Moved(mac), &[]);
+        }
+        self.live.last_heard = cx.now;
+        self.live.keep_alive_tries = 0;
+        if let Some(revival) = &mut self.live.revival {
+            revival.repeat_at = None;
+        }
+        match self.durable.state {
+            State::Closed => self.ended(cx),
+            State::TimeWait => {
+                self.live.time_wait_until.get_or_insert(cx.now + TIME_WAIT);
+            }
+            _ => {}
+        }
+        // Seventh and eighth step: text, FIN. RFC 9293 ignores both where the peer has finished.
+        if self.peer_may_send() {
+            self.text(segment, cx);
+            self.fin(segment, cx);
+        }
+        if probe && segment.len() > 0 {
+            self.live.ack_now = true;
+        }
+    }
+
+    /// RFC 7323, sections 3.2 and 5.3: segments without a timestamp are dropped once it is agreed upon, older ones answered.
+    fn timestamp_passes(&mut self, segment: &Received<'_>, cx: &Context<'_>) -> bool {
+        if !self.durable.options.timestamps || segment.rst {
+            return true;
+        }
+        let Some((tsval, _)) = segment.timestamp else {
+            return false;
+        };
+        let old = (tsval.wrapping_sub(self.durable.ts_recent) as i32) < 0;
+        if old && cx.now.saturating_sub(self.live.ts_recent_at) < TIMESTAMP_LIFE {
+            self.unacceptable(segment, cx.now);
+            return false;
+        }
+        true
+    }
+
+    /// RFC 9293, section 3.4, table 6.
+    fn acceptable(&self, segment: &Received<'_>) -> bool {
+        let (nxt, edge) = (self.durable.rcv_nxt, self.durable.rcv_edge);
+        let inside = |seq: Seq| nxt <= seq && seq < edge;
+        match (segment.len(), nxt < edge) {
+            (0, false) => segment.seq == nxt,
+            (0, true) => inside(segment.seq),
+            (_, false) => false,
+            (len, true) => inside(segment.seq) || inside(segment.seq + (len - 1)),
+        }
+    }
+
+    /// "Send an acknowledgment in reply and drop the segment". Data, a FIN and keep-alive probes are always answered; an empty
+    /// segment at a limited rate, lest two such connections talk for ever.
+    fn unacceptable(&mut self, segment: &Received<'_>, now: Duration) {
+        if segment.syn || (segment.len() == 0 && segment.seq + 1 != self.durable.rcv_nxt) {
+            return self.challenge(now);
+        }
+        self.live.ack_now = true;
+        if segment.fin && self.live.time_wait_until.is_some() {
+            // RFC 9293, section 3.10.7.4, eighth step: restart the 2 MSL timeout.
+            self.live.time_wait_until = Some(now + TIME_WAIT);
+        }
+        self.live.last_heard = self.live.last_heard.max(now);
+    }
+
+    /// RFC 5961, section 3.2: exactly the next sequence number resets; anything else in the window is challenged.
+    fn reset_by_peer(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) {
+        if segment.seq != self.durable.rcv_nxt {
+            return self.challenge(cx.now);
+        }
+        // RFC 1337: TIME-WAIT is not ended by a reset.
+        if self.durable.state != State::TimeWait {
+            self.closed(cx, Why::Reset);
+        }
+    }
+
+    /// SYN-RECEIVED becomes ESTABLISHED; false if the acknowledgement is wrong.
+    fn handshake(&mut self, segment: &Received<'_>, ack: Seq, cx: &mut Context<'_>) -> bool {
+        if ack != self.durable.iss + 1 {
+            // RFC 9293, section 3.10.7.4, fifth step: <SEQ=SEG.ACK><CTL=RST>.
+            let path = self.durable.path;
+            let mut reset = Header::new(path.local.port(), path.remote.port(), ack);
+            reset.rst = true;
+            cx.resets.push((path, reset));
+            return false;
+        }
+        self.emit(cx, Record::Established, &[]);
+        let scaled = u32::from(segment.window) << self.durable.snd_shift();
+        let ts_recent = self.timestamp(segment);
+        self.emit(
+            cx,
+            Record::Acked {
+                snd_una: ack,
+                snd_wnd: scaled,
+                snd_wl1: segment.seq,
+                snd_wl2: ack,
+                ts_recent,
+            },
+            &[],
+        );
+        if let Some((_, sent)) = self.live.timed.take() {
+            self.live.rtt.sample(cx.now.saturating_sub(sent));
+        }
+        self.live.rtt.progress();
+        self.live.snd_nxt = ack;
+        self.live.snd_possible = ack;
+        self.live.snd_wnd_max = scaled;
+        self.live.loss = super::loss::Loss::new(ack);
+        self.live.retransmit_at = None;
+        self.live.last_progress = cx.now;
+        cx.events.push(Event::Accepted(self.id));
+        true
+    }
+
+    /// TS.Recent for a record about this segment (RFC 7323, section 4.3, (2)).
+    fn timestamp(&self, segment: &Received<'_>) -> Option<u32> {
+        let (tsval, _) = segment
+            .timestamp
+            .filter(|_| self.durable.options.timestamps)?;
+        let newer = tsval.wrapping_sub(self.durable.ts_recent) as i32 >= 0;
+        (newer && segment.seq <= self.durable.last_ack_sent).then_some(tsval)
+    }
+
+    /// Fifth step in the synchronized states; false if the segment is to be dropped.
+    fn acknowledged(&mut self, segment: &Received<'_>, ack: Seq, cx: &mut Context<'_>) -> bool {
+        let una = self.durable.snd_una;
+        // RFC 5961, section 5.2. SND.NXT before a crash is not on record, so everything committed counts as sent.
+        let highest = self.live.snd_nxt.max(self.live.snd_possible);
+        if ack < una - self.live.snd_wnd_max as usize || ack > highest {
+            self.challenge(cx.now);
+            return false;
+        }
+        let acked = ack.since(una);
+        let flight = self.flight();
+        let wnd = u32::from(segment.window) << self.durable.snd_shift();
+        let (wl1, wl2) = (self.durable.snd_wl1, self.durable.snd_wl2);
+        let newer = una <= ack && (wl1 < segment.seq || (wl1 == segment.seq && wl2 <= ack));
+        let (wnd, wl1, wl2) = if newer {
+            (wnd, segment.seq, ack)
+        } else {
+            (self.durable.snd_wnd, wl1, wl2)
+        };
+        let update = wnd != self.durable.snd_wnd;
+        let (news, duplicate_sack) = self.selective(segment, ack, highest);
+        if acked > 0 || update {
+            let record = Record::Acked {
+                snd_una: ack.max(una),
+                snd_wnd: wnd,
+                snd_wl1: wl1,
+                snd_wl2: wl2,
+                ts_recent: self.timestamp(segment),
+            };
+            self.emit(cx, record, &[]);
+            self.live.snd_wnd_max = self.live.snd_wnd_max.max(wnd);
+        }
+        if acked > 0 {
+            self.progress(segment, acked, flight, duplicate_sack, cx);
+        } else if wnd == 0 || self.live.keep_alive_tries > 0 {
+            // RFC 9293, section 3.8.6.1: as long as probes are answered the connection stays.
+            self.live.last_progress = cx.now;
+        }
+        if update && self.flight() == 0 {
+            self.live.retransmit_at = None;
+            self.live.rtt.progress();
+        }
+        // RFC 5681, section 2: duplicate acknowledgement.
+        let duplicate = acked == 0 && ack == una && segment.len() == 0 && !update && flight > 0;
+        if duplicate && !self.durable.options.sack {
+            self.live.loss.duplicate_ack();
+        }
+        if news || duplicate || (acked > 0 && self.live.loss.reordered()) {
+            self.detect_loss();
+        }
+        true
+    }
+
+    /// Takes the SACK blocks in: whether they say anything new, and whether the first is a D-SACK (RFC 2883, section 4).
+    fn selective(&mut self, segment: &Received<'_>, ack: Seq, highest: Seq) -> (bool, bool) {
+        if !self.durable.options.sack {
+            return (false, false);
+        }
+        let una = self.durable.snd_una;
+        let mut news = false;
+        for (from, to) in segment.sack.into_iter().flatten() {
+            if ack < from && una < from && from < to && to <= highest {
+                news |= self.live.loss.sack(from, to);
+            }
+        }
+        let duplicate = matches!(segment.sack, [Some((from, to)), next, _]
+            if to <= ack || next.is_some_and(|(low, high)| low <= from && to <= high));
+        (news, duplicate)
+    }
+
+    /// New data was acknowledged: round-trip time, congestion window, recovery, timers.
+    fn progress(
+        &mut self,
+        segment: &Received<'_>,
+        acked: usize,
+        flight: usize,
+        duplicate_sack: bool,
+        cx: &mut Context<'_>,
+    ) {
+        let una = self.durable.snd_una;
+        let live = &mut self.live;
+        live.snd_nxt = live.snd_nxt.max(una);
+        let timed = live.timed.filter(|(end, _)| *end <= una);
+        if let Some((_, sent)) = timed {
+            live.timed = None;
+            live.rtt.sample(cx.now.saturating_sub(sent));
+        } else if let Some((_, echo)) = segment.timestamp
+            && live.timed.is_none()
+            && self.durable.options.timestamps
+        {
+            // RFC 7323, section 4.1: also of bytes sent again.
+            let clock = (cx.now.as_millis() as u32).wrapping_add(self.durable.ts_offset);
+            let rtt = clock.wrapping_sub(echo);
+            if rtt < 60_000 {
+                live.rtt
+                    .sample(Duration::from_millis(u64::from(rtt.max(1))));
+            }
+        }
+        live.rtt.progress();
+        live.last_progress = cx.now;
+        if live.loss.recovery() != Some(Recovery::Fast) {
+            // RFC 9438, section 5.8: no growth while the application or the peer's window is the limit.
+            let slow_start = flight.saturating_mul(2) >= live.cubic.cwnd();
+            if live.cwnd_limited || slow_start {
+                let srtt = live.rtt.srtt().unwrap_or_default();
+                live.cubic.acked(acked.min(flight), cx.now, srtt);
+            }
+        }
+        if let LossProbe::Sent(end) = live.loss_probe
+            && end <= una
+            && !duplicate_sack
+            && self.durable.options.sack
+        {
+            // RFC 8985, section 7.4.2: the probe repaired a loss.
+            live.cubic.congestion(flight);
+        }
+        live.loss_probe = LossProbe::Idle;
+        live.loss
+            .acked(una, acked, live.mss, self.durable.options.sack);
+        live.retransmit_at = None;
+        push_once(cx.events, Event::Writable(self.id));
+    }
+
+    /// RFC 6675, section 5.
+    pub(super) fn detect_loss(&mut self) {
+        let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
+        let more = self.durable.data_end().min(self.durable.snd_edge()) > nxt;
+        let flight = self.flight();
+        if self.live.loss.detect(una, nxt, self.live.mss, more) {
+            self.live.cubic.congestion(flight);
+        }
+    }
+
+    /// LAST-ACK ends with the acknowledgement of our FIN.
+    fn ended(&mut self, cx: &mut Context<'_>) {
+        self.closed(cx, Why::Finished);
+    }
+
+    /// Seventh step: the segment's text.
+    fn text(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) {
+        let nxt = self.durable.rcv_nxt;
+        let skip = nxt.since(segment.seq);
+        let seq = segment.seq.max(nxt);
+        let fresh = segment.payload.get(skip..).unwrap_or_default();
+        let fresh = fresh
+            .get(..self.durable.rcv_edge.since(seq))
+            .unwrap_or(fresh);
+        if fresh.is_empty() {
+            if skip > 0 && !segment.payload.is_empty() {
+                self.live.ack_now = true;
+            }
+            return;
+        }
+        self.live.last_data = cx.now;
+        let offered = usize::from(u16::MAX).min(cx.config.mtu);
+        self.live.rcv_mss = self.live.rcv_mss.max(fresh.len().min(offered));
+        if seq > nxt {
+            // RFC 5681, section 4.2: out of order, so acknowledge at once.
+            self.live.assembler.insert(seq, fresh);
+            self.live.ack_now = true;
+            self.live.duplicates = (self.live.duplicates + 1).min(DUPLICATES_MAX);
+            return;
+        }
+        // Law 7: no room in the log, so it was never received.
+        let room = cx.journal.room(self.id);
+        if room < fresh.len() {
+            return;
+        }
+        if !self.live.assembler.is_empty() {
+            // RFC 5681, section 4.2: it fills a gap.
+            self.live.ack_now = true;
+        }
+        let joined = self
+            .live
+            .assembler
+            .take(seq + fresh.len(), room - fresh.len());
+        let parts: Vec<&[u8]> = std::iter::once(fresh)
+            .chain(joined.iter().map(|piece| &piece[..]))
+            .collect();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let after = seq + bytes;
+        // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer says so.
+        if after.since(self.durable.last_ack_sent) >= 2 * self.live.rcv_mss {
+            self.live.ack_now = true;
+        }
+        let promise = self.promise(cx, after, self.durable.received_len + bytes);
+        if promise.is_some() {
+            self.live.window_update = false;
+            self.live.ack_now = true;
+        } else {
+            self.live.ack_at.get_or_insert(cx.now + DELAYED_ACK);
+        }
+        let ts_recent = self.timestamp(segment);
+        if ts_recent.is_some() {
+            self.live.ts_recent_at = cx.now;
+        }
+        self.emit(cx, Record::Received { ts_recent, promise }, &parts);
+        push_once(cx.events, Event::Readable(self.id));
+    }
+
+    /// Eighth step: FIN.
+    fn fin(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) {
+        let at = segment.seq + segment.payload.len();
+        if segment.fin && at >= self.durable.rcv_nxt && at <= self.durable.rcv_edge {
+            self.live.assembler.insert_fin(at);
+        }
+        if !self.live.assembler.fin_at(self.durable.rcv_nxt) {
+            return;
+        }
+        self.emit(cx, Record::PeerFinished, &[]);
+        self.live.ack_now = true;
+        if self.durable.state == State::TimeWait {
+            self.live.time_wait_until = Some(cx.now + TIME_WAIT);
+        }
+        cx.events.push(Event::PeerFinished(self.id));
+    }
+}
+
+/// One event stands for a burst of its kind.
+fn push_once(events: &mut Vec<Event>, event: Event) {
+    if events.last() != Some(&event) {
+        events.push(event);
+    }
+}

@@ -1,0 +1,436 @@
+//! What a connection sends: RFC 9293, section 3.8, with RFC 6675, 6298, 8985 and 1122.
+
+use std::time::Duration;
+
+use super::conn::{Conn, Context, LossProbe, Revival, SYN_ACK_TRIES, Wire, largest_mss};
+use super::record::{Record, State};
+use super::segment::Header;
+use crate::event::Why;
+use crate::{Config, Seq};
+
+/// RFC 8985, section 7.2: what a peer's delayed acknowledgement may add when a single segment is outstanding.
+const PEER_DELAYED_ACK: Duration = Duration::from_millis(200);
+/// No loss probe sooner than that.
+const LOSS_PROBE_MIN: Duration = Duration::from_millis(10);
+/// Silence of a called-back client after which it is called once more.
+const REVIVAL_REPEAT: Duration = Duration::from_millis(250);
+/// A round trip on the networks we serve; ours is not known yet when we come back.
+const REVIVAL_ROUND_TRIP: Duration = Duration::from_millis(2);
+
+impl Conn {
+    /// Runs the timers and sends what may be sent. Called before the commit; the frames leave after it.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        if !self.revive_if_silent(cx.now, wire) {
+            return;
+        }
+        self.run_timers(cx, wire);
+        match self.durable.state {
+            State::Closed => return,
+            State::SynReceived => return self.send_syn_ack(cx, wire),
+            _ => {}
+        }
+        if self.live.window_update {
+            self.live.ack_now = true;
+        }
+        // SACK blocks go on acknowledgements alone, so that data segments keep their size.
+        if self.live.ack_now && !self.live.assembler.is_empty() {
+            let copies = if self.durable.options.sack {
+                1
+            } else {
+                self.live.duplicates.max(1)
+            };
+            for _ in 0..copies {
+                self.send_ack(cx, wire);
+            }
+        }
+        self.transmit(cx, wire);
+        if self.live.ack_now {
+            self.send_ack(cx, wire);
+        }
+    }
+
+    /// The next moment something is to be done.
+    pub(crate) fn deadline(&self, config: &Config) -> Option<Duration> {
+        let live = &self.live;
+        if let Some(hold) = live.revival.and_then(|revival| revival.hold_until) {
+            return Some(hold);
+        }
+        [
+            live.retransmit_at,
+            live.ack_at,
+            live.time_wait_until,
+            live.revival.and_then(|revival| revival.repeat_at),
+            self.keep_alive_at(config),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn keep_alive_at(&self, config: &Config) -> Option<Duration> {
+        let idle = matches!(
+            self.durable.state,
+            State::Established | State::CloseWait | State::FinWait2
+        ) && self.durable.snd_end() == self.durable.snd_una;
+        idle.then(|| {
+            self.live.last_heard
+                + config.keep_alive_idle
+                + config.keep_alive_interval * self.live.keep_alive_tries
+        })
+    }
+
+    fn run_timers(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        let now = cx.now;
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        if due(self.live.time_wait_until) {
+            return self.closed(cx, Why::Finished);
+        }
+        if due(self.live.ack_at) {
+            self.live.ack_now = true;
+        }
+        if due(self.live.retransmit_at) {
+            self.live.retransmit_at = None;
+            self.retransmit(cx, wire);
+        }
+        if !self.is_closed() && due(self.keep_alive_at(cx.config)) {
+            self.keep_alive(cx, wire);
+        }
+    }
+
+    fn retransmit(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        let una = self.durable.snd_una;
+        if self.durable.state == State::SynReceived {
+            if self.live.syn_ack_tries >= SYN_ACK_TRIES {
+                return self.closed(cx, Why::NeverOpened);
+            }
+            self.live.rtt.back_off();
+            self.live.timed = None;
+            self.live.syn_ack_due = true;
+            return;
+        }
+        // RFC 9293, section 3.8.3: R2.
+        if cx.now.saturating_sub(self.live.last_progress) > cx.config.user_timeout {
+            return self.closed(cx, Why::TimedOut);
+        }
+        if self.flight() == 0 {
+            return self.probe_window(cx, wire);
+        }
+        if self.live.loss_probe == LossProbe::Armed {
+            return self.probe_loss(cx, wire);
+        }
+        let flight = self.flight();
+        if self.live.rtt.backed_off() == 0 {
+            self.live.cubic.timeout(flight);
+        }
+        self.live.rtt.back_off();
+        self.live.timed = None;
+        self.live.loss_probe = LossProbe::Spent;
+        self.live.loss.all_lost(una, self.live.snd_nxt);
+        self.live.force = true;
+    }
+
+    /// RFC 9293, section 3.8.6.1: one byte beyond a window too small to use. SND.NXT stays, so that the byte is sent again with
+    /// what follows it.
+    fn probe_window(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        let una = self.durable.snd_una;
+        if self.durable.snd_end() == una {
+            return;
+        }
+        self.live.snd_possible = self.live.snd_possible.max(una + 1);
+        self.live.rtt.back_off();
+        self.send_range(una, 1, cx, wire);
+        self.live.retransmit_at = Some(cx.now + self.live.rtt.rto());
+    }
+
+    /// RFC 8985, section 7.3: a new segment if there is one, else the last one again.
+    fn probe_loss(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        let (una, nxt, mss) = (self.durable.snd_una, self.live.snd_nxt, self.live.mss);
+        let fresh = self
+            .durable
+            .data_end()
+            .min(self.durable.snd_edge())
+            .since(nxt)
+            .min(mss);
+        if fresh > 0 {
+            self.live.loss_probe = LossProbe::Spent;
+            self.send_range(nxt, fresh, cx, wire);
+            self.live.snd_nxt = nxt + fresh;
+        } else {
+            let from = (nxt - mss).max(una);
+            self.live.loss_probe = LossProbe::Sent(nxt);
+            self.live.timed = None;
+            self.send_range(from, nxt.since(from), cx, wire);
+        }
+        self.live.retransmit_at = Some(cx.now + self.live.rtt.rto());
+    }
+
+    /// RFC 9293, section 3.8.4: SEG.SEQ = SND.NXT - 1.
+    fn keep_alive(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        if self.live.keep_alive_tries >= cx.config.keep_alive_probes {
+            return self.closed(cx, Why::TimedOut);
+        }
+        self.live.keep_alive_tries += 1;
+        let header = self.header(self.live.snd_nxt - 1, cx);
+        wire.segment(
+            &self.durable.path,
+            &header.emit(),
+            Vec::new(),
+            self.live.mss,
+        );
+    }
+
+    fn send_syn_ack(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        if !std::mem::take(&mut self.live.syn_ack_due) {
+            return;
+        }
+        let durable = &self.durable;
+        let mut header = Header::new(
+            durable.path.local.port(),
+            durable.path.remote.port(),
+            durable.iss,
+        );
+        header.syn = true;
+        header.ack = Some(durable.rcv_nxt);
+        // RFC 7323, section 2.2: the window of a SYN is not scaled.
+        header.window = durable.rcv_wnd().min(0xffff) as u16;
+        header.mss = Some(largest_mss(&durable.path, cx.config.mtu).min(0xffff) as u16);
+        header.window_scale = durable.options.window_scale.map(|(_, ours)| ours);
+        header.sack_permitted = durable.options.sack;
+        header.timestamp = durable
+            .options
+            .timestamps
+            .then(|| (self.tsval(cx.now), durable.ts_recent));
+        wire.segment(&durable.path, &header.emit(), Vec::new(), self.live.mss);
+        // Karn's rule: only a handshake whose SYN-ACK went out once is measured.
+        self.live.timed = (self.live.syn_ack_tries == 0).then_some((durable.iss + 1, cx.now));
+        self.live.syn_ack_tries += 1;
+        self.live.retransmit_at = Some(cx.now + self.live.rtt.rto());
+    }
+
+    fn send_ack(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        let mut header = self.header(self.live.snd_nxt, cx);
+        if self.durable.options.sack {
+            header.sack = self.live.assembler.blocks(self.durable.rcv_nxt);
+        }
+        wire.segment(
+            &self.durable.path,
+            &header.emit(),
+            Vec::new(),
+            self.live.mss,
+        );
+    }
+
+    /// The header of a segment that acknowledges; what it promises is on record before it leaves (law 8).
+    fn header(&mut self, seq: Seq, cx: &mut Context<'_>) -> Header {
+        if self.durable.last_ack_sent != self.durable.rcv_nxt || self.live.window_update {
+            let edge = self.next_edge(cx, self.durable.rcv_nxt, self.durable.received_len);
+            self.emit(cx, Record::Promised(edge), &[]);
+        }
+        self.live.window_update = false;
+        self.live.ack_now = false;
+        self.live.ack_at = None;
+        self.live.duplicates = 0;
+        let durable = &self.durable;
+        let mut header = Header::new(durable.path.local.port(), durable.path.remote.port(), seq);
+        header.ack = Some(durable.rcv_nxt);
+        if !self.live.window_shut {
+            header.window = (durable.rcv_wnd() >> durable.rcv_shift()).min(0xffff) as u16;
+        }
+        header.timestamp = durable
+            .options
+            .timestamps
+            .then(|| (self.tsval(cx.now), durable.ts_recent));
+        header
+    }
+
+    /// Sends `[from, from + len)` of the sequence space: queued bytes, and the FIN if it lies within.
+    fn send_range(&mut self, from: Seq, len: usize, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        let end = self.durable.data_end();
+        let to = from + len;
+        let payload = self
+            .durable
+            .unacked
+            .slices(from.since(self.durable.snd_una), end.min(to).since(from));
+        let mut header = self.header(from, cx);
+        header.fin = self.durable.fin_queued && to > end;
+        header.psh = to >= end && !payload.is_empty();
+        wire.segment(&self.durable.path, &header.emit(), payload, self.live.mss);
+        self.live.last_sent = cx.now;
+    }
+
+    /// Sends lost bytes again, then new ones, as far as the windows allow.
+    fn transmit(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        if self.flight() == 0 && cx.now.saturating_sub(self.live.last_sent) > self.live.rtt.rto() {
+            self.live.cubic.idle();
+        }
+        let mss = self.live.mss;
+        let burst = (wire.super_frame(&self.durable.path) / mss * mss).max(mss);
+        self.live.cwnd_limited = false;
+        loop {
+            let una = self.durable.snd_una;
+            let pipe = self.live.loss.pipe(una, self.live.snd_nxt, mss);
+            let allowed = self.live.cubic.cwnd().saturating_sub(pipe);
+            let sent = match self.live.loss.next_lost(una) {
+                Some((from, to)) => self.resend(from, to, allowed, burst, cx, wire),
+                None => self.send_new(allowed, burst, cx, wire),
+            };
+            if !sent {
+                break;
+            }
+        }
+        self.live.force = false;
+        self.arm(cx.now);
+    }
+
+    fn resend(
+        &mut self,
+        from: Seq,
+        to: Seq,
+        allowed: usize,
+        burst: usize,
+        cx: &mut Context<'_>,
+        wire: &mut dyn Wire,
+    ) -> bool {
+        let mss = self.live.mss;
+        let whole = to.since(from);
+        let len = if std::mem::take(&mut self.live.force) {
+            whole.min(mss)
+        } else {
+            // RFC 9293, section 3.8.6: a window that shrank is respected, except by probes. A FIN needs no room.
+            let data = self.durable.data_end().min(to).since(from);
+            let len = if self.durable.snd_edge().since(from) >= data {
+                whole
+            } else {
+                self.durable.snd_edge().since(from)
+            };
+            self.fit(len, allowed, burst)
+        };
+        if len == 0 {
+            return false;
+        }
+        self.live.timed = None;
+        self.send_range(from, len, cx, wire);
+        self.live.loss.retransmitted(from + len);
+        true
+    }
+
+    fn send_new(
+        &mut self,
+        allowed: usize,
+        burst: usize,
+        cx: &mut Context<'_>,
+        wire: &mut dyn Wire,
+    ) -> bool {
+        let mss = self.live.mss;
+        let from = self.live.snd_nxt;
+        let end = self.durable.data_end();
+        let left = end.since(from);
+        let usable = left.min(self.durable.snd_edge().since(from));
+        let mut len = self.fit(usable, allowed, burst);
+        if len < left {
+            // RFC 9293, section 3.8.6.2.1: full segments, or half the largest window seen, unless it is the last of the data.
+            let half = self.live.snd_wnd_max as usize / 2;
+            len = match len / mss * mss {
+                0 if len >= half.max(1) => len,
+                full => full,
+            };
+        }
+        let fin = self.durable.fin_queued && from <= end && len == left;
+        if len == 0 && !fin {
+            return false;
+        }
+        let len = len + usize::from(fin);
+        self.live.timed.get_or_insert((from + len, cx.now));
+        self.send_range(from, len, cx, wire);
+        self.live.snd_nxt = from + len;
+        true
+    }
+
+    /// How much of `len` one frame may carry with `allowed` bytes left in the congestion window: whole segments if not all.
+    fn fit(&mut self, len: usize, allowed: usize, burst: usize) -> usize {
+        let mss = self.live.mss;
+        let mut fits = len.min(burst);
+        if fits > allowed {
+            self.live.cwnd_limited = true;
+            fits = allowed / mss * mss;
+        }
+        fits
+    }
+
+    /// One timer serves retransmission, loss probe and window probe.
+    fn arm(&mut self, now: Duration) {
+        if self.live.retransmit_at.is_some() || self.durable.snd_end() == self.durable.snd_una {
+            return;
+        }
+        let rto = self.live.rtt.rto();
+        let mut wait = rto;
+        let flight = self.flight();
+        // RFC 8985, section 7.2.
+        if flight > 0
+            && self.live.loss_probe == LossProbe::Idle
+            && self.live.loss.recovery().is_none()
+            && self.durable.options.sack
+            && let Some(srtt) = self.live.rtt.srtt()
+        {
+            let single = if flight <= self.live.mss {
+                PEER_DELAYED_ACK
+            } else {
+                Duration::ZERO
+            };
+            wait = wait.min((srtt * 2).max(LOSS_PROBE_MIN) + single);
+            self.live.loss_probe = LossProbe::Armed;
+        }
+        self.live.retransmit_at = Some(now + wait);
+    }
+
+    /// We are back: what was sent and is not acknowledged goes out again, and the peer learns its window.
+    ///
+    /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
+    pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
+        self.live.ack_now = true;
+        // RFC 6069 is for synchronized connections: the message aborts a connect.
+        if lost && self.peer_may_send() {
+            wire.revive(&self.durable.path, self.durable.last_ack_sent);
+            let advances = self.durable.last_ack_sent != self.durable.rcv_nxt;
+            self.live.revival = Some(Revival {
+                hold_until: advances.then(|| now + REVIVAL_ROUND_TRIP),
+                repeat_at: Some(now + REVIVAL_REPEAT),
+            });
+        }
+    }
+
+    /// Calls the peer again, once, if it has stayed silent; false while segments are held back.
+    fn revive_if_silent(&mut self, now: Duration, wire: &mut dyn Wire) -> bool {
+        let Some(revival) = &mut self.live.revival else {
+            return true;
+        };
+        if revival.hold_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        revival.hold_until = None;
+        match revival.repeat_at {
+            Some(at) if at <= now => {
+                wire.revive(&self.durable.path, self.durable.last_ack_sent);
+                self.live.ack_now = true;
+                self.live.revival = None;
+            }
+            Some(_) => {}
+            None => self.live.revival = None,
+        }
+        true
+    }
+
+    /// Planned outage: nothing has come for `quiet`, and all that came is acknowledged.
+    pub(crate) fn is_quiet(&self, quiet: Duration, now: Duration) -> bool {
+        let owes = self.live.ack_now || self.durable.last_ack_sent != self.durable.rcv_nxt;
+        !self.peer_may_send() || (!owes && now.saturating_sub(self.live.last_data) >= quiet)
+    }
+
+    /// Announces a window of 0, or the old one again.
+    pub(crate) fn shut_window(&mut self, shut: bool) {
+        if self.live.window_shut != shut && self.peer_may_send() {
+            self.live.ack_now = true;
+        }
+        self.live.window_shut = shut;
+    }
+}
