@@ -1,0 +1,114 @@
+//! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose break runs out
+//! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
+
+use crate::fileop::{FileKey, OpenId};
+use crate::server::{ConnId, Task};
+use crate::state::{Connection, FileOpen, Open, Parked, Target, Wait};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+/// The index.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileTable {
+    opens: HashMap<FileKey, BTreeSet<(ConnId, OpenId)>>,
+    /// AsyncId first: who came first goes first.
+    waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
+    deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
+    watches: BTreeSet<(ConnId, OpenId)>,
+}
+
+impl FileTable {
+    pub(crate) fn add(&mut self, conn: ConnId, open: &Open) {
+        if let Target::File(file) = &open.target {
+            self.opens.entry(file.key).or_default().insert((conn, open.id));
+            self.add_details(conn, open.id, file);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, conn: ConnId, open: &Open) {
+        if let Target::File(file) = &open.target {
+            if let Some(opens) = self.opens.get_mut(&file.key) {
+                opens.remove(&(conn, open.id));
+                if opens.is_empty() {
+                    self.opens.remove(&file.key);
+                }
+            }
+            self.watches.remove(&(conn, open.id));
+            if let Some(breaking) = file.breaking {
+                self.deadlines.remove(&(breaking.deadline, conn, open.id));
+            }
+        }
+    }
+
+    fn add_details(&mut self, conn: ConnId, id: OpenId, file: &FileOpen) {
+        if file.watch.is_some() {
+            self.watches.insert((conn, id));
+        }
+        if let Some(breaking) = file.breaking {
+            self.deadlines.insert((breaking.deadline, conn, id));
+        }
+    }
+
+    pub(crate) fn add_parked(&mut self, conn: ConnId, id: u64, parked: &Parked) {
+        if let Wait::Lock(key) | Wait::Break(key) = parked.wait {
+            self.waiters.entry(key).or_default().insert((id, conn));
+        }
+    }
+
+    pub(crate) fn remove_parked(&mut self, conn: ConnId, id: u64, parked: &Parked) {
+        if let Wait::Lock(key) | Wait::Break(key) = parked.wait
+            && let Some(waiters) = self.waiters.get_mut(&key)
+        {
+            waiters.remove(&(id, conn));
+            if waiters.is_empty() {
+                self.waiters.remove(&key);
+            }
+        }
+    }
+
+    pub(crate) fn add_all(&mut self, conn: ConnId, connection: &Connection) {
+        for open in connection.opens.values() {
+            self.add(conn, open);
+        }
+        for (id, parked) in &connection.parked {
+            self.add_parked(conn, *id, parked);
+        }
+    }
+
+    pub(crate) fn remove_all(&mut self, conn: ConnId, connection: &Connection) {
+        for open in connection.opens.values() {
+            self.remove(conn, open);
+        }
+        for (id, parked) in &connection.parked {
+            self.remove_parked(conn, *id, parked);
+        }
+    }
+
+    /// The opens of a file, in the order they were made within a connection.
+    pub(crate) fn opens(&self, key: FileKey) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.opens.get(&key).into_iter().flatten().copied()
+    }
+
+    /// Who waits for locks or breaks of a file.
+    pub(crate) fn waiters(&self, key: FileKey) -> impl Iterator<Item = Task> + '_ {
+        self.waiters
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .map(|(id, conn)| Task::Parked(*conn, *id))
+    }
+
+    /// The break that runs out first.
+    pub(crate) fn first_deadline(&self) -> Option<(Duration, ConnId, OpenId)> {
+        self.deadlines.first().copied()
+    }
+
+    /// Directory watches.
+    pub(crate) fn watches(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.watches.iter().copied()
+    }
+
+    pub(crate) fn has_watches(&self) -> bool {
+        !self.watches.is_empty()
+    }
+}

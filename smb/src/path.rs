@@ -1,0 +1,78 @@
+//! Names of files as clients write them, and the paths beneath a share they mean.
+
+use crate::status::NtStatus;
+
+/// Longest component, in UTF-16 units (MS-FSCC 2.1.5).
+const MAX_COMPONENT: usize = 255;
+/// Longest path, in bytes: the operating system's PATH_MAX.
+const MAX_PATH: usize = 4096;
+
+/// The path beneath the share that a name means: components joined by '/', "" for the share's root. The main stream may be
+/// named ("::$DATA"); other streams there are none.
+///
+/// # Errors
+/// INVALID_PARAMETER for a leading backslash (MS-SMB2 3.3.5.9), OBJECT_PATH_SYNTAX_BAD for "..", OBJECT_NAME_INVALID for what no
+/// file can be called (MS-FSCC 2.1.5).
+pub fn parse(name: &str) -> Result<String, NtStatus> {
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    if name.starts_with('\\') {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let main = "::$DATA";
+    let name = match name.len().checked_sub(main.len()).map(|at| name.split_at_checked(at)) {
+        Some(Some((file, stream))) if stream.eq_ignore_ascii_case(main) => file,
+        _ => name,
+    };
+    let name = name.strip_suffix('\\').unwrap_or(name);
+    if name.len() > MAX_PATH {
+        return Err(NtStatus::OBJECT_NAME_INVALID);
+    }
+    for component in name.split('\\') {
+        if component == ".." {
+            return Err(NtStatus::OBJECT_PATH_SYNTAX_BAD);
+        }
+        if !is_component(component) {
+            return Err(NtStatus::OBJECT_NAME_INVALID);
+        }
+    }
+    Ok(name.replace('\\', "/"))
+}
+
+fn is_component(component: &str) -> bool {
+    let illegal = |c: char| c < ' ' || "\"*/:<>?|".contains(c);
+    !component.is_empty()
+        && component != "."
+        && !component.contains(illegal)
+        && component.encode_utf16().count() <= MAX_COMPONENT
+}
+
+/// The directory a path is in; `None` for the root.
+#[must_use]
+pub fn parent(path: &str) -> Option<&str> {
+    match path.rsplit_once('/') {
+        Some((parent, _)) => Some(parent),
+        None if path.is_empty() => None,
+        None => Some(""),
+    }
+}
+
+/// What `path` is called as seen from `directory`; `None` if it is not below it. Compared without case, as names are.
+#[must_use]
+pub fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
+    if directory.is_empty() {
+        return (!path.is_empty()).then_some(path);
+    }
+    let mut rest = path.chars();
+    for expected in directory.chars() {
+        let got = rest.next()?;
+        if got != expected && !got.to_lowercase().eq(expected.to_lowercase()) {
+            return None;
+        }
+    }
+    rest.as_str().strip_prefix('/').filter(|rest| !rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests;
