@@ -13,6 +13,7 @@ pub mod entropy;
 pub mod fileop;
 pub mod info;
 pub mod ioctl;
+pub mod path;
 pub mod pattern;
 pub mod record;
 pub mod rpc;

@@ -21,7 +21,11 @@ pub fn parse(name: &str) -> Result<String, NtStatus> {
         return Err(NtStatus::INVALID_PARAMETER);
     }
     let main = "::$DATA";
-    let name = match name.len().checked_sub(main.len()).map(|at| name.split_at_checked(at)) {
+    let name = match name
+        .len()
+        .checked_sub(main.len())
+        .map(|at| name.split_at_checked(at))
+    {
         Some(Some((file, stream))) if stream.eq_ignore_ascii_case(main) => file,
         _ => name,
     };
@@ -71,7 +75,9 @@ pub fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
             return None;
         }
     }
-    rest.as_str().strip_prefix('/').filter(|rest| !rest.is_empty())
+    rest.as_str()
+        .strip_prefix('/')
+        .filter(|rest| !rest.is_empty())
 }
 
 #[cfg(test)]

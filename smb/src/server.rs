@@ -6,7 +6,7 @@ use crate::fileop::{
     Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
 };
 use crate::record::Record;
-use crate::state::{Checkpoint, Connection};
+use crate::state::{Checkpoint, Connection, FileOpen, Target};
 use crate::status::NtStatus;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -312,5 +312,25 @@ impl Smb {
     #[must_use]
     pub fn status(&self, _conn: ConnId) -> ConnStatus {
         ConnStatus::default()
+    }
+}
+
+impl Smb {
+    /// The opens of a file, of every connection.
+    pub(crate) fn opens_of(
+        &self,
+        key: FileKey,
+    ) -> impl Iterator<Item = (ConnId, OpenId, &FileOpen)> {
+        self.connections
+            .iter()
+            .flat_map(move |(&conn, connection)| {
+                connection
+                    .opens
+                    .values()
+                    .filter_map(move |open| match &open.target {
+                        Target::File(file) if file.key == key => Some((conn, open.id, file)),
+                        _ => None,
+                    })
+            })
     }
 }

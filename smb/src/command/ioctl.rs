@@ -1,21 +1,107 @@
 //! IOCTL (MS-SMB2 3.3.5.15).
 
-use super::{Handled, Request};
+use super::{Handled, Reply, Request, pipe};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
+use crate::fileop::{FileOp, OpenId, Outcome};
+use crate::info::access::require;
+use crate::ioctl::{self as fsctl, CopyChunk, Fsctl, ValidateNegotiate};
+use crate::rpc::Pipe;
+use crate::state::{Resource, Target};
 use crate::status::NtStatus;
-use crate::wire::ioctl;
+use crate::wire::create::access;
+use crate::wire::ioctl::{self, FLAG_IS_FSCTL};
+use crate::wire::{self, Dialect};
 
 /// As [`super::start`].
 ///
 /// # Errors
 /// The status to answer with.
 pub fn start(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _body: &ioctl::Request,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &ioctl::Request,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    if body.flags != FLAG_IS_FSCTL {
+        return Err(NtStatus::NOT_SUPPORTED);
+    }
+    let asked = match Fsctl::parse(body.ctl_code, &body.input) {
+        Ok(asked) => asked,
+        // 3.3.5.15.12: what cannot be read is not what was negotiated.
+        Err(_) if body.ctl_code == fsctl::code::VALIDATE_NEGOTIATE_INFO => {
+            return Ok(Handled::Drop);
+        }
+        Err(status) => return Err(status),
+    };
+    let room = |len: usize| body.max_output_response as usize >= len;
+    match asked {
+        Fsctl::ValidateNegotiateInfo(claim) => Ok(validate(ctx, body, &claim)),
+        Fsctl::RequestResumeKey => {
+            let (open, _) = ctx.file(request, body.file_id)?;
+            let key = fsctl::resume_key(open.id);
+            if !room(key.len()) {
+                return Err(NtStatus::INVALID_PARAMETER);
+            }
+            Ok(reply(body, key))
+        }
+        Fsctl::CopyChunk(copy) => copy_chunk(ctx, request, body, &copy),
+        Fsctl::EnumerateSnapshots => {
+            ctx.file(request, body.file_id)?;
+            let none = fsctl::no_snapshots();
+            if !room(none.len()) {
+                return Err(NtStatus::INVALID_PARAMETER);
+            }
+            Ok(reply(body, none))
+        }
+        Fsctl::SetSparse(sparse) => {
+            let open = data_file(
+                ctx,
+                request,
+                body,
+                access::WRITE_DATA | access::WRITE_ATTRIBUTES,
+            )?;
+            Ok(Handled::Op(FileOp::SetSparse { open, sparse }))
+        }
+        Fsctl::SetZeroData { from, beyond } => {
+            let open = data_file(ctx, request, body, access::WRITE_DATA)?;
+            if from == beyond {
+                return Ok(reply(body, Vec::new()));
+            }
+            Ok(Handled::Op(FileOp::ZeroData { open, from, beyond }))
+        }
+        Fsctl::QueryAllocatedRanges { offset, length } => {
+            let open = data_file(ctx, request, body, access::READ_DATA)?;
+            Ok(Handled::Op(FileOp::QueryAllocatedRanges {
+                open,
+                offset,
+                length,
+            }))
+        }
+        Fsctl::PipeTransceive => pipe::transceive(ctx, request, body),
+        Fsctl::PipeWait(name) => {
+            if ctx.tree(request)?.resource != Resource::Ipc {
+                return Err(NtStatus::INVALID_DEVICE_REQUEST);
+            }
+            // Every pipe there is has an instance free.
+            match Pipe::open(&name) {
+                Some(_) => Ok(reply(body, Vec::new())),
+                None => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+            }
+        }
+        Fsctl::ObjectId => {
+            let (open, _) = ctx.file(request, body.file_id)?;
+            if !room(64) {
+                return Err(NtStatus::BUFFER_TOO_SMALL);
+            }
+            Ok(Handled::Op(FileOp::Stat { open: open.id }))
+        }
+        Fsctl::GetCompression => {
+            ctx.file(request, body.file_id)?;
+            if !room(2) {
+                return Err(NtStatus::BUFFER_TOO_SMALL);
+            }
+            Ok(reply(body, vec![0, 0])) // COMPRESSION_FORMAT_NONE
+        }
+    }
 }
 
 /// As [`super::finish`].
@@ -25,9 +111,126 @@ pub fn start(
 pub fn finish(
     _ctx: &mut Context<'_>,
     _request: &Request,
-    _body: &ioctl::Request,
+    body: &ioctl::Request,
     _op: &FileOp,
-    _outcome: Result<Outcome, NtStatus>,
+    outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    match outcome? {
+        Outcome::Unit => Ok(reply(body, Vec::new())),
+        Outcome::Copied { written } => Ok(reply(body, fsctl::copied(&written))),
+        Outcome::Ranges(ranges) => {
+            let limit = body.max_output_response as usize;
+            let (bytes, cut) = fsctl::allocated_ranges(&ranges, limit)?;
+            let status = if cut {
+                NtStatus::BUFFER_OVERFLOW
+            } else {
+                NtStatus::SUCCESS
+            };
+            Ok(reply_with(status, body, bytes))
+        }
+        Outcome::Metadata(metadata) => Ok(reply(body, fsctl::object_id(&metadata))),
+        _ => Err(NtStatus::INTERNAL_ERROR),
+    }
+}
+
+/// 3.3.5.15.12. Whoever changed the NEGOTIATE on its way cannot have changed this, which is signed.
+fn validate(ctx: &Context<'_>, body: &ioctl::Request, claim: &ValidateNegotiate) -> Handled {
+    let negotiated = &ctx.connection().negotiation;
+    let Some(dialect) = negotiated.dialect.filter(|&d| d != Dialect::Smb311) else {
+        return Handled::Drop;
+    };
+    let answer = fsctl::negotiated(
+        negotiated.capabilities,
+        &ctx.config().guid,
+        negotiated.security_mode,
+        dialect.revision(),
+    );
+    let same = claim.capabilities == negotiated.client_capabilities
+        && claim.client_guid == negotiated.client_guid
+        && claim.security_mode == negotiated.client_security_mode
+        && claim.dialects == negotiated.client_dialects;
+    if !same || (body.max_output_response as usize) < answer.len() {
+        return Handled::Drop;
+    }
+    reply(body, answer)
+}
+
+/// 3.3.5.15.6.
+fn copy_chunk(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &ioctl::Request,
+    copy: &CopyChunk,
+) -> Result<Handled, NtStatus> {
+    let (target, target_file) = ctx.file(request, body.file_id)?;
+    if body.max_output_response < fsctl::COPY_RESPONSE {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    // The source may be in another tree of the same session.
+    let source = copy
+        .source
+        .and_then(|id| ctx.connection().opens.get(&id))
+        .filter(|open| open.session == request.session && open.closing.is_none())
+        .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let Target::File(source_file) = &source.target else {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+    };
+    if !copy.within_limits {
+        return Ok(reply_with(
+            NtStatus::INVALID_PARAMETER,
+            body,
+            fsctl::copy_limits(),
+        ));
+    }
+    if source_file.is_dir || target_file.is_dir {
+        return Err(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    require(source.granted_access, access::READ_DATA)?;
+    if target.granted_access & (access::WRITE_DATA | access::APPEND_DATA) == 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if copy.target_is_read {
+        require(target.granted_access, access::READ_DATA)?;
+    }
+    if copy.chunks.is_empty() {
+        return Ok(reply(body, fsctl::copied(&[])));
+    }
+    Ok(Handled::Op(FileOp::CopyChunks {
+        source: source.id,
+        target: target.id,
+        chunks: copy.chunks.clone(),
+    }))
+}
+
+/// A file with data, open with one of these rights at least.
+fn data_file(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &ioctl::Request,
+    one_of: u32,
+) -> Result<OpenId, NtStatus> {
+    let (open, file) = ctx.file(request, body.file_id)?;
+    if file.is_dir {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    if open.granted_access & one_of == 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    Ok(open.id)
+}
+
+fn reply(body: &ioctl::Request, output: Vec<u8>) -> Handled {
+    reply_with(NtStatus::SUCCESS, body, output)
+}
+
+/// A response with this status and output.
+pub(super) fn reply_with(status: NtStatus, body: &ioctl::Request, output: Vec<u8>) -> Handled {
+    Handled::Reply(Reply::with_status(
+        status,
+        wire::Response::Ioctl(ioctl::Response {
+            ctl_code: body.ctl_code,
+            file_id: body.file_id,
+            output: output.into(),
+        }),
+    ))
 }

@@ -13,6 +13,7 @@
 //!
 //! Session, tree, encryption and signature are checked before `start` is called.
 
+mod delete_pending;
 pub mod ioctl;
 pub mod negotiate;
 pub mod pipe;

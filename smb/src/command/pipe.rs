@@ -1,9 +1,16 @@
-//! READ and WRITE on a named pipe of IPC$ (MS-SMB2 3.3.5.12, 3.3.5.13).
+//! READ, WRITE (MS-SMB2 3.3.5.12, 3.3.5.13) and FSCTL_PIPE_TRANSCEIVE (3.3.5.15.3) on a named pipe of IPC$.
+//!
+//! A pipe answers what is written to it at once; there is nothing to wait for.
 
-use super::{Handled, Request};
+use super::{Handled, Reply, Request, ioctl};
+use crate::config::Config;
 use crate::context::Context;
 use crate::fileop::OpenId;
+use crate::record::Record;
+use crate::rpc::{Pipe, Server, Share};
+use crate::state::Target;
 use crate::status::NtStatus;
+use crate::wire;
 use crate::wire::{read, write};
 
 /// READ on the pipe of this open; its access has been checked.
@@ -11,12 +18,20 @@ use crate::wire::{read, write};
 /// # Errors
 /// The status to answer with.
 pub fn read(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _open: OpenId,
-    _body: &read::Request,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    open: OpenId,
+    body: &read::Request,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    let mut pipe = pipe_of(ctx, request, open)?;
+    let message = pipe.read(body.length as usize)?;
+    keep(ctx, open, pipe);
+    Ok(Handled::Reply(Reply::with_status(
+        message.status(),
+        wire::Response::Read(read::Response {
+            data: message.data.into(),
+        }),
+    )))
 }
 
 /// WRITE on the pipe of this open; its access has been checked.
@@ -24,10 +39,67 @@ pub fn read(
 /// # Errors
 /// The status to answer with.
 pub fn write(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _open: OpenId,
-    _body: &write::Request,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    open: OpenId,
+    body: &write::Request,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    let mut pipe = pipe_of(ctx, request, open)?;
+    let written = pipe.write(&body.data, &server(ctx.config()));
+    keep(ctx, open, pipe);
+    written?;
+    Ok(Handled::Reply(Reply::success(wire::Response::Write(
+        write::Response {
+            count: u32::try_from(body.data.len()).unwrap_or(u32::MAX),
+        },
+    ))))
+}
+
+/// A write and a read in one.
+///
+/// # Errors
+/// The status to answer with.
+pub fn transceive(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &wire::ioctl::Request,
+) -> Result<Handled, NtStatus> {
+    let open = ctx.open(request, body.file_id)?.id;
+    let mut pipe = pipe_of(ctx, request, open)?;
+    let message = pipe
+        .write(&body.input, &server(ctx.config()))
+        .and_then(|()| pipe.read(body.max_output_response as usize));
+    keep(ctx, open, pipe);
+    let message = message?;
+    Ok(ioctl::reply_with(message.status(), body, message.data))
+}
+
+fn pipe_of(ctx: &Context<'_>, request: &Request, open: OpenId) -> Result<Pipe, NtStatus> {
+    match &ctx.open_by_id(request, open)?.target {
+        Target::Pipe(pipe) => Ok(pipe.clone()),
+        Target::File(_) => Err(NtStatus::INVALID_DEVICE_REQUEST),
+    }
+}
+
+fn keep(ctx: &mut Context<'_>, open: OpenId, pipe: Pipe) {
+    ctx.emit(Record::Pipe {
+        open,
+        pipe: Box::new(pipe),
+    });
+}
+
+/// What the interfaces tell of this server.
+fn server(config: &Config) -> Server<'_> {
+    Server {
+        name: &config.name,
+        comment: "Outlast",
+        shares: config
+            .shares
+            .iter()
+            .map(|share| Share {
+                name: &share.name,
+                comment: &share.comment,
+            })
+            .collect(),
+    }
 }

@@ -1,21 +1,52 @@
 //! QUERY_DIRECTORY (MS-SMB2 3.3.5.18).
 
-use super::{Handled, Request};
+use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::Outcome;
+use crate::fileop::{FileOp, OpenId, Outcome};
+use crate::info::directory::{Encoder, Level};
+use crate::record::Record;
+use crate::state::Cursor;
 use crate::status::NtStatus;
-use crate::wire::query_directory;
+use crate::wire;
+use crate::wire::create::access;
+use crate::wire::query_directory::{
+    self, FLAG_REOPEN, FLAG_RESTART_SCANS, FLAG_RETURN_SINGLE_ENTRY,
+};
+
+/// Longest pattern, in UTF-16 units: longer ones match no name (MS-FSCC 2.1.5).
+const MAX_PATTERN: usize = 255;
+
+/// Most entries asked of the file system at once.
+const MAX_ENTRIES: u32 = 4096;
 
 /// As [`super::start`].
 ///
 /// # Errors
 /// The status to answer with.
 pub fn start(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _body: &query_directory::Request,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &query_directory::Request,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    let Listing {
+        open,
+        cursor,
+        encoder,
+    } = Listing::of(ctx, request, body)?;
+    if cursor.finished {
+        return Err(NtStatus::NO_MORE_FILES);
+    }
+    let limit = if body.flags & FLAG_RETURN_SINGLE_ENTRY == 0 {
+        encoder.room().clamp(1, MAX_ENTRIES)
+    } else {
+        1
+    };
+    Ok(Handled::Op(FileOp::QueryDirectory {
+        open,
+        pattern: cursor.pattern.unwrap_or_default(),
+        after: cursor.after,
+        limit,
+    }))
 }
 
 /// As [`super::finish`].
@@ -23,10 +54,96 @@ pub fn start(
 /// # Errors
 /// The status to answer with.
 pub fn finish(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _body: &query_directory::Request,
-    _outcome: Result<Outcome, NtStatus>,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &query_directory::Request,
+    outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    let Outcome::Entries { entries, more } = outcome? else {
+        return Err(NtStatus::INTERNAL_ERROR);
+    };
+    let Listing {
+        open,
+        mut cursor,
+        mut encoder,
+    } = Listing::of(ctx, request, body)?;
+    let taken = entries
+        .iter()
+        .take_while(|entry| encoder.push(entry))
+        .count();
+    // The listing goes on after the last entry that went into the client's buffer.
+    if let Some(last) = taken.checked_sub(1).and_then(|last| entries.get(last)) {
+        cursor.after = Some(last.name.clone());
+    }
+    let first = cursor.returned == 0;
+    cursor.returned += taken as u64;
+    cursor.finished = !more && taken == entries.len();
+    ctx.emit(Record::Cursor { open, cursor });
+    if !encoder.is_empty() {
+        let data = encoder.finish().into();
+        return Ok(Handled::Reply(Reply::success(
+            wire::Response::QueryDirectory(query_directory::Response { data }),
+        )));
+    }
+    Err(match (entries.is_empty(), first) {
+        // MS-FSA 2.1.5.6.3: the first entry's name does not fit.
+        (false, _) => NtStatus::BUFFER_OVERFLOW,
+        (true, true) => NtStatus::NO_SUCH_FILE,
+        (true, false) => NtStatus::NO_MORE_FILES,
+    })
+}
+
+/// What a request means: the cursor to go on from, and the empty output buffer. Made of the request and the state alone, and the
+/// same in `start` and `finish`.
+struct Listing {
+    open: OpenId,
+    cursor: Cursor,
+    encoder: Encoder,
+}
+
+impl Listing {
+    fn of(
+        ctx: &Context<'_>,
+        request: &Request,
+        body: &query_directory::Request,
+    ) -> Result<Listing, NtStatus> {
+        let (open, file) = ctx.file(request, body.file_id)?;
+        if !file.is_dir {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        crate::info::access::require(open.granted_access, access::READ_DATA)?;
+        let level = Level::from_class(body.file_information_class)?;
+        let encoder = Encoder::new(level, body.output_buffer_length as usize)?;
+        Ok(Listing {
+            open: open.id,
+            cursor: moved(&file.cursor, body)?,
+            encoder,
+        })
+    }
+}
+
+/// The cursor as this request's flags and pattern leave it.
+fn moved(cursor: &Cursor, body: &query_directory::Request) -> Result<Cursor, NtStatus> {
+    let reopen = body.flags & FLAG_REOPEN != 0;
+    let restart = body.flags & FLAG_RESTART_SCANS != 0;
+    if !reopen && !restart && cursor.pattern.is_some() {
+        // The listing goes on with the pattern it began with, whatever the request says.
+        return Ok(cursor.clone());
+    }
+    let kept = cursor.pattern.clone().filter(|_| !reopen);
+    let pattern = match (body.pattern.as_str(), kept) {
+        ("", Some(kept)) => kept,
+        // MS-FSA 2.1.5.6: an empty pattern is "*".
+        ("", None) => "*".to_owned(),
+        (given, _) => {
+            if given.contains(['/', '\\', ':']) || given.encode_utf16().count() > MAX_PATTERN {
+                return Err(NtStatus::OBJECT_NAME_INVALID);
+            }
+            given.to_owned()
+        }
+    };
+    Ok(Cursor {
+        pattern: Some(pattern),
+        ..Cursor::default()
+    })
 }

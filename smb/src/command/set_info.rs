@@ -1,9 +1,16 @@
 //! SET_INFO (MS-SMB2 3.3.5.21).
 
-use super::{Handled, Request};
+use super::{Handled, Reply, Request, delete_pending};
 use crate::context::Context;
 use crate::fileop::{FileOp, Outcome};
+use crate::info::access;
+use crate::info::set::SetFile;
+use crate::path;
+use crate::record::Record;
+use crate::state::Target;
 use crate::status::NtStatus;
+use crate::wire;
+use crate::wire::query_info::info_type;
 use crate::wire::set_info;
 
 /// As [`super::start`].
@@ -11,11 +18,102 @@ use crate::wire::set_info;
 /// # Errors
 /// The status to answer with.
 pub fn start(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _body: &set_info::Request,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &set_info::Request,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    let open = ctx.open(request, body.file_id)?;
+    let (id, granted) = (open.id, open.granted_access);
+    match (&open.target, body.info_type) {
+        (Target::Pipe(_), info_type::FILE) => {
+            let set = SetFile::parse(body.file_info_class, &body.data)?;
+            access::require(granted, set.needed_access())?;
+            match set {
+                // Pipes here are message pipes that queue, whatever the mode: reads return one message in both.
+                SetFile::Pipe { .. } => Ok(done()),
+                _ => Err(NtStatus::NOT_SUPPORTED),
+            }
+        }
+        (Target::Pipe(_), _) => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        (Target::File(_), info_type::FILE) => set_file(
+            ctx,
+            request,
+            body,
+            SetFile::parse(body.file_info_class, &body.data)?,
+        ),
+        // 3.3.5.21.2: neither labels nor quotas nor object ids can be set.
+        (Target::File(_), info_type::FILESYSTEM | info_type::QUOTA) => Err(NtStatus::NOT_SUPPORTED),
+        (Target::File(_), info_type::SECURITY) => {
+            let information = body.additional_information;
+            access::require(granted, access::to_set_security(information))?;
+            Ok(Handled::Op(FileOp::SetSecurity {
+                open: id,
+                information,
+                descriptor: body.data.clone(),
+            }))
+        }
+        _ => Err(NtStatus::INVALID_PARAMETER),
+    }
+}
+
+fn set_file(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &set_info::Request,
+    set: SetFile,
+) -> Result<Handled, NtStatus> {
+    let (open, file) = ctx.file(request, body.file_id)?;
+    let (id, key) = (open.id, file.key);
+    access::require(open.granted_access, set.needed_access())?;
+    set.check_kind(file.is_dir)?;
+    Ok(Handled::Op(match set {
+        SetFile::Basic(basic) => FileOp::SetBasic { open: id, basic },
+        SetFile::EndOfFile(end_of_file) => FileOp::SetEndOfFile {
+            open: id,
+            end_of_file,
+        },
+        SetFile::Allocation(allocation_size) => FileOp::SetAllocation {
+            open: id,
+            allocation_size,
+        },
+        SetFile::Rename { replace, target } => {
+            let to = destination(&target, &file.path)?;
+            if to == file.path {
+                return Ok(done());
+            }
+            FileOp::Rename {
+                open: id,
+                from: file.path.clone(),
+                to,
+                replace,
+            }
+        }
+        SetFile::Link { replace, target } => FileOp::Link {
+            open: id,
+            to: destination(&target, &file.path)?,
+            replace,
+        },
+        // MS-FSA 2.1.5.15.3: the root of a share stays.
+        SetFile::Disposition(true) if file.path.is_empty() => return Err(NtStatus::CANNOT_DELETE),
+        SetFile::Disposition(true) => FileOp::CheckDelete {
+            open: id,
+            path: file.path.clone(),
+        },
+        SetFile::Disposition(false) => {
+            delete_pending::clear(ctx, key);
+            return Ok(done());
+        }
+        SetFile::Position(position) => {
+            ctx.emit(Record::Position { open: id, position });
+            return Ok(done());
+        }
+        SetFile::Mode(mode) => {
+            ctx.emit(Record::Mode { open: id, mode });
+            return Ok(done());
+        }
+        // MS-FSA 2.1.5.15: only of pipes.
+        SetFile::Pipe { .. } => return Err(NtStatus::INVALID_PARAMETER),
+    }))
 }
 
 /// As [`super::finish`].
@@ -23,11 +121,31 @@ pub fn start(
 /// # Errors
 /// The status to answer with.
 pub fn finish(
-    _ctx: &mut Context<'_>,
+    ctx: &mut Context<'_>,
     _request: &Request,
     _body: &set_info::Request,
-    _op: &FileOp,
-    _outcome: Result<Outcome, NtStatus>,
+    op: &FileOp,
+    outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    outcome?;
+    if let FileOp::CheckDelete { open, .. } = op {
+        ctx.emit(Record::DeletePending {
+            open: *open,
+            on: true,
+        });
+    }
+    Ok(done())
+}
+
+/// The path that a rename or link goes to. The root of a share has no other name.
+fn destination(target: &str, from: &str) -> Result<String, NtStatus> {
+    let to = path::parse(target)?;
+    if from.is_empty() || to.is_empty() {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    Ok(to)
+}
+
+fn done() -> Handled {
+    Handled::Reply(Reply::success(wire::Response::SetInfo))
 }
