@@ -1,11 +1,10 @@
-//! Names without regard to case, their order in a listing, and wildcards (MS-FSA 2.1.4.4).
-
-use std::cmp::Ordering;
+//! Names without regard to case, and wildcards (MS-FSA 2.1.4.4).
 
 #[cfg(test)]
 mod tests;
 
-/// The upper-case form under which two names are the same name: each character by its simple upper-case mapping.
+/// The upper-case form under which two names are the same name: each character by its simple upper-case mapping. Listings are in
+/// the order of these forms, names that differ in case alone by their bytes; a cursor is the last name returned.
 ///
 /// A character whose upper-case form is several characters, or which would turn from outside ASCII into ASCII ('ı', 'ſ'), stays as
 /// it is, as in Windows' table.
@@ -35,38 +34,6 @@ fn fold_char(c: char) -> char {
         (Some(one), None) if !one.is_ascii() => one,
         _ => c,
     }
-}
-
-/// Where a name stands in a directory listing: "." and ".." first, then by folded name, and names that differ in case alone by
-/// their bytes. A cursor is the last name returned; the listing goes on with the names whose key is greater.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OrderKey<'a> {
-    rank: u8,
-    folded: String,
-    name: &'a str,
-}
-
-impl<'a> OrderKey<'a> {
-    /// The key of `name`.
-    #[must_use]
-    pub fn new(name: &'a str) -> OrderKey<'a> {
-        let rank = match name {
-            "." => 0,
-            ".." => 1,
-            _ => 2,
-        };
-        OrderKey {
-            rank,
-            folded: fold(name),
-            name,
-        }
-    }
-}
-
-/// The order of two names in a listing ([`OrderKey`]).
-#[must_use]
-pub fn order(a: &str, b: &str) -> Ordering {
-    OrderKey::new(a).cmp(&OrderKey::new(b))
 }
 
 /// Has the name a wildcard in it (MS-FSA 2.1.4.3)?

@@ -154,11 +154,13 @@ impl Encoder {
         self.last.is_none()
     }
 
-    /// How many more entries could fit at most; for asking the file system for no more than can be used.
+    /// How many more entries fit, if their names are of ordinary length: for asking the file system for about as many as can be used.
     #[must_use]
     pub fn room(&self) -> u32 {
+        /// A name in UTF-16 and its padding, in bytes.
+        const ORDINARY_NAME: usize = 28;
         let left = self.limit.saturating_sub(self.bytes.len());
-        u32::try_from(left / (self.level.fixed_len() + 2)).unwrap_or(u32::MAX)
+        u32::try_from(left / (self.level.fixed_len() + ORDINARY_NAME)).unwrap_or(u32::MAX)
     }
 
     /// The chain.

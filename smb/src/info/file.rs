@@ -201,9 +201,17 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
                 Answer::fixed(out, limit)
             };
         }
-        // There are no extended attributes and no 8.3 names (MS-FSA 2.1.5.12.16, 2.1.5.12.5).
+        Level::AlternateName => {
+            // None is generated: a name that is an 8.3 one as it stands is its own, others have none (MS-FSA 2.1.5.12.5).
+            let name = view.path.rsplit('/').next().unwrap_or_default();
+            if !is_short(name) {
+                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+            }
+            put_name(&mut out, name);
+            return Answer::cut(out, 4, limit);
+        }
+        // There are no extended attributes (MS-FSA 2.1.5.12.16).
         Level::FullEa => return Err(NtStatus::NO_EAS_ON_FILE),
-        Level::AlternateName => return Err(NtStatus::OBJECT_NAME_NOT_FOUND),
         // MS-FSCC 2.4.37 to 2.4.39: only of pipes.
         Level::Pipe | Level::PipeLocal | Level::PipeRemote => {
             return Err(NtStatus::INVALID_PARAMETER);
@@ -251,6 +259,20 @@ pub fn encode_pipe(level: Level, available: u32, limit: usize) -> Result<Answer,
         _ => return Err(NtStatus::NOT_SUPPORTED),
     }
     Answer::fixed(out, limit)
+}
+
+/// Is it a name of eight characters and an extension of three at most (MS-FSCC 2.1.5.2.1)?
+fn is_short(name: &str) -> bool {
+    let legal = |part: &str, most: usize| {
+        (1..=most).contains(&part.len())
+            && part
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"!#$%&'()-@^_`{}~".contains(&c))
+    };
+    match name.split_once('.') {
+        Some((base, extension)) => legal(base, 8) && legal(extension, 3),
+        None => legal(name, 8),
+    }
 }
 
 fn put_basic(out: &mut Vec<u8>, m: &Metadata) {

@@ -16,13 +16,6 @@ fn folding_is_simple_upper_case() {
 }
 
 #[test]
-fn order_of_a_listing() {
-    let mut names = vec!["b", "A", "a", "..", "!x", "Ä", ".", "C"];
-    names.sort_by(|a, b| order(a, b));
-    assert_eq!(names, [".", "..", "!x", "A", "a", "b", "C", "Ä"]);
-}
-
-#[test]
 fn plain_wildcards() {
     for (pattern, name) in [
         ("*", ""),

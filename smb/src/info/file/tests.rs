@@ -119,6 +119,16 @@ fn names() {
 }
 
 #[test]
+fn a_short_name_is_its_own_alternate_name() {
+    let m = metadata();
+    let of = |path| encode(Level::AlternateName, &View { path, ..view(&m) }, 64);
+    assert_eq!(of("dir/a.t").unwrap().bytes, b"\x06\0\0\0a\0.\0t\0");
+    for none in ["", "longer-than-8", "a.long", "a.b.c", ".a", "ä", "a b"] {
+        assert_eq!(of(none), Err(NtStatus::OBJECT_NAME_NOT_FOUND), "{none}");
+    }
+}
+
+#[test]
 fn streams() {
     let m = metadata();
     let bytes = encode(Level::Stream, &view(&m), 64).unwrap().bytes;
@@ -141,7 +151,7 @@ fn refusals() {
     let m = metadata();
     for (class, status) in [
         (15, NtStatus::NO_EAS_ON_FILE),
-        (21, NtStatus::OBJECT_NAME_NOT_FOUND),
+        (21, NtStatus::OBJECT_NAME_NOT_FOUND), // "ä" is no 8.3 name
         (23, NtStatus::INVALID_PARAMETER),
     ] {
         let level = Level::from_class(class).unwrap();
