@@ -156,6 +156,14 @@ impl Smb {
         &self.connections[&conn]
     }
 
+    /// The connection that has the session with this SessionId.
+    pub(crate) fn connection_of_session(&self, session: u64) -> Option<ConnId> {
+        self.connections
+            .iter()
+            .find(|(_, connection)| connection.sessions.contains_key(&session))
+            .map(|(conn, _)| *conn)
+    }
+
     pub(crate) fn emit(&mut self, conn: ConnId, record: Record, journal: &mut dyn Journal) {
         journal.append(conn, &record);
         self.apply(conn, &record);

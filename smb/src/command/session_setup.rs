@@ -1,22 +1,230 @@
 //! SESSION_SETUP (MS-SMB2 3.3.5.5).
 
-use super::{Handled, Request};
+use super::{Handled, Reply, Request};
+use crate::auth::{Identity, Progress, Refused};
+use crate::config::Requirement;
 use crate::context::Context;
+use crate::crypto::{PreauthHash, Secret, SessionKeys, SigningAlgorithm};
+use crate::record::Record;
+use crate::state::{Security, SessionState};
 use crate::status::NtStatus;
-use crate::wire::session_setup;
+use crate::wire::{Dialect, Response, negotiate, session_setup};
 
 /// As [`super::start`].
 ///
 /// # Errors
-/// The status to answer with.
+/// LOGON_FAILURE and ACCESS_DENIED for logins that are refused, INVALID_PARAMETER for tokens that are none, USER_SESSION_DELETED for a
+/// session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or is to be bound to another connection.
 pub fn start(
-    _ctx: &mut Context<'_>,
-    _request: &Request,
-    _body: &session_setup::Request,
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &session_setup::Request,
 ) -> Result<Handled, NtStatus> {
-    Err(NtStatus::NOT_SUPPORTED)
+    let negotiation = &ctx.connection().negotiation;
+    let Some(dialect) = negotiation.dialect else {
+        return Ok(Handled::Drop);
+    };
+    // 3.3.5.5: sessions are not bound to several connections here.
+    if body.flags & session_setup::FLAG_BINDING != 0 {
+        return Err(NtStatus::REQUEST_NOT_ACCEPTED);
+    }
+    // 3.3.5.5: who cannot encrypt has no business where all is encrypted.
+    if ctx.config().encryption == Requirement::Required && negotiation.cipher.is_none() {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let (id, mut security) = session(ctx, request)?;
+    if security.state == SessionState::InProgress && dialect == Dialect::Smb311 {
+        let start = ctx.connection().negotiation.preauth.clone();
+        let hash = security
+            .preauth
+            .get_or_insert(start.unwrap_or(PreauthHash::START));
+        hash.update(&[&request.bytes]);
+    }
+    let mut handshake = security.handshake.take().unwrap_or_default();
+    let progress = handshake.step(
+        &body.security_buffer,
+        &ctx.smb.config,
+        ctx.clock.wall,
+        ctx.entropy,
+    );
+    let result = match progress {
+        Ok(Progress::Continue { token }) => {
+            security.handshake = Some(handshake);
+            let mut reply = Reply::with_status(
+                NtStatus::MORE_PROCESSING_REQUIRED,
+                Response::SessionSetup(session_setup::Response {
+                    session_flags: 0,
+                    security_buffer: token.into(),
+                }),
+            );
+            reply.session = Some(id);
+            let security = Box::new(security);
+            ctx.emit(Record::Session { id, security });
+            return Ok(Handled::Reply(reply));
+        }
+        Ok(Progress::Complete {
+            token,
+            identity,
+            session_key,
+        }) => admit(ctx, body, &mut security, identity, session_key).map(|()| token),
+        Err(refused) => {
+            log::info!(
+                "client {}: login refused: {refused}",
+                ctx.connection().client
+            );
+            Err(match refused {
+                Refused::Malformed => NtStatus::INVALID_PARAMETER,
+                Refused::Unsupported | Refused::LogonFailure => NtStatus::LOGON_FAILURE,
+            })
+        }
+    };
+    match result {
+        Ok(token) => {
+            end_previous(ctx, id, &security, body.previous_session_id);
+            Ok(complete(ctx, id, security, token))
+        }
+        Err(status) => {
+            // A session that could not be authenticated, or not again, is over (3.3.5.5.3).
+            if ctx.connection().sessions.contains_key(&id) {
+                ctx.emit(Record::SessionEnded { id });
+            }
+            Err(status)
+        }
+    }
+}
+
+/// The session a request is about: a new one, one whose set-up goes on, or one that authenticates again (3.3.5.5.1, 3.3.5.5.2).
+fn session(ctx: &mut Context<'_>, request: &Request) -> Result<(u64, Security), NtStatus> {
+    if request.session == 0 {
+        if ctx.connection().sessions.len() >= ctx.config().limits.sessions {
+            return Err(NtStatus::REQUEST_NOT_ACCEPTED);
+        }
+        return Ok((ctx.unique_id(), Security::default()));
+    }
+    let session = ctx.connection().sessions.get(&request.session);
+    match session.map(|session| &session.security) {
+        Some(security) if security.state != SessionState::Ended => {
+            Ok((request.session, security.clone()))
+        }
+        _ => Err(NtStatus::USER_SESSION_DELETED),
+    }
+}
+
+/// Lets the login in: writes into `security` who it is and by which keys (3.3.5.5.3).
+fn admit(
+    ctx: &Context<'_>,
+    body: &session_setup::Request,
+    security: &mut Security,
+    identity: Identity,
+    session_key: Option<Secret>,
+) -> Result<(), NtStatus> {
+    let config = ctx.config();
+    let negotiation = &ctx.connection().negotiation;
+    if !matches!(identity, Identity::User(_)) {
+        let anywhere = config.shares.iter().any(|share| share.guest);
+        // Nobody has a key of them: they cannot sign, and cannot encrypt.
+        let unprotected = config.signing != Requirement::Required
+            && config.encryption != Requirement::Required
+            && security.keys.is_none();
+        match identity {
+            Identity::Guest if !anywhere => return Err(NtStatus::LOGON_FAILURE),
+            _ if !anywhere || !unprotected => return Err(NtStatus::ACCESS_DENIED),
+            _ => {}
+        }
+    }
+    let dialect = negotiation.dialect.ok_or(NtStatus::INVALID_PARAMETER)?;
+    let again = security.state == SessionState::Valid;
+    match (&session_key, again) {
+        // The keys are those of the first login for the session's whole life.
+        (_, true) if session_key.is_some() != security.keys.is_some() => {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        (Some(session_key), false) => {
+            security.keys = Some(SessionKeys::derive(
+                dialect,
+                negotiation.signing.unwrap_or(SigningAlgorithm::AesCmac),
+                negotiation.cipher,
+                session_key,
+                security.preauth.as_ref().unwrap_or(&PreauthHash::START),
+            ));
+        }
+        _ => {}
+    }
+    let required = u16::from(body.security_mode) & negotiate::SIGNING_REQUIRED != 0;
+    let has_keys = security.keys.is_some();
+    security.signing_required = security.signing_required
+        || has_keys && (required || config.signing == Requirement::Required);
+    security.encrypt = security.encrypt || has_keys && config.encryption == Requirement::Required;
+    security.state = SessionState::Valid;
+    security.guest = identity == Identity::Guest;
+    security.anonymous = identity == Identity::Anonymous;
+    security.user = match identity {
+        Identity::User(name) => Some(name),
+        Identity::Guest | Identity::Anonymous => None,
+    };
+    security.preauth = None;
+    Ok(())
+}
+
+/// The last response (3.3.5.5.3).
+fn complete(ctx: &mut Context<'_>, id: u64, security: Security, token: Vec<u8>) -> Handled {
+    let mut session_flags = 0;
+    for (set, flag) in [
+        (security.guest, session_setup::SESSION_FLAG_IS_GUEST),
+        (security.anonymous, session_setup::SESSION_FLAG_IS_NULL),
+        (security.encrypt, session_setup::SESSION_FLAG_ENCRYPT_DATA),
+    ] {
+        if set {
+            session_flags |= flag;
+        }
+    }
+    let security = Box::new(security);
+    ctx.emit(Record::Session { id, security });
+    let mut reply = Reply::success(Response::SessionSetup(session_setup::Response {
+        session_flags,
+        security_buffer: token.into(),
+    }));
+    reply.session = Some(id);
+    Handled::Reply(reply)
+}
+
+/// PreviousSessionId: the same user's session that the client has lost sight of ends, whichever connection it is of (3.3.5.5.3).
+fn end_previous(ctx: &mut Context<'_>, id: u64, security: &Security, previous: u64) {
+    if previous == 0 || previous == id {
+        return;
+    }
+    let Some(conn) = ctx.smb.connection_of_session(previous) else {
+        return;
+    };
+    let session = ctx.smb.connection(conn).sessions.get(&previous);
+    let same_user = session.is_some_and(|session| {
+        session.security.state == SessionState::Valid
+            && security.user.is_some()
+            && session.security.user == security.user
+    });
+    if same_user {
+        ctx.emit_on(conn, Record::SessionEnded { id: previous });
+    }
 }
 
 /// The response's final bytes (header and body), for the preauthentication hash of `session`; called for every SESSION_SETUP that is
 /// answered with MORE_PROCESSING_REQUIRED.
-pub fn answered(_ctx: &mut Context<'_>, _session: u64, _response: &[u8]) {}
+pub fn answered(ctx: &mut Context<'_>, session: u64, response: &[u8]) {
+    let Some(session_state) = ctx.connection().sessions.get(&session) else {
+        return;
+    };
+    let mut security = session_state.security.clone();
+    if security.state != SessionState::InProgress {
+        return;
+    }
+    if let Some(preauth) = &mut security.preauth {
+        preauth.update(&[response]);
+        ctx.emit(Record::Session {
+            id: session,
+            security: Box::new(security),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
