@@ -9,7 +9,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use outlast_smb::status::NtStatus;
-use rustix::process::{Gid, getegid, geteuid, getgroups};
+use rustix::process::{
+    Gid, Pid, Signal, getegid, geteuid, getgroups, getppid, parent_process_death_signal,
+    set_parent_process_death_signal,
+};
 use rustix::thread::set_thread_groups;
 
 /// How long a looked-up account is believed.
@@ -105,12 +108,14 @@ impl Accounts {
     /// ACCESS_DENIED if the kernel refuses; the thread is then as before.
     pub fn assume(&self, account: &Rc<Account>) -> Result<Assumed, NtStatus> {
         if account == &self.own {
-            return Ok(Assumed { back: None });
+            return Ok(Assumed(None));
         }
         // From here on the guard puts everything back, also half way.
-        let guard = Assumed {
-            back: Some(Rc::clone(&self.own)),
-        };
+        let guard = Assumed(Some(Back {
+            own: Rc::clone(&self.own),
+            parent: getppid(),
+            death_signal: parent_process_death_signal().unwrap_or_default(),
+        }));
         if self.own.uid == 0 {
             set_thread_groups(&account.groups).map_err(|error| {
                 log::error!("setgroups: {error}");
@@ -127,20 +132,33 @@ impl Accounts {
 }
 
 /// While it lives the thread has an account's rights; when dropped, the server's own again.
-pub struct Assumed {
-    back: Option<Rc<Account>>,
+pub struct Assumed(Option<Back>);
+
+/// What is put back.
+struct Back {
+    own: Rc<Account>,
+    parent: Option<Pid>,
+    death_signal: Option<Signal>,
 }
 
 impl Drop for Assumed {
     fn drop(&mut self) {
-        let Some(own) = self.back.take() else { return };
-        let ids = set_fs_ids(own.uid, own.gid);
-        let groups = own.uid != 0 || set_thread_groups(&own.groups).is_ok();
+        let Some(back) = self.0.take() else { return };
+        let ids = set_fs_ids(back.own.uid, back.own.gid);
+        let groups = back.own.uid != 0 || set_thread_groups(&back.own.groups).is_ok();
         // Working on with someone else's rights would be worse than a restart.
         assert!(
             ids && groups,
             "the server's own account cannot be taken on again"
         );
+        // A change of ids takes the parent-death signal away (prctl(2)), and the worker must not outlive its supervisor: also not
+        // one that died in between.
+        if let Some(signal) = back.death_signal {
+            let set = set_parent_process_death_signal(Some(signal));
+            if set.is_err() || getppid() != back.parent {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+            }
+        }
     }
 }
 

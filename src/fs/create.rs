@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::attributes::{self, Dos, file_type, flag, is_dir, key, metadata};
 use super::errno::{open_status, status};
 use super::lookup::Lookup;
-use super::path::{Entry, Root, fd_path, stat, stat_entry};
+use super::path::{Entry, Root, fd_path, may_access, stat, stat_entry};
 use super::{handle, names};
 
 /// FILE_* and standard rights (MS-DTYP 2.4.3, MS-SMB2 2.2.13.1).
@@ -116,13 +116,7 @@ fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent,
         return Err(NtStatus::INVALID_PARAMETER);
     }
     let entry = root.entry(&path)?;
-    rustix::fs::accessat(
-        &entry.dir,
-        c"",
-        Access::WRITE_OK | Access::EXEC_OK,
-        AtFlags::EACCESS | AtFlags::EMPTY_PATH,
-    )
-    .map_err(status)?;
+    may_access(entry.dir.as_fd(), Access::WRITE_OK | Access::EXEC_OK).map_err(status)?;
     Ok(CreateIntent {
         path,
         existing: None,
@@ -146,7 +140,7 @@ fn maximal_access(
     uid: u32,
     path: &str,
 ) -> u32 {
-    let may = |access| may_access(file, access);
+    let may = |access| may_access(file.as_fd(), access).is_ok();
     let is_dir = is_dir(stat);
     let data = is_dir || file_type(stat) == FileType::RegularFile;
     let mut rights = right::ALWAYS;
@@ -184,11 +178,6 @@ fn maximal_access(
     rights
 }
 
-fn may_access(file: &OwnedFd, access: Access) -> bool {
-    let flags = AtFlags::EACCESS | AtFlags::EMPTY_PATH;
-    rustix::fs::accessat(file, c"", access, flags).is_ok()
-}
-
 /// May the account take this name away? Its directory decides, and the sticky bit.
 ///
 /// # Errors
@@ -201,7 +190,8 @@ pub fn may_delete(root: &Root, file: &Statx, uid: u32, path: &str) -> Result<(),
     let dir = stat(&entry.dir).map_err(status)?;
     let sticky = u32::from(dir.stx_mode) & libc::S_ISVTX != 0;
     let theirs = sticky && uid != 0 && uid != file.stx_uid && uid != dir.stx_uid;
-    if theirs || !may_access(&entry.dir, Access::WRITE_OK | Access::EXEC_OK) {
+    let write = Access::WRITE_OK | Access::EXEC_OK;
+    if theirs || may_access(entry.dir.as_fd(), write).is_err() {
         return Err(NtStatus::ACCESS_DENIED);
     }
     Ok(())
@@ -388,10 +378,16 @@ fn create_unnamed(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
         entry.name.as_slice(),
         AtFlags::SYMLINK_FOLLOW,
     )?;
-    Ok(fd)
+    // To the kernel the descriptor is still that of a file without a name (its path, its watchers): take one by the name.
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let named = rustix::fs::openat(&entry.dir, entry.name.as_slice(), flags, Mode::empty());
+    match named {
+        Ok(named) if key(&stat(&named)?) == key(&stat(&fd)?) => Ok(named),
+        _ => Ok(fd),
+    }
 }
 
-fn create_private(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
+pub(super) fn create_private(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
     let private = names::private(op.open);
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(&entry.dir, private.as_str(), flags, FILE_MODE);

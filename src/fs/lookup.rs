@@ -170,6 +170,12 @@ impl Lookup {
         }
     }
 
+    /// How many directories are known.
+    #[cfg(test)]
+    pub fn known(&self) -> usize {
+        self.directories.len()
+    }
+
     fn follow_events(&mut self) {
         let Some(events) = &self.events else { return };
         if self.directories.is_empty() {

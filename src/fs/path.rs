@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use outlast_smb::fileop::ShareId;
 use outlast_smb::status::NtStatus;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::errno::{open_status, parent_status, status};
@@ -264,6 +264,15 @@ pub fn disk_path(path: &str) -> Result<Vec<u8>, NtStatus> {
 #[must_use]
 pub fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Does the account whose rights the thread has have this access to an open file?
+///
+/// # Errors
+/// As `access`: EACCES, and EROFS for writing.
+pub fn may_access(fd: BorrowedFd<'_>, access: Access) -> Result<(), Errno> {
+    // AT_EACCESS: by the file system ids, not the real ones.
+    rustix::fs::accessat(CWD, fd_path(fd), access, AtFlags::EACCESS)
 }
 
 /// What is to be known about every file.

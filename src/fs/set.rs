@@ -11,7 +11,7 @@ use super::OpenFile;
 use super::account::Assumed;
 use super::attributes::{self, flag, from_file_time};
 use super::errno::status;
-use super::path::{Root, fd_path, stat};
+use super::path::{Root, fd_path, may_access, stat};
 
 /// `tv_nsec` that leaves a time alone (utimensat(2)).
 const OMIT: Timespec = Timespec {
@@ -55,13 +55,7 @@ pub fn basic(open: &OpenFile, basic: &SetBasic, assumed: Assumed) -> Result<(), 
     match set_times() {
         // On Linux only the owner sets times, on Windows whoever may write: so does the server for those who may.
         Err(Errno::PERM | Errno::ACCESS) => {
-            let access = rustix::fs::accessat(
-                fd,
-                c"",
-                Access::WRITE_OK,
-                AtFlags::EACCESS | AtFlags::EMPTY_PATH,
-            );
-            access.map_err(status)?;
+            may_access(fd, Access::WRITE_OK).map_err(status)?;
             drop(assumed);
             set_times().map_err(status)
         }

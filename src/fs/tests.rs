@@ -1,1 +1,220 @@
+//! Every operation, on the disk's file system and on tmpfs; every redo.
 
+mod accounts;
+mod bytes;
+mod create;
+mod listing;
+mod names;
+mod watching;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use outlast_smb::fileop::{
+    Actor, CreateAction, CreateOp, Created, Disposition, FileOp, Intent, OpenId, Outcome, WriteAt,
+};
+use outlast_smb::status::NtStatus;
+
+use super::{Fs, ShareRoot};
+
+/// A share in a directory of its own, which goes with it.
+struct Bench {
+    dir: PathBuf,
+    outside: PathBuf,
+    fs: Fs,
+    actor: Actor,
+    last: OpenId,
+    read_only: bool,
+    run_as: Option<String>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.outside.parent().unwrap());
+    }
+}
+
+/// Runs the test on the disk's file system and on tmpfs.
+fn everywhere(test: impl Fn(&mut Bench)) {
+    for place in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+        test(&mut Bench::at(&place));
+    }
+}
+
+fn start(dir: &Path, read_only: bool, run_as: Option<&str>) -> Fs {
+    Fs::new(&[ShareRoot {
+        path: dir.to_owned(),
+        read_only,
+        run_as: run_as.map(str::to_owned),
+    }])
+    .unwrap()
+}
+
+impl Bench {
+    fn at(place: &Path) -> Bench {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let top = place.join(format!("outlast-fs-{}-{number}", std::process::id()));
+        let (dir, outside) = (top.join("share"), top.join("outside"));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        Bench {
+            fs: start(&dir, false, None),
+            dir,
+            outside,
+            actor: Actor {
+                share: 0,
+                user: None,
+            },
+            last: 0,
+            read_only: false,
+            run_as: None,
+        }
+    }
+
+    /// Ends the server and starts it again.
+    fn restart(&mut self) {
+        self.fs = start(&self.dir, self.read_only, self.run_as.as_deref());
+    }
+
+    fn op(&mut self, path: &str, disposition: Disposition) -> CreateOp {
+        self.last += 1;
+        CreateOp {
+            open: self.last,
+            path: path.to_owned(),
+            disposition,
+            must_be_dir: false,
+            must_be_file: false,
+            open_reparse: false,
+            read_data: true,
+            write_data: true,
+            delete: false,
+            maximum_allowed: false,
+            attributes: 0,
+            allocation_size: 0,
+        }
+    }
+
+    fn prepare(&mut self, op: &FileOp) -> Result<Intent, NtStatus> {
+        self.fs.prepare(&self.actor, op)
+    }
+
+    fn perform(&mut self, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+        self.fs.perform(&self.actor, op, intent)
+    }
+
+    fn run(&mut self, op: &FileOp) -> Result<Outcome, NtStatus> {
+        let intent = self.prepare(op)?;
+        self.perform(op, &intent)
+    }
+
+    /// Does it twice with the same intent, as a redo does, and wants the same result.
+    fn run_twice(&mut self, op: &FileOp) -> Result<Outcome, NtStatus> {
+        let intent = self.prepare(op)?;
+        let once = self.perform(op, &intent);
+        let twice = self.perform(op, &intent);
+        assert_eq!(once, twice);
+        twice
+    }
+
+    fn create(&mut self, op: CreateOp) -> Result<Created, NtStatus> {
+        match self.run(&FileOp::Create(op))? {
+            Outcome::Created(created) => Ok(created),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens or creates a file; its open's id.
+    fn file(&mut self, path: &str) -> OpenId {
+        let op = self.op(path, Disposition::OpenIf);
+        self.create(op).unwrap();
+        self.last
+    }
+
+    /// Opens or creates a directory; its open's id.
+    fn directory(&mut self, path: &str) -> OpenId {
+        let mut op = self.op(path, Disposition::OpenIf);
+        op.must_be_dir = true;
+        op.write_data = false;
+        self.create(op).unwrap();
+        self.last
+    }
+
+    fn try_open(&mut self, path: &str) -> Result<Created, NtStatus> {
+        let op = self.op(path, Disposition::Open);
+        self.create(op)
+    }
+
+    fn close(&mut self, open: OpenId) {
+        self.run(&FileOp::Close { open, delete: None }).unwrap();
+    }
+
+    fn write(&mut self, open: OpenId, offset: u64, data: &[u8]) -> Result<Outcome, NtStatus> {
+        self.run(&FileOp::Write {
+            open,
+            at: WriteAt::Offset(offset),
+            data: ::bytes::Bytes::copy_from_slice(data),
+            write_through: false,
+        })
+    }
+
+    fn read(&mut self, open: OpenId, offset: u64, length: u32) -> Vec<u8> {
+        let op = FileOp::Read {
+            open,
+            offset,
+            length,
+        };
+        match self.run(&op).unwrap() {
+            Outcome::Data(data) => data.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn stat(&mut self, open: OpenId) -> outlast_smb::fileop::Metadata {
+        match self.run(&FileOp::Stat { open }).unwrap() {
+            Outcome::Metadata(metadata) => metadata,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn on_disk(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(&self.dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn action(outcome: &Result<Outcome, NtStatus>) -> Result<CreateAction, NtStatus> {
+    match outcome {
+        Ok(Outcome::Created(created)) => Ok(created.action),
+        Ok(other) => panic!("{other:?}"),
+        Err(status) => Err(*status),
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_share_that_cannot_be_served_is_named() {
+    let try_share = |path: &str| {
+        let error = Fs::new(&[ShareRoot {
+            path: path.into(),
+            read_only: false,
+            run_as: None,
+        }]);
+        error.err().unwrap().to_string()
+    };
+    assert_eq!(
+        try_share("/no/such/place"),
+        "share directory /no/such/place does not exist"
+    );
+    assert_eq!(
+        try_share("/proc/version"),
+        "share path /proc/version is not a directory"
+    );
+}

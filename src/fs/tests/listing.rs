@@ -1,0 +1,129 @@
+use super::*;
+use outlast_smb::fileop::DirEntry;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+
+fn list(
+    b: &mut Bench,
+    open: OpenId,
+    pattern: &str,
+    after: Option<&str>,
+    limit: u32,
+) -> (Vec<DirEntry>, bool) {
+    let op = FileOp::QueryDirectory {
+        open,
+        pattern: pattern.into(),
+        after: after.map(str::to_owned),
+        limit,
+    };
+    match b.run(&op).unwrap() {
+        Outcome::Entries { entries, more } => (entries, more),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(entries: &[DirEntry]) -> Vec<&str> {
+    entries.iter().map(|entry| entry.name.as_str()).collect()
+}
+
+#[test]
+fn in_order_piece_by_piece_and_across_a_restart() {
+    everywhere(|b| {
+        for i in 0..500 {
+            std::fs::write(b.dir.join(format!("{}{i:03}", ["a", "B"][i % 2])), "").unwrap();
+        }
+        let op = b.op("", Disposition::Open);
+        let created = b.create(op).unwrap();
+        let open = b.last;
+        let (whole, more) = list(b, open, "*", None, 1000);
+        assert!(!more);
+        assert_eq!(whole.len(), 502);
+        assert_eq!(names(&whole[..4]), [".", "..", "a000", "a002"]);
+        assert_eq!(whole[251].name, "a498");
+        assert_eq!(whole[252].name, "B001");
+        let mut pieces: Vec<DirEntry> = Vec::new();
+        loop {
+            let after = pieces.last().map(|entry| entry.name.clone());
+            let (piece, more) = list(b, open, "*", after.as_deref(), 7);
+            assert!(piece.len() == 7 || !more);
+            pieces.extend(piece);
+            if !more {
+                break;
+            }
+            // The restart forgets the names it had sorted; the cursor is a name.
+            b.restart();
+            let (key, handle) = (created.metadata.key, created.handle.clone());
+            b.fs.reopen(open, 0, None, "", &key, &handle, true, false, true)
+                .unwrap();
+        }
+        assert_eq!(names(&pieces), names(&whole));
+    });
+}
+
+#[test]
+fn patterns_and_single_names() {
+    everywhere(|b| {
+        for name in ["One.txt", "two.TXT", "three.doc"] {
+            std::fs::write(b.dir.join(name), "12345").unwrap();
+        }
+        let root = b.directory("");
+        assert_eq!(
+            names(&list(b, root, "*.txt", None, 10).0),
+            ["One.txt", "two.TXT"]
+        );
+        let (one, more) = list(b, root, "ONE.TXT", None, 10);
+        assert_eq!((names(&one), more), (vec!["One.txt"], false));
+        assert_eq!(one[0].metadata.end_of_file, 5);
+        assert_eq!(one[0].file_id, one[0].metadata.key.ino);
+        assert!(list(b, root, "none", None, 10).0.is_empty());
+        assert!(list(b, root, "a:b", None, 10).0.is_empty());
+        assert!(list(b, root, "*", None, 2).1);
+        assert!(!list(b, root, "*.doc", Some("One.txt"), 1).1);
+    });
+}
+
+#[test]
+fn odd_names_and_links() {
+    everywhere(|b| {
+        let raw = std::ffi::OsStr::from_bytes(b"bad\xff:name.");
+        std::fs::write(b.dir.join(raw), "raw").unwrap();
+        std::fs::write(b.dir.join("real"), "real").unwrap();
+        symlink("real", b.dir.join("link")).unwrap();
+        symlink("nothing", b.dir.join("dangling")).unwrap();
+        symlink("../outside", b.dir.join("out")).unwrap();
+        let root = b.directory("");
+        let (entries, _) = list(b, root, "*", None, 100);
+        let shown = "bad\u{F7FF}\u{F03A}name\u{F02E}";
+        assert_eq!(names(&entries), [".", "..", shown, "link", "real"]);
+        assert_eq!(entries[3].metadata.key, entries[4].metadata.key);
+        let open = b.file(shown);
+        assert_eq!(b.read(open, 0, 9), b"raw");
+        assert_eq!(b.try_open(&shown.to_uppercase()).unwrap().path, shown);
+    });
+}
+
+#[test]
+fn the_snapshot_lives_until_the_scan_begins_again() {
+    everywhere(|b| {
+        for name in ["a", "b", "c"] {
+            std::fs::write(b.dir.join(name), "").unwrap();
+        }
+        let root = b.directory("");
+        assert_eq!(names(&list(b, root, "*", None, 3).0), [".", "..", "a"]);
+        std::fs::remove_file(b.dir.join("b")).unwrap();
+        std::fs::write(b.dir.join("d"), "").unwrap();
+        assert_eq!(names(&list(b, root, "*", Some("a"), 9).0), ["c"]);
+        assert_eq!(
+            names(&list(b, root, "*", None, 9).0),
+            [".", "..", "a", "c", "d"]
+        );
+        let file = b.file("a");
+        let op = FileOp::QueryDirectory {
+            open: file,
+            pattern: "*".into(),
+            after: None,
+            limit: 1,
+        };
+        assert_eq!(b.run(&op), Err(NtStatus::INVALID_PARAMETER));
+    });
+}

@@ -1,0 +1,312 @@
+use super::*;
+use outlast_smb::fileop::DeleteTarget;
+use std::os::unix::fs::symlink;
+
+#[test]
+fn case_does_not_count_and_is_kept() {
+    everywhere(|b| {
+        b.directory("Dir");
+        b.file("Dir/Grün.TXT");
+        let found = b.try_open("dIR/gRÜN.txt").unwrap();
+        assert_eq!(found.path, "Dir/Grün.TXT");
+        let op = b.op("DIR/new", Disposition::Create);
+        assert_eq!(b.create(op).unwrap().path, "Dir/new");
+        let op = b.op("dir/NEW", Disposition::Create);
+        assert_eq!(b.create(op).err(), Some(NtStatus::OBJECT_NAME_COLLISION));
+        // Two that differ by case only: each under its own name.
+        std::fs::write(b.dir.join("two"), "").unwrap();
+        std::fs::write(b.dir.join("TWO"), "").unwrap();
+        assert_eq!(b.try_open("two").unwrap().path, "two");
+        assert_eq!(b.try_open("TWO").unwrap().path, "TWO");
+        assert_eq!(b.try_open("Two").unwrap().path, "TWO");
+    });
+}
+
+/// What is remembered of a large directory follows every change, ours and others'.
+#[test]
+fn large_directories_are_known_and_followed() {
+    everywhere(|b| {
+        for i in 0..200 {
+            std::fs::write(b.dir.join(format!("File{i}")), "").unwrap();
+        }
+        assert_eq!(b.try_open("fILE7").unwrap().path, "File7");
+        assert_eq!(b.fs.lookup.known(), 1);
+        std::fs::remove_file(b.dir.join("File7")).unwrap();
+        assert_eq!(
+            b.try_open("fILE7").err(),
+            Some(NtStatus::OBJECT_NAME_NOT_FOUND)
+        );
+        std::fs::rename(b.dir.join("File8"), b.dir.join("File7")).unwrap();
+        assert_eq!(b.try_open("fILE7").unwrap().path, "File7");
+        assert_eq!(
+            b.try_open("fILE8").err(),
+            Some(NtStatus::OBJECT_NAME_NOT_FOUND)
+        );
+        std::fs::write(b.dir.join("Late"), "").unwrap();
+        assert_eq!(b.try_open("LATE").unwrap().path, "Late");
+        b.file("Ours");
+        assert_eq!(b.try_open("OURS").unwrap().path, "Ours");
+    });
+}
+
+#[test]
+fn links_that_stay_inside_are_followed_and_no_others() {
+    everywhere(|b| {
+        std::fs::write(b.outside.join("secret"), "secret").unwrap();
+        std::fs::write(b.dir.join("real"), "real").unwrap();
+        b.directory("dir");
+        symlink("../real", b.dir.join("dir/inside")).unwrap();
+        symlink("../outside/secret", b.dir.join("out")).unwrap();
+        symlink(b.outside.join("secret"), b.dir.join("absolute")).unwrap();
+        symlink("../outside", b.dir.join("outdir")).unwrap();
+        symlink("loop", b.dir.join("loop")).unwrap();
+        symlink("/proc/self/root", b.dir.join("magic")).unwrap();
+        assert_eq!(b.try_open("dir/inside").unwrap().metadata.end_of_file, 4);
+        for path in [
+            "out",
+            "absolute",
+            "outdir/secret",
+            "outdir/new",
+            "loop",
+            "magic/etc/passwd",
+        ] {
+            for disposition in [
+                Disposition::Open,
+                Disposition::OpenIf,
+                Disposition::OverwriteIf,
+            ] {
+                let op = b.op(path, disposition);
+                assert_eq!(b.create(op).err(), Some(NtStatus::ACCESS_DENIED), "{path}");
+            }
+        }
+        let open = b.file("real");
+        let rename = FileOp::Rename {
+            open,
+            from: "real".into(),
+            to: "outdir/real".into(),
+            replace: true,
+        };
+        assert_eq!(b.run(&rename), Err(NtStatus::ACCESS_DENIED));
+        assert_eq!(std::fs::read(b.outside.join("secret")).unwrap(), b"secret");
+        assert_eq!(std::fs::read_dir(&b.outside).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn renames() {
+    everywhere(|b| {
+        let open = b.file("Old");
+        b.directory("dir");
+        let rename = |from: &str, to: &str, replace| FileOp::Rename {
+            open,
+            from: from.into(),
+            to: to.into(),
+            replace,
+        };
+        let renamed = |path: &str| Ok(Outcome::Renamed { path: path.into() });
+        assert_eq!(b.run_twice(&rename("Old", "OLD", false)), renamed("OLD"));
+        assert_eq!(
+            b.run_twice(&rename("OLD", "DIR/new", false)),
+            renamed("dir/new")
+        );
+        assert_eq!(b.on_disk(), ["dir"]);
+        std::fs::write(b.dir.join("Taken"), "theirs").unwrap();
+        assert_eq!(
+            b.run(&rename("dir/new", "taken", false)),
+            Err(NtStatus::OBJECT_NAME_COLLISION)
+        );
+        assert_eq!(
+            b.run_twice(&rename("dir/new", "taken", true)),
+            renamed("Taken")
+        );
+        assert_eq!(b.on_disk(), ["Taken", "dir"]);
+        assert_eq!(b.stat(open).end_of_file, 0);
+        // Not over a directory, nor over a file that is open.
+        assert_eq!(
+            b.run(&rename("Taken", "dir", true)),
+            Err(NtStatus::ACCESS_DENIED)
+        );
+        b.file("busy");
+        assert_eq!(
+            b.run(&rename("Taken", "busy", true)),
+            Err(NtStatus::ACCESS_DENIED)
+        );
+        assert_eq!(
+            b.run(&rename("Taken", "none/x", true)),
+            Err(NtStatus::OBJECT_PATH_NOT_FOUND)
+        );
+        // Renamed by someone else meanwhile: what is open is what is meant.
+        std::fs::rename(b.dir.join("Taken"), b.dir.join("elsewhere")).unwrap();
+        assert_eq!(
+            b.run_twice(&rename("Taken", "here", false)),
+            renamed("here")
+        );
+        assert_eq!(b.on_disk(), ["busy", "dir", "here"]);
+    });
+}
+
+#[test]
+fn redo_of_a_rename_leaves_what_came_after_it() {
+    everywhere(|b| {
+        let open = b.file("a");
+        let rename = FileOp::Rename {
+            open,
+            from: "a".into(),
+            to: "b".into(),
+            replace: true,
+        };
+        let intent = b.prepare(&rename).unwrap();
+        b.perform(&rename, &intent).unwrap();
+        std::fs::write(b.dir.join("a"), "later").unwrap();
+        b.perform(&rename, &intent).unwrap();
+        assert_eq!(std::fs::read(b.dir.join("a")).unwrap(), b"later");
+        assert_eq!(b.stat(open).links, 1);
+        // Someone took the name between intent and rename: not ours to replace.
+        let open = b.file("c");
+        let rename = FileOp::Rename {
+            open,
+            from: "c".into(),
+            to: "d".into(),
+            replace: true,
+        };
+        let intent = b.prepare(&rename).unwrap();
+        std::fs::write(b.dir.join("d"), "theirs").unwrap();
+        assert_eq!(
+            b.perform(&rename, &intent),
+            Err(NtStatus::OBJECT_NAME_COLLISION)
+        );
+        assert_eq!(std::fs::read(b.dir.join("d")).unwrap(), b"theirs");
+    });
+}
+
+#[test]
+fn directories_move_unless_something_in_them_is_open() {
+    everywhere(|b| {
+        let dir = b.directory("dir");
+        let file = b.file("dir/file");
+        let rename = FileOp::Rename {
+            open: dir,
+            from: "dir".into(),
+            to: "moved".into(),
+            replace: false,
+        };
+        assert_eq!(b.run(&rename), Err(NtStatus::ACCESS_DENIED));
+        b.close(file);
+        b.run_twice(&rename).unwrap();
+        assert_eq!(b.on_disk(), ["moved"]);
+        let into_itself = FileOp::Rename {
+            open: dir,
+            from: "moved".into(),
+            to: "moved/deeper".into(),
+            replace: false,
+        };
+        assert_eq!(b.run(&into_itself), Err(NtStatus::INVALID_PARAMETER));
+    });
+}
+
+#[test]
+fn hard_links() {
+    everywhere(|b| {
+        let open = b.file("a");
+        let link = |to: &str, replace| FileOp::Link {
+            open,
+            to: to.into(),
+            replace,
+        };
+        b.run_twice(&link("b", false)).unwrap();
+        assert_eq!(b.stat(open).links, 2);
+        std::fs::write(b.dir.join("c"), "theirs").unwrap();
+        assert_eq!(
+            b.run(&link("C", false)),
+            Err(NtStatus::OBJECT_NAME_COLLISION)
+        );
+        b.run_twice(&link("C", true)).unwrap();
+        assert_eq!(b.stat(open).links, 3);
+        assert_eq!(b.on_disk(), ["a", "b", "c"]);
+        // Renamed over another link to itself: one name goes.
+        let rename = FileOp::Rename {
+            open,
+            from: "a".into(),
+            to: "b".into(),
+            replace: true,
+        };
+        b.run_twice(&rename).unwrap();
+        assert_eq!(b.on_disk(), ["b", "c"]);
+    });
+}
+
+fn delete(b: &mut Bench, open: OpenId, path: &str) -> FileOp {
+    let key = b.stat(open).key;
+    FileOp::Close {
+        open,
+        delete: Some(DeleteTarget {
+            path: path.into(),
+            key,
+        }),
+    }
+}
+
+#[test]
+fn delete_on_close() {
+    everywhere(|b| {
+        let open = b.file("file");
+        let op = delete(b, open, "file");
+        let intent = b.prepare(&op).unwrap();
+        let once = b.perform(&op, &intent);
+        assert!(matches!(once, Ok(Outcome::Closed(_))));
+        // A crash, and meanwhile someone makes another file of that name: it is not ours to delete.
+        b.restart();
+        std::fs::write(b.dir.join("file"), "theirs").unwrap();
+        assert_eq!(b.perform(&op, &intent), once);
+        assert_eq!(b.on_disk(), ["file"]);
+        // Renamed by someone else: what was opened goes.
+        let open = b.file("other");
+        let op = delete(b, open, "other");
+        std::fs::rename(b.dir.join("other"), b.dir.join("renamed")).unwrap();
+        b.run(&op).unwrap();
+        assert_eq!(b.on_disk(), ["file"]);
+        // A symbolic link goes itself.
+        symlink("file", b.dir.join("link")).unwrap();
+        let open = b.file("link");
+        let op = delete(b, open, "link");
+        b.run(&op).unwrap();
+        assert_eq!(b.on_disk(), ["file"]);
+    });
+}
+
+#[test]
+fn directories_go_only_when_empty() {
+    everywhere(|b| {
+        let dir = b.directory("dir");
+        let inner = b.file("dir/file");
+        b.close(inner);
+        let check = FileOp::CheckDelete {
+            open: dir,
+            path: "dir".into(),
+        };
+        assert_eq!(b.run(&check), Err(NtStatus::DIRECTORY_NOT_EMPTY));
+        let op = delete(b, dir, "dir");
+        assert_eq!(b.run(&op), Err(NtStatus::DIRECTORY_NOT_EMPTY));
+        // The open is closed all the same.
+        assert_eq!(
+            b.run(&FileOp::Stat { open: dir }),
+            Err(NtStatus::FILE_CLOSED)
+        );
+        std::fs::remove_file(b.dir.join("dir/file")).unwrap();
+        let dir = b.directory("dir");
+        let check = FileOp::CheckDelete {
+            open: dir,
+            path: "dir".into(),
+        };
+        b.run_twice(&check).unwrap();
+        let op = delete(b, dir, "dir");
+        b.run(&op).unwrap();
+        assert!(b.on_disk().is_empty());
+        let root = b.directory("");
+        let check = FileOp::CheckDelete {
+            open: root,
+            path: String::new(),
+        };
+        assert_eq!(b.run(&check), Err(NtStatus::ACCESS_DENIED));
+    });
+}
