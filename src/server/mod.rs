@@ -1,13 +1,16 @@
-//! The event loop and recovery.
+//! The server itself: the machine ([`machine`]) and the loop that connects it with the world.
 
-use crate::config::Config;
-use crate::supervisor::{End, Worker};
-use crate::users::Users;
+pub mod clock;
+pub mod fault;
+pub mod files;
+pub mod inbound;
+pub mod journal;
+pub mod machine;
+pub mod record;
+pub mod recover;
+mod run;
+mod setup;
+mod status;
+mod work;
 
-/// Runs the server until it is asked to end or cannot go on.
-///
-/// # Errors
-/// What kept it from starting: one line that names the file, the key and the remedy.
-pub fn run(_config: Config, _users: Users, _worker: Worker) -> anyhow::Result<End> {
-    anyhow::bail!("the event loop is not part of this build")
-}
+pub use run::run;

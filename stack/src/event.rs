@@ -1,5 +1,7 @@
 //! What a stack tells the application: events, and the state of its connections.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
 
 use crate::{ConnId, State};
@@ -42,9 +44,9 @@ pub struct ConnStatus {
     /// Id of the connection's object.
     pub conn: ConnId,
     /// Address and port of the peer.
-    pub client: String,
+    pub client: SocketAddr,
     /// Our address and port.
-    pub server: String,
+    pub server: SocketAddr,
     /// State by its RFC name, for example `ESTABLISHED`.
     pub state: &'static str,
     /// Oldest unacknowledged sequence number.

@@ -364,8 +364,8 @@ impl Conn {
         let durable = &self.durable;
         ConnStatus {
             conn: self.id,
-            client: durable.path.remote.to_string(),
-            server: durable.path.local.to_string(),
+            client: durable.path.remote,
+            server: durable.path.local,
             state: durable.state.name(),
             snd_una: durable.snd_una.0,
             snd_nxt: self.live.snd_nxt.0,

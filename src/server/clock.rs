@@ -1,0 +1,91 @@
+//! Service time and wall time.
+//!
+//! Service time is the time the server has been in operation since its NVRAM was formatted. It goes on from a committed
+//! high-water mark after a recovery, so it never runs backwards, and it stands still while the server is down (law 6).
+
+use std::time::Duration;
+
+use outlast_smb::fileop::FileTime;
+
+/// How far ahead of the present the committed high-water mark is set. After a crash service time skips at most this much.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// Seconds from 1601-01-01 to 1970-01-01 (MS-DTYP 2.3.3).
+const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// Service time.
+    pub now: Duration,
+    /// Wall time.
+    pub wall: FileTime,
+}
+
+/// Turns the machine's clocks into service time and wall time.
+#[derive(Debug)]
+pub struct Clock {
+    /// Service time when this process began.
+    base: Duration,
+    /// The monotonic clock when this process began.
+    started: rustix::time::Timespec,
+}
+
+impl Clock {
+    /// A clock that goes on from `base`.
+    #[must_use]
+    pub fn starting_at(base: Duration) -> Clock {
+        Clock {
+            base,
+            started: monotonic(),
+        }
+    }
+
+    /// Both clocks, now.
+    #[must_use]
+    pub fn read(&self) -> Time {
+        let now = self.base + (as_duration(monotonic()).saturating_sub(as_duration(self.started)));
+        let wall = as_duration(rustix::time::clock_gettime(rustix::time::ClockId::Realtime));
+        let ticks = (wall.as_secs() + FILETIME_EPOCH_SECONDS) * 10_000_000
+            + u64::from(wall.subsec_nanos()) / 100;
+        Time { now, wall: ticks }
+    }
+
+    /// Service time since this process began.
+    #[must_use]
+    pub fn uptime(&self, time: Time) -> Duration {
+        time.now.saturating_sub(self.base)
+    }
+}
+
+/// The committed high-water mark of service time: nothing may show a later time to anyone.
+#[derive(Debug)]
+pub struct HighWater(Duration);
+
+impl HighWater {
+    /// The mark as it is on record.
+    #[must_use]
+    pub fn on_record(mark: Duration) -> HighWater {
+        HighWater(mark)
+    }
+
+    /// The mark to put on record before anything that shows `now` is committed, if the one on record will not do.
+    pub fn advance(&mut self, now: Duration) -> Option<Duration> {
+        // renewed when half is used up, so that a turn's own length does not overrun it
+        (now + AHEAD / 2 > self.0).then(|| {
+            self.0 = now + AHEAD;
+            self.0
+        })
+    }
+}
+
+fn monotonic() -> rustix::time::Timespec {
+    rustix::time::clock_gettime(rustix::time::ClockId::Monotonic)
+}
+
+fn as_duration(time: rustix::time::Timespec) -> Duration {
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}

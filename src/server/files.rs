@@ -1,0 +1,105 @@
+//! What the machine asks of a file system, and the real one.
+
+use outlast_smb::OpenInfo;
+use outlast_smb::fileop::{Actor, Change, FileOp, Intent, OpenId, Outcome};
+use outlast_smb::status::NtStatus;
+
+use crate::fs::Fs;
+
+/// FILE_READ_DATA and FILE_EXECUTE (MS-SMB2 2.2.13.1.1): rights that read a file's data.
+const READS: u32 = 0x0000_0021;
+
+/// FILE_WRITE_DATA and FILE_APPEND_DATA.
+const WRITES: u32 = 0x0000_0006;
+
+/// File operations; see [`outlast_smb::fileop`].
+pub trait FileSystem {
+    /// Looks at what an operation will meet, and changes nothing.
+    ///
+    /// # Errors
+    /// The operation's answer, if it cannot be done.
+    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus>;
+    /// Does it; again and again with the same result, given the same intent.
+    ///
+    /// # Errors
+    /// The operation's answer.
+    fn perform(&mut self, actor: &Actor, op: &FileOp, intent: &Intent)
+    -> Result<Outcome, NtStatus>;
+    /// Opens a file again after a recovery.
+    ///
+    /// # Errors
+    /// It is not there any more.
+    fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus>;
+    /// Closes what is open under this id, if anything is.
+    fn forget(&mut self, open: OpenId);
+    /// Changes in watched directories that others made.
+    fn changes(&mut self) -> Vec<Change>;
+    /// Passes over the changes our own operation has just made.
+    fn discard_changes(&mut self);
+}
+
+impl FileSystem for Fs {
+    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        Fs::prepare(self, actor, op)
+    }
+
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        Fs::perform(self, actor, op, intent)
+    }
+
+    fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
+        let OpenInfo {
+            conn: _,
+            open: id,
+            actor,
+            path,
+            key,
+            handle,
+            is_dir,
+            granted_access,
+            watch,
+        } = open;
+        let (read, write) = (granted_access & READS != 0, granted_access & WRITES != 0);
+        Fs::reopen(
+            self,
+            *id,
+            actor.share,
+            actor.user.as_deref(),
+            path,
+            key,
+            handle,
+            read,
+            write,
+            *is_dir,
+        )?;
+        if let Some(recursive) = *watch {
+            Fs::perform(
+                self,
+                actor,
+                &FileOp::Watch {
+                    open: *id,
+                    recursive,
+                },
+                &Intent::None,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, open: OpenId) {
+        Fs::forget(self, open);
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        Fs::changes(self)
+    }
+
+    fn discard_changes(&mut self) {
+        Fs::discard_changes(self);
+    }
+}

@@ -1,0 +1,94 @@
+//! Whole messages out of a connection's received bytes.
+//!
+//! The bytes stay where they are, in the log, until the message has been answered. Nothing here survives: after a recovery the
+//! same messages are found in the same bytes.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use outlast_smb::wire::Malformed;
+use outlast_smb::wire::frame::{self, Frame};
+
+/// The oldest unconsumed message of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Without the direct-TCP header.
+    pub bytes: Bytes,
+    /// What it takes up in the stream.
+    pub stream_bytes: usize,
+}
+
+/// What a connection's received bytes begin with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// Nothing, or a message that is not whole yet.
+    Partial,
+    /// A whole message.
+    Whole(Message),
+    /// A NetBIOS keep-alive of this many bytes, to be passed over.
+    KeepAlive(usize),
+    /// Not a message: the connection is to be dropped.
+    Malformed(Malformed),
+}
+
+/// Looks at the front of the received bytes.
+#[must_use]
+pub fn front(received: &VecDeque<Bytes>) -> Inbound {
+    let queued: usize = received.iter().map(Bytes::len).sum();
+    let mut header = [0; frame::LEN];
+    if copy_front(received, &mut header) < frame::LEN {
+        return Inbound::Partial;
+    }
+    match frame::parse(header) {
+        Err(malformed) => Inbound::Malformed(malformed),
+        Ok(Frame::KeepAlive) => Inbound::KeepAlive(frame::LEN),
+        Ok(Frame::Message(length)) if queued < frame::LEN + length => Inbound::Partial,
+        Ok(Frame::Message(length)) => Inbound::Whole(Message {
+            bytes: gather(received, frame::LEN, length),
+            stream_bytes: frame::LEN + length,
+        }),
+    }
+}
+
+/// Copies the first bytes out; gives how many there were.
+fn copy_front(received: &VecDeque<Bytes>, into: &mut [u8]) -> usize {
+    let mut filled = 0;
+    for piece in received {
+        let take = piece.len().min(into.len() - filled);
+        into[filled..filled + take].copy_from_slice(&piece[..take]);
+        filled += take;
+        if filled == into.len() {
+            break;
+        }
+    }
+    filled
+}
+
+/// `length` bytes from `start`, in one piece: in place where they lie in one piece, else copied together.
+fn gather(received: &VecDeque<Bytes>, start: usize, length: usize) -> Bytes {
+    let mut skip = start;
+    let mut together = BytesMut::new();
+    for piece in received {
+        if skip >= piece.len() {
+            skip -= piece.len();
+            continue;
+        }
+        let rest = &piece[skip..];
+        let take = rest.len().min(length - together.len());
+        if take == length {
+            return piece.slice(skip..skip + take);
+        }
+        if together.is_empty() {
+            together.reserve(length);
+        }
+        together.extend_from_slice(&rest[..take]);
+        skip = 0;
+        if together.len() == length {
+            break;
+        }
+    }
+    together.freeze()
+}
+
+#[cfg(test)]
+mod tests;

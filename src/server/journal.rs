@@ -1,0 +1,216 @@
+//! The log as the two cores see it: records of TCP and of SMB go into the same log, under the same object.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlast_nvram::{AppendError, Kind, Log, codec};
+
+use super::clock::HighWater;
+use super::record::{GLOBAL, Global, Record};
+
+/// Ids are put on record this many at a time.
+const ID_BLOCK: u64 = 4096;
+
+/// Room kept for what a request in hand may append: its reply (8 MiB and headers) and its records.
+pub const REPLY_ROOM: u64 = 10 << 20;
+
+/// Records and bytes that must survive, on their way into the log.
+pub struct Journal {
+    /// `None` under durability `none`: nothing is kept.
+    log: Option<Log>,
+    next_id: u64,
+    global: Global,
+    clock: HighWater,
+    /// Encoding space, used again and again.
+    meta: Vec<u8>,
+    /// Something has been appended since the last commit.
+    pending: bool,
+    /// What the connections hold of received bytes may come to this before all but one of them have to wait.
+    received_limit: u64,
+    /// Bytes received and not yet consumed, over all connections.
+    received: u64,
+    /// The connection that may receive even then, so that one message at least becomes whole.
+    favoured: Option<u64>,
+}
+
+impl Journal {
+    /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory.
+    #[must_use]
+    pub fn new(log: Option<Log>, capacity: u64, global: Global) -> Journal {
+        Journal {
+            next_id: global.ids_up_to,
+            clock: HighWater::on_record(global.clock_up_to),
+            received_limit: capacity / 4,
+            log,
+            global,
+            meta: Vec::new(),
+            pending: false,
+            received: 0,
+            favoured: None,
+        }
+    }
+
+    /// The log, unless durability is `none`.
+    pub fn log_mut(&mut self) -> Option<&mut Log> {
+        self.log.as_mut()
+    }
+
+    /// The log, to look at.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// Appends one record of `object`.
+    pub fn put(&mut self, object: u64, kind: Kind, record: &Record<'_>, data: &[&[u8]]) -> Bytes {
+        let Some(log) = &mut self.log else {
+            return Bytes::from(data.concat());
+        };
+        self.meta.clear();
+        codec::encode(record, &mut self.meta);
+        self.pending = true;
+        match log.append(object, kind, &self.meta, data) {
+            Ok(bytes) => bytes,
+            // The caller has made sure of the room for whatever can wait (`room`, `can_work`). What comes here can not: an
+            // acknowledgement taken, a window promised, a reply whose operation is done. It is what the reserve is for.
+            Err(AppendError::Full { .. }) => {
+                log.use_reserve(true);
+                let appended = log.append(object, kind, &self.meta, data);
+                log.use_reserve(false);
+                appended.unwrap_or_else(|error| cannot_append(object, record, &error))
+            }
+            Err(error) => cannot_append(object, record, &error),
+        }
+    }
+
+    /// Makes everything appended so far permanent. Service time up to `now` may be shown afterwards.
+    pub fn commit(&mut self, now: Duration) {
+        if let Some(mark) = self.clock.advance(now) {
+            self.global.clock_up_to = mark;
+            self.put(GLOBAL, Kind::Delta, &Record::ClockUpTo(mark), &[]);
+        }
+        if !std::mem::take(&mut self.pending) {
+            return;
+        }
+        if let Some(log) = &mut self.log {
+            log.commit();
+        }
+    }
+
+    /// Is there room for one more request: what it logs, and its reply?
+    #[must_use]
+    pub fn can_work(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.room() >= REPLY_ROOM)
+    }
+
+    /// How many bytes of replies may wait for clients, over all connections, before those who have some waiting get no more.
+    #[must_use]
+    pub fn send_limit(&self) -> u64 {
+        self.received_limit
+    }
+
+    /// Writes a connection whole; the stack is to write its queued bytes next.
+    pub fn snapshot_client(
+        &mut self,
+        conn: u64,
+        tcp: Option<&outlast_stack::Checkpoint>,
+        smb: Option<&outlast_smb::Checkpoint>,
+    ) {
+        let record = Record::Client {
+            tcp: tcp.map(Cow::Borrowed),
+            smb: smb.map(Cow::Borrowed),
+        };
+        self.put(conn, Kind::Snapshot, &record, &[]);
+    }
+
+    /// What is appended between `true` and `false` makes room, and may take the reserve.
+    pub fn make_room(&mut self, yes: bool) {
+        if let Some(log) = &mut self.log {
+            log.use_reserve(yes);
+        }
+    }
+
+    /// Writes object 0 whole.
+    pub fn snapshot_global(&mut self) {
+        let record = Record::Global(self.global.clone());
+        self.put(GLOBAL, Kind::Snapshot, &record, &[]);
+    }
+
+    /// The last commit: service time ends at `now`, so that an elective reboot loses none of it.
+    pub fn stop_clock(&mut self, now: Duration) {
+        self.global.clock_up_to = now;
+        self.snapshot_global();
+        if let Some(log) = &mut self.log {
+            log.commit();
+        }
+    }
+
+    /// What the cores hold of received bytes now, and which connection is to be served first when room is short.
+    pub fn account(&mut self, received: u64, favoured: Option<u64>) {
+        self.received = received;
+        self.favoured = favoured;
+    }
+
+    fn id(&mut self) -> u64 {
+        if self.next_id == self.global.ids_up_to {
+            self.global.ids_up_to += ID_BLOCK;
+            let mark = Record::IdsUpTo(self.global.ids_up_to);
+            self.put(GLOBAL, Kind::Delta, &mark, &[]);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+}
+
+/// State that cannot be put on record must not be shown to anyone. The worker ends; the next one goes on from the last commit.
+fn cannot_append(object: u64, record: &Record<'_>, error: &AppendError) -> ! {
+    panic!("object {object}, {}: {error}", record.name());
+}
+
+impl outlast_stack::Journal for Journal {
+    fn append(&mut self, conn: u64, record: &outlast_stack::Record, data: &[&[u8]]) -> Bytes {
+        if let outlast_stack::Record::Received { .. } = record {
+            self.received += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        }
+        match record {
+            outlast_stack::Record::Opened(tcp) => {
+                let record = Record::Client {
+                    tcp: Some(Cow::Borrowed(tcp)),
+                    smb: None,
+                };
+                self.put(conn, Kind::Snapshot, &record, data)
+            }
+            delta => self.put(conn, Kind::Delta, &Record::Tcp(Cow::Borrowed(delta)), data),
+        }
+    }
+
+    fn room(&self, conn: u64) -> usize {
+        let Some(log) = &self.log else {
+            return usize::MAX;
+        };
+        let free = log.room().saturating_sub(REPLY_ROOM);
+        let room = match self.favoured {
+            Some(favoured) if favoured != conn => {
+                free.min(self.received_limit.saturating_sub(self.received))
+            }
+            _ => free,
+        };
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    fn unique_id(&mut self) -> u64 {
+        self.id()
+    }
+}
+
+impl outlast_smb::Journal for Journal {
+    fn append(&mut self, conn: u64, record: &outlast_smb::Record) {
+        self.put(conn, Kind::Delta, &Record::Smb(Cow::Borrowed(record)), &[]);
+    }
+
+    fn unique_id(&mut self) -> u64 {
+        self.id()
+    }
+}

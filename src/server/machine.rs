@@ -1,0 +1,399 @@
+//! The server without its surroundings: stack, SMB core, file system and log, composed. One thread, one turn at a time.
+//!
+//! Frames come in through [`Machine::ingest`], go out of [`Machine::turn`]; nothing here waits, reads a clock or touches a device.
+//! The event loop ([`super::run`]) and the simulator drive the same machine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use log::{debug, info};
+use outlast_nvram::{Flag, Kind};
+use outlast_smb::{Clock, Entropy, Smb};
+use outlast_stack::{Event, RxFrame, Stack, TxFrame};
+
+use super::clock::Time;
+use super::fault::{Point, Probe, When};
+use super::files::FileSystem;
+use super::inbound::{self, Inbound, Message};
+use super::journal::Journal;
+use super::record::Record;
+
+/// Tasks done in one turn before frames go out again.
+const TASKS_PER_TURN: usize = 256;
+
+/// A client with so much waiting to be sent gets no more requests answered until it has taken some of it.
+const SEND_QUEUE_BYTES: usize = 16 << 20;
+
+/// How long an elective reboot waits for what is in flight to arrive.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// How long an end for good waits for the clients to take their last replies.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Are requests taken?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// An elective reboot has begun: what is in flight is acknowledged, nothing is begun.
+    Draining {
+        until: Duration,
+    },
+    /// The server is ending for good: sessions are being closed.
+    Closing {
+        until: Duration,
+    },
+}
+
+/// What the loop remembers of a client, besides its state: nothing that has to survive.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    /// The oldest message, once it is whole.
+    pub(super) message: Option<Message>,
+    /// There may be a message that has not been looked at.
+    pub(super) look: bool,
+    /// The client sends no more (FIN).
+    pub(super) finished: bool,
+    /// Its SMB state is being taken down.
+    pub(super) leaving: bool,
+}
+
+/// The whole server, but for its surroundings.
+pub struct Machine<F> {
+    pub(super) stack: Stack,
+    pub(super) smb: Smb,
+    pub(super) fs: F,
+    pub(super) journal: Journal,
+    pub(super) entropy: Box<dyn Entropy>,
+    pub(super) probe: Box<dyn Probe>,
+    pub(super) clients: BTreeMap<u64, Client>,
+    gate: Gate,
+    busy: bool,
+}
+
+impl<F: FileSystem> Machine<F> {
+    pub(super) fn assemble(
+        stack: Stack,
+        smb: Smb,
+        fs: F,
+        journal: Journal,
+        entropy: Box<dyn Entropy>,
+        probe: Box<dyn Probe>,
+    ) -> Machine<F> {
+        let clients = BTreeMap::new();
+        Machine {
+            stack,
+            smb,
+            fs,
+            journal,
+            entropy,
+            probe,
+            clients,
+            gate: Gate::Open,
+            busy: false,
+        }
+    }
+
+    /// Takes one frame in. Nothing is acknowledged before the next turn has committed it.
+    pub fn ingest(&mut self, frame: RxFrame<'_>, time: Time) {
+        self.stack.ingest(frame, time.now, &mut self.journal);
+    }
+
+    /// One turn: commits what came in, does what is ready, and gives the frames that may now leave.
+    pub fn turn(&mut self, time: Time, out: &mut Vec<TxFrame>) {
+        self.take_events(time);
+        if self.gate == Gate::Open {
+            self.report_local_changes(time);
+            self.serve(time);
+        } else if let Gate::Closing { .. } = self.gate {
+            self.do_tasks(time);
+        }
+        self.end_departed();
+        self.stack.poll(time.now, &mut self.journal, out);
+        self.take_events(time);
+        self.relocate(time.now);
+        self.account();
+        self.journal.commit(time.now);
+    }
+
+    /// Is there something to do without waiting?
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.busy
+    }
+
+    /// When a turn is due even if nothing comes in, in service time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let gate = match self.gate {
+            Gate::Open => self.smb.next_deadline(),
+            Gate::Draining { until } | Gate::Closing { until } => Some(until),
+        };
+        [self.stack.next_deadline(), gate]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Begins an elective reboot (patent, Fig. 2): requests are not taken any more; what is in flight is still acknowledged.
+    pub fn begin_drain(&mut self, time: Time) {
+        if self.gate == Gate::Open {
+            self.gate = Gate::Draining {
+                until: time.now + DRAIN,
+            };
+            self.stack.drain(true);
+        }
+    }
+
+    /// Begins the end for good: every session is closed.
+    pub fn begin_farewell(&mut self, time: Time) {
+        self.gate = Gate::Closing {
+            until: time.now + FAREWELL,
+        };
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.leave(conn);
+            self.stack.close(conn, &mut self.journal);
+        }
+    }
+
+    /// Has what was begun come to its end?
+    #[must_use]
+    pub fn at_rest(&self, time: Time) -> bool {
+        match self.gate {
+            Gate::Open => false,
+            Gate::Draining { until } => self.stack.drained() || time.now >= until,
+            Gate::Closing { until } => self.clients.is_empty() || time.now >= until,
+        }
+    }
+
+    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be taken up.
+    pub fn save(&mut self, time: Time, flag: Flag) {
+        self.journal.stop_clock(time.now);
+        if let Some(log) = self.journal.log_mut() {
+            log.set_flag(flag);
+        }
+    }
+
+    /// The log's epoch; 0 without a log.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.journal
+            .log()
+            .map_or(0, |log| u64::from(log.superblock().epoch))
+    }
+
+    /// Points 1 and 4, then whatever events say has happened.
+    fn take_events(&mut self, time: Time) {
+        let events: Vec<Event> = self.stack.events().collect();
+        let received = events
+            .iter()
+            .any(|event| matches!(event, Event::Readable(_)));
+        let acknowledged = events
+            .iter()
+            .any(|event| matches!(event, Event::Writable(_)));
+        let points = [(received, Point::One), (acknowledged, Point::Four)];
+        let passed = || {
+            points
+                .iter()
+                .filter(|(passed, _)| *passed)
+                .map(|(_, point)| *point)
+        };
+        for point in passed() {
+            self.probe.at(point, When::Before, "tcp");
+        }
+        if received || acknowledged {
+            self.journal.commit(time.now);
+        }
+        for point in passed() {
+            self.probe.at(point, When::After, "tcp");
+        }
+        for event in events {
+            match event {
+                Event::Accepted(conn) => self.accept(conn),
+                Event::Readable(conn) => self.clients.entry(conn).or_default().look = true,
+                Event::PeerFinished(conn) => self.clients.entry(conn).or_default().finished = true,
+                Event::Writable(_) => {}
+                Event::Closed(conn, why) => {
+                    debug!("connection {conn} is gone: {why:?}");
+                    self.leave(conn);
+                }
+            }
+        }
+    }
+
+    pub(super) fn accept(&mut self, conn: u64) {
+        if let Some(tcp) = self.stack.checkpoint(conn) {
+            debug!("connection {conn} from {}", tcp.path.remote);
+            self.smb
+                .connected(conn, tcp.path.remote.ip(), &mut self.journal);
+            self.clients.entry(conn).or_default().look = true;
+        }
+    }
+
+    /// The client is gone, or has to go: what it held is closed by tasks.
+    pub(super) fn leave(&mut self, conn: u64) {
+        let client = self.clients.entry(conn).or_default();
+        if !std::mem::replace(&mut client.leaving, true) {
+            client.message = None;
+            self.smb.disconnected(conn, &mut self.journal);
+        }
+    }
+
+    fn report_local_changes(&mut self, time: Time) {
+        let mut out = outlast_smb::Output::default();
+        for change in self.fs.changes() {
+            self.smb
+                .changed(&change, clock(time), &mut self.journal, &mut out);
+        }
+        self.deliver(out);
+    }
+
+    /// Tasks, and one message of every client that has a whole one.
+    fn serve(&mut self, time: Time) {
+        self.busy = self.do_tasks(time);
+        let mut queued: u64 = self
+            .clients
+            .keys()
+            .map(|conn| self.stack.send_queued(*conn) as u64)
+            .sum();
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            let waiting = self.stack.send_queued(conn);
+            // law 7: a client that does not take its replies waits, and when the log is short of room all do
+            let room =
+                waiting == 0 || (waiting < SEND_QUEUE_BYTES && queued < self.journal.send_limit());
+            if !room || !self.journal.can_work() {
+                continue;
+            }
+            if let Some(message) = self.take_message(conn) {
+                self.run_message(conn, &message, time);
+                queued += (self.stack.send_queued(conn)).saturating_sub(waiting) as u64;
+                self.busy |= self.clients.get(&conn).is_some_and(|client| client.look);
+            } else if self
+                .clients
+                .get(&conn)
+                .is_some_and(|client| client.finished && !client.leaving)
+            {
+                // the client's FIN: MS-SMB2 3.3.7.1, loss of the connection
+                self.leave(conn);
+                self.stack.close(conn, &mut self.journal);
+                self.busy = true;
+            }
+        }
+    }
+
+    /// Does the tasks that are ready; says whether there may be more.
+    fn do_tasks(&mut self, time: Time) -> bool {
+        for _ in 0..TASKS_PER_TURN {
+            if !self.journal.can_work() {
+                return false;
+            }
+            let Some(task) = self.smb.next_runnable(clock(time)) else {
+                return false;
+            };
+            self.run_task(task, time);
+        }
+        true
+    }
+
+    /// The oldest whole message of a client.
+    pub(super) fn take_message(&mut self, conn: u64) -> Option<Message> {
+        let client = self
+            .clients
+            .get_mut(&conn)
+            .filter(|client| !client.leaving)?;
+        if let Some(message) = client.message.take() {
+            return Some(message);
+        }
+        while std::mem::take(&mut client.look) {
+            match inbound::front(self.stack.received(conn)?) {
+                Inbound::Partial => {}
+                Inbound::Whole(message) => return Some(message),
+                Inbound::KeepAlive(length) => {
+                    self.stack.consume(conn, length, &mut self.journal);
+                    client.look = true;
+                }
+                Inbound::Malformed(malformed) => {
+                    info!("connection {conn}: dropped: {malformed}");
+                    self.abort(conn);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn abort(&mut self, conn: u64) {
+        self.stack.abort(conn, &mut self.journal);
+        self.leave(conn);
+    }
+
+    /// Objects of clients of whom nothing is left end.
+    fn end_departed(&mut self) {
+        let departed = |conn: &u64, client: &Client| {
+            client.leaving && self.smb.drop_ready(*conn) && self.stack.checkpoint(*conn).is_none()
+        };
+        let gone: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(conn, client)| departed(conn, client))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in gone {
+            self.journal.put(conn, Kind::End, &Record::Closed, &[]);
+            self.smb.forget(conn);
+            self.clients.remove(&conn);
+        }
+    }
+
+    /// Writes again, at the head, what keeps the log's tail from moving on: one object a turn, more when room is short.
+    fn relocate(&mut self, now: Duration) {
+        while let Some(object) = self
+            .journal
+            .log()
+            .and_then(outlast_nvram::Log::wants_relocation)
+        {
+            self.write_again(object);
+            if self.journal.can_work() {
+                break;
+            }
+            self.journal.commit(now);
+        }
+    }
+
+    fn write_again(&mut self, object: u64) {
+        if object == super::record::GLOBAL {
+            self.journal.snapshot_global();
+            return;
+        }
+        self.journal.make_room(true);
+        let (tcp, smb) = (self.stack.checkpoint(object), self.smb.checkpoint(object));
+        self.journal
+            .snapshot_client(object, tcp.as_ref(), smb.as_ref());
+        self.stack.relocate(object, &mut self.journal);
+        self.journal.make_room(false);
+    }
+
+    /// Tells the journal what is held of received bytes, and who is to be served first when room is short.
+    fn account(&mut self) {
+        let mut received = 0;
+        let mut favoured = None;
+        let mut most = 0;
+        for conn in self.clients.keys() {
+            let queued: usize = self
+                .stack
+                .received(*conn)
+                .map_or(0, |pieces| pieces.iter().map(bytes::Bytes::len).sum());
+            received += queued as u64;
+            if queued > most {
+                (most, favoured) = (queued, Some(*conn));
+            }
+        }
+        self.journal.account(received, favoured);
+    }
+}
+
+pub(super) fn clock(time: Time) -> Clock {
+    Clock {
+        now: time.now,
+        wall: time.wall,
+    }
+}

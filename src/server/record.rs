@@ -1,0 +1,74 @@
+//! What the log holds: every change to state that must survive, as one type.
+//!
+//! Object 0 is the server's own; every other object is a client connection, TCP and SMB together.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The object that holds what belongs to no connection.
+pub const GLOBAL: u64 = 0;
+
+/// One record's meaning. Received and sent bytes are the record's data part, not in here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Record<'a> {
+    /// Snapshot of object 0.
+    Global(Global),
+    /// Delta of object 0: service time may be shown up to this.
+    ClockUpTo(Duration),
+    /// Delta of object 0: ids below this may have been given out.
+    IdsUpTo(u64),
+    /// Snapshot of a connection.
+    Client {
+        /// Its TCP control block, without the queued bytes: those follow as `Tcp` records. `None` when TCP is through with it and
+        /// its files are still being closed.
+        tcp: Option<Cow<'a, outlast_stack::Checkpoint>>,
+        /// Its SMB state; `None` until the handshake is complete.
+        smb: Option<Cow<'a, outlast_smb::Checkpoint>>,
+    },
+    /// Delta of a connection's TCP.
+    Tcp(Cow<'a, outlast_stack::Record>),
+    /// Delta of a connection's SMB state.
+    Smb(Cow<'a, outlast_smb::Record>),
+    /// End of a connection.
+    Closed,
+}
+
+impl Record<'_> {
+    /// What kind of record it is, without its content (which may hold keys).
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Record::Global(_) => "global",
+            Record::ClockUpTo(_) => "clock",
+            Record::IdsUpTo(_) => "ids",
+            Record::Client { .. } => "client",
+            Record::Tcp(_) => "tcp",
+            Record::Smb(_) => "smb",
+            Record::Closed => "closed",
+        }
+    }
+}
+
+/// What belongs to no connection.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Global {
+    /// High-water mark of service time.
+    pub clock_up_to: Duration,
+    /// Ids below this may have been given out.
+    pub ids_up_to: u64,
+    /// What initial sequence numbers and timestamp offsets are made from (RFC 6528).
+    pub secret: [u8; 32],
+    /// ServerGuid (MS-SMB2 2.2.4).
+    pub guid: [u8; 16],
+}
+
+impl std::fmt::Debug for Global {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Global")
+            .field("clock_up_to", &self.clock_up_to)
+            .field("ids_up_to", &self.ids_up_to)
+            .finish_non_exhaustive()
+    }
+}

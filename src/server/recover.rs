@@ -1,0 +1,278 @@
+//! Taking up the state the log holds: the fold, by the same `apply` that made it; then the files are opened again; then what was under
+//! way is done; then, and only then, the gates open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use log::{error, info, warn};
+use outlast_nvram::{Contents, Flag, Identity, Log, Memory, codec};
+use outlast_smb::{Entropy, Smb, Task};
+use outlast_stack::{Lost, Stack, State, TxFrame};
+
+use super::clock::{Clock, Time};
+use super::fault::Probe;
+use super::files::FileSystem;
+use super::journal::Journal;
+use super::machine::Machine;
+use super::record::{GLOBAL, Global, Record};
+
+/// What the machine is made from.
+pub struct Parts<F> {
+    /// Where the log lives; `None` under durability `none`.
+    pub memory: Option<Arc<dyn Memory>>,
+    /// The kernel's boot id.
+    pub boot_id: [u8; 16],
+    /// TCP/IP configuration.
+    pub stack: outlast_stack::Config,
+    /// SMB configuration; the GUID is filled in from the log.
+    pub smb: outlast_smb::Config,
+    /// Files.
+    pub fs: F,
+    /// Randomness.
+    pub entropy: Box<dyn Entropy>,
+    /// Told of each point.
+    pub probe: Box<dyn Probe>,
+    /// Did the worker before end by its own fault (panic, SIGSEGV, SIGABRT, SIGBUS)?
+    pub felled: bool,
+    /// May frames have been lost since the last one was sent (nobody held the TAP)?
+    pub lost: Lost,
+}
+
+/// A machine that is whole again.
+pub struct Recovered<F> {
+    /// It.
+    pub machine: Machine<F>,
+    /// Service time goes on from here.
+    pub clock: Clock,
+    /// The first frames.
+    pub frames: Vec<TxFrame>,
+}
+
+/// Makes a machine of what the log holds, or a new one if it holds nothing that may be taken up.
+///
+/// # Errors
+/// The log is damaged, of another version, or not a log: it is left as it was.
+pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
+    let Parts {
+        memory,
+        boot_id,
+        stack,
+        mut smb,
+        fs,
+        mut entropy,
+        probe,
+        felled,
+        lost,
+    } = parts;
+    let capacity = memory.as_ref().map_or(u64::MAX, |memory| memory.len());
+    let (log, contents) = match memory {
+        Some(memory) => open(memory, boot_id, &mut *entropy)?,
+        None => (None, Vec::new()),
+    };
+    let (global, contents) = global(contents, &mut *entropy)?;
+    let clock = Clock::starting_at(global.clock_up_to);
+    smb.guid = global.guid;
+    let stack = Stack::new(stack, global.secret, global.clock_up_to);
+    let journal = Journal::new(log, capacity, global);
+    let mut machine = Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe);
+    let taken_up = !contents.is_empty();
+    machine.fold(contents)?;
+    machine.journal.snapshot_global();
+    let time = clock.read();
+    if taken_up {
+        machine.take_up(felled, time);
+    }
+    let mut frames = Vec::new();
+    machine
+        .stack
+        .resume(time.now, lost, &mut machine.journal, &mut frames);
+    machine.journal.commit(time.now);
+    Ok(Recovered {
+        machine,
+        clock,
+        frames,
+    })
+}
+
+type Replay = Vec<(u64, Record<'static>, Bytes)>;
+
+/// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly.
+fn open(
+    memory: Arc<dyn Memory>,
+    boot_id: [u8; 16],
+    entropy: &mut dyn Entropy,
+) -> anyhow::Result<(Option<Log>, Replay)> {
+    let (mut log, contents) = match Log::open(memory.clone()) {
+        Err(outlast_nvram::Error::Blank) => {
+            return Ok((Some(format(memory, boot_id, entropy)?), Vec::new()));
+        }
+        opened => opened?,
+    };
+    let clients = contents
+        .records
+        .iter()
+        .filter(|record| record.object != GLOBAL && record.kind == outlast_nvram::Kind::Snapshot);
+    let clients = clients
+        .map(|record| record.object)
+        .collect::<std::collections::BTreeSet<_>>()
+        .len();
+    let Contents {
+        superblock,
+        records,
+        ..
+    } = contents;
+    let fresh = match superblock.flag {
+        Flag::Clean => true,
+        // Stores to a mapping survive the process, not the machine: after a reboot that was not elective the file may be an older
+        // prefix of what was committed, and nonces would step back.
+        Flag::NonElectiveReboot if superblock.boot_id != boot_id => {
+            error!(
+                "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: under durability \"process\" \
+                 the state of {clients} connection(s) cannot be trusted and is dropped"
+            );
+            true
+        }
+        _ => false,
+    };
+    if fresh {
+        drop((log, records));
+        return Ok((Some(format(memory, boot_id, entropy)?), Vec::new()));
+    }
+    info!(
+        "flag {}: taking up {clients} connection(s) of epoch {}",
+        superblock.flag, superblock.epoch
+    );
+    let replay = records
+        .into_iter()
+        .map(|record| Ok((record.object, codec::decode(&record.meta)?, record.data)))
+        .collect::<Result<_, outlast_nvram::Error>>()
+        .context("the log's records are of another version of Outlast")?;
+    log.begin_epoch(boot_id)?;
+    log.set_flag(Flag::NonElectiveReboot);
+    Ok((Some(log), replay))
+}
+
+fn format(
+    memory: Arc<dyn Memory>,
+    boot_id: [u8; 16],
+    entropy: &mut dyn Entropy,
+) -> anyhow::Result<Log> {
+    let mut instance = [0; 16];
+    entropy.fill(&mut instance);
+    let mut log = Log::format(memory, Identity { instance, boot_id })?;
+    log.set_flag(Flag::NonElectiveReboot);
+    Ok(log)
+}
+
+/// Object 0 as the log has it, or a new one; and the records of the others.
+fn global(replay: Replay, entropy: &mut dyn Entropy) -> anyhow::Result<(Global, Replay)> {
+    let mut global = Global {
+        clock_up_to: Duration::ZERO,
+        ids_up_to: 1,
+        secret: [0; 32],
+        guid: [0; 16],
+    };
+    entropy.fill(&mut global.secret);
+    entropy.fill(&mut global.guid);
+    let mut others = Vec::new();
+    for (object, record, data) in replay {
+        match record {
+            Record::Global(snapshot) => global = snapshot,
+            Record::ClockUpTo(mark) => global.clock_up_to = mark,
+            Record::IdsUpTo(mark) => global.ids_up_to = mark,
+            _ => others.push((object, record, data)),
+        }
+    }
+    Ok((global, others))
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// The fold (law 2).
+    fn fold(&mut self, replay: Replay) -> anyhow::Result<()> {
+        for (object, record, data) in replay {
+            match record {
+                Record::Client { tcp, smb } => {
+                    self.clients.entry(object).or_default();
+                    if let Some(tcp) = tcp {
+                        let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
+                        self.stack.apply(object, &opened, data);
+                    }
+                    if let Some(smb) = smb {
+                        self.smb.restore(object, smb.into_owned());
+                    }
+                }
+                Record::Tcp(record) => self.stack.apply(object, &record, data),
+                Record::Smb(record) => self.smb.apply(object, &record),
+                Record::Global(_) | Record::ClockUpTo(_) | Record::IdsUpTo(_) | Record::Closed => {
+                    anyhow::bail!(
+                        "a record of object {object} is out of place: {}",
+                        record.name()
+                    )
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens files again, looks at every client once, and finishes what was under way.
+    fn take_up(&mut self, felled: bool, time: Time) {
+        self.reopen_files();
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.look_at(conn);
+        }
+        self.smb.changes_may_be_missed(&mut self.journal);
+        let in_progress = self.smb.in_progress();
+        if felled {
+            for task in &in_progress {
+                let deaths = self.smb.felled(*task, &mut self.journal);
+                warn!(
+                    "the server fell by its own fault while at {task:?}: {deaths} time(s) so far"
+                );
+            }
+        }
+        self.journal.commit(time.now);
+        for task in in_progress {
+            if let Task::Message(conn) = task {
+                if let Some(message) = self.take_message(conn) {
+                    self.run_message(conn, &message, time);
+                }
+            } else {
+                self.run_task(task, time);
+            }
+        }
+    }
+
+    fn reopen_files(&mut self) {
+        let opens: Vec<_> = self.smb.opens().collect();
+        for open in &opens {
+            if let Err(status) = self.fs.reopen(open) {
+                warn!("{}: cannot be opened again: {status}", open.path);
+                self.smb.open_lost(open.conn, open.open, &mut self.journal);
+            }
+        }
+    }
+
+    /// What the stack's events would have said, had they survived.
+    fn look_at(&mut self, conn: u64) {
+        match (
+            self.stack.checkpoint(conn).map(|tcp| tcp.state),
+            self.smb.checkpoint(conn).is_some(),
+        ) {
+            (None, _) => self.leave(conn),
+            (Some(State::SynReceived), _) => {}
+            (Some(state), known) => {
+                if !known {
+                    self.accept(conn);
+                }
+                let client = self.clients.entry(conn).or_default();
+                client.look = true;
+                client.finished = matches!(
+                    state,
+                    State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use log::{info, warn};
+use outlast_nvram::Flag;
+use outlast_stack::device::{Device, MAX_FRAME_LEN};
+use outlast_stack::{RxFrame, TxFrame};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::clock::Clock;
+use super::machine::Machine;
+use super::recover::{Recovered, recover};
+use super::{setup, status};
+use crate::config::Config;
+use crate::control::{Command, ControlRequest, Reply};
+use crate::fs::Fs;
+use crate::supervisor::{End, Worker};
+use crate::tap::Tap;
+use crate::users::Users;
+
+/// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Runs the server until it is asked to end or cannot go on.
+///
+/// # Errors
+/// What kept it from starting: one line that names the file, the key and the remedy. Later: the TAP is gone.
+pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
+    let (parts, tap) = setup::parts(&config, &users, &mut worker)?;
+    let Recovered {
+        machine,
+        clock,
+        frames,
+    } = recover(parts).with_context(|| config.nvram.path.display().to_string())?;
+    let mut server = Server {
+        machine,
+        clock,
+        tap,
+        worker,
+        end: None,
+    };
+    server.send(&frames);
+    let epoch = server.machine.epoch();
+    server
+        .worker
+        .report
+        .ready(epoch)
+        .context("the supervisor is gone")?;
+    info!("epoch {epoch}: the gates are open");
+    server.serve()
+}
+
+struct Server {
+    machine: Machine<Fs>,
+    clock: Clock,
+    tap: Tap,
+    worker: Worker,
+    /// How it is going to end, once that has begun.
+    end: Option<End>,
+}
+
+impl Server {
+    fn serve(mut self) -> anyhow::Result<End> {
+        let mut buffer = vec![0; MAX_FRAME_LEN];
+        let mut frames = Vec::new();
+        loop {
+            self.wait()?;
+            let time = self.clock.read();
+            for _ in 0..FRAMES_PER_TURN {
+                let received = self.tap.receive(&mut buffer).context("the TAP")?;
+                let Some((length, checksum)) = received else {
+                    break;
+                };
+                self.machine.ingest(
+                    RxFrame {
+                        bytes: &buffer[..length],
+                        checksum,
+                    },
+                    time,
+                );
+            }
+            self.take_requests();
+            self.machine.turn(time, &mut frames);
+            self.send(&frames);
+            frames.clear();
+            if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
+                return Ok(self.leave(end));
+            }
+        }
+    }
+
+    /// Waits until something is to be done.
+    fn wait(&self) -> io::Result<()> {
+        let timeout = if self.machine.busy() {
+            Some(Duration::ZERO)
+        } else {
+            let now = self.clock.read().now;
+            self.machine
+                .next_deadline()
+                .map(|deadline| deadline.saturating_sub(now))
+        };
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.worker.wake.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.changes_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn changes_fd(&self) -> BorrowedFd<'_> {
+        self.machine.fs.watch_fd()
+    }
+
+    fn send(&mut self, frames: &[TxFrame]) {
+        for frame in frames {
+            // a frame the device did not take is a frame the network lost
+            if let Err(error) = self.tap.send(frame) {
+                warn!("a frame of {} bytes was not sent: {error}", frame.len());
+            }
+        }
+    }
+
+    fn take_requests(&mut self) {
+        // the eventfd only wakes; how often it was written does not matter
+        let _ = rustix::io::read(&self.worker.wake, &mut [0; 8]);
+        while let Ok(ControlRequest { command, reply }) = self.worker.requests.try_recv() {
+            let answer = self.answer(command);
+            // the one who asked may have gone
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn answer(&mut self, command: Command) -> Reply {
+        let time = self.clock.read();
+        let end = match command {
+            Command::Status => {
+                let uptime = self.clock.uptime(time);
+                return Reply::Status(status::status(
+                    &self.machine,
+                    self.worker.supervisor_pid,
+                    uptime,
+                ));
+            }
+            Command::Reboot { exec, hold_seconds } => {
+                let Ok(hold) = Duration::try_from_secs_f64(hold_seconds) else {
+                    return Reply::Refused {
+                        reason: "--hold: not a number of seconds".to_owned(),
+                    };
+                };
+                End::Reboot { exec, hold }
+            }
+            Command::Shutdown => End::Shutdown,
+            Command::Stop => End::Stopped,
+        };
+        if self.end.is_some() {
+            return Reply::Refused {
+                reason: "the server is already on its way out".to_owned(),
+            };
+        }
+        if end == End::Stopped {
+            self.machine.begin_farewell(time);
+        } else {
+            self.machine.begin_drain(time);
+        }
+        self.end = Some(end);
+        Reply::Accepted {
+            epoch: self.machine.epoch(),
+            supervisor_pid: self.worker.supervisor_pid,
+        }
+    }
+
+    /// The last words: state saved, flag set.
+    fn leave(mut self, end: End) -> End {
+        let flag = if end == End::Stopped {
+            Flag::Clean
+        } else {
+            Flag::ElectiveReboot
+        };
+        self.machine.save(self.clock.read(), flag);
+        info!("saved; flag {flag}");
+        end
+    }
+}

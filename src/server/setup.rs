@@ -1,0 +1,178 @@
+//! From the configuration to the machine's parts.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use outlast_nvram::{FileProblem, Mapping, Memory};
+use outlast_smb::{Entropy, Requirement};
+use outlast_stack::Lost;
+
+use super::fault;
+use super::recover::Parts;
+use crate::config::{Config, Dialect, Durability, Level, Nvram};
+use crate::fs::{Fs, ShareRoot};
+use crate::supervisor::{PreviousEnd, Worker};
+use crate::tap::Tap;
+use crate::users::Users;
+
+/// The port of direct TCP (MS-SMB2 2.1).
+const PORT: u16 = 445;
+
+/// Randomness from the kernel.
+struct Random;
+
+impl Entropy for Random {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        // without randomness no challenge and no key may be made: the worker ends
+        getrandom::fill(buffer).expect("the kernel gives random bytes");
+    }
+}
+
+/// The machine's parts, and the TAP.
+///
+/// # Errors
+/// A share, the NVRAM or the TAP is not as it has to be: one line that names it, and the remedy.
+pub fn parts(
+    config: &Config,
+    users: &Users,
+    worker: &mut Worker,
+) -> anyhow::Result<(Parts<Fs>, Tap)> {
+    let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
+    let parts = Parts {
+        memory: memory(config)?,
+        boot_id: boot_id()?,
+        stack: stack(config, &tap),
+        smb: smb(config, users),
+        fs: Fs::new(&roots(config))?,
+        entropy: Box::new(Random),
+        probe: fault::from_environment()?,
+        felled: worker.previous == PreviousEnd::OwnFault,
+        lost: if worker.previous == PreviousEnd::FirstStart {
+            Lost::Frames
+        } else {
+            Lost::Nothing
+        },
+    };
+    Ok((parts, tap))
+}
+
+fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
+    Ok(match config.nvram.durability {
+        Durability::None => None,
+        Durability::Process => Some(Arc::new(mapping(&config.nvram)?)),
+    })
+}
+
+/// The NVRAM's file; made at the first start.
+fn mapping(nvram: &Nvram) -> Result<Mapping, outlast_nvram::Error> {
+    match Mapping::open(&nvram.path, nvram.size_bytes) {
+        Err(outlast_nvram::Error::File {
+            problem: FileProblem::Missing,
+            ..
+        }) => Mapping::create(&nvram.path, nvram.size_bytes),
+        opened => opened,
+    }
+}
+
+/// Which boot of the kernel this is.
+fn boot_id() -> anyhow::Result<[u8; 16]> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).context(path)?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id = u128::from_str_radix(&digits, 16).context(path)?;
+    Ok(id.to_be_bytes())
+}
+
+fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
+    use outlast_stack::device::Device as _;
+    let network = &config.network;
+    outlast_stack::Config {
+        mac: network.mac,
+        addresses: network
+            .addresses
+            .iter()
+            .map(|cidr| (cidr.address, cidr.prefix_bits))
+            .collect(),
+        gateways: [
+            network.gateway_v4.map(IpAddr::V4),
+            network.gateway_v6.map(IpAddr::V6),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        mtu: usize::from(network.mtu),
+        capabilities: tap.capabilities(),
+        ports: vec![PORT],
+        max_connections: config.limits.max_connections,
+        max_half_open: config.limits.half_open,
+        max_half_open_per_port: config.limits.half_open,
+        keep_alive_idle: config.limits.keep_alive,
+        ..outlast_stack::Config::default()
+    }
+}
+
+fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
+    let limits = &config.limits;
+    let shares = config.shares.iter().map(|share| outlast_smb::Share {
+        name: share.name.clone(),
+        comment: share.comment.clone(),
+        read_only: share.read_only,
+        guest: share.guest,
+        users: share.users.clone(),
+        encryption: requirement(share.encryption),
+    });
+    let users = users.iter().map(|(name, nt_hash)| outlast_smb::User {
+        name: name.to_owned(),
+        nt_hash: *nt_hash,
+    });
+    outlast_smb::Config {
+        name: config.server.name.clone(),
+        // the log's
+        guid: [0; 16],
+        min_dialect: dialect(config.server.min_protocol),
+        max_dialect: dialect(config.server.max_protocol),
+        signing: requirement(config.server.signing),
+        encryption: requirement(config.server.encryption),
+        shares: shares.collect(),
+        users: users.collect(),
+        limits: outlast_smb::Limits {
+            sessions: limits.max_sessions_per_connection,
+            trees: limits.max_trees_per_connection,
+            opens: limits.max_opens_per_connection,
+            locks: limits.max_locks_per_open,
+            ..outlast_smb::Limits::default()
+        },
+    }
+}
+
+fn requirement(level: Level) -> Requirement {
+    match level {
+        Level::Off => Requirement::Off,
+        Level::Enabled => Requirement::Enabled,
+        Level::Required => Requirement::Required,
+    }
+}
+
+fn dialect(dialect: Dialect) -> outlast_smb::Dialect {
+    match dialect {
+        Dialect::Smb202 => outlast_smb::Dialect::Smb202,
+        Dialect::Smb210 => outlast_smb::Dialect::Smb210,
+        Dialect::Smb300 => outlast_smb::Dialect::Smb300,
+        Dialect::Smb302 => outlast_smb::Dialect::Smb302,
+        Dialect::Smb311 => outlast_smb::Dialect::Smb311,
+    }
+}
+
+fn roots(config: &Config) -> Vec<ShareRoot> {
+    config
+        .shares
+        .iter()
+        .map(|share| ShareRoot {
+            path: PathBuf::from(&share.path),
+            read_only: share.read_only,
+            run_as: share.run_as.clone(),
+        })
+        .collect()
+}

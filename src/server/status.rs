@@ -1,0 +1,55 @@
+//! What `outlast status` shows.
+
+use std::time::Duration;
+
+use super::files::FileSystem;
+use super::machine::Machine;
+use crate::control::{ConnectionStatus, SmbStatus, Status, TcpStatus};
+
+/// How the machine is. `uptime`: since this worker began.
+pub fn status<F: FileSystem>(
+    machine: &Machine<F>,
+    supervisor_pid: u32,
+    uptime: Duration,
+) -> Status {
+    let superblock = machine.journal.log().map(outlast_nvram::Log::superblock);
+    let connections = machine.stack.status().into_iter().map(|tcp| {
+        let smb = machine.smb.status(tcp.conn);
+        ConnectionStatus {
+            client: tcp.client,
+            server: tcp.server,
+            tcp: TcpStatus {
+                state: tcp.state.to_owned(),
+                snd_una: tcp.snd_una,
+                snd_nxt: tcp.snd_nxt,
+                snd_wnd: tcp.snd_wnd,
+                rcv_nxt: tcp.rcv_nxt,
+                rcv_wnd: tcp.rcv_wnd,
+                unacked_bytes: tcp.unacked_bytes as u64,
+                srtt_us: tcp.srtt_us,
+                cwnd: tcp.cwnd as u64,
+            },
+            smb: SmbStatus {
+                dialect: Some(smb.dialect).filter(|dialect| !dialect.is_empty()),
+                user: Some(smb.user).filter(|user| !user.is_empty()),
+                signing: smb.signing,
+                encryption: smb.encryption,
+                trees: smb.trees.len() as u64,
+                opens: smb.opens as u64,
+                locks: smb.locks as u64,
+            },
+        }
+    });
+    Status {
+        flag: superblock.map_or_else(
+            || "none".to_owned(),
+            |superblock| superblock.flag.to_string(),
+        ),
+        epoch: superblock.map_or(0, |superblock| u64::from(superblock.epoch)),
+        recoveries: superblock.map_or(0, |superblock| u64::from(superblock.recoveries)),
+        supervisor_pid,
+        worker_pid: std::process::id(),
+        uptime_seconds: uptime.as_secs_f64(),
+        connections: connections.collect(),
+    }
+}
