@@ -34,10 +34,12 @@ pub fn expand(desired: u32) -> u32 {
         (access::GENERIC_EXECUTE, EXECUTE),
         (access::GENERIC_ALL, ALL),
     ];
-    generic.iter().fold(desired, |rights, (bit, meaning)| match rights & bit {
-        0 => rights,
-        _ => rights & !bit | meaning,
-    })
+    generic
+        .iter()
+        .fold(desired, |rights, (bit, meaning)| match rights & bit {
+            0 => rights,
+            _ => rights & !bit | meaning,
+        })
 }
 
 /// Is this a DesiredAccess at all?
@@ -85,7 +87,10 @@ pub fn only_looks(access: u32) -> bool {
 pub fn sharing_violation(a: (u32, u32), b: (u32, u32)) -> bool {
     let rules = [
         (access::READ_DATA | access::EXECUTE, share_access::READ),
-        (access::WRITE_DATA | access::APPEND_DATA, share_access::WRITE),
+        (
+            access::WRITE_DATA | access::APPEND_DATA,
+            share_access::WRITE,
+        ),
         (access::DELETE, share_access::DELETE),
     ];
     let every = rules.iter().fold(0, |every, (rights, _)| every | rights);

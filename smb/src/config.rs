@@ -121,6 +121,15 @@ impl Config {
         self.shares.get(id as usize)
     }
 
+    /// MaxReadSize, MaxWriteSize and MaxTransactSize of a dialect, in bytes (MS-SMB2 3.3.5.4).
+    #[must_use]
+    pub fn max_io(&self, dialect: Dialect) -> u32 {
+        match dialect {
+            Dialect::Smb202 => self.limits.io_bytes.min(65_536),
+            _ => self.limits.io_bytes,
+        }
+    }
+
     /// The user with this name, without case.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<&User> {

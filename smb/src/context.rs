@@ -3,10 +3,10 @@
 use crate::command::Request;
 use crate::config::Config;
 use crate::entropy::Entropy;
-use crate::fileop::OpenId;
+use crate::fileop::{Actor, Change, OpenId};
 use crate::record::Record;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
-use crate::state::{Connection, FileOpen, Open, Session, SessionState, Target, Tree};
+use crate::state::{Connection, FileOpen, Open, Resource, Session, SessionState, Target, Tree};
 use crate::status::NtStatus;
 use crate::wire::FileId;
 
@@ -119,5 +119,39 @@ impl Context<'_> {
             Target::File(file) => Ok((open, file)),
             Target::Pipe(_) => Err(NtStatus::INVALID_DEVICE_REQUEST),
         }
+    }
+
+    /// The file of an open of this connection.
+    #[must_use]
+    pub fn file_of(&self, open: OpenId) -> Option<&FileOpen> {
+        self.smb.file(self.conn, open)
+    }
+
+    /// On whose behalf a request is done.
+    ///
+    /// # Errors
+    /// USER_SESSION_DELETED, NETWORK_NAME_DELETED, INVALID_DEVICE_REQUEST on IPC$.
+    pub fn actor(&self, request: &Request) -> Result<Actor, NtStatus> {
+        let user = self.session(request)?.security.user.clone();
+        match self.tree(request)?.resource {
+            Resource::Disk(share) => Ok(Actor { share, user }),
+            Resource::Ipc => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        }
+    }
+
+    /// Ends a session of any connection, if it is `user`'s: SESSION_SETUP's PreviousSessionId (MS-SMB2 3.3.5.5.3).
+    pub fn end_previous_session(&mut self, id: u64, user: &str) {
+        let found = self.smb.connections.iter().find(|(_, connection)| {
+            let session = connection.sessions.get(&id);
+            session.is_some_and(|s| s.security.user.as_deref() == Some(user))
+        });
+        if let Some(conn) = found.map(|(conn, _)| *conn) {
+            self.emit_on(conn, Record::SessionEnded { id });
+        }
+    }
+
+    /// Reports a change to every watch it concerns.
+    pub(crate) fn publish(&mut self, change: &Change) {
+        self.smb.publish(change, self.journal);
     }
 }

@@ -2,6 +2,7 @@
 //! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
 
 use crate::fileop::{FileKey, OpenId};
+use crate::record::Touched;
 use crate::server::{ConnId, Task};
 use crate::state::{Connection, FileOpen, Open, Parked, Target, Wait};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +21,10 @@ pub(crate) struct FileTable {
 impl FileTable {
     pub(crate) fn add(&mut self, conn: ConnId, open: &Open) {
         if let Target::File(file) = &open.target {
-            self.opens.entry(file.key).or_default().insert((conn, open.id));
+            self.opens
+                .entry(file.key)
+                .or_default()
+                .insert((conn, open.id));
             self.add_details(conn, open.id, file);
         }
     }
@@ -62,6 +66,42 @@ impl FileTable {
             waiters.remove(&(id, conn));
             if waiters.is_empty() {
                 self.waiters.remove(&key);
+            }
+        }
+    }
+
+    /// Takes out what a record is about to change.
+    pub(crate) fn forget(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
+        match touched {
+            Touched::Nothing => {}
+            Touched::Everything => self.remove_all(conn, connection),
+            Touched::Open(id) => {
+                if let Some(open) = connection.opens.get(&id) {
+                    self.remove(conn, open);
+                }
+            }
+            Touched::Parked(id) => {
+                if let Some(parked) = connection.parked.get(&id) {
+                    self.remove_parked(conn, id, parked);
+                }
+            }
+        }
+    }
+
+    /// Puts in what a record has changed.
+    pub(crate) fn learn(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
+        match touched {
+            Touched::Nothing => {}
+            Touched::Everything => self.add_all(conn, connection),
+            Touched::Open(id) => {
+                if let Some(open) = connection.opens.get(&id) {
+                    self.add(conn, open);
+                }
+            }
+            Touched::Parked(id) => {
+                if let Some(parked) = connection.parked.get(&id) {
+                    self.add_parked(conn, id, parked);
+                }
             }
         }
     }

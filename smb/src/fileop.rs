@@ -290,6 +290,54 @@ pub enum FileOp {
     Watch { open: OpenId, recursive: bool },
 }
 
+impl FileOp {
+    /// The open it acts on; the one it will make, for `Create`; the target, for `CopyChunks`.
+    #[must_use]
+    pub fn open(&self) -> OpenId {
+        match self {
+            FileOp::Create(create) => create.open,
+            FileOp::Close { open, .. }
+            | FileOp::Flush { open }
+            | FileOp::Read { open, .. }
+            | FileOp::Write { open, .. }
+            | FileOp::QueryDirectory { open, .. }
+            | FileOp::Stat { open }
+            | FileOp::QueryVolume { open }
+            | FileOp::SetBasic { open, .. }
+            | FileOp::SetEndOfFile { open, .. }
+            | FileOp::SetAllocation { open, .. }
+            | FileOp::Rename { open, .. }
+            | FileOp::Link { open, .. }
+            | FileOp::CheckDelete { open, .. }
+            | FileOp::QuerySecurity { open, .. }
+            | FileOp::SetSecurity { open, .. }
+            | FileOp::CopyChunks { target: open, .. }
+            | FileOp::ZeroData { open, .. }
+            | FileOp::SetSparse { open, .. }
+            | FileOp::QueryAllocatedRanges { open, .. }
+            | FileOp::Watch { open, .. } => *open,
+        }
+    }
+
+    /// Does it change a file, so that its intent must be on record? What only looks is simply done again after a crash.
+    #[must_use]
+    pub fn has_effect(&self) -> bool {
+        !matches!(
+            self,
+            FileOp::Close { delete: None, .. }
+                | FileOp::Flush { .. }
+                | FileOp::Read { .. }
+                | FileOp::QueryDirectory { .. }
+                | FileOp::Stat { .. }
+                | FileOp::QueryVolume { .. }
+                | FileOp::CheckDelete { .. }
+                | FileOp::QuerySecurity { .. }
+                | FileOp::QueryAllocatedRanges { .. }
+                | FileOp::Watch { .. }
+        )
+    }
+}
+
 /// What a close with delete unlinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteTarget {

@@ -4,15 +4,23 @@
 //! applied by the one `apply`; recovery applies the same records again. Bytes come in through [`Smb::step`], file operations go out
 //! as [`Planned`], final wire bytes as [`Output::sends`].
 
+pub mod access;
+mod admission;
 pub mod auth;
 pub mod command;
 pub mod config;
 pub mod context;
 pub mod crypto;
+mod effects;
+mod engine;
 pub mod entropy;
+mod file_table;
 pub mod fileop;
 pub mod info;
 pub mod ioctl;
+pub mod locks;
+pub mod notify;
+mod oplock;
 pub mod path;
 pub mod pattern;
 pub mod record;

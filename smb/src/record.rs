@@ -45,15 +45,19 @@ pub enum Record {
     /// A component is answered, more of its message are to come.
     Answered {
         work: WorkId,
-        answer: Box<Answer>,
+        answer: Option<Box<Answer>>,
         related: Related,
+        credits: u16,
     },
-    /// Credits granted in a reply.
-    Granted { credits: u16 },
     /// The message is answered whole.
-    Done { work: WorkId },
-    /// A request of the message in progress begins to wait; the message in progress is done.
-    Parked { id: u64, parked: Box<Parked> },
+    Done { work: WorkId, credits: u16 },
+    /// A request begins to wait; the work it was part of is done.
+    Parked {
+        work: WorkId,
+        id: u64,
+        parked: Box<Parked>,
+        credits: u16,
+    },
     /// A waiting request is taken in hand again.
     Running { id: u64 },
     /// It has to wait on.
@@ -124,7 +128,53 @@ pub enum Record {
     Pipe { open: OpenId, pipe: Box<Pipe> },
 }
 
+/// What of a connection a record changes that is indexed across connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    Nothing,
+    Open(OpenId),
+    Parked(u64),
+    Everything,
+}
+
+impl Touched {
+    pub(crate) fn open(self) -> Option<OpenId> {
+        match self {
+            Touched::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+}
+
 impl Record {
+    /// What must be taken out of the index before this record and put back after it.
+    pub(crate) fn touches(&self) -> Touched {
+        match self {
+            Record::Connected { .. } | Record::Disconnected => Touched::Everything,
+            Record::Opened(open) => Touched::Open(open.id),
+            Record::Closed { open }
+            | Record::Oplock { open, .. }
+            | Record::Unlocked { open, .. }
+            | Record::Watch { open, .. } => Touched::Open(*open),
+            Record::Parked {
+                work: WorkId::Message,
+                id,
+                ..
+            }
+            | Record::Waiting { id, .. }
+            | Record::Done {
+                work: WorkId::Parked(id),
+                ..
+            } => Touched::Parked(*id),
+            // One waiting request ends and another begins.
+            Record::Parked {
+                work: WorkId::Parked(_),
+                ..
+            } => Touched::Everything,
+            _ => Touched::Nothing,
+        }
+    }
+
     /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the log is
     /// damaged) changes nothing.
     pub fn apply(&self, connection: &mut Connection) {
@@ -162,23 +212,30 @@ impl Record {
                 work,
                 answer,
                 related,
-            } => on_work(connection, *work, |work| {
-                work.answers.push((**answer).clone());
-                work.related = related.clone();
-                work.next += 1;
-                work.doing = None;
-                work.attempts = 0;
-            }),
-            Record::Granted { credits } => connection.credits.high += u64::from(*credits),
-            Record::Done { work } => {
-                match work {
-                    WorkId::Message => connection.work = None,
-                    WorkId::Parked(id) => drop(connection.parked.remove(id)),
-                }
+                credits,
+            } => {
+                connection.credits.high += u64::from(*credits);
+                on_work(connection, *work, |work| {
+                    work.answers.extend(answer.as_deref().cloned());
+                    work.related = related.clone();
+                    work.next += 1;
+                    work.doing = None;
+                    work.attempts = 0;
+                });
+            }
+            Record::Done { work, credits } => {
+                connection.credits.high += u64::from(*credits);
+                end_work(connection, *work);
                 forget_ended_sessions(connection);
             }
-            Record::Parked { id, parked } => {
-                connection.work = None;
+            Record::Parked {
+                work,
+                id,
+                parked,
+                credits,
+            } => {
+                connection.credits.high += u64::from(*credits);
+                end_work(connection, *work);
                 connection.parked.insert(*id, (**parked).clone());
             }
             Record::Running { id } => {
@@ -332,6 +389,13 @@ fn on_work(connection: &mut Connection, id: WorkId, change: impl FnOnce(&mut Wor
     };
     if let Some(work) = work {
         change(work);
+    }
+}
+
+fn end_work(connection: &mut Connection, id: WorkId) {
+    match id {
+        WorkId::Message => connection.work = None,
+        WorkId::Parked(id) => drop(connection.parked.remove(&id)),
     }
 }
 

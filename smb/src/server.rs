@@ -1,17 +1,23 @@
 //! The server: the durable state of every connection, and the calls of the loop.
 
+use crate::command::close;
 use crate::config::Config;
+use crate::context::Context;
+use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
+use crate::file_table::FileTable;
 use crate::fileop::{
     Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
 };
-use crate::record::Record;
-use crate::state::{Checkpoint, Connection, FileOpen, Target};
+use crate::oplock;
+use crate::record::{Record, WorkId};
+use crate::state::{Checkpoint, Connection, FileOpen, Session, SessionState, Target, Wait};
 use crate::status::NtStatus;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A client connection, never used again; the log's object id.
@@ -139,7 +145,15 @@ pub struct ConnStatus {
 /// The server.
 pub struct Smb {
     pub(crate) config: Config,
-    connections: BTreeMap<ConnId, Connection>,
+    pub(crate) connections: BTreeMap<ConnId, Connection>,
+    /// Derived from `connections`.
+    pub(crate) files: FileTable,
+    /// Tasks that something has happened for. Derived: what is missed after a recovery is put there by the fold.
+    wake: BTreeSet<(u64, Task)>,
+    /// Messages in progress, decrypted and cut. Volatile.
+    pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
+    /// Operations that are not to be done: what their request hears at the next step. Volatile.
+    pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
 }
 
 impl Smb {
@@ -149,9 +163,14 @@ impl Smb {
         Smb {
             config,
             connections: BTreeMap::new(),
+            files: FileTable::default(),
+            wake: BTreeSet::new(),
+            opened: BTreeMap::new(),
+            refused: BTreeMap::new(),
         }
     }
 
+    /// The state of a connection that is known to be there: the caller's own, or one the index names.
     pub(crate) fn connection(&self, conn: ConnId) -> &Connection {
         &self.connections[&conn]
     }
@@ -162,6 +181,14 @@ impl Smb {
             .iter()
             .find(|(_, connection)| connection.sessions.contains_key(&session))
             .map(|(conn, _)| *conn)
+    }
+
+    /// The file of an open.
+    pub(crate) fn file(&self, conn: ConnId, open: OpenId) -> Option<&FileOpen> {
+        match &self.connections.get(&conn)?.opens.get(&open)?.target {
+            Target::File(file) => Some(file),
+            Target::Pipe(_) => None,
+        }
     }
 
     pub(crate) fn emit(&mut self, conn: ConnId, record: Record, journal: &mut dyn Journal) {
@@ -175,78 +202,202 @@ impl Smb {
     }
 
     /// Works on the oldest message of this connection that is not consumed (without the 4-byte direct-TCP header). Called again with
-    /// the same message until [`Step::Done`].
+    /// the same message until [`Step::Done`], which comes with the records that end it: consume it in the same commit. An operation
+    /// that was out at a crash comes again with its intent.
     pub fn step(
         &mut self,
-        _conn: ConnId,
-        _message: &Bytes,
-        _clock: Clock,
-        _entropy: &mut dyn Entropy,
-        _journal: &mut dyn Journal,
-        _out: &mut Output,
+        conn: ConnId,
+        message: &Bytes,
+        clock: Clock,
+        entropy: &mut dyn Entropy,
+        journal: &mut dyn Journal,
+        out: &mut Output,
     ) -> Step {
-        Step::Idle
+        let Some(connection) = self
+            .connections
+            .get(&conn)
+            .filter(|connection| !connection.gone)
+        else {
+            return Step::Done;
+        };
+        if connection.work.is_none() {
+            // On record before its bytes are looked at: what fells the server must be known (law 5).
+            self.opened.remove(&Task::Message(conn));
+            self.refused.remove(&Task::Message(conn));
+            self.emit(conn, Record::Begin, journal);
+            return Step::Again;
+        }
+        let mut ctx = Context {
+            smb: self,
+            conn,
+            clock,
+            entropy,
+            journal,
+            out,
+        };
+        engine::advance(&mut ctx, WorkId::Message, Some(message))
     }
 
-    /// A task that may go on now: a request that waited, a close, a break that timed out.
-    pub fn next_runnable(&mut self, _clock: Clock) -> Option<Task> {
-        None
+    /// A task that may go on now: a request that waited, a close, a break that timed out. Each is given once; step it until it is
+    /// [`Step::Done`] or [`Step::Idle`].
+    pub fn next_runnable(&mut self, clock: Clock) -> Option<Task> {
+        while let Some((_, task)) = self.wake.pop_first() {
+            let there = match task {
+                Task::Parked(conn, id) => self
+                    .connections
+                    .get(&conn)
+                    .is_some_and(|c| c.parked.contains_key(&id)),
+                Task::Close(conn, open) => {
+                    let open = self.connections.get(&conn).and_then(|c| c.opens.get(&open));
+                    open.is_some_and(|open| open.closing.is_some())
+                }
+                Task::Message(_) | Task::Break(..) => false,
+            };
+            if there {
+                return Some(task);
+            }
+        }
+        let (deadline, conn, open) = self.files.first_deadline()?;
+        (deadline <= clock.now).then_some(Task::Break(conn, open))
     }
 
     /// Works on a task; as [`Smb::step`], the message is in the state.
     pub fn step_task(
         &mut self,
-        _task: Task,
-        _clock: Clock,
-        _entropy: &mut dyn Entropy,
-        _journal: &mut dyn Journal,
-        _out: &mut Output,
+        task: Task,
+        clock: Clock,
+        entropy: &mut dyn Entropy,
+        journal: &mut dyn Journal,
+        out: &mut Output,
     ) -> Step {
-        Step::Idle
+        let conn = task.conn();
+        let Some(connection) = self.connections.get(&conn) else {
+            return Step::Done;
+        };
+        if let Task::Parked(_, id) = task {
+            match connection.parked.get(&id) {
+                None => return Step::Done,
+                Some(parked) if !parked.running => {
+                    self.emit(conn, Record::Running { id }, journal);
+                    return Step::Again;
+                }
+                Some(_) => {}
+            }
+        }
+        let mut ctx = Context {
+            smb: self,
+            conn,
+            clock,
+            entropy,
+            journal,
+            out,
+        };
+        match task {
+            Task::Parked(_, id) => engine::advance(&mut ctx, WorkId::Parked(id), None),
+            Task::Close(_, open) => close::step(&mut ctx, open),
+            Task::Break(_, open) => {
+                oplock::timed_out(&mut ctx, open);
+                Step::Done
+            }
+            // Its message is not at hand here.
+            Task::Message(_) => Step::Idle,
+        }
     }
 
     /// What `prepare` found. Share modes, oplocks and locks are looked at; with [`Admit::Go`] the intent is on record.
     pub fn admit(
         &mut self,
-        _op: &Planned,
-        _prepared: Result<Intent, NtStatus>,
-        _clock: Clock,
-        _entropy: &mut dyn Entropy,
-        _journal: &mut dyn Journal,
-        _out: &mut Output,
+        op: &Planned,
+        prepared: Result<Intent, NtStatus>,
+        clock: Clock,
+        entropy: &mut dyn Entropy,
+        journal: &mut dyn Journal,
+        out: &mut Output,
     ) -> Admit {
-        Admit::Done
+        let Some((conn, work)) = op.task.work() else {
+            return Admit::Done;
+        };
+        if !self.connections.contains_key(&conn) {
+            return Admit::Done;
+        }
+        let mut ctx = Context {
+            smb: self,
+            conn,
+            clock,
+            entropy,
+            journal,
+            out,
+        };
+        match work {
+            Some(work) => engine::admit(&mut ctx, work, op, prepared),
+            None => close::admit(&mut ctx, op, prepared),
+        }
     }
 
     /// What came of the operation.
     pub fn complete(
         &mut self,
-        _op: &Planned,
-        _outcome: Result<Outcome, NtStatus>,
-        _clock: Clock,
-        _entropy: &mut dyn Entropy,
-        _journal: &mut dyn Journal,
-        _out: &mut Output,
+        op: &Planned,
+        outcome: Result<Outcome, NtStatus>,
+        clock: Clock,
+        entropy: &mut dyn Entropy,
+        journal: &mut dyn Journal,
+        out: &mut Output,
     ) -> Step {
-        Step::Idle
+        let Some((conn, work)) = op.task.work() else {
+            return Step::Done;
+        };
+        if !self.connections.contains_key(&conn) {
+            return Step::Done;
+        }
+        let mut ctx = Context {
+            smb: self,
+            conn,
+            clock,
+            entropy,
+            journal,
+            out,
+        };
+        match work {
+            Some(work) => engine::complete(&mut ctx, work, op, outcome),
+            None => close::complete(&mut ctx, op, outcome),
+        }
     }
 
     /// A change of a watched directory that was not made through this server.
     pub fn changed(
         &mut self,
-        _change: &Change,
+        change: &Change,
         _clock: Clock,
-        _journal: &mut dyn Journal,
+        journal: &mut dyn Journal,
         _out: &mut Output,
     ) {
+        self.publish(change, journal);
     }
 
     /// Local changes may have been missed (a recovery): every watch is told to look again.
-    pub fn changes_may_be_missed(&mut self, _journal: &mut dyn Journal) {}
+    pub fn changes_may_be_missed(&mut self, journal: &mut dyn Journal) {
+        let watches: Vec<_> = self.files.watches().collect();
+        for (conn, open) in watches {
+            let record = Record::Noticed {
+                open,
+                notices: Vec::new(),
+                overflow: true,
+            };
+            self.emit(conn, record, journal);
+        }
+    }
 
-    /// The TCP connection is gone. Its opens will be closed by tasks.
+    /// The TCP connection is gone: its waiting requests are forgotten, its opens will be closed by tasks. Not while an operation of
+    /// it is out: after a recovery what [`Smb::in_progress`] names comes first.
     pub fn disconnected(&mut self, conn: ConnId, journal: &mut dyn Journal) {
-        if self.connections.contains_key(&conn) {
+        if self
+            .connections
+            .get(&conn)
+            .is_some_and(|connection| !connection.gone)
+        {
+            self.opened.retain(|task, _| task.conn() != conn);
+            self.refused.retain(|task, _| task.conn() != conn);
             self.emit(conn, Record::Disconnected, journal);
         }
     }
@@ -261,26 +412,77 @@ impl Smb {
 
     /// The object has ended.
     pub fn forget(&mut self, conn: ConnId) {
-        self.connections.remove(&conn);
+        if let Some(connection) = self.connections.remove(&conn) {
+            self.files.remove_all(conn, &connection);
+        }
     }
 
     /// When [`Smb::next_runnable`] will have something to do by the passing of time, in service time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        None
+        self.files.first_deadline().map(|(deadline, _, _)| deadline)
     }
 
     /// The work that was in progress at the end of the log. One operation at most has its intent on record without its result: its
     /// task comes first and is to be stepped before anything else.
     #[must_use]
     pub fn in_progress(&self) -> Vec<Task> {
-        Vec::new()
+        let mut tasks: Vec<(bool, Task)> = Vec::new();
+        for (conn, connection) in &self.connections {
+            if let Some(work) = &connection.work {
+                tasks.push((work.doing.is_none(), Task::Message(*conn)));
+            }
+            for (id, parked) in &connection.parked {
+                if parked.running {
+                    tasks.push((parked.work.doing.is_none(), Task::Parked(*conn, *id)));
+                }
+            }
+            for open in connection.opens.values() {
+                if open
+                    .closing
+                    .as_ref()
+                    .is_some_and(|closing| closing.doing.is_some())
+                {
+                    tasks.push((false, Task::Close(*conn, open.id)));
+                }
+            }
+        }
+        tasks.sort_unstable();
+        tasks.into_iter().map(|(_, task)| task).collect()
     }
 
     /// The server died of its own fault (not by an outside SIGKILL) while at this task. At the third time the task is answered with
     /// INTERNAL_ERROR or its connection dropped, instead of being tried again. Returns the deaths counted.
-    pub fn felled(&mut self, _task: Task, _journal: &mut dyn Journal) -> u32 {
-        0
+    pub fn felled(&mut self, task: Task, journal: &mut dyn Journal) -> u32 {
+        let Some((conn, work)) = task.work() else {
+            return 0;
+        };
+        let record = match (work, task) {
+            (Some(work), _) => Record::Felled { work },
+            (None, Task::Close(_, open)) => Record::CloseFelled { open },
+            _ => return 0,
+        };
+        if !self.connections.contains_key(&conn) {
+            return 0;
+        }
+        self.emit(conn, record, journal);
+        let connection = self.connection(conn);
+        let attempts = match task {
+            Task::Message(_) => connection.work.as_ref().map(|work| work.attempts),
+            Task::Parked(_, id) => connection
+                .parked
+                .get(&id)
+                .map(|parked| parked.work.attempts),
+            Task::Close(_, open) => {
+                let closing = connection
+                    .opens
+                    .get(&open)
+                    .and_then(|open| open.closing.as_ref());
+                closing.map(|closing| closing.attempts)
+            }
+            Task::Break(..) => None,
+        };
+        attempts.unwrap_or(0)
     }
 
     /// The durable state of a connection, whole.
@@ -294,51 +496,194 @@ impl Smb {
     /// Takes up the durable state of a connection.
     pub fn restore(&mut self, conn: ConnId, checkpoint: Checkpoint) {
         let Checkpoint(connection) = checkpoint;
+        if let Some(before) = self.connections.remove(&conn) {
+            self.files.remove_all(conn, &before);
+        }
+        self.files.add_all(conn, &connection);
+        for id in connection.parked.keys() {
+            self.wake.insert(Task::Parked(conn, *id).in_order());
+        }
+        for open in connection
+            .opens
+            .values()
+            .filter(|open| open.closing.is_some())
+        {
+            self.wake.insert(Task::Close(conn, open.id).in_order());
+        }
         self.connections.insert(conn, connection);
     }
 
     /// The fold.
     pub fn apply(&mut self, conn: ConnId, record: &Record) {
         if let Record::Connected { client } = record {
-            self.connections.insert(conn, Connection::new(*client));
+            self.restore(conn, Checkpoint(Connection::new(*client)));
             return;
         }
-        if let Some(connection) = self.connections.get_mut(&conn) {
-            record.apply(connection);
-        }
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let touched = record.touches();
+        self.files.forget(conn, connection, touched);
+        let key = touched.open().and_then(|open| key_of(connection, open));
+        record.apply(connection);
+        let key = key.or_else(|| touched.open().and_then(|open| key_of(connection, open)));
+        self.files.learn(conn, connection, touched);
+        self.wake_up(conn, record, key);
+    }
+
+    /// Who may go on because of this record.
+    fn wake_up(&mut self, conn: ConnId, record: &Record, key: Option<FileKey>) {
+        let Some(connection) = self.connections.get(&conn) else {
+            return;
+        };
+        let cancelled = || {
+            let parked = connection
+                .parked
+                .iter()
+                .filter(|(_, parked)| parked.cancelled.is_some());
+            parked.map(|(id, _)| Task::Parked(conn, *id))
+        };
+        let waiters = || key.into_iter().flat_map(|key| self.files.waiters(key));
+        let awake: Vec<Task> = match record {
+            Record::Disconnected | Record::SessionEnded { .. } | Record::TreeEnded { .. } => {
+                let closing = connection
+                    .opens
+                    .values()
+                    .filter(|open| open.closing.is_some());
+                let closing = closing.map(|open| Task::Close(conn, open.id));
+                cancelled().chain(closing).collect()
+            }
+            Record::Closed { .. } => cancelled().chain(waiters()).collect(),
+            Record::Unlocked { .. } | Record::Oplock { .. } => waiters().collect(),
+            Record::Noticed { open, .. } => {
+                let parked = connection.parked.iter();
+                let watching = parked.filter(|(_, parked)| parked.wait == Wait::Notify(*open));
+                watching.map(|(id, _)| Task::Parked(conn, *id)).collect()
+            }
+            Record::Cancelled { id, .. } | Record::Running { id } => vec![Task::Parked(conn, *id)],
+            Record::Closing { open, .. } => vec![Task::Close(conn, *open)],
+            Record::Waiting { id, .. }
+            | Record::Done {
+                work: WorkId::Parked(id),
+                ..
+            } => {
+                self.wake.remove(&Task::Parked(conn, *id).in_order());
+                return;
+            }
+            _ => return,
+        };
+        self.wake.extend(awake.into_iter().map(Task::in_order));
     }
 
     /// Every open file, for the file system to open again.
     pub fn opens(&self) -> impl Iterator<Item = OpenInfo> + '_ {
-        std::iter::empty()
+        self.connections.iter().flat_map(|(conn, connection)| {
+            connection.opens.values().filter_map(|open| {
+                let Target::File(file) = &open.target else {
+                    return None;
+                };
+                Some(OpenInfo {
+                    conn: *conn,
+                    open: open.id,
+                    actor: open.actor.clone(),
+                    path: file.path.clone(),
+                    key: file.key,
+                    handle: file.handle.clone(),
+                    is_dir: file.is_dir,
+                    granted_access: open.granted_access,
+                    watch: file.watch.as_ref().map(|watch| watch.recursive),
+                })
+            })
+        })
     }
 
     /// This open could not be opened again after a recovery: its requests are answered with FILE_CLOSED from now on.
-    pub fn open_lost(&mut self, _conn: ConnId, _open: OpenId, _journal: &mut dyn Journal) {}
+    pub fn open_lost(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
+        self.emit(conn, Record::Closed { open }, journal);
+    }
 
     /// For `outlast status`.
     #[must_use]
-    pub fn status(&self, _conn: ConnId) -> ConnStatus {
-        ConnStatus::default()
+    pub fn status(&self, conn: ConnId) -> ConnStatus {
+        let Some(connection) = self.connections.get(&conn) else {
+            return ConnStatus::default();
+        };
+        let valid = || {
+            let sessions = connection.sessions.values();
+            sessions.filter(|session| session.security.state == SessionState::Valid)
+        };
+        let name = |session: &Session| match &session.security {
+            security if security.anonymous => "(anonymous)".to_string(),
+            security if security.guest => "(guest)".to_string(),
+            security => security.user.clone().unwrap_or_default(),
+        };
+        let keys = || valid().filter_map(|session| session.security.keys.as_ref());
+        let sealing = valid()
+            .filter(|session| session.nonces > 0)
+            .filter_map(|session| session.security.keys.as_ref()?.encryption.as_ref())
+            .next();
+        let files = connection
+            .opens
+            .values()
+            .filter_map(|open| match &open.target {
+                Target::File(file) => Some(file),
+                Target::Pipe(_) => None,
+            });
+        ConnStatus {
+            dialect: connection
+                .negotiation
+                .dialect
+                .map(|d| d.name().to_string())
+                .unwrap_or_default(),
+            user: valid().map(name).collect::<Vec<_>>().join(", "),
+            signing: keys()
+                .next()
+                .map_or("off", |keys| keys.signing.algorithm().name())
+                .to_string(),
+            encryption: sealing.map_or("off", |key| key.cipher().name()).to_string(),
+            trees: valid()
+                .flat_map(|session| session.trees.values())
+                .map(|tree| tree.name.clone())
+                .collect(),
+            opens: connection.opens.len(),
+            locks: files.map(|file| file.locks.len()).sum(),
+        }
     }
 }
 
-impl Smb {
-    /// The opens of a file, of every connection.
-    pub(crate) fn opens_of(
-        &self,
-        key: FileKey,
-    ) -> impl Iterator<Item = (ConnId, OpenId, &FileOpen)> {
-        self.connections
-            .iter()
-            .flat_map(move |(&conn, connection)| {
-                connection
-                    .opens
-                    .values()
-                    .filter_map(move |open| match &open.target {
-                        Target::File(file) if file.key == key => Some((conn, open.id, file)),
-                        _ => None,
-                    })
-            })
+fn key_of(connection: &Connection, open: OpenId) -> Option<FileKey> {
+    match &connection.opens.get(&open)?.target {
+        Target::File(file) => Some(file.key),
+        Target::Pipe(_) => None,
+    }
+}
+
+impl Task {
+    /// Its connection.
+    #[must_use]
+    pub fn conn(self) -> ConnId {
+        let (Task::Message(conn)
+        | Task::Parked(conn, _)
+        | Task::Close(conn, _)
+        | Task::Break(conn, _)) = self;
+        conn
+    }
+
+    /// Ids are never used again and grow: who came first goes first.
+    fn in_order(self) -> (u64, Task) {
+        match self {
+            Task::Message(_) => (0, self),
+            Task::Parked(_, id) | Task::Close(_, id) | Task::Break(_, id) => (id, self),
+        }
+    }
+
+    /// Which work of its connection it is; `Some((_, None))`: none, a close.
+    fn work(self) -> Option<(ConnId, Option<WorkId>)> {
+        match self {
+            Task::Message(conn) => Some((conn, Some(WorkId::Message))),
+            Task::Parked(conn, id) => Some((conn, Some(WorkId::Parked(id)))),
+            Task::Close(conn, _) => Some((conn, None)),
+            Task::Break(..) => None,
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::server::ConnId;
 /// Is the file to be deleted at its last close?
 pub(super) fn is_set(ctx: &Context<'_>, key: FileKey) -> bool {
     ctx.smb
-        .opens_of(key)
+        .files_open(key)
         .any(|(_, _, file)| file.delete_pending)
 }
 
@@ -16,7 +16,7 @@ pub(super) fn is_set(ctx: &Context<'_>, key: FileKey) -> bool {
 pub(super) fn clear(ctx: &mut Context<'_>, key: FileKey) {
     let set: Vec<(ConnId, OpenId)> = ctx
         .smb
-        .opens_of(key)
+        .files_open(key)
         .filter(|(_, _, file)| file.delete_pending)
         .map(|(conn, open, _)| (conn, open))
         .collect();

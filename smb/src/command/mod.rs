@@ -13,17 +13,30 @@
 //!
 //! Session, tree, encryption and signature are checked before `start` is called.
 
+pub mod cancel;
+pub mod change_notify;
+pub mod close;
+pub mod create;
 mod delete_pending;
+pub mod echo;
+pub mod flush;
 pub mod ioctl;
+pub mod lock;
+pub mod logoff;
 pub mod negotiate;
+pub mod oplock_break;
 pub mod pipe;
 pub mod query_directory;
 pub mod query_info;
+pub mod read;
 pub mod session_setup;
 pub mod set_info;
+pub mod tree_connect;
+pub mod tree_disconnect;
+pub mod write;
 
 use crate::context::Context;
-use crate::fileop::{FileOp, OpenId, Outcome};
+use crate::fileop::{FileOp, Intent, OpenId, Outcome};
 use crate::state::Wait;
 use crate::status::NtStatus;
 use crate::wire::{self, Header, error};
@@ -48,6 +61,8 @@ pub struct Request {
     pub waited: Option<u64>,
     /// The id drawn for this operation before, when it is done again: the open a CREATE makes.
     pub drawn: Option<OpenId>,
+    /// The intent on record of the operation under way.
+    pub intent: Option<Intent>,
 }
 
 /// An answer.
@@ -119,11 +134,23 @@ pub fn start(
     match body {
         wire::Request::Negotiate(body) => negotiate::start(ctx, request, body),
         wire::Request::SessionSetup(body) => session_setup::start(ctx, request, body),
+        wire::Request::Logoff => logoff::start(ctx, request),
+        wire::Request::TreeConnect(body) => tree_connect::start(ctx, request, body),
+        wire::Request::TreeDisconnect => tree_disconnect::start(ctx, request),
+        wire::Request::Create(body) => create::start(ctx, request, body),
+        wire::Request::Close(body) => close::start(ctx, request, body),
+        wire::Request::Flush(body) => flush::start(ctx, request, body),
+        wire::Request::Read(body) => read::start(ctx, request, body),
+        wire::Request::Write(body) => write::start(ctx, request, body),
+        wire::Request::Lock(body) => lock::start(ctx, request, body),
         wire::Request::Ioctl(body) => ioctl::start(ctx, request, body),
+        wire::Request::Cancel => cancel::start(ctx, request),
+        wire::Request::Echo => echo::start(),
+        wire::Request::ChangeNotify(body) => change_notify::start(ctx, request, body),
         wire::Request::QueryDirectory(body) => query_directory::start(ctx, request, body),
         wire::Request::QueryInfo(body) => query_info::start(ctx, request, body),
         wire::Request::SetInfo(body) => set_info::start(ctx, request, body),
-        _ => Err(NtStatus::NOT_SUPPORTED),
+        wire::Request::OplockBreak(body) => oplock_break::start(ctx, request, body),
     }
 }
 
@@ -139,10 +166,25 @@ pub fn finish(
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
     match body {
+        wire::Request::Logoff => logoff::finish(ctx, op, outcome),
+        wire::Request::TreeDisconnect => tree_disconnect::finish(ctx, op, outcome),
+        wire::Request::Create(body) => create::finish(ctx, request, body, op, outcome),
+        wire::Request::Close(body) => close::finish(ctx, body, op, outcome),
+        wire::Request::Flush(_) => flush::finish(outcome),
+        wire::Request::Read(body) => read::finish(body, outcome),
+        wire::Request::Write(_) => write::finish(outcome),
+        wire::Request::ChangeNotify(body) => change_notify::finish(ctx, body, op, outcome),
         wire::Request::Ioctl(body) => ioctl::finish(ctx, request, body, op, outcome),
         wire::Request::QueryDirectory(body) => query_directory::finish(ctx, request, body, outcome),
         wire::Request::QueryInfo(body) => query_info::finish(ctx, request, body, outcome),
         wire::Request::SetInfo(body) => set_info::finish(ctx, request, body, op, outcome),
-        _ => Err(NtStatus::NOT_SUPPORTED),
+        // These ask for no operation.
+        wire::Request::Negotiate(_)
+        | wire::Request::SessionSetup(_)
+        | wire::Request::TreeConnect(_)
+        | wire::Request::Lock(_)
+        | wire::Request::Cancel
+        | wire::Request::Echo
+        | wire::Request::OplockBreak(_) => Err(NtStatus::INTERNAL_ERROR),
     }
 }

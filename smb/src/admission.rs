@@ -1,0 +1,165 @@
+//! What stands in the way of an operation: byte-range locks, other opens of the file, oplocks (MS-FSA 2.1.5).
+
+use crate::command::create;
+use crate::context::Context;
+use crate::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
+use crate::server::{ConnId, Planned};
+use crate::state::{FileOpen, Target, Wait};
+use crate::status::NtStatus;
+use crate::{locks, oplock, path, wire};
+
+/// May the operation go on? `Some`: not before that has come about. Oplocks of others that only have to be told are broken.
+///
+/// # Errors
+/// The status to answer with.
+pub(crate) fn check(
+    ctx: &mut Context<'_>,
+    body: &wire::Request,
+    planned: &Planned,
+    intent: &Intent,
+) -> Result<Option<Wait>, NtStatus> {
+    match (&planned.op, intent) {
+        (FileOp::Create(op), Intent::Create(found)) => {
+            let wire::Request::Create(body) = body else {
+                return Err(NtStatus::INTERNAL_ERROR);
+            };
+            return create::admit(ctx, body, &planned.actor, op, found);
+        }
+        (
+            FileOp::Read {
+                open,
+                offset,
+                length,
+            },
+            _,
+        ) => {
+            may_read(ctx, *open, *offset, u64::from(*length))?;
+        }
+        (FileOp::Write { open, at, data, .. }, intent) => {
+            let offset = match (at, intent) {
+                (_, Intent::Write { offset }) | (WriteAt::Offset(offset), _) => *offset,
+                (WriteAt::End, _) => u64::MAX,
+            };
+            may_write(ctx, *open, offset, data.len() as u64)?;
+            oplock::tell_of_change(ctx, *open);
+        }
+        (FileOp::ZeroData { open, from, beyond }, _) => {
+            may_write(ctx, *open, *from, beyond.saturating_sub(*from))?;
+            oplock::tell_of_change(ctx, *open);
+        }
+        (
+            FileOp::CopyChunks {
+                source,
+                target,
+                chunks,
+            },
+            _,
+        ) => {
+            for chunk in chunks {
+                may_read(ctx, *source, chunk.source_offset, chunk.length.into())?;
+                may_write(ctx, *target, chunk.target_offset, chunk.length.into())?;
+            }
+            oplock::tell_of_change(ctx, *target);
+        }
+        (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _) => {
+            oplock::tell_of_change(ctx, *open);
+        }
+        (
+            FileOp::Rename { .. },
+            Intent::Rename {
+                source,
+                is_dir,
+                from,
+                replaced,
+                ..
+            },
+        ) => {
+            // 2.1.5.14.11: a directory with open files below it keeps its name.
+            if *is_dir && ctx.smb.has_opens_below(planned.actor.share, from) {
+                return Err(NtStatus::ACCESS_DENIED);
+            }
+            may_replace(ctx, *source, *replaced)?;
+        }
+        (
+            FileOp::Link { .. },
+            Intent::Rename {
+                source, replaced, ..
+            },
+        ) => {
+            may_replace(ctx, *source, *replaced)?;
+        }
+        _ => {}
+    }
+    Ok(None)
+}
+
+/// 2.1.5.14.11: a file that is open is not replaced.
+fn may_replace(
+    ctx: &Context<'_>,
+    source: FileKey,
+    replaced: Option<FileKey>,
+) -> Result<(), NtStatus> {
+    match replaced {
+        Some(key) if key != source && ctx.smb.files.opens(key).next().is_some() => {
+            Err(NtStatus::ACCESS_DENIED)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn key_of(ctx: &Context<'_>, open: OpenId) -> Option<FileKey> {
+    ctx.file_of(open).map(|file| file.key)
+}
+
+/// 2.1.4.10: locks of the file that are in a reader's way.
+fn may_read(ctx: &Context<'_>, open: OpenId, offset: u64, length: u64) -> Result<(), NtStatus> {
+    may_access(ctx, open, |lock, own| {
+        locks::forbids_read(lock, offset, length, own)
+    })
+}
+
+/// 2.1.4.10: locks of the file that are in a writer's way.
+fn may_write(ctx: &Context<'_>, open: OpenId, offset: u64, length: u64) -> Result<(), NtStatus> {
+    may_access(ctx, open, |lock, own| {
+        locks::forbids_write(lock, offset, length, own)
+    })
+}
+
+fn may_access(
+    ctx: &Context<'_>,
+    open: OpenId,
+    forbids: impl Fn(&crate::state::Lock, bool) -> bool,
+) -> Result<(), NtStatus> {
+    let Some(key) = key_of(ctx, open) else {
+        return Ok(());
+    };
+    let forbidden = ctx
+        .smb
+        .files_open(key)
+        .any(|(_, id, file)| file.locks.iter().any(|lock| forbids(lock, id == open)));
+    if forbidden {
+        Err(NtStatus::FILE_LOCK_CONFLICT)
+    } else {
+        Ok(())
+    }
+}
+
+impl crate::Smb {
+    /// Every open of a file, of all connections.
+    pub(crate) fn files_open(
+        &self,
+        key: FileKey,
+    ) -> impl Iterator<Item = (ConnId, OpenId, &FileOpen)> {
+        self.files
+            .opens(key)
+            .filter_map(|(conn, id)| Some((conn, id, self.file(conn, id)?)))
+    }
+
+    /// Is a file or directory below this directory open?
+    pub(crate) fn has_opens_below(&self, share: crate::fileop::ShareId, directory: &str) -> bool {
+        self.connections.values().flat_map(|connection| connection.opens.values()).any(|open| {
+            open.actor.share == share
+                && matches!(&open.target, Target::File(file) if path::below(&file.path, directory).is_some())
+        })
+    }
+}

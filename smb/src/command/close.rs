@@ -1,0 +1,218 @@
+//! CLOSE (MS-SMB2 3.3.5.10), and every other end of an open: LOGOFF, TREE_DISCONNECT, a connection that is gone.
+
+use super::{Handled, Reply, Request, delete_pending};
+use crate::context::Context;
+use crate::engine::ATTEMPTS;
+use crate::fileop::{Change, ChangeKind, DeleteTarget, FileOp, Intent, Metadata, OpenId, Outcome};
+use crate::record::Record;
+use crate::server::{Admit, Planned, Step, Task};
+use crate::state::{Doing, Open, Target};
+use crate::status::NtStatus;
+use crate::wire::{Response, close};
+
+/// As [`super::start`].
+///
+/// # Errors
+/// FILE_CLOSED.
+pub fn start(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &close::Request,
+) -> Result<Handled, NtStatus> {
+    let id = ctx.open(request, body.file_id)?.id;
+    match operation(ctx, id) {
+        Some(op) => Ok(Handled::Op(op)),
+        None => {
+            ctx.emit(Record::Closed { open: id });
+            Ok(Handled::Reply(reply(None)))
+        }
+    }
+}
+
+/// As [`super::finish`]. The open is gone whatever the file system says.
+///
+/// # Errors
+/// None.
+pub fn finish(
+    ctx: &mut Context<'_>,
+    body: &close::Request,
+    op: &FileOp,
+    outcome: Result<Outcome, NtStatus>,
+) -> Result<Handled, NtStatus> {
+    if let Some(op) = plainly(op, &outcome) {
+        return Ok(Handled::Op(op));
+    }
+    closed(ctx, op, &outcome);
+    let metadata = match outcome {
+        Ok(Outcome::Closed(metadata)) if body.postquery_attrib => Some(metadata),
+        _ => None,
+    };
+    Ok(Handled::Reply(reply(metadata)))
+}
+
+fn reply(metadata: Option<Metadata>) -> Reply {
+    let attributes = metadata.map(|metadata| close::Attributes {
+        creation_time: metadata.creation_time,
+        last_access_time: metadata.last_access_time,
+        last_write_time: metadata.last_write_time,
+        change_time: metadata.change_time,
+        allocation_size: metadata.allocation_size,
+        end_of_file: metadata.end_of_file,
+        file_attributes: metadata.attributes,
+    });
+    Reply::success(Response::Close(close::Response { attributes }))
+}
+
+/// The operation that closes this open; `None` for a pipe, which needs none.
+fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
+    let file = ctx.file_of(id)?;
+    let marked = file.delete_on_close || delete_pending::is_set(ctx, file.key);
+    // MS-FSA 2.1.5.5: the last one deletes.
+    let is_last = ctx.smb.files.opens(file.key).all(|(_, other)| other == id);
+    Some(FileOp::Close {
+        open: id,
+        delete: (marked && is_last).then(|| DeleteTarget {
+            path: file.path.clone(),
+            key: file.key,
+        }),
+    })
+}
+
+/// What cannot be deleted (not empty, no right) is closed all the same.
+pub(super) fn plainly(op: &FileOp, outcome: &Result<Outcome, NtStatus>) -> Option<FileOp> {
+    match (op, outcome) {
+        (
+            FileOp::Close {
+                open,
+                delete: Some(_),
+            },
+            Err(_),
+        ) => Some(FileOp::Close {
+            open: *open,
+            delete: None,
+        }),
+        _ => None,
+    }
+}
+
+/// The next of these opens to be closed, for LOGOFF and TREE_DISCONNECT; pipes are closed at once.
+pub(super) fn next_of(ctx: &mut Context<'_>, which: impl Fn(&Open) -> bool) -> Option<FileOp> {
+    loop {
+        let open = ctx.connection().opens.values().find(|open| which(open))?;
+        let (id, is_pipe) = (open.id, matches!(open.target, Target::Pipe(_)));
+        if is_pipe {
+            ctx.emit(Record::Closed { open: id });
+        } else {
+            return operation(ctx, id);
+        }
+    }
+}
+
+/// The open is closed.
+pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcome, NtStatus>) {
+    let FileOp::Close { open: id, delete } = op else {
+        return;
+    };
+    let Some(open) = ctx.connection().opens.get(id) else {
+        return;
+    };
+    let share = open.actor.share;
+    let Target::File(file) = &open.target else {
+        return;
+    };
+    let (key, is_dir) = (file.key, file.is_dir);
+    let carries = file.delete_on_close || file.delete_pending;
+    ctx.emit(Record::Closed { open: *id });
+    if carries && delete.is_none() {
+        // Another open carries on the mark.
+        let other = ctx.smb.files.opens(key).next();
+        if let Some((conn, open)) = other {
+            ctx.emit_on(conn, Record::DeletePending { open, on: true });
+        }
+    }
+    match (delete, outcome) {
+        (Some(target), Ok(_)) => ctx.publish(&Change {
+            share,
+            path: target.path.clone(),
+            is_dir,
+            kind: ChangeKind::Removed,
+        }),
+        (_, Err(status)) => log::warn!("closing a file: {status}"),
+        _ => {}
+    }
+}
+
+/// Closes an open whose session, tree or connection has gone.
+pub(crate) fn step(ctx: &mut Context<'_>, id: OpenId) -> Step {
+    let Some(open) = ctx.connection().opens.get(&id) else {
+        return Step::Done;
+    };
+    let Some(closing) = &open.closing else {
+        return Step::Done;
+    };
+    let (attempts, actor) = (closing.attempts, open.actor.clone());
+    let mut intent = closing.doing.as_ref().map(|doing| doing.intent.clone());
+    let Some(mut op) = operation(ctx, id).filter(|_| attempts < ATTEMPTS) else {
+        ctx.emit(Record::Closed { open: id });
+        return Step::Done;
+    };
+    let task = Task::Close(ctx.conn, id);
+    if ctx.smb.refused.remove(&task).is_some()
+        && let FileOp::Close { delete, .. } = &mut op
+    {
+        *delete = None;
+        intent = None;
+    }
+    Step::Op(Planned {
+        task,
+        actor,
+        op,
+        intent,
+    })
+}
+
+/// What came of a close that a task does.
+pub(crate) fn complete(
+    ctx: &mut Context<'_>,
+    planned: &Planned,
+    outcome: Result<Outcome, NtStatus>,
+) -> Step {
+    if let (Some(_), Err(status)) = (plainly(&planned.op, &outcome), &outcome) {
+        ctx.smb
+            .refused
+            .insert(planned.task, (planned.op.clone(), *status));
+        return Step::Again;
+    }
+    closed(ctx, &planned.op, &outcome);
+    Step::Done
+}
+
+/// What `prepare` found for a close that a task does.
+pub(crate) fn admit(
+    ctx: &mut Context<'_>,
+    planned: &Planned,
+    prepared: Result<Intent, NtStatus>,
+) -> Admit {
+    let FileOp::Close { open, delete } = &planned.op else {
+        return Admit::Done;
+    };
+    match prepared {
+        Ok(intent) => {
+            if delete.is_some() {
+                let doing = Doing { id: 0, intent };
+                ctx.emit(Record::Closing { open: *open, doing });
+            }
+            Admit::Go
+        }
+        Err(status) if delete.is_some() => {
+            ctx.smb
+                .refused
+                .insert(planned.task, (planned.op.clone(), status));
+            Admit::Done
+        }
+        Err(status) => {
+            closed(ctx, &planned.op, &Err(status));
+            Admit::Done
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
+
+use super::{Handled, Reply, Request, delete_pending};
+use crate::context::Context;
+use crate::fileop::{
+    Actor, CreateIntent, CreateOp, Created, Disposition, FileKey, FileOp, Intent, OpenId, Outcome,
+};
+use crate::record::Record;
+use crate::rpc::Pipe;
+use crate::state::{Cursor, FileOpen, Open, OplockLevel, Resource, Target, Wait};
+use crate::status::NtStatus;
+use crate::wire::create::{
+    self, ResponseContext, access, context, oplock_level, options, share_access,
+};
+use crate::wire::{FileId, Response};
+use crate::{access as rights, oplock, path};
+use bytes::Bytes;
+
+/// FILE_ATTRIBUTE_READONLY (MS-FSCC 2.6).
+const READONLY: u32 = 0x0000_0001;
+/// FILE_ATTRIBUTE_NORMAL.
+const NORMAL: u32 = 0x0000_0080;
+/// Bits of CreateOptions that are no option (MS-SMB2 2.2.13).
+const NO_OPTIONS: u32 = 0xFF00_0000;
+const ALL_SHARING: u32 = share_access::READ | share_access::WRITE | share_access::DELETE;
+
+/// As [`super::start`].
+///
+/// # Errors
+/// As MS-SMB2 3.3.5.9 and MS-FSA 2.1.5.1 have them.
+pub fn start(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &create::Request,
+) -> Result<Handled, NtStatus> {
+    let resource = ctx.tree(request)?.resource;
+    if ctx.connection().opens.len() >= ctx.config().limits.opens {
+        return Err(NtStatus::TOO_MANY_OPENED_FILES);
+    }
+    if resource == Resource::Ipc {
+        return pipe(ctx, request, body);
+    }
+    validate(body)?;
+    let allocation_size = match body.context(context::ALLOCATION_SIZE) {
+        None => 0,
+        Some(data) => {
+            let bytes = data
+                .as_ref()
+                .try_into()
+                .map_err(|_| NtStatus::INVALID_PARAMETER)?;
+            u64::from_le_bytes(bytes)
+        }
+    };
+    let path = path::parse(&body.name)?;
+    let asked = rights::expand(body.desired_access);
+    let delete_on_close = has(body, options::DELETE_ON_CLOSE);
+    let open = match request.drawn {
+        Some(id) => id,
+        None => ctx.unique_id(),
+    };
+    Ok(Handled::Op(FileOp::Create(CreateOp {
+        open,
+        path,
+        disposition: body.create_disposition,
+        must_be_dir: has(body, options::DIRECTORY_FILE),
+        must_be_file: has(body, options::NON_DIRECTORY_FILE),
+        open_reparse: has(body, options::OPEN_REPARSE_POINT),
+        read_data: asked & (access::READ_DATA | access::EXECUTE) != 0,
+        write_data: asked & (access::WRITE_DATA | access::APPEND_DATA) != 0,
+        delete: delete_on_close || asked & (access::DELETE | access::DELETE_CHILD) != 0,
+        maximum_allowed: asked & access::MAXIMUM_ALLOWED != 0,
+        attributes: body.file_attributes & !NORMAL,
+        allocation_size,
+    })))
+}
+
+fn has(body: &create::Request, option: u32) -> bool {
+    body.create_options & option != 0
+}
+
+fn overwrites(disposition: Disposition) -> bool {
+    matches!(
+        disposition,
+        Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf
+    )
+}
+
+/// What can be said of a request before the file is looked for.
+fn validate(body: &create::Request) -> Result<(), NtStatus> {
+    if has(body, options::OPEN_BY_FILE_ID | options::RESERVE_OPFILTER) {
+        return Err(NtStatus::NOT_SUPPORTED);
+    }
+    let (directory, file) = (options::DIRECTORY_FILE, options::NON_DIRECTORY_FILE);
+    if has(body, NO_OPTIONS)
+        || (has(body, directory) && has(body, file))
+        || (has(body, directory) && overwrites(body.create_disposition))
+        || body.share_access & !ALL_SHARING != 0
+    {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    rights::validate(body.desired_access)?;
+    let asked = rights::expand(body.desired_access);
+    if has(body, options::DELETE_ON_CLOSE)
+        && asked & (access::DELETE | access::MAXIMUM_ALLOWED) == 0
+    {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    // There are no earlier versions, and no handle is durable: neither is found again.
+    for name in [
+        context::TIMEWARP_TOKEN,
+        context::DURABLE_HANDLE_RECONNECT,
+        context::DURABLE_HANDLE_RECONNECT_V2,
+    ] {
+        if body.context(name).is_some() {
+            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+        }
+    }
+    if body
+        .context(context::EA_BUFFER)
+        .is_some_and(|data| !data.is_empty())
+    {
+        return Err(NtStatus::EAS_NOT_SUPPORTED);
+    }
+    Ok(())
+}
+
+/// GrantedAccess and the access that sharing and oplocks are judged by (replacing a file's content writes it).
+fn granted(
+    body: &create::Request,
+    read_only_share: bool,
+    found: &CreateIntent,
+) -> Result<(u32, u32), NtStatus> {
+    let mut maximal = found.maximal_access;
+    if read_only_share {
+        maximal &= !rights::CHANGING;
+    }
+    let is_read_only = found
+        .existing
+        .as_ref()
+        .is_some_and(|file| file.attributes & READONLY != 0 && !file.is_dir);
+    if is_read_only {
+        // MS-FSA 2.1.5.1.2.1.
+        maximal &= !(access::WRITE_DATA | access::APPEND_DATA);
+    }
+    let granted = rights::grant(body.desired_access, maximal)?;
+    let replaces = found.existing.is_some() && overwrites(body.create_disposition);
+    let implied = match body.create_disposition {
+        _ if !replaces => 0,
+        Disposition::Supersede => access::DELETE | access::WRITE_DATA,
+        _ => access::WRITE_DATA,
+    };
+    if (found.existing.is_none() || replaces) && read_only_share {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if implied & access::WRITE_DATA & !maximal != 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if has(body, options::DELETE_ON_CLOSE) {
+        if granted & access::DELETE == 0 {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        // MS-FSA 2.1.5.1: neither an existing nor a new read-only file is deleted on close.
+        if is_read_only || (found.existing.is_none() && body.file_attributes & READONLY != 0) {
+            return Err(NtStatus::CANNOT_DELETE);
+        }
+    }
+    Ok((granted, granted | implied))
+}
+
+fn is_read_only(ctx: &Context<'_>, actor: &Actor) -> bool {
+    ctx.config()
+        .share(actor.share)
+        .is_none_or(|share| share.read_only)
+}
+
+/// Rights, delete pending, oplocks and share modes of the file that was found. `Some`: a break has to be waited for.
+///
+/// # Errors
+/// ACCESS_DENIED, CANNOT_DELETE, DELETE_PENDING, SHARING_VIOLATION.
+pub(crate) fn admit(
+    ctx: &mut Context<'_>,
+    body: &create::Request,
+    actor: &Actor,
+    op: &CreateOp,
+    found: &CreateIntent,
+) -> Result<Option<Wait>, NtStatus> {
+    let (_, judged) = granted(body, is_read_only(ctx, actor), found)?;
+    let Some(existing) = &found.existing else {
+        return Ok(None);
+    };
+    let key = existing.key;
+    // MS-FSA 2.1.5.1.2.
+    if delete_pending::is_set(ctx, key) {
+        return Err(NtStatus::DELETE_PENDING);
+    }
+    let replaces = overwrites(op.disposition);
+    let breaks = !rights::only_looks(judged);
+    if breaks && oplock::break_for_open(ctx, key, OplockLevel::Batch, replaces) {
+        return Ok(Some(Wait::Break(key)));
+    }
+    if sharing_violation(ctx, key, (judged, body.share_access)) {
+        return Err(NtStatus::SHARING_VIOLATION);
+    }
+    if breaks && oplock::break_for_open(ctx, key, OplockLevel::Exclusive, replaces) {
+        return Ok(Some(Wait::Break(key)));
+    }
+    if replaces {
+        oplock::break_level_two(ctx, key, None);
+    }
+    Ok(None)
+}
+
+fn sharing_violation(ctx: &Context<'_>, key: FileKey, wanted: (u32, u32)) -> bool {
+    ctx.smb.files.opens(key).any(|(conn, id)| {
+        let open = ctx.smb.connection(conn).opens.get(&id);
+        open.is_some_and(|open| match &open.target {
+            Target::File(file) => {
+                rights::sharing_violation((open.granted_access, file.share_access), wanted)
+            }
+            Target::Pipe(_) => false,
+        })
+    })
+}
+
+/// As [`super::finish`].
+///
+/// # Errors
+/// What the file system says.
+pub fn finish(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &create::Request,
+    op: &FileOp,
+    outcome: Result<Outcome, NtStatus>,
+) -> Result<Handled, NtStatus> {
+    let (FileOp::Create(op), Outcome::Created(created)) = (op, outcome?) else {
+        return Err(NtStatus::INTERNAL_ERROR);
+    };
+    let Some(Intent::Create(found)) = &request.intent else {
+        return Err(NtStatus::INTERNAL_ERROR);
+    };
+    let actor = ctx.actor(request)?;
+    let (granted_access, _) = granted(body, is_read_only(ctx, &actor), found)?;
+    let metadata = &created.metadata;
+    let oplock = match body.requested_oplock_level {
+        _ if metadata.is_dir => OplockLevel::None,
+        oplock_level::II => OplockLevel::LevelII,
+        oplock_level::EXCLUSIVE => OplockLevel::Exclusive,
+        oplock_level::BATCH => OplockLevel::Batch,
+        // Leases are declined.
+        _ => OplockLevel::None,
+    };
+    let oplock = oplock::grant(ctx, metadata.key, granted_access, oplock);
+    let response = response(body, op.open, oplock, &created, found.maximal_access);
+    let open = Open {
+        id: op.open,
+        session: request.session,
+        tree: request.tree,
+        actor,
+        granted_access,
+        target: Target::File(FileOpen {
+            key: metadata.key,
+            handle: created.handle.clone(),
+            path: created.path.clone(),
+            is_dir: metadata.is_dir,
+            share_access: body.share_access,
+            create_options: body.create_options,
+            delete_on_close: has(body, options::DELETE_ON_CLOSE),
+            delete_pending: false,
+            position: 0,
+            mode: 0,
+            cursor: Cursor::default(),
+            watch: None,
+            oplock,
+            breaking: None,
+            locks: Vec::new(),
+            lock_sequences: std::collections::BTreeMap::new(),
+        }),
+        closing: None,
+    };
+    ctx.emit(Record::Opened(Box::new(open)));
+    Ok(Handled::Reply(Reply::success(Response::Create(response))))
+}
+
+fn response(
+    body: &create::Request,
+    open: OpenId,
+    oplock: OplockLevel,
+    created: &Created,
+    maximal_access: u32,
+) -> create::Response {
+    let metadata = &created.metadata;
+    let mut contexts = Vec::new();
+    if let Some(data) = body.context(context::QUERY_MAXIMAL_ACCESS) {
+        contexts.extend(maximal(data, metadata.last_write_time, maximal_access));
+    }
+    if body.context(context::QUERY_ON_DISK_ID).is_some() {
+        contexts.push(ResponseContext::OnDiskId {
+            file_id: metadata.key.ino,
+            volume_id: metadata.key.dev,
+        });
+    }
+    create::Response {
+        oplock_level: oplock as u8,
+        create_action: created.action,
+        creation_time: metadata.creation_time,
+        last_access_time: metadata.last_access_time,
+        last_write_time: metadata.last_write_time,
+        change_time: metadata.change_time,
+        allocation_size: metadata.allocation_size,
+        end_of_file: metadata.end_of_file,
+        file_attributes: metadata.attributes,
+        file_id: FileId {
+            persistent: open,
+            volatile: open,
+        },
+        contexts,
+    }
+}
+
+/// 3.3.5.9.5: with a timestamp, only if the file has changed since; MAPPED says it has not.
+fn maximal(data: &Bytes, last_write_time: u64, access: u32) -> Option<ResponseContext> {
+    /// STATUS_NONE_MAPPED.
+    const NONE_MAPPED: NtStatus = NtStatus(0xC000_0073);
+    let known = <[u8; 8]>::try_from(data.as_ref()).map(u64::from_le_bytes);
+    Some(match known {
+        Ok(known) if known != 0 && known == last_write_time => ResponseContext::MaximalAccess {
+            status: NONE_MAPPED,
+            access: 0,
+        },
+        _ => ResponseContext::MaximalAccess {
+            status: NtStatus::SUCCESS,
+            access,
+        },
+    })
+}
+
+/// Opens a named pipe of IPC$.
+fn pipe(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &create::Request,
+) -> Result<Handled, NtStatus> {
+    rights::validate(body.desired_access)?;
+    let name = body.name.strip_prefix('\\').unwrap_or(&body.name);
+    let pipe = Pipe::open(name).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let all = rights::READ | rights::WRITE | rights::EXECUTE;
+    let asked = rights::expand(body.desired_access);
+    let granted_access = match asked & access::MAXIMUM_ALLOWED {
+        0 => asked,
+        _ => asked & !access::MAXIMUM_ALLOWED | all,
+    };
+    let actor = Actor {
+        share: u32::MAX,
+        user: ctx.session(request)?.security.user.clone(),
+    };
+    let id = ctx.unique_id();
+    ctx.emit(Record::Opened(Box::new(Open {
+        id,
+        session: request.session,
+        tree: request.tree,
+        actor,
+        granted_access,
+        target: Target::Pipe(pipe),
+        closing: None,
+    })));
+    let response = create::Response {
+        oplock_level: oplock_level::NONE,
+        create_action: crate::fileop::CreateAction::Opened,
+        creation_time: 0,
+        last_access_time: 0,
+        last_write_time: 0,
+        change_time: 0,
+        allocation_size: 4096,
+        end_of_file: 0,
+        file_attributes: NORMAL,
+        file_id: FileId {
+            persistent: id,
+            volatile: id,
+        },
+        contexts: Vec::new(),
+    };
+    Ok(Handled::Reply(Reply::success(Response::Create(response))))
+}

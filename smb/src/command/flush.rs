@@ -1,0 +1,40 @@
+//! FLUSH (MS-SMB2 3.3.5.11).
+
+use super::{Handled, Reply, Request};
+use crate::context::Context;
+use crate::fileop::{FileOp, Outcome};
+use crate::state::Target;
+use crate::status::NtStatus;
+use crate::wire::create::access;
+use crate::wire::{Response, flush};
+
+/// As [`super::start`].
+///
+/// # Errors
+/// FILE_CLOSED, ACCESS_DENIED without a right to write.
+pub fn start(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &flush::Request,
+) -> Result<Handled, NtStatus> {
+    let open = ctx.open(request, body.file_id)?;
+    match open.target {
+        // Whole requests on a pipe are answered at once: there is nothing to flush.
+        Target::Pipe(_) => Ok(Handled::Reply(Reply::success(Response::Flush))),
+        Target::File(_)
+            if open.granted_access & (access::WRITE_DATA | access::APPEND_DATA) == 0 =>
+        {
+            Err(NtStatus::ACCESS_DENIED)
+        }
+        Target::File(_) => Ok(Handled::Op(FileOp::Flush { open: open.id })),
+    }
+}
+
+/// As [`super::finish`].
+///
+/// # Errors
+/// What the file system says.
+pub fn finish(outcome: Result<Outcome, NtStatus>) -> Result<Handled, NtStatus> {
+    outcome?;
+    Ok(Handled::Reply(Reply::success(Response::Flush)))
+}

@@ -1,0 +1,38 @@
+//! LOGOFF (MS-SMB2 3.3.5.6).
+
+use super::{Handled, Reply, Request, close};
+use crate::context::Context;
+use crate::fileop::{FileOp, Outcome};
+use crate::record::Record;
+use crate::status::NtStatus;
+use crate::wire::Response;
+
+/// As [`super::start`]: closes the session's opens one by one, then the session.
+///
+/// # Errors
+/// None.
+pub fn start(ctx: &mut Context<'_>, request: &Request) -> Result<Handled, NtStatus> {
+    if let Some(op) = close::next_of(ctx, |open| open.session == request.session) {
+        return Ok(Handled::Op(op));
+    }
+    ctx.emit(Record::SessionEnded {
+        id: request.session,
+    });
+    Ok(Handled::Reply(Reply::success(Response::Logoff)))
+}
+
+/// As [`super::finish`].
+///
+/// # Errors
+/// None.
+pub fn finish(
+    ctx: &mut Context<'_>,
+    op: &FileOp,
+    outcome: Result<Outcome, NtStatus>,
+) -> Result<Handled, NtStatus> {
+    if let Some(op) = close::plainly(op, &outcome) {
+        return Ok(Handled::Op(op));
+    }
+    close::closed(ctx, op, &outcome);
+    Ok(Handled::Again)
+}

@@ -1,0 +1,56 @@
+//! Acknowledgment of an oplock break (MS-SMB2 3.3.5.22.1).
+
+use super::{Handled, Reply, Request};
+use crate::context::Context;
+use crate::record::Record;
+use crate::state::OplockLevel;
+use crate::status::NtStatus;
+use crate::wire::create::oplock_level;
+use crate::wire::oplock_break::{Acknowledgment, OplockBreak};
+use crate::wire::{FileId, Response};
+
+/// As [`super::start`].
+///
+/// # Errors
+/// FILE_CLOSED, INVALID_DEVICE_STATE if nothing is being broken, INVALID_OPLOCK_PROTOCOL for a level it cannot be broken to.
+pub fn start(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &Acknowledgment,
+) -> Result<Handled, NtStatus> {
+    let (level, file_id) = match body {
+        Acknowledgment::Oplock {
+            oplock_level,
+            file_id,
+        } => (*oplock_level, *file_id),
+        // 3.3.5.22.2: no lease is ever granted.
+        Acknowledgment::Lease { .. } => return Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+    };
+    if level == oplock_level::LEASE {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let (open, file) = ctx.file(request, file_id)?;
+    let id = open.id;
+    let breaking = file.breaking.ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    let acknowledged = match level {
+        oplock_level::NONE => Some(OplockLevel::None),
+        oplock_level::II if breaking.to == OplockLevel::LevelII => Some(OplockLevel::LevelII),
+        _ => None,
+    };
+    // A wrong answer ends the oplock all the same.
+    ctx.emit(Record::Oplock {
+        open: id,
+        level: acknowledged.unwrap_or_default(),
+        breaking: None,
+    });
+    let level = acknowledged.ok_or(NtStatus::INVALID_OPLOCK_PROTOCOL)?;
+    Ok(Handled::Reply(Reply::success(Response::OplockBreak(
+        OplockBreak {
+            oplock_level: level as u8,
+            file_id: FileId {
+                persistent: id,
+                volatile: id,
+            },
+        },
+    ))))
+}

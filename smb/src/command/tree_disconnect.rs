@@ -1,0 +1,37 @@
+//! TREE_DISCONNECT (MS-SMB2 3.3.5.8).
+
+use super::{Handled, Reply, Request, close};
+use crate::context::Context;
+use crate::fileop::{FileOp, Outcome};
+use crate::record::Record;
+use crate::status::NtStatus;
+use crate::wire::Response;
+
+/// As [`super::start`]: closes the tree's opens one by one, then the tree.
+///
+/// # Errors
+/// None.
+pub fn start(ctx: &mut Context<'_>, request: &Request) -> Result<Handled, NtStatus> {
+    let (session, tree) = (request.session, request.tree);
+    if let Some(op) = close::next_of(ctx, |open| open.session == session && open.tree == tree) {
+        return Ok(Handled::Op(op));
+    }
+    ctx.emit(Record::TreeEnded { session, id: tree });
+    Ok(Handled::Reply(Reply::success(Response::TreeDisconnect)))
+}
+
+/// As [`super::finish`].
+///
+/// # Errors
+/// None.
+pub fn finish(
+    ctx: &mut Context<'_>,
+    op: &FileOp,
+    outcome: Result<Outcome, NtStatus>,
+) -> Result<Handled, NtStatus> {
+    if let Some(op) = close::plainly(op, &outcome) {
+        return Ok(Handled::Op(op));
+    }
+    close::closed(ctx, op, &outcome);
+    Ok(Handled::Again)
+}

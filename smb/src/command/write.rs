@@ -1,0 +1,72 @@
+//! WRITE (MS-SMB2 3.3.5.13).
+
+use super::{Handled, Reply, Request, pipe};
+use crate::context::Context;
+use crate::fileop::{FileOp, Outcome, WriteAt};
+use crate::state::Target;
+use crate::status::NtStatus;
+use crate::wire::create::{access, options};
+use crate::wire::{Response, write};
+
+/// As [`super::start`].
+///
+/// # Errors
+/// FILE_CLOSED, ACCESS_DENIED, INVALID_DEVICE_REQUEST for a directory, INVALID_PARAMETER.
+pub fn start(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &write::Request,
+) -> Result<Handled, NtStatus> {
+    let open = ctx.open(request, body.file_id)?;
+    // RDMA channels are never negotiated.
+    if body.channel != 0 {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let id = open.id;
+    let granted = open.granted_access & (access::WRITE_DATA | access::APPEND_DATA);
+    if granted == 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let file = match &open.target {
+        Target::Pipe(_) => return pipe::write(ctx, request, id, body),
+        Target::File(file) => file,
+    };
+    if file.is_dir {
+        return Err(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    // MS-FSA 2.1.5.4: with the right to append alone, and at the offset that says so, it goes to the end.
+    let at = if granted == access::APPEND_DATA || body.offset == u64::MAX {
+        WriteAt::End
+    } else {
+        let end = body.offset.checked_add(body.data.len() as u64);
+        if end.is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        WriteAt::Offset(body.offset)
+    };
+    if body.data.is_empty() {
+        return Ok(written(0));
+    }
+    Ok(Handled::Op(FileOp::Write {
+        open: id,
+        at,
+        data: body.data.clone(),
+        write_through: body.flags & write::FLAG_WRITE_THROUGH != 0
+            || file.create_options & options::WRITE_THROUGH != 0,
+    }))
+}
+
+/// As [`super::finish`].
+///
+/// # Errors
+/// What the file system says.
+pub fn finish(outcome: Result<Outcome, NtStatus>) -> Result<Handled, NtStatus> {
+    match outcome? {
+        Outcome::Written { count, .. } => Ok(written(count)),
+        _ => Err(NtStatus::INTERNAL_ERROR),
+    }
+}
+
+fn written(count: u32) -> Handled {
+    Handled::Reply(Reply::success(Response::Write(write::Response { count })))
+}

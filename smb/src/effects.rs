@@ -1,0 +1,114 @@
+//! What an operation that was done means for the rest of the server: the paths of other opens, and watches.
+
+use crate::context::Context;
+use crate::fileop::{Change, ChangeKind, CreateAction, FileOp, OpenId, Outcome, SetBasic, ShareId};
+use crate::notify::filter;
+use crate::path;
+use crate::record::Record;
+use crate::server::{ConnId, Planned};
+use crate::state::Target;
+
+/// Called before the reply is made.
+pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome) {
+    let share = planned.actor.share;
+    let changed = filter::SIZE | filter::LAST_WRITE;
+    match (&planned.op, outcome) {
+        (FileOp::Create(_), Outcome::Created(created)) => {
+            let kind = match created.action {
+                CreateAction::Created => ChangeKind::Added,
+                CreateAction::Superseded | CreateAction::Overwritten => {
+                    ChangeKind::Modified(changed | filter::ATTRIBUTES)
+                }
+                CreateAction::Opened => return,
+            };
+            let change = Change {
+                share,
+                path: created.path.clone(),
+                is_dir: created.metadata.is_dir,
+                kind,
+            };
+            ctx.publish(&change);
+        }
+        (FileOp::Write { open, .. } | FileOp::ZeroData { open, .. }, _)
+        | (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _)
+        | (FileOp::CopyChunks { target: open, .. }, _) => modified(ctx, *open, changed),
+        (FileOp::SetBasic { open, basic }, _) => modified(ctx, *open, basic_filter(basic)),
+        (FileOp::SetSecurity { open, .. }, _) => modified(ctx, *open, filter::SECURITY),
+        (FileOp::Rename { open, from, .. }, Outcome::Renamed { path }) => {
+            renamed(ctx, share, *open, from, path);
+        }
+        (FileOp::Link { to, .. }, _) => {
+            let change = Change {
+                share,
+                path: to.clone(),
+                is_dir: false,
+                kind: ChangeKind::Added,
+            };
+            ctx.publish(&change);
+        }
+        _ => {}
+    }
+}
+
+fn modified(ctx: &mut Context<'_>, open: OpenId, what: u32) {
+    let Some(open) = ctx.connection().opens.get(&open) else {
+        return;
+    };
+    let Target::File(file) = &open.target else {
+        return;
+    };
+    let change = Change {
+        share: open.actor.share,
+        path: file.path.clone(),
+        is_dir: file.is_dir,
+        kind: ChangeKind::Modified(what),
+    };
+    ctx.publish(&change);
+}
+
+fn basic_filter(basic: &SetBasic) -> u32 {
+    let mut what = 0;
+    for (set, bit) in [
+        (basic.creation_time.is_some(), filter::CREATION),
+        (basic.last_access_time.is_some(), filter::LAST_ACCESS),
+        (basic.last_write_time.is_some(), filter::LAST_WRITE),
+        (basic.attributes.is_some(), filter::ATTRIBUTES),
+    ] {
+        if set {
+            what |= bit;
+        }
+    }
+    what
+}
+
+/// Every open of the file by that name, and of what is below it, has another path now.
+fn renamed(ctx: &mut Context<'_>, share: ShareId, open: OpenId, from: &str, to: &str) {
+    let is_dir = ctx.file_of(open).is_some_and(|file| file.is_dir);
+    let mut moved: Vec<(ConnId, OpenId, String)> = Vec::new();
+    for (conn, connection) in &ctx.smb.connections {
+        for open in connection
+            .opens
+            .values()
+            .filter(|open| open.actor.share == share)
+        {
+            let Target::File(file) = &open.target else {
+                continue;
+            };
+            if file.path == from {
+                moved.push((*conn, open.id, to.to_string()));
+            } else if is_dir && let Some(name) = path::below(&file.path, from) {
+                moved.push((*conn, open.id, format!("{to}/{name}")));
+            }
+        }
+    }
+    for (conn, open, path) in moved {
+        ctx.emit_on(conn, Record::Moved { open, path });
+    }
+    let change = Change {
+        share,
+        path: from.to_string(),
+        is_dir,
+        kind: ChangeKind::RenamedTo(to.to_string()),
+    };
+    ctx.publish(&change);
+}

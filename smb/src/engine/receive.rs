@@ -1,0 +1,295 @@
+//! A message as it comes in: decrypted, cut into components, MessageIds taken out of the window; and the checks of each component
+//! before its handler is called (MS-SMB2 3.3.5.2).
+
+use super::work_of;
+use crate::command::Request;
+use crate::context::Context;
+use crate::fileop::OpenId;
+use crate::record::{Record, WorkId};
+use crate::state::SessionState;
+use crate::status::NtStatus;
+use crate::wire::transform::Transform;
+use crate::wire::{self, Command, Component, Dialect, FileId, Flags, Protocol, compound};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A message decrypted and cut; kept while it is worked on, made again from its bytes after a crash.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) components: Vec<Component>,
+    /// The session it came encrypted in.
+    pub(crate) sealed: Option<u64>,
+}
+
+/// Why a message is not worked on.
+pub(crate) enum Fault {
+    /// It is SMB1.
+    Smb1(Bytes),
+    /// The connection is to be dropped.
+    Drop(String),
+}
+
+/// Why a component's handler is not called.
+pub(crate) enum Refusal {
+    /// It is answered with this.
+    Status(NtStatus),
+    /// The connection is to be dropped.
+    Drop(&'static str),
+}
+
+impl From<NtStatus> for Refusal {
+    fn from(status: NtStatus) -> Refusal {
+        Refusal::Status(status)
+    }
+}
+
+/// The message of a work: from the cache, or opened (again).
+pub(crate) fn open(
+    ctx: &mut Context<'_>,
+    id: WorkId,
+    message: Option<&Bytes>,
+) -> Result<Arc<Opened>, Fault> {
+    let task = super::task(ctx.conn, id);
+    if let Some(opened) = ctx.smb.opened.get(&task) {
+        return Ok(opened.clone());
+    }
+    let opened = match (id, message) {
+        (WorkId::Parked(id), _) => {
+            let parked = ctx.connection().parked.get(&id);
+            let parked =
+                parked.ok_or_else(|| Fault::Drop("a request that does not wait".into()))?;
+            Opened {
+                components: split(&Bytes::from(parked.message.clone()))?,
+                sealed: parked.work.sealed,
+            }
+        }
+        (WorkId::Message, Some(message)) => open_message(ctx, message)?,
+        (WorkId::Message, None) => return Err(Fault::Drop("a message that is not there".into())),
+    };
+    let opened = Arc::new(opened);
+    ctx.smb.opened.insert(task, opened.clone());
+    Ok(opened)
+}
+
+fn split(message: &Bytes) -> Result<Vec<Component>, Fault> {
+    compound::split(message).map_err(|malformed| Fault::Drop(malformed.to_string()))
+}
+
+fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
+    let dropped = |why: String| Err(Fault::Drop(why));
+    match Protocol::of(message) {
+        Ok(Protocol::Smb1) => Err(Fault::Smb1(message.clone())),
+        Ok(Protocol::Smb2) => Ok(Opened {
+            components: split(message)?,
+            sealed: None,
+        }),
+        Ok(Protocol::Transform) => {
+            // 3.3.5.2.1.1: no such session, not authentic, or not SMB2 inside: disconnect.
+            let transform = Transform::parse(message).map_err(|e| Fault::Drop(e.to_string()))?;
+            let session = ctx.connection().sessions.get(&transform.session_id);
+            let key = session
+                .and_then(|session| session.security.keys.as_ref())
+                .and_then(|keys| keys.decryption.as_ref());
+            let Some(key) = key else {
+                return dropped("encrypted for a session that cannot be".into());
+            };
+            let plain = match key.open(message) {
+                Ok(plain) => Bytes::from(plain),
+                Err(error) => return dropped(error.to_string()),
+            };
+            match Protocol::of(&plain) {
+                Ok(Protocol::Smb2) => {}
+                _ => return dropped("what was encrypted is not SMB2".into()),
+            }
+            let components = split(&plain)?;
+            // 3.3.5.2.1.1: the SessionIds inside and outside are the same.
+            let foreign = components.iter().any(|component| {
+                component.header.session_id != transform.session_id
+                    && !component.header.flags.contains(Flags::RELATED_OPERATIONS)
+            });
+            if foreign {
+                return dropped("encrypted in one session for another".into());
+            }
+            Ok(Opened {
+                components,
+                sealed: Some(transform.session_id),
+            })
+        }
+        Ok(Protocol::Compression) => dropped("compression was not negotiated".into()),
+        Err(malformed) => dropped(malformed.to_string()),
+    }
+}
+
+/// Does this connection count credits by 64 KiB (SMB2_GLOBAL_CAP_LARGE_MTU)?
+fn multi_credit(ctx: &Context<'_>) -> bool {
+    ctx.connection().negotiation.dialect >= Some(Dialect::Smb210)
+}
+
+/// 3.3.5.2.3: every MessageId must be in the window, once. CANCEL has none of its own.
+pub(crate) fn take_message_ids(ctx: &mut Context<'_>, opened: &Opened) -> Result<(), String> {
+    let counts = multi_credit(ctx);
+    let mut ids: Vec<(u64, u16)> = Vec::with_capacity(opened.components.len());
+    for Component { header, .. } in &opened.components {
+        if header.command == Command::CANCEL {
+            continue;
+        }
+        let charge = if counts {
+            header.credit_charge.max(1)
+        } else {
+            1
+        };
+        let id = header.message_id;
+        let end = id.saturating_add(charge.into());
+        let taken = ids
+            .iter()
+            .any(|(other, charge)| id < other.saturating_add((*charge).into()) && *other < end);
+        if taken || !ctx.connection().credits.allows(id, charge) {
+            return Err(format!(
+                "MessageId {id} with charge {charge} is not in the window"
+            ));
+        }
+        ids.push((id, charge));
+    }
+    ctx.emit(Record::Admitted {
+        ids,
+        sealed: opened.sealed,
+    });
+    Ok(())
+}
+
+/// Session, signature, encryption, tree and chain of a component (3.3.5.2.4 to 3.3.5.2.11).
+pub(crate) fn check(
+    ctx: &Context<'_>,
+    id: WorkId,
+    request: &Request,
+    component: &Component,
+) -> Result<(), Refusal> {
+    let command = request.header.command;
+    if ctx.connection().negotiation.dialect.is_none() && command != Command::NEGOTIATE {
+        return Err(Refusal::Drop("a request before NEGOTIATE"));
+    }
+    if command == Command::NEGOTIATE && request.sealed {
+        return Err(Refusal::Drop("NEGOTIATE in an encrypted message"));
+    }
+    if request.header.flags.contains(Flags::RELATED_OPERATIONS) {
+        let work = work_of(ctx, id);
+        // 3.3.5.2.7.2: the first request of a message is related to nothing.
+        if work.is_some_and(|work| work.next == 0) {
+            return Err(NtStatus::INVALID_PARAMETER.into());
+        }
+        if let Some(status) = work.and_then(|work| work.related.failed) {
+            return Err(status.into());
+        }
+    }
+    check_signature(ctx, request, component)?;
+    if matches!(
+        command,
+        Command::NEGOTIATE | Command::SESSION_SETUP | Command::ECHO | Command::CANCEL
+    ) {
+        return Ok(());
+    }
+    let session = ctx.session(request)?;
+    if session.security.encrypt && !request.sealed {
+        return Err(NtStatus::ACCESS_DENIED.into());
+    }
+    if matches!(command, Command::LOGOFF | Command::TREE_CONNECT) {
+        return Ok(());
+    }
+    let tree = ctx.tree(request)?;
+    if tree.encrypt && !request.sealed && command != Command::TREE_DISCONNECT {
+        return Err(NtStatus::ACCESS_DENIED.into());
+    }
+    Ok(())
+}
+
+/// 3.3.5.2.4: a signature must be right, and must be there where the session wants one. Encryption is as good.
+fn check_signature(
+    ctx: &Context<'_>,
+    request: &Request,
+    component: &Component,
+) -> Result<(), Refusal> {
+    if request.sealed {
+        return Ok(());
+    }
+    let session = ctx.connection().sessions.get(&request.session);
+    let security = session.map(|session| &session.security);
+    let command = request.header.command;
+    if request.header.flags.contains(Flags::SIGNED) {
+        return match security {
+            None if matches!(command, Command::NEGOTIATE | Command::SESSION_SETUP) => Ok(()),
+            None => Err(NtStatus::USER_SESSION_DELETED.into()),
+            Some(security) => match &security.keys {
+                Some(keys) if keys.signing.verify(&component.bytes) => Ok(()),
+                Some(_) => Err(NtStatus::ACCESS_DENIED.into()),
+                // Nothing to check with: set-up in progress, guest, anonymous.
+                None => Ok(()),
+            },
+        };
+    }
+    match security {
+        Some(security)
+            if security.signing_required
+                && security.state == SessionState::Valid
+                && !matches!(command, Command::NEGOTIATE | Command::SESSION_SETUP) =>
+        {
+            Err(NtStatus::ACCESS_DENIED.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// 3.3.5.2.5: the charge must cover what is sent and what may be returned; and 3.3.5.12, 3.3.5.13: not more than was negotiated.
+pub(crate) fn check_body(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &wire::Request,
+) -> Result<(), NtStatus> {
+    let Some(dialect) = ctx.connection().negotiation.dialect else {
+        return Ok(());
+    };
+    let bytes = match body {
+        wire::Request::Read(body) => body.length,
+        wire::Request::Write(body) => body.data.len() as u32,
+        wire::Request::Ioctl(body) => (body.input.len() as u32).max(body.max_output_response),
+        wire::Request::QueryDirectory(body) => body.output_buffer_length,
+        wire::Request::ChangeNotify(body) => body.output_buffer_length,
+        wire::Request::QueryInfo(body) => (body.input.len() as u32).max(body.output_buffer_length),
+        wire::Request::SetInfo(body) => body.data.len() as u32,
+        _ => return Ok(()),
+    };
+    if bytes > ctx.config().max_io(dialect) {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let charge = u32::from(request.header.credit_charge.max(1));
+    if multi_credit(ctx) && bytes.saturating_sub(1) / 65536 + 1 > charge {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    Ok(())
+}
+
+/// The FileId a request names.
+pub(crate) fn file_id(body: &wire::Request) -> Option<FileId> {
+    Some(match body {
+        wire::Request::Close(body) => body.file_id,
+        wire::Request::Flush(body) => body.file_id,
+        wire::Request::Read(body) => body.file_id,
+        wire::Request::Write(body) => body.file_id,
+        wire::Request::Lock(body) => body.file_id,
+        wire::Request::Ioctl(body) => body.file_id,
+        wire::Request::QueryDirectory(body) => body.file_id,
+        wire::Request::ChangeNotify(body) => body.file_id,
+        wire::Request::QueryInfo(body) => body.file_id,
+        wire::Request::SetInfo(body) => body.file_id,
+        wire::Request::OplockBreak(wire::oplock_break::Acknowledgment::Oplock {
+            file_id, ..
+        }) => *file_id,
+        _ => return None,
+    })
+}
+
+/// The open a request names.
+pub(crate) fn open_named(ctx: &Context<'_>, request: &Request) -> Option<OpenId> {
+    let component = Component::new(request.bytes.clone()).ok()?;
+    let id = file_id(&wire::Request::parse(&component).ok()?)?;
+    ctx.open(request, id).ok().map(|open| open.id)
+}

@@ -1,0 +1,245 @@
+//! Replies as they leave: put together, signed or encrypted, final.
+
+use crate::command::{Reply, Request};
+use crate::context::Context;
+use crate::record::Record;
+use crate::server::{ConnId, Output};
+use crate::state::{Answer, OplockLevel};
+use crate::status::NtStatus;
+use crate::wire::oplock_break::{NOTIFICATION_MESSAGE_ID, OplockBreak};
+use crate::wire::{self, Command, FileId, Flags, Header, Route, frame, header};
+use bytes::Bytes;
+
+/// One response of a message.
+pub(crate) struct Piece {
+    pub(crate) header: Header,
+    /// Header and body.
+    pub(crate) head: Vec<u8>,
+    /// Bulk bytes after it.
+    pub(crate) payload: Bytes,
+    /// To be signed.
+    pub(crate) sign: bool,
+}
+
+impl Piece {
+    pub(crate) fn new(header: Header, response: &wire::Response, sign: bool) -> Piece {
+        let mut head = Vec::new();
+        header.encode(&mut head);
+        let payload = response.encode(&mut head);
+        Piece {
+            header,
+            head,
+            payload,
+            sign,
+        }
+    }
+
+    /// As it is kept until the rest of its message is answered.
+    pub(crate) fn into_answer(mut self) -> Answer {
+        self.head.extend_from_slice(&self.payload);
+        Answer {
+            body: self.head.split_off(header::LEN),
+            header: self.header,
+            sign: self.sign,
+        }
+    }
+}
+
+/// Credits to grant (MS-SMB2 3.3.1.2): what is asked for, up to the limit; never so few that the client has none. The window is
+/// bounded too, in case a client leaves a MessageId out for ever.
+pub(crate) fn grant(ctx: &Context<'_>, request: &Header) -> u16 {
+    if request.command == Command::CANCEL {
+        return 0;
+    }
+    let credits = &ctx.connection().credits;
+    let limit = u64::from(ctx.config().limits.credits);
+    let room = limit.saturating_sub(credits.outstanding());
+    let room = room.min((2 * limit).saturating_sub(credits.high - credits.low));
+    let least = u16::from(credits.outstanding() == 0);
+    let most = u16::try_from(room).unwrap_or(u16::MAX);
+    request.credits.min(most).max(least)
+}
+
+/// The header of a response (3.3.4.1).
+pub(crate) fn header(request: &Request, reply: &Reply, session: u64, credits: u16) -> Header {
+    let kept = Flags::RELATED_OPERATIONS.0 | Flags::PRIORITY_MASK.0 | Flags::REPLAY_OPERATION.0;
+    let process_id = match request.header.route {
+        Route::Sync { process_id, .. } => process_id,
+        Route::Async { .. } => 0,
+    };
+    Header {
+        credit_charge: request.header.credit_charge,
+        status: reply.status,
+        command: request.header.command,
+        credits,
+        flags: Flags(Flags::SERVER_TO_REDIR.0 | request.header.flags.0 & kept),
+        next_command: 0,
+        message_id: request.header.message_id,
+        route: match request.waited {
+            Some(async_id) => Route::Async { async_id },
+            None => Route::Sync {
+                process_id,
+                tree_id: reply.tree.unwrap_or(request.tree),
+            },
+        },
+        session_id: session,
+        signature: [0; 16],
+    }
+}
+
+/// Is a response to be signed (3.3.4.1.1)? If the request was, and the last SESSION_SETUP of an ordinary login in any case.
+pub(crate) fn signs(
+    ctx: &Context<'_>,
+    request: &Request,
+    reply: &Reply,
+    session: u64,
+    sealed: Option<u64>,
+) -> bool {
+    let session = ctx.connection().sessions.get(&session);
+    let Some(keys) = session.and_then(|session| session.security.keys.as_ref()) else {
+        return false;
+    };
+    if sealed.is_some() || request.header.command == Command::NEGOTIATE {
+        return false;
+    }
+    if request.header.command == Command::SESSION_SETUP && reply.status == NtStatus::SUCCESS {
+        return true;
+    }
+    // A signature that was wrong gets no signature back: whoever asked does not know the key.
+    request.header.flags.contains(Flags::SIGNED)
+        && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes))
+}
+
+/// Sends responses as one message: padded to 8 bytes, chained, signed, or encrypted in the session `sealed`. Returns the last
+/// response's bytes.
+pub(crate) fn message(ctx: &mut Context<'_>, pieces: Vec<Piece>, sealed: Option<u64>) -> Vec<u8> {
+    let mut parts: Vec<Bytes> = Vec::with_capacity(2 * pieces.len() + 1);
+    let mut last = Vec::new();
+    let count = pieces.len();
+    for (index, mut piece) in pieces.into_iter().enumerate() {
+        let length = piece.head.len() + piece.payload.len();
+        let mut padding: &[u8] = &[];
+        if index + 1 < count {
+            // 3.3.4.1.3: each response but the last is padded, and says where the next one is.
+            let padded = length.next_multiple_of(8);
+            padding = &[0; 8][..padded - length];
+            piece.header.next_command = padded as u32;
+        }
+        if piece.sign {
+            piece.header.flags = piece.header.flags | Flags::SIGNED;
+        }
+        let mut head = Vec::with_capacity(piece.head.len() + padding.len());
+        piece.header.encode(&mut head);
+        head.extend_from_slice(piece.head.get(header::LEN..).unwrap_or_default());
+        let keys = ctx.connection().sessions.get(&piece.header.session_id);
+        if let (true, Some(keys)) = (piece.sign, keys.and_then(|s| s.security.keys.as_ref())) {
+            keys.signing.sign(&mut head, &[&*piece.payload, padding]);
+        }
+        if index + 1 == count {
+            last.clone_from(&head);
+        }
+        if piece.payload.is_empty() {
+            head.extend_from_slice(padding);
+            parts.push(Bytes::from(head));
+        } else {
+            parts.push(Bytes::from(head));
+            parts.push(piece.payload);
+            if !padding.is_empty() {
+                parts.push(Bytes::copy_from_slice(padding));
+            }
+        }
+    }
+    transmit(ctx, ctx.conn, parts, sealed);
+    last
+}
+
+/// Encrypts if need be, frames, and hands over.
+fn transmit(ctx: &mut Context<'_>, conn: ConnId, mut parts: Vec<Bytes>, sealed: Option<u64>) {
+    if let Some(id) = sealed {
+        let session = ctx.smb.connection(conn).sessions.get(&id);
+        let key = session
+            .and_then(|session| session.security.keys.as_ref())
+            .and_then(|keys| keys.encryption.as_ref());
+        let (Some(session), Some(key)) = (session, key) else {
+            // The session went while its request waited, and its keys with it: nothing can be said any more.
+            return;
+        };
+        parts = vec![Bytes::from(key.seal(id, session.nonces, &parts))];
+        ctx.emit_on(conn, Record::Nonce { session: id });
+    }
+    push(ctx.out, conn, parts);
+}
+
+/// Puts the direct-TCP header in front.
+fn push(out: &mut Output, conn: ConnId, parts: Vec<Bytes>) {
+    let length = parts.iter().map(Bytes::len).sum();
+    let mut framed = Vec::with_capacity(parts.len() + 1);
+    framed.push(Bytes::copy_from_slice(&frame::encode(length)));
+    framed.extend(parts);
+    out.sends.push((conn, framed));
+}
+
+/// Bytes of another protocol.
+pub(crate) fn foreign(ctx: &mut Context<'_>, bytes: Vec<u8>) {
+    push(ctx.out, ctx.conn, vec![Bytes::from(bytes)]);
+}
+
+/// The interim response (3.3.4.2): STATUS_PENDING and the AsyncId. Never signed: it would use the MessageId, which is AES-GMAC's
+/// nonce, before the final response does.
+pub(crate) fn interim(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    async_id: u64,
+    credits: u16,
+    sealed: Option<u64>,
+) {
+    let mut header = header(
+        request,
+        &Reply::error(NtStatus::PENDING),
+        request.session,
+        credits,
+    );
+    header.route = Route::Async { async_id };
+    let response = wire::Response::Error(wire::error::Response::default());
+    message(ctx, vec![Piece::new(header, &response, false)], sealed);
+}
+
+/// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its session or
+/// tree is.
+pub(crate) fn break_notification(ctx: &mut Context<'_>, conn: ConnId, open: u64, to: OplockLevel) {
+    let connection = ctx.smb.connection(conn);
+    let Some(held) = connection.opens.get(&open) else {
+        return;
+    };
+    let session = connection.sessions.get(&held.session);
+    let sealed = session
+        .filter(|session| {
+            let tree = session.trees.get(&held.tree);
+            session.security.encrypt || tree.is_some_and(|tree| tree.encrypt)
+        })
+        .map(|_| held.session);
+    let header = Header {
+        credit_charge: 0,
+        status: NtStatus::SUCCESS,
+        command: Command::OPLOCK_BREAK,
+        credits: 0,
+        flags: Flags::SERVER_TO_REDIR,
+        next_command: 0,
+        message_id: NOTIFICATION_MESSAGE_ID,
+        route: Route::Sync {
+            process_id: 0,
+            tree_id: 0,
+        },
+        session_id: 0,
+        signature: [0; 16],
+    };
+    let response = wire::Response::OplockBreak(OplockBreak {
+        oplock_level: to as u8,
+        file_id: FileId {
+            persistent: open,
+            volatile: open,
+        },
+    });
+    let piece = Piece::new(header, &response, false);
+    transmit(ctx, conn, vec![Bytes::from(piece.head)], sealed);
+}

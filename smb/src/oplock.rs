@@ -1,0 +1,144 @@
+//! Oplocks: granting, breaking, and giving up on a client that does not acknowledge (MS-SMB2 3.3.4.6, MS-FSA 2.1.5.18).
+
+use crate::access;
+use crate::context::Context;
+use crate::engine::send;
+use crate::fileop::{FileKey, OpenId};
+use crate::record::Record;
+use crate::server::ConnId;
+use crate::state::{Breaking, OplockLevel};
+use std::time::Duration;
+
+/// How long an acknowledgment is waited for (MS-SMB2 3.3.2.1).
+const BREAK_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Breaks what a new open may not share with: batch oplocks before share modes are looked at (the client may have closed the file
+/// and only kept it open), exclusive ones after. True: an acknowledgment has to be waited for.
+pub(crate) fn break_for_open(
+    ctx: &mut Context<'_>,
+    key: FileKey,
+    level: OplockLevel,
+    overwrites: bool,
+) -> bool {
+    let to = if overwrites {
+        OplockLevel::None
+    } else {
+        OplockLevel::LevelII
+    };
+    let mut waits = false;
+    for (conn, open) in holders(ctx, key) {
+        let Some(file) = ctx.smb.file(conn, open) else {
+            continue;
+        };
+        if file.oplock != level {
+            continue;
+        }
+        waits = true;
+        if file.breaking.is_none() {
+            start(ctx, conn, open, level, to);
+        }
+    }
+    waits
+}
+
+/// Opens of the file that may hold an oplock; one that is about to be closed by the server holds none any more.
+fn holders(ctx: &Context<'_>, key: FileKey) -> Vec<(ConnId, OpenId)> {
+    let alive = |conn: ConnId, id: OpenId| {
+        let open = ctx.smb.connection(conn).opens.get(&id);
+        open.is_some_and(|open| open.closing.is_none())
+    };
+    ctx.smb
+        .files
+        .opens(key)
+        .filter(|(conn, id)| alive(*conn, *id))
+        .collect()
+}
+
+/// The client is told, and has [`BREAK_TIMEOUT`] to acknowledge.
+fn start(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, level: OplockLevel, to: OplockLevel) {
+    let deadline = ctx.clock.now + BREAK_TIMEOUT;
+    ctx.emit_on(
+        conn,
+        Record::Oplock {
+            open,
+            level,
+            breaking: Some(Breaking { to, deadline }),
+        },
+    );
+    send::break_notification(ctx, conn, open, to);
+}
+
+/// Level II oplocks of the other opens of a file are gone: nobody acknowledges that.
+pub(crate) fn break_level_two(ctx: &mut Context<'_>, key: FileKey, except: Option<OpenId>) {
+    let shared: Vec<_> = ctx
+        .smb
+        .files
+        .opens(key)
+        .filter(|(conn, id)| {
+            Some(*id) != except
+                && ctx
+                    .smb
+                    .file(*conn, *id)
+                    .is_some_and(|file| file.oplock == OplockLevel::LevelII)
+        })
+        .collect();
+    for (conn, open) in shared {
+        ctx.emit_on(
+            conn,
+            Record::Oplock {
+                open,
+                level: OplockLevel::None,
+                breaking: None,
+            },
+        );
+        send::break_notification(ctx, conn, open, OplockLevel::None);
+    }
+}
+
+/// The file of this open is about to change.
+pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
+    if let Some(key) = ctx.file_of(open).map(|file| file.key) {
+        break_level_two(ctx, key, Some(open));
+    }
+}
+
+/// The oplock a new open gets (MS-FSA 2.1.5.18.1): alone all it wants, else level II where nobody has more and nothing is locked.
+pub(crate) fn grant(
+    ctx: &Context<'_>,
+    key: FileKey,
+    granted_access: u32,
+    wanted: OplockLevel,
+) -> OplockLevel {
+    if wanted == OplockLevel::None || access::only_looks(granted_access) {
+        return OplockLevel::None;
+    }
+    let mut level = wanted;
+    for (conn, id) in ctx.smb.files.opens(key) {
+        let Some(open) = ctx.smb.connection(conn).opens.get(&id) else {
+            continue;
+        };
+        let Some(file) = ctx.smb.file(conn, id) else {
+            continue;
+        };
+        if file.oplock > OplockLevel::LevelII || !file.locks.is_empty() {
+            return OplockLevel::None;
+        }
+        if !access::only_looks(open.granted_access) || file.oplock != OplockLevel::None {
+            level = OplockLevel::LevelII;
+        }
+    }
+    level
+}
+
+/// The time to acknowledge a break is over: the oplock is gone (3.3.6.1).
+pub(crate) fn timed_out(ctx: &mut Context<'_>, open: OpenId) {
+    log::info!(
+        "connection {}: an oplock break is not acknowledged in time",
+        ctx.conn
+    );
+    ctx.emit(Record::Oplock {
+        open,
+        level: OplockLevel::None,
+        breaking: None,
+    });
+}
