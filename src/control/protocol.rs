@@ -61,6 +61,9 @@ pub struct Status {
     pub worker_pid: u32,
     /// Since this worker began.
     pub uptime_seconds: f64,
+    /// The binary the worker runs; the control thread fills it in.
+    #[serde(default)]
+    pub executable: PathBuf,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
 }

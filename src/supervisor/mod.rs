@@ -1,5 +1,154 @@
 //! The supervisor: holds the TAP and the control socket, starts the worker again when it ends. It never sends a frame.
+//!
+//! [`machine`] decides, [`process`] starts and reaps, [`run`] joins the two; [`entry`] is the worker's side.
 
+pub mod entry;
+pub mod machine;
+mod process;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 
 pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use log::{error, info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+use crate::config::Config;
+use crate::control::Listener;
+use machine::{Action, Input, Machine};
+use process::{Inherited, Process};
+use worker::Message;
+
+/// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the exit code.
+///
+/// # Errors
+/// What is wrong with the configuration, the TAP or the control socket.
+pub fn serve(config: &Config) -> anyhow::Result<u8> {
+    crate::users::Users::for_server(config)?;
+    config.check_system()?;
+    let control = Listener::bind(&config.server.control_socket)?;
+    let tap = open_tap(config)?;
+    info!(
+        "serving {} on {} as process {}",
+        config.server.name,
+        config.network.tap,
+        std::process::id()
+    );
+    let inherited = Inherited {
+        config: config.path.clone(),
+        tap: tap.as_fd(),
+        control: control.as_fd(),
+    };
+    supervise(&inherited)
+}
+
+/// Set when a signal has come; the pipe wakes the wait.
+struct Signals {
+    terminate: Arc<AtomicBool>,
+    pipe: UnixStream,
+}
+
+impl Signals {
+    fn register() -> io::Result<Signals> {
+        let terminate = Arc::new(AtomicBool::new(false));
+        let (pipe, write) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            // The flag first: whoever is woken by the pipe must see it.
+            signal_hook::flag::register(signal, terminate.clone())?;
+        }
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] {
+            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Signals { terminate, pipe })
+    }
+
+    /// Empties the pipe; has the supervisor been asked to end since the last call?
+    fn take(&self) -> bool {
+        let mut buffer = [0; 64];
+        while matches!(io::Read::read(&mut &self.pipe, &mut buffer), Ok(n) if n > 0) {}
+        self.terminate.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Starts workers until one ends for good.
+fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
+    let signals = Signals::register().context("signals cannot be handled")?;
+    let start = Instant::now();
+    let (mut machine, first) = Machine::new(Duration::ZERO);
+    let mut worker: Option<Process> = None;
+    let mut action = Some(first);
+    loop {
+        while let Some(next) = action.take() {
+            match next {
+                Action::Start(order) => match Process::start(inherited, &order) {
+                    Ok(process) => worker = Some(process),
+                    Err(why) => {
+                        error!("the worker cannot be started: {why}");
+                        action = machine.handle(Input::SpawnFailed, start.elapsed());
+                    }
+                },
+                Action::Terminate => worker.iter_mut().for_each(Process::terminate),
+                Action::Kill => worker.iter_mut().for_each(Process::kill),
+                Action::Exit(code) => return Ok(code),
+            }
+        }
+        wait(&signals, worker.as_ref(), machine.deadline(), start)?;
+        let mut inputs = Vec::new();
+        if signals.take() {
+            inputs.push(Input::Terminate);
+        }
+        if let Some(process) = &mut worker {
+            // Reaped before its messages are read: then they are complete.
+            let ended = process.reap()?;
+            inputs.extend(process.messages().map(|message| match message {
+                Message::Ready { epoch } => {
+                    info!("worker {} serves, epoch {epoch}", process.id());
+                    Input::Ready
+                }
+                Message::Reboot { exec, hold_seconds } => Input::Rebooting {
+                    exec,
+                    hold: Duration::try_from_secs_f64(hold_seconds).unwrap_or_default(),
+                },
+            }));
+            if let Some(ended) = ended {
+                inputs.push(Input::Ended(ended));
+                worker = None;
+            }
+        }
+        inputs.push(Input::Tick);
+        for input in inputs {
+            let next = machine.handle(input, start.elapsed());
+            action = next.or(action);
+        }
+    }
+}
+
+/// Waits for a signal, a message of the worker, or the deadline.
+fn wait(
+    signals: &Signals,
+    worker: Option<&Process>,
+    deadline: Option<Duration>,
+    start: Instant,
+) -> anyhow::Result<()> {
+    let timeout = deadline.map(|at| at.saturating_sub(start.elapsed()));
+    let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+    let mut fds = vec![PollFd::new(&signals.pipe, PollFlags::IN)];
+    if let Some(report) = worker.and_then(Process::report) {
+        fds.push(PollFd::from_borrowed_fd(report, PollFlags::IN));
+    }
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error).context("the supervisor cannot wait"),
+    }
+}

@@ -1,9 +1,11 @@
 //! What supervisor and worker tell one another: arguments one way, the report pipe and the exit code the other. A newer worker
 //! may run under an older supervisor (`outlast reboot --exec`), so this is an interface: it only grows.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -11,16 +13,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::ControlRequest;
 
+/// Exit code of a worker that was stopped (`outlast stop`).
+pub const EXIT_STOPPED: u8 = 0;
+/// Exit code of whatever could not start or not go on, and has said why.
+pub const EXIT_ERROR: u8 = 1;
+/// Exit code of a worker that left on SIGTERM, the sessions kept.
+pub const EXIT_SHUTDOWN: u8 = 80;
+/// Exit code of a worker that left for an elective reboot.
+pub const EXIT_REBOOT: u8 = 81;
+
 /// How the worker before this one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PreviousEnd {
-    /// There was none under this supervisor: the TAP has just been opened, frames sent meanwhile are lost.
+    /// There was none under this supervisor.
     FirstStart,
-    /// It left electively (`outlast reboot`). The TAP's queue was kept.
+    /// It left electively (`outlast reboot`).
     Elective,
-    /// It was killed from outside (SIGKILL and the like), which is no request's fault. The TAP's queue was kept.
+    /// It was killed from outside (SIGKILL and the like), which is no request's fault.
     Killed,
-    /// It fell by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS. The TAP's queue was kept.
+    /// It fell by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS.
     OwnFault,
 }
 
@@ -48,6 +59,10 @@ pub struct WorkerArgs {
     /// How many workers in a row fell by their own fault just before this one.
     #[arg(long, default_value_t = 0)]
     pub attempts: u32,
+    /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without it the TAP's
+    /// queue has held them.
+    #[arg(long)]
+    pub tap_fresh: bool,
 }
 
 /// What the event loop is given besides configuration and users.
@@ -67,6 +82,9 @@ pub struct Worker {
     pub previous: PreviousEnd,
     /// How many workers in a row fell by their own fault just before this one.
     pub attempts: u32,
+    /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without it the TAP's
+    /// queue has held them.
+    pub tap_fresh: bool,
 }
 
 /// How the event loop ended, with the state saved and the flag set.
@@ -104,28 +122,30 @@ pub enum Message {
 }
 
 /// The worker's side of the report pipe.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
-    pipe: std::fs::File,
+    pipe: Arc<File>,
 }
 
 impl Report {
+    /// Takes the inherited pipe.
     pub(crate) fn new(pipe: OwnedFd) -> Report {
-        Report { pipe: pipe.into() }
+        Report {
+            pipe: Arc::new(pipe.into()),
+        }
     }
 
     /// Everything is restored and the gates are open: the start has succeeded.
     ///
     /// # Errors
     /// The supervisor is gone.
-    pub fn ready(&mut self, epoch: u64) -> io::Result<()> {
+    pub fn ready(&self, epoch: u64) -> io::Result<()> {
         self.send(&Message::Ready { epoch })
     }
 
-    pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
-        use std::io::Write;
+    pub(crate) fn send(&self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.pipe.write_all(&line)
+        (&*self.pipe).write_all(&line)
     }
 }

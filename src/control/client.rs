@@ -1,0 +1,62 @@
+//! The command line's side of the control socket.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::protocol::{Command, Reply};
+use super::{read_line, write_line};
+
+/// Longest answer: the status of very many connections.
+const REPLY_MAX_BYTES: usize = 256 << 20;
+
+/// Why there was no answer.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Nobody listens.
+    #[error("no server is running on {}; start it with `outlast serve`, or name its configuration with --config", .0.display())]
+    NotRunning(PathBuf),
+    /// Not for this account.
+    #[error("{} may not be used by this account; run as the account the server runs as", .0.display())]
+    NoPermission(PathBuf),
+    /// Nothing in time.
+    #[error("the server on {} does not answer; see its log", .0.display())]
+    NoAnswer(PathBuf),
+    /// The connection ended before the answer was whole.
+    #[error("the server ended the connection: {0}; see its log")]
+    Ended(io::Error),
+    /// The answer is not one.
+    #[error("the server answers what this version does not understand: {0}; use the server's own version of this command")]
+    NotUnderstood(#[from] serde_json::Error),
+    /// The server says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Sends a request, waits for the answer. [`Reply::Refused`] becomes an error.
+///
+/// # Errors
+/// No answer, or no.
+pub fn request(socket: &Path, command: &Command, patience: Duration) -> Result<Reply, Error> {
+    let deadline = Instant::now() + patience;
+    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning(socket.to_owned()),
+        io::ErrorKind::PermissionDenied => Error::NoPermission(socket.to_owned()),
+        _ => Error::Ended(error),
+    })?;
+    let talk = |stream: &mut UnixStream| -> io::Result<Vec<u8>> {
+        write_line(stream, serde_json::to_vec(command)?, deadline)?;
+        read_line(stream, REPLY_MAX_BYTES, deadline)
+    };
+    let line = talk(&mut stream).map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => Error::NoAnswer(socket.to_owned()),
+        _ => Error::Ended(error),
+    })?;
+    match serde_json::from_slice(&line)? {
+        Reply::Refused { reason } => Err(Error::Refused(reason)),
+        reply => Ok(reply),
+    }
+}

@@ -1,0 +1,65 @@
+//! Asking another binary, before it takes over, whether it can.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What `PATH probe` prints when it can read the configuration and the NVRAM.
+pub const PROBE_ANSWER: &str = "outlast: configuration and NVRAM can be read";
+
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of what it says is looked at.
+const TEXT_MAX_BYTES: u64 = 4096;
+
+/// Lets `binary` prove that it reads this configuration and this NVRAM format; the reason if it does not.
+pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
+    let shown = binary.display();
+    let mut child = Command::new(binary)
+        .arg("probe")
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{shown} cannot be run: {error}; name an outlast binary"))?;
+    let finished = wait(&mut child).map_err(|error| format!("{shown} cannot be waited for: {error}"))?;
+    if !finished {
+        return Err(format!(
+            "{shown} did not answer within {} s; name an outlast binary",
+            PATIENCE.as_secs()
+        ));
+    }
+    let said = text(child.stdout.take());
+    if said.lines().next() == Some(PROBE_ANSWER) {
+        return Ok(());
+    }
+    let why = text(child.stderr.take());
+    let why = why.lines().next().unwrap_or("it is not an outlast binary").to_owned();
+    Err(format!("{shown} cannot take over: {why}"))
+}
+
+/// Waits for the end and reaps; false if it had to be killed.
+fn wait(child: &mut Child) -> io::Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(true)
+}
+
+fn text(pipe: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What cannot be read is as good as nothing said.
+        let _ = pipe.take(TEXT_MAX_BYTES).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,168 @@
+//! The worker's side: a thread that reads requests, checks what can be checked without the loop, and carries answers back.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{debug, warn};
+use rustix::process::Signal;
+
+use super::protocol::{Command, Reply};
+use super::{probe, read_line, write_line};
+use crate::config::Config;
+use crate::users::Users;
+
+/// Longest request.
+pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
+/// How long a client may take to send its request, and to take its answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the loop may take for its answer.
+const LOOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A request on its way to the event loop, with the way back. A dropped `reply` is answered as an error.
+#[derive(Debug)]
+pub struct ControlRequest {
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes: exactly one.
+    pub reply: Sender<Reply>,
+}
+
+/// The way to the event loop: a channel and the eventfd that wakes it.
+#[derive(Clone, Debug)]
+pub struct Submit {
+    requests: Sender<ControlRequest>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Submit {
+    /// `wake` is an eventfd.
+    pub fn new(requests: Sender<ControlRequest>, wake: OwnedFd) -> Submit {
+        Submit {
+            requests,
+            wake: Arc::new(wake),
+        }
+    }
+
+    /// Hands a request to the loop. The answer, if any, comes on the channel.
+    pub fn submit(&self, command: Command) -> Receiver<Reply> {
+        let (reply, answer) = bounded(1);
+        // A loop that has ended drops the request and with it `reply`: whoever waits for the answer sees that.
+        if self.requests.send(ControlRequest { command, reply }).is_ok()
+            && let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes())
+        {
+            warn!("the event loop cannot be woken: {error}");
+        }
+        answer
+    }
+}
+
+/// What the thread checks by itself.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// The configuration file: a reboot with a broken one is refused.
+    pub config: PathBuf,
+    /// Whose death ends this process.
+    pub supervisor_pid: u32,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// It cannot be started.
+pub fn serve(listener: UnixListener, submit: Submit, gate: Gate) -> anyhow::Result<()> {
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            die_with(gate.supervisor_pid);
+            accept(&listener, &submit, &gate);
+        })
+        .context("no thread can be started")?;
+    Ok(())
+}
+
+/// The parent-death signal belongs to a thread, and the kernel clears it when the thread changes its file-system user, as the event
+/// loop does (prctl(2)). This thread never does, so here it lasts.
+fn die_with(supervisor_pid: u32) {
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+        warn!("the supervisor's death will not end this process: {error}");
+    }
+    if std::os::unix::process::parent_id() != supervisor_pid {
+        signal_hook::low_level::abort();
+    }
+}
+
+fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Err(error) = answer(stream, submit, gate) {
+                    debug!("a control connection ended early: {error}");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                // Out of descriptors, most likely; it may pass.
+                warn!("the control socket cannot accept: {error}");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+}
+
+/// One connection: one request, one answer.
+pub(super) fn answer(mut stream: UnixStream, submit: &Submit, gate: &Gate) -> io::Result<()> {
+    let line = read_line(&mut stream, REQUEST_MAX_BYTES, Instant::now() + CLIENT_PATIENCE)?;
+    let reply = match serde_json::from_slice(&line) {
+        Ok(command) => carry_out(command, submit, gate),
+        Err(error) => refused(format!("the request is not understood: {error}")),
+    };
+    write_line(
+        &mut stream,
+        serde_json::to_vec(&reply)?,
+        Instant::now() + CLIENT_PATIENCE,
+    )
+}
+
+fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
+    if let Command::Reboot { exec, hold_seconds } = &command
+        && let Err(reason) = may_reboot(exec.as_deref(), *hold_seconds, gate)
+    {
+        return refused(format!("the reboot is refused, nothing has happened: {reason}"));
+    }
+    match submit.submit(command).recv_timeout(LOOP_PATIENCE) {
+        Ok(Reply::Status(mut status)) => {
+            status.executable = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+            Reply::Status(status)
+        }
+        Ok(reply) => reply,
+        Err(RecvTimeoutError::Timeout) => refused("the server is busy; try again".into()),
+        Err(RecvTimeoutError::Disconnected) => refused("the server is ending; try again".into()),
+    }
+}
+
+/// Would whoever comes back be able to start?
+fn may_reboot(exec: Option<&std::path::Path>, hold_seconds: f64, gate: &Gate) -> Result<(), String> {
+    if Duration::try_from_secs_f64(hold_seconds).is_err() {
+        return Err("hold is not a number of seconds".into());
+    }
+    match exec {
+        // It proves the configuration by its own rules, which may be newer than these.
+        Some(binary) => probe::ask(binary, &gate.config),
+        None => {
+            let config = Config::load(&gate.config).map_err(|error| error.to_string())?;
+            config.check_system().map_err(|error| error.to_string())?;
+            Users::for_server(&config).map_err(|error| format!("{error:#}"))?;
+            Ok(())
+        }
+    }
+}
+
+fn refused(reason: String) -> Reply {
+    Reply::Refused { reason }
+}

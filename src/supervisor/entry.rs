@@ -1,0 +1,125 @@
+//! The worker's entry: from arguments and inherited descriptors to the event loop, and from its end to an exit code.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rustix::event::EventfdFlags;
+use rustix::io::FdFlags;
+use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
+
+use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
+use super::{End, Report, Worker, WorkerArgs};
+use crate::config::Config;
+use crate::control::{Command, Gate, Submit};
+use crate::users::Users;
+
+/// Runs the worker; gives its exit code.
+///
+/// # Errors
+/// What kept it from starting or going on.
+pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
+    fatal_faults()?;
+    let (tap, control, report) = inherit(args)?;
+    let config = Config::load(&args.config)?;
+    let users = Users::for_server(&config)?;
+    config.check_system()?;
+
+    let (sender, requests) = crossbeam::channel::unbounded();
+    let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .context("no eventfd can be had")?;
+    let submit = Submit::new(sender, wake.try_clone()?);
+    signals(submit.clone())?;
+    let gate = Gate {
+        config: config.path.clone(),
+        supervisor_pid: args.supervisor_pid,
+    };
+    crate::control::serve(control.into(), submit, gate)?;
+
+    let report = Report::new(report);
+    let end = crate::server::run(
+        config,
+        users,
+        Worker {
+            tap,
+            requests,
+            wake,
+            report: report.clone(),
+            supervisor_pid: args.supervisor_pid,
+            previous: args.previous,
+            attempts: args.attempts,
+            tap_fresh: args.tap_fresh,
+        },
+    )?;
+    match end {
+        End::Stopped => Ok(EXIT_STOPPED),
+        End::Shutdown => Ok(EXIT_SHUTDOWN),
+        End::Reboot { exec, hold } => {
+            report.send(&Message::Reboot {
+                exec,
+                hold_seconds: hold.as_secs_f64(),
+            })?;
+            Ok(EXIT_REBOOT)
+        }
+    }
+}
+
+/// Takes over the three descriptors. The supervisor's death must end this process.
+fn inherit(args: &WorkerArgs) -> anyhow::Result<(OwnedFd, OwnedFd, OwnedFd)> {
+    if std::os::unix::process::parent_id() != args.supervisor_pid {
+        bail!("the worker is started by `outlast serve`, not by hand");
+    }
+    let fds = [args.tap_fd, args.control_fd, args.report_fd];
+    let distinct = fds[0] != fds[1] && fds[1] != fds[2] && fds[0] != fds[2];
+    if !distinct || fds.iter().any(|fd| *fd <= 2 || !is_open(*fd)) {
+        bail!("the worker is started by `outlast serve`, not by hand");
+    }
+    // SAFETY: open, distinct, given to this process for its own by its parent, and nothing has been opened here before that could
+    // have one of these numbers: the process has just begun.
+    let [tap, control, report] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    for fd in [&tap, &control, &report] {
+        // What this process starts (the probe of a new binary) must not hold the TAP.
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).context("an inherited descriptor cannot be kept")?;
+    }
+    Ok((tap, control, report))
+}
+
+fn is_open(fd: RawFd) -> bool {
+    Path::new("/proc/self/fd").join(fd.to_string()).symlink_metadata().is_ok()
+}
+
+/// A panic on any thread ends the process at once, without unwinding: the dead are silent, and what counts is in the log. SIGBUS
+/// (the disk under a mapping failed or is full) says what it is before it does the same.
+fn fatal_faults() -> io::Result<()> {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        signal_hook::low_level::abort();
+    }));
+    let fatal = || {
+        const TEXT: &[u8] = b"outlast: fatal: SIGBUS: the storage under a mapped file (nvram.path) failed or is full\n";
+        let _ = rustix::io::write(rustix::stdio::stderr(), TEXT);
+        signal_hook::low_level::abort();
+    };
+    // SAFETY: the action is async-signal-safe: it calls write(2) and abort(3) alone, and does not return to the faulting access.
+    unsafe { signal_hook::low_level::register(SIGBUS, fatal) }?;
+    Ok(())
+}
+
+/// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group; the supervisor passes them on as
+/// SIGTERM, so here they are ignored.
+fn signals(submit: Submit) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be handled")?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGTERM {
+                    submit.submit(Command::Shutdown);
+                }
+            }
+        })
+        .context("no thread can be started")?;
+    Ok(())
+}

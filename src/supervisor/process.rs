@@ -1,0 +1,185 @@
+//! One worker as a process: starting it with its descriptors, hearing what it reports, reaping it.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use clap::ValueEnum;
+use log::{error, warn};
+use rustix::io::FdFlags;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Signal};
+
+use super::machine::{Ended, Order};
+use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
+
+/// Longest line a worker may report.
+const LINE_MAX_BYTES: usize = 64 << 10;
+
+/// What every worker is given.
+pub(super) struct Inherited<'a> {
+    pub config: PathBuf,
+    pub tap: BorrowedFd<'a>,
+    pub control: BorrowedFd<'a>,
+}
+
+/// A running worker.
+pub(super) struct Process {
+    child: Child,
+    /// The reading end of the report pipe; `None` at its end.
+    report: Option<std::fs::File>,
+    unread: Vec<u8>,
+}
+
+impl Process {
+    /// Starts a worker.
+    pub(super) fn start(inherited: &Inherited<'_>, order: &Order) -> io::Result<Process> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let program = order.binary.as_deref().unwrap_or(Path::new("/proc/self/exe"));
+        let mut command = Command::new(program);
+        command
+            .arg0("outlast")
+            .arg("worker")
+            .arg("--config")
+            .arg(&inherited.config)
+            .arg(format!("--tap-fd={}", inherited.tap.as_raw_fd()))
+            .arg(format!("--control-fd={}", inherited.control.as_raw_fd()))
+            .arg(format!("--report-fd={}", write.as_raw_fd()))
+            .arg(format!("--supervisor-pid={}", std::process::id()))
+            .arg(format!("--attempts={}", order.attempts))
+            .stdin(Stdio::null());
+        if let Some(previous) = order.previous.to_possible_value() {
+            command.arg(format!("--previous={}", previous.get_name()));
+        }
+        if order.tap_fresh {
+            command.arg("--tap-fresh");
+        }
+        let supervisor = rustix::process::getpid();
+        let keep = [
+            inherited.tap.as_raw_fd(),
+            inherited.control.as_raw_fd(),
+            write.as_raw_fd(),
+        ];
+        let prepare = move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The supervisor may have died before the line above; then nobody would end this process.
+            if rustix::process::getppid() != Some(supervisor) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            for fd in keep {
+                // SAFETY: the three descriptors are open in the supervisor until the child has been started, hence here.
+                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::empty())?;
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes only system calls: no allocation, no lock.
+        let child = unsafe { command.pre_exec(prepare) }.spawn()?;
+        Ok(Process {
+            child,
+            report: Some(read.into()),
+            unread: Vec::new(),
+        })
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The descriptor to wait for.
+    pub(super) fn report(&self) -> Option<BorrowedFd<'_>> {
+        self.report.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Has it ended? Then it is reaped: nothing of it runs any more, not even a write under way.
+    pub(super) fn reap(&mut self) -> io::Result<Option<Ended>> {
+        Ok(self.child.try_wait()?.map(|status| {
+            let ended = how(status);
+            if matches!(ended, Ended::OwnFault | Ended::Killed) {
+                warn!("worker {} ended: {status}", self.child.id());
+            }
+            ended
+        }))
+    }
+
+    /// What it has reported since the last call.
+    pub(super) fn messages(&mut self) -> std::vec::IntoIter<Message> {
+        let mut messages = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Some(pipe) = &mut self.report {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.report = None,
+                Ok(n) => {
+                    self.unread.extend_from_slice(&buffer[..n]);
+                    self.split(&mut messages);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    error!("the worker's reports cannot be read: {error}");
+                    self.report = None;
+                }
+            }
+        }
+        messages.into_iter()
+    }
+
+    fn split(&mut self, messages: &mut Vec<Message>) {
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(message) => messages.push(message),
+                Err(error) => warn!("the worker reports what this supervisor does not know: {error}"),
+            }
+        }
+        if self.unread.len() > LINE_MAX_BYTES {
+            warn!("the worker reports an endless line; it is not listened to any more");
+            self.unread.clear();
+            self.report = None;
+        }
+    }
+
+    /// SIGTERM.
+    pub(super) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        // Not reaped yet, so the id cannot be another process's.
+        if let Err(error) = rustix::process::kill_process(Pid::from_child(&self.child), signal) {
+            error!("the worker cannot be signalled: {error}");
+        }
+    }
+}
+
+/// How a worker ended, from what wait(2) says.
+fn how(status: ExitStatus) -> Ended {
+    if let Some(signal) = status.signal() {
+        return match signal {
+            libc::SIGSEGV
+            | libc::SIGABRT
+            | libc::SIGBUS
+            | libc::SIGILL
+            | libc::SIGFPE
+            | libc::SIGTRAP
+            | libc::SIGSYS => Ended::OwnFault,
+            _ => Ended::Killed,
+        };
+    }
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(EXIT_STOPPED) => Ended::Stopped,
+        Some(EXIT_SHUTDOWN) => Ended::Shutdown,
+        Some(EXIT_REBOOT) => Ended::Reboot,
+        // 101: a panic of the main thread, should it ever end so.
+        Some(101) | None => Ended::OwnFault,
+        Some(code) => Ended::Error(code),
+    }
+}
