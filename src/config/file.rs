@@ -166,6 +166,10 @@ fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Error {
         .find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'))
         .unwrap_or_default()
         .to_owned();
+    let syntax = key.is_empty();
+    if syntax && let Some(line) = line {
+        key = key_of_line(text, line);
+    }
     let mut remedy = "correct it; the README lists every key";
     if let Some(name) = quoted_after(&problem, "unknown field ") {
         // The path may or may not end in the unknown key itself.
@@ -180,7 +184,7 @@ fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Error {
         remedy = "write a value of the expected type";
     } else if problem.starts_with("duplicate") {
         remedy = "keep one of them";
-    } else if key.is_empty() {
+    } else if syntax {
         remedy = "correct the TOML syntax";
     }
     Error {
@@ -189,6 +193,26 @@ fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Error {
         key,
         problem,
         remedy: remedy.to_owned(),
+    }
+}
+
+/// The key a line (from 1) sets, as far as one can tell from text that is not TOML.
+fn key_of_line(text: &str, line: usize) -> String {
+    let mut section = "";
+    let mut key = "";
+    for line in text.lines().take(line) {
+        let line = line.trim();
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']);
+            key = "";
+        } else if let Some((name, _)) = line.split_once('=') {
+            key = name.trim();
+        }
+    }
+    match (section, key) {
+        ("", key) => key.to_owned(),
+        (section, "") => section.to_owned(),
+        (section, key) => join(section, key),
     }
 }
 

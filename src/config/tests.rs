@@ -1,18 +1,286 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 
+/// Smallest configuration; the tests change it.
 const GOOD: &str = r#"
 [network]
 tap = "tap0"
 addresses = ["10.77.0.1/24", "fd77::1/64"]
+
 [nvram]
 path = "nvram"
+
 [[share]]
 name = "pub"
 path = "/"
 "#;
 
+/// The configuration the interface is written down with.
+const FULL: &str = r#"
+[server]
+name = "OUTLAST"
+users_file = "/etc/outlast/users"
+control_socket = "/run/outlast/control.sock"
+min_protocol = "2.0.2"
+max_protocol = "3.1.1"
+signing = "enabled"
+encryption = "enabled"
+
+[network]
+tap = "tap0"
+offload = true
+mac = "02:00:00:00:00:10"
+addresses = ["10.77.0.1/24", "fd77::1/64"]
+gateway = "10.77.0.254"
+mtu = 1500
+
+[nvram]
+path = "/var/lib/outlast/nvram"
+size = "256MiB"
+durability = "process"
+
+[[share]]
+name = "pub"
+path = "/srv/pub"
+comment = ""
+read_only = false
+guest = false
+users = []
+run_as = ""
+encryption = "enabled"
+"#;
+
+fn parse(text: &str) -> Result<Config, Error> {
+    Config::parse(Path::new("/etc/outlast/o.toml"), text)
+}
+
 #[test]
-fn defaults() {
-    let config = Config::parse(Path::new("/etc/outlast/o.toml"), GOOD).unwrap();
-    assert_eq!(config.nvram.path, Path::new("/etc/outlast/nvram"));
+fn the_documented_file_is_the_default() {
+    let full = parse(FULL).unwrap();
+    assert_eq!(full.network.mac, [2, 0, 0, 0, 0, 0x10]);
+    assert_eq!(full.network.gateway_v4, Some(Ipv4Addr::new(10, 77, 0, 254)));
+    assert_eq!(full.nvram.size_bytes, 256 << 20);
+    assert_eq!(full.shares[0].run_as, None);
+
+    let small = parse(GOOD).unwrap();
+    assert_eq!(small.server, full.server);
+    assert_eq!(small.limits, Limits::default());
+    assert_eq!(small.nvram.path, Path::new("/etc/outlast/nvram"));
+    assert_eq!(small.nvram.size_bytes, full.nvram.size_bytes);
+    assert!(small.network.offload);
+    assert_eq!(small.network.mtu, 1500);
+}
+
+#[test]
+fn a_derived_mac_is_local_unicast_and_the_same_again() {
+    let mac = parse(GOOD).unwrap().network.mac;
+    assert_eq!(mac[0] & 3, 2);
+    assert_eq!(mac, parse(GOOD).unwrap().network.mac);
+    let other = GOOD.replace("[network]", "[server]\nname = \"B\"\n[network]");
+    assert_ne!(mac, parse(&other).unwrap().network.mac);
+}
+
+#[test]
+fn limits_and_two_gateways() {
+    let text = GOOD.replace(
+        "[nvram]",
+        "gateway = [\"10.77.0.254\", \"fe80::1\"]\n[nvram]",
+    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\n";
+    let config = parse(&text).unwrap();
+    assert_eq!(config.limits.max_connections, 3);
+    assert_eq!(config.limits.idle_timeout, Some(Duration::from_secs(9)));
+    assert_eq!(config.network.gateway_v6, Some("fe80::1".parse().unwrap()));
+}
+
+/// What is wrong, as a replacement in `FULL`, and the whole line it gives after the file's name.
+#[test]
+fn every_mistake_has_its_line() {
+    #[rustfmt::skip]
+    let table: &[(&str, &str, &str)] = &[
+        ("name = \"OUTLAST\"", "nam = \"OUTLAST\"",
+         ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`; remove it or correct its spelling"),
+        ("[network]", "[networks]",
+         ":11: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`; remove it or correct its spelling"),
+        ("mtu = 1500", "mtu = \"1500\"",
+         ":17: network.mtu: invalid type: string \"1500\", expected i64; write a value of the expected type"),
+        ("offload = true", "offload = 1",
+         ":13: network.offload: invalid type: integer `1`, expected a boolean; write a value of the expected type"),
+        ("gateway = \"10.77.0.254\"", "gateway = 7",
+         ":16: network.gateway: invalid type: integer `7`, expected an address, or a list of one IPv4 and one IPv6 address; write a value of the expected type"),
+        ("tap = \"tap0\"\n", "",
+         ":11: network.tap: missing field `tap`; add it"),
+        ("mtu = 1500", "mtu = 1500\nmtu = 1500",
+         ":18: network.mtu: duplicate key; keep one of them"),
+        ("mtu = 1500", "mtu = ",
+         ":17: network.mtu: string values must be quoted, expected literal string; correct the TOML syntax"),
+        ("\"OUTLAST\"", "\"OUT LAST\"",
+         ": server.name: \"OUT LAST\" is not a NetBIOS name; use 1 to 15 letters, digits and hyphens"),
+        ("min_protocol = \"2.0.2\"", "min_protocol = \"1.0\"",
+         ": server.min_protocol: unknown dialect \"1.0\"; use \"2.0.2\", \"2.1\", \"3.0\", \"3.0.2\" or \"3.1.1\""),
+        ("max_protocol = \"3.1.1\"", "max_protocol = \"NT1\"",
+         ": server.max_protocol: unknown dialect \"NT1\"; use \"2.0.2\", \"2.1\", \"3.0\", \"3.0.2\" or \"3.1.1\""),
+        ("min_protocol = \"2.0.2\"\nmax_protocol = \"3.1.1\"", "min_protocol = \"3.0\"\nmax_protocol = \"2.1\"",
+         ": server.min_protocol: 3.0 is above max_protocol 2.1; lower it or raise max_protocol"),
+        ("signing = \"enabled\"", "signing = \"yes\"",
+         ": server.signing: unknown value \"yes\"; use \"off\", \"enabled\" or \"required\""),
+        ("max_protocol = \"3.1.1\"\nsigning = \"enabled\"\nencryption = \"enabled\"", "max_protocol = \"2.1\"\nencryption = \"required\"",
+         ": server.encryption: \"required\" needs SMB 3.0 and max_protocol is 2.1; raise max_protocol to \"3.0\" or above"),
+        ("\"/etc/outlast/users\"", "\"\"",
+         ": server.users_file: \"\" is not a path; name a file or directory"),
+        ("tap = \"tap0\"", "tap = \"a/b\"",
+         ": network.tap: \"a/b\" is not a device name; name a TAP device, such as \"tap0\""),
+        ("tap = \"tap0\"", "tap = \"a23456789012345x\"",
+         ": network.tap: \"a23456789012345x\" is not a device name; name a TAP device, such as \"tap0\""),
+        ("02:00:00:00:00:10", "02:00:00:00:00",
+         ": network.mac: \"02:00:00:00:00\" is not a MAC address; write six two-digit hexadecimal numbers, such as \"02:00:00:00:00:10\""),
+        ("02:00:00:00:00:10", "01:00:5e:00:00:10",
+         ": network.mac: 01:00:5e:00:00:10 is not the address of one station; use a unicast address, such as \"02:00:00:00:00:10\""),
+        ("10.77.0.1/24", "10.77.0.1",
+         ": network.addresses: \"10.77.0.1\" is not an address with a prefix length; write it as \"10.77.0.1/24\" or \"fd77::1/64\""),
+        ("10.77.0.1/24", "10.77.0.300/24",
+         ": network.addresses: \"10.77.0.300/24\" is not an address with a prefix length; write it as \"10.77.0.1/24\" or \"fd77::1/64\""),
+        ("10.77.0.1/24", "10.77.0.1/33",
+         ": network.addresses: \"10.77.0.1/33\" has an impossible prefix length; use /1 to /32"),
+        ("fd77::1/64", "fd77::1/129",
+         ": network.addresses: \"fd77::1/129\" has an impossible prefix length; use /1 to /128"),
+        ("10.77.0.1/24", "10.77.0.0/24",
+         ": network.addresses: \"10.77.0.0/24\" is the network's own address; use an address a host may have"),
+        ("10.77.0.1/24", "10.77.0.255/24",
+         ": network.addresses: \"10.77.0.255/24\" is the network's broadcast address; use an address a host may have"),
+        ("10.77.0.1/24", "127.0.0.1/8",
+         ": network.addresses: \"127.0.0.1/8\" is a loopback address; use an address a host may have"),
+        ("10.77.0.1/24", "224.0.0.1/24",
+         ": network.addresses: \"224.0.0.1/24\" is a multicast address; use an address a host may have"),
+        ("fd77::1/64", "::/64",
+         ": network.addresses: \"::/64\" is the unspecified address; use an address a host may have"),
+        ("fd77::1/64", "10.77.0.1/16",
+         ": network.addresses: 10.77.0.1 is there twice; remove one of them"),
+        ("[\"10.77.0.1/24\", \"fd77::1/64\"]", "[]",
+         ": network.addresses: is empty; give at least one address, such as \"10.77.0.1/24\""),
+        ("10.77.0.254", "10.77.1.254",
+         ": network.gateway: 10.77.1.254 is on no subnet of network.addresses; name a gateway on one of these subnets, or correct the prefix length"),
+        ("10.77.0.254", "10.77.0.1",
+         ": network.gateway: 10.77.0.1 is the server's own address; name the router's address"),
+        ("10.77.0.254", "10.77.0.255",
+         ": network.gateway: 10.77.0.255 is the network's broadcast address; name the router's address"),
+        ("10.77.0.254", "router",
+         ": network.gateway: \"router\" is not an address; write it without a prefix length, as \"10.77.0.254\""),
+        ("\"10.77.0.254\"", "[\"10.77.0.254\", \"10.77.0.253\"]",
+         ": network.gateway: has two addresses of one family; keep one IPv4 and one IPv6 address"),
+        ("mtu = 1500", "mtu = 1279",
+         ": network.mtu: 1279 is out of range; use 1280 to 65521"),
+        ("mtu = 1500", "mtu = 65522",
+         ": network.mtu: 65522 is out of range; use 1280 to 65521"),
+        ("256MiB", "256MB",
+         ": nvram.size: \"256MB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
+        ("256MiB", "99999999999999999999TiB",
+         ": nvram.size: \"99999999999999999999TiB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
+        ("256MiB", "31MiB",
+         ": nvram.size: 31MiB is out of range; use 32MiB to 1TiB"),
+        ("256MiB", "33554433",
+         ": nvram.size: 33554433 is not a multiple of 4 KiB; round it, for example to whole MiB"),
+        ("durability = \"process\"", "durability = \"power\"",
+         ": nvram.durability: \"power\" does not work yet in this version; use \"process\""),
+        ("durability = \"process\"", "durability = \"mirror\"",
+         ": nvram.durability: \"mirror\" does not work yet in this version; use \"process\""),
+        ("durability = \"process\"", "durability = \"fast\"",
+         ": nvram.durability: unknown value \"fast\"; use \"process\", or \"none\" for benchmarks"),
+        ("name = \"pub\"", "name = \"ipc$\"",
+         ": share.name: \"ipc$\" is reserved; use another name"),
+        ("name = \"pub\"", "name = \"a/b\"",
+         ": share.name: \"a/b\" is not a share name; use 1 to 80 characters without \" \\ / [ ] : | < > + = ; , * ? and without blanks around them"),
+        ("name = \"pub\"", "name = \"PUB\"\npath = \"/\"\n[[share]]\nname = \"pub\"",
+         ": share.name: \"pub\" is there twice (case does not count); give each share a name of its own"),
+        ("users = []", "users = [\"a:b\"]",
+         ": share \"pub\".users: \"a:b\" is not a user name; name users as `outlast user list` shows them; an empty list admits every user"),
+        ("run_as = \"\"\nencryption = \"enabled\"", "encryption = \"maybe\"",
+         ": share \"pub\".encryption: unknown value \"maybe\"; use \"off\", \"enabled\" or \"required\""),
+        ("comment = \"\"", "comment = \"a\\nb\"",
+         ": share \"pub\".comment: has control characters; write one line of text"),
+        ("[[share]]", "[limits]\nhalf_open = 0\n[[share]]",
+         ": limits.half_open: 0 is out of range; use 1 to 1048576"),
+        ("[[share]]", "[limits]\nauth_timeout_seconds = -1\n[[share]]",
+         ": limits.auth_timeout_seconds: -1 is out of range; use 1 to 86400 seconds"),
+    ];
+    for (good, bad, line) in table {
+        assert!(FULL.contains(good), "{good}");
+        let error = parse(&FULL.replacen(good, bad, 1)).expect_err(bad);
+        assert_eq!(error.to_string(), format!("/etc/outlast/o.toml{line}"));
+    }
+}
+
+#[test]
+fn a_server_without_shares_is_refused() {
+    let (without, _) = GOOD.split_once("[[share]]").unwrap();
+    let error = parse(without).unwrap_err();
+    assert_eq!(error.key, "share");
+}
+
+#[test]
+fn a_share_cannot_require_what_the_server_does_not_offer() {
+    let text = FULL
+        .replacen("encryption = \"enabled\"", "encryption = \"off\"", 1)
+        .replace(
+            "run_as = \"\"\nencryption = \"enabled\"",
+            "encryption = \"required\"",
+        );
+    assert_eq!(parse(&text).unwrap_err().key, "share \"pub\".encryption");
+}
+
+#[test]
+fn a_missing_file_is_one_line() {
+    let error = Config::load(Path::new("/nowhere/o.toml")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/nowhere/o.toml: cannot be read: No such file or directory (os error 2); name an existing file with --config"
+    );
+}
+
+#[test]
+fn the_machine_is_checked() {
+    let check = |from: &str, to: &str| parse(&FULL.replacen(from, to, 1)).unwrap().check_system();
+    let error = check("/srv/pub", "/nowhere/pub").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/etc/outlast/o.toml: share \"pub\".path: /nowhere/pub does not exist; create the directory or correct the path"
+    );
+    let error = check("/srv/pub", "/etc/passwd").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/etc/outlast/o.toml: share \"pub\".path: /etc/passwd is not a directory; name a directory"
+    );
+    let text = FULL
+        .replace("/srv/pub", "/")
+        .replace("run_as = \"\"", "run_as = \"no-such-one\"");
+    let error = parse(&text).unwrap().check_system().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/etc/outlast/o.toml: share \"pub\".run_as: there is no local account \"no-such-one\"; name a local account, or leave it empty"
+    );
+    let text = FULL
+        .replace("/srv/pub", "/")
+        .replace("/var/lib/outlast/nvram", "/nowhere/nvram");
+    let error = parse(&text).unwrap().check_system().unwrap_err();
+    assert_eq!(error.key, "nvram.path");
+}
+
+#[test]
+fn subnets() {
+    let cidr = |text: &str| {
+        let (address, bits) = text.split_once('/').unwrap();
+        Cidr {
+            address: address.parse().unwrap(),
+            prefix_bits: bits.parse().unwrap(),
+        }
+    };
+    let holds = |net: &str, address: &str| cidr(net).contains(address.parse().unwrap());
+    assert!(holds("10.0.0.1/8", "10.255.0.1"));
+    assert!(!holds("10.0.0.1/8", "11.0.0.1"));
+    assert!(holds("10.0.0.1/32", "10.0.0.1"));
+    assert!(!holds("10.0.0.1/32", "10.0.0.0"));
+    assert!(holds("0.0.0.1/0", "200.0.0.1"));
+    assert!(holds("fd77::1/64", "fd77::ffff"));
+    assert!(!holds("fd77::1/64", "fd78::1"));
+    assert!(!holds("fd77::1/64", "10.0.0.1"));
 }

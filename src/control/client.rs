@@ -29,7 +29,9 @@ pub enum Error {
     #[error("the server ended the connection: {0}; see its log")]
     Ended(io::Error),
     /// The answer is not one.
-    #[error("the server answers what this version does not understand: {0}; use the server's own version of this command")]
+    #[error(
+        "the server answers what this version does not understand: {0}; use the server's own version of this command"
+    )]
     NotUnderstood(#[from] serde_json::Error),
     /// The server says no.
     #[error("{0}")]
@@ -43,7 +45,9 @@ pub enum Error {
 pub fn request(socket: &Path, command: &Command, patience: Duration) -> Result<Reply, Error> {
     let deadline = Instant::now() + patience;
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning(socket.to_owned()),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Error::NotRunning(socket.to_owned())
+        }
         io::ErrorKind::PermissionDenied => Error::NoPermission(socket.to_owned()),
         _ => Error::Ended(error),
     })?;

@@ -2,23 +2,27 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::fs::Mode;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Requests that wait while the worker is away.
+const BACKLOG: i32 = 64;
 
 /// The bound socket; its name goes when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    socket: UnixListener,
+    socket: OwnedFd,
     path: PathBuf,
 }
 
 impl Listener {
-    /// Binds `path`. To be called while there is one thread: the file mode mask is the process's.
+    /// Binds `path`.
     ///
     /// # Errors
     /// A live server has it, something else is there, or the directory cannot be used.
@@ -31,33 +35,59 @@ impl Listener {
                 .recursive(true)
                 .mode(0o755)
                 .create(directory)
-                .with_context(|| format!("server.control_socket: {} cannot be made", directory.display()))?;
+                .with_context(|| {
+                    format!(
+                        "server.control_socket: {} cannot be made",
+                        directory.display()
+                    )
+                })?;
         }
         match path.symlink_metadata() {
             Ok(metadata) if !metadata.file_type().is_socket() => {
-                bail!("server.control_socket: {shown} exists and is not a socket; remove it or name another path")
+                bail!(
+                    "server.control_socket: {shown} exists and is not a socket; remove it or name another path"
+                )
             }
             Ok(_) => match UnixStream::connect(path) {
                 Ok(_) => bail!(
                     "server.control_socket: a server is already running on {shown}; stop it or name another socket"
                 ),
                 // Nobody listens any more: what a killed server left.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)
-                    .with_context(|| format!("server.control_socket: the old {shown} cannot be removed"))?,
-                Err(error) => bail!("server.control_socket: {shown} cannot be used: {error}; name another path"),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).with_context(|| {
+                        format!("server.control_socket: the old {shown} cannot be removed")
+                    })?
+                }
+                Err(error) => bail!(
+                    "server.control_socket: {shown} cannot be used: {error}; name another path"
+                ),
             },
             Err(_) => {}
         }
-        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-        let socket = UnixListener::bind(path);
-        rustix::process::umask(before);
+        let socket = bind_private(path).with_context(|| {
+            format!(
+                "server.control_socket: {shown} cannot be bound; name a path in a directory the server may write to"
+            )
+        })?;
         Ok(Listener {
-            socket: socket.with_context(|| {
-                format!("server.control_socket: {shown} cannot be bound; name a path in a directory the server may write to")
-            })?,
+            socket,
             path: path.to_owned(),
         })
     }
+}
+
+/// On Linux the name gets the mode the socket has when it is bound: at no instant can others connect.
+fn bind_private(path: &Path) -> io::Result<OwnedFd> {
+    let socket = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
 }
 
 impl AsFd for Listener {

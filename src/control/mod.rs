@@ -22,7 +22,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// Reads one line, without its end: at most `limit_bytes`, and before `deadline`.
-fn read_line(stream: &mut UnixStream, limit_bytes: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+fn read_line(
+    stream: &mut UnixStream,
+    limit_bytes: usize,
+    deadline: Instant,
+) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -31,7 +35,9 @@ fn read_line(stream: &mut UnixStream, limit_bytes: usize, deadline: Instant) -> 
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             Err(error) => return Err(error),
         };
         let got = buffer.get(..n).unwrap_or_default();
@@ -40,7 +46,10 @@ fn read_line(stream: &mut UnixStream, limit_bytes: usize, deadline: Instant) -> 
             None => line.extend_from_slice(got),
         }
         if line.len() > limit_bytes {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the line is too long",
+            ));
         }
         if got.contains(&b'\n') {
             return Ok(line);
@@ -58,7 +67,9 @@ fn write_line(stream: &mut UnixStream, mut line: Vec<u8>, deadline: Instant) -> 
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => left = left.get(n..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             Err(error) => return Err(error),
         }
     }

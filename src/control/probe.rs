@@ -25,7 +25,8 @@ pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{shown} cannot be run: {error}; name an outlast binary"))?;
-    let finished = wait(&mut child).map_err(|error| format!("{shown} cannot be waited for: {error}"))?;
+    let finished =
+        wait(&mut child).map_err(|error| format!("{shown} cannot be waited for: {error}"))?;
     if !finished {
         return Err(format!(
             "{shown} did not answer within {} s; name an outlast binary",
@@ -37,7 +38,11 @@ pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
         return Ok(());
     }
     let why = text(child.stderr.take());
-    let why = why.lines().next().unwrap_or("it is not an outlast binary").to_owned();
+    let why = why
+        .lines()
+        .next()
+        .unwrap_or("it is not an outlast binary")
+        .to_owned();
     Err(format!("{shown} cannot take over: {why}"))
 }
 

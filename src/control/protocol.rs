@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What may be asked of the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// How things are.
     Status,

@@ -53,7 +53,10 @@ impl Submit {
     pub fn submit(&self, command: Command) -> Receiver<Reply> {
         let (reply, answer) = bounded(1);
         // A loop that has ended drops the request and with it `reply`: whoever waits for the answer sees that.
-        if self.requests.send(ControlRequest { command, reply }).is_ok()
+        if self
+            .requests
+            .send(ControlRequest { command, reply })
+            .is_ok()
             && let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes())
         {
             warn!("the event loop cannot be woken: {error}");
@@ -117,7 +120,11 @@ fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate) {
 
 /// One connection: one request, one answer.
 pub(super) fn answer(mut stream: UnixStream, submit: &Submit, gate: &Gate) -> io::Result<()> {
-    let line = read_line(&mut stream, REQUEST_MAX_BYTES, Instant::now() + CLIENT_PATIENCE)?;
+    let line = read_line(
+        &mut stream,
+        REQUEST_MAX_BYTES,
+        Instant::now() + CLIENT_PATIENCE,
+    )?;
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => carry_out(command, submit, gate),
         Err(error) => refused(format!("the request is not understood: {error}")),
@@ -133,7 +140,9 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
     if let Command::Reboot { exec, hold_seconds } = &command
         && let Err(reason) = may_reboot(exec.as_deref(), *hold_seconds, gate)
     {
-        return refused(format!("the reboot is refused, nothing has happened: {reason}"));
+        return refused(format!(
+            "the reboot is refused, nothing has happened: {reason}"
+        ));
     }
     match submit.submit(command).recv_timeout(LOOP_PATIENCE) {
         Ok(Reply::Status(mut status)) => {
@@ -147,7 +156,11 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
 }
 
 /// Would whoever comes back be able to start?
-fn may_reboot(exec: Option<&std::path::Path>, hold_seconds: f64, gate: &Gate) -> Result<(), String> {
+fn may_reboot(
+    exec: Option<&std::path::Path>,
+    hold_seconds: f64,
+    gate: &Gate,
+) -> Result<(), String> {
     if Duration::try_from_secs_f64(hold_seconds).is_err() {
         return Err("hold is not a number of seconds".into());
     }

@@ -80,13 +80,17 @@ fn inherit(args: &WorkerArgs) -> anyhow::Result<(OwnedFd, OwnedFd, OwnedFd)> {
     let [tap, control, report] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     for fd in [&tap, &control, &report] {
         // What this process starts (the probe of a new binary) must not hold the TAP.
-        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).context("an inherited descriptor cannot be kept")?;
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
+            .context("an inherited descriptor cannot be kept")?;
     }
     Ok((tap, control, report))
 }
 
 fn is_open(fd: RawFd) -> bool {
-    Path::new("/proc/self/fd").join(fd.to_string()).symlink_metadata().is_ok()
+    Path::new("/proc/self/fd")
+        .join(fd.to_string())
+        .symlink_metadata()
+        .is_ok()
 }
 
 /// A panic on any thread ends the process at once, without unwinding: the dead are silent, and what counts is in the log. SIGBUS
@@ -99,7 +103,7 @@ fn fatal_faults() -> io::Result<()> {
     }));
     let fatal = || {
         const TEXT: &[u8] = b"outlast: fatal: SIGBUS: the storage under a mapped file (nvram.path) failed or is full\n";
-        let _ = rustix::io::write(rustix::stdio::stderr(), TEXT);
+        let _ = rustix::io::write(std::io::stderr(), TEXT);
         signal_hook::low_level::abort();
     };
     // SAFETY: the action is async-signal-safe: it calls write(2) and abort(3) alone, and does not return to the faulting access.
@@ -110,7 +114,8 @@ fn fatal_faults() -> io::Result<()> {
 /// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group; the supervisor passes them on as
 /// SIGTERM, so here they are ignored.
 fn signals(submit: Submit) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be handled")?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .context("signals cannot be handled")?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {

@@ -152,7 +152,12 @@ impl Machine {
     /// Takes an input at the time `now`.
     pub fn handle(&mut self, input: Input, now: Duration) -> Option<Action> {
         match (&mut self.state, input) {
-            (State::Running { since, ready, cut, .. }, Input::Ready) => {
+            (
+                State::Running {
+                    since, ready, cut, ..
+                },
+                Input::Ready,
+            ) => {
                 // HEALTHY is counted from here: restoring a large log is not service.
                 (*since, *ready) = (now, true);
                 if !self.terminating {
@@ -225,7 +230,10 @@ impl Machine {
     fn ended(&mut self, how: Ended, now: Duration) -> Option<Action> {
         let (ready, served, reboot) = match &mut self.state {
             State::Running {
-                since, ready, reboot, ..
+                since,
+                ready,
+                reboot,
+                ..
             } => (*ready, now.saturating_sub(*since), reboot.take()),
             State::Waiting { .. } | State::Over => return None,
         };
@@ -246,10 +254,14 @@ impl Machine {
             // SIGTERM came before the worker could take it: the state is as the worker before left it.
             Ended::Killed if self.terminating && !ready => Some(self.exit(0)),
             Ended::Error(_) | Ended::OwnFault | Ended::Killed if self.terminating => {
-                error!("the worker died while it was shutting down; the next start recovers from what it saved");
+                error!(
+                    "the worker died while it was shutting down; the next start recovers from what it saved"
+                );
                 Some(self.exit(EXIT_DIED_LEAVING))
             }
-            Ended::Error(_) | Ended::OwnFault | Ended::Killed if !ready && self.proven.is_some() => {
+            Ended::Error(_) | Ended::OwnFault | Ended::Killed
+                if !ready && self.proven.is_some() =>
+            {
                 // Nothing of a request's has been done under the new binary, so nothing counts against a request.
                 if !matches!(how, Ended::Error(_)) {
                     self.previous = PreviousEnd::Killed;
@@ -275,7 +287,11 @@ impl Machine {
         }
     }
 
-    fn rebooted(&mut self, reboot: Option<(Option<PathBuf>, Duration)>, now: Duration) -> Option<Action> {
+    fn rebooted(
+        &mut self,
+        reboot: Option<(Option<PathBuf>, Duration)>,
+        now: Duration,
+    ) -> Option<Action> {
         let (exec, hold) = reboot.unwrap_or((None, Duration::ZERO));
         (self.deaths, self.attempts, self.start_errors) = (0, 0, 0);
         self.previous = PreviousEnd::Elective;
@@ -329,7 +345,9 @@ impl Machine {
         self.deaths += 1;
         let delay = match self.deaths.checked_sub(AT_ONCE + 1) {
             None => Duration::ZERO,
-            Some(doublings) => BACKOFF_MIN.saturating_mul(1 << doublings.min(16)).min(BACKOFF_MAX),
+            Some(doublings) => BACKOFF_MIN
+                .saturating_mul(1 << doublings.min(16))
+                .min(BACKOFF_MAX),
         };
         warn!(
             "the worker died (in a row: {}); starting it again in {} ms",

@@ -14,12 +14,13 @@ pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use log::{error, info, warn};
+use log::{error, info};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
@@ -45,6 +46,8 @@ pub fn serve(config: &Config) -> anyhow::Result<u8> {
         std::process::id()
     );
     let inherited = Inherited {
+        // This very binary, also when the file has been replaced meanwhile.
+        program: Path::new("/proc/self/exe"),
         config: config.path.clone(),
         tap: tap.as_fd(),
         control: control.as_fd(),
@@ -151,4 +154,8 @@ fn wait(
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error).context("the supervisor cannot wait"),
     }
+}
+
+fn open_tap(config: &Config) -> anyhow::Result<OwnedFd> {
+    anyhow::bail!("{}: no TAP in this build", config.network.tap)
 }

@@ -20,6 +20,8 @@ const LINE_MAX_BYTES: usize = 64 << 10;
 
 /// What every worker is given.
 pub(super) struct Inherited<'a> {
+    /// The supervisor's own binary.
+    pub program: &'a Path,
     pub config: PathBuf,
     pub tap: BorrowedFd<'a>,
     pub control: BorrowedFd<'a>,
@@ -38,7 +40,7 @@ impl Process {
     pub(super) fn start(inherited: &Inherited<'_>, order: &Order) -> io::Result<Process> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
-        let program = order.binary.as_deref().unwrap_or(Path::new("/proc/self/exe"));
+        let program = order.binary.as_deref().unwrap_or(inherited.program);
         let mut command = Command::new(program);
         command
             .arg0("outlast")
@@ -132,7 +134,9 @@ impl Process {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
             match serde_json::from_slice(&line) {
                 Ok(message) => messages.push(message),
-                Err(error) => warn!("the worker reports what this supervisor does not know: {error}"),
+                Err(error) => {
+                    warn!("the worker reports what this supervisor does not know: {error}")
+                }
             }
         }
         if self.unread.len() > LINE_MAX_BYTES {

@@ -1,1 +1,275 @@
+use std::path::PathBuf;
+use std::time::Duration;
 
+use super::machine::{Action, Ended, Input, Machine, Order};
+use super::worker::PreviousEnd;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn order(previous: PreviousEnd, attempts: u32, tap_fresh: bool) -> Order {
+    Order {
+        binary: None,
+        previous,
+        attempts,
+        tap_fresh,
+    }
+}
+
+fn start(previous: PreviousEnd, attempts: u32) -> Option<Action> {
+    Some(Action::Start(order(previous, attempts, false)))
+}
+
+/// A machine whose worker serves since 0.
+fn serving() -> Machine {
+    let (mut machine, first) = Machine::new(ms(0));
+    assert_eq!(
+        first,
+        Action::Start(order(PreviousEnd::FirstStart, 0, true))
+    );
+    assert_eq!(machine.handle(Input::Ready, ms(0)), None);
+    machine
+}
+
+fn rebooting(exec: Option<&str>, hold: Duration) -> Input {
+    Input::Rebooting {
+        exec: exec.map(PathBuf::from),
+        hold,
+    }
+}
+
+#[test]
+fn an_error_at_the_first_start_is_passed_on() {
+    let (mut machine, _) = Machine::new(ms(0));
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Error(3)), ms(5)),
+        Some(Action::Exit(3))
+    );
+    let (mut machine, _) = Machine::new(ms(0));
+    assert_eq!(
+        machine.handle(Input::SpawnFailed, ms(5)),
+        Some(Action::Exit(1))
+    );
+}
+
+#[test]
+fn a_stopped_worker_ends_the_supervisor() {
+    assert_eq!(
+        serving().handle(Input::Ended(Ended::Stopped), ms(5)),
+        Some(Action::Exit(0))
+    );
+}
+
+#[test]
+fn a_killed_worker_is_started_at_once_however_often() {
+    let mut machine = serving();
+    for n in 1..50 {
+        assert_eq!(
+            machine.handle(Input::Ended(Ended::Killed), ms(n)),
+            start(PreviousEnd::Killed, 0)
+        );
+        assert_eq!(machine.handle(Input::Ready, ms(n)), None);
+    }
+}
+
+#[test]
+fn own_faults_are_counted_and_back_off() {
+    let mut machine = serving();
+    for attempt in 1..=3 {
+        assert_eq!(
+            machine.handle(Input::Ended(Ended::OwnFault), ms(1)),
+            start(PreviousEnd::OwnFault, attempt)
+        );
+        machine.handle(Input::Ready, ms(1));
+    }
+    let mut now = ms(1);
+    for (attempt, delay) in (4..).zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+        assert_eq!(machine.handle(Input::Ended(Ended::OwnFault), now), None);
+        assert_eq!(machine.deadline(), Some(now + ms(delay)));
+        assert_eq!(machine.handle(Input::Tick, now + ms(delay - 1)), None);
+        now += ms(delay);
+        assert_eq!(
+            machine.handle(Input::Tick, now),
+            start(PreviousEnd::OwnFault, attempt)
+        );
+    }
+    // A healthy while ends the row.
+    machine.handle(Input::Ready, now);
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::OwnFault), now + ms(10_000)),
+        start(PreviousEnd::OwnFault, 1)
+    );
+}
+
+#[test]
+fn an_outside_kill_is_no_attempt() {
+    let mut machine = serving();
+    machine.handle(Input::Ended(Ended::OwnFault), ms(1));
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Killed), ms(2)),
+        start(PreviousEnd::Killed, 0)
+    );
+}
+
+#[test]
+fn until_one_has_served_the_tap_is_fresh() {
+    let (mut machine, _) = Machine::new(ms(0));
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Killed), ms(1)),
+        Some(Action::Start(order(PreviousEnd::Killed, 0, true)))
+    );
+}
+
+#[test]
+fn later_start_errors_are_retried_then_given_up() {
+    let mut machine = serving();
+    machine.handle(Input::Ended(Ended::Killed), ms(1));
+    let mut now = ms(1);
+    for _ in 1..8 {
+        assert_eq!(machine.handle(Input::Ended(Ended::Error(1)), now), None);
+        now = machine.deadline().unwrap();
+        assert_eq!(
+            machine.handle(Input::Tick, now),
+            start(PreviousEnd::Killed, 0)
+        );
+    }
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Error(1)), now),
+        Some(Action::Exit(1))
+    );
+}
+
+#[test]
+fn an_elective_reboot_comes_back_after_its_hold() {
+    let mut machine = serving();
+    assert_eq!(machine.handle(rebooting(None, ms(0)), ms(1)), None);
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Reboot), ms(2)),
+        start(PreviousEnd::Elective, 0)
+    );
+    machine.handle(Input::Ready, ms(3));
+    machine.handle(rebooting(None, ms(500)), ms(10));
+    assert_eq!(machine.handle(Input::Ended(Ended::Reboot), ms(20)), None);
+    assert_eq!(machine.deadline(), Some(ms(520)));
+    assert_eq!(
+        machine.handle(Input::Tick, ms(520)),
+        start(PreviousEnd::Elective, 0)
+    );
+}
+
+#[test]
+fn a_new_binary_stays_once_it_has_served() {
+    let mut machine = serving();
+    machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
+    let new = |previous, attempts| {
+        Some(Action::Start(Order {
+            binary: Some("/new".into()),
+            ..order(previous, attempts, false)
+        }))
+    };
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Reboot), ms(2)),
+        new(PreviousEnd::Elective, 0)
+    );
+    machine.handle(Input::Ready, ms(3));
+    assert_eq!(machine.deadline(), None);
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Killed), ms(4)),
+        new(PreviousEnd::Killed, 0)
+    );
+    // Gone from the disk since: the supervisor's own is left.
+    assert_eq!(
+        machine.handle(Input::SpawnFailed, ms(5)),
+        start(PreviousEnd::Killed, 0)
+    );
+}
+
+#[test]
+fn a_new_binary_that_fails_gives_way_to_the_old() {
+    for (failure, previous) in [
+        (Input::SpawnFailed, PreviousEnd::Elective),
+        (Input::Ended(Ended::Error(1)), PreviousEnd::Elective),
+        (Input::Ended(Ended::OwnFault), PreviousEnd::Killed),
+        (Input::Ended(Ended::Killed), PreviousEnd::Killed),
+    ] {
+        let mut machine = serving();
+        machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
+        machine.handle(Input::Ended(Ended::Reboot), ms(2));
+        assert_eq!(machine.handle(failure, ms(3)), start(previous, 0));
+    }
+}
+
+#[test]
+fn a_new_binary_that_hangs_is_killed() {
+    let mut machine = serving();
+    machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
+    machine.handle(Input::Ended(Ended::Reboot), ms(2));
+    let deadline = machine.deadline().unwrap();
+    assert_eq!(machine.handle(Input::Tick, deadline - ms(1)), None);
+    assert_eq!(machine.handle(Input::Tick, deadline), Some(Action::Kill));
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Killed), deadline),
+        start(PreviousEnd::Killed, 0)
+    );
+}
+
+#[test]
+fn termination_is_passed_on_and_ends_well() {
+    for how in [Ended::Shutdown, Ended::Stopped, Ended::Reboot] {
+        let mut machine = serving();
+        assert_eq!(
+            machine.handle(Input::Terminate, ms(1)),
+            Some(Action::Terminate)
+        );
+        assert_eq!(
+            machine.handle(Input::Ended(how), ms(2)),
+            Some(Action::Exit(0))
+        );
+    }
+    for how in [Ended::Killed, Ended::OwnFault, Ended::Error(5)] {
+        let mut machine = serving();
+        machine.handle(Input::Terminate, ms(1));
+        assert_eq!(
+            machine.handle(Input::Ended(how), ms(2)),
+            Some(Action::Exit(1))
+        );
+    }
+}
+
+#[test]
+fn a_shutdown_that_hangs_is_cut_short() {
+    let mut machine = serving();
+    machine.handle(Input::Terminate, ms(1));
+    let deadline = machine.deadline().unwrap();
+    // Asking again does not buy time.
+    assert_eq!(
+        machine.handle(Input::Terminate, ms(900)),
+        Some(Action::Terminate)
+    );
+    assert_eq!(machine.deadline(), Some(deadline));
+    assert_eq!(machine.handle(Input::Tick, deadline), Some(Action::Kill));
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Killed), deadline),
+        Some(Action::Exit(1))
+    );
+}
+
+#[test]
+fn termination_before_the_worker_listens_or_while_none_runs_is_no_failure() {
+    let (mut machine, _) = Machine::new(ms(0));
+    machine.handle(Input::Terminate, ms(1));
+    assert_eq!(
+        machine.handle(Input::Ended(Ended::Killed), ms(2)),
+        Some(Action::Exit(0))
+    );
+
+    let mut machine = serving();
+    machine.handle(rebooting(None, ms(500)), ms(1));
+    machine.handle(Input::Ended(Ended::Reboot), ms(2));
+    assert_eq!(
+        machine.handle(Input::Terminate, ms(3)),
+        Some(Action::Exit(0))
+    );
+    assert_eq!(machine.handle(Input::Tick, ms(600)), None, "it is over");
+}

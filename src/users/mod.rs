@@ -30,14 +30,14 @@ const FILE_MAX_BYTES: u64 = 16 << 20;
 #[derive(Debug, Error)]
 pub enum Error {
     /// Not there, not readable, not writable.
-    #[error("{}: {problem}: {source}; {remedy}", .file.display())]
+    #[error("{}: {problem}: {cause}; {remedy}", .file.display())]
     Io {
         /// The file.
         file: PathBuf,
         /// What was tried.
         problem: &'static str,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
         /// What to do.
         remedy: &'static str,
     },
@@ -90,7 +90,9 @@ pub struct Users {
 impl fmt::Debug for Users {
     /// Names only: hashes do not belong into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
+        f.debug_list()
+            .entries(self.iter().map(|(name, _)| name))
+            .finish()
     }
 }
 
@@ -100,14 +102,14 @@ impl Users {
     /// # Errors
     /// It is missing, open to others, or has a wrong line.
     pub fn load(path: &Path) -> Result<Users, Error> {
-        let io_error = |source: io::Error| Error::Io {
+        let io_error = |cause: io::Error| Error::Io {
             file: path.to_owned(),
             problem: "cannot be read",
-            remedy: match source.kind() {
+            remedy: match cause.kind() {
                 io::ErrorKind::NotFound => "make it with `outlast user add NAME --config FILE`",
                 _ => "run as the account that owns it",
             },
-            source,
+            cause,
         };
         let file = File::open(path).map_err(io_error)?;
         let metadata = file.metadata().map_err(io_error)?;
@@ -127,7 +129,9 @@ impl Users {
             return Err(Error::TooLarge(path.to_owned()));
         }
         let mut text = String::new();
-        file.take(FILE_MAX_BYTES).read_to_string(&mut text).map_err(io_error)?;
+        file.take(FILE_MAX_BYTES)
+            .read_to_string(&mut text)
+            .map_err(io_error)?;
         Users::parse(path, &text)
     }
 
@@ -137,8 +141,9 @@ impl Users {
     /// As [`Users::load`].
     pub fn for_server(config: &Config) -> Result<Users, Error> {
         match Users::load(&config.server.users_file) {
-            Err(Error::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && config.shares.iter().all(|share| share.guest) =>
+            Err(Error::Io { cause, .. })
+                if cause.kind() == io::ErrorKind::NotFound
+                    && config.shares.iter().all(|share| share.guest) =>
             {
                 Ok(Users::default())
             }
@@ -152,7 +157,9 @@ impl Users {
     /// As [`Users::load`], but for a missing file.
     pub fn load_or_empty(path: &Path) -> Result<Users, Error> {
         match Users::load(path) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Users::default()),
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                Ok(Users::default())
+            }
             users => users,
         }
     }
@@ -168,13 +175,18 @@ impl Users {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (name, hash) = line.split_once(':').ok_or_else(|| wrong("is not name:hash"))?;
+            let (name, hash) = line
+                .split_once(':')
+                .ok_or_else(|| wrong("is not name:hash"))?;
             if !is_name(name) {
                 return Err(wrong("has a name that no user may have"));
             }
-            let hash = parse_hash(hash.trim_end()).ok_or_else(|| wrong("has a hash that is not 32 hexadecimal digits"))?;
+            let hash = parse_hash(hash.trim_end())
+                .ok_or_else(|| wrong("has a hash that is not 32 hexadecimal digits"))?;
             if users.insert(name, hash) {
-                return Err(wrong("names a user that is there already (case does not count)"));
+                return Err(wrong(
+                    "names a user that is there already (case does not count)",
+                ));
             }
         }
         Ok(users)
@@ -199,7 +211,9 @@ impl Users {
 
     /// Names and NT hashes, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8; 16])> {
-        self.users.values().map(|(name, hash)| (name.as_str(), hash))
+        self.users
+            .values()
+            .map(|(name, hash)| (name.as_str(), hash))
     }
 
     /// Replaces the file: a new one beside it, synced, then renamed over it, so that a crash leaves the old or the new. A symbolic
@@ -208,10 +222,10 @@ impl Users {
     /// # Errors
     /// The directory cannot be written to.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let io_error = |source| Error::Io {
+        let io_error = |cause| Error::Io {
             file: path.to_owned(),
             problem: "cannot be replaced",
-            source,
+            cause,
             remedy: "run as an account that may write to its directory",
         };
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -220,17 +234,29 @@ impl Users {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.new", std::process::id()));
         let new = directory.join(name);
-        let written = self.write_new(&new).and_then(|()| std::fs::rename(&new, &path));
+        let written = self
+            .write_new(&new, &path)
+            .and_then(|()| std::fs::rename(&new, &path));
         if let Err(error) = written {
             // Whether it is there or not, the error before is what counts.
             let _ = std::fs::remove_file(&new);
             return Err(io_error(error));
         }
-        File::open(directory).and_then(|d| d.sync_all()).map_err(io_error)
+        File::open(directory)
+            .and_then(|d| d.sync_all())
+            .map_err(io_error)
     }
 
-    fn write_new(&self, path: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    fn write_new(&self, new: &Path, old: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(new)?;
+        // It stays readable for the account the server runs as.
+        if let Ok(metadata) = old.metadata() {
+            std::os::unix::fs::fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
+        }
         let mut text = String::from("# Outlast users: name:NT hash. Edit with `outlast user`.\n");
         for (name, hash) in self.iter() {
             text.push_str(name);

@@ -1,0 +1,102 @@
+//! `outlast reboot` and `outlast stop`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::config::Config;
+use crate::control::{Command, Reply, client};
+
+/// How long the server may take to answer that it begins: it may be probing a new binary.
+const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
+/// How long the new worker may take to serve, once it is no longer held.
+const RETURN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the sessions may take to be closed.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Reboots the server electively and waits until it serves again.
+pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> anyhow::Result<()> {
+    let exec = exec
+        .map(|path| {
+            path.canonicalize()
+                .with_context(|| format!("--exec: {} cannot be found", path.display()))
+        })
+        .transpose()?;
+    let command = Command::Reboot {
+        exec: exec.clone(),
+        hold_seconds: hold.as_secs_f64(),
+    };
+    let (epoch, supervisor) = accepted(config, &command)?;
+    let begun = Instant::now();
+    let status = loop {
+        // The socket stays bound while the worker is away: a request waits there for the new one.
+        match super::ask_status(config) {
+            Ok(status) if status.epoch > epoch => break status,
+            Ok(_) | Err(_) if begun.elapsed() < hold + RETURN_PATIENCE => {}
+            Ok(_) => bail!("the server has not gone for its reboot; see its log"),
+            Err(error) => return Err(error.context("the server has not come back; see its log")),
+        }
+        if !is_alive(supervisor) {
+            bail!("the server has ended instead of coming back; see its log");
+        }
+        std::thread::sleep(PAUSE);
+    };
+    println!(
+        "rebooted: epoch {epoch} -> {}, worker {}, {} connections kept, away for {} ms",
+        status.epoch,
+        status.worker_pid,
+        status.connections.len(),
+        begun.elapsed().as_millis()
+    );
+    match exec {
+        Some(exec) if status.executable != exec => bail!(
+            "{} did not come up, {} serves again; see the server's log",
+            exec.display(),
+            status.executable.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Ends the server and its sessions, and waits until it is gone.
+pub(super) fn stop(config: &Config) -> anyhow::Result<()> {
+    let (_, supervisor) = accepted(config, &Command::Stop)?;
+    let begun = Instant::now();
+    while is_alive(supervisor) {
+        if begun.elapsed() > STOP_PATIENCE {
+            bail!("the server takes too long to stop; see its log");
+        }
+        std::thread::sleep(PAUSE);
+    }
+    println!("stopped");
+    Ok(())
+}
+
+fn accepted(config: &Config, command: &Command) -> anyhow::Result<(u64, u32)> {
+    match client::request(&config.server.control_socket, command, ACCEPT_PATIENCE)? {
+        Reply::Accepted {
+            epoch,
+            supervisor_pid,
+        } => Ok((epoch, supervisor_pid)),
+        Reply::Status(_) | Reply::Refused { .. } => {
+            bail!("the server answers something else than was asked")
+        }
+    }
+}
+
+/// Is there such a process? A zombie has ended.
+fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).is_ok_and(
+        |stat| {
+            !stat
+                .rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .trim_start()
+                .starts_with('Z')
+        },
+    )
+}
