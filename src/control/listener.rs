@@ -7,9 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use thiserror::Error;
 
 /// Requests that wait while the worker is away.
 const BACKLOG: i32 = 64;
@@ -21,54 +21,77 @@ pub struct Listener {
     path: PathBuf,
 }
 
+/// Why the socket cannot be bound.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// A live server has it.
+    #[error("a server is already running on {}; stop it or name another socket", .path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A file that is no socket.
+    #[error("{} exists and is not a socket; remove it or name another path", .path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("{} {problem}: {cause}; name a path in a directory the server may write to", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        problem: &'static str,
+        /// Why it failed.
+        cause: io::Error,
+    },
+}
+
 impl Listener {
     /// Binds `path`.
     ///
     /// # Errors
     /// A live server has it, something else is there, or the directory cannot be used.
-    pub fn bind(path: &Path) -> anyhow::Result<Listener> {
-        let shown = path.display();
+    pub fn bind(path: &Path) -> Result<Listener, BindError> {
+        let failed = |problem| {
+            move |cause| BindError::Io {
+                path: path.to_owned(),
+                problem,
+                cause,
+            }
+        };
         if let Some(directory) = path.parent()
             && !directory.exists()
         {
-            DirBuilder::new()
+            let made = DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
-                .create(directory)
-                .with_context(|| {
-                    format!(
-                        "server.control_socket: {} cannot be made",
-                        directory.display()
-                    )
-                })?;
+                .create(directory);
+            made.map_err(failed("lies in a directory that cannot be made"))?;
         }
         match path.symlink_metadata() {
             Ok(metadata) if !metadata.file_type().is_socket() => {
-                bail!(
-                    "server.control_socket: {shown} exists and is not a socket; remove it or name another path"
-                )
+                return Err(BindError::NotASocket {
+                    path: path.to_owned(),
+                });
             }
             Ok(_) => match UnixStream::connect(path) {
-                Ok(_) => bail!(
-                    "server.control_socket: a server is already running on {shown}; stop it or name another socket"
-                ),
+                Ok(_) => {
+                    return Err(BindError::InUse {
+                        path: path.to_owned(),
+                    });
+                }
                 // Nobody listens any more: what a killed server left.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path).with_context(|| {
-                        format!("server.control_socket: the old {shown} cannot be removed")
-                    })?
+                    std::fs::remove_file(path)
+                        .map_err(failed("is an old one and cannot be removed"))?;
                 }
-                Err(error) => bail!(
-                    "server.control_socket: {shown} cannot be used: {error}; name another path"
-                ),
+                Err(error) => return Err(failed("cannot be used")(error)),
             },
             Err(_) => {}
         }
-        let socket = bind_private(path).with_context(|| {
-            format!(
-                "server.control_socket: {shown} cannot be bound; name a path in a directory the server may write to"
-            )
-        })?;
+        let socket = bind_private(path).map_err(failed("cannot be bound"))?;
         Ok(Listener {
             socket,
             path: path.to_owned(),

@@ -12,7 +12,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use listener::Listener;
+pub use listener::{BindError, Listener};
 pub use probe::PROBE_ANSWER;
 pub use protocol::{Command, ConnectionStatus, Reply, SmbStatus, Status, TcpStatus};
 pub use server::{ControlRequest, Gate, Submit, serve};

@@ -12,7 +12,7 @@ pub mod worker;
 pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
-use crate::control::Listener;
+use crate::control::{BindError, Listener};
+use crate::tap::{Tap, TapError};
 use machine::{Action, Input, Machine};
 use process::{Inherited, Process};
 use worker::Message;
@@ -37,7 +38,7 @@ use worker::Message;
 pub fn serve(config: &Config) -> anyhow::Result<u8> {
     crate::users::Users::for_server(config)?;
     config.check_system()?;
-    let control = Listener::bind(&config.server.control_socket)?;
+    let control = bind_control(config)?;
     let tap = open_tap(config)?;
     info!(
         "serving {} on {} as process {}",
@@ -156,6 +157,35 @@ fn wait(
     }
 }
 
-fn open_tap(config: &Config) -> anyhow::Result<OwnedFd> {
-    anyhow::bail!("{}: no TAP in this build", config.network.tap)
+/// How long what a dying server still holds is waited for.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Binds the control socket. The worker of a supervisor that has just been killed may hold it for another moment.
+fn bind_control(config: &Config) -> anyhow::Result<Listener> {
+    let begun = Instant::now();
+    loop {
+        match Listener::bind(&config.server.control_socket) {
+            Err(BindError::InUse { .. }) if begun.elapsed() < PREDECESSOR_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => {
+                anyhow::bail!("{}: server.control_socket: {error}", config.path.display())
+            }
+            Ok(control) => return Ok(control),
+        }
+    }
+}
+
+/// Attaches to the TAP. The worker of a supervisor that has just been killed may hold it for another moment.
+fn open_tap(config: &Config) -> anyhow::Result<Tap> {
+    let begun = Instant::now();
+    loop {
+        match Tap::open(&config.network.tap, config.network.offload) {
+            Err(TapError::Busy { .. }) if begun.elapsed() < PREDECESSOR_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => anyhow::bail!("{}: network.tap: {error}", config.path.display()),
+            Ok(tap) => return Ok(tap),
+        }
+    }
 }
