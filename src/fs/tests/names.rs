@@ -46,6 +46,12 @@ fn large_directories_are_known_and_followed() {
         assert_eq!(b.try_open("LATE").unwrap().path, "Late");
         b.file("Ours");
         assert_eq!(b.try_open("OURS").unwrap().path, "Ours");
+        // The first of two is gone: the other one is found.
+        std::fs::write(b.dir.join("PAIR"), "").unwrap();
+        std::fs::write(b.dir.join("pair"), "").unwrap();
+        assert_eq!(b.try_open("Pair").unwrap().path, "PAIR");
+        std::fs::remove_file(b.dir.join("PAIR")).unwrap();
+        assert_eq!(b.try_open("Pair").unwrap().path, "pair");
     });
 }
 
