@@ -50,6 +50,7 @@ pub fn status<F: FileSystem>(
         supervisor_pid,
         worker_pid: std::process::id(),
         uptime_seconds: uptime.as_secs_f64(),
+        executable: std::path::PathBuf::new(),
         connections: connections.collect(),
     }
 }
