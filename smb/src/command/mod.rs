@@ -31,6 +31,8 @@ pub mod query_info;
 pub mod read;
 pub mod session_setup;
 pub mod set_info;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tree_connect;
 pub mod tree_disconnect;
 pub mod write;

@@ -12,9 +12,6 @@ use crate::wire::negotiate::{self, HASH_SHA_512, capabilities};
 use crate::wire::{Dialect, Response, smb1};
 use bytes::Bytes;
 
-/// MaxTransactSize, MaxReadSize, MaxWriteSize without SMB2_GLOBAL_CAP_LARGE_MTU, in bytes.
-const SMALL_IO_BYTES: u32 = 64 * 1024;
-
 /// As [`super::start`].
 ///
 /// # Errors
@@ -84,7 +81,7 @@ pub fn start(
             },
         );
     }
-    let mut response = response(ctx, dialect.revision(), io_bytes(ctx, dialect));
+    let mut response = response(ctx, dialect.revision(), ctx.config().max_io(dialect));
     if dialect >= Dialect::Smb210 {
         response.capabilities |= capabilities::LARGE_MTU;
     }
@@ -155,13 +152,6 @@ fn choose_signing(ids: &[u16]) -> SigningAlgorithm {
     .unwrap_or(SigningAlgorithm::AesCmac)
 }
 
-fn io_bytes(ctx: &Context<'_>, dialect: Dialect) -> u32 {
-    match dialect {
-        Dialect::Smb202 => SMALL_IO_BYTES,
-        _ => ctx.config().limits.io_bytes,
-    }
-}
-
 /// What every response has.
 fn response(ctx: &Context<'_>, dialect_revision: u16, io_bytes: u32) -> negotiate::Response {
     let mut security_mode = negotiate::SIGNING_ENABLED;
@@ -214,7 +204,7 @@ pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
     } else {
         return Handled::Foreign(smb1::no_common_dialect(offer.echo));
     };
-    let response = response(ctx, revision, SMALL_IO_BYTES);
+    let response = response(ctx, revision, ctx.config().max_io(Dialect::Smb202));
     ctx.emit(Record::Negotiated(Box::new(Negotiation {
         capabilities: response.capabilities,
         security_mode: response.security_mode,
@@ -231,3 +221,6 @@ pub fn answered(ctx: &mut Context<'_>, response: &[u8]) {
         ctx.emit(Record::Negotiated(Box::new(negotiation)));
     }
 }
+
+#[cfg(test)]
+mod tests;
