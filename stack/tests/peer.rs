@@ -68,7 +68,7 @@ fn bad_wire_without_crashes() {
 #[test]
 fn crashes_on_a_clean_wire() {
     let mut crashes = 0;
-    for seed in 0..12 {
+    for seed in 0..6 {
         for traffic in ALL {
             crashes += run(Scenario {
                 crash_ppm: 10_000,
@@ -81,18 +81,18 @@ fn crashes_on_a_clean_wire() {
                 offload: seed % 3 == 0,
                 timestamps: seed % 4 < 2,
                 relocate_ppm: 20_000,
-                ..Scenario::new(100 + seed, traffic, 1 << 20)
+                ..Scenario::new(100 + seed, traffic, 512 << 10)
             })
             .crashes;
         }
     }
-    assert!(crashes > 100, "{crashes}");
+    assert!(crashes > 60, "{crashes}");
 }
 
 #[test]
 fn crashes_on_a_bad_wire() {
     let mut crashes = 0;
-    for seed in 0..12 {
+    for seed in 0..6 {
         for traffic in ALL {
             crashes += run(Scenario {
                 faults: bad_wire(),
@@ -106,18 +106,18 @@ fn crashes_on_a_bad_wire() {
                 relocate_ppm: 20_000,
                 full_ppm: 50_000,
                 timestamps: seed % 3 != 0,
-                ..Scenario::new(200 + seed, traffic, 200_000)
+                ..Scenario::new(200 + seed, traffic, 150_000)
             })
             .crashes;
         }
     }
-    assert!(crashes > 100, "{crashes}");
+    assert!(crashes > 60, "{crashes}");
 }
 
 #[test]
 fn crashes_in_handshake_and_close() {
     let mut crashes = 0;
-    for seed in 0..40 {
+    for seed in 0..30 {
         for traffic in ALL {
             crashes += run(Scenario {
                 crash_ppm: 300_000,
@@ -128,7 +128,7 @@ fn crashes_in_handshake_and_close() {
             .crashes;
         }
     }
-    assert!(crashes > 300, "{crashes}");
+    assert!(crashes > 200, "{crashes}");
 }
 
 #[test]

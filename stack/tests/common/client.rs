@@ -111,6 +111,14 @@ impl Client {
         self.done
     }
 
+    /// smoltcp 0.14 can lose the timer of its FIN when acknowledgements repeat; its connection then waits for ever.
+    pub fn forgot_its_fin(&mut self, now: Duration) -> bool {
+        let socket: &tcp::Socket = self.sockets.get(self.handle);
+        let waits = matches!(socket.state(), tcp::State::FinWait1 | tcp::State::LastAck);
+        let empty = socket.send_queue() == 0;
+        waits && empty && self.iface.poll_at(instant(now), &self.sockets).is_none()
+    }
+
     pub fn next(&mut self, now: Duration) -> Option<Duration> {
         let at = self
             .iface

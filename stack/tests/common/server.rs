@@ -34,7 +34,8 @@ pub struct Server {
     sent: usize,
     sent_committed: usize,
     edges: BTreeMap<ConnId, Seq>,
-    closed: Option<Why>,
+    /// A connection has been on record.
+    began: bool,
     pub crashes: u32,
     pub relocations: u32,
     pub wrapped: bool,
@@ -93,7 +94,7 @@ impl Server {
             sent: 0,
             sent_committed: 0,
             edges: BTreeMap::new(),
-            closed: None,
+            began: false,
             crashes: 0,
             relocations: 0,
             wrapped: false,
@@ -151,8 +152,8 @@ impl Server {
                 checksum,
             };
             self.stack.ingest(frame, self.service, &mut self.log);
-            self.check_fold();
         }
+        self.check_fold();
         if crash_at == 0 {
             return self.crash(now);
         }
@@ -184,6 +185,7 @@ impl Server {
 
     fn commit(&mut self) {
         self.log.commit();
+        self.began |= self.log.committed > 0;
         self.delivered_committed = self.delivered.len();
         self.sent_committed = self.sent;
     }
@@ -355,30 +357,27 @@ impl Server {
                     "closed: {why:?} {:?}",
                     self.scenario
                 );
-                self.closed = Some(why);
             }
-        }
-        if self.followed > 0
-            && self
-                .log
-                .records
-                .iter()
-                .any(|(_, record, _)| matches!(record, Record::Closed))
-        {
-            self.closed = Some(Why::Finished);
         }
     }
 
     /// The connection has come and gone, or waits out TIME-WAIT.
     pub fn finished(&self) -> bool {
-        let waits = |state| state == State::TimeWait;
-        let over = self.stack.connections().all(|(_, _, state)| waits(state));
-        over && self.down_until.is_none()
-            && self
-                .log
-                .records
-                .iter()
-                .any(|(_, record, _)| matches!(record, Record::PeerFinished | Record::Closed))
+        let mut states = self.stack.connections().map(|(_, _, state)| state);
+        self.began && self.down_until.is_none() && states.all(|state| state == State::TimeWait)
+    }
+
+    /// The peer's FIN is all that is missing.
+    pub fn only_fin_missing(&self) -> bool {
+        self.down_until.is_none()
+            && self.stack.connections().all(|(conn, _, state)| {
+                let drained = self.stack.send_queued(conn) == 0
+                    && self
+                        .stack
+                        .received(conn)
+                        .is_some_and(|queue| queue.is_empty());
+                drained && matches!(state, State::Established | State::FinWait2)
+            })
     }
 
     pub fn next(&self, now: Duration) -> Option<Duration> {
@@ -390,14 +389,18 @@ impl Server {
                 .received(conn)
                 .is_some_and(|queue| !queue.is_empty())
         });
-        let read = (unread || self.scenario.traffic == Traffic::Download).then(|| {
-            (self.last_read + self.scenario.server_pause.max(Duration::from_micros(50))).max(now)
-        });
+        let send = self.scenario.traffic == Traffic::Download
+            && self.stack.connections().any(|(conn, _, state)| {
+                state == State::Established && self.stack.send_queued(conn) < SEND_AHEAD
+            });
+        let pause = self.scenario.server_pause.max(Duration::from_micros(50));
+        let read = unread.then(|| (self.last_read + pause).max(now));
+        let send = send.then(|| now + Duration::from_micros(50));
         let deadline = self
             .stack
             .next_deadline()
             .map(|at| now + at.saturating_sub(self.service));
-        [deadline, read, self.device.next_arrival()]
+        [deadline, read, send, self.device.next_arrival()]
             .into_iter()
             .flatten()
             .min()

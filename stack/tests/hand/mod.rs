@@ -1,0 +1,358 @@
+//! A peer worked by hand: one segment at a time into our stack, and what it answers.
+
+#![allow(dead_code)] // each test uses its part
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlast_stack::{
+    Config, ConnId, Event, Journal, Lost, Record, RxChecksum, RxFrame, Stack, TxFrame,
+};
+use smoltcp::wire::{
+    EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, TcpOption,
+    TcpPacket, TcpSeqNumber,
+};
+
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub const PORT: u16 = 445;
+pub const SECRET: [u8; 32] = [9; 32];
+/// The peer's initial sequence number: its data wraps soon.
+pub const IRS: u32 = u32::MAX - 100;
+
+#[derive(Default)]
+pub struct Log {
+    pub records: Vec<(ConnId, Record, Bytes)>,
+    pub room: Option<usize>,
+    next_id: ConnId,
+}
+
+impl Journal for Log {
+    fn append(&mut self, conn: ConnId, record: &Record, data: &[&[u8]]) -> Bytes {
+        let bytes = Bytes::from(data.concat());
+        self.records.push((conn, record.clone(), bytes.clone()));
+        bytes
+    }
+
+    fn room(&self, _conn: ConnId) -> usize {
+        self.room.unwrap_or(usize::MAX)
+    }
+
+    fn unique_id(&mut self) -> ConnId {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+/// A segment, either way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seg {
+    pub port: u16,
+    pub client: u16,
+    pub seq: u32,
+    pub ack: Option<u32>,
+    pub syn: bool,
+    pub fin: bool,
+    pub rst: bool,
+    pub window: u16,
+    pub mss: Option<u16>,
+    pub scale: Option<u8>,
+    pub sack_permitted: bool,
+    pub sack: [Option<(u32, u32)>; 3],
+    pub timestamp: Option<(u32, u32)>,
+    pub data: Vec<u8>,
+}
+
+pub struct Bench {
+    pub stack: Stack,
+    pub log: Log,
+    pub now: Duration,
+    pub config: Config,
+    /// The connection under test: our and the peer's next sequence numbers, whether timestamps are on.
+    pub conn: ConnId,
+    pub iss: u32,
+    pub timestamps: bool,
+    /// Frames sent that are not TCP.
+    pub others: Vec<Vec<u8>>,
+}
+
+pub fn config() -> Config {
+    Config {
+        addresses: vec![(SERVER.into(), 24)],
+        ports: vec![PORT],
+        receive_buffer: 60_000,
+        ..Config::default()
+    }
+}
+
+impl Bench {
+    /// A stack that is open, and no connection.
+    pub fn new(config: Config) -> Bench {
+        let mut bench = Bench {
+            stack: Stack::new(config.clone(), SECRET, Duration::from_secs(100)),
+            log: Log::default(),
+            now: Duration::from_secs(100),
+            config,
+            conn: 0,
+            iss: 0,
+            timestamps: false,
+            others: Vec::new(),
+        };
+        bench.resume(Lost::Nothing);
+        bench
+    }
+
+    /// An established connection with SACK and the options given.
+    pub fn established(config: Config, scale: Option<u8>, timestamps: bool) -> Bench {
+        let mut bench = Bench::new(config);
+        bench.connect(scale, timestamps, 50_000);
+        bench
+    }
+
+    pub fn connect(&mut self, scale: Option<u8>, timestamps: bool, window: u16) {
+        self.timestamps = timestamps;
+        let mut syn = self.syn(1000);
+        syn.scale = scale;
+        syn.timestamp = timestamps.then_some((1, 0));
+        let answer = self.exchange(&syn);
+        assert_eq!(answer.len(), 1);
+        assert!(answer[0].syn && answer[0].ack == Some(IRS.wrapping_add(1)));
+        self.iss = answer[0].seq;
+        let mut ack = self.seg(0, 0);
+        ack.window = window;
+        assert_eq!(self.exchange(&ack), []);
+        self.conn = self.log.records[0].0;
+        let events: Vec<Event> = self.stack.events().collect();
+        assert_eq!(events, [Event::Accepted(self.conn)]);
+    }
+
+    pub fn syn(&self, client: u16) -> Seg {
+        Seg {
+            port: PORT,
+            client,
+            seq: IRS,
+            syn: true,
+            window: 50_000,
+            mss: Some(1000),
+            sack_permitted: true,
+            ..Seg::default()
+        }
+    }
+
+    /// An acknowledgement of `acked` of our bytes at `offset` of the peer's stream.
+    pub fn seg(&self, offset: u32, acked: u32) -> Seg {
+        Seg {
+            port: PORT,
+            client: 1000,
+            seq: IRS.wrapping_add(1).wrapping_add(offset),
+            ack: Some(self.iss.wrapping_add(1).wrapping_add(acked)),
+            window: 50_000,
+            timestamp: self.timestamps.then_some((10, 0)),
+            ..Seg::default()
+        }
+    }
+
+    pub fn data(&self, offset: u32, len: usize) -> Seg {
+        Seg {
+            data: vec![7; len],
+            ..self.seg(offset, 0)
+        }
+    }
+
+    /// Our sequence number as an offset into our stream.
+    pub fn ours(&self, seq: u32) -> i32 {
+        seq.wrapping_sub(self.iss.wrapping_add(1)) as i32
+    }
+
+    /// The peer's sequence number as an offset into its stream.
+    pub fn theirs(&self, ack: Option<u32>) -> i32 {
+        ack.unwrap().wrapping_sub(IRS.wrapping_add(1)) as i32
+    }
+
+    pub fn ingest(&mut self, seg: &Seg) {
+        let bytes = frame(seg);
+        let frame = RxFrame {
+            bytes: &bytes,
+            checksum: RxChecksum::Verify,
+        };
+        self.stack.ingest(frame, self.now, &mut self.log);
+    }
+
+    /// A segment in, and what is sent at once.
+    pub fn exchange(&mut self, seg: &Seg) -> Vec<Seg> {
+        self.ingest(seg);
+        self.poll()
+    }
+
+    pub fn poll(&mut self) -> Vec<Seg> {
+        let mut out = Vec::new();
+        self.stack.poll(self.now, &mut self.log, &mut out);
+        self.check_fold();
+        self.sort(out)
+    }
+
+    /// Time goes on to the next deadline, not beyond `limit`: what is sent then.
+    pub fn wait(&mut self, limit: Duration) -> Vec<Seg> {
+        let end = self.now + limit;
+        loop {
+            match self.stack.next_deadline().filter(|at| *at <= end) {
+                Some(at) => self.now = self.now.max(at),
+                None => {
+                    self.now = end;
+                    return Vec::new();
+                }
+            }
+            let sent = self.poll();
+            if !sent.is_empty() {
+                return sent;
+            }
+        }
+    }
+
+    pub fn send(&mut self, len: usize) -> Vec<Seg> {
+        self.stack.send(self.conn, &[&vec![1; len]], &mut self.log);
+        self.poll()
+    }
+
+    pub fn close(&mut self) -> Vec<Seg> {
+        self.stack.close(self.conn, &mut self.log);
+        self.poll()
+    }
+
+    pub fn resume(&mut self, lost: Lost) -> Vec<Seg> {
+        let mut out = Vec::new();
+        self.stack.resume(self.now, lost, &mut self.log, &mut out);
+        self.sort(out)
+    }
+
+    /// Everything again from the records.
+    pub fn crash(&mut self) {
+        self.stack = Stack::new(self.config.clone(), SECRET, self.now);
+        for (conn, record, data) in &self.log.records {
+            self.stack.apply(*conn, record, data.clone());
+        }
+    }
+
+    pub fn check_fold(&self) {
+        let mut fold = Stack::new(self.config.clone(), SECRET, self.now);
+        for (conn, record, data) in &self.log.records {
+            fold.apply(*conn, record, data.clone());
+        }
+        assert!(
+            fold.durable().eq(self.stack.durable()),
+            "state is not the fold of the records"
+        );
+    }
+
+    pub fn state(&self) -> &'static str {
+        self.stack
+            .status()
+            .iter()
+            .find(|status| status.conn == self.conn)
+            .map_or("CLOSED", |status| status.state)
+    }
+
+    pub fn events(&mut self) -> Vec<Event> {
+        self.stack.events().collect()
+    }
+
+    fn sort(&mut self, frames: Vec<TxFrame>) -> Vec<Seg> {
+        let mut segs = Vec::new();
+        for frame in frames {
+            let mut bytes = frame.header;
+            frame
+                .payload
+                .iter()
+                .for_each(|part| bytes.extend_from_slice(part));
+            match read(&bytes) {
+                Some(seg) => segs.push(seg),
+                None => self.others.push(bytes),
+            }
+        }
+        segs
+    }
+}
+
+fn frame(seg: &Seg) -> Vec<u8> {
+    let mut options: Vec<TcpOption<'_>> = Vec::new();
+    options.extend(seg.mss.map(TcpOption::MaxSegmentSize));
+    options.extend(seg.scale.map(TcpOption::WindowScale));
+    options.extend(seg.sack_permitted.then_some(TcpOption::SackPermitted));
+    options.extend(
+        seg.timestamp
+            .map(|(tsval, tsecr)| TcpOption::TimeStamp { tsval, tsecr }),
+    );
+    options.extend(
+        seg.sack[0]
+            .is_some()
+            .then_some(TcpOption::SackRange(seg.sack)),
+    );
+    let options_len: usize = options.iter().map(TcpOption::buffer_len).sum();
+    let header_len = 20 + options_len.next_multiple_of(4);
+    let mut bytes = vec![0; 34 + header_len + seg.data.len()];
+    let mut tcp = TcpPacket::new_unchecked(&mut bytes[34..]);
+    tcp.set_src_port(seg.client);
+    tcp.set_dst_port(seg.port);
+    tcp.set_seq_number(TcpSeqNumber(seg.seq as i32));
+    tcp.set_header_len(header_len as u8);
+    tcp.set_ack(seg.ack.is_some());
+    tcp.set_ack_number(TcpSeqNumber(seg.ack.unwrap_or(0) as i32));
+    tcp.set_syn(seg.syn);
+    tcp.set_fin(seg.fin);
+    tcp.set_rst(seg.rst);
+    tcp.set_window_len(seg.window);
+    let mut rest = tcp.options_mut();
+    for option in &options {
+        rest = option.emit(rest);
+    }
+    if !rest.is_empty() {
+        TcpOption::EndOfList.emit(rest);
+    }
+    tcp.payload_mut().copy_from_slice(&seg.data);
+    tcp.fill_checksum(&IpAddress::from(CLIENT), &IpAddress::from(SERVER));
+    let total = bytes.len() - 14;
+    let mut ip = Ipv4Packet::new_unchecked(&mut bytes[14..]);
+    ip.set_version(4);
+    ip.set_header_len(20);
+    ip.set_total_len(total as u16);
+    ip.set_hop_limit(64);
+    ip.set_next_header(IpProtocol::Tcp);
+    ip.set_src_addr(CLIENT);
+    ip.set_dst_addr(SERVER);
+    ip.fill_checksum();
+    let mut ethernet = EthernetFrame::new_unchecked(&mut bytes[..]);
+    ethernet.set_src_addr(EthernetAddress([2, 0, 0, 0, 0, 0x20]));
+    ethernet.set_dst_addr(EthernetAddress([2, 0, 0, 0, 0, 0x10]));
+    ethernet.set_ethertype(EthernetProtocol::Ipv4);
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Option<Seg> {
+    let ethernet = EthernetFrame::new_checked(bytes).unwrap();
+    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let ip = Ipv4Packet::new_checked(ethernet.payload()).unwrap();
+    if ip.next_header() != IpProtocol::Tcp {
+        return None;
+    }
+    let tcp = TcpPacket::new_checked(ip.payload()).unwrap();
+    let options = tcp.options_summary().unwrap();
+    Some(Seg {
+        port: tcp.src_port(),
+        client: tcp.dst_port(),
+        seq: tcp.seq_number().0 as u32,
+        ack: tcp.ack().then(|| tcp.ack_number().0 as u32),
+        syn: tcp.syn(),
+        fin: tcp.fin(),
+        rst: tcp.rst(),
+        window: tcp.window_len(),
+        mss: options.max_segment_size,
+        scale: options.window_scale,
+        sack_permitted: options.sack_permitted,
+        sack: options.sack_ranges,
+        timestamp: options.timestamp,
+        data: tcp.payload().to_vec(),
+    })
+}

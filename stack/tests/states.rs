@@ -1,0 +1,702 @@
+//! State by event: what RFC 9293, 5961, 7323 and 1122 ask for, one segment at a time.
+
+mod hand;
+
+use std::time::Duration;
+
+use hand::{Bench, IRS, PORT, Seg, config};
+use outlast_stack::{Config, Event, Lost, Record, Why};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+fn plain() -> Bench {
+    Bench::established(config(), None, false)
+}
+
+/// A bench in each synchronized state a peer's segment can meet, with the bytes of ours that are acknowledged then.
+fn in_each_state() -> Vec<(&'static str, Bench)> {
+    let mut close_wait = plain();
+    let mut fin = close_wait.seg(0, 0);
+    fin.fin = true;
+    close_wait.exchange(&fin);
+    let mut fin_wait_1 = plain();
+    fin_wait_1.close();
+    let mut fin_wait_2 = plain();
+    fin_wait_2.close();
+    fin_wait_2.exchange(&fin_wait_2.seg(0, 1));
+    let mut last_ack = plain();
+    last_ack.exchange(&fin);
+    last_ack.close();
+    let mut closing = plain();
+    closing.close();
+    closing.exchange(&fin);
+    let all = vec![
+        ("ESTABLISHED", plain()),
+        ("CLOSE-WAIT", close_wait),
+        ("FIN-WAIT-1", fin_wait_1),
+        ("FIN-WAIT-2", fin_wait_2),
+        ("LAST-ACK", last_ack),
+        ("CLOSING", closing),
+    ];
+    for (name, bench) in &all {
+        assert_eq!(bench.state(), *name);
+    }
+    all
+}
+
+/// The peer's next sequence number in a state, as an offset.
+fn next(state: &str) -> u32 {
+    u32::from(matches!(state, "CLOSE-WAIT" | "LAST-ACK" | "CLOSING"))
+}
+
+#[test]
+fn a_reset_counts_at_the_next_sequence_number_only() {
+    for offset in [0i64, 1, 100, -1, 70_000] {
+        for (state, mut bench) in in_each_state() {
+            let mut rst = bench.seg((i64::from(next(state)) + offset) as u32, 0);
+            rst.rst = true;
+            bench.events();
+            let answer = bench.exchange(&rst);
+            match offset {
+                0 => {
+                    assert_eq!(
+                        bench.events(),
+                        [Event::Closed(bench.conn, Why::Reset)],
+                        "{state}"
+                    );
+                    assert_eq!(answer, []);
+                }
+                1 | 100 => {
+                    // RFC 5961, section 3.2: challenge ACK.
+                    assert_eq!((bench.state(), answer.len()), (state, 1));
+                    assert_eq!(bench.theirs(answer[0].ack), next(state) as i32);
+                }
+                _ => assert_eq!((bench.state(), answer.len()), (state, 0)),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_syn_is_challenged_at_a_limited_rate() {
+    for (state, mut bench) in in_each_state() {
+        let mut answers = 0;
+        for offset in 0..50 {
+            let mut syn = bench.seg(offset * 5000, 0);
+            syn.syn = true;
+            syn.ack = None;
+            answers += bench.exchange(&syn).len();
+            assert_eq!(bench.state(), state);
+        }
+        assert!((1..=10).contains(&answers), "{state}: {answers}");
+        bench.now += SECOND;
+        let mut syn = bench.seg(3, 0);
+        syn.syn = true;
+        assert_eq!(bench.exchange(&syn).len(), 1);
+    }
+}
+
+#[test]
+fn an_acknowledgement_of_the_unsent_or_the_ancient_is_challenged() {
+    for acked in [1000, 0u32.wrapping_sub(60_000)] {
+        let mut bench = plain();
+        bench.stack.send(bench.conn, &[&[1; 500]], &mut bench.log);
+        bench.poll();
+        let mut seg = bench.data(0, 10);
+        seg.ack = Some(bench.iss.wrapping_add(1).wrapping_add(acked));
+        let answer = bench.exchange(&seg);
+        assert_eq!(answer.len(), 1);
+        assert_eq!(bench.theirs(answer[0].ack), 0, "its data is dropped");
+    }
+}
+
+#[test]
+fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
+    let mut bench = plain();
+    bench.stack.send(bench.conn, &[&[1; 500]], &mut bench.log);
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    bench.exchange(&bench.seg(0, 500));
+    assert_eq!(bench.stack.send_queued(bench.conn), 0);
+}
+
+#[test]
+fn half_close() {
+    let mut bench = plain();
+    let mut fin = bench.data(0, 10);
+    fin.fin = true;
+    let answer = bench.exchange(&fin);
+    assert_eq!(bench.theirs(answer[0].ack), 11);
+    assert_eq!(bench.state(), "CLOSE-WAIT");
+    assert!(bench.events().contains(&Event::PeerFinished(bench.conn)));
+    let sent = bench.send(100);
+    assert_eq!(
+        (sent.len(), sent[0].data.len(), sent[0].fin),
+        (1, 100, false)
+    );
+    bench.exchange(&bench.seg(11, 100));
+    let sent = bench.close();
+    assert!(sent[0].fin);
+    assert_eq!((bench.ours(sent[0].seq), bench.state()), (100, "LAST-ACK"));
+    bench.events();
+    bench.exchange(&bench.seg(11, 101));
+    assert_eq!(
+        bench.events().last(),
+        Some(&Event::Closed(bench.conn, Why::Finished))
+    );
+    assert_eq!(bench.state(), "CLOSED");
+}
+
+#[test]
+fn simultaneous_close_and_time_wait() {
+    let mut bench = plain();
+    assert!(bench.close()[0].fin);
+    let mut fin = bench.seg(0, 0);
+    fin.fin = true;
+    bench.exchange(&fin);
+    assert_eq!(bench.state(), "CLOSING");
+    bench.exchange(&bench.seg(1, 1));
+    assert_eq!(bench.state(), "TIME-WAIT");
+    bench.wait(50 * SECOND);
+    // The peer's FIN again: answered, and 2 MSL begin again.
+    assert_eq!(bench.exchange(&fin).len(), 1);
+    bench.wait(50 * SECOND);
+    assert_eq!(bench.state(), "TIME-WAIT");
+    // RFC 1337.
+    let mut rst = bench.seg(1, 0);
+    rst.rst = true;
+    bench.exchange(&rst);
+    assert_eq!(bench.state(), "TIME-WAIT");
+    bench.wait(11 * SECOND);
+    assert_eq!(bench.state(), "CLOSED");
+}
+
+#[test]
+fn a_new_syn_ends_time_wait() {
+    let mut bench = plain();
+    bench.close();
+    let mut fin = bench.seg(0, 1);
+    fin.fin = true;
+    bench.exchange(&fin);
+    assert_eq!(bench.state(), "TIME-WAIT");
+    let old = bench.syn(1000);
+    assert!(!bench.exchange(&old)[0].syn);
+    let mut new = bench.syn(1000);
+    new.seq = IRS.wrapping_add(5000);
+    let answer = bench.exchange(&new);
+    assert!(answer[0].syn);
+    assert_eq!(answer[0].ack, Some(IRS.wrapping_add(5001)));
+    assert_ne!(answer[0].seq, bench.iss);
+}
+
+#[test]
+fn old_timestamps_are_refused() {
+    let mut bench = Bench::established(config(), Some(7), true);
+    let mut first = bench.data(0, 10);
+    first.timestamp = Some((100, 0));
+    bench.exchange(&first);
+    let mut old = bench.data(10, 10);
+    old.timestamp = Some((99, 0));
+    let answer = bench.exchange(&old);
+    assert_eq!(bench.theirs(answer[0].ack), 10);
+    assert_eq!(answer[0].timestamp.unwrap().1, 100);
+    let mut none = bench.data(10, 10);
+    none.timestamp = None;
+    assert_eq!(bench.exchange(&none), []);
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    let answer = bench.exchange(&old);
+    assert_eq!(bench.theirs(answer[0].ack), 10, "TS.Recent survives");
+    let mut new = bench.data(10, 10);
+    new.timestamp = Some((101, 0));
+    bench.exchange(&new);
+    assert_eq!(bench.stack.status()[0].queued_bytes, 20);
+}
+
+#[test]
+fn our_timestamps_go_on_after_a_crash() {
+    let mut bench = Bench::established(config(), None, true);
+    bench.now += SECOND;
+    let before = bench.send(10)[0].timestamp.unwrap().0;
+    bench.crash();
+    let after = bench.resume(Lost::Nothing)[0].timestamp.unwrap().0;
+    assert!(after.wrapping_sub(before) < 1000);
+}
+
+#[test]
+fn a_flood_of_syns_displaces_the_oldest() {
+    let mut bench = Bench::new(Config {
+        max_half_open_per_port: 10,
+        ..config()
+    });
+    for client in 2000..2100 {
+        let answer = bench.exchange(&bench.syn(client));
+        assert!(answer.len() == 1 && answer[0].syn, "every SYN is answered");
+    }
+    assert_eq!(bench.stack.connections().count(), 10);
+    let oldest = bench
+        .stack
+        .connections()
+        .map(|(_, peer, _)| peer.port())
+        .min();
+    assert_eq!(oldest, Some(2090));
+    let closed = bench.events();
+    assert_eq!(closed.len(), 90);
+    assert!(
+        closed
+            .iter()
+            .all(|event| matches!(event, Event::Closed(_, Why::NeverOpened)))
+    );
+    bench.connect_in_flood();
+}
+
+#[test]
+fn the_listener_works_after_a_restore_under_load() {
+    let mut bench = Bench::new(Config {
+        max_half_open_per_port: 10,
+        ..config()
+    });
+    for client in 2000..2010 {
+        bench.exchange(&bench.syn(client));
+    }
+    bench.crash();
+    let again = bench.resume(Lost::Frames);
+    assert_eq!(
+        again.iter().filter(|seg| seg.syn).count(),
+        10,
+        "every SYN-ACK again"
+    );
+    assert!(
+        bench.others.iter().all(|frame| frame[12..14] != [8, 0]),
+        "no ICMP: it would abort the connect"
+    );
+    bench.connect_in_flood();
+}
+
+trait Flood {
+    fn connect_in_flood(&mut self);
+}
+
+impl Flood for Bench {
+    /// A handshake completes although half-open connections fill the backlog.
+    fn connect_in_flood(&mut self) {
+        self.events();
+        let answer = self.exchange(&self.syn(1000));
+        self.iss = answer[0].seq;
+        self.exchange(&self.seg(0, 0));
+        assert!(
+            self.events()
+                .iter()
+                .any(|event| matches!(event, Event::Accepted(_)))
+        );
+    }
+}
+
+#[test]
+fn connections_are_limited() {
+    let mut bench = Bench::new(Config {
+        max_connections: 1,
+        ..config()
+    });
+    bench.connect(None, false, 1000);
+    assert_eq!(bench.exchange(&bench.syn(1001)), []);
+}
+
+#[test]
+fn a_syn_ack_is_repeated_and_then_given_up() {
+    let mut bench = Bench::new(config());
+    let syn = bench.syn(1000);
+    let first = bench.exchange(&syn);
+    assert!(matches!(bench.log.records[0].1, Record::Opened(_)));
+    assert_eq!(bench.exchange(&syn)[0].seq, first[0].seq);
+    let mut tries = 0;
+    while let Some(again) = bench.wait(70 * SECOND).first() {
+        assert!(again.syn && again.seq == first[0].seq);
+        tries += 1;
+    }
+    assert!(tries >= 3);
+    assert_eq!(bench.stack.connections().count(), 0);
+}
+
+#[test]
+fn a_wrong_acknowledgement_of_a_syn_is_reset() {
+    let mut bench = Bench::new(config());
+    bench.iss = bench.exchange(&bench.syn(1000))[0].seq;
+    let wrong = bench.seg(0, 77);
+    let answer = bench.exchange(&wrong);
+    assert!(answer[0].rst && Some(answer[0].seq) == wrong.ack);
+    bench.exchange(&bench.seg(0, 0));
+    assert!(
+        bench
+            .events()
+            .iter()
+            .any(|event| matches!(event, Event::Accepted(_)))
+    );
+}
+
+#[test]
+fn closed_ports_reset_but_not_before_everything_is_restored() {
+    let mut bench = Bench::new(config());
+    let mut syn = bench.syn(1000);
+    syn.port = 80;
+    let answer = bench.exchange(&syn);
+    assert!(answer[0].rst && answer[0].ack == Some(IRS.wrapping_add(1)));
+    let stray = bench.data(0, 10);
+    let answer = bench.exchange(&stray);
+    assert!(answer[0].rst && Some(answer[0].seq) == stray.ack);
+    assert!(
+        (0..1000)
+            .map(|_| bench.exchange(&stray).len())
+            .sum::<usize>()
+            <= 100
+    );
+    bench.crash();
+    assert_eq!(bench.exchange(&stray), []);
+    assert_eq!(bench.exchange(&bench.syn(1000)), []);
+}
+
+#[test]
+fn acknowledgements_are_delayed_but_not_for_two_full_segments() {
+    let mut bench = plain();
+    assert_eq!(bench.exchange(&bench.data(0, 1000)), []);
+    assert_eq!(bench.exchange(&bench.data(1000, 1000)).len(), 1);
+    assert_eq!(bench.exchange(&bench.data(2000, 1000)), []);
+    let late = bench.wait(SECOND);
+    assert_eq!(bench.theirs(late[0].ack), 3000);
+    assert_eq!(bench.exchange(&bench.data(3000, 10)), []);
+    let reply = bench.send(5);
+    assert_eq!(
+        (reply.len(), bench.theirs(reply[0].ack)),
+        (1, 3010),
+        "it rides on the reply"
+    );
+    assert_eq!(bench.wait(100 * MS), []);
+}
+
+#[test]
+fn out_of_order_data_is_reported_and_joined() {
+    let mut bench = plain();
+    for (offset, blocks) in [(200, 1), (400, 2), (300, 1)] {
+        let answer = bench.exchange(&bench.data(offset, 100));
+        assert_eq!(bench.theirs(answer[0].ack), 0);
+        assert_eq!(answer[0].sack.iter().flatten().count(), blocks);
+    }
+    let answer = bench.exchange(&bench.data(0, 200));
+    assert_eq!(bench.theirs(answer[0].ack), 500);
+    assert_eq!(answer[0].sack, [None; 3]);
+    let queue: usize = bench
+        .stack
+        .received(bench.conn)
+        .unwrap()
+        .iter()
+        .map(|part| part.len())
+        .sum();
+    assert_eq!(queue, 500);
+}
+
+#[test]
+fn a_peer_with_a_full_window_is_probed_and_heard() {
+    let mut bench = plain();
+    let mut shut = bench.seg(0, 0);
+    shut.window = 0;
+    bench.exchange(&shut);
+    assert_eq!(bench.send(3000), []);
+    let mut last = bench.now;
+    let mut gap = Duration::ZERO;
+    for _ in 0..6 {
+        let probe = bench.wait(100 * SECOND);
+        assert_eq!(
+            (probe.len(), probe[0].data.len(), bench.ours(probe[0].seq)),
+            (1, 1, 0)
+        );
+        assert!(bench.now - last > gap, "backed off");
+        gap = bench.now - last;
+        last = bench.now;
+        bench.exchange(&shut);
+    }
+    let sent = bench.exchange(&bench.seg(0, 0));
+    assert_eq!(sent.iter().map(|seg| seg.data.len()).sum::<usize>(), 3000);
+    // The byte of a probe may have been taken.
+    bench.exchange(&bench.seg(0, 3000));
+    bench.exchange(&shut_at(&bench, 3000));
+    bench.send(10);
+    bench.wait(100 * SECOND);
+    bench.exchange(&shut_at(&bench, 3001));
+    assert_eq!(bench.stack.send_queued(bench.conn), 9);
+}
+
+fn shut_at(bench: &Bench, acked: u32) -> Seg {
+    Seg {
+        window: 0,
+        ..bench.seg(0, acked)
+    }
+}
+
+#[test]
+fn our_full_window_answers_probes_and_opens_in_one_step() {
+    let mut bench = Bench::established(
+        Config {
+            receive_buffer: 4000,
+            ..config()
+        },
+        None,
+        false,
+    );
+    for offset in [0, 1000, 2000, 3000] {
+        bench.exchange(&bench.data(offset, 1000));
+    }
+    let answer = bench.exchange(&bench.data(4000, 1));
+    assert_eq!((bench.theirs(answer[0].ack), answer[0].window), (4000, 0));
+    bench.stack.consume(bench.conn, 300, &mut bench.log);
+    assert_eq!(
+        bench.poll(),
+        [],
+        "not worth it yet (RFC 9293, section 3.8.6.2.2)"
+    );
+    bench.stack.consume(bench.conn, 3700, &mut bench.log);
+    let update = bench.poll();
+    assert_eq!((update.len(), update[0].window), (1, 4000));
+}
+
+#[test]
+fn a_full_log_drops_segments_unacknowledged() {
+    let mut bench = plain();
+    bench.log.room = Some(999);
+    assert_eq!(bench.exchange(&bench.data(0, 1000)), []);
+    assert_eq!(bench.wait(SECOND), []);
+    bench.log.room = None;
+    bench.exchange(&bench.data(0, 1000));
+    let answer = bench.wait(SECOND);
+    assert_eq!(bench.theirs(answer[0].ack), 1000);
+}
+
+#[test]
+fn three_reported_segments_make_the_hole_be_sent_again() {
+    let mut bench = plain();
+    let sent = bench.send(8000);
+    assert_eq!(sent.len(), 8);
+    for count in 1..=3 {
+        let mut dup = bench.seg(0, 0);
+        let base = bench.iss.wrapping_add(1);
+        dup.sack[0] = Some((
+            base.wrapping_add(1000),
+            base.wrapping_add(1000 + 1000 * count),
+        ));
+        let again = bench.exchange(&dup);
+        match count {
+            3 => assert_eq!(
+                (again.len(), bench.ours(again[0].seq), again[0].data.len()),
+                (1, 0, 1000)
+            ),
+            _ => assert_eq!(again, []),
+        }
+    }
+}
+
+#[test]
+fn timeouts_back_off_and_end_at_the_user_timeout() {
+    let mut bench = Bench::established(
+        Config {
+            user_timeout: 100 * SECOND,
+            ..config()
+        },
+        None,
+        false,
+    );
+    let start = bench.now;
+    bench.send(100);
+    let mut gaps = Vec::new();
+    let mut last = bench.now;
+    while !bench.wait(1000 * SECOND).is_empty() {
+        gaps.push(bench.now - last);
+        last = bench.now;
+    }
+    // The first may be a loss probe; from then on each wait is twice the one before, up to 60 s.
+    assert!(
+        gaps[2..]
+            .windows(2)
+            .all(|pair| pair[1] >= (pair[0] * 19 / 10).min(60 * SECOND)),
+        "{gaps:?}"
+    );
+    assert!(last - start > 40 * SECOND);
+    assert_eq!(bench.events(), [Event::Closed(bench.conn, Why::TimedOut)]);
+}
+
+#[test]
+fn keep_alive_asks_and_gives_up_but_counts_no_outage() {
+    let mut bench = plain();
+    let probe = bench.wait(1000 * SECOND);
+    assert_eq!((bench.ours(probe[0].seq), probe[0].data.len()), (-1, 0));
+    bench.exchange(&bench.seg(0, 0));
+    bench.crash();
+    let idle = bench.config.keep_alive_idle;
+    bench.resume(Lost::Nothing);
+    assert_eq!(bench.wait(idle - SECOND), [], "service time stood still");
+    let mut probes = 0;
+    while !bench.wait(1000 * SECOND).is_empty() {
+        probes += 1;
+    }
+    assert_eq!(probes, bench.config.keep_alive_probes);
+    assert_eq!(bench.events(), [Event::Closed(bench.conn, Why::TimedOut)]);
+}
+
+#[test]
+fn keep_alive_probes_are_answered() {
+    let mut bench = plain();
+    bench.exchange(&bench.data(0, 10));
+    bench.wait(SECOND);
+    for _ in 0..100 {
+        assert_eq!(bench.exchange(&bench.seg(9, 0)).len(), 1);
+    }
+}
+
+#[test]
+fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
+    let mut bench = plain();
+    bench.exchange(&bench.data(0, 1000));
+    bench.stack.drain(true);
+    bench.stack.consume(bench.conn, 1000, &mut bench.log);
+    let before = bench.stack.status()[0].rcv_wnd;
+    let answer = bench.exchange(&bench.data(1000, 1000));
+    assert!(
+        answer
+            .iter()
+            .all(|seg| u32::from(seg.window) == before - 1000),
+        "the edge stands still"
+    );
+    assert!(!bench.stack.drained());
+    let mut last = Vec::new();
+    while !bench.stack.drained() {
+        last = bench.wait(SECOND);
+    }
+    assert_eq!((bench.theirs(last[0].ack), last[0].window), (2000, 0));
+    bench.crash();
+    let back = bench.resume(Lost::Nothing);
+    assert_eq!((back.len(), bench.theirs(back[0].ack)), (1, 2000));
+    assert!(back[0].window > 0);
+    bench.stack.drain(true);
+    while !bench.stack.drained() {
+        bench.wait(SECOND);
+    }
+    bench.stack.drain(false);
+    assert!(bench.poll()[0].window > 0);
+}
+
+#[test]
+fn a_sending_client_is_called_back_once_and_once_more() {
+    let icmp = |bench: &Bench| {
+        bench
+            .others
+            .iter()
+            .filter(|frame| frame[12..14] == [8, 0] && frame[23] == 1)
+            .count()
+    };
+    let mut bench = plain();
+    bench.exchange(&bench.data(0, 1000));
+    bench.wait(SECOND);
+    // Received and on record, the acknowledgement not sent.
+    bench.ingest(&bench.data(1000, 500));
+    bench.crash();
+    bench.others.clear();
+    assert_eq!(
+        bench.resume(Lost::Frames),
+        [],
+        "an advancing acknowledgement waits a round trip"
+    );
+    assert_eq!(icmp(&bench), 16);
+    let quoted = bench
+        .others
+        .iter()
+        .find(|frame| frame[12..14] == [8, 0])
+        .unwrap();
+    let seq = u32::from_be_bytes(quoted[14 + 20 + 8 + 20 + 4..][..4].try_into().unwrap());
+    assert_eq!(
+        seq,
+        IRS.wrapping_add(1 + 1000),
+        "the last acknowledgement sent"
+    );
+    let ack = bench.wait(5 * MS);
+    assert_eq!(bench.theirs(ack[0].ack), 1500);
+    let again = bench.wait(SECOND);
+    assert_eq!((icmp(&bench), bench.theirs(again[0].ack)), (32, 1500));
+    assert_eq!(bench.wait(10 * SECOND), []);
+    assert_eq!(icmp(&bench), 32);
+}
+
+#[test]
+fn unacknowledged_bytes_go_out_again_at_once() {
+    let mut bench = plain();
+    bench.send(3000);
+    bench.crash();
+    let again = bench.resume(Lost::Nothing);
+    assert_eq!(again.iter().map(|seg| seg.data.len()).sum::<usize>(), 3000);
+    assert_eq!(bench.ours(again[0].seq), 0);
+}
+
+#[test]
+fn abort_resets() {
+    let mut bench = plain();
+    bench.stack.abort(bench.conn, &mut bench.log);
+    let sent = bench.poll();
+    assert!(sent.len() == 1 && sent[0].rst && bench.ours(sent[0].seq) == 0);
+    assert_eq!(bench.events(), [Event::Closed(bench.conn, Why::Aborted)]);
+}
+
+#[test]
+fn windows_are_scaled_and_never_shrink() {
+    let mut bench = Bench::established(
+        Config {
+            receive_buffer: 8 << 20,
+            ..config()
+        },
+        Some(5),
+        false,
+    );
+    let shift = 8;
+    let mut edge = 0;
+    let mut offset = 0;
+    for step in 0..200usize {
+        let len = 1 + step * 37 % 1400;
+        let mut answer = bench.exchange(&bench.data(offset, len));
+        offset += len as u32;
+        if step % 7 == 0 {
+            bench.stack.consume(bench.conn, 900, &mut bench.log);
+        }
+        answer.extend(bench.wait(50 * MS));
+        for seg in answer {
+            let new = bench.theirs(seg.ack) + (i32::from(seg.window) << shift);
+            assert!(new >= edge, "{new} {edge}");
+            edge = new;
+        }
+    }
+    assert!(edge > 8_000_000);
+    let mut seg = bench.seg(offset, 0);
+    seg.window = 3;
+    bench.exchange(&seg);
+    assert_eq!(bench.stack.status()[0].snd_wnd, 3 << 5);
+}
+
+#[test]
+fn a_segment_beyond_the_window_is_cut() {
+    let mut bench = Bench::established(
+        Config {
+            receive_buffer: 1500,
+            ..config()
+        },
+        None,
+        false,
+    );
+    bench.exchange(&bench.data(0, 1000));
+    bench.exchange(&bench.data(1000, 1000));
+    assert_eq!(bench.stack.status()[0].queued_bytes, 1500);
+}
+
+#[test]
+fn ports_beside_ours_are_untouched() {
+    let mut bench = plain();
+    let mut other = bench.data(0, 10);
+    other.client = 1001;
+    assert!(bench.exchange(&other)[0].rst);
+    assert_eq!((bench.state(), PORT), ("ESTABLISHED", 445));
+}
