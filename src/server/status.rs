@@ -49,6 +49,8 @@ pub fn status<F: FileSystem>(
         recoveries: superblock.map_or(0, |superblock| u64::from(superblock.recoveries)),
         supervisor_pid,
         worker_pid: std::process::id(),
+        // the control thread knows it
+        executable: std::path::PathBuf::new(),
         uptime_seconds: uptime.as_secs_f64(),
         executable: std::path::PathBuf::new(),
         connections: connections.collect(),
