@@ -12,6 +12,9 @@ use crate::wire::create::access;
 use crate::wire::ioctl::{self, FLAG_IS_FSCTL};
 use crate::wire::{self, Dialect};
 
+#[cfg(test)]
+mod tests;
+
 /// As [`super::start`].
 ///
 /// # Errors

@@ -19,6 +19,8 @@ pub mod close;
 pub mod create;
 mod delete_pending;
 pub mod echo;
+#[cfg(test)]
+mod fixture;
 pub mod flush;
 pub mod ioctl;
 pub mod lock;

@@ -13,6 +13,9 @@ use crate::status::NtStatus;
 use crate::wire;
 use crate::wire::{read, write};
 
+#[cfg(test)]
+mod tests;
+
 /// READ on the pipe of this open; its access has been checked.
 ///
 /// # Errors

@@ -13,6 +13,9 @@ use crate::wire::query_directory::{
     self, FLAG_REOPEN, FLAG_RESTART_SCANS, FLAG_RETURN_SINGLE_ENTRY,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Longest pattern, in UTF-16 units: longer ones match no name (MS-FSCC 2.1.5).
 const MAX_PATTERN: usize = 255;
 

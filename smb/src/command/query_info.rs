@@ -11,6 +11,9 @@ use crate::wire::query_info::{self, info_type};
 use crate::wire::{self, Dialect, error};
 use bytes::Bytes;
 
+#[cfg(test)]
+mod tests;
+
 /// The create options that FileModeInformation shows and sets (MS-FSCC 2.4.31).
 const MODE: u32 = options::WRITE_THROUGH
     | options::SEQUENTIAL_ONLY

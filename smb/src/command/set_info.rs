@@ -13,6 +13,9 @@ use crate::wire;
 use crate::wire::query_info::info_type;
 use crate::wire::set_info;
 
+#[cfg(test)]
+mod tests;
+
 /// As [`super::start`].
 ///
 /// # Errors
