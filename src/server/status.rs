@@ -52,7 +52,6 @@ pub fn status<F: FileSystem>(
         // the control thread knows it
         executable: std::path::PathBuf::new(),
         uptime_seconds: uptime.as_secs_f64(),
-        executable: std::path::PathBuf::new(),
         connections: connections.collect(),
     }
 }
