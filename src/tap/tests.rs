@@ -85,6 +85,7 @@ fn make_tap(name: &str) {
     run(&format!("ip tuntap add dev {name} mode tap"));
     run(&format!("ip address add 10.77.0.2/24 dev {name}"));
     run(&format!("ip address add fd77::2/64 dev {name} nodad"));
+    run(&format!("ip address add fe80::2/64 dev {name} nodad"));
     run(&format!("ip link set dev {name} up"));
 }
 

@@ -318,7 +318,8 @@ impl Machine {
     }
 }
 
-/// Sends an ICMP echo request with `len` bytes and waits for its reply.
+/// Sends an ICMP echo request with `len` bytes and waits for its reply. As on any network the first may be lost: a host that has
+/// just started has to ask for the neighbour's address before it can answer.
 pub(super) fn ping(address: IpAddr, len: usize) {
     let (family, protocol, request, reply) = match address {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0),
@@ -328,7 +329,7 @@ pub(super) fn ping(address: IpAddr, len: usize) {
     rustix::net::sockopt::set_socket_timeout(
         &socket,
         rustix::net::sockopt::Timeout::Recv,
-        Some(Duration::from_secs(10)),
+        Some(Duration::from_secs(2)),
     )
     .expect("a timeout");
     let mut message = vec![request, 0, 0, 0, 0x12, 0x34, 0, 1];
@@ -342,23 +343,18 @@ pub(super) fn ping(address: IpAddr, len: usize) {
         let sum = !((sum >> 16) + sum) as u16;
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
-    sendto(
-        &socket,
-        &message,
-        SendFlags::empty(),
-        &SocketAddr::new(address, 0),
-    )
-    .expect("a ping");
     let mut buffer = vec![0; 4096];
-    // What else the socket hears (neighbour discovery, our own requests) is bounded.
-    for _ in 0..100 {
-        let (len, ..) =
-            recvfrom(&socket, &mut buffer[..], RecvFlags::empty()).expect("a reply within 10 s");
-        // A raw IPv4 socket shows the IP header too.
-        let heard = &buffer[if address.is_ipv4() { 20 } else { 0 }..len];
-        if heard[0] == reply && heard[4..] == message[4..] {
-            return;
+    for _ in 0..10 {
+        sendto(&socket, &message, SendFlags::empty(), &SocketAddr::new(address, 0)).expect("a ping");
+        // The socket also hears neighbour discovery, and replies to earlier attempts.
+        while let Ok((len, ..)) = recvfrom(&socket, &mut buffer[..], RecvFlags::empty()) {
+            // A raw IPv4 socket shows the IP header too.
+            let heard = &buffer[if address.is_ipv4() { 20 } else { 0 }..len];
+            if heard[0] == reply && heard[4..] == message[4..] {
+                return;
+            }
         }
+        eprintln!("XX lost ping {address} {len}");
     }
     panic!("no reply from {address} to {len} bytes");
 }
