@@ -318,8 +318,8 @@ impl Machine {
     }
 }
 
-/// Sends an ICMP echo request with `len` bytes and waits for its reply. As on any network the first may be lost: a host that has
-/// just started has to ask for the neighbour's address before it can answer.
+/// Sends an ICMP echo request with `len` bytes and waits for its reply. The first ones may be lost: the kernel
+/// drops for up to a second after the link came up, and a host that has just started asks for its neighbour before it answers.
 pub(super) fn ping(address: IpAddr, len: usize) {
     let (family, protocol, request, reply) = match address {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0),
@@ -345,7 +345,13 @@ pub(super) fn ping(address: IpAddr, len: usize) {
     }
     let mut buffer = vec![0; 4096];
     for _ in 0..10 {
-        sendto(&socket, &message, SendFlags::empty(), &SocketAddr::new(address, 0)).expect("a ping");
+        sendto(
+            &socket,
+            &message,
+            SendFlags::empty(),
+            &SocketAddr::new(address, 0),
+        )
+        .expect("a ping");
         // The socket also hears neighbour discovery, and replies to earlier attempts.
         while let Ok((len, ..)) = recvfrom(&socket, &mut buffer[..], RecvFlags::empty()) {
             // A raw IPv4 socket shows the IP header too.
@@ -354,7 +360,6 @@ pub(super) fn ping(address: IpAddr, len: usize) {
                 return;
             }
         }
-        eprintln!("XX lost ping {address} {len}");
     }
     panic!("no reply from {address} to {len} bytes");
 }
