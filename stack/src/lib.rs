@@ -21,6 +21,6 @@ pub use frame::{Capabilities, Offload, Path, RxChecksum, RxFrame, TxFrame};
 pub use journal::{ConnId, Journal};
 pub use link::{Counters, MAX_ADDRESSES};
 pub use stack::{Lost, Stack};
-pub use tcp::record::{Checkpoint, Options, Record, State};
+pub use tcp::record::{Checkpoint, Options, Promise, Record, State};
 pub use tcp::seq::Seq;
 pub use tcp::tcb::Durable;

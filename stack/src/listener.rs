@@ -83,6 +83,7 @@ pub(crate) fn half_open(
         rcv_nxt,
         rcv_edge: rcv_nxt + window,
         last_ack_sent: rcv_nxt,
+        prior_ack_sent: rcv_nxt,
         ts_recent: syn.timestamp.map_or(0, |(tsval, _)| tsval),
         fin_queued: false,
     }

@@ -545,9 +545,12 @@ impl Wire for LinkWire<'_> {
     }
 
     /// The neighbour entry first, else the peer has nowhere to send to; then the messages.
-    fn revive(&mut self, path: &Path, seq: Seq) {
+    fn revive(&mut self, path: &Path, quoted: [Seq; 2]) {
         self.out.extend(self.link.solicit(path));
-        self.out
-            .extend((0..REVIVAL_MESSAGES).map(|_| self.link.unreachable(path, seq.0)));
+        let [last, prior] = quoted;
+        for seq in std::iter::once(last).chain((prior != last).then_some(prior)) {
+            let message = |_| self.link.unreachable(path, seq.0);
+            self.out.extend((0..REVIVAL_MESSAGES).map(message));
+        }
     }
 }

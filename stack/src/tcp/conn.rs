@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::assembler::Assembler;
 use super::cubic::Cubic;
 use super::loss::Loss;
-use super::record::{Checkpoint, Record, State};
+use super::record::{Checkpoint, Promise, Record, State};
 use super::rtt::Rtt;
 use super::segment::Header;
 use super::tcb::Durable;
@@ -47,8 +47,8 @@ pub(crate) trait Wire {
     fn segment(&mut self, path: &Path, header: &[u8], payload: Vec<Bytes>, mss: usize);
     /// Payload bytes the device will cut up; 0: it does not.
     fn super_frame(&self, path: &Path) -> usize;
-    /// Messages that make the peer's TCP take back its back-off (RFC 6069); `seq` is its SND.UNA.
-    fn revive(&mut self, path: &Path, seq: Seq);
+    /// Messages that make the peer's TCP take back its back-off (RFC 6069); its SND.UNA is one of `quoted`.
+    fn revive(&mut self, path: &Path, quoted: [Seq; 2]);
 }
 
 /// A connection.
@@ -95,6 +95,8 @@ pub(crate) struct Live {
     pub(super) ack_at: Option<Duration>,
     /// Duplicate acknowledgements owed to a peer without SACK, which counts them.
     pub(super) duplicates: u32,
+    /// The promise on record has not been given to the device, or perhaps not.
+    pub(super) promise_unsent: bool,
     /// The right edge should move though nothing else asks for an acknowledgement.
     pub(super) window_update: bool,
     /// A window of 0 is announced until the planned outage is over.
@@ -168,6 +170,7 @@ impl Live {
             ack_now: false,
             ack_at: None,
             duplicates: 0,
+            promise_unsent: true,
             window_update: false,
             window_shut: false,
             last_data: now,
@@ -264,9 +267,23 @@ impl Conn {
         rcv_nxt + edge.since(rcv_nxt).next_multiple_of(unit)
     }
 
-    /// The promise of the acknowledgement that leaves with this turn's commit, if one is due.
-    pub(super) fn promise(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Option<Seq> {
-        (self.live.ack_now || self.live.window_update).then(|| self.next_edge(cx, rcv_nxt, queued))
+    /// The promise of the acknowledgement that leaves after this turn's commit, if one is due.
+    pub(super) fn promise(
+        &mut self,
+        cx: &Context<'_>,
+        rcv_nxt: Seq,
+        queued: usize,
+    ) -> Option<Promise> {
+        let due = self.live.ack_now || self.live.window_update;
+        due.then(|| self.promise_now(cx, rcv_nxt, queued))
+    }
+
+    /// The promise of an acknowledgement that leaves in any case.
+    pub(super) fn promise_now(&mut self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Promise {
+        Promise {
+            edge: self.next_edge(cx, rcv_nxt, queued),
+            next: !std::mem::replace(&mut self.live.promise_unsent, true),
+        }
     }
 
     /// Bytes were consumed, or the planned outage is over: tell the peer if its window is to grow by much.

@@ -223,9 +223,10 @@ impl Conn {
     /// The header of a segment that acknowledges; what it promises is on record before it leaves (law 8).
     fn header(&mut self, seq: Seq, cx: &mut Context<'_>) -> Header {
         if self.durable.last_ack_sent != self.durable.rcv_nxt || self.live.window_update {
-            let edge = self.next_edge(cx, self.durable.rcv_nxt, self.durable.received_len);
-            self.emit(cx, Record::Promised(edge), &[]);
+            let promise = self.promise_now(cx, self.durable.rcv_nxt, self.durable.received_len);
+            self.emit(cx, Record::Promised(promise), &[]);
         }
+        self.live.promise_unsent = false;
         self.live.window_update = false;
         self.live.ack_now = false;
         self.live.ack_at = None;
@@ -327,6 +328,11 @@ impl Conn {
         let left = end.since(from);
         let usable = left.min(self.durable.snd_edge().since(from));
         let mut len = self.fit(usable, allowed, burst);
+        // Large frames cost little: with two of them on their way an acknowledgement will make room for another.
+        let busy = self.live.loss.recovery().is_none() && self.flight() >= 2 * burst;
+        if busy && burst > mss && len < left && len < burst / 2 {
+            return false;
+        }
         if len < left {
             // RFC 9293, section 3.8.6.2.1: full segments, or half the largest window seen, unless it is the last of the data.
             let half = self.live.snd_wnd_max as usize / 2;
@@ -390,13 +396,19 @@ impl Conn {
         self.live.ack_now = true;
         // RFC 6069 is for synchronized connections: the message aborts a connect.
         if lost && self.peer_may_send() {
-            wire.revive(&self.durable.path, self.durable.last_ack_sent);
-            let advances = self.durable.last_ack_sent != self.durable.rcv_nxt;
+            wire.revive(&self.durable.path, self.last_acks());
+            // An acknowledgement that advances, or may, waits a round trip: with an old timestamp it makes bbr stall.
+            let advances = self.last_acks() != [self.durable.rcv_nxt; 2];
             self.live.revival = Some(Revival {
                 hold_until: advances.then(|| now + REVIVAL_ROUND_TRIP),
                 repeat_at: Some(now + REVIVAL_REPEAT),
             });
         }
+    }
+
+    /// What the peer's SND.UNA may be.
+    fn last_acks(&self) -> [Seq; 2] {
+        [self.durable.last_ack_sent, self.durable.prior_ack_sent]
     }
 
     /// Calls the peer again, once, if it has stayed silent; false while segments are held back.
@@ -410,7 +422,7 @@ impl Conn {
         revival.hold_until = None;
         match revival.repeat_at {
             Some(at) if at <= now => {
-                wire.revive(&self.durable.path, self.durable.last_ack_sent);
+                wire.revive(&self.durable.path, self.last_acks());
                 self.live.ack_now = true;
                 self.live.revival = None;
             }
@@ -422,6 +434,7 @@ impl Conn {
 
     /// Planned outage: nothing has come for `quiet`, and all that came is acknowledged.
     pub(crate) fn is_quiet(&self, quiet: Duration, now: Duration) -> bool {
+        let quiet = quiet.max(self.live.rtt.srtt().unwrap_or_default() * 2);
         let owes = self.live.ack_now || self.durable.last_ack_sent != self.durable.rcv_nxt;
         !self.peer_may_send() || (!owes && now.saturating_sub(self.live.last_data) >= quiet)
     }

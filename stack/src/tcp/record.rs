@@ -60,12 +60,24 @@ pub struct Checkpoint {
     pub rcv_nxt: Seq,
     /// Right edge of the window promised to the peer: the sequence number we do not take any more.
     pub rcv_edge: Seq,
-    /// The last acknowledgement number sent (`Last.ACK.sent` of RFC 7323): the peer's SND.UNA, if it arrived.
+    /// The last acknowledgement number on record as sent (`Last.ACK.sent` of RFC 7323). It leaves after the commit, so a crash may
+    /// have kept it.
     pub last_ack_sent: Seq,
+    /// The one sent before: the peer's SND.UNA is one of the two (RFC 6069).
+    pub prior_ack_sent: Seq,
     /// The peer's latest timestamp (`TS.Recent`).
     pub ts_recent: u32,
     /// Our FIN follows the queued bytes, and is not acknowledged yet.
     pub fin_queued: bool,
+}
+
+/// An acknowledgement of `rcv_nxt` leaves after this commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Right edge of the window it offers.
+    pub edge: Seq,
+    /// The acknowledgement on record before it has been sent; if not, this one takes its place.
+    pub next: bool,
 }
 
 /// A change of a connection's durable state. Bulk bytes are the data part beside it.
@@ -79,17 +91,17 @@ pub enum Record {
     Received {
         /// The peer's timestamp, if it counts (RFC 7323, section 4.3).
         ts_recent: Option<u32>,
-        /// An acknowledgement of all of it leaves with this commit and promises this right edge.
-        promise: Option<Seq>,
+        /// All of it is acknowledged at once.
+        promise: Option<Promise>,
     },
-    /// An acknowledgement of `rcv_nxt` leaves with this commit and promises this right edge.
-    Promised(Seq),
+    /// An acknowledgement, or a window update.
+    Promised(Promise),
     /// The application has used up bytes of the receive queue.
     Consumed(u32),
     /// Data: bytes for the send queue.
     Sent {
-        /// As in `Received`: the acknowledgement that rides on these bytes.
-        promise: Option<Seq>,
+        /// The acknowledgement that rides on these bytes.
+        promise: Option<Promise>,
     },
     /// Point 4: the peer acknowledged bytes, or changed its window.
     Acked {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-use super::record::{Checkpoint, Options, Record, State};
+use super::record::{Checkpoint, Options, Promise, Record, State};
 use super::send_queue::SendQueue;
 use crate::{Path, Seq};
 
@@ -24,6 +24,7 @@ pub struct Durable {
     pub(crate) rcv_nxt: Seq,
     pub(crate) rcv_edge: Seq,
     pub(crate) last_ack_sent: Seq,
+    pub(crate) prior_ack_sent: Seq,
     pub(crate) ts_recent: u32,
     pub(crate) fin_queued: bool,
     /// In-order bytes the application has not consumed.
@@ -51,6 +52,7 @@ impl Durable {
             rcv_nxt,
             rcv_edge,
             last_ack_sent,
+            prior_ack_sent,
             ts_recent,
             fin_queued,
             received: _, // re-appended by relocation
@@ -71,6 +73,7 @@ impl Durable {
             rcv_nxt: *rcv_nxt,
             rcv_edge: *rcv_edge,
             last_ack_sent: *last_ack_sent,
+            prior_ack_sent: *prior_ack_sent,
             ts_recent: *ts_recent,
             fin_queued: *fin_queued,
         }
@@ -92,6 +95,7 @@ impl Durable {
             rcv_nxt,
             rcv_edge,
             last_ack_sent,
+            prior_ack_sent,
             ts_recent,
             fin_queued,
         } = *checkpoint;
@@ -109,6 +113,7 @@ impl Durable {
             rcv_nxt,
             rcv_edge,
             last_ack_sent,
+            prior_ack_sent,
             ts_recent,
             fin_queued,
             received: VecDeque::new(),
@@ -131,7 +136,7 @@ impl Durable {
                 self.note_timestamp(*ts_recent);
                 self.note_promise(*promise);
             }
-            Record::Promised(edge) => self.note_promise(Some(*edge)),
+            Record::Promised(promise) => self.note_promise(Some(*promise)),
             Record::Consumed(bytes) => self.drop_received(*bytes as usize),
             Record::Sent { promise } => {
                 self.unacked.push(data);
@@ -216,8 +221,11 @@ impl Durable {
         }
     }
 
-    fn note_promise(&mut self, promise: Option<Seq>) {
-        if let Some(edge) = promise {
+    fn note_promise(&mut self, promise: Option<Promise>) {
+        if let Some(Promise { edge, next }) = promise {
+            if next {
+                self.prior_ack_sent = self.last_ack_sent;
+            }
             self.last_ack_sent = self.rcv_nxt;
             self.rcv_edge = self.rcv_edge.max(edge);
         }

@@ -234,6 +234,16 @@ impl Bench {
         }
     }
 
+    /// The connection is written again, as the event loop does it.
+    pub fn relocate(&mut self) {
+        if let Some(checkpoint) = self.stack.checkpoint(self.conn) {
+            let record = Record::Opened(Box::new(checkpoint));
+            self.log.append(self.conn, &record, &[]);
+            self.stack.relocate(self.conn, &mut self.log);
+            self.check_fold();
+        }
+    }
+
     pub fn check_fold(&self) {
         let mut fold = Stack::new(self.config.clone(), SECRET, self.now);
         for (conn, record, data) in &self.log.records {
