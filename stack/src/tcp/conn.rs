@@ -18,8 +18,8 @@ use crate::{Config, ConnId, Journal, Path, Seq};
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 /// RFC 9293, section 3.8.6.3 asks for less than 500 ms.
 pub(super) const DELAYED_ACK: Duration = Duration::from_millis(40);
-/// SYN-ACKs sent before a handshake is given up.
-pub(super) const SYN_ACK_TRIES: u32 = 5;
+/// Timeouts after which a handshake is given up: 63 s after its beginning.
+pub(super) const SYN_ACK_TIMEOUTS: u32 = 5;
 /// RFC 5961, section 7: challenge ACKs of one connection in one second of service time.
 const CHALLENGES_PER_SECOND: u32 = 10;
 /// Bytes of a TCP header without options.
@@ -86,7 +86,9 @@ pub(crate) struct Live {
     /// Send one segment whatever the windows say.
     pub(super) force: bool,
     pub(super) syn_ack_due: bool,
-    pub(super) syn_ack_tries: u32,
+    /// The SYN-ACK has been sent; how often it timed out.
+    pub(super) syn_ack_sent: bool,
+    pub(super) syn_ack_timeouts: u32,
 
     pub(super) assembler: Assembler,
     /// Largest segment seen, at most what we offered: what "full-sized" means of the peer's segments.
@@ -164,7 +166,8 @@ impl Live {
             loss_probe: LossProbe::Idle,
             force: false,
             syn_ack_due: durable.state == State::SynReceived,
-            syn_ack_tries: 0,
+            syn_ack_sent: false,
+            syn_ack_timeouts: 0,
             assembler: Assembler::default(),
             rcv_mss: MSS_MIN,
             ack_now: false,

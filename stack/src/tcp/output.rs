@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::conn::{Conn, Context, LossProbe, Revival, SYN_ACK_TRIES, Wire, largest_mss};
+use super::conn::{Conn, Context, LossProbe, Revival, SYN_ACK_TIMEOUTS, Wire, largest_mss};
 use super::record::{Record, State};
 use super::segment::Header;
 use crate::event::Why;
@@ -100,11 +100,11 @@ impl Conn {
     fn retransmit(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         let una = self.durable.snd_una;
         if self.durable.state == State::SynReceived {
-            if self.live.syn_ack_tries >= SYN_ACK_TRIES {
+            if self.live.syn_ack_timeouts >= SYN_ACK_TIMEOUTS {
                 return self.closed(cx, Why::NeverOpened);
             }
+            self.live.syn_ack_timeouts += 1;
             self.live.rtt.back_off();
-            self.live.timed = None;
             self.live.syn_ack_due = true;
             return;
         }
@@ -202,8 +202,8 @@ impl Conn {
             .then(|| (self.tsval(cx.now), durable.ts_recent));
         wire.segment(&durable.path, &header.emit(), Vec::new(), self.live.mss);
         // Karn's rule: only a handshake whose SYN-ACK went out once is measured.
-        self.live.timed = (self.live.syn_ack_tries == 0).then_some((durable.iss + 1, cx.now));
-        self.live.syn_ack_tries += 1;
+        let again = std::mem::replace(&mut self.live.syn_ack_sent, true);
+        self.live.timed = (!again).then_some((self.durable.iss + 1, cx.now));
         self.live.retransmit_at = Some(cx.now + self.live.rtt.rto());
     }
 

@@ -114,7 +114,10 @@ impl Client {
     /// smoltcp 0.14 can lose the timer of its FIN when acknowledgements repeat; its connection then waits for ever.
     pub fn forgot_its_fin(&mut self, now: Duration) -> bool {
         let socket: &tcp::Socket = self.sockets.get(self.handle);
-        let waits = matches!(socket.state(), tcp::State::FinWait1 | tcp::State::LastAck);
+        let waits = matches!(
+            socket.state(),
+            tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck
+        );
         let empty = socket.send_queue() == 0;
         waits && empty && self.iface.poll_at(instant(now), &self.sockets).is_none()
     }
