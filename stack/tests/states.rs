@@ -122,6 +122,18 @@ fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
 }
 
 #[test]
+fn after_a_crash_a_byte_taken_from_a_probe_may_be_acknowledged() {
+    let mut bench = plain();
+    bench.exchange(&shut_at(&bench, 0));
+    bench.send(10);
+    assert_eq!(bench.wait(10 * SECOND)[0].data.len(), 1);
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    bench.exchange(&shut_at(&bench, 1));
+    assert_eq!(bench.stack.send_queued(bench.conn), 9);
+}
+
+#[test]
 fn half_close() {
     let mut bench = plain();
     let mut fin = bench.data(0, 10);
