@@ -123,9 +123,8 @@ fn admit(
     if !matches!(identity, Identity::User(_)) {
         let anywhere = config.shares.iter().any(|share| share.guest);
         // Nobody has a key of them: they cannot sign, and cannot encrypt.
-        let unprotected = config.signing != Requirement::Required
-            && config.encryption != Requirement::Required
-            && security.keys.is_none();
+        let unprotected =
+            config.signing != Requirement::Required && config.encryption != Requirement::Required;
         match identity {
             Identity::Guest if !anywhere => return Err(NtStatus::LOGON_FAILURE),
             _ if !anywhere || !unprotected => return Err(NtStatus::ACCESS_DENIED),
