@@ -1,3 +1,7 @@
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -272,4 +276,99 @@ fn termination_before_the_worker_listens_or_while_none_runs_is_no_failure() {
         Some(Action::Exit(0))
     );
     assert_eq!(machine.handle(Input::Tick, ms(600)), None, "it is over");
+}
+
+/// Workers that are shell scripts, under the real supervisor: each start is one line of `starts`, each does what its number says.
+#[test]
+fn workers_are_reaped_and_started_as_they_ended() {
+    let scratch = Scratch::new();
+    let worker = scratch.script(
+        "worker",
+        r#"
+        case $(wc -l < "$dir/starts") in
+            1) say '{"report":"ready","epoch":1}'; kill -KILL $$ ;;
+            2) say '{"report":"ready","epoch":2}'; kill -SEGV $$ ;;
+            3) say '{"report":"ready","epoch":3}'
+               say '{"report":"something newer"}'
+               say '{"report":"reboot","exec":"'"$dir/new"'","hold_seconds":0.001}'; exit 81 ;;
+            5) say '{"report":"ready","epoch":4}'; exit 0 ;;
+            *) exit 99 ;;
+        esac"#,
+    );
+    scratch.script("new", "exit 1");
+    let (tap, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let inherited = super::process::Inherited {
+        program: &worker,
+        config: "/c.toml".into(),
+        tap: tap.as_fd(),
+        control: tap.as_fd(),
+    };
+    assert_eq!(super::supervise(&inherited).unwrap(), 0);
+    let starts = std::fs::read_to_string(scratch.0.join("starts")).unwrap();
+    let expected = [
+        "worker --attempts=0 --previous=first-start --tap-fresh",
+        "worker --attempts=0 --previous=killed",
+        "worker --attempts=1 --previous=own-fault",
+        "new --attempts=0 --previous=elective",
+        "worker --attempts=0 --previous=elective",
+    ];
+    assert_eq!(starts.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_binary_that_cannot_be_executed_ends_the_supervisor() {
+    let (tap, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let inherited = super::process::Inherited {
+        program: "/nowhere/outlast".as_ref(),
+        config: "/c.toml".into(),
+        tap: tap.as_fd(),
+        control: tap.as_fd(),
+    };
+    assert_eq!(super::supervise(&inherited).unwrap(), 1);
+}
+
+/// A directory that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        let path = std::env::temp_dir().join(format!("outlast-supervisor-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    /// A worker that notes its name and the arguments that vary, then does what `body` says; `say` reports.
+    fn script(&self, name: &str, body: &str) -> PathBuf {
+        let path = self.0.join(name);
+        let text = format!(
+            r#"#!/bin/bash
+            dir={}
+            vary=
+            for argument; do
+                case $argument in
+                    --report-fd=*) report=${{argument#*=}} ;;
+                    --attempts=* | --previous=* | --tap-fresh) vary="$vary $argument" ;;
+                    --supervisor-pid=*) [ "${{argument#*=}}" = $PPID ] || exit 98 ;;
+                esac
+            done
+            say() {{ echo "$1" >&$report; }}
+            echo "{name}$vary" >> "$dir/starts"
+            {body}"#,
+            self.0.display()
+        );
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o700)
+            .open(&path)
+            .unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
 }
