@@ -150,7 +150,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         }
         Command::Stop { at } => reboot::stop(&Config::load(&at.config)?)?,
         Command::User(user) => user::run(user)?,
-        Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json, |_| None)?,
+        Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
         Command::Demo { arguments } => demo::run(&arguments)?,
         Command::Probe { at } => probe(&at)?,
     }

@@ -29,12 +29,13 @@ pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> 
         exec: exec.clone(),
         hold_seconds: hold.as_secs_f64(),
     };
+    let before = super::ask_status(config)?;
     let (epoch, supervisor) = accepted(config, &command)?;
     let begun = Instant::now();
     let status = loop {
-        // The socket stays bound while the worker is away: a request waits there for the new one.
+        // The epoch alone would not do: without checkpoints there is none. The socket stays bound while the worker is away: a request waits there for the new one.
         match super::ask_status(config) {
-            Ok(status) if status.epoch > epoch => break status,
+            Ok(status) if status.worker_pid != before.worker_pid => break status,
             Ok(_) | Err(_) if begun.elapsed() < hold + RETURN_PATIENCE => {}
             Ok(_) => bail!("the server has not gone for its reboot; see its log"),
             Err(error) => return Err(error.context("the server has not come back; see its log")),

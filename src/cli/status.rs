@@ -41,12 +41,14 @@ pub(super) fn table(status: &Status) -> String {
         status.connections.len()
     );
     for connection in &status.connections {
+        text.push('\n');
         describe(connection, &mut text);
     }
     text
 }
 
-fn describe(connection: &ConnectionStatus, text: &mut String) {
+/// One connection for people.
+pub(super) fn describe(connection: &ConnectionStatus, text: &mut String) {
     let ConnectionStatus {
         client,
         server,
@@ -54,7 +56,7 @@ fn describe(connection: &ConnectionStatus, text: &mut String) {
         smb,
     } = connection;
     let srtt = tcp.srtt_us.map_or("-".to_owned(), |us| format!("{us} us"));
-    let _ = writeln!(text, "\n{client} -> {server}");
+    let _ = writeln!(text, "{client} -> {server}");
     let _ = writeln!(
         text,
         "  tcp  {}  snd_una {}  snd_nxt {}  snd_wnd {}  rcv_nxt {}  rcv_wnd {}  unacked {} B  srtt {srtt}  cwnd {} B",
@@ -67,15 +69,11 @@ fn describe(connection: &ConnectionStatus, text: &mut String) {
         tcp.unacked_bytes,
         tcp.cwnd
     );
-    let user = match smb.user.as_deref() {
-        None => "-",
-        Some("") => "(guest)",
-        Some(user) => user,
-    };
     let _ = writeln!(
         text,
-        "  smb  dialect {}  user {user}  signing {}  encryption {}  trees {}  opens {}  locks {}",
+        "  smb  dialect {}  user {}  signing {}  encryption {}  trees {}  opens {}  locks {}",
         smb.dialect.as_deref().unwrap_or("-"),
+        smb.user.as_deref().unwrap_or("-"),
         smb.signing,
         smb.encryption,
         smb.trees,

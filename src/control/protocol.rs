@@ -109,7 +109,7 @@ pub struct TcpStatus {
 pub struct SmbStatus {
     /// Dialect, as `3.1.1`; `None` before negotiation.
     pub dialect: Option<String>,
-    /// The login's name; `None` before it, empty for guest and anonymous.
+    /// The logins' names, `(guest)` and `(anonymous)` for those without; `None` before the first.
     pub user: Option<String>,
     /// Signing in use: the algorithm's name, or `off`.
     pub signing: String,

@@ -1,6 +1,7 @@
 //! The server itself: the machine ([`machine`]) and the loop that connects it with the world.
 
 pub mod clock;
+pub mod contents;
 pub mod fault;
 pub mod files;
 pub mod inbound;

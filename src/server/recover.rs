@@ -1,13 +1,14 @@
 //! Taking up the state the log holds: the fold, by the same `apply` that made it; then the files are opened again; then what was under
 //! way is done; then, and only then, the gates open.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use log::{error, info, warn};
-use outlast_nvram::{Contents, Flag, Identity, Log, Memory, codec};
+use outlast_nvram::{Contents, Flag, Identity, Log, Memory, Replayed, codec};
 use outlast_smb::{Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
 
@@ -96,7 +97,17 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     })
 }
 
-type Replay = Vec<(u64, Record<'static>, Bytes)>;
+/// Records with what they mean.
+pub(super) type Replay = Vec<(u64, Record<'static>, Bytes)>;
+
+/// What the log's records mean.
+pub(super) fn decode(records: Vec<Replayed>) -> anyhow::Result<Replay> {
+    records
+        .into_iter()
+        .map(|record| Ok((record.object, codec::decode(&record.meta)?, record.data)))
+        .collect::<Result<_, outlast_nvram::Error>>()
+        .context("the log's records are of another version of Outlast")
+}
 
 /// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly.
 fn open(
@@ -116,7 +127,7 @@ fn open(
         .filter(|record| record.object != GLOBAL && record.kind == outlast_nvram::Kind::Snapshot);
     let clients = clients
         .map(|record| record.object)
-        .collect::<std::collections::BTreeSet<_>>()
+        .collect::<BTreeSet<_>>()
         .len();
     let Contents {
         superblock,
@@ -144,11 +155,7 @@ fn open(
         "flag {}: taking up {clients} connection(s) of epoch {}",
         superblock.flag, superblock.epoch
     );
-    let replay = records
-        .into_iter()
-        .map(|record| Ok((record.object, codec::decode(&record.meta)?, record.data)))
-        .collect::<Result<_, outlast_nvram::Error>>()
-        .context("the log's records are of another version of Outlast")?;
+    let replay = decode(records)?;
     log.begin_epoch(boot_id)?;
     log.set_flag(Flag::NonElectiveReboot);
     Ok((Some(log), replay))
@@ -167,7 +174,10 @@ fn format(
 }
 
 /// Object 0 as the log has it, or a new one; and the records of the others.
-fn global(replay: Replay, entropy: &mut dyn Entropy) -> anyhow::Result<(Global, Replay)> {
+pub(super) fn global(
+    replay: Replay,
+    entropy: &mut dyn Entropy,
+) -> anyhow::Result<(Global, Replay)> {
     let mut global = Global {
         clock_up_to: Duration::ZERO,
         ids_up_to: 1,
@@ -188,30 +198,45 @@ fn global(replay: Replay, entropy: &mut dyn Entropy) -> anyhow::Result<(Global, 
     Ok((global, others))
 }
 
-impl<F: FileSystem> Machine<F> {
-    /// The fold (law 2).
-    fn fold(&mut self, replay: Replay) -> anyhow::Result<()> {
-        for (object, record, data) in replay {
-            match record {
-                Record::Client { tcp, smb } => {
-                    self.clients.entry(object).or_default();
-                    if let Some(tcp) = tcp {
-                        let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
-                        self.stack.apply(object, &opened, data);
-                    }
-                    if let Some(smb) = smb {
-                        self.smb.restore(object, smb.into_owned());
-                    }
+/// The fold (law 2): the clients' state from their records. Gives the clients.
+pub(super) fn fold(
+    stack: &mut Stack,
+    smb: &mut Smb,
+    replay: Replay,
+) -> anyhow::Result<BTreeSet<u64>> {
+    let mut clients = BTreeSet::new();
+    for (object, record, data) in replay {
+        match record {
+            Record::Client {
+                tcp,
+                smb: checkpoint,
+            } => {
+                clients.insert(object);
+                if let Some(tcp) = tcp {
+                    let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
+                    stack.apply(object, &opened, data);
                 }
-                Record::Tcp(record) => self.stack.apply(object, &record, data),
-                Record::Smb(record) => self.smb.apply(object, &record),
-                Record::Global(_) | Record::ClockUpTo(_) | Record::IdsUpTo(_) | Record::Closed => {
-                    anyhow::bail!(
-                        "a record of object {object} is out of place: {}",
-                        record.name()
-                    )
+                if let Some(checkpoint) = checkpoint {
+                    smb.restore(object, checkpoint.into_owned());
                 }
             }
+            Record::Tcp(record) => stack.apply(object, &record, data),
+            Record::Smb(record) => smb.apply(object, &record),
+            Record::Global(_) | Record::ClockUpTo(_) | Record::IdsUpTo(_) | Record::Closed => {
+                anyhow::bail!(
+                    "a record of object {object} is out of place: {}",
+                    record.name()
+                )
+            }
+        }
+    }
+    Ok(clients)
+}
+
+impl<F: FileSystem> Machine<F> {
+    fn fold(&mut self, replay: Replay) -> anyhow::Result<()> {
+        for object in fold(&mut self.stack, &mut self.smb, replay)? {
+            self.clients.entry(object).or_default();
         }
         Ok(())
     }

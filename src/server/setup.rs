@@ -49,7 +49,7 @@ pub fn parts(
         entropy: Box::new(Random),
         probe: fault::from_environment()?,
         felled: worker.previous == PreviousEnd::OwnFault,
-        lost: if worker.previous == PreviousEnd::FirstStart {
+        lost: if worker.tap_fresh {
             Lost::Frames
         } else {
             Lost::Nothing

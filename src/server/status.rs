@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use outlast_smb::Smb;
+
 use super::files::FileSystem;
 use super::machine::Machine;
 use crate::control::{ConnectionStatus, SmbStatus, Status, TcpStatus};
@@ -13,33 +15,10 @@ pub fn status<F: FileSystem>(
     uptime: Duration,
 ) -> Status {
     let superblock = machine.journal.log().map(outlast_nvram::Log::superblock);
-    let connections = machine.stack.status().into_iter().map(|tcp| {
-        let smb = machine.smb.status(tcp.conn);
-        ConnectionStatus {
-            client: tcp.client,
-            server: tcp.server,
-            tcp: TcpStatus {
-                state: tcp.state.to_owned(),
-                snd_una: tcp.snd_una,
-                snd_nxt: tcp.snd_nxt,
-                snd_wnd: tcp.snd_wnd,
-                rcv_nxt: tcp.rcv_nxt,
-                rcv_wnd: tcp.rcv_wnd,
-                unacked_bytes: tcp.unacked_bytes as u64,
-                srtt_us: tcp.srtt_us,
-                cwnd: tcp.cwnd as u64,
-            },
-            smb: SmbStatus {
-                dialect: Some(smb.dialect).filter(|dialect| !dialect.is_empty()),
-                user: Some(smb.user).filter(|user| !user.is_empty()),
-                signing: smb.signing,
-                encryption: smb.encryption,
-                trees: smb.trees.len() as u64,
-                opens: smb.opens as u64,
-                locks: smb.locks as u64,
-            },
-        }
-    });
+    let connections = machine.stack.status();
+    let connections = connections
+        .into_iter()
+        .map(|tcp| connection(tcp, &machine.smb));
     Status {
         flag: superblock.map_or_else(
             || "none".to_owned(),
@@ -53,5 +32,34 @@ pub fn status<F: FileSystem>(
         executable: std::path::PathBuf::new(),
         uptime_seconds: uptime.as_secs_f64(),
         connections: connections.collect(),
+    }
+}
+
+/// One connection: what TCP says and what SMB says of it.
+pub(super) fn connection(tcp: outlast_stack::ConnStatus, smb: &Smb) -> ConnectionStatus {
+    let smb = smb.status(tcp.conn);
+    ConnectionStatus {
+        client: tcp.client,
+        server: tcp.server,
+        tcp: TcpStatus {
+            state: tcp.state.to_owned(),
+            snd_una: tcp.snd_una,
+            snd_nxt: tcp.snd_nxt,
+            snd_wnd: tcp.snd_wnd,
+            rcv_nxt: tcp.rcv_nxt,
+            rcv_wnd: tcp.rcv_wnd,
+            unacked_bytes: tcp.unacked_bytes as u64,
+            srtt_us: tcp.srtt_us,
+            cwnd: tcp.cwnd as u64,
+        },
+        smb: SmbStatus {
+            dialect: Some(smb.dialect).filter(|dialect| !dialect.is_empty()),
+            user: Some(smb.user).filter(|user| !user.is_empty()),
+            signing: smb.signing,
+            encryption: smb.encryption,
+            trees: smb.trees.len() as u64,
+            opens: smb.opens as u64,
+            locks: smb.locks as u64,
+        },
     }
 }

@@ -1,0 +1,106 @@
+//! What `outlast nvram show` shows of a log's clients: the very fold a recovery makes, then what may be seen of it. No keys, no
+//! hashes, no bytes of files.
+
+use std::time::Duration;
+
+use outlast_nvram::Replayed;
+use outlast_smb::{Entropy, Smb};
+use outlast_stack::Stack;
+use serde::Serialize;
+
+use super::{recover, status};
+use crate::control::ConnectionStatus;
+
+/// What a log holds.
+#[derive(Debug, Serialize)]
+pub struct Saved {
+    /// Service time may have been shown up to this.
+    pub service_time_seconds: f64,
+    /// Ids below this may have been given out.
+    pub ids_up_to: u64,
+    /// The clients' objects, connection or none.
+    pub clients: Vec<SavedClient>,
+}
+
+/// One client's object.
+#[derive(Debug, Serialize)]
+pub struct SavedClient {
+    /// Its id.
+    pub object: u64,
+    /// Its connection; `None` if TCP is through with it and its files are still to be closed.
+    pub connection: Option<ConnectionStatus>,
+    /// Its open files.
+    pub open_files: Vec<SavedOpen>,
+}
+
+/// One open file.
+#[derive(Debug, Serialize)]
+pub struct SavedOpen {
+    /// Path beneath the share.
+    pub path: String,
+    /// On whose behalf; `None` for guest.
+    pub user: Option<String>,
+    /// GrantedAccess (MS-DTYP 2.4.3).
+    pub granted_access: u32,
+}
+
+/// A log that is only looked at draws no secrets.
+struct NoEntropy;
+
+impl Entropy for NoEntropy {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+/// A server that serves nothing to nobody: the fold does not ask.
+fn nobody(guid: [u8; 16]) -> outlast_smb::Config {
+    outlast_smb::Config {
+        name: String::new(),
+        guid,
+        min_dialect: outlast_smb::Dialect::Smb202,
+        max_dialect: outlast_smb::Dialect::Smb311,
+        signing: outlast_smb::Requirement::Enabled,
+        encryption: outlast_smb::Requirement::Enabled,
+        shares: Vec::new(),
+        users: Vec::new(),
+        limits: outlast_smb::Limits::default(),
+    }
+}
+
+/// Folds the records.
+///
+/// # Errors
+/// The records are of another version.
+pub fn saved(records: Vec<Replayed>) -> anyhow::Result<Saved> {
+    let (global, replay) = recover::global(recover::decode(records)?, &mut NoEntropy)?;
+    let mut stack = Stack::new(
+        outlast_stack::Config::default(),
+        global.secret,
+        global.clock_up_to,
+    );
+    let mut smb = Smb::new(nobody(global.guid));
+    let objects = recover::fold(&mut stack, &mut smb, replay)?;
+    let mut connections = stack.status();
+    let opens: Vec<_> = smb.opens().collect();
+    let clients = objects.into_iter().map(|object| {
+        let connection = connections.iter().position(|tcp| tcp.conn == object);
+        let connection = connection.map(|at| status::connection(connections.swap_remove(at), &smb));
+        let opens = opens.iter().filter(|open| open.conn == object);
+        let open_files = opens.map(|open| SavedOpen {
+            path: open.path.clone(),
+            user: open.actor.user.clone(),
+            granted_access: open.granted_access,
+        });
+        SavedClient {
+            object,
+            connection,
+            open_files: open_files.collect(),
+        }
+    });
+    Ok(Saved {
+        service_time_seconds: Duration::as_secs_f64(&global.clock_up_to),
+        ids_up_to: global.ids_up_to,
+        clients: clients.collect(),
+    })
+}
