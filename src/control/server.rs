@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -65,6 +65,29 @@ impl Submit {
     }
 }
 
+/// Whether a request is under way between the loop and its client. The worker ends only when none is: the one who asks for a
+/// reboot is to hear that it has begun.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    under_way: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Answers {
+    /// Waits until the client has its answer, but not for long.
+    pub fn wait(&self) {
+        let (under_way, changed) = &*self.under_way;
+        let guard = under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // A client that does not take its answer is not waited for.
+        let _ = changed.wait_timeout_while(guard, CLIENT_PATIENCE, |under_way| *under_way);
+    }
+
+    fn set(&self, now: bool) {
+        let (under_way, changed) = &*self.under_way;
+        *under_way.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        changed.notify_all();
+    }
+}
+
 /// What the thread checks by itself.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -78,15 +101,17 @@ pub struct Gate {
 ///
 /// # Errors
 /// It cannot be started.
-pub fn serve(listener: UnixListener, submit: Submit, gate: Gate) -> anyhow::Result<()> {
+pub fn serve(listener: UnixListener, submit: Submit, gate: Gate) -> anyhow::Result<Answers> {
+    let answers = Answers::default();
+    let theirs = answers.clone();
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
             die_with(gate.supervisor_pid);
-            accept(&listener, &submit, &gate);
+            accept(&listener, &submit, &gate, &theirs);
         })
         .context("no thread can be started")?;
-    Ok(())
+    Ok(answers)
 }
 
 /// The parent-death signal belongs to a thread, and the kernel clears it when the thread changes its file-system user, as the event
@@ -100,11 +125,11 @@ fn die_with(supervisor_pid: u32) {
     }
 }
 
-fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate) {
+fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate, answers: &Answers) {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Err(error) = answer(stream, submit, gate) {
+                if let Err(error) = answer(stream, submit, gate, answers) {
                     debug!("a control connection ended early: {error}");
                 }
             }
@@ -119,21 +144,27 @@ fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate) {
 }
 
 /// One connection: one request, one answer.
-pub(super) fn answer(mut stream: UnixStream, submit: &Submit, gate: &Gate) -> io::Result<()> {
+pub(super) fn answer(
+    mut stream: UnixStream,
+    submit: &Submit,
+    gate: &Gate,
+    answers: &Answers,
+) -> io::Result<()> {
     let line = read_line(
         &mut stream,
         REQUEST_MAX_BYTES,
         Instant::now() + CLIENT_PATIENCE,
     )?;
+    answers.set(true);
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => carry_out(command, submit, gate),
         Err(error) => refused(format!("the request is not understood: {error}")),
     };
-    write_line(
-        &mut stream,
-        serde_json::to_vec(&reply)?,
-        Instant::now() + CLIENT_PATIENCE,
-    )
+    let written = serde_json::to_vec(&reply)
+        .map_err(io::Error::from)
+        .and_then(|reply| write_line(&mut stream, reply, Instant::now() + CLIENT_PATIENCE));
+    answers.set(false);
+    written
 }
 
 fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {

@@ -82,7 +82,12 @@ fn exchange(request: &[u8], reply: Option<Reply>) -> (io::Result<()>, Vec<u8>) {
                 .for_each(|reply| request.reply.send(reply).unwrap());
         }
     });
-    let result = answer(server, &submit, &gate(Path::new("/nowhere/o.toml")));
+    let result = answer(
+        server,
+        &submit,
+        &gate(Path::new("/nowhere/o.toml")),
+        &Answers::default(),
+    );
     drop(submit);
     event_loop.join().unwrap();
     let mut answer = Vec::new();
@@ -123,6 +128,35 @@ fn a_status_goes_there_and_back_over_the_socket() {
         },
         status()
     );
+}
+
+#[test]
+fn a_worker_that_ends_has_answered() {
+    let scratch = Scratch::new("last");
+    let path = scratch.0.join("control.sock");
+    let listener = Listener::bind(&path).unwrap();
+    let (submit, requests, _wake) = way();
+    let answers = serve(
+        listener.as_fd().try_clone_to_owned().unwrap().into(),
+        submit,
+        gate(&path),
+    )
+    .unwrap();
+    for _ in 0..200 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"{\"command\":\"stop\"}\n").unwrap();
+        let request = requests.recv().unwrap();
+        let accepted = Reply::Accepted {
+            epoch: 1,
+            supervisor_pid: 2,
+        };
+        request.reply.send(accepted).unwrap();
+        answers.wait();
+        client.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        let n = client.read(&mut buffer).unwrap();
+        assert_eq!(buffer[n - 1], b'\n');
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         config: config.path.clone(),
         supervisor_pid: args.supervisor_pid,
     };
-    crate::control::serve(control.into(), submit, gate)?;
+    let answers = crate::control::serve(control.into(), submit, gate)?;
 
     let report = Report::new(report);
     let end = crate::server::run(
@@ -52,6 +52,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             tap_fresh: args.tap_fresh,
         },
     )?;
+    answers.wait();
     match end {
         End::Stopped => Ok(EXIT_STOPPED),
         End::Shutdown => Ok(EXIT_SHUTDOWN),
