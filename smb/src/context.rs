@@ -139,17 +139,6 @@ impl Context<'_> {
         }
     }
 
-    /// Ends a session of any connection, if it is `user`'s: SESSION_SETUP's PreviousSessionId (MS-SMB2 3.3.5.5.3).
-    pub fn end_previous_session(&mut self, id: u64, user: &str) {
-        let found = self.smb.connections.iter().find(|(_, connection)| {
-            let session = connection.sessions.get(&id);
-            session.is_some_and(|s| s.security.user.as_deref() == Some(user))
-        });
-        if let Some(conn) = found.map(|(conn, _)| *conn) {
-            self.emit_on(conn, Record::SessionEnded { id });
-        }
-    }
-
     /// Reports a change to every watch it concerns.
     pub(crate) fn publish(&mut self, change: &Change) {
         self.smb.publish(change, self.journal);
