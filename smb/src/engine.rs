@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub(crate) const ATTEMPTS: u32 = 3;
 
 /// What follows a call of a handler.
+#[allow(clippy::large_enum_variant)] // as Step
 enum Flow {
     /// The next component, or the same one again.
     On,
@@ -207,7 +208,7 @@ fn request(ctx: &Context<'_>, id: WorkId, opened: &Opened) -> Option<(Request, C
         bytes: component.bytes.clone(),
         sealed: work.sealed.is_some(),
         waited,
-        drawn: work.doing.as_ref().map(|doing| doing.id),
+        drawn: work.doing.as_ref().map(|doing| doing.id).or(work.drawn),
         intent: work.doing.as_ref().map(|doing| doing.intent.clone()),
         header,
     };
@@ -234,7 +235,7 @@ fn handle(
             })),
             Err(status) => answer(ctx, id, opened, request, component, Reply::error(status)),
         },
-        Ok(Handled::Wait(wait)) => match park(ctx, id, opened, request, wait) {
+        Ok(Handled::Wait(wait)) => match park(ctx, id, opened, request, wait, None) {
             Ok(()) => Flow::Step(Step::Done),
             Err(status) => answer(ctx, id, opened, request, component, Reply::error(status)),
         },
@@ -389,6 +390,7 @@ fn park(
     opened: &Arc<Opened>,
     request: &Request,
     wait: Wait,
+    drawn: Option<OpenId>,
 ) -> Result<(), NtStatus> {
     let work = work_of(ctx, id).ok_or(NtStatus::INTERNAL_ERROR)?;
     if let (WorkId::Parked(parked), 0) = (id, work.next) {
@@ -410,6 +412,7 @@ fn park(
         next: 0,
         answers: work.answers.clone(),
         related: work.related.clone(),
+        drawn,
         doing: None,
     };
     let mut message = Vec::new();
@@ -479,20 +482,16 @@ pub(crate) fn admit(
     };
     match admission::check(ctx, &body, planned, &intent) {
         Err(status) => refuse(ctx, status),
-        Ok(Some(wait)) => match park(ctx, id, &opened, &request, wait) {
+        Ok(Some(wait)) => match park(ctx, id, &opened, &request, wait, Some(planned.op.open())) {
             Ok(()) => Admit::Wait,
             Err(status) => refuse(ctx, status),
         },
         Ok(None) => {
             if planned.op.has_effect() {
-                let id_drawn: OpenId = match &planned.op {
-                    FileOp::Create(create) => create.open,
-                    _ => 0,
-                };
                 ctx.emit(Record::Doing {
                     work: id,
                     doing: Doing {
-                        id: id_drawn,
+                        id: planned.op.open(),
                         intent,
                     },
                 });
@@ -545,3 +544,6 @@ impl From<&Answer> for Piece {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

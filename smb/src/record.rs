@@ -1,10 +1,11 @@
 //! Records: the only way the durable state of a connection changes.
 
-use crate::fileop::OpenId;
+use crate::fileop::{OpenId, ShareId};
 use crate::rpc::Pipe;
 use crate::state::{
     Answer, Breaking, Connection, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open,
-    OplockLevel, Parked, Related, Security, SessionState, Target, Tree, Wait, Watch, Work,
+    OplockLevel, Parked, Related, Resource, Security, SessionState, Target, Tree, Wait, Watch,
+    Work,
 };
 use crate::status::NtStatus;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,8 @@ pub enum Record {
         id: u32,
         tree: Box<Tree>,
     },
+    /// The configuration's list of shares has changed: (before, now).
+    SharesMoved { moved: Vec<(ShareId, ShareId)> },
     /// TREE_DISCONNECT: its opens are to be closed.
     TreeEnded { session: u64, id: u32 },
     /// CREATE.
@@ -219,6 +222,7 @@ impl Record {
                     work.answers.extend(answer.as_deref().cloned());
                     work.related = related.clone();
                     work.next += 1;
+                    work.drawn = None;
                     work.doing = None;
                     work.attempts = 0;
                 });
@@ -279,6 +283,23 @@ impl Record {
                 if let Some(session) = connection.sessions.get_mut(session) {
                     session.trees.insert(*id, (**tree).clone());
                     session.last_tree = *id;
+                }
+            }
+            Record::SharesMoved { moved } => {
+                let now = |share: ShareId| {
+                    let found = moved.iter().find(|(before, _)| *before == share);
+                    found.map_or(share, |(_, now)| *now)
+                };
+                let sessions = connection.sessions.values_mut();
+                for tree in sessions.flat_map(|session| session.trees.values_mut()) {
+                    if let Resource::Disk(share) = &mut tree.resource {
+                        *share = now(*share);
+                    }
+                }
+                for open in connection.opens.values_mut() {
+                    if let Target::File(_) = open.target {
+                        open.actor.share = now(open.actor.share);
+                    }
                 }
             }
             Record::TreeEnded { session, id } => {

@@ -7,11 +7,13 @@ use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
 use crate::fileop::{
-    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
+    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId,
 };
 use crate::oplock;
 use crate::record::{Record, WorkId};
-use crate::state::{Checkpoint, Connection, FileOpen, Session, SessionState, Target, Wait};
+use crate::state::{
+    Checkpoint, Connection, Doing, FileOpen, Resource, Session, SessionState, Target, Wait,
+};
 use crate::status::NtStatus;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,7 @@ pub struct Planned {
 
 /// What comes next.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one at a time, and the large one is the usual one
 pub enum Step {
     /// Do this.
     Op(Planned),
@@ -375,6 +378,36 @@ impl Smb {
         self.publish(change, journal);
     }
 
+    /// After the fold and before files are opened again: the configuration may have changed. Shares are found by their names; the tree
+    /// connects of one that is gone end.
+    pub fn recovered(&mut self, journal: &mut dyn Journal) {
+        for conn in self.connections.keys().copied().collect::<Vec<_>>() {
+            let mut moved: Vec<(ShareId, ShareId)> = Vec::new();
+            let mut ended: Vec<(u64, u32)> = Vec::new();
+            for (session_id, session) in &self.connection(conn).sessions {
+                for (id, tree) in &session.trees {
+                    let Resource::Disk(share) = tree.resource else {
+                        continue;
+                    };
+                    let found = self.config.share_named(&tree.name);
+                    let now = found.map_or(ShareId::MAX, |(share, _)| share);
+                    if now != share && !moved.contains(&(share, now)) {
+                        moved.push((share, now));
+                    }
+                    if found.is_none() {
+                        ended.push((*session_id, *id));
+                    }
+                }
+            }
+            if !moved.is_empty() {
+                self.emit(conn, Record::SharesMoved { moved }, journal);
+            }
+            for (session, id) in ended {
+                self.emit(conn, Record::TreeEnded { session, id }, journal);
+            }
+        }
+    }
+
     /// Local changes may have been missed (a recovery): every watch is told to look again.
     pub fn changes_may_be_missed(&mut self, journal: &mut dyn Journal) {
         let watches: Vec<_> = self.files.watches().collect();
@@ -597,9 +630,27 @@ impl Smb {
         })
     }
 
-    /// This open could not be opened again after a recovery: its requests are answered with FILE_CLOSED from now on.
+    /// This open could not be opened again after a recovery: its requests are answered with FILE_CLOSED from now on. Unless its last
+    /// close was under way: then the file may be gone because it is done, and the close comes again with its intent.
     pub fn open_lost(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
-        self.emit(conn, Record::Closed { open }, journal);
+        let Some(connection) = self.connections.get(&conn) else {
+            return;
+        };
+        let parked = connection.parked.values().map(|parked| &parked.work);
+        let works = connection
+            .work
+            .iter()
+            .chain(parked)
+            .filter_map(|work| work.doing.as_ref());
+        let tasks = connection
+            .opens
+            .get(&open)
+            .and_then(|open| open.closing.as_ref()?.doing.as_ref());
+        let closes =
+            |doing: &Doing| doing.id == open && matches!(doing.intent, Intent::Close { .. });
+        if !works.chain(tasks).any(closes) {
+            self.emit(conn, Record::Closed { open }, journal);
+        }
     }
 
     /// For `outlast status`.

@@ -300,7 +300,7 @@ impl Credits {
 /// An operation under way: its intent is on record (point 2), its result is not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doing {
-    /// The id drawn for it: the open a CREATE will make; else 0.
+    /// The open it is about; the one a CREATE will make.
     pub id: OpenId,
     /// The intent.
     pub intent: Intent,
@@ -345,6 +345,8 @@ pub struct Work {
     pub answers: Vec<Answer>,
     /// What a related component inherits.
     pub related: Related,
+    /// The id a CREATE that has waited will give its open.
+    pub drawn: Option<OpenId>,
     /// The file operation under way.
     pub doing: Option<Doing>,
 }

@@ -199,7 +199,7 @@ pub(crate) fn admit(
     match prepared {
         Ok(intent) => {
             if delete.is_some() {
-                let doing = Doing { id: 0, intent };
+                let doing = Doing { id: *open, intent };
                 ctx.emit(Record::Closing { open: *open, doing });
             }
             Admit::Go

@@ -1,0 +1,259 @@
+//! A file system in memory that keeps to the contract: `prepare` changes nothing, `perform` can be called again with its intent.
+
+use crate::fileop::{
+    CreateAction, CreateIntent, Created, Disposition, FileHandle, FileKey, FileOp, Intent,
+    Metadata, OpenId, Outcome, WriteAt,
+};
+use crate::status::NtStatus;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    ino: u64,
+    is_dir: bool,
+    data: Vec<u8>,
+    /// The open that created it.
+    stamp: OpenId,
+    /// The open that last emptied it.
+    emptied: OpenId,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    nodes: BTreeMap<String, Node>,
+    /// Inode by open, also of what is deleted.
+    opens: BTreeMap<OpenId, u64>,
+    next_ino: u64,
+    /// Effects: none may happen twice.
+    pub(super) effects: Vec<String>,
+}
+
+impl Disk {
+    pub(super) fn exists(&self, path: &str) -> bool {
+        self.nodes.contains_key(path)
+    }
+
+    fn key(ino: u64) -> FileKey {
+        FileKey {
+            dev: 1,
+            ino,
+            birth_ns: 0,
+        }
+    }
+
+    fn metadata(node: &Node) -> Metadata {
+        Metadata {
+            key: Disk::key(node.ino),
+            creation_time: 1,
+            last_access_time: 2,
+            last_write_time: 3,
+            change_time: 4,
+            end_of_file: node.data.len() as u64,
+            allocation_size: node.data.len() as u64,
+            attributes: if node.is_dir { 0x10 } else { 0x20 },
+            links: 1,
+            is_dir: node.is_dir,
+        }
+    }
+
+    fn path_of(&self, open: OpenId) -> Result<&str, NtStatus> {
+        let ino = self.opens.get(&open).ok_or(NtStatus::INVALID_HANDLE)?;
+        let found = self.nodes.iter().find(|(_, node)| node.ino == *ino);
+        found
+            .map(|(path, _)| path.as_str())
+            .ok_or(NtStatus::INVALID_HANDLE)
+    }
+
+    fn node(&mut self, open: OpenId) -> Result<&mut Node, NtStatus> {
+        let path = self.path_of(open)?.to_string();
+        self.nodes.get_mut(&path).ok_or(NtStatus::INVALID_HANDLE)
+    }
+
+    pub(super) fn prepare(&mut self, op: &FileOp) -> Result<Intent, NtStatus> {
+        Ok(match op {
+            FileOp::Create(create) => {
+                let existing = match create.path.as_str() {
+                    "" => Some(Disk::metadata(&root())),
+                    path => self.nodes.get(path).map(Disk::metadata),
+                };
+                match (&existing, create.disposition) {
+                    (Some(_), Disposition::Create) => return Err(NtStatus::OBJECT_NAME_COLLISION),
+                    (None, Disposition::Open | Disposition::Overwrite) => {
+                        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+                    }
+                    _ => {}
+                }
+                Intent::Create(CreateIntent {
+                    path: create.path.clone(),
+                    existing,
+                    maximal_access: 0x001F_01FF,
+                })
+            }
+            FileOp::Write { open, at, .. } => Intent::Write {
+                offset: match at {
+                    WriteAt::Offset(offset) => *offset,
+                    WriteAt::End => self.node(*open)?.data.len() as u64,
+                },
+            },
+            FileOp::Rename {
+                open,
+                from,
+                to,
+                replace,
+            } => {
+                let replaced = self.nodes.get(to).map(|node| Disk::key(node.ino));
+                if replaced.is_some() && !replace {
+                    return Err(NtStatus::OBJECT_NAME_COLLISION);
+                }
+                let node = self.node(*open)?;
+                Intent::Rename {
+                    source: Disk::key(node.ino),
+                    is_dir: node.is_dir,
+                    from: from.clone(),
+                    to: to.clone(),
+                    replaced,
+                }
+            }
+            FileOp::Close {
+                open,
+                delete: Some(_),
+            } => {
+                let path = self.path_of(*open)?.to_string();
+                let below = format!("{path}/");
+                if self.nodes.keys().any(|other| other.starts_with(&below)) {
+                    return Err(NtStatus::DIRECTORY_NOT_EMPTY);
+                }
+                Intent::Close {
+                    metadata: Disk::metadata(self.node(*open)?),
+                }
+            }
+            _ => Intent::None,
+        })
+    }
+
+    pub(super) fn perform(&mut self, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+        match (op, intent) {
+            (FileOp::Create(create), Intent::Create(found)) => {
+                let action = match (&found.existing, create.disposition) {
+                    (None, _) => CreateAction::Created,
+                    (Some(_), Disposition::Open | Disposition::OpenIf) => CreateAction::Opened,
+                    (Some(_), _) => CreateAction::Overwritten,
+                };
+                if action == CreateAction::Created && !self.nodes.contains_key(&create.path) {
+                    self.next_ino += 1;
+                    self.effects.push(format!("create {}", create.path));
+                    let node = Node {
+                        ino: self.next_ino,
+                        is_dir: create.must_be_dir,
+                        data: Vec::new(),
+                        stamp: create.open,
+                        emptied: 0,
+                    };
+                    self.nodes.insert(create.path.clone(), node);
+                }
+                let root = root();
+                let node = match create.path.as_str() {
+                    "" => &root,
+                    path => {
+                        let node = self
+                            .nodes
+                            .get_mut(path)
+                            .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+                        if action == CreateAction::Created && node.stamp != create.open {
+                            return Err(NtStatus::OBJECT_NAME_COLLISION);
+                        }
+                        if action == CreateAction::Overwritten && node.emptied != create.open {
+                            self.effects.push(format!("empty {}", create.path));
+                            node.data.clear();
+                            node.emptied = create.open;
+                        }
+                        node
+                    }
+                };
+                self.opens.insert(create.open, node.ino);
+                Ok(Outcome::Created(Created {
+                    action,
+                    metadata: Disk::metadata(node),
+                    handle: FileHandle::default(),
+                    path: create.path.clone(),
+                }))
+            }
+            (FileOp::Close { open, delete }, intent) => {
+                let metadata = match intent {
+                    Intent::Close { metadata } => metadata.clone(),
+                    _ if self.opens.get(open) == Some(&0) => Disk::metadata(&root()),
+                    _ => Disk::metadata(self.node(*open)?),
+                };
+                if let Some(target) = delete
+                    && self
+                        .nodes
+                        .get(&target.path)
+                        .is_some_and(|n| Disk::key(n.ino) == target.key)
+                {
+                    self.effects.push(format!("delete {}", target.path));
+                    self.nodes.remove(&target.path);
+                }
+                Ok(Outcome::Closed(metadata))
+            }
+            (
+                FileOp::Read {
+                    open,
+                    offset,
+                    length,
+                },
+                _,
+            ) => {
+                let data = &self.node(*open)?.data;
+                let start = (*offset as usize).min(data.len());
+                let end = (start + *length as usize).min(data.len());
+                Ok(Outcome::Data(Bytes::copy_from_slice(&data[start..end])))
+            }
+            (FileOp::Write { open, data, .. }, Intent::Write { offset }) => {
+                let node = self.node(*open)?;
+                let (start, end) = (*offset as usize, *offset as usize + data.len());
+                if node.data.len() < end {
+                    node.data.resize(end, 0);
+                }
+                node.data[start..end].copy_from_slice(data);
+                Ok(Outcome::Written {
+                    count: data.len() as u32,
+                    offset: *offset,
+                })
+            }
+            (FileOp::Rename { open, .. }, Intent::Rename { from, to, .. }) => {
+                if self.path_of(*open)? == from {
+                    self.effects.push(format!("rename {from} {to}"));
+                    let below = format!("{from}/");
+                    let moved: Vec<String> = self
+                        .nodes
+                        .keys()
+                        .filter(|path| *path == from || path.starts_with(&below))
+                        .cloned()
+                        .collect();
+                    for path in moved {
+                        let node = self.nodes.remove(&path).unwrap();
+                        self.nodes.insert(path.replacen(from.as_str(), to, 1), node);
+                    }
+                }
+                Ok(Outcome::Renamed { path: to.clone() })
+            }
+            (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(Disk::metadata(self.node(*open)?))),
+            (FileOp::Flush { .. } | FileOp::Watch { .. } | FileOp::CheckDelete { .. }, _) => {
+                Ok(Outcome::Unit)
+            }
+            _ => Err(NtStatus::NOT_SUPPORTED),
+        }
+    }
+}
+
+/// The root of the share.
+fn root() -> Node {
+    Node {
+        ino: 0,
+        is_dir: true,
+        data: Vec::new(),
+        stamp: 0,
+        emptied: 0,
+    }
+}

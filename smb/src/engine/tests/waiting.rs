@@ -1,0 +1,354 @@
+//! Requests that wait: locks, breaks, notifies; and how they end.
+
+use super::client::{
+    self, ANY, EXCLUSIVE_LOCK, NOW, Opening, Protection, SHARED, UNLOCK, acknowledge, close, empty,
+    lock, notify, read, write,
+};
+use super::world::World;
+use super::{statuses, sweep};
+use crate::fileop::{Change, ChangeKind};
+use crate::notify::{action, filter};
+use crate::status::NtStatus;
+use crate::wire::Command;
+use std::time::Duration;
+
+#[test]
+fn locks_are_granted_together_or_not_at_all() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut bob = world.client(Protection::Signed);
+        let a = world.one(&mut ann, Opening::of("f").ask()).open();
+        let b = world.one(&mut bob, Opening::of("f").ask()).open();
+        world.one(&mut ann, write(a, 0, b"0123456789"));
+        let ok = |response: client::Response| assert_eq!(response.status(), NtStatus::SUCCESS);
+        ok(world.one(
+            &mut ann,
+            lock(a, &[(0, 2, EXCLUSIVE_LOCK | NOW), (4, 2, SHARED | NOW)]),
+        ));
+        let both = lock(b, &[(8, 1, EXCLUSIVE_LOCK | NOW), (1, 1, SHARED | NOW)]);
+        assert_eq!(
+            world.one(&mut bob, both).status(),
+            NtStatus::LOCK_NOT_GRANTED
+        );
+        assert_eq!(world.smb.status(bob.conn).locks, 0);
+        ok(world.one(&mut bob, lock(b, &[(4, 1, SHARED | NOW)])));
+        assert_eq!(
+            world.one(&mut bob, read(b, 1, 1)).status(),
+            NtStatus::FILE_LOCK_CONFLICT
+        );
+        assert_eq!(
+            world.one(&mut bob, write(b, 5, b"x")).status(),
+            NtStatus::FILE_LOCK_CONFLICT
+        );
+        ok(world.one(&mut bob, read(b, 2, 4)));
+        ok(world.one(&mut ann, write(a, 0, b"y")));
+        let unlock = lock(a, &[(0, 2, UNLOCK), (4, 1, UNLOCK)]);
+        assert_eq!(
+            world.one(&mut ann, unlock).status(),
+            NtStatus::RANGE_NOT_LOCKED
+        );
+        ok(world.one(&mut bob, read(b, 1, 1)));
+        let waits = lock(a, &[(0, 1, EXCLUSIVE_LOCK), (7, 1, EXCLUSIVE_LOCK)]);
+        assert_eq!(
+            world.one(&mut ann, waits).status(),
+            NtStatus::INVALID_PARAMETER
+        );
+        let beyond = lock(a, &[(u64::MAX, 2, SHARED)]);
+        assert_eq!(
+            world.one(&mut ann, beyond).status(),
+            NtStatus::INVALID_LOCK_RANGE
+        );
+    });
+}
+
+#[test]
+fn a_lock_waits_for_its_turn() {
+    for protection in [Protection::Plain, Protection::Signed, Protection::Encrypted] {
+        sweep(|world| {
+            let mut ann = world.client(Protection::Plain);
+            let mut bob = world.client(protection);
+            let mut eve = world.client(Protection::Plain);
+            let a = world.one(&mut ann, Opening::of("f").ask()).open();
+            let b = world.one(&mut bob, Opening::of("f").ask()).open();
+            let e = world.one(&mut eve, Opening::of("f").ask()).open();
+            world.one(&mut ann, lock(a, &[(0, 9, EXCLUSIVE_LOCK)]));
+            let interim = world.one(&mut eve, lock(e, &[(1, 2, EXCLUSIVE_LOCK)]));
+            assert_eq!(interim.status(), NtStatus::PENDING);
+            let eves = interim.async_id();
+            let interim = world.one(&mut bob, lock(b, &[(2, 2, EXCLUSIVE_LOCK)]));
+            assert_eq!(interim.status(), NtStatus::PENDING);
+            let bobs = interim.async_id();
+            assert_eq!(
+                world.one(&mut ann, lock(a, &[(0, 9, UNLOCK)])).status(),
+                NtStatus::SUCCESS
+            );
+            // Who came first goes first.
+            let granted = world.received(&eve);
+            assert_eq!(statuses(&granted), [NtStatus::SUCCESS]);
+            assert_eq!(
+                (granted[0].async_id(), granted[0].header.credits),
+                (eves, 0)
+            );
+            assert!(world.received(&bob).is_empty());
+            assert_eq!(world.one(&mut eve, close(e)).status(), NtStatus::SUCCESS);
+            let granted = world.received(&bob);
+            assert_eq!(statuses(&granted), [NtStatus::SUCCESS]);
+            assert_eq!(granted[0].async_id(), bobs);
+        });
+    }
+}
+
+#[test]
+fn a_waiting_lock_is_cancelled_by_either_id_or_by_its_close() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut bob = world.client(Protection::Signed);
+        let a = world.one(&mut ann, Opening::of("f").ask()).open();
+        let b = world.one(&mut bob, Opening::of("f").ask()).open();
+        world.one(&mut ann, lock(a, &[(0, 9, EXCLUSIVE_LOCK)]));
+        let waiting = lock(b, &[(0, 1, SHARED)]);
+        let interim = world.one(&mut bob, waiting.clone());
+        let mut cancel = empty(Command::CANCEL);
+        cancel.async_id = Some(interim.async_id());
+        cancel.message_id = Some(0);
+        assert_eq!(
+            statuses(&world.ask(&mut bob, &[cancel])),
+            [NtStatus::CANCELLED]
+        );
+        let interim = world.one(&mut bob, waiting.clone());
+        let mut cancel = empty(Command::CANCEL);
+        cancel.message_id = Some(interim.header.message_id);
+        assert_eq!(
+            statuses(&world.ask(&mut bob, &[cancel])),
+            [NtStatus::CANCELLED]
+        );
+        world.one(&mut bob, waiting);
+        let responses = world.ask(&mut bob, &[close(b)]);
+        assert_eq!(
+            statuses(&responses),
+            [NtStatus::SUCCESS, NtStatus::RANGE_NOT_LOCKED]
+        );
+        let none = empty(Command::CANCEL);
+        assert!(
+            world
+                .ask(
+                    &mut bob,
+                    &[client::Ask {
+                        message_id: Some(999),
+                        ..none
+                    }]
+                )
+                .is_empty()
+        );
+    });
+}
+
+#[test]
+fn not_too_many_wait() {
+    let mut world = World::new(None);
+    let mut ann = world.client(Protection::Plain);
+    let mut bob = world.client(Protection::Plain);
+    let a = world.one(&mut ann, Opening::of("f").ask()).open();
+    let b = world.one(&mut bob, Opening::of("f").ask()).open();
+    world.one(&mut ann, lock(a, &[(0, 9, EXCLUSIVE_LOCK)]));
+    for _ in 0..4 {
+        assert_eq!(
+            world.one(&mut bob, lock(b, &[(0, 1, SHARED)])).status(),
+            NtStatus::PENDING
+        );
+    }
+    let refused = world.one(&mut bob, lock(b, &[(0, 1, SHARED)]));
+    assert_eq!(refused.status(), NtStatus::INSUFFICIENT_RESOURCES);
+}
+
+#[test]
+fn a_batch_oplock_is_broken_and_the_second_open_waits() {
+    for protection in [Protection::Plain, Protection::Encrypted] {
+        sweep(|world| {
+            let mut ann = world.client(protection);
+            let mut bob = world.client(Protection::Signed);
+            let mut opening = Opening::of("f");
+            opening.oplock = client::BATCH;
+            let first = world.one(&mut ann, opening.ask());
+            assert_eq!(first.oplock(), client::BATCH);
+            let look = Opening {
+                access: client::LOOK,
+                oplock: 0,
+                ..opening
+            };
+            assert_eq!(world.one(&mut bob, look.ask()).status(), NtStatus::SUCCESS);
+            // A CREATE with more after it in its message holds that up, and waits without an interim response.
+            let asks = [
+                opening.ask(),
+                read(ANY, 0, 1).related(),
+                close(ANY).related(),
+            ];
+            assert!(world.ask(&mut bob, &asks).is_empty());
+            let broken = world.received(&ann);
+            assert_eq!(broken[0].header.command, Command::OPLOCK_BREAK);
+            assert_eq!((broken.len(), broken[0].oplock()), (1, client::LEVEL_II));
+            let open = first.open();
+            let done = world.one(&mut ann, acknowledge(open, client::LEVEL_II));
+            assert_eq!(done.status(), NtStatus::SUCCESS);
+            let responses = world.received(&bob);
+            assert_eq!(
+                statuses(&responses),
+                [NtStatus::SUCCESS, NtStatus::END_OF_FILE, NtStatus::SUCCESS]
+            );
+            assert_eq!(responses[0].oplock(), client::LEVEL_II);
+            let again = world.one(&mut ann, acknowledge(open, 0));
+            assert_eq!(again.status(), NtStatus::INVALID_DEVICE_STATE);
+            // A write by another takes level II away, without being asked for an acknowledgment.
+            let second = world.one(&mut bob, Opening::of("f").ask()).open();
+            world.one(&mut bob, write(second, 0, b"x"));
+            let broken = world.received(&ann);
+            assert_eq!((broken.len(), broken[0].oplock()), (1, 0));
+        });
+    }
+}
+
+#[test]
+fn a_break_that_is_not_acknowledged_runs_out() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut bob = world.client(Protection::Signed);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::EXCLUSIVE;
+        world.one(&mut ann, opening.ask()).open();
+        let interim = world.one(&mut bob, opening.ask());
+        assert_eq!(interim.status(), NtStatus::PENDING);
+        assert_eq!(
+            world.smb.next_deadline(),
+            Some(world.now + Duration::from_secs(35))
+        );
+        world.pass(Duration::from_secs(34));
+        assert!(world.received(&bob).is_empty());
+        world.pass(Duration::from_secs(1));
+        let opened = world.received(&bob);
+        assert_eq!(statuses(&opened), [NtStatus::SUCCESS]);
+        assert_eq!(world.smb.next_deadline(), None);
+    });
+}
+
+#[test]
+fn the_holder_of_an_oplock_goes_and_the_waiting_open_goes_on() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut bob = world.client(Protection::Plain);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::BATCH;
+        opening.share = 0;
+        let first = world.one(&mut ann, opening.ask()).open();
+        assert_eq!(
+            world.one(&mut bob, opening.ask()).status(),
+            NtStatus::PENDING
+        );
+        assert_eq!(world.received(&ann).len(), 1);
+        // It was only cached: the client closes it instead.
+        world.one(&mut ann, close(first));
+        let opened = world.received(&bob);
+        assert_eq!(statuses(&opened), [NtStatus::SUCCESS]);
+        assert_eq!(opened[0].oplock(), client::BATCH);
+        assert_eq!(
+            world.one(&mut ann, opening.ask()).status(),
+            NtStatus::PENDING
+        );
+        world.disconnect(bob.conn);
+        let opened = world.received(&ann);
+        assert_eq!(statuses(&opened).last(), Some(&NtStatus::SUCCESS));
+    });
+}
+
+const NAMES: u32 = filter::FILE_NAME | filter::DIR_NAME | filter::SIZE;
+
+#[test]
+fn changes_are_reported_and_kept_in_between() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let mut bob = world.client(Protection::Plain);
+        let mut opening = Opening::of("d");
+        opening.options = client::DIRECTORY;
+        let directory = world.one(&mut ann, opening.ask()).open();
+        let interim = world.one(&mut ann, notify(directory, NAMES, false));
+        assert_eq!(interim.status(), NtStatus::PENDING);
+        let file = world.one(&mut bob, Opening::of("d\\new").ask()).open();
+        let told = world.received(&ann);
+        assert_eq!(told[0].notices(), [(action::ADDED, "new".to_string())]);
+        assert_eq!(told[0].async_id(), interim.async_id());
+        world.one(&mut bob, write(file, 0, b"1"));
+        world.one(&mut bob, write(file, 1, b"2"));
+        world.one(&mut bob, client::rename(file, "d\\old", false));
+        let told = world.one(&mut ann, notify(directory, NAMES, false));
+        assert_eq!(
+            told.notices(),
+            [
+                (action::MODIFIED, "new".to_string()),
+                (action::RENAMED_OLD_NAME, "new".to_string()),
+                (action::RENAMED_NEW_NAME, "old".to_string()),
+            ]
+        );
+        assert_eq!(
+            world
+                .one(&mut ann, notify(directory, NAMES, false))
+                .status(),
+            NtStatus::PENDING
+        );
+        world.local_change(&Change {
+            share: 0,
+            path: "d/local".into(),
+            is_dir: false,
+            kind: ChangeKind::Removed,
+        });
+        let told = world.received(&ann);
+        assert_eq!(told[0].notices(), [(action::REMOVED, "local".to_string())]);
+        world.local_change(&Change {
+            share: 0,
+            path: String::new(),
+            is_dir: true,
+            kind: ChangeKind::Overflow,
+        });
+        let told = world.one(&mut ann, notify(directory, NAMES, false));
+        assert_eq!(told.status(), NtStatus::NOTIFY_ENUM_DIR);
+        world.one(&mut ann, notify(directory, NAMES, false));
+        let responses = world.ask(&mut ann, &[close(directory)]);
+        assert_eq!(
+            statuses(&responses),
+            [NtStatus::SUCCESS, NtStatus::NOTIFY_CLEANUP]
+        );
+    });
+}
+
+#[test]
+fn a_session_that_ends_takes_its_waiting_requests_along() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Encrypted);
+        let directory = world
+            .one(
+                &mut ann,
+                Opening {
+                    options: client::DIRECTORY,
+                    ..Opening::of("d")
+                }
+                .ask(),
+            )
+            .open();
+        assert_eq!(
+            world.one(&mut ann, notify(directory, NAMES, true)).status(),
+            NtStatus::PENDING
+        );
+        let responses = world.ask(&mut ann, &[empty(Command::LOGOFF)]);
+        assert_eq!(
+            statuses(&responses),
+            [NtStatus::SUCCESS, NtStatus::NOTIFY_CLEANUP]
+        );
+        assert!(
+            world
+                .smb
+                .checkpoint(ann.conn)
+                .unwrap()
+                .0
+                .sessions
+                .is_empty()
+        );
+    });
+}

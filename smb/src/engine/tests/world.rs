@@ -1,0 +1,448 @@
+//! The loop's part, with a crash wherever one is wanted: before or after each commit, and between an operation and its result.
+
+use super::client::{Ask, Client, Protection, Response};
+use super::disk::Disk;
+use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
+use crate::fileop::Change;
+use crate::record::{Record, WorkId};
+use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, Task};
+use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
+use crate::test_bytes::{from_bytes, to_bytes};
+use crate::wire::Dialect;
+use crate::{Config, Entropy, Limits, Requirement, Share};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// The log: what is committed, and what is not yet.
+#[derive(Default)]
+struct Log {
+    committed: Vec<(ConnId, Vec<u8>)>,
+    pending: Vec<(ConnId, Vec<u8>)>,
+    ids: u64,
+    committed_ids: u64,
+}
+
+impl Journal for Log {
+    fn append(&mut self, conn: ConnId, record: &Record) {
+        self.pending.push((conn, to_bytes(record)));
+    }
+
+    fn unique_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+}
+
+struct Zeros;
+
+impl Entropy for Zeros {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.fill(0);
+    }
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Lived,
+    DiedBefore,
+    DiedAfter,
+}
+
+pub(super) struct World {
+    pub(super) smb: Smb,
+    /// The fold of what is committed.
+    shadow: Smb,
+    config: Config,
+    log: Log,
+    /// What is to leave with the next commit.
+    kept: Output,
+    pub(super) disk: Disk,
+    pub(super) now: Duration,
+    /// What has left, in order.
+    pub(super) sent: Vec<(ConnId, Vec<u8>)>,
+    /// Of it, what the test has not looked at.
+    unread: BTreeMap<ConnId, Vec<Vec<u8>>>,
+    pub(super) dropped: Vec<ConnId>,
+    /// Crash points passed so far, and the one to crash at.
+    pub(super) points: usize,
+    crash_at: Option<usize>,
+    next_conn: ConnId,
+}
+
+pub(super) fn config() -> Config {
+    let share = |name: &str, read_only, encryption| Share {
+        name: name.into(),
+        comment: String::new(),
+        read_only,
+        guest: false,
+        users: Vec::new(),
+        encryption,
+    };
+    Config {
+        name: "OUTLAST".into(),
+        guid: [7; 16],
+        min_dialect: Dialect::Smb202,
+        max_dialect: Dialect::Smb311,
+        signing: Requirement::Enabled,
+        encryption: Requirement::Enabled,
+        shares: vec![
+            share("pub", false, Requirement::Enabled),
+            share("ro", true, Requirement::Enabled),
+            share("secret", false, Requirement::Required),
+        ],
+        users: Vec::new(),
+        limits: Limits {
+            pending: 4,
+            opens: 8,
+            ..Limits::default()
+        },
+    }
+}
+
+impl World {
+    pub(super) fn new(crash_at: Option<usize>) -> World {
+        World {
+            smb: Smb::new(config()),
+            shadow: Smb::new(config()),
+            config: config(),
+            log: Log::default(),
+            kept: Output::default(),
+            disk: Disk::default(),
+            now: Duration::from_secs(1),
+            sent: Vec::new(),
+            unread: BTreeMap::new(),
+            dropped: Vec::new(),
+            points: 0,
+            crash_at,
+            next_conn: 1,
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        Clock {
+            now: self.now,
+            wall: 1_000_000,
+        }
+    }
+
+    /// A client that has negotiated 3.1.1, logged in as "ann" and connected the share "pub".
+    pub(super) fn client(&mut self, protection: Protection) -> Client {
+        let conn = self.next_conn;
+        self.next_conn += 1;
+        let session = 1000 + conn;
+        let keys = SessionKeys::derive(
+            Dialect::Smb311,
+            SigningAlgorithm::AesGmac,
+            Some(Cipher::Aes128Gcm),
+            &Secret::new(vec![conn as u8; 16]),
+            &PreauthHash::START,
+        );
+        let mirrored: SessionKeys = SessionKeys {
+            signing: keys.signing.clone(),
+            encryption: keys.decryption.clone(),
+            decryption: keys.encryption.clone(),
+        };
+        self.smb
+            .connected(conn, IpAddr::V4(Ipv4Addr::LOCALHOST), &mut self.log);
+        let tree = Tree {
+            resource: Resource::Disk(0),
+            name: "pub".into(),
+            maximal_access: 0x001F_01FF,
+            encrypt: false,
+        };
+        for record in [
+            Record::Negotiated(Box::new(Negotiation {
+                dialect: Some(Dialect::Smb311),
+                cipher: Some(Cipher::Aes128Gcm),
+                signing: Some(SigningAlgorithm::AesGmac),
+                ..Negotiation::default()
+            })),
+            Record::Session {
+                id: session,
+                security: Box::new(Security {
+                    state: SessionState::Valid,
+                    user: Some("ann".into()),
+                    keys: Some(keys.clone()),
+                    signing_required: protection == Protection::Signed,
+                    encrypt: protection == Protection::Encrypted,
+                    ..Security::default()
+                }),
+            },
+            Record::TreeConnected {
+                session,
+                id: 1,
+                tree: Box::new(tree),
+            },
+            Record::Done {
+                work: WorkId::Message,
+                credits: 15,
+            },
+        ] {
+            self.smb.emit(conn, record, &mut self.log);
+        }
+        let crash_at = self.crash_at.take();
+        self.commit(Output::default());
+        self.crash_at = crash_at;
+        Client {
+            conn,
+            session,
+            tree: 1,
+            next_message_id: 0,
+            protection,
+            keys,
+            mirrored,
+            nonce: 0,
+        }
+    }
+
+    /// What was appended is committed and may leave; unless the server dies just before or just after.
+    fn commit(&mut self, out: Output) -> Fate {
+        if self.dies() {
+            self.lose();
+            return Fate::DiedBefore;
+        }
+        if !self.log.pending.is_empty() {
+            // Ids that nothing on record names may be drawn again.
+            self.log.committed_ids = self.log.ids;
+        }
+        for (conn, record) in self.log.pending.drain(..) {
+            let decoded: Record = from_bytes(&record).unwrap();
+            self.shadow.apply(conn, &decoded);
+            self.log.committed.push((conn, record));
+        }
+        for (conn, parts) in out.sends {
+            let bytes = parts.concat();
+            self.unread.entry(conn).or_default().push(bytes.clone());
+            self.sent.push((conn, bytes));
+        }
+        self.dropped.extend(out.drop);
+        self.compare();
+        if self.dies() {
+            self.lose();
+            return Fate::DiedAfter;
+        }
+        Fate::Lived
+    }
+
+    /// The server dies; what is not committed never was.
+    fn lose(&mut self) {
+        self.log.pending.clear();
+        self.kept = Output::default();
+        self.log.ids = self.log.committed_ids;
+        self.recover();
+    }
+
+    /// Is this the point to crash at?
+    fn dies(&mut self) -> bool {
+        let here = self.crash_at == Some(self.points);
+        self.points += 1;
+        here
+    }
+
+    fn recover(&mut self) {
+        let mut smb = Smb::new(self.config.clone());
+        if self.points.is_multiple_of(2) {
+            for (conn, record) in &self.log.committed {
+                smb.apply(*conn, &from_bytes(record).unwrap());
+            }
+        } else {
+            for conn in 1..self.next_conn {
+                if let Some(checkpoint) = self.shadow.checkpoint(conn) {
+                    smb.restore(conn, from_bytes(&to_bytes(&checkpoint)).unwrap());
+                }
+            }
+        }
+        self.smb = smb;
+        self.compare();
+    }
+
+    fn compare(&self) {
+        for conn in 0..=self.next_conn {
+            assert_eq!(self.smb.checkpoint(conn), self.shadow.checkpoint(conn));
+        }
+        assert_eq!(self.smb.files, self.shadow.files);
+    }
+
+    /// A message arrives and is worked on, and whatever becomes possible by it. It is consumed in the commit that ends it.
+    pub(super) fn deliver(&mut self, conn: ConnId, message: &Bytes) {
+        for _ in 0..1000 {
+            let mut out = Output::default();
+            let clock = self.clock();
+            let step = self
+                .smb
+                .step(conn, message, clock, &mut Zeros, &mut self.log, &mut out);
+            if !matches!(self.follow(step, out), Step::Again) {
+                self.run();
+                return;
+            }
+        }
+        panic!("a message without end");
+    }
+
+    /// Does what a step asks for; gives what follows. `Again` after a crash that undid it.
+    fn follow(&mut self, mut step: Step, out: Output) -> Step {
+        let mut out = Output {
+            sends: [std::mem::take(&mut self.kept.sends), out.sends].concat(),
+            drop: out.drop,
+        };
+        while let Step::Op(planned) = step {
+            let intent = match &planned.intent {
+                Some(intent) => intent.clone(),
+                None => {
+                    let prepared = self.disk.prepare(&planned.op);
+                    let clock = self.clock();
+                    let found = prepared.clone();
+                    let admitted =
+                        self.smb
+                            .admit(&planned, found, clock, &mut Zeros, &mut self.log, &mut out);
+                    match admitted {
+                        Admit::Go if self.commit(std::mem::take(&mut out)) != Fate::Lived => {
+                            return Step::Again;
+                        }
+                        Admit::Go => prepared.unwrap(),
+                        Admit::Done => {
+                            // Nothing but an id drawn in vain could be committed here.
+                            self.kept = out;
+                            return Step::Again;
+                        }
+                        Admit::Wait => {
+                            step = Step::Done;
+                            break;
+                        }
+                    }
+                }
+            };
+            step = match self.operate(&planned, &intent, &mut out) {
+                Some(step) => step,
+                None => return Step::Again,
+            };
+        }
+        match self.commit(out) {
+            Fate::DiedBefore => Step::Again,
+            Fate::Lived | Fate::DiedAfter => step,
+        }
+    }
+
+    fn operate(
+        &mut self,
+        planned: &Planned,
+        intent: &crate::fileop::Intent,
+        out: &mut Output,
+    ) -> Option<Step> {
+        let outcome = self.disk.perform(&planned.op, intent);
+        if self.dies() {
+            self.lose();
+            return None;
+        }
+        let clock = self.clock();
+        Some(
+            self.smb
+                .complete(planned, outcome, clock, &mut Zeros, &mut self.log, out),
+        )
+    }
+
+    /// Works on tasks until none is left.
+    pub(super) fn run(&mut self) {
+        for _ in 0..1000 {
+            let clock = self.clock();
+            let Some(task) = self.smb.next_runnable(clock) else {
+                return;
+            };
+            self.run_task(task);
+        }
+        panic!("tasks without end");
+    }
+
+    fn run_task(&mut self, task: Task) {
+        for _ in 0..1000 {
+            let mut out = Output::default();
+            let clock = self.clock();
+            let step = self
+                .smb
+                .step_task(task, clock, &mut Zeros, &mut self.log, &mut out);
+            if !matches!(self.follow(step, out), Step::Again) {
+                return;
+            }
+        }
+        panic!("a task without end");
+    }
+
+    /// Sends requests as one message; what the client has got since it last looked.
+    pub(super) fn ask(&mut self, client: &mut Client, asks: &[Ask]) -> Vec<Response> {
+        let message = client.message(asks);
+        self.deliver(client.conn, &message);
+        self.received(client)
+    }
+
+    /// As [`World::ask`], one request, one response.
+    pub(super) fn one(&mut self, client: &mut Client, ask: Ask) -> Response {
+        let mut responses = self.ask(client, &[ask]);
+        assert_eq!(responses.len(), 1, "{responses:?}");
+        responses.remove(0)
+    }
+
+    pub(super) fn received(&mut self, client: &Client) -> Vec<Response> {
+        let messages = self.unread.remove(&client.conn).unwrap_or_default();
+        messages
+            .iter()
+            .flat_map(|message| client.responses(message))
+            .collect()
+    }
+
+    pub(super) fn disconnect(&mut self, conn: ConnId) {
+        loop {
+            self.smb.disconnected(conn, &mut self.log);
+            if self.commit(Output::default()) != Fate::DiedBefore {
+                break;
+            }
+        }
+        self.run();
+    }
+
+    /// Comes back with another configuration.
+    pub(super) fn restart_with(&mut self, config: Config) {
+        self.config = config;
+        self.recover();
+        self.smb.recovered(&mut self.log);
+        self.commit(Output::default());
+    }
+
+    pub(super) fn local_change(&mut self, change: &Change) {
+        let mut out = Output::default();
+        let clock = self.clock();
+        self.smb.changed(change, clock, &mut self.log, &mut out);
+        // The file system tells of a change once: a crash here misses it, which a recovery tells of in another way.
+        let crash_at = self.crash_at.take();
+        self.commit(out);
+        self.crash_at = crash_at;
+        self.run();
+    }
+
+    pub(super) fn felled(&mut self, task: Task) -> u32 {
+        let deaths = self.smb.felled(task, &mut self.log);
+        let crash_at = self.crash_at.take();
+        self.commit(Output::default());
+        self.crash_at = crash_at;
+        deaths
+    }
+
+    /// Begins on a message and stops there, as a server does that dies of it.
+    pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
+        let mut out = Output::default();
+        let clock = self.clock();
+        let step = self
+            .smb
+            .step(conn, message, clock, &mut Zeros, &mut self.log, &mut out);
+        assert!(matches!(step, Step::Again));
+        self.commit(out);
+        self.recover();
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.run();
+    }
+}
