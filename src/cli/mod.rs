@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Durability};
@@ -165,8 +165,12 @@ fn probe(at: &ConfigArg) -> anyhow::Result<()> {
     match config.nvram.durability {
         Durability::None => {}
         Durability::Process => {
-            let memory = outlast_nvram::Mapping::open_read_only(&config.nvram.path)?;
-            outlast_nvram::Log::inspect(&memory)?;
+            let path = &config.nvram.path;
+            let memory = outlast_nvram::Mapping::open_read_only(path)?;
+            let contents =
+                outlast_nvram::Log::inspect(&memory).with_context(|| path.display().to_string())?;
+            crate::server::contents::saved(contents.records)
+                .with_context(|| path.display().to_string())?;
         }
     }
     println!("{PROBE_ANSWER}");

@@ -35,7 +35,13 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         machine,
         clock,
         frames,
-    } = recover(parts).with_context(|| config.nvram.path.display().to_string())?;
+    } = recover(parts).with_context(|| {
+        format!(
+            "{}: nvram.path: {}",
+            config.path.display(),
+            config.nvram.path.display()
+        )
+    })?;
     let mut server = Server {
         machine,
         clock,

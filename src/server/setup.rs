@@ -41,7 +41,7 @@ pub fn parts(
 ) -> anyhow::Result<(Parts<Fs>, Tap)> {
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let parts = Parts {
-        memory: memory(config)?,
+        memory: memory(config).with_context(|| format!("{}: nvram.path", config.path.display()))?,
         boot_id: boot_id()?,
         stack: stack(config, &tap),
         smb: smb(config, users),
