@@ -243,6 +243,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// Opens files again, looks at every client once, and finishes what was under way.
     fn take_up(&mut self, felled: bool, time: Time) {
+        self.smb.recovered(&mut self.journal);
         self.reopen_files();
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
             self.look_at(conn);
