@@ -653,6 +653,24 @@ impl Smb {
         }
     }
 
+    /// Has this client logged in?
+    #[must_use]
+    pub fn has_session(&self, conn: ConnId) -> bool {
+        let connection = self.connections.get(&conn);
+        connection.is_some_and(|connection| {
+            let mut sessions = connection.sessions.values();
+            sessions.any(|session| session.security.state == SessionState::Valid)
+        })
+    }
+
+    /// Has this client neither an open nor a request in hand or waiting?
+    #[must_use]
+    pub fn is_idle(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_none_or(|connection| {
+            connection.opens.is_empty() && connection.parked.is_empty() && connection.work.is_none()
+        })
+    }
+
     /// For `outlast status`.
     #[must_use]
     pub fn status(&self, conn: ConnId) -> ConnStatus {

@@ -58,7 +58,7 @@ impl Accounts {
         })
     }
 
-    /// The account whose rights count: the share's, else the login's own when the server is root, else the server's.
+    /// The account whose rights count: the share's, else the login's own (a guest's: `nobody`'s) when the server is root, else the server's.
     ///
     /// # Errors
     /// ACCESS_DENIED if the share's account does not exist or cannot be taken on.
@@ -78,9 +78,9 @@ impl Accounts {
             }
             return Ok(account);
         }
+        // a guest of a server that is root has nobody's rights, not root's
         if self.own.uid == 0
-            && let Some(user) = user
-            && let Some(account) = self.look_up(user)
+            && let Some(account) = self.look_up(user.unwrap_or("nobody"))
         {
             return Ok(account);
         }

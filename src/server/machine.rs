@@ -24,8 +24,8 @@ const TASKS_PER_TURN: usize = 256;
 /// A client with so much waiting to be sent gets no more requests answered until it has taken some of it.
 const SEND_QUEUE_BYTES: usize = 16 << 20;
 
-/// How long an elective reboot waits for what is in flight to arrive.
-const DRAIN: Duration = Duration::from_millis(500);
+/// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little earlier.
+const DRAIN: Duration = Duration::from_secs(4);
 
 /// How long an end for good waits for the clients to take their last replies.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -55,6 +55,27 @@ pub(super) struct Client {
     pub(super) finished: bool,
     /// Its SMB state is being taken down.
     pub(super) leaving: bool,
+    /// Service time of its last request, or of its coming.
+    pub(super) active: Duration,
+}
+
+/// How long a client may hold a connection without using it. In service time: an outage does not count.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Without having logged in.
+    pub login: Duration,
+    /// Without an open and without a request; `None`: for ever.
+    pub idle: Option<Duration>,
+}
+
+impl Patience {
+    /// Told to go, a client closes its side within this time, or is reset (its TCP would stay in FIN-WAIT-2 for good).
+    const FAREWELL: Duration = Duration::from_secs(60);
+
+    /// How often clients are looked at.
+    fn interval(self) -> Duration {
+        self.login.min(self.idle.unwrap_or(self.login)) / 4
+    }
 }
 
 /// The whole server, but for its surroundings.
@@ -68,6 +89,9 @@ pub struct Machine<F> {
     pub(super) clients: BTreeMap<u64, Client>,
     gate: Gate,
     busy: bool,
+    patience: Patience,
+    /// When clients are next looked at for whether they are still wanted.
+    next_look: Duration,
 }
 
 impl<F: FileSystem> Machine<F> {
@@ -78,6 +102,7 @@ impl<F: FileSystem> Machine<F> {
         journal: Journal,
         entropy: Box<dyn Entropy>,
         probe: Box<dyn Probe>,
+        patience: Patience,
     ) -> Machine<F> {
         let clients = BTreeMap::new();
         Machine {
@@ -90,6 +115,8 @@ impl<F: FileSystem> Machine<F> {
             clients,
             gate: Gate::Open,
             busy: false,
+            patience,
+            next_look: Duration::ZERO,
         }
     }
 
@@ -103,6 +130,7 @@ impl<F: FileSystem> Machine<F> {
         self.take_events(time);
         if self.gate == Gate::Open {
             self.report_local_changes(time);
+            self.dismiss_idlers(time.now);
             self.serve(time);
         } else if let Gate::Closing { .. } = self.gate {
             self.do_tasks(time);
@@ -125,7 +153,10 @@ impl<F: FileSystem> Machine<F> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let gate = match self.gate {
-            Gate::Open => self.smb.next_deadline(),
+            Gate::Open => {
+                let look = (!self.clients.is_empty()).then_some(self.next_look);
+                [self.smb.next_deadline(), look].into_iter().flatten().min()
+            }
             Gate::Draining { until } | Gate::Closing { until } => Some(until),
         };
         [self.stack.next_deadline(), gate]
@@ -208,7 +239,7 @@ impl<F: FileSystem> Machine<F> {
         }
         for event in events {
             match event {
-                Event::Accepted(conn) => self.accept(conn),
+                Event::Accepted(conn) => self.accept(conn, time.now),
                 Event::Readable(conn) => self.clients.entry(conn).or_default().look = true,
                 Event::PeerFinished(conn) => self.clients.entry(conn).or_default().finished = true,
                 Event::Writable(_) => {}
@@ -220,12 +251,14 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    pub(super) fn accept(&mut self, conn: u64) {
+    pub(super) fn accept(&mut self, conn: u64, now: Duration) {
         if let Some(tcp) = self.stack.checkpoint(conn) {
             debug!("connection {conn} from {}", tcp.path.remote);
             self.smb
                 .connected(conn, tcp.path.remote.ip(), &mut self.journal);
-            self.clients.entry(conn).or_default().look = true;
+            let client = self.clients.entry(conn).or_default();
+            client.look = true;
+            client.active = now;
         }
     }
 
@@ -235,6 +268,35 @@ impl<F: FileSystem> Machine<F> {
         if !std::mem::replace(&mut client.leaving, true) {
             client.message = None;
             self.smb.disconnected(conn, &mut self.journal);
+        }
+    }
+
+    /// Closes the connections of clients that do not log in, or do nothing for too long.
+    fn dismiss_idlers(&mut self, now: Duration) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + self.patience.interval();
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            let Some(client) = self.clients.get_mut(&conn) else {
+                continue;
+            };
+            let idle = now.saturating_sub(client.active);
+            if client.leaving {
+                if idle > Patience::FAREWELL {
+                    self.stack.abort(conn, &mut self.journal);
+                }
+                continue;
+            }
+            let why = match (self.smb.has_session(conn), self.patience.idle) {
+                (false, _) if idle > self.patience.login => "it has not logged in",
+                (true, Some(limit)) if idle > limit && self.smb.is_idle(conn) => "it is idle",
+                _ => continue,
+            };
+            info!("connection {conn}: closed: {why} for {} s", idle.as_secs());
+            client.active = now;
+            self.leave(conn);
+            self.stack.close(conn, &mut self.journal);
         }
     }
 

@@ -16,7 +16,7 @@ use super::clock::{Clock, Time};
 use super::fault::Probe;
 use super::files::FileSystem;
 use super::journal::Journal;
-use super::machine::Machine;
+use super::machine::{Machine, Patience};
 use super::record::{GLOBAL, Global, Record};
 
 /// What the machine is made from.
@@ -37,6 +37,8 @@ pub struct Parts<F> {
     pub probe: Box<dyn Probe>,
     /// Did the worker before end by its own fault (panic, SIGSEGV, SIGABRT, SIGBUS)?
     pub felled: bool,
+    /// How long idle clients are borne with.
+    pub patience: Patience,
     /// May frames have been lost since the last one was sent (nobody held the TAP)?
     pub lost: Lost,
 }
@@ -65,6 +67,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         mut entropy,
         probe,
         felled,
+        patience,
         lost,
     } = parts;
     let capacity = memory.as_ref().map_or(u64::MAX, |memory| memory.len());
@@ -77,7 +80,8 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     smb.guid = global.guid;
     let stack = Stack::new(stack, global.secret, global.clock_up_to);
     let journal = Journal::new(log, capacity, global);
-    let mut machine = Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe);
+    let mut machine =
+        Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe, patience);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
     machine.journal.snapshot_global();
@@ -245,10 +249,6 @@ impl<F: FileSystem> Machine<F> {
     fn take_up(&mut self, felled: bool, time: Time) {
         self.smb.recovered(&mut self.journal);
         self.reopen_files();
-        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.look_at(conn);
-        }
-        self.smb.changes_may_be_missed(&mut self.journal);
         let in_progress = self.smb.in_progress();
         if felled {
             for task in &in_progress {
@@ -259,6 +259,10 @@ impl<F: FileSystem> Machine<F> {
             }
         }
         self.journal.commit(time.now);
+        // What was under way comes before all else: before its connection is noticed to be gone, too.
+        for client in self.clients.values_mut() {
+            client.look = true;
+        }
         for task in in_progress {
             if let Task::Message(conn) = task {
                 if let Some(message) = self.take_message(conn) {
@@ -268,6 +272,10 @@ impl<F: FileSystem> Machine<F> {
                 self.run_task(task, time);
             }
         }
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.look_at(conn, time);
+        }
+        self.smb.changes_may_be_missed(&mut self.journal);
     }
 
     fn reopen_files(&mut self) {
@@ -281,7 +289,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// What the stack's events would have said, had they survived.
-    fn look_at(&mut self, conn: u64) {
+    fn look_at(&mut self, conn: u64, time: Time) {
         match (
             self.stack.checkpoint(conn).map(|tcp| tcp.state),
             self.smb.checkpoint(conn).is_some(),
@@ -290,10 +298,11 @@ impl<F: FileSystem> Machine<F> {
             (Some(State::SynReceived), _) => {}
             (Some(state), known) => {
                 if !known {
-                    self.accept(conn);
+                    self.accept(conn, time.now);
                 }
                 let client = self.clients.entry(conn).or_default();
                 client.look = true;
+                client.active = time.now;
                 client.finished = matches!(
                     state,
                     State::CloseWait | State::Closing | State::LastAck | State::TimeWait

@@ -50,6 +50,8 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         end: None,
     };
     server.send(&frames);
+    // sent: what they hold of the log must come free
+    drop(frames);
     let epoch = server.machine.epoch();
     server
         .worker

@@ -10,6 +10,7 @@ use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 
 use super::fault;
+use super::machine::Patience;
 use super::recover::Parts;
 use crate::config::{Config, Dialect, Durability, Level, Nvram};
 use crate::fs::{Fs, ShareRoot};
@@ -49,6 +50,10 @@ pub fn parts(
         entropy: Box::new(Random),
         probe: fault::from_environment()?,
         felled: worker.previous == PreviousEnd::OwnFault,
+        patience: Patience {
+            login: config.limits.auth_timeout,
+            idle: config.limits.idle_timeout,
+        },
         lost: if worker.tap_fresh {
             Lost::Frames
         } else {

@@ -38,6 +38,7 @@ impl<F: FileSystem> Machine<F> {
                 Step::Done => {
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
+                        client.active = time.now;
                     }
                     return;
                 }

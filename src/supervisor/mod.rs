@@ -91,6 +91,7 @@ fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
     let start = Instant::now();
     let (mut machine, first) = Machine::new(Duration::ZERO);
     let mut worker: Option<Process> = None;
+    let mut gone_since = None;
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
@@ -117,7 +118,16 @@ fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
             let ended = process.reap()?;
             inputs.extend(process.messages().map(|message| match message {
                 Message::Ready { epoch } => {
-                    info!("worker {} serves, epoch {epoch}", process.id());
+                    let worker = process.id();
+                    match gone_since
+                        .take()
+                        .map(|since: Instant| since.elapsed().as_secs_f64() * 1e3)
+                    {
+                        Some(ms) => {
+                            info!("worker {worker} serves, epoch {epoch}; away for {ms:.1} ms")
+                        }
+                        None => info!("worker {worker} serves, epoch {epoch}"),
+                    }
                     Input::Ready
                 }
                 Message::Reboot { exec, hold_seconds } => Input::Rebooting {
@@ -128,6 +138,7 @@ fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
             if let Some(ended) = ended {
                 inputs.push(Input::Ended(ended));
                 worker = None;
+                gone_since.get_or_insert_with(Instant::now);
             }
         }
         inputs.push(Input::Tick);
