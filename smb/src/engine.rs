@@ -10,7 +10,7 @@ use crate::record::{Record, WorkId};
 use crate::server::{Admit, ConnId, Planned, Step, Task};
 use crate::state::{Answer, Doing, Parked, Related, Wait, Work};
 use crate::status::NtStatus;
-use crate::wire::{self, Command, Component, FileId, Flags, Header, Route};
+use crate::wire::{self, Command, Component, FileId, Flags, Header, Route, frame};
 use crate::{admission, effects};
 use bytes::Bytes;
 pub(crate) use receive::Opened;
@@ -322,9 +322,21 @@ fn answer(
         Some(_) => 0,
         None => send::grant(ctx, &request.header),
     };
-    let header = send::header(request, &reply, session, credits);
-    let sign = send::signs(ctx, request, &reply, session, sealed);
-    let piece = Piece::new(header, &reply.response, sign);
+    let piece = |reply: &Reply| {
+        let header = send::header(request, reply, session, credits);
+        let sign = send::signs(ctx, request, reply, session, sealed);
+        Piece::new(header, &reply.response, sign)
+    };
+    // However many reads a client compounds, their reply is no longer than the longest single one.
+    let kept: usize = work.answers.iter().map(|answer| answer.body.len()).sum();
+    let (reply, piece) = match piece(&reply) {
+        long if kept > 0 && kept + long.len() > frame::MAX_MESSAGE => {
+            let refused = Reply::error(NtStatus::INSUFFICIENT_RESOURCES);
+            let piece = piece(&refused);
+            (refused, piece)
+        }
+        piece => (reply, piece),
+    };
     if !is_last {
         let related = inherit(ctx, &work.related, request, component, &reply);
         ctx.emit(Record::Answered {

@@ -273,6 +273,13 @@ impl Check<'_> {
             }
             addresses.push(cidr);
         }
+        if addresses.len() > outlast_stack::MAX_ADDRESSES {
+            return self.fail(
+                KEY,
+                "has too many addresses",
+                &format!("use {} at most", outlast_stack::MAX_ADDRESSES),
+            );
+        }
         Ok(addresses)
     }
 
@@ -348,7 +355,7 @@ impl Check<'_> {
             return self.fail(
                 "nvram.size",
                 format!("{} is out of range", nvram.size),
-                "use 32MiB to 1TiB",
+                "use 128MiB to 1TiB",
             );
         }
         if size_bytes % 4096 != 0 {

@@ -181,8 +181,8 @@ pub struct Nvram {
 }
 
 impl Nvram {
-    /// Smallest log that is accepted: room for some connections' windows and for relocation.
-    pub const SIZE_MIN_BYTES: u64 = 32 << 20;
+    /// Smallest log that is accepted: a record, an eighth of it at most, has to hold the longest reply, and relocation needs room.
+    pub const SIZE_MIN_BYTES: u64 = 128 << 20;
     /// Largest log that is accepted.
     pub const SIZE_MAX_BYTES: u64 = 1 << 40;
 }

@@ -177,7 +177,7 @@ fn every_mistake_has_its_line() {
         ("256MiB", "99999999999999999999TiB",
          ": nvram.size: \"99999999999999999999TiB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
         ("256MiB", "31MiB",
-         ": nvram.size: 31MiB is out of range; use 32MiB to 1TiB"),
+         ": nvram.size: 31MiB is out of range; use 128MiB to 1TiB"),
         ("256MiB", "33554433",
          ": nvram.size: 33554433 is not a multiple of 4 KiB; round it, for example to whole MiB"),
         ("durability = \"process\"", "durability = \"power\"",

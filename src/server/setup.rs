@@ -40,6 +40,7 @@ pub fn parts(
     users: &Users,
     worker: &mut Worker,
 ) -> anyhow::Result<(Parts<Fs>, Tap)> {
+    keep_freed_memory();
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let parts = Parts {
         memory: memory(config).with_context(|| format!("{}: nvram.path", config.path.display()))?,
@@ -68,6 +69,22 @@ fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
         Durability::None => None,
         Durability::Process => Some(Arc::new(mapping(&config.nvram)?)),
     })
+}
+
+/// Has freed memory stay with the process. A message of 8 MiB is put together, decrypted and read in buffers of its size; were each
+/// one mapped afresh and given back, most of the time of a large write would go into page faults.
+fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// The highest that glibc takes.
+        const MMAP_THRESHOLD_BYTES: libc::c_int = 32 << 20;
+        const TRIM_THRESHOLD_BYTES: libc::c_int = 256 << 20;
+        // SAFETY: no pointers; the allocator's parameters may be set at any time. What it refuses stays as it was.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES);
+        }
+    }
 }
 
 /// The NVRAM's file; made at the first start.

@@ -34,6 +34,11 @@ impl Piece {
         }
     }
 
+    /// Bytes of the response.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+
     /// As it is kept until the rest of its message is answered.
     pub(crate) fn into_answer(mut self) -> Answer {
         self.head.extend_from_slice(&self.payload);
