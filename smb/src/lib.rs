@@ -24,6 +24,7 @@ mod oplock;
 pub mod path;
 pub mod pattern;
 pub mod record;
+mod recovery;
 pub mod rpc;
 pub mod server;
 pub mod state;

@@ -7,13 +7,11 @@ use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
 use crate::fileop::{
-    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId,
+    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
 };
 use crate::oplock;
 use crate::record::{Record, WorkId};
-use crate::state::{
-    Checkpoint, Connection, Doing, FileOpen, Resource, Session, SessionState, Target, Wait,
-};
+use crate::state::{Checkpoint, Connection, FileOpen, Session, SessionState, Target, Wait};
 use crate::status::NtStatus;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -378,49 +376,6 @@ impl Smb {
         self.publish(change, journal);
     }
 
-    /// After the fold and before files are opened again: the configuration may have changed. Shares are found by their names; the tree
-    /// connects of one that is gone end.
-    pub fn recovered(&mut self, journal: &mut dyn Journal) {
-        for conn in self.connections.keys().copied().collect::<Vec<_>>() {
-            let mut moved: Vec<(ShareId, ShareId)> = Vec::new();
-            let mut ended: Vec<(u64, u32)> = Vec::new();
-            for (session_id, session) in &self.connection(conn).sessions {
-                for (id, tree) in &session.trees {
-                    let Resource::Disk(share) = tree.resource else {
-                        continue;
-                    };
-                    let found = self.config.share_named(&tree.name);
-                    let now = found.map_or(ShareId::MAX, |(share, _)| share);
-                    if now != share && !moved.contains(&(share, now)) {
-                        moved.push((share, now));
-                    }
-                    if found.is_none() {
-                        ended.push((*session_id, *id));
-                    }
-                }
-            }
-            if !moved.is_empty() {
-                self.emit(conn, Record::SharesMoved { moved }, journal);
-            }
-            for (session, id) in ended {
-                self.emit(conn, Record::TreeEnded { session, id }, journal);
-            }
-        }
-    }
-
-    /// Local changes may have been missed (a recovery): every watch is told to look again.
-    pub fn changes_may_be_missed(&mut self, journal: &mut dyn Journal) {
-        let watches: Vec<_> = self.files.watches().collect();
-        for (conn, open) in watches {
-            let record = Record::Noticed {
-                open,
-                notices: Vec::new(),
-                overflow: true,
-            };
-            self.emit(conn, record, journal);
-        }
-    }
-
     /// The TCP connection is gone: its waiting requests are forgotten, its opens will be closed by tasks. Not while an operation of
     /// it is out: after a recovery what [`Smb::in_progress`] names comes first.
     pub fn disconnected(&mut self, conn: ConnId, journal: &mut dyn Journal) {
@@ -454,68 +409,6 @@ impl Smb {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         self.files.first_deadline().map(|(deadline, _, _)| deadline)
-    }
-
-    /// The work that was in progress at the end of the log. One operation at most has its intent on record without its result: its
-    /// task comes first and is to be stepped before anything else.
-    #[must_use]
-    pub fn in_progress(&self) -> Vec<Task> {
-        let mut tasks: Vec<(bool, Task)> = Vec::new();
-        for (conn, connection) in &self.connections {
-            if let Some(work) = &connection.work {
-                tasks.push((work.doing.is_none(), Task::Message(*conn)));
-            }
-            for (id, parked) in &connection.parked {
-                if parked.running {
-                    tasks.push((parked.work.doing.is_none(), Task::Parked(*conn, *id)));
-                }
-            }
-            for open in connection.opens.values() {
-                if open
-                    .closing
-                    .as_ref()
-                    .is_some_and(|closing| closing.doing.is_some())
-                {
-                    tasks.push((false, Task::Close(*conn, open.id)));
-                }
-            }
-        }
-        tasks.sort_unstable();
-        tasks.into_iter().map(|(_, task)| task).collect()
-    }
-
-    /// The server died of its own fault (not by an outside SIGKILL) while at this task. At the third time the task is answered with
-    /// INTERNAL_ERROR or its connection dropped, instead of being tried again. Returns the deaths counted.
-    pub fn felled(&mut self, task: Task, journal: &mut dyn Journal) -> u32 {
-        let Some((conn, work)) = task.work() else {
-            return 0;
-        };
-        let record = match (work, task) {
-            (Some(work), _) => Record::Felled { work },
-            (None, Task::Close(_, open)) => Record::CloseFelled { open },
-            _ => return 0,
-        };
-        if !self.connections.contains_key(&conn) {
-            return 0;
-        }
-        self.emit(conn, record, journal);
-        let connection = self.connection(conn);
-        let attempts = match task {
-            Task::Message(_) => connection.work.as_ref().map(|work| work.attempts),
-            Task::Parked(_, id) => connection
-                .parked
-                .get(&id)
-                .map(|parked| parked.work.attempts),
-            Task::Close(_, open) => {
-                let closing = connection
-                    .opens
-                    .get(&open)
-                    .and_then(|open| open.closing.as_ref());
-                closing.map(|closing| closing.attempts)
-            }
-            Task::Break(..) => None,
-        };
-        attempts.unwrap_or(0)
     }
 
     /// The durable state of a connection, whole.
@@ -606,51 +499,6 @@ impl Smb {
             _ => return,
         };
         self.wake.extend(awake.into_iter().map(Task::in_order));
-    }
-
-    /// Every open file, for the file system to open again.
-    pub fn opens(&self) -> impl Iterator<Item = OpenInfo> + '_ {
-        self.connections.iter().flat_map(|(conn, connection)| {
-            connection.opens.values().filter_map(|open| {
-                let Target::File(file) = &open.target else {
-                    return None;
-                };
-                Some(OpenInfo {
-                    conn: *conn,
-                    open: open.id,
-                    actor: open.actor.clone(),
-                    path: file.path.clone(),
-                    key: file.key,
-                    handle: file.handle.clone(),
-                    is_dir: file.is_dir,
-                    granted_access: open.granted_access,
-                    watch: file.watch.as_ref().map(|watch| watch.recursive),
-                })
-            })
-        })
-    }
-
-    /// This open could not be opened again after a recovery: its requests are answered with FILE_CLOSED from now on. Unless its last
-    /// close was under way: then the file may be gone because it is done, and the close comes again with its intent.
-    pub fn open_lost(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
-        let Some(connection) = self.connections.get(&conn) else {
-            return;
-        };
-        let parked = connection.parked.values().map(|parked| &parked.work);
-        let works = connection
-            .work
-            .iter()
-            .chain(parked)
-            .filter_map(|work| work.doing.as_ref());
-        let tasks = connection
-            .opens
-            .get(&open)
-            .and_then(|open| open.closing.as_ref()?.doing.as_ref());
-        let closes =
-            |doing: &Doing| doing.id == open && matches!(doing.intent, Intent::Close { .. });
-        if !works.chain(tasks).any(closes) {
-            self.emit(conn, Record::Closed { open }, journal);
-        }
     }
 
     /// Has this client logged in?
@@ -747,7 +595,7 @@ impl Task {
     }
 
     /// Which work of its connection it is; `Some((_, None))`: none, a close.
-    fn work(self) -> Option<(ConnId, Option<WorkId>)> {
+    pub(crate) fn work(self) -> Option<(ConnId, Option<WorkId>)> {
         match self {
             Task::Message(conn) => Some((conn, Some(WorkId::Message))),
             Task::Parked(conn, id) => Some((conn, Some(WorkId::Parked(id)))),
