@@ -1,48 +1,156 @@
 //! Debian's smbclient.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::lab::SERVER;
-use super::server::{PASSWORD, USER};
+use super::server::{PASSWORD, Protection, USER};
+use super::{PATIENCE, wait_for};
 
-/// A dialect as smbclient names it, with what it asks for.
+/// A dialect as smbclient names it, with what it asks for and what the server insists on.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialect {
     pub name: &'static str,
     pub max_protocol: &'static str,
     pub more: &'static [&'static str],
+    pub protection: Protection,
 }
 
-pub const DIALECTS: [Dialect; 5] = [
-    Dialect { name: "2.1", max_protocol: "SMB2_10", more: &[] },
-    Dialect { name: "3.0", max_protocol: "SMB3_00", more: &[] },
-    Dialect { name: "3.1.1", max_protocol: "SMB3_11", more: &[] },
-    Dialect { name: "3.1.1 signed", max_protocol: "SMB3_11", more: &["--client-protection=sign"] },
-    Dialect { name: "3.1.1 encrypted", max_protocol: "SMB3_11", more: &["--client-protection=encrypt"] },
-];
+const ENABLED: Protection = Protection { signing: "enabled", encryption: "enabled" };
 
-/// smbclient on share `pub`, in directory `local`, not yet started.
-pub fn smbclient(dialect: Dialect, local: &Path, commands: &str) -> Command {
-    let mut command = Command::new("smbclient");
+pub const SMB2_1: Dialect = Dialect { name: "2.1", max_protocol: "SMB2_10", more: &[], protection: ENABLED };
+pub const SMB3_0: Dialect = Dialect { name: "3.0", max_protocol: "SMB3_00", more: &[], protection: ENABLED };
+pub const SMB3_1_1: Dialect = Dialect { name: "3.1.1", max_protocol: "SMB3_11", more: &[], protection: ENABLED };
+pub const SIGNED: Dialect = Dialect {
+    name: "3.1.1 signing required",
+    max_protocol: "SMB3_11",
+    more: &["--client-protection=sign"],
+    protection: Protection { signing: "required", encryption: "enabled" },
+};
+pub const ENCRYPTED: Dialect = Dialect {
+    name: "3.1.1 encrypted",
+    max_protocol: "SMB3_11",
+    more: &["--client-protection=encrypt"],
+    protection: Protection { signing: "enabled", encryption: "required" },
+};
+pub const DIALECTS: [Dialect; 5] = [SMB2_1, SMB3_0, SMB3_1_1, SIGNED, ENCRYPTED];
+
+/// smbclient on share `pub` as [`USER`], not yet started, without commands.
+pub fn smbclient(dialect: Dialect) -> Command {
+    let mut command = anonymous(&format!("//{SERVER}/pub"));
     command
-        .arg(format!("//{SERVER}/pub"))
-        .args(["-p", "445", "-m", dialect.max_protocol, "-U"])
+        .args(["-m", dialect.max_protocol, "-U"])
         .arg(format!("{USER}%{PASSWORD}"))
-        .args(dialect.more)
-        .args(["-t", "120", "-c", commands])
-        .current_dir(local)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .args(dialect.more);
     command
 }
 
-/// Waits for a client; asserts exit 0 and no error line. Gives what it printed.
-pub fn finish(client: Child) -> String {
-    let output = client.wait_with_output().expect("smbclient");
+/// smbclient on a share, port 445, without a user or a protocol.
+pub fn anonymous(share: &str) -> Command {
+    let mut command = Command::new("smbclient");
+    command.arg(share).args(["-p", "445", "-t", "120", "-s", "/dev/null"]).stdin(Stdio::null());
+    command
+}
+
+/// What a client has done: its exit code and all it printed.
+#[derive(Debug)]
+pub struct Finished {
+    pub success: bool,
+    pub text: String,
+}
+
+impl Finished {
+    /// Asserts exit 0 and no error line; gives the text.
+    pub fn well(self) -> String {
+        assert!(self.success, "smbclient failed:\n{}", self.tail());
+        assert!(!self.text.contains("NT_STATUS_"), "smbclient:\n{}", self.tail());
+        self.text
+    }
+
+    fn tail(&self) -> String {
+        let lines: Vec<_> = self.text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+/// Runs a client's commands to their end.
+pub fn run(mut client: Command, local: &Path, commands: &str) -> Finished {
+    let output = client.args(["-c", commands]).current_dir(local).output().expect("smbclient");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "smbclient: {}\n{text}", output.status);
-    assert!(!text.contains("NT_STATUS_"), "smbclient: {text}");
-    text
+    Finished { success: output.status.success(), text }
+}
+
+/// A client that runs meanwhile. What it prints goes to a file, which is how far it has come.
+pub struct Session {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    text: PathBuf,
+}
+
+impl Session {
+    /// With all its commands.
+    pub fn start(mut client: Command, local: &Path, commands: &str) -> Session {
+        client.args(["-c", commands]);
+        Session::spawn(client, local)
+    }
+
+    /// To be told what to do line by line.
+    pub fn interactive(mut client: Command, local: &Path) -> Session {
+        client.stdin(Stdio::piped());
+        Session::spawn(client, local)
+    }
+
+    fn spawn(mut client: Command, local: &Path) -> Session {
+        let text = local.with_extension("output");
+        let file = File::create(&text).expect("a file for the output");
+        client.current_dir(local).stdout(file.try_clone().expect("the file")).stderr(file);
+        let mut child = client.spawn().expect("smbclient");
+        let stdin = child.stdin.take();
+        Session { child, stdin, text }
+    }
+
+    /// Types one line.
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("interactive");
+        writeln!(stdin, "{line}").expect("smbclient listens");
+    }
+
+    /// What it has printed so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.text).expect("its output")).into_owned()
+    }
+
+    /// The file it prints to.
+    pub fn output(&self) -> &Path {
+        &self.text
+    }
+
+    /// Waits until it has printed this.
+    pub fn expect(&mut self, what: &str) -> String {
+        wait_for(&format!("smbclient to print {what:?}"), PATIENCE, || {
+            let text = self.text();
+            assert!(!self.has_ended() || text.contains(what), "smbclient ended: {text}");
+            text.contains(what).then_some(text)
+        })
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("smbclient").is_some()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Finished {
+        drop(self.stdin.take());
+        let status = wait_for("smbclient to end", 4 * PATIENCE, || self.child.try_wait().expect("smbclient"));
+        Finished { success: status.success(), text: self.text() }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

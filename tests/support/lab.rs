@@ -2,40 +2,56 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The namespace the calling thread has moved into. Processes it starts are in it too.
+/// The namespaces (network, mounts) the calling thread has moved into. Processes it starts are in them too.
 pub struct Lab {
-    dir: tempdir::TempDir,
+    dir: Directory,
+    /// One lab at a time: two cores suffice.
+    _turn: MutexGuard<'static, ()>,
 }
 
 pub const SERVER: &str = "10.77.0.1";
 pub const SERVER_V6: &str = "fd77::1";
+/// Reaches the TAP without address resolution.
+pub const BROADCAST: &str = "10.77.0.255";
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Lab {
-    /// Moves this thread into a fresh namespace and sets the TAP up.
+    /// Moves this thread into fresh namespaces and sets the TAP up.
     pub fn new() -> Lab {
-        // SAFETY-free: rustix wraps unshare(2) for the calling thread alone
-        #[allow(deprecated)]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("a network namespace");
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let flags = rustix::thread::UnshareFlags::NEWNET | rustix::thread::UnshareFlags::NEWNS;
+        // SAFETY: what makes unshare unsafe is a separate table of file descriptors (CLONE_FILES), which is not asked for.
+        unsafe { rustix::thread::unshare_unsafe(flags) }.expect("namespaces");
         for command in [
+            "mount --make-rprivate /",
             "ip link set lo up",
             "ip tuntap add tap0 mode tap",
-            "ip addr add 10.77.0.2/24 dev tap0",
+            "ip addr add 10.77.0.2/24 brd + dev tap0",
             "ip addr add fd77::2/64 dev tap0 nodad",
             "ip link set tap0 up",
         ] {
             run(command);
         }
-        Lab { dir: tempdir::TempDir::new() }
+        Lab { dir: Directory::new(), _turn: turn }
     }
 
     /// A directory that goes with the lab.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir.0
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir().join(name)
+    }
+
+    /// A new directory in it.
+    pub fn make_dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).expect("a directory");
+        path
     }
 }
 
@@ -46,35 +62,26 @@ pub fn run(command: &str) {
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-mod tempdir {
-    use std::path::{Path, PathBuf};
-    use std::sync::atomic::{AtomicU32, Ordering};
+/// A directory removed when dropped, unless the test failed and is to be looked at.
+struct Directory(PathBuf);
 
-    /// A directory removed when dropped, unless the test failed.
-    pub struct TempDir(PathBuf);
-
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-
-    impl TempDir {
-        pub fn new() -> TempDir {
-            let name = format!("outlast-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&path).expect("a temporary directory");
-            TempDir(path)
-        }
-
-        pub fn path(&self) -> &Path {
-            &self.0
-        }
+impl Directory {
+    fn new() -> Directory {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("outlast-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a temporary directory");
+        Directory(path)
     }
+}
 
-    impl Drop for TempDir {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("kept for a look: {}", self.0.display());
-            } else {
-                let _ = std::fs::remove_dir_all(&self.0);
-            }
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("OUTLAST_KEEP").is_some() {
+            eprintln!("kept: {}", self.0.display());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 }

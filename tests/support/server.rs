@@ -1,13 +1,14 @@
 //! The server under test, as a user runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use outlast::control::{self, Reply, Status};
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::lab::Lab;
-use super::wait_for;
+use super::lab::{Lab, SERVER, SERVER_V6};
+use super::{PATIENCE, wait_for};
 
 /// Signing and encryption, as the configuration names them.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +23,27 @@ impl Default for Protection {
     }
 }
 
+/// What is to be other than usual.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    pub protection: Protection,
+    /// More lines of `[server]`.
+    pub server: String,
+    /// More lines of the share `pub`.
+    pub share: String,
+    /// More tables, after it.
+    pub more: String,
+    /// The NVRAM's size; empty: 256 MiB.
+    pub nvram_size: &'static str,
+    pub environment: Vec<(&'static str, PathBuf)>,
+}
+
 pub struct Server {
     config: PathBuf,
+    control: PathBuf,
     share: PathBuf,
     log: PathBuf,
-    environment: Vec<(String, String)>,
+    environment: Vec<(&'static str, PathBuf)>,
     supervisor: Option<Child>,
 }
 
@@ -35,15 +52,17 @@ pub const PASSWORD: &str = "correct horse";
 
 impl Server {
     /// Writes a configuration and a users file, and starts the server.
-    pub fn start(lab: &Lab, protection: Protection) -> Server {
-        Server::start_with(lab, protection, "", &[])
+    pub fn start(lab: &Lab, setup: Setup) -> Server {
+        let mut server = Server::prepare(lab, setup);
+        server.start_again();
+        server
     }
 
-    /// The same with more configuration at the end and environment variables.
-    pub fn start_with(lab: &Lab, protection: Protection, more: &str, environment: &[(&str, &str)]) -> Server {
-        let (share, config) = (lab.path("share"), lab.path("outlast.toml"));
-        std::fs::create_dir_all(&share).expect("the share");
+    /// Writes a configuration and a users file.
+    pub fn prepare(lab: &Lab, setup: Setup) -> Server {
+        let Setup { protection, server, share, more, nvram_size, environment } = setup;
         let dir = lab.dir().display();
+        let config = lab.path("outlast.toml");
         let text = format!(
             r#"[server]
 name = "OUTLAST"
@@ -51,43 +70,45 @@ users_file = "{dir}/users"
 control_socket = "{dir}/control.sock"
 signing = "{signing}"
 encryption = "{encryption}"
+{server}
 
 [network]
 tap = "tap0"
-addresses = ["{v4}/24", "{v6}/64"]
+addresses = ["{SERVER}/24", "{SERVER_V6}/64"]
 
 [nvram]
 path = "{dir}/nvram"
-size = "256MiB"
+size = "{size}"
 
 [[share]]
 name = "pub"
 path = "{dir}/share"
+{share}
 {more}
 "#,
             signing = protection.signing,
             encryption = protection.encryption,
-            v4 = super::lab::SERVER,
-            v6 = super::lab::SERVER_V6,
+            size = if nvram_size.is_empty() { "256MiB" } else { nvram_size },
         );
         std::fs::write(&config, text).expect("the configuration");
-        let mut server = Server {
+        let server = Server {
             config,
-            share,
+            control: lab.path("control.sock"),
+            share: lab.make_dir("share"),
             log: lab.path("server.log"),
-            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            environment,
             supervisor: None,
         };
         server.add_user(USER, PASSWORD);
-        server.start_again();
         server
     }
 
-    fn add_user(&self, name: &str, password: &str) {
+    pub fn add_user(&self, name: &str, password: &str) {
         use std::io::Write as _;
         let mut child = self
             .command(&["user", "add", name, "--password-stdin"])
             .stdin(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn()
             .expect("outlast user add");
         writeln!(child.stdin.take().expect("piped"), "{password}").expect("the password");
@@ -105,8 +126,13 @@ path = "{dir}/share"
             .stderr(log)
             .spawn()
             .expect("outlast serve");
+        let pid = child.id();
         self.supervisor = Some(child);
-        wait_for("the server to answer", Duration::from_secs(20), || self.try_status());
+        wait_for("the server to answer", PATIENCE, || {
+            let ended = self.supervisor.as_mut().expect("started").try_wait().expect("outlast serve");
+            assert!(ended.is_none(), "outlast serve ended: {}", self.log());
+            self.try_status().filter(|status| status.supervisor_pid == pid)
+        });
     }
 
     /// `outlast COMMAND... --config FILE`.
@@ -116,80 +142,109 @@ path = "{dir}/share"
         command
     }
 
+    /// Runs such a command.
+    pub fn outlast(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("outlast")
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     pub fn share(&self) -> &Path {
         &self.share
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// `outlast status --json`, if the server answers.
-    pub fn try_status(&self) -> Option<Value> {
-        let output = self.command(&["status", "--json"]).stderr(Stdio::null()).output().ok()?;
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    /// How the server is, if it answers.
+    pub fn try_status(&self) -> Option<Status> {
+        match control::client::request(&self.control, &control::Command::Status, Duration::from_secs(5)) {
+            Ok(Reply::Status(status)) => Some(status),
+            _ => None,
+        }
     }
 
-    pub fn status(&self) -> Value {
-        wait_for("status", Duration::from_secs(20), || self.try_status())
+    pub fn status(&self) -> Status {
+        wait_for("status", PATIENCE, || self.try_status())
     }
 
-    fn pid(&self, which: &str) -> i32 {
-        i32::try_from(self.status()[which].as_i64().expect(which)).expect(which)
+    /// kill -9 of a worker; the supervisor starts the next.
+    pub fn kill_worker(&self, pid: u32) {
+        kill(pid);
     }
 
-    /// kill -9 of the worker; the supervisor starts the next.
-    pub fn kill_worker(&self) {
-        kill(self.pid("worker_pid"));
+    /// Waits for a worker other than this one.
+    pub fn successor_of(&self, pid: u32) -> Status {
+        wait_for("the next worker", PATIENCE, || self.try_status().filter(|status| status.worker_pid != pid))
     }
 
     /// kill -9 of supervisor and worker.
-    pub fn kill_tree(&mut self) {
-        let worker = self.pid("worker_pid");
+    pub fn kill_tree(&mut self, worker: u32) {
         let mut supervisor = self.supervisor.take().expect("running");
         supervisor.kill().expect("kill -9 of the supervisor");
-        supervisor.wait().expect("the supervisor");
         kill(worker);
-        wait_for("the worker's end", Duration::from_secs(10), || {
-            (!Path::new(&format!("/proc/{worker}/fd/0")).exists()).then_some(())
-        });
+        supervisor.wait().expect("the supervisor");
+        wait_for("the worker's end", PATIENCE, || has_ended(worker).then_some(()));
     }
 
     /// SIGTERM to the supervisor: ends, and keeps the sessions.
     pub fn terminate(&mut self) {
         let mut supervisor = self.supervisor.take().expect("running");
-        let pid = rustix::process::Pid::from_child(&supervisor);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        kill_process(Pid::from_child(&supervisor), Signal::TERM).expect("SIGTERM");
         let status = supervisor.wait().expect("the supervisor");
         assert!(status.success(), "after SIGTERM: {status}; {}", self.log());
     }
 
-    /// `outlast reboot`, with more arguments.
-    pub fn reboot(&self, more: &[&str]) {
-        let words: Vec<_> = ["reboot"].iter().chain(more).copied().collect();
-        let output = self.command(&words).output().expect("outlast reboot");
-        assert!(output.status.success(), "reboot: {}", String::from_utf8_lossy(&output.stderr));
+    /// Waits for the supervisor's end by itself (`outlast stop`); gives its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.supervisor.take().expect("running").wait().expect("the supervisor").code()
+    }
+
+    /// Waits until no client is connected: all their last segments are on the wire.
+    pub fn wait_until_left_alone(&self) {
+        wait_for("the connections to end", PATIENCE, || {
+            self.try_status().filter(|status| status.connections.is_empty())
+        });
+    }
+
+    /// The worker has never fallen by its own fault.
+    pub fn assert_sound(&self) {
+        let log = self.log();
+        assert!(!log.contains("panicked"), "the server panicked: {log}");
+        assert!(!log.contains("cannot be opened again"), "a file was lost: {log}");
     }
 }
 
-fn kill(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        // it may have ended by itself
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    // it may have ended by itself
+    let _ = kill_process(pid, Signal::KILL);
+}
+
+/// Has a process ended, be it that nobody has asked for its exit code yet?
+pub fn has_ended(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z") || rest.starts_with(" X")))
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut supervisor) = self.supervisor.take() {
+            // its worker goes with it (PDEATHSIG), before the lab's directory is removed
+            let worker = self.try_status().map(|status| status.worker_pid);
             let _ = supervisor.kill();
             let _ = supervisor.wait();
+            if let Some(worker) = worker {
+                kill(worker);
+            }
         }
         if std::thread::panicking() {
             let log = self.log();
-            let tail: Vec<_> = log.lines().rev().take(40).collect();
-            eprintln!("the server's last words:");
-            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the server's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
 }

@@ -1,0 +1,358 @@
+//! Debian's smbclient goes on through kill -9 and reboots of the server, on one TCP connection: {workload} x {blow} x {dialect}.
+//!
+//! Some cells are run with every change; the whole matrix, at full size, by `scripts/test --full`.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outlast::control::Status;
+use support::capture::Capture;
+use support::client::{self, DIALECTS, Dialect, ENCRYPTED, SIGNED, SMB2_1, SMB3_0, SMB3_1_1, Session, smbclient};
+use support::lab::Lab;
+use support::server::{Server, Setup, has_ended};
+use support::{PATIENCE, Rng, can_run, files, wait_for};
+
+/// What the client does.
+#[derive(Clone, Copy, Debug)]
+enum Workload {
+    Get,
+    Put,
+    /// A recursive listing, again and again.
+    List,
+    /// Many small files there (mput) and back (mget).
+    Small,
+    /// Rename, delete, mkdir, rmdir.
+    Names,
+    /// An interactive session that holds a file open and idles.
+    Idle,
+}
+
+const WORKLOADS: [Workload; 6] =
+    [Workload::Get, Workload::Put, Workload::List, Workload::Small, Workload::Names, Workload::Idle];
+
+/// What befalls the server meanwhile.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    /// kill -9 of the worker, three times.
+    KillWorker,
+    /// kill -9 of supervisor and worker, a start 3 s later.
+    KillTree,
+    /// `outlast reboot`, twice.
+    Reboot,
+    /// `outlast reboot --exec` a copy of the binary at another path.
+    RebootExec,
+    /// SIGTERM, a start 5 s later.
+    Terminate,
+}
+
+const BLOWS: [Blow; 5] = [Blow::KillWorker, Blow::KillTree, Blow::Reboot, Blow::RebootExec, Blow::Terminate];
+
+impl Blow {
+    /// How far the client is when it falls, in percent.
+    fn percents(self) -> &'static [u64] {
+        match self {
+            Blow::KillWorker => &[10, 35, 60],
+            Blow::Reboot => &[15, 50],
+            Blow::KillTree | Blow::RebootExec | Blow::Terminate => &[30],
+        }
+    }
+
+    /// Strikes. `during` is called while no worker serves.
+    fn strike(self, server: &mut Server, lab: &Lab, during: &mut dyn FnMut()) {
+        let Status { worker_pid, epoch, .. } = server.status();
+        match self {
+            Blow::KillWorker => {
+                server.kill_worker(worker_pid);
+                during();
+            }
+            Blow::KillTree => {
+                server.kill_tree(worker_pid);
+                during();
+                std::thread::sleep(Duration::from_secs(3));
+                server.start_again();
+            }
+            Blow::Terminate => {
+                server.terminate();
+                during();
+                std::thread::sleep(Duration::from_secs(5));
+                server.start_again();
+            }
+            Blow::Reboot => reboot(server, worker_pid, &["reboot"], during),
+            Blow::RebootExec => {
+                let copy = lab.path("outlast-next");
+                if !copy.exists() {
+                    std::fs::copy(env!("CARGO_BIN_EXE_outlast"), &copy).expect("a copy of the binary");
+                }
+                reboot(server, worker_pid, &["reboot", "--exec", copy.to_str().expect("UTF-8")], during);
+                assert_eq!(server.status().executable, copy);
+            }
+        }
+        let status = server.successor_of(worker_pid);
+        assert_eq!(status.epoch, epoch + 1, "one blow, one new epoch");
+    }
+}
+
+fn reboot(server: &Server, worker: u32, words: &[&str], during: &mut dyn FnMut()) {
+    let mut command = server.command(words);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = child.spawn().expect("outlast reboot");
+    wait_for("the worker to leave", PATIENCE, || has_ended(worker).then_some(()));
+    during();
+    let output = child.wait_with_output().expect("outlast reboot");
+    assert!(output.status.success(), "reboot: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    big_file: u64,
+    small_files: usize,
+    listed_files: usize,
+    names: usize,
+}
+
+const FULL: Scale = Scale { big_file: 1 << 30, small_files: 1000, listed_files: 5000, names: 400 };
+const BRIEF: Scale = Scale { big_file: 256 << 20, small_files: 600, listed_files: 5000, names: 200 };
+
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    workload: Workload,
+    blow: Blow,
+    dialect: Dialect,
+    scale: Scale,
+}
+
+/// A client at work: how far it is, and whether what it did is right.
+struct Work {
+    session: Session,
+    /// Units done, of how many.
+    progress: Box<dyn Fn(&Session) -> (u64, u64)>,
+    /// Looks at everything it left behind and printed.
+    check: Box<dyn FnOnce(&str)>,
+}
+
+fn run(cell: Cell) {
+    let name = format!("{:?} x {:?} x {}", cell.workload, cell.blow, cell.dialect.name);
+    if !can_run(&name) {
+        return;
+    }
+    println!("{name}: {:?}", cell.scale);
+    let mut rng = Rng::named(&name);
+    let lab = Lab::new();
+    let mut server = Server::start(&lab, Setup { protection: cell.dialect.protection, ..Setup::default() });
+    let local = lab.make_dir("local");
+    if let Workload::List = cell.workload {
+        lay_out_listing(server.share(), cell.scale.listed_files);
+    }
+    // what an undisturbed client sees, where that is the measure
+    let undisturbed = match cell.workload {
+        Workload::List => listing(&client::run(smbclient(cell.dialect), &local, "recurse; ls").well()),
+        _ => String::new(),
+    };
+    server.wait_until_left_alone();
+    let capture = Capture::start(lab.dir());
+    let before = server.status();
+    if let Workload::Idle = cell.workload {
+        idle(cell, &mut server, &lab, &local, &mut rng);
+    } else {
+        disturb(cell, &mut server, &lab, &local, undisturbed, &mut rng);
+    }
+    server.wait_until_left_alone();
+    capture.verdict().assert_untouched(1);
+    let after = server.status();
+    let blows = cell.blow.percents().len() as u64;
+    assert_eq!(after.epoch, before.epoch + blows, "the server fell by itself");
+    assert!(after.recoveries > before.recoveries, "nothing was recovered");
+    server.assert_sound();
+}
+
+/// A client with much to do, and blows when it is as far as they say.
+fn disturb(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, undisturbed: String, rng: &mut Rng) {
+    let mut work = begin(cell, server.share(), local, undisturbed, rng);
+    for percent in cell.blow.percents() {
+        wait_for("the client to come so far", 2 * PATIENCE, || {
+            let (done, all) = (work.progress)(&work.session);
+            (done * 100 >= all * percent || work.session.has_ended()).then_some(())
+        });
+        let session = &mut work.session;
+        let mut hit = None;
+        cell.blow.strike(server, lab, &mut || hit = Some((work.progress)(session)));
+        let (done, all) = hit.expect("a blow");
+        assert!(0 < done && done < all, "the blow at {percent} % missed: {done} of {all} were done\n{}", work.session.text());
+    }
+    (work.check)(&work.session.finish().well());
+}
+
+fn begin(cell: Cell, share: &Path, local: &Path, undisturbed: String, rng: &mut Rng) -> Work {
+    let start = |commands: &str| Session::start(smbclient(cell.dialect), local, commands);
+    let (share, local) = (share.to_owned(), local.to_owned());
+    let scale = cell.scale;
+    match cell.workload {
+        Workload::Get => copy(share.join("big"), local.join("big"), scale.big_file, rng, || start("get big")),
+        Workload::Put => copy(local.join("big"), share.join("big"), scale.big_file, rng, || start("put big")),
+        Workload::List => {
+            let again = 8;
+            let session = start(&format!("recurse; {}", vec!["ls"; again].join("; ")));
+            let all = undisturbed.len() as u64 * again as u64;
+            Work {
+                session,
+                // the output is written in blocks: the last of them is there when the client is through
+                progress: Box::new(move |session| (files::size(session.output()), all)),
+                check: Box::new(move |text| assert!(listing(text) == undisturbed.repeat(again), "the listings differ")),
+            }
+        }
+        Workload::Small => small_files(scale.small_files, share, local, rng, start),
+        Workload::Names => names(scale.names, share, local, start),
+        Workload::Idle => unreachable!("has a course of its own"),
+    }
+}
+
+fn copy(from: PathBuf, to: PathBuf, size: u64, rng: &mut Rng, start: impl FnOnce() -> Session) -> Work {
+    files::random_file(&from, size, rng);
+    let target = to.clone();
+    Work {
+        session: start(),
+        progress: Box::new(move |_| (files::size(&target), size)),
+        check: Box::new(move |_| files::assert_same(&from, &to)),
+    }
+}
+
+fn small_files(number: usize, share: PathBuf, local: PathBuf, rng: &mut Rng, start: impl FnOnce(&str) -> Session) -> Work {
+    let (up, down) = (local.join("up"), local.join("down"));
+    files::clear(&up);
+    files::clear(&down);
+    for i in 0..number {
+        let size = rng.below(16 << 10);
+        std::fs::write(up.join(format!("file {i:04}.dat")), rng.bytes(size)).expect("a small file");
+    }
+    let session = start("prompt; mkdir small; cd small; lcd up; mput *; lcd ../down; mget *");
+    let (there, back) = (share.join("small"), down.clone());
+    Work {
+        session,
+        progress: Box::new(move |_| (files::count(&there) + files::count(&back), 2 * number as u64)),
+        check: Box::new(move |_| {
+            let sent = files::tree(&up);
+            assert_eq!(sent.len(), number);
+            assert!(files::tree(&share.join("small")) == sent, "what is in the share differs");
+            assert!(files::tree(&down) == sent, "what came back differs");
+        }),
+    }
+}
+
+/// Directories come, files move between them, every other one goes.
+fn names(number: usize, share: PathBuf, local: PathBuf, start: impl FnOnce(&str) -> Session) -> Work {
+    std::fs::write(local.join("seed"), "seed").expect("a file");
+    let mut commands = vec!["put seed first".to_owned()];
+    let mut expected = std::collections::BTreeMap::new();
+    for i in 0..number {
+        commands.push(format!("mkdir d{i}; mkdir d{i}/sub; put seed d{i}/a; rename d{i}/a d{i}/sub/b"));
+        if i % 2 == 0 {
+            expected.insert(format!("d{i}"), None);
+            expected.insert(format!("d{i}/sub"), None);
+            expected.insert(format!("d{i}/sub/b"), Some(b"seed".to_vec()));
+        } else {
+            commands.push(format!("del d{i}/sub/b; rmdir d{i}/sub; rmdir d{i}"));
+        }
+    }
+    commands.push("rename first last".to_owned());
+    expected.insert("last".to_owned(), Some(b"seed".to_vec()));
+    let there = share.clone();
+    Work {
+        session: start(&commands.join("; ")),
+        progress: Box::new(move |_| (files::count(&there), number as u64 / 2 + 1)),
+        check: Box::new(move |_| assert!(files::tree(&share) == expected, "the share holds something else")),
+    }
+}
+
+/// Directories of fifty files each.
+fn lay_out_listing(share: &Path, number: usize) {
+    for i in 0..number {
+        let dir = share.join(format!("dir {:03}", i / 50));
+        if i % 50 == 0 {
+            std::fs::create_dir(&dir).expect("a directory");
+        }
+        std::fs::write(dir.join(format!("a file with a longer name {i:05}")), vec![b'.'; i % 97]).expect("a file");
+    }
+}
+
+/// What a listing says, without what changes by itself: free space, blank lines.
+fn listing(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.contains("blocks of size"));
+    lines.map(|line| line.to_owned() + "\n").collect()
+}
+
+/// An interactive session holds a file open while the blows fall, and works on with it.
+fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng) {
+    files::random_file(&local.join("held"), 300_000, rng);
+    let mut session = Session::interactive(smbclient(cell.dialect), local);
+    session.say("put held");
+    session.say("open held");
+    let opened = session.expect("for read/write fnum");
+    let number = opened.split("fnum ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number").to_owned();
+    let opens = |server: &Server| {
+        let status = server.status();
+        status.connections.iter().map(|connection| connection.smb.opens).collect::<Vec<_>>()
+    };
+    assert_eq!(opens(server), [1], "one client holds one file");
+    for i in 0..cell.blow.percents().len() {
+        cell.blow.strike(server, lab, &mut || ());
+        assert_eq!(opens(server), [1], "the open file was lost");
+        // nothing was lost but time: the session works
+        session.say(&format!("get held back{i}"));
+        session.expect(&format!("as back{i}"));
+        files::assert_same(&local.join("held"), &local.join(format!("back{i}")));
+    }
+    // held open for reading and writing by the same client: a close of that very handle ends it
+    session.say(&format!("close {number}"));
+    wait_for("the close", PATIENCE, || opens(server).eq(&[0]).then_some(()));
+    session.say("del held");
+    session.say("quit");
+    session.finish().well();
+    assert_eq!(files::count(server.share()), 0, "deleted");
+}
+
+macro_rules! cells {
+    ($($name:ident: $workload:ident, $blow:ident, $dialect:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                run(Cell { workload: Workload::$workload, blow: Blow::$blow, dialect: $dialect, scale: BRIEF });
+            }
+        )*
+    };
+}
+
+// each workload, each blow and each dialect at least twice
+cells! {
+    get_through_kills_of_the_worker: Get, KillWorker, SMB3_1_1;
+    get_encrypted_through_a_kill_of_everything: Get, KillTree, ENCRYPTED;
+    get_signed_through_reboots: Get, Reboot, SIGNED;
+    put_through_kills_of_the_worker: Put, KillWorker, SMB2_1;
+    put_through_sigterm: Put, Terminate, SMB3_1_1;
+    put_encrypted_through_a_new_binary: Put, RebootExec, ENCRYPTED;
+    list_through_kills_of_the_worker: List, KillWorker, SIGNED;
+    list_through_reboots: List, Reboot, SMB3_0;
+    small_files_through_kills_of_the_worker: Small, KillWorker, ENCRYPTED;
+    small_files_through_a_kill_of_everything: Small, KillTree, SMB2_1;
+    names_through_kills_of_the_worker: Names, KillWorker, SMB3_0;
+    names_through_a_new_binary: Names, RebootExec, SIGNED;
+    idle_through_kills_of_the_worker: Idle, KillWorker, SMB3_1_1;
+    idle_through_sigterm: Idle, Terminate, ENCRYPTED;
+}
+
+#[test]
+#[ignore = "the whole matrix takes about half an hour: scripts/test --full"]
+fn whole_matrix() {
+    for workload in WORKLOADS {
+        for blow in BLOWS {
+            for dialect in DIALECTS {
+                // a thread of its own: each lab is a fresh network namespace
+                let cell = Cell { workload, blow, dialect, scale: FULL };
+                let outcome = std::thread::spawn(move || run(cell)).join();
+                assert!(outcome.is_ok(), "{workload:?} x {blow:?} x {}", dialect.name);
+            }
+        }
+    }
+}
