@@ -56,6 +56,7 @@ impl Range {
         let idle = self.server.status();
         self.server.kill_worker(idle.worker_pid);
         let armed = self.server.successor_of(idle.worker_pid);
+        println!("{fault}");
         let result = self.session(session);
         // some of it comes with the connection's end
         self.server.wait_until_left_alone();

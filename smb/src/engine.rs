@@ -18,7 +18,7 @@ use send::Piece;
 use std::sync::Arc;
 
 /// Deaths of the server at one component after which it is answered with an error instead of being tried again (law 5).
-pub(crate) const ATTEMPTS: u32 = 3;
+pub const ATTEMPTS: u32 = 3;
 
 /// What follows a call of a handler.
 #[allow(clippy::large_enum_variant)] // as Step

@@ -33,6 +33,7 @@ pub mod wire;
 
 pub use config::{Config, Limits, Requirement, Share, User};
 pub use context::Context;
+pub use engine::ATTEMPTS;
 pub use entropy::Entropy;
 pub use record::Record;
 pub use server::{

@@ -111,6 +111,16 @@ impl Smb {
         attempts.unwrap_or(0)
     }
 
+    /// A parked request's message as it came, decrypted; the messages of other tasks are the stream's, or there is none.
+    #[must_use]
+    pub fn parked_message(&self, task: Task) -> Option<&[u8]> {
+        let Task::Parked(conn, id) = task else {
+            return None;
+        };
+        let parked = self.connections.get(&conn)?.parked.get(&id)?;
+        Some(&parked.message)
+    }
+
     /// Every open file, for the file system to open again.
     pub fn opens(&self) -> impl Iterator<Item = OpenInfo> + '_ {
         self.connections.iter().flat_map(|(conn, connection)| {

@@ -2,7 +2,8 @@
 //!
 //! The environment variable `OUTLAST_FAULT` names a file that holds one line `point:when:operation:count`, such as
 //! `2:before:create:3` (`*` for any operation). The third time a create comes to point 2, the file is removed and
-//! the worker ends by SIGKILL, as if the machine had stopped there. Without the variable nothing is looked at.
+//! the worker ends by SIGKILL, as if the machine had stopped there. With `:abort` at the end of the line it falls by its own fault
+//! (SIGABRT) instead, and the file stays: so does every worker after it that comes there. Without the variable nothing is looked at.
 
 use std::path::PathBuf;
 
@@ -52,12 +53,13 @@ pub struct Armed {
     when: When,
     operation: String,
     remaining: u32,
+    abort: bool,
 }
 
 /// The probe the environment asks for.
 ///
 /// # Errors
-/// The file named by `OUTLAST_FAULT` exists and is not of the form `point:when:operation:count`.
+/// The file named by `OUTLAST_FAULT` exists and is not of the form `point:when:operation:count[:abort]`.
 pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
     let Some(file) = std::env::var_os("OUTLAST_FAULT").map(PathBuf::from) else {
         return Ok(Box::new(Unarmed));
@@ -71,11 +73,16 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
     };
     let wrong = || {
         format!(
-            "{}: must be point:when:operation:count, such as 2:before:create:3",
+            "{}: must be point:when:operation:count, such as 2:before:create:3, and :abort if so wanted",
             file.display()
         )
     };
-    let [point, when, operation, count] = line.trim().split(':').collect::<Vec<_>>()[..] else {
+    let line = line.trim();
+    let (line, abort) = match line.strip_suffix(":abort") {
+        Some(line) => (line, true),
+        None => (line, false),
+    };
+    let [point, when, operation, count] = line.split(':').collect::<Vec<_>>()[..] else {
         bail!(wrong())
     };
     let point = match point {
@@ -97,6 +104,7 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
         point,
         when,
         remaining,
+        abort,
     }))
 }
 
@@ -109,6 +117,9 @@ impl Probe for Armed {
             return;
         }
         self.remaining = self.remaining.saturating_sub(1);
+        if self.remaining == 0 && self.abort {
+            std::process::abort();
+        }
         // a fault fires once: the next worker must not find it armed
         if self.remaining == 0 && std::fs::remove_file(&self.file).is_ok() {
             let _ = rustix::process::kill_process(

@@ -114,7 +114,8 @@ impl<F: FileSystem> Machine<F> {
             probe,
             clients,
             gate: Gate::Open,
-            busy: false,
+            // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
+            busy: true,
             patience,
             next_look: Duration::ZERO,
         }

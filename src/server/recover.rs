@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use log::{error, info, warn};
 use outlast_nvram::{Contents, Flag, Identity, Log, Memory, Replayed, codec};
-use outlast_smb::{Entropy, Smb, Task};
+use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
 
 use super::clock::{Clock, Time};
@@ -51,6 +51,8 @@ pub struct Recovered<F> {
     pub clock: Clock,
     /// The first frames.
     pub frames: Vec<TxFrame>,
+    /// Requests that felled the server too often, as they came: not tried again, kept aside for whoever looks for the fault.
+    pub set_aside: Vec<Bytes>,
 }
 
 /// Makes a machine of what the log holds, or a new one if it holds nothing that may be taken up.
@@ -86,9 +88,11 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     machine.fold(contents)?;
     machine.journal.snapshot_global();
     let time = clock.read();
-    if taken_up {
-        machine.take_up(felled, time);
-    }
+    let set_aside = if taken_up {
+        machine.take_up(felled, time)
+    } else {
+        Vec::new()
+    };
     let mut frames = Vec::new();
     machine
         .stack
@@ -98,6 +102,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         machine,
         clock,
         frames,
+        set_aside,
     })
 }
 
@@ -245,24 +250,28 @@ impl<F: FileSystem> Machine<F> {
         Ok(())
     }
 
-    /// Opens files again, looks at every client once, and finishes what was under way.
-    fn take_up(&mut self, felled: bool, time: Time) {
+    /// Opens files again, looks at every client once, and finishes what was under way. Gives the requests that are not tried again.
+    fn take_up(&mut self, felled: bool, time: Time) -> Vec<Bytes> {
         self.smb.recovered(&mut self.journal);
         self.reopen_files();
+        // What was under way comes before all else: before its connection is noticed to be gone, too.
+        for client in self.clients.values_mut() {
+            client.look = true;
+        }
         let in_progress = self.smb.in_progress();
+        let mut set_aside = Vec::new();
         if felled {
             for task in &in_progress {
                 let deaths = self.smb.felled(*task, &mut self.journal);
                 warn!(
                     "the server fell by its own fault while at {task:?}: {deaths} time(s) so far"
                 );
+                if deaths == ATTEMPTS {
+                    set_aside.extend(self.request(*task));
+                }
             }
         }
         self.journal.commit(time.now);
-        // What was under way comes before all else: before its connection is noticed to be gone, too.
-        for client in self.clients.values_mut() {
-            client.look = true;
-        }
         for task in in_progress {
             if let Task::Message(conn) = task {
                 if let Some(message) = self.take_message(conn) {
@@ -276,6 +285,18 @@ impl<F: FileSystem> Machine<F> {
             self.look_at(conn, time);
         }
         self.smb.changes_may_be_missed(&mut self.journal);
+        set_aside
+    }
+
+    /// The request that a task works on, as it came; a close that no request asked for has none.
+    fn request(&mut self, task: Task) -> Option<Bytes> {
+        if let Task::Message(conn) = task {
+            let message = self.take_message(conn)?;
+            let bytes = message.bytes.clone();
+            self.clients.entry(conn).or_default().message = Some(message);
+            return Some(bytes);
+        }
+        self.smb.parked_message(task).map(Bytes::copy_from_slice)
     }
 
     fn reopen_files(&mut self) {

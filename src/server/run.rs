@@ -1,12 +1,16 @@
 //! The event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use log::{info, warn};
+use log::{error, info, warn};
 use outlast_nvram::Flag;
+use outlast_smb::ATTEMPTS;
 use outlast_stack::device::{Device, MAX_FRAME_LEN};
 use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,6 +39,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         machine,
         clock,
         frames,
+        set_aside,
     } = recover(parts).with_context(|| {
         format!(
             "{}: nvram.path: {}",
@@ -53,6 +58,9 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     // sent: what they hold of the log must come free
     drop(frames);
     let epoch = server.machine.epoch();
+    for (number, request) in set_aside.iter().enumerate() {
+        keep_aside(&config.nvram.path, epoch, number, request);
+    }
     server
         .worker
         .report
@@ -60,6 +68,27 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         .context("the supervisor is gone")?;
     info!("epoch {epoch}: the gates are open");
     server.serve()
+}
+
+/// Writes a request that felled the server too often beside the NVRAM, for whoever looks for the fault.
+fn keep_aside(nvram: &Path, epoch: u64, number: usize, request: &[u8]) {
+    let mut name = nvram.as_os_str().to_owned();
+    name.push(format!(".felled-{epoch}-{number}"));
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&name);
+    match file.and_then(|mut file| file.write_all(request)) {
+        Ok(()) => error!(
+            "a request felled the server {ATTEMPTS} times and is not tried again; its bytes are in {}",
+            name.display()
+        ),
+        Err(error) => warn!(
+            "a request felled the server {ATTEMPTS} times and is not tried again; {} cannot be written: {error}",
+            name.display()
+        ),
+    }
 }
 
 struct Server {

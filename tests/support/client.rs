@@ -69,9 +69,12 @@ impl Finished {
         self.text
     }
 
+    /// The errors, and the last of the rest.
     fn tail(&self) -> String {
         let lines: Vec<_> = self.text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        let last = lines.len().saturating_sub(20);
+        let errors = lines[..last].iter().filter(|line| line.contains("NT_STATUS_"));
+        errors.chain(&lines[last..]).copied().collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -97,9 +100,11 @@ impl Session {
     }
 
     /// To be told what to do line by line.
-    pub fn interactive(mut client: Command, local: &Path) -> Session {
-        client.stdin(Stdio::piped());
-        Session::spawn(client, local)
+    pub fn interactive(client: Command, local: &Path) -> Session {
+        // what it prints is to be seen at once
+        let mut prompt = Command::new("stdbuf");
+        prompt.arg("-oL").arg(client.get_program()).args(client.get_args()).stdin(Stdio::piped());
+        Session::spawn(prompt, local)
     }
 
     fn spawn(mut client: Command, local: &Path) -> Session {
@@ -111,7 +116,8 @@ impl Session {
         Session { child, stdin, text }
     }
 
-    /// Types one line.
+    /// Types one line. See that the line before it has been carried out: smbclient looks at its input no sooner than more of it comes,
+    /// not at what it has read already.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("interactive");
         writeln!(stdin, "{line}").expect("smbclient listens");

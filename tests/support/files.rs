@@ -78,8 +78,12 @@ pub fn tree(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     tree
 }
 
-/// Empties a directory.
+/// Empties a directory; makes it if it is not there.
 pub fn clear(dir: &Path) {
-    let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).expect("a directory");
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        gone.expect("an entry that can be removed");
+    }
 }

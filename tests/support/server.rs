@@ -1,5 +1,6 @@
 //! The server under test, as a user runs it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl Server {
 
     /// Writes a configuration and a users file.
     pub fn prepare(lab: &Lab, setup: Setup) -> Server {
-        let Setup { protection, server, share, more, nvram_size, environment } = setup;
+        let Setup { protection, server, share: share_keys, more, nvram_size, environment } = setup;
         let dir = lab.dir().display();
         let config = lab.path("outlast.toml");
         let text = format!(
@@ -83,7 +84,7 @@ size = "{size}"
 [[share]]
 name = "pub"
 path = "{dir}/share"
-{share}
+{share_keys}
 {more}
 "#,
             signing = protection.signing,
@@ -91,10 +92,13 @@ path = "{dir}/share"
             size = if nvram_size.is_empty() { "256MiB" } else { nvram_size },
         );
         std::fs::write(&config, text).expect("the configuration");
+        // for guests, too
+        let share = lab.make_dir("share");
+        std::fs::set_permissions(&share, std::fs::Permissions::from_mode(0o777)).expect("the share's mode");
         let server = Server {
             config,
             control: lab.path("control.sock"),
-            share: lab.make_dir("share"),
+            share,
             log: lab.path("server.log"),
             environment,
             supervisor: None,
