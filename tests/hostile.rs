@@ -23,11 +23,21 @@ fn nobody_else_notices() {
     if !can_run("nobody_else_notices") {
         return;
     }
-    let seed = std::env::var("OUTLAST_SEED").ok().map_or(0x0717_a571, |seed| seed.parse().expect("OUTLAST_SEED: a number"));
+    let seed = std::env::var("OUTLAST_SEED")
+        .ok()
+        .map_or(0x0717_a571, |seed| {
+            seed.parse().expect("OUTLAST_SEED: a number")
+        });
     println!("OUTLAST_SEED={seed}");
     let mut rng = Rng(seed);
     let lab = Lab::new();
-    let server = Server::start(&lab, Setup { share: "guest = true".to_owned(), ..Setup::default() });
+    let server = Server::start(
+        &lab,
+        Setup {
+            share: "guest = true".to_owned(),
+            ..Setup::default()
+        },
+    );
     files::random_file(&server.share().join("big"), BIG, &mut rng);
     let local = lab.make_dir("local");
     let before = server.status();
@@ -36,10 +46,14 @@ fn nobody_else_notices() {
     let capture = Capture::start(lab.dir());
     let mut bystander = Session::interactive(smbclient(SMB3_1_1), &local);
     bystander.say("get big first");
-    wait_for("the bystander to have begun", PATIENCE, || (files::size(&local.join("first")) > 0).then_some(()));
+    wait_for("the bystander to have begun", PATIENCE, || {
+        (files::size(&local.join("first")) > 0).then_some(())
+    });
     let port = {
         let status = server.status();
-        let [connection] = &status.connections[..] else { panic!("one client: {status:?}") };
+        let [connection] = &status.connections[..] else {
+            panic!("one client: {status:?}")
+        };
         connection.client.port()
     };
     for round in 0..ROUNDS {
@@ -62,7 +76,11 @@ fn nobody_else_notices() {
     }
     server.wait_until_left_alone();
     let verdict = capture.verdict();
-    assert_eq!(verdict.syns.get(&port).map(std::collections::BTreeSet::len), Some(1), "the bystander has one connection");
+    assert_eq!(
+        verdict.syns.get(&port).map(std::collections::BTreeSet::len),
+        Some(1),
+        "the bystander has one connection"
+    );
     assert_eq!(server.status().worker_pid, before.worker_pid);
     server.assert_sound();
 }
@@ -87,7 +105,10 @@ fn throw(mut client: Client, bytes: &[u8]) {
     // the server may have dropped it already
     let _ = client.stream.write_all(bytes);
     let _ = client.stream.shutdown(Shutdown::Write);
-    client.stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a timeout");
     assert!(client.is_dropped(), "a client that has finished is kept");
 }
 
@@ -141,7 +162,16 @@ fn headers(rng: &mut Rng) {
 }
 
 /// Extreme values of the fields that say where something is and how long.
-const EXTREMES: [u32; 8] = [0, 1, 63, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF8, 0xFFFF_FFFF, 0x0001_0000];
+const EXTREMES: [u32; 8] = [
+    0,
+    1,
+    63,
+    0x7FFF_FFFF,
+    0x8000_0000,
+    0xFFFF_FFF8,
+    0xFFFF_FFFF,
+    0x0001_0000,
+];
 
 fn offsets(rng: &mut Rng) {
     let mut client = Client::guest();
@@ -150,8 +180,18 @@ fn offsets(rng: &mut Rng) {
         0 => (raw::READ, raw::read(file, u64::MAX - 7, 0xFFFF_FFFF)),
         1 => (raw::WRITE, raw::write(file, u64::MAX - 7, b"beyond")),
         2 => (raw::CREATE, raw::create("x", 0x001F_01FF, 3, 0)),
-        3 => (raw::IOCTL, { let mut body = vec![57, 0, 0, 0, 0x78, 0, 0x14, 0]; body.extend(file); body.extend([0; 33]); body }),
-        4 => (raw::LOCK, { let mut body = vec![48, 0, 0xFF, 0xFF, 0, 0, 0, 0]; body.extend(file); body.extend([0xFF; 24]); body }),
+        3 => (raw::IOCTL, {
+            let mut body = vec![57, 0, 0, 0, 0x78, 0, 0x14, 0];
+            body.extend(file);
+            body.extend([0; 33]);
+            body
+        }),
+        4 => (raw::LOCK, {
+            let mut body = vec![48, 0, 0xFF, 0xFF, 0, 0, 0, 0];
+            body.extend(file);
+            body.extend([0xFF; 24]);
+            body
+        }),
         _ => (raw::CHANGE_NOTIFY, raw::change_notify(file)),
     };
     for _ in 0..=rng.below(3) {
@@ -211,7 +251,11 @@ fn security_blobs(rng: &mut Rng) {
             raw::ntlm_guest()
         }
         // SPNEGO: an application tag and lengths that lie
-        _ => [vec![0x60, [0x7F, 0x84, 0x80, 0xFF][rng.below(4)]], rng.bytes(60)].concat(),
+        _ => [
+            vec![0x60, [0x7F, 0x84, 0x80, 0xFF][rng.below(4)]],
+            rng.bytes(60),
+        ]
+        .concat(),
     };
     for _ in 0..rng.below(6) {
         let at = rng.below(blob.len());
@@ -231,13 +275,22 @@ fn paths(rng: &mut Rng) {
         3 => r"x\".repeat(8000),
         4 => "*?<>\"|".to_owned(),
         5 => "n".repeat(20_000),
-        _ => String::from_utf16_lossy(&(0..50).map(|_| u16::try_from(rng.below(0x1_0000)).expect("16 bits")).collect::<Vec<_>>()),
+        _ => String::from_utf16_lossy(
+            &(0..50)
+                .map(|_| u16::try_from(rng.below(0x1_0000)).expect("16 bits"))
+                .collect::<Vec<_>>(),
+        ),
     };
     let answer = client.call(raw::CREATE, &raw::create(&name, 0x0012_0089, 1, 0));
     assert_ne!(answer.status, 0, "{name:?} was opened");
     // a directory is listed with a pattern that may take long to match
     let dir = client.create("", 0x0012_0089, 1, 1);
-    let pattern = ["*a*b*c*d*e*f*g*h*i*j*k*l*m*".repeat(20), "<".repeat(500), "?\"".repeat(300)][rng.below(3)].clone();
+    let pattern = [
+        "*a*b*c*d*e*f*g*h*i*j*k*l*m*".repeat(20),
+        "<".repeat(500),
+        "?\"".repeat(300),
+    ][rng.below(3)]
+    .clone();
     let pattern = raw::utf16(&pattern);
     let mut body = vec![33, 0, 12, 0, 0, 0, 0, 0];
     body.extend(dir);

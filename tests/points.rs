@@ -38,11 +38,20 @@ impl Range {
             },
         );
         let capture = Some(Capture::start(lab.dir()));
-        Range { server, fault, capture, sessions: 0, lab }
+        Range {
+            server,
+            fault,
+            capture,
+            sessions: 0,
+            lab,
+        }
     }
 
     /// A session in an empty share.
-    fn session<T>(&mut self, session: &mut dyn FnMut(&Path) -> T) -> (T, BTreeMap<String, Option<Vec<u8>>>) {
+    fn session<T>(
+        &mut self,
+        session: &mut dyn FnMut(&Path) -> T,
+    ) -> (T, BTreeMap<String, Option<Vec<u8>>>) {
         files::clear(self.server.share());
         self.sessions += 1;
         let told = session(self.server.share());
@@ -50,7 +59,11 @@ impl Range {
     }
 
     /// The same with a crash; `None` if the operation did not come so often.
-    fn crashed<T>(&mut self, fault: &str, session: &mut dyn FnMut(&Path) -> T) -> Option<(T, BTreeMap<String, Option<Vec<u8>>>)> {
+    fn crashed<T>(
+        &mut self,
+        fault: &str,
+        session: &mut dyn FnMut(&Path) -> T,
+    ) -> Option<(T, BTreeMap<String, Option<Vec<u8>>>)> {
         std::fs::write(&self.fault, fault).expect("the fault");
         // a worker looks for it when it starts
         let idle = self.server.status();
@@ -62,13 +75,26 @@ impl Range {
         self.server.wait_until_left_alone();
         let fired = !self.fault.exists();
         let _ = std::fs::remove_file(&self.fault);
-        let after = if fired { self.server.successor_of(armed.worker_pid) } else { self.server.status() };
-        assert_eq!(after.epoch, armed.epoch + u64::from(fired), "{fault}: deaths");
+        let after = if fired {
+            self.server.successor_of(armed.worker_pid)
+        } else {
+            self.server.status()
+        };
+        assert_eq!(
+            after.epoch,
+            armed.epoch + u64::from(fired),
+            "{fault}: deaths"
+        );
         fired.then_some(result)
     }
 
     /// Crashes at each of `points` of each of `operations`, each time it comes.
-    fn sweep<T: PartialEq + std::fmt::Debug>(&mut self, operations: &[&str], points: &[&str], mut session: impl FnMut(&Path) -> T) {
+    fn sweep<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        operations: &[&str],
+        points: &[&str],
+        mut session: impl FnMut(&Path) -> T,
+    ) {
         let undisturbed = self.session(&mut session);
         for operation in operations {
             for point in points {
@@ -78,8 +104,15 @@ impl Range {
                         assert!(count > 1, "{fault}: the session never came there");
                         break;
                     };
-                    assert_eq!(outcome.0, undisturbed.0, "{fault}: what the client was told");
-                    assert!(outcome.1 == undisturbed.1, "{fault}: what is in the share: {:?}", names(&outcome.1));
+                    assert_eq!(
+                        outcome.0, undisturbed.0,
+                        "{fault}: what the client was told"
+                    );
+                    assert!(
+                        outcome.1 == undisturbed.1,
+                        "{fault}: what is in the share: {:?}",
+                        names(&outcome.1)
+                    );
                 }
             }
         }
@@ -87,7 +120,11 @@ impl Range {
 
     fn end(mut self) {
         self.server.wait_until_left_alone();
-        self.capture.take().expect("a capture").verdict().assert_untouched(self.sessions);
+        self.capture
+            .take()
+            .expect("a capture")
+            .verdict()
+            .assert_untouched(self.sessions);
         self.server.assert_sound();
         drop(self.server);
         drop(self.lab);
@@ -95,7 +132,9 @@ impl Range {
 }
 
 fn names(tree: &BTreeMap<String, Option<Vec<u8>>>) -> Vec<(&String, Option<usize>)> {
-    tree.iter().map(|(name, content)| (name, content.as_ref().map(Vec::len))).collect()
+    tree.iter()
+        .map(|(name, content)| (name, content.as_ref().map(Vec::len)))
+        .collect()
 }
 
 const ALL: [&str; 4] = ["2:before", "2:after", "3:before", "3:after"];
@@ -110,7 +149,18 @@ fn smbclient_at_points_2_and_3() {
     }
     let mut range = Range::new();
     let local = range.lab.make_dir("local");
-    let operations = ["create", "read", "write", "close", "delete", "rename", "query-directory", "set-basic", "stat", "check-delete"];
+    let operations = [
+        "create",
+        "read",
+        "write",
+        "close",
+        "delete",
+        "rename",
+        "query-directory",
+        "set-basic",
+        "stat",
+        "check-delete",
+    ];
     range.sweep(&operations, &ALL, smbclient_session(local));
     range.end();
 }
@@ -139,7 +189,10 @@ fn smbclient_session(local: PathBuf) -> impl FnMut(&Path) -> (Vec<String>, Vec<u
                         utimes a -1 -1 2001:02:03-04:05:06 -1; put second gone; del gone; mkdir e; rmdir e; \
                         ls; ls d/*; get d/c back; allinfo a";
         let text = client::run(smbclient(SMB3_1_1), &local, commands).well();
-        (without_times(&text), std::fs::read(&back).expect("what came back"))
+        (
+            without_times(&text),
+            std::fs::read(&back).expect("what came back"),
+        )
     }
 }
 
@@ -147,12 +200,19 @@ fn smbclient_session(local: PathBuf) -> impl FnMut(&Path) -> (Vec<String>, Vec<u
 fn without_times(text: &str) -> Vec<String> {
     let is_time = |word: &str| ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"].contains(&word);
     text.lines()
-        .filter(|line| !line.contains("kb/s") && !line.contains("KiloBytes/sec") && !line.contains("blocks of size"))
+        .filter(|line| {
+            !line.contains("kb/s")
+                && !line.contains("KiloBytes/sec")
+                && !line.contains("blocks of size")
+        })
         .filter(|line| !line.trim().is_empty())
         .map(|line| {
             // a time that was set is compared
             let keep = |word: &&str| line.contains("write_time") || !is_time(word);
-            line.split_whitespace().take_while(keep).collect::<Vec<_>>().join(" ")
+            line.split_whitespace()
+                .take_while(keep)
+                .collect::<Vec<_>>()
+                .join(" ")
         })
         .collect()
 }
@@ -164,9 +224,28 @@ fn every_operation_at_points_2_and_3() {
     }
     let mut range = Range::new();
     let operations = [
-        "create", "close", "delete", "flush", "read", "write", "query-directory", "stat", "query-volume", "set-basic",
-        "set-end-of-file", "set-allocation", "rename", "link", "check-delete", "query-security", "set-security", "copy-chunks",
-        "zero-data", "set-sparse", "query-allocated-ranges", "watch",
+        "create",
+        "close",
+        "delete",
+        "flush",
+        "read",
+        "write",
+        "query-directory",
+        "stat",
+        "query-volume",
+        "set-basic",
+        "set-end-of-file",
+        "set-allocation",
+        "rename",
+        "link",
+        "check-delete",
+        "query-security",
+        "set-security",
+        "copy-chunks",
+        "zero-data",
+        "set-sparse",
+        "query-allocated-ranges",
+        "watch",
     ];
     range.sweep(&operations, &ALL, |_| session_of_everything());
     range.end();
@@ -212,50 +291,133 @@ fn session_of_everything() -> Vec<String> {
     let dir = client.create("d", ALL_ACCESS, CREATE_NEW, DIRECTORY_FILE);
     let watched = client.request(raw::CHANGE_NOTIFY, &raw::change_notify(dir));
     let file = client.create(r"d\f", ALL_ACCESS, CREATE_NEW, NON_DIRECTORY_FILE);
-    told.push(format!("notified: {}", client.answer(watched).status & 0xF000_0000));
+    told.push(format!(
+        "notified: {}",
+        client.answer(watched).status & 0xF000_0000
+    ));
     // exclusive: the second time it is there
-    told.push(format!("{:x}", client.call(raw::CREATE, &raw::create(r"d\f", ALL_ACCESS, CREATE_NEW, 0)).status));
+    told.push(format!(
+        "{:x}",
+        client
+            .call(raw::CREATE, &raw::create(r"d\f", ALL_ACCESS, CREATE_NEW, 0))
+            .status
+    ));
     client.write(file, 0, b"0123456789");
     client.write(file, 70_000, b"far away");
     told.push(format!("flush {:x}", client.flush(file).status));
     told.push(format!("{:?}", client.read(file, 5, 10)));
-    told.push(format!("eof {:x}", client.set_info(file, 1, 20, 0, &65_540_u64.to_le_bytes()).status));
-    told.push(format!("allocation {:x}", client.set_info(file, 1, 19, 0, &131_072_u64.to_le_bytes()).status));
+    told.push(format!(
+        "eof {:x}",
+        client
+            .set_info(file, 1, 20, 0, &65_540_u64.to_le_bytes())
+            .status
+    ));
+    told.push(format!(
+        "allocation {:x}",
+        client
+            .set_info(file, 1, 19, 0, &131_072_u64.to_le_bytes())
+            .status
+    ));
     let mut basic = vec![0; 32];
     basic[16..24].copy_from_slice(&126_000_000_000_000_000_u64.to_le_bytes()); // LastWriteTime
     basic.extend([0x20, 0, 0, 0, 0, 0, 0, 0]);
-    told.push(format!("basic {:x}", client.set_info(file, 1, 4, 0, &basic).status));
+    told.push(format!(
+        "basic {:x}",
+        client.set_info(file, 1, 4, 0, &basic).status
+    ));
     let standard = client.query_info(file, 1, 5, 0);
-    told.push(format!("standard {:x} {:?}", standard.status, &standard.body[16..]));
-    told.push(format!("volume {:x}", client.query_info(file, 2, 3, 0).status));
-    told.push(format!("security {:x}", client.query_info(file, 3, 0, 7).status));
+    told.push(format!(
+        "standard {:x} {:?}",
+        standard.status,
+        &standard.body[16..]
+    ));
+    told.push(format!(
+        "volume {:x}",
+        client.query_info(file, 2, 3, 0).status
+    ));
+    told.push(format!(
+        "security {:x}",
+        client.query_info(file, 3, 0, 7).status
+    ));
     // the descriptor it has: set again
     let descriptor = client.query_info(file, 3, 0, 4).ok().body[8..].to_vec();
-    told.push(format!("set security {:x}", client.set_info(file, 3, 0, 4, &descriptor).status));
-    told.push(format!("sparse {:x}", client.ioctl(file, SET_SPARSE, &[1], 0).status));
+    told.push(format!(
+        "set security {:x}",
+        client.set_info(file, 3, 0, 4, &descriptor).status
+    ));
+    told.push(format!(
+        "sparse {:x}",
+        client.ioctl(file, SET_SPARSE, &[1], 0).status
+    ));
     let range = |from: u64, to: u64| [from.to_le_bytes(), to.to_le_bytes()].concat();
-    told.push(format!("zero {:x}", client.ioctl(file, SET_ZERO_DATA, &range(2, 5), 0).status));
-    told.push(format!("ranges {:x}", client.ioctl(file, QUERY_ALLOCATED_RANGES, &range(0, 65_540), 1024).status));
-    let key = client.ioctl(file, SRV_REQUEST_RESUME_KEY, &[], 32).ok().body[48..72].to_vec();
+    told.push(format!(
+        "zero {:x}",
+        client.ioctl(file, SET_ZERO_DATA, &range(2, 5), 0).status
+    ));
+    told.push(format!(
+        "ranges {:x}",
+        client
+            .ioctl(file, QUERY_ALLOCATED_RANGES, &range(0, 65_540), 1024)
+            .status
+    ));
+    let key = client
+        .ioctl(file, SRV_REQUEST_RESUME_KEY, &[], 32)
+        .ok()
+        .body[48..72]
+        .to_vec();
     let copy = client.create(r"d\copy", ALL_ACCESS, OVERWRITE_IF, NON_DIRECTORY_FILE);
     let mut chunks = key;
     chunks.extend([1, 0, 0, 0, 0, 0, 0, 0]);
     chunks.extend(range(0, 0));
     chunks.extend([10, 0, 0, 0, 0, 0, 0, 0]);
-    told.push(format!("copy {:x}", client.ioctl(copy, SRV_COPYCHUNK_WRITE, &chunks, 12).status));
+    told.push(format!(
+        "copy {:x}",
+        client.ioctl(copy, SRV_COPYCHUNK_WRITE, &chunks, 12).status
+    ));
     told.push(format!("{:?}", client.read(copy, 0, 10)));
-    told.push(format!("link {:x}", client.set_info(file, 1, 11, 0, &name_information(0, r"d\link")).status));
+    told.push(format!(
+        "link {:x}",
+        client
+            .set_info(file, 1, 11, 0, &name_information(0, r"d\link"))
+            .status
+    ));
     // without leave to replace: it is there
-    told.push(format!("link {:x}", client.set_info(file, 1, 11, 0, &name_information(0, r"d\link")).status));
-    told.push(format!("rename {:x}", client.set_info(copy, 1, 10, 0, &name_information(0, r"d\renamed")).status));
-    told.push(format!("rename {:x}", client.set_info(copy, 1, 10, 0, &name_information(0, r"d\f")).status));
+    told.push(format!(
+        "link {:x}",
+        client
+            .set_info(file, 1, 11, 0, &name_information(0, r"d\link"))
+            .status
+    ));
+    told.push(format!(
+        "rename {:x}",
+        client
+            .set_info(copy, 1, 10, 0, &name_information(0, r"d\renamed"))
+            .status
+    ));
+    told.push(format!(
+        "rename {:x}",
+        client
+            .set_info(copy, 1, 10, 0, &name_information(0, r"d\f"))
+            .status
+    ));
     let dying = client.create(r"d\dying", ALL_ACCESS, CREATE_NEW, NON_DIRECTORY_FILE);
-    told.push(format!("disposition {:x}", client.set_info(dying, 1, 13, 0, &[1]).status));
+    told.push(format!(
+        "disposition {:x}",
+        client.set_info(dying, 1, 13, 0, &[1]).status
+    ));
     client.close(dying);
-    let brief = client.create(r"d\brief", ALL_ACCESS, CREATE_NEW, DIRECTORY_FILE | DELETE_ON_CLOSE);
+    let brief = client.create(
+        r"d\brief",
+        ALL_ACCESS,
+        CREATE_NEW,
+        DIRECTORY_FILE | DELETE_ON_CLOSE,
+    );
     client.close(brief);
     // not empty
-    told.push(format!("disposition {:x}", client.set_info(dir, 1, 13, 0, &[1]).status));
+    told.push(format!(
+        "disposition {:x}",
+        client.set_info(dir, 1, 13, 0, &[1]).status
+    ));
     for _ in 0..2 {
         told.push(format!("{:?}", client.list(dir, "*")));
     }
@@ -274,7 +436,9 @@ fn session_of_locks() -> Vec<String> {
     let mut told = Vec::new();
     let one = client.create("f", ALL_ACCESS, CREATE_NEW, 0);
     let two = client.create("f", ALL_ACCESS, OPEN, 0);
-    let mut lock = |client: &mut Client, file, flags| told.push(format!("{:x}", client.lock(file, 0, 10, flags).status));
+    let mut lock = |client: &mut Client, file, flags| {
+        told.push(format!("{:x}", client.lock(file, 0, 10, flags).status))
+    };
     lock(&mut client, one, 2 | 16);
     lock(&mut client, two, 2 | 16);
     lock(&mut client, one, 4);
@@ -283,6 +447,9 @@ fn session_of_locks() -> Vec<String> {
     client.close(two);
     lock(&mut client, one, 1 | 16);
     client.close(one);
-    told.push(format!("{:x}", client.call(raw::LOGOFF, &[4, 0, 0, 0]).status));
+    told.push(format!(
+        "{:x}",
+        client.call(raw::LOGOFF, &[4, 0, 0, 0]).status
+    ));
     told
 }

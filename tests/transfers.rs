@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use outlast::control::Status;
 use support::capture::Capture;
-use support::client::{self, DIALECTS, Dialect, ENCRYPTED, SIGNED, SMB2_1, SMB3_0, SMB3_1_1, Session, smbclient};
+use support::client::{
+    self, DIALECTS, Dialect, ENCRYPTED, SIGNED, SMB2_1, SMB3_0, SMB3_1_1, Session, smbclient,
+};
 use support::lab::Lab;
 use support::server::{Server, Setup, has_ended};
 use support::{PATIENCE, Rng, can_run, files, wait_for};
@@ -29,8 +31,14 @@ enum Workload {
     Idle,
 }
 
-const WORKLOADS: [Workload; 6] =
-    [Workload::Get, Workload::Put, Workload::List, Workload::Small, Workload::Names, Workload::Idle];
+const WORKLOADS: [Workload; 6] = [
+    Workload::Get,
+    Workload::Put,
+    Workload::List,
+    Workload::Small,
+    Workload::Names,
+    Workload::Idle,
+];
 
 /// What befalls the server meanwhile.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +55,13 @@ enum Blow {
     Terminate,
 }
 
-const BLOWS: [Blow; 5] = [Blow::KillWorker, Blow::KillTree, Blow::Reboot, Blow::RebootExec, Blow::Terminate];
+const BLOWS: [Blow; 5] = [
+    Blow::KillWorker,
+    Blow::KillTree,
+    Blow::Reboot,
+    Blow::RebootExec,
+    Blow::Terminate,
+];
 
 impl Blow {
     /// How far the client is when it falls, in percent.
@@ -61,7 +75,9 @@ impl Blow {
 
     /// Strikes. `during` is called while no worker serves.
     fn strike(self, server: &mut Server, lab: &Lab, during: &mut dyn FnMut()) {
-        let Status { worker_pid, epoch, .. } = server.status();
+        let Status {
+            worker_pid, epoch, ..
+        } = server.status();
         match self {
             Blow::KillWorker => {
                 server.kill_worker(worker_pid);
@@ -82,7 +98,12 @@ impl Blow {
             Blow::Reboot => reboot(server, worker_pid, &["reboot"], during),
             Blow::RebootExec => {
                 let copy = lab.path(NEXT);
-                reboot(server, worker_pid, &["reboot", "--exec", copy.to_str().expect("UTF-8")], during);
+                reboot(
+                    server,
+                    worker_pid,
+                    &["reboot", "--exec", copy.to_str().expect("UTF-8")],
+                    during,
+                );
                 assert_eq!(server.status().executable, copy);
             }
         }
@@ -93,12 +114,20 @@ impl Blow {
 
 fn reboot(server: &Server, worker: u32, words: &[&str], during: &mut dyn FnMut()) {
     let mut command = server.command(words);
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let child = child.spawn().expect("outlast reboot");
-    wait_for("the worker to leave", PATIENCE, || has_ended(worker).then_some(()));
+    wait_for("the worker to leave", PATIENCE, || {
+        has_ended(worker).then_some(())
+    });
     during();
     let output = child.wait_with_output().expect("outlast reboot");
-    assert!(output.status.success(), "reboot: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "reboot: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The name of the copy of the binary.
@@ -113,8 +142,18 @@ struct Scale {
     names: usize,
 }
 
-const FULL: Scale = Scale { big_file: 1 << 30, small_files: 1000, listed_files: 5000, names: 1000 };
-const BRIEF: Scale = Scale { big_file: 256 << 20, small_files: 600, listed_files: 5000, names: 700 };
+const FULL: Scale = Scale {
+    big_file: 1 << 30,
+    small_files: 1000,
+    listed_files: 5000,
+    names: 1000,
+};
+const BRIEF: Scale = Scale {
+    big_file: 256 << 20,
+    small_files: 600,
+    listed_files: 5000,
+    names: 700,
+};
 
 #[derive(Clone, Copy, Debug)]
 struct Cell {
@@ -134,14 +173,23 @@ struct Work {
 }
 
 fn run(cell: Cell) {
-    let name = format!("{:?} x {:?} x {}", cell.workload, cell.blow, cell.dialect.name);
+    let name = format!(
+        "{:?} x {:?} x {}",
+        cell.workload, cell.blow, cell.dialect.name
+    );
     if !can_run(&name) {
         return;
     }
     println!("{name}: {:?}", cell.scale);
     let mut rng = Rng::named(&name);
     let lab = Lab::new();
-    let mut server = Server::start(&lab, Setup { protection: cell.dialect.protection, ..Setup::default() });
+    let mut server = Server::start(
+        &lab,
+        Setup {
+            protection: cell.dialect.protection,
+            ..Setup::default()
+        },
+    );
     let local = lab.make_dir("local");
     if let Blow::RebootExec = cell.blow {
         std::fs::copy(env!("CARGO_BIN_EXE_outlast"), lab.path(NEXT)).expect("a copy of the binary");
@@ -151,7 +199,9 @@ fn run(cell: Cell) {
     }
     // what an undisturbed client sees, where that is the measure
     let undisturbed = match cell.workload {
-        Workload::List => listing(&client::run(smbclient(cell.dialect), &local, "recurse; ls").well()),
+        Workload::List => {
+            listing(&client::run(smbclient(cell.dialect), &local, "recurse; ls").well())
+        }
         _ => String::new(),
     };
     server.wait_until_left_alone();
@@ -166,13 +216,27 @@ fn run(cell: Cell) {
     capture.verdict().assert_untouched(1);
     let after = server.status();
     let blows = cell.blow.percents().len() as u64;
-    assert_eq!(after.epoch, before.epoch + blows, "the server fell by itself");
-    assert!(after.recoveries > before.recoveries, "nothing was recovered");
+    assert_eq!(
+        after.epoch,
+        before.epoch + blows,
+        "the server fell by itself"
+    );
+    assert!(
+        after.recoveries > before.recoveries,
+        "nothing was recovered"
+    );
     server.assert_sound();
 }
 
 /// A client with much to do, and blows when it is as far as they say.
-fn disturb(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, undisturbed: String, rng: &mut Rng) {
+fn disturb(
+    cell: Cell,
+    server: &mut Server,
+    lab: &Lab,
+    local: &Path,
+    undisturbed: String,
+    rng: &mut Rng,
+) {
     let mut work = begin(cell, server.share(), local, undisturbed, rng);
     for percent in cell.blow.percents() {
         wait_for("the client to come so far", 2 * PATIENCE, || {
@@ -181,9 +245,14 @@ fn disturb(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, undisturbed
         });
         let session = &mut work.session;
         let mut hit = None;
-        cell.blow.strike(server, lab, &mut || hit = Some((work.progress)(session)));
+        cell.blow
+            .strike(server, lab, &mut || hit = Some((work.progress)(session)));
         let (done, all) = hit.expect("a blow");
-        assert!(0 < done && done < all, "the blow at {percent} % missed: {done} of {all} were done\n{}", work.session.text());
+        assert!(
+            0 < done && done < all,
+            "the blow at {percent} % missed: {done} of {all} were done\n{}",
+            work.session.text()
+        );
     }
     (work.check)(&work.session.finish().well());
 }
@@ -193,8 +262,20 @@ fn begin(cell: Cell, share: &Path, local: &Path, undisturbed: String, rng: &mut 
     let (share, local) = (share.to_owned(), local.to_owned());
     let scale = cell.scale;
     match cell.workload {
-        Workload::Get => copy(share.join("big"), local.join("big"), scale.big_file, rng, || start("get big")),
-        Workload::Put => copy(local.join("big"), share.join("big"), scale.big_file, rng, || start("put big")),
+        Workload::Get => copy(
+            share.join("big"),
+            local.join("big"),
+            scale.big_file,
+            rng,
+            || start("get big"),
+        ),
+        Workload::Put => copy(
+            local.join("big"),
+            share.join("big"),
+            scale.big_file,
+            rng,
+            || start("put big"),
+        ),
         Workload::List => {
             let again = 8;
             let session = start(&format!("recurse; {}", vec!["ls"; again].join("; ")));
@@ -203,7 +284,12 @@ fn begin(cell: Cell, share: &Path, local: &Path, undisturbed: String, rng: &mut 
                 session,
                 // the output is written in blocks: the last of them is there when the client is through
                 progress: Box::new(move |session| (files::size(session.output()), all)),
-                check: Box::new(move |text| assert!(listing(text) == undisturbed.repeat(again), "the listings differ")),
+                check: Box::new(move |text| {
+                    assert!(
+                        listing(text) == undisturbed.repeat(again),
+                        "the listings differ"
+                    )
+                }),
             }
         }
         Workload::Small => small_files(scale.small_files, share, local, rng, start),
@@ -212,7 +298,13 @@ fn begin(cell: Cell, share: &Path, local: &Path, undisturbed: String, rng: &mut 
     }
 }
 
-fn copy(from: PathBuf, to: PathBuf, size: u64, rng: &mut Rng, start: impl FnOnce() -> Session) -> Work {
+fn copy(
+    from: PathBuf,
+    to: PathBuf,
+    size: u64,
+    rng: &mut Rng,
+    start: impl FnOnce() -> Session,
+) -> Work {
     files::random_file(&from, size, rng);
     let target = to.clone();
     Work {
@@ -222,7 +314,13 @@ fn copy(from: PathBuf, to: PathBuf, size: u64, rng: &mut Rng, start: impl FnOnce
     }
 }
 
-fn small_files(number: usize, share: PathBuf, local: PathBuf, rng: &mut Rng, start: impl FnOnce(&str) -> Session) -> Work {
+fn small_files(
+    number: usize,
+    share: PathBuf,
+    local: PathBuf,
+    rng: &mut Rng,
+    start: impl FnOnce(&str) -> Session,
+) -> Work {
     let (up, down) = (local.join("up"), local.join("down"));
     files::clear(&up);
     files::clear(&down);
@@ -234,23 +332,38 @@ fn small_files(number: usize, share: PathBuf, local: PathBuf, rng: &mut Rng, sta
     let (there, back) = (share.join("small"), down.clone());
     Work {
         session,
-        progress: Box::new(move |_| (files::count(&there) + files::count(&back), 2 * number as u64)),
+        progress: Box::new(move |_| {
+            (
+                files::count(&there) + files::count(&back),
+                2 * number as u64,
+            )
+        }),
         check: Box::new(move |_| {
             let sent = files::tree(&up);
             assert_eq!(sent.len(), number);
-            assert!(files::tree(&share.join("small")) == sent, "what is in the share differs");
+            assert!(
+                files::tree(&share.join("small")) == sent,
+                "what is in the share differs"
+            );
             assert!(files::tree(&down) == sent, "what came back differs");
         }),
     }
 }
 
 /// Directories come, files move between them, every other one goes.
-fn names(number: usize, share: PathBuf, local: PathBuf, start: impl FnOnce(&str) -> Session) -> Work {
+fn names(
+    number: usize,
+    share: PathBuf,
+    local: PathBuf,
+    start: impl FnOnce(&str) -> Session,
+) -> Work {
     std::fs::write(local.join("seed"), "seed").expect("a file");
     let mut commands = vec!["put seed first".to_owned()];
     let mut expected = std::collections::BTreeMap::new();
     for i in 0..number {
-        commands.push(format!("mkdir d{i};mkdir d{i}/s;put seed d{i}/a;rename d{i}/a d{i}/s/b"));
+        commands.push(format!(
+            "mkdir d{i};mkdir d{i}/s;put seed d{i}/a;rename d{i}/a d{i}/s/b"
+        ));
         if i % 2 == 0 {
             expected.insert(format!("d{i}"), None);
             expected.insert(format!("d{i}/s"), None);
@@ -265,7 +378,12 @@ fn names(number: usize, share: PathBuf, local: PathBuf, start: impl FnOnce(&str)
     Work {
         session: start(&commands.join(";")),
         progress: Box::new(move |_| (files::count(&there), number as u64 / 2 + 2)),
-        check: Box::new(move |_| assert!(files::tree(&share) == expected, "the share holds something else")),
+        check: Box::new(move |_| {
+            assert!(
+                files::tree(&share) == expected,
+                "the share holds something else"
+            )
+        }),
     }
 }
 
@@ -276,13 +394,19 @@ fn lay_out_listing(share: &Path, number: usize) {
         if i % 50 == 0 {
             std::fs::create_dir(&dir).expect("a directory");
         }
-        std::fs::write(dir.join(format!("a file with a longer name {i:05}")), vec![b'.'; i % 97]).expect("a file");
+        std::fs::write(
+            dir.join(format!("a file with a longer name {i:05}")),
+            vec![b'.'; i % 97],
+        )
+        .expect("a file");
     }
 }
 
 /// What a listing says, without what changes by itself: free space, blank lines.
 fn listing(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.contains("blocks of size"));
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.contains("blocks of size"));
     lines.map(|line| line.to_owned() + "\n").collect()
 }
 
@@ -291,13 +415,24 @@ fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng)
     files::random_file(&local.join("held"), 300_000, rng);
     let mut session = Session::interactive(smbclient(cell.dialect), local);
     session.say("put held");
-    wait_for("the put", PATIENCE, || (files::size(&server.share().join("held")) == 300_000).then_some(()));
+    wait_for("the put", PATIENCE, || {
+        (files::size(&server.share().join("held")) == 300_000).then_some(())
+    });
     session.say("open held");
     let opened = session.expect("for read/write fnum");
-    let number = opened.split("fnum ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number").to_owned();
+    let number = opened
+        .split("fnum ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next())
+        .expect("a number")
+        .to_owned();
     let opens = |server: &Server| {
         let status = server.status();
-        status.connections.iter().map(|connection| connection.smb.opens).collect::<Vec<_>>()
+        status
+            .connections
+            .iter()
+            .map(|connection| connection.smb.opens)
+            .collect::<Vec<_>>()
     };
     assert_eq!(opens(server), [1], "one client holds one file");
     for i in 0..cell.blow.percents().len() {
@@ -310,9 +445,13 @@ fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng)
     }
     // held open for reading and writing by the same client: a close of that very handle ends it
     session.say(&format!("close {number}"));
-    wait_for("the close", PATIENCE, || opens(server).eq(&[0]).then_some(()));
+    wait_for("the close", PATIENCE, || {
+        opens(server).eq(&[0]).then_some(())
+    });
     session.say("del held");
-    wait_for("the deletion", PATIENCE, || (files::count(server.share()) == 0).then_some(()));
+    wait_for("the deletion", PATIENCE, || {
+        (files::count(server.share()) == 0).then_some(())
+    });
     session.say("quit");
     session.finish().well();
 }
@@ -353,9 +492,18 @@ fn whole_matrix() {
         for blow in BLOWS {
             for dialect in DIALECTS {
                 // a thread of its own: each lab is a fresh network namespace
-                let cell = Cell { workload, blow, dialect, scale: FULL };
+                let cell = Cell {
+                    workload,
+                    blow,
+                    dialect,
+                    scale: FULL,
+                };
                 let outcome = std::thread::spawn(move || run(cell)).join();
-                assert!(outcome.is_ok(), "{workload:?} x {blow:?} x {}", dialect.name);
+                assert!(
+                    outcome.is_ok(),
+                    "{workload:?} x {blow:?} x {}",
+                    dialect.name
+                );
             }
         }
     }

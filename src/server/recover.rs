@@ -51,8 +51,8 @@ pub struct Recovered<F> {
     pub clock: Clock,
     /// The first frames.
     pub frames: Vec<TxFrame>,
-    /// Requests that felled the server too often, as they came: not tried again, kept aside for whoever looks for the fault.
-    pub set_aside: Vec<Bytes>,
+    /// Requests that felled the server too often, as they came: not tried again, kept aside for whoever looks for the fault. Copies: the log must not be held by them.
+    pub set_aside: Vec<Vec<u8>>,
 }
 
 /// Makes a machine of what the log holds, or a new one if it holds nothing that may be taken up.
@@ -251,7 +251,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Opens files again, looks at every client once, and finishes what was under way. Gives the requests that are not tried again.
-    fn take_up(&mut self, felled: bool, time: Time) -> Vec<Bytes> {
+    fn take_up(&mut self, felled: bool, time: Time) -> Vec<Vec<u8>> {
         self.smb.recovered(&mut self.journal);
         self.reopen_files();
         // What was under way comes before all else: before its connection is noticed to be gone, too.
@@ -289,14 +289,14 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// The request that a task works on, as it came; a close that no request asked for has none.
-    fn request(&mut self, task: Task) -> Option<Bytes> {
+    fn request(&mut self, task: Task) -> Option<Vec<u8>> {
         if let Task::Message(conn) = task {
             let message = self.take_message(conn)?;
-            let bytes = message.bytes.clone();
+            let bytes = message.bytes.to_vec();
             self.clients.entry(conn).or_default().message = Some(message);
             return Some(bytes);
         }
-        self.smb.parked_message(task).map(Bytes::copy_from_slice)
+        self.smb.parked_message(task).map(<[u8]>::to_vec)
     }
 
     fn reopen_files(&mut self) {

@@ -23,8 +23,8 @@ pub struct Capture {
 pub struct Verdict {
     /// Client port: sequence numbers of its SYNs (a retransmission repeats the number).
     pub syns: BTreeMap<u16, BTreeSet<u32>>,
-    /// Resets, from either side.
-    pub resets: u32,
+    /// Client ports of connections with a reset, from either side.
+    pub reset: BTreeSet<u16>,
     /// FINs of the server on connections whose client had not sent one.
     pub unasked_fins: u32,
 }
@@ -37,7 +37,18 @@ impl Capture {
              or (ip6 proto 6 and port 445 and ip6[53] & 7 != 0) or udp dst port {MARKER_PORT}"
         );
         let child = Command::new("tcpdump")
-            .args(["-i", "tap0", "--immediate-mode", "-U", "-n", "-s", "160", "-Z", "root", "-w"])
+            .args([
+                "-i",
+                "tap0",
+                "--immediate-mode",
+                "-U",
+                "-n",
+                "-s",
+                "160",
+                "-Z",
+                "root",
+                "-w",
+            ])
             .arg(&file)
             .arg(filter)
             .stdin(Stdio::null())
@@ -47,7 +58,9 @@ impl Capture {
             .expect("tcpdump (scripts/test installs it)");
         // the file's header is written once the filter is in place
         wait_for("tcpdump to listen", PATIENCE, || {
-            std::fs::metadata(&file).ok().filter(|file| file.len() >= 24)
+            std::fs::metadata(&file)
+                .ok()
+                .filter(|file| file.len() >= 24)
         });
         Capture { child, file }
     }
@@ -58,9 +71,13 @@ impl Capture {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         socket.set_broadcast(true).expect("broadcast");
         let pcap = wait_for("the capture's end", PATIENCE, || {
-            socket.send_to(MARKER, (BROADCAST, MARKER_PORT)).expect("the marker leaves");
+            socket
+                .send_to(MARKER, (BROADCAST, MARKER_PORT))
+                .expect("the marker leaves");
             let pcap = std::fs::read(&self.file).expect("the capture");
-            pcap.windows(MARKER.len()).any(|bytes| bytes == MARKER).then_some(pcap)
+            pcap.windows(MARKER.len())
+                .any(|bytes| bytes == MARKER)
+                .then_some(pcap)
         });
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -78,11 +95,14 @@ impl Drop for Capture {
 fn read(pcap: &[u8]) -> Verdict {
     let mut verdict = Verdict::default();
     let mut client_finished = BTreeSet::new();
-    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+    let word =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
     let mut rest = &pcap[24..];
     while rest.len() >= 16 {
         let length = word(rest, 8) as usize;
-        let Some(frame) = rest.get(16..16 + length) else { break };
+        let Some(frame) = rest.get(16..16 + length) else {
+            break;
+        };
         rest = &rest[16 + length..];
         let tcp = match (frame[12], frame[13]) {
             (0x08, 0x00) if frame[23] == 6 => &frame[14 + usize::from(frame[14] & 15) * 4..],
@@ -95,7 +115,9 @@ fn read(pcap: &[u8]) -> Verdict {
         let from_server = source == 445;
         let (fin, syn, rst) = (tcp[13] & 1 != 0, tcp[13] & 2 != 0, tcp[13] & 4 != 0);
         if rst {
-            verdict.resets += 1;
+            verdict
+                .reset
+                .insert(if from_server { target } else { source });
         }
         if syn && !from_server {
             verdict.syns.entry(source).or_default().insert(sequence);
@@ -113,9 +135,12 @@ fn read(pcap: &[u8]) -> Verdict {
 impl Verdict {
     /// One SYN per connection, `connections` of them; no RST; no FIN from the server first.
     pub fn assert_untouched(&self, connections: usize) {
-        assert_eq!(self.resets, 0, "resets on the wire: {self:?}");
+        assert!(self.reset.is_empty(), "resets on the wire: {self:?}");
         assert_eq!(self.unasked_fins, 0, "the server closed first: {self:?}");
         assert_eq!(self.syns.len(), connections, "connections: {self:?}");
-        assert!(self.syns.values().all(|syns| syns.len() == 1), "a client connected again: {self:?}");
+        assert!(
+            self.syns.values().all(|syns| syns.len() == 1),
+            "a client connected again: {self:?}"
+        );
     }
 }

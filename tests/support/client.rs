@@ -18,22 +18,46 @@ pub struct Dialect {
     pub protection: Protection,
 }
 
-const ENABLED: Protection = Protection { signing: "enabled", encryption: "enabled" };
+const ENABLED: Protection = Protection {
+    signing: "enabled",
+    encryption: "enabled",
+};
 
-pub const SMB2_1: Dialect = Dialect { name: "2.1", max_protocol: "SMB2_10", more: &[], protection: ENABLED };
-pub const SMB3_0: Dialect = Dialect { name: "3.0", max_protocol: "SMB3_00", more: &[], protection: ENABLED };
-pub const SMB3_1_1: Dialect = Dialect { name: "3.1.1", max_protocol: "SMB3_11", more: &[], protection: ENABLED };
+pub const SMB2_1: Dialect = Dialect {
+    name: "2.1",
+    max_protocol: "SMB2_10",
+    more: &[],
+    protection: ENABLED,
+};
+pub const SMB3_0: Dialect = Dialect {
+    name: "3.0",
+    max_protocol: "SMB3_00",
+    more: &[],
+    protection: ENABLED,
+};
+pub const SMB3_1_1: Dialect = Dialect {
+    name: "3.1.1",
+    max_protocol: "SMB3_11",
+    more: &[],
+    protection: ENABLED,
+};
 pub const SIGNED: Dialect = Dialect {
     name: "3.1.1 signing required",
     max_protocol: "SMB3_11",
     more: &["--client-protection=sign"],
-    protection: Protection { signing: "required", encryption: "enabled" },
+    protection: Protection {
+        signing: "required",
+        encryption: "enabled",
+    },
 };
 pub const ENCRYPTED: Dialect = Dialect {
     name: "3.1.1 encrypted",
     max_protocol: "SMB3_11",
     more: &["--client-protection=encrypt"],
-    protection: Protection { signing: "enabled", encryption: "required" },
+    protection: Protection {
+        signing: "enabled",
+        encryption: "required",
+    },
 };
 pub const DIALECTS: [Dialect; 5] = [SMB2_1, SMB3_0, SMB3_1_1, SIGNED, ENCRYPTED];
 
@@ -50,7 +74,10 @@ pub fn smbclient(dialect: Dialect) -> Command {
 /// smbclient on a share, port 445, without a user or a protocol.
 pub fn anonymous(share: &str) -> Command {
     let mut command = Command::new("smbclient");
-    command.arg(share).args(["-p", "445", "-t", "120", "-s", "/dev/null"]).stdin(Stdio::null());
+    command
+        .arg(share)
+        .args(["-p", "445", "-t", "120", "-s", "/dev/null"])
+        .stdin(Stdio::null());
     command
 }
 
@@ -65,7 +92,11 @@ impl Finished {
     /// Asserts exit 0 and no error line; gives the text.
     pub fn well(self) -> String {
         assert!(self.success, "smbclient failed:\n{}", self.tail());
-        assert!(!self.text.contains("NT_STATUS_"), "smbclient:\n{}", self.tail());
+        assert!(
+            !self.text.contains("NT_STATUS_"),
+            "smbclient:\n{}",
+            self.tail()
+        );
         self.text
     }
 
@@ -73,16 +104,30 @@ impl Finished {
     fn tail(&self) -> String {
         let lines: Vec<_> = self.text.lines().collect();
         let last = lines.len().saturating_sub(20);
-        let errors = lines[..last].iter().filter(|line| line.contains("NT_STATUS_"));
-        errors.chain(&lines[last..]).copied().collect::<Vec<_>>().join("\n")
+        let errors = lines[..last]
+            .iter()
+            .filter(|line| line.contains("NT_STATUS_"));
+        errors
+            .chain(&lines[last..])
+            .copied()
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
 /// Runs a client's commands to their end.
 pub fn run(mut client: Command, local: &Path, commands: &str) -> Finished {
-    let output = client.args(["-c", commands]).current_dir(local).output().expect("smbclient");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    Finished { success: output.status.success(), text }
+    let output = client
+        .args(["-c", commands])
+        .current_dir(local)
+        .output()
+        .expect("smbclient");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    Finished {
+        success: output.status.success(),
+        text,
+    }
 }
 
 /// A client that runs meanwhile. What it prints goes to a file, which is how far it has come.
@@ -103,14 +148,21 @@ impl Session {
     pub fn interactive(client: Command, local: &Path) -> Session {
         // what it prints is to be seen at once
         let mut prompt = Command::new("stdbuf");
-        prompt.arg("-oL").arg(client.get_program()).args(client.get_args()).stdin(Stdio::piped());
+        prompt
+            .arg("-oL")
+            .arg(client.get_program())
+            .args(client.get_args())
+            .stdin(Stdio::piped());
         Session::spawn(prompt, local)
     }
 
     fn spawn(mut client: Command, local: &Path) -> Session {
         let text = local.with_extension("output");
         let file = File::create(&text).expect("a file for the output");
-        client.current_dir(local).stdout(file.try_clone().expect("the file")).stderr(file);
+        client
+            .current_dir(local)
+            .stdout(file.try_clone().expect("the file"))
+            .stderr(file);
         let mut child = client.spawn().expect("smbclient");
         let stdin = child.stdin.take();
         Session { child, stdin, text }
@@ -137,7 +189,10 @@ impl Session {
     pub fn expect(&mut self, what: &str) -> String {
         wait_for(&format!("smbclient to print {what:?}"), PATIENCE, || {
             let text = self.text();
-            assert!(!self.has_ended() || text.contains(what), "smbclient ended: {text}");
+            assert!(
+                !self.has_ended() || text.contains(what),
+                "smbclient ended: {text}"
+            );
             text.contains(what).then_some(text)
         })
     }
@@ -149,8 +204,13 @@ impl Session {
     /// Waits for its end.
     pub fn finish(mut self) -> Finished {
         drop(self.stdin.take());
-        let status = wait_for("smbclient to end", 4 * PATIENCE, || self.child.try_wait().expect("smbclient"));
-        Finished { success: status.success(), text: self.text() }
+        let status = wait_for("smbclient to end", 4 * PATIENCE, || {
+            self.child.try_wait().expect("smbclient")
+        });
+        Finished {
+            success: status.success(),
+            text: self.text(),
+        }
     }
 }
 

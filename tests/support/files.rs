@@ -24,14 +24,18 @@ pub fn random_file(path: &Path, size: u64, rng: &mut Rng) {
 
 /// Fails at the first byte in which the files differ.
 pub fn assert_same(left: &Path, right: &Path) {
-    let open = |path: &Path| File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let open = |path: &Path| {
+        File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
     let (mut a, mut b) = (BufReader::new(open(left)), BufReader::new(open(right)));
     let (mut piece_a, mut piece_b) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
     let mut offset = 0;
     loop {
         for (file, piece) in [(&mut a, &mut piece_a), (&mut b, &mut piece_b)] {
             piece.clear();
-            file.take(PIECE as u64).read_to_end(piece).expect("readable");
+            file.take(PIECE as u64)
+                .read_to_end(piece)
+                .expect("readable");
         }
         if piece_a != piece_b {
             let at = piece_a.iter().zip(&piece_b).position(|(a, b)| a != b);
@@ -66,7 +70,12 @@ pub fn tree(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     while let Some(dir) = left.pop() {
         for entry in std::fs::read_dir(&dir).expect("a directory") {
             let path = entry.expect("an entry").path();
-            let name = path.strip_prefix(root).expect("beneath").to_str().expect("UTF-8").to_owned();
+            let name = path
+                .strip_prefix(root)
+                .expect("beneath")
+                .to_str()
+                .expect("UTF-8")
+                .to_owned();
             if path.is_dir() {
                 left.push(path);
                 tree.insert(name, None);
@@ -83,7 +92,11 @@ pub fn clear(dir: &Path) {
     std::fs::create_dir_all(dir).expect("a directory");
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();
-        let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let gone = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
         gone.expect("an entry that can be removed");
     }
 }

@@ -35,7 +35,10 @@ impl Lab {
         ] {
             run(command);
         }
-        Lab { dir: Directory::new(), _turn: turn }
+        Lab {
+            dir: Directory::new(),
+            _turn: turn,
+        }
     }
 
     /// A directory that goes with the lab.
@@ -58,8 +61,15 @@ impl Lab {
 /// Runs a command that must succeed.
 pub fn run(command: &str) {
     let words: Vec<_> = command.split(' ').collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().expect(command);
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .expect(command);
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Where labs are: in memory, where there is much of it and nobody says otherwise. What is tested is the end of processes, not of
@@ -67,7 +77,11 @@ pub fn run(command: &str) {
 fn base() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(memory).map_or(0, |shm| shm.f_bavail * shm.f_frsize);
-    if std::env::var_os("TMPDIR").is_none() && free >= 8 << 30 { memory.to_owned() } else { std::env::temp_dir() }
+    if std::env::var_os("TMPDIR").is_none() && free >= 8 << 30 {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
 }
 
 /// A directory removed when dropped, unless the test failed and is to be looked at.
@@ -77,7 +91,11 @@ impl Directory {
     fn new() -> Directory {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("outlast-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "outlast-test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = base().join(name);
         std::fs::create_dir_all(&path).expect("a temporary directory");
         Directory(path)

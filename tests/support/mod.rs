@@ -33,8 +33,14 @@ pub fn can_run(test: &str) -> bool {
         tried.is_ok()
     };
     for (there, what) in [
-        (rustix::process::geteuid().is_root(), "root, or a user namespace (unshare -Urnm)"),
-        (std::path::Path::new("/dev/net/tun").exists(), "/dev/net/tun"),
+        (
+            rustix::process::geteuid().is_root(),
+            "root, or a user namespace (unshare -Urnm)",
+        ),
+        (
+            std::path::Path::new("/dev/net/tun").exists(),
+            "/dev/net/tun",
+        ),
         (program("smbclient"), "smbclient (scripts/test installs it)"),
         (program("tcpdump"), "tcpdump (scripts/test installs it)"),
     ] {
@@ -42,8 +48,15 @@ pub fn can_run(test: &str) -> bool {
             eprintln!("skipped: {test} needs {what}");
             if let Some(list) = std::env::var_os("OUTLAST_SKIPPED") {
                 use std::io::Write as _;
-                let list = std::fs::File::options().append(true).create(true).open(list);
-                writeln!(list.expect("the list of skipped tests"), "{test}: needs {what}").expect("written");
+                let list = std::fs::File::options()
+                    .append(true)
+                    .create(true)
+                    .open(list);
+                writeln!(
+                    list.expect("the list of skipped tests"),
+                    "{test}: needs {what}"
+                )
+                .expect("written");
             }
             return false;
         }
@@ -58,9 +71,9 @@ impl Rng {
     /// A seed made from a name: each test has its own, always the same.
     pub fn named(name: &str) -> Rng {
         // FNV-1a
-        Rng(name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+        Rng(name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }))
     }
 
     pub fn next(&mut self) -> u64 {

@@ -60,7 +60,13 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        Client { stream, message_id: 0, session_id: 0, tree_id: 0, others: Vec::new() }
+        Client {
+            stream,
+            message_id: 0,
+            session_id: 0,
+            tree_id: 0,
+            others: Vec::new(),
+        }
     }
 
     /// Up to a tree connect to share `pub` as guest.
@@ -83,7 +89,10 @@ impl Client {
     /// NTLM without SPNEGO; the user is `guest`.
     pub fn log_in(&mut self) {
         let challenge = self.session_setup(&ntlm_negotiate());
-        assert_eq!(challenge.status, STATUS_MORE_PROCESSING_REQUIRED, "{challenge:x?}");
+        assert_eq!(
+            challenge.status, STATUS_MORE_PROCESSING_REQUIRED,
+            "{challenge:x?}"
+        );
         self.session_id = challenge.session_id;
         self.session_setup(&ntlm_guest()).ok();
     }
@@ -125,14 +134,15 @@ impl Client {
     }
 
     /// SET_INFO of a file (`kind` 1), file system (2) or security (3).
-    pub fn set_info(&mut self, file: FileId, kind: u8, class: u8, additional: u32, buffer: &[u8]) -> Answer {
-        let mut body = vec![33, 0, kind, class];
-        body.extend(u32_of(buffer.len()));
-        body.extend([96, 0, 0, 0]);
-        body.extend(additional.to_le_bytes());
-        body.extend(file);
-        body.extend(buffer);
-        self.call(SET_INFO, &body)
+    pub fn set_info(
+        &mut self,
+        file: FileId,
+        kind: u8,
+        class: u8,
+        additional: u32,
+        buffer: &[u8],
+    ) -> Answer {
+        self.call(SET_INFO, &set_info(file, kind, class, additional, buffer))
     }
 
     pub fn query_info(&mut self, file: FileId, kind: u8, class: u8, additional: u32) -> Answer {
@@ -162,9 +172,13 @@ impl Client {
         let mut names = Vec::new();
         let mut entry = &answer.body[8..];
         loop {
-            let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("four")) as usize;
-            let units: Vec<u16> =
-                entry[12..12 + word(8)].chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+            let word = |at: usize| {
+                u32::from_le_bytes(entry[at..at + 4].try_into().expect("four")) as usize
+            };
+            let units: Vec<u16> = entry[12..12 + word(8)]
+                .chunks(2)
+                .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
+                .collect();
             names.push(String::from_utf16(&units).expect("UTF-16"));
             match word(0) {
                 0 => return names,
@@ -221,7 +235,11 @@ impl Client {
     /// Waits for the final answer to a request.
     pub fn answer(&mut self, id: u64) -> Answer {
         loop {
-            if let Some(at) = self.others.iter().position(|answer| answer.message_id == id) {
+            if let Some(at) = self
+                .others
+                .iter()
+                .position(|answer| answer.message_id == id)
+            {
                 return self.others.remove(at);
             }
             let answer = self.receive().expect("an answer");
@@ -250,9 +268,12 @@ impl Client {
         self.stream.read_exact(&mut frame)?;
         let mut message = vec![0; u32::from_be_bytes(frame) as usize];
         self.stream.read_exact(&mut message)?;
-        let bytes = |at: usize, len: usize| message.get(at..at + len).ok_or(io::ErrorKind::InvalidData);
-        let u64_at = |at| Ok::<_, io::Error>(u64::from_le_bytes(bytes(at, 8)?.try_into().expect("eight")));
-        let u32_at = |at| Ok::<_, io::Error>(u32::from_le_bytes(bytes(at, 4)?.try_into().expect("four")));
+        let bytes =
+            |at: usize, len: usize| message.get(at..at + len).ok_or(io::ErrorKind::InvalidData);
+        let u64_at =
+            |at| Ok::<_, io::Error>(u64::from_le_bytes(bytes(at, 8)?.try_into().expect("eight")));
+        let u32_at =
+            |at| Ok::<_, io::Error>(u32::from_le_bytes(bytes(at, 4)?.try_into().expect("four")));
         Ok(Answer {
             status: u32_at(8)?,
             command: u16::try_from(u32_at(12)? & 0xFFFF).expect("16 bits"),
@@ -270,7 +291,14 @@ impl Client {
             match self.stream.read(&mut sink) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return false,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    return false;
+                }
                 Err(_) => return true,
             }
         }
@@ -280,7 +308,11 @@ impl Client {
 impl Answer {
     /// Asserts success.
     pub fn ok(self) -> Answer {
-        assert_eq!(self.status, 0, "command {}: status {:#010x}", self.command, self.status);
+        assert_eq!(
+            self.status, 0,
+            "command {}: status {:#010x}",
+            self.command, self.status
+        );
         self
     }
 }
@@ -301,7 +333,10 @@ pub fn header(command: u16, message_id: u64, session_id: u64, tree_id: u32) -> [
 
 /// The message with the direct-TCP header before it.
 pub fn frame(message: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(message.len()).expect("short").to_be_bytes().to_vec();
+    let mut frame = u32::try_from(message.len())
+        .expect("short")
+        .to_be_bytes()
+        .to_vec();
     frame.extend(message);
     frame
 }
@@ -357,6 +392,17 @@ pub fn write(file: FileId, offset: u64, data: &[u8]) -> Vec<u8> {
     body.extend(file);
     body.extend([0; 16]);
     body.extend(data);
+    body
+}
+
+/// Sets information of a file (`kind` 1), file system (2) or security (3).
+pub fn set_info(file: FileId, kind: u8, class: u8, additional: u32, buffer: &[u8]) -> Vec<u8> {
+    let mut body = vec![33, 0, kind, class];
+    body.extend(u32_of(buffer.len()));
+    body.extend([96, 0, 0, 0]);
+    body.extend(additional.to_le_bytes());
+    body.extend(file);
+    body.extend(buffer);
     body
 }
 
