@@ -38,7 +38,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     let Recovered {
         machine,
         clock,
-        frames,
+        mut frames,
         set_aside,
     } = recover(parts).with_context(|| {
         format!(
@@ -54,9 +54,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         worker,
         end: None,
     };
-    server.send(&frames);
-    // sent: what they hold of the log must come free
-    drop(frames);
+    server.send(&mut frames);
     let epoch = server.machine.epoch();
     for (number, request) in set_aside.iter().enumerate() {
         keep_aside(&config.nvram.path, epoch, number, request);
@@ -122,8 +120,7 @@ impl Server {
             }
             self.take_requests();
             self.machine.turn(time, &mut frames);
-            self.send(&frames);
-            frames.clear();
+            self.send(&mut frames);
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
                 return Ok(self.leave(end));
             }
@@ -156,10 +153,11 @@ impl Server {
         self.machine.fs.watch_fd()
     }
 
-    fn send(&mut self, frames: &[TxFrame]) {
-        for frame in frames {
+    /// Sends frames, and lets go of what they hold of the log.
+    fn send(&mut self, frames: &mut Vec<TxFrame>) {
+        for frame in frames.drain(..) {
             // a frame the device did not take is a frame the network lost
-            if let Err(error) = self.tap.send(frame) {
+            if let Err(error) = self.tap.send(&frame) {
                 warn!("a frame of {} bytes was not sent: {error}", frame.len());
             }
         }
