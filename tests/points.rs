@@ -3,15 +3,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use support::capture::Capture;
 use support::client::{self, SMB3_1_1, smbclient};
+use support::files::{self, Tree};
 use support::lab::Lab;
 use support::raw::{self, Client};
 use support::server::{Server, Setup};
-use support::{Rng, can_run, files};
+use support::{Rng, can_run};
 
 /// How often an operation comes that the crash waits for, at most; more does not bring more kinds of it.
 const OCCURRENCES: u32 = 6;
@@ -48,10 +48,7 @@ impl Range {
     }
 
     /// A session in an empty share.
-    fn session<T>(
-        &mut self,
-        session: &mut dyn FnMut(&Path) -> T,
-    ) -> (T, BTreeMap<String, Option<Vec<u8>>>) {
+    fn session<T>(&mut self, session: &mut dyn FnMut(&Path) -> T) -> (T, Tree) {
         files::clear(self.server.share());
         self.sessions += 1;
         let told = session(self.server.share());
@@ -63,7 +60,7 @@ impl Range {
         &mut self,
         fault: &str,
         session: &mut dyn FnMut(&Path) -> T,
-    ) -> Option<(T, BTreeMap<String, Option<Vec<u8>>>)> {
+    ) -> Option<(T, Tree)> {
         std::fs::write(&self.fault, fault).expect("the fault");
         // a worker looks for it when it starts
         let idle = self.server.status();
@@ -131,7 +128,7 @@ impl Range {
     }
 }
 
-fn names(tree: &BTreeMap<String, Option<Vec<u8>>>) -> Vec<(&String, Option<usize>)> {
+fn names(tree: &Tree) -> Vec<(&String, Option<usize>)> {
     tree.iter()
         .map(|(name, content)| (name, content.as_ref().map(Vec::len)))
         .collect()

@@ -163,11 +163,13 @@ struct Cell {
     scale: Scale,
 }
 
+/// Units done, of how many.
+type Progress = Box<dyn Fn(&Session) -> (u64, u64)>;
+
 /// A client at work: how far it is, and whether what it did is right.
 struct Work {
     session: Session,
-    /// Units done, of how many.
-    progress: Box<dyn Fn(&Session) -> (u64, u64)>,
+    progress: Progress,
     /// Looks at everything it left behind and printed.
     check: Box<dyn FnOnce(&str)>,
 }

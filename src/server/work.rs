@@ -77,14 +77,16 @@ impl<F: FileSystem> Machine<F> {
             let planned = planned.clone();
             *step = match self.intend(&planned, out, time) {
                 Ok(intent) => self.perform(&planned, &intent, out, time),
-                Err(step) => step,
+                // its request waits now, and its message is done with
+                Err(Admit::Wait) => Step::Done,
+                Err(Admit::Go | Admit::Done) => Step::Again,
             };
         }
         name
     }
 
-    /// Point 2: the intent is committed. Or what follows, if the operation is not to be done.
-    fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Step> {
+    /// Point 2: the intent is committed. Or why the operation is not to be done.
+    fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Admit> {
         // the intent of an operation under way when the server went down: it is redone (law 5)
         if let Some(intent) = &planned.intent {
             return Ok(intent.clone());
@@ -107,8 +109,7 @@ impl<F: FileSystem> Machine<F> {
                 self.probe.at(Point::Two, When::After, name);
                 Ok(intent)
             }
-            (Admit::Wait, _) => Err(Step::Done),
-            (Admit::Go | Admit::Done, _) => Err(Step::Again),
+            (refused, _) => Err(refused),
         }
     }
 

@@ -63,8 +63,11 @@ pub fn count(dir: &Path) -> u64 {
     std::fs::read_dir(dir).map_or(0, |entries| entries.count() as u64)
 }
 
+/// Paths and contents; `None` for a directory.
+pub type Tree = BTreeMap<String, Option<Vec<u8>>>;
+
 /// A tree of small files: path to content; a directory has none.
-pub fn tree(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
+pub fn tree(root: &Path) -> Tree {
     let mut tree = BTreeMap::new();
     let mut left = vec![root.to_owned()];
     while let Some(dir) = left.pop() {
