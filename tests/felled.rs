@@ -43,7 +43,7 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
     let before = server.status();
 
     let mut evil = Client::guest();
-    let file = evil.create("file", 0x001F_01FF, 2, 0);
+    let file = evil.create("file", 0x0017_019F, 2, 0);
     let mut bystander = Session::start(smbclient(SMB3_1_1), &local, "get big");
     wait_for("the bystander to have begun", PATIENCE, || {
         assert!(!bystander.has_ended(), "{}", bystander.text());

@@ -175,11 +175,11 @@ const EXTREMES: [u32; 8] = [
 
 fn offsets(rng: &mut Rng) {
     let mut client = Client::guest();
-    let file = client.create("offsets", 0x001F_01FF, 3, 0);
+    let file = client.create("offsets", 0x0017_019F, 3, 0);
     let (command, mut body) = match rng.below(6) {
         0 => (raw::READ, raw::read(file, u64::MAX - 7, 0xFFFF_FFFF)),
         1 => (raw::WRITE, raw::write(file, u64::MAX - 7, b"beyond")),
-        2 => (raw::CREATE, raw::create("x", 0x001F_01FF, 3, 0)),
+        2 => (raw::CREATE, raw::create("x", 0x0017_019F, 3, 0)),
         3 => (raw::IOCTL, {
             let mut body = vec![57, 0, 0, 0, 0x78, 0, 0x14, 0];
             body.extend(file);
@@ -210,7 +210,7 @@ fn compounds(rng: &mut Rng) {
     for _ in 0..1 + rng.below(8) {
         let name = format!("compound {}", rng.below(4));
         let mut message = match rng.below(3) {
-            0 => client.message(raw::CREATE, &raw::create(&name, 0x001F_01FF, 3, 0)),
+            0 => client.message(raw::CREATE, &raw::create(&name, 0x0017_019F, 3, 0)),
             1 => client.message(raw::READ, &raw::read([0xFF; 16], 0, 100)),
             _ => client.message(raw::CLOSE, &raw::close([0xFF; 16])),
         };
@@ -305,13 +305,13 @@ fn paths(rng: &mut Rng) {
 /// A whole session of which every byte may be another.
 fn mutilated_session(rng: &mut Rng) {
     let mut client = Client::guest();
-    let file = client.create("victim", 0x001F_01FF, 3, 0);
+    let file = client.create("victim", 0x0017_019F, 3, 0);
     let mut bytes = Vec::new();
     for _ in 0..6 {
         let message = match rng.below(5) {
             0 => client.message(raw::WRITE, &raw::write(file, 0, &[7; 300])),
             1 => client.message(raw::READ, &raw::read(file, 0, 300)),
-            2 => client.message(raw::CREATE, &raw::create("other", 0x001F_01FF, 3, 0)),
+            2 => client.message(raw::CREATE, &raw::create("other", 0x0017_019F, 3, 0)),
             3 => client.message(raw::CHANGE_NOTIFY, &raw::change_notify(file)),
             _ => client.message(raw::CLOSE, &raw::close(file)),
         };

@@ -55,6 +55,8 @@ pub(super) struct Client {
     pub(super) finished: bool,
     /// Its SMB state is being taken down.
     pub(super) leaving: bool,
+    /// TCP is through with it, and has said so: no event of it comes any more.
+    pub(super) closed: bool,
     /// Service time of its last request, or of its coming.
     pub(super) active: Duration,
 }
@@ -246,7 +248,7 @@ impl<F: FileSystem> Machine<F> {
                 Event::Writable(_) => {}
                 Event::Closed(conn, why) => {
                     debug!("connection {conn} is gone: {why:?}");
-                    self.leave(conn);
+                    self.gone(conn);
                 }
             }
         }
@@ -270,6 +272,12 @@ impl<F: FileSystem> Machine<F> {
             client.message = None;
             self.smb.disconnected(conn, &mut self.journal);
         }
+    }
+
+    /// TCP is through with the client.
+    pub(super) fn gone(&mut self, conn: u64) {
+        self.leave(conn);
+        self.clients.entry(conn).or_default().closed = true;
     }
 
     /// Closes the connections of clients that do not log in, or do nothing for too long.
@@ -392,7 +400,7 @@ impl<F: FileSystem> Machine<F> {
     /// Objects of clients of whom nothing is left end.
     fn end_departed(&mut self) {
         let departed = |conn: &u64, client: &Client| {
-            client.leaving && self.smb.drop_ready(*conn) && self.stack.checkpoint(*conn).is_none()
+            client.leaving && client.closed && self.smb.drop_ready(*conn)
         };
         let gone: Vec<u64> = self
             .clients

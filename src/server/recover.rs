@@ -315,7 +315,7 @@ impl<F: FileSystem> Machine<F> {
             self.stack.checkpoint(conn).map(|tcp| tcp.state),
             self.smb.checkpoint(conn).is_some(),
         ) {
-            (None, _) => self.leave(conn),
+            (None, _) => self.gone(conn),
             (Some(State::SynReceived), _) => {}
             (Some(state), known) => {
                 if !known {
