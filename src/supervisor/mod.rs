@@ -36,7 +36,8 @@ use worker::Message;
 /// # Errors
 /// What is wrong with the configuration, the TAP or the control socket.
 pub fn serve(config: &Config) -> anyhow::Result<u8> {
-    crate::users::Users::for_server(config)?;
+    crate::users::Users::for_server(config)
+        .with_context(|| format!("{}: server.users_file", config.path.display()))?;
     config.check_system()?;
     let control = bind_control(config)?;
     let tap = open_tap(config)?;

@@ -235,6 +235,16 @@ path = "{dir}/share"
         assert!(status.success(), "after SIGTERM: {status}; {}", self.log());
     }
 
+    /// `outlast reboot`.
+    pub fn reboot(&self) {
+        let output = self.outlast(&["reboot"]);
+        assert!(
+            output.status.success(),
+            "reboot: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// Waits for the supervisor's end by itself (`outlast stop`); gives its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         self.supervisor
