@@ -193,7 +193,8 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
     let nvram = lab.path("nvram");
     let good = std::fs::read(&nvram).expect("the NVRAM");
     let mut cases: Vec<(&str, Vec<u8>, &[&str])> = Vec::new();
-    // docs/log-format.md: superblocks at 0 and 4096, version at 8, checksum at 124; the commit word at 8192; the ring from 12288
+    // docs/log-format.md: superblocks at 0 and 4096, version at 8, checksum at 124; the commit word at 8192;
+    // the tail word at 8320; the ring's length at 80 of the superblock, the ring from 12288
     let mut version = good.clone();
     for slot in [0, 4096] {
         version[slot + 8] = 99;
@@ -207,7 +208,10 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
     commit_word[8194] ^= 0x40;
     cases.push(("with a damaged commit word", commit_word, &["damaged"]));
     let mut record = good.clone();
-    record[12288 + 50] ^= 1;
+    let word = |at: usize| u64::from_le_bytes(good[at..at + 8].try_into().expect("eight"));
+    // the tail's position; the oldest record that counts is there
+    let tail = 12288 + (word(8320) >> 8) * 8 % word(80);
+    record[usize::try_from(tail).expect("in the file") + 20] ^= 1;
     cases.push(("with a damaged record", record, &["damaged"]));
     let mut superblocks = good.clone();
     superblocks[30] ^= 1;
@@ -555,7 +559,7 @@ fn shares_keep_their_rules() {
         open.display(),
         open.display()
     );
-    let server = Server::start(
+    let _server = Server::start(
         &lab,
         Setup {
             more,
