@@ -64,7 +64,7 @@ impl Bench {
             outside,
             actor: Actor {
                 share: 0,
-                user: None,
+                user: Some("root".to_owned()),
             },
             last: 0,
             read_only: false,

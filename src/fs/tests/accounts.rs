@@ -17,6 +17,21 @@ fn as_nobody() -> Option<Bench> {
 }
 
 #[test]
+fn a_guest_of_a_server_that_is_root_has_nobodys_rights() {
+    if !is_root() {
+        eprintln!("skipped: taking on other accounts takes root");
+        return;
+    }
+    let mut b = Bench::at(&std::env::temp_dir());
+    b.actor.user = None;
+    let op = b.op("new", Disposition::Create);
+    assert_eq!(b.create(op).err(), Some(NtStatus::ACCESS_DENIED));
+    b.actor.user = Some("root".to_owned());
+    let op = b.op("new", Disposition::Create);
+    b.create(op).unwrap();
+}
+
+#[test]
 fn the_accounts_rights_count_and_the_servers_come_back() {
     let Some(mut b) = as_nobody() else { return };
     assert_eq!(b.try_open("roots").err(), Some(NtStatus::ACCESS_DENIED));
