@@ -238,8 +238,13 @@ impl Conn {
         }
         let una = self.durable.snd_una;
         let mut news = false;
+        // By distance from SND.UNA: comparisons of numbers a peer chooses at will are not transitive.
+        let distance = |seq: Seq| seq.0.wrapping_sub(una.0);
         for (from, to) in segment.sack.into_iter().flatten() {
-            if ack < from && una < from && from < to && to <= highest {
+            let sent = 0 < distance(from)
+                && distance(from) < distance(to)
+                && distance(to) <= distance(highest);
+            if ack < from && sent {
                 news |= self.live.loss.sack(from, to);
             }
         }
