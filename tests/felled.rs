@@ -39,7 +39,7 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
     let server = Server::start(&lab, setup);
     files::random_file(&server.share().join("big"), BIG, &mut Rng::named(test));
     let local = lab.make_dir("local");
-    let capture = Capture::start(lab.dir());
+    let capture = Capture::start();
     let before = server.status();
 
     let mut evil = Client::guest();

@@ -43,7 +43,7 @@ fn nobody_else_notices() {
     let before = server.status();
 
     // a well-behaved session that lasts as long as all of them, and downloads before, during and after
-    let capture = Capture::start(lab.dir());
+    let capture = Capture::start();
     let mut bystander = Session::interactive(smbclient(SMB3_1_1), &local);
     bystander.say("get big first");
     wait_for("the bystander to have begun", PATIENCE, || {

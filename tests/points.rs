@@ -37,7 +37,7 @@ impl Range {
                 ..Setup::default()
             },
         );
-        let capture = Some(Capture::start(lab.dir()));
+        let capture = Some(Capture::start());
         Range {
             server,
             fault,

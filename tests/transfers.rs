@@ -69,7 +69,9 @@ impl Blow {
         match self {
             Blow::KillWorker => &[10, 35, 60],
             Blow::Reboot => &[15, 50],
-            Blow::KillTree | Blow::RebootExec | Blow::Terminate => &[30],
+            Blow::KillTree | Blow::Terminate => &[30],
+            // the new binary is asked to prove itself first, while the client goes on
+            Blow::RebootExec => &[5],
         }
     }
 
@@ -213,7 +215,7 @@ fn run(cell: Cell) {
         _ => String::new(),
     };
     server.wait_until_left_alone();
-    let capture = Capture::start(lab.dir());
+    let capture = Capture::start();
     let before = server.status();
     if let Workload::Idle = cell.workload {
         idle(cell, &mut server, &lab, &local, &mut rng);
@@ -285,7 +287,7 @@ fn begin(cell: Cell, share: &Path, local: &Path, undisturbed: String, rng: &mut 
             || start("put big"),
         ),
         Workload::List => {
-            let again = 8;
+            let again = 24;
             let session = start(&format!("recurse; {}", vec!["ls"; again].join("; ")));
             let all = undisturbed.len() as u64 * again as u64;
             Work {

@@ -31,6 +31,8 @@ pub struct Account {
 /// The accounts looked up so far, and the server's own.
 pub struct Accounts {
     own: Rc<Account>,
+    /// The server may take on others: it is root, and not that of a user namespace which holds its own account alone.
+    may_change: bool,
     found: HashMap<String, (Instant, Option<Rc<Account>>)>,
 }
 
@@ -48,7 +50,11 @@ impl Accounts {
     /// # Errors
     /// If the kernel does not tell the groups.
     pub fn new() -> Result<Accounts, rustix::io::Errno> {
+        // user_namespaces(7): where an account has made a namespace for itself, groups cannot be set
+        let namespace_of_one = std::fs::read_to_string("/proc/self/setgroups")
+            .is_ok_and(|setgroups| setgroups.trim() == "deny");
         Ok(Accounts {
+            may_change: geteuid().is_root() && !namespace_of_one,
             own: Rc::new(Account {
                 uid: geteuid().as_raw(),
                 gid: getegid().as_raw(),
@@ -72,14 +78,14 @@ impl Accounts {
                 log::error!("run_as = {name:?}: there is no such local account");
                 NtStatus::ACCESS_DENIED
             })?;
-            if account.uid != self.own.uid && self.own.uid != 0 {
+            if account.uid != self.own.uid && !self.may_change {
                 log::error!("run_as = {name:?}: only root can take on another account");
                 return Err(NtStatus::ACCESS_DENIED);
             }
             return Ok(account);
         }
         // a guest of a server that is root has nobody's rights, not root's
-        if self.own.uid == 0
+        if self.may_change
             && let Some(account) = self.look_up(user.unwrap_or("nobody"))
         {
             return Ok(account);
@@ -110,18 +116,20 @@ impl Accounts {
         if account == &self.own {
             return Ok(Assumed(None));
         }
-        // From here on the guard puts everything back, also half way.
-        let guard = Assumed(Some(Back {
+        let back = Back {
             own: Rc::clone(&self.own),
             parent: getppid(),
             death_signal: parent_process_death_signal().unwrap_or_default(),
-        }));
+        };
         if self.own.uid == 0 {
+            // All or nothing: if it is refused there is nothing to put back.
             set_thread_groups(&account.groups).map_err(|error| {
                 log::error!("setgroups: {error}");
                 NtStatus::ACCESS_DENIED
             })?;
         }
+        // From here on the guard puts everything back, also half way.
+        let guard = Assumed(Some(back));
         if set_fs_ids(account.uid, account.gid) {
             Ok(guard)
         } else {

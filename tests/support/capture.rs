@@ -1,24 +1,58 @@
-//! The packets' verdict: SYNs, resets and FINs on port 445, from the wire (tcpdump).
+//! The packets' verdict: SYNs, resets and FINs on port 445, as a packet socket of our own sees them on the wire (packet(7)).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use super::lab::BROADCAST;
-use super::{PATIENCE, wait_for};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 
-/// Where the datagram goes that marks the capture's end (discard, RFC 863).
-const MARKER_PORT: u16 = 9;
-const MARKER: &[u8] = b"the capture ends here";
+/// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
+const FRAME_BYTES: usize = 160;
 
-/// A tcpdump that keeps the segments with SYN, FIN or RST: few, so that none is lost to a full buffer.
+/// TCP segments of port 445 with SYN, FIN or RST, over IPv4 and IPv6: few, so that none is lost to a full buffer. Code, jump if true,
+/// jump if false, operand; what `tcpdump -d` makes of
+/// `(tcp port 445 and tcp[tcpflags] & 7 != 0) or (ip6 proto 6 and port 445 and ip6[53] & 7 != 0)`.
+const FILTER: [(u16, u8, u8, u32); 24] = [
+    (0x28, 0, 0, 12),
+    (0x15, 0, 11, 0x0800),
+    (0x30, 0, 0, 23),
+    (0x15, 0, 19, 6),
+    (0x28, 0, 0, 20),
+    (0x45, 17, 0, 0x1FFF),
+    (0xB1, 0, 0, 14),
+    (0x48, 0, 0, 14),
+    (0x15, 2, 0, 445),
+    (0x48, 0, 0, 16),
+    (0x15, 0, 12, 445),
+    (0x50, 0, 0, 27),
+    (0x45, 9, 10, 7),
+    (0x15, 0, 9, 0x86DD),
+    (0x30, 0, 0, 20),
+    (0x15, 0, 7, 6),
+    (0x28, 0, 0, 54),
+    (0x15, 2, 0, 445),
+    (0x28, 0, 0, 56),
+    (0x15, 0, 3, 445),
+    (0x30, 0, 0, 67),
+    (0x45, 0, 1, 7),
+    (0x06, 0, 0, FRAME_BYTES as u32),
+    (0x06, 0, 0, 0),
+];
+
+/// A thread that takes them down.
 pub struct Capture {
-    child: Child,
-    file: PathBuf,
+    socket: Arc<OwnedFd>,
+    ended: Arc<AtomicBool>,
+    reader: Option<JoinHandle<Vec<Vec<u8>>>>,
 }
 
-/// What the capture holds.
+/// What has been captured.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Client port: sequence numbers of its SYNs (a retransmission repeats the number).
@@ -30,84 +64,124 @@ pub struct Verdict {
 }
 
 impl Capture {
-    pub fn start(dir: &Path) -> Capture {
-        let file = dir.join("capture.pcap");
-        let filter = format!(
-            "(ip and tcp port 445 and tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0) \
-             or (ip6 proto 6 and port 445 and ip6[53] & 7 != 0) or udp dst port {MARKER_PORT}"
+    /// Begins, in the calling thread's network namespace.
+    pub fn start() -> Capture {
+        let every_protocol = u32::from((libc::ETH_P_ALL as u16).to_be());
+        let socket = socket_with(
+            AddressFamily::PACKET,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            NonZeroU32::new(every_protocol).map(Protocol::from_raw),
         );
-        let child = Command::new("tcpdump")
-            .args([
-                "-i",
-                "tap0",
-                "--immediate-mode",
-                "-U",
-                "-n",
-                "-s",
-                "160",
-                "-Z",
-                "root",
-                "-w",
-            ])
-            .arg(&file)
-            .arg(filter)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tcpdump (scripts/test installs it)");
-        // the file's header is written once the filter is in place
-        wait_for("tcpdump to listen", PATIENCE, || {
-            std::fs::metadata(&file)
-                .ok()
-                .filter(|file| file.len() >= 24)
+        let socket = Arc::new(socket.expect("a packet socket"));
+        filter(&socket).expect("a filter");
+        let ended = Arc::new(AtomicBool::new(false));
+        let reader = std::thread::spawn({
+            let (socket, ended) = (Arc::clone(&socket), Arc::clone(&ended));
+            move || take_down(&socket, &ended)
         });
-        Capture { child, file }
+        Capture {
+            socket,
+            ended,
+            reader: Some(reader),
+        }
     }
 
-    /// Ends the capture and reads it. Somebody must hold the TAP (its link has to be up).
+    /// Ends it. A frame that has been sent or received is in the socket's buffer already, and the buffer is read to its end.
     pub fn verdict(mut self) -> Verdict {
-        // packets come to the file in the order of the wire: once the marker is there, all before it is
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        socket.set_broadcast(true).expect("broadcast");
-        let pcap = wait_for("the capture's end", PATIENCE, || {
-            socket
-                .send_to(MARKER, (BROADCAST, MARKER_PORT))
-                .expect("the marker leaves");
-            let pcap = std::fs::read(&self.file).expect("the capture");
-            pcap.windows(MARKER.len())
-                .any(|bytes| bytes == MARKER)
-                .then_some(pcap)
-        });
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        read(&pcap)
+        self.ended.store(true, Ordering::SeqCst);
+        let frames = self.reader.take().expect("a reader").join();
+        assert_eq!(
+            drops(&self.socket).expect("statistics"),
+            0,
+            "frames that were not captured"
+        );
+        read(&frames.expect("the frames"))
     }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.ended.store(true, Ordering::SeqCst);
     }
 }
 
-fn read(pcap: &[u8]) -> Verdict {
+fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let pause = Timespec::try_from(Duration::from_millis(20)).expect("short");
+    loop {
+        // asked before the buffer is emptied: what came before the end is in it
+        let last = ended.load(Ordering::SeqCst);
+        let mut frame = [0; FRAME_BYTES];
+        while let Ok(length) = rustix::io::read(socket, &mut frame) {
+            frames.push(frame[..length].to_vec());
+        }
+        if last {
+            return frames;
+        }
+        // the deadline only says when to look whether it is over
+        let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
+    }
+}
+
+fn filter(socket: &OwnedFd) -> io::Result<()> {
+    let mut program = FILTER.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the program is valid while the call lasts, and the kernel copies it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(&program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Frames the buffer had no room for.
+fn drops(socket: &OwnedFd) -> io::Result<u32> {
+    /// `struct tpacket_stats` of linux/if_packet.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Statistics {
+        packets: u32,
+        drops: u32,
+    }
+    let mut statistics = Statistics::default();
+    let mut length = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes there, and the structure takes any.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            std::ptr::from_mut(&mut statistics).cast(),
+            &mut length,
+        )
+    };
+    if result == 0 {
+        Ok(statistics.drops)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn read(frames: &[Vec<u8>]) -> Verdict {
     let mut verdict = Verdict::default();
     let mut client_finished = BTreeSet::new();
-    let word =
-        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
-    let mut rest = &pcap[24..];
-    while rest.len() >= 16 {
-        let length = word(rest, 8) as usize;
-        let Some(frame) = rest.get(16..16 + length) else {
-            break;
-        };
-        rest = &rest[16 + length..];
+    for frame in frames {
         let tcp = match (frame[12], frame[13]) {
-            (0x08, 0x00) if frame[23] == 6 => &frame[14 + usize::from(frame[14] & 15) * 4..],
-            (0x86, 0xDD) if frame[20] == 6 => &frame[54..],
-            _ => continue,
+            (0x08, 0x00) => &frame[14 + usize::from(frame[14] & 15) * 4..],
+            _ => &frame[54..],
         };
         let source = u16::from_be_bytes([tcp[0], tcp[1]]);
         let target = u16::from_be_bytes([tcp[2], tcp[3]]);

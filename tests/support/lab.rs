@@ -13,8 +13,6 @@ pub struct Lab {
 
 pub const SERVER: &str = "10.77.0.1";
 pub const SERVER_V6: &str = "fd77::1";
-/// Reaches the TAP without address resolution.
-pub const BROADCAST: &str = "10.77.0.255";
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -29,7 +27,7 @@ impl Lab {
             "mount --make-rprivate /",
             "ip link set lo up",
             "ip tuntap add tap0 mode tap",
-            "ip addr add 10.77.0.2/24 brd + dev tap0",
+            "ip addr add 10.77.0.2/24 dev tap0",
             "ip addr add fd77::2/64 dev tap0 nodad",
             "ip link set tap0 up",
         ] {
