@@ -1,6 +1,7 @@
 //! Coming back: what the loop asks after the fold, before the gates open.
 
 use crate::fileop::{Intent, OpenId, ShareId};
+use crate::path;
 use crate::record::Record;
 use crate::server::{ConnId, Journal, OpenInfo, Smb, Task};
 use crate::state::{Doing, Resource, Target};
@@ -123,8 +124,9 @@ impl Smb {
 
     /// Every open file, for the file system to open again.
     pub fn opens(&self) -> impl Iterator<Item = OpenInfo> + '_ {
-        self.connections.iter().flat_map(|(conn, connection)| {
-            connection.opens.values().filter_map(|open| {
+        let rename = self.rename_under_way();
+        self.connections.iter().flat_map(move |(conn, connection)| {
+            connection.opens.values().filter_map(move |open| {
                 let Target::File(file) = &open.target else {
                     return None;
                 };
@@ -133,12 +135,31 @@ impl Smb {
                     open: open.id,
                     actor: open.actor.clone(),
                     path: file.path.clone(),
+                    moved_to: rename
+                        .filter(|(share, ..)| *share == open.actor.share)
+                        .and_then(|(_, from, to)| moved(&file.path, from, to)),
                     key: file.key,
                     handle: file.handle.clone(),
                     is_dir: file.is_dir,
                     granted_access: open.granted_access,
                     watch: file.watch.as_ref().map(|watch| watch.recursive),
                 })
+            })
+        })
+    }
+
+    /// Share, old and new path of the rename whose intent is on record without its result.
+    fn rename_under_way(&self) -> Option<(ShareId, &str, &str)> {
+        self.connections.values().find_map(|connection| {
+            let parked = connection.parked.values().map(|parked| &parked.work);
+            let mut works = connection.work.iter().chain(parked);
+            works.find_map(|work| {
+                let doing = work.doing.as_ref()?;
+                let Intent::Rename { from, to, .. } = &doing.intent else {
+                    return None;
+                };
+                let share = connection.opens.get(&doing.id)?.actor.share;
+                Some((share, from.as_str(), to.as_str()))
             })
         })
     }
@@ -165,4 +186,12 @@ impl Smb {
             self.emit(conn, Record::Closed { open }, journal);
         }
     }
+}
+
+/// Where a path is after a rename; `None`: where it was.
+fn moved(file: &str, from: &str, to: &str) -> Option<String> {
+    if file == from {
+        return Some(to.to_owned());
+    }
+    path::below(file, from).map(|name| format!("{to}/{name}"))
 }

@@ -112,6 +112,8 @@ pub struct OpenInfo {
     pub actor: Actor,
     /// Path beneath the share.
     pub path: String,
+    /// Its path if the rename that was under way at the end of the log has been done.
+    pub moved_to: Option<String>,
     /// Which file.
     pub key: FileKey,
     /// Its handle.

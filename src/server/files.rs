@@ -58,6 +58,7 @@ impl FileSystem for Fs {
             open: id,
             actor,
             path,
+            moved_to,
             key,
             handle,
             is_dir,
@@ -65,18 +66,25 @@ impl FileSystem for Fs {
             watch,
         } = open;
         let (read, write) = (granted_access & READS != 0, granted_access & WRITES != 0);
-        Fs::reopen(
-            self,
-            *id,
-            actor.share,
-            actor.user.as_deref(),
-            path,
-            key,
-            handle,
-            read,
-            write,
-            *is_dir,
-        )?;
+        let mut reopen_at = |path: &str| {
+            Fs::reopen(
+                self,
+                *id,
+                actor.share,
+                actor.user.as_deref(),
+                path,
+                key,
+                handle,
+                read,
+                write,
+                *is_dir,
+            )
+        };
+        // Without the right to open by handle a file is known by its path alone, and a rename may have been done that is not on record.
+        match (reopen_at(path), moved_to) {
+            (Err(_), Some(path)) => reopen_at(path)?,
+            (reopened, _) => reopened?,
+        }
         if let Some(recursive) = *watch {
             Fs::perform(
                 self,
