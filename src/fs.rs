@@ -20,12 +20,14 @@ pub mod set;
 #[cfg(test)]
 mod tests;
 pub mod watch;
+pub mod writer;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use outlast_smb::fileop::{
     Actor, Change, CreateOp, FileHandle, FileKey, FileOp, Intent, Metadata, OpenId, Outcome,
     ShareId, WriteAt,
@@ -39,6 +41,7 @@ use list::Listing;
 use lookup::Lookup;
 use path::Root;
 use watch::Watcher;
+use writer::{Write, Writer};
 
 /// What the configuration says of a share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +58,8 @@ pub struct ShareRoot {
 pub struct OpenFile {
     /// Its share.
     pub share: ShareId,
-    /// The descriptor; O_PATH if no access to data was asked for.
-    pub fd: OwnedFd,
+    /// The descriptor; O_PATH if no access to data was asked for. The writer holds it too while it writes.
+    pub fd: Arc<OwnedFd>,
     /// Which file.
     pub key: FileKey,
     /// Is it a directory?
@@ -78,7 +81,7 @@ impl OpenFile {
         let mode = flags & OFlags::ACCMODE;
         OpenFile {
             share,
-            fd,
+            fd: Arc::new(fd),
             key: metadata.key,
             is_dir: metadata.is_dir,
             path,
@@ -107,6 +110,7 @@ pub struct Fs {
     lookup: Lookup,
     pool: Pool,
     watcher: Watcher,
+    writer: Writer,
 }
 
 impl Fs {
@@ -126,10 +130,11 @@ impl Fs {
             lookup: Lookup::default(),
             pool: Pool::default(),
             watcher: Watcher::new()?,
+            writer: Writer::new()?,
         })
     }
 
-    fn account(&mut self, actor: &Actor) -> Result<(Rc<Account>, Assumed), NtStatus> {
+    fn account(&mut self, actor: &Actor) -> Result<(Arc<Account>, Assumed), NtStatus> {
         let root = find_root(&self.roots, actor.share)?;
         let account = self
             .accounts
@@ -268,6 +273,71 @@ impl Fs {
                 self.perform_as(&account, assumed, op, intent)
             }
         }
+    }
+
+    /// As [`Fs::perform`]; a large write is begun only, for the writer to do: `None`. Nothing else may be asked for until
+    /// [`Fs::finished`] has told its outcome.
+    pub fn begin(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Option<Result<Outcome, NtStatus>> {
+        match (op, intent) {
+            (
+                FileOp::Write {
+                    open,
+                    data,
+                    write_through,
+                    ..
+                },
+                Intent::Write { offset },
+            ) if data.len() >= writer::LARGE_BYTES => {
+                self.watcher.collect();
+                let begun = self.begin_write(actor, *open, *offset, data, *write_through);
+                begun.err().map(Err)
+            }
+            _ => Some(self.perform(actor, op, intent)),
+        }
+    }
+
+    fn begin_write(
+        &mut self,
+        actor: &Actor,
+        open: OpenId,
+        offset: u64,
+        data: &Bytes,
+        write_through: bool,
+    ) -> Result<(), NtStatus> {
+        let root = find_root(&self.roots, actor.share)?;
+        let account = self
+            .accounts
+            .choose(root.run_as.as_deref(), actor.user.as_deref())?;
+        let fd = Arc::clone(&self.written(open)?.fd);
+        self.writer.begin(Write {
+            fd,
+            account,
+            own: self.accounts.own(),
+            offset,
+            data: data.clone(),
+            write_through,
+        })
+    }
+
+    /// The outcome of what was begun, when it has come to its end; once.
+    pub fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
+        self.writer.finished()
+    }
+
+    /// Waits until what was begun has come to its end.
+    pub fn wait(&mut self) {
+        self.writer.wait();
+    }
+
+    /// Readable when what was begun has come to its end.
+    #[must_use]
+    pub fn finished_fd(&self) -> BorrowedFd<'_> {
+        self.writer.fd()
     }
 
     /// The operations for which the kernel asks whose rights count.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outlast_smb::status::NtStatus;
@@ -30,10 +30,10 @@ pub struct Account {
 
 /// The accounts looked up so far, and the server's own.
 pub struct Accounts {
-    own: Rc<Account>,
+    own: Arc<Account>,
     /// The server may take on others: it is root, and not that of a user namespace which holds its own account alone.
     may_change: bool,
-    found: HashMap<String, (Instant, Option<Rc<Account>>)>,
+    found: HashMap<String, (Instant, Option<Arc<Account>>)>,
 }
 
 impl Account {
@@ -55,7 +55,7 @@ impl Accounts {
             .is_ok_and(|setgroups| setgroups.trim() == "deny");
         Ok(Accounts {
             may_change: geteuid().is_root() && !namespace_of_one,
-            own: Rc::new(Account {
+            own: Arc::new(Account {
                 uid: geteuid().as_raw(),
                 gid: getegid().as_raw(),
                 groups: getgroups()?,
@@ -72,7 +72,7 @@ impl Accounts {
         &mut self,
         run_as: Option<&str>,
         user: Option<&str>,
-    ) -> Result<Rc<Account>, NtStatus> {
+    ) -> Result<Arc<Account>, NtStatus> {
         if let Some(name) = run_as.filter(|name| !name.is_empty()) {
             let account = self.look_up(name).ok_or_else(|| {
                 log::error!("run_as = {name:?}: there is no such local account");
@@ -90,11 +90,11 @@ impl Accounts {
         {
             return Ok(account);
         }
-        Ok(Rc::clone(&self.own))
+        Ok(Arc::clone(&self.own))
     }
 
     /// By the name as given, else in lower case: Windows does not mind the case of a login.
-    fn look_up(&mut self, name: &str) -> Option<Rc<Account>> {
+    fn look_up(&mut self, name: &str) -> Option<Arc<Account>> {
         if let Some((when, account)) = self.found.get(name)
             && when.elapsed() < LOOKUP_AGE_MAX
         {
@@ -102,7 +102,7 @@ impl Accounts {
         }
         let account = find(name)
             .or_else(|| find(&name.to_lowercase()))
-            .map(Rc::new);
+            .map(Arc::new);
         self.found
             .insert(name.to_owned(), (Instant::now(), account.clone()));
         account
@@ -112,16 +112,35 @@ impl Accounts {
     ///
     /// # Errors
     /// ACCESS_DENIED if the kernel refuses; the thread is then as before.
-    pub fn assume(&self, account: &Rc<Account>) -> Result<Assumed, NtStatus> {
-        if account == &self.own {
+    pub fn assume(&self, account: &Arc<Account>) -> Result<Assumed, NtStatus> {
+        Assumed::instead_of(&self.own, account)
+    }
+
+    /// The account the server runs as.
+    #[must_use]
+    pub fn own(&self) -> Arc<Account> {
+        Arc::clone(&self.own)
+    }
+}
+
+/// While it lives the thread has an account's rights; when dropped, the server's own again.
+pub struct Assumed(Option<Back>);
+
+impl Assumed {
+    /// Takes on `account` on this thread, which acts as `own` otherwise.
+    ///
+    /// # Errors
+    /// As [`Accounts::assume`].
+    pub fn instead_of(own: &Arc<Account>, account: &Arc<Account>) -> Result<Assumed, NtStatus> {
+        if account == own {
             return Ok(Assumed(None));
         }
         let back = Back {
-            own: Rc::clone(&self.own),
+            own: Arc::clone(own),
             parent: getppid(),
             death_signal: parent_process_death_signal().unwrap_or_default(),
         };
-        if self.own.uid == 0 {
+        if own.uid == 0 {
             // All or nothing: if it is refused there is nothing to put back.
             set_thread_groups(&account.groups).map_err(|error| {
                 log::error!("setgroups: {error}");
@@ -139,12 +158,9 @@ impl Accounts {
     }
 }
 
-/// While it lives the thread has an account's rights; when dropped, the server's own again.
-pub struct Assumed(Option<Back>);
-
 /// What is put back.
 struct Back {
-    own: Rc<Account>,
+    own: Arc<Account>,
     parent: Option<Pid>,
     death_signal: Option<Signal>,
 }

@@ -25,6 +25,21 @@ pub trait FileSystem {
     /// The operation's answer.
     fn perform(&mut self, actor: &Actor, op: &FileOp, intent: &Intent)
     -> Result<Outcome, NtStatus>;
+    /// As [`FileSystem::perform`], or begins it: `None` if it is under way, beside the caller, until [`FileSystem::finished`] has its outcome.
+    fn begin(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Option<Result<Outcome, NtStatus>> {
+        Some(self.perform(actor, op, intent))
+    }
+    /// The outcome of the operation under way, once.
+    fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
+        None
+    }
+    /// Waits for the operation under way, if there is one.
+    fn wait(&mut self) {}
     /// Opens a file again after a recovery.
     ///
     /// # Errors
@@ -50,6 +65,23 @@ impl FileSystem for Fs {
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
         Fs::perform(self, actor, op, intent)
+    }
+
+    fn begin(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Option<Result<Outcome, NtStatus>> {
+        Fs::begin(self, actor, op, intent)
+    }
+
+    fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
+        Fs::finished(self)
+    }
+
+    fn wait(&mut self) {
+        Fs::wait(self);
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {

@@ -17,6 +17,7 @@ use super::files::FileSystem;
 use super::inbound::{self, Inbound, Message};
 use super::journal::Journal;
 use super::record::Record;
+use super::work::UnderWay;
 
 /// Tasks done in one turn before frames go out again.
 const TASKS_PER_TURN: usize = 256;
@@ -89,6 +90,8 @@ pub struct Machine<F> {
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) probe: Box<dyn Probe>,
     pub(super) clients: BTreeMap<u64, Client>,
+    /// The operation that the file system is at, beside the loop.
+    pub(super) under_way: Option<UnderWay>,
     gate: Gate,
     busy: bool,
     patience: Patience,
@@ -115,6 +118,7 @@ impl<F: FileSystem> Machine<F> {
             entropy,
             probe,
             clients,
+            under_way: None,
             gate: Gate::Open,
             // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
             busy: true,
@@ -131,7 +135,10 @@ impl<F: FileSystem> Machine<F> {
     /// One turn: commits what came in, does what is ready, and gives the frames that may now leave.
     pub fn turn(&mut self, time: Time, out: &mut Vec<TxFrame>) {
         self.take_events(time);
-        if self.gate == Gate::Open {
+        self.finish_under_way(time);
+        if self.under_way.is_some() {
+            self.busy = false;
+        } else if self.gate == Gate::Open {
             self.report_local_changes(time);
             self.dismiss_idlers(time.now);
             self.serve(time);
@@ -156,6 +163,8 @@ impl<F: FileSystem> Machine<F> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let gate = match self.gate {
+            // its end wakes the loop
+            _ if self.under_way.is_some() => None,
             Gate::Open => {
                 let look = (!self.clients.is_empty()).then_some(self.next_look);
                 [self.smb.next_deadline(), look].into_iter().flatten().min()
@@ -194,7 +203,9 @@ impl<F: FileSystem> Machine<F> {
     pub fn at_rest(&self, time: Time) -> bool {
         match self.gate {
             Gate::Open => false,
-            Gate::Draining { until } => self.stack.drained() || time.now >= until,
+            Gate::Draining { until } => {
+                (self.stack.drained() && self.under_way.is_none()) || time.now >= until
+            }
             Gate::Closing { until } => self.clients.is_empty() || time.now >= until,
         }
     }
@@ -267,6 +278,12 @@ impl<F: FileSystem> Machine<F> {
 
     /// The client is gone, or has to go: what it held is closed by tasks.
     pub(super) fn leave(&mut self, conn: u64) {
+        if let Some(under_way) = &mut self.under_way
+            && under_way.work.conn() == conn
+        {
+            under_way.leave = true;
+            return;
+        }
         let client = self.clients.entry(conn).or_default();
         if !std::mem::replace(&mut client.leaving, true) {
             client.message = None;
@@ -321,6 +338,9 @@ impl<F: FileSystem> Machine<F> {
     /// Tasks, and one message of every client that has a whole one.
     fn serve(&mut self, time: Time) {
         self.busy = self.do_tasks(time);
+        if self.under_way.is_some() {
+            return;
+        }
         let mut queued: u64 = self
             .clients
             .keys()
@@ -335,7 +355,11 @@ impl<F: FileSystem> Machine<F> {
                 continue;
             }
             if let Some(message) = self.take_message(conn) {
-                self.run_message(conn, &message, time);
+                self.run_message(conn, message, time);
+                if self.under_way.is_some() {
+                    self.busy = false;
+                    return;
+                }
                 queued += (self.stack.send_queued(conn)).saturating_sub(waiting) as u64;
                 self.busy |= self.clients.get(&conn).is_some_and(|client| client.look);
             } else if self
@@ -361,6 +385,9 @@ impl<F: FileSystem> Machine<F> {
                 return false;
             };
             self.run_task(task, time);
+            if self.under_way.is_some() {
+                return false;
+            }
         }
         true
     }

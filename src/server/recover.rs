@@ -275,11 +275,12 @@ impl<F: FileSystem> Machine<F> {
         for task in in_progress {
             if let Task::Message(conn) = task {
                 if let Some(message) = self.take_message(conn) {
-                    self.run_message(conn, &message, time);
+                    self.run_message(conn, message, time);
                 }
             } else {
                 self.run_task(task, time);
             }
+            self.settle(time);
         }
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
             self.look_at(conn, time);

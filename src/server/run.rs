@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -141,16 +141,13 @@ impl Server {
         let mut fds = [
             PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.worker.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.changes_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.machine.fs.watch_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.machine.fs.finished_fd(), PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn changes_fd(&self) -> BorrowedFd<'_> {
-        self.machine.fs.watch_fd()
     }
 
     /// Sends frames, and lets go of what they hold of the log.

@@ -1,7 +1,8 @@
 //! How a request is done: points 2 and 3.
 
 use bytes::Bytes;
-use outlast_smb::fileop::{FileOp, Intent};
+use outlast_smb::fileop::{FileOp, Intent, Outcome};
+use outlast_smb::status::NtStatus;
 use outlast_smb::{Admit, Output, Planned, Step, Task};
 
 use super::clock::Time;
@@ -13,76 +14,174 @@ use super::machine::{Machine, clock};
 /// Steps of one message before the rest has to wait for the next turn: no client's compound holds up the others.
 const STEPS: usize = 1024;
 
+/// What is being worked on, and for how many more steps.
+pub(super) struct Work {
+    source: Source,
+    steps: usize,
+}
+
+enum Source {
+    /// A client's oldest message.
+    Message(u64, Message),
+    Task(Task),
+}
+
+impl Work {
+    fn new(source: Source) -> Work {
+        Work {
+            source,
+            steps: STEPS,
+        }
+    }
+
+    /// The connection it is done for.
+    pub(super) fn conn(&self) -> u64 {
+        match self.source {
+            Source::Message(conn, _) | Source::Task(Task::Message(conn)) => conn,
+            Source::Task(Task::Parked(conn, _) | Task::Close(conn, _) | Task::Break(conn, _)) => {
+                conn
+            }
+        }
+    }
+}
+
+/// An operation that the file system is still at. Nothing else is done to files before it has come to its end (law 5), but frames are
+/// taken in and acknowledged.
+pub(super) struct UnderWay {
+    pub(super) work: Work,
+    /// The client has gone meanwhile: it is taken down afterwards.
+    pub(super) leave: bool,
+    planned: Planned,
+    out: Output,
+}
+
 impl<F: FileSystem> Machine<F> {
-    /// Works on a client's oldest message until it is answered or waits.
-    pub(super) fn run_message(&mut self, conn: u64, message: &Message, time: Time) {
-        for _ in 0..STEPS {
-            let mut out = Output::default();
-            let mut step = self.smb.step(
-                conn,
-                &message.bytes,
-                clock(time),
-                &mut *self.entropy,
-                &mut self.journal,
-                &mut out,
-            );
-            let operation = self.operate(&mut step, &mut out, time);
-            let done = matches!(step, Step::Done);
-            if done {
-                self.stack
-                    .consume(conn, message.stream_bytes, &mut self.journal);
-            }
-            self.finish_step(operation, out, time);
-            match step {
-                Step::Again => {}
-                Step::Done => {
-                    if let Some(client) = self.clients.get_mut(&conn) {
-                        client.look = true;
-                        client.active = time.now;
-                    }
-                    return;
-                }
-                Step::Idle | Step::Op(_) => break,
-            }
-        }
-        if let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.leaving) {
-            client.message = Some(message.clone());
-        }
+    /// Works on a client's oldest message until it is answered or waits, or an operation of it is under way.
+    pub(super) fn run_message(&mut self, conn: u64, message: Message, time: Time) {
+        self.run(Work::new(Source::Message(conn, message)), time);
     }
 
-    /// Works on a task until it is done or waits again.
+    /// Works on a task until it is done or waits again, or an operation of it is under way.
     pub(super) fn run_task(&mut self, task: Task, time: Time) {
-        for _ in 0..STEPS {
+        self.run(Work::new(Source::Task(task)), time);
+    }
+
+    fn run(&mut self, mut work: Work, time: Time) {
+        while work.steps > 0 {
+            work.steps -= 1;
             let mut out = Output::default();
-            let mut step = self.smb.step_task(
-                task,
-                clock(time),
-                &mut *self.entropy,
-                &mut self.journal,
-                &mut out,
-            );
-            let operation = self.operate(&mut step, &mut out, time);
-            self.finish_step(operation, out, time);
-            if !matches!(step, Step::Again) {
-                return;
+            let (clock, entropy) = (clock(time), &mut *self.entropy);
+            let step = match &work.source {
+                Source::Message(conn, message) => self.smb.step(
+                    *conn,
+                    &message.bytes,
+                    clock,
+                    entropy,
+                    &mut self.journal,
+                    &mut out,
+                ),
+                Source::Task(task) => {
+                    self.smb
+                        .step_task(*task, clock, entropy, &mut self.journal, &mut out)
+                }
+            };
+            match self.advance(work, step, "none", out, time) {
+                Some(rest) => work = rest,
+                None => return,
             }
+        }
+        self.put_back(work);
+    }
+
+    /// The operation under way has come to its end: its work goes on.
+    pub(super) fn finish_under_way(&mut self, time: Time) {
+        let Some(outcome) = self.under_way.as_ref().and_then(|_| self.fs.finished()) else {
+            return;
+        };
+        let Some(UnderWay {
+            work,
+            leave,
+            planned,
+            mut out,
+        }) = self.under_way.take()
+        else {
+            return;
+        };
+        let conn = work.conn();
+        let step = self.complete(&planned, outcome, &mut out, time);
+        if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
+            self.run(rest, time);
+        }
+        if leave {
+            self.leave(conn);
         }
     }
 
-    /// Does the operation that a step asks for, if it asks for one; `step` becomes what follows. Gives the operation's name.
-    fn operate(&mut self, step: &mut Step, out: &mut Output, time: Time) -> &'static str {
-        let mut name = "none";
+    /// Waits for the operation under way, and finishes its work.
+    pub(super) fn settle(&mut self, time: Time) {
+        while self.under_way.is_some() {
+            self.fs.wait();
+            self.finish_under_way(time);
+        }
+    }
+
+    /// Goes on from a step: does the operations it asks for, and commits what came of it. What is to be worked on further, if anything.
+    fn advance(
+        &mut self,
+        work: Work,
+        mut step: Step,
+        mut operation: &'static str,
+        mut out: Output,
+        time: Time,
+    ) -> Option<Work> {
         while let Step::Op(planned) = step {
-            name = operation_name(&planned.op);
-            let planned = planned.clone();
-            *step = match self.intend(&planned, out, time) {
-                Ok(intent) => self.perform(&planned, &intent, out, time),
+            operation = operation_name(&planned.op);
+            step = match self.intend(&planned, &mut out, time) {
+                Ok(intent) => match self.fs.begin(&planned.actor, &planned.op, &intent) {
+                    Some(outcome) => self.complete(&planned, outcome, &mut out, time),
+                    None => {
+                        self.under_way = Some(UnderWay {
+                            work,
+                            leave: false,
+                            planned,
+                            out,
+                        });
+                        return None;
+                    }
+                },
                 // its request waits now, and its message is done with
                 Err(Admit::Wait) => Step::Done,
                 Err(Admit::Go | Admit::Done) => Step::Again,
             };
         }
-        name
+        let is_done = matches!(step, Step::Done);
+        if let (true, Source::Message(conn, message)) = (is_done, &work.source) {
+            self.stack
+                .consume(*conn, message.stream_bytes, &mut self.journal);
+        }
+        self.finish_step(operation, out, time);
+        match step {
+            Step::Again => return Some(work),
+            Step::Done => {
+                if let Source::Message(conn, _) = work.source
+                    && let Some(client) = self.clients.get_mut(&conn)
+                {
+                    client.look = true;
+                    client.active = time.now;
+                }
+            }
+            Step::Idle | Step::Op(_) => self.put_back(work),
+        }
+        None
+    }
+
+    /// A message that is not answered yet is looked at again.
+    fn put_back(&mut self, work: Work) {
+        if let Source::Message(conn, message) = work.source
+            && let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.leaving)
+        {
+            client.message = Some(message);
+        }
     }
 
     /// Point 2: the intent is committed. Or why the operation is not to be done.
@@ -113,14 +212,13 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    fn perform(
+    fn complete(
         &mut self,
         planned: &Planned,
-        intent: &Intent,
+        outcome: Result<Outcome, NtStatus>,
         out: &mut Output,
         time: Time,
     ) -> Step {
-        let outcome = self.fs.perform(&planned.actor, &planned.op, intent);
         self.fs.discard_changes();
         self.smb.complete(
             planned,

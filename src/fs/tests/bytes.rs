@@ -250,3 +250,58 @@ fn a_full_disk_says_so() {
     .join()
     .unwrap();
 }
+
+/// Begins it as the loop does, and waits for it if it is under way; says whether it was.
+fn begin(b: &mut Bench, op: &FileOp) -> (bool, Result<Outcome, NtStatus>) {
+    let intent = b.prepare(op).unwrap();
+    match b.fs.begin(&b.actor, op, &intent) {
+        Some(outcome) => (false, outcome),
+        None => {
+            b.fs.wait();
+            (true, b.fs.finished().unwrap())
+        }
+    }
+}
+
+#[test]
+fn a_large_write_is_done_beside_the_loop_and_told_of_once() {
+    everywhere(|b| {
+        let open = b.file("file");
+        let data: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 253) as u8).collect();
+        for (offset, length, is_large) in [(0, 1_000_000, true), (1_000_000, 1000, false)] {
+            let op = FileOp::Write {
+                open,
+                at: WriteAt::Offset(offset),
+                data: ::bytes::Bytes::copy_from_slice(&data[..length]),
+                write_through: true,
+            };
+            let count = length as u32;
+            assert_eq!(
+                begin(b, &op),
+                (is_large, Ok(Outcome::Written { count, offset }))
+            );
+            assert_eq!(b.fs.finished(), None);
+            assert_eq!(b.read(open, offset, 2_000_000), data[..length]);
+            // the redo
+            assert_eq!(b.run_twice(&op), Ok(Outcome::Written { count, offset }));
+        }
+        assert_eq!(b.read(open, 0, 2_000_000).len(), 1_001_000);
+    });
+}
+
+#[test]
+fn a_large_write_without_the_right_is_refused() {
+    everywhere(|b| {
+        b.file("file");
+        let mut op = b.op("file", Disposition::Open);
+        op.write_data = false;
+        let open = b.create(op).map(|_| b.last).unwrap();
+        let op = FileOp::Write {
+            open,
+            at: WriteAt::Offset(0),
+            data: vec![1; 1 << 20].into(),
+            write_through: false,
+        };
+        assert_eq!(begin(b, &op), (false, Err(NtStatus::ACCESS_DENIED)));
+    });
+}
