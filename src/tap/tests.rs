@@ -1,6 +1,8 @@
 //! Real TAP devices, in a network namespace of the test's own: each test runs itself again under `unshare`, as root or in a user
 //! namespace. Where the machine allows neither, it says so and is skipped.
 
+mod faults;
+mod line;
 mod peer;
 
 use std::io::{Read, Write};

@@ -8,16 +8,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use outlast_stack::device::{Device, MAX_FRAME_LEN};
+use outlast_stack::device::MAX_FRAME_LEN;
 use outlast_stack::{
     Config, ConnId, Counters, Journal, Lost, Record, RxFrame, Stack, State, TxFrame,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recvfrom, sendto, socket,
 };
 
 use super::Tap;
+use super::line::Line;
 
 /// Sends back what it gets.
 pub(super) const ECHO: u16 = 7;
@@ -42,7 +42,31 @@ pub(super) fn pattern(start: usize, len: usize) -> Vec<u8> {
 
 enum Order {
     Crash(Sender<()>),
+    Look(Sender<Option<View>>),
     Stop(Sender<Counters>),
+}
+
+/// What there is to see of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) snd_nxt: u32,
+    pub(super) snd_wnd: u32,
+    pub(super) rcv_nxt: u32,
+    pub(super) rcv_wnd: u32,
+}
+
+/// How a host is set up.
+pub(super) struct Setup {
+    /// Largest receive window, bytes.
+    pub(super) receive_buffer: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            receive_buffer: Config::default().receive_buffer,
+        }
+    }
 }
 
 /// The host's thread.
@@ -53,17 +77,22 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn start(tap: Tap) -> Host {
-        Host::spawn(tap, true)
+        Host::spawn(Line::clean(tap), Setup::default(), true)
+    }
+
+    pub(super) fn start_on(line: Line, setup: Setup) -> Host {
+        Host::spawn(line, setup, true)
     }
 
     /// One that keeps no journal, for measurements: it cannot crash.
     pub(super) fn start_forgetful(tap: Tap) -> Host {
-        Host::spawn(tap, false)
+        Host::spawn(Line::clean(tap), Setup::default(), false)
     }
 
-    fn spawn(tap: Tap, remembers: bool) -> Host {
+    fn spawn(line: Line, setup: Setup, remembers: bool) -> Host {
         let (orders, received) = channel();
-        let thread = std::thread::spawn(move || Machine::new(tap, remembers).run(&received));
+        let thread =
+            std::thread::spawn(move || Machine::new(line, setup, remembers).run(&received));
         Host { orders, thread }
     }
 
@@ -74,6 +103,13 @@ impl Host {
             .send(Order::Crash(done))
             .expect("the host lives");
         wait.recv().expect("the host lives");
+    }
+
+    /// The connection that was opened last, if any is there.
+    pub(super) fn newest(&self) -> Option<View> {
+        let (done, wait) = channel();
+        self.orders.send(Order::Look(done)).expect("the host lives");
+        wait.recv().expect("the host lives")
     }
 
     pub(super) fn stop(self) -> Counters {
@@ -111,7 +147,8 @@ impl Journal for Log {
 }
 
 struct Machine {
-    tap: Tap,
+    line: Line,
+    setup: Setup,
     stack: Stack,
     log: Log,
     start: Instant,
@@ -124,22 +161,24 @@ struct Machine {
     source: Bytes,
 }
 
-fn stack(tap: &Tap) -> Stack {
+fn stack(line: &Line, setup: &Setup) -> Stack {
     let config = Config {
         mac: [2, 0, 0, 0, 0, 0x10],
         addresses: vec![(SERVER_V4.into(), 24), (SERVER_V6.into(), 64)],
-        capabilities: tap.capabilities(),
+        capabilities: line.capabilities(),
         ports: vec![ECHO, DISCARD, SOURCE],
+        receive_buffer: setup.receive_buffer,
         ..Config::default()
     };
     Stack::new(config, [7; 32], Duration::ZERO)
 }
 
 impl Machine {
-    fn new(tap: Tap, remembers: bool) -> Machine {
-        let stack = stack(&tap);
+    fn new(line: Line, setup: Setup, remembers: bool) -> Machine {
+        let stack = stack(&line, &setup);
         Machine {
-            tap,
+            line,
+            setup,
             stack,
             log: Log {
                 remembers,
@@ -164,19 +203,24 @@ impl Machine {
         loop {
             match orders.try_recv() {
                 Ok(Order::Crash(done)) => {
-                    while self
-                        .tap
-                        .receive(&mut self.buffer)
-                        .expect("the TAP works")
-                        .is_some()
-                    {}
-                    self.stack = stack(&self.tap);
+                    let now = self.now();
+                    while self.line.receive(&mut self.buffer, now).is_some() {}
+                    self.stack = stack(&self.line, &self.setup);
                     for (conn, record, data) in &self.log.records {
                         self.stack.apply(*conn, record, data.clone());
                     }
                     self.resume(Lost::Frames);
                     // The test may be over already.
                     let _ = done.send(());
+                }
+                Ok(Order::Look(done)) => {
+                    let newest = self.stack.status().into_iter().max_by_key(|conn| conn.conn);
+                    let _ = done.send(newest.map(|conn| View {
+                        snd_nxt: conn.snd_nxt,
+                        snd_wnd: conn.snd_wnd,
+                        rcv_nxt: conn.rcv_nxt,
+                        rcv_wnd: conn.rcv_wnd,
+                    }));
                 }
                 Ok(Order::Stop(done)) => {
                     let _ = done.send(self.stack.counters());
@@ -203,17 +247,12 @@ impl Machine {
                 .min(Duration::from_millis(10)),
             None => Duration::from_millis(10),
         };
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: wait.as_nanos() as _,
-        };
-        poll(&mut [PollFd::new(&self.tap, PollFlags::IN)], Some(&timeout)).expect("poll works");
+        self.line.wait(self.now(), wait);
         for _ in 0..BATCH {
-            let Some((len, checksum)) = self.tap.receive(&mut self.buffer).expect("the TAP works")
-            else {
+            let now = self.now();
+            let Some((len, checksum)) = self.line.receive(&mut self.buffer, now) else {
                 break;
             };
-            let now = self.now();
             self.stack.ingest(
                 RxFrame {
                     bytes: &self.buffer[..len],
@@ -238,8 +277,9 @@ impl Machine {
     }
 
     fn send(&mut self) {
+        let now = self.now();
         for frame in self.frames.drain(..) {
-            self.tap.send(&frame).expect("the TAP works");
+            self.line.send(&frame, now);
         }
     }
 

@@ -208,7 +208,10 @@ impl Conn {
     }
 
     fn send_ack(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
-        let mut header = self.header(self.live.snd_nxt, cx);
+        // RFC 9293, section 3.8.6: the peer may have shrunk its window to the left of SND.NXT. It would not look at an acknowledgement
+        // beyond what it now offers, and both sides would wait for ever.
+        let seq = self.live.snd_nxt.min(self.durable.snd_edge());
+        let mut header = self.header(seq, cx);
         if self.durable.options.sack {
             header.sack = self.live.assembler.blocks(self.durable.rcv_nxt);
         }

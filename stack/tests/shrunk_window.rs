@@ -1,0 +1,31 @@
+//! RFC 9293, section 3.8.6: a peer may shrink its window. What it sends on is acknowledged so that it looks at it.
+
+mod hand;
+
+use hand::{Bench, config};
+
+#[test]
+fn an_acknowledgement_is_not_beyond_a_window_that_was_shrunk() {
+    let mut bench = Bench::established(config(), None, false);
+    assert!(!bench.send(8000).is_empty());
+    // It has taken 1000 bytes and takes no more, though it had promised to.
+    let mut shrunk = bench.seg(0, 1000);
+    shrunk.window = 0;
+    bench.exchange(&shrunk);
+    for (offset, window, edge) in [(0, 0, 1000), (2000, 500, 1500), (4000, 50_000, 8000)] {
+        let mut data = bench.data(offset, 1000);
+        data.ack = shrunk.ack;
+        data.window = window;
+        bench.ingest(&data);
+        data = bench.data(offset + 1000, 1000);
+        data.ack = shrunk.ack;
+        data.window = window;
+        let answers = bench.exchange(&data);
+        let ack = answers
+            .iter()
+            .find(|answer| answer.data.is_empty())
+            .expect("an acknowledgement");
+        assert_eq!(bench.theirs(ack.ack), offset as i32 + 2000);
+        assert_eq!(bench.ours(ack.seq), edge);
+    }
+}
