@@ -22,12 +22,12 @@ pub enum Error {
     NotALog,
     /// Written by another version of Outlast.
     #[error(
-        "format version {found} is unknown: this program reads version {known}; start the Outlast that wrote it"
+        "format version {found} is unknown: this program reads versions 1 to {known}; start the Outlast that wrote it"
     )]
     UnknownVersion {
         /// The version found.
         found: u32,
-        /// The version this program reads and writes.
+        /// The version this program writes; it reads earlier ones, too.
         known: u32,
     },
     /// Both superblock slots are damaged.
@@ -68,6 +68,16 @@ pub enum Error {
         "this log has been recovered as often as can be counted: end its sessions (outlast stop) and remove it, and it will be made anew"
     )]
     NoEpochsLeft,
+    /// A sink that some other log ships to, or did.
+    #[error(
+        "another log's state is in it: give each nvram.path a sink of its own, or remove it if its sessions are not wanted any more"
+    )]
+    AnotherLog,
+    /// The log is behind its own sink.
+    #[error(
+        "it is ahead of the log, which must be an old copy: remove that copy, and the log is made anew from the sink"
+    )]
+    SinkAhead,
     /// The file behind a mapping.
     #[error("{}: {problem}", path.display())]
     File {

@@ -11,6 +11,8 @@ pub(crate) const TAIL_AT: u64 = 8192 + 128;
 pub(crate) const RING_AT: u64 = 12288;
 /// Every record begins at a multiple of this.
 pub(crate) const ALIGN: u64 = 8;
+/// The highest position that a word can hold.
+pub(crate) const POSITION_MAX: u64 = (u64::MAX >> 8) * ALIGN;
 /// Bytes of a record before its meta.
 pub(crate) const HEADER_LEN: usize = 40;
 /// The kind of a record that fills the ring up to its end.

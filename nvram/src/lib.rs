@@ -14,10 +14,11 @@ mod log;
 mod mapping;
 mod memory;
 mod replay;
+pub mod sink;
 mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
 pub use log::{Contents, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Replayed};
 pub use mapping::Mapping;
 pub use memory::{Memory, VecMemory};
-pub use superblock::{Flag, Identity, Superblock, VERSION};
+pub use superblock::{Flag, Identity, Superblock, VERSION, VERSION_OLDEST};

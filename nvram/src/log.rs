@@ -6,6 +6,7 @@ use crate::layout::{
     whole_len, word,
 };
 use crate::replay::{Replay, first_previous, replay};
+use crate::sink::{self, Batch, Commit, Present, Shipper};
 use crate::superblock::{Flag, Identity, Superblock, VERSION};
 use crate::{AppendError, Error, Memory, VecMemory};
 use bytes::{Bytes, BytesMut};
@@ -85,6 +86,8 @@ pub struct Log {
     tail: u64,
     /// Checksum of the last record.
     previous: u32,
+    /// Tail and checksum that go with it: where the tail may be, though a sink keeps it back.
+    last: Commit,
     reserve: u64,
     reserve_in_use: bool,
     objects: HashMap<u64, Object>,
@@ -95,6 +98,10 @@ pub struct Log {
     /// Objects with a `next`.
     changed: Vec<u64>,
     held: Held,
+    /// The tail does not pass this, as long as the caller says so.
+    kept: Option<u64>,
+    /// Where the log's bytes are shipped to, if they are.
+    shipper: Option<Shipper>,
 }
 
 /// A snapshot's place.
@@ -139,6 +146,7 @@ impl Log {
             recoveries: 0,
             flag: Flag::Clean,
             clock_anchor: Duration::ZERO,
+            shipped: false,
             sequence: 0,
             memory_len: memory.len(),
             ring_len: ring_len(memory.len()),
@@ -170,6 +178,7 @@ impl Log {
             (
                 superblock.map(|(it, _)| it.sequence).ok(),
                 memory.load(TAIL_AT),
+                sink::sequence(memory),
             )
         };
         let mut attempts = 0;
@@ -183,12 +192,16 @@ impl Log {
                 });
             }
             let before = stamp();
-            let copy = copy_of_committed(memory);
-            match replay(&copy) {
+            let copy = if sink::is_sink(memory) {
+                sink::private_copy(memory)
+            } else {
+                Ok(copy_of_committed(memory))
+            };
+            match copy.and_then(|copy| Ok((replay(&copy)?, copy))) {
                 // Space was used again while it was being copied, or the superblock written.
                 Err(_) if attempts < INSPECT_ATTEMPTS && stamp() != before => {}
                 Err(error) => return Err(error),
-                Ok(replay) => return Ok(Log::resume(Arc::new(copy), replay).1),
+                Ok((replay, copy)) => return Ok(Log::resume(Arc::new(copy), replay).1),
             }
         }
     }
@@ -219,6 +232,11 @@ impl Log {
             committed: replay.head,
             tail: replay.tail,
             previous: replay.previous,
+            last: Commit {
+                tail: replay.tail,
+                head: replay.head,
+                chain: replay.previous,
+            },
             reserve: replay.superblock.ring_len / RESERVE_PART,
             reserve_in_use: false,
             objects: HashMap::new(),
@@ -226,6 +244,8 @@ impl Log {
             snapshots_len: 0,
             changed: Vec::new(),
             held: Held::default(),
+            kept: None,
+            shipper: None,
             superblock: replay.superblock,
             memory,
         };
@@ -373,12 +393,27 @@ impl Log {
         if let Some(held) = self.held.release() {
             tail = tail.min(held);
         }
+        tail = tail.min(self.kept.unwrap_or(tail));
+        self.last = Commit {
+            tail: tail.max(self.last.tail),
+            head: self.committed,
+            chain: self.previous,
+        };
+        self.move_tail();
+        Lsn(self.committed)
+    }
+
+    /// Frees what it can at the tail.
+    fn move_tail(&mut self) {
+        let mut tail = self.last.tail;
+        if let Some(shipper) = &self.shipper {
+            tail = tail.min(shipper.hold());
+        }
         if tail > self.tail {
             // After the commit word that gave this space up, and before anything is written there.
             self.memory.store(TAIL_AT, word(tail));
             self.tail = tail;
         }
-        Lsn(self.committed)
     }
 
     /// Bytes of meta and data that the next append may have, however they are split, with the reserve only if it is in use.
@@ -441,6 +476,10 @@ impl Log {
         if is_relocated || self.held.any_before(*base) {
             return None;
         }
+        // It is the sink that holds the tail: waiting helps.
+        if self.last.tail > self.tail {
+            return None;
+        }
         Some(*object)
     }
 
@@ -463,6 +502,119 @@ impl Log {
 
     fn write_superblock(&mut self) {
         self.superblock.write(&*self.memory, self.slot);
+        if let Some(mut shipper) = self.shipper.take() {
+            shipper.superblock_changed(&self.present());
+            self.shipper = Some(shipper);
+        }
+    }
+
+    fn present(&self) -> Present<'_> {
+        Present {
+            memory: &self.memory,
+            superblock: &self.superblock,
+            tail: self.tail,
+            commit: self.last,
+        }
+    }
+
+    /// From now on the log's bytes are shipped to a sink: one that has this log already, or a blank one. Nobody writes to it but as
+    /// [`Log::next_batch`] says, and what was ever written to it is on the medium. The tail follows no faster than the sink.
+    ///
+    /// # Errors
+    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or what is wrong with the sink, which is left as it is.
+    pub fn attach(&mut self, sink: &dyn Memory) -> Result<(), Error> {
+        self.shipper = None;
+        if !self.superblock.shipped {
+            self.superblock.shipped = true;
+            self.write_superblock();
+        }
+        self.shipper = Some(Shipper::attach(sink, &self.present())?);
+        Ok(())
+    }
+
+    /// From now on the log's bytes are shipped nowhere.
+    pub fn detach(&mut self) {
+        self.shipper = None;
+        if self.superblock.shipped {
+            self.superblock.shipped = false;
+            self.write_superblock();
+        }
+    }
+
+    /// What is to be written to the sink next; `None` while a batch is under way, and when all that is committed is there.
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        let mut shipper = self.shipper.take()?;
+        let batch = shipper.next(&self.present());
+        self.shipper = Some(shipper);
+        batch
+    }
+
+    /// The batch under way is on the medium. Frees what only waited for that.
+    pub fn batch_done(&mut self) {
+        if let Some(shipper) = &mut self.shipper {
+            shipper.done();
+            self.move_tail();
+        }
+    }
+
+    /// What is before this would be found again: in the sink, if there is one, else what is committed.
+    pub fn durable(&self) -> Lsn {
+        Lsn(self
+            .shipper
+            .as_ref()
+            .map_or(self.committed, Shipper::durable))
+    }
+
+    /// Is all of the log, its superblock too, in the sink (or is there none)?
+    pub fn is_shipped(&self) -> bool {
+        self.shipper
+            .as_ref()
+            .is_none_or(|shipper| shipper.is_idle(self.committed))
+    }
+
+    /// Where in the log these bytes lie, if they are of a record's data and somebody holds them. A record may refer to them by that.
+    pub fn position_of(&self, bytes: &[u8]) -> Option<Lsn> {
+        let ring_len = self.superblock.ring_len;
+        // SAFETY: no byte of it is looked at.
+        let ring = unsafe { self.memory.slice(RING_AT, 0) };
+        let offset = bytes.as_ptr().addr().checked_sub(ring.as_ptr().addr())? as u64;
+        if offset.checked_add(bytes.len() as u64)? > ring_len {
+            return None;
+        }
+        // In the ring since the tail came by: it has not come by again, for they are held.
+        let position = self.tail + (offset + ring_len - self.tail % ring_len) % ring_len;
+        (position + bytes.len() as u64 <= self.position).then_some(Lsn(position))
+    }
+
+    /// The bytes there, to be used as long as the tail is kept from passing them ([`Log::keep`]). `None`: not in one piece of the log.
+    pub fn bytes_at(&self, position: Lsn, len: usize) -> Option<Bytes> {
+        let end = position.0.checked_add(len as u64)?;
+        let offset = position.0 % self.superblock.ring_len;
+        let in_one_piece = offset.checked_add(len as u64)? <= self.superblock.ring_len;
+        if self.kept.is_none_or(|kept| position.0 < kept) || end > self.committed || !in_one_piece {
+            return None;
+        }
+        let window = sink::Window {
+            memory: self.memory.clone(),
+            at: RING_AT + offset,
+            len,
+        };
+        Some(Bytes::from_owner(window))
+    }
+
+    /// Keeps the tail from passing a position, or any more (`None`). What [`Log::bytes_at`] gave must not be held then.
+    pub fn keep(&mut self, from: Option<Lsn>) {
+        self.kept = from.map(|Lsn(position)| position);
+    }
+
+    /// The beginning of what may be read back.
+    pub fn tail(&self) -> Lsn {
+        Lsn(self.tail)
+    }
+
+    /// The end of what is committed.
+    pub fn committed(&self) -> Lsn {
+        Lsn(self.committed)
     }
 
     fn address(&self, position: u64) -> u64 {

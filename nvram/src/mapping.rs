@@ -21,7 +21,7 @@ pub struct Mapping {
     writable: bool,
     path: PathBuf,
     /// Holds the lock.
-    _file: File,
+    file: File,
 }
 
 impl Mapping {
@@ -53,6 +53,27 @@ impl Mapping {
     /// The file's name.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file itself. What is written to it is seen in the mapping.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Brings the file, its content and its name, onto the medium.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn persist(&self) -> Result<(), Error> {
+        let directory = self
+            .path
+            .parent()
+            .filter(|path| !path.as_os_str().is_empty());
+        let synced = self
+            .file
+            .sync_all()
+            .and_then(|()| File::open(directory.unwrap_or(Path::new(".")))?.sync_all());
+        synced.map_err(|error| at(&self.path, from_io("bringing it onto the medium", error)))
     }
 
     fn region(&self) -> Region {
@@ -269,7 +290,7 @@ fn map(path: &Path, file: File, writable: bool) -> Result<Mapping, FileProblem> 
         map: map.map_err(|error| from_io("mapping it", error))?,
         writable,
         path: path.to_path_buf(),
-        _file: file,
+        file,
     })
 }
 

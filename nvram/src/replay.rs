@@ -61,7 +61,8 @@ pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
     })
 }
 
-fn walk(
+/// The headers from `tail` to `head`, verified as a chain, and the last one's checksum.
+pub(crate) fn walk(
     memory: &dyn Memory,
     superblock: &Superblock,
     tail: u64,
@@ -118,8 +119,38 @@ fn walk(
     Ok((headers, previous))
 }
 
+/// The checksum of the record that ends at `position`, in a log that has been verified from `tail` to `head`; `None` if none ends there.
+pub(crate) fn chain_at(
+    memory: &dyn Memory,
+    superblock: &Superblock,
+    (tail, head): (u64, u64),
+    mut position: u64,
+) -> Option<u32> {
+    let mut at = tail;
+    while at < head && at <= position {
+        let offset = at % superblock.ring_len;
+        let to_end = superblock.ring_len - offset;
+        if to_end < HEADER_LEN as u64 {
+            // The next record lies beyond the ring's end.
+            if at == position {
+                position += to_end;
+            }
+            at += to_end;
+            continue;
+        }
+        let mut bytes = [0; HEADER_LEN];
+        memory.read(RING_AT + offset, &mut bytes);
+        let (header, _) = Header::from_bytes(&bytes)?;
+        if at == position {
+            return Some(header.previous);
+        }
+        at += header.whole_len();
+    }
+    None
+}
+
 /// An object's state is its last snapshot and the deltas after it, or nothing if it has ended.
-fn those_that_count(mut headers: Vec<Header>) -> Result<Vec<Header>, Error> {
+pub(crate) fn those_that_count(mut headers: Vec<Header>) -> Result<Vec<Header>, Error> {
     let mut last: HashMap<u64, (Kind, u64)> = HashMap::new();
     for header in &headers {
         if let Some(kind @ (Kind::Snapshot | Kind::End)) = header.kind {

@@ -3,8 +3,10 @@
 use crate::{Error, Memory};
 use std::time::Duration;
 
-/// The format version this crate reads and writes.
-pub const VERSION: u32 = 1;
+/// The format version this crate writes. It reads those from [`VERSION_OLDEST`] on.
+pub const VERSION: u32 = 2;
+/// The oldest format version that is taken up; the next write of the superblock makes it the present one.
+pub const VERSION_OLDEST: u32 = 1;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTLAST\n");
 /// Where the two slots begin. Pages of their own: no damage to one page takes both.
@@ -85,6 +87,8 @@ pub struct Superblock {
     pub flag: Flag,
     /// Service time up to which it may have been used.
     pub clock_anchor: Duration,
+    /// The log is shipped to a sink: after a power cut its state is there, not here. (Since version 2.)
+    pub shipped: bool,
     /// Raised by each write of the superblock.
     pub(crate) sequence: u64,
     /// Length of the memory.
@@ -94,7 +98,7 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    fn to_bytes(&self) -> [u8; SLOT_LEN] {
+    pub(crate) fn to_bytes(&self) -> [u8; SLOT_LEN] {
         let mut slot = [0; SLOT_LEN];
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
@@ -112,6 +116,7 @@ impl Superblock {
         put(&(self.clock_anchor.as_micros() as u64).to_le_bytes());
         put(&self.memory_len.to_le_bytes());
         put(&self.ring_len.to_le_bytes());
+        put(&u32::from(self.shipped).to_le_bytes());
         let checksum = crc32c::crc32c(&slot[..CHECKSUM_AT]);
         slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         slot
@@ -131,6 +136,11 @@ impl Superblock {
             clock_anchor: Duration::from_micros(u64_at(slot, 64)),
             memory_len: u64_at(slot, 72),
             ring_len: u64_at(slot, 80),
+            shipped: match u32_at(slot, 88) {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
         })
     }
 
@@ -151,7 +161,7 @@ impl Superblock {
                 continue;
             }
             let found = u32_at(&slot, VERSION_AT);
-            if found != VERSION {
+            if !(VERSION_OLDEST..=VERSION).contains(&found) {
                 return Err(Error::UnknownVersion {
                     found,
                     known: VERSION,
@@ -177,6 +187,7 @@ impl Superblock {
     /// and when this is done the damage of one slot loses nothing.
     pub(crate) fn write(&mut self, memory: &dyn Memory, present: usize) {
         self.sequence += 1;
+        self.version = VERSION;
         let slot = self.to_bytes();
         for index in [1 - present, present] {
             memory.write(SLOTS[index] + 8, &slot[8..]);
@@ -202,7 +213,7 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// The bytes at a place that a fixed layout is sure to have.
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);
     array

@@ -1,4 +1,4 @@
-//! Format version 1, byte by byte, and what is refused.
+//! Format version 2, byte by byte, and what is refused; version 1, which is taken up.
 
 use outlast_nvram::{Contents, Error, Flag, Identity, Kind, Log, MIN_MEMORY, Memory, VecMemory};
 use proptest::prelude::*;
@@ -6,8 +6,10 @@ use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Format version 1 as this crate's first release wrote it. It is never made anew: a change of format is a new version and a new file.
-const GOLDEN: &[u8] = include_bytes!("golden-v1.nvram");
+/// Format version 2 as it was first written. It is never made anew: a change of format is a new version and a new file.
+const GOLDEN: &[u8] = include_bytes!("golden-v2.nvram");
+/// Format version 1: the same but for the version and the superblock's word at 88.
+const GOLDEN_V1: &[u8] = include_bytes!("golden-v1.nvram");
 const RING_AT: usize = 12288;
 const RING_LEN: usize = 4096;
 
@@ -81,7 +83,7 @@ fn tail_and_head(bytes: &[u8]) -> (usize, usize) {
 #[test]
 fn the_golden_file_is_read() {
     let contents = open(GOLDEN).unwrap();
-    assert_eq!(contents.superblock.version, 1);
+    assert_eq!(contents.superblock.version, 2);
     assert_eq!(contents.superblock.instance, *b"instance 0123456");
     assert_eq!(contents.superblock.boot_id, *b"boot id of other");
     assert_eq!(
@@ -115,6 +117,19 @@ fn the_golden_file_is_read() {
 }
 
 #[test]
+fn version_1_is_taken_up() {
+    let now = open(GOLDEN).unwrap();
+    let then = open(GOLDEN_V1).unwrap();
+    assert_eq!(then.superblock.version, 1);
+    assert!(!then.superblock.shipped);
+    assert_eq!(then.records, now.records);
+    let memory = Arc::new(VecMemory::from_bytes(GOLDEN_V1));
+    let (mut log, _) = Log::open(memory.clone()).unwrap();
+    log.begin_epoch([0; 16]).unwrap();
+    assert_eq!(Log::inspect(&*memory).unwrap().superblock.version, 2);
+}
+
+#[test]
 fn the_golden_file_is_what_is_written_today() {
     assert!(
         write_golden() == GOLDEN,
@@ -128,7 +143,7 @@ fn the_layout_is_as_documented() {
     assert_eq!(GOLDEN[..128], GOLDEN[4096..4096 + 128]);
     let slot = &GOLDEN[..128];
     assert_eq!(&slot[..8], b"OUTLAST\n");
-    assert_eq!((u32_at(slot, 8), u32_at(slot, 12)), (1, 2));
+    assert_eq!((u32_at(slot, 8), u32_at(slot, 12)), (2, 2));
     assert_eq!(u64_at(slot, 16), 4);
     assert_eq!(&slot[24..40], b"instance 0123456");
     assert_eq!(&slot[40..56], b"boot id of other");
@@ -138,7 +153,8 @@ fn the_layout_is_as_documented() {
         (u64_at(slot, 72), u64_at(slot, 80)),
         (MIN_MEMORY, RING_LEN as u64)
     );
-    assert!(slot[88..124].iter().all(|byte| *byte == 0));
+    assert_eq!(u32_at(slot, 88), 0, "not shipped to a sink");
+    assert!(slot[92..124].iter().all(|byte| *byte == 0));
     assert_eq!(u32_at(slot, 124), crc32c::crc32c(&slot[..124]));
 
     for at in [8192, 8192 + 128] {
@@ -225,15 +241,15 @@ fn seal(bytes: &mut [u8]) {
 #[test]
 fn an_unknown_version_is_refused() {
     let mut bytes = GOLDEN.to_vec();
-    bytes[8] = 2;
-    bytes[4096 + 8] = 2;
+    bytes[8] = 3;
+    bytes[4096 + 8] = 3;
     seal(&mut bytes);
     let error = open(&bytes).unwrap_err();
     assert!(matches!(
         error,
-        Error::UnknownVersion { found: 2, known: 1 }
+        Error::UnknownVersion { found: 3, known: 2 }
     ));
-    assert!(error.to_string().contains("version 2"));
+    assert!(error.to_string().contains("version 3"));
 }
 
 #[test]
