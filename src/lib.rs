@@ -8,5 +8,6 @@ pub mod control;
 pub mod fs;
 pub mod server;
 pub mod supervisor;
+pub mod system;
 pub mod tap;
 pub mod users;

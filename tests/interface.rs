@@ -117,8 +117,8 @@ fn a_wrong_configuration_is_refused() {
         (
             "a durability of later",
             "[nvram]",
-            "[nvram]\ndurability = \"power\"",
-            &["outlast.toml", "durability", "power"],
+            "[nvram]\ndurability = \"mirror\"",
+            &["outlast.toml", "durability", "mirror"],
         ),
         (
             "a size too small",

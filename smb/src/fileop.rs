@@ -200,7 +200,7 @@ pub struct DirEntry {
 }
 
 /// A file operation. `open` names the open it acts on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // fields repeat the names of MS-SMB2's requests
 pub enum FileOp {
     /// Open or create. Outcome: `Created`.
@@ -222,6 +222,7 @@ pub enum FileOp {
     Write {
         open: OpenId,
         at: WriteAt,
+        #[serde(with = "as_bytes")]
         data: Bytes,
         write_through: bool,
     },
@@ -264,6 +265,7 @@ pub enum FileOp {
     SetSecurity {
         open: OpenId,
         information: u32,
+        #[serde(with = "as_bytes")]
         descriptor: Bytes,
     },
     /// Server-side copy. Outcome: `Copied`.
@@ -288,6 +290,25 @@ pub enum FileOp {
     },
     /// Begin watching a directory for local changes (reported through `Smb::changed`). Outcome: `Unit`.
     Watch { open: OpenId, recursive: bool },
+}
+
+/// `Bytes` as a sequence of bytes.
+mod as_bytes {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Bytes,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Bytes, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(Bytes::from)
+    }
 }
 
 impl FileOp {
@@ -345,6 +366,21 @@ pub struct DeleteTarget {
     pub path: String,
     /// The file that is meant; another one under that name is left alone.
     pub key: FileKey,
+}
+
+impl Intent {
+    /// The files it speaks of.
+    pub fn keys_mut(&mut self) -> impl Iterator<Item = &mut FileKey> {
+        let (one, other) = match self {
+            Intent::Create(create) => (create.existing.as_mut().map(|found| &mut found.key), None),
+            Intent::Rename {
+                source, replaced, ..
+            } => (Some(source), replaced.as_mut()),
+            Intent::Close { metadata } => (Some(&mut metadata.key), None),
+            Intent::None | Intent::Write { .. } | Intent::CopyChunks { .. } => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
 }
 
 /// What must be on record before an operation is done, beyond the request's own bytes: taken from the state just before it.

@@ -1,6 +1,6 @@
 //! Records: the only way the durable state of a connection changes.
 
-use crate::fileop::{OpenId, ShareId};
+use crate::fileop::{FileHandle, FileKey, OpenId, ShareId};
 use crate::rpc::Pipe;
 use crate::state::{
     Answer, Breaking, Connection, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open,
@@ -129,6 +129,12 @@ pub enum Record {
     },
     /// The state of a pipe after a request.
     Pipe { open: OpenId, pipe: Box<Pipe> },
+    /// The file system lost a file in a power cut, and it was made again: it is another one to the file system.
+    Rekeyed {
+        from: FileKey,
+        key: FileKey,
+        handle: FileHandle,
+    },
 }
 
 /// What of a connection a record changes that is indexed across connections.
@@ -153,7 +159,9 @@ impl Record {
     /// What must be taken out of the index before this record and put back after it.
     pub(crate) fn touches(&self) -> Touched {
         match self {
-            Record::Connected { .. } | Record::Disconnected => Touched::Everything,
+            Record::Connected { .. } | Record::Disconnected | Record::Rekeyed { .. } => {
+                Touched::Everything
+            }
             Record::Opened(open) => Touched::Open(open.id),
             Record::Closed { open }
             | Record::Oplock { open, .. }
@@ -396,6 +404,7 @@ impl Record {
                     open.target = Target::Pipe((**pipe).clone());
                 }
             }
+            Record::Rekeyed { from, key, handle } => rekey(connection, *from, *key, handle),
         }
     }
 }
@@ -428,6 +437,34 @@ fn on_file(connection: &mut Connection, id: OpenId, change: impl FnOnce(&mut Fil
     {
         change(file);
     }
+}
+
+fn rekey(connection: &mut Connection, from: FileKey, to: FileKey, handle: &FileHandle) {
+    let mut doings: Vec<&mut Doing> = Vec::new();
+    doings.extend(connection.work.iter_mut().flat_map(|work| &mut work.doing));
+    for open in connection.opens.values_mut() {
+        if let Target::File(file) = &mut open.target
+            && file.key == from
+        {
+            file.key = to;
+            file.handle = handle.clone();
+        }
+        doings.extend(
+            open.closing
+                .iter_mut()
+                .flat_map(|closing| &mut closing.doing),
+        );
+    }
+    for parked in connection.parked.values_mut() {
+        if let Wait::Lock(key) | Wait::Break(key) = &mut parked.wait
+            && *key == from
+        {
+            *key = to;
+        }
+        doings.extend(&mut parked.work.doing);
+    }
+    let keys = doings.into_iter().flat_map(|doing| doing.intent.keys_mut());
+    keys.filter(|key| **key == from).for_each(|key| *key = to);
 }
 
 fn orphan(connection: &mut Connection, which: impl Fn(&Open) -> bool) {

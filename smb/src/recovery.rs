@@ -1,10 +1,10 @@
 //! Coming back: what the loop asks after the fold, before the gates open.
 
-use crate::fileop::{Intent, OpenId, ShareId};
+use crate::fileop::{FileHandle, FileKey, Intent, OpenId, ShareId};
 use crate::path;
 use crate::record::Record;
 use crate::server::{ConnId, Journal, OpenInfo, Smb, Task};
-use crate::state::{Doing, Resource, Target};
+use crate::state::{Doing, Open, Resource, Target};
 
 impl Smb {
     /// After the fold and before files are opened again: the configuration may have changed. Shares are found by their names; the tree
@@ -126,26 +126,44 @@ impl Smb {
     pub fn opens(&self) -> impl Iterator<Item = OpenInfo> + '_ {
         let rename = self.rename_under_way();
         self.connections.iter().flat_map(move |(conn, connection)| {
-            connection.opens.values().filter_map(move |open| {
-                let Target::File(file) = &open.target else {
-                    return None;
-                };
-                Some(OpenInfo {
-                    conn: *conn,
-                    open: open.id,
-                    actor: open.actor.clone(),
-                    path: file.path.clone(),
-                    moved_to: rename
-                        .filter(|(share, ..)| *share == open.actor.share)
-                        .and_then(|(_, from, to)| moved(&file.path, from, to)),
-                    key: file.key,
-                    handle: file.handle.clone(),
-                    is_dir: file.is_dir,
-                    granted_access: open.granted_access,
-                    watch: file.watch.as_ref().map(|watch| watch.recursive),
-                })
-            })
+            let opens = connection.opens.values();
+            opens.filter_map(move |open| info(*conn, open, rename))
         })
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn open_info(&self, conn: ConnId, open: OpenId) -> Option<OpenInfo> {
+        info(conn, self.connections.get(&conn)?.opens.get(&open)?, None)
+    }
+
+    /// The names of the shares, by their ids.
+    #[must_use]
+    pub fn share_names(&self) -> Vec<String> {
+        let shares = self.config.shares.iter();
+        shares.map(|share| share.name.clone()).collect()
+    }
+
+    /// After a power cut a file had to be made again: to the file system it is another one now.
+    pub fn rekeyed(
+        &mut self,
+        from: FileKey,
+        key: FileKey,
+        handle: &FileHandle,
+        journal: &mut dyn Journal,
+    ) {
+        for conn in self.connections.keys().copied().collect::<Vec<_>>() {
+            let record = Record::Rekeyed {
+                from,
+                key,
+                handle: handle.clone(),
+            };
+            let mut changed = self.connection(conn).clone();
+            record.apply(&mut changed);
+            if changed != *self.connection(conn) {
+                self.emit(conn, record, journal);
+            }
+        }
     }
 
     /// Share, old and new path of the rename whose intent is on record without its result.
@@ -186,6 +204,26 @@ impl Smb {
             self.emit(conn, Record::Closed { open }, journal);
         }
     }
+}
+
+fn info(conn: ConnId, open: &Open, rename: Option<(ShareId, &str, &str)>) -> Option<OpenInfo> {
+    let Target::File(file) = &open.target else {
+        return None;
+    };
+    Some(OpenInfo {
+        conn,
+        open: open.id,
+        actor: open.actor.clone(),
+        path: file.path.clone(),
+        moved_to: rename
+            .filter(|(share, ..)| *share == open.actor.share)
+            .and_then(|(_, from, to)| moved(&file.path, from, to)),
+        key: file.key,
+        handle: file.handle.clone(),
+        is_dir: file.is_dir,
+        granted_access: open.granted_access,
+        watch: file.watch.as_ref().map(|watch| watch.recursive),
+    })
 }
 
 /// Where a path is after a rename; `None`: where it was.

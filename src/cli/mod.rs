@@ -65,6 +65,9 @@ enum Command {
         /// Stay away this long.
         #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
         hold: Duration,
+        /// Reboot the machine, too: the sessions go on when the server is started again.
+        #[arg(long, conflicts_with_all = ["exec", "hold"])]
+        system: bool,
     },
     /// Close the sessions properly and end the server.
     Stop {
@@ -145,7 +148,10 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Serve { at } => return supervisor::serve(&Config::load(&at.config)?),
         Command::Worker(args) => return supervisor::entry::run(&args),
         Command::Status { at, json } => status::run(&Config::load(&at.config)?, json)?,
-        Command::Reboot { at, exec, hold } => {
+        Command::Reboot {
+            at, system: true, ..
+        } => reboot::reboot_system(&Config::load(&at.config)?)?,
+        Command::Reboot { at, exec, hold, .. } => {
             reboot::reboot(&Config::load(&at.config)?, exec, hold)?
         }
         Command::Stop { at } => reboot::stop(&Config::load(&at.config)?)?,
@@ -164,7 +170,7 @@ fn probe(at: &ConfigArg) -> anyhow::Result<()> {
     Users::for_server(&config)?;
     match config.nvram.durability {
         Durability::None => {}
-        Durability::Process => {
+        Durability::Process | Durability::Power => {
             let path = &config.nvram.path;
             let memory = outlast_nvram::Mapping::open_read_only(path)?;
             let contents =

@@ -1,4 +1,4 @@
-//! `outlast reboot` and `outlast stop`.
+//! `outlast reboot`, of the server or of the machine, and `outlast stop`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -60,6 +60,24 @@ pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> 
         ),
         _ => Ok(()),
     }
+}
+
+/// Reboots the machine, the sessions saved; waits until the server has gone for it.
+pub(super) fn reboot_system(config: &Config) -> anyhow::Result<()> {
+    let before = super::ask_status(config)?;
+    let (_, supervisor) = accepted(config, &Command::RebootSystem)?;
+    let begun = Instant::now();
+    while is_alive(supervisor) {
+        if super::ask_status(config).is_ok_and(|status| status.worker_pid != before.worker_pid) {
+            bail!("the machine is not rebooted, and the server goes on; see its log");
+        }
+        if begun.elapsed() > RETURN_PATIENCE {
+            bail!("the server has not gone; see its log");
+        }
+        std::thread::sleep(PAUSE);
+    }
+    println!("saved; the machine reboots");
+    Ok(())
 }
 
 /// Ends the server and its sessions, and waits until it is gone.

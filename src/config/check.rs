@@ -368,25 +368,42 @@ impl Check<'_> {
         let durability = match nvram.durability.as_str() {
             "none" => Durability::None,
             "process" => Durability::Process,
-            promised @ ("power" | "mirror") => {
+            "power" => Durability::Power,
+            "mirror" => {
                 return self.fail(
                     "nvram.durability",
-                    format!("{promised:?} does not work yet in this version"),
-                    "use \"process\"",
+                    "\"mirror\" does not work yet in this version",
+                    "use \"power\" or \"process\"",
                 );
             }
             other => {
                 return self.fail(
                     "nvram.durability",
                     format!("unknown value {other:?}"),
-                    "use \"process\", or \"none\" for benchmarks",
+                    "use \"process\" or \"power\", or \"none\" for benchmarks",
                 );
             }
         };
+        let sink = match &nvram.sink {
+            Some(sink) => self.path("nvram.sink", sink)?,
+            None => {
+                let mut name = path.clone().into_os_string();
+                name.push(".sink");
+                name.into()
+            }
+        };
+        if sink == path {
+            return self.fail(
+                "nvram.sink",
+                "is the same file as nvram.path",
+                "give it a path of its own, on a disk",
+            );
+        }
         Ok(Nvram {
             path,
             size_bytes,
             durability,
+            sink,
         })
     }
 

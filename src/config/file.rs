@@ -67,6 +67,7 @@ pub(super) struct Nvram {
     pub size: String,
     #[serde(default = "default_durability")]
     pub durability: String,
+    pub sink: Option<String>,
 }
 
 #[derive(Deserialize)]

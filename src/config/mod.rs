@@ -178,6 +178,8 @@ pub struct Nvram {
     pub size_bytes: u64,
     /// `durability`. Default `process`.
     pub durability: Durability,
+    /// `sink`: the file that takes the log's bytes under durability `power`. Default: `path` with `.sink` behind it.
+    pub sink: PathBuf,
 }
 
 impl Nvram {
@@ -187,13 +189,15 @@ impl Nvram {
     pub const SIZE_MAX_BYTES: u64 = 1 << 40;
 }
 
-/// What the state in the log survives. `power` and `mirror` are refused until they work.
+/// What the state in the log survives. `mirror` is refused until it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Nothing: no checkpoints, for benchmarks only.
     None,
     /// The end of the process, however it ends, and elective reboots of the machine.
     Process,
+    /// A crash of the kernel and a power cut as well.
+    Power,
 }
 
 /// `[[share]]`: a directory that is served.

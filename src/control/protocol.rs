@@ -19,6 +19,8 @@ pub enum Command {
         /// How long to stay away, in seconds.
         hold_seconds: f64,
     },
+    /// The same, and the machine is rebooted. The control thread has made sure that the state survives that.
+    RebootSystem,
     /// Close the sessions properly, flag `clean`, end.
     Stop,
     /// SIGTERM: as `Reboot`, but nobody is started again. Comes from the signal thread, never from the socket.
@@ -32,7 +34,7 @@ pub enum Command {
 pub enum Reply {
     /// To `Status`.
     Status(Status),
-    /// To `Reboot`, `Stop` and `Shutdown`: it has begun, in this epoch.
+    /// To `Reboot`, `RebootSystem`, `Stop` and `Shutdown`: it has begun, in this epoch.
     Accepted {
         /// The epoch that ends.
         epoch: u64,

@@ -175,6 +175,13 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
             "the reboot is refused, nothing has happened: {reason}"
         ));
     }
+    if let Command::RebootSystem = &command
+        && let Err(reason) = may_reboot_system(gate)
+    {
+        return refused(format!(
+            "the reboot of the machine is refused, nothing has happened: {reason}"
+        ));
+    }
     match submit.submit(command).recv_timeout(LOOP_PATIENCE) {
         Ok(Reply::Status(mut status)) => {
             status.executable = std::fs::read_link("/proc/self/exe").unwrap_or_default();
@@ -205,6 +212,13 @@ fn may_reboot(
             Ok(())
         }
     }
+}
+
+/// Would the sessions be there when the machine is back, and a server that can start?
+fn may_reboot_system(gate: &Gate) -> Result<(), String> {
+    may_reboot(None, 0.0, gate)?;
+    let config = Config::load(&gate.config).map_err(|error| error.to_string())?;
+    crate::system::would_survive(&config)
 }
 
 fn refused(reason: String) -> Reply {

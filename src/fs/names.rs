@@ -13,6 +13,8 @@ use outlast_smb::status::NtStatus;
 
 /// What the server's own names begin with.
 const PRIVATE_PREFIX: &str = ".outlast-";
+/// The file in a share's directory that bears its marker ([`super::marker`]).
+pub const MARKER: &str = ".outlast-marker";
 /// Longest name of one file in UTF-8 on disk, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 

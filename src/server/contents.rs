@@ -73,7 +73,7 @@ fn nobody(guid: [u8; 16]) -> outlast_smb::Config {
 /// # Errors
 /// The records are of another version.
 pub fn saved(records: Vec<Replayed>) -> anyhow::Result<Saved> {
-    let (global, replay) = recover::global(recover::decode(records)?, &mut NoEntropy)?;
+    let (global, _, replay) = recover::sort(recover::decode(records)?, &mut NoEntropy)?;
     let mut stack = Stack::new(
         outlast_stack::Config::default(),
         global.secret,

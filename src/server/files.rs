@@ -1,7 +1,7 @@
 //! What the machine asks of a file system, and the real one.
 
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{Actor, Change, FileOp, Intent, OpenId, Outcome};
+use outlast_smb::fileop::{Actor, Change, FileOp, Intent, OpenId, Outcome, ShareId};
 use outlast_smb::status::NtStatus;
 
 use crate::fs::Fs;
@@ -12,7 +12,8 @@ const READS: u32 = 0x0000_0021;
 /// FILE_WRITE_DATA and FILE_APPEND_DATA.
 const WRITES: u32 = 0x0000_0006;
 
-/// File operations; see [`outlast_smb::fileop`].
+/// File operations; see [`outlast_smb::fileop`]. What comes after `discard_changes` is for durability `power`; as it stands, it is that of a
+/// file system that loses nothing.
 pub trait FileSystem {
     /// Looks at what an operation will meet, and changes nothing.
     ///
@@ -51,6 +52,45 @@ pub trait FileSystem {
     fn changes(&mut self) -> Vec<Change>;
     /// Passes over the changes our own operation has just made.
     fn discard_changes(&mut self);
+    /// Does an operation once more that has been done, after a power cut: with the server's own rights if `as_server`, for the account may have
+    /// lost since what it had then; else with the account's, and if these do not suffice with the server's.
+    ///
+    /// # Errors
+    /// The operation's answer.
+    fn perform_again(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+        as_server: bool,
+    ) -> Result<Outcome, NtStatus> {
+        let _ = as_server;
+        self.perform(actor, op, intent)
+    }
+    /// Sets the marker of a share, a change of metadata that the file system keeps in order with all others: every effect on names up
+    /// to this number has been done.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
+        let _ = (share, number);
+        Ok(())
+    }
+    /// The marker of a share as the file system has it; 0 if there is none.
+    fn marked(&mut self, share: ShareId) -> u64 {
+        let _ = share;
+        0
+    }
+    /// Begins to bring everything done so far onto the media of the shares.
+    fn begin_sync(&mut self) {}
+    /// Is it there? `None`: not yet; `Some(false)`: it could not be brought there. Does not wait.
+    fn synced(&mut self) -> Option<bool> {
+        Some(true)
+    }
+    /// Waits for it.
+    fn wait_synced(&mut self) -> bool {
+        true
+    }
 }
 
 impl FileSystem for Fs {
@@ -141,5 +181,35 @@ impl FileSystem for Fs {
 
     fn discard_changes(&mut self) {
         Fs::discard_changes(self);
+    }
+
+    fn perform_again(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+        as_server: bool,
+    ) -> Result<Outcome, NtStatus> {
+        Fs::perform_again(self, actor, op, intent, as_server)
+    }
+
+    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
+        Fs::mark(self, share, number)
+    }
+
+    fn marked(&mut self, share: ShareId) -> u64 {
+        Fs::marked(self, share)
+    }
+
+    fn begin_sync(&mut self) {
+        self.syncer().begin();
+    }
+
+    fn synced(&mut self) -> Option<bool> {
+        self.syncer().poll()
+    }
+
+    fn wait_synced(&mut self) -> bool {
+        self.syncer().wait()
     }
 }

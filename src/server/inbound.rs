@@ -50,6 +50,34 @@ pub fn front(received: &VecDeque<Bytes>) -> Inbound {
     }
 }
 
+/// The pieces of the received bytes that `part`, a slice of `message`, was put together from; `None`: it is not of this message's bytes
+/// (it came encrypted).
+#[must_use]
+pub fn pieces_of(received: &VecDeque<Bytes>, message: &Message, part: &[u8]) -> Option<Vec<Bytes>> {
+    let offset = part
+        .as_ptr()
+        .addr()
+        .checked_sub(message.bytes.as_ptr().addr())?;
+    if offset.checked_add(part.len())? > message.bytes.len() {
+        return None;
+    }
+    let (mut skip, mut left) = (frame::LEN + offset, part.len());
+    let mut pieces = Vec::new();
+    for piece in received {
+        if skip >= piece.len() {
+            skip -= piece.len();
+            continue;
+        }
+        let take = left.min(piece.len() - skip);
+        pieces.push(piece.slice(skip..skip + take));
+        (skip, left) = (0, left - take);
+        if left == 0 {
+            return Some(pieces);
+        }
+    }
+    None
+}
+
 /// Copies the first bytes out; gives how many there were.
 fn copy_front(received: &VecDeque<Bytes>, into: &mut [u8]) -> usize {
     let mut filled = 0;

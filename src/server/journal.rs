@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlast_nvram::{AppendError, Kind, Log, codec};
+use outlast_nvram::{AppendError, Flag, Kind, Log, Lsn, codec};
 
 use super::clock::HighWater;
+use super::medium::Medium;
 use super::record::{GLOBAL, Global, Record};
 
 /// Ids are put on record this many at a time.
@@ -15,10 +16,17 @@ const ID_BLOCK: u64 = 4096;
 /// Room kept for what a request in hand may append: its reply (8 MiB and headers) and its records.
 pub const REPLY_ROOM: u64 = 10 << 20;
 
+/// Room kept under durability `power` for what it may do to files: a copy of 16 MiB within the server.
+const EFFECT_ROOM: u64 = 17 << 20;
+
 /// Records and bytes that must survive, on their way into the log.
 pub struct Journal {
     /// `None` under durability `none`: nothing is kept.
     log: Option<Log>,
+    /// Where the log is shipped to, under durability `power`.
+    medium: Option<Box<dyn Medium>>,
+    /// A batch is on its way there.
+    shipping: bool,
     next_id: u64,
     global: Global,
     clock: HighWater,
@@ -37,23 +45,25 @@ pub struct Journal {
 impl Journal {
     /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory.
     #[must_use]
-    pub fn new(log: Option<Log>, capacity: u64, global: Global) -> Journal {
+    pub fn new(
+        log: Option<Log>,
+        medium: Option<Box<dyn Medium>>,
+        capacity: u64,
+        global: Global,
+    ) -> Journal {
         Journal {
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
             received_limit: capacity / 4,
             log,
+            medium,
+            shipping: false,
             global,
             meta: Vec::new(),
             pending: false,
             received: 0,
             favoured: None,
         }
-    }
-
-    /// The log, unless durability is `none`.
-    pub fn log_mut(&mut self) -> Option<&mut Log> {
-        self.log.as_mut()
     }
 
     /// The log, to look at.
@@ -98,16 +108,105 @@ impl Journal {
         }
     }
 
+    /// Takes note of what has come to the sink, and has the rest follow.
+    pub fn ship(&mut self) {
+        let (Some(log), Some(medium)) = (&mut self.log, &mut self.medium) else {
+            return;
+        };
+        if self.shipping && medium.poll() {
+            log.batch_done();
+            self.shipping = false;
+        }
+        if !self.shipping
+            && let Some(batch) = log.next_batch()
+        {
+            medium.begin(batch);
+            self.shipping = true;
+        }
+    }
+
+    /// Waits until all that is committed would be found again after a power cut.
+    pub fn settle(&mut self) {
+        while self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.durable() < log.committed())
+        {
+            self.ship();
+            self.wait();
+        }
+    }
+
+    /// The same, and the superblock as it is now.
+    fn settle_all(&mut self) {
+        while self.log.as_ref().is_some_and(|log| !log.is_shipped()) {
+            self.ship();
+            self.wait();
+        }
+    }
+
+    fn wait(&mut self) {
+        if let Some(medium) = self.medium.as_mut().filter(|_| self.shipping) {
+            medium.wait();
+        }
+        self.ship();
+    }
+
+    /// What is on record before this may be shown to anyone.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.log.as_ref().map_or(Lsn(u64::MAX), Log::durable)
+    }
+
+    /// The end of what is committed.
+    #[must_use]
+    pub fn committed(&self) -> Lsn {
+        self.log.as_ref().map_or(Lsn(0), Log::committed)
+    }
+
+    /// Keeps the log's tail from passing a position, or any more.
+    pub fn keep(&mut self, from: Option<Lsn>) {
+        if let Some(log) = &mut self.log {
+            log.keep(from);
+        }
+    }
+
+    /// Is more than half of the log in use?
+    #[must_use]
+    pub fn is_half_full(&self) -> bool {
+        self.log
+            .as_ref()
+            .is_some_and(|log| log.used() > log.capacity() / 2)
+    }
+
     /// Is there room for one more request: what it logs, and its reply?
     #[must_use]
     pub fn can_work(&self) -> bool {
-        self.log.as_ref().is_none_or(|log| log.room() >= REPLY_ROOM)
+        self.log
+            .as_ref()
+            .is_none_or(|log| log.room() >= self.request_room())
     }
 
     /// How many bytes of replies may wait for clients, over all connections, before those who have some waiting get no more.
     #[must_use]
     pub fn send_limit(&self) -> u64 {
         self.received_limit
+    }
+
+    /// What one request may append.
+    fn request_room(&self) -> u64 {
+        REPLY_ROOM
+            + if self.medium.is_some() {
+                EFFECT_ROOM
+            } else {
+                0
+            }
+    }
+
+    /// Is there a sink: is durability `power`?
+    #[must_use]
+    pub fn has_sink(&self) -> bool {
+        self.medium.is_some()
     }
 
     /// Writes a connection whole; the stack is to write its queued bytes next.
@@ -137,13 +236,15 @@ impl Journal {
         self.put(GLOBAL, Kind::Snapshot, &record, &[]);
     }
 
-    /// The last commit: service time ends at `now`, so that an elective reboot loses none of it.
-    pub fn stop_clock(&mut self, now: Duration) {
+    /// The last commit: service time ends at `now`, so that an elective reboot loses none of it. Then the flag is set.
+    pub fn end(&mut self, now: Duration, flag: Flag) {
         self.global.clock_up_to = now;
         self.snapshot_global();
         if let Some(log) = &mut self.log {
             log.commit();
+            log.set_flag(flag);
         }
+        self.settle_all();
     }
 
     /// What the cores hold of received bytes now, and which connection is to be served first when room is short.
@@ -190,7 +291,7 @@ impl outlast_stack::Journal for Journal {
         let Some(log) = &self.log else {
             return usize::MAX;
         };
-        let free = log.room().saturating_sub(REPLY_ROOM);
+        let free = log.room().saturating_sub(self.request_room());
         let room = match self.favoured {
             Some(favoured) if favoured != conn => {
                 free.min(self.received_limit.saturating_sub(self.received))

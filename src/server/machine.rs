@@ -3,15 +3,16 @@
 //! Frames come in through [`Machine::ingest`], go out of [`Machine::turn`]; nothing here waits, reads a clock or touches a device.
 //! The event loop ([`super::run`]) and the simulator drive the same machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use log::{debug, info};
-use outlast_nvram::{Flag, Kind};
+use outlast_nvram::{Flag, Kind, Lsn};
 use outlast_smb::{Clock, Entropy, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
 use super::clock::Time;
+use super::consistency::Effects;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::inbound::{self, Inbound, Message};
@@ -92,7 +93,11 @@ pub struct Machine<F> {
     pub(super) clients: BTreeMap<u64, Client>,
     /// The operation that the file system is at, beside the loop.
     pub(super) under_way: Option<UnderWay>,
+    /// Under durability `power`.
+    pub(super) effects: Option<Effects>,
     gate: Gate,
+    /// Frames that wait until what they show is on the medium, each turn's with the end of its last commit.
+    held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
     busy: bool,
     patience: Patience,
     /// When clients are next looked at for whether they are still wanted.
@@ -119,7 +124,9 @@ impl<F: FileSystem> Machine<F> {
             probe,
             clients,
             under_way: None,
+            effects: None,
             gate: Gate::Open,
+            held_back: VecDeque::new(),
             // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
             busy: true,
             patience,
@@ -134,6 +141,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// One turn: commits what came in, does what is ready, and gives the frames that may now leave.
     pub fn turn(&mut self, time: Time, out: &mut Vec<TxFrame>) {
+        self.journal.ship();
         self.take_events(time);
         self.finish_under_way(time);
         if self.under_way.is_some() {
@@ -146,11 +154,28 @@ impl<F: FileSystem> Machine<F> {
             self.do_tasks(time);
         }
         self.end_departed();
-        self.stack.poll(time.now, &mut self.journal, out);
+        self.keep_consistent(time);
+        let mut frames = Vec::new();
+        self.stack.poll(time.now, &mut self.journal, &mut frames);
         self.take_events(time);
         self.relocate(time.now);
         self.account();
         self.journal.commit(time.now);
+        out.extend(self.hold_back(frames));
+    }
+
+    /// Output commit: frames leave, in order, when what has been committed until now is on the medium. Gives those that may leave now.
+    pub(super) fn hold_back(&mut self, frames: Vec<TxFrame>) -> Vec<TxFrame> {
+        if !frames.is_empty() {
+            self.held_back.push_back((self.journal.committed(), frames));
+        }
+        self.journal.ship();
+        let durable = self.journal.durable();
+        let mut free = Vec::new();
+        while let Some((_, frames)) = self.held_back.pop_front_if(|(end, _)| *end <= durable) {
+            free.extend(frames);
+        }
+        free
     }
 
     /// Is there something to do without waiting?
@@ -171,7 +196,8 @@ impl<F: FileSystem> Machine<F> {
             }
             Gate::Draining { until } | Gate::Closing { until } => Some(until),
         };
-        [self.stack.next_deadline(), gate]
+        let consistency = self.effects.as_ref().and_then(Effects::deadline);
+        [self.stack.next_deadline(), gate, consistency]
             .into_iter()
             .flatten()
             .min()
@@ -210,12 +236,14 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be taken up.
-    pub fn save(&mut self, time: Time, flag: Flag) {
-        self.journal.stop_clock(time.now);
-        if let Some(log) = self.journal.log_mut() {
-            log.set_flag(flag);
+    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be taken up. Gives the
+    /// last frames. `machine_too`: the machine may be switched off next.
+    pub fn save(&mut self, time: Time, flag: Flag, machine_too: bool) -> Vec<TxFrame> {
+        if machine_too {
+            self.make_consistent(time);
         }
+        self.journal.end(time.now, flag);
+        self.hold_back(Vec::new())
     }
 
     /// The log's epoch; 0 without a log.
@@ -449,6 +477,11 @@ impl<F: FileSystem> Machine<F> {
             .log()
             .and_then(outlast_nvram::Log::wants_relocation)
         {
+            if let Some(effects) = self.effects.as_mut().filter(|effects| effects.owns(object)) {
+                // its own way: a consistency point
+                effects.wanted = true;
+                break;
+            }
             self.write_again(object);
             if self.journal.can_work() {
                 break;

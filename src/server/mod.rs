@@ -1,14 +1,19 @@
 //! The server itself: the machine ([`machine`]) and the loop that connects it with the world.
 
 pub mod clock;
+mod consistency;
 pub mod contents;
+pub mod effect;
 pub mod fault;
 pub mod files;
 pub mod inbound;
 pub mod journal;
 pub mod machine;
+pub mod medium;
+pub mod open;
 pub mod record;
 pub mod recover;
+mod redo;
 mod run;
 mod setup;
 mod status;

@@ -1,11 +1,15 @@
 //! What the log holds: every change to state that must survive, as one type.
 //!
-//! Object 0 is the server's own; every other object is a client connection, TCP and SMB together.
+//! Object 0 is the server's own; every other object is a client connection, TCP and SMB together, or a generation of effects on files
+//! ([`super::consistency`]).
 
 use std::borrow::Cow;
 use std::time::Duration;
 
+use outlast_smb::fileop::FileKey;
 use serde::{Deserialize, Serialize};
+
+use super::effect::{Effect, Identity};
 
 /// The object that holds what belongs to no connection.
 pub const GLOBAL: u64 = 0;
@@ -35,8 +39,26 @@ pub enum Record<'a> {
     Tcp(Cow<'a, outlast_stack::Record>),
     /// Delta of a connection's SMB state.
     Smb(Cow<'a, outlast_smb::Record>),
-    /// End of a connection.
+    /// End of a connection, or of a generation.
     Closed,
+    /// Snapshot of a generation of effects on files.
+    Generation {
+        /// The number its first effect will have.
+        first: u64,
+        /// Under this boot of the kernel, files show every effect on record.
+        boot_id: [u8; 16],
+        /// The shares' names, by the ids that its effects have.
+        shares: Vec<String>,
+    },
+    /// Delta of a generation: an effect. The data of a write are the record's data.
+    Effect(Cow<'a, Effect>),
+    /// Delta of a generation: a file that a power cut took was made again.
+    Remade {
+        /// Which it was.
+        from: FileKey,
+        /// Which it is.
+        now: Cow<'a, Identity>,
+    },
 }
 
 impl Record<'_> {
@@ -51,6 +73,9 @@ impl Record<'_> {
             Record::Tcp(_) => "tcp",
             Record::Smb(_) => "smb",
             Record::Closed => "closed",
+            Record::Generation { .. } => "generation",
+            Record::Effect(_) => "effect",
+            Record::Remade { .. } => "remade",
         }
     }
 }

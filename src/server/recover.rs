@@ -1,14 +1,14 @@
 //! Taking up the state the log holds: the fold, by the same `apply` that made it; then the files are opened again; then what was under
 //! way is done; then, and only then, the gates open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use log::{error, info, warn};
-use outlast_nvram::{Contents, Flag, Identity, Log, Memory, Replayed, codec};
+use log::warn;
+use outlast_nvram::{Memory, Replayed, codec};
 use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
 
@@ -17,12 +17,16 @@ use super::fault::Probe;
 use super::files::FileSystem;
 use super::journal::Journal;
 use super::machine::{Machine, Patience};
-use super::record::{GLOBAL, Global, Record};
+use super::open::{Opened, Sink, open};
+use super::record::{Global, Record};
+use super::redo::Files;
 
 /// What the machine is made from.
 pub struct Parts<F> {
     /// Where the log lives; `None` under durability `none`.
     pub memory: Option<Arc<dyn Memory>>,
+    /// Where the log is shipped to, or was.
+    pub sink: Option<Sink>,
     /// The kernel's boot id.
     pub boot_id: [u8; 16],
     /// TCP/IP configuration.
@@ -62,6 +66,7 @@ pub struct Recovered<F> {
 pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let Parts {
         memory,
+        sink,
         boot_id,
         stack,
         mut smb,
@@ -73,21 +78,29 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         lost,
     } = parts;
     let capacity = memory.as_ref().map_or(u64::MAX, |memory| memory.len());
-    let (log, contents) = match memory {
-        Some(memory) => open(memory, boot_id, &mut *entropy)?,
-        None => (None, Vec::new()),
+    let (log, contents, medium) = match memory {
+        Some(memory) => {
+            let Opened {
+                log,
+                replay,
+                medium,
+            } = open(memory, sink, boot_id, &mut *entropy)?;
+            (Some(log), replay, medium)
+        }
+        None => (None, Vec::new(), None),
     };
-    let (global, contents) = global(contents, &mut *entropy)?;
+    let (global, files, contents) = sort(contents, &mut *entropy)?;
     let clock = Clock::starting_at(global.clock_up_to);
     smb.guid = global.guid;
     let stack = Stack::new(stack, global.secret, global.clock_up_to);
-    let journal = Journal::new(log, capacity, global);
+    let journal = Journal::new(log, medium, capacity, global);
     let mut machine =
         Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe, patience);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
     machine.journal.snapshot_global();
     let time = clock.read();
+    machine.take_up_files(files, boot_id, time)?;
     let set_aside = if taken_up {
         machine.take_up(felled, time)
     } else {
@@ -98,6 +111,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         .stack
         .resume(time.now, lost, &mut machine.journal, &mut frames);
     machine.journal.commit(time.now);
+    let frames = machine.hold_back(frames);
     Ok(Recovered {
         machine,
         clock,
@@ -118,75 +132,11 @@ pub(super) fn decode(records: Vec<Replayed>) -> anyhow::Result<Replay> {
         .context("the log's records are of another version of Outlast")
 }
 
-/// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly.
-fn open(
-    memory: Arc<dyn Memory>,
-    boot_id: [u8; 16],
-    entropy: &mut dyn Entropy,
-) -> anyhow::Result<(Option<Log>, Replay)> {
-    let (mut log, contents) = match Log::open(memory.clone()) {
-        Err(outlast_nvram::Error::Blank) => {
-            return Ok((Some(format(memory, boot_id, entropy)?), Vec::new()));
-        }
-        opened => opened?,
-    };
-    let clients = contents
-        .records
-        .iter()
-        .filter(|record| record.object != GLOBAL && record.kind == outlast_nvram::Kind::Snapshot);
-    let clients = clients
-        .map(|record| record.object)
-        .collect::<BTreeSet<_>>()
-        .len();
-    let Contents {
-        superblock,
-        records,
-        ..
-    } = contents;
-    let fresh = match superblock.flag {
-        Flag::Clean => true,
-        // Stores to a mapping survive the process, not the machine: after a reboot that was not elective the file may be an older
-        // prefix of what was committed, and nonces would step back.
-        Flag::NonElectiveReboot if superblock.boot_id != boot_id => {
-            error!(
-                "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: under durability \"process\" \
-                 the state of {clients} connection(s) cannot be trusted and is dropped"
-            );
-            true
-        }
-        _ => false,
-    };
-    if fresh {
-        drop((log, records));
-        return Ok((Some(format(memory, boot_id, entropy)?), Vec::new()));
-    }
-    info!(
-        "flag {}: taking up {clients} connection(s) of epoch {}",
-        superblock.flag, superblock.epoch
-    );
-    let replay = decode(records)?;
-    log.begin_epoch(boot_id)?;
-    log.set_flag(Flag::NonElectiveReboot);
-    Ok((Some(log), replay))
-}
-
-fn format(
-    memory: Arc<dyn Memory>,
-    boot_id: [u8; 16],
-    entropy: &mut dyn Entropy,
-) -> anyhow::Result<Log> {
-    let mut instance = [0; 16];
-    entropy.fill(&mut instance);
-    let mut log = Log::format(memory, Identity { instance, boot_id })?;
-    log.set_flag(Flag::NonElectiveReboot);
-    Ok(log)
-}
-
-/// Object 0 as the log has it, or a new one; and the records of the others.
-pub(super) fn global(
+/// Object 0 as the log has it, or a new one; what there is about files; and the records of the clients.
+pub(super) fn sort(
     replay: Replay,
     entropy: &mut dyn Entropy,
-) -> anyhow::Result<(Global, Replay)> {
+) -> anyhow::Result<(Global, Files, Replay)> {
     let mut global = Global {
         clock_up_to: Duration::ZERO,
         ids_up_to: 1,
@@ -195,16 +145,33 @@ pub(super) fn global(
     };
     entropy.fill(&mut global.secret);
     entropy.fill(&mut global.guid);
+    let mut files = Files::default();
+    let mut share_names: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     let mut others = Vec::new();
     for (object, record, data) in replay {
         match record {
             Record::Global(snapshot) => global = snapshot,
             Record::ClockUpTo(mark) => global.clock_up_to = mark,
             Record::IdsUpTo(mark) => global.ids_up_to = mark,
+            Record::Generation {
+                first,
+                boot_id,
+                shares,
+            } => {
+                files.generations.push((object, first, boot_id));
+                share_names.insert(object, shares);
+            }
+            Record::Effect(effect) => {
+                let shares = share_names.get(&object);
+                let name = shares.and_then(|shares| shares.get(effect.actor.share as usize));
+                let name = name.cloned().unwrap_or_default();
+                files.effects.push((effect.into_owned(), vec![data], name));
+            }
+            Record::Remade { from, now } => files.remade.push((from, now.into_owned())),
             _ => others.push((object, record, data)),
         }
     }
-    Ok((global, others))
+    Ok((global, files, others))
 }
 
 /// The fold (law 2): the clients' state from their records. Gives the clients.
@@ -231,7 +198,7 @@ pub(super) fn fold(
             }
             Record::Tcp(record) => stack.apply(object, &record, data),
             Record::Smb(record) => smb.apply(object, &record),
-            Record::Global(_) | Record::ClockUpTo(_) | Record::IdsUpTo(_) | Record::Closed => {
+            _ => {
                 anyhow::bail!(
                     "a record of object {object} is out of place: {}",
                     record.name()

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,7 +35,7 @@ const FRAMES_PER_TURN: usize = 64;
 /// # Errors
 /// What kept it from starting: one line that names the file, the key and the remedy. Later: the TAP is gone.
 pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
-    let (parts, tap) = setup::parts(&config, &users, &mut worker)?;
+    let (parts, tap, sink_wake) = setup::parts(&config, &users, &mut worker)?;
     let Recovered {
         machine,
         clock,
@@ -52,6 +53,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         clock,
         tap,
         worker,
+        sink_wake,
         end: None,
     };
     server.send(&mut frames);
@@ -94,6 +96,8 @@ struct Server {
     clock: Clock,
     tap: Tap,
     worker: Worker,
+    /// An eventfd that is readable when something has come to the sink.
+    sink_wake: Arc<OwnedFd>,
     /// How it is going to end, once that has begun.
     end: Option<End>,
 }
@@ -143,6 +147,7 @@ impl Server {
             PollFd::from_borrowed_fd(self.worker.wake.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.machine.fs.watch_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.machine.fs.finished_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.sink_wake.as_fd(), PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -161,8 +166,9 @@ impl Server {
     }
 
     fn take_requests(&mut self) {
-        // the eventfd only wakes; how often it was written does not matter
+        // the eventfds only wake; how often they were written does not matter
         let _ = rustix::io::read(&self.worker.wake, &mut [0; 8]);
+        let _ = rustix::io::read(&self.sink_wake, &mut [0; 8]);
         while let Ok(ControlRequest { command, reply }) = self.worker.requests.try_recv() {
             let answer = self.answer(command);
             // the one who asked may have gone
@@ -189,6 +195,7 @@ impl Server {
                 };
                 End::Reboot { exec, hold }
             }
+            Command::RebootSystem => End::System,
             Command::Shutdown => End::Shutdown,
             Command::Stop => End::Stopped,
         };
@@ -216,7 +223,10 @@ impl Server {
         } else {
             Flag::ElectiveReboot
         };
-        self.machine.save(self.clock.read(), flag);
+        // After these nobody would do again what a power cut undoes.
+        let machine_too = !matches!(end, End::Reboot { .. });
+        let mut frames = self.machine.save(self.clock.read(), flag, machine_too);
+        self.send(&mut frames);
         info!("saved; flag {flag}");
         end
     }

@@ -1,20 +1,25 @@
 //! From the configuration to the machine's parts.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use outlast_nvram::{FileProblem, Mapping, Memory};
 use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::fault;
 use super::machine::Patience;
+use super::medium::SinkFile;
+use super::open::Sink;
 use super::recover::Parts;
-use crate::config::{Config, Dialect, Durability, Level, Nvram};
+use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
 use crate::supervisor::{PreviousEnd, Worker};
+use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
@@ -39,15 +44,19 @@ pub fn parts(
     config: &Config,
     users: &Users,
     worker: &mut Worker,
-) -> anyhow::Result<(Parts<Fs>, Tap)> {
+) -> anyhow::Result<(Parts<Fs>, Tap, Arc<OwnedFd>)> {
     keep_freed_memory();
+    let named = |key| format!("{}: {key}", config.path.display());
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Arc::new);
+    let wake = wake.context("no eventfd can be had")?;
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let parts = Parts {
-        memory: memory(config).with_context(|| format!("{}: nvram.path", config.path.display()))?,
+        memory: memory(config).with_context(|| named("nvram.path"))?,
+        sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
         boot_id: boot_id()?,
         stack: stack(config, &tap),
         smb: smb(config, users),
-        fs: Fs::new(&roots(config))?,
+        fs: files(config, &wake)?,
         entropy: Box::new(Random),
         probe: fault::from_environment()?,
         felled: worker.previous == PreviousEnd::OwnFault,
@@ -61,14 +70,65 @@ pub fn parts(
             Lost::Nothing
         },
     };
-    Ok((parts, tap))
+    Ok((parts, tap, wake))
 }
 
 fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
     Ok(match config.nvram.durability {
         Durability::None => None,
-        Durability::Process => Some(Arc::new(mapping(&config.nvram)?)),
+        Durability::Process => Some(Arc::new(mapping(
+            &config.nvram.path,
+            config.nvram.size_bytes,
+        )?)),
+        Durability::Power => {
+            let mapping = mapping(&config.nvram.path, config.nvram.size_bytes)?;
+            mapping.persist()?;
+            Some(Arc::new(mapping))
+        }
     })
+}
+
+fn files(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Fs> {
+    let mut fs = Fs::new(&roots(config))?;
+    if config.nvram.durability == Durability::Power {
+        fs.expect_power_cuts(wake.clone())
+            .with_context(|| format!("{}: nvram.durability", config.path.display()))?;
+    }
+    Ok(fs)
+}
+
+/// The sink; made at the first start under durability `power`.
+fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
+    let nvram = &config.nvram;
+    let path = &nvram.sink;
+    let in_use = nvram.durability == Durability::Power;
+    let mapping = match Mapping::open(path, nvram.size_bytes) {
+        Err(outlast_nvram::Error::File {
+            problem: FileProblem::Missing,
+            ..
+        }) if in_use => Mapping::create(path, nvram.size_bytes)?,
+        // What is not in use must not stand in the way.
+        Err(_) if !in_use => return Ok(None),
+        opened => opened?,
+    };
+    if in_use && let Some(name) = volatile_file_system(path)? {
+        anyhow::bail!(
+            "{} is on {name}, which a power cut empties: give it a place on a disk",
+            path.display()
+        );
+    }
+    // All that was ever written to it, by a worker that was killed, too.
+    mapping.persist()?;
+    Ok(Some(Sink {
+        medium: Box::new(SinkFile::new(
+            mapping.file().try_clone()?,
+            path.clone(),
+            wake.clone(),
+        )?),
+        image: Arc::new(mapping),
+        name: format!("{}: nvram.sink: {}", config.path.display(), path.display()),
+        in_use,
+    }))
 }
 
 /// Has freed memory stay with the process. A message of 8 MiB is put together, decrypted and read in buffers of its size; were each
@@ -88,22 +148,27 @@ fn keep_freed_memory() {
 }
 
 /// The NVRAM's file; made at the first start.
-fn mapping(nvram: &Nvram) -> Result<Mapping, outlast_nvram::Error> {
-    match Mapping::open(&nvram.path, nvram.size_bytes) {
+fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error> {
+    match Mapping::open(path, size_bytes) {
         Err(outlast_nvram::Error::File {
             problem: FileProblem::Missing,
             ..
-        }) => Mapping::create(&nvram.path, nvram.size_bytes),
+        }) => Mapping::create(path, size_bytes),
         opened => opened,
     }
 }
 
-/// Which boot of the kernel this is.
+/// Which boot of the kernel this is. Tests of power cuts say otherwise by the environment variable `OUTLAST_BOOT_ID`.
 fn boot_id() -> anyhow::Result<[u8; 16]> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).context(path)?;
+    let (name, text) = match std::env::var("OUTLAST_BOOT_ID") {
+        Ok(text) => ("OUTLAST_BOOT_ID", text),
+        Err(_) => {
+            let path = "/proc/sys/kernel/random/boot_id";
+            (path, std::fs::read_to_string(path).context(path)?)
+        }
+    };
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let id = u128::from_str_radix(&digits, 16).context(path)?;
+    let id = u128::from_str_radix(&digits, 16).context(name)?;
     Ok(id.to_be_bytes())
 }
 

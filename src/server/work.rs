@@ -34,6 +34,14 @@ impl Work {
         }
     }
 
+    /// The message it is about, if that is in the receive queue.
+    fn message(&self) -> Option<&Message> {
+        match &self.source {
+            Source::Message(_, message) => Some(message),
+            Source::Task(_) => None,
+        }
+    }
+
     /// The connection it is done for.
     pub(super) fn conn(&self) -> u64 {
         match self.source {
@@ -52,6 +60,7 @@ pub(super) struct UnderWay {
     /// The client has gone meanwhile: it is taken down afterwards.
     pub(super) leave: bool,
     planned: Planned,
+    intent: Intent,
     out: Output,
 }
 
@@ -102,12 +111,14 @@ impl<F: FileSystem> Machine<F> {
             work,
             leave,
             planned,
+            intent,
             mut out,
         }) = self.under_way.take()
         else {
             return;
         };
         let conn = work.conn();
+        let outcome = self.put_on_record(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run(rest, time);
@@ -138,12 +149,17 @@ impl<F: FileSystem> Machine<F> {
             operation = operation_name(&planned.op);
             step = match self.intend(&planned, &mut out, time) {
                 Ok(intent) => match self.fs.begin(&planned.actor, &planned.op, &intent) {
-                    Some(outcome) => self.complete(&planned, outcome, &mut out, time),
+                    Some(outcome) => {
+                        let outcome =
+                            self.put_on_record(&planned, &intent, outcome, work.message());
+                        self.complete(&planned, outcome, &mut out, time)
+                    }
                     None => {
                         self.under_way = Some(UnderWay {
                             work,
                             leave: false,
                             planned,
+                            intent,
                             out,
                         });
                         return None;
@@ -161,6 +177,10 @@ impl<F: FileSystem> Machine<F> {
         }
         self.finish_step(operation, out, time);
         match step {
+            // law 7: where the log has no room for the next component, it waits
+            Step::Again if work.message().is_some() && !self.journal.can_work() => {
+                self.put_back(work);
+            }
             Step::Again => return Some(work),
             Step::Done => {
                 if let Source::Message(conn, _) = work.source
@@ -188,6 +208,7 @@ impl<F: FileSystem> Machine<F> {
     fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Admit> {
         // the intent of an operation under way when the server went down: it is redone (law 5)
         if let Some(intent) = &planned.intent {
+            self.journal.settle();
             return Ok(intent.clone());
         }
         let prepared = self.fs.prepare(&planned.actor, &planned.op);
@@ -205,6 +226,10 @@ impl<F: FileSystem> Machine<F> {
                 self.probe.at(Point::Two, When::Before, name);
                 self.deliver(std::mem::take(out));
                 self.journal.commit(time.now);
+                if planned.op.has_effect() {
+                    // law 5: what a power cut may undo must be known to be under way
+                    self.journal.settle();
+                }
                 self.probe.at(Point::Two, When::After, name);
                 Ok(intent)
             }

@@ -1,10 +1,12 @@
 //! The worker's entry: from arguments and inherited descriptors to the event loop, and from its end to an exit code.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use log::error;
 use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
@@ -13,6 +15,7 @@ use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
 use super::{End, Report, Worker, WorkerArgs};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
+use crate::system::{System, ThisMachine};
 use crate::users::Users;
 
 /// Runs the worker; gives its exit code.
@@ -37,6 +40,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     };
     let answers = crate::control::serve(control.into(), submit, gate)?;
 
+    let nvram = config.nvram.path.clone();
     let report = Report::new(report);
     let end = crate::server::run(
         config,
@@ -56,10 +60,27 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     match end {
         End::Stopped => Ok(EXIT_STOPPED),
         End::Shutdown => Ok(EXIT_SHUTDOWN),
+        End::System => reboot_system(&nvram, &mut ThisMachine, &report),
         End::Reboot { exec, hold } => {
             report.send(&Message::Reboot {
                 exec,
                 hold_seconds: hold.as_secs_f64(),
+            })?;
+            Ok(EXIT_REBOOT)
+        }
+    }
+}
+
+/// Brings the NVRAM onto its medium and reboots the machine. If that does not come about, the server goes on. Gives the exit code.
+fn reboot_system(nvram: &Path, system: &mut dyn System, report: &Report) -> anyhow::Result<u8> {
+    let synced = File::open(nvram).and_then(|file| file.sync_all());
+    match synced.and_then(|()| system.reboot()) {
+        Ok(()) => Ok(EXIT_SHUTDOWN),
+        Err(error) => {
+            error!("the machine is not rebooted: {error}; the server goes on");
+            report.send(&Message::Reboot {
+                exec: None,
+                hold_seconds: 0.0,
             })?;
             Ok(EXIT_REBOOT)
         }
@@ -128,4 +149,46 @@ fn signals(submit: Submit) -> anyhow::Result<()> {
         })
         .context("no thread can be started")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    struct Told {
+        answer: Option<io::Error>,
+        reboots: u32,
+    }
+
+    impl System for Told {
+        fn reboot(&mut self) -> io::Result<()> {
+            self.reboots += 1;
+            self.answer.take().map_or(Ok(()), Err)
+        }
+    }
+
+    /// Exit code, reboots, and what the supervisor is told.
+    fn ended(nvram: &Path, answer: Option<io::Error>) -> (u8, u32, String) {
+        let (mut read, write) = io::pipe().unwrap();
+        let mut system = Told { answer, reboots: 0 };
+        let code = reboot_system(nvram, &mut system, &Report::new(write.into())).unwrap();
+        let mut told = String::new();
+        read.read_to_string(&mut told).unwrap();
+        (code, system.reboots, told)
+    }
+
+    #[test]
+    fn a_machine_that_does_not_reboot_has_its_server_back() {
+        let nvram = std::env::current_exe().unwrap();
+        assert_eq!(ended(&nvram, None), (EXIT_SHUTDOWN, 1, String::new()));
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        let (code, reboots, told) = ended(&nvram, Some(refused));
+        assert_eq!((code, reboots), (EXIT_REBOOT, 1));
+        assert!(told.contains("reboot"), "{told}");
+        // what cannot be brought onto the medium is not gambled with
+        let (code, reboots, _) = ended(Path::new("/nowhere/nvram"), None);
+        assert_eq!((code, reboots), (EXIT_REBOOT, 0));
+    }
 }

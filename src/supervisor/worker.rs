@@ -94,6 +94,8 @@ pub enum End {
     Stopped,
     /// SIGTERM: flag `elective-reboot`, for the next start.
     Shutdown,
+    /// `outlast reboot --system`: the same, and the machine is to be rebooted.
+    System,
     /// `outlast reboot`: flag `elective-reboot`, to be started again.
     Reboot {
         /// As this binary, if given.

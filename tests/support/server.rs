@@ -39,6 +39,8 @@ pub struct Setup {
     pub more: String,
     /// The NVRAM's size; empty: 256 MiB.
     pub nvram_size: &'static str,
+    /// More lines of `[nvram]`.
+    pub nvram: String,
     pub environment: Vec<(&'static str, PathBuf)>,
 }
 
@@ -70,6 +72,7 @@ impl Server {
             share: share_keys,
             more,
             nvram_size,
+            nvram,
             environment,
         } = setup;
         let dir = lab.dir().display();
@@ -90,6 +93,7 @@ addresses = ["{SERVER}/24", "{SERVER_V6}/64"]
 [nvram]
 path = "{dir}/nvram"
 size = "{size}"
+{nvram}
 
 [[share]]
 name = "pub"
@@ -174,6 +178,12 @@ path = "{dir}/share"
     /// Runs such a command.
     pub fn outlast(&self, words: &[&str]) -> Output {
         self.command(words).output().expect("outlast")
+    }
+
+    /// What the next start finds in its environment.
+    pub fn set_environment(&mut self, name: &'static str, value: &str) {
+        self.environment.retain(|(known, _)| *known != name);
+        self.environment.push((name, PathBuf::from(value)));
     }
 
     pub fn config(&self) -> &Path {

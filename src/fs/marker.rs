@@ -1,0 +1,82 @@
+//! Markers: how far a file system has come with the changes of names that were asked of it (durability `power`).
+//!
+//! Each share's directory holds a hidden file whose extended attribute is set to an effect's number right after the effect. A
+//! journalling file system keeps the order of such changes, so after a power cut the marker tells which effects it still knows.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use outlast_smb::fileop::ShareId;
+use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags, fgetxattr, flock, fsetxattr, openat};
+use rustix::io::Errno;
+
+use super::names;
+use super::path::Root;
+
+/// The number, 8 bytes, little-endian.
+const ATTRIBUTE: &str = "user.outlast.marker";
+
+struct Marker {
+    file: OwnedFd,
+    number: u64,
+}
+
+/// The markers of all shares, each opened when it is first asked for.
+#[derive(Default)]
+pub struct Markers(Vec<Option<Marker>>);
+
+impl Markers {
+    /// Every effect of `share` on names up to this number has been done.
+    ///
+    /// # Errors
+    /// The file cannot be made, is another server's, or the file system has no extended attributes.
+    pub fn set(&mut self, roots: &[Root], share: ShareId, number: u64) -> io::Result<()> {
+        let marker = self.of(roots, share)?;
+        if number > marker.number {
+            fsetxattr(
+                &marker.file,
+                ATTRIBUTE,
+                &number.to_le_bytes(),
+                XattrFlags::empty(),
+            )?;
+            marker.number = number;
+        }
+        Ok(())
+    }
+
+    /// The number; 0 if there is none.
+    ///
+    /// # Errors
+    /// As [`Markers::set`].
+    pub fn get(&mut self, roots: &[Root], share: ShareId) -> io::Result<u64> {
+        Ok(self.of(roots, share)?.number)
+    }
+
+    fn of(&mut self, roots: &[Root], share: ShareId) -> io::Result<&mut Marker> {
+        let index = share as usize;
+        let root = roots.get(index).ok_or(Errno::NOENT)?;
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        let place = self.0.get_mut(index).ok_or(Errno::NOENT)?;
+        match place {
+            Some(marker) => Ok(marker),
+            None => Ok(place.insert(open(root)?)),
+        }
+    }
+}
+
+fn open(root: &Root) -> Result<Marker, Errno> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = openat(&root.dir, names::MARKER, flags, mode)?;
+    // Two servers that number their effects each for itself would spoil one another's.
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    let mut number = [0; 8];
+    let number = match fgetxattr(&file, ATTRIBUTE, &mut number) {
+        Ok(8) => u64::from_le_bytes(number),
+        Ok(_) | Err(Errno::NODATA) => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(Marker { file, number })
+}

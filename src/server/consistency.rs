@@ -1,0 +1,276 @@
+//! The effects on files since the last *consistency point*, the moment up to which the file systems of the shares have brought everything
+//! onto their media by themselves (durability `power`).
+//!
+//! Effects are records of an object of their own, a *generation*. At a consistency point a new generation begins, then the file systems
+//! are synced, then the old one ends: so the log keeps what may have to be done once more, and no longer.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use log::error;
+use outlast_nvram::{Kind, Lsn};
+use outlast_smb::Planned;
+use outlast_smb::fileop::{FileOp, Intent, Outcome};
+use outlast_smb::status::NtStatus;
+
+use super::clock::Time;
+use super::effect::{self, Draft, Effect, Place};
+use super::files::FileSystem;
+use super::inbound::{self, Message};
+use super::machine::Machine;
+use super::record::Record;
+
+/// How long effects are kept before the file systems are asked to have them.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Data no longer than this are put on record again: what refers to them would be as long, and would keep the rest of their frame in
+/// the log.
+const WORTH_A_PLACE_BYTES: usize = 1024;
+
+/// Where the effects are.
+#[derive(Debug)]
+pub(super) struct Effects {
+    /// The generation that takes them.
+    pub generation: Option<u64>,
+    /// Those before it, until the file systems have theirs.
+    pub older: Vec<u64>,
+    /// The number of the next effect.
+    pub next: u64,
+    /// The kernel's boot id: as that kernel shows the files, every effect is there.
+    pub boot_id: [u8; 16],
+    /// Service time when the generation began.
+    pub since: Duration,
+    /// Effects in it.
+    pub count: u64,
+    /// What its effects refer to of the log.
+    pub held: Vec<Bytes>,
+    /// The same of the generations in `older`.
+    pub held_by_older: Vec<Bytes>,
+    /// The file systems are being synced, for the generations in `older`.
+    pub syncing: bool,
+    /// The log is short of room, and the oldest generation keeps it so.
+    pub wanted: bool,
+}
+
+impl Effects {
+    /// Is this object a generation?
+    pub fn owns(&self, object: u64) -> bool {
+        self.generation == Some(object) || self.older.contains(&object)
+    }
+
+    fn is_due(&self, now: Duration, log_is_half_full: bool) -> bool {
+        let has_any = self.count > 0 || !self.older.is_empty();
+        // What a recovery has left is not waited with.
+        let old = !self.older.is_empty() || now >= self.since + INTERVAL;
+        has_any && (old || self.wanted || log_is_half_full)
+    }
+
+    /// When [`Machine::keep_consistent`] will have something to do by the passing of time.
+    pub fn deadline(&self) -> Option<Duration> {
+        (self.count > 0 && !self.syncing).then_some(self.since + INTERVAL)
+    }
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// Takes note of what is synced, and begins a consistency point if one is due.
+    pub(super) fn keep_consistent(&mut self, time: Time) {
+        if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
+            let Some(synced) = self.fs.synced() else {
+                return;
+            };
+            self.end_older(synced);
+        }
+        let half_full = self.journal.is_half_full();
+        let effects = self.effects.as_ref();
+        if !effects.is_some_and(|effects| effects.is_due(time.now, half_full)) {
+            return;
+        }
+        self.begin_generation(time.now);
+        self.journal.commit(time.now);
+        self.fs.begin_sync();
+        if let Some(effects) = &mut self.effects {
+            effects.syncing = true;
+        }
+    }
+
+    /// The same at once, and waits for it: for an end after which the machine may go, too.
+    pub(super) fn make_consistent(&mut self, time: Time) {
+        if self.effects.is_none() {
+            return;
+        }
+        // One that is under way is for older effects alone.
+        self.fs.wait_synced();
+        self.begin_generation(time.now);
+        self.journal.commit(time.now);
+        self.fs.begin_sync();
+        let synced = self.fs.wait_synced();
+        self.end_older(synced);
+    }
+
+    fn end_older(&mut self, synced: bool) {
+        let Some(effects) = &mut self.effects else {
+            return;
+        };
+        effects.syncing = false;
+        if synced {
+            effects.held_by_older.clear();
+            // What a recovery has found is among them.
+            self.journal.keep(None);
+            for generation in effects.older.drain(..) {
+                self.journal
+                    .put(generation, Kind::End, &Record::Closed, &[]);
+            }
+        }
+    }
+
+    /// From now on effects go into a generation of their own.
+    pub(super) fn begin_generation(&mut self, now: Duration) {
+        use outlast_stack::Journal as _;
+        let Some(effects) = &mut self.effects else {
+            return;
+        };
+        let generation = self.journal.unique_id();
+        let record = Record::Generation {
+            first: effects.next,
+            boot_id: effects.boot_id,
+            shares: self.smb.share_names(),
+        };
+        self.journal.put(generation, Kind::Snapshot, &record, &[]);
+        effects.older.extend(effects.generation.replace(generation));
+        effects.held_by_older.append(&mut effects.held);
+        effects.since = now;
+        effects.count = 0;
+        effects.wanted = false;
+    }
+
+    /// What an operation did goes on record with its result. Gives its outcome. `message`: the one it was asked for in, if that is in the
+    /// receive queue.
+    ///
+    /// # Errors
+    /// The operation's answer.
+    pub(super) fn put_on_record(
+        &mut self,
+        planned: &Planned,
+        intent: &Intent,
+        outcome: Result<Outcome, NtStatus>,
+        message: Option<&Message>,
+    ) -> Result<Outcome, NtStatus> {
+        let outcome = outcome?;
+        if self.effects.is_none() || !planned.op.has_effect() {
+            return Ok(outcome);
+        }
+        // The state says of the open what it was before.
+        let info = self.smb.open_info(planned.task.conn(), planned.op.open());
+        let copied = self.copied(planned, intent)?;
+        for draft in effect::of(planned, intent, &outcome, info.as_ref(), copied) {
+            self.put_effect(planned, message, draft);
+        }
+        Ok(outcome)
+    }
+
+    fn put_effect(&mut self, planned: &Planned, message: Option<&Message>, draft: Draft) {
+        let received = self.in_the_log(planned, message, &draft.data);
+        let modified = self.modified(planned, &draft.op);
+        let Some(effects) = &mut self.effects else {
+            return;
+        };
+        let Draft {
+            op,
+            intent,
+            target,
+            made,
+            modified: at_creation,
+            created,
+            data,
+        } = draft;
+        let effect = Effect {
+            number: effects.next,
+            actor: planned.actor.clone(),
+            op,
+            intent,
+            target,
+            made,
+            modified: at_creation.max(modified),
+            created,
+            places: received.iter().map(|(place, _)| *place).collect(),
+        };
+        effects.next += 1;
+        effects.count += 1;
+        if effect.is_of_names()
+            && let Err(error) = self.fs.mark(planned.actor.share, effect.number)
+        {
+            error!(
+                "the marker of share {} cannot be set: {error}: a power cut in the next seconds may be taken for one before this",
+                planned.actor.share
+            );
+            effects.wanted = true;
+        }
+        if let Some(generation) = effects.generation {
+            let record = Record::Effect(Cow::Owned(effect));
+            self.journal.put(generation, Kind::Delta, &record, &[&data]);
+        }
+    }
+
+    /// Where data lie in the log as they were received, and the pieces themselves, which keep them there. Empty: nowhere, they came encrypted.
+    fn in_the_log(
+        &self,
+        planned: &Planned,
+        message: Option<&Message>,
+        data: &Bytes,
+    ) -> Vec<(Place, Bytes)> {
+        let pieces = || {
+            let log = self.journal.log()?;
+            let received = self.stack.received(planned.task.conn())?;
+            let pieces = inbound::pieces_of(received, message?, data)?;
+            let place = |piece: Bytes| {
+                let Lsn(position) = log.position_of(&piece)?;
+                Some(((position, u32::try_from(piece.len()).ok()?), piece))
+            };
+            pieces.into_iter().map(place).collect::<Option<Vec<_>>>()
+        };
+        if data.len() < WORTH_A_PLACE_BYTES {
+            return Vec::new();
+        }
+        pieces().unwrap_or_default()
+    }
+
+    /// LastWriteTime after an effect that changes it.
+    fn modified(&mut self, planned: &Planned, op: &FileOp) -> u64 {
+        let open = match op {
+            FileOp::Write { open, .. }
+            | FileOp::SetEndOfFile { open, .. }
+            | FileOp::SetAllocation { open, .. }
+            | FileOp::ZeroData { open, .. }
+            | FileOp::SetBasic { open, .. } => *open,
+            _ => return 0,
+        };
+        let stat = FileOp::Stat { open };
+        match self.fs.perform(&planned.actor, &stat, &Intent::None) {
+            Ok(Outcome::Metadata(metadata)) => metadata.last_write_time,
+            _ => 0,
+        }
+    }
+
+    /// What a copy within the server has copied: its source may be another by the time it is done once more.
+    fn copied(&mut self, planned: &Planned, intent: &Intent) -> Result<Vec<Bytes>, NtStatus> {
+        let FileOp::CopyChunks { source, chunks, .. } = &planned.op else {
+            return Ok(Vec::new());
+        };
+        if let Intent::CopyChunks { source } = intent {
+            return Ok(source.iter().cloned().map(Bytes::from).collect());
+        }
+        let read = |chunk: &outlast_smb::fileop::Chunk| {
+            let read = FileOp::Read {
+                open: *source,
+                offset: chunk.source_offset,
+                length: chunk.length,
+            };
+            match self.fs.perform(&planned.actor, &read, &Intent::None)? {
+                Outcome::Data(data) => Ok(data),
+                _ => Err(NtStatus::INTERNAL_ERROR),
+            }
+        };
+        chunks.iter().map(read).collect()
+    }
+}

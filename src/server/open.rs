@@ -1,0 +1,229 @@
+//! Which state is taken up: the mapping's, the sink's, or none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use log::{error, info};
+use outlast_nvram::sink;
+use outlast_nvram::{Contents, Error, Flag, Identity, Log, Memory, Superblock};
+use outlast_smb::Entropy;
+
+use super::medium::Medium;
+use super::record::GLOBAL;
+use super::recover::{Replay, decode};
+
+/// A sink, opened.
+pub struct Sink {
+    /// What is in it. Everything ever written to it is on the medium.
+    pub image: Arc<dyn Memory>,
+    /// What brings bytes there.
+    pub medium: Box<dyn Medium>,
+    /// Its name, for messages.
+    pub name: String,
+    /// Durability is `power`. Else it is one that was used before, and is made blank: it will not be kept up to date.
+    pub in_use: bool,
+}
+
+/// A log to go on with, and what it holds.
+pub(super) struct Opened {
+    pub log: Log,
+    pub replay: Replay,
+    /// Where the log is shipped to, under durability `power`.
+    pub medium: Option<Box<dyn Medium>>,
+}
+
+/// Whose state it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Mapping,
+    Sink,
+    /// Nobody's.
+    Fresh,
+}
+
+/// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly.
+pub(super) fn open(
+    memory: Arc<dyn Memory>,
+    mut sink: Option<Sink>,
+    boot_id: [u8; 16],
+    entropy: &mut dyn Entropy,
+) -> anyhow::Result<Opened> {
+    let mapped = match Log::open(memory.clone()) {
+        Err(Error::Blank) => Ok(None),
+        opened => opened.map(Some),
+    };
+    let shipped = match &sink {
+        Some(sink) => shipped(sink)?,
+        None => None,
+    };
+    let origin = origin(&mapped, shipped.as_ref(), sink.as_ref(), boot_id)?;
+    let opened = match (origin, mapped) {
+        (Origin::Mapping, mapped) => mapped?,
+        (Origin::Sink, mapped) => {
+            drop(mapped);
+            let sink = sink.as_ref().context("there is no sink")?;
+            sink::restore(&*sink.image, &*memory).context(sink.name.clone())?;
+            info!("the state is taken up from {}", sink.name);
+            Some(Log::open(memory.clone())?)
+        }
+        (Origin::Fresh, _) => None,
+    };
+    let (mut log, replay) = match opened {
+        Some((mut log, contents)) => {
+            let Contents {
+                superblock,
+                records,
+                ..
+            } = contents;
+            info!(
+                "flag {}: taking up {} connection(s) of epoch {}",
+                superblock.flag,
+                clients(&records),
+                superblock.epoch
+            );
+            let replay = decode(records)?;
+            log.begin_epoch(boot_id)?;
+            log.set_flag(Flag::NonElectiveReboot);
+            (log, replay)
+        }
+        None => {
+            // The old log goes from the sink first: there is no instant at which the two belong to different ones.
+            if shipped.is_some()
+                && let Some(sink) = &mut sink
+            {
+                erase(sink);
+            }
+            (format(memory, boot_id, entropy)?, Vec::new())
+        }
+    };
+    let mut medium = None;
+    match sink {
+        Some(sink) if sink.in_use => {
+            log.attach(&*sink.image).context(sink.name)?;
+            medium = Some(sink.medium);
+        }
+        Some(mut sink) => {
+            if shipped.is_some() {
+                erase(&mut sink);
+            }
+            log.detach();
+        }
+        None => log.detach(),
+    }
+    Ok(Opened {
+        log,
+        replay,
+        medium,
+    })
+}
+
+/// The superblock of what the sink holds; `None`: nothing.
+fn shipped(sink: &Sink) -> anyhow::Result<Option<Superblock>> {
+    match sink::superblock(&*sink.image) {
+        Ok(superblock) => Ok(Some(superblock)),
+        Err(Error::Blank) => Ok(None),
+        Err(error) => Err(error).context(sink.name.clone()),
+    }
+}
+
+fn erase(sink: &mut Sink) {
+    sink.medium.begin(sink::erasure());
+    sink.medium.wait();
+}
+
+/// Whose state is taken up. A mapping of this boot is the newest there is. After another boot it may be any older one, or nothing; then
+/// the sink's counts, which has all that was ever shown to anyone.
+fn origin(
+    mapped: &Result<Option<(Log, Contents)>, Error>,
+    shipped: Option<&Superblock>,
+    sink: Option<&Sink>,
+    boot_id: [u8; 16],
+) -> anyhow::Result<Origin> {
+    let of_mapping = |contents: &Contents| match contents.superblock.flag {
+        Flag::Clean => Origin::Fresh,
+        _ => Origin::Mapping,
+    };
+    let mapping = match mapped {
+        Ok(Some((_, contents))) if contents.superblock.boot_id == boot_id => {
+            return Ok(of_mapping(contents));
+        }
+        Ok(mapping) => mapping.as_ref().map(|(_, contents)| contents),
+        Err(_) => None,
+    };
+    let in_use = sink.is_some_and(|sink| sink.in_use);
+    if let Some(shipped) = shipped.filter(|_| in_use) {
+        if mapped.is_err() && shipped.boot_id == boot_id {
+            // Damaged while this kernel ran: no power cut did that.
+            return Ok(Origin::Mapping);
+        }
+        let elective = mapping
+            .map(|contents| &contents.superblock)
+            .filter(|superblock| superblock.flag == Flag::ElectiveReboot && !superblock.shipped);
+        return match elective {
+            // A planned reboot of a time when nothing was shipped.
+            Some(superblock) if superblock.instance == shipped.instance => Ok(Origin::Mapping),
+            Some(_) if shipped.flag != Flag::Clean => Err(Error::AnotherLog)
+                .context(sink.map_or_else(String::new, |sink| sink.name.clone())),
+            Some(_) => Ok(Origin::Mapping),
+            None if shipped.flag == Flag::Clean => Ok(Origin::Fresh),
+            None => Ok(Origin::Sink),
+        };
+    }
+    let Some(contents) = mapping else {
+        // The problem with the mapping, or nothing at all.
+        return Ok(match mapped {
+            Err(_) => Origin::Mapping,
+            Ok(_) => Origin::Fresh,
+        });
+    };
+    if contents.superblock.flag != Flag::NonElectiveReboot {
+        return Ok(of_mapping(contents));
+    }
+    // Stores to a mapping survive the process, not the machine: after a reboot that was not elective the file may be an older
+    // prefix of what was committed, and nonces would step back.
+    let clients = clients(&contents.records);
+    if contents.superblock.shipped && clients > 0 {
+        bail!(
+            "the machine was rebooted without notice, and the state of {clients} connection(s) is in the sink, {}: {}; or remove \
+             nvram.path, and its sessions are dropped",
+            if in_use {
+                "which is missing"
+            } else {
+                "which is not used"
+            },
+            if in_use {
+                "put it back"
+            } else {
+                "set nvram.durability to \"power\" again"
+            },
+        );
+    }
+    error!(
+        "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: under durability \"process\" \
+         the state of {clients} connection(s) cannot be trusted and is dropped"
+    );
+    Ok(Origin::Fresh)
+}
+
+fn clients(records: &[outlast_nvram::Replayed]) -> usize {
+    let clients = records
+        .iter()
+        .filter(|record| record.object != GLOBAL && record.kind == outlast_nvram::Kind::Snapshot);
+    clients
+        .map(|record| record.object)
+        .collect::<BTreeSet<_>>()
+        .len()
+}
+
+fn format(
+    memory: Arc<dyn Memory>,
+    boot_id: [u8; 16],
+    entropy: &mut dyn Entropy,
+) -> anyhow::Result<Log> {
+    let mut instance = [0; 16];
+    entropy.fill(&mut instance);
+    let mut log = Log::format(memory, Identity { instance, boot_id })?;
+    log.set_flag(Flag::NonElectiveReboot);
+    Ok(log)
+}

@@ -1,0 +1,401 @@
+//! After a power cut: the file systems are a few seconds behind what clients were told. What was done to files since the last consistency
+//! point is done once more, in order.
+//!
+//! A journalling file system comes back as some prefix of the changes of names that were made, and its marker, which is set after
+//! each of them, says which. Those are passed over; at most the next one is in doubt, as after the death of a process. What files *hold* may
+//! be lost in any order and is done again whole, by handle: each such effect says what shall be.
+//!
+//! What was created and lost is created again and is then another file to the file system. That goes on record before the marker says that
+//! it was made.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use log::{debug, info};
+use outlast_nvram::{Kind, Lsn};
+use outlast_smb::OpenInfo;
+use outlast_smb::fileop::{Actor, FileKey, FileOp, Intent, OpenId, Outcome, SetBasic, ShareId};
+use outlast_smb::status::NtStatus;
+
+use super::clock::Time;
+use super::consistency::Effects;
+use super::effect::{Effect, Identity, Target};
+use super::files::FileSystem;
+use super::machine::Machine;
+use super::record::{GLOBAL, Record};
+
+/// What the log holds about files.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// The generations, the oldest first: object, number of its first effect, boot id.
+    pub generations: Vec<(u64, u64, [u8; 16])>,
+    /// The effects, in order, each with the data of a write, in pieces, and the name of its share.
+    pub effects: Vec<(Effect, Vec<Bytes>, String)>,
+    /// Files that were made again, in order: which they were, and which they are.
+    pub remade: Vec<(FileKey, Identity)>,
+}
+
+impl Files {
+    /// The boot of the kernel that shows the files with every effect.
+    pub fn boot_id(&self) -> Option<[u8; 16]> {
+        self.generations.last().map(|(_, _, boot_id)| *boot_id)
+    }
+
+    /// The number of the next effect.
+    pub fn next(&self) -> u64 {
+        let first = self.generations.last().map_or(1, |(_, first, _)| *first);
+        let after = self
+            .effects
+            .last()
+            .map_or(1, |(effect, ..)| effect.number + 1);
+        first.max(after)
+    }
+}
+
+/// The open under which times are set. Ids of opens begin above it.
+const TIMES: OpenId = 0;
+
+/// The times a file is to have in the end.
+struct Times {
+    actor: Actor,
+    target: Target,
+    basic: SetBasic,
+}
+
+/// Which file is which by now.
+#[derive(Default)]
+struct Remade(BTreeMap<FileKey, Identity>);
+
+impl Remade {
+    /// Gives the keys under which the file was known until now.
+    fn insert(&mut self, original: FileKey, now: &Identity) -> Vec<FileKey> {
+        let before = self.0.insert(original, now.clone());
+        let mut known = vec![original];
+        // What came after an earlier time it was made again speaks of that one.
+        if let Some(before) = before.filter(|before| before.key != original) {
+            self.0.insert(before.key, now.clone());
+            known.push(before.key);
+        }
+        known
+    }
+
+    /// The present key of a file.
+    fn now(&self, original: FileKey) -> FileKey {
+        self.0.get(&original).map_or(original, |now| now.key)
+    }
+
+    fn bring_up_to_date(&self, effect: &mut Effect) {
+        for key in effect.keys_mut() {
+            *key = self.now(*key);
+        }
+        if let Some(target) = &mut effect.target
+            && let Some(now) = self.0.get(&target.identity.key)
+        {
+            target.identity = now.clone();
+        }
+    }
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// Takes up what the log holds about files: does it once more, if another kernel shows them now.
+    ///
+    /// # Errors
+    /// A file system is full: nothing has been lost, the next start tries again.
+    pub(super) fn take_up_files(
+        &mut self,
+        mut files: Files,
+        boot_id: [u8; 16],
+        time: Time,
+    ) -> anyhow::Result<()> {
+        // What effects refer to stays where it is until the file systems have them.
+        let places = files.effects.iter().flat_map(|(effect, ..)| &effect.places);
+        let first = places.map(|(position, _)| *position).min();
+        self.journal.keep(first.map(Lsn));
+        let power = self.journal.has_sink();
+        if !power && files.generations.is_empty() {
+            return Ok(());
+        }
+        let of_this_boot = files.boot_id().is_none_or(|of| of == boot_id);
+        let mut generations: Vec<u64> = files
+            .generations
+            .iter()
+            .map(|(object, ..)| *object)
+            .collect();
+        let generation = generations.pop();
+        let shares = self.smb.share_names();
+        let marked = (0..shares.len()).filter_map(|share| ShareId::try_from(share).ok());
+        let marked = marked.map(|share| self.fs.marked(share)).max().unwrap_or(0);
+        self.effects = Some(Effects {
+            generation,
+            older: generations,
+            // Above every marker, whoever set it: what it tells is that nothing above it is known.
+            next: files.next().max(marked + 1),
+            boot_id,
+            since: time.now,
+            count: files.effects.len() as u64,
+            held: Vec::new(),
+            held_by_older: Vec::new(),
+            syncing: false,
+            wanted: false,
+        });
+        if !of_this_boot {
+            self.find_data(&mut files)?;
+            let Machine {
+                fs, smb, journal, ..
+            } = self;
+            let mut remade = |keys: &[FileKey], now: &Identity| {
+                for from in keys {
+                    let record = Record::Remade {
+                        from: *from,
+                        now: Cow::Borrowed(now),
+                    };
+                    journal.put(generation.unwrap_or(GLOBAL), Kind::Delta, &record, &[]);
+                    smb.rekeyed(*from, now.key, &now.handle, journal);
+                }
+                journal.commit(time.now);
+                journal.settle();
+            };
+            redo(fs, files, &shares, &mut remade)?;
+        }
+        self.begin_generation(time.now);
+        self.journal.commit(time.now);
+        if !power {
+            // Nobody keeps them any more.
+            self.fs.begin_sync();
+            self.journal.keep(None);
+            let effects = self.effects.take();
+            let objects = effects
+                .into_iter()
+                .flat_map(|effects| effects.older.into_iter().chain(effects.generation));
+            for object in objects {
+                self.journal.put(object, Kind::End, &Record::Closed, &[]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The data of writes, where they were received.
+    fn find_data(&self, files: &mut Files) -> anyhow::Result<()> {
+        let log = self.journal.log();
+        for (effect, pieces, _) in &mut files.effects {
+            if effect.places.is_empty() {
+                continue;
+            }
+            let places = effect.places.iter();
+            let found = places.map(|(position, len)| log?.bytes_at(Lsn(*position), *len as usize));
+            *pieces = found
+                .collect::<Option<_>>()
+                .context("an effect refers to what is not in the log any more")?;
+        }
+        Ok(())
+    }
+}
+
+/// Does everything once more. `remade` is told of each file that was made again, by every key it was known under, and what it says is on
+/// the medium when it returns.
+///
+/// # Errors
+/// A file system is full: nothing has been lost, the next start tries again.
+fn redo<F: FileSystem>(
+    fs: &mut F,
+    files: Files,
+    shares: &[String],
+    remade: &mut dyn FnMut(&[FileKey], &Identity),
+) -> anyhow::Result<()> {
+    let mut known = Remade::default();
+    for (original, now) in &files.remade {
+        known.insert(*original, now);
+    }
+    info!(
+        "{} effect(s) on files since the last consistency point are done once more",
+        files.effects.len()
+    );
+    let mut times: BTreeMap<FileKey, Times> = BTreeMap::new();
+    let mut lost = 0;
+    for (mut effect, pieces, name) in files.effects {
+        // The configuration may have changed.
+        let Some(share) = shares.iter().position(|share| *share == name) else {
+            lost += 1;
+            continue;
+        };
+        let share = ShareId::try_from(share)?;
+        effect.actor.share = share;
+        let by_name = effect.is_of_names();
+        let original = effect.made.as_ref().map(|made| made.key);
+        if by_name && effect.number <= fs.marked(share) {
+            // Made again by an earlier redo, which did not come to the times.
+            if let Some(identity) = original.and_then(|original| known.0.get(&original)) {
+                effect.target = Some(Target {
+                    // the handle leads there
+                    path: String::new(),
+                    identity: identity.clone(),
+                    is_dir: effect.made_directory(),
+                });
+                note_times(&mut times, effect);
+            }
+            continue;
+        }
+        known.bring_up_to_date(&mut effect);
+        match redo_one(fs, &mut effect, pieces) {
+            Ok(Outcome::Created(created)) => {
+                let now = Identity {
+                    key: created.metadata.key,
+                    handle: created.handle,
+                };
+                if let Some(original) = original
+                    && known.now(original) != now.key
+                {
+                    let keys = known.insert(original, &now);
+                    remade(&keys, &now);
+                }
+                effect.target = Some(Target {
+                    path: created.path,
+                    identity: now,
+                    is_dir: created.metadata.is_dir,
+                });
+            }
+            Ok(_) => {}
+            Err(NtStatus::DISK_FULL) => bail!(
+                "the file system of share {name} is full, and what clients were told is there cannot be put there again: make room"
+            ),
+            Err(status) => {
+                // It was deleted since, by us or by a local process.
+                lost += 1;
+                debug!("effect {} ({:?}): {status}", effect.number, effect.target);
+            }
+        }
+        if by_name && let Err(error) = fs.mark(share, effect.number) {
+            bail!("the marker of share {name} cannot be set: {error}");
+        }
+        note_times(&mut times, effect);
+    }
+    for times in times.values() {
+        set_times(fs, times);
+    }
+    if lost > 0 {
+        info!("{lost} of them were of files that are not there any more");
+    }
+    Ok(())
+}
+
+fn note_times(times: &mut BTreeMap<FileKey, Times>, effect: Effect) {
+    let Some(target) = effect.target else { return };
+    let actor = effect.actor;
+    let basic = SetBasic::default();
+    let Times { basic, .. } = times.entry(target.identity.key).or_insert(Times {
+        actor,
+        target,
+        basic,
+    });
+    let set = |time| Some(time).filter(|time| *time != 0);
+    basic.last_write_time = set(effect.modified).or(basic.last_write_time);
+    let created = match &effect.op {
+        FileOp::SetBasic { basic, .. } => basic.creation_time.and_then(set),
+        _ => set(effect.created),
+    };
+    basic.creation_time = created.or(basic.creation_time);
+}
+
+fn redo_one<F: FileSystem>(
+    fs: &mut F,
+    effect: &mut Effect,
+    pieces: Vec<Bytes>,
+) -> Result<Outcome, NtStatus> {
+    let open = effect.op.open();
+    let writes = matches!(
+        effect.op,
+        FileOp::Write { .. }
+            | FileOp::SetEndOfFile { .. }
+            | FileOp::SetAllocation { .. }
+            | FileOp::ZeroData { .. }
+    );
+    let info = effect
+        .target
+        .as_ref()
+        .map(|target| open_info(open, &effect.actor, target, writes));
+    if let Some(info) = info
+        && let Err(status) = fs.reopen(&info)
+    {
+        // The name of a file that is to be deleted may still be there.
+        if !matches!(effect.op, FileOp::Close { .. }) {
+            return Err(status);
+        }
+    }
+    let outcome = match effect.op {
+        FileOp::Write { .. } => write_pieces(fs, effect, pieces),
+        _ => {
+            let as_server = !effect.is_of_names();
+            fs.perform_again(&effect.actor, &effect.op, &effect.intent, as_server)
+        }
+    };
+    fs.forget(open);
+    fs.discard_changes();
+    outcome
+}
+
+fn write_pieces<F: FileSystem>(
+    fs: &mut F,
+    effect: &mut Effect,
+    pieces: Vec<Bytes>,
+) -> Result<Outcome, NtStatus> {
+    let mut outcome = Ok(Outcome::Unit);
+    for piece in pieces {
+        let len = piece.len() as u64;
+        if let FileOp::Write { data, .. } = &mut effect.op {
+            *data = piece;
+        }
+        outcome = fs.perform_again(&effect.actor, &effect.op, &effect.intent, true);
+        if outcome.is_err() {
+            break;
+        }
+        if let Intent::Write { offset } = &mut effect.intent {
+            *offset += len;
+        }
+    }
+    outcome
+}
+
+/// Doing it again was no change, nor is a file that was made again younger than it was: the times are what they were.
+fn set_times<F: FileSystem>(fs: &mut F, times: &Times) {
+    let Times {
+        actor,
+        target,
+        basic,
+    } = times;
+    if *basic == SetBasic::default() {
+        return;
+    }
+    let basic = basic.clone();
+    let set = FileOp::SetBasic { open: TIMES, basic };
+    let outcome = fs
+        .reopen(&open_info(TIMES, actor, target, false))
+        .and_then(|()| fs.perform_again(actor, &set, &Intent::None, true));
+    fs.forget(TIMES);
+    fs.discard_changes();
+    if let Err(status) = outcome {
+        debug!("{target:?}: its times cannot be set: {status}");
+    }
+}
+
+/// A file that is opened once more for what was done to it.
+fn open_info(open: OpenId, actor: &Actor, target: &Target, writes: bool) -> OpenInfo {
+    /// FILE_READ_DATA and FILE_WRITE_DATA (MS-SMB2 2.2.13.1.1).
+    const READ_WRITE: u32 = 0x3;
+    OpenInfo {
+        conn: 0,
+        open,
+        actor: actor.clone(),
+        path: target.path.clone(),
+        moved_to: None,
+        key: target.identity.key,
+        handle: target.identity.handle.clone(),
+        is_dir: target.is_dir,
+        granted_access: if writes { READ_WRITE } else { 0 },
+        watch: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Rebooting the machine.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use crate::config::{Config, Durability};
+
+/// The machine the server runs on.
+pub trait System {
+    /// Reboots it. Returns once that has begun, if at all.
+    ///
+    /// # Errors
+    /// It is not rebooted.
+    fn reboot(&mut self) -> io::Result<()>;
+}
+
+/// This machine.
+#[derive(Clone, Copy, Debug)]
+pub struct ThisMachine;
+
+impl System for ThisMachine {
+    fn reboot(&mut self) -> io::Result<()> {
+        // sd_booted(3)
+        if Path::new("/run/systemd/system").is_dir() {
+            let status = Command::new("systemctl").arg("reboot").status()?;
+            if !status.success() {
+                return Err(io::Error::other(format!("systemctl reboot: {status}")));
+            }
+            return Ok(());
+        }
+        // Nobody to ask: whoever started the server here has no more of an init than this.
+        rustix::fs::sync();
+        rustix::system::reboot(rustix::system::RebootCommand::Restart)?;
+        Ok(())
+    }
+}
+
+/// Would the sessions be there after a reboot of the machine? Else why not, and what to do.
+///
+/// # Errors
+/// The reason.
+pub fn would_survive(config: &Config) -> Result<(), String> {
+    let nvram = &config.nvram;
+    let (key, path) = match nvram.durability {
+        Durability::None => {
+            return Err(
+                "nvram.durability is \"none\": no session would survive it; set it to \"process\" or \"power\""
+                    .into(),
+            );
+        }
+        Durability::Process => ("nvram.path", &nvram.path),
+        Durability::Power => ("nvram.sink", &nvram.sink),
+    };
+    match volatile_file_system(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(name)) => Err(format!(
+            "{key}: {} is on {name}, which does not survive a reboot of the machine: give it a place on a disk",
+            path.display()
+        )),
+        Err(error) => Err(format!("{key}: {}: {error}", path.display())),
+    }
+}
+
+/// The name of the file system at `path`, if it is one in memory.
+///
+/// # Errors
+/// As statfs(2).
+pub fn volatile_file_system(path: &Path) -> io::Result<Option<&'static str>> {
+    /// statfs(2).
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    const RAMFS_MAGIC: u64 = 0x8584_58f6;
+    let kind = rustix::fs::statfs(path)?.f_type as u64 & u64::from(u32::MAX);
+    Ok(match kind {
+        TMPFS_MAGIC => Some("tmpfs"),
+        RAMFS_MAGIC => Some("ramfs"),
+        _ => None,
+    })
+}

@@ -1,0 +1,266 @@
+//! Durability `power`: the machine goes with the server. Of the NVRAM's mapping an old copy comes back, or nothing, under another boot id;
+//! the sessions go on from the sink, on the same connections.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::capture::Capture;
+use support::client::{ENCRYPTED, SMB3_1_1, Session, smbclient};
+use support::files;
+use support::lab::Lab;
+use support::server::{Server, Setup};
+use support::{PATIENCE, Rng, can_run, wait_for};
+
+/// A file for the sink: on a disk, where the lab may be in memory.
+struct SinkPath(PathBuf);
+
+impl SinkPath {
+    fn new(test: &str) -> SinkPath {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.sink"));
+        let _ = std::fs::remove_file(&path);
+        SinkPath(path)
+    }
+
+    fn setup(&self) -> Setup {
+        Setup {
+            nvram_size: "128MiB",
+            nvram: format!("durability = \"power\"\nsink = \"{}\"", self.0.display()),
+            ..Setup::default()
+        }
+    }
+}
+
+impl Drop for SinkPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What the power cut leaves of the mapping.
+#[derive(Clone, Copy, Debug)]
+enum Left {
+    Nothing,
+    Zeroes,
+    /// As it was at this moment, before.
+    OldCopy,
+}
+
+/// Supervisor and worker are gone at once, and come back on a machine that was started again.
+fn cut_power(server: &mut Server, nvram: &Path, left: Left, boot: u32) {
+    let worker = server.status().worker_pid;
+    server.kill_tree(worker);
+    match left {
+        Left::Nothing => std::fs::remove_file(nvram).expect("the NVRAM"),
+        Left::Zeroes => {
+            let size = files::size(nvram);
+            let zeroes = vec![0; usize::try_from(size).expect("small")];
+            std::fs::write(nvram, zeroes).expect("the NVRAM");
+        }
+        Left::OldCopy => {
+            std::fs::copy(nvram.with_extension("old"), nvram).expect("the NVRAM");
+        }
+    }
+    server.set_environment("OUTLAST_BOOT_ID", &format!("{boot:032x}"));
+    server.start_again();
+}
+
+fn transfers_through_power_cuts(test: &str, dialect: support::client::Dialect) {
+    if !can_run(test) {
+        return;
+    }
+    let lab = Lab::new();
+    let sink = SinkPath::new(test);
+    let mut server = Server::start(
+        &lab,
+        Setup {
+            protection: dialect.protection,
+            ..sink.setup()
+        },
+    );
+    let nvram = lab.path("nvram");
+    let local = lab.make_dir("local");
+    let mut rng = Rng::named(test);
+    let size = 60 << 20;
+    files::random_file(&local.join("up"), size, &mut rng);
+    std::fs::copy(local.join("up"), server.share().join("down")).expect("a file");
+    let capture = Capture::start();
+    let session = Session::start(smbclient(dialect), &local, "put up; get down");
+    let mut boot = 1;
+    let progress = |server: &Server| {
+        files::size(&server.share().join("up")) + files::size(&local.join("down"))
+    };
+    for (percent, left) in [
+        (20, Left::OldCopy),
+        (40, Left::Nothing),
+        (60, Left::Zeroes),
+        (80, Left::OldCopy),
+    ] {
+        std::fs::copy(&nvram, nvram.with_extension("old")).expect("a copy");
+        wait_for("some progress", PATIENCE, || {
+            (progress(&server) >= 2 * size * percent / 100).then_some(())
+        });
+        cut_power(&mut server, &nvram, left, boot);
+        boot += 1;
+        assert!(server.log().contains("the state is taken up from"));
+        // and the death of a process alone, which is nothing
+        let worker = server.status().worker_pid;
+        server.kill_worker(worker);
+        server.successor_of(worker);
+    }
+    session.finish().well();
+    files::assert_same(&local.join("up"), &server.share().join("up"));
+    files::assert_same(&local.join("up"), &local.join("down"));
+    server.wait_until_left_alone();
+    capture.verdict().assert_untouched(1);
+    server.assert_sound();
+}
+
+#[test]
+fn transfers_go_on_after_power_cuts() {
+    transfers_through_power_cuts("transfers_go_on_after_power_cuts", SMB3_1_1);
+}
+
+#[test]
+fn encrypted_transfers_go_on_after_power_cuts() {
+    transfers_through_power_cuts("encrypted_transfers_go_on_after_power_cuts", ENCRYPTED);
+}
+
+/// Directories come, files move between them, every other one goes, while the power is cut.
+#[test]
+fn names_survive_power_cuts() {
+    if !can_run("names_survive_power_cuts") {
+        return;
+    }
+    let lab = Lab::new();
+    let sink = SinkPath::new("names_survive_power_cuts");
+    let mut server = Server::start(&lab, sink.setup());
+    let nvram = lab.path("nvram");
+    let local = lab.make_dir("local");
+    std::fs::write(local.join("seed"), "seed").expect("a file");
+    let number = 300;
+    let mut commands = vec!["put seed first".to_owned()];
+    let mut expected = files::Tree::new();
+    for i in 0..number {
+        commands.push(format!(
+            "mkdir d{i};mkdir d{i}/s;put seed d{i}/a;rename d{i}/a d{i}/s/b"
+        ));
+        if i % 2 == 0 {
+            expected.insert(format!("d{i}"), None);
+            expected.insert(format!("d{i}/s"), None);
+            expected.insert(format!("d{i}/s/b"), Some(b"seed".to_vec()));
+        } else {
+            commands.push(format!("del d{i}/s/b; rmdir d{i}/s; rmdir d{i}"));
+        }
+    }
+    commands.push("rename first last".to_owned());
+    expected.insert("last".to_owned(), Some(b"seed".to_vec()));
+    let capture = Capture::start();
+    let session = Session::start(smbclient(SMB3_1_1), &local, &commands.join(";"));
+    for boot in 1..=3 {
+        wait_for("some progress", PATIENCE, || {
+            (files::count(server.share()) >= number / 2 * u64::from(boot) / 4).then_some(())
+        });
+        cut_power(&mut server, &nvram, Left::Nothing, boot);
+    }
+    session.finish().well();
+    // the marker is the server's own
+    let mut found = files::tree(server.share());
+    assert!(found.remove(".outlast-marker").is_some());
+    assert!(found == expected, "the share holds something else");
+    server.wait_until_left_alone();
+    capture.verdict().assert_untouched(1);
+    server.assert_sound();
+    assert!(server.log().contains("done once more"));
+}
+
+/// What is not the log's sink, or not there when it is needed, is refused and left alone.
+#[test]
+fn a_sink_that_will_not_do_is_refused() {
+    if !can_run("a_sink_that_will_not_do_is_refused") {
+        return;
+    }
+    let lab = Lab::new();
+    let sink = SinkPath::new("a_sink_that_will_not_do_is_refused");
+    let mut server = Server::start(&lab, sink.setup());
+    let local = lab.make_dir("local");
+    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
+    session.say("ls");
+    session.expect("blocks available");
+    let worker = server.status().worker_pid;
+    server.kill_tree(worker);
+    server.set_environment("OUTLAST_BOOT_ID", &format!("{:032x}", 7));
+    let refused = |server: &Server, what: &str, words: &[&str]| {
+        let output = server
+            .command(&["serve"])
+            .env("OUTLAST_BOOT_ID", format!("{:032x}", 7))
+            .output()
+            .expect("outlast serve");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{what}: {text}");
+        for word in words {
+            assert!(text.contains(word), "{what}: {word:?} in {text}");
+        }
+    };
+    let whole = std::fs::read(&sink.0).expect("the sink");
+    // gone, while the mapping says that there is one
+    std::fs::remove_file(&sink.0).expect("the sink");
+    refused(&server, "missing", &["sink", "missing", "put it back"]);
+    // damaged where it counts
+    let write = |bytes: &[u8]| {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut options = std::fs::File::options();
+        let file = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = file.open(&sink.0).expect("the sink");
+        std::io::Write::write_all(&mut file, bytes).expect("the sink");
+    };
+    let mut damaged = whole.clone();
+    for byte in &mut damaged[12288 + 40..12288 + 60] {
+        *byte ^= 0xff;
+    }
+    write(&damaged);
+    refused(&server, "damaged", &["nvram.sink", "damaged"]);
+    assert!(
+        std::fs::read(&sink.0).expect("the sink") == damaged,
+        "left alone"
+    );
+    write(&whole[..whole.len() / 2]);
+    refused(&server, "too small", &["nvram.sink", "bytes"]);
+    // and as it was it does
+    write(&whole);
+    server.start_again();
+    session.say("ls");
+    session.expect("blocks available");
+    assert_eq!(server.status().connections.len(), 1);
+    session.say("quit");
+    session.finish().well();
+}
+
+/// A sink in memory is none.
+#[test]
+fn a_sink_on_tmpfs_is_refused() {
+    if !can_run("a_sink_on_tmpfs_is_refused") {
+        return;
+    }
+    let lab = Lab::new();
+    let memory = lab.make_dir("memory");
+    support::lab::run(&format!("mount -t tmpfs none {}", memory.display()));
+    let server = Server::prepare(
+        &lab,
+        Setup {
+            nvram_size: "128MiB",
+            nvram: format!(
+                "durability = \"power\"\nsink = \"{}/sink\"",
+                memory.display()
+            ),
+            ..Setup::default()
+        },
+    );
+    let output = server.outlast(&["serve"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(
+        text.contains("nvram.sink") && text.contains("tmpfs"),
+        "{text}"
+    );
+}
