@@ -218,7 +218,10 @@ impl Fs {
 
     /// The marker of a share; 0 if it has none.
     pub fn marked(&mut self, share: ShareId) -> u64 {
-        self.markers.get(&self.roots, share).unwrap_or(0)
+        match find_root(&self.roots, share) {
+            Ok(root) if !root.read_only => self.markers.get(&self.roots, share).unwrap_or(0),
+            _ => 0,
+        }
     }
 
     /// The shares' file systems, to be synced.

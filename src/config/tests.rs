@@ -68,6 +68,10 @@ fn the_documented_file_is_the_default() {
     assert_eq!(small.limits, Limits::default());
     assert_eq!(small.nvram.path, Path::new("/etc/outlast/nvram"));
     assert_eq!(small.nvram.size_bytes, full.nvram.size_bytes);
+    assert_eq!(small.nvram.sink, Path::new("/etc/outlast/nvram.sink"));
+    let power = parse(&FULL.replace("\"process\"", "\"power\"\nsink = \"s\"")).unwrap();
+    assert_eq!(power.nvram.durability, Durability::Power);
+    assert_eq!(power.nvram.sink, Path::new("/etc/outlast/s"));
     assert!(small.network.offload);
     assert_eq!(small.network.mtu, 1500);
 }
@@ -180,12 +184,12 @@ fn every_mistake_has_its_line() {
          ": nvram.size: 31MiB is out of range; use 128MiB to 1TiB"),
         ("256MiB", "134217729",
          ": nvram.size: 134217729 is not a multiple of 4 KiB; round it, for example to whole MiB"),
-        ("durability = \"process\"", "durability = \"power\"",
-         ": nvram.durability: \"power\" does not work yet in this version; use \"process\""),
+        ("durability = \"process\"", "sink = \"/var/lib/outlast/nvram\"",
+         ": nvram.sink: is the same file as nvram.path; give it a path of its own, on a disk"),
         ("durability = \"process\"", "durability = \"mirror\"",
-         ": nvram.durability: \"mirror\" does not work yet in this version; use \"process\""),
+         ": nvram.durability: \"mirror\" does not work yet in this version; use \"power\" or \"process\""),
         ("durability = \"process\"", "durability = \"fast\"",
-         ": nvram.durability: unknown value \"fast\"; use \"process\", or \"none\" for benchmarks"),
+         ": nvram.durability: unknown value \"fast\"; use \"process\" or \"power\", or \"none\" for benchmarks"),
         ("name = \"pub\"", "name = \"ipc$\"",
          ": share.name: \"ipc$\" is reserved; use another name"),
         ("name = \"pub\"", "name = \"a/b\"",

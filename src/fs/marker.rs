@@ -7,7 +7,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use outlast_smb::fileop::ShareId;
-use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags, fgetxattr, flock, fsetxattr, openat};
+use rustix::fs::{
+    FlockOperation, Mode, OFlags, XattrFlags, fgetxattr, flock, fsetxattr, fstat, openat,
+};
 use rustix::io::Errno;
 
 use super::names;
@@ -18,12 +20,17 @@ const ATTRIBUTE: &str = "user.outlast.marker";
 
 struct Marker {
     file: OwnedFd,
+    /// Device and inode.
+    which: (u64, u64),
     number: u64,
 }
 
-/// The markers of all shares, each opened when it is first asked for.
+/// The markers of all shares, each opened when it is first asked for. Shares of one directory have one.
 #[derive(Default)]
-pub struct Markers(Vec<Option<Marker>>);
+pub struct Markers {
+    all: Vec<Marker>,
+    of_share: Vec<Option<usize>>,
+}
 
 impl Markers {
     /// Every effect of `share` on names up to this number has been done.
@@ -52,31 +59,44 @@ impl Markers {
         Ok(self.of(roots, share)?.number)
     }
 
-    fn of(&mut self, roots: &[Root], share: ShareId) -> io::Result<&mut Marker> {
+    fn of(&mut self, roots: &[Root], share: ShareId) -> Result<&mut Marker, Errno> {
         let index = share as usize;
-        let root = roots.get(index).ok_or(Errno::NOENT)?;
-        if self.0.len() <= index {
-            self.0.resize_with(index + 1, || None);
+        if self.of_share.len() <= index {
+            self.of_share.resize(index + 1, None);
         }
-        let place = self.0.get_mut(index).ok_or(Errno::NOENT)?;
-        match place {
-            Some(marker) => Ok(marker),
-            None => Ok(place.insert(open(root)?)),
-        }
+        let at = match self.of_share.get(index) {
+            Some(Some(at)) => *at,
+            _ => {
+                let at = self.open(roots.get(index).ok_or(Errno::NOENT)?)?;
+                self.of_share[index] = Some(at);
+                at
+            }
+        };
+        self.all.get_mut(at).ok_or(Errno::NOENT)
     }
-}
 
-fn open(root: &Root) -> Result<Marker, Errno> {
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let file = openat(&root.dir, names::MARKER, flags, mode)?;
-    // Two servers that number their effects each for itself would spoil one another's.
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    let mut number = [0; 8];
-    let number = match fgetxattr(&file, ATTRIBUTE, &mut number) {
-        Ok(8) => u64::from_le_bytes(number),
-        Ok(_) | Err(Errno::NODATA) => 0,
-        Err(error) => return Err(error),
-    };
-    Ok(Marker { file, number })
+    fn open(&mut self, root: &Root) -> Result<usize, Errno> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = openat(&root.dir, names::MARKER, flags, mode)?;
+        let stat = fstat(&file)?;
+        let which = (stat.st_dev, stat.st_ino);
+        if let Some(at) = self.all.iter().position(|marker| marker.which == which) {
+            return Ok(at);
+        }
+        // Two servers that number their effects each for itself would spoil one another's.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let mut number = [0; 8];
+        let number = match fgetxattr(&file, ATTRIBUTE, &mut number) {
+            Ok(8) => u64::from_le_bytes(number),
+            Ok(_) | Err(Errno::NODATA) => 0,
+            Err(error) => return Err(error),
+        };
+        self.all.push(Marker {
+            file,
+            which,
+            number,
+        });
+        Ok(self.all.len() - 1)
+    }
 }

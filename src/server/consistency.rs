@@ -39,7 +39,7 @@ pub(super) struct Effects {
     pub next: u64,
     /// The kernel's boot id: as that kernel shows the files, every effect is there.
     pub boot_id: [u8; 16],
-    /// Service time when the generation began.
+    /// Service time when the generation began, or the last consistency point.
     pub since: Duration,
     /// Effects in it.
     pub count: u64,
@@ -49,6 +49,8 @@ pub(super) struct Effects {
     pub held_by_older: Vec<Bytes>,
     /// The file systems are being synced, for the generations in `older`.
     pub syncing: bool,
+    /// The last time they could not be.
+    pub has_failed: bool,
     /// The log is short of room, and the oldest generation keeps it so.
     pub wanted: bool,
 }
@@ -61,14 +63,15 @@ impl Effects {
 
     fn is_due(&self, now: Duration, log_is_half_full: bool) -> bool {
         let has_any = self.count > 0 || !self.older.is_empty();
-        // What a recovery has left is not waited with.
-        let old = !self.older.is_empty() || now >= self.since + INTERVAL;
-        has_any && (old || self.wanted || log_is_half_full)
+        // What a recovery has left is not waited with; but a file system that could not be synced is not asked at once again.
+        let at_once = self.wanted || log_is_half_full || !self.older.is_empty();
+        has_any && (now >= self.since + INTERVAL || (at_once && !self.has_failed))
     }
 
     /// When [`Machine::keep_consistent`] will have something to do by the passing of time.
     pub fn deadline(&self) -> Option<Duration> {
-        (self.count > 0 && !self.syncing).then_some(self.since + INTERVAL)
+        let has_any = self.count > 0 || !self.older.is_empty();
+        (has_any && !self.syncing).then_some(self.since + INTERVAL)
     }
 }
 
@@ -86,11 +89,15 @@ impl<F: FileSystem> Machine<F> {
         if !effects.is_some_and(|effects| effects.is_due(time.now, half_full)) {
             return;
         }
-        self.begin_generation(time.now);
-        self.journal.commit(time.now);
+        if effects.is_some_and(|effects| effects.count > 0) {
+            self.begin_generation(time.now);
+            self.journal.commit(time.now);
+        }
         self.fs.begin_sync();
         if let Some(effects) = &mut self.effects {
             effects.syncing = true;
+            effects.since = time.now;
+            effects.wanted = false;
         }
     }
 
@@ -113,6 +120,7 @@ impl<F: FileSystem> Machine<F> {
             return;
         };
         effects.syncing = false;
+        effects.has_failed = !synced;
         if synced {
             effects.held_by_older.clear();
             // What a recovery has found is among them.
@@ -141,7 +149,6 @@ impl<F: FileSystem> Machine<F> {
         effects.held_by_older.append(&mut effects.held);
         effects.since = now;
         effects.count = 0;
-        effects.wanted = false;
     }
 
     /// What an operation did goes on record with its result. Gives its outcome. `message`: the one it was asked for in, if that is in the

@@ -138,6 +138,7 @@ impl<F: FileSystem> Machine<F> {
             held: Vec::new(),
             held_by_older: Vec::new(),
             syncing: false,
+            has_failed: false,
             wanted: false,
         });
         if !of_this_boot {

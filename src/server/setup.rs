@@ -76,15 +76,10 @@ pub fn parts(
 fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
     Ok(match config.nvram.durability {
         Durability::None => None,
-        Durability::Process => Some(Arc::new(mapping(
+        Durability::Process | Durability::Power => Some(Arc::new(mapping(
             &config.nvram.path,
             config.nvram.size_bytes,
         )?)),
-        Durability::Power => {
-            let mapping = mapping(&config.nvram.path, config.nvram.size_bytes)?;
-            mapping.persist()?;
-            Some(Arc::new(mapping))
-        }
     })
 }
 
@@ -102,14 +97,14 @@ fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
     let nvram = &config.nvram;
     let path = &nvram.sink;
     let in_use = nvram.durability == Durability::Power;
-    let mapping = match Mapping::open(path, nvram.size_bytes) {
-        Err(outlast_nvram::Error::File {
-            problem: FileProblem::Missing,
-            ..
-        }) if in_use => Mapping::create(path, nvram.size_bytes)?,
+    let mapping = if in_use {
+        mapping(path, nvram.size_bytes)?
+    } else {
         // What is not in use must not stand in the way.
-        Err(_) if !in_use => return Ok(None),
-        opened => opened?,
+        match Mapping::open(path, nvram.size_bytes) {
+            Ok(mapping) => mapping,
+            Err(_) => return Ok(None),
+        }
     };
     if in_use && let Some(name) = volatile_file_system(path)? {
         anyhow::bail!(
@@ -153,7 +148,12 @@ fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error
         Err(outlast_nvram::Error::File {
             problem: FileProblem::Missing,
             ..
-        }) => Mapping::create(path, size_bytes),
+        }) => {
+            // What comes back after a power cut is whole, whatever is in it.
+            let made = Mapping::create(path, size_bytes)?;
+            made.persist()?;
+            Ok(made)
+        }
         opened => opened,
     }
 }
