@@ -126,6 +126,23 @@ fn encrypted_transfers_go_on_after_power_cuts() {
     transfers_through_power_cuts("encrypted_transfers_go_on_after_power_cuts", ENCRYPTED);
 }
 
+/// What nothing is done to files for goes round the log all the same.
+#[test]
+fn a_download_is_longer_than_the_log() {
+    if !can_run("a_download_is_longer_than_the_log") {
+        return;
+    }
+    let lab = Lab::new();
+    let sink = SinkPath::new("a_download_is_longer_than_the_log");
+    let server = Server::start(&lab, sink.setup());
+    let local = lab.make_dir("local");
+    let mut rng = Rng::named("a_download_is_longer_than_the_log");
+    files::random_file(&server.share().join("down"), 300 << 20, &mut rng);
+    support::client::run(smbclient(SMB3_1_1), &local, "get down").well();
+    files::assert_same(&server.share().join("down"), &local.join("down"));
+    server.assert_sound();
+}
+
 /// Directories come, files move between them, every other one goes, while the power is cut.
 #[test]
 fn names_survive_power_cuts() {

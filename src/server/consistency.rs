@@ -56,11 +56,6 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    /// Is this object a generation?
-    pub fn owns(&self, object: u64) -> bool {
-        self.generation == Some(object) || self.older.contains(&object)
-    }
-
     fn is_due(&self, now: Duration, log_is_half_full: bool) -> bool {
         let has_any = self.count > 0 || !self.older.is_empty();
         // What a recovery has left is not waited with; but a file system that could not be synced is not asked at once again.
@@ -130,6 +125,32 @@ impl<F: FileSystem> Machine<F> {
                     .put(generation, Kind::End, &Record::Closed, &[]);
             }
         }
+    }
+
+    /// Is this object a generation?
+    pub(super) fn is_generation(&self, object: u64) -> bool {
+        self.effects.as_ref().is_some_and(|effects| {
+            effects.generation == Some(object) || effects.older.contains(&object)
+        })
+    }
+
+    /// A generation keeps the log's tail back. One without effects is written again, like any object; another's way is a consistency
+    /// point, and that takes its time: then `false`.
+    pub(super) fn relocate_generation(&mut self, object: u64) -> bool {
+        let Some(effects) = &mut self.effects else {
+            return false;
+        };
+        if effects.generation != Some(object) || effects.count > 0 {
+            effects.wanted = true;
+            return false;
+        }
+        let record = Record::Generation {
+            first: effects.next,
+            boot_id: effects.boot_id,
+            shares: self.smb.share_names(),
+        };
+        self.journal.put(object, Kind::Snapshot, &record, &[]);
+        true
     }
 
     /// From now on effects go into a generation of their own.

@@ -477,12 +477,11 @@ impl<F: FileSystem> Machine<F> {
             .log()
             .and_then(outlast_nvram::Log::wants_relocation)
         {
-            if let Some(effects) = self.effects.as_mut().filter(|effects| effects.owns(object)) {
-                // its own way: a consistency point
-                effects.wanted = true;
+            if !self.is_generation(object) {
+                self.write_again(object);
+            } else if !self.relocate_generation(object) {
                 break;
             }
-            self.write_again(object);
             if self.journal.can_work() {
                 break;
             }
