@@ -269,6 +269,8 @@ pub(crate) struct Shipper {
     /// The mark that is on the medium, with all it speaks of.
     mark: Mark,
     mark_slot: usize,
+    /// There is no such mark yet.
+    unmarked: bool,
     /// The highest sequence of a mark that was ever begun.
     sequence: u64,
     /// The superblock slot that was written last.
@@ -335,6 +337,7 @@ impl Shipper {
                 chain: 0,
             },
             mark_slot: 1,
+            unmarked: true,
             sequence: 0,
             slot: 1,
             erase: known.is_some(),
@@ -354,6 +357,7 @@ impl Shipper {
             {
                 shipper.mark = *mark;
                 shipper.mark_slot = *mark_slot;
+                shipper.unmarked = false;
                 shipper.slot = slot;
                 shipper.erase = false;
                 after = mark.commit();
@@ -414,7 +418,9 @@ impl Shipper {
         };
         // A mark alone, where room is short and the tail has moved without a record.
         let full = self.mark.head - self.mark.tail > log.superblock.ring_len / 2;
-        if self.mark.head < commit.head || (full && self.mark.tail < commit.tail) {
+        // The first one goes before the superblock, be it of an empty log: a superblock without a mark would be damage.
+        let behind = self.unmarked || self.mark.head < commit.head;
+        if behind || (full && self.mark.tail < commit.tail) {
             return Some(self.records(log, commit));
         }
         let (_, superblock) = self.superblocks.front()?;
@@ -460,6 +466,7 @@ impl Shipper {
             Some(UnderWay::Records(mark)) => {
                 self.mark = mark;
                 self.mark_slot = 1 - self.mark_slot;
+                self.unmarked = false;
             }
             Some(UnderWay::Superblock) => {
                 self.superblocks.pop_front();
