@@ -32,39 +32,45 @@ pub fn can_run(test: &str) -> bool {
         let tried = std::process::Command::new(name).arg("--version").output();
         tried.is_ok()
     };
-    for (there, what) in [
-        (
-            rustix::process::geteuid().is_root(),
-            "root, or a user namespace (unshare -Urnm)",
-        ),
-        (
-            std::fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/net/tun")
-                .is_ok(),
-            "/dev/net/tun, to be read and written",
-        ),
-        (program("smbclient"), "smbclient (scripts/test installs it)"),
-    ] {
-        if !there {
-            eprintln!("skipped: {test} needs {what}");
-            if let Some(list) = std::env::var_os("OUTLAST_SKIPPED") {
-                use std::io::Write as _;
-                let list = std::fs::File::options()
-                    .append(true)
-                    .create(true)
-                    .open(list);
-                writeln!(
-                    list.expect("the list of skipped tests"),
-                    "{test}: needs {what}"
-                )
-                .expect("written");
-            }
-            return false;
-        }
+    has(
+        test,
+        &[
+            (
+                rustix::process::geteuid().is_root(),
+                "root, or a user namespace (unshare -Urnm)",
+            ),
+            (
+                std::fs::File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/net/tun")
+                    .is_ok(),
+                "/dev/net/tun, to be read and written",
+            ),
+            (program("smbclient"), "smbclient (scripts/test installs it)"),
+        ],
+    )
+}
+
+/// Is everything there that a test needs? If not, says what is lacking, and has the test counted as skipped.
+pub fn has(test: &str, needs: &[(bool, &str)]) -> bool {
+    let Some((_, what)) = needs.iter().find(|(there, _)| !there) else {
+        return true;
+    };
+    eprintln!("skipped: {test} needs {what}");
+    if let Some(list) = std::env::var_os("OUTLAST_SKIPPED") {
+        use std::io::Write as _;
+        let list = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(list);
+        writeln!(
+            list.expect("the list of skipped tests"),
+            "{test}: needs {what}"
+        )
+        .expect("written");
     }
-    true
+    false
 }
 
 /// Seeded randomness (splitmix64).

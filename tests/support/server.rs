@@ -127,15 +127,7 @@ path = "{dir}/share"
     }
 
     pub fn add_user(&self, name: &str, password: &str) {
-        use std::io::Write as _;
-        let mut child = self
-            .command(&["user", "add", name, "--password-stdin"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("outlast user add");
-        writeln!(child.stdin.take().expect("piped"), "{password}").expect("the password");
-        assert!(child.wait().expect("outlast user add").success());
+        add_user(&self.config, name, password);
     }
 
     /// Starts supervisor and worker, and waits until the server answers.
@@ -278,6 +270,20 @@ path = "{dir}/share"
         let log = self.log();
         assert!(!log.contains("panicked"), "the server panicked: {log}");
     }
+}
+
+/// `outlast user add`.
+pub fn add_user(config: &Path, name: &str, password: &str) {
+    use std::io::Write as _;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_outlast"))
+        .args(["user", "add", name, "--password-stdin", "--config"])
+        .arg(config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("outlast user add");
+    writeln!(child.stdin.take().expect("piped"), "{password}").expect("the password");
+    assert!(child.wait().expect("outlast user add").success());
 }
 
 fn kill(pid: u32) {

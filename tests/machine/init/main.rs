@@ -1,0 +1,214 @@
+//! The first process of the machine that `tests/machine` boots: loads the kernel's modules, bridges the network card with a TAP, mounts
+//! the disk and keeps `outlast serve` running there. It does as it is told over a virtio port, one command a line:
+//!
+//! ```text
+//! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
+//! crash                      the kernel panics
+//! reboot, poweroff           the server is ended by SIGTERM, the disk unmounted, and off it goes
+//! ```
+
+mod network;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
+use rustix::system::RebootCommand;
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Modules to load, in order: absolute paths, one a line.
+const MODULES: &str = "/lib/modules/load";
+const DISK: &str = "/dev/vda";
+const MOUNT_POINT: &str = "/disk";
+/// The devices that are virtio ports: there is one.
+const PORTS: &str = "/sys/class/virtio-ports";
+/// How long a device may take to appear, and the server to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("machine-init is the first process of a virtual machine: scripts/vm-demo");
+        return ExitCode::from(2);
+    }
+    if let Err(error) = run() {
+        println!("init: {error:#}");
+    }
+    // the kernel panics when its first process ends
+    go(RebootCommand::PowerOff);
+    ExitCode::FAILURE
+}
+
+fn run() -> anyhow::Result<()> {
+    for (kind, target) in [
+        ("devtmpfs", "/dev"),
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("tmpfs", "/run"),
+    ] {
+        mount(kind, target, kind, MountFlags::empty(), None)
+            .with_context(|| format!("mount {target}"))?;
+    }
+    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGTERM])?;
+    load_modules()?;
+    network::set_up().context("the network")?;
+    mount_disk()?;
+    let server = Command::new("/bin/outlast")
+        .args(["serve", "--config", "/etc/outlast.toml"])
+        .env("RUST_LOG_STYLE", "never")
+        .spawn()
+        .context("outlast serve")?;
+    let server = Pid::from_child(&server);
+    let port = port()?;
+    std::thread::spawn(move || {
+        if let Err(error) = obey(&port, server) {
+            println!("init: its orders: {error}");
+        }
+    });
+    for signal in signals.forever() {
+        if signal == SIGCHLD {
+            reap();
+        } else {
+            std::thread::spawn(move || leave(server, RebootCommand::Restart));
+        }
+    }
+    Ok(())
+}
+
+fn load_modules() -> anyhow::Result<()> {
+    for path in std::fs::read_to_string(MODULES).context(MODULES)?.lines() {
+        let image = std::fs::read(path).context(path.to_owned())?;
+        match rustix::system::init_module(&image, c"") {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => bail!("{path}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// As any machine does after a power cut: the file system's check first.
+fn mount_disk() -> anyhow::Result<()> {
+    wait_for(DISK)?;
+    let check = Command::new("/sbin/e2fsck").args(["-p", DISK]).output();
+    let check = check.context("e2fsck")?;
+    print!("{}", String::from_utf8_lossy(&check.stdout));
+    // 1: errors corrected, among them a journal played back
+    if !matches!(check.status.code(), Some(0 | 1)) {
+        bail!(
+            "e2fsck: {}: {}",
+            check.status,
+            String::from_utf8_lossy(&check.stderr)
+        );
+    }
+    mount(DISK, MOUNT_POINT, "ext4", MountFlags::empty(), None)
+        .with_context(|| format!("mount {DISK}"))
+}
+
+fn port() -> anyhow::Result<File> {
+    let mut ports = std::fs::read_dir(PORTS).context(PORTS)?;
+    let port = ports.next().context("there is no virtio port")??;
+    wait_for(&format!("/dev/{}", port.file_name().display()))
+}
+
+/// Opens a device as soon as it is there.
+fn wait_for(device: &str) -> anyhow::Result<File> {
+    let begun = std::time::Instant::now();
+    loop {
+        match File::options().read(true).write(true).open(device) {
+            Err(_) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result.context(device.to_owned()),
+        }
+    }
+}
+
+/// Exit codes of children nobody has asked for yet.
+static ENDED: Mutex<Option<HashMap<Pid, WaitStatus>>> = Mutex::new(None);
+static END: Condvar = Condvar::new();
+
+fn reap() {
+    let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        ended.get_or_insert_default().insert(pid, status);
+    }
+    END.notify_all();
+}
+
+/// Waits until a child has ended.
+fn ended(child: Pid, patience: Duration) -> Option<WaitStatus> {
+    let ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut ended, _) = END
+        .wait_timeout_while(ended, patience, |ended| {
+            !ended.get_or_insert_default().contains_key(&child)
+        })
+        .unwrap_or_else(PoisonError::into_inner);
+    ended.as_mut()?.remove(&child)
+}
+
+/// Carries out what comes over the port.
+fn obey(port: &File, server: Pid) -> io::Result<()> {
+    let mut answers = port;
+    loop {
+        for line in BufReader::new(port).lines() {
+            let line = line?;
+            let mut words = line.split(' ');
+            match words.next() {
+                Some("run") => match execute(words) {
+                    Ok((text, code)) => write!(answers, "{text}\n= {code}\n")?,
+                    Err(error) => write!(answers, "{error}\n= 127\n")?,
+                },
+                Some("crash") => std::fs::write("/proc/sysrq-trigger", "c")?,
+                Some("reboot") => leave(server, RebootCommand::Restart),
+                Some("poweroff") => leave(server, RebootCommand::PowerOff),
+                _ => write!(answers, "no such command\n= 127\n")?,
+            }
+        }
+        // nobody is connected at the other end; there is no waiting for that
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a program; gives what it prints and its exit code.
+fn execute<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<(String, i32)> {
+    let (mut output, stdout) = io::pipe()?;
+    let child = Command::new(words.next().unwrap_or_default())
+        .args(words)
+        .stdin(Stdio::null())
+        .stderr(stdout.try_clone()?)
+        .stdout(stdout)
+        .spawn()?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut output, &mut text)?;
+    let status = ended(Pid::from_child(&child), PATIENCE);
+    let code = status.and_then(WaitStatus::exit_status).unwrap_or(-1);
+    Ok((text.trim_end().to_owned(), code))
+}
+
+/// Ends the server so that it keeps its sessions, unmounts, and goes.
+fn leave(server: Pid, how: RebootCommand) {
+    let _ = kill_process(server, Signal::TERM);
+    if ended(server, PATIENCE).is_none() {
+        println!("init: outlast serve does not end");
+    }
+    go(how);
+}
+
+fn go(how: RebootCommand) {
+    if Path::new(MOUNT_POINT).join("lost+found").exists()
+        && let Err(error) = unmount(MOUNT_POINT, UnmountFlags::empty())
+    {
+        println!("init: umount {MOUNT_POINT}: {error}");
+    }
+    rustix::fs::sync();
+    if let Err(error) = rustix::system::reboot(how) {
+        println!("init: reboot: {error}");
+    }
+}

@@ -1,0 +1,241 @@
+//! A virtual machine: QEMU's microvm, emulated in software. It needs neither KVM nor an installed system.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::disk_log;
+use crate::support::{PATIENCE, Rng, wait_for};
+
+/// What a machine is made of.
+#[derive(Clone)]
+pub struct Hardware {
+    pub kernel: PathBuf,
+    pub initramfs: PathBuf,
+    /// An image; what the medium holds while the machine is off.
+    pub disk: PathBuf,
+    /// The device it is wired to, in this network namespace.
+    pub tap: &'static str,
+    /// For its sockets, its console's text, and what its disk does while it runs.
+    pub dir: PathBuf,
+}
+
+/// A machine that is switched on.
+pub struct Machine {
+    hardware: Hardware,
+    qemu: Child,
+}
+
+impl Hardware {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// What the machine has printed, in all its lives.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path("console")).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// Switches it on.
+    pub fn start(&self) -> Machine {
+        let path = |name| self.path(name).display().to_string();
+        // QEMU writes to a copy. What becomes of the disk is told by the log alone.
+        let copied = Command::new("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .args([&self.disk, &self.path("running")])
+            .status();
+        assert!(copied.expect("cp").success(), "a copy of the disk");
+        std::fs::File::create(self.path("log")).expect("an empty log");
+        for socket in ["port", "monitor"] {
+            let _ = std::fs::remove_file(self.path(socket));
+        }
+        // The time stamp counter's speed is told, since a microvm has nothing to measure it by. Output on the serial line is slow.
+        let kernel_options = format!(
+            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off tsc_early_khz={} ipv6.disable=1",
+            tsc_khz()
+        );
+        // dies with the test, however that ends
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args([
+                "-M",
+                "microvm,pic=on,pit=on,rtc=on,isa-serial=on,acpi=on,accel=tcg",
+            ])
+            .args(["-cpu", "max", "-smp", "1", "-m", "768"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .arg("-initrd")
+            .arg(&self.initramfs)
+            .args(["-append", &kernel_options])
+            .args([
+                "-chardev",
+                &format!("file,id=console,append=on,path={}", path("console")),
+            ])
+            .args(["-serial", "chardev:console"])
+            // One thread does all I/O, in order: after SIGKILL, the log's end is where it was writing.
+            .args(["-object", "main-loop,id=main-loop,thread-pool-max=1"])
+            .args([
+                "-blockdev",
+                &format!("driver=file,node-name=file,filename={}", path("running")),
+            ])
+            .args([
+                "-blockdev",
+                &format!("driver=file,node-name=log,filename={}", path("log")),
+            ])
+            .args([
+                "-blockdev",
+                "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512",
+            ])
+            .args([
+                "-device",
+                "virtio-blk-device,drive=disk,discard=off,write-zeroes=off",
+            ])
+            .args([
+                "-netdev",
+                &format!(
+                    "tap,id=net,ifname={},script=no,downscript=no,vnet_hdr=on",
+                    self.tap
+                ),
+            ])
+            .args(["-device", "virtio-net-device,netdev=net"])
+            .args(["-device", "virtio-serial-device"])
+            .args([
+                "-chardev",
+                &format!("socket,id=port,server=on,wait=off,path={}", path("port")),
+            ])
+            .args(["-device", "virtserialport,chardev=port"])
+            .args([
+                "-chardev",
+                &format!(
+                    "socket,id=monitor,server=on,wait=off,path={}",
+                    path("monitor")
+                ),
+            ])
+            .args(["-mon", "chardev=monitor"])
+            .stdin(Stdio::null());
+        Machine {
+            hardware: self.clone(),
+            qemu: command.spawn().expect("qemu"),
+        }
+    }
+
+    /// Brings the disk to what the medium holds now that the machine is off.
+    fn settle(
+        &self,
+        fate: impl FnOnce(&[disk_log::Entry]) -> disk_log::Outcome,
+    ) -> disk_log::Outcome {
+        let mut log = std::fs::File::open(self.path("log")).expect("the log");
+        let entries = disk_log::entries(&mut log).expect("the log of the disk");
+        let outcome = fate(&entries);
+        let mut disk = std::fs::File::options()
+            .write(true)
+            .open(&self.disk)
+            .expect("the disk");
+        disk_log::apply(&outcome, &mut log, &mut disk).expect("the disk is written");
+        outcome
+    }
+}
+
+impl Machine {
+    /// Fails if it has gone off by itself.
+    pub fn assert_on(&mut self) {
+        let ended = self.qemu.try_wait().expect("qemu");
+        assert!(ended.is_none(), "the machine is off: {ended:?}");
+    }
+
+    fn connect(&mut self, socket: &str) -> UnixStream {
+        let path = self.hardware.path(socket);
+        wait_for("QEMU's socket", PATIENCE, || {
+            self.assert_on();
+            UnixStream::connect(&path).ok()
+        })
+    }
+
+    /// Tells the first process something.
+    fn tell(&mut self, line: &str) -> UnixStream {
+        let mut port = self.connect("port");
+        port.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        writeln!(port, "{line}").expect("a line");
+        port
+    }
+
+    /// Runs a program in it; gives what it prints, if it ends well.
+    pub fn run(&mut self, command: &str) -> Option<String> {
+        let mut answer = String::new();
+        for line in BufReader::new(self.tell(&format!("run {command}"))).lines() {
+            let line = line.unwrap_or_else(|error| {
+                panic!(
+                    "{command}: {error}; the machine's console:\n{}",
+                    self.hardware.console()
+                )
+            });
+            match line.strip_prefix("= ") {
+                Some(code) => return (code == "0").then_some(answer),
+                None => answer += &(line + "\n"),
+            }
+        }
+        None
+    }
+
+    /// The operator's reboot: SIGTERM to the server, unmount, restart.
+    pub fn reboot(&mut self) {
+        self.tell("reboot");
+    }
+
+    /// The kernel crashes (and restarts: `panic=-1`).
+    pub fn crash(&mut self) {
+        self.tell("crash");
+    }
+
+    /// The reset button.
+    pub fn reset(&mut self) {
+        let mut monitor = self.connect("monitor");
+        writeln!(monitor, "system_reset").expect("a line");
+    }
+
+    /// Switches it off as one should.
+    pub fn power_off(mut self) {
+        self.tell("poweroff");
+        let status = wait_for("the machine to go off", PATIENCE, || {
+            self.qemu.try_wait().expect("qemu")
+        });
+        assert!(status.success(), "qemu: {status}");
+        self.hardware.settle(disk_log::everything);
+    }
+
+    /// The power is cut. The medium holds what was flushed, and some of the rest.
+    pub fn cut(mut self, rng: &mut Rng) -> disk_log::Outcome {
+        self.qemu.kill().expect("SIGKILL");
+        self.qemu.wait().expect("qemu");
+        self.hardware
+            .settle(|entries| disk_log::power_cut(entries, rng))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+        if std::thread::panicking() {
+            let console = self.hardware.console();
+            let lines: Vec<_> = console.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("the machine's last words:\n{}", last.join("\n"));
+        }
+    }
+}
+
+/// The speed of this machine's time stamp counter, which the guest sees.
+fn tsc_khz() -> u64 {
+    // SAFETY: every x86_64 has the instruction, and Linux does not forbid it.
+    let read = || unsafe { std::arch::x86_64::_rdtsc() };
+    let (begun, begin) = (Instant::now(), read());
+    std::thread::sleep(Duration::from_millis(50));
+    let (elapsed, ticks) = (begun.elapsed(), read() - begin);
+    ticks * 1000 / elapsed.as_micros().max(1) as u64
+}

@@ -1,0 +1,442 @@
+//! The scene: a machine that serves, smbclients outside, and what befalls them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::initramfs::{Initramfs, Kernel};
+use crate::machine::{Hardware, Machine};
+use crate::names::Names;
+use crate::support::capture::Capture;
+use crate::support::client::{self, SMB3_1_1, Session, smbclient};
+use crate::support::files::{self, Tree};
+use crate::support::lab::{Lab, SERVER, run};
+use crate::support::server::{PASSWORD, USER, add_user};
+use crate::support::{PATIENCE, Rng, wait_for};
+
+const MODULES: [&str; 6] = [
+    "virtio_mmio",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_console",
+    "tun",
+    "bridge",
+];
+const CONFIG: &str = "/etc/outlast.toml";
+const MIB: u64 = 1 << 20;
+
+/// What befalls the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// It is rebooted as planned.
+    Reboot,
+    /// Its kernel panics.
+    Crash,
+    /// Its reset button is pressed.
+    Reset,
+    /// Its power is cut.
+    Cut,
+    /// Its power is cut, and once more before it is back.
+    CutTwice,
+}
+
+/// What the client does with the big file.
+#[derive(Clone, Copy, Debug)]
+pub enum Transfer {
+    Get,
+    Put,
+}
+
+pub struct Scene<'a> {
+    lab: &'a Lab,
+    hardware: Hardware,
+    machine: Option<Machine>,
+    capture: Capture,
+    rng: Rng,
+    /// Connections there have been.
+    connections: usize,
+    /// What must be on the disk, but for the big files.
+    expected: Tree,
+    size: u64,
+}
+
+/// What a scene takes, and whether it is there.
+pub fn needs() -> Vec<(bool, &'static str)> {
+    let mut needs: Vec<_> = [
+        "qemu-system-x86_64",
+        "setpriv",
+        "strip",
+        "mkfs.ext4",
+        "e2fsck",
+        "debugfs",
+        "xz",
+    ]
+    .iter()
+    .map(|program| (find(program).is_some(), *program))
+    .collect();
+    needs.push((cfg!(target_arch = "x86_64"), "an x86_64 processor"));
+    needs.push((
+        Kernel::find(&kernel()).is_some(),
+        "Debian's kernel (scripts/needs vm-kernel)",
+    ));
+    needs.push((
+        init().exists(),
+        "the guest's first process (cargo build --example machine-init, in the tests' profile)",
+    ));
+    needs
+}
+
+/// Where cargo puts programs.
+fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_outlast"))
+        .parent()
+        .expect("a directory")
+}
+
+fn init() -> PathBuf {
+    programs().join("examples/machine-init")
+}
+
+/// Where `scripts/needs vm-kernel` unpacks it.
+fn kernel() -> PathBuf {
+    programs()
+        .parent()
+        .expect("cargo's directory")
+        .join("vm-kernel")
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+impl<'a> Scene<'a> {
+    /// Builds the machine and switches it on.
+    pub fn set(lab: &'a Lab, durability: &str, megabytes: u64, seed: u64) -> Scene<'a> {
+        say(&format!("   seed {seed}"));
+        let mut rng = Rng(seed);
+        let size = megabytes * MIB;
+        lab.make_dir("client");
+        files::random_file(&lab.path("client/big"), size, &mut rng);
+        let hardware = Hardware {
+            kernel: Kernel::find(&kernel()).expect("a kernel").image,
+            initramfs: initramfs(lab, durability),
+            disk: disk(lab),
+            tap: "tap0",
+            dir: lab.dir().to_owned(),
+        };
+        wire();
+        let machine = Some(hardware.start());
+        let mut scene = Scene {
+            lab,
+            hardware,
+            machine,
+            capture: Capture::start(),
+            rng,
+            connections: 0,
+            expected: Tree::new(),
+            size,
+        };
+        let begun = Instant::now();
+        scene.wait_for_life(1);
+        say(&format!(
+            "   The machine serves {SERVER}:445, {:.1} s after it was switched on. smbclient is outside.",
+            begun.elapsed().as_secs_f64()
+        ));
+        scene
+    }
+
+    /// One client gets or puts the big file, another makes, renames and deletes small ones, while the blows fall, each when so many
+    /// percent have been transferred. A third has done its work before.
+    pub fn act(&mut self, transfer: Transfer, blows: &[(u64, Blow)]) {
+        let before = self.names(40);
+        let local = before.local(self.lab);
+        client::run(smbclient(SMB3_1_1), &local, before.commands()).well();
+        self.expected.extend(before.expected());
+
+        let meanwhile = self.names(400);
+        let command = match transfer {
+            Transfer::Get => "get big copy",
+            Transfer::Put => "put big back",
+        };
+        let begin = traffic();
+        let local = self.lab.path("client");
+        let mut big = Session::start(smbclient(SMB3_1_1), &local, command);
+        let small = Session::start(
+            smbclient(SMB3_1_1),
+            &meanwhile.local(self.lab),
+            meanwhile.commands(),
+        );
+        self.connections += 3;
+        for (percent, blow) in blows {
+            let target = begin + self.size * percent / 100;
+            wait_for("the transfer to come so far", 4 * PATIENCE, || {
+                assert!(
+                    !big.has_ended(),
+                    "over before {blow:?} at {percent} %: {}",
+                    big.text()
+                );
+                (traffic() >= target).then_some(())
+            });
+            self.strike(&format!("{percent:3} %"), *blow);
+        }
+        let text = big.finish().well();
+        say(&format!("   {}", text.lines().last().unwrap_or_default()));
+        small.finish().well();
+        self.expected.extend(meanwhile.expected());
+        if let Transfer::Get = transfer {
+            files::assert_same(&local.join("big"), &local.join("copy"));
+        }
+        let (ok, names) = (green("✓"), before.steps() + meanwhile.steps());
+        say(&format!(
+            "   {ok} smbclient: exit 0; and {names} small files made, renamed, deleted by two more"
+        ));
+    }
+
+    /// A power cut during an upload, of a server that does not promise to survive it: says so, drops the session, serves others.
+    pub fn lose_sessions(&mut self) {
+        let begin = traffic();
+        let local = self.lab.path("client");
+        let mut big = Session::start(smbclient(SMB3_1_1), &local, "put big back");
+        wait_for("the transfer to come so far", 4 * PATIENCE, || {
+            assert!(!big.has_ended(), "over before the cut: {}", big.text());
+            (traffic() >= begin + self.size / 3).then_some(())
+        });
+        self.strike(" 33 %", Blow::Cut);
+        let finished = big.finish();
+        assert!(!finished.success, "the session went on: {}", finished.text);
+        say(&format!("   smbclient: {}", finished.text.trim()));
+        let console = self.hardware.console();
+        let loud = console.lines().find(|line| line.contains("is dropped"));
+        say(&format!(
+            "   the server: {}",
+            loud.expect("the server says so").trim()
+        ));
+        client::run(smbclient(SMB3_1_1), &local, "put big back").well();
+        say(&format!("   {} a new session is served", green("✓")));
+    }
+
+    fn names(&mut self, steps: usize) -> Names {
+        Names::new(
+            &format!("names-{}-{steps}", self.connections),
+            steps,
+            &mut self.rng,
+        )
+    }
+
+    fn strike(&mut self, when: &str, blow: Blow) {
+        let begun = Instant::now();
+        let lives = self.lives();
+        let machine = self.machine.as_mut().expect("a machine");
+        let what = match blow {
+            Blow::Reboot => {
+                machine.reboot();
+                "the machine is rebooted".to_owned()
+            }
+            Blow::Crash => {
+                machine.crash();
+                "the kernel panics".to_owned()
+            }
+            Blow::Reset => {
+                machine.reset();
+                "the machine is reset".to_owned()
+            }
+            Blow::Cut => self.cut(),
+            Blow::CutTwice => {
+                let first = self.cut();
+                // somewhere between the kernel's start and the recovery's end
+                let pause = self.rng.below(5000) as u64;
+                std::thread::sleep(std::time::Duration::from_millis(pause));
+                format!(
+                    "{first}; {pause} ms after it was switched on again, {}",
+                    self.cut()
+                )
+            }
+        };
+        self.wait_for_life(lives + 1);
+        let away = begun.elapsed().as_secs_f64();
+        say(&format!(
+            "   {when}  {what}. It serves again after {away:.1} s."
+        ));
+    }
+
+    fn cut(&mut self) -> String {
+        let machine = self.machine.take().expect("a machine");
+        let outcome = machine.cut(&mut self.rng);
+        self.machine = Some(self.hardware.start());
+        format!(
+            "the power is cut: {} sectors had been written since the last flush, {} of them are lost",
+            outcome.unflushed, outcome.lost
+        )
+    }
+
+    /// How often a server has begun to serve.
+    fn lives(&self) -> usize {
+        self.hardware
+            .console()
+            .matches("the gates are open")
+            .count()
+    }
+
+    fn wait_for_life(&mut self, life: usize) {
+        wait_for("the server", PATIENCE, || {
+            self.machine.as_mut().expect("a machine").assert_on();
+            (self.lives() >= life).then_some(())
+        });
+    }
+
+    /// Switches the machine off and reads the verdict, from the packets and from the disk.
+    pub fn judge(mut self) {
+        let machine = self.machine.take().expect("a machine");
+        machine.power_off();
+        let disk = self.hardware.disk.display().to_string();
+        run(&format!(
+            "{} -fn {disk}",
+            find("e2fsck").expect("e2fsck").display()
+        ));
+        let found = self.lab.make_dir("found");
+        let dump = format!("rdump /share {}", found.display());
+        let debugfs = find("debugfs").expect("debugfs");
+        let dumped = Command::new(debugfs).args(["-R", &dump, &disk]).output();
+        assert!(dumped.expect("debugfs").status.success());
+        let share = found.join("share");
+        let original = self.lab.path("client/big");
+        for big in ["big", "back"] {
+            files::assert_same(&original, &share.join(big));
+            std::fs::remove_file(share.join(big)).expect("a file");
+        }
+        assert_trees_equal(&self.expected, &files::tree(&share));
+        say(&format!(
+            "   {} on the disk: all files, and nothing else ({} names)",
+            green("✓"),
+            self.expected.len() + 2
+        ));
+        let connections = self.connections;
+        self.capture.verdict().assert_untouched(connections);
+        say(&format!(
+            "   {} on the wire: {connections} clients, one SYN each, no RST",
+            green("✓")
+        ));
+    }
+}
+
+/// The first difference, not megabytes of them.
+fn assert_trees_equal(expected: &Tree, found: &Tree) {
+    for (path, content) in expected {
+        match found.get(path) {
+            None => panic!("{path} is not on the disk"),
+            Some(other) => assert!(content == other, "{path} is not as it was written"),
+        }
+    }
+    for path in found.keys() {
+        assert!(
+            expected.contains_key(path),
+            "{path} is on the disk, and nobody made it"
+        );
+    }
+}
+
+/// The guest's operating system, with the server's configuration.
+fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
+    let mut image = Initramfs::new(lab.path("stripped"));
+    for directory in ["/dev", "/proc", "/sys", "/run", "/disk"] {
+        image.directory(directory);
+    }
+    image.program("/init", &init());
+    image.program("/bin/outlast", Path::new(env!("CARGO_BIN_EXE_outlast")));
+    image.program("/sbin/e2fsck", &find("e2fsck").expect("e2fsck"));
+    let mut load = String::new();
+    for (name, module) in Kernel::find(&kernel()).expect("a kernel").modules(&MODULES) {
+        let path = format!("/lib/modules/{name}.ko");
+        image.file(&path, 0o600, &module);
+        load += &(path + "\n");
+    }
+    image.file("/lib/modules/load", 0o600, load.as_bytes());
+    let config = |users: &str| {
+        format!(
+            r#"[server]
+users_file = "{users}"
+control_socket = "/run/outlast.sock"
+[network]
+tap = "tap0"
+addresses = ["{SERVER}/24"]
+[nvram]
+path = "/disk/nvram"
+size = "128MiB"
+durability = "{durability}"
+[[share]]
+name = "pub"
+path = "/disk/share"
+"#
+        )
+    };
+    image.file(CONFIG, 0o600, config("/etc/users").as_bytes());
+    let (users, local) = (lab.path("users"), lab.path("outlast.toml"));
+    std::fs::write(&local, config(&users.display().to_string())).expect("a configuration");
+    add_user(&local, USER, PASSWORD);
+    image.file("/etc/users", 0o600, &std::fs::read(users).expect("users"));
+    let path = lab.path("initramfs");
+    std::fs::write(&path, image.finish()).expect("an initramfs");
+    path
+}
+
+/// A disk with a share that holds the big file.
+fn disk(lab: &Lab) -> PathBuf {
+    let content = lab.make_dir("content/share");
+    std::fs::copy(lab.path("client/big"), content.join("big")).expect("a copy");
+    let disk = lab.path("disk");
+    run(&format!("truncate -s 1G {}", disk.display()));
+    run(&format!(
+        "{} -q -F -d {} {}",
+        find("mkfs.ext4").expect("mkfs.ext4").display(),
+        lab.path("content").display(),
+        disk.display()
+    ));
+    std::fs::remove_dir_all(lab.path("content")).expect("removed");
+    disk
+}
+
+/// The machine is one port of a bridge. Another port stays up, as a switch does when one of its machines goes down: this host, who has
+/// the bridge's address, goes on sending.
+fn wire() {
+    for command in [
+        "ip addr flush dev tap0",
+        "ip link add br0 type bridge",
+        "ip link add neighbor0 type veth peer name neighbor1",
+        "ip link set tap0 master br0",
+        "ip link set neighbor0 master br0",
+        "ip link set neighbor0 up",
+        "ip link set neighbor1 up",
+        "ip addr add 10.77.0.2/24 dev br0",
+        "ip link set br0 up",
+    ] {
+        run(command);
+    }
+}
+
+/// Bytes that have passed between this host and the bridge.
+fn traffic() -> u64 {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").expect("devices");
+    let line = devices
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("br0:"));
+    let counters: Vec<_> = line.expect("br0").split_whitespace().collect();
+    let bytes = |column: usize| counters[column].parse::<u64>().expect("a number");
+    bytes(0) + bytes(8)
+}
+
+/// A line of the story; `--nocapture` shows it.
+pub fn say(line: &str) {
+    println!("{line}");
+}
+
+fn green(text: &str) -> String {
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        format!("\x1b[32m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
