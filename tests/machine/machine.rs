@@ -142,16 +142,19 @@ impl Hardware {
 }
 
 impl Machine {
-    /// Fails if it has gone off by itself.
-    pub fn assert_on(&mut self) {
+    /// Fails if it has gone off by itself, or its first process complains.
+    pub fn assert_well(&mut self) {
         let ended = self.qemu.try_wait().expect("qemu");
         assert!(ended.is_none(), "the machine is off: {ended:?}");
+        let console = self.hardware.console();
+        let complaint = console.lines().find(|line| line.starts_with("init: "));
+        assert!(complaint.is_none(), "{complaint:?}");
     }
 
     fn connect(&mut self, socket: &str) -> UnixStream {
         let path = self.hardware.path(socket);
         wait_for("QEMU's socket", PATIENCE, || {
-            self.assert_on();
+            self.assert_well();
             UnixStream::connect(&path).ok()
         })
     }

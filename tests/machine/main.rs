@@ -14,6 +14,7 @@ mod scene;
 
 use scene::{Blow, Scene, Transfer};
 use support::Rng;
+use support::client::{DIALECTS, ENCRYPTED, SMB3_1_1};
 use support::lab::Lab;
 
 fn can_run(test: &str) -> bool {
@@ -26,21 +27,68 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn sessions_outlast_planned_reboots_of_the_machine() {
-    if !can_run("sessions_outlast_planned_reboots_of_the_machine") {
+fn sessions_outlast_the_machine() {
+    if !can_run("sessions_outlast_the_machine") {
         return;
     }
     let lab = Lab::new();
-    let mut scene = Scene::set(&lab, "process", 64, setting("OUTLAST_VM_SEED", 1));
-    scene.act(Transfer::Get, &[(15, Blow::Reboot), (55, Blow::Reboot)]);
-    scene.act(Transfer::Put, &[(15, Blow::Reboot), (55, Blow::Reboot)]);
+    let mut scene = Scene::set(&lab, "power", 64, setting("OUTLAST_VM_SEED", 1));
+    let percents = [10, 35, 60];
+    for (transfer, dialect, blows) in [
+        (
+            Transfer::Get,
+            SMB3_1_1,
+            [Blow::Reboot, Blow::Crash, Blow::Cut],
+        ),
+        (
+            Transfer::Put,
+            ENCRYPTED,
+            [Blow::Cut, Blow::Reboot, Blow::Reset],
+        ),
+    ] {
+        let blows: Vec<_> = percents.into_iter().zip(blows).collect();
+        scene.act(transfer, dialect, &blows);
+    }
+    scene.judge();
+}
+
+#[test]
+#[ignore = "some minutes"]
+fn sessions_outlast_power_cuts_at_random_moments() {
+    if !can_run("sessions_outlast_power_cuts_at_random_moments") {
+        return;
+    }
+    let seed = setting("OUTLAST_VM_SEED", 1);
+    let mut left = setting("OUTLAST_VM_CUTS", 12);
+    // the moments are drawn apart from what the scene draws
+    let mut rng = Rng(!seed);
+    let lab = Lab::new();
+    let mut scene = Scene::set(&lab, "power", 64, seed);
+    let mut transfers = [Transfer::Put, Transfer::Get].into_iter().cycle();
+    while left > 0 {
+        let mut blows = Vec::new();
+        let mut percent = 0;
+        while left > 0 && blows.len() < 3 {
+            percent += 1 + rng.below(28) as u64;
+            let twice = left > 1 && rng.below(4) == 0;
+            let (blow, cuts) = if twice {
+                (Blow::CutTwice, 2)
+            } else {
+                (Blow::Cut, 1)
+            };
+            blows.push((percent, blow));
+            left -= cuts;
+        }
+        let dialect = DIALECTS[rng.below(DIALECTS.len())];
+        scene.act(transfers.next().expect("endless"), dialect, &blows);
+    }
     scene.judge();
 }
 
 #[test]
 #[ignore = "half a minute"]
-fn what_is_not_on_the_medium_is_not_taken_up_after_a_power_cut() {
-    if !can_run("what_is_not_on_the_medium_is_not_taken_up_after_a_power_cut") {
+fn without_that_promise_a_power_cut_ends_the_sessions_loudly() {
+    if !can_run("without_that_promise_a_power_cut_ends_the_sessions_loudly") {
         return;
     }
     let lab = Lab::new();

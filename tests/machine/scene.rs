@@ -8,7 +8,7 @@ use crate::initramfs::{Initramfs, Kernel};
 use crate::machine::{Hardware, Machine};
 use crate::names::Names;
 use crate::support::capture::Capture;
-use crate::support::client::{self, SMB3_1_1, Session, smbclient};
+use crate::support::client::{self, Dialect, SMB3_1_1, Session, smbclient};
 use crate::support::files::{self, Tree};
 use crate::support::lab::{Lab, SERVER, run};
 use crate::support::server::{PASSWORD, USER, add_user};
@@ -151,22 +151,31 @@ impl<'a> Scene<'a> {
 
     /// One client gets or puts the big file, another makes, renames and deletes small ones, while the blows fall, each when so many
     /// percent have been transferred. A third has done its work before.
-    pub fn act(&mut self, transfer: Transfer, blows: &[(u64, Blow)]) {
+    pub fn act(&mut self, transfer: Transfer, dialect: Dialect, blows: &[(u64, Blow)]) {
         let before = self.names(40);
         let local = before.local(self.lab);
-        client::run(smbclient(SMB3_1_1), &local, before.commands()).well();
+        client::run(smbclient(dialect), &local, before.commands()).well();
         self.expected.extend(before.expected());
 
         let meanwhile = self.names(400);
+        say(&format!(
+            "   smbclient ({}) {}s {} MiB",
+            dialect.name,
+            match transfer {
+                Transfer::Get => "get",
+                Transfer::Put => "put",
+            },
+            self.size / MIB
+        ));
         let command = match transfer {
             Transfer::Get => "get big copy",
             Transfer::Put => "put big back",
         };
         let begin = traffic();
         let local = self.lab.path("client");
-        let mut big = Session::start(smbclient(SMB3_1_1), &local, command);
+        let mut big = Session::start(smbclient(dialect), &local, command);
         let small = Session::start(
-            smbclient(SMB3_1_1),
+            smbclient(dialect),
             &meanwhile.local(self.lab),
             meanwhile.commands(),
         );
@@ -198,6 +207,8 @@ impl<'a> Scene<'a> {
 
     /// A power cut during an upload, of a server that does not promise to survive it: says so, drops the session, serves others.
     pub fn lose_sessions(&mut self) {
+        // from now on there is a log on the medium
+        self.strike("  0 %", Blow::Reboot);
         let begin = traffic();
         let local = self.lab.path("client");
         let mut big = Session::start(smbclient(SMB3_1_1), &local, "put big back");
@@ -283,14 +294,19 @@ impl<'a> Scene<'a> {
 
     fn wait_for_life(&mut self, life: usize) {
         wait_for("the server", PATIENCE, || {
-            self.machine.as_mut().expect("a machine").assert_on();
+            self.machine.as_mut().expect("a machine").assert_well();
             (self.lives() >= life).then_some(())
         });
     }
 
     /// Switches the machine off and reads the verdict, from the packets and from the disk.
     pub fn judge(mut self) {
-        let machine = self.machine.take().expect("a machine");
+        let mut machine = self.machine.take().expect("a machine");
+        let status = machine.run(&format!("/bin/outlast status --config {CONFIG}"));
+        say(&format!(
+            "   outlast status: {}",
+            status.unwrap_or_default().trim()
+        ));
         machine.power_off();
         let disk = self.hardware.disk.display().to_string();
         run(&format!(

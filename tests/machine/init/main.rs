@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,11 @@ fn run() -> anyhow::Result<()> {
         mount(kind, target, kind, MountFlags::empty(), None)
             .with_context(|| format!("mount {target}"))?;
     }
+    // Written back within a second or two, not half a minute: more is on the medium when the power is cut, and in more states.
+    for (setting, centiseconds) in [("dirty_expire", "100"), ("dirty_writeback", "50")] {
+        let path = format!("/proc/sys/vm/{setting}_centisecs");
+        std::fs::write(&path, centiseconds).context(path)?;
+    }
     let mut signals = Signals::new([SIGCHLD, SIGINT, SIGTERM])?;
     load_modules()?;
     network::set_up().context("the network")?;
@@ -74,7 +80,7 @@ fn run() -> anyhow::Result<()> {
     });
     for signal in signals.forever() {
         if signal == SIGCHLD {
-            reap();
+            reap(server);
         } else {
             std::thread::spawn(move || leave(server, RebootCommand::Restart));
         }
@@ -134,9 +140,15 @@ fn wait_for(device: &str) -> anyhow::Result<File> {
 static ENDED: Mutex<Option<HashMap<Pid, WaitStatus>>> = Mutex::new(None);
 static END: Condvar = Condvar::new();
 
-fn reap() {
+/// Set when the server is to end.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+fn reap(server: Pid) {
     let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if pid == server && !LEAVING.load(Ordering::SeqCst) {
+            println!("init: outlast serve has ended: {:?}", status.exit_status());
+        }
         ended.get_or_insert_default().insert(pid, status);
     }
     END.notify_all();
@@ -194,6 +206,7 @@ fn execute<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<(String, 
 
 /// Ends the server so that it keeps its sessions, unmounts, and goes.
 fn leave(server: Pid, how: RebootCommand) {
+    LEAVING.store(true, Ordering::SeqCst);
     let _ = kill_process(server, Signal::TERM);
     if ended(server, PATIENCE).is_none() {
         println!("init: outlast serve does not end");
