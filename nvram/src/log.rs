@@ -489,6 +489,14 @@ impl Log {
         self.write_superblock();
     }
 
+    /// Has the superblock on the medium before it returns.
+    ///
+    /// # Errors
+    /// The medium's.
+    pub fn persist_superblock(&self) -> Result<(), Error> {
+        self.memory.persist_range(0, HEAD_AT as usize)
+    }
+
     /// Records the service time up to which it may have been used (kept in microseconds).
     pub fn set_clock_anchor(&mut self, anchor: Duration) {
         self.superblock.clock_anchor = anchor;

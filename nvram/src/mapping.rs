@@ -114,6 +114,11 @@ impl Memory for Mapping {
         self.region().read(at, into);
     }
 
+    fn persist_range(&self, from: u64, len: usize) -> Result<(), Error> {
+        let synced = self.map.flush_range(from as usize, len);
+        synced.map_err(|error| at(&self.path, from_io("bringing it onto the medium", error)))
+    }
+
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
         // SAFETY: the caller keeps writers away, and the mapping lasts as long as `self`.
         unsafe { self.region().slice(at, len) }

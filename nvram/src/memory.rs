@@ -1,5 +1,6 @@
 //! The memory a log lives in, and one for tests and simulation that can be photographed at every store.
 
+use crate::Error;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -27,6 +28,14 @@ pub trait Memory: Send + Sync + 'static {
 
     /// Copies bytes out, also while another process may be changing them.
     fn read(&self, at: u64, into: &mut [u8]);
+
+    /// Brings these bytes onto the medium, if there is one, and waits until they are there.
+    ///
+    /// # Errors
+    /// The medium's.
+    fn persist_range(&self, _at: u64, _len: usize) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// The bytes in place; the address is stable for the life of the memory.
     ///

@@ -57,7 +57,15 @@ pub(super) fn open(
         Some(sink) => shipped(sink)?,
         None => None,
     };
-    let origin = origin(&mapped, shipped.as_ref(), sink.as_ref(), boot_id)?;
+    // It is whole, whatever a power cut has made of the rest.
+    let superblock = sink::superblock(&*memory).ok();
+    let origin = origin(
+        &mapped,
+        superblock.as_ref(),
+        shipped.as_ref(),
+        sink.as_ref(),
+        boot_id,
+    )?;
     let opened = match (origin, mapped) {
         (Origin::Mapping, mapped) => mapped?,
         (Origin::Sink, mapped) => {
@@ -85,6 +93,10 @@ pub(super) fn open(
             let replay = decode(records)?;
             log.begin_epoch(boot_id)?;
             log.set_flag(Flag::NonElectiveReboot);
+            if superblock.flag == Flag::ElectiveReboot {
+                // No power cut may bring the old flag back, with a state that is an older one by then.
+                log.persist_superblock()?;
+            }
             (log, replay)
         }
         None => {
@@ -136,6 +148,7 @@ fn erase(sink: &mut Sink) {
 /// the sink's counts, which has all that was ever shown to anyone.
 fn origin(
     mapped: &Result<Option<(Log, Contents)>, Error>,
+    superblock: Option<&Superblock>,
     shipped: Option<&Superblock>,
     sink: Option<&Sink>,
     boot_id: [u8; 16],
@@ -170,11 +183,19 @@ fn origin(
             None => Ok(Origin::Sink),
         };
     }
+    let outlived = |superblock: &Superblock| {
+        superblock.flag == Flag::NonElectiveReboot && superblock.boot_id != boot_id
+    };
     let Some(contents) = mapping else {
-        // The problem with the mapping, or nothing at all.
-        return Ok(match mapped {
-            Err(_) => Origin::Mapping,
-            Ok(_) => Origin::Fresh,
+        return Ok(match (mapped, superblock) {
+            (Ok(_), _) => Origin::Fresh,
+            // Of what was in memory when the machine went down, parts came to the medium.
+            (Err(_), Some(superblock)) if outlived(superblock) && !superblock.shipped => {
+                dropped("its connections");
+                Origin::Fresh
+            }
+            // The problem with the mapping.
+            (Err(_), _) => Origin::Mapping,
         });
     };
     if contents.superblock.flag != Flag::NonElectiveReboot {
@@ -199,11 +220,15 @@ fn origin(
             },
         );
     }
+    dropped(&format!("{clients} connection(s)"));
+    Ok(Origin::Fresh)
+}
+
+fn dropped(whose: &str) {
     error!(
         "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: under durability \"process\" \
-         the state of {clients} connection(s) cannot be trusted and is dropped"
+         the state of {whose} cannot be trusted and is dropped"
     );
-    Ok(Origin::Fresh)
 }
 
 fn clients(records: &[outlast_nvram::Replayed]) -> usize {
