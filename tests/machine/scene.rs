@@ -207,16 +207,18 @@ impl<'a> Scene<'a> {
 
     /// A power cut during an upload, of a server that does not promise to survive it: says so, drops the session, serves others.
     pub fn lose_sessions(&mut self) {
-        // from now on there is a log on the medium
-        self.strike("  0 %", Blow::Reboot);
         let begin = traffic();
         let local = self.lab.path("client");
         let mut big = Session::start(smbclient(SMB3_1_1), &local, "put big back");
-        wait_for("the transfer to come so far", 4 * PATIENCE, || {
-            assert!(!big.has_ended(), "over before the cut: {}", big.text());
-            (traffic() >= begin + self.size / 3).then_some(())
-        });
-        self.strike(" 33 %", Blow::Cut);
+        // The planned reboot leaves a state on the medium that may be taken up; the next one no longer, however soon it comes.
+        for (percent, blow) in [(30, Blow::Reboot), (34, Blow::Cut)] {
+            let target = begin + self.size * percent / 100;
+            wait_for("the transfer to come so far", 4 * PATIENCE, || {
+                assert!(!big.has_ended(), "over before {blow:?}: {}", big.text());
+                (traffic() >= target).then_some(())
+            });
+            self.strike(&format!("{percent:3} %"), blow);
+        }
         let finished = big.finish();
         assert!(!finished.success, "the session went on: {}", finished.text);
         say(&format!("   smbclient: {}", finished.text.trim()));
