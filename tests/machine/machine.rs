@@ -185,9 +185,9 @@ impl Machine {
         None
     }
 
-    /// The operator's reboot: SIGTERM to the server, unmount, restart.
-    pub fn reboot(&mut self) {
-        self.tell("reboot");
+    /// Runs a program that does not come back, or comes back too late to tell.
+    pub fn set_off(&mut self, command: &str) {
+        self.tell(&format!("run {command}"));
     }
 
     /// The kernel crashes (and restarts: `panic=-1`).
@@ -211,8 +211,21 @@ impl Machine {
         self.hardware.settle(disk_log::everything);
     }
 
+    /// Waits until the disk is written to: a moment at which little of it has been flushed. Not for long, if it is not.
+    fn wait_for_a_write(&self) {
+        let log = self.hardware.path("log");
+        let length = || std::fs::metadata(&log).expect("the log").len();
+        let (begun, before) = (Instant::now(), length());
+        while length() == before && begun.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
     /// The power is cut. The medium holds what was flushed, and some of the rest.
     pub fn cut(mut self, rng: &mut Rng) -> disk_log::Outcome {
+        if rng.below(2) == 0 {
+            self.wait_for_a_write();
+        }
         self.qemu.kill().expect("SIGKILL");
         self.qemu.wait().expect("qemu");
         self.hardware

@@ -28,7 +28,7 @@ const MIB: u64 = 1 << 20;
 /// What befalls the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blow {
-    /// It is rebooted as planned.
+    /// `outlast reboot --system`.
     Reboot,
     /// Its kernel panics.
     Crash,
@@ -246,8 +246,8 @@ impl<'a> Scene<'a> {
         let machine = self.machine.as_mut().expect("a machine");
         let what = match blow {
             Blow::Reboot => {
-                machine.reboot();
-                "the machine is rebooted".to_owned()
+                machine.set_off(&format!("/bin/outlast reboot --system --config {CONFIG}"));
+                "outlast reboot --system".to_owned()
             }
             Blow::Crash => {
                 machine.crash();
@@ -326,6 +326,8 @@ impl<'a> Scene<'a> {
             files::assert_same(&original, &share.join(big));
             std::fs::remove_file(share.join(big)).expect("a file");
         }
+        // the server's own, docs/four-points.md
+        let _ = std::fs::remove_file(share.join(".outlast-marker"));
         assert_trees_equal(&self.expected, &files::tree(&share));
         say(&format!(
             "   {} on the disk: all files, and nothing else ({} names)",

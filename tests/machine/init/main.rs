@@ -4,7 +4,7 @@
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
 //! crash                      the kernel panics
-//! reboot, poweroff           the server is ended by SIGTERM, the disk unmounted, and off it goes
+//! poweroff                   the server is ended by SIGTERM, the disk unmounted, and off it goes
 //! ```
 
 mod network;
@@ -22,7 +22,7 @@ use anyhow::{Context, bail};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use rustix::system::RebootCommand;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
 /// Modules to load, in order: absolute paths, one a line.
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         println!("init: {error:#}");
     }
     // the kernel panics when its first process ends
-    go(RebootCommand::PowerOff);
+    power_off();
     ExitCode::FAILURE
 }
 
@@ -62,7 +62,7 @@ fn run() -> anyhow::Result<()> {
         let path = format!("/proc/sys/vm/{setting}_centisecs");
         std::fs::write(&path, centiseconds).context(path)?;
     }
-    let mut signals = Signals::new([SIGCHLD, SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGCHLD])?;
     load_modules()?;
     network::set_up().context("the network")?;
     mount_disk()?;
@@ -78,12 +78,8 @@ fn run() -> anyhow::Result<()> {
             println!("init: its orders: {error}");
         }
     });
-    for signal in signals.forever() {
-        if signal == SIGCHLD {
-            reap(server);
-        } else {
-            std::thread::spawn(move || leave(server, RebootCommand::Restart));
-        }
+    for _ in signals.forever() {
+        reap(server);
     }
     Ok(())
 }
@@ -178,8 +174,7 @@ fn obey(port: &File, server: Pid) -> io::Result<()> {
                     Err(error) => write!(answers, "{error}\n= 127\n")?,
                 },
                 Some("crash") => std::fs::write("/proc/sysrq-trigger", "c")?,
-                Some("reboot") => leave(server, RebootCommand::Restart),
-                Some("poweroff") => leave(server, RebootCommand::PowerOff),
+                Some("poweroff") => leave(server),
                 _ => write!(answers, "no such command\n= 127\n")?,
             }
         }
@@ -205,23 +200,23 @@ fn execute<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<(String, 
 }
 
 /// Ends the server so that it keeps its sessions, unmounts, and goes.
-fn leave(server: Pid, how: RebootCommand) {
+fn leave(server: Pid) {
     LEAVING.store(true, Ordering::SeqCst);
     let _ = kill_process(server, Signal::TERM);
     if ended(server, PATIENCE).is_none() {
         println!("init: outlast serve does not end");
     }
-    go(how);
+    power_off();
 }
 
-fn go(how: RebootCommand) {
+fn power_off() {
     if Path::new(MOUNT_POINT).join("lost+found").exists()
         && let Err(error) = unmount(MOUNT_POINT, UnmountFlags::empty())
     {
         println!("init: umount {MOUNT_POINT}: {error}");
     }
     rustix::fs::sync();
-    if let Err(error) = rustix::system::reboot(how) {
-        println!("init: reboot: {error}");
+    if let Err(error) = rustix::system::reboot(RebootCommand::PowerOff) {
+        println!("init: power off: {error}");
     }
 }
