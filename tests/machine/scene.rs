@@ -295,7 +295,8 @@ impl<'a> Scene<'a> {
     }
 
     fn wait_for_life(&mut self, life: usize) {
-        wait_for("the server", PATIENCE, || {
+        // an emulated machine on a busy one takes its time; how much of it smbclient allows, is for smbclient to say
+        wait_for("the server", 4 * PATIENCE, || {
             self.machine.as_mut().expect("a machine").assert_well();
             (self.lives() >= life).then_some(())
         });
