@@ -144,7 +144,10 @@ fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate, answers: &Answe
 }
 
 /// One connection: one request, one answer.
-pub(super) fn answer(
+///
+/// # Errors
+/// The client sent no whole request in time, or did not take its answer.
+pub fn answer(
     mut stream: UnixStream,
     submit: &Submit,
     gate: &Gate,

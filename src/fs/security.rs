@@ -1,7 +1,7 @@
 //! Security descriptors (MS-DTYP 2.4.6) made from owner, group and mode, and back.
 //!
 //! Owner and group are the SIDs Samba uses: S-1-22-1-uid and S-1-22-2-gid. The DACL has one entry each for the owner, the group and
-//! Everyone. A DACL to be set must speak of these only (of the owner also as CREATOR OWNER or OWNER RIGHTS, of everyone also as Authenticated
+//! Everyone, and before them one that denies the owner or the group what the mode gives to a wider class only. A DACL to be set must speak of these only (of the owner also as CREATOR OWNER or OWNER RIGHTS, of everyone also as Authenticated
 //! Users); entries for SYSTEM and Administrators are passed over, since root may do everything anyway; any other is refused.
 //! Entries of POSIX ACLs beyond the mode are not shown and stay as they are.
 
@@ -127,15 +127,7 @@ pub fn query(fd: &OwnedFd, information: u32) -> Result<Bytes, NtStatus> {
     }
     if information & DACL != 0 {
         control |= SE_DACL_PRESENT;
-        let mode = u32::from(stat.stx_mode);
-        let entries = [
-            (
-                owner.clone(),
-                rights(mode >> 6, is_dir(&stat)) | OWNER_RIGHTS,
-            ),
-            (group.clone(), rights(mode >> 3, is_dir(&stat))),
-            (Sid::everyone(), rights(mode, is_dir(&stat))),
-        ];
+        let entries = entries(&owner, &group, u32::from(stat.stx_mode), is_dir(&stat));
         put(3, &mut body, &|out| write_acl(&entries, out));
     }
     let mut descriptor = vec![1, 0];
@@ -148,6 +140,35 @@ pub fn query(fd: &OwnedFd, information: u32) -> Result<Bytes, NtStatus> {
 /// What an owner may do whatever the mode says.
 const OWNER_RIGHTS: u32 =
     right::ALWAYS | right::WRITE_ATTRIBUTES | right::WRITE_DAC | right::WRITE_OWNER | right::DELETE;
+
+/// The DACL's entries, in the canonical order (MS-DTYP 2.4.4.1): those that deny first.
+fn entries(owner: &Sid, group: &Sid, mode: u32, is_dir: bool) -> Vec<(u8, Sid, u32)> {
+    let [others, of_group, of_owner] = [mode, mode >> 3, mode >> 6];
+    let denied = [
+        (owner, (of_group | others) & !of_owner),
+        (group, others & !of_group),
+    ];
+    let denied = denied
+        .into_iter()
+        .map(|(sid, digit)| (ACE_DENIED, sid.clone(), refused(digit, is_dir)));
+    let allowed = [
+        (owner.clone(), rights(of_owner, is_dir) | OWNER_RIGHTS),
+        (group.clone(), rights(of_group, is_dir)),
+        (Sid::everyone(), rights(others, is_dir)),
+    ];
+    let allowed = allowed.map(|(sid, mask)| (ACE_ALLOWED, sid, mask));
+    let entries = denied.chain(allowed);
+    entries.filter(|(.., mask)| *mask != 0).collect()
+}
+
+/// The rights that a class goes without for want of these bits.
+fn refused(digit: u32, is_dir: bool) -> u32 {
+    let bit = |bit, rights| if digit & bit != 0 { rights } else { 0 };
+    let children = if is_dir { right::DELETE_CHILD } else { 0 };
+    bit(4, right::READ_DATA)
+        | bit(2, right::WRITE_DATA | right::APPEND_DATA | children)
+        | bit(1, right::EXECUTE)
+}
 
 /// The rights one digit of the mode gives.
 fn rights(digit: u32, is_dir: bool) -> u32 {
@@ -167,12 +188,12 @@ fn rights(digit: u32, is_dir: bool) -> u32 {
     rights
 }
 
-fn write_acl(entries: &[(Sid, u32)], out: &mut Vec<u8>) {
+fn write_acl(entries: &[(u8, Sid, u32)], out: &mut Vec<u8>) {
     let mut aces = Vec::new();
-    for (sid, mask) in entries {
+    for (kind, sid, mask) in entries {
         let mut ace = mask.to_le_bytes().to_vec();
         sid.write(&mut ace);
-        aces.extend([ACE_ALLOWED, 0]);
+        aces.extend([*kind, 0]);
         aces.extend((ace.len() as u16 + 4).to_le_bytes());
         aces.extend(ace);
     }
@@ -382,7 +403,10 @@ mod tests {
 
     #[test]
     fn a_descriptor_read_and_set_again_changes_nothing() {
-        for mode in [0o640, 0o755, 0o600, 0o444, 0o777, 0o2751] {
+        // The last three give a wider class more than a narrower one.
+        for mode in [
+            0o640, 0o755, 0o600, 0o444, 0o777, 0o2751, 0o604, 0o047, 0o171,
+        ] {
             let fd = temporary(mode);
             let descriptor = query(&fd, OWNER | GROUP | DACL).unwrap();
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(0)).unwrap();
@@ -399,7 +423,7 @@ mod tests {
         let mut dacl = vec![
             1, 0, 4, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0,
         ];
-        write_acl(&[(domain_user, right::ALL)], &mut dacl);
+        write_acl(&[(ACE_ALLOWED, domain_user, right::ALL)], &mut dacl);
         assert_eq!(set(&fd, DACL, &dacl), Err(NONE_MAPPED));
         assert_eq!(set(&fd, OWNER, &dacl), Err(INVALID_OWNER));
         assert_eq!(

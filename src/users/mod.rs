@@ -164,7 +164,11 @@ impl Users {
         }
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Users, Error> {
+    /// Checks users given as text; `path` is the file they are said to come from.
+    ///
+    /// # Errors
+    /// A wrong line.
+    pub fn parse(path: &Path, text: &str) -> Result<Users, Error> {
         let mut users = Users::default();
         for (index, line) in text.lines().enumerate() {
             let wrong = |problem| Error::Line {

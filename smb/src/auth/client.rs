@@ -5,19 +5,24 @@ use super::ntlm::{self, Authenticate, flags};
 use crate::wire::utf16;
 
 /// A client.
-pub(crate) struct Client {
-    pub(crate) user: &'static str,
-    pub(crate) domain: &'static str,
+pub struct Client {
+    /// User name.
+    pub user: &'static str,
+    /// Domain it says.
+    pub domain: &'static str,
     /// The domain the proof is made with.
-    pub(crate) proved_domain: &'static str,
-    pub(crate) password: &'static str,
-    pub(crate) flags: u32,
-    pub(crate) mic: bool,
+    pub proved_domain: &'static str,
+    /// Password.
+    pub password: &'static str,
+    /// NegotiateFlags.
+    pub flags: u32,
+    /// With a MIC.
+    pub mic: bool,
 }
 
 impl Client {
     /// Of a work group.
-    pub(crate) const DEFAULT: Client = Client {
+    pub const DEFAULT: Client = Client {
         user: "user",
         domain: "WORKGROUP",
         proved_domain: "WORKGROUP",
@@ -27,7 +32,7 @@ impl Client {
     };
 
     /// Nobody in particular.
-    pub(crate) const ANONYMOUS: Client = Client {
+    pub const ANONYMOUS: Client = Client {
         user: "",
         domain: "",
         proved_domain: "",
@@ -35,7 +40,7 @@ impl Client {
     };
 
     /// The NEGOTIATE message.
-    pub(crate) fn negotiate(&self) -> Vec<u8> {
+    pub fn negotiate(&self) -> Vec<u8> {
         let mut message = ntlm::SIGNATURE.to_vec();
         message.extend(1u32.to_le_bytes());
         message.extend(self.flags.to_le_bytes());
@@ -44,7 +49,7 @@ impl Client {
     }
 
     /// The AUTHENTICATE message and the session key.
-    pub(crate) fn authenticate(&self, challenge: &[u8]) -> (Vec<u8>, [u8; 16]) {
+    pub fn authenticate(&self, challenge: &[u8]) -> (Vec<u8>, [u8; 16]) {
         if self.user.is_empty() {
             return (self.message(self.flags, &[], &[0; 16]), [0; 16]);
         }
@@ -75,7 +80,7 @@ impl Client {
     }
 
     /// An AUTHENTICATE message without a MIC.
-    pub(crate) fn message(&self, flags: u32, response: &[u8], encrypted_key: &[u8]) -> Vec<u8> {
+    pub fn message(&self, flags: u32, response: &[u8], encrypted_key: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
         let mut message = ntlm::SIGNATURE.to_vec();
         message.extend(3u32.to_le_bytes());

@@ -3,8 +3,8 @@
 //! A [`Handshake`] is what is remembered between two SESSION_SETUP requests. It is part of the durable state: a crash between the legs
 //! must not change the challenge that the client has already seen.
 
-#[cfg(test)]
-pub(crate) mod client;
+#[cfg(any(test, feature = "client"))]
+pub mod client;
 mod der;
 mod ntlm;
 mod spnego;

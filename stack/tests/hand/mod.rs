@@ -21,7 +21,7 @@ pub const SECRET: [u8; 32] = [9; 32];
 /// The peer's initial sequence number: its data wraps soon.
 pub const IRS: u32 = u32::MAX - 100;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Log {
     pub records: Vec<(ConnId, Record, Bytes)>,
     pub room: Option<usize>,
@@ -284,7 +284,7 @@ impl Bench {
     }
 }
 
-fn frame(seg: &Seg) -> Vec<u8> {
+pub fn frame(seg: &Seg) -> Vec<u8> {
     let mut options: Vec<TcpOption<'_>> = Vec::new();
     options.extend(seg.mss.map(TcpOption::MaxSegmentSize));
     options.extend(seg.scale.map(TcpOption::WindowScale));

@@ -1,0 +1,126 @@
+//! The control socket: what another process of the same account may write into it, and what a server may answer.
+
+use crate::input::Input;
+use outlast::control::{Answers, Command, ControlRequest, Gate, Reply, Submit, answer};
+use rustix::event::EventfdFlags;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+
+const REQUESTS: [&str; 5] = [
+    r#"{"command":"status"}"#,
+    r#"{"command":"stop"}"#,
+    r#"{"command":"reboot","exec":null,"hold_seconds":0.5}"#,
+    r#"{"command":"reboot","exec":"/nowhere/outlast","hold_seconds":-1e308}"#,
+    r#"{"command":"shutdown"}"#,
+];
+
+const REPLY: &str = r#"{"status":{"flag":"clean","epoch":1,"recoveries":0,"supervisor_pid":1,"worker_pid":2,"uptime_seconds":1.5,"executable":"/x","connections":[{"client":"10.77.0.2:40000","server":"[fd77::1]:445","tcp":{"state":"ESTABLISHED","snd_una":1,"snd_nxt":1,"snd_wnd":1,"rcv_nxt":1,"rcv_wnd":1,"unacked_bytes":0,"srtt_us":null,"cwnd":1},"smb":{"dialect":"3.1.1","user":null,"signing":"off","encryption":"off","trees":0,"opens":0,"locks":0}}]}}"#;
+
+/// The way to a loop that begins whatever is asked of it.
+fn submit() -> &'static Submit {
+    static SUBMIT: OnceLock<Submit> = OnceLock::new();
+    SUBMIT.get_or_init(|| {
+        let (sender, requests) = crossbeam::channel::unbounded::<ControlRequest>();
+        let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+        std::thread::spawn(move || {
+            for request in requests {
+                assert!(
+                    request.command != Command::Shutdown,
+                    "a signal's command came by the socket"
+                );
+                let reply = Reply::Accepted {
+                    epoch: 1,
+                    supervisor_pid: 1,
+                };
+                // A client that has gone takes no answer.
+                let _ = request.reply.send(reply);
+            }
+        });
+        Submit::new(sender, wake)
+    })
+}
+
+/// A whole line gets one answer of one line, anything else none; and nothing is begun that was not asked for in so many words.
+pub(crate) fn run(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    match input.below(4) {
+        0 => reply(input.rest()),
+        1 => {
+            let mut sent = REPLY.as_bytes().to_vec();
+            input.edit(&mut sent);
+            reply(&sent);
+        }
+        2 => request(input.rest()),
+        _ => {
+            let mut sent = input.pick(&REQUESTS).as_bytes().to_vec();
+            input.edit(&mut sent);
+            sent.push(b'\n');
+            request(&sent);
+        }
+    }
+}
+
+/// What a client reads.
+fn reply(bytes: &[u8]) {
+    if let Ok(reply) = serde_json::from_slice::<Reply>(bytes) {
+        let again = serde_json::to_vec(&reply).expect("a reply can be written");
+        serde_json::from_slice::<Reply>(&again).expect("and read again");
+    }
+}
+
+fn request(sent: &[u8]) {
+    // A socket holds less than this before somebody reads; longer lines are refused by their length alone.
+    let sent = &sent[..sent.len().min(64 << 10)];
+    let line = sent.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let command = serde_json::from_slice::<Command>(line);
+    // A program that exists would be run: that is what the command is for.
+    if let Ok(Command::Reboot {
+        exec: Some(exec), ..
+    }) = &command
+        && std::fs::symlink_metadata(exec).is_ok()
+    {
+        return;
+    }
+    let (mut client, server) = UnixStream::pair().expect("a socket");
+    client.write_all(sent).expect("room in the socket");
+    client.shutdown(Shutdown::Write).expect("an end");
+    let gate = Gate {
+        config: "/nowhere/outlast.toml".into(),
+        supervisor_pid: 1,
+    };
+    let done = answer(server, submit(), &gate, &Answers::default());
+    let mut answered = Vec::new();
+    client
+        .read_to_end(&mut answered)
+        .expect("an answer or an end");
+    if done.is_err() {
+        assert!(answered.is_empty());
+        return;
+    }
+    let text = answered.strip_suffix(b"\n").expect("a line");
+    assert!(!text.contains(&b'\n'), "more than one line");
+    match serde_json::from_slice(text).expect("a reply") {
+        Reply::Refused { reason } => {
+            assert!(
+                !reason.contains(['\n', '\r', '\0']),
+                "{reason:?} is not one line"
+            );
+        }
+        Reply::Accepted { .. } | Reply::Status(_) => {
+            assert!(command.is_ok(), "{line:?} was taken for a command");
+        }
+    }
+}
+
+/// Every request and a reply.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = vec![[&[0], REPLY.as_bytes()].concat(), vec![1], vec![3]];
+    for request in REQUESTS {
+        seeds.push([&[2], request.as_bytes(), b"\n"].concat());
+    }
+    seeds.push([&[2], [b'['; 20_000].as_slice(), b"\n"].concat());
+    seeds.push([&[2], [b'['; 10_000].as_slice(), b"\n"].concat());
+    seeds
+}

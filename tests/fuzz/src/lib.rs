@@ -1,0 +1,74 @@
+//! Targets that take any bytes: each puts them where a hostile peer, a damaged file or a careless hand could, and panics if what must
+//! hold does not. `docs/fuzzing.md` has the list; `scripts/fuzz` runs one for long, the tests here all of them for a moment.
+
+mod auth;
+mod config;
+mod control;
+mod ingress;
+mod input;
+mod mutate;
+mod nvram;
+mod security;
+
+pub use mutate::Mutator;
+
+/// Something to be fed.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, and its corpus' directory.
+    pub name: &'static str,
+    /// Takes an input; panics at a finding.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Mutated inputs of the short run.
+    pub short_runs: u32,
+}
+
+/// Every target.
+pub const TARGETS: [Target; 6] = [
+    Target {
+        name: "ingress",
+        run: ingress::run,
+        seeds: ingress::seeds,
+        short_runs: 5_000,
+    },
+    Target {
+        name: "auth",
+        run: auth::run,
+        seeds: auth::seeds,
+        short_runs: 20_000,
+    },
+    Target {
+        name: "security",
+        run: security::run,
+        seeds: security::seeds,
+        short_runs: 20_000,
+    },
+    Target {
+        name: "nvram",
+        run: nvram::run,
+        seeds: nvram::seeds,
+        short_runs: 10_000,
+    },
+    Target {
+        name: "control",
+        run: control::run,
+        seeds: control::seeds,
+        short_runs: 5_000,
+    },
+    Target {
+        name: "config",
+        run: config::run,
+        seeds: config::seeds,
+        short_runs: 20_000,
+    },
+];
+
+impl Target {
+    /// The target of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Target> {
+        TARGETS.into_iter().find(|target| target.name == name)
+    }
+}
