@@ -54,7 +54,7 @@ const KERBEROS: &[u8] = &[
     0x06, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x12, 0x01, 0x02, 0x02,
 ];
 
-fn init(token: &[u8], ntlm_first: bool) -> Vec<u8> {
+pub(crate) fn init(token: &[u8], ntlm_first: bool) -> Vec<u8> {
     let mechanisms = match ntlm_first {
         true => [NTLM, KERBEROS].concat(),
         false => [KERBEROS, NTLM].concat(),
@@ -67,7 +67,7 @@ fn init(token: &[u8], ntlm_first: bool) -> Vec<u8> {
     der(0x60, &[SPNEGO, init.as_slice()].concat())
 }
 
-fn resp(token: &[u8], mic: Option<&[u8]>) -> Vec<u8> {
+pub(crate) fn resp(token: &[u8], mic: Option<&[u8]>) -> Vec<u8> {
     let mut parts = der(0xA2, &der(0x04, token));
     if let Some(mic) = mic {
         parts.extend(der(0xA3, &der(0x04, mic)));
@@ -76,7 +76,7 @@ fn resp(token: &[u8], mic: Option<&[u8]>) -> Vec<u8> {
 }
 
 /// The CHALLENGE message in what the server sent, if there is one.
-fn challenge(token: &[u8]) -> Option<&[u8]> {
+pub(crate) fn challenge(token: &[u8]) -> Option<&[u8]> {
     let at = token.windows(8).position(|bytes| bytes == b"NTLMSSP\0")?;
     Some(&token[at..])
 }

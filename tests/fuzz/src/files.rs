@@ -64,9 +64,10 @@ fn metadata(node: &Node) -> Metadata {
     }
 }
 
-fn root() -> Node {
+/// The root of a share; its inode is none that a file has.
+fn root(share: ShareId) -> Node {
     Node {
-        ino: 0,
+        ino: u64::MAX - u64::from(share),
         data: None,
         made_by: 0,
         emptied_by: 0,
@@ -83,14 +84,14 @@ impl Files {
 
     fn at(&self, share: ShareId, path: &str) -> Option<Node> {
         match path {
-            "" => Some(root()),
+            "" => Some(root(share)),
             path => self.nodes.get(&(share, path.to_owned())).cloned(),
         }
     }
 
     fn place(&self, open: OpenId) -> Result<Place, NtStatus> {
         let (share, ino) = *self.opens.get(&open).ok_or(NtStatus::INVALID_HANDLE)?;
-        if ino == 0 {
+        if ino == root(share).ino {
             return Ok((share, String::new()));
         }
         let mut nodes = self.nodes.iter();
@@ -158,7 +159,9 @@ impl Files {
             _ => {}
         }
         if let Some((parent, _)) = create.path.rsplit_once('/')
-            && self.at(share, parent).is_none_or(|node| node.data.is_some())
+            && self
+                .at(share, parent)
+                .is_none_or(|node| node.data.is_some())
         {
             return Err(NtStatus::OBJECT_PATH_NOT_FOUND);
         }
@@ -192,7 +195,11 @@ impl Files {
                 data: (!create.must_be_dir).then(Vec::new),
                 made_by: create.open,
                 emptied_by: create.open,
-                attributes: if create.must_be_dir { DIRECTORY } else { ARCHIVE },
+                attributes: if create.must_be_dir {
+                    DIRECTORY
+                } else {
+                    ARCHIVE
+                },
                 time: 3,
             };
             self.nodes.insert(place.clone(), node);
@@ -202,7 +209,8 @@ impl Files {
                 if action == CreateAction::Created && node.made_by != create.open {
                     return Err(NtStatus::OBJECT_NAME_COLLISION);
                 }
-                let empties = matches!(action, CreateAction::Superseded | CreateAction::Overwritten);
+                let empties =
+                    matches!(action, CreateAction::Superseded | CreateAction::Overwritten);
                 if let Some(data) = &mut node.data
                     && empties
                     && node.emptied_by != create.open
@@ -212,7 +220,9 @@ impl Files {
                 }
                 node.clone()
             }
-            None => self.at(share, &found.path).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?,
+            None => self
+                .at(share, &found.path)
+                .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?,
         };
         self.opens.insert(create.open, (share, node.ino));
         Ok(Outcome::Created(Created {
@@ -258,7 +268,9 @@ impl Files {
                 }
             }
         }
-        Ok(Outcome::Renamed { path: to.to_owned() })
+        Ok(Outcome::Renamed {
+            path: to.to_owned(),
+        })
     }
 
     fn list(&self, open: OpenId, after: Option<&str>, limit: u32) -> Result<Outcome, NtStatus> {
@@ -266,12 +278,18 @@ impl Files {
         if self.node(open)?.data.is_some() {
             return Err(NtStatus::INVALID_PARAMETER);
         }
-        let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+        let prefix = if directory.is_empty() {
+            String::new()
+        } else {
+            format!("{directory}/")
+        };
         let mut entries: Vec<DirEntry> = self
             .nodes
             .iter()
             .filter_map(|((of, path), node)| {
-                let name = path.strip_prefix(&prefix).filter(|name| *of == share && !name.contains('/'))?;
+                let name = path
+                    .strip_prefix(&prefix)
+                    .filter(|name| *of == share && !name.contains('/'))?;
                 Some(DirEntry {
                     name: name.to_owned(),
                     metadata: metadata(node),
@@ -285,7 +303,12 @@ impl Files {
         Ok(Outcome::Entries { entries, more })
     }
 
-    fn copy(&mut self, source: OpenId, target: OpenId, chunks: &[Chunk]) -> Result<Outcome, NtStatus> {
+    fn copy(
+        &mut self,
+        source: OpenId,
+        target: OpenId,
+        chunks: &[Chunk],
+    ) -> Result<Outcome, NtStatus> {
         let mut written = Vec::new();
         for chunk in chunks {
             let bytes = self.read(source, chunk.source_offset, chunk.length.into())?;
@@ -306,9 +329,10 @@ impl FileSystem for Files {
                     WriteAt::End => self.data_of(*open)?.len() as u64,
                 },
             },
-            FileOp::Rename { open, to, replace, .. } | FileOp::Link { open, to, replace } => {
-                self.prepare_move(*open, to, *replace)?
+            FileOp::Rename {
+                open, to, replace, ..
             }
+            | FileOp::Link { open, to, replace } => self.prepare_move(*open, to, *replace)?,
             FileOp::Close {
                 open,
                 delete: Some(_),
@@ -319,9 +343,16 @@ impl FileSystem for Files {
         })
     }
 
-    fn perform(&mut self, actor: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
         match (op, intent) {
-            (FileOp::Create(create), Intent::Create(found)) => self.create(actor.share, create, found),
+            (FileOp::Create(create), Intent::Create(found)) => {
+                self.create(actor.share, create, found)
+            }
             (FileOp::Close { open, delete }, intent) => {
                 let closed = match intent {
                     Intent::Close { metadata } => metadata.clone(),
@@ -329,13 +360,24 @@ impl FileSystem for Files {
                 };
                 if let Some(target) = delete {
                     let place = (actor.share, target.path.clone());
-                    if self.nodes.get(&place).is_some_and(|node| key(node.ino) == target.key) {
+                    if self
+                        .nodes
+                        .get(&place)
+                        .is_some_and(|node| key(node.ino) == target.key)
+                    {
                         self.nodes.remove(&place);
                     }
                 }
                 Ok(Outcome::Closed(closed))
             }
-            (FileOp::Read { open, offset, length }, _) => {
+            (
+                FileOp::Read {
+                    open,
+                    offset,
+                    length,
+                },
+                _,
+            ) => {
                 let bytes = self.read(*open, *offset, (*length).into())?;
                 Ok(Outcome::Data(bytes.into()))
             }
@@ -346,10 +388,15 @@ impl FileSystem for Files {
                     offset: *offset,
                 })
             }
-            (FileOp::Rename { open, .. }, Intent::Rename { from, to, .. }) => self.rename(*open, from, to),
-            (FileOp::QueryDirectory { open, after, limit, .. }, _) => {
-                self.list(*open, after.as_deref(), *limit)
+            (FileOp::Rename { open, .. }, Intent::Rename { from, to, .. }) => {
+                self.rename(*open, from, to)
             }
+            (
+                FileOp::QueryDirectory {
+                    open, after, limit, ..
+                },
+                _,
+            ) => self.list(*open, after.as_deref(), *limit),
             (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(metadata(&self.node(*open)?))),
             (FileOp::QueryVolume { .. }, _) => Ok(Outcome::Volume(Volume {
                 total_bytes: u64::MAX,
@@ -371,15 +418,33 @@ impl FileSystem for Files {
                 Ok(Outcome::Unit)
             }
             (FileOp::SetEndOfFile { open, end_of_file }, _) => self.resize(*open, *end_of_file),
-            (FileOp::SetAllocation { open, allocation_size }, _) => {
+            (
+                FileOp::SetAllocation {
+                    open,
+                    allocation_size,
+                },
+                _,
+            ) => {
                 let length = self.data_of(*open)?.len() as u64;
                 self.resize(*open, length.min(*allocation_size))
             }
             (FileOp::QuerySecurity { open, .. }, _) => {
                 self.node(*open)?;
-                Ok(Outcome::Data(vec![1, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].into()))
+                Ok(Outcome::Data(
+                    vec![
+                        1, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                    ]
+                    .into(),
+                ))
             }
-            (FileOp::CopyChunks { source, target, chunks }, _) => self.copy(*source, *target, chunks),
+            (
+                FileOp::CopyChunks {
+                    source,
+                    target,
+                    chunks,
+                },
+                _,
+            ) => self.copy(*source, *target, chunks),
             (FileOp::ZeroData { open, from, beyond }, _) => {
                 let data = self.data_of(*open)?;
                 let end = (*beyond).min(data.len() as u64) as usize;
@@ -388,7 +453,14 @@ impl FileSystem for Files {
                 }
                 Ok(Outcome::Unit)
             }
-            (FileOp::QueryAllocatedRanges { open, offset, length }, _) => {
+            (
+                FileOp::QueryAllocatedRanges {
+                    open,
+                    offset,
+                    length,
+                },
+                _,
+            ) => {
                 let found = self.read(*open, *offset, *length)?;
                 Ok(Outcome::Ranges(vec![(*offset, found.len() as u64)]))
             }
@@ -405,7 +477,9 @@ impl FileSystem for Files {
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
-        let node = self.at(open.actor.share, &open.path).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        let node = self
+            .at(open.actor.share, &open.path)
+            .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
         if key(node.ino) != open.key {
             return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
         }

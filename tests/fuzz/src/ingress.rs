@@ -18,8 +18,8 @@ const BYSTANDER: u16 = 9;
 const HOSTILE: [u16; 9] = [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008];
 const STEPS: usize = 48;
 const START: Duration = Duration::from_secs(100);
-/// All the waiting of one run: shorter than the silence after which a peer is probed.
-const LONGEST_WAIT_US: u64 = 2_000_000;
+/// One step's waiting; that of all of them is shorter than the silence after which a peer is probed.
+const LONGEST_WAIT_MS: u64 = 2_000;
 
 /// One connection as its peer knows it.
 #[derive(Clone, Copy)]
@@ -343,8 +343,8 @@ pub(crate) fn run(bytes: &[u8]) {
                 ingest(&mut bench, &mut input, frame);
             }
             7 => {
-                let us = input.number() * 1000 % LONGEST_WAIT_US;
-                bench.wait(Duration::from_micros(us));
+                let ms = input.number() % LONGEST_WAIT_MS;
+                bench.wait(Duration::from_millis(ms));
             }
             8 => {
                 let conn = peers[input.below(peers.len())].conn;

@@ -4,13 +4,17 @@
 mod auth;
 mod config;
 mod control;
+mod files;
 mod ingress;
 mod input;
 mod mutate;
 mod nvram;
 mod security;
+mod smb;
 
 pub use mutate::Mutator;
+// The requests of a client are shared with the tests of `outlast-smb`, which name their modules so.
+use outlast_smb::{crypto, status, wire};
 
 /// Something to be fed.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +30,13 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
+    Target {
+        name: "smb",
+        run: smb::run,
+        seeds: smb::seeds,
+        short_runs: 5_000,
+    },
     Target {
         name: "ingress",
         run: ingress::run,
