@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fs;
+pub mod one_line;
 pub mod server;
 pub mod supervisor;
 pub mod system;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use crate::one_line::OneLine;
+
 /// What is wrong: the file, the key, the problem and the remedy, shown in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
@@ -44,31 +46,9 @@ impl fmt::Display for Error {
         }
         write!(f, ": ")?;
         if !self.key.is_empty() {
-            write!(f, "{}: ", Quoted(&self.key))?;
+            write!(f, "{}: ", OneLine(&self.key))?;
         }
-        write!(f, "{}; {}", Quoted(&self.problem), self.remedy)
-    }
-}
-
-/// What quotes the file, as one line of a terminal: control characters are escaped, what is endless is cut.
-struct Quoted<'a>(&'a str);
-
-/// Characters of what is wrong that are shown.
-const QUOTED_MAX: usize = 300;
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, cut) = match self.0.char_indices().nth(QUOTED_MAX) {
-            Some((end, _)) => (self.0.get(..end).unwrap_or_default(), "…"),
-            None => (self.0, ""),
-        };
-        for c in text.chars() {
-            match c.is_control() {
-                true => write!(f, "{}", c.escape_default())?,
-                false => write!(f, "{c}")?,
-            }
-        }
-        f.write_str(cut)
+        write!(f, "{}; {}", OneLine(&self.problem), self.remedy)
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use super::protocol::{Command, Reply};
 use super::{probe, read_line, write_line};
 use crate::config::Config;
+use crate::one_line::OneLine;
 use crate::users::Users;
 
 /// Longest request.
@@ -161,7 +162,14 @@ pub fn answer(
     answers.set(true);
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => carry_out(command, submit, gate),
-        Err(error) => refused(format!("the request is not understood: {error}")),
+        Err(error) => {
+            // it quotes what came
+            let error = error.to_string();
+            refused(format!(
+                "the request is not understood: {}",
+                OneLine(&error)
+            ))
+        }
     };
     let written = serde_json::to_vec(&reply)
         .map_err(io::Error::from)

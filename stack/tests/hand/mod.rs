@@ -338,7 +338,7 @@ pub fn frame(seg: &Seg) -> Vec<u8> {
     bytes
 }
 
-fn read(bytes: &[u8]) -> Option<Seg> {
+pub fn read(bytes: &[u8]) -> Option<Seg> {
     let ethernet = EthernetFrame::new_checked(bytes).unwrap();
     if ethernet.ethertype() != EthernetProtocol::Ipv4 {
         return None;

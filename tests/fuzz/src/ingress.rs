@@ -1,11 +1,12 @@
 //! Frames on live connections, one in every state: segments near what is expected, valid frames with anything changed, anything at all.
 
 #[path = "../../../stack/tests/hand/mod.rs"]
-mod hand;
+pub(crate) mod hand;
 
 use crate::input::Input;
+use bytes::Bytes;
 use hand::{Bench, CLIENT, IRS, Log, PORT, SECRET, SERVER, Seg};
-use outlast_stack::{Config, ConnId, Lost, RxChecksum, RxFrame, Stack};
+use outlast_stack::{Config, ConnId, Lost, Record, RxChecksum, RxFrame, Stack};
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
 };
@@ -140,6 +141,17 @@ fn scene(timestamps: bool) -> &'static Scene {
     SCENES[usize::from(timestamps)].get_or_init(|| Scene::set(timestamps))
 }
 
+/// What a log has of these connections, and their ids: in SYN-RECEIVED, ESTABLISHED, CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2, CLOSING,
+/// LAST-ACK, TIME-WAIT, and two more in ESTABLISHED.
+pub(crate) fn history(timestamps: bool) -> (Vec<(ConnId, Record, Bytes)>, Vec<ConnId>) {
+    let scene = scene(timestamps);
+    let peers = scene.peers.iter().chain([&scene.bystander]);
+    (
+        scene.log.records.clone(),
+        peers.map(|peer| peer.conn).collect(),
+    )
+}
+
 /// A segment of one of the peers, not far from what is expected of it.
 fn near(input: &mut Input<'_>, peers: &[Peer], timestamps: bool) -> Seg {
     let peer = peers[input.below(peers.len())];
@@ -271,11 +283,7 @@ fn other(input: &mut Input<'_>, peers: &[Peer]) -> Vec<u8> {
             icmp.extend(CLIENT.octets());
             icmp.extend(PORT.to_be_bytes());
             icmp.extend(peer.port.to_be_bytes());
-            icmp.extend(
-                peer.iss
-                    .wrapping_add(1 + input.number() as u32)
-                    .to_be_bytes(),
-            );
+            icmp.extend(peer.iss.wrapping_add(input.number() as u32).to_be_bytes());
             ipv4(&mut frame, 1, &icmp);
         }
         3 => {
@@ -358,7 +366,7 @@ pub(crate) fn run(bytes: &[u8]) {
                     .received(conn)
                     .into_iter()
                     .flatten()
-                    .map(bytes::Bytes::len)
+                    .map(Bytes::len)
                     .sum();
                 bench
                     .stack

@@ -9,6 +9,7 @@ mod ingress;
 mod input;
 mod mutate;
 mod nvram;
+mod recover;
 mod security;
 mod smb;
 
@@ -30,7 +31,13 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
+    Target {
+        name: "recover",
+        run: recover::run,
+        seeds: recover::seeds,
+        short_runs: 1_000,
+    },
     Target {
         name: "smb",
         run: smb::run,

@@ -7,6 +7,9 @@ mod client;
 mod requests;
 mod world;
 
+pub(crate) use world::config;
+
+use crate::files::Files;
 use crate::input::Input;
 use client::{Ask, Client, Opening, Protection, lock, read, write};
 use outlast::server::inbound::{self, Inbound};
@@ -341,6 +344,62 @@ fn works(world: &mut World, ben: &mut Client) {
             assert_eq!(response.data(), wanted);
         }
     }
+}
+
+/// What a log has of busy clients: their records, their files, and the message that the second of them, whose operation is under way, has
+/// sent and not had answered.
+pub(crate) struct History {
+    pub(crate) records: Vec<(u64, outlast_smb::Record)>,
+    pub(crate) files: Files,
+    pub(crate) in_hand: (u64, Vec<u8>),
+}
+
+/// Sessions with files open and locked, a lock and a notify that wait, a break on its way, a write under way.
+pub(crate) fn history() -> History {
+    let mut world = World::new();
+    world.ben();
+    let mut busy = Attacker::new(&mut world, &mut Input::new(&[4, 0]));
+    let (file, directory) = (busy.opens[0], busy.opens[1]);
+    let requests = [
+        lock(file, &[(0, 10, client::EXCLUSIVE_LOCK)]),
+        write(file, 0, b"some bytes"),
+        client::notify(directory, 0xfff, true),
+    ];
+    for request in requests {
+        busy.say(&mut world, &[request]);
+    }
+    let mut other = Attacker::new(&mut world, &mut Input::new(&[6, 1]));
+    let open = other.opens.first().copied();
+    if let Some(open) = open {
+        other.say(
+            &mut world,
+            &[lock(open, &[(0, 10, client::EXCLUSIVE_LOCK)])],
+        );
+    }
+    let message = busy.client.message(&[write(file, 5, b"and more of them")]);
+    world.begin(busy.client.conn, &message);
+    let mut framed = outlast_smb::wire::frame::encode(message.len()).to_vec();
+    framed.extend_from_slice(&message);
+    History {
+        records: world.history,
+        files: world.files,
+        in_hand: (busy.client.conn, framed),
+    }
+}
+
+/// A NEGOTIATE, framed.
+pub(crate) fn greeting() -> Vec<u8> {
+    let mut world = World::new();
+    let mut stranger = world.stranger();
+    let about = About {
+        opens: &[],
+        async_ids: &[],
+        challenge: None,
+    };
+    let message = stranger.message(&[requests::ask(&mut Input::new(&[20, 1]), &about)]);
+    let mut framed = outlast_smb::wire::frame::encode(message.len()).to_vec();
+    framed.extend_from_slice(&message);
+    framed
 }
 
 /// A request of each kind under each protection, and each of the other steps.

@@ -70,6 +70,8 @@ pub(super) struct World {
     pub(super) bens_open: u64,
     /// The server dies after so many commits within operations.
     pub(super) crash_in: Option<u8>,
+    /// All that was ever committed.
+    pub(super) history: Vec<(ConnId, Record)>,
 }
 
 pub(crate) fn config() -> Config {
@@ -121,6 +123,7 @@ impl World {
             conns: BTreeSet::new(),
             bens_open: 0,
             crash_in: None,
+            history: Vec::new(),
         }
     }
 
@@ -286,6 +289,7 @@ impl World {
         for (conn, bytes) in std::mem::take(&mut self.log.pending) {
             let record: Record = codec::decode(&bytes).expect("a record can be read back");
             self.shadow.apply(conn, &record);
+            self.history.push((conn, record));
         }
         for (conn, parts) in out.sends {
             self.unread.entry(conn).or_default().push(parts.concat());
@@ -347,6 +351,35 @@ impl World {
             }
         }
         panic!("a message without end");
+    }
+
+    /// Begins on a message and stops at point 2 of its first operation, as a server does that dies there.
+    pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
+        for _ in 0..ENOUGH {
+            let mut out = Output::default();
+            let clock = self.clock();
+            let step = self
+                .smb
+                .step(conn, message, clock, &mut Zeros, &mut self.log, &mut out);
+            self.commit(out);
+            let Step::Op(planned) = step else {
+                continue;
+            };
+            let prepared = self.files.prepare(&planned.actor, &planned.op);
+            let mut out = Output::default();
+            let admitted = self.smb.admit(
+                &planned,
+                prepared,
+                clock,
+                &mut Zeros,
+                &mut self.log,
+                &mut out,
+            );
+            assert_eq!(admitted, Admit::Go);
+            self.commit(out);
+            return;
+        }
+        panic!("no operation");
     }
 
     fn follow(&mut self, mut step: Step, mut out: Output) -> Step {

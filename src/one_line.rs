@@ -1,0 +1,40 @@
+//! What somebody else wrote, quoted in a message for people.
+
+use std::fmt;
+
+/// Shows a text as one line of a terminal: control characters are escaped, what is endless is cut.
+pub struct OneLine<'a>(pub &'a str);
+
+/// Characters that are shown.
+const MAX: usize = 300;
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (text, cut) = match self.0.char_indices().nth(MAX) {
+            Some((end, _)) => (self.0.get(..end).unwrap_or_default(), "…"),
+            None => (self.0, ""),
+        };
+        for c in text.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        f.write_str(cut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_whatever_it_says() {
+        assert_eq!(OneLine("ä\n\u{1b}[2J").to_string(), "ä\\n\\u{1b}[2J");
+        assert_eq!(OneLine(&"é".repeat(MAX)).to_string(), "é".repeat(MAX));
+        assert_eq!(
+            OneLine(&"é".repeat(MAX + 1)).to_string(),
+            "é".repeat(MAX) + "…"
+        );
+    }
+}
