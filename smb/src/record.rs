@@ -193,14 +193,16 @@ impl Record {
             Record::Connected { client } => *connection = Connection::new(*client),
             Record::Disconnected => disconnected(connection),
             Record::Begin => connection.work = Some(Work::default()),
-            Record::Felled { work } => on_work(connection, *work, |work| work.attempts += 1),
+            Record::Felled { work } => on_work(connection, *work, |work| {
+                work.attempts = work.attempts.saturating_add(1)
+            }),
             Record::CloseFelled { open } => {
                 if let Some(closing) = connection
                     .opens
                     .get_mut(open)
                     .and_then(|o| o.closing.as_mut())
                 {
-                    closing.attempts += 1;
+                    closing.attempts = closing.attempts.saturating_add(1);
                 }
             }
             Record::Admitted { ids, sealed } => {
@@ -225,18 +227,18 @@ impl Record {
                 related,
                 credits,
             } => {
-                connection.credits.high += u64::from(*credits);
+                connection.credits.grant(*credits);
                 on_work(connection, *work, |work| {
                     work.answers.extend(answer.as_deref().cloned());
                     work.related = related.clone();
-                    work.next += 1;
+                    work.next = work.next.saturating_add(1);
                     work.drawn = None;
                     work.doing = None;
                     work.attempts = 0;
                 });
             }
             Record::Done { work, credits } => {
-                connection.credits.high += u64::from(*credits);
+                connection.credits.grant(*credits);
                 end_work(connection, *work);
                 forget_ended_sessions(connection);
             }
@@ -246,7 +248,7 @@ impl Record {
                 parked,
                 credits,
             } => {
-                connection.credits.high += u64::from(*credits);
+                connection.credits.grant(*credits);
                 end_work(connection, *work);
                 connection.parked.insert(*id, (**parked).clone());
             }

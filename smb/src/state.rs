@@ -290,10 +290,15 @@ impl Credits {
         }
     }
 
+    /// Grants so many more.
+    pub(crate) fn grant(&mut self, credits: u16) {
+        self.high = self.high.saturating_add(credits.into());
+    }
+
     /// Credits the client holds.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
-        (self.high - self.low).saturating_sub(self.used.len() as u64)
+        (self.high.saturating_sub(self.low)).saturating_sub(self.used.len() as u64)
     }
 }
 
@@ -428,3 +433,28 @@ impl Connection {
 /// The whole durable state of one connection, as its snapshot holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint(pub Connection);
+
+impl Checkpoint {
+    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is possible.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let Connection {
+            credits,
+            sessions,
+            opens,
+            ..
+        } = &self.0;
+        if credits.low > credits.high || credits.used.last().is_some_and(|id| *id >= credits.high) {
+            return Some("message ids used that were not granted");
+        }
+        // They are spent one by one: no key lives as long.
+        if sessions
+            .values()
+            .any(|session| session.nonces > u64::MAX / 2)
+        {
+            return Some("more nonces spent than there can be");
+        }
+        let named = opens.iter().all(|(id, open)| *id == open.id);
+        (!named).then_some("an open under another's id")
+    }
+}

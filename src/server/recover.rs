@@ -151,8 +151,8 @@ pub(super) fn sort(
     for (object, record, data) in replay {
         match record {
             Record::Global(snapshot) => global = snapshot,
-            Record::ClockUpTo(mark) => global.clock_up_to = mark,
-            Record::IdsUpTo(mark) => global.ids_up_to = mark,
+            Record::ClockUpTo(mark) => global.clock_up_to = global.clock_up_to.max(mark),
+            Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
             Record::Generation {
                 first,
                 boot_id,
@@ -171,7 +171,32 @@ pub(super) fn sort(
             _ => others.push((object, record, data)),
         }
     }
+    if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
+        return Err(impossible(
+            GLOBAL,
+            "its clock or its ids are beyond all that can be",
+        ));
+    }
+    for (object, ..) in &others {
+        if !(1..global.ids_up_to).contains(object) {
+            return Err(impossible(*object, "no such id has been given out"));
+        }
+    }
     Ok((global, files, others))
+}
+
+/// No server has been in service for longer: a thousand years. What is added to it cannot overflow.
+const LONGEST_SERVICE: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
+
+/// No server has given out more ids.
+const MOST_IDS: u64 = u64::MAX / 2;
+
+/// A record that no server writes, though its checksum is right.
+fn impossible(object: u64, what: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the log says of object {object} what cannot be: {what}; keep a copy of the file for whoever looks for the fault, and remove it: \
+         it will be made anew, without its sessions"
+    )
 }
 
 /// The fold (law 2): the clients' state from their records. Gives the clients.
@@ -189,20 +214,24 @@ pub(super) fn fold(
             } => {
                 clients.insert(object);
                 if let Some(tcp) = tcp {
+                    if let Some(what) = tcp.contradiction() {
+                        return Err(impossible(object, what));
+                    }
                     let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
                     stack.apply(object, &opened, data);
                 }
                 if let Some(checkpoint) = checkpoint {
+                    if let Some(what) = checkpoint.contradiction() {
+                        return Err(impossible(object, what));
+                    }
                     smb.restore(object, checkpoint.into_owned());
                 }
             }
             Record::Tcp(record) => stack.apply(object, &record, data),
             Record::Smb(record) => smb.apply(object, &record),
             _ => {
-                anyhow::bail!(
-                    "a record of object {object} is out of place: {}",
-                    record.name()
-                )
+                let what = format!("a record is out of place ({})", record.name());
+                return Err(impossible(object, &what));
             }
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn grant(ctx: &Context<'_>, request: &Header) -> u16 {
     let credits = &ctx.connection().credits;
     let limit = u64::from(ctx.config().limits.credits);
     let room = limit.saturating_sub(credits.outstanding());
-    let room = room.min((2 * limit).saturating_sub(credits.high - credits.low));
+    let room = room.min((2 * limit).saturating_sub(credits.high.saturating_sub(credits.low)));
     let least = u16::from(credits.outstanding() == 0);
     let most = u16::try_from(room).unwrap_or(u16::MAX);
     request.credits.min(most).max(least)

@@ -71,6 +71,23 @@ pub struct Checkpoint {
     pub fin_queued: bool,
 }
 
+impl Checkpoint {
+    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is possible.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let Path { local, remote, .. } = self.path;
+        if local.is_ipv4() != remote.is_ipv4() {
+            return Some("addresses of two families");
+        }
+        // RFC 7323, section 2.3: a larger shift is taken for 14 when the SYN comes.
+        if let Some((theirs, ours)) = self.options.window_scale
+            && theirs.max(ours) > 14
+        {
+            return Some("a window scale beyond 14");
+        }
+        (self.state == State::Closed).then_some("a connection that is closed")
+    }
+}
+
 /// An acknowledgement of `rcv_nxt` leaves after this commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
