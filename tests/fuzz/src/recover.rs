@@ -23,7 +23,7 @@ use std::time::Duration;
 const MEMORY_BYTES: usize = 40 << 20;
 const BOOT: [u8; 16] = [9; 16];
 /// Turns that any state may take to come to rest.
-const TURNS: usize = 200;
+const TURNS: usize = 40;
 /// Ports of newcomers: one of them is nobody's yet.
 const NEWCOMERS: [u16; 3] = [2000, 2001, 2002];
 
@@ -186,7 +186,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
     let mut time = clock.read();
     for _ in 0..TURNS {
         machine.turn(time, &mut frames);
-        time.now += Duration::from_millis(100);
+        time.now += Duration::from_millis(500);
     }
     assert!(!machine.busy(), "a server without rest");
     frames.clear();

@@ -4,7 +4,7 @@ use outlast_fuzz::{Mutator, Target};
 use std::path::{Path, PathBuf};
 
 /// An allocation that a length field asks for and nothing justifies fails: the process may grow by this much.
-const GROWTH_BYTES: u64 = 1 << 30;
+const GROWTH_BYTES: u64 = 2 << 30;
 
 /// Prints how to come back to an input that did harm.
 struct Blame<'a> {
