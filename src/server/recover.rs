@@ -329,3 +329,6 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+use super::*;
+
+struct Zeros;
+
+impl Entropy for Zeros {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+fn snapshot(clock_up_to: Duration, ids_up_to: u64) -> (u64, Record<'static>, Bytes) {
+    let global = Global {
+        clock_up_to,
+        ids_up_to,
+        secret: [1; 32],
+        guid: [2; 16],
+    };
+    (GLOBAL, Record::Global(global), Bytes::new())
+}
+
+fn client(object: u64) -> (u64, Record<'static>, Bytes) {
+    let client = Record::Client {
+        tcp: None,
+        smb: None,
+    };
+    (object, client, Bytes::new())
+}
+
+fn refusal(replay: Replay) -> String {
+    let refused = global(replay, &mut Zeros).err();
+    refused.expect("it cannot be").to_string()
+}
+
+#[test]
+fn marks_do_not_step_back() {
+    let second = Duration::from_secs(1);
+    let replay = vec![
+        snapshot(second * 2, 100),
+        (GLOBAL, Record::IdsUpTo(6), Bytes::new()),
+        (GLOBAL, Record::ClockUpTo(second), Bytes::new()),
+        client(99),
+    ];
+    let (global, others) = global(replay, &mut Zeros).unwrap();
+    assert_eq!((global.clock_up_to, global.ids_up_to), (second * 2, 100));
+    assert_eq!(others.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_remedy() {
+    let second = Duration::from_secs(1);
+    for replay in [
+        vec![snapshot(Duration::MAX, 100)],
+        vec![snapshot(second, u64::MAX)],
+        vec![snapshot(second, 100), client(100)],
+        vec![snapshot(second, 100), client(0)],
+    ] {
+        let line = refusal(replay);
+        assert!(line.contains("remove it"), "{line}");
+    }
+}
