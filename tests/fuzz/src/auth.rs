@@ -81,6 +81,23 @@ pub(crate) fn challenge(token: &[u8]) -> Option<&[u8]> {
     Some(&token[at..])
 }
 
+/// Changes length or place of a field of an AUTHENTICATE message (MS-NLMP 2.2.1.3), or its flags.
+fn edit_field(input: &mut Input<'_>, message: &mut [u8]) {
+    let value = match input.byte() {
+        small @ 0..200 => u32::from(small),
+        flag @ 200..232 => 1 << (flag - 200),
+        _ => input.u32(),
+    };
+    let start = 12 + 8 * input.below(7);
+    let (at, width) = match input.yes() {
+        true => (start, 2),
+        false => (start + 4, 4),
+    };
+    if let Some(field) = message.get_mut(at..at + width) {
+        field.copy_from_slice(&value.to_le_bytes()[..width]);
+    }
+}
+
 /// Nobody is let in as the user who does not know the password; whatever else comes is refused or led on, and what is remembered
 /// survives the log.
 pub(crate) fn run(bytes: &[u8]) {
@@ -111,6 +128,9 @@ pub(crate) fn run(bytes: &[u8]) {
             (_, Some(_)) => input.bytes().to_vec(),
         };
         input.edit(&mut message);
+        if input.byte() & 3 == 3 {
+            edit_field(&mut input, &mut message);
+        }
         let mut token = match input.below(6) {
             0 => message,
             1 => init(&message, true),
@@ -149,28 +169,18 @@ pub(crate) fn run(bytes: &[u8]) {
 
 /// Logins by every way, right and wrong.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    // A message's kind, its edits, its fields' edits, its wrapping, edits of that.
+    let leg = |wrapping| [1, 0, 0, wrapping, 0];
     let mut seeds = Vec::new();
     for choices in 0..4_u8 {
-        // Message kind, edits, wrapping, edits: twice or three times.
         for first in [0, 1, 2, 4] {
-            seeds.push(vec![
-                choices,
-                1,
-                0,
-                first,
-                0,
-                1,
-                0,
-                if first == 0 { 0 } else { 4 },
-                0,
-                1,
-                0,
-                4,
-                0,
-            ]);
+            let later = if first == 0 { 0 } else { 4 };
+            let legs = [leg(first), leg(later), leg(later)].concat();
+            seeds.push([&[choices], legs.as_slice()].concat());
         }
     }
-    seeds.push(vec![8, 0, 1, 0, 1, 0, 1, 0, 4, 0]);
-    seeds.push(vec![8, 1, 1, 0, 1, 0, 1, 0, 4, 0]);
+    for name in 0..5_u8 {
+        seeds.push([&[8, name], [leg(1), leg(4)].concat().as_slice()].concat());
+    }
     seeds
 }

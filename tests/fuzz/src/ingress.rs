@@ -152,11 +152,23 @@ pub(crate) fn history(timestamps: bool) -> (Vec<(ConnId, Record, Bytes)>, Vec<Co
     )
 }
 
+/// A distance in sequence space: near, a window away, far, or anywhere.
+fn distance(input: &mut Input<'_>) -> u32 {
+    match input.byte() {
+        near @ 0..100 => u32::from(near) * 32,
+        back @ 100..140 => u32::from(back - 100).wrapping_mul(32).wrapping_neg(),
+        single @ 140..160 => u32::from(single - 140),
+        edge @ 160..180 => 60_000 - 10 + u32::from(edge - 160),
+        180..230 => u32::from(input.byte()) << 24 | u32::from(input.byte()) << 3,
+        _ => input.u32(),
+    }
+}
+
 /// A segment of one of the peers, not far from what is expected of it.
 fn near(input: &mut Input<'_>, peers: &[Peer], timestamps: bool) -> Seg {
     let peer = peers[input.below(peers.len())];
     let flags = input.byte();
-    let (offset, acked) = (input.number() as u32, input.number() as u32);
+    let (offset, acked) = (distance(input), distance(input));
     let mut seg = segment(peer, timestamps, offset, acked);
     seg.syn = flags & 1 != 0;
     seg.fin = flags & 2 != 0;
@@ -172,9 +184,8 @@ fn near(input: &mut Input<'_>, peers: &[Peer], timestamps: bool) -> Seg {
     }
     if flags & 32 != 0 {
         for range in &mut seg.sack[..1 + input.below(2)] {
-            let edge = |input: &mut Input<'_>| {
-                peer.iss.wrapping_add(1).wrapping_add(input.number() as u32)
-            };
+            let edge =
+                |input: &mut Input<'_>| peer.iss.wrapping_add(1).wrapping_add(distance(input));
             *range = Some((edge(input), edge(input)));
         }
     }
@@ -283,7 +294,7 @@ fn other(input: &mut Input<'_>, peers: &[Peer]) -> Vec<u8> {
             icmp.extend(CLIENT.octets());
             icmp.extend(PORT.to_be_bytes());
             icmp.extend(peer.port.to_be_bytes());
-            icmp.extend(peer.iss.wrapping_add(input.number() as u32).to_be_bytes());
+            icmp.extend(peer.iss.wrapping_add(distance(input)).to_be_bytes());
             ipv4(&mut frame, 1, &icmp);
         }
         3 => {

@@ -78,8 +78,10 @@ impl<'a> Input<'a> {
     /// Changes bytes here and there: overwrites, inserts, removes, doubles.
     pub(crate) fn edit(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..self.below(8) {
+            // As few bytes of input as will do: each is one more that a mutation must hit.
             let at = match bytes.len() {
                 0 => 0,
+                len @ 1..=256 => self.below(len),
                 len => self.u16() as usize % len,
             };
             match self.below(6) {

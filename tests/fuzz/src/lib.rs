@@ -48,7 +48,7 @@ pub const TARGETS: [Target; 8] = [
         name: "ingress",
         run: ingress::run,
         seeds: ingress::seeds,
-        short_runs: 5_000,
+        short_runs: 15_000,
     },
     Target {
         name: "auth",

@@ -20,7 +20,7 @@ const NAMES: [&str; 14] = [
     "F",
     "srvsvc",
     "wkssvc",
-    "CON",
+    "mine",
     "a\u{fe00}\u{202e}b",
 ];
 

@@ -179,9 +179,7 @@ impl World {
             &[(Resource::Disk(1), "theirs")],
         );
         assert_eq!((ben.conn, ben.session), (BEN, BEN_SESSION));
-        let mut own = Opening::of("mine");
-        own.share = 0;
-        self.tell(&mut ben, own.ask());
+        self.tell(&mut ben, Opening::of("mine").ask());
         self.bens_open = self.smb.opens().next().expect("ben's open").open;
         let open = self.bens_open;
         self.tell(&mut ben, write(open, 0, PRECIOUS));
@@ -505,6 +503,16 @@ impl World {
                 continue;
             };
             let state = &checkpoint.0;
+            if *conn != BEN {
+                let mut trees = state
+                    .sessions
+                    .values()
+                    .flat_map(|session| session.trees.values());
+                assert!(
+                    trees.all(|tree| tree.resource != Resource::Disk(1)),
+                    "a share for ben alone"
+                );
+            }
             assert!(state.sessions.len() <= limits.sessions, "sessions");
             let trees = state.sessions.values().map(|session| session.trees.len());
             assert!(trees.max().unwrap_or(0) <= limits.trees, "trees");
