@@ -182,5 +182,12 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     for name in 0..5_u8 {
         seeds.push([&[8, name], [leg(1), leg(4)].concat().as_slice()].concat());
     }
+    // The right message with one of its fields elsewhere, or of another length.
+    for field in 0..7 {
+        for is_length in [0, 1] {
+            let wrong = [1, 0, 3, 16, field, is_length, 4, 0];
+            seeds.push([&[0], leg(1).as_slice(), &wrong].concat());
+        }
+    }
     seeds
 }

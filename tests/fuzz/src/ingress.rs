@@ -405,6 +405,11 @@ pub(crate) fn run(bytes: &[u8]) {
             _ => bench.log.room = input.yes().then(|| input.u16().into()),
         }
         let sent = bench.poll();
+        for peer in peers {
+            let checkpoint = bench.stack.checkpoint(peer.conn);
+            let refused = checkpoint.and_then(|checkpoint| checkpoint.contradiction());
+            assert_eq!(refused, None, "a state that recovery would refuse");
+        }
         assert!(sent.len() < 1000, "{} segments for one step", sent.len());
     }
     bench.stack.drain(false);
@@ -454,6 +459,13 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
                     timestamps, 0, 0, peer, flags, 0, 0, 100, 4, 0, 0, 0, 0, 7, 250,
                 ]);
             }
+        }
+        // SACK blocks far away, of data that is outstanding.
+        for (from, to) in [(1, 2), (64, 176), (127, 128), (200, 250)] {
+            let ack = [
+                0, 8, 0x20, 0, 0, 1, 180, from, 0, 180, to, 0, 140, 180, to, 0, 0,
+            ];
+            seeds.push([&[timestamps, 0], ack.as_slice(), &ack].concat());
         }
         for kind in 5..16_u8 {
             seeds.push(vec![

@@ -502,6 +502,11 @@ impl World {
             let Some(checkpoint) = self.smb.checkpoint(*conn) else {
                 continue;
             };
+            assert_eq!(
+                checkpoint.contradiction(),
+                None,
+                "a state that recovery would refuse"
+            );
             let state = &checkpoint.0;
             if *conn != BEN {
                 let mut trees = state
