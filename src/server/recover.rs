@@ -18,7 +18,7 @@ use super::files::FileSystem;
 use super::journal::Journal;
 use super::machine::{Machine, Patience};
 use super::open::{Opened, Sink, open};
-use super::record::{Global, Record};
+use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
 
 /// What the machine is made from.

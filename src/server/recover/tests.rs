@@ -27,7 +27,7 @@ fn client(object: u64) -> (u64, Record<'static>, Bytes) {
 }
 
 fn refusal(replay: Replay) -> String {
-    let refused = global(replay, &mut Zeros).err();
+    let refused = sort(replay, &mut Zeros).err();
     refused.expect("it cannot be").to_string()
 }
 
@@ -40,7 +40,7 @@ fn marks_do_not_step_back() {
         (GLOBAL, Record::ClockUpTo(second), Bytes::new()),
         client(99),
     ];
-    let (global, others) = global(replay, &mut Zeros).unwrap();
+    let (global, _, others) = sort(replay, &mut Zeros).unwrap();
     assert_eq!((global.clock_up_to, global.ids_up_to), (second * 2, 100));
     assert_eq!(others.len(), 1);
 }

@@ -121,6 +121,7 @@ fn write_log(memory: &Arc<VecMemory>, entries: &[Entry]) {
 fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
     Parts {
         memory: Some(memory.clone()),
+        sink: None,
         boot_id: BOOT,
         stack: hand::config(),
         smb: smb::config(),
@@ -194,7 +195,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
         .iter()
         .any(|port| greet(&mut machine, &mut time, *port));
     assert!(served, "a new client is not served");
-    machine.save(time, Flag::NonElectiveReboot);
+    machine.save(time, Flag::NonElectiveReboot, false);
     let files = Files::default();
     drop((machine, frames));
     recover(parts(memory, files, false)).expect("what was recovered can be recovered again");
