@@ -165,16 +165,9 @@ impl Check<'_> {
             Some(text) => self.mac(text)?,
             None => derived_mac(name),
         };
-        let mtu = match u16::try_from(network.mtu) {
-            Ok(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => mtu,
-            _ => {
-                return self.fail(
-                    "network.mtu",
-                    format!("{} is out of range", network.mtu),
-                    &format!("use {MTU_MIN} to {MTU_MAX}"),
-                );
-            }
-        };
+        let mtu = self.number("network.mtu", network.mtu, MTU_MIN, MTU_MAX)?;
+        let ttl = self.number("network.ttl", network.ttl, 1, u8::MAX)?;
+        let dscp = self.number("network.dscp", network.dscp, 0, 63)?;
         let addresses = self.addresses(&network.addresses)?;
         let (gateway_v4, gateway_v6) = self.gateways(&network.gateway, &addresses)?;
         Ok(Network {
@@ -185,7 +178,23 @@ impl Check<'_> {
             gateway_v4,
             gateway_v6,
             mtu,
+            ttl,
+            dscp,
         })
+    }
+
+    fn number<T>(&self, key: &str, value: i64, min: T, max: T) -> Result<T, Error>
+    where
+        T: TryFrom<i64> + PartialOrd + std::fmt::Display,
+    {
+        match T::try_from(value) {
+            Ok(number) if (&min..=&max).contains(&&number) => Ok(number),
+            _ => self.fail(
+                key,
+                format!("{value} is out of range"),
+                &format!("use {min} to {max}"),
+            ),
+        }
     }
 
     fn mac(&self, text: &str) -> Result<[u8; 6], Error> {
@@ -523,6 +532,12 @@ impl Check<'_> {
             Duration::ZERO,
             0,
         )?;
+        let keep_alive = seconds(
+            "keep_alive_seconds",
+            limits.keep_alive_seconds,
+            default.keep_alive.unwrap_or_default(),
+            0,
+        )?;
         Ok(Limits {
             max_connections: count(
                 "max_connections",
@@ -562,12 +577,7 @@ impl Check<'_> {
                 1,
             )?,
             idle_timeout: (!idle.is_zero()).then_some(idle),
-            keep_alive: seconds(
-                "keep_alive_seconds",
-                limits.keep_alive_seconds,
-                default.keep_alive,
-                1,
-            )?,
+            keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
         })
     }
 

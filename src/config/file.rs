@@ -57,6 +57,10 @@ pub(super) struct Network {
     pub gateway: Vec<String>,
     #[serde(default = "default_mtu")]
     pub mtu: i64,
+    #[serde(default = "default_ttl")]
+    pub ttl: i64,
+    #[serde(default)]
+    pub dscp: i64,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +108,10 @@ pub(super) struct Limits {
 
 fn yes() -> bool {
     true
+}
+
+fn default_ttl() -> i64 {
+    64
 }
 
 fn default_mtu() -> i64 {

@@ -135,6 +135,10 @@ pub struct Network {
     pub gateway_v6: Option<Ipv6Addr>,
     /// `mtu` in bytes, 1280 to 65521. Default 1500.
     pub mtu: u16,
+    /// `ttl`, or hop limit, of TCP, 1 to 255. Default 64.
+    pub ttl: u8,
+    /// `dscp`: Differentiated Services codepoint of TCP, 0 to 63. Default 0.
+    pub dscp: u8,
 }
 
 /// An address and its subnet, `10.77.0.1/24`.
@@ -241,8 +245,8 @@ pub struct Limits {
     pub auth_timeout: Duration,
     /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0: never. Default 0.
     pub idle_timeout: Option<Duration>,
-    /// `keep_alive_seconds`: a silent peer is probed after this long. Default 120.
-    pub keep_alive: Duration,
+    /// `keep_alive_seconds`: a silent peer is probed after this long; 0 (`None`): never. Default 120.
+    pub keep_alive: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -256,7 +260,7 @@ impl Default for Limits {
             max_locks_per_open: 4096,
             auth_timeout: Duration::from_secs(60),
             idle_timeout: None,
-            keep_alive: Duration::from_secs(120),
+            keep_alive: Some(Duration::from_secs(120)),
         }
     }
 }

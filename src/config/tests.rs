@@ -74,6 +74,7 @@ fn the_documented_file_is_the_default() {
     assert_eq!(power.nvram.sink, Path::new("/etc/outlast/s"));
     assert!(small.network.offload);
     assert_eq!(small.network.mtu, 1500);
+    assert_eq!((small.network.ttl, small.network.dscp), (64, 0));
 }
 
 #[test]
@@ -90,10 +91,11 @@ fn limits_and_two_gateways() {
     let text = GOOD.replace(
         "[nvram]",
         "gateway = [\"10.77.0.254\", \"fe80::1\"]\n[nvram]",
-    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\n";
+    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\n";
     let config = parse(&text).unwrap();
     assert_eq!(config.limits.max_connections, 3);
     assert_eq!(config.limits.idle_timeout, Some(Duration::from_secs(9)));
+    assert_eq!(config.limits.keep_alive, None);
     assert_eq!(config.network.gateway_v6, Some("fe80::1".parse().unwrap()));
 }
 
@@ -176,6 +178,10 @@ fn every_mistake_has_its_line() {
          ": network.mtu: 1279 is out of range; use 1280 to 65521"),
         ("mtu = 1500", "mtu = 65522",
          ": network.mtu: 65522 is out of range; use 1280 to 65521"),
+        ("mtu = 1500", "ttl = 0",
+         ": network.ttl: 0 is out of range; use 1 to 255"),
+        ("mtu = 1500", "dscp = 64",
+         ": network.dscp: 64 is out of range; use 0 to 63"),
         ("256MiB", "256MB",
          ": nvram.size: \"256MB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
         ("256MiB", "99999999999999999999TiB",

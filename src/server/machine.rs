@@ -285,6 +285,7 @@ impl<F: FileSystem> Machine<F> {
                 Event::Readable(conn) => self.clients.entry(conn).or_default().look = true,
                 Event::PeerFinished(conn) => self.clients.entry(conn).or_default().finished = true,
                 Event::Writable(_) => {}
+                Event::Trouble(conn, trouble) => debug!("connection {conn}: {trouble:?}"),
                 Event::Closed(conn, why) => {
                     debug!("connection {conn} is gone: {why:?}");
                     self.gone(conn);

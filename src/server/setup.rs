@@ -190,6 +190,8 @@ fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
         .flatten()
         .collect(),
         mtu: usize::from(network.mtu),
+        hop_limit: network.ttl,
+        dscp: network.dscp,
         capabilities: tap.capabilities(),
         ports: vec![PORT],
         max_connections: config.limits.max_connections,

@@ -29,8 +29,12 @@ pub struct Config {
     pub max_half_open_per_port: usize,
     /// Connections in SYN-RECEIVED in total; the oldest gives way.
     pub max_half_open: usize,
-    /// Silence after which a keep-alive probe is sent (RFC 9293, section 3.8.4).
-    pub keep_alive_idle: Duration,
+    /// TTL or hop limit of segments.
+    pub hop_limit: u8,
+    /// Differentiated Services codepoint of segments (RFC 2474), 0 to 63.
+    pub dscp: u8,
+    /// Silence after which a keep-alive probe is sent (RFC 9293, section 3.8.4); `None`: none is.
+    pub keep_alive_idle: Option<Duration>,
     /// Time between unanswered keep-alive probes.
     pub keep_alive_interval: Duration,
     /// Unanswered keep-alive probes after which the connection is given up.
@@ -52,7 +56,9 @@ impl Default for Config {
             max_connections: 4096,
             max_half_open_per_port: 256,
             max_half_open: 512,
-            keep_alive_idle: Duration::from_secs(120),
+            hop_limit: 64,
+            dscp: 0,
+            keep_alive_idle: Some(Duration::from_secs(120)),
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_probes: 8,
             user_timeout: Duration::from_secs(900),

@@ -18,8 +18,31 @@ pub enum Event {
     Writable(ConnId),
     /// The peer sends no more; what it sent before is in `received`.
     PeerFinished(ConnId),
+    /// Something is in the way; the connection stays (RFC 9293, section 3.9.1.8).
+    Trouble(ConnId, Trouble),
     /// The connection is gone, and `Record::Closed` is in the journal. Also for connections never reported as accepted.
     Closed(ConnId, Why),
+}
+
+/// One event stands for a burst of its kind.
+pub(crate) fn push_once(events: &mut Vec<Event>, event: Event) {
+    if events.last() != Some(&event) {
+        events.push(event);
+    }
+}
+
+/// What is in the way of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A router or the peer's host says so: ICMP or ICMPv6 type and code.
+    Icmp {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+    },
+    /// Sent data goes unacknowledged though it was sent again and again (R1 of RFC 9293, section 3.8.3).
+    Unacknowledged,
 }
 
 /// Why a connection is gone.

@@ -99,17 +99,30 @@ pub(crate) struct Segment<'a> {
 pub(crate) enum Delivery<'a> {
     /// A segment to one of our addresses.
     Segment(Segment<'a>),
-    /// An ICMP "packet too big" or "fragmentation needed" about a segment that quotes one of our addresses as its source.
-    TooBig {
-        /// Our address and port in the quoted segment.
-        local: SocketAddr,
-        /// The peer's.
-        remote: SocketAddr,
-        /// Sequence number of the quoted segment.
-        seq: u32,
-        /// Largest IP packet that passes, bytes.
-        mtu: usize,
-    },
+    /// An ICMP error about a segment from one of our addresses.
+    Error(IcmpError),
     /// Dealt with, or not for us.
     Nothing,
+}
+
+/// An ICMP error about a segment of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IcmpError {
+    /// Our address and port in the quoted segment.
+    pub(crate) local: SocketAddr,
+    /// The peer's.
+    pub(crate) remote: SocketAddr,
+    /// Sequence number of the quoted segment.
+    pub(crate) seq: u32,
+    /// What is the matter.
+    pub(crate) kind: IcmpKind,
+}
+
+/// What an ICMP error says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IcmpKind {
+    /// "Packet too big" or "fragmentation needed": the largest IP packet that passes, bytes.
+    TooBig { mtu: usize },
+    /// Something else is in the way: type and code.
+    Unreachable { kind: u8, code: u8 },
 }

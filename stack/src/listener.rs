@@ -88,3 +88,42 @@ pub(crate) fn half_open(
         fin_queued: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::Seq;
+    use crate::tcp::segment::Header;
+
+    //= rfc9293 MUST-15
+    #[test]
+    fn a_peer_that_names_no_mss_gets_the_default() {
+        let config = Config::default();
+        let bytes = Header::new(50_000, 445, Seq(1)).emit();
+        let syn = Received::parse(&bytes).unwrap();
+        for (local, remote, default) in [
+            ("10.0.0.1:445", "10.0.0.2:50000", 536),
+            ("[fd77::1]:445", "[fd77::2]:50000", 1220),
+        ] {
+            let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
+            let path = Path {
+                local: socket(local),
+                remote: socket(remote),
+                remote_mac: [2, 0, 0, 0, 0, 1],
+            };
+            let mut isn = Isn::new([0; 32]);
+            for (mss, expected) in [(None, default), (Some(9000), 9000)] {
+                let opened = half_open(
+                    &Received { mss, ..syn },
+                    path,
+                    &mut isn,
+                    &config,
+                    Duration::ZERO,
+                );
+                assert_eq!(opened.options.peer_mss, expected);
+            }
+        }
+    }
+}

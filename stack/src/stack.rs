@@ -94,14 +94,9 @@ impl Stack {
         self.now = self.now.max(now);
         match self.link.ingest(frame, self.now) {
             Delivery::Segment(segment) => self.segment(segment, journal),
-            Delivery::TooBig {
-                local,
-                remote,
-                seq,
-                mtu,
-            } => {
-                if let Some(conn) = self.sockets.get(&(local, remote)).copied() {
-                    self.act(conn, journal, |conn, _| conn.too_big(Seq(seq), mtu));
+            Delivery::Error(error) => {
+                if let Some(conn) = self.sockets.get(&(error.local, error.remote)).copied() {
+                    self.act(conn, journal, |conn, cx| conn.icmp(&error, cx));
                 }
             }
             Delivery::Nothing => {}
@@ -130,15 +125,18 @@ impl Stack {
         }
     }
 
-    /// RFC 9293, section 3.10.7.4, fourth step, and RFC 6191: a SYN that cannot be an old duplicate ends TIME-WAIT.
+    /// RFC 9293, section 3.10.7.4, fourth step, and RFC 6191, section 2: a SYN that cannot be an old duplicate ends TIME-WAIT.
     fn reopens(&self, conn: ConnId, syn: &Received<'_>) -> bool {
         self.conns.get(&conn).is_some_and(|conn| {
             let durable = &conn.durable;
-            let newer = match syn.timestamp {
-                Some((tsval, _)) if durable.options.timestamps => {
-                    tsval.wrapping_sub(durable.ts_recent) as i32 > 0
+            let beyond = syn.seq >= durable.rcv_nxt;
+            let newer = match (durable.options.timestamps, syn.timestamp) {
+                (true, Some((tsval, _))) => {
+                    let age = tsval.wrapping_sub(durable.ts_recent) as i32;
+                    age > 0 || (age == 0 && beyond)
                 }
-                _ => syn.seq > durable.rcv_nxt,
+                (false, Some(_)) => true,
+                (_, None) => beyond,
             };
             durable.state == State::TimeWait && newer
         })

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use smoltcp::wire::IpProtocol;
 
 use super::checksum::Sum;
-use super::parse::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IPV6_HEADER_LEN, PROTOCOL_TCP};
+use super::parse::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::{Capabilities, Offload, Path, TxFrame};
 
-/// Hop limit of what goes beyond the link (RFC 1700).
+/// Hop limit of what goes beyond the link (RFC 1700), unless it is configured.
 const HOP_LIMIT: u8 = 64;
 /// Where the checksum lies in a TCP header (RFC 9293 section 3.1), in bytes.
 const TCP_CHECKSUM_OFFSET: usize = 16;
@@ -19,6 +19,8 @@ const TCP_CHECKSUM_OFFSET: usize = 16;
 pub(crate) struct IpFields {
     pub protocol: u8,
     pub hop_limit: u8,
+    /// Differentiated Services field (RFC 2474): codepoint and two bits of ECN, which is not used.
+    pub ds_field: u8,
     /// Identification of an IPv4 packet; IPv6 has none.
     pub ident: u16,
 }
@@ -29,6 +31,7 @@ impl IpFields {
         IpFields {
             protocol,
             hop_limit: HOP_LIMIT,
+            ds_field: 0,
             ident,
         }
     }
@@ -65,12 +68,13 @@ pub(crate) fn ip_header(
     let IpFields {
         protocol,
         hop_limit,
+        ds_field,
         ident,
     } = fields;
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let start = out.len();
-            out.extend_from_slice(&[0x45, 0]);
+            out.extend_from_slice(&[0x45, ds_field]);
             out.extend_from_slice(&((IPV4_HEADER_LEN + payload_len) as u16).to_be_bytes());
             out.extend_from_slice(&ident.to_be_bytes());
             // Don't fragment: the path MTU is discovered (RFC 1191).
@@ -82,7 +86,7 @@ pub(crate) fn ip_header(
             out[start + 10..start + 12].copy_from_slice(&sum.checksum().to_be_bytes());
         }
         (source, destination) => {
-            out.extend_from_slice(&[0x60, 0, 0, 0]);
+            out.extend_from_slice(&[0x60 | ds_field >> 4, ds_field << 4, 0, 0]);
             out.extend_from_slice(&(payload_len as u16).to_be_bytes());
             out.extend_from_slice(&[protocol, hop_limit]);
             out.extend_from_slice(&v6(source).octets());
@@ -116,7 +120,7 @@ pub(crate) fn headers(
 pub(crate) fn tcp_frame(
     mac: [u8; 6],
     capabilities: &Capabilities,
-    ident: u16,
+    fields: IpFields,
     path: &Path,
     tcp: &[u8],
     payload: Vec<Bytes>,
@@ -127,13 +131,7 @@ pub(crate) fn tcp_frame(
     let start = ETHERNET_HEADER_LEN + ip_header_len(path.remote.ip());
     let header_len = start + tcp.len();
     let mut header = Vec::with_capacity(header_len);
-    headers(
-        &mut header,
-        mac,
-        path,
-        segment_len,
-        IpFields::new(PROTOCOL_TCP, ident),
-    );
+    headers(&mut header, mac, path, segment_len, fields);
     header.extend_from_slice(tcp);
 
     let field = start + TCP_CHECKSUM_OFFSET;

@@ -1,4 +1,4 @@
-//! ICMP errors that concern TCP: "too big", which arrives, and the one we send that wakes a client whose retransmission timer has backed off (RFC 6069).
+//! ICMP errors that concern TCP: those that arrive, and the one we send that wakes a client whose retransmission timer has backed off (RFC 6069).
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use super::checksum::Sum;
 use super::egress::{IpFields, ip_header};
 use super::parse::{Extent, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet};
 use crate::Path;
-use crate::frame::Delivery;
+use crate::frame::{IcmpError, IcmpKind};
 
 /// Routers from before RFC 1191 leave the next-hop MTU out; its section 7 lists the sizes to try instead, in bytes.
 const PLATEAUS: [u16; 11] = [
@@ -19,16 +19,17 @@ const IPV4_MIN_MTU: u16 = 68;
 /// Any path of IPv6 carries this many bytes (RFC 8200 section 5); a smaller claim is not believed (RFC 8201 section 4).
 const IPV6_MIN_MTU: u32 = 1280;
 
-/// The "too big" that an ICMP or ICMPv6 packet reports about a TCP segment, or `None` if it is something else or not valid.
-///
-/// Other errors about TCP are of no consequence here: a soft error does not abort a connection (RFC 9293 section 3.9.2.2), hard ones
-/// are treated as soft where connections are only accepted (RFC 5927 section 5.2).
-pub(crate) fn parse(packet: &Packet<'_>) -> Option<Delivery<'static>> {
+/// The error that an ICMP or ICMPv6 packet reports about a TCP segment, or `None` if it is something else or not valid.
+pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
     let message = packet.payload;
     let (header, quoted) = message.split_first_chunk::<8>()?;
-    let v6 = match (packet.protocol, header[0], header[1]) {
-        (PROTOCOL_ICMP, 3, 4) if packet.source.is_ipv4() => false,
-        (PROTOCOL_ICMPV6, 2, _) if packet.source.is_ipv6() => true,
+    let (kind, code) = (header[0], header[1]);
+    // Destination unreachable, time exceeded, parameter problem (RFC 792; RFC 4443). RFC 6633: Source Quench is none of them.
+    let (v6, too_big) = match (packet.protocol, kind, code) {
+        (PROTOCOL_ICMP, 3, 4) if packet.source.is_ipv4() => (false, true),
+        (PROTOCOL_ICMP, 3 | 11 | 12, _) if packet.source.is_ipv4() => (false, false),
+        (PROTOCOL_ICMPV6, 2, _) if packet.source.is_ipv6() => (true, true),
+        (PROTOCOL_ICMPV6, 1 | 3 | 4, _) if packet.source.is_ipv6() => (true, false),
         _ => return None,
     };
     let mut sum = match v6 {
@@ -65,11 +66,14 @@ pub(crate) fn parse(packet: &Packet<'_>) -> Option<Delivery<'static>> {
             u32::from(mtu)
         }
     };
-    Some(Delivery::TooBig {
+    Some(IcmpError {
         local: SocketAddr::new(quotation.source, u16::from_be_bytes([tcp[0], tcp[1]])),
         remote: SocketAddr::new(quotation.destination, u16::from_be_bytes([tcp[2], tcp[3]])),
         seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
-        mtu: mtu as usize,
+        kind: match too_big {
+            true => IcmpKind::TooBig { mtu: mtu as usize },
+            false => IcmpKind::Unreachable { kind, code },
+        },
     })
 }
 

@@ -22,7 +22,7 @@ use smoltcp::wire::{IpCidr, IpProtocol, Ipv6Cidr};
 pub(crate) use checksum::Sum;
 pub(crate) use parse::ETHERNET_HEADER_LEN;
 
-use crate::frame::{Delivery, Segment};
+use crate::frame::{Delivery, IcmpError, IcmpKind, Segment};
 use crate::{Capabilities, Config, Offload, Path, RxChecksum, RxFrame, TxFrame};
 use egress::{IpFields, headers, ip_header_len};
 use host::Host;
@@ -48,6 +48,8 @@ pub struct Counters {
     pub segments: u64,
     /// ICMP "too big" passed on.
     pub too_big: u64,
+    /// Other ICMP errors about TCP passed on.
+    pub unreachable: u64,
     /// Frames given to the interface.
     pub host: u64,
     /// Frames for other machines or of other protocols.
@@ -69,6 +71,8 @@ pub(crate) struct Link {
     addresses: Vec<IpCidr>,
     gateways: Vec<IpAddr>,
     mtu: usize,
+    hop_limit: u8,
+    dscp: u8,
     capabilities: Capabilities,
     host: Host,
     /// Identification of the next IPv4 packet. It need not survive: RFC 6864 lets unfragmentable packets carry any.
@@ -97,6 +101,8 @@ impl Link {
             addresses,
             gateways: config.gateways.clone(),
             mtu: config.mtu,
+            hop_limit: config.hop_limit,
+            dscp: config.dscp,
             capabilities: config.capabilities,
             ident: Cell::new(0),
             counters: Counters::default(),
@@ -122,9 +128,12 @@ impl Link {
                 self.counters.segments += 1;
                 Delivery::Segment(segment)
             }
-            Ok(Class::TooBig(too_big)) => {
-                self.counters.too_big += 1;
-                too_big
+            Ok(Class::Error(error)) => {
+                match error.kind {
+                    IcmpKind::TooBig { .. } => self.counters.too_big += 1,
+                    IcmpKind::Unreachable { .. } => self.counters.unreachable += 1,
+                }
+                Delivery::Error(error)
             }
             Ok(Class::Host) => {
                 match self.host.ingest(frame.bytes, now) {
@@ -201,9 +210,7 @@ impl Link {
                 if !packet.fragment && self.is_local(packet.destination) =>
             {
                 match icmp::parse(&packet) {
-                    Some(too_big @ Delivery::TooBig { local, .. }) if self.is_local(local.ip()) => {
-                        Ok(Class::TooBig(too_big))
-                    }
+                    Some(error) if self.is_local(error.local.ip()) => Ok(Class::Error(error)),
                     _ => Ok(Class::Host),
                 }
             }
@@ -245,10 +252,15 @@ impl Link {
         mss: usize,
     ) -> TxFrame {
         let ident = self.ident.get();
+        let fields = IpFields {
+            hop_limit: self.hop_limit,
+            ds_field: self.dscp << 2,
+            ..IpFields::new(PROTOCOL_TCP, ident)
+        };
         let frame = egress::tcp_frame(
             self.mac,
             &self.capabilities,
-            ident,
+            fields,
             path,
             tcp_header,
             payload,
@@ -340,7 +352,7 @@ impl Link {
 /// Whose a valid frame is.
 enum Class<'a> {
     Tcp(Segment<'a>),
-    TooBig(Delivery<'a>),
+    Error(IcmpError),
     Host,
 }
 

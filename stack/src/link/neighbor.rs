@@ -71,9 +71,8 @@ fn discovery(mac: [u8; 6], source: Ipv6Addr, group: Ipv6Addr, message: NdiscRepr
     // The group's Ethernet address (RFC 2464 section 7).
     ethernet_header(&mut frame, mac, [0x33, 0x33, a, b, c, d], 0x86dd);
     let fields = IpFields {
-        protocol: PROTOCOL_ICMPV6,
         hop_limit: NDP_HOP_LIMIT,
-        ident: 0,
+        ..IpFields::new(PROTOCOL_ICMPV6, 0)
     };
     ip_header(
         &mut frame,

@@ -15,7 +15,7 @@ use super::checksum::Sum;
 use super::parse::{Extent, Packet};
 use super::{Counters, Link};
 use crate::device::segment;
-use crate::frame::Delivery;
+use crate::frame::{Delivery, IcmpError, IcmpKind};
 use crate::{Capabilities, Config, Offload, Path, RxChecksum, RxFrame, TxFrame};
 
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
@@ -138,6 +138,7 @@ fn a_segment_arrives_with_its_path() {
     }
 }
 
+//= rfc9293 MUST-2
 #[test]
 fn whoever_computes_checksums_they_come_out_the_same() {
     let all = Capabilities {
@@ -231,6 +232,7 @@ fn a_device_without_offload_gets_no_super_frames() {
     assert!(client(only_v6).super_frame(&to_server(true)) > 0);
 }
 
+//= rfc9293 MUST-3
 #[test]
 fn a_damaged_bit_is_noticed() {
     for v6 in [false, true] {
@@ -282,6 +284,7 @@ fn padding_is_not_payload() {
     assert_eq!(segment.tcp.len(), 20);
 }
 
+//= rfc9293 MUST-57, MUST-63, MUST-43
 #[test]
 fn what_is_for_others_is_dropped_silently() {
     let good = frame_to_server(false, b"x");
@@ -478,20 +481,17 @@ fn too_big_reaches_tcp() {
     ] {
         let mut server = server(Capabilities::NONE);
         let frame = too_big(v6, stated);
-        let Delivery::TooBig {
-            local,
-            remote,
-            seq,
-            mtu,
-        } = server.ingest(verify(&frame), NOW)
-        else {
+        let Delivery::Error(error) = server.ingest(verify(&frame), NOW) else {
             panic!("not delivered")
         };
         let path = to_client(v6);
-        assert_eq!(
-            (local, remote, seq, mtu),
-            (path.local, path.remote, 0xfeed_beef, believed)
-        );
+        let expected = IcmpError {
+            local: path.local,
+            remote: path.remote,
+            seq: 0xfeed_beef,
+            kind: IcmpKind::TooBig { mtu: believed },
+        };
+        assert_eq!(error, expected);
         assert_eq!(server.counters().too_big, 1);
 
         let mut damaged = frame;
@@ -502,6 +502,93 @@ fn too_big_reaches_tcp() {
             Delivery::Nothing
         ));
     }
+}
+
+/// ICMP type and code about the segment 0xfeed_beef of the server's.
+fn icmp_error(v6: bool, kind: u8, code: u8) -> Vec<u8> {
+    let sent = &too_big(v6, 0)[14 + if v6 { 48 } else { 28 }..];
+    icmp_frame(v6, &[&[kind, code, 0, 0, 0, 0, 0, 0], sent].concat())
+}
+
+//= rfc9293 MUST-54, MUST-55
+#[test]
+fn errors_reach_tcp_but_source_quench_does_not() {
+    for (v6, kind, code, passed) in [
+        (false, 3, 0, true),
+        (false, 3, 1, true),
+        (false, 3, 3, true),
+        (false, 3, 5, true),
+        (false, 11, 0, true),
+        (false, 12, 0, true),
+        (false, 4, 0, false),
+        (false, 8, 0, false),
+        (true, 1, 0, true),
+        (true, 3, 1, true),
+        (true, 4, 2, true),
+        (true, 128, 0, false),
+    ] {
+        let mut server = server(Capabilities::NONE);
+        let path = to_client(v6);
+        let expected = IcmpError {
+            local: path.local,
+            remote: path.remote,
+            seq: 0xfeed_beef,
+            kind: IcmpKind::Unreachable { kind, code },
+        };
+        let frame = icmp_error(v6, kind, code);
+        match server.ingest(verify(&frame), NOW) {
+            Delivery::Error(error) => assert!(passed && error == expected, "{kind} {code}"),
+            Delivery::Nothing => assert!(!passed, "{kind} {code}"),
+            Delivery::Segment(_) => panic!("{kind} {code}"),
+        }
+        assert_eq!(server.counters().unreachable, u64::from(passed));
+    }
+}
+
+//= rfc9293 MUST-48, MUST-49, SHLD-22, SHLD-23
+#[test]
+fn segments_have_the_configured_ttl_and_codepoint() {
+    let config = Config {
+        addresses: vec![(SERVER_V4.into(), 24), (SERVER_V6.into(), 64)],
+        hop_limit: 7,
+        dscp: 0b10_1110,
+        ..Config::default()
+    };
+    let link = Link::new(&config, NOW);
+    for _ in 0..3 {
+        let path = to_client(false);
+        let frame = link.segment(&path, &tcp_header(&path, 1), Vec::new(), 1460);
+        let ip = Ipv4Packet::new_checked(&frame.header[14..]).unwrap();
+        assert_eq!((ip.hop_limit(), ip.dscp(), ip.ecn()), (7, 0b10_1110, 0));
+        let path = to_client(true);
+        let frame = link.segment(&path, &tcp_header(&path, 1), Vec::new(), 1440);
+        let ip = Ipv6Packet::new_checked(&frame.header[14..]).unwrap();
+        assert_eq!((ip.hop_limit(), ip.traffic_class()), (7, 0b1011_1000));
+        assert_eq!(ip.version(), 6);
+    }
+}
+
+//= rfc9293 MUST-50
+#[test]
+fn ip_options_are_passed_over() {
+    let mut frame = frame_to_server(false, b"behind options");
+    // A loose source route (131), a record route (7) and an unknown option.
+    let options = [
+        131, 7, 4, 10, 0, 0, 9, 7, 7, 4, 0, 0, 0, 0, 222, 4, 1, 2, 1, 0,
+    ];
+    frame.splice(34..34, options);
+    frame[14] = 0x40 | (20 + options.len() as u8) / 4;
+    let len = (frame.len() - 14) as u16;
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    frame[24..26].fill(0);
+    let mut sum = Sum::default();
+    sum.add(&frame[14..34 + options.len()]);
+    frame[24..26].copy_from_slice(&sum.checksum().to_be_bytes());
+    let mut server = server(Capabilities::NONE);
+    let Delivery::Segment(segment) = server.ingest(verify(&frame), NOW) else {
+        panic!("not delivered")
+    };
+    assert_eq!(&segment.tcp[20..], b"behind options");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use super::record::{Checkpoint, Promise, Record, State};
 use super::rtt::Rtt;
 use super::segment::Header;
 use super::tcb::Durable;
-use crate::event::{ConnStatus, Event, Why};
+use crate::event::{ConnStatus, Event, Trouble, Why, push_once};
+use crate::frame::{IcmpError, IcmpKind};
 use crate::{Config, ConnId, Journal, Path, Seq};
 
 /// Twice the maximum segment lifetime (RFC 9293, section 3.4.2), with the 30 s most stacks use.
@@ -144,8 +145,11 @@ impl Live {
     pub(crate) fn new(durable: &Durable, link_mtu: usize, now: Duration) -> Live {
         let mss = segment_size(durable, link_mtu);
         let snd_end = durable.snd_end();
-        // The first SYN-ACK is sent as if it were sent again.
-        let snd_nxt = snd_end.min(durable.snd_edge()).max(durable.snd_una);
+        // The first SYN-ACK is sent as if it were sent again, whatever the peer's window.
+        let snd_nxt = match durable.state {
+            State::SynReceived => snd_end,
+            _ => snd_end.min(durable.snd_edge()).max(durable.snd_una),
+        };
         let mut loss = Loss::new(durable.snd_una);
         if snd_nxt > durable.snd_una {
             loss.all_lost(durable.snd_una, snd_nxt);
@@ -241,8 +245,14 @@ impl Conn {
     }
 
     /// The timestamp clock: milliseconds of service time, so it goes on across an outage.
-    pub(super) fn tsval(&self, now: Duration) -> u32 {
+    fn tsval(&self, now: Duration) -> u32 {
         (now.as_millis() as u32).wrapping_add(self.durable.ts_offset)
+    }
+
+    /// TSval and TSecr of what is sent now (RFC 7323, section 3.2), if the SYNs agreed on timestamps.
+    pub(super) fn timestamps(&self, now: Duration) -> Option<(u32, u32)> {
+        let both = (self.tsval(now), self.durable.ts_recent);
+        self.durable.options.timestamps.then_some(both)
     }
 
     /// The largest receive window: what the configuration grants and the window field can say.
@@ -344,6 +354,7 @@ impl Conn {
             let mut header = Header::new(path.local.port(), path.remote.port(), self.live.snd_nxt);
             header.rst = true;
             header.ack = Some(self.durable.rcv_nxt);
+            header.timestamp = self.timestamps(cx.now);
             cx.resets.push((path, header));
         }
         self.closed(cx, Why::Aborted);
@@ -361,11 +372,26 @@ impl Conn {
         }
     }
 
-    /// The path takes IP packets of `mtu` bytes only, says a message about the segment at `seq`.
+    /// An ICMP error about a segment of ours. RFC 5927, section 4.1: believed only if that segment is outstanding.
     ///
-    /// RFC 5927, section 7.1: believed only if that segment is outstanding.
-    pub(crate) fn too_big(&mut self, seq: Seq, mtu: usize) {
-        let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
+    /// None ends the connection. RFC 9293, section 3.9.2.2 would let hard errors do so; RFC 5927, section 5.2 takes them for soft
+    /// ones, since anyone may forge them.
+    pub(crate) fn icmp(&mut self, error: &IcmpError, cx: &mut Context<'_>) {
+        let seq = Seq(error.seq);
+        if seq < self.durable.snd_una || seq >= self.live.snd_nxt {
+            return;
+        }
+        match error.kind {
+            IcmpKind::TooBig { mtu } => self.too_big(mtu),
+            IcmpKind::Unreachable { kind, code } => {
+                let trouble = Trouble::Icmp { kind, code };
+                push_once(cx.events, Event::Trouble(self.id, trouble));
+            }
+        }
+    }
+
+    /// The path takes IP packets of `mtu` bytes only.
+    fn too_big(&mut self, mtu: usize) {
         // RFC 1191, section 3 and RFC 8200, section 5: no link takes less.
         let floor = if self.durable.path.remote.is_ipv6() {
             1280
@@ -373,7 +399,8 @@ impl Conn {
             576
         };
         let mss = segment_size(&self.durable, mtu.max(floor));
-        if una <= seq && seq < nxt && mss < self.live.mss {
+        if mss < self.live.mss {
+            let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
             self.live.mss = mss;
             self.live.cubic.set_mss(mss);
             self.live.loss.too_big(una, nxt);

@@ -122,6 +122,7 @@ fn initial_window(mss: usize) -> usize {
 mod tests {
     use super::*;
 
+    //= rfc9293 MUST-19
     #[test]
     fn grows_back_to_w_max_in_k_seconds() {
         let (mss, srtt) = (1000, Duration::from_millis(10));

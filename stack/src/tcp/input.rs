@@ -7,7 +7,7 @@ use super::loss::Recovery;
 use super::record::{Record, State};
 use super::segment::{Header, Received};
 use crate::Seq;
-use crate::event::{Event, Why};
+use crate::event::{Event, Why, push_once};
 
 /// RFC 7323, section 5.5: TS.Recent is invalid after 24 days.
 const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
@@ -138,6 +138,7 @@ impl Conn {
             let path = self.durable.path;
             let mut reset = Header::new(path.local.port(), path.remote.port(), ack);
             reset.rst = true;
+            reset.timestamp = self.timestamps(cx.now);
             cx.resets.push((path, reset));
             return false;
         }
@@ -398,12 +399,5 @@ impl Conn {
             self.live.time_wait_until = Some(cx.now + TIME_WAIT);
         }
         cx.events.push(Event::PeerFinished(self.id));
-    }
-}
-
-/// One event stands for a burst of its kind.
-fn push_once(events: &mut Vec<Event>, event: Event) {
-    if events.last() != Some(&event) {
-        events.push(event);
     }
 }

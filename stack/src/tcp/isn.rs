@@ -74,6 +74,7 @@ mod tests {
         }
     }
 
+    //= rfc9293 MUST-8, MUST-9, SHLD-1
     #[test]
     fn never_the_same_and_keyed() {
         let mut isn = Isn::new([7; 32]);

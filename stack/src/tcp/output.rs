@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::conn::{Conn, Context, LossProbe, Revival, SYN_ACK_TIMEOUTS, Wire, largest_mss};
 use super::record::{Record, State};
 use super::segment::Header;
-use crate::event::Why;
+use crate::event::{Event, Trouble, Why, push_once};
 use crate::{Config, Seq};
 
 /// RFC 8985, section 7.2: what a peer's delayed acknowledgement may add when a single segment is outstanding.
 const PEER_DELAYED_ACK: Duration = Duration::from_millis(200);
+/// Retransmissions in vain after which the application is told (RFC 9293, section 3.8.3).
+const R1: u32 = 3;
 /// No loss probe sooner than that.
 const LOSS_PROBE_MIN: Duration = Duration::from_millis(10);
 /// Silence of a called-back client after which it is called once more.
@@ -26,7 +28,14 @@ impl Conn {
         self.run_timers(cx, wire);
         match self.durable.state {
             State::Closed => return,
-            State::SynReceived => return self.send_syn_ack(cx, wire),
+            State::SynReceived => {
+                self.send_syn_ack(cx, wire);
+                // RFC 9293, section 3.10.7.4, first step: a peer that has begun anew resets us by its answer to this.
+                if self.live.ack_now {
+                    self.send_ack(cx, wire);
+                }
+                return;
+            }
             _ => {}
         }
         if self.live.window_update {
@@ -72,11 +81,12 @@ impl Conn {
             self.durable.state,
             State::Established | State::CloseWait | State::FinWait2
         ) && self.durable.snd_end() == self.durable.snd_una;
-        idle.then(|| {
+        let silence = config.keep_alive_idle.filter(|_| idle)?;
+        Some(
             self.live.last_heard
-                + config.keep_alive_idle
-                + config.keep_alive_interval * self.live.keep_alive_tries
-        })
+                + silence
+                + config.keep_alive_interval * self.live.keep_alive_tries,
+        )
     }
 
     fn run_timers(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
@@ -123,6 +133,9 @@ impl Conn {
             self.live.cubic.timeout(flight);
         }
         self.live.rtt.back_off();
+        if self.live.rtt.backed_off() == R1 {
+            push_once(cx.events, Event::Trouble(self.id, Trouble::Unacknowledged));
+        }
         self.live.timed = None;
         self.live.loss_probe = LossProbe::Spent;
         self.live.loss.all_lost(una, self.live.snd_nxt);
@@ -196,10 +209,7 @@ impl Conn {
         header.mss = Some(largest_mss(&durable.path, cx.config.mtu).min(0xffff) as u16);
         header.window_scale = durable.options.window_scale.map(|(_, ours)| ours);
         header.sack_permitted = durable.options.sack;
-        header.timestamp = durable
-            .options
-            .timestamps
-            .then(|| (self.tsval(cx.now), durable.ts_recent));
+        header.timestamp = self.timestamps(cx.now);
         wire.segment(&durable.path, &header.emit(), Vec::new(), self.live.mss);
         // Karn's rule: only a handshake whose SYN-ACK went out once is measured.
         let again = std::mem::replace(&mut self.live.syn_ack_sent, true);
@@ -240,10 +250,7 @@ impl Conn {
         if !self.live.window_shut {
             header.window = (durable.rcv_wnd() >> durable.rcv_shift()).min(0xffff) as u16;
         }
-        header.timestamp = durable
-            .options
-            .timestamps
-            .then(|| (self.tsval(cx.now), durable.ts_recent));
+        header.timestamp = self.timestamps(cx.now);
         header
     }
 
@@ -396,7 +403,7 @@ impl Conn {
     ///
     /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
     pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
-        self.live.ack_now = true;
+        self.live.ack_now = self.durable.state != State::SynReceived;
         // RFC 6069 is for synchronized connections: the message aborts a connect.
         if lost && self.peer_may_send() {
             wire.revive(&self.durable.path, self.last_acks());

@@ -59,6 +59,7 @@ impl Rtt {
 mod tests {
     use super::*;
 
+    //= rfc9293 MUST-18
     #[test]
     fn follows_samples_and_backs_off() {
         let mut rtt = Rtt::default();

@@ -55,12 +55,17 @@ pub struct Seg {
     pub syn: bool,
     pub fin: bool,
     pub rst: bool,
+    pub psh: bool,
+    /// The urgent pointer, if the URG bit is set.
+    pub urgent: Option<u16>,
     pub window: u16,
     pub mss: Option<u16>,
     pub scale: Option<u8>,
     pub sack_permitted: bool,
     pub sack: [Option<(u32, u32)>; 3],
     pub timestamp: Option<(u32, u32)>,
+    /// Option bytes that come first, whatever they are.
+    pub raw_options: Vec<u8>,
     pub data: Vec<u8>,
 }
 
@@ -171,9 +176,12 @@ impl Bench {
     }
 
     pub fn ingest(&mut self, seg: &Seg) {
-        let bytes = frame(seg);
+        self.ingest_frame(&frame(seg));
+    }
+
+    pub fn ingest_frame(&mut self, bytes: &[u8]) {
         let frame = RxFrame {
-            bytes: &bytes,
+            bytes,
             checksum: RxChecksum::Verify,
         };
         self.stack.ingest(frame, self.now, &mut self.log);
@@ -298,7 +306,8 @@ pub fn frame(seg: &Seg) -> Vec<u8> {
             .is_some()
             .then_some(TcpOption::SackRange(seg.sack)),
     );
-    let options_len: usize = options.iter().map(TcpOption::buffer_len).sum();
+    let options_len: usize =
+        options.iter().map(TcpOption::buffer_len).sum::<usize>() + seg.raw_options.len();
     let header_len = 20 + options_len.next_multiple_of(4);
     let mut bytes = vec![0; 34 + header_len + seg.data.len()];
     let mut tcp = TcpPacket::new_unchecked(&mut bytes[34..]);
@@ -311,8 +320,12 @@ pub fn frame(seg: &Seg) -> Vec<u8> {
     tcp.set_syn(seg.syn);
     tcp.set_fin(seg.fin);
     tcp.set_rst(seg.rst);
+    tcp.set_psh(seg.psh);
+    tcp.set_urg(seg.urgent.is_some());
+    tcp.set_urgent_at(seg.urgent.unwrap_or(0));
     tcp.set_window_len(seg.window);
-    let mut rest = tcp.options_mut();
+    let (raw, mut rest) = tcp.options_mut().split_at_mut(seg.raw_options.len());
+    raw.copy_from_slice(&seg.raw_options);
     for option in &options {
         rest = option.emit(rest);
     }
@@ -357,12 +370,15 @@ pub fn read(bytes: &[u8]) -> Option<Seg> {
         syn: tcp.syn(),
         fin: tcp.fin(),
         rst: tcp.rst(),
+        psh: tcp.psh(),
+        urgent: tcp.urg().then(|| tcp.urgent_at()),
         window: tcp.window_len(),
         mss: options.max_segment_size,
         scale: options.window_scale,
         sack_permitted: options.sack_permitted,
         sack: options.sack_ranges,
         timestamp: options.timestamp,
+        raw_options: Vec::new(),
         data: tcp.payload().to_vec(),
     })
 }

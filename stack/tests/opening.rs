@@ -1,0 +1,321 @@
+//! The handshake: what the SYNs agree on, and SYN-RECEIVED.
+
+mod hand;
+
+use std::time::Duration;
+
+use hand::{Bench, IRS, Seg, config};
+use outlast_stack::{Config, Event, Lost, Why};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A connection opened by `syn`, the peer's window 60,000 bytes; and our SYN-ACK.
+fn open(config: Config, syn: &Seg) -> (Bench, Seg) {
+    let mut bench = Bench::new(config);
+    let answer = bench.exchange(syn);
+    bench.iss = answer[0].seq;
+    bench.timestamps = syn.timestamp.is_some();
+    let mut ack = bench.seg(0, 0);
+    ack.window = 60_000 >> syn.scale.map_or(0, |shift| shift.min(14));
+    bench.exchange(&ack);
+    bench.conn = bench.log.records[0].0;
+    assert_eq!(bench.state(), "ESTABLISHED");
+    (bench, answer[0].clone())
+}
+
+fn syn() -> Seg {
+    Bench::new(config()).syn(1000)
+}
+
+fn longest(sent: &[Seg]) -> usize {
+    sent.iter().map(|seg| seg.data.len()).max().unwrap()
+}
+
+//= rfc9293 MUST-14, MUST-16, MUST-67, SHLD-5, SHLD-28
+#[test]
+fn segments_are_as_long_as_both_sides_allow() {
+    for (mtu, peer_mss, timestamps, expected) in [
+        (1500, Some(1000), false, 1000),
+        (1500, Some(9000), false, 1460),
+        (1500, Some(9000), true, 1448),
+        (1500, Some(1000), true, 988),
+        (9000, Some(9000), false, 8960),
+        (9000, Some(65_535), false, 8960),
+    ] {
+        let syn = Seg {
+            mss: peer_mss,
+            timestamp: timestamps.then_some((1, 0)),
+            ..syn()
+        };
+        let (mut bench, syn_ack) = open(Config { mtu, ..config() }, &syn);
+        assert_eq!(syn_ack.mss, Some(mtu as u16 - 40));
+        assert_eq!(longest(&bench.send(14_000)), expected);
+    }
+}
+
+//= rfc9293 MUST-15
+#[test]
+fn without_the_option_the_mss_is_536() {
+    let (mut bench, _) = open(config(), &Seg { mss: None, ..syn() });
+    assert_eq!(longest(&bench.send(5000)), 536);
+}
+
+//= rfc9293 MUST-65
+#[test]
+fn the_mss_is_announced_in_syns_alone() {
+    let (mut bench, syn_ack) = open(config(), &syn());
+    assert!(syn_ack.mss.is_some());
+    let mut sent = bench.send(5000);
+    bench.ingest(&bench.data(10, 10));
+    sent.extend(bench.poll());
+    sent.extend(bench.close());
+    sent.extend(bench.wait(SECOND));
+    assert!(sent.len() > 6 && sent.iter().all(|seg| seg.mss.is_none()));
+}
+
+/// Our window as the peer reads it.
+fn offered(seg: &Seg, shift: u8) -> u32 {
+    u32::from(seg.window) << shift
+}
+
+#[test]
+fn windows_are_scaled_if_both_say_so() {
+    let large = Config {
+        receive_buffer: 4 << 20,
+        ..config()
+    };
+    let (mut bench, syn_ack) = open(
+        large.clone(),
+        &Seg {
+            scale: Some(3),
+            ..syn()
+        },
+    );
+    let shift = syn_ack.scale.unwrap();
+    assert!(shift > 0 && shift <= 14);
+    assert_eq!(
+        offered(&syn_ack, 0),
+        65_535 >> shift << shift,
+        "a SYN's window is not scaled"
+    );
+    bench.exchange(&bench.data(0, 1000));
+    let answer = bench.wait(SECOND);
+    assert!(offered(&answer[0], shift) > 4_000_000);
+
+    let (mut bench, syn_ack) = open(
+        large,
+        &Seg {
+            scale: None,
+            ..syn()
+        },
+    );
+    assert_eq!((syn_ack.scale, syn_ack.window), (None, 65_535));
+    bench.exchange(&bench.data(0, 1000));
+    assert!(offered(&bench.wait(SECOND)[0], 0) <= 65_535);
+    assert_eq!(bench.stack.status()[0].snd_wnd, 50_000, "nor scaled");
+}
+
+//= rfc9293 MUST-1, REC-1
+#[test]
+fn the_largest_windows_are_large() {
+    // More than a sign bit in the field, and a shift beyond the largest.
+    for (scale, expected) in [
+        (None, 65_535),
+        (Some(0), 65_535),
+        (Some(14), 65_535 << 14),
+        (Some(40), 65_535 << 14),
+    ] {
+        let (mut bench, _) = open(config(), &Seg { scale, ..syn() });
+        let mut seg = bench.seg(0, 0);
+        seg.window = 65_535;
+        bench.exchange(&seg);
+        assert_eq!(bench.stack.status()[0].snd_wnd, expected);
+        let sent: usize = bench.send(40_000).iter().map(|seg| seg.data.len()).sum();
+        assert_eq!(sent, 10_000, "the congestion window is the limit");
+    }
+}
+
+//= rfc9293 SHLD-2
+#[test]
+fn a_reset_in_syn_received_is_not_told_to_anyone() {
+    let mut bench = Bench::new(config());
+    bench.iss = bench.exchange(&bench.syn(1000))[0].seq;
+    let mut rst = bench.data(0, 5);
+    (rst.rst, rst.ack) = (true, None);
+    assert_eq!(bench.exchange(&rst), []);
+    let events = bench.events();
+    assert!(
+        matches!(events[..], [Event::Closed(_, Why::NeverOpened)]),
+        "{events:?}"
+    );
+    assert!(bench.exchange(&bench.syn(1000))[0].syn, "still listening");
+}
+
+#[test]
+fn a_peer_that_begins_anew_gets_through_a_half_open_connection() {
+    let mut bench = Bench::new(config());
+    bench.iss = bench.exchange(&bench.syn(1000))[0].seq;
+    let mut again = bench.syn(1000);
+    again.seq = IRS.wrapping_sub(1_000_000);
+    let answer = bench.exchange(&again);
+    let expected = (bench.iss.wrapping_add(1), Some(IRS.wrapping_add(1)), false);
+    assert_eq!((answer[0].seq, answer[0].ack, answer[0].syn), expected);
+    // RFC 9293, section 3.5.1: what a peer in SYN-SENT answers to that.
+    let mut rst = bench.seg(0, 0);
+    (rst.rst, rst.ack) = (true, None);
+    assert_eq!(bench.exchange(&rst), []);
+    let answer = bench.exchange(&again);
+    assert!(answer[0].syn && answer[0].ack == Some(again.seq.wrapping_add(1)));
+}
+
+#[test]
+fn a_zero_window_in_a_syn_is_respected() {
+    let mut bench = Bench::new(config());
+    let shut = Seg {
+        window: 0,
+        ..bench.syn(1000)
+    };
+    bench.iss = bench.exchange(&shut)[0].seq;
+    let ack = Seg {
+        window: 0,
+        ..bench.seg(0, 0)
+    };
+    assert_eq!(bench.exchange(&ack), []);
+    bench.conn = bench.log.records[0].0;
+    assert_eq!(bench.send(3000), []);
+    assert_eq!(longest(&bench.exchange(&bench.seg(0, 0))), 1000);
+}
+
+//= rfc9293 MUST-42, MUST-22
+#[test]
+fn a_port_is_listened_on_whatever_its_connections_do() {
+    let mut bench = Bench::new(config());
+    for client in 1000..1003 {
+        let answer = bench.exchange(&bench.syn(client));
+        assert!(answer[0].syn && answer[0].client == client);
+    }
+    let mut gaps = Vec::new();
+    let mut last = bench.now;
+    while bench.wait(100 * SECOND).len() == 3 {
+        gaps.push((bench.now - last).as_secs());
+        last = bench.now;
+    }
+    assert_eq!(gaps, [1, 2, 4, 8, 16], "SYN-ACKs back off as data does");
+}
+
+//= rfc9293 MUST-12
+#[test]
+fn how_a_connection_ends_is_told() {
+    let (mut bench, _) = open(config(), &syn());
+    bench.events();
+    let mut fin = bench.seg(0, 0);
+    fin.fin = true;
+    bench.exchange(&fin);
+    assert_eq!(bench.events(), [Event::PeerFinished(bench.conn)]);
+    let (mut bench, _) = open(config(), &syn());
+    bench.events();
+    let mut rst = bench.seg(0, 0);
+    rst.rst = true;
+    bench.exchange(&rst);
+    assert_eq!(bench.events(), [Event::Closed(bench.conn, Why::Reset)]);
+}
+
+//= rfc9293 SHLD-4
+#[test]
+fn a_syn_with_a_later_timestamp_ends_time_wait() {
+    // Whether the connection used timestamps; of the new SYN: its timestamp, its distance from the last sequence number; accepted.
+    for (before, tsval, offset, accepted) in [
+        (true, Some(11), -50_000, true),
+        (true, Some(10), 1, true),
+        (true, Some(10), -1, false),
+        (true, Some(9), 50_000, false),
+        (true, None, 50_000, true),
+        (true, None, -1, false),
+        (false, Some(1), -50_000, true),
+        (false, None, 50_000, true),
+        (false, None, -1, false),
+    ] {
+        let (mut bench, _) = open(
+            config(),
+            &Seg {
+                timestamp: before.then_some((1, 0)),
+                ..syn()
+            },
+        );
+        bench.close();
+        let mut fin = bench.seg(0, 1);
+        fin.fin = true;
+        bench.exchange(&fin);
+        assert_eq!(bench.state(), "TIME-WAIT");
+        let mut again = bench.syn(1000);
+        again.seq = fin.seq.wrapping_add_signed(offset);
+        again.timestamp = tsval.map(|tsval| (tsval, 0));
+        let answer = bench.exchange(&again);
+        let opened = answer.iter().any(|seg| seg.syn);
+        assert_eq!(opened, accepted, "{before} {tsval:?} {offset}");
+    }
+}
+
+//= rfc9293 MUST-29, MUST-24
+#[test]
+fn keep_alives_can_be_turned_off() {
+    let off = Config {
+        keep_alive_idle: None,
+        ..config()
+    };
+    let (mut bench, _) = open(off, &syn());
+    assert_eq!(bench.wait(1_000_000 * SECOND), []);
+    assert_eq!(bench.state(), "ESTABLISHED");
+    let (mut bench, _) = open(config(), &syn());
+    let idle = config().keep_alive_idle.unwrap();
+    assert_eq!(bench.wait(idle - SECOND), []);
+    for _ in 1..config().keep_alive_probes {
+        assert_eq!(bench.wait(100 * SECOND).len(), 1);
+    }
+    bench.exchange(&bench.seg(0, 0));
+    assert_eq!(bench.wait(idle - SECOND), [], "all is forgiven");
+    assert_eq!(bench.state(), "ESTABLISHED");
+}
+
+//= rfc9293 MUST-26, MUST-27, SHLD-12
+#[test]
+fn keep_alives_wait_for_silence() {
+    let often = Config {
+        keep_alive_idle: Some(5 * SECOND),
+        ..config()
+    };
+    let (mut bench, _) = open(often, &syn());
+    // Something outstanding: only retransmissions are sent.
+    bench.send(100);
+    for _ in 0..5 {
+        let again = bench.wait(40 * SECOND);
+        assert_eq!((bench.ours(again[0].seq), again[0].data.len()), (0, 100));
+    }
+    bench.exchange(&bench.seg(0, 100));
+    let heard = bench.now;
+    let probe = bench.wait(40 * SECOND);
+    assert_eq!((bench.ours(probe[0].seq), probe[0].data.len()), (99, 0));
+    assert_eq!(bench.now - heard, 5 * SECOND);
+}
+
+//= rfc9293 SHLD-11
+#[test]
+fn the_defaults_of_limits_and_timers() {
+    let Config {
+        user_timeout,
+        hop_limit,
+        dscp,
+        ..
+    } = Config::default();
+    assert!(user_timeout >= 100 * SECOND);
+    assert_eq!((hop_limit, dscp), (64, 0));
+}
+
+#[test]
+fn a_syn_ack_that_nobody_answers_is_sent_again_after_a_crash() {
+    let mut bench = Bench::new(config());
+    let first = bench.exchange(&bench.syn(1000));
+    bench.crash();
+    let again = bench.resume(Lost::Nothing);
+    assert_eq!(again, first);
+}

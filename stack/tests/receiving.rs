@@ -1,0 +1,262 @@
+//! What is received: options, order, acknowledgements, urgent data.
+
+mod hand;
+
+use std::time::Duration;
+
+use hand::{Bench, Seg, config};
+use outlast_stack::{Config, Event, Why};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+fn plain() -> Bench {
+    Bench::established(config(), None, false)
+}
+
+fn queued(bench: &Bench) -> Vec<u8> {
+    let parts = bench.stack.received(bench.conn).unwrap();
+    parts.iter().flat_map(|part| part.to_vec()).collect()
+}
+
+/// The SACK blocks of a segment, as offsets.
+fn blocks(bench: &Bench, seg: &Seg) -> Vec<(i32, i32)> {
+    let at = |seq: u32| bench.theirs(Some(seq));
+    let present = seg.sack.iter().flatten();
+    present.map(|(from, to)| (at(*from), at(*to))).collect()
+}
+
+//= rfc9293 MUST-5, MUST-6, MUST-7, MUST-64
+#[test]
+fn options_of_every_kind_do_no_harm_in_any_segment() {
+    const NOP: u8 = 1;
+    const MSS: [u8; 4] = [2, 4, 2, 0];
+    for options in [
+        MSS.to_vec(),
+        vec![3, 3, 7, NOP],
+        vec![4, 2, NOP, NOP],
+        // unknown, with a length
+        vec![254, 6, 1, 2, 3, 4, NOP, NOP],
+        // not aligned
+        vec![NOP, 2, 4, 2, 0, NOP, NOP, NOP],
+        // lengths of zero, one, and beyond the header; wrong for their kind
+        vec![254, 0, 0, 0],
+        vec![254, 1, 0, 0],
+        vec![2, 0, 0, 0],
+        vec![2, 40, 0, 0],
+        vec![8, 4, 0, 0],
+        vec![5, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        vec![NOP, NOP, NOP, 254],
+        vec![0, 255, 255, 255],
+    ] {
+        let mut bench = plain();
+        let mut seg = bench.data(0, 10);
+        seg.raw_options.clone_from(&options);
+        bench.exchange(&seg);
+        assert_eq!(queued(&bench).len(), 10, "{options:?}");
+        let mut fin = bench.seg(10, 0);
+        (fin.fin, fin.raw_options) = (true, options.clone());
+        bench.exchange(&fin);
+        assert_eq!(bench.state(), "CLOSE-WAIT", "{options:?}");
+        // An option of SYNs is none elsewhere.
+        assert_eq!(bench.send(5000)[0].data.len(), 1000, "{options:?}");
+        let mut bench = Bench::new(config());
+        let mut syn = bench.syn(1000);
+        syn.raw_options.clone_from(&options);
+        let answer = bench.exchange(&syn);
+        assert!(answer.len() == 1 && answer[0].syn, "{options:?}");
+    }
+}
+
+//= rfc9293 MUST-4, MUST-64
+#[test]
+fn options_are_read_at_any_alignment_up_to_the_end_of_the_list() {
+    let mut bench = Bench::new(config());
+    let mut syn = Seg {
+        mss: None,
+        sack_permitted: false,
+        ..bench.syn(1000)
+    };
+    // NOP, MSS 700, NOP, SACK permitted, NOP, NOP, timestamps, end of the list, and a window scale that does not count.
+    syn.raw_options = vec![
+        1, 2, 4, 2, 188, 1, 4, 2, 1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 0, 0, 3, 3, 3,
+    ];
+    let answer = bench.exchange(&syn);
+    assert!(answer[0].sack_permitted && answer[0].scale.is_none());
+    assert_eq!(answer[0].timestamp.unwrap().1, 5);
+    bench.iss = answer[0].seq;
+    bench.timestamps = true;
+    bench.exchange(&bench.seg(0, 0));
+    bench.conn = bench.log.records[0].0;
+    assert_eq!(bench.send(5000)[0].data.len(), 700 - 12);
+}
+
+//= rfc9293 MUST-58, MUST-59
+#[test]
+fn all_that_has_come_is_acknowledged_at_once() {
+    let mut bench = plain();
+    for offset in (0..10_000).step_by(1000) {
+        bench.ingest(&bench.data(offset, 1000));
+    }
+    let answer = bench.poll();
+    assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 10_000));
+}
+
+//= rfc9293 SHLD-18, MUST-40, SHLD-19
+#[test]
+fn acknowledgements_are_delayed_by_less_than_half_a_second_and_one_segment() {
+    let mut bench = plain();
+    // What a full segment is becomes known by the first one.
+    bench.exchange(&bench.data(0, 1000));
+    let came = bench.now;
+    let answer = bench.wait(SECOND);
+    assert_eq!(bench.theirs(answer[0].ack), 1000);
+    assert!(bench.now > came && bench.now - came < 500 * MS);
+    let mut acked = 1000;
+    for count in 1..=100 {
+        bench.stack.consume(bench.conn, 1000, &mut bench.log);
+        let answer = bench.exchange(&bench.data(count * 1000, 1000));
+        assert!(answer.len() <= 1);
+        if let Some(ack) = answer.first() {
+            acked = bench.theirs(ack.ack);
+        }
+        assert!((count as i32 + 1) * 1000 - acked < 2000);
+    }
+    // Small ones in a row do not put it off.
+    let came = bench.now;
+    for offset in 0..50 {
+        bench.now += 5 * MS;
+        let answer = bench.exchange(&bench.data(101_000 + offset, 1));
+        if !answer.is_empty() {
+            break;
+        }
+    }
+    assert!(bench.now - came < 100 * MS);
+}
+
+//= rfc9293 MUST-39, SHLD-14
+#[test]
+fn the_window_opens_in_worthwhile_steps_and_never_shrinks() {
+    let small = Config {
+        receive_buffer: 10_000,
+        ..config()
+    };
+    let mut bench = Bench::established(small, None, false);
+    let mut edge = 0;
+    let mut note = |bench: &Bench, sent: &[Seg]| {
+        for seg in sent {
+            let new = bench.theirs(seg.ack) + i32::from(seg.window);
+            assert!(new >= edge, "shrinks");
+            assert!(
+                new == edge || new - edge >= 1000 || edge == 0,
+                "a small step"
+            );
+            edge = new;
+        }
+    };
+    let mut offset = 0;
+    for step in 0..200 {
+        let room = bench.stack.status()[0].rcv_wnd.min(1000);
+        let sent = bench.exchange(&bench.data(offset, room as usize));
+        offset += room;
+        note(&bench, &sent);
+        bench
+            .stack
+            .consume(bench.conn, 100 + step * 7 % 500, &mut bench.log);
+        let sent = bench.poll();
+        note(&bench, &sent);
+        let sent = bench.wait(50 * MS);
+        note(&bench, &sent);
+    }
+    assert!(offset > 50_000);
+}
+
+//= rfc9293 MUST-66
+#[test]
+fn a_closed_window_stops_neither_resets_nor_urgent_segments() {
+    let shut = || {
+        let small = Config {
+            receive_buffer: 2000,
+            ..config()
+        };
+        let mut bench = Bench::established(small, None, false);
+        bench.exchange(&bench.data(0, 1000));
+        bench.exchange(&bench.data(1000, 1000));
+        assert_eq!(bench.stack.status()[0].rcv_wnd, 0);
+        bench.send(10);
+        bench.events();
+        bench
+    };
+    let mut bench = shut();
+    let mut rst = bench.seg(2000, 0);
+    rst.rst = true;
+    bench.exchange(&rst);
+    assert_eq!(bench.events(), [Event::Closed(bench.conn, Why::Reset)]);
+    let mut bench = shut();
+    let urgent = Seg {
+        urgent: Some(5),
+        ..bench.seg(2000, 10)
+    };
+    bench.exchange(&urgent);
+    assert_eq!(
+        bench.stack.send_queued(bench.conn),
+        0,
+        "its acknowledgement counts"
+    );
+}
+
+//= rfc9293 MUST-31
+#[test]
+fn urgent_data_of_any_length_is_received_in_line() {
+    let mut bench = plain();
+    let mut stream = Vec::new();
+    for (offset, pointer) in [(0, 1), (100, 100), (200, 60_000), (300, 0)] {
+        let mut seg = bench.data(offset, 100);
+        seg.urgent = Some(pointer);
+        seg.data.fill(offset as u8);
+        stream.extend_from_slice(&seg.data);
+        bench.exchange(&seg);
+    }
+    assert_eq!(queued(&bench), stream);
+}
+
+//= rfc9293 SHLD-31
+#[test]
+fn what_is_out_of_order_is_held_and_reported_latest_first() {
+    let mut bench = plain();
+    for (offset, expected) in [
+        (3000, vec![(3000, 4000)]),
+        (1000, vec![(1000, 2000), (3000, 4000)]),
+        (5000, vec![(5000, 6000), (1000, 2000), (3000, 4000)]),
+        (7000, vec![(7000, 8000), (1000, 2000), (3000, 4000)]),
+        (2000, vec![(1000, 4000), (5000, 6000), (7000, 8000)]),
+    ] {
+        let answer = bench.exchange(&bench.data(offset, 1000));
+        assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 0));
+        assert_eq!(blocks(&bench, &answer[0]), expected);
+    }
+    let answer = bench.exchange(&bench.data(0, 1000));
+    assert_eq!(bench.theirs(answer[0].ack), 4000);
+    assert_eq!(blocks(&bench, &answer[0]), [(5000, 6000), (7000, 8000)]);
+    assert_eq!(queued(&bench).len(), 4000);
+}
+
+//= rfc9293 MUST-45
+#[test]
+fn every_segment_comes_from_the_address_it_was_asked_at() {
+    let two = Config {
+        addresses: vec![([10, 0, 0, 9].into(), 24), (hand::SERVER.into(), 24)],
+        ..config()
+    };
+    let mut bench = Bench::established(two, None, false);
+    bench.stack.send(bench.conn, &[&[1; 5000]], &mut bench.log);
+    bench.stack.close(bench.conn, &mut bench.log);
+    let mut out = Vec::new();
+    bench.stack.poll(bench.now, &mut bench.log, &mut out);
+    bench.stack.abort(bench.conn, &mut bench.log);
+    bench.stack.poll(bench.now, &mut bench.log, &mut out);
+    assert!(out.len() >= 6);
+    for frame in out {
+        assert_eq!(frame.header[26..30], hand::SERVER.octets());
+    }
+}
