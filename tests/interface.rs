@@ -361,6 +361,52 @@ fn nvram_show(nvram: &Path) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+//= patent fig2-205, fig2-219, fig2-227, fig3-305, fig3-309
+//= patent claim-8, claim-9, claim-10, claim-11, claim-14, claim-29, claim-30, claim-31, claim-32, claim-35, claim-43
+#[test]
+fn the_flag_says_how_the_server_went_and_how_it_comes_back() {
+    if !can_run("the_flag_says_how_the_server_went_and_how_it_comes_back") {
+        return;
+    }
+    let lab = Lab::new();
+    let mut server = Server::start(&lab, Setup::default());
+    let local = lab.make_dir("local");
+    std::fs::write(server.share().join("held"), "held").expect("a file");
+    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
+    session.say("open held");
+    session.expect("fnum");
+    let nvram = lab.path("nvram");
+    let flag = || nvram_show(&nvram)["flag"].clone();
+    let taken_up = |server: &Server, flag: &str| {
+        let line = format!("flag {flag}: taking up 1 connection(s)");
+        assert!(server.log().contains(&line), "{line}: {}", server.log());
+        assert_eq!(server.status().connections[0].smb.opens, 1);
+    };
+
+    let worker = server.status().worker_pid;
+    server.kill_tree(worker);
+    assert_eq!(flag(), "non-elective-reboot");
+    server.start_again();
+    taken_up(&server, "non-elective-reboot");
+
+    server.terminate();
+    assert_eq!(flag(), "elective-reboot");
+    server.start_again();
+    taken_up(&server, "elective-reboot");
+    assert_eq!(flag(), "non-elective-reboot", "while it runs");
+
+    // the same connection, the same session, the same open
+    session.say("get held back");
+    session.expect("as back");
+    let output = server.outlast(&["stop"]);
+    assert!(output.status.success(), "{}", error(&output));
+    assert_eq!(server.ended(), Some(0));
+    assert_eq!(flag(), "clean");
+    server.start_again();
+    assert!(server.status().connections.is_empty());
+    assert_eq!(server.log().matches("taking up").count(), 2);
+}
+
 #[test]
 fn nvram_show_tells_no_secrets() {
     if !can_run("nvram_show_tells_no_secrets") {

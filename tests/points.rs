@@ -139,6 +139,7 @@ const ALL: [&str; 4] = ["2:before", "2:after", "3:before", "3:after"];
 /// Points 1 and 4 belong to TCP.
 const TCP: [&str; 4] = ["1:before", "1:after", "4:before", "4:after"];
 
+//= patent fig5-2, fig5-3
 #[test]
 fn smbclient_at_points_2_and_3() {
     if !can_run("smbclient_at_points_2_and_3") {
@@ -162,6 +163,7 @@ fn smbclient_at_points_2_and_3() {
     range.end();
 }
 
+//= patent fig5-1, fig5-4, claim-2, claim-23
 #[test]
 fn smbclient_at_points_1_and_4() {
     if !can_run("smbclient_at_points_1_and_4") {
@@ -214,6 +216,8 @@ fn without_times(text: &str) -> Vec<String> {
         .collect()
 }
 
+//= patent fig5-2, fig5-3
+//= patent claim-3, claim-4, claim-21, claim-24, claim-25, claim-42
 #[test]
 fn every_operation_at_points_2_and_3() {
     if !can_run("every_operation_at_points_2_and_3") {
@@ -248,6 +252,7 @@ fn every_operation_at_points_2_and_3() {
     range.end();
 }
 
+//= patent fig5-1, fig5-3, fig5-4
 #[test]
 fn session_setup_and_locks_at_point_3_and_tcp() {
     if !can_run("session_setup_and_locks_at_point_3_and_tcp") {

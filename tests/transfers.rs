@@ -467,9 +467,9 @@ fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng)
 }
 
 macro_rules! cells {
-    ($($name:ident: $workload:ident, $blow:ident, $dialect:expr;)*) => {
+    ($($(#[$test:meta])* fn $name:ident() { $workload:ident, $blow:ident, $dialect:expr })*) => {
         $(
-            #[test]
+            $(#[$test])*
             fn $name() {
                 run(Cell { workload: Workload::$workload, blow: Blow::$blow, dialect: $dialect, scale: BRIEF });
             }
@@ -479,20 +479,44 @@ macro_rules! cells {
 
 // each workload, each blow and each dialect at least twice
 cells! {
-    get_through_kills_of_the_worker: Get, KillWorker, SMB3_1_1;
-    get_encrypted_through_a_kill_of_everything: Get, KillTree, ENCRYPTED;
-    get_signed_through_reboots: Get, Reboot, SIGNED;
-    put_through_kills_of_the_worker: Put, KillWorker, SMB2_1;
-    put_through_sigterm: Put, Terminate, SMB3_1_1;
-    put_encrypted_through_a_new_binary: Put, RebootExec, ENCRYPTED;
-    list_through_kills_of_the_worker: List, KillWorker, SIGNED;
-    list_through_reboots: List, Reboot, SMB3_0;
-    small_files_through_kills_of_the_worker: Small, KillWorker, ENCRYPTED;
-    small_files_through_a_kill_of_everything: Small, KillTree, SMB2_1;
-    names_through_kills_of_the_worker: Names, KillWorker, SMB3_0;
-    names_through_a_new_binary: Names, RebootExec, SIGNED;
-    idle_through_kills_of_the_worker: Idle, KillWorker, SMB3_1_1;
-    idle_through_sigterm: Idle, Terminate, ENCRYPTED;
+    //= patent fig3-307, fig3-309
+    //= patent claim-1, claim-2, claim-22, claim-23
+    #[test]
+    fn get_through_kills_of_the_worker() { Get, KillWorker, SMB3_1_1 }
+    //= patent fig3-303, fig3-305, fig3-307
+    //= patent claim-19, claim-40
+    #[test]
+    fn get_encrypted_through_a_kill_of_everything() { Get, KillTree, ENCRYPTED }
+    //= patent fig2-207, fig2-209, fig2-211, fig2-213, fig2-227
+    //= patent claim-6, claim-27
+    #[test]
+    fn get_signed_through_reboots() { Get, Reboot, SIGNED }
+    //= patent fig4-403, fig4-405, fig4-407, fig4-409
+    //= patent claim-1, claim-22
+    #[test]
+    fn put_through_kills_of_the_worker() { Put, KillWorker, SMB2_1 }
+    //= patent fig2-203, fig2-205, fig2-215, fig2-221, fig2-227
+    //= patent claim-6, claim-7, claim-27, claim-28
+    #[test]
+    fn put_through_sigterm() { Put, Terminate, SMB3_1_1 }
+    #[test]
+    fn put_encrypted_through_a_new_binary() { Put, RebootExec, ENCRYPTED }
+    #[test]
+    fn list_through_kills_of_the_worker() { List, KillWorker, SIGNED }
+    #[test]
+    fn list_through_reboots() { List, Reboot, SMB3_0 }
+    #[test]
+    fn small_files_through_kills_of_the_worker() { Small, KillWorker, ENCRYPTED }
+    #[test]
+    fn small_files_through_a_kill_of_everything() { Small, KillTree, SMB2_1 }
+    #[test]
+    fn names_through_kills_of_the_worker() { Names, KillWorker, SMB3_0 }
+    #[test]
+    fn names_through_a_new_binary() { Names, RebootExec, SIGNED }
+    #[test]
+    fn idle_through_kills_of_the_worker() { Idle, KillWorker, SMB3_1_1 }
+    #[test]
+    fn idle_through_sigterm() { Idle, Terminate, ENCRYPTED }
 }
 
 /// `OUTLAST_CELLS=Get x KillTree` runs only the cells whose names hold this.

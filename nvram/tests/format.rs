@@ -137,6 +137,24 @@ fn the_golden_file_is_what_is_written_today() {
     );
 }
 
+//= patent claim-43, claim-44
+#[test]
+fn the_flag_can_say_all_it_has_to() {
+    for flag in [
+        Flag::Clean,
+        Flag::NonElectiveReboot,
+        Flag::ElectiveReboot,
+        Flag::NonElectiveTakeover,
+        Flag::ElectiveTakeover,
+    ] {
+        let memory = Arc::new(VecMemory::from_bytes(GOLDEN));
+        Log::open(memory.clone()).unwrap().0.set_flag(flag);
+        let contents = Log::open(memory).unwrap().1;
+        assert_eq!(contents.superblock.flag, flag);
+        assert_eq!(contents.records.len(), 4, "the state beside it stays");
+    }
+}
+
 #[test]
 fn the_layout_is_as_documented() {
     // Both slots are the same.

@@ -301,6 +301,7 @@ fn verify(memory: &VecMemory, expected: &Expected, count: u64) {
     }
 }
 
+//= patent fig5-consistent, claim-5, claim-26
 #[test]
 fn killed_at_every_store() {
     for seed in 1..=6 {

@@ -78,6 +78,7 @@ fn a_file_is_written_and_read_under_every_protection() {
     }
 }
 
+//= patent fig5-2/composite, claim-21, claim-42
 #[test]
 fn related_requests_share_a_file_and_its_failure() {
     for protection in [Protection::Plain, Protection::Signed, Protection::Encrypted] {
