@@ -83,6 +83,7 @@ fn errors_are_told_and_end_no_connection() {
     }
 }
 
+//= rfc8201 4d
 #[test]
 fn an_error_about_what_is_not_outstanding_is_not_believed() {
     let (mut bench, seq) = sending();
@@ -97,6 +98,7 @@ fn an_error_about_what_is_not_outstanding_is_not_believed() {
     assert_eq!((bench.events(), bench.poll()), (vec![], vec![]));
 }
 
+//= rfc9293 MUST-55
 #[test]
 fn source_quench_changes_nothing() {
     let (mut bench, seq) = sending();
@@ -107,6 +109,8 @@ fn source_quench_changes_nothing() {
 }
 
 //= rfc9293 MUST-16
+//= rfc1191 3b, 3c, 3d, 3e, 6.4a
+//= rfc8201 4a, 4c, 5.4a
 #[test]
 fn a_smaller_path_is_filled_with_smaller_segments() {
     for (stated, expected) in [(800, 760), (300, 536)] {

@@ -9,20 +9,6 @@ use outlast_stack::{Config, Event, Lost, Why};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A connection opened by `syn`, the peer's window 60,000 bytes; and our SYN-ACK.
-fn open(config: Config, syn: &Seg) -> (Bench, Seg) {
-    let mut bench = Bench::new(config);
-    let answer = bench.exchange(syn);
-    bench.iss = answer[0].seq;
-    bench.timestamps = syn.timestamp.is_some();
-    let mut ack = bench.seg(0, 0);
-    ack.window = 60_000 >> syn.scale.map_or(0, |shift| shift.min(14));
-    bench.exchange(&ack);
-    bench.conn = bench.log.records[0].0;
-    assert_eq!(bench.state(), "ESTABLISHED");
-    (bench, answer[0].clone())
-}
-
 fn syn() -> Seg {
     Bench::new(config()).syn(1000)
 }
@@ -32,6 +18,7 @@ fn longest(sent: &[Seg]) -> usize {
 }
 
 //= rfc9293 MUST-14, MUST-16, MUST-67, SHLD-5, SHLD-28
+//= rfc6691 2a, 2b
 #[test]
 fn segments_are_as_long_as_both_sides_allow() {
     for (mtu, peer_mss, timestamps, expected) in [
@@ -47,7 +34,7 @@ fn segments_are_as_long_as_both_sides_allow() {
             timestamp: timestamps.then_some((1, 0)),
             ..syn()
         };
-        let (mut bench, syn_ack) = open(Config { mtu, ..config() }, &syn);
+        let (mut bench, syn_ack) = Bench::open(Config { mtu, ..config() }, &syn);
         assert_eq!(syn_ack.mss, Some(mtu as u16 - 40));
         assert_eq!(longest(&bench.send(14_000)), expected);
     }
@@ -56,21 +43,23 @@ fn segments_are_as_long_as_both_sides_allow() {
 //= rfc9293 MUST-15
 #[test]
 fn without_the_option_the_mss_is_536() {
-    let (mut bench, _) = open(config(), &Seg { mss: None, ..syn() });
+    let (mut bench, _) = Bench::open(config(), &Seg { mss: None, ..syn() });
     assert_eq!(longest(&bench.send(5000)), 536);
 }
 
 //= rfc9293 MUST-65
+//= rfc2018 2a
 #[test]
-fn the_mss_is_announced_in_syns_alone() {
-    let (mut bench, syn_ack) = open(config(), &syn());
+fn options_of_syns_are_in_syns_alone() {
+    let (mut bench, syn_ack) = Bench::open(config(), &syn());
     assert!(syn_ack.mss.is_some());
     let mut sent = bench.send(5000);
     bench.ingest(&bench.data(10, 10));
     sent.extend(bench.poll());
     sent.extend(bench.close());
     sent.extend(bench.wait(SECOND));
-    assert!(sent.len() > 6 && sent.iter().all(|seg| seg.mss.is_none()));
+    let none = |seg: &Seg| seg.mss.is_none() && seg.scale.is_none() && !seg.sack_permitted;
+    assert!(sent.len() > 6 && sent.iter().all(none));
 }
 
 /// Our window as the peer reads it.
@@ -78,13 +67,14 @@ fn offered(seg: &Seg, shift: u8) -> u32 {
     u32::from(seg.window) << shift
 }
 
+//= rfc7323 2.2a, 2.2c, 2.3c, 2.3d
 #[test]
 fn windows_are_scaled_if_both_say_so() {
     let large = Config {
         receive_buffer: 4 << 20,
         ..config()
     };
-    let (mut bench, syn_ack) = open(
+    let (mut bench, syn_ack) = Bench::open(
         large.clone(),
         &Seg {
             scale: Some(3),
@@ -102,7 +92,7 @@ fn windows_are_scaled_if_both_say_so() {
     let answer = bench.wait(SECOND);
     assert!(offered(&answer[0], shift) > 4_000_000);
 
-    let (mut bench, syn_ack) = open(
+    let (mut bench, syn_ack) = Bench::open(
         large,
         &Seg {
             scale: None,
@@ -116,6 +106,8 @@ fn windows_are_scaled_if_both_say_so() {
 }
 
 //= rfc9293 MUST-1, REC-1
+//= rfc7323 2.3a, 2.3b
+//= rfc5681 3.1c
 #[test]
 fn the_largest_windows_are_large() {
     // More than a sign bit in the field, and a shift beyond the largest.
@@ -125,7 +117,7 @@ fn the_largest_windows_are_large() {
         (Some(14), 65_535 << 14),
         (Some(40), 65_535 << 14),
     ] {
-        let (mut bench, _) = open(config(), &Seg { scale, ..syn() });
+        let (mut bench, _) = Bench::open(config(), &Seg { scale, ..syn() });
         let mut seg = bench.seg(0, 0);
         seg.window = 65_535;
         bench.exchange(&seg);
@@ -206,13 +198,13 @@ fn a_port_is_listened_on_whatever_its_connections_do() {
 //= rfc9293 MUST-12
 #[test]
 fn how_a_connection_ends_is_told() {
-    let (mut bench, _) = open(config(), &syn());
+    let (mut bench, _) = Bench::open(config(), &syn());
     bench.events();
     let mut fin = bench.seg(0, 0);
     fin.fin = true;
     bench.exchange(&fin);
     assert_eq!(bench.events(), [Event::PeerFinished(bench.conn)]);
-    let (mut bench, _) = open(config(), &syn());
+    let (mut bench, _) = Bench::open(config(), &syn());
     bench.events();
     let mut rst = bench.seg(0, 0);
     rst.rst = true;
@@ -235,7 +227,7 @@ fn a_syn_with_a_later_timestamp_ends_time_wait() {
         (false, None, 50_000, true),
         (false, None, -1, false),
     ] {
-        let (mut bench, _) = open(
+        let (mut bench, _) = Bench::open(
             config(),
             &Seg {
                 timestamp: before.then_some((1, 0)),
@@ -263,10 +255,10 @@ fn keep_alives_can_be_turned_off() {
         keep_alive_idle: None,
         ..config()
     };
-    let (mut bench, _) = open(off, &syn());
+    let (mut bench, _) = Bench::open(off, &syn());
     assert_eq!(bench.wait(1_000_000 * SECOND), []);
     assert_eq!(bench.state(), "ESTABLISHED");
-    let (mut bench, _) = open(config(), &syn());
+    let (mut bench, _) = Bench::open(config(), &syn());
     let idle = config().keep_alive_idle.unwrap();
     assert_eq!(bench.wait(idle - SECOND), []);
     for _ in 1..config().keep_alive_probes {
@@ -284,7 +276,7 @@ fn keep_alives_wait_for_silence() {
         keep_alive_idle: Some(5 * SECOND),
         ..config()
     };
-    let (mut bench, _) = open(often, &syn());
+    let (mut bench, _) = Bench::open(often, &syn());
     // Something outstanding: only retransmissions are sent.
     bench.send(100);
     for _ in 0..5 {
@@ -318,4 +310,125 @@ fn a_syn_ack_that_nobody_answers_is_sent_again_after_a_crash() {
     bench.crash();
     let again = bench.resume(Lost::Nothing);
     assert_eq!(again, first);
+}
+
+//= rfc7323 3.2a, 3.2b, 3.2c, 3.2g, 5.4b
+#[test]
+fn timestamps_are_in_every_segment_or_in_none() {
+    for agreed in [true, false] {
+        let syn = Seg {
+            timestamp: agreed.then_some((1, 0)),
+            ..syn()
+        };
+        let (mut bench, syn_ack) = Bench::open(config(), &syn);
+        let mut sent = vec![syn_ack];
+        sent.extend(bench.send(3000));
+        sent.extend(bench.wait(SECOND));
+        sent.extend(bench.exchange(&bench.data(100, 10)));
+        bench.exchange(&bench.seg(0, 3000));
+        sent.extend(bench.wait(1000 * SECOND));
+        bench.crash();
+        sent.extend(bench.resume(Lost::Nothing));
+        sent.extend(bench.close());
+        bench.stack.abort(bench.conn, &mut bench.log);
+        sent.extend(bench.poll());
+        assert!(sent.iter().any(|seg| seg.rst) && sent.len() > 8);
+        assert!(sent.iter().all(|seg| seg.timestamp.is_some() == agreed));
+        let clock: Vec<u32> = sent
+            .iter()
+            .flat_map(|seg| seg.timestamp)
+            .map(|(tsval, _)| tsval)
+            .collect();
+        let goes_on = |pair: &[u32]| pair[1].wrapping_sub(pair[0]) as i32 >= 0;
+        assert!(clock.windows(2).all(goes_on), "{clock:?}");
+        assert!(
+            sent.iter()
+                .flat_map(|seg| seg.timestamp)
+                .all(|(_, tsecr)| tsecr <= 10 && tsecr > 0)
+        );
+    }
+}
+
+//= rfc7323 3.2f
+#[test]
+fn timestamps_that_were_not_agreed_upon_are_ignored() {
+    let (mut bench, _) = Bench::open(config(), &syn());
+    for (offset, tsval) in [(0, 1000), (10, 1), (20, 0x8000_0000)] {
+        let mut seg = bench.data(offset, 10);
+        seg.timestamp = Some((tsval, 7));
+        bench.exchange(&seg);
+    }
+    assert_eq!(bench.stack.status()[0].queued_bytes, 30);
+}
+
+//= rfc7323 5.5a
+#[test]
+fn a_timestamp_is_forgotten_after_24_days() {
+    let off = Config {
+        keep_alive_idle: None,
+        ..config()
+    };
+    for (days, taken) in [(23, false), (25, true)] {
+        let (mut bench, _) = Bench::open(
+            off.clone(),
+            &Seg {
+                timestamp: Some((1, 0)),
+                ..syn()
+            },
+        );
+        bench.exchange(&bench.data(0, 10));
+        assert_eq!(bench.wait(SECOND).len(), 1);
+        bench.wait(days * 24 * 3600 * SECOND);
+        let mut old = bench.data(10, 10);
+        old.timestamp = Some((9, 0));
+        bench.exchange(&old);
+        assert_eq!(bench.stack.status()[0].queued_bytes == 20, taken);
+    }
+}
+
+//= rfc7323 5.2a, 5.2b
+#[test]
+fn the_timestamp_of_a_reset_does_not_matter() {
+    for offset in [0, 5] {
+        let (mut bench, _) = Bench::open(
+            config(),
+            &Seg {
+                timestamp: Some((1, 0)),
+                ..syn()
+            },
+        );
+        let mut rst = bench.seg(offset, 0);
+        (rst.rst, rst.timestamp) = (true, Some((offset * 1000, 0)));
+        let answer = bench.exchange(&rst);
+        if offset == 0 {
+            assert_eq!(bench.state(), "CLOSED");
+        } else {
+            // Challenged; what it says of the time counts for nothing.
+            assert_eq!(answer[0].timestamp.unwrap().1, 10);
+        }
+    }
+}
+
+//= rfc5681 3.1d
+//= rfc6298 5.7
+#[test]
+fn after_a_syn_ack_that_was_lost_one_segment_is_sent_with_three_seconds_to_go() {
+    for lost in [false, true] {
+        let mut bench = Bench::new(config());
+        let mut syn = bench.syn(1000);
+        // Without SACK there is no loss probe.
+        syn.sack_permitted = false;
+        bench.iss = bench.exchange(&syn)[0].seq;
+        if lost {
+            assert!(bench.wait(2 * SECOND)[0].syn);
+        }
+        bench.exchange(&bench.seg(0, 0));
+        bench.conn = bench.log.records[0].0;
+        let sent = bench.send(20_000);
+        let start = bench.now;
+        bench.wait(10 * SECOND);
+        let (segments, seconds) = if lost { (1, 3.0) } else { (10, 0.2) };
+        assert_eq!(sent.len(), segments);
+        assert_eq!((bench.now - start).as_secs_f64(), seconds);
+    }
 }

@@ -27,6 +27,7 @@ fn blocks(bench: &Bench, seg: &Seg) -> Vec<(i32, i32)> {
 }
 
 //= rfc9293 MUST-5, MUST-6, MUST-7, MUST-64
+//= rfc7323 2.2b
 #[test]
 fn options_of_every_kind_do_no_harm_in_any_segment() {
     const NOP: u8 = 1;
@@ -58,6 +59,7 @@ fn options_of_every_kind_do_no_harm_in_any_segment() {
         (fin.fin, fin.raw_options) = (true, options.clone());
         bench.exchange(&fin);
         assert_eq!(bench.state(), "CLOSE-WAIT", "{options:?}");
+        assert_eq!(bench.stack.status()[0].snd_wnd, 50_000, "{options:?}");
         // An option of SYNs is none elsewhere.
         assert_eq!(bench.send(5000)[0].data.len(), 1000, "{options:?}");
         let mut bench = Bench::new(config());
@@ -103,6 +105,7 @@ fn all_that_has_come_is_acknowledged_at_once() {
 }
 
 //= rfc9293 SHLD-18, MUST-40, SHLD-19
+//= rfc5681 4.2a, 4.2b
 #[test]
 fn acknowledgements_are_delayed_by_less_than_half_a_second_and_one_segment() {
     let mut bench = plain();
@@ -221,6 +224,8 @@ fn urgent_data_of_any_length_is_received_in_line() {
 }
 
 //= rfc9293 SHLD-31
+//= rfc2018 3b, 4a, 4b, 4c
+//= rfc5681 3.2a, 3.2b, 4.2c
 #[test]
 fn what_is_out_of_order_is_held_and_reported_latest_first() {
     let mut bench = plain();
@@ -228,8 +233,8 @@ fn what_is_out_of_order_is_held_and_reported_latest_first() {
         (3000, vec![(3000, 4000)]),
         (1000, vec![(1000, 2000), (3000, 4000)]),
         (5000, vec![(5000, 6000), (1000, 2000), (3000, 4000)]),
-        (7000, vec![(7000, 8000), (1000, 2000), (3000, 4000)]),
-        (2000, vec![(1000, 4000), (5000, 6000), (7000, 8000)]),
+        (7000, vec![(7000, 8000), (5000, 6000), (1000, 2000)]),
+        (2000, vec![(1000, 4000), (7000, 8000), (5000, 6000)]),
     ] {
         let answer = bench.exchange(&bench.data(offset, 1000));
         assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 0));
@@ -237,7 +242,7 @@ fn what_is_out_of_order_is_held_and_reported_latest_first() {
     }
     let answer = bench.exchange(&bench.data(0, 1000));
     assert_eq!(bench.theirs(answer[0].ack), 4000);
-    assert_eq!(blocks(&bench, &answer[0]), [(5000, 6000), (7000, 8000)]);
+    assert_eq!(blocks(&bench, &answer[0]), [(7000, 8000), (5000, 6000)]);
     assert_eq!(queued(&bench).len(), 4000);
 }
 
@@ -259,4 +264,49 @@ fn every_segment_comes_from_the_address_it_was_asked_at() {
     for frame in out {
         assert_eq!(frame.header[26..30], hand::SERVER.octets());
     }
+}
+
+//= rfc2018 3a
+#[test]
+fn a_peer_without_sack_gets_duplicate_acknowledgements_and_no_blocks() {
+    let (mut bench, _) = Bench::open(
+        config(),
+        &Seg {
+            sack_permitted: false,
+            ..Bench::new(config()).syn(1000)
+        },
+    );
+    bench.ingest(&bench.data(1000, 1000));
+    bench.ingest(&bench.data(2000, 1000));
+    let answer = bench.poll();
+    assert_eq!(answer.len(), 2, "one for each");
+    assert!(
+        answer
+            .iter()
+            .all(|seg| seg.sack == [None; 3] && bench.theirs(seg.ack) == 0)
+    );
+}
+
+//= rfc7323 4.3a
+#[test]
+fn a_delayed_acknowledgement_echoes_the_earliest_timestamp() {
+    let mut bench = Bench::established(config(), None, true);
+    let mut seg = bench.data(0, 1000);
+    seg.timestamp = Some((20, 0));
+    bench.exchange(&seg);
+    bench.wait(SECOND);
+    for (offset, tsval) in [(1000, 30), (1500, 40)] {
+        let mut seg = bench.data(offset, 500);
+        seg.timestamp = Some((tsval, 0));
+        assert_eq!(bench.exchange(&seg), []);
+    }
+    let answer = bench.wait(SECOND);
+    assert_eq!(
+        (bench.theirs(answer[0].ack), answer[0].timestamp.unwrap().1),
+        (2000, 30)
+    );
+    // What lies beyond a hole says nothing.
+    let mut seg = bench.data(5000, 1000);
+    seg.timestamp = Some((50, 0));
+    assert_eq!(bench.exchange(&seg)[0].timestamp.unwrap().1, 30);
 }

@@ -23,16 +23,6 @@ fn window(bench: &Bench, acked: u32, window: u16) -> Seg {
     }
 }
 
-/// An acknowledgement of `acked` bytes that reports `blocks` of ours as received.
-fn sacked(bench: &Bench, acked: u32, blocks: &[(u32, u32)]) -> Seg {
-    let base = bench.iss.wrapping_add(1);
-    let mut seg = bench.seg(0, acked);
-    for (slot, (from, to)) in seg.sack.iter_mut().zip(blocks) {
-        *slot = Some((base.wrapping_add(*from), base.wrapping_add(*to)));
-    }
-    seg
-}
-
 fn bytes(sent: &[Seg]) -> usize {
     sent.iter().map(|seg| seg.data.len()).sum()
 }
@@ -103,6 +93,7 @@ fn small_windows_are_not_filled_piece_by_piece() {
 }
 
 //= rfc9293 MUST-34, SHLD-15, SHLD-16, SHLD-17, MUST-35
+//= rfc7323 2.4a
 #[test]
 fn a_window_that_shrinks_is_respected_and_outlived() {
     let timeout = 100 * SECOND;
@@ -188,6 +179,7 @@ fn a_closed_window_is_probed_as_long_as_the_peer_answers() {
 }
 
 //= rfc9293 MUST-18
+//= rfc6298 3a, 3b, 2.3
 #[test]
 fn what_was_sent_twice_is_not_measured() {
     let mut bench = plain();
@@ -210,6 +202,8 @@ fn what_was_sent_twice_is_not_measured() {
 }
 
 //= rfc9293 MUST-19
+//= rfc5681 3.1a, 3.1b, 3.1e, 3.1h
+//= rfc6298 5.4
 #[test]
 fn a_window_of_ten_segments_doubles_each_round_trip_and_falls_to_one_by_a_timeout() {
     let mut bench = plain();
@@ -253,4 +247,65 @@ fn the_application_is_told_that_nothing_comes_back() {
     let told = bench.events();
     let count = told.iter().filter(|event| **event == trouble).count();
     assert_eq!(count, 1, "once for each time: {told:?}");
+}
+
+//= rfc5681 4.1a
+#[test]
+fn after_a_pause_a_burst_is_no_larger_than_at_the_beginning() {
+    let mut bench = plain();
+    let mut acked = 0;
+    for _ in 0..4 {
+        let sent = bytes(&bench.send(40_000)) as u32;
+        bench.now += MS;
+        for _ in 0..sent / 1000 {
+            acked += 1000;
+            bench.exchange(&bench.seg(0, acked));
+        }
+        while bench.stack.send_queued(bench.conn) > 0 {
+            acked += 1000;
+            bench.exchange(&bench.seg(0, acked));
+        }
+    }
+    assert!(bytes(&bench.send(40_000)) > 20_000);
+    bench.exchange(&bench.seg(0, acked + 40_000));
+    bench.exchange(&bench.seg(0, acked + 40_000));
+    bench.now += 10 * SECOND;
+    assert_eq!(bytes(&bench.send(40_000)), 10_000);
+}
+
+//= rfc9438 5.8a
+#[test]
+fn a_window_that_is_not_used_does_not_grow() {
+    let mut bench = plain();
+    let before = bench.stack.status()[0].cwnd;
+    for count in 1..=500 {
+        bench.send(100);
+        bench.now += MS;
+        bench.exchange(&bench.seg(0, count * 100));
+    }
+    assert_eq!(bench.stack.status()[0].cwnd, before);
+}
+
+//= rfc7323 4.1a
+#[test]
+fn an_echoed_timestamp_measures_only_with_news() {
+    let mut bench = Bench::established(config(), None, true);
+    let sent = bench.send(1000);
+    // Sent again, so the segment itself is not measured; the echo is.
+    let again = bench.wait(10 * SECOND);
+    let echo = again[0].timestamp.unwrap().0;
+    assert!(echo > sent[0].timestamp.unwrap().0);
+    bench.now += 80 * MS;
+    let mut duplicate = bench.seg(0, 0);
+    duplicate.timestamp = Some((10, echo.wrapping_sub(5000)));
+    bench.exchange(&duplicate);
+    assert_eq!(bench.stack.status()[0].srtt_us, Some(0));
+    let mut news = bench.seg(0, 1000);
+    news.timestamp = Some((10, echo));
+    bench.exchange(&news);
+    assert_eq!(
+        bench.stack.status()[0].srtt_us,
+        Some(10_000),
+        "an eighth of 80 ms"
+    );
 }

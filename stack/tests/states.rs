@@ -50,6 +50,7 @@ fn next(state: &str) -> u32 {
     u32::from(matches!(state, "CLOSE-WAIT" | "LAST-ACK" | "CLOSING"))
 }
 
+//= rfc5961 3.2a, 3.2b, 3.2c
 #[test]
 fn a_reset_counts_at_the_next_sequence_number_only() {
     for offset in [0i64, 1, 100, -1, 70_000] {
@@ -78,6 +79,7 @@ fn a_reset_counts_at_the_next_sequence_number_only() {
     }
 }
 
+//= rfc5961 4.2a, 7a
 #[test]
 fn a_syn_is_challenged_at_a_limited_rate() {
     for (state, mut bench) in in_each_state() {
@@ -97,6 +99,7 @@ fn a_syn_is_challenged_at_a_limited_rate() {
     }
 }
 
+//= rfc5961 5.2a
 #[test]
 fn an_acknowledgement_of_the_unsent_or_the_ancient_is_challenged() {
     for acked in [1000, 0u32.wrapping_sub(60_000)] {
@@ -204,6 +207,7 @@ fn a_new_syn_ends_time_wait() {
     assert_ne!(answer[0].seq, bench.iss);
 }
 
+//= rfc7323 3.2d, 3.2e, 3.2g, 5.3a
 #[test]
 fn old_timestamps_are_refused() {
     let mut bench = Bench::established(config(), Some(7), true);
@@ -228,6 +232,7 @@ fn old_timestamps_are_refused() {
     assert_eq!(bench.stack.status()[0].queued_bytes, 20);
 }
 
+//= rfc7323 5.4a, 5.4b
 #[test]
 fn our_timestamps_go_on_after_a_crash() {
     let mut bench = Bench::established(config(), None, true);
@@ -265,6 +270,7 @@ fn a_flood_of_syns_displaces_the_oldest() {
     bench.connect_in_flood();
 }
 
+//= rfc6069 4c
 #[test]
 fn the_listener_works_after_a_restore_under_load() {
     let mut bench = Bench::new(Config {
@@ -509,6 +515,7 @@ fn three_reported_segments_make_the_hole_be_sent_again() {
 }
 
 //= rfc9293 MUST-19, MUST-20/R2, MUST-21
+//= rfc6298 5.5
 #[test]
 fn timeouts_back_off_and_end_at_the_user_timeout() {
     let mut bench = Bench::established(
@@ -603,6 +610,7 @@ fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
     assert!(bench.poll()[0].window > 0);
 }
 
+//= rfc6069 4a, 4b
 #[test]
 fn a_sending_client_is_called_back_once_and_once_more() {
     let icmp = |bench: &Bench| {
@@ -665,6 +673,7 @@ fn abort_resets() {
 }
 
 //= rfc9293 SHLD-14
+//= rfc7323 2.3b, 2.3c, 2.4b
 #[test]
 fn windows_are_scaled_and_never_shrink() {
     let mut bench = Bench::established(

@@ -469,6 +469,8 @@ fn too_big(v6: bool, mtu: u32) -> Vec<u8> {
     icmp_frame(v6, &message)
 }
 
+//= rfc1191 5a
+//= rfc8201 4a, 4b
 #[test]
 fn too_big_reaches_tcp() {
     // What the router states, what is believed of it: IPv4 plateaus when it states nothing, the least MTU when it states nonsense.
@@ -545,6 +547,7 @@ fn errors_reach_tcp_but_source_quench_does_not() {
     }
 }
 
+//= rfc1191 3a
 //= rfc9293 MUST-48, MUST-49, SHLD-22, SHLD-23
 #[test]
 fn segments_have_the_configured_ttl_and_codepoint() {
@@ -560,6 +563,7 @@ fn segments_have_the_configured_ttl_and_codepoint() {
         let frame = link.segment(&path, &tcp_header(&path, 1), Vec::new(), 1460);
         let ip = Ipv4Packet::new_checked(&frame.header[14..]).unwrap();
         assert_eq!((ip.hop_limit(), ip.dscp(), ip.ecn()), (7, 0b10_1110, 0));
+        assert!(ip.dont_frag());
         let path = to_client(true);
         let frame = link.segment(&path, &tcp_header(&path, 1), Vec::new(), 1440);
         let ip = Ipv6Packet::new_checked(&frame.header[14..]).unwrap();
@@ -788,6 +792,7 @@ fn all_addresses_are_announced() {
     );
 }
 
+//= rfc6069 4a
 #[test]
 fn unreachable_quotes_the_peers_segment() {
     let frame = server(Capabilities::NONE).unreachable(&to_client(false), 0x0102_0304);

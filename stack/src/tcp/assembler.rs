@@ -10,12 +10,15 @@ use crate::Seq;
 /// cannot make us keep more.
 const LIMIT: usize = 16 << 10;
 
+/// SACK blocks of an acknowledgement: what fits beside timestamps.
+const BLOCKS: usize = 3;
+
 /// Runs of received data above a hole, sorted and disjoint.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Assembler {
     pieces: VecDeque<(Seq, Bytes)>,
-    /// Position of the latest arrival: its range is reported first (RFC 2018, section 4).
-    latest: Option<Seq>,
+    /// The latest arrivals, each of another run, the last one first.
+    recent: VecDeque<(Seq, Seq)>,
     /// Sequence number of the peer's FIN.
     fin: Option<Seq>,
 }
@@ -45,7 +48,21 @@ impl Assembler {
             from = from.max(next_end);
             at += 1;
         }
-        self.latest = Some(seq);
+        self.note(seq, end);
+    }
+
+    /// Remembers what has just come, joined to what it touches.
+    fn note(&mut self, from: Seq, to: Seq) {
+        let mut new = (from, to);
+        self.recent.retain(|old| {
+            let apart = old.1 < new.0 || new.1 < old.0;
+            if !apart {
+                new = (new.0.min(old.0), new.1.max(old.1));
+            }
+            apart
+        });
+        self.recent.push_front(new);
+        self.recent.truncate(BLOCKS);
     }
 
     pub(crate) fn insert_fin(&mut self, seq: Seq) {
@@ -76,6 +93,7 @@ impl Assembler {
             }
             self.pieces.pop_front();
         }
+        self.recent.retain(|(_, to)| *to > next);
         taken
     }
 
@@ -83,44 +101,40 @@ impl Assembler {
         self.pieces.is_empty()
     }
 
-    /// SACK blocks: the range with the latest arrival first (RFC 2018, section 4), then the lowest others.
-    pub(crate) fn blocks(&self, rcv_nxt: Seq) -> [Option<(Seq, Seq)>; 3] {
-        let mut blocks = [None; 3];
-        if self.pieces.is_empty() {
-            return blocks;
-        }
-        let latest = self.latest.unwrap_or_default();
-        let mut others = 1;
-        let mut run: Option<(Seq, Seq)> = None;
-        let mut place = |(from, to): (Seq, Seq)| {
-            if from <= rcv_nxt {
-                // About to be delivered; waits for room only.
-            } else if from <= latest && latest < to {
-                blocks[0] = Some((from, to));
-            } else if others < 3 {
-                blocks[others] = Some((from, to));
-                others += 1;
+    /// SACK blocks. RFC 2018, section 4: the run with the latest arrival first, then those reported most recently; if there is
+    /// room, the lowest others.
+    //= rfc2018 4a, 4b, 4c
+    pub(crate) fn blocks(&self, rcv_nxt: Seq) -> [Option<(Seq, Seq)>; BLOCKS] {
+        let mut blocks = [None; BLOCKS];
+        let mut free = blocks.iter_mut();
+        let mut runs = self.runs();
+        // A run that joins on is about to be delivered; it waits for room only.
+        runs.retain(|(from, _)| *from > rcv_nxt);
+        for (at, _) in &self.recent {
+            let run = runs.iter().position(|(from, to)| from <= at && at < to);
+            if let Some(run) = run
+                && let Some(block) = free.next()
+            {
+                *block = Some(runs.remove(run));
             }
-        };
-        for (begin, piece) in &self.pieces {
-            let end = *begin + piece.len();
-            run = match run {
-                Some((from, to)) if to == *begin => Some((from, end)),
-                done => {
-                    if let Some(done) = done {
-                        place(done);
-                    }
-                    Some((*begin, end))
-                }
-            };
         }
-        if let Some(last) = run {
-            place(last);
-        }
-        if blocks[0].is_none() {
-            blocks.rotate_left(1);
+        for (block, run) in free.zip(runs) {
+            *block = Some(run);
         }
         blocks
+    }
+
+    /// Adjacent pieces as one, in order.
+    fn runs(&self) -> Vec<(Seq, Seq)> {
+        let mut runs: Vec<(Seq, Seq)> = Vec::new();
+        for (begin, piece) in &self.pieces {
+            let end = *begin + piece.len();
+            match runs.last_mut() {
+                Some((_, to)) if *to == *begin => *to = end,
+                _ => runs.push((*begin, end)),
+            }
+        }
+        runs
     }
 }
 
@@ -129,6 +143,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    //= rfc2018 4a, 4b, 4c
     #[test]
     fn reports_the_latest_first() {
         let mut assembler = Assembler::default();
@@ -139,12 +154,12 @@ mod tests {
         let blocks = assembler
             .blocks(base)
             .map(|block| block.map(|(from, to)| (from - base, to - base)));
-        assert_eq!(blocks, [Some((20, 25)), Some((10, 15)), Some((30, 35))]);
+        assert_eq!(blocks, [Some((20, 25)), Some((50, 55)), Some((10, 15))]);
         assembler.insert(base + 15, &[0; 5]);
         let blocks = assembler
             .blocks(base)
             .map(|block| block.map(|(from, to)| (from - base, to - base)));
-        assert_eq!(blocks, [Some((10, 25)), Some((30, 35)), Some((50, 55))]);
+        assert_eq!(blocks, [Some((10, 25)), Some((50, 55)), Some((30, 35))]);
     }
 
     proptest! {

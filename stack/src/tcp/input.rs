@@ -160,6 +160,10 @@ impl Conn {
             self.live.rtt.sample(cx.now.saturating_sub(sent));
         }
         self.live.rtt.progress();
+        if self.live.syn_ack_timeouts > 0 {
+            self.live.rtt.handshake_timed_out();
+            self.live.cubic.handshake_timed_out();
+        }
         self.live.snd_nxt = ack;
         self.live.snd_possible = ack;
         self.live.snd_wnd_max = scaled;
@@ -301,8 +305,8 @@ impl Conn {
             live.cubic.congestion(flight);
         }
         live.loss_probe = LossProbe::Idle;
-        live.loss
-            .acked(una, acked, live.mss, self.durable.options.sack);
+        let sack = self.durable.options.sack;
+        live.force |= live.loss.acked(una, acked, live.mss, sack);
         live.retransmit_at = None;
         push_once(cx.events, Event::Writable(self.id));
     }
@@ -314,6 +318,9 @@ impl Conn {
         let flight = self.flight();
         if self.live.loss.detect(una, nxt, self.live.mss, more) {
             self.live.cubic.congestion(flight);
+            //= rfc6675 5a
+            // Step 4.3: the first lost segment is sent whatever pipe says.
+            self.live.force = true;
         }
     }
 

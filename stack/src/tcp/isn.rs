@@ -75,6 +75,8 @@ mod tests {
     }
 
     //= rfc9293 MUST-8, MUST-9, SHLD-1
+    //= rfc6528 3a, 3b, 3c
+    //= rfc7323 7.1a
     #[test]
     fn never_the_same_and_keyed() {
         let mut isn = Isn::new([7; 32]);

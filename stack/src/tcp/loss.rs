@@ -79,12 +79,17 @@ impl Loss {
         !self.sacked.is_empty()
     }
 
+    /// A segment has left the network; after a timeout it may be one that was sent for nothing (RFC 6582, section 4).
+    //= rfc6582 4a
     pub(crate) fn duplicate_ack(&mut self) {
-        self.dup_acks += 1;
+        if self.recovery() != Some(Recovery::Slow) {
+            self.dup_acks += 1;
+        }
     }
 
-    /// Everything below `snd_una` is acknowledged, `acked` bytes of it just now.
-    pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) {
+    /// Everything below `snd_una` is acknowledged, `acked` bytes of it just now. True if the segment there is lost as well, and to
+    /// be sent again whatever the window.
+    pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) -> bool {
         self.sacked.drop_below(snd_una);
         match self.recovery {
             Some((_, point)) if snd_una >= point => {
@@ -94,12 +99,14 @@ impl Loss {
                 }
             }
             Some((Recovery::Fast, point)) if !sack => {
+                //= rfc6582 3.2c
                 // RFC 6582, section 3.2, step 3: a partial acknowledgement; the next segment is lost too.
                 self.dup_acks = self
                     .dup_acks
                     .saturating_sub((acked / mss).saturating_sub(1));
                 self.high_rxt = snd_una;
                 self.lost_below = (snd_una + mss).min(point);
+                return true;
             }
             Some(_) => {}
             None => {
@@ -108,6 +115,7 @@ impl Loss {
                 self.high_rxt = snd_una;
             }
         }
+        false
     }
 
     /// Looks for losses; true if fast recovery begins.
@@ -174,6 +182,7 @@ mod tests {
 
     const UNA: Seq = Seq(u32::MAX - 1500);
 
+    //= rfc6675 4a, 4b, 5a, 5b
     #[test]
     fn three_segments_above_a_hole_make_it_lost() {
         let nxt = UNA + 10_000;
@@ -195,6 +204,7 @@ mod tests {
         assert_eq!((loss.recovery(), loss.pipe(nxt, nxt, 1000)), (None, 0));
     }
 
+    //= rfc5827 3.1a, 3.1b
     #[test]
     fn few_outstanding_segments_lower_the_threshold() {
         let nxt = UNA + 2000;
@@ -220,6 +230,7 @@ mod tests {
         assert_eq!(loss.recovery(), None);
     }
 
+    //= rfc2018 8a
     #[test]
     fn a_timeout_forgets_sack() {
         let nxt = UNA + 5000;

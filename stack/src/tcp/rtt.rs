@@ -7,11 +7,14 @@ const RTO_MIN: Duration = Duration::from_millis(200);
 const RTO_MAX: Duration = Duration::from_secs(60);
 /// RFC 6298, (2.1): before the first sample.
 const RTO_INITIAL: Duration = Duration::from_secs(1);
+/// RFC 6298, (5.7): the same, if the handshake timed out.
+const RTO_AFTER_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rtt {
     estimate: Option<(Duration, Duration)>,
     backoff: u32,
+    handshake_timed_out: bool,
 }
 
 impl Rtt {
@@ -34,6 +37,7 @@ impl Rtt {
     /// The timeout, backed off.
     pub(crate) fn rto(&self) -> Duration {
         let base = match self.estimate {
+            None if self.handshake_timed_out => RTO_AFTER_TIMEOUT,
             None => RTO_INITIAL,
             Some((srtt, rttvar)) => (srtt + rttvar * 4).max(RTO_MIN),
         };
@@ -43,6 +47,11 @@ impl Rtt {
     /// RFC 6298, (5.5).
     pub(crate) fn back_off(&mut self) {
         self.backoff += 1;
+    }
+
+    /// The handshake is complete, and our SYN had to be sent more than once.
+    pub(crate) fn handshake_timed_out(&mut self) {
+        self.handshake_timed_out = true;
     }
 
     /// New data was acknowledged.
@@ -60,6 +69,7 @@ mod tests {
     use super::*;
 
     //= rfc9293 MUST-18
+    //= rfc6298 2.1, 2.2, 2.3, 2.5, 5.5
     #[test]
     fn follows_samples_and_backs_off() {
         let mut rtt = Rtt::default();

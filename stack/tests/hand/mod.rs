@@ -132,6 +132,20 @@ impl Bench {
         assert_eq!(events, [Event::Accepted(self.conn)]);
     }
 
+    /// A connection opened by `syn`, the peer's window 60,000 bytes; and our SYN-ACK.
+    pub fn open(config: Config, syn: &Seg) -> (Bench, Seg) {
+        let mut bench = Bench::new(config);
+        let answer = bench.exchange(syn);
+        bench.iss = answer[0].seq;
+        bench.timestamps = syn.timestamp.is_some();
+        let mut ack = bench.seg(0, 0);
+        ack.window = 60_000 >> syn.scale.map_or(0, |shift| shift.min(14));
+        bench.exchange(&ack);
+        bench.conn = bench.log.records[0].0;
+        assert_eq!(bench.state(), "ESTABLISHED");
+        (bench, answer[0].clone())
+    }
+
     pub fn syn(&self, client: u16) -> Seg {
         Seg {
             port: PORT,
