@@ -21,6 +21,7 @@ const CHECKSUM_AT: usize = SLOT_LEN - 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u32)]
+//= patent claim-44
 pub enum Flag {
     /// By nobody: a fresh start.
     Clean = 1,

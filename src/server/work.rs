@@ -205,6 +205,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Point 2: the intent is committed. Or why the operation is not to be done.
+    //= patent fig5-2
     fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Admit> {
         // the intent of an operation under way when the server went down: it is redone (law 5)
         if let Some(intent) = &planned.intent {
@@ -256,6 +257,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Point 3: state, reply bytes and what is consumed of the request are committed together.
+    //= patent fig5-3
     fn finish_step(&mut self, operation: &str, out: Output, time: Time) {
         self.probe.at(Point::Three, When::Before, operation);
         self.deliver(out);

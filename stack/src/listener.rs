@@ -51,14 +51,17 @@ pub(crate) fn half_open(
     config: &Config,
     now: Duration,
 ) -> Checkpoint {
+    //= rfc9293 MUST-15
     let default_mss = if path.remote.is_ipv6() {
         DEFAULT_MSS_V6
     } else {
         DEFAULT_MSS_V4
     };
+    //= rfc7323 2.3a
     let shift = (0..MAX_SHIFT)
         .find(|shift| 0xffff << shift >= config.receive_buffer)
         .unwrap_or(MAX_SHIFT);
+    //= rfc7323 2.2a, 2.3d
     let window_scale = syn.window_scale.map(|peer| (peer.min(MAX_SHIFT), shift));
     let rcv_nxt = syn.seq + 1;
     let unit = 1 << window_scale.map_or(0, |(_, ours)| ours);
@@ -70,7 +73,9 @@ pub(crate) fn half_open(
         options: Options {
             peer_mss: syn.mss.unwrap_or(default_mss),
             window_scale,
+            //= rfc2018 3a
             sack: syn.sack_permitted,
+            //= rfc7323 3.2a
             timestamps: syn.timestamp.is_some(),
         },
         ts_offset: isn.timestamp_offset(&path),

@@ -126,6 +126,7 @@ impl Stack {
     }
 
     /// RFC 9293, section 3.10.7.4, fourth step, and RFC 6191, section 2: a SYN that cannot be an old duplicate ends TIME-WAIT.
+    //= rfc9293 SHLD-4
     fn reopens(&self, conn: ConnId, syn: &Received<'_>) -> bool {
         self.conns.get(&conn).is_some_and(|conn| {
             let durable = &conn.durable;

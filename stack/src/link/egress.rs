@@ -77,6 +77,7 @@ pub(crate) fn ip_header(
             out.extend_from_slice(&[0x45, ds_field]);
             out.extend_from_slice(&((IPV4_HEADER_LEN + payload_len) as u16).to_be_bytes());
             out.extend_from_slice(&ident.to_be_bytes());
+            //= rfc1191 3a
             // Don't fragment: the path MTU is discovered (RFC 1191).
             out.extend_from_slice(&[0x40, 0, hop_limit, protocol, 0, 0]);
             out.extend_from_slice(&source.octets());
@@ -142,6 +143,7 @@ pub(crate) fn tcp_frame(
         IpProtocol::Tcp,
         segment_len,
     );
+    //= rfc9293 MUST-2
     let (checksum, offload) = if capabilities.checksum {
         // The device adds up what lies from `start` on, this field included, and puts the complement here.
         let (start, offset) = (start as u16, TCP_CHECKSUM_OFFSET as u16);

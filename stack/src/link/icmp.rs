@@ -11,6 +11,7 @@ use crate::Path;
 use crate::frame::{IcmpError, IcmpKind};
 
 /// Routers from before RFC 1191 leave the next-hop MTU out; its section 7 lists the sizes to try instead, in bytes.
+//= rfc1191 5a
 const PLATEAUS: [u16; 11] = [
     65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68,
 ];
@@ -24,6 +25,7 @@ pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
     let message = packet.payload;
     let (header, quoted) = message.split_first_chunk::<8>()?;
     let (kind, code) = (header[0], header[1]);
+    //= rfc9293 MUST-55
     // Destination unreachable, time exceeded, parameter problem (RFC 792; RFC 4443). RFC 6633: Source Quench is none of them.
     let (v6, too_big) = match (packet.protocol, kind, code) {
         (PROTOCOL_ICMP, 3, 4) if packet.source.is_ipv4() => (false, true),
@@ -79,6 +81,7 @@ pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
 
 /// The ICMP message (without IP header) "host unreachable" (type 3 code 1) or "no route to destination" (type 1 code 0) about the
 /// segment `seq` that the remote end of `path` sent to the local one.
+//= rfc6069 4a
 pub(crate) fn host_unreachable(path: &Path, seq: u32) -> Vec<u8> {
     let Path { local, remote, .. } = *path;
     let (kind, code) = if local.is_ipv4() { (3, 1) } else { (1, 0) };

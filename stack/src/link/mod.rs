@@ -173,6 +173,7 @@ impl Link {
             return Err(Dropped::Malformed);
         }
         match packet.protocol {
+            //= rfc9293 MUST-57, MUST-63
             // RFC 9293 section 3.9.2.3 (MUST-57, MUST-63): TCP is for unicast alone, at the lower layers too.
             PROTOCOL_TCP
                 if group || !self.is_local(packet.destination) || !self.is_peer(packet.source) =>
@@ -182,6 +183,7 @@ impl Link {
             PROTOCOL_TCP if packet.fragment => Err(Dropped::Fragment),
             PROTOCOL_TCP if packet.payload.len() < TCP_HEADER_LEN => Err(Dropped::Malformed),
             PROTOCOL_TCP => {
+                //= rfc9293 MUST-3
                 if frame.checksum == RxChecksum::Verify {
                     let mut sum = Sum::pseudo_header(
                         packet.source,
@@ -252,6 +254,7 @@ impl Link {
         mss: usize,
     ) -> TxFrame {
         let ident = self.ident.get();
+        //= rfc9293 MUST-48, MUST-49, SHLD-22
         let fields = IpFields {
             hop_limit: self.hop_limit,
             ds_field: self.dscp << 2,

@@ -16,12 +16,17 @@ use crate::frame::{IcmpError, IcmpKind};
 use crate::{Config, ConnId, Journal, Path, Seq};
 
 /// Twice the maximum segment lifetime (RFC 9293, section 3.4.2), with the 30 s most stacks use.
+//= rfc9293 MUST-13
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 /// RFC 9293, section 3.8.6.3 asks for less than 500 ms.
+//= rfc9293 MUST-40, SHLD-18
+//= rfc5681 4.2a
 pub(super) const DELAYED_ACK: Duration = Duration::from_millis(40);
 /// Timeouts after which a handshake is given up: 63 s after its beginning.
+//= rfc9293 MUST-23
 pub(super) const SYN_ACK_TIMEOUTS: u32 = 5;
 /// RFC 5961, section 7: challenge ACKs of one connection in one second of service time.
+//= rfc5961 7a, 7b
 const CHALLENGES_PER_SECOND: u32 = 10;
 /// Bytes of a TCP header without options.
 const HEADER_LEN: usize = 20;
@@ -194,6 +199,8 @@ impl Live {
 }
 
 /// Payload bytes of a full segment on a path that takes IP packets of `mtu` bytes.
+//= rfc9293 MUST-16
+//= rfc6691 2b
 fn segment_size(durable: &Durable, mtu: usize) -> usize {
     let options = if durable.options.timestamps {
         TIMESTAMP_LEN
@@ -206,6 +213,8 @@ fn segment_size(durable: &Durable, mtu: usize) -> usize {
 }
 
 /// The MSS we announce (RFC 9293, section 3.7.1).
+//= rfc9293 MUST-67
+//= rfc6691 2a
 pub(crate) fn largest_mss(path: &Path, mtu: usize) -> usize {
     let ip = if path.remote.is_ipv6() { 40 } else { 20 };
     mtu.saturating_sub(ip + HEADER_LEN).max(MSS_MIN)
@@ -245,11 +254,13 @@ impl Conn {
     }
 
     /// The timestamp clock: milliseconds of service time, so it goes on across an outage.
+    //= rfc7323 5.4a, 5.4b
     fn tsval(&self, now: Duration) -> u32 {
         (now.as_millis() as u32).wrapping_add(self.durable.ts_offset)
     }
 
     /// TSval and TSecr of what is sent now (RFC 7323, section 3.2), if the SYNs agreed on timestamps.
+    //= rfc7323 3.2b, 3.2c, 3.2g
     pub(super) fn timestamps(&self, now: Duration) -> Option<(u32, u32)> {
         let both = (self.tsval(now), self.durable.ts_recent);
         self.durable.options.timestamps.then_some(both)
@@ -266,6 +277,8 @@ impl Conn {
     ///
     /// It never moves left (RFC 9293, section 3.8.6): it is rounded up to what the window field can say. It moves right only in
     /// worthwhile steps (section 3.8.6.2.2).
+    //= rfc9293 SHLD-14, MUST-39
+    //= rfc7323 2.4b
     pub(super) fn next_edge(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Seq {
         let limit = self.window_limit(cx.config);
         let held = self.durable.rcv_edge;
@@ -376,6 +389,8 @@ impl Conn {
     ///
     /// None ends the connection. RFC 9293, section 3.9.2.2 would let hard errors do so; RFC 5927, section 5.2 takes them for soft
     /// ones, since anyone may forge them.
+    //= rfc9293 MUST-54, MUST-56, SHLD-25, SHLD-26
+    //= rfc8201 4d
     pub(crate) fn icmp(&mut self, error: &IcmpError, cx: &mut Context<'_>) {
         let seq = Seq(error.seq);
         if seq < self.durable.snd_una || seq >= self.live.snd_nxt {
@@ -393,12 +408,16 @@ impl Conn {
     /// The path takes IP packets of `mtu` bytes only.
     fn too_big(&mut self, mtu: usize) {
         // RFC 1191, section 3 and RFC 8200, section 5: no link takes less.
+        //= rfc1191 3c
+        //= rfc8201 4b
         let floor = if self.durable.path.remote.is_ipv6() {
             1280
         } else {
             576
         };
         let mss = segment_size(&self.durable, mtu.max(floor));
+        //= rfc1191 3b, 3d, 3e, 6.4a, 6.4b
+        //= rfc8201 4a, 4c, 5.4a
         if mss < self.live.mss {
             let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
             self.live.mss = mss;

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 /// RFC 9438, section 4.6: beta_cubic.
+//= rfc9438 4.6a
 const BETA: f64 = 0.7;
 /// RFC 9438, section 5: C, in segments per second cubed.
+//= rfc9438 5a
 const C: f64 = 0.4;
 
 #[derive(Debug, Clone)]
@@ -51,6 +53,7 @@ impl Cubic {
     /// `acked` bytes were acknowledged while the congestion window was the limit.
     pub(crate) fn acked(&mut self, acked: usize, now: Duration, srtt: Duration) {
         if self.cwnd < self.ssthresh {
+            //= rfc5681 3.1a, 3.1f
             // RFC 5681, section 3.1, with RFC 9438, section 4.10's room for byte counting: acknowledgements come for
             // many segments at once here.
             self.cwnd = self.cwnd.saturating_add(acked).min(MAX);
@@ -64,6 +67,7 @@ impl Cubic {
             Epoch {
                 start: now,
                 // RFC 9438, figure 2.
+                //= rfc9438 4.2a
                 k: ((w_max - cwnd).max(0.0) / mss / C).cbrt(),
                 cwnd_prior: w_max.max(cwnd),
             }
@@ -71,19 +75,24 @@ impl Cubic {
         // RFC 9438, figure 1, one round-trip time ahead (section 4.4).
         let t = (now.saturating_sub(epoch.start) + srtt).as_secs_f64();
         let target = C * (t - epoch.k).powi(3) * mss + epoch.cwnd_prior;
+        //= rfc9438 4.2b
         let target = target.clamp(cwnd, cwnd * 1.5);
         // RFC 9438, section 4.3: alpha is 1 once W_est is past the window at the last event.
+        //= rfc9438 4.3b
         let alpha = if self.w_est >= epoch.cwnd_prior {
             1.0
         } else {
             3.0 * (1.0 - BETA) / (1.0 + BETA)
         };
         self.w_est += alpha * mss * acked as f64 / cwnd;
+        //= rfc9438 4.3a, 4.4a
         let next = (cwnd + (target - cwnd) * acked as f64 / cwnd).max(self.w_est);
         self.cwnd = (next as usize).min(MAX);
     }
 
     /// Loss was found with `flight` bytes outstanding (RFC 9438, sections 4.6 and 4.7).
+    //= rfc9438 4.6b, 4.7a
+    //= rfc5681 3.1g
     pub(crate) fn congestion(&mut self, flight: usize) {
         let cwnd = self.cwnd as f64;
         self.w_max = if cwnd < self.w_max {
@@ -98,6 +107,8 @@ impl Cubic {
     }
 
     /// The retransmission timer went off (RFC 5681, section 3.1; RFC 9438, section 4.8).
+    //= rfc9438 4.8a
+    //= rfc5681 3.1h
     pub(crate) fn timeout(&mut self, flight: usize) {
         self.congestion(flight);
         self.cwnd = self.mss;
@@ -110,6 +121,7 @@ impl Cubic {
     }
 
     /// RFC 5681, section 4.1: idle for longer than a retransmission timeout.
+    //= rfc5681 4.1a
     pub(crate) fn idle(&mut self) {
         self.cwnd = self.cwnd.min(initial_window(self.mss));
         self.epoch = None;
@@ -120,6 +132,7 @@ impl Cubic {
 const MAX: usize = 1 << 30;
 
 /// RFC 6928.
+//= rfc5681 3.1b
 fn initial_window(mss: usize) -> usize {
     (10 * mss).min((2 * mss).max(14_600))
 }

@@ -32,6 +32,7 @@ impl Conn {
         let shut = self.durable.rcv_wnd() == 0;
         let probe = shut && segment.seq == self.durable.rcv_nxt && !segment.rst && !segment.syn;
         if !self.acceptable(segment) && !probe {
+            //= rfc5961 3.2a
             if !segment.rst {
                 self.unacceptable(segment, cx.now);
             }
@@ -43,6 +44,7 @@ impl Conn {
         }
         // Fourth step: SYN. RFC 5961, section 4.2: a challenge, whatever its sequence number.
         if segment.syn {
+            //= rfc5961 4.2a
             return self.challenge(cx.now);
         }
         // Fifth step: ACK.
@@ -79,6 +81,7 @@ impl Conn {
     }
 
     /// RFC 7323, sections 3.2 and 5.3: segments without a timestamp are dropped once it is agreed upon, older ones answered.
+    //= rfc7323 3.2d, 3.2e, 5.2a, 5.2b, 5.3a, 5.5a
     fn timestamp_passes(&mut self, segment: &Received<'_>, cx: &Context<'_>) -> bool {
         if !self.durable.options.timestamps || segment.rst {
             return true;
@@ -121,6 +124,8 @@ impl Conn {
     }
 
     /// RFC 5961, section 3.2: exactly the next sequence number resets; anything else in the window is challenged.
+    //= rfc5961 3.2b, 3.2c
+    //= rfc9293 SHLD-2
     fn reset_by_peer(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) {
         if segment.seq != self.durable.rcv_nxt {
             return self.challenge(cx.now);
@@ -143,6 +148,7 @@ impl Conn {
             return false;
         }
         self.emit(cx, Record::Established, &[]);
+        //= rfc7323 2.3b
         let scaled = u32::from(segment.window) << self.durable.snd_shift();
         let ts_recent = self.timestamp(segment);
         self.emit(
@@ -160,6 +166,8 @@ impl Conn {
             self.live.rtt.sample(cx.now.saturating_sub(sent));
         }
         self.live.rtt.progress();
+        //= rfc6298 5.7
+        //= rfc5681 3.1d
         if self.live.syn_ack_timeouts > 0 {
             self.live.rtt.handshake_timed_out();
             self.live.cubic.handshake_timed_out();
@@ -175,6 +183,7 @@ impl Conn {
     }
 
     /// TS.Recent for a record about this segment (RFC 7323, section 4.3, (2)).
+    //= rfc7323 3.2f, 4.3a
     fn timestamp(&self, segment: &Received<'_>) -> Option<u32> {
         let (tsval, _) = segment
             .timestamp
@@ -187,6 +196,7 @@ impl Conn {
     fn acknowledged(&mut self, segment: &Received<'_>, ack: Seq, cx: &mut Context<'_>) -> bool {
         let una = self.durable.snd_una;
         // RFC 5961, section 5.2. SND.NXT before a crash is not on record, so everything committed counts as sent.
+        //= rfc5961 5.2a
         let highest = self.live.snd_nxt.max(self.live.snd_possible);
         if ack < una - self.live.snd_wnd_max as usize || ack > highest {
             self.challenge(cx.now);
@@ -278,6 +288,7 @@ impl Conn {
             && live.timed.is_none()
             && self.durable.options.timestamps
         {
+            //= rfc7323 4.1a
             // RFC 7323, section 4.1: also of bytes sent again.
             let clock = (cx.now.as_millis() as u32).wrapping_add(self.durable.ts_offset);
             let rtt = clock.wrapping_sub(echo);
@@ -289,6 +300,7 @@ impl Conn {
         live.rtt.progress();
         live.last_progress = cx.now;
         if live.loss.recovery() != Some(Recovery::Fast) {
+            //= rfc9438 5.8a
             // RFC 9438, section 5.8: no growth while the application or the peer's window is the limit.
             let slow_start = flight.saturating_mul(2) >= live.cubic.cwnd();
             if live.cwnd_limited || slow_start {
@@ -301,6 +313,7 @@ impl Conn {
             && !duplicate_sack
             && self.durable.options.sack
         {
+            //= rfc8985 7.4a, 7.4b
             // RFC 8985, section 7.4.2: the probe repaired a loss.
             live.cubic.congestion(flight);
         }
@@ -348,6 +361,8 @@ impl Conn {
         let offered = usize::from(u16::MAX).min(cx.config.mtu);
         self.live.rcv_mss = self.live.rcv_mss.max(fresh.len().min(offered));
         if seq > nxt {
+            //= rfc9293 SHLD-31
+            //= rfc5681 3.2a
             // RFC 5681, section 4.2: out of order, so acknowledge at once.
             self.live.assembler.insert(seq, fresh);
             self.live.ack_now = true;
@@ -360,6 +375,7 @@ impl Conn {
             return;
         }
         if !self.live.assembler.is_empty() {
+            //= rfc5681 3.2b
             // RFC 5681, section 4.2: it fills a gap.
             self.live.ack_now = true;
         }
@@ -372,6 +388,8 @@ impl Conn {
             .collect();
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let after = seq + bytes;
+        //= rfc9293 SHLD-19
+        //= rfc5681 4.2b
         // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer says so.
         if after.since(self.durable.last_ack_sent) >= 2 * self.live.rcv_mss {
             self.live.ack_now = true;

@@ -31,6 +31,8 @@ impl Isn {
 
     /// RFC 6528, section 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey). No value of M serves twice, also
     /// within one tick; across an outage that holds since service time goes on.
+    //= rfc9293 MUST-8, MUST-9, SHLD-1
+    //= rfc6528 3a, 3b, 3c
     pub(crate) fn draw(&mut self, path: &Path, now: Duration) -> Seq {
         let clock = now.as_micros() as u64 / 4;
         self.used = clock.max(self.used + 1);
@@ -38,6 +40,7 @@ impl Isn {
     }
 
     /// The offset of a connection's timestamp clock.
+    //= rfc7323 7.1a
     pub(crate) fn timestamp_offset(&self, path: &Path) -> u32 {
         self.hash(1, path) as u32
     }

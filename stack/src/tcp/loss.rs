@@ -46,6 +46,7 @@ impl Loss {
     }
 
     /// RFC 6675, section 4: `SetPipe`.
+    //= rfc6675 4b
     pub(crate) fn pipe(&self, snd_una: Seq, snd_nxt: Seq, mss: usize) -> usize {
         let from = self.high_rxt.max(snd_una);
         let lost = self
@@ -60,6 +61,7 @@ impl Loss {
     }
 
     /// RFC 6675, section 4: `NextSeg`, rule 1.
+    //= rfc6675 4c
     pub(crate) fn next_lost(&self, snd_una: Seq) -> Option<(Seq, Seq)> {
         self.sacked
             .hole(self.high_rxt.max(snd_una), self.lost_below)
@@ -92,6 +94,8 @@ impl Loss {
     pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) -> bool {
         self.sacked.drop_below(snd_una);
         match self.recovery {
+            //= rfc6675 5b
+            //= rfc6582 3.2b
             Some((_, point)) if snd_una >= point => {
                 *self = Loss {
                     sacked: std::mem::take(&mut self.sacked),
@@ -123,6 +127,7 @@ impl Loss {
     /// `more`: new data could be sent; if not, few outstanding segments lower the threshold (RFC 5827, section 3.1).
     pub(crate) fn detect(&mut self, snd_una: Seq, snd_nxt: Seq, mss: usize, more: bool) -> bool {
         let segments = snd_nxt.since(snd_una).div_ceil(mss);
+        //= rfc5827 3.1a, 3.1b
         let threshold = if segments <= DUP_THRESH && !more {
             segments.saturating_sub(1).max(1)
         } else {
@@ -137,6 +142,8 @@ impl Loss {
         {
             self.lost_below = (snd_una + mss).min(snd_nxt);
         }
+        //= rfc6675 5a
+        //= rfc6582 3.2a
         let begins = self.recovery.is_none() && self.lost_below > snd_una;
         if begins {
             self.recovery = Some((Recovery::Fast, snd_nxt));
@@ -146,6 +153,7 @@ impl Loss {
     }
 
     /// RFC 6675, section 4: `IsLost`. The position below which it holds for every unsacked byte.
+    //= rfc6675 4a
     fn lost_by_sack(&self, threshold: usize, mss: usize) -> Option<Seq> {
         let (mut ranges, mut bytes) = (0, 0);
         for (from, to) in self.sacked.iter().rev() {
@@ -160,6 +168,8 @@ impl Loss {
 
     /// A timeout, or our return after an outage: everything outstanding is taken for lost, and what SACK said is forgotten
     /// (RFC 2018, section 8).
+    //= rfc2018 8a, 8b
+    //= rfc6675 5.1a
     pub(crate) fn all_lost(&mut self, snd_una: Seq, snd_nxt: Seq) {
         self.sacked.clear();
         self.dup_acks = 0;

@@ -11,6 +11,7 @@ use crate::{Config, Seq};
 /// RFC 8985, section 7.2: what a peer's delayed acknowledgement may add when a single segment is outstanding.
 const PEER_DELAYED_ACK: Duration = Duration::from_millis(200);
 /// Retransmissions in vain after which the application is told (RFC 9293, section 3.8.3).
+//= rfc9293 SHLD-10
 const R1: u32 = 3;
 /// No loss probe sooner than that.
 const LOSS_PROBE_MIN: Duration = Duration::from_millis(10);
@@ -76,6 +77,7 @@ impl Conn {
         .min()
     }
 
+    //= rfc9293 MUST-24, MUST-26, MUST-27
     fn keep_alive_at(&self, config: &Config) -> Option<Duration> {
         let idle = matches!(
             self.durable.state,
@@ -118,6 +120,7 @@ impl Conn {
             self.live.syn_ack_due = true;
             return;
         }
+        //= rfc9293 MUST-20/R2, MUST-21
         // RFC 9293, section 3.8.3: R2.
         if cx.now.saturating_sub(self.live.last_progress) > cx.config.user_timeout {
             return self.closed(cx, Why::TimedOut);
@@ -129,10 +132,12 @@ impl Conn {
             return self.probe_loss(cx, wire);
         }
         let flight = self.flight();
+        //= rfc5681 3.1i
         if self.live.rtt.backed_off() == 0 {
             self.live.cubic.timeout(flight);
         }
         self.live.rtt.back_off();
+        //= rfc9293 SHLD-9
         if self.live.rtt.backed_off() == R1 {
             push_once(cx.events, Event::Trouble(self.id, Trouble::Unacknowledged));
         }
@@ -144,6 +149,7 @@ impl Conn {
 
     /// RFC 9293, section 3.8.6.1: one byte beyond a window too small to use. SND.NXT stays, so that the byte is sent again with
     /// what follows it.
+    //= rfc9293 MUST-36, SHLD-30
     fn probe_window(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         let una = self.durable.snd_una;
         if self.durable.snd_end() == una {
@@ -156,6 +162,7 @@ impl Conn {
     }
 
     /// RFC 8985, section 7.3: a new segment if there is one, else the last one again.
+    //= rfc8985 7.3a, 7.3b, 7.3c
     fn probe_loss(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         let (una, nxt, mss) = (self.durable.snd_una, self.live.snd_nxt, self.live.mss);
         let fresh = self
@@ -178,6 +185,7 @@ impl Conn {
     }
 
     /// RFC 9293, section 3.8.4: SEG.SEQ = SND.NXT - 1.
+    //= rfc9293 MUST-29, SHLD-12
     fn keep_alive(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         if self.live.keep_alive_tries >= cx.config.keep_alive_probes {
             return self.closed(cx, Why::TimedOut);
@@ -204,13 +212,17 @@ impl Conn {
         );
         header.syn = true;
         header.ack = Some(durable.rcv_nxt);
+        //= rfc7323 2.2c
         // RFC 7323, section 2.2: the window of a SYN is not scaled.
         header.window = durable.rcv_wnd().min(0xffff) as u16;
+        //= rfc9293 MUST-14, SHLD-5, MUST-65
         header.mss = Some(largest_mss(&durable.path, cx.config.mtu).min(0xffff) as u16);
         header.window_scale = durable.options.window_scale.map(|(_, ours)| ours);
         header.sack_permitted = durable.options.sack;
         header.timestamp = self.timestamps(cx.now);
         wire.segment(&durable.path, &header.emit(), Vec::new(), self.live.mss);
+        //= rfc6298 3a
+        //= rfc9293 MUST-18
         // Karn's rule: only a handshake whose SYN-ACK went out once is measured.
         let again = std::mem::replace(&mut self.live.syn_ack_sent, true);
         self.live.timed = (!again).then_some((self.durable.iss + 1, cx.now));
@@ -248,6 +260,7 @@ impl Conn {
         let mut header = Header::new(durable.path.local.port(), durable.path.remote.port(), seq);
         header.ack = Some(durable.rcv_nxt);
         if !self.live.window_shut {
+            //= rfc7323 2.3c
             header.window = (durable.rcv_wnd() >> durable.rcv_shift()).min(0xffff) as u16;
         }
         header.timestamp = self.timestamps(cx.now);
@@ -264,6 +277,7 @@ impl Conn {
             .slices(from.since(self.durable.snd_una), end.min(to).since(from));
         let mut header = self.header(from, cx);
         header.fin = self.durable.fin_queued && to > end;
+        //= rfc9293 MUST-61, SHLD-27
         header.psh = to >= end && !payload.is_empty();
         wire.segment(&self.durable.path, &header.emit(), payload, self.live.mss);
         self.live.last_sent = cx.now;
@@ -271,6 +285,7 @@ impl Conn {
 
     /// Sends lost bytes again, then new ones, as far as the windows allow.
     fn transmit(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        //= rfc5681 4.1a
         if self.flight() == 0 && cx.now.saturating_sub(self.live.last_sent) > self.live.rtt.rto() {
             self.live.cubic.idle();
         }
@@ -307,6 +322,7 @@ impl Conn {
         let len = if std::mem::take(&mut self.live.force) {
             whole.min(mss)
         } else {
+            //= rfc9293 MUST-34, SHLD-15, SHLD-16
             // RFC 9293, section 3.8.6: a window that shrank is respected, except by probes. A FIN needs no room.
             let data = self.durable.data_end().min(to).since(from);
             let len = if self.durable.snd_edge().since(from) >= data {
@@ -344,6 +360,7 @@ impl Conn {
             return false;
         }
         if len < left {
+            //= rfc9293 MUST-38, SHLD-28
             // RFC 9293, section 3.8.6.2.1: full segments, or half the largest window seen, unless it is the last of the data.
             let half = self.live.snd_wnd_max as usize / 2;
             len = match len / mss * mss {
@@ -356,6 +373,7 @@ impl Conn {
             return false;
         }
         let len = len + usize::from(fin);
+        //= rfc6298 3b
         self.live.timed.get_or_insert((from + len, cx.now));
         self.send_range(from, len, cx, wire);
         self.live.snd_nxt = from + len;
@@ -381,6 +399,7 @@ impl Conn {
         let rto = self.live.rtt.rto();
         let mut wait = rto;
         let flight = self.flight();
+        //= rfc8985 7.2a, 7.2b
         // RFC 8985, section 7.2.
         if flight > 0
             && self.live.loss_probe == LossProbe::Idle
@@ -404,6 +423,7 @@ impl Conn {
     /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
     pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
         self.live.ack_now = self.durable.state != State::SynReceived;
+        //= rfc6069 4b, 4c
         // RFC 6069 is for synchronized connections: the message aborts a connect.
         if lost && self.peer_may_send() {
             wire.revive(&self.durable.path, self.last_acks());

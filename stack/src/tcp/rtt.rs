@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 /// RFC 6298 says 1 s; like most stacks since we take 200 ms, above every delayed acknowledgement.
+//= rfc6298 2.4
 const RTO_MIN: Duration = Duration::from_millis(200);
+//= rfc6298 2.5
 const RTO_MAX: Duration = Duration::from_secs(60);
 /// RFC 6298, (2.1): before the first sample.
+//= rfc6298 2.1
 const RTO_INITIAL: Duration = Duration::from_secs(1);
 /// RFC 6298, (5.7): the same, if the handshake timed out.
+//= rfc6298 5.7
 const RTO_AFTER_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Default)]
@@ -19,6 +23,7 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     /// RFC 6298, (2.2) and (2.3).
+    //= rfc6298 2.2, 2.3
     pub(crate) fn sample(&mut self, rtt: Duration) {
         let (srtt, rttvar) = match self.estimate {
             None => (rtt, rtt / 2),
@@ -45,6 +50,7 @@ impl Rtt {
     }
 
     /// RFC 6298, (5.5).
+    //= rfc6298 5.5
     pub(crate) fn back_off(&mut self) {
         self.backoff += 1;
     }

@@ -42,6 +42,7 @@ impl<'a> Received<'a> {
             timestamp: None,
             payload: packet.payload(),
         };
+        //= rfc9293 MUST-4, MUST-5, MUST-6, MUST-7, MUST-64
         let mut options = packet.options();
         while let Ok((rest, option)) = TcpOption::parse(options) {
             match option {
@@ -112,6 +113,7 @@ impl Header {
         let sack = self
             .sack
             .map(|range| range.map(|(from, to)| (from.0, to.0)));
+        //= rfc9293 MUST-68, MUST-69
         // NOPs align the 32-bit fields (RFC 7323, appendix A).
         let options = [
             self.mss.map(|mss| (0, TcpOption::MaxSegmentSize(mss))),

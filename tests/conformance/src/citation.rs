@@ -30,7 +30,9 @@ pub fn find(file: &str, source: &str) -> (Vec<Citation>, Vec<String>) {
     let mut citations = Vec::new();
     let mut wrong = Vec::new();
     for (index, text) in lines.iter().enumerate() {
-        in_tests |= *text == "#[cfg(test)]";
+        // A module of its own has a file of its own.
+        let elsewhere = lines.get(index + 1).is_some_and(|next| next.ends_with(';'));
+        in_tests |= *text == "#[cfg(test)]" && !elsewhere;
         let Some(cited) = text.strip_prefix(MARK) else {
             continue;
         };

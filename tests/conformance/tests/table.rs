@@ -74,7 +74,7 @@ fn citations_that_show_nothing_are_refused() {
 #[test]
 fn a_row_names_the_tests_and_the_code() {
     let source = format!(
-        "{CITE} rfc1 MUST-1\nif be {{}}\n#[cfg(test)]\nproptest! {{\n{CITE} rfc1 MUST-1\n#[test]\nfn one(a: u8) {{}}\n}}\n"
+        "#[cfg(test)]\nmod tests;\n{CITE} rfc1 MUST-1\nif be {{}}\n#[cfg(test)]\nproptest! {{\n{CITE} rfc1 MUST-1\n#[test]\nfn one(a: u8) {{}}\n}}\n"
     );
     let (citations, wrong) = citation::find("a/b.rs", &source);
     assert!(wrong.is_empty());
