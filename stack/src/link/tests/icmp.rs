@@ -1,0 +1,140 @@
+//! ICMP errors about our segments.
+
+use super::*;
+use crate::frame::{IcmpError, IcmpKind};
+use crate::link::egress;
+
+/// An IP packet of `message` from a router (or the client) to the server, in a frame.
+pub(super) fn icmp_frame(v6: bool, message: &[u8]) -> Vec<u8> {
+    let path = to_server(v6);
+    let mut frame = Vec::new();
+    let fields = egress::IpFields::new(if v6 { 58 } else { 1 }, 0);
+    egress::headers(&mut frame, CLIENT_MAC, &path, message.len(), fields);
+    frame.extend_from_slice(message);
+    let mut sum = match v6 {
+        true => Sum::pseudo_header(
+            path.local.ip(),
+            path.remote.ip(),
+            IpProtocol::Icmpv6,
+            message.len(),
+        ),
+        false => Sum::default(),
+    };
+    sum.add(message);
+    let at = frame.len() - message.len() + 2;
+    frame[at..at + 2].copy_from_slice(&sum.checksum().to_be_bytes());
+    frame
+}
+
+/// "Too big" about a segment the server sent.
+pub(super) fn too_big(v6: bool, mtu: u32) -> Vec<u8> {
+    let path = to_client(v6);
+    let sent = server(Capabilities::NONE).segment(
+        &path,
+        &tcp_header(&path, 0xfeed_beef),
+        vec![Bytes::from(vec![0; 1460])],
+        1460,
+    );
+    let mut message = if v6 {
+        vec![2, 0, 0, 0]
+    } else {
+        vec![3, 4, 0, 0]
+    };
+    message.extend_from_slice(&mtu.to_be_bytes());
+    message.extend_from_slice(&sent.header[14..14 + if v6 { 48 } else { 28 }]);
+    icmp_frame(v6, &message)
+}
+
+//= rfc1191 5a
+//= rfc8201 4a, 4b
+#[test]
+fn too_big_reaches_tcp() {
+    // What the router states, what is believed of it: IPv4 plateaus when it states nothing, the least MTU when it states nonsense.
+    for (v6, stated, believed) in [
+        (false, 1400, 1400),
+        (false, 0, 1492),
+        (false, 20, 68),
+        (true, 1400, 1400),
+        (true, 600, 1280),
+    ] {
+        let mut server = server(Capabilities::NONE);
+        let frame = too_big(v6, stated);
+        let Delivery::Error(error) = server.ingest(verify(&frame), NOW) else {
+            panic!("not delivered")
+        };
+        let path = to_client(v6);
+        let expected = IcmpError {
+            local: path.local,
+            remote: path.remote,
+            seq: 0xfeed_beef,
+            kind: IcmpKind::TooBig { mtu: believed },
+        };
+        assert_eq!(error, expected);
+        assert_eq!(server.counters().too_big, 1);
+
+        let mut damaged = frame;
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        assert!(matches!(
+            server.ingest(verify(&damaged), NOW),
+            Delivery::Nothing
+        ));
+    }
+}
+
+/// ICMP type and code about the segment 0xfeed_beef of the server's.
+fn icmp_error(v6: bool, kind: u8, code: u8) -> Vec<u8> {
+    let sent = &too_big(v6, 0)[14 + if v6 { 48 } else { 28 }..];
+    icmp_frame(v6, &[&[kind, code, 0, 0, 0, 0, 0, 0], sent].concat())
+}
+
+//= rfc9293 MUST-54, MUST-55
+#[test]
+fn errors_reach_tcp_but_source_quench_does_not() {
+    for (v6, kind, code, passed) in [
+        (false, 3, 0, true),
+        (false, 3, 1, true),
+        (false, 3, 3, true),
+        (false, 3, 5, true),
+        (false, 11, 0, true),
+        (false, 12, 0, true),
+        (false, 4, 0, false),
+        (false, 8, 0, false),
+        (true, 1, 0, true),
+        (true, 3, 1, true),
+        (true, 4, 2, true),
+        (true, 128, 0, false),
+    ] {
+        let mut server = server(Capabilities::NONE);
+        let path = to_client(v6);
+        let expected = IcmpError {
+            local: path.local,
+            remote: path.remote,
+            seq: 0xfeed_beef,
+            kind: IcmpKind::Unreachable { kind, code },
+        };
+        let frame = icmp_error(v6, kind, code);
+        match server.ingest(verify(&frame), NOW) {
+            Delivery::Error(error) => assert!(passed && error == expected, "{kind} {code}"),
+            Delivery::Nothing => assert!(!passed, "{kind} {code}"),
+            Delivery::Segment(_) => panic!("{kind} {code}"),
+        }
+        assert_eq!(server.counters().unreachable, u64::from(passed));
+    }
+}
+
+#[test]
+fn too_big_about_someone_else_does_not() {
+    let mut frame = too_big(false, 1400);
+    let quoted_source = 14 + 20 + 8 + 12;
+    frame[quoted_source + 3] = 77;
+    let mut message = frame[34..].to_vec();
+    message[2..4].fill(0);
+    let frame = icmp_frame(false, &message);
+    let mut server = server(Capabilities::NONE);
+    assert!(matches!(
+        server.ingest(verify(&frame), NOW),
+        Delivery::Nothing
+    ));
+    assert_eq!(server.counters().too_big, 0);
+}
