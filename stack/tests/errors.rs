@@ -109,6 +109,7 @@ fn source_quench_changes_nothing() {
 }
 
 //= rfc9293 MUST-16
+//= rfc5681 3.1j
 //= rfc1191 3b, 3c, 3d, 3e, 6.4a
 //= rfc8201 4a, 4c, 5.4a
 #[test]
@@ -116,6 +117,7 @@ fn a_smaller_path_is_filled_with_smaller_segments() {
     for (stated, expected) in [(800, 760), (300, 536)] {
         let (mut bench, seq) = sending();
         bench.ingest_frame(&icmp(3, 4, stated, seq));
+        assert_eq!(bench.stack.status()[0].cwnd, 10 * expected);
         let again = bench.poll();
         assert_eq!(again[0].data.len(), expected);
         assert_eq!(bench.ours(again[0].seq), 0);

@@ -421,7 +421,7 @@ impl Conn {
         if mss < self.live.mss {
             let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
             self.live.mss = mss;
-            self.live.cubic.set_mss(mss);
+            self.live.cubic.shrink_mss(mss);
             self.live.loss.too_big(una, nxt);
         }
     }

@@ -45,9 +45,11 @@ impl Cubic {
         self.cwnd
     }
 
-    pub(crate) fn set_mss(&mut self, mss: usize) {
+    /// The path takes smaller segments only: the window shrinks with them (RFC 5681, section 3.1).
+    //= rfc5681 3.1j
+    pub(crate) fn shrink_mss(&mut self, mss: usize) {
+        self.cwnd = (self.cwnd * mss / self.mss).max(mss);
         self.mss = mss;
-        self.cwnd = self.cwnd.max(mss);
     }
 
     /// `acked` bytes were acknowledged while the congestion window was the limit.
