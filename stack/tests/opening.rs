@@ -432,3 +432,18 @@ fn after_a_syn_ack_that_was_lost_one_segment_is_sent_with_three_seconds_to_go() 
         assert_eq!((bench.now - start).as_secs_f64(), seconds);
     }
 }
+
+//= rfc7323 3.2c, 3.2h
+#[test]
+fn a_reset_that_acknowledges_nothing_echoes_nothing() {
+    let mut bench = Bench::new(config());
+    bench.timestamps = true;
+    let syn = Seg {
+        timestamp: Some((1, 0)),
+        ..syn()
+    };
+    bench.iss = bench.exchange(&syn)[0].seq;
+    let answer = bench.exchange(&bench.seg(0, 77));
+    assert!(answer[0].rst && answer[0].ack.is_none());
+    assert_eq!(answer[0].timestamp.map(|(_, tsecr)| tsecr), Some(0));
+}

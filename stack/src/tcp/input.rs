@@ -143,7 +143,8 @@ impl Conn {
             let path = self.durable.path;
             let mut reset = Header::new(path.local.port(), path.remote.port(), ack);
             reset.rst = true;
-            reset.timestamp = self.timestamps(cx.now);
+            //= rfc7323 3.2h
+            reset.timestamp = self.timestamps(cx.now).map(|(tsval, _)| (tsval, 0));
             cx.resets.push((path, reset));
             return false;
         }
