@@ -74,6 +74,7 @@ fn a_client_that_resets_in_the_middle_of_its_writes_leaves_nothing_behind() {
     server.assert_sound();
 }
 
+//= patent fig2-215, claim-7, claim-28
 #[test]
 fn a_reboot_waits_for_the_write_under_way_and_answers_it_once() {
     if !can_run("a_reboot_waits_for_the_write_under_way_and_answers_it_once") {

@@ -495,8 +495,8 @@ cells! {
     //= patent claim-1, claim-22
     #[test]
     fn put_through_kills_of_the_worker() { Put, KillWorker, SMB2_1 }
-    //= patent fig2-203, fig2-205, fig2-215, fig2-221, fig2-227
-    //= patent claim-6, claim-7, claim-27, claim-28
+    //= patent fig2-203, fig2-205, fig2-221, fig2-227
+    //= patent claim-6, claim-27
     #[test]
     fn put_through_sigterm() { Put, Terminate, SMB3_1_1 }
     #[test]
