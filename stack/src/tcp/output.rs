@@ -141,7 +141,6 @@ impl Conn {
         if self.live.rtt.backed_off() == R1 {
             push_once(cx.events, Event::Trouble(self.id, Trouble::Unacknowledged));
         }
-        self.live.timed = None;
         self.live.loss_probe = LossProbe::Spent;
         self.live.loss.all_lost(una, self.live.snd_nxt);
         self.live.force = true;
