@@ -182,23 +182,30 @@ fn a_closed_window_is_probed_as_long_as_the_peer_answers() {
 //= rfc6298 3a, 3b, 2.3
 #[test]
 fn what_was_sent_twice_is_not_measured() {
-    let mut bench = plain();
-    bench.send(1000);
-    bench.now += 40 * MS;
-    bench.exchange(&bench.seg(0, 1000));
-    // A handshake of no time, then 40 ms: RFC 6298, (2.3).
-    let measured = Some(5000);
-    assert_eq!(bench.stack.status()[0].srtt_us, measured);
-    bench.send(1000);
-    let again = bench.wait(10 * SECOND);
-    assert_eq!(ranges(&bench, &again), [(1000, 2000)]);
-    bench.now += 90 * MS;
-    bench.exchange(&bench.seg(0, 2000));
-    assert_eq!(bench.stack.status()[0].srtt_us, measured);
-    bench.send(1000);
-    bench.now += 90 * MS;
-    bench.exchange(&bench.seg(0, 3000));
-    assert!(bench.stack.status()[0].srtt_us > measured);
+    // Sent again by a loss probe, and by a timeout.
+    for sack in [true, false] {
+        let syn = Seg {
+            sack_permitted: sack,
+            ..Bench::new(config()).syn(1000)
+        };
+        let (mut bench, _) = Bench::open(config(), &syn);
+        bench.send(1000);
+        bench.now += 40 * MS;
+        bench.exchange(&bench.seg(0, 1000));
+        // A handshake of no time, then 40 ms: RFC 6298, (2.3).
+        let measured = Some(5000);
+        assert_eq!(bench.stack.status()[0].srtt_us, measured);
+        bench.send(1000);
+        let again = bench.wait(10 * SECOND);
+        assert_eq!(ranges(&bench, &again), [(1000, 2000)]);
+        bench.now += 90 * MS;
+        bench.exchange(&bench.seg(0, 2000));
+        assert_eq!(bench.stack.status()[0].srtt_us, measured);
+        bench.send(1000);
+        bench.now += 90 * MS;
+        bench.exchange(&bench.seg(0, 3000));
+        assert!(bench.stack.status()[0].srtt_us > measured);
+    }
 }
 
 //= rfc9293 MUST-19
