@@ -204,6 +204,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Begins an elective reboot (patent, Fig. 2): requests are not taken any more; what is in flight is still acknowledged.
+    //= patent fig2-213
     pub fn begin_drain(&mut self, time: Time) {
         if self.gate == Gate::Open {
             self.gate = Gate::Draining {
@@ -226,6 +227,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// Has what was begun come to its end?
     #[must_use]
+    //= patent fig2-215
     pub fn at_rest(&self, time: Time) -> bool {
         match self.gate {
             Gate::Open => false,
@@ -238,6 +240,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be taken up. Gives the
     /// last frames. `machine_too`: the machine may be switched off next.
+    //= patent fig2-219
     pub fn save(&mut self, time: Time, flag: Flag, machine_too: bool) -> Vec<TxFrame> {
         if machine_too {
             self.make_consistent(time);
@@ -255,6 +258,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Points 1 and 4, then whatever events say has happened.
+    //= patent fig5-1, fig5-4
     fn take_events(&mut self, time: Time) {
         let events: Vec<Event> = self.stack.events().collect();
         let received = events
