@@ -77,3 +77,44 @@ pub fn volatile_file_system(path: &Path) -> io::Result<Option<&'static str>> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration whose files lie there.
+    fn config(durability: &str, path: &Path, sink: &Path) -> Config {
+        let (path, sink) = (path.display(), sink.display());
+        let text = format!(
+            "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"{path}\"\nsink = \"{sink}\"\n\
+             durability = \"{durability}\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n"
+        );
+        Config::parse(Path::new("/o.toml"), &text).unwrap()
+    }
+
+    #[test]
+    fn a_state_in_memory_would_not_survive() {
+        let disk = std::env::current_exe().unwrap();
+        let memory = Path::new("/dev/shm");
+        let none = config("none", &disk, memory);
+        assert!(would_survive(&none).unwrap_err().contains("\"none\""));
+        let missing = config("process", Path::new("/nowhere/nvram"), memory);
+        assert!(would_survive(&missing).unwrap_err().contains("/nowhere"));
+        // where the two are what they usually are
+        if volatile_file_system(memory).unwrap() != Some("tmpfs")
+            || volatile_file_system(&disk).unwrap().is_some()
+        {
+            return;
+        }
+        let refused = would_survive(&config("process", memory, &disk)).unwrap_err();
+        assert!(
+            refused.contains("tmpfs") && refused.contains("nvram.path"),
+            "{refused}"
+        );
+        assert_eq!(would_survive(&config("process", &disk, memory)), Ok(()));
+        // the sink has it
+        assert_eq!(would_survive(&config("power", memory, &disk)), Ok(()));
+        let refused = would_survive(&config("power", &disk, memory)).unwrap_err();
+        assert!(refused.contains("nvram.sink"), "{refused}");
+    }
+}

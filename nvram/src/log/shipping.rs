@@ -1,0 +1,118 @@
+//! The log's bytes on their way to a sink, and records that refer to the data of others.
+
+use super::{Log, Lsn};
+use crate::layout::RING_AT;
+use crate::sink::{Batch, Present, Shipper, Window};
+use crate::{Error, Memory};
+use bytes::Bytes;
+
+impl Log {
+    pub(super) fn present(&self) -> Present<'_> {
+        Present {
+            memory: &self.memory,
+            superblock: &self.superblock,
+            tail: self.tail,
+            commit: self.last,
+        }
+    }
+
+    /// From now on the log's bytes are shipped to a sink: one that has this log already, or a blank one. Nobody writes to it but as
+    /// [`Log::next_batch`] says, and what was ever written to it is on the medium. The tail follows no faster than the sink.
+    ///
+    /// # Errors
+    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or what is wrong with the sink, which is left as it is.
+    pub fn attach(&mut self, sink: &dyn Memory) -> Result<(), Error> {
+        self.shipper = None;
+        if !self.superblock.shipped {
+            self.superblock.shipped = true;
+            self.write_superblock();
+        }
+        self.shipper = Some(Shipper::attach(sink, &self.present())?);
+        Ok(())
+    }
+
+    /// From now on the log's bytes are shipped nowhere.
+    pub fn detach(&mut self) {
+        self.shipper = None;
+        if self.superblock.shipped {
+            self.superblock.shipped = false;
+            self.write_superblock();
+        }
+    }
+
+    /// What is to be written to the sink next; `None` while a batch is under way, and when all that is committed is there.
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        let mut shipper = self.shipper.take()?;
+        let batch = shipper.next(&self.present());
+        self.shipper = Some(shipper);
+        batch
+    }
+
+    /// The batch under way is on the medium. Frees what only waited for that.
+    pub fn batch_done(&mut self) {
+        if let Some(shipper) = &mut self.shipper {
+            shipper.done();
+            self.move_tail();
+        }
+    }
+
+    /// What is before this would be found again: in the sink, if there is one, else what is committed.
+    pub fn durable(&self) -> Lsn {
+        Lsn(self
+            .shipper
+            .as_ref()
+            .map_or(self.committed, Shipper::durable))
+    }
+
+    /// Is all of the log, its superblock too, in the sink (or is there none)?
+    pub fn is_shipped(&self) -> bool {
+        self.shipper
+            .as_ref()
+            .is_none_or(|shipper| shipper.is_idle(self.committed))
+    }
+
+    /// Where in the log these bytes lie, if they are of a record's data and somebody holds them. A record may refer to them by that.
+    pub fn position_of(&self, bytes: &[u8]) -> Option<Lsn> {
+        let ring_len = self.superblock.ring_len;
+        // SAFETY: no byte of it is looked at.
+        let ring = unsafe { self.memory.slice(RING_AT, 0) };
+        let offset = bytes.as_ptr().addr().checked_sub(ring.as_ptr().addr())? as u64;
+        if offset.checked_add(bytes.len() as u64)? > ring_len {
+            return None;
+        }
+        // In the ring since the tail came by: it has not come by again, for they are held.
+        let position = self.tail + (offset + ring_len - self.tail % ring_len) % ring_len;
+        (position + bytes.len() as u64 <= self.position).then_some(Lsn(position))
+    }
+
+    /// The bytes there, to be used as long as the tail is kept from passing them ([`Log::keep`]). `None`: not in one piece of the log.
+    pub fn bytes_at(&self, position: Lsn, len: usize) -> Option<Bytes> {
+        let end = position.0.checked_add(len as u64)?;
+        let offset = position.0 % self.superblock.ring_len;
+        let in_one_piece = offset.checked_add(len as u64)? <= self.superblock.ring_len;
+        if self.kept.is_none_or(|kept| position.0 < kept) || end > self.committed || !in_one_piece {
+            return None;
+        }
+        let window = Window {
+            memory: self.memory.clone(),
+            at: RING_AT + offset,
+            len,
+        };
+        Some(Bytes::from_owner(window))
+    }
+
+    /// Keeps the tail from passing a position, or any more (`None`). What [`Log::bytes_at`] gave must not be held then.
+    pub fn keep(&mut self, from: Option<Lsn>) {
+        self.kept = from.map(|Lsn(position)| position);
+    }
+
+    /// The beginning of what may be read back.
+    pub fn tail(&self) -> Lsn {
+        Lsn(self.tail)
+    }
+
+    /// The end of what is committed.
+    pub fn committed(&self) -> Lsn {
+        Lsn(self.committed)
+    }
+}

@@ -1,0 +1,97 @@
+//! What durability `power` asks of the shares' file systems: that effects can be done once more, that they are marked, that they are synced.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use outlast_smb::fileop::{Actor, FileOp, Intent, Outcome, ShareId};
+use outlast_smb::status::NtStatus;
+use rustix::fs::OFlags;
+
+use super::sync::Syncer;
+use super::{Fs, find_root, handle, names};
+
+impl Fs {
+    /// Makes sure that what durability `power` needs of the shares' file systems is there. `wake`, an eventfd, is written to when they
+    /// have been synced.
+    ///
+    /// # Errors
+    /// A line that names the share's directory, and the remedy.
+    pub fn expect_power_cuts(&mut self, wake: Arc<OwnedFd>) -> anyhow::Result<()> {
+        let mut mounts = Vec::new();
+        for share in 0..self.roots.len() {
+            let Some(root) = self.roots.get(share).filter(|root| !root.read_only) else {
+                continue;
+            };
+            let path = root.path.display();
+            let mount = root.mount.as_ref().with_context(|| {
+                format!("{path}: durability \"power\" needs the right to read it")
+            })?;
+            let handle = handle::of(root.dir.as_fd());
+            handle::open(mount.as_fd(), &handle, OFlags::PATH).with_context(|| {
+                format!(
+                    "{path}: durability \"power\" needs files to be opened by handle: run as root (CAP_DAC_READ_SEARCH), on a file \
+                     system that has handles, or set it to \"process\""
+                )
+            })?;
+            mounts.push(mount.try_clone()?);
+            let share = ShareId::try_from(share)?;
+            let number = self.markers.get(&self.roots, share);
+            let marked =
+                number.and_then(|number| self.markers.set(&self.roots, share, number.max(1)));
+            marked.with_context(|| {
+                format!(
+                    "{path}: durability \"power\" keeps a marker in it, {}, with an extended attribute: let no other server have it, \
+                     and have a file system that has them",
+                    names::MARKER
+                )
+            })?;
+        }
+        self.syncer = Syncer::new(mounts, wake)?;
+        Ok(())
+    }
+
+    /// [`FileSystem::perform_again`](crate::server::files::FileSystem::perform_again).
+    ///
+    /// # Errors
+    /// As [`Fs::perform`].
+    pub fn perform_again(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+        as_server: bool,
+    ) -> Result<Outcome, NtStatus> {
+        if !as_server {
+            match self.perform(actor, op, intent) {
+                Err(NtStatus::ACCESS_DENIED) => {}
+                other => return other,
+            }
+        }
+        self.as_server = true;
+        let outcome = self.perform(actor, op, intent);
+        self.as_server = false;
+        outcome
+    }
+
+    /// [`FileSystem::mark`](crate::server::files::FileSystem::mark).
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
+        self.markers.set(&self.roots, share, number)
+    }
+
+    /// The marker of a share; 0 if it has none.
+    pub fn marked(&mut self, share: ShareId) -> u64 {
+        match find_root(&self.roots, share) {
+            Ok(root) if !root.read_only => self.markers.get(&self.roots, share).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// The shares' file systems, to be synced.
+    pub fn syncer(&mut self) -> &mut Syncer {
+        &mut self.syncer
+    }
+}
