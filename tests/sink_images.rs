@@ -507,6 +507,10 @@ fn the_machine_goes_on_from_any_image_of_its_sink() {
         let seed = format!("cut in {cut}");
         let (once, ..) = run(&dir, &[cut], &seed);
         assert!(once == undisturbed, "{seed}: the outcome differs");
+        power_cuts += 1;
+        if cut % 4 != 0 {
+            continue;
+        }
         // and again, during the recovery or soon after it
         let again = cut + 1 + cut % 7;
         let (twice, _, cuts) = run(&dir, &[cut, again], &seed);
@@ -514,7 +518,7 @@ fn the_machine_goes_on_from_any_image_of_its_sink() {
             twice == undisturbed,
             "{seed} and {again}: the outcome differs"
         );
-        power_cuts += 1 + cuts;
+        power_cuts += cuts;
     }
     println!("{batches} batches, {power_cuts} power cuts");
     let _ = std::fs::remove_dir_all(&dir);
