@@ -172,7 +172,10 @@ impl<F: FileSystem> Machine<F> {
         self.journal.ship();
         let durable = self.journal.durable();
         let mut free = Vec::new();
-        while let Some((_, frames)) = self.held_back.pop_front_if(|(end, _)| *end <= durable) {
+        let may_go = |(end, _): &(Lsn, _)| *end <= durable;
+        while self.held_back.front().is_some_and(may_go)
+            && let Some((_, frames)) = self.held_back.pop_front()
+        {
             free.extend(frames);
         }
         free
