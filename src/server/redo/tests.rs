@@ -173,8 +173,9 @@ impl Run {
                     open,
                     basic: SetBasic {
                         attributes: Some(value as u32 + 1),
-                        last_write_time: (value % 2 == 0 && !is_dir).then_some(10_000 + value),
-                        creation_time: (value % 3 == 0).then_some(20_000 + value),
+                        last_write_time: (value.is_multiple_of(2) && !is_dir)
+                            .then_some(10_000 + value),
+                        creation_time: (value.is_multiple_of(3)).then_some(20_000 + value),
                         ..SetBasic::default()
                     },
                 },
@@ -182,7 +183,7 @@ impl Run {
                     open,
                     from: path.clone(),
                     to: self.path(),
-                    replace: value % 2 == 0,
+                    replace: value.is_multiple_of(2),
                 },
                 _ => FileOp::Close {
                     open,

@@ -420,10 +420,10 @@ impl FileSystem for Model {
                     return Err(NtStatus::ACCESS_DENIED);
                 }
                 let replaced = self.at(to);
-                if let Some(replaced) = replaced {
-                    if !replace || replaced == ino || self.now.inodes[&replaced].is_dir {
-                        return Err(NtStatus::OBJECT_NAME_COLLISION);
-                    }
+                if let Some(replaced) = replaced
+                    && (!replace || replaced == ino || self.now.inodes[&replaced].is_dir)
+                {
+                    return Err(NtStatus::OBJECT_NAME_COLLISION);
                 }
                 Ok(Intent::Rename {
                     source: Model::key(ino),
