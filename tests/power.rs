@@ -86,22 +86,21 @@ fn transfers_through_power_cuts(test: &str, dialect: support::client::Dialect) {
     std::fs::copy(local.join("up"), server.share().join("down")).expect("a file");
     let capture = Capture::start();
     let session = Session::start(smbclient(dialect), &local, "put up; get down");
-    let mut boot = 1;
     let progress = |server: &Server| {
         files::size(&server.share().join("up")) + files::size(&local.join("down"))
     };
-    for (percent, left) in [
+    let cuts = [
         (20, Left::OldCopy),
         (40, Left::Nothing),
         (60, Left::Zeroes),
         (80, Left::OldCopy),
-    ] {
+    ];
+    for (boot, (percent, left)) in (1..).zip(cuts) {
         std::fs::copy(&nvram, nvram.with_extension("old")).expect("a copy");
         wait_for("some progress", PATIENCE, || {
             (progress(&server) >= 2 * size * percent / 100).then_some(())
         });
         cut_power(&mut server, &nvram, left, boot);
-        boot += 1;
         assert!(server.log().contains("the state is taken up from"));
         // and the death of a process alone, which is nothing
         let worker = server.status().worker_pid;

@@ -3,7 +3,6 @@
 //!
 //! The machine is driven here, over a wire in memory; the client's TCP is smoltcp's. Files are real, in a directory of their own.
 
-#[allow(dead_code)]
 mod support;
 
 use std::any::Any;
