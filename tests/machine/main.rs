@@ -28,11 +28,14 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn sessions_outlast_the_machine() {
-    if !can_run("sessions_outlast_the_machine") {
+    const TEST: &str = "sessions_outlast_the_machine";
+    if !can_run(TEST) {
         return;
     }
     let lab = Lab::new();
-    let mut scene = Scene::set(&lab, "power", 64, setting("OUTLAST_VM_SEED", 1));
+    let Some(mut scene) = Scene::set(&lab, TEST, "power", 64, setting("OUTLAST_VM_SEED", 1)) else {
+        return;
+    };
     let percents = [10, 35, 60];
     for (transfer, dialect, blows) in [
         (
@@ -55,7 +58,8 @@ fn sessions_outlast_the_machine() {
 #[test]
 #[ignore = "some minutes"]
 fn sessions_outlast_power_cuts_at_random_moments() {
-    if !can_run("sessions_outlast_power_cuts_at_random_moments") {
+    const TEST: &str = "sessions_outlast_power_cuts_at_random_moments";
+    if !can_run(TEST) {
         return;
     }
     let seed = setting("OUTLAST_VM_SEED", 1);
@@ -63,7 +67,9 @@ fn sessions_outlast_power_cuts_at_random_moments() {
     // the moments are drawn apart from what the scene draws
     let mut rng = Rng(!seed);
     let lab = Lab::new();
-    let mut scene = Scene::set(&lab, "power", 64, seed);
+    let Some(mut scene) = Scene::set(&lab, TEST, "power", 64, seed) else {
+        return;
+    };
     let mut transfers = [Transfer::Put, Transfer::Get].into_iter().cycle();
     while left > 0 {
         let mut blows = Vec::new();
@@ -88,10 +94,14 @@ fn sessions_outlast_power_cuts_at_random_moments() {
 #[test]
 #[ignore = "half a minute"]
 fn without_that_promise_a_power_cut_ends_the_sessions_loudly() {
-    if !can_run("without_that_promise_a_power_cut_ends_the_sessions_loudly") {
+    const TEST: &str = "without_that_promise_a_power_cut_ends_the_sessions_loudly";
+    if !can_run(TEST) {
         return;
     }
     let lab = Lab::new();
-    let mut scene = Scene::set(&lab, "process", 64, setting("OUTLAST_VM_SEED", 1));
+    let Some(mut scene) = Scene::set(&lab, TEST, "process", 64, setting("OUTLAST_VM_SEED", 1))
+    else {
+        return;
+    };
     scene.lose_sessions();
 }
