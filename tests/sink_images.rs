@@ -16,6 +16,7 @@ use std::time::Duration;
 use outlast::fs::{Fs, ShareRoot};
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
+use outlast::server::journal::REPLY_ROOM;
 use outlast::server::machine::{Machine, Patience};
 use outlast::server::medium::Medium;
 use outlast::server::open::Sink;
@@ -33,6 +34,7 @@ use support::{Rng, files, raw};
 
 /// A record is a third of the log at most, and there must be room for what the largest request may append.
 const MEMORY_BYTES: usize = 96 << 20;
+const WALL: u64 = 133_000_000_000_000_000;
 const SERVER: [u8; 4] = [10, 77, 0, 1];
 const CLIENT: [u8; 4] = [10, 77, 0, 2];
 const SECTOR_BYTES: u64 = 512;
@@ -147,6 +149,8 @@ impl Server {
             // whatever a mapping held is lost with the page cache
             memory: Some(Arc::new(VecMemory::new(MEMORY_BYTES))),
             sink: Some(sink),
+            reply_room: REPLY_ROOM,
+            wall: WALL,
             boot_id: [self.boot; 16],
             stack: outlast_stack::Config {
                 addresses: vec![(SERVER.into(), 24)],
@@ -168,11 +172,11 @@ impl Server {
         };
         let Recovered {
             machine,
-            clock,
+            service_time,
             frames,
             ..
         } = recover(parts).expect("recovered");
-        self.ahead = clock.read().now.saturating_sub(now);
+        self.ahead = service_time.saturating_sub(now);
         self.machine = Some(machine);
         frames
     }
@@ -202,7 +206,7 @@ impl Server {
         };
         let time = Time {
             now: now + self.ahead,
-            wall: 133_000_000_000_000_000,
+            wall: WALL,
         };
         let Some(machine) = &mut self.machine else {
             return;

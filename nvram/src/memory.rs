@@ -3,7 +3,7 @@
 use crate::Error;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// Bytes that survive the process (or play at it). Once a log is made over a memory, only that log writes to it.
 ///
@@ -130,6 +130,7 @@ pub struct VecMemory {
     stores: AtomicU64,
     frozen_after: AtomicU64,
     watcher: Mutex<Option<Watcher>>,
+    is_watched: AtomicBool,
 }
 
 impl VecMemory {
@@ -141,6 +142,7 @@ impl VecMemory {
             stores: AtomicU64::new(0),
             frozen_after: AtomicU64::new(u64::MAX),
             watcher: Mutex::new(None),
+            is_watched: AtomicBool::new(false),
         }
     }
 
@@ -189,6 +191,7 @@ impl VecMemory {
     /// Calls `watcher` after each store from now on.
     pub fn watch(&self, watcher: Watcher) {
         *self.watcher.lock().expect("no watcher panicked") = Some(watcher);
+        self.is_watched.store(true, Ordering::Relaxed);
     }
 
     fn region(&self) -> Region {
@@ -203,6 +206,9 @@ impl VecMemory {
     }
 
     fn watched(&self) {
+        if !self.is_watched.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(watcher) = self.watcher.lock().expect("no watcher panicked").as_mut() {
             watcher(self);
         }

@@ -421,6 +421,13 @@ impl Smb {
             .map(|connection| Checkpoint(connection.clone()))
     }
 
+    /// The durable state of every connection, to compare with the fold.
+    pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        self.connections
+            .iter()
+            .map(|(conn, connection)| (*conn, connection))
+    }
+
     /// Takes up the durable state of a connection.
     pub fn restore(&mut self, conn: ConnId, checkpoint: Checkpoint) {
         let Checkpoint(connection) = checkpoint;

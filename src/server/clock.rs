@@ -45,10 +45,7 @@ impl Clock {
     #[must_use]
     pub fn read(&self) -> Time {
         let now = self.base + (as_duration(monotonic()).saturating_sub(as_duration(self.started)));
-        let wall = as_duration(rustix::time::clock_gettime(rustix::time::ClockId::Realtime));
-        let ticks = (wall.as_secs() + FILETIME_EPOCH_SECONDS) * 10_000_000
-            + u64::from(wall.subsec_nanos()) / 100;
-        Time { now, wall: ticks }
+        Time { now, wall: wall() }
     }
 
     /// Service time since this process began.
@@ -77,6 +74,13 @@ impl HighWater {
             self.0
         })
     }
+}
+
+/// Wall time, now.
+#[must_use]
+pub fn wall() -> FileTime {
+    let wall = as_duration(rustix::time::clock_gettime(rustix::time::ClockId::Realtime));
+    (wall.as_secs() + FILETIME_EPOCH_SECONDS) * 10_000_000 + u64::from(wall.subsec_nanos()) / 100
 }
 
 fn monotonic() -> rustix::time::Timespec {

@@ -13,7 +13,7 @@ use super::record::{GLOBAL, Global, Record};
 /// Ids are put on record this many at a time.
 const ID_BLOCK: u64 = 4096;
 
-/// Room kept for what a request in hand may append: its reply (8 MiB and headers) and its records.
+/// Room kept for what a request in hand may append, bytes: its reply (8 MiB and headers) and its records.
 pub const REPLY_ROOM: u64 = 10 << 20;
 
 /// Room kept under durability `power` for what it may do to files: a copy of 16 MiB within the server.
@@ -34,6 +34,8 @@ pub struct Journal {
     meta: Vec<u8>,
     /// Something has been appended since the last commit.
     pending: bool,
+    /// Room kept for what a request in hand may append, bytes.
+    reply_room: u64,
     /// What the connections hold of received bytes may come to this before all but one of them have to wait.
     received_limit: u64,
     /// Bytes received and not yet consumed, over all connections.
@@ -43,15 +45,18 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory.
+    /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory; `reply_room`: bytes of it
+    /// kept for what a request in hand may append.
     #[must_use]
     pub fn new(
         log: Option<Log>,
         medium: Option<Box<dyn Medium>>,
         capacity: u64,
+        reply_room: u64,
         global: Global,
     ) -> Journal {
         Journal {
+            reply_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
             received_limit: capacity / 4,
@@ -70,6 +75,12 @@ impl Journal {
     #[must_use]
     pub fn log(&self) -> Option<&Log> {
         self.log.as_ref()
+    }
+
+    /// What belongs to no connection, as it is on record or about to be.
+    #[must_use]
+    pub fn global(&self) -> &Global {
+        &self.global
     }
 
     /// Appends one record of `object`.
@@ -195,7 +206,7 @@ impl Journal {
 
     /// What one request may append.
     fn request_room(&self) -> u64 {
-        REPLY_ROOM
+        self.reply_room
             + if self.medium.is_some() {
                 EFFECT_ROOM
             } else {

@@ -252,6 +252,24 @@ impl<F: FileSystem> Machine<F> {
         self.hold_back(Vec::new())
     }
 
+    /// TCP, to look at.
+    #[must_use]
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// The SMB core, to look at.
+    #[must_use]
+    pub fn smb(&self) -> &Smb {
+        &self.smb
+    }
+
+    /// The journal, to look at.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// The log's epoch; 0 without a log.
     #[must_use]
     pub fn epoch(&self) -> u64 {

@@ -9,10 +9,11 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use log::warn;
 use outlast_nvram::{Memory, Replayed, codec};
+use outlast_smb::fileop::FileTime;
 use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
 
-use super::clock::{Clock, Time};
+use super::clock::Time;
 use super::fault::Probe;
 use super::files::FileSystem;
 use super::journal::Journal;
@@ -27,6 +28,11 @@ pub struct Parts<F> {
     pub memory: Option<Arc<dyn Memory>>,
     /// Where the log is shipped to, or was.
     pub sink: Option<Sink>,
+    /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
+    /// shorter.
+    pub reply_room: u64,
+    /// Wall time now.
+    pub wall: FileTime,
     /// The kernel's boot id.
     pub boot_id: [u8; 16],
     /// TCP/IP configuration.
@@ -51,8 +57,8 @@ pub struct Parts<F> {
 pub struct Recovered<F> {
     /// It.
     pub machine: Machine<F>,
-    /// Service time goes on from here.
-    pub clock: Clock,
+    /// Service time goes on from here: the recovery itself was part of the outage.
+    pub service_time: Duration,
     /// The first frames.
     pub frames: Vec<TxFrame>,
     /// Requests that felled the server too often, as they came: not tried again, kept aside for whoever looks for the fault. Copies: the log must not be held by them.
@@ -67,6 +73,8 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let Parts {
         memory,
         sink,
+        reply_room,
+        wall,
         boot_id,
         stack,
         mut smb,
@@ -90,16 +98,18 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         None => (None, Vec::new(), None),
     };
     let (global, files, contents) = sort(contents, &mut *entropy)?;
-    let clock = Clock::starting_at(global.clock_up_to);
+    let time = Time {
+        now: global.clock_up_to,
+        wall,
+    };
     smb.guid = global.guid;
     let stack = Stack::new(stack, global.secret, global.clock_up_to);
-    let journal = Journal::new(log, medium, capacity, global);
+    let journal = Journal::new(log, medium, capacity, reply_room, global);
     let mut machine =
         Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe, patience);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
     machine.journal.snapshot_global();
-    let time = clock.read();
     machine.take_up_files(files, boot_id, time)?;
     let set_aside = if taken_up {
         machine.take_up(felled, time)
@@ -114,14 +124,14 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let frames = machine.hold_back(frames);
     Ok(Recovered {
         machine,
-        clock,
+        service_time: time.now,
         frames,
         set_aside,
     })
 }
 
 /// Records with what they mean.
-pub(super) type Replay = Vec<(u64, Record<'static>, Bytes)>;
+pub type Replay = Vec<(u64, Record<'static>, Bytes)>;
 
 /// What the log's records mean.
 pub(super) fn decode(records: Vec<Replayed>) -> anyhow::Result<Replay> {
@@ -200,7 +210,10 @@ fn impossible(object: u64, what: &str) -> anyhow::Error {
 }
 
 /// The fold (law 2): the clients' state from their records. Gives the clients.
-pub(super) fn fold(
+///
+/// # Errors
+/// A record of an object that is not a client's, or the end of one, which a log does not give back.
+pub fn fold(
     stack: &mut Stack,
     smb: &mut Smb,
     replay: Replay,

@@ -38,7 +38,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     let (parts, tap, sink_wake) = setup::parts(&config, &users, &mut worker)?;
     let Recovered {
         machine,
-        clock,
+        service_time,
         mut frames,
         set_aside,
     } = recover(parts).with_context(|| {
@@ -50,7 +50,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     })?;
     let mut server = Server {
         machine,
-        clock,
+        clock: Clock::starting_at(service_time),
         tap,
         worker,
         sink_wake,

@@ -11,7 +11,9 @@ use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::clock::wall;
 use super::fault;
+use super::journal::REPLY_ROOM;
 use super::machine::Patience;
 use super::medium::SinkFile;
 use super::open::Sink;
@@ -53,6 +55,8 @@ pub fn parts(
     let parts = Parts {
         memory: memory(config).with_context(|| named("nvram.path"))?,
         sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
+        reply_room: REPLY_ROOM,
+        wall: wall(),
         boot_id: boot_id()?,
         stack: stack(config, &tap),
         smb: smb(config, users),

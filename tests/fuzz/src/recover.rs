@@ -9,6 +9,7 @@ use crate::{ingress, smb};
 use bytes::Bytes;
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
+use outlast::server::journal::REPLY_ROOM;
 use outlast::server::machine::{Machine, Patience};
 use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
@@ -22,6 +23,7 @@ use std::time::Duration;
 /// Room for the longest reply and the reserve.
 const MEMORY_BYTES: usize = 40 << 20;
 const BOOT: [u8; 16] = [9; 16];
+const WALL: u64 = 133_000_000_000_000_000;
 /// Turns that any state may take to come to rest.
 const TURNS: usize = 40;
 /// Ports of newcomers: one of them is nobody's yet.
@@ -122,6 +124,8 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
     Parts {
         memory: Some(memory.clone()),
         sink: None,
+        reply_room: REPLY_ROOM,
+        wall: WALL,
         boot_id: BOOT,
         stack: hand::config(),
         smb: smb::config(),
@@ -180,11 +184,14 @@ pub(crate) fn run(bytes: &[u8]) {
 fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
     let Recovered {
         mut machine,
-        clock,
+        service_time,
         mut frames,
         set_aside: _,
     } = recovered;
-    let mut time = clock.read();
+    let mut time = Time {
+        now: service_time,
+        wall: WALL,
+    };
     for _ in 0..TURNS {
         machine.turn(time, &mut frames);
         time.now += Duration::from_millis(500);
