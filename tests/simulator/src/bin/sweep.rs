@@ -1,0 +1,146 @@
+//! Sweeps scenarios, or replays one. See `scripts/sweep`.
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use outlast_simulator::run::run;
+use outlast_simulator::scenario::{Scenario, Size};
+use outlast_simulator::sweep::{Budget, Failure, Tried, shrink, sweep};
+
+const USAGE: &str = "\
+sweep [--from SEED] [--seeds N] [--minutes M] [--threads T]   crash at every step of N scenarios, for M minutes at most
+sweep --seed S [--small] --crash N[,M]|none [--shrink]        replay one run with a log (RUST_LOG=debug, trace); make it small";
+
+struct Arguments {
+    from: u64,
+    seeds: u64,
+    minutes: Option<f64>,
+    threads: usize,
+    seed: Option<u64>,
+    small: bool,
+    crash: Vec<u64>,
+    shrink: bool,
+}
+
+fn arguments() -> Option<Arguments> {
+    let mut arguments = Arguments {
+        from: 0,
+        seeds: u64::MAX,
+        minutes: None,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        seed: None,
+        small: false,
+        crash: Vec::new(),
+        shrink: false,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next();
+        match word.as_str() {
+            "--from" => arguments.from = value()?.parse().ok()?,
+            "--seeds" => arguments.seeds = value()?.parse().ok()?,
+            "--minutes" => arguments.minutes = Some(value()?.parse().ok()?),
+            "--threads" => arguments.threads = value()?.parse().ok()?,
+            "--seed" => arguments.seed = Some(value()?.parse().ok()?),
+            "--small" => arguments.small = true,
+            "--shrink" => arguments.shrink = true,
+            "--crash" => {
+                let steps = value()?;
+                if steps != "none" {
+                    let steps = steps.split(',').map(str::parse);
+                    arguments.crash = steps.collect::<Result<_, _>>().ok()?;
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(arguments)
+}
+
+fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match arguments.seed {
+        Some(seed) => replay(seed, &arguments),
+        None => sweep_all(&arguments),
+    }
+}
+
+fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
+    let log = env_logger::Env::default().default_filter_or(if arguments.shrink { "off" } else { "debug" });
+    env_logger::Builder::from_env(log).format_timestamp(None).init();
+    std::panic::set_hook(Box::new(|_| {}));
+    let size = if arguments.small { Size::Small } else { Size::Usual };
+    let scenario = Scenario::new(seed, size);
+    let level = log::max_level();
+    log::set_max_level(log::LevelFilter::Off);
+    let reference = run(&scenario, &[], None);
+    log::set_max_level(level);
+    let transcript = reference.as_ref().ok().map(|report| &report.transcript);
+    let what = match run(&scenario, &arguments.crash, transcript) {
+        Ok(report) => {
+            println!("seed {seed}: {} steps, {} crashes: nothing is wrong", report.steps, report.crashes);
+            return ExitCode::SUCCESS;
+        }
+        Err(what) => what,
+    };
+    let mut failure = Failure {
+        scenario,
+        size,
+        blows: arguments.crash.clone(),
+        what,
+    };
+    println!("{failure}");
+    if arguments.shrink {
+        failure = shrink(&failure);
+        println!("smallest workload that fails:\n{failure}");
+    }
+    println!("{:#?}", Summary(&failure.scenario));
+    ExitCode::FAILURE
+}
+
+/// A scenario, one operation a line.
+struct Summary<'a>(&'a Scenario);
+
+impl std::fmt::Debug for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Scenario { ops, .. } = self.0;
+        let bare = Scenario {
+            ops: Vec::new(),
+            ..self.0.clone()
+        };
+        writeln!(f, "{bare:?}")?;
+        ops.iter().try_for_each(|op| writeln!(f, "  {op:?}"))
+    }
+}
+
+fn sweep_all(arguments: &Arguments) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let began = Instant::now();
+    let minutes = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let budget = Budget {
+        first_seed: arguments.from,
+        seeds: arguments.seeds,
+        until: minutes.map(|minutes| began + minutes),
+        threads: arguments.threads,
+        failures: 10,
+    };
+    let tried = Tried::default();
+    let failures = sweep(budget, &tried);
+    for failure in &failures {
+        println!("{failure}\n");
+    }
+    println!(
+        "{} scenarios, {} crash points ({} single, {} double), {} failures, {:.0} s",
+        tried.seeds.load(Ordering::Relaxed),
+        tried.points(),
+        tried.singles.load(Ordering::Relaxed),
+        tried.pairs.load(Ordering::Relaxed),
+        failures.len(),
+        began.elapsed().as_secs_f64(),
+    );
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,599 @@
+//! The server's file system over the [`Disk`]: `prepare` looks, `perform` can be called again with its intent, as `src/fs` does it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use outlast::server::files::FileSystem;
+use outlast_smb::OpenInfo;
+use outlast_smb::fileop::{
+    Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
+    FileHandle, FileKey, FileOp, Intent, OpenId, Outcome, Volume, WriteAt,
+};
+use outlast_smb::pattern::Pattern;
+use outlast_smb::status::NtStatus;
+
+use crate::disk::{Disk, Ino};
+
+/// Every right on a file (MS-DTYP 2.4.3).
+const ALL: u32 = 0x001F_01FF;
+/// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
+const ARCHIVE: u32 = 0x20;
+
+/// Descriptors, which do not outlive the server, over a disk that does.
+pub struct Files {
+    disk: Rc<RefCell<Disk>>,
+    opens: BTreeMap<OpenId, Descriptor>,
+    /// Files can be opened by handle; if not, they are found by path alone.
+    handles: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Descriptor {
+    ino: Ino,
+    path: String,
+}
+
+impl Files {
+    /// Nothing is open.
+    #[must_use]
+    pub fn new(disk: Rc<RefCell<Disk>>, handles: bool) -> Files {
+        Files {
+            disk,
+            opens: BTreeMap::new(),
+            handles,
+        }
+    }
+
+    fn ino(&self, open: OpenId) -> Result<Ino, NtStatus> {
+        let descriptor = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
+        Ok(descriptor.ino)
+    }
+
+    fn length(&self, open: OpenId) -> Result<u64, NtStatus> {
+        let disk = self.disk.borrow();
+        let inode = disk.inode(self.ino(open)?).ok_or(NtStatus::FILE_CLOSED)?;
+        Ok(inode.data.len() as u64)
+    }
+
+    /// Up to `length` bytes at `offset`.
+    fn read(&self, open: OpenId, offset: u64, length: u32) -> Result<Vec<u8>, NtStatus> {
+        let disk = self.disk.borrow();
+        let inode = disk.inode(self.ino(open)?).ok_or(NtStatus::FILE_CLOSED)?;
+        if inode.is_dir() {
+            return Err(NtStatus::INVALID_DEVICE_REQUEST);
+        }
+        let data = &inode.data;
+        let from = (offset as usize).min(data.len());
+        let to = from.saturating_add(length as usize).min(data.len());
+        Ok(data[from..to].to_vec())
+    }
+
+    fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
+        let disk = self.disk.borrow();
+        let Some((ino, path)) = disk.find(&op.path) else {
+            if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
+                return Err(match disk.parent(&op.path) {
+                    Some(_) => NtStatus::OBJECT_NAME_NOT_FOUND,
+                    None => NtStatus::OBJECT_PATH_NOT_FOUND,
+                });
+            }
+            disk.parent(&op.path)
+                .ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+            return Ok(CreateIntent {
+                path: op.path.clone(),
+                existing: None,
+                maximal_access: ALL,
+            });
+        };
+        let existing = disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?;
+        // MS-FSA 2.1.5.1.2: an existing file.
+        if op.disposition == Disposition::Create {
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        if existing.is_dir && op.must_be_file {
+            return Err(NtStatus::FILE_IS_A_DIRECTORY);
+        }
+        if !existing.is_dir && op.must_be_dir {
+            return Err(NtStatus::NOT_A_DIRECTORY);
+        }
+        if existing.is_dir && overwrites(op.disposition) {
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        Ok(CreateIntent {
+            path,
+            existing: Some(existing),
+            maximal_access: ALL,
+        })
+    }
+
+    fn create(&mut self, op: &CreateOp, intent: &CreateIntent) -> Result<Outcome, NtStatus> {
+        let mut disk = self.disk.borrow_mut();
+        let (ino, action) = match &intent.existing {
+            Some(existing) => {
+                let found = disk.find(&intent.path).map(|(ino, _)| ino);
+                let Some(ino) = found.filter(|ino| Disk::key(*ino) == existing.key) else {
+                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+                };
+                (ino, overwrite(&mut disk, ino, op))
+            }
+            None => (create_new(&mut disk, op, &intent.path)?, CreateAction::Created),
+        };
+        let created = Created {
+            action,
+            metadata: disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?,
+            handle: FileHandle {
+                kind: 1,
+                bytes: ino.to_le_bytes().to_vec(),
+            },
+            path: intent.path.clone(),
+        };
+        let path = intent.path.clone();
+        self.opens.insert(op.open, Descriptor { ino, path });
+        Ok(Outcome::Created(created))
+    }
+
+    fn prepare_rename(
+        &self,
+        open: OpenId,
+        from: Option<&str>,
+        to: &str,
+        replace: bool,
+    ) -> Result<Intent, NtStatus> {
+        let disk = self.disk.borrow();
+        let descriptor = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
+        let source = Disk::key(descriptor.ino);
+        let is_dir = disk.inode(descriptor.ino).is_some_and(|inode| inode.is_dir());
+        let (is_link, from) = (from.is_none(), from.unwrap_or(&descriptor.path));
+        if disk.find(from).map(|(ino, _)| ino) != Some(descriptor.ino) {
+            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+        }
+        disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+        let intent = |to: &str, replaced| Intent::Rename {
+            source,
+            is_dir,
+            from: from.to_owned(),
+            to: to.to_owned(),
+            replaced,
+        };
+        let Some((there, path)) = disk.find(to) else {
+            return Ok(intent(to, None));
+        };
+        if there == descriptor.ino {
+            // Another case of its own name, or a hard link to it.
+            return match is_link && !replace {
+                true => Err(NtStatus::OBJECT_NAME_COLLISION),
+                false => Ok(intent(to, None)),
+            };
+        }
+        if !replace {
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        let in_use = self.opens.values().any(|open| open.ino == there);
+        if in_use || disk.inode(there).is_some_and(|inode| inode.is_dir()) {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        Ok(intent(&path, Some(Disk::key(there))))
+    }
+
+    fn rename(&mut self, intent: &Intent) -> Result<Outcome, NtStatus> {
+        let Intent::Rename {
+            source,
+            from,
+            to,
+            replaced,
+            ..
+        } = intent
+        else {
+            return Err(NtStatus::INTERNAL_ERROR);
+        };
+        {
+            let mut disk = self.disk.borrow_mut();
+            let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| Disk::key(ino));
+            let there = at(&disk, to);
+            let is_there = at(&disk, from) == Some(*source);
+            if there != Some(*source) {
+                if !is_there {
+                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+                }
+                if there.is_some() && there != *replaced {
+                    return Err(NtStatus::OBJECT_NAME_COLLISION);
+                }
+                move_name(&mut disk, from, to)?;
+            } else if is_there && from != to {
+                // Another case of the name, or a link to the file, whose old name goes. Else done by us, before a crash.
+                move_name(&mut disk, from, to)?;
+            }
+        }
+        for open in self.opens.values_mut().filter(|open| open.path == *from) {
+            open.path.clone_from(to);
+        }
+        Ok(Outcome::Renamed { path: to.clone() })
+    }
+
+    fn link(&mut self, open: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
+        let Intent::Rename {
+            source,
+            to,
+            replaced,
+            ..
+        } = intent
+        else {
+            return Err(NtStatus::INTERNAL_ERROR);
+        };
+        let mut disk = self.disk.borrow_mut();
+        let there = disk.find(to).map(|(ino, _)| Disk::key(ino));
+        if there == Some(*source) {
+            return Ok(Outcome::Unit);
+        }
+        let (dir, name) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+        if there.is_none() {
+            let linked = disk.link(dir, name, source.ino);
+            return linked
+                .map(|()| Outcome::Unit)
+                .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
+        }
+        if there != *replaced {
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        // Under a private name, then over the other; left by an attempt before a crash, if it is there.
+        let private = private(open);
+        let _ = disk.link(dir, &private, source.ino);
+        disk.rename((dir, &private), (dir, name));
+        Ok(Outcome::Unit)
+    }
+
+    fn close(
+        &mut self,
+        open: OpenId,
+        delete: Option<(&str, FileKey)>,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        if let Some((path, key)) = delete {
+            let mut disk = self.disk.borrow_mut();
+            if let Some((ino, _)) = disk.find(path).filter(|(ino, _)| Disk::key(*ino) == key) {
+                let inode = disk.inode(ino);
+                if inode.and_then(|inode| inode.entries.as_ref()).is_some_and(|e| !e.is_empty()) {
+                    return Err(NtStatus::DIRECTORY_NOT_EMPTY);
+                }
+                let (dir, name) = disk.parent(path).ok_or(NtStatus::INTERNAL_ERROR)?;
+                disk.unlink(dir, name);
+            }
+        }
+        if let Intent::Close { metadata } = intent {
+            return Ok(Outcome::Closed(metadata.clone()));
+        }
+        let metadata = self.disk.borrow().metadata(self.ino(open)?);
+        metadata.map(Outcome::Closed).ok_or(NtStatus::FILE_CLOSED)
+    }
+
+    fn list(
+        &self,
+        open: OpenId,
+        wanted: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Outcome, NtStatus> {
+        let disk = self.disk.borrow();
+        let ino = self.ino(open)?;
+        let entries = disk.inode(ino).and_then(|inode| inode.entries.as_ref());
+        let entries = entries.ok_or(NtStatus::INVALID_PARAMETER)?;
+        let mut all: Vec<(String, Ino)> = vec![(".".into(), ino), ("..".into(), ino)];
+        all.extend(entries.iter().map(|(name, ino)| (name.clone(), *ino)));
+        all.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+        let (after, wanted) = (after.map(str::to_ascii_lowercase), Pattern::new(wanted));
+        let mut found = all.into_iter().filter(|(name, _)| {
+            let folded = name.to_ascii_lowercase();
+            after.as_ref().is_none_or(|after| folded > *after) && wanted.matches(name)
+        });
+        let mut entries = Vec::new();
+        for (name, ino) in found.by_ref().take(limit as usize) {
+            let metadata = disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?;
+            let file_id = ino;
+            entries.push(DirEntry {
+                name,
+                metadata,
+                file_id,
+            });
+        }
+        let more = found.next().is_some();
+        Ok(Outcome::Entries { entries, more })
+    }
+
+    /// The bytes of each chunk, as if copied one after the other, where source and target are one file and overlap.
+    fn overlapping(&self, source: OpenId, chunks: &[Chunk]) -> Result<Intent, NtStatus> {
+        let mut image = self.read(source, 0, u32::MAX)?;
+        let mut logged = Vec::new();
+        for chunk in chunks {
+            let from = chunk.source_offset as usize;
+            let bytes = image.get(from..from + chunk.length as usize);
+            let bytes = bytes.ok_or(NtStatus::INVALID_VIEW_SIZE)?.to_vec();
+            let to = chunk.target_offset as usize;
+            if image.len() < to + bytes.len() {
+                image.resize(to + bytes.len(), 0);
+            }
+            image[to..to + bytes.len()].copy_from_slice(&bytes);
+            logged.push(bytes);
+        }
+        Ok(Intent::CopyChunks { source: logged })
+    }
+
+    fn copy(
+        &self,
+        source: OpenId,
+        target: OpenId,
+        chunks: &[Chunk],
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        let mut written = Vec::new();
+        for (index, chunk) in chunks.iter().enumerate() {
+            let bytes = match intent {
+                Intent::CopyChunks { source } => source[index].clone(),
+                _ => self.read(source, chunk.source_offset, chunk.length)?,
+            };
+            if bytes.len() < chunk.length as usize {
+                return Err(NtStatus::INVALID_VIEW_SIZE);
+            }
+            let ino = self.ino(target)?;
+            self.disk.borrow_mut().write(ino, chunk.target_offset, &bytes);
+            written.push(chunk.length);
+        }
+        Ok(Outcome::Copied { written })
+    }
+}
+
+fn overwrites(disposition: Disposition) -> bool {
+    matches!(
+        disposition,
+        Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf
+    )
+}
+
+/// Empties the file if the disposition says so.
+fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
+    let action = match op.disposition {
+        Disposition::Supersede => CreateAction::Superseded,
+        Disposition::Overwrite | Disposition::OverwriteIf => CreateAction::Overwritten,
+        Disposition::Open | Disposition::OpenIf | Disposition::Create => {
+            return CreateAction::Opened;
+        }
+    };
+    disk.set_length(ino, 0);
+    disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
+    action
+}
+
+/// A name that only this open uses.
+fn private(open: OpenId) -> String {
+    format!(".outlast-{open}")
+}
+
+/// Makes the file ready without a name (a directory: under a private one), stamped; then its name is taken. A redo that finds the name
+/// taken asks the stamp.
+fn create_new(disk: &mut Disk, op: &CreateOp, path: &str) -> Result<Ino, NtStatus> {
+    let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+    if let Some((ino, _)) = disk.find(path) {
+        let ours = disk.inode(ino).is_some_and(|inode| inode.stamp == Some(op.open));
+        return match ours {
+            true => Ok(ino),
+            false => Err(NtStatus::OBJECT_NAME_COLLISION),
+        };
+    }
+    if !op.must_be_dir {
+        let ino = disk.make(false, op.open, op.attributes | ARCHIVE);
+        let linked = disk.link(dir, name, ino);
+        return linked
+            .map(|()| ino)
+            .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
+    }
+    let private = private(op.open);
+    let (above, _) = path.rsplit_once('/').unwrap_or(("", path));
+    if disk.find(&format!("{above}/{private}")).is_some() {
+        disk.unlink(dir, &private);
+    }
+    let ino = disk.make(true, op.open, op.attributes & !ARCHIVE);
+    let _ = disk.link(dir, &private, ino);
+    disk.rename((dir, &private), (dir, name));
+    Ok(ino)
+}
+
+fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
+    let from = disk.parent(from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let to = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+    disk.rename(from, to);
+    Ok(())
+}
+
+impl FileSystem for Files {
+    fn prepare(&mut self, _: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        match op {
+            FileOp::Create(op) => self.prepare_create(op).map(Intent::Create),
+            FileOp::Close {
+                open,
+                delete: Some(_),
+            } => {
+                let metadata = self.disk.borrow().metadata(self.ino(*open)?);
+                let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
+                Ok(Intent::Close { metadata })
+            }
+            FileOp::Write { open, at, .. } => Ok(Intent::Write {
+                offset: match at {
+                    WriteAt::Offset(offset) => *offset,
+                    WriteAt::End => self.length(*open)?,
+                },
+            }),
+            FileOp::Rename {
+                open,
+                from,
+                to,
+                replace,
+            } => self.prepare_rename(*open, Some(from), to, *replace),
+            FileOp::Link { open, to, replace } => self.prepare_rename(*open, None, to, *replace),
+            FileOp::CopyChunks {
+                source,
+                target,
+                chunks,
+            } if self.ino(*source)? == self.ino(*target)? => self.overlapping(*source, chunks),
+            _ => Ok(Intent::None),
+        }
+    }
+
+    fn perform(&mut self, _: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+        log::debug!("perform {op:?}");
+        match (op, intent) {
+            (FileOp::Create(op), Intent::Create(intent)) => self.create(op, intent),
+            (FileOp::Close { open, delete }, intent) => {
+                let delete = delete.as_ref().map(|it| (it.path.as_str(), it.key));
+                let outcome = self.close(*open, delete, intent);
+                self.forget(*open);
+                outcome
+            }
+            (
+                FileOp::Read {
+                    open,
+                    offset,
+                    length,
+                },
+                _,
+            ) => Ok(Outcome::Data(self.read(*open, *offset, *length)?.into())),
+            (FileOp::Write { open, data, .. }, Intent::Write { offset }) => {
+                let ino = self.ino(*open)?;
+                self.disk.borrow_mut().write(ino, *offset, data);
+                Ok(Outcome::Written {
+                    count: data.len() as u32,
+                    offset: *offset,
+                })
+            }
+            (
+                FileOp::QueryDirectory {
+                    open,
+                    pattern,
+                    after,
+                    limit,
+                },
+                _,
+            ) => self.list(*open, pattern, after.as_deref(), *limit),
+            (FileOp::Stat { open }, _) => {
+                let metadata = self.disk.borrow().metadata(self.ino(*open)?);
+                metadata.map(Outcome::Metadata).ok_or(NtStatus::FILE_CLOSED)
+            }
+            (FileOp::SetBasic { open, basic }, _) => {
+                let times = [
+                    basic.creation_time,
+                    basic.last_access_time,
+                    basic.last_write_time,
+                ];
+                let ino = self.ino(*open)?;
+                self.disk.borrow_mut().dress(ino, basic.attributes, times);
+                Ok(Outcome::Unit)
+            }
+            (
+                FileOp::SetEndOfFile {
+                    open,
+                    end_of_file: length,
+                },
+                _,
+            ) => {
+                let ino = self.ino(*open)?;
+                self.disk.borrow_mut().set_length(ino, *length);
+                Ok(Outcome::Unit)
+            }
+            (
+                FileOp::SetAllocation {
+                    open,
+                    allocation_size,
+                },
+                _,
+            ) => {
+                if *allocation_size < self.length(*open)? {
+                    let ino = self.ino(*open)?;
+                    self.disk.borrow_mut().set_length(ino, *allocation_size);
+                }
+                Ok(Outcome::Unit)
+            }
+            (FileOp::ZeroData { open, from, beyond }, _) => {
+                let beyond = (*beyond).min(self.length(*open)?);
+                let ino = self.ino(*open)?;
+                let zeros = vec![0; beyond.saturating_sub(*from) as usize];
+                self.disk.borrow_mut().write(ino, *from, &zeros);
+                Ok(Outcome::Unit)
+            }
+            (FileOp::Rename { .. }, intent) => self.rename(intent),
+            (FileOp::Link { open, .. }, intent) => self.link(*open, intent),
+            (
+                FileOp::CopyChunks {
+                    source,
+                    target,
+                    chunks,
+                },
+                intent,
+            ) => self.copy(*source, *target, chunks, intent),
+            (FileOp::CheckDelete { open, .. }, _) => {
+                let disk = self.disk.borrow();
+                let entries = disk.inode(self.ino(*open)?).and_then(|it| it.entries.as_ref());
+                match entries {
+                    Some(entries) if !entries.is_empty() => Err(NtStatus::DIRECTORY_NOT_EMPTY),
+                    _ => Ok(Outcome::Unit),
+                }
+            }
+            (FileOp::QueryVolume { .. }, _) => Ok(Outcome::Volume(Volume {
+                total_bytes: 1 << 40,
+                available_bytes: 1 << 39,
+                free_bytes: 1 << 39,
+                unit_bytes: 4096,
+                serial: 7,
+                creation_time: 0,
+            })),
+            (FileOp::Flush { .. } | FileOp::Watch { .. }, _) => Ok(Outcome::Unit),
+            (
+                FileOp::QueryAllocatedRanges {
+                    open,
+                    offset,
+                    length,
+                },
+                _,
+            ) => {
+                let end = self.length(*open)?.min(offset.saturating_add(*length));
+                let ranges = (*offset < end).then(|| (*offset, end - offset));
+                Ok(Outcome::Ranges(ranges.into_iter().collect()))
+            }
+            (FileOp::QuerySecurity { .. }, _) => Ok(Outcome::Data(Bytes::from_static(&[
+                1, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ]))),
+            _ => Err(NtStatus::NOT_SUPPORTED),
+        }
+    }
+
+    fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
+        let disk = self.disk.borrow();
+        let by_handle = || {
+            let bytes = open.handle.bytes.as_slice().try_into().ok();
+            let ino = bytes.map(u64::from_le_bytes).filter(|_| self.handles)?;
+            let inode = disk.inode(ino)?;
+            (inode.links > 0).then_some(ino)
+        };
+        let by_path = |path: &str| disk.find(path).map(|(ino, _)| ino);
+        let moved = || open.moved_to.as_deref().and_then(by_path);
+        let is_it = |ino: &Ino| Disk::key(*ino) == open.key;
+        let found = by_handle()
+            .filter(is_it)
+            .or_else(|| by_path(&open.path).filter(is_it))
+            .or_else(|| moved().filter(is_it));
+        let ino = found.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        let path = open.path.clone();
+        drop(disk);
+        self.opens.insert(open.open, Descriptor { ino, path });
+        Ok(())
+    }
+
+    fn forget(&mut self, open: OpenId) {
+        self.opens.remove(&open);
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+
+    fn discard_changes(&mut self) {}
+}

@@ -1,0 +1,22 @@
+//! The whole server in a simulated world: network, disk, NVRAM and time are made up, clients speak their own SMB on TCP that is not
+//! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
+
+pub mod client;
+pub mod disk;
+pub mod files;
+pub mod fuse;
+pub mod inspect;
+pub mod judge;
+pub mod log_format;
+pub mod memory;
+pub mod net;
+pub mod ntlm;
+pub mod player;
+pub mod random;
+pub mod request;
+pub mod run;
+pub mod scenario;
+pub mod server;
+pub mod shadow;
+pub mod sweep;
+pub mod workload;

@@ -1,0 +1,206 @@
+//! The clients' machine: smoltcp's TCP, which is not the server's, at the other end of a wire with faults.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use outlast_stack::device::{MemoryDevice, SmoltcpPort};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
+
+use crate::player::{Board, Player};
+use crate::workload::Op;
+
+/// The server's address and port.
+pub const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 1), 445);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// smoltcp 0.14 can lose its retransmission timer after a fast retransmission, and waits for ever then. Answers to keep-alive probes
+/// count as duplicate acknowledgements, which make it send again.
+const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(15);
+/// How long a client waits for the acknowledgement of its FIN.
+const FAREWELL: Duration = Duration::from_secs(300);
+const BUFFER_BYTES: usize = 16 << 10;
+/// The first client's port; the others follow.
+pub const FIRST_PORT: u16 = 49_152;
+
+/// All clients, on one machine.
+pub struct Net {
+    port: SmoltcpPort<MemoryDevice>,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    seats: Vec<Seat>,
+}
+
+/// A player and its socket.
+struct Seat {
+    player: Player,
+    socket: SocketHandle,
+    /// Since when its FIN is on its way.
+    closing: Option<Duration>,
+    gone: bool,
+}
+
+fn instant(now: Duration) -> Instant {
+    Instant::from_micros(now.as_micros() as i64)
+}
+
+impl Net {
+    /// Clients that are about to connect.
+    ///
+    /// # Panics
+    /// smoltcp does not take the addresses.
+    #[must_use]
+    pub fn new(device: MemoryDevice, players: Vec<Player>, seed: u64, timestamps: bool) -> Net {
+        let mut port = SmoltcpPort::new(device, 1500);
+        let address = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 0x20]));
+        let mut config = Config::new(address);
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut port, Instant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            let cidr = IpCidr::new(IpAddress::from(CLIENT), 24);
+            addresses.push(cidr).expect("room for one address");
+        });
+        let mut sockets = SocketSet::new(Vec::new());
+        let mut seats = Vec::new();
+        for (player, port) in players.into_iter().zip(FIRST_PORT..) {
+            let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_BYTES]);
+            let mut socket = tcp::Socket::new(buffer(), buffer());
+            socket.set_nagle_enabled(false);
+            socket.set_keep_alive(Some(KEEP_ALIVE));
+            if timestamps {
+                // smoltcp's generator takes no argument; a constant clock is a legal one (RFC 7323, section 5.4 asks for monotony).
+                socket.set_tsval_generator(Some(|| 1000));
+            }
+            let remote = (IpAddress::from(SERVER.0), SERVER.1);
+            socket
+                .connect(interface.context(), remote, port)
+                .expect("a free port");
+            seats.push(Seat {
+                player,
+                socket: sockets.add(socket),
+                closing: None,
+                gone: false,
+            });
+        }
+        Net {
+            port,
+            interface,
+            sockets,
+            seats,
+        }
+    }
+
+    /// Everything that can be done at this instant.
+    ///
+    /// # Panics
+    /// The server has ended a connection that it owes, or answered what it may not.
+    pub fn turn(&mut self, now: Duration, ops: &[Op], board: &mut Board) {
+        self.port.device().advance(now);
+        self.poll(now);
+        // What one client hears may let another go on.
+        for _ in 0..2 {
+            for seat in &mut self.seats {
+                let socket: &mut tcp::Socket = self.sockets.get_mut(seat.socket);
+                seat.exchange(socket, now, ops, board);
+            }
+        }
+        self.poll(now);
+    }
+
+    fn poll(&mut self, now: Duration) {
+        self.interface
+            .poll(instant(now), &mut self.port, &mut self.sockets);
+    }
+
+    /// Has every client said all it has to say, and closed its connection?
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.seats.iter().all(|seat| seat.gone)
+    }
+
+    /// Has the client with this port sent its FIN?
+    #[must_use]
+    pub fn is_closing(&self, port: u16) -> bool {
+        let seat = self.seats.get(usize::from(port.wrapping_sub(FIRST_PORT)));
+        seat.is_some_and(|seat| seat.closing.is_some())
+    }
+
+    /// What each client waits for.
+    #[must_use]
+    pub fn state(&self) -> String {
+        let seats = self.seats.iter().map(|seat| {
+            let socket: &tcp::Socket = self.sockets.get(seat.socket);
+            let queued = socket.send_queue();
+            format!(
+                "{} tcp {}, {queued} bytes to be acknowledged",
+                seat.player.state(),
+                socket.state()
+            )
+        });
+        seats.collect::<Vec<_>>().join("\n")
+    }
+
+    /// When something is to be done next.
+    pub fn next(&mut self, now: Duration) -> Option<Duration> {
+        let at = self
+            .interface
+            .poll_at(instant(now), &self.sockets)
+            .map(|at| Duration::from_micros(at.total_micros().max(0) as u64));
+        let arrival = self.port.device().next_arrival();
+        [at, arrival]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.max(now))
+    }
+}
+
+impl Seat {
+    fn exchange(
+        &mut self,
+        socket: &mut tcp::Socket<'_>,
+        now: Duration,
+        ops: &[Op],
+        board: &mut Board,
+    ) {
+        if self.gone {
+            return;
+        }
+        if socket.may_send() {
+            self.player.connected();
+        }
+        while socket.can_recv() {
+            let bytes = socket
+                .recv(|bytes| (bytes.len(), bytes.to_vec()))
+                .expect("bytes that are there");
+            self.player.receive(&bytes, board, now);
+        }
+        self.player.play(ops, board, now);
+        let outbox = &mut self.player.client.outbox;
+        if !outbox.is_empty() && socket.can_send() {
+            let sent = socket.send_slice(outbox).expect("room that is there");
+            outbox.drain(..sent);
+        }
+        if self.player.is_leaving() && self.closing.is_none() && socket.may_send() {
+            assert!(self.player.client.is_drained(), "a part of a message is left");
+            socket.close();
+            self.closing = Some(now);
+        }
+        // smoltcp 0.14 can lose the timer of its FIN when acknowledgements repeat: such a client resets its connection instead.
+        if self.closing.is_some_and(|since| now > since + FAREWELL) {
+            socket.abort();
+        }
+        let state = socket.state();
+        self.gone = self.closing.is_some() && matches!(state, tcp::State::Closed | tcp::State::TimeWait);
+        let lost = matches!(
+            state,
+            tcp::State::Closed | tcp::State::TimeWait | tcp::State::CloseWait | tcp::State::LastAck
+        );
+        assert!(
+            self.closing.is_some() || !lost,
+            "the connection is gone: {state}; {}",
+            self.player.state()
+        );
+    }
+}

@@ -1,0 +1,611 @@
+//! The players: each leads one client through its part of the workload, and holds every answer against the judge's.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::client::{Client, Profile, Response};
+use crate::judge::{self, Content, Expected, Verdict, status};
+use crate::request::{self, Body, FileId, RELATED, command};
+use crate::workload::{Handle, Op, Verb};
+
+/// The share all of them use, and who they are.
+pub const SHARE: &str = "pub";
+/// Login name.
+pub const USER: &str = "ann";
+/// Password.
+pub const PASSWORD: &str = "Sesame";
+/// FILE_ALL_ACCESS.
+const ALL: u32 = 0x001F_01FF;
+/// Bytes of a directory page: few names fit.
+const PAGE_BYTES: u32 = 330;
+
+/// What a client saw of an operation, without what may differ from one run to the next: ids.
+pub type Seen = Vec<(u32, Vec<u8>)>;
+
+/// What the players know together.
+pub struct Board {
+    expected: BTreeMap<usize, Expected>,
+    /// Operations sent and not done, by id; true: waits, by an interim response.
+    under_way: BTreeMap<usize, bool>,
+    done: BTreeSet<usize>,
+    /// Cancels that were sent, by what they cancel: done when that is.
+    cancels: BTreeMap<usize, usize>,
+    handles: BTreeMap<Handle, FileId>,
+    /// Every FileId there was.
+    file_ids: BTreeSet<FileId>,
+    resume_keys: BTreeMap<Handle, Vec<u8>>,
+    /// Breaks that came, by handle, with their levels.
+    breaks: BTreeMap<Handle, Vec<u8>>,
+    /// What was seen, by operation.
+    pub seen: BTreeMap<usize, Seen>,
+    /// Credits granted, by operation.
+    pub credits: BTreeMap<usize, u32>,
+    /// Operations that were answered by the passing of time only, and how long they took.
+    pub waits: Vec<(usize, Duration, Duration)>,
+    /// Has the server crashed or rebooted?
+    pub had_outage: bool,
+}
+
+impl Board {
+    /// Nothing has happened.
+    #[must_use]
+    pub fn new(expected: BTreeMap<usize, Expected>) -> Board {
+        Board {
+            expected,
+            under_way: BTreeMap::new(),
+            done: BTreeSet::new(),
+            cancels: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            file_ids: BTreeSet::new(),
+            resume_keys: BTreeMap::new(),
+            breaks: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            credits: BTreeMap::new(),
+            waits: Vec::new(),
+            had_outage: false,
+        }
+    }
+
+    /// Levels of the breaks that came, by handle.
+    #[must_use]
+    pub fn breaks(&self) -> &BTreeMap<Handle, Vec<u8>> {
+        &self.breaks
+    }
+
+    fn is_settled(&self, op: usize) -> bool {
+        self.done.contains(&op) || self.under_way.get(&op) == Some(&true)
+    }
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Negotiating,
+    LoggingIn,
+    Proving,
+    Mounting,
+    Working,
+    LoggingOff,
+    Leaving,
+}
+
+/// A second session's stages, within its operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Second {
+    LoggingIn,
+    Proving,
+    LoggingOff,
+}
+
+/// What a request belongs to.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Stage,
+    Part(usize, usize),
+}
+
+/// One client and its part.
+pub struct Player {
+    index: usize,
+    /// The client.
+    pub client: Client,
+    stage: Stage,
+    /// What is still to be sent.
+    todo: VecDeque<Op>,
+    /// What is under way, whole.
+    ops: BTreeMap<usize, Op>,
+    purposes: BTreeMap<u64, Purpose>,
+    first_message: BTreeMap<usize, u64>,
+    answers: BTreeMap<usize, BTreeMap<usize, Response>>,
+    names: Vec<String>,
+    second: Option<Second>,
+    sent_at: BTreeMap<usize, Duration>,
+}
+
+impl Player {
+    /// Leads a client of this profile through its operations of the list.
+    #[must_use]
+    pub fn new(index: usize, profile: Profile, ops: &[Op]) -> Player {
+        let own = ops.iter().filter(|op| op.client == index);
+        Player {
+            index,
+            client: Client::new(profile),
+            stage: Stage::Connecting,
+            todo: own.cloned().collect(),
+            ops: BTreeMap::new(),
+            purposes: BTreeMap::new(),
+            first_message: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            names: Vec::new(),
+            second: None,
+            sent_at: BTreeMap::new(),
+        }
+    }
+
+    /// Has it nothing more to say? Its connection is to be closed.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.stage == Stage::Leaving && self.client.outbox.is_empty()
+    }
+
+    /// What it waits for, for whoever looks into a run that got stuck.
+    #[must_use]
+    pub fn state(&self) -> String {
+        format!(
+            "client {}: {:?}, under way {:?}, next {:?}, unanswered {}",
+            self.index,
+            self.stage,
+            self.ops.values().collect::<Vec<_>>(),
+            self.todo.front(),
+            self.client.unanswered()
+        )
+    }
+
+    /// Its connection is there.
+    pub fn connected(&mut self) {
+        if self.stage == Stage::Connecting {
+            self.stage = Stage::Negotiating;
+            let message = self.client.negotiate(self.index as u8 + 1);
+            self.purposes.insert(message, Purpose::Stage);
+        }
+    }
+
+    /// Bytes came.
+    pub fn receive(&mut self, bytes: &[u8], board: &mut Board, now: Duration) {
+        for response in self.client.receive(bytes) {
+            log::debug!(
+                "client {}: response to {} of message {}: {:#x}",
+                self.index,
+                response.command,
+                response.message_id,
+                response.status
+            );
+            self.take(response, board, now);
+        }
+    }
+
+    fn take(&mut self, response: Response, board: &mut Board, now: Duration) {
+        if response.message_id == u64::MAX {
+            return note_break(&response, board);
+        }
+        let purpose = self.purposes[&response.message_id];
+        let is_interim = response.status == status::PENDING && response.is_async;
+        match purpose {
+            Purpose::Stage => self.next_stage(&response),
+            Purpose::Part(op, _) if is_interim => {
+                let expected = &board.expected[&op];
+                assert!(expected.waits, "operation {op} is not to wait");
+                *board.credits.entry(op).or_default() += u32::from(response.credits);
+                board.under_way.insert(op, true);
+            }
+            Purpose::Part(op, part) => self.part_answered(op, part, response, board, now),
+        }
+    }
+
+    fn next_stage(&mut self, response: &Response) {
+        let message = match self.stage {
+            Stage::Negotiating => {
+                assert_eq!(response.status, status::SUCCESS, "negotiate: {response:x?}");
+                self.stage = Stage::LoggingIn;
+                self.client.begin_login()
+            }
+            Stage::LoggingIn => {
+                self.stage = Stage::Proving;
+                self.client.answer_challenge(response, USER, PASSWORD)
+            }
+            Stage::Proving => {
+                self.client.logged_in(response);
+                self.stage = Stage::Mounting;
+                self.client.connect_tree(SHARE)
+            }
+            Stage::Mounting => {
+                self.client.tree_connected(response);
+                self.stage = Stage::Working;
+                return;
+            }
+            Stage::LoggingOff => {
+                assert_eq!(response.status, status::SUCCESS, "log-off: {response:x?}");
+                self.stage = Stage::Leaving;
+                return;
+            }
+            Stage::Connecting | Stage::Working | Stage::Leaving => {
+                panic!("an answer that nobody waits for: {response:x?}")
+            }
+        };
+        self.purposes.insert(message, Purpose::Stage);
+    }
+
+    fn part_answered(
+        &mut self,
+        id: usize,
+        part: usize,
+        response: Response,
+        board: &mut Board,
+        now: Duration,
+    ) {
+        let op = self.ops[&id].clone();
+        *board.credits.entry(id).or_default() += u32::from(response.credits);
+        if let Some(second) = self.second {
+            return self.second_session(second, id, &response, board);
+        }
+        if let Verb::Walk { handle } = &op.verbs[part]
+            && response.status == status::SUCCESS
+        {
+            self.names.extend(names(&response.body));
+            let file = board.handles[handle];
+            let message = self
+                .client
+                .ask(&[request::query_directory(file, PAGE_BYTES)]);
+            self.purposes.insert(message, Purpose::Part(id, part));
+            return;
+        }
+        let answers = self.answers.entry(id).or_default();
+        assert!(answers.insert(part, response).is_none(), "answered twice");
+        if answers.len() < op.verbs.len() {
+            return;
+        }
+        let answers = self.answers.remove(&id).unwrap_or_default();
+        let expected = &board.expected[&id];
+        if expected.by_time {
+            let sent = self.sent_at[&id];
+            board.waits.push((id, sent, now));
+        }
+        let verdicts = expected.verdicts.clone();
+        let mut seen = Seen::new();
+        for (part, response) in &answers {
+            if let Some(verdict) = verdicts.get(*part) {
+                self.check(&op, *part, response, verdict, board.had_outage);
+            }
+            self.learn(&op.verbs[*part], response, board);
+            seen.push((response.status, masked(response)));
+        }
+        self.names.clear();
+        board.seen.insert(id, seen);
+        self.finished(id, board);
+    }
+
+    fn finished(&mut self, id: usize, board: &mut Board) {
+        self.ops.remove(&id);
+        board.under_way.remove(&id);
+        board.done.insert(id);
+        board.done.extend(board.cancels.remove(&id));
+    }
+
+    fn second_session(&mut self, second: Second, id: usize, response: &Response, board: &mut Board) {
+        let message = match second {
+            Second::LoggingIn => {
+                self.second = Some(Second::Proving);
+                self.client.answer_challenge(response, USER, PASSWORD)
+            }
+            Second::Proving => {
+                self.client.logged_in(response);
+                self.second = Some(Second::LoggingOff);
+                self.client.log_off_second()
+            }
+            Second::LoggingOff => {
+                assert_eq!(response.status, status::SUCCESS, "log-off: {response:x?}");
+                self.client.second_ended();
+                self.second = None;
+                return self.finished(id, board);
+            }
+        };
+        self.purposes.insert(message, Purpose::Part(id, 0));
+    }
+
+    /// Is the answer what a server that never crashed could have given?
+    fn check(&self, op: &Op, part: usize, response: &Response, verdict: &Verdict, outage: bool) {
+        let verb = &op.verbs[part];
+        // After an outage local changes may have been missed, and who watches is told to look.
+        let is_notice = matches!(verb, Verb::Notify { .. });
+        if is_notice && outage && response.status == status::NOTIFY_ENUM_DIR {
+            return;
+        }
+        let is_walk = matches!(verb, Verb::Walk { .. });
+        let status = match response.status {
+            status::NO_MORE_FILES if is_walk => status::SUCCESS,
+            status => status,
+        };
+        assert_eq!(
+            status, verdict.status,
+            "operation {op:?}, component {part}: status {status:#x} instead of {:#x}",
+            verdict.status
+        );
+        let body = &response.body;
+        let word = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("four"));
+        let long = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight"));
+        let found = match &verdict.content {
+            Content::Any => Content::Any,
+            Content::Bytes(_) => {
+                let from = usize::from(body[2]) - 64;
+                Content::Bytes(body[from..from + word(4) as usize].to_vec())
+            }
+            Content::Written(_) => Content::Written(word(4)),
+            Content::Created(..) => Content::Created(word(4), long(48), body[2]),
+            Content::Standard(..) => Content::Standard(long(16), word(24), body[28] != 0),
+            Content::Names(_) => Content::Names(self.names.clone()),
+            Content::Notice(..) => {
+                let name = &body[20..20 + word(16) as usize];
+                Content::Notice(word(12), text(name))
+            }
+        };
+        assert_eq!(found, verdict.content, "operation {op:?}, component {part}");
+    }
+
+    fn learn(&self, verb: &Verb, response: &Response, board: &mut Board) {
+        if response.status != status::SUCCESS {
+            return;
+        }
+        match verb {
+            Verb::Create { handle, .. } => {
+                let id: FileId = response.body[64..80].try_into().expect("a FileId");
+                assert!(board.file_ids.insert(id), "a FileId is used twice: {id:x?}");
+                board.handles.insert(*handle, id);
+            }
+            Verb::ResumeKey { handle } => {
+                let from = u32::from_le_bytes(response.body[32..36].try_into().expect("four"));
+                let from = from as usize - 64;
+                let key = response.body[from..from + 24].to_vec();
+                board.resume_keys.insert(*handle, key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends what may be sent now.
+    pub fn play(&mut self, ops: &[Op], board: &mut Board, now: Duration) {
+        if self.stage != Stage::Working {
+            return;
+        }
+        while let Some(op) = self.todo.front() {
+            if !self.may_send(op, ops, board) {
+                break;
+            }
+            let Some(op) = self.todo.pop_front() else { break };
+            self.send(op, board, now);
+        }
+        // Who leaves closes what it has open: not while others are at it.
+        if board.done.len() == ops.len() {
+            if self.client.profile().logs_off {
+                self.stage = Stage::LoggingOff;
+                let message = self.client.ask(&[request::bare(command::LOGOFF)]);
+                self.purposes.insert(message, Purpose::Stage);
+            } else {
+                self.stage = Stage::Leaving;
+            }
+        }
+    }
+
+    fn may_send(&self, op: &Op, ops: &[Op], board: &Board) -> bool {
+        let expected = &board.expected[&op.id];
+        if expected.verdicts.is_empty() && !expected.waits {
+            return true;
+        }
+        let busy = self
+            .ops
+            .keys()
+            .filter(|id| board.under_way.get(id) != Some(&true))
+            .count();
+        let alone = |op: &Op| {
+            op.verbs
+                .iter()
+                .any(|verb| matches!(verb, Verb::Walk { .. } | Verb::SecondSession))
+        };
+        if busy >= self.client.profile().depth
+            || (busy > 0 && alone(op))
+            || self.ops.values().any(alone)
+            || !self.client.may_send(op.verbs.len())
+        {
+            return false;
+        }
+        let mut made = BTreeSet::new();
+        for verb in &op.verbs {
+            if let Verb::Create { handle, .. } = verb {
+                made.insert(*handle);
+            }
+            let known = |handle: &Handle| made.contains(handle) || board.handles.contains_key(handle);
+            if !verb.handles().iter().all(known) {
+                return false;
+            }
+            match verb {
+                Verb::Acknowledge { handle, .. } if !board.breaks.contains_key(handle) => {
+                    return false;
+                }
+                Verb::Copy { source, .. } if !board.resume_keys.contains_key(source) => {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        let before = ops.iter().take_while(|other| other.id != op.id);
+        let mut before = before.filter(|other| other.shared);
+        !op.shared || before.all(|other| board.is_settled(other.id))
+    }
+
+    fn send(&mut self, op: Op, board: &mut Board, now: Duration) {
+        let id = op.id;
+        let expected = &board.expected[&id];
+        if expected.verdicts.is_empty() && !expected.waits {
+            board.done.insert(id);
+            return;
+        }
+        log::debug!("client {}: sends {op:?}", self.index);
+        if let Verb::Cancel { op: target } = op.verbs[0] {
+            if let Some(message) = self.first_message.get(&target) {
+                self.client.cancel(*message);
+            }
+            board.cancels.insert(target, id);
+            return;
+        }
+        self.sent_at.insert(id, now);
+        board.under_way.insert(id, false);
+        let first = if op.verbs[0] == Verb::SecondSession {
+            self.second = Some(Second::LoggingIn);
+            self.client.begin_login()
+        } else {
+            let related = op.verbs.len() > 1;
+            let bodies: Vec<Body> = op
+                .verbs
+                .iter()
+                .map(|verb| body(verb, related, board))
+                .collect();
+            self.client.ask(&bodies)
+        };
+        for part in 0..op.verbs.len() {
+            self.purposes
+                .insert(first + part as u64, Purpose::Part(id, part));
+        }
+        self.first_message.insert(id, first);
+        self.ops.insert(id, op);
+    }
+}
+
+fn note_break(response: &Response, board: &mut Board) {
+    let level = response.body[2];
+    let id: FileId = response.body[8..24].try_into().expect("a FileId");
+    let handle = board.handles.iter().find(|(_, known)| **known == id);
+    let handle = *handle.expect("a break of a FileId that is known").0;
+    board.breaks.entry(handle).or_default().push(level);
+}
+
+fn body(verb: &Verb, related: bool, board: &Board) -> Body {
+    let file = |handle: &Handle| match board.handles.get(handle) {
+        Some(id) if !related => *id,
+        _ => RELATED,
+    };
+    match verb {
+        Verb::Create {
+            path,
+            disposition,
+            options,
+            share,
+            oplock,
+            ..
+        } => request::create(&request::Create {
+            path,
+            access: ALL,
+            share: *share,
+            disposition: *disposition,
+            options: *options,
+            oplock: *oplock,
+        }),
+        Verb::Close { handle } => request::close(file(handle)),
+        Verb::Flush { handle } => request::flush(file(handle)),
+        Verb::Read {
+            handle,
+            offset,
+            length,
+        } => request::read(file(handle), *offset, *length),
+        Verb::Write {
+            handle,
+            offset,
+            length,
+            fill,
+        } => {
+            let data = judge::bytes(*fill, *length);
+            request::write(file(handle), offset.unwrap_or(u64::MAX), &data)
+        }
+        Verb::SetEnd { handle, length } => {
+            request::set_info(file(handle), 20, &length.to_le_bytes())
+        }
+        Verb::SetTime { handle, time } => {
+            let mut basic = vec![0; 40];
+            basic[16..24].copy_from_slice(&time.to_le_bytes());
+            request::set_info(file(handle), 4, &basic)
+        }
+        Verb::Rename {
+            handle,
+            to,
+            replace,
+        } => request::set_info(file(handle), 10, &request::new_name(to, *replace)),
+        Verb::Link {
+            handle,
+            to,
+            replace,
+        } => request::set_info(file(handle), 11, &request::new_name(to, *replace)),
+        Verb::Dispose { handle, delete } => {
+            request::set_info(file(handle), 13, &[u8::from(*delete)])
+        }
+        Verb::Walk { handle } => request::query_directory(file(handle), PAGE_BYTES),
+        Verb::Stat { handle } => request::query_info(file(handle), 5),
+        Verb::ResumeKey { handle } => request::ioctl(file(handle), request::RESUME_KEY, &[], 32),
+        Verb::Copy {
+            source,
+            target,
+            chunks,
+        } => {
+            let input = request::chunks(&board.resume_keys[source], chunks);
+            request::ioctl(file(target), request::COPYCHUNK, &input, 12)
+        }
+        Verb::Lock {
+            handle,
+            offset,
+            length,
+            flags,
+        } => request::lock(file(handle), *offset, *length, *flags),
+        Verb::Notify { handle } => request::change_notify(file(handle)),
+        Verb::Acknowledge { handle, level } => request::acknowledge(file(handle), *level),
+        Verb::Echo | Verb::Cancel { .. } | Verb::SecondSession => request::bare(command::ECHO),
+    }
+}
+
+/// A body without the ids in it, which differ from run to run.
+fn masked(response: &Response) -> Vec<u8> {
+    let mut body = response.body.clone();
+    let ids = match response.command {
+        command::CREATE => 64..80,
+        command::OPLOCK_BREAK => 8..24,
+        // FileId, and the resume key, which is made of it
+        command::IOCTL if body.len() > 32 && body.get(4..8) == Some(&request::RESUME_KEY.to_le_bytes()) => {
+            8..body.len()
+        }
+        command::IOCTL => 8..24,
+        _ => 0..0,
+    };
+    if let Some(ids) = body.get_mut(ids) {
+        ids.fill(0);
+    }
+    body
+}
+
+fn text(bytes: &[u8]) -> String {
+    let units: Vec<u16> = bytes
+        .chunks(2)
+        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
+        .collect();
+    String::from_utf16(&units).expect("UTF-16")
+}
+
+/// The names of a page of FileBothDirectoryInformation (MS-FSCC 2.4.8).
+fn names(body: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut entry = &body[8..];
+    loop {
+        let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("four"));
+        names.push(text(&entry[94..94 + word(60) as usize]));
+        match word(0) as usize {
+            0 => return names,
+            next => entry = &entry[next..],
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! One run: a scenario from beginning to end, with crashes at given steps, and everything checked.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use outlast_stack::Capabilities;
+use outlast_stack::device::pair;
+
+use crate::judge::{judge, status};
+use crate::net::Net;
+use crate::player::{Board, Player, Seen};
+use crate::scenario::Scenario;
+use crate::server::{self, Server};
+use crate::workload::{Handle, Op, Verb};
+
+/// Simulated time after which a run is stuck.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// Events after which a run is stuck.
+const EVENTS: usize = 100_000;
+/// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
+const BREAK: Duration = Duration::from_secs(35);
+/// What service time may skip at a crash.
+const SKIP: Duration = Duration::from_secs(1);
+
+/// What the clients of a run saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transcript {
+    seen: BTreeMap<usize, Seen>,
+    credits: BTreeMap<usize, u32>,
+    breaks: BTreeMap<Handle, Vec<u8>>,
+}
+
+/// A run that went well.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Steps of the server.
+    pub steps: u64,
+    /// Crashes that came about.
+    pub crashes: u32,
+    /// Elective reboots.
+    pub reboots: u32,
+    /// What was seen.
+    pub transcript: Transcript,
+}
+
+/// Runs a scenario; the server dies at these steps. `reference`: what the clients see if it does not.
+///
+/// # Errors
+/// What went wrong, in one line or more.
+pub fn run(
+    scenario: &Scenario,
+    blows: &[u64],
+    reference: Option<&Transcript>,
+) -> Result<Report, String> {
+    let attempt = AssertUnwindSafe(|| whole(scenario, blows, reference));
+    catch_unwind(attempt).map_err(|payload| server::message(&*payload))
+}
+
+fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> Report {
+    let capabilities = [server::capabilities(scenario), Capabilities::default()];
+    let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
+    let mut server = Server::new(scenario, ours, blows);
+    let (expected, files) = judge(&scenario.ops);
+    let mut board = Board::new(expected);
+    let profiles = scenario.profiles.iter().enumerate();
+    let players = profiles
+        .map(|(index, profile)| Player::new(index, *profile, &scenario.ops))
+        .collect();
+    let mut net = Net::new(theirs, players, scenario.seed, scenario.timestamps);
+    let mut now = Duration::ZERO;
+    for _ in 0..EVENTS {
+        net.turn(now, &scenario.ops, &mut board);
+        server.turn(now, &net);
+        board.had_outage = server.crashes + server.reboots > 0;
+        net.turn(now, &scenario.ops, &mut board);
+        if net.is_done() && server.is_empty() {
+            return finish(&server, board, &scenario.ops, files, reference);
+        }
+        let next = [server.next(now), net.next(now)];
+        let next = next.into_iter().flatten().min();
+        match next {
+            Some(at) if at < LIMIT => now = at,
+            _ => panic!("stuck at {now:?}\n{}\n{}", net.state(), server.state()),
+        }
+    }
+    panic!("no end at {now:?}\n{}\n{}", net.state(), server.state())
+}
+
+fn finish(
+    server: &Server,
+    board: Board,
+    ops: &[Op],
+    files: BTreeMap<String, Option<Vec<u8>>>,
+    reference: Option<&Transcript>,
+) -> Report {
+    let found = server.disk.borrow().contents();
+    if found != files {
+        let names = |of: &BTreeMap<String, Option<Vec<u8>>>| of.keys().cloned().collect::<Vec<_>>();
+        let differing = files
+            .iter()
+            .find(|(path, bytes)| found.get(*path) != Some(*bytes));
+        panic!(
+            "the files are not what they should be: {:?} instead of {:?}; {differing:?}",
+            names(&found),
+            names(&files)
+        );
+    }
+    for (op, from, to) in &board.waits {
+        let outages = server.outages.iter();
+        let down: Duration = outages
+            .map(|(begin, end)| {
+                let (begin, end) = (begin.max(from), end.min(to));
+                end.saturating_sub(*begin)
+            })
+            .sum();
+        let served = (*to - *from).saturating_sub(down) + SKIP * server.crashes;
+        assert!(
+            served >= BREAK,
+            "operation {op} waited for {served:?} of service time only: an outage is not time"
+        );
+    }
+    let transcript = Transcript {
+        breaks: board.breaks().clone(),
+        seen: board.seen,
+        credits: board.credits,
+    };
+    if let Some(reference) = reference {
+        compare(&transcript, reference, ops);
+    }
+    Report {
+        steps: server.fuse.steps(),
+        crashes: server.crashes,
+        reboots: server.reboots,
+        transcript,
+    }
+}
+
+/// What a server that crashed showed is what the one showed that did not.
+fn compare(transcript: &Transcript, reference: &Transcript, ops: &[Op]) {
+    for op in ops {
+        let (seen, before) = (transcript.seen.get(&op.id), reference.seen.get(&op.id));
+        let is_notice = matches!(op.verbs[0], Verb::Notify { .. });
+        let is_told_to_look = seen.is_some_and(|seen| seen[0].0 == status::NOTIFY_ENUM_DIR);
+        if is_notice && is_told_to_look {
+            continue;
+        }
+        assert_eq!(seen, before, "{op:?} was answered otherwise without a crash");
+    }
+    assert_eq!(
+        transcript.credits, reference.credits,
+        "credits granted, with and without a crash"
+    );
+    assert_eq!(
+        transcript.breaks, reference.breaks,
+        "oplock breaks, with and without a crash"
+    );
+}

@@ -1,0 +1,110 @@
+//! A scenario: everything a run depends on, from one seed.
+
+use std::time::Duration;
+
+use outlast_smb::Dialect;
+use outlast_smb::crypto::{Cipher, SigningAlgorithm};
+use outlast_stack::Lost;
+use outlast_stack::device::Faults;
+
+use crate::client::Profile;
+use crate::random::Random;
+use crate::workload::{self, Op};
+
+/// How large a scenario is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// One client or two and a handful of requests: for every pair of crashes.
+    Small,
+    /// Two or three clients: for every single crash.
+    Usual,
+}
+
+/// What a run depends on, besides where it crashes.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Where it came from.
+    pub seed: u64,
+    /// The clients.
+    pub profiles: Vec<Profile>,
+    /// What they do.
+    pub ops: Vec<Op>,
+    /// What the network does to frames.
+    pub faults: Faults,
+    /// Do frames get lost while the server is down?
+    pub lost: Lost,
+    /// How long it is down after a crash.
+    pub outage: Duration,
+    /// Bytes of the NVRAM.
+    pub nvram_bytes: usize,
+    /// Files can be opened by handle.
+    pub handles: bool,
+    /// The clients' TCP sends timestamps.
+    pub timestamps: bool,
+    /// The server asks its device to cut large segments up.
+    pub offload: bool,
+    /// An elective reboot begins at this step.
+    pub reboot_at: Option<u64>,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    #[must_use]
+    pub fn new(seed: u64, size: Size) -> Scenario {
+        let mut random = Random::new(seed, "scenario");
+        let (clients, length) = match size {
+            Size::Small => (1 + random.index(2), 3 + random.index(4)),
+            Size::Usual => (1 + random.index(3), 12 + random.index(16)),
+        };
+        let mut profile = || {
+            use Dialect::{Smb202, Smb210, Smb300, Smb302, Smb311};
+            let dialect = *random.pick(&[Smb202, Smb210, Smb300, Smb302, Smb311, Smb311, Smb311, Smb311]);
+            let ciphers = [
+                Cipher::Aes128Gcm,
+                Cipher::Aes256Gcm,
+                Cipher::Aes128Ccm,
+                Cipher::Aes256Ccm,
+            ];
+            let signing = [
+                SigningAlgorithm::AesGmac,
+                SigningAlgorithm::AesCmac,
+                SigningAlgorithm::HmacSha256,
+            ];
+            Profile {
+                dialect,
+                cipher: *random.pick(&ciphers),
+                signing: *random.pick(&signing),
+                sealed: dialect >= Smb300 && random.percent(50),
+                depth: 1 + random.index(4),
+                logs_off: random.percent(60),
+            }
+        };
+        let profiles: Vec<Profile> = (0..clients).map(|_| profile()).collect();
+        let faulty = random.percent(50);
+        let percent = |of: u64| (of * 10_000) as u32;
+        let faults = Faults {
+            loss_ppm: if faulty { percent(random.below(6)) } else { 0 },
+            duplicate_ppm: if faulty { percent(random.below(5)) } else { 0 },
+            reorder_ppm: if faulty { percent(random.below(5)) } else { 0 },
+            corrupt_ppm: if faulty { percent(random.below(3)) } else { 0 },
+            delay: Duration::from_micros(50 + random.below(500)),
+            jitter: Duration::from_micros(if faulty { random.below(300) } else { 0 }),
+            reorder_delay: Duration::from_millis(2),
+            queue_limit: 0,
+        };
+        let outages = [1, 50, 1000, 40_000];
+        Scenario {
+            seed,
+            ops: workload::generate(seed, clients, length),
+            profiles,
+            faults,
+            lost: if random.percent(50) { Lost::Frames } else { Lost::Nothing },
+            outage: Duration::from_millis(*random.pick(&outages)),
+            nvram_bytes: *random.pick(&[64, 96, 256]) << 10,
+            handles: random.percent(70),
+            timestamps: random.percent(70),
+            offload: random.percent(30),
+            reboot_at: random.percent(30).then(|| 50 + random.below(600)),
+        }
+    }
+}

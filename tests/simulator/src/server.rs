@@ -1,0 +1,357 @@
+//! The server in its world: it lives, dies at a step, and is put up again over the same NVRAM and disk.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outlast::server::clock::Time;
+use outlast::server::fault::{Point, Probe, When};
+use outlast::server::machine::{Machine, Patience};
+use outlast::server::recover::{Parts, recover};
+use outlast_nvram::Flag;
+use outlast_smb::auth::nt_hash;
+use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share, User};
+use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
+use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
+
+use crate::disk::Disk;
+use crate::files::Files;
+use crate::fuse::{Crash, Fuse, Step};
+use crate::inspect::{Inspector, Known};
+use crate::memory::Nvram;
+use crate::net::{Net, SERVER};
+use crate::player::{PASSWORD, SHARE, USER};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::shadow::Shadow;
+
+/// Wall time at the beginning of every run.
+const WALL: u64 = 133_000_000_000_000_000;
+/// Room for the longest reply of these workloads and its records.
+const REPLY_ROOM: u64 = 8 << 10;
+/// Turns at one instant, at most.
+const TURNS: usize = 10_000;
+const BOOT_ID: [u8; 16] = [1; 16];
+
+/// The server and what it stands on.
+pub struct Server {
+    /// The steps.
+    pub fuse: Fuse,
+    /// What outlives it.
+    pub disk: Rc<RefCell<Disk>>,
+    nvram: Arc<Nvram>,
+    device: MemoryDevice,
+    buffer: Vec<u8>,
+    life: Option<Life>,
+    down_until: Duration,
+    /// The end before was an elective one.
+    elective: bool,
+    draining: bool,
+    shadow: Shadow,
+    inspector: Inspector,
+    scenario: Scenario,
+    /// Crashes so far.
+    pub crashes: u32,
+    /// Elective reboots so far.
+    pub reboots: u32,
+    /// When it was not there.
+    pub outages: Vec<(Duration, Duration)>,
+}
+
+/// One worker.
+struct Life {
+    machine: Machine<Files>,
+    /// Service time when it began, and when that was.
+    base: Duration,
+    began: Duration,
+}
+
+struct Seeded(Random);
+
+impl Entropy for Seeded {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        self.0.fill(buffer);
+    }
+}
+
+struct Unwatched;
+
+impl Probe for Unwatched {
+    fn at(&mut self, _: Point, _: When, _: &str) {}
+}
+
+fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
+    outlast_stack::Config {
+        addresses: vec![(SERVER.0.into(), 24)],
+        ports: vec![SERVER.1],
+        receive_buffer: 16 << 10,
+        capabilities: Capabilities {
+            checksum: scenario.offload,
+            tso4: scenario.offload,
+            tso6: false,
+        },
+        ..outlast_stack::Config::default()
+    }
+}
+
+fn smb_config() -> outlast_smb::Config {
+    outlast_smb::Config {
+        name: "OUTLAST".into(),
+        guid: [0; 16],
+        min_dialect: Dialect::Smb202,
+        max_dialect: Dialect::Smb311,
+        signing: Requirement::Enabled,
+        encryption: Requirement::Enabled,
+        shares: vec![Share {
+            name: SHARE.into(),
+            comment: String::new(),
+            read_only: false,
+            guest: false,
+            users: Vec::new(),
+            encryption: Requirement::Enabled,
+        }],
+        users: vec![User {
+            name: USER.into(),
+            nt_hash: nt_hash(PASSWORD),
+        }],
+        limits: Limits {
+            io_bytes: 65_536,
+            ..Limits::default()
+        },
+    }
+}
+
+/// The device's capabilities of a scenario's server.
+#[must_use]
+pub fn capabilities(scenario: &Scenario) -> Capabilities {
+    stack_config(scenario).capabilities
+}
+
+impl Server {
+    /// A server that is about to be started.
+    #[must_use]
+    pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
+        let fuse = Fuse::new(blows);
+        let disk = Disk::new(fuse.clone(), scenario.seed);
+        let nvram = Nvram::new(scenario.nvram_bytes, fuse.clone(), scenario.seed);
+        Server {
+            disk: Rc::new(RefCell::new(disk)),
+            nvram: Arc::new(nvram),
+            fuse,
+            device,
+            buffer: vec![0; MAX_FRAME_LEN],
+            life: None,
+            down_until: Duration::ZERO,
+            elective: false,
+            draining: false,
+            shadow: Shadow::new(stack_config(scenario), smb_config()),
+            inspector: Inspector::default(),
+            scenario: scenario.clone(),
+            crashes: 0,
+            reboots: 0,
+            outages: Vec::new(),
+        }
+    }
+
+    /// Is nothing left of any client?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let machine = self.life.as_ref().map(|life| &life.machine);
+        machine.is_some_and(|machine| {
+            machine.smb().durable().next().is_none()
+                && machine.stack().connections().next().is_none()
+        })
+    }
+
+    /// When something is to be done next.
+    #[must_use]
+    pub fn next(&self, now: Duration) -> Option<Duration> {
+        let Some(life) = &self.life else {
+            return Some(self.down_until.max(now));
+        };
+        let service = life.service(now);
+        let deadline = life
+            .machine
+            .next_deadline()
+            .map(|at| now + at.saturating_sub(service));
+        [deadline, self.device.next_arrival()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.max(now))
+    }
+
+    /// What the server is at, for whoever looks into a run that got stuck.
+    #[must_use]
+    pub fn state(&self) -> String {
+        self.life.as_ref().map_or_else(
+            || "the server is down".to_owned(),
+            |life| format!("{:#?}", life.machine.stack().status()),
+        )
+    }
+
+    /// Everything that can be done at this instant.
+    ///
+    /// # Panics
+    /// The server panics, or breaks a law.
+    pub fn turn(&mut self, now: Duration, net: &Net) {
+        self.device.advance(now);
+        if self.life.is_none() {
+            if self.scenario.lost == Lost::Frames && !self.elective {
+                self.device.discard();
+            }
+            if now < self.down_until {
+                return;
+            }
+            self.fuse.replace();
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.live(now, net))) {
+            Ok(()) => {}
+            Err(payload) if payload.is::<Crash>() => {
+                self.crashes += 1;
+                self.end(now, false);
+            }
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// The worker is no more; its descriptors go with it.
+    fn end(&mut self, now: Duration, elective: bool) {
+        self.life = None;
+        self.disk.borrow_mut().drop_nameless();
+        self.shadow.follow(self.nvram.take_committed());
+        self.elective = elective;
+        self.draining = false;
+        self.down_until = now + self.scenario.outage;
+        self.outages.push((now, self.down_until));
+    }
+
+    fn live(&mut self, now: Duration, net: &Net) {
+        if self.life.is_none() {
+            self.begin(now, net);
+        }
+        let began = self.began(now);
+        for _ in 0..TURNS {
+            let Some(life) = &mut self.life else { return };
+            let time = life.time(now);
+            let mut received = false;
+            while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
+                let bytes = &self.buffer[..length];
+                life.machine.ingest(RxFrame { bytes, checksum }, time);
+                received = true;
+            }
+            if began {
+                life.machine.begin_drain(time);
+            }
+            let mut frames = Vec::new();
+            life.machine.turn(time, &mut frames);
+            self.shadow.follow(self.nvram.take_committed());
+            self.shadow.compare(&life.machine);
+            let busy = life.machine.busy();
+            let at_rest = self.draining && life.machine.at_rest(time);
+            self.send(&frames, net);
+            drop(frames);
+            if at_rest {
+                return self.save(now);
+            }
+            if !busy && !received && self.device.next_arrival().is_none_or(|at| at > now) {
+                return;
+            }
+        }
+        panic!("the server is busy for ever");
+    }
+
+    /// Is it time for the elective reboot?
+    fn began(&mut self, _now: Duration) -> bool {
+        let due = self.scenario.reboot_at.is_some_and(|at| self.fuse.steps() >= at);
+        let begins = due && self.reboots == 0 && !self.draining;
+        self.draining |= begins;
+        begins
+    }
+
+    fn save(&mut self, now: Duration) {
+        log::debug!("elective reboot");
+        if let Some(life) = &mut self.life {
+            let time = life.time(now);
+            life.machine.save(time, Flag::ElectiveReboot);
+        }
+        self.reboots += 1;
+        self.end(now, true);
+    }
+
+    fn begin(&mut self, now: Duration, net: &Net) {
+        log::debug!("the server begins at {now:?}");
+        let lives = u64::from(self.crashes + self.reboots);
+        let seed = self.scenario.seed ^ (lives << 48);
+        let recovered = recover(Parts {
+            memory: Some(self.nvram.clone()),
+            reply_room: REPLY_ROOM,
+            wall: wall(now),
+            boot_id: BOOT_ID,
+            stack: stack_config(&self.scenario),
+            smb: smb_config(),
+            fs: Files::new(self.disk.clone(), self.scenario.handles),
+            entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
+            probe: Box::new(Unwatched),
+            felled: false,
+            patience: Patience {
+                login: Duration::from_secs(3600),
+                idle: None,
+            },
+            lost: match self.elective {
+                true => Lost::Nothing,
+                false => self.scenario.lost,
+            },
+        })
+        .expect("the log is whole");
+        self.shadow.follow(self.nvram.take_committed());
+        self.shadow.compare(&recovered.machine);
+        self.life = Some(Life {
+            machine: recovered.machine,
+            base: recovered.service_time,
+            began: now,
+        });
+        self.send(&recovered.frames, net);
+    }
+
+    fn send(&mut self, frames: &[TxFrame], net: &Net) {
+        for frame in frames {
+            self.fuse.step(Step::Frame);
+            let known = |port| Known {
+                fin_owed: net.is_closing(port),
+                draining: self.draining,
+            };
+            self.inspector.look(frame, &self.shadow.stack, known);
+            // the wire takes every frame; what it loses is its own affair
+            let _ = self.device.send(frame);
+        }
+    }
+}
+
+fn wall(now: Duration) -> u64 {
+    WALL + now.as_micros() as u64 * 10
+}
+
+impl Life {
+    fn service(&self, now: Duration) -> Duration {
+        self.base + now.saturating_sub(self.began)
+    }
+
+    fn time(&self, now: Duration) -> Time {
+        Time {
+            now: self.service(now),
+            wall: wall(now),
+        }
+    }
+}
+
+/// What a panic said.
+#[must_use]
+pub fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}

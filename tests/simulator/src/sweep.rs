@@ -1,0 +1,228 @@
+//! The sweep: every step of a scenario, crashed at; every pair of steps, for small ones; and the smallest part of a workload that fails.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::random::Random;
+use crate::run::{Transcript, run};
+use crate::scenario::{Scenario, Size};
+
+/// A run that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Its size.
+    pub size: Size,
+    /// Where it crashed.
+    pub blows: Vec<u64>,
+    /// What went wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let blows: Vec<String> = self.blows.iter().map(u64::to_string).collect();
+        write!(
+            f,
+            "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{} --crash {}",
+            self.scenario.seed,
+            if blows.is_empty() { "-".to_owned() } else { blows.join(" and ") },
+            self.what,
+            self.scenario.seed,
+            if self.size == Size::Small { " --small" } else { "" },
+            if blows.is_empty() { "none".to_owned() } else { blows.join(",") },
+        )
+    }
+}
+
+/// What was tried.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Scenarios.
+    pub seeds: AtomicU64,
+    /// Runs with one crash.
+    pub singles: AtomicU64,
+    /// Runs with two.
+    pub pairs: AtomicU64,
+}
+
+impl Tried {
+    /// Crash points tried: crashes that came about.
+    #[must_use]
+    pub fn points(&self) -> u64 {
+        self.singles.load(Ordering::Relaxed) + self.pairs.load(Ordering::Relaxed)
+    }
+}
+
+/// How far a sweep goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// The first seed.
+    pub first_seed: u64,
+    /// How many.
+    pub seeds: u64,
+    /// When to stop, whatever is left.
+    pub until: Option<Instant>,
+    /// Threads.
+    pub threads: usize,
+    /// Failures after which it stops.
+    pub failures: usize,
+}
+
+/// Sweeps scenario after scenario, on several threads.
+#[must_use]
+pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
+    let next = AtomicU64::new(budget.first_seed);
+    let failures = Mutex::new(Vec::new());
+    let found = || failures.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..budget.threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let stop = || {
+                        budget.until.is_some_and(|until| Instant::now() >= until)
+                            || found().len() >= budget.failures
+                    };
+                    if seed - budget.first_seed >= budget.seeds || stop() {
+                        return;
+                    }
+                    // Every fourth one is small, and tried with two crashes.
+                    let size = if seed % 4 == 0 { Size::Small } else { Size::Usual };
+                    let result = match size {
+                        Size::Small => pairs(seed, tried, &stop),
+                        Size::Usual => singles(seed, tried, &stop),
+                    };
+                    if let Err(failure) = result {
+                        found().push(*failure);
+                    }
+                    tried.seeds.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The scenario without a crash: its steps, and what the clients see.
+fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), Box<Failure>> {
+    let failure = |what| Box::new(Failure {
+        scenario: scenario.clone(),
+        size,
+        blows: Vec::new(),
+        what,
+    });
+    let report = run(scenario, &[], None).map_err(failure)?;
+    Ok((report.steps, report.transcript))
+}
+
+/// Every step of a scenario, crashed at.
+///
+/// # Errors
+/// The first that fails.
+pub fn singles(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), Box<Failure>> {
+    let size = Size::Usual;
+    let scenario = Scenario::new(seed, size);
+    let (steps, transcript) = reference(&scenario, size)?;
+    for step in 1..=steps {
+        if stop() {
+            return Ok(());
+        }
+        attempt(&scenario, size, &[step], &transcript)?;
+        tried.singles.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Every step of a small scenario, and after each a second crash: at each of the steps right after it, which are those of the
+/// recovery, and here and there further on.
+///
+/// # Errors
+/// The first that fails.
+pub fn pairs(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), Box<Failure>> {
+    let size = Size::Small;
+    let scenario = Scenario::new(seed, size);
+    let (steps, transcript) = reference(&scenario, size)?;
+    let mut random = Random::new(seed, "second crashes");
+    for first in 1..=steps {
+        let mut second = first;
+        loop {
+            second += if second < first + RECOVERY_STEPS { 1 } else { 1 + random.below(STRIDE) };
+            if stop() {
+                return Ok(());
+            }
+            if !attempt(&scenario, size, &[first, second], &transcript)? {
+                break;
+            }
+            tried.pairs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Steps after a crash of which each is tried for a second one.
+const RECOVERY_STEPS: u64 = 60;
+/// The distance of those after them, at most.
+const STRIDE: u64 = 24;
+
+/// One run; says whether all crashes came about.
+fn attempt(
+    scenario: &Scenario,
+    size: Size,
+    blows: &[u64],
+    transcript: &Transcript,
+) -> Result<bool, Box<Failure>> {
+    match run(scenario, blows, Some(transcript)) {
+        Ok(report) => Ok(report.crashes as usize == blows.len()),
+        Err(what) => Err(Box::new(Failure {
+            scenario: scenario.clone(),
+            size,
+            blows: blows.to_vec(),
+            what,
+        })),
+    }
+}
+
+/// Leaves out of the workload what the failure does not need. The crash moves with it: any step of the smaller scenario may show it.
+#[must_use]
+pub fn shrink(failure: &Failure) -> Failure {
+    let mut smallest = failure.clone();
+    loop {
+        let count = smallest.scenario.ops.len();
+        let smaller = (0..count).rev().find_map(|without| {
+            let mut scenario = smallest.scenario.clone();
+            scenario.ops.remove(without);
+            fails(&scenario, &smallest)
+        });
+        match smaller {
+            Some(failure) => smallest = failure,
+            None => return smallest,
+        }
+    }
+}
+
+fn fails(scenario: &Scenario, like: &Failure) -> Option<Failure> {
+    let failed = |blows: &[u64], what: String| Failure {
+        scenario: scenario.clone(),
+        size: like.size,
+        blows: blows.to_vec(),
+        what,
+    };
+    let report = match run(scenario, &[], None) {
+        Ok(report) => report,
+        Err(what) => return like.blows.is_empty().then(|| failed(&[], what)),
+    };
+    let gap = match like.blows[..] {
+        [first, second] => Some(second - first),
+        [_] => None,
+        _ => return None,
+    };
+    (1..=report.steps).find_map(|step| {
+        let blows: Vec<u64> = std::iter::once(step).chain(gap.map(|gap| step + gap)).collect();
+        let what = run(scenario, &blows, Some(&report.transcript)).err()?;
+        Some(failed(&blows, what))
+    })
+}
