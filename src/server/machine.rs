@@ -144,14 +144,16 @@ impl<F: FileSystem> Machine<F> {
         self.journal.ship();
         self.take_events(time);
         self.finish_under_way(time);
-        if self.under_way.is_some() {
-            self.busy = false;
-        } else if self.gate == Gate::Open {
-            self.report_local_changes(time);
-            self.dismiss_idlers(time.now);
-            self.serve(time);
-        } else if let Gate::Closing { .. } = self.gate {
-            self.do_tasks(time);
+        match self.gate {
+            _ if self.under_way.is_some() => self.busy = false,
+            Gate::Open => {
+                self.report_local_changes(time);
+                self.dismiss_idlers(time.now);
+                self.serve(time);
+            }
+            // Nothing is begun, so there is nothing to come back for before a frame or a deadline.
+            Gate::Draining { .. } => self.busy = false,
+            Gate::Closing { .. } => self.busy = self.do_tasks(time),
         }
         self.end_departed();
         self.keep_consistent(time);

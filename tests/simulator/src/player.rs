@@ -451,9 +451,12 @@ impl Player {
         }
         log::debug!("client {}: sends {op:?}", self.index);
         if let Verb::Cancel { op: target } = op.verbs[0] {
-            if let Some(message) = self.first_message.get(&target) {
-                self.client.cancel(*message);
+            if board.done.contains(&target) {
+                // Told to look, after an outage: there is nothing to cancel any more.
+                board.done.insert(id);
+                return;
             }
+            self.client.cancel(self.first_message[&target]);
             board.cancels.insert(target, id);
             return;
         }
