@@ -66,6 +66,8 @@ pub struct Budget {
     pub seeds: u64,
     /// When to stop, whatever is left.
     pub until: Option<Instant>,
+    /// Every pair of crashes of small scenarios, not a part of them.
+    pub every_pair: bool,
     /// Threads.
     pub threads: usize,
     /// Failures after which it stops.
@@ -93,7 +95,7 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
                     // Every fourth one is small, and tried with two crashes.
                     let size = if seed % 4 == 0 { Size::Small } else { Size::Usual };
                     let result = match size {
-                        Size::Small => pairs(seed, tried, &stop),
+                        Size::Small => pairs(seed, budget.every_pair, tried, &stop),
                         Size::Usual => singles(seed, tried, &stop),
                     };
                     if let Err(failure) = result {
@@ -137,12 +139,17 @@ pub fn singles(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), 
     Ok(())
 }
 
-/// Every step of a small scenario, and after each a second crash: at each of the steps right after it, which are those of the
-/// recovery, and here and there further on.
+/// Every step of a small scenario, and after each a second crash: at every one, or more often among the steps right after the first,
+/// which are those of the recovery, than further on.
 ///
 /// # Errors
 /// The first that fails.
-pub fn pairs(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), Box<Failure>> {
+pub fn pairs(
+    seed: u64,
+    every: bool,
+    tried: &Tried,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), Box<Failure>> {
     let size = Size::Small;
     let scenario = Scenario::new(seed, size);
     let (steps, transcript) = reference(&scenario, size)?;
@@ -150,7 +157,12 @@ pub fn pairs(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), Bo
     for first in 1..=steps {
         let mut second = first;
         loop {
-            second += if second < first + RECOVERY_STEPS { 1 } else { 1 + random.below(STRIDE) };
+            let stride = match () {
+                () if every => 1,
+                () if second < first + RECOVERY_STEPS => 3,
+                () => 60,
+            };
+            second += 1 + random.below(stride);
             if stop() {
                 return Ok(());
             }
@@ -163,10 +175,8 @@ pub fn pairs(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), Bo
     Ok(())
 }
 
-/// Steps after a crash of which each is tried for a second one.
+/// Steps after a crash that may be those of the recovery.
 const RECOVERY_STEPS: u64 = 60;
-/// The distance of those after them, at most.
-const STRIDE: u64 = 24;
 
 /// One run; says whether all crashes came about.
 fn attempt(

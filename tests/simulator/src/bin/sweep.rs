@@ -9,8 +9,10 @@ use outlast_simulator::scenario::{Scenario, Size};
 use outlast_simulator::sweep::{Budget, Failure, Tried, shrink, sweep};
 
 const USAGE: &str = "\
-sweep [--from SEED] [--seeds N] [--minutes M] [--threads T]   crash at every step of N scenarios, for M minutes at most
-sweep --seed S [--small] --crash N[,M]|none [--shrink]        replay one run with a log (RUST_LOG=debug, trace); make it small";
+sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair]
+    crash at every step of N scenarios, for M minutes at most; --every-pair: in small ones, at every pair of steps
+sweep --seed S [--small] --crash N[,M]|none [--shrink]
+    replay one run with a log (RUST_LOG=debug, trace); make it small";
 
 struct Arguments {
     from: u64,
@@ -19,6 +21,7 @@ struct Arguments {
     threads: usize,
     seed: Option<u64>,
     small: bool,
+    every_pair: bool,
     crash: Vec<u64>,
     shrink: bool,
 }
@@ -31,6 +34,7 @@ fn arguments() -> Option<Arguments> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         seed: None,
         small: false,
+        every_pair: false,
         crash: Vec::new(),
         shrink: false,
     };
@@ -43,6 +47,7 @@ fn arguments() -> Option<Arguments> {
             "--minutes" => arguments.minutes = Some(value()?.parse().ok()?),
             "--threads" => arguments.threads = value()?.parse().ok()?,
             "--seed" => arguments.seed = Some(value()?.parse().ok()?),
+            "--every-pair" => arguments.every_pair = true,
             "--small" => arguments.small = true,
             "--shrink" => arguments.shrink = true,
             "--crash" => {
@@ -125,6 +130,7 @@ fn sweep_all(arguments: &Arguments) -> ExitCode {
         first_seed: arguments.from,
         seeds: arguments.seeds,
         until: minutes.map(|minutes| began + minutes),
+        every_pair: arguments.every_pair,
         threads: arguments.threads,
         failures: 10,
     };
