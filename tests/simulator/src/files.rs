@@ -15,6 +15,7 @@ use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
 
 use crate::disk::{Disk, Ino};
+use crate::mutation::Mutation;
 
 /// Every right on a file (MS-DTYP 2.4.3).
 const ALL: u32 = 0x001F_01FF;
@@ -27,6 +28,7 @@ pub struct Files {
     opens: BTreeMap<OpenId, Descriptor>,
     /// Files can be opened by handle; if not, they are found by path alone.
     handles: bool,
+    mutation: Option<Mutation>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,11 +40,12 @@ struct Descriptor {
 impl Files {
     /// Nothing is open.
     #[must_use]
-    pub fn new(disk: Rc<RefCell<Disk>>, handles: bool) -> Files {
+    pub fn new(disk: Rc<RefCell<Disk>>, handles: bool, mutation: Option<Mutation>) -> Files {
         Files {
             disk,
             opens: BTreeMap::new(),
             handles,
+            mutation,
         }
     }
 
@@ -118,7 +121,11 @@ impl Files {
                 };
                 (ino, overwrite(&mut disk, ino, op))
             }
-            None => (create_new(&mut disk, op, &intent.path)?, CreateAction::Created),
+            None => {
+                let asks_stamp = self.mutation != Some(Mutation::StampIgnored);
+                let ino = create_new(&mut disk, op, &intent.path, asks_stamp)?;
+                (ino, CreateAction::Created)
+            }
         };
         let created = Created {
             action,
@@ -193,6 +200,9 @@ impl Files {
             let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| Disk::key(ino));
             let there = at(&disk, to);
             let is_there = at(&disk, from) == Some(*source);
+            if self.mutation == Some(Mutation::RenamesOnce) && !is_there {
+                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+            }
             if there != Some(*source) {
                 if !is_there {
                     return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
@@ -329,7 +339,11 @@ impl Files {
         let mut written = Vec::new();
         for (index, chunk) in chunks.iter().enumerate() {
             let bytes = match intent {
-                Intent::CopyChunks { source } => source[index].clone(),
+                Intent::CopyChunks { source }
+                    if self.mutation != Some(Mutation::CopiesAgain) =>
+                {
+                    source[index].clone()
+                }
                 _ => self.read(source, chunk.source_offset, chunk.length)?,
             };
             if bytes.len() < chunk.length as usize {
@@ -371,11 +385,16 @@ fn private(open: OpenId) -> String {
 
 /// Makes the file ready without a name (a directory: under a private one), stamped; then its name is taken. A redo that finds the name
 /// taken asks the stamp.
-fn create_new(disk: &mut Disk, op: &CreateOp, path: &str) -> Result<Ino, NtStatus> {
+fn create_new(
+    disk: &mut Disk,
+    op: &CreateOp,
+    path: &str,
+    asks_stamp: bool,
+) -> Result<Ino, NtStatus> {
     let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
     if let Some((ino, _)) = disk.find(path) {
         let ours = disk.inode(ino).is_some_and(|inode| inode.stamp == Some(op.open));
-        return match ours {
+        return match ours && asks_stamp {
             true => Ok(ino),
             false => Err(NtStatus::OBJECT_NAME_COLLISION),
         };
@@ -459,7 +478,13 @@ impl FileSystem for Files {
             ) => Ok(Outcome::Data(self.read(*open, *offset, *length)?.into())),
             (FileOp::Write { open, data, .. }, Intent::Write { offset }) => {
                 let ino = self.ino(*open)?;
-                self.disk.borrow_mut().write(ino, *offset, data);
+                let at = match op {
+                    FileOp::Write {
+                        at: WriteAt::End, ..
+                    } if self.mutation == Some(Mutation::AppendsAgain) => self.length(*open)?,
+                    _ => *offset,
+                };
+                self.disk.borrow_mut().write(ino, at, data);
                 Ok(Outcome::Written {
                     count: data.len() as u32,
                     offset: *offset,

@@ -16,6 +16,8 @@ struct Stream {
     /// Every byte sent, from the one after the SYN on.
     bytes: Vec<u8>,
     edge: Option<Seq>,
+    /// Shift of the windows (RFC 7323, section 2).
+    shift: u8,
     tsval: Option<u32>,
 }
 
@@ -36,11 +38,11 @@ pub struct Known {
 }
 
 impl Inspector {
-    /// Looks at a frame about to leave. `committed`: TCP's state as it is on record.
+    /// Looks at a frame about to leave. `committed`: TCP's state as it is on record, if it is to be looked at.
     ///
     /// # Panics
     /// It must not leave.
-    pub fn look(&mut self, frame: &TxFrame, committed: &Stack, known: impl Fn(u16) -> Known) {
+    pub fn look(&mut self, frame: &TxFrame, committed: Option<&Stack>, known: impl Fn(u16) -> Known) {
         let ethernet = EthernetFrame::new_checked(&frame.header[..]).expect("a frame");
         if ethernet.ethertype() != EthernetProtocol::Ipv4 {
             return;
@@ -53,10 +55,11 @@ impl Inspector {
         let tcp = TcpPacket::new_checked(header).expect("a segment");
         let port = tcp.dst_port();
         let known = known(port);
-        let on_record = committed
-            .connections()
-            .find(|(_, remote, _)| remote.port() == port)
-            .and_then(|(conn, ..)| committed.checkpoint(conn));
+        let on_record = committed.and_then(|committed| {
+            let mut connections = committed.connections();
+            let (conn, ..) = connections.find(|(_, remote, _)| remote.port() == port)?;
+            committed.checkpoint(conn)
+        });
         if tcp.rst() {
             // What comes for a connection that both sides have closed (RFC 9293, section 3.10.7.1).
             assert!(
@@ -70,34 +73,31 @@ impl Inspector {
             !tcp.fin() || known.fin_owed,
             "a FIN that is not owed, to port {port}"
         );
-        let Some(on_record) = on_record else {
-            // The last acknowledgement of a connection that ends with it.
-            assert!(known.fin_owed, "a segment of a connection that is not on record");
-            return;
-        };
         let stream = self.streams.entry(port).or_default();
-        stream.sequence(&tcp, &frame.payload.concat(), &on_record);
-        stream.window(&tcp, &on_record, known.draining);
+        stream.sequence(&tcp, &frame.payload.concat());
+        stream.window(&tcp, known.draining);
         stream.timestamp(&tcp);
+        if committed.is_some() {
+            match on_record {
+                Some(on_record) => stream.is_on_record(&tcp, &on_record),
+                // The last acknowledgement of a connection that ends with it.
+                None => assert!(known.fin_owed, "a segment of a connection that is not on record"),
+            }
+        }
     }
 }
 
 impl Stream {
-    fn sequence<T: AsRef<[u8]>>(
-        &mut self,
-        tcp: &TcpPacket<T>,
-        payload: &[u8],
-        on_record: &Checkpoint,
-    ) {
+    fn sequence(&mut self, tcp: &TcpPacket<&[u8]>, payload: &[u8]) {
         let seq = tcp.seq_number().0 as u32;
         if tcp.syn() {
             let iss = *self.iss.get_or_insert(seq);
             assert_eq!(iss, seq, "two initial sequence numbers");
+            self.shift = 0;
             return;
         }
-        assert_eq!(self.iss, Some(on_record.iss.0), "the stream's beginning moved");
-        let start = on_record.iss.0.wrapping_add(1);
-        let at = seq.wrapping_sub(start) as i32;
+        let Some(iss) = self.iss else { return };
+        let at = seq.wrapping_sub(iss.wrapping_add(1)) as i32;
         if at < 0 {
             // A keep-alive probe.
             assert!(payload.len() <= 1, "data before the stream's beginning");
@@ -113,23 +113,11 @@ impl Stream {
         }
     }
 
-    fn window<T: AsRef<[u8]>>(
-        &mut self,
-        tcp: &TcpPacket<T>,
-        on_record: &Checkpoint,
-        draining: bool,
-    ) {
-        let ack = Seq(tcp.ack_number().0 as u32);
-        assert!(
-            ack <= on_record.rcv_nxt,
-            "acknowledged more than is on record"
-        );
-        let shift = match (tcp.syn(), on_record.options.window_scale) {
-            (false, Some((_, ours))) => ours,
-            _ => 0,
-        };
-        let edge = ack + (usize::from(tcp.window_len()) << shift);
-        assert!(edge <= on_record.rcv_edge, "promised more than is on record");
+    fn window(&mut self, tcp: &TcpPacket<&[u8]>, draining: bool) {
+        if tcp.syn() {
+            self.shift = window_scale(tcp).unwrap_or(0);
+        }
+        let edge = self.edge_of(tcp);
         let last = self.edge.unwrap_or(edge);
         assert!(
             edge >= last || (draining && tcp.window_len() == 0),
@@ -139,25 +127,48 @@ impl Stream {
         self.edge = Some(last.max(edge));
     }
 
-    fn timestamp(&mut self, tcp: &TcpPacket<&[u8]>) {
-        let mut options = tcp.options();
-        while let Ok((rest, option)) = TcpOption::parse(options) {
-            match option {
-                TcpOption::TimeStamp { tsval, .. } => {
-                    let last = *self.tsval.get_or_insert(tsval);
-                    assert!(
-                        tsval.wrapping_sub(last) as i32 >= 0,
-                        "the timestamp goes back from {last} to {tsval}"
-                    );
-                    self.tsval = Some(tsval);
-                    return;
-                }
-                TcpOption::EndOfList => return,
-                _ => options = rest,
-            }
-            if options.is_empty() {
-                return;
-            }
-        }
+    /// The right edge of the window that a segment offers.
+    fn edge_of(&self, tcp: &TcpPacket<&[u8]>) -> Seq {
+        let shift = if tcp.syn() { 0 } else { self.shift };
+        Seq(tcp.ack_number().0 as u32) + (usize::from(tcp.window_len()) << shift)
     }
+
+    /// Law 1: nothing is shown that is not committed.
+    fn is_on_record(&self, tcp: &TcpPacket<&[u8]>, on_record: &Checkpoint) {
+        let ack = Seq(tcp.ack_number().0 as u32);
+        assert!(ack <= on_record.rcv_nxt, "acknowledged more than is on record");
+        let edge = self.edge_of(tcp);
+        assert!(edge <= on_record.rcv_edge, "promised more than is on record");
+        assert_eq!(self.iss, Some(on_record.iss.0), "the stream's beginning is not what is on record");
+    }
+
+    fn timestamp(&mut self, tcp: &TcpPacket<&[u8]>) {
+        let stamped = options(tcp).find_map(|option| match option {
+            TcpOption::TimeStamp { tsval, .. } => Some(tsval),
+            _ => None,
+        });
+        let Some(tsval) = stamped else { return };
+        let last = self.tsval.unwrap_or(tsval);
+        assert!(
+            tsval.wrapping_sub(last) as i32 >= 0,
+            "the timestamp goes back from {last} to {tsval}"
+        );
+        self.tsval = Some(tsval);
+    }
+}
+
+fn window_scale(tcp: &TcpPacket<&[u8]>) -> Option<u8> {
+    options(tcp).find_map(|option| match option {
+        TcpOption::WindowScale(shift) => Some(shift),
+        _ => None,
+    })
+}
+
+fn options<'a>(tcp: &TcpPacket<&'a [u8]>) -> impl Iterator<Item = TcpOption<'a>> {
+    let mut rest = tcp.options();
+    std::iter::from_fn(move || {
+        let (after, option) = TcpOption::parse(rest).ok().filter(|_| !rest.is_empty())?;
+        rest = after;
+        (option != TcpOption::EndOfList).then_some(option)
+    })
 }

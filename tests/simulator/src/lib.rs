@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod judge;
 pub mod log_format;
 pub mod memory;
+pub mod mutation;
 pub mod net;
 pub mod ntlm;
 pub mod player;

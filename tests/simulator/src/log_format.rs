@@ -5,7 +5,10 @@ use outlast_nvram::Memory;
 
 /// Where the commit word is.
 pub const HEAD_AT: u64 = 8192;
-const RING_AT: u64 = 12_288;
+/// Where the tail word is.
+pub const TAIL_AT: u64 = 8320;
+/// Where the ring begins.
+pub const RING_AT: u64 = 12_288;
 const HEADER_LEN: u64 = 40;
 
 /// A record.
@@ -25,6 +28,26 @@ pub struct Entry {
 #[must_use]
 pub fn position(word: u64) -> u64 {
     (word >> 8) * 8
+}
+
+/// A position as a word.
+#[must_use]
+pub fn word(position: u64) -> u64 {
+    let units = position / 8;
+    let check = units.to_le_bytes().into_iter().fold(0xa5, |check, byte| check ^ byte);
+    units << 8 | u64::from(check)
+}
+
+/// Are these the bytes of a record's header, as they are written?
+#[must_use]
+pub fn is_header(bytes: &[u8]) -> bool {
+    bytes.len() as u64 == HEADER_LEN
+}
+
+/// The position a header says it is at.
+#[must_use]
+pub fn position_of(header: &[u8]) -> u64 {
+    header[8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The records from one position to another.

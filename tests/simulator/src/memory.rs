@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use outlast_nvram::{Memory, VecMemory};
 
 use crate::fuse::{Fuse, Step};
-use crate::log_format::{self, HEAD_AT};
+use crate::log_format::{self, HEAD_AT, RING_AT, TAIL_AT};
+use crate::mutation::Mutation;
 use crate::random::Random;
 
 /// Memory that outlives servers.
@@ -20,12 +21,30 @@ struct Inner {
     /// Records committed and not yet taken by whoever follows the log.
     committed: Vec<log_format::Entry>,
     head: u64,
+    mutation: Option<Mutation>,
+    /// Commits are not stored until this is over (a mutation).
+    holds: Hold,
+    /// The words that were to be stored.
+    held: Vec<(u64, u64)>,
+    /// What was overwritten since the last commit, and by the last group (a mutation).
+    overwritten: Vec<(u64, Vec<u8>)>,
+    last_group: Vec<(u64, Vec<u8>)>,
+}
+
+/// How long commits are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    No,
+    /// Until the next commit.
+    One,
+    /// Until they are let go.
+    All,
 }
 
 impl Nvram {
     /// Blank memory of `len` bytes.
     #[must_use]
-    pub fn new(len: usize, fuse: Fuse, seed: u64) -> Nvram {
+    pub fn new(len: usize, fuse: Fuse, seed: u64, mutation: Option<Mutation>) -> Nvram {
         Nvram {
             memory: VecMemory::new(len),
             fuse,
@@ -33,6 +52,11 @@ impl Nvram {
                 random: Random::new(seed, "torn stores"),
                 committed: Vec::new(),
                 head: 0,
+                mutation,
+                holds: Hold::No,
+                held: Vec::new(),
+                overwritten: Vec::new(),
+                last_group: Vec::new(),
             }),
         }
     }
@@ -42,8 +66,69 @@ impl Nvram {
         std::mem::take(&mut self.inner().committed)
     }
 
+    /// The next commit is left out.
+    pub fn leave_out_commit(&self) {
+        self.inner().holds = Hold::One;
+    }
+
+    /// Commits wait from now on.
+    pub fn hold_commits(&self) {
+        self.inner().holds = Hold::All;
+    }
+
+    /// Commits that waited are made.
+    pub fn let_commits_go(&self) {
+        let held = {
+            let mut inner = self.inner();
+            inner.holds = Hold::No;
+            std::mem::take(&mut inner.held)
+        };
+        for (at, word) in held {
+            self.store(at, word);
+        }
+    }
+
+    /// A new server finds what the one before left; a mutated one makes something else of it.
+    pub fn change_hands(&self) {
+        let mut inner = self.inner();
+        inner.holds = Hold::No;
+        inner.held.clear();
+        inner.overwritten.clear();
+        let Some(mutation) = inner.mutation else { return };
+        if mutation == Mutation::CommitFirst {
+            for (at, bytes) in std::mem::take(&mut inner.last_group) {
+                self.memory.write(at, &bytes);
+            }
+        }
+        if let Some(changed) = mutation.changes_log().then(|| mutation.change_log(&self.memory)) {
+            let Some(changed) = changed else { return };
+            self.memory.write(0, &changed.to_vec());
+            inner.head = log_format::position(self.memory.load(HEAD_AT));
+        }
+    }
+
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What mutations make of plain stores.
+    fn mutate_write(&self, at: u64, bytes: &[u8]) {
+        let mutation = self.inner().mutation;
+        match mutation {
+            Some(Mutation::RecordsApart) if at >= RING_AT && log_format::is_header(bytes) => {
+                self.store(HEAD_AT, log_format::word(log_format::position_of(bytes)));
+            }
+            Some(Mutation::CommitFirst) if at >= RING_AT => {
+                let mut before = vec![0; bytes.len()];
+                self.memory.read(at, &mut before);
+                self.inner().overwritten.push((at, before));
+            }
+            _ => {}
+        }
+        if mutation == Some(Mutation::CommitFirst) {
+            // The server went on: by now the records are there.
+            self.inner().last_group.clear();
+        }
     }
 
     /// Stores that a kill cuts short: those of a prefix, or, as the processor is free to order them, any words of them.
@@ -78,6 +163,7 @@ impl Memory for Nvram {
             self.tear(at, bytes);
             self.fuse.blow();
         }
+        self.mutate_write(at, bytes);
         self.memory.write(at, bytes);
     }
 
@@ -85,10 +171,31 @@ impl Memory for Nvram {
         if self.fuse.is_dead() {
             return;
         }
+        {
+            let mut inner = self.inner();
+            let is_word = at == HEAD_AT || at == TAIL_AT;
+            if inner.holds == Hold::All && is_word {
+                inner.held.push((at, word));
+                return;
+            }
+            if inner.holds == Hold::One && is_word {
+                // The tail must not pass a head that was left out; the next commit makes up for both.
+                if at == HEAD_AT && inner.held.is_empty() {
+                    inner.held.push((at, word));
+                    return;
+                }
+                if at == TAIL_AT {
+                    return;
+                }
+                inner.held.clear();
+                inner.holds = Hold::No;
+            }
+        }
         self.fuse.step(Step::Store);
         self.memory.store(at, word);
         if at == HEAD_AT {
             let mut inner = self.inner();
+            inner.last_group = std::mem::take(&mut inner.overwritten);
             let head = log_format::position(word);
             // A log that is being formatted begins again.
             let from = if head < inner.head { head } else { inner.head };

@@ -8,6 +8,7 @@ use outlast_stack::Lost;
 use outlast_stack::device::Faults;
 
 use crate::client::Profile;
+use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::workload::{self, Op};
 
@@ -45,6 +46,12 @@ pub struct Scenario {
     pub offload: bool,
     /// An elective reboot begins at this step.
     pub reboot_at: Option<u64>,
+    /// After the first outage the receive window is smaller.
+    pub smaller_window: bool,
+    /// What is broken.
+    pub mutation: Option<Mutation>,
+    /// The state is compared with the fold, and what leaves with what is committed. If not, all there is to see is what a client sees.
+    pub sees_inside: bool,
 }
 
 impl Scenario {
@@ -92,18 +99,27 @@ impl Scenario {
             reorder_delay: Duration::from_millis(2),
             queue_limit: 0,
         };
-        let outages = [1, 50, 1000, 40_000];
+        let lost = if random.percent(50) { Lost::Frames } else { Lost::Nothing };
+        // Where frames are lost, the clients' TCP backs off as long as the outage was: longer than an oplock break is waited for, if that
+        // is long.
+        let outages: &[u64] = match lost {
+            Lost::Frames => &[1, 50, 1000],
+            Lost::Nothing => &[1, 50, 1000, 40_000],
+        };
         Scenario {
             seed,
             ops: workload::generate(seed, clients, length),
             profiles,
             faults,
-            lost: if random.percent(50) { Lost::Frames } else { Lost::Nothing },
-            outage: Duration::from_millis(*random.pick(&outages)),
+            lost,
+            outage: Duration::from_millis(*random.pick(outages)),
             nvram_bytes: *random.pick(&[64, 96, 256]) << 10,
             handles: random.percent(70),
             timestamps: random.percent(70),
             offload: random.percent(30),
+            smaller_window: random.percent(25),
+            mutation: None,
+            sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),
         }
     }

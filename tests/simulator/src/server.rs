@@ -22,6 +22,7 @@ use crate::files::Files;
 use crate::fuse::{Crash, Fuse, Step};
 use crate::inspect::{Inspector, Known};
 use crate::memory::Nvram;
+use crate::mutation::Mutation;
 use crate::net::{Net, SERVER};
 use crate::player::{PASSWORD, SHARE, USER};
 use crate::random::Random;
@@ -77,10 +78,42 @@ impl Entropy for Seeded {
     }
 }
 
-struct Unwatched;
+/// Leaves out the commits at point 2 of operations with a name, if that is the mutation.
+struct Saboteur {
+    nvram: Arc<Nvram>,
+    mutation: Option<Mutation>,
+}
 
-impl Probe for Unwatched {
-    fn at(&mut self, _: Point, _: When, _: &str) {}
+impl Probe for Saboteur {
+    fn at(&mut self, point: Point, when: When, operation: &str) {
+        if self.mutation == Some(Mutation::NoIntent(match operation {
+            "create" => "create",
+            "rename" => "rename",
+            "delete" => "delete",
+            "write" => "write",
+            _ => return,
+        })) && (point, when) == (Point::Two, When::Before)
+        {
+            self.nvram.leave_out_commit();
+        }
+    }
+}
+
+/// The journal of a stack that has no state to speak of.
+struct Nothing;
+
+impl outlast_stack::Journal for Nothing {
+    fn append(&mut self, _: u64, _: &outlast_stack::Record, data: &[&[u8]]) -> bytes::Bytes {
+        data.concat().into()
+    }
+
+    fn room(&self, _: u64) -> usize {
+        usize::MAX
+    }
+
+    fn unique_id(&mut self) -> u64 {
+        1
+    }
 }
 
 fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
@@ -136,7 +169,12 @@ impl Server {
     pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
         let fuse = Fuse::new(blows);
         let disk = Disk::new(fuse.clone(), scenario.seed);
-        let nvram = Nvram::new(scenario.nvram_bytes, fuse.clone(), scenario.seed);
+        let nvram = Nvram::new(
+            scenario.nvram_bytes,
+            fuse.clone(),
+            scenario.seed,
+            scenario.mutation,
+        );
         Server {
             disk: Rc::new(RefCell::new(disk)),
             nvram: Arc::new(nvram),
@@ -207,6 +245,7 @@ impl Server {
                 return;
             }
             self.fuse.replace();
+            self.nvram.change_hands();
         }
         match catch_unwind(AssertUnwindSafe(|| self.live(now, net))) {
             Ok(()) => {}
@@ -220,13 +259,46 @@ impl Server {
 
     /// The worker is no more; its descriptors go with it.
     fn end(&mut self, now: Duration, elective: bool) {
-        self.life = None;
+        let life = self.life.take();
+        if let Some(life) = life.filter(|_| self.is(Mutation::LastWords)) {
+            self.say_last_words(life, now);
+        }
         self.disk.borrow_mut().drop_nameless();
         self.shadow.follow(self.nvram.take_committed());
         self.elective = elective;
         self.draining = false;
         self.down_until = now + self.scenario.outage;
         self.outages.push((now, self.down_until));
+    }
+
+    fn is(&self, mutation: Mutation) -> bool {
+        self.scenario.mutation == Some(mutation)
+    }
+
+    /// A server that says good-bye when it dies.
+    fn say_last_words(&mut self, mut life: Life, now: Duration) {
+        let mut frames = Vec::new();
+        let time = life.time(now);
+        life.machine.begin_farewell(time);
+        life.machine.turn(time, &mut frames);
+        for frame in &frames {
+            let _ = self.device.send(frame);
+        }
+    }
+
+    /// A server that does not know its connections yet.
+    fn answer_too_early(&mut self, now: Duration) {
+        let mut stack = outlast_stack::Stack::new(stack_config(&self.scenario), [0; 32], now);
+        let mut frames = Vec::new();
+        stack.resume(now, Lost::Nothing, &mut Nothing, &mut frames);
+        while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
+            let bytes = &self.buffer[..length];
+            stack.ingest(RxFrame { bytes, checksum }, now, &mut Nothing);
+        }
+        stack.poll(now, &mut Nothing, &mut frames);
+        for frame in &frames {
+            let _ = self.device.send(frame);
+        }
     }
 
     fn live(&mut self, now: Duration, net: &Net) {
@@ -246,14 +318,20 @@ impl Server {
             if began {
                 life.machine.begin_drain(time);
             }
+            let late = self.scenario.mutation == Some(Mutation::FramesBeforeCommit);
+            if late {
+                self.nvram.hold_commits();
+            }
             let mut frames = Vec::new();
             life.machine.turn(time, &mut frames);
-            self.shadow.follow(self.nvram.take_committed());
-            self.shadow.compare(&life.machine);
             let busy = life.machine.busy();
             let at_rest = self.draining && life.machine.at_rest(time);
+            self.look_inside();
             self.send(&frames, net);
             drop(frames);
+            if late {
+                self.nvram.let_commits_go();
+            }
             if at_rest {
                 return self.save(now);
             }
@@ -262,6 +340,14 @@ impl Server {
             }
         }
         panic!("the server is busy for ever");
+    }
+
+    /// Laws 1 and 2: what is committed is the state.
+    fn look_inside(&mut self) {
+        self.shadow.follow(self.nvram.take_committed());
+        if let Some(life) = self.life.as_ref().filter(|_| self.scenario.sees_inside) {
+            self.shadow.compare(&life.machine);
+        }
     }
 
     /// Is it time for the elective reboot?
@@ -286,16 +372,33 @@ impl Server {
         log::debug!("the server begins at {now:?}");
         let lives = u64::from(self.crashes + self.reboots);
         let seed = self.scenario.seed ^ (lives << 48);
+        if lives > 0 && self.is(Mutation::AnswersTooEarly) {
+            self.answer_too_early(now);
+        }
+        let mut stack = stack_config(&self.scenario);
+        if lives > 0 && self.scenario.smaller_window {
+            stack.receive_buffer /= 2;
+        }
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
-            reply_room: REPLY_ROOM,
+            reply_room: match self.is(Mutation::NoRoomForReplies) {
+                true => 0,
+                false => REPLY_ROOM,
+            },
             wall: wall(now),
             boot_id: BOOT_ID,
-            stack: stack_config(&self.scenario),
+            stack,
             smb: smb_config(),
-            fs: Files::new(self.disk.clone(), self.scenario.handles),
+            fs: Files::new(
+                self.disk.clone(),
+                self.scenario.handles,
+                self.scenario.mutation,
+            ),
             entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
-            probe: Box::new(Unwatched),
+            probe: Box::new(Saboteur {
+                nvram: self.nvram.clone(),
+                mutation: self.scenario.mutation,
+            }),
             felled: false,
             patience: Patience {
                 login: Duration::from_secs(3600),
@@ -307,13 +410,21 @@ impl Server {
             },
         })
         .expect("the log is whole");
-        self.shadow.follow(self.nvram.take_committed());
-        self.shadow.compare(&recovered.machine);
+        let base = match self.scenario.mutation {
+            Some(Mutation::OutageIsTime) if lives > 0 => {
+                recovered.service_time + self.scenario.outage
+            }
+            Some(Mutation::TimeGoesBack) => {
+                recovered.service_time.saturating_sub(Duration::from_secs(3))
+            }
+            _ => recovered.service_time,
+        };
         self.life = Some(Life {
             machine: recovered.machine,
-            base: recovered.service_time,
+            base,
             began: now,
         });
+        self.look_inside();
         self.send(&recovered.frames, net);
     }
 
@@ -324,7 +435,8 @@ impl Server {
                 fin_owed: net.is_closing(port),
                 draining: self.draining,
             };
-            self.inspector.look(frame, &self.shadow.stack, known);
+            let committed = self.scenario.sees_inside.then_some(&self.shadow.stack);
+            self.inspector.look(frame, committed, known);
             // the wire takes every frame; what it loses is its own affair
             let _ = self.device.send(frame);
         }

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::run::{Transcript, run};
 use crate::scenario::{Scenario, Size};
@@ -159,8 +160,8 @@ pub fn pairs(
         loop {
             let stride = match () {
                 () if every => 1,
-                () if second < first + RECOVERY_STEPS => 3,
-                () => 60,
+                () if second < first + RECOVERY_STEPS => 12,
+                () => 150,
             };
             second += 1 + random.below(stride);
             if stop() {
@@ -194,6 +195,32 @@ fn attempt(
             what,
         })),
     }
+}
+
+/// Sweeps scenarios with a mutated server until one fails, in at most so many runs. Only what clients can see is looked at. Gives the
+/// failure and the number of runs it took.
+#[must_use]
+pub fn hunt(mutation: Mutation, runs: u64) -> Option<(Failure, u64)> {
+    let size = Size::Usual;
+    let mut done = 0;
+    for seed in 0.. {
+        let mut scenario = Scenario::new(seed, size);
+        mutation.choose_surroundings(&mut scenario);
+        let sound = run(&scenario, &[], None).ok()?;
+        scenario.mutation = Some(mutation);
+        scenario.sees_inside = false;
+        for step in 0..=sound.steps {
+            if done == runs {
+                return None;
+            }
+            done += 1;
+            let blows: Vec<u64> = (step > 0).then_some(step).into_iter().collect();
+            if let Err(failure) = attempt(&scenario, size, &blows, &sound.transcript) {
+                return Some((*failure, done));
+            }
+        }
+    }
+    None
 }
 
 /// Leaves out of the workload what the failure does not need. The crash moves with it: any step of the smaller scenario may show it.

@@ -1,0 +1,223 @@
+//! Mutations: servers that break a law, to show that the sweep notices. None of it is in the server's own code: each is a wrapper
+//! around what the machine stands on (NVRAM, disk, clock, frames), or a change of the log between two lives of the server, which is
+//! what a server amounts to that does not write or does not take up a part of its state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outlast::server::record::Record;
+use outlast_nvram::{Flag, Identity, Kind, Log, Memory, VecMemory, codec};
+use outlast_stack::{Lost, Record as Tcp};
+
+use crate::scenario::Scenario;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Law 1: the frames of a turn leave before its commits.
+    FramesBeforeCommit,
+    /// Law 1: point 2 is left out for operations of this name.
+    NoIntent(&'static str),
+    /// Law 2: records of this kind are not taken up.
+    Forgets(Forgotten),
+    /// Law 2: each record is committed by itself, not in its group.
+    RecordsApart,
+    /// Law 2: the commit word reaches the memory before the records it commits.
+    CommitFirst,
+    /// Law 3: replies that wait in the send queue are made again, so that they have other bytes.
+    RepliesMadeAgain,
+    /// Law 4: a dying server ends its connections.
+    LastWords,
+    /// Law 4: a server answers before its connections are back.
+    AnswersTooEarly,
+    /// Law 5: who created a file is not looked at.
+    StampIgnored,
+    /// Law 5: an append goes to the end of the file as it is.
+    AppendsAgain,
+    /// Law 5: a rename that is done already is an error.
+    RenamesOnce,
+    /// Law 5: a copy within one file reads its source again.
+    CopiesAgain,
+    /// Law 6: timers run on while the server is down.
+    OutageIsTime,
+    /// Law 6: service time begins where the last commit was seconds ago.
+    TimeGoesBack,
+    /// Law 7: no room is kept for replies.
+    NoRoomForReplies,
+    /// Law 8: the right edge is not on record, and windows are smaller after the recovery.
+    PromiseForgotten,
+}
+
+/// A kind of record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the records' names
+pub enum Forgotten {
+    Nonces,
+    Ids,
+    Consumed,
+    Sent,
+    Locks,
+    Oplocks,
+    Paths,
+    Cursors,
+    DeletePending,
+    Answers,
+    MessageIds,
+    Sessions,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: &[Mutation] = {
+        use self::Forgotten as F;
+        use Mutation::*;
+        &[
+            FramesBeforeCommit,
+            NoIntent("create"),
+            NoIntent("rename"),
+            NoIntent("delete"),
+            NoIntent("write"),
+            Forgets(F::Nonces),
+            Forgets(F::Ids),
+            Forgets(F::Consumed),
+            Forgets(F::Sent),
+            Forgets(F::Locks),
+            Forgets(F::Oplocks),
+            Forgets(F::Paths),
+            Forgets(F::Cursors),
+            Forgets(F::DeletePending),
+            Forgets(F::Answers),
+            Forgets(F::MessageIds),
+            Forgets(F::Sessions),
+            RecordsApart,
+            CommitFirst,
+            RepliesMadeAgain,
+            LastWords,
+            AnswersTooEarly,
+            StampIgnored,
+            AppendsAgain,
+            RenamesOnce,
+            CopiesAgain,
+            OutageIsTime,
+            TimeGoesBack,
+            NoRoomForReplies,
+            PromiseForgotten,
+        ]
+    };
+
+    /// What a mutation needs to make a difference: chance gives it to some scenarios only.
+    pub fn choose_surroundings(self, scenario: &mut Scenario) {
+        match self {
+            Mutation::OutageIsTime => {
+                scenario.outage = Duration::from_secs(40);
+                scenario.lost = Lost::Nothing;
+            }
+            Mutation::TimeGoesBack => scenario.timestamps = true,
+            Mutation::NoRoomForReplies => scenario.nvram_bytes = 32 << 10,
+            Mutation::PromiseForgotten => scenario.smaller_window = true,
+            Mutation::AnswersTooEarly => scenario.lost = Lost::Nothing,
+            _ => {}
+        }
+    }
+
+    /// Does it change the log between two lives?
+    #[must_use]
+    pub fn changes_log(self) -> bool {
+        matches!(
+            self,
+            Mutation::Forgets(_) | Mutation::RepliesMadeAgain | Mutation::PromiseForgotten
+        )
+    }
+
+    /// What the mutated server makes of the log it finds. `None`: there is no log yet.
+    #[must_use]
+    pub fn change_log(self, memory: &dyn Memory) -> Option<VecMemory> {
+        let contents = Log::inspect(memory).ok()?;
+        let changed = Arc::new(VecMemory::new(memory.len() as usize));
+        let identity = Identity {
+            instance: contents.superblock.instance,
+            boot_id: contents.superblock.boot_id,
+        };
+        let mut log = Log::format(changed.clone(), identity).ok()?;
+        for replayed in contents.records {
+            let record: Record<'static> = codec::decode(&replayed.meta).ok()?;
+            let Some((record, data)) = self.change(record, &replayed.data) else {
+                continue;
+            };
+            let mut meta = Vec::new();
+            codec::encode(&record, &mut meta);
+            let kind: Kind = replayed.kind;
+            log.append(replayed.object, kind, &meta, &[&data]).ok()?;
+        }
+        log.commit();
+        log.set_flag(Flag::NonElectiveReboot);
+        drop(log);
+        Arc::into_inner(changed)
+    }
+
+    fn change(self, record: Record<'static>, data: &[u8]) -> Option<(Record<'static>, Vec<u8>)> {
+        let mut data = data.to_vec();
+        let mut record = record;
+        match self {
+            Mutation::Forgets(what) if what.is(&record) => return None,
+            Mutation::Forgets(Forgotten::Ids) => {
+                if let Record::Global(global) = &mut record {
+                    global.ids_up_to = 2;
+                }
+            }
+            Mutation::RepliesMadeAgain => {
+                let sent = |tcp: &Tcp| matches!(tcp, Tcp::Sent { .. } | Tcp::RequeuedSent);
+                if let (Record::Tcp(tcp), Some(last)) = (&record, data.last_mut())
+                    && sent(tcp)
+                {
+                    *last ^= 1;
+                }
+            }
+            Mutation::PromiseForgotten => forget_promise(&mut record),
+            _ => {}
+        }
+        Some((record, data))
+    }
+}
+
+fn forget_promise(record: &mut Record<'static>) {
+    match record {
+        Record::Client { tcp: Some(tcp), .. } => {
+            let tcp = tcp.to_mut();
+            tcp.rcv_edge = tcp.rcv_nxt;
+        }
+        Record::Tcp(tcp) => match tcp.to_mut() {
+            Tcp::Received { promise, .. } | Tcp::Sent { promise } => *promise = None,
+            Tcp::Promised(promise) => promise.edge = promise.edge - (1 << 20),
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+impl Forgotten {
+    fn is(self, record: &Record<'static>) -> bool {
+        use outlast_smb::Record as Smb;
+        match record {
+            Record::IdsUpTo(_) => self == Forgotten::Ids,
+            Record::Tcp(tcp) => match **tcp {
+                Tcp::Consumed(_) => self == Forgotten::Consumed,
+                Tcp::Sent { .. } => self == Forgotten::Sent,
+                _ => false,
+            },
+            Record::Smb(smb) => match **smb {
+                Smb::Nonce { .. } => self == Forgotten::Nonces,
+                Smb::Locked { .. } => self == Forgotten::Locks,
+                Smb::Oplock { .. } => self == Forgotten::Oplocks,
+                Smb::Moved { .. } => self == Forgotten::Paths,
+                Smb::Cursor { .. } => self == Forgotten::Cursors,
+                Smb::DeletePending { .. } => self == Forgotten::DeletePending,
+                Smb::Answered { .. } => self == Forgotten::Answers,
+                Smb::Admitted { .. } => self == Forgotten::MessageIds,
+                Smb::Session { .. } => self == Forgotten::Sessions,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
