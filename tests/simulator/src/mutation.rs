@@ -40,10 +40,8 @@ pub enum Mutation {
     CopiesAgain,
     /// Law 6: timers run on while the server is down.
     OutageIsTime,
-    /// Law 6: service time begins where the last commit was seconds ago.
-    TimeGoesBack,
-    /// Law 7: no room is kept for replies.
-    NoRoomForReplies,
+    /// Law 7: when the log fills, the oldest connection is given up.
+    OldestGivenUp,
     /// Law 8: the right edge is not on record, and windows are smaller after the recovery.
     PromiseForgotten,
 }
@@ -54,6 +52,7 @@ pub enum Mutation {
 pub enum Forgotten {
     Nonces,
     Ids,
+    Clock,
     Consumed,
     Sent,
     Locks,
@@ -79,6 +78,7 @@ impl Mutation {
             NoIntent("write"),
             Forgets(F::Nonces),
             Forgets(F::Ids),
+            Forgets(F::Clock),
             Forgets(F::Consumed),
             Forgets(F::Sent),
             Forgets(F::Locks),
@@ -99,11 +99,16 @@ impl Mutation {
             RenamesOnce,
             CopiesAgain,
             OutageIsTime,
-            TimeGoesBack,
-            NoRoomForReplies,
+            OldestGivenUp,
             PromiseForgotten,
         ]
     };
+
+    /// Can no well-behaved client notice? Forgotten MessageIds would let one be used twice, which none does.
+    #[must_use]
+    pub fn is_hidden(self) -> bool {
+        self == Mutation::Forgets(Forgotten::MessageIds)
+    }
 
     /// What a mutation needs to make a difference: chance gives it to some scenarios only.
     pub fn choose_surroundings(self, scenario: &mut Scenario) {
@@ -112,8 +117,8 @@ impl Mutation {
                 scenario.outage = Duration::from_secs(40);
                 scenario.lost = Lost::Nothing;
             }
-            Mutation::TimeGoesBack => scenario.timestamps = true,
-            Mutation::NoRoomForReplies => scenario.nvram_bytes = 32 << 10,
+            Mutation::Forgets(Forgotten::Clock) => scenario.timestamps = true,
+            Mutation::OldestGivenUp => scenario.nvram_bytes = 64 << 10,
             Mutation::PromiseForgotten => scenario.smaller_window = true,
             Mutation::AnswersTooEarly => scenario.lost = Lost::Nothing,
             _ => {}
@@ -125,7 +130,10 @@ impl Mutation {
     pub fn changes_log(self) -> bool {
         matches!(
             self,
-            Mutation::Forgets(_) | Mutation::RepliesMadeAgain | Mutation::PromiseForgotten
+            Mutation::Forgets(_)
+                | Mutation::RepliesMadeAgain
+                | Mutation::OldestGivenUp
+                | Mutation::PromiseForgotten
         )
     }
 
@@ -139,7 +147,14 @@ impl Mutation {
             boot_id: contents.superblock.boot_id,
         };
         let mut log = Log::format(changed.clone(), identity).ok()?;
+        let is_full = contents.head.0 - contents.tail.0 > memory.len() / 3;
+        let clients = contents.records.iter().map(|it| it.object);
+        let oldest = clients.filter(|object| *object != 0).min();
+        let given_up = oldest.filter(|_| is_full && self == Mutation::OldestGivenUp);
         for replayed in contents.records {
+            if given_up == Some(replayed.object) {
+                continue;
+            }
             let record: Record<'static> = codec::decode(&replayed.meta).ok()?;
             let Some((record, data)) = self.change(record, &replayed.data) else {
                 continue;
@@ -165,6 +180,11 @@ impl Mutation {
                     global.ids_up_to = 2;
                 }
             }
+            Mutation::Forgets(Forgotten::Clock) => {
+                if let Record::Global(global) = &mut record {
+                    global.clock_up_to = Duration::ZERO;
+                }
+            }
             Mutation::RepliesMadeAgain => {
                 let sent = |tcp: &Tcp| matches!(tcp, Tcp::Sent { .. } | Tcp::RequeuedSent);
                 if let (Record::Tcp(tcp), Some(last)) = (&record, data.last_mut())
@@ -173,25 +193,21 @@ impl Mutation {
                     *last ^= 1;
                 }
             }
-            Mutation::PromiseForgotten => forget_promise(&mut record),
+            Mutation::PromiseForgotten => match &mut record {
+                Record::Client { tcp: Some(tcp), .. } => {
+                    let tcp = tcp.to_mut();
+                    tcp.rcv_edge = tcp.rcv_nxt;
+                }
+                Record::Tcp(tcp) => match tcp.to_mut() {
+                    Tcp::Received { promise, .. } | Tcp::Sent { promise } => *promise = None,
+                    Tcp::Promised(_) => return None,
+                    _ => {}
+                },
+                _ => {}
+            },
             _ => {}
         }
         Some((record, data))
-    }
-}
-
-fn forget_promise(record: &mut Record<'static>) {
-    match record {
-        Record::Client { tcp: Some(tcp), .. } => {
-            let tcp = tcp.to_mut();
-            tcp.rcv_edge = tcp.rcv_nxt;
-        }
-        Record::Tcp(tcp) => match tcp.to_mut() {
-            Tcp::Received { promise, .. } | Tcp::Sent { promise } => *promise = None,
-            Tcp::Promised(promise) => promise.edge = promise.edge - (1 << 20),
-            _ => {}
-        },
-        _ => {}
     }
 }
 
@@ -200,6 +216,7 @@ impl Forgotten {
         use outlast_smb::Record as Smb;
         match record {
             Record::IdsUpTo(_) => self == Forgotten::Ids,
+            Record::ClockUpTo(_) => self == Forgotten::Clock,
             Record::Tcp(tcp) => match **tcp {
                 Tcp::Consumed(_) => self == Forgotten::Consumed,
                 Tcp::Sent { .. } => self == Forgotten::Sent,

@@ -381,10 +381,7 @@ impl Server {
         }
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
-            reply_room: match self.is(Mutation::NoRoomForReplies) {
-                true => 0,
-                false => REPLY_ROOM,
-            },
+            reply_room: REPLY_ROOM,
             wall: wall(now),
             boot_id: BOOT_ID,
             stack,
@@ -413,9 +410,6 @@ impl Server {
         let base = match self.scenario.mutation {
             Some(Mutation::OutageIsTime) if lives > 0 => {
                 recovered.service_time + self.scenario.outage
-            }
-            Some(Mutation::TimeGoesBack) => {
-                recovered.service_time.saturating_sub(Duration::from_secs(3))
             }
             _ => recovered.service_time,
         };

@@ -110,16 +110,24 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
     failures.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The scenario without a crash: its steps, and what the clients see.
-fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), Box<Failure>> {
+/// The scenario's steps, if nothing but its elective reboot happens; and what the clients see without even that.
+///
+/// # Errors
+/// One of the two fails.
+pub fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), Box<Failure>> {
     let failure = |what| Box::new(Failure {
         scenario: scenario.clone(),
         size,
         blows: Vec::new(),
         what,
     });
-    let report = run(scenario, &[], None).map_err(failure)?;
-    Ok((report.steps, report.transcript))
+    let undisturbed = Scenario {
+        reboot_at: None,
+        ..scenario.clone()
+    };
+    let transcript = run(&undisturbed, &[], None).map_err(&failure)?.transcript;
+    let report = run(scenario, &[], Some(&transcript)).map_err(failure)?;
+    Ok((report.steps, transcript))
 }
 
 /// Every step of a scenario, crashed at.
@@ -197,25 +205,25 @@ fn attempt(
     }
 }
 
-/// Sweeps scenarios with a mutated server until one fails, in at most so many runs. Only what clients can see is looked at. Gives the
-/// failure and the number of runs it took.
+/// Sweeps scenarios with a mutated server until one fails, in at most so many runs. `sees_inside`: as [`Scenario::sees_inside`]. Gives
+/// the failure and the number of runs it took.
 #[must_use]
-pub fn hunt(mutation: Mutation, runs: u64) -> Option<(Failure, u64)> {
+pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure, u64)> {
     let size = Size::Usual;
     let mut done = 0;
     for seed in 0.. {
         let mut scenario = Scenario::new(seed, size);
         mutation.choose_surroundings(&mut scenario);
-        let sound = run(&scenario, &[], None).ok()?;
+        let (steps, transcript) = reference(&scenario, size).ok()?;
         scenario.mutation = Some(mutation);
-        scenario.sees_inside = false;
-        for step in 0..=sound.steps {
+        scenario.sees_inside = sees_inside;
+        for step in 0..=steps {
             if done == runs {
                 return None;
             }
             done += 1;
             let blows: Vec<u64> = (step > 0).then_some(step).into_iter().collect();
-            if let Err(failure) = attempt(&scenario, size, &blows, &sound.transcript) {
+            if let Err(failure) = attempt(&scenario, size, &blows, &transcript) {
                 return Some((*failure, done));
             }
         }
@@ -248,18 +256,18 @@ fn fails(scenario: &Scenario, like: &Failure) -> Option<Failure> {
         blows: blows.to_vec(),
         what,
     };
-    let report = match run(scenario, &[], None) {
-        Ok(report) => report,
-        Err(what) => return like.blows.is_empty().then(|| failed(&[], what)),
+    let (steps, transcript) = match reference(scenario, like.size) {
+        Ok(reference) => reference,
+        Err(failure) => return like.blows.is_empty().then(|| failed(&[], failure.what)),
     };
     let gap = match like.blows[..] {
         [first, second] => Some(second - first),
         [_] => None,
         _ => return None,
     };
-    (1..=report.steps).find_map(|step| {
+    (1..=steps).find_map(|step| {
         let blows: Vec<u64> = std::iter::once(step).chain(gap.map(|gap| step + gap)).collect();
-        let what = run(scenario, &blows, Some(&report.transcript)).err()?;
+        let what = run(scenario, &blows, Some(&transcript)).err()?;
         Some(failed(&blows, what))
     })
 }

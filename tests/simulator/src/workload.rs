@@ -262,7 +262,7 @@ impl Maker {
     }
 
     fn on_file(&mut self, client: usize, handle: Handle) -> Verb {
-        match self.random.below(22) {
+        match self.random.below(26) {
             0..=4 => self.write(handle),
             5..=7 => Verb::Read {
                 handle,
@@ -283,23 +283,33 @@ impl Maker {
                 handle,
                 length: self.random.below(400),
             },
-            13 => Verb::Dispose {
-                handle,
-                delete: self.random.percent(80),
-            },
+            13 | 22 => {
+                let delete = self.random.percent(80);
+                self.push(client, vec![Verb::Dispose { handle, delete }], false);
+                match self.random.percent(70) {
+                    true => Verb::Close { handle },
+                    false => Verb::Stat { handle },
+                }
+            }
             14 => Verb::Stat { handle },
             15 => Verb::Flush { handle },
-            16 => {
+            16 | 23 | 24 => {
                 let files = self.judge.handles_of(client);
                 let files: Vec<Handle> = files
                     .iter()
                     .filter(|(_, is_dir)| !is_dir)
                     .map(|(handle, _)| *handle)
                     .collect();
-                let source = *self.random.pick(&files);
+                // Often within one file, where source and target overlap.
+                let source = match self.random.percent(60) {
+                    true => handle,
+                    false => *self.random.pick(&files),
+                };
                 let length = self.judge.length_of(source);
-                let part = self.random.below(length + 1) as u32;
-                let chunks = vec![(length - u64::from(part), self.random.below(200), part)];
+                let part = self.random.below(length.min(1000) + 1) as u32;
+                let from = length - u64::from(part);
+                let to = from.saturating_sub(20) + self.random.below(60);
+                let chunks = vec![(from, to, part)];
                 if part == 0 {
                     return Verb::Stat { handle };
                 }

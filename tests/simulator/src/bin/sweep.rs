@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use outlast_simulator::run::run;
 use outlast_simulator::scenario::{Scenario, Size};
-use outlast_simulator::sweep::{Budget, Failure, Tried, shrink, sweep};
+use outlast_simulator::sweep::{Budget, Failure, Tried, reference, shrink, sweep};
 
 const USAGE: &str = "\
 sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair]
@@ -82,9 +82,9 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let scenario = Scenario::new(seed, size);
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
-    let reference = run(&scenario, &[], None);
+    let reference = reference(&scenario, size);
     log::set_max_level(level);
-    let transcript = reference.as_ref().ok().map(|report| &report.transcript);
+    let transcript = reference.as_ref().ok().map(|(_, transcript)| transcript);
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
             println!("seed {seed}: {} steps, {} crashes: nothing is wrong", report.steps, report.crashes);
