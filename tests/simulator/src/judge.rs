@@ -27,6 +27,7 @@ pub mod status {
     pub const DIRECTORY_NOT_EMPTY: u32 = 0xC000_0101;
     pub const NOT_A_DIRECTORY: u32 = 0xC000_0103;
     pub const CANCELLED: u32 = 0xC000_0120;
+    pub const INVALID_DEVICE_STATE: u32 = 0xC000_0184;
 }
 
 /// What an answer holds besides its status.

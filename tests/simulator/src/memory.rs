@@ -66,6 +66,11 @@ impl Nvram {
         std::mem::take(&mut self.inner().committed)
     }
 
+    /// The position of the last commit.
+    pub fn head(&self) -> u64 {
+        self.inner().head
+    }
+
     /// The next commit is left out.
     pub fn leave_out_commit(&self) {
         self.inner().holds = Hold::One;

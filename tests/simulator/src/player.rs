@@ -16,6 +16,8 @@ pub const USER: &str = "ann";
 pub const PASSWORD: &str = "Sesame";
 /// FILE_ALL_ACCESS.
 const ALL: u32 = 0x001F_01FF;
+/// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
+pub const BREAK: Duration = Duration::from_secs(35);
 /// Bytes of a directory page: few names fit.
 const PAGE_BYTES: u32 = 330;
 
@@ -36,6 +38,8 @@ pub struct Board {
     resume_keys: BTreeMap<Handle, Vec<u8>>,
     /// Breaks that came, by handle, with their levels.
     breaks: BTreeMap<Handle, Vec<u8>>,
+    /// Handles whose oplock break the client's TCP brought an acknowledgement of too late.
+    pub late: BTreeSet<Handle>,
     /// What was seen, by operation.
     pub seen: BTreeMap<usize, Seen>,
     /// Credits granted, by operation.
@@ -59,6 +63,7 @@ impl Board {
             file_ids: BTreeSet::new(),
             resume_keys: BTreeMap::new(),
             breaks: BTreeMap::new(),
+            late: BTreeSet::new(),
             seen: BTreeMap::new(),
             credits: BTreeMap::new(),
             waits: Vec::new(),
@@ -274,7 +279,10 @@ impl Player {
         let verdicts = expected.verdicts.clone();
         let mut seen = Seen::new();
         for (part, response) in &answers {
-            if let Some(verdict) = verdicts.get(*part) {
+            let took = now - self.sent_at[&id];
+            if let Some(handle) = late(&op.verbs[*part], response, took) {
+                board.late.insert(handle);
+            } else if let Some(verdict) = verdicts.get(*part) {
                 self.check(&op, *part, response, verdict, board.had_outage);
             }
             self.learn(&op.verbs[*part], response, board);
@@ -480,6 +488,18 @@ impl Player {
         }
         self.first_message.insert(id, first);
         self.ops.insert(id, op);
+    }
+}
+
+/// An acknowledgement that was on its way for longer than a break is waited for: the network lost it, and the client's TCP took its time.
+fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
+    match verb {
+        Verb::Acknowledge { handle, .. }
+            if response.status == status::INVALID_DEVICE_STATE && took >= BREAK =>
+        {
+            Some(*handle)
+        }
+        _ => None,
     }
 }
 

@@ -113,7 +113,7 @@ impl Scenario {
             faults,
             lost,
             outage: Duration::from_millis(*random.pick(outages)),
-            nvram_bytes: *random.pick(&[64, 96, 256]) << 10,
+            nvram_bytes: *random.pick(&[36, 40, 48, 96, 256]) << 10,
             handles: random.percent(70),
             timestamps: random.percent(70),
             offload: random.percent(30),

@@ -32,7 +32,7 @@ use crate::shadow::Shadow;
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
 /// Room for the longest reply of these workloads and its records.
-const REPLY_ROOM: u64 = 8 << 10;
+const REPLY_ROOM: u64 = 5 << 10;
 /// Turns at one instant, at most.
 const TURNS: usize = 10_000;
 const BOOT_ID: [u8; 16] = [1; 16];
@@ -202,6 +202,14 @@ impl Server {
             machine.smb().durable().next().is_none()
                 && machine.stack().connections().next().is_none()
         })
+    }
+
+    /// Bytes of the log that are in use, and all of them; and whether the ring has been filled once.
+    #[must_use]
+    pub fn log_space(&self) -> (u64, u64, bool) {
+        let log = self.life.as_ref().and_then(|life| life.machine.journal().log());
+        let (used, capacity) = log.map_or((0, 0), |log| (log.used(), log.capacity()));
+        (used, capacity, self.nvram.head() > capacity)
     }
 
     /// When something is to be done next.

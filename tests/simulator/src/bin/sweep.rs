@@ -87,7 +87,10 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let transcript = reference.as_ref().ok().map(|(_, transcript)| transcript);
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
-            println!("seed {seed}: {} steps, {} crashes: nothing is wrong", report.steps, report.crashes);
+            println!(
+                "seed {seed}: {} steps, {} crashes, {} reboots, log filled: {}: nothing is wrong",
+                report.steps, report.crashes, report.reboots, report.wrapped
+            );
             return ExitCode::SUCCESS;
         }
         Err(what) => what,
