@@ -213,11 +213,7 @@ fn impossible(object: u64, what: &str) -> anyhow::Error {
 ///
 /// # Errors
 /// A record of an object that is not a client's, or the end of one, which a log does not give back.
-pub fn fold(
-    stack: &mut Stack,
-    smb: &mut Smb,
-    replay: Replay,
-) -> anyhow::Result<BTreeSet<u64>> {
+pub fn fold(stack: &mut Stack, smb: &mut Smb, replay: Replay) -> anyhow::Result<BTreeSet<u64>> {
     let mut clients = BTreeSet::new();
     for (object, record, data) in replay {
         match record {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use outlast_smb::Dialect;
 use outlast_smb::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 
-use crate::judge::status;
 use crate::ntlm;
 use crate::request::{self, Body, command};
+use crate::status;
 
 const HEADER_LEN: usize = 64;
 const TRANSFORM_LEN: usize = 52;
@@ -350,7 +350,9 @@ impl Client {
                 self.nonces.insert((session, nonce)),
                 "a nonce is used twice: {nonce:x?}"
             );
-            let keys = self.keys(session).expect("a message of a session that is known");
+            let keys = self
+                .keys(session)
+                .expect("a message of a session that is known");
             let key = keys.encryption.as_ref().expect("a dialect that encrypts");
             let plain = key.open(message).expect("an authentic message");
             assert_eq!(plain.len(), message.len() - TRANSFORM_LEN);

@@ -242,7 +242,10 @@ impl Disk {
         let mut found = BTreeMap::new();
         let mut dirs = vec![(ROOT, String::new())];
         while let Some((dir, path)) = dirs.pop() {
-            let entries = self.inodes.get(&dir).and_then(|inode| inode.entries.as_ref());
+            let entries = self
+                .inodes
+                .get(&dir)
+                .and_then(|inode| inode.entries.as_ref());
             for (name, ino) in entries.into_iter().flatten() {
                 let path = match path.as_str() {
                     "" => name.clone(),

@@ -151,7 +151,9 @@ impl Files {
         let disk = self.disk.borrow();
         let descriptor = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
         let source = Disk::key(descriptor.ino);
-        let is_dir = disk.inode(descriptor.ino).is_some_and(|inode| inode.is_dir());
+        let is_dir = disk
+            .inode(descriptor.ino)
+            .is_some_and(|inode| inode.is_dir());
         let (is_link, from) = (from.is_none(), from.unwrap_or(&descriptor.path));
         if disk.find(from).map(|(ino, _)| ino) != Some(descriptor.ino) {
             return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
@@ -264,7 +266,10 @@ impl Files {
             let mut disk = self.disk.borrow_mut();
             if let Some((ino, _)) = disk.find(path).filter(|(ino, _)| Disk::key(*ino) == key) {
                 let inode = disk.inode(ino);
-                if inode.and_then(|inode| inode.entries.as_ref()).is_some_and(|e| !e.is_empty()) {
+                if inode
+                    .and_then(|inode| inode.entries.as_ref())
+                    .is_some_and(|e| !e.is_empty())
+                {
                     return Err(NtStatus::DIRECTORY_NOT_EMPTY);
                 }
                 let (dir, name) = disk.parent(path).ok_or(NtStatus::INTERNAL_ERROR)?;
@@ -339,9 +344,7 @@ impl Files {
         let mut written = Vec::new();
         for (index, chunk) in chunks.iter().enumerate() {
             let bytes = match intent {
-                Intent::CopyChunks { source }
-                    if self.mutation != Some(Mutation::CopiesAgain) =>
-                {
+                Intent::CopyChunks { source } if self.mutation != Some(Mutation::CopiesAgain) => {
                     source[index].clone()
                 }
                 _ => self.read(source, chunk.source_offset, chunk.length)?,
@@ -350,7 +353,9 @@ impl Files {
                 return Err(NtStatus::INVALID_VIEW_SIZE);
             }
             let ino = self.ino(target)?;
-            self.disk.borrow_mut().write(ino, chunk.target_offset, &bytes);
+            self.disk
+                .borrow_mut()
+                .write(ino, chunk.target_offset, &bytes);
             written.push(chunk.length);
         }
         Ok(Outcome::Copied { written })
@@ -393,7 +398,9 @@ fn create_new(
 ) -> Result<Ino, NtStatus> {
     let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
     if let Some((ino, _)) = disk.find(path) {
-        let ours = disk.inode(ino).is_some_and(|inode| inode.stamp == Some(op.open));
+        let ours = disk
+            .inode(ino)
+            .is_some_and(|inode| inode.stamp == Some(op.open));
         return match ours && asks_stamp {
             true => Ok(ino),
             false => Err(NtStatus::OBJECT_NAME_COLLISION),
@@ -556,7 +563,9 @@ impl FileSystem for Files {
             ) => self.copy(*source, *target, chunks, intent),
             (FileOp::CheckDelete { open, .. }, _) => {
                 let disk = self.disk.borrow();
-                let entries = disk.inode(self.ino(*open)?).and_then(|it| it.entries.as_ref());
+                let entries = disk
+                    .inode(self.ino(*open)?)
+                    .and_then(|it| it.entries.as_ref());
                 match entries {
                     Some(entries) if !entries.is_empty() => Err(NtStatus::DIRECTORY_NOT_EMPTY),
                     _ => Ok(Outcome::Unit),

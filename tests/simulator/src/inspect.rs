@@ -42,7 +42,12 @@ impl Inspector {
     ///
     /// # Panics
     /// It must not leave.
-    pub fn look(&mut self, frame: &TxFrame, committed: Option<&Stack>, known: impl Fn(u16) -> Known) {
+    pub fn look(
+        &mut self,
+        frame: &TxFrame,
+        committed: Option<&Stack>,
+        known: impl Fn(u16) -> Known,
+    ) {
         let ethernet = EthernetFrame::new_checked(&frame.header[..]).expect("a frame");
         if ethernet.ethertype() != EthernetProtocol::Ipv4 {
             return;
@@ -81,7 +86,10 @@ impl Inspector {
             match on_record {
                 Some(on_record) => stream.is_on_record(&tcp, &on_record),
                 // The last acknowledgement of a connection that ends with it.
-                None => assert!(known.fin_owed, "a segment of a connection that is not on record"),
+                None => assert!(
+                    known.fin_owed,
+                    "a segment of a connection that is not on record"
+                ),
             }
         }
     }
@@ -136,10 +144,20 @@ impl Stream {
     /// Law 1: nothing is shown that is not committed.
     fn is_on_record(&self, tcp: &TcpPacket<&[u8]>, on_record: &Checkpoint) {
         let ack = Seq(tcp.ack_number().0 as u32);
-        assert!(ack <= on_record.rcv_nxt, "acknowledged more than is on record");
+        assert!(
+            ack <= on_record.rcv_nxt,
+            "acknowledged more than is on record"
+        );
         let edge = self.edge_of(tcp);
-        assert!(edge <= on_record.rcv_edge, "promised more than is on record");
-        assert_eq!(self.iss, Some(on_record.iss.0), "the stream's beginning is not what is on record");
+        assert!(
+            edge <= on_record.rcv_edge,
+            "promised more than is on record"
+        );
+        assert_eq!(
+            self.iss,
+            Some(on_record.iss.0),
+            "the stream's beginning is not what is on record"
+        );
     }
 
     fn timestamp(&mut self, tcp: &TcpPacket<&[u8]>) {

@@ -3,32 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::status;
 use crate::workload::{BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEVEL_II, Op, Verb, disposition};
-
-/// NTSTATUS (MS-ERREF 2.3.1).
-#[allow(missing_docs)]
-pub mod status {
-    pub const SUCCESS: u32 = 0;
-    pub const PENDING: u32 = 0x0000_0103;
-    pub const NOTIFY_ENUM_DIR: u32 = 0x0000_010C;
-    pub const NO_MORE_FILES: u32 = 0x8000_0006;
-    pub const INVALID_DEVICE_REQUEST: u32 = 0xC000_0010;
-    pub const END_OF_FILE: u32 = 0xC000_0011;
-    pub const MORE_PROCESSING_REQUIRED: u32 = 0xC000_0016;
-    pub const ACCESS_DENIED: u32 = 0xC000_0022;
-    pub const OBJECT_NAME_NOT_FOUND: u32 = 0xC000_0034;
-    pub const OBJECT_NAME_COLLISION: u32 = 0xC000_0035;
-    pub const OBJECT_PATH_NOT_FOUND: u32 = 0xC000_003A;
-    pub const FILE_LOCK_CONFLICT: u32 = 0xC000_0054;
-    pub const LOCK_NOT_GRANTED: u32 = 0xC000_0055;
-    pub const DELETE_PENDING: u32 = 0xC000_0056;
-    pub const RANGE_NOT_LOCKED: u32 = 0xC000_007E;
-    pub const FILE_IS_A_DIRECTORY: u32 = 0xC000_00BA;
-    pub const DIRECTORY_NOT_EMPTY: u32 = 0xC000_0101;
-    pub const NOT_A_DIRECTORY: u32 = 0xC000_0103;
-    pub const CANCELLED: u32 = 0xC000_0120;
-    pub const INVALID_DEVICE_STATE: u32 = 0xC000_0184;
-}
 
 /// What an answer holds besides its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +44,9 @@ pub struct Expected {
     /// It is answered only because time passes.
     pub by_time: bool,
 }
+
+/// What is on a disk: a file's bytes by its path, `None` for a directory.
+pub type Contents = BTreeMap<String, Option<Vec<u8>>>;
 
 type Node = usize;
 
@@ -120,7 +99,7 @@ fn plain(status: u32) -> Verdict {
 
 /// Judges a whole workload: what is expected of each operation, by its id, and the files in the end.
 #[must_use]
-pub fn judge(ops: &[Op]) -> (BTreeMap<usize, Expected>, BTreeMap<String, Option<Vec<u8>>>) {
+pub fn judge(ops: &[Op]) -> (BTreeMap<usize, Expected>, Contents) {
     let mut judge = Judge::default();
     for op in ops {
         judge.see(op);
@@ -337,7 +316,8 @@ impl Judge {
                     }
                 }
                 if breaks {
-                    self.waiting.insert(op.id, Waiting::Create(Box::new(op.clone())));
+                    self.waiting
+                        .insert(op.id, Waiting::Create(Box::new(op.clone())));
                     return None;
                 }
                 if overwrites {
@@ -387,7 +367,7 @@ impl Judge {
             return;
         };
         if let Some(notify) = open.notify {
-            self.finish(notify, plain(0x0000_010B)); // STATUS_NOTIFY_CLEANUP
+            self.finish(notify, plain(status::NOTIFY_CLEANUP));
         }
         self.waiting
             .retain(|_, waiting| !matches!(waiting, Waiting::Lock(other, ..) if *other == handle));
@@ -613,7 +593,11 @@ impl Judge {
     fn link(&mut self, handle: Handle, to: &str, replace: bool) -> u32 {
         let node = self.opens[&handle].node;
         if self.names.get(to) == Some(&node) {
-            return if replace { status::SUCCESS } else { status::OBJECT_NAME_COLLISION };
+            return if replace {
+                status::SUCCESS
+            } else {
+                status::OBJECT_NAME_COLLISION
+            };
         }
         match self.target(node, to, replace) {
             Err(refused) => refused,
@@ -670,8 +654,15 @@ impl Judge {
         }
         let below = format!("{}/", open.path);
         let mut names: Vec<String> = vec![".".into(), "..".into()];
-        let beneath = self.names.keys().filter_map(|name| name.strip_prefix(&below));
-        names.extend(beneath.filter(|name| !name.contains('/')).map(str::to_owned));
+        let beneath = self
+            .names
+            .keys()
+            .filter_map(|name| name.strip_prefix(&below));
+        names.extend(
+            beneath
+                .filter(|name| !name.contains('/'))
+                .map(str::to_owned),
+        );
         verdict(status::SUCCESS, Content::Names(names))
     }
 
@@ -680,7 +671,7 @@ impl Judge {
             let data = &self.nodes[self.opens[&source].node].data;
             let from = *from as usize;
             let Some(bytes) = data.get(from..from + *length as usize).map(<[u8]>::to_vec) else {
-                return 0xC000_001F; // STATUS_INVALID_VIEW_SIZE
+                return status::INVALID_VIEW_SIZE;
             };
             let node = self.opens[&target].node;
             put(&mut self.nodes[node].data, *to, &bytes);

@@ -19,5 +19,6 @@ pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod shadow;
+pub mod status;
 pub mod sweep;
 pub mod workload;

@@ -34,7 +34,10 @@ pub fn position(word: u64) -> u64 {
 #[must_use]
 pub fn word(position: u64) -> u64 {
     let units = position / 8;
-    let check = units.to_le_bytes().into_iter().fold(0xa5, |check, byte| check ^ byte);
+    let check = units
+        .to_le_bytes()
+        .into_iter()
+        .fold(0xa5, |check, byte| check ^ byte);
     units << 8 | u64::from(check)
 }
 
@@ -47,7 +50,9 @@ pub fn is_header(bytes: &[u8]) -> bool {
 /// The position a header says it is at.
 #[must_use]
 pub fn position_of(header: &[u8]) -> u64 {
-    header[8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    header[8..]
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The records from one position to another.

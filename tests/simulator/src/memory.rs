@@ -99,13 +99,18 @@ impl Nvram {
         inner.holds = Hold::No;
         inner.held.clear();
         inner.overwritten.clear();
-        let Some(mutation) = inner.mutation else { return };
+        let Some(mutation) = inner.mutation else {
+            return;
+        };
         if mutation == Mutation::CommitFirst {
             for (at, bytes) in std::mem::take(&mut inner.last_group) {
                 self.memory.write(at, &bytes);
             }
         }
-        if let Some(changed) = mutation.changes_log().then(|| mutation.change_log(&self.memory)) {
+        if let Some(changed) = mutation
+            .changes_log()
+            .then(|| mutation.change_log(&self.memory))
+        {
             let Some(changed) = changed else { return };
             self.memory.write(0, &changed.to_vec());
             inner.head = log_format::position(self.memory.load(HEAD_AT));

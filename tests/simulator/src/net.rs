@@ -183,7 +183,10 @@ impl Seat {
             outbox.drain(..sent);
         }
         if self.player.is_leaving() && self.closing.is_none() && socket.may_send() {
-            assert!(self.player.client.is_drained(), "a part of a message is left");
+            assert!(
+                self.player.client.is_drained(),
+                "a part of a message is left"
+            );
             socket.close();
             self.closing = Some(now);
         }
@@ -192,7 +195,8 @@ impl Seat {
             socket.abort();
         }
         let state = socket.state();
-        self.gone = self.closing.is_some() && matches!(state, tcp::State::Closed | tcp::State::TimeWait);
+        self.gone =
+            self.closing.is_some() && matches!(state, tcp::State::Closed | tcp::State::TimeWait);
         let lost = matches!(
             state,
             tcp::State::Closed | tcp::State::TimeWait | tcp::State::CloseWait | tcp::State::LastAck

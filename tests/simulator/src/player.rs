@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::client::{Client, Profile, Response};
-use crate::judge::{self, Content, Expected, Verdict, status};
+use crate::judge::{self, Content, Expected, Verdict};
 use crate::request::{self, Body, FileId, RELATED, command};
+use crate::status;
 use crate::workload::{Handle, Op, Verb};
 
 /// The share all of them use, and who they are.
@@ -18,6 +19,8 @@ pub const PASSWORD: &str = "Sesame";
 const ALL: u32 = 0x001F_01FF;
 /// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
 pub const BREAK: Duration = Duration::from_secs(35);
+/// What service time may skip at a crash.
+const SKIP: Duration = Duration::from_secs(1);
 /// Bytes of a directory page: few names fit.
 const PAGE_BYTES: u32 = 330;
 
@@ -46,8 +49,8 @@ pub struct Board {
     pub credits: BTreeMap<usize, u32>,
     /// Operations that were answered by the passing of time only, and how long they took.
     pub waits: Vec<(usize, Duration, Duration)>,
-    /// Has the server crashed or rebooted?
-    pub had_outage: bool,
+    /// When the server was not there.
+    pub outages: Vec<(Duration, Duration)>,
 }
 
 impl Board {
@@ -67,7 +70,7 @@ impl Board {
             seen: BTreeMap::new(),
             credits: BTreeMap::new(),
             waits: Vec::new(),
-            had_outage: false,
+            outages: Vec::new(),
         }
     }
 
@@ -75,6 +78,16 @@ impl Board {
     #[must_use]
     pub fn breaks(&self) -> &BTreeMap<Handle, Vec<u8>> {
         &self.breaks
+    }
+
+    /// The most service time that may have passed between two moments.
+    #[must_use]
+    pub fn served(&self, from: Duration, to: Duration) -> Duration {
+        let outages = self.outages.iter();
+        let down: Duration = outages
+            .map(|(begin, end)| (*end.min(&to)).saturating_sub(*begin.max(&from)))
+            .sum();
+        (to - from).saturating_sub(down) + SKIP * self.outages.len() as u32
     }
 
     fn is_settled(&self, op: usize) -> bool {
@@ -279,11 +292,11 @@ impl Player {
         let verdicts = expected.verdicts.clone();
         let mut seen = Seen::new();
         for (part, response) in &answers {
-            let took = now - self.sent_at[&id];
+            let took = board.served(self.sent_at[&id], now);
             if let Some(handle) = late(&op.verbs[*part], response, took) {
                 board.late.insert(handle);
             } else if let Some(verdict) = verdicts.get(*part) {
-                self.check(&op, *part, response, verdict, board.had_outage);
+                self.check(&op, *part, response, verdict, !board.outages.is_empty());
             }
             self.learn(&op.verbs[*part], response, board);
             seen.push((response.status, masked(response)));
@@ -300,7 +313,13 @@ impl Player {
         board.done.extend(board.cancels.remove(&id));
     }
 
-    fn second_session(&mut self, second: Second, id: usize, response: &Response, board: &mut Board) {
+    fn second_session(
+        &mut self,
+        second: Second,
+        id: usize,
+        response: &Response,
+        board: &mut Board,
+    ) {
         let message = match second {
             Second::LoggingIn => {
                 self.second = Some(Second::Proving);
@@ -389,7 +408,9 @@ impl Player {
             if !self.may_send(op, ops, board) {
                 break;
             }
-            let Some(op) = self.todo.pop_front() else { break };
+            let Some(op) = self.todo.pop_front() else {
+                break;
+            };
             self.send(op, board, now);
         }
         // Who leaves closes what it has open: not while others are at it.
@@ -431,7 +452,8 @@ impl Player {
             if let Verb::Create { handle, .. } = verb {
                 made.insert(*handle);
             }
-            let known = |handle: &Handle| made.contains(handle) || board.handles.contains_key(handle);
+            let known =
+                |handle: &Handle| made.contains(handle) || board.handles.contains_key(handle);
             if !verb.handles().iter().all(known) {
                 return false;
             }
@@ -491,7 +513,7 @@ impl Player {
     }
 }
 
-/// An acknowledgement that was on its way for longer than a break is waited for: the network lost it, and the client's TCP took its time.
+/// An acknowledgement that was on its way for longer than a break is waited for, outages not counted: the network lost it, and the client's TCP took its time.
 fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
     match verb {
         Verb::Acknowledge { handle, .. }
@@ -599,7 +621,9 @@ fn masked(response: &Response) -> Vec<u8> {
         command::CREATE => 64..80,
         command::OPLOCK_BREAK => 8..24,
         // FileId, and the resume key, which is made of it
-        command::IOCTL if body.len() > 32 && body.get(4..8) == Some(&request::RESUME_KEY.to_le_bytes()) => {
+        command::IOCTL
+            if body.len() > 32 && body.get(4..8) == Some(&request::RESUME_KEY.to_le_bytes()) =>
+        {
             8..body.len()
         }
         command::IOCTL => 8..24,

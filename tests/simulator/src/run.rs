@@ -7,11 +7,12 @@ use std::time::Duration;
 use outlast_stack::Capabilities;
 use outlast_stack::device::pair;
 
-use crate::judge::{judge, status};
+use crate::judge::{Contents, judge};
 use crate::net::Net;
 use crate::player::{BREAK, Board, Player, Seen};
 use crate::scenario::Scenario;
 use crate::server::{self, Server};
+use crate::status;
 use crate::workload::{Handle, Op, Verb};
 
 /// Simulated time after which a run is stuck.
@@ -20,8 +21,6 @@ const LIMIT: Duration = Duration::from_secs(3600);
 const EVENTS: usize = 100_000;
 /// Events at one instant after which time is made to pass.
 const SPINS: usize = 100;
-/// What service time may skip at a crash.
-const SKIP: Duration = Duration::from_secs(1);
 
 /// What the clients of a run saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +74,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     for _ in 0..EVENTS {
         net.turn(now, &scenario.ops, &mut board);
         server.turn(now, &net);
-        board.had_outage = server.crashes + server.reboots > 0;
+        board.outages.clone_from(&server.outages);
         net.turn(now, &scenario.ops, &mut board);
         if net.is_done() && server.is_empty() {
             return finish(&server, board, &scenario.ops, files, reference);
@@ -91,19 +90,23 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
         }
     }
     let next = (server.next(now), net.next(now));
-    panic!("no end at {now:?}, next {next:?}\n{}\n{}", net.state(), server.state())
+    panic!(
+        "no end at {now:?}, next {next:?}\n{}\n{}",
+        net.state(),
+        server.state()
+    )
 }
 
 fn finish(
     server: &Server,
     board: Board,
     ops: &[Op],
-    files: BTreeMap<String, Option<Vec<u8>>>,
+    files: Contents,
     reference: Option<&Transcript>,
 ) -> Report {
     let found = server.disk.borrow().contents();
     if found != files {
-        let names = |of: &BTreeMap<String, Option<Vec<u8>>>| of.keys().cloned().collect::<Vec<_>>();
+        let names = |of: &Contents| of.keys().cloned().collect::<Vec<_>>();
         let differing = files
             .iter()
             .find(|(path, bytes)| found.get(*path) != Some(*bytes));
@@ -114,14 +117,7 @@ fn finish(
         );
     }
     for (op, from, to) in &board.waits {
-        let outages = server.outages.iter();
-        let down: Duration = outages
-            .map(|(begin, end)| {
-                let (begin, end) = (begin.max(from), end.min(to));
-                end.saturating_sub(*begin)
-            })
-            .sum();
-        let served = (*to - *from).saturating_sub(down) + SKIP * server.crashes;
+        let served = board.served(*from, *to);
         assert!(
             served >= BREAK,
             "operation {op} waited for {served:?} of service time only: an outage is not time"
@@ -129,7 +125,10 @@ fn finish(
     }
     // Nothing is left but object 0: the rest of the log has come free, or does when it is needed.
     let (used, capacity, wrapped) = server.log_space();
-    assert!(used <= capacity / 4 * 3, "{used} bytes of {capacity} of the log are in use at the end");
+    assert!(
+        used <= capacity / 4 * 3,
+        "{used} bytes of {capacity} of the log are in use at the end"
+    );
     let late = board.late.clone();
     let transcript = Transcript {
         breaks: board.breaks().clone(),
@@ -149,12 +148,7 @@ fn finish(
 }
 
 /// What a server that crashed showed is what the one showed that did not.
-fn compare(
-    transcript: &Transcript,
-    reference: &Transcript,
-    ops: &[Op],
-    late: &BTreeSet<Handle>,
-) {
+fn compare(transcript: &Transcript, reference: &Transcript, ops: &[Op], late: &BTreeSet<Handle>) {
     for op in ops {
         let (seen, before) = (transcript.seen.get(&op.id), reference.seen.get(&op.id));
         let is_notice = matches!(op.verbs[0], Verb::Notify { .. });
@@ -166,7 +160,10 @@ fn compare(
         if (is_notice && is_told_to_look) || op.verbs.iter().any(is_late) {
             continue;
         }
-        assert_eq!(seen, before, "{op:?} was answered otherwise without a crash");
+        assert_eq!(
+            seen, before,
+            "{op:?} was answered otherwise without a crash"
+        );
     }
     assert_eq!(
         transcript.credits, reference.credits,

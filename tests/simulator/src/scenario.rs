@@ -65,7 +65,9 @@ impl Scenario {
         };
         let mut profile = || {
             use Dialect::{Smb202, Smb210, Smb300, Smb302, Smb311};
-            let dialect = *random.pick(&[Smb202, Smb210, Smb300, Smb302, Smb311, Smb311, Smb311, Smb311]);
+            let dialect = *random.pick(&[
+                Smb202, Smb210, Smb300, Smb302, Smb311, Smb311, Smb311, Smb311,
+            ]);
             let ciphers = [
                 Cipher::Aes128Gcm,
                 Cipher::Aes256Gcm,
@@ -99,7 +101,11 @@ impl Scenario {
             reorder_delay: Duration::from_millis(2),
             queue_limit: 0,
         };
-        let lost = if random.percent(50) { Lost::Frames } else { Lost::Nothing };
+        let lost = if random.percent(50) {
+            Lost::Frames
+        } else {
+            Lost::Nothing
+        };
         // Where frames are lost, the clients' TCP backs off as long as the outage was: longer than an oplock break is waited for, if that
         // is long.
         let outages: &[u64] = match lost {

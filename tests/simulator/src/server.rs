@@ -86,13 +86,15 @@ struct Saboteur {
 
 impl Probe for Saboteur {
     fn at(&mut self, point: Point, when: When, operation: &str) {
-        if self.mutation == Some(Mutation::NoIntent(match operation {
-            "create" => "create",
-            "rename" => "rename",
-            "delete" => "delete",
-            "write" => "write",
-            _ => return,
-        })) && (point, when) == (Point::Two, When::Before)
+        if self.mutation
+            == Some(Mutation::NoIntent(match operation {
+                "create" => "create",
+                "rename" => "rename",
+                "delete" => "delete",
+                "write" => "write",
+                _ => return,
+            }))
+            && (point, when) == (Point::Two, When::Before)
         {
             self.nvram.leave_out_commit();
         }
@@ -207,7 +209,10 @@ impl Server {
     /// Bytes of the log that are in use, and all of them; and whether the ring has been filled once.
     #[must_use]
     pub fn log_space(&self) -> (u64, u64, bool) {
-        let log = self.life.as_ref().and_then(|life| life.machine.journal().log());
+        let log = self
+            .life
+            .as_ref()
+            .and_then(|life| life.machine.journal().log());
         let (used, capacity) = log.map_or((0, 0), |log| (log.used(), log.capacity()));
         (used, capacity, self.nvram.head() > capacity)
     }
@@ -341,7 +346,7 @@ impl Server {
                 self.nvram.let_commits_go();
             }
             if at_rest {
-                return self.save(now);
+                return self.save(now, net);
             }
             if !busy && !received && self.device.next_arrival().is_none_or(|at| at > now) {
                 return;
@@ -360,17 +365,21 @@ impl Server {
 
     /// Is it time for the elective reboot?
     fn began(&mut self, _now: Duration) -> bool {
-        let due = self.scenario.reboot_at.is_some_and(|at| self.fuse.steps() >= at);
+        let due = self
+            .scenario
+            .reboot_at
+            .is_some_and(|at| self.fuse.steps() >= at);
         let begins = due && self.reboots == 0 && !self.draining;
         self.draining |= begins;
         begins
     }
 
-    fn save(&mut self, now: Duration) {
+    fn save(&mut self, now: Duration, net: &Net) {
         log::debug!("elective reboot");
         if let Some(life) = &mut self.life {
             let time = life.time(now);
-            life.machine.save(time, Flag::ElectiveReboot);
+            let frames = life.machine.save(time, Flag::ElectiveReboot, false);
+            self.send(&frames, net);
         }
         self.reboots += 1;
         self.end(now, true);
@@ -389,6 +398,7 @@ impl Server {
         }
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
+            sink: None,
             reply_room: REPLY_ROOM,
             wall: wall(now),
             boot_id: BOOT_ID,

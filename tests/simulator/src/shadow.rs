@@ -59,7 +59,9 @@ impl Shadow {
     }
 
     fn global(&mut self) -> &mut Global {
-        self.global.as_mut().expect("object 0's snapshot comes first")
+        self.global
+            .as_mut()
+            .expect("object 0's snapshot comes first")
     }
 
     /// Law 2, after a commit.
@@ -72,7 +74,10 @@ impl Shadow {
             "TCP's state is not the fold of the records"
         );
         let (folded, live) = (self.smb.durable(), machine.smb().durable());
-        assert!(folded.eq(live), "SMB's state is not the fold of the records");
+        assert!(
+            folded.eq(live),
+            "SMB's state is not the fold of the records"
+        );
         assert_eq!(
             self.global.as_ref(),
             Some(machine.journal().global()),

@@ -30,11 +30,23 @@ impl std::fmt::Display for Failure {
             f,
             "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{} --crash {}",
             self.scenario.seed,
-            if blows.is_empty() { "-".to_owned() } else { blows.join(" and ") },
+            if blows.is_empty() {
+                "-".to_owned()
+            } else {
+                blows.join(" and ")
+            },
             self.what,
             self.scenario.seed,
-            if self.size == Size::Small { " --small" } else { "" },
-            if blows.is_empty() { "none".to_owned() } else { blows.join(",") },
+            if self.size == Size::Small {
+                " --small"
+            } else {
+                ""
+            },
+            if blows.is_empty() {
+                "none".to_owned()
+            } else {
+                blows.join(",")
+            },
         )
     }
 }
@@ -94,7 +106,11 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
                         return;
                     }
                     // Every fourth one is small, and tried with two crashes.
-                    let size = if seed % 4 == 0 { Size::Small } else { Size::Usual };
+                    let size = if seed.is_multiple_of(4) {
+                        Size::Small
+                    } else {
+                        Size::Usual
+                    };
                     let result = match size {
                         Size::Small => pairs(seed, budget.every_pair, tried, &stop),
                         Size::Usual => singles(seed, tried, &stop),
@@ -107,7 +123,9 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
             });
         }
     });
-    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The scenario's steps, if nothing but its elective reboot happens; and what the clients see without even that.
@@ -115,12 +133,14 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
 /// # Errors
 /// One of the two fails.
 pub fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), Box<Failure>> {
-    let failure = |what| Box::new(Failure {
-        scenario: scenario.clone(),
-        size,
-        blows: Vec::new(),
-        what,
-    });
+    let failure = |what| {
+        Box::new(Failure {
+            scenario: scenario.clone(),
+            size,
+            blows: Vec::new(),
+            what,
+        })
+    };
     let undisturbed = Scenario {
         reboot_at: None,
         ..scenario.clone()
@@ -266,7 +286,9 @@ fn fails(scenario: &Scenario, like: &Failure) -> Option<Failure> {
         _ => return None,
     };
     (1..=steps).find_map(|step| {
-        let blows: Vec<u64> = std::iter::once(step).chain(gap.map(|gap| step + gap)).collect();
+        let blows: Vec<u64> = std::iter::once(step)
+            .chain(gap.map(|gap| step + gap))
+            .collect();
         let what = run(scenario, &blows, Some(&transcript)).err()?;
         Some(failed(&blows, what))
     })

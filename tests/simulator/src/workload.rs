@@ -233,8 +233,12 @@ impl Maker {
         Verb::Write {
             handle,
             offset: (!append).then_some(offset),
-            length: 1 + self.random.index(if self.random.clone().percent(15) { 3000 } else { 200 }),
-            fill: self.random.next() as u8,
+            length: 1 + self.random.index(if self.random.clone().percent(15) {
+                3000
+            } else {
+                200
+            }),
+            fill: self.random.draw() as u8,
         }
     }
 
@@ -357,6 +361,7 @@ impl Maker {
                 let open = self.create(&format!("{home}/d"), OPEN_IF, DIRECTORY);
                 self.push(client, vec![open], false);
             }
+            5 => self.copy_within(client),
             2 | 3 => {
                 // create, write, close in one message
                 let path = self.name(client);
@@ -390,11 +395,42 @@ impl Maker {
                     SUPERSEDE,
                 ];
                 let kind = *self.random.pick(&kinds);
-                let options = if self.random.percent(15) { DELETE_ON_CLOSE } else { 0 };
+                let options = if self.random.percent(15) {
+                    DELETE_ON_CLOSE
+                } else {
+                    0
+                };
                 let open = self.create(&path, kind, options);
                 self.push(client, vec![open], false);
             }
         }
+    }
+
+    /// A file copied over a part of itself.
+    fn copy_within(&mut self, client: usize) {
+        let path = self.name(client);
+        let open = self.create(&path, disposition::OVERWRITE_IF, 0);
+        let handle = self.last_handle;
+        self.push(client, vec![open], false);
+        let (length, fill) = (100 + self.random.below(300), self.random.draw() as u8);
+        let write = Verb::Write {
+            handle,
+            offset: Some(0),
+            length: length as usize,
+            fill,
+        };
+        self.push(client, vec![write], false);
+        self.push(client, vec![Verb::ResumeKey { handle }], false);
+        let from = self.random.below(30);
+        let chunk = |from, to| (from, to, 60);
+        let to = self.random.below(80);
+        let chunks = vec![chunk(from, to), chunk(to / 2, from + 10)];
+        let copy = Verb::Copy {
+            source: handle,
+            target: handle,
+            chunks,
+        };
+        self.push(client, vec![copy], false);
     }
 
     /// Two clients at one file.
@@ -449,7 +485,11 @@ impl Maker {
         if cancel {
             self.push(second, vec![Verb::Cancel { op: waiting }], true);
         }
-        let end = if self.random.percent(60) { lock(a, UNLOCK) } else { Verb::Close { handle: a } };
+        let end = if self.random.percent(60) {
+            lock(a, UNLOCK)
+        } else {
+            Verb::Close { handle: a }
+        };
         let closed = matches!(end, Verb::Close { .. });
         self.push(first, vec![end], true);
         if !cancel && self.random.percent(50) {

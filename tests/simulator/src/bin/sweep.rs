@@ -75,10 +75,20 @@ fn main() -> ExitCode {
 }
 
 fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
-    let log = env_logger::Env::default().default_filter_or(if arguments.shrink { "off" } else { "debug" });
-    env_logger::Builder::from_env(log).format_timestamp(None).init();
+    let log = env_logger::Env::default().default_filter_or(if arguments.shrink {
+        "off"
+    } else {
+        "debug"
+    });
+    env_logger::Builder::from_env(log)
+        .format_timestamp(None)
+        .init();
     std::panic::set_hook(Box::new(|_| {}));
-    let size = if arguments.small { Size::Small } else { Size::Usual };
+    let size = if arguments.small {
+        Size::Small
+    } else {
+        Size::Usual
+    };
     let scenario = Scenario::new(seed, size);
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
@@ -128,7 +138,9 @@ impl std::fmt::Debug for Summary<'_> {
 fn sweep_all(arguments: &Arguments) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
-    let minutes = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let minutes = arguments
+        .minutes
+        .map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let budget = Budget {
         first_seed: arguments.from,
         seeds: arguments.seeds,
@@ -151,5 +163,9 @@ fn sweep_all(arguments: &Arguments) -> ExitCode {
         failures.len(),
         began.elapsed().as_secs_f64(),
     );
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -1,0 +1,25 @@
+//! NTSTATUS (MS-ERREF 2.3.1): those that the workloads lead to.
+#![allow(missing_docs)] // the names are MS-ERREF's
+
+pub const SUCCESS: u32 = 0;
+pub const PENDING: u32 = 0x0000_0103;
+pub const NOTIFY_CLEANUP: u32 = 0x0000_010B;
+pub const NOTIFY_ENUM_DIR: u32 = 0x0000_010C;
+pub const NO_MORE_FILES: u32 = 0x8000_0006;
+pub const INVALID_DEVICE_REQUEST: u32 = 0xC000_0010;
+pub const END_OF_FILE: u32 = 0xC000_0011;
+pub const MORE_PROCESSING_REQUIRED: u32 = 0xC000_0016;
+pub const INVALID_VIEW_SIZE: u32 = 0xC000_001F;
+pub const ACCESS_DENIED: u32 = 0xC000_0022;
+pub const OBJECT_NAME_NOT_FOUND: u32 = 0xC000_0034;
+pub const OBJECT_NAME_COLLISION: u32 = 0xC000_0035;
+pub const OBJECT_PATH_NOT_FOUND: u32 = 0xC000_003A;
+pub const FILE_LOCK_CONFLICT: u32 = 0xC000_0054;
+pub const LOCK_NOT_GRANTED: u32 = 0xC000_0055;
+pub const DELETE_PENDING: u32 = 0xC000_0056;
+pub const RANGE_NOT_LOCKED: u32 = 0xC000_007E;
+pub const FILE_IS_A_DIRECTORY: u32 = 0xC000_00BA;
+pub const DIRECTORY_NOT_EMPTY: u32 = 0xC000_0101;
+pub const NOT_A_DIRECTORY: u32 = 0xC000_0103;
+pub const CANCELLED: u32 = 0xC000_0120;
+pub const INVALID_DEVICE_STATE: u32 = 0xC000_0184;
