@@ -23,12 +23,16 @@ pub struct Config {
     /// Largest receive window and receive queue of a connection, bytes. At most 16 MiB; to be clearly more than the
     /// largest message the application waits for whole.
     pub receive_buffer: usize,
-    /// Connections in total, half-open ones included. A SYN beyond it is dropped silently.
+    /// Connections in total, half-open ones included. Beyond it the oldest in TIME-WAIT or, failing that, in SYN-RECEIVED gives way;
+    /// if there is none, a SYN is dropped silently.
     pub max_connections: usize,
-    /// Connections in SYN-RECEIVED on one port; the oldest gives way (RFC 4987, section 3.4).
-    pub max_half_open_per_port: usize,
-    /// Connections in SYN-RECEIVED in total; the oldest gives way.
+    /// Connections in SYN-RECEIVED. SYNs beyond it are answered with a cookie, and nothing is kept of them (RFC 4987, section 3.6).
     pub max_half_open: usize,
+    /// Bytes of out-of-order segments kept, over all connections. Beyond it those of a connection that holds more than its part are
+    /// dropped, and are sent again by the peer (RFC 2018, section 8).
+    pub max_out_of_order: usize,
+    /// Echo requests answered in one second.
+    pub max_echoes_per_second: u32,
     /// TTL or hop limit of segments.
     pub hop_limit: u8,
     /// Differentiated Services codepoint of segments (RFC 2474), 0 to 63.
@@ -54,8 +58,9 @@ impl Default for Config {
             ports: Vec::new(),
             receive_buffer: 16 << 20,
             max_connections: 4096,
-            max_half_open_per_port: 256,
             max_half_open: 512,
+            max_out_of_order: 64 << 20,
+            max_echoes_per_second: 1000,
             hop_limit: 64,
             dscp: 0,
             keep_alive_idle: Some(Duration::from_secs(120)),

@@ -57,8 +57,31 @@ pub enum Why {
     TimedOut,
     /// [`Stack::abort`](crate::Stack::abort).
     Aborted,
-    /// The handshake was not completed in time, or gave way to newer ones.
+    /// The handshake was not completed in time, or gave way to others.
     NeverOpened,
+}
+
+/// What is held at this moment against the limits of [`Config`](crate::Config), and what has come of them since the stack was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Connections, in whatever state.
+    pub connections: usize,
+    /// Those in SYN-RECEIVED.
+    pub half_open: usize,
+    /// Those in TIME-WAIT.
+    pub time_wait: usize,
+    /// Bytes of out-of-order segments.
+    pub out_of_order: usize,
+    /// SYNs answered with a cookie.
+    pub cookies_sent: u64,
+    /// Connections that came of cookies.
+    pub cookies_accepted: u64,
+    /// SYNs dropped since there were too many connections.
+    pub refused: u64,
+    /// Connections that gave way to newer ones.
+    pub displaced: u64,
+    /// Out-of-order segments dropped for want of room.
+    pub out_of_order_dropped: u64,
 }
 
 /// One connection as `outlast status` shows it. Sequence numbers are absolute, names those of RFC 9293.

@@ -1,11 +1,11 @@
-//! LISTEN: half-open connections and their limits (RFC 9293, section 3.10.7.2; RFC 4987).
+//! LISTEN: what a SYN asks for, and the answer to one of which nothing is kept (RFC 9293, section 3.10.7.2; RFC 4987).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::tcp::isn::Isn;
-use crate::tcp::segment::Received;
-use crate::{Checkpoint, Config, ConnId, Options, Path, State};
+use crate::tcp::conn::largest_mss;
+use crate::tcp::segment::{Header, Received};
+use crate::tcp::{cookie, isn::Isn};
+use crate::{Checkpoint, Config, Options, Path, Seq, State};
 
 /// RFC 9293, section 3.7.1: of a peer that says nothing.
 const DEFAULT_MSS_V4: u16 = 536;
@@ -13,65 +13,35 @@ const DEFAULT_MSS_V6: u16 = 1220;
 /// RFC 7323, section 2.3.
 const MAX_SHIFT: u8 = 14;
 
-/// Connections in SYN-RECEIVED, oldest first, with their ports.
-#[derive(Debug, Default)]
-pub(crate) struct HalfOpen(BTreeMap<ConnId, u16>);
-
-impl HalfOpen {
-    pub(crate) fn add(&mut self, conn: ConnId, port: u16) {
-        self.0.insert(conn, port);
-    }
-
-    pub(crate) fn remove(&mut self, conn: ConnId) {
-        self.0.remove(&conn);
-    }
-
-    /// The connection that gives way to a new one on `port`, if a limit is reached.
-    pub(crate) fn displaced(&self, port: u16, config: &Config) -> Option<ConnId> {
-        let mut on_port = self.0.iter().filter(|(_, other)| **other == port);
-        if on_port.clone().count() >= config.max_half_open_per_port {
-            return on_port.next().map(|(conn, _)| *conn);
-        }
-        if self.0.len() >= config.max_half_open {
-            return self.oldest();
-        }
-        None
-    }
-
-    pub(crate) fn oldest(&self) -> Option<ConnId> {
-        self.0.keys().next().copied()
+/// The segment size of a peer that says none.
+//= rfc9293 MUST-15
+pub(crate) fn default_mss(path: &Path) -> u16 {
+    if path.remote.is_ipv6() {
+        DEFAULT_MSS_V6
+    } else {
+        DEFAULT_MSS_V4
     }
 }
 
 /// The connection a SYN asks for (RFC 9293, section 3.10.7.2, third).
 pub(crate) fn half_open(
     syn: &Received<'_>,
+    iss: Seq,
     path: Path,
-    isn: &mut Isn,
+    isn: &Isn,
     config: &Config,
-    now: Duration,
 ) -> Checkpoint {
-    //= rfc9293 MUST-15
-    let default_mss = if path.remote.is_ipv6() {
-        DEFAULT_MSS_V6
-    } else {
-        DEFAULT_MSS_V4
-    };
-    //= rfc7323 2.3a
-    let shift = (0..MAX_SHIFT)
-        .find(|shift| 0xffff << shift >= config.receive_buffer)
-        .unwrap_or(MAX_SHIFT);
+    let shift = window_shift(config);
     //= rfc7323 2.2a, 2.3d
     let window_scale = syn.window_scale.map(|peer| (peer.min(MAX_SHIFT), shift));
     let rcv_nxt = syn.seq + 1;
     let unit = 1 << window_scale.map_or(0, |(_, ours)| ours);
     let window = config.receive_buffer.min(0xffff) / unit * unit;
-    let iss = isn.draw(&path, now);
     Checkpoint {
         path,
         state: State::SynReceived,
         options: Options {
-            peer_mss: syn.mss.unwrap_or(default_mss),
+            peer_mss: syn.mss.unwrap_or(default_mss(&path)),
             window_scale,
             //= rfc2018 3a
             sack: syn.sack_permitted,
@@ -94,12 +64,42 @@ pub(crate) fn half_open(
     }
 }
 
+/// The SYN-ACK that a flood is answered with: its sequence number is a cookie.
+pub(crate) fn cookie_answer(
+    syn: &Received<'_>,
+    path: &Path,
+    isn: &Isn,
+    config: &Config,
+    now: Duration,
+) -> Header {
+    let iss = cookie::make(isn, path, syn, default_mss(path), now);
+    let mut header = Header::new(path.local.port(), path.remote.port(), iss);
+    header.syn = true;
+    header.ack = Some(syn.seq + 1);
+    header.window = config.receive_buffer.min(0xffff) as u16;
+    header.mss = Some(largest_mss(path, config.mtu).min(0xffff) as u16);
+    header.window_scale = syn.window_scale.map(|_| window_shift(config));
+    header.sack_permitted = syn.sack_permitted;
+    header.timestamp = syn.timestamp.map(|(tsval, _)| {
+        let clock = now.as_millis() as u32;
+        (clock.wrapping_add(isn.timestamp_offset(path)), tsval)
+    });
+    header
+}
+
+/// The shift with which our largest window fits into its field.
+fn window_shift(config: &Config) -> u8 {
+    //= rfc7323 2.3a
+    (0..MAX_SHIFT)
+        .find(|shift| 0xffff << shift >= config.receive_buffer)
+        .unwrap_or(MAX_SHIFT)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::Seq;
     use crate::tcp::segment::Header;
 
     //= rfc9293 MUST-15
@@ -118,15 +118,9 @@ mod tests {
                 remote: socket(remote),
                 remote_mac: [2, 0, 0, 0, 0, 1],
             };
-            let mut isn = Isn::new([0; 32]);
+            let isn = Isn::new([0; 32]);
             for (mss, expected) in [(None, default), (Some(9000), 9000)] {
-                let opened = half_open(
-                    &Received { mss, ..syn },
-                    path,
-                    &mut isn,
-                    &config,
-                    Duration::ZERO,
-                );
+                let opened = half_open(&Received { mss, ..syn }, Seq(1), path, &isn, &config);
                 assert_eq!(opened.options.peer_mss, expected);
             }
         }

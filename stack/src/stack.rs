@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::{ConnStatus, Event, Why};
+use crate::event::{ConnStatus, Event, Usage, Why};
 use crate::frame::{Delivery, Segment};
 use crate::link::{Counters, Link};
-use crate::listener::{HalfOpen, half_open};
+use crate::listener::{cookie_answer, half_open};
 use crate::tcp::conn::{Conn, Context, Live, Wire};
+use crate::tcp::cookie;
 use crate::tcp::isn::Isn;
 use crate::tcp::segment::{Header, Received};
 use crate::tcp::tcb::Durable;
@@ -43,12 +44,19 @@ pub struct Stack {
     conns: BTreeMap<ConnId, Conn>,
     /// By our socket and the peer's.
     sockets: HashMap<(SocketAddr, SocketAddr), ConnId>,
-    half_open: HalfOpen,
+    /// Those in SYN-RECEIVED and in TIME-WAIT, oldest first.
+    half_open: BTreeSet<ConnId>,
+    time_wait: BTreeSet<ConnId>,
+    /// Cookies may come back until then.
+    cookies_until: Duration,
+    /// What is held and has been refused; the sets' sizes are filled in when it is asked for.
+    usage: Usage,
     /// Connections to poll.
     dirty: Vec<ConnId>,
     /// When to poll the others. An entry may be earlier than the connection's deadline, never later.
     timers: BTreeSet<(Duration, ConnId)>,
     events: Vec<Event>,
+    /// Segments that belong to no connection: resets, answers with cookies.
     resets: Vec<(Path, Header)>,
     reset_rate: (u64, u32),
     drain: Option<Drain>,
@@ -73,7 +81,11 @@ impl Stack {
             isn: Isn::new(secret),
             conns: BTreeMap::new(),
             sockets: HashMap::new(),
-            half_open: HalfOpen::default(),
+            half_open: BTreeSet::new(),
+            time_wait: BTreeSet::new(),
+            // before a crash some may have been sent
+            cookies_until: now + cookie::LIFE,
+            usage: Usage::default(),
             dirty: Vec::new(),
             timers: BTreeSet::new(),
             events: Vec::new(),
@@ -120,7 +132,7 @@ impl Stack {
         }
         if syn && self.config.ports.contains(&path.local.port()) {
             self.listen(&received, path, journal);
-        } else if !received.rst {
+        } else if !received.rst && !self.take_cookie(&received, path, journal) {
             self.refuse(&received, path);
         }
     }
@@ -143,27 +155,73 @@ impl Stack {
         })
     }
 
-    /// LISTEN. The new connection is on record before its SYN-ACK leaves.
+    /// LISTEN. The new connection is on record before its SYN-ACK leaves; of a flood nothing is kept at all.
     fn listen(&mut self, syn: &Received<'_>, path: Path, journal: &mut dyn Journal) {
-        let port = path.local.port();
-        let mut displaced = self.half_open.displaced(port, &self.config);
-        if displaced.is_none() && self.conns.len() >= self.config.max_connections {
-            displaced = self.half_open.oldest();
-            if displaced.is_none() {
-                return;
-            }
+        let full = self.conns.len() >= self.config.max_connections;
+        if full && self.time_wait.is_empty() && self.half_open.is_empty() {
+            self.usage.refused += 1;
+        } else if full || self.half_open.len() >= self.config.max_half_open {
+            self.usage.cookies_sent += 1;
+            self.cookies_until = self.now + cookie::LIFE;
+            let answer = cookie_answer(syn, &path, &self.isn, &self.config, self.now);
+            self.resets.push((path, answer));
+        } else {
+            let iss = self.isn.draw(&path, self.now);
+            self.open(syn, iss, path, journal);
         }
-        if let Some(oldest) = displaced {
-            self.act(oldest, journal, |conn, cx| {
-                conn.closed(cx, Why::NeverOpened)
+    }
+
+    /// An acknowledgement of a SYN-ACK of which nothing was kept: the connection comes to be, and takes the segment.
+    fn take_cookie(&mut self, ack: &Received<'_>, path: Path, journal: &mut dyn Journal) -> bool {
+        if ack.syn
+            || self.now > self.cookies_until
+            || !self.config.ports.contains(&path.local.port())
+        {
+            return false;
+        }
+        let Some((iss, syn)) = cookie::open(&self.isn, &path, ack, self.now) else {
+            return false;
+        };
+        if self.make_room(journal) {
+            self.usage.cookies_accepted += 1;
+            let conn = self.open(&syn, iss, path, journal);
+            self.act(conn, journal, |conn, cx| {
+                conn.live.syn_ack_due = false;
+                conn.arrive(ack, path.remote_mac, cx);
             });
         }
-        let checkpoint = half_open(syn, path, &mut self.isn, &self.config, self.now);
+        true
+    }
+
+    /// Is there room for one more connection? Who waits out its time, or has not completed its handshake, gives way.
+    fn make_room(&mut self, journal: &mut dyn Journal) -> bool {
+        if self.conns.len() < self.config.max_connections {
+            return true;
+        }
+        let oldest = self.time_wait.first().or_else(|| self.half_open.first());
+        let Some(oldest) = oldest.copied() else {
+            self.usage.refused += 1;
+            return false;
+        };
+        self.usage.displaced += 1;
+        self.act(oldest, journal, |conn, cx| conn.closed(cx, Why::Finished));
+        true
+    }
+
+    fn open(
+        &mut self,
+        syn: &Received<'_>,
+        iss: Seq,
+        path: Path,
+        journal: &mut dyn Journal,
+    ) -> ConnId {
+        let checkpoint = half_open(syn, iss, path, &self.isn, &self.config);
         let conn = journal.unique_id();
         let record = Record::Opened(Box::new(checkpoint));
         let none = journal.append(conn, &record, &[]);
         self.apply(conn, &record, none);
         self.touch(conn);
+        conn
     }
 
     /// CLOSED (RFC 9293, section 3.10.7.1).
@@ -195,7 +253,13 @@ impl Stack {
         journal: &mut dyn Journal,
         f: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
+        let part = self.config.max_out_of_order / self.conns.len().max(1);
         let target = self.conns.get_mut(&conn)?;
+        let held = target.live.assembler.size();
+        let free = self
+            .config
+            .max_out_of_order
+            .saturating_sub(self.usage.out_of_order);
         let mut cx = Context {
             now: self.now,
             config: &self.config,
@@ -203,17 +267,32 @@ impl Stack {
             events: &mut self.events,
             resets: &mut self.resets,
             draining: self.drain.is_some(),
+            out_of_order_limit: part.max(held + free),
+            out_of_order_dropped: &mut self.usage.out_of_order_dropped,
         };
         let result = f(target, &mut cx);
+        self.usage.out_of_order += target.live.assembler.size();
+        self.usage.out_of_order -= held;
         if target.is_closed() {
             self.forget(conn);
         } else {
-            if target.durable.state != State::SynReceived {
-                self.half_open.remove(conn);
-            }
+            let state = target.durable.state;
+            self.file(conn, state);
             self.touch(conn);
         }
         Some(result)
+    }
+
+    /// Keeps the sets by state.
+    fn file(&mut self, conn: ConnId, state: State) {
+        if state == State::SynReceived {
+            self.half_open.insert(conn);
+        } else {
+            self.half_open.remove(&conn);
+        }
+        if state == State::TimeWait {
+            self.time_wait.insert(conn);
+        }
     }
 
     /// Puts a connection on the list of those to poll.
@@ -229,7 +308,9 @@ impl Stack {
         if let Some(gone) = self.conns.remove(&conn) {
             let path = gone.durable.path;
             self.sockets.remove(&(path.local, path.remote));
-            self.half_open.remove(conn);
+            self.half_open.remove(&conn);
+            self.time_wait.remove(&conn);
+            self.usage.out_of_order -= gone.live.assembler.size();
             if let Some(at) = gone.live.armed {
                 self.timers.remove(&(at, conn));
             }
@@ -275,6 +356,8 @@ impl Stack {
             events: &mut self.events,
             resets: &mut self.resets,
             draining: self.drain.is_some(),
+            out_of_order_limit: 0,
+            out_of_order_dropped: &mut self.usage.out_of_order_dropped,
         };
         let mut wire = LinkWire {
             link: &self.link,
@@ -416,9 +499,7 @@ impl Stack {
                 self.forget(conn);
                 let target = Conn::new(conn, checkpoint, self.link.mtu(), self.now);
                 let path = target.durable.path;
-                if target.durable.state == State::SynReceived {
-                    self.half_open.add(conn, path.local.port());
-                }
+                self.file(conn, target.durable.state);
                 self.sockets.insert((path.local, path.remote), conn);
                 self.conns.insert(conn, target);
             }
@@ -426,9 +507,8 @@ impl Stack {
             _ => {
                 if let Some(target) = self.conns.get_mut(&conn) {
                     target.durable.apply(record, data);
-                    if target.durable.state != State::SynReceived {
-                        self.half_open.remove(conn);
-                    }
+                    let state = target.durable.state;
+                    self.file(conn, state);
                 }
             }
         }
@@ -491,6 +571,7 @@ impl Stack {
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         self.timers.clear();
         self.dirty.clear();
+        self.usage.out_of_order = 0;
         for conn in conns {
             if let Some(target) = self.conns.get_mut(&conn) {
                 target.live = Live::new(&target.durable, self.link.mtu(), self.now);
@@ -520,6 +601,33 @@ impl Stack {
     /// The durable state of every connection, to be compared with the fold of the journal.
     pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Durable)> {
         self.conns.values().map(|conn| (conn.id, &conn.durable))
+    }
+
+    /// What the stack was told when it was made.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is held against the limits.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            connections: self.conns.len(),
+            half_open: self.half_open.len(),
+            time_wait: self.time_wait.len(),
+            ..self.usage
+        }
+    }
+
+    /// How many in-order bytes have not been consumed.
+    pub fn received_len(&self, conn: ConnId) -> usize {
+        self.conns
+            .get(&conn)
+            .map_or(0, |conn| conn.durable.received_len)
+    }
+
+    /// The peer of a connection.
+    pub fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(&conn).map(|conn| conn.durable.path.remote)
     }
 
     /// What the link layer has seen.

@@ -2,6 +2,7 @@
 
 mod assembler;
 pub(crate) mod conn;
+pub(crate) mod cookie;
 mod cubic;
 mod input;
 pub(crate) mod isn;

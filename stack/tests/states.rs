@@ -243,38 +243,11 @@ fn our_timestamps_go_on_after_a_crash() {
     assert!(after.wrapping_sub(before) < 1000);
 }
 
-#[test]
-fn a_flood_of_syns_displaces_the_oldest() {
-    let mut bench = Bench::new(Config {
-        max_half_open_per_port: 10,
-        ..config()
-    });
-    for client in 2000..2100 {
-        let answer = bench.exchange(&bench.syn(client));
-        assert!(answer.len() == 1 && answer[0].syn, "every SYN is answered");
-    }
-    assert_eq!(bench.stack.connections().count(), 10);
-    let oldest = bench
-        .stack
-        .connections()
-        .map(|(_, peer, _)| peer.port())
-        .min();
-    assert_eq!(oldest, Some(2090));
-    let closed = bench.events();
-    assert_eq!(closed.len(), 90);
-    assert!(
-        closed
-            .iter()
-            .all(|event| matches!(event, Event::Closed(_, Why::NeverOpened)))
-    );
-    bench.connect_in_flood();
-}
-
 //= rfc6069 4c
 #[test]
 fn the_listener_works_after_a_restore_under_load() {
     let mut bench = Bench::new(Config {
-        max_half_open_per_port: 10,
+        max_half_open: 10,
         ..config()
     });
     for client in 2000..2010 {

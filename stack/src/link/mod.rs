@@ -60,7 +60,7 @@ pub struct Counters {
     pub bad_checksum: u64,
     /// Fragments of TCP, which are not put together.
     pub fragments: u64,
-    /// Frames for the interface that came while too many answers waited.
+    /// Frames for the interface that came while too many answers waited, or beyond the limit of echoes.
     pub overflow: u64,
 }
 
@@ -78,6 +78,9 @@ pub(crate) struct Link {
     /// Identification of the next IPv4 packet. It need not survive: RFC 6864 lets unfragmentable packets carry any.
     ident: Cell<u16>,
     counters: Counters,
+    max_echoes_per_second: u32,
+    /// A second of service time, and echo requests answered in it.
+    echoes: (u64, u32),
 }
 
 impl Link {
@@ -106,6 +109,8 @@ impl Link {
             capabilities: config.capabilities,
             ident: Cell::new(0),
             counters: Counters::default(),
+            max_echoes_per_second: config.max_echoes_per_second,
+            echoes: (0, 0),
         }
     }
 
@@ -135,7 +140,11 @@ impl Link {
                 }
                 Delivery::Error(error)
             }
-            Ok(Class::Host) => {
+            Ok(Class::Echo) if !self.may_echo(now) => {
+                self.counters.overflow += 1;
+                Delivery::Nothing
+            }
+            Ok(Class::Host | Class::Echo) => {
                 match self.host.ingest(frame.bytes, now) {
                     true => self.counters.host += 1,
                     false => self.counters.overflow += 1,
@@ -152,6 +161,17 @@ impl Link {
                 Delivery::Nothing
             }
         }
+    }
+
+    /// Echo requests, and whatever else comes in ICMP but neighbour discovery, at a limited rate (RFC 1122 section 3.2.2.6 leaves
+    /// it to us).
+    fn may_echo(&mut self, now: Duration) -> bool {
+        let second = now.as_secs();
+        if self.echoes.0 != second {
+            self.echoes = (second, 0);
+        }
+        self.echoes.1 += 1;
+        self.echoes.1 <= self.max_echoes_per_second
     }
 
     fn classify<'a>(&self, frame: &RxFrame<'a>) -> Result<Class<'a>, Dropped> {
@@ -213,9 +233,11 @@ impl Link {
             {
                 match icmp::parse(&packet) {
                     Some(error) if self.is_local(error.local.ip()) => Ok(Class::Error(error)),
-                    _ => Ok(Class::Host),
+                    _ if is_neighbour_discovery(&packet) => Ok(Class::Host),
+                    _ => Ok(Class::Echo),
                 }
             }
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 if !is_neighbour_discovery(&packet) => Ok(Class::Echo),
             _ => Ok(Class::Host),
         }
     }
@@ -357,6 +379,17 @@ enum Class<'a> {
     Tcp(Segment<'a>),
     Error(IcmpError),
     Host,
+    /// The interface's, and to be answered at a limited rate.
+    Echo,
+}
+
+/// Messages without which nobody finds us (RFC 4861 section 4).
+fn is_neighbour_discovery(packet: &Packet<'_>) -> bool {
+    packet.protocol == PROTOCOL_ICMPV6
+        && packet
+            .payload
+            .first()
+            .is_some_and(|kind| (133..=137).contains(kind))
 }
 
 /// Why a frame is dropped.

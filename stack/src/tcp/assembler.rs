@@ -9,6 +9,8 @@ use crate::Seq;
 /// Pieces beyond which further ones are dropped: more than a full window of full segments; a peer that sends single bytes
 /// cannot make us keep more.
 const LIMIT: usize = 16 << 10;
+/// What a piece takes besides its bytes, about.
+const PIECE_OVERHEAD: usize = 96;
 
 /// SACK blocks of an acknowledgement: what fits beside timestamps.
 const BLOCKS: usize = 3;
@@ -17,6 +19,8 @@ const BLOCKS: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Assembler {
     pieces: VecDeque<(Seq, Bytes)>,
+    /// Bytes in them.
+    bytes: usize,
     /// The latest arrivals, each of another run, the last one first.
     recent: VecDeque<(Seq, Seq)>,
     /// Sequence number of the peer's FIN.
@@ -41,6 +45,7 @@ impl Assembler {
                 && self.pieces.len() < LIMIT
                 && let Some(fresh) = data.get(from.since(seq)..to.since(seq))
             {
+                self.bytes += fresh.len();
                 self.pieces
                     .insert(at, (from, Bytes::copy_from_slice(fresh)));
                 at += 1;
@@ -88,6 +93,7 @@ impl Assembler {
             }
             room -= fresh.len();
             next += fresh.len();
+            self.bytes -= piece.len();
             if !fresh.is_empty() {
                 taken.push(fresh);
             }
@@ -95,6 +101,11 @@ impl Assembler {
         }
         self.recent.retain(|(_, to)| *to > next);
         taken
+    }
+
+    /// Memory it takes, about.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes + self.pieces.len() * PIECE_OVERHEAD
     }
 
     pub(crate) fn is_empty(&self) -> bool {

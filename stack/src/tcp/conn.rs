@@ -45,6 +45,10 @@ pub(crate) struct Context<'a> {
     pub(crate) resets: &'a mut Vec<(Path, Header)>,
     /// No right edge moves (planned outage).
     pub(crate) draining: bool,
+    /// What this connection may hold of out-of-order segments.
+    pub(crate) out_of_order_limit: usize,
+    /// Out-of-order segments dropped for want of room.
+    pub(crate) out_of_order_dropped: &'a mut u64,
 }
 
 /// Where segments go: the link layer, or a test.
@@ -91,12 +95,12 @@ pub(crate) struct Live {
     pub(super) loss_probe: LossProbe,
     /// Send one segment whatever the windows say.
     pub(super) force: bool,
-    pub(super) syn_ack_due: bool,
+    pub(crate) syn_ack_due: bool,
     /// The SYN-ACK has been sent; how often it timed out.
     pub(super) syn_ack_sent: bool,
     pub(super) syn_ack_timeouts: u32,
 
-    pub(super) assembler: Assembler,
+    pub(crate) assembler: Assembler,
     /// Largest segment seen, at most what we offered: what "full-sized" means of the peer's segments.
     pub(super) rcv_mss: usize,
     pub(super) ack_now: bool,

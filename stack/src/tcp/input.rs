@@ -365,7 +365,11 @@ impl Conn {
             //= rfc9293 SHLD-31
             //= rfc5681 3.2a
             // RFC 5681, section 4.2: out of order, so acknowledge at once.
-            self.live.assembler.insert(seq, fresh);
+            if self.live.assembler.size() + fresh.len() <= cx.out_of_order_limit {
+                self.live.assembler.insert(seq, fresh);
+            } else {
+                *cx.out_of_order_dropped += 1;
+            }
             self.live.ack_now = true;
             self.live.duplicates = (self.live.duplicates + 1).min(DUPLICATES_MAX);
             return;

@@ -45,15 +45,28 @@ impl Isn {
         self.hash(1, path) as u32
     }
 
+    /// What only this instance can say of a SYN it has seen (the upper bits of a cookie, in the lower ones here).
+    pub(crate) fn proof(&self, path: &Path, irs: Seq, period: u64, content: u32) -> u32 {
+        let mut hasher = self.hasher(0, path);
+        hasher.write(&irs.0.to_be_bytes());
+        hasher.write(&period.to_be_bytes());
+        hasher.write(&content.to_be_bytes());
+        hasher.finish() as u32 & (u32::MAX >> 7)
+    }
+
+    fn hash(&self, which: usize, path: &Path) -> u64 {
+        self.hasher(which, path).finish()
+    }
+
     // SipHash-2-4, as Linux uses for the same purpose; deprecated in favour of hashers that do not say which function they are.
     #[allow(deprecated)]
-    fn hash(&self, which: usize, path: &Path) -> u64 {
+    fn hasher(&self, which: usize, path: &Path) -> impl Hasher {
         let (k0, k1) = self.keys[which & 1];
         let mut hasher = std::hash::SipHasher::new_with_keys(k0, k1);
         for end in [path.local, path.remote] {
             write_socket(&mut hasher, end);
         }
-        hasher.finish()
+        hasher
     }
 }
 

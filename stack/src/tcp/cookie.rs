@@ -1,0 +1,152 @@
+//! SYN cookies (RFC 4987, section 3.6): under a flood of SYNs nothing is kept of one. What it said lies in the initial sequence number
+//! of our answer, and comes back with the client's acknowledgement.
+//!
+//! A crash in between costs nothing either: the cookie is checked with the instance's secret, which is the same after a recovery. That is
+//! why no record is needed before such a SYN-ACK leaves, as it is for a connection in SYN-RECEIVED.
+
+use std::time::Duration;
+
+use super::isn::Isn;
+use super::segment::Received;
+use crate::{Path, Seq};
+
+/// A cookie is good in the period it was made in, and in the next.
+const PERIOD_SECONDS: u64 = 64;
+/// How long after it was made a cookie may come back.
+pub(crate) const LIFE: Duration = Duration::from_secs(2 * PERIOD_SECONDS);
+/// Segment sizes a cookie can say (the default of RFC 9293, that of IPv6, Ethernet's, jumbo frames'); it says the largest that the client
+/// takes.
+const SIZES: [u16; 4] = [536, 1220, 1440, 8940];
+/// Shifts it can say; a smaller one than the client's only understates its window. Linux has 7, Windows 8, macOS 6.
+const SHIFTS: [Option<u8>; 8] = [
+    None,
+    Some(0),
+    Some(2),
+    Some(4),
+    Some(6),
+    Some(7),
+    Some(8),
+    Some(10),
+];
+/// Bits of a cookie: sizes, shifts, SACK, period; above them the proof.
+const CONTENT_BITS: u32 = 7;
+
+/// The initial sequence number that answers `syn`. The same SYN has the same answer, another (of another sequence number) another.
+pub(crate) fn make(
+    isn: &Isn,
+    path: &Path,
+    syn: &Received<'_>,
+    default_mss: u16,
+    now: Duration,
+) -> Seq {
+    let mss = syn.mss.unwrap_or(default_mss);
+    let size = SIZES.iter().rposition(|size| *size <= mss).unwrap_or(0);
+    let shift = SHIFTS.iter().rposition(|shift| *shift <= syn.window_scale);
+    let period = now.as_secs() / PERIOD_SECONDS;
+    let content = size as u32
+        | (shift.unwrap_or(0) as u32) << 2
+        | u32::from(syn.sack_permitted) << 5
+        | (period as u32 & 1) << 6;
+    Seq(content | isn.proof(path, syn.seq, period, content) << CONTENT_BITS)
+}
+
+/// The SYN that an acknowledgement with our cookie follows; `None` if it is no cookie of ours, or too old.
+pub(crate) fn open(
+    isn: &Isn,
+    path: &Path,
+    ack: &Received<'_>,
+    now: Duration,
+) -> Option<(Seq, Received<'static>)> {
+    let cookie = ack.ack? - 1;
+    let irs = ack.seq - 1;
+    let content = cookie.0 & ((1 << CONTENT_BITS) - 1);
+    let current = now.as_secs() / PERIOD_SECONDS;
+    let period = match (content >> 6 ^ current as u32) & 1 {
+        0 => current,
+        _ => current.checked_sub(1)?,
+    };
+    if isn.proof(path, irs, period, content) << CONTENT_BITS | content != cookie.0 {
+        return None;
+    }
+    let syn = Received {
+        seq: irs,
+        ack: None,
+        syn: true,
+        fin: false,
+        rst: false,
+        window: ack.window,
+        mss: SIZES.get(content as usize & 3).copied(),
+        window_scale: SHIFTS.get(content as usize >> 2 & 7).copied().flatten(),
+        sack_permitted: content >> 5 & 1 != 0,
+        sack: [None; 3],
+        // RFC 7323, section 3.2: whoever agreed to timestamps sends them in every segment.
+        timestamp: ack.timestamp,
+        payload: &[],
+    };
+    Some((cookie, syn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::SocketAddr;
+
+    fn path(port: u16) -> Path {
+        Path {
+            local: SocketAddr::from(([10, 0, 0, 1], 445)),
+            remote: SocketAddr::from(([10, 0, 0, 2], port)),
+            remote_mac: [0; 6],
+        }
+    }
+
+    fn syn(
+        seq: u32,
+        mss: Option<u16>,
+        window_scale: Option<u8>,
+        sack_permitted: bool,
+    ) -> Received<'static> {
+        Received {
+            seq: Seq(seq),
+            ack: None,
+            syn: true,
+            fin: false,
+            rst: false,
+            window: 1000,
+            mss,
+            window_scale,
+            sack_permitted,
+            sack: [None; 3],
+            timestamp: None,
+            payload: &[],
+        }
+    }
+
+    fn answer(seq: u32, cookie: Seq) -> Received<'static> {
+        Received {
+            ack: Some(cookie + 1),
+            syn: false,
+            ..syn(seq.wrapping_add(1), None, None, false)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_syn_said_comes_back(seq: u32, mss: Option<u16>, shift in proptest::option::of(0u8..15), sack: bool, at in 0u64..1_000_000, late in 0u64..64, other in 1u32..) {
+            let isn = Isn::new([7; 32]);
+            let at = Duration::from_secs(at);
+            let cookie = make(&isn, &path(1), &syn(seq, mss, shift, sack), 536, at);
+            let (iss, back) = open(&isn, &path(1), &answer(seq, cookie), at + Duration::from_secs(late)).unwrap();
+            prop_assert_eq!((iss, back.seq, back.sack_permitted), (cookie, Seq(seq), sack));
+            prop_assert!(back.mss.unwrap() <= mss.unwrap_or(536).max(536));
+            prop_assert_eq!(back.window_scale.is_some(), shift.is_some());
+            prop_assert!(back.window_scale <= shift);
+            // not in time, for another socket, another SYN, another instance
+            prop_assert!(open(&isn, &path(1), &answer(seq, cookie), at + LIFE).is_none());
+            prop_assert!(open(&isn, &path(2), &answer(seq, cookie), at).is_none());
+            prop_assert!(open(&isn, &path(1), &answer(seq.wrapping_add(other), cookie), at).is_none());
+            prop_assert!(open(&Isn::new([8; 32]), &path(1), &answer(seq, cookie), at).is_none());
+            prop_assert!(open(&isn, &path(1), &answer(seq, cookie + 1), at).is_none());
+        }
+    }
+}
