@@ -1,6 +1,7 @@
 //! What the server is told at its start. The same for every connection; not part of the durable state.
 
 use crate::fileop::ShareId;
+use crate::held::Held;
 use crate::wire::Dialect;
 
 /// "off", "enabled" or "required", for signing and encryption.
@@ -48,19 +49,26 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// Bounds on what one client may hold. Past one of them the client gets an error, nobody else notices.
+/// Bounds on what clients may hold. Past one of them the client gets an error, nobody else notices.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Sessions of one connection.
     pub sessions: usize,
-    /// Tree connects of one session.
+    /// Logins that fail on one connection, before it is dropped.
+    pub failed_logins: u32,
+    /// Tree connects of one connection.
     pub trees: usize,
     /// Opens of one connection: TOO_MANY_OPENED_FILES.
     pub opens: usize,
     /// Requests of one connection that wait: INSUFFICIENT_RESOURCES.
     pub pending: usize,
+    /// Directory watches of one connection: INSUFFICIENT_RESOURCES.
+    pub watches: usize,
     /// Byte-range locks of one open: INSUFFICIENT_RESOURCES.
     pub locks: usize,
+    /// What all connections together may hold. Of its last quarter each of them has an equal part; of its bytes a connection has
+    /// half at most.
+    pub total: Held,
     /// Credits a client may hold (MS-SMB2 3.3.1.1).
     pub credits: u16,
     /// Bytes of one READ, WRITE or transaction (MS-SMB2 2.2.4, MaxReadSize and the like), for dialects with large MTU.
@@ -71,10 +79,19 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             sessions: 64,
-            trees: 256,
+            failed_logins: 16,
+            trees: 1024,
             opens: 16_384,
             pending: 512,
+            watches: 128,
             locks: 4_096,
+            total: Held {
+                opens: 65_536,
+                locks: 65_536,
+                pending: 8_192,
+                watches: 1_024,
+                bytes: 32 << 20,
+            },
             credits: 8_192,
             io_bytes: 8 << 20,
         }

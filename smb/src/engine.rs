@@ -6,6 +6,7 @@ pub(crate) mod send;
 use crate::command::{self, Handled, Reply, Request};
 use crate::context::Context;
 use crate::fileop::{FileOp, Intent, OpenId, Outcome};
+use crate::held::Held;
 use crate::record::{Record, WorkId};
 use crate::server::{Admit, ConnId, Planned, Step, Task};
 use crate::state::{Answer, Doing, Parked, Related, Wait, Work};
@@ -414,9 +415,20 @@ fn park(
     if !is_last && !matches!(wait, Wait::Break(_)) {
         return Err(NtStatus::INTERNAL_ERROR);
     }
-    if ctx.connection().parked.len() >= ctx.config().limits.pending {
+    let bytes = opened
+        .components
+        .iter()
+        .skip(at)
+        .map(|component| component.bytes.len());
+    let more = Held {
+        pending: 1,
+        bytes: bytes.sum(),
+        ..Held::default()
+    };
+    if !ctx.smb.may_take(ctx.conn, more) {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
+    let work = work_of(ctx, id).ok_or(NtStatus::INTERNAL_ERROR)?;
     let mut parked_work = Work {
         attempts: 0,
         admitted: true,

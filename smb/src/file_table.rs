@@ -2,6 +2,7 @@
 //! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
 
 use crate::fileop::{FileKey, OpenId};
+use crate::held::Held;
 use crate::record::Touched;
 use crate::server::{ConnId, Task};
 use crate::state::{Connection, FileOpen, Open, Parked, Target, Wait};
@@ -16,10 +17,14 @@ pub(crate) struct FileTable {
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
     watches: BTreeSet<(ConnId, OpenId)>,
+    /// What each connection holds that holds anything, and all of them.
+    held: BTreeMap<ConnId, Held>,
+    held_by_all: Held,
 }
 
 impl FileTable {
     pub(crate) fn add(&mut self, conn: ConnId, open: &Open) {
+        self.count(conn, Held::of_open(open));
         if let Target::File(file) = &open.target {
             self.opens
                 .entry(file.key)
@@ -30,6 +35,7 @@ impl FileTable {
     }
 
     pub(crate) fn remove(&mut self, conn: ConnId, open: &Open) {
+        self.discount(conn, Held::of_open(open));
         if let Target::File(file) = &open.target {
             if let Some(opens) = self.opens.get_mut(&file.key) {
                 opens.remove(&(conn, open.id));
@@ -44,6 +50,31 @@ impl FileTable {
         }
     }
 
+    fn count(&mut self, conn: ConnId, held: Held) {
+        self.held.entry(conn).or_default().add(held);
+        self.held_by_all.add(held);
+    }
+
+    fn discount(&mut self, conn: ConnId, held: Held) {
+        self.held_by_all.subtract(held);
+        if let Some(own) = self.held.get_mut(&conn) {
+            own.subtract(held);
+            if *own == Held::default() {
+                self.held.remove(&conn);
+            }
+        }
+    }
+
+    /// What a connection holds.
+    pub(crate) fn held(&self, conn: ConnId) -> Held {
+        self.held.get(&conn).copied().unwrap_or_default()
+    }
+
+    /// What all connections hold.
+    pub(crate) fn held_by_all(&self) -> Held {
+        self.held_by_all
+    }
+
     fn add_details(&mut self, conn: ConnId, id: OpenId, file: &FileOpen) {
         if file.watch.is_some() {
             self.watches.insert((conn, id));
@@ -54,12 +85,14 @@ impl FileTable {
     }
 
     pub(crate) fn add_parked(&mut self, conn: ConnId, id: u64, parked: &Parked) {
+        self.count(conn, Held::of_parked(parked));
         if let Wait::Lock(key) | Wait::Break(key) = parked.wait {
             self.waiters.entry(key).or_default().insert((id, conn));
         }
     }
 
     pub(crate) fn remove_parked(&mut self, conn: ConnId, id: u64, parked: &Parked) {
+        self.discount(conn, Held::of_parked(parked));
         if let Wait::Lock(key) | Wait::Break(key) = parked.wait
             && let Some(waiters) = self.waiters.get_mut(&key)
         {

@@ -16,6 +16,7 @@ mod engine;
 pub mod entropy;
 mod file_table;
 pub mod fileop;
+mod held;
 pub mod info;
 pub mod ioctl;
 pub mod locks;
@@ -35,6 +36,7 @@ pub use config::{Config, Limits, Requirement, Share, User};
 pub use context::Context;
 pub use engine::ATTEMPTS;
 pub use entropy::Entropy;
+pub use held::Held;
 pub use record::Record;
 pub use server::{
     Admit, Clock, ConnId, ConnStatus, Journal, OpenInfo, Output, Planned, Smb, Step, Task,

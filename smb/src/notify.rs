@@ -1,6 +1,7 @@
 //! Directory watches: which change is reported to whom (MS-FSA 2.1.4.1, MS-FSCC 2.7.1).
 
 use crate::fileop::{Change, ChangeKind};
+use crate::held::Held;
 use crate::path;
 use crate::record::Record;
 use crate::server::{Journal, Smb};
@@ -62,7 +63,14 @@ impl Smb {
                 // The same again says nothing new.
                 notices.clear();
             }
-            let overflow = lost || watch.notices.len() + notices.len() > MAX_NOTICES;
+            let count = watch.notices.len() + notices.len();
+            let names = notices.iter().map(|notice| notice.name.len());
+            let more = Held {
+                bytes: names.sum(),
+                ..Held::default()
+            };
+            let overflow =
+                lost || count > MAX_NOTICES || !notices.is_empty() && !self.may_take(conn, more);
             if overflow || !notices.is_empty() {
                 let record = Record::Noticed {
                     open: id,

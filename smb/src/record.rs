@@ -137,7 +137,7 @@ pub enum Record {
     },
 }
 
-/// What of a connection a record changes that is indexed across connections.
+/// What of a connection a record changes that is indexed or counted across connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Touched {
     Nothing,
@@ -165,14 +165,24 @@ impl Record {
             Record::Opened(open) => Touched::Open(open.id),
             Record::Closed { open }
             | Record::Oplock { open, .. }
+            | Record::Locked { open, .. }
             | Record::Unlocked { open, .. }
-            | Record::Watch { open, .. } => Touched::Open(*open),
+            | Record::LockSequence { open, .. }
+            | Record::Moved { open, .. }
+            | Record::Cursor { open, .. }
+            | Record::Watch { open, .. }
+            | Record::Noticed { open, .. }
+            | Record::Pipe { open, .. } => Touched::Open(*open),
             Record::Parked {
                 work: WorkId::Message,
                 id,
                 ..
             }
             | Record::Waiting { id, .. }
+            | Record::Answered {
+                work: WorkId::Parked(id),
+                ..
+            }
             | Record::Done {
                 work: WorkId::Parked(id),
                 ..

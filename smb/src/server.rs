@@ -9,6 +9,7 @@ use crate::file_table::FileTable;
 use crate::fileop::{
     Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
 };
+use crate::held::Held;
 use crate::oplock;
 use crate::record::{Record, WorkId};
 use crate::state::{Checkpoint, Connection, FileOpen, Session, SessionState, Target, Wait};
@@ -155,6 +156,9 @@ pub struct Smb {
     wake: BTreeSet<(u64, Task)>,
     /// Messages in progress, decrypted and cut. Volatile.
     pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
+    /// What was refused since the start, and logins that failed, by connection. Volatile.
+    pub(crate) refusals: Held,
+    pub(crate) failed_logins: BTreeMap<ConnId, u32>,
     /// Operations that are not to be done: what their request hears at the next step. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
 }
@@ -169,6 +173,8 @@ impl Smb {
             files: FileTable::default(),
             wake: BTreeSet::new(),
             opened: BTreeMap::new(),
+            refusals: Held::default(),
+            failed_logins: BTreeMap::new(),
             refused: BTreeMap::new(),
         }
     }
@@ -402,6 +408,7 @@ impl Smb {
 
     /// The object has ended.
     pub fn forget(&mut self, conn: ConnId) {
+        self.failed_logins.remove(&conn);
         if let Some(connection) = self.connections.remove(&conn) {
             self.files.remove_all(conn, &connection);
         }

@@ -3,6 +3,7 @@
 use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::fileop::{FileOp, Outcome};
+use crate::held::Held;
 use crate::record::Record;
 use crate::state::{Notice, Wait, Watch};
 use crate::status::NtStatus;
@@ -13,7 +14,7 @@ use bytes::{BufMut, Bytes};
 /// As [`super::start`]. The first one of an open begins its watch; what happens between two is kept for the next.
 ///
 /// # Errors
-/// FILE_CLOSED, INVALID_PARAMETER for a file, ACCESS_DENIED.
+/// FILE_CLOSED, INVALID_PARAMETER for a file, ACCESS_DENIED, INSUFFICIENT_RESOURCES for a watch too many.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -28,6 +29,13 @@ pub fn start(
     }
     let id = open.id;
     let Some(watch) = &file.watch else {
+        let one = Held {
+            watches: 1,
+            ..Held::default()
+        };
+        if !ctx.smb.may_take(ctx.conn, one) {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES);
+        }
         return Ok(Handled::Op(FileOp::Watch {
             open: id,
             recursive: body.watch_tree,

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::fileop::{
     Actor, CreateIntent, CreateOp, Created, Disposition, FileKey, FileOp, Intent, OpenId, Outcome,
 };
+use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::Pipe;
 use crate::state::{Cursor, FileOpen, Open, OplockLevel, Resource, Target, Wait};
@@ -34,7 +35,13 @@ pub fn start(
     body: &create::Request,
 ) -> Result<Handled, NtStatus> {
     let resource = ctx.tree(request)?.resource;
-    if ctx.connection().opens.len() >= ctx.config().limits.opens {
+    let one = Held {
+        opens: 1,
+        bytes: body.name.len(),
+        ..Held::default()
+    };
+    // A create that is redone was let in before.
+    if request.intent.is_none() && !ctx.smb.may_take(ctx.conn, one) {
         return Err(NtStatus::TOO_MANY_OPENED_FILES);
     }
     if resource == Resource::Ipc {

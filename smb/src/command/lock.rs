@@ -3,6 +3,7 @@
 use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::fileop::{FileKey, OpenId};
+use crate::held::Held;
 use crate::record::Record;
 use crate::state::{FileOpen, Lock, Wait};
 use crate::status::NtStatus;
@@ -120,7 +121,12 @@ fn lock(
         });
     }
     let held = ctx.file_of(open).map_or(0, |file| file.locks.len());
-    if held + wanted.len() > ctx.config().limits.locks {
+    let more = Held {
+        locks: wanted.len(),
+        bytes: wanted.len(),
+        ..Held::default()
+    };
+    if held + wanted.len() > ctx.config().limits.locks || !ctx.smb.may_take(ctx.conn, more) {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let mut granted: Vec<Lock> = Vec::with_capacity(wanted.len());

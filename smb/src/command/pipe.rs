@@ -6,6 +6,7 @@ use super::{Handled, Reply, Request, ioctl};
 use crate::config::Config;
 use crate::context::Context;
 use crate::fileop::OpenId;
+use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::{Pipe, Server, Share};
 use crate::state::Target;
@@ -48,6 +49,7 @@ pub fn write(
     body: &write::Request,
 ) -> Result<Handled, NtStatus> {
     let mut pipe = pipe_of(ctx, request, open)?;
+    make_room(ctx, body.data.len())?;
     let written = pipe.write(&body.data, &server(ctx.config()));
     keep(ctx, open, pipe);
     written?;
@@ -69,6 +71,7 @@ pub fn transceive(
 ) -> Result<Handled, NtStatus> {
     let open = ctx.open(request, body.file_id)?.id;
     let mut pipe = pipe_of(ctx, request, open)?;
+    make_room(ctx, body.input.len())?;
     let message = pipe
         .write(&body.input, &server(ctx.config()))
         .and_then(|()| pipe.read(body.max_output_response as usize));
@@ -81,6 +84,18 @@ fn pipe_of(ctx: &Context<'_>, request: &Request, open: OpenId) -> Result<Pipe, N
     match &ctx.open_by_id(request, open)?.target {
         Target::Pipe(pipe) => Ok(pipe.clone()),
         Target::File(_) => Err(NtStatus::INVALID_DEVICE_REQUEST),
+    }
+}
+
+/// What is written stays with the pipe until it is a whole request, and the answer until it is read.
+fn make_room(ctx: &mut Context<'_>, bytes: usize) -> Result<(), NtStatus> {
+    let more = Held {
+        bytes,
+        ..Held::default()
+    };
+    match ctx.smb.may_take(ctx.conn, more) {
+        true => Ok(()),
+        false => Err(NtStatus::INSUFFICIENT_RESOURCES),
     }
 }
 

@@ -72,6 +72,13 @@ pub fn start(
                 "client {}: login refused: {refused}",
                 ctx.connection().client
             );
+            let conn = ctx.conn;
+            let failed = ctx.smb.failed_logins.entry(conn).or_default();
+            *failed += 1;
+            if *failed > ctx.smb.config.limits.failed_logins {
+                log::info!("client {}: too many logins failed", ctx.connection().client);
+                return Ok(Handled::Drop);
+            }
             Err(match refused {
                 Refused::Malformed => NtStatus::INVALID_PARAMETER,
                 Refused::Unsupported | Refused::LogonFailure => NtStatus::LOGON_FAILURE,

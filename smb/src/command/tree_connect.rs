@@ -31,7 +31,8 @@ pub fn start(
     {
         return Ok(Handled::Drop);
     }
-    if session.trees.len() >= ctx.config().limits.trees {
+    let sessions = ctx.connection().sessions.values();
+    if sessions.map(|session| session.trees.len()).sum::<usize>() >= ctx.config().limits.trees {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let name = share_name(&body.path).ok_or(NtStatus::BAD_NETWORK_NAME)?;

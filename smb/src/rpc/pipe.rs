@@ -73,6 +73,16 @@ impl Pipe {
         Interface::of_pipe(name).map(Pipe::new)
     }
 
+    /// Bytes it keeps.
+    pub(crate) fn size(&self) -> usize {
+        let request = self
+            .request
+            .as_ref()
+            .map_or(0, |request| request.stub.len());
+        let answers: usize = self.answers.iter().map(Vec::len).sum();
+        self.partial.len() + request + answers
+    }
+
     fn new(interface: Interface) -> Pipe {
         Pipe {
             interface,
