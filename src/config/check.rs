@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{
-    Cidr, Config, Dialect, Durability, Error, Level, Limits, Network, Nvram, Server, Share, file,
-    size,
+    Cidr, Config, Dialect, Durability, Error, Level, Network, Nvram, Server, Share, file, size,
 };
 
 /// Smallest MTU: what IPv6 asks of every link (RFC 8200, 5).
@@ -16,7 +14,7 @@ const MTU_MIN: u16 = 1280;
 const MTU_MAX: u16 = 65521;
 
 /// One file under check; makes its errors.
-struct Check<'a> {
+pub(super) struct Check<'a> {
     path: &'a Path,
 }
 
@@ -57,7 +55,12 @@ pub(super) fn system(config: &Config) -> Result<(), Error> {
 }
 
 impl Check<'_> {
-    fn fail<T>(&self, key: &str, problem: impl Into<String>, remedy: &str) -> Result<T, Error> {
+    pub(super) fn fail<T>(
+        &self,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: &str,
+    ) -> Result<T, Error> {
         Err(Error {
             file: self.path.to_owned(),
             line: None,
@@ -499,85 +502,6 @@ impl Check<'_> {
             users: share.users.clone(),
             run_as: Some(share.run_as.clone()).filter(|account| !account.is_empty()),
             encryption,
-        })
-    }
-
-    fn limits(&self, limits: &file::Limits) -> Result<Limits, Error> {
-        let default = Limits::default();
-        let count = |key: &str, value: Option<i64>, default: usize, max: i64| match value {
-            None => Ok(default),
-            Some(value) if (1..=max).contains(&value) => {
-                Ok(usize::try_from(value).unwrap_or(default))
-            }
-            Some(value) => self.fail(
-                &format!("limits.{key}"),
-                format!("{value} is out of range"),
-                &format!("use 1 to {max}"),
-            ),
-        };
-        let seconds = |key: &str, value: Option<i64>, default: Duration, min: i64| match value {
-            None => Ok(default),
-            Some(value) if (min..=86_400).contains(&value) => {
-                Ok(Duration::from_secs(value.unsigned_abs()))
-            }
-            Some(value) => self.fail(
-                &format!("limits.{key}"),
-                format!("{value} is out of range"),
-                &format!("use {min} to 86400 seconds"),
-            ),
-        };
-        let idle = seconds(
-            "idle_timeout_seconds",
-            limits.idle_timeout_seconds,
-            Duration::ZERO,
-            0,
-        )?;
-        let keep_alive = seconds(
-            "keep_alive_seconds",
-            limits.keep_alive_seconds,
-            default.keep_alive.unwrap_or_default(),
-            0,
-        )?;
-        Ok(Limits {
-            max_connections: count(
-                "max_connections",
-                limits.max_connections,
-                default.max_connections,
-                1 << 20,
-            )?,
-            half_open: count("half_open", limits.half_open, default.half_open, 1 << 20)?,
-            max_sessions_per_connection: count(
-                "max_sessions_per_connection",
-                limits.max_sessions_per_connection,
-                default.max_sessions_per_connection,
-                1 << 16,
-            )?,
-            max_trees_per_connection: count(
-                "max_trees_per_connection",
-                limits.max_trees_per_connection,
-                default.max_trees_per_connection,
-                1 << 16,
-            )?,
-            max_opens_per_connection: count(
-                "max_opens_per_connection",
-                limits.max_opens_per_connection,
-                default.max_opens_per_connection,
-                1 << 20,
-            )?,
-            max_locks_per_open: count(
-                "max_locks_per_open",
-                limits.max_locks_per_open,
-                default.max_locks_per_open,
-                1 << 20,
-            )?,
-            auth_timeout: seconds(
-                "auth_timeout_seconds",
-                limits.auth_timeout_seconds,
-                default.auth_timeout,
-                1,
-            )?,
-            idle_timeout: (!idle.is_zero()).then_some(idle),
-            keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
         })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::Error;
+use super::{Error, limits};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,7 +16,7 @@ pub(super) struct File {
     #[serde(default)]
     pub share: Vec<Share>,
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: limits::Written,
 }
 
 #[derive(Deserialize)]
@@ -90,20 +90,6 @@ pub(super) struct Share {
     #[serde(default)]
     pub run_as: String,
     pub encryption: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Limits {
-    pub max_connections: Option<i64>,
-    pub half_open: Option<i64>,
-    pub max_sessions_per_connection: Option<i64>,
-    pub max_trees_per_connection: Option<i64>,
-    pub max_opens_per_connection: Option<i64>,
-    pub max_locks_per_open: Option<i64>,
-    pub auth_timeout_seconds: Option<i64>,
-    pub idle_timeout_seconds: Option<i64>,
-    pub keep_alive_seconds: Option<i64>,
 }
 
 fn yes() -> bool {

@@ -6,16 +6,17 @@
 mod check;
 mod error;
 mod file;
+mod limits;
 mod size;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use limits::Limits;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,45 +225,6 @@ pub struct Share {
     pub run_as: Option<String>,
     /// `encryption`. Default: the server's.
     pub encryption: Level,
-}
-
-/// `[limits]`: what one client, and all of them, may take. Every key is optional.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// `max_connections`: TCP connections at once. Default 1024.
-    pub max_connections: usize,
-    /// `half_open`: connections that have not finished the TCP handshake (SYN flood). Default 128.
-    pub half_open: usize,
-    /// `max_sessions_per_connection`. Default 64.
-    pub max_sessions_per_connection: usize,
-    /// `max_trees_per_connection`. Default 1024.
-    pub max_trees_per_connection: usize,
-    /// `max_opens_per_connection`. Default 16384.
-    pub max_opens_per_connection: usize,
-    /// `max_locks_per_open`: byte-range locks. Default 4096.
-    pub max_locks_per_open: usize,
-    /// `auth_timeout_seconds`: a connection without a session is dropped after this long. Default 60.
-    pub auth_timeout: Duration,
-    /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0: never. Default 0.
-    pub idle_timeout: Option<Duration>,
-    /// `keep_alive_seconds`: a silent peer is probed after this long; 0 (`None`): never. Default 120.
-    pub keep_alive: Option<Duration>,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            max_connections: 1024,
-            half_open: 128,
-            max_sessions_per_connection: 64,
-            max_trees_per_connection: 1024,
-            max_opens_per_connection: 16384,
-            max_locks_per_open: 4096,
-            auth_timeout: Duration::from_secs(60),
-            idle_timeout: None,
-            keep_alive: Some(Duration::from_secs(120)),
-        }
-    }
 }
 
 impl Config {

@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::*;
 
@@ -91,11 +92,12 @@ fn limits_and_two_gateways() {
     let text = GOOD.replace(
         "[nvram]",
         "gateway = [\"10.77.0.254\", \"fe80::1\"]\n[nvram]",
-    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\n";
+    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\nmax_out_of_order = \"2MiB\"\n";
     let config = parse(&text).unwrap();
     assert_eq!(config.limits.max_connections, 3);
-    assert_eq!(config.limits.idle_timeout, Some(Duration::from_secs(9)));
-    assert_eq!(config.limits.keep_alive, None);
+    assert_eq!(config.limits.idle_timeout, Duration::from_secs(9));
+    assert_eq!(config.limits.keep_alive, Duration::ZERO);
+    assert_eq!(config.limits.max_out_of_order, 2 << 20);
     assert_eq!(config.network.gateway_v6, Some("fe80::1".parse().unwrap()));
 }
 
@@ -212,6 +214,12 @@ fn every_mistake_has_its_line() {
          ": limits.half_open: 0 is out of range; use 1 to 1048576"),
         ("[[share]]", "[limits]\nauth_timeout_seconds = -1\n[[share]]",
          ": limits.auth_timeout_seconds: -1 is out of range; use 1 to 86400 seconds"),
+        ("[[share]]", "[limits]\nmax_opens = 0\n[[share]]",
+         ": limits.max_opens: 0 is out of range; use 1 to 16777216"),
+        ("[[share]]", "[limits]\nmax_out_of_order = \"1KiB\"\n[[share]]",
+         ": limits.max_out_of_order: 1KiB is out of range; use 1MiB or more"),
+        ("[[share]]", "[limits]\nmax_out_of_order = \"much\"\n[[share]]",
+         ": limits.max_out_of_order: \"much\" is not a size; write a number with KiB, MiB or GiB, such as \"16MiB\""),
     ];
     for (good, bad, line) in table {
         assert!(FULL.contains(good), "{good}");

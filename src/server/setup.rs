@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use log::info;
 use outlast_nvram::{FileProblem, Mapping, Memory};
 use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::clock::wall;
 use super::fault;
@@ -24,6 +26,9 @@ use crate::supervisor::{PreviousEnd, Worker};
 use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
+
+/// Of the log's length, this part at most is state of waiting requests and of opens, over all connections.
+const STATE_PART: u64 = 8;
 
 /// The port of direct TCP (MS-SMB2 2.1).
 const PORT: u16 = 445;
@@ -66,7 +71,7 @@ pub fn parts(
         felled: worker.previous == PreviousEnd::OwnFault,
         patience: Patience {
             login: config.limits.auth_timeout,
-            idle: config.limits.idle_timeout,
+            idle: Some(config.limits.idle_timeout).filter(|timeout| !timeout.is_zero()),
         },
         lost: if worker.tap_fresh {
             Lost::Frames
@@ -200,8 +205,10 @@ fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
         ports: vec![PORT],
         max_connections: config.limits.max_connections,
         max_half_open: config.limits.half_open,
-        max_half_open_per_port: config.limits.half_open,
-        keep_alive_idle: config.limits.keep_alive,
+        max_out_of_order: config.limits.max_out_of_order,
+        max_echoes_per_second: u32::try_from(config.limits.max_pings_per_second)
+            .unwrap_or(u32::MAX),
+        keep_alive_idle: Some(config.limits.keep_alive).filter(|silence| !silence.is_zero()),
         ..outlast_stack::Config::default()
     }
 }
@@ -232,12 +239,43 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
         users: users.collect(),
         limits: outlast_smb::Limits {
             sessions: limits.max_sessions_per_connection,
+            failed_logins: u32::try_from(limits.max_failed_logins_per_connection)
+                .unwrap_or(u32::MAX),
             trees: limits.max_trees_per_connection,
             opens: limits.max_opens_per_connection,
+            pending: limits.max_pending_per_connection,
+            watches: limits.max_watches_per_connection,
             locks: limits.max_locks_per_open,
+            total: outlast_smb::Held {
+                opens: max_opens(limits.max_opens),
+                locks: limits.max_locks,
+                pending: limits.max_pending,
+                watches: limits.max_watches,
+                bytes: usize::try_from(config.nvram.size_bytes / STATE_PART).unwrap_or(usize::MAX),
+            },
             ..outlast_smb::Limits::default()
         },
     }
+}
+
+/// As many opens as the configuration wants, and the process may have descriptors for: what one client holds must not keep another from
+/// opening a file. The process takes all that it may have.
+fn max_opens(wanted: usize) -> usize {
+    /// Descriptors for all else: TAP, log, shares, sockets, what is open for the length of an operation.
+    const OTHERS: u64 = 256;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // A process may always raise its limit to the maximum; if not, what it has counts.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = usize::try_from(descriptors.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    if most < wanted {
+        info!(
+            "limits.max_opens: {wanted} is more than this process may have open ({descriptors}, {OTHERS} of them its own): \
+             {most} it is; raise the limit (`ulimit -n`, LimitNOFILE= of a service) for more"
+        );
+    }
+    wanted.min(most).max(1)
 }
 
 fn requirement(level: Level) -> Requirement {

@@ -11,7 +11,7 @@ use outlast_smb::fileop::Change;
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{Negotiation, Resource, Security, SessionState, Tree};
 use outlast_smb::{
-    Admit, Clock, Config, ConnId, Dialect, Entropy, Journal, Limits, Output, Planned, Record,
+    Admit, Clock, Config, ConnId, Dialect, Entropy, Held, Journal, Limits, Output, Planned, Record,
     Requirement, Share, Smb, Step, Task,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,10 +97,19 @@ pub(crate) fn config() -> Config {
         }],
         limits: Limits {
             sessions: 4,
+            failed_logins: 4,
             trees: 4,
             opens: 12,
             pending: 4,
+            watches: 4,
             locks: 16,
+            total: Held {
+                opens: 20,
+                locks: 32,
+                pending: 8,
+                watches: 8,
+                bytes: 1 << 20,
+            },
             credits: 64,
             io_bytes: 128 << 10,
         },
