@@ -27,6 +27,7 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 #[test]
+#[ignore = "some minutes, and an emulated machine does not always come up: scripts/test --full"]
 fn sessions_outlast_the_machine() {
     const TEST: &str = "sessions_outlast_the_machine";
     if !can_run(TEST) {
