@@ -144,28 +144,34 @@ impl<F: FileSystem> Machine<F> {
             effects.wanted = true;
             return false;
         }
-        let record = Record::Generation {
-            first: effects.next,
-            boot_id: effects.boot_id,
-            shares: self.smb.share_names(),
-        };
-        self.journal.put(object, Kind::Snapshot, &record, &[]);
+        self.put_generation(object);
         true
     }
 
-    /// From now on effects go into a generation of their own.
-    pub(super) fn begin_generation(&mut self, now: Duration) {
-        use outlast_stack::Journal as _;
-        let Some(effects) = &mut self.effects else {
+    /// Writes a generation that has no effects yet.
+    fn put_generation(&mut self, generation: u64) {
+        let Some(effects) = &self.effects else {
             return;
         };
-        let generation = self.journal.unique_id();
         let record = Record::Generation {
             first: effects.next,
             boot_id: effects.boot_id,
             shares: self.smb.share_names(),
         };
         self.journal.put(generation, Kind::Snapshot, &record, &[]);
+    }
+
+    /// From now on effects go into a generation of their own.
+    pub(super) fn begin_generation(&mut self, now: Duration) {
+        use outlast_stack::Journal as _;
+        if self.effects.is_none() {
+            return;
+        }
+        let generation = self.journal.unique_id();
+        self.put_generation(generation);
+        let Some(effects) = &mut self.effects else {
+            return;
+        };
         effects.older.extend(effects.generation.replace(generation));
         effects.held_by_older.append(&mut effects.held);
         effects.since = now;
