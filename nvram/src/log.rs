@@ -455,13 +455,14 @@ impl Log {
         self.reserve = bytes.min(self.superblock.ring_len / 2);
     }
 
-    /// The object to write again at the head (snapshot, then its queued bytes), since it holds the tail back while less than half of the ring is free.
+    /// The object to write again at the head (snapshot, then its queued bytes), since it holds the tail back while less than half of
+    /// the ring is free, or less than `room` bytes are in one piece.
     ///
     /// `None` also if that would not help: it has been done and not been committed, or bytes that no live object counts on hold the tail
     /// (a worker's, an outgoing frame's), or next to nothing in the ring has been given up.
-    pub fn wants_relocation(&self) -> Option<u64> {
+    pub fn wants_relocation(&self, room: u64) -> Option<u64> {
         let used = self.used();
-        if used <= self.superblock.ring_len / 2 {
+        if used <= self.superblock.ring_len / 2 && self.room() >= room {
             return None;
         }
         // Were all objects written again, they would take so much: unless a quarter of the space in use came free, it would be endless copying for nothing.

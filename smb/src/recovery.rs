@@ -7,9 +7,10 @@ use crate::server::{ConnId, Journal, OpenInfo, Smb, Task};
 use crate::state::{Doing, Open, Resource, Target};
 
 impl Smb {
-    /// After the fold and before files are opened again: the configuration may have changed. Shares are found by their names; the tree
-    /// connects of one that is gone end.
+    /// After the fold and before files are opened again: whoever waits looks whether it may go on, and the configuration may have
+    /// changed. Shares are found by their names; the tree connects of one that is gone end.
     pub fn recovered(&mut self, journal: &mut dyn Journal) {
+        self.wake_everyone();
         for conn in self.connections.keys().copied().collect::<Vec<_>>() {
             let mut moved: Vec<(ShareId, ShareId)> = Vec::new();
             let mut ended: Vec<(u64, u32)> = Vec::new();
@@ -34,6 +35,18 @@ impl Smb {
             for (session, id) in ended {
                 self.emit(conn, Record::TreeEnded { session, id }, journal);
             }
+        }
+    }
+
+    /// The fold does not tell who is to be woken: what one client waits for may have become part of another's snapshot.
+    fn wake_everyone(&mut self) {
+        for (conn, connection) in &self.connections {
+            let parked = connection.parked.keys();
+            let parked = parked.map(|id| Task::Parked(*conn, *id));
+            let opens = connection.opens.values();
+            let closing = opens.filter(|open| open.closing.is_some());
+            let closing = closing.map(|open| Task::Close(*conn, open.id));
+            self.wake.extend(parked.chain(closing).map(Task::in_order));
         }
     }
 

@@ -152,8 +152,8 @@ pub struct Smb {
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     /// Derived from `connections`.
     pub(crate) files: FileTable,
-    /// Tasks that something has happened for. Derived: what is missed after a recovery is put there by the fold.
-    wake: BTreeSet<(u64, Task)>,
+    /// Tasks that something has happened for. Volatile: after a recovery every task is here.
+    pub(crate) wake: BTreeSet<(u64, Task)>,
     /// Messages in progress, decrypted and cut. Volatile.
     pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
     /// What was refused since the start, and logins that failed, by connection. Volatile.
@@ -442,16 +442,6 @@ impl Smb {
             self.files.remove_all(conn, &before);
         }
         self.files.add_all(conn, &connection);
-        for id in connection.parked.keys() {
-            self.wake.insert(Task::Parked(conn, *id).in_order());
-        }
-        for open in connection
-            .opens
-            .values()
-            .filter(|open| open.closing.is_some())
-        {
-            self.wake.insert(Task::Close(conn, open.id).in_order());
-        }
         self.connections.insert(conn, connection);
     }
 
@@ -603,7 +593,7 @@ impl Task {
     }
 
     /// Ids are never used again and grow: who came first goes first.
-    fn in_order(self) -> (u64, Task) {
+    pub(crate) fn in_order(self) -> (u64, Task) {
         match self {
             Task::Message(_) => (0, self),
             Task::Parked(_, id) | Task::Close(_, id) | Task::Break(_, id) => (id, self),

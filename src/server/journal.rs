@@ -198,6 +198,12 @@ impl Journal {
             .is_none_or(|log| log.room() >= self.request_room())
     }
 
+    /// The object to write again so that the log's tail moves on, if there is need.
+    #[must_use]
+    pub fn wants_relocation(&self) -> Option<u64> {
+        self.log.as_ref()?.wants_relocation(self.request_room())
+    }
+
     /// How many bytes of replies may wait for clients, over all connections, before those who have some waiting get no more.
     #[must_use]
     pub fn send_limit(&self) -> u64 {

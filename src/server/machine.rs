@@ -160,9 +160,12 @@ impl<F: FileSystem> Machine<F> {
         let mut frames = Vec::new();
         self.stack.poll(time.now, &mut self.journal, &mut frames);
         self.take_events(time);
+        let is_short = !self.journal.can_work();
         self.relocate(time.now);
         self.account();
         self.journal.commit(time.now);
+        // what waited for room may go on now, and nothing else may come to wake the loop
+        self.busy |= is_short && self.journal.can_work();
         out.extend(self.hold_back(frames));
     }
 
@@ -500,11 +503,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// Writes again, at the head, what keeps the log's tail from moving on: one object a turn, more when room is short.
     fn relocate(&mut self, now: Duration) {
-        while let Some(object) = self
-            .journal
-            .log()
-            .and_then(outlast_nvram::Log::wants_relocation)
-        {
+        while let Some(object) = self.journal.wants_relocation() {
             if !self.is_generation(object) {
                 self.write_again(object);
             } else if !self.relocate_generation(object) {

@@ -214,7 +214,7 @@ impl Run {
         if self.random.one_in(200) {
             self.log.set_flag(Flag::NonElectiveReboot);
         }
-        if let Some(object) = self.log.wants_relocation() {
+        if let Some(object) = self.log.wants_relocation(0) {
             self.relocate(object);
         }
         if !appended {
@@ -390,19 +390,35 @@ fn relocation_is_asked_of_the_object_at_the_tail() {
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
     while log.used() <= log.capacity() / 2 {
-        assert_eq!(log.wants_relocation(), None);
+        assert_eq!(log.wants_relocation(0), None);
         log.append(6, Kind::Delta, &[0; 100], &[]).unwrap();
         log.commit();
     }
-    assert_eq!(log.wants_relocation(), Some(5));
+    assert_eq!(log.wants_relocation(0), Some(5));
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
-    assert_eq!(log.wants_relocation(), None, "not committed yet");
+    assert_eq!(log.wants_relocation(0), None, "not committed yet");
     log.commit();
-    assert_eq!(log.wants_relocation(), Some(6));
+    assert_eq!(log.wants_relocation(0), Some(6));
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.wants_relocation(), None);
+    assert_eq!(log.wants_relocation(0), None);
     assert!(log.used() < 100);
+}
+
+/// As soon as what is asked for does not fit any more, and not only when half of the ring is full.
+#[test]
+fn relocation_is_asked_when_room_is_short() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    log.append(5, Kind::Snapshot, b"", &[]).unwrap();
+    for _ in 0..5 {
+        log.append(5, Kind::Delta, &[0; 100], &[]).unwrap();
+    }
+    log.commit();
+    assert!(log.used() < log.capacity() / 2);
+    let room = log.room();
+    assert_eq!(log.wants_relocation(room), None);
+    assert_eq!(log.wants_relocation(room + 1), Some(5));
 }
 
 #[test]
@@ -415,15 +431,15 @@ fn relocation_is_not_asked_for_nothing() {
         queue.push(log.append(5, Kind::Delta, b"", &[&[0; 100]]).unwrap());
     }
     log.commit();
-    assert_eq!(log.wants_relocation(), None, "all of it is live");
+    assert_eq!(log.wants_relocation(0), None, "all of it is live");
     queue.truncate(queue.len() / 2);
-    assert_eq!(log.wants_relocation(), Some(5));
+    assert_eq!(log.wants_relocation(0), Some(5));
     // A frame still holds what the object gave up: it would hold the tail whatever was relocated.
     let frame = queue.remove(0);
     queue.clear();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.wants_relocation(), None);
+    assert_eq!(log.wants_relocation(0), None);
     assert!(log.used() > log.capacity() / 2);
     drop(frame);
     log.commit();

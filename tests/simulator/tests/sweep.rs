@@ -28,6 +28,16 @@ fn no_crash_at_any_step_is_seen() {
     assert!(tried.points() > 100_000, "{} crash points", tried.points());
 }
 
+/// Runs that have failed: a waiting lock and an oplock break's waiter not woken after a crash, as what they waited for was in another
+/// client's snapshot; and a log without room for a close, of which half was free, so that nothing was done about it.
+#[test]
+fn what_has_failed_before_does_not_again() {
+    for (seed, crash) in [(103, 960), (287, 765), (257, 214)] {
+        let scenario = Scenario::new(seed, Size::Usual);
+        run(&scenario, &[crash], None).unwrap_or_else(|what| panic!("{what}"));
+    }
+}
+
 /// A recovered server has work to look for when it begins; a drain that came first used to keep it at that, without a pause.
 #[test]
 fn an_elective_reboot_may_begin_at_once() {
