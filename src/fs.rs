@@ -19,7 +19,6 @@ mod power;
 pub mod rename;
 pub mod security;
 pub mod set;
-pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod watch;
@@ -44,9 +43,10 @@ use list::Listing;
 use lookup::Lookup;
 use marker::Markers;
 use path::Root;
-use sync::Syncer;
 use watch::Watcher;
-use writer::{Write, Writer};
+use writer::{Write, Written};
+
+use crate::beside::Beside;
 
 /// What the configuration says of a share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,19 +115,23 @@ pub struct Fs {
     lookup: Lookup,
     pool: Pool,
     watcher: Watcher,
-    writer: Writer,
+    writer: Beside<Write, Written>,
     markers: Markers,
-    syncer: Syncer,
+    /// Brings the shares' file systems onto their media, under durability `power`.
+    syncer: Option<Beside<(), bool>>,
+    /// Written to when something that was begun has come to its end.
+    wake: Arc<OwnedFd>,
     /// The server's own rights count, whoever the operation is done for.
     as_server: bool,
 }
 
 impl Fs {
-    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`.
+    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`. [`wake`](crate::beside::wake) is written to when something that was
+    /// begun has come to its end.
     ///
     /// # Errors
     /// A line that names the path: missing, no directory, not to be opened.
-    pub fn new(shares: &[ShareRoot]) -> anyhow::Result<Fs> {
+    pub fn new(shares: &[ShareRoot], wake: Arc<OwnedFd>) -> anyhow::Result<Fs> {
         let roots = (0..)
             .zip(shares)
             .map(|(id, s)| path::open_root(id, &s.path, s.read_only, s.run_as.clone()))
@@ -139,9 +143,10 @@ impl Fs {
             lookup: Lookup::default(),
             pool: Pool::default(),
             watcher: Watcher::new()?,
-            writer: Writer::new()?,
+            writer: Beside::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
             markers: Markers::default(),
-            syncer: Syncer::default(),
+            syncer: None,
+            wake,
             as_server: false,
         })
     }
@@ -336,7 +341,8 @@ impl Fs {
             offset,
             data: data.clone(),
             write_through,
-        })
+        });
+        Ok(())
     }
 
     /// The outcome of what was begun, when it has come to its end; once.
@@ -347,12 +353,6 @@ impl Fs {
     /// Waits until what was begun has come to its end.
     pub fn wait(&mut self) {
         self.writer.wait();
-    }
-
-    /// Readable when what was begun has come to its end.
-    #[must_use]
-    pub fn finished_fd(&self) -> BorrowedFd<'_> {
-        self.writer.fd()
     }
 
     /// The operations for which the kernel asks whose rights count.

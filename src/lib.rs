@@ -2,6 +2,7 @@
 //! access, TAP, control socket. `docs/architecture.md` says how the parts fit together.
 
 pub mod account;
+pub mod beside;
 pub mod cli;
 pub mod config;
 pub mod control;

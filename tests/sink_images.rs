@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outlast::beside::wake;
 use outlast::fs::{Fs, ShareRoot};
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
@@ -160,7 +161,7 @@ impl Server {
                 ..outlast_stack::Config::default()
             },
             smb: smb(),
-            fs: Fs::new(&[root]).expect("the share"),
+            fs: Fs::new(&[root], wake().expect("an eventfd")).expect("the share"),
             entropy: Box::new(Seeded(Rng::named(&format!("boot {}", self.boot)))),
             probe: Box::new(Unarmed),
             felled: false,

@@ -4,20 +4,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use log::error;
 use outlast_smb::fileop::{Actor, FileOp, Intent, Outcome, ShareId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::OFlags;
 
-use super::sync::Syncer;
 use super::{Fs, find_root, handle, names};
+use crate::beside::Beside;
 
 impl Fs {
-    /// Makes sure that what durability `power` needs of the shares' file systems is there. `wake`, an eventfd, is written to when they
-    /// have been synced.
+    /// Makes sure that what durability `power` needs of the shares' file systems is there.
     ///
     /// # Errors
     /// A line that names the share's directory, and the remedy.
-    pub fn expect_power_cuts(&mut self, wake: Arc<OwnedFd>) -> anyhow::Result<()> {
+    pub fn expect_power_cuts(&mut self) -> anyhow::Result<()> {
         let mut mounts = Vec::new();
         for share in 0..self.roots.len() {
             let Some(root) = self.roots.get(share).filter(|root| !root.read_only) else {
@@ -47,7 +47,8 @@ impl Fs {
                 )
             })?;
         }
-        self.syncer = Syncer::new(mounts, wake)?;
+        let syncer = Beside::start("sync", Arc::clone(&self.wake), move |()| sync(&mounts));
+        self.syncer = Some(syncer.context("no thread can be started")?);
         Ok(())
     }
 
@@ -90,8 +91,35 @@ impl Fs {
         }
     }
 
-    /// The shares' file systems, to be synced.
-    pub fn syncer(&mut self) -> &mut Syncer {
-        &mut self.syncer
+    /// [`FileSystem::begin_sync`](crate::server::files::FileSystem::begin_sync).
+    pub fn begin_sync(&mut self) {
+        if let Some(syncer) = &mut self.syncer {
+            syncer.begin(());
+        }
     }
+
+    /// [`FileSystem::synced`](crate::server::files::FileSystem::synced).
+    pub fn synced(&mut self) -> Option<bool> {
+        match self.syncer.as_mut().filter(|syncer| syncer.is_under_way()) {
+            Some(syncer) => syncer.finished(),
+            None => Some(true),
+        }
+    }
+
+    /// [`FileSystem::wait_synced`](crate::server::files::FileSystem::wait_synced).
+    pub fn wait_synced(&mut self) -> bool {
+        if let Some(syncer) = &mut self.syncer {
+            syncer.wait();
+        }
+        self.synced().unwrap_or(false)
+    }
+}
+
+/// Brings file systems onto their media.
+fn sync(mounts: &[OwnedFd]) -> bool {
+    mounts.iter().all(|mount| {
+        rustix::fs::syncfs(mount)
+            .inspect_err(|error| error!("a share's file system cannot be synced: {error}"))
+            .is_ok()
+    })
 }

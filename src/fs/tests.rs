@@ -16,6 +16,7 @@ use outlast_smb::fileop::{
 use outlast_smb::status::NtStatus;
 
 use super::{Fs, ShareRoot};
+use crate::beside::wake;
 
 /// A share in a directory of its own, which goes with it.
 struct Bench {
@@ -42,12 +43,12 @@ fn everywhere(test: impl Fn(&mut Bench)) {
 }
 
 fn start(dir: &Path, read_only: bool, run_as: Option<&str>) -> Fs {
-    Fs::new(&[ShareRoot {
+    let root = ShareRoot {
         path: dir.to_owned(),
         read_only,
         run_as: run_as.map(str::to_owned),
-    }])
-    .unwrap()
+    };
+    Fs::new(&[root], wake().unwrap()).unwrap()
 }
 
 impl Bench {
@@ -202,11 +203,12 @@ fn is_root() -> bool {
 #[test]
 fn a_share_that_cannot_be_served_is_named() {
     let try_share = |path: &str| {
-        let error = Fs::new(&[ShareRoot {
+        let root = ShareRoot {
             path: path.into(),
             read_only: false,
             run_as: None,
-        }]);
+        };
+        let error = Fs::new(&[root], wake().unwrap());
         error.err().unwrap().to_string()
     };
     assert_eq!(

@@ -202,14 +202,14 @@ impl FileSystem for Fs {
     }
 
     fn begin_sync(&mut self) {
-        self.syncer().begin();
+        Fs::begin_sync(self);
     }
 
     fn synced(&mut self) -> Option<bool> {
-        self.syncer().poll()
+        Fs::synced(self)
     }
 
     fn wait_synced(&mut self) -> bool {
-        self.syncer().wait()
+        Fs::wait_synced(self)
     }
 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use crossbeam::channel::{Receiver, Sender, bounded};
 use log::error;
 use outlast_nvram::sink::Batch;
 
+use crate::beside::Beside;
 use crate::supervisor::worker::EXIT_ERROR;
 
 /// Where batches go, one at a time.
@@ -24,11 +24,7 @@ pub trait Medium {
 }
 
 /// A file, and the thread that writes to it.
-pub struct SinkFile {
-    batches: Sender<Batch>,
-    done: Receiver<()>,
-    finished: bool,
-}
+pub struct SinkFile(Beside<Batch, ()>);
 
 impl SinkFile {
     /// Starts the thread. `wake`, an eventfd, is written to when a batch is on the medium.
@@ -39,33 +35,16 @@ impl SinkFile {
     /// # Errors
     /// No thread can be had.
     pub fn new(file: File, path: PathBuf, wake: Arc<OwnedFd>) -> anyhow::Result<SinkFile> {
-        let (batches, work) = bounded::<Batch>(1);
-        let (report, done) = bounded(1);
-        std::thread::Builder::new()
-            .name("sink".into())
-            .spawn(move || {
-                for batch in work {
-                    if let Err(error) = bring(&file, &batch) {
-                        error!(
-                            "nvram.sink: {}: {error}: the server ends here, its sessions are kept",
-                            path.display()
-                        );
-                        std::process::exit(EXIT_ERROR.into());
-                    }
-                    // what it holds of the log is let go of before anyone hears of it
-                    drop(batch);
-                    if report.send(()).is_err() {
-                        return;
-                    }
-                    let _ = rustix::io::write(&wake, &1_u64.to_ne_bytes());
-                }
-            })
-            .context("no thread can be started")?;
-        Ok(SinkFile {
-            batches,
-            done,
-            finished: false,
-        })
+        let thread = Beside::start("sink", wake, move |batch| {
+            if let Err(error) = bring(&file, &batch) {
+                error!(
+                    "nvram.sink: {}: {error}: the server ends here, its sessions are kept",
+                    path.display()
+                );
+                std::process::exit(EXIT_ERROR.into());
+            }
+        });
+        Ok(SinkFile(thread.context("no thread can be started")?))
     }
 }
 
@@ -78,19 +57,14 @@ fn bring(file: &File, batch: &Batch) -> std::io::Result<()> {
 
 impl Medium for SinkFile {
     fn begin(&mut self, batch: Batch) {
-        self.finished = false;
-        // The thread ends with the process only.
-        let _ = self.batches.send(batch);
+        self.0.begin(batch);
     }
 
     fn poll(&mut self) -> bool {
-        self.finished |= self.done.try_recv().is_ok();
-        self.finished
+        self.0.finished().is_some()
     }
 
     fn wait(&mut self) {
-        if !self.finished {
-            self.finished = self.done.recv().is_ok();
-        }
+        self.0.wait();
     }
 }

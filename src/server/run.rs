@@ -35,7 +35,7 @@ const FRAMES_PER_TURN: usize = 64;
 /// # Errors
 /// What kept it from starting: one line that names the file, the key and the remedy. Later: the TAP is gone.
 pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
-    let (parts, tap, sink_wake) = setup::parts(&config, &users, &mut worker)?;
+    let (parts, tap, done_wake) = setup::parts(&config, &users, &mut worker)?;
     let Recovered {
         machine,
         service_time,
@@ -53,7 +53,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         clock: Clock::starting_at(service_time),
         tap,
         worker,
-        sink_wake,
+        done_wake,
         end: None,
     };
     server.send(&mut frames);
@@ -96,8 +96,8 @@ struct Server {
     clock: Clock,
     tap: Tap,
     worker: Worker,
-    /// An eventfd that is readable when something has come to the sink.
-    sink_wake: Arc<OwnedFd>,
+    /// An eventfd that is readable when something that is done beside the loop has come to its end.
+    done_wake: Arc<OwnedFd>,
     /// How it is going to end, once that has begun.
     end: Option<End>,
 }
@@ -146,8 +146,7 @@ impl Server {
             PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.worker.wake.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.machine.fs.watch_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.machine.fs.finished_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.sink_wake.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.done_wake.as_fd(), PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -168,7 +167,7 @@ impl Server {
     fn take_requests(&mut self) {
         // the eventfds only wake; how often they were written does not matter
         let _ = rustix::io::read(&self.worker.wake, &mut [0; 8]);
-        let _ = rustix::io::read(&self.sink_wake, &mut [0; 8]);
+        let _ = rustix::io::read(&self.done_wake, &mut [0; 8]);
         while let Ok(ControlRequest { command, reply }) = self.worker.requests.try_recv() {
             let answer = self.answer(command);
             // the one who asked may have gone

@@ -10,7 +10,6 @@ use log::info;
 use outlast_nvram::{FileProblem, Mapping, Memory};
 use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::clock::wall;
@@ -20,6 +19,7 @@ use super::machine::Patience;
 use super::medium::SinkFile;
 use super::open::Sink;
 use super::recover::Parts;
+use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
 use crate::supervisor::{PreviousEnd, Worker};
@@ -54,8 +54,7 @@ pub fn parts(
 ) -> anyhow::Result<(Parts<Fs>, Tap, Arc<OwnedFd>)> {
     keep_freed_memory();
     let named = |key| format!("{}: {key}", config.path.display());
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Arc::new);
-    let wake = wake.context("no eventfd can be had")?;
+    let wake = wake().context("no eventfd can be had")?;
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let parts = Parts {
         memory: memory(config).with_context(|| named("nvram.path"))?,
@@ -93,9 +92,9 @@ fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
 }
 
 fn files(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Fs> {
-    let mut fs = Fs::new(&roots(config))?;
+    let mut fs = Fs::new(&roots(config), Arc::clone(wake))?;
     if config.nvram.durability == Durability::Power {
-        fs.expect_power_cuts(wake.clone())
+        fs.expect_power_cuts()
             .with_context(|| format!("{}: nvram.durability", config.path.display()))?;
     }
     Ok(fs)
