@@ -17,7 +17,7 @@ const PLATEAUS: [u16; 11] = [
 ];
 /// Any path of IPv4 carries this many bytes (RFC 791).
 const IPV4_MIN_MTU: u16 = 68;
-/// Any path of IPv6 carries this many bytes (RFC 8200 section 5); a smaller claim is not believed (RFC 8201 section 4).
+/// Any path of IPv6 carries this many bytes (RFC 8200 section 5).
 const IPV6_MIN_MTU: u32 = 1280;
 
 /// The error that an ICMP or ICMPv6 packet reports about a TCP segment, or `None` if it is something else or not valid.
@@ -55,7 +55,15 @@ pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
     }
     let tcp: &[u8; 8] = quotation.payload.first_chunk()?;
     let mtu = match v6 {
-        true => u32::from_be_bytes([header[4], header[5], header[6], header[7]]).max(IPV6_MIN_MTU),
+        true => {
+            let stated = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            //= rfc8201 4b
+            // RFC 8201 section 4: a smaller claim is discarded.
+            if too_big && stated < IPV6_MIN_MTU {
+                return None;
+            }
+            stated
+        }
         false => {
             let sent = u16::from_be_bytes([quoted[2], quoted[3]]);
             let mtu = match u16::from_be_bytes([header[6], header[7]]) {
@@ -81,7 +89,7 @@ pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
 
 /// The ICMP message (without IP header) "host unreachable" (type 3 code 1) or "no route to destination" (type 1 code 0) about the
 /// segment `seq` that the remote end of `path` sent to the local one.
-//= rfc6069 4a
+//= rfc6069 4.2a
 pub(crate) fn host_unreachable(path: &Path, seq: u32) -> Vec<u8> {
     let Path { local, remote, .. } = *path;
     let (kind, code) = if local.is_ipv4() { (3, 1) } else { (1, 0) };

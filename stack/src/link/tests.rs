@@ -660,7 +660,7 @@ fn all_addresses_are_announced() {
     );
 }
 
-//= rfc6069 4a
+//= rfc6069 4.2a
 #[test]
 fn unreachable_quotes_the_peers_segment() {
     let frame = server(Capabilities::NONE).unreachable(&to_client(false), 0x0102_0304);

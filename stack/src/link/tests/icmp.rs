@@ -49,13 +49,13 @@ pub(super) fn too_big(v6: bool, mtu: u32) -> Vec<u8> {
 //= rfc8201 4a, 4b
 #[test]
 fn too_big_reaches_tcp() {
-    // What the router states, what is believed of it: IPv4 plateaus when it states nothing, the least MTU when it states nonsense.
+    // What the router states, what is believed of it: IPv4 plateaus when it states nothing, its least MTU when it states nonsense.
     for (v6, stated, believed) in [
         (false, 1400, 1400),
         (false, 0, 1492),
         (false, 20, 68),
         (true, 1400, 1400),
-        (true, 600, 1280),
+        (true, 1280, 1280),
     ] {
         let mut server = server(Capabilities::NONE);
         let frame = too_big(v6, stated);
@@ -80,6 +80,13 @@ fn too_big_reaches_tcp() {
             Delivery::Nothing
         ));
     }
+    // IPv6 says that no path takes less.
+    let mut server = server(Capabilities::NONE);
+    let nonsense = too_big(true, 1279);
+    assert!(matches!(
+        server.ingest(verify(&nonsense), NOW),
+        Delivery::Nothing
+    ));
 }
 
 /// ICMP type and code about the segment 0xfeed_beef of the server's.
