@@ -43,7 +43,7 @@ pub(crate) fn half_open(
         options: Options {
             peer_mss: syn.mss.unwrap_or(default_mss(&path)),
             window_scale,
-            //= rfc2018 3a
+            //= rfc2018 4a
             sack: syn.sack_permitted,
             //= rfc7323 3.2a
             timestamps: syn.timestamp.is_some(),

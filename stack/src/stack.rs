@@ -243,6 +243,8 @@ impl Stack {
         if segment.ack.is_none() {
             reset.ack = Some(segment.seq + segment.len());
         }
+        //= rfc7323 5.2c, 5.2d
+        reset.timestamp = segment.timestamp.map(|(tsval, _)| (0, tsval));
         self.resets.push((path, reset));
     }
 

@@ -110,8 +110,9 @@ fn source_quench_changes_nothing() {
 
 //= rfc9293 MUST-16
 //= rfc5681 3.1j
-//= rfc1191 3b, 3c, 3d, 3e, 6.4a
-//= rfc8201 4a, 4c, 5.4a
+//= rfc1191 3b, 3c, 3d, 3e, 6.4a, 3f, 3g, 3.1a, 6.4c
+//= rfc8201 4a, 4c, 5.4a, 4e, 4f, 5.4b
+//= rfc7323 5.7a
 #[test]
 fn a_smaller_path_is_filled_with_smaller_segments() {
     for (stated, expected) in [(800, 760), (300, 536)] {
@@ -125,9 +126,16 @@ fn a_smaller_path_is_filled_with_smaller_segments() {
         assert_eq!(all, 3000);
         bench.exchange(&bench.seg(0, 3000));
         assert_eq!(bench.send(2000)[0].data.len(), expected);
+        // The same again, about a segment sent before, says nothing new: nothing is sent again for it.
+        bench.ingest_frame(&icmp(3, 4, stated, seq.wrapping_add(3000)));
+        assert_eq!(bench.poll(), []);
         // A larger one later does not count.
         let sent = bench.wait(10 * SECOND);
         bench.ingest_frame(&icmp(3, 4, 1400, sent[0].seq));
         assert_eq!(bench.poll(), []);
+        // Nor is one tried of our own accord.
+        bench.exchange(&bench.seg(0, 5000));
+        bench.now += 3600 * SECOND;
+        assert_eq!(bench.send(2000)[0].data.len(), expected);
     }
 }

@@ -19,6 +19,8 @@ fn longest(sent: &[Seg]) -> usize {
 
 //= rfc9293 MUST-14, MUST-16, MUST-67, SHLD-5, SHLD-28
 //= rfc6691 2a, 2b
+//= rfc1191 3.1a, 3.1b
+//= rfc8201 5.4b
 #[test]
 fn segments_are_as_long_as_both_sides_allow() {
     for (mtu, peer_mss, timestamps, expected) in [
@@ -67,7 +69,7 @@ fn offered(seg: &Seg, shift: u8) -> u32 {
     u32::from(seg.window) << shift
 }
 
-//= rfc7323 2.2a, 2.2c, 2.3c, 2.3d
+//= rfc7323 2.2a, 2.2c, 2.3c, 2.3d, 2.2d, 2.3f, 2.3g
 #[test]
 fn windows_are_scaled_if_both_say_so() {
     let large = Config {
@@ -103,6 +105,14 @@ fn windows_are_scaled_if_both_say_so() {
     bench.exchange(&bench.data(0, 1000));
     assert!(offered(&bench.wait(SECOND)[0], 0) <= 65_535);
     assert_eq!(bench.stack.status()[0].snd_wnd, 50_000, "nor scaled");
+
+    // A window that needs no scaling says so.
+    let scaled = Seg {
+        scale: Some(3),
+        ..syn()
+    };
+    let (_, syn_ack) = Bench::open(config(), &scaled);
+    assert_eq!(syn_ack.scale, Some(0));
 }
 
 //= rfc9293 MUST-1, REC-1
@@ -312,7 +322,7 @@ fn a_syn_ack_that_nobody_answers_is_sent_again_after_a_crash() {
     assert_eq!(again, first);
 }
 
-//= rfc7323 3.2a, 3.2b, 3.2c, 3.2g, 5.4b
+//= rfc7323 3.2a, 3.2b, 3.2c, 3.2g, 5.4b, 5.2b
 #[test]
 fn timestamps_are_in_every_segment_or_in_none() {
     for agreed in [true, false] {
@@ -383,10 +393,17 @@ fn a_timestamp_is_forgotten_after_24_days() {
         old.timestamp = Some((9, 0));
         bench.exchange(&old);
         assert_eq!(bench.stack.status()[0].queued_bytes == 20, taken);
+        if taken {
+            // It is the one to compare with now.
+            let mut older = bench.data(20, 10);
+            older.timestamp = Some((8, 0));
+            bench.exchange(&older);
+            assert_eq!(bench.stack.status()[0].queued_bytes, 20);
+        }
     }
 }
 
-//= rfc7323 5.2a, 5.2b
+//= rfc7323 5.2e, 5.2f
 #[test]
 fn the_timestamp_of_a_reset_does_not_matter() {
     for offset in [0, 5] {
@@ -433,10 +450,19 @@ fn after_a_syn_ack_that_was_lost_one_segment_is_sent_with_three_seconds_to_go() 
     }
 }
 
-//= rfc7323 3.2c, 3.2h
+//= rfc7323 5.2c, 5.2d
 #[test]
-fn a_reset_that_acknowledges_nothing_echoes_nothing() {
+fn a_reset_echoes_the_timestamp_of_what_it_answers() {
     let mut bench = Bench::new(config());
+    let stray = Seg {
+        timestamp: Some((77, 5)),
+        ..bench.seg(0, 0)
+    };
+    let answer = bench.exchange(&stray);
+    assert!(answer[0].rst && answer[0].timestamp == Some((0, 77)));
+    let answer = bench.exchange(&bench.seg(0, 0));
+    assert!(answer[0].rst && answer[0].timestamp.is_none());
+    // A wrong acknowledgement of a SYN-ACK.
     bench.timestamps = true;
     let syn = Seg {
         timestamp: Some((1, 0)),
@@ -445,5 +471,19 @@ fn a_reset_that_acknowledges_nothing_echoes_nothing() {
     bench.iss = bench.exchange(&syn)[0].seq;
     let answer = bench.exchange(&bench.seg(0, 77));
     assert!(answer[0].rst && answer[0].ack.is_none());
-    assert_eq!(answer[0].timestamp.map(|(_, tsecr)| tsecr), Some(0));
+    assert_eq!(answer[0].timestamp, Some((0, 10)));
+}
+
+//= rfc7323 3.2i
+#[test]
+fn what_a_syn_echoes_means_nothing() {
+    let answer = |echo| {
+        let syn = Seg {
+            timestamp: Some((1, echo)),
+            ..syn()
+        };
+        let (mut bench, syn_ack) = Bench::open(config(), &syn);
+        (syn_ack, bench.send(1000), bench.stack.status()[0].srtt_us)
+    };
+    assert_eq!(answer(0), answer(0x1234_5678));
 }

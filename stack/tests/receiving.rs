@@ -5,7 +5,7 @@ mod hand;
 use std::time::Duration;
 
 use hand::{Bench, Seg, config};
-use outlast_stack::{Config, Event, Why};
+use outlast_stack::{Config, Event, Lost, Why};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -224,8 +224,9 @@ fn urgent_data_of_any_length_is_received_in_line() {
 }
 
 //= rfc9293 SHLD-31
-//= rfc2018 3b, 4a, 4b, 4c
+//= rfc2018 4d, 4e, 4f
 //= rfc5681 3.2a, 3.2b, 4.2c
+//= rfc6582 5a
 #[test]
 fn what_is_out_of_order_is_held_and_reported_latest_first() {
     let mut bench = plain();
@@ -266,7 +267,7 @@ fn every_segment_comes_from_the_address_it_was_asked_at() {
     }
 }
 
-//= rfc2018 3a
+//= rfc2018 4a
 #[test]
 fn a_peer_without_sack_gets_duplicate_acknowledgements_and_no_blocks() {
     let (mut bench, _) = Bench::open(
@@ -287,7 +288,7 @@ fn a_peer_without_sack_gets_duplicate_acknowledgements_and_no_blocks() {
     );
 }
 
-//= rfc7323 4.3a
+//= rfc7323 4.3a, 4.3b, 4.3c, 5.3c
 #[test]
 fn a_delayed_acknowledgement_echoes_the_earliest_timestamp() {
     let mut bench = Bench::established(config(), None, true);
@@ -306,7 +307,27 @@ fn a_delayed_acknowledgement_echoes_the_earliest_timestamp() {
         (2000, 30)
     );
     // What lies beyond a hole says nothing.
-    let mut seg = bench.data(5000, 1000);
+    let mut seg = bench.data(3000, 1000);
     seg.timestamp = Some((50, 0));
     assert_eq!(bench.exchange(&seg)[0].timestamp.unwrap().1, 30);
+    // What fills the hole does; what it joins came before, and is not looked at again.
+    let mut seg = bench.data(2000, 1000);
+    seg.timestamp = Some((60, 0));
+    let answer = bench.exchange(&seg);
+    assert_eq!(
+        (bench.theirs(answer[0].ack), answer[0].timestamp.unwrap().1),
+        (4000, 60)
+    );
+}
+
+//= rfc2018 8b
+#[test]
+fn after_a_crash_nothing_is_reported_that_is_no_longer_held() {
+    let mut bench = plain();
+    bench.exchange(&bench.data(1000, 1000));
+    bench.exchange(&bench.data(5000, 1000));
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    let answer = bench.exchange(&bench.data(3000, 1000));
+    assert_eq!(blocks(&bench, &answer[0]), [(3000, 4000)]);
 }

@@ -52,9 +52,10 @@ fn cwnd(bench: &Bench) -> usize {
     bench.stack.status()[0].cwnd
 }
 
-//= rfc5681 3.2c, 3.2d, 3.2e
-//= rfc6675 4a, 4c, 4d, 5a
-//= rfc2018 5a
+//= rfc5681 3.2c, 3.2d, 3.2e, 3.2g, 4.3b
+//= rfc6675 4a, 4c, 4d, 5a, 5d
+//= rfc2018 5a, 5.1a
+//= rfc9438 4.6c
 #[test]
 fn the_third_report_begins_a_recovery_and_the_first_two_let_new_data_out() {
     let mut bench = sending(true, 40 * MS, 20);
@@ -69,7 +70,7 @@ fn the_third_report_begins_a_recovery_and_the_first_two_let_new_data_out() {
     assert_eq!(more, [], "the rest of the window is full");
 }
 
-//= rfc5681 3.2c, 3.2d, 3.2e
+//= rfc5681 3.2c, 3.2d, 3.2e, 3.2h, 3.2i, 3.2j
 //= rfc6582 3.2a, 3.2b, 3.2c
 #[test]
 fn without_sack_a_partial_acknowledgement_sends_the_next_hole() {
@@ -97,8 +98,9 @@ fn without_sack_a_partial_acknowledgement_sends_the_next_hole() {
     assert_eq!(bench.stack.send_queued(bench.conn), 0);
 }
 
-//= rfc6675 4b, 5b, 5c
-//= rfc2018 5b
+//= rfc6675 4b, 4g, 5g, 5i, 5j
+//= rfc2018 5b, 8c
+//= rfc8985 9.3a
 #[test]
 fn all_holes_are_sent_again_as_the_window_allows() {
     let mut bench = sending(true, 40 * MS, 20);
@@ -127,6 +129,71 @@ fn ranges_of(bench: &mut Bench, blocks: &[(u32, u32)]) -> Vec<(i32, i32)> {
     ranges(bench, &sent)
 }
 
+//= rfc6675 5b, 5c, 4h
+#[test]
+fn three_reports_of_short_segments_are_a_loss() {
+    let mut bench = sending(true, 40 * MS, 1);
+    for len in [100, 100, 100, 3000] {
+        bench.send(len);
+    }
+    let reports = [(1000, 1100), (1000, 1200), (1000, 1300)];
+    for (report, expected) in reports.iter().zip([vec![], vec![], vec![(0, 1)]]) {
+        assert_eq!(ranges_of(&mut bench, &[*report]), expected);
+        // What says nothing new does not count.
+        assert_eq!(ranges_of(&mut bench, &[*report]), []);
+    }
+    // Nor do two before and one after an advance.
+    let mut bench = sending(true, 40 * MS, 2);
+    for len in [100, 100, 100, 3000] {
+        bench.send(len);
+    }
+    ranges_of(&mut bench, &[(2000, 2100)]);
+    ranges_of(&mut bench, &[(2000, 2200)]);
+    bench.exchange(&sacked(&bench, 1000, &[(2000, 2200)]));
+    let sent = bench.exchange(&sacked(&bench, 1000, &[(2000, 2300)]));
+    assert_eq!(sent, []);
+}
+
+//= rfc6675 5.1e
+#[test]
+fn after_a_timeout_what_is_reported_is_not_sent_again() {
+    let mut bench = sending(true, 40 * MS, 10);
+    // A probe, then the timeout: the first segment again.
+    bench.wait(10 * SECOND);
+    let again = bench.wait(10 * SECOND);
+    assert_eq!(ranges(&bench, &again), [(0, 1)]);
+    let mut sent = bench.exchange(&sacked(&bench, 1000, &[(2000, 4000), (6000, 9000)]));
+    sent.extend(bench.exchange(&sacked(&bench, 4000, &[(6000, 9000)])));
+    assert_eq!(ranges(&bench, &sent), [(1, 2), (4, 5), (5, 6), (9, 10)]);
+}
+
+//= rfc5681 3.2f
+#[test]
+fn a_duplicate_that_reports_nothing_new_lets_nothing_out() {
+    let mut bench = sending(true, 40 * MS, 20);
+    let report = sacked(&bench, 0, &[(1000, 2000)]);
+    assert_eq!(bench.exchange(&report).len(), 1);
+    assert_eq!(bench.exchange(&report), []);
+    assert_eq!(bench.exchange(&bench.seg(0, 0)), []);
+}
+
+//= rfc5681 4.3d
+//= rfc8985 9.3b
+#[test]
+fn a_loss_of_what_was_sent_again_reduces_the_window_again() {
+    let mut bench = sending(true, 40 * MS, 40);
+    bench.exchange(&sacked(&bench, 0, &[(1000, 4000)]));
+    assert_eq!(cwnd(&bench), 7000);
+    let again = bench.wait(10 * SECOND);
+    assert_eq!(ranges(&bench, &again), [(0, 1)]);
+    assert_eq!(cwnd(&bench), 1000);
+    // Slow start ends at 0.7 of 7, not at 7: then a window of 1000 bytes each is not gained any more.
+    for acked in 1..10 {
+        bench.exchange(&bench.seg(0, acked * 1000));
+    }
+    assert!((4900..6000).contains(&cwnd(&bench)), "{}", cwnd(&bench));
+}
+
 //= rfc5681 4.3a
 #[test]
 fn losses_in_two_windows_reduce_it_twice() {
@@ -140,9 +207,9 @@ fn losses_in_two_windows_reduce_it_twice() {
 }
 
 //= rfc5681 3.1h, 3.1i
-//= rfc6675 5.1a
+//= rfc6675 5.1a, 5.1b, 5.1d
 //= rfc6582 4a
-//= rfc2018 8a, 8b
+//= rfc2018 5c, 5.1b, 5d
 #[test]
 fn a_timeout_begins_at_the_left_edge_and_is_one_loss_however_often() {
     for sack in [true, false] {
@@ -174,7 +241,7 @@ fn a_timeout_begins_at_the_left_edge_and_is_one_loss_however_often() {
     }
 }
 
-//= rfc6298 2.2, 5.2, 5.3, 5a
+//= rfc6298 2.2, 5.2, 5.3, 5a, 5.1
 #[test]
 fn nothing_is_sent_again_before_its_time() {
     // No loss probe without SACK. RTO is 100 ms + 4 x 50 ms.
@@ -199,12 +266,26 @@ fn nothing_is_sent_again_before_its_time() {
     assert_eq!(bench.now - start, rto);
 }
 
-//= rfc8985 7.2a, 7.2b, 7.3b, 7.3c, 7.4a, 7.4b
+/// How the peer answers a loss probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It has got everything.
+    Once,
+    /// D-SACK: the probe arrived twice.
+    Reported,
+    /// The same of a peer without D-SACK: an acknowledgement, and another.
+    Repeated,
+}
+
+//= rfc8985 7.2a, 7.2d, 7.3b, 7.3c, 7.3e, 7.4a, 7.4b, 7.4c, 7.3d, 8a
 #[test]
 fn the_end_of_what_was_sent_is_probed_for_once() {
-    for (segments, patience, duplicate) in
-        [(3, 80 * MS, false), (3, 80 * MS, true), (1, 120 * MS, true)]
-    {
+    for (segments, patience, answer) in [
+        (3, 80 * MS, Answer::Once),
+        (3, 80 * MS, Answer::Reported),
+        (3, 80 * MS, Answer::Repeated),
+        (1, 120 * MS, Answer::Reported),
+    ] {
         let mut bench = sending(true, 40 * MS, segments);
         let start = bench.now;
         let probe = bench.wait(10 * SECOND);
@@ -216,19 +297,47 @@ fn the_end_of_what_was_sent_is_probed_for_once() {
         assert_eq!(bench.now - start, expected);
         let before = cwnd(&bench);
         let acked = end as u32 * 1000;
-        let answer = match duplicate {
-            // D-SACK: the probe arrived twice.
-            true => sacked(&bench, acked, &[(acked - 1000, acked)]),
-            false => bench.seg(0, acked),
-        };
-        bench.exchange(&answer);
-        assert_eq!(cwnd(&bench) < before, !duplicate);
+        match answer {
+            Answer::Once => drop(bench.exchange(&bench.seg(0, acked))),
+            Answer::Reported => {
+                bench.exchange(&sacked(&bench, acked, &[(acked - 1000, acked)]));
+            }
+            Answer::Repeated => {
+                bench.exchange(&bench.seg(0, acked));
+                bench.exchange(&bench.seg(0, acked));
+            }
+        }
+        assert_eq!(cwnd(&bench), before);
+        // With what follows it is certain: the probe repaired a loss, or was for nothing.
+        bench.send(1000);
+        bench.exchange(&bench.seg(0, acked + 1000));
+        assert_eq!(cwnd(&bench) < before, answer == Answer::Once, "{answer:?}");
     }
     // No second probe: the next to come is the timeout, and begins at the left edge.
     let mut bench = sending(true, 40 * MS, 3);
     bench.wait(10 * SECOND);
     let again = bench.wait(10 * SECOND);
     assert_eq!(ranges(&bench, &again), [(0, 1)]);
+    // Nor when a part is acknowledged, or all of it with no round trip measured.
+    let mut bench = sending(true, 40 * MS, 3);
+    bench.wait(10 * SECOND);
+    bench.exchange(&bench.seg(0, 1000));
+    let again = bench.wait(10 * SECOND);
+    assert_eq!(ranges(&bench, &again), [(1, 2)]);
+    let mut bench = sending(true, 40 * MS, 3);
+    bench.wait(10 * SECOND);
+    bench.exchange(&bench.seg(0, 3000));
+    bench.exchange(&bench.seg(0, 3000));
+    bench.send(3000);
+    let again = bench.wait(10 * SECOND);
+    assert_eq!(ranges(&bench, &again), [(3, 4)], "no measure yet");
+    bench.exchange(&bench.seg(0, 6000));
+    bench.send(1000);
+    bench.now += 40 * MS;
+    bench.exchange(&bench.seg(0, 7000));
+    bench.send(3000);
+    let probe = bench.wait(10 * SECOND);
+    assert_eq!(ranges(&bench, &probe), [(9, 10)]);
 }
 
 //= rfc8985 7.3a
@@ -239,7 +348,7 @@ fn a_probe_is_new_data_if_there_is_some() {
     assert_eq!(ranges(&bench, &probe), [(10, 11)]);
 }
 
-//= rfc5827 3.1a, 3.1b
+//= rfc5827 3.1a, 3.1c, 3.1d
 #[test]
 fn few_segments_need_fewer_reports() {
     // Segments sent, of which the first is lost; reports that do not yet suffice.
@@ -250,6 +359,20 @@ fn few_segments_need_fewer_reports() {
             assert_eq!(none, [], "{segments} {count}");
         }
         let again = bench.exchange(&sacked(&bench, 0, &[(1000, 2000 + 1000 * in_vain)]));
+        assert_eq!(ranges(&bench, &again), [(0, 1)], "{segments}");
+    }
+}
+
+//= rfc5827 3.1a, 3.1b, 3.1d
+#[test]
+fn few_segments_need_fewer_duplicates() {
+    for (segments, in_vain) in [(2, 0), (3, 1), (4, 2), (6, 2)] {
+        let mut bench = sending(false, 40 * MS, segments);
+        let duplicate = bench.seg(0, 0);
+        for _ in 0..in_vain {
+            assert_eq!(bench.exchange(&duplicate), [], "{segments}");
+        }
+        let again = bench.exchange(&duplicate);
         assert_eq!(ranges(&bench, &again), [(0, 1)], "{segments}");
     }
 }

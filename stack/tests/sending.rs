@@ -73,6 +73,8 @@ fn nothing_is_urgent() {
 }
 
 //= rfc9293 MUST-38
+//= rfc7323 2.4d
+//= rfc5681 2a
 #[test]
 fn small_windows_are_not_filled_piece_by_piece() {
     let mut bench = plain();
@@ -179,7 +181,7 @@ fn a_closed_window_is_probed_as_long_as_the_peer_answers() {
 }
 
 //= rfc9293 MUST-18
-//= rfc6298 3a, 3b, 2.3
+//= rfc6298 3a, 3b, 2.3a
 #[test]
 fn what_was_sent_twice_is_not_measured() {
     // Sent again by a loss probe, and by a timeout.
@@ -209,8 +211,9 @@ fn what_was_sent_twice_is_not_measured() {
 }
 
 //= rfc9293 MUST-19
-//= rfc5681 3.1a, 3.1b, 3.1e, 3.1h
+//= rfc5681 3.1a, 3.1e, 3.1h, 2a
 //= rfc6298 5.4
+//= rfc9438 4.10b
 #[test]
 fn a_window_of_ten_segments_doubles_each_round_trip_and_falls_to_one_by_a_timeout() {
     let mut bench = plain();

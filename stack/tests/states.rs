@@ -50,7 +50,7 @@ fn next(state: &str) -> u32 {
     u32::from(matches!(state, "CLOSE-WAIT" | "LAST-ACK" | "CLOSING"))
 }
 
-//= rfc5961 3.2a, 3.2b, 3.2c
+//= rfc5961 3.2a, 3.2b, 3.2c, 3.2d
 #[test]
 fn a_reset_counts_at_the_next_sequence_number_only() {
     for offset in [0i64, 1, 100, -1, 70_000] {
@@ -79,7 +79,7 @@ fn a_reset_counts_at_the_next_sequence_number_only() {
     }
 }
 
-//= rfc5961 4.2a, 7a
+//= rfc5961 4.2a, 7a, 4.2b
 #[test]
 fn a_syn_is_challenged_at_a_limited_rate() {
     for (state, mut bench) in in_each_state() {
@@ -97,6 +97,25 @@ fn a_syn_is_challenged_at_a_limited_rate() {
         syn.syn = true;
         assert_eq!(bench.exchange(&syn).len(), 1);
     }
+}
+
+//= rfc5961 4.2c
+#[test]
+fn a_peer_that_begins_anew_ends_the_old_connection_by_its_answer() {
+    let mut bench = plain();
+    bench.exchange(&bench.data(0, 10));
+    let mut syn = bench.syn(1000);
+    syn.seq = syn.seq.wrapping_add(123_456);
+    let challenge = bench.exchange(&syn);
+    let rst = Seg {
+        seq: challenge[0].ack.unwrap(),
+        ack: None,
+        rst: true,
+        ..bench.seg(0, 0)
+    };
+    bench.exchange(&rst);
+    assert_eq!(bench.state(), "CLOSED");
+    assert!(bench.exchange(&syn)[0].syn);
 }
 
 //= rfc5961 5.2a
@@ -207,7 +226,7 @@ fn a_new_syn_ends_time_wait() {
     assert_ne!(answer[0].seq, bench.iss);
 }
 
-//= rfc7323 3.2d, 3.2e, 3.2g, 5.3a
+//= rfc7323 3.2d, 3.2e, 3.2g, 5.3a, 5.2a, 5.3b
 #[test]
 fn old_timestamps_are_refused() {
     let mut bench = Bench::established(config(), Some(7), true);
@@ -222,6 +241,9 @@ fn old_timestamps_are_refused() {
     let mut none = bench.data(10, 10);
     none.timestamp = None;
     assert_eq!(bench.exchange(&none), []);
+    // The timestamp is looked at first: else what lies before the window would be answered.
+    none.seq = none.seq.wrapping_sub(1000);
+    assert_eq!(bench.exchange(&none), []);
     bench.crash();
     bench.resume(Lost::Nothing);
     let answer = bench.exchange(&old);
@@ -232,18 +254,20 @@ fn old_timestamps_are_refused() {
     assert_eq!(bench.stack.status()[0].queued_bytes, 20);
 }
 
-//= rfc7323 5.4a, 5.4b
+//= rfc7323 5.4a, 5.4c, 5.4d, 5.4b, 4.1b
 #[test]
 fn our_timestamps_go_on_after_a_crash() {
     let mut bench = Bench::established(config(), None, true);
+    let first = bench.send(10)[0].timestamp.unwrap().0;
     bench.now += SECOND;
     let before = bench.send(10)[0].timestamp.unwrap().0;
+    assert_eq!(before.wrapping_sub(first), 1000, "milliseconds");
     bench.crash();
     let after = bench.resume(Lost::Nothing)[0].timestamp.unwrap().0;
     assert!(after.wrapping_sub(before) < 1000);
 }
 
-//= rfc6069 4c
+//= rfc6069 4.2c
 #[test]
 fn the_listener_works_after_a_restore_under_load() {
     let mut bench = Bench::new(Config {
@@ -488,7 +512,7 @@ fn three_reported_segments_make_the_hole_be_sent_again() {
 }
 
 //= rfc9293 MUST-19, MUST-20/R2, MUST-21
-//= rfc6298 5.5
+//= rfc6298 5.5, 5.6
 #[test]
 fn timeouts_back_off_and_end_at_the_user_timeout() {
     let mut bench = Bench::established(
@@ -551,6 +575,7 @@ fn keep_alive_probes_are_answered() {
     }
 }
 
+//= rfc7323 2.4b
 #[test]
 fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
     let mut bench = plain();
@@ -571,9 +596,13 @@ fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
         last = bench.wait(SECOND);
     }
     assert_eq!((bench.theirs(last[0].ack), last[0].window), (2000, 0));
+    // What was in the window before is taken all the same.
+    bench.exchange(&bench.data(2000, 1000));
+    let late = bench.wait(SECOND);
+    assert_eq!((bench.theirs(late[0].ack), late[0].window), (3000, 0));
     bench.crash();
     let back = bench.resume(Lost::Nothing);
-    assert_eq!((back.len(), bench.theirs(back[0].ack)), (1, 2000));
+    assert_eq!((back.len(), bench.theirs(back[0].ack)), (1, 3000));
     assert!(back[0].window > 0);
     bench.stack.drain(true);
     while !bench.stack.drained() {
@@ -583,7 +612,7 @@ fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
     assert!(bench.poll()[0].window > 0);
 }
 
-//= rfc6069 4a, 4b
+//= rfc6069 4.2a, 4.2b
 #[test]
 fn a_sending_client_is_called_back_once_and_once_more() {
     let icmp = |bench: &Bench| {
@@ -646,7 +675,7 @@ fn abort_resets() {
 }
 
 //= rfc9293 SHLD-14
-//= rfc7323 2.3b, 2.3c, 2.4b
+//= rfc7323 2.3b, 2.3c, 2.4c
 #[test]
 fn windows_are_scaled_and_never_shrink() {
     let mut bench = Bench::established(

@@ -114,7 +114,7 @@ impl Assembler {
 
     /// SACK blocks. RFC 2018, section 4: the run with the latest arrival first, then those reported most recently; if there is
     /// room, the lowest others.
-    //= rfc2018 4a, 4b, 4c
+    //= rfc2018 4d, 4e, 4f
     pub(crate) fn blocks(&self, rcv_nxt: Seq) -> [Option<(Seq, Seq)>; BLOCKS] {
         let mut blocks = [None; BLOCKS];
         let mut free = blocks.iter_mut();
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    //= rfc2018 4a, 4b, 4c
+    //= rfc2018 4d, 4e, 4f
     #[test]
     fn reports_the_latest_first() {
         let mut assembler = Assembler::default();

@@ -93,6 +93,8 @@ pub(crate) struct Live {
     /// Retransmission, loss probe or window probe.
     pub(super) retransmit_at: Option<Duration>,
     pub(super) loss_probe: LossProbe,
+    /// A round trip has been measured since the last loss probe.
+    pub(super) measured: bool,
     /// Send one segment whatever the windows say.
     pub(super) force: bool,
     pub(crate) syn_ack_due: bool,
@@ -130,14 +132,17 @@ pub(crate) struct Live {
 /// RFC 8985, section 7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LossProbe {
-    /// None may be sent before new data is acknowledged.
-    Spent,
     /// The timer is for a probe.
     Armed,
     /// The timer is for a retransmission.
     Idle,
-    /// A probe sent data again, up to here: if it is acknowledged without D-SACK, there was a loss.
-    Sent(Seq),
+    /// A probe is on its way; no other before it is answered.
+    Sent {
+        /// TLP.end_seq: where it ends.
+        end: Seq,
+        /// TLP.is_retrans: it repeated data, so there was a loss unless the peer says that it got them twice.
+        again: bool,
+    },
 }
 
 /// Calling back a client that was sending when we went away.
@@ -177,6 +182,7 @@ impl Live {
             cwnd_limited: false,
             retransmit_at: None,
             loss_probe: LossProbe::Idle,
+            measured: true,
             force: false,
             syn_ack_due: durable.state == State::SynReceived,
             syn_ack_sent: false,
@@ -258,7 +264,7 @@ impl Conn {
     }
 
     /// The timestamp clock: milliseconds of service time, so it goes on across an outage.
-    //= rfc7323 5.4a, 5.4b
+    //= rfc7323 5.4a, 5.4c, 5.4d, 5.4b
     fn tsval(&self, now: Duration) -> u32 {
         (now.as_millis() as u32).wrapping_add(self.durable.ts_offset)
     }

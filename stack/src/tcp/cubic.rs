@@ -14,8 +14,10 @@ pub(crate) struct Cubic {
     mss: usize,
     cwnd: usize,
     ssthresh: usize,
-    /// W_max, in bytes.
+    /// W_max, in bytes; after a timeout 0 until the next stage begins.
     w_max: f64,
+    /// cwnd_prior: the window when ssthresh was last set, in bytes.
+    cwnd_prior: f64,
     /// Reno's window for the Reno-friendly region, in bytes.
     w_est: f64,
     epoch: Option<Epoch>,
@@ -25,8 +27,9 @@ pub(crate) struct Cubic {
 #[derive(Debug, Clone)]
 struct Epoch {
     start: Duration,
+    /// Until when the window was in use.
+    used: Duration,
     k: f64,
-    cwnd_prior: f64,
 }
 
 impl Cubic {
@@ -36,6 +39,7 @@ impl Cubic {
             cwnd: initial_window(mss),
             ssthresh: usize::MAX,
             w_max: 0.0,
+            cwnd_prior: 0.0,
             w_est: 0.0,
             epoch: None,
         }
@@ -63,25 +67,28 @@ impl Cubic {
         }
         let mss = self.mss as f64;
         let cwnd = self.cwnd as f64;
-        let w_max = self.w_max;
         let epoch = self.epoch.get_or_insert_with(|| {
             self.w_est = cwnd;
+            //= rfc9438 4.8b
+            // RFC 9438, section 4.8: after a timeout the curve begins at its plateau.
+            self.w_max = self.w_max.max(cwnd);
             Epoch {
                 start: now,
+                used: now,
                 // RFC 9438, figure 2.
                 //= rfc9438 4.2a
-                k: ((w_max - cwnd).max(0.0) / mss / C).cbrt(),
-                cwnd_prior: w_max.max(cwnd),
+                k: ((self.w_max - cwnd) / mss / C).cbrt(),
             }
         });
+        epoch.used = now;
         // RFC 9438, figure 1, one round-trip time ahead (section 4.4).
         let t = (now.saturating_sub(epoch.start) + srtt).as_secs_f64();
-        let target = C * (t - epoch.k).powi(3) * mss + epoch.cwnd_prior;
+        let target = C * (t - epoch.k).powi(3) * mss + self.w_max;
         //= rfc9438 4.2b
         let target = target.clamp(cwnd, cwnd * 1.5);
         // RFC 9438, section 4.3: alpha is 1 once W_est is past the window at the last event.
         //= rfc9438 4.3b
-        let alpha = if self.w_est >= epoch.cwnd_prior {
+        let alpha = if self.w_est >= self.cwnd_prior {
             1.0
         } else {
             3.0 * (1.0 - BETA) / (1.0 + BETA)
@@ -90,6 +97,15 @@ impl Cubic {
         //= rfc9438 4.3a, 4.4a
         let next = (cwnd + (target - cwnd) * acked as f64 / cwnd).max(self.w_est);
         self.cwnd = (next as usize).min(MAX);
+    }
+
+    /// The window is not what limits the connection: the time since it last was does not count (RFC 9438, section 4.2).
+    //= rfc9438 4.2c
+    pub(crate) fn unused(&mut self, now: Duration) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.start += now.saturating_sub(epoch.used);
+            epoch.used = now;
+        }
     }
 
     /// Loss was found with `flight` bytes outstanding (RFC 9438, sections 4.6 and 4.7).
@@ -102,6 +118,7 @@ impl Cubic {
         } else {
             cwnd
         };
+        self.cwnd_prior = cwnd;
         let reduced = (flight.min(self.cwnd) as f64 * BETA) as usize;
         self.ssthresh = reduced.max(2 * self.mss);
         self.cwnd = self.ssthresh;
@@ -114,6 +131,7 @@ impl Cubic {
     pub(crate) fn timeout(&mut self, flight: usize) {
         self.congestion(flight);
         self.cwnd = self.mss;
+        self.w_max = 0.0;
     }
 
     /// RFC 5681, section 3.1: our SYN was lost, so begin with one segment.
@@ -258,8 +276,54 @@ mod tests {
         assert_eq!(cubic.w_max, 700_000.0 * 1.7 / 2.0);
     }
 
+    //= rfc9438 4.8b, 4.8c
+    #[test]
+    fn after_a_timeout_the_curve_begins_anew() {
+        let srtt = Duration::from_millis(100);
+        let mut cubic = reduced(2000);
+        cubic.timeout(1_400_000);
+        while cubic.cwnd() < 980_000 {
+            cubic.acked(1000, Duration::ZERO, srtt);
+        }
+        // K = 0: 0.4 t^3 above 980 segments, below what Reno's window grows: 0.53 for each of 20 round trips.
+        let cwnd = avoid(&mut cubic, Duration::ZERO, 2.0, srtt) as f64 / 1000.0;
+        assert!((cwnd - 990.6).abs() < 1.0, "{cwnd}");
+    }
+
+    //= rfc9438 4.3b
+    #[test]
+    fn renos_pace_is_taken_up_at_the_former_window_not_at_the_converged_one() {
+        let srtt = Duration::from_millis(10);
+        let mut cubic = reduced(100);
+        cubic.congestion(70_000);
+        assert_eq!((cubic.cwnd(), cubic.w_max), (49_000, 59_500.0));
+        // 49 to 70 segments by 0.53 each: 40 round trips, though W_max is reached after 20.
+        let cwnd = avoid(&mut cubic, Duration::ZERO, 0.3, srtt) as f64 / 1000.0;
+        assert!((cwnd - 49.0 - 30.0 * 0.9 / 1.7).abs() < 0.5, "{cwnd}");
+    }
+
+    //= rfc9438 4.2c
+    #[test]
+    fn time_without_use_does_not_count() {
+        let srtt = Duration::from_millis(100);
+        let (mut busy, mut idle) = (reduced(2000), reduced(2000));
+        let second = |cubic: &mut Cubic, start| avoid(cubic, start, 1.0, srtt);
+        assert_eq!(
+            second(&mut busy, Duration::ZERO),
+            second(&mut idle, Duration::ZERO)
+        );
+        let used = Duration::from_millis(900);
+        for seconds in 1..20 {
+            idle.unused(used + Duration::from_secs(seconds));
+        }
+        assert_eq!(
+            second(&mut busy, Duration::from_secs(1)),
+            second(&mut idle, Duration::from_secs(20))
+        );
+    }
+
     //= rfc9438 4.8a
-    //= rfc5681 3.1b, 3.1h, 4.1a
+    //= rfc5681 3.1h, 4.1a
     #[test]
     fn timeout_falls_to_one_segment_and_idle_to_the_initial_window() {
         let mut cubic = Cubic::new(1460);

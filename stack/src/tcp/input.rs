@@ -81,7 +81,7 @@ impl Conn {
     }
 
     /// RFC 7323, sections 3.2 and 5.3: segments without a timestamp are dropped once it is agreed upon, older ones answered.
-    //= rfc7323 3.2d, 3.2e, 5.2a, 5.2b, 5.3a, 5.5a
+    //= rfc7323 3.2d, 3.2e, 5.2e, 5.2f, 5.3a, 5.3b, 5.3c, 5.5a
     fn timestamp_passes(&mut self, segment: &Received<'_>, cx: &Context<'_>) -> bool {
         if !self.durable.options.timestamps || segment.rst {
             return true;
@@ -89,12 +89,17 @@ impl Conn {
         let Some((tsval, _)) = segment.timestamp else {
             return false;
         };
-        let old = (tsval.wrapping_sub(self.durable.ts_recent) as i32) < 0;
-        if old && cx.now.saturating_sub(self.live.ts_recent_at) < TIMESTAMP_LIFE {
+        let old = self.timestamp_is_old(tsval, cx.now);
+        if old {
             self.unacceptable(segment, cx.now);
-            return false;
         }
-        true
+        !old
+    }
+
+    /// RFC 7323, section 5.5: what is older than a TS.Recent that has expired is taken up all the same.
+    fn timestamp_is_old(&self, tsval: u32, now: Duration) -> bool {
+        (tsval.wrapping_sub(self.durable.ts_recent) as i32) < 0
+            && now.saturating_sub(self.live.ts_recent_at) < TIMESTAMP_LIFE
     }
 
     /// RFC 9293, section 3.4, table 6.
@@ -143,15 +148,15 @@ impl Conn {
             let path = self.durable.path;
             let mut reset = Header::new(path.local.port(), path.remote.port(), ack);
             reset.rst = true;
-            //= rfc7323 3.2h
-            reset.timestamp = self.timestamps(cx.now).map(|(tsval, _)| (tsval, 0));
+            //= rfc7323 5.2c, 5.2d
+            reset.timestamp = segment.timestamp.map(|(tsval, _)| (0, tsval));
             cx.resets.push((path, reset));
             return false;
         }
         self.emit(cx, Record::Established, &[]);
         //= rfc7323 2.3b
         let scaled = u32::from(segment.window) << self.durable.snd_shift();
-        let ts_recent = self.timestamp(segment);
+        let ts_recent = self.timestamp(segment, cx.now);
         self.emit(
             cx,
             Record::Acked {
@@ -185,12 +190,16 @@ impl Conn {
 
     /// TS.Recent for a record about this segment (RFC 7323, section 4.3, (2)).
     //= rfc7323 3.2f, 4.3a
-    fn timestamp(&self, segment: &Received<'_>) -> Option<u32> {
+    fn timestamp(&mut self, segment: &Received<'_>, now: Duration) -> Option<u32> {
         let (tsval, _) = segment
             .timestamp
             .filter(|_| self.durable.options.timestamps)?;
-        let newer = tsval.wrapping_sub(self.durable.ts_recent) as i32 >= 0;
-        (newer && segment.seq <= self.durable.last_ack_sent).then_some(tsval)
+        let older = self.timestamp_is_old(tsval, now);
+        if older || segment.seq > self.durable.last_ack_sent {
+            return None;
+        }
+        self.live.ts_recent_at = now;
+        Some(tsval)
     }
 
     /// Fifth step in the synchronized states; false if the segment is to be dropped.
@@ -215,19 +224,21 @@ impl Conn {
         };
         let update = wnd != self.durable.snd_wnd;
         let (news, duplicate_sack) = self.selective(segment, ack, highest);
+        // RFC 5681, section 2: duplicate acknowledgement.
+        let duplicate = acked == 0 && ack == una && segment.len() == 0 && !update;
         if acked > 0 || update {
             let record = Record::Acked {
                 snd_una: ack.max(una),
                 snd_wnd: wnd,
                 snd_wl1: wl1,
                 snd_wl2: wl2,
-                ts_recent: self.timestamp(segment),
+                ts_recent: self.timestamp(segment, cx.now),
             };
             self.emit(cx, record, &[]);
             self.live.snd_wnd_max = self.live.snd_wnd_max.max(wnd);
         }
         if acked > 0 {
-            self.progress(segment, acked, flight, duplicate_sack, cx);
+            self.progress(segment, acked, flight, cx);
         } else if wnd == 0 || self.live.keep_alive_tries > 0 {
             // RFC 9293, section 3.8.6.1: as long as probes are answered the connection stays.
             self.live.last_progress = cx.now;
@@ -236,10 +247,14 @@ impl Conn {
             self.live.retransmit_at = None;
             self.live.rtt.progress();
         }
-        // RFC 5681, section 2: duplicate acknowledgement.
-        let duplicate = acked == 0 && ack == una && segment.len() == 0 && !update && flight > 0;
+        let unreported = duplicate && segment.sack[0].is_none();
+        self.probe_answered(ack, flight, duplicate_sack, unreported);
+        let duplicate = duplicate && flight > 0;
         if duplicate && !self.durable.options.sack {
             self.live.loss.duplicate_ack();
+        }
+        if news {
+            self.live.loss.reported();
         }
         if news || duplicate || (acked > 0 && self.live.loss.reordered()) {
             self.detect_loss();
@@ -275,7 +290,6 @@ impl Conn {
         segment: &Received<'_>,
         acked: usize,
         flight: usize,
-        duplicate_sack: bool,
         cx: &mut Context<'_>,
     ) {
         let una = self.durable.snd_una;
@@ -285,6 +299,7 @@ impl Conn {
         if let Some((_, sent)) = timed {
             live.timed = None;
             live.rtt.sample(cx.now.saturating_sub(sent));
+            live.measured = true;
         } else if let Some((_, echo)) = segment.timestamp
             && live.timed.is_none()
             && self.durable.options.timestamps
@@ -296,6 +311,7 @@ impl Conn {
             if rtt < 60_000 {
                 live.rtt
                     .sample(Duration::from_millis(u64::from(rtt.max(1))));
+                live.measured = true;
             }
         }
         live.rtt.progress();
@@ -307,22 +323,34 @@ impl Conn {
             if live.cwnd_limited || slow_start {
                 let srtt = live.rtt.srtt().unwrap_or_default();
                 live.cubic.acked(acked.min(flight), cx.now, srtt);
+            } else {
+                live.cubic.unused(cx.now);
             }
         }
-        if let LossProbe::Sent(end) = live.loss_probe
-            && end <= una
-            && !duplicate_sack
-            && self.durable.options.sack
-        {
-            //= rfc8985 7.4a, 7.4b
-            // RFC 8985, section 7.4.2: the probe repaired a loss.
-            live.cubic.congestion(flight);
-        }
-        live.loss_probe = LossProbe::Idle;
         let sack = self.durable.options.sack;
         live.force |= live.loss.acked(una, acked, live.mss, sack);
         live.retransmit_at = None;
         push_once(cx.events, Event::Writable(self.id));
+    }
+
+    /// RFC 8985, section 7.4.2: what an acknowledgement says of the loss probe on its way. `unreported`: it is a duplicate without
+    /// SACK option.
+    //= rfc8985 7.4a, 7.4b, 7.4c
+    fn probe_answered(&mut self, ack: Seq, flight: usize, duplicate_sack: bool, unreported: bool) {
+        let LossProbe::Sent { end, again } = self.live.loss_probe else {
+            return;
+        };
+        if ack < end {
+            return;
+        }
+        let twice = duplicate_sack || (ack == end && unreported);
+        let repaired = again && !twice && ack > end;
+        if repaired {
+            self.live.cubic.congestion(flight);
+        }
+        if !again || twice || repaired {
+            self.live.loss_probe = LossProbe::Idle;
+        }
     }
 
     /// RFC 6675, section 5.
@@ -332,6 +360,7 @@ impl Conn {
         let flight = self.flight();
         if self.live.loss.detect(una, nxt, self.live.mss, more) {
             self.live.cubic.congestion(flight);
+            self.live.loss_probe = LossProbe::Idle;
             //= rfc6675 5a
             // Step 4.3: the first lost segment is sent whatever pipe says.
             self.live.force = true;
@@ -406,10 +435,7 @@ impl Conn {
         } else {
             self.live.ack_at.get_or_insert(cx.now + DELAYED_ACK);
         }
-        let ts_recent = self.timestamp(segment);
-        if ts_recent.is_some() {
-            self.live.ts_recent_at = cx.now;
-        }
+        let ts_recent = self.timestamp(segment, cx.now);
         self.emit(cx, Record::Received { ts_recent, promise }, &parts);
         push_once(cx.events, Event::Readable(self.id));
     }

@@ -27,6 +27,8 @@ pub(crate) struct Loss {
     recovery: Option<(Recovery, Seq)>,
     /// Duplicate acknowledgements of a peer without SACK: segments that have left the network.
     dup_acks: usize,
+    /// DupAcks of RFC 6675: acknowledgements with news of what lies above SND.UNA since it last advanced.
+    reports: usize,
 }
 
 impl Loss {
@@ -38,6 +40,7 @@ impl Loss {
             high_rxt: snd_una,
             recovery: None,
             dup_acks: 0,
+            reports: 0,
         }
     }
 
@@ -76,6 +79,11 @@ impl Loss {
         self.sacked.insert(from, to)
     }
 
+    /// An acknowledgement had news of what the peer holds.
+    pub(crate) fn reported(&mut self) {
+        self.reports += 1;
+    }
+
     /// The peer holds bytes above a hole.
     pub(crate) fn reordered(&self) -> bool {
         !self.sacked.is_empty()
@@ -93,8 +101,10 @@ impl Loss {
     /// be sent again whatever the window.
     pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) -> bool {
         self.sacked.drop_below(snd_una);
+        //= rfc6675 5b
+        self.reports = 0;
         match self.recovery {
-            //= rfc6675 5b
+            //= rfc6675 5g
             //= rfc6582 3.2b
             Some((_, point)) if snd_una >= point => {
                 *self = Loss {
@@ -126,15 +136,29 @@ impl Loss {
     ///
     /// `more`: new data could be sent; if not, few outstanding segments lower the threshold (RFC 5827, section 3.1).
     pub(crate) fn detect(&mut self, snd_una: Seq, snd_nxt: Seq, mss: usize, more: bool) -> bool {
-        let segments = snd_nxt.since(snd_una).div_ceil(mss);
-        //= rfc5827 3.1a, 3.1b
-        let threshold = if segments <= DUP_THRESH && !more {
+        let flight = snd_nxt.since(snd_una);
+        let segments = flight.div_ceil(mss);
+        //= rfc5827 3.1a, 3.1b, 3.1c, 3.1d
+        let early = segments <= DUP_THRESH && !more;
+        let threshold = if early {
             segments.saturating_sub(1).max(1)
         } else {
             DUP_THRESH
         };
-        if let Some(lost_below) = self.lost_by_sack(threshold, mss) {
+        let first = self.sacked.iter().next().map(|(from, _)| from);
+        let nearly_all = self.sacked.covered(snd_una, snd_nxt) + mss >= flight;
+        let by_sack = self
+            .lost_by_sack(mss)
+            .or(first.filter(|_| early && nearly_all));
+        if let Some(lost_below) = by_sack {
             self.lost_below = self.lost_below.max(lost_below);
+        } else if self.recovery.is_none()
+            && self.reports >= DUP_THRESH
+            && let Some(first) = first
+        {
+            //= rfc6675 5c
+            // RFC 6675, section 5, step 1: of short segments, for which `IsLost` does not hold.
+            self.lost_below = (snd_una + mss).min(first);
         } else if self.sacked.is_empty()
             && self.recovery.is_none()
             && self.dup_acks >= threshold
@@ -154,12 +178,12 @@ impl Loss {
 
     /// RFC 6675, section 4: `IsLost`. The position below which it holds for every unsacked byte.
     //= rfc6675 4a
-    fn lost_by_sack(&self, threshold: usize, mss: usize) -> Option<Seq> {
+    fn lost_by_sack(&self, mss: usize) -> Option<Seq> {
         let (mut ranges, mut bytes) = (0, 0);
         for (from, to) in self.sacked.iter().rev() {
             ranges += 1;
             bytes += to.since(from);
-            if ranges >= threshold || bytes > (threshold - 1) * mss {
+            if ranges >= DUP_THRESH || bytes > (DUP_THRESH - 1) * mss {
                 return Some(from);
             }
         }
@@ -168,7 +192,7 @@ impl Loss {
 
     /// A timeout, or our return after an outage: everything outstanding is taken for lost, and what SACK said is forgotten
     /// (RFC 2018, section 8).
-    //= rfc2018 8a, 8b
+    //= rfc2018 5c, 5.1b, 5d
     //= rfc6675 5.1a
     pub(crate) fn all_lost(&mut self, snd_una: Seq, snd_nxt: Seq) {
         self.sacked.clear();
@@ -192,7 +216,7 @@ mod tests {
 
     const UNA: Seq = Seq(u32::MAX - 1500);
 
-    //= rfc6675 4a, 4b, 5a, 5b
+    //= rfc6675 4a, 4b, 5a, 5g
     #[test]
     fn three_segments_above_a_hole_make_it_lost() {
         let nxt = UNA + 10_000;
@@ -214,7 +238,40 @@ mod tests {
         assert_eq!((loss.recovery(), loss.pipe(nxt, nxt, 1000)), (None, 0));
     }
 
-    //= rfc5827 3.1a, 3.1b
+    //= rfc5827 3.1c
+    #[test]
+    fn of_few_segments_all_but_one_must_have_come() {
+        // Four short ones, 2500 bytes.
+        let nxt = UNA + 2500;
+        for (reports, enough) in [
+            ([(500, 1200), (1900, 2500)], false),
+            ([(500, 1200), (1200, 1900)], false),
+            ([(500, 1200), (1700, 2500)], true),
+        ] {
+            let mut loss = Loss::new(UNA);
+            for (from, to) in reports {
+                loss.sack(UNA + from, UNA + to);
+            }
+            assert_eq!(loss.detect(UNA, nxt, 1000, false), enough, "{reports:?}");
+            let first = enough.then_some((UNA, UNA + 500));
+            assert_eq!(loss.next_lost(UNA), first);
+        }
+    }
+
+    //= rfc6675 5h
+    #[test]
+    fn what_is_reported_beyond_a_recovery_is_remembered_at_its_end() {
+        let mut loss = Loss::new(UNA);
+        loss.sack(UNA + 1000, UNA + 4000);
+        assert!(loss.detect(UNA, UNA + 5000, 1000, true));
+        loss.sack(UNA + 6000, UNA + 9000);
+        loss.acked(UNA + 5000, 5000, 1000, true);
+        assert_eq!(loss.recovery(), None);
+        assert!(loss.detect(UNA + 5000, UNA + 9000, 1000, true));
+        assert_eq!(loss.next_lost(UNA + 5000), Some((UNA + 5000, UNA + 6000)));
+    }
+
+    //= rfc5827 3.1a, 3.1d
     #[test]
     fn few_outstanding_segments_lower_the_threshold() {
         let nxt = UNA + 2000;
@@ -240,7 +297,7 @@ mod tests {
         assert_eq!(loss.recovery(), None);
     }
 
-    //= rfc2018 8a
+    //= rfc2018 5c, 5.1b
     #[test]
     fn a_timeout_forgets_sack() {
         let nxt = UNA + 5000;

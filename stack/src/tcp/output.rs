@@ -141,7 +141,7 @@ impl Conn {
         if self.live.rtt.backed_off() == R1 {
             push_once(cx.events, Event::Trouble(self.id, Trouble::Unacknowledged));
         }
-        self.live.loss_probe = LossProbe::Spent;
+        self.live.loss_probe = LossProbe::Idle;
         self.live.loss.all_lost(una, self.live.snd_nxt);
         self.live.force = true;
     }
@@ -161,7 +161,7 @@ impl Conn {
     }
 
     /// RFC 8985, section 7.3: a new segment if there is one, else the last one again.
-    //= rfc8985 7.3a, 7.3b, 7.3c
+    //= rfc8985 7.3a, 7.3b
     fn probe_loss(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         let (una, nxt, mss) = (self.durable.snd_una, self.live.snd_nxt, self.live.mss);
         let fresh = self
@@ -170,13 +170,15 @@ impl Conn {
             .min(self.durable.snd_edge())
             .since(nxt)
             .min(mss);
-        if fresh > 0 {
-            self.live.loss_probe = LossProbe::Spent;
+        let again = fresh == 0;
+        let end = nxt + fresh;
+        self.live.loss_probe = LossProbe::Sent { end, again };
+        self.live.measured = false;
+        if !again {
             self.send_range(nxt, fresh, cx, wire);
-            self.live.snd_nxt = nxt + fresh;
+            self.live.snd_nxt = end;
         } else {
             let from = (nxt - mss).max(una);
-            self.live.loss_probe = LossProbe::Sent(nxt);
             self.live.timed = None;
             self.send_range(from, nxt.since(from), cx, wire);
         }
@@ -285,8 +287,11 @@ impl Conn {
     /// Sends lost bytes again, then new ones, as far as the windows allow.
     fn transmit(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         //= rfc5681 4.1a
-        if self.flight() == 0 && cx.now.saturating_sub(self.live.last_sent) > self.live.rtt.rto() {
-            self.live.cubic.idle();
+        if self.flight() == 0 {
+            self.live.cubic.unused(cx.now);
+            if cx.now.saturating_sub(self.live.last_sent) > self.live.rtt.rto() {
+                self.live.cubic.idle();
+            }
         }
         let mss = self.live.mss;
         let burst = (wire.super_frame(&self.durable.path) / mss * mss).max(mss);
@@ -398,10 +403,15 @@ impl Conn {
         let rto = self.live.rtt.rto();
         let mut wait = rto;
         let flight = self.flight();
-        //= rfc8985 7.2a, 7.2b
-        // RFC 8985, section 7.2.
+        let in_flight = matches!(self.live.loss_probe, LossProbe::Sent { .. });
+        if !in_flight {
+            self.live.loss_probe = LossProbe::Idle;
+        }
+        //= rfc8985 7.2a, 7.2d, 7.3c, 7.3d
+        // RFC 8985, sections 7.2 and 7.3.
         if flight > 0
-            && self.live.loss_probe == LossProbe::Idle
+            && !in_flight
+            && self.live.measured
             && self.live.loss.recovery().is_none()
             && self.durable.options.sack
             && let Some(srtt) = self.live.rtt.srtt()
@@ -422,7 +432,7 @@ impl Conn {
     /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
     pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
         self.live.ack_now = self.durable.state != State::SynReceived;
-        //= rfc6069 4b, 4c
+        //= rfc6069 4.2b, 4.2c
         // RFC 6069 is for synchronized connections: the message aborts a connect.
         if lost && self.peer_may_send() {
             wire.revive(&self.durable.path, self.last_acks());

@@ -14,6 +14,9 @@ const RTO_INITIAL: Duration = Duration::from_secs(1);
 //= rfc6298 5.7
 const RTO_AFTER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// RFC 6298, section 4: the granularity of what is measured; the timestamp clock ticks in milliseconds.
+const GRANULARITY: Duration = Duration::from_millis(1);
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rtt {
     estimate: Option<(Duration, Duration)>,
@@ -23,7 +26,7 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     /// RFC 6298, (2.2) and (2.3).
-    //= rfc6298 2.2, 2.3
+    //= rfc6298 2.2, 2.3a, 2.3b
     pub(crate) fn sample(&mut self, rtt: Duration) {
         let (srtt, rttvar) = match self.estimate {
             None => (rtt, rtt / 2),
@@ -44,7 +47,8 @@ impl Rtt {
         let base = match self.estimate {
             None if self.handshake_timed_out => RTO_AFTER_TIMEOUT,
             None => RTO_INITIAL,
-            Some((srtt, rttvar)) => (srtt + rttvar * 4).max(RTO_MIN),
+            //= rfc6298 4a
+            Some((srtt, rttvar)) => (srtt + (rttvar * 4).max(GRANULARITY)).max(RTO_MIN),
         };
         (base * (1 << self.backoff.min(10))).min(RTO_MAX)
     }
@@ -75,13 +79,24 @@ mod tests {
     use super::*;
 
     //= rfc9293 MUST-18
-    //= rfc6298 2.1, 2.2, 2.3, 2.5, 5.5
+    //= rfc6298 2.1, 2.2, 2.3a, 2.3b, 2.3c, 2.5, 4a, 5.5
     #[test]
     fn follows_samples_and_backs_off() {
         let mut rtt = Rtt::default();
         assert_eq!(rtt.rto(), RTO_INITIAL);
         rtt.sample(Duration::from_millis(400));
         assert_eq!(rtt.rto(), Duration::from_millis(1200));
+        // RTTVAR first, by the old SRTT: 250 ms, and 450 ms then.
+        rtt.sample(Duration::from_millis(800));
+        assert_eq!(rtt.rto(), Duration::from_millis(1450));
+        for _ in 0..200 {
+            rtt.sample(Duration::from_millis(400));
+        }
+        assert_eq!(
+            rtt.rto().as_millis(),
+            401,
+            "no variance, but a clock of 1 ms"
+        );
         for _ in 0..100 {
             rtt.sample(Duration::from_millis(10));
         }
