@@ -15,6 +15,8 @@ pub struct List {
     pub title: String,
     /// What of it is listed, and where its identifiers come from.
     pub about: String,
+    /// What the list was checked against, and whether it was at all.
+    pub checked: String,
     /// In the document's order.
     pub requirement: Vec<Requirement>,
 }

@@ -42,7 +42,8 @@ pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
     let mut body = String::new();
     for list in lists {
         let mut count = Count::default();
-        let _ = write!(body, "\n## {}\n\n{}\n\n", list.title, list.about.trim());
+        let (title, about, checked) = (&list.title, list.about.trim(), list.checked.trim());
+        let _ = write!(body, "\n## {title}\n\n{about}\n\nChecked: {checked}\n\n");
         body.push_str("| | § | | how |\n|---|---|---|---|\n");
         for requirement in &list.requirement {
             let key = (list.key.as_str(), requirement.id.as_str());
@@ -71,7 +72,6 @@ pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
             not_applicable,
             open,
         } = count;
-        let title = &list.title;
         let _ = writeln!(
             summary,
             "| {title} | {shown} | {not_met} | {not_applicable} | {open} |"

@@ -19,7 +19,7 @@ fn the_table_is_up_to_date_and_whole() {
 
 fn one(reason: &str) -> list::List {
     list::parse(&format!(
-        "key = \"rfc1\"\ntitle = \"RFC 1\"\nabout = \"all\"\n[[requirement]]\nid = \"MUST-1\"\nlevel = \"MUST\"\ntext = \"be\"\n{reason}"
+        "key = \"rfc1\"\ntitle = \"RFC 1\"\nabout = \"all\"\nchecked = \"by hand.\"\n[[requirement]]\nid = \"MUST-1\"\nlevel = \"MUST\"\ntext = \"be\"\n{reason}"
     ))
     .expect("a list")
 }
@@ -82,11 +82,13 @@ fn a_row_names_the_tests_and_the_code() {
     let row = "| MUST-1 |  | be | `one` in [a/b.rs](../a/b.rs); code: [a/b.rs](../a/b.rs) |";
     assert!(table.contains(row), "{table}");
     assert!(table.contains("| RFC 1 | 1 | 0 | 0 | 0 |"), "{table}");
+    let head = "## RFC 1\n\nall\n\nChecked: by hand.\n";
+    assert!(table.contains(head), "{table}");
 }
 
 #[test]
 fn lists_that_contradict_themselves_are_refused() {
-    let head = "key = \"k\"\ntitle = \"t\"\nabout = \"a\"\n";
+    let head = "key = \"k\"\ntitle = \"t\"\nabout = \"a\"\nchecked = \"c\"\n";
     let entry = "[[requirement]]\nid = \"1\"\nlevel = \"MUST\"\ntext = \"t\"\n";
     for (text, expected) in [
         (format!("{head}{entry}{entry}"), "twice"),
