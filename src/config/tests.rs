@@ -56,6 +56,7 @@ fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(Path::new("/etc/outlast/o.toml"), text)
 }
 
+//= rfc1122 3.3.1.6, 3.2.2.9a
 #[test]
 fn the_documented_file_is_the_default() {
     let full = parse(FULL).unwrap();
@@ -101,6 +102,7 @@ fn limits_and_two_gateways() {
     assert_eq!(config.network.gateway_v6, Some("fe80::1".parse().unwrap()));
 }
 
+//= rfc1122 3.2.2.9a
 /// What is wrong, as a replacement in `FULL`, and the whole line it gives after the file's name.
 #[test]
 fn every_mistake_has_its_line() {

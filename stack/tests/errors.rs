@@ -59,6 +59,7 @@ fn sending() -> (Bench, u32) {
 }
 
 //= rfc9293 MUST-47, MUST-54, MUST-56, SHLD-20, SHLD-25
+//= rfc1122 3.2.2.1b, 3.2.2.4, 3.2.2.5b
 #[test]
 fn errors_are_told_and_end_no_connection() {
     // Soft ones, and hard ones, which count as soft.

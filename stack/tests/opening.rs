@@ -21,6 +21,7 @@ fn longest(sent: &[Seg]) -> usize {
 //= rfc6691 2a, 2b
 //= rfc1191 3.1a, 3.1b
 //= rfc8201 5.4b
+//= rfc1122 3.3.2a, 3.3.3a
 #[test]
 fn segments_are_as_long_as_both_sides_allow() {
     for (mtu, peer_mss, timestamps, expected) in [

@@ -248,6 +248,7 @@ fn what_is_out_of_order_is_held_and_reported_latest_first() {
 }
 
 //= rfc9293 MUST-45
+//= rfc1122 3.2.1.3b, 3.3.4.2a
 #[test]
 fn every_segment_comes_from_the_address_it_was_asked_at() {
     let two = Config {

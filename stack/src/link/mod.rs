@@ -163,8 +163,8 @@ impl Link {
         }
     }
 
-    /// Echo requests, and whatever else comes in ICMP but neighbour discovery, at a limited rate (RFC 1122 section 3.2.2.6 leaves
-    /// it to us).
+    /// Echo requests, and whatever else comes but neighbour discovery and may be answered with an error, at a limited rate (RFC 1122
+    /// section 3.2.2.6 leaves it to us; RFC 4443 section 2.4 (f) asks for it).
     fn may_echo(&mut self, now: Duration) -> bool {
         let second = now.as_secs();
         if self.echoes.0 != second {
@@ -192,14 +192,20 @@ impl Link {
         if packet.source.is_ipv6() != (ethernet.protocol == Protocol::Ipv6) {
             return Err(Dropped::Malformed);
         }
+        //= rfc9293 MUST-57, MUST-63
+        //= rfc1122 3.3.6c, 3.2.2g, 2.4a, 3.2.1.3d
+        //= rfc4443 2.4e
+        // What no host can have sent is no one's (RFC 1122 section 3.2.1.3; neighbour discovery may come from nobody), nor is what the link
+        // sent to many and IP to one (section 3.3.6).
+        let discovery = is_neighbour_discovery(&packet);
+        let unsent = !discovery && !self.is_peer(packet.source);
+        let local = self.is_local(packet.destination);
+        if unsent || (group && local) {
+            return Err(Dropped::Foreign);
+        }
         match packet.protocol {
-            //= rfc9293 MUST-57, MUST-63
             // RFC 9293 section 3.9.2.3 (MUST-57, MUST-63): TCP is for unicast alone, at the lower layers too.
-            PROTOCOL_TCP
-                if group || !self.is_local(packet.destination) || !self.is_peer(packet.source) =>
-            {
-                Err(Dropped::Foreign)
-            }
+            PROTOCOL_TCP if !local => Err(Dropped::Foreign),
             PROTOCOL_TCP if packet.fragment => Err(Dropped::Fragment),
             PROTOCOL_TCP if packet.payload.len() < TCP_HEADER_LEN => Err(Dropped::Malformed),
             PROTOCOL_TCP => {
@@ -228,17 +234,19 @@ impl Link {
                     tcp: packet.payload,
                 }))
             }
-            PROTOCOL_ICMP | PROTOCOL_ICMPV6
-                if !packet.fragment && self.is_local(packet.destination) =>
-            {
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 if local && !packet.fragment => {
                 match icmp::parse(&packet) {
                     Some(error) if self.is_local(error.local.ip()) => Ok(Class::Error(error)),
-                    _ if is_neighbour_discovery(&packet) => Ok(Class::Host),
+                    _ if discovery => Ok(Class::Host),
                     _ => Ok(Class::Echo),
                 }
             }
-            PROTOCOL_ICMP | PROTOCOL_ICMPV6 if !is_neighbour_discovery(&packet) => Ok(Class::Echo),
-            _ => Ok(Class::Host),
+            _ if discovery => Ok(Class::Host),
+            //= rfc4443 2.4f
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => Ok(Class::Echo),
+            _ if local => Ok(Class::Echo),
+            // It would lead to errors, of which none may be sent about what went to many (RFC 1122 section 3.2.2; RFC 4443 section 2.4).
+            _ => Err(Dropped::Foreign),
         }
     }
 

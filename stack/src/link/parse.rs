@@ -28,7 +28,7 @@ pub(crate) enum Malformed {
     Version,
     /// The IPv4 header checksum is wrong.
     HeaderChecksum,
-    /// Too many extension headers, or a hop-by-hop header out of place.
+    /// Too many extension headers, a hop-by-hop header out of place, or one that may not be passed over.
     Extensions,
 }
 
@@ -157,8 +157,19 @@ impl<'a> Packet<'a> {
                 0 if walked > 0 => return Err(Malformed::Extensions),
                 // Hop-by-hop, routing, destination options: length in units of 8 bytes, the first not counted.
                 0 | 43 | 60 => {
-                    let field: &[u8; 2] = payload.first_chunk().ok_or(Malformed::Length)?;
-                    (usize::from(field[1]) + 1) * 8
+                    let field: &[u8; 8] = payload.first_chunk().ok_or(Malformed::Length)?;
+                    let header_len = (usize::from(field[1]) + 1) * 8;
+                    let header = payload.get(..header_len).ok_or(Malformed::Length)?;
+                    //= rfc8200 4.2b, 4.4a, 4.4b
+                    // A routing header is passed over if it is done with: we are no stop on the way (RFC 8200 section 4.4).
+                    let passed = match protocol {
+                        43 => field[3] == 0,
+                        _ => may_skip_options(&header[2..]),
+                    };
+                    if !passed {
+                        return Err(Malformed::Extensions);
+                    }
+                    header_len
                 }
                 44 => {
                     let field: &[u8; 8] = payload.first_chunk().ok_or(Malformed::Length)?;
@@ -190,6 +201,20 @@ impl<'a> Packet<'a> {
             payload,
         })
     }
+}
+
+/// Whether options that we do not know may be skipped: the highest two bits of each say so (RFC 8200 section 4.2).
+fn may_skip_options(mut options: &[u8]) -> bool {
+    while let [kind, rest @ ..] = options {
+        let next = match rest {
+            _ if *kind == 0 => Some(rest),
+            [len, data @ ..] if kind >> 6 == 0 => data.get(usize::from(*len)..),
+            _ => None,
+        };
+        let Some(next) = next else { return false };
+        options = next;
+    }
+    true
 }
 
 /// Whether a host may have this address as its source: not a group, not "nobody", not this very machine.

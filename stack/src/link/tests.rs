@@ -1,3 +1,4 @@
+mod hosts;
 mod icmp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use smoltcp::wire::{
 };
 
 use super::checksum::Sum;
+use super::egress;
 use super::parse::{Extent, Packet};
 use super::{Counters, Link};
 use crate::device::segment;
@@ -121,6 +123,7 @@ fn a_sum_over_pieces_is_the_sum_of_the_whole() {
     });
 }
 
+//= rfc1122 2.3.3a
 #[test]
 fn a_segment_arrives_with_its_path() {
     for v6 in [false, true] {
@@ -142,6 +145,7 @@ fn a_segment_arrives_with_its_path() {
 }
 
 //= rfc9293 MUST-2
+//= rfc8200 8.1a
 #[test]
 fn whoever_computes_checksums_they_come_out_the_same() {
     let all = Capabilities {
@@ -236,6 +240,7 @@ fn a_device_without_offload_gets_no_super_frames() {
 }
 
 //= rfc9293 MUST-3
+//= rfc1122 3.2.1.2
 #[test]
 fn a_damaged_bit_is_noticed() {
     for v6 in [false, true] {
@@ -288,6 +293,7 @@ fn padding_is_not_payload() {
 }
 
 //= rfc9293 MUST-57, MUST-63, MUST-43
+//= rfc1122 3.2.1.3a, 3.2.1.3c, 3.2.1.3d, 3.3.4.2b
 #[test]
 fn what_is_for_others_is_dropped_silently() {
     let good = frame_to_server(false, b"x");
@@ -407,11 +413,21 @@ fn with_extensions(extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
     frame
 }
 
+//= rfc8200 4a, 4b, 4.1a, 4.1b, 4.2a, 4.2b, 4.4a, 4.4b, 4.5a
 #[test]
 fn extension_headers_are_walked() {
     let options = |number: u8| (number, vec![0, 0, 1, 4, 0, 0, 0, 0]);
+    let routing = |segments_left: u8| (43, vec![0, 0, 9, segments_left, 0, 0, 0, 0]);
+    // Two single bytes of padding, and an option nobody knows, with two bytes.
+    let unknown = |number: u8, kind: u8| (number, vec![0, 0, 0, 0, kind, 2, 0, 0]);
     let atomic = (44, vec![0, 0, 0, 0, 0, 0, 0, 9]);
-    let frame = with_extensions(&[options(0), options(60), options(43), atomic, options(60)]);
+    let frame = with_extensions(&[
+        unknown(0, 0x3e),
+        options(60),
+        routing(0),
+        atomic,
+        unknown(60, 0x3e),
+    ]);
     let mut server = server(Capabilities::NONE);
     let Delivery::Segment(segment) = server.ingest(verify(&frame), NOW) else {
         panic!("not delivered")
@@ -421,7 +437,13 @@ fn extension_headers_are_walked() {
     let many = vec![options(60); 9];
     let misplaced = vec![options(60), options(0)];
     let too_long = vec![(60, vec![0, 200, 1, 4, 0, 0, 0, 0])];
-    for extensions in [many, misplaced, too_long] {
+    let cut_short = vec![(60, vec![0, 0, 1, 5, 0, 0, 0, 0])];
+    let mut refused = vec![many, misplaced, too_long, cut_short, vec![routing(1)]];
+    for kind in [0x7e, 0xbe, 0xfe] {
+        refused.push(vec![unknown(0, kind)]);
+        refused.push(vec![unknown(60, kind)]);
+    }
+    for extensions in refused {
         let mut server = self::server(Capabilities::NONE);
         assert!(matches!(
             server.ingest(verify(&with_extensions(&extensions)), NOW),
@@ -433,6 +455,7 @@ fn extension_headers_are_walked() {
 
 //= rfc1191 3a
 //= rfc9293 MUST-48, MUST-49, SHLD-22, SHLD-23
+//= rfc1122 3.2.1.6a, 3.2.1.7c
 #[test]
 fn segments_have_the_configured_ttl_and_codepoint() {
     let config = Config {
@@ -457,6 +480,7 @@ fn segments_have_the_configured_ttl_and_codepoint() {
 }
 
 //= rfc9293 MUST-50
+//= rfc1122 3.2.1.8c
 #[test]
 fn ip_options_are_passed_over() {
     let mut frame = frame_to_server(false, b"behind options");
@@ -512,6 +536,7 @@ fn introduce(server: &mut Link, v6: bool) -> Vec<u8> {
     answers.remove(0)
 }
 
+//= rfc1122 2.3.3e
 #[test]
 fn arp_and_solicitations_are_answered() {
     let answer = introduce(&mut server(Capabilities::NONE), false);
@@ -554,6 +579,9 @@ fn icmpv6(ip: &[u8]) -> Icmpv6Repr<'_> {
     .expect("ICMPv6")
 }
 
+//= rfc1122 3.2.2.6a, 3.2.2.6c, 3.2.2.6d, 3.3.4.2a
+//= rfc4443 4.1a, 4.2a, 4.2c
+//= rfc8200 5a
 #[test]
 fn pings_are_answered_up_to_the_mtu() {
     for v6 in [false, true] {
@@ -571,6 +599,11 @@ fn pings_are_answered_up_to_the_mtu() {
             let answers = answers(&mut server);
             assert_eq!(answers.len(), 1, "v6 {v6} len {len}");
             let packet = Packet::parse(&answers[0][14..], Extent::Whole).expect("a packet");
+            let path = to_client(v6);
+            assert_eq!(
+                (packet.source, packet.destination),
+                (path.local.ip(), path.remote.ip())
+            );
             assert_eq!(packet.payload[0], reply);
             assert_eq!(packet.payload[4..], message[4..]);
         }
@@ -590,6 +623,7 @@ fn a_flood_of_questions_is_not_answered_without_end() {
     assert_eq!(server.counters().overflow, 744);
 }
 
+//= rfc1122 3.3.1.1
 #[test]
 fn who_is_off_the_link_is_reached_by_the_router() {
     let link = server(Capabilities::NONE);
@@ -661,6 +695,7 @@ fn all_addresses_are_announced() {
 }
 
 //= rfc6069 4.2a
+//= rfc1122 3.4c
 #[test]
 fn unreachable_quotes_the_peers_segment() {
     let frame = server(Capabilities::NONE).unreachable(&to_client(false), 0x0102_0304);

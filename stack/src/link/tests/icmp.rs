@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::frame::{IcmpError, IcmpKind};
-use crate::link::egress;
 
 /// An IP packet of `message` from a router (or the client) to the server, in a frame.
 pub(super) fn icmp_frame(v6: bool, message: &[u8]) -> Vec<u8> {
@@ -47,6 +46,7 @@ pub(super) fn too_big(v6: bool, mtu: u32) -> Vec<u8> {
 
 //= rfc1191 5a
 //= rfc8201 4a, 4b
+//= rfc4443 3.2a
 #[test]
 fn too_big_reaches_tcp() {
     // What the router states, what is believed of it: IPv4 plateaus when it states nothing, its least MTU when it states nonsense.
@@ -96,6 +96,8 @@ fn icmp_error(v6: bool, kind: u8, code: u8) -> Vec<u8> {
 }
 
 //= rfc9293 MUST-54, MUST-55
+//= rfc1122 3.2.2c, 3.4d
+//= rfc4443 3.1c, 3.3a, 3.4b
 #[test]
 fn errors_reach_tcp_but_source_quench_does_not() {
     for (v6, kind, code, passed) in [
