@@ -15,7 +15,7 @@ What the patent and the RFCs ask for, and the test that shows it. This file is m
 citation names what is not there.
 
 *Not applicable*: nothing of this server could break it. *Not met*: the server does otherwise, for the reason given.
-*Open*: to be built.
+*Open*: to be built. *Checked*: what the list itself was compared with.
 
 ";
 

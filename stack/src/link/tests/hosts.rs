@@ -1,7 +1,183 @@
-//! What RFC 1122 asks of a host below TCP, beyond what the other tests show.
+//! What a host owes to its link and to IP besides TCP: neighbours, pings, errors (RFC 1122, RFC 4443).
 
-use super::icmp::icmp_frame;
+use super::icmp::{icmp_frame, icmpv6};
 use super::*;
+
+fn answers(link: &mut Link) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    link.poll(&mut out);
+    assert_eq!(link.next_deadline(), None);
+    out.into_iter()
+        .map(
+            |TxFrame {
+                 header,
+                 payload,
+                 offload,
+             }| {
+                assert!(payload.is_empty() && offload == Offload::None);
+                header
+            },
+        )
+        .collect()
+}
+
+/// Makes the client known to the server's neighbour table, as its ARP request or solicitation does before it pings.
+fn introduce(server: &mut Link, v6: bool) -> Vec<u8> {
+    let question = client(Capabilities::NONE)
+        .solicit(&to_server(v6))
+        .expect("a question");
+    assert!(matches!(
+        server.ingest(verify(&question.header), NOW),
+        Delivery::Nothing
+    ));
+    assert_eq!(server.next_deadline(), Some(Duration::ZERO));
+    let mut answers = answers(server);
+    assert_eq!(answers.len(), 1);
+    answers.remove(0)
+}
+
+//= rfc1122 2.3.3e
+#[test]
+fn arp_and_solicitations_are_answered() {
+    let answer = introduce(&mut server(Capabilities::NONE), false);
+    let ethernet = EthernetFrame::new_checked(&answer).expect("a frame");
+    assert_eq!(ethernet.dst_addr(), EthernetAddress(CLIENT_MAC));
+    let arp = ArpPacket::new_checked(ethernet.payload()).expect("ARP");
+    let expected = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: EthernetAddress(SERVER_MAC),
+        source_protocol_addr: SERVER_V4,
+        target_hardware_addr: EthernetAddress(CLIENT_MAC),
+        target_protocol_addr: CLIENT_V4,
+    };
+    assert_eq!(ArpRepr::parse(&arp), Ok(expected));
+
+    let answer = introduce(&mut server(Capabilities::NONE), true);
+    let ethernet = EthernetFrame::new_checked(&answer).expect("a frame");
+    let Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+        flags, target_addr, ..
+    }) = icmpv6(ethernet.payload())
+    else {
+        panic!("no advertisement")
+    };
+    assert!(flags.contains(NdiscNeighborFlags::SOLICITED));
+    assert_eq!(target_addr, SERVER_V6);
+}
+
+//= rfc1122 3.2.2.6a, 3.2.2.6c, 3.2.2.6d, 3.3.4.2a
+//= rfc4443 4.1a, 4.2a, 4.2c
+//= rfc8200 5a
+#[test]
+fn pings_are_answered_up_to_the_mtu() {
+    for v6 in [false, true] {
+        let mut server = server(Capabilities::NONE);
+        introduce(&mut server, v6);
+        for len in [0, 1, 56, 1000, if v6 { 1452 } else { 1472 }] {
+            let (request, reply) = if v6 { (128, 129) } else { (8, 0) };
+            let mut message = vec![request, 0, 0, 0, 0x12, 0x34, 0, 9];
+            message.extend((0..len).map(|at| at as u8));
+            let ping = icmp_frame(v6, &message);
+            assert!(matches!(
+                server.ingest(verify(&ping), NOW),
+                Delivery::Nothing
+            ));
+            let answers = answers(&mut server);
+            assert_eq!(answers.len(), 1, "v6 {v6} len {len}");
+            let packet = Packet::parse(&answers[0][14..], Extent::Whole).expect("a packet");
+            let path = to_client(v6);
+            assert_eq!(
+                (packet.source, packet.destination),
+                (path.local.ip(), path.remote.ip())
+            );
+            assert_eq!(packet.payload[0], reply);
+            assert_eq!(packet.payload[4..], message[4..]);
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_questions_is_not_answered_without_end() {
+    let mut server = server(Capabilities::NONE);
+    let question = client(Capabilities::NONE)
+        .solicit(&to_server(false))
+        .expect("a question");
+    for _ in 0..1000 {
+        server.ingest(verify(&question.header), NOW);
+    }
+    assert_eq!(answers(&mut server).len(), 256);
+    assert_eq!(server.counters().overflow, 744);
+}
+
+//= rfc1122 3.3.1.1
+#[test]
+fn who_is_off_the_link_is_reached_by_the_router() {
+    let link = server(Capabilities::NONE);
+    let far = |address: IpAddr, local: IpAddr| Path {
+        local: SocketAddr::new(local, 445),
+        remote: SocketAddr::new(address, 1),
+        remote_mac: CLIENT_MAC,
+    };
+    let question = link
+        .solicit(&far(Ipv4Addr::new(192, 0, 2, 1).into(), SERVER_V4.into()))
+        .expect("a question");
+    assert_eq!(question.header[..6], [0xff; 6]);
+    let arp = ArpPacket::new_checked(&question.header[14..]).expect("ARP");
+    assert_eq!(arp.target_protocol_addr(), [10, 77, 0, 254]);
+    assert_eq!(arp.source_protocol_addr(), SERVER_V4.octets());
+    let question = link
+        .solicit(&far(
+            "2001:db8::1".parse().expect("an address"),
+            SERVER_V6.into(),
+        ))
+        .expect("a question");
+    let Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+        target_addr,
+        lladdr,
+    }) = icmpv6(&question.header[14..])
+    else {
+        panic!("no solicitation")
+    };
+    assert_eq!(target_addr, Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe));
+    assert!(lladdr.is_some());
+    assert_eq!(question.header[..6], [0x33, 0x33, 0xff, 0, 0, 0xfe]);
+    assert_eq!(question.header[21], 255);
+
+    let config = Config {
+        addresses: vec![(SERVER_V4.into(), 24)],
+        ..Config::default()
+    };
+    let alone = Link::new(&config, NOW);
+    assert!(
+        alone
+            .solicit(&far(Ipv4Addr::new(192, 0, 2, 1).into(), SERVER_V4.into()))
+            .is_none()
+    );
+    assert!(alone.solicit(&to_client(false)).is_some());
+}
+
+#[test]
+fn all_addresses_are_announced() {
+    let announcements = server(Capabilities::NONE).announce();
+    let arp = ArpPacket::new_checked(&announcements[0].header[14..]).expect("ARP");
+    assert_eq!(arp.source_protocol_addr(), arp.target_protocol_addr());
+    assert_eq!(arp.source_hardware_addr(), SERVER_MAC);
+    let advertised: Vec<Ipv6Addr> = announcements[1..]
+        .iter()
+        .map(|frame| match icmpv6(&frame.header[14..]) {
+            Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+                flags, target_addr, ..
+            }) => {
+                assert_eq!(flags, NdiscNeighborFlags::OVERRIDE);
+                target_addr
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        advertised,
+        [SERVER_V6, "fe80::ff:fe00:10".parse().expect("an address")]
+    );
+}
 
 /// A UDP datagram of the client for the server: something the server has no use for.
 fn datagram() -> Vec<u8> {

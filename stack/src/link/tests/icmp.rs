@@ -147,3 +147,76 @@ fn too_big_about_someone_else_does_not() {
     ));
     assert_eq!(server.counters().too_big, 0);
 }
+
+pub(super) fn icmpv6(ip: &[u8]) -> Icmpv6Repr<'_> {
+    let packet = Ipv6Packet::new_checked(ip).expect("IPv6");
+    let Ipv6Repr {
+        src_addr, dst_addr, ..
+    } = Ipv6Repr::parse(&packet).expect("IPv6");
+    let message = Icmpv6Packet::new_checked(&ip[40..]).expect("ICMPv6");
+    Icmpv6Repr::parse(
+        &src_addr,
+        &dst_addr,
+        &message,
+        &ChecksumCapabilities::default(),
+    )
+    .expect("ICMPv6")
+}
+
+//= rfc6069 4.2a
+//= rfc1122 3.4c
+#[test]
+fn unreachable_quotes_the_peers_segment() {
+    let frame = server(Capabilities::NONE).unreachable(&to_client(false), 0x0102_0304);
+    let ethernet = EthernetFrame::new_checked(&frame.header).expect("a frame");
+    assert_eq!(
+        (ethernet.dst_addr(), ethernet.ethertype()),
+        (EthernetAddress(CLIENT_MAC), EthernetProtocol::Ipv4)
+    );
+    let ip = Ipv4Packet::new_checked(ethernet.payload()).expect("IPv4");
+    assert!(ip.verify_checksum());
+    assert_eq!((ip.src_addr(), ip.dst_addr()), (SERVER_V4, CLIENT_V4));
+    let message = Icmpv4Packet::new_checked(ip.payload()).expect("ICMP");
+    let Ok(Icmpv4Repr::DstUnreachable {
+        reason,
+        header,
+        data,
+    }) = Icmpv4Repr::parse(&message, &ChecksumCapabilities::default())
+    else {
+        panic!("not an error")
+    };
+    assert_eq!(reason, Icmpv4DstUnreachable::HostUnreachable);
+    let expected = Ipv4Repr {
+        src_addr: CLIENT_V4,
+        dst_addr: SERVER_V4,
+        next_header: IpProtocol::Tcp,
+        payload_len: 20,
+        hop_limit: 64,
+    };
+    assert_eq!(header, expected);
+    let tcp = TcpPacket::new_checked(data).expect("TCP");
+    assert_eq!(
+        (tcp.src_port(), tcp.dst_port(), tcp.seq_number().0),
+        (40_000, 445, 0x0102_0304)
+    );
+
+    let frame = server(Capabilities::NONE).unreachable(&to_client(true), 0x0102_0304);
+    let Icmpv6Repr::DstUnreachable {
+        reason,
+        header,
+        data,
+    } = icmpv6(&frame.header[14..])
+    else {
+        panic!("not an error")
+    };
+    assert_eq!(reason, Icmpv6DstUnreachable::NoRoute);
+    assert_eq!(
+        (header.src_addr, header.dst_addr, header.next_header),
+        (CLIENT_V6, SERVER_V6, IpProtocol::Tcp)
+    );
+    let tcp = TcpPacket::new_checked(data).expect("TCP");
+    assert_eq!(
+        (tcp.src_port(), tcp.dst_port(), tcp.seq_number().0),
+        (40_000, 445, 0x0102_0304)
+    );
+}
