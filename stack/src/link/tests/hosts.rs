@@ -340,6 +340,21 @@ fn unknown_neighbours_are_asked_for_once_a_second() {
     assert_eq!(asked, 3);
 }
 
+//= rfc1122 2.3.2.1a
+#[test]
+fn a_neighbour_that_moved_is_asked_for_again_after_a_minute() {
+    for (seconds, asked) in [(30, false), (62, true)] {
+        let mut server = server(Capabilities::NONE);
+        introduce(&mut server, false);
+        let mut moved = datagram();
+        moved[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x99]);
+        server.ingest(verify(&moved), Duration::from_secs(seconds));
+        let answers = answers(&mut server);
+        let arp = [8, 6];
+        assert_eq!(answers[0][12..14] == arp, asked, "{seconds} s");
+    }
+}
+
 //= rfc4443 2.2a, 2.4c
 #[test]
 fn over_ipv6_too_what_nobody_understands_is_answered_with_an_error() {
