@@ -17,7 +17,7 @@ use outlast::beside::wake;
 use outlast::fs::{Fs, ShareRoot};
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
-use outlast::server::journal::REPLY_ROOM;
+use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::{Machine, Patience};
 use outlast::server::medium::Medium;
 use outlast::server::open::Sink;
@@ -151,6 +151,7 @@ impl Server {
             memory: Some(Arc::new(VecMemory::new(MEMORY_BYTES))),
             sink: Some(sink),
             reply_room: REPLY_ROOM,
+            effect_room: EFFECT_ROOM,
             wall: WALL,
             boot_id: [self.boot; 16],
             stack: outlast_stack::Config {

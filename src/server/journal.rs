@@ -16,8 +16,8 @@ const ID_BLOCK: u64 = 4096;
 /// Room kept for what a request in hand may append, bytes: its reply (8 MiB and headers) and its records.
 pub const REPLY_ROOM: u64 = 10 << 20;
 
-/// Room kept under durability `power` for what it may do to files: a copy of 16 MiB within the server.
-const EFFECT_ROOM: u64 = 17 << 20;
+/// Room kept under durability `power` for what it may do to files, bytes: a copy of 16 MiB within the server.
+pub const EFFECT_ROOM: u64 = 17 << 20;
 
 /// Records and bytes that must survive, on their way into the log.
 pub struct Journal {
@@ -35,7 +35,7 @@ pub struct Journal {
     /// Something has been appended since the last commit.
     pending: bool,
     /// Room kept for what a request in hand may append, bytes.
-    reply_room: u64,
+    request_room: u64,
     /// What the connections hold of received bytes may come to this before all but one of them have to wait.
     received_limit: u64,
     /// Bytes received and not yet consumed, over all connections.
@@ -45,18 +45,18 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory; `reply_room`: bytes of it
+    /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory; `request_room`: bytes of it
     /// kept for what a request in hand may append.
     #[must_use]
     pub fn new(
         log: Option<Log>,
         medium: Option<Box<dyn Medium>>,
         capacity: u64,
-        reply_room: u64,
+        request_room: u64,
         global: Global,
     ) -> Journal {
         Journal {
-            reply_room,
+            request_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
             received_limit: capacity / 4,
@@ -195,7 +195,7 @@ impl Journal {
     pub fn can_work(&self) -> bool {
         self.log
             .as_ref()
-            .is_none_or(|log| log.room() >= self.request_room())
+            .is_none_or(|log| log.room() >= self.request_room)
     }
 
     /// The object to write again so that the log's tail moves on, if there is need.
@@ -208,16 +208,6 @@ impl Journal {
     #[must_use]
     pub fn send_limit(&self) -> u64 {
         self.received_limit
-    }
-
-    /// What one request may append.
-    fn request_room(&self) -> u64 {
-        self.reply_room
-            + if self.medium.is_some() {
-                EFFECT_ROOM
-            } else {
-                0
-            }
     }
 
     /// Is there a sink: is durability `power`?
@@ -308,7 +298,7 @@ impl outlast_stack::Journal for Journal {
         let Some(log) = &self.log else {
             return usize::MAX;
         };
-        let free = log.room().saturating_sub(self.request_room());
+        let free = log.room().saturating_sub(self.request_room);
         let room = match self.favoured {
             Some(favoured) if favoured != conn => {
                 free.min(self.received_limit.saturating_sub(self.received))

@@ -31,6 +31,8 @@ pub struct Parts<F> {
     /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
     /// shorter.
     pub reply_room: u64,
+    /// The same under durability `power` for what it may do to files: [`super::journal::EFFECT_ROOM`].
+    pub effect_room: u64,
     /// Wall time now.
     pub wall: FileTime,
     /// The kernel's boot id.
@@ -74,6 +76,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         memory,
         sink,
         reply_room,
+        effect_room,
         wall,
         boot_id,
         stack,
@@ -104,7 +107,8 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     };
     smb.guid = global.guid;
     let stack = Stack::new(stack, global.secret, global.clock_up_to);
-    let journal = Journal::new(log, medium, capacity, reply_room, global);
+    let request_room = reply_room + medium.as_ref().map_or(0, |_| effect_room);
+    let journal = Journal::new(log, medium, capacity, request_room, global);
     let mut machine =
         Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe, patience);
     let taken_up = !contents.is_empty();

@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::clock::wall;
 use super::fault;
-use super::journal::REPLY_ROOM;
+use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::machine::Patience;
 use super::medium::SinkFile;
 use super::open::Sink;
@@ -60,6 +60,7 @@ pub fn parts(
         memory: memory(config).with_context(|| named("nvram.path"))?,
         sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
         reply_room: REPLY_ROOM,
+        effect_room: EFFECT_ROOM,
         wall: wall(),
         boot_id: boot_id()?,
         stack: stack(config, &tap),

@@ -9,7 +9,7 @@ use crate::{ingress, smb};
 use bytes::Bytes;
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
-use outlast::server::journal::REPLY_ROOM;
+use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::{Machine, Patience};
 use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
@@ -125,6 +125,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         memory: Some(memory.clone()),
         sink: None,
         reply_room: REPLY_ROOM,
+        effect_room: EFFECT_ROOM,
         wall: WALL,
         boot_id: BOOT,
         stack: hand::config(),

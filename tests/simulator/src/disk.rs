@@ -1,72 +1,53 @@
-//! The disk: inodes and names, which outlive servers. Every change is a step, and a write that a crash comes at is torn.
+//! The disk: what outlives servers. Every change is a step, and a write that a crash comes at is torn. Where the power can be cut, the
+//! file system is a journalling one: of the changes of names since it was last synced a prefix is left, of what files hold anything.
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::time::Duration;
 
-use outlast_smb::fileop::{FileKey, FileTime, Metadata, OpenId};
+use outlast_smb::fileop::{FileTime, OpenId, ShareId};
 
+use crate::clock::Clock;
 use crate::fuse::{Fuse, Step};
+use crate::image::{Change, Image, Ino};
+use crate::mutation::Mutation;
 use crate::random::Random;
-
-/// An inode's number.
-pub type Ino = u64;
-
-/// The root directory of the one share.
-pub const ROOT: Ino = 1;
-
-/// FILE_ATTRIBUTE_DIRECTORY (MS-FSCC 2.6).
-const DIRECTORY: u32 = 0x10;
-/// FILE_ATTRIBUTE_NORMAL.
-const NORMAL: u32 = 0x80;
-/// What every file's times are until someone sets them: no clock runs here.
-const BEGINNING: FileTime = 132_000_000_000_000_000;
-/// Bytes a file system allocates at a time.
-const UNIT: u64 = 4096;
-
-/// A file or directory.
-#[derive(Clone, Debug)]
-pub struct Inode {
-    /// A directory's entries.
-    pub entries: Option<BTreeMap<String, Ino>>,
-    /// A file's bytes.
-    pub data: Vec<u8>,
-    /// Names it has.
-    pub links: u32,
-    /// The open that made it.
-    pub stamp: Option<OpenId>,
-    /// FILE_ATTRIBUTE_* as set.
-    pub attributes: u32,
-    /// Creation, last access, last write.
-    pub times: [FileTime; 3],
-}
 
 /// The name is taken.
 #[derive(Debug)]
 pub struct Taken;
 
-/// What is on the disk.
+/// What a server finds.
 pub struct Disk {
-    inodes: BTreeMap<Ino, Inode>,
+    now: Image,
+    journal: Option<Journal>,
     next_ino: Ino,
     fuse: Fuse,
     random: Random,
 }
 
-impl Inode {
-    fn new(is_dir: bool, stamp: Option<OpenId>) -> Inode {
-        Inode {
-            entries: is_dir.then(BTreeMap::new),
-            data: Vec::new(),
-            links: 0,
-            stamp,
-            attributes: 0,
-            times: [BEGINNING; 3],
-        }
-    }
+/// What a power cut would leave.
+struct Journal {
+    /// What is on the medium for certain.
+    medium: Image,
+    /// What was done since.
+    changes: Vec<Change>,
+    /// So many of them are being brought there, until then.
+    syncing: Option<(usize, Duration)>,
+    /// Where the last operation begins among the changes.
+    operation: usize,
+    clock: Clock,
+    random: Random,
+    mutation: Option<Mutation>,
+}
 
-    /// Is it a directory?
-    #[must_use]
-    pub fn is_dir(&self) -> bool {
-        self.entries.is_some()
+/// Bytes that reach the medium together or not at all.
+const SECTOR: usize = 512;
+
+impl Deref for Disk {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.now
     }
 }
 
@@ -74,101 +55,144 @@ impl Disk {
     /// An empty one.
     #[must_use]
     pub fn new(fuse: Fuse, seed: u64) -> Disk {
-        let mut root = Inode::new(true, None);
-        root.links = 1;
+        let now = Image::default();
         Disk {
-            inodes: BTreeMap::from([(ROOT, root)]),
-            next_ino: ROOT + 1,
+            next_ino: now.last_ino() + 1,
+            now,
+            journal: None,
             fuse,
             random: Random::new(seed, "torn writes"),
         }
     }
 
+    /// From now on the power can be cut.
+    pub fn keep_journal(&mut self, clock: Clock, seed: u64, mutation: Option<Mutation>) {
+        self.journal = Some(Journal {
+            medium: self.now.clone(),
+            changes: Vec::new(),
+            syncing: None,
+            operation: 0,
+            clock,
+            random: Random::new(seed, "syncs"),
+            mutation,
+        });
+    }
+
     /// The server is gone, and its descriptors: files without a name are no more.
-    pub fn drop_nameless(&mut self) {
-        self.inodes.retain(|_, inode| inode.links > 0);
-    }
-
-    /// An inode, if it is there.
-    #[must_use]
-    pub fn inode(&self, ino: Ino) -> Option<&Inode> {
-        self.inodes.get(&ino)
-    }
-
-    /// Which file it is.
-    #[must_use]
-    pub fn key(ino: Ino) -> FileKey {
-        FileKey {
-            dev: 1,
-            ino,
-            birth_ns: 0,
+    pub fn killed(&mut self) {
+        self.now.drop_nameless();
+        if let Some(journal) = &mut self.journal {
+            journal.syncing = None;
         }
     }
 
-    /// Its attributes as SMB shows them.
-    #[must_use]
-    pub fn metadata(&self, ino: Ino) -> Option<Metadata> {
-        let inode = self.inode(ino)?;
-        let is_dir = inode.is_dir();
-        let mut attributes = inode.attributes | if is_dir { DIRECTORY } else { 0 };
-        if attributes == 0 {
-            attributes = NORMAL;
+    /// The power was cut.
+    pub fn cut(&mut self, random: &mut Random) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        let count = journal.changes.len();
+        let kept = match random.below(5) {
+            0 => 0,
+            1 => count,
+            _ => random.index(count + 1),
+        };
+        log::debug!("{kept} of {count} changes of the file system are left");
+        let image = &mut journal.medium;
+        for (index, change) in journal.changes.drain(..).enumerate() {
+            match change {
+                change if change.is_ordered() => {
+                    if index < kept {
+                        image.apply(&change);
+                    }
+                }
+                Change::Write(ino, offset, bytes) => {
+                    let whole = random.percent(40);
+                    for (number, sector) in bytes.chunks(SECTOR).enumerate() {
+                        if whole || random.percent(40) {
+                            let at = offset + (number * SECTOR) as u64;
+                            image.apply(&Change::Write(ino, at, sector.to_vec()));
+                        }
+                    }
+                }
+                change => {
+                    if random.percent(50) {
+                        image.apply(&change);
+                    }
+                }
+            }
         }
-        let [creation_time, last_access_time, last_write_time] = inode.times;
-        let end_of_file = inode.data.len() as u64;
-        Some(Metadata {
-            key: Disk::key(ino),
-            creation_time,
-            last_access_time,
-            last_write_time,
-            change_time: BEGINNING,
-            end_of_file,
-            allocation_size: end_of_file.next_multiple_of(UNIT),
-            attributes,
-            links: inode.links,
-            is_dir,
-        })
+        image.drop_nameless();
+        image.begin_generation();
+        journal.syncing = None;
+        journal.operation = 0;
+        self.now = image.clone();
+        self.next_ino = self.now.last_ino() + 1;
     }
 
-    /// What a path beneath the root leads to; names are compared without case. With the path as it is on disk.
-    #[must_use]
-    pub fn find(&self, path: &str) -> Option<(Ino, String)> {
-        let mut at = ROOT;
-        let mut found = Vec::new();
-        for part in path.split('/').filter(|part| !part.is_empty()) {
-            let (name, ino) = self.entry(at, part)?;
-            found.push(name);
-            at = ino;
+    /// An operation begins.
+    pub fn begin_operation(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.operation = journal.changes.len();
         }
-        Some((at, found.join("/")))
     }
 
-    fn entry(&self, dir: Ino, name: &str) -> Option<(String, Ino)> {
-        let entries = self.inode(dir)?.entries.as_ref()?;
-        let mut entries = entries.iter();
-        entries
-            .find(|(there, _)| there.eq_ignore_ascii_case(name))
-            .map(|(there, ino)| (there.clone(), *ino))
+    /// Begins to bring everything onto the medium.
+    pub fn begin_sync(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            let done = journal.clock.when_done(&mut journal.random);
+            journal.syncing = Some((journal.changes.len(), done));
+        }
     }
 
-    /// The directory a path's last component is in, and that component.
+    /// When a sync that is under way will be done.
     #[must_use]
-    pub fn parent<'a>(&self, path: &'a str) -> Option<(Ino, &'a str)> {
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let (dir, _) = self.find(parent)?;
-        self.inode(dir)?.is_dir().then_some((dir, name))
+    pub fn due(&self) -> Option<Duration> {
+        self.journal.as_ref()?.syncing.map(|(_, due)| due)
+    }
+
+    /// Is everything there that was to be brought there?
+    pub fn synced(&mut self) -> bool {
+        let Some(journal) = &mut self.journal else {
+            return true;
+        };
+        let Some((count, due)) = journal.syncing else {
+            return true;
+        };
+        if journal.clock.now() < due {
+            return journal.mutation == Some(Mutation::SyncNotAwaited);
+        }
+        let strikes = self.fuse.strikes(Step::Sync);
+        if !strikes || journal.random.percent(50) {
+            for change in journal.changes.drain(..count) {
+                journal.medium.apply(&change);
+            }
+            journal.operation = journal.operation.saturating_sub(count);
+        }
+        journal.syncing = None;
+        if strikes {
+            self.fuse.blow();
+        }
+        true
+    }
+
+    /// Waits for it.
+    pub fn wait_synced(&mut self) {
+        if let Some(journal) = &self.journal
+            && let Some((_, due)) = journal.syncing
+            && journal.mutation != Some(Mutation::SyncNotAwaited)
+        {
+            journal.clock.wait_until(due);
+        }
+        self.synced();
     }
 
     /// Makes an inode without a name.
     pub fn make(&mut self, is_dir: bool, stamp: OpenId, attributes: u32) -> Ino {
-        self.step();
         let ino = self.next_ino;
+        let inode = self.now.new_inode(is_dir, Some(stamp), attributes);
+        self.step(Change::Make(ino, Box::new(inode)));
         self.next_ino += 1;
-        let inode = Inode {
-            attributes,
-            ..Inode::new(is_dir, Some(stamp))
-        };
-        self.inodes.insert(ino, inode);
         ino
     }
 
@@ -177,118 +201,68 @@ impl Disk {
     /// # Errors
     /// The name is taken.
     pub fn link(&mut self, dir: Ino, name: &str, ino: Ino) -> Result<(), Taken> {
-        self.step();
         if self.entry(dir, name).is_some() {
+            self.fuse.step(Step::Operation);
             return Err(Taken);
         }
-        self.entries(dir).insert(name.to_owned(), ino);
-        self.file(ino).links += 1;
+        self.step(Change::Link(dir, name.to_owned(), ino));
         Ok(())
     }
 
     /// Takes a name away.
     pub fn unlink(&mut self, dir: Ino, name: &str) {
-        self.step();
-        self.take_name(dir, name);
+        self.step(Change::Unlink(dir, name.to_owned()));
     }
 
     /// Moves a name, over another file's if that is there.
     pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str)) {
-        self.step();
-        let Some((there, ino)) = self.entry(from.0, from.1) else {
-            return;
-        };
-        let is_itself = |name: &str| (to.0, name) == (from.0, there.as_str());
-        if let Some((name, _)) = self.entry(to.0, to.1).filter(|(name, _)| !is_itself(name)) {
-            self.take_name(to.0, &name);
-        }
-        self.entries(from.0).remove(&there);
-        self.entries(to.0).insert(to.1.to_owned(), ino);
+        self.step(Change::Rename(
+            (from.0, from.1.to_owned()),
+            (to.0, to.1.to_owned()),
+        ));
     }
 
     /// Writes bytes, beyond the end too.
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
         if self.fuse.strikes(Step::Operation) {
             let part = self.random.index(bytes.len() + 1);
-            self.put(ino, offset, &bytes[..part]);
+            self.change(Change::Write(ino, offset, bytes[..part].to_vec()));
             self.fuse.blow();
         }
-        self.put(ino, offset, bytes);
+        self.change(Change::Write(ino, offset, bytes.to_vec()));
     }
 
     /// Sets a file's length.
     pub fn set_length(&mut self, ino: Ino, length: u64) {
-        self.step();
-        self.file(ino).data.resize(length as usize, 0);
+        self.step(Change::Length(ino, length));
     }
 
     /// Sets attributes and times; `None` leaves one alone.
     pub fn dress(&mut self, ino: Ino, attributes: Option<u32>, times: [Option<FileTime>; 3]) {
-        self.step();
-        let inode = self.file(ino);
-        if let Some(attributes) = attributes {
-            inode.attributes = attributes & !(DIRECTORY | NORMAL);
-        }
-        for (kept, set) in inode.times.iter_mut().zip(times) {
-            if let Some(time) = set {
-                *kept = time;
-            }
-        }
+        self.step(Change::Dress(ino, attributes, times));
     }
 
-    /// Every file's path and bytes, and every directory's path.
-    #[must_use]
-    pub fn contents(&self) -> BTreeMap<String, Option<Vec<u8>>> {
-        let mut found = BTreeMap::new();
-        let mut dirs = vec![(ROOT, String::new())];
-        while let Some((dir, path)) = dirs.pop() {
-            let entries = self
-                .inodes
-                .get(&dir)
-                .and_then(|inode| inode.entries.as_ref());
-            for (name, ino) in entries.into_iter().flatten() {
-                let path = match path.as_str() {
-                    "" => name.clone(),
-                    above => format!("{above}/{name}"),
-                };
-                let inode = &self.inodes[ino];
-                found.insert(path.clone(), (!inode.is_dir()).then(|| inode.data.clone()));
-                if inode.is_dir() {
-                    dirs.push((*ino, path));
-                }
-            }
-        }
-        found
+    /// Sets the marker of a share.
+    pub fn mark(&mut self, share: ShareId, number: u64) {
+        self.step(Change::Mark(share, number));
     }
 
-    fn step(&self) {
+    fn step(&mut self, change: Change) {
         self.fuse.step(Step::Operation);
+        self.change(change);
     }
 
-    fn put(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
-        let data = &mut self.file(ino).data;
-        let (from, to) = (offset as usize, offset as usize + bytes.len());
-        if bytes.is_empty() {
+    fn change(&mut self, change: Change) {
+        self.now.apply(&change);
+        let Some(journal) = &mut self.journal else {
             return;
-        }
-        if data.len() < to {
-            data.resize(to, 0);
-        }
-        data[from..to].copy_from_slice(bytes);
-    }
-
-    fn take_name(&mut self, dir: Ino, name: &str) {
-        if let Some(ino) = self.entries(dir).remove(name) {
-            self.file(ino).links -= 1;
-        }
-    }
-
-    fn file(&mut self, ino: Ino) -> &mut Inode {
-        self.inodes.get_mut(&ino).expect("an inode that is in use")
-    }
-
-    fn entries(&mut self, dir: Ino) -> &mut BTreeMap<String, Ino> {
-        let entries = self.file(dir).entries.as_mut();
-        entries.expect("a directory")
+        };
+        let is_early =
+            matches!(change, Change::Mark(..)) && journal.mutation == Some(Mutation::MarkerFirst);
+        let at = match is_early {
+            true => journal.operation,
+            false => journal.changes.len(),
+        };
+        journal.changes.insert(at, change);
     }
 }

@@ -9,12 +9,13 @@ use outlast::server::files::FileSystem;
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
     Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
-    FileHandle, FileKey, FileOp, Intent, OpenId, Outcome, Volume, WriteAt,
+    FileKey, FileOp, Intent, OpenId, Outcome, ShareId, Volume, WriteAt,
 };
 use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
 
-use crate::disk::{Disk, Ino};
+use crate::disk::Disk;
+use crate::image::Ino;
 use crate::mutation::Mutation;
 
 /// Every right on a file (MS-DTYP 2.4.3).
@@ -116,7 +117,7 @@ impl Files {
         let (ino, action) = match &intent.existing {
             Some(existing) => {
                 let found = disk.find(&intent.path).map(|(ino, _)| ino);
-                let Some(ino) = found.filter(|ino| Disk::key(*ino) == existing.key) else {
+                let Some(ino) = found.filter(|ino| disk.key(*ino) == existing.key) else {
                     return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
                 };
                 (ino, overwrite(&mut disk, ino, op))
@@ -130,10 +131,7 @@ impl Files {
         let created = Created {
             action,
             metadata: disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?,
-            handle: FileHandle {
-                kind: 1,
-                bytes: ino.to_le_bytes().to_vec(),
-            },
+            handle: disk.handle(ino),
             path: intent.path.clone(),
         };
         let path = intent.path.clone();
@@ -150,7 +148,7 @@ impl Files {
     ) -> Result<Intent, NtStatus> {
         let disk = self.disk.borrow();
         let descriptor = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
-        let source = Disk::key(descriptor.ino);
+        let source = disk.key(descriptor.ino);
         let is_dir = disk
             .inode(descriptor.ino)
             .is_some_and(|inode| inode.is_dir());
@@ -183,7 +181,7 @@ impl Files {
         if in_use || disk.inode(there).is_some_and(|inode| inode.is_dir()) {
             return Err(NtStatus::ACCESS_DENIED);
         }
-        Ok(intent(&path, Some(Disk::key(there))))
+        Ok(intent(&path, Some(disk.key(there))))
     }
 
     fn rename(&mut self, intent: &Intent) -> Result<Outcome, NtStatus> {
@@ -199,7 +197,7 @@ impl Files {
         };
         {
             let mut disk = self.disk.borrow_mut();
-            let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| Disk::key(ino));
+            let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| disk.key(ino));
             let there = at(&disk, to);
             let is_there = at(&disk, from) == Some(*source);
             if self.mutation == Some(Mutation::RenamesOnce) && !is_there {
@@ -235,7 +233,7 @@ impl Files {
             return Err(NtStatus::INTERNAL_ERROR);
         };
         let mut disk = self.disk.borrow_mut();
-        let there = disk.find(to).map(|(ino, _)| Disk::key(ino));
+        let there = disk.find(to).map(|(ino, _)| disk.key(ino));
         if there == Some(*source) {
             return Ok(Outcome::Unit);
         }
@@ -264,7 +262,7 @@ impl Files {
     ) -> Result<Outcome, NtStatus> {
         if let Some((path, key)) = delete {
             let mut disk = self.disk.borrow_mut();
-            if let Some((ino, _)) = disk.find(path).filter(|(ino, _)| Disk::key(*ino) == key) {
+            if let Some((ino, _)) = disk.find(path).filter(|(ino, _)| disk.key(*ino) == key) {
                 let inode = disk.inode(ino);
                 if inode
                     .and_then(|inode| inode.entries.as_ref())
@@ -467,6 +465,9 @@ impl FileSystem for Files {
 
     fn perform(&mut self, _: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
         log::debug!("perform {op:?}");
+        if op.has_effect() {
+            self.disk.borrow_mut().begin_operation();
+        }
         match (op, intent) {
             (FileOp::Create(op), Intent::Create(intent)) => self.create(op, intent),
             (FileOp::Close { open, delete }, intent) => {
@@ -601,15 +602,10 @@ impl FileSystem for Files {
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
         let disk = self.disk.borrow();
-        let by_handle = || {
-            let bytes = open.handle.bytes.as_slice().try_into().ok();
-            let ino = bytes.map(u64::from_le_bytes).filter(|_| self.handles)?;
-            let inode = disk.inode(ino)?;
-            (inode.links > 0).then_some(ino)
-        };
+        let by_handle = || disk.by_handle(&open.handle).filter(|_| self.handles);
         let by_path = |path: &str| disk.find(path).map(|(ino, _)| ino);
         let moved = || open.moved_to.as_deref().and_then(by_path);
-        let is_it = |ino: &Ino| Disk::key(*ino) == open.key;
+        let is_it = |ino: &Ino| disk.key(*ino) == open.key;
         let found = by_handle()
             .filter(is_it)
             .or_else(|| by_path(&open.path).filter(is_it))
@@ -630,4 +626,61 @@ impl FileSystem for Files {
     }
 
     fn discard_changes(&mut self) {}
+
+    fn perform_again(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+        _as_server: bool,
+    ) -> Result<Outcome, NtStatus> {
+        match left_out(op, self.mutation) {
+            Some(outcome) => Ok(outcome),
+            None => self.perform(actor, op, intent),
+        }
+    }
+
+    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
+        self.disk.borrow_mut().mark(share, number);
+        Ok(())
+    }
+
+    fn marked(&mut self, share: ShareId) -> u64 {
+        match self.mutation {
+            Some(Mutation::MarkerIgnored) => 0,
+            _ => self.disk.borrow().marked(share),
+        }
+    }
+
+    fn begin_sync(&mut self) {
+        self.disk.borrow_mut().begin_sync();
+    }
+
+    fn synced(&mut self) -> Option<bool> {
+        self.disk.borrow_mut().synced().then_some(true)
+    }
+
+    fn wait_synced(&mut self) -> bool {
+        self.disk.borrow_mut().wait_synced();
+        true
+    }
+}
+
+/// What a redo says that leaves such an operation out (a mutation).
+fn left_out(op: &FileOp, mutation: Option<Mutation>) -> Option<Outcome> {
+    let Some(Mutation::RedoWithout(what)) = mutation else {
+        return None;
+    };
+    match (what, op) {
+        ("rename", FileOp::Rename { to, .. }) => Some(Outcome::Renamed { path: to.clone() }),
+        ("write", FileOp::Write { data, .. }) => Some(Outcome::Written {
+            count: data.len() as u32,
+            offset: 0,
+        }),
+        ("delete", FileOp::Close { .. })
+        | ("link", FileOp::Link { .. })
+        | ("truncate", FileOp::SetEndOfFile { .. })
+        | ("times", FileOp::SetBasic { .. }) => Some(Outcome::Unit),
+        _ => None,
+    }
 }

@@ -17,6 +17,12 @@ pub enum Step {
     Operation,
     /// A frame leaves.
     Frame,
+    /// A write to the sink, of a batch.
+    Medium,
+    /// The sink is flushed: a batch is on the medium.
+    Flush,
+    /// The file system is synced: a consistency point.
+    Sync,
 }
 
 /// What a server that dies unwinds with.
@@ -87,6 +93,11 @@ impl Fuse {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.0.dead.load(Ordering::Relaxed)
+    }
+
+    /// No server dies any more.
+    pub fn disarm(&self) {
+        self.0.next.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// The next server begins.

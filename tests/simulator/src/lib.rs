@@ -2,9 +2,11 @@
 //! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
 
 pub mod client;
+pub mod clock;
 pub mod disk;
 pub mod files;
 pub mod fuse;
+pub mod image;
 pub mod inspect;
 pub mod judge;
 pub mod log_format;
@@ -19,6 +21,7 @@ pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod shadow;
+pub mod sink;
 pub mod status;
 pub mod sweep;
 pub mod workload;

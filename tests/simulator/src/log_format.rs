@@ -1,5 +1,7 @@
 //! The log as `docs/log-format.md` draws it, read by code that is not the server's.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use outlast_nvram::Memory;
 
@@ -10,6 +12,30 @@ pub const TAIL_AT: u64 = 8320;
 /// Where the ring begins.
 pub const RING_AT: u64 = 12_288;
 const HEADER_LEN: u64 = 40;
+/// Where a sink's marks are.
+const MARKS_AT: [u64; 2] = [8704, 9216];
+const MARK_LEN: usize = 64;
+
+/// How far a sink has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// What counts begins here.
+    pub tail: u64,
+    /// The end of a commit.
+    pub head: u64,
+}
+
+impl Mark {
+    /// The mark in what is written to a sink, if it is one.
+    #[must_use]
+    pub fn written(at: u64, bytes: &[u8]) -> Option<Mark> {
+        let is_mark = MARKS_AT.contains(&at) && bytes.len() == MARK_LEN;
+        is_mark.then(|| Mark {
+            tail: long(bytes, 32),
+            head: long(bytes, 40),
+        })
+    }
+}
 
 /// A record.
 #[derive(Clone, Debug)]
@@ -55,6 +81,79 @@ pub fn position_of(header: &[u8]) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"))
+}
+
+fn short(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"))
+}
+
+/// Of the records from the tail on those that count: of each object the last snapshot and what comes after it, if it has not ended.
+#[must_use]
+pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut begins = BTreeMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        match entry.kind {
+            1 => drop(begins.insert(entry.object, index)),
+            3 => drop(begins.remove(&entry.object)),
+            _ => {}
+        }
+    }
+    let counts = |(index, entry): &(usize, Entry)| {
+        let begin = begins.get(&entry.object);
+        begin.is_some_and(|begin| begin <= index)
+    };
+    let entries = entries.into_iter().enumerate().filter(counts);
+    entries.map(|(_, entry)| entry).collect()
+}
+
+/// Makes right whatever checksum is wrong in a sink, from the newest mark's tail on: what a server amounts to that does not look at them.
+/// Where a record is not even at its place, the log ends for such a server.
+pub fn make_believe(sink: &dyn Memory) {
+    let mut marks = MARKS_AT.map(|at| {
+        let mut bytes = [0; MARK_LEN];
+        sink.read(at, &mut bytes);
+        (long(&bytes, 8), at, bytes)
+    });
+    marks.sort_by_key(|(sequence, ..)| *sequence);
+    let (_, at, mut mark) = marks[1];
+    let ring_len = (sink.len() - RING_AT) / 8 * 8;
+    let (mut position, head) = (long(&mark, 32), long(&mark, 40));
+    let mut previous = None;
+    while position < head {
+        let place = position % ring_len;
+        if ring_len - place < HEADER_LEN {
+            position += ring_len - place;
+            continue;
+        }
+        let mut header = [0; HEADER_LEN as usize];
+        sink.read(RING_AT + place, &mut header);
+        let len = u64::from(short(&header, 32)) + u64::from(short(&header, 36));
+        if long(&header, 8) != position || HEADER_LEN + len > ring_len - place {
+            break;
+        }
+        // A padding's data are not written.
+        let summed = if header[28] == 0 { 0 } else { len };
+        let mut record = vec![0; (HEADER_LEN + summed) as usize];
+        sink.read(RING_AT + place, &mut record);
+        if let Some(previous) = previous {
+            record[4..8].copy_from_slice(&u32::to_le_bytes(previous));
+        }
+        let checksum = crc32c::crc32c(&record[4..]);
+        sink.write(RING_AT + place, &checksum.to_le_bytes());
+        sink.write(RING_AT + place + 4, &record[4..8]);
+        previous = Some(checksum);
+        position += (HEADER_LEN + len).next_multiple_of(8);
+    }
+    let Some(chain) = previous else { return };
+    mark[40..48].copy_from_slice(&position.min(head).to_le_bytes());
+    mark[48..52].copy_from_slice(&chain.to_le_bytes());
+    let checksum = crc32c::crc32c(&mark[..MARK_LEN - 4]);
+    mark[MARK_LEN - 4..].copy_from_slice(&checksum.to_le_bytes());
+    sink.write(at, &mark);
+}
+
 /// The records from one position to another.
 ///
 /// # Panics
@@ -70,10 +169,9 @@ pub fn entries(memory: &dyn Memory, from: u64, to: u64, into: &mut Vec<Entry>) {
         }
         let mut header = [0; HEADER_LEN as usize];
         memory.read(RING_AT + place, &mut header);
-        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four"));
-        let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight"));
-        assert_eq!(long(8), at, "a committed record does not know its place");
-        let (meta_len, data_len) = (word(32) as usize, word(36) as usize);
+        let own = long(&header, 8);
+        assert_eq!(own, at, "a committed record does not know its place");
+        let (meta_len, data_len) = (short(&header, 32) as usize, short(&header, 36) as usize);
         let whole = (HEADER_LEN + meta_len as u64 + data_len as u64).next_multiple_of(8);
         assert!(at + whole <= to, "a committed record is cut off");
         if header[28] != 0 {
@@ -82,7 +180,7 @@ pub fn entries(memory: &dyn Memory, from: u64, to: u64, into: &mut Vec<Entry>) {
             let mut meta = Bytes::from(bytes);
             let data = meta.split_off(meta_len);
             into.push(Entry {
-                object: long(16),
+                object: long(&header, 16),
                 kind: header[28],
                 meta,
                 data,

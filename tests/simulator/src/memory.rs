@@ -9,6 +9,9 @@ use crate::log_format::{self, HEAD_AT, RING_AT, TAIL_AT};
 use crate::mutation::Mutation;
 use crate::random::Random;
 
+/// Bytes of a mapping that are written to its file together.
+const PAGE: usize = 4096;
+
 /// Memory that outlives servers.
 pub struct Nvram {
     memory: VecMemory,
@@ -21,6 +24,10 @@ struct Inner {
     /// Records committed and not yet taken by whoever follows the log.
     committed: Vec<log_format::Entry>,
     head: u64,
+    /// What it held when the present server began.
+    photo: Vec<u8>,
+    /// The power was cut: what is committed next is read from the tail on.
+    is_anew: bool,
     mutation: Option<Mutation>,
     /// Commits are not stored until this is over (a mutation).
     holds: Hold,
@@ -52,6 +59,8 @@ impl Nvram {
                 random: Random::new(seed, "torn stores"),
                 committed: Vec::new(),
                 head: 0,
+                photo: vec![0; len],
+                is_anew: false,
                 mutation,
                 holds: Hold::No,
                 held: Vec::new(),
@@ -99,6 +108,7 @@ impl Nvram {
         inner.holds = Hold::No;
         inner.held.clear();
         inner.overwritten.clear();
+        inner.photo = self.memory.to_vec();
         let Some(mutation) = inner.mutation else {
             return;
         };
@@ -114,6 +124,24 @@ impl Nvram {
             let Some(changed) = changed else { return };
             self.memory.write(0, &changed.to_vec());
             inner.head = log_format::position(self.memory.load(HEAD_AT));
+        }
+    }
+
+    /// The power was cut. The mapping is memory of the machine: of its file nothing comes back, or an older copy, or pages of any age.
+    pub fn cut(&self, random: &mut Random) {
+        let mut inner = self.inner();
+        inner.committed.clear();
+        inner.is_anew = true;
+        match random.below(3) {
+            0 => self.memory.write(0, &vec![0; inner.photo.len()]),
+            1 => self.memory.write(0, &inner.photo),
+            _ => {
+                for (at, page) in (0..).step_by(PAGE).zip(inner.photo.chunks(PAGE)) {
+                    if random.percent(50) {
+                        self.memory.write(at, page);
+                    }
+                }
+            }
         }
     }
 
@@ -207,6 +235,14 @@ impl Memory for Nvram {
             let mut inner = self.inner();
             inner.last_group = std::mem::take(&mut inner.overwritten);
             let head = log_format::position(word);
+            if std::mem::take(&mut inner.is_anew) {
+                let tail = log_format::position(self.memory.load(TAIL_AT));
+                let mut all = Vec::new();
+                log_format::entries(&self.memory, tail, head, &mut all);
+                inner.committed = log_format::those_that_count(all);
+                inner.head = head;
+                return;
+            }
             // A log that is being formatted begins again.
             let from = if head < inner.head { head } else { inner.head };
             log_format::entries(&self.memory, from, head, &mut inner.committed);

@@ -42,6 +42,20 @@ pub enum Mutation {
     OutageIsTime,
     /// Law 7: when the log fills, the oldest connection is given up.
     OldestGivenUp,
+    /// Law 1 under `power`: output leaves before its commit is on the medium.
+    FlushNotAwaited,
+    /// Law 5 under `power`: an operation is done before its intent is on the medium.
+    IntentNotAwaited,
+    /// A consistency point is on record before the file systems are synced.
+    SyncNotAwaited,
+    /// After a power cut operations of this name are not done once more.
+    RedoWithout(&'static str),
+    /// The marker reaches the medium before what it speaks of.
+    MarkerFirst,
+    /// The marker is not asked how far the file system came.
+    MarkerIgnored,
+    /// The checksums of what is in the sink are not looked at.
+    ChecksumsIgnored,
     /// Law 8: the right edge is not on record, and windows are smaller after the recovery.
     PromiseForgotten,
 }
@@ -101,6 +115,18 @@ impl Mutation {
             OutageIsTime,
             OldestGivenUp,
             PromiseForgotten,
+            FlushNotAwaited,
+            IntentNotAwaited,
+            SyncNotAwaited,
+            RedoWithout("rename"),
+            RedoWithout("link"),
+            RedoWithout("delete"),
+            RedoWithout("write"),
+            RedoWithout("truncate"),
+            RedoWithout("times"),
+            MarkerFirst,
+            MarkerIgnored,
+            ChecksumsIgnored,
         ]
     };
 
@@ -108,6 +134,21 @@ impl Mutation {
     #[must_use]
     pub fn is_hidden(self) -> bool {
         self == Mutation::Forgets(Forgotten::MessageIds)
+    }
+
+    /// Is it about what a power cut does?
+    #[must_use]
+    pub fn is_of_power(self) -> bool {
+        matches!(
+            self,
+            Mutation::FlushNotAwaited
+                | Mutation::IntentNotAwaited
+                | Mutation::SyncNotAwaited
+                | Mutation::RedoWithout(_)
+                | Mutation::MarkerFirst
+                | Mutation::MarkerIgnored
+                | Mutation::ChecksumsIgnored
+        )
     }
 
     /// What a mutation needs to make a difference: chance gives it to some scenarios only.

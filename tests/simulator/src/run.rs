@@ -7,6 +7,7 @@ use std::time::Duration;
 use outlast_stack::Capabilities;
 use outlast_stack::device::pair;
 
+use crate::image::Look;
 use crate::judge::{Contents, judge};
 use crate::net::Net;
 use crate::player::{BREAK, Board, Player, Seen};
@@ -28,6 +29,7 @@ pub struct Transcript {
     seen: BTreeMap<usize, Seen>,
     credits: BTreeMap<usize, u32>,
     breaks: BTreeMap<Handle, Vec<u8>>,
+    looks: BTreeMap<String, Look>,
 }
 
 /// A run that went well.
@@ -37,6 +39,8 @@ pub struct Report {
     pub steps: u64,
     /// Crashes that came about.
     pub crashes: u32,
+    /// Power cuts among them.
+    pub cuts: u32,
     /// Elective reboots.
     pub reboots: u32,
     /// The log's ring was filled and used again.
@@ -77,7 +81,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
         board.outages.clone_from(&server.outages);
         net.turn(now, &scenario.ops, &mut board);
         if net.is_done() && server.is_empty() {
-            return finish(&server, board, &scenario.ops, files, reference);
+            return finish(&mut server, &net, board, &scenario.ops, files, reference);
         }
         let next = [server.next(now), net.next(now)];
         let next = next.into_iter().flatten().min();
@@ -98,24 +102,14 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
 }
 
 fn finish(
-    server: &Server,
+    server: &mut Server,
+    net: &Net,
     board: Board,
     ops: &[Op],
     files: Contents,
     reference: Option<&Transcript>,
 ) -> Report {
-    let found = server.disk.borrow().contents();
-    if found != files {
-        let names = |of: &Contents| of.keys().cloned().collect::<Vec<_>>();
-        let differing = files
-            .iter()
-            .find(|(path, bytes)| found.get(*path) != Some(*bytes));
-        panic!(
-            "the files are not what they should be: {:?} instead of {:?}; {differing:?}",
-            names(&found),
-            names(&files)
-        );
-    }
+    compare_files(&server.disk.borrow().contents(), &files, "");
     for (op, from, to) in &board.waits {
         let served = board.served(*from, *to);
         assert!(
@@ -129,22 +123,49 @@ fn finish(
         used <= capacity / 4 * 3,
         "{used} bytes of {capacity} of the log are in use at the end"
     );
+    let report = (
+        server.fuse.steps(),
+        server.crashes,
+        server.cuts,
+        server.reboots,
+    );
+    server.cut_at_the_end(net);
+    compare_files(
+        &server.disk.borrow().contents(),
+        &files,
+        " after the power was cut in the end",
+    );
     let late = board.late.clone();
     let transcript = Transcript {
         breaks: board.breaks().clone(),
         seen: board.seen,
         credits: board.credits,
+        looks: server.disk.borrow().looks(),
     };
     if let Some(reference) = reference {
         compare(&transcript, reference, ops, &late);
     }
+    let (steps, crashes, cuts, reboots) = report;
     Report {
-        steps: server.fuse.steps(),
-        crashes: server.crashes,
-        reboots: server.reboots,
+        steps,
+        crashes,
+        cuts,
+        reboots,
         wrapped,
         transcript,
     }
+}
+
+fn compare_files(found: &Contents, wanted: &Contents, when: &str) {
+    let names = |of: &Contents| of.keys().cloned().collect::<Vec<_>>();
+    let mut wanted_ones = wanted.iter();
+    let differing = wanted_ones.find(|(path, bytes)| found.get(*path) != Some(*bytes));
+    assert!(
+        found == wanted,
+        "the files are not what they should be{when}: {:?} instead of {:?}; {differing:?}",
+        names(found),
+        names(wanted)
+    );
 }
 
 /// What a server that crashed showed is what the one showed that did not.
@@ -168,6 +189,10 @@ fn compare(transcript: &Transcript, reference: &Transcript, ops: &[Op], late: &B
     assert_eq!(
         transcript.credits, reference.credits,
         "credits granted, with and without a crash"
+    );
+    assert_eq!(
+        transcript.looks, reference.looks,
+        "attributes and times of the files, with and without a crash"
     );
     let in_time = |breaks: &BTreeMap<Handle, Vec<u8>>| {
         let mut breaks = breaks.clone();

@@ -44,6 +44,8 @@ pub struct Scenario {
     pub timestamps: bool,
     /// The server asks its device to cut large segments up.
     pub offload: bool,
+    /// Durability is `power`.
+    pub power: Option<Power>,
     /// An elective reboot begins at this step.
     pub reboot_at: Option<u64>,
     /// After the first outage the receive window is smaller.
@@ -54,10 +56,46 @@ pub struct Scenario {
     pub sees_inside: bool,
 }
 
+/// What a run under durability `power` depends on besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Power {
+    /// Of a hundred crashes so many are power cuts, the others deaths of the server alone.
+    pub cuts_percent: u64,
+    /// An elective reboot is one of the machine.
+    pub system_reboots: bool,
+}
+
 impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn new(seed: u64, size: Size) -> Scenario {
+        let scenario = Scenario::without_power(seed, size);
+        match seed.is_multiple_of(3) {
+            true => scenario.under_power(),
+            false => scenario,
+        }
+    }
+
+    /// The same under durability `power`.
+    #[must_use]
+    pub fn under_power(self) -> Scenario {
+        let mut random = Random::new(self.seed, "power");
+        Scenario {
+            power: Some(Power {
+                cuts_percent: *random.pick(&[70, 100]),
+                system_reboots: random.percent(60),
+            }),
+            // Room for the effects on files is needed, too.
+            nvram_bytes: *random.pick(&[64, 80, 96, 256]) << 10,
+            // It is asked for.
+            handles: true,
+            ..self
+        }
+    }
+
+    /// The scenario of a seed, under durability `process`.
+    #[must_use]
+    pub fn without_power(seed: u64, size: Size) -> Scenario {
         let mut random = Random::new(seed, "scenario");
         let (clients, length) = match size {
             Size::Small => (1 + random.index(2), 3 + random.index(4)),
@@ -124,6 +162,7 @@ impl Scenario {
             timestamps: random.percent(70),
             offload: random.percent(30),
             smaller_window: random.percent(25),
+            power: None,
             mutation: None,
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),

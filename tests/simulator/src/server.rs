@@ -17,6 +17,7 @@ use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share, User};
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
 use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
 
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::files::Files;
 use crate::fuse::{Crash, Fuse, Step};
@@ -28,15 +29,16 @@ use crate::player::{PASSWORD, SHARE, USER};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
+use crate::sink::SinkFile;
 
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
 /// Room for the longest reply of these workloads and its records.
 const REPLY_ROOM: u64 = 5 << 10;
+/// The same for the longest effect on files, and all that a compound may do.
+const EFFECT_ROOM: u64 = 5 << 10;
 /// Turns at one instant, at most.
 const TURNS: usize = 10_000;
-const BOOT_ID: [u8; 16] = [1; 16];
-
 /// The server and what it stands on.
 pub struct Server {
     /// The steps.
@@ -44,22 +46,45 @@ pub struct Server {
     /// What outlives it.
     pub disk: Rc<RefCell<Disk>>,
     nvram: Arc<Nvram>,
+    /// Under durability `power`.
+    sink: Option<SinkFile>,
     device: MemoryDevice,
     buffer: Vec<u8>,
+    clock: Clock,
     life: Option<Life>,
     down_until: Duration,
     /// The end before was an elective one.
     elective: bool,
     draining: bool,
+    /// What follows the log.
     shadow: Shadow,
+    /// What follows it where a power cut would leave it.
+    shipped: Option<Shadow>,
     inspector: Inspector,
     scenario: Scenario,
     /// Crashes so far.
     pub crashes: u32,
+    /// Power cuts among them.
+    pub cuts: u32,
     /// Elective reboots so far.
     pub reboots: u32,
+    /// How often the machine was started.
+    boots: u8,
     /// When it was not there.
     pub outages: Vec<(Duration, Duration)>,
+}
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It is killed.
+    Killed,
+    /// The power is cut.
+    Cut,
+    /// By an elective reboot.
+    Elective,
+    /// By one of the machine.
+    System,
 }
 
 /// One worker.
@@ -170,7 +195,18 @@ impl Server {
     #[must_use]
     pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
         let fuse = Fuse::new(blows);
-        let disk = Disk::new(fuse.clone(), scenario.seed);
+        let clock = Clock::default();
+        let mut disk = Disk::new(fuse.clone(), scenario.seed);
+        let sink = scenario.power.map(|_| {
+            disk.keep_journal(clock.clone(), scenario.seed, scenario.mutation);
+            SinkFile::new(
+                scenario.nvram_bytes,
+                fuse.clone(),
+                clock.clone(),
+                scenario.seed,
+                scenario.mutation,
+            )
+        });
         let nvram = Nvram::new(
             scenario.nvram_bytes,
             fuse.clone(),
@@ -180,18 +216,23 @@ impl Server {
         Server {
             disk: Rc::new(RefCell::new(disk)),
             nvram: Arc::new(nvram),
+            shipped: sink.as_ref().map(|_| new_shadow(scenario)),
+            sink,
             fuse,
+            clock,
             device,
             buffer: vec![0; MAX_FRAME_LEN],
             life: None,
             down_until: Duration::ZERO,
             elective: false,
             draining: false,
-            shadow: Shadow::new(stack_config(scenario), smb_config()),
+            shadow: new_shadow(scenario),
             inspector: Inspector::default(),
             scenario: scenario.clone(),
             crashes: 0,
+            cuts: 0,
             reboots: 0,
+            boots: 1,
             outages: Vec::new(),
         }
     }
@@ -228,11 +269,13 @@ impl Server {
             .machine
             .next_deadline()
             .map(|at| now + at.saturating_sub(service));
-        [deadline, self.device.next_arrival()]
+        let flushed = self.sink.as_ref().and_then(SinkFile::due);
+        let synced = self.disk.borrow().due();
+        [deadline, self.device.next_arrival(), flushed, synced]
             .into_iter()
             .flatten()
             .min()
-            .map(|at| at.max(now))
+            .map(|at| at.max(now).max(self.clock.now()))
     }
 
     /// What the server is at, for whoever looks into a run that got stuck.
@@ -250,6 +293,11 @@ impl Server {
     /// The server panics, or breaks a law.
     pub fn turn(&mut self, now: Duration, net: &Net) {
         self.device.advance(now);
+        if now < self.clock.now() {
+            // It waits for a medium.
+            return;
+        }
+        self.clock.wait_until(now);
         if self.life.is_none() {
             if self.scenario.lost == Lost::Frames && !self.elective {
                 self.device.discard();
@@ -264,24 +312,76 @@ impl Server {
             Ok(()) => {}
             Err(payload) if payload.is::<Crash>() => {
                 self.crashes += 1;
-                self.end(now, false);
+                let cuts_percent = self.scenario.power.map_or(0, |power| power.cuts_percent);
+                let end = match self.chance("which crash").percent(cuts_percent) {
+                    true => End::Cut,
+                    false => End::Killed,
+                };
+                self.end(now, end);
             }
             Err(payload) => std::panic::resume_unwind(payload),
         }
     }
 
+    /// Chance that is another at every step.
+    fn chance(&self, purpose: &str) -> Random {
+        Random::new(self.scenario.seed ^ (self.fuse.steps() << 32), purpose)
+    }
+
     /// The worker is no more; its descriptors go with it.
-    fn end(&mut self, now: Duration, elective: bool) {
+    fn end(&mut self, now: Duration, end: End) {
         let life = self.life.take();
         if let Some(life) = life.filter(|_| self.is(Mutation::LastWords)) {
             self.say_last_words(life, now);
         }
-        self.disk.borrow_mut().drop_nameless();
-        self.shadow.follow(self.nvram.take_committed());
-        self.elective = elective;
+        self.disk.borrow_mut().killed();
+        self.follow();
+        if let End::Cut | End::System = end {
+            log::debug!("the machine is down: {end:?}");
+            let mut random = self.chance("power cut");
+            self.disk.borrow_mut().cut(&mut random);
+            self.nvram.cut(&mut random);
+            if let Some(sink) = &self.sink {
+                sink.cut(&mut random);
+            }
+            self.shadow = new_shadow(&self.scenario);
+            self.boots += 1;
+            self.cuts += u32::from(end == End::Cut);
+        } else if let Some(sink) = &self.sink {
+            sink.killed(&mut self.chance("killed"));
+        }
+        self.elective = matches!(end, End::Elective | End::System);
         self.draining = false;
+        let now = self.clock.now();
         self.down_until = now + self.scenario.outage;
         self.outages.push((now, self.down_until));
+    }
+
+    /// Takes up what was committed, and what came to the sink.
+    fn follow(&mut self) {
+        self.shadow.follow(self.nvram.take_committed());
+        if let (Some(sink), Some(shadow)) = (&self.sink, &mut self.shipped) {
+            let shipped = sink.take_shipped();
+            if shipped.anew {
+                *shadow = new_shadow(&self.scenario);
+            }
+            shadow.follow(shipped.entries);
+        }
+    }
+
+    /// In the end, when everybody has been answered: the power is cut once more, and the server comes back.
+    ///
+    /// # Panics
+    /// As [`Server::turn`].
+    pub fn cut_at_the_end(&mut self, net: &Net) {
+        if self.scenario.power.is_none() {
+            return;
+        }
+        self.fuse.disarm();
+        self.end(self.clock.now(), End::Cut);
+        self.clock.wait_until(self.down_until);
+        self.nvram.change_hands();
+        self.begin(self.clock.now(), net);
     }
 
     fn is(&self, mutation: Mutation) -> bool {
@@ -357,7 +457,7 @@ impl Server {
 
     /// Laws 1 and 2: what is committed is the state.
     fn look_inside(&mut self) {
-        self.shadow.follow(self.nvram.take_committed());
+        self.follow();
         if let Some(life) = self.life.as_ref().filter(|_| self.scenario.sees_inside) {
             self.shadow.compare(&life.machine);
         }
@@ -378,11 +478,22 @@ impl Server {
         log::debug!("elective reboot");
         if let Some(life) = &mut self.life {
             let time = life.time(now);
-            let frames = life.machine.save(time, Flag::ElectiveReboot, false);
+            let system = self
+                .scenario
+                .power
+                .is_some_and(|power| power.system_reboots);
+            let frames = life.machine.save(time, Flag::ElectiveReboot, system);
+            self.follow();
             self.send(&frames, net);
+            self.reboots += 1;
+            self.end(
+                now,
+                match system {
+                    true => End::System,
+                    false => End::Elective,
+                },
+            );
         }
-        self.reboots += 1;
-        self.end(now, true);
     }
 
     fn begin(&mut self, now: Duration, net: &Net) {
@@ -398,10 +509,11 @@ impl Server {
         }
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
-            sink: None,
+            sink: self.sink.as_ref().map(SinkFile::open),
             reply_room: REPLY_ROOM,
+            effect_room: EFFECT_ROOM,
             wall: wall(now),
-            boot_id: BOOT_ID,
+            boot_id: [self.boots; 16],
             stack,
             smb: smb_config(),
             fs: Files::new(
@@ -434,7 +546,7 @@ impl Server {
         self.life = Some(Life {
             machine: recovered.machine,
             base,
-            began: now,
+            began: self.clock.now(),
         });
         self.look_inside();
         self.send(&recovered.frames, net);
@@ -447,12 +559,17 @@ impl Server {
                 fin_owed: net.is_closing(port),
                 draining: self.draining,
             };
-            let committed = self.scenario.sees_inside.then_some(&self.shadow.stack);
+            let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
+            let committed = self.scenario.sees_inside.then_some(&on_record.stack);
             self.inspector.look(frame, committed, known);
             // the wire takes every frame; what it loses is its own affair
             let _ = self.device.send(frame);
         }
     }
+}
+
+fn new_shadow(scenario: &Scenario) -> Shadow {
+    Shadow::new(stack_config(scenario), smb_config())
 }
 
 fn wall(now: Duration) -> u64 {

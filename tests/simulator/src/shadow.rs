@@ -50,6 +50,8 @@ impl Shadow {
                     );
                     self.smb.forget(object);
                 }
+                // What there is about files is no state of the server: whether it is right, the files say after a power cut.
+                Record::Generation { .. } | Record::Effect(_) | Record::Remade { .. } => {}
                 record => {
                     let replay = vec![(object, record, data)];
                     fold(&mut self.stack, &mut self.smb, replay).expect("a record in place");

@@ -232,7 +232,10 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
     let size = Size::Usual;
     let mut done = 0;
     for seed in 0.. {
-        let mut scenario = Scenario::new(seed, size);
+        let mut scenario = Scenario::without_power(seed, size);
+        if mutation.is_of_power() {
+            scenario = scenario.under_power();
+        }
         mutation.choose_surroundings(&mut scenario);
         let (steps, transcript) = reference(&scenario, size).ok()?;
         scenario.mutation = Some(mutation);

@@ -98,8 +98,8 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
             println!(
-                "seed {seed}: {} steps, {} crashes, {} reboots, log filled: {}: nothing is wrong",
-                report.steps, report.crashes, report.reboots, report.wrapped
+                "seed {seed}: {} steps, {} crashes ({} power cuts), {} reboots, log filled: {}: nothing is wrong",
+                report.steps, report.crashes, report.cuts, report.reboots, report.wrapped
             );
             return ExitCode::SUCCESS;
         }

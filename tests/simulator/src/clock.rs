@@ -1,0 +1,29 @@
+//! The server's time: it passes while the server waits for a medium, in the middle of a turn.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::random::Random;
+
+/// Simulated time as the server has it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Rc<Cell<Duration>>);
+
+impl Clock {
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.get()
+    }
+
+    /// Time passes until then, if that is not over.
+    pub fn wait_until(&self, then: Duration) {
+        self.0.set(self.now().max(then));
+    }
+
+    /// When a medium will have done what it is asked to do now: in 1 to 20 ms.
+    pub fn when_done(&self, random: &mut Random) -> Duration {
+        self.now() + Duration::from_micros(1000 + random.below(19_000))
+    }
+}

@@ -1,0 +1,372 @@
+//! What is on a disk: inodes and names, and the changes they undergo.
+
+use std::collections::BTreeMap;
+
+use outlast_smb::fileop::{FileHandle, FileKey, FileTime, Metadata, OpenId, ShareId};
+
+/// An inode's number.
+pub type Ino = u64;
+
+/// The root directory of the one share.
+pub const ROOT: Ino = 1;
+
+/// FILE_ATTRIBUTE_DIRECTORY (MS-FSCC 2.6).
+const DIRECTORY: u32 = 0x10;
+/// FILE_ATTRIBUTE_NORMAL.
+const NORMAL: u32 = 0x80;
+/// What every file's times are at first: no clock runs here.
+const BEGINNING: FileTime = 132_000_000_000_000_000;
+/// Bytes a file system allocates at a time.
+const UNIT: u64 = 4096;
+
+/// A file or directory.
+#[derive(Clone, Debug)]
+pub struct Inode {
+    /// A directory's entries.
+    pub entries: Option<BTreeMap<String, Ino>>,
+    /// A file's bytes.
+    pub data: Vec<u8>,
+    /// Names it has.
+    pub links: u32,
+    /// The open that made it.
+    pub stamp: Option<OpenId>,
+    /// FILE_ATTRIBUTE_* as set.
+    pub attributes: u32,
+    /// Creation, last access, last write.
+    pub times: [FileTime; 3],
+    /// Tells it from an inode that had its number before.
+    generation: u32,
+}
+
+/// A change.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An inode without a name.
+    Make(Ino, Box<Inode>),
+    /// An inode has a name more.
+    Link(Ino, String, Ino),
+    /// A name is gone.
+    Unlink(Ino, String),
+    /// A name is moved, over another file's if that is there.
+    Rename((Ino, String), (Ino, String)),
+    /// The marker of a share.
+    Mark(ShareId, u64),
+    /// Bytes, beyond the end too.
+    Write(Ino, u64, Vec<u8>),
+    /// A file's length.
+    Length(Ino, u64),
+    /// Attributes and times; `None` leaves one alone.
+    Dress(Ino, Option<u32>, [Option<FileTime>; 3]),
+}
+
+impl Change {
+    /// Does a journalling file system keep it in order with all others of this kind?
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        !matches!(
+            self,
+            Change::Write(..) | Change::Length(..) | Change::Dress(..)
+        )
+    }
+}
+
+/// Inodes and names.
+#[derive(Clone, Debug)]
+pub struct Image {
+    inodes: BTreeMap<Ino, Inode>,
+    markers: BTreeMap<ShareId, u64>,
+    generation: u32,
+}
+
+/// What is seen of a file besides its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    attributes: u32,
+    times: [FileTime; 3],
+}
+
+impl Inode {
+    /// Is it a directory?
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// What a file holds has changed: its last write was at a time that depends on what it holds now and nothing else, so that doing a
+    /// thing twice leaves no trace.
+    fn touch(&mut self) {
+        // Fowler, Noll and Vo's FNV-1a.
+        let hash = self
+            .data
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        self.times[2] = BEGINNING + (hash >> 24);
+    }
+}
+
+impl Default for Image {
+    fn default() -> Image {
+        let mut image = Image {
+            inodes: BTreeMap::new(),
+            markers: BTreeMap::new(),
+            generation: 0,
+        };
+        let root = Inode {
+            links: 1,
+            ..image.new_inode(true, None, 0)
+        };
+        image.inodes.insert(ROOT, root);
+        image
+    }
+}
+
+impl Image {
+    /// An inode as it is when it is made.
+    #[must_use]
+    pub fn new_inode(&self, is_dir: bool, stamp: Option<OpenId>, attributes: u32) -> Inode {
+        Inode {
+            entries: is_dir.then(BTreeMap::new),
+            data: Vec::new(),
+            links: 0,
+            stamp,
+            attributes,
+            times: [BEGINNING; 3],
+            generation: self.generation,
+        }
+    }
+
+    /// The highest number an inode has.
+    #[must_use]
+    pub fn last_ino(&self) -> Ino {
+        self.inodes.last_key_value().map_or(ROOT, |(ino, _)| *ino)
+    }
+
+    /// Files without a name are no more.
+    pub fn drop_nameless(&mut self) {
+        self.inodes.retain(|_, inode| inode.links > 0);
+    }
+
+    /// From now on numbers are given again that others had.
+    pub fn begin_generation(&mut self) {
+        self.generation += 1;
+    }
+
+    /// An inode, if it is there.
+    #[must_use]
+    pub fn inode(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes.get(&ino)
+    }
+
+    /// The marker of a share.
+    #[must_use]
+    pub fn marked(&self, share: ShareId) -> u64 {
+        self.markers.get(&share).copied().unwrap_or(0)
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub fn key(&self, ino: Ino) -> FileKey {
+        let generation = self.inode(ino).map_or(0, |inode| inode.generation);
+        FileKey {
+            dev: 1,
+            ino,
+            birth_ns: generation.into(),
+        }
+    }
+
+    /// What it can be opened by.
+    #[must_use]
+    pub fn handle(&self, ino: Ino) -> FileHandle {
+        let generation = self.inode(ino).map_or(0, |inode| inode.generation);
+        FileHandle {
+            kind: 1,
+            bytes: (ino | u64::from(generation) << 32).to_le_bytes().to_vec(),
+        }
+    }
+
+    /// The file a handle leads to.
+    #[must_use]
+    pub fn by_handle(&self, handle: &FileHandle) -> Option<Ino> {
+        let word = u64::from_le_bytes(handle.bytes.as_slice().try_into().ok()?);
+        let (ino, generation) = (word & 0xffff_ffff, word >> 32);
+        let inode = self.inode(ino)?;
+        (inode.links > 0 && u64::from(inode.generation) == generation).then_some(ino)
+    }
+
+    /// Its attributes as SMB shows them.
+    #[must_use]
+    pub fn metadata(&self, ino: Ino) -> Option<Metadata> {
+        let inode = self.inode(ino)?;
+        let is_dir = inode.is_dir();
+        let mut attributes = inode.attributes | if is_dir { DIRECTORY } else { 0 };
+        if attributes == 0 {
+            attributes = NORMAL;
+        }
+        let [creation_time, last_access_time, last_write_time] = inode.times;
+        let end_of_file = inode.data.len() as u64;
+        Some(Metadata {
+            key: self.key(ino),
+            creation_time,
+            last_access_time,
+            last_write_time,
+            change_time: BEGINNING,
+            end_of_file,
+            allocation_size: end_of_file.next_multiple_of(UNIT),
+            attributes,
+            links: inode.links,
+            is_dir,
+        })
+    }
+
+    /// What a path beneath the root leads to; names are compared without case. With the path as it is on disk.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<(Ino, String)> {
+        let mut at = ROOT;
+        let mut found = Vec::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let (name, ino) = self.entry(at, part)?;
+            found.push(name);
+            at = ino;
+        }
+        Some((at, found.join("/")))
+    }
+
+    /// A directory's entry of this name, as it is on disk.
+    #[must_use]
+    pub fn entry(&self, dir: Ino, name: &str) -> Option<(String, Ino)> {
+        let entries = self.inode(dir)?.entries.as_ref()?;
+        let mut entries = entries.iter();
+        entries
+            .find(|(there, _)| there.eq_ignore_ascii_case(name))
+            .map(|(there, ino)| (there.clone(), *ino))
+    }
+
+    /// The directory a path's last component is in, and that component.
+    #[must_use]
+    pub fn parent<'a>(&self, path: &'a str) -> Option<(Ino, &'a str)> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let (dir, _) = self.find(parent)?;
+        self.inode(dir)?.is_dir().then_some((dir, name))
+    }
+
+    /// Every file's path and bytes, and every directory's path.
+    #[must_use]
+    pub fn contents(&self) -> BTreeMap<String, Option<Vec<u8>>> {
+        let bytes = |inode: &Inode| (!inode.is_dir()).then(|| inode.data.clone());
+        self.tree()
+            .into_iter()
+            .map(|(path, inode)| (path, bytes(inode)))
+            .collect()
+    }
+
+    /// What else there is to see of every file and directory.
+    #[must_use]
+    pub fn looks(&self) -> BTreeMap<String, Look> {
+        let look = |inode: &Inode| Look {
+            attributes: inode.attributes,
+            times: inode.times,
+        };
+        self.tree()
+            .into_iter()
+            .map(|(path, inode)| (path, look(inode)))
+            .collect()
+    }
+
+    fn tree(&self) -> BTreeMap<String, &Inode> {
+        let mut found = BTreeMap::new();
+        let mut dirs = vec![(ROOT, String::new())];
+        while let Some((dir, path)) = dirs.pop() {
+            let entries = self
+                .inodes
+                .get(&dir)
+                .and_then(|inode| inode.entries.as_ref());
+            for (name, ino) in entries.into_iter().flatten() {
+                let path = match path.as_str() {
+                    "" => name.clone(),
+                    above => format!("{above}/{name}"),
+                };
+                let inode = &self.inodes[ino];
+                found.insert(path.clone(), inode);
+                if inode.is_dir() {
+                    dirs.push((*ino, path));
+                }
+            }
+        }
+        found
+    }
+
+    /// A change. One of what a file holds that is not there is none.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Make(ino, inode) => {
+                self.inodes.insert(*ino, Inode::clone(inode));
+            }
+            Change::Link(dir, name, ino) => {
+                self.entries(*dir).insert(name.clone(), *ino);
+                self.file(*ino).links += 1;
+            }
+            Change::Unlink(dir, name) => self.take_name(*dir, name),
+            Change::Rename(from, to) => self.rename(from, to),
+            Change::Mark(share, number) => {
+                self.markers.insert(*share, *number);
+            }
+            Change::Write(ino, offset, bytes) => {
+                if let Some(inode) = self.inodes.get_mut(ino).filter(|_| !bytes.is_empty()) {
+                    let data = &mut inode.data;
+                    let (from, to) = (*offset as usize, *offset as usize + bytes.len());
+                    if data.len() < to {
+                        data.resize(to, 0);
+                    }
+                    data[from..to].copy_from_slice(bytes);
+                    inode.touch();
+                }
+            }
+            Change::Length(ino, length) => {
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.data.resize(*length as usize, 0);
+                    inode.touch();
+                }
+            }
+            Change::Dress(ino, attributes, times) => {
+                let Some(inode) = self.inodes.get_mut(ino) else {
+                    return;
+                };
+                if let Some(attributes) = attributes {
+                    inode.attributes = attributes & !(DIRECTORY | NORMAL);
+                }
+                for (kept, set) in inode.times.iter_mut().zip(times) {
+                    *kept = set.unwrap_or(*kept);
+                }
+            }
+        }
+    }
+
+    fn rename(&mut self, from: &(Ino, String), to: &(Ino, String)) {
+        let Some((there, ino)) = self.entry(from.0, &from.1) else {
+            return;
+        };
+        let is_itself = |name: &str| (to.0, name) == (from.0, there.as_str());
+        if let Some((name, _)) = self.entry(to.0, &to.1).filter(|(name, _)| !is_itself(name)) {
+            self.take_name(to.0, &name);
+        }
+        self.entries(from.0).remove(&there);
+        self.entries(to.0).insert(to.1.clone(), ino);
+    }
+
+    fn take_name(&mut self, dir: Ino, name: &str) {
+        if let Some(ino) = self.entries(dir).remove(name) {
+            self.file(ino).links -= 1;
+        }
+    }
+
+    fn file(&mut self, ino: Ino) -> &mut Inode {
+        self.inodes.get_mut(&ino).expect("an inode that is in use")
+    }
+
+    fn entries(&mut self, dir: Ino) -> &mut BTreeMap<String, Ino> {
+        let entries = self.file(dir).entries.as_mut();
+        entries.expect("a directory")
+    }
+}
