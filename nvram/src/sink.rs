@@ -387,6 +387,11 @@ impl Shipper {
         }
     }
 
+    /// Would the log be taken up from the sink?
+    pub(crate) fn is_taken_up(&self) -> bool {
+        self.superblocks.is_empty() && !self.unmarked && !self.erase
+    }
+
     /// Is there nothing left to ship?
     pub(crate) fn is_idle(&self, committed: u64) -> bool {
         self.under_way.is_none() && self.superblocks.is_empty() && self.mark.head == committed
@@ -424,6 +429,10 @@ impl Shipper {
             return Some(self.records(log, commit));
         }
         let (_, superblock) = self.superblocks.front()?;
+        let superblock = Superblock {
+            shipped: true,
+            ..superblock.clone()
+        };
         self.slot = 1 - self.slot;
         self.under_way = Some(UnderWay::Superblock);
         Some(Batch {

@@ -88,7 +88,7 @@ pub struct Superblock {
     pub flag: Flag,
     /// Service time up to which it may have been used.
     pub clock_anchor: Duration,
-    /// The log is shipped to a sink: after a power cut its state is there, not here. (Since version 2.)
+    /// The log is in a sink, too: after a power cut its state is there, not here. (Since version 2.)
     pub shipped: bool,
     /// Raised by each write of the superblock.
     pub(crate) sequence: u64,

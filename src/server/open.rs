@@ -189,6 +189,12 @@ fn origin(
     let Some(contents) = mapping else {
         return Ok(match (mapped, superblock) {
             (Ok(_), _) => Origin::Fresh,
+            // The power was cut while the log was made.
+            (Err(_), Some(superblock))
+                if superblock.flag == Flag::Clean && superblock.boot_id != boot_id =>
+            {
+                Origin::Fresh
+            }
             // Of what was in memory when the machine went down, parts came to the medium.
             (Err(_), Some(superblock)) if outlived(superblock) && !superblock.shipped => {
                 dropped("its connections");
@@ -249,6 +255,8 @@ fn format(
     let mut instance = [0; 16];
     entropy.fill(&mut instance);
     let mut log = Log::format(memory, Identity { instance, boot_id })?;
+    // From now on one slot is whole at least, whatever a power cut makes of the other, and says that nothing is lost.
+    log.persist_superblock()?;
     log.set_flag(Flag::NonElectiveReboot);
     Ok(log)
 }

@@ -23,10 +23,6 @@ impl Log {
     /// [`Error::AnotherLog`], [`Error::SinkAhead`], or what is wrong with the sink, which is left as it is.
     pub fn attach(&mut self, sink: &dyn Memory) -> Result<(), Error> {
         self.shipper = None;
-        if !self.superblock.shipped {
-            self.superblock.shipped = true;
-            self.write_superblock();
-        }
         self.shipper = Some(Shipper::attach(sink, &self.present())?);
         Ok(())
     }
@@ -50,10 +46,16 @@ impl Log {
 
     /// The batch under way is on the medium. Frees what only waited for that.
     pub fn batch_done(&mut self) {
-        if let Some(shipper) = &mut self.shipper {
-            shipper.done();
-            self.move_tail();
+        let Some(shipper) = &mut self.shipper else {
+            return;
+        };
+        shipper.done();
+        if shipper.is_taken_up() && !self.superblock.shipped {
+            // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so already.
+            self.superblock.shipped = true;
+            self.superblock.write(&*self.memory, self.slot);
         }
+        self.move_tail();
     }
 
     /// What is before this would be found again: in the sink, if there is one, else what is committed.

@@ -2,12 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use outlast_nvram::{Memory, VecMemory};
+use outlast_nvram::{Error, Memory, VecMemory};
 
 use crate::fuse::{Fuse, Step};
 use crate::log_format::{self, HEAD_AT, RING_AT, TAIL_AT};
 use crate::mutation::Mutation;
 use crate::random::Random;
+use crate::scenario::Scenario;
 
 /// Bytes of a mapping that are written to its file together.
 const PAGE: usize = 4096;
@@ -15,6 +16,8 @@ const PAGE: usize = 4096;
 /// Memory that outlives servers.
 pub struct Nvram {
     memory: VecMemory,
+    /// The power can be cut.
+    power: bool,
     fuse: Fuse,
     inner: Mutex<Inner>,
 }
@@ -49,19 +52,21 @@ enum Hold {
 }
 
 impl Nvram {
-    /// Blank memory of `len` bytes.
+    /// The blank memory of a scenario.
     #[must_use]
-    pub fn new(len: usize, fuse: Fuse, seed: u64, mutation: Option<Mutation>) -> Nvram {
+    pub fn new(scenario: &Scenario, fuse: Fuse) -> Nvram {
+        let len = scenario.nvram_bytes;
         Nvram {
             memory: VecMemory::new(len),
+            power: scenario.power.is_some(),
             fuse,
             inner: Mutex::new(Inner {
-                random: Random::new(seed, "torn stores"),
+                random: Random::new(scenario.seed, "torn stores"),
                 committed: Vec::new(),
                 head: 0,
                 photo: vec![0; len],
                 is_anew: false,
-                mutation,
+                mutation: scenario.mutation,
                 holds: Hold::No,
                 held: Vec::new(),
                 overwritten: Vec::new(),
@@ -256,6 +261,19 @@ impl Memory for Nvram {
 
     fn read(&self, at: u64, into: &mut [u8]) {
         self.memory.read(at, into);
+    }
+
+    fn persist_range(&self, at: u64, len: usize) -> Result<(), Error> {
+        // Where the power is never cut nobody can tell.
+        if self.power && !self.fuse.is_dead() {
+            self.fuse.step(Step::Medium);
+            let from = at as usize / PAGE * PAGE;
+            let to = (at as usize + len).next_multiple_of(PAGE);
+            let inner = &mut *self.inner();
+            let to = to.min(inner.photo.len());
+            self.memory.read(from as u64, &mut inner.photo[from..to]);
+        }
+        Ok(())
     }
 
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {

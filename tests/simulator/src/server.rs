@@ -207,12 +207,7 @@ impl Server {
                 scenario.mutation,
             )
         });
-        let nvram = Nvram::new(
-            scenario.nvram_bytes,
-            fuse.clone(),
-            scenario.seed,
-            scenario.mutation,
-        );
+        let nvram = Nvram::new(scenario, fuse.clone());
         Server {
             disk: Rc::new(RefCell::new(disk)),
             nvram: Arc::new(nvram),
@@ -536,7 +531,7 @@ impl Server {
                 false => self.scenario.lost,
             },
         })
-        .expect("the log is whole");
+        .unwrap_or_else(|error| panic!("the server does not come back: {error:#}"));
         let base = match self.scenario.mutation {
             Some(Mutation::OutageIsTime) if lives > 0 => {
                 recovered.service_time + self.scenario.outage
