@@ -2,6 +2,7 @@
 
 use super::{Log, Lsn};
 use crate::layout::RING_AT;
+use crate::replay::record_with;
 use crate::sink::{Batch, Present, Shipper, Window};
 use crate::{Error, Memory};
 use bytes::Bytes;
@@ -103,9 +104,12 @@ impl Log {
         Some(Bytes::from_owner(window))
     }
 
-    /// Keeps the tail from passing a position, or any more (`None`). What [`Log::bytes_at`] gave must not be held then.
+    /// Keeps the tail from passing the record that has this position in it, or any more (`None`). What [`Log::bytes_at`] gave must not be
+    /// held then.
     pub fn keep(&mut self, from: Option<Lsn>) {
-        self.kept = from.map(|Lsn(position)| position);
+        let (memory, bounds) = (&*self.memory, (self.tail, self.committed));
+        self.kept =
+            from.map(|Lsn(position)| record_with(memory, &self.superblock, bounds, position));
     }
 
     /// The beginning of what may be read back.

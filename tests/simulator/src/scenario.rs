@@ -65,20 +65,38 @@ pub struct Power {
     pub system_reboots: bool,
 }
 
+/// The durability of scenarios.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Every third is one of durability `power`.
+    #[default]
+    Any,
+    /// `process`: nothing but the server dies.
+    Process,
+    /// `power`.
+    Power,
+}
+
 impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn new(seed: u64, size: Size) -> Scenario {
+        Scenario::with(seed, size, Durability::Any)
+    }
+
+    /// The same with a durability that may be another than the seed's own.
+    #[must_use]
+    pub fn with(seed: u64, size: Size, durability: Durability) -> Scenario {
         let scenario = Scenario::without_power(seed, size);
-        match seed.is_multiple_of(3) {
-            true => scenario.under_power(),
-            false => scenario,
+        match durability {
+            Durability::Any if !seed.is_multiple_of(3) => scenario,
+            Durability::Process => scenario,
+            Durability::Any | Durability::Power => scenario.under_power(),
         }
     }
 
     /// The same under durability `power`.
-    #[must_use]
-    pub fn under_power(self) -> Scenario {
+    fn under_power(self) -> Scenario {
         let mut random = Random::new(self.seed, "power");
         Scenario {
             power: Some(Power {
@@ -94,8 +112,7 @@ impl Scenario {
     }
 
     /// The scenario of a seed, under durability `process`.
-    #[must_use]
-    pub fn without_power(seed: u64, size: Size) -> Scenario {
+    fn without_power(seed: u64, size: Size) -> Scenario {
         let mut random = Random::new(seed, "scenario");
         let (clients, length) = match size {
             Size::Small => (1 + random.index(2), 3 + random.index(4)),

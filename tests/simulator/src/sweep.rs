@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::run::{Transcript, run};
-use crate::scenario::{Scenario, Size};
+use crate::scenario::{Durability, Scenario, Size};
 
 /// A run that failed.
 #[derive(Clone, Debug)]
@@ -23,12 +23,25 @@ pub struct Failure {
     pub what: String,
 }
 
+impl Failure {
+    /// How the replay is told of a durability that is not the seed's own.
+    fn durability(&self) -> &'static str {
+        let scenario = &self.scenario;
+        let own = Scenario::new(scenario.seed, self.size).power.is_some();
+        match scenario.power.is_some() {
+            power if power == own => "",
+            true => " --durability power",
+            false => " --durability process",
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let blows: Vec<String> = self.blows.iter().map(u64::to_string).collect();
         write!(
             f,
-            "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{} --crash {}",
+            "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{}{} --crash {}",
             self.scenario.seed,
             if blows.is_empty() {
                 "-".to_owned()
@@ -42,6 +55,7 @@ impl std::fmt::Display for Failure {
             } else {
                 ""
             },
+            self.durability(),
             if blows.is_empty() {
                 "none".to_owned()
             } else {
@@ -79,6 +93,8 @@ pub struct Budget {
     pub seeds: u64,
     /// When to stop, whatever is left.
     pub until: Option<Instant>,
+    /// Under which durability.
+    pub durability: Durability,
     /// Every pair of crashes of small scenarios, not a part of them.
     pub every_pair: bool,
     /// Threads.
@@ -111,9 +127,10 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
                     } else {
                         Size::Usual
                     };
+                    let scenario = Scenario::with(seed, size, budget.durability);
                     let result = match size {
-                        Size::Small => pairs(seed, budget.every_pair, tried, &stop),
-                        Size::Usual => singles(seed, tried, &stop),
+                        Size::Small => pairs(&scenario, budget.every_pair, tried, &stop),
+                        Size::Usual => singles(&scenario, tried, &stop),
                     };
                     if let Err(failure) = result {
                         found().push(*failure);
@@ -154,15 +171,18 @@ pub fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), B
 ///
 /// # Errors
 /// The first that fails.
-pub fn singles(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), Box<Failure>> {
+pub fn singles(
+    scenario: &Scenario,
+    tried: &Tried,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), Box<Failure>> {
     let size = Size::Usual;
-    let scenario = Scenario::new(seed, size);
-    let (steps, transcript) = reference(&scenario, size)?;
+    let (steps, transcript) = reference(scenario, size)?;
     for step in 1..=steps {
         if stop() {
             return Ok(());
         }
-        attempt(&scenario, size, &[step], &transcript)?;
+        attempt(scenario, size, &[step], &transcript)?;
         tried.singles.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -174,15 +194,14 @@ pub fn singles(seed: u64, tried: &Tried, stop: &dyn Fn() -> bool) -> Result<(), 
 /// # Errors
 /// The first that fails.
 pub fn pairs(
-    seed: u64,
+    scenario: &Scenario,
     every: bool,
     tried: &Tried,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Box<Failure>> {
     let size = Size::Small;
-    let scenario = Scenario::new(seed, size);
-    let (steps, transcript) = reference(&scenario, size)?;
-    let mut random = Random::new(seed, "second crashes");
+    let (steps, transcript) = reference(scenario, size)?;
+    let mut random = Random::new(scenario.seed, "second crashes");
     for first in 1..=steps {
         let mut second = first;
         loop {
@@ -195,7 +214,7 @@ pub fn pairs(
             if stop() {
                 return Ok(());
             }
-            if !attempt(&scenario, size, &[first, second], &transcript)? {
+            if !attempt(scenario, size, &[first, second], &transcript)? {
                 break;
             }
             tried.pairs.fetch_add(1, Ordering::Relaxed);
@@ -232,10 +251,11 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
     let size = Size::Usual;
     let mut done = 0;
     for seed in 0.. {
-        let mut scenario = Scenario::without_power(seed, size);
-        if mutation.is_of_power() {
-            scenario = scenario.under_power();
-        }
+        let durability = match mutation.is_of_power() {
+            true => Durability::Power,
+            false => Durability::Process,
+        };
+        let mut scenario = Scenario::with(seed, size, durability);
         mutation.choose_surroundings(&mut scenario);
         let (steps, transcript) = reference(&scenario, size).ok()?;
         scenario.mutation = Some(mutation);

@@ -1,7 +1,7 @@
 //! The sweep of the test command: a fixed budget of crash points. `scripts/sweep` goes on for as long as one likes.
 
 use outlast_simulator::run::run;
-use outlast_simulator::scenario::{Scenario, Size};
+use outlast_simulator::scenario::{Durability, Scenario, Size};
 use outlast_simulator::sweep::{Budget, Tried, sweep};
 
 /// Scenarios; together some hundred thousand crash points.
@@ -15,6 +15,7 @@ fn no_crash_at_any_step_is_seen() {
         first_seed: 0,
         seeds: SEEDS,
         until: None,
+        durability: Durability::Any,
         every_pair: false,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         failures: 1,

@@ -4,15 +4,18 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use outlast_simulator::mutation::Mutation;
 use outlast_simulator::run::run;
-use outlast_simulator::scenario::{Scenario, Size};
-use outlast_simulator::sweep::{Budget, Failure, Tried, reference, shrink, sweep};
+use outlast_simulator::scenario::{Durability, Scenario, Size};
+use outlast_simulator::sweep::{Budget, Failure, Tried, hunt, reference, shrink, sweep};
 
 const USAGE: &str = "\
-sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair]
+sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair] [--durability process|power]
     crash at every step of N scenarios, for M minutes at most; --every-pair: in small ones, at every pair of steps
-sweep --seed S [--small] --crash N[,M]|none [--shrink]
-    replay one run with a log (RUST_LOG=debug, trace); make it small";
+sweep --seed S [--small] --crash N[,M]|none [--shrink] [--durability process|power] [--mutation NAME]
+    replay one run with a log (RUST_LOG=debug, trace); make it small; break the server first, as src/mutation.rs names it
+sweep --mutation NAME
+    sweep until a broken server is found out";
 
 struct Arguments {
     from: u64,
@@ -22,6 +25,8 @@ struct Arguments {
     seed: Option<u64>,
     small: bool,
     every_pair: bool,
+    durability: Durability,
+    mutation: Option<Mutation>,
     crash: Vec<u64>,
     shrink: bool,
 }
@@ -35,6 +40,8 @@ fn arguments() -> Option<Arguments> {
         seed: None,
         small: false,
         every_pair: false,
+        durability: Durability::Any,
+        mutation: None,
         crash: Vec::new(),
         shrink: false,
     };
@@ -50,6 +57,19 @@ fn arguments() -> Option<Arguments> {
             "--every-pair" => arguments.every_pair = true,
             "--small" => arguments.small = true,
             "--shrink" => arguments.shrink = true,
+            "--durability" => {
+                arguments.durability = match value()?.as_str() {
+                    "process" => Durability::Process,
+                    "power" => Durability::Power,
+                    _ => return None,
+                }
+            }
+            "--mutation" => {
+                let name = value()?;
+                let mut all = Mutation::ALL.iter();
+                let known = all.find(|mutation| format!("{mutation:?}") == name);
+                arguments.mutation = Some(*known?);
+            }
             "--crash" => {
                 let steps = value()?;
                 if steps != "none" {
@@ -68,9 +88,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match arguments.seed {
-        Some(seed) => replay(seed, &arguments),
-        None => sweep_all(&arguments),
+    match (arguments.seed, arguments.mutation) {
+        (Some(seed), _) => replay(seed, &arguments),
+        (None, Some(mutation)) => find(mutation),
+        (None, None) => sweep_all(&arguments),
     }
 }
 
@@ -89,11 +110,15 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     } else {
         Size::Usual
     };
-    let scenario = Scenario::new(seed, size);
+    let mut scenario = Scenario::with(seed, size, arguments.durability);
+    if let Some(mutation) = arguments.mutation {
+        mutation.choose_surroundings(&mut scenario);
+    }
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
     let reference = reference(&scenario, size);
     log::set_max_level(level);
+    scenario.mutation = arguments.mutation;
     let transcript = reference.as_ref().ok().map(|(_, transcript)| transcript);
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
@@ -135,6 +160,17 @@ impl std::fmt::Debug for Summary<'_> {
     }
 }
 
+fn find(mutation: Mutation) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    match hunt(mutation, mutation.is_hidden(), u64::MAX) {
+        Some((failure, runs)) => {
+            println!("{mutation:?} is found in run {runs}:\n{failure}");
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
 fn sweep_all(arguments: &Arguments) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
@@ -146,6 +182,7 @@ fn sweep_all(arguments: &Arguments) -> ExitCode {
         seeds: arguments.seeds,
         until: minutes.map(|minutes| began + minutes),
         every_pair: arguments.every_pair,
+        durability: arguments.durability,
         threads: arguments.threads,
         failures: 10,
     };
