@@ -140,7 +140,10 @@ impl Disk {
     /// Begins to bring everything onto the medium.
     pub fn begin_sync(&mut self) {
         if let Some(journal) = &mut self.journal {
-            let done = journal.clock.when_done(&mut journal.random);
+            let random = &mut journal.random;
+            // All there is on a disk may take long.
+            let long = Duration::from_millis(*random.pick(&[0, 100, 3000]));
+            let done = journal.clock.when_done(random) + long;
             journal.syncing = Some((journal.changes.len(), done));
         }
     }

@@ -148,9 +148,11 @@ impl Net {
             .poll_at(instant(now), &self.sockets)
             .map(|at| Duration::from_micros(at.total_micros().max(0) as u64));
         let arrival = self.port.device().next_arrival();
+        let players = self.seats.iter().filter_map(|seat| seat.player.next());
         [at, arrival]
             .into_iter()
             .flatten()
+            .chain(players.filter(|at| *at > now))
             .min()
             .map(|at| at.max(now))
     }

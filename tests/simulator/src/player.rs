@@ -139,12 +139,14 @@ pub struct Player {
     names: Vec<String>,
     second: Option<Second>,
     sent_at: BTreeMap<usize, Duration>,
+    /// Time between two operations of the list, at least.
+    pause: Duration,
 }
 
 impl Player {
     /// Leads a client of this profile through its operations of the list.
     #[must_use]
-    pub fn new(index: usize, profile: Profile, ops: &[Op]) -> Player {
+    pub fn new(index: usize, profile: Profile, ops: &[Op], pause: Duration) -> Player {
         let own = ops.iter().filter(|op| op.client == index);
         Player {
             index,
@@ -158,7 +160,16 @@ impl Player {
             names: Vec::new(),
             second: None,
             sent_at: BTreeMap::new(),
+            pause,
         }
+    }
+
+    /// When its next operation may be sent, whatever else keeps it.
+    #[must_use]
+    pub fn next(&self) -> Option<Duration> {
+        let op = self.todo.front().filter(|_| self.stage == Stage::Working)?;
+        let hurries = |verb: &Verb| matches!(verb, Verb::Acknowledge { .. });
+        (!op.verbs.iter().any(hurries)).then(|| self.pause * op.id as u32)
     }
 
     /// Has it nothing more to say? Its connection is to be closed.
@@ -405,7 +416,7 @@ impl Player {
             return;
         }
         while let Some(op) = self.todo.front() {
-            if !self.may_send(op, ops, board) {
+            if !self.may_send(op, ops, board) || self.next().is_some_and(|at| now < at) {
                 break;
             }
             let Some(op) = self.todo.pop_front() else {

@@ -69,8 +69,9 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     let (expected, files) = judge(&scenario.ops);
     let mut board = Board::new(expected);
     let profiles = scenario.profiles.iter().enumerate();
+    let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
     let players = profiles
-        .map(|(index, profile)| Player::new(index, *profile, &scenario.ops))
+        .map(|(index, profile)| Player::new(index, *profile, &scenario.ops, pause))
         .collect();
     let mut net = Net::new(theirs, players, scenario.seed, scenario.timestamps);
     let mut now = Duration::ZERO;

@@ -63,6 +63,8 @@ pub struct Power {
     pub cuts_percent: u64,
     /// An elective reboot is one of the machine.
     pub system_reboots: bool,
+    /// Between two operations of the list the clients take their time, so that consistency points come among them.
+    pub pause: Duration,
 }
 
 /// The durability of scenarios.
@@ -102,9 +104,10 @@ impl Scenario {
             power: Some(Power {
                 cuts_percent: *random.pick(&[70, 100]),
                 system_reboots: random.percent(60),
+                pause: Duration::from_millis(*random.pick(&[0, 0, 700, 2500])),
             }),
             // Room for the effects on files is needed, too.
-            nvram_bytes: *random.pick(&[64, 80, 96, 256]) << 10,
+            nvram_bytes: *random.pick(&[64, 64, 80, 256]) << 10,
             // It is asked for.
             handles: true,
             ..self

@@ -260,7 +260,9 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
         let (steps, transcript) = reference(&scenario, size).ok()?;
         scenario.mutation = Some(mutation);
         scenario.sees_inside = sees_inside;
-        for step in 0..=steps {
+        // What a power cut takes is missed in the end, wherever it comes; and few workloads do much to files.
+        let stride = if mutation.is_of_power() { 23 } else { 1 };
+        for step in (0..=steps).step_by(stride) {
             if done == runs {
                 return None;
             }
