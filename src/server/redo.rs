@@ -9,7 +9,7 @@
 //! it was made.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -70,13 +70,15 @@ struct Remade(BTreeMap<FileKey, Identity>);
 
 impl Remade {
     /// Gives the keys under which the file was known until now.
-    fn insert(&mut self, original: FileKey, now: &Identity) -> Vec<FileKey> {
-        let before = self.0.insert(original, now.clone());
-        let mut known = vec![original];
+    fn insert(&mut self, original: FileKey, now: &Identity) -> BTreeSet<FileKey> {
+        let before = self.now(original);
         // What came after an earlier time it was made again speaks of that one.
-        if let Some(before) = before.filter(|before| before.key != original) {
-            self.0.insert(before.key, now.clone());
-            known.push(before.key);
+        let earlier = self.0.iter().filter(|(_, of)| of.key == before);
+        let mut known: BTreeSet<FileKey> = earlier.map(|(from, _)| *from).collect();
+        known.extend([original, before]);
+        known.remove(&now.key);
+        for from in &known {
+            self.0.insert(*from, now.clone());
         }
         known
     }
@@ -146,7 +148,7 @@ impl<F: FileSystem> Machine<F> {
             let Machine {
                 fs, smb, journal, ..
             } = self;
-            let mut remade = |keys: &[FileKey], now: &Identity| {
+            let mut remade = |keys: &BTreeSet<FileKey>, now: &Identity| {
                 for from in keys {
                     let record = Record::Remade {
                         from: *from,
@@ -203,7 +205,7 @@ fn redo<F: FileSystem>(
     fs: &mut F,
     files: Files,
     shares: &[String],
-    remade: &mut dyn FnMut(&[FileKey], &Identity),
+    remade: &mut dyn FnMut(&BTreeSet<FileKey>, &Identity),
 ) -> anyhow::Result<()> {
     let mut known = Remade::default();
     for (original, now) in &files.remade {

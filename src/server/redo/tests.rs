@@ -379,3 +379,34 @@ fn an_operation_in_doubt_is_done_once() {
         }
     }
 }
+
+/// What was done between two power cuts speaks of the file as the first redo made it; and there may be a third.
+#[test]
+fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
+    let identity = |ino: u64| Identity {
+        key: Model::key(ino),
+        handle: outlast_smb::fileop::FileHandle {
+            kind: 1,
+            bytes: ino.to_le_bytes().to_vec(),
+        },
+    };
+    let key = Model::key;
+    let mut running = Remade::default();
+    let mut on_record = Vec::new();
+    for now in 2..6 {
+        // The server comes up again, and makes the file that it first made as 1.
+        let mut known = Remade::default();
+        for (from, now) in &on_record {
+            known.insert(*from, now);
+        }
+        let now = identity(now);
+        let keys = known.insert(key(1), &now);
+        on_record.extend(keys.into_iter().map(|from| (from, now.clone())));
+        running.insert(key(1), &now);
+        for earlier in 1..=now.key.ino {
+            assert_eq!(known.now(key(earlier)), now.key);
+            assert_eq!(running.now(key(earlier)), now.key);
+        }
+    }
+    assert_eq!(running.now(key(9)), key(9));
+}

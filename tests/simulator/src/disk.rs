@@ -154,16 +154,21 @@ impl Disk {
         self.journal.as_ref()?.syncing.map(|(_, due)| due)
     }
 
-    /// Is everything there that was to be brought there?
-    pub fn synced(&mut self) -> bool {
+    /// Is everything there that was to be brought there? `None`: not yet; `Some(false)`: the medium has failed, this time.
+    pub fn synced(&mut self) -> Option<bool> {
         let Some(journal) = &mut self.journal else {
-            return true;
+            return Some(true);
         };
         let Some((count, due)) = journal.syncing else {
-            return true;
+            return Some(true);
         };
         if journal.clock.now() < due {
-            return journal.mutation == Some(Mutation::SyncNotAwaited);
+            return (journal.mutation == Some(Mutation::SyncNotAwaited)).then_some(true);
+        }
+        if journal.random.percent(5) {
+            self.fuse.step(Step::Sync);
+            journal.syncing = None;
+            return Some(false);
         }
         let strikes = self.fuse.strikes(Step::Sync);
         if !strikes || journal.random.percent(50) {
@@ -176,18 +181,18 @@ impl Disk {
         if strikes {
             self.fuse.blow();
         }
-        true
+        Some(true)
     }
 
     /// Waits for it.
-    pub fn wait_synced(&mut self) {
+    pub fn wait_synced(&mut self) -> bool {
         if let Some(journal) = &self.journal
             && let Some((_, due)) = journal.syncing
             && journal.mutation != Some(Mutation::SyncNotAwaited)
         {
             journal.clock.wait_until(due);
         }
-        self.synced();
+        self.synced().unwrap_or(false)
     }
 
     /// Makes an inode without a name.

@@ -657,12 +657,11 @@ impl FileSystem for Files {
     }
 
     fn synced(&mut self) -> Option<bool> {
-        self.disk.borrow_mut().synced().then_some(true)
+        self.disk.borrow_mut().synced()
     }
 
     fn wait_synced(&mut self) -> bool {
-        self.disk.borrow_mut().wait_synced();
-        true
+        self.disk.borrow_mut().wait_synced()
     }
 }
 

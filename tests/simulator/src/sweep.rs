@@ -24,15 +24,26 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// How the replay is told of a durability that is not the seed's own.
-    fn durability(&self) -> &'static str {
+    /// How the replay is told of what is not the seed's own.
+    fn options(&self) -> String {
         let scenario = &self.scenario;
-        let own = Scenario::new(scenario.seed, self.size).power.is_some();
-        match scenario.power.is_some() {
-            power if power == own => "",
+        let size = match self.size {
+            Size::Small => " --small",
+            Size::Usual => "",
+        };
+        let own = Scenario::new(scenario.seed, self.size);
+        let durability = match scenario.power.is_some() {
+            power if power == own.power.is_some() => "",
             true => " --durability power",
             false => " --durability process",
-        }
+        };
+        let mutation = scenario.mutation;
+        let mutation = mutation.map(|mutation| format!(" --mutation '{mutation:?}'"));
+        let ids = || scenario.ops.iter().map(|op| op.id.to_string());
+        let ops = (scenario.ops.len() < own.ops.len())
+            .then(|| format!(" --ops {}", ids().collect::<Vec<_>>().join(",")));
+        let [mutation, ops] = [mutation, ops].map(Option::unwrap_or_default);
+        format!("{size}{durability}{mutation}{ops}")
     }
 }
 
@@ -41,7 +52,7 @@ impl std::fmt::Display for Failure {
         let blows: Vec<String> = self.blows.iter().map(u64::to_string).collect();
         write!(
             f,
-            "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{}{} --crash {}",
+            "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{} --crash {}",
             self.scenario.seed,
             if blows.is_empty() {
                 "-".to_owned()
@@ -50,12 +61,7 @@ impl std::fmt::Display for Failure {
             },
             self.what,
             self.scenario.seed,
-            if self.size == Size::Small {
-                " --small"
-            } else {
-                ""
-            },
-            self.durability(),
+            self.options(),
             if blows.is_empty() {
                 "none".to_owned()
             } else {
@@ -145,7 +151,7 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The scenario's steps, if nothing but its elective reboot happens; and what the clients see without even that.
+/// The scenario's steps, if nothing but its elective reboot happens; and what the clients see without even that. Of a server that is whole.
 ///
 /// # Errors
 /// One of the two fails.
@@ -158,12 +164,16 @@ pub fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), B
             what,
         })
     };
-    let undisturbed = Scenario {
-        reboot_at: None,
+    let whole = Scenario {
+        mutation: None,
         ..scenario.clone()
     };
+    let undisturbed = Scenario {
+        reboot_at: None,
+        ..whole.clone()
+    };
     let transcript = run(&undisturbed, &[], None).map_err(&failure)?.transcript;
-    let report = run(scenario, &[], Some(&transcript)).map_err(failure)?;
+    let report = run(&whole, &[], Some(&transcript)).map_err(failure)?;
     Ok((report.steps, transcript))
 }
 
@@ -257,9 +267,9 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
         };
         let mut scenario = Scenario::with(seed, size, durability);
         mutation.choose_surroundings(&mut scenario);
-        let (steps, transcript) = reference(&scenario, size).ok()?;
         scenario.mutation = Some(mutation);
         scenario.sees_inside = sees_inside;
+        let (steps, transcript) = reference(&scenario, size).ok()?;
         // What a power cut takes is missed in the end, wherever it comes; and few workloads do much to files.
         let stride = if mutation.is_of_power() { 23 } else { 1 };
         for step in (0..=steps).step_by(stride) {

@@ -243,7 +243,7 @@ impl Model {
         self.now.names.get(&self.parent(path).ok()?).copied()
     }
 
-    fn key(ino: u64) -> FileKey {
+    pub fn key(ino: u64) -> FileKey {
         FileKey {
             dev: 1,
             ino,

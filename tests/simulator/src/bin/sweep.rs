@@ -12,8 +12,9 @@ use outlast_simulator::sweep::{Budget, Failure, Tried, hunt, reference, shrink, 
 const USAGE: &str = "\
 sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair] [--durability process|power]
     crash at every step of N scenarios, for M minutes at most; --every-pair: in small ones, at every pair of steps
-sweep --seed S [--small] --crash N[,M]|none [--shrink] [--durability process|power] [--mutation NAME]
-    replay one run with a log (RUST_LOG=debug, trace); make it small; break the server first, as src/mutation.rs names it
+sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durability process|power] [--mutation NAME]
+    replay one run with a log (RUST_LOG=debug, trace); make it small; with these operations of the workload alone; break the
+    server first, as src/mutation.rs names it
 sweep --mutation NAME
     sweep until a broken server is found out";
 
@@ -28,6 +29,7 @@ struct Arguments {
     durability: Durability,
     mutation: Option<Mutation>,
     crash: Vec<u64>,
+    ops: Option<Vec<usize>>,
     shrink: bool,
 }
 
@@ -43,6 +45,7 @@ fn arguments() -> Option<Arguments> {
         durability: Durability::Any,
         mutation: None,
         crash: Vec::new(),
+        ops: None,
         shrink: false,
     };
     let mut words = std::env::args().skip(1);
@@ -70,17 +73,19 @@ fn arguments() -> Option<Arguments> {
                 let known = all.find(|mutation| format!("{mutation:?}") == name);
                 arguments.mutation = Some(*known?);
             }
-            "--crash" => {
-                let steps = value()?;
-                if steps != "none" {
-                    let steps = steps.split(',').map(str::parse);
-                    arguments.crash = steps.collect::<Result<_, _>>().ok()?;
-                }
-            }
+            "--ops" => arguments.ops = Some(numbers(&value()?)?),
+            "--crash" => match value()?.as_str() {
+                "none" => {}
+                steps => arguments.crash = numbers(steps)?,
+            },
             _ => return None,
         }
     }
     Some(arguments)
+}
+
+fn numbers<T: std::str::FromStr>(words: &str) -> Option<Vec<T>> {
+    words.split(',').map(|word| word.parse().ok()).collect()
 }
 
 fn main() -> ExitCode {
@@ -113,12 +118,15 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let mut scenario = Scenario::with(seed, size, arguments.durability);
     if let Some(mutation) = arguments.mutation {
         mutation.choose_surroundings(&mut scenario);
+        scenario.mutation = arguments.mutation;
+    }
+    if let Some(ops) = &arguments.ops {
+        scenario.ops.retain(|op| ops.contains(&op.id));
     }
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
     let reference = reference(&scenario, size);
     log::set_max_level(level);
-    scenario.mutation = arguments.mutation;
     let transcript = reference.as_ref().ok().map(|(_, transcript)| transcript);
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
