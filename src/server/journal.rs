@@ -201,7 +201,7 @@ impl Journal {
     /// The object to write again so that the log's tail moves on, if there is need.
     #[must_use]
     pub fn wants_relocation(&self) -> Option<u64> {
-        self.log.as_ref()?.wants_relocation(self.request_room())
+        self.log.as_ref()?.wants_relocation(self.request_room)
     }
 
     /// How many bytes of replies may wait for clients, over all connections, before those who have some waiting get no more.

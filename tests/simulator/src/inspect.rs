@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use outlast_stack::{Checkpoint, Seq, Stack, TxFrame};
 use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpOption, TcpPacket,
+    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket,
 };
 
 /// What was seen of a connection.
@@ -49,14 +49,21 @@ impl Inspector {
         known: impl Fn(u16) -> Known,
     ) {
         let ethernet = EthernetFrame::new_checked(&frame.header[..]).expect("a frame");
-        if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        let (protocol, header_len) = match ethernet.ethertype() {
+            EthernetProtocol::Ipv4 => {
+                let ip = Ipv4Packet::new_unchecked(ethernet.payload());
+                (ip.next_header(), usize::from(ip.header_len()))
+            }
+            EthernetProtocol::Ipv6 => {
+                let ip = Ipv6Packet::new_unchecked(ethernet.payload());
+                (ip.next_header(), ip.header_len())
+            }
+            _ => return,
+        };
+        if protocol != IpProtocol::Tcp {
             return;
         }
-        let ip = Ipv4Packet::new_unchecked(ethernet.payload());
-        if ip.next_header() != IpProtocol::Tcp {
-            return;
-        }
-        let header = &frame.header[14 + usize::from(ip.header_len())..];
+        let header = &ethernet.payload()[header_len..];
         let tcp = TcpPacket::new_checked(header).expect("a segment");
         let port = tcp.dst_port();
         let known = known(port);

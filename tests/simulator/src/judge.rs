@@ -1,7 +1,10 @@
 //! The judge: a file server of a few hundred lines that never crashes. It says how each request is to be answered, and what the
 //! files are in the end. It shares no code with the server.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod names;
+mod waiting;
+
+use std::collections::BTreeMap;
 
 use crate::status;
 use crate::workload::{BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEVEL_II, Op, Verb, disposition};
@@ -357,11 +360,6 @@ impl Judge {
         ))
     }
 
-    fn is_dir(&self, path: &str) -> bool {
-        let node = self.names.get(path);
-        node.is_some_and(|node| self.nodes[*node].is_dir)
-    }
-
     fn close(&mut self, handle: Handle) {
         let Some(open) = self.opens.remove(&handle) else {
             return;
@@ -388,122 +386,6 @@ impl Judge {
         self.let_go(open.node);
     }
 
-    /// Something that others may wait for has happened to a file.
-    fn let_go(&mut self, node: Node) {
-        let waiting: Vec<(usize, Waiting)> = self
-            .waiting
-            .iter()
-            .map(|(op, waiting)| (*op, waiting.clone()))
-            .collect();
-        for (id, waiting) in waiting {
-            match waiting {
-                Waiting::Lock(handle, offset, length) => {
-                    let concerned = self.opens.get(&handle).is_some_and(|it| it.node == node);
-                    if concerned && !self.excluded(node, offset, length) {
-                        self.waiting.remove(&id);
-                        if let Some(open) = self.opens.get_mut(&handle) {
-                            open.locks.push((offset, length));
-                        }
-                        self.finish(id, plain(status::SUCCESS));
-                    }
-                }
-                Waiting::Create(op) => {
-                    self.waiting.remove(&id);
-                    if let Some(verdict) = self.create(&op, &op.verbs[0]) {
-                        self.finish(id, verdict);
-                    }
-                }
-            }
-        }
-    }
-
-    /// An operation on a file whose oplock break nobody acknowledges comes after the time for that is over.
-    fn pass_time(&mut self, op: &Op) {
-        let waits: BTreeSet<Handle> = self
-            .waiting
-            .values()
-            .filter_map(|waiting| match waiting {
-                Waiting::Create(op) => match &op.verbs[0] {
-                    Verb::Create { handle, .. } => Some(*handle),
-                    _ => None,
-                },
-                Waiting::Lock(..) => None,
-            })
-            .collect();
-        let needed = op
-            .verbs
-            .iter()
-            .flat_map(Verb::handles)
-            .any(|handle| waits.contains(&handle));
-        if needed {
-            self.give_up_waiting();
-        }
-    }
-
-    fn give_up_waiting(&mut self) {
-        let late: Vec<usize> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| matches!(waiting, Waiting::Create(_)))
-            .map(|(id, _)| *id)
-            .collect();
-        let mut nodes = BTreeSet::new();
-        for open in self.opens.values_mut().filter(|open| open.breaking) {
-            open.breaking = false;
-            open.oplock = 0;
-            nodes.insert(open.node);
-        }
-        for node in nodes {
-            self.let_go(node);
-        }
-        for id in late {
-            if let Some(expected) = self.expected.get_mut(&id) {
-                expected.by_time = true;
-            }
-        }
-    }
-
-    fn acknowledge(&mut self, handle: Handle, level: u8) -> Option<Verdict> {
-        let open = self.opens.get_mut(&handle)?;
-        if !open.breaking {
-            return None;
-        }
-        open.breaking = false;
-        open.oplock = level;
-        let node = open.node;
-        self.let_go(node);
-        Some(plain(status::SUCCESS))
-    }
-
-    /// Level II oplocks of others are gone.
-    fn changed(&mut self, handle: Handle) {
-        let Some(node) = self.opens.get(&handle).map(|open| open.node) else {
-            return;
-        };
-        for (_, open) in self
-            .opens
-            .iter_mut()
-            .filter(|(other, open)| **other != handle && open.node == node)
-        {
-            if open.oplock == LEVEL_II {
-                open.oplock = 0;
-            }
-        }
-    }
-
-    fn cancel(&mut self, op: usize) -> Option<Verdict> {
-        let notify = self
-            .opens
-            .values_mut()
-            .find(|open| open.notify == Some(op))
-            .and_then(|open| open.notify.take());
-        if self.waiting.remove(&op).is_some() || notify.is_some() {
-            self.finish(op, plain(status::CANCELLED));
-            return Some(plain(status::SUCCESS));
-        }
-        None
-    }
-
     fn read(&self, handle: Handle, offset: u64, length: u32) -> Verdict {
         let data = &self.nodes[self.opens[&handle].node].data;
         if self.locked(handle, offset, length.into()) {
@@ -517,155 +399,6 @@ impl Judge {
         verdict(status::SUCCESS, Content::Bytes(data[from..to].to_vec()))
     }
 
-    /// Is a part of this range locked by another open?
-    fn locked(&self, handle: Handle, offset: u64, length: u64) -> bool {
-        let node = self.opens[&handle].node;
-        self.opens
-            .iter()
-            .filter(|(other, open)| **other != handle && open.node == node)
-            .flat_map(|(_, open)| &open.locks)
-            .any(|lock| overlap(*lock, (offset, length)))
-    }
-
-    fn excluded(&self, node: Node, offset: u64, length: u64) -> bool {
-        self.opens
-            .values()
-            .filter(|open| open.node == node)
-            .flat_map(|open| &open.locks)
-            .any(|lock| overlap(*lock, (offset, length)))
-    }
-
-    fn lock(
-        &mut self,
-        id: usize,
-        handle: Handle,
-        range: (u64, u64),
-        flags: u32,
-    ) -> Option<Verdict> {
-        let open = self.opens.get_mut(&handle)?;
-        let node = open.node;
-        if flags & 4 != 0 {
-            let Some(at) = open.locks.iter().position(|lock| *lock == range) else {
-                return Some(plain(status::RANGE_NOT_LOCKED));
-            };
-            open.locks.remove(at);
-            self.let_go(node);
-            return Some(plain(status::SUCCESS));
-        }
-        if self.excluded(node, range.0, range.1) {
-            if flags & 16 != 0 {
-                return Some(plain(status::LOCK_NOT_GRANTED));
-            }
-            let waiting = Waiting::Lock(handle, range.0, range.1);
-            self.waiting.insert(id, waiting);
-            return None;
-        }
-        self.opens.get_mut(&handle)?.locks.push(range);
-        Some(plain(status::SUCCESS))
-    }
-
-    fn rename(&mut self, handle: Handle, to: &str, replace: bool) -> u32 {
-        let open = &self.opens[&handle];
-        let (node, from) = (open.node, open.path.clone());
-        if self.names.get(&from) != Some(&node) {
-            return status::OBJECT_NAME_NOT_FOUND;
-        }
-        match self.target(node, to, replace) {
-            Err(refused) => return refused,
-            Ok(replaced) => {
-                if let Some(replaced) = replaced {
-                    self.nodes[replaced].links -= 1;
-                }
-            }
-        }
-        if from != to && self.names.get(to) == Some(&node) {
-            // Two names of one file become one.
-            self.nodes[node].links -= 1;
-        }
-        self.names.remove(&from);
-        self.names.insert(to.to_owned(), node);
-        for open in self.opens.values_mut().filter(|open| open.path == from) {
-            open.path = to.to_owned();
-        }
-        status::SUCCESS
-    }
-
-    fn link(&mut self, handle: Handle, to: &str, replace: bool) -> u32 {
-        let node = self.opens[&handle].node;
-        if self.names.get(to) == Some(&node) {
-            return if replace {
-                status::SUCCESS
-            } else {
-                status::OBJECT_NAME_COLLISION
-            };
-        }
-        match self.target(node, to, replace) {
-            Err(refused) => refused,
-            Ok(replaced) => {
-                if let Some(replaced) = replaced {
-                    self.nodes[replaced].links -= 1;
-                }
-                self.names.insert(to.to_owned(), node);
-                self.nodes[node].links += 1;
-                status::SUCCESS
-            }
-        }
-    }
-
-    /// May a file get this name, and whose was it?
-    fn target(&self, node: Node, to: &str, replace: bool) -> Result<Option<Node>, u32> {
-        if !self.is_dir(parent(to)) {
-            return Err(status::OBJECT_PATH_NOT_FOUND);
-        }
-        match self.names.get(to).copied() {
-            None => Ok(None),
-            Some(there) if there == node => Ok(None),
-            Some(_) if !replace => Err(status::OBJECT_NAME_COLLISION),
-            Some(there) if self.opens.values().any(|open| open.node == there) => {
-                Err(status::ACCESS_DENIED)
-            }
-            Some(there) if self.nodes[there].is_dir => Err(status::ACCESS_DENIED),
-            Some(there) => Ok(Some(there)),
-        }
-    }
-
-    fn dispose(&mut self, handle: Handle, delete: bool) -> u32 {
-        let open = &self.opens[&handle];
-        let below = format!("{}/", open.path);
-        if delete
-            && self.nodes[open.node].is_dir
-            && self.names.keys().any(|name| name.starts_with(&below))
-        {
-            return status::DIRECTORY_NOT_EMPTY;
-        }
-        self.nodes[open.node].delete_pending = delete;
-        status::SUCCESS
-    }
-
-    /// A listing goes on where it was: walked to the end, it gives nothing more.
-    fn walk(&mut self, handle: Handle) -> Verdict {
-        let walked = self.opens.get_mut(&handle).map(|open| &mut open.walked);
-        if walked.is_some_and(|walked| std::mem::replace(walked, true)) {
-            return verdict(status::SUCCESS, Content::Names(Vec::new()));
-        }
-        let open = &self.opens[&handle];
-        if !self.nodes[open.node].is_dir {
-            return plain(status::INVALID_DEVICE_REQUEST);
-        }
-        let below = format!("{}/", open.path);
-        let mut names: Vec<String> = vec![".".into(), "..".into()];
-        let beneath = self
-            .names
-            .keys()
-            .filter_map(|name| name.strip_prefix(&below));
-        names.extend(
-            beneath
-                .filter(|name| !name.contains('/'))
-                .map(str::to_owned),
-        );
-        verdict(status::SUCCESS, Content::Names(names))
-    }
-
     fn copy(&mut self, source: Handle, target: Handle, chunks: &[(u64, u64, u32)]) -> u32 {
         for (from, to, length) in chunks {
             let data = &self.nodes[self.opens[&source].node].data;
@@ -677,22 +410,6 @@ impl Judge {
             put(&mut self.nodes[node].data, *to, &bytes);
         }
         status::SUCCESS
-    }
-
-    /// A name has come (1) or gone (2): who watches its directory hears it.
-    fn notice(&mut self, path: &str, action: u32) {
-        let dir = parent(path).to_owned();
-        let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-        let told: Vec<usize> = self
-            .opens
-            .values_mut()
-            .filter(|open| open.path == dir)
-            .filter_map(|open| open.notify.take())
-            .collect();
-        for op in told {
-            let notice = Content::Notice(action, name.clone());
-            self.finish(op, verdict(status::SUCCESS, notice));
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The clients' machine: smoltcp's TCP, which is not the server's, at the other end of a wire with faults.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use outlast_stack::device::{MemoryDevice, SmoltcpPort};
@@ -10,11 +10,14 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use crate::player::{Board, Player};
+use crate::scenario::Scenario;
 use crate::workload::Op;
 
-/// The server's address and port.
-pub const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 1), 445);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The server's addresses, with the lengths of their prefixes.
+pub const SERVER: [(IpAddr, u8); 2] = addresses(1);
+/// The port of direct TCP (MS-SMB2 2.1).
+pub const PORT: u16 = 445;
+const CLIENT: [(IpAddr, u8); 2] = addresses(2);
 /// smoltcp 0.14 can lose its retransmission timer after a fast retransmission, and waits for ever then. Answers to keep-alive probes
 /// count as duplicate acknowledgements, which make it send again.
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(15);
@@ -23,6 +26,16 @@ const FAREWELL: Duration = Duration::from_secs(300);
 const BUFFER_BYTES: usize = 16 << 10;
 /// The first client's port; the others follow.
 pub const FIRST_PORT: u16 = 49_152;
+
+const fn addresses(host: u8) -> [(IpAddr, u8); 2] {
+    [
+        (IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)), 24),
+        (
+            IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host as u16)),
+            64,
+        ),
+    ]
+}
 
 /// All clients, on one machine.
 pub struct Net {
@@ -51,15 +64,17 @@ impl Net {
     /// # Panics
     /// smoltcp does not take the addresses.
     #[must_use]
-    pub fn new(device: MemoryDevice, players: Vec<Player>, seed: u64, timestamps: bool) -> Net {
+    pub fn new(device: MemoryDevice, players: Vec<Player>, scenario: &Scenario) -> Net {
         let mut port = SmoltcpPort::new(device, 1500);
         let address = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 0x20]));
         let mut config = Config::new(address);
-        config.random_seed = seed;
+        config.random_seed = scenario.seed;
         let mut interface = Interface::new(config, &mut port, Instant::ZERO);
         interface.update_ip_addrs(|addresses| {
-            let cidr = IpCidr::new(IpAddress::from(CLIENT), 24);
-            addresses.push(cidr).expect("room for one address");
+            for (address, prefix_len) in CLIENT {
+                let cidr = IpCidr::new(IpAddress::from(address), prefix_len);
+                addresses.push(cidr).expect("room for two addresses");
+            }
         });
         let mut sockets = SocketSet::new(Vec::new());
         let mut seats = Vec::new();
@@ -68,11 +83,12 @@ impl Net {
             let mut socket = tcp::Socket::new(buffer(), buffer());
             socket.set_nagle_enabled(false);
             socket.set_keep_alive(Some(KEEP_ALIVE));
-            if timestamps {
+            if scenario.timestamps {
                 // smoltcp's generator takes no argument; a constant clock is a legal one (RFC 7323, section 5.4 asks for monotony).
                 socket.set_tsval_generator(Some(|| 1000));
             }
-            let remote = (IpAddress::from(SERVER.0), SERVER.1);
+            let (server, _) = SERVER[usize::from(scenario.ipv6)];
+            let remote = (IpAddress::from(server), PORT);
             socket
                 .connect(interface.context(), remote, port)
                 .expect("a free port");

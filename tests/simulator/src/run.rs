@@ -73,7 +73,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     let players = profiles
         .map(|(index, profile)| Player::new(index, *profile, &scenario.ops, pause))
         .collect();
-    let mut net = Net::new(theirs, players, scenario.seed, scenario.timestamps);
+    let mut net = Net::new(theirs, players, scenario);
     let mut now = Duration::ZERO;
     let mut spins = 0;
     for _ in 0..EVENTS {

@@ -40,6 +40,8 @@ pub struct Scenario {
     pub nvram_bytes: usize,
     /// Files can be opened by handle.
     pub handles: bool,
+    /// The clients come by IPv6.
+    pub ipv6: bool,
     /// The clients' TCP sends timestamps.
     pub timestamps: bool,
     /// The server asks its device to cut large segments up.
@@ -183,6 +185,7 @@ impl Scenario {
             offload: random.percent(30),
             smaller_window: random.percent(25),
             power: None,
+            ipv6: seed % 5 == 4,
             mutation: None,
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),

@@ -24,7 +24,7 @@ use crate::fuse::{Crash, Fuse, Step};
 use crate::inspect::{Inspector, Known};
 use crate::memory::Nvram;
 use crate::mutation::Mutation;
-use crate::net::{Net, SERVER};
+use crate::net::{Net, PORT, SERVER};
 use crate::player::{PASSWORD, SHARE, USER};
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -145,13 +145,13 @@ impl outlast_stack::Journal for Nothing {
 
 fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
     outlast_stack::Config {
-        addresses: vec![(SERVER.0.into(), 24)],
-        ports: vec![SERVER.1],
+        addresses: SERVER.to_vec(),
+        ports: vec![PORT],
         receive_buffer: 16 << 10,
         capabilities: Capabilities {
             checksum: scenario.offload,
             tso4: scenario.offload,
-            tso6: false,
+            tso6: scenario.offload,
         },
         ..outlast_stack::Config::default()
     }
