@@ -153,7 +153,7 @@ impl Log {
             memory_len: memory.len(),
             ring_len: ring_len(memory.len()),
         };
-        Superblock::erase(&*memory);
+        Superblock::erase(&*memory)?;
         memory.store(TAIL_AT, word(0));
         memory.store(HEAD_AT, word(0));
         superblock.write(&*memory, 1);

@@ -122,7 +122,7 @@ pub fn restore(sink: &dyn Memory, into: &dyn Memory) -> Result<(), Error> {
         });
     }
     let mark = newest_whole(sink, &superblock)?;
-    Superblock::erase(into);
+    Superblock::erase(into)?;
     for (at, len) in pieces(&superblock, mark.tail, mark.head) {
         copy(sink, into, at, len);
     }

@@ -197,11 +197,15 @@ impl Superblock {
         }
     }
 
-    /// Makes the memory blank.
-    pub(crate) fn erase(memory: &dyn Memory) {
-        for at in SLOTS {
-            memory.store(at, 0);
+    /// Makes the memory blank. A slot that is whole goes last, when the other has gone from the medium, too: a damaged one that a power
+    /// cut leaves alone there would be damage.
+    pub(crate) fn erase(memory: &dyn Memory) -> Result<(), Error> {
+        let whole = Superblock::read(memory).map_or(1, |(_, slot)| slot);
+        for index in [1 - whole, whole] {
+            memory.store(SLOTS[index], 0);
+            memory.persist_range(SLOTS[index], SLOT_LEN)?;
         }
+        Ok(())
     }
 }
 
