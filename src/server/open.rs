@@ -260,3 +260,6 @@ fn format(
     log.set_flag(Flag::NonElectiveReboot);
     Ok(log)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The power is cut while a log is made for the first time: there is nothing to lose, and nothing to refuse.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use outlast_nvram::sink::Batch;
+use outlast_nvram::{Kind, VecMemory, codec};
+
+use super::*;
+use crate::server::record::Record;
+
+const LEN: usize = 64 << 10;
+/// Where the words are, in `docs/log-format.md`.
+const HEAD_AT: u64 = 8192;
+
+struct Counting(u8);
+
+impl Entropy for Counting {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        self.0 += 1;
+        buffer.fill(self.0);
+    }
+}
+
+/// A medium that takes so many batches.
+struct Brief {
+    image: Arc<VecMemory>,
+    left: Rc<Cell<u32>>,
+    batch: Batch,
+}
+
+impl Medium for Brief {
+    fn begin(&mut self, batch: Batch) {
+        self.batch = batch;
+    }
+
+    fn poll(&mut self) -> bool {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            return false;
+        };
+        self.left.set(left);
+        for (at, bytes) in &self.batch.writes {
+            self.image.write(*at, bytes);
+        }
+        true
+    }
+
+    fn wait(&mut self) {
+        self.poll();
+    }
+}
+
+fn sink(image: &Arc<VecMemory>, batches: u32) -> Sink {
+    Sink {
+        image: image.clone(),
+        medium: Box::new(Brief {
+            image: image.clone(),
+            left: Rc::new(Cell::new(batches)),
+            batch: Batch::default(),
+        }),
+        name: "the sink".to_owned(),
+        in_use: true,
+    }
+}
+
+/// A first start under durability `power` that comes so many batches far. Gives the mapping and the sink.
+fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
+    let (memory, image) = (VecMemory::new(LEN), VecMemory::new(LEN));
+    let (memory, image) = (Arc::new(memory), Arc::new(image));
+    let opened = open(
+        memory.clone(),
+        Some(sink(&image, batches)),
+        [1; 16],
+        &mut Counting(0),
+    );
+    let Opened {
+        mut log, medium, ..
+    } = opened.unwrap();
+    let mut medium = medium.unwrap();
+    let mut client = Vec::new();
+    let record = Record::Client {
+        tcp: None,
+        smb: None,
+    };
+    codec::encode(&record, &mut client);
+    log.append(1, Kind::Snapshot, &client, &[]).unwrap();
+    log.commit();
+    while let Some(batch) = log.next_batch() {
+        medium.begin(batch);
+        if !medium.poll() {
+            break;
+        }
+        log.batch_done();
+    }
+    (memory, image)
+}
+
+fn again(memory: Arc<VecMemory>, image: &Arc<VecMemory>) -> Result<u32, String> {
+    let opened = open(memory, Some(sink(image, 0)), [2; 16], &mut Counting(9));
+    opened
+        .map(|opened| opened.log.superblock().epoch)
+        .map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn a_power_cut_before_the_sink_has_the_log_is_a_fresh_start() {
+    // Two batches: the first mark, the superblock.
+    for batches in 0..2 {
+        let (memory, image) = begun(batches);
+        let whole = Arc::new(memory.image());
+        assert_eq!(again(whole, &image), Ok(1), "{batches} batches");
+        // The page with the words did not come to the medium.
+        memory.store(HEAD_AT, 0);
+        assert_eq!(again(memory, &image), Ok(1), "{batches} batches");
+    }
+}
+
+#[test]
+fn a_sink_that_had_the_log_is_missed() {
+    let (memory, image) = begun(9);
+    assert_eq!(again(Arc::new(VecMemory::new(LEN)), &image), Ok(2));
+    let lost = Arc::new(VecMemory::new(LEN));
+    let refused = again(Arc::new(memory.image()), &lost).unwrap_err();
+    assert!(refused.contains("put it back"), "{refused}");
+    memory.store(HEAD_AT, 0);
+    let refused = again(memory, &lost).unwrap_err();
+    assert!(refused.contains("damaged"), "{refused}");
+}
