@@ -221,6 +221,13 @@ impl Memory for VecMemory {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
+        let is_whole = self.frozen_after.load(Ordering::Relaxed) == u64::MAX;
+        if is_whole && !self.is_watched.load(Ordering::Relaxed) && !bytes.is_empty() {
+            // Nobody can tell the words apart.
+            let words = (at % 8 + bytes.len() as u64).div_ceil(8);
+            self.stores.fetch_add(words, Ordering::Relaxed);
+            return self.region().write(at, bytes);
+        }
         let mut at = at;
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -109,7 +109,7 @@ impl Scenario {
                 pause: Duration::from_millis(*random.pick(&[0, 0, 700, 2500])),
             }),
             // Room for the effects on files is needed, too.
-            nvram_bytes: *random.pick(&[64, 64, 80, 256]) << 10,
+            nvram_bytes: *random.pick(&[64, 64, 80, 112]) << 10,
             // It is asked for.
             handles: true,
             ..self
