@@ -232,8 +232,8 @@ fn origin(
 
 fn dropped(whose: &str) {
     error!(
-        "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: under durability \"process\" \
-         the state of {whose} cannot be trusted and is dropped"
+        "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: the state of {whose} is in no sink \
+         (nvram.durability), cannot be trusted and is dropped"
     );
 }
 

@@ -22,7 +22,7 @@ pub struct Disk {
     journal: Option<Journal>,
     next_ino: Ino,
     fuse: Fuse,
-    random: Random,
+    seed: u64,
 }
 
 /// What a power cut would leave.
@@ -61,19 +61,19 @@ impl Disk {
             now,
             journal: None,
             fuse,
-            random: Random::new(seed, "torn writes"),
+            seed,
         }
     }
 
     /// From now on the power can be cut.
-    pub fn keep_journal(&mut self, clock: Clock, seed: u64, mutation: Option<Mutation>) {
+    pub fn keep_journal(&mut self, clock: Clock, mutation: Option<Mutation>) {
         self.journal = Some(Journal {
             medium: self.now.clone(),
             changes: Vec::new(),
             syncing: None,
             operation: 0,
             clock,
-            random: Random::new(seed, "syncs"),
+            random: Random::new(self.seed, "syncs"),
             mutation,
         });
     }
@@ -233,7 +233,8 @@ impl Disk {
     /// Writes bytes, beyond the end too.
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
         if self.fuse.strikes(Step::Operation) {
-            let part = self.random.index(bytes.len() + 1);
+            let mut random = Random::at_step(self.seed, self.fuse.steps(), "torn writes");
+            let part = random.index(bytes.len() + 1);
             self.change(Change::Write(ino, offset, bytes[..part].to_vec()));
             self.fuse.blow();
         }

@@ -23,7 +23,7 @@ pub struct Nvram {
 }
 
 struct Inner {
-    random: Random,
+    seed: u64,
     /// Records committed and not yet taken by whoever follows the log.
     committed: Vec<log_format::Entry>,
     head: u64,
@@ -61,7 +61,7 @@ impl Nvram {
             power: scenario.power.is_some(),
             fuse,
             inner: Mutex::new(Inner {
-                random: Random::new(scenario.seed, "torn stores"),
+                seed: scenario.seed,
                 committed: Vec::new(),
                 head: 0,
                 photo: vec![0; len],
@@ -176,8 +176,7 @@ impl Nvram {
 
     /// Stores that a kill cuts short: those of a prefix, or, as the processor is free to order them, any words of them.
     fn tear(&self, at: u64, bytes: &[u8]) {
-        let mut inner = self.inner();
-        let random = &mut inner.random;
+        let random = &mut Random::at_step(self.inner().seed, self.fuse.steps(), "torn stores");
         if random.percent(70) {
             let len = random.index(bytes.len() + 1);
             self.memory.write(at, &bytes[..len]);

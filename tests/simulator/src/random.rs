@@ -15,6 +15,12 @@ impl Random {
         Random(state)
     }
 
+    /// A sequence of its own for each step of a run as well: what a crash leaves is another thing at every step.
+    #[must_use]
+    pub fn at_step(seed: u64, step: u64, purpose: &str) -> Random {
+        Random::new(seed ^ (step << 32), purpose)
+    }
+
     /// The next number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -198,7 +198,7 @@ impl Server {
         let clock = Clock::default();
         let mut disk = Disk::new(fuse.clone(), scenario.seed);
         let sink = scenario.power.map(|_| {
-            disk.keep_journal(clock.clone(), scenario.seed, scenario.mutation);
+            disk.keep_journal(clock.clone(), scenario.mutation);
             SinkFile::new(
                 scenario.nvram_bytes,
                 fuse.clone(),
@@ -320,7 +320,7 @@ impl Server {
 
     /// Chance that is another at every step.
     fn chance(&self, purpose: &str) -> Random {
-        Random::new(self.scenario.seed ^ (self.fuse.steps() << 32), purpose)
+        Random::at_step(self.scenario.seed, self.fuse.steps(), purpose)
     }
 
     /// The worker is no more; its descriptors go with it.
