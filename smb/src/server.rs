@@ -270,6 +270,20 @@ impl Smb {
         (deadline <= clock.now).then_some(Task::Break(conn, open))
     }
 
+    /// The loop leaves off in the middle of this work, and will come back to it: by a message of the same bytes, or because it is runnable.
+    pub fn leave_off(&mut self, task: Task) {
+        self.opened.remove(&task);
+        self.refused.remove(&task);
+        self.wake.insert(task.in_order());
+    }
+
+    /// Are bytes held on to that a message came in?
+    #[must_use]
+    pub fn has_open_message(&self) -> bool {
+        let mut tasks = self.opened.keys().chain(self.refused.keys());
+        tasks.any(|task| matches!(task, Task::Message(_)))
+    }
+
     /// Works on a task; as [`Smb::step`], the message is in the state.
     pub fn step_task(
         &mut self,

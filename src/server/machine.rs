@@ -49,8 +49,6 @@ enum Gate {
 /// What the loop remembers of a client, besides its state: nothing that has to survive.
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    /// The oldest message, once it is whole.
-    pub(super) message: Option<Message>,
     /// There may be a message that has not been looked at.
     pub(super) look: bool,
     /// The client sends no more (FIN).
@@ -161,6 +159,10 @@ impl<F: FileSystem> Machine<F> {
         self.stack.poll(time.now, &mut self.journal, &mut frames);
         self.take_events(time);
         let is_short = !self.journal.can_work();
+        debug_assert!(
+            self.under_way.is_some() || !self.smb.has_open_message(),
+            "bytes of the log are held on to"
+        );
         self.relocate(time.now);
         self.account();
         self.journal.commit(time.now);
@@ -345,7 +347,6 @@ impl<F: FileSystem> Machine<F> {
         }
         let client = self.clients.entry(conn).or_default();
         if !std::mem::replace(&mut client.leaving, true) {
-            client.message = None;
             self.smb.disconnected(conn, &mut self.journal);
         }
     }
@@ -420,7 +421,9 @@ impl<F: FileSystem> Machine<F> {
                     return;
                 }
                 queued += (self.stack.send_queued(conn)).saturating_sub(waiting) as u64;
-                self.busy |= self.clients.get(&conn).is_some_and(|client| client.look);
+                let more = self.clients.get(&conn).is_some_and(|client| client.look);
+                // without room it is not looked at before some has been made
+                self.busy |= more && self.journal.can_work();
             } else if self
                 .clients
                 .get(&conn)
@@ -451,15 +454,19 @@ impl<F: FileSystem> Machine<F> {
         true
     }
 
-    /// The oldest whole message of a client.
+    /// There is a message of this client to be worked on, or may be.
+    pub(super) fn look_again(&mut self, conn: u64) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.look = true;
+        }
+    }
+
+    /// The oldest whole message of a client. Who takes it works on it at once, or has it looked at again.
     pub(super) fn take_message(&mut self, conn: u64) -> Option<Message> {
         let client = self
             .clients
             .get_mut(&conn)
             .filter(|client| !client.leaving)?;
-        if let Some(message) = client.message.take() {
-            return Some(message);
-        }
         while std::mem::take(&mut client.look) {
             match inbound::front(self.stack.received(conn)?) {
                 Inbound::Partial => {}

@@ -302,9 +302,8 @@ impl<F: FileSystem> Machine<F> {
     fn request(&mut self, task: Task) -> Option<Vec<u8>> {
         if let Task::Message(conn) = task {
             let message = self.take_message(conn)?;
-            let bytes = message.bytes.to_vec();
-            self.clients.entry(conn).or_default().message = Some(message);
-            return Some(bytes);
+            self.look_again(conn);
+            return Some(message.bytes.to_vec());
         }
         self.smb.parked_message(task).map(<[u8]>::to_vec)
     }

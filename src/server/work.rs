@@ -195,13 +195,17 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// A message that is not answered yet is looked at again.
+    /// What is not done yet is looked at again. Nothing is kept of its message until then: its bytes may come to lie elsewhere in the log,
+    /// and whoever held on to where they were would keep the log from making room, for ever if it is room that the message waits for.
     fn put_back(&mut self, work: Work) {
-        if let Source::Message(conn, message) = work.source
-            && let Some(client) = self.clients.get_mut(&conn).filter(|client| !client.leaving)
-        {
-            client.message = Some(message);
-        }
+        let task = match work.source {
+            Source::Message(conn, _) => {
+                self.look_again(conn);
+                Task::Message(conn)
+            }
+            Source::Task(task) => task,
+        };
+        self.smb.leave_off(task);
     }
 
     /// Point 2: the intent is committed. Or why the operation is not to be done.
