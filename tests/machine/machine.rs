@@ -26,6 +26,9 @@ pub struct Hardware {
 pub struct Machine {
     hardware: Hardware,
     qemu: Child,
+    /// Where it was told something last: open until it is told something else, since QEMU forgets what it has not yet read when the
+    /// other end is closed.
+    said: Option<UnixStream>,
 }
 
 impl Hardware {
@@ -121,6 +124,7 @@ impl Hardware {
         Machine {
             hardware: self.clone(),
             qemu: command.spawn().expect("qemu"),
+            said: None,
         }
     }
 
@@ -152,6 +156,7 @@ impl Machine {
     }
 
     fn connect(&mut self, socket: &str) -> UnixStream {
+        self.said = None;
         let path = self.hardware.path(socket);
         wait_for("QEMU's socket", PATIENCE, || {
             self.assert_well();
@@ -188,23 +193,24 @@ impl Machine {
 
     /// Runs a program that does not come back, or comes back too late to tell.
     pub fn set_off(&mut self, command: &str) {
-        self.tell(&format!("run {command}"));
+        self.said = Some(self.tell(&format!("run {command}")));
     }
 
     /// The kernel crashes (and restarts: `panic=-1`).
     pub fn crash(&mut self) {
-        self.tell("crash");
+        self.said = Some(self.tell("crash"));
     }
 
     /// The reset button.
     pub fn reset(&mut self) {
         let mut monitor = self.connect("monitor");
         writeln!(monitor, "system_reset").expect("a line");
+        self.said = Some(monitor);
     }
 
     /// Switches it off as one should.
     pub fn power_off(mut self) {
-        self.tell("poweroff");
+        self.said = Some(self.tell("poweroff"));
         let status = wait_for("the machine to go off", PATIENCE, || {
             self.qemu.try_wait().expect("qemu")
         });
