@@ -64,6 +64,17 @@ impl Initramfs {
         }
     }
 
+    /// A kernel module, without what only makes loading it slower: its signature, which strip takes away, and its types' descriptions.
+    pub fn module(&mut self, path: &str, image: &[u8]) {
+        fs::write(&self.scratch, image).expect("a module");
+        output(
+            Command::new("strip")
+                .args(["--strip-debug", "--remove-section=.BTF"])
+                .arg(&self.scratch),
+        );
+        self.file(path, 0o600, &read(&self.scratch));
+    }
+
     fn entry(&mut self, path: &Path, mode: u32, content: &[u8]) {
         if self.paths.insert(path.to_owned()) {
             let inode = self.paths.len();

@@ -381,7 +381,7 @@ fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
     let mut load = String::new();
     for (name, module) in Kernel::find(&kernel()).expect("a kernel").modules(&MODULES) {
         let path = format!("/lib/modules/{name}.ko");
-        image.file(&path, 0o600, &module);
+        image.module(&path, &module);
         load += &(path + "\n");
     }
     image.file("/lib/modules/load", 0o600, load.as_bytes());
