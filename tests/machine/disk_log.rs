@@ -44,6 +44,10 @@ pub struct Entry {
 pub fn entries(log: &mut (impl Read + Seek)) -> io::Result<Vec<Entry>> {
     let end = log.seek(SeekFrom::End(0))? / SECTOR;
     let mut entries = Vec::new();
+    if end == 0 {
+        // nothing was written, or not even that was logged
+        return Ok(entries);
+    }
     // the superblock is written with each flush
     let [magic, version, promised, sector_size] = words(log, 0)?;
     if magic != 0 && (magic, version, sector_size as u32) != (MAGIC, VERSION, SECTOR as u32) {

@@ -159,14 +159,15 @@ impl<'a> Scene<'a> {
     }
 
     /// One client gets or puts the big file, another makes, renames and deletes small ones, while the blows fall, each when so many
-    /// percent have been transferred. A third has done its work before.
+    /// percent have been transferred since the one before. A third has done its work before.
     pub fn act(&mut self, transfer: Transfer, dialect: Dialect, blows: &[(u64, Blow)]) {
         let before = self.names(40);
         let local = before.local(self.lab);
         client::run(smbclient(dialect), &local, before.commands()).well();
         self.expected.extend(before.expected());
 
-        let meanwhile = self.names(400);
+        // both are busy for about as long
+        let meanwhile = self.names(4 * (self.size / MIB) as usize);
         say(&format!(
             "   smbclient ({}) {}s {} MiB",
             dialect.name,
@@ -180,7 +181,6 @@ impl<'a> Scene<'a> {
             Transfer::Get => "get big copy",
             Transfer::Put => "put big back",
         };
-        let begin = traffic();
         let local = self.lab.path("client");
         let mut big = Session::start(smbclient(dialect), &local, command);
         let small = Session::start(
@@ -190,16 +190,8 @@ impl<'a> Scene<'a> {
         );
         self.connections += 3;
         for (percent, blow) in blows {
-            let target = begin + self.size * percent / 100;
-            wait_for("the transfer to come so far", 4 * PATIENCE, || {
-                assert!(
-                    !big.has_ended(),
-                    "over before {blow:?} at {percent} %: {}",
-                    big.text()
-                );
-                (traffic() >= target).then_some(())
-            });
-            self.strike(&format!("{percent:3} %"), *blow);
+            self.go_on(&mut big, *percent);
+            self.strike(*blow);
         }
         let text = big.finish().well();
         say(&format!("   {}", text.lines().last().unwrap_or_default()));
@@ -216,17 +208,12 @@ impl<'a> Scene<'a> {
 
     /// A power cut during an upload, of a server that does not promise to survive it: says so, drops the session, serves others.
     pub fn lose_sessions(&mut self) {
-        let begin = traffic();
         let local = self.lab.path("client");
         let mut big = Session::start(smbclient(SMB3_1_1), &local, "put big back");
         // The planned reboot leaves a state on the medium that may be taken up; the next one no longer, however soon it comes.
-        for (percent, blow) in [(30, Blow::Reboot), (34, Blow::Cut)] {
-            let target = begin + self.size * percent / 100;
-            wait_for("the transfer to come so far", 4 * PATIENCE, || {
-                assert!(!big.has_ended(), "over before {blow:?}: {}", big.text());
-                (traffic() >= target).then_some(())
-            });
-            self.strike(&format!("{percent:3} %"), blow);
+        for (percent, blow) in [(30, Blow::Reboot), (4, Blow::Cut)] {
+            self.go_on(&mut big, percent);
+            self.strike(blow);
         }
         let finished = big.finish();
         assert!(!finished.success, "the session went on: {}", finished.text);
@@ -249,7 +236,20 @@ impl<'a> Scene<'a> {
         )
     }
 
-    fn strike(&mut self, when: &str, blow: Blow) {
+    /// Waits until so much more has been transferred.
+    fn go_on(&self, big: &mut Session, percent: u64) {
+        let target = traffic() + self.size * percent / 100;
+        wait_for("the transfer to go on", 4 * PATIENCE, || {
+            assert!(
+                !big.has_ended(),
+                "over before the next blow: {}",
+                big.text()
+            );
+            (traffic() >= target).then_some(())
+        });
+    }
+
+    fn strike(&mut self, blow: Blow) {
         let begun = Instant::now();
         let lives = self.lives();
         let machine = self.machine.as_mut().expect("a machine");
@@ -280,9 +280,7 @@ impl<'a> Scene<'a> {
         };
         self.wait_for_life(lives + 1);
         let away = begun.elapsed().as_secs_f64();
-        say(&format!(
-            "   {when}  {what}. It serves again after {away:.1} s."
-        ));
+        say(&format!("   {what}. It serves again after {away:.1} s."));
     }
 
     fn cut(&mut self) -> String {
@@ -385,6 +383,11 @@ fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
         load += &(path + "\n");
     }
     image.file("/lib/modules/load", 0o600, load.as_bytes());
+    // under `power` only the sink need be on the disk
+    let nvram = match durability {
+        "power" => "/run/nvram",
+        _ => "/disk/nvram",
+    };
     let config = |users: &str| {
         format!(
             r#"[server]
@@ -394,7 +397,8 @@ control_socket = "/run/outlast.sock"
 tap = "tap0"
 addresses = ["{SERVER}/24"]
 [nvram]
-path = "/disk/nvram"
+path = "{nvram}"
+sink = "/disk/nvram.sink"
 size = "128MiB"
 durability = "{durability}"
 [[share]]

@@ -155,6 +155,11 @@ fn without_a_cut_everything_is_there() {
 }
 
 #[test]
+fn a_disk_never_written_to_is_as_it_was() {
+    assert_eq!(entries(&mut Cursor::new(&[0; 0])).expect("a log"), []);
+}
+
+#[test]
 fn what_is_not_such_a_log_is_refused() {
     let mut writer = Writer::new();
     writer.write(0, 1, 1);
