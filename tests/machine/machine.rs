@@ -230,7 +230,7 @@ impl Machine {
     }
 
     /// Waits until the disk is written to: a moment at which some of it has not been flushed. Not for long, if it is not.
-    fn wait_for_a_write(&self) {
+    pub fn wait_for_a_write(&self) {
         let log = self.hardware.path("log");
         let length = || std::fs::metadata(&log).expect("the log").len();
         let (begun, mut before) = (Instant::now(), length());
@@ -247,9 +247,6 @@ impl Machine {
 
     /// The power is cut. The medium holds what was flushed, and some of the rest.
     pub fn cut(mut self, rng: &mut Rng) -> disk_log::Outcome {
-        if rng.below(4) > 0 {
-            self.wait_for_a_write();
-        }
         self.qemu.kill().expect("SIGKILL");
         self.qemu.wait().expect("qemu");
         self.hardware

@@ -27,6 +27,9 @@ const MIB: u64 = 1 << 20;
 /// The first boot takes longer than others: the NVRAM is made. smbclient waits for a minute.
 const SLOWEST_BOOT: Duration = Duration::from_secs(45);
 
+/// Of so many power cuts, some must have lost something.
+const ENOUGH_CUTS: u64 = 6;
+
 /// What befalls the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blow {
@@ -49,6 +52,17 @@ pub enum Transfer {
     Put,
 }
 
+/// What power cuts have done so far.
+#[derive(Default)]
+struct Cuts {
+    all: u64,
+    /// That lost something.
+    biting: u64,
+    /// Sectors that were lost, and those there were to lose.
+    lost: u64,
+    unflushed: u64,
+}
+
 pub struct Scene<'a> {
     lab: &'a Lab,
     hardware: Hardware,
@@ -57,6 +71,7 @@ pub struct Scene<'a> {
     rng: Rng,
     /// Connections there have been.
     connections: usize,
+    cuts: Cuts,
     /// What must be on the disk, but for the big files.
     expected: Tree,
     size: u64,
@@ -145,6 +160,7 @@ impl<'a> Scene<'a> {
             capture: Capture::start(),
             rng,
             connections: 0,
+            cuts: Cuts::default(),
             expected: Tree::new(),
             size,
         };
@@ -266,9 +282,9 @@ impl<'a> Scene<'a> {
                 machine.reset();
                 "the machine is reset".to_owned()
             }
-            Blow::Cut => self.cut(),
+            Blow::Cut => self.cut_while_it_writes(),
             Blow::CutTwice => {
-                let first = self.cut();
+                let first = self.cut_while_it_writes();
                 // somewhere between the kernel's start and the recovery's end
                 let pause = self.rng.below(5000) as u64;
                 std::thread::sleep(Duration::from_millis(pause));
@@ -283,9 +299,18 @@ impl<'a> Scene<'a> {
         say(&format!("   {what}. It serves again after {away:.1} s."));
     }
 
+    fn cut_while_it_writes(&mut self) -> String {
+        self.machine.as_ref().expect("a machine").wait_for_a_write();
+        self.cut()
+    }
+
     fn cut(&mut self) -> String {
         let machine = self.machine.take().expect("a machine");
         let outcome = machine.cut(&mut self.rng);
+        self.cuts.all += 1;
+        self.cuts.biting += u64::from(outcome.lost > 0);
+        self.cuts.lost += outcome.lost;
+        self.cuts.unflushed += outcome.unflushed;
         self.machine = Some(self.hardware.start());
         format!(
             "the power is cut: {} sectors had been written since the last flush, {} of them are lost",
@@ -342,6 +367,19 @@ impl<'a> Scene<'a> {
             green("✓"),
             self.expected.len() + 2
         ));
+        let Cuts {
+            all,
+            biting,
+            lost,
+            unflushed,
+        } = self.cuts;
+        say(&format!(
+            "   {all} power cuts, {biting} of them lost something: {lost} of {unflushed} sectors not flushed"
+        ));
+        assert!(
+            all < ENOUGH_CUTS || biting > 0,
+            "no cut lost anything: that shows nothing"
+        );
         let connections = self.connections;
         self.capture.verdict().assert_untouched(connections);
         say(&format!(
