@@ -186,8 +186,18 @@ impl Machine {
 
     /// Runs a program in it; gives what it prints, if it ends well.
     pub fn run(&mut self, command: &str) -> Option<String> {
+        self.ask(&format!("run {command}"))
+    }
+
+    /// Where the server's threads are.
+    pub fn threads(&mut self) -> Option<String> {
+        self.ask("threads")
+    }
+
+    /// Gives what the first process answers, if it is well.
+    fn ask(&mut self, command: &str) -> Option<String> {
         let mut answer = String::new();
-        for line in BufReader::new(self.tell(&format!("run {command}"))).lines() {
+        for line in BufReader::new(self.tell(command)).lines() {
             let line = line.unwrap_or_else(|error| {
                 panic!(
                     "{command}: {error}; the machine's console:\n{}",

@@ -27,6 +27,9 @@ const MIB: u64 = 1 << 20;
 /// The first boot takes longer than others: the NVRAM is made. smbclient waits for a minute.
 const SLOWEST_BOOT: Duration = Duration::from_secs(45);
 
+/// A server that has sent or received no more than so many bytes for so long stands still, probes and neighbour discovery aside.
+const STANDSTILL: Duration = Duration::from_secs(30);
+const A_LITTLE: u64 = 10_000;
 /// Of so many power cuts, some must have lost something.
 const ENOUGH_CUTS: u64 = 6;
 
@@ -253,9 +256,18 @@ impl<'a> Scene<'a> {
     }
 
     /// Waits until so much more has been transferred.
-    fn go_on(&self, big: &mut Session, percent: u64) {
+    fn go_on(&mut self, big: &mut Session, percent: u64) {
         let target = traffic() + self.size * percent / 100;
+        let mut last = (traffic(), Instant::now());
         wait_for("the transfer to go on", 4 * PATIENCE, || {
+            let now = traffic();
+            if now > last.0 + A_LITTLE {
+                last = (now, Instant::now());
+            }
+            if last.1.elapsed() > STANDSTILL {
+                last.1 = Instant::now();
+                self.tell_of_a_standstill();
+            }
             assert!(
                 !big.has_ended(),
                 "over before the next blow: {}",
@@ -263,6 +275,17 @@ impl<'a> Scene<'a> {
             );
             (traffic() >= target).then_some(())
         });
+    }
+
+    /// For whoever has to find out why.
+    fn tell_of_a_standstill(&mut self) {
+        let machine = self.machine.as_mut().expect("a machine");
+        let threads = machine.threads().unwrap_or_default();
+        let status = machine.run(&format!("/bin/outlast status --json --config {CONFIG}"));
+        say(&format!(
+            "   nothing moves. The server's threads:\n{threads}   its status:\n{}",
+            status.unwrap_or_default()
+        ));
     }
 
     fn strike(&mut self, blow: Blow) {

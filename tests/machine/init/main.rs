@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
+//! threads                    the answer is where the server's threads are, and `= 0`
 //! crash                      the kernel panics
 //! poweroff                   the server is ended by SIGTERM, the disk unmounted, and off it goes
 //! ```
@@ -173,6 +174,7 @@ fn obey(port: &File, server: Pid) -> io::Result<()> {
                     Ok((text, code)) => write!(answers, "{text}\n= {code}\n")?,
                     Err(error) => write!(answers, "{error}\n= 127\n")?,
                 },
+                Some("threads") => write!(answers, "{}= 0\n", threads())?,
                 Some("crash") => std::fs::write("/proc/sysrq-trigger", "c")?,
                 Some("poweroff") => leave(server),
                 _ => write!(answers, "no such command\n= 127\n")?,
@@ -181,6 +183,28 @@ fn obey(port: &File, server: Pid) -> io::Result<()> {
         // nobody is connected at the other end; there is no waiting for that
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Each thread of the server: its name, its state, and where in the kernel it waits (proc_pid_stat(5), proc_pid_stack(5)).
+fn threads() -> String {
+    let mut text = String::new();
+    let entries = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for process in entries(Path::new("/proc")) {
+        let process = process.path();
+        let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        if name.trim() != "outlast" {
+            continue;
+        }
+        for thread in entries(&process.join("task")) {
+            let read =
+                |file: &str| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+            let stat = read("stat");
+            let state = stat.rsplit(')').next().unwrap_or_default();
+            let state: String = state.chars().take(2).collect();
+            text += &format!("{}:{state}\n{}", read("comm").trim(), read("stack"));
+        }
+    }
+    text
 }
 
 /// Runs a program; gives what it prints and its exit code.
