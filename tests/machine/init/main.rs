@@ -174,7 +174,7 @@ fn obey(port: &File, server: Pid) -> io::Result<()> {
                     Ok((text, code)) => write!(answers, "{text}\n= {code}\n")?,
                     Err(error) => write!(answers, "{error}\n= 127\n")?,
                 },
-                Some("threads") => write!(answers, "{}= 0\n", threads())?,
+                Some("threads") => writeln!(answers, "{}= 0", threads())?,
                 Some("crash") => std::fs::write("/proc/sysrq-trigger", "c")?,
                 Some("poweroff") => leave(server),
                 _ => write!(answers, "no such command\n= 127\n")?,
