@@ -231,8 +231,7 @@ impl Smb {
         };
         if connection.work.is_none() {
             // On record before its bytes are looked at: what fells the server must be known (law 5).
-            self.opened.remove(&Task::Message(conn));
-            self.refused.remove(&Task::Message(conn));
+            self.let_go(conn);
             self.emit(conn, Record::Begin, journal);
             return Step::Again;
         }
@@ -270,11 +269,15 @@ impl Smb {
         (deadline <= clock.now).then_some(Task::Break(conn, open))
     }
 
-    /// The loop leaves off in the middle of this work, and will come back to it: by a message of the same bytes, or because it is runnable.
+    /// The loop leaves off in the middle of a task: it stays runnable.
     pub fn leave_off(&mut self, task: Task) {
-        self.opened.remove(&task);
-        self.refused.remove(&task);
         self.wake.insert(task.in_order());
+    }
+
+    /// Lets go of the bytes that a connection's message came in. [`Smb::step`] goes on with it by a message of the same bytes.
+    pub fn let_go(&mut self, conn: ConnId) {
+        self.opened.remove(&Task::Message(conn));
+        self.refused.remove(&Task::Message(conn));
     }
 
     /// Are bytes held on to that a message came in?

@@ -183,11 +183,12 @@ impl<F: FileSystem> Machine<F> {
             }
             Step::Again => return Some(work),
             Step::Done => {
-                if let Source::Message(conn, _) = work.source
-                    && let Some(client) = self.clients.get_mut(&conn)
-                {
-                    client.look = true;
-                    client.active = time.now;
+                if let Source::Message(conn, _) = work.source {
+                    self.smb.let_go(conn);
+                    if let Some(client) = self.clients.get_mut(&conn) {
+                        client.look = true;
+                        client.active = time.now;
+                    }
                 }
             }
             Step::Idle | Step::Op(_) => self.put_back(work),
@@ -198,14 +199,13 @@ impl<F: FileSystem> Machine<F> {
     /// What is not done yet is looked at again. Nothing is kept of its message until then: its bytes may come to lie elsewhere in the log,
     /// and whoever held on to where they were would keep the log from making room, for ever if it is room that the message waits for.
     fn put_back(&mut self, work: Work) {
-        let task = match work.source {
+        match work.source {
             Source::Message(conn, _) => {
+                self.smb.let_go(conn);
                 self.look_again(conn);
-                Task::Message(conn)
             }
-            Source::Task(task) => task,
-        };
-        self.smb.leave_off(task);
+            Source::Task(task) => self.smb.leave_off(task),
+        }
     }
 
     /// Point 2: the intent is committed. Or why the operation is not to be done.

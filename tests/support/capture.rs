@@ -10,12 +10,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with, sockopt};
 
 /// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
 const FRAME_BYTES: usize = 160;
 
-/// TCP segments of port 445 with SYN, FIN or RST, over IPv4 and IPv6: few, so that none is lost to a full buffer. Code, jump if true,
+/// What the socket keeps until it is read.
+const BUFFER_BYTES: usize = 32 << 20;
+
+/// TCP segments of port 445 with SYN, FIN or RST, over IPv4 and IPv6: few. Code, jump if true,
 /// jump if false, operand; what `tcpdump -d` makes of
 /// `(tcp port 445 and tcp[tcpflags] & 7 != 0) or (ip6 proto 6 and port 445 and ip6[53] & 7 != 0)`.
 const FILTER: [(u16, u8, u8, u32); 24] = [
@@ -74,6 +77,9 @@ impl Capture {
             NonZeroU32::new(every_protocol).map(Protocol::from_raw),
         );
         let socket = Arc::new(socket.expect("a packet socket"));
+        // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be passed, that is it.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
         filter(&socket).expect("a filter");
         let ended = Arc::new(AtomicBool::new(false));
         let reader = std::thread::spawn({

@@ -283,7 +283,7 @@ impl World {
             }
             // The loop may leave it for a while, wherever it is. (Of a refusal an id may have been drawn in vain, which shows.)
             if attempt % 3 == 2 && self.smb.refused.is_empty() {
-                self.smb.leave_off(Task::Message(conn));
+                self.smb.let_go(conn);
             }
         }
         panic!("a message without end");
