@@ -198,12 +198,10 @@ impl Journal {
             .is_none_or(|log| log.room() >= self.request_room)
     }
 
-    /// The object to write again so that the log's tail moves on, if there is need. Where there is room for one request and no more,
-    /// nothing is received: it wants half as much again.
+    /// The object to write again so that the log's tail moves on, if there is need.
     #[must_use]
     pub fn wants_relocation(&self) -> Option<u64> {
-        let wanted = self.request_room + self.request_room / 2;
-        self.log.as_ref()?.wants_relocation(wanted)
+        self.log.as_ref()?.wants_relocation(self.request_room)
     }
 
     /// How many bytes of replies may wait for clients, over all connections, before those who have some waiting get no more.
