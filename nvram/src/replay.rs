@@ -61,6 +61,27 @@ pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
     })
 }
 
+/// What lies at a position of the ring.
+enum Place {
+    /// So many bytes before the ring's end: too few for a header. The next record lies beyond.
+    End(u64),
+    /// A record, and its checksum.
+    Record(Header, u32),
+}
+
+/// Looks there; `None`: that is no record.
+fn look(memory: &dyn Memory, superblock: &Superblock, position: u64) -> Option<Place> {
+    let offset = position % superblock.ring_len;
+    let to_end = superblock.ring_len - offset;
+    if to_end < HEADER_LEN as u64 {
+        return Some(Place::End(to_end));
+    }
+    let mut bytes = [0; HEADER_LEN];
+    memory.read(RING_AT + offset, &mut bytes);
+    let (header, checksum) = Header::from_bytes(&bytes)?;
+    Some(Place::Record(header, checksum))
+}
+
 /// The headers from `tail` to `head`, verified as a chain, and the last one's checksum.
 pub(crate) fn walk(
     memory: &dyn Memory,
@@ -73,16 +94,16 @@ pub(crate) fn walk(
     let mut last: Option<(u32, u32)> = None;
     while position < head {
         let damaged = |what| Error::Damaged { position, what };
+        let place = look(memory, superblock, position);
+        let (header, checksum) = match place.ok_or_else(|| damaged("not a record"))? {
+            Place::End(rest) => {
+                position += rest;
+                continue;
+            }
+            Place::Record(header, checksum) => (header, checksum),
+        };
         let offset = position % superblock.ring_len;
         let to_end = superblock.ring_len - offset;
-        if to_end < HEADER_LEN as u64 {
-            position += to_end;
-            continue;
-        }
-        let mut bytes = [0; HEADER_LEN];
-        memory.read(RING_AT + offset, &mut bytes);
-        let (header, checksum) =
-            Header::from_bytes(&bytes).ok_or_else(|| damaged("not a record"))?;
         let len = header.whole_len();
         if header.position != position {
             return Err(damaged("a record of another place"));
@@ -128,23 +149,16 @@ pub(crate) fn chain_at(
 ) -> Option<u32> {
     let mut at = tail;
     while at < head && at <= position {
-        let offset = at % superblock.ring_len;
-        let to_end = superblock.ring_len - offset;
-        if to_end < HEADER_LEN as u64 {
-            // The next record lies beyond the ring's end.
-            if at == position {
-                position += to_end;
+        match look(memory, superblock, at)? {
+            Place::End(rest) => {
+                if at == position {
+                    position += rest;
+                }
+                at += rest;
             }
-            at += to_end;
-            continue;
+            Place::Record(header, _) if at == position => return Some(header.previous),
+            Place::Record(header, _) => at += header.whole_len(),
         }
-        let mut bytes = [0; HEADER_LEN];
-        memory.read(RING_AT + offset, &mut bytes);
-        let (header, _) = Header::from_bytes(&bytes)?;
-        if at == position {
-            return Some(header.previous);
-        }
-        at += header.whole_len();
     }
     None
 }
@@ -159,18 +173,11 @@ pub(crate) fn record_with(
     let (mut at, mut begin) = (tail, tail);
     while at < head && at <= position {
         begin = at;
-        let offset = at % superblock.ring_len;
-        let to_end = superblock.ring_len - offset;
-        if to_end < HEADER_LEN as u64 {
-            at += to_end;
-            continue;
+        match look(memory, superblock, at) {
+            None => break,
+            Some(Place::End(rest)) => at += rest,
+            Some(Place::Record(header, _)) => at += header.whole_len(),
         }
-        let mut bytes = [0; HEADER_LEN];
-        memory.read(RING_AT + offset, &mut bytes);
-        let Some((header, _)) = Header::from_bytes(&bytes) else {
-            break;
-        };
-        at += header.whole_len();
     }
     begin
 }
