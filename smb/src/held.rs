@@ -136,38 +136,16 @@ impl Held {
 }
 
 impl Smb {
-    /// May this connection take that much more? If not, it is counted as refused.
-    pub(crate) fn may_take(&mut self, conn: ConnId, more: Held) -> bool {
+    /// May this connection take that much more?
+    pub(crate) fn may_take(&self, conn: ConnId, more: Held) -> bool {
         let limits = &self.config.limits;
-        let allowed = self.files.held(conn).allows(
+        self.files.held(conn).allows(
             more,
             self.files.held_by_all(),
             Held::most_of_one(limits),
             limits.total,
             self.connections.len(),
-        );
-        if !allowed {
-            self.refusals.add(Held { bytes: 1, ..more });
-        }
-        allowed
-    }
-
-    /// The bounds.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.config.limits
-    }
-
-    /// What all connections hold.
-    #[must_use]
-    pub fn held(&self) -> Held {
-        self.files.held_by_all()
-    }
-
-    /// What has been refused since the start; `bytes` counts the refusals.
-    #[must_use]
-    pub fn refusals(&self) -> Held {
-        self.refusals
+        )
     }
 }
 

@@ -9,7 +9,6 @@ use crate::file_table::FileTable;
 use crate::fileop::{
     Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
 };
-use crate::held::Held;
 use crate::oplock;
 use crate::record::{Record, WorkId};
 use crate::state::{Checkpoint, Connection, FileOpen, Session, SessionState, Target, Wait};
@@ -156,8 +155,7 @@ pub struct Smb {
     pub(crate) wake: BTreeSet<(u64, Task)>,
     /// Messages in progress, decrypted and cut. Volatile.
     pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
-    /// What was refused since the start, and logins that failed, by connection. Volatile.
-    pub(crate) refusals: Held,
+    /// Logins that failed, by connection. Volatile.
     pub(crate) failed_logins: BTreeMap<ConnId, u32>,
     /// Operations that are not to be done: what their request hears at the next step. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
@@ -173,7 +171,6 @@ impl Smb {
             files: FileTable::default(),
             wake: BTreeSet::new(),
             opened: BTreeMap::new(),
-            refusals: Held::default(),
             failed_logins: BTreeMap::new(),
             refused: BTreeMap::new(),
         }

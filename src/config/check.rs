@@ -186,7 +186,7 @@ impl Check<'_> {
         })
     }
 
-    fn number<T>(&self, key: &str, value: i64, min: T, max: T) -> Result<T, Error>
+    pub(super) fn number<T>(&self, key: &str, value: i64, min: T, max: T) -> Result<T, Error>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
     {

@@ -61,8 +61,6 @@ limits! {
     counts {
         /// `max_connections`: TCP connections at once.
         max_connections = 1024, up to 1 << 20;
-        /// `max_unauthenticated`: connections that have not logged in; the idlest gives way.
-        max_unauthenticated = 256, up to 1 << 20;
         /// `half_open`: unfinished TCP handshakes that are kept; of those beyond it nothing is (SYN cookies).
         half_open = 128, up to 1 << 20;
         /// `max_sessions_per_connection`.
@@ -110,19 +108,11 @@ impl Check<'_> {
         key: &str,
         value: Option<i64>,
         default: usize,
-        max: i64,
+        max: usize,
     ) -> Result<usize, Error> {
-        match value {
-            None => Ok(default),
-            Some(value) if (1..=max).contains(&value) => {
-                Ok(usize::try_from(value).unwrap_or(usize::MAX))
-            }
-            Some(value) => self.fail(
-                &format!("limits.{key}"),
-                format!("{value} is out of range"),
-                &format!("use 1 to {max}"),
-            ),
-        }
+        value.map_or(Ok(default), |value| {
+            self.number(&format!("limits.{key}"), value, 1, max)
+        })
     }
 
     fn size(
