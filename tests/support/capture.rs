@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 /// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
 const FRAME_BYTES: usize = 160;
@@ -69,18 +68,19 @@ pub struct Verdict {
 impl Capture {
     /// Begins, in the calling thread's network namespace.
     pub fn start() -> Capture {
-        let every_protocol = u32::from((libc::ETH_P_ALL as u16).to_be());
+        // Without a protocol nothing comes to it, so that nothing has when the filter is put on (packet(7)).
         let socket = socket_with(
             AddressFamily::PACKET,
             SocketType::RAW,
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            NonZeroU32::new(every_protocol).map(Protocol::from_raw),
+            None,
         );
         let socket = Arc::new(socket.expect("a packet socket"));
         // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be passed, that is it.
         let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
         filter(&socket).expect("a filter");
+        hear_every_protocol(&socket).expect("frames of every protocol");
         let ended = Arc::new(AtomicBool::new(false));
         let reader = std::thread::spawn({
             let (socket, ended) = (Arc::clone(&socket), Arc::clone(&ended));
@@ -146,11 +146,29 @@ fn filter(socket: &OwnedFd) -> io::Result<()> {
             size_of_val(&program) as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(result)
+}
+
+/// Frames of every protocol and interface come to the socket from here on.
+fn hear_every_protocol(socket: &OwnedFd) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: 0,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the address is valid while the call lasts, and the kernel copies it.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    done(result)
 }
 
 /// Frames the buffer had no room for.
@@ -174,8 +192,12 @@ fn drops(socket: &OwnedFd) -> io::Result<u32> {
             &mut length,
         )
     };
+    done(result).map(|()| statistics.drops)
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
     if result == 0 {
-        Ok(statistics.drops)
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
