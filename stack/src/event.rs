@@ -1,10 +1,11 @@
 //! What a stack tells the application: events, and the state of its connections.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{ConnId, State};
+use crate::{ConnId, Seq, State};
 
 /// Something the application may want to act on. Events are hints about the durable state, and not saved: after a recovery
 /// the application looks at every connection once.
@@ -82,6 +83,17 @@ pub struct Usage {
     pub displaced: u64,
     /// Out-of-order segments dropped for want of room.
     pub out_of_order_dropped: u64,
+}
+
+/// How far a connection has come: whoever looks twice sees whether it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Oldest unacknowledged sequence number.
+    pub snd_una: Seq,
+    /// Next sequence number expected.
+    pub rcv_nxt: Seq,
+    /// When, in service time, the journal last had no room for something the peer sent; `None`: not since the start.
+    pub refused_at: Option<Duration>,
 }
 
 /// One connection as `outlast status` shows it. Sequence numbers are absolute, names those of RFC 9293.

@@ -16,7 +16,7 @@ mod stack;
 mod tcp;
 
 pub use config::Config;
-pub use event::{ConnStatus, Event, Trouble, Usage, Why};
+pub use event::{ConnStatus, Event, Standing, Trouble, Usage, Why};
 pub use frame::{Capabilities, Offload, Path, RxChecksum, RxFrame, TxFrame};
 pub use journal::{ConnId, Journal};
 pub use link::{Counters, MAX_ADDRESSES};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::{ConnStatus, Event, Usage, Why};
+use crate::event::{ConnStatus, Event, Standing, Usage, Why};
 use crate::frame::{Delivery, Segment};
 use crate::link::{Counters, Link};
 use crate::listener::{cookie_answer, half_open};
@@ -625,6 +625,11 @@ impl Stack {
         self.conns
             .get(&conn)
             .map_or(0, |conn| conn.durable.received_len)
+    }
+
+    /// How far a connection has come. `None`: there is no such connection.
+    pub fn standing(&self, conn: ConnId) -> Option<Standing> {
+        self.conns.get(&conn).map(Conn::standing)
     }
 
     /// The peer of a connection.

@@ -479,13 +479,29 @@ fn our_full_window_answers_probes_and_opens_in_one_step() {
 #[test]
 fn a_full_log_drops_segments_unacknowledged() {
     let mut bench = plain();
-    bench.log.room = Some(999);
+    bench.log.room = Some(87);
     assert_eq!(bench.exchange(&bench.data(0, 1000)), []);
     assert_eq!(bench.wait(SECOND), []);
+    let refused_at = |bench: &Bench| bench.stack.standing(bench.conn).unwrap().refused_at;
+    assert!(refused_at(&bench).is_some());
     bench.log.room = None;
     bench.exchange(&bench.data(0, 1000));
     let answer = bench.wait(SECOND);
     assert_eq!(bench.theirs(answer[0].ack), 1000);
+}
+
+#[test]
+fn of_a_segment_the_log_takes_what_it_has_room_for() {
+    let mut bench = plain();
+    bench.log.room = Some(600);
+    let mut segment = bench.data(0, 1000);
+    segment.fin = true;
+    bench.exchange(&segment);
+    let answer = bench.wait(SECOND);
+    assert_eq!(bench.theirs(answer[0].ack), 600);
+    bench.log.room = None;
+    let answer = bench.exchange(&segment);
+    assert_eq!(bench.theirs(answer[0].ack), 1001, "the rest, and the FIN");
 }
 
 #[test]

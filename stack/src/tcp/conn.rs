@@ -11,7 +11,7 @@ use super::record::{Checkpoint, Promise, Record, State};
 use super::rtt::Rtt;
 use super::segment::Header;
 use super::tcb::Durable;
-use crate::event::{ConnStatus, Event, Trouble, Why, push_once};
+use crate::event::{ConnStatus, Event, Standing, Trouble, Why, push_once};
 use crate::frame::{IcmpError, IcmpKind};
 use crate::{Config, ConnId, Journal, Path, Seq};
 
@@ -33,7 +33,7 @@ const HEADER_LEN: usize = 20;
 /// Bytes of the timestamp option with its padding.
 const TIMESTAMP_LEN: usize = 12;
 /// No path is taken to carry less (RFC 9293, section 3.7.1).
-const MSS_MIN: usize = 88;
+pub(super) const MSS_MIN: usize = 88;
 
 /// What a connection acts upon besides itself.
 pub(crate) struct Context<'a> {
@@ -116,6 +116,8 @@ pub(crate) struct Live {
     /// A window of 0 is announced until the planned outage is over.
     pub(super) window_shut: bool,
     pub(super) last_data: Duration,
+    /// When something was last refused for want of room in the log.
+    pub(super) refused_at: Option<Duration>,
     pub(super) ts_recent_at: Duration,
 
     pub(super) last_heard: Duration,
@@ -196,6 +198,7 @@ impl Live {
             window_update: false,
             window_shut: false,
             last_data: now,
+            refused_at: None,
             ts_recent_at: now,
             last_heard: now,
             keep_alive_tries: 0,
@@ -433,6 +436,14 @@ impl Conn {
             self.live.mss = mss;
             self.live.cubic.shrink_mss(mss);
             self.live.loss.too_big(una, nxt);
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            snd_una: self.durable.snd_una,
+            rcv_nxt: self.durable.rcv_nxt,
+            refused_at: self.live.refused_at,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::conn::{Conn, Context, DELAYED_ACK, LossProbe, TIME_WAIT};
+use super::conn::{Conn, Context, DELAYED_ACK, LossProbe, MSS_MIN, TIME_WAIT};
 use super::loss::Recovery;
 use super::record::{Record, State};
 use super::segment::{Header, Received};
@@ -403,11 +403,15 @@ impl Conn {
             self.live.duplicates = (self.live.duplicates + 1).min(DUPLICATES_MAX);
             return;
         }
-        // Law 7: no room in the log, so it was never received.
-        let room = cx.journal.room(self.id);
+        // Law 7: what the log has no room for was never received. A part of it that is worth a record is.
+        let room = cx.journal.room(self.id, self.durable.received_len);
         if room < fresh.len() {
-            return;
+            self.live.refused_at = Some(cx.now);
+            if room < MSS_MIN {
+                return;
+            }
         }
+        let fresh = fresh.get(..room).unwrap_or(fresh);
         if !self.live.assembler.is_empty() {
             //= rfc5681 3.2b
             // RFC 5681, section 4.2: it fills a gap.
