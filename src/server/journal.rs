@@ -36,8 +36,8 @@ pub struct Journal {
     pending: bool,
     /// Room kept for what a request in hand may append, bytes.
     request_room: u64,
-    /// What the connections hold of received bytes may come to this before all but one of them have to wait.
-    received_limit: u64,
+    /// What the connections hold of received bytes may come to this before all but one of them have to wait; and what waits to be sent.
+    buffer_limit: u64,
     /// Bytes received and not yet consumed, over all connections.
     received: u64,
     /// The connection that may receive even then, so that one message at least becomes whole.
@@ -59,7 +59,7 @@ impl Journal {
             request_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
-            received_limit: capacity / 4,
+            buffer_limit: capacity / 4,
             log,
             medium,
             shipping: false,
@@ -198,16 +198,19 @@ impl Journal {
             .is_none_or(|log| log.room() >= self.request_room)
     }
 
-    /// The object to write again so that the log's tail moves on, if there is need.
+    /// The object to write again so that the log's tail moves on, if there is need: there is to be room for a request, and beside it for
+    /// something to be received.
     #[must_use]
     pub fn wants_relocation(&self) -> Option<u64> {
-        self.log.as_ref()?.wants_relocation(self.request_room)
+        let log = self.log.as_ref()?;
+        let room = self.request_room + log.capacity() / 8;
+        log.wants_relocation(room.min(log.max_record()))
     }
 
-    /// How many bytes of replies may wait for clients, over all connections, before those who have some waiting get no more.
+    /// How many bytes of replies may wait for clients, over all connections; and how many of requests, to be worked on.
     #[must_use]
-    pub fn send_limit(&self) -> u64 {
-        self.received_limit
+    pub fn buffer_limit(&self) -> u64 {
+        self.buffer_limit
     }
 
     /// Is there a sink: is durability `power`?
@@ -294,14 +297,16 @@ impl outlast_stack::Journal for Journal {
         }
     }
 
-    fn room(&self, conn: u64) -> usize {
+    /// Nobody but the favoured gets more than is left of what there is for all.
+    fn room(&self, conn: u64, queued: usize) -> usize {
         let Some(log) = &self.log else {
             return usize::MAX;
         };
         let free = log.room().saturating_sub(self.request_room);
         let room = match self.favoured {
             Some(favoured) if favoured != conn => {
-                free.min(self.received_limit.saturating_sub(self.received))
+                let taken = self.received.saturating_add(queued as u64);
+                free.min(self.buffer_limit.saturating_sub(taken) / 2)
             }
             _ => free,
         };
@@ -322,3 +327,6 @@ impl outlast_smb::Journal for Journal {
         self.id()
     }
 }
+
+#[cfg(test)]
+mod tests;
