@@ -18,9 +18,10 @@ use outlast::fs::{Fs, ShareRoot};
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
-use outlast::server::machine::{Machine, Patience};
+use outlast::server::machine::Machine;
 use outlast::server::medium::Medium;
 use outlast::server::open::Sink;
+use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Memory, VecMemory};
@@ -169,6 +170,10 @@ impl Server {
             patience: Patience {
                 login: Duration::from_secs(600),
                 idle: None,
+                stalled: Duration::from_secs(600),
+                stalled_in_crowd: Duration::from_secs(600),
+                strangers: 16,
+                unread: 16 << 20,
             },
             lost: Lost::Frames,
         };

@@ -61,6 +61,8 @@ limits! {
     counts {
         /// `max_connections`: TCP connections at once.
         max_connections = 1024, up to 1 << 20;
+        /// `max_unauthenticated`: connections that have not logged in; with one more the oldest is dropped.
+        max_unauthenticated = 256, up to 1 << 20;
         /// `half_open`: unfinished TCP handshakes that are kept; of those beyond it nothing is (SYN cookies).
         half_open = 128, up to 1 << 20;
         /// `max_sessions_per_connection`.
@@ -91,12 +93,18 @@ limits! {
     sizes {
         /// `max_out_of_order`, bytes: segments kept that came before those before them, in total.
         max_out_of_order = 64 << 20, from 1 << 20;
+        /// `max_unread_per_connection`, bytes: replies a client has not taken; meanwhile no more of its requests are worked on.
+        max_unread_per_connection = 16 << 20, from 1 << 20;
     }
     seconds {
         /// `auth_timeout_seconds`: to log in.
         auth_timeout, auth_timeout_seconds = 60, from 1;
         /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0: never.
         idle_timeout, idle_timeout_seconds = 0, from 0;
+        /// `stall_timeout_seconds`: a client that neither takes its replies nor finishes the message it has begun is dropped.
+        stall_timeout, stall_timeout_seconds = 300, from 1;
+        /// `stall_timeout_crowded_seconds`: the same while others wait for room in the log.
+        stall_timeout_crowded, stall_timeout_crowded_seconds = 5, from 1;
         /// `keep_alive_seconds`: a silent peer is probed after this long; 0: never.
         keep_alive, keep_alive_seconds = 120, from 0;
     }

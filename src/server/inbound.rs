@@ -29,12 +29,13 @@ pub enum Inbound {
     KeepAlive(usize),
     /// Not a message: the connection is to be dropped.
     Malformed(Malformed),
+    /// A message of so many bytes, which is more than it may have: likewise.
+    TooLong(usize),
 }
 
-/// Looks at the front of the received bytes.
+/// Looks at the front of the received bytes, `queued` of them. `longest`: bytes that a message may have.
 #[must_use]
-pub fn front(received: &VecDeque<Bytes>) -> Inbound {
-    let queued: usize = received.iter().map(Bytes::len).sum();
+pub fn front(received: &VecDeque<Bytes>, queued: usize, longest: usize) -> Inbound {
     let mut header = [0; frame::LEN];
     if copy_front(received, &mut header) < frame::LEN {
         return Inbound::Partial;
@@ -42,6 +43,7 @@ pub fn front(received: &VecDeque<Bytes>) -> Inbound {
     match frame::parse(header) {
         Err(malformed) => Inbound::Malformed(malformed),
         Ok(Frame::KeepAlive) => Inbound::KeepAlive(frame::LEN),
+        Ok(Frame::Message(length)) if length > longest => Inbound::TooLong(length),
         Ok(Frame::Message(length)) if queued < frame::LEN + length => Inbound::Partial,
         Ok(Frame::Message(length)) => Inbound::Whole(Message {
             bytes: gather(received, frame::LEN, length),

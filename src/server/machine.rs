@@ -3,7 +3,7 @@
 //! Frames come in through [`Machine::ingest`], go out of [`Machine::turn`]; nothing here waits, reads a clock or touches a device.
 //! The event loop ([`super::run`]) and the simulator drive the same machine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use log::{debug, info};
@@ -17,14 +17,13 @@ use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::inbound::{self, Inbound, Message};
 use super::journal::Journal;
+use super::patience::{Mark, Patience};
 use super::record::Record;
+use super::turns::{Cost, SLICE, Turns};
 use super::work::UnderWay;
 
-/// Tasks done in one turn before frames go out again.
-const TASKS_PER_TURN: usize = 256;
-
-/// A client with so much waiting to be sent gets no more requests answered until it has taken some of it.
-const SEND_QUEUE_BYTES: usize = 16 << 20;
+/// Of a client that has not logged in no message is longer: a token, and what is around it.
+const STRANGERS_MESSAGE: usize = 128 << 10;
 
 /// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little earlier.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -59,25 +58,10 @@ pub(super) struct Client {
     pub(super) closed: bool,
     /// Service time of its last request, or of its coming.
     pub(super) active: Duration,
-}
-
-/// How long a client may hold a connection without using it. In service time: an outage does not count.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Without having logged in.
-    pub login: Duration,
-    /// Without an open and without a request; `None`: for ever.
-    pub idle: Option<Duration>,
-}
-
-impl Patience {
-    /// Told to go, a client closes its side within this time, or is reset (its TCP would stay in FIN-WAIT-2 for good).
-    const FAREWELL: Duration = Duration::from_secs(60);
-
-    /// How often clients are looked at.
-    fn interval(self) -> Duration {
-        self.login.min(self.idle.unwrap_or(self.login)) / 4
-    }
+    /// When it was last seen to be going on; `None`: nobody has looked.
+    pub(super) mark: Option<Mark>,
+    /// How much of the thread it has been given ([`super::turns`]).
+    pub(super) given: Cost,
 }
 
 /// The whole server, but for its surroundings.
@@ -97,9 +81,18 @@ pub struct Machine<F> {
     /// Frames that wait until what they show is on the medium, each turn's with the end of its last commit.
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
     busy: bool,
-    patience: Patience,
-    /// When clients are next looked at for whether they are still wanted.
-    next_look: Duration,
+    turns: Turns,
+    /// What the work since it was last charged to somebody takes.
+    pub(super) spent: Cost,
+    pub(super) patience: Patience,
+    /// Connections that have not logged in; some others may be among them.
+    pub(super) strangers: BTreeSet<u64>,
+    /// When clients are next looked at for whether they are still wanted, and when they last were.
+    pub(super) next_look: Duration,
+    pub(super) looked_at: Duration,
+    /// Somebody has waited for room in the log since then.
+    pub(super) is_crowded: bool,
+    pub(super) unpressed_until: Duration,
 }
 
 impl<F: FileSystem> Machine<F> {
@@ -127,8 +120,14 @@ impl<F: FileSystem> Machine<F> {
             held_back: VecDeque::new(),
             // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
             busy: true,
+            turns: Turns::default(),
+            spent: 0,
             patience,
+            strangers: BTreeSet::new(),
             next_look: Duration::ZERO,
+            looked_at: Duration::ZERO,
+            is_crowded: false,
+            unpressed_until: Duration::ZERO,
         }
     }
 
@@ -146,7 +145,7 @@ impl<F: FileSystem> Machine<F> {
             _ if self.under_way.is_some() => self.busy = false,
             Gate::Open => {
                 self.report_local_changes(time);
-                self.dismiss_idlers(time.now);
+                self.look_after_clients(time.now);
                 self.serve(time);
             }
             // Nothing is begun, so there is nothing to come back for before a frame or a deadline.
@@ -164,7 +163,7 @@ impl<F: FileSystem> Machine<F> {
             "bytes of the log are held on to"
         );
         self.relocate(time.now);
-        self.account();
+        self.account(time.now);
         self.journal.commit(time.now);
         // what waited for room may go on now, and nothing else may come to wake the loop
         self.busy |= is_short && self.journal.can_work();
@@ -334,6 +333,7 @@ impl<F: FileSystem> Machine<F> {
             let client = self.clients.entry(conn).or_default();
             client.look = true;
             client.active = now;
+            self.meet(conn);
         }
     }
 
@@ -357,35 +357,6 @@ impl<F: FileSystem> Machine<F> {
         self.clients.entry(conn).or_default().closed = true;
     }
 
-    /// Closes the connections of clients that do not log in, or do nothing for too long.
-    fn dismiss_idlers(&mut self, now: Duration) {
-        if now < self.next_look {
-            return;
-        }
-        self.next_look = now + self.patience.interval();
-        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            let Some(client) = self.clients.get_mut(&conn) else {
-                continue;
-            };
-            let idle = now.saturating_sub(client.active);
-            if client.leaving {
-                if idle > Patience::FAREWELL {
-                    self.stack.abort(conn, &mut self.journal);
-                }
-                continue;
-            }
-            let why = match (self.smb.has_session(conn), self.patience.idle) {
-                (false, _) if idle > self.patience.login => "it has not logged in",
-                (true, Some(limit)) if idle > limit && self.smb.is_idle(conn) => "it is idle",
-                _ => continue,
-            };
-            info!("connection {conn}: closed: {why} for {} s", idle.as_secs());
-            client.active = now;
-            self.leave(conn);
-            self.stack.close(conn, &mut self.journal);
-        }
-    }
-
     fn report_local_changes(&mut self, time: Time) {
         let mut out = outlast_smb::Output::default();
         for change in self.fs.changes() {
@@ -395,7 +366,7 @@ impl<F: FileSystem> Machine<F> {
         self.deliver(out);
     }
 
-    /// Tasks, and one message of every client that has a whole one.
+    /// Tasks, and something of one message of every client that has one and whose turn it is.
     fn serve(&mut self, time: Time) {
         self.busy = self.do_tasks(time);
         if self.under_way.is_some() {
@@ -406,52 +377,95 @@ impl<F: FileSystem> Machine<F> {
             .keys()
             .map(|conn| self.stack.send_queued(*conn) as u64)
             .sum();
-        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            let waiting = self.stack.send_queued(conn);
-            // law 7: a client that does not take its replies waits, and when the log is short of room all do
-            let room =
-                waiting == 0 || (waiting < SEND_QUEUE_BYTES && queued < self.journal.send_limit());
-            if !room || !self.journal.can_work() {
+        let clients: Vec<u64> = self.clients.keys().copied().collect();
+        let ready = |conn: &&u64| {
+            self.clients.get(conn).is_some_and(|client| client.look)
+                && self.has_room(**conn, queued)
+        };
+        let ready: Vec<u64> = clients.iter().filter(ready).copied().collect();
+        let given = ready.iter().filter_map(|conn| self.clients.get(conn));
+        self.turns.begin(given.map(|client| client.given));
+        for conn in clients {
+            let Some(client) = self.clients.get(&conn) else {
+                continue;
+            };
+            let (has_news, given) = (client.look, client.given);
+            if !has_news {
+                self.take_leave(conn);
                 continue;
             }
-            if let Some(message) = self.take_message(conn) {
-                self.run_message(conn, message, time);
-                if self.under_way.is_some() {
-                    self.busy = false;
-                    return;
-                }
-                queued += (self.stack.send_queued(conn)).saturating_sub(waiting) as u64;
-                let more = self.clients.get(&conn).is_some_and(|client| client.look);
-                // without room it is not looked at before some has been made
-                self.busy |= more && self.journal.can_work();
-            } else if self
-                .clients
-                .get(&conn)
-                .is_some_and(|client| client.finished && !client.leaving)
-            {
-                // the client's FIN: MS-SMB2 3.3.7.1, loss of the connection
-                self.leave(conn);
-                self.stack.close(conn, &mut self.journal);
+            if !self.journal.can_work() || !self.has_room(conn, queued) {
+                self.note_crowd(time.now);
+                continue;
+            }
+            if !self.turns.is_due(given) {
                 self.busy = true;
+                continue;
+            }
+            let waiting = self.stack.send_queued(conn);
+            let Some(message) = self.take_message(conn) else {
+                self.take_leave(conn);
+                continue;
+            };
+            self.run_message(conn, message, time);
+            if self.under_way.is_some() {
+                self.busy = false;
+                return;
+            }
+            queued += (self.stack.send_queued(conn)).saturating_sub(waiting) as u64;
+            let more = self.clients.get(&conn).is_some_and(|client| client.look);
+            // without room it is not looked at before some has been made
+            self.busy |= more && self.journal.can_work();
+        }
+    }
+
+    /// Law 7: a client that does not take its replies waits; and of the log's room for replies, `queued` of which is taken, nobody gets
+    /// more than is left, the last quarter being for those who have nothing waiting.
+    fn has_room(&self, conn: u64, queued: u64) -> bool {
+        let limit = self.journal.buffer_limit();
+        match self.stack.send_queued(conn) {
+            0 => queued < limit,
+            waiting => {
+                waiting < self.patience.unread && waiting as u64 + queued < limit - limit / 4
             }
         }
     }
 
-    /// Does the tasks that are ready; says whether there may be more.
+    /// The client's FIN: MS-SMB2 3.3.7.1, loss of the connection.
+    fn take_leave(&mut self, conn: u64) {
+        let client = self.clients.get(&conn);
+        if client.is_some_and(|client| client.finished && !client.leaving && !client.look) {
+            self.leave(conn);
+            self.stack.close(conn, &mut self.journal);
+            self.busy = true;
+        }
+    }
+
+    /// Does tasks that are ready, for as long as one client's turn is; says whether there may be more.
     fn do_tasks(&mut self, time: Time) -> bool {
-        for _ in 0..TASKS_PER_TURN {
+        let mut spent = 0;
+        while spent < SLICE {
             if !self.journal.can_work() {
                 return false;
             }
             let Some(task) = self.smb.next_runnable(clock(time)) else {
                 return false;
             };
-            self.run_task(task, time);
+            spent += self.run_task(task, time);
             if self.under_way.is_some() {
                 return false;
             }
         }
         true
+    }
+
+    /// What has been spent was spent for this client.
+    pub(super) fn charge(&mut self, conn: u64) -> Cost {
+        let spent = std::mem::take(&mut self.spent);
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.given = self.turns.charge(client.given, spent);
+        }
+        spent
     }
 
     /// There is a message of this client to be worked on, or may be.
@@ -468,12 +482,25 @@ impl<F: FileSystem> Machine<F> {
             .get_mut(&conn)
             .filter(|client| !client.leaving)?;
         while std::mem::take(&mut client.look) {
-            match inbound::front(self.stack.received(conn)?) {
+            let received = self.stack.received(conn)?;
+            let longest = if self.smb.has_session(conn) {
+                usize::MAX
+            } else {
+                STRANGERS_MESSAGE
+            };
+            match inbound::front(received, self.stack.received_len(conn), longest) {
                 Inbound::Partial => {}
                 Inbound::Whole(message) => return Some(message),
                 Inbound::KeepAlive(length) => {
                     self.stack.consume(conn, length, &mut self.journal);
                     client.look = true;
+                }
+                Inbound::TooLong(length) => {
+                    info!(
+                        "connection {conn}: dropped: a message of {length} bytes before it has logged in"
+                    );
+                    self.abort(conn);
+                    return None;
                 }
                 Inbound::Malformed(malformed) => {
                     info!("connection {conn}: dropped: {malformed}");
@@ -537,21 +564,25 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Tells the journal what is held of received bytes, and who is to be served first when room is short.
-    fn account(&mut self) {
+    fn account(&mut self, now: Duration) {
         let mut received = 0;
         let mut favoured = None;
         let mut most = 0;
+        let mut is_refused = false;
         for conn in self.clients.keys() {
-            let queued: usize = self
-                .stack
-                .received(*conn)
-                .map_or(0, |pieces| pieces.iter().map(bytes::Bytes::len).sum());
+            let queued = self.stack.received_len(*conn);
             received += queued as u64;
             if queued > most {
                 (most, favoured) = (queued, Some(*conn));
             }
+            let standing = self.stack.standing(*conn);
+            is_refused |=
+                standing.is_some_and(|standing| standing.refused_at > Some(self.looked_at));
         }
         self.journal.account(received, favoured);
+        if is_refused {
+            self.note_crowd(now);
+        }
     }
 }
 

@@ -11,12 +11,14 @@ pub mod journal;
 pub mod machine;
 pub mod medium;
 pub mod open;
+pub mod patience;
 pub mod record;
 pub mod recover;
 mod redo;
 mod run;
 mod setup;
 mod status;
+pub mod turns;
 mod work;
 
 pub use run::run;

@@ -17,8 +17,9 @@ use super::clock::Time;
 use super::fault::Probe;
 use super::files::FileSystem;
 use super::journal::Journal;
-use super::machine::{Machine, Patience};
+use super::machine::Machine;
 use super::open::{Opened, Sink, open};
+use super::patience::Patience;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
 
@@ -294,6 +295,7 @@ impl<F: FileSystem> Machine<F> {
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
             self.look_at(conn, time);
         }
+        self.bear_with_all(time.now);
         self.smb.changes_may_be_missed(&mut self.journal);
         set_aside
     }
@@ -327,7 +329,9 @@ impl<F: FileSystem> Machine<F> {
             (None, _) => self.gone(conn),
             (Some(State::SynReceived), _) => {}
             (Some(state), known) => {
-                if !known {
+                if known {
+                    self.meet(conn);
+                } else {
                     self.accept(conn, time.now);
                 }
                 let client = self.clients.entry(conn).or_default();

@@ -15,9 +15,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::clock::wall;
 use super::fault;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
-use super::machine::Patience;
 use super::medium::SinkFile;
 use super::open::Sink;
+use super::patience::Patience;
 use super::recover::Parts;
 use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
@@ -72,6 +72,10 @@ pub fn parts(
         patience: Patience {
             login: config.limits.auth_timeout,
             idle: Some(config.limits.idle_timeout).filter(|timeout| !timeout.is_zero()),
+            stalled: config.limits.stall_timeout,
+            stalled_in_crowd: config.limits.stall_timeout_crowded,
+            strangers: config.limits.max_unauthenticated,
+            unread: config.limits.max_unread_per_connection,
         },
         lost: if worker.tap_fresh {
             Lost::Frames

@@ -10,14 +10,12 @@ use super::fault::{Point, When};
 use super::files::FileSystem;
 use super::inbound::Message;
 use super::machine::{Machine, clock};
+use super::turns::{self, Cost, SLICE, STEP};
 
-/// Steps of one message before the rest has to wait for the next turn: no client's compound holds up the others.
-const STEPS: usize = 1024;
-
-/// What is being worked on, and for how many more steps.
+/// What is being worked on, and for how much longer.
 pub(super) struct Work {
     source: Source,
-    steps: usize,
+    left: Cost,
 }
 
 enum Source {
@@ -30,7 +28,7 @@ impl Work {
     fn new(source: Source) -> Work {
         Work {
             source,
-            steps: STEPS,
+            left: SLICE,
         }
     }
 
@@ -65,19 +63,26 @@ pub(super) struct UnderWay {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Works on a client's oldest message until it is answered or waits, or an operation of it is under way.
+    /// Works on a client's oldest message until it is answered or waits, its slice is used up, or an operation of it is under way.
     pub(super) fn run_message(&mut self, conn: u64, message: Message, time: Time) {
+        // each time it is put together, perhaps decrypted, and taken apart
+        self.spent += message.stream_bytes as Cost;
         self.run(Work::new(Source::Message(conn, message)), time);
+        self.charge(conn);
     }
 
-    /// Works on a task until it is done or waits again, or an operation of it is under way.
-    pub(super) fn run_task(&mut self, task: Task, time: Time) {
-        self.run(Work::new(Source::Task(task)), time);
+    /// Works on a task until it is done or waits again, its slice is used up, or an operation of it is under way. Gives what it took.
+    pub(super) fn run_task(&mut self, task: Task, time: Time) -> Cost {
+        let work = Work::new(Source::Task(task));
+        let conn = work.conn();
+        self.run(work, time);
+        self.charge(conn)
     }
 
     fn run(&mut self, mut work: Work, time: Time) {
-        while work.steps > 0 {
-            work.steps -= 1;
+        while work.left > 0 {
+            let before = self.spent;
+            self.spent += STEP;
             let mut out = Output::default();
             let (clock, entropy) = (clock(time), &mut *self.entropy);
             let step = match &work.source {
@@ -98,6 +103,7 @@ impl<F: FileSystem> Machine<F> {
                 Some(rest) => work = rest,
                 None => return,
             }
+            work.left = work.left.saturating_sub(self.spent - before);
         }
         self.put_back(work);
     }
@@ -123,6 +129,7 @@ impl<F: FileSystem> Machine<F> {
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run(rest, time);
         }
+        self.charge(conn);
         if leave {
             self.leave(conn);
         }
@@ -147,6 +154,7 @@ impl<F: FileSystem> Machine<F> {
     ) -> Option<Work> {
         while let Step::Op(planned) = step {
             operation = operation_name(&planned.op);
+            self.spent += turns::cost(&planned.op);
             step = match self.intend(&planned, &mut out, time) {
                 Ok(intent) => match self.fs.begin(&planned.actor, &planned.op, &intent) {
                     Some(outcome) => {
@@ -273,6 +281,7 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn deliver(&mut self, out: Output) {
         for (conn, parts) in out.sends {
             let parts: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
+            self.spent += parts.iter().map(|part| part.len() as Cost).sum::<Cost>();
             self.stack.send(conn, &parts, &mut self.journal);
         }
         for conn in out.drop {

@@ -4,6 +4,11 @@ fn stream(bytes: &[u8], piece: usize) -> VecDeque<Bytes> {
     bytes.chunks(piece).map(Bytes::copy_from_slice).collect()
 }
 
+/// What `bytes` begin with, come in pieces of so many, where a message may have 1 MiB.
+fn front_of(bytes: &[u8], piece: usize) -> Inbound {
+    front(&stream(bytes, piece), bytes.len(), 1 << 20)
+}
+
 #[test]
 fn a_message_is_found_however_the_stream_is_cut() {
     let bytes = [&[0, 0, 0, 5][..], b"hello", &[0, 0, 0, 1], b"x"].concat();
@@ -13,7 +18,7 @@ fn a_message_is_found_however_the_stream_is_cut() {
             stream_bytes: 9,
         };
         assert_eq!(
-            front(&stream(&bytes, piece)),
+            front_of(&bytes, piece),
             Inbound::Whole(message),
             "pieces of {piece}"
         );
@@ -24,7 +29,7 @@ fn a_message_is_found_however_the_stream_is_cut() {
 fn what_is_not_whole_waits() {
     for end in 0..9 {
         assert_eq!(
-            front(&stream(&b"\0\0\0\x05hello"[..end], 3)),
+            front_of(&b"\0\0\0\x05hello"[..end], 3),
             Inbound::Partial,
             "{end} bytes"
         );
@@ -34,15 +39,21 @@ fn what_is_not_whole_waits() {
 #[test]
 fn what_is_no_message_is_refused() {
     assert!(matches!(
-        front(&stream(b"GET / HTTP/1.0", 14)),
+        front_of(b"GET / HTTP/1.0", 14),
         Inbound::Malformed(_)
     ));
     assert!(matches!(
-        front(&stream(&[0, 0xFF, 0xFF, 0xFF], 4)),
+        front_of(&[0, 0xFF, 0xFF, 0xFF], 4),
         Inbound::Malformed(_)
     ));
+    assert_eq!(front_of(&[0x85, 0, 0, 0, 0], 5), Inbound::KeepAlive(4));
+}
+
+#[test]
+fn what_is_longer_than_allowed_is_refused_before_it_has_come() {
     assert_eq!(
-        front(&stream(&[0x85, 0, 0, 0, 0], 5)),
-        Inbound::KeepAlive(4)
+        front_of(&[0, 0x10, 0, 1], 4),
+        Inbound::TooLong((1 << 20) + 1)
     );
+    assert_eq!(front_of(&[0, 0x10, 0, 0], 4), Inbound::Partial);
 }

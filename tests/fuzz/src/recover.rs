@@ -10,7 +10,8 @@ use bytes::Bytes;
 use outlast::server::clock::Time;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
-use outlast::server::machine::{Machine, Patience};
+use outlast::server::machine::Machine;
+use outlast::server::patience::Patience;
 use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::{Flag, Identity, Kind, Log, VecMemory, codec};
@@ -137,6 +138,10 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         patience: Patience {
             login: Duration::from_secs(60),
             idle: Some(Duration::from_secs(900)),
+            stalled: Duration::from_secs(300),
+            stalled_in_crowd: Duration::from_secs(5),
+            strangers: 4,
+            unread: 16 << 20,
         },
         lost: if felled { Lost::Nothing } else { Lost::Frames },
     }

@@ -126,8 +126,10 @@ impl Attacker {
             }
             received.push_back(bytes::Bytes::from(piece));
         }
+        let longest = if input.yes() { usize::MAX } else { 100 };
         for _ in 0..STEPS {
-            let length = match inbound::front(&received) {
+            let queued = received.iter().map(bytes::Bytes::len).sum();
+            let length = match inbound::front(&received, queued, longest) {
                 Inbound::Partial => return,
                 Inbound::KeepAlive(length) => length,
                 Inbound::Whole(message) => {
@@ -136,7 +138,7 @@ impl Attacker {
                     assert!(message.stream_bytes > message.bytes.len());
                     message.stream_bytes
                 }
-                Inbound::Malformed(_) => {
+                Inbound::Malformed(_) | Inbound::TooLong(_) => {
                     world.disconnect(self.client.conn);
                     return;
                 }

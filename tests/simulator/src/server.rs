@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use outlast::server::clock::Time;
 use outlast::server::fault::{Point, Probe, When};
-use outlast::server::machine::{Machine, Patience};
+use outlast::server::machine::Machine;
+use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::Flag;
 use outlast_smb::auth::nt_hash;
@@ -134,7 +135,7 @@ impl outlast_stack::Journal for Nothing {
         data.concat().into()
     }
 
-    fn room(&self, _: u64) -> usize {
+    fn room(&self, _: u64, _: usize) -> usize {
         usize::MAX
     }
 
@@ -525,6 +526,10 @@ impl Server {
             patience: Patience {
                 login: Duration::from_secs(3600),
                 idle: None,
+                stalled: Duration::from_secs(3600),
+                stalled_in_crowd: Duration::from_secs(3600),
+                strangers: 64,
+                unread: 16 << 20,
             },
             lost: match self.elective {
                 true => Lost::Nothing,

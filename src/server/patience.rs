@@ -1,0 +1,183 @@
+//! How long clients are put up with, and how many of those nobody knows.
+//!
+//! A full log makes everyone slow (law 7), so whoever takes up room in it has to go on: take the replies that wait for it, send the rest
+//! of the message it has begun. Who does not is dropped, soon if others wait for that room.
+
+use std::time::Duration;
+
+use log::info;
+use outlast_stack::Standing;
+
+use super::files::FileSystem;
+use super::machine::Machine;
+
+/// What has to come or be taken for a client to be going on, bytes; or all there is.
+const ENOUGH: usize = 64 << 10;
+
+/// Told to go, a client closes its side within this time, or is reset (its TCP would stay in FIN-WAIT-2 for good).
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// After an outage a client's retransmission timer may be backed off that far.
+const AFTER_OUTAGE: Duration = Duration::from_secs(60);
+
+/// What is borne of clients. In service time: an outage does not count.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Without having logged in.
+    pub login: Duration,
+    /// Without an open and without a request; `None`: for ever.
+    pub idle: Option<Duration>,
+    /// With replies that it does not take, or a message that it does not finish.
+    pub stalled: Duration,
+    /// The same while others wait for room in the log.
+    pub stalled_in_crowd: Duration,
+    /// Connections that have not logged in. With one more the oldest is dropped.
+    pub strangers: usize,
+    /// Bytes of replies that may wait for one client before no more of its requests are worked on.
+    pub unread: usize,
+}
+
+impl Patience {
+    /// How often clients are looked at.
+    fn interval(self) -> Duration {
+        self.login
+            .min(self.idle.unwrap_or(self.login))
+            .min(self.stalled)
+            / 4
+    }
+}
+
+/// Where a client was when it was last seen to be going on, or to owe nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    at: Duration,
+    standing: Standing,
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// One more connection that has not logged in.
+    pub(super) fn meet(&mut self, conn: u64) {
+        self.strangers.insert(conn);
+        while self.strangers.len() > self.patience.strangers
+            && let Some(oldest) = self.strangers.pop_first()
+        {
+            let is_known = self.smb.has_session(oldest)
+                || self
+                    .clients
+                    .get(&oldest)
+                    .is_none_or(|client| client.leaving);
+            if !is_known {
+                info!("connection {oldest}: dropped: too many have not logged in");
+                self.abort(oldest);
+            }
+        }
+    }
+
+    /// After an outage nobody is pressed for a while.
+    pub(super) fn bear_with_all(&mut self, now: Duration) {
+        self.unpressed_until = now + AFTER_OUTAGE;
+    }
+
+    /// Somebody waits for room in the log.
+    pub(super) fn note_crowd(&mut self, now: Duration) {
+        self.is_crowded = true;
+        let soon = now + self.patience.stalled_in_crowd / 2;
+        self.next_look = self.next_look.min(soon);
+    }
+
+    /// Closes the connections of clients that do not log in, or do nothing for too long; drops those that do not go on.
+    pub(super) fn look_after_clients(&mut self, now: Duration) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + self.patience.interval();
+        self.looked_at = now;
+        let mut stalled = Vec::new();
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.dismiss_idler(conn, now);
+            let since = self.stalled_for(conn, now);
+            if since > self.patience.stalled {
+                self.drop_stalled(conn, since);
+            } else if since > self.patience.stalled_in_crowd {
+                let held = self.stack.send_queued(conn) + self.stack.received_len(conn);
+                stalled.push((held, conn, since));
+            }
+        }
+        if std::mem::take(&mut self.is_crowded) && now >= self.unpressed_until {
+            self.drop_largest(stalled);
+        }
+    }
+
+    /// The first of those that hold most, until there is some room.
+    fn drop_largest(&mut self, mut stalled: Vec<(usize, u64, Duration)>) {
+        stalled.sort_unstable();
+        let mut needed = self.journal.buffer_limit() / 4;
+        while needed > 0
+            && let Some((held, conn, since)) = stalled.pop()
+        {
+            self.drop_stalled(conn, since);
+            needed = needed.saturating_sub(held as u64);
+        }
+    }
+
+    fn drop_stalled(&mut self, conn: u64, since: Duration) {
+        info!(
+            "connection {conn}: dropped: for {} s it has neither taken its replies nor finished its message",
+            since.as_secs()
+        );
+        self.abort(conn);
+    }
+
+    /// For how long a client has owed something and not gone on with it.
+    fn stalled_for(&mut self, conn: u64, now: Duration) -> Duration {
+        let (Some(client), Some(standing)) =
+            (self.clients.get_mut(&conn), self.stack.standing(conn))
+        else {
+            return Duration::ZERO;
+        };
+        let at_work = |under_way: &super::work::UnderWay| under_way.work.conn() == conn;
+        let has_replies = self.stack.send_queued(conn) > 0;
+        let has_part = !client.look
+            && !self.under_way.as_ref().is_some_and(at_work)
+            && self.stack.received_len(conn) > 0;
+        let goes_on = |mark: &Mark| {
+            let taken = standing.snd_una.since(mark.standing.snd_una) >= ENOUGH;
+            let come = standing.rcv_nxt.since(mark.standing.rcv_nxt) >= ENOUGH;
+            // who is refused has tried
+            let tried = standing.refused_at >= Some(mark.at);
+            let answered = client.active > mark.at;
+            answered || ((taken || !has_replies) && (come || tried || !has_part))
+        };
+        match client.mark {
+            Some(mark) if (has_replies || has_part) && !goes_on(&mark) => {
+                now.saturating_sub(mark.at)
+            }
+            _ => {
+                client.mark = Some(Mark { at: now, standing });
+                Duration::ZERO
+            }
+        }
+    }
+
+    fn dismiss_idler(&mut self, conn: u64, now: Duration) {
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return;
+        };
+        let idle = now.saturating_sub(client.active);
+        if client.leaving {
+            if idle > FAREWELL {
+                self.stack.abort(conn, &mut self.journal);
+            }
+            return;
+        }
+        let why = match (self.smb.has_session(conn), self.patience.idle) {
+            (false, _) if idle > self.patience.login => "it has not logged in",
+            (true, Some(limit)) if idle > limit && self.smb.is_idle(conn) => "it is idle",
+            _ => return,
+        };
+        info!("connection {conn}: closed: {why} for {} s", idle.as_secs());
+        client.active = now;
+        self.leave(conn);
+        self.stack.close(conn, &mut self.journal);
+    }
+}
