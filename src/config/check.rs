@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::{
@@ -186,6 +187,25 @@ impl Check<'_> {
         })
     }
 
+    /// A size in bytes; `remedy`: what to do if it is out of range.
+    pub(super) fn size(
+        &self,
+        key: &str,
+        text: &str,
+        range: RangeInclusive<u64>,
+        remedy: &str,
+    ) -> Result<u64, Error> {
+        match size::parse(text) {
+            Some(bytes) if range.contains(&bytes) => Ok(bytes),
+            Some(_) => self.fail(key, format!("{text} is out of range"), remedy),
+            None => self.fail(
+                key,
+                format!("{text:?} is not a size"),
+                "write a number with KiB, MiB, GiB or TiB, such as \"256MiB\"",
+            ),
+        }
+    }
+
     pub(super) fn number<T>(&self, key: &str, value: i64, min: T, max: T) -> Result<T, Error>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
@@ -356,20 +376,8 @@ impl Check<'_> {
 
     fn nvram(&self, nvram: &file::Nvram) -> Result<Nvram, Error> {
         let path = self.path("nvram.path", &nvram.path)?;
-        let Some(size_bytes) = size::parse(&nvram.size) else {
-            return self.fail(
-                "nvram.size",
-                format!("{:?} is not a size", nvram.size),
-                "write a number with KiB, MiB, GiB or TiB, such as \"256MiB\"",
-            );
-        };
-        if !(Nvram::SIZE_MIN_BYTES..=Nvram::SIZE_MAX_BYTES).contains(&size_bytes) {
-            return self.fail(
-                "nvram.size",
-                format!("{} is out of range", nvram.size),
-                "use 128MiB to 1TiB",
-            );
-        }
+        let range = Nvram::SIZE_MIN_BYTES..=Nvram::SIZE_MAX_BYTES;
+        let size_bytes = self.size("nvram.size", &nvram.size, range, "use 128MiB to 1TiB")?;
         if size_bytes % 4096 != 0 {
             return self.fail(
                 "nvram.size",

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::Error;
 use super::check::Check;
-use super::{Error, size};
 
 /// Longest time that is accepted.
 const SECONDS_MAX: i64 = 86_400;
@@ -49,7 +49,7 @@ macro_rules! limits {
                 let default = Limits::default();
                 Ok(Limits {
                     $($count: self.count(stringify!($count), written.$count, default.$count, $count_max)?,)*
-                    $($size: self.size(stringify!($size), written.$size.as_deref(), default.$size, $size_min)?,)*
+                    $($size: self.bytes(stringify!($size), written.$size.as_deref(), default.$size, $size_min)?,)*
                     $($field: self.seconds(stringify!($key), written.$key, default.$field, $seconds_min)?,)*
                 })
             }
@@ -123,7 +123,7 @@ impl Check<'_> {
         })
     }
 
-    fn size(
+    fn bytes(
         &self,
         key: &str,
         value: Option<&str>,
@@ -133,21 +133,10 @@ impl Check<'_> {
         let Some(value) = value else {
             return Ok(default);
         };
-        let key = format!("limits.{key}");
-        let min_mib = min >> 20;
-        match size::parse(value).map(usize::try_from) {
-            Some(Ok(bytes)) if bytes >= min => Ok(bytes),
-            Some(_) => self.fail(
-                &key,
-                format!("{value} is out of range"),
-                &format!("use {min_mib}MiB or more"),
-            ),
-            None => self.fail(
-                &key,
-                format!("{value:?} is not a size"),
-                "write a number with KiB, MiB or GiB, such as \"16MiB\"",
-            ),
-        }
+        let remedy = format!("use {}MiB to 1TiB", min >> 20);
+        let range = min as u64..=1 << 40;
+        let bytes = self.size(&format!("limits.{key}"), value, range, &remedy)?;
+        Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     fn seconds(

@@ -93,12 +93,16 @@ fn limits_and_two_gateways() {
     let text = GOOD.replace(
         "[nvram]",
         "gateway = [\"10.77.0.254\", \"fe80::1\"]\n[nvram]",
-    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\nmax_out_of_order = \"2MiB\"\n";
+    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\nmax_out_of_order = \"2MiB\"\nmax_unread_per_connection = \"1MiB\"\nmax_unauthenticated = 4\nstall_timeout_seconds = 7\nstall_timeout_crowded_seconds = 1\n";
     let config = parse(&text).unwrap();
     assert_eq!(config.limits.max_connections, 3);
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(9));
     assert_eq!(config.limits.keep_alive, Duration::ZERO);
     assert_eq!(config.limits.max_out_of_order, 2 << 20);
+    assert_eq!(config.limits.max_unread_per_connection, 1 << 20);
+    assert_eq!(config.limits.max_unauthenticated, 4);
+    assert_eq!(config.limits.stall_timeout, Duration::from_secs(7));
+    assert_eq!(config.limits.stall_timeout_crowded, Duration::from_secs(1));
     assert_eq!(config.network.gateway_v6, Some("fe80::1".parse().unwrap()));
 }
 
@@ -219,9 +223,9 @@ fn every_mistake_has_its_line() {
         ("[[share]]", "[limits]\nmax_opens = 0\n[[share]]",
          ": limits.max_opens: 0 is out of range; use 1 to 16777216"),
         ("[[share]]", "[limits]\nmax_out_of_order = \"1KiB\"\n[[share]]",
-         ": limits.max_out_of_order: 1KiB is out of range; use 1MiB or more"),
+         ": limits.max_out_of_order: 1KiB is out of range; use 1MiB to 1TiB"),
         ("[[share]]", "[limits]\nmax_out_of_order = \"much\"\n[[share]]",
-         ": limits.max_out_of_order: \"much\" is not a size; write a number with KiB, MiB or GiB, such as \"16MiB\""),
+         ": limits.max_out_of_order: \"much\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
     ];
     for (good, bad, line) in table {
         assert!(FULL.contains(good), "{good}");
