@@ -450,7 +450,7 @@ impl Log {
         self.reserve_in_use = yes;
     }
 
-    /// Sets the reserve, in bytes: an eighth of the ring, if this is not called; half of it at most.
+    /// Sets the reserve, in bytes: an eighth of the ring, if this is not called; half of it at most. What relocation takes is kept besides.
     pub fn set_reserve(&mut self, bytes: u64) {
         self.reserve = bytes.min(self.superblock.ring_len / 2);
     }
@@ -459,15 +459,15 @@ impl Log {
     /// the ring is free, or less than `room` bytes are in one piece.
     ///
     /// `None` also if that would not help: it has been done and not been committed, or bytes that no live object counts on hold the tail
-    /// (a worker's, an outgoing frame's), or next to nothing in the ring has been given up.
+    /// (a worker's, an outgoing frame's), or little in the ring has been given up.
     pub fn wants_relocation(&self, room: u64) -> Option<u64> {
         let used = self.used();
         if used <= self.superblock.ring_len / 2 && self.room() >= room {
             return None;
         }
-        // Were all objects written again, they would take so much: unless a quarter of the space in use came free, it would be endless copying for nothing.
-        let needed = self.snapshots_len + self.held.len();
-        if used.saturating_sub(needed) < used / 4 {
+        // Unless a quarter of the space in use came free, or a good part of the ring, it would be endless copying for nothing.
+        let gain = used.saturating_sub(self.live());
+        if gain < (used / 4).min(self.superblock.ring_len / 16) {
             return None;
         }
         let (base, object) = self.bases.first_key_value()?;
@@ -528,10 +528,20 @@ impl Log {
         self.superblock.ring_len - self.position % self.superblock.ring_len
     }
 
-    /// Bytes that an append may take now, with the header.
+    /// What all objects take when they are written again: their snapshots, about, and the data that are held.
+    fn live(&self) -> u64 {
+        self.snapshots_len + self.held.len()
+    }
+
+    /// Bytes that an append may take now, with the header. What makes room may need, beside the reserve, as much again as is live: the tail
+    /// may not move on before the last object has been written again.
     fn free(&self) -> u64 {
-        let reserve = if self.reserve_in_use { 0 } else { self.reserve };
-        (self.superblock.ring_len - self.used()).saturating_sub(reserve)
+        let kept = if self.reserve_in_use {
+            0
+        } else {
+            self.reserve + self.live()
+        };
+        (self.superblock.ring_len - self.used()).saturating_sub(kept)
     }
 
     /// Goes on to the ring's beginning. Where not even a header fits, the walk knows that nothing is there.

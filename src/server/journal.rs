@@ -59,7 +59,8 @@ impl Journal {
             request_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
-            buffer_limit: capacity / 4,
+            // both, and copies of them while room is made, with much to spare
+            buffer_limit: capacity / 8,
             log,
             medium,
             shipping: false,

@@ -450,15 +450,58 @@ fn relocation_is_asked_when_room_is_short() {
     assert_eq!(log.wants_relocation(room + 1), Some(5));
 }
 
+/// Objects whose bases lie side by side at the tail and whose data lie far ahead: every one of them has to be written again before
+/// there is room.
+#[test]
+fn there_is_room_to_write_all_that_is_live_again() {
+    let memory = Arc::new(VecMemory::new(1 << 16));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    let mut queues = vec![Vec::new(); 20];
+    for object in 1..21 {
+        log.append(object, Kind::Snapshot, b"", &[]).unwrap();
+    }
+    for object in (1..21).cycle() {
+        if log.room() < 1000 {
+            break;
+        }
+        // what is given up lies before what is not
+        let given_up = log.used() < log.capacity() / 3;
+        let data = log.append(object, Kind::Delta, b"", &[&[0; 500]]).unwrap();
+        if !given_up {
+            queues[object as usize - 1].push(data);
+        }
+    }
+    log.commit();
+    assert!(
+        log.live() > log.capacity() / 5,
+        "{} of {}",
+        log.live(),
+        log.capacity()
+    );
+    while log.room() < 1000 {
+        let object = log.wants_relocation(1000).expect("something can be done");
+        let queue = &mut queues[object as usize - 1];
+        log.use_reserve(true);
+        log.append(object, Kind::Snapshot, b"", &[]).expect("room");
+        for data in queue {
+            *data = log.append(object, Kind::Delta, b"", &[data]).expect("room");
+        }
+        log.use_reserve(false);
+        log.commit();
+    }
+}
+
 #[test]
 fn relocation_is_not_asked_for_nothing() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let mut log = Log::format(memory, IDENTITY).unwrap();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     let mut queue = Vec::new();
+    log.use_reserve(true);
     while log.used() <= log.capacity() * 3 / 4 {
         queue.push(log.append(5, Kind::Delta, b"", &[&[0; 100]]).unwrap());
     }
+    log.use_reserve(false);
     log.commit();
     assert_eq!(log.wants_relocation(0), None, "all of it is live");
     queue.truncate(queue.len() / 2);
@@ -532,6 +575,7 @@ fn the_largest_records_go_round_a_log_of_64_mib() {
     let memory = Arc::new(VecMemory::new(64 << 20));
     // Written through a mapping in earnest; here stores are counted, so few of them.
     let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
+    log.use_reserve(true);
     let meta = vec![1; 10 << 20];
     let data = vec![2; 10 << 20];
     for lap in 0..8u8 {
