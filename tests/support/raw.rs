@@ -17,6 +17,7 @@ pub const READ: u16 = 8;
 pub const WRITE: u16 = 9;
 pub const LOCK: u16 = 10;
 pub const IOCTL: u16 = 11;
+pub const ECHO: u16 = 13;
 pub const QUERY_DIRECTORY: u16 = 14;
 pub const CHANGE_NOTIFY: u16 = 15;
 pub const QUERY_INFO: u16 = 16;
@@ -42,6 +43,8 @@ pub struct Client {
     pub message_id: u64,
     pub session_id: u64,
     pub tree_id: u32,
+    /// How many credits each request asks for.
+    pub credits: u16,
     /// Answers that came while another was waited for.
     pub others: Vec<Answer>,
 }
@@ -57,16 +60,22 @@ impl Client {
     pub fn connect() -> Client {
         let server: SocketAddr = format!("{SERVER}:445").parse().expect("an address");
         let stream = TcpStream::connect_timeout(&server, PATIENCE).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_nodelay(true).expect("no delay");
-        Client {
+        Client::on(stream).expect("timeouts")
+    }
+
+    /// On a TCP connection that is there.
+    pub fn on(stream: TcpStream) -> io::Result<Client> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Client {
             stream,
             message_id: 0,
             session_id: 0,
             tree_id: 0,
+            credits: 64,
             others: Vec::new(),
-        }
+        })
     }
 
     /// Up to a tree connect to share `pub` as guest.
@@ -78,12 +87,20 @@ impl Client {
         client
     }
 
+    /// From there to a tree connect to share `pub` as guest, if the server lets it.
+    pub fn try_guest(&mut self) -> io::Result<()> {
+        self.try_call(NEGOTIATE, &negotiate())?.well()?;
+        let challenge = self.try_call(SESSION_SETUP, &session_setup(&ntlm_negotiate()))?;
+        self.session_id = challenge.session_id;
+        self.try_call(SESSION_SETUP, &session_setup(&ntlm_guest()))?
+            .well()?;
+        let tree = self.try_call(TREE_CONNECT, &tree_connect("pub"))?.well()?;
+        self.tree_id = tree.tree_id;
+        Ok(())
+    }
+
     pub fn negotiate(&mut self) -> Answer {
-        // StructureSize, DialectCount, SecurityMode (enabled), Reserved, Capabilities, ClientGuid, ClientStartTime, the dialects
-        let mut body = vec![36, 0, 1, 0, 1, 0, 0, 0];
-        body.extend([0; 4 + 16 + 8]);
-        body.extend(0x0210_u16.to_le_bytes());
-        self.call(NEGOTIATE, &body).ok()
+        self.call(NEGOTIATE, &negotiate()).ok()
     }
 
     /// NTLM without SPNEGO; the user is `guest`.
@@ -102,11 +119,7 @@ impl Client {
     }
 
     pub fn tree(&mut self, share: &str) -> Answer {
-        let path = utf16(&format!(r"\\{SERVER}\{share}"));
-        let mut body = vec![9, 0, 0, 0, 72, 0];
-        body.extend(length(&path));
-        body.extend(path);
-        let answer = self.call(TREE_CONNECT, &body).ok();
+        let answer = self.call(TREE_CONNECT, &tree_connect(share)).ok();
         self.tree_id = answer.tree_id;
         answer
     }
@@ -115,7 +128,7 @@ impl Client {
     pub fn create(&mut self, name: &str, access: u32, disposition: u32, options: u32) -> FileId {
         let body = create(name, access, disposition, options);
         let answer = self.call(CREATE, &body).ok();
-        answer.body[64..80].try_into().expect("a FileId")
+        answer.file_id()
     }
 
     pub fn close(&mut self, file: FileId) -> Answer {
@@ -209,13 +222,7 @@ impl Client {
 
     /// One lock (flags: 1 shared, 2 exclusive, 4 unlock, 16 fail at once).
     pub fn lock(&mut self, file: FileId, offset: u64, len: u64, flags: u32) -> Answer {
-        let mut body = vec![48, 0, 1, 0, 0, 0, 0, 0];
-        body.extend(file);
-        body.extend(offset.to_le_bytes());
-        body.extend(len.to_le_bytes());
-        body.extend(flags.to_le_bytes());
-        body.extend([0; 4]);
-        self.call(LOCK, &body)
+        self.call(LOCK, &lock(file, offset, len, flags))
     }
 
     /// A request and its answer; an interim one is passed over.
@@ -232,28 +239,47 @@ impl Client {
         id
     }
 
+    /// A request and its answer, if the server lives up to it.
+    pub fn try_call(&mut self, command: u16, body: &[u8]) -> io::Result<Answer> {
+        let id = self.message_id;
+        let message = self.message(command, body);
+        self.send(&message)?;
+        self.try_answer(id)
+    }
+
     /// Waits for the final answer to a request.
     pub fn answer(&mut self, id: u64) -> Answer {
+        self.try_answer(id).expect("an answer")
+    }
+
+    fn try_answer(&mut self, id: u64) -> io::Result<Answer> {
         loop {
             if let Some(at) = self
                 .others
                 .iter()
                 .position(|answer| answer.message_id == id)
             {
-                return self.others.remove(at);
+                return Ok(self.others.remove(at));
             }
-            let answer = self.receive().expect("an answer");
+            let answer = self.receive()?;
             if answer.status != STATUS_PENDING {
                 self.others.push(answer);
             }
         }
     }
 
-    /// A request with the next MessageId, and a credit asked for.
+    /// A request with the next MessageId.
     pub fn message(&mut self, command: u16, body: &[u8]) -> Vec<u8> {
+        self.charged(command, body, 1)
+    }
+
+    /// A request that takes so many MessageIds: one for each 64 KiB of what it sends, or asks for.
+    pub fn charged(&mut self, command: u16, body: &[u8], charge: u16) -> Vec<u8> {
         let mut message = header(command, self.message_id, self.session_id, self.tree_id).to_vec();
+        message[6..8].copy_from_slice(&charge.to_le_bytes());
+        message[14..16].copy_from_slice(&self.credits.to_le_bytes());
         message.extend(body);
-        self.message_id += 1;
+        self.message_id += u64::from(charge);
         message
     }
 
@@ -315,6 +341,22 @@ impl Answer {
         );
         self
     }
+
+    /// Success, or an error.
+    pub fn well(self) -> io::Result<Answer> {
+        match self.status {
+            0 => Ok(self),
+            status => Err(io::Error::other(format!(
+                "command {}: status {status:#010x}",
+                self.command
+            ))),
+        }
+    }
+
+    /// The FileId in a CREATE's answer.
+    pub fn file_id(&self) -> FileId {
+        self.body[64..80].try_into().expect("a FileId")
+    }
 }
 
 /// A synchronous request's header (2.2.1.2).
@@ -339,6 +381,23 @@ pub fn frame(message: &[u8]) -> Vec<u8> {
         .to_vec();
     frame.extend(message);
     frame
+}
+
+/// NEGOTIATE of SMB 2.1.
+pub fn negotiate() -> Vec<u8> {
+    // StructureSize, DialectCount, SecurityMode (enabled), Reserved, Capabilities, ClientGuid, ClientStartTime, the dialects
+    let mut body = vec![36, 0, 1, 0, 1, 0, 0, 0];
+    body.extend([0; 4 + 16 + 8]);
+    body.extend(0x0210_u16.to_le_bytes());
+    body
+}
+
+pub fn tree_connect(share: &str) -> Vec<u8> {
+    let path = utf16(&format!(r"\\{SERVER}\{share}"));
+    let mut body = vec![9, 0, 0, 0, 72, 0];
+    body.extend(length(&path));
+    body.extend(path);
+    body
 }
 
 pub fn session_setup(token: &[u8]) -> Vec<u8> {
@@ -395,6 +454,17 @@ pub fn write(file: FileId, offset: u64, data: &[u8]) -> Vec<u8> {
     body
 }
 
+/// As [`Client::lock`].
+pub fn lock(file: FileId, offset: u64, len: u64, flags: u32) -> Vec<u8> {
+    let mut body = vec![48, 0, 1, 0, 0, 0, 0, 0];
+    body.extend(file);
+    body.extend(offset.to_le_bytes());
+    body.extend(len.to_le_bytes());
+    body.extend(flags.to_le_bytes());
+    body.extend([0; 4]);
+    body
+}
+
 /// Sets information of a file (`kind` 1), file system (2) or security (3).
 pub fn set_info(file: FileId, kind: u8, class: u8, additional: u32, buffer: &[u8]) -> Vec<u8> {
     let mut body = vec![33, 0, kind, class];
@@ -429,16 +499,32 @@ const NTLM_FLAGS: u32 = 0x0008_8205;
 
 /// NTLMSSP AUTHENTICATE (2.2.1.3) of the user `guest`, without responses.
 pub fn ntlm_guest() -> Vec<u8> {
-    let user = utf16("guest");
+    ntlm_authenticate("guest", &[])
+}
+
+/// The same of a user who does not know the password: an NTLMv2 response (2.2.2.8) of the right shape, and wrong.
+pub fn ntlm_wrong(user: &str) -> Vec<u8> {
+    let proof = [0x5A; 16];
+    let mut response = proof.to_vec();
+    response.extend([1, 1]);
+    response.extend([0; 42]);
+    ntlm_authenticate(user, &response)
+}
+
+fn ntlm_authenticate(user: &str, response: &[u8]) -> Vec<u8> {
+    let user = utf16(user);
     let mut token = b"NTLMSSP\0".to_vec();
     token.extend(3_u32.to_le_bytes());
     // LmChallengeResponse, NtChallengeResponse, DomainName, UserName, Workstation, EncryptedRandomSessionKey
-    for value in [&[][..], &[], &[], &user, &[], &[]] {
+    let mut at = 64;
+    for value in [&[][..], response, &[], &user, &[], &[]] {
         token.extend(length(value));
         token.extend(length(value));
-        token.extend(64_u32.to_le_bytes());
+        token.extend(u32_of(at));
+        at += value.len();
     }
     token.extend(NTLM_FLAGS.to_le_bytes());
+    token.extend(response);
     token.extend(user);
     token
 }

@@ -1,0 +1,186 @@
+//! Attacks by few connections that ask for much: each a life of one thread's connection.
+
+use std::io;
+
+use super::{BIG, Field, Foe, MANY, PAUSE};
+use crate::support::raw::{self, FileId};
+use crate::support::server::USER;
+
+/// The open that the request before in the same message is about.
+const RELATED: FileId = [0xFF; 16];
+
+/// FILE_READ_DATA and the like, of a file and of a directory.
+const READING: u32 = 0x0012_0089;
+/// Dispositions: what is there; what is there, or a new one.
+const OPEN: u32 = 1;
+const OPEN_IF: u32 = 3;
+const DIRECTORY: u32 = 1;
+const DELETE_ON_CLOSE: u32 = 0x1000;
+
+/// Requests sent in one go.
+const BATCH: usize = 32;
+
+/// Opens without end, also when they are refused, and closes nothing.
+pub fn handles(field: &Field) -> io::Result<()> {
+    let mut foe = Foe::guest(field)?;
+    let body = raw::create(BIG, READING, OPEN, 0);
+    let mut opened = 0;
+    loop {
+        let refused = foe.batch(BATCH, |client| client.message(raw::CREATE, &body))?;
+        opened += BATCH - refused;
+        if refused > 0 || opened > 1000 {
+            field.steady();
+        }
+        if refused == BATCH {
+            field.pause(PAUSE);
+        }
+    }
+}
+
+/// Messages of so many pairs of CREATE and CLOSE, one after the other as fast as they are answered; one waits while the other is worked on.
+pub fn compounds(field: &Field, pairs: usize) -> io::Result<()> {
+    let mut foe = Foe::guest(field)?;
+    foe.client.credits = 8192;
+    foe.open(&raw::create(BIG, READING, OPEN, 0))?;
+    let create = raw::create(BIG, READING, OPEN, 0);
+    let close = raw::close(RELATED);
+    let mut on_their_way = 0;
+    loop {
+        let mut chain = Vec::new();
+        for pair in 1..=pairs {
+            let mut first = foe.client.message(raw::CREATE, &create);
+            first.resize(first.len().next_multiple_of(8), 0);
+            let mut second = foe.client.message(raw::CLOSE, &close);
+            second.resize(second.len().next_multiple_of(8), 0);
+            second[16] = 4; // SMB2_FLAGS_RELATED_OPERATIONS
+            let (next, after) = (first.len(), if pair < pairs { second.len() } else { 0 });
+            first[20..24].copy_from_slice(&next_command(next));
+            second[20..24].copy_from_slice(&next_command(after));
+            chain.extend(first);
+            chain.extend(second);
+        }
+        foe.client.send(&chain)?;
+        field.count(|counts| &counts.requests, 2 * pairs);
+        on_their_way += 1;
+        if on_their_way == 2 {
+            let answer = foe.client.receive()?;
+            foe.taken(&answer);
+            on_their_way -= 1;
+            field.steady();
+        }
+    }
+}
+
+fn next_command(length: usize) -> [u8; 4] {
+    u32::try_from(length).expect("short").to_le_bytes()
+}
+
+/// Lists the directory of many files from its beginning, again and again, as fast as it is answered.
+pub fn listings(field: &Field) -> io::Result<()> {
+    let mut foe = Foe::guest(field)?;
+    let dir = foe.open(&raw::create(MANY, READING, OPEN, DIRECTORY))?;
+    let pattern = raw::utf16("*");
+    // FileIdBothDirectoryInformation, SMB2_RESTART_SCANS
+    let mut body = vec![33, 0, 37, 1, 0, 0, 0, 0];
+    body.extend(dir);
+    body.extend([96, 0]);
+    body.extend([2, 0]);
+    body.extend(65_536_u32.to_le_bytes());
+    body.extend(pattern);
+    loop {
+        foe.batch(4, |client| client.message(raw::QUERY_DIRECTORY, &body))?;
+        field.steady();
+    }
+}
+
+/// Locks a byte after the other of one file, by ever more opens of it when it has as many locks as it may.
+pub fn locks(field: &Field) -> io::Result<()> {
+    let mut foe = Foe::guest(field)?;
+    let mut offset = (field.number as u64) << 32;
+    let mut locked = 0;
+    loop {
+        let opened = foe.call(raw::CREATE, &raw::create("locked", 0x0017_019F, OPEN_IF, 0))?;
+        if opened.status != 0 {
+            field.steady();
+            field.pause(PAUSE);
+            continue;
+        }
+        let file = opened.file_id();
+        let mut refused = 0;
+        while refused == 0 {
+            refused = foe.batch(BATCH, |client| {
+                // exclusive, fails at once
+                let body = raw::lock(file, offset, 1, 2 | 16);
+                offset += 2;
+                client.message(raw::LOCK, &body)
+            })?;
+            locked += BATCH - refused;
+            if locked > 500 {
+                field.steady();
+            }
+        }
+        field.steady();
+        if refused == BATCH {
+            foe.call(raw::CLOSE, &raw::close(file))?;
+            field.pause(PAUSE);
+        }
+    }
+}
+
+/// Watches a directory by ever more opens of it, and has something happen there.
+pub fn watches(field: &Field) -> io::Result<()> {
+    let mut foe = Foe::guest(field)?;
+    let mut opens = Vec::new();
+    for round in 1_u64.. {
+        let opened = foe.call(raw::CREATE, &raw::create("", READING, OPEN, DIRECTORY))?;
+        if opened.status == 0 {
+            opens.push(opened.file_id());
+        }
+        // each open is watched again and again: what it was told ends a watch
+        foe.client.others.clear();
+        for file in opens.iter().rev().take(8) {
+            let id = foe.client.message_id;
+            let message = foe
+                .client
+                .message(raw::CHANGE_NOTIFY, &raw::change_notify(*file));
+            foe.client.send(&message)?;
+            field.count(|counts| &counts.requests, 1);
+            // its interim answer, a refusal, or what has happened meanwhile; those of others are passed over
+            while {
+                let answer = foe.client.receive()?;
+                if foe.taken(&answer) {
+                    field.steady();
+                    field.pause(PAUSE);
+                }
+                answer.message_id != id
+            } {}
+        }
+        if round.is_multiple_of(16) {
+            let name = format!("happens {}", field.number);
+            let body = raw::create(&name, 0x0017_019F, OPEN_IF, DELETE_ON_CLOSE);
+            let opened = foe.call(raw::CREATE, &body)?;
+            if opened.status == 0 {
+                foe.call(raw::CLOSE, &raw::close(opened.file_id()))?;
+            }
+        }
+        if round > 64 {
+            field.steady();
+            field.pause(PAUSE);
+        }
+    }
+    Ok(())
+}
+
+/// Logs in with a wrong password until it is thrown out.
+pub fn failed_logins(field: &Field) -> io::Result<()> {
+    let mut foe = Foe::connect(field, None)?;
+    foe.call(raw::NEGOTIATE, &raw::negotiate())?.well()?;
+    let (negotiate, wrong) = (raw::ntlm_negotiate(), raw::ntlm_wrong(USER));
+    loop {
+        foe.client.session_id = 0;
+        let challenge = foe.call(raw::SESSION_SETUP, &raw::session_setup(&negotiate))?;
+        foe.client.session_id = challenge.session_id;
+        foe.call(raw::SESSION_SETUP, &raw::session_setup(&wrong))?;
+        field.steady();
+    }
+}
