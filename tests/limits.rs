@@ -1,0 +1,573 @@
+//! What clients may take is limited: each limit holds against one who takes all he can get, and nobody else is harmed. A client that
+//! was there before goes on and gets whole files, a new one is let in, the worker never falls, and all is given back afterwards.
+
+mod support;
+
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outlast::control::{ConnectionStatus, Status};
+use support::attack::{self, Attack, BIG, Counts, crowd, flood, stream};
+use support::client::{self, SMB3_1_1, Session, smbclient};
+use support::lab::Lab;
+use support::raw::{self, Client, FileId};
+use support::server::{Server, Setup};
+use support::{PATIENCE, can_run, files, wait_for};
+
+const BIG_BYTES: u64 = 64 << 20;
+
+const TOO_MANY_OPENED_FILES: u32 = 0xC000_011F;
+const INSUFFICIENT_RESOURCES: u32 = 0xC000_009A;
+
+/// A server with limits, and a client on it that behaves.
+struct Stage {
+    bystander: Session,
+    gets: usize,
+    local: PathBuf,
+    before: Status,
+    server: Server,
+    lab: Lab,
+}
+
+impl Stage {
+    /// `limits`: lines of `[limits]`. None where the test cannot run.
+    fn set(test: &str, limits: &str) -> Option<Stage> {
+        if !can_run(test) {
+            return None;
+        }
+        let lab = Lab::new();
+        let setup = Setup {
+            share: "guest = true".to_owned(),
+            more: format!("[limits]\n{limits}"),
+            ..Setup::default()
+        };
+        let server = Server::start(&lab, setup);
+        attack::furnish(server.share(), BIG_BYTES);
+        let local = lab.make_dir("local");
+        let before = server.status();
+        let bystander = Session::interactive(smbclient(SMB3_1_1), &local);
+        let mut stage = Stage {
+            bystander,
+            gets: 0,
+            local,
+            before,
+            server,
+            lab,
+        };
+        stage.bystander_gets();
+        Some(stage)
+    }
+
+    /// The one who was there before gets the big file, whole.
+    fn bystander_gets(&mut self) {
+        self.gets += 1;
+        let name = format!("got {}", self.gets);
+        self.bystander.say(&format!("get {BIG} \"{name}\""));
+        self.bystander.expect(&format!("as {name}"));
+        self.compare(&name);
+    }
+
+    /// One who comes new does so, too.
+    fn newcomer_gets(&self) {
+        client::run(
+            smbclient(SMB3_1_1),
+            &self.local,
+            &format!("get {BIG} newcomer's"),
+        )
+        .well();
+        self.compare("newcomer's");
+    }
+
+    fn compare(&self, name: &str) {
+        let (left, right) = (self.server.share().join(BIG), self.local.join(name));
+        files::assert_same(&left, &right);
+        std::fs::remove_file(right).expect("the copy");
+    }
+
+    /// Beside an attack, nobody else notices.
+    fn unharmed(&mut self) {
+        self.bystander_gets();
+        self.newcomer_gets();
+        self.assert_same_worker();
+    }
+
+    fn assert_same_worker(&self) {
+        let status = self.server.status();
+        assert_eq!(
+            (status.worker_pid, status.epoch),
+            (self.before.worker_pid, self.before.epoch),
+            "the worker was felled"
+        );
+        self.server.assert_sound();
+    }
+
+    /// When the attack is over, everything is as it was.
+    fn everything_is_given_back(mut self) {
+        self.bystander_gets();
+        self.bystander.say("quit");
+        self.bystander.finish().well();
+        self.server.wait_until_left_alone();
+        client::run(smbclient(SMB3_1_1), &self.local, "pwd").well();
+        let status = self.server.status();
+        assert_eq!(
+            (status.worker_pid, status.epoch),
+            (self.before.worker_pid, self.before.epoch),
+            "the worker was felled"
+        );
+        self.server.assert_sound();
+        drop(self.lab);
+    }
+
+    /// How many connections are of this kind.
+    fn count(&self, kind: impl Fn(&ConnectionStatus) -> bool) -> usize {
+        let status = self.server.status();
+        status.connections.iter().filter(|one| kind(one)).count()
+    }
+}
+
+/// Waits until an attack has come to so much.
+fn wait_until(attack: &Attack, what: &str, which: impl Fn(&Counts) -> &AtomicU64, at_least: u64) {
+    wait_for(what, PATIENCE, || {
+        (which(attack.counts()).load(Ordering::Relaxed) >= at_least).then_some(())
+    });
+}
+
+fn guest() -> Client {
+    Client::guest()
+}
+
+fn open(client: &mut Client, name: &str, options: u32) -> raw::Answer {
+    client.call(raw::CREATE, &raw::create(name, 0x0012_0089, 1, options))
+}
+
+fn opened(client: &mut Client, name: &str, options: u32) -> FileId {
+    open(client, name, options).ok().file_id()
+}
+
+// TCP
+
+#[test]
+fn half_open_connections_are_few() {
+    let Some(mut stage) = Stage::set("half_open_connections_are_few", "half_open = 16") else {
+        return;
+    };
+    let half_open = |one: &ConnectionStatus| one.tcp.state == "SYN-RECEIVED";
+    let attack = Attack::start(1, |field| flood::syn_flood(field, 20_000));
+    attack.wait_until_steady();
+    wait_for("as many as may be", PATIENCE, || {
+        (stage.count(half_open) == 16).then_some(())
+    });
+    stage.unharmed();
+    assert_eq!(stage.count(half_open), 16);
+    attack.stop();
+    // a SYN whose sender never answers is only forgotten after a long time: the newcomer is let in by a cookie
+    stage.newcomer_gets();
+    stage.bystander_gets();
+    stage.assert_same_worker();
+    assert!(stage.count(|_| true) <= 16 + 2);
+}
+
+#[test]
+fn connections_are_no_more_than_allowed() {
+    let limits = "max_connections = 16";
+    let Some(mut stage) = Stage::set("connections_are_no_more_than_allowed", limits) else {
+        return;
+    };
+    let attack = Attack::start(1, |field| crowd::idlers(field, 18));
+    wait_for("as many as may be", PATIENCE, || {
+        (stage.count(|_| true) == 16).then_some(())
+    });
+    attack.wait_until_steady();
+    stage.bystander_gets();
+    assert_eq!(stage.count(|_| true), 16);
+    attack.stop();
+    wait_for("the others to leave", PATIENCE, || {
+        (stage.count(|one| one.tcp.state == "ESTABLISHED") == 1).then_some(())
+    });
+    stage.newcomer_gets();
+    stage.everything_is_given_back();
+}
+
+// Before login
+
+#[test]
+fn the_oldest_of_many_that_never_log_in_are_dropped() {
+    let limits = "max_unauthenticated = 8";
+    let Some(mut stage) = Stage::set("the_oldest_of_many_that_never_log_in_are_dropped", limits)
+    else {
+        return;
+    };
+    let unknown = |one: &ConnectionStatus| one.smb.user.is_none() && one.tcp.state == "ESTABLISHED";
+    let attack = Attack::start(1, |field| crowd::unauthenticated(field, 32, 20));
+    wait_until(&attack, "some to be dropped", |counts| &counts.dropped, 32);
+    // one may be in the making
+    assert!(stage.count(unknown) <= 9, "{:?}", stage.server.status());
+    stage.unharmed();
+    assert!(stage.count(unknown) <= 9, "{:?}", stage.server.status());
+    attack.stop();
+    stage.everything_is_given_back();
+}
+
+#[test]
+fn who_does_not_log_in_in_time_is_dropped() {
+    let limits = "auth_timeout_seconds = 1";
+    let Some(mut stage) = Stage::set("who_does_not_log_in_in_time_is_dropped", limits) else {
+        return;
+    };
+    let attack = Attack::start(1, |field| crowd::unauthenticated(field, 64, 200));
+    wait_until(&attack, "all to be dropped", |counts| &counts.dropped, 64);
+    stage.unharmed();
+    attack.stop();
+    stage.everything_is_given_back();
+}
+
+#[test]
+fn a_long_message_before_login_costs_the_connection() {
+    let Some(mut stage) = Stage::set("a_long_message_before_login_costs_the_connection", "") else {
+        return;
+    };
+    const LONGEST: usize = 128 << 10;
+    // so long a message is still heard
+    let mut client = Client::connect();
+    client.negotiate();
+    let mut message = client.message(raw::ECHO, &[4, 0, 0, 0]);
+    message.resize(LONGEST, 0);
+    client.send(&message).expect("sent");
+    client.receive().expect("an answer");
+    drop(client);
+    // of a longer one the length is enough
+    for negotiates in [false, true] {
+        let mut client = Client::connect();
+        if negotiates {
+            client.negotiate();
+        }
+        let longer = u32::try_from(LONGEST + 1).expect("short");
+        client
+            .stream
+            .write_all(&longer.to_be_bytes())
+            .expect("sent");
+        assert!(client.is_dropped(), "negotiated: {negotiates}");
+    }
+    // after login it is nothing out of the way
+    let mut client = guest();
+    let file = client.create("long", 0x0017_019F, 3, 0);
+    let data = vec![7; 2 * LONGEST];
+    let write = client.charged(raw::WRITE, &raw::write(file, 0, &data), 4);
+    client.send(&write).expect("sent");
+    client.receive().expect("an answer").ok();
+    drop(client);
+    stage.unharmed();
+    stage.everything_is_given_back();
+}
+
+#[test]
+fn guessing_passwords_costs_the_connection() {
+    let limits = "max_failed_logins_per_connection = 2";
+    let Some(mut stage) = Stage::set("guessing_passwords_costs_the_connection", limits) else {
+        return;
+    };
+    let attack = Attack::start(4, stream::failed_logins);
+    wait_until(&attack, "some to be dropped", |counts| &counts.dropped, 20);
+    stage.unharmed();
+    let [connections, _, _, _, refused] = attack.counts().get();
+    assert!(
+        refused <= 2 * connections,
+        "no more than two guesses on a connection: {}",
+        attack.counts()
+    );
+    attack.stop();
+    stage.everything_is_given_back();
+}
+
+// What is held
+
+#[test]
+fn opens_are_no_more_than_allowed() {
+    let limits = "max_opens = 64\nmax_opens_per_connection = 32";
+    let Some(mut stage) = Stage::set("opens_are_no_more_than_allowed", limits) else {
+        return;
+    };
+    let mut one = guest();
+    for _ in 0..32 {
+        opened(&mut one, BIG, 0);
+    }
+    assert_eq!(open(&mut one, BIG, 0).status, TOO_MANY_OPENED_FILES);
+    let mut another = guest();
+    opened(&mut another, BIG, 0);
+
+    let attack = Attack::start(3, stream::handles);
+    attack.wait_until_steady();
+    wait_until(&attack, "refusals", |counts| &counts.refused, 100);
+    opened(&mut another, BIG, 0);
+    stage.unharmed();
+    let opens: u64 = {
+        let status = stage.server.status();
+        status.connections.iter().map(|one| one.smb.opens).sum()
+    };
+    assert!(opens <= 64, "{opens} opens");
+    attack.stop();
+    drop((one, another));
+    stage.everything_is_given_back();
+}
+
+#[test]
+fn locks_are_no_more_than_allowed() {
+    let limits = "max_locks = 64\nmax_locks_per_open = 32";
+    let Some(mut stage) = Stage::set("locks_are_no_more_than_allowed", limits) else {
+        return;
+    };
+    let mut one = guest();
+    let file = one.create("one's", 0x0017_019F, 3, 0);
+    let lock = |client: &mut Client, file, at| client.lock(file, at, 1, 2 | 16);
+    for at in 0..32 {
+        lock(&mut one, file, at).ok();
+    }
+    assert_eq!(lock(&mut one, file, 32).status, INSUFFICIENT_RESOURCES);
+    let mut another = guest();
+    let file = another.create("another's", 0x0017_019F, 3, 0);
+    lock(&mut another, file, 0).ok();
+
+    let attack = Attack::start(3, stream::locks);
+    attack.wait_until_steady();
+    wait_until(&attack, "refusals", |counts| &counts.refused, 100);
+    lock(&mut another, file, 1).ok();
+    stage.unharmed();
+    let locks: u64 = {
+        let status = stage.server.status();
+        status.connections.iter().map(|one| one.smb.locks).sum()
+    };
+    assert!(locks <= 64, "{locks} locks");
+    attack.stop();
+    drop((one, another));
+    stage.everything_is_given_back();
+}
+
+/// Asks to be told of changes by so many opens of the share's directory; gives the first answer to each.
+fn watch(client: &mut Client, opens: usize) -> Vec<u32> {
+    (0..opens)
+        .map(|_| {
+            let dir = opened(client, "", 1);
+            client.request(raw::CHANGE_NOTIFY, &raw::change_notify(dir));
+            client.receive().expect("an answer").status
+        })
+        .collect()
+}
+
+fn watches_are_limited(test: &str, limits: &str) {
+    let Some(mut stage) = Stage::set(test, limits) else {
+        return;
+    };
+    let mut one = guest();
+    let mut expected = vec![raw::STATUS_PENDING; 4];
+    expected.push(INSUFFICIENT_RESOURCES);
+    assert_eq!(watch(&mut one, 5), expected);
+    let mut another = guest();
+    assert_eq!(watch(&mut another, 1), [raw::STATUS_PENDING]);
+
+    let attack = Attack::start(3, stream::watches);
+    attack.wait_until_steady();
+    wait_until(&attack, "refusals", |counts| &counts.refused, 20);
+    stage.unharmed();
+    attack.stop();
+    drop((one, another));
+    stage.everything_is_given_back();
+}
+
+#[test]
+fn watches_are_no_more_than_allowed() {
+    watches_are_limited(
+        "watches_are_no_more_than_allowed",
+        "max_watches = 16\nmax_watches_per_connection = 4",
+    );
+}
+
+#[test]
+fn waiting_requests_are_no_more_than_allowed() {
+    watches_are_limited(
+        "waiting_requests_are_no_more_than_allowed",
+        "max_pending = 16\nmax_pending_per_connection = 4",
+    );
+}
+
+// What is not taken, and what is not sent
+
+/// Asks for the big file, a MiB at a time, and does not take it.
+fn ask(client: &mut Client, file: FileId, requests: u64) {
+    for number in 0..requests {
+        let body = raw::read(file, number << 20, 1 << 20);
+        let message = client.charged(raw::READ, &body, 16);
+        client.send(&message).expect("sent");
+    }
+}
+
+#[test]
+fn replies_that_are_not_taken_are_no_more_than_allowed() {
+    let limits = "max_unread_per_connection = \"2MiB\"";
+    let Some(mut stage) = Stage::set(
+        "replies_that_are_not_taken_are_no_more_than_allowed",
+        limits,
+    ) else {
+        return;
+    };
+    let mut client = guest();
+    let port = client.stream.local_addr().expect("an address").port();
+    client.credits = 2048;
+    let file = opened(&mut client, BIG, 0);
+    ask(&mut client, file, 64);
+    let kept = |stage: &Stage| {
+        let status = stage.server.status();
+        let mut of_client = status.connections.iter();
+        let one = of_client.find(|one| one.client.port() == port);
+        one.expect("its connection").tcp.unacked_bytes
+    };
+    // the reply that went beyond it is there whole
+    let most = (2 << 20) + (1 << 20) + (64 << 10);
+    wait_for("replies to wait", PATIENCE, || {
+        (kept(&stage) >= 1 << 20).then_some(())
+    });
+    stage.unharmed();
+    assert!(kept(&stage) <= most, "{} bytes are kept", kept(&stage));
+    // when it takes them, it gets them all
+    let expected = std::fs::read(stage.server.share().join(BIG)).expect("the file");
+    for piece in expected.chunks(1 << 20) {
+        let answer = client.receive().expect("an answer").ok();
+        assert!(answer.body.ends_with(piece), "another piece");
+        assert!(kept(&stage) <= most, "{} bytes are kept", kept(&stage));
+    }
+    drop(client);
+    stage.everything_is_given_back();
+}
+
+/// Beside an attack that stands still, and is dropped for it, a slow client that goes on keeps its connection.
+fn stalled_are_dropped(test: &str, limits: &str, threads: usize, life: Life) {
+    let Some(mut stage) = Stage::set(test, limits) else {
+        return;
+    };
+    let mut steady = guest();
+    steady.credits = 2048;
+    let file = opened(&mut steady, BIG, 0);
+    ask(&mut steady, file, 64);
+    let attack = Attack::start(threads, life);
+    let expected = std::fs::read(stage.server.share().join(BIG)).expect("the file");
+    let mut pieces = expected.chunks(1 << 20);
+    // slowly: a MiB for each look at how many have been dropped
+    wait_for("stalled clients to be dropped", PATIENCE, || {
+        if let Some(piece) = pieces.next() {
+            let answer = steady.receive().expect("an answer").ok();
+            assert!(answer.body.ends_with(piece), "another piece");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let [_, dropped, ..] = attack.counts().get();
+        (dropped >= 24).then_some(())
+    });
+    for piece in pieces {
+        let answer = steady.receive().expect("an answer").ok();
+        assert!(answer.body.ends_with(piece), "another piece");
+    }
+    stage.unharmed();
+    attack.stop();
+    drop(steady);
+    stage.everything_is_given_back();
+}
+
+type Life = fn(&attack::Field) -> io::Result<()>;
+
+#[test]
+fn slow_readers_are_dropped() {
+    let limits = "stall_timeout_seconds = 2\nstall_timeout_crowded_seconds = 2";
+    stalled_are_dropped("slow_readers_are_dropped", limits, 1, |field| {
+        crowd::slow_readers(field, 8)
+    });
+}
+
+#[test]
+fn slow_readers_are_dropped_sooner_in_a_crowd() {
+    let limits = "stall_timeout_crowded_seconds = 1";
+    stalled_are_dropped(
+        "slow_readers_are_dropped_sooner_in_a_crowd",
+        limits,
+        1,
+        |field| crowd::slow_readers(field, 48),
+    );
+}
+
+#[test]
+fn slow_writers_are_dropped() {
+    let limits = "stall_timeout_seconds = 2\nstall_timeout_crowded_seconds = 2";
+    stalled_are_dropped("slow_writers_are_dropped", limits, 4, crowd::half_messages);
+}
+
+#[test]
+fn slow_writers_are_dropped_sooner_in_a_crowd() {
+    let limits = "stall_timeout_crowded_seconds = 1";
+    stalled_are_dropped(
+        "slow_writers_are_dropped_sooner_in_a_crowd",
+        limits,
+        48,
+        crowd::half_messages,
+    );
+}
+
+// The one thread's time
+
+fn beside(test: &str, threads: usize, life: Life) {
+    let Some(mut stage) = Stage::set(test, "") else {
+        return;
+    };
+    let attack = Attack::start(threads, life);
+    attack.wait_until_steady();
+    stage.unharmed();
+    let [_, dropped, ..] = attack.counts().get();
+    assert_eq!(dropped, 0, "what it does is allowed");
+    attack.stop();
+    stage.everything_is_given_back();
+}
+
+#[test]
+fn long_compounds_leave_time_for_others() {
+    beside("long_compounds_leave_time_for_others", 4, |field| {
+        stream::compounds(field, 500)
+    });
+}
+
+#[test]
+fn listings_leave_time_for_others() {
+    beside("listings_leave_time_for_others", 4, stream::listings);
+}
+
+#[test]
+fn messages_that_trickle_in_leave_time_for_others() {
+    beside(
+        "messages_that_trickle_in_leave_time_for_others",
+        1,
+        |field| crowd::trickle(field, 256),
+    );
+}
+
+/// A reader that takes a piece, and then nothing for a while, is served in turn with the others: what is kept for it is not lost.
+#[test]
+fn a_client_that_pauses_gets_what_it_asked_for() {
+    let limits = "max_unread_per_connection = \"1MiB\"";
+    let Some(mut stage) = Stage::set("a_client_that_pauses_gets_what_it_asked_for", limits) else {
+        return;
+    };
+    let mut client = guest();
+    client.credits = 2048;
+    let file = opened(&mut client, BIG, 0);
+    ask(&mut client, file, 8);
+    let mut first = [0; 4];
+    client.stream.read_exact(&mut first).expect("a length");
+    stage.unharmed();
+    let length = u32::from_be_bytes(first) as usize;
+    let mut rest = vec![0; length];
+    client.stream.read_exact(&mut rest).expect("the rest");
+    let expected = std::fs::read(stage.server.share().join(BIG)).expect("the file");
+    assert!(rest.ends_with(&expected[..1 << 20]), "another piece");
+    for piece in expected.chunks(1 << 20).take(8).skip(1) {
+        let answer = client.receive().expect("an answer").ok();
+        assert!(answer.body.ends_with(piece), "another piece");
+    }
+    drop(client);
+    stage.everything_is_given_back();
+}
