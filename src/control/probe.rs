@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::one_line::OneLine;
+
 /// What `PATH probe` prints when it can read the configuration and the NVRAM.
 pub const PROBE_ANSWER: &str = "outlast: configuration and NVRAM can be read";
 
@@ -15,7 +17,8 @@ const TEXT_MAX_BYTES: u64 = 4096;
 
 /// Lets `binary` prove that it reads this configuration and this NVRAM format; the reason if it does not.
 pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
-    let shown = binary.display();
+    let shown = binary.to_string_lossy();
+    let shown = OneLine(&shown);
     let mut child = Command::new(binary)
         .arg("probe")
         .arg("--config")
@@ -38,12 +41,8 @@ pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
         return Ok(());
     }
     let why = text(child.stderr.take());
-    let why = why
-        .lines()
-        .next()
-        .unwrap_or("it is not an outlast binary")
-        .to_owned();
-    Err(format!("{shown} cannot take over: {why}"))
+    let why = why.lines().next().unwrap_or("it is not an outlast binary");
+    Err(format!("{shown} cannot take over: {}", OneLine(why)))
 }
 
 /// Waits for the end and reaps; false if it had to be killed.

@@ -239,6 +239,10 @@ fn a_reboot_that_could_not_come_back_is_refused() {
         ("null", "/nowhere/o.toml: cannot be read"),
         ("\"/nowhere/outlast\"", "/nowhere/outlast cannot be run"),
         (
+            r#""/nowhere/out\nlast""#,
+            r"/nowhere/out\nlast cannot be run",
+        ),
+        (
             "\"/bin/true\"",
             "/bin/true cannot take over: it is not an outlast binary",
         ),
