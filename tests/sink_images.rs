@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use outlast::beside::wake;
 use outlast::fs::{Fs, ShareRoot};
-use outlast::server::clock::Time;
+use outlast::server::clock::{Ticking, Time};
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
@@ -166,6 +166,7 @@ impl Server {
             fs: Fs::new(&[root], wake().expect("an eventfd")).expect("the share"),
             entropy: Box::new(Seeded(Rng::named(&format!("boot {}", self.boot)))),
             probe: Box::new(Unarmed),
+            stopwatch: Box::new(Ticking::default()),
             felled: false,
             patience: Patience {
                 login: Duration::from_secs(600),

@@ -39,7 +39,8 @@ pub use entropy::Entropy;
 pub use held::Held;
 pub use record::Record;
 pub use server::{
-    Admit, Clock, ConnId, ConnStatus, Journal, OpenInfo, Output, Planned, Smb, Step, Task,
+    Admit, Clock, ConnId, ConnStatus, Journal, OpenInfo, Output, Planned, Principal, Smb, Step,
+    Task,
 };
 pub use state::Checkpoint;
 pub use wire::Dialect;

@@ -126,6 +126,18 @@ pub struct OpenInfo {
     pub watch: Option<bool>,
 }
 
+/// On whose account a client is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Principal {
+    /// It has not logged in.
+    #[default]
+    Unknown,
+    /// A guest's, or nobody's.
+    Guest,
+    /// A user's, by the name in lower case.
+    User(Arc<str>),
+}
+
 /// What `outlast status` shows of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConnStatus {
@@ -529,6 +541,21 @@ impl Smb {
             let mut sessions = connection.sessions.values();
             sessions.any(|session| session.security.state == SessionState::Valid)
         })
+    }
+
+    /// On whose account this client is here.
+    #[must_use]
+    pub fn principal(&self, conn: ConnId) -> Principal {
+        let connection = self.connections.get(&conn);
+        let sessions = connection
+            .into_iter()
+            .flat_map(|connection| connection.sessions.values());
+        let mut valid = sessions.filter(|session| session.security.state == SessionState::Valid);
+        match valid.next().map(|session| &session.security.user) {
+            None => Principal::Unknown,
+            Some(None) => Principal::Guest,
+            Some(Some(user)) => Principal::User(user.to_lowercase().into()),
+        }
     }
 
     /// Has this client neither an open nor a request in hand or waiting?

@@ -55,6 +55,33 @@ impl Clock {
     }
 }
 
+/// Says how long work takes, from an origin of its own. What is done, and what anyone sees, does not depend on it; only in which order.
+pub trait Stopwatch {
+    /// What it shows.
+    fn read(&mut self) -> Duration;
+}
+
+/// The kernel's monotonic clock.
+#[derive(Debug)]
+pub struct Monotonic;
+
+impl Stopwatch for Monotonic {
+    fn read(&mut self) -> Duration {
+        as_duration(monotonic())
+    }
+}
+
+/// Goes on by the same time with each reading, so that a run can be repeated.
+#[derive(Debug, Default)]
+pub struct Ticking(Duration);
+
+impl Stopwatch for Ticking {
+    fn read(&mut self) -> Duration {
+        self.0 += Duration::from_micros(50);
+        self.0
+    }
+}
+
 /// The committed high-water mark of service time: nothing may show a later time to anyone.
 #[derive(Debug)]
 pub struct HighWater(Duration);

@@ -1,14 +1,17 @@
 //! The log as the two cores see it: records of TCP and of SMB go into the same log, under the same object.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use outlast_nvram::{AppendError, Flag, Kind, Log, Lsn, codec};
+use outlast_smb::Principal;
 
 use super::clock::HighWater;
 use super::medium::Medium;
 use super::record::{GLOBAL, Global, Record};
+use super::shares::Shares;
 
 /// Ids are put on record this many at a time.
 const ID_BLOCK: u64 = 4096;
@@ -36,10 +39,12 @@ pub struct Journal {
     pending: bool,
     /// Room kept for what a request in hand may append, bytes.
     request_room: u64,
-    /// What the connections hold of received bytes may come to this before all but one of them have to wait; and what waits to be sent.
+    /// What connections hold of received bytes may come to this before all but one of them have to wait; and what waits to be sent.
     buffer_limit: u64,
-    /// Bytes received and not yet consumed, over all connections.
-    received: u64,
+    /// Bytes received and not yet consumed.
+    received: Shares,
+    /// Whose connections are, as far as that is known.
+    owners: HashMap<u64, Principal>,
     /// The connection that may receive even then, so that one message at least becomes whole.
     favoured: Option<u64>,
 }
@@ -59,15 +64,16 @@ impl Journal {
             request_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
-            // both, and copies of them while room is made, with much to spare
-            buffer_limit: capacity / 8,
+            // both, and copies of them while room is made, with something to spare
+            buffer_limit: capacity / 7,
             log,
             medium,
             shipping: false,
             global,
             meta: Vec::new(),
             pending: false,
-            received: 0,
+            received: Shares::new(capacity / 7),
+            owners: HashMap::new(),
             favoured: None,
         }
     }
@@ -259,9 +265,21 @@ impl Journal {
     }
 
     /// What the cores hold of received bytes now, and which connection is to be served first when room is short.
-    pub fn account(&mut self, received: u64, favoured: Option<u64>) {
+    pub fn account(&mut self, received: Shares, favoured: Option<u64>) {
         self.received = received;
         self.favoured = favoured;
+    }
+
+    /// A connection is somebody's, or gone.
+    pub fn belongs(&mut self, conn: u64, owner: Option<Principal>) {
+        match owner {
+            Some(owner) => self.owners.insert(conn, owner),
+            None => self.owners.remove(&conn),
+        };
+    }
+
+    fn owner(&self, conn: u64) -> &Principal {
+        self.owners.get(&conn).unwrap_or(&Principal::Unknown)
     }
 
     fn id(&mut self) -> u64 {
@@ -284,7 +302,9 @@ fn cannot_append(object: u64, record: &Record<'_>, error: &AppendError) -> ! {
 impl outlast_stack::Journal for Journal {
     fn append(&mut self, conn: u64, record: &outlast_stack::Record, data: &[&[u8]]) -> Bytes {
         if let outlast_stack::Record::Received { .. } = record {
-            self.received += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            let more = data.iter().map(|piece| piece.len() as u64).sum();
+            let owner = self.owners.get(&conn).unwrap_or(&Principal::Unknown);
+            self.received.add(owner, more);
         }
         match record {
             outlast_stack::Record::Opened(tcp) => {
@@ -298,17 +318,13 @@ impl outlast_stack::Journal for Journal {
         }
     }
 
-    /// Nobody but the favoured gets more than is left of what there is for all.
-    fn room(&self, conn: u64, queued: usize) -> usize {
+    fn room(&self, conn: u64) -> usize {
         let Some(log) = &self.log else {
             return usize::MAX;
         };
         let free = log.room().saturating_sub(self.request_room);
         let room = match self.favoured {
-            Some(favoured) if favoured != conn => {
-                let taken = self.received.saturating_add(queued as u64);
-                free.min(self.buffer_limit.saturating_sub(taken) / 2)
-            }
+            Some(favoured) if favoured != conn => free.min(self.received.left(self.owner(conn))),
             _ => free,
         };
         usize::try_from(room).unwrap_or(usize::MAX)

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use log::{debug, info};
 use outlast_nvram::{Flag, Kind, Lsn};
-use outlast_smb::{Clock, Entropy, Smb};
+use outlast_smb::{Clock, Entropy, Principal, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
-use super::clock::Time;
+use super::clock::{Stopwatch, Time};
 use super::consistency::Effects;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
@@ -19,7 +19,8 @@ use super::inbound::{self, Inbound, Message};
 use super::journal::Journal;
 use super::patience::{Mark, Patience};
 use super::record::Record;
-use super::turns::{Cost, SLICE, Turns};
+use super::shares::Shares;
+use super::turns::{SLICE, Turns};
 use super::work::UnderWay;
 
 /// Of a client that has not logged in no message is longer: a token, and what is around it.
@@ -61,7 +62,18 @@ pub(super) struct Client {
     /// When it was last seen to be going on; `None`: nobody has looked.
     pub(super) mark: Option<Mark>,
     /// How much of the thread it has been given ([`super::turns`]).
-    pub(super) given: Cost,
+    pub(super) given: Duration,
+    /// On whose account it is here.
+    pub(super) principal: Principal,
+    /// Its next request has to have room for a reply of so many bytes.
+    pub(super) wanted: u64,
+}
+
+/// What the machine asks of whoever drives it, besides files and the log.
+pub(super) struct Surroundings {
+    pub(super) entropy: Box<dyn Entropy>,
+    pub(super) probe: Box<dyn Probe>,
+    pub(super) stopwatch: Box<dyn Stopwatch>,
 }
 
 /// The whole server, but for its surroundings.
@@ -82,8 +94,9 @@ pub struct Machine<F> {
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
     busy: bool,
     turns: Turns,
-    /// What the work since it was last charged to somebody takes.
-    pub(super) spent: Cost,
+    pub(super) stopwatch: Box<dyn Stopwatch>,
+    /// What waits for clients.
+    pub(super) unread: Shares,
     pub(super) patience: Patience,
     /// Connections that have not logged in; some others may be among them.
     pub(super) strangers: BTreeSet<u64>,
@@ -101,10 +114,15 @@ impl<F: FileSystem> Machine<F> {
         smb: Smb,
         fs: F,
         journal: Journal,
-        entropy: Box<dyn Entropy>,
-        probe: Box<dyn Probe>,
+        surroundings: Surroundings,
         patience: Patience,
     ) -> Machine<F> {
+        let Surroundings {
+            entropy,
+            probe,
+            stopwatch,
+        } = surroundings;
+        let unread = Shares::new(journal.buffer_limit());
         let clients = BTreeMap::new();
         Machine {
             stack,
@@ -121,7 +139,8 @@ impl<F: FileSystem> Machine<F> {
             // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
             busy: true,
             turns: Turns::default(),
-            spent: 0,
+            stopwatch,
+            unread,
             patience,
             strangers: BTreeSet::new(),
             next_look: Duration::ZERO,
@@ -366,39 +385,36 @@ impl<F: FileSystem> Machine<F> {
         self.deliver(out);
     }
 
-    /// Tasks, and something of one message of every client that has one and whose turn it is.
+    /// Tasks, and a slice of one message of every client that has one and whose turn it is.
     fn serve(&mut self, time: Time) {
         self.busy = self.do_tasks(time);
         if self.under_way.is_some() {
             return;
         }
-        let mut queued: u64 = self
-            .clients
-            .keys()
-            .map(|conn| self.stack.send_queued(*conn) as u64)
-            .sum();
+        self.weigh_unread();
         let clients: Vec<u64> = self.clients.keys().copied().collect();
-        let ready = |conn: &&u64| {
-            self.clients.get(conn).is_some_and(|client| client.look)
-                && self.has_room(**conn, queued)
-        };
-        let ready: Vec<u64> = clients.iter().filter(ready).copied().collect();
-        let given = ready.iter().filter_map(|conn| self.clients.get(conn));
-        self.turns.begin(given.map(|client| client.given));
+        let ready = clients.iter().filter_map(|conn| {
+            let client = self.clients.get(conn).filter(|client| client.look)?;
+            (self.has_room(*conn, client)).then(|| (client.principal.clone(), client.given))
+        });
+        let ready: Vec<_> = ready.collect();
+        self.turns.begin(&ready);
         for conn in clients {
             let Some(client) = self.clients.get(&conn) else {
                 continue;
             };
-            let (has_news, given) = (client.look, client.given);
-            if !has_news {
+            if !client.look {
                 self.take_leave(conn);
                 continue;
             }
-            if !self.journal.can_work() || !self.has_room(conn, queued) {
+            if !self.journal.can_work() || !self.unread.has_room(&client.principal, client.wanted) {
                 self.note_crowd(time.now);
                 continue;
             }
-            if !self.turns.is_due(given) {
+            if !self.has_room(conn, client) {
+                continue;
+            }
+            if !self.turns.is_due(&client.principal, client.given) {
                 self.busy = true;
                 continue;
             }
@@ -412,21 +428,55 @@ impl<F: FileSystem> Machine<F> {
                 self.busy = false;
                 return;
             }
-            queued += (self.stack.send_queued(conn)).saturating_sub(waiting) as u64;
-            let more = self.clients.get(&conn).is_some_and(|client| client.look);
+            let Some(client) = self.clients.get(&conn) else {
+                continue;
+            };
+            let more = self.stack.send_queued(conn).saturating_sub(waiting);
+            self.unread.add(&client.principal, more as u64);
             // without room it is not looked at before some has been made
-            self.busy |= more && self.journal.can_work();
+            self.busy |= client.look && self.journal.can_work() && self.has_room(conn, client);
         }
     }
 
-    /// Law 7: a client that does not take its replies waits; and of the log's room for replies, `queued` of which is taken, nobody gets
-    /// more than is left, the last quarter being for those who have nothing waiting.
-    fn has_room(&self, conn: u64, queued: u64) -> bool {
-        let limit = self.journal.buffer_limit();
-        match self.stack.send_queued(conn) {
-            0 => queued < limit,
-            waiting => {
-                waiting < self.patience.unread && waiting as u64 + queued < limit - limit / 4
+    /// Law 7: a client that does not take its replies waits.
+    fn has_room(&self, conn: u64, client: &Client) -> bool {
+        let waiting = self.stack.send_queued(conn) as u64;
+        (waiting == 0 || waiting + client.wanted.max(1) <= self.patience.unread as u64)
+            && self.unread.has_room(&client.principal, client.wanted)
+    }
+
+    /// Is a client still whom it was?
+    pub(super) fn recognise(&mut self, conn: u64) {
+        let principal = self.smb.principal(conn);
+        if let Some(client) = self.clients.get_mut(&conn)
+            && client.principal != principal
+        {
+            client.principal = principal.clone();
+            self.journal.belongs(conn, Some(principal));
+        }
+    }
+
+    /// Is there room for a reply of so many bytes?
+    pub(super) fn may_be_told(&self, conn: u64, bytes: u64) -> bool {
+        let client = self.clients.get(&conn);
+        client.is_none_or(|client| self.unread.has_room(&client.principal, bytes))
+    }
+
+    /// A client's next request has to wait until there is room for so long a reply.
+    pub(super) fn wait_for_room(&mut self, conn: u64, wanted: u64, now: Duration) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.wanted = wanted;
+        }
+        self.note_crowd(now);
+    }
+
+    /// Takes stock of what waits for clients.
+    pub(super) fn weigh_unread(&mut self) {
+        self.unread = Shares::new(self.journal.buffer_limit());
+        for (conn, client) in &self.clients {
+            let waiting = self.stack.send_queued(*conn);
+            if waiting > 0 {
+                self.unread.add(&client.principal, waiting as u64);
             }
         }
     }
@@ -443,15 +493,15 @@ impl<F: FileSystem> Machine<F> {
 
     /// Does tasks that are ready, for as long as one client's turn is; says whether there may be more.
     fn do_tasks(&mut self, time: Time) -> bool {
-        let mut spent = 0;
-        while spent < SLICE {
+        let begun = self.stopwatch.read();
+        while self.stopwatch.read().saturating_sub(begun) < SLICE {
             if !self.journal.can_work() {
                 return false;
             }
             let Some(task) = self.smb.next_runnable(clock(time)) else {
                 return false;
             };
-            spent += self.run_task(task, time);
+            self.run_task(task, time);
             if self.under_way.is_some() {
                 return false;
             }
@@ -459,13 +509,12 @@ impl<F: FileSystem> Machine<F> {
         true
     }
 
-    /// What has been spent was spent for this client.
-    pub(super) fn charge(&mut self, conn: u64) -> Cost {
-        let spent = std::mem::take(&mut self.spent);
+    /// What was done since `begun`, by the stopwatch, was done for this client.
+    pub(super) fn charge(&mut self, conn: u64, begun: Duration) {
+        let spent = self.stopwatch.read().saturating_sub(begun);
         if let Some(client) = self.clients.get_mut(&conn) {
-            client.given = self.turns.charge(client.given, spent);
+            client.given = self.turns.charge(&client.principal, client.given, spent);
         }
-        spent
     }
 
     /// There is a message of this client to be worked on, or may be.
@@ -490,7 +539,10 @@ impl<F: FileSystem> Machine<F> {
             };
             match inbound::front(received, self.stack.received_len(conn), longest) {
                 Inbound::Partial => {}
-                Inbound::Whole(message) => return Some(message),
+                Inbound::Whole(message) => {
+                    client.wanted = 0;
+                    return Some(message);
+                }
                 Inbound::KeepAlive(length) => {
                     self.stack.consume(conn, length, &mut self.journal);
                     client.look = true;
@@ -532,6 +584,7 @@ impl<F: FileSystem> Machine<F> {
             self.journal.put(conn, Kind::End, &Record::Closed, &[]);
             self.smb.forget(conn);
             self.clients.remove(&conn);
+            self.journal.belongs(conn, None);
         }
     }
 
@@ -565,13 +618,15 @@ impl<F: FileSystem> Machine<F> {
 
     /// Tells the journal what is held of received bytes, and who is to be served first when room is short.
     fn account(&mut self, now: Duration) {
-        let mut received = 0;
+        let mut received = Shares::new(self.journal.buffer_limit());
         let mut favoured = None;
         let mut most = 0;
         let mut is_refused = false;
-        for conn in self.clients.keys() {
+        for (conn, client) in &self.clients {
             let queued = self.stack.received_len(*conn);
-            received += queued as u64;
+            if queued > 0 {
+                received.add(&client.principal, queued as u64);
+            }
             if queued > most {
                 (most, favoured) = (queued, Some(*conn));
             }

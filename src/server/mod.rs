@@ -17,6 +17,7 @@ pub mod recover;
 mod redo;
 mod run;
 mod setup;
+pub mod shares;
 mod status;
 pub mod turns;
 mod work;

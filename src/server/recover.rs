@@ -13,11 +13,11 @@ use outlast_smb::fileop::FileTime;
 use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
 
-use super::clock::Time;
+use super::clock::{Stopwatch, Time};
 use super::fault::Probe;
 use super::files::FileSystem;
 use super::journal::Journal;
-use super::machine::Machine;
+use super::machine::{Machine, Surroundings};
 use super::open::{Opened, Sink, open};
 use super::patience::Patience;
 use super::record::{GLOBAL, Global, Record};
@@ -48,6 +48,8 @@ pub struct Parts<F> {
     pub entropy: Box<dyn Entropy>,
     /// Told of each point.
     pub probe: Box<dyn Probe>,
+    /// By which clients have their turns.
+    pub stopwatch: Box<dyn Stopwatch>,
     /// Did the worker before end by its own fault (panic, SIGSEGV, SIGABRT, SIGBUS)?
     pub felled: bool,
     /// How long idle clients are borne with.
@@ -85,6 +87,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         fs,
         mut entropy,
         probe,
+        stopwatch,
         felled,
         patience,
         lost,
@@ -110,8 +113,12 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let stack = Stack::new(stack, global.secret, global.clock_up_to);
     let request_room = reply_room + medium.as_ref().map_or(0, |_| effect_room);
     let journal = Journal::new(log, medium, capacity, request_room, global);
-    let mut machine =
-        Machine::assemble(stack, Smb::new(smb), fs, journal, entropy, probe, patience);
+    let surroundings = Surroundings {
+        entropy,
+        probe,
+        stopwatch,
+    };
+    let mut machine = Machine::assemble(stack, Smb::new(smb), fs, journal, surroundings, patience);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
     machine.journal.snapshot_global();
@@ -331,6 +338,7 @@ impl<F: FileSystem> Machine<F> {
             (Some(state), known) => {
                 if known {
                     self.meet(conn);
+                    self.recognise(conn);
                 } else {
                     self.accept(conn, time.now);
                 }

@@ -12,7 +12,7 @@ use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::clock::wall;
+use super::clock::{Monotonic, wall};
 use super::fault;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::medium::SinkFile;
@@ -68,6 +68,7 @@ pub fn parts(
         fs: files(config, &wake)?,
         entropy: Box::new(Random),
         probe: fault::from_environment()?,
+        stopwatch: Box::new(Monotonic),
         felled: worker.previous == PreviousEnd::OwnFault,
         patience: Patience {
             login: config.limits.auth_timeout,

@@ -1,5 +1,7 @@
 //! How a request is done: points 2 and 3.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use outlast_smb::fileop::{FileOp, Intent, Outcome};
 use outlast_smb::status::NtStatus;
@@ -10,42 +12,30 @@ use super::fault::{Point, When};
 use super::files::FileSystem;
 use super::inbound::Message;
 use super::machine::{Machine, clock};
-use super::turns::{self, Cost, SLICE, STEP};
+use super::turns::SLICE;
 
-/// What is being worked on, and for how much longer.
-pub(super) struct Work {
-    source: Source,
-    left: Cost,
-}
-
-enum Source {
+/// What is being worked on.
+pub(super) enum Work {
     /// A client's oldest message.
     Message(u64, Message),
     Task(Task),
 }
 
 impl Work {
-    fn new(source: Source) -> Work {
-        Work {
-            source,
-            left: SLICE,
-        }
-    }
-
     /// The message it is about, if that is in the receive queue.
     fn message(&self) -> Option<&Message> {
-        match &self.source {
-            Source::Message(_, message) => Some(message),
-            Source::Task(_) => None,
+        match self {
+            Work::Message(_, message) => Some(message),
+            Work::Task(_) => None,
         }
     }
 
     /// The connection it is done for.
     pub(super) fn conn(&self) -> u64 {
-        match self.source {
-            Source::Message(conn, _) | Source::Task(Task::Message(conn)) => conn,
-            Source::Task(Task::Parked(conn, _) | Task::Close(conn, _) | Task::Break(conn, _)) => {
-                conn
+        match self {
+            Work::Message(conn, _) | Work::Task(Task::Message(conn)) => *conn,
+            Work::Task(Task::Parked(conn, _) | Task::Close(conn, _) | Task::Break(conn, _)) => {
+                *conn
             }
         }
     }
@@ -65,28 +55,26 @@ pub(super) struct UnderWay {
 impl<F: FileSystem> Machine<F> {
     /// Works on a client's oldest message until it is answered or waits, its slice is used up, or an operation of it is under way.
     pub(super) fn run_message(&mut self, conn: u64, message: Message, time: Time) {
-        // each time it is put together, perhaps decrypted, and taken apart
-        self.spent += message.stream_bytes as Cost;
-        self.run(Work::new(Source::Message(conn, message)), time);
-        self.charge(conn);
+        self.run(Work::Message(conn, message), time);
     }
 
-    /// Works on a task until it is done or waits again, its slice is used up, or an operation of it is under way. Gives what it took.
-    pub(super) fn run_task(&mut self, task: Task, time: Time) -> Cost {
-        let work = Work::new(Source::Task(task));
-        let conn = work.conn();
-        self.run(work, time);
-        self.charge(conn)
+    /// Works on a task until it is done or waits again, its slice is used up, or an operation of it is under way.
+    pub(super) fn run_task(&mut self, task: Task, time: Time) {
+        self.run(Work::Task(task), time);
     }
 
-    fn run(&mut self, mut work: Work, time: Time) {
-        while work.left > 0 {
-            let before = self.spent;
-            self.spent += STEP;
+    fn run(&mut self, work: Work, time: Time) {
+        let (conn, begun) = (work.conn(), self.stopwatch.read());
+        self.run_slice(work, begun, time);
+        self.charge(conn, begun);
+    }
+
+    fn run_slice(&mut self, mut work: Work, begun: Duration, time: Time) {
+        loop {
             let mut out = Output::default();
             let (clock, entropy) = (clock(time), &mut *self.entropy);
-            let step = match &work.source {
-                Source::Message(conn, message) => self.smb.step(
+            let step = match &work {
+                Work::Message(conn, message) => self.smb.step(
                     *conn,
                     &message.bytes,
                     clock,
@@ -94,7 +82,7 @@ impl<F: FileSystem> Machine<F> {
                     &mut self.journal,
                     &mut out,
                 ),
-                Source::Task(task) => {
+                Work::Task(task) => {
                     self.smb
                         .step_task(*task, clock, entropy, &mut self.journal, &mut out)
                 }
@@ -103,9 +91,10 @@ impl<F: FileSystem> Machine<F> {
                 Some(rest) => work = rest,
                 None => return,
             }
-            work.left = work.left.saturating_sub(self.spent - before);
+            if self.stopwatch.read().saturating_sub(begun) >= SLICE {
+                return self.put_back(work);
+            }
         }
-        self.put_back(work);
     }
 
     /// The operation under way has come to its end: its work goes on.
@@ -123,13 +112,14 @@ impl<F: FileSystem> Machine<F> {
         else {
             return;
         };
-        let conn = work.conn();
+        self.weigh_unread();
+        let (conn, begun) = (work.conn(), self.stopwatch.read());
         let outcome = self.put_on_record(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
-            self.run(rest, time);
+            self.run_slice(rest, begun, time);
         }
-        self.charge(conn);
+        self.charge(conn, begun);
         if leave {
             self.leave(conn);
         }
@@ -154,7 +144,14 @@ impl<F: FileSystem> Machine<F> {
     ) -> Option<Work> {
         while let Step::Op(planned) = step {
             operation = operation_name(&planned.op);
-            self.spent += turns::cost(&planned.op);
+            if let (Work::Message(conn, _), wanted) = (&work, reply_bytes(&planned.op))
+                && wanted > 0
+                && !self.may_be_told(*conn, wanted)
+            {
+                self.wait_for_room(*conn, wanted, time.now);
+                step = Step::Idle;
+                break;
+            }
             step = match self.intend(&planned, &mut out, time) {
                 Ok(intent) => match self.fs.begin(&planned.actor, &planned.op, &intent) {
                     Some(outcome) => {
@@ -179,7 +176,7 @@ impl<F: FileSystem> Machine<F> {
             };
         }
         let is_done = matches!(step, Step::Done);
-        if let (true, Source::Message(conn, message)) = (is_done, &work.source) {
+        if let (true, Work::Message(conn, message)) = (is_done, &work) {
             self.stack
                 .consume(*conn, message.stream_bytes, &mut self.journal);
         }
@@ -191,8 +188,9 @@ impl<F: FileSystem> Machine<F> {
             }
             Step::Again => return Some(work),
             Step::Done => {
-                if let Source::Message(conn, _) = work.source {
+                if let Work::Message(conn, _) = work {
                     self.smb.let_go(conn);
+                    self.recognise(conn);
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
                         client.active = time.now;
@@ -207,12 +205,12 @@ impl<F: FileSystem> Machine<F> {
     /// What is not done yet is looked at again. Nothing is kept of its message until then: its bytes may come to lie elsewhere in the log,
     /// and whoever held on to where they were would keep the log from making room, for ever if it is room that the message waits for.
     fn put_back(&mut self, work: Work) {
-        match work.source {
-            Source::Message(conn, _) => {
+        match work {
+            Work::Message(conn, _) => {
                 self.smb.let_go(conn);
                 self.look_again(conn);
             }
-            Source::Task(task) => self.smb.leave_off(task),
+            Work::Task(task) => self.smb.leave_off(task),
         }
     }
 
@@ -281,12 +279,19 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn deliver(&mut self, out: Output) {
         for (conn, parts) in out.sends {
             let parts: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
-            self.spent += parts.iter().map(|part| part.len() as Cost).sum::<Cost>();
             self.stack.send(conn, &parts, &mut self.journal);
         }
         for conn in out.drop {
             self.abort(conn);
         }
+    }
+}
+
+/// What an operation may add to a reply, bytes.
+fn reply_bytes(op: &FileOp) -> u64 {
+    match op {
+        FileOp::Read { length, .. } => (*length).into(),
+        _ => 0,
     }
 }
 

@@ -13,8 +13,8 @@ pub trait Journal {
     ///
     /// Never fails: callers ask `room` first for received data. [`Record::Opened`] is a snapshot and begins the object.
     fn append(&mut self, conn: ConnId, record: &Record, data: &[&[u8]]) -> Bytes;
-    /// Received bytes the log can take for this connection now, of which it holds `queued` already.
-    fn room(&self, conn: ConnId, queued: usize) -> usize;
+    /// Received bytes the log can take for this connection now.
+    fn room(&self, conn: ConnId) -> usize;
     /// An id that has never been used and never will be, larger than all before.
     fn unique_id(&mut self) -> u64;
 }

@@ -46,9 +46,9 @@ fn room_is_made_while_there_is_room_for_a_request_and_for_nothing_besides() {
     assert!(log.used() < log.capacity() / 2);
     let room = log.room();
     let mut journal = journal(log, room);
-    journal.account(1, Some(7));
+    journal.account(Shares::default(), Some(7));
     assert!(journal.can_work());
-    assert_eq!(journal.room(7, 1), 0, "nothing is received");
+    assert_eq!(journal.room(7), 0, "nothing is received");
     assert_eq!(journal.wants_relocation(), Some(1));
 }
 
@@ -62,13 +62,19 @@ fn a_log_with_room_is_left_as_it_is() {
 }
 
 #[test]
-fn nobody_but_the_favoured_gets_more_than_half_of_what_is_left() {
+fn nobody_but_the_favoured_gets_more_than_is_left() {
     let mut journal = journal(log(), 0);
     let limit = journal.buffer_limit() as usize;
-    let free = journal.room(7, 0);
-    journal.account(limit as u64 / 2, Some(7));
-    assert_eq!(journal.room(7, limit / 2), free);
-    assert_eq!(journal.room(8, 0), limit / 4);
-    assert_eq!(journal.room(8, limit / 4), limit / 8);
-    assert_eq!(journal.room(8, limit / 2), 0);
+    let free = journal.room(7);
+    let mut received = Shares::new(limit as u64);
+    received.add(&Principal::Guest, limit as u64 / 2);
+    journal.account(received, Some(7));
+    for (conn, owner) in [(7, Principal::Guest), (8, Principal::Guest)] {
+        journal.belongs(conn, Some(owner));
+    }
+    assert_eq!(journal.room(7), free);
+    assert_eq!(journal.room(8), 0, "a guest's, of whom one has it all");
+    assert_eq!(journal.room(9), limit / 4, "nobody's yet");
+    journal.belongs(8, None);
+    assert_eq!(journal.room(8), limit / 4);
 }

@@ -136,7 +136,7 @@ impl Journal for Log {
         data
     }
 
-    fn room(&self, _conn: ConnId, _queued: usize) -> usize {
+    fn room(&self, _conn: ConnId) -> usize {
         1 << 30
     }
 

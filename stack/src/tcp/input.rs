@@ -404,7 +404,7 @@ impl Conn {
             return;
         }
         // Law 7: what the log has no room for was never received. A part of it that is worth a record is.
-        let room = cx.journal.room(self.id, self.durable.received_len);
+        let room = cx.journal.room(self.id);
         if room < fresh.len() {
             self.live.refused_at = Some(cx.now);
             if room < MSS_MIN {

@@ -18,7 +18,7 @@ impl Journal for Log {
         bytes
     }
 
-    fn room(&self, _conn: ConnId, _queued: usize) -> usize {
+    fn room(&self, _conn: ConnId) -> usize {
         self.room
     }
 

@@ -7,7 +7,7 @@ use crate::ingress::hand::{self, Seg};
 use crate::input::Input;
 use crate::{ingress, smb};
 use bytes::Bytes;
-use outlast::server::clock::Time;
+use outlast::server::clock::{Ticking, Time};
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
@@ -134,6 +134,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         fs: files,
         entropy: Box::new(Zeros),
         probe: Box::new(Unarmed),
+        stopwatch: Box::new(Ticking::default()),
         felled,
         patience: Patience {
             login: Duration::from_secs(60),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::server::clock::Time;
+use outlast::server::clock::{Ticking, Time};
 use outlast::server::fault::{Point, Probe, When};
 use outlast::server::machine::Machine;
 use outlast::server::patience::Patience;
@@ -135,7 +135,7 @@ impl outlast_stack::Journal for Nothing {
         data.concat().into()
     }
 
-    fn room(&self, _: u64, _: usize) -> usize {
+    fn room(&self, _: u64) -> usize {
         usize::MAX
     }
 
@@ -522,6 +522,7 @@ impl Server {
                 nvram: self.nvram.clone(),
                 mutation: self.scenario.mutation,
             }),
+            stopwatch: Box::new(Ticking::default()),
             felled: false,
             patience: Patience {
                 login: Duration::from_secs(3600),

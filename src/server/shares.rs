@@ -1,0 +1,104 @@
+//! Shares in room of the log: for requests that have come and are not done, and for replies that have not been taken.
+//!
+//! Nobody gets more than is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone may use half of it, several get
+//! equal parts without being counted, and something is left for the next one. By accounts and not by connections, for the reason that
+//! [`super::turns`] gives.
+
+use std::collections::BTreeMap;
+
+use outlast_smb::Principal;
+
+/// How many bytes each account holds.
+#[derive(Debug, Default)]
+pub struct Shares {
+    limit: u64,
+    total: u64,
+    accounts: BTreeMap<Principal, u64>,
+}
+
+impl Shares {
+    /// Nobody holds anything yet; `limit`: bytes that there is room for.
+    #[must_use]
+    pub fn new(limit: u64) -> Shares {
+        Shares {
+            limit,
+            ..Shares::default()
+        }
+    }
+
+    /// Somebody holds more.
+    pub fn add(&mut self, principal: &Principal, bytes: u64) {
+        self.total += bytes;
+        match self.accounts.get_mut(principal) {
+            Some(own) => *own += bytes,
+            None => {
+                self.accounts.insert(principal.clone(), bytes);
+            }
+        }
+    }
+
+    fn own(&self, principal: &Principal) -> u64 {
+        self.accounts.get(principal).copied().unwrap_or_default()
+    }
+
+    /// May an account take so much more, in one piece? Where nobody holds anything it may: no reply is longer than the log can bear.
+    #[must_use]
+    pub fn has_room(&self, principal: &Principal, bytes: u64) -> bool {
+        let left = self.limit.saturating_sub(self.total);
+        self.total == 0 || self.own(principal) + bytes.max(1) <= left
+    }
+
+    /// How much more an account may take without having more than is then left.
+    #[must_use]
+    pub fn left(&self, principal: &Principal) -> u64 {
+        let taken = self.total + self.own(principal);
+        self.limit.saturating_sub(taken) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each gets who takes what he can, in pieces of so many bytes.
+    fn filled(shares: &mut Shares, principal: &Principal, piece: u64) -> u64 {
+        let mut got = 0;
+        while shares.has_room(principal, piece) {
+            shares.add(principal, piece);
+            got += piece;
+        }
+        got
+    }
+
+    #[test]
+    fn one_gets_half_and_the_next_half_of_the_rest() {
+        let mut shares = Shares::new(1000);
+        let users = ["alice", "bob"].map(|name| Principal::User(name.into()));
+        assert_eq!(filled(&mut shares, &Principal::Guest, 10), 500);
+        assert_eq!(filled(&mut shares, &users[0], 10), 250);
+        assert_eq!(filled(&mut shares, &users[1], 10), 130);
+        assert!(
+            !shares.has_room(&Principal::Guest, 0),
+            "not even a small one"
+        );
+    }
+
+    #[test]
+    fn what_is_left_is_halved() {
+        let mut shares = Shares::new(1000);
+        assert_eq!(shares.left(&Principal::Guest), 500);
+        shares.add(&Principal::Guest, 400);
+        assert_eq!(shares.left(&Principal::Guest), 100);
+        assert_eq!(shares.left(&Principal::Unknown), 300);
+        shares.add(&Principal::Guest, 700);
+        assert_eq!(shares.left(&Principal::Unknown), 0);
+    }
+
+    #[test]
+    fn where_nothing_waits_the_largest_may() {
+        let mut shares = Shares::new(1000);
+        assert!(shares.has_room(&Principal::Guest, 5000));
+        shares.add(&Principal::Guest, 1);
+        assert!(!shares.has_room(&Principal::Guest, 5000));
+    }
+}
