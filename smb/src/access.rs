@@ -82,25 +82,43 @@ pub fn only_looks(access: u32) -> bool {
     access & !LOOKING == 0
 }
 
-/// Can two opens not be at the same time (MS-FSA 2.1.5.1.2.2)? Each is access and share access.
-#[must_use]
-pub fn sharing_violation(a: (u32, u32), b: (u32, u32)) -> bool {
-    let rules = [
-        (access::READ_DATA | access::EXECUTE, share_access::READ),
-        (
-            access::WRITE_DATA | access::APPEND_DATA,
-            share_access::WRITE,
-        ),
-        (access::DELETE, share_access::DELETE),
-    ];
-    let every = rules.iter().fold(0, |every, (rights, _)| every | rights);
-    if a.0 & every == 0 || b.0 & every == 0 {
-        return false;
+/// What an open does to its file and what it lets others do beside it, both as share access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sharing {
+    does: u32,
+    lets: u32,
+}
+
+impl Sharing {
+    /// By its access and its share access; attributes take no part in sharing.
+    #[must_use]
+    pub fn of(access: u32, share_access: u32) -> Sharing {
+        let kinds = [
+            (access::READ_DATA | access::EXECUTE, share_access::READ),
+            (
+                access::WRITE_DATA | access::APPEND_DATA,
+                share_access::WRITE,
+            ),
+            (access::DELETE, share_access::DELETE),
+        ];
+        kinds.iter().fold(
+            Sharing { does: 0, lets: 0 },
+            |Sharing { does, lets }, (rights, kind)| Sharing {
+                does: if access & rights == 0 {
+                    does
+                } else {
+                    does | kind
+                },
+                lets: lets | share_access & kind,
+            },
+        )
     }
-    let denied = |access: u32, share: u32| {
-        rules
-            .iter()
-            .any(|(rights, needs)| access & rights != 0 && share & needs == 0)
-    };
-    denied(a.0, b.1) || denied(b.0, a.1)
+
+    /// Can two opens not be at the same time (MS-FSA 2.1.5.1.2.2)?
+    #[must_use]
+    pub fn excludes(self, other: Sharing) -> bool {
+        self.does != 0
+            && other.does != 0
+            && (self.does & !other.lets != 0 || other.does & !self.lets != 0)
+    }
 }

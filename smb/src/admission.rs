@@ -3,8 +3,8 @@
 use crate::command::create;
 use crate::context::Context;
 use crate::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
-use crate::server::{ConnId, Planned};
-use crate::state::{FileOpen, Target, Wait};
+use crate::server::Planned;
+use crate::state::{Lock, Target, Wait};
 use crate::status::NtStatus;
 use crate::{locks, oplock, path, wire};
 
@@ -100,7 +100,7 @@ fn may_replace(
     replaced: Option<FileKey>,
 ) -> Result<(), NtStatus> {
     match replaced {
-        Some(key) if key != source && ctx.smb.files.opens(key).next().is_some() => {
+        Some(key) if key != source && !ctx.smb.files.opens(key).is_empty() => {
             Err(NtStatus::ACCESS_DENIED)
         }
         _ => Ok(()),
@@ -128,15 +128,15 @@ fn may_write(ctx: &Context<'_>, open: OpenId, offset: u64, length: u64) -> Resul
 fn may_access(
     ctx: &Context<'_>,
     open: OpenId,
-    forbids: impl Fn(&crate::state::Lock, bool) -> bool,
+    forbids: impl Fn(&Lock, bool) -> bool,
 ) -> Result<(), NtStatus> {
     let Some(key) = key_of(ctx, open) else {
         return Ok(());
     };
     let forbidden = ctx
         .smb
-        .files_open(key)
-        .any(|(_, id, file)| file.locks.iter().any(|lock| forbids(lock, id == open)));
+        .locks(key)
+        .any(|(id, lock)| forbids(lock, id == open));
     if forbidden {
         Err(NtStatus::FILE_LOCK_CONFLICT)
     } else {
@@ -145,14 +145,11 @@ fn may_access(
 }
 
 impl crate::Smb {
-    /// Every open of a file, of all connections.
-    pub(crate) fn files_open(
-        &self,
-        key: FileKey,
-    ) -> impl Iterator<Item = (ConnId, OpenId, &FileOpen)> {
-        self.files
-            .opens(key)
-            .filter_map(|(conn, id)| Some((conn, id, self.file(conn, id)?)))
+    /// The byte-range locks of a file, each with the open that holds it.
+    pub(crate) fn locks(&self, key: FileKey) -> impl Iterator<Item = (OpenId, &Lock)> {
+        let locking = self.files.opens(key).locking();
+        let files = locking.filter_map(|(conn, id)| Some((id, self.file(conn, id)?)));
+        files.flat_map(|(id, file)| file.locks.iter().map(move |lock| (id, lock)))
     }
 
     /// Is a file or directory below this directory open?

@@ -1,6 +1,7 @@
 //! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose break runs out
 //! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
 
+use crate::file_opens::FileOpens;
 use crate::fileop::{FileKey, OpenId};
 use crate::held::Held;
 use crate::record::Touched;
@@ -9,10 +10,13 @@ use crate::state::{Connection, FileOpen, Open, Parked, Target, Wait};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+/// A file that nobody has open.
+static UNOPENED: FileOpens = FileOpens::new();
+
 /// The index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileTable {
-    opens: HashMap<FileKey, BTreeSet<(ConnId, OpenId)>>,
+    opens: HashMap<FileKey, FileOpens>,
     /// AsyncId first: who came first goes first.
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
@@ -28,8 +32,8 @@ impl FileTable {
         if let Target::File(file) = &open.target {
             self.opens
                 .entry(file.key)
-                .or_default()
-                .insert((conn, open.id));
+                .or_insert_with(FileOpens::new)
+                .add(conn, open, file);
             self.add_details(conn, open.id, file);
         }
     }
@@ -38,7 +42,7 @@ impl FileTable {
         self.discount(conn, Held::of_open(open));
         if let Target::File(file) = &open.target {
             if let Some(opens) = self.opens.get_mut(&file.key) {
-                opens.remove(&(conn, open.id));
+                opens.remove(conn, open, file);
                 if opens.is_empty() {
                     self.opens.remove(&file.key);
                 }
@@ -157,9 +161,9 @@ impl FileTable {
         }
     }
 
-    /// The opens of a file, in the order they were made within a connection.
-    pub(crate) fn opens(&self, key: FileKey) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
-        self.opens.get(&key).into_iter().flatten().copied()
+    /// The opens of a file.
+    pub(crate) fn opens(&self, key: FileKey) -> &FileOpens {
+        self.opens.get(&key).unwrap_or(&UNOPENED)
     }
 
     /// Who waits for locks or breaks of a file.

@@ -14,6 +14,7 @@ pub mod crypto;
 mod effects;
 mod engine;
 pub mod entropy;
+mod file_opens;
 mod file_table;
 pub mod fileop;
 mod held;

@@ -26,23 +26,18 @@ pub(crate) fn break_for_open(
         OplockLevel::LevelII
     };
     let mut waits = false;
-    for (conn, open) in holders(ctx, key) {
-        let Some(file) = ctx.smb.file(conn, open) else {
-            continue;
-        };
-        if file.oplock != level {
-            continue;
-        }
+    for (conn, open) in holders(ctx, key, level) {
         waits = true;
-        if file.breaking.is_none() {
+        let file = ctx.smb.file(conn, open);
+        if file.is_some_and(|file| file.breaking.is_none()) {
             start(ctx, conn, open, level, to);
         }
     }
     waits
 }
 
-/// Opens of the file that may hold an oplock; one that is about to be closed by the server holds none any more.
-fn holders(ctx: &Context<'_>, key: FileKey) -> Vec<(ConnId, OpenId)> {
+/// Who holds an oplock of this level; an open that is about to be closed by the server holds none any more.
+fn holders(ctx: &Context<'_>, key: FileKey, level: OplockLevel) -> Vec<(ConnId, OpenId)> {
     let alive = |conn: ConnId, id: OpenId| {
         let open = ctx.smb.connection(conn).opens.get(&id);
         open.is_some_and(|open| open.closing.is_none())
@@ -50,6 +45,7 @@ fn holders(ctx: &Context<'_>, key: FileKey) -> Vec<(ConnId, OpenId)> {
     ctx.smb
         .files
         .opens(key)
+        .with_oplock(level)
         .filter(|(conn, id)| alive(*conn, *id))
         .collect()
 }
@@ -74,13 +70,8 @@ pub(crate) fn break_level_two(ctx: &mut Context<'_>, key: FileKey, except: Optio
         .smb
         .files
         .opens(key)
-        .filter(|(conn, id)| {
-            Some(*id) != except
-                && ctx
-                    .smb
-                    .file(*conn, *id)
-                    .is_some_and(|file| file.oplock == OplockLevel::LevelII)
-        })
+        .with_oplock(OplockLevel::LevelII)
+        .filter(|(_, id)| Some(*id) != except)
         .collect();
     for (conn, open) in shared {
         ctx.emit_on(
@@ -112,22 +103,15 @@ pub(crate) fn grant(
     if wanted == OplockLevel::None || access::only_looks(granted_access) {
         return OplockLevel::None;
     }
-    let mut level = wanted;
-    for (conn, id) in ctx.smb.files.opens(key) {
-        let Some(open) = ctx.smb.connection(conn).opens.get(&id) else {
-            continue;
-        };
-        let Some(file) = ctx.smb.file(conn, id) else {
-            continue;
-        };
-        if file.oplock > OplockLevel::LevelII || !file.locks.is_empty() {
-            return OplockLevel::None;
-        }
-        if !access::only_looks(open.granted_access) || file.oplock != OplockLevel::None {
-            level = OplockLevel::LevelII;
-        }
+    let others = ctx.smb.files.opens(key);
+    let highest = others.highest_oplock();
+    if highest > OplockLevel::LevelII || others.locking().next().is_some() {
+        OplockLevel::None
+    } else if others.is_used() || highest != OplockLevel::None {
+        OplockLevel::LevelII
+    } else {
+        wanted
     }
-    level
 }
 
 /// The time to acknowledge a break is over: the oplock is gone (3.3.6.1).

@@ -169,6 +169,7 @@ impl Record {
             | Record::Unlocked { open, .. }
             | Record::LockSequence { open, .. }
             | Record::Moved { open, .. }
+            | Record::DeletePending { open, .. }
             | Record::Cursor { open, .. }
             | Record::Watch { open, .. }
             | Record::Noticed { open, .. }

@@ -68,7 +68,12 @@ fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     let file = ctx.file_of(id)?;
     let marked = file.delete_on_close || delete_pending::is_set(ctx, file.key);
     // MS-FSA 2.1.5.5: the last one deletes.
-    let is_last = ctx.smb.files.opens(file.key).all(|(_, other)| other == id);
+    let is_last = ctx
+        .smb
+        .files
+        .opens(file.key)
+        .all()
+        .all(|(_, other)| other == id);
     Some(FileOp::Close {
         open: id,
         delete: (marked && is_last).then(|| DeleteTarget {
@@ -125,7 +130,7 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
     ctx.emit(Record::Closed { open: *id });
     if carries && delete.is_none() {
         // Another open carries on the mark.
-        let other = ctx.smb.files.opens(key).next();
+        let other = ctx.smb.files.opens(key).all().next();
         if let Some((conn, open)) = other {
             ctx.emit_on(conn, Record::DeletePending { open, on: true });
         }

@@ -1,9 +1,10 @@
 //! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
 use super::{Handled, Reply, Request, delete_pending};
+use crate::access::{self as rights, Sharing};
 use crate::context::Context;
 use crate::fileop::{
-    Actor, CreateIntent, CreateOp, Created, Disposition, FileKey, FileOp, Intent, OpenId, Outcome,
+    Actor, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId, Outcome,
 };
 use crate::held::Held;
 use crate::record::Record;
@@ -14,7 +15,7 @@ use crate::wire::create::{
     self, ResponseContext, access, context, oplock_level, options, share_access,
 };
 use crate::wire::{FileId, Response};
-use crate::{access as rights, oplock, path};
+use crate::{oplock, path};
 use bytes::Bytes;
 
 /// FILE_ATTRIBUTE_READONLY (MS-FSCC 2.6).
@@ -205,7 +206,8 @@ pub(crate) fn admit(
     if breaks && oplock::break_for_open(ctx, key, OplockLevel::Batch, replaces) {
         return Ok(Some(Wait::Break(key)));
     }
-    if sharing_violation(ctx, key, (judged, body.share_access)) {
+    let sharing = Sharing::of(judged, body.share_access);
+    if ctx.smb.files.opens(key).exclude(sharing) {
         return Err(NtStatus::SHARING_VIOLATION);
     }
     if breaks && oplock::break_for_open(ctx, key, OplockLevel::Exclusive, replaces) {
@@ -215,18 +217,6 @@ pub(crate) fn admit(
         oplock::break_level_two(ctx, key, None);
     }
     Ok(None)
-}
-
-fn sharing_violation(ctx: &Context<'_>, key: FileKey, wanted: (u32, u32)) -> bool {
-    ctx.smb.files.opens(key).any(|(conn, id)| {
-        let open = ctx.smb.connection(conn).opens.get(&id);
-        open.is_some_and(|open| match &open.target {
-            Target::File(file) => {
-                rights::sharing_violation((open.granted_access, file.share_access), wanted)
-            }
-            Target::Pipe(_) => false,
-        })
-    })
 }
 
 /// As [`super::finish`].

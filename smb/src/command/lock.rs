@@ -131,11 +131,10 @@ fn lock(
     }
     let mut granted: Vec<Lock> = Vec::with_capacity(wanted.len());
     for lock in &wanted {
-        let theirs = ctx.smb.files_open(key).any(|(_, id, file)| {
-            file.locks
-                .iter()
-                .any(|held| locks::excludes(held, lock, id == open))
-        });
+        let theirs = ctx
+            .smb
+            .locks(key)
+            .any(|(id, held)| locks::excludes(held, lock, id == open));
         if theirs || granted.iter().any(|own| locks::excludes(own, lock, true)) {
             let waits = body
                 .locks

@@ -1,0 +1,125 @@
+//! The opens of one file, and what they come to together: what stands in an operation's way is known without asking each of them,
+//! however many there are.
+
+use crate::access::{self, Sharing};
+use crate::fileop::OpenId;
+use crate::server::ConnId;
+use crate::state::{FileOpen, Open, OplockLevel};
+use std::collections::{BTreeMap, BTreeSet};
+
+type OpenSet = BTreeSet<(ConnId, OpenId)>;
+
+/// The opens of one file. Those that are about to be closed by the server are among them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FileOpens {
+    all: OpenSet,
+    /// Who holds an oplock.
+    oplocks: BTreeMap<OplockLevel, OpenSet>,
+    delete_pending: OpenSet,
+    /// Who holds byte-range locks.
+    locking: OpenSet,
+    /// How many share the file in this way: there are few ways.
+    sharing: BTreeMap<Sharing, usize>,
+    /// How many do more than look at attributes.
+    using: usize,
+}
+
+impl FileOpens {
+    /// A file that nobody has open.
+    pub(crate) const fn new() -> FileOpens {
+        FileOpens {
+            all: BTreeSet::new(),
+            oplocks: BTreeMap::new(),
+            delete_pending: BTreeSet::new(),
+            locking: BTreeSet::new(),
+            sharing: BTreeMap::new(),
+            using: 0,
+        }
+    }
+
+    /// `file` is the target of `open`.
+    pub(crate) fn add(&mut self, conn: ConnId, open: &Open, file: &FileOpen) {
+        let id = (conn, open.id);
+        self.all.insert(id);
+        if file.oplock != OplockLevel::None {
+            self.oplocks.entry(file.oplock).or_default().insert(id);
+        }
+        if file.delete_pending {
+            self.delete_pending.insert(id);
+        }
+        if !file.locks.is_empty() {
+            self.locking.insert(id);
+        }
+        let sharing = Sharing::of(open.granted_access, file.share_access);
+        *self.sharing.entry(sharing).or_default() += 1;
+        self.using += usize::from(!access::only_looks(open.granted_access));
+    }
+
+    /// Takes out what [`FileOpens::add`] has put in of the same open.
+    pub(crate) fn remove(&mut self, conn: ConnId, open: &Open, file: &FileOpen) {
+        let id = (conn, open.id);
+        self.all.remove(&id);
+        if let Some(holders) = self.oplocks.get_mut(&file.oplock) {
+            holders.remove(&id);
+            if holders.is_empty() {
+                self.oplocks.remove(&file.oplock);
+            }
+        }
+        self.delete_pending.remove(&id);
+        self.locking.remove(&id);
+        let sharing = Sharing::of(open.granted_access, file.share_access);
+        if let Some(count) = self.sharing.get_mut(&sharing) {
+            *count -= 1;
+            if *count == 0 {
+                self.sharing.remove(&sharing);
+            }
+        }
+        self.using -= usize::from(!access::only_looks(open.granted_access));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// All of them, in the order they were made within a connection; so are those below.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.all.iter().copied()
+    }
+
+    /// Those that hold an oplock of this level.
+    pub(crate) fn with_oplock(
+        &self,
+        level: OplockLevel,
+    ) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.oplocks.get(&level).into_iter().flatten().copied()
+    }
+
+    /// The highest oplock one of them holds.
+    pub(crate) fn highest_oplock(&self) -> OplockLevel {
+        let highest = self.oplocks.last_key_value();
+        highest.map_or(OplockLevel::None, |(level, _)| *level)
+    }
+
+    /// Those that say the file is to be deleted at its last close.
+    pub(crate) fn delete_pending(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.delete_pending.iter().copied()
+    }
+
+    /// Those that hold byte-range locks.
+    pub(crate) fn locking(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.locking.iter().copied()
+    }
+
+    /// Is there one that an open which shares in this way cannot be beside?
+    pub(crate) fn exclude(&self, wanted: Sharing) -> bool {
+        self.sharing.keys().any(|held| held.excludes(wanted))
+    }
+
+    /// Does one of them do more than look at attributes?
+    pub(crate) fn is_used(&self) -> bool {
+        self.using > 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

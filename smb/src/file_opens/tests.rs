@@ -1,0 +1,209 @@
+//! Whatever happens to the opens of a few files: what the index says at once is what asking each open comes to.
+
+use crate::access::{self, Sharing};
+use crate::command::testing::config;
+use crate::file_table::FileTable;
+use crate::fileop::{Actor, FileHandle, FileKey, OpenId};
+use crate::record::Record;
+use crate::rpc::Pipe;
+use crate::server::{ConnId, Smb};
+use crate::state::{Breaking, Cursor, FileOpen, Lock, Open, OplockLevel, Target};
+use crate::wire::create::{access as right, share_access};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+const CONNECTIONS: std::ops::RangeInclusive<ConnId> = 1..=3;
+const FILES: std::ops::Range<u64> = 0..3;
+const LEVELS: [OplockLevel; 4] = [
+    OplockLevel::None,
+    OplockLevel::LevelII,
+    OplockLevel::Exclusive,
+    OplockLevel::Batch,
+];
+
+fn key(ino: u64) -> FileKey {
+    FileKey {
+        dev: 1,
+        ino,
+        birth_ns: 0,
+    }
+}
+
+fn rights() -> impl Strategy<Value = u32> {
+    let rights = vec![
+        right::READ_DATA,
+        right::EXECUTE,
+        right::WRITE_DATA,
+        right::APPEND_DATA,
+        right::DELETE,
+        right::READ_ATTRIBUTES,
+        right::SYNCHRONIZE,
+        right::READ_CONTROL,
+    ];
+    let some = proptest::sample::subsequence(rights, 0..=3);
+    some.prop_map(|some| some.into_iter().fold(0, |all, right| all | right))
+}
+
+fn level() -> impl Strategy<Value = OplockLevel> {
+    proptest::sample::select(LEVELS.to_vec())
+}
+
+fn open(id: OpenId) -> impl Strategy<Value = Record> {
+    (FILES, rights(), 0u32..8, level()).prop_map(move |(ino, granted_access, share, oplock)| {
+        let file = FileOpen {
+            key: key(ino),
+            handle: FileHandle::default(),
+            path: "file".into(),
+            is_dir: false,
+            share_access: share,
+            create_options: 0,
+            delete_on_close: false,
+            delete_pending: false,
+            position: 0,
+            mode: 0,
+            cursor: Cursor::default(),
+            watch: None,
+            oplock,
+            breaking: None,
+            locks: Vec::new(),
+            lock_sequences: BTreeMap::new(),
+        };
+        Record::Opened(Box::new(Open {
+            id,
+            session: 1,
+            tree: u32::from(id.is_multiple_of(2)),
+            actor: Actor {
+                share: 0,
+                user: None,
+            },
+            granted_access,
+            target: Target::File(file),
+            closing: None,
+        }))
+    })
+}
+
+/// What may happen to an open, by what changes it.
+fn about(open: OpenId) -> impl Strategy<Value = Record> {
+    let lock = |offset| Lock {
+        offset,
+        length: 1,
+        exclusive: true,
+    };
+    prop_oneof![
+        4 => self::open(open),
+        1 => Just(Record::Closed { open }),
+        2 => (level(), any::<bool>()).prop_map(move |(level, breaks)| Record::Oplock {
+            open,
+            level,
+            breaking: breaks.then_some(Breaking { to: OplockLevel::None, deadline: Duration::from_secs(open) }),
+        }),
+        2 => (0u64..2).prop_map(move |at| Record::Locked { open, locks: vec![lock(at)] }),
+        2 => (0u64..2).prop_map(move |offset| Record::Unlocked { open, offset, length: 1 }),
+        2 => any::<bool>().prop_map(move |on| Record::DeletePending { open, on }),
+        1 => Just(Record::Moved { open, path: "elsewhere".into() }),
+        1 => Just(Record::Pipe { open, pipe: Box::new(Pipe::open("srvsvc").unwrap()) }),
+    ]
+}
+
+fn happening() -> impl Strategy<Value = (ConnId, Record)> {
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let any_open = || (CONNECTIONS, 0u64..4).prop_map(|(conn, at)| (conn, conn * 10 + at));
+    let one = any_open().prop_flat_map(|(conn, open)| (Just(conn), about(open)));
+    let all = prop_oneof![
+        (0u32..2).prop_map(|id| Record::TreeEnded { session: 1, id }),
+        Just(Record::SessionEnded { id: 1 }),
+        Just(Record::Disconnected),
+        Just(Record::Connected { client }),
+        (FILES, FILES).prop_map(|(from, to)| Record::Rekeyed {
+            from: key(from),
+            key: key(to),
+            handle: FileHandle::default(),
+        }),
+    ];
+    prop_oneof![40 => one, 1 => (CONNECTIONS, all)]
+}
+
+/// Every open of a file, found by looking at all there are.
+fn scan(smb: &Smb, key: FileKey) -> Vec<(ConnId, &Open, &FileOpen)> {
+    let all = smb.connections.iter().flat_map(|(conn, connection)| {
+        let opens = connection.opens.values();
+        opens.map(move |open| (*conn, open))
+    });
+    all.filter_map(|(conn, open)| match &open.target {
+        Target::File(file) if file.key == key => Some((conn, open, file)),
+        _ => None,
+    })
+    .collect()
+}
+
+/// MS-FSA 2.1.5.1.2.2, clause by clause.
+fn violates(a: (u32, u32), b: (u32, u32)) -> bool {
+    let reads = |access: u32| access & (right::READ_DATA | right::EXECUTE) != 0;
+    let writes = |access: u32| access & (right::WRITE_DATA | right::APPEND_DATA) != 0;
+    let deletes = |access: u32| access & right::DELETE != 0;
+    let takes_part = |access: u32| reads(access) || writes(access) || deletes(access);
+    let denied = |access: u32, share: u32| {
+        reads(access) && share & share_access::READ == 0
+            || writes(access) && share & share_access::WRITE == 0
+            || deletes(access) && share & share_access::DELETE == 0
+    };
+    takes_part(a.0) && takes_part(b.0) && (denied(a.0, b.1) || denied(b.0, a.1))
+}
+
+fn check(smb: &Smb, wanted: (u32, u32)) {
+    let mut anew = FileTable::default();
+    for (conn, connection) in &smb.connections {
+        anew.add_all(*conn, connection);
+    }
+    assert_eq!(smb.files, anew);
+    for key in FILES.map(key) {
+        let (found, known) = (scan(smb, key), smb.files.opens(key));
+        let which = |which: &dyn Fn(&FileOpen) -> bool| -> Vec<(ConnId, OpenId)> {
+            let those = found.iter().filter(|(.., file)| which(file));
+            those.map(|(conn, open, _)| (*conn, open.id)).collect()
+        };
+        assert_eq!(known.is_empty(), found.is_empty());
+        assert!(known.all().eq(which(&|_| true)));
+        for level in LEVELS.into_iter().skip(1) {
+            let holders = which(&|file| file.oplock == level);
+            assert!(known.with_oplock(level).eq(holders));
+        }
+        let highest = found.iter().map(|(.., file)| file.oplock).max();
+        assert_eq!(known.highest_oplock(), highest.unwrap_or_default());
+        let pending = which(&|file| file.delete_pending);
+        assert!(known.delete_pending().eq(pending));
+        let locking = which(&|file| !file.locks.is_empty());
+        assert!(known.locking().eq(locking));
+        let used = found
+            .iter()
+            .any(|(_, open, _)| !access::only_looks(open.granted_access));
+        assert_eq!(known.is_used(), used);
+        let excluded = found
+            .iter()
+            .any(|(_, open, file)| violates((open.granted_access, file.share_access), wanted));
+        assert_eq!(known.exclude(Sharing::of(wanted.0, wanted.1)), excluded);
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_index_says_what_each_open_says(
+        happenings in proptest::collection::vec((happening(), rights(), 0u32..8), 1..120),
+    ) {
+        let mut smb = Smb::new(config());
+        for conn in CONNECTIONS {
+            smb.apply(conn, &Record::Connected { client: IpAddr::V4(Ipv4Addr::LOCALHOST) });
+        }
+        for ((conn, record), access, share) in happenings {
+            smb.apply(conn, &record);
+            check(&smb, (access, share));
+        }
+        for conn in CONNECTIONS {
+            smb.forget(conn);
+        }
+        prop_assert_eq!(&smb.files, &FileTable::default());
+    }
+}
