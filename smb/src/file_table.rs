@@ -117,9 +117,11 @@ impl FileTable {
                     self.remove(conn, open);
                 }
             }
-            Touched::Parked(id) => {
-                if let Some(parked) = connection.parked.get(&id) {
-                    self.remove_parked(conn, id, parked);
+            Touched::Parked(..) => {
+                for id in touched.parked() {
+                    if let Some(parked) = connection.parked.get(&id) {
+                        self.remove_parked(conn, id, parked);
+                    }
                 }
             }
         }
@@ -135,9 +137,11 @@ impl FileTable {
                     self.add(conn, open);
                 }
             }
-            Touched::Parked(id) => {
-                if let Some(parked) = connection.parked.get(&id) {
-                    self.add_parked(conn, id, parked);
+            Touched::Parked(..) => {
+                for id in touched.parked() {
+                    if let Some(parked) = connection.parked.get(&id) {
+                        self.add_parked(conn, id, parked);
+                    }
                 }
             }
         }

@@ -142,7 +142,8 @@ pub enum Record {
 pub(crate) enum Touched {
     Nothing,
     Open(OpenId),
-    Parked(u64),
+    /// A waiting request, and one that ends as it begins.
+    Parked(u64, Option<u64>),
     Everything,
 }
 
@@ -152,6 +153,14 @@ impl Touched {
             Touched::Open(open) => Some(open),
             _ => None,
         }
+    }
+
+    pub(crate) fn parked(self) -> impl Iterator<Item = u64> {
+        let (one, other) = match self {
+            Touched::Parked(id, ended) => (Some(id), ended.filter(|ended| *ended != id)),
+            _ => (None, None),
+        };
+        one.into_iter().chain(other)
     }
 }
 
@@ -187,12 +196,12 @@ impl Record {
             | Record::Done {
                 work: WorkId::Parked(id),
                 ..
-            } => Touched::Parked(*id),
-            // One waiting request ends and another begins.
+            } => Touched::Parked(*id, None),
             Record::Parked {
-                work: WorkId::Parked(_),
+                work: WorkId::Parked(ended),
+                id,
                 ..
-            } => Touched::Everything,
+            } => Touched::Parked(*id, Some(*ended)),
             _ => Touched::Nothing,
         }
     }

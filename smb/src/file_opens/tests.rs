@@ -4,10 +4,12 @@ use crate::access::{self, Sharing};
 use crate::command::testing::config;
 use crate::file_table::FileTable;
 use crate::fileop::{Actor, FileHandle, FileKey, OpenId};
-use crate::record::Record;
+use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
-use crate::state::{Breaking, Cursor, FileOpen, Lock, Open, OplockLevel, Target};
+use crate::state::{
+    Breaking, Cursor, FileOpen, Lock, Open, OplockLevel, Parked, Target, Wait, Work,
+};
 use crate::wire::create::{access as right, share_access};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -108,6 +110,39 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
     ]
 }
 
+/// What may happen to requests that wait.
+fn waiting() -> impl Strategy<Value = Record> {
+    let work = (0u64..4).prop_map(|id| match id {
+        0 => WorkId::Message,
+        id => WorkId::Parked(id),
+    });
+    let wait = FILES.prop_flat_map(|ino| {
+        let waits = vec![Wait::Lock(key(ino)), Wait::Break(key(ino)), Wait::Notify(1)];
+        proptest::sample::select(waits)
+    });
+    (work, 1u64..4, wait, 0u8..4).prop_map(|(work, id, wait, what)| match what {
+        0 => Record::Done { work, credits: 0 },
+        1 => Record::Waiting { id, wait },
+        _ => Record::Parked {
+            work,
+            id,
+            parked: Box::new(Parked {
+                message: vec![0; 7],
+                work: Work::default(),
+                message_id: 1,
+                session: 1,
+                tree: 1,
+                open: None,
+                interim: true,
+                wait,
+                cancelled: None,
+                running: false,
+            }),
+            credits: 0,
+        },
+    })
+}
+
 fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let any_open = || (CONNECTIONS, 0u64..4).prop_map(|(conn, at)| (conn, conn * 10 + at));
@@ -123,7 +158,7 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
             handle: FileHandle::default(),
         }),
     ];
-    prop_oneof![40 => one, 1 => (CONNECTIONS, all)]
+    prop_oneof![40 => one, 5 => (CONNECTIONS, waiting()), 1 => (CONNECTIONS, all)]
 }
 
 /// Every open of a file, found by looking at all there are.
