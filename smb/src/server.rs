@@ -11,7 +11,7 @@ use crate::fileop::{
 };
 use crate::oplock;
 use crate::record::{Record, WorkId};
-use crate::state::{Checkpoint, Connection, FileOpen, Session, SessionState, Target, Wait};
+use crate::state::{Checkpoint, Connection, FileOpen, Session, Target, Wait};
 use crate::status::NtStatus;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -537,21 +537,15 @@ impl Smb {
     #[must_use]
     pub fn has_session(&self, conn: ConnId) -> bool {
         let connection = self.connections.get(&conn);
-        connection.is_some_and(|connection| {
-            let mut sessions = connection.sessions.values();
-            sessions.any(|session| session.security.state == SessionState::Valid)
-        })
+        connection.is_some_and(|connection| connection.valid_sessions().next().is_some())
     }
 
     /// On whose account this client is here.
     #[must_use]
     pub fn principal(&self, conn: ConnId) -> Principal {
         let connection = self.connections.get(&conn);
-        let sessions = connection
-            .into_iter()
-            .flat_map(|connection| connection.sessions.values());
-        let mut valid = sessions.filter(|session| session.security.state == SessionState::Valid);
-        match valid.next().map(|session| &session.security.user) {
+        let session = connection.and_then(|connection| connection.valid_sessions().next());
+        match session.map(|session| &session.security.user) {
             None => Principal::Unknown,
             Some(None) => Principal::Guest,
             Some(Some(user)) => Principal::User(user.to_lowercase().into()),
@@ -572,10 +566,7 @@ impl Smb {
         let Some(connection) = self.connections.get(&conn) else {
             return ConnStatus::default();
         };
-        let valid = || {
-            let sessions = connection.sessions.values();
-            sessions.filter(|session| session.security.state == SessionState::Valid)
-        };
+        let valid = || connection.valid_sessions();
         let name = |session: &Session| match &session.security {
             security if security.anonymous => "(anonymous)".to_string(),
             security if security.guest => "(guest)".to_string(),

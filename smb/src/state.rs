@@ -414,6 +414,12 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The sessions whose set-up is complete.
+    pub(crate) fn valid_sessions(&self) -> impl Iterator<Item = &Session> {
+        let sessions = self.sessions.values();
+        sessions.filter(|session| session.security.state == SessionState::Valid)
+    }
+
     /// A connection that has just been accepted.
     #[must_use]
     pub fn new(client: IpAddr) -> Connection {

@@ -60,19 +60,20 @@ impl Journal {
         request_room: u64,
         global: Global,
     ) -> Journal {
+        // requests and replies, and copies of both while room is made, with something to spare
+        let buffer_limit = capacity / 7;
         Journal {
             request_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
-            // both, and copies of them while room is made, with something to spare
-            buffer_limit: capacity / 7,
+            buffer_limit,
             log,
             medium,
             shipping: false,
             global,
             meta: Vec::new(),
             pending: false,
-            received: Shares::new(capacity / 7),
+            received: Shares::new(buffer_limit),
             owners: HashMap::new(),
             favoured: None,
         }
