@@ -190,6 +190,32 @@ fn credits_are_granted_as_asked_and_charged_by_size() {
 }
 
 #[test]
+fn the_window_is_bounded_for_who_leaves_an_id_out() {
+    let mut world = World::new(None);
+    let mut ann = world.client(Protection::Plain);
+    let left_out = ann.next_message_id;
+    ann.next_message_id += 1;
+    let limit = u64::from(world.config.limits.credits);
+    let conn = ann.conn;
+    let credits = |world: &World| world.smb.checkpoint(conn).unwrap().0.credits;
+    for _ in left_out..2 * limit {
+        if credits(&world).outstanding() == 1 {
+            break;
+        }
+        let echo = world.one(&mut ann, empty(Command::ECHO));
+        assert_eq!(echo.status(), NtStatus::SUCCESS);
+    }
+    let held = credits(&world);
+    assert_eq!((held.low, held.high), (left_out, left_out + 2 * limit));
+    // The id is all that is left, and with it the window moves on.
+    let mut last = empty(Command::ECHO);
+    last.message_id = Some(left_out);
+    assert_eq!(world.one(&mut ann, last).header.credits, 16);
+    let held = credits(&world);
+    assert_eq!((held.low, held.outstanding()), (left_out + 2 * limit, 16));
+}
+
+#[test]
 fn what_a_session_requires_is_required() {
     let mut world = World::new(None);
     let mut signing = world.client(Protection::Signed);

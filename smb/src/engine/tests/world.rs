@@ -55,7 +55,7 @@ pub(super) struct World {
     pub(super) smb: Smb,
     /// The fold of what is committed.
     shadow: Smb,
-    config: Config,
+    pub(super) config: Config,
     log: Log,
     /// What is to leave with the next commit.
     kept: Output,
@@ -97,6 +97,7 @@ pub(super) fn config() -> Config {
         limits: Limits {
             pending: 4,
             opens: 8,
+            credits: 128,
             ..Limits::default()
         },
     }
