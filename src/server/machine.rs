@@ -491,10 +491,10 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Does tasks that are ready, for as long as one client's turn is; says whether there may be more.
+    /// Does tasks that are ready, one at least and for as long as one client's turn is; says whether there may be more.
     fn do_tasks(&mut self, time: Time) -> bool {
         let begun = self.stopwatch.read();
-        while self.stopwatch.read().saturating_sub(begun) < SLICE {
+        loop {
             if !self.journal.can_work() {
                 return false;
             }
@@ -505,8 +505,10 @@ impl<F: FileSystem> Machine<F> {
             if self.under_way.is_some() {
                 return false;
             }
+            if self.stopwatch.read().saturating_sub(begun) >= SLICE {
+                return true;
+            }
         }
-        true
     }
 
     /// What was done since `begun`, by the stopwatch, was done for this client.

@@ -46,6 +46,8 @@ pub struct Expected {
     pub waits: bool,
     /// It is answered only because time passes.
     pub by_time: bool,
+    /// The operation that ends its wait.
+    pub ended_by: Option<usize>,
 }
 
 /// What is on a disk: a file's bytes by its path, `None` for a directory.
@@ -90,6 +92,8 @@ pub struct Judge {
     opens: BTreeMap<Handle, Open>,
     waiting: BTreeMap<usize, Waiting>,
     expected: BTreeMap<usize, Expected>,
+    /// The operation that is being judged.
+    now: Option<usize>,
 }
 
 fn verdict(status: u32, content: Content) -> Verdict {
@@ -139,12 +143,14 @@ impl Judge {
 
     /// The next operation.
     pub fn see(&mut self, op: &Op) {
+        self.now = Some(op.id);
         // What waits for an acknowledgement that does not come is let through by time, before anything else is done about that file.
         self.pass_time(op);
         let mut expected = Expected {
             verdicts: Vec::new(),
             waits: false,
             by_time: false,
+            ended_by: None,
         };
         let mut failed = None;
         for verb in &op.verbs {
@@ -193,6 +199,7 @@ impl Judge {
             verdicts: vec![verdict],
             waits: true,
             by_time: false,
+            ended_by: self.now,
         };
         self.expected.insert(op, finished);
     }

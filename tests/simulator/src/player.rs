@@ -30,6 +30,8 @@ pub type Seen = Vec<(u32, Vec<u8>)>;
 /// What the players know together.
 pub struct Board {
     expected: BTreeMap<usize, Expected>,
+    /// Who no longer has to wait is answered before the next operation is sent: a slow server may do the two in either order.
+    in_turn: bool,
     /// Operations sent and not done, by id; true: waits, by an interim response.
     under_way: BTreeMap<usize, bool>,
     done: BTreeSet<usize>,
@@ -56,9 +58,10 @@ pub struct Board {
 impl Board {
     /// Nothing has happened.
     #[must_use]
-    pub fn new(expected: BTreeMap<usize, Expected>) -> Board {
+    pub fn new(expected: BTreeMap<usize, Expected>, in_turn: bool) -> Board {
         Board {
             expected,
+            in_turn,
             under_way: BTreeMap::new(),
             done: BTreeSet::new(),
             cancels: BTreeMap::new(),
@@ -90,8 +93,11 @@ impl Board {
         (to - from).saturating_sub(down) + SKIP * self.outages.len() as u32
     }
 
-    fn is_settled(&self, op: usize) -> bool {
-        self.done.contains(&op) || self.under_way.get(&op) == Some(&true)
+    /// Is this operation done, or does it wait, so that a later one can be sent?
+    fn is_settled(&self, op: usize, later: usize) -> bool {
+        let ended_by = self.expected[&op].ended_by.filter(|_| self.in_turn);
+        let waits = self.under_way.get(&op) == Some(&true) && ended_by.is_none_or(|by| by >= later);
+        self.done.contains(&op) || waits
     }
 }
 
@@ -480,7 +486,7 @@ impl Player {
         }
         let before = ops.iter().take_while(|other| other.id != op.id);
         let mut before = before.filter(|other| other.shared);
-        !op.shared || before.all(|other| board.is_settled(other.id))
+        !op.shared || before.all(|other| board.is_settled(other.id, op.id))
     }
 
     fn send(&mut self, op: Op, board: &mut Board, now: Duration) {

@@ -67,7 +67,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
     let mut server = Server::new(scenario, ours, blows);
     let (expected, files) = judge(&scenario.ops);
-    let mut board = Board::new(expected);
+    let mut board = Board::new(expected, scenario.slow);
     let profiles = scenario.profiles.iter().enumerate();
     let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
     let players = profiles

@@ -52,6 +52,10 @@ pub struct Scenario {
     pub reboot_at: Option<u64>,
     /// After the first outage the receive window is smaller.
     pub smaller_window: bool,
+    /// The processor is slow, now and then: what is worked on is put back in the middle, and others have their turn.
+    pub slow: bool,
+    /// With so many bytes of replies that it has not taken a client waits.
+    pub unread: usize,
     /// What is broken.
     pub mutation: Option<Mutation>,
     /// The state is compared with the fold, and what leaves with what is committed. If not, all there is to see is what a client sees.
@@ -148,6 +152,7 @@ impl Scenario {
                 logs_off: random.percent(60),
             }
         };
+        let mut turns = Random::new(seed, "turns");
         let profiles: Vec<Profile> = (0..clients).map(|_| profile()).collect();
         let faulty = random.percent(50);
         let percent = |of: u64| (of * 10_000) as u32;
@@ -186,6 +191,8 @@ impl Scenario {
             smaller_window: random.percent(25),
             power: None,
             ipv6: seed % 5 == 4,
+            slow: turns.percent(50),
+            unread: *turns.pick(&[100, 16 << 20]),
             mutation: None,
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::server::clock::{Ticking, Time};
+use outlast::server::clock::Time;
 use outlast::server::fault::{Point, Probe, When};
 use outlast::server::machine::Machine;
 use outlast::server::patience::Patience;
@@ -18,7 +18,7 @@ use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share, User};
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
 use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Processor};
 use crate::disk::Disk;
 use crate::files::Files;
 use crate::fuse::{Crash, Fuse, Step};
@@ -522,7 +522,10 @@ impl Server {
                 nvram: self.nvram.clone(),
                 mutation: self.scenario.mutation,
             }),
-            stopwatch: Box::new(Ticking::default()),
+            stopwatch: Box::new(Processor {
+                slow: (self.scenario.slow).then(|| Random::new(seed, "processor")),
+                spent: Duration::ZERO,
+            }),
             felled: false,
             patience: Patience {
                 login: Duration::from_secs(3600),
@@ -530,7 +533,7 @@ impl Server {
                 stalled: Duration::from_secs(3600),
                 stalled_in_crowd: Duration::from_secs(3600),
                 strangers: 64,
-                unread: 16 << 20,
+                unread: self.scenario.unread,
             },
             lost: match self.elective {
                 true => Lost::Nothing,
