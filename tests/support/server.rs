@@ -257,9 +257,10 @@ path = "{dir}/share"
             .code()
     }
 
-    /// Waits until no client is connected: all their last segments are on the wire.
+    /// Waits until no client is connected: all their last segments are on the wire. A socket that was closed with bytes unsent asks for
+    /// room at intervals that double (RFC 9293 3.8.6.1): after a minute of a crowd the next time may be a minute off.
     pub fn wait_until_left_alone(&self) {
-        wait_for("the connections to end", PATIENCE, || {
+        wait_for("the connections to end", 4 * PATIENCE, || {
             self.try_status()
                 .filter(|status| status.connections.is_empty())
         });
@@ -308,7 +309,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut supervisor) = self.supervisor.take() {
             // its worker goes with it (PDEATHSIG), before the lab's directory is removed
-            let worker = self.try_status().map(|status| status.worker_pid);
+            let status = self.try_status();
+            if std::thread::panicking() {
+                eprintln!("the server's state: {status:#?}");
+            }
+            let worker = status.map(|status| status.worker_pid);
             let _ = supervisor.kill();
             let _ = supervisor.wait();
             if let Some(worker) = worker {
