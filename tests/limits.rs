@@ -483,7 +483,7 @@ fn slow_readers_are_dropped() {
 
 #[test]
 fn slow_readers_are_dropped_sooner_in_a_crowd() {
-    let limits = "stall_timeout_crowded_seconds = 1";
+    let limits = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
     stalled_are_dropped(
         "slow_readers_are_dropped_sooner_in_a_crowd",
         limits,
@@ -500,7 +500,7 @@ fn slow_writers_are_dropped() {
 
 #[test]
 fn slow_writers_are_dropped_sooner_in_a_crowd() {
-    let limits = "stall_timeout_crowded_seconds = 1";
+    let limits = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
     stalled_are_dropped(
         "slow_writers_are_dropped_sooner_in_a_crowd",
         limits,
