@@ -439,6 +439,9 @@ fn replies_that_are_not_taken_are_no_more_than_allowed() {
     stage.everything_is_given_back();
 }
 
+/// Sooner in a crowd than the tests wait for; and what a crowd leaves behind when it is over is dropped, too, while they still wait.
+const CROWDED: &str = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
+
 /// Beside an attack that stands still, and is dropped for it, a slow client that goes on keeps its connection.
 fn stalled_are_dropped(test: &str, limits: &str, threads: usize, life: Life) {
     let Some(mut stage) = Stage::set(test, limits) else {
@@ -483,10 +486,9 @@ fn slow_readers_are_dropped() {
 
 #[test]
 fn slow_readers_are_dropped_sooner_in_a_crowd() {
-    let limits = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
     stalled_are_dropped(
         "slow_readers_are_dropped_sooner_in_a_crowd",
-        limits,
+        CROWDED,
         1,
         |field| crowd::slow_readers(field, 48),
     );
@@ -500,10 +502,9 @@ fn slow_writers_are_dropped() {
 
 #[test]
 fn slow_writers_are_dropped_sooner_in_a_crowd() {
-    let limits = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
     stalled_are_dropped(
         "slow_writers_are_dropped_sooner_in_a_crowd",
-        limits,
+        CROWDED,
         48,
         crowd::half_messages,
     );

@@ -8,7 +8,7 @@ mod waiting;
 mod world;
 
 use client::{ANY, Client, Opening, Protection, close, empty, read, tree_connect, write};
-use world::World;
+use world::{World, config};
 
 use crate::server::Task;
 use crate::status::NtStatus;
@@ -195,7 +195,7 @@ fn the_window_is_bounded_for_who_leaves_an_id_out() {
     let mut ann = world.client(Protection::Plain);
     let left_out = ann.next_message_id;
     ann.next_message_id += 1;
-    let limit = u64::from(world.config.limits.credits);
+    let limit = u64::from(config().limits.credits);
     let conn = ann.conn;
     let credits = |world: &World| world.smb.checkpoint(conn).unwrap().0.credits;
     for _ in left_out..2 * limit {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use outlast::server::clock::Stopwatch;
+use outlast::server::clock::{Stopwatch, Ticking};
 
 use crate::random::Random;
 
@@ -33,21 +33,31 @@ impl Clock {
 /// What work takes: next to nothing, or on a slow processor now and then more than a slice of a turn.
 #[derive(Debug)]
 pub struct Processor {
+    ticking: Ticking,
+    slow: Option<Random>,
+    /// What has been lost by slowness until now.
+    lost: Duration,
+}
+
+impl Processor {
     /// Is it slow, by which chance?
-    pub slow: Option<Random>,
-    /// What all work has taken until now.
-    pub spent: Duration,
+    #[must_use]
+    pub fn new(slow: Option<Random>) -> Processor {
+        Processor {
+            ticking: Ticking::default(),
+            slow,
+            lost: Duration::ZERO,
+        }
+    }
 }
 
 impl Stopwatch for Processor {
     fn read(&mut self) -> Duration {
-        let mut micros = 50;
         if let Some(random) = &mut self.slow
             && random.percent(20)
         {
-            micros += random.below(4000);
+            self.lost += Duration::from_micros(random.below(4000));
         }
-        self.spent += Duration::from_micros(micros);
-        self.spent
+        self.ticking.read() + self.lost
     }
 }

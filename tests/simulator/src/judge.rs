@@ -93,7 +93,7 @@ pub struct Judge {
     waiting: BTreeMap<usize, Waiting>,
     expected: BTreeMap<usize, Expected>,
     /// The operation that is being judged.
-    now: Option<usize>,
+    judging: Option<usize>,
 }
 
 fn verdict(status: u32, content: Content) -> Verdict {
@@ -143,7 +143,7 @@ impl Judge {
 
     /// The next operation.
     pub fn see(&mut self, op: &Op) {
-        self.now = Some(op.id);
+        self.judging = Some(op.id);
         // What waits for an acknowledgement that does not come is let through by time, before anything else is done about that file.
         self.pass_time(op);
         let mut expected = Expected {
@@ -199,7 +199,7 @@ impl Judge {
             verdicts: vec![verdict],
             waits: true,
             by_time: false,
-            ended_by: self.now,
+            ended_by: self.judging,
         };
         self.expected.insert(op, finished);
     }

@@ -152,7 +152,6 @@ impl Scenario {
                 logs_off: random.percent(60),
             }
         };
-        let mut turns = Random::new(seed, "turns");
         let profiles: Vec<Profile> = (0..clients).map(|_| profile()).collect();
         let faulty = random.percent(50);
         let percent = |of: u64| (of * 10_000) as u32;
@@ -177,6 +176,7 @@ impl Scenario {
             Lost::Frames => &[1, 50, 1000],
             Lost::Nothing => &[1, 50, 1000, 40_000],
         };
+        let mut turns = Random::new(seed, "turns");
         Scenario {
             seed,
             ops: workload::generate(seed, clients, length),

@@ -522,10 +522,9 @@ impl Server {
                 nvram: self.nvram.clone(),
                 mutation: self.scenario.mutation,
             }),
-            stopwatch: Box::new(Processor {
-                slow: (self.scenario.slow).then(|| Random::new(seed, "processor")),
-                spent: Duration::ZERO,
-            }),
+            stopwatch: Box::new(Processor::new(
+                (self.scenario.slow).then(|| Random::new(seed, "processor")),
+            )),
             felled: false,
             patience: Patience {
                 login: Duration::from_secs(3600),

@@ -55,7 +55,7 @@ pub(super) struct World {
     pub(super) smb: Smb,
     /// The fold of what is committed.
     shadow: Smb,
-    pub(super) config: Config,
+    config: Config,
     log: Log,
     /// What is to leave with the next commit.
     kept: Output,
