@@ -4,7 +4,7 @@ mod hand;
 
 use std::time::Duration;
 
-use hand::{Bench, CLIENT, SERVER, config};
+use hand::{Bench, CLIENT, SERVER};
 use outlast_stack::{Event, Trouble};
 use smoltcp::wire::{Ipv4Address, Ipv4Packet};
 
@@ -52,7 +52,7 @@ fn ip(bytes: &mut [u8], source: Ipv4Address, destination: Ipv4Address, protocol:
 }
 
 fn sending() -> (Bench, u32) {
-    let mut bench = Bench::established(config(), None, false);
+    let mut bench = Bench::plain();
     let sent = bench.send(3000);
     bench.events();
     (bench, sent[1].seq)

@@ -10,10 +10,6 @@ use outlast_stack::{Config, Event, Lost, Why};
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
-fn plain() -> Bench {
-    Bench::established(config(), None, false)
-}
-
 fn queued(bench: &Bench) -> Vec<u8> {
     let parts = bench.stack.received(bench.conn).unwrap();
     parts.iter().flat_map(|part| part.to_vec()).collect()
@@ -50,7 +46,7 @@ fn options_of_every_kind_do_no_harm_in_any_segment() {
         vec![NOP, NOP, NOP, 254],
         vec![0, 255, 255, 255],
     ] {
-        let mut bench = plain();
+        let mut bench = Bench::plain();
         let mut seg = bench.data(0, 10);
         seg.raw_options.clone_from(&options);
         bench.exchange(&seg);
@@ -96,7 +92,7 @@ fn options_are_read_at_any_alignment_up_to_the_end_of_the_list() {
 //= rfc9293 MUST-58, MUST-59
 #[test]
 fn all_that_has_come_is_acknowledged_at_once() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     for offset in (0..10_000).step_by(1000) {
         bench.ingest(&bench.data(offset, 1000));
     }
@@ -108,7 +104,7 @@ fn all_that_has_come_is_acknowledged_at_once() {
 //= rfc5681 4.2a, 4.2b
 #[test]
 fn acknowledgements_are_delayed_by_less_than_half_a_second_and_one_segment() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     // What a full segment is becomes known by the first one.
     bench.exchange(&bench.data(0, 1000));
     let came = bench.now;
@@ -211,7 +207,7 @@ fn a_closed_window_stops_neither_resets_nor_urgent_segments() {
 //= rfc9293 MUST-31
 #[test]
 fn urgent_data_of_any_length_is_received_in_line() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut stream = Vec::new();
     for (offset, pointer) in [(0, 1), (100, 100), (200, 60_000), (300, 0)] {
         let mut seg = bench.data(offset, 100);
@@ -229,7 +225,7 @@ fn urgent_data_of_any_length_is_received_in_line() {
 //= rfc6582 5a
 #[test]
 fn what_is_out_of_order_is_held_and_reported_latest_first() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     for (offset, expected) in [
         (3000, vec![(3000, 4000)]),
         (1000, vec![(1000, 2000), (3000, 4000)]),
@@ -324,7 +320,7 @@ fn a_delayed_acknowledgement_echoes_the_earliest_timestamp() {
 //= rfc2018 8b
 #[test]
 fn after_a_crash_nothing_is_reported_that_is_no_longer_held() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.exchange(&bench.data(1000, 1000));
     bench.exchange(&bench.data(5000, 1000));
     bench.crash();

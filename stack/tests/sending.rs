@@ -11,10 +11,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
 /// Segments of 1000 bytes, no window scaling, no timestamps.
-fn plain() -> Bench {
-    Bench::established(config(), None, false)
-}
-
 /// An acknowledgement of `acked` bytes with a window.
 fn window(bench: &Bench, acked: u32, window: u16) -> Seg {
     Seg {
@@ -39,7 +35,7 @@ fn ranges(bench: &Bench, sent: &[Seg]) -> Vec<(i32, i32)> {
 //= rfc9293 MUST-17, MUST-60
 #[test]
 fn the_last_of_the_data_is_not_held_back() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     assert_eq!(bytes(&bench.send(10)), 10);
     let more = bench.send(20);
     assert_eq!(ranges(&bench, &more), [(10, 30)]);
@@ -48,7 +44,7 @@ fn the_last_of_the_data_is_not_held_back() {
 //= rfc9293 MUST-61, SHLD-27, SHLD-28
 #[test]
 fn what_is_queued_together_makes_full_segments_and_the_last_is_pushed() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     for len in [600, 700, 1200] {
         bench
             .stack
@@ -66,7 +62,7 @@ fn what_is_queued_together_makes_full_segments_and_the_last_is_pushed() {
 //= rfc9293 SHLD-13
 #[test]
 fn nothing_is_urgent() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut sent = bench.send(5000);
     sent.extend(bench.close());
     assert!(sent.len() > 5 && sent.iter().all(|seg| seg.urgent.is_none()));
@@ -77,7 +73,7 @@ fn nothing_is_urgent() {
 //= rfc5681 2a
 #[test]
 fn small_windows_are_not_filled_piece_by_piece() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.exchange(&window(&bench, 0, 0));
     bench.send(8000);
     // The largest window there was is 50,000 bytes: half of it, or a full segment, is worth sending.
@@ -216,7 +212,7 @@ fn what_was_sent_twice_is_not_measured() {
 //= rfc9438 4.10b
 #[test]
 fn a_window_of_ten_segments_doubles_each_round_trip_and_falls_to_one_by_a_timeout() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut sent = bytes(&bench.send(48_000));
     assert_eq!(sent, 10_000);
     bench.now += 10 * MS;
@@ -238,7 +234,7 @@ fn a_window_of_ten_segments_doubles_each_round_trip_and_falls_to_one_by_a_timeou
 //= rfc9293 SHLD-9, SHLD-10, MUST-47
 #[test]
 fn the_application_is_told_that_nothing_comes_back() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.events();
     bench.send(1000);
     let mut times_sent = 1;
@@ -262,7 +258,7 @@ fn the_application_is_told_that_nothing_comes_back() {
 //= rfc5681 4.1a
 #[test]
 fn after_a_pause_a_burst_is_no_larger_than_at_the_beginning() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut acked = 0;
     for _ in 0..4 {
         let sent = bytes(&bench.send(40_000)) as u32;
@@ -286,7 +282,7 @@ fn after_a_pause_a_burst_is_no_larger_than_at_the_beginning() {
 //= rfc9438 5.8a
 #[test]
 fn a_window_that_is_not_used_does_not_grow() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let before = bench.stack.status()[0].cwnd;
     for count in 1..=500 {
         bench.send(100);

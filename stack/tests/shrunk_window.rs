@@ -2,11 +2,11 @@
 
 mod hand;
 
-use hand::{Bench, config};
+use hand::Bench;
 
 #[test]
 fn an_acknowledgement_is_not_beyond_a_window_that_was_shrunk() {
-    let mut bench = Bench::established(config(), None, false);
+    let mut bench = Bench::plain();
     assert!(!bench.send(8000).is_empty());
     // It has taken 1000 bytes and takes no more, though it had promised to.
     let mut shrunk = bench.seg(0, 1000);

@@ -10,29 +10,25 @@ use outlast_stack::{Config, Event, Lost, Record, Trouble, Why};
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
-fn plain() -> Bench {
-    Bench::established(config(), None, false)
-}
-
 /// A bench in each synchronized state a peer's segment can meet, with the bytes of ours that are acknowledged then.
 fn in_each_state() -> Vec<(&'static str, Bench)> {
-    let mut close_wait = plain();
+    let mut close_wait = Bench::plain();
     let mut fin = close_wait.seg(0, 0);
     fin.fin = true;
     close_wait.exchange(&fin);
-    let mut fin_wait_1 = plain();
+    let mut fin_wait_1 = Bench::plain();
     fin_wait_1.close();
-    let mut fin_wait_2 = plain();
+    let mut fin_wait_2 = Bench::plain();
     fin_wait_2.close();
     fin_wait_2.exchange(&fin_wait_2.seg(0, 1));
-    let mut last_ack = plain();
+    let mut last_ack = Bench::plain();
     last_ack.exchange(&fin);
     last_ack.close();
-    let mut closing = plain();
+    let mut closing = Bench::plain();
     closing.close();
     closing.exchange(&fin);
     let all = vec![
-        ("ESTABLISHED", plain()),
+        ("ESTABLISHED", Bench::plain()),
         ("CLOSE-WAIT", close_wait),
         ("FIN-WAIT-1", fin_wait_1),
         ("FIN-WAIT-2", fin_wait_2),
@@ -102,7 +98,7 @@ fn a_syn_is_challenged_at_a_limited_rate() {
 //= rfc5961 4.2c
 #[test]
 fn a_peer_that_begins_anew_ends_the_old_connection_by_its_answer() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.exchange(&bench.data(0, 10));
     let mut syn = bench.syn(1000);
     syn.seq = syn.seq.wrapping_add(123_456);
@@ -122,7 +118,7 @@ fn a_peer_that_begins_anew_ends_the_old_connection_by_its_answer() {
 #[test]
 fn an_acknowledgement_of_the_unsent_or_the_ancient_is_challenged() {
     for acked in [1000, 0u32.wrapping_sub(60_000)] {
-        let mut bench = plain();
+        let mut bench = Bench::plain();
         bench.stack.send(bench.conn, &[&[1; 500]], &mut bench.log);
         bench.poll();
         let mut seg = bench.data(0, 10);
@@ -133,32 +129,10 @@ fn an_acknowledgement_of_the_unsent_or_the_ancient_is_challenged() {
     }
 }
 
-#[test]
-fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
-    let mut bench = plain();
-    bench.stack.send(bench.conn, &[&[1; 500]], &mut bench.log);
-    bench.crash();
-    bench.resume(Lost::Nothing);
-    bench.exchange(&bench.seg(0, 500));
-    assert_eq!(bench.stack.send_queued(bench.conn), 0);
-}
-
-#[test]
-fn after_a_crash_a_byte_taken_from_a_probe_may_be_acknowledged() {
-    let mut bench = plain();
-    bench.exchange(&shut_at(&bench, 0));
-    bench.send(10);
-    assert_eq!(bench.wait(10 * SECOND)[0].data.len(), 1);
-    bench.crash();
-    bench.resume(Lost::Nothing);
-    bench.exchange(&shut_at(&bench, 1));
-    assert_eq!(bench.stack.send_queued(bench.conn), 9);
-}
-
 //= rfc9293 MUST-12
 #[test]
 fn half_close() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut fin = bench.data(0, 10);
     fin.fin = true;
     let answer = bench.exchange(&fin);
@@ -186,7 +160,7 @@ fn half_close() {
 //= rfc9293 MUST-13
 #[test]
 fn simultaneous_close_and_time_wait() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     assert!(bench.close()[0].fin);
     let mut fin = bench.seg(0, 0);
     fin.fin = true;
@@ -210,7 +184,7 @@ fn simultaneous_close_and_time_wait() {
 
 #[test]
 fn a_new_syn_ends_time_wait() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.close();
     let mut fin = bench.seg(0, 1);
     fin.fin = true;
@@ -252,62 +226,6 @@ fn old_timestamps_are_refused() {
     new.timestamp = Some((101, 0));
     bench.exchange(&new);
     assert_eq!(bench.stack.status()[0].queued_bytes, 20);
-}
-
-//= rfc7323 5.4a, 5.4c, 5.4d, 5.4b, 4.1b
-#[test]
-fn our_timestamps_go_on_after_a_crash() {
-    let mut bench = Bench::established(config(), None, true);
-    let first = bench.send(10)[0].timestamp.unwrap().0;
-    bench.now += SECOND;
-    let before = bench.send(10)[0].timestamp.unwrap().0;
-    assert_eq!(before.wrapping_sub(first), 1000, "milliseconds");
-    bench.crash();
-    let after = bench.resume(Lost::Nothing)[0].timestamp.unwrap().0;
-    assert!(after.wrapping_sub(before) < 1000);
-}
-
-//= rfc6069 4.2c
-#[test]
-fn the_listener_works_after_a_restore_under_load() {
-    let mut bench = Bench::new(Config {
-        max_half_open: 10,
-        ..config()
-    });
-    for client in 2000..2010 {
-        bench.exchange(&bench.syn(client));
-    }
-    bench.crash();
-    let again = bench.resume(Lost::Frames);
-    assert_eq!(
-        again.iter().filter(|seg| seg.syn).count(),
-        10,
-        "every SYN-ACK again"
-    );
-    assert!(
-        bench.others.iter().all(|frame| frame[12..14] != [8, 0]),
-        "no ICMP: it would abort the connect"
-    );
-    bench.connect_in_flood();
-}
-
-trait Flood {
-    fn connect_in_flood(&mut self);
-}
-
-impl Flood for Bench {
-    /// A handshake completes although half-open connections fill the backlog.
-    fn connect_in_flood(&mut self) {
-        self.events();
-        let answer = self.exchange(&self.syn(1000));
-        self.iss = answer[0].seq;
-        self.exchange(&self.seg(0, 0));
-        assert!(
-            self.events()
-                .iter()
-                .any(|event| matches!(event, Event::Accepted(_)))
-        );
-    }
 }
 
 #[test]
@@ -375,7 +293,7 @@ fn closed_ports_reset_but_not_before_everything_is_restored() {
 
 #[test]
 fn acknowledgements_are_delayed_but_not_for_two_full_segments() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     assert_eq!(bench.exchange(&bench.data(0, 1000)), []);
     assert_eq!(bench.exchange(&bench.data(1000, 1000)).len(), 1);
     assert_eq!(bench.exchange(&bench.data(2000, 1000)), []);
@@ -393,7 +311,7 @@ fn acknowledgements_are_delayed_but_not_for_two_full_segments() {
 
 #[test]
 fn out_of_order_data_is_reported_and_joined() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     for (offset, blocks) in [(200, 1), (400, 2), (300, 1)] {
         let answer = bench.exchange(&bench.data(offset, 100));
         assert_eq!(bench.theirs(answer[0].ack), 0);
@@ -414,7 +332,7 @@ fn out_of_order_data_is_reported_and_joined() {
 
 #[test]
 fn a_peer_with_a_full_window_is_probed_and_heard() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut shut = bench.seg(0, 0);
     shut.window = 0;
     bench.exchange(&shut);
@@ -436,18 +354,11 @@ fn a_peer_with_a_full_window_is_probed_and_heard() {
     assert_eq!(sent.iter().map(|seg| seg.data.len()).sum::<usize>(), 3000);
     // The byte of a probe may have been taken.
     bench.exchange(&bench.seg(0, 3000));
-    bench.exchange(&shut_at(&bench, 3000));
+    bench.exchange(&bench.shut(3000));
     bench.send(10);
     bench.wait(100 * SECOND);
-    bench.exchange(&shut_at(&bench, 3001));
+    bench.exchange(&bench.shut(3001));
     assert_eq!(bench.stack.send_queued(bench.conn), 9);
-}
-
-fn shut_at(bench: &Bench, acked: u32) -> Seg {
-    Seg {
-        window: 0,
-        ..bench.seg(0, acked)
-    }
 }
 
 #[test]
@@ -478,7 +389,7 @@ fn our_full_window_answers_probes_and_opens_in_one_step() {
 
 #[test]
 fn a_full_log_drops_segments_unacknowledged() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.log.room = Some(87);
     assert_eq!(bench.exchange(&bench.data(0, 1000)), []);
     assert_eq!(bench.wait(SECOND), []);
@@ -490,9 +401,32 @@ fn a_full_log_drops_segments_unacknowledged() {
     assert_eq!(bench.theirs(answer[0].ack), 1000);
 }
 
+//= rfc6069 4.2b
+#[test]
+fn who_was_refused_is_called_back_when_there_is_room() {
+    let mut bench = Bench::plain();
+    bench.exchange(&bench.data(0, 1000));
+    bench.wait(SECOND);
+    bench.log.room = Some(0);
+    let refused = bench.data(1000, 1000);
+    for _ in 0..3 {
+        bench.exchange(&refused);
+        bench.wait(200 * MS);
+    }
+    assert_eq!(bench.wait(10 * SECOND), []);
+    assert_eq!(bench.icmp(), 0, "there is no room yet");
+    bench.log.room = Some(1000);
+    assert_eq!(bench.wait(250 * MS), []);
+    assert_eq!(bench.icmp(), 32);
+    bench.others.clear();
+    assert_eq!(bench.wait(10 * SECOND), []);
+    bench.exchange(&refused);
+    assert_eq!(bench.icmp(), 0, "it has been called once");
+}
+
 #[test]
 fn of_a_segment_the_log_takes_what_it_has_room_for() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.log.room = Some(600);
     let mut segment = bench.data(0, 1000);
     segment.fin = true;
@@ -506,7 +440,7 @@ fn of_a_segment_the_log_takes_what_it_has_room_for() {
 
 #[test]
 fn three_reported_segments_make_the_hole_be_sent_again() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let sent = bench.send(8000);
     assert_eq!(sent.len(), 8);
     for count in 1..=3 {
@@ -565,7 +499,7 @@ fn timeouts_back_off_and_end_at_the_user_timeout() {
 //= rfc9293 MUST-29
 #[test]
 fn keep_alive_asks_and_gives_up_but_counts_no_outage() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let probe = bench.wait(1000 * SECOND);
     assert_eq!((bench.ours(probe[0].seq), probe[0].data.len()), (-1, 0));
     bench.exchange(&bench.seg(0, 0));
@@ -583,7 +517,7 @@ fn keep_alive_asks_and_gives_up_but_counts_no_outage() {
 
 #[test]
 fn keep_alive_probes_are_answered() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.exchange(&bench.data(0, 10));
     bench.wait(SECOND);
     for _ in 0..100 {
@@ -591,99 +525,9 @@ fn keep_alive_probes_are_answered() {
     }
 }
 
-//= rfc7323 2.4b
-#[test]
-fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
-    let mut bench = plain();
-    bench.exchange(&bench.data(0, 1000));
-    bench.stack.drain(true);
-    bench.stack.consume(bench.conn, 1000, &mut bench.log);
-    let before = bench.stack.status()[0].rcv_wnd;
-    let answer = bench.exchange(&bench.data(1000, 1000));
-    assert!(
-        answer
-            .iter()
-            .all(|seg| u32::from(seg.window) == before - 1000),
-        "the edge stands still"
-    );
-    assert!(!bench.stack.drained());
-    let mut last = Vec::new();
-    while !bench.stack.drained() {
-        last = bench.wait(SECOND);
-    }
-    assert_eq!((bench.theirs(last[0].ack), last[0].window), (2000, 0));
-    // What was in the window before is taken all the same.
-    bench.exchange(&bench.data(2000, 1000));
-    let late = bench.wait(SECOND);
-    assert_eq!((bench.theirs(late[0].ack), late[0].window), (3000, 0));
-    bench.crash();
-    let back = bench.resume(Lost::Nothing);
-    assert_eq!((back.len(), bench.theirs(back[0].ack)), (1, 3000));
-    assert!(back[0].window > 0);
-    bench.stack.drain(true);
-    while !bench.stack.drained() {
-        bench.wait(SECOND);
-    }
-    bench.stack.drain(false);
-    assert!(bench.poll()[0].window > 0);
-}
-
-//= rfc6069 4.2a, 4.2b
-#[test]
-fn a_sending_client_is_called_back_once_and_once_more() {
-    let icmp = |bench: &Bench| {
-        bench
-            .others
-            .iter()
-            .filter(|frame| frame[12..14] == [8, 0] && frame[23] == 1)
-            .count()
-    };
-    let mut bench = plain();
-    bench.exchange(&bench.data(0, 1000));
-    bench.wait(SECOND);
-    // Received and on record, the acknowledgement promised in this turn not sent.
-    bench.ingest(&bench.data(1000, 1000));
-    bench.ingest(&bench.data(2000, 1000));
-    bench.ingest(&bench.data(3000, 1000));
-    bench.crash();
-    bench.others.clear();
-    assert_eq!(
-        bench.resume(Lost::Frames),
-        [],
-        "an advancing acknowledgement waits a round trip"
-    );
-    assert_eq!(icmp(&bench), 32);
-    let quoted = |frame: &Vec<u8>| {
-        u32::from_be_bytes(frame[14 + 20 + 8 + 20 + 4..][..4].try_into().unwrap())
-    };
-    let messages = bench.others.iter().filter(|frame| frame[12..14] == [8, 0]);
-    let sent = IRS.wrapping_add(1 + 1000);
-    assert_eq!(
-        messages.filter(|frame| quoted(frame) == sent).count(),
-        16,
-        "the last acknowledgement sent"
-    );
-    let ack = bench.wait(5 * MS);
-    assert_eq!(bench.theirs(ack[0].ack), 4000);
-    let again = bench.wait(SECOND);
-    assert_eq!((icmp(&bench), bench.theirs(again[0].ack)), (64, 4000));
-    assert_eq!(bench.wait(10 * SECOND), []);
-    assert_eq!(icmp(&bench), 64);
-}
-
-#[test]
-fn unacknowledged_bytes_go_out_again_at_once() {
-    let mut bench = plain();
-    bench.send(3000);
-    bench.crash();
-    let again = bench.resume(Lost::Nothing);
-    assert_eq!(again.iter().map(|seg| seg.data.len()).sum::<usize>(), 3000);
-    assert_eq!(bench.ours(again[0].seq), 0);
-}
-
 #[test]
 fn abort_resets() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     bench.stack.abort(bench.conn, &mut bench.log);
     let sent = bench.poll();
     assert!(sent.len() == 1 && sent[0].rst && bench.ours(sent[0].seq) == 0);
@@ -743,7 +587,7 @@ fn a_segment_beyond_the_window_is_cut() {
 
 #[test]
 fn ports_beside_ours_are_untouched() {
-    let mut bench = plain();
+    let mut bench = Bench::plain();
     let mut other = bench.data(0, 10);
     other.client = 1001;
     assert!(bench.exchange(&other)[0].rst);

@@ -257,8 +257,8 @@ path = "{dir}/share"
             .code()
     }
 
-    /// Waits until no client is connected: all their last segments are on the wire. A socket that was closed with bytes unsent asks for
-    /// room at intervals that double (RFC 9293 3.8.6.1): after a minute of a crowd the next time may be a minute off.
+    /// Waits until no client is connected: all their last segments are on the wire. A socket that was closed with bytes unsent may take
+    /// long over them: after a crowd its congestion control may believe that the path takes a few kilobytes a second.
     pub fn wait_until_left_alone(&self) {
         wait_for("the connections to end", 4 * PATIENCE, || {
             self.try_status()

@@ -118,6 +118,8 @@ pub(crate) struct Live {
     pub(super) last_data: Duration,
     /// When something was last refused for want of room in the log.
     pub(super) refused_at: Option<Duration>,
+    /// The peer has been silent since it was refused; it is called back then, if there is room.
+    pub(super) call_at: Option<Duration>,
     pub(super) ts_recent_at: Duration,
 
     pub(super) last_heard: Duration,
@@ -199,6 +201,7 @@ impl Live {
             window_shut: false,
             last_data: now,
             refused_at: None,
+            call_at: None,
             ts_recent_at: now,
             last_heard: now,
             keep_alive_tries: 0,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::conn::{Conn, Context, DELAYED_ACK, LossProbe, MSS_MIN, TIME_WAIT};
 use super::loss::Recovery;
+use super::output::REFUSED_SILENCE;
 use super::record::{Record, State};
 use super::segment::{Header, Received};
 use crate::Seq;
@@ -408,9 +409,11 @@ impl Conn {
         if room < fresh.len() {
             self.live.refused_at = Some(cx.now);
             if room < MSS_MIN {
+                self.live.call_at = Some(cx.now + REFUSED_SILENCE);
                 return;
             }
         }
+        self.live.call_at = None;
         let fresh = fresh.get(..room).unwrap_or(fresh);
         if !self.live.assembler.is_empty() {
             //= rfc5681 3.2b

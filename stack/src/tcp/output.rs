@@ -17,6 +17,9 @@ const R1: u32 = 3;
 const LOSS_PROBE_MIN: Duration = Duration::from_millis(10);
 /// Silence of a called-back client after which it is called once more.
 const REVIVAL_REPEAT: Duration = Duration::from_millis(250);
+/// Silence of a peer that was refused for want of room, after which it is called back once there is some; and how often to see whether
+/// there is. A sender's timer runs for no shorter time (200 ms where it is Linux).
+pub(super) const REFUSED_SILENCE: Duration = Duration::from_millis(250);
 /// A round trip on the networks we serve; ours is not known yet when we come back.
 const REVIVAL_ROUND_TRIP: Duration = Duration::from_millis(2);
 
@@ -70,6 +73,7 @@ impl Conn {
             live.ack_at,
             live.time_wait_until,
             live.revival.and_then(|revival| revival.repeat_at),
+            live.call_at,
             self.keep_alive_at(config),
         ]
         .into_iter()
@@ -99,6 +103,9 @@ impl Conn {
         }
         if due(self.live.ack_at) {
             self.live.ack_now = true;
+        }
+        if due(self.live.call_at) {
+            self.call_refused(cx, wire);
         }
         if due(self.live.retransmit_at) {
             self.live.retransmit_at = None;
@@ -469,6 +476,20 @@ impl Conn {
             None => self.live.revival = None,
         }
         true
+    }
+
+    /// What was refused comes again by the peer's timer, which has backed off while there was no room: up to a minute and more after
+    /// there is some. So it is called back then, as after an outage.
+    fn call_refused(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+        self.live.call_at = None;
+        if !self.peer_may_send() {
+            return;
+        }
+        if cx.draining || cx.journal.room(self.id) < self.live.rcv_mss {
+            self.live.call_at = Some(cx.now + REFUSED_SILENCE);
+            return;
+        }
+        wire.revive(&self.durable.path, self.last_acks());
     }
 
     /// Planned outage: nothing has come for `quiet`, and all that came is acknowledged.

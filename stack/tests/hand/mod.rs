@@ -115,6 +115,11 @@ impl Bench {
         bench
     }
 
+    /// The same without window scaling and timestamps.
+    pub fn plain() -> Bench {
+        Bench::established(config(), None, false)
+    }
+
     pub fn connect(&mut self, scale: Option<u8>, timestamps: bool, window: u16) {
         self.timestamps = timestamps;
         let mut syn = self.syn(1000);
@@ -169,6 +174,14 @@ impl Bench {
             window: 50_000,
             timestamp: self.timestamps.then_some((10, 0)),
             ..Seg::default()
+        }
+    }
+
+    /// An acknowledgement that shuts the peer's window.
+    pub fn shut(&self, acked: u32) -> Seg {
+        Seg {
+            window: 0,
+            ..self.seg(0, acked)
         }
     }
 
@@ -283,6 +296,12 @@ impl Bench {
             .iter()
             .find(|status| status.conn == self.conn)
             .map_or("CLOSED", |status| status.state)
+    }
+
+    /// ICMP messages sent.
+    pub fn icmp(&self) -> usize {
+        let is_icmp = |frame: &&Vec<u8>| frame[12..14] == [8, 0] && frame[23] == 1;
+        self.others.iter().filter(is_icmp).count()
     }
 
     pub fn events(&mut self) -> Vec<Event> {

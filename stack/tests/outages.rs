@@ -1,0 +1,172 @@
+//! Across an outage, planned or not: what comes back, what is asked of the peer, and what it may still say.
+
+mod hand;
+
+use std::time::Duration;
+
+use hand::{Bench, IRS, config};
+use outlast_stack::{Config, Event, Lost};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
+    let mut bench = Bench::plain();
+    bench.stack.send(bench.conn, &[&[1; 500]], &mut bench.log);
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    bench.exchange(&bench.seg(0, 500));
+    assert_eq!(bench.stack.send_queued(bench.conn), 0);
+}
+
+#[test]
+fn after_a_crash_a_byte_taken_from_a_probe_may_be_acknowledged() {
+    let mut bench = Bench::plain();
+    bench.exchange(&bench.shut(0));
+    bench.send(10);
+    assert_eq!(bench.wait(10 * SECOND)[0].data.len(), 1);
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    bench.exchange(&bench.shut(1));
+    assert_eq!(bench.stack.send_queued(bench.conn), 9);
+}
+
+//= rfc7323 5.4a, 5.4c, 5.4d, 5.4b, 4.1b
+#[test]
+fn our_timestamps_go_on_after_a_crash() {
+    let mut bench = Bench::established(config(), None, true);
+    let first = bench.send(10)[0].timestamp.unwrap().0;
+    bench.now += SECOND;
+    let before = bench.send(10)[0].timestamp.unwrap().0;
+    assert_eq!(before.wrapping_sub(first), 1000, "milliseconds");
+    bench.crash();
+    let after = bench.resume(Lost::Nothing)[0].timestamp.unwrap().0;
+    assert!(after.wrapping_sub(before) < 1000);
+}
+
+//= rfc6069 4.2c
+#[test]
+fn the_listener_works_after_a_restore_under_load() {
+    let mut bench = Bench::new(Config {
+        max_half_open: 10,
+        ..config()
+    });
+    for client in 2000..2010 {
+        bench.exchange(&bench.syn(client));
+    }
+    bench.crash();
+    let again = bench.resume(Lost::Frames);
+    assert_eq!(
+        again.iter().filter(|seg| seg.syn).count(),
+        10,
+        "every SYN-ACK again"
+    );
+    assert!(
+        bench.others.iter().all(|frame| frame[12..14] != [8, 0]),
+        "no ICMP: it would abort the connect"
+    );
+    bench.connect_in_flood();
+}
+
+trait Flood {
+    fn connect_in_flood(&mut self);
+}
+
+impl Flood for Bench {
+    /// A handshake completes although half-open connections fill the backlog.
+    fn connect_in_flood(&mut self) {
+        self.events();
+        let answer = self.exchange(&self.syn(1000));
+        self.iss = answer[0].seq;
+        self.exchange(&self.seg(0, 0));
+        assert!(
+            self.events()
+                .iter()
+                .any(|event| matches!(event, Event::Accepted(_)))
+        );
+    }
+}
+
+//= rfc7323 2.4b
+#[test]
+fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
+    let mut bench = Bench::plain();
+    bench.exchange(&bench.data(0, 1000));
+    bench.stack.drain(true);
+    bench.stack.consume(bench.conn, 1000, &mut bench.log);
+    let before = bench.stack.status()[0].rcv_wnd;
+    let answer = bench.exchange(&bench.data(1000, 1000));
+    assert!(
+        answer
+            .iter()
+            .all(|seg| u32::from(seg.window) == before - 1000),
+        "the edge stands still"
+    );
+    assert!(!bench.stack.drained());
+    let mut last = Vec::new();
+    while !bench.stack.drained() {
+        last = bench.wait(SECOND);
+    }
+    assert_eq!((bench.theirs(last[0].ack), last[0].window), (2000, 0));
+    // What was in the window before is taken all the same.
+    bench.exchange(&bench.data(2000, 1000));
+    let late = bench.wait(SECOND);
+    assert_eq!((bench.theirs(late[0].ack), late[0].window), (3000, 0));
+    bench.crash();
+    let back = bench.resume(Lost::Nothing);
+    assert_eq!((back.len(), bench.theirs(back[0].ack)), (1, 3000));
+    assert!(back[0].window > 0);
+    bench.stack.drain(true);
+    while !bench.stack.drained() {
+        bench.wait(SECOND);
+    }
+    bench.stack.drain(false);
+    assert!(bench.poll()[0].window > 0);
+}
+
+//= rfc6069 4.2a, 4.2b
+#[test]
+fn a_sending_client_is_called_back_once_and_once_more() {
+    let mut bench = Bench::plain();
+    bench.exchange(&bench.data(0, 1000));
+    bench.wait(SECOND);
+    // Received and on record, the acknowledgement promised in this turn not sent.
+    bench.ingest(&bench.data(1000, 1000));
+    bench.ingest(&bench.data(2000, 1000));
+    bench.ingest(&bench.data(3000, 1000));
+    bench.crash();
+    bench.others.clear();
+    assert_eq!(
+        bench.resume(Lost::Frames),
+        [],
+        "an advancing acknowledgement waits a round trip"
+    );
+    assert_eq!(bench.icmp(), 32);
+    let quoted = |frame: &Vec<u8>| {
+        u32::from_be_bytes(frame[14 + 20 + 8 + 20 + 4..][..4].try_into().unwrap())
+    };
+    let messages = bench.others.iter().filter(|frame| frame[12..14] == [8, 0]);
+    let sent = IRS.wrapping_add(1 + 1000);
+    assert_eq!(
+        messages.filter(|frame| quoted(frame) == sent).count(),
+        16,
+        "the last acknowledgement sent"
+    );
+    let ack = bench.wait(5 * MS);
+    assert_eq!(bench.theirs(ack[0].ack), 4000);
+    let again = bench.wait(SECOND);
+    assert_eq!((bench.icmp(), bench.theirs(again[0].ack)), (64, 4000));
+    assert_eq!(bench.wait(10 * SECOND), []);
+    assert_eq!(bench.icmp(), 64);
+}
+
+#[test]
+fn unacknowledged_bytes_go_out_again_at_once() {
+    let mut bench = Bench::plain();
+    bench.send(3000);
+    bench.crash();
+    let again = bench.resume(Lost::Nothing);
+    assert_eq!(again.iter().map(|seg| seg.data.len()).sum::<usize>(), 3000);
+    assert_eq!(bench.ours(again[0].seq), 0);
+}
