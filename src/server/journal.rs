@@ -271,15 +271,19 @@ impl Journal {
         self.favoured = favoured;
     }
 
-    /// A connection is somebody's, or gone.
-    pub fn belongs(&mut self, conn: u64, owner: Option<Principal>) {
-        match owner {
-            Some(owner) => self.owners.insert(conn, owner),
-            None => self.owners.remove(&conn),
-        };
+    /// A connection is on this account now.
+    pub fn belongs(&mut self, conn: u64, owner: Principal) {
+        self.owners.insert(conn, owner);
     }
 
-    fn owner(&self, conn: u64) -> &Principal {
+    /// A connection is gone.
+    pub fn forget(&mut self, conn: u64) {
+        self.owners.remove(&conn);
+    }
+
+    /// On whose account a connection is.
+    #[must_use]
+    pub fn owner(&self, conn: u64) -> &Principal {
         self.owners.get(&conn).unwrap_or(&Principal::Unknown)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::{debug, info};
 use outlast_nvram::{Flag, Kind, Lsn};
-use outlast_smb::{Clock, Entropy, Principal, Smb};
+use outlast_smb::{Clock, Entropy, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
 use super::clock::{Stopwatch, Time};
@@ -63,8 +63,6 @@ pub(super) struct Client {
     pub(super) mark: Option<Mark>,
     /// How much of the thread it has been given ([`super::turns`]).
     pub(super) given: Duration,
-    /// On whose account it is here.
-    pub(super) principal: Principal,
     /// Its next request has to have room for a reply of so many bytes.
     pub(super) wanted: u64,
 }
@@ -395,7 +393,8 @@ impl<F: FileSystem> Machine<F> {
         let clients: Vec<u64> = self.clients.keys().copied().collect();
         let ready = clients.iter().filter_map(|conn| {
             let client = self.clients.get(conn).filter(|client| client.look)?;
-            (self.has_room(*conn, client)).then(|| (client.principal.clone(), client.given))
+            (self.has_room(*conn, client))
+                .then(|| (self.journal.owner(*conn).clone(), client.given))
         });
         let ready: Vec<_> = ready.collect();
         self.turns.begin(&ready);
@@ -407,14 +406,14 @@ impl<F: FileSystem> Machine<F> {
                 self.take_leave(conn);
                 continue;
             }
-            if !self.journal.can_work() || !self.unread.has_room(&client.principal, client.wanted) {
+            if !self.journal.can_work() || !self.may_be_told(conn, client.wanted) {
                 self.note_crowd(time.now);
                 continue;
             }
-            if !self.has_room(conn, client) {
+            if !self.takes_replies(conn, client) {
                 continue;
             }
-            if !self.turns.is_due(&client.principal, client.given) {
+            if !self.turns.is_due(self.journal.owner(conn), client.given) {
                 self.busy = true;
                 continue;
             }
@@ -432,34 +431,34 @@ impl<F: FileSystem> Machine<F> {
                 continue;
             };
             let more = self.stack.send_queued(conn).saturating_sub(waiting);
-            self.unread.add(&client.principal, more as u64);
+            self.unread.add(self.journal.owner(conn), more as u64);
             // without room it is not looked at before some has been made
             self.busy |= client.look && self.journal.can_work() && self.has_room(conn, client);
         }
     }
 
-    /// Law 7: a client that does not take its replies waits.
+    /// Is there room for the reply to a client's next request?
     fn has_room(&self, conn: u64, client: &Client) -> bool {
+        self.takes_replies(conn, client) && self.may_be_told(conn, client.wanted)
+    }
+
+    /// Law 7: a client that does not take its replies waits.
+    fn takes_replies(&self, conn: u64, client: &Client) -> bool {
         let waiting = self.stack.send_queued(conn) as u64;
-        (waiting == 0 || waiting + client.wanted.max(1) <= self.patience.unread as u64)
-            && self.unread.has_room(&client.principal, client.wanted)
+        waiting == 0 || waiting + client.wanted.max(1) <= self.patience.unread as u64
     }
 
     /// Is a client still whom it was?
     pub(super) fn recognise(&mut self, conn: u64) {
         let principal = self.smb.principal(conn);
-        if let Some(client) = self.clients.get_mut(&conn)
-            && client.principal != principal
-        {
-            client.principal = principal.clone();
-            self.journal.belongs(conn, Some(principal));
+        if *self.journal.owner(conn) != principal {
+            self.journal.belongs(conn, principal);
         }
     }
 
-    /// Is there room for a reply of so many bytes?
+    /// Has the account room for a reply of so many bytes?
     pub(super) fn may_be_told(&self, conn: u64, bytes: u64) -> bool {
-        let client = self.clients.get(&conn);
-        client.is_none_or(|client| self.unread.has_room(&client.principal, bytes))
+        self.unread.has_room(self.journal.owner(conn), bytes)
     }
 
     /// A client's next request has to wait until there is room for so long a reply.
@@ -473,10 +472,10 @@ impl<F: FileSystem> Machine<F> {
     /// Takes stock of what waits for clients.
     pub(super) fn weigh_unread(&mut self) {
         self.unread = Shares::new(self.journal.buffer_limit());
-        for (conn, client) in &self.clients {
+        for conn in self.clients.keys() {
             let waiting = self.stack.send_queued(*conn);
             if waiting > 0 {
-                self.unread.add(&client.principal, waiting as u64);
+                self.unread.add(self.journal.owner(*conn), waiting as u64);
             }
         }
     }
@@ -515,7 +514,9 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn charge(&mut self, conn: u64, begun: Duration) {
         let spent = self.stopwatch.read().saturating_sub(begun);
         if let Some(client) = self.clients.get_mut(&conn) {
-            client.given = self.turns.charge(&client.principal, client.given, spent);
+            client.given = self
+                .turns
+                .charge(self.journal.owner(conn), client.given, spent);
         }
     }
 
@@ -586,7 +587,7 @@ impl<F: FileSystem> Machine<F> {
             self.journal.put(conn, Kind::End, &Record::Closed, &[]);
             self.smb.forget(conn);
             self.clients.remove(&conn);
-            self.journal.belongs(conn, None);
+            self.journal.forget(conn);
         }
     }
 
@@ -624,10 +625,10 @@ impl<F: FileSystem> Machine<F> {
         let mut favoured = None;
         let mut most = 0;
         let mut is_refused = false;
-        for (conn, client) in &self.clients {
+        for conn in self.clients.keys() {
             let queued = self.stack.received_len(*conn);
             if queued > 0 {
-                received.add(&client.principal, queued as u64);
+                received.add(self.journal.owner(*conn), queued as u64);
             }
             if queued > most {
                 (most, favoured) = (queued, Some(*conn));

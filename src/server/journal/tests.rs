@@ -70,11 +70,11 @@ fn nobody_but_the_favoured_gets_more_than_is_left() {
     received.add(&Principal::Guest, limit as u64 / 2);
     journal.account(received, Some(7));
     for (conn, owner) in [(7, Principal::Guest), (8, Principal::Guest)] {
-        journal.belongs(conn, Some(owner));
+        journal.belongs(conn, owner);
     }
     assert_eq!(journal.room(7), free);
     assert_eq!(journal.room(8), 0, "a guest's, of whom one has it all");
     assert_eq!(journal.room(9), limit / 4, "nobody's yet");
-    journal.belongs(8, None);
+    journal.forget(8);
     assert_eq!(journal.room(8), limit / 4);
 }
