@@ -223,6 +223,31 @@ pub struct FileOpen {
     pub lock_sequences: BTreeMap<u32, u8>,
 }
 
+impl FileOpen {
+    /// A file that has just been opened, with no rights shared and no options.
+    #[must_use]
+    pub fn new(key: FileKey, path: String, is_dir: bool) -> FileOpen {
+        FileOpen {
+            key,
+            handle: FileHandle::default(),
+            path,
+            is_dir,
+            share_access: 0,
+            create_options: 0,
+            delete_on_close: false,
+            delete_pending: false,
+            position: 0,
+            mode: 0,
+            cursor: Cursor::default(),
+            watch: None,
+            oplock: OplockLevel::None,
+            breaking: None,
+            locks: Vec::new(),
+            lock_sequences: BTreeMap::new(),
+        }
+    }
+}
+
 /// An open whose end does not come from a CLOSE: a task closes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {

@@ -9,7 +9,7 @@ use crate::fileop::{
 use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::Pipe;
-use crate::state::{Cursor, FileOpen, Open, OplockLevel, Resource, Target, Wait};
+use crate::state::{FileOpen, Open, OplockLevel, Resource, Target, Wait};
 use crate::status::NtStatus;
 use crate::wire::create::{
     self, ResponseContext, access, context, oplock_level, options, share_access,
@@ -256,22 +256,12 @@ pub fn finish(
         actor,
         granted_access,
         target: Target::File(FileOpen {
-            key: metadata.key,
             handle: created.handle.clone(),
-            path: created.path.clone(),
-            is_dir: metadata.is_dir,
             share_access: body.share_access,
             create_options: body.create_options,
             delete_on_close: has(body, options::DELETE_ON_CLOSE),
-            delete_pending: false,
-            position: 0,
-            mode: 0,
-            cursor: Cursor::default(),
-            watch: None,
             oplock,
-            breaking: None,
-            locks: Vec::new(),
-            lock_sequences: std::collections::BTreeMap::new(),
+            ..FileOpen::new(metadata.key, created.path.clone(), metadata.is_dir)
         }),
         closing: None,
     };

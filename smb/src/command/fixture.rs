@@ -4,18 +4,14 @@ use super::{Handled, Reply, Request, finish, start};
 use crate::config::{Config, Limits, Requirement, Share};
 use crate::context::Context;
 use crate::entropy::Entropy;
-use crate::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, Outcome};
+use crate::fileop::{Actor, FileKey, FileOp, Metadata, OpenId, Outcome};
 use crate::record::Record;
 use crate::rpc::Pipe;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
-use crate::state::{
-    Cursor, FileOpen, Negotiation, Open, OplockLevel, Resource, Security, SessionState, Target,
-    Tree,
-};
+use crate::state::{FileOpen, Negotiation, Open, Resource, Security, SessionState, Target, Tree};
 use crate::status::NtStatus;
 use crate::wire::{self, Command, Dialect, FileId, Flags, Header, Route};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -121,22 +117,8 @@ impl Fixture {
     /// Opens of the same path are opens of the same file.
     pub(crate) fn open_file(&mut self, id: OpenId, path: &str, is_dir: bool, access: u32) {
         let file = FileOpen {
-            key: key(path),
-            handle: FileHandle::default(),
-            path: path.into(),
-            is_dir,
             share_access: 7,
-            create_options: 0,
-            delete_on_close: false,
-            delete_pending: false,
-            position: 0,
-            mode: 0,
-            cursor: Cursor::default(),
-            watch: None,
-            oplock: OplockLevel::None,
-            breaking: None,
-            locks: Vec::new(),
-            lock_sequences: BTreeMap::new(),
+            ..FileOpen::new(key(path), path.into(), is_dir)
         };
         self.open(id, DISK, access, Target::File(file));
     }

@@ -7,12 +7,9 @@ use crate::fileop::{Actor, FileHandle, FileKey, OpenId};
 use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
-use crate::state::{
-    Breaking, Cursor, FileOpen, Lock, Open, OplockLevel, Parked, Target, Wait, Work,
-};
+use crate::state::{Breaking, FileOpen, Lock, Open, OplockLevel, Parked, Target, Wait, Work};
 use crate::wire::create::{access as right, share_access};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -55,22 +52,9 @@ fn level() -> impl Strategy<Value = OplockLevel> {
 fn open(id: OpenId) -> impl Strategy<Value = Record> {
     (FILES, rights(), 0u32..8, level()).prop_map(move |(ino, granted_access, share, oplock)| {
         let file = FileOpen {
-            key: key(ino),
-            handle: FileHandle::default(),
-            path: "file".into(),
-            is_dir: false,
             share_access: share,
-            create_options: 0,
-            delete_on_close: false,
-            delete_pending: false,
-            position: 0,
-            mode: 0,
-            cursor: Cursor::default(),
-            watch: None,
             oplock,
-            breaking: None,
-            locks: Vec::new(),
-            lock_sequences: BTreeMap::new(),
+            ..FileOpen::new(key(ino), "file".into(), false)
         };
         Record::Opened(Box::new(Open {
             id,
