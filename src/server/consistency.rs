@@ -43,10 +43,8 @@ pub(super) struct Effects {
     pub since: Duration,
     /// Effects in it.
     pub count: u64,
-    /// What its effects refer to of the log.
-    pub held: Vec<Bytes>,
-    /// The same of the generations in `older`.
-    pub held_by_older: Vec<Bytes>,
+    /// Where in the log it begins: it keeps the tail there, so its effects may refer to what comes after that, and to nothing before.
+    pub begins: Lsn,
     /// The file systems are being synced, for the generations in `older`.
     pub syncing: bool,
     /// The last time they could not be.
@@ -117,7 +115,6 @@ impl<F: FileSystem> Machine<F> {
         effects.syncing = false;
         effects.has_failed = !synced;
         if synced {
-            effects.held_by_older.clear();
             // What a recovery has found is among them.
             self.journal.keep(None);
             for generation in effects.older.drain(..) {
@@ -150,9 +147,10 @@ impl<F: FileSystem> Machine<F> {
 
     /// Writes a generation that has no effects yet.
     fn put_generation(&mut self, generation: u64) {
-        let Some(effects) = &self.effects else {
+        let Some(effects) = &mut self.effects else {
             return;
         };
+        effects.begins = self.journal.head();
         let record = Record::Generation {
             first: effects.next,
             boot_id: effects.boot_id,
@@ -173,7 +171,6 @@ impl<F: FileSystem> Machine<F> {
             return;
         };
         effects.older.extend(effects.generation.replace(generation));
-        effects.held_by_older.append(&mut effects.held);
         effects.since = now;
         effects.count = 0;
     }
@@ -204,7 +201,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     fn put_effect(&mut self, planned: &Planned, message: Option<&Message>, draft: Draft) {
-        let received = self.in_the_log(planned, message, &draft.data);
+        let places = self.in_the_log(planned, message, &draft.data);
         let modified = self.modified(planned, &draft.op);
         let Some(effects) = &mut self.effects else {
             return;
@@ -227,7 +224,7 @@ impl<F: FileSystem> Machine<F> {
             made,
             modified: at_creation.max(modified),
             created,
-            places: received.iter().map(|(place, _)| *place).collect(),
+            places,
         };
         effects.next += 1;
         effects.count += 1;
@@ -241,32 +238,32 @@ impl<F: FileSystem> Machine<F> {
             effects.wanted = true;
         }
         if let Some(generation) = effects.generation {
+            let own: &[&[u8]] = match effect.places.is_empty() {
+                true => &[&data],
+                false => &[],
+            };
             let record = Record::Effect(Cow::Owned(effect));
-            self.journal.put(generation, Kind::Delta, &record, &[&data]);
+            self.journal.put(generation, Kind::Delta, &record, own);
         }
     }
 
-    /// Where data lie in the log as they were received, and the pieces themselves, which keep them there. Empty: nowhere, they came encrypted.
-    fn in_the_log(
-        &self,
-        planned: &Planned,
-        message: Option<&Message>,
-        data: &Bytes,
-    ) -> Vec<(Place, Bytes)> {
-        let pieces = || {
+    /// Where data lie in the log as they were received. Empty: nowhere (they came encrypted), or not where the generation keeps them.
+    fn in_the_log(&self, planned: &Planned, message: Option<&Message>, data: &Bytes) -> Vec<Place> {
+        let places = || {
             let log = self.journal.log()?;
+            let begins = self.effects.as_ref()?.begins;
             let received = self.stack.received(planned.task.conn())?;
             let pieces = inbound::pieces_of(received, message?, data)?;
-            let place = |piece: Bytes| {
-                let Lsn(position) = log.position_of(&piece)?;
-                Some(((position, u32::try_from(piece.len()).ok()?), piece))
+            let place = |piece: &Bytes| {
+                let position = log.position_of(piece).filter(|at| *at >= begins)?;
+                Some((position.0, u32::try_from(piece.len()).ok()?))
             };
-            pieces.into_iter().map(place).collect::<Option<Vec<_>>>()
+            pieces.iter().map(place).collect::<Option<Vec<_>>>()
         };
         if data.len() < WORTH_A_PLACE_BYTES {
             return Vec::new();
         }
-        pieces().unwrap_or_default()
+        places().unwrap_or_default()
     }
 
     /// LastWriteTime after an effect that changes it.

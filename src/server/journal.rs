@@ -183,6 +183,12 @@ impl Journal {
         self.log.as_ref().map_or(Lsn(0), Log::committed)
     }
 
+    /// Where the next record will be.
+    #[must_use]
+    pub fn head(&self) -> Lsn {
+        self.log.as_ref().map_or(Lsn(0), Log::head)
+    }
+
     /// Keeps the log's tail from passing a position, or any more.
     pub fn keep(&mut self, from: Option<Lsn>) {
         if let Some(log) = &mut self.log {

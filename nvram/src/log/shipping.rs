@@ -117,6 +117,11 @@ impl Log {
         Lsn(self.tail)
     }
 
+    /// The end of what is appended: the next record comes there, or after it.
+    pub fn head(&self) -> Lsn {
+        Lsn(self.position)
+    }
+
     /// The end of what is committed.
     pub fn committed(&self) -> Lsn {
         Lsn(self.committed)

@@ -30,11 +30,17 @@ fn no_crash_at_any_step_is_seen() {
 }
 
 /// Runs that have failed: a waiting lock and an oplock break's waiter not woken after a crash, as what they waited for was in another
-/// client's snapshot; a log without room for a close, of which half was free, so that nothing was done about it; and one with room for a
-/// request, and for nothing to be received besides.
+/// client's snapshot; a log without room for a close, of which half was free, so that nothing was done about it; one with room for a
+/// request, and for nothing to be received besides; and an effect whose data had come before its generation began, and were gone.
 #[test]
 fn what_has_failed_before_does_not_again() {
-    for (seed, crash) in [(103, 960), (287, 765), (257, 214), (2039, 255)] {
+    for (seed, crash) in [
+        (103, 960),
+        (287, 765),
+        (257, 214),
+        (2039, 255),
+        (60_123, 257),
+    ] {
         let scenario = Scenario::new(seed, Size::Usual);
         run(&scenario, &[crash], None).unwrap_or_else(|what| panic!("{what}"));
     }
