@@ -9,8 +9,7 @@ fn an_acknowledgement_is_not_beyond_a_window_that_was_shrunk() {
     let mut bench = Bench::plain();
     assert!(!bench.send(8000).is_empty());
     // It has taken 1000 bytes and takes no more, though it had promised to.
-    let mut shrunk = bench.seg(0, 1000);
-    shrunk.window = 0;
+    let shrunk = bench.shut(1000);
     bench.exchange(&shrunk);
     for (offset, window, edge) in [(0, 0, 1000), (2000, 500, 1500), (4000, 50_000, 8000)] {
         let mut data = bench.data(offset, 1000);

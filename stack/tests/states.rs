@@ -333,8 +333,7 @@ fn out_of_order_data_is_reported_and_joined() {
 #[test]
 fn a_peer_with_a_full_window_is_probed_and_heard() {
     let mut bench = Bench::plain();
-    let mut shut = bench.seg(0, 0);
-    shut.window = 0;
+    let shut = bench.shut(0);
     bench.exchange(&shut);
     assert_eq!(bench.send(3000), []);
     let mut last = bench.now;
