@@ -100,8 +100,6 @@ pub struct Log {
     /// Objects with a `next`.
     changed: Vec<u64>,
     held: Held,
-    /// The tail does not pass this, as long as the caller says so.
-    kept: Option<u64>,
     /// Where the log's bytes are shipped to, if they are.
     shipper: Option<Shipper>,
 }
@@ -246,7 +244,6 @@ impl Log {
             snapshots_len: 0,
             changed: Vec::new(),
             held: Held::default(),
-            kept: None,
             shipper: None,
             superblock: replay.superblock,
             memory,
@@ -395,7 +392,6 @@ impl Log {
         if let Some(held) = self.held.release() {
             tail = tail.min(held);
         }
-        tail = tail.min(self.kept.unwrap_or(tail));
         self.last = Commit {
             tail: tail.max(self.last.tail),
             head: self.committed,

@@ -163,25 +163,6 @@ pub(crate) fn chain_at(
     None
 }
 
-/// Where the record begins that has `position` in it, in a log that has been verified from `tail` to `head`.
-pub(crate) fn record_with(
-    memory: &dyn Memory,
-    superblock: &Superblock,
-    (tail, head): (u64, u64),
-    position: u64,
-) -> u64 {
-    let (mut at, mut begin) = (tail, tail);
-    while at < head && at <= position {
-        begin = at;
-        match look(memory, superblock, at) {
-            None => break,
-            Some(Place::End(rest)) => at += rest,
-            Some(Place::Record(header, _)) => at += header.whole_len(),
-        }
-    }
-    begin
-}
-
 /// An object's state is its last snapshot and the deltas after it, or nothing if it has ended.
 pub(crate) fn those_that_count(mut headers: Vec<Header>) -> Result<Vec<Header>, Error> {
     let mut last: HashMap<u64, (Kind, u64)> = HashMap::new();

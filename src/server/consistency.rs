@@ -115,8 +115,6 @@ impl<F: FileSystem> Machine<F> {
         effects.syncing = false;
         effects.has_failed = !synced;
         if synced {
-            // What a recovery has found is among them.
-            self.journal.keep(None);
             for generation in effects.older.drain(..) {
                 self.journal
                     .put(generation, Kind::End, &Record::Closed, &[]);
@@ -238,12 +236,14 @@ impl<F: FileSystem> Machine<F> {
             effects.wanted = true;
         }
         if let Some(generation) = effects.generation {
-            let own: &[&[u8]] = match effect.places.is_empty() {
-                true => &[&data],
-                false => &[],
+            // Where they are referred to, they are not put on record again.
+            let own = if effect.places.is_empty() {
+                data
+            } else {
+                Bytes::new()
             };
             let record = Record::Effect(Cow::Owned(effect));
-            self.journal.put(generation, Kind::Delta, &record, own);
+            self.journal.put(generation, Kind::Delta, &record, &[&own]);
         }
     }
 

@@ -189,13 +189,6 @@ impl Journal {
         self.log.as_ref().map_or(Lsn(0), Log::head)
     }
 
-    /// Keeps the log's tail from passing a position, or any more.
-    pub fn keep(&mut self, from: Option<Lsn>) {
-        if let Some(log) = &mut self.log {
-            log.keep(from);
-        }
-    }
-
     /// Is more than half of the log in use?
     #[must_use]
     pub fn is_half_full(&self) -> bool {

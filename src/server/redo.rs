@@ -111,10 +111,6 @@ impl<F: FileSystem> Machine<F> {
         boot_id: [u8; 16],
         time: Time,
     ) -> anyhow::Result<()> {
-        // What effects refer to stays where it is until the file systems have them.
-        let places = files.effects.iter().flat_map(|(effect, ..)| &effect.places);
-        let first = places.map(|(position, _)| *position).min();
-        self.journal.keep(first.map(Lsn));
         let power = self.journal.has_sink();
         if !power && files.generations.is_empty() {
             return Ok(());
@@ -166,7 +162,6 @@ impl<F: FileSystem> Machine<F> {
         if !power {
             // Nobody keeps them any more.
             self.fs.begin_sync();
-            self.journal.keep(None);
             let effects = self.effects.take();
             let objects = effects
                 .into_iter()

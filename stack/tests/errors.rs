@@ -2,13 +2,9 @@
 
 mod hand;
 
-use std::time::Duration;
-
-use hand::{Bench, CLIENT, SERVER};
+use hand::{Bench, CLIENT, SECOND, SERVER};
 use outlast_stack::{Event, Trouble};
 use smoltcp::wire::{Ipv4Address, Ipv4Packet};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// A frame with an ICMP error about our segment at `seq`, from a router.
 fn icmp(kind: u8, code: u8, mtu: u16, seq: u32) -> Vec<u8> {

@@ -4,10 +4,8 @@ mod hand;
 
 use std::time::Duration;
 
-use hand::{Bench, IRS, Seg, config};
+use hand::{Bench, IRS, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Lost, Usage, Why};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn flooded(max_half_open: usize, syns: u16) -> Bench {
     let mut bench = Bench::new(Config {

@@ -2,12 +2,8 @@
 
 mod hand;
 
-use std::time::Duration;
-
-use hand::{Bench, IRS, Seg, config};
+use hand::{Bench, IRS, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Lost, Why};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn syn() -> Seg {
     Bench::new(config()).syn(1000)

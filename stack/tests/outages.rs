@@ -2,13 +2,8 @@
 
 mod hand;
 
-use std::time::Duration;
-
-use hand::{Bench, IRS, config};
+use hand::{Bench, IRS, MS, SECOND, config};
 use outlast_stack::{Config, Event, Lost};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
 
 #[test]
 fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {

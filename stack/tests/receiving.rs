@@ -2,13 +2,8 @@
 
 mod hand;
 
-use std::time::Duration;
-
-use hand::{Bench, Seg, config};
+use hand::{Bench, MS, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Lost, Why};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
 
 fn queued(bench: &Bench) -> Vec<u8> {
     let parts = bench.stack.received(bench.conn).unwrap();

@@ -4,10 +4,7 @@ mod hand;
 
 use std::time::Duration;
 
-use hand::{Bench, Seg, config};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
+use hand::{Bench, MS, SECOND, Seg, config};
 
 /// Segments of 1000 bytes; `len` of them sent, round trips of `rtt`.
 fn sending(sack: bool, rtt: Duration, len: usize) -> Bench {

@@ -4,13 +4,9 @@ mod hand;
 
 use std::time::Duration;
 
-use hand::{Bench, Seg, config};
+use hand::{Bench, MS, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Trouble};
 
-const SECOND: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
-
-/// Segments of 1000 bytes, no window scaling, no timestamps.
 /// An acknowledgement of `acked` bytes with a window.
 fn window(bench: &Bench, acked: u32, window: u16) -> Seg {
     Seg {

@@ -4,11 +4,8 @@ mod hand;
 
 use std::time::Duration;
 
-use hand::{Bench, IRS, PORT, Seg, config};
+use hand::{Bench, IRS, MS, PORT, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Lost, Record, Trouble, Why};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MS: Duration = Duration::from_millis(1);
 
 /// A bench in each synchronized state a peer's segment can meet, with the bytes of ours that are acknowledged then.
 fn in_each_state() -> Vec<(&'static str, Bench)> {

@@ -2,7 +2,6 @@
 
 use super::{Log, Lsn};
 use crate::layout::RING_AT;
-use crate::replay::record_with;
 use crate::sink::{Batch, Present, Shipper, Window};
 use crate::{Error, Memory};
 use bytes::Bytes;
@@ -88,12 +87,12 @@ impl Log {
         (position + bytes.len() as u64 <= self.position).then_some(Lsn(position))
     }
 
-    /// The bytes there, to be used as long as the tail is kept from passing them ([`Log::keep`]). `None`: not in one piece of the log.
+    /// The bytes there, to be used as long as an object keeps the tail from passing them. `None`: not in one piece of the log.
     pub fn bytes_at(&self, position: Lsn, len: usize) -> Option<Bytes> {
         let end = position.0.checked_add(len as u64)?;
         let offset = position.0 % self.superblock.ring_len;
         let in_one_piece = offset.checked_add(len as u64)? <= self.superblock.ring_len;
-        if self.kept.is_none_or(|kept| position.0 < kept) || end > self.committed || !in_one_piece {
+        if position.0 < self.tail || end > self.committed || !in_one_piece {
             return None;
         }
         let window = Window {
@@ -102,14 +101,6 @@ impl Log {
             len,
         };
         Some(Bytes::from_owner(window))
-    }
-
-    /// Keeps the tail from passing the record that has this position in it, or any more (`None`). What [`Log::bytes_at`] gave must not be
-    /// held then.
-    pub fn keep(&mut self, from: Option<Lsn>) {
-        let (memory, bounds) = (&*self.memory, (self.tail, self.committed));
-        self.kept =
-            from.map(|Lsn(position)| record_with(memory, &self.superblock, bounds, position));
     }
 
     /// The beginning of what may be read back.

@@ -17,6 +17,8 @@ use smoltcp::wire::{
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const PORT: u16 = 445;
+pub const MS: Duration = Duration::from_millis(1);
+pub const SECOND: Duration = Duration::from_secs(1);
 pub const SECRET: [u8; 32] = [9; 32];
 /// The peer's initial sequence number: its data wraps soon.
 pub const IRS: u32 = u32::MAX - 100;
