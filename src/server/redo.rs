@@ -139,6 +139,9 @@ impl<F: FileSystem> Machine<F> {
             wanted: false,
         });
         if !of_this_boot {
+            // An earlier redo may have died between a record of its own and the medium. Its effect is not done again, so nothing but
+            // this waits for that record before the marker passes it.
+            self.journal.settle();
             self.find_data(&mut files)?;
             let Machine {
                 fs, smb, journal, ..
