@@ -165,6 +165,23 @@ fn the_window_opens_in_worthwhile_steps_and_never_shrinks() {
     assert!(offset > 50_000);
 }
 
+/// It may be a probe of a window that has opened, by a peer that does not know.
+#[test]
+fn an_empty_segment_beyond_what_has_come_is_answered_at_a_limited_rate() {
+    let mut bench = Bench::plain();
+    assert!(bench.exchange(&bench.seg(0, 0)).is_empty());
+    let answer = bench.exchange(&bench.seg(1000, 0));
+    assert_eq!(bench.theirs(answer[0].ack), 0);
+    assert!(answer[0].window > 0);
+    let answers: usize = (0..100)
+        .map(|_| bench.exchange(&bench.seg(1000, 0)).len())
+        .sum();
+    assert!((5..20).contains(&answers), "{answers} in a second");
+    bench.exchange(&bench.data(0, 1000));
+    bench.wait(SECOND);
+    assert!(bench.exchange(&bench.seg(1000, 0)).is_empty());
+}
+
 //= rfc9293 MUST-66
 #[test]
 fn a_closed_window_stops_neither_resets_nor_urgent_segments() {

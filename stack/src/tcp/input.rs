@@ -79,6 +79,11 @@ impl Conn {
         if probe && segment.len() > 0 {
             self.live.ack_now = true;
         }
+        // RFC 9293, section 3.8.6.1: a probe of a window is answered, and this may be one: of a peer that does not know of a window that has
+        // opened, and has nothing to probe with that it did not send before (smoltcp 0.14). At a limited rate, lest two such talk for ever.
+        if segment.len() == 0 && segment.seq > self.durable.rcv_nxt {
+            self.challenge(cx.now);
+        }
     }
 
     /// RFC 7323, sections 3.2 and 5.3: segments without a timestamp are dropped once it is agreed upon, older ones answered.
