@@ -31,8 +31,8 @@ pub struct Inspector {
 /// What is known besides the frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The client has sent its FIN: one of ours is owed.
-    pub fin_owed: bool,
+    /// The connection may end: the client has sent its FIN, or is a stranger who has been borne for long enough.
+    pub may_end: bool,
     /// An elective reboot is under way: a window of zero may be announced.
     pub draining: bool,
 }
@@ -75,14 +75,14 @@ impl Inspector {
         if tcp.rst() {
             // What comes for a connection that both sides have closed (RFC 9293, section 3.10.7.1).
             assert!(
-                known.fin_owed && on_record.is_none(),
+                known.may_end && on_record.is_none(),
                 "a reset is sent to port {port}"
             );
             return;
         }
         assert!(tcp.ack(), "a segment without acknowledgement");
         assert!(
-            !tcp.fin() || known.fin_owed,
+            !tcp.fin() || known.may_end,
             "a FIN that is not owed, to port {port}"
         );
         let stream = self.streams.entry(port).or_default();
@@ -94,7 +94,7 @@ impl Inspector {
                 Some(on_record) => stream.is_on_record(&tcp, &on_record),
                 // The last acknowledgement of a connection that ends with it.
                 None => assert!(
-                    known.fin_owed,
+                    known.may_end,
                     "a segment of a connection that is not on record"
                 ),
             }

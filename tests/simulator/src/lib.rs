@@ -23,5 +23,6 @@ pub mod server;
 pub mod shadow;
 pub mod sink;
 pub mod status;
+pub mod stranger;
 pub mod sweep;
 pub mod workload;

@@ -11,6 +11,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use crate::player::{Board, Player};
 use crate::scenario::Scenario;
+use crate::stranger::{self, Visit};
 use crate::workload::Op;
 
 /// The server's addresses, with the lengths of their prefixes.
@@ -43,6 +44,7 @@ pub struct Net {
     interface: Interface,
     sockets: SocketSet<'static>,
     seats: Vec<Seat>,
+    visit: Option<(Visit, SocketHandle)>,
 }
 
 /// A player and its socket.
@@ -77,12 +79,11 @@ impl Net {
             }
         });
         let mut sockets = SocketSet::new(Vec::new());
-        let mut seats = Vec::new();
-        for (player, port) in players.into_iter().zip(FIRST_PORT..) {
+        let mut connect = |port, keep_alive| {
             let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_BYTES]);
             let mut socket = tcp::Socket::new(buffer(), buffer());
             socket.set_nagle_enabled(false);
-            socket.set_keep_alive(Some(KEEP_ALIVE));
+            socket.set_keep_alive(Some(keep_alive));
             if scenario.timestamps {
                 // smoltcp's generator takes no argument; a constant clock is a legal one (RFC 7323, section 5.4 asks for monotony).
                 socket.set_tsval_generator(Some(|| 1000));
@@ -92,18 +93,26 @@ impl Net {
             socket
                 .connect(interface.context(), remote, port)
                 .expect("a free port");
-            seats.push(Seat {
-                player,
-                socket: sockets.add(socket),
-                closing: None,
-                gone: false,
-            });
-        }
+            sockets.add(socket)
+        };
+        let seats = players.into_iter().zip(FIRST_PORT..);
+        let seats = seats.map(|(player, port)| Seat {
+            player,
+            socket: connect(port, KEEP_ALIVE),
+            closing: None,
+            gone: false,
+        });
+        let seats = seats.collect();
+        let visit = scenario.stranger.map(|stranger| {
+            let socket = connect(stranger::PORT, stranger::KEEP_ALIVE);
+            (Visit::new(stranger), socket)
+        });
         Net {
             port,
             interface,
             sockets,
             seats,
+            visit,
         }
     }
 
@@ -121,6 +130,9 @@ impl Net {
                 seat.exchange(socket, now, ops, board);
             }
         }
+        if let Some((visit, socket)) = &mut self.visit {
+            visit.exchange(self.sockets.get_mut(*socket), now, board);
+        }
         self.poll(now);
     }
 
@@ -132,12 +144,16 @@ impl Net {
     /// Has every client said all it has to say, and closed its connection?
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.seats.iter().all(|seat| seat.gone)
+        let visit = self.visit.as_ref();
+        self.seats.iter().all(|seat| seat.gone) && visit.is_none_or(|(visit, _)| visit.is_over())
     }
 
-    /// Has the client with this port sent its FIN?
+    /// May the connection with this port be ended: has the client sent its FIN, or gone no further for long enough?
     #[must_use]
-    pub fn is_closing(&self, port: u16) -> bool {
+    pub fn may_end(&self, port: u16) -> bool {
+        if let Some((visit, _)) = self.visit.as_ref().filter(|_| port == stranger::PORT) {
+            return visit.is_due();
+        }
         let seat = self.seats.get(usize::from(port.wrapping_sub(FIRST_PORT)));
         seat.is_some_and(|seat| seat.closing.is_some())
     }

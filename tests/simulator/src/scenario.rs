@@ -10,6 +10,7 @@ use outlast_stack::device::Faults;
 use crate::client::Profile;
 use crate::mutation::Mutation;
 use crate::random::Random;
+use crate::stranger::Stranger;
 use crate::workload::{self, Op};
 
 /// How large a scenario is.
@@ -56,6 +57,8 @@ pub struct Scenario {
     pub slow: bool,
     /// With so many bytes of replies that it has not taken a client waits.
     pub unread: usize,
+    /// Somebody comes besides who goes no further.
+    pub stranger: Option<Stranger>,
     /// What is broken.
     pub mutation: Option<Mutation>,
     /// The state is compared with the fold, and what leaves with what is committed. If not, all there is to see is what a client sees.
@@ -193,6 +196,11 @@ impl Scenario {
             ipv6: seed % 5 == 4,
             slow: turns.percent(50),
             unread: *turns.pick(&[100, 16 << 20]),
+            stranger: match seed % 14 {
+                3 => Some(Stranger::Silent),
+                10 => Some(Stranger::Halting),
+                _ => None,
+            },
             mutation: None,
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),

@@ -31,6 +31,7 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
+use crate::stranger::{self, Stranger};
 
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
@@ -503,6 +504,11 @@ impl Server {
         if lives > 0 && self.scenario.smaller_window {
             stack.receive_buffer /= 2;
         }
+        // Only in a stranger's case: the others may be silent for long when their TCP has backed off.
+        let limit = |of| match self.scenario.stranger == Some(of) {
+            true => stranger::PATIENCE,
+            false => Duration::from_secs(3600),
+        };
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
             sink: self.sink.as_ref().map(SinkFile::open),
@@ -527,9 +533,9 @@ impl Server {
             )),
             felled: false,
             patience: Patience {
-                login: Duration::from_secs(3600),
+                login: limit(Stranger::Silent),
                 idle: None,
-                stalled: Duration::from_secs(3600),
+                stalled: limit(Stranger::Halting),
                 stalled_in_crowd: Duration::from_secs(3600),
                 strangers: 64,
                 unread: self.scenario.unread,
@@ -559,7 +565,7 @@ impl Server {
         for frame in frames {
             self.fuse.step(Step::Frame);
             let known = |port| Known {
-                fin_owed: net.is_closing(port),
+                may_end: net.may_end(port),
                 draining: self.draining,
             };
             let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);

@@ -1,0 +1,114 @@
+//! A stranger: a client that goes no further. It says nothing, or begins a message and stops. The server is to be rid of it in time
+//! (`src/server/patience.rs`), and not before: in service time, of which an outage is no part.
+
+use std::time::Duration;
+
+use smoltcp::socket::tcp;
+
+use crate::player::Board;
+
+/// How long it is borne.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+/// How much later it learns of its end, at most: strangers are looked at four times in that time; what is sent then may get lost, so that
+/// only the answer to a probe tells.
+const DELAY: Duration = Duration::from_secs(300);
+/// How often it probes.
+pub const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
+/// How long it waits for the acknowledgement of its FIN.
+const FAREWELL: Duration = Duration::from_secs(300);
+/// Its port.
+pub const PORT: u16 = 50_000;
+/// A message of 100 bytes, which ends after 6.
+const BEGINNING: &[u8] = b"\0\0\0\x64\xfeSMB\x40\0";
+
+/// How far it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// It says nothing.
+    Silent,
+    /// It begins a message.
+    Halting,
+}
+
+/// A stranger's connection.
+pub struct Visit {
+    stranger: Stranger,
+    begun: Option<Duration>,
+    is_due: bool,
+    closing: Option<Duration>,
+    is_over: bool,
+}
+
+impl Visit {
+    /// It is about to connect.
+    #[must_use]
+    pub fn new(stranger: Stranger) -> Visit {
+        Visit {
+            stranger,
+            begun: None,
+            is_due: false,
+            closing: None,
+            is_over: false,
+        }
+    }
+
+    /// Has it been borne for long enough?
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.is_due
+    }
+
+    /// Is it gone?
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// What it does now.
+    ///
+    /// # Panics
+    /// It was sent away too early, or too late.
+    pub fn exchange(&mut self, socket: &mut tcp::Socket<'_>, now: Duration, board: &Board) {
+        let begun = match self.begun {
+            Some(begun) => begun,
+            None if socket.may_send() => {
+                if self.stranger == Stranger::Halting {
+                    let sent = socket.send_slice(BEGINNING);
+                    assert_eq!(sent, Ok(BEGINNING.len()), "room in an empty queue");
+                }
+                *self.begun.insert(now)
+            }
+            None => return,
+        };
+        self.is_due = board.served(begun, now) >= PATIENCE;
+        if self.closing.is_none() && !socket.may_recv() {
+            self.sent_away(begun, now, board);
+            socket.close();
+            self.closing = Some(now);
+        }
+        // As the others do (`net.rs`).
+        if self.closing.is_some_and(|since| now > since + FAREWELL) {
+            socket.abort();
+        }
+        self.is_over = self.closing.is_some() && socket.state() == tcp::State::Closed;
+    }
+
+    fn sent_away(&self, begun: Duration, now: Duration, board: &Board) {
+        let stranger = self.stranger;
+        assert!(
+            self.is_due,
+            "a stranger ({stranger:?}) is sent away after {:?} of service time",
+            board.served(begun, now)
+        );
+        // Each life of the server bears with it anew.
+        let since = board
+            .outages
+            .last()
+            .map_or(begun, |(_, end)| begun.max(*end));
+        assert!(
+            now <= since + PATIENCE + DELAY,
+            "a stranger ({stranger:?}) is sent away only after {:?}",
+            now - since
+        );
+    }
+}
