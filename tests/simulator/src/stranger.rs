@@ -10,10 +10,10 @@ use crate::player::Board;
 /// How long it is borne.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 /// How much later it learns of its end, at most: strangers are looked at four times in that time; what is sent then may get lost, so that
-/// only the answer to a probe tells.
-const DELAY: Duration = Duration::from_secs(300);
+/// only the answer to a probe tells, and a dozen of these may get lost, too.
+const DELAY: Duration = Duration::from_secs(900);
 /// How often it probes.
-pub const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
+pub const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// How long it waits for the acknowledgement of its FIN.
 const FAREWELL: Duration = Duration::from_secs(300);
 /// Its port.
