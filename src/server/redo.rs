@@ -139,8 +139,8 @@ impl<F: FileSystem> Machine<F> {
             wanted: false,
         });
         if !of_this_boot {
-            // An earlier redo may have died between a record of its own and the medium. Its effect is not done again, so nothing but
-            // this waits for that record before the marker passes it.
+            // An earlier redo may have died between a record of its own and the medium. This one knows from that record what was made, and
+            // would set the marker beyond it without another that is waited for.
             self.journal.settle();
             self.find_data(&mut files)?;
             let Machine {
