@@ -20,9 +20,18 @@ pub struct Config {
     pub capabilities: Capabilities,
     /// TCP ports we listen on, on every address.
     pub ports: Vec<u16>,
-    /// Largest receive window and receive queue of a connection, bytes. At most 16 MiB; to be clearly more than the
-    /// largest message the application waits for whole.
+    /// Bytes that a connection may hold by itself: its receive queue, and the window that is opened again as the application
+    /// consumes. At most 16 MiB. An application that waits for longer messages grants more ([`Stack::grant`](crate::Stack::grant)).
     pub receive_buffer: usize,
+    /// The largest window that is ever granted, bytes, if it is more than `receive_buffer`. At most 16 MiB.
+    pub largest_window: usize,
+    /// Bytes that all connections may hold together, queued or promised: room that the journal has set aside. To be at least
+    /// `max_connections` times `receive_least`, and `receive_reserve`.
+    pub receive_total: usize,
+    /// Bytes of them that no window takes by itself: they are left for grants.
+    pub receive_reserve: usize,
+    /// Bytes that a connection may hold by itself however many there are.
+    pub receive_least: usize,
     /// Connections in total, half-open ones included. Beyond it the oldest in TIME-WAIT or, failing that, in SYN-RECEIVED gives way;
     /// if there is none, a SYN is dropped silently.
     pub max_connections: usize,
@@ -57,6 +66,10 @@ impl Default for Config {
             capabilities: Capabilities::default(),
             ports: Vec::new(),
             receive_buffer: 16 << 20,
+            largest_window: 0,
+            receive_total: usize::MAX,
+            receive_reserve: 0,
+            receive_least: 0,
             max_connections: 4096,
             max_half_open: 512,
             max_out_of_order: 64 << 20,
@@ -68,5 +81,12 @@ impl Default for Config {
             keep_alive_probes: 8,
             user_timeout: Duration::from_secs(900),
         }
+    }
+}
+
+impl Config {
+    /// The largest window that a connection may be promised, bytes.
+    pub(crate) fn window_max(&self) -> usize {
+        self.receive_buffer.max(self.largest_window)
     }
 }

@@ -83,6 +83,10 @@ pub struct Usage {
     pub displaced: u64,
     /// Out-of-order segments dropped for want of room.
     pub out_of_order_dropped: u64,
+    /// Bytes that are queued for the application or promised to peers, over all connections.
+    pub receive_held: usize,
+    /// In-order segments within a window that were dropped for want of room in the journal. Only an attack gets that far.
+    pub in_window_dropped: u64,
 }
 
 /// How far a connection has come: whoever looks twice sees whether it goes on.

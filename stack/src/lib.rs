@@ -24,3 +24,4 @@ pub use stack::{Lost, Stack};
 pub use tcp::record::{Checkpoint, Options, Promise, Record, State};
 pub use tcp::seq::Seq;
 pub use tcp::tcb::Durable;
+pub use tcp::window::Holding;

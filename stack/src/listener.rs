@@ -23,20 +23,21 @@ pub(crate) fn default_mss(path: &Path) -> u16 {
     }
 }
 
-/// The connection a SYN asks for (RFC 9293, section 3.10.7.2, third).
+/// The connection a SYN asks for (RFC 9293, section 3.10.7.2, third), with a window of so many bytes.
 pub(crate) fn half_open(
     syn: &Received<'_>,
     iss: Seq,
     path: Path,
     isn: &Isn,
     config: &Config,
+    window: usize,
 ) -> Checkpoint {
     let shift = window_shift(config);
     //= rfc7323 2.2a, 2.3d
     let window_scale = syn.window_scale.map(|peer| (peer.min(MAX_SHIFT), shift));
     let rcv_nxt = syn.seq + 1;
     let unit = 1 << window_scale.map_or(0, |(_, ours)| ours);
-    let window = config.receive_buffer.min(0xffff) / unit * unit;
+    let window = window.min(0xffff) / unit * unit;
     Checkpoint {
         path,
         state: State::SynReceived,
@@ -70,13 +71,14 @@ pub(crate) fn cookie_answer(
     path: &Path,
     isn: &Isn,
     config: &Config,
+    window: usize,
     now: Duration,
 ) -> Header {
     let iss = cookie::make(isn, path, syn, default_mss(path), now);
     let mut header = Header::new(path.local.port(), path.remote.port(), iss);
     header.syn = true;
     header.ack = Some(syn.seq + 1);
-    header.window = config.receive_buffer.min(0xffff) as u16;
+    header.window = window.min(0xffff) as u16;
     header.mss = Some(largest_mss(path, config.mtu).min(0xffff) as u16);
     header.window_scale = syn.window_scale.map(|_| window_shift(config));
     header.sack_permitted = syn.sack_permitted;
@@ -91,7 +93,7 @@ pub(crate) fn cookie_answer(
 fn window_shift(config: &Config) -> u8 {
     //= rfc7323 2.3a
     (0..MAX_SHIFT)
-        .find(|shift| 0xffff << shift >= config.receive_buffer)
+        .find(|shift| 0xffff << shift >= config.window_max())
         .unwrap_or(MAX_SHIFT)
 }
 
@@ -121,7 +123,8 @@ mod tests {
             };
             let isn = Isn::new([0; 32]);
             for (mss, expected) in [(None, default), (Some(9000), 9000)] {
-                let opened = half_open(&Received { mss, ..syn }, Seq(1), path, &isn, &config);
+                let syn = Received { mss, ..syn };
+                let opened = half_open(&syn, Seq(1), path, &isn, &config, 60_000);
                 assert_eq!(opened.options.peer_mss, expected);
             }
             assert_eq!(largest_mss(&path, 1500), ours);

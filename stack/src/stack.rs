@@ -15,6 +15,7 @@ use crate::tcp::cookie;
 use crate::tcp::isn::Isn;
 use crate::tcp::segment::{Header, Received};
 use crate::tcp::tcb::Durable;
+use crate::tcp::window::{Allowance, Holding};
 use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, State, TxFrame};
 
 /// Resets sent in one second of service time to segments of no connection.
@@ -51,6 +52,8 @@ pub struct Stack {
     cookies_until: Duration,
     /// What is held and has been refused; the sets' sizes are filled in when it is asked for.
     usage: Usage,
+    /// What all connections hold of the room for received bytes.
+    receive: Holding,
     /// Connections to poll.
     dirty: Vec<ConnId>,
     /// When to poll the others. An entry may be earlier than the connection's deadline, never later.
@@ -86,6 +89,7 @@ impl Stack {
             // before a crash some may have been sent
             cookies_until: now + cookie::LIFE,
             usage: Usage::default(),
+            receive: Holding::default(),
             dirty: Vec::new(),
             timers: BTreeSet::new(),
             events: Vec::new(),
@@ -163,12 +167,27 @@ impl Stack {
         } else if full || self.half_open.len() >= self.config.max_half_open {
             self.usage.cookies_sent += 1;
             self.cookies_until = self.now + cookie::LIFE;
-            let answer = cookie_answer(syn, &path, &self.isn, &self.config, self.now);
+            let window = self.least_window();
+            let answer = cookie_answer(syn, &path, &self.isn, &self.config, window, self.now);
             self.resets.push((path, answer));
         } else {
             let iss = self.isn.draw(&path, self.now);
-            self.open(syn, iss, path, journal);
+            let window = self.allowance(Holding::default()).automatic;
+            self.open(syn, iss, path, window, journal);
         }
+    }
+
+    /// The window of a SYN-ACK of which nothing is kept: one that a connection can have however many there are.
+    fn least_window(&self) -> usize {
+        match self.config.receive_least {
+            0 => self.config.receive_buffer,
+            least => least.min(self.config.receive_buffer),
+        }
+    }
+
+    /// What a connection may hold that holds `own` now.
+    fn allowance(&self, own: Holding) -> Allowance {
+        Allowance::new(&self.config, self.receive, own)
     }
 
     /// An acknowledgement of a SYN-ACK of which nothing was kept: the connection comes to be, and takes the segment.
@@ -184,7 +203,8 @@ impl Stack {
         };
         if self.make_room(journal) {
             self.usage.cookies_accepted += 1;
-            let conn = self.open(&syn, iss, path, journal);
+            let window = self.least_window();
+            let conn = self.open(&syn, iss, path, window, journal);
             self.act(conn, journal, |conn, cx| {
                 conn.live.syn_ack_due = false;
                 conn.arrive(ack, path.remote_mac, cx);
@@ -213,9 +233,10 @@ impl Stack {
         syn: &Received<'_>,
         iss: Seq,
         path: Path,
+        window: usize,
         journal: &mut dyn Journal,
     ) -> ConnId {
-        let checkpoint = half_open(syn, iss, path, &self.isn, &self.config);
+        let checkpoint = half_open(syn, iss, path, &self.isn, &self.config, window);
         let conn = journal.unique_id();
         let record = Record::Opened(Box::new(checkpoint));
         let none = journal.append(conn, &record, &[]);
@@ -256,6 +277,8 @@ impl Stack {
         f: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let part = self.config.max_out_of_order / self.conns.len().max(1);
+        let before = self.conns.get(&conn)?.holding();
+        let allowance = self.allowance(before);
         let target = self.conns.get_mut(&conn)?;
         let held = target.live.assembler.size();
         let free = self
@@ -269,10 +292,13 @@ impl Stack {
             events: &mut self.events,
             resets: &mut self.resets,
             draining: self.drain.is_some(),
+            allowance,
             out_of_order_limit: part.max(held + free),
             out_of_order_dropped: &mut self.usage.out_of_order_dropped,
+            in_window_dropped: &mut self.usage.in_window_dropped,
         };
         let result = f(target, &mut cx);
+        self.receive.replace(before, target.holding());
         self.usage.out_of_order += target.live.assembler.size();
         self.usage.out_of_order -= held;
         if target.is_closed() {
@@ -313,6 +339,7 @@ impl Stack {
             self.half_open.remove(&conn);
             self.time_wait.remove(&conn);
             self.usage.out_of_order -= gone.live.assembler.size();
+            self.receive.replace(gone.holding(), Holding::default());
             if let Some(at) = gone.live.armed {
                 self.timers.remove(&(at, conn));
             }
@@ -347,6 +374,10 @@ impl Stack {
     }
 
     fn poll_conn(&mut self, conn: ConnId, journal: &mut dyn Journal, out: &mut Vec<TxFrame>) {
+        let Some(before) = self.conns.get(&conn).map(Conn::holding) else {
+            return;
+        };
+        let allowance = self.allowance(before);
         let Some(target) = self.conns.get_mut(&conn) else {
             return;
         };
@@ -358,14 +389,17 @@ impl Stack {
             events: &mut self.events,
             resets: &mut self.resets,
             draining: self.drain.is_some(),
+            allowance,
             out_of_order_limit: 0,
             out_of_order_dropped: &mut self.usage.out_of_order_dropped,
+            in_window_dropped: &mut self.usage.in_window_dropped,
         };
         let mut wire = LinkWire {
             link: &self.link,
             out,
         };
         target.poll(&mut cx, &mut wire);
+        self.receive.replace(before, target.holding());
         if target.is_closed() {
             return self.forget(conn);
         }
@@ -412,6 +446,36 @@ impl Stack {
     /// The application has used up `bytes` of what was received.
     pub fn consume(&mut self, conn: ConnId, bytes: usize, journal: &mut dyn Journal) {
         self.act(conn, journal, |conn, cx| conn.consume(cx, bytes));
+    }
+
+    /// The application has room for `window` bytes beyond those received, and waits for them: the peer is promised that much, as
+    /// far as the other connections leave room. It may do so until it has sent them; a promise is never taken back.
+    pub fn grant(&mut self, conn: ConnId, window: usize, journal: &mut dyn Journal) {
+        self.act(conn, journal, |conn, cx| conn.grant(cx, window));
+    }
+
+    /// What was received is acknowledged at once: no reply follows on which the acknowledgement could ride.
+    pub fn acknowledge(&mut self, conn: ConnId, journal: &mut dyn Journal) {
+        self.act(conn, journal, |conn, _| conn.acknowledge());
+    }
+
+    /// Bytes that may still be granted, over all connections.
+    pub fn receive_left(&self) -> usize {
+        self.config.receive_total.saturating_sub(self.receive.sum())
+    }
+
+    /// What a connection holds of the room that all share.
+    pub fn holding(&self, conn: ConnId) -> Holding {
+        self.conns
+            .get(&conn)
+            .map_or_else(Holding::default, Conn::holding)
+    }
+
+    /// Room that the journal has to keep for what peers may send, bytes: all that is shared but what is queued already.
+    pub fn receive_room(&self) -> usize {
+        let Holding { queued, promised } = self.receive;
+        let total = self.config.receive_total;
+        total.saturating_sub(queued).max(promised)
     }
 
     /// Queues final bytes. Ignored after `close`, and for a connection that is gone.
@@ -503,12 +567,15 @@ impl Stack {
                 let path = target.durable.path;
                 self.file(conn, target.durable.state);
                 self.sockets.insert((path.local, path.remote), conn);
+                self.receive.replace(Holding::default(), target.holding());
                 self.conns.insert(conn, target);
             }
             Record::Closed => self.forget(conn),
             _ => {
                 if let Some(target) = self.conns.get_mut(&conn) {
+                    let before = target.holding();
                     target.durable.apply(record, data);
+                    self.receive.replace(before, target.holding());
                     let state = target.durable.state;
                     self.file(conn, state);
                 }
@@ -616,6 +683,7 @@ impl Stack {
             connections: self.conns.len(),
             half_open: self.half_open.len(),
             time_wait: self.time_wait.len(),
+            receive_held: self.receive.sum(),
             ..self.usage
         }
     }

@@ -15,3 +15,4 @@ pub(crate) mod segment;
 mod send_queue;
 pub(crate) mod seq;
 pub(crate) mod tcb;
+pub(crate) mod window;

@@ -154,5 +154,33 @@ fn unacknowledged_bytes_go_out_again_at_once() {
     bench.crash();
     let again = bench.resume(Lost::Nothing);
     assert_eq!(again.iter().map(|seg| seg.data.len()).sum::<usize>(), 3000);
-    assert_eq!(bench.ours(again[0].seq), 0);
+    assert_eq!(bench.ours(again[1].seq), 0);
+}
+
+/// The window rides on a segment of its own: the peer need not look at that of one that it has already.
+#[test]
+fn a_return_is_announced_at_snd_nxt_before_anything_is_sent_again() {
+    let mut bench = Bench::plain();
+    bench.send(3000);
+    bench.stack.drain(true);
+    while !bench.stack.drained() {
+        bench.wait(SECOND);
+    }
+    bench.crash();
+    let back = bench.resume(Lost::Nothing);
+    assert!(back.len() > 1 && back[0].data.is_empty());
+    assert_eq!(bench.ours(back[0].seq), 3000);
+    assert!(back[0].window > 0);
+}
+
+/// The peer's congestion window may be a single segment then.
+#[test]
+fn after_a_return_each_segment_is_acknowledged_at_once() {
+    let mut bench = Bench::plain();
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    for offset in 0..16 {
+        assert_eq!(bench.exchange(&bench.data(offset * 100, 100)).len(), 1);
+    }
+    assert_eq!(bench.exchange(&bench.data(1600, 100)), []);
 }

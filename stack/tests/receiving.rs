@@ -301,20 +301,25 @@ fn a_peer_without_sack_gets_duplicate_acknowledgements_and_no_blocks() {
 #[test]
 fn a_delayed_acknowledgement_echoes_the_earliest_timestamp() {
     let mut bench = Bench::established(config(), None, true);
-    let mut seg = bench.data(0, 1000);
-    seg.timestamp = Some((20, 0));
-    bench.exchange(&seg);
-    bench.wait(SECOND);
-    for (offset, tsval) in [(1000, 30), (1500, 40)] {
+    for offset in [0, 500] {
         let mut seg = bench.data(offset, 500);
+        seg.timestamp = Some((20, 0));
+        bench.exchange(&seg);
+    }
+    for (offset, tsval) in [(1000, 30), (1300, 40)] {
+        let mut seg = bench.data(offset, 300);
         seg.timestamp = Some((tsval, 0));
         assert_eq!(bench.exchange(&seg), []);
     }
     let answer = bench.wait(SECOND);
     assert_eq!(
         (bench.theirs(answer[0].ack), answer[0].timestamp.unwrap().1),
-        (2000, 30)
+        (1600, 30)
     );
+    let mut seg = bench.data(1600, 400);
+    seg.timestamp = Some((30, 0));
+    bench.exchange(&seg);
+    bench.wait(SECOND);
     // What lies beyond a hole says nothing.
     let mut seg = bench.data(3000, 1000);
     seg.timestamp = Some((50, 0));

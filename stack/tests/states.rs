@@ -296,7 +296,7 @@ fn acknowledgements_are_delayed_but_not_for_two_full_segments() {
     assert_eq!(bench.exchange(&bench.data(2000, 1000)), []);
     let late = bench.wait(SECOND);
     assert_eq!(bench.theirs(late[0].ack), 3000);
-    assert_eq!(bench.exchange(&bench.data(3000, 10)), []);
+    bench.ingest(&bench.data(3000, 10));
     let reply = bench.send(5);
     assert_eq!(
         (reply.len(), bench.theirs(reply[0].ack)),
@@ -304,6 +304,18 @@ fn acknowledgements_are_delayed_but_not_for_two_full_segments() {
         "it rides on the reply"
     );
     assert_eq!(bench.wait(100 * MS), []);
+}
+
+/// Such a peer's congestion window is a single segment: by delayed acknowledgements it would send 25 of them a second.
+//= rfc5681 4.2a
+#[test]
+fn flights_of_a_single_segment_are_acknowledged_at_once() {
+    let mut bench = Bench::plain();
+    assert_eq!(bench.exchange(&bench.data(0, 1000)), []);
+    bench.wait(SECOND);
+    for offset in (1000..10_000).step_by(1000) {
+        assert_eq!(bench.exchange(&bench.data(offset, 1000)).len(), 1);
+    }
 }
 
 #[test]

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::assembler::Assembler;
 use super::cubic::Cubic;
 use super::loss::Loss;
-use super::record::{Checkpoint, Promise, Record, State};
+use super::record::{Checkpoint, Record, State};
 use super::rtt::Rtt;
 use super::segment::Header;
 use super::tcb::Durable;
+use super::window::Allowance;
 use crate::event::{ConnStatus, Event, Standing, Trouble, Why, push_once};
 use crate::frame::{IcmpError, IcmpKind};
 use crate::{Config, ConnId, Journal, Path, Seq};
@@ -45,10 +46,14 @@ pub(crate) struct Context<'a> {
     pub(crate) resets: &'a mut Vec<(Path, Header)>,
     /// No right edge moves (planned outage).
     pub(crate) draining: bool,
+    /// What the peer may be promised of the room that all connections share.
+    pub(crate) allowance: Allowance,
     /// What this connection may hold of out-of-order segments.
     pub(crate) out_of_order_limit: usize,
     /// Out-of-order segments dropped for want of room.
     pub(crate) out_of_order_dropped: &'a mut u64,
+    /// In-order segments within the window that were dropped for want of room.
+    pub(crate) in_window_dropped: &'a mut u64,
 }
 
 /// Where segments go: the link layer, or a test.
@@ -105,7 +110,13 @@ pub(crate) struct Live {
     pub(crate) assembler: Assembler,
     /// Largest segment seen, at most what we offered: what "full-sized" means of the peer's segments.
     pub(super) rcv_mss: usize,
+    /// Right edge that the application has granted ([`Conn::grant`]).
+    pub(super) granted: Seq,
     pub(super) ack_now: bool,
+    /// Segments that are still acknowledged at once, each: after a return the peer's congestion window may be a single segment.
+    pub(super) quick_acks: u32,
+    /// An acknowledgement at SND.NXT leaves before anything else.
+    pub(super) announce: bool,
     pub(super) ack_at: Option<Duration>,
     /// Duplicate acknowledgements owed to a peer without SACK, which counts them.
     pub(super) duplicates: u32,
@@ -193,7 +204,10 @@ impl Live {
             syn_ack_timeouts: 0,
             assembler: Assembler::default(),
             rcv_mss: MSS_MIN,
+            granted: durable.rcv_edge,
             ack_now: false,
+            quick_acks: 0,
+            announce: false,
             ack_at: None,
             duplicates: 0,
             promise_unsent: true,
@@ -282,76 +296,12 @@ impl Conn {
         self.durable.options.timestamps.then_some(both)
     }
 
-    /// The largest receive window: what the configuration grants and the window field can say.
-    pub(super) fn window_limit(&self, config: &Config) -> usize {
-        config
-            .receive_buffer
-            .min(0xffff << self.durable.rcv_shift())
-    }
-
-    /// The right edge an acknowledgement of `rcv_nxt` promises when `queued` bytes wait for the application.
-    ///
-    /// It never moves left (RFC 9293, section 3.8.6): it is rounded up to what the window field can say. It moves right only in
-    /// worthwhile steps (section 3.8.6.2.2).
-    //= rfc9293 SHLD-14, MUST-39
-    //= rfc7323 2.4b
-    pub(super) fn next_edge(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Seq {
-        let limit = self.window_limit(cx.config);
-        let held = self.durable.rcv_edge;
-        let free = rcv_nxt + limit.saturating_sub(queued);
-        let step = self.live.rcv_mss.min(limit / 2);
-        let edge = if !cx.draining && free.since(held) >= step.max(1) {
-            free
-        } else {
-            held
-        };
-        let unit = 1 << self.durable.rcv_shift();
-        rcv_nxt + edge.since(rcv_nxt).next_multiple_of(unit)
-    }
-
-    /// The promise of the acknowledgement that leaves after this turn's commit, if one is due.
-    pub(super) fn promise(
-        &mut self,
-        cx: &Context<'_>,
-        rcv_nxt: Seq,
-        queued: usize,
-    ) -> Option<Promise> {
-        let due = self.live.ack_now || self.live.window_update;
-        due.then(|| self.promise_now(cx, rcv_nxt, queued))
-    }
-
-    /// The promise of an acknowledgement that leaves in any case.
-    pub(super) fn promise_now(&mut self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Promise {
-        Promise {
-            edge: self.next_edge(cx, rcv_nxt, queued),
-            next: !std::mem::replace(&mut self.live.promise_unsent, true),
-        }
-    }
-
-    /// Bytes were consumed, or the planned outage is over: tell the peer if its window is to grow by much.
-    pub(crate) fn reconsider_window(&mut self, cx: &Context<'_>) {
-        let durable = &self.durable;
-        let edge = self.next_edge(cx, durable.rcv_nxt, durable.received_len);
-        let step = self.window_limit(cx.config) / 4;
-        if self.peer_may_send() && edge.since(durable.rcv_edge) >= step.max(1) {
-            self.live.window_update = true;
-        }
-    }
-
     /// The peer has not finished.
     pub(super) fn peer_may_send(&self) -> bool {
         matches!(
             self.durable.state,
             State::Established | State::FinWait1 | State::FinWait2
         )
-    }
-
-    pub(crate) fn consume(&mut self, cx: &mut Context<'_>, bytes: usize) {
-        let bytes = bytes.min(self.durable.received_len);
-        if bytes > 0 {
-            self.emit(cx, Record::Consumed(bytes as u32), &[]);
-            self.reconsider_window(cx);
-        }
     }
 
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) {

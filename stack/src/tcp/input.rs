@@ -12,6 +12,8 @@ use crate::event::{Event, Why, push_once};
 
 /// RFC 7323, section 5.5: TS.Recent is invalid after 24 days.
 const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
+/// Bytes of out-of-order data that one record takes up: little is lost where a record does not fit before the ring's end.
+const JOINED_MAX: usize = 1 << 20;
 /// Duplicate acknowledgements sent at once at most.
 const DUPLICATES_MAX: u32 = 16;
 
@@ -409,37 +411,80 @@ impl Conn {
             self.live.duplicates = (self.live.duplicates + 1).min(DUPLICATES_MAX);
             return;
         }
-        // Law 7: what the log has no room for was never received. A part of it that is worth a record is.
-        let room = cx.journal.room(self.id);
-        if room < fresh.len() {
-            self.live.refused_at = Some(cx.now);
-            if room < MSS_MIN {
-                self.live.call_at = Some(cx.now + REFUSED_SILENCE);
-                return;
-            }
-        }
-        self.live.call_at = None;
-        let fresh = fresh.get(..room).unwrap_or(fresh);
         if !self.live.assembler.is_empty() {
             //= rfc5681 3.2b
             // RFC 5681, section 4.2: it fills a gap.
             self.live.ack_now = true;
         }
-        let joined = self
-            .live
-            .assembler
-            .take(seq + fresh.len(), room - fresh.len());
-        let parts: Vec<&[u8]> = std::iter::once(fresh)
-            .chain(joined.iter().map(|piece| &piece[..]))
-            .collect();
+        if self.live.quick_acks > 0 {
+            self.live.quick_acks -= 1;
+            self.live.ack_now = true;
+        }
+        let taken = self.take_in_order(seq, fresh, segment, cx);
+        if taken < fresh.len() {
+            self.refuse(cx);
+        } else {
+            self.live.call_at = None;
+        }
+        while taken == fresh.len() && self.take_joined(segment, cx) {}
+    }
+
+    /// Law 7: what the log has no room for was never received. The window says that there is room, so this is an attack, of tiny
+    /// segments for instance.
+    fn refuse(&mut self, cx: &mut Context<'_>) {
+        *cx.in_window_dropped += 1;
+        self.live.refused_at = Some(cx.now);
+        self.live.call_at = Some(cx.now + REFUSED_SILENCE);
+    }
+
+    /// Puts on record what the log has room for of the bytes at RCV.NXT: how many.
+    fn take_in_order(
+        &mut self,
+        seq: Seq,
+        fresh: &[u8],
+        segment: &Received<'_>,
+        cx: &mut Context<'_>,
+    ) -> usize {
+        // A part of it that is worth a record is taken.
+        let room = match cx.journal.room(self.id) {
+            room if room < fresh.len() && room < MSS_MIN => 0,
+            room => room,
+        };
+        let fresh = fresh.get(..room).unwrap_or(fresh);
+        if !fresh.is_empty() {
+            self.receive(&[fresh], seq + fresh.len(), segment, cx);
+        }
+        fresh.len()
+    }
+
+    /// Puts on record the next of the out-of-order bytes that join on to RCV.NXT: a record's length of them; false if there
+    /// are none, or no room.
+    fn take_joined(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) -> bool {
+        let room = cx.journal.room(self.id).min(JOINED_MAX);
+        let joined = self.live.assembler.take(self.durable.rcv_nxt, room);
+        let parts: Vec<&[u8]> = joined.iter().map(|piece| &piece[..]).collect();
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let after = seq + bytes;
+        if bytes > 0 {
+            self.receive(&parts, self.durable.rcv_nxt + bytes, segment, cx);
+        }
+        bytes > 0
+    }
+
+    /// In-order bytes up to `after` are on record, and acknowledged at once or soon.
+    fn receive(
+        &mut self,
+        parts: &[&[u8]],
+        after: Seq,
+        segment: &Received<'_>,
+        cx: &mut Context<'_>,
+    ) {
         //= rfc9293 SHLD-19
         //= rfc5681 4.2b
         // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer says so.
         if after.since(self.durable.last_ack_sent) >= 2 * self.live.rcv_mss {
             self.live.ack_now = true;
         }
+        let bytes = after.since(self.durable.rcv_nxt);
         let promise = self.promise(cx, after, self.durable.received_len + bytes);
         if promise.is_some() {
             self.live.window_update = false;
@@ -448,7 +493,8 @@ impl Conn {
             self.live.ack_at.get_or_insert(cx.now + DELAYED_ACK);
         }
         let ts_recent = self.timestamp(segment, cx.now);
-        self.emit(cx, Record::Received { ts_recent, promise }, &parts);
+        self.emit(cx, Record::Received { ts_recent, promise }, parts);
+        self.live.granted = self.live.granted.max(self.durable.rcv_nxt);
         push_once(cx.events, Event::Readable(self.id));
     }
 

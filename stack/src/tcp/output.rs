@@ -20,6 +20,8 @@ const REVIVAL_REPEAT: Duration = Duration::from_millis(250);
 /// Silence of a peer that was refused for want of room, after which it is called back once there is some; and how often to see whether
 /// there is. A sender's timer runs for no shorter time (200 ms where it is Linux).
 pub(super) const REFUSED_SILENCE: Duration = Duration::from_millis(250);
+/// Segments that are acknowledged at once, each, where the peer's congestion window may be a single segment.
+const QUICK_ACKS: u32 = 16;
 /// A round trip on the networks we serve; ours is not known yet when we come back.
 const REVIVAL_ROUND_TRIP: Duration = Duration::from_millis(2);
 
@@ -44,6 +46,9 @@ impl Conn {
         }
         if self.live.window_update {
             self.live.ack_now = true;
+        }
+        if std::mem::take(&mut self.live.announce) {
+            self.send_ack(cx, wire);
         }
         // SACK blocks go on acknowledgements alone, so that data segments keep their size.
         if self.live.ack_now && !self.live.assembler.is_empty() {
@@ -102,7 +107,7 @@ impl Conn {
             return self.closed(cx, Why::Finished);
         }
         if due(self.live.ack_at) {
-            self.live.ack_now = true;
+            self.delayed_ack();
         }
         if due(self.live.call_at) {
             self.call_refused(cx, wire);
@@ -114,6 +119,16 @@ impl Conn {
         if !self.is_closed() && due(self.keep_alive_at(cx.config)) {
             self.keep_alive(cx, wire);
         }
+    }
+
+    /// The time of a delayed acknowledgement has come. RFC 5681, section 4.2 counts on a second segment: a peer that sends no other
+    /// full one meanwhile may have a congestion window of a single segment, and would go on by 40 ms each.
+    fn delayed_ack(&mut self) {
+        let owed = self.durable.rcv_nxt.since(self.durable.last_ack_sent);
+        if owed >= self.live.rcv_mss {
+            self.live.quick_acks = QUICK_ACKS;
+        }
+        self.live.ack_now = true;
     }
 
     fn retransmit(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
@@ -438,7 +453,10 @@ impl Conn {
     ///
     /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
     pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
-        self.live.ack_now = self.durable.state != State::SynReceived;
+        // In a segment of its own, at SND.NXT: what is sent again lies before that, and the peer need not look at its window
+        // (RFC 9293, section 3.10.7.4, fifth step: SND.WL1).
+        self.live.announce = self.durable.state != State::SynReceived;
+        self.live.quick_acks = QUICK_ACKS;
         //= rfc6069 4.2b, 4.2c
         // RFC 6069 is for synchronized connections: the message aborts a connect.
         if lost && self.peer_may_send() {

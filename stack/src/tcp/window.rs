@@ -1,0 +1,152 @@
+//! The receive window (RFC 9293, section 3.8.6): every byte that is promised to a peer has room set aside for it.
+//!
+//! A connection holds the bytes that it has queued for the application and those that its peer may still send. The sum over
+//! all connections stays within [`Config::receive_total`]; a window grows as far as the others leave room.
+
+use super::conn::{Conn, Context};
+use super::record::{Promise, Record, State};
+use crate::{Config, Seq};
+
+/// Of the room that is left, a window that grows by itself takes one part in so many. With many connections each gets less,
+/// and there is always some left for the next one.
+const AUTOMATIC_PART: usize = 256;
+
+/// Beyond its allowance a window is rounded up by so many units of its scale at most.
+const ROUNDING_UNITS: usize = 16;
+
+/// What one connection may hold, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    /// By itself: its window is opened again up to this as the application consumes what came.
+    pub(crate) automatic: usize,
+    /// At most: what the other connections do not hold.
+    pub(crate) most: usize,
+}
+
+/// What a connection, or all together, hold of the room for received bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Bytes received in order that the application has not consumed.
+    pub queued: usize,
+    /// Bytes that peers may still send.
+    pub promised: usize,
+}
+
+impl Holding {
+    /// Bytes in all.
+    pub fn sum(self) -> usize {
+        self.queued + self.promised
+    }
+
+    /// One connection holds `after` instead of `before`.
+    pub(crate) fn replace(&mut self, before: Holding, after: Holding) {
+        self.queued = self.queued + after.queued - before.queued;
+        self.promised = self.promised + after.promised - before.promised;
+    }
+}
+
+impl Allowance {
+    /// What a connection may hold that holds `own` of what `all` hold together.
+    pub(crate) fn new(config: &Config, all: Holding, own: Holding) -> Allowance {
+        let left = config.receive_total.saturating_sub(all.sum());
+        let spare = left.saturating_sub(config.receive_reserve);
+        let part = (spare / AUTOMATIC_PART).max(config.receive_least);
+        Allowance {
+            automatic: part.min(config.receive_buffer),
+            most: left + own.sum(),
+        }
+    }
+}
+
+impl Conn {
+    /// What this connection holds of the shared room.
+    pub(crate) fn holding(&self) -> Holding {
+        let may_send = self.durable.state == State::SynReceived || self.peer_may_send();
+        Holding {
+            queued: self.durable.received_len,
+            promised: if may_send { self.durable.rcv_wnd() } else { 0 },
+        }
+    }
+
+    /// The right edge an acknowledgement of `rcv_nxt` promises when `queued` bytes wait for the application.
+    ///
+    /// It never moves left (RFC 9293, section 3.8.6), so it is rounded up to what the window field can say. It moves right only in
+    /// worthwhile steps (section 3.8.6.2.2).
+    //= rfc9293 SHLD-14, MUST-39
+    //= rfc7323 2.4b
+    fn next_edge(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Seq {
+        let Allowance { automatic, most } = cx.allowance;
+        let held = self.durable.rcv_edge;
+        let by_itself = rcv_nxt + automatic.saturating_sub(queued);
+        let largest = (0xffff << self.durable.rcv_shift()).min(cx.config.window_max());
+        let limit = rcv_nxt + most.saturating_sub(queued).min(largest);
+        let free = by_itself.max(self.live.granted).min(limit);
+        let step = self.live.rcv_mss.min(automatic / 2);
+        let edge = if !cx.draining && free.since(held) >= step.max(1) {
+            free
+        } else {
+            held
+        };
+        let unit = 1 << self.durable.rcv_shift();
+        let rounded = rcv_nxt + edge.since(rcv_nxt).next_multiple_of(unit);
+        // RFC 7323, section 2.4: rounding may shrink a window by less than a unit. Rounded up each time, one would never close for a
+        // peer that sends less than a unit at a time.
+        if rounded.since(limit) <= ROUNDING_UNITS * unit {
+            rounded
+        } else {
+            edge
+        }
+    }
+
+    /// The promise of the acknowledgement that leaves after this turn's commit, if one is due.
+    pub(super) fn promise(
+        &mut self,
+        cx: &Context<'_>,
+        rcv_nxt: Seq,
+        queued: usize,
+    ) -> Option<Promise> {
+        let due = self.live.ack_now || self.live.window_update;
+        due.then(|| self.promise_now(cx, rcv_nxt, queued))
+    }
+
+    /// The promise of an acknowledgement that leaves in any case.
+    pub(super) fn promise_now(&mut self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Promise {
+        Promise {
+            edge: self.next_edge(cx, rcv_nxt, queued),
+            next: !std::mem::replace(&mut self.live.promise_unsent, true),
+        }
+    }
+
+    /// Bytes were consumed, or the planned outage is over: announces the window if it is to grow by much.
+    pub(crate) fn reconsider_window(&mut self, cx: &Context<'_>) {
+        let durable = &self.durable;
+        let edge = self.next_edge(cx, durable.rcv_nxt, durable.received_len);
+        let step = cx.allowance.automatic / 4;
+        if self.peer_may_send() && edge.since(durable.rcv_edge) >= step.max(1) {
+            self.live.window_update = true;
+        }
+    }
+
+    /// The application has room for `window` more bytes: the peer learns it at once.
+    pub(crate) fn grant(&mut self, cx: &Context<'_>, window: usize) {
+        let durable = &self.durable;
+        self.live.granted = durable.rcv_edge.max(durable.rcv_nxt + window);
+        let edge = self.next_edge(cx, durable.rcv_nxt, durable.received_len);
+        if self.peer_may_send() && edge > durable.rcv_edge {
+            self.live.window_update = true;
+        }
+    }
+
+    /// Acknowledges at once what is not acknowledged yet: no reply follows on which the acknowledgement could ride.
+    pub(crate) fn acknowledge(&mut self) {
+        self.live.ack_now |= self.durable.last_ack_sent != self.durable.rcv_nxt;
+    }
+
+    pub(crate) fn consume(&mut self, cx: &mut Context<'_>, bytes: usize) {
+        let bytes = bytes.min(self.durable.received_len);
+        if bytes > 0 {
+            self.emit(cx, Record::Consumed(bytes as u32), &[]);
+            self.reconsider_window(cx);
+        }
+    }
+}
