@@ -160,6 +160,7 @@ impl Server {
                 ports: vec![445],
                 capabilities: Capabilities::default(),
                 receive_buffer: 64 << 10,
+                receive_total: 1 << 20,
                 ..outlast_stack::Config::default()
             },
             smb: smb(),

@@ -452,13 +452,14 @@ impl Log {
     }
 
     /// The object to write again at the head (snapshot, then its queued bytes), since it holds the tail back while less than half of
-    /// the ring is free, or less than `room` bytes are in one piece.
+    /// the ring is free, or less than `room` bytes are in one piece, or less than `free` in all.
     ///
     /// `None` also if that would not help: it has been done and not been committed, or bytes that no live object counts on hold the tail
     /// (a worker's, an outgoing frame's), or little in the ring has been given up.
-    pub fn wants_relocation(&self, room: u64) -> Option<u64> {
+    pub fn wants_relocation(&self, room: u64, free: u64) -> Option<u64> {
         let used = self.used();
-        if used <= self.superblock.ring_len / 2 && self.room() >= room {
+        let is_short = self.room() < room || self.free() < free;
+        if used <= self.superblock.ring_len / 2 && !is_short {
             return None;
         }
         // Unless a quarter of the space in use came free, or a good part of the ring, it would be endless copying for nothing.
@@ -531,7 +532,7 @@ impl Log {
 
     /// Bytes that an append may take now, with the header. What makes room may need, beside the reserve, as much again as is live: the tail
     /// may not move on before the last object has been written again.
-    fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         let kept = if self.reserve_in_use {
             0
         } else {

@@ -36,10 +36,9 @@ pub enum Inbound {
 /// Looks at the front of the received bytes, `queued` of them. `longest`: bytes that a message may have.
 #[must_use]
 pub fn front(received: &VecDeque<Bytes>, queued: usize, longest: usize) -> Inbound {
-    let mut header = [0; frame::LEN];
-    if copy_front(received, &mut header) < frame::LEN {
+    let Some(header) = header_at(received, 0) else {
         return Inbound::Partial;
-    }
+    };
     match frame::parse(header) {
         Err(malformed) => Inbound::Malformed(malformed),
         Ok(Frame::KeepAlive) => Inbound::KeepAlive(frame::LEN),
@@ -80,18 +79,30 @@ pub fn pieces_of(received: &VecDeque<Bytes>, message: &Message, part: &[u8]) -> 
     None
 }
 
-/// Copies the first bytes out; gives how many there were.
-fn copy_front(received: &VecDeque<Bytes>, into: &mut [u8]) -> usize {
-    let mut filled = 0;
+/// The bytes that the message at `offset` of the received bytes takes up in the stream; `None`: its header has not come, or it is none.
+#[must_use]
+pub fn length_at(received: &VecDeque<Bytes>, offset: usize) -> Option<usize> {
+    match frame::parse(header_at(received, offset)?).ok()? {
+        Frame::KeepAlive => Some(frame::LEN),
+        Frame::Message(length) => Some(frame::LEN + length),
+    }
+}
+
+/// The direct-TCP header at `offset` of the received bytes, if it has come.
+fn header_at(received: &VecDeque<Bytes>, offset: usize) -> Option<[u8; frame::LEN]> {
+    let mut header = [0; frame::LEN];
+    let (mut skip, mut filled) = (offset, 0);
     for piece in received {
-        let take = piece.len().min(into.len() - filled);
-        into[filled..filled + take].copy_from_slice(&piece[..take]);
+        let fresh = piece.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(piece.len());
+        let take = fresh.len().min(header.len() - filled);
+        header[filled..filled + take].copy_from_slice(&fresh[..take]);
         filled += take;
-        if filled == into.len() {
-            break;
+        if filled == header.len() {
+            return Some(header);
         }
     }
-    filled
+    None
 }
 
 /// `length` bytes from `start`, in one piece: in place where they lie in one piece, else copied together.

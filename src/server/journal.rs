@@ -11,7 +11,6 @@ use outlast_smb::Principal;
 use super::clock::HighWater;
 use super::medium::Medium;
 use super::record::{GLOBAL, Global, Record};
-use super::shares::Shares;
 
 /// Ids are put on record this many at a time.
 const ID_BLOCK: u64 = 4096;
@@ -21,6 +20,15 @@ pub const REPLY_ROOM: u64 = 10 << 20;
 
 /// Room kept under durability `power` for what it may do to files, bytes: a copy of 16 MiB within the server.
 pub const EFFECT_ROOM: u64 = 17 << 20;
+
+/// The log's length divided by this may be replies that wait for clients.
+const UNREAD_PART: u64 = 8;
+
+/// The headers of the records that received bytes come in take one part in so many of these bytes. Only tiny segments take more.
+const RECORDS_PART: u64 = 16;
+
+/// The log's length divided by this is free beside what is needed before room is made.
+const SLACK_PART: u64 = 16;
 
 /// Records and bytes that must survive, on their way into the log.
 pub struct Journal {
@@ -39,14 +47,10 @@ pub struct Journal {
     pending: bool,
     /// Room kept for what a request in hand may append, bytes.
     request_room: u64,
-    /// What connections hold of received bytes may come to this before all but one of them have to wait; and what waits to be sent.
-    buffer_limit: u64,
-    /// Bytes received and not yet consumed.
-    received: Shares,
+    /// Bytes of replies that may wait for clients, over all connections.
+    unread_limit: u64,
     /// Whose connections are, as far as that is known.
     owners: HashMap<u64, Principal>,
-    /// The connection that may receive even then, so that one message at least becomes whole.
-    favoured: Option<u64>,
 }
 
 impl Journal {
@@ -60,22 +64,18 @@ impl Journal {
         request_room: u64,
         global: Global,
     ) -> Journal {
-        // requests and replies, and copies of both while room is made, with something to spare
-        let buffer_limit = capacity / 7;
         Journal {
             request_room,
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
-            buffer_limit,
+            unread_limit: capacity / UNREAD_PART,
             log,
             medium,
             shipping: false,
             global,
             meta: Vec::new(),
             pending: false,
-            received: Shares::new(buffer_limit),
             owners: HashMap::new(),
-            favoured: None,
         }
     }
 
@@ -197,27 +197,34 @@ impl Journal {
             .is_some_and(|log| log.used() > log.capacity() / 2)
     }
 
-    /// Is there room for one more request: what it logs, and its reply?
+    /// Whether there is room for one more request: what it logs, and its reply. `set_aside`: bytes that may be received meanwhile.
     #[must_use]
-    pub fn can_work(&self) -> bool {
-        self.log
-            .as_ref()
-            .is_none_or(|log| log.room() >= self.request_room)
+    pub fn can_work(&self, set_aside: usize) -> bool {
+        self.log.as_ref().is_none_or(|log| {
+            log.room() >= self.request_room && log.free() >= self.needed(set_aside)
+        })
     }
 
-    /// The object to write again so that the log's tail moves on, if there is need: there is to be room for a request, and beside it for
-    /// something to be received.
+    /// Bytes that must be free for one more request: in one piece, of which the ring's end may waste another one, beside what may be
+    /// received with the headers of its records.
+    fn needed(&self, set_aside: usize) -> u64 {
+        let set_aside = set_aside as u64;
+        2 * self.request_room + set_aside + set_aside / RECORDS_PART
+    }
+
+    /// The object to write again so that the log's tail moves on, if there is need.
     #[must_use]
-    pub fn wants_relocation(&self) -> Option<u64> {
+    pub fn wants_relocation(&self, set_aside: usize) -> Option<u64> {
         let log = self.log.as_ref()?;
-        let room = self.request_room + log.capacity() / 8;
-        log.wants_relocation(room.min(log.max_record()))
+        let slack = log.capacity() / SLACK_PART;
+        let piece = (self.request_room + slack).min(log.max_record());
+        log.wants_relocation(piece, self.needed(set_aside) + slack)
     }
 
-    /// How many bytes of replies may wait for clients, over all connections; and how many of requests, to be worked on.
+    /// How many bytes of replies may wait for clients, over all connections.
     #[must_use]
-    pub fn buffer_limit(&self) -> u64 {
-        self.buffer_limit
+    pub fn unread_limit(&self) -> u64 {
+        self.unread_limit
     }
 
     /// Is there a sink: is durability `power`?
@@ -264,12 +271,6 @@ impl Journal {
         self.settle_all();
     }
 
-    /// What the cores hold of received bytes now, and which connection is to be served first when room is short.
-    pub fn account(&mut self, received: Shares, favoured: Option<u64>) {
-        self.received = received;
-        self.favoured = favoured;
-    }
-
     /// A connection is on this account now.
     pub fn belongs(&mut self, conn: u64, owner: Principal) {
         self.owners.insert(conn, owner);
@@ -305,11 +306,6 @@ fn cannot_append(object: u64, record: &Record<'_>, error: &AppendError) -> ! {
 
 impl outlast_stack::Journal for Journal {
     fn append(&mut self, conn: u64, record: &outlast_stack::Record, data: &[&[u8]]) -> Bytes {
-        if let outlast_stack::Record::Received { .. } = record {
-            let more = data.iter().map(|piece| piece.len() as u64).sum();
-            let owner = self.owners.get(&conn).unwrap_or(&Principal::Unknown);
-            self.received.add(owner, more);
-        }
         match record {
             outlast_stack::Record::Opened(tcp) => {
                 let record = Record::Client {
@@ -322,15 +318,8 @@ impl outlast_stack::Journal for Journal {
         }
     }
 
-    fn room(&self, conn: u64) -> usize {
-        let Some(log) = &self.log else {
-            return usize::MAX;
-        };
-        let free = log.room().saturating_sub(self.request_room);
-        let room = match self.favoured {
-            Some(favoured) if favoured != conn => free.min(self.received.left(self.owner(conn))),
-            _ => free,
-        };
+    fn room(&self, _conn: u64) -> usize {
+        let room = self.log.as_ref().map_or(u64::MAX, Log::room);
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 

@@ -21,10 +21,11 @@ use super::patience::{Mark, Patience};
 use super::record::Record;
 use super::shares::Shares;
 use super::turns::{SLICE, Turns};
+use super::windows::{Framing, Windows};
 use super::work::UnderWay;
 
-/// Of a client that has not logged in no message is longer: a token, and what is around it.
-const STRANGERS_MESSAGE: usize = 128 << 10;
+/// Bytes of the longest message of a client that has not logged in: a token, and what is around it.
+pub(super) const UNAUTHENTICATED_MESSAGE: usize = 128 << 10;
 
 /// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little earlier.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -65,6 +66,8 @@ pub(super) struct Client {
     pub(super) given: Duration,
     /// Its next request has to have room for a reply of so many bytes.
     pub(super) wanted: u64,
+    /// Where its messages begin.
+    pub(super) framing: Framing,
 }
 
 /// What the machine asks of whoever drives it, besides files and the log.
@@ -95,6 +98,7 @@ pub struct Machine<F> {
     pub(super) stopwatch: Box<dyn Stopwatch>,
     /// What waits for clients.
     pub(super) unread: Shares,
+    pub(super) windows: Windows,
     pub(super) patience: Patience,
     /// Connections that have not logged in; some others may be among them.
     pub(super) strangers: BTreeSet<u64>,
@@ -104,6 +108,8 @@ pub struct Machine<F> {
     /// Somebody has waited for room in the log since then.
     pub(super) is_crowded: bool,
     pub(super) unpressed_until: Duration,
+    /// Segments that had no room in the log, as the stack has counted them.
+    refused: u64,
 }
 
 impl<F: FileSystem> Machine<F> {
@@ -120,7 +126,7 @@ impl<F: FileSystem> Machine<F> {
             probe,
             stopwatch,
         } = surroundings;
-        let unread = Shares::new(journal.buffer_limit());
+        let unread = Shares::new(journal.unread_limit());
         let clients = BTreeMap::new();
         Machine {
             stack,
@@ -139,12 +145,14 @@ impl<F: FileSystem> Machine<F> {
             turns: Turns::default(),
             stopwatch,
             unread,
+            windows: Windows::default(),
             patience,
             strangers: BTreeSet::new(),
             next_look: Duration::ZERO,
             looked_at: Duration::ZERO,
             is_crowded: false,
             unpressed_until: Duration::ZERO,
+            refused: 0,
         }
     }
 
@@ -171,19 +179,23 @@ impl<F: FileSystem> Machine<F> {
         }
         self.end_departed();
         self.keep_consistent(time);
+        self.grant_windows(time.now);
+        let left = self.stack.receive_left();
         let mut frames = Vec::new();
         self.stack.poll(time.now, &mut self.journal, &mut frames);
         self.take_events(time);
-        let is_short = !self.journal.can_work();
+        // what a connection held that has just ended
+        self.busy |= self.windows.any_waiting() && self.stack.receive_left() > left;
+        let is_short = !self.can_work();
         debug_assert!(
             self.under_way.is_some() || !self.smb.has_open_message(),
             "bytes of the log are held on to"
         );
         self.relocate(time.now);
-        self.account(time.now);
+        self.note_refused(time.now);
         self.journal.commit(time.now);
         // what waited for room may go on now, and nothing else may come to wake the loop
-        self.busy |= is_short && self.journal.can_work();
+        self.busy |= is_short && self.can_work();
         out.extend(self.hold_back(frames));
     }
 
@@ -330,7 +342,10 @@ impl<F: FileSystem> Machine<F> {
         for event in events {
             match event {
                 Event::Accepted(conn) => self.accept(conn, time.now),
-                Event::Readable(conn) => self.clients.entry(conn).or_default().look = true,
+                Event::Readable(conn) => {
+                    self.clients.entry(conn).or_default().look = true;
+                    self.windows.received(conn);
+                }
                 Event::PeerFinished(conn) => self.clients.entry(conn).or_default().finished = true,
                 Event::Writable(_) => {}
                 Event::Trouble(conn, trouble) => debug!("connection {conn}: {trouble:?}"),
@@ -406,7 +421,7 @@ impl<F: FileSystem> Machine<F> {
                 self.take_leave(conn);
                 continue;
             }
-            if !self.journal.can_work() || !self.may_be_told(conn, client.wanted) {
+            if !self.can_work() || !self.may_be_told(conn, client.wanted) {
                 self.note_crowd(time.now);
                 continue;
             }
@@ -433,7 +448,7 @@ impl<F: FileSystem> Machine<F> {
             let more = self.stack.send_queued(conn).saturating_sub(waiting);
             self.unread.add(self.journal.owner(conn), more as u64);
             // without room it is not looked at before some has been made
-            self.busy |= client.look && self.journal.can_work() && self.has_room(conn, client);
+            self.busy |= client.look && self.can_work() && self.has_room(conn, client);
         }
     }
 
@@ -471,7 +486,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// Takes stock of what waits for clients.
     pub(super) fn weigh_unread(&mut self) {
-        self.unread = Shares::new(self.journal.buffer_limit());
+        self.unread = Shares::new(self.journal.unread_limit());
         for conn in self.clients.keys() {
             let waiting = self.stack.send_queued(*conn);
             if waiting > 0 {
@@ -494,7 +509,7 @@ impl<F: FileSystem> Machine<F> {
     fn do_tasks(&mut self, time: Time) -> bool {
         let begun = self.stopwatch.read();
         loop {
-            if !self.journal.can_work() {
+            if !self.can_work() {
                 return false;
             }
             let Some(task) = self.smb.next_runnable(clock(time)) else {
@@ -538,7 +553,7 @@ impl<F: FileSystem> Machine<F> {
             let longest = if self.smb.has_session(conn) {
                 usize::MAX
             } else {
-                STRANGERS_MESSAGE
+                UNAUTHENTICATED_MESSAGE
             };
             match inbound::front(received, self.stack.received_len(conn), longest) {
                 Inbound::Partial => {}
@@ -547,6 +562,7 @@ impl<F: FileSystem> Machine<F> {
                     return Some(message);
                 }
                 Inbound::KeepAlive(length) => {
+                    client.framing.consumed(length);
                     self.stack.consume(conn, length, &mut self.journal);
                     client.look = true;
                 }
@@ -587,19 +603,20 @@ impl<F: FileSystem> Machine<F> {
             self.journal.put(conn, Kind::End, &Record::Closed, &[]);
             self.smb.forget(conn);
             self.clients.remove(&conn);
+            self.windows.forget(conn);
             self.journal.forget(conn);
         }
     }
 
     /// Writes again, at the head, what keeps the log's tail from moving on: one object a turn, more when room is short.
     fn relocate(&mut self, now: Duration) {
-        while let Some(object) = self.journal.wants_relocation() {
+        while let Some(object) = self.journal.wants_relocation(self.stack.receive_room()) {
             if !self.is_generation(object) {
                 self.write_again(object);
             } else if !self.relocate_generation(object) {
                 break;
             }
-            if self.journal.can_work() {
+            if self.can_work() {
                 break;
             }
             self.journal.commit(now);
@@ -619,26 +636,15 @@ impl<F: FileSystem> Machine<F> {
         self.journal.make_room(false);
     }
 
-    /// Tells the journal what is held of received bytes, and who is to be served first when room is short.
-    fn account(&mut self, now: Duration) {
-        let mut received = Shares::new(self.journal.buffer_limit());
-        let mut favoured = None;
-        let mut most = 0;
-        let mut is_refused = false;
-        for conn in self.clients.keys() {
-            let queued = self.stack.received_len(*conn);
-            if queued > 0 {
-                received.add(self.journal.owner(*conn), queued as u64);
-            }
-            if queued > most {
-                (most, favoured) = (queued, Some(*conn));
-            }
-            let standing = self.stack.standing(*conn);
-            is_refused |=
-                standing.is_some_and(|standing| standing.refused_at > Some(self.looked_at));
-        }
-        self.journal.account(received, favoured);
-        if is_refused {
+    /// Whether there is room for one more request, beside what is set aside for received bytes.
+    pub(super) fn can_work(&self) -> bool {
+        self.journal.can_work(self.stack.receive_room())
+    }
+
+    /// Takes note of clients whose bytes had no room in the log.
+    fn note_refused(&mut self, now: Duration) {
+        let dropped = self.stack.usage().in_window_dropped;
+        if std::mem::replace(&mut self.refused, dropped) != dropped {
             self.note_crowd(now);
         }
     }

@@ -20,6 +20,7 @@ mod setup;
 pub mod shares;
 mod status;
 pub mod turns;
+pub mod windows;
 mod work;
 
 pub use run::run;

@@ -99,7 +99,7 @@ impl<F: FileSystem> Machine<F> {
             if since > self.patience.stalled {
                 self.drop_stalled(conn, since);
             } else if since > self.patience.stalled_in_crowd {
-                let held = self.stack.send_queued(conn) + self.stack.received_len(conn);
+                let held = self.stack.send_queued(conn) + self.stack.holding(conn).sum();
                 stalled.push((held, conn, since));
             }
         }
@@ -111,7 +111,7 @@ impl<F: FileSystem> Machine<F> {
     /// The first of those that hold most, until there is some room.
     fn drop_largest(&mut self, mut stalled: Vec<(usize, u64, Duration)>) {
         stalled.sort_unstable();
-        let mut needed = self.journal.buffer_limit() / 4;
+        let mut needed = self.journal.unread_limit() / 4;
         while needed > 0
             && let Some((held, conn, since)) = stalled.pop()
         {
@@ -138,6 +138,7 @@ impl<F: FileSystem> Machine<F> {
         let at_work = |under_way: &super::work::UnderWay| under_way.work.conn() == conn;
         let has_replies = self.stack.send_queued(conn) > 0;
         let has_part = !client.look
+            && !self.windows.is_waiting(conn)
             && !self.under_way.as_ref().is_some_and(at_work)
             && self.stack.received_len(conn) > 0;
         let goes_on = |mark: &Mark| {

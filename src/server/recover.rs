@@ -344,6 +344,7 @@ impl<F: FileSystem> Machine<F> {
                 }
                 let client = self.clients.entry(conn).or_default();
                 client.look = true;
+                self.windows.received(conn);
                 client.active = time.now;
                 client.finished = matches!(
                     state,

@@ -19,6 +19,7 @@ use super::medium::SinkFile;
 use super::open::Sink;
 use super::patience::Patience;
 use super::recover::Parts;
+use super::windows;
 use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
@@ -208,6 +209,12 @@ fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
         dscp: network.dscp,
         capabilities: tap.capabilities(),
         ports: vec![PORT],
+        receive_buffer: windows::AUTOMATIC,
+        largest_window: 16 << 20,
+        receive_total: usize::try_from(config.nvram.size_bytes / windows::WINDOWS_PART)
+            .unwrap_or(usize::MAX),
+        receive_reserve: windows::RESERVE,
+        receive_least: windows::LEAST,
         max_connections: config.limits.max_connections,
         max_half_open: config.limits.half_open,
         max_out_of_order: config.limits.max_out_of_order,

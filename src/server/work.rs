@@ -179,11 +179,14 @@ impl<F: FileSystem> Machine<F> {
         if let (true, Work::Message(conn, message)) = (is_done, &work) {
             self.stack
                 .consume(*conn, message.stream_bytes, &mut self.journal);
+            if let Some(client) = self.clients.get_mut(conn) {
+                client.framing.consumed(message.stream_bytes);
+            }
         }
         self.finish_step(operation, out, time);
         match step {
             // law 7: where the log has no room for the next component, it waits
-            Step::Again if work.message().is_some() && !self.journal.can_work() => {
+            Step::Again if work.message().is_some() && !self.can_work() => {
                 self.put_back(work);
             }
             Step::Again => return Some(work),

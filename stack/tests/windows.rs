@@ -51,6 +51,10 @@ fn a_grant_is_announced_at_once_and_as_far_as_there_is_room() {
         let before = promised(&bench, *conn);
         let left = bench.stack.receive_left();
         bench.stack.grant(*conn, 1 << 30, &mut bench.log);
+        assert_eq!(
+            bench.stack.receive_left(),
+            left - (promised(&bench, *conn) - before)
+        );
         let sent = bench.poll();
         let now = promised(&bench, *conn);
         assert!(now >= expected * KIB && now <= before + left, "{now}");
@@ -61,6 +65,22 @@ fn a_grant_is_announced_at_once_and_as_far_as_there_is_room() {
         );
     }
     assert_eq!(bench.stack.receive_left(), 0);
+}
+
+/// It may be all that a message lacks.
+#[test]
+fn a_grant_of_less_than_a_segment_is_announced() {
+    let (mut bench, conns) = connected(1);
+    let iss = bench.stack.status()[0].snd_nxt;
+    for offset in 0..4 {
+        let mut seg = bench.data(offset * 1000, 1000);
+        seg.ack = Some(iss);
+        bench.exchange(&seg);
+    }
+    let before = promised(&bench, conns[0]);
+    bench.stack.grant(conns[0], before + 100, &mut bench.log);
+    assert_eq!(bench.poll().len(), 1);
+    assert_eq!(promised(&bench, conns[0]), before + 100);
 }
 
 #[test]

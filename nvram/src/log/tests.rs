@@ -214,7 +214,7 @@ impl Run {
         if self.random.one_in(200) {
             self.log.set_flag(Flag::NonElectiveReboot);
         }
-        if let Some(object) = self.log.wants_relocation(0) {
+        if let Some(object) = self.log.wants_relocation(0, 0) {
             self.relocate(object);
         }
         if !appended {
@@ -410,18 +410,18 @@ fn relocation_is_asked_of_the_object_at_the_tail() {
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
     while log.used() <= log.capacity() / 2 {
-        assert_eq!(log.wants_relocation(0), None);
+        assert_eq!(log.wants_relocation(0, 0), None);
         log.append(6, Kind::Delta, &[0; 100], &[]).unwrap();
         log.commit();
     }
-    assert_eq!(log.wants_relocation(0), Some(5));
+    assert_eq!(log.wants_relocation(0, 0), Some(5));
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
-    assert_eq!(log.wants_relocation(0), None, "not committed yet");
+    assert_eq!(log.wants_relocation(0, 0), None, "not committed yet");
     log.commit();
-    assert_eq!(log.wants_relocation(0), Some(6));
+    assert_eq!(log.wants_relocation(0, 0), Some(6));
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.wants_relocation(0), None);
+    assert_eq!(log.wants_relocation(0, 0), None);
     assert!(log.used() < 100);
 }
 
@@ -437,8 +437,8 @@ fn relocation_is_asked_when_room_is_short() {
     log.commit();
     assert!(log.used() < log.capacity() / 2);
     let room = log.room();
-    assert_eq!(log.wants_relocation(room), None);
-    assert_eq!(log.wants_relocation(room + 1), Some(5));
+    assert_eq!(log.wants_relocation(room, 0), None);
+    assert_eq!(log.wants_relocation(room + 1, 0), Some(5));
 }
 
 /// Objects whose bases lie side by side at the tail and whose data lie far ahead: every one of them has to be written again before
@@ -470,7 +470,9 @@ fn there_is_room_to_write_all_that_is_live_again() {
         log.capacity()
     );
     while log.room() < 1000 {
-        let object = log.wants_relocation(1000).expect("something can be done");
+        let object = log
+            .wants_relocation(1000, 0)
+            .expect("something can be done");
         let queue = &mut queues[object as usize - 1];
         log.use_reserve(true);
         log.append(object, Kind::Snapshot, b"", &[]).expect("room");
@@ -494,15 +496,15 @@ fn relocation_is_not_asked_for_nothing() {
     }
     log.use_reserve(false);
     log.commit();
-    assert_eq!(log.wants_relocation(0), None, "all of it is live");
+    assert_eq!(log.wants_relocation(0, 0), None, "all of it is live");
     queue.truncate(queue.len() / 2);
-    assert_eq!(log.wants_relocation(0), Some(5));
+    assert_eq!(log.wants_relocation(0, 0), Some(5));
     // A frame still holds what the object gave up: it would hold the tail whatever was relocated.
     let frame = queue.remove(0);
     queue.clear();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.wants_relocation(0), None);
+    assert_eq!(log.wants_relocation(0, 0), None);
     assert!(log.used() > log.capacity() / 2);
     drop(frame);
     log.commit();

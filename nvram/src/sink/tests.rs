@@ -160,7 +160,7 @@ impl Run {
             }
         }
         self.commit();
-        while let Some(object) = self.log.wants_relocation(0) {
+        while let Some(object) = self.log.wants_relocation(0, 0) {
             self.log.use_reserve(true);
             let room = self.log.append(object, Kind::Snapshot, b"again", &[]);
             self.log.use_reserve(false);

@@ -36,20 +36,33 @@ fn fill(log: &mut Log, hundredths: u64) {
     }
 }
 
+/// Law 7: what may be received meanwhile is set aside; a request waits until there is room for both.
 #[test]
-fn room_is_made_while_there_is_room_for_a_request_and_for_nothing_besides() {
+fn a_request_waits_for_room_beside_what_is_set_aside() {
     let mut log = log();
-    for (snapshot, end) in [(b"first", 40), (b"again", 70)] {
+    log.append(1, Kind::Snapshot, b"first", &[]).expect("room");
+    log.commit();
+    let free = log.free() as usize;
+    let journal = journal(log, 1000);
+    assert!(journal.can_work(0));
+    let most = (free - 2000) / 17 * 16;
+    assert!(journal.can_work(most));
+    assert!(!journal.can_work(most + 100));
+    assert!(journal.room(7) > most / 3, "it may be received");
+}
+
+#[test]
+fn room_is_made_before_a_request_has_to_wait() {
+    let mut log = log();
+    for (snapshot, end) in [(b"first", 20), (b"again", 45)] {
         log.append(1, Kind::Snapshot, snapshot, &[]).expect("room");
         fill(&mut log, end);
     }
     assert!(log.used() < log.capacity() / 2);
-    let room = log.room();
-    let mut journal = journal(log, room);
-    journal.account(Shares::default(), Some(7));
-    assert!(journal.can_work());
-    assert_eq!(journal.room(7), 0, "nothing is received");
-    assert_eq!(journal.wants_relocation(), Some(1));
+    let set_aside = (log.free() as usize - 2000) / 17 * 16;
+    let journal = journal(log, 1000);
+    assert!(journal.can_work(set_aside));
+    assert_eq!(journal.wants_relocation(set_aside), Some(1));
 }
 
 #[test]
@@ -57,24 +70,5 @@ fn a_log_with_room_is_left_as_it_is() {
     let mut log = log();
     log.append(1, Kind::Snapshot, b"first", &[]).expect("room");
     fill(&mut log, 40);
-    let most = log.max_record();
-    assert_eq!(journal(log, most).wants_relocation(), None);
-}
-
-#[test]
-fn nobody_but_the_favoured_gets_more_than_is_left() {
-    let mut journal = journal(log(), 0);
-    let limit = journal.buffer_limit() as usize;
-    let free = journal.room(7);
-    let mut received = Shares::new(limit as u64);
-    received.add(&Principal::Guest, limit as u64 / 2);
-    journal.account(received, Some(7));
-    for (conn, owner) in [(7, Principal::Guest), (8, Principal::Guest)] {
-        journal.belongs(conn, owner);
-    }
-    assert_eq!(journal.room(7), free);
-    assert_eq!(journal.room(8), 0, "a guest's, of whom one has it all");
-    assert_eq!(journal.room(9), limit / 4, "nobody's yet");
-    journal.forget(8);
-    assert_eq!(journal.room(8), limit / 4);
+    assert_eq!(journal(log, 1000).wants_relocation(1000), None);
 }

@@ -81,8 +81,12 @@ impl Conn {
         let largest = (0xffff << self.durable.rcv_shift()).min(cx.config.window_max());
         let limit = rcv_nxt + most.saturating_sub(queued).min(largest);
         let free = by_itself.max(self.live.granted).min(limit);
-        let step = self.live.rcv_mss.min(automatic / 2);
-        let edge = if !cx.draining && free.since(held) >= step.max(1) {
+        // What is granted may be the end of a message, however short.
+        let step = match self.live.granted > held {
+            true => 1,
+            false => self.live.rcv_mss.min(automatic / 2).max(1),
+        };
+        let edge = if !cx.draining && free.since(held) >= step {
             free
         } else {
             held
@@ -127,13 +131,14 @@ impl Conn {
         }
     }
 
-    /// The application has room for `window` more bytes: the peer learns it at once.
-    pub(crate) fn grant(&mut self, cx: &Context<'_>, window: usize) {
-        let durable = &self.durable;
-        self.live.granted = durable.rcv_edge.max(durable.rcv_nxt + window);
-        let edge = self.next_edge(cx, durable.rcv_nxt, durable.received_len);
-        if self.peer_may_send() && edge > durable.rcv_edge {
-            self.live.window_update = true;
+    /// The application has room for `window` more bytes. They are promised at once: what is left for others is less by them.
+    pub(crate) fn grant(&mut self, cx: &mut Context<'_>, window: usize) {
+        let (rcv_nxt, queued) = (self.durable.rcv_nxt, self.durable.received_len);
+        self.live.granted = self.durable.rcv_edge.max(rcv_nxt + window);
+        if self.peer_may_send() && self.next_edge(cx, rcv_nxt, queued) > self.durable.rcv_edge {
+            let promise = self.promise_now(cx, rcv_nxt, queued);
+            self.emit(cx, Record::Promised(promise), &[]);
+            self.live.ack_now = true;
         }
     }
 

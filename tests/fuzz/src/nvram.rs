@@ -96,7 +96,7 @@ fn image(input: &mut Input<'_>) -> Vec<u8> {
             2..=4 => log.append(object, Kind::Delta, &[choice; 3], &[&vec![choice; 2 * len]]),
             5 => log.append(object, Kind::End, &[], &[]),
             6 => {
-                let again = log.wants_relocation(0).unwrap_or(object);
+                let again = log.wants_relocation(0, 0).unwrap_or(object);
                 log.append(again, Kind::Snapshot, &[choice], &[])
             }
             _ => {

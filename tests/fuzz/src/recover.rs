@@ -129,7 +129,10 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         effect_room: EFFECT_ROOM,
         wall: WALL,
         boot_id: BOOT,
-        stack: hand::config(),
+        stack: outlast_stack::Config {
+            receive_total: 1 << 20,
+            ..hand::config()
+        },
         smb: smb::config(),
         fs: files,
         entropy: Box::new(Zeros),

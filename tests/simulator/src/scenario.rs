@@ -116,7 +116,7 @@ impl Scenario {
                 pause: Duration::from_millis(*random.pick(&[0, 0, 700, 2500])),
             }),
             // Room for the effects on files is needed, too.
-            nvram_bytes: *random.pick(&[64, 64, 80, 112]) << 10,
+            nvram_bytes: *random.pick(&[80, 80, 96, 128]) << 10,
             // It is asked for.
             handles: true,
             ..self
@@ -187,7 +187,7 @@ impl Scenario {
             faults,
             lost,
             outage: Duration::from_millis(*random.pick(outages)),
-            nvram_bytes: *random.pick(&[36, 40, 48, 96, 256]) << 10,
+            nvram_bytes: *random.pick(&[52, 56, 64, 96, 256]) << 10,
             handles: random.percent(70),
             timestamps: random.percent(70),
             offload: random.percent(30),

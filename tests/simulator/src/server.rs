@@ -150,6 +150,9 @@ fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
         addresses: SERVER.to_vec(),
         ports: vec![PORT],
         receive_buffer: 16 << 10,
+        receive_total: (scenario.nvram_bytes / 8).max(8 << 10),
+        receive_reserve: 4 << 10,
+        receive_least: 512,
         capabilities: Capabilities {
             checksum: scenario.offload,
             tso4: scenario.offload,

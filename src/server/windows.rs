@@ -1,0 +1,209 @@
+//! Grants receive windows: every byte that a client may send has room in the log that is set aside for it (law 7).
+//!
+//! The stack opens each window by itself as far as many connections can have it. A message that has begun needs more: it is
+//! worked on when it is whole, so it gets the room to finish, and beside it some for the next one. Messages are granted room
+//! in the order in which they began. Room is shared by accounts, for the reason that [`super::turns`] gives: an account with
+//! a message in progress leaves enough room for the largest message of another.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outlast_stack::Holding;
+
+use super::files::FileSystem;
+use super::inbound;
+use super::machine::{Machine, UNAUTHENTICATED_MESSAGE};
+
+/// The log's length divided by this may be queued or promised, over all connections.
+pub const WINDOWS_PART: u64 = 8;
+
+/// Bytes that a connection may hold however many there are: a few requests.
+pub const LEAST: usize = 4 << 10;
+
+/// Bytes that a connection's window is opened to by itself while there is much room.
+pub const AUTOMATIC: usize = 64 << 10;
+
+/// Bytes of the largest message with its direct-TCP header: so much is left for accounts that have been granted nothing.
+pub const RESERVE: usize = outlast_smb::wire::frame::MAX_MESSAGE + outlast_smb::wire::frame::LEN;
+
+/// A message of so many bytes is one of a stream of large ones: the window reaches beyond it.
+const BULK: usize = AUTOMATIC;
+
+/// Bytes beyond the end of such a message, at most: what arrives while a turn lasts.
+const LOOKAHEAD_MAX: usize = 4 << 20;
+
+/// Of the room that is left, one part in so many is promised beyond the end of a message.
+const LOOKAHEAD_PART: usize = 8;
+
+/// Where messages begin in the bytes that a client has sent and that are not consumed.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    /// Bytes of the whole messages that come first.
+    whole: usize,
+    /// Bytes of the message that comes next, if its header has come; else of the header.
+    next: usize,
+}
+
+impl Framing {
+    /// Looks at the bytes that have come, `queued` of them.
+    fn look(&mut self, received: &VecDeque<Bytes>, queued: usize) {
+        while let Some(next) = inbound::length_at(received, self.whole) {
+            self.next = next;
+            if self.whole + next > queued {
+                return;
+            }
+            self.whole += next;
+        }
+        self.next = 0;
+    }
+
+    /// Bytes that the message in progress lacks; 0 if none has begun.
+    fn missing(&self, queued: usize) -> usize {
+        (self.whole + self.next).saturating_sub(queued)
+    }
+
+    /// Whether a message is on its way to be consumed without more room: it is whole, or all that it lacks is promised.
+    fn is_in_progress(&self, holding: Holding) -> bool {
+        let missing = self.missing(holding.queued);
+        self.whole > 0 || (missing > 0 && missing <= holding.promised)
+    }
+
+    /// The oldest bytes have been consumed.
+    pub(super) fn consumed(&mut self, bytes: usize) {
+        self.whole = self.whole.saturating_sub(bytes);
+    }
+}
+
+/// The messages that lack bytes, and the connections to look at.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    /// Connections that have received something.
+    news: BTreeSet<u64>,
+    /// Connections whose message waits for room, in the order in which these messages began.
+    waiting: BTreeMap<u64, u64>,
+    /// Their places in that order.
+    places: BTreeMap<u64, u64>,
+    next_place: u64,
+}
+
+impl Windows {
+    /// This connection has received something.
+    pub(super) fn received(&mut self, conn: u64) {
+        self.news.insert(conn);
+    }
+
+    /// Whether a connection's message waits for room.
+    pub(super) fn is_waiting(&self, conn: u64) -> bool {
+        self.places.contains_key(&conn)
+    }
+
+    /// Whether any does.
+    pub(super) fn any_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn wait(&mut self, conn: u64) {
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.places.entry(conn) {
+            entry.insert(self.next_place);
+            self.waiting.insert(self.next_place, conn);
+            self.next_place += 1;
+        }
+    }
+
+    /// It waits no more: its message has room, or the connection is gone.
+    pub(super) fn forget(&mut self, conn: u64) {
+        if let Some(place) = self.places.remove(&conn) {
+            self.waiting.remove(&place);
+        }
+        self.news.remove(&conn);
+    }
+}
+
+/// What came of an attempt to grant room.
+enum Granted {
+    /// The message has all the room it needs.
+    Yes,
+    /// The account has its part; others may go first.
+    AccountWaits,
+    /// There is none; nobody who came later goes first.
+    AllWait,
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// Grants room to messages that have begun, and acknowledges what came of them: no reply follows yet.
+    pub(super) fn grant_windows(&mut self, now: Duration) {
+        for conn in std::mem::take(&mut self.windows.news) {
+            self.look_at_framing(conn);
+        }
+        let waiting: Vec<u64> = self.windows.waiting.values().copied().collect();
+        for conn in waiting {
+            match self.grant_room(conn) {
+                Granted::Yes => self.windows.forget(conn),
+                Granted::AccountWaits => self.note_crowd(now),
+                Granted::AllWait => return self.note_crowd(now),
+            }
+        }
+    }
+
+    fn look_at_framing(&mut self, conn: u64) {
+        let (Some(client), Some(received)) =
+            (self.clients.get_mut(&conn), self.stack.received(conn))
+        else {
+            return;
+        };
+        let queued = self.stack.received_len(conn);
+        client.framing.look(received, queued);
+        if client.framing.missing(queued) > 0 {
+            self.windows.wait(conn);
+            self.stack.acknowledge(conn, &mut self.journal);
+        }
+    }
+
+    fn grant_room(&mut self, conn: u64) -> Granted {
+        let Some(client) = self.clients.get(&conn).filter(|client| !client.leaving) else {
+            return Granted::Yes;
+        };
+        let holding = self.stack.holding(conn);
+        let length = client.framing.next;
+        let missing = client.framing.missing(holding.queued);
+        let too_long = length > UNAUTHENTICATED_MESSAGE && !self.smb.has_session(conn);
+        if missing == 0 || too_long {
+            return Granted::Yes;
+        }
+        let need = missing.saturating_sub(holding.promised);
+        let left = self.stack.receive_left();
+        let reserve = self.stack.config().receive_reserve;
+        if need > 0 && left < need + reserve {
+            if self.account_is_served(conn) {
+                return Granted::AccountWaits;
+            }
+            if left < need {
+                return Granted::AllWait;
+            }
+        }
+        let spare = left.saturating_sub(need + reserve) / LOOKAHEAD_PART;
+        let ahead = if length >= BULK {
+            spare.min(LOOKAHEAD_MAX)
+        } else {
+            0
+        };
+        if missing + ahead > holding.promised {
+            self.stack.grant(conn, missing + ahead, &mut self.journal);
+        }
+        Granted::Yes
+    }
+
+    /// Whether a message of the same account is in progress. If none is, room is granted down to the last byte: what others have
+    /// received beyond a message's end waits for room itself.
+    fn account_is_served(&self, conn: u64) -> bool {
+        let owner = self.journal.owner(conn);
+        self.clients.iter().any(|(other, client)| {
+            let holding = self.stack.holding(*other);
+            self.journal.owner(*other) == owner && client.framing.is_in_progress(holding)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
