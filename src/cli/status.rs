@@ -40,6 +40,13 @@ pub(super) fn table(status: &Status) -> String {
         status.uptime_seconds,
         status.connections.len()
     );
+    let dropped = status.receive.in_window_dropped;
+    if dropped > 0 {
+        let _ = writeln!(
+            text,
+            "{dropped} segments within a window were dropped for want of room: a client sends tiny segments"
+        );
+    }
     for connection in &status.connections {
         text.push('\n');
         describe(connection, &mut text);

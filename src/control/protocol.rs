@@ -66,8 +66,22 @@ pub struct Status {
     /// The binary the worker runs; the control thread fills it in.
     #[serde(default)]
     pub executable: PathBuf,
+    /// Room for what clients send.
+    #[serde(default)]
+    pub receive: ReceiveStatus,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
+}
+
+/// Room in the log for what clients send, over all connections.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReceiveStatus {
+    /// Bytes that are set aside.
+    pub total_bytes: u64,
+    /// Bytes of them that are in use: received and not worked on yet, or promised to clients.
+    pub held_bytes: u64,
+    /// Segments within a window that were dropped for want of room since this worker began: an attack.
+    pub in_window_dropped: u64,
 }
 
 /// One connection.

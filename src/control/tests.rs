@@ -52,6 +52,11 @@ fn status() -> Status {
         worker_pid: 2,
         uptime_seconds: 1.5,
         executable: PathBuf::new(),
+        receive: ReceiveStatus {
+            total_bytes: 32 << 20,
+            held_bytes: 70_000,
+            in_window_dropped: 0,
+        },
         connections: vec![ConnectionStatus {
             client: "10.77.0.2:40000".parse().unwrap(),
             server: "[fd77::1]:445".parse().unwrap(),
@@ -172,6 +177,7 @@ fn the_keys_of_a_status_are_an_interface() {
         "supervisor_pid",
         "worker_pid",
         "uptime_seconds",
+        "receive",
         "connections",
     ] {
         assert!(keys(&value).iter().any(|k| k == key), "{key}");

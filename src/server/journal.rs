@@ -113,15 +113,21 @@ impl Journal {
         }
     }
 
-    /// Makes everything appended so far permanent. Service time up to `now` may be shown afterwards.
-    pub fn commit(&mut self, now: Duration) {
+    /// Service time up to `now` may be shown after the next commit.
+    pub fn show_time(&mut self, now: Duration) {
         if let Some(mark) = self.clock.advance(now) {
             self.global.clock_up_to = mark;
             self.put(GLOBAL, Kind::Delta, &Record::ClockUpTo(mark), &[]);
         }
-        if !std::mem::take(&mut self.pending) {
+    }
+
+    /// Makes everything appended so far permanent. If there is anything, service time up to `now` may be shown afterwards.
+    pub fn commit(&mut self, now: Duration) {
+        if !self.pending {
             return;
         }
+        self.show_time(now);
+        self.pending = false;
         if let Some(log) = &mut self.log {
             log.commit();
         }

@@ -193,6 +193,9 @@ impl<F: FileSystem> Machine<F> {
         );
         self.relocate(time.now);
         self.note_refused(time.now);
+        if !frames.is_empty() {
+            self.journal.show_time(time.now);
+        }
         self.journal.commit(time.now);
         // what waited for room may go on now, and nothing else may come to wake the loop
         self.busy |= is_short && self.can_work();

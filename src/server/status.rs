@@ -6,7 +6,7 @@ use outlast_smb::Smb;
 
 use super::files::FileSystem;
 use super::machine::Machine;
-use crate::control::{ConnectionStatus, SmbStatus, Status, TcpStatus};
+use crate::control::{ConnectionStatus, ReceiveStatus, SmbStatus, Status, TcpStatus};
 
 /// How the machine is. `uptime`: since this worker began.
 pub fn status<F: FileSystem>(
@@ -31,7 +31,17 @@ pub fn status<F: FileSystem>(
         // the control thread knows it
         executable: std::path::PathBuf::new(),
         uptime_seconds: uptime.as_secs_f64(),
+        receive: receive(&machine.stack),
         connections: connections.collect(),
+    }
+}
+
+fn receive(stack: &outlast_stack::Stack) -> ReceiveStatus {
+    let usage = stack.usage();
+    ReceiveStatus {
+        total_bytes: stack.config().receive_total as u64,
+        held_bytes: usage.receive_held as u64,
+        in_window_dropped: usage.in_window_dropped,
     }
 }
 

@@ -293,6 +293,50 @@ fn the_kernels_tcp_talks_to_ours() {
     });
 }
 
+/// A window that opens again in a segment that the kernel has already is not looked at: it would wait for its next probe, which is put off
+/// further the longer the outage was.
+#[test]
+fn the_kernel_sends_at_once_after_a_planned_outage_although_our_last_reply_was_not_acknowledged() {
+    in_namespace(
+        "the_kernel_sends_at_once_after_a_planned_outage_although_our_last_reply_was_not_acknowledged",
+        || {
+            make_tap("tap0");
+            let host = Host::start(Tap::open("tap0", true).expect("a TAP"));
+            let mut stream = connect(SERVER_V4.into(), ECHO);
+            let left = host.leave();
+            let mut answer = [0; 6];
+            stream.write_all(b"first").expect("sent");
+            stream.read_exact(&mut answer[..5]).expect("the answer");
+            left.recv().expect("the host lives");
+            stream.write_all(b"second").expect("queued");
+            let before = window_probes(3);
+            host.come_back();
+            stream.read_exact(&mut answer).expect("the answer");
+            assert_eq!(&answer, b"second");
+            assert_eq!(window_probes(0), before, "it had to probe");
+            host.stop();
+        },
+    );
+}
+
+/// Window probes that the kernel has sent in this namespace, as soon as they are `least`.
+fn window_probes(least: u64) -> u64 {
+    let limit = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let text = std::fs::read_to_string("/proc/net/netstat").expect("counters");
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let mut words = || lines.next().expect("counters").split(' ');
+        let at = words().position(|name| name == "TCPWinProbe");
+        let value = words().nth(at.expect("a counter")).expect("its value");
+        let probes = value.parse().expect("a number");
+        if probes >= least {
+            return probes;
+        }
+        assert!(std::time::Instant::now() < limit, "{probes} of {least}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn the_kernels_tcp_does_not_notice_a_restore() {
     in_namespace("the_kernels_tcp_does_not_notice_a_restore", || {

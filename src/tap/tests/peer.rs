@@ -42,6 +42,8 @@ pub(super) fn pattern(start: usize, len: usize) -> Vec<u8> {
 
 enum Order {
     Crash(Sender<()>),
+    Leave(Sender<()>),
+    Return(Sender<()>),
     Look(Sender<Option<View>>),
     Stop(Sender<Counters>),
 }
@@ -101,6 +103,24 @@ impl Host {
         let (done, wait) = channel();
         self.orders
             .send(Order::Crash(done))
+            .expect("the host lives");
+        wait.recv().expect("the host lives");
+    }
+
+    /// Answers what comes next, hears nothing more, and leaves as for a planned outage: its last reply is not acknowledged.
+    pub(super) fn leave(&self) -> Receiver<()> {
+        let (done, wait) = channel();
+        self.orders
+            .send(Order::Leave(done))
+            .expect("the host lives");
+        wait
+    }
+
+    /// Comes back from the journal; frames that came meanwhile are lost.
+    pub(super) fn come_back(&self) {
+        let (done, wait) = channel();
+        self.orders
+            .send(Order::Return(done))
             .expect("the host lives");
         wait.recv().expect("the host lives");
     }
@@ -203,16 +223,22 @@ impl Machine {
         loop {
             match orders.try_recv() {
                 Ok(Order::Crash(done)) => {
-                    let now = self.now();
-                    while self.line.receive(&mut self.buffer, now).is_some() {}
-                    self.stack = stack(&self.line, &self.setup);
-                    for (conn, record, data) in &self.log.records {
-                        self.stack.apply(*conn, record, data.clone());
-                    }
-                    self.resume(Lost::Frames);
+                    self.come_back();
                     // The test may be over already.
                     let _ = done.send(());
                 }
+                Ok(Order::Leave(done)) => {
+                    self.leave();
+                    let _ = done.send(());
+                    match orders.recv() {
+                        Ok(Order::Return(done)) => {
+                            self.come_back();
+                            let _ = done.send(());
+                        }
+                        _ => return,
+                    }
+                }
+                Ok(Order::Return(_)) => unreachable!("it has not left"),
                 Ok(Order::Look(done)) => {
                     let newest = self.stack.status().into_iter().max_by_key(|conn| conn.conn);
                     let _ = done.send(newest.map(|conn| View {
@@ -229,6 +255,34 @@ impl Machine {
                 Err(_) => {}
             }
             self.turn();
+        }
+    }
+
+    /// Everything from the journal; the frames under way are lost.
+    fn come_back(&mut self) {
+        let now = self.now();
+        while self.line.receive(&mut self.buffer, now).is_some() {}
+        self.stack = stack(&self.line, &self.setup);
+        for (conn, record, data) in &self.log.records {
+            self.stack.apply(*conn, record, data.clone());
+        }
+        self.resume(Lost::Frames);
+    }
+
+    fn leave(&mut self) {
+        let is_unacknowledged = |stack: &Stack| {
+            let mut conns = stack.connections();
+            conns.any(|(conn, ..)| stack.send_queued(conn) > 0)
+        };
+        while !is_unacknowledged(&self.stack) {
+            self.turn();
+        }
+        self.stack.drain(true);
+        while !self.stack.drained() {
+            let now = self.now();
+            self.stack.poll(now, &mut self.log, &mut self.frames);
+            self.send();
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

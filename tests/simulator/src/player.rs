@@ -20,7 +20,7 @@ const ALL: u32 = 0x001F_01FF;
 /// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
 pub const BREAK: Duration = Duration::from_secs(35);
 /// What service time may skip at a crash.
-const SKIP: Duration = Duration::from_secs(1);
+const SKIP: Duration = Duration::from_millis(4);
 /// Bytes of a directory page: few names fit.
 const PAGE_BYTES: u32 = 330;
 
