@@ -12,15 +12,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 /// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
-const FRAME_BYTES: usize = 160;
+pub const FRAME_BYTES: usize = 160;
 
 /// What the socket keeps until it is read.
 const BUFFER_BYTES: usize = 32 << 20;
 
-/// TCP segments of port 445 with SYN, FIN or RST, over IPv4 and IPv6: few. Code, jump if true,
-/// jump if false, operand; what `tcpdump -d` makes of
+/// Of a filter (bpf(4)): code, jump if true, jump if false, operand.
+pub type Instruction = (u16, u8, u8, u32);
+
+/// TCP segments of port 445 with SYN, FIN or RST, over IPv4 and IPv6: few. What `tcpdump -d` makes of
 /// `(tcp port 445 and tcp[tcpflags] & 7 != 0) or (ip6 proto 6 and port 445 and ip6[53] & 7 != 0)`.
-const FILTER: [(u16, u8, u8, u32); 24] = [
+const FILTER: [Instruction; 24] = [
     (0x28, 0, 0, 12),
     (0x15, 0, 11, 0x0800),
     (0x30, 0, 0, 23),
@@ -68,19 +70,7 @@ pub struct Verdict {
 impl Capture {
     /// Begins, in the calling thread's network namespace.
     pub fn start() -> Capture {
-        // Without a protocol nothing comes to it, so that nothing has when the filter is put on (packet(7)).
-        let socket = socket_with(
-            AddressFamily::PACKET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        );
-        let socket = Arc::new(socket.expect("a packet socket"));
-        // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be passed, that is it.
-        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
-        filter(&socket).expect("a filter");
-        hear_every_protocol(&socket).expect("frames of every protocol");
+        let socket = Arc::new(packet_socket(&FILTER));
         let ended = Arc::new(AtomicBool::new(false));
         let reader = std::thread::spawn({
             let (socket, ended) = (Arc::clone(&socket), Arc::clone(&ended));
@@ -130,8 +120,27 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
     }
 }
 
-fn filter(socket: &OwnedFd) -> io::Result<()> {
-    let mut program = FILTER.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
+/// A socket that gets the frames which the filter accepts, of every interface of the calling thread's network namespace, and does not block.
+pub fn packet_socket(program: &[Instruction]) -> OwnedFd {
+    // Without a protocol nothing comes to it, so that nothing has when the filter is put on (packet(7)).
+    let socket = socket_with(
+        AddressFamily::PACKET,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    );
+    let socket = socket.expect("a packet socket");
+    // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be passed, that is it.
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
+    filter(&socket, program).expect("a filter");
+    hear_every_protocol(&socket).expect("frames of every protocol");
+    socket
+}
+
+fn filter(socket: &OwnedFd, program: &[Instruction]) -> io::Result<()> {
+    let instruction = |&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k };
+    let mut program: Vec<_> = program.iter().map(instruction).collect();
     let program = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_mut_ptr(),
@@ -172,7 +181,7 @@ fn hear_every_protocol(socket: &OwnedFd) -> io::Result<()> {
 }
 
 /// Frames the buffer had no room for.
-fn drops(socket: &OwnedFd) -> io::Result<u32> {
+pub fn drops(socket: &OwnedFd) -> io::Result<u32> {
     /// `struct tpacket_stats` of linux/if_packet.h.
     #[repr(C)]
     #[derive(Default)]

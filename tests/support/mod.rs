@@ -9,6 +9,7 @@ pub mod files;
 pub mod lab;
 pub mod raw;
 pub mod server;
+pub mod timeline;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,430 @@
+//! How long a client hears nothing when the server dies or reboots, from a capture.
+//!
+//!   cargo bench --bench return -- [--quick] [--events N] [--warm SECONDS] [--show]
+//!                                 [--event kill|reboot]... [--load idle|small|download|upload]... [--nvram MIB]... [--connections N]...
+//!
+//! `scripts/bench --return` builds and runs it. Each row is one kind of event, N times (default 100): kill -9 of the worker, or `outlast
+//! reboot`. One client has the load; the other connections have ten files open each and send nothing. Before the first row of a server
+//! the client makes small requests for some seconds (default 15), so that the log has a past to replay.
+//!
+//! The silence is what the client's side of the TAP sees, by the kernel's time stamps. It is the longest time between two segments of the
+//! server that go on: that carry bytes never sent before, or, when the client uploads, acknowledge bytes not acknowledged before. The
+//! client waits for the server all that time, because it has always a request on its way. When it is idle, it sends an ECHO just after the
+//! event, and the silence is the time between that request and its answer. A silence counts for the event before its end, so that one
+//! that comes some time after the return counts, too. "Supervisor": the time that the supervisor reports between the two workers.
+//!
+//! `--show` prints the frames of the longest silence of each row.
+
+#[path = "../../support/mod.rs"]
+mod support;
+
+mod load;
+mod silence;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use load::{ACCESS, FILE_BYTES, Load, OPEN_IF, Running};
+use outlast::control::{self, Command, Reply};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use silence::of_server;
+use support::lab::Lab;
+use support::raw::{self, Client, FileId};
+use support::server::{Server, Setup};
+use support::timeline::Timeline;
+use support::{PATIENCE, Rng, files, has, wait_for};
+
+/// Files that each connection has open.
+const OPENS: usize = 10;
+/// MessageIds a client asks for.
+const CREDITS: u16 = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Kill,
+    Reboot,
+}
+
+/// What is asked for on the command line.
+#[derive(Debug)]
+struct Wanted {
+    number: usize,
+    warm: Duration,
+    show: bool,
+    events: Vec<Event>,
+    loads: Vec<Load>,
+    nvram_mib: Vec<u32>,
+    connections: Vec<usize>,
+}
+
+fn main() -> ExitCode {
+    let wanted = match wanted(std::env::args().skip(1)) {
+        Ok(wanted) => wanted,
+        Err(problem) => {
+            eprintln!("return: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    let root = rustix::process::geteuid().is_root();
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    let needs = [
+        (root, "root, or a user namespace (unshare -Urnm)"),
+        (tun.is_ok(), "/dev/net/tun, to be read and written"),
+    ];
+    if !has("the benchmark return", &needs) {
+        return ExitCode::FAILURE;
+    }
+    // a socket for each connection here, a descriptor for each open there
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    measure(&wanted)
+}
+
+fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
+    let mut wanted = Wanted {
+        number: 100,
+        warm: Duration::from_secs(15),
+        show: false,
+        events: Vec::new(),
+        loads: Vec::new(),
+        nvram_mib: Vec::new(),
+        connections: Vec::new(),
+    };
+    let mut all_nvram_mib: &[u32] = &[256, 1024];
+    let mut all_connections: &[usize] = &[1, 100, 1000];
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_default();
+        let number = |text: String| match text.parse() {
+            Ok(number @ 1..=65_536) => Ok(number),
+            _ => Err(format!(
+                "{argument}: {text:?} is not a number of 1 to 65536"
+            )),
+        };
+        match argument.as_str() {
+            // what cargo says to every benchmark
+            "--bench" => {}
+            "--quick" => {
+                (wanted.number, wanted.warm) = (5, Duration::from_secs(1));
+                (all_nvram_mib, all_connections) = (&[256], &[1, 100]);
+            }
+            "--show" => wanted.show = true,
+            "--events" => wanted.number = number(value())? as usize,
+            "--warm" => wanted.warm = Duration::from_secs(number(value())?.into()),
+            "--nvram" => wanted.nvram_mib.push(number(value())?),
+            "--connections" => wanted.connections.push(number(value())? as usize),
+            "--event" => wanted.events.push(match value().as_str() {
+                "kill" => Event::Kill,
+                "reboot" => Event::Reboot,
+                _ => return Err("--event: kill or reboot".to_owned()),
+            }),
+            "--load" => wanted.loads.push(match value().as_str() {
+                "idle" => Load::Idle,
+                "small" => Load::Small,
+                "download" => Load::Download,
+                "upload" => Load::Upload,
+                _ => return Err("--load: idle, small, download or upload".to_owned()),
+            }),
+            _ => return Err(format!("there is no option {argument:?}")),
+        }
+    }
+    fn or<T: Clone>(list: &mut Vec<T>, all: &[T]) {
+        if list.is_empty() {
+            list.extend_from_slice(all);
+        }
+    }
+    or(&mut wanted.events, &[Event::Kill, Event::Reboot]);
+    or(&mut wanted.loads, &Load::ALL);
+    or(&mut wanted.nvram_mib, all_nvram_mib);
+    or(&mut wanted.connections, all_connections);
+    Ok(wanted)
+}
+
+fn measure(wanted: &Wanted) -> ExitCode {
+    let lab = Lab::new();
+    let mut failed = false;
+    println!(
+        "Silence of the server as a client sees it, ms; {} events a row",
+        wanted.number
+    );
+    println!(
+        "| event  | load           | NVRAM MiB | connections | median |    p99 |    max | supervisor median |    p99 |    max |"
+    );
+    println!(
+        "|--------|----------------|----------:|------------:|-------:|-------:|-------:|------------------:|-------:|-------:|"
+    );
+    for nvram_mib in &wanted.nvram_mib {
+        for connections in &wanted.connections {
+            let mut scene = Scene::new(&lab, *nvram_mib, *connections, wanted.warm);
+            for load in &wanted.loads {
+                for event in &wanted.events {
+                    let begin = format!(
+                        "| {:6} | {load:14} | {nvram_mib:>9} | {connections:>11} |",
+                        format!("{event:?}").to_lowercase()
+                    );
+                    match scene.row(*load, *event, wanted) {
+                        Ok(row) => println!("{begin}{row}"),
+                        Err(problem) => {
+                            println!("{begin} failed: {problem}");
+                            failed = true;
+                            // its connection is gone
+                            scene.measured = None;
+                        }
+                    }
+                }
+            }
+            drop(scene);
+            for file in ["nvram", "server.log"] {
+                std::fs::remove_file(lab.path(file)).expect("what it leaves");
+            }
+        }
+    }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// A server and its clients.
+struct Scene<'a> {
+    lab: &'a Lab,
+    /// The client that is measured, with its file open, while no load has it.
+    measured: Option<(Client, FileId)>,
+    /// The others, with the files they have open.
+    _crowd: Vec<Client>,
+    rng: Rng,
+    timeline: Timeline,
+    reports: Reports,
+    // dropped last
+    server: Server,
+}
+
+impl<'a> Scene<'a> {
+    fn new(lab: &'a Lab, nvram_mib: u32, connections: usize, warm: Duration) -> Scene<'a> {
+        let setup = Setup {
+            share: "guest = true".to_owned(),
+            nvram_size: Box::leak(format!("{nvram_mib}MiB").into_boxed_str()),
+            more: format!(
+                "[limits]\nmax_connections = {}\n",
+                1024.max(2 * connections)
+            ),
+            ..Setup::default()
+        };
+        let server = Server::start(lab, setup);
+        let big = server.share().join("big");
+        if !big.exists() {
+            files::random_file(&big, FILE_BYTES, &mut Rng::named("big"));
+            // for guests, too
+            let mode = std::fs::Permissions::from_mode(0o666);
+            std::fs::set_permissions(&big, mode).expect("the file's mode");
+        }
+        let crowd = (1..connections).map(|number| member(number).0).collect();
+        let mut scene = Scene {
+            lab,
+            measured: Some(member(0)),
+            _crowd: crowd,
+            rng: Rng::named("return"),
+            timeline: Timeline::start(),
+            reports: Reports::of(lab),
+            server,
+        };
+        scene.warm_up(warm).expect("small requests");
+        scene
+    }
+
+    fn warm_up(&mut self, time: Duration) -> io::Result<()> {
+        let (client, file) = self.measured.take().expect("a client");
+        let running = Load::Small.start(client, file);
+        std::thread::sleep(time);
+        self.measured = Some((running.stop()?, file));
+        Ok(())
+    }
+
+    /// One row of the table.
+    fn row(&mut self, load: Load, event: Event, wanted: &Wanted) -> Result<String, String> {
+        let (client, file) = self.measured.take().unwrap_or_else(|| member(0));
+        let port = client.stream.local_addr().map_err(text)?.port();
+        let mut client = match load {
+            Load::Idle => Meanwhile::Nothing(client),
+            _ => Meanwhile::Load(load.start(client, file)),
+        };
+        let (mut silences, mut reported) = (Vec::new(), Vec::new());
+        let mut longest = Duration::ZERO;
+        let mut frames_of_longest = String::new();
+        for _ in 0..wanted.number {
+            // each event's capture begins with a client that is being served
+            self.timeline.take();
+            self.pause();
+            let at = now();
+            self.provoke(event)?;
+            let away = self.return_of(&mut client, port)?;
+            // what comes some time after the return is caught, too
+            self.pause();
+            let frames = self.timeline.take();
+            let missed = self.timeline.missed();
+            if missed > 0 {
+                return Err(format!("{missed} frames were not captured"));
+            }
+            let silence = match load {
+                Load::Idle => silence::of_question(&frames, port, at),
+                _ => silence::longest(&frames, port, load.progress(), at),
+            };
+            let silence = silence.ok_or("the capture shows no return")?;
+            if silence.length() > longest {
+                longest = silence.length();
+                frames_of_longest = silence::describe(&frames, port, at, silence);
+            }
+            silences.push(silence.length().as_secs_f64() * 1e3);
+            reported.push(away);
+        }
+        self.measured = Some((client.end().map_err(text)?, file));
+        if wanted.show {
+            eprintln!("the longest silence, ms since the event:\n{frames_of_longest}");
+        }
+        let [median, p99, max] = statistics(silences);
+        let [away, away_p99, away_max] = statistics(reported);
+        Ok(format!(
+            " {median:>6.1} | {p99:>6.1} | {max:>6.1} | {away:>17.1} | {away_p99:>6.1} | {away_max:>6.1} |"
+        ))
+    }
+
+    /// Waits until the next worker serves and the client goes on; gives what the supervisor reports, ms.
+    fn return_of(&mut self, client: &mut Meanwhile, port: u16) -> Result<f64, String> {
+        if let Meanwhile::Nothing(client) = client {
+            let echo = client.try_call(raw::ECHO, &[4, 0, 0, 0]);
+            echo.and_then(raw::Answer::well).map_err(text)?;
+        }
+        let away = wait_for("the next worker", PATIENCE, || self.reports.next());
+        let back = now();
+        let goes_on = |what: &_| of_server(what, port).is_some_and(|segment| segment.len > 0);
+        wait_for("the client to go on", PATIENCE, || match client {
+            Meanwhile::Nothing(_) => Some(Ok(away)),
+            Meanwhile::Load(load) if load.has_failed() => {
+                Some(Err("the client has failed".to_owned()))
+            }
+            Meanwhile::Load(_) => self.timeline.has(back, goes_on).then_some(Ok(away)),
+        })
+    }
+
+    /// Between events: some time, another each time.
+    fn pause(&mut self) {
+        std::thread::sleep(Duration::from_millis(100 + self.rng.next() % 100));
+    }
+
+    fn provoke(&self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Kill => {
+                self.server.kill_worker(self.reports.worker);
+                Ok(())
+            }
+            Event::Reboot => {
+                let command = Command::Reboot {
+                    exec: None,
+                    hold_seconds: 0.0,
+                };
+                let socket = self.lab.path("control.sock");
+                match control::client::request(&socket, &command, PATIENCE) {
+                    Ok(Reply::Accepted { .. }) => Ok(()),
+                    Ok(reply) => Err(format!("reboot: {reply:?}")),
+                    Err(error) => Err(format!("reboot: {error}")),
+                }
+            }
+        }
+    }
+}
+
+/// What the measured client is at.
+enum Meanwhile {
+    Nothing(Client),
+    Load(Running),
+}
+
+impl Meanwhile {
+    fn end(self) -> io::Result<Client> {
+        match self {
+            Meanwhile::Nothing(client) => Ok(client),
+            Meanwhile::Load(load) => load.stop(),
+        }
+    }
+}
+
+/// A guest with as many files open as each is to have; gives one that is there to be read and written.
+fn member(number: usize) -> (Client, FileId) {
+    let mut client = Client::connect();
+    client.credits = CREDITS;
+    client.try_guest().expect("a guest is let in");
+    for file in 1..OPENS {
+        client.create(&format!("{number} {file}"), ACCESS, OPEN_IF, 0);
+    }
+    let big = client.create("big", ACCESS, OPEN_IF, 0);
+    (client, big)
+}
+
+/// What the supervisor says in the log.
+struct Reports {
+    log: File,
+    unread: Vec<u8>,
+    /// The worker that serves.
+    worker: u32,
+}
+
+impl Reports {
+    fn of(lab: &Lab) -> Reports {
+        let log = File::open(lab.path("server.log")).expect("the server's log");
+        let mut reports = Reports {
+            log,
+            unread: Vec::new(),
+            worker: 0,
+        };
+        wait_for("the first worker", PATIENCE, || {
+            reports.next();
+            (reports.worker > 0).then_some(())
+        });
+        reports
+    }
+
+    /// How long the server has been away, ms, if another worker has come to serve since the last call.
+    fn next(&mut self) -> Option<f64> {
+        self.log.read_to_end(&mut self.unread).expect("the log");
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            // worker N serves, epoch E; away for T ms
+            let Some((worker, rest)) = line
+                .rsplit_once("worker ")
+                .and_then(|(_, rest)| rest.split_once(" serves, epoch "))
+            else {
+                continue;
+            };
+            self.worker = worker.parse().expect("a process id");
+            if let Some((_, away)) = rest.split_once("away for ") {
+                let away = away.split(' ').next().and_then(|ms| ms.parse().ok());
+                return Some(away.expect("milliseconds"));
+            }
+        }
+        None
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn now() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("it is later than 1970")
+}
+
+/// Median, 99th percentile (nearest rank) and maximum.
+fn statistics(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    let rank = |part: f64| {
+        let rank = (values.len() as f64 * part).ceil() as usize;
+        values[rank.max(1) - 1]
+    };
+    [rank(0.5), rank(0.99), rank(1.0)]
+}

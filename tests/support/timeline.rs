@@ -1,0 +1,204 @@
+//! What is on the wire, and when: a packet socket of our own takes down every frame with the kernel's time stamp (packet(7), socket(7)).
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::capture::{FRAME_BYTES, Instruction, drops, packet_socket};
+
+/// Every frame, cut short.
+const FILTER: [Instruction; 1] = [(0x06, 0, 0, FRAME_BYTES as u32)];
+
+/// A frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Wall time since 1970.
+    pub at: Duration,
+    pub what: What,
+}
+
+/// What a frame is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A TCP segment over IPv4 with port 445 on one side.
+    Segment(Segment),
+    /// Another frame: EtherType, and the protocol if it is IPv4.
+    Other(u16, u8),
+}
+
+/// A TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub from_server: bool,
+    pub client_port: u16,
+    pub seq: u32,
+    pub ack: u32,
+    pub window: u16,
+    pub flags: u8,
+    /// Bytes of payload; of many segments, where the device cuts them up.
+    pub len: u32,
+}
+
+/// A thread that takes frames down.
+pub struct Timeline {
+    socket: Arc<OwnedFd>,
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    frames: Mutex<Vec<Frame>>,
+}
+
+impl Timeline {
+    /// Begins, in the calling thread's network namespace.
+    pub fn start() -> Timeline {
+        let socket = Arc::new(packet_socket(&FILTER));
+        stamp(&socket).expect("time stamps");
+        let shared = Arc::new(Shared::default());
+        let reader = std::thread::spawn({
+            let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
+            move || take_down(&socket, &shared)
+        });
+        Timeline {
+            socket,
+            shared,
+            reader: Some(reader),
+        }
+    }
+
+    /// The frames since the last call.
+    pub fn take(&self) -> Vec<Frame> {
+        std::mem::take(&mut self.shared.lock())
+    }
+
+    /// Is there such a frame, after that time?
+    pub fn has(&self, after: Duration, is_it: impl Fn(&What) -> bool) -> bool {
+        let frames = self.shared.lock();
+        let late = frames.iter().rev().take_while(|frame| frame.at > after);
+        late.into_iter().any(|frame| is_it(&frame.what))
+    }
+
+    /// Frames that were not taken down since the last call.
+    pub fn missed(&self) -> u32 {
+        drops(&self.socket).expect("statistics")
+    }
+}
+
+impl Drop for Timeline {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Frame>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take_down(socket: &OwnedFd, shared: &Shared) {
+    let pause = Timespec::try_from(Duration::from_millis(20)).expect("short");
+    let mut read = Vec::new();
+    while !shared.over.load(Ordering::SeqCst) {
+        while let Ok(Some(frame)) = receive(socket) {
+            read.push(frame);
+        }
+        shared.lock().append(&mut read);
+        // the deadline only says when to look whether it is over
+        let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
+    }
+}
+
+/// SO_TIMESTAMPNS: each frame comes with the time at which the kernel had it.
+fn stamp(socket: &OwnedFd) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    // SAFETY: the value is valid while the call lasts, and the kernel copies it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPNS,
+            (&raw const yes).cast(),
+            size_of_val(&yes) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The next frame; `None`: one that is too short to be any.
+fn receive(socket: &OwnedFd) -> io::Result<Option<Frame>> {
+    /// Room for one control message, aligned as cmsg(3) wants it.
+    #[repr(align(8))]
+    struct Control([u8; 64]);
+    let mut bytes = [0_u8; FRAME_BYTES];
+    let mut control = Control([0; 64]);
+    let mut piece = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: msghdr is a plain C structure for which zeros are a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    // SAFETY: the buffers live across the call, and their lengths are what is said of them.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+    let Ok(length) = usize::try_from(length) else {
+        return Err(io::Error::last_os_error());
+    };
+    // SAFETY: the kernel has filled in the message; the first control message, if any, lies within `control`.
+    let stamped = unsafe { libc::CMSG_FIRSTHDR(&message).as_ref() }
+        .filter(|header| header.cmsg_type == libc::SCM_TIMESTAMPNS);
+    let Some(header) = stamped else {
+        return Ok(None);
+    };
+    // SAFETY: SCM_TIMESTAMPNS carries one timespec.
+    let time = unsafe {
+        libc::CMSG_DATA(header)
+            .cast::<libc::timespec>()
+            .read_unaligned()
+    };
+    let at = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
+    Ok(what(&bytes[..length.min(FRAME_BYTES)]).map(|what| Frame { at, what }))
+}
+
+/// Reads an Ethernet frame.
+fn what(frame: &[u8]) -> Option<What> {
+    let word = |at: usize| Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
+    let long = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
+    let ether_type = word(12)?;
+    if ether_type != 0x0800 {
+        return Some(What::Other(ether_type, 0));
+    }
+    let protocol = *frame.get(23)?;
+    let tcp = 14 + usize::from(frame[14] & 15) * 4;
+    if protocol != 6 || (word(tcp)? != 445 && word(tcp + 2)? != 445) {
+        return Some(What::Other(ether_type, protocol));
+    }
+    let from_server = word(tcp)? == 445;
+    let headers = tcp - 14 + usize::from(frame.get(tcp + 12)? >> 4) * 4;
+    Some(What::Segment(Segment {
+        from_server,
+        client_port: word(if from_server { tcp + 2 } else { tcp })?,
+        seq: long(tcp + 4)?,
+        ack: long(tcp + 8)?,
+        window: word(tcp + 14)?,
+        flags: *frame.get(tcp + 13)?,
+        len: u32::from(word(16)?).saturating_sub(headers as u32),
+    }))
+}
