@@ -14,8 +14,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 /// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
 pub const FRAME_BYTES: usize = 160;
 
-/// What the socket keeps until it is read.
-const BUFFER_BYTES: usize = 32 << 20;
+/// What the socket keeps until it is read. Frames of 64 KiB count in full, however short they are cut.
+const BUFFER_BYTES: usize = 256 << 20;
 
 /// Of a filter (bpf(4)): code, jump if true, jump if false, operand.
 pub type Instruction = (u16, u8, u8, u32);

@@ -76,13 +76,8 @@ pub fn longest(frames: &[Frame], port: u16, which: Progress, event: Duration) ->
         .max_by_key(Silence::length)
 }
 
-/// The silence between the first that the client sends after `event` and the answer.
-pub fn of_question(frames: &[Frame], port: u16, event: Duration) -> Option<Silence> {
-    let asked = frames.iter().find(|frame| {
-        matches!(&frame.what, What::Segment(segment)
-            if !segment.from_server && segment.client_port == port && segment.len > 0 && frame.at >= event)
-    })?;
-    let from = asked.at;
+/// The silence of a client that has asked at `from` and waits for the answer.
+pub fn of_question(frames: &[Frame], port: u16, from: Duration) -> Option<Silence> {
     let times = progress(frames, port, Progress::Answers);
     let until = times.into_iter().find(|at| *at > from)?;
     Some(Silence { from, until })
