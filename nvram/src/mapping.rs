@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -275,8 +276,15 @@ fn lock(file: &File) -> Result<(), FileProblem> {
     }
 }
 
+/// What statfs(2) says of tmpfs.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
 /// Whether some of the file is not allocated: a store there could meet a full disk. File systems that cannot tell say that all is data.
 fn has_hole(file: &File, size: u64) -> io::Result<bool> {
+    // tmpfs looks at each page, 5 ms for 256 MiB, while clients wait; and it counts nothing but the file's pages.
+    if rustix::fs::fstatfs(file)?.f_type == TMPFS_MAGIC {
+        return Ok(file.metadata()?.blocks() * 512 < size);
+    }
     match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)) {
         Ok(hole) => Ok(hole < size),
         Err(Errno::INVAL | Errno::NXIO) => Ok(false),
@@ -285,11 +293,18 @@ fn has_hole(file: &File, size: u64) -> io::Result<bool> {
 }
 
 fn map(path: &Path, file: File, writable: bool) -> Result<Mapping, FileProblem> {
+    // A mapping holds what it was made from open, and thus locked, until the kernel has taken it down, which takes long after a process has
+    // died. So the lock and the mapping are of two open file descriptions (flock(2)).
+    let mapped = OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .map_err(|error| from_io("opening it again", error))?;
     let options = MmapOptions::new();
     let map = if writable {
-        options.map_raw(&file)
+        options.map_raw(&mapped)
     } else {
-        options.map_raw_read_only(&file)
+        options.map_raw_read_only(&mapped)
     };
     Ok(Mapping {
         map: map.map_err(|error| from_io("mapping it", error))?,

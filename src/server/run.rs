@@ -227,6 +227,8 @@ impl Server {
         let mut frames = self.machine.save(self.clock.read(), flag, machine_too);
         self.send(&mut frames);
         info!("saved; flag {flag}");
+        // The process ends next. To take the state apart piece by piece would keep the next one waiting.
+        std::mem::forget(self.machine);
         end
     }
 }

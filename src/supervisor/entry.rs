@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use log::error;
+use log::{error, warn};
 use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
+use super::teardown::Teardown;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
 use super::{End, Report, Worker, WorkerArgs};
 use crate::config::Config;
@@ -25,6 +26,8 @@ use crate::users::Users;
 pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     fatal_faults()?;
     let (tap, control, report) = inherit(args)?;
+    // until the process is gone
+    let _teardown = teardown(&[&tap, &control, &report]);
     let config = Config::load(&args.config)?;
     let users = Users::for_server(&config)?;
     config.check_system()?;
@@ -106,6 +109,16 @@ fn inherit(args: &WorkerArgs) -> anyhow::Result<(OwnedFd, OwnedFd, OwnedFd)> {
             .context("an inherited descriptor cannot be kept")?;
     }
     Ok((tap, control, report))
+}
+
+/// Without it the next worker starts a little later, and that is all.
+fn teardown(open: &[&OwnedFd]) -> Option<Teardown> {
+    let open: Vec<RawFd> = open.iter().map(|fd| fd.as_raw_fd()).collect();
+    Teardown::start(&open)
+        .inspect_err(|error| {
+            warn!("a process that takes the address space down cannot be had: {error}")
+        })
+        .ok()
 }
 
 fn is_open(fd: RawFd) -> bool {

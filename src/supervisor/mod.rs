@@ -5,6 +5,7 @@
 pub mod entry;
 pub mod machine;
 mod process;
+mod teardown;
 #[cfg(test)]
 mod tests;
 pub mod worker;

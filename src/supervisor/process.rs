@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use log::{error, warn};
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::machine::{Ended, Order};
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
@@ -29,6 +29,7 @@ pub(super) struct Inherited<'a> {
 
 /// A running worker.
 pub(super) struct Process {
+    /// Reaped by [`Process::reap`] alone.
     child: Child,
     /// The reading end of the report pipe; `None` at its end.
     report: Option<std::fs::File>,
@@ -96,15 +97,24 @@ impl Process {
         self.report.as_ref().map(AsFd::as_fd)
     }
 
-    /// Has it ended? Then it is reaped: nothing of it runs any more, not even a write under way.
+    /// Has it ended? Then it is reaped: nothing of it runs any more, not even a write under way. The first process of a container inherits
+    /// the children of its children, here what took the address spaces of former workers down, and reaps them too.
     pub(super) fn reap(&mut self) -> io::Result<Option<Ended>> {
-        Ok(self.child.try_wait()?.map(|status| {
+        let worker = Pid::from_child(&self.child);
+        let whom = (!rustix::process::getpid().is_init()).then_some(worker);
+        loop {
+            let status = match rustix::process::waitpid(whom, WaitOptions::NOHANG)? {
+                Some((pid, status)) if pid == worker => status,
+                Some(_) => continue,
+                None => return Ok(None),
+            };
+            let status = ExitStatus::from_raw(status.as_raw());
             let ended = how(status);
             if matches!(ended, Ended::OwnFault | Ended::Killed) {
                 warn!("worker {} ended: {status}", self.child.id());
             }
-            ended
-        }))
+            return Ok(Some(ended));
+        }
     }
 
     /// What it has reported since the last call.

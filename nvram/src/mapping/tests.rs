@@ -15,13 +15,17 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> Directory {
+        Directory::within(&std::env::temp_dir())
+    }
+
+    fn within(parent: &Path) -> Directory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "outlast-nvram-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         fs::create_dir(&path).unwrap();
         Directory(path)
     }
@@ -168,15 +172,41 @@ fn what_is_wrong_is_said_with_name_and_remedy() {
 
 #[test]
 fn a_sparse_file_is_refused() {
+    // the second is a tmpfs on most machines
+    for parent in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+        if !parent.is_dir() {
+            continue;
+        }
+        let directory = Directory::within(&parent);
+        drop(Mapping::create(&directory.file(), SIZE).unwrap());
+        drop(Mapping::open(&directory.file(), SIZE).unwrap());
+        let file = File::options().write(true).open(directory.file()).unwrap();
+        let page = 4096;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, flags, SIZE - 2 * page, page).unwrap();
+        assert!(
+            matches!(
+                problem(Mapping::open(&directory.file(), SIZE)),
+                FileProblem::Sparse
+            ),
+            "{}",
+            parent.display()
+        );
+    }
+}
+
+/// A process that has died holds its mappings until the kernel has taken them down; its descriptors are closed by then.
+#[test]
+fn the_lock_ends_with_the_descriptors_not_with_the_mapping() {
     let directory = Directory::new();
-    let file = File::create(directory.file()).unwrap();
-    file.set_permissions(fs::Permissions::from_mode(0o600))
-        .unwrap();
-    file.set_len(SIZE).unwrap();
+    let Mapping { map, file, .. } = Mapping::create(&directory.file(), SIZE).unwrap();
     assert!(matches!(
         problem(Mapping::open(&directory.file(), SIZE)),
-        FileProblem::Sparse
+        FileProblem::Locked
     ));
+    drop(file);
+    drop(Mapping::open(&directory.file(), SIZE).unwrap());
+    drop(map);
 }
 
 #[test]
