@@ -26,8 +26,7 @@ use crate::users::Users;
 pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     fatal_faults()?;
     let (tap, control, report) = inherit(args)?;
-    // until the process is gone
-    let _teardown = teardown(&[&tap, &control, &report]);
+    teardown(&[&tap, &control, &report]);
     let config = Config::load(&args.config)?;
     let users = Users::for_server(&config)?;
     config.check_system()?;
@@ -112,13 +111,15 @@ fn inherit(args: &WorkerArgs) -> anyhow::Result<(OwnedFd, OwnedFd, OwnedFd)> {
 }
 
 /// Without it the next worker starts a little later, and that is all.
-fn teardown(open: &[&OwnedFd]) -> Option<Teardown> {
+fn teardown(open: &[&OwnedFd]) {
     let open: Vec<RawFd> = open.iter().map(|fd| fd.as_raw_fd()).collect();
-    Teardown::start(&open)
-        .inspect_err(|error| {
-            warn!("a process that takes the address space down cannot be had: {error}")
-        })
-        .ok()
+    match Teardown::start(&open) {
+        // it lasts until the process is gone: nothing before that is its end
+        Ok(teardown) => std::mem::forget(teardown),
+        Err(error) => {
+            warn!("a process that takes the address space down cannot be had: {error}");
+        }
+    }
 }
 
 fn is_open(fd: RawFd) -> bool {
