@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a step is. A crash at a step comes before its effect, or leaves a part of it behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Plain stores to the NVRAM: a part of a record, a superblock.
     Write,
+    /// Plain stores to the part of the ring where nothing committed lies: a server that dies here leaves what it leaves at the next step.
+    FreeWrite,
     /// One atomic store: a commit, a new tail.
     Store,
     /// A change of the file system.
@@ -39,6 +40,7 @@ struct Inner {
     next: AtomicU64,
     dead: AtomicBool,
     later: Mutex<VecDeque<u64>>,
+    kinds: Mutex<Vec<Step>>,
 }
 
 impl Fuse {
@@ -52,6 +54,7 @@ impl Fuse {
             next: AtomicU64::new(next),
             dead: AtomicBool::new(false),
             later: Mutex::new(later),
+            kinds: Mutex::new(Vec::new()),
         }))
     }
 
@@ -61,11 +64,18 @@ impl Fuse {
         self.0.steps.load(Ordering::Relaxed)
     }
 
+    /// What the steps were, from the first one on.
+    #[must_use]
+    pub fn take_kinds(&self) -> Vec<Step> {
+        std::mem::take(&mut lock(&self.0.kinds))
+    }
+
     /// Counts a step. True: the server dies at it; leave a part of its effect if there can be one, then [`Fuse::blow`].
     #[must_use]
     pub fn strikes(&self, step: Step) -> bool {
         let count = self.0.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let strikes = count >= self.0.next.load(Ordering::Relaxed);
+        lock(&self.0.kinds).push(step);
         if strikes {
             log::debug!("step {count}, {step:?}: the server dies here");
         } else {
@@ -77,7 +87,7 @@ impl Fuse {
     /// The server ends here.
     pub fn blow(&self) -> ! {
         self.0.dead.store(true, Ordering::Relaxed);
-        let next = self.later().pop_front().unwrap_or(u64::MAX);
+        let next = lock(&self.0.later).pop_front().unwrap_or(u64::MAX);
         self.0.next.store(next, Ordering::Relaxed);
         std::panic::resume_unwind(Box::new(Crash))
     }
@@ -104,8 +114,8 @@ impl Fuse {
     pub fn replace(&self) {
         self.0.dead.store(false, Ordering::Relaxed);
     }
+}
 
-    fn later(&self) -> std::sync::MutexGuard<'_, VecDeque<u64>> {
-        self.0.later.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

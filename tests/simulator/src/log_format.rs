@@ -50,6 +50,12 @@ pub struct Entry {
     pub data: Bytes,
 }
 
+/// Bytes of the ring.
+#[must_use]
+pub fn ring_len(memory: &dyn Memory) -> u64 {
+    (memory.len() - RING_AT) / 8 * 8
+}
+
 /// The position a commit or tail word holds.
 #[must_use]
 pub fn position(word: u64) -> u64 {
@@ -118,7 +124,7 @@ pub fn make_believe(sink: &dyn Memory) {
     });
     marks.sort_by_key(|(sequence, ..)| *sequence);
     let (_, at, mut mark) = marks[1];
-    let ring_len = (sink.len() - RING_AT) / 8 * 8;
+    let ring_len = ring_len(sink);
     let (mut position, head) = (long(&mark, 32), long(&mark, 40));
     let mut previous = None;
     while position < head {
@@ -159,7 +165,7 @@ pub fn make_believe(sink: &dyn Memory) {
 /// # Panics
 /// What lies there is not a chain of records.
 pub fn entries(memory: &dyn Memory, from: u64, to: u64, into: &mut Vec<Entry>) {
-    let ring_len = (memory.len() - RING_AT) / 8 * 8;
+    let ring_len = ring_len(memory);
     let mut at = from;
     while at < to {
         let place = at % ring_len;

@@ -174,6 +174,23 @@ impl Nvram {
         }
     }
 
+    /// Does a plain store reach anything that a recovery reads? It reads the superblocks and the ring from the tail to the head.
+    fn kind_of_write(&self, at: u64, len: usize) -> Step {
+        let ring_len = log_format::ring_len(&self.memory);
+        let word = |at| log_format::position(self.memory.load(at));
+        let (tail, head) = (word(TAIL_AT), word(HEAD_AT));
+        let Some(place) = at.checked_sub(RING_AT) else {
+            return Step::Write;
+        };
+        // From the head on to the end of the store, around the ring.
+        let from_head = (place + ring_len - head % ring_len) % ring_len;
+        let reach = from_head + len as u64;
+        match head >= tail && reach <= ring_len - (head - tail) {
+            true => Step::FreeWrite,
+            false => Step::Write,
+        }
+    }
+
     /// Stores that a kill cuts short: those of a prefix, or, as the processor is free to order them, any words of them.
     fn tear(&self, at: u64, bytes: &[u8]) {
         let random = &mut Random::at_step(self.inner().seed, self.fuse.steps(), "torn stores");
@@ -201,7 +218,7 @@ impl Memory for Nvram {
         if self.fuse.is_dead() {
             return;
         }
-        if self.fuse.strikes(Step::Write) {
+        if self.fuse.strikes(self.kind_of_write(at, bytes.len())) {
             self.tear(at, bytes);
             self.fuse.blow();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use outlast_stack::Capabilities;
 use outlast_stack::device::pair;
 
+use crate::fuse::Step;
 use crate::image::Look;
 use crate::judge::{Contents, judge};
 use crate::net::Net;
@@ -37,6 +38,8 @@ pub struct Transcript {
 pub struct Report {
     /// Steps of the server.
     pub steps: u64,
+    /// What they were.
+    pub kinds: Vec<Step>,
     /// Crashes that came about.
     pub crashes: u32,
     /// Power cuts among them.
@@ -125,7 +128,7 @@ fn finish(
         "{used} bytes of {capacity} of the log are in use at the end"
     );
     let report = (
-        server.fuse.steps(),
+        server.fuse.take_kinds(),
         server.crashes,
         server.cuts,
         server.reboots,
@@ -146,9 +149,10 @@ fn finish(
     if let Some(reference) = reference {
         compare(&transcript, reference, ops, &late);
     }
-    let (steps, crashes, cuts, reboots) = report;
+    let (kinds, crashes, cuts, reboots) = report;
     Report {
-        steps,
+        steps: kinds.len() as u64,
+        kinds,
         crashes,
         cuts,
         reboots,

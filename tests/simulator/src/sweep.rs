@@ -5,9 +5,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::fuse::Step;
 use crate::mutation::Mutation;
 use crate::random::Random;
-use crate::run::{Transcript, run};
+use crate::run::{Report, Transcript, run};
 use crate::scenario::{Durability, Scenario, Size};
 
 /// A run that failed.
@@ -24,6 +25,15 @@ pub struct Failure {
 }
 
 impl Failure {
+    fn new(scenario: &Scenario, size: Size, blows: &[u64], what: String) -> Failure {
+        Failure {
+            scenario: scenario.clone(),
+            size,
+            blows: blows.to_vec(),
+            what,
+        }
+    }
+
     /// How the replay is told of what is not the seed's own.
     fn options(&self) -> String {
         let scenario = &self.scenario;
@@ -80,6 +90,8 @@ pub struct Tried {
     pub singles: AtomicU64,
     /// Runs with two.
     pub pairs: AtomicU64,
+    /// Steps that were not tried, as a crash there leaves what one leaves at a step that was.
+    pub equivalent: AtomicU64,
 }
 
 impl Tried {
@@ -151,19 +163,28 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The scenario's steps, if nothing but its elective reboot happens; and what the clients see without even that. Of a server that is whole.
+/// A run without a crash of a server that is whole.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// The steps, if nothing but the elective reboot happens.
+    pub kinds: Vec<Step>,
+    /// What the clients see without even that.
+    pub transcript: Transcript,
+}
+
+impl Reference {
+    /// How many steps.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.kinds.len() as u64
+    }
+}
+
+/// The reference of a scenario.
 ///
 /// # Errors
-/// One of the two fails.
-pub fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), Box<Failure>> {
-    let failure = |what| {
-        Box::new(Failure {
-            scenario: scenario.clone(),
-            size,
-            blows: Vec::new(),
-            what,
-        })
-    };
+/// It fails without a crash.
+pub fn reference(scenario: &Scenario, size: Size) -> Result<Reference, Box<Failure>> {
     let whole = Scenario {
         mutation: None,
         ..scenario.clone()
@@ -172,9 +193,46 @@ pub fn reference(scenario: &Scenario, size: Size) -> Result<(u64, Transcript), B
         reboot_at: None,
         ..whole.clone()
     };
+    let failure = |what| Box::new(Failure::new(scenario, size, &[], what));
     let transcript = run(&undisturbed, &[], None).map_err(&failure)?.transcript;
     let report = run(&whole, &[], Some(&transcript)).map_err(failure)?;
-    Ok((report.steps, transcript))
+    Ok(Reference {
+        kinds: report.kinds,
+        transcript,
+    })
+}
+
+/// Steps to crash at, and how many others each stands for. A plain store where nothing committed lies leaves what the step after it
+/// leaves: of these one in so many is tried, as a recovery must not read there.
+struct Choice<'a> {
+    kinds: &'a [Step],
+    random: Random,
+    free_writes: u64,
+}
+
+impl<'a> Choice<'a> {
+    fn new(scenario: &Scenario, kinds: &'a [Step], purpose: &str) -> Choice<'a> {
+        Choice {
+            kinds,
+            random: Random::new(scenario.seed, purpose),
+            // What a power cut leaves is another thing at every step, though the server leaves the same.
+            free_writes: match scenario.power {
+                Some(_) => 3,
+                None => 10,
+            },
+        }
+    }
+
+    /// The next step after this one to crash at, and how many were passed that leave what it leaves.
+    fn after(&mut self, step: u64) -> Option<(u64, u64)> {
+        let rest = self.kinds.get(step as usize..)?;
+        let is_next = |kind: &Step| match kind {
+            Step::FreeWrite => self.random.below(self.free_writes) == 0,
+            _ => true,
+        };
+        let passed = rest.iter().position(is_next)? as u64;
+        Some((step + passed + 1, passed))
+    }
 }
 
 /// Every step of a scenario, crashed at.
@@ -187,13 +245,17 @@ pub fn singles(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Box<Failure>> {
     let size = Size::Usual;
-    let (steps, transcript) = reference(scenario, size)?;
-    for step in 1..=steps {
+    let reference = reference(scenario, size)?;
+    let mut choice = Choice::new(scenario, &reference.kinds, "crashes");
+    let mut step = 0;
+    while let Some((next, passed)) = choice.after(step) {
         if stop() {
             return Ok(());
         }
-        attempt(scenario, size, &[step], &transcript)?;
+        step = next;
+        attempt(scenario, size, &[step], &reference.transcript)?;
         tried.singles.fetch_add(1, Ordering::Relaxed);
+        tried.equivalent.fetch_add(passed, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -210,24 +272,36 @@ pub fn pairs(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Box<Failure>> {
     let size = Size::Small;
-    let (steps, transcript) = reference(scenario, size)?;
+    let Reference { kinds, transcript } = reference(scenario, size)?;
+    let mut choice = Choice::new(scenario, &kinds, "crashes");
     let mut random = Random::new(scenario.seed, "second crashes");
-    for first in 1..=steps {
+    let mut first = 0;
+    while let Some((next, _)) = choice.after(first) {
+        first = next;
+        let kinds = attempt(scenario, size, &[first], &transcript)?.kinds;
+        tried.singles.fetch_add(1, Ordering::Relaxed);
+        let mut choice = Choice::new(scenario, &kinds, "second crashes");
         let mut second = first;
         loop {
             let stride = match () {
                 () if every => 1,
-                () if second < first + RECOVERY_STEPS => 12,
-                () => 150,
+                () if second < first + RECOVERY_STEPS => 4,
+                () => 40,
             };
-            second += 1 + random.below(stride);
+            let mut equivalent = 0;
+            let next = (0..=random.below(stride)).try_fold(second, |step, _| {
+                let (next, passed) = choice.after(step)?;
+                equivalent = passed;
+                Some(next)
+            });
             if stop() {
                 return Ok(());
             }
-            if !attempt(scenario, size, &[first, second], &transcript)? {
-                break;
-            }
+            let Some(next) = next else { break };
+            second = next;
+            attempt(scenario, size, &[first, second], &transcript)?;
             tried.pairs.fetch_add(1, Ordering::Relaxed);
+            tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
         }
     }
     Ok(())
@@ -236,22 +310,15 @@ pub fn pairs(
 /// Steps after a crash that may be those of the recovery.
 const RECOVERY_STEPS: u64 = 60;
 
-/// One run; says whether all crashes came about.
+/// One run.
 fn attempt(
     scenario: &Scenario,
     size: Size,
     blows: &[u64],
     transcript: &Transcript,
-) -> Result<bool, Box<Failure>> {
-    match run(scenario, blows, Some(transcript)) {
-        Ok(report) => Ok(report.crashes as usize == blows.len()),
-        Err(what) => Err(Box::new(Failure {
-            scenario: scenario.clone(),
-            size,
-            blows: blows.to_vec(),
-            what,
-        })),
-    }
+) -> Result<Report, Box<Failure>> {
+    run(scenario, blows, Some(transcript))
+        .map_err(|what| Box::new(Failure::new(scenario, size, blows, what)))
 }
 
 /// Sweeps scenarios with a mutated server until one fails, in at most so many runs. `sees_inside`: as [`Scenario::sees_inside`]. Gives
@@ -269,7 +336,8 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
         mutation.choose_surroundings(&mut scenario);
         scenario.mutation = Some(mutation);
         scenario.sees_inside = sees_inside;
-        let (steps, transcript) = reference(&scenario, size).ok()?;
+        let reference = reference(&scenario, size).ok()?;
+        let steps = reference.steps();
         // What a power cut takes is missed in the end, wherever it comes; and few workloads do much to files.
         let stride = if mutation.is_of_power() { 23 } else { 1 };
         for step in (0..=steps).step_by(stride) {
@@ -278,7 +346,7 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
             }
             done += 1;
             let blows: Vec<u64> = (step > 0).then_some(step).into_iter().collect();
-            if let Err(failure) = attempt(&scenario, size, &blows, &transcript) {
+            if let Err(failure) = attempt(&scenario, size, &blows, &reference.transcript) {
                 return Some((*failure, done));
             }
         }
@@ -305,13 +373,8 @@ pub fn shrink(failure: &Failure) -> Failure {
 }
 
 fn fails(scenario: &Scenario, like: &Failure) -> Option<Failure> {
-    let failed = |blows: &[u64], what: String| Failure {
-        scenario: scenario.clone(),
-        size: like.size,
-        blows: blows.to_vec(),
-        what,
-    };
-    let (steps, transcript) = match reference(scenario, like.size) {
+    let failed = |blows: &[u64], what| Failure::new(scenario, like.size, blows, what);
+    let reference = match reference(scenario, like.size) {
         Ok(reference) => reference,
         Err(failure) => return like.blows.is_empty().then(|| failed(&[], failure.what)),
     };
@@ -320,11 +383,11 @@ fn fails(scenario: &Scenario, like: &Failure) -> Option<Failure> {
         [_] => None,
         _ => return None,
     };
-    (1..=steps).find_map(|step| {
+    (1..=reference.steps()).find_map(|step| {
         let blows: Vec<u64> = std::iter::once(step)
             .chain(gap.map(|gap| step + gap))
             .collect();
-        let what = run(scenario, &blows, Some(&transcript)).err()?;
+        let what = run(scenario, &blows, Some(&reference.transcript)).err()?;
         Some(failed(&blows, what))
     })
 }

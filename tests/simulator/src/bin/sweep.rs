@@ -127,7 +127,7 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     log::set_max_level(log::LevelFilter::Off);
     let reference = reference(&scenario, size);
     log::set_max_level(level);
-    let transcript = reference.as_ref().ok().map(|(_, transcript)| transcript);
+    let transcript = reference.as_ref().ok().map(|found| &found.transcript);
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
             println!(
@@ -200,11 +200,12 @@ fn sweep_all(arguments: &Arguments) -> ExitCode {
         println!("{failure}\n");
     }
     println!(
-        "{} scenarios, {} crash points ({} single, {} double), {} failures, {:.0} s",
+        "{} scenarios, {} crash points ({} single, {} double; {} more leave what one of them leaves), {} failures, {:.0} s",
         tried.seeds.load(Ordering::Relaxed),
         tried.points(),
         tried.singles.load(Ordering::Relaxed),
         tried.pairs.load(Ordering::Relaxed),
+        tried.equivalent.load(Ordering::Relaxed),
         failures.len(),
         began.elapsed().as_secs_f64(),
     );
