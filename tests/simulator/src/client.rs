@@ -207,6 +207,11 @@ impl Client {
         }
     }
 
+    /// The login was not let in.
+    pub fn refused(&mut self) {
+        self.login = None;
+    }
+
     /// TREE_CONNECT.
     pub fn connect_tree(&mut self, share: &str) -> u64 {
         self.ask(&[request::tree_connect(share)])
@@ -216,6 +221,14 @@ impl Client {
     pub fn tree_connected(&mut self, response: &Response) {
         assert_eq!(response.status, status::SUCCESS, "tree: {response:x?}");
         self.tree = response.tree;
+    }
+
+    /// TREE_DISCONNECT of a tree that is not the one it works in.
+    pub fn disconnect_tree(&mut self, tree: u32) -> u64 {
+        let own = std::mem::replace(&mut self.tree, tree);
+        let message = self.ask(&[request::bare(command::TREE_DISCONNECT)]);
+        self.tree = own;
+        message
     }
 
     /// Sends a message in the session; one body or more, the others related to the first. Gives the first MessageId.

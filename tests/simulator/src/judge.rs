@@ -1,11 +1,13 @@
 //! The judge: a file server of a few hundred lines that never crashes. It says how each request is to be answered, and what the
 //! files are in the end. It shares no code with the server.
 
+mod limits;
 mod names;
 mod waiting;
 
 use std::collections::BTreeMap;
 
+use crate::limits::Limits;
 use crate::status;
 use crate::workload::{BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEVEL_II, Op, Verb, disposition};
 
@@ -74,6 +76,8 @@ struct Open {
     breaking: bool,
     locks: Vec<(u64, u64)>,
     notify: Option<usize>,
+    /// A request has waited for a change of it.
+    watched: bool,
     shared: bool,
     walked: bool,
 }
@@ -94,6 +98,10 @@ pub struct Judge {
     expected: BTreeMap<usize, Expected>,
     /// The operation that is being judged.
     judging: Option<usize>,
+    limits: Option<Limits>,
+    newcomer_is_there: bool,
+    /// Trees of a client besides its first.
+    trees: BTreeMap<usize, usize>,
 }
 
 fn verdict(status: u32, content: Content) -> Verdict {
@@ -106,16 +114,12 @@ fn plain(status: u32) -> Verdict {
 
 /// Judges a whole workload: what is expected of each operation, by its id, and the files in the end.
 #[must_use]
-pub fn judge(ops: &[Op]) -> (BTreeMap<usize, Expected>, Contents) {
-    let mut judge = Judge::default();
+pub fn judge(ops: &[Op], limits: Option<Limits>) -> (BTreeMap<usize, Expected>, Contents) {
+    let mut judge = Judge::with_limits(limits);
     for op in ops {
         judge.see(op);
     }
-    judge.give_up_waiting();
-    let handles: Vec<Handle> = judge.opens.keys().copied().collect();
-    for handle in handles {
-        judge.close(handle);
-    }
+    judge.close_all();
     let names = &judge.names;
     let files = names.iter().map(|(path, node)| {
         let file = &judge.nodes[*node];
@@ -144,6 +148,7 @@ impl Judge {
     /// The next operation.
     pub fn see(&mut self, op: &Op) {
         self.judging = Some(op.id);
+        self.note_newcomer(op);
         // What waits for an acknowledgement that does not come is let through by time, before anything else is done about that file.
         self.pass_time(op);
         let mut expected = Expected {
@@ -162,7 +167,7 @@ impl Judge {
                 let open = self.opens.get(handle);
                 open.is_some_and(|open| open.client == op.client)
             };
-            if !verb.handles().iter().all(known) || !self.makes_sense(verb) {
+            if !verb.handles().iter().all(known) || !self.makes_sense(op.client, verb) {
                 expected.verdicts.clear();
                 break;
             }
@@ -181,8 +186,9 @@ impl Judge {
     }
 
     /// An acknowledgement needs a break, and a cancel something that waits.
-    fn makes_sense(&self, verb: &Verb) -> bool {
+    fn makes_sense(&self, client: usize, verb: &Verb) -> bool {
         match verb {
+            Verb::Untree => self.trees.get(&client).is_some_and(|trees| *trees > 0),
             Verb::Acknowledge { handle, .. } => {
                 self.opens.get(handle).is_some_and(|open| open.breaking)
             }
@@ -217,7 +223,13 @@ impl Judge {
             Verb::Flush { .. } | Verb::ResumeKey { .. } | Verb::SetTime { .. } => {
                 plain(status::SUCCESS)
             }
-            Verb::Echo | Verb::SecondSession => plain(status::SUCCESS),
+            Verb::Echo => plain(status::SUCCESS),
+            Verb::SecondSession => self.second_session(),
+            Verb::Tree => self.connect_tree(op.client),
+            Verb::Untree => {
+                *self.trees.get_mut(&op.client)? -= 1;
+                plain(status::SUCCESS)
+            }
             Verb::Read { offset, length, .. } => self.read(handle, *offset, *length),
             Verb::Write {
                 offset,
@@ -261,11 +273,8 @@ impl Judge {
                 length,
                 flags,
                 ..
-            } => return self.lock(op.id, handle, (*offset, *length), *flags),
-            Verb::Notify { .. } => {
-                self.opens.get_mut(&handle)?.notify = Some(op.id);
-                return None;
-            }
+            } => return self.lock(op, handle, (*offset, *length), *flags),
+            Verb::Notify { .. } => return self.notify(op, handle),
             Verb::Cancel { op } => return self.cancel(*op),
             Verb::Acknowledge { level, .. } => return self.acknowledge(handle, *level),
         })
@@ -284,6 +293,9 @@ impl Judge {
             return None;
         };
         use disposition::{CREATE, OPEN, OVERWRITE, OVERWRITE_IF, SUPERSEDE};
+        if let Some(refusal) = self.too_many_opens(op.client) {
+            return Some(refusal);
+        }
         let is_dir = options & DIRECTORY != 0;
         let overwrites = matches!(*disposition, SUPERSEDE | OVERWRITE | OVERWRITE_IF);
         let action;
@@ -356,6 +368,7 @@ impl Judge {
             breaking: false,
             locks: Vec::new(),
             notify: None,
+            watched: false,
             shared: op.shared,
             walked: false,
         };

@@ -9,6 +9,8 @@ pub mod fuse;
 pub mod image;
 pub mod inspect;
 pub mod judge;
+pub mod kinds;
+pub mod limits;
 pub mod log_format;
 pub mod memory;
 pub mod mutation;

@@ -45,12 +45,19 @@ pub struct Net {
     sockets: SocketSet<'static>,
     seats: Vec<Seat>,
     visit: Option<(Visit, SocketHandle)>,
+    server: IpAddr,
 }
 
 /// A player and its socket.
 struct Seat {
     player: Player,
     socket: SocketHandle,
+    /// Its connection is not begun before the others have left.
+    comes_late: bool,
+    port: u16,
+    /// When it last took what had come, and how long it waits before it does again.
+    took_at: Duration,
+    takes_every: Duration,
     /// Since when its FIN is on its way.
     closing: Option<Duration>,
     gone: bool,
@@ -79,7 +86,8 @@ impl Net {
             }
         });
         let mut sockets = SocketSet::new(Vec::new());
-        let mut connect = |port, keep_alive| {
+        let (server, _) = SERVER[usize::from(scenario.ipv6)];
+        let mut connect = |port: Option<u16>, keep_alive| {
             let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_BYTES]);
             let mut socket = tcp::Socket::new(buffer(), buffer());
             socket.set_nagle_enabled(false);
@@ -88,23 +96,32 @@ impl Net {
                 // smoltcp's generator takes no argument; a constant clock is a legal one (RFC 7323, section 5.4 asks for monotony).
                 socket.set_tsval_generator(Some(|| 1000));
             }
-            let (server, _) = SERVER[usize::from(scenario.ipv6)];
-            let remote = (IpAddress::from(server), PORT);
-            socket
-                .connect(interface.context(), remote, port)
-                .expect("a free port");
+            if let Some(port) = port {
+                let remote = (IpAddress::from(server), PORT);
+                socket
+                    .connect(interface.context(), remote, port)
+                    .expect("a free port");
+            }
             sockets.add(socket)
         };
         let seats = players.into_iter().zip(FIRST_PORT..);
-        let seats = seats.map(|(player, port)| Seat {
-            player,
-            socket: connect(port, KEEP_ALIVE),
-            closing: None,
-            gone: false,
+        let newcomer = scenario.kind.limits().map(|limits| limits.newcomer);
+        let seats = seats.enumerate().map(|(index, (player, port))| {
+            let comes_late = newcomer == Some(index);
+            Seat {
+                player,
+                socket: connect((!comes_late).then_some(port), KEEP_ALIVE),
+                comes_late,
+                port,
+                took_at: Duration::ZERO,
+                takes_every: scenario.kind.pause_of(index),
+                closing: None,
+                gone: false,
+            }
         });
         let seats = seats.collect();
         let visit = scenario.stranger.map(|stranger| {
-            let socket = connect(stranger::PORT, stranger::KEEP_ALIVE);
+            let socket = connect(Some(stranger::PORT), stranger::KEEP_ALIVE);
             (Visit::new(stranger), socket)
         });
         Net {
@@ -113,6 +130,7 @@ impl Net {
             sockets,
             seats,
             visit,
+            server,
         }
     }
 
@@ -122,6 +140,9 @@ impl Net {
     /// The server has ended a connection that it owes, or answered what it may not.
     pub fn turn(&mut self, now: Duration, ops: &[Op], board: &mut Board) {
         self.port.device().advance(now);
+        if board.vacant {
+            self.let_newcomer_in();
+        }
         self.poll(now);
         // What one client hears may let another go on.
         for _ in 0..2 {
@@ -134,6 +155,23 @@ impl Net {
             visit.exchange(self.sockets.get_mut(*socket), now, board);
         }
         self.poll(now);
+    }
+
+    /// The others have left, and nothing is left of them.
+    fn let_newcomer_in(&mut self) {
+        if !self.seats.iter().all(|seat| seat.gone || seat.comes_late) {
+            return;
+        }
+        let Some(late) = self.seats.iter_mut().find(|seat| seat.comes_late) else {
+            return;
+        };
+        late.comes_late = false;
+        let (socket, port) = (late.socket, late.port);
+        let socket: &mut tcp::Socket = self.sockets.get_mut(socket);
+        let remote = (IpAddress::from(self.server), PORT);
+        socket
+            .connect(self.interface.context(), remote, port)
+            .expect("a free port");
     }
 
     fn poll(&mut self, now: Duration) {
@@ -181,10 +219,12 @@ impl Net {
             .map(|at| Duration::from_micros(at.total_micros().max(0) as u64));
         let arrival = self.port.device().next_arrival();
         let players = self.seats.iter().filter_map(|seat| seat.player.next());
+        let takes = self.seats.iter().filter(|seat| !seat.gone);
+        let takes = takes.map(|seat| seat.took_at + seat.takes_every);
         [at, arrival]
             .into_iter()
             .flatten()
-            .chain(players.filter(|at| *at > now))
+            .chain(players.chain(takes).filter(|at| *at > now))
             .min()
             .map(|at| at.max(now))
     }
@@ -198,13 +238,17 @@ impl Seat {
         ops: &[Op],
         board: &mut Board,
     ) {
-        if self.gone {
+        if self.gone || self.comes_late {
             return;
         }
         if socket.may_send() {
             self.player.connected();
         }
-        while socket.can_recv() {
+        let takes = now >= self.took_at + self.takes_every;
+        if takes {
+            self.took_at = now;
+        }
+        while takes && socket.can_recv() {
             let bytes = socket
                 .recv(|bytes| (bytes.len(), bytes.to_vec()))
                 .expect("bytes that are there");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::client::{Client, Profile, Response};
 use crate::judge::{self, Content, Expected, Verdict};
 use crate::request::{self, Body, FileId, RELATED, command};
+use crate::scenario::Scenario;
 use crate::status;
 use crate::workload::{Handle, Op, Verb};
 
@@ -53,6 +54,8 @@ pub struct Board {
     pub waits: Vec<(usize, Duration, Duration)>,
     /// When the server was not there.
     pub outages: Vec<(Duration, Duration)>,
+    /// The server has nothing of any client.
+    pub vacant: bool,
 }
 
 impl Board {
@@ -74,6 +77,7 @@ impl Board {
             credits: BTreeMap::new(),
             waits: Vec::new(),
             outages: Vec::new(),
+            vacant: false,
         }
     }
 
@@ -147,13 +151,21 @@ pub struct Player {
     sent_at: BTreeMap<usize, Duration>,
     /// Time between two operations of the list, at least.
     pause: Duration,
+    /// It leaves when so many operations are done: its own, and those of the others, but for a newcomer's.
+    awaited: usize,
+    trees: Vec<u32>,
 }
 
 impl Player {
     /// Leads a client of this profile through its operations of the list.
     #[must_use]
-    pub fn new(index: usize, profile: Profile, ops: &[Op], pause: Duration) -> Player {
+    pub fn new(index: usize, profile: Profile, scenario: &Scenario, pause: Duration) -> Player {
+        let ops = &scenario.ops;
         let own = ops.iter().filter(|op| op.client == index);
+        let newcomer = scenario.kind.limits().map(|limits| limits.newcomer);
+        let later = ops
+            .iter()
+            .filter(|op| Some(op.client) == newcomer && op.client != index);
         Player {
             index,
             client: Client::new(profile),
@@ -167,6 +179,8 @@ impl Player {
             second: None,
             sent_at: BTreeMap::new(),
             pause,
+            awaited: ops.len() - later.count(),
+            trees: Vec::new(),
         }
     }
 
@@ -337,7 +351,15 @@ impl Player {
         response: &Response,
         board: &mut Board,
     ) {
+        let is_refused = response.status == status::REQUEST_NOT_ACCEPTED;
+        let may_be_refused = board.expected[&id].verdicts[0].status == status::REQUEST_NOT_ACCEPTED;
         let message = match second {
+            Second::LoggingIn if may_be_refused => {
+                assert!(is_refused, "a session too many: {response:x?}");
+                self.client.refused();
+                self.second = None;
+                return self.finished(id, board);
+            }
             Second::LoggingIn => {
                 self.second = Some(Second::Proving);
                 self.client.answer_challenge(response, USER, PASSWORD)
@@ -396,7 +418,7 @@ impl Player {
         assert_eq!(found, verdict.content, "operation {op:?}, component {part}");
     }
 
-    fn learn(&self, verb: &Verb, response: &Response, board: &mut Board) {
+    fn learn(&mut self, verb: &Verb, response: &Response, board: &mut Board) {
         if response.status != status::SUCCESS {
             return;
         }
@@ -406,6 +428,7 @@ impl Player {
                 assert!(board.file_ids.insert(id), "a FileId is used twice: {id:x?}");
                 board.handles.insert(*handle, id);
             }
+            Verb::Tree => self.trees.push(response.tree),
             Verb::ResumeKey { handle } => {
                 let from = u32::from_le_bytes(response.body[32..36].try_into().expect("four"));
                 let from = from as usize - 64;
@@ -431,7 +454,7 @@ impl Player {
             self.send(op, board, now);
         }
         // Who leaves closes what it has open: not while others are at it.
-        if board.done.len() == ops.len() {
+        if board.done.len() >= self.awaited {
             if self.client.profile().logs_off {
                 self.stage = Stage::LoggingOff;
                 let message = self.client.ask(&[request::bare(command::LOGOFF)]);
@@ -512,6 +535,9 @@ impl Player {
         let first = if op.verbs[0] == Verb::SecondSession {
             self.second = Some(Second::LoggingIn);
             self.client.begin_login()
+        } else if op.verbs[0] == Verb::Untree {
+            let tree = self.trees.pop().expect("a tree that was connected");
+            self.client.disconnect_tree(tree)
         } else {
             let related = op.verbs.len() > 1;
             let bodies: Vec<Body> = op
@@ -627,7 +653,10 @@ fn body(verb: &Verb, related: bool, board: &Board) -> Body {
         } => request::lock(file(handle), *offset, *length, *flags),
         Verb::Notify { handle } => request::change_notify(file(handle)),
         Verb::Acknowledge { handle, level } => request::acknowledge(file(handle), *level),
-        Verb::Echo | Verb::Cancel { .. } | Verb::SecondSession => request::bare(command::ECHO),
+        Verb::Tree => request::tree_connect(SHARE),
+        Verb::Echo | Verb::Cancel { .. } | Verb::SecondSession | Verb::Untree => {
+            request::bare(command::ECHO)
+        }
     }
 }
 

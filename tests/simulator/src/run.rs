@@ -69,12 +69,12 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     let capabilities = [server::capabilities(scenario), Capabilities::default()];
     let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
     let mut server = Server::new(scenario, ours, blows);
-    let (expected, files) = judge(&scenario.ops);
+    let (expected, files) = judge(&scenario.ops, scenario.kind.limits());
     let mut board = Board::new(expected, scenario.slow);
     let profiles = scenario.profiles.iter().enumerate();
     let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
     let players = profiles
-        .map(|(index, profile)| Player::new(index, *profile, &scenario.ops, pause))
+        .map(|(index, profile)| Player::new(index, *profile, scenario, pause))
         .collect();
     let mut net = Net::new(theirs, players, scenario);
     let mut now = Duration::ZERO;
@@ -83,6 +83,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
         net.turn(now, &scenario.ops, &mut board);
         server.turn(now, &net);
         board.outages.clone_from(&server.outages);
+        board.vacant = server.is_empty();
         net.turn(now, &scenario.ops, &mut board);
         if net.is_done() && server.is_empty() {
             return finish(&mut server, &net, board, &scenario.ops, files, reference);

@@ -8,6 +8,7 @@ use outlast_stack::Lost;
 use outlast_stack::device::Faults;
 
 use crate::client::Profile;
+use crate::kinds::Kind;
 use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::stranger::Stranger;
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub profiles: Vec<Profile>,
     /// What they do.
     pub ops: Vec<Op>,
+    /// What it is about.
+    pub kind: Kind,
     /// What the network does to frames.
     pub faults: Faults,
     /// Do frames get lost while the server is down?
@@ -98,12 +101,24 @@ impl Scenario {
     /// The same with a durability that may be another than the seed's own.
     #[must_use]
     pub fn with(seed: u64, size: Size, durability: Durability) -> Scenario {
-        let scenario = Scenario::without_power(seed, size);
+        let scenario = Scenario::without_power(seed, size).of_kind(size);
         match durability {
             Durability::Any if !seed.is_multiple_of(3) => scenario,
             Durability::Process => scenario,
             Durability::Any | Durability::Power => scenario.under_power(),
         }
+    }
+
+    /// So many clients: those of the scenario, and more of them if they are too few.
+    pub(crate) fn clients(&self, count: usize) -> Vec<Profile> {
+        let mut random = Random::new(self.seed, "more clients");
+        let more = std::iter::repeat_with(|| profile(&mut random));
+        self.profiles
+            .iter()
+            .copied()
+            .chain(more)
+            .take(count)
+            .collect()
     }
 
     /// The same under durability `power`.
@@ -130,32 +145,7 @@ impl Scenario {
             Size::Small => (1 + random.index(2), 3 + random.index(4)),
             Size::Usual => (1 + random.index(3), 12 + random.index(16)),
         };
-        let mut profile = || {
-            use Dialect::{Smb202, Smb210, Smb300, Smb302, Smb311};
-            let dialect = *random.pick(&[
-                Smb202, Smb210, Smb300, Smb302, Smb311, Smb311, Smb311, Smb311,
-            ]);
-            let ciphers = [
-                Cipher::Aes128Gcm,
-                Cipher::Aes256Gcm,
-                Cipher::Aes128Ccm,
-                Cipher::Aes256Ccm,
-            ];
-            let signing = [
-                SigningAlgorithm::AesGmac,
-                SigningAlgorithm::AesCmac,
-                SigningAlgorithm::HmacSha256,
-            ];
-            Profile {
-                dialect,
-                cipher: *random.pick(&ciphers),
-                signing: *random.pick(&signing),
-                sealed: dialect >= Smb300 && random.percent(50),
-                depth: 1 + random.index(4),
-                logs_off: random.percent(60),
-            }
-        };
-        let profiles: Vec<Profile> = (0..clients).map(|_| profile()).collect();
+        let profiles: Vec<Profile> = (0..clients).map(|_| profile(&mut random)).collect();
         let faulty = random.percent(50);
         let percent = |of: u64| (of * 10_000) as u32;
         let faults = Faults {
@@ -184,6 +174,7 @@ impl Scenario {
             seed,
             ops: workload::generate(seed, clients, length),
             profiles,
+            kind: Kind::Mixed,
             faults,
             lost,
             outage: Duration::from_millis(*random.pick(outages)),
@@ -205,5 +196,32 @@ impl Scenario {
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),
         }
+    }
+}
+
+/// How a client speaks.
+fn profile(random: &mut Random) -> Profile {
+    use Dialect::{Smb202, Smb210, Smb300, Smb302, Smb311};
+    let dialect = *random.pick(&[
+        Smb202, Smb210, Smb300, Smb302, Smb311, Smb311, Smb311, Smb311,
+    ]);
+    let ciphers = [
+        Cipher::Aes128Gcm,
+        Cipher::Aes256Gcm,
+        Cipher::Aes128Ccm,
+        Cipher::Aes256Ccm,
+    ];
+    let signing = [
+        SigningAlgorithm::AesGmac,
+        SigningAlgorithm::AesCmac,
+        SigningAlgorithm::HmacSha256,
+    ];
+    Profile {
+        dialect,
+        cipher: *random.pick(&ciphers),
+        signing: *random.pick(&signing),
+        sealed: dialect >= Smb300 && random.percent(50),
+        depth: 1 + random.index(4),
+        logs_off: random.percent(60),
     }
 }

@@ -162,7 +162,7 @@ fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
     }
 }
 
-fn smb_config() -> outlast_smb::Config {
+fn smb_config(scenario: &Scenario) -> outlast_smb::Config {
     outlast_smb::Config {
         name: "OUTLAST".into(),
         guid: [0; 16],
@@ -184,7 +184,10 @@ fn smb_config() -> outlast_smb::Config {
         }],
         limits: Limits {
             io_bytes: 65_536,
-            ..Limits::default()
+            ..scenario
+                .kind
+                .limits()
+                .map_or_else(Limits::default, |limits| limits.of_server())
         },
     }
 }
@@ -520,7 +523,7 @@ impl Server {
             wall: wall(now),
             boot_id: [self.boots; 16],
             stack,
-            smb: smb_config(),
+            smb: smb_config(&self.scenario),
             fs: Files::new(
                 self.disk.clone(),
                 self.scenario.handles,
@@ -581,7 +584,7 @@ impl Server {
 }
 
 fn new_shadow(scenario: &Scenario) -> Shadow {
-    Shadow::new(stack_config(scenario), smb_config())
+    Shadow::new(stack_config(scenario), smb_config(scenario))
 }
 
 fn wall(now: Duration) -> u64 {

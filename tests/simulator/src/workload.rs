@@ -1,6 +1,10 @@
 //! What the clients do, from the seed: a list of operations in one order, which any part of can be left out.
 
+pub mod limits;
+pub mod uploads;
+
 use crate::judge::Judge;
+use crate::limits::Limits;
 use crate::random::Random;
 
 /// A handle as the workload names it; the server's FileId is known when its CREATE is answered.
@@ -93,6 +97,10 @@ pub enum Verb {
     Echo,
     /// Another session on the same connection, from its set-up to its log-off.
     SecondSession,
+    /// TREE_CONNECT of one tree more.
+    Tree,
+    /// TREE_DISCONNECT of the last of these.
+    Untree,
 }
 
 impl Verb {
@@ -100,9 +108,12 @@ impl Verb {
     #[must_use]
     pub fn handles(&self) -> Vec<Handle> {
         match self {
-            Verb::Create { .. } | Verb::Cancel { .. } | Verb::Echo | Verb::SecondSession => {
-                Vec::new()
-            }
+            Verb::Create { .. }
+            | Verb::Cancel { .. }
+            | Verb::Echo
+            | Verb::SecondSession
+            | Verb::Tree
+            | Verb::Untree => Vec::new(),
             Verb::Copy { source, target, .. } => vec![*source, *target],
             Verb::Close { handle }
             | Verb::Flush { handle }
@@ -164,20 +175,9 @@ const AT_ONCE: u32 = 16;
 /// Makes a workload.
 #[must_use]
 pub fn generate(seed: u64, clients: usize, length: usize) -> Vec<Op> {
-    let mut maker = Maker {
-        random: Random::new(seed, "workload"),
-        judge: Judge::default(),
-        ops: Vec::new(),
-        last_handle: 0,
-        clients,
-        shared_files: 0,
-    };
+    let mut maker = Maker::new(seed, clients, None);
     for client in 0..clients {
-        let open = maker.create(&home(client), disposition::OPEN_IF, DIRECTORY);
-        let close = Verb::Close {
-            handle: maker.last_handle,
-        };
-        maker.push(client, vec![open, close], false);
+        maker.make_home(client);
     }
     while maker.ops.len() < length {
         if maker.random.percent(25) {
@@ -204,6 +204,27 @@ struct Maker {
 }
 
 impl Maker {
+    fn new(seed: u64, clients: usize, limits: Option<Limits>) -> Maker {
+        Maker {
+            random: Random::new(seed, "workload"),
+            judge: Judge::with_limits(limits),
+            ops: Vec::new(),
+            last_handle: 0,
+            clients,
+            shared_files: 0,
+        }
+    }
+
+    fn make_home(&mut self, client: usize) {
+        let open = self.create(&home(client), disposition::OPEN_IF, DIRECTORY);
+        let close = Verb::Close {
+            handle: self.last_handle,
+        };
+        // Of a newcomer it has its place among what the others do.
+        let shared = self.judge.has_limits();
+        self.push(client, vec![open, close], shared);
+    }
+
     fn push(&mut self, client: usize, verbs: Vec<Verb>, shared: bool) {
         let op = Op {
             client,

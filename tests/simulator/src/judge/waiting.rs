@@ -143,7 +143,7 @@ impl Judge {
 
     pub(super) fn lock(
         &mut self,
-        id: usize,
+        op: &Op,
         handle: Handle,
         range: (u64, u64),
         flags: u32,
@@ -158,13 +158,19 @@ impl Judge {
             self.let_go(node);
             return Some(plain(status::SUCCESS));
         }
+        if let Some(refusal) = self.too_many_locks(handle) {
+            return Some(refusal);
+        }
         if self.excluded(node, range.0, range.1) {
             if flags & 16 != 0 {
                 return Some(plain(status::LOCK_NOT_GRANTED));
             }
-            let waiting = Waiting::Lock(handle, range.0, range.1);
-            self.waiting.insert(id, waiting);
-            return None;
+            let refusal = self.too_many_wait(op.client);
+            if refusal.is_none() {
+                let waiting = Waiting::Lock(handle, range.0, range.1);
+                self.waiting.insert(op.id, waiting);
+            }
+            return refusal;
         }
         self.opens.get_mut(&handle)?.locks.push(range);
         Some(plain(status::SUCCESS))

@@ -1,0 +1,114 @@
+//! What a client may have, and what it gets that wants more.
+
+use super::{Judge, Verdict, Waiting, plain};
+use crate::limits::Limits;
+use crate::status;
+use crate::workload::{Handle, Op};
+
+impl Judge {
+    /// A judge of a server with these limits.
+    #[must_use]
+    pub fn with_limits(limits: Option<Limits>) -> Judge {
+        Judge {
+            limits,
+            ..Judge::default()
+        }
+    }
+
+    /// Are there limits that matter?
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        self.limits.is_some()
+    }
+
+    /// All open handles of a client.
+    #[must_use]
+    pub fn all_handles_of(&self, client: usize) -> Vec<Handle> {
+        let own = self.opens.iter().filter(|(_, open)| open.client == client);
+        own.map(|(handle, _)| *handle).collect()
+    }
+
+    /// Is one more than `held` too many?
+    fn exceeds(&self, held: usize, limit: impl Fn(&Limits) -> usize) -> bool {
+        let limit = self.limits.as_ref().map(limit);
+        limit.is_some_and(|limit| held >= limit)
+    }
+
+    /// The newcomer's first request: the others have left, and have nothing any more.
+    pub(super) fn note_newcomer(&mut self, op: &Op) {
+        let newcomer = self.limits.map(|limits| limits.newcomer);
+        if newcomer == Some(op.client) && !std::mem::replace(&mut self.newcomer_is_there, true) {
+            self.close_all();
+        }
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.give_up_waiting();
+        for handle in self.opens.keys().copied().collect::<Vec<_>>() {
+            self.close(handle);
+        }
+    }
+
+    /// MS-SMB2 3.3.5.9: STATUS_TOO_MANY_OPENED_FILES is what there is for it.
+    pub(super) fn too_many_opens(&self, client: usize) -> Option<Verdict> {
+        let own = self.all_handles_of(client).len();
+        let is_too_many = self.exceeds(own, |limits| limits.opens)
+            || self.exceeds(self.opens.len(), Limits::all_opens);
+        is_too_many.then(|| plain(status::TOO_MANY_OPENED_FILES))
+    }
+
+    pub(super) fn too_many_locks(&self, handle: Handle) -> Option<Verdict> {
+        let held = self.opens[&handle].locks.len();
+        refused(self.exceeds(held, |limits| limits.locks))
+    }
+
+    /// One more of a client's requests is to wait.
+    pub(super) fn too_many_wait(&self, client: usize) -> Option<Verdict> {
+        let of_client = |handle: &Handle| self.opens.get(handle).map(|open| open.client);
+        let waiting = self.waiting.values().filter(|waiting| match waiting {
+            Waiting::Lock(handle, ..) => of_client(handle) == Some(client),
+            Waiting::Create(op) => op.client == client,
+        });
+        let opens = self.opens.values().filter(|open| open.client == client);
+        let told = opens.filter(|open| open.notify.is_some()).count();
+        refused(self.exceeds(waiting.count() + told, |limits| limits.pending))
+    }
+
+    /// CHANGE_NOTIFY: the directory is watched as long as its handle is open.
+    pub(super) fn notify(&mut self, op: &Op, handle: Handle) -> Option<Verdict> {
+        let own = self.opens.values().filter(|open| open.client == op.client);
+        let watches = own.filter(|open| open.watched).count();
+        let is_new = !self.opens[&handle].watched;
+        if is_new && self.exceeds(watches, |limits| limits.watches) {
+            return refused(true);
+        }
+        self.opens.get_mut(&handle)?.watched = true;
+        let refusal = self.too_many_wait(op.client);
+        if refusal.is_none() {
+            self.opens.get_mut(&handle)?.notify = Some(op.id);
+        }
+        refusal
+    }
+
+    /// TREE_CONNECT of one more.
+    pub(super) fn connect_tree(&mut self, client: usize) -> Verdict {
+        let more = self.trees.get(&client).copied().unwrap_or(0);
+        // The first one has been there from the beginning.
+        if let Some(refusal) = refused(self.exceeds(1 + more, |limits| limits.trees)) {
+            return refusal;
+        }
+        *self.trees.entry(client).or_default() += 1;
+        plain(status::SUCCESS)
+    }
+
+    pub(super) fn second_session(&self) -> Verdict {
+        plain(match self.exceeds(1, |limits| limits.sessions) {
+            true => status::REQUEST_NOT_ACCEPTED,
+            false => status::SUCCESS,
+        })
+    }
+}
+
+fn refused(is_too_many: bool) -> Option<Verdict> {
+    is_too_many.then(|| plain(status::INSUFFICIENT_RESOURCES))
+}

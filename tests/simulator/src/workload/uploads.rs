@@ -1,0 +1,59 @@
+//! Several busy uploads at once, on a log that is too small for them; beside them, perhaps, a client that is slow to take what it reads.
+
+use super::{Maker, Op, Verb, disposition, home};
+
+/// Bytes of a request or a reply, at most: the log has to take one at a time, however small it is.
+const PIECE: u64 = 3000;
+
+/// Makes a workload of so many requests for each client. `reader`: the one that mostly reads.
+#[must_use]
+pub fn generate(seed: u64, clients: usize, length: usize, reader: Option<usize>) -> Vec<Op> {
+    let mut maker = Maker::new(seed, clients, None);
+    for client in 0..clients {
+        maker.make_home(client);
+    }
+    let handles: Vec<_> = (0..clients)
+        .map(|client| {
+            let path = format!("{}/f", home(client));
+            let open = maker.create(&path, disposition::CREATE, 0);
+            maker.push(client, vec![open], false);
+            maker.last_handle
+        })
+        .collect();
+    for round in 0..length as u64 {
+        for (client, handle) in handles.iter().copied().enumerate() {
+            let reads = match reader == Some(client) {
+                true => round > 0,
+                false => maker.random.percent(5),
+            };
+            let verb = match reads {
+                true => Verb::Read {
+                    handle,
+                    offset: 0,
+                    length: PIECE as u32,
+                },
+                false => maker.upload(handle, round),
+            };
+            maker.push(client, vec![verb], false);
+        }
+    }
+    for (client, handle) in handles.into_iter().enumerate() {
+        maker.push(client, vec![Verb::Close { handle }], false);
+    }
+    maker.ops
+}
+
+impl Maker {
+    fn upload(&mut self, handle: super::Handle, round: u64) -> Verb {
+        let length = match self.random.percent(80) {
+            true => PIECE,
+            false => 1 + self.random.below(PIECE),
+        };
+        Verb::Write {
+            handle,
+            offset: (!self.random.percent(20)).then_some(round * PIECE),
+            length: length as usize,
+            fill: self.random.draw() as u8,
+        }
+    }
+}
