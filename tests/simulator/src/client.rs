@@ -132,6 +132,12 @@ impl Client {
         self.waiting.len()
     }
 
+    /// Does a request have neither a final nor an interim response?
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.len() > self.interim.len()
+    }
+
     /// NEGOTIATE.
     pub fn negotiate(&mut self, salt: u8) -> u64 {
         let Profile {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::promises::{Leaving, Promises};
 use outlast_stack::{Checkpoint, Seq, Stack, TxFrame};
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket,
@@ -26,6 +27,8 @@ struct Stream {
 pub struct Inspector {
     /// By the client's port.
     streams: BTreeMap<u16, Stream>,
+    /// What clients have been promised.
+    pub promises: Promises,
 }
 
 /// What is known besides the frame.
@@ -35,6 +38,8 @@ pub struct Known {
     pub may_end: bool,
     /// An elective reboot is under way: a window of zero may be announced.
     pub draining: bool,
+    /// Frames leave in the turn that makes them.
+    pub at_once: bool,
 }
 
 impl Inspector {
@@ -88,6 +93,12 @@ impl Inspector {
         let stream = self.streams.entry(port).or_default();
         stream.sequence(&tcp, &frame.payload.concat());
         stream.window(&tcp, known.draining);
+        let leaving = Leaving {
+            tcp: &tcp,
+            is_empty: frame.payload.is_empty() && !tcp.fin(),
+            edge: stream.edge_of(&tcp),
+        };
+        self.promises.leaves(&leaving, known.at_once);
         stream.timestamp(&tcp);
         if committed.is_some() {
             match on_record {
@@ -119,10 +130,10 @@ impl Stream {
             return;
         }
         let at = at as usize;
-        // After a return an acknowledgement alone bears SND.NXT, the end of what may have been sent before.
-        let is_empty = payload.is_empty() && !tcp.fin();
+        // An acknowledgement alone may be numbered as what follows all that is queued, sent or not.
+        let is_bare = payload.is_empty() && !tcp.fin();
         assert!(
-            is_empty || at <= self.bytes.len() + 1,
+            is_bare || at <= self.bytes.len() + 1,
             "a gap in what is sent"
         );
         for (at, byte) in (at..).zip(payload) {

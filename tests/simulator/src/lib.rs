@@ -17,6 +17,8 @@ pub mod mutation;
 pub mod net;
 pub mod ntlm;
 pub mod player;
+pub mod progress;
+pub mod promises;
 pub mod random;
 pub mod request;
 pub mod run;

@@ -2,6 +2,8 @@
 
 use outlast_smb::Held;
 
+use crate::mutation::{Limited, Mutation};
+
 /// The next connection's part of the last quarter of a total is none when there are two (`smb/src/held.rs`): what is left of this
 /// number is what all clients may have together.
 const TOTAL_OPENS: usize = 7;
@@ -32,19 +34,20 @@ impl Limits {
         TOTAL_OPENS - TOTAL_OPENS / 4
     }
 
-    /// As the server is told.
+    /// As the server is told; of what `mutation` says one too many.
     #[must_use]
-    pub fn of_server(&self) -> outlast_smb::Limits {
+    pub fn of_server(&self, mutation: Option<Mutation>) -> outlast_smb::Limits {
+        let more = |what| usize::from(mutation == Some(Mutation::OneTooMany(what)));
         let usual = outlast_smb::Limits::default();
         outlast_smb::Limits {
-            sessions: self.sessions,
-            trees: self.trees,
-            opens: self.opens,
-            locks: self.locks,
-            pending: self.pending,
-            watches: self.watches,
+            sessions: self.sessions + more(Limited::Sessions),
+            trees: self.trees + more(Limited::Trees),
+            opens: self.opens + more(Limited::Opens),
+            locks: self.locks + more(Limited::Locks),
+            pending: self.pending + more(Limited::Pending),
+            watches: self.watches + more(Limited::Watches),
             total: Held {
-                opens: TOTAL_OPENS,
+                opens: TOTAL_OPENS + 2 * more(Limited::AllOpens),
                 ..usual.total
             },
             ..usual

@@ -251,6 +251,9 @@ impl Memory for Nvram {
             }
         }
         self.fuse.step(Step::Store);
+        if at == TAIL_AT && self.inner().mutation == Some(Mutation::TailStands) {
+            return;
+        }
         self.memory.store(at, word);
         if at == HEAD_AT {
             let mut inner = self.inner();

@@ -2,13 +2,17 @@
 //! around what the machine stands on (NVRAM, disk, clock, frames), or a change of the log between two lives of the server, which is
 //! what a server amounts to that does not write or does not take up a part of its state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outlast::server::record::Record;
 use outlast_nvram::{Flag, Identity, Kind, Log, Memory, VecMemory, codec};
-use outlast_stack::{Lost, Record as Tcp};
+use outlast_stack::device::Faults;
+use outlast_stack::{Lost, Record as Tcp, TxFrame};
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
+use crate::kinds;
 use crate::scenario::Scenario;
 
 /// What is broken.
@@ -58,6 +62,31 @@ pub enum Mutation {
     ChecksumsIgnored,
     /// Law 8: the right edge is not on record, and windows are smaller after the recovery.
     PromiseForgotten,
+    /// Windows are promised for which there is no room.
+    WindowsWithoutRoom,
+    /// What came out of order is reported as received, and forgotten.
+    ReportedForgotten,
+    /// A segment that is in order and within the window is dropped, now and then.
+    InOrderDropped,
+    /// After a return nothing is sent for some seconds.
+    SilentAfterReturn,
+    /// One more of these than the limit says may be had.
+    OneTooMany(Limited),
+    /// The tail that has moved is not put on record, so that it lies in what has been written over.
+    TailStands,
+}
+
+/// What a limit is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the limits' names
+pub enum Limited {
+    Opens,
+    AllOpens,
+    Locks,
+    Pending,
+    Watches,
+    Trees,
+    Sessions,
 }
 
 /// A kind of record.
@@ -77,6 +106,11 @@ pub enum Forgotten {
     Answers,
     MessageIds,
     Sessions,
+    Closes,
+    Unlocks,
+    Ends,
+    Watches,
+    Trees,
 }
 
 impl Mutation {
@@ -127,6 +161,23 @@ impl Mutation {
             MarkerFirst,
             MarkerIgnored,
             ChecksumsIgnored,
+            Forgets(F::Closes),
+            Forgets(F::Unlocks),
+            Forgets(F::Ends),
+            Forgets(F::Watches),
+            Forgets(F::Trees),
+            WindowsWithoutRoom,
+            ReportedForgotten,
+            InOrderDropped,
+            SilentAfterReturn,
+            OneTooMany(Limited::Opens),
+            OneTooMany(Limited::AllOpens),
+            OneTooMany(Limited::Locks),
+            OneTooMany(Limited::Pending),
+            OneTooMany(Limited::Watches),
+            OneTooMany(Limited::Trees),
+            OneTooMany(Limited::Sessions),
+            TailStands,
         ]
     };
 
@@ -162,7 +213,22 @@ impl Mutation {
             Mutation::OldestGivenUp => scenario.nvram_bytes = 64 << 10,
             Mutation::PromiseForgotten => scenario.smaller_window = true,
             Mutation::AnswersTooEarly => scenario.lost = Lost::Nothing,
+            // Where the wire loses frames nothing is said about how long it takes.
+            Mutation::SilentAfterReturn => scenario.faults = Faults::default(),
+            Mutation::ReportedForgotten => scenario.faults.reorder_ppm = 100_000,
             _ => {}
+        }
+    }
+
+    /// The kinds of scenarios where it makes a difference, as picked from seeds: every seed, or those of one kind.
+    #[must_use]
+    pub fn concerns(self, scenario: &Scenario) -> bool {
+        let is_of_limits = scenario.kind.limits().is_some();
+        match self {
+            Mutation::OneTooMany(_) => is_of_limits,
+            Mutation::Forgets(Forgotten::Watches | Forgotten::Trees) => is_of_limits,
+            Mutation::WindowsWithoutRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
+            _ => true,
         }
     }
 
@@ -273,9 +339,49 @@ impl Forgotten {
                 Smb::Answered { .. } => self == Forgotten::Answers,
                 Smb::Admitted { .. } => self == Forgotten::MessageIds,
                 Smb::Session { .. } => self == Forgotten::Sessions,
+                Smb::Closed { .. } => self == Forgotten::Closes,
+                Smb::Unlocked { .. } => self == Forgotten::Unlocks,
+                Smb::SessionEnded { .. } => self == Forgotten::Ends,
+                Smb::Watch { .. } => self == Forgotten::Watches,
+                Smb::TreeConnected { .. } => self == Forgotten::Trees,
                 _ => false,
             },
             _ => false,
         }
+    }
+}
+
+/// Makes acknowledgements of a server that forgets what it has reported as received (RFC 2018).
+#[derive(Debug, Default)]
+pub struct Forgetful {
+    /// By the client's port.
+    reported: BTreeMap<u16, (u32, u32)>,
+}
+
+impl Forgetful {
+    /// The frame as such a server would have made it, if it had made another one. Its checksum is not put right.
+    pub fn forget(&mut self, frame: &TxFrame) -> Option<TxFrame> {
+        let mut header = frame.header.clone();
+        let at = match header.get(12..14)? {
+            [0x08, 0x00] => 14 + 20,
+            [0x86, 0xdd] => 14 + 40,
+            _ => return None,
+        };
+        let mut tcp = TcpPacket::new_checked(header.get_mut(at..)?).ok()?;
+        let (port, ack) = (tcp.dst_port(), tcp.ack_number().0 as u32);
+        let blocks = tcp.selective_ack_ranges();
+        if let Some(block) = blocks.ok().and_then(|blocks| blocks[0]) {
+            self.reported.insert(port, block);
+            return None;
+        }
+        let (from, to) = self.reported.remove(&port)?;
+        if (ack.wrapping_sub(to) as i32) < 0 {
+            return None;
+        }
+        tcp.set_ack_number(TcpSeqNumber(from as i32));
+        Some(TxFrame {
+            header,
+            ..frame.clone()
+        })
     }
 }

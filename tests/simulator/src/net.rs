@@ -10,6 +10,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use crate::player::{Board, Player};
+use crate::progress::{Position, Progress};
 use crate::scenario::Scenario;
 use crate::stranger::{self, Visit};
 use crate::workload::Op;
@@ -58,6 +59,11 @@ struct Seat {
     /// When it last took what had come, and how long it waits before it does again.
     took_at: Duration,
     takes_every: Duration,
+    /// Bytes given to TCP, and taken from it.
+    sent: usize,
+    received: usize,
+    /// Is it looked at whether it goes on after an outage?
+    progress: Option<Progress>,
     /// Since when its FIN is on its way.
     closing: Option<Duration>,
     gone: bool,
@@ -108,6 +114,10 @@ impl Net {
         let newcomer = scenario.kind.limits().map(|limits| limits.newcomer);
         let seats = seats.enumerate().map(|(index, (player, port))| {
             let comes_late = newcomer == Some(index);
+            // A medium takes its time; and who does not take replies gets no further.
+            let is_clean = scenario.faults.loss_ppm + scenario.faults.corrupt_ppm == 0;
+            let goes_on =
+                is_clean && scenario.power.is_none() && scenario.kind.pause_of(index).is_zero();
             Seat {
                 player,
                 socket: connect((!comes_late).then_some(port), KEEP_ALIVE),
@@ -115,6 +125,9 @@ impl Net {
                 port,
                 took_at: Duration::ZERO,
                 takes_every: scenario.kind.pause_of(index),
+                sent: 0,
+                received: 0,
+                progress: goes_on.then(Progress::default),
                 closing: None,
                 gone: false,
             }
@@ -231,6 +244,26 @@ impl Net {
 }
 
 impl Seat {
+    fn look_whether_it_goes_on(&mut self, socket: &tcp::Socket<'_>, now: Duration, board: &Board) {
+        let Some(progress) = &mut self.progress else {
+            return;
+        };
+        let queued = socket.send_queue();
+        let position = Position {
+            acknowledged: self.sent - queued.min(self.sent),
+            received: self.received,
+            is_waiting: self.closing.is_none() && (queued > 0 || self.player.client.is_waiting()),
+        };
+        let looked = progress.look(position, now, &board.outages, board.frames_lost);
+        if let Err(waited) = looked {
+            panic!(
+                "the server has been back for {waited:?}, and this client does not go on: {}; tcp {}, {queued} bytes to be acknowledged",
+                self.player.state(),
+                socket.state()
+            );
+        }
+    }
+
     fn exchange(
         &mut self,
         socket: &mut tcp::Socket<'_>,
@@ -252,6 +285,7 @@ impl Seat {
             let bytes = socket
                 .recv(|bytes| (bytes.len(), bytes.to_vec()))
                 .expect("bytes that are there");
+            self.received += bytes.len();
             self.player.receive(&bytes, board, now);
         }
         self.player.play(ops, board, now);
@@ -259,7 +293,9 @@ impl Seat {
         if !outbox.is_empty() && socket.can_send() {
             let sent = socket.send_slice(outbox).expect("room that is there");
             outbox.drain(..sent);
+            self.sent += sent;
         }
+        self.look_whether_it_goes_on(socket, now, board);
         if self.player.is_leaving() && self.closing.is_none() && socket.may_send() {
             assert!(
                 self.player.client.is_drained(),

@@ -54,6 +54,8 @@ pub struct Board {
     pub waits: Vec<(usize, Duration, Duration)>,
     /// When the server was not there.
     pub outages: Vec<(Duration, Duration)>,
+    /// What comes while it is not there is lost.
+    pub frames_lost: bool,
     /// The server has nothing of any client.
     pub vacant: bool,
 }
@@ -77,6 +79,7 @@ impl Board {
             credits: BTreeMap::new(),
             waits: Vec::new(),
             outages: Vec::new(),
+            frames_lost: false,
             vacant: false,
         }
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use outlast_stack::Capabilities;
 use outlast_stack::device::pair;
+use outlast_stack::{Capabilities, Lost};
 
 use crate::fuse::Step;
 use crate::image::Look;
@@ -71,6 +71,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     let mut server = Server::new(scenario, ours, blows);
     let (expected, files) = judge(&scenario.ops, scenario.kind.limits());
     let mut board = Board::new(expected, scenario.slow);
+    board.frames_lost = scenario.lost == Lost::Frames;
     let profiles = scenario.profiles.iter().enumerate();
     let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
     let players = profiles

@@ -23,8 +23,9 @@ use crate::disk::Disk;
 use crate::files::Files;
 use crate::fuse::{Crash, Fuse, Step};
 use crate::inspect::{Inspector, Known};
+use crate::log_format;
 use crate::memory::Nvram;
-use crate::mutation::Mutation;
+use crate::mutation::{Forgetful, Mutation};
 use crate::net::{Net, PORT, SERVER};
 use crate::player::{PASSWORD, SHARE, USER};
 use crate::random::Random;
@@ -41,6 +42,9 @@ const REPLY_ROOM: u64 = 5 << 10;
 const EFFECT_ROOM: u64 = 5 << 10;
 /// Turns at one instant, at most.
 const TURNS: usize = 10_000;
+/// How long a mutated server is silent when it has come back.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// The server and what it stands on.
 pub struct Server {
     /// The steps.
@@ -72,6 +76,8 @@ pub struct Server {
     pub reboots: u32,
     /// How often the machine was started.
     boots: u8,
+    /// What became of a mutated server's memory.
+    forgetful: Option<Forgetful>,
     /// When it was not there.
     pub outages: Vec<(Duration, Duration)>,
 }
@@ -187,7 +193,9 @@ fn smb_config(scenario: &Scenario) -> outlast_smb::Config {
             ..scenario
                 .kind
                 .limits()
-                .map_or_else(Limits::default, |limits| limits.of_server())
+                .map_or_else(Limits::default, |limits| {
+                    limits.of_server(scenario.mutation)
+                })
         },
     }
 }
@@ -236,6 +244,8 @@ impl Server {
             cuts: 0,
             reboots: 0,
             boots: 1,
+            forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
+                .then(Forgetful::default),
             outages: Vec::new(),
         }
     }
@@ -423,11 +433,16 @@ impl Server {
         }
         let began = self.began(now);
         for _ in 0..TURNS {
+            let is_deaf = self.is(Mutation::InOrderDropped) && self.chance("deaf").percent(10);
             let Some(life) = &mut self.life else { return };
             let time = life.time(now);
             let mut received = false;
             while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
                 let bytes = &self.buffer[..length];
+                self.inspector.promises.arrives(bytes);
+                if is_deaf {
+                    continue;
+                }
                 life.machine.ingest(RxFrame { bytes, checksum }, time);
                 received = true;
             }
@@ -444,6 +459,7 @@ impl Server {
             let at_rest = self.draining && life.machine.at_rest(time);
             self.look_inside();
             self.send(&frames, net);
+            self.look_at_promises();
             drop(frames);
             if late {
                 self.nvram.let_commits_go();
@@ -456,6 +472,28 @@ impl Server {
             }
         }
         panic!("the server is busy for ever");
+    }
+
+    /// Law 8: no more is promised, by all windows together, than the log can hold.
+    fn look_at_promises(&self) {
+        let Some(life) = &self.life else { return };
+        let may_send = |state| {
+            use outlast_stack::State;
+            matches!(
+                state,
+                State::SynReceived | State::Established | State::FinWait1 | State::FinWait2
+            )
+        };
+        let connections = life.machine.stack().connections();
+        let ports = connections
+            .filter(|(.., state)| may_send(*state))
+            .map(|(_, remote, _)| remote.port());
+        let promised = self.inspector.promises.promised(&ports.collect()) as u64;
+        let room = log_format::ring_len(&*self.nvram);
+        assert!(
+            promised <= room,
+            "{promised} bytes are promised by windows, and the log is one of {room}"
+        );
     }
 
     /// Laws 1 and 2: what is committed is the state.
@@ -501,7 +539,8 @@ impl Server {
 
     fn begin(&mut self, now: Duration, net: &Net) {
         log::debug!("the server begins at {now:?}");
-        let lives = u64::from(self.crashes + self.reboots);
+        self.inspector.promises.begin_anew();
+        let lives = u64::from(self.lives());
         let seed = self.scenario.seed ^ (lives << 48);
         if lives > 0 && self.is(Mutation::AnswersTooEarly) {
             self.answer_too_early(now);
@@ -515,6 +554,10 @@ impl Server {
             true => stranger::PATIENCE,
             false => Duration::from_secs(3600),
         };
+        if self.is(Mutation::WindowsWithoutRoom) {
+            stack.receive_total = usize::MAX;
+            stack.receive_reserve = 0;
+        }
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
             sink: self.sink.as_ref().map(SinkFile::open),
@@ -567,12 +610,25 @@ impl Server {
         self.send(&recovered.frames, net);
     }
 
+    /// How many there were before this one.
+    fn lives(&self) -> u32 {
+        self.crashes + self.reboots
+    }
+
     fn send(&mut self, frames: &[TxFrame], net: &Net) {
+        let returned = self.life.as_ref().filter(|_| self.lives() > 0);
+        let is_silent = returned.is_some_and(|life| self.clock.now() < life.began + SILENCE);
+        if is_silent && self.is(Mutation::SilentAfterReturn) {
+            return;
+        }
         for frame in frames {
             self.fuse.step(Step::Frame);
+            let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
+            let frame = forgotten.as_ref().unwrap_or(frame);
             let known = |port| Known {
                 may_end: net.may_end(port),
                 draining: self.draining,
+                at_once: self.sink.is_none(),
             };
             let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
             let committed = self.scenario.sees_inside.then_some(&on_record.stack);

@@ -333,6 +333,9 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
             false => Durability::Process,
         };
         let mut scenario = Scenario::with(seed, size, durability);
+        if !mutation.concerns(&scenario) {
+            continue;
+        }
         mutation.choose_surroundings(&mut scenario);
         scenario.mutation = Some(mutation);
         scenario.sees_inside = sees_inside;

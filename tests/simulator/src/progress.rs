@@ -1,0 +1,76 @@
+//! Does a client go on when the server is back? What it has outstanding (bytes that are not acknowledged, a request that is not
+//! answered and does not wait by design) must make progress within a second of service time.
+//!
+//! What was read by the server that died, and was not on record yet, is lost even where the machine kept all other frames. The client
+//! sends it again when its timer says so: after a second (RFC 6298, 2.4), or, if it had sent it again before, after twice as long each
+//! time (5.5). A server that is back can call a sender back before that (RFC 6069), but smoltcp does not look at ICMP. So its own timer
+//! is an excuse as far as RFC 6298 lets it run: twice the silence before the return, in which outages do not count that lost nothing.
+//! A frame that the wire has lost is one, too: only where it loses none is anything said.
+
+use std::time::Duration;
+
+/// The timer's shortest time (RFC 6298, 2.4).
+const RTO_MIN: Duration = Duration::from_secs(1);
+/// What the server may take.
+const ALLOWED: Duration = Duration::from_secs(1);
+
+/// What a client has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes of its own that are acknowledged.
+    pub acknowledged: usize,
+    /// Bytes of the server's.
+    pub received: usize,
+    /// It waits for the server.
+    pub is_waiting: bool,
+}
+
+/// Watches a client.
+#[derive(Debug, Default)]
+pub struct Progress {
+    last: Position,
+    /// When it last made progress, or did not wait.
+    at: Duration,
+}
+
+impl Progress {
+    /// Looks at where it is now. `outages`: when the server was not there; `frames_lost`: what was sent meanwhile is lost.
+    ///
+    /// # Errors
+    /// It has been waiting for too long since the server came back: for how long.
+    pub fn look(
+        &mut self,
+        position: Position,
+        now: Duration,
+        outages: &[(Duration, Duration)],
+        frames_lost: bool,
+    ) -> Result<(), Duration> {
+        let (last, at) = (self.last, self.at);
+        let moves = Position {
+            is_waiting: false,
+            ..position
+        } != Position {
+            is_waiting: false,
+            ..last
+        };
+        if moves || !position.is_waiting {
+            (self.last, self.at) = (position, now);
+        }
+        self.last.is_waiting = position.is_waiting;
+        let back = outages.last().map(|(_, end)| *end);
+        let Some(back) = back.filter(|back| last.is_waiting && at < *back && *back <= now) else {
+            return Ok(());
+        };
+        let outages = outages.iter();
+        let lossless: Duration = outages
+            .filter(|_| !frames_lost)
+            .map(|(begin, end)| (*end).saturating_sub(*begin.max(&at)))
+            .sum();
+        let silence = (back - at).saturating_sub(lossless);
+        let waited = now - back;
+        match waited <= ALLOWED + RTO_MIN.max(silence * 2) {
+            true => Ok(()),
+            false => Err(waited),
+        }
+    }
+}

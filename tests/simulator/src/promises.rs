@@ -1,0 +1,196 @@
+//! What the server has promised by its acknowledgements, seen on the wire: bytes within a window are taken, what was reported as
+//! received (SACK) is kept as long as the process lives, and the sum of all windows is no more than there is room for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use outlast_stack::Seq;
+use smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
+};
+
+/// SACK blocks that an acknowledgement has room for beside timestamps: with fewer of them it reports everything.
+const BLOCKS: usize = 3;
+
+/// What a client has been told, and what has come of it, in sequence numbers of the client.
+#[derive(Debug)]
+struct Flow {
+    acked: Seq,
+    edge: Seq,
+    /// The end of what has come in order.
+    covered: Seq,
+    /// What has come out of order, by its beginning's distance from the first acknowledgement.
+    beyond: BTreeMap<usize, usize>,
+    first: Seq,
+    /// What was reported as received in this life of the server.
+    reported: Vec<(Seq, Seq)>,
+}
+
+/// All of them, by the client's port.
+#[derive(Debug, Default)]
+pub struct Promises {
+    flows: BTreeMap<u16, Flow>,
+}
+
+/// A TCP segment that leaves.
+#[derive(Debug)]
+pub struct Leaving<'a> {
+    /// Its header.
+    pub tcp: &'a TcpPacket<&'a [u8]>,
+    /// It takes up sequence space.
+    pub is_empty: bool,
+    /// The right edge of its window.
+    pub edge: Seq,
+}
+
+impl Promises {
+    /// The server begins again: what had come and is not on record is lost, what was reported may be forgotten.
+    pub fn begin_anew(&mut self) {
+        for flow in self.flows.values_mut() {
+            flow.covered = flow.acked;
+            flow.beyond.clear();
+            flow.reported.clear();
+        }
+    }
+
+    /// A frame has come to a server that lives.
+    pub fn arrives(&mut self, frame: &[u8]) {
+        with_segment(frame, |tcp| {
+            let Some(flow) = self.flows.get_mut(&tcp.src_port()) else {
+                return;
+            };
+            if !tcp.rst() && !tcp.syn() && tcp.ack() {
+                let from = Seq(tcp.seq_number().0 as u32);
+                flow.arrives(from, from + tcp.payload().len());
+            }
+        });
+    }
+
+    /// A segment is about to leave. `takes_all`: what has come in order is acknowledged by it, as nothing else holds frames back.
+    ///
+    /// # Panics
+    /// A promise is broken.
+    pub fn leaves(&mut self, segment: &Leaving<'_>, takes_all: bool) {
+        let (tcp, port) = (segment.tcp, segment.tcp.dst_port());
+        let ack = Seq(tcp.ack_number().0 as u32);
+        if tcp.syn() || !self.flows.contains_key(&port) {
+            self.flows.insert(port, Flow::new(ack, segment.edge));
+            return;
+        }
+        let Some(flow) = self.flows.get_mut(&port) else {
+            return;
+        };
+        assert!(
+            !takes_all || ack >= flow.covered,
+            "data in order and within the window were dropped: {} bytes from the client at port {port}",
+            flow.covered.since(ack)
+        );
+        flow.acked = flow.acked.max(ack);
+        flow.covered = flow.covered.max(ack);
+        flow.edge = flow.edge.max(segment.edge);
+        let blocks = tcp.selective_ack_ranges().unwrap_or_default();
+        let blocks: Vec<(Seq, Seq)> = blocks
+            .into_iter()
+            .flatten()
+            .map(|(from, to)| (Seq(from), Seq(to)))
+            .collect();
+        flow.reports(ack, &blocks, segment.is_empty, port);
+    }
+
+    /// Bytes that clients with these ports may send.
+    #[must_use]
+    pub fn promised(&self, ports: &BTreeSet<u16>) -> usize {
+        let flows = self.flows.iter().filter(|(port, _)| ports.contains(port));
+        flows.map(|(_, flow)| flow.edge.since(flow.acked)).sum()
+    }
+}
+
+impl Flow {
+    fn new(ack: Seq, edge: Seq) -> Flow {
+        Flow {
+            acked: ack,
+            edge,
+            covered: ack,
+            beyond: BTreeMap::new(),
+            first: ack,
+            reported: Vec::new(),
+        }
+    }
+
+    fn arrives(&mut self, from: Seq, to: Seq) {
+        let (from, to) = (from.max(self.covered), to.min(self.edge));
+        if from >= to {
+            return;
+        }
+        let end = self.beyond.entry(from.since(self.first)).or_default();
+        *end = (*end).max(to.since(self.first));
+        while let Some(entry) = self.beyond.first_entry()
+            && *entry.key() <= self.covered.since(self.first)
+        {
+            let end = self.first + entry.remove();
+            self.covered = self.covered.max(end);
+        }
+    }
+
+    /// RFC 2018, section 8 allows to forget what was reported; this server does so when it dies only.
+    fn reports(&mut self, ack: Seq, blocks: &[(Seq, Seq)], is_empty: bool, port: u16) {
+        let is_inside = |(from, to): &&(Seq, Seq)| *from <= ack && ack < *to;
+        if let Some((from, to)) = self.reported.iter().find(is_inside) {
+            panic!(
+                "{} bytes that were reported as received are forgotten ({} of them acknowledged), of the client at port {port}",
+                to.since(*from),
+                ack.since(*from)
+            );
+        }
+        self.reported.retain(|(_, to)| *to > ack);
+        let is_reported = |(from, to): &(Seq, Seq)| {
+            let mut blocks = blocks.iter();
+            blocks.any(|block| block.0 <= *from && *to <= block.1)
+        };
+        assert!(
+            !is_empty
+                || blocks.is_empty()
+                || blocks.len() >= BLOCKS
+                || self.reported.iter().all(is_reported),
+            "what was reported as received is not reported any more, to the client at port {port}"
+        );
+        let is_new = |(from, to): &(Seq, Seq)| {
+            !blocks
+                .iter()
+                .any(|block| block.0 <= *from && *to <= block.1)
+        };
+        self.reported.retain(is_new);
+        self.reported.extend(blocks);
+    }
+}
+
+/// Gives the TCP segment of a frame that is whole.
+fn with_segment(frame: &[u8], f: impl FnOnce(&TcpPacket<&[u8]>)) {
+    let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
+        return;
+    };
+    let is_tcp = |protocol| protocol == IpProtocol::Tcp;
+    let (from, to, payload) = match ethernet.ethertype() {
+        EthernetProtocol::Ipv4 => match Ipv4Packet::new_checked(ethernet.payload()) {
+            Ok(ip) if ip.verify_checksum() && is_tcp(ip.next_header()) => (
+                IpAddress::Ipv4(ip.src_addr()),
+                IpAddress::Ipv4(ip.dst_addr()),
+                ip.payload(),
+            ),
+            _ => return,
+        },
+        EthernetProtocol::Ipv6 => match Ipv6Packet::new_checked(ethernet.payload()) {
+            Ok(ip) if is_tcp(ip.next_header()) => (
+                IpAddress::Ipv6(ip.src_addr()),
+                IpAddress::Ipv6(ip.dst_addr()),
+                ip.payload(),
+            ),
+            _ => return,
+        },
+        _ => return,
+    };
+    if let Ok(tcp) = TcpPacket::new_checked(payload)
+        && tcp.verify_checksum(&from, &to)
+    {
+        f(&tcp);
+    }
+}
