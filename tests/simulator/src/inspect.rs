@@ -92,13 +92,13 @@ impl Inspector {
         );
         let stream = self.streams.entry(port).or_default();
         stream.sequence(&tcp, &frame.payload.concat());
-        stream.window(&tcp, known.draining);
         let leaving = Leaving {
             tcp: &tcp,
             is_empty: frame.payload.is_empty() && !tcp.fin(),
             edge: stream.edge_of(&tcp),
         };
         self.promises.leaves(&leaving, known.at_once);
+        stream.window(&tcp, known.draining);
         stream.timestamp(&tcp);
         if committed.is_some() {
             match on_record {

@@ -78,7 +78,7 @@ impl Scenario {
             ops: uploads::generate(self.seed, clients, length, reader),
             profiles,
             kind: Kind::Uploads { reader },
-            nvram_bytes: *random.pick(&[48, 64, 96]) << 10,
+            nvram_bytes: *random.pick(&[64, 80, 96]) << 10,
             ..self
         }
     }

@@ -64,7 +64,7 @@ impl Nvram {
                 seed: scenario.seed,
                 committed: Vec::new(),
                 head: 0,
-                photo: vec![0; len],
+                photo: scenario.power.map_or_else(Vec::new, |_| vec![0; len]),
                 is_anew: false,
                 mutation: scenario.mutation,
                 holds: Hold::No,
@@ -113,7 +113,9 @@ impl Nvram {
         inner.holds = Hold::No;
         inner.held.clear();
         inner.overwritten.clear();
-        inner.photo = self.memory.to_vec();
+        if self.power {
+            inner.photo = self.memory.to_vec();
+        }
         let Some(mutation) = inner.mutation else {
             return;
         };

@@ -226,7 +226,7 @@ impl Mutation {
         let is_of_limits = scenario.kind.limits().is_some();
         match self {
             Mutation::OneTooMany(_) => is_of_limits,
-            Mutation::Forgets(Forgotten::Watches | Forgotten::Trees) => is_of_limits,
+            Mutation::Forgets(what) if what.gives_back() => is_of_limits,
             Mutation::WindowsWithoutRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
             _ => true,
         }
@@ -319,6 +319,12 @@ impl Mutation {
 }
 
 impl Forgotten {
+    /// Is it about what a client holds, or does not hold any more?
+    fn gives_back(self) -> bool {
+        use Forgotten::{Closes, Ends, Trees, Unlocks, Watches};
+        matches!(self, Closes | Unlocks | Ends | Watches | Trees)
+    }
+
     fn is(self, record: &Record<'static>) -> bool {
         use outlast_smb::Record as Smb;
         match record {

@@ -79,6 +79,13 @@ impl Promises {
         let Some(flow) = self.flows.get_mut(&port) else {
             return;
         };
+        let blocks = tcp.selective_ack_ranges().unwrap_or_default();
+        let blocks: Vec<(Seq, Seq)> = blocks
+            .into_iter()
+            .flatten()
+            .map(|(from, to)| (Seq(from), Seq(to)))
+            .collect();
+        flow.reports(ack, &blocks, segment.is_empty, port);
         assert!(
             !takes_all || ack >= flow.covered,
             "data in order and within the window were dropped: {} bytes from the client at port {port}",
@@ -87,13 +94,6 @@ impl Promises {
         flow.acked = flow.acked.max(ack);
         flow.covered = flow.covered.max(ack);
         flow.edge = flow.edge.max(segment.edge);
-        let blocks = tcp.selective_ack_ranges().unwrap_or_default();
-        let blocks: Vec<(Seq, Seq)> = blocks
-            .into_iter()
-            .flatten()
-            .map(|(from, to)| (Seq(from), Seq(to)))
-            .collect();
-        flow.reports(ack, &blocks, segment.is_empty, port);
     }
 
     /// Bytes that clients with these ports may send.

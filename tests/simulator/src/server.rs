@@ -23,7 +23,6 @@ use crate::disk::Disk;
 use crate::files::Files;
 use crate::fuse::{Crash, Fuse, Step};
 use crate::inspect::{Inspector, Known};
-use crate::log_format;
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
 use crate::net::{Net, PORT, SERVER};
@@ -156,7 +155,7 @@ fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
         addresses: SERVER.to_vec(),
         ports: vec![PORT],
         receive_buffer: 16 << 10,
-        receive_total: (scenario.nvram_bytes / 8).max(8 << 10),
+        receive_total: receive_total(scenario),
         receive_reserve: 4 << 10,
         receive_least: 512,
         capabilities: Capabilities {
@@ -166,6 +165,11 @@ fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
         },
         ..outlast_stack::Config::default()
     }
+}
+
+/// Bytes of the log that are set aside for what clients may send.
+fn receive_total(scenario: &Scenario) -> usize {
+    (scenario.nvram_bytes / 8).max(8 << 10)
 }
 
 fn smb_config(scenario: &Scenario) -> outlast_smb::Config {
@@ -474,9 +478,10 @@ impl Server {
         panic!("the server is busy for ever");
     }
 
-    /// Law 8: no more is promised, by all windows together, than the log can hold.
+    /// Law 8: no more is promised, by all windows together, than is set aside for it.
     fn look_at_promises(&self) {
         let Some(life) = &self.life else { return };
+        let held = life.machine.stack().usage().receive_held;
         let may_send = |state| {
             use outlast_stack::State;
             matches!(
@@ -488,11 +493,11 @@ impl Server {
         let ports = connections
             .filter(|(.., state)| may_send(*state))
             .map(|(_, remote, _)| remote.port());
-        let promised = self.inspector.promises.promised(&ports.collect()) as u64;
-        let room = log_format::ring_len(&*self.nvram);
+        let promised = self.inspector.promises.promised(&ports.collect());
+        let room = receive_total(&self.scenario);
         assert!(
-            promised <= room,
-            "{promised} bytes are promised by windows, and the log is one of {room}"
+            promised <= room && held <= room,
+            "{promised} bytes are promised by windows ({held} as the server counts, with what is queued), of {room} that are set aside"
         );
     }
 
@@ -555,7 +560,7 @@ impl Server {
             false => Duration::from_secs(3600),
         };
         if self.is(Mutation::WindowsWithoutRoom) {
-            stack.receive_total = usize::MAX;
+            stack.receive_total *= 64;
             stack.receive_reserve = 0;
         }
         let recovered = recover(Parts {

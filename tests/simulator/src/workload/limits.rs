@@ -35,7 +35,8 @@ impl Maker {
             2 => self.wait_for_all(client, limits),
             3 => self.watch_all(client, limits),
             4 => self.connect_all(client, limits),
-            _ => self.push(client, vec![Verb::SecondSession], true),
+            // The second of them finds free what the first had.
+            _ => (0..2).for_each(|_| self.push(client, vec![Verb::SecondSession], true)),
         }
     }
 
