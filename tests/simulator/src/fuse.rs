@@ -70,6 +70,13 @@ impl Fuse {
         std::mem::take(&mut lock(&self.0.kinds))
     }
 
+    /// The server takes something from the world, so that a crash at the last step left more in it than one from now on.
+    pub fn takes(&self) {
+        if let Some(last @ Step::FreeWrite) = lock(&self.0.kinds).last_mut() {
+            *last = Step::Write;
+        }
+    }
+
     /// Counts a step. True: the server dies at it; leave a part of its effect if there can be one, then [`Fuse::blow`].
     #[must_use]
     pub fn strikes(&self, step: Step) -> bool {

@@ -443,6 +443,7 @@ impl Server {
             let mut received = false;
             while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
                 let bytes = &self.buffer[..length];
+                self.fuse.takes();
                 self.inspector.promises.arrives(bytes);
                 if is_deaf {
                     continue;
