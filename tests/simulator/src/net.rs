@@ -252,7 +252,8 @@ impl Seat {
         let position = Position {
             acknowledged: self.sent - queued.min(self.sent),
             received: self.received,
-            is_waiting: self.closing.is_none() && (queued > 0 || self.player.client.is_waiting()),
+            is_waiting: self.closing.is_none()
+                && (queued > 0 || self.player.client.is_waiting() || !socket.may_send()),
         };
         let looked = progress.look(position, now, &board.outages, board.frames_lost);
         if let Err(waited) = looked {

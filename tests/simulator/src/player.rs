@@ -298,7 +298,9 @@ impl Player {
     ) {
         let op = self.ops[&id].clone();
         *board.credits.entry(id).or_default() += u32::from(response.credits);
-        if let Some(second) = self.second {
+        // A request that waited may end meanwhile.
+        let is_setup = op.verbs[0] == Verb::SecondSession;
+        if let Some(second) = self.second.filter(|_| is_setup) {
             return self.second_session(second, id, &response, board);
         }
         if let Verb::Walk { handle } = &op.verbs[part]

@@ -31,6 +31,8 @@ pub struct Progress {
     last: Position,
     /// When it last made progress, or did not wait.
     at: Duration,
+    /// For how long it has waited at most: a timer that has backed off stays so until a round trip is measured (RFC 6298, 3).
+    longest: Duration,
 }
 
 impl Progress {
@@ -45,7 +47,7 @@ impl Progress {
         outages: &[(Duration, Duration)],
         frames_lost: bool,
     ) -> Result<(), Duration> {
-        let (last, at) = (self.last, self.at);
+        let (last, at, longest) = (self.last, self.at, self.longest);
         let moves = Position {
             is_waiting: false,
             ..position
@@ -53,6 +55,9 @@ impl Progress {
             is_waiting: false,
             ..last
         };
+        if last.is_waiting && moves {
+            self.longest = longest.max(now - at);
+        }
         if moves || !position.is_waiting {
             (self.last, self.at) = (position, now);
         }
@@ -66,7 +71,7 @@ impl Progress {
             .filter(|_| !frames_lost)
             .map(|(begin, end)| (*end).saturating_sub(*begin.max(&at)))
             .sum();
-        let silence = (back - at).saturating_sub(lossless);
+        let silence = (back - at).saturating_sub(lossless).max(longest);
         let waited = now - back;
         match waited <= ALLOWED + RTO_MIN.max(silence * 2) {
             true => Ok(()),

@@ -88,7 +88,7 @@ impl Promises {
         flow.reports(ack, &blocks, segment.is_empty, port);
         assert!(
             !takes_all || ack >= flow.covered,
-            "data in order and within the window were dropped: {} bytes from the client at port {port}",
+            "data in order and within the window were dropped: {} bytes at {ack:?} from the client at port {port}, {flow:?}",
             flow.covered.since(ack)
         );
         flow.acked = flow.acked.max(ack);

@@ -482,7 +482,12 @@ impl Server {
     /// Law 8: no more is promised, by all windows together, than is set aside for it.
     fn look_at_promises(&self) {
         let Some(life) = &self.life else { return };
-        let held = life.machine.stack().usage().receive_held;
+        let usage = life.machine.stack().usage();
+        let (held, dropped) = (usage.receive_held, usage.in_window_dropped);
+        assert_eq!(
+            dropped, 0,
+            "the server has dropped segments within a window"
+        );
         let may_send = |state| {
             use outlast_stack::State;
             matches!(
