@@ -3,10 +3,11 @@
 use crate::command::create;
 use crate::context::Context;
 use crate::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
+use crate::held::Held;
 use crate::server::Planned;
 use crate::state::{Lock, Target, Wait};
 use crate::status::NtStatus;
-use crate::{locks, oplock, path, wire};
+use crate::{locks, oplock, path, size, wire};
 
 /// May the operation go on? `Some`: not before that has come about. Oplocks of others that only have to be told are broken.
 ///
@@ -70,8 +71,8 @@ pub(crate) fn check(
                 source,
                 is_dir,
                 from,
+                to,
                 replaced,
-                ..
             },
         ) => {
             // 2.1.5.14.11: a directory with open files below it keeps its name.
@@ -79,6 +80,7 @@ pub(crate) fn check(
                 return Err(NtStatus::ACCESS_DENIED);
             }
             may_replace(ctx, *source, *replaced)?;
+            may_rename(ctx, *source, from, to)?;
         }
         (
             FileOp::Link { .. },
@@ -104,6 +106,16 @@ fn may_replace(
             Err(NtStatus::ACCESS_DENIED)
         }
         _ => Ok(()),
+    }
+}
+
+/// Every open of the file keeps its name.
+fn may_rename(ctx: &Context<'_>, file: FileKey, from: &str, to: &str) -> Result<(), NtStatus> {
+    let opens = ctx.smb.files.opens(file).all().count();
+    let more = opens * size::bytes(to).saturating_sub(size::bytes(from));
+    match ctx.smb.may_take(ctx.conn, Held::bytes(more)) {
+        true => Ok(()),
+        false => Err(NtStatus::INSUFFICIENT_RESOURCES),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::server::{Admit, ConnId, Planned, Step, Task};
 use crate::state::{Answer, Doing, Parked, Related, Wait, Work};
 use crate::status::NtStatus;
 use crate::wire::{self, Command, Component, FileId, Flags, Header, Route, frame};
-use crate::{admission, effects};
+use crate::{admission, effects, size};
 use bytes::Bytes;
 pub(crate) use receive::Opened;
 use send::Piece;
@@ -20,6 +20,12 @@ use std::sync::Arc;
 
 /// Deaths of the server at one component after which it is answered with an error instead of being tried again (law 5).
 pub const ATTEMPTS: u32 = 3;
+
+/// Bytes of an answer that is kept whatever the account of its connection has.
+const ALWAYS_KEPT: usize = 4096;
+
+/// Bytes that a request keeps while it waits, at most: the rest of its message, and the answers to what came before it there.
+pub(crate) const MAX_WAITING: usize = 1 << 20;
 
 /// What follows a call of a handler.
 #[allow(clippy::large_enum_variant)] // as Step
@@ -211,6 +217,7 @@ fn request(ctx: &Context<'_>, id: WorkId, opened: &Opened) -> Option<(Request, C
         waited,
         drawn: work.doing.as_ref().map(|doing| doing.id).or(work.drawn),
         intent: work.doing.as_ref().map(|doing| doing.intent.clone()),
+        parts_done: work.parts_done,
         header,
     };
     Some((request, component))
@@ -244,6 +251,10 @@ fn handle(
             if request.intent.is_some() {
                 ctx.emit(Record::Undone { work: id });
             }
+            Flow::On
+        }
+        Ok(Handled::PartsDone(parts)) => {
+            ctx.emit(Record::PartsDone { work: id, parts });
             Flow::On
         }
         Ok(Handled::Silent) => silent(ctx, id, opened),
@@ -328,10 +339,8 @@ fn answer(
         let sign = send::signs(ctx, request, reply, session, sealed);
         Piece::new(header, &reply.response, sign)
     };
-    // However many reads a client compounds, their reply is no longer than the longest single one.
-    let kept: usize = work.answers.iter().map(|answer| answer.body.len()).sum();
     let (reply, piece) = match piece(&reply) {
-        long if kept > 0 && kept + long.len() > frame::MAX_MESSAGE => {
+        long if !may_be_kept(ctx, work, &long, is_last) => {
             let refused = Reply::error(NtStatus::INSUFFICIENT_RESOURCES);
             let piece = piece(&refused);
             (refused, piece)
@@ -361,6 +370,20 @@ fn answer(
     }
     done(ctx, id, credits);
     Flow::Step(Step::Done)
+}
+
+/// However many reads a client compounds, their reply is no longer than the longest single one. And until the last component is answered
+/// the answers before it are part of the state. What is short is kept in any case: no operation that changes a file has a long answer.
+fn may_be_kept(ctx: &Context<'_>, work: &Work, piece: &Piece, is_last: bool) -> bool {
+    let lengths = work.answers.iter();
+    let kept: usize = lengths
+        .map(|answer| wire::header::LEN + answer.body.len())
+        .sum();
+    let fits = kept == 0 || kept + piece.len() <= frame::MAX_MESSAGE;
+    let has_room = is_last
+        || piece.len() <= ALWAYS_KEPT
+        || ctx.smb.may_take(ctx.conn, Held::bytes(size::answer_of(piece.len())));
+    fits && has_room
 }
 
 fn done(ctx: &mut Context<'_>, id: WorkId, credits: u16) {
@@ -415,17 +438,16 @@ fn park(
     if !is_last && !matches!(wait, Wait::Break(_)) {
         return Err(NtStatus::INTERNAL_ERROR);
     }
-    let bytes = opened
-        .components
-        .iter()
-        .skip(at)
-        .map(|component| component.bytes.len());
+    let rest = opened.components.iter().skip(at);
+    let message: usize = rest.map(|component| component.bytes.len()).sum();
+    let answers = work.answers.iter().filter(|_| !is_last).map(size::answer);
+    let kept = message + answers.sum::<usize>();
     let more = Held {
         pending: 1,
-        bytes: bytes.sum(),
+        bytes: size::WAITING + kept,
         ..Held::default()
     };
-    if !ctx.smb.may_take(ctx.conn, more) {
+    if kept > MAX_WAITING || !ctx.smb.may_take(ctx.conn, more) {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let work = work_of(ctx, id).ok_or(NtStatus::INTERNAL_ERROR)?;
@@ -438,6 +460,7 @@ fn park(
         related: work.related.clone(),
         drawn,
         doing: None,
+        parts_done: 0,
     };
     let mut message = Vec::new();
     for component in opened.components.iter().skip(at) {

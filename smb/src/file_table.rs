@@ -89,14 +89,14 @@ impl FileTable {
     }
 
     pub(crate) fn add_parked(&mut self, conn: ConnId, id: u64, parked: &Parked) {
-        self.count(conn, Held::of_parked(parked));
+        self.count(conn, Held::OF_PARKED);
         if let Wait::Lock(key) | Wait::Break(key) = parked.wait {
             self.waiters.entry(key).or_default().insert((id, conn));
         }
     }
 
     pub(crate) fn remove_parked(&mut self, conn: ConnId, id: u64, parked: &Parked) {
-        self.discount(conn, Held::of_parked(parked));
+        self.discount(conn, Held::OF_PARKED);
         if let Wait::Lock(key) | Wait::Break(key) = parked.wait
             && let Some(waiters) = self.waiters.get_mut(&key)
         {
@@ -109,40 +109,30 @@ impl FileTable {
 
     /// Takes out what a record is about to change.
     pub(crate) fn forget(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
-        match touched {
-            Touched::Nothing => {}
-            Touched::Everything => self.remove_all(conn, connection),
-            Touched::Open(id) => {
-                if let Some(open) = connection.opens.get(&id) {
-                    self.remove(conn, open);
-                }
-            }
-            Touched::Parked(..) => {
-                for id in touched.parked() {
-                    if let Some(parked) = connection.parked.get(&id) {
-                        self.remove_parked(conn, id, parked);
-                    }
-                }
+        if touched.everything {
+            return self.remove_all(conn, connection);
+        }
+        if let Some(open) = touched.open.and_then(|id| connection.opens.get(&id)) {
+            self.remove(conn, open);
+        }
+        for id in touched.parked() {
+            if let Some(parked) = connection.parked.get(&id) {
+                self.remove_parked(conn, id, parked);
             }
         }
     }
 
     /// Puts in what a record has changed.
     pub(crate) fn learn(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
-        match touched {
-            Touched::Nothing => {}
-            Touched::Everything => self.add_all(conn, connection),
-            Touched::Open(id) => {
-                if let Some(open) = connection.opens.get(&id) {
-                    self.add(conn, open);
-                }
-            }
-            Touched::Parked(..) => {
-                for id in touched.parked() {
-                    if let Some(parked) = connection.parked.get(&id) {
-                        self.add_parked(conn, id, parked);
-                    }
-                }
+        if touched.everything {
+            return self.add_all(conn, connection);
+        }
+        if let Some(open) = touched.open.and_then(|id| connection.opens.get(&id)) {
+            self.add(conn, open);
+        }
+        for id in touched.parked() {
+            if let Some(parked) = connection.parked.get(&id) {
+                self.add_parked(conn, id, parked);
             }
         }
     }

@@ -1,16 +1,10 @@
-//! What connections hold, and how much of it they may: each within its own limit, all together within a total.
+//! What connections hold, and how much of it they may: each within its own limit, all together within a total. Of the log's bytes each
+//! account has its part (`crate::accounts`).
 
 use crate::config::Limits;
 use crate::server::{ConnId, Smb};
-use crate::state::{Open, Parked, Target};
+use crate::state::{Open, Target};
 use serde::Serialize;
-
-/// Bytes of an open or a waiting request in a snapshot, besides what is counted one by one.
-const FIXED: usize = 192;
-/// Bytes of a byte-range lock.
-const LOCK: usize = 24;
-/// Bytes of a notice besides its name, and of a lock sequence.
-const SMALL: usize = 16;
 
 /// What one connection holds, or all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -23,50 +17,38 @@ pub struct Held {
     pub pending: usize,
     /// Directory watches.
     pub watches: usize,
-    /// Bytes all this takes in a snapshot, about.
+    /// Bytes of the log that the whole of a state takes; of one that is counted here they are not (`crate::accounts`).
     pub bytes: usize,
 }
 
 impl Held {
+    /// A request that waits.
+    pub(crate) const OF_PARKED: Held = Held {
+        opens: 0,
+        locks: 0,
+        pending: 1,
+        watches: 0,
+        bytes: 0,
+    };
+
+    /// Nothing but bytes.
+    pub(crate) fn bytes(bytes: usize) -> Held {
+        Held {
+            bytes,
+            ..Held::default()
+        }
+    }
+
     pub(crate) fn of_open(open: &Open) -> Held {
         let mut held = Held {
             opens: 1,
-            bytes: FIXED,
             ..Held::default()
         };
-        match &open.target {
-            Target::Pipe(pipe) => held.bytes += pipe.size(),
-            Target::File(file) => {
-                let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-                let notices = file.watch.iter().flat_map(|watch| &watch.notices);
-                held.locks = file.locks.len();
-                held.watches = usize::from(file.watch.is_some());
-                held.bytes += file.path.len()
-                    + file.handle.bytes.len()
-                    + text(&file.cursor.pattern)
-                    + text(&file.cursor.after)
-                    + file.locks.len() * LOCK
-                    + file.lock_sequences.len() * SMALL
-                    + notices
-                        .map(|notice| notice.name.len() + SMALL)
-                        .sum::<usize>();
-            }
+        if let Target::File(file) = &open.target {
+            held.locks = file.locks.len();
+            held.watches = usize::from(file.watch.is_some());
         }
         held
-    }
-
-    pub(crate) fn of_parked(parked: &Parked) -> Held {
-        let answers: usize = parked
-            .work
-            .answers
-            .iter()
-            .map(|answer| answer.body.len() + FIXED)
-            .sum();
-        Held {
-            pending: 1,
-            bytes: FIXED + parked.message.len() + answers,
-            ..Held::default()
-        }
     }
 
     pub(crate) fn add(&mut self, other: Held) {
@@ -92,15 +74,14 @@ impl Held {
         f(&mut self.bytes, bytes);
     }
 
-    /// The limits of one connection.
+    /// The limits of one connection; there is none of its bytes.
     pub(crate) fn most_of_one(limits: &Limits) -> Held {
         Held {
             opens: limits.opens,
             locks: limits.total.locks,
             pending: limits.pending,
             watches: limits.watches,
-            // a connection is written again in one record
-            bytes: limits.total.bytes / 2,
+            bytes: 0,
         }
     }
 
@@ -131,12 +112,11 @@ impl Held {
                 most.watches,
                 total.watches,
             )
-            && fits(self.bytes, more.bytes, all.bytes, most.bytes, total.bytes)
     }
 }
 
 impl Smb {
-    /// May this connection take that much more?
+    /// May this connection take that much more, and its account so many bytes?
     pub(crate) fn may_take(&self, conn: ConnId, more: Held) -> bool {
         let limits = &self.config.limits;
         self.files.held(conn).allows(
@@ -145,7 +125,10 @@ impl Smb {
             Held::most_of_one(limits),
             limits.total,
             self.connections.len(),
-        )
+        ) && (more.bytes == 0
+            || self
+                .accounts
+                .has_room(conn, more.bytes, limits.total.bytes))
     }
 }
 

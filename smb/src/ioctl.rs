@@ -40,6 +40,9 @@ pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 /// Bytes of all chunks (ServerSideCopyMaxDataSize).
 pub const MAX_COPY_BYTES: u32 = 16 << 20;
 
+/// Bytes that one operation of a copy takes at most: what it overwrites of its own source is kept in its intent.
+const STEP_BYTES: u64 = MAX_CHUNK_BYTES as u64;
+
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fsctl {
@@ -275,12 +278,24 @@ impl CopyChunk {
 /// Length of a SRV_COPYCHUNK_RESPONSE in bytes.
 pub const COPY_RESPONSE: u32 = 12;
 
+/// The first of these chunks, as many as one operation copies.
+#[must_use]
+pub fn one_step(chunks: &[Chunk]) -> &[Chunk] {
+    let mut bytes = 0;
+    let fits = |chunk: &&Chunk| {
+        bytes += u64::from(chunk.length);
+        bytes <= STEP_BYTES
+    };
+    let count = chunks.iter().take_while(fits).count();
+    chunks.split_at(count).0
+}
+
 /// SRV_COPYCHUNK_RESPONSE (MS-SMB2 2.2.32.1) after all chunks are written.
 #[must_use]
-pub fn copied(written: &[u32]) -> Vec<u8> {
-    let total: u32 = written.iter().fold(0, |sum, w| sum.saturating_add(*w));
-    let chunks = u32::try_from(written.len()).unwrap_or(u32::MAX);
-    copy_response(chunks, 0, total)
+pub fn copied(chunks: &[Chunk]) -> Vec<u8> {
+    let total: u32 = chunks.iter().fold(0, |sum, chunk| sum.saturating_add(chunk.length));
+    let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    copy_response(count, 0, total)
 }
 
 /// SRV_COPYCHUNK_RESPONSE that tells the limits (MS-SMB2 3.3.5.15.6.2).

@@ -5,6 +5,7 @@
 //! as [`Planned`], final wire bytes as [`Output::sends`].
 
 pub mod access;
+mod accounts;
 mod admission;
 pub mod auth;
 pub mod command;
@@ -29,6 +30,7 @@ pub mod record;
 mod recovery;
 pub mod rpc;
 pub mod server;
+mod size;
 pub mod state;
 pub mod status;
 pub mod wire;

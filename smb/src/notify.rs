@@ -5,6 +5,7 @@ use crate::held::Held;
 use crate::path;
 use crate::record::Record;
 use crate::server::{Journal, Smb};
+use crate::size;
 use crate::state::{Notice, Watch};
 
 /// FILE_NOTIFY_CHANGE_* (MS-SMB2 2.2.35).
@@ -31,7 +32,7 @@ pub mod action {
 }
 
 /// Notices kept for one watch; past that its client is told to look for itself.
-const MAX_NOTICES: usize = 1024;
+pub(crate) const MAX_NOTICES: usize = 1024;
 
 impl Smb {
     /// Reports a change to every watch it concerns.
@@ -64,11 +65,7 @@ impl Smb {
                 notices.clear();
             }
             let count = watch.notices.len() + notices.len();
-            let names = notices.iter().map(|notice| notice.name.len());
-            let more = Held {
-                bytes: names.sum(),
-                ..Held::default()
-            };
+            let more = Held::bytes(notices.iter().map(size::notice).sum());
             let overflow =
                 lost || count > MAX_NOTICES || !notices.is_empty() && !self.may_take(conn, more);
             if overflow || !notices.is_empty() {

@@ -43,6 +43,8 @@ pub enum Record {
     Doing { work: WorkId, doing: Doing },
     /// The operation under way has come to its end without an answer yet: the component goes on.
     Undone { work: WorkId },
+    /// The operation under way has done so many parts of its component; another operation does the next ones.
+    PartsDone { work: WorkId, parts: u32 },
     /// A component is answered, more of its message are to come.
     Answered {
         work: WorkId,
@@ -137,42 +139,77 @@ pub enum Record {
     },
 }
 
-/// What of a connection a record changes that is indexed or counted across connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Touched {
-    Nothing,
-    Open(OpenId),
+/// What of a connection a record changes that is indexed, counted or accounted across connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// All of it.
+    pub(crate) everything: bool,
+    /// What is neither an open nor a waiting request nor a session: the message in progress, credits, and sessions that are over.
+    pub(crate) frame: bool,
+    pub(crate) session: Option<u64>,
+    pub(crate) open: Option<OpenId>,
     /// A waiting request, and one that ends as it begins.
-    Parked(u64, Option<u64>),
-    Everything,
+    parked: (Option<u64>, Option<u64>),
 }
 
 impl Touched {
-    pub(crate) fn open(self) -> Option<OpenId> {
-        match self {
-            Touched::Open(open) => Some(open),
-            _ => None,
+    pub(crate) fn everything() -> Touched {
+        Touched {
+            everything: true,
+            ..Touched::default()
+        }
+    }
+
+    fn open(open: OpenId) -> Touched {
+        Touched {
+            open: Some(open),
+            ..Touched::default()
+        }
+    }
+
+    fn session(id: u64) -> Touched {
+        Touched {
+            session: Some(id),
+            ..Touched::default()
+        }
+    }
+
+    fn work(id: WorkId) -> Touched {
+        let parked = match id {
+            WorkId::Message => None,
+            WorkId::Parked(id) => Some(id),
+        };
+        Touched {
+            frame: parked.is_none(),
+            parked: (parked, None),
+            ..Touched::default()
+        }
+    }
+
+    fn and_frame(self) -> Touched {
+        Touched {
+            frame: true,
+            ..self
         }
     }
 
     pub(crate) fn parked(self) -> impl Iterator<Item = u64> {
-        let (one, other) = match self {
-            Touched::Parked(id, ended) => (Some(id), ended.filter(|ended| *ended != id)),
-            _ => (None, None),
-        };
-        one.into_iter().chain(other)
+        let (one, other) = self.parked;
+        one.into_iter().chain(other.filter(|_| one != other))
     }
 }
 
 impl Record {
-    /// What must be taken out of the index before this record and put back after it.
+    /// What must be taken out of the index and the accounts before this record, and put back after it. What of a part has a fixed place
+    /// in its size (`crate::size`) and is not indexed need not be.
     pub(crate) fn touches(&self) -> Touched {
         match self {
             Record::Connected { .. } | Record::Disconnected | Record::Rekeyed { .. } => {
-                Touched::Everything
+                Touched::everything()
             }
-            Record::Opened(open) => Touched::Open(open.id),
+            Record::Opened(open) => Touched::open(open.id),
             Record::Closed { open }
+            | Record::Closing { open, .. }
             | Record::Oplock { open, .. }
             | Record::Locked { open, .. }
             | Record::Unlocked { open, .. }
@@ -182,27 +219,37 @@ impl Record {
             | Record::Cursor { open, .. }
             | Record::Watch { open, .. }
             | Record::Noticed { open, .. }
-            | Record::Pipe { open, .. } => Touched::Open(*open),
-            Record::Parked {
-                work: WorkId::Message,
-                id,
-                ..
+            | Record::Pipe { open, .. } => Touched::open(*open),
+            Record::Waiting { id, .. } => Touched::work(WorkId::Parked(*id)),
+            Record::Doing { work, .. }
+            | Record::Undone { work }
+            | Record::PartsDone { work, .. }
+            | Record::Answered { work, .. } => Touched::work(*work),
+            Record::Done { work, .. } => Touched::work(*work).and_frame(),
+            Record::Parked { work, id, .. } => {
+                let ended = Touched::work(*work).parked.0;
+                Touched {
+                    frame: true,
+                    parked: (Some(*id), ended),
+                    ..Touched::default()
+                }
             }
-            | Record::Waiting { id, .. }
-            | Record::Answered {
-                work: WorkId::Parked(id),
-                ..
+            Record::Begin | Record::Admitted { .. } => Touched::default().and_frame(),
+            Record::Session { id, .. } | Record::SessionEnded { id } => {
+                Touched::session(*id).and_frame()
             }
-            | Record::Done {
-                work: WorkId::Parked(id),
-                ..
-            } => Touched::Parked(*id, None),
-            Record::Parked {
-                work: WorkId::Parked(ended),
-                id,
-                ..
-            } => Touched::Parked(*id, Some(*ended)),
-            _ => Touched::Nothing,
+            Record::TreeConnected { session, .. } | Record::TreeEnded { session, .. } => {
+                Touched::session(*session)
+            }
+            Record::Felled { .. }
+            | Record::CloseFelled { .. }
+            | Record::Running { .. }
+            | Record::Cancelled { .. }
+            | Record::Negotiated(_)
+            | Record::Nonce { .. }
+            | Record::SharesMoved { .. }
+            | Record::Position { .. }
+            | Record::Mode { .. } => Touched::default(),
         }
     }
 
@@ -241,6 +288,11 @@ impl Record {
                 work.doing = None;
                 work.attempts = 0;
             }),
+            Record::PartsDone { work, parts } => on_work(connection, *work, |work| {
+                work.doing = None;
+                work.attempts = 0;
+                work.parts_done = work.parts_done.saturating_add(*parts);
+            }),
             Record::Answered {
                 work,
                 answer,
@@ -255,6 +307,7 @@ impl Record {
                     work.drawn = None;
                     work.doing = None;
                     work.attempts = 0;
+                    work.parts_done = 0;
                 });
             }
             Record::Done { work, credits } => {
@@ -296,6 +349,7 @@ impl Record {
             Record::SessionEnded { id } => {
                 if let Some(session) = connection.sessions.get_mut(id) {
                     session.security.state = SessionState::Ended;
+                    session.security.handshake = None;
                     session.trees.clear();
                 }
                 orphan(connection, |open| open.session == *id);

@@ -1,5 +1,6 @@
 //! The server: the durable state of every connection, and the calls of the loop.
 
+use crate::accounts::Accounts;
 use crate::command::close;
 use crate::config::Config;
 use crate::context::Context;
@@ -163,6 +164,8 @@ pub struct Smb {
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     /// Derived from `connections`.
     pub(crate) files: FileTable,
+    /// Derived from `connections`.
+    pub(crate) accounts: Accounts,
     /// Tasks that something has happened for. Volatile: after a recovery every task is here.
     pub(crate) wake: BTreeSet<(u64, Task)>,
     /// Messages in progress, decrypted and cut. Volatile.
@@ -181,6 +184,7 @@ impl Smb {
             config,
             connections: BTreeMap::new(),
             files: FileTable::default(),
+            accounts: Accounts::default(),
             wake: BTreeSet::new(),
             opened: BTreeMap::new(),
             failed_logins: BTreeMap::new(),
@@ -437,6 +441,7 @@ impl Smb {
         self.failed_logins.remove(&conn);
         if let Some(connection) = self.connections.remove(&conn) {
             self.files.remove_all(conn, &connection);
+            self.accounts.remove_all(conn);
         }
     }
 
@@ -466,8 +471,10 @@ impl Smb {
         let Checkpoint(connection) = checkpoint;
         if let Some(before) = self.connections.remove(&conn) {
             self.files.remove_all(conn, &before);
+            self.accounts.remove_all(conn);
         }
         self.files.add_all(conn, &connection);
+        self.accounts.add_all(conn, &connection);
         self.connections.insert(conn, connection);
     }
 
@@ -482,10 +489,12 @@ impl Smb {
         };
         let touched = record.touches();
         self.files.forget(conn, connection, touched);
-        let key = touched.open().and_then(|open| key_of(connection, open));
+        self.accounts.forget(conn, connection, touched);
+        let key = touched.open.and_then(|open| key_of(connection, open));
         record.apply(connection);
-        let key = key.or_else(|| touched.open().and_then(|open| key_of(connection, open)));
+        let key = key.or_else(|| touched.open.and_then(|open| key_of(connection, open)));
         self.files.learn(conn, connection, touched);
+        self.accounts.learn(conn, connection, touched);
         self.wake_up(conn, record, key);
     }
 
@@ -543,13 +552,41 @@ impl Smb {
     /// On whose account this client is here.
     #[must_use]
     pub fn principal(&self, conn: ConnId) -> Principal {
-        let connection = self.connections.get(&conn);
-        let session = connection.and_then(|connection| connection.valid_sessions().next());
-        match session.map(|session| &session.security.user) {
-            None => Principal::Unknown,
-            Some(None) => Principal::Guest,
-            Some(Some(user)) => Principal::User(user.to_lowercase().into()),
+        self.accounts.principal(conn)
+    }
+
+    /// Bytes of the log that the durable state of a connection takes when it is written whole, at most.
+    #[must_use]
+    pub fn durable_bytes(&self, conn: ConnId) -> usize {
+        self.accounts.of(conn)
+    }
+
+    /// The same of all connections together.
+    #[must_use]
+    pub fn all_durable_bytes(&self) -> usize {
+        self.accounts.total()
+    }
+
+    /// Where more is held than there is room for ([`Held::bytes`] of the limits' total): the connection with which the server parts, the
+    /// largest one of the account that has most. What is left of those that are gone is being closed, and does not count.
+    #[must_use]
+    pub fn to_part_with(&self) -> Option<(ConnId, Principal)> {
+        let limit = self.config.limits.total.bytes;
+        if self.accounts.total() <= limit {
+            return None;
         }
+        let is_there = |conn| self.connections.get(&conn).is_some_and(|c| !c.gone);
+        let mut total = 0;
+        let mut accounts: BTreeMap<&Principal, (usize, (usize, ConnId))> = BTreeMap::new();
+        for (conn, principal, bytes) in self.accounts.each().filter(|one| is_there(one.0)) {
+            total += bytes;
+            let (sum, largest) = accounts.entry(principal).or_default();
+            *sum += bytes;
+            *largest = (*largest).max((bytes, conn));
+        }
+        let most = accounts.into_iter().max_by_key(|(_, (sum, _))| *sum)?;
+        let (principal, (_, (_, conn))) = most;
+        (total > limit).then(|| (conn, principal.clone()))
     }
 
     /// Has this client neither an open nor a request in hand or waiting?

@@ -6,7 +6,7 @@ use crate::rpc::Pipe;
 use crate::status::NtStatus;
 use crate::wire::{Dialect, Header};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -23,8 +23,6 @@ pub struct Negotiation {
     pub client_capabilities: u32,
     /// The client's SecurityMode.
     pub client_security_mode: u16,
-    /// The client's dialects.
-    pub client_dialects: Vec<u16>,
     /// Capabilities the server answered with.
     pub capabilities: u32,
     /// SecurityMode the server answered with.
@@ -283,8 +281,8 @@ pub struct Credits {
     pub low: u64,
     /// First id not granted yet.
     pub high: u64,
-    /// Used ids at or above `low`.
-    pub used: BTreeSet<u64>,
+    /// Used ids above `low`, one bit for each: the lowest bit of the first word is the first multiple of 64 at or below `low`.
+    pub used: VecDeque<u64>,
 }
 
 impl Default for Credits {
@@ -293,25 +291,61 @@ impl Default for Credits {
         Credits {
             low: 0,
             high: 1,
-            used: BTreeSet::new(),
+            used: VecDeque::new(),
         }
     }
 }
 
 impl Credits {
+    const WORD: u64 = u64::BITS as u64;
+
+    /// Word and bit of an id at or above `low`.
+    fn place(&self, id: u64) -> (usize, u64) {
+        let word = id / Self::WORD - self.low / Self::WORD;
+        (usize::try_from(word).unwrap_or(usize::MAX), 1 << (id % Self::WORD))
+    }
+
+    fn is_used(&self, id: u64) -> bool {
+        let (word, bit) = self.place(id);
+        self.used.get(word).is_some_and(|word| word & bit != 0)
+    }
+
     /// May this MessageId be used, with this charge (MS-SMB2 3.3.5.2.3)?
     #[must_use]
     pub fn allows(&self, id: u64, charge: u16) -> bool {
         let end = id.saturating_add(u64::from(charge.max(1)));
-        id >= self.low && end <= self.high && self.used.range(id..end).next().is_none()
+        id >= self.low && end <= self.high && !(id..end).any(|id| self.is_used(id))
     }
 
-    /// Uses it.
+    /// Uses it. An id that was not granted is passed over.
     pub fn take(&mut self, id: u64, charge: u16) {
-        self.used
-            .extend(id..id.saturating_add(u64::from(charge.max(1))));
-        while self.used.remove(&self.low) {
-            self.low += 1;
+        let end = id.saturating_add(u64::from(charge.max(1)));
+        for id in id.max(self.low)..end.min(self.high) {
+            let (word, bit) = self.place(id);
+            if self.used.len() <= word {
+                self.used.resize(word + 1, 0);
+            }
+            if let Some(word) = self.used.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        while self.low < self.high && self.is_used(self.low) {
+            self.pass_low();
+        }
+        if self.used.iter().all(|word| *word == 0) {
+            self.used.clear();
+        }
+    }
+
+    /// The lowest id has been used and is not remembered any more.
+    fn pass_low(&mut self) {
+        let (word, bit) = self.place(self.low);
+        if let Some(word) = self.used.get_mut(word) {
+            *word &= !bit;
+        }
+        self.low += 1;
+        if self.low % Self::WORD == 0 {
+            self.used.pop_front();
         }
     }
 
@@ -323,7 +357,21 @@ impl Credits {
     /// Credits the client holds.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
-        (self.high.saturating_sub(self.low)).saturating_sub(self.used.len() as u64)
+        let used = self.used.iter().map(|word| u64::from(word.count_ones()));
+        (self.high.saturating_sub(self.low)).saturating_sub(used.sum())
+    }
+
+    /// Are ids said to be used that were not granted?
+    fn is_contradictory(&self) -> bool {
+        let first = self.low - self.low % Self::WORD;
+        let Some(last) = self.used.iter().rposition(|word| *word != 0) else {
+            return self.low > self.high;
+        };
+        let bit = self.used.get(last).map_or(0, |word| word.ilog2());
+        let highest = first
+            .saturating_add(Self::WORD.saturating_mul(last as u64))
+            .saturating_add(bit.into());
+        self.low > self.high || highest >= self.high
     }
 }
 
@@ -379,6 +427,8 @@ pub struct Work {
     pub drawn: Option<OpenId>,
     /// The file operation under way.
     pub doing: Option<Doing>,
+    /// Of a component that is done in several operations (FSCTL_SRV_COPYCHUNK): its parts that are done.
+    pub parts_done: u32,
 }
 
 /// What a parked request waits for.
@@ -475,7 +525,7 @@ impl Checkpoint {
             opens,
             ..
         } = &self.0;
-        if credits.low > credits.high || credits.used.last().is_some_and(|id| *id >= credits.high) {
+        if credits.is_contradictory() {
             return Some("message ids used that were not granted");
         }
         // They are spent one by one: no key lives as long.

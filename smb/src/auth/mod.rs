@@ -21,8 +21,15 @@ use crate::config::Config;
 use crate::crypto::Secret;
 use crate::entropy::Entropy;
 use crate::fileop::FileTime;
+use crate::size;
 use ntlm::{Authenticate, Signer, flags};
 use spnego::{NegState, Token};
+
+/// Longest list of mechanisms, in bytes of DER: initiators name four or five, of a dozen bytes each.
+const MAX_MECH_TYPES: usize = 512;
+
+/// Longest NEGOTIATE message, in bytes: 40, and the names of a workstation and its domain (MS-NLMP 2.2.1.1).
+const MAX_NEGOTIATE: usize = 1024;
 
 /// Why an authentication failed. The client is told LOGON_FAILURE or INVALID_PARAMETER and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +94,26 @@ pub struct Handshake {
     challenged: Option<Challenged>,
 }
 
+impl Handshake {
+    /// Upper bound of its encoding, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        let Handshake {
+            mech_types,
+            mic_required: _,
+            challenged,
+        } = self;
+        let challenged = challenged.as_ref().map_or(0, |challenged| {
+            let Challenged {
+                server_challenge,
+                negotiate,
+                challenge,
+            } = challenged;
+            server_challenge.len() + size::bytes(negotiate) + size::bytes(challenge)
+        });
+        size::SMALL + mech_types.as_deref().map_or(0, size::bytes) + challenged
+    }
+}
+
 /// SPNEGO's offer, for the NEGOTIATE response.
 #[must_use]
 pub fn offer() -> Vec<u8> {
@@ -121,6 +148,9 @@ impl Handshake {
                 }
                 if !init.offers_ntlm {
                     return Err(Refused::Unsupported);
+                }
+                if init.mech_types.len() > MAX_MECH_TYPES {
+                    return Err(Refused::Malformed);
                 }
                 self.mech_types = Some(init.mech_types.to_vec());
                 self.mic_required = !init.prefers_ntlm;
@@ -198,6 +228,10 @@ impl Handshake {
         wall: FileTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Vec<u8>, Refused> {
+        // What is not short cannot be kept for every client that may come.
+        if negotiate.len() > MAX_NEGOTIATE {
+            return Err(Refused::Malformed);
+        }
         let client_flags = ntlm::parse_negotiate(negotiate).ok_or(Refused::Malformed)?;
         if client_flags & flags::UNICODE == 0 {
             return Err(Refused::Unsupported);

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::fileop::{FileOp, Outcome};
 use crate::held::Held;
 use crate::record::Record;
+use crate::size;
 use crate::state::{Notice, Wait, Watch};
 use crate::status::NtStatus;
 use crate::wire::create::access;
@@ -31,6 +32,7 @@ pub fn start(
     let Some(watch) = &file.watch else {
         let one = Held {
             watches: 1,
+            bytes: size::WATCH,
             ..Held::default()
         };
         if !ctx.smb.may_take(ctx.conn, one) {

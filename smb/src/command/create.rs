@@ -15,7 +15,7 @@ use crate::wire::create::{
     self, ResponseContext, access, context, oplock_level, options, share_access,
 };
 use crate::wire::{FileId, Response};
-use crate::{oplock, path};
+use crate::{oplock, path, size};
 use bytes::Bytes;
 
 /// FILE_ATTRIBUTE_READONLY (MS-FSCC 2.6).
@@ -36,14 +36,9 @@ pub fn start(
     body: &create::Request,
 ) -> Result<Handled, NtStatus> {
     let resource = ctx.tree(request)?.resource;
-    let one = Held {
-        opens: 1,
-        bytes: body.name.len(),
-        ..Held::default()
-    };
     // A create that is redone was let in before.
-    if request.intent.is_none() && !ctx.smb.may_take(ctx.conn, one) {
-        return Err(NtStatus::TOO_MANY_OPENED_FILES);
+    if request.intent.is_none() {
+        make_room(ctx, body)?;
     }
     if resource == Resource::Ipc {
         return pipe(ctx, request, body);
@@ -80,6 +75,21 @@ pub fn start(
         attributes: body.file_attributes & !NORMAL,
         allocation_size,
     })))
+}
+
+fn make_room(ctx: &Context<'_>, body: &create::Request) -> Result<(), NtStatus> {
+    let one = Held {
+        opens: 1,
+        ..Held::default()
+    };
+    if !ctx.smb.may_take(ctx.conn, one) {
+        return Err(NtStatus::TOO_MANY_OPENED_FILES);
+    }
+    let bytes = size::OPENING + body.name.len();
+    match ctx.smb.may_take(ctx.conn, Held::bytes(bytes)) {
+        true => Ok(()),
+        false => Err(NtStatus::INSUFFICIENT_RESOURCES),
+    }
 }
 
 fn has(body: &create::Request, option: u32) -> bool {

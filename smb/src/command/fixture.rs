@@ -80,7 +80,6 @@ impl Fixture {
             client_guid: [0xCC; 16],
             client_capabilities: 0x7F,
             client_security_mode: 1,
-            client_dialects: vec![0x0202, dialect.revision()],
             capabilities: 4,
             security_mode: 1,
             ..Negotiation::default()
@@ -263,5 +262,6 @@ pub(crate) fn request(tree: u32) -> Request {
         waited: None,
         drawn: None,
         intent: None,
+        parts_done: 0,
     }
 }

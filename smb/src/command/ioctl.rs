@@ -1,6 +1,6 @@
 //! IOCTL (MS-SMB2 3.3.5.15).
 
-use super::{Handled, Reply, Request, pipe};
+use super::{Handled, Reply, Request, negotiate, pipe};
 use crate::context::Context;
 use crate::fileop::{FileOp, OpenId, Outcome};
 use crate::info::access::require;
@@ -113,14 +113,14 @@ pub fn start(
 /// The status to answer with.
 pub fn finish(
     _ctx: &mut Context<'_>,
-    _request: &Request,
+    request: &Request,
     body: &ioctl::Request,
     _op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
     match outcome? {
         Outcome::Unit => Ok(reply(body, Vec::new())),
-        Outcome::Copied { written } => Ok(reply(body, fsctl::copied(&written))),
+        Outcome::Copied { written } => copied(request, body, &written),
         Outcome::Ranges(ranges) => {
             let limit = body.max_output_response as usize;
             let (bytes, cut) = fsctl::allocated_ranges(&ranges, limit)?;
@@ -151,7 +151,7 @@ fn validate(ctx: &Context<'_>, body: &ioctl::Request, claim: &ValidateNegotiate)
     let same = claim.capabilities == negotiated.client_capabilities
         && claim.client_guid == negotiated.client_guid
         && claim.security_mode == negotiated.client_security_mode
-        && claim.dialects == negotiated.client_dialects;
+        && negotiate::greatest_common(ctx.config(), &claim.dialects) == Some(dialect);
     if !same || (body.max_output_response as usize) < answer.len() {
         return Handled::Drop;
     }
@@ -195,14 +195,33 @@ fn copy_chunk(
     if copy.target_is_read {
         require(target.granted_access, access::READ_DATA)?;
     }
-    if copy.chunks.is_empty() {
-        return Ok(reply(body, fsctl::copied(&[])));
+    let rest = copy.chunks.get(request.parts_done as usize..);
+    let chunks = fsctl::one_step(rest.unwrap_or_default());
+    if chunks.is_empty() {
+        return Ok(reply(body, fsctl::copied(&copy.chunks)));
     }
     Ok(Handled::Op(FileOp::CopyChunks {
         source: source.id,
         target: target.id,
-        chunks: copy.chunks.clone(),
+        chunks: chunks.to_vec(),
     }))
+}
+
+/// Chunks have been copied: the next ones follow, or this was the last step.
+fn copied(
+    request: &Request,
+    body: &ioctl::Request,
+    written: &[u32],
+) -> Result<Handled, NtStatus> {
+    let Fsctl::CopyChunk(copy) = Fsctl::parse(body.ctl_code, &body.input)? else {
+        return Err(NtStatus::INTERNAL_ERROR);
+    };
+    let done = request.parts_done as usize + written.len();
+    if done < copy.chunks.len() && !written.is_empty() {
+        let parts = u32::try_from(written.len()).unwrap_or(u32::MAX);
+        return Ok(Handled::PartsDone(parts));
+    }
+    Ok(reply(body, fsctl::copied(&copy.chunks)))
 }
 
 /// A file with data, open with one of these rights at least.

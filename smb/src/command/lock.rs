@@ -10,7 +10,7 @@ use crate::status::NtStatus;
 use crate::wire::create::access;
 use crate::wire::lock::{self, Element, flags};
 use crate::wire::{Dialect, Response};
-use crate::{locks, oplock};
+use crate::{locks, oplock, size};
 
 /// Buckets of LockSequenceIndex (2.2.26).
 const BUCKETS: std::ops::RangeInclusive<u32> = 1..=64;
@@ -123,7 +123,7 @@ fn lock(
     let held = ctx.file_of(open).map_or(0, |file| file.locks.len());
     let more = Held {
         locks: wanted.len(),
-        bytes: wanted.len(),
+        bytes: wanted.len() * size::LOCK,
         ..Held::default()
     };
     if held + wanted.len() > ctx.config().limits.locks || !ctx.smb.may_take(ctx.conn, more) {

@@ -67,6 +67,8 @@ pub struct Request {
     pub drawn: Option<OpenId>,
     /// The intent on record of the operation under way.
     pub intent: Option<Intent>,
+    /// Of a request that is done in several operations: its parts that are done.
+    pub parts_done: u32,
 }
 
 /// An answer.
@@ -118,6 +120,8 @@ pub enum Handled {
     Wait(Wait),
     /// Call `start` again: the state has moved on.
     Again,
+    /// So many parts of the request are done: call `start` again, for the next ones.
+    PartsDone(u32),
     /// Bytes of another protocol as the answer (SMB1's "no dialect in common").
     Foreign(Vec<u8>),
     /// No answer at all (CANCEL).

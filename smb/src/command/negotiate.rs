@@ -2,7 +2,7 @@
 
 use super::{Handled, Reply, Request};
 use crate::auth;
-use crate::config::Requirement;
+use crate::config::{Config, Requirement};
 use crate::context::Context;
 use crate::crypto::{Cipher, PreauthHash, SigningAlgorithm};
 use crate::record::Record;
@@ -27,11 +27,7 @@ pub fn start(
         return Ok(Handled::Drop);
     }
     let config = ctx.config();
-    let dialect = Dialect::ALL
-        .into_iter()
-        .filter(|dialect| (config.min_dialect..=config.max_dialect).contains(dialect))
-        .rfind(|dialect| body.dialects.contains(&dialect.revision()))
-        .ok_or(NtStatus::NOT_SUPPORTED)?;
+    let dialect = greatest_common(config, &body.dialects).ok_or(NtStatus::NOT_SUPPORTED)?;
     let offered = Offered::of(&body.contexts);
     let encrypts = config.encryption != Requirement::Off;
     let mut contexts = Vec::new();
@@ -96,7 +92,6 @@ pub fn start(
         client_guid: body.client_guid,
         client_capabilities: body.capabilities,
         client_security_mode: body.security_mode,
-        client_dialects: body.dialects.clone(),
         capabilities: response.capabilities,
         security_mode: response.security_mode,
         cipher,
@@ -106,6 +101,14 @@ pub fn start(
     Ok(Handled::Reply(Reply::success(Response::Negotiate(
         response,
     ))))
+}
+
+/// The greatest dialect that this server speaks and a client says it speaks (3.3.5.4, 3.3.5.15.12).
+pub(super) fn greatest_common(config: &Config, dialects: &[u16]) -> Option<Dialect> {
+    Dialect::ALL
+        .into_iter()
+        .filter(|dialect| (config.min_dialect..=config.max_dialect).contains(dialect))
+        .rfind(|dialect| dialects.contains(&dialect.revision()))
 }
 
 /// What the client's contexts offer.

@@ -28,8 +28,9 @@ pub fn read(
     body: &read::Request,
 ) -> Result<Handled, NtStatus> {
     let mut pipe = pipe_of(ctx, request, open)?;
+    let before = pipe.size();
     let message = pipe.read(body.length as usize)?;
-    keep(ctx, open, pipe);
+    keep(ctx, open, pipe, before)?;
     Ok(Handled::Reply(Reply::with_status(
         message.status(),
         wire::Response::Read(read::Response {
@@ -49,9 +50,9 @@ pub fn write(
     body: &write::Request,
 ) -> Result<Handled, NtStatus> {
     let mut pipe = pipe_of(ctx, request, open)?;
-    make_room(ctx, body.data.len())?;
+    let before = pipe.size();
     let written = pipe.write(&body.data, &server(ctx.config()));
-    keep(ctx, open, pipe);
+    keep(ctx, open, pipe, before)?;
     written?;
     Ok(Handled::Reply(Reply::success(wire::Response::Write(
         write::Response {
@@ -71,11 +72,11 @@ pub fn transceive(
 ) -> Result<Handled, NtStatus> {
     let open = ctx.open(request, body.file_id)?.id;
     let mut pipe = pipe_of(ctx, request, open)?;
-    make_room(ctx, body.input.len())?;
+    let before = pipe.size();
     let message = pipe
         .write(&body.input, &server(ctx.config()))
         .and_then(|()| pipe.read(body.max_output_response as usize));
-    keep(ctx, open, pipe);
+    keep(ctx, open, pipe, before)?;
     let message = message?;
     Ok(ioctl::reply_with(message.status(), body, message.data))
 }
@@ -87,23 +88,18 @@ fn pipe_of(ctx: &Context<'_>, request: &Request, open: OpenId) -> Result<Pipe, N
     }
 }
 
-/// What is written stays with the pipe until it is a whole request, and the answer until it is read.
-fn make_room(ctx: &mut Context<'_>, bytes: usize) -> Result<(), NtStatus> {
-    let more = Held {
-        bytes,
-        ..Held::default()
-    };
-    match ctx.smb.may_take(ctx.conn, more) {
-        true => Ok(()),
-        false => Err(NtStatus::INSUFFICIENT_RESOURCES),
+/// What is written stays with the pipe until it is a whole request, and the answer until it is read. Where there is no room for it the
+/// pipe stays as it was, which had `before` bytes.
+fn keep(ctx: &mut Context<'_>, open: OpenId, pipe: Pipe, before: usize) -> Result<(), NtStatus> {
+    let more = pipe.size().saturating_sub(before);
+    if !ctx.smb.may_take(ctx.conn, Held::bytes(more)) {
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
-}
-
-fn keep(ctx: &mut Context<'_>, open: OpenId, pipe: Pipe) {
     ctx.emit(Record::Pipe {
         open,
         pipe: Box::new(pipe),
     });
+    Ok(())
 }
 
 /// What the interfaces tell of this server.

@@ -3,8 +3,10 @@
 use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::fileop::{FileOp, OpenId, Outcome};
+use crate::held::Held;
 use crate::info::directory::{Encoder, Level};
 use crate::record::Record;
+use crate::size;
 use crate::state::Cursor;
 use crate::status::NtStatus;
 use crate::wire;
@@ -38,6 +40,11 @@ pub fn start(
     } = Listing::of(ctx, request, body)?;
     if cursor.finished {
         return Err(NtStatus::NO_MORE_FILES);
+    }
+    let before = ctx.file_of(open).map_or(0, |file| size::cursor(&file.cursor));
+    let more = size::cursor(&cursor).saturating_sub(before);
+    if !ctx.smb.may_take(ctx.conn, Held::bytes(more)) {
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let limit = if body.flags & FLAG_RETURN_SINGLE_ENTRY == 0 {
         encoder.room().clamp(1, MAX_ENTRIES)

@@ -5,16 +5,25 @@ use crate::auth::{Identity, Progress, Refused};
 use crate::config::Requirement;
 use crate::context::Context;
 use crate::crypto::{PreauthHash, Secret, SessionKeys, SigningAlgorithm};
+use crate::held::Held;
 use crate::record::Record;
-use crate::state::{Security, SessionState};
+use crate::size;
+use crate::state::{Security, Session, SessionState};
 use crate::status::NtStatus;
 use crate::wire::{Dialect, Response, negotiate, session_setup};
+
+/// Session set-ups in progress of a connection that has no session yet, at most.
+pub(crate) const SETUPS: usize = 2;
+
+/// The same of one that has.
+pub(crate) const SETUPS_BESIDE_A_SESSION: usize = 16;
 
 /// As [`super::start`].
 ///
 /// # Errors
 /// LOGON_FAILURE and ACCESS_DENIED for logins that are refused, INVALID_PARAMETER for tokens that are none, USER_SESSION_DELETED for a
-/// session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or is to be bound to another connection.
+/// session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or is to be bound to another connection,
+/// INSUFFICIENT_RESOURCES where the account has no room for another one.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -103,8 +112,12 @@ pub fn start(
 /// The session a request is about: a new one, one whose set-up goes on, or one that authenticates again (3.3.5.5.1, 3.3.5.5.2).
 fn session(ctx: &mut Context<'_>, request: &Request) -> Result<(u64, Security), NtStatus> {
     if request.session == 0 {
+        make_room(ctx);
         if ctx.connection().sessions.len() >= ctx.config().limits.sessions {
             return Err(NtStatus::REQUEST_NOT_ACCEPTED);
+        }
+        if is_logged_in(ctx) && !ctx.smb.may_take(ctx.conn, Held::bytes(size::SESSION)) {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
         return Ok((ctx.unique_id(), Security::default()));
     }
@@ -114,6 +127,27 @@ fn session(ctx: &mut Context<'_>, request: &Request) -> Result<(u64, Security), 
             Ok((request.session, security.clone()))
         }
         _ => Err(NtStatus::USER_SESSION_DELETED),
+    }
+}
+
+fn is_logged_in(ctx: &Context<'_>) -> bool {
+    ctx.connection().valid_sessions().next().is_some()
+}
+
+/// Of set-ups in progress the oldest ends when there are too many: a client that has given it up does not say so.
+fn make_room(ctx: &mut Context<'_>) {
+    let most = match is_logged_in(ctx) {
+        true => SETUPS_BESIDE_A_SESSION,
+        false => SETUPS,
+    };
+    let sessions = ctx.connection().sessions.iter();
+    let in_progress = |(id, session): (&u64, &Session)| {
+        (session.security.state == SessionState::InProgress).then_some(*id)
+    };
+    let setups: Vec<u64> = sessions.filter_map(in_progress).collect();
+    let too_many = (setups.len() + 1).saturating_sub(most);
+    for id in setups.into_iter().take(too_many) {
+        ctx.emit(Record::SessionEnded { id });
     }
 }
 

@@ -120,6 +120,7 @@ pub(crate) fn from_component(bytes: &[u8]) -> (Request, wire::Request) {
         waited: None,
         drawn: None,
         intent: None,
+        parts_done: 0,
         header: component.header,
     };
     (request, body)

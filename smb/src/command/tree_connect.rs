@@ -4,7 +4,9 @@ use super::{Handled, Reply, Request};
 use crate::access;
 use crate::config::{Requirement, Share};
 use crate::context::Context;
+use crate::held::Held;
 use crate::record::Record;
+use crate::size;
 use crate::state::{Resource, Security, Tree};
 use crate::status::NtStatus;
 use crate::wire::{Dialect, Flags, Response, tree_connect};
@@ -70,6 +72,9 @@ pub fn start(
             encrypt,
         }
     };
+    if !ctx.smb.may_take(ctx.conn, Held::bytes(size::tree(&tree))) {
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
+    }
     let mut id = session.last_tree.wrapping_add(1);
     // TreeIds count up; 0 and all ones are never one.
     while id == 0 || id == u32::MAX || session.trees.contains_key(&id) {

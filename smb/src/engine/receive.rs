@@ -13,6 +13,9 @@ use crate::wire::{self, Command, Component, Dialect, FileId, Flags, Protocol, co
 use bytes::Bytes;
 use std::sync::Arc;
 
+/// Requests of one message of a client that has not logged in, at most: what it compounds, if anything, is NEGOTIATE or SESSION_SETUP.
+const MAX_BEFORE_LOGIN: usize = 8;
+
 /// A message decrypted and cut; kept while it is worked on, made again from its bytes after a crash.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -127,6 +130,11 @@ fn multi_credit(ctx: &Context<'_>) -> bool {
 
 /// 3.3.5.2.3: every MessageId must be in the window, once. CANCEL has none of its own.
 pub(crate) fn take_message_ids(ctx: &mut Context<'_>, opened: &Opened) -> Result<(), String> {
+    let is_stranger = ctx.connection().valid_sessions().next().is_none();
+    if is_stranger && opened.components.len() > MAX_BEFORE_LOGIN {
+        let requests = opened.components.len();
+        return Err(format!("{requests} requests in one message before login"));
+    }
     let counts = multi_credit(ctx);
     let mut ids: Vec<(u64, u16)> = Vec::with_capacity(opened.components.len());
     for Component { header, .. } in &opened.components {

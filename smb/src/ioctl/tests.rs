@@ -84,7 +84,12 @@ fn limits_of_a_copy() {
     assert!(within(&[(0, 0, 1); 256]));
     assert!(!within(&[(0, 0, 1); 257]));
     assert_eq!(copy_limits(), hex("00010000 00001000 00000001"));
-    assert_eq!(copied(&[5, 6]), hex("02000000 00000000 0b000000"));
+    let chunks = [5, 6].map(|length| Chunk {
+        source_offset: 0,
+        target_offset: 0,
+        length,
+    });
+    assert_eq!(copied(&chunks), hex("02000000 00000000 0b000000"));
     assert_eq!(
         parsed_copy(&copy((1, 1, 0), &[(u64::MAX, 0, 1)])),
         Err(NtStatus::INVALID_PARAMETER)

@@ -2,6 +2,7 @@
 
 use super::pdu::{self, Body, Broken, Verdict};
 use super::{Fault, Interface, Server};
+use crate::size;
 use crate::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -67,20 +68,39 @@ impl Message {
 }
 
 impl Pipe {
+    /// No pipe is larger, as [`Pipe::size`] has it: a PDU and a request that are not whole, and answers, the last of which may go beyond
+    /// their limit by what tells of all shares.
+    pub(crate) const LARGEST: usize = (1 << 16) + MAX_REQUEST + 2 * MAX_UNREAD + (1 << 20);
+
     /// Opens the pipe with this name (no leading backslash, compared without case); `None`: there is none.
     #[must_use]
     pub fn open(name: &str) -> Option<Pipe> {
         Interface::of_pipe(name).map(Pipe::new)
     }
 
-    /// Bytes it keeps.
+    /// Upper bound of its encoding, in bytes.
     pub(crate) fn size(&self) -> usize {
-        let request = self
-            .request
-            .as_ref()
-            .map_or(0, |request| request.stub.len());
-        let answers: usize = self.answers.iter().map(Vec::len).sum();
-        self.partial.len() + request + answers
+        let Pipe {
+            interface: _,
+            contexts,
+            fragment: _,
+            partial,
+            request,
+            answers,
+            broken: _,
+        } = self;
+        let request = request.as_ref().map_or(0, |request| {
+            let Request {
+                call_id: _,
+                context_id: _,
+                opnum: _,
+                stub,
+            } = request;
+            2 * size::SMALL + size::bytes(stub)
+        });
+        let answers: usize = answers.iter().map(size::bytes).sum();
+        let contexts = contexts.len() * size::SMALL;
+        5 * size::SMALL + contexts + size::bytes(partial) + request + answers
     }
 
     fn new(interface: Interface) -> Pipe {

@@ -57,11 +57,17 @@ fn negotiation_is_validated() {
     let dropped = |fixture: &mut Fixture, input: &[u8], room| {
         matches!(fixture.start(IPC, &asked(input, room)), Ok(Handled::Drop))
     };
-    for at in 0..claim.len() {
+    // capabilities, ClientGuid, SecurityMode, the number of dialects, the greatest one
+    for at in (0..24).chain([26, 27]) {
         let mut other = claim.clone();
         other[at] ^= 1;
         assert!(dropped(&mut fixture, &other, 24), "byte {at}");
     }
+    // 3.3.5.15.12: it is the greatest common dialect that counts
+    let also = hex("7f000000 cccccccccccccccccccccccccccccccc 0100 0200 0302 0203");
+    assert!(!dropped(&mut fixture, &also, 24));
+    let greater = hex("7f000000 cccccccccccccccccccccccccccccccc 0100 0200 0203 1103");
+    assert!(dropped(&mut fixture, &greater, 24));
     assert!(dropped(&mut fixture, &claim[..20], 24));
     assert!(dropped(&mut fixture, &claim, 23));
     let newest = hex("7f000000 cccccccccccccccccccccccccccccccc 0100 0200 0202 1103");
