@@ -135,8 +135,9 @@ fn failed_logins_leave_no_session() {
 #[test]
 fn sessions_are_bounded() {
     let mut config = config();
-    config.limits.sessions = 2;
+    config.limits.sessions = 3;
     let mut server = negotiated(config, Dialect::Smb210);
+    server.login(&ALICE).unwrap();
     let body = setup_body(1, 0, &ALICE.negotiate());
     assert!(server.setup_on(CONN, 0, &body).is_ok());
     assert!(server.setup_on(CONN, 0, &body).is_ok());
@@ -144,6 +145,34 @@ fn sessions_are_bounded() {
         server.setup_on(CONN, 0, &body),
         Err(NtStatus::REQUEST_NOT_ACCEPTED)
     );
+}
+
+#[test]
+fn of_set_ups_in_progress_the_oldest_ends() {
+    let mut server = negotiated(config(), Dialect::Smb210);
+    let body = setup_body(1, 0, &ALICE.negotiate());
+    let mut begin = || server.setup_on(CONN, 0, &body).unwrap().session.unwrap();
+    let begun: Vec<u64> = (0..4).map(|_| begin()).collect();
+    let over: Vec<bool> = begun.iter().map(|id| server.is_over(*id)).collect();
+    assert_eq!(over, [true, true, false, false]);
+    server.check_fold();
+}
+
+#[test]
+fn what_is_kept_of_a_token_is_short() {
+    let mut server = negotiated(config(), Dialect::Smb311);
+    let mut long = ALICE.negotiate();
+    long.resize(60_000, 0);
+    assert_eq!(
+        server.setup_on(CONN, 0, &setup_body(1, 0, &long)),
+        Err(NtStatus::INVALID_PARAMETER)
+    );
+    let before = server.smb.durable_bytes(CONN);
+    server
+        .setup_on(CONN, 0, &setup_body(1, 0, &ALICE.negotiate()))
+        .unwrap();
+    let more = server.smb.durable_bytes(CONN) - before;
+    assert!(more < crate::size::SESSION, "{more}");
 }
 
 #[test]
