@@ -1,6 +1,6 @@
 //! How a message is worked on: component by component, from the state alone, so that after a crash the same calls go on where it was.
 
-mod receive;
+pub(crate) mod receive;
 pub(crate) mod send;
 
 use crate::command::{self, Handled, Reply, Request};

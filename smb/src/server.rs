@@ -139,6 +139,16 @@ pub enum Principal {
     User(Arc<str>),
 }
 
+impl std::fmt::Display for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Principal::Unknown => f.write_str("clients that have not logged in"),
+            Principal::Guest => f.write_str("guests"),
+            Principal::User(name) => write!(f, "the user {name:?}"),
+        }
+    }
+}
+
 /// What `outlast status` shows of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConnStatus {

@@ -11,6 +11,8 @@ use crate::state::{
     Parked, Related, Security, Session, SessionState, Target, Tree, Watch, Work,
 };
 use crate::wire::{compound, frame};
+use crate::command::session_setup;
+use crate::engine::receive;
 use crate::{engine, ioctl, notify, path};
 
 const U64: usize = 9;
@@ -362,11 +364,20 @@ impl Limits {
             .unwrap_or_default()
     }
 
+    /// No client that has not logged in has more durable state.
+    #[must_use]
+    pub fn largest_stranger(&self) -> usize {
+        let credits = usize::from(self.credits) / 4;
+        let answers = receive::MAX_BEFORE_LOGIN * answer_of(1024);
+        let setups = session_setup::SETUPS * SESSION;
+        PART + TCP + NEGOTIATION + credits + answers + setups + WAITING
+    }
+
     /// No part of a snapshot is longer, be it the frame of a connection, a session, an open or a waiting request.
     #[must_use]
     pub fn largest_part(&self) -> usize {
         let answers = frame::MAX_MESSAGE + compound::MAX_COMPONENTS * answer_of(0);
-        let credits = usize::from(self.credits) / 2 + WAITING;
+        let credits = usize::from(self.credits) / 4 + WAITING;
         let intent = 2 * ioctl::MAX_CHUNK_BYTES as usize;
         let ended = self.sessions * SESSION;
         let frame = PART + TCP + NEGOTIATION + credits + ended + answers + intent + WAITING;

@@ -78,13 +78,14 @@ pub(super) fn describe(connection: &ConnectionStatus, text: &mut String) {
     );
     let _ = writeln!(
         text,
-        "  smb  dialect {}  user {}  signing {}  encryption {}  trees {}  opens {}  locks {}",
+        "  smb  dialect {}  user {}  signing {}  encryption {}  trees {}  opens {}  locks {}  state {} B",
         smb.dialect.as_deref().unwrap_or("-"),
         smb.user.as_deref().unwrap_or("-"),
         smb.signing,
         smb.encryption,
         smb.trees,
         smb.opens,
-        smb.locks
+        smb.locks,
+        smb.state_bytes
     );
 }

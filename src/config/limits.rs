@@ -59,18 +59,18 @@ macro_rules! limits {
 
 limits! {
     counts {
-        /// `max_connections`: TCP connections at once.
+        /// `max_connections`: TCP connections at once; a few places are kept free, at the cost of the account that has most.
         max_connections = 1024, up to 1 << 20;
         /// `max_unauthenticated`: connections that have not logged in; with one more the oldest is dropped.
         max_unauthenticated = 256, up to 1 << 20;
         /// `half_open`: unfinished TCP handshakes that are kept; of those beyond it nothing is (SYN cookies).
         half_open = 128, up to 1 << 20;
         /// `max_sessions_per_connection`.
-        max_sessions_per_connection = 64, up to 1 << 16;
+        max_sessions_per_connection = 64, up to 1 << 10;
         /// `max_failed_logins_per_connection`: with one more the connection is dropped.
         max_failed_logins_per_connection = 16, up to 1 << 16;
         /// `max_trees_per_connection`.
-        max_trees_per_connection = 1024, up to 1 << 16;
+        max_trees_per_connection = 1024, up to 1 << 14;
         /// `max_opens`: open files, directories and pipes in total; no more than the process may have open.
         max_opens = 65_536, up to 1 << 24;
         /// `max_opens_per_connection`.
@@ -78,7 +78,7 @@ limits! {
         /// `max_locks`: byte-range locks in total.
         max_locks = 65_536, up to 1 << 24;
         /// `max_locks_per_open`.
-        max_locks_per_open = 4096, up to 1 << 20;
+        max_locks_per_open = 4096, up to 1 << 18;
         /// `max_pending`: requests that wait (for a lock, a change, an oplock break) in total.
         max_pending = 8192, up to 1 << 20;
         /// `max_pending_per_connection`.
@@ -97,7 +97,7 @@ limits! {
         max_unread_per_connection = 16 << 20, from 1 << 20;
     }
     seconds {
-        /// `auth_timeout_seconds`: to log in.
+        /// `auth_timeout_seconds`: to log in, from the connection's beginning or the end of its last session.
         auth_timeout, auth_timeout_seconds = 60, from 1;
         /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0: never.
         idle_timeout, idle_timeout_seconds = 0, from 0;

@@ -137,4 +137,6 @@ pub struct SmbStatus {
     pub opens: u64,
     /// Number of byte-range locks.
     pub locks: u64,
+    /// Bytes of the log that its durable state takes, at most.
+    pub state_bytes: u64,
 }

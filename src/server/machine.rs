@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::{debug, info};
 use outlast_nvram::{Flag, Kind, Lsn};
-use outlast_smb::{Clock, Entropy, Smb};
+use outlast_smb::{Clock, Entropy, Principal, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
 use super::clock::{Stopwatch, Time};
@@ -24,8 +24,8 @@ use super::turns::{SLICE, Turns};
 use super::windows::{Framing, Windows};
 use super::work::UnderWay;
 
-/// Bytes of the longest message of a client that has not logged in: a token, and what is around it.
-pub(super) const UNAUTHENTICATED_MESSAGE: usize = 128 << 10;
+/// Bytes of the longest message of a client that has not logged in: a security token of 64 KiB, and what is around it.
+pub(super) const UNAUTHENTICATED_MESSAGE: usize = 65 << 10;
 
 /// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little earlier.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -60,6 +60,8 @@ pub(super) struct Client {
     pub(super) closed: bool,
     /// Service time of its last request, or of its coming.
     pub(super) active: Duration,
+    /// Service time since which it has not been logged in; `None`: it is, or nobody has looked.
+    pub(super) unknown_since: Option<Duration>,
     /// When it was last seen to be going on; `None`: nobody has looked.
     pub(super) mark: Option<Mark>,
     /// How much of the thread it has been given ([`super::turns`]).
@@ -178,6 +180,7 @@ impl<F: FileSystem> Machine<F> {
             Gate::Closing { .. } => self.busy = self.do_tasks(time),
         }
         self.end_departed();
+        self.part_with_the_largest();
         self.keep_consistent(time);
         self.grant_windows(time.now);
         let left = self.stack.receive_left();
@@ -368,7 +371,9 @@ impl<F: FileSystem> Machine<F> {
             let client = self.clients.entry(conn).or_default();
             client.look = true;
             client.active = now;
+            client.unknown_since = Some(now);
             self.meet(conn);
+            self.keep_a_place_free();
         }
     }
 
@@ -467,10 +472,18 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Is a client still whom it was?
-    pub(super) fn recognise(&mut self, conn: u64) {
+    pub(super) fn recognise(&mut self, conn: u64, now: Duration) {
         let principal = self.smb.principal(conn);
-        if *self.journal.owner(conn) != principal {
-            self.journal.belongs(conn, principal);
+        if *self.journal.owner(conn) == principal {
+            return;
+        }
+        let is_unknown = principal == Principal::Unknown;
+        self.journal.belongs(conn, principal);
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.unknown_since = is_unknown.then_some(now);
+        }
+        if is_unknown {
+            self.meet(conn);
         }
     }
 

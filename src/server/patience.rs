@@ -1,15 +1,18 @@
-//! How long clients are put up with, and how many of those nobody knows.
+//! How long clients are put up with, and how many of those nobody knows; with which the server parts where room or places are short.
 //!
 //! A full log makes everyone slow (law 7), so whoever takes up room in it has to go on: take the replies that wait for it, send the rest
 //! of the message it has begun. Who does not is dropped, soon if others wait for that room.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use log::info;
+use log::{info, warn};
+use outlast_smb::Principal;
 use outlast_stack::Standing;
 
 use super::files::FileSystem;
-use super::machine::Machine;
+use super::machine::{Client, Machine};
+use super::work::UnderWay;
 
 /// What has to come or be taken for a client to be going on, bytes; or all there is.
 const ENOUGH: usize = 64 << 10;
@@ -23,7 +26,7 @@ const AFTER_OUTAGE: Duration = Duration::from_secs(60);
 /// What is borne of clients. In service time: an outage does not count.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Without having logged in.
+    /// Without having logged in, whatever else it does.
     pub login: Duration,
     /// Without an open and without a request; `None`: for ever.
     pub idle: Option<Duration>,
@@ -33,6 +36,8 @@ pub struct Patience {
     pub stalled_in_crowd: Duration,
     /// Connections that have not logged in. With one more the oldest is dropped.
     pub strangers: usize,
+    /// Connections that TCP takes. Some places are kept free.
+    pub connections: usize,
     /// Bytes of replies that may wait for one client before no more of its requests are worked on.
     pub unread: usize,
 }
@@ -70,6 +75,53 @@ impl<F: FileSystem> Machine<F> {
                 info!("connection {oldest}: dropped: too many have not logged in");
                 self.abort(oldest);
             }
+        }
+    }
+
+    /// A newcomer finds a place: of the account that has most connections the one goes that has been idle for longest.
+    pub(super) fn keep_a_place_free(&mut self) {
+        let limit = self.patience.connections;
+        let free = (limit / 16).clamp(1, 16);
+        while self.places_taken() + free > limit
+            && let Some(conn) = self.longest_idle()
+        {
+            let account = self.journal.owner(conn);
+            info!("connection {conn}: dropped: a newcomer needs its place, and most connections are of {account}");
+            self.abort(conn);
+        }
+    }
+
+    fn places_taken(&self) -> usize {
+        self.clients.values().filter(|client| !client.closed).count()
+    }
+
+    /// Of the account that has most connections, the one that has been idle for longest; one that has nothing open, if there is one.
+    fn longest_idle(&self) -> Option<u64> {
+        let stay = |(_, client): &(&u64, &Client)| !client.closed && !client.leaving;
+        let staying = || self.clients.iter().filter(stay);
+        let mut accounts: BTreeMap<&Principal, usize> = BTreeMap::new();
+        for (conn, _) in staying() {
+            *accounts.entry(self.journal.owner(*conn)).or_default() += 1;
+        }
+        let (largest, _) = accounts.into_iter().max_by_key(|(_, count)| *count)?;
+        let own = staying().filter(|(conn, _)| self.journal.owner(**conn) == largest);
+        let by_use = |(conn, client): &(&u64, &Client)| (!self.smb.is_idle(**conn), client.active);
+        own.min_by_key(by_use).map(|(conn, _)| *conn)
+    }
+
+    /// Where more state is held than there is room for, the account that has most loses its largest connections.
+    pub(super) fn part_with_the_largest(&mut self) {
+        while let Some((conn, account)) = self.smb.to_part_with() {
+            let is_at_work = |at: &UnderWay| at.work.conn() == conn;
+            if self.under_way.as_ref().is_some_and(is_at_work) {
+                return;
+            }
+            let (own, all) = (self.smb.durable_bytes(conn), self.smb.all_durable_bytes());
+            warn!(
+                "connection {conn}: dropped: the state of all connections is {all} bytes, more than there is room for, and {account} has \
+                 most of it ({own} bytes on this connection); give nvram.size more if that is not hostile"
+            );
+            self.abort(conn);
         }
     }
 
@@ -135,7 +187,7 @@ impl<F: FileSystem> Machine<F> {
         else {
             return Duration::ZERO;
         };
-        let at_work = |under_way: &super::work::UnderWay| under_way.work.conn() == conn;
+        let at_work = |under_way: &UnderWay| under_way.work.conn() == conn;
         let has_replies = self.stack.send_queued(conn) > 0;
         let has_part = !client.look
             && !self.windows.is_waiting(conn)
@@ -165,18 +217,25 @@ impl<F: FileSystem> Machine<F> {
             return;
         };
         let idle = now.saturating_sub(client.active);
+        // a session may have ended by another connection's request (PreviousSessionId)
+        let unknown_since = match self.smb.has_session(conn) {
+            true => None,
+            false => Some(client.unknown_since.unwrap_or(now)),
+        };
+        client.unknown_since = unknown_since;
+        let unknown = unknown_since.map(|since| now.saturating_sub(since));
         if client.leaving {
             if idle > FAREWELL {
                 self.stack.abort(conn, &mut self.journal);
             }
             return;
         }
-        let why = match (self.smb.has_session(conn), self.patience.idle) {
-            (false, _) if idle > self.patience.login => "it has not logged in",
-            (true, Some(limit)) if idle > limit && self.smb.is_idle(conn) => "it is idle",
+        let (why, since) = match (unknown, self.patience.idle) {
+            (Some(unknown), _) if unknown > self.patience.login => ("it has not logged in", unknown),
+            (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => ("it is idle", idle),
             _ => return,
         };
-        info!("connection {conn}: closed: {why} for {} s", idle.as_secs());
+        info!("connection {conn}: closed: {why} for {} s", since.as_secs());
         client.active = now;
         self.leave(conn);
         self.stack.close(conn, &mut self.journal);

@@ -338,7 +338,7 @@ impl<F: FileSystem> Machine<F> {
             (Some(state), known) => {
                 if known {
                     self.meet(conn);
-                    self.recognise(conn);
+                    self.recognise(conn, time.now);
                 } else {
                     self.accept(conn, time.now);
                 }
@@ -346,6 +346,7 @@ impl<F: FileSystem> Machine<F> {
                 client.look = true;
                 self.windows.received(conn);
                 client.active = time.now;
+                client.unknown_since = Some(time.now);
                 client.finished = matches!(
                     state,
                     State::CloseWait | State::Closing | State::LastAck | State::TimeWait

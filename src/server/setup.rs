@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use log::info;
-use outlast_nvram::{FileProblem, Mapping, Memory};
+use outlast_nvram::{FileProblem, MAX_META, Mapping, Memory};
 use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -28,8 +28,14 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
-/// Of the log's length, this part at most is state of waiting requests and of opens, over all connections.
-const STATE_PART: u64 = 8;
+/// Of the log's length, this part at most is state of connections.
+const STATE_PART: u64 = 10;
+
+/// What a connection that does nothing takes of the room for state, bytes.
+const IDLE_CONNECTION: usize = 4096;
+
+/// Of the room for state, this part at most is of clients that have not logged in.
+const STRANGERS_PART: usize = 8;
 
 /// The port of direct TCP (MS-SMB2 2.1).
 const PORT: u16 = 445;
@@ -57,6 +63,9 @@ pub fn parts(
     let named = |key| format!("{}: {key}", config.path.display());
     let wake = wake().context("no eventfd can be had")?;
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
+    let smb = smb(config, users);
+    check_records(config, &smb.limits)?;
+    let strangers = max_strangers(config, &smb.limits);
     let parts = Parts {
         memory: memory(config).with_context(|| named("nvram.path"))?,
         sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
@@ -65,7 +74,7 @@ pub fn parts(
         wall: wall(),
         boot_id: boot_id()?,
         stack: stack(config, &tap),
-        smb: smb(config, users),
+        smb,
         fs: files(config, &wake)?,
         entropy: Box::new(Random),
         probe: fault::from_environment()?,
@@ -76,7 +85,8 @@ pub fn parts(
             idle: Some(config.limits.idle_timeout).filter(|timeout| !timeout.is_zero()),
             stalled: config.limits.stall_timeout,
             stalled_in_crowd: config.limits.stall_timeout_crowded,
-            strangers: config.limits.max_unauthenticated,
+            strangers,
+            connections: config.limits.max_connections,
             unread: config.limits.max_unread_per_connection,
         },
         lost: if worker.tap_fresh {
@@ -268,6 +278,39 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
             ..outlast_smb::Limits::default()
         },
     }
+}
+
+/// No record may be longer than the log takes: it could not be written, and its worker would fall.
+fn check_records(config: &Config, limits: &outlast_smb::Limits) -> anyhow::Result<()> {
+    let longest = limits.largest_delta().max(limits.largest_part());
+    // a third of the ring (`Log::max_record`), and what is around it
+    let most = MAX_META.min(usize::try_from(config.nvram.size_bytes / 4).unwrap_or(usize::MAX));
+    anyhow::ensure!(
+        longest < most,
+        "{}: limits: a record of {longest} bytes may come of them, and the log takes {most}: lower max_locks_per_open, \
+         max_trees_per_connection and max_sessions_per_connection",
+        config.path.display()
+    );
+    let wanted = config.limits.max_connections;
+    let most = limits.total.bytes / 2 / IDLE_CONNECTION;
+    anyhow::ensure!(
+        wanted <= most,
+        "{}: limits.max_connections: {wanted} connections may hold more than nvram.size has room for: use {most}, or raise nvram.size",
+        config.path.display()
+    );
+    Ok(())
+}
+
+/// As many clients that have not logged in as the configuration wants, and there is room for the state of.
+fn max_strangers(config: &Config, limits: &outlast_smb::Limits) -> usize {
+    let wanted = config.limits.max_unauthenticated;
+    let most = limits.total.bytes / STRANGERS_PART / limits.largest_stranger();
+    if most < wanted {
+        info!(
+            "limits.max_unauthenticated: {wanted} is more than there is room for: {most} it is; raise nvram.size for more"
+        );
+    }
+    wanted.min(most).max(1)
 }
 
 /// As many opens as the configuration wants, and the process may have descriptors for: what one client holds must not keep another from

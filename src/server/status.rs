@@ -47,6 +47,7 @@ fn receive(stack: &outlast_stack::Stack) -> ReceiveStatus {
 
 /// One connection: what TCP says and what SMB says of it.
 pub(super) fn connection(tcp: outlast_stack::ConnStatus, smb: &Smb) -> ConnectionStatus {
+    let state_bytes = smb.durable_bytes(tcp.conn) as u64;
     let smb = smb.status(tcp.conn);
     ConnectionStatus {
         client: tcp.client,
@@ -70,6 +71,7 @@ pub(super) fn connection(tcp: outlast_stack::ConnStatus, smb: &Smb) -> Connectio
             trees: smb.trees.len() as u64,
             opens: smb.opens as u64,
             locks: smb.locks as u64,
+            state_bytes,
         },
     }
 }

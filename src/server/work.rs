@@ -193,7 +193,7 @@ impl<F: FileSystem> Machine<F> {
             Step::Done => {
                 if let Work::Message(conn, _) = work {
                     self.smb.let_go(conn);
-                    self.recognise(conn);
+                    self.recognise(conn, time.now);
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
                         client.active = time.now;

@@ -2,6 +2,7 @@
 //! every effect on files happens once, and the fold of the records is the state after every step.
 
 mod client;
+mod copies;
 mod disk;
 mod files;
 mod waiting;

@@ -598,6 +598,7 @@ impl Server {
                 stalled: limit(Stranger::Halting),
                 stalled_in_crowd: Duration::from_secs(3600),
                 strangers: 64,
+                connections: 64,
                 unread: self.scenario.unread,
             },
             lost: match self.elective {

@@ -128,6 +128,21 @@ impl Disk {
                     metadata: Disk::metadata(self.node(*open)?),
                 }
             }
+            FileOp::CopyChunks {
+                source,
+                target,
+                chunks,
+            } if self.opens.get(source) == self.opens.get(target) => {
+                let mut data = self.node(*source)?.data.clone();
+                let mut taken = Vec::new();
+                for chunk in chunks {
+                    let bytes = range(chunk.source_offset, chunk.length);
+                    let bytes = data.get(bytes).ok_or(NtStatus::INVALID_VIEW_SIZE)?.to_vec();
+                    put(&mut data, chunk.target_offset, &bytes);
+                    taken.push(bytes);
+                }
+                Intent::CopyChunks { source: taken }
+            }
             _ => Intent::None,
         })
     }
@@ -238,6 +253,15 @@ impl Disk {
                 }
                 Ok(Outcome::Renamed { path: to.clone() })
             }
+            (FileOp::CopyChunks { target, chunks, .. }, Intent::CopyChunks { source }) => {
+                let data = &mut self.node(*target)?.data;
+                for (chunk, bytes) in chunks.iter().zip(source) {
+                    put(data, chunk.target_offset, bytes);
+                }
+                Ok(Outcome::Copied {
+                    written: chunks.iter().map(|chunk| chunk.length).collect(),
+                })
+            }
             (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(Disk::metadata(self.node(*open)?))),
             (FileOp::Flush { .. } | FileOp::Watch { .. } | FileOp::CheckDelete { .. }, _) => {
                 Ok(Outcome::Unit)
@@ -245,6 +269,18 @@ impl Disk {
             _ => Err(NtStatus::NOT_SUPPORTED),
         }
     }
+}
+
+fn range(offset: u64, length: u32) -> std::ops::Range<usize> {
+    offset as usize..offset as usize + length as usize
+}
+
+fn put(data: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let range = range(offset, bytes.len() as u32);
+    if data.len() < range.end {
+        data.resize(range.end, 0);
+    }
+    data[range].copy_from_slice(bytes);
 }
 
 /// The root of the share.

@@ -400,6 +400,15 @@ impl World {
             .collect()
     }
 
+    /// Bytes of the longest record of an intent.
+    pub(super) fn longest_intent(&self) -> usize {
+        let records = self.log.committed.iter().map(|(_, record)| record);
+        let intent = |record: &&Vec<u8>| {
+            matches!(from_bytes::<Record>(record), Ok(Record::Doing { .. }))
+        };
+        records.filter(intent).map(Vec::len).max().unwrap_or_default()
+    }
+
     pub(super) fn disconnect(&mut self, conn: ConnId) {
         loop {
             self.smb.disconnected(conn, &mut self.log);

@@ -1,0 +1,48 @@
+//! FSCTL_SRV_COPYCHUNK in several operations, each with an intent of its own.
+
+use super::client::{Opening, Protection, copy, read, write};
+use super::sweep;
+use crate::ioctl::MAX_CHUNK_BYTES;
+use crate::status::NtStatus;
+
+/// Chunks that overlap, in one file: each takes what the ones before it have left there.
+#[test]
+fn a_copy_onto_itself_is_done_once_whatever_happens() {
+    const PIECE: usize = 1 << 19;
+    const LENGTH: u32 = 3 * MAX_CHUNK_BYTES / 4;
+    const CHUNKS: [(u64, u64, u32); 4] = [
+        (0, 1000, LENGTH),
+        (500, 0, LENGTH),
+        (1000, 3000, MAX_CHUNK_BYTES / 4),
+        (10, 20, LENGTH),
+    ];
+    let mut expected: Vec<u8> = (0..2 * LENGTH).map(|at| (at % 251) as u8).collect();
+    let before = expected.clone();
+    for (from, to, length) in CHUNKS {
+        let (from, to, length) = (from as usize, to as usize, length as usize);
+        expected.copy_within(from..from + length, to);
+    }
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let open = world.one(&mut ann, Opening::of("f").ask()).open();
+        for (at, piece) in before.chunks(PIECE).enumerate() {
+            let mut ask = write(open, (at * PIECE) as u64, piece);
+            ask.charge = 8;
+            let written = world.one(&mut ann, ask);
+            assert_eq!(written.status(), NtStatus::SUCCESS);
+        }
+        let copied = world.one(&mut ann, copy(open, &CHUNKS));
+        assert_eq!(copied.status(), NtStatus::SUCCESS);
+        let total: u32 = CHUNKS.iter().map(|(.., length)| length).sum();
+        let figures = [4u32, 0, total].map(u32::to_le_bytes).concat();
+        assert!(copied.body.ends_with(&figures), "{:?}", copied.body);
+        for (at, piece) in expected.chunks(PIECE).enumerate() {
+            let mut ask = read(open, (at * PIECE) as u64, PIECE as u32);
+            ask.charge = 8;
+            let data = world.one(&mut ann, ask);
+            assert!(data.data() == piece, "piece {at}");
+        }
+        let longest = world.longest_intent();
+        assert!(longest < MAX_CHUNK_BYTES as usize + 1024, "{longest}");
+    });
+}
