@@ -382,7 +382,9 @@ fn may_be_kept(ctx: &Context<'_>, work: &Work, piece: &Piece, is_last: bool) -> 
     let fits = kept == 0 || kept + piece.len() <= frame::MAX_MESSAGE;
     let has_room = is_last
         || piece.len() <= ALWAYS_KEPT
-        || ctx.smb.may_take(ctx.conn, Held::bytes(size::answer_of(piece.len())));
+        || ctx
+            .smb
+            .may_take(ctx.conn, Held::bytes(size::answer_of(piece.len())));
     fits && has_room
 }
 

@@ -125,10 +125,7 @@ impl Smb {
             Held::most_of_one(limits),
             limits.total,
             self.connections.len(),
-        ) && (more.bytes == 0
-            || self
-                .accounts
-                .has_room(conn, more.bytes, limits.total.bytes))
+        ) && (more.bytes == 0 || self.accounts.has_room(conn, more.bytes, limits.total.bytes))
     }
 }
 

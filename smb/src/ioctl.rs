@@ -293,7 +293,9 @@ pub fn one_step(chunks: &[Chunk]) -> &[Chunk] {
 /// SRV_COPYCHUNK_RESPONSE (MS-SMB2 2.2.32.1) after all chunks are written.
 #[must_use]
 pub fn copied(chunks: &[Chunk]) -> Vec<u8> {
-    let total: u32 = chunks.iter().fold(0, |sum, chunk| sum.saturating_add(chunk.length));
+    let total: u32 = chunks
+        .iter()
+        .fold(0, |sum, chunk| sum.saturating_add(chunk.length));
     let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
     copy_response(count, 0, total)
 }

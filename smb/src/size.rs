@@ -3,7 +3,9 @@
 //!
 //! An integer is written in as few bytes as its value needs, one more than its own width at most; a length as an integer.
 
+use crate::command::session_setup;
 use crate::config::Limits;
+use crate::engine::receive;
 use crate::fileop::{Actor, CreateIntent, FileHandle, Intent};
 use crate::rpc::Pipe;
 use crate::state::{
@@ -11,8 +13,6 @@ use crate::state::{
     Parked, Related, Security, Session, SessionState, Target, Tree, Watch, Work,
 };
 use crate::wire::{compound, frame};
-use crate::command::session_setup;
-use crate::engine::receive;
 use crate::{engine, ioctl, notify, path};
 
 const U64: usize = 9;
@@ -223,7 +223,11 @@ fn file(file: &FileOpen) -> usize {
 /// A level, and a time in seconds and nanoseconds.
 const fn size_of_breaking() -> usize {
     let _ = |Breaking { to: _, deadline: _ }: Breaking| ();
-    let _ = |Lock { offset: _, length: _, exclusive: _ }: Lock| ();
+    let _ = |Lock {
+                 offset: _,
+                 length: _,
+                 exclusive: _,
+             }: Lock| ();
     1 + U64 + U32
 }
 
@@ -383,7 +387,8 @@ impl Limits {
         let frame = PART + TCP + NEGOTIATION + credits + ended + answers + intent + WAITING;
         let session = SESSION + self.trees * LARGEST_TREE;
         let notices = notify::MAX_NOTICES * (U32 + U16 + path::MAX_PATH);
-        let file = OPENING + path::MAX_PATH + self.locks * LOCK + notices + 4 * NAME + 64 * LOCK_SEQUENCE;
+        let file =
+            OPENING + path::MAX_PATH + self.locks * LOCK + notices + 4 * NAME + 64 * LOCK_SEQUENCE;
         let parked = engine::MAX_WAITING + answers + 2 * WAITING;
         [frame, session, file, parked, OPENING + Pipe::LARGEST]
             .into_iter()

@@ -302,7 +302,10 @@ impl Credits {
     /// Word and bit of an id at or above `low`.
     fn place(&self, id: u64) -> (usize, u64) {
         let word = id / Self::WORD - self.low / Self::WORD;
-        (usize::try_from(word).unwrap_or(usize::MAX), 1 << (id % Self::WORD))
+        (
+            usize::try_from(word).unwrap_or(usize::MAX),
+            1 << (id % Self::WORD),
+        )
     }
 
     fn is_used(&self, id: u64) -> bool {

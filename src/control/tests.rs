@@ -194,7 +194,7 @@ fn the_keys_of_a_status_are_an_interface() {
     );
     assert_eq!(
         sorted(keys(&connection["smb"])),
-        "dialect encryption locks opens signing trees user"
+        "dialect encryption locks opens signing state_bytes trees user"
     );
 }
 

@@ -86,13 +86,18 @@ impl<F: FileSystem> Machine<F> {
             && let Some(conn) = self.longest_idle()
         {
             let account = self.journal.owner(conn);
-            info!("connection {conn}: dropped: a newcomer needs its place, and most connections are of {account}");
+            info!(
+                "connection {conn}: dropped: a newcomer needs its place, and most connections are of {account}"
+            );
             self.abort(conn);
         }
     }
 
     fn places_taken(&self) -> usize {
-        self.clients.values().filter(|client| !client.closed).count()
+        self.clients
+            .values()
+            .filter(|client| !client.closed)
+            .count()
     }
 
     /// Of the account that has most connections, the one that has been idle for longest; one that has nothing open, if there is one.
@@ -231,7 +236,9 @@ impl<F: FileSystem> Machine<F> {
             return;
         }
         let (why, since) = match (unknown, self.patience.idle) {
-            (Some(unknown), _) if unknown > self.patience.login => ("it has not logged in", unknown),
+            (Some(unknown), _) if unknown > self.patience.login => {
+                ("it has not logged in", unknown)
+            }
             (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => ("it is idle", idle),
             _ => return,
         };

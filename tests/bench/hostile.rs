@@ -4,7 +4,7 @@
 //!
 //! The server has its default limits and 256 MiB of NVRAM; share and NVRAM are on a tmpfs. Each round goes through the attacks, each
 //! on a new server: the download alone, then beside the attack, which is in full swing before smbclient starts, or as far as it comes
-//! in ten seconds. The speed is smbclient's own figure; beside an attack that makes it fail it is not tried again. The attackers run at
+//! in ten seconds. A newcomer's login is timed then, too. The speed is smbclient's own figure; beside an attack that makes it fail it is not tried again. The attackers run at
 //! the lowest priority; what they did while they were there is counted, so that one sees that it was an attack.
 //! Ratios carry over to other machines; figures do not.
 
@@ -14,8 +14,9 @@ mod support;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use support::attack::{self, Attack, BIG, Field, crowd, flood, stream};
+use support::attack::{self, Attack, BIG, Field, crowd, flood, state, stream};
 use support::can_run;
 use support::client::{self, SMB3_1_1, smbclient};
 use support::lab::{self, Lab};
@@ -29,7 +30,7 @@ type Entry = (
     &'static str,
 );
 
-const ATTACKS: [Entry; 11] = [
+const ATTACKS: [Entry; 20] = [
     (
         "syn_flood",
         1,
@@ -89,6 +90,60 @@ const ATTACKS: [Entry; 11] = [
         4,
         stream::watches,
         "4 guests that watch a directory ever more",
+    ),
+    (
+        "half_done",
+        64,
+        state::half_done,
+        "64 connections that begin 64 logins each, with long tokens, and do not finish one",
+    ),
+    (
+        "half_done_by_guests",
+        64,
+        state::half_done_by_guests,
+        "64 guests that do the same",
+    ),
+    (
+        "long_paths",
+        4,
+        state::long_paths,
+        "4 guests that open a path of 3,300 bytes without end",
+    ),
+    (
+        "cursors",
+        4,
+        state::cursors,
+        "4 guests that list a directory by ever more opens, with long patterns",
+    ),
+    (
+        "listing_handles",
+        4,
+        state::listing_handles,
+        "4 guests that begin to list 4,000 files by ever more opens",
+    ),
+    (
+        "copies",
+        4,
+        state::copies,
+        "4 guests that copy 16 MiB of a file onto itself",
+    ),
+    (
+        "parking",
+        4,
+        state::parking,
+        "4 guests whose chains with long WRITEs wait for an oplock that is not given up",
+    ),
+    (
+        "idlers",
+        1,
+        |field| crowd::idlers(field, 1100),
+        "1,100 guests that log in and do nothing",
+    ),
+    (
+        "deep_names",
+        4,
+        state::deep_names,
+        "4 guests that ask for a missing name 120 directories deep",
     ),
     (
         "failed_logins",
@@ -161,6 +216,8 @@ struct Measured {
     alone: Vec<f64>,
     beside: Vec<f64>,
     failed: usize,
+    /// Seconds that a newcomer's login took.
+    login_seconds: Vec<f64>,
     /// Did the worker fall?
     felled: bool,
     did: String,
@@ -204,6 +261,13 @@ fn pair(lab: &Lab, (name, threads, life, _): Entry, measured: &mut Measured) {
     measured.alone.push(alone);
     let attack = Attack::start(threads, life);
     attack.wait_until_steady();
+    match log_in(&local) {
+        Ok(seconds) => measured.login_seconds.push(seconds),
+        Err(problem) => {
+            eprintln!("      {name}: a newcomer: {}", problem.trim());
+            measured.failed += 1;
+        }
+    }
     let before = attack.counts().get();
     match get(&local) {
         Ok(speed) => {
@@ -237,6 +301,16 @@ fn pair(lab: &Lab, (name, threads, life, _): Entry, measured: &mut Measured) {
     }
 }
 
+/// Seconds that it takes a newcomer to log in and to leave.
+fn log_in(local: &Path) -> Result<f64, String> {
+    let begin = Instant::now();
+    let finished = client::run(smbclient(SMB3_1_1), local, "pwd");
+    match finished.success {
+        true => Ok(begin.elapsed().as_secs_f64()),
+        false => Err(finished.text),
+    }
+}
+
 /// Downloads the big file; gives MiB/s.
 fn get(local: &Path) -> Result<f64, String> {
     let finished = client::run(smbclient(SMB3_1_1), local, &format!("get {BIG} /dev/null"));
@@ -254,8 +328,12 @@ fn print(wanted: &Wanted, measured: &[Measured]) {
         "\nget of {} MiB by smbclient 3.1.1, {} rounds, medians; ratio lowest to highest\n",
         wanted.megabytes, wanted.rounds
     );
-    println!("| attack          | alone MiB/s | beside MiB/s | ratio (low-high)   | failed |");
-    println!("|-----------------|------------:|-------------:|--------------------|-------:|");
+    println!(
+        "| attack              | alone MiB/s | beside MiB/s | ratio (low-high)   | longest login s | failed |"
+    );
+    println!(
+        "|---------------------|------------:|-------------:|--------------------|----------------:|-------:|"
+    );
     for ((name, ..), one) in wanted.attacks.iter().zip(measured) {
         // the download beside an attack is compared with the one just before it; a failed one with none
         let mut ratios: Vec<f64> = match one.failed {
@@ -279,9 +357,10 @@ fn print(wanted: &Wanted, measured: &[Measured]) {
             median(&mut speeds.to_vec()).map_or("-".to_owned(), |speed| format!("{speed:.0}"))
         };
         println!(
-            "| {name:15} | {:>11} | {:>12} | {ratio:18} | {:>6} |",
+            "| {name:19} | {:>11} | {:>12} | {ratio:18} | {:>15.2} | {:>6} |",
             speed(&one.alone),
             speed(&one.beside),
+            one.login_seconds.iter().copied().fold(0.0, f64::max),
             one.failed
         );
     }

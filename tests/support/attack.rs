@@ -6,6 +6,7 @@
 
 pub mod crowd;
 pub mod flood;
+pub mod state;
 pub mod stream;
 
 use std::cell::Cell;
@@ -31,6 +32,10 @@ pub const BIG: &str = "big";
 /// The directory that is listed.
 pub const MANY: &str = "many";
 const MANY_FILES: usize = 4000;
+/// Directories within each other, each by the name `n`.
+pub const DEEP: usize = 120;
+/// Directories within each other whose names are as long as names are.
+const LONG: usize = 13;
 
 /// How long an attacker waits for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -48,6 +53,20 @@ pub fn furnish(share: &Path, big_bytes: u64) {
         let name = format!("one of the many files, number {number:04}");
         std::fs::write(many.join(name), []).expect("a file");
     }
+    for directory in [deep_directory(DEEP), long_directory()] {
+        let below = share.join(directory.replace('\\', "/"));
+        std::fs::create_dir_all(below).expect("directories");
+    }
+}
+
+/// The name of the deepest of so many directories.
+pub fn deep_directory(depth: usize) -> String {
+    vec!["n"; depth].join("\\")
+}
+
+/// The name of a directory whose path is as long as paths are.
+pub fn long_directory() -> String {
+    vec!["l".repeat(255); LONG].join("\\")
 }
 
 /// An attack under way.

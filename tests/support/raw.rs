@@ -201,17 +201,7 @@ impl Client {
     }
 
     pub fn ioctl(&mut self, file: FileId, code: u32, input: &[u8], max_output: u32) -> Answer {
-        let mut body = vec![57, 0, 0, 0];
-        body.extend(code.to_le_bytes());
-        body.extend(file);
-        body.extend(120_u32.to_le_bytes());
-        body.extend(u32_of(input.len()));
-        body.extend([0; 4 + 8]);
-        body.extend(max_output.to_le_bytes());
-        body.extend(1_u32.to_le_bytes()); // SMB2_0_IOCTL_IS_FSCTL
-        body.extend([0; 4]);
-        body.extend(input);
-        self.call(IOCTL, &body)
+        self.call(IOCTL, &ioctl(file, code, input, max_output))
     }
 
     pub fn flush(&mut self, file: FileId) -> Answer {
@@ -451,6 +441,21 @@ pub fn write(file: FileId, offset: u64, data: &[u8]) -> Vec<u8> {
     body.extend(file);
     body.extend([0; 16]);
     body.extend(data);
+    body
+}
+
+/// As [`Client::ioctl`].
+pub fn ioctl(file: FileId, code: u32, input: &[u8], max_output: u32) -> Vec<u8> {
+    let mut body = vec![57, 0, 0, 0];
+    body.extend(code.to_le_bytes());
+    body.extend(file);
+    body.extend(120_u32.to_le_bytes());
+    body.extend(u32_of(input.len()));
+    body.extend([0; 4 + 8]);
+    body.extend(max_output.to_le_bytes());
+    body.extend(1_u32.to_le_bytes()); // SMB2_0_IOCTL_IS_FSCTL
+    body.extend([0; 4]);
+    body.extend(input);
     body
 }
 

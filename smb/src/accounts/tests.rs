@@ -235,12 +235,13 @@ fn about(open: u64) -> impl Strategy<Value = Record> {
         };
         names.into_iter().map(notice).collect::<Vec<_>>()
     });
-    let cursor = (option::of(text()), option::of(0usize..255)).prop_map(|(pattern, after)| Cursor {
-        pattern,
-        after: after.map(|length| "n".repeat(length)),
-        finished: true,
-        returned: u64::MAX,
-    });
+    let cursor =
+        (option::of(text()), option::of(0usize..255)).prop_map(|(pattern, after)| Cursor {
+            pattern,
+            after: after.map(|length| "n".repeat(length)),
+            finished: true,
+            returned: u64::MAX,
+        });
     let breaking = Breaking {
         to: OplockLevel::Batch,
         deadline: Duration::MAX,
@@ -449,7 +450,14 @@ fn the_account_that_has_most_is_parted_with_first() {
             encrypt: false,
         });
         let session = conn;
-        smb.apply(conn, &Record::TreeConnected { session, id: 1, tree });
+        smb.apply(
+            conn,
+            &Record::TreeConnected {
+                session,
+                id: 1,
+                tree,
+            },
+        );
     };
     login(&mut smb, 1, "alice", 8_000);
     assert_eq!(smb.to_part_with(), None);

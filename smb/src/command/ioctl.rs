@@ -208,11 +208,7 @@ fn copy_chunk(
 }
 
 /// Chunks have been copied: the next ones follow, or this was the last step.
-fn copied(
-    request: &Request,
-    body: &ioctl::Request,
-    written: &[u32],
-) -> Result<Handled, NtStatus> {
+fn copied(request: &Request, body: &ioctl::Request, written: &[u32]) -> Result<Handled, NtStatus> {
     let Fsctl::CopyChunk(copy) = Fsctl::parse(body.ctl_code, &body.input)? else {
         return Err(NtStatus::INTERNAL_ERROR);
     };

@@ -41,7 +41,9 @@ pub fn start(
     if cursor.finished {
         return Err(NtStatus::NO_MORE_FILES);
     }
-    let before = ctx.file_of(open).map_or(0, |file| size::cursor(&file.cursor));
+    let before = ctx
+        .file_of(open)
+        .map_or(0, |file| size::cursor(&file.cursor));
     let more = size::cursor(&cursor).saturating_sub(before);
     if !ctx.smb.may_take(ctx.conn, Held::bytes(more)) {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);

@@ -5,6 +5,7 @@ mod client;
 mod copies;
 mod disk;
 mod files;
+mod greed;
 mod waiting;
 mod world;
 

@@ -10,7 +10,7 @@ use crate::support::server::USER;
 const RELATED: FileId = [0xFF; 16];
 
 /// FILE_READ_DATA and the like, of a file and of a directory.
-const READING: u32 = 0x0012_0089;
+pub const READING: u32 = 0x0012_0089;
 /// Dispositions: what is there; what is there, or a new one.
 const OPEN: u32 = 1;
 const OPEN_IF: u32 = 3;
@@ -46,20 +46,12 @@ pub fn compounds(field: &Field, pairs: usize) -> io::Result<()> {
     let close = raw::close(RELATED);
     let mut on_their_way = 0;
     loop {
-        let mut chain = Vec::new();
-        for pair in 1..=pairs {
-            let mut first = foe.client.message(raw::CREATE, &create);
-            first.resize(first.len().next_multiple_of(8), 0);
-            let mut second = foe.client.message(raw::CLOSE, &close);
-            second.resize(second.len().next_multiple_of(8), 0);
-            second[16] = 4; // SMB2_FLAGS_RELATED_OPERATIONS
-            let (next, after) = (first.len(), if pair < pairs { second.len() } else { 0 });
-            first[20..24].copy_from_slice(&next_command(next));
-            second[20..24].copy_from_slice(&next_command(after));
-            chain.extend(first);
-            chain.extend(second);
+        let mut requests = Vec::new();
+        for _ in 0..pairs {
+            requests.push(foe.client.message(raw::CREATE, &create));
+            requests.push(foe.client.message(raw::CLOSE, &close));
         }
-        foe.client.send(&chain)?;
+        foe.client.send(&chain(requests))?;
         field.count(|counts| &counts.requests, 2 * pairs);
         on_their_way += 1;
         if on_their_way == 2 {
@@ -71,8 +63,22 @@ pub fn compounds(field: &Field, pairs: usize) -> io::Result<()> {
     }
 }
 
-fn next_command(length: usize) -> [u8; 4] {
-    u32::try_from(length).expect("short").to_le_bytes()
+/// One message of several requests: each but a CREATE is related to the one before it.
+pub fn chain(requests: Vec<Vec<u8>>) -> Vec<u8> {
+    let last = requests.len() - 1;
+    let mut chain = Vec::new();
+    for (at, mut request) in requests.into_iter().enumerate() {
+        request.resize(request.len().next_multiple_of(8), 0);
+        if request[12..14] != raw::CREATE.to_le_bytes() {
+            request[16] = 4; // SMB2_FLAGS_RELATED_OPERATIONS
+        }
+        if at < last {
+            let next = u32::try_from(request.len()).expect("short");
+            request[20..24].copy_from_slice(&next.to_le_bytes());
+        }
+        chain.extend(request);
+    }
+    chain
 }
 
 /// Lists the directory of many files from its beginning, again and again, as fast as it is answered.

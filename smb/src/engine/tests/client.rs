@@ -279,6 +279,8 @@ pub(super) struct Client {
     /// The same keys with the two directions exchanged.
     pub(super) mirrored: SessionKeys,
     pub(super) nonce: u64,
+    /// CreditRequest of every request.
+    pub(super) credits: u16,
 }
 
 impl Client {
@@ -308,7 +310,7 @@ impl Client {
                 credit_charge: ask.charge,
                 status: NtStatus(0),
                 command: ask.command,
-                credits: 16,
+                credits: self.credits,
                 flags,
                 next_command: if is_last { 0 } else { padded as u32 },
                 message_id,

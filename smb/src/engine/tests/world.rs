@@ -103,6 +103,77 @@ pub(super) fn config() -> Config {
     }
 }
 
+/// A client on a connection of its own that has negotiated 3.1.1, logged in and connected the share "pub".
+pub(super) fn log_in(
+    smb: &mut Smb,
+    journal: &mut dyn Journal,
+    conn: ConnId,
+    user: &str,
+    protection: Protection,
+) -> Client {
+    let session = 1000 + conn;
+    let keys = SessionKeys::derive(
+        Dialect::Smb311,
+        SigningAlgorithm::AesGmac,
+        Some(Cipher::Aes128Gcm),
+        &Secret::new(vec![conn as u8; 16]),
+        &PreauthHash::START,
+    );
+    let mirrored: SessionKeys = SessionKeys {
+        signing: keys.signing.clone(),
+        encryption: keys.decryption.clone(),
+        decryption: keys.encryption.clone(),
+    };
+    smb.connected(conn, IpAddr::V4(Ipv4Addr::LOCALHOST), journal);
+    let tree = Tree {
+        resource: Resource::Disk(0),
+        name: "pub".into(),
+        maximal_access: 0x001F_01FF,
+        encrypt: false,
+    };
+    for record in [
+        Record::Negotiated(Box::new(Negotiation {
+            dialect: Some(Dialect::Smb311),
+            cipher: Some(Cipher::Aes128Gcm),
+            signing: Some(SigningAlgorithm::AesGmac),
+            ..Negotiation::default()
+        })),
+        Record::Session {
+            id: session,
+            security: Box::new(Security {
+                state: SessionState::Valid,
+                user: Some(user.into()),
+                keys: Some(keys.clone()),
+                signing_required: protection == Protection::Signed,
+                encrypt: protection == Protection::Encrypted,
+                ..Security::default()
+            }),
+        },
+        Record::TreeConnected {
+            session,
+            id: 1,
+            tree: Box::new(tree),
+        },
+        Record::Done {
+            work: WorkId::Message,
+            credits: 15,
+        },
+    ] {
+        smb.emit(conn, record, journal);
+    }
+    Client {
+        conn,
+        session,
+        tree: 1,
+        next_message_id: 0,
+        protection,
+        keys,
+        mirrored,
+        nonce: 0,
+        credits: 16,
+    }
+}
+
 impl World {
     pub(super) fn new(crash_at: Option<usize>) -> World {
         World {
@@ -133,70 +204,11 @@ impl World {
     pub(super) fn client(&mut self, protection: Protection) -> Client {
         let conn = self.next_conn;
         self.next_conn += 1;
-        let session = 1000 + conn;
-        let keys = SessionKeys::derive(
-            Dialect::Smb311,
-            SigningAlgorithm::AesGmac,
-            Some(Cipher::Aes128Gcm),
-            &Secret::new(vec![conn as u8; 16]),
-            &PreauthHash::START,
-        );
-        let mirrored: SessionKeys = SessionKeys {
-            signing: keys.signing.clone(),
-            encryption: keys.decryption.clone(),
-            decryption: keys.encryption.clone(),
-        };
-        self.smb
-            .connected(conn, IpAddr::V4(Ipv4Addr::LOCALHOST), &mut self.log);
-        let tree = Tree {
-            resource: Resource::Disk(0),
-            name: "pub".into(),
-            maximal_access: 0x001F_01FF,
-            encrypt: false,
-        };
-        for record in [
-            Record::Negotiated(Box::new(Negotiation {
-                dialect: Some(Dialect::Smb311),
-                cipher: Some(Cipher::Aes128Gcm),
-                signing: Some(SigningAlgorithm::AesGmac),
-                ..Negotiation::default()
-            })),
-            Record::Session {
-                id: session,
-                security: Box::new(Security {
-                    state: SessionState::Valid,
-                    user: Some("ann".into()),
-                    keys: Some(keys.clone()),
-                    signing_required: protection == Protection::Signed,
-                    encrypt: protection == Protection::Encrypted,
-                    ..Security::default()
-                }),
-            },
-            Record::TreeConnected {
-                session,
-                id: 1,
-                tree: Box::new(tree),
-            },
-            Record::Done {
-                work: WorkId::Message,
-                credits: 15,
-            },
-        ] {
-            self.smb.emit(conn, record, &mut self.log);
-        }
+        let client = log_in(&mut self.smb, &mut self.log, conn, "ann", protection);
         let crash_at = self.crash_at.take();
         self.commit(Output::default());
         self.crash_at = crash_at;
-        Client {
-            conn,
-            session,
-            tree: 1,
-            next_message_id: 0,
-            protection,
-            keys,
-            mirrored,
-            nonce: 0,
-        }
+        client
     }
 
     /// What was appended is committed and may leave; unless the server dies just before or just after.
@@ -403,10 +415,13 @@ impl World {
     /// Bytes of the longest record of an intent.
     pub(super) fn longest_intent(&self) -> usize {
         let records = self.log.committed.iter().map(|(_, record)| record);
-        let intent = |record: &&Vec<u8>| {
-            matches!(from_bytes::<Record>(record), Ok(Record::Doing { .. }))
-        };
-        records.filter(intent).map(Vec::len).max().unwrap_or_default()
+        let intent =
+            |record: &&Vec<u8>| matches!(from_bytes::<Record>(record), Ok(Record::Doing { .. }));
+        records
+            .filter(intent)
+            .map(Vec::len)
+            .max()
+            .unwrap_or_default()
     }
 
     pub(super) fn disconnect(&mut self, conn: ConnId) {
