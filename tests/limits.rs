@@ -119,6 +119,12 @@ impl Stage {
         drop(self.lab);
     }
 
+    /// The same, after a recovery.
+    fn everything_is_given_back_by_another(mut self) {
+        self.before = self.server.status();
+        self.everything_is_given_back();
+    }
+
     /// How many connections are of this kind.
     fn count(&self, kind: impl Fn(&ConnectionStatus) -> bool) -> usize {
         let status = self.server.status();
@@ -233,17 +239,17 @@ fn who_does_something_else_instead_of_logging_in_is_dropped() {
     ) else {
         return;
     };
-    let is_dropped = |client: &mut Client| {
+    let is_dropped = |mut client: Client| {
         wait_for("it to be dropped", PATIENCE, || {
             client.try_call(raw::ECHO, &[4, 0, 0, 0]).err()
         });
     };
     let mut client = Client::connect();
     client.negotiate();
-    is_dropped(&mut client);
+    is_dropped(client);
     let mut client = guest();
     client.call(raw::LOGOFF, &[4, 0, 0, 0]).ok();
-    is_dropped(&mut client);
+    is_dropped(client);
     stage.everything_is_given_back();
 }
 
@@ -497,6 +503,69 @@ fn what_an_account_holds_is_released_with_it() {
         (held(&stage) < 64 << 10).then_some(())
     });
     stage.everything_is_given_back();
+}
+
+/// A recovery gives back what it took to read the log: the next worker is about as large as the one before it.
+#[test]
+fn a_recovered_worker_is_no_larger_than_the_one_before() {
+    const CLIENTS: usize = 500;
+    let test = "a_recovered_worker_is_no_larger_than_the_one_before";
+    let Some(stage) = Stage::set(test, "") else {
+        return;
+    };
+    let attack = Attack::start(1, |field| crowd::idlers(field, CLIENTS));
+    wait_for("all to be there", PATIENCE, || {
+        (stage.count(|_| true) > CLIENTS).then_some(())
+    });
+    let heap = |pid: u32| {
+        let path = format!("/proc/{pid}/status");
+        let text = std::fs::read_to_string(path).expect("the worker's figures");
+        let line = text.lines().find(|line| line.starts_with("RssAnon:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("RssAnon in kB")
+    };
+    let worker = stage.before.worker_pid;
+    let before = heap(worker);
+    stage.server.kill_worker(worker);
+    let after = heap(stage.server.successor_of(worker).worker_pid);
+    eprintln!("{before} KiB before, {after} KiB after the recovery of {CLIENTS} connections");
+    assert!(
+        after < before + before / 2 + 4096,
+        "{before} KiB, then {after}"
+    );
+    attack.stop();
+    stage.everything_is_given_back_by_another();
+}
+
+/// All of these attacks at once, with deaths of the worker in between: it returns each time, and a newcomer is let in and served.
+#[test]
+fn all_at_once_across_deaths() {
+    const LIVES: [Life; 8] = [
+        state::half_done,
+        state::half_done_by_guests,
+        state::long_paths,
+        state::cursors,
+        state::listing_handles,
+        state::copies,
+        state::parking,
+        stream::locks,
+    ];
+    let Some(stage) = Stage::set("all_at_once_across_deaths", "") else {
+        return;
+    };
+    let attacks: Vec<Attack> = LIVES.iter().map(|life| Attack::start(2, *life)).collect();
+    attacks.iter().for_each(Attack::wait_until_steady);
+    let mut worker = stage.before.worker_pid;
+    for _ in 0..3 {
+        stage.newcomer_gets();
+        stage.server.kill_worker(worker);
+        worker = stage.server.successor_of(worker).worker_pid;
+    }
+    stage.newcomer_gets();
+    stage.server.assert_sound();
+    for attack in attacks {
+        attack.stop();
+    }
 }
 
 // What is not taken, and what is not sent

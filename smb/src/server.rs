@@ -577,7 +577,7 @@ impl Smb {
         self.accounts.total()
     }
 
-    /// Where more is held than there is room for ([`Held::bytes`] of the limits' total): the connection with which the server parts, the
+    /// Where more is held than the limits have room for: the connection with which the server parts, the
     /// largest one of the account that has most. What is left of those that are gone is being closed, and does not count.
     #[must_use]
     pub fn to_part_with(&self) -> Option<(ConnId, Principal)> {

@@ -51,6 +51,8 @@ pub(crate) const SMALL: usize = 8;
 pub(crate) const OPENING: usize = 768;
 /// A session that begins.
 pub(crate) const SESSION: usize = 4096;
+/// A session set-up in progress: what is kept of two tokens, and a challenge.
+pub(crate) const SETUP: usize = 2560;
 /// A waiting request, besides its message and its answers.
 pub(crate) const WAITING: usize = 512;
 
@@ -372,8 +374,8 @@ impl Limits {
     #[must_use]
     pub fn largest_stranger(&self) -> usize {
         let credits = usize::from(self.credits) / 4;
-        let answers = receive::MAX_BEFORE_LOGIN * answer_of(1024);
-        let setups = session_setup::SETUPS * SESSION;
+        let answers = receive::MAX_BEFORE_LOGIN * answer_of(512);
+        let setups = session_setup::SETUPS * SETUP;
         PART + TCP + NEGOTIATION + credits + answers + setups + WAITING
     }
 

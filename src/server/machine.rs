@@ -386,6 +386,7 @@ impl<F: FileSystem> Machine<F> {
             return;
         }
         let client = self.clients.entry(conn).or_default();
+        client.look = false;
         if !std::mem::replace(&mut client.leaving, true) {
             self.smb.disconnected(conn, &mut self.journal);
         }
@@ -415,7 +416,10 @@ impl<F: FileSystem> Machine<F> {
         self.weigh_unread();
         let clients: Vec<u64> = self.clients.keys().copied().collect();
         let ready = clients.iter().filter_map(|conn| {
-            let client = self.clients.get(conn).filter(|client| client.look)?;
+            let client = self.clients.get(conn)?;
+            if !client.look || client.leaving {
+                return None;
+            }
             (self.has_room(*conn, client))
                 .then(|| (self.journal.owner(*conn).clone(), client.given))
         });
@@ -425,6 +429,10 @@ impl<F: FileSystem> Machine<F> {
             let Some(client) = self.clients.get(&conn) else {
                 continue;
             };
+            if client.leaving {
+                self.refuse_more(conn);
+                continue;
+            }
             if !client.look {
                 self.take_leave(conn);
                 continue;
@@ -508,6 +516,15 @@ impl<F: FileSystem> Machine<F> {
             if waiting > 0 {
                 self.unread.add(self.journal.owner(*conn), waiting as u64);
             }
+        }
+    }
+
+    /// RFC 1122, 4.2.2.13: what a client sends after the server has closed is lost, and it is told so. Were it kept, it would take room
+    /// until the connection has ended.
+    fn refuse_more(&mut self, conn: u64) {
+        let client = self.clients.get_mut(&conn);
+        if client.is_some_and(|client| std::mem::take(&mut client.look) && !client.closed) {
+            self.stack.abort(conn, &mut self.journal);
         }
     }
 

@@ -82,22 +82,17 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn keep_a_place_free(&mut self) {
         let limit = self.patience.connections;
         let free = (limit / 16).clamp(1, 16);
-        while self.places_taken() + free > limit
-            && let Some(conn) = self.longest_idle()
-        {
+        let taken = self.stack.connections().count();
+        for _ in limit..taken + free {
+            let Some(conn) = self.longest_idle() else {
+                return;
+            };
             let account = self.journal.owner(conn);
             info!(
                 "connection {conn}: dropped: a newcomer needs its place, and most connections are of {account}"
             );
             self.abort(conn);
         }
-    }
-
-    fn places_taken(&self) -> usize {
-        self.clients
-            .values()
-            .filter(|client| !client.closed)
-            .count()
     }
 
     /// Of the account that has most connections, the one that has been idle for longest; one that has nothing open, if there is one.
