@@ -347,7 +347,7 @@ impl Credits {
             *word &= !bit;
         }
         self.low += 1;
-        if self.low % Self::WORD == 0 {
+        if self.low.is_multiple_of(Self::WORD) {
             self.used.pop_front();
         }
     }

@@ -48,6 +48,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
             config.nvram.path.display()
         )
     })?;
+    setup::give_back_memory();
     let mut server = Server {
         machine,
         clock: Clock::starting_at(service_time),

@@ -167,6 +167,16 @@ fn keep_freed_memory() {
     }
 }
 
+/// Gives memory back to the system that reading the log has taken: without this it would stay with the process, too, which needs as much
+/// only when it recovers.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The NVRAM's file; made at the first start.
 fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error> {
     match Mapping::open(path, size_bytes) {
