@@ -175,6 +175,7 @@ impl Server {
                 stalled: Duration::from_secs(600),
                 stalled_in_crowd: Duration::from_secs(600),
                 strangers: 16,
+                connections: 64,
                 unread: 16 << 20,
             },
             lost: Lost::Frames,

@@ -16,10 +16,6 @@ pub const GLOBAL: u64 = 0;
 
 /// One record's meaning. Received and sent bytes are the record's data part, not in here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, on its way into the log or out of it"
-)]
 pub enum Record<'a> {
     /// Snapshot of object 0.
     Global(Global),

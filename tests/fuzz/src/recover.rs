@@ -145,6 +145,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
             stalled: Duration::from_secs(300),
             stalled_in_crowd: Duration::from_secs(5),
             strangers: 4,
+            connections: 64,
             unread: 16 << 20,
         },
         lost: if felled { Lost::Nothing } else { Lost::Frames },

@@ -148,38 +148,6 @@ pub(super) const EXCLUSIVE_LOCK: u32 = 2;
 pub(super) const UNLOCK: u32 = 4;
 pub(super) const NOW: u32 = 16;
 
-/// FSCTL_SRV_COPYCHUNK within one file: (from, to, length) of each chunk.
-pub(super) fn copy(open: u64, chunks: &[(u64, u64, u32)]) -> Ask {
-    let mut input = Vec::new();
-    input.put_u64_le(open);
-    input.put_u64_le(open);
-    input.put_u64_le(0);
-    input.put_u32_le(chunks.len() as u32);
-    input.put_u32_le(0);
-    for (from, to, length) in chunks {
-        input.put_u64_le(*from);
-        input.put_u64_le(*to);
-        input.put_u32_le(*length);
-        input.put_u32_le(0);
-    }
-    let mut body = Vec::new();
-    body.put_u16_le(57);
-    body.put_u16_le(0);
-    body.put_u32_le(crate::ioctl::code::SRV_COPYCHUNK);
-    body.put_u64_le(open);
-    body.put_u64_le(open);
-    body.put_u32_le(header::LEN as u32 + 56);
-    body.put_u32_le(input.len() as u32);
-    body.put_u32_le(0);
-    body.put_u32_le(0);
-    body.put_u32_le(0);
-    body.put_u32_le(crate::ioctl::COPY_RESPONSE);
-    body.put_u32_le(1);
-    body.put_u32_le(0);
-    body.extend_from_slice(&input);
-    Ask::new(Command::IOCTL, body)
-}
-
 pub(super) fn lock(open: u64, locks: &[(u64, u64, u32)]) -> Ask {
     let mut body = Vec::new();
     body.put_u16_le(48);

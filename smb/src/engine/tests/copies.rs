@@ -1,9 +1,43 @@
 //! FSCTL_SRV_COPYCHUNK in several operations, each with an intent of its own.
 
-use super::client::{Opening, Protection, copy, read, write};
+use super::client::{Ask, Opening, Protection, read, write};
 use super::sweep;
-use crate::ioctl::MAX_CHUNK_BYTES;
+use crate::ioctl::{self, MAX_CHUNK_BYTES};
 use crate::status::NtStatus;
+use crate::wire::{Command, header};
+use bytes::BufMut;
+
+/// FSCTL_SRV_COPYCHUNK within one file: (from, to, length) of each chunk.
+fn copy(open: u64, chunks: &[(u64, u64, u32)]) -> Ask {
+    let mut input = Vec::new();
+    input.put_u64_le(open);
+    input.put_u64_le(open);
+    input.put_u64_le(0);
+    input.put_u32_le(chunks.len() as u32);
+    input.put_u32_le(0);
+    for (from, to, length) in chunks {
+        input.put_u64_le(*from);
+        input.put_u64_le(*to);
+        input.put_u32_le(*length);
+        input.put_u32_le(0);
+    }
+    let mut body = Vec::new();
+    body.put_u16_le(57);
+    body.put_u16_le(0);
+    body.put_u32_le(ioctl::code::SRV_COPYCHUNK);
+    body.put_u64_le(open);
+    body.put_u64_le(open);
+    body.put_u32_le(header::LEN as u32 + 56);
+    body.put_u32_le(input.len() as u32);
+    body.put_u32_le(0);
+    body.put_u32_le(0);
+    body.put_u32_le(0);
+    body.put_u32_le(ioctl::COPY_RESPONSE);
+    body.put_u32_le(1);
+    body.put_u32_le(0);
+    body.extend_from_slice(&input);
+    Ask::new(Command::IOCTL, body)
+}
 
 /// Chunks that overlap, in one file: each takes what the ones before it have left there.
 #[test]

@@ -165,6 +165,7 @@ impl World {
             mirrored: mirrored(&keys),
             keys,
             nonce: 0,
+            credits: 16,
         }
     }
 
