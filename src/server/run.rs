@@ -48,7 +48,6 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
             config.nvram.path.display()
         )
     })?;
-    setup::give_back_memory();
     let mut server = Server {
         machine,
         clock: Clock::starting_at(service_time),
@@ -68,6 +67,8 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         .ready(epoch)
         .context("the supervisor is gone")?;
     info!("epoch {epoch}: the gates are open");
+    // Clients have been answered; this may take some milliseconds.
+    setup::give_back_memory();
     server.serve()
 }
 

@@ -1,8 +1,8 @@
-//! Shares in room of the log: for requests that have come and are not done, and for replies that have not been taken.
+//! Shares the log's room for replies that clients have not taken.
 //!
-//! Nobody gets more than is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone may use half of it, several get
-//! equal parts without being counted, and something is left for the next one. By accounts and not by connections, for the reason that
-//! [`super::turns`] gives.
+//! An account holds at most as much as is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone uses half of the
+//! room, several get equal parts without being counted, and some is left for the next one. Accounts share and not connections, for the
+//! reason that [`super::turns`] gives.
 
 use std::collections::BTreeMap;
 
@@ -47,13 +47,6 @@ impl Shares {
         let left = self.limit.saturating_sub(self.total);
         self.total == 0 || self.own(principal) + bytes.max(1) <= left
     }
-
-    /// How much more an account may take without having more than is then left.
-    #[must_use]
-    pub fn left(&self, principal: &Principal) -> u64 {
-        let taken = self.total + self.own(principal);
-        self.limit.saturating_sub(taken) / 2
-    }
 }
 
 #[cfg(test)]
@@ -81,17 +74,6 @@ mod tests {
             !shares.has_room(&Principal::Guest, 0),
             "not even a small one"
         );
-    }
-
-    #[test]
-    fn what_is_left_is_halved() {
-        let mut shares = Shares::new(1000);
-        assert_eq!(shares.left(&Principal::Guest), 500);
-        shares.add(&Principal::Guest, 400);
-        assert_eq!(shares.left(&Principal::Guest), 100);
-        assert_eq!(shares.left(&Principal::Unknown), 300);
-        shares.add(&Principal::Guest, 700);
-        assert_eq!(shares.left(&Principal::Unknown), 0);
     }
 
     #[test]
