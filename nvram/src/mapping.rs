@@ -15,7 +15,8 @@ use std::ptr::NonNull;
 
 /// A mapped file. The lock is held, and the mapping lasts, until it is dropped.
 ///
-/// Memory errors and a file cut short by another program raise SIGBUS; the file is allocated in full when it is made, so a full disk does not.
+/// Memory errors and a file cut short by another program raise SIGBUS; the file is allocated in full when it is made,
+/// so a full disk does not.
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapRaw,
@@ -80,7 +81,8 @@ impl Mapping {
     fn region(&self) -> Region {
         let start =
             NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::<u64>::dangling().cast());
-        // SAFETY: the mapping is aligned to a page and lasts as long as `self`; `write` and `store` check that it is writable.
+        // SAFETY: the mapping is aligned to a page and lasts as long as `self`; `write` and `store` check that it is
+        // writable.
         unsafe { Region::new(start, self.map.len() as u64) }
     }
 
@@ -279,7 +281,8 @@ fn lock(file: &File) -> Result<(), FileProblem> {
 /// What statfs(2) says of tmpfs.
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
-/// Whether some of the file is not allocated: a store there could meet a full disk. File systems that cannot tell say that all is data.
+/// Whether some of the file is not allocated: a store there could meet a full disk. File systems that cannot tell say
+/// that all is data.
 fn has_hole(file: &File, size: u64) -> io::Result<bool> {
     // tmpfs looks at each page, 5 ms for 256 MiB, while clients wait; and it counts nothing but the file's pages.
     if rustix::fs::fstatfs(file)?.f_type == TMPFS_MAGIC {
@@ -293,8 +296,8 @@ fn has_hole(file: &File, size: u64) -> io::Result<bool> {
 }
 
 fn map(path: &Path, file: File, writable: bool) -> Result<Mapping, FileProblem> {
-    // A mapping holds what it was made from open, and thus locked, until the kernel has taken it down, which takes long after a process has
-    // died. So the lock and the mapping are of two open file descriptions (flock(2)).
+    // A mapping holds what it was made from open, and thus locked, until the kernel has taken it down, which takes long
+    // after a process has died. So the lock and the mapping are of two open file descriptions (flock(2)).
     let mapped = OpenOptions::new()
         .read(true)
         .write(writable)

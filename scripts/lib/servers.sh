@@ -1,6 +1,6 @@
-# Sourced by scripts/bench and scripts/soak: namespaces, a directory, Outlast and Samba in them, smbclient as their client.
-# The script that sources it has set `top`, and `arguments` to its own; `congestion` to the clients' congestion control with Outlast, or
-# to nothing: then the kernel's default.
+# Sourced by scripts/bench and scripts/soak: namespaces, a directory, Outlast and Samba in them, smbclient as their
+# client. The script that sources it has set `top`, and `arguments` to its own; `congestion` to the clients' congestion
+# control with Outlast, or to nothing: then the kernel's default.
 
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 name=${0##*/}
@@ -9,7 +9,8 @@ say() { printf '%s\n' "$*" >&2; }
 fail() { say "$name: $*"; exit 1; }
 number() { case "${1:-}" in "" | *[!0-9]* | 0*) usage ;; *) echo "$1" ;; esac; }
 
-# Builds Outlast, then runs the script again as root of network, mount and process namespaces of its own. Arguments: the programs it needs.
+# Builds Outlast, then runs the script again as root of network, mount and process namespaces of its own. Arguments: the
+# programs it needs.
 enter_namespaces() {
     [ -z "${OUTLAST_INSIDE:-}" ] || return 0
     [ "$(id -u)" -eq 0 ] || fail "needs root: it makes network namespaces"
@@ -50,13 +51,15 @@ make_account() {
 
 declare -A address
 
-# Outlast, as users run it: its name here, the number of its network, its durability, nvram.size if it is not the usual one.
+# Outlast, as users run it: its name here, the number of its network, its durability, nvram.size if it is not the usual
+# one.
 start_outlast() {
     local server=$1 net=10.77.$2
     ip tuntap add "tap$2" mode tap
     ip addr add "$net.2/24" dev "tap$2"
     ip link set "tap$2" up
-    # By the route, because outside of the first network namespace the sysctl takes only what the machine's administrator has allowed.
+    # By the route, because outside of the first network namespace the sysctl takes only what the machine's
+    # administrator has allowed.
     ip route replace "$net.0/24" dev "tap$2" proto kernel scope link src "$net.2" ${congestion:+congctl "$congestion"} \
         || fail "this kernel has no congestion control '$congestion': it has $(< /proc/sys/net/ipv4/tcp_available_congestion_control)"
     cat > "$dir/$server.toml" << TOML
@@ -85,6 +88,8 @@ TOML
     "$OUTLAST" serve --config "$dir/$server.toml" > "$dir/$server.log" 2>&1 &
     address[$server]=$net.1
 }
+
+congestion_control() { echo "${congestion:-$(< /proc/sys/net/ipv4/tcp_congestion_control)}"; }
 
 # Samba in a second network namespace behind a veth pair, with nothing of the machine's own.
 start_samba() {
@@ -135,8 +140,8 @@ CONF
     address[samba]=10.78.0.1
 }
 
-# One smbclient process: its name, the server, how long it may take, its options; its commands come on stdin. What it says is in
-# `$dir/NAME.log`. Fails if it, or the server, reports an error.
+# One smbclient process: its name, the server, how long it may take, its options; its commands come on stdin. What it
+# says is in `$dir/NAME.log`. Fails if it, or the server, reports an error.
 client() {
     local log=$dir/$1.log server=$2 seconds=$3 status=0
     shift 3
@@ -145,7 +150,8 @@ client() {
     [ "$status" -eq 0 ] && ! grep -aq NT_STATUS "$log"
 }
 
-# Its name, the server, its options, what it does first, what is timed: from just before to just after, in the files NAME.begun and .ended.
+# Its name, the server, its options, what it does first, what is timed: from just before to just after, in the files
+# NAME.begun and .ended.
 session() {
     local options
     read -r -a options <<< "$3"
@@ -167,8 +173,9 @@ await() {
     done
 }
 
-# Many sessions at once, each begun when all have logged in: how many, server, options; then a command that prints for a number what that
-# client does first, and one that prints what is timed. They are called crowd.1 and so on. Gives the number of those that failed.
+# Many sessions at once, each begun when all have logged in: how many, server, options; then a command that prints for a
+# number what that client does first, and one that prints what is timed. They are called crowd.1 and so on. Gives the
+# number of those that failed.
 crowd() {
     local clients=$1 server=$2 options=$3 first=$4 timed=$5 number failures=0 pids=() tries=0
     local gate="!touch $dir/crowd.ready.\$n; for i in \$(seq 6000); do [ -e $dir/crowd.go ] && break; sleep 0.01; done"

@@ -13,7 +13,7 @@ measure_uploads() {
     start_outlast outlast 0 process
     await outlast
     printf '\n%s, %s cores, %s; uploads of %s MiB, congestion control %s\n\n' "$(date +%F)" "$(nproc)" "$("$OUTLAST" --version)" \
-        "$megabytes" "${congestion:-$(< /proc/sys/net/ipv4/tcp_congestion_control)}"
+        "$megabytes" "$(congestion_control)"
     printf '| uploads | MiB/s, sum | slowest to fastest |'
     printf ' %s |' "${counters[@]}"
     printf '\n|--------:|-----------:|-------------------:|'

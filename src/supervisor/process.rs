@@ -73,7 +73,8 @@ impl Process {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             for fd in keep {
-                // SAFETY: the three descriptors are open in the supervisor until the child has been started, hence here.
+                // SAFETY: the three descriptors are open in the supervisor until the child has been started, hence
+                // here.
                 rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::empty())?;
             }
             Ok(())
@@ -97,8 +98,9 @@ impl Process {
         self.report.as_ref().map(AsFd::as_fd)
     }
 
-    /// Has it ended? Then it is reaped: nothing of it runs any more, not even a write under way. The first process of a container inherits
-    /// the children of its children, here what took the address spaces of former workers down, and reaps them too.
+    /// Has it ended? Then it is reaped: nothing of it runs any more, not even a write under way. The first process of a
+    /// container inherits the children of its children, here what took the address spaces of former workers down, and
+    /// reaps them too.
     pub(super) fn reap(&mut self) -> io::Result<Option<Ended>> {
         let worker = Pid::from_child(&self.child);
         let whom = (!rustix::process::getpid().is_init()).then_some(worker);

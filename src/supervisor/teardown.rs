@@ -1,9 +1,9 @@
 //! A worker's end without the wait for its address space.
 //!
-//! The kernel takes a dead process's mappings down page by page before its parent hears of its end: 15 ms for an NVRAM of 256 MiB, and as
-//! many times more as the NVRAM is larger. Clients wait all that time. So a second process shares the worker's address space, and nothing
-//! else. It only waits. When the worker ends, its parent hears at once, because the mappings still have a user, and the second process
-//! takes them down while the next worker starts.
+//! The kernel takes a dead process's mappings down page by page before its parent hears of its end: 15 ms for an NVRAM
+//! of 256 MiB, and as many times more as the NVRAM is larger. Clients wait all that time. So a second process shares
+//! the worker's address space, and nothing else. It only waits. When the worker ends, its parent hears at once, because
+//! the mappings still have a user, and the second process takes them down while the next worker starts.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -32,8 +32,8 @@ pub struct Teardown {
 }
 
 impl Teardown {
-    /// Starts the second process. `open` are the descriptors that this process has open besides its standard ones: the second process must
-    /// not hold any of them.
+    /// Starts the second process. `open` are the descriptors that this process has open besides its standard ones: the
+    /// second process must not hold any of them.
     ///
     /// # Errors
     /// There can be no pipe, or no process.
@@ -46,9 +46,9 @@ impl Teardown {
         }));
         let stack = Box::leak(Box::new([0_u128; STACK_WORDS]));
         let signals = Blocked::all()?;
-        // SAFETY: the stack and the task are never freed. The new process has tables of descriptors and of signal handlers of its own; of the
-        // memory that it shares it writes to its stack alone, because `wait_for_end` makes raw system calls only. In particular it does not
-        // touch errno, which would be the calling thread's.
+        // SAFETY: the stack and the task are never freed. The new process has tables of descriptors and of signal
+        // handlers of its own; of the memory that it shares it writes to its stack alone, because `wait_for_end` makes
+        // raw system calls only. In particular it does not touch errno, which would be the calling thread's.
         let pid = unsafe {
             libc::clone(
                 wait_for_end,

@@ -1,4 +1,5 @@
-//! What is on the wire, and when: a packet socket of our own takes down every frame with the kernel's time stamp (packet(7), socket(7)).
+//! What is on the wire, and when: a packet socket of our own takes down every frame with the kernel's time stamp
+//! (packet(7), socket(7)).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

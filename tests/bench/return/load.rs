@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use super::silence::Progress;
 use super::support::raw::{self, Client, FileId};
 
-/// READs and WRITEs: how large, the MessageIds they take, how many are on their way, and the part of the file that is gone through.
+/// READs and WRITEs: how large, the MessageIds they take, how many are on their way, and the part of the file that is
+/// gone through.
 const IO_BYTES: u32 = 1 << 20;
 const IO_CHARGE: u16 = 16;
 const IO_DEPTH: usize = 4;

@@ -1,17 +1,19 @@
 //! How long a client hears nothing when the server dies or reboots, from a capture.
 //!
-//!   cargo bench --bench return -- [--quick] [--events N] [--warm SECONDS] [--show]
-//!                                 [--event kill|reboot]... [--load idle|small|download|upload]... [--nvram MIB]... [--connections N]...
+//!   cargo bench --bench return -- [--quick] [--events N] [--warm SECONDS] [--show] [--event kill|reboot]...
+//!       [--load idle|small|download|upload]... [--nvram MIB]... [--connections N]...
 //!
-//! `scripts/bench --return` builds and runs it. Each row is one kind of event, N times (default 100): kill -9 of the worker, or `outlast
-//! reboot`. One client has the load; the other connections have ten files open each and send nothing. Before the first row of a server
-//! the client makes small requests for some seconds (default 15), so that the log has a past to replay.
+//! `scripts/bench --return` builds and runs it. Each row is one kind of event, N times (default 100): kill -9 of the
+//! worker, or `outlast reboot`. One client has the load; the other connections have ten files open each and send
+//! nothing. Before the first row of a server the client makes small requests for some seconds (default 15), so that the
+//! log has a past to replay.
 //!
-//! The silence is what the client's side of the TAP sees, by the kernel's time stamps. It is the longest time between two segments of the
-//! server that go on: that carry bytes never sent before, or, when the client uploads, acknowledge bytes not acknowledged before. The
-//! client waits for the server all that time, because it has always a request on its way. When it is idle, it sends an ECHO just after the
-//! event, and the silence is the time between that request, be it on the wire or not, and its answer. A silence counts for the event before its end, so that one
-//! that comes some time after the return counts, too. "Supervisor": the time that the supervisor reports between the two workers.
+//! The silence is what the client's side of the TAP sees, by the kernel's time stamps. It is the longest time between
+//! two segments of the server that go on: that carry bytes never sent before, or, when the client uploads, acknowledge
+//! bytes not acknowledged before. The client waits for the server all that time, because it has always a request on its
+//! way. When it is idle, it sends an ECHO just after the event, and the silence is the time between that request, be it
+//! on the wire or not, and its answer. A silence counts for the event before its end, so that one that comes some time
+//! after the return counts, too. "Supervisor": the time that the supervisor reports between the two workers.
 //!
 //! `--show` prints the frames of the longest silence of each row.
 
