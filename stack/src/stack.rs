@@ -22,8 +22,9 @@ use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, Sta
 const RESETS_PER_SECOND: u32 = 100;
 /// Messages that take back a peer's back-off: more than the steps it can have taken (RFC 6069).
 const REVIVAL_MESSAGES: usize = 16;
-/// Planned outage: how long nothing must have come, and how long to wait for that at most.
-const QUIET: Duration = Duration::from_millis(20);
+/// Planned outage: how long nothing must have come (or two round trips, if they take longer), and how long to wait for that at most.
+/// Clients wait for as long.
+const QUIET: Duration = Duration::from_millis(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
 /// Bytes of one relocation record.
 const RELOCATION_PIECE: usize = 1 << 20;
@@ -509,6 +510,13 @@ impl Stack {
         if on {
             let since = self.now;
             self.drain.get_or_insert(Drain { since, shut: false });
+            // No reply follows on which an acknowledgement could ride.
+            for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+                if let Some(target) = self.conns.get_mut(&conn) {
+                    target.acknowledge();
+                    self.touch(conn);
+                }
+            }
         } else if self.drain.take().is_some() {
             self.shut_windows(false);
         }

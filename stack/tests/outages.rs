@@ -111,6 +111,15 @@ fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
     assert!(bench.poll()[0].window > 0);
 }
 
+#[test]
+fn a_planned_outage_acknowledges_at_once_what_has_come() {
+    let mut bench = Bench::plain();
+    assert_eq!(bench.exchange(&bench.data(0, 100)), []);
+    bench.stack.drain(true);
+    let answer = bench.poll();
+    assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 100));
+}
+
 //= rfc6069 4.2a, 4.2b
 #[test]
 fn a_sending_client_is_called_back_once_and_once_more() {
