@@ -167,7 +167,8 @@ impl<F: FileSystem> Machine<F> {
         let holding = self.stack.holding(conn);
         let length = client.framing.next;
         let missing = client.framing.missing(holding.queued);
-        let too_long = length > UNAUTHENTICATED_MESSAGE && !self.smb.has_session(conn);
+        let most = UNAUTHENTICATED_MESSAGE + outlast_smb::wire::frame::LEN;
+        let too_long = length > most && !self.smb.has_session(conn);
         if missing == 0 || too_long {
             return Granted::Yes;
         }
