@@ -510,6 +510,13 @@ impl Server {
     /// Laws 1 and 2: what is committed is the state.
     fn look_inside(&mut self) {
         self.follow();
+        if let Some(life) = &self.life {
+            let dropped = life.machine.stack().usage().in_window_dropped;
+            assert_eq!(
+                dropped, 0,
+                "segments within a window are dropped for want of room in the log"
+            );
+        }
         if let Some(life) = self.life.as_ref().filter(|_| self.scenario.sees_inside) {
             self.shadow.compare(&life.machine);
         }
