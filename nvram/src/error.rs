@@ -22,13 +22,26 @@ pub enum Error {
     NotALog,
     /// Written by another version of Outlast.
     #[error(
-        "format version {found} is unknown: this program reads versions 1 to {known}; start the Outlast that wrote it"
+        "format version {found} is unknown: this program knows versions up to {known}; start the Outlast that wrote it"
     )]
     UnknownVersion {
         /// The version found.
         found: u32,
-        /// The version this program writes; it reads earlier ones, too.
+        /// The version this program writes.
         known: u32,
+    },
+    /// Written by an earlier version of Outlast. If its flag is `clean` it holds no sessions and may be formatted anew.
+    #[error(
+        "it holds sessions in format version {found}, and this program takes up version {known} only: start the Outlast that wrote it and end \
+         them there (`outlast stop`); then this program makes the file anew"
+    )]
+    OlderVersion {
+        /// The version found.
+        found: u32,
+        /// The version this program writes.
+        known: u32,
+        /// Nobody's state is in it.
+        clean: bool,
     },
     /// Both superblock slots are damaged.
     #[error(
@@ -181,6 +194,12 @@ pub enum AppendError {
     /// A delta or an end for an object that has no snapshot: recovery could not use it.
     #[error("object {object} has no snapshot in the log")]
     NoObject {
+        /// The object named.
+        object: u64,
+    },
+    /// A part or the completion of a snapshot that has not begun.
+    #[error("no snapshot of object {object} is in progress")]
+    NoCopy {
         /// The object named.
         object: u64,
     },

@@ -15,6 +15,8 @@ struct Extent {
     whole_len: u64,
     /// Sum of the `whole_len` of all that are held.
     held_len: Arc<AtomicU64>,
+    /// The same for the object whose record it is.
+    object_len: Arc<AtomicU64>,
 }
 
 /// The owner of a `Bytes`, dropped with the last of its clones and slices, on whichever thread that is.
@@ -29,47 +31,58 @@ impl AsRef<[u8]> for Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.0
-            .held_len
-            .fetch_sub(self.0.whole_len, Ordering::Relaxed);
+        for len in [&self.0.held_len, &self.0.object_len] {
+            len.fetch_sub(self.0.whole_len, Ordering::Relaxed);
+        }
     }
+}
+
+/// Where a record is: its position, and which in the order of all records it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub position: u64,
+    pub ordinal: u64,
 }
 
 /// The extents of a log that may still be held, in the order of their positions.
 #[derive(Default)]
 pub(crate) struct Held {
-    extents: VecDeque<(u64, Arc<Extent>)>,
+    extents: VecDeque<(Place, Arc<Extent>)>,
     len: Arc<AtomicU64>,
 }
 
 impl Held {
-    /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `position`, which is beyond all others, and takes `whole_len` bytes.
+    /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `place`, which is beyond all others, takes `whole_len`
+    /// bytes, and is of the object that holds `object_len`.
     pub(crate) fn pin(
         &mut self,
         memory: &Arc<dyn Memory>,
-        at: u64,
-        len: usize,
-        position: u64,
+        (at, len): (u64, usize),
+        place: Place,
         whole_len: u64,
+        object_len: &Arc<AtomicU64>,
     ) -> Bytes {
-        self.len.fetch_add(whole_len, Ordering::Relaxed);
+        for len in [&self.len, object_len] {
+            len.fetch_add(whole_len, Ordering::Relaxed);
+        }
         let extent = Arc::new(Extent {
             memory: memory.clone(),
             at,
             len,
             whole_len,
             held_len: self.len.clone(),
+            object_len: object_len.clone(),
         });
-        self.extents.push_back((position, extent.clone()));
+        self.extents.push_back((place, extent.clone()));
         Bytes::from_owner(Pin(extent))
     }
 
-    /// Forgets extents that nobody holds up to the first that somebody does, and returns the position of that one's record.
-    pub(crate) fn release(&mut self) -> Option<u64> {
-        while let Some((position, extent)) = self.extents.front_mut() {
+    /// Forgets extents that nobody holds up to the first that somebody does, and returns the place of that one's record.
+    pub(crate) fn release(&mut self) -> Option<Place> {
+        while let Some((place, extent)) = self.extents.front_mut() {
             // Exclusive access to the extent: what its last holder did on another thread has happened.
             if Arc::get_mut(extent).is_none() {
-                return Some(*position);
+                return Some(*place);
             }
             self.extents.pop_front();
         }
@@ -80,8 +93,13 @@ impl Held {
     pub(crate) fn any_before(&self, position: u64) -> bool {
         self.extents
             .iter()
-            .take_while(|(of, _)| *of < position)
+            .take_while(|(place, _)| place.position < position)
             .any(|(_, extent)| Arc::strong_count(extent) > 1)
+    }
+
+    /// Records of which somebody may hold bytes.
+    pub(crate) fn records(&self) -> u64 {
+        self.extents.len() as u64
     }
 
     /// Bytes of the ring taken by records that somebody holds.

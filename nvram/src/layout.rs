@@ -7,6 +7,9 @@ use crate::{Error, Kind, Memory};
 pub(crate) const HEAD_AT: u64 = 8192;
 /// The tail word: the beginning of what may be read back.
 pub(crate) const TAIL_AT: u64 = 8192 + 128;
+/// The object that the server is folding or copying, and the deaths that this has cost ([`crate::log::suspect`]).
+pub(crate) const HANDLED_AT: u64 = 8192 + 256;
+pub(crate) const DEATHS_AT: u64 = HANDLED_AT + 8;
 /// The ring: from here to the end of the memory, in whole [`ALIGN`]s.
 pub(crate) const RING_AT: u64 = 12288;
 /// Every record begins at a multiple of this.
@@ -105,15 +108,11 @@ impl Header {
         bytes
     }
 
-    /// Reads a header and the checksum before it. `None`: no version 1 log has such a header.
+    /// Reads a header and the checksum before it. `None`: no log has such a header.
     pub(crate) fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Option<(Header, u32)> {
         let kind = match bytes[28] {
             PADDING => None,
-            kind => Some(
-                [Kind::Snapshot, Kind::Delta, Kind::End]
-                    .into_iter()
-                    .find(|known| *known as u8 == kind)?,
-            ),
+            kind => Some(Kind::ALL.into_iter().find(|known| *known as u8 == kind)?),
         };
         if bytes[29..32] != [0; 3] {
             return None;

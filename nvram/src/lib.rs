@@ -18,7 +18,9 @@ pub mod sink;
 mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
-pub use log::{Contents, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Replayed};
+pub use log::{
+    Contents, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Relocation, Replayed, Suspect,
+};
 pub use mapping::Mapping;
 pub use memory::{Memory, VecMemory};
-pub use superblock::{Flag, Identity, Superblock, VERSION, VERSION_OLDEST};
+pub use superblock::{Flag, Identity, Incarnation, Superblock, VERSION};

@@ -1,20 +1,23 @@
 //! The log: appending, committing, and making room.
 
+mod objects;
 mod shipping;
+pub(crate) mod suspect;
 
-use crate::extent::Held;
+use crate::extent::{Held, Place};
 use crate::layout::{
-    ALIGN, CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at, ring_len,
-    whole_len, word,
+    ALIGN, CHECKED_FROM, HANDLED_AT, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at,
+    ring_len, whole_len, word,
 };
-use crate::replay::{Replay, first_previous, replay};
+use crate::replay::{Counted, Replay, first_previous, replay};
 use crate::sink::{self, Commit, Shipper};
-use crate::superblock::{Flag, Identity, Superblock, VERSION};
+use crate::superblock::{Flag, Identity, Incarnation, Superblock, VERSION};
 use crate::{AppendError, Error, Memory, VecMemory};
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, HashMap};
+use objects::Objects;
 use std::sync::Arc;
 use std::time::Duration;
+pub use suspect::Suspect;
 
 /// The most meta bytes of a record.
 pub const MAX_META: usize = 16 << 20;
@@ -27,6 +30,14 @@ pub const MIN_MEMORY: u64 = 16 << 10;
 const RECORD_PART: u64 = 3;
 /// The part of the ring that is kept as the reserve, if nothing else is set.
 const RESERVE_PART: u64 = 8;
+/// Of a ring this part, but [`GIVEN_UP_BYTES`] at most, may be given up before it is copied for that alone.
+const GIVEN_UP_PART: u64 = 8;
+/// What a walk over bytes that were given up may take: they are verified, at some 10 GB/s.
+const GIVEN_UP_BYTES: u64 = 32 << 20;
+/// Records that may be given up before anything is copied for that alone: a walk takes some 50 ns for each.
+const GIVEN_UP_RECORDS: u64 = 64 << 10;
+/// Deltas that may have to be replayed before an object is copied for that alone: they take 10 ms at most.
+const DELTAS: u64 = 4 << 10;
 /// How often `inspect` begins again when a server's writing gets in its way.
 const INSPECT_ATTEMPTS: usize = 100;
 
@@ -44,6 +55,32 @@ pub enum Kind {
     Delta = 2,
     /// There is no such object any more.
     End = 3,
+    /// The beginning of a snapshot that takes several records: once it is complete, nothing before this counts any more.
+    Begin = 4,
+    /// More of the snapshot that has begun; deltas may come between.
+    Part = 5,
+    /// Its last record.
+    Complete = 6,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 6] = [
+        Kind::Snapshot,
+        Kind::Delta,
+        Kind::End,
+        Kind::Begin,
+        Kind::Part,
+        Kind::Complete,
+    ];
+}
+
+/// An object that is to be written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relocation {
+    /// Which.
+    pub object: u64,
+    /// There is need of room; else it only makes the next replay shorter.
+    pub for_room: bool,
 }
 
 /// A record read back.
@@ -51,7 +88,7 @@ pub enum Kind {
 pub struct Replayed {
     /// Whose record it is.
     pub object: u64,
-    /// Snapshot or delta: of an ended object nothing is read back.
+    /// Never [`Kind::End`]: of an ended object nothing is read back.
     pub kind: Kind,
     /// What was appended as `meta`: a copy, which holds no part of the log.
     pub meta: Bytes,
@@ -68,6 +105,12 @@ pub struct Contents {
     pub tail: Lsn,
     /// The end of what was committed.
     pub head: Lsn,
+    /// Records from tail to head.
+    pub walked: u64,
+    /// The object that was being folded or copied when the process before ended.
+    pub handled: Option<u64>,
+    /// The object of which deaths are counted.
+    pub suspect: Option<Suspect>,
     /// The records that count, in the order they were appended.
     pub records: Vec<Replayed>,
 }
@@ -90,40 +133,16 @@ pub struct Log {
     previous: u32,
     /// Tail and checksum that go with it: where the tail may be, though a sink keeps it back.
     last: Commit,
+    /// Records appended so far, padding not counted.
+    ordinal: u64,
+    /// Those before `last.tail`.
+    passed: u64,
     reserve: u64,
     reserve_in_use: bool,
-    objects: HashMap<u64, Object>,
-    /// The committed bases of all objects: position to object.
-    bases: BTreeMap<u64, u64>,
-    /// Ring bytes of the snapshots at these bases.
-    snapshots_len: u64,
-    /// Objects with a `next`.
-    changed: Vec<u64>,
+    objects: Objects,
     held: Held,
     /// Where the log's bytes are shipped to, if they are.
     shipper: Option<Shipper>,
-}
-
-/// A snapshot's place.
-#[derive(Clone, Copy)]
-struct Base {
-    position: u64,
-    whole_len: u64,
-}
-
-/// A live object, or one about to be born or ended by the next commit.
-#[derive(Clone, Copy, Default)]
-struct Object {
-    /// Its latest committed snapshot.
-    base: Option<Base>,
-    /// What the next commit makes of it.
-    next: Option<Next>,
-}
-
-#[derive(Clone, Copy)]
-enum Next {
-    Base(Base),
-    End,
 }
 
 impl Log {
@@ -141,7 +160,7 @@ impl Log {
         let mut superblock = Superblock {
             version: VERSION,
             instance: identity.instance,
-            boot_id: identity.boot_id,
+            incarnation: identity.incarnation,
             epoch: 1,
             recoveries: 0,
             flag: Flag::Clean,
@@ -152,6 +171,7 @@ impl Log {
             ring_len: ring_len(memory.len()),
         };
         Superblock::erase(&*memory)?;
+        suspect::clear(&*memory);
         memory.store(TAIL_AT, word(0));
         memory.store(HEAD_AT, word(0));
         superblock.write(&*memory, 1);
@@ -160,6 +180,7 @@ impl Log {
             tail: 0,
             head: 0,
             previous: first_previous(&superblock),
+            walked: 0,
             records: Vec::new(),
             superblock,
         };
@@ -237,12 +258,11 @@ impl Log {
                 head: replay.head,
                 chain: replay.previous,
             },
+            ordinal: replay.walked,
+            passed: 0,
             reserve: replay.superblock.ring_len / RESERVE_PART,
             reserve_in_use: false,
-            objects: HashMap::new(),
-            bases: BTreeMap::new(),
-            snapshots_len: 0,
-            changed: Vec::new(),
+            objects: Objects::default(),
             held: Held::default(),
             shipper: None,
             superblock: replay.superblock,
@@ -251,14 +271,17 @@ impl Log {
         let metas_len = replay
             .records
             .iter()
-            .map(|header| header.meta_len as usize)
+            .map(|record| record.header.meta_len as usize)
             .sum();
         // One allocation for the metas of all records.
         let mut metas = BytesMut::zeroed(metas_len);
         let mut records = Vec::with_capacity(replay.records.len());
-        for header in replay.records {
-            // Padding is not among them.
-            let Some(kind) = header.kind else { continue };
+        for Counted {
+            kind,
+            header,
+            ordinal,
+        } in replay.records
+        {
             let at = log.address(header.position) + HEADER_LEN as u64;
             let mut meta = metas.split_to(header.meta_len as usize);
             log.memory.read(at, &mut meta);
@@ -266,10 +289,9 @@ impl Log {
                 at + u64::from(header.meta_len),
                 header.data_len as usize,
                 &header,
+                ordinal,
             );
-            if kind == Kind::Snapshot {
-                log.changes(header.object, Next::Base(Base::of(&header)));
-            }
+            log.objects.note(kind, &header, ordinal);
             records.push(Replayed {
                 object: header.object,
                 kind,
@@ -277,8 +299,11 @@ impl Log {
                 data,
             });
         }
-        log.settle();
+        log.objects.settle();
         let contents = Contents {
+            walked: replay.walked,
+            handled: suspect::handled(&*log.memory),
+            suspect: suspect::suspect(&*log.memory),
             superblock: log.superblock.clone(),
             tail: Lsn(log.tail),
             head: Lsn(log.committed),
@@ -292,7 +317,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::NoEpochsLeft`].
-    pub fn begin_epoch(&mut self, boot_id: [u8; 16]) -> Result<(), Error> {
+    pub fn begin_epoch(&mut self, incarnation: Incarnation) -> Result<(), Error> {
         let epoch = self
             .superblock
             .epoch
@@ -300,7 +325,7 @@ impl Log {
             .ok_or(Error::NoEpochsLeft)?;
         self.superblock.epoch = epoch;
         self.superblock.recoveries = self.superblock.recoveries.saturating_add(1);
-        self.superblock.boot_id = boot_id;
+        self.superblock.incarnation = incarnation;
         self.write_superblock();
         self.begun = true;
         Ok(())
@@ -309,7 +334,7 @@ impl Log {
     /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
     /// It counts from the next [`Log::commit`] on.
     ///
-    /// An object begins with a snapshot. Its space, and that of any bytes that are held, is kept as `docs/log-format.md` says.
+    /// An object begins with a snapshot of one record. Its space, and that of any bytes that are held, is kept as `docs/log-format.md` says.
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was written.
@@ -331,8 +356,11 @@ impl Log {
         if !self.begun {
             return Err(AppendError::NoEpoch);
         }
-        if kind != Kind::Snapshot && !self.is_live(object) {
+        if kind != Kind::Snapshot && !self.objects.is_live(object) {
             return Err(AppendError::NoObject { object });
+        }
+        if matches!(kind, Kind::Part | Kind::Complete) && !self.objects.is_copied(object) {
+            return Err(AppendError::NoCopy { object });
         }
         let whole_len = whole_len(len);
         let to_end = self.to_end();
@@ -370,12 +398,10 @@ impl Log {
         self.previous = checksum;
         self.position += whole_len;
 
-        match kind {
-            Kind::Snapshot => self.changes(object, Next::Base(Base::of(&header))),
-            Kind::End => self.changes(object, Next::End),
-            Kind::Delta => {}
-        }
-        Ok(self.pin(at - data_len as u64, data_len, &header))
+        let ordinal = self.ordinal;
+        self.ordinal += 1;
+        self.objects.note(kind, &header, ordinal);
+        Ok(self.pin(at - data_len as u64, data_len, &header, ordinal))
     }
 
     /// Commits all that was appended, as a group, by one store; then frees what it can at the tail. Returns the end of what is committed.
@@ -383,17 +409,17 @@ impl Log {
         if self.position != self.committed {
             self.memory.store(HEAD_AT, word(self.position));
             self.committed = self.position;
-            self.settle();
+            self.objects.settle();
         }
-        let mut tail = self.committed;
-        if let Some((base, _)) = self.bases.first_key_value() {
-            tail = tail.min(*base);
-        }
-        if let Some(held) = self.held.release() {
-            tail = tail.min(held);
-        }
+        let end = Place {
+            position: self.committed,
+            ordinal: self.ordinal,
+        };
+        let needed = [self.objects.first_base(), self.held.release()];
+        let tail = needed.into_iter().flatten().fold(end, Place::min);
+        self.passed = self.passed.max(tail.ordinal);
         self.last = Commit {
-            tail: tail.max(self.last.tail),
+            tail: tail.position.max(self.last.tail),
             head: self.committed,
             chain: self.previous,
         };
@@ -451,36 +477,53 @@ impl Log {
         self.reserve = bytes.min(self.superblock.ring_len / 2);
     }
 
-    /// The object to write again at the head (snapshot, then its queued bytes), since it holds the tail back while less than half of
-    /// the ring is free, or less than `room` bytes are in one piece, or less than `free` in all.
+    /// The object to write again at the head: a snapshot, of one record or of several, then its queued bytes.
+    ///
+    /// For one it is that whose base holds the tail back: while less than half of the ring is free, or less than `room` bytes are in one
+    /// piece, or less than `free` in all; and when what was given up is more than twice what is live, so that a replay has much to walk over. For another it is one
+    /// with more deltas than state, when there are many deltas in all, so that a replay has much to apply.
     ///
     /// `None` also if that would not help: it has been done and not been committed, or bytes that no live object counts on hold the tail
     /// (a worker's, an outgoing frame's), or little in the ring has been given up.
-    pub fn wants_relocation(&self, room: u64, free: u64) -> Option<u64> {
+    pub fn wants_relocation(&mut self, room: u64, free: u64) -> Option<Relocation> {
         let used = self.used();
-        let is_short = self.room() < room || self.free() < free;
-        if used <= self.superblock.ring_len / 2 && !is_short {
-            return None;
-        }
+        let is_short = used > self.superblock.ring_len / 2
+            || self.room() < room
+            || self.free() < free;
         // Unless a quarter of the space in use came free, or a good part of the ring, it would be endless copying for nothing.
         let gain = used.saturating_sub(self.live());
-        if gain < (used / 4).min(self.superblock.ring_len / 16) {
+        let for_room = is_short && gain >= (used / 4).min(self.superblock.ring_len / 16);
+        if (for_room || self.has_given_up_much())
+            && let Some(object) = self.holds_the_tail()
+        {
+            return Some(Relocation { object, for_room });
+        }
+        if self.objects.deltas() <= DELTAS {
             return None;
         }
-        let (base, object) = self.bases.first_key_value()?;
-        let is_relocated = self
-            .objects
-            .get(object)
-            .is_some_and(|object| object.next.is_some());
-        // What an object counts on lies behind its base.
-        if is_relocated || self.held.any_before(*base) {
+        let object = self.objects.busiest()?;
+        let for_room = false;
+        Some(Relocation { object, for_room })
+    }
+
+    /// Is what a replay would walk over for nothing more than what it is for?
+    fn has_given_up_much(&self) -> bool {
+        let live = self.live();
+        let floor = GIVEN_UP_BYTES.min(self.superblock.ring_len / GIVEN_UP_PART);
+        let given_up = (self.position - self.last.tail).saturating_sub(live);
+        let live_records = self.objects.snapshot_records() + self.held.records();
+        let records_given_up = (self.ordinal - self.passed).saturating_sub(live_records);
+        given_up > floor.max(2 * live) || records_given_up > GIVEN_UP_RECORDS.max(2 * live_records)
+    }
+
+    /// The object whose being written again lets the tail move on.
+    fn holds_the_tail(&self) -> Option<u64> {
+        let base = self.objects.first_base()?;
+        // What an object counts on lies behind its base. And where it is the sink that holds the tail, waiting helps.
+        if self.held.any_before(base.position) || self.last.tail > self.tail {
             return None;
         }
-        // It is the sink that holds the tail: waiting helps.
-        if self.last.tail > self.tail {
-            return None;
-        }
-        Some(*object)
+        self.objects.at_the_tail()
     }
 
     /// Sets the flag.
@@ -527,7 +570,7 @@ impl Log {
 
     /// What all objects take when they are written again: their snapshots, about, and the data that are held.
     fn live(&self) -> u64 {
-        self.snapshots_len + self.held.len()
+        self.objects.snapshots_len() + self.held.len()
     }
 
     /// Bytes that an append may take now, with the header. What makes room may need, beside the reserve, as much again as is live: the tail
@@ -555,61 +598,18 @@ impl Log {
     }
 
     /// The data of a record as bytes over the log, which keep the tail from passing it.
-    fn pin(&mut self, at: u64, len: usize, header: &Header) -> Bytes {
+    fn pin(&mut self, at: u64, len: usize, header: &Header, ordinal: u64) -> Bytes {
         if len == 0 {
             return Bytes::new();
         }
-        self.held
-            .pin(&self.memory, at, len, header.position, header.whole_len())
-    }
-
-    /// Whether deltas of this object have something to apply to.
-    fn is_live(&self, object: u64) -> bool {
-        self.objects
-            .get(&object)
-            .is_some_and(|object| !matches!(object.next, Some(Next::End)))
-    }
-
-    fn changes(&mut self, object: u64, next: Next) {
-        if self
-            .objects
-            .entry(object)
-            .or_default()
-            .next
-            .replace(next)
-            .is_none()
-        {
-            self.changed.push(object);
-        }
-    }
-
-    /// Makes of each changed object what the commit has made of it.
-    fn settle(&mut self) {
-        for id in self.changed.drain(..) {
-            let Some(object) = self.objects.get_mut(&id) else {
-                continue;
-            };
-            if let Some(base) = object.base.take() {
-                self.bases.remove(&base.position);
-                self.snapshots_len -= base.whole_len;
-            }
-            if let Some(Next::Base(base)) = object.next.take() {
-                self.bases.insert(base.position, id);
-                self.snapshots_len += base.whole_len;
-                object.base = Some(base);
-            } else {
-                self.objects.remove(&id);
-            }
-        }
-    }
-}
-
-impl Base {
-    fn of(header: &Header) -> Base {
-        Base {
+        let place = Place {
             position: header.position,
-            whole_len: header.whole_len(),
-        }
+            ordinal,
+        };
+        let object_len = self.objects.held_len(header.object);
+        let (memory, whole_len) = (&self.memory, header.whole_len());
+        self.held
+            .pin(memory, (at, len), place, whole_len, &object_len)
     }
 }
 
@@ -630,6 +630,7 @@ fn copy_of_committed(memory: &dyn Memory) -> VecMemory {
     // The tail first: what it leaves behind after this is what a server may overwrite.
     copy.copy_range(memory, TAIL_AT, 8);
     copy.copy_range(memory, HEAD_AT, 8);
+    copy.copy_range(memory, HANDLED_AT, 16);
     copy.copy_range(memory, 0, HEAD_AT);
     let ring_len = ring_len(memory.len());
     if let (Ok(tail), Ok(head)) = (position_at(&copy, TAIL_AT), position_at(&copy, HEAD_AT)) {

@@ -1,11 +1,13 @@
-//! Reading a log back: the walk from tail to head, and which records count.
+//! Reading a log back: the walk from tail to head.
+
+mod counting;
 
 use crate::layout::{
     CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at, ring_len,
 };
 use crate::superblock::Superblock;
-use crate::{Error, Kind, Memory};
-use std::collections::HashMap;
+use crate::{Error, Memory};
+pub(crate) use counting::{Counted, Counting};
 
 /// All that a log says about itself.
 pub(crate) struct Replay {
@@ -16,8 +18,10 @@ pub(crate) struct Replay {
     pub head: u64,
     /// Checksum of the last record: the next one's `previous`.
     pub previous: u32,
-    /// The headers of the records that count.
-    pub records: Vec<Header>,
+    /// Records between tail and head.
+    pub walked: u64,
+    /// The records that count.
+    pub records: Vec<Counted>,
 }
 
 /// The chain's beginning in a log with this superblock, before the first record.
@@ -49,14 +53,19 @@ pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
             what: "the commit word and the tail word do not belong together",
         });
     }
-    let (headers, previous) = walk(memory, &superblock, tail, head)?;
-    let records = those_that_count(headers)?;
+    let Walked {
+        counting,
+        records: walked,
+        previous,
+    } = walk(memory, &superblock, tail, head)?;
+    let records = counting.those_that_count()?;
     Ok(Replay {
         superblock,
         slot,
         tail,
         head,
         previous,
+        walked,
         records,
     })
 }
@@ -82,14 +91,25 @@ fn look(memory: &dyn Memory, superblock: &Superblock, position: u64) -> Option<P
     Some(Place::Record(header, checksum))
 }
 
-/// The headers from `tail` to `head`, verified as a chain, and the last one's checksum.
+/// A log that was read from its tail to its head.
+pub(crate) struct Walked {
+    /// Its records, as far as they may count.
+    pub counting: Counting,
+    /// How many there were.
+    pub records: u64,
+    /// The last one's checksum.
+    pub previous: u32,
+}
+
+/// Reads the records from `tail` to `head`, and verifies them as a chain.
 pub(crate) fn walk(
     memory: &dyn Memory,
     superblock: &Superblock,
     tail: u64,
     head: u64,
-) -> Result<(Vec<Header>, u32), Error> {
-    let mut headers = Vec::new();
+) -> Result<Walked, Error> {
+    let mut counting = Counting::default();
+    let mut records = 0;
     let mut position = tail;
     let mut last: Option<(u32, u32)> = None;
     while position < head {
@@ -125,8 +145,9 @@ pub(crate) fn walk(
             return Err(damaged("a record of another epoch"));
         }
         last = Some((checksum, header.epoch));
-        if header.kind.is_some() {
-            headers.push(header);
+        if let Some(kind) = header.kind {
+            counting.push(kind, header, records);
+            records += 1;
         }
         position += len;
     }
@@ -137,7 +158,11 @@ pub(crate) fn walk(
         });
     }
     let previous = last.map_or_else(|| first_previous(superblock), |(checksum, _)| checksum);
-    Ok((headers, previous))
+    Ok(Walked {
+        counting,
+        records,
+        previous,
+    })
 }
 
 /// The checksum of the record that ends at `position`, in a log that has been verified from `tail` to `head`; `None` if none ends there.
@@ -161,31 +186,4 @@ pub(crate) fn chain_at(
         }
     }
     None
-}
-
-/// An object's state is its last snapshot and the deltas after it, or nothing if it has ended.
-pub(crate) fn those_that_count(mut headers: Vec<Header>) -> Result<Vec<Header>, Error> {
-    let mut last: HashMap<u64, (Kind, u64)> = HashMap::new();
-    for header in &headers {
-        if let Some(kind @ (Kind::Snapshot | Kind::End)) = header.kind {
-            last.insert(header.object, (kind, header.position));
-        }
-    }
-    let mut orphan = None;
-    headers.retain(|header| match last.get(&header.object) {
-        Some((Kind::Snapshot, position)) => header.position >= *position,
-        Some((_, end)) if header.position <= *end => false,
-        // No snapshot before it: the tail never passes one that is needed.
-        _ => {
-            orphan.get_or_insert(header.position);
-            false
-        }
-    });
-    match orphan {
-        Some(position) => Err(Error::Damaged {
-            position,
-            what: "a change to an object that has no snapshot",
-        }),
-        None => Ok(headers),
-    }
 }

@@ -5,7 +5,8 @@
 //! counted on before it is whole, and it overwrites nothing that the last whole one needs.
 
 use crate::layout::{ALIGN, HEAD_AT, POSITION_MAX, RING_AT, TAIL_AT, ring_len, word};
-use crate::replay::{chain_at, those_that_count, walk};
+use crate::log::suspect;
+use crate::replay::{Walked, chain_at, walk};
 use crate::superblock::{SLOT_LEN, SLOTS, Superblock, array_at, u32_at, u64_at};
 use crate::{Error, Memory, VecMemory};
 use bytes::Bytes;
@@ -126,6 +127,7 @@ pub fn restore(sink: &dyn Memory, into: &dyn Memory) -> Result<(), Error> {
     for (at, len) in pieces(&superblock, mark.tail, mark.head) {
         copy(sink, into, at, len);
     }
+    suspect::clear(into);
     into.store(TAIL_AT, word(mark.tail));
     into.store(HEAD_AT, word(mark.head));
     superblock.write(into, 1);
@@ -175,11 +177,13 @@ fn verify(sink: &dyn Memory, superblock: &Superblock, mark: &Mark) -> Result<(),
     if !aligned || used.is_none_or(|used| used > superblock.ring_len) {
         return Err(damaged("a mark whose head and tail do not belong together"));
     }
-    let (headers, chain) = walk(sink, superblock, mark.tail, mark.head)?;
-    if mark.tail != mark.head && chain != mark.chain {
+    let Walked {
+        counting, previous, ..
+    } = walk(sink, superblock, mark.tail, mark.head)?;
+    if mark.tail != mark.head && previous != mark.chain {
         return Err(damaged("the log does not end as its mark says"));
     }
-    those_that_count(headers).map(drop)
+    counting.those_that_count().map(drop)
 }
 
 /// The places of the memory that hold the ring from `from` to `to`, as (offset, length).
@@ -323,9 +327,11 @@ impl Shipper {
                 found: sink.len(),
             });
         }
-        let known = match Superblock::read(sink) {
-            Ok((superblock, slot)) => Some((superblock, slot)),
-            Err(Error::Blank) => None,
+        let (known, erase) = match Superblock::read(sink) {
+            Ok(known) => (Some(known), true),
+            Err(Error::Blank) => (None, false),
+            // Nobody's state is in it.
+            Err(Error::OlderVersion { clean: true, .. }) => (None, true),
             Err(error) => return Err(error),
         };
         let mut shipper = Shipper {
@@ -340,7 +346,7 @@ impl Shipper {
             unmarked: true,
             sequence: 0,
             slot: 1,
-            erase: known.is_some(),
+            erase,
             superblocks: VecDeque::new(),
             under_way: None,
         };

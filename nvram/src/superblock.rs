@@ -3,10 +3,8 @@
 use crate::{Error, Memory};
 use std::time::Duration;
 
-/// The format version this crate writes. It reads those from [`VERSION_OLDEST`] on.
-pub const VERSION: u32 = 2;
-/// The oldest format version that is taken up; the next write of the superblock makes it the present one.
-pub const VERSION_OLDEST: u32 = 1;
+/// The format version this crate writes, and the only one whose state it takes up.
+pub const VERSION: u32 = 3;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTLAST\n");
 /// Where the two slots begin. Pages of their own: no damage to one page takes both.
@@ -15,6 +13,9 @@ pub(crate) const SLOTS: [u64; 2] = [0, 4096];
 pub(crate) const SLOT_LEN: usize = 128;
 /// In every version of the format, magic, version and checksum are at these places of a slot.
 const VERSION_AT: usize = 8;
+/// Flag and sequence are at these places since version 1.
+const FLAG_AT: usize = 12;
+const SEQUENCE_AT: usize = 16;
 const CHECKSUM_AT: usize = SLOT_LEN - 4;
 
 /// How the state in the log is to be taken up, at any moment.
@@ -62,13 +63,22 @@ impl std::fmt::Display for Flag {
     }
 }
 
+/// One run of one machine: stores to a mapping survive as long as it lasts, and no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incarnation {
+    /// The machine (`/etc/machine-id`); all zero if it has no identity.
+    pub host: [u8; 16],
+    /// The kernel's boot id.
+    pub boot: [u8; 16],
+}
+
 /// Whose log it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Drawn at random when the log is formatted.
     pub instance: [u8; 16],
-    /// The kernel's boot id at that time.
-    pub boot_id: [u8; 16],
+    /// Host and boot at that time.
+    pub incarnation: Incarnation,
 }
 
 /// What the superblock holds.
@@ -78,8 +88,8 @@ pub struct Superblock {
     pub version: u32,
     /// Drawn at random when the log was formatted.
     pub instance: [u8; 16],
-    /// The boot id of the kernel under which the present epoch began.
-    pub boot_id: [u8; 16],
+    /// The host and the boot under which the present epoch began.
+    pub incarnation: Incarnation,
     /// Raised by each recovery; 1 in a log just formatted.
     pub epoch: u32,
     /// Recoveries since the log was formatted.
@@ -88,7 +98,7 @@ pub struct Superblock {
     pub flag: Flag,
     /// Service time up to which it may have been used.
     pub clock_anchor: Duration,
-    /// The log is in a sink, too: after a power cut its state is there, not here. (Since version 2.)
+    /// The log is in a sink, too: after a power cut its state is there, not here.
     pub shipped: bool,
     /// Raised by each write of the superblock.
     pub(crate) sequence: u64,
@@ -111,13 +121,14 @@ impl Superblock {
         put(&(self.flag as u32).to_le_bytes());
         put(&self.sequence.to_le_bytes());
         put(&self.instance);
-        put(&self.boot_id);
+        put(&self.incarnation.boot);
         put(&self.epoch.to_le_bytes());
         put(&self.recoveries.to_le_bytes());
         put(&(self.clock_anchor.as_micros() as u64).to_le_bytes());
         put(&self.memory_len.to_le_bytes());
         put(&self.ring_len.to_le_bytes());
         put(&u32::from(self.shipped).to_le_bytes());
+        put(&self.incarnation.host);
         let checksum = crc32c::crc32c(&slot[..CHECKSUM_AT]);
         slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         slot
@@ -125,13 +136,16 @@ impl Superblock {
 
     /// Reads a slot whose magic and checksum are right. `None`: a value that was never written.
     fn from_bytes(slot: &[u8; SLOT_LEN]) -> Option<Superblock> {
-        let flag = u32_at(slot, 12);
+        let flag = u32_at(slot, FLAG_AT);
         Some(Superblock {
             version: u32_at(slot, VERSION_AT),
             flag: Flag::ALL.into_iter().find(|known| *known as u32 == flag)?,
-            sequence: u64_at(slot, 16),
+            sequence: u64_at(slot, SEQUENCE_AT),
             instance: array_at(slot, 24),
-            boot_id: array_at(slot, 40),
+            incarnation: Incarnation {
+                boot: array_at(slot, 40),
+                host: array_at(slot, 92),
+            },
             epoch: u32_at(slot, 56),
             recoveries: u32_at(slot, 60),
             clock_anchor: Duration::from_micros(u64_at(slot, 64)),
@@ -147,41 +161,17 @@ impl Superblock {
 
     /// Reads the slot with the highest sequence of those that are whole; also which one it is.
     pub(crate) fn read(memory: &dyn Memory) -> Result<(Superblock, usize), Error> {
-        let mut best: Option<(Superblock, usize)> = None;
-        let mut ours = false;
-        let mut nothing = true;
-        for (index, at) in SLOTS.into_iter().enumerate() {
-            let mut slot = [0; SLOT_LEN];
-            memory.read(at, &mut slot);
-            nothing &= u64_at(&slot, 0) == 0;
-            if u64_at(&slot, 0) != MAGIC {
-                continue;
-            }
-            ours = true;
-            if crc32c::crc32c(&slot[..CHECKSUM_AT]) != u32_at(&slot, CHECKSUM_AT) {
-                continue;
-            }
-            let found = u32_at(&slot, VERSION_AT);
-            if !(VERSION_OLDEST..=VERSION).contains(&found) {
-                return Err(Error::UnknownVersion {
-                    found,
-                    known: VERSION,
-                });
-            }
-            if let Some(superblock) = Superblock::from_bytes(&slot)
-                && best
-                    .as_ref()
-                    .is_none_or(|(other, _)| other.sequence < superblock.sequence)
-            {
-                best = Some((superblock, index));
-            }
+        let (slot, index) = newest_slot(memory)?;
+        let found = u32_at(&slot, VERSION_AT);
+        if found < VERSION {
+            return Err(Error::OlderVersion {
+                found,
+                known: VERSION,
+                clean: u32_at(&slot, FLAG_AT) == Flag::Clean as u32,
+            });
         }
-        match best {
-            Some(best) => Ok(best),
-            None if ours => Err(Error::SuperblockDamaged),
-            None if nothing => Err(Error::Blank),
-            None => Err(Error::NotALog),
-        }
+        let superblock = Superblock::from_bytes(&slot).ok_or(Error::SuperblockDamaged)?;
+        Ok((superblock, index))
     }
 
     /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at every instant,
@@ -200,12 +190,50 @@ impl Superblock {
     /// Makes the memory blank. A slot that is whole goes last, when the other has gone from the medium, too: a damaged one that a power
     /// cut leaves alone there would be damage.
     pub(crate) fn erase(memory: &dyn Memory) -> Result<(), Error> {
-        let whole = Superblock::read(memory).map_or(1, |(_, slot)| slot);
+        let whole = newest_slot(memory).map_or(1, |(_, slot)| slot);
         for index in [1 - whole, whole] {
             memory.store(SLOTS[index], 0);
             memory.persist_range(SLOTS[index], SLOT_LEN)?;
         }
         Ok(())
+    }
+}
+
+/// The slot with the highest sequence of those that are whole, of whichever known version; and which one it is.
+fn newest_slot(memory: &dyn Memory) -> Result<([u8; SLOT_LEN], usize), Error> {
+    let mut best: Option<([u8; SLOT_LEN], usize)> = None;
+    let mut ours = false;
+    let mut nothing = true;
+    for (index, at) in SLOTS.into_iter().enumerate() {
+        let mut slot = [0; SLOT_LEN];
+        memory.read(at, &mut slot);
+        nothing &= u64_at(&slot, 0) == 0;
+        if u64_at(&slot, 0) != MAGIC {
+            continue;
+        }
+        ours = true;
+        if crc32c::crc32c(&slot[..CHECKSUM_AT]) != u32_at(&slot, CHECKSUM_AT) {
+            continue;
+        }
+        let found = u32_at(&slot, VERSION_AT);
+        if !(1..=VERSION).contains(&found) {
+            return Err(Error::UnknownVersion {
+                found,
+                known: VERSION,
+            });
+        }
+        let sequence = |slot: &[u8; SLOT_LEN]| u64_at(slot, SEQUENCE_AT);
+        let is_newer = |(other, _): &([u8; SLOT_LEN], usize)| sequence(other) < sequence(&slot);
+        let can_be = found < VERSION || Superblock::from_bytes(&slot).is_some();
+        if can_be && best.as_ref().is_none_or(is_newer) {
+            best = Some((slot, index));
+        }
+    }
+    match best {
+        Some(best) => Ok(best),
+        None if ours => Err(Error::SuperblockDamaged),
+        None if nothing => Err(Error::Blank),
+        None => Err(Error::NotALog),
     }
 }
 

@@ -1,15 +1,24 @@
-//! Format version 2, byte by byte, and what is refused; version 1, which is taken up.
+//! Format version 3, byte by byte, and what is refused: earlier versions too, unless they hold nothing.
 
-use outlast_nvram::{Contents, Error, Flag, Identity, Kind, Log, MIN_MEMORY, Memory, VecMemory};
+use outlast_nvram::{
+    Contents, Error, Flag, Identity, Incarnation, Kind, Log, MIN_MEMORY, Memory, Suspect, VecMemory,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Format version 2 as it was first written. It is never made anew: a change of format is a new version and a new file.
-const GOLDEN: &[u8] = include_bytes!("golden-v2.nvram");
-/// Format version 1: the same but for the version and the superblock's word at 88.
-const GOLDEN_V1: &[u8] = include_bytes!("golden-v1.nvram");
+/// Format version 3 as it was first written. It is never made anew: a change of format is a new version and a new file.
+const GOLDEN: &[u8] = include_bytes!("golden-v3.nvram");
+/// Earlier versions.
+const OLDER: [(u32, &[u8]); 2] = [
+    (1, include_bytes!("golden-v1.nvram")),
+    (2, include_bytes!("golden-v2.nvram")),
+];
+const INCARNATION: Incarnation = Incarnation {
+    host: [8; 16],
+    boot: [9; 16],
+};
 const RING_AT: usize = 12288;
 const RING_LEN: usize = 4096;
 
@@ -18,7 +27,10 @@ fn write_golden() -> Vec<u8> {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let identity = Identity {
         instance: *b"instance 0123456",
-        boot_id: *b"boot id of first",
+        incarnation: Incarnation {
+            host: *b"host id of first",
+            boot: *b"boot id of first",
+        },
     };
     let mut log = Log::format(memory.clone(), identity).unwrap();
     log.set_flag(Flag::NonElectiveReboot);
@@ -42,10 +54,29 @@ fn write_golden() -> Vec<u8> {
     }
     log.append(2, Kind::End, b"", &[]).unwrap();
     log.commit();
+    // A snapshot of several records that is whole, with a change to what it has not written yet; and one that is not.
+    log.append(1, Kind::Begin, b"object one, first", &[])
+        .unwrap();
+    log.append(1, Kind::Delta, b"change between", &[]).unwrap();
+    log.commit();
+    log.append(1, Kind::Part, b"object one, more", &[]).unwrap();
+    log.append(1, Kind::Complete, b"object one, last", &[])
+        .unwrap();
+    log.commit();
+    log.append(0, Kind::Begin, b"incomplete", &[]).unwrap();
+    log.append(0, Kind::Part, b"incomplete", &[]).unwrap();
+    log.commit();
     log.append(1, Kind::Delta, b"never committed", &[]).unwrap();
+    log.handle(Some(3));
+    log.count_death();
+    log.handle(Some(1));
     drop(log);
     let (mut log, _) = Log::open(memory.clone()).unwrap();
-    log.begin_epoch(*b"boot id of other").unwrap();
+    log.begin_epoch(Incarnation {
+        host: *b"host id of other",
+        boot: *b"boot id of other",
+    })
+    .unwrap();
     log.set_clock_anchor(Duration::from_micros(1_234_567));
     log.append(3, Kind::Snapshot, b"object three", &[b"its data"])
         .unwrap();
@@ -83,9 +114,11 @@ fn tail_and_head(bytes: &[u8]) -> (usize, usize) {
 #[test]
 fn the_golden_file_is_read() {
     let contents = open(GOLDEN).unwrap();
-    assert_eq!(contents.superblock.version, 2);
+    assert_eq!(contents.superblock.version, 3);
     assert_eq!(contents.superblock.instance, *b"instance 0123456");
-    assert_eq!(contents.superblock.boot_id, *b"boot id of other");
+    let Incarnation { host, boot } = contents.superblock.incarnation;
+    assert_eq!(host, *b"host id of other");
+    assert_eq!(boot, *b"boot id of other");
     assert_eq!(
         (contents.superblock.epoch, contents.superblock.recoveries),
         (2, 1)
@@ -109,24 +142,56 @@ fn the_golden_file_is_read() {
         .collect();
     let expected: Vec<(u64, Kind, &[u8], &[u8])> = vec![
         (0, Kind::Snapshot, b"clock", b""),
-        (1, Kind::Snapshot, b"object one again", b""),
+        (1, Kind::Begin, b"object one, first", b""),
+        (1, Kind::Delta, b"change between", b""),
+        (1, Kind::Part, b"object one, more", b""),
+        (1, Kind::Complete, b"object one, last", b""),
         (3, Kind::Snapshot, b"object three", b"its data"),
         (1, Kind::Delta, b"change", b"received"),
     ];
     assert_eq!(records, expected);
+    assert_eq!(contents.handled, Some(1));
+    let deaths = 1;
+    assert_eq!(contents.suspect, Some(Suspect { object: 3, deaths }));
+}
+
+/// The file is left as it is, and the message says what to do. (`open` checks the former.)
+#[test]
+fn earlier_versions_are_refused() {
+    for (version, golden) in OLDER {
+        let error = open(golden).unwrap_err();
+        assert!(
+            matches!(error, Error::OlderVersion { found, known: 3, clean: false } if found == version),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(text.contains(&format!("version {version}")), "{text}");
+        assert!(text.contains("outlast stop"), "{text}");
+    }
 }
 
 #[test]
-fn version_1_is_taken_up() {
-    let now = open(GOLDEN).unwrap();
-    let then = open(GOLDEN_V1).unwrap();
-    assert_eq!(then.superblock.version, 1);
-    assert!(!then.superblock.shipped);
-    assert_eq!(then.records, now.records);
-    let memory = Arc::new(VecMemory::from_bytes(GOLDEN_V1));
-    let (mut log, _) = Log::open(memory.clone()).unwrap();
-    log.begin_epoch([0; 16]).unwrap();
-    assert_eq!(Log::inspect(&*memory).unwrap().superblock.version, 2);
+fn earlier_versions_that_hold_nothing_may_be_made_anew() {
+    for (_, golden) in OLDER {
+        let mut bytes = golden.to_vec();
+        for slot in [0, 4096] {
+            bytes[slot + 12] = 1;
+        }
+        seal(&mut bytes);
+        let error = open(&bytes).unwrap_err();
+        assert!(matches!(error, Error::OlderVersion { clean: true, .. }));
+        let memory = Arc::new(VecMemory::from_bytes(&bytes));
+        let (instance, host, boot) = ([1; 16], [2; 16], [3; 16]);
+        let incarnation = Incarnation { host, boot };
+        let identity = Identity {
+            instance,
+            incarnation,
+        };
+        drop(Log::format(memory.clone(), identity).unwrap());
+        let contents = Log::open(memory).unwrap().1;
+        assert_eq!(contents.superblock.version, 3);
+        assert!(contents.records.is_empty());
+    }
 }
 
 #[test]
@@ -151,7 +216,7 @@ fn the_flag_can_say_all_it_has_to() {
         Log::open(memory.clone()).unwrap().0.set_flag(flag);
         let contents = Log::open(memory).unwrap().1;
         assert_eq!(contents.superblock.flag, flag);
-        assert_eq!(contents.records.len(), 4, "the state beside it stays");
+        assert_eq!(contents.records.len(), 7, "the state beside it stays");
     }
 }
 
@@ -161,7 +226,7 @@ fn the_layout_is_as_documented() {
     assert_eq!(GOLDEN[..128], GOLDEN[4096..4096 + 128]);
     let slot = &GOLDEN[..128];
     assert_eq!(&slot[..8], b"OUTLAST\n");
-    assert_eq!((u32_at(slot, 8), u32_at(slot, 12)), (2, 2));
+    assert_eq!((u32_at(slot, 8), u32_at(slot, 12)), (3, 2));
     assert_eq!(u64_at(slot, 16), 4);
     assert_eq!(&slot[24..40], b"instance 0123456");
     assert_eq!(&slot[40..56], b"boot id of other");
@@ -172,7 +237,8 @@ fn the_layout_is_as_documented() {
         (MIN_MEMORY, RING_LEN as u64)
     );
     assert_eq!(u32_at(slot, 88), 0, "not shipped to a sink");
-    assert!(slot[92..124].iter().all(|byte| *byte == 0));
+    assert_eq!(&slot[92..108], b"host id of other");
+    assert!(slot[108..124].iter().all(|byte| *byte == 0));
     assert_eq!(u32_at(slot, 124), crc32c::crc32c(&slot[..124]));
 
     for at in [8192, 8192 + 128] {
@@ -182,6 +248,9 @@ fn the_layout_is_as_documented() {
             word[1..].iter().fold(0xa5, |check, byte| check ^ byte)
         );
     }
+    // Object 1 is being handled; object 3 has cost one death.
+    assert_eq!(u64_at(GOLDEN, 8448), 2);
+    assert_eq!(u64_at(GOLDEN, 8456), 1 << 56 | 4);
     let (tail, head) = tail_and_head(GOLDEN);
     assert!(tail < RING_LEN && head > RING_LEN, "it goes round");
 
@@ -259,15 +328,15 @@ fn seal(bytes: &mut [u8]) {
 #[test]
 fn an_unknown_version_is_refused() {
     let mut bytes = GOLDEN.to_vec();
-    bytes[8] = 3;
-    bytes[4096 + 8] = 3;
+    bytes[8] = 4;
+    bytes[4096 + 8] = 4;
     seal(&mut bytes);
     let error = open(&bytes).unwrap_err();
     assert!(matches!(
         error,
-        Error::UnknownVersion { found: 3, known: 2 }
+        Error::UnknownVersion { found: 4, known: 3 }
     ));
-    assert!(error.to_string().contains("version 3"));
+    assert!(error.to_string().contains("version 4"));
 }
 
 #[test]
@@ -304,7 +373,7 @@ fn open_and_go_on(bytes: &[u8]) {
     }
     let memory = Arc::new(VecMemory::from_bytes(bytes));
     let (mut log, _) = Log::open(memory.clone()).unwrap();
-    if log.begin_epoch([0; 16]).is_ok() {
+    if log.begin_epoch(INCARNATION).is_ok() {
         for object in 0..4 {
             let _ = log.append(object, Kind::Snapshot, b"on", &[b"and on"]);
             log.commit();
@@ -319,7 +388,7 @@ proptest! {
     #[test]
     fn any_bytes(mut bytes in proptest::collection::vec(any::<u8>(), 0..20_000), magic: bool, sealed: bool) {
         if bytes.len() > 8192 && magic {
-            bytes[..12].copy_from_slice(b"OUTLAST\n\x01\0\0\0");
+            bytes[..12].copy_from_slice(b"OUTLAST\n\x03\0\0\0");
         }
         if bytes.len() > 8192 && sealed {
             seal(&mut bytes);
@@ -351,7 +420,7 @@ proptest! {
 
     /// Records with right checksums and positions, but any kind, epoch, object and lengths.
     #[test]
-    fn any_records(records in proptest::collection::vec((0..5u8, 0..4u32, 0..4u64, 0..200u32, any::<u32>(), any::<bool>()), 1..20)) {
+    fn any_records(records in proptest::collection::vec((0..8u8, 0..4u32, 0..4u64, 0..200u32, any::<u32>(), any::<bool>()), 1..20)) {
         let mut bytes = GOLDEN.to_vec();
         let ring = &mut bytes[RING_AT..];
         let (mut position, mut previous) = (0, 0u32);

@@ -1,15 +1,30 @@
 //! The log against a model of it, killed at every store.
 
+mod replay;
+
+use super::objects::MIN_DELTAS;
 use super::*;
 use crate::layout::position_at;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const IDENTITY: Identity = Identity {
     instance: [7; 16],
-    boot_id: [9; 16],
+    incarnation: incarnation(9),
 };
+
+const fn incarnation(boot: u8) -> Incarnation {
+    Incarnation {
+        host: [5; 16],
+        boot: [boot; 16],
+    }
+}
+
+/// The object that is to be written again.
+fn wanted(log: &mut Log, room: u64) -> Option<u64> {
+    log.wants_relocation(room, 0).map(|wanted| wanted.object)
+}
 
 /// SplitMix64: the same numbers for the same seed, everywhere.
 struct Random(u64);
@@ -53,6 +68,27 @@ type Expected = Arc<Mutex<Vec<Model>>>;
 /// A live object: its records, with the bytes of the log that its state keeps.
 struct State {
     entries: Vec<(Entry, Bytes)>,
+    /// What of it a snapshot that has begun would make count, once it is complete.
+    copy: Option<Vec<(Entry, Bytes)>>,
+}
+
+impl State {
+    fn note(&mut self, kind: Kind, entry: (Entry, Bytes)) {
+        match kind {
+            Kind::Begin => self.copy = Some(vec![entry]),
+            Kind::Part => self.copy.as_mut().unwrap().push(entry),
+            Kind::Complete => {
+                self.entries = self.copy.take().unwrap();
+                self.entries.push(entry);
+            }
+            _ => {
+                self.entries.push(entry.clone());
+                if let Some(copy) = &mut self.copy {
+                    copy.push(entry);
+                }
+            }
+        }
+    }
 }
 
 struct Run {
@@ -65,6 +101,7 @@ struct Run {
     /// Bytes held by somebody else (a worker, a frame), what they must say, and for how many more steps.
     others: VecDeque<(Bytes, Vec<u8>)>,
     relocations: u64,
+    copies: u64,
 }
 
 impl Run {
@@ -81,6 +118,7 @@ impl Run {
             expected,
             others: VecDeque::new(),
             relocations: 0,
+            copies: 0,
         }
     }
 
@@ -124,11 +162,12 @@ impl Run {
             }
             Kind::Snapshot => {
                 let entries = vec![((kind, meta, data), bytes)];
-                self.objects.insert(object, State { entries });
+                let copy = None;
+                self.objects.insert(object, State { entries, copy });
             }
-            Kind::Delta => {
+            kind => {
                 let state = self.objects.get_mut(&object).unwrap();
-                state.entries.push(((kind, meta, data), bytes));
+                state.note(kind, ((kind, meta, data), bytes));
             }
         }
         true
@@ -175,6 +214,23 @@ impl Run {
         true
     }
 
+    /// Goes on with a snapshot of several records, or begins one.
+    fn copy(&mut self, object: u64) -> bool {
+        let meta = self.random.bytes(40);
+        let kind = match (&self.objects[&object].copy, self.random.below(4)) {
+            (None, _) | (_, 0) => Kind::Begin,
+            (Some(_), 1) => Kind::Part,
+            _ => Kind::Complete,
+        };
+        self.copies += u64::from(kind == Kind::Complete);
+        let data = if kind == Kind::Begin {
+            Vec::new()
+        } else {
+            self.random.bytes(30)
+        };
+        self.append(object, kind, meta, data)
+    }
+
     fn end(&mut self, object: u64) -> bool {
         self.log.use_reserve(true);
         let done = self.append(object, Kind::End, Vec::new(), Vec::new());
@@ -196,7 +252,8 @@ impl Run {
                 let meta = self.random.bytes(60);
                 self.append(object, Kind::Snapshot, meta, Vec::new())
             }
-            (4..12, Some(object)) => {
+            (4..8, Some(object)) => self.copy(object),
+            (8..13, Some(object)) => {
                 let meta = self.random.bytes(20);
                 self.append(object, Kind::Delta, meta, Vec::new())
             }
@@ -214,7 +271,7 @@ impl Run {
         if self.random.one_in(200) {
             self.log.set_flag(Flag::NonElectiveReboot);
         }
-        if let Some(object) = self.log.wants_relocation(0, 0) {
+        if let Some(object) = wanted(&mut self.log, 0) {
             self.relocate(object);
         }
         if !appended {
@@ -236,7 +293,16 @@ impl Run {
     }
 
     fn check(&self) {
-        for ((_, _, data), bytes) in self.objects.values().flat_map(|state| &state.entries) {
+        let entries = |state: &State| {
+            let copy = state.copy.iter().flatten();
+            state
+                .entries
+                .iter()
+                .chain(copy)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        for ((_, _, data), bytes) in self.objects.values().flat_map(entries) {
             assert_eq!(bytes, data, "bytes of the state were overwritten");
         }
         for (bytes, said) in &self.others {
@@ -259,11 +325,12 @@ impl Run {
                 .entry(record.object)
                 .or_insert(State {
                     entries: Vec::new(),
+                    copy: None,
                 })
                 .entries
                 .push((entry, record.data));
         }
-        self.log.begin_epoch([1; 16]).unwrap();
+        self.log.begin_epoch(incarnation(1)).unwrap();
     }
 }
 
@@ -281,7 +348,7 @@ fn verify(memory: &VecMemory, expected: &Expected, count: u64) {
         return;
     }
     drop(contents);
-    log.begin_epoch([2; 16]).unwrap();
+    log.begin_epoch(incarnation(2)).unwrap();
     log.use_reserve(true);
     let mut model = found;
     for object in [u64::MAX, u64::MAX - 1] {
@@ -328,6 +395,7 @@ fn killed_at_every_store() {
             "seed {seed}: only {} relocations",
             run.relocations
         );
+        assert!(run.copies > 20, "seed {seed}: only {} copies", run.copies);
         assert!(count.load(Ordering::Relaxed) > 10_000);
         assert_eq!(run.log.superblock().recoveries, 3);
     }
@@ -383,7 +451,7 @@ fn bytes_are_found_by_their_position_while_an_object_keeps_them() {
     assert_eq!(log.bytes_at(place, 100).unwrap(), [7; 100][..]);
     drop(log);
     let (mut log, _) = Log::open(memory).unwrap();
-    log.begin_epoch([9; 16]).unwrap();
+    log.begin_epoch(incarnation(9)).unwrap();
     assert_eq!(log.bytes_at(place, 100).unwrap(), [7; 100][..]);
     log.append(2, Kind::End, b"", &[]).unwrap();
     log.commit();
@@ -409,19 +477,19 @@ fn relocation_is_asked_of_the_object_at_the_tail() {
     let mut log = Log::format(memory, IDENTITY).unwrap();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
-    while log.used() <= log.capacity() / 2 {
-        assert_eq!(log.wants_relocation(0, 0), None);
+    while log.used() - log.live() <= log.capacity() / GIVEN_UP_PART {
+        assert_eq!(wanted(&mut log, 0), None);
         log.append(6, Kind::Delta, &[0; 100], &[]).unwrap();
         log.commit();
     }
-    assert_eq!(log.wants_relocation(0, 0), Some(5));
+    assert_eq!(wanted(&mut log, 0), Some(5));
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
-    assert_eq!(log.wants_relocation(0, 0), None, "not committed yet");
+    assert_eq!(wanted(&mut log, 0), None, "not committed yet");
     log.commit();
-    assert_eq!(log.wants_relocation(0, 0), Some(6));
+    assert_eq!(wanted(&mut log, 0), Some(6));
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.wants_relocation(0, 0), None);
+    assert_eq!(wanted(&mut log, 0), None);
     assert!(log.used() < 100);
 }
 
@@ -431,14 +499,14 @@ fn relocation_is_asked_when_room_is_short() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let mut log = Log::format(memory, IDENTITY).unwrap();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
-    for _ in 0..5 {
+    for _ in 0..3 {
         log.append(5, Kind::Delta, &[0; 100], &[]).unwrap();
     }
     log.commit();
     assert!(log.used() < log.capacity() / 2);
     let room = log.room();
-    assert_eq!(log.wants_relocation(room, 0), None);
-    assert_eq!(log.wants_relocation(room + 1, 0), Some(5));
+    assert_eq!(wanted(&mut log, room), None);
+    assert_eq!(wanted(&mut log, room + 1), Some(5));
 }
 
 /// Objects whose bases lie side by side at the tail and whose data lie far ahead: every one of them has to be written again before
@@ -470,9 +538,7 @@ fn there_is_room_to_write_all_that_is_live_again() {
         log.capacity()
     );
     while log.room() < 1000 {
-        let object = log
-            .wants_relocation(1000, 0)
-            .expect("something can be done");
+        let object = wanted(&mut log, 1000).expect("something can be done");
         let queue = &mut queues[object as usize - 1];
         log.use_reserve(true);
         log.append(object, Kind::Snapshot, b"", &[]).expect("room");
@@ -496,15 +562,15 @@ fn relocation_is_not_asked_for_nothing() {
     }
     log.use_reserve(false);
     log.commit();
-    assert_eq!(log.wants_relocation(0, 0), None, "all of it is live");
+    assert_eq!(wanted(&mut log, 0), None, "all of it is live");
     queue.truncate(queue.len() / 2);
-    assert_eq!(log.wants_relocation(0, 0), Some(5));
+    assert_eq!(wanted(&mut log, 0), Some(5));
     // A frame still holds what the object gave up: it would hold the tail whatever was relocated.
     let frame = queue.remove(0);
     queue.clear();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.wants_relocation(0, 0), None);
+    assert_eq!(wanted(&mut log, 0), None);
     assert!(log.used() > log.capacity() / 2);
     drop(frame);
     log.commit();
@@ -633,7 +699,7 @@ fn a_record_of_the_killed_process_is_no_successor() {
 
     let memory = Arc::new(memory.image());
     let (mut log, _) = Log::open(memory.clone()).unwrap();
-    log.begin_epoch([0; 16]).unwrap();
+    log.begin_epoch(incarnation(0)).unwrap();
     // The very record that was there, so that only the epoch tells the chains apart.
     log.append(1, Kind::Delta, b"first", &[]).unwrap();
     log.commit();

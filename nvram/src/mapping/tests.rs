@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Identity, Kind, Log};
+use crate::{Identity, Incarnation, Kind, Log};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const SIZE: u64 = 1 << 20;
 const IDENTITY: Identity = Identity {
     instance: [7; 16],
-    boot_id: [9; 16],
+    incarnation: Incarnation {
+        host: [5; 16],
+        boot: [9; 16],
+    },
 };
 
 /// A directory of its own for each test, removed with it.

@@ -1,7 +1,7 @@
 //! The sink cut off in every batch, with every part of it on the medium or not.
 
 use super::*;
-use crate::{Flag, Identity, Kind, Log, MIN_MEMORY, Replayed};
+use crate::{Flag, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -93,7 +93,10 @@ impl Run {
         let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
         let identity = Identity {
             instance: [7; 16],
-            boot_id: [1; 16],
+            incarnation: Incarnation {
+                host: [5; 16],
+                boot: [1; 16],
+            },
         };
         let mut log = Log::format(memory.clone(), identity).unwrap();
         log.set_flag(Flag::NonElectiveReboot);
@@ -160,7 +163,7 @@ impl Run {
             }
         }
         self.commit();
-        while let Some(object) = self.log.wants_relocation(0, 0) {
+        while let Some(Relocation { object, .. }) = self.log.wants_relocation(0, 0) {
             self.log.use_reserve(true);
             let room = self.log.append(object, Kind::Snapshot, b"again", &[]);
             self.log.use_reserve(false);
@@ -251,7 +254,12 @@ impl Run {
         self.memory = Arc::new(memory);
         let (log, contents) = Log::open(self.memory.clone()).unwrap();
         self.log = log;
-        self.log.begin_epoch([2; 16]).unwrap();
+        self.log
+            .begin_epoch(Incarnation {
+                host: [5; 16],
+                boot: [2; 16],
+            })
+            .unwrap();
         self.log.set_flag(Flag::NonElectiveReboot);
         self.log
             .attach(&VecMemory::from_bytes(&self.medium))
@@ -277,7 +285,12 @@ impl Run {
         self.memory = Arc::new(self.memory.image());
         let (log, _) = Log::open(self.memory.clone()).unwrap();
         self.log = log;
-        self.log.begin_epoch([1; 16]).unwrap();
+        self.log
+            .begin_epoch(Incarnation {
+                host: [5; 16],
+                boot: [1; 16],
+            })
+            .unwrap();
         self.log.set_flag(Flag::NonElectiveReboot);
         self.log
             .attach(&VecMemory::from_bytes(&self.medium))
@@ -365,7 +378,10 @@ fn what_is_not_this_logs_sink_is_refused() {
         let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
         let identity = Identity {
             instance: [8; 16],
-            boot_id: [1; 16],
+            incarnation: Incarnation {
+                host: [5; 16],
+                boot: [1; 16],
+            },
         };
         let mut log = Log::format(memory.clone(), identity).unwrap();
         log.set_flag(Flag::NonElectiveReboot);

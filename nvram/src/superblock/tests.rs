@@ -69,7 +69,10 @@ fn a_power_cut_while_a_half_made_log_goes_leaves_no_damage() {
     let mut superblock = Superblock {
         version: VERSION,
         instance: [1; 16],
-        boot_id: [2; 16],
+        incarnation: Incarnation {
+            host: [3; 16],
+            boot: [2; 16],
+        },
         epoch: 1,
         recoveries: 0,
         flag: Flag::Clean,

@@ -1,0 +1,156 @@
+//! What a replay takes depends on what is live, and copying for it comes to an end.
+
+use super::*;
+
+/// Writes an object again, in several records and as many commits.
+fn copy(log: &mut Log, object: u64) {
+    log.append(object, Kind::Begin, &[1; 50], &[]).unwrap();
+    log.commit();
+    log.append(object, Kind::Part, &[2; 50], &[]).unwrap();
+    log.commit();
+    log.append(object, Kind::Complete, &[3; 50], &[]).unwrap();
+    log.commit();
+}
+
+/// What a busy server does: `busy` objects change, in turn, and the others are idle. Gives the snapshots that were written.
+fn run(log: &mut Log, objects: u64, busy: u64, deltas: u64) -> u64 {
+    for object in 0..objects {
+        log.append(object, Kind::Snapshot, &[0; 100], &[]).unwrap();
+    }
+    let mut copies = 0;
+    for n in 0..deltas {
+        let object = n % busy;
+        log.append(object, Kind::Delta, &n.to_le_bytes(), &[])
+            .unwrap();
+        log.commit();
+        if let Some(Relocation { object, .. }) = log.wants_relocation(0, 0) {
+            copy(log, object);
+            copies += 1;
+        }
+    }
+    copies
+}
+
+#[test]
+fn deltas_to_be_replayed_are_bounded() {
+    for (objects, busy) in [(1, 1), (1000, 1), (1000, 20), (1000, 1000)] {
+        let memory = Arc::new(VecMemory::new(256 << 20));
+        let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
+        let deltas = 300_000;
+        let copies = run(&mut log, objects, busy, deltas);
+        let contents = Log::inspect(&*memory).unwrap();
+        let counting = contents.records.len() as u64;
+        // Either few, or no more than some times the state.
+        let most = DELTAS.max(busy * (MIN_DELTAS + 1)) + 3 * objects + 100;
+        assert!(
+            counting <= most,
+            "{objects} objects, {busy} busy: {counting} records count, not {most}"
+        );
+        assert!(
+            contents.walked <= 2 * GIVEN_UP_RECORDS,
+            "{}",
+            contents.walked
+        );
+        // Three records for more than thirty.
+        assert!(
+            copies * 10 < deltas,
+            "{objects} objects, {busy} busy: {copies} copies of {deltas} deltas"
+        );
+    }
+}
+
+#[test]
+fn a_log_at_rest_is_left_alone() {
+    let memory = Arc::new(VecMemory::new(1 << 20));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    run(&mut log, 500, 1, 20_000);
+    let mut rounds = 0;
+    while let Some(Relocation { object, .. }) = log.wants_relocation(0, 0) {
+        copy(&mut log, object);
+        rounds += 1;
+        assert!(rounds < 2000, "it is copied without end");
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_not_complete_does_not_count() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
+    let found = || {
+        let records = Log::inspect(&*memory).unwrap().records;
+        let entry = |record: &Replayed| (record.kind, record.meta.to_vec());
+        records.iter().map(entry).collect::<Vec<_>>()
+    };
+    let put = |log: &mut Log, kind, meta: &[u8]| {
+        let appended = log.append(1, kind, meta, &[]).map(drop);
+        log.commit();
+        appended
+    };
+    let is = |kind, meta: &[u8]| (kind, meta.to_vec());
+    put(&mut log, Kind::Snapshot, b"old").unwrap();
+    assert_eq!(
+        put(&mut log, Kind::Part, b""),
+        Err(AppendError::NoCopy { object: 1 })
+    );
+    put(&mut log, Kind::Begin, b"given up").unwrap();
+    put(&mut log, Kind::Part, b"given up").unwrap();
+    put(&mut log, Kind::Delta, b"first").unwrap();
+    put(&mut log, Kind::Begin, b"new").unwrap();
+    put(&mut log, Kind::Part, b"part").unwrap();
+    put(&mut log, Kind::Delta, b"second").unwrap();
+    assert_eq!(
+        found(),
+        [
+            is(Kind::Snapshot, b"old"),
+            is(Kind::Delta, b"first"),
+            is(Kind::Delta, b"second")
+        ]
+    );
+    put(&mut log, Kind::Complete, b"whole").unwrap();
+    let whole = [
+        is(Kind::Begin, b"new"),
+        is(Kind::Part, b"part"),
+        is(Kind::Delta, b"second"),
+        is(Kind::Complete, b"whole"),
+    ];
+    assert_eq!(found(), whole);
+    // One that ends with its object, and one that a snapshot of one record overtakes.
+    put(&mut log, Kind::Begin, b"").unwrap();
+    put(&mut log, Kind::Snapshot, b"in one").unwrap();
+    assert!(put(&mut log, Kind::Complete, b"").is_err());
+    assert_eq!(found(), [is(Kind::Snapshot, b"in one")]);
+    put(&mut log, Kind::Begin, b"").unwrap();
+    put(&mut log, Kind::End, b"").unwrap();
+    assert!(put(&mut log, Kind::Complete, b"").is_err());
+    assert_eq!(found(), []);
+}
+
+#[test]
+fn deaths_are_counted_of_the_object_that_was_handled() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let log = Log::format(memory.clone(), IDENTITY).unwrap();
+    assert_eq!(log.count_death(), None);
+    for deaths in 1..=2 {
+        log.handle(Some(7));
+        let contents = Log::inspect(&*memory).unwrap();
+        assert_eq!(contents.handled, Some(7));
+        let (log, _) = Log::open(memory.clone()).unwrap();
+        assert_eq!(log.count_death(), Some(Suspect { object: 7, deaths }));
+        assert_eq!(log.count_death(), None, "it is counted once");
+    }
+    log.acquit(8);
+    log.handle(Some(7));
+    assert_eq!(log.count_death().unwrap().deaths, 3);
+    log.acquit(7);
+    log.handle(Some(7));
+    assert_eq!(log.count_death().unwrap().deaths, 1);
+    log.handle(Some(0));
+    assert_eq!(
+        log.count_death(),
+        Some(Suspect {
+            object: 0,
+            deaths: 1
+        }),
+        "another object begins anew"
+    );
+}
