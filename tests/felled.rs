@@ -4,6 +4,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use support::capture::Capture;
 use support::client::{SMB3_1_1, Session, smbclient};
@@ -130,4 +131,77 @@ fn when_the_operation_is_redone() {
         "3:before:set-basic:1:abort",
         End::Answered,
     );
+}
+
+/// The object in the log of the client with this port.
+fn object_of(lab: &Lab, port: u16) -> u64 {
+    let shown = Command::new(env!("CARGO_BIN_EXE_outlast"))
+        .args(["nvram", "show", "--json"])
+        .arg(lab.path("nvram"))
+        .output()
+        .expect("outlast");
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let clients = shown["clients"].as_array().expect("clients");
+    let is_its = |client: &&serde_json::Value| {
+        let address = client["connection"]["client"].as_str();
+        address.is_some_and(|address| address.ends_with(&format!(":{port}")))
+    };
+    let client = clients.iter().find(is_its).expect("its connection");
+    client["object"].as_u64().expect("an id")
+}
+
+/// A connection whose state kills every worker that takes it up is dropped at the third time; the others live.
+#[test]
+fn an_object_that_cannot_be_taken_up() {
+    if !can_run("an_object_that_cannot_be_taken_up") {
+        return;
+    }
+    let lab = Lab::new();
+    let trigger = lab.path("fault");
+    let setup = Setup {
+        share: "guest = true".to_owned(),
+        environment: vec![("OUTLAST_FAULT", trigger.clone())],
+        ..Setup::default()
+    };
+    let server = Server::start(&lab, setup);
+    let mut bystander = Client::guest();
+    let others = bystander.create("others", 0x0017_019F, 2, 0);
+    let mut evil = Client::guest();
+    let file = evil.create("file", 0x0017_019F, 2, 0);
+    let port = evil.stream.local_addr().expect("an address").port();
+    let object = object_of(&lab, port);
+    let before = server.status();
+    std::fs::write(&trigger, format!("object:before:{object}:1:abort")).expect("the fault");
+    server.kill_worker(before.worker_pid);
+
+    bystander.write(others, 0, b"still there");
+    bystander.close(others);
+    // Its next segment is for a connection that is not there.
+    evil.request(raw::CLOSE, &raw::close(file));
+    assert!(evil.is_dropped());
+    assert_eq!(server.status().epoch, before.epoch + 4, "a kill and deaths");
+    let kept: Vec<PathBuf> = std::fs::read_dir(lab.dir())
+        .expect("the lab")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
+        .collect();
+    let [kept] = &kept[..] else {
+        panic!("one object is kept aside: {kept:?}")
+    };
+    let mode = std::fs::metadata(kept)
+        .expect("the file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let bytes = std::fs::read(kept).expect("its records");
+    assert!(
+        bytes.windows(4).any(|part| part == b"file"),
+        "the open's path is in it"
+    );
+    let log = server.log();
+    assert!(
+        log.contains(kept.to_str().expect("UTF-8")),
+        "the log names it"
+    );
+    assert!(log.contains(&format!("connection {object} could not be taken up")));
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use outlast::beside::wake;
 use outlast::fs::{Fs, ShareRoot};
 use outlast::server::clock::{Ticking, Time};
+use outlast::server::copying::COPY_UNITS;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
@@ -24,7 +25,7 @@ use outlast::server::open::Sink;
 use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::sink::Batch;
-use outlast_nvram::{Memory, VecMemory};
+use outlast_nvram::{Incarnation, Memory, VecMemory};
 use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share};
 use outlast_stack::device::{Device, Faults, MAX_FRAME_LEN, MemoryDevice, SmoltcpPort, pair};
 use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
@@ -154,7 +155,11 @@ impl Server {
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: WALL,
-            boot_id: [self.boot; 16],
+            incarnation: Incarnation {
+                host: [1; 16],
+                boot: [self.boot; 16],
+            },
+            copy_units: COPY_UNITS,
             stack: outlast_stack::Config {
                 addresses: vec![(SERVER.into(), 24)],
                 ports: vec![445],

@@ -32,8 +32,8 @@ pub enum Error {
     },
     /// Written by an earlier version of Outlast. If its flag is `clean` it holds no sessions and may be formatted anew.
     #[error(
-        "it holds sessions in format version {found}, and this program takes up version {known} only: start the Outlast that wrote it and end \
-         them there (`outlast stop`); then this program makes the file anew"
+        "its format version is {found}, and this program takes up version {known} only: start the Outlast that wrote it and end its sessions \
+         there (`outlast stop`); then this program makes the file anew"
     )]
     OlderVersion {
         /// The version found.

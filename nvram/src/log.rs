@@ -38,6 +38,8 @@ const GIVEN_UP_BYTES: u64 = 32 << 20;
 const GIVEN_UP_RECORDS: u64 = 64 << 10;
 /// Deltas that may have to be replayed before an object is copied for that alone: they take 10 ms at most.
 const DELTAS: u64 = 4 << 10;
+/// Before a planned end all of this is so many times less: copying then is a part of the end, and is done once.
+const RENEWAL: u64 = 16;
 /// How often `inspect` begins again when a server's writing gets in its way.
 const INSPECT_ATTEMPTS: usize = 100;
 
@@ -457,6 +459,11 @@ impl Log {
         most.min((MAX_META + MAX_DATA) as u64)
     }
 
+    /// Records appended since the log was opened, and those it held then.
+    pub fn records(&self) -> u64 {
+        self.ordinal
+    }
+
     /// Bytes of the ring.
     pub fn capacity(&self) -> u64 {
         self.superblock.ring_len
@@ -487,33 +494,45 @@ impl Log {
     /// (a worker's, an outgoing frame's), or little in the ring has been given up.
     pub fn wants_relocation(&mut self, room: u64, free: u64) -> Option<Relocation> {
         let used = self.used();
-        let is_short = used > self.superblock.ring_len / 2
-            || self.room() < room
-            || self.free() < free;
+        let is_short =
+            used > self.superblock.ring_len / 2 || self.room() < room || self.free() < free;
         // Unless a quarter of the space in use came free, or a good part of the ring, it would be endless copying for nothing.
         let gain = used.saturating_sub(self.live());
         let for_room = is_short && gain >= (used / 4).min(self.superblock.ring_len / 16);
-        if (for_room || self.has_given_up_much())
-            && let Some(object) = self.holds_the_tail()
-        {
+        if for_room && let Some(object) = self.holds_the_tail() {
             return Some(Relocation { object, for_room });
         }
-        if self.objects.deltas() <= DELTAS {
-            return None;
-        }
-        let object = self.objects.busiest()?;
+        let object = self.makes_replay_long(1)?;
         let for_room = false;
         Some(Relocation { object, for_room })
     }
 
+    /// The same before a planned end: the object to write again so that the next replay has next to nothing to do.
+    pub fn wants_renewal(&mut self) -> Option<u64> {
+        self.makes_replay_long(RENEWAL)
+    }
+
+    /// The object that makes a replay long, `part` times as soon as it is worth the while in operation.
+    fn makes_replay_long(&mut self, part: u64) -> Option<u64> {
+        if self.objects.deltas() > DELTAS / part
+            && let Some(object) = self.objects.busiest()
+        {
+            return Some(object);
+        }
+        self.has_given_up_much(part)
+            .then(|| self.holds_the_tail())
+            .flatten()
+    }
+
     /// Is what a replay would walk over for nothing more than what it is for?
-    fn has_given_up_much(&self) -> bool {
+    fn has_given_up_much(&self, part: u64) -> bool {
         let live = self.live();
         let floor = GIVEN_UP_BYTES.min(self.superblock.ring_len / GIVEN_UP_PART);
         let given_up = (self.position - self.last.tail).saturating_sub(live);
         let live_records = self.objects.snapshot_records() + self.held.records();
         let records_given_up = (self.ordinal - self.passed).saturating_sub(live_records);
-        given_up > floor.max(2 * live) || records_given_up > GIVEN_UP_RECORDS.max(2 * live_records)
+        given_up > floor.max(2 * live) / part
+            || records_given_up > GIVEN_UP_RECORDS.max(2 * live_records) / part
     }
 
     /// The object whose being written again lets the tail move on.

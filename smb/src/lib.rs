@@ -11,6 +11,7 @@ pub mod auth;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod copying;
 pub mod crypto;
 mod effects;
 mod engine;

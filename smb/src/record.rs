@@ -4,8 +4,8 @@ use crate::fileop::{FileHandle, FileKey, OpenId, ShareId};
 use crate::rpc::Pipe;
 use crate::state::{
     Answer, Breaking, Connection, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open,
-    OplockLevel, Parked, Related, Resource, Security, SessionState, Target, Tree, Wait, Watch,
-    Work,
+    OplockLevel, Parked, Related, Resource, Security, Session, SessionState, Target, Tree, Wait,
+    Watch, Work,
 };
 use crate::status::NtStatus;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,43 @@ pub enum Record {
         key: FileKey,
         handle: FileHandle,
     },
+    /// A piece of a copy of the connection ([`crate::copying`]), as it is now.
+    Copied(Box<Piece>),
+}
+
+/// What a copy of a connection consists of, besides its beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and boxed")]
+pub enum Piece {
+    /// The message in progress.
+    Work(Work),
+    /// A request that waits, by its AsyncId.
+    Parked(u64, Parked),
+    /// An open.
+    Open(Open),
+    /// A session, by its SessionId.
+    Session(u64, Session),
+}
+
+impl Piece {
+    fn apply(&self, connection: &mut Connection) {
+        match self {
+            Piece::Work(work) => connection.work = Some(work.clone()),
+            Piece::Parked(id, parked) => drop(connection.parked.insert(*id, parked.clone())),
+            Piece::Open(open) => drop(connection.opens.insert(open.id, open.clone())),
+            Piece::Session(id, session) => drop(connection.sessions.insert(*id, session.clone())),
+        }
+    }
+
+    fn touches(&self) -> Touched {
+        match self {
+            Piece::Work(_) => Touched::default().and_frame(),
+            Piece::Parked(id, _) => Touched::work(WorkId::Parked(*id)),
+            Piece::Open(open) => Touched::open(open.id),
+            // One that is over is part of the frame.
+            Piece::Session(id, _) => Touched::session(*id).and_frame(),
+        }
+    }
 }
 
 /// What of a connection a record changes that is indexed, counted or accounted across connections.
@@ -250,6 +287,7 @@ impl Record {
             | Record::SharesMoved { .. }
             | Record::Position { .. }
             | Record::Mode { .. } => Touched::default(),
+            Record::Copied(piece) => piece.touches(),
         }
     }
 
@@ -481,6 +519,7 @@ impl Record {
                 }
             }
             Record::Rekeyed { from, key, handle } => rekey(connection, *from, *key, handle),
+            Record::Copied(piece) => piece.apply(connection),
         }
     }
 }

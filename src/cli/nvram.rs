@@ -15,6 +15,8 @@ use crate::server::contents::{self, Saved};
 struct Object {
     object: u64,
     snapshots: usize,
+    /// Records of its snapshot after the first.
+    parts: usize,
     deltas: usize,
     meta_bytes: usize,
     data_bytes: usize,
@@ -29,8 +31,15 @@ struct Shown {
     epoch: u32,
     recoveries: u32,
     instance: String,
+    host_id: String,
     boot_id: String,
+    /// Records from tail to head, of which `records` count.
+    walked: u64,
     records: usize,
+    /// The object that a worker was folding or copying when it ended.
+    handled: Option<u64>,
+    /// The object of which workers died, and how many did.
+    suspect: Option<(u64, u8)>,
     objects: Vec<Object>,
     /// What the records say.
     #[serde(flatten)]
@@ -54,6 +63,9 @@ fn gather(file: &Path, contents: Contents) -> anyhow::Result<Shown> {
     let Contents {
         superblock,
         records,
+        walked,
+        handled,
+        suspect,
         ..
     } = contents;
     Ok(Shown {
@@ -63,8 +75,12 @@ fn gather(file: &Path, contents: Contents) -> anyhow::Result<Shown> {
         epoch: superblock.epoch,
         recoveries: superblock.recoveries,
         instance: hex(&superblock.instance),
-        boot_id: hex(&superblock.boot_id),
+        host_id: hex(&superblock.incarnation.host),
+        boot_id: hex(&superblock.incarnation.boot),
+        walked,
         records: records.len(),
+        handled,
+        suspect: suspect.map(|suspect| (suspect.object, suspect.deaths)),
         objects: objects(&records),
         saved: contents::saved(records)?,
     })
@@ -76,7 +92,8 @@ fn objects(records: &[Replayed]) -> Vec<Object> {
         let object = objects.entry(record.object).or_default();
         object.object = record.object;
         match record.kind {
-            Kind::Snapshot => object.snapshots += 1,
+            Kind::Snapshot | Kind::Begin => object.snapshots += 1,
+            Kind::Part | Kind::Complete => object.parts += 1,
             Kind::Delta => object.deltas += 1,
             // An ended object is not read back.
             Kind::End => {}
@@ -92,28 +109,44 @@ fn table(shown: &Shown) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{}: format {}, flag {}, epoch {}, recoveries {}\ninstance {}, boot {}, service time {:.3} s, ids up to {}",
+        "{}: format {}, flag {}, epoch {}, recoveries {}\ninstance {}, host {}, boot {}, service time {:.3} s, ids up to {}",
         shown.file,
         shown.version,
         shown.flag,
         shown.epoch,
         shown.recoveries,
         shown.instance,
+        shown.host_id,
         shown.boot_id,
         shown.saved.service_time_seconds,
         shown.saved.ids_up_to
     );
     let _ = writeln!(
         text,
-        "{} records of {} objects",
+        "{} records of {} objects count, of {} in the log",
         shown.records,
-        shown.objects.len()
+        shown.objects.len(),
+        shown.walked
     );
+    if let Some(object) = shown.handled {
+        let _ = writeln!(text, "object {object} is being taken up or copied");
+    }
+    if let Some((object, deaths)) = shown.suspect {
+        let _ = writeln!(
+            text,
+            "object {object} has killed {deaths} worker(s) in a row"
+        );
+    }
     for object in &shown.objects {
         let _ = writeln!(
             text,
-            "\nobject {}: {} snapshots, {} deltas, {} B of records, {} B of data",
-            object.object, object.snapshots, object.deltas, object.meta_bytes, object.data_bytes
+            "\nobject {}: {} snapshots with {} parts, {} deltas, {} B of records, {} B of data",
+            object.object,
+            object.snapshots,
+            object.parts,
+            object.deltas,
+            object.meta_bytes,
+            object.data_bytes
         );
         let client = shown
             .saved

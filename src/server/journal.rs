@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlast_nvram::{AppendError, Flag, Kind, Log, Lsn, codec};
+use outlast_nvram::{AppendError, Flag, Kind, Log, Lsn, Relocation, codec};
 use outlast_smb::Principal;
 
 use super::clock::HighWater;
@@ -218,13 +218,38 @@ impl Journal {
         2 * self.request_room + set_aside + set_aside / RECORDS_PART
     }
 
-    /// The object to write again so that the log's tail moves on, if there is need.
-    #[must_use]
-    pub fn wants_relocation(&self, set_aside: usize) -> Option<u64> {
-        let log = self.log.as_ref()?;
+    /// The object to write again, if there is need: so that the log's tail moves on, or that the next recovery does not take long.
+    pub fn wants_relocation(&mut self, set_aside: usize) -> Option<Relocation> {
+        let needed = self.needed(set_aside);
+        let log = self.log.as_mut()?;
         let slack = log.capacity() / SLACK_PART;
         let piece = (self.request_room + slack).min(log.max_record());
-        log.wants_relocation(piece, self.needed(set_aside) + slack)
+        log.wants_relocation(piece, needed + slack)
+    }
+
+    /// The object to write again before a planned end.
+    pub fn wants_renewal(&mut self) -> Option<u64> {
+        self.log.as_mut()?.wants_renewal()
+    }
+
+    /// Records appended so far.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::records)
+    }
+
+    /// Puts on record, outside the log, that this object is being folded or copied: should the worker die of it, the next one knows.
+    pub fn handle(&self, object: Option<u64>) {
+        if let Some(log) = &self.log {
+            log.handle(object);
+        }
+    }
+
+    /// This object was copied whole, or has ended: it is not what workers die of.
+    pub fn acquit(&self, object: u64) {
+        if let Some(log) = &self.log {
+            log.acquit(object);
+        }
     }
 
     /// How many bytes of replies may wait for clients, over all connections.
@@ -237,20 +262,6 @@ impl Journal {
     #[must_use]
     pub fn has_sink(&self) -> bool {
         self.medium.is_some()
-    }
-
-    /// Writes a connection whole; the stack is to write its queued bytes next.
-    pub fn snapshot_client(
-        &mut self,
-        conn: u64,
-        tcp: Option<&outlast_stack::Checkpoint>,
-        smb: Option<&outlast_smb::Checkpoint>,
-    ) {
-        let record = Record::Client {
-            tcp: tcp.map(Cow::Borrowed),
-            smb: smb.map(Cow::Borrowed),
-        };
-        self.put(conn, Kind::Snapshot, &record, &[]);
     }
 
     /// What is appended between `true` and `false` makes room, and may take the reserve.

@@ -13,6 +13,7 @@ use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
 use super::clock::{Stopwatch, Time};
 use super::consistency::Effects;
+use super::copying::Copier;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::inbound::{self, Inbound, Message};
@@ -93,6 +94,7 @@ pub struct Machine<F> {
     /// Under durability `power`.
     pub(super) effects: Option<Effects>,
     gate: Gate,
+    pub(super) copier: Copier,
     /// Frames that wait until what they show is on the medium, each turn's with the end of its last commit.
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
     busy: bool,
@@ -122,6 +124,7 @@ impl<F: FileSystem> Machine<F> {
         journal: Journal,
         surroundings: Surroundings,
         patience: Patience,
+        copier: Copier,
     ) -> Machine<F> {
         let Surroundings {
             entropy,
@@ -141,6 +144,7 @@ impl<F: FileSystem> Machine<F> {
             under_way: None,
             effects: None,
             gate: Gate::Open,
+            copier,
             held_back: VecDeque::new(),
             // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
             busy: true,
@@ -288,6 +292,9 @@ impl<F: FileSystem> Machine<F> {
     pub fn save(&mut self, time: Time, flag: Flag, machine_too: bool) -> Vec<TxFrame> {
         if machine_too {
             self.make_consistent(time);
+        }
+        if flag != Flag::Clean {
+            self.renew(time.now);
         }
         self.journal.end(time.now, flag);
         self.hold_back(Vec::new())
@@ -634,39 +641,13 @@ impl<F: FileSystem> Machine<F> {
             .collect();
         for conn in gone {
             self.journal.put(conn, Kind::End, &Record::Closed, &[]);
+            self.copier.forget(conn);
+            self.journal.acquit(conn);
             self.smb.forget(conn);
             self.clients.remove(&conn);
             self.windows.forget(conn);
             self.journal.forget(conn);
         }
-    }
-
-    /// Writes again, at the head, what keeps the log's tail from moving on: one object a turn, more when room is short.
-    fn relocate(&mut self, now: Duration) {
-        while let Some(object) = self.journal.wants_relocation(self.stack.receive_room()) {
-            if !self.is_generation(object) {
-                self.write_again(object);
-            } else if !self.relocate_generation(object) {
-                break;
-            }
-            if self.can_work() {
-                break;
-            }
-            self.journal.commit(now);
-        }
-    }
-
-    fn write_again(&mut self, object: u64) {
-        if object == super::record::GLOBAL {
-            self.journal.snapshot_global();
-            return;
-        }
-        self.journal.make_room(true);
-        let (tcp, smb) = (self.stack.checkpoint(object), self.smb.checkpoint(object));
-        self.journal
-            .snapshot_client(object, tcp.as_ref(), smb.as_ref());
-        self.stack.relocate(object, &mut self.journal);
-        self.journal.make_room(false);
     }
 
     /// Whether there is room for one more request, beside what is set aside for received bytes.

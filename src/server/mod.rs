@@ -3,6 +3,7 @@
 pub mod clock;
 mod consistency;
 pub mod contents;
+pub mod copying;
 pub mod effect;
 pub mod fault;
 pub mod files;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod recover;
 mod redo;
 mod run;
+mod set_aside;
 mod setup;
 pub mod shares;
 mod status;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use log::{error, info};
 use outlast_nvram::sink;
-use outlast_nvram::{Contents, Error, Flag, Identity, Log, Memory, Superblock};
+use outlast_nvram::{Contents, Error, Flag, Identity, Incarnation, Log, Memory, Superblock};
 use outlast_smb::Entropy;
 
 use super::medium::Medium;
@@ -28,9 +28,19 @@ pub struct Sink {
 /// A log to go on with, and what it holds.
 pub(super) struct Opened {
     pub log: Log,
+    /// The records that count.
     pub replay: Replay,
+    /// What was read for them.
+    pub walked: Walked,
     /// Where the log is shipped to, under durability `power`.
     pub medium: Option<Box<dyn Medium>>,
+}
+
+/// What a log consists of, from tail to head.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Walked {
+    pub records: u64,
+    pub bytes: u64,
 }
 
 /// Whose state it is to be.
@@ -46,11 +56,14 @@ enum Origin {
 pub(super) fn open(
     memory: Arc<dyn Memory>,
     mut sink: Option<Sink>,
-    boot_id: [u8; 16],
+    incarnation: Incarnation,
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<Opened> {
     let mapped = match Log::open(memory.clone()) {
-        Err(Error::Blank) => Ok(None),
+        // Of an earlier version, but nobody's: it is formatted anew.
+        Err(Error::Blank | Error::OlderVersion { clean: true, .. }) => Ok(None),
+        // One that holds sessions is left alone, whatever else there is.
+        Err(error @ Error::OlderVersion { .. }) => return Err(error.into()),
         opened => opened.map(Some),
     };
     let shipped = match &sink {
@@ -64,7 +77,7 @@ pub(super) fn open(
         superblock.as_ref(),
         shipped.as_ref(),
         sink.as_ref(),
-        boot_id,
+        incarnation,
     )?;
     let opened = match (origin, mapped) {
         (Origin::Mapping, mapped) => mapped?,
@@ -77,11 +90,14 @@ pub(super) fn open(
         }
         (Origin::Fresh, _) => None,
     };
-    let (mut log, replay) = match opened {
+    let (mut log, replay, walked) = match opened {
         Some((mut log, contents)) => {
             let Contents {
                 superblock,
                 records,
+                walked: records_walked,
+                tail,
+                head,
                 ..
             } = contents;
             info!(
@@ -90,14 +106,18 @@ pub(super) fn open(
                 clients(&records),
                 superblock.epoch
             );
+            let walked = Walked {
+                records: records_walked,
+                bytes: head.0 - tail.0,
+            };
             let replay = decode(records)?;
-            log.begin_epoch(boot_id)?;
+            log.begin_epoch(incarnation)?;
             log.set_flag(Flag::NonElectiveReboot);
             if superblock.flag == Flag::ElectiveReboot {
                 // No power cut may bring the old flag back, with a state that is an older one by then.
                 log.persist_superblock()?;
             }
-            (log, replay)
+            (log, replay, walked)
         }
         None => {
             // The old log goes from the sink first: there is no instant at which the two belong to different ones.
@@ -106,7 +126,11 @@ pub(super) fn open(
             {
                 erase(sink);
             }
-            (format(memory, boot_id, entropy)?, Vec::new())
+            (
+                format(memory, incarnation, entropy)?,
+                Vec::new(),
+                Walked::default(),
+            )
         }
     };
     let mut medium = None;
@@ -126,6 +150,7 @@ pub(super) fn open(
     Ok(Opened {
         log,
         replay,
+        walked,
         medium,
     })
 }
@@ -134,7 +159,7 @@ pub(super) fn open(
 fn shipped(sink: &Sink) -> anyhow::Result<Option<Superblock>> {
     match sink::superblock(&*sink.image) {
         Ok(superblock) => Ok(Some(superblock)),
-        Err(Error::Blank) => Ok(None),
+        Err(Error::Blank | Error::OlderVersion { clean: true, .. }) => Ok(None),
         Err(error) => Err(error).context(sink.name.clone()),
     }
 }
@@ -151,14 +176,14 @@ fn origin(
     superblock: Option<&Superblock>,
     shipped: Option<&Superblock>,
     sink: Option<&Sink>,
-    boot_id: [u8; 16],
+    incarnation: Incarnation,
 ) -> anyhow::Result<Origin> {
     let of_mapping = |contents: &Contents| match contents.superblock.flag {
         Flag::Clean => Origin::Fresh,
         _ => Origin::Mapping,
     };
     let mapping = match mapped {
-        Ok(Some((_, contents))) if contents.superblock.boot_id == boot_id => {
+        Ok(Some((_, contents))) if contents.superblock.incarnation == incarnation => {
             return Ok(of_mapping(contents));
         }
         Ok(mapping) => mapping.as_ref().map(|(_, contents)| contents),
@@ -166,7 +191,7 @@ fn origin(
     };
     let in_use = sink.is_some_and(|sink| sink.in_use);
     if let Some(shipped) = shipped.filter(|_| in_use) {
-        if mapped.is_err() && shipped.boot_id == boot_id {
+        if mapped.is_err() && shipped.incarnation == incarnation {
             // Damaged while this kernel ran: no power cut did that.
             return Ok(Origin::Mapping);
         }
@@ -184,14 +209,14 @@ fn origin(
         };
     }
     let outlived = |superblock: &Superblock| {
-        superblock.flag == Flag::NonElectiveReboot && superblock.boot_id != boot_id
+        superblock.flag == Flag::NonElectiveReboot && superblock.incarnation != incarnation
     };
     let Some(contents) = mapping else {
         return Ok(match (mapped, superblock) {
             (Ok(_), _) => Origin::Fresh,
             // The power was cut while the log was made.
             (Err(_), Some(superblock))
-                if superblock.flag == Flag::Clean && superblock.boot_id != boot_id =>
+                if superblock.flag == Flag::Clean && superblock.incarnation != incarnation =>
             {
                 Origin::Fresh
             }
@@ -238,9 +263,7 @@ fn dropped(whose: &str) {
 }
 
 fn clients(records: &[outlast_nvram::Replayed]) -> usize {
-    let clients = records
-        .iter()
-        .filter(|record| record.object != GLOBAL && record.kind == outlast_nvram::Kind::Snapshot);
+    let clients = records.iter().filter(|record| record.object != GLOBAL);
     clients
         .map(|record| record.object)
         .collect::<BTreeSet<_>>()
@@ -249,12 +272,16 @@ fn clients(records: &[outlast_nvram::Replayed]) -> usize {
 
 fn format(
     memory: Arc<dyn Memory>,
-    boot_id: [u8; 16],
+    incarnation: Incarnation,
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<Log> {
     let mut instance = [0; 16];
     entropy.fill(&mut instance);
-    let mut log = Log::format(memory, Identity { instance, boot_id })?;
+    let identity = Identity {
+        instance,
+        incarnation,
+    };
+    let mut log = Log::format(memory, identity)?;
     // From now on one slot is whole at least, whatever a power cut makes of the other, and says that nothing is lost.
     log.persist_superblock()?;
     log.set_flag(Flag::NonElectiveReboot);

@@ -31,6 +31,16 @@ pub enum Record<'a> {
         /// Its SMB state; `None` until the handshake is complete.
         smb: Option<Cow<'a, outlast_smb::Checkpoint>>,
     },
+    /// The beginning of a snapshot of a connection that takes several records; more of it follows as `Smb` records.
+    Copy {
+        /// Its SMB state, but for what those records hold ([`outlast_smb::copying`]).
+        smb: Cow<'a, outlast_smb::Checkpoint>,
+    },
+    /// The last record of such a snapshot.
+    Copied {
+        /// As in `Client`; its queued bytes follow, too.
+        tcp: Option<Cow<'a, outlast_stack::Checkpoint>>,
+    },
     /// Delta of a connection's TCP.
     Tcp(Cow<'a, outlast_stack::Record>),
     /// Delta of a connection's SMB state.
@@ -66,6 +76,8 @@ impl Record<'_> {
             Record::ClockUpTo(_) => "clock",
             Record::IdsUpTo(_) => "ids",
             Record::Client { .. } => "client",
+            Record::Copy { .. } => "copy",
+            Record::Copied { .. } => "copied",
             Record::Tcp(_) => "tcp",
             Record::Smb(_) => "smb",
             Record::Closed => "closed",

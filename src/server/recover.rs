@@ -1,27 +1,30 @@
 //! Taking up the state the log holds: the fold, by the same `apply` that made it; then the files are opened again; then what was under
 //! way is done; then, and only then, the gates open.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use log::warn;
-use outlast_nvram::{Memory, Replayed, codec};
+use log::{info, warn};
+use outlast_nvram::{Incarnation, Memory, Replayed, codec};
 use outlast_smb::fileop::FileTime;
 use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
 
 use super::clock::{Stopwatch, Time};
+use super::copying::Copier;
 use super::fault::Probe;
 use super::files::FileSystem;
 use super::journal::Journal;
 use super::machine::{Machine, Surroundings};
-use super::open::{Opened, Sink, open};
+use super::open::{Opened, Sink, Walked, open};
 use super::patience::Patience;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
+use super::set_aside::{self, SetAside};
 
 /// What the machine is made from.
 pub struct Parts<F> {
@@ -36,8 +39,8 @@ pub struct Parts<F> {
     pub effect_room: u64,
     /// Wall time now.
     pub wall: FileTime,
-    /// The kernel's boot id.
-    pub boot_id: [u8; 16],
+    /// The machine, and its kernel's boot.
+    pub incarnation: Incarnation,
     /// TCP/IP configuration.
     pub stack: outlast_stack::Config,
     /// SMB configuration; the GUID is filled in from the log.
@@ -48,6 +51,8 @@ pub struct Parts<F> {
     pub entropy: Box<dyn Entropy>,
     /// Told of each point.
     pub probe: Box<dyn Probe>,
+    /// What a turn copies of the log at least, in units ([`super::copying::COPY_UNITS`]).
+    pub copy_units: u64,
     /// By which clients have their turns.
     pub stopwatch: Box<dyn Stopwatch>,
     /// Did the worker before end by its own fault (panic, SIGSEGV, SIGABRT, SIGBUS)?
@@ -66,8 +71,8 @@ pub struct Recovered<F> {
     pub service_time: Duration,
     /// The first frames.
     pub frames: Vec<TxFrame>,
-    /// Requests that felled the server too often, as they came: not tried again, kept aside for whoever looks for the fault. Copies: the log must not be held by them.
-    pub set_aside: Vec<Vec<u8>>,
+    /// What killed the server too often and is not tried again.
+    pub set_aside: Vec<SetAside>,
 }
 
 /// Makes a machine of what the log holds, or a new one if it holds nothing that may be taken up.
@@ -81,29 +86,37 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         reply_room,
         effect_room,
         wall,
-        boot_id,
+        incarnation,
         stack,
         mut smb,
         fs,
         mut entropy,
         probe,
-        stopwatch,
+        copy_units,
+        mut stopwatch,
         felled,
         patience,
         lost,
     } = parts;
+    let mut phases = Phases::begin(&mut *stopwatch);
     let capacity = memory.as_ref().map_or(u64::MAX, |memory| memory.len());
-    let (log, contents, medium) = match memory {
+    let (log, mut contents, walked, medium) = match memory {
         Some(memory) => {
             let Opened {
                 log,
                 replay,
+                walked,
                 medium,
-            } = open(memory, sink, boot_id, &mut *entropy)?;
-            (Some(log), replay, medium)
+            } = open(memory, sink, incarnation, &mut *entropy)?;
+            (Some(log), replay, walked, medium)
         }
-        None => (None, Vec::new(), None),
+        None => (None, Vec::new(), Walked::default(), None),
     };
+    let replayed = contents.len();
+    let condemned = log
+        .as_ref()
+        .and_then(|log| set_aside::condemned(log, felled, &mut contents));
+    phases.end("log read", &mut *stopwatch);
     let (global, files, contents) = sort(contents, &mut *entropy)?;
     let time = Time {
         now: global.clock_up_to,
@@ -118,28 +131,78 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         probe,
         stopwatch,
     };
-    let mut machine = Machine::assemble(stack, Smb::new(smb), fs, journal, surroundings, patience);
+    let copier = Copier::new(copy_units, journal.records());
+    let smb = Smb::new(smb);
+    let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, patience, copier);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
     machine.journal.snapshot_global();
-    machine.take_up_files(files, boot_id, time)?;
-    let set_aside = if taken_up {
-        machine.take_up(felled, time)
-    } else {
-        Vec::new()
-    };
+    let mut set_aside = Vec::new();
+    if let Some(condemned) = condemned {
+        machine.drop_object(&condemned);
+        set_aside.push(condemned);
+    }
+    phases.end("folded", &mut *machine.stopwatch);
+    machine.take_up_files(files, incarnation.boot, time)?;
+    if taken_up {
+        machine.smb.recovered(&mut machine.journal);
+        machine.reopen_files();
+        phases.end("files opened again", &mut *machine.stopwatch);
+        set_aside.extend(machine.finish(felled, time));
+        phases.end("work finished", &mut *machine.stopwatch);
+    }
     let mut frames = Vec::new();
     machine
         .stack
         .resume(time.now, lost, &mut machine.journal, &mut frames);
     machine.journal.commit(time.now);
     let frames = machine.hold_back(frames);
+    phases.end("clients told", &mut *machine.stopwatch);
+    if taken_up {
+        info!(
+            "recovered {} connection(s) by {replayed} of {} records in {} bytes of log: {phases}",
+            machine.clients.len(),
+            walked.records,
+            walked.bytes
+        );
+    }
     Ok(Recovered {
         machine,
         service_time: time.now,
         frames,
         set_aside,
     })
+}
+
+/// How long each part of a recovery takes.
+struct Phases {
+    last: Duration,
+    ended: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn begin(stopwatch: &mut dyn Stopwatch) -> Phases {
+        Phases {
+            last: stopwatch.read(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, name: &'static str, stopwatch: &mut dyn Stopwatch) {
+        let now = stopwatch.read();
+        self.ended.push((name, now.saturating_sub(self.last)));
+        self.last = now;
+    }
+}
+
+impl std::fmt::Display for Phases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (name, took)) in self.ended.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{name} in {:.1} ms", took.as_secs_f64() * 1e3)?;
+        }
+        Ok(())
+    }
 }
 
 /// Records with what they mean.
@@ -224,53 +287,96 @@ fn impossible(object: u64, what: &str) -> anyhow::Error {
 /// The fold (law 2): the clients' state from their records. Gives the clients.
 ///
 /// # Errors
-/// A record of an object that is not a client's, or the end of one, which a log does not give back.
+/// See [`fold_one`].
 pub fn fold(stack: &mut Stack, smb: &mut Smb, replay: Replay) -> anyhow::Result<BTreeSet<u64>> {
     let mut clients = BTreeSet::new();
     for (object, record, data) in replay {
-        match record {
-            Record::Client {
-                tcp,
-                smb: checkpoint,
-            } => {
-                clients.insert(object);
-                if let Some(tcp) = tcp {
-                    if let Some(what) = tcp.contradiction() {
-                        return Err(impossible(object, what));
-                    }
-                    let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
-                    stack.apply(object, &opened, data);
-                }
-                if let Some(checkpoint) = checkpoint {
-                    if let Some(what) = checkpoint.contradiction() {
-                        return Err(impossible(object, what));
-                    }
-                    smb.restore(object, checkpoint.into_owned());
-                }
-            }
-            Record::Tcp(record) => stack.apply(object, &record, data),
-            Record::Smb(record) => smb.apply(object, &record),
-            _ => {
-                let what = format!("a record is out of place ({})", record.name());
-                return Err(impossible(object, &what));
-            }
+        if fold_one(stack, smb, object, record, data)? {
+            clients.insert(object);
         }
     }
     Ok(clients)
 }
 
+/// One record's part of the fold. Says whether it begins a client's state.
+///
+/// # Errors
+/// A record of an object that is not a client's, or the end of one, which a log does not give back.
+pub fn fold_one(
+    stack: &mut Stack,
+    smb: &mut Smb,
+    object: u64,
+    record: Record<'static>,
+    data: Bytes,
+) -> anyhow::Result<bool> {
+    let begins = matches!(record, Record::Client { .. } | Record::Copy { .. });
+    match record {
+        Record::Client {
+            tcp,
+            smb: checkpoint,
+        } => {
+            restore_tcp(stack, object, tcp, data)?;
+            restore_smb(smb, object, checkpoint)?;
+        }
+        Record::Copy { smb: checkpoint } => restore_smb(smb, object, Some(checkpoint))?,
+        Record::Copied { tcp } => restore_tcp(stack, object, tcp, data)?,
+        Record::Tcp(record) => stack.apply(object, &record, data),
+        Record::Smb(record) => smb.apply(object, &record),
+        _ => {
+            let what = format!("a record is out of place ({})", record.name());
+            return Err(impossible(object, &what));
+        }
+    }
+    Ok(begins)
+}
+
+fn restore_tcp(
+    stack: &mut Stack,
+    object: u64,
+    tcp: Option<Cow<'static, outlast_stack::Checkpoint>>,
+    data: Bytes,
+) -> anyhow::Result<()> {
+    let Some(tcp) = tcp else { return Ok(()) };
+    if let Some(what) = tcp.contradiction() {
+        return Err(impossible(object, what));
+    }
+    let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
+    stack.apply(object, &opened, data);
+    Ok(())
+}
+
+fn restore_smb(
+    smb: &mut Smb,
+    object: u64,
+    checkpoint: Option<Cow<'static, outlast_smb::Checkpoint>>,
+) -> anyhow::Result<()> {
+    let Some(checkpoint) = checkpoint else {
+        return Ok(());
+    };
+    if let Some(what) = checkpoint.contradiction() {
+        return Err(impossible(object, what));
+    }
+    smb.restore(object, checkpoint.into_owned());
+    Ok(())
+}
+
 impl<F: FileSystem> Machine<F> {
     fn fold(&mut self, replay: Replay) -> anyhow::Result<()> {
-        for object in fold(&mut self.stack, &mut self.smb, replay)? {
-            self.clients.entry(object).or_default();
+        let mut at = None;
+        for (object, record, data) in replay {
+            if at.replace(object) != Some(object) {
+                self.handle(object);
+            }
+            if fold_one(&mut self.stack, &mut self.smb, object, record, data)? {
+                self.clients.entry(object).or_default();
+            }
         }
+        self.journal.handle(None);
         Ok(())
     }
 
-    /// Opens files again, looks at every client once, and finishes what was under way. Gives the requests that are not tried again.
-    fn take_up(&mut self, felled: bool, time: Time) -> Vec<Vec<u8>> {
-        self.smb.recovered(&mut self.journal);
-        self.reopen_files();
+    /// Looks at every client once, and finishes what was under way. Gives the requests that are not tried again.
+    fn finish(&mut self, felled: bool, time: Time) -> Vec<SetAside> {
         // What was under way comes before all else: before its connection is noticed to be gone, too.
         for client in self.clients.values_mut() {
             client.look = true;
@@ -281,10 +387,10 @@ impl<F: FileSystem> Machine<F> {
             for task in &in_progress {
                 let deaths = self.smb.felled(*task, &mut self.journal);
                 warn!(
-                    "the server fell by its own fault while at {task:?}: {deaths} time(s) so far"
+                    "the worker died by its own fault while it was at {task:?}: {deaths} time(s) so far"
                 );
                 if deaths == ATTEMPTS {
-                    set_aside.extend(self.request(*task));
+                    set_aside.extend(self.request(*task).map(SetAside::Request));
                 }
             }
         }
@@ -320,11 +426,13 @@ impl<F: FileSystem> Machine<F> {
     fn reopen_files(&mut self) {
         let opens: Vec<_> = self.smb.opens().collect();
         for open in &opens {
+            self.journal.handle(Some(open.conn));
             if let Err(status) = self.fs.reopen(open) {
                 warn!("{}: cannot be opened again: {status}", open.path);
                 self.smb.open_lost(open.conn, open.open, &mut self.journal);
             }
         }
+        self.journal.handle(None);
     }
 
     /// What the stack's events would have said, had they survived.

@@ -1,17 +1,13 @@
 //! The event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use log::{error, info, warn};
+use log::{info, warn};
 use outlast_nvram::Flag;
-use outlast_smb::ATTEMPTS;
 use outlast_stack::device::{Device, MAX_FRAME_LEN};
 use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clock::Clock;
 use super::machine::Machine;
 use super::recover::{Recovered, recover};
-use super::{setup, status};
+use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Reply};
 use crate::fs::Fs;
@@ -58,8 +54,8 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     };
     server.send(&mut frames);
     let epoch = server.machine.epoch();
-    for (number, request) in set_aside.iter().enumerate() {
-        keep_aside(&config.nvram.path, epoch, number, request);
+    for (number, what) in set_aside.iter().enumerate() {
+        set_aside::keep(&config.nvram.path, epoch, number, what);
     }
     server
         .worker
@@ -70,27 +66,6 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     // Clients have been answered; this may take some milliseconds.
     setup::give_back_memory();
     server.serve()
-}
-
-/// Writes a request that felled the server too often beside the NVRAM, for whoever looks for the fault.
-fn keep_aside(nvram: &Path, epoch: u64, number: usize, request: &[u8]) {
-    let mut name = nvram.as_os_str().to_owned();
-    name.push(format!(".felled-{epoch}-{number}"));
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&name);
-    match file.and_then(|mut file| file.write_all(request)) {
-        Ok(()) => error!(
-            "a request felled the server {ATTEMPTS} times and is not tried again; its bytes are in {}",
-            name.display()
-        ),
-        Err(error) => warn!(
-            "a request felled the server {ATTEMPTS} times and is not tried again; {} cannot be written: {error}",
-            name.display()
-        ),
-    }
 }
 
 struct Server {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use log::info;
-use outlast_nvram::{FileProblem, MAX_META, Mapping, Memory};
+use outlast_nvram::{FileProblem, Incarnation, MAX_META, Mapping, Memory};
 use outlast_smb::{Entropy, Requirement};
 use outlast_stack::Lost;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::clock::{Monotonic, wall};
+use super::copying::COPY_UNITS;
 use super::fault;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::medium::SinkFile;
@@ -72,12 +73,16 @@ pub fn parts(
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: wall(),
-        boot_id: boot_id()?,
+        incarnation: Incarnation {
+            host: host_id()?,
+            boot: boot_id()?,
+        },
         stack: stack(config, &tap),
         smb,
         fs: files(config, &wake)?,
         entropy: Box::new(Random),
         probe: fault::from_environment()?,
+        copy_units: COPY_UNITS,
         stopwatch: Box::new(Monotonic),
         felled: worker.previous == PreviousEnd::OwnFault,
         patience: Patience {
@@ -190,6 +195,25 @@ fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error
             Ok(made)
         }
         opened => opened,
+    }
+}
+
+/// Which machine this is (machine-id(5)); all zero if it has no identity (a container, the first boot of an image).
+fn host_id() -> anyhow::Result<[u8; 16]> {
+    let path = "/etc/machine-id";
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).context(path),
+    };
+    match text.trim() {
+        "" | "uninitialized" => Ok([0; 16]),
+        digits => {
+            let id = u128::from_str_radix(digits, 16).with_context(|| {
+                format!("{path} holds no machine id: make one (systemd-machine-id-setup)")
+            })?;
+            Ok(id.to_be_bytes())
+        }
     }
 }
 

@@ -5,15 +5,20 @@ use outlast_stack::Journal as _;
 
 use super::*;
 
+const INCARNATION: outlast_nvram::Incarnation = outlast_nvram::Incarnation {
+    host: [3; 16],
+    boot: [2; 16],
+};
+
 const MEMORY: usize = 1 << 20;
 
 fn log() -> Log {
     let identity = Identity {
         instance: [1; 16],
-        boot_id: [2; 16],
+        incarnation: INCARNATION,
     };
     let mut log = Log::format(Arc::new(VecMemory::new(MEMORY)), identity).expect("a log");
-    log.begin_epoch([2; 16]).expect("an epoch");
+    log.begin_epoch(INCARNATION).expect("an epoch");
     log
 }
 
@@ -60,15 +65,16 @@ fn room_is_made_before_a_request_has_to_wait() {
     }
     assert!(log.used() < log.capacity() / 2);
     let set_aside = (log.free() as usize - 2000) / 17 * 16;
-    let journal = journal(log, 1000);
+    let mut journal = journal(log, 1000);
     assert!(journal.can_work(set_aside));
-    assert_eq!(journal.wants_relocation(set_aside), Some(1));
+    let wanted = journal.wants_relocation(set_aside).expect("room is made");
+    assert_eq!((wanted.object, wanted.for_room), (1, true));
 }
 
 #[test]
 fn a_log_with_room_is_left_as_it_is() {
     let mut log = log();
     log.append(1, Kind::Snapshot, b"first", &[]).expect("room");
-    fill(&mut log, 40);
+    fill(&mut log, 10);
     assert_eq!(journal(log, 1000).wants_relocation(1000), None);
 }

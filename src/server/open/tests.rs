@@ -50,6 +50,13 @@ impl Medium for Brief {
     }
 }
 
+fn incarnation(boot: u8) -> Incarnation {
+    Incarnation {
+        host: [7; 16],
+        boot: [boot; 16],
+    }
+}
+
 fn sink(image: &Arc<VecMemory>, batches: u32) -> Sink {
     Sink {
         image: image.clone(),
@@ -70,7 +77,7 @@ fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
     let opened = open(
         memory.clone(),
         Some(sink(&image, batches)),
-        [1; 16],
+        incarnation(1),
         &mut Counting(0),
     );
     let Opened {
@@ -96,7 +103,12 @@ fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
 }
 
 fn again(memory: Arc<VecMemory>, image: &Arc<VecMemory>) -> Result<u32, String> {
-    let opened = open(memory, Some(sink(image, 0)), [2; 16], &mut Counting(9));
+    let opened = open(
+        memory,
+        Some(sink(image, 0)),
+        incarnation(2),
+        &mut Counting(9),
+    );
     opened
         .map(|opened| opened.log.superblock().epoch)
         .map_err(|error| format!("{error:#}"))

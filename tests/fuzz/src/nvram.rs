@@ -1,13 +1,20 @@
 //! The log's file: any bytes, and whole logs with anything changed, their checksums put right where that leads deeper.
 
 use crate::input::Input;
-use outlast_nvram::{Error, Identity, Kind, Log, VecMemory};
+use outlast_nvram::{Error, Identity, Incarnation, Kind, Log, VecMemory};
 use std::sync::Arc;
 
 const IDENTITY: Identity = Identity {
     instance: [7; 16],
-    boot_id: [9; 16],
+    incarnation: incarnation(9),
 };
+
+const fn incarnation(boot: u8) -> Incarnation {
+    Incarnation {
+        host: [5; 16],
+        boot: [boot; 16],
+    }
+}
 
 // Of docs/log-format.md.
 const SLOTS: [usize; 2] = [0, 4096];
@@ -94,9 +101,14 @@ fn image(input: &mut Input<'_>) -> Vec<u8> {
         let appended = match choice & 7 {
             0 | 1 => log.append(object, Kind::Snapshot, &vec![choice; len], &[]),
             2..=4 => log.append(object, Kind::Delta, &[choice; 3], &[&vec![choice; 2 * len]]),
-            5 => log.append(object, Kind::End, &[], &[]),
+            5 if len > 200 => log.append(object, Kind::End, &[], &[]),
+            5 => {
+                let kind = [Kind::Begin, Kind::Part, Kind::Complete][len % 3];
+                log.append(object, kind, &[choice], &[])
+            }
             6 => {
-                let again = log.wants_relocation(0, 0).unwrap_or(object);
+                let wanted = log.wants_relocation(0, 0);
+                let again = wanted.map_or(object, |wanted| wanted.object);
                 log.append(again, Kind::Snapshot, &[choice], &[])
             }
             _ => {
@@ -201,7 +213,7 @@ pub(crate) fn judge(bytes: Vec<u8>) {
         held <= bytes.len(),
         "more is read back than the file can hold"
     );
-    if log.begin_epoch([1; 16]).is_err() {
+    if log.begin_epoch(incarnation(1)).is_err() {
         return;
     }
     let added = log

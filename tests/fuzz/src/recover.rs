@@ -14,7 +14,7 @@ use outlast::server::machine::Machine;
 use outlast::server::patience::Patience;
 use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
-use outlast_nvram::{Flag, Identity, Kind, Log, VecMemory, codec};
+use outlast_nvram::{Flag, Identity, Incarnation, Kind, Log, VecMemory, codec};
 use outlast_smb::Entropy;
 use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 use std::borrow::Cow;
@@ -23,7 +23,10 @@ use std::time::Duration;
 
 /// Room for the longest reply and the reserve.
 const MEMORY_BYTES: usize = 40 << 20;
-const BOOT: [u8; 16] = [9; 16];
+const INCARNATION: Incarnation = Incarnation {
+    host: [8; 16],
+    boot: [9; 16],
+};
 const WALL: u64 = 133_000_000_000_000_000;
 /// Turns that any state may take to come to rest.
 const TURNS: usize = 40;
@@ -110,7 +113,7 @@ thread_local! {
 fn write_log(memory: &Arc<VecMemory>, entries: &[Entry]) {
     let identity = Identity {
         instance: [7; 16],
-        boot_id: BOOT,
+        incarnation: INCARNATION,
     };
     let mut log = Log::format(memory.clone(), identity).expect("a log");
     for (object, kind, meta, data) in entries {
@@ -128,7 +131,8 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: WALL,
-        boot_id: BOOT,
+        incarnation: INCARNATION,
+        copy_units: 2,
         stack: outlast_stack::Config {
             receive_total: 1 << 20,
             ..hand::config()

@@ -42,7 +42,7 @@ impl Mark {
 pub struct Entry {
     /// Its object.
     pub object: u64,
-    /// 1 snapshot, 2 delta, 3 end.
+    /// 1 snapshot, 2 delta, 3 end; 4 beginning, 5 part and 6 completion of a snapshot of several records.
     pub kind: u8,
     /// Meta.
     pub meta: Bytes,
@@ -95,20 +95,41 @@ fn short(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"))
 }
 
-/// Of the records from the tail on those that count: of each object the last snapshot and what comes after it, if it has not ended.
+/// Of the records from the tail on those that count: of each object the last complete snapshot and the deltas after its beginning, if
+/// the object has not ended.
 #[must_use]
 pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
-    let mut begins = BTreeMap::new();
+    // Of each object where its last complete snapshot begins and is complete; and where one begins that may not be.
+    let mut whole: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+    let mut begun = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
         match entry.kind {
-            1 => drop(begins.insert(entry.object, index)),
-            3 => drop(begins.remove(&entry.object)),
+            1 => {
+                begun.remove(&entry.object);
+                whole.insert(entry.object, (index, index));
+            }
+            3 => {
+                begun.remove(&entry.object);
+                whole.remove(&entry.object);
+            }
+            4 => drop(begun.insert(entry.object, index)),
+            6 => {
+                if let Some(begin) = begun.remove(&entry.object) {
+                    whole.insert(entry.object, (begin, index));
+                }
+            }
             _ => {}
         }
     }
     let counts = |(index, entry): &(usize, Entry)| {
-        let begin = begins.get(&entry.object);
-        begin.is_some_and(|begin| begin <= index)
+        let Some((begin, complete)) = whole.get(&entry.object) else {
+            return false;
+        };
+        match entry.kind {
+            4 => index == begin,
+            5 | 6 => (begin..=complete).contains(&index),
+            _ => begin <= index,
+        }
     };
     let entries = entries.into_iter().enumerate().filter(counts);
     entries.map(|(_, entry)| entry).collect()

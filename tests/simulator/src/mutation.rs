@@ -251,7 +251,7 @@ impl Mutation {
         let changed = Arc::new(VecMemory::new(memory.len() as usize));
         let identity = Identity {
             instance: contents.superblock.instance,
-            boot_id: contents.superblock.boot_id,
+            incarnation: contents.superblock.incarnation,
         };
         let mut log = Log::format(changed.clone(), identity).ok()?;
         let is_full = contents.head.0 - contents.tail.0 > memory.len() / 3;
@@ -301,7 +301,7 @@ impl Mutation {
                 }
             }
             Mutation::PromiseForgotten => match &mut record {
-                Record::Client { tcp: Some(tcp), .. } => {
+                Record::Client { tcp: Some(tcp), .. } | Record::Copied { tcp: Some(tcp) } => {
                     let tcp = tcp.to_mut();
                     tcp.rcv_edge = tcp.rcv_nxt;
                 }

@@ -60,6 +60,8 @@ pub struct Scenario {
     pub slow: bool,
     /// With so many bytes of replies that it has not taken a client waits.
     pub unread: usize,
+    /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all of it at once.
+    pub copy_units: u64,
     /// Somebody comes besides who goes no further.
     pub stranger: Option<Stranger>,
     /// What is broken.
@@ -187,6 +189,7 @@ impl Scenario {
             ipv6: seed % 5 == 4,
             slow: turns.percent(50),
             unread: *turns.pick(&[100, 16 << 20]),
+            copy_units: *Random::new(seed, "copies").pick(&[1, 2, 4, 512]),
             stranger: match seed % 14 {
                 3 => Some(Stranger::Silent),
                 10 => Some(Stranger::Halting),

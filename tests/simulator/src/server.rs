@@ -12,7 +12,7 @@ use outlast::server::fault::{Point, Probe, When};
 use outlast::server::machine::Machine;
 use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
-use outlast_nvram::Flag;
+use outlast_nvram::{Flag, Incarnation};
 use outlast_smb::auth::nt_hash;
 use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share, User};
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
@@ -582,7 +582,11 @@ impl Server {
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: wall(now),
-            boot_id: [self.boots; 16],
+            incarnation: Incarnation {
+                host: [1; 16],
+                boot: [self.boots; 16],
+            },
+            copy_units: self.scenario.copy_units,
             stack,
             smb: smb_config(&self.scenario),
             fs: Files::new(
@@ -659,7 +663,11 @@ impl Server {
 }
 
 fn new_shadow(scenario: &Scenario) -> Shadow {
-    Shadow::new(stack_config(scenario), smb_config(scenario))
+    Shadow::new(
+        stack_config(scenario),
+        smb_config(scenario),
+        scenario.sees_inside,
+    )
 }
 
 fn wall(now: Duration) -> u64 {

@@ -1,5 +1,8 @@
 //! A follower that sees the committed records alone: law 2 says that what it comes to is the server's state.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
 use outlast::server::machine::Machine;
 use outlast::server::record::{Global, Record};
 use outlast::server::recover::fold;
@@ -16,48 +19,123 @@ pub struct Shadow {
     pub stack: Stack,
     smb: Smb,
     global: Option<Global>,
+    /// What connections amount to by the snapshots of several records that have begun and are not complete.
+    copies: BTreeMap<u64, Smb>,
+    config: outlast_smb::Config,
+    /// Objects whose state is known: who begins to follow in the middle of a log may find a snapshot without what it replaces.
+    known: BTreeSet<u64>,
+    /// A snapshot must be the state.
+    is_strict: bool,
 }
 
 impl Shadow {
-    /// Of an empty log.
+    /// Of an empty log. `is_strict`: no snapshot may differ from the state that the records before it amount to.
     #[must_use]
-    pub fn new(stack: outlast_stack::Config, smb: outlast_smb::Config) -> Shadow {
+    pub fn new(stack: outlast_stack::Config, smb: outlast_smb::Config, is_strict: bool) -> Shadow {
         Shadow {
             stack: Stack::new(stack, [0; 32], std::time::Duration::ZERO),
-            smb: Smb::new(smb),
+            smb: Smb::new(smb.clone()),
             global: None,
+            copies: BTreeMap::new(),
+            config: smb,
+            known: BTreeSet::new(),
+            is_strict,
         }
     }
 
     /// Takes up what was committed.
     ///
     /// # Panics
-    /// A record cannot be read, or is out of place.
+    /// A record cannot be read, or is out of place; or a snapshot is not the state.
     pub fn follow(&mut self, entries: Vec<Entry>) {
         for Entry {
-            object, meta, data, ..
+            object,
+            kind,
+            meta,
+            data,
         } in entries
         {
             let record: Record<'static> = codec::decode(&meta).expect("a record");
-            match record {
-                Record::Global(global) => self.global = Some(global),
-                Record::ClockUpTo(mark) => self.global().clock_up_to = mark,
-                Record::IdsUpTo(mark) => self.global().ids_up_to = mark,
-                Record::Closed => {
-                    assert!(
-                        self.stack.checkpoint(object).is_none(),
-                        "object {object} ends while its connection lives"
-                    );
-                    self.smb.forget(object);
+            match (kind, record) {
+                (4, Record::Copy { smb }) => self.begin_copy(object, smb.into_owned()),
+                (5, Record::Smb(piece)) => {
+                    let copy = self.copies.get_mut(&object);
+                    copy.expect("it has begun").apply(object, &piece);
                 }
-                // What there is about files is no state of the server: whether it is right, the files say after a power cut.
-                Record::Generation { .. } | Record::Effect(_) | Record::Remade { .. } => {}
-                record => {
-                    let replay = vec![(object, record, data)];
-                    fold(&mut self.stack, &mut self.smb, replay).expect("a record in place");
-                }
+                (6, Record::Copied { tcp }) => self.complete_copy(object, tcp, data),
+                (1..=3, record) => self.take_up(object, kind, record, data),
+                (kind, record) => panic!("{record:?} as kind {kind}"),
             }
         }
+    }
+
+    fn begin_copy(&mut self, object: u64, checkpoint: outlast_smb::Checkpoint) {
+        let mut copy = Smb::new(self.config.clone());
+        copy.restore(object, checkpoint);
+        self.copies.insert(object, copy);
+    }
+
+    /// From now on the copy counts: it must be what it replaces.
+    fn complete_copy(
+        &mut self,
+        object: u64,
+        tcp: Option<Cow<'static, outlast_stack::Checkpoint>>,
+        data: bytes::Bytes,
+    ) {
+        let copy = self.copies.remove(&object).expect("it has begun");
+        let copied = copy.checkpoint(object);
+        let is_known = !self.known.insert(object);
+        if is_known && self.is_strict {
+            assert_eq!(
+                copied,
+                self.smb.checkpoint(object),
+                "object {object}: its snapshot is not its state"
+            );
+            assert_eq!(
+                tcp.as_deref(),
+                self.stack.checkpoint(object).as_ref(),
+                "object {object}: its snapshot is not its state"
+            );
+        }
+        self.smb.restore(object, copied.expect("it was restored"));
+        let record = Record::Copied { tcp };
+        self.fold(object, record, data);
+    }
+
+    fn take_up(&mut self, object: u64, kind: u8, record: Record<'static>, data: bytes::Bytes) {
+        match kind {
+            1 => drop(self.known.insert(object)),
+            3 => drop(self.known.remove(&object)),
+            _ => {}
+        }
+        if kind != 2 {
+            self.copies.remove(&object);
+        }
+        match record {
+            Record::Global(global) => self.global = Some(global),
+            Record::ClockUpTo(mark) => self.global().clock_up_to = mark,
+            Record::IdsUpTo(mark) => self.global().ids_up_to = mark,
+            Record::Closed => {
+                assert!(
+                    self.stack.checkpoint(object).is_none(),
+                    "object {object} ends while its connection lives"
+                );
+                self.smb.forget(object);
+            }
+            // What there is about files is no state of the server: whether it is right, the files say after a power cut.
+            Record::Generation { .. } | Record::Effect(_) | Record::Remade { .. } => {}
+            record => {
+                if let (Record::Smb(delta), Some(copy)) = (&record, self.copies.get_mut(&object)) {
+                    copy.apply(object, delta);
+                }
+                self.fold(object, record, data);
+            }
+        }
+    }
+
+    fn fold(&mut self, object: u64, record: Record<'static>, data: bytes::Bytes) {
+        fold(&mut self.stack, &mut self.smb, vec![(object, record, data)])
+            .expect("a record in place");
     }
 
     fn global(&mut self) -> &mut Global {

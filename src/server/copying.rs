@@ -1,0 +1,184 @@
+//! Writing objects again at the head of the log, a little in each turn: so that its tail moves on, and so that a recovery has little to
+//! replay.
+//!
+//! A connection is copied in several records, and they may take several turns: the beginning, one record for each open, waiting request
+//! and session ([`outlast_smb::copying`]), and at last, in one turn, its TCP state and queued bytes. Until that turn's commit the
+//! snapshot before counts.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use outlast_nvram::Kind;
+use outlast_smb::copying::Cursor;
+
+use super::files::FileSystem;
+use super::machine::Machine;
+use super::record::{GLOBAL, Record};
+
+/// Units that are copied in a turn, at least: about a millisecond's work.
+pub const COPY_UNITS: u64 = 512;
+/// And for each record that has been appended since the turn before, so that copying keeps up with any pace.
+const UNITS_PER_RECORD: u64 = 2;
+/// A record is a unit, and so are so many bytes of it.
+const BYTES_PER_UNIT: u64 = 1024;
+/// Objects written again before a planned end, at most.
+const RENEWALS: usize = 20_000;
+/// And how often one may be named then that cannot be.
+const REFUSALS: usize = 16;
+
+/// What is being copied.
+#[derive(Debug)]
+pub(super) struct Copier {
+    /// Units a turn.
+    units: u64,
+    /// The connection whose copy has begun, and how far it is.
+    under_way: Option<(u64, Cursor)>,
+    /// Records there were when the last turn was done.
+    records: u64,
+}
+
+impl Copier {
+    /// Copies so many units a turn, of a log with so many records.
+    pub fn new(units: u64, records: u64) -> Copier {
+        Copier {
+            units,
+            under_way: None,
+            records,
+        }
+    }
+
+    /// The object ends: its copy is given up.
+    pub fn forget(&mut self, object: u64) {
+        self.under_way.take_if(|(of, _)| *of == object);
+    }
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// Writes again what keeps the log's tail from moving on, or would make a recovery long. A part of it each turn; more when room is
+    /// short.
+    pub(super) fn relocate(&mut self, now: Duration) {
+        let fresh = self.journal.records().saturating_sub(self.copier.records);
+        let mut units = self.copier.units + UNITS_PER_RECORD * fresh;
+        while units > 0 || !self.can_work() {
+            let (object, cursor) = match self.copier.under_way.take() {
+                Some((object, cursor)) => (object, Some(cursor)),
+                None => match self.next_to_copy() {
+                    Some(object) => (object, None),
+                    None => break,
+                },
+            };
+            let limit = if self.can_work() { units } else { u64::MAX };
+            let (spent, cursor) = self.copy(object, cursor, limit);
+            units = units.saturating_sub(spent.max(1));
+            self.copier.under_way = cursor.map(|cursor| (object, cursor));
+            self.journal.commit(now);
+        }
+        self.copier.records = self.journal.records();
+    }
+
+    /// Before a planned end: what would make the next recovery long is written again, as far as there is room.
+    pub(super) fn renew(&mut self, now: Duration) {
+        let mut refused = 0;
+        for _ in 0..RENEWALS {
+            if !self.can_work() || refused > REFUSALS {
+                return;
+            }
+            let (object, cursor) = match self.copier.under_way.take() {
+                Some((object, cursor)) => (object, Some(cursor)),
+                None => match self.journal.wants_renewal() {
+                    Some(object) => (object, None),
+                    None => return,
+                },
+            };
+            if self.is_generation(object) {
+                refused += 1;
+                continue;
+            }
+            self.copy(object, cursor, u64::MAX);
+            self.journal.commit(now);
+        }
+    }
+
+    /// The next object that is to be written again and can be.
+    fn next_to_copy(&mut self) -> Option<u64> {
+        let wanted = self.journal.wants_relocation(self.stack.receive_room())?;
+        if !self.is_generation(wanted.object) {
+            return Some(wanted.object);
+        }
+        // One with effects ends by a consistency point only, which is not begun for a shorter recovery alone.
+        if (wanted.for_room || self.is_empty_generation(wanted.object))
+            && self.relocate_generation(wanted.object)
+        {
+            return Some(wanted.object);
+        }
+        None
+    }
+
+    fn is_empty_generation(&self, object: u64) -> bool {
+        let effects = self.effects.as_ref();
+        effects.is_some_and(|of| of.generation == Some(object) && of.count == 0)
+    }
+
+    /// Goes on with an object's copy, or begins it. Gives the units that took, and how far the copy is if it is not complete.
+    fn copy(&mut self, object: u64, cursor: Option<Cursor>, limit: u64) -> (u64, Option<Cursor>) {
+        let begun = (self.journal.head(), self.journal.records());
+        self.handle(object);
+        self.journal.make_room(true);
+        let cursor = if object == GLOBAL {
+            self.journal.snapshot_global();
+            None
+        } else if self.is_generation(object) {
+            None
+        } else {
+            self.copy_connection(object, cursor, limit)
+        };
+        self.journal.make_room(false);
+        self.journal.handle(None);
+        if cursor.is_none() {
+            self.journal.acquit(object);
+        }
+        (self.units_since(begun), cursor)
+    }
+
+    fn copy_connection(&mut self, conn: u64, cursor: Option<Cursor>, limit: u64) -> Option<Cursor> {
+        let begun = (self.journal.head(), self.journal.records());
+        let mut cursor = match cursor {
+            Some(cursor) => cursor,
+            None => {
+                let Some(smb) = self.smb.copy_begin(conn) else {
+                    self.copy_handshake(conn);
+                    return None;
+                };
+                let smb = Cow::Owned(smb);
+                self.journal
+                    .put(conn, Kind::Begin, &Record::Copy { smb }, &[]);
+                Cursor::default()
+            }
+        };
+        while self.units_since(begun) < limit {
+            let Some(piece) = self.smb.copy_next(conn, &mut cursor) else {
+                let tcp = self.stack.checkpoint(conn).map(Cow::Owned);
+                self.journal
+                    .put(conn, Kind::Complete, &Record::Copied { tcp }, &[]);
+                self.stack.relocate(conn, &mut self.journal);
+                return None;
+            };
+            let piece = Record::Smb(Cow::Owned(piece));
+            self.journal.put(conn, Kind::Part, &piece, &[]);
+        }
+        Some(cursor)
+    }
+
+    /// A connection that SMB does not know yet.
+    fn copy_handshake(&mut self, conn: u64) {
+        let tcp = self.stack.checkpoint(conn).map(Cow::Owned);
+        let record = Record::Client { tcp, smb: None };
+        self.journal.put(conn, Kind::Snapshot, &record, &[]);
+        self.stack.relocate(conn, &mut self.journal);
+    }
+
+    fn units_since(&self, (head, records): (outlast_nvram::Lsn, u64)) -> u64 {
+        let bytes = self.journal.head().0 - head.0;
+        self.journal.records() - records + bytes / BYTES_PER_UNIT
+    }
+}
