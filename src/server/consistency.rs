@@ -20,6 +20,7 @@ use super::files::FileSystem;
 use super::inbound::{self, Message};
 use super::machine::Machine;
 use super::record::Record;
+use super::sizes::BYTES_PER_PLACE;
 
 /// How long effects are kept before the file systems are asked to have them.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -263,7 +264,9 @@ impl<F: FileSystem> Machine<F> {
         if data.len() < WORTH_A_PLACE_BYTES {
             return Vec::new();
         }
-        places().unwrap_or_default()
+        places()
+            .filter(|places| places.len() * BYTES_PER_PLACE <= data.len())
+            .unwrap_or_default()
     }
 
     /// LastWriteTime after an effect that changes it.

@@ -20,6 +20,7 @@ mod run;
 mod set_aside;
 mod setup;
 pub mod shares;
+pub mod sizes;
 mod status;
 pub mod turns;
 pub mod windows;

@@ -20,6 +20,7 @@ use super::medium::SinkFile;
 use super::open::Sink;
 use super::patience::Patience;
 use super::recover::Parts;
+use super::sizes;
 use super::windows;
 use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
@@ -62,6 +63,8 @@ pub fn parts(
 ) -> anyhow::Result<(Parts<Fs>, Tap, Arc<OwnedFd>)> {
     keep_freed_memory();
     let named = |key| format!("{}: {key}", config.path.display());
+    let shares = config.shares.iter().map(|share| share.name.as_str());
+    sizes::check(shares).with_context(|| config.path.display().to_string())?;
     let wake = wake().context("no eventfd can be had")?;
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let smb = smb(config, users);
