@@ -165,7 +165,7 @@ fn earlier_versions_are_refused() {
             "{error}"
         );
         let text = error.to_string();
-        assert!(text.contains(&format!("version {version}")), "{text}");
+        assert!(text.contains(&format!("version is {version}")), "{text}");
         assert!(text.contains("outlast stop"), "{text}");
     }
 }
