@@ -214,6 +214,7 @@ impl Run {
     fn compare(&self) {
         assert_eq!(self.copy.checkpoint(CONN), self.live.checkpoint(CONN));
         assert_eq!(self.copy.files, self.live.files);
+        assert_eq!(self.copy.accounts, self.live.accounts);
     }
 }
 
