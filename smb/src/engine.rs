@@ -142,6 +142,7 @@ fn component(ctx: &mut Context<'_>, id: WorkId, opened: &Arc<Opened>) -> Flow {
     let Some((request, component)) = request(ctx, id, opened) else {
         return Flow::Step(Step::Done);
     };
+    let refused = ctx.smb.refused.remove(&task(ctx.conn, id));
     let Some(work) = work_of(ctx, id) else {
         return Flow::Step(Step::Done);
     };
@@ -166,20 +167,20 @@ fn component(ctx: &mut Context<'_>, id: WorkId, opened: &Arc<Opened>) -> Flow {
             receive::Refusal::Drop(why) => return Flow::Step(drop_connection(ctx, why)),
         }
     } else {
-        call(ctx, id, &request, &component)
+        call(ctx, &request, &component, refused)
     };
     handle(ctx, id, opened, &request, &component, result)
 }
 
 fn call(
     ctx: &mut Context<'_>,
-    id: WorkId,
     request: &Request,
     component: &Component,
+    refused: Option<(FileOp, NtStatus)>,
 ) -> Result<Handled, NtStatus> {
     let body = wire::Request::parse(component).map_err(wire::Malformed::status)?;
     receive::check_body(ctx, request, &body)?;
-    match ctx.smb.refused.remove(&task(ctx.conn, id)) {
+    match refused {
         Some((op, status)) => command::finish(ctx, request, &body, &op, Err(status)),
         None => command::start(ctx, request, &body),
     }
@@ -512,7 +513,7 @@ pub(crate) fn admit(
     let refuse = |ctx: &mut Context<'_>, status| {
         ctx.smb
             .refused
-            .insert(planned.task, (planned.op.clone(), status));
+            .insert(planned.task, (planned.op.without_data(), status));
         Admit::Done
     };
     let opened = ctx.smb.opened.get(&planned.task).cloned();

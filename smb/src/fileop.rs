@@ -340,6 +340,20 @@ impl FileOp {
         }
     }
 
+    /// The same operation without the bytes that it carries, which are the message's own.
+    #[must_use]
+    pub fn without_data(&self) -> FileOp {
+        let mut op = self.clone();
+        match &mut op {
+            FileOp::Write { data: bytes, .. }
+            | FileOp::SetSecurity {
+                descriptor: bytes, ..
+            } => *bytes = Bytes::new(),
+            _ => {}
+        }
+        op
+    }
+
     /// Does it change a file, so that its intent must be on record? What only looks is simply done again after a crash.
     #[must_use]
     pub fn has_effect(&self) -> bool {

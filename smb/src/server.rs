@@ -182,7 +182,8 @@ pub struct Smb {
     pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
     /// Logins that failed, by connection. Volatile.
     pub(crate) failed_logins: BTreeMap<ConnId, u32>,
-    /// Operations that are not to be done: what their request hears at the next step. Volatile.
+    /// Operations that are refused, without their data, and the status that their request is answered with at the next step. Finding a
+    /// refusal may take longer than a turn, so it outlives [`Smb::let_go`]. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
 }
 
@@ -255,6 +256,7 @@ impl Smb {
         if connection.work.is_none() {
             // On record before its bytes are looked at: what fells the server must be known (law 5).
             self.let_go(conn);
+            self.refused.remove(&Task::Message(conn));
             self.emit(conn, Record::Begin, journal);
             return Step::Again;
         }
@@ -297,16 +299,16 @@ impl Smb {
         self.wake.insert(task.in_order());
     }
 
-    /// Lets go of the bytes that a connection's message came in. [`Smb::step`] goes on with it by a message of the same bytes.
+    /// Lets go of the bytes that a connection's message came in. [`Smb::step`] continues with a message of the same bytes, from what is
+    /// known by then: a refusal is not looked for again.
     pub fn let_go(&mut self, conn: ConnId) {
         self.opened.remove(&Task::Message(conn));
-        self.refused.remove(&Task::Message(conn));
     }
 
-    /// Are bytes held on to that a message came in?
+    /// Does the server still hold bytes that a message came in?
     #[must_use]
     pub fn has_open_message(&self) -> bool {
-        let mut tasks = self.opened.keys().chain(self.refused.keys());
+        let mut tasks = self.opened.keys();
         tasks.any(|task| matches!(task, Task::Message(_)))
     }
 

@@ -205,8 +205,9 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// What is not done yet is looked at again. Nothing is kept of its message until then: its bytes may come to lie elsewhere in the log,
-    /// and whoever held on to where they were would keep the log from making room, for ever if it is room that the message waits for.
+    /// Work that is not done yet has another turn. Until then no bytes of its message are held: they pin the log, which might then never
+    /// have the room that the message waits for. What was found out about it is kept, so that each turn makes progress however slow the
+    /// processor is.
     fn put_back(&mut self, work: Work) {
         match work {
             Work::Message(conn, _) => {

@@ -17,12 +17,13 @@ use crate::status::NtStatus;
 use crate::wire::{Command, Flags};
 use bytes::Bytes;
 
-/// Runs a scenario; then again with a crash at each of its points.
+/// Runs a scenario; then again with a crash at each of its points, and once without one. Every other run has a slow loop.
 fn sweep(scenario: impl Fn(&mut World)) {
     let mut whole = World::new(None);
     scenario(&mut whole);
-    for point in 0..whole.points {
+    for point in 0..whole.points + 2 {
         let mut world = World::new(Some(point));
+        world.is_slow = point % 2 == 1;
         scenario(&mut world);
         for (index, (got, wanted)) in world.sent.iter().zip(&whole.sent).enumerate() {
             assert!(

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use outlast::server::clock::{Stopwatch, Ticking};
+use outlast::server::turns::SLICE;
 
 use crate::random::Random;
 
@@ -30,22 +31,35 @@ impl Clock {
     }
 }
 
-/// What work takes: next to nothing, or on a slow processor now and then more than a slice of a turn.
+/// How fast the processor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// Work takes next to no time.
+    Fast,
+    /// Now and then a piece of work takes longer than a slice of a turn.
+    Unsteady,
+    /// Every piece of work takes longer than a slice of a turn.
+    Slow,
+}
+
+/// Says how long work takes.
 #[derive(Debug)]
 pub struct Processor {
     ticking: Ticking,
-    slow: Option<Random>,
+    speed: Speed,
+    random: Random,
     /// What has been lost by slowness until now.
     lost: Duration,
 }
 
 impl Processor {
-    /// Is it slow, by which chance?
+    /// A processor of this speed.
     #[must_use]
-    pub fn new(slow: Option<Random>) -> Processor {
+    pub fn new(speed: Speed, random: Random) -> Processor {
         Processor {
             ticking: Ticking::default(),
-            slow,
+            speed,
+            random,
             lost: Duration::ZERO,
         }
     }
@@ -53,10 +67,14 @@ impl Processor {
 
 impl Stopwatch for Processor {
     fn read(&mut self) -> Duration {
-        if let Some(random) = &mut self.slow
-            && random.percent(20)
-        {
-            self.lost += Duration::from_micros(random.below(4000));
+        match self.speed {
+            Speed::Fast => {}
+            Speed::Unsteady => {
+                if self.random.percent(20) {
+                    self.lost += Duration::from_micros(self.random.below(4000));
+                }
+            }
+            Speed::Slow => self.lost += SLICE + Duration::from_micros(self.random.below(3000)),
         }
         self.ticking.read() + self.lost
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use outlast_stack::device::pair;
 use outlast_stack::{Capabilities, Lost};
 
+use crate::clock::Speed;
 use crate::fuse::Step;
 use crate::image::Look;
 use crate::judge::{Contents, judge};
@@ -70,7 +71,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
     let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
     let mut server = Server::new(scenario, ours, blows);
     let (expected, files) = judge(&scenario.ops, scenario.kind.limits());
-    let mut board = Board::new(expected, scenario.slow);
+    let mut board = Board::new(expected, scenario.speed != Speed::Fast);
     board.frames_lost = scenario.lost == Lost::Frames;
     let profiles = scenario.profiles.iter().enumerate();
     let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);

@@ -8,6 +8,7 @@ use outlast_stack::Lost;
 use outlast_stack::device::Faults;
 
 use crate::client::Profile;
+use crate::clock::Speed;
 use crate::kinds::Kind;
 use crate::mutation::Mutation;
 use crate::random::Random;
@@ -56,8 +57,8 @@ pub struct Scenario {
     pub reboot_at: Option<u64>,
     /// After the first outage the receive window is smaller.
     pub smaller_window: bool,
-    /// The processor is slow, now and then: what is worked on is put back in the middle, and others have their turn.
-    pub slow: bool,
+    /// How fast the processor is: on a slow one work is put back in the middle, and others have their turn.
+    pub speed: Speed,
     /// With so many bytes of replies that it has not taken a client waits.
     pub unread: usize,
     /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all of it at once.
@@ -187,7 +188,11 @@ impl Scenario {
             smaller_window: random.percent(25),
             power: None,
             ipv6: seed % 5 == 4,
-            slow: turns.percent(50),
+            speed: match (turns.percent(50), seed % 6) {
+                (_, 1) => Speed::Slow,
+                (true, _) => Speed::Unsteady,
+                (false, _) => Speed::Fast,
+            },
             unread: *turns.pick(&[100, 16 << 20]),
             copy_units: *Random::new(seed, "copies").pick(&[1, 2, 4, 512]),
             stranger: match seed % 14 {

@@ -600,7 +600,8 @@ impl Server {
                 mutation: self.scenario.mutation,
             }),
             stopwatch: Box::new(Processor::new(
-                (self.scenario.slow).then(|| Random::new(seed, "processor")),
+                self.scenario.speed,
+                Random::new(seed, "processor"),
             )),
             felled: false,
             patience: Patience {

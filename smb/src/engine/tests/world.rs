@@ -69,6 +69,8 @@ pub(super) struct World {
     /// Crash points passed so far, and the one to crash at.
     pub(super) points: usize,
     crash_at: Option<usize>,
+    /// Every step takes longer than a turn.
+    pub(super) is_slow: bool,
     next_conn: ConnId,
 }
 
@@ -189,6 +191,7 @@ impl World {
             dropped: Vec::new(),
             points: 0,
             crash_at,
+            is_slow: false,
             next_conn: 1,
         }
     }
@@ -294,8 +297,8 @@ impl World {
                 self.run();
                 return;
             }
-            // The loop may leave it for a while, wherever it is. (Of a refusal an id may have been drawn in vain, which shows.)
-            if attempt % 3 == 2 && self.smb.refused.is_empty() {
+            // The loop may leave it for a while, wherever it is: a slow one does so after every step.
+            if self.is_slow || attempt % 3 == 2 {
                 self.smb.let_go(conn);
             }
         }
