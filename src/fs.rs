@@ -14,6 +14,7 @@ pub mod list;
 pub mod lookup;
 pub mod marker;
 pub mod names;
+pub mod opens;
 pub mod path;
 mod power;
 pub mod rename;
@@ -24,24 +25,25 @@ mod tests;
 pub mod watch;
 pub mod writer;
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use outlast_smb::fileop::{
-    Actor, Change, CreateOp, FileHandle, FileKey, FileOp, Intent, Metadata, OpenId, Outcome,
+    Actor, Change, CreateOp, DeleteTarget, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
     ShareId, WriteAt,
 };
 use outlast_smb::status::NtStatus;
+use outlast_smb::{OpenInfo, WatchInfo};
 use rustix::fs::OFlags;
 
 use account::{Account, Accounts, Assumed};
 use data::Pool;
-use list::Listing;
+use list::Listings;
 use lookup::Lookup;
 use marker::Markers;
+use opens::{Known, OpenFile, Opens};
 use path::Root;
 use watch::Watcher;
 use writer::{Write, Written};
@@ -59,58 +61,11 @@ pub struct ShareRoot {
     pub run_as: Option<String>,
 }
 
-/// A file a client has open.
-pub struct OpenFile {
-    /// Its share.
-    pub share: ShareId,
-    /// The descriptor; O_PATH if no access to data was asked for. The writer holds it too while it writes.
-    pub fd: Arc<OwnedFd>,
-    /// Which file.
-    pub key: FileKey,
-    /// Is it a directory?
-    pub is_dir: bool,
-    /// Where it is beneath the share, as far as our own renames go.
-    pub path: String,
-    /// Its data may be read.
-    pub readable: bool,
-    /// Its data may be written.
-    pub writable: bool,
-    /// The listing under way.
-    pub listing: Option<Listing>,
-}
-
-impl OpenFile {
-    fn new(share: ShareId, fd: OwnedFd, metadata: &Metadata, path: String) -> OpenFile {
-        let flags = rustix::fs::fcntl_getfl(&fd).unwrap_or(OFlags::PATH);
-        let data = !flags.contains(OFlags::PATH);
-        let mode = flags & OFlags::ACCMODE;
-        OpenFile {
-            share,
-            fd: Arc::new(fd),
-            key: metadata.key,
-            is_dir: metadata.is_dir,
-            path,
-            readable: data && mode != OFlags::WRONLY,
-            writable: data && mode != OFlags::RDONLY,
-            listing: None,
-        }
-    }
-
-    fn name(&self) -> &str {
-        names::split(&self.path).map_or("", |(_, name)| name)
-    }
-
-    fn metadata(&self) -> Result<Metadata, NtStatus> {
-        let stat = path::stat(&self.fd).map_err(errno::status)?;
-        let dos = attributes::read(self.fd.as_fd());
-        Ok(attributes::metadata(&stat, &dos, self.name()))
-    }
-}
-
 /// The file system side of the server.
 pub struct Fs {
     roots: Vec<Root>,
-    opens: HashMap<OpenId, OpenFile>,
+    opens: Opens,
+    listings: Listings,
     accounts: Accounts,
     lookup: Lookup,
     pool: Pool,
@@ -138,7 +93,8 @@ impl Fs {
             .collect::<anyhow::Result<Vec<Root>>>()?;
         Ok(Fs {
             roots,
-            opens: HashMap::new(),
+            opens: Opens::default(),
+            listings: Listings::default(),
             accounts: Accounts::new()?,
             lookup: Lookup::default(),
             pool: Pool::default(),
@@ -168,6 +124,15 @@ impl Fs {
     /// # Errors
     /// What the client is to be told if the operation cannot be done.
     pub fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        self.with_descriptors(|fs| {
+            if !matches!(op, FileOp::Close { delete: None, .. }) {
+                fs.ready(op)?;
+            }
+            fs.look(actor, op)
+        })
+    }
+
+    fn look(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         match op {
             FileOp::Create(create) => {
                 let (account, _assumed) = self.account(actor)?;
@@ -225,20 +190,20 @@ impl Fs {
         to: &str,
         replace: bool,
     ) -> Result<Intent, NtStatus> {
-        let open = find_open(&self.opens, id)?;
-        let root = find_root(&self.roots, open.share)?;
+        let open = self.opens.get(id)?;
+        let root = find_root(&self.roots, open.share())?;
         if let Some(from) = from.filter(|_| open.is_dir) {
             // MS-FSA 2.1.5.15.11: a directory in which something is open stays where it is.
             let beneath = format!("{from}/");
-            let others = self.opens.values();
+            let others = self.opens.all();
             if others
-                .filter(|other| other.share == open.share)
+                .filter(|other| other.share() == open.share())
                 .any(|other| other.path.starts_with(&beneath))
             {
                 return Err(NtStatus::ACCESS_DENIED);
             }
         }
-        let in_use = |key: &FileKey| self.opens.values().any(|other| other.key == *key);
+        let in_use = |key: &FileKey| self.opens.all().any(|other| other.key == *key);
         rename::prepare(root, &mut self.lookup, open, from, to, replace, in_use)
     }
 
@@ -253,13 +218,28 @@ impl Fs {
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
         self.watcher.collect();
+        let outcome = self.with_descriptors(|fs| match fs.ready(op) {
+            // A file that was deleted before a crash: its name is all there is.
+            Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {
+                fs.perform_ready(actor, op, intent)
+            }
+            ready => ready.and_then(|()| fs.perform_ready(actor, op, intent)),
+        });
+        if let FileOp::Close { open, .. } = op {
+            self.forget(*open);
+        }
+        outcome
+    }
+
+    fn perform_ready(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
         match op {
             FileOp::Create(create) => self.create(actor, create, intent),
-            FileOp::Close { open, delete } => {
-                let outcome = self.close(actor, *open, delete.as_ref(), intent);
-                self.forget(*open);
-                outcome
-            }
+            FileOp::Close { open, delete } => self.close(actor, *open, delete.as_ref(), intent),
             FileOp::Flush { open } => {
                 data::flush(self.open_file(*open)?.fd.as_fd())?;
                 Ok(Outcome::Unit)
@@ -269,14 +249,14 @@ impl Fs {
                 offset,
                 length,
             } => {
-                let open = find_open(&self.opens, *open)?;
+                let open = self.opens.get(*open)?;
                 let data = self.pool.read(open.fd.as_fd(), *offset, *length)?;
                 Ok(Outcome::Data(data))
             }
             FileOp::Stat { open } => Ok(Outcome::Metadata(self.open_file(*open)?.metadata()?)),
             FileOp::QueryVolume { open } => {
                 let open = self.open_file(*open)?;
-                let root = find_root(&self.roots, open.share)?;
+                let root = find_root(&self.roots, open.share())?;
                 Ok(Outcome::Volume(set::volume(root, &open.fd)?))
             }
             FileOp::QueryAllocatedRanges {
@@ -314,7 +294,10 @@ impl Fs {
                 Intent::Write { offset },
             ) if data.len() >= writer::LARGE_BYTES => {
                 self.watcher.collect();
-                let begun = self.begin_write(actor, *open, *offset, data, *write_through);
+                let begun = self.with_descriptors(|fs| {
+                    fs.ready(op)?;
+                    fs.begin_write(actor, *open, *offset, data, *write_through)
+                });
                 begun.err().map(Err)
             }
             _ => Some(self.perform(actor, op, intent)),
@@ -384,11 +367,17 @@ impl Fs {
                 after,
                 limit,
             } => {
-                let open = self.opens.get_mut(open).ok_or(NtStatus::FILE_CLOSED)?;
-                let root = find_root(&self.roots, open.share)?;
-                let lookup = &mut self.lookup;
+                let file = self.opens.get(*open)?;
+                let root = find_root(&self.roots, file.share())?;
+                let query = list::Query {
+                    root,
+                    open: *open,
+                    dir: file,
+                    pattern,
+                    limit: *limit,
+                };
                 let (entries, more) =
-                    list::query(root, lookup, open, pattern, after.as_deref(), *limit)?;
+                    query.run(&mut self.lookup, &mut self.listings, after.as_deref())?;
                 Ok(Outcome::Entries { entries, more })
             }
             FileOp::SetBasic { open, basic } => {
@@ -431,14 +420,14 @@ impl Fs {
             FileOp::Rename { open, .. } => self.rename(*open, intent),
             FileOp::Link { open, .. } => {
                 let file = self.changed(*open)?;
-                let root = find_root(&self.roots, file.share)?;
+                let root = find_root(&self.roots, file.share())?;
                 let private = names::private(*open);
                 rename::link(root, file.fd.as_fd(), &as_move(intent)?, &private)?;
                 Ok(Outcome::Unit)
             }
             FileOp::CheckDelete { open, path } => {
                 let open = self.open_file(*open)?;
-                let root = find_root(&self.roots, open.share)?;
+                let root = find_root(&self.roots, open.share())?;
                 rename::check_delete(root, account.uid(), open, path)?;
                 Ok(Outcome::Unit)
             }
@@ -459,8 +448,8 @@ impl Fs {
                 open: id,
                 recursive,
             } => {
-                let open = find_open(&self.opens, *id)?;
-                let root = find_root(&self.roots, open.share)?;
+                let open = self.opens.get(*id)?;
+                let root = find_root(&self.roots, open.share())?;
                 if !open.is_dir {
                     return Err(NtStatus::INVALID_PARAMETER);
                 }
@@ -490,8 +479,21 @@ impl Fs {
         let (account, _assumed) = self.account(actor)?;
         let root = find_root(&self.roots, actor.share)?;
         let (fd, created) = create::perform(root, account.uid(), op, intent)?;
-        let file = OpenFile::new(actor.share, fd, &created.metadata, created.path.clone());
-        self.opens.insert(op.open, file);
+        let flags = rustix::fs::fcntl_getfl(&fd).unwrap_or(OFlags::PATH);
+        let data = !flags.contains(OFlags::PATH);
+        let mode = flags & OFlags::ACCMODE;
+        let known = Known {
+            actor: actor.clone(),
+            path: created.path.clone(),
+            moved_to: None,
+            key: created.metadata.key,
+            handle: created.handle.clone(),
+            is_dir: created.metadata.is_dir,
+            readable: data && mode != OFlags::WRONLY,
+            writable: data && mode != OFlags::RDONLY,
+        };
+        let lasts = root.keeps(&known);
+        self.opens.insert(op.open, known, fd, lasts);
         Ok(Outcome::Created(created))
     }
 
@@ -499,17 +501,15 @@ impl Fs {
         &mut self,
         actor: &Actor,
         open: OpenId,
-        delete: Option<&outlast_smb::fileop::DeleteTarget>,
+        delete: Option<&DeleteTarget>,
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
         if let Some(target) = delete {
             let (_, _assumed) = self.account(actor)?;
             let root = find_root(&self.roots, actor.share)?;
             // A file deleted before a crash cannot be opened again: then its name is all there is, and it is gone or another's.
-            let fd = self
-                .opens
-                .get(&open)
-                .map_or(root.dir.as_fd(), |o| o.fd.as_fd());
+            let file = self.opens.get(open);
+            let fd = file.map_or(root.dir.as_fd(), |file| file.fd.as_fd());
             rename::delete(root, fd, target)?;
         }
         match intent {
@@ -519,85 +519,54 @@ impl Fs {
     }
 
     fn rename(&mut self, id: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
-        let share = self.changed(id)?.share;
-        let open = self.open_file(id)?;
+        let open = self.changed(id)?;
+        let share = open.share();
         let root = find_root(&self.roots, share)?;
         let what = as_move(intent)?;
         rename::rename(root, open.fd.as_fd(), &what)?;
-        for other in self.opens.values_mut() {
-            if other.key == what.source && other.share == share && other.path == what.from {
-                what.to.clone_into(&mut other.path);
-            }
-        }
+        self.opens.moved(share, what.source, what.from, what.to);
         Ok(Outcome::Renamed {
             path: what.to.to_owned(),
         })
     }
 
-    /// Opens a file again after a restart: by its handle, else by its path, with its identity checked. The rights were checked when it was
-    /// first opened, and the client keeps them: so the server opens it with its own, or with the account's where its own do not suffice (NFS).
+    /// Takes note of an open from before a restart. Its file is opened when it is first used; only what it watched is watched at once.
+    pub fn remember(&mut self, open: &OpenInfo) {
+        self.opens.remember(open.open, Known::on_record(open));
+        let Some(WatchInfo { recursive, .. }) = open.watch else {
+            return;
+        };
+        let watch = FileOp::Watch {
+            open: open.open,
+            recursive,
+        };
+        if let Err(status) = self.perform(&open.actor, &watch, &Intent::None) {
+            log::warn!("{}: cannot be watched any more: {status}", open.path);
+        }
+    }
+
+    /// May what an open watches have changed after this wall time without the server being told?
+    pub fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
+        let (Some(watch), Ok(dir)) = (open.watch, self.opens.get(open.open)) else {
+            return true;
+        };
+        self.watcher.may_have_changed(open.open, dir, watch, since)
+    }
+
+    /// Opens a file again after a restart, at once.
     ///
     /// # Errors
-    /// OBJECT_NAME_NOT_FOUND if neither leads to the same file; as `open`.
-    #[allow(clippy::too_many_arguments)] // what is on record of an open
-    pub fn reopen(
-        &mut self,
-        open: OpenId,
-        share: ShareId,
-        user: Option<&str>,
-        path: &str,
-        key: &FileKey,
-        handle: &FileHandle,
-        read: bool,
-        write: bool,
-        is_dir: bool,
-    ) -> Result<(), NtStatus> {
-        let actor = Actor {
-            share,
-            user: user.map(str::to_owned),
-        };
-        let flags = match (read, write) {
-            (true, _) if is_dir => OFlags::RDONLY | OFlags::DIRECTORY,
-            (true, true) => OFlags::RDWR,
-            (true, false) => OFlags::RDONLY,
-            (false, true) if !is_dir => OFlags::WRONLY,
-            _ => OFlags::PATH,
-        };
-        let same = |fd: OwnedFd| {
-            let stat = path::stat(&fd).map_err(errno::status)?;
-            if attributes::key(&stat) == *key {
-                Ok((fd, stat))
-            } else {
-                Err(NtStatus::OBJECT_NAME_NOT_FOUND)
-            }
-        };
-        let root = find_root(&self.roots, share)?;
-        let by_handle = root.mount.as_ref().and_then(|mount| {
-            handle::open(mount.as_fd(), handle, flags | OFlags::NONBLOCK)
-                .ok()
-                .and_then(|fd| same(fd).ok())
-        });
-        let (fd, stat) = match by_handle {
-            Some(found) => found,
-            None => {
-                let mut opened = root.open_path(path, flags);
-                if matches!(opened, Err(NtStatus::ACCESS_DENIED)) {
-                    let (_, _assumed) = self.account(&actor)?;
-                    opened = find_root(&self.roots, share)?.open_path(path, flags);
-                }
-                same(opened?)?
-            }
-        };
-        let metadata = attributes::metadata(&stat, &attributes::Dos::Absent, "");
-        let file = OpenFile::new(share, fd, &metadata, path.to_owned());
-        self.opens.insert(open, file);
-        Ok(())
+    /// FILE_CLOSED if neither its handle nor its path leads to it; as `open`.
+    pub fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
+        self.remember(open);
+        self.with_descriptors(|fs| fs.ready(&FileOp::Stat { open: open.open }))
     }
 
     /// Closes an open without more ado.
     pub fn forget(&mut self, open: OpenId) {
         self.watcher.forget(open);
-        self.opens.remove(&open);
+        self.listings.forget(open);
+        self.opens.forget(open);
     }
 
     /// Readable when a watched directory has changed.
@@ -618,13 +587,13 @@ impl Fs {
     }
 
     fn open_file(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
-        find_open(&self.opens, open)
+        self.opens.get(open)
     }
 
     /// An open whose file is about to be changed.
     fn changed(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
         let open = self.open_file(open)?;
-        if find_root(&self.roots, open.share)?.read_only {
+        if find_root(&self.roots, open.share())?.read_only {
             return Err(NtStatus::ACCESS_DENIED);
         }
         Ok(open)
@@ -642,10 +611,6 @@ impl Fs {
 
 fn find_root(roots: &[Root], share: ShareId) -> Result<&Root, NtStatus> {
     roots.get(share as usize).ok_or(NtStatus::BAD_NETWORK_NAME)
-}
-
-fn find_open(opens: &HashMap<OpenId, OpenFile>, open: OpenId) -> Result<&OpenFile, NtStatus> {
-    opens.get(&open).ok_or(NtStatus::FILE_CLOSED)
 }
 
 fn as_move(intent: &Intent) -> Result<rename::Move<'_>, NtStatus> {

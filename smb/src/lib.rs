@@ -44,7 +44,7 @@ pub use held::Held;
 pub use record::Record;
 pub use server::{
     Admit, Clock, ConnId, ConnStatus, Journal, OpenInfo, Output, Planned, Principal, Smb, Step,
-    Task,
+    Task, WatchInfo,
 };
 pub use state::Checkpoint;
 pub use wire::Dialect;

@@ -3,8 +3,8 @@
 use crate::fileop::{FileHandle, FileKey, Intent, OpenId, ShareId};
 use crate::path;
 use crate::record::Record;
-use crate::server::{ConnId, Journal, OpenInfo, Smb, Task};
-use crate::state::{Doing, Open, Resource, Target};
+use crate::server::{ConnId, Journal, OpenInfo, Smb, Task, WatchInfo};
+use crate::state::{Open, Resource, Target};
 
 impl Smb {
     /// After the fold and before files are opened again: whoever waits looks whether it may go on, and the configuration may have
@@ -50,17 +50,20 @@ impl Smb {
         }
     }
 
-    /// Local changes may have been missed (a recovery): every watch is told to look again.
-    pub fn changes_may_be_missed(&mut self, journal: &mut dyn Journal) {
-        let watches: Vec<_> = self.files.watches().collect();
-        for (conn, open) in watches {
-            let record = Record::Noticed {
-                open,
-                notices: Vec::new(),
-                overflow: true,
-            };
-            self.emit(conn, record, journal);
-        }
+    /// Does any client watch a directory?
+    #[must_use]
+    pub fn has_watches(&self) -> bool {
+        self.files.has_watches()
+    }
+
+    /// Local changes of a watched directory may have been missed while the server was away: its client is told to look for itself.
+    pub fn changes_may_be_missed(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
+        let record = Record::Noticed {
+            open,
+            notices: Vec::new(),
+            overflow: true,
+        };
+        self.emit(conn, record, journal);
     }
 
     /// The work that was in progress at the end of the log. One operation at most has its intent on record without its result: its
@@ -194,29 +197,6 @@ impl Smb {
             })
         })
     }
-
-    /// This open could not be opened again after a recovery: its requests are answered with FILE_CLOSED from now on. Unless its last
-    /// close was under way: then the file may be gone because it is done, and the close comes again with its intent.
-    pub fn open_lost(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
-        let Some(connection) = self.connections.get(&conn) else {
-            return;
-        };
-        let parked = connection.parked.values().map(|parked| &parked.work);
-        let works = connection
-            .work
-            .iter()
-            .chain(parked)
-            .filter_map(|work| work.doing.as_ref());
-        let tasks = connection
-            .opens
-            .get(&open)
-            .and_then(|open| open.closing.as_ref()?.doing.as_ref());
-        let closes =
-            |doing: &Doing| doing.id == open && matches!(doing.intent, Intent::Close { .. });
-        if !works.chain(tasks).any(closes) {
-            self.emit(conn, Record::Closed { open }, journal);
-        }
-    }
 }
 
 fn info(conn: ConnId, open: &Open, rename: Option<(ShareId, &str, &str)>) -> Option<OpenInfo> {
@@ -235,7 +215,10 @@ fn info(conn: ConnId, open: &Open, rename: Option<(ShareId, &str, &str)>) -> Opt
         handle: file.handle.clone(),
         is_dir: file.is_dir,
         granted_access: open.granted_access,
-        watch: file.watch.as_ref().map(|watch| watch.recursive),
+        watch: file.watch.as_ref().map(|watch| WatchInfo {
+            recursive: watch.recursive,
+            filter: watch.filter,
+        }),
     })
 }
 

@@ -123,8 +123,17 @@ pub struct OpenInfo {
     pub is_dir: bool,
     /// GrantedAccess.
     pub granted_access: u32,
-    /// Directory watch, and whether it is recursive.
-    pub watch: Option<bool>,
+    /// How it watches its directory.
+    pub watch: Option<WatchInfo>,
+}
+
+/// What a directory watch reports (MS-SMB2 2.2.35).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchInfo {
+    /// Changes beneath subdirectories, too.
+    pub recursive: bool,
+    /// FILE_NOTIFY_CHANGE_*.
+    pub filter: u32,
 }
 
 /// On whose account a client is there.

@@ -1,129 +1,316 @@
-//! Listing a directory: the order of the folded names, and a cursor that is the last name returned. So a listing goes on where it was
-//! after a restart, and whatever changed meanwhile.
+//! Listing a directory, in the order of the folded names. The cursor is the last name returned, so a listing continues where it was after
+//! a restart, and whatever changed meanwhile.
+//!
+//! The names that come next are kept in order, as far as there is room for them ([`Listings`]). What was dropped is read again from the
+//! cursor on; so a directory larger than the room is read several times.
 
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
-use outlast_smb::fileop::{DirEntry, Metadata};
+use outlast_smb::fileop::{DirEntry, Metadata, OpenId};
 use outlast_smb::pattern::{Pattern, fold, has_wildcard};
 use outlast_smb::status::NtStatus;
 use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 
-use super::OpenFile;
 use super::attributes::{self, file_type, metadata};
 use super::errno::status;
 use super::lookup::{Lookup, read_names};
 use super::names;
+use super::opens::OpenFile;
 use super::path::{Root, disk_path, fd_path, stat, stat_entry};
 
-/// The names of a directory as they were when the listing began, in order.
-pub struct Listing(Vec<Name>);
+/// Memory for the names of all listings under way, bytes.
+const LISTINGS_BYTES_MAX: usize = 16 << 20;
+/// Part of it that each listing gets at least: enough names for several replies.
+const WINDOW_BYTES_MIN: usize = 256 << 10;
+/// Memory for a name besides its bytes: two pointers with their lengths, and what the allocator adds to two pieces of memory.
+const NAME_OVERHEAD_BYTES: usize = 64;
 
+/// A name of a directory.
+#[derive(PartialEq, Eq)]
 struct Name {
-    folded: String,
-    shown: String,
-    /// On disk, where that is not what is shown.
-    disk: Option<Box<[u8]>>,
+    folded: Box<str>,
+    disk: Box<[u8]>,
 }
 
 impl Name {
-    fn new(disk: &[u8]) -> Name {
-        let shown = names::from_disk(disk);
+    fn new(disk: &[u8], shown: &str) -> Name {
         Name {
-            folded: fold(&shown),
-            disk: (shown.as_bytes() != disk).then(|| disk.into()),
-            shown,
+            folded: fold(shown).into(),
+            disk: disk.into(),
         }
     }
 
-    fn disk(&self) -> &[u8] {
-        self.disk.as_deref().unwrap_or(self.shown.as_bytes())
+    fn shown(&self) -> String {
+        names::from_disk(&self.disk)
+    }
+
+    fn bytes(&self) -> usize {
+        NAME_OVERHEAD_BYTES + self.folded.len() + self.disk.len()
+    }
+
+    fn cmp_to(&self, cursor: &Cursor) -> Ordering {
+        let folded = (*self.folded).cmp(&cursor.folded);
+        folded.then_with(|| self.shown().cmp(&cursor.shown))
     }
 }
 
-impl Listing {
-    fn read(dir: &OwnedFd) -> Result<Listing, NtStatus> {
-        let mut all = Vec::new();
+impl Ord for Name {
+    fn cmp(&self, other: &Name) -> Ordering {
+        let folded = self.folded.cmp(&other.folded);
+        folded.then_with(|| self.shown().cmp(&other.shown()))
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Name) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A name that a listing continues after.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Cursor {
+    folded: String,
+    shown: String,
+}
+
+impl Cursor {
+    fn new(shown: &str) -> Cursor {
+        Cursor {
+            folded: fold(shown),
+            shown: shown.to_owned(),
+        }
+    }
+}
+
+/// The names that come next in one listing, as they were when they were read.
+struct Window {
+    pattern: String,
+    /// They come after this.
+    after: Option<Cursor>,
+    names: Vec<Name>,
+    /// Nothing comes after them.
+    is_last: bool,
+    bytes: usize,
+    used: u64,
+}
+
+impl Window {
+    /// Reads the first names after the cursor that match, up to so many bytes, one at least.
+    fn read(
+        dir: &OwnedFd,
+        pattern: &str,
+        after: Option<&Cursor>,
+        bytes_max: usize,
+    ) -> Result<Window, NtStatus> {
+        let matcher = Pattern::new(pattern);
+        let mut first: BinaryHeap<Name> = BinaryHeap::new();
+        let (mut bytes, mut is_last) = (0, true);
+        let each = |disk: &[u8]| {
+            let shown = names::from_disk(disk);
+            if !matcher.matches(&shown) {
+                return;
+            }
+            let name = Name::new(disk, &shown);
+            let is_before = after.is_some_and(|after| name.cmp_to(after).is_le());
+            // What is greater than the greatest of them was not kept once there was no room.
+            let is_beyond = !is_last && first.peek().is_some_and(|greatest| name > *greatest);
+            if is_before || is_beyond {
+                return;
+            }
+            bytes += name.bytes();
+            first.push(name);
+            while bytes > bytes_max
+                && first.len() > 1
+                && let Some(greatest) = first.pop()
+            {
+                bytes -= greatest.bytes();
+                is_last = false;
+            }
+        };
         rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))
-            .and_then(|_| read_names(dir, |name| all.push(Name::new(name))))
+            .and_then(|_| read_names(dir, each))
             .map_err(|error| match error {
-                rustix::io::Errno::BADF => NtStatus::ACCESS_DENIED,
+                Errno::BADF => NtStatus::ACCESS_DENIED,
                 error => status(error),
             })?;
-        all.sort_unstable_by(|a, b| (&a.folded, &a.shown).cmp(&(&b.folded, &b.shown)));
-        Ok(Listing(all))
+        let mut names = first.into_vec();
+        names.sort_unstable();
+        names.shrink_to_fit();
+        Ok(Window {
+            pattern: pattern.to_owned(),
+            after: after.cloned(),
+            names,
+            is_last,
+            bytes,
+            used: 0,
+        })
     }
 
-    fn after(&self, last: &str) -> &[Name] {
-        let folded = fold(last);
-        let start = self
-            .0
-            .partition_point(|n| (n.folded.as_str(), n.shown.as_str()) <= (folded.as_str(), last));
-        self.0.get(start..).unwrap_or(&[])
+    /// Does it show what comes next after this cursor?
+    fn shows(&self, pattern: &str, after: Option<&Cursor>) -> bool {
+        let begins = self.after.as_ref() <= after;
+        let last = self.names.last();
+        let reaches = match (last, after) {
+            (Some(last), Some(after)) => last.cmp_to(after).is_gt(),
+            (last, None) => last.is_some(),
+            (None, Some(_)) => false,
+        };
+        self.pattern == pattern && begins && (reaches || self.is_last)
+    }
+
+    fn rest(&self, after: Option<&Cursor>) -> &[Name] {
+        let start = after.map_or(0, |after| {
+            self.names
+                .partition_point(|name| name.cmp_to(after).is_le())
+        });
+        self.names.get(start..).unwrap_or(&[])
     }
 }
 
-/// At most `limit` entries after the name `after` that match; and whether there are more. Runs with the account's rights.
-///
-/// Symbolic links are listed as what they lead to, not at all if that is nothing or outside the share. Entries that vanish meanwhile are
-/// left out.
-///
-/// # Errors
-/// ACCESS_DENIED if the directory was not opened for listing; as `getdents64`.
-pub fn query(
-    root: &Root,
-    lookup: &mut Lookup,
-    open: &mut OpenFile,
-    pattern: &str,
-    after: Option<&str>,
-    limit: u32,
-) -> Result<(Vec<DirEntry>, bool), NtStatus> {
-    if !open.is_dir {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
-    if after.is_none() {
-        // A scan from the start sees the directory as it is now.
-        open.listing = None;
-        if !has_wildcard(pattern) && pattern != "." && pattern != ".." {
-            return Ok((
-                one(root, lookup, open, pattern)?.into_iter().collect(),
-                false,
-            ));
+/// The names kept for the listings under way, all together within [`LISTINGS_BYTES_MAX`]; of the least recently used the names are dropped.
+#[derive(Default)]
+pub struct Listings {
+    windows: HashMap<OpenId, Window>,
+    bytes: usize,
+    uses: u64,
+    #[cfg(test)]
+    pub(super) reads: u64,
+}
+
+impl Listings {
+    /// Drops what is kept for an open.
+    pub fn forget(&mut self, open: OpenId) {
+        if let Some(window) = self.windows.remove(&open) {
+            self.bytes -= window.bytes;
         }
     }
-    if open.listing.is_none() {
-        open.listing = Some(Listing::read(&open.fd)?);
+
+    /// Memory for the names that are kept, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
-    let Some(listing) = &open.listing else {
-        return Ok((Vec::new(), false));
-    };
-    let matcher = Pattern::new(pattern);
-    let dots: &[&str] = match after {
-        None => &[".", ".."],
-        Some(".") => &[".."],
-        Some(_) => &[],
-    };
-    let rest = match after {
-        None | Some("." | "..") => listing.0.as_slice(),
-        Some(last) => listing.after(last),
-    };
-    let mut found = Vec::new();
-    for &dot in dots.iter().filter(|dot| matcher.matches(dot)) {
-        if found.len() >= limit as usize {
-            return Ok((found, true));
+
+    /// The names that come next.
+    fn window(
+        &mut self,
+        open: OpenId,
+        dir: &OwnedFd,
+        pattern: &str,
+        after: Option<&Cursor>,
+    ) -> Result<&Window, NtStatus> {
+        let known = self.windows.get(&open);
+        if !known.is_some_and(|window| window.shows(pattern, after)) {
+            self.forget(open);
+            let part = LISTINGS_BYTES_MAX / (self.windows.len() + 1);
+            let window = Window::read(dir, pattern, after, part.max(WINDOW_BYTES_MIN))?;
+            self.keep(open, window);
         }
-        if let Some(metadata) = dot_metadata(root, open, dot) {
-            found.push(entry(dot, metadata));
+        self.uses += 1;
+        let window = self.windows.get_mut(&open);
+        let window = window.ok_or(NtStatus::INTERNAL_ERROR)?;
+        window.used = self.uses;
+        Ok(window)
+    }
+
+    fn keep(&mut self, open: OpenId, window: Window) {
+        #[cfg(test)]
+        {
+            self.reads += 1;
+        }
+        while self.bytes + window.bytes > LISTINGS_BYTES_MAX {
+            let oldest = self.windows.iter().min_by_key(|(_, window)| window.used);
+            let Some(oldest) = oldest.map(|(open, _)| *open) else {
+                break;
+            };
+            self.forget(oldest);
+        }
+        self.bytes += window.bytes;
+        self.windows.insert(open, window);
+    }
+}
+
+/// What is asked of a directory.
+pub struct Query<'a> {
+    /// Its share.
+    pub root: &'a Root,
+    /// The open it is listed by.
+    pub open: OpenId,
+    /// The directory.
+    pub dir: &'a OpenFile,
+    /// Names that match are listed.
+    pub pattern: &'a str,
+    /// So many entries at most.
+    pub limit: u32,
+}
+
+impl Query<'_> {
+    /// Entries after the name `after` that match; and whether there are more. Runs with the account's rights.
+    ///
+    /// Symbolic links are listed as what they lead to, not at all if that is nothing or outside the share. Entries that vanish meanwhile
+    /// are left out.
+    ///
+    /// # Errors
+    /// ACCESS_DENIED if the directory was not opened for listing; as `getdents64`.
+    pub fn run(
+        &self,
+        lookup: &mut Lookup,
+        listings: &mut Listings,
+        after: Option<&str>,
+    ) -> Result<(Vec<DirEntry>, bool), NtStatus> {
+        let Query {
+            root, dir, pattern, ..
+        } = *self;
+        if !dir.is_dir {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        if after.is_none() {
+            // A scan from the start sees the directory as it is now.
+            listings.forget(self.open);
+            if !has_wildcard(pattern) && pattern != "." && pattern != ".." {
+                let found = one(root, lookup, dir, pattern)?;
+                return Ok((found.into_iter().collect(), false));
+            }
+        }
+        let mut found = Vec::new();
+        let matcher = Pattern::new(pattern);
+        let dots: &[&str] = match after {
+            None => &[".", ".."],
+            Some(".") => &[".."],
+            Some(_) => &[],
+        };
+        for &dot in dots.iter().filter(|dot| matcher.matches(dot)) {
+            if found.len() >= self.limit as usize {
+                return Ok((found, true));
+            }
+            if let Some(metadata) = dot_metadata(root, dir, dot) {
+                found.push(entry(dot, metadata));
+            }
+        }
+        let mut last = after
+            .filter(|name| !matches!(*name, "." | ".."))
+            .map(Cursor::new);
+        loop {
+            let window = listings.window(self.open, &dir.fd, pattern, last.as_ref())?;
+            for name in window.rest(last.as_ref()) {
+                if found.len() >= self.limit as usize {
+                    return Ok((found, true));
+                }
+                let shown = name.shown();
+                if let Some(metadata) = entry_metadata(root, dir, &name.disk, &shown) {
+                    found.push(entry(&shown, metadata));
+                }
+            }
+            match window.names.last() {
+                Some(name) if !window.is_last => last = Some(Cursor::new(&name.shown())),
+                _ => return Ok((found, false)),
+            }
         }
     }
-    for name in rest.iter().filter(|name| matcher.matches(&name.shown)) {
-        if found.len() >= limit as usize {
-            return Ok((found, true));
-        }
-        if let Some(metadata) = entry_metadata(root, open, name.disk(), &name.shown) {
-            found.push(entry(&name.shown, metadata));
-        }
-    }
-    Ok((found, false))
 }
 
 /// A pattern without wildcards is one name: no need to read the directory for it.

@@ -6,26 +6,27 @@
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use outlast_smb::fileop::FileKey;
 use outlast_smb::pattern::{fold, same_name};
 use outlast_smb::status::NtStatus;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
-use rustix::fs::{OFlags, RawDir};
+use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::attributes::key;
 use super::errno::{parent_status, status};
 use super::names;
-use super::path::{Root, fd_path, stat};
+use super::path::{fd_path, stat};
 
 /// Directories with fewer names are read each time.
 const WORTH_KEEPING_NAMES: usize = 64;
 /// Names kept in all; beyond, the directory not used for longest goes.
 const KEPT_NAMES_MAX: usize = 400_000;
-/// `f_type` of file systems whose every change goes through this kernel (statfs(2)): ext, xfs, btrfs, tmpfs, f2fs, bcachefs, zfs.
-const LOCAL_FILE_SYSTEMS: [u64; 7] = [
+/// `f_type` of file systems whose every change goes through this kernel (statfs(2)): ext, xfs, btrfs, tmpfs, f2fs, bcachefs, zfs, overlayfs
+/// (whose layers nobody may change beneath it).
+const LOCAL_FILE_SYSTEMS: [u64; 8] = [
     0xEF53,
     0x5846_5342,
     0x9123_683E,
@@ -33,6 +34,7 @@ const LOCAL_FILE_SYSTEMS: [u64; 7] = [
     0xF2F5_2010,
     0xCA45_1A4E,
     0x2FC1_2FC1,
+    0x794C_7630,
 ];
 
 /// Bytes for a batch of directory entries or events.
@@ -71,24 +73,18 @@ impl Default for Lookup {
 }
 
 impl Lookup {
-    /// The name on disk that is `name` but for its case, in the directory at `dir` (path on disk). The first by bytes if several.
+    /// The name on disk that is `name` but for its case, in a directory that may be open with O_PATH. The first by bytes if several.
     ///
     /// # Errors
-    /// If the directory is missing or cannot be read for another reason than its permissions.
-    pub fn find(
-        &mut self,
-        root: &Root,
-        dir: &[u8],
-        name: &str,
-    ) -> Result<Option<Vec<u8>>, NtStatus> {
-        let opened = root.open_disk(dir, OFlags::RDONLY | OFlags::DIRECTORY);
-        let fd = match opened {
-            Ok(fd) => fd,
+    /// If the directory cannot be read for another reason than its permissions.
+    pub fn find(&mut self, dir: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, NtStatus> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, c".", flags, Mode::empty()) {
+            Ok(fd) => self.find_in(&fd, name),
             // May be searched but not read: only exact names can be found.
-            Err(Errno::ACCESS | Errno::PERM) => return Ok(None),
-            Err(error) => return Err(parent_status(error)),
-        };
-        self.find_in(&fd, name)
+            Err(Errno::ACCESS | Errno::PERM) => Ok(None),
+            Err(error) => Err(parent_status(error)),
+        }
     }
 
     /// The same in a directory open for reading.

@@ -6,15 +6,17 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use outlast_smb::fileop::ShareId;
 use outlast_smb::status::NtStatus;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::attributes::key;
 use super::errno::{open_status, parent_status, status};
 use super::lookup::Lookup;
-use super::names;
+use super::{handle, names};
 
 /// Longest path on disk in bytes (PATH_MAX, without the NUL).
 const PATH_MAX: usize = 4095;
@@ -25,10 +27,12 @@ pub struct Root {
     pub share: ShareId,
     /// Where it is, for messages.
     pub path: PathBuf,
-    /// O_PATH: walks begin here.
-    pub dir: OwnedFd,
+    /// O_PATH: walks begin here. Watches of its directories share it.
+    pub dir: Rc<OwnedFd>,
     /// Readable: names the mount for `open_by_handle_at`. `None` if the server may not read the directory.
     pub mount: Option<OwnedFd>,
+    /// The file system it is on, if files there can be opened by handle.
+    pub by_handle: Option<u64>,
     /// Nothing in it may be changed.
     pub read_only: bool,
     /// Whose rights apply, if the configuration says.
@@ -41,6 +45,14 @@ pub struct Located {
     pub path: String,
     /// O_PATH on what is there, symbolic links followed.
     pub file: Option<OwnedFd>,
+}
+
+/// A directory on the way to a path.
+pub struct Directory {
+    /// Its path with the case the disk has.
+    pub path: String,
+    /// O_PATH on it.
+    fd: OwnedFd,
 }
 
 /// The directory an entry is or will be in, and the entry's name in it.
@@ -76,11 +88,17 @@ pub fn open_root(
             path.display()
         ),
     })?;
+    let mount = open(OFlags::RDONLY).ok();
+    let by_handle = mount.as_ref().and_then(|mount| {
+        let opened = handle::open(mount.as_fd(), &handle::of(dir.as_fd()), OFlags::PATH).ok()?;
+        Some(key(&stat(&opened).ok()?).dev)
+    });
     Ok(Root {
         share,
         path: path.to_owned(),
-        dir,
-        mount: open(OFlags::RDONLY).ok(),
+        dir: Rc::new(dir),
+        mount,
+        by_handle,
         read_only,
         run_as,
     })
@@ -93,25 +111,22 @@ impl Root {
     /// As `openat2`.
     pub fn open_disk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path: &[u8] = if path.is_empty() { b"." } else { path };
-        let flags = if flags.contains(OFlags::PATH) {
-            flags
-        } else {
-            flags | OFlags::NONBLOCK | OFlags::NOCTTY
-        };
-        let mut attempts = 0;
-        loop {
-            let opened = rustix::fs::openat2(
-                &self.dir,
-                path,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-            );
-            // openat2(2): EAGAIN when a rename elsewhere raced with the walk; also EINTR on network file systems.
-            match opened {
-                Err(Errno::AGAIN | Errno::INTR) if attempts < 8 => attempts += 1,
-                other => return other,
+        open_beneath(self.dir.as_fd(), path, flags)
+    }
+
+    /// Opens what a name in a directory leads to, as [`Root::open_disk`] does, without the walk to the directory.
+    fn open_in(&self, dir: &Directory, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        match open_beneath(dir.fd.as_fd(), name, flags) {
+            // A symbolic link that leaves the directory may stay in the share.
+            Err(Errno::XDEV) => {
+                let mut path = disk_path(&dir.path).map_err(|_| Errno::NAMETOOLONG)?;
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(name);
+                self.open_disk(&path, flags)
             }
+            other => other,
         }
     }
 
@@ -158,39 +173,47 @@ impl Root {
         self.locate_in(&parent, last, lookup)
     }
 
-    /// The path of a directory with the case the disk has.
+    /// A directory, whatever the case of its path.
     ///
     /// # Errors
     /// OBJECT_PATH_NOT_FOUND; ACCESS_DENIED; OBJECT_NAME_INVALID.
-    pub fn locate_dir(&self, path: &str, lookup: &mut Lookup) -> Result<String, NtStatus> {
-        match self.open_disk(&disk_path(path)?, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(_) => return Ok(path.to_owned()),
+    pub fn locate_dir(&self, path: &str, lookup: &mut Lookup) -> Result<Directory, NtStatus> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let directory = |path: &str, fd| Directory {
+            path: path.to_owned(),
+            fd,
+        };
+        match self.open_disk(&disk_path(path)?, flags) {
+            Ok(fd) => return Ok(directory(path, fd)),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(error) => return Err(parent_status(error)),
         }
-        let mut found = String::new();
+        let top = self.open_disk(b"", flags).map_err(parent_status)?;
+        let mut found = directory("", top);
         for component in path.split('/') {
             let next = self.locate_in(&found, component, lookup)?;
-            if next.file.is_none() {
-                return Err(NtStatus::OBJECT_PATH_NOT_FOUND);
-            }
-            found = next.path;
+            let fd = next.file.ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+            found = Directory {
+                path: next.path,
+                fd,
+            };
         }
         Ok(found)
     }
 
-    /// Finds one name in a directory known to the letter.
+    /// Finds one name in a directory, whatever its case.
     ///
     /// # Errors
     /// As [`Root::locate`].
     pub fn locate_in(
         &self,
-        parent: &str,
+        parent: &Directory,
         name: &str,
         lookup: &mut Lookup,
     ) -> Result<Located, NtStatus> {
-        let exact = names::join(parent, name);
-        match self.open_disk(&disk_path(&exact)?, OFlags::PATH) {
+        let exact = names::join(&parent.path, name);
+        disk_path(&exact)?;
+        match self.open_in(parent, &names::to_disk(name)?, OFlags::PATH) {
             Ok(file) => {
                 return Ok(Located {
                     path: exact,
@@ -200,12 +223,11 @@ impl Root {
             Err(Errno::NOENT) => {}
             Err(error) => return Err(parent_status(error)),
         }
-        if let Some(other) = lookup.find(self, &disk_path(parent)?, name)? {
-            let path = names::join(parent, &names::from_disk(&other));
-            match self.open_disk(&disk_path(&path)?, OFlags::PATH) {
+        if let Some(other) = lookup.find(parent.fd.as_fd(), name)? {
+            match self.open_in(parent, &other, OFlags::PATH) {
                 Ok(file) => {
                     return Ok(Located {
-                        path,
+                        path: names::join(&parent.path, &names::from_disk(&other)),
                         file: Some(file),
                     });
                 }
@@ -236,6 +258,30 @@ impl Root {
             .map(|component| names::from_disk(component.as_bytes()))
             .collect();
         Some(shown.join("/"))
+    }
+}
+
+/// `openat2` beneath a directory, again where a race elsewhere disturbed the walk.
+fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = if flags.contains(OFlags::PATH) {
+        flags
+    } else {
+        flags | OFlags::NONBLOCK | OFlags::NOCTTY
+    };
+    let mut attempts = 0;
+    loop {
+        let opened = rustix::fs::openat2(
+            dir,
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        );
+        // openat2(2): EAGAIN when a rename elsewhere raced with the walk; also EINTR on network file systems.
+        match opened {
+            Err(Errno::AGAIN | Errno::INTR) if attempts < 8 => attempts += 1,
+            other => return other,
+        }
     }
 }
 

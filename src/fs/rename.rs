@@ -7,12 +7,12 @@ use outlast_smb::status::NtStatus;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::OpenFile;
 use super::attributes::{self, file_type, flag, is_dir, key};
 use super::create::may_delete;
 use super::errno::status;
 use super::lookup::{Lookup, read_names};
 use super::names;
+use super::opens::OpenFile;
 use super::path::{Entry, Root, fd_path, stat, stat_entry};
 
 /// What a rename or a link will find. `in_use`: is this file open?
@@ -43,7 +43,7 @@ pub fn prepare(
     }
     let parent = root.locate_dir(parent, lookup)?;
     let found = root.locate_in(&parent, last, lookup)?;
-    let as_given = names::join(&parent, last);
+    let as_given = names::join(&parent.path, last);
     let intent = |to, replaced| Intent::Rename {
         source: open.key,
         is_dir: open.is_dir,

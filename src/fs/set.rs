@@ -7,10 +7,10 @@ use outlast_smb::status::NtStatus;
 use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::OpenFile;
 use super::account::Assumed;
 use super::attributes::{self, flag, from_file_time};
 use super::errno::status;
+use super::opens::OpenFile;
 use super::path::{Root, fd_path, may_access, stat};
 
 /// `tv_nsec` that leaves a time alone (utimensat(2)).

@@ -5,11 +5,13 @@ mod bytes;
 mod create;
 mod listing;
 mod names;
+mod opens;
 mod watching;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
     Actor, CreateAction, CreateOp, Created, Disposition, FileOp, Intent, OpenId, Outcome, WriteAt,
 };
@@ -193,6 +195,25 @@ fn action(outcome: &Result<Outcome, NtStatus>) -> Result<CreateAction, NtStatus>
         Ok(Outcome::Created(created)) => Ok(created.action),
         Ok(other) => panic!("{other:?}"),
         Err(status) => Err(*status),
+    }
+}
+
+/// What is on record of an open with these rights (MS-SMB2 2.2.13.1).
+fn info(open: OpenId, created: &Created, granted_access: u32) -> OpenInfo {
+    OpenInfo {
+        conn: 1,
+        open,
+        actor: Actor {
+            share: 0,
+            user: Some("root".to_owned()),
+        },
+        path: created.path.clone(),
+        moved_to: None,
+        key: created.metadata.key,
+        handle: created.handle.clone(),
+        is_dir: created.metadata.is_dir,
+        granted_access,
+        watch: None,
     }
 }
 

@@ -5,16 +5,18 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use outlast_smb::fileop::{Change, ChangeKind, OpenId, ShareId};
+use outlast_smb::WatchInfo;
+use outlast_smb::fileop::{Change, ChangeKind, FileTime, OpenId, ShareId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
-use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx};
 use rustix::io::Errno;
 
-use super::OpenFile;
+use super::attributes::to_file_time;
 use super::errno::status;
 use super::names;
-use super::path::{Root, disk_path, fd_path};
+use super::opens::OpenFile;
+use super::path::{Root, disk_path, fd_path, stat, stat_entry};
 
 /// Directories watched for one open at most; what lies beyond in a larger tree is not seen, which the log says.
 const DIRECTORIES_PER_OPEN_MAX: usize = 8192;
@@ -22,13 +24,21 @@ const DIRECTORIES_PER_OPEN_MAX: usize = 8192;
 const PENDING_MAX: usize = 65_536;
 const BATCH_BYTES: usize = 32 * 1024;
 
+/// Entries that are looked at after a restart for changes that were missed, for all watches together; beyond, a change is assumed.
+const LOOKED_AT_MAX: usize = 8192;
+/// The kernel's times of changes are those of its last tick (10 ms apart at most), and a change may have waited to be read from inotify.
+const SLACK: FileTime = 20 * 10_000;
+
 /// FILE_NOTIFY_CHANGE_* (MS-SMB2 2.2.35).
 mod filter {
     pub const ATTRIBUTES: u32 = 0x4;
     pub const SIZE: u32 = 0x8;
     pub const LAST_WRITE: u32 = 0x10;
+    pub const LAST_ACCESS: u32 = 0x20;
     pub const CREATION: u32 = 0x40;
     pub const SECURITY: u32 = 0x100;
+    /// What changes in an entry without changing its directory.
+    pub const OF_ENTRIES: u32 = ATTRIBUTES | SIZE | LAST_WRITE | LAST_ACCESS | CREATION | SECURITY;
 }
 
 /// One directory as one open sees it.
@@ -48,6 +58,8 @@ pub struct Watcher {
     places: HashMap<i32, Vec<Place>>,
     by_open: HashMap<OpenId, HashSet<i32>>,
     pending: Vec<Change>,
+    /// Entries looked at for changes that were missed.
+    looked_at: usize,
 }
 
 /// The first half of a rename, until the second comes.
@@ -72,6 +84,7 @@ impl Watcher {
             places: HashMap::new(),
             by_open: HashMap::new(),
             pending: Vec::new(),
+            looked_at: 0,
         })
     }
 
@@ -99,11 +112,10 @@ impl Watcher {
         {
             return Ok(());
         }
-        let dir = rustix::io::fcntl_dupfd_cloexec(&root.dir, 0).map_err(status)?;
         let place = Place {
             open: id,
             share: root.share,
-            root: Rc::new(dir),
+            root: Rc::clone(&root.dir),
             path: open.path.clone(),
             recursive,
         };
@@ -181,6 +193,52 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// May a watched directory have changed after this time without an event? The times of change tell: of the directory for names that
+    /// come and go, of its entries for what else is watched, and so on beneath it. It is watched by now, so nothing falls between.
+    pub fn may_have_changed(
+        &mut self,
+        id: OpenId,
+        open: &OpenFile,
+        watch: WatchInfo,
+        since: FileTime,
+    ) -> bool {
+        if !self.by_open.contains_key(&id) {
+            return true;
+        }
+        let is_late = |stat: &Statx| to_file_time(&stat.stx_ctime) > since.saturating_sub(SLACK);
+        let looks_at_entries = watch.filter & filter::OF_ENTRIES != 0;
+        let mut todo = vec![String::new()];
+        while let Some(path) = todo.pop() {
+            let Some(dir) = open_dir(&open.fd, &path) else {
+                return true;
+            };
+            if stat(&dir).map_or(true, |stat| is_late(&stat)) {
+                return true;
+            }
+            if !looks_at_entries && !watch.recursive {
+                continue;
+            }
+            let mut buffer = [MaybeUninit::uninit(); BATCH_BYTES];
+            let mut entries = RawDir::new(&dir, &mut buffer);
+            while let Some(entry) = entries.next() {
+                self.looked_at += 1;
+                let Ok(entry) = entry else { return true };
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." || names::is_private(name) {
+                    continue;
+                }
+                let changed = || stat_entry(&dir, name).map_or(true, |stat| is_late(&stat));
+                if self.looked_at > LOOKED_AT_MAX || looks_at_entries && changed() {
+                    return true;
+                }
+                if watch.recursive && entry.file_type() == FileType::Directory {
+                    todo.push(names::join(&path, &names::from_disk(name)));
+                }
+            }
+        }
+        false
     }
 
     /// Ends the watching of one open.

@@ -1,16 +1,10 @@
 //! What the machine asks of a file system, and the real one.
 
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{Actor, Change, FileOp, Intent, OpenId, Outcome, ShareId};
+use outlast_smb::fileop::{Actor, Change, FileOp, FileTime, Intent, OpenId, Outcome, ShareId};
 use outlast_smb::status::NtStatus;
 
 use crate::fs::Fs;
-
-/// FILE_READ_DATA and FILE_EXECUTE (MS-SMB2 2.2.13.1.1): rights that read a file's data.
-const READS: u32 = 0x0000_0021;
-
-/// FILE_WRITE_DATA and FILE_APPEND_DATA.
-const WRITES: u32 = 0x0000_0006;
 
 /// File operations; see [`outlast_smb::fileop`]. What comes after `discard_changes` is for durability `power`; as it stands, it is that of a
 /// file system that loses nothing.
@@ -41,11 +35,23 @@ pub trait FileSystem {
     }
     /// Waits for the operation under way, if there is one.
     fn wait(&mut self) {}
-    /// Opens a file again after a recovery.
+    /// Opens a file again that was open before a recovery, at once.
     ///
     /// # Errors
-    /// It is not there any more.
+    /// FILE_CLOSED if it is gone; else as `open`.
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus>;
+    /// Takes note of an open from before a recovery. Its file is opened when it is used: an operation that finds it gone is answered with
+    /// FILE_CLOSED, and after any other error the next operation tries again. What it watched is watched again.
+    fn remember(&mut self, open: &OpenInfo) {
+        if let Err(status) = self.reopen(open) {
+            log::warn!("{}: cannot be opened again: {status}", open.path);
+        }
+    }
+    /// May what an open watches have changed after this wall time without the server being told? Asked when the open has been remembered.
+    fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
+        let _ = (open, since);
+        true
+    }
     /// Closes what is open under this id, if anything is.
     fn forget(&mut self, open: OpenId);
     /// Changes in watched directories that others made.
@@ -125,50 +131,15 @@ impl FileSystem for Fs {
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
-        let OpenInfo {
-            conn: _,
-            open: id,
-            actor,
-            path,
-            moved_to,
-            key,
-            handle,
-            is_dir,
-            granted_access,
-            watch,
-        } = open;
-        let (read, write) = (granted_access & READS != 0, granted_access & WRITES != 0);
-        let mut reopen_at = |path: &str| {
-            Fs::reopen(
-                self,
-                *id,
-                actor.share,
-                actor.user.as_deref(),
-                path,
-                key,
-                handle,
-                read,
-                write,
-                *is_dir,
-            )
-        };
-        // Without the right to open by handle a file is known by its path alone, and a rename may have been done that is not on record.
-        match (reopen_at(path), moved_to) {
-            (Err(_), Some(path)) => reopen_at(path)?,
-            (reopened, _) => reopened?,
-        }
-        if let Some(recursive) = *watch {
-            Fs::perform(
-                self,
-                actor,
-                &FileOp::Watch {
-                    open: *id,
-                    recursive,
-                },
-                &Intent::None,
-            )?;
-        }
-        Ok(())
+        Fs::reopen(self, open)
+    }
+
+    fn remember(&mut self, open: &OpenInfo) {
+        Fs::remember(self, open);
+    }
+
+    fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
+        Fs::may_have_changed(self, open, since)
     }
 
     fn forget(&mut self, open: OpenId) {

@@ -11,6 +11,7 @@ use outlast_smb::Principal;
 use super::clock::HighWater;
 use super::medium::Medium;
 use super::record::{GLOBAL, Global, Record};
+use super::watched::Watched;
 
 /// Ids are put on record this many at a time.
 const ID_BLOCK: u64 = 4096;
@@ -41,6 +42,8 @@ pub struct Journal {
     next_id: u64,
     global: Global,
     clock: HighWater,
+    /// Until when local changes are known to have been told.
+    pub(super) watched: Watched,
     /// Encoding space, used again and again.
     meta: Vec<u8>,
     /// Something has been appended since the last commit.
@@ -69,6 +72,7 @@ impl Journal {
             next_id: global.ids_up_to,
             clock: HighWater::on_record(global.clock_up_to),
             unread_limit: capacity / UNREAD_PART,
+            watched: Watched::on_record(global.watched_until),
             log,
             medium,
             shipping: false,
@@ -115,15 +119,20 @@ impl Journal {
 
     /// Service time up to `now` may be shown after the next commit.
     pub fn show_time(&mut self, now: Duration) {
-        if let Some(mark) = self.clock.advance(now) {
+        let mark = self.clock.advance(now);
+        if let Some(mark) = mark {
             self.global.clock_up_to = mark;
             self.put(GLOBAL, Kind::Delta, &Record::ClockUpTo(mark), &[]);
+        }
+        if let Some(until) = self.watched.advance(mark.is_some()) {
+            self.global.watched_until = until;
+            self.put(GLOBAL, Kind::Delta, &Record::WatchedUntil(until), &[]);
         }
     }
 
     /// Makes everything appended so far permanent. If there is anything, service time up to `now` may be shown afterwards.
     pub fn commit(&mut self, now: Duration) {
-        if !self.pending {
+        if !self.pending && !self.watched.is_due() {
             return;
         }
         self.show_time(now);
@@ -280,6 +289,9 @@ impl Journal {
     /// The last commit: service time ends at `now`, so that an elective reboot loses none of it. Then the flag is set.
     pub fn end(&mut self, now: Duration, flag: Flag) {
         self.global.clock_up_to = now;
+        if let Some(until) = self.watched.advance(true) {
+            self.global.watched_until = until;
+        }
         self.snapshot_global();
         if let Some(log) = &mut self.log {
             log.commit();

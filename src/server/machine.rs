@@ -240,7 +240,9 @@ impl<F: FileSystem> Machine<F> {
             _ if self.under_way.is_some() => None,
             Gate::Open => {
                 let look = (!self.clients.is_empty()).then_some(self.next_look);
-                [self.smb.next_deadline(), look].into_iter().flatten().min()
+                let watched = self.journal.watched.due();
+                let all = [self.smb.next_deadline(), look, watched];
+                all.into_iter().flatten().min()
             }
             Gate::Draining { until } | Gate::Closing { until } => Some(until),
         };
@@ -296,6 +298,7 @@ impl<F: FileSystem> Machine<F> {
         if flag != Flag::Clean {
             self.renew(time.now);
         }
+        self.report_local_changes(time);
         self.journal.end(time.now, flag);
         self.hold_back(Vec::new())
     }
@@ -408,9 +411,11 @@ impl<F: FileSystem> Machine<F> {
     fn report_local_changes(&mut self, time: Time) {
         let mut out = outlast_smb::Output::default();
         for change in self.fs.changes() {
+            self.journal.watched.effect(time.now);
             self.smb
                 .changed(&change, clock(time), &mut self.journal, &mut out);
         }
+        self.journal.watched.told(time, self.smb.has_watches());
         self.deliver(out);
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Opened {
     pub replay: Replay,
     /// What was read for them.
     pub walked: Walked,
+    /// Its state is of this boot of the kernel.
+    pub is_of_this_boot: bool,
     /// Where the log is shipped to, under durability `power`.
     pub medium: Option<Box<dyn Medium>>,
 }
@@ -90,7 +92,7 @@ pub(super) fn open(
         }
         (Origin::Fresh, _) => None,
     };
-    let (mut log, replay, walked) = match opened {
+    let (mut log, replay, walked, is_of_this_boot) = match opened {
         Some((mut log, contents)) => {
             let Contents {
                 superblock,
@@ -117,7 +119,12 @@ pub(super) fn open(
                 // No power cut may bring the old flag back, with a state that is an older one by then.
                 log.persist_superblock()?;
             }
-            (log, replay, walked)
+            (
+                log,
+                replay,
+                walked,
+                superblock.incarnation == incarnation,
+            )
         }
         None => {
             // The old log goes from the sink first: there is no instant at which the two belong to different ones.
@@ -130,6 +137,7 @@ pub(super) fn open(
                 format(memory, incarnation, entropy)?,
                 Vec::new(),
                 Walked::default(),
+                true,
             )
         }
     };
@@ -151,6 +159,7 @@ pub(super) fn open(
         log,
         replay,
         walked,
+        is_of_this_boot,
         medium,
     })
 }

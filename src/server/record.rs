@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use outlast_smb::fileop::FileKey;
+use outlast_smb::fileop::{FileKey, FileTime};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Identity};
@@ -65,6 +65,8 @@ pub enum Record<'a> {
         /// Which it is.
         now: Cow<'a, Identity>,
     },
+    /// Delta of object 0: every local change of watched directories until this wall time has been told.
+    WatchedUntil(FileTime),
 }
 
 impl Record<'_> {
@@ -84,6 +86,7 @@ impl Record<'_> {
             Record::Generation { .. } => "generation",
             Record::Effect(_) => "effect",
             Record::Remade { .. } => "remade",
+            Record::WatchedUntil(_) => "watched",
         }
     }
 }
@@ -99,6 +102,8 @@ pub struct Global {
     pub secret: [u8; 32],
     /// ServerGuid (MS-SMB2 2.2.4).
     pub guid: [u8; 16],
+    /// Every local change of watched directories until this wall time has been told; 0 if that is not known.
+    pub watched_until: FileTime,
 }
 
 impl std::fmt::Debug for Global {

@@ -100,17 +100,18 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     } = parts;
     let mut phases = Phases::begin(&mut *stopwatch);
     let capacity = memory.as_ref().map_or(u64::MAX, |memory| memory.len());
-    let (log, mut contents, walked, medium) = match memory {
+    let (log, mut contents, walked, medium, is_of_this_boot) = match memory {
         Some(memory) => {
             let Opened {
                 log,
                 replay,
                 walked,
                 medium,
+                is_of_this_boot,
             } = open(memory, sink, incarnation, &mut *entropy)?;
-            (Some(log), replay, walked, medium)
+            (Some(log), replay, walked, medium, is_of_this_boot)
         }
-        None => (None, Vec::new(), Walked::default(), None),
+        None => (None, Vec::new(), Walked::default(), None, false),
     };
     let replayed = contents.len();
     let condemned = log
@@ -122,6 +123,9 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         now: global.clock_up_to,
         wall,
     };
+    // Times of changes compare within a boot, and while the wall clock does not run backwards.
+    let is_comparable = is_of_this_boot && global.watched_until <= wall;
+    let watched_until = Some(global.watched_until).filter(|until| is_comparable && *until > 0);
     smb.guid = global.guid;
     let stack = Stack::new(stack, global.secret, global.clock_up_to);
     let request_room = reply_room + medium.as_ref().map_or(0, |_| effect_room);
@@ -146,8 +150,8 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     machine.take_up_files(files, incarnation.boot, time)?;
     if taken_up {
         machine.smb.recovered(&mut machine.journal);
-        machine.reopen_files();
-        phases.end("files opened again", &mut *machine.stopwatch);
+        machine.remember_files(watched_until);
+        phases.end("files remembered", &mut *machine.stopwatch);
         set_aside.extend(machine.finish(felled, time));
         phases.end("work finished", &mut *machine.stopwatch);
     }
@@ -227,6 +231,7 @@ pub(super) fn sort(
         ids_up_to: 1,
         secret: [0; 32],
         guid: [0; 16],
+        watched_until: 0,
     };
     entropy.fill(&mut global.secret);
     entropy.fill(&mut global.guid);
@@ -237,6 +242,7 @@ pub(super) fn sort(
         match record {
             Record::Global(snapshot) => global = snapshot,
             Record::ClockUpTo(mark) => global.clock_up_to = global.clock_up_to.max(mark),
+            Record::WatchedUntil(until) => global.watched_until = until,
             Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
             Record::Generation {
                 first,
@@ -409,7 +415,6 @@ impl<F: FileSystem> Machine<F> {
             self.look_at(conn, time);
         }
         self.bear_with_all(time.now);
-        self.smb.changes_may_be_missed(&mut self.journal);
         set_aside
     }
 
@@ -423,13 +428,19 @@ impl<F: FileSystem> Machine<F> {
         self.smb.parked_message(task).map(<[u8]>::to_vec)
     }
 
-    fn reopen_files(&mut self) {
-        let opens: Vec<_> = self.smb.opens().collect();
-        for open in &opens {
+    /// Files are opened when they are used. Directories that clients watch are watched again now; whose clients may have missed a change
+    /// since the time on record are told to look for themselves.
+    fn remember_files(&mut self, watched_until: Option<FileTime>) {
+        for open in self.smb.opens().collect::<Vec<_>>() {
             self.journal.handle(Some(open.conn));
-            if let Err(status) = self.fs.reopen(open) {
-                warn!("{}: cannot be opened again: {status}", open.path);
-                self.smb.open_lost(open.conn, open.open, &mut self.journal);
+            self.fs.remember(&open);
+            if open.watch.is_none() {
+                continue;
+            }
+            let changed = |since| self.fs.may_have_changed(&open, since);
+            if watched_until.is_none_or(changed) {
+                self.smb
+                    .changes_may_be_missed(open.conn, open.open, &mut self.journal);
             }
         }
         self.journal.handle(None);

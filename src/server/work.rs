@@ -260,6 +260,11 @@ impl<F: FileSystem> Machine<F> {
         time: Time,
     ) -> Step {
         self.fs.discard_changes();
+        match planned.op {
+            FileOp::Watch { .. } => self.journal.watched.told(time, true),
+            _ if planned.op.has_effect() => self.journal.watched.effect(time.now),
+            _ => {}
+        }
         self.smb.complete(
             planned,
             outcome,

@@ -335,25 +335,29 @@ fn opened_again_by_handle_after_a_rename_and_never_another_file() {
         std::fs::rename(b.dir.join("file"), b.dir.join("renamed")).unwrap();
         std::fs::write(b.dir.join("file"), "theirs").unwrap();
         b.restart();
-        let (key, handle) = (created.metadata.key, created.handle);
-        let again =
-            b.fs.reopen(open, 0, None, "file", &key, &handle, true, true, false);
+        let again = info(open, &created, 0x3);
         if is_root() {
-            again.unwrap();
+            b.fs.reopen(&again).unwrap();
             assert_eq!(b.read(open, 0, 10), b"mine");
         }
         // By path: another file has the name by now.
-        let none = outlast_smb::fileop::FileHandle::default();
-        assert_eq!(
-            b.fs.reopen(open, 0, None, "file", &key, &none, true, true, false),
-            Err(NtStatus::OBJECT_NAME_NOT_FOUND)
-        );
-        b.fs.reopen(open, 0, None, "renamed", &key, &none, true, true, false)
-            .unwrap();
+        let handle = outlast_smb::fileop::FileHandle::default();
+        let by_path = OpenInfo {
+            handle,
+            ..again.clone()
+        };
+        assert_eq!(b.fs.reopen(&by_path), Err(NtStatus::FILE_CLOSED));
+        let path = "renamed".to_owned();
+        let by_path = OpenInfo { path, ..by_path };
+        b.fs.reopen(&by_path).unwrap();
         assert_eq!(b.read(open, 0, 10), b"mine");
-        b.fs.reopen(open, 0, None, "renamed", &key, &handle, false, false, false)
-            .unwrap();
-        assert_eq!(b.stat(open).key, key);
+        b.fs.reopen(&OpenInfo {
+            granted_access: 0,
+            path: by_path.path,
+            ..again
+        })
+        .unwrap();
+        assert_eq!(b.stat(open).key, created.metadata.key);
     });
 }
 

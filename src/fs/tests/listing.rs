@@ -52,9 +52,7 @@ fn in_order_piece_by_piece_and_across_a_restart() {
             }
             // The restart forgets the names it had sorted; the cursor is a name.
             b.restart();
-            let (key, handle) = (created.metadata.key, created.handle.clone());
-            b.fs.reopen(open, 0, None, "", &key, &handle, true, false, true)
-                .unwrap();
+            b.fs.remember(&info(open, &created, 0x1));
         }
         assert_eq!(names(&pieces), names(&whole));
     });
@@ -125,5 +123,61 @@ fn the_snapshot_lives_until_the_scan_begins_again() {
             limit: 1,
         };
         assert_eq!(b.run(&op), Err(NtStatus::INVALID_PARAMETER));
+    });
+}
+
+/// Pieces of a listing from its start to its end, each asked of the next of several opens in turn.
+fn list_in_turn(
+    b: &mut Bench,
+    opens: &[OpenId],
+    piece: u32,
+    mut look: impl FnMut(&Bench),
+) -> Vec<Vec<String>> {
+    let mut found: Vec<Vec<String>> = vec![Vec::new(); opens.len()];
+    let mut under_way: Vec<usize> = (0..opens.len()).collect();
+    while !under_way.is_empty() {
+        under_way.retain(|&at| {
+            let after = found[at].last().cloned();
+            let (entries, more) = list(b, opens[at], "*", after.as_deref(), piece);
+            found[at].extend(entries.into_iter().map(|entry| entry.name));
+            look(b);
+            more
+        });
+    }
+    found
+}
+
+#[test]
+fn the_memory_of_listings_is_bounded() {
+    // Each takes 400 KiB by its names, all together 30 MiB.
+    let mut b = Bench::at(Path::new("/dev/shm"));
+    let mut expected: Vec<String> = [".", ".."].map(str::to_owned).to_vec();
+    for number in 0..900 {
+        let name = format!("{number:0200}");
+        std::fs::write(b.dir.join(&name), "").unwrap();
+        expected.push(name);
+    }
+    let opens: Vec<OpenId> = (0..80).map(|_| b.directory("")).collect();
+    let found = list_in_turn(&mut b, &opens, 300, |b| {
+        assert!(b.fs.listings.bytes() <= 16 << 20);
+    });
+    assert!(found.iter().all(|names| *names == expected));
+    assert!(b.fs.listings.bytes() > 8 << 20, "it is used");
+    for open in opens {
+        b.close(open);
+    }
+    assert_eq!(b.fs.listings.bytes(), 0);
+}
+
+#[test]
+fn one_listing_reads_its_directory_once() {
+    everywhere(|b| {
+        for number in 0..100 {
+            std::fs::write(b.dir.join(number.to_string()), "").unwrap();
+        }
+        let open = b.directory("");
+        let found = list_in_turn(b, &[open], 9, |_| {});
+        assert_eq!(found[0].len(), 102);
+        assert_eq!(b.fs.listings.reads, 1);
     });
 }

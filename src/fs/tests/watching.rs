@@ -1,5 +1,7 @@
 use super::*;
-use outlast_smb::fileop::{Change, ChangeKind};
+use outlast_smb::WatchInfo;
+use outlast_smb::fileop::{Change, ChangeKind, FileTime};
+use std::os::unix::fs::MetadataExt;
 
 fn watch(b: &mut Bench, path: &str, recursive: bool) -> OpenId {
     let open = b.directory(path);
@@ -93,9 +95,119 @@ fn our_own_changes_are_dropped_and_no_others() {
 fn what_was_just_created_is_known_by_its_name() {
     everywhere(|b| {
         let open = b.file("new");
-        let file = &b.fs.opens[&open];
+        let file = b.fs.opens.get(open).unwrap();
         let root = &b.fs.roots[0];
         let path = root.current_path(std::os::fd::AsFd::as_fd(&file.fd));
         assert_eq!(path.as_deref(), Some("new"));
     });
+}
+
+/// What is on record of a watched directory.
+fn watched(b: &mut Bench, path: &str, filter: u32, recursive: bool) -> OpenInfo {
+    let mut op = b.op(path, Disposition::Open);
+    op.must_be_dir = true;
+    op.write_data = false;
+    let created = b.create(op).unwrap();
+    OpenInfo {
+        watch: Some(WatchInfo { recursive, filter }),
+        ..info(b.last, &created, 0x1)
+    }
+}
+
+/// The last time of change in a tree, and a time on record by which all of it had been told.
+fn told(dir: &Path) -> FileTime {
+    let changed = |path: &Path| {
+        let stat = std::fs::symlink_metadata(path).unwrap();
+        116_444_736_000_000_000 + stat.ctime() as u64 * 10_000_000 + stat.ctime_nsec() as u64 / 100
+    };
+    let mut last = changed(dir);
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        last = last.max(match entry.file_type().unwrap().is_dir() {
+            true => told(&entry.path()),
+            false => changed(&entry.path()),
+        });
+    }
+    last
+}
+
+/// Waits until the kernel's time of changes has moved on, by more than the server is unsure about.
+fn let_time_pass(b: &Bench) {
+    let before = told(&b.outside);
+    for round in 0.. {
+        assert!(round < 100_000_000, "time stands still");
+        std::fs::write(b.outside.join("clock"), "").unwrap();
+        if told(&b.outside) > before + 500_000 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn after_a_restart_the_times_of_change_tell_what_was_missed() {
+    let names = 0x3;
+    let size = 0x8;
+    type Act = fn(&Path);
+    let acts: [(&str, Act); 5] = [
+        ("nothing", |_| {}),
+        ("a name", |dir| std::fs::write(dir.join("new"), "").unwrap()),
+        ("bytes", |dir| {
+            std::fs::write(dir.join("old"), "more").unwrap()
+        }),
+        ("a name beneath", |dir| {
+            std::fs::remove_file(dir.join("sub/sub/old")).unwrap()
+        }),
+        ("bytes beneath", |dir| {
+            std::fs::write(dir.join("sub/sub/old"), "more").unwrap()
+        }),
+    ];
+    let watches = [
+        (names, false, [false, true, false, false, false]),
+        (names, true, [false, true, false, true, false]),
+        (size, false, [false, true, true, false, false]),
+        (size, true, [false, true, true, true, true]),
+    ];
+    everywhere(|b| {
+        for (filter, recursive, expected) in watches {
+            for ((what, act), expected) in acts.iter().zip(expected) {
+                let top = b.dir.join("top");
+                let _ = std::fs::remove_dir_all(&top);
+                std::fs::create_dir_all(top.join("sub/sub")).unwrap();
+                for path in ["old", "sub/sub/old"] {
+                    std::fs::write(top.join(path), "").unwrap();
+                }
+                let open = watched(b, "top", filter, recursive);
+                let since = told(&top) + 200_000;
+                let_time_pass(b);
+                act(&top);
+                b.restart();
+                b.fs.remember(&open);
+                assert_eq!(
+                    b.fs.may_have_changed(&open, since),
+                    expected,
+                    "{what}, filter {filter:#x}, recursive: {recursive}"
+                );
+                // And it is watched again.
+                std::fs::write(top.join("later"), "").unwrap();
+                let changes = b.fs.changes();
+                assert_eq!(changes[0], change("top/later", false, ChangeKind::Added));
+            }
+        }
+    });
+}
+
+#[test]
+fn too_many_entries_are_taken_for_changed() {
+    let mut b = Bench::at(Path::new("/dev/shm"));
+    for number in 0..9000 {
+        std::fs::write(b.dir.join(number.to_string()), "").unwrap();
+    }
+    let since = told(&b.dir) + 200_000;
+    let by_names = watched(&mut b, "", 0x3, false);
+    let by_size = watched(&mut b, "", 0x8, false);
+    b.restart();
+    b.fs.remember(&by_names);
+    b.fs.remember(&by_size);
+    assert!(!b.fs.may_have_changed(&by_names, since));
+    assert!(b.fs.may_have_changed(&by_size, since));
 }

@@ -28,6 +28,7 @@ fn journal(log: Log, request_room: u64) -> Journal {
         ids_up_to: 0,
         secret: [0; 32],
         guid: [0; 16],
+        watched_until: 0,
     };
     Journal::new(Some(log), None, MEMORY as u64, request_room, global)
 }

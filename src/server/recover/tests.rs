@@ -14,6 +14,7 @@ fn snapshot(clock_up_to: Duration, ids_up_to: u64) -> (u64, Record<'static>, Byt
         ids_up_to,
         secret: [1; 32],
         guid: [2; 16],
+        watched_until: 0,
     };
     (GLOBAL, Record::Global(global), Bytes::new())
 }

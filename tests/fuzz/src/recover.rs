@@ -64,6 +64,7 @@ fn base() -> &'static Base {
             ids_up_to: 10_000,
             secret: hand::SECRET,
             guid: [7; 16],
+            watched_until: 0,
         };
         let mut entries = vec![entry(
             GLOBAL,

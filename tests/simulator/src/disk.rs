@@ -1,6 +1,7 @@
 //! The disk: what outlives servers. Every change is a step, and a write that a crash comes at is torn. Where the power can be cut, the
 //! file system is a journalling one: of the changes of names since it was last synced a prefix is left, of what files hold anything.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -23,7 +24,19 @@ pub struct Disk {
     next_ino: Ino,
     fuse: Fuse,
     seed: u64,
+    clock: Clock,
+    /// When names came to directories, or went.
+    changed: BTreeMap<Ino, Duration>,
+    /// When a directory was last begun to be watched.
+    watched: Option<Duration>,
+    /// When servers died.
+    deaths: Vec<Duration>,
+    /// Who watches a directory may have been told to look for itself.
+    pub may_tell_to_look: bool,
 }
+
+/// For so long before a death a server may not be sure that what changed in a directory was its own doing.
+const UNSURE: Duration = Duration::from_millis(200);
 
 /// What a power cut would leave.
 struct Journal {
@@ -54,7 +67,7 @@ impl Deref for Disk {
 impl Disk {
     /// An empty one.
     #[must_use]
-    pub fn new(fuse: Fuse, seed: u64) -> Disk {
+    pub fn new(fuse: Fuse, seed: u64, clock: Clock) -> Disk {
         let now = Image::default();
         Disk {
             next_ino: now.last_ino() + 1,
@@ -62,7 +75,34 @@ impl Disk {
             journal: None,
             fuse,
             seed,
+            clock,
+            changed: BTreeMap::new(),
+            watched: None,
+            deaths: Vec::new(),
+            may_tell_to_look: false,
         }
+    }
+
+    /// A directory begins to be watched.
+    pub fn watch(&mut self) {
+        self.watched = Some(self.clock.now());
+    }
+
+    /// Have names come to a directory after this time, or gone?
+    ///
+    /// # Panics
+    /// The server asks of a time that is too long ago, so that it would tell of its own changes for no reason.
+    pub fn has_changed(&mut self, dir: Ino, since: Duration) -> bool {
+        let changed = self.changed.get(&dir).copied().unwrap_or_default();
+        let has_changed = changed.as_micros() > since.as_micros();
+        let died = self.deaths.iter().find(|died| **died >= changed);
+        let died = died.copied().unwrap_or_default();
+        assert!(
+            !has_changed || changed + UNSURE > died,
+            "a directory that changed at {changed:?} is taken for changed after {since:?}; the server died at {died:?}"
+        );
+        self.may_tell_to_look |= has_changed;
+        has_changed
     }
 
     /// From now on the power can be cut.
@@ -81,6 +121,9 @@ impl Disk {
     /// The server is gone, and its descriptors: files without a name are no more.
     pub fn killed(&mut self) {
         self.now.drop_nameless();
+        let now = self.clock.now();
+        self.deaths.push(now);
+        self.may_tell_to_look |= self.watched.is_some_and(|begun| begun + UNSURE > now);
         if let Some(journal) = &mut self.journal {
             journal.syncing = None;
         }
@@ -88,6 +131,8 @@ impl Disk {
 
     /// The power was cut.
     pub fn cut(&mut self, random: &mut Random) {
+        // Under another boot of the kernel times do not compare.
+        self.may_tell_to_look = true;
         let Some(journal) = &mut self.journal else {
             return;
         };
@@ -263,6 +308,9 @@ impl Disk {
 
     fn change(&mut self, change: Change) {
         self.now.apply(&change);
+        for dir in change.directories() {
+            self.changed.insert(dir, self.clock.now());
+        }
         let Some(journal) = &mut self.journal else {
             return;
         };

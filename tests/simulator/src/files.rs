@@ -9,7 +9,7 @@ use outlast::server::files::FileSystem;
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
     Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
-    FileKey, FileOp, Intent, OpenId, Outcome, ShareId, Volume, WriteAt,
+    FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId, Volume, WriteAt,
 };
 use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
@@ -17,6 +17,7 @@ use outlast_smb::status::NtStatus;
 use crate::disk::Disk;
 use crate::image::Ino;
 use crate::mutation::Mutation;
+use crate::server::since_start;
 
 /// Every right on a file (MS-DTYP 2.4.3).
 const ALL: u32 = 0x001F_01FF;
@@ -580,7 +581,11 @@ impl FileSystem for Files {
                 serial: 7,
                 creation_time: 0,
             })),
-            (FileOp::Flush { .. } | FileOp::Watch { .. }, _) => Ok(Outcome::Unit),
+            (FileOp::Flush { .. }, _) => Ok(Outcome::Unit),
+            (FileOp::Watch { .. }, _) => {
+                self.disk.borrow_mut().watch();
+                Ok(Outcome::Unit)
+            }
             (
                 FileOp::QueryAllocatedRanges {
                     open,
@@ -615,6 +620,11 @@ impl FileSystem for Files {
         drop(disk);
         self.opens.insert(open.open, Descriptor { ino, path });
         Ok(())
+    }
+
+    fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
+        let ino = self.ino(open.open);
+        ino.is_ok_and(|ino| self.disk.borrow_mut().has_changed(ino, since_start(since)))
     }
 
     fn forget(&mut self, open: OpenId) {

@@ -68,6 +68,16 @@ impl Change {
             Change::Write(..) | Change::Length(..) | Change::Dress(..)
         )
     }
+
+    /// The directories whose names it changes.
+    pub fn directories(&self) -> impl Iterator<Item = Ino> + use<> {
+        let (one, other) = match self {
+            Change::Link(dir, ..) | Change::Unlink(dir, _) => (Some(*dir), None),
+            Change::Rename((from, _), (to, _)) => (Some(*from), Some(*to)),
+            _ => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
 }
 
 /// Inodes and names.

@@ -58,6 +58,8 @@ pub struct Board {
     pub frames_lost: bool,
     /// The server has nothing of any client.
     pub vacant: bool,
+    /// In an outage a directory may have changed without the server.
+    pub may_be_told_to_look: bool,
 }
 
 impl Board {
@@ -81,6 +83,7 @@ impl Board {
             outages: Vec::new(),
             frames_lost: false,
             vacant: false,
+            may_be_told_to_look: false,
         }
     }
 
@@ -332,7 +335,7 @@ impl Player {
             if let Some(handle) = late(&op.verbs[*part], response, took) {
                 board.late.insert(handle);
             } else if let Some(verdict) = verdicts.get(*part) {
-                self.check(&op, *part, response, verdict, !board.outages.is_empty());
+                self.check(&op, *part, response, verdict, board.may_be_told_to_look);
             }
             self.learn(&op.verbs[*part], response, board);
             seen.push((response.status, masked(response)));
@@ -385,11 +388,11 @@ impl Player {
     }
 
     /// Is the answer what a server that never crashed could have given?
-    fn check(&self, op: &Op, part: usize, response: &Response, verdict: &Verdict, outage: bool) {
+    fn check(&self, op: &Op, part: usize, response: &Response, verdict: &Verdict, may_look: bool) {
         let verb = &op.verbs[part];
-        // After an outage local changes may have been missed, and who watches is told to look.
+        // In an outage a local change may have been missed; then who watches is told to look.
         let is_notice = matches!(verb, Verb::Notify { .. });
-        if is_notice && outage && response.status == status::NOTIFY_ENUM_DIR {
+        if is_notice && may_look && response.status == status::NOTIFY_ENUM_DIR {
             return;
         }
         let is_walk = matches!(verb, Verb::Walk { .. });

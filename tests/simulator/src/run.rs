@@ -86,6 +86,7 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
         server.turn(now, &net);
         board.outages.clone_from(&server.outages);
         board.vacant = server.is_empty();
+        board.may_be_told_to_look = server.disk.borrow().may_tell_to_look;
         net.turn(now, &scenario.ops, &mut board);
         if net.is_done() && server.is_empty() {
             return finish(&mut server, &net, board, &scenario.ops, files, reference);

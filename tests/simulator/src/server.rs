@@ -216,7 +216,7 @@ impl Server {
     pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
         let fuse = Fuse::new(blows);
         let clock = Clock::default();
-        let mut disk = Disk::new(fuse.clone(), scenario.seed);
+        let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
         let sink = scenario.power.map(|_| {
             disk.keep_journal(clock.clone(), scenario.mutation);
             SinkFile::new(
@@ -673,6 +673,12 @@ fn new_shadow(scenario: &Scenario) -> Shadow {
 
 fn wall(now: Duration) -> u64 {
     WALL + now.as_micros() as u64 * 10
+}
+
+/// The simulated time of a wall time, in whole microseconds.
+#[must_use]
+pub fn since_start(wall: u64) -> Duration {
+    Duration::from_micros(wall.saturating_sub(WALL) / 10)
 }
 
 impl Life {

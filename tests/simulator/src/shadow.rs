@@ -114,6 +114,7 @@ impl Shadow {
         match record {
             Record::Global(global) => self.global = Some(global),
             Record::ClockUpTo(mark) => self.global().clock_up_to = mark,
+            Record::WatchedUntil(until) => self.global().watched_until = until,
             Record::IdsUpTo(mark) => self.global().ids_up_to = mark,
             Record::Closed => {
                 assert!(

@@ -56,7 +56,8 @@ pub(super) fn change(input: &mut Input<'_>, entries: &mut Vec<Entry>, at: usize)
 }
 
 fn global(input: &mut Input<'_>, entries: &mut Vec<Entry>) {
-    let record = match input.below(3) {
+    let record = match input.below(4) {
+        3 => Record::WatchedUntil(input.number()),
         0 => Record::ClockUpTo(duration(input)),
         1 => Record::IdsUpTo(input.number()),
         _ => Record::Global(Global {
@@ -64,6 +65,7 @@ fn global(input: &mut Input<'_>, entries: &mut Vec<Entry>) {
             ids_up_to: input.number(),
             secret: [1; 32],
             guid: [2; 16],
+            watched_until: input.number(),
         }),
     };
     let kind = match record {

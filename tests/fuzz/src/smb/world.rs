@@ -334,9 +334,7 @@ impl World {
         self.smb = smb;
         self.smb.recovered(&mut self.log);
         for open in self.smb.opens().collect::<Vec<_>>() {
-            if self.files.reopen(&open).is_err() {
-                self.smb.open_lost(open.conn, open.open, &mut self.log);
-            }
+            self.files.remember(&open);
         }
         self.commit(Output::default());
         for task in self.smb.in_progress() {

@@ -1,0 +1,421 @@
+//! The clients' opens, and the descriptors of their files: no more of them at a time than there may be.
+//!
+//! An open keeps what leads to its file. After a recovery no descriptor is open; an operation that needs one opens the file again, by its
+//! handle, else by its path, with its identity checked. When there are too many descriptors those that were not used for longest are
+//! closed. A handle leads to a file wherever it was moved, but a path does not: so where there are no handles (without
+//! CAP_DAC_READ_SEARCH, or on a file system that has none), a local process that renames a file would take it from its client. There,
+//! descriptors are closed only when the kernel gives no more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use outlast_smb::OpenInfo;
+use outlast_smb::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, ShareId};
+use outlast_smb::status::NtStatus;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::errno::{open_status, status};
+use super::path::{Root, disk_path, stat};
+use super::{Fs, attributes, find_root, handle, names};
+
+/// Descriptors of files at most, whatever the process may have: each keeps an inode in the kernel's memory, and the kernel closes them one
+/// by one when a worker dies.
+const DESCRIPTORS_MAX: usize = 16_384;
+/// Descriptors left for the rest: TAP, log, shares, sockets, what is open during an operation. At most half of what there is.
+const RESERVE: usize = 256;
+/// Descriptors that are looked at to close one: the files of some have lost their names, and closing these would lose the files.
+const CANDIDATES: usize = 8;
+/// An operation that found no free descriptor is tried again so often, each time with half of the others closed.
+const ATTEMPTS: usize = 4;
+
+/// FILE_READ_DATA and FILE_EXECUTE (MS-SMB2 2.2.13.1.1): rights that read a file's data.
+const READS: u32 = 0x0000_0021;
+/// FILE_WRITE_DATA and FILE_APPEND_DATA.
+const WRITES: u32 = 0x0000_0006;
+
+/// What leads to the file of an open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// On whose behalf it was opened.
+    pub actor: Actor,
+    /// Where it is beneath the share, as far as our own renames tell.
+    pub path: String,
+    /// Its path if the rename that was under way at a crash was done.
+    pub moved_to: Option<String>,
+    /// Which file.
+    pub key: FileKey,
+    /// Its handle.
+    pub handle: FileHandle,
+    /// Is it a directory?
+    pub is_dir: bool,
+    /// Its data may be read.
+    pub readable: bool,
+    /// Its data may be written.
+    pub writable: bool,
+}
+
+impl Known {
+    /// What is on record of an open. The rights were checked when it was first opened, and the client keeps them.
+    #[must_use]
+    pub fn on_record(open: &OpenInfo) -> Known {
+        Known {
+            actor: open.actor.clone(),
+            path: open.path.clone(),
+            moved_to: open.moved_to.clone(),
+            key: open.key,
+            handle: open.handle.clone(),
+            is_dir: open.is_dir,
+            readable: open.granted_access & READS != 0,
+            writable: open.granted_access & WRITES != 0 && !open.is_dir,
+        }
+    }
+
+    /// Its share.
+    #[must_use]
+    pub fn share(&self) -> ShareId {
+        self.actor.share
+    }
+
+    fn flags(&self) -> OFlags {
+        match (self.readable, self.writable) {
+            (true, _) if self.is_dir => OFlags::RDONLY | OFlags::DIRECTORY,
+            (true, true) => OFlags::RDWR,
+            (true, false) => OFlags::RDONLY,
+            (false, true) => OFlags::WRONLY,
+            (false, false) => OFlags::PATH,
+        }
+    }
+
+    fn is(&self, fd: &OwnedFd) -> Result<bool, Errno> {
+        Ok(attributes::key(&stat(fd)?) == self.key)
+    }
+}
+
+/// An open whose descriptor is open.
+pub struct OpenFile {
+    known: Known,
+    /// The descriptor; O_PATH if no access to data was asked for. The writer holds it too while it writes.
+    pub fd: Arc<OwnedFd>,
+    used: u64,
+    /// The file is found again wherever it is moved.
+    lasts: bool,
+}
+
+impl Deref for OpenFile {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        &self.known
+    }
+}
+
+impl OpenFile {
+    /// Attributes, from what the file system tells now.
+    ///
+    /// # Errors
+    /// As `statx`.
+    pub fn metadata(&self) -> Result<Metadata, NtStatus> {
+        let stat = stat(&self.fd).map_err(status)?;
+        let dos = attributes::read(self.fd.as_fd());
+        let name = names::split(&self.path).map_or("", |(_, name)| name);
+        Ok(attributes::metadata(&stat, &dos, name))
+    }
+
+    /// Closing the descriptor of a file without a name would lose the file.
+    fn has_name(&self) -> bool {
+        stat(&self.fd).is_ok_and(|stat| stat.stx_nlink > 0)
+    }
+}
+
+/// All opens.
+pub struct Opens {
+    open: HashMap<OpenId, OpenFile>,
+    /// Those whose descriptors are closed.
+    closed: HashMap<OpenId, Known>,
+    /// Of the open ones those that last, by when they were used.
+    order: BTreeMap<u64, OpenId>,
+    uses: u64,
+    /// So many descriptors there may be.
+    limit: usize,
+}
+
+impl Default for Opens {
+    /// None, and as many descriptors as the process may have.
+    fn default() -> Opens {
+        let all = getrlimit(Resource::Nofile).current;
+        let all = all.map_or(usize::MAX, |all| usize::try_from(all).unwrap_or(usize::MAX));
+        Opens::limited(all.saturating_sub(RESERVE.min(all / 2)))
+    }
+}
+
+impl Opens {
+    /// None, and so many descriptors at most.
+    #[must_use]
+    pub fn limited(limit: usize) -> Opens {
+        Opens {
+            open: HashMap::new(),
+            closed: HashMap::new(),
+            order: BTreeMap::new(),
+            uses: 0,
+            // a copy within the server takes two
+            limit: limit.clamp(2, DESCRIPTORS_MAX),
+        }
+    }
+
+    /// Takes an open in whose file has just been opened. `lasts`: it is found again wherever it is moved.
+    pub fn insert(&mut self, id: OpenId, known: Known, fd: OwnedFd, lasts: bool) {
+        self.forget(id);
+        self.make_room();
+        let file = OpenFile {
+            known,
+            fd: Arc::new(fd),
+            used: 0,
+            lasts,
+        };
+        self.open.insert(id, file);
+        self.touch(id);
+    }
+
+    /// Takes an open in whose file is opened when it is used.
+    pub fn remember(&mut self, id: OpenId, known: Known) {
+        self.forget(id);
+        self.closed.insert(id, known);
+    }
+
+    /// Ends an open.
+    pub fn forget(&mut self, id: OpenId) {
+        self.closed.remove(&id);
+        if let Some(file) = self.open.remove(&id) {
+            self.order.remove(&file.used);
+        }
+    }
+
+    /// An open whose descriptor is open.
+    ///
+    /// # Errors
+    /// FILE_CLOSED: there is none.
+    pub fn get(&self, id: OpenId) -> Result<&OpenFile, NtStatus> {
+        self.open.get(&id).ok_or(NtStatus::FILE_CLOSED)
+    }
+
+    /// Every open.
+    pub fn all(&self) -> impl Iterator<Item = &Known> {
+        let open = self.open.values().map(|file| &file.known);
+        open.chain(self.closed.values())
+    }
+
+    /// How many descriptors are open.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A file was renamed: its opens by that name have another path now.
+    pub fn moved(&mut self, share: ShareId, key: FileKey, from: &str, to: &str) {
+        let open = self.open.values_mut().map(|file| &mut file.known);
+        for known in open.chain(self.closed.values_mut()) {
+            if known.key == key && known.share() == share && known.path == from {
+                to.clone_into(&mut known.path);
+            }
+        }
+    }
+
+    /// Is its descriptor open? It is used now.
+    fn touch(&mut self, id: OpenId) -> bool {
+        let Some(file) = self.open.get_mut(&id) else {
+            return false;
+        };
+        self.order.remove(&file.used);
+        self.uses += 1;
+        file.used = self.uses;
+        if file.lasts {
+            self.order.insert(file.used, id);
+        }
+        true
+    }
+
+    /// Closes what was not used for longest, until there is room for one more.
+    fn make_room(&mut self) {
+        for _ in 0..CANDIDATES {
+            let oldest = self.order.first_key_value().map(|(_, id)| *id);
+            let Some(id) = oldest.filter(|_| self.open.len() >= self.limit) else {
+                return;
+            };
+            if !self.shut(id) {
+                self.touch(id);
+            }
+        }
+    }
+
+    /// Closes a descriptor, unless that would lose its file.
+    fn shut(&mut self, id: OpenId) -> bool {
+        if !self.open.get(&id).is_some_and(OpenFile::has_name) {
+            return false;
+        }
+        if let Some(file) = self.open.remove(&id) {
+            self.order.remove(&file.used);
+            self.closed.insert(id, file.known);
+        }
+        true
+    }
+
+    /// The kernel has no descriptor left: closes half of those that are open, the ones that do not last last. Was there one to close?
+    fn spare(&mut self) -> bool {
+        let mut all: Vec<(bool, u64, OpenId)> = self
+            .open
+            .iter()
+            .map(|(id, file)| (!file.lasts, file.used, *id))
+            .collect();
+        all.sort_unstable();
+        let wanted = all.len().div_ceil(2);
+        let shut = all.into_iter().filter(|(_, _, id)| self.shut(*id));
+        shut.take(wanted).count() > 0
+    }
+}
+
+/// Which opens an operation uses. A CREATE uses none: it makes one.
+fn used(op: &FileOp) -> impl Iterator<Item = OpenId> {
+    let (first, second) = match op {
+        FileOp::Create(_) => (None, None),
+        FileOp::CopyChunks { source, target, .. } => (Some(*source), Some(*target)),
+        op => (Some(op.open()), None),
+    };
+    first.into_iter().chain(second)
+}
+
+impl Fs {
+    /// Does what may need descriptors; if there is none left, again, with others closed.
+    pub(super) fn with_descriptors<T>(
+        &mut self,
+        mut what: impl FnMut(&mut Fs) -> Result<T, NtStatus>,
+    ) -> Result<T, NtStatus> {
+        for _ in 0..ATTEMPTS {
+            match what(self) {
+                Err(NtStatus::TOO_MANY_OPENED_FILES) if self.opens.spare() => {}
+                other => return other,
+            }
+        }
+        what(self)
+    }
+
+    /// Opens what an operation uses, where it is not open.
+    ///
+    /// # Errors
+    /// FILE_CLOSED if a file is certainly gone, which is logged once; any other error is that of this attempt, and the open stays.
+    pub(super) fn ready(&mut self, op: &FileOp) -> Result<(), NtStatus> {
+        for id in used(op) {
+            if self.opens.touch(id) {
+                continue;
+            }
+            let known = self.opens.closed.get(&id).cloned();
+            let known = known.ok_or(NtStatus::FILE_CLOSED)?;
+            match self.find_again(&known)? {
+                Some(fd) => {
+                    let lasts = find_root(&self.roots, known.share())?.keeps(&known);
+                    self.opens.insert(id, known, fd, lasts);
+                }
+                None => {
+                    self.opens.forget(id);
+                    // The file of a close may be gone because that close deleted it, before a crash.
+                    if !matches!(op, FileOp::Close { .. }) {
+                        log::warn!("{}: cannot be opened again, it is gone", known.path);
+                    }
+                    return Err(NtStatus::FILE_CLOSED);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file by its handle, else by its path. `None`: it is certainly gone.
+    fn find_again(&mut self, known: &Known) -> Result<Option<OwnedFd>, NtStatus> {
+        let root = find_root(&self.roots, known.share())?;
+        let mut is_refused = false;
+        if let Some(mount) = &root.mount {
+            let flags = known.flags() | OFlags::NONBLOCK;
+            match handle::open(mount.as_fd(), &known.handle, flags) {
+                Ok(fd) if known.is(&fd).map_err(status)? => return Ok(Some(fd)),
+                // The server's own rights do not suffice, so the file is there.
+                Err(Errno::ACCESS) => is_refused = true,
+                Err(error) if !leaves_the_path(error) => return Err(open_status(error)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let paths = [Some(&known.path), known.moved_to.as_ref()];
+        for path in paths.into_iter().flatten() {
+            let found = self.open_by_path(known, path)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        if is_refused {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        match find_root(&self.roots, known.share())?.has_device(known) {
+            true => Ok(None),
+            // Its file system is not mounted, or is another one now.
+            false => Err(NtStatus::IO_DEVICE_ERROR),
+        }
+    }
+
+    /// What has a path, if that is the file; with the server's own rights, or with the account's where these do not suffice (NFS).
+    fn open_by_path(&mut self, known: &Known, path: &str) -> Result<Option<OwnedFd>, NtStatus> {
+        let disk = disk_path(path)?;
+        let mut opened = find_root(&self.roots, known.share())?.open_disk(&disk, known.flags());
+        if let Err(Errno::ACCESS | Errno::PERM) = opened {
+            let (_, _assumed) = self.account(&known.actor)?;
+            opened = find_root(&self.roots, known.share())?.open_disk(&disk, known.flags());
+        }
+        match opened {
+            Ok(fd) => Ok(known.is(&fd).map_err(status)?.then_some(fd)),
+            Err(error) if is_another(error) => Ok(None),
+            Err(error) => Err(open_status(error)),
+        }
+    }
+}
+
+/// Of the errors of `open_by_handle_at` those that leave the path to try: the file is gone (ESTALE), or handles cannot be used (EPERM: no
+/// right to; the rest: not on this file system).
+fn leaves_the_path(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::STALE | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL
+    )
+}
+
+/// Of the errors of `openat2` those that say that the path leads to nothing, or to another kind of file than was opened.
+fn is_another(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV | Errno::LOOP | Errno::NXIO
+    )
+}
+
+impl Root {
+    /// Is a file found again by its handle, wherever it is moved?
+    pub(super) fn keeps(&self, known: &Known) -> bool {
+        self.by_handle == Some(known.key.dev) && !known.handle.bytes.is_empty()
+    }
+
+    /// Is the file system that a file was on still where its path leads?
+    fn has_device(&self, known: &Known) -> bool {
+        let mut path = known.path.as_str();
+        loop {
+            let disk = disk_path(path).unwrap_or_default();
+            if let Ok(dir) = self.open_disk(&disk, OFlags::PATH)
+                && let Ok(stat) = stat(&dir)
+                && attributes::key(&stat).dev == known.key.dev
+            {
+                return true;
+            }
+            match names::split(path) {
+                Some((parent, _)) => path = parent,
+                None => return false,
+            }
+        }
+    }
+}
