@@ -530,7 +530,8 @@ impl Fs {
         })
     }
 
-    /// Takes note of an open from before a restart. Its file is opened when it is first used; only what it watched is watched at once.
+    /// Takes note of an open from before a restart. Its file is opened when it is first used; only what it watched is
+    /// watched at once.
     pub fn remember(&mut self, open: &OpenInfo) {
         self.opens.remember(open.open, Known::on_record(open));
         let Some(WatchInfo { recursive, .. }) = open.watch else {

@@ -56,7 +56,8 @@ impl Smb {
         self.files.has_watches()
     }
 
-    /// Local changes of a watched directory may have been missed while the server was away: its client is told to look for itself.
+    /// Local changes of a watched directory may have been missed while the server was away: its client is told to look
+    /// for itself.
     pub fn changes_may_be_missed(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
         let record = Record::Noticed {
             open,

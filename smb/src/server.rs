@@ -191,8 +191,8 @@ pub struct Smb {
     pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
     /// Logins that failed, by connection. Volatile.
     pub(crate) failed_logins: BTreeMap<ConnId, u32>,
-    /// Operations that are refused, without their data, and the status that their request is answered with at the next step. Finding a
-    /// refusal may take longer than a turn, so it outlives [`Smb::let_go`]. Volatile.
+    /// Operations that are refused, without their data, and the status that their request is answered with at the next
+    /// step. Finding a refusal may take longer than a turn, so it outlives [`Smb::let_go`]. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
 }
 
@@ -308,8 +308,8 @@ impl Smb {
         self.wake.insert(task.in_order());
     }
 
-    /// Lets go of the bytes that a connection's message came in. [`Smb::step`] continues with a message of the same bytes, from what is
-    /// known by then: a refusal is not looked for again.
+    /// Lets go of the bytes that a connection's message came in. [`Smb::step`] continues with a message of the same
+    /// bytes, from what is known by then: a refusal is not looked for again.
     pub fn let_go(&mut self, conn: ConnId) {
         self.opened.remove(&Task::Message(conn));
     }

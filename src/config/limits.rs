@@ -71,7 +71,7 @@ limits! {
         max_failed_logins_per_connection = 16, up to 1 << 16;
         /// `max_trees_per_connection`.
         max_trees_per_connection = 1024, up to 1 << 14;
-        /// `max_opens`: open files, directories and pipes in total; no more than the process may have open.
+        /// `max_opens`: open files, directories and pipes in total.
         max_opens = 65_536, up to 1 << 24;
         /// `max_opens_per_connection`.
         max_opens_per_connection = 16_384, up to 1 << 20;

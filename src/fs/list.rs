@@ -1,8 +1,8 @@
-//! Listing a directory, in the order of the folded names. The cursor is the last name returned, so a listing continues where it was after
-//! a restart, and whatever changed meanwhile.
+//! Listing a directory, in the order of the folded names. The cursor is the last name returned, so a listing continues
+//! where it was after a restart, and whatever changed meanwhile.
 //!
-//! The names that come next are kept in order, as far as there is room for them ([`Listings`]). What was dropped is read again from the
-//! cursor on; so a directory larger than the room is read several times.
+//! The names that come next are kept in order, as far as there is room for them ([`Listings`]). What was dropped is
+//! read again from the cursor on; so a directory larger than the room is read several times.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -25,7 +25,8 @@ use super::path::{Root, disk_path, fd_path, stat, stat_entry};
 const LISTINGS_BYTES_MAX: usize = 16 << 20;
 /// Part of it that each listing gets at least: enough names for several replies.
 const WINDOW_BYTES_MIN: usize = 256 << 10;
-/// Memory for a name besides its bytes: two pointers with their lengths, and what the allocator adds to two pieces of memory.
+/// Memory for a name besides its bytes: two pointers with their lengths, and what the allocator adds to two pieces of
+/// memory.
 const NAME_OVERHEAD_BYTES: usize = 64;
 
 /// A name of a directory.
@@ -171,7 +172,8 @@ impl Window {
     }
 }
 
-/// The names kept for the listings under way, all together within [`LISTINGS_BYTES_MAX`]; of the least recently used the names are dropped.
+/// The names kept for the listings under way, all together within [`LISTINGS_BYTES_MAX`]; of the least recently used
+/// the names are dropped.
 #[derive(Default)]
 pub struct Listings {
     windows: HashMap<OpenId, Window>,
@@ -251,8 +253,8 @@ pub struct Query<'a> {
 impl Query<'_> {
     /// Entries after the name `after` that match; and whether there are more. Runs with the account's rights.
     ///
-    /// Symbolic links are listed as what they lead to, not at all if that is nothing or outside the share. Entries that vanish meanwhile
-    /// are left out.
+    /// Symbolic links are listed as what they lead to, not at all if that is nothing or outside the share. Entries that
+    /// vanish meanwhile are left out.
     ///
     /// # Errors
     /// ACCESS_DENIED if the directory was not opened for listing; as `getdents64`.

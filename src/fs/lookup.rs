@@ -24,8 +24,8 @@ use super::path::{fd_path, stat};
 const WORTH_KEEPING_NAMES: usize = 64;
 /// Names kept in all; beyond, the directory not used for longest goes.
 const KEPT_NAMES_MAX: usize = 400_000;
-/// `f_type` of file systems whose every change goes through this kernel (statfs(2)): ext, xfs, btrfs, tmpfs, f2fs, bcachefs, zfs, overlayfs
-/// (whose layers nobody may change beneath it).
+/// `f_type` of file systems whose every change goes through this kernel (statfs(2)): ext, xfs, btrfs, tmpfs, f2fs,
+/// bcachefs, zfs, overlayfs (whose layers nobody may change beneath it).
 const LOCAL_FILE_SYSTEMS: [u64; 8] = [
     0xEF53,
     0x5846_5342,
@@ -73,7 +73,8 @@ impl Default for Lookup {
 }
 
 impl Lookup {
-    /// The name on disk that is `name` but for its case, in a directory that may be open with O_PATH. The first by bytes if several.
+    /// The name on disk that is `name` but for its case, in a directory that may be open with O_PATH. The first by
+    /// bytes if several.
     ///
     /// # Errors
     /// If the directory cannot be read for another reason than its permissions.

@@ -1,10 +1,10 @@
 //! The clients' opens, and the descriptors of their files: no more of them at a time than there may be.
 //!
-//! An open keeps what leads to its file. After a recovery no descriptor is open; an operation that needs one opens the file again, by its
-//! handle, else by its path, with its identity checked. When there are too many descriptors those that were not used for longest are
-//! closed. A handle leads to a file wherever it was moved, but a path does not: so where there are no handles (without
-//! CAP_DAC_READ_SEARCH, or on a file system that has none), a local process that renames a file would take it from its client. There,
-//! descriptors are closed only when the kernel gives no more.
+//! An open keeps what leads to its file. After a recovery no descriptor is open; an operation that needs one opens the
+//! file again, by its handle, else by its path, with its identity checked. When there are too many descriptors those
+//! that were not used for longest are closed. A handle leads to a file wherever it was moved, but a path does not: so
+//! where there are no handles (without CAP_DAC_READ_SEARCH, or on a file system that has none), a local process that
+//! renames a file would take it from its client. There, descriptors are closed only when the kernel gives no more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -22,12 +22,14 @@ use super::errno::{open_status, status};
 use super::path::{Root, disk_path, stat};
 use super::{Fs, attributes, find_root, handle, names};
 
-/// Descriptors of files at most, whatever the process may have: each keeps an inode in the kernel's memory, and the kernel closes them one
-/// by one when a worker dies.
+/// Descriptors of files at most, whatever the process may have: each keeps an inode in the kernel's memory, and the
+/// kernel closes them one by one when a worker dies.
 const DESCRIPTORS_MAX: usize = 16_384;
-/// Descriptors left for the rest: TAP, log, shares, sockets, what is open during an operation. At most half of what there is.
+/// Descriptors left for the rest: TAP, log, shares, sockets, what is open during an operation. At most half of what
+/// there is.
 const RESERVE: usize = 256;
-/// Descriptors that are looked at to close one: the files of some have lost their names, and closing these would lose the files.
+/// Descriptors that are looked at to close one: the files of some have lost their names, and closing these would lose
+/// the files.
 const CANDIDATES: usize = 8;
 /// An operation that found no free descriptor is tried again so often, each time with half of the others closed.
 const ATTEMPTS: usize = 4;
@@ -263,7 +265,8 @@ impl Opens {
         true
     }
 
-    /// The kernel has no descriptor left: closes half of those that are open, the ones that do not last last. Was there one to close?
+    /// The kernel has no descriptor left: closes half of those that are open, the ones that do not last last. Was there
+    /// one to close?
     fn spare(&mut self) -> bool {
         let mut all: Vec<(bool, u64, OpenId)> = self
             .open
@@ -305,7 +308,8 @@ impl Fs {
     /// Opens what an operation uses, where it is not open.
     ///
     /// # Errors
-    /// FILE_CLOSED if a file is certainly gone, which is logged once; any other error is that of this attempt, and the open stays.
+    /// FILE_CLOSED if a file is certainly gone, which is logged once; any other error is that of this attempt, and the
+    /// open stays.
     pub(super) fn ready(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         for id in used(op) {
             if self.opens.touch(id) {
@@ -362,7 +366,8 @@ impl Fs {
         }
     }
 
-    /// What has a path, if that is the file; with the server's own rights, or with the account's where these do not suffice (NFS).
+    /// What has a path, if that is the file; with the server's own rights, or with the account's where these do not
+    /// suffice (NFS).
     fn open_by_path(&mut self, known: &Known, path: &str) -> Result<Option<OwnedFd>, NtStatus> {
         let disk = disk_path(path)?;
         let mut opened = find_root(&self.roots, known.share())?.open_disk(&disk, known.flags());
@@ -378,8 +383,8 @@ impl Fs {
     }
 }
 
-/// Of the errors of `open_by_handle_at` those that leave the path to try: the file is gone (ESTALE), or handles cannot be used (EPERM: no
-/// right to; the rest: not on this file system).
+/// Of the errors of `open_by_handle_at` those that leave the path to try: the file is gone (ESTALE), or handles cannot
+/// be used (EPERM: no right to; the rest: not on this file system).
 fn leaves_the_path(error: Errno) -> bool {
     matches!(
         error,
@@ -387,7 +392,8 @@ fn leaves_the_path(error: Errno) -> bool {
     )
 }
 
-/// Of the errors of `openat2` those that say that the path leads to nothing, or to another kind of file than was opened.
+/// Of the errors of `openat2` those that say that the path leads to nothing, or to another kind of file than was
+/// opened.
 fn is_another(error: Errno) -> bool {
     matches!(
         error,

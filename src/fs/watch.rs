@@ -24,9 +24,11 @@ const DIRECTORIES_PER_OPEN_MAX: usize = 8192;
 const PENDING_MAX: usize = 65_536;
 const BATCH_BYTES: usize = 32 * 1024;
 
-/// Entries that are looked at after a restart for changes that were missed, for all watches together; beyond, a change is assumed.
+/// Entries that are looked at after a restart for changes that were missed, for all watches together; beyond, a change
+/// is assumed.
 const LOOKED_AT_MAX: usize = 8192;
-/// The kernel's times of changes are those of its last tick (10 ms apart at most), and a change may have waited to be read from inotify.
+/// The kernel's times of changes are those of its last tick (10 ms apart at most), and a change may have waited to be
+/// read from inotify.
 const SLACK: FileTime = 20 * 10_000;
 
 /// FILE_NOTIFY_CHANGE_* (MS-SMB2 2.2.35).
@@ -195,8 +197,9 @@ impl Watcher {
         }
     }
 
-    /// May a watched directory have changed after this time without an event? The times of change tell: of the directory for names that
-    /// come and go, of its entries for what else is watched, and so on beneath it. It is watched by now, so nothing falls between.
+    /// May a watched directory have changed after this time without an event? The times of change tell: of the
+    /// directory for names that come and go, of its entries for what else is watched, and so on beneath it. It is
+    /// watched by now, so nothing falls between.
     pub fn may_have_changed(
         &mut self,
         id: OpenId,

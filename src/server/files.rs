@@ -40,14 +40,16 @@ pub trait FileSystem {
     /// # Errors
     /// FILE_CLOSED if it is gone; else as `open`.
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus>;
-    /// Takes note of an open from before a recovery. Its file is opened when it is used: an operation that finds it gone is answered with
-    /// FILE_CLOSED, and after any other error the next operation tries again. What it watched is watched again.
+    /// Takes note of an open from before a recovery. Its file is opened when it is used: an operation that finds it
+    /// gone is answered with FILE_CLOSED, and after any other error the next operation tries again. What it watched is
+    /// watched again.
     fn remember(&mut self, open: &OpenInfo) {
         if let Err(status) = self.reopen(open) {
             log::warn!("{}: cannot be opened again: {status}", open.path);
         }
     }
-    /// May what an open watches have changed after this wall time without the server being told? Asked when the open has been remembered.
+    /// May what an open watches have changed after this wall time without the server being told? Asked when the open
+    /// has been remembered.
     fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
         let _ = (open, since);
         true

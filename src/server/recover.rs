@@ -428,8 +428,8 @@ impl<F: FileSystem> Machine<F> {
         self.smb.parked_message(task).map(<[u8]>::to_vec)
     }
 
-    /// Files are opened when they are used. Directories that clients watch are watched again now; whose clients may have missed a change
-    /// since the time on record are told to look for themselves.
+    /// Files are opened when they are used. Directories that clients watch are watched again now; whose clients may
+    /// have missed a change since the time on record are told to look for themselves.
     fn remember_files(&mut self, watched_until: Option<FileTime>) {
         for open in self.smb.opens().collect::<Vec<_>>() {
             self.journal.handle(Some(open.conn));

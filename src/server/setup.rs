@@ -117,6 +117,7 @@ fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
 }
 
 fn files(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Fs> {
+    take_all_descriptors();
     let mut fs = Fs::new(&roots(config), Arc::clone(wake))?;
     if config.nvram.durability == Durability::Power {
         fs.expect_power_cuts()
@@ -306,7 +307,7 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
             watches: limits.max_watches_per_connection,
             locks: limits.max_locks_per_open,
             total: outlast_smb::Held {
-                opens: max_opens(limits.max_opens),
+                opens: limits.max_opens,
                 locks: limits.max_locks,
                 pending: limits.max_pending,
                 watches: limits.max_watches,
@@ -350,24 +351,12 @@ fn max_strangers(config: &Config, limits: &outlast_smb::Limits) -> usize {
     wanted.min(most).max(1)
 }
 
-/// As many opens as the configuration wants, and the process may have descriptors for: what one client holds must not keep another from
-/// opening a file. The process takes all that it may have.
-fn max_opens(wanted: usize) -> usize {
-    /// Descriptors for all else: TAP, log, shares, sockets, what is open for the length of an operation.
-    const OTHERS: u64 = 256;
+/// The process takes all descriptors that it may have: the more files stay open, the fewer are opened again.
+fn take_all_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // A process may always raise its limit to the maximum; if not, what it has counts.
     let _ = setrlimit(Resource::Nofile, limit);
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = usize::try_from(descriptors.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
-    if most < wanted {
-        info!(
-            "limits.max_opens: {wanted} is more than this process may have open ({descriptors}, {OTHERS} of them its own): \
-             {most} it is; raise the limit (`ulimit -n`, LimitNOFILE= of a service) for more"
-        );
-    }
-    wanted.min(most).max(1)
 }
 
 fn requirement(level: Level) -> Requirement {

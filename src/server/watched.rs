@@ -1,8 +1,9 @@
 //! Until when local changes of watched directories are known to have been told.
 //!
-//! A server that is away misses what local processes change. After a recovery the file system is asked whether a watched directory has
-//! changed since a time on record: the wall time of a turn that had read all events of inotify until then. The server's own operations
-//! change directories too, so that time is put on record again soon after each of them.
+//! A server that is away misses what local processes change. After a recovery the file system is asked whether a
+//! watched directory has changed since a time on record: the wall time of a turn that had read all events of inotify
+//! until then. The server's own operations change directories too, so that time is put on record again soon after each
+//! of them.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use outlast_smb::fileop::FileTime;
 
 use super::clock::Time;
 
-/// So long after an effect on files the time is put on record again. It is longer than the kernel's times of changes are coarse.
+/// So long after an effect on files the time is put on record again. It is longer than the kernel's times of changes
+/// are coarse.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// The time that is on record, and the one that might be.
@@ -39,12 +41,15 @@ impl Watched {
         }
     }
 
+    /// A directory begins to be watched: what changed in it before does not count.
+    pub fn begin(&mut self, time: Time) {
+        self.told = Some(time.wall);
+        self.is_due = true;
+    }
+
     /// Every local change until now has been told, if anybody watches.
     pub fn told(&mut self, time: Time, is_watching: bool) {
-        if is_watching && self.told.is_none() {
-            // A directory that has just been opened may have just been made.
-            self.effect(time.now);
-        }
+        self.is_due |= is_watching && self.told.is_none();
         self.told = is_watching.then_some(time.wall);
         if self.due.is_some_and(|due| due <= time.now) {
             self.is_due = true;
@@ -71,7 +76,8 @@ impl Watched {
         self.is_due
     }
 
-    /// The time to put on record: if there is another, and it is due or `with_clock`, the clock's being put on record anyway.
+    /// The time to put on record: if there is another, and it is due or `with_clock`, the clock's being put on record
+    /// anyway.
     pub fn advance(&mut self, with_clock: bool) -> Option<FileTime> {
         let wanted = std::mem::take(&mut self.is_due) || with_clock;
         let told = self.told.filter(|told| wanted && *told != self.on_record)?;

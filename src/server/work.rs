@@ -205,9 +205,9 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// Work that is not done yet has another turn. Until then no bytes of its message are held: they pin the log, which might then never
-    /// have the room that the message waits for. What was found out about it is kept, so that each turn makes progress however slow the
-    /// processor is.
+    /// Work that is not done yet has another turn. Until then no bytes of its message are held: they pin the log, which
+    /// might then never have the room that the message waits for. What was found out about it is kept, so that each
+    /// turn makes progress however slow the processor is.
     fn put_back(&mut self, work: Work) {
         match work {
             Work::Message(conn, _) => {
@@ -261,7 +261,7 @@ impl<F: FileSystem> Machine<F> {
     ) -> Step {
         self.fs.discard_changes();
         match planned.op {
-            FileOp::Watch { .. } => self.journal.watched.told(time, true),
+            FileOp::Watch { .. } => self.journal.watched.begin(time),
             _ if planned.op.has_effect() => self.journal.watched.effect(time.now),
             _ => {}
         }

@@ -17,7 +17,8 @@ use crate::status::NtStatus;
 use crate::wire::{Command, Flags};
 use bytes::Bytes;
 
-/// Runs a scenario; then again with a crash at each of its points, and once without one. Every other run has a slow loop.
+/// Runs a scenario; then again with a crash at each of its points, and once without one. Every other run has a slow
+/// loop.
 fn sweep(scenario: impl Fn(&mut World)) {
     let mut whole = World::new(None);
     scenario(&mut whole);

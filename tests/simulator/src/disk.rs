@@ -27,8 +27,6 @@ pub struct Disk {
     clock: Clock,
     /// When names came to directories, or went.
     changed: BTreeMap<Ino, Duration>,
-    /// When a directory was last begun to be watched.
-    watched: Option<Duration>,
     /// When servers died.
     deaths: Vec<Duration>,
     /// Who watches a directory may have been told to look for itself.
@@ -36,7 +34,7 @@ pub struct Disk {
 }
 
 /// For so long before a death a server may not be sure that what changed in a directory was its own doing.
-const UNSURE: Duration = Duration::from_millis(200);
+const UNSURE: Duration = Duration::from_millis(100);
 
 /// What a power cut would leave.
 struct Journal {
@@ -77,15 +75,9 @@ impl Disk {
             seed,
             clock,
             changed: BTreeMap::new(),
-            watched: None,
             deaths: Vec::new(),
             may_tell_to_look: false,
         }
-    }
-
-    /// A directory begins to be watched.
-    pub fn watch(&mut self) {
-        self.watched = Some(self.clock.now());
     }
 
     /// Have names come to a directory after this time, or gone?
@@ -121,9 +113,7 @@ impl Disk {
     /// The server is gone, and its descriptors: files without a name are no more.
     pub fn killed(&mut self) {
         self.now.drop_nameless();
-        let now = self.clock.now();
-        self.deaths.push(now);
-        self.may_tell_to_look |= self.watched.is_some_and(|begun| begun + UNSURE > now);
+        self.deaths.push(self.clock.now());
         if let Some(journal) = &mut self.journal {
             journal.syncing = None;
         }

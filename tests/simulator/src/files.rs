@@ -581,11 +581,7 @@ impl FileSystem for Files {
                 serial: 7,
                 creation_time: 0,
             })),
-            (FileOp::Flush { .. }, _) => Ok(Outcome::Unit),
-            (FileOp::Watch { .. }, _) => {
-                self.disk.borrow_mut().watch();
-                Ok(Outcome::Unit)
-            }
+            (FileOp::Flush { .. } | FileOp::Watch { .. }, _) => Ok(Outcome::Unit),
             (
                 FileOp::QueryAllocatedRanges {
                     open,

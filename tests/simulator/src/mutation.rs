@@ -111,6 +111,7 @@ pub enum Forgotten {
     Ends,
     Watches,
     Trees,
+    Watched,
 }
 
 impl Mutation {
@@ -137,6 +138,7 @@ impl Mutation {
             Forgets(F::Answers),
             Forgets(F::MessageIds),
             Forgets(F::Sessions),
+            Forgets(F::Watched),
             RecordsApart,
             CommitFirst,
             RepliesMadeAgain,
@@ -292,6 +294,11 @@ impl Mutation {
                     global.clock_up_to = Duration::ZERO;
                 }
             }
+            Mutation::Forgets(Forgotten::Watched) => {
+                if let Record::Global(global) = &mut record {
+                    global.watched_until = 0;
+                }
+            }
             Mutation::RepliesMadeAgain => {
                 let sent = |tcp: &Tcp| matches!(tcp, Tcp::Sent { .. } | Tcp::RequeuedSent);
                 if let (Record::Tcp(tcp), Some(last)) = (&record, data.last_mut())
@@ -330,6 +337,7 @@ impl Forgotten {
         match record {
             Record::IdsUpTo(_) => self == Forgotten::Ids,
             Record::ClockUpTo(_) => self == Forgotten::Clock,
+            Record::WatchedUntil(_) => self == Forgotten::Watched,
             Record::Tcp(tcp) => match **tcp {
                 Tcp::Consumed(_) => self == Forgotten::Consumed,
                 Tcp::Sent { .. } => self == Forgotten::Sent,
