@@ -42,7 +42,7 @@ fn descriptors_are_bounded_and_no_open_is_lost() {
         // A local process renames all, and takes the rights that the clients have had.
         for number in 0..100 {
             let (from, to) = (b.dir.join(name(number)), format!("renamed {number}"));
-            std::fs::set_permissions(&from, PermissionsExt::from_mode(0)).unwrap();
+            std::fs::set_permissions(&from, PermissionsExt::from_mode(0o000)).unwrap();
             std::fs::rename(from, b.dir.join(to)).unwrap();
         }
         read_all(b, &opens);
