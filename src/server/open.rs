@@ -119,12 +119,7 @@ pub(super) fn open(
                 // No power cut may bring the old flag back, with a state that is an older one by then.
                 log.persist_superblock()?;
             }
-            (
-                log,
-                replay,
-                walked,
-                superblock.incarnation == incarnation,
-            )
+            (log, replay, walked, superblock.incarnation == incarnation)
         }
         None => {
             // The old log goes from the sink first: there is no instant at which the two belong to different ones.

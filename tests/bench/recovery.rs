@@ -56,6 +56,7 @@ impl Server {
         };
         let log = Log::format(memory, identity).expect("a log");
         let global = Global {
+            watched_until: 0,
             clock_up_to: Duration::from_secs(3600),
             ids_up_to: 1 << 40,
             secret: [0; 32],

@@ -90,12 +90,14 @@ fn records_of_tcp_and_of_the_server() {
     }
     for record in [
         Record::Global(Global {
+            watched_until: u64::MAX,
             clock_up_to: Duration::MAX,
             ids_up_to: u64::MAX,
             secret: [255; 32],
             guid: [255; 16],
         }),
         Record::ClockUpTo(Duration::MAX),
+        Record::WatchedUntil(u64::MAX),
         Record::IdsUpTo(u64::MAX),
         Record::Closed,
     ] {
