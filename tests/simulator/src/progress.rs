@@ -4,7 +4,8 @@
 //! What was read by the server that died, and was not on record yet, is lost even where the machine kept all other frames. The client
 //! sends it again when its timer says so: after a second (RFC 6298, 2.4), or, if it had sent it again before, after twice as long each
 //! time (5.5). A server that is back can call a sender back before that (RFC 6069), but smoltcp does not look at ICMP. So its own timer
-//! is an excuse as far as RFC 6298 lets it run: twice the silence before the return, in which outages do not count that lost nothing.
+//! is an excuse as far as RFC 6298 lets it run: twice the silence before the return, in which a single outage that lost nothing does
+//! not count.
 //! A frame that the wire has lost is one, too: only where it loses none is anything said.
 
 use std::time::Duration;
@@ -66,11 +67,14 @@ impl Progress {
         let Some(back) = back.filter(|back| last.is_waiting && at < *back && *back <= now) else {
             return Ok(());
         };
-        let outages = outages.iter();
-        let lossless: Duration = outages
-            .filter(|_| !frames_lost)
-            .map(|(begin, end)| (*end).saturating_sub(*begin.max(&at)))
-            .sum();
+        let since = outages.iter().filter(|(_, end)| *end > at);
+        // With a second outage the timer may have backed off in the first one, and what was sent since be lost in it.
+        let lossless = match since.clone().count() {
+            1 if !frames_lost => since
+                .map(|(begin, end)| (*end).saturating_sub(*begin.max(&at)))
+                .sum(),
+            _ => Duration::ZERO,
+        };
         let silence = (back - at).saturating_sub(lossless).max(longest);
         let waited = now - back;
         match waited <= ALLOWED + RTO_MIN.max(silence * 2) {
