@@ -4,7 +4,7 @@ use super::*;
 use crate::fileop::{Actor, FileKey};
 use crate::record::WorkId;
 use crate::state::{
-    FileOpen, Lock, Open, OplockLevel, Parked, Security, SessionState, Target, Wait, Work,
+    FileOpen, Lock, Open, OplockLevel, Parked, Security, Session, SessionState, Target, Wait, Work,
 };
 use crate::status::NtStatus;
 use crate::{Config, Dialect, Limits, Requirement};
@@ -62,7 +62,11 @@ fn parked(id: u64, session: u64, open: Option<OpenId>) -> Parked {
 /// A record as a server could write it in this state; `None`: not now. `fresh` was never used as an id.
 fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Record> {
     let open_id = one(state.opens.keys().copied(), pick);
-    let session = one(state.sessions.keys().copied(), pick);
+    // One that is over gets nothing new.
+    let valid = |session: &Session| session.security.state == SessionState::Valid;
+    let sessions = state.sessions.iter().filter(|(_, of)| valid(of));
+    let sessions: Vec<u64> = sessions.map(|(id, _)| *id).collect();
+    let session = one(sessions.into_iter(), pick);
     let parked_id = one(state.parked.keys().copied(), pick);
     let is_working = state.work.is_some();
     let work = match (is_working, parked_id) {
