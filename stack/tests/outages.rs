@@ -15,6 +15,19 @@ fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
     assert_eq!(bench.stack.send_queued(bench.conn), 0);
 }
 
+/// The largest window that the peer has offered is not on record: what it sent before it had our last bytes is taken all the same.
+//= rfc5961 5.2a
+#[test]
+fn after_a_crash_data_with_an_acknowledgement_of_before_is_taken() {
+    let mut bench = Bench::plain();
+    bench.send(2000);
+    bench.exchange(&bench.shut(1000));
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    let answer = bench.exchange(&bench.data(0, 10));
+    assert_eq!(bench.theirs(answer[0].ack), 10);
+}
+
 #[test]
 fn after_a_crash_a_byte_taken_from_a_probe_may_be_acknowledged() {
     let mut bench = Bench::plain();

@@ -81,8 +81,11 @@ pub(crate) struct Live {
     pub(super) snd_nxt: Seq,
     /// Acknowledgements up to here are valid even if SND.NXT is lower: before a crash, or by a window probe, it may have been sent.
     pub(super) snd_possible: Seq,
-    /// MAX.SND.WND of RFC 5961, section 5.2.
+    /// The largest window that the peer has offered since the start.
     pub(super) snd_wnd_max: u32,
+    /// How far behind SND.UNA an acknowledgement may lie: MAX.SND.WND, or, as that is not on record, the largest window that the peer can
+    /// have offered before a return.
+    pub(super) old_ack_max: u32,
     /// Payload bytes of a full segment we send.
     pub(super) mss: usize,
     pub(super) loss: Loss,
@@ -187,6 +190,7 @@ impl Live {
             snd_nxt,
             snd_possible: snd_end,
             snd_wnd_max: durable.snd_wnd,
+            old_ack_max: 0xffff << durable.snd_shift(),
             mss,
             loss,
             cubic: Cubic::new(mss),

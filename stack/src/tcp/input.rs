@@ -189,6 +189,7 @@ impl Conn {
         self.live.snd_nxt = ack;
         self.live.snd_possible = ack;
         self.live.snd_wnd_max = scaled;
+        self.live.old_ack_max = scaled;
         self.live.loss = super::loss::Loss::new(ack);
         self.live.retransmit_at = None;
         self.live.last_progress = cx.now;
@@ -216,7 +217,7 @@ impl Conn {
         // RFC 5961, section 5.2. SND.NXT before a crash is not on record, so everything committed counts as sent.
         //= rfc5961 5.2a
         let highest = self.live.snd_nxt.max(self.live.snd_possible);
-        if ack < una - self.live.snd_wnd_max as usize || ack > highest {
+        if ack < una - self.live.old_ack_max as usize || ack > highest {
             self.challenge(cx.now);
             return false;
         }
@@ -244,6 +245,7 @@ impl Conn {
             };
             self.emit(cx, record, &[]);
             self.live.snd_wnd_max = self.live.snd_wnd_max.max(wnd);
+            self.live.old_ack_max = self.live.old_ack_max.max(wnd);
         }
         if acked > 0 {
             self.progress(segment, acked, flight, cx);
