@@ -226,7 +226,8 @@ struct Measured {
 fn measure(wanted: &Wanted) -> ExitCode {
     let lab = Lab::new();
     let dir = lab.dir().display().to_string();
-    let room = wanted.megabytes + 512;
+    // the file, two NVRAMs (that of a server that has ended goes with its last process), and what attackers write
+    let room = wanted.megabytes + 1024;
     lab::run(&format!(
         "mount -t tmpfs -o size={room}m,mode=755 outlast-bench {dir}"
     ));
