@@ -23,7 +23,7 @@ pub const REPLY_ROOM: u64 = 10 << 20;
 pub const EFFECT_ROOM: u64 = 17 << 20;
 
 /// The log's length divided by this may be replies that wait for clients.
-const UNREAD_PART: u64 = 8;
+const UNREAD_PART: u64 = 7;
 
 /// The headers of the records that received bytes come in take one part in so many of these bytes. Only tiny segments take more.
 const RECORDS_PART: u64 = 16;

@@ -25,6 +25,7 @@ use super::patience::Patience;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
 use super::set_aside::{self, SetAside};
+use super::windows;
 
 /// What the machine is made from.
 pub struct Parts<F> {
@@ -378,7 +379,17 @@ impl<F: FileSystem> Machine<F> {
             }
         }
         self.journal.handle(None);
-        Ok(())
+        self.check_windows()
+    }
+
+    /// Promised bytes have room in the log, so no server promises more than it may at most, and a little for rounding.
+    fn check_windows(&self) -> anyhow::Result<()> {
+        let mut conns = self.stack.connections().map(|(conn, ..)| conn);
+        let is_too_large = |conn: &u64| self.stack.holding(*conn).promised > 2 * windows::LARGEST;
+        match conns.find(is_too_large) {
+            Some(conn) => Err(impossible(conn, "a window beyond the largest")),
+            None => Ok(()),
+        }
     }
 
     /// Looks at every client once, and finishes what was under way. Gives the requests that are not tried again.

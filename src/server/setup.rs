@@ -258,7 +258,7 @@ fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
         capabilities: tap.capabilities(),
         ports: vec![PORT],
         receive_buffer: windows::AUTOMATIC,
-        largest_window: 16 << 20,
+        largest_window: windows::LARGEST,
         receive_total: usize::try_from(config.nvram.size_bytes / windows::WINDOWS_PART)
             .unwrap_or(usize::MAX),
         receive_reserve: windows::RESERVE,

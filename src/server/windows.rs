@@ -24,6 +24,9 @@ pub const LEAST: usize = 4 << 10;
 /// Bytes that a connection's window is opened to by itself while there is much room.
 pub const AUTOMATIC: usize = 64 << 10;
 
+/// Bytes of the largest window that is ever promised.
+pub const LARGEST: usize = 16 << 20;
+
 /// Bytes of the largest message with its direct-TCP header: so much is left for accounts that have been granted nothing.
 pub const RESERVE: usize = outlast_smb::wire::frame::MAX_MESSAGE + outlast_smb::wire::frame::LEN;
 

@@ -136,6 +136,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         copy_units: 2,
         stack: outlast_stack::Config {
             receive_total: 1 << 20,
+            receive_least: 4 << 10,
             ..hand::config()
         },
         smb: smb::config(),
