@@ -211,7 +211,11 @@ impl Mutation {
                 scenario.outage = Duration::from_secs(40);
                 scenario.lost = Lost::Nothing;
             }
-            Mutation::Forgets(Forgotten::Clock) => scenario.timestamps = true,
+            Mutation::Forgets(what) => {
+                scenario.timestamps |= what == Forgotten::Clock;
+                // In a small log a change is soon part of a copy of its connection, and is not forgotten then.
+                scenario.nvram_bytes = 256 << 10;
+            }
             Mutation::OldestGivenUp => scenario.nvram_bytes = 64 << 10,
             Mutation::PromiseForgotten => scenario.smaller_window = true,
             Mutation::AnswersTooEarly => scenario.lost = Lost::Nothing,
@@ -256,7 +260,7 @@ impl Mutation {
             incarnation: contents.superblock.incarnation,
         };
         let mut log = Log::format(changed.clone(), identity).ok()?;
-        let is_full = contents.head.0 - contents.tail.0 > memory.len() / 3;
+        let is_full = contents.head.0 - contents.tail.0 > memory.len() / 8;
         let clients = contents.records.iter().map(|it| it.object);
         let oldest = clients.filter(|object| *object != 0).min();
         let given_up = oldest.filter(|_| is_full && self == Mutation::OldestGivenUp);
