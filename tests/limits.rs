@@ -537,7 +537,8 @@ fn a_recovered_worker_is_no_larger_than_the_one_before() {
     stage.everything_is_given_back_by_another();
 }
 
-/// All of these attacks at once, with deaths of the worker in between: it returns each time, and a newcomer is let in and served.
+/// All of these attacks at once, with deaths of the worker in between: it returns each time, and a newcomer is let in
+/// and served.
 #[test]
 fn all_at_once_across_deaths() {
     const LIVES: [Life; 8] = [

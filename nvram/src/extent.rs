@@ -52,8 +52,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `place`, which is beyond all others, takes `whole_len`
-    /// bytes, and is of the object that holds `object_len`.
+    /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `place`, which is beyond all
+    /// others, takes `whole_len` bytes, and is of the object that holds `object_len`.
     pub(crate) fn pin(
         &mut self,
         memory: &Arc<dyn Memory>,
@@ -77,7 +77,8 @@ impl Held {
         Bytes::from_owner(Pin(extent))
     }
 
-    /// Forgets extents that nobody holds up to the first that somebody does, and returns the place of that one's record.
+    /// Forgets extents that nobody holds up to the first that somebody does, and returns the place of that one's
+    /// record.
     pub(crate) fn release(&mut self) -> Option<Place> {
         while let Some((place, extent)) = self.extents.front_mut() {
             // Exclusive access to the extent: what its last holder did on another thread has happened.

@@ -57,7 +57,8 @@ pub enum Kind {
     Delta = 2,
     /// There is no such object any more.
     End = 3,
-    /// The beginning of a snapshot that takes several records: once it is complete, nothing before this counts any more.
+    /// The beginning of a snapshot that takes several records: once it is complete, nothing before this counts any
+    /// more.
     Begin = 4,
     /// More of the snapshot that has begun; deltas may come between.
     Part = 5,
@@ -336,7 +337,8 @@ impl Log {
     /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
     /// It counts from the next [`Log::commit`] on.
     ///
-    /// An object begins with a snapshot of one record. Its space, and that of any bytes that are held, is kept as `docs/log-format.md` says.
+    /// An object begins with a snapshot of one record. Its space, and that of any bytes that are held, is kept as
+    /// `docs/log-format.md` says.
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was written.
@@ -486,9 +488,10 @@ impl Log {
 
     /// The object to write again at the head: a snapshot, of one record or of several, then its queued bytes.
     ///
-    /// For one it is that whose base holds the tail back: while less than half of the ring is free, or less than `room` bytes are in one
-    /// piece, or less than `free` in all; and when what was given up is more than twice what is live, so that a replay has much to walk over. For another it is one
-    /// with more deltas than state, when there are many deltas in all, so that a replay has much to apply.
+    /// For one it is that whose base holds the tail back: while less than half of the ring is free, or less than
+    /// `room` bytes are in one piece, or less than `free` in all; and when what was given up is more than twice what
+    /// is live, so that a replay has much to walk over. For another it is one with more deltas than state, when there
+    /// are many deltas in all, so that a replay has much to apply.
     ///
     /// `None` also if that would not help: it has been done and not been committed, or bytes that no live object counts on hold the tail
     /// (a worker's, an outgoing frame's), or little in the ring has been given up.

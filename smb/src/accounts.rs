@@ -1,8 +1,8 @@
-//! Whose durable state takes how much of the log, by [`crate::size`]. Derived from the state of all connections; kept up by
-//! [`crate::Smb::apply`].
+//! Whose durable state takes how much of the log, by [`crate::size`]. Derived from the state of all connections; kept
+//! up by [`crate::Smb::apply`].
 //!
-//! Nobody gets more than is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone may have half of the room, several
-//! get equal parts without being counted, and something is left for the next one.
+//! Nobody gets more than is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone may have half of
+//! the room, several get equal parts without being counted, and something is left for the next one.
 
 use crate::record::Touched;
 use crate::server::{ConnId, Principal};
@@ -131,7 +131,8 @@ fn measure(connection: &Connection, touched: Touched) -> usize {
     parts.into_iter().flatten().sum::<usize>() + parked.map(size::parked).sum::<usize>()
 }
 
-/// On whose account a connection is: that of its first session. What is left of one that is gone is on the account it was on.
+/// On whose account a connection is: that of its first session. What is left of one that is gone is on the account it
+/// was on.
 fn principal(connection: &Connection) -> Principal {
     let of = |user: &Option<String>| match user {
         None => Principal::Guest,

@@ -24,7 +24,8 @@ pub const ATTEMPTS: u32 = 3;
 /// Bytes of an answer that is kept whatever the account of its connection has.
 const ALWAYS_KEPT: usize = 4096;
 
-/// Bytes that a request keeps while it waits, at most: the rest of its message, and the answers to what came before it there.
+/// Bytes that a request keeps while it waits, at most: the rest of its message, and the answers to what came before it
+/// there.
 pub(crate) const MAX_WAITING: usize = 1 << 20;
 
 /// What follows a call of a handler.
@@ -373,8 +374,9 @@ fn answer(
     Flow::Step(Step::Done)
 }
 
-/// However many reads a client compounds, their reply is no longer than the longest single one. And until the last component is answered
-/// the answers before it are part of the state. What is short is kept in any case: no operation that changes a file has a long answer.
+/// However many reads a client compounds, their reply is no longer than the longest single one. And until the last
+/// component is answered the answers before it are part of the state. What is short is kept in any case: no operation
+/// that changes a file has a long answer.
 fn may_be_kept(ctx: &Context<'_>, work: &Work, piece: &Piece, is_last: bool) -> bool {
     let lengths = work.answers.iter();
     let kept: usize = lengths

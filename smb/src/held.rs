@@ -1,5 +1,5 @@
-//! What connections hold, and how much of it they may: each within its own limit, all together within a total. Of the log's bytes each
-//! account has its part (`crate::accounts`).
+//! What connections hold, and how much of it they may: each within its own limit, all together within a total. Of the
+//! log's bytes each account has its part (`crate::accounts`).
 
 use crate::config::Limits;
 use crate::server::{ConnId, Smb};

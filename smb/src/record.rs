@@ -181,7 +181,8 @@ impl Piece {
 pub(crate) struct Touched {
     /// All of it.
     pub(crate) everything: bool,
-    /// What is neither an open nor a waiting request nor a session: the message in progress, credits, and sessions that are over.
+    /// What is neither an open nor a waiting request nor a session: the message in progress, credits, and sessions
+    /// that are over.
     pub(crate) frame: bool,
     pub(crate) session: Option<u64>,
     pub(crate) open: Option<OpenId>,
@@ -237,8 +238,8 @@ impl Touched {
 }
 
 impl Record {
-    /// What must be taken out of the index and the accounts before this record, and put back after it. What of a part has a fixed place
-    /// in its size (`crate::size`) and is not indexed need not be.
+    /// What must be taken out of the index and the accounts before this record, and put back after it. What of a part
+    /// has a fixed place in its size (`crate::size`) and is not indexed need not be.
     pub(crate) fn touches(&self) -> Touched {
         match self {
             Record::Connected { .. } | Record::Disconnected | Record::Rekeyed { .. } => {

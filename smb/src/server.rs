@@ -589,7 +589,8 @@ impl Smb {
     }
 
     /// Where more is held than the limits have room for: the connection with which the server parts, the
-    /// largest one of the account that has most. What is left of those that are gone is being closed, and does not count.
+    /// largest one of the account that has most. What is left of those that are gone is being closed, and does not
+    /// count.
     #[must_use]
     pub fn to_part_with(&self) -> Option<(ConnId, Principal)> {
         let limit = self.config.limits.total.bytes;

@@ -1,7 +1,8 @@
-//! How many bytes of the log a connection's durable state takes: an upper bound, part by part, so that it can be kept up by what each
-//! record touches. Every field is named here: a new one does not compile before it is counted.
+//! How many bytes of the log a connection's durable state takes: an upper bound, part by part, so that it can be kept
+//! up by what each record touches. Every field is named here: a new one does not compile before it is counted.
 //!
-//! An integer is written in as few bytes as its value needs, one more than its own width at most; a length as an integer.
+//! An integer is written in as few bytes as its value needs, one more than its own width at most; a length as an
+//! integer.
 
 use crate::command::session_setup;
 use crate::config::Limits;
@@ -37,7 +38,8 @@ pub(crate) const LOCK: usize = 2 * U64 + FLAG;
 const LOCK_SEQUENCE: usize = U32 + 1;
 /// Longest name of a file in the operating system's directories, in bytes (NAME_MAX), with its length.
 const NAME: usize = 255 + U16;
-/// What a part of the state takes beside its content when it is written again: the log's record around it, and its name.
+/// What a part of the state takes beside its content when it is written again: the log's record around it, and its
+/// name.
 const PART: usize = 64;
 /// The TCP half of a connection, without the bytes that are queued: those are accounted elsewhere.
 const TCP: usize = 512;
@@ -357,7 +359,8 @@ fn intent(intent: &Intent) -> usize {
 
 /// What follows from the limits for the length of records, in bytes.
 impl Limits {
-    /// No delta of a connection's state is longer: an answer that is kept, the intent of a copy, a request that begins to wait, locks.
+    /// No delta of a connection's state is longer: an answer that is kept, the intent of a copy, a request that begins
+    /// to wait, locks.
     #[must_use]
     pub fn largest_delta(&self) -> usize {
         let answered = answer_of(frame::MAX_MESSAGE) + WAITING;

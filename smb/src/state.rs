@@ -281,7 +281,8 @@ pub struct Credits {
     pub low: u64,
     /// First id not granted yet.
     pub high: u64,
-    /// Used ids above `low`, one bit for each: the lowest bit of the first word is the first multiple of 64 at or below `low`.
+    /// Used ids above `low`, one bit for each: the lowest bit of the first word is the first multiple of 64 at or
+    /// below `low`.
     pub used: VecDeque<u64>,
 }
 

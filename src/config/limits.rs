@@ -59,7 +59,8 @@ macro_rules! limits {
 
 limits! {
     counts {
-        /// `max_connections`: TCP connections at once; a few places are kept free, at the cost of the account that has most.
+        /// `max_connections`: TCP connections at once; a few places are kept free, at the cost of the account that has
+        /// most.
         max_connections = 1024, up to 1 << 20;
         /// `max_unauthenticated`: connections that have not logged in; with one more the oldest is dropped.
         max_unauthenticated = 256, up to 1 << 20;

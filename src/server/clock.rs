@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use outlast_smb::fileop::FileTime;
 
-/// How far ahead of the present the committed high-water mark is set. A crash adds at most this much to service time: many crashes in a
-/// row must not end a wait much too early.
+/// How far ahead of the present the committed high-water mark is set. A crash adds at most this much to service time:
+/// many crashes in a row must not end a wait much too early.
 const AHEAD: Duration = Duration::from_millis(4);
 
 /// Seconds from 1601-01-01 to 1970-01-01 (MS-DTYP 2.3.3).

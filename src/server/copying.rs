@@ -1,9 +1,9 @@
-//! Writing objects again at the head of the log, a little in each turn: so that its tail moves on, and so that a recovery has little to
-//! replay.
+//! Writing objects again at the head of the log, a little in each turn: so that its tail moves on, and so that a
+//! recovery has little to replay.
 //!
-//! A connection is copied in several records, and they may take several turns: the beginning, one record for each open, waiting request
-//! and session ([`outlast_smb::copying`]), and at last, in one turn, its TCP state and queued bytes. Until that turn's commit the
-//! snapshot before counts.
+//! A connection is copied in several records, and they may take several turns: the beginning, one record for each
+//! open, waiting request and session ([`outlast_smb::copying`]), and at last, in one turn, its TCP state and queued
+//! bytes. Until that turn's commit the snapshot before counts.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -54,8 +54,8 @@ impl Copier {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Writes again what keeps the log's tail from moving on, or would make a recovery long. A part of it each turn; more when room is
-    /// short.
+    /// Writes again what keeps the log's tail from moving on, or would make a recovery long. A part of it each turn;
+    /// more when room is short.
     pub(super) fn relocate(&mut self, now: Duration) {
         let fresh = self.journal.records().saturating_sub(self.copier.records);
         let mut units = self.copier.units + UNITS_PER_RECORD * fresh;
@@ -119,7 +119,8 @@ impl<F: FileSystem> Machine<F> {
         effects.is_some_and(|of| of.generation == Some(object) && of.count == 0)
     }
 
-    /// Goes on with an object's copy, or begins it. Gives the units that took, and how far the copy is if it is not complete.
+    /// Goes on with an object's copy, or begins it. Gives the units that took, and how far the copy is if it is not
+    /// complete.
     fn copy(&mut self, object: u64, cursor: Option<Cursor>, limit: u64) -> (u64, Option<Cursor>) {
         let begun = (self.journal.head(), self.journal.records());
         self.handle(object);

@@ -3,15 +3,15 @@
 //! The environment variable `OUTLAST_FAULT` names a file that holds one line `point:when:operation:count`, such as
 //! `2:before:create:3` (`*` for any operation). The third time a create comes to point 2, the file is removed and
 //! the worker ends by SIGKILL, as if the machine had stopped there. With `:abort` at the end of the line it falls by its own fault
-//! (SIGABRT) instead, and the file stays: so does every worker after it that comes there. `object:before:7:1:abort` ends each worker
-//! that begins to fold or to copy object 7 of the log. Without the variable nothing is looked at.
+//! (SIGABRT) instead, and the file stays: so does every worker after it that comes there. `object:before:7:1:abort`
+//! ends each worker that begins to fold or to copy object 7 of the log. Without the variable nothing is looked at.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-/// A place where a test may end the worker: one of the four points at which state is saved (see `docs/four-points.md`), or an object
-/// of the log.
+/// A place where a test may end the worker: one of the four points at which state is saved (see
+/// `docs/four-points.md`), or an object of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// Received bytes, before TCP acknowledges them.

@@ -79,7 +79,8 @@ pub fn pieces_of(received: &VecDeque<Bytes>, message: &Message, part: &[u8]) -> 
     None
 }
 
-/// The bytes that the message at `offset` of the received bytes takes up in the stream; `None`: its header has not come, or it is none.
+/// The bytes that the message at `offset` of the received bytes takes up in the stream; `None`: its header has not
+/// come, or it is none.
 #[must_use]
 pub fn length_at(received: &VecDeque<Bytes>, offset: usize) -> Option<usize> {
     match frame::parse(header_at(received, offset)?).ok()? {

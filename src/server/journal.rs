@@ -25,7 +25,8 @@ pub const EFFECT_ROOM: u64 = 17 << 20;
 /// The log's length divided by this may be replies that wait for clients.
 const UNREAD_PART: u64 = 7;
 
-/// The headers of the records that received bytes come in take one part in so many of these bytes. Only tiny segments take more.
+/// The headers of the records that received bytes come in take one part in so many of these bytes. Only tiny segments
+/// take more.
 const RECORDS_PART: u64 = 16;
 
 /// The log's length divided by this is free beside what is needed before room is made.
@@ -130,7 +131,8 @@ impl Journal {
         }
     }
 
-    /// Makes everything appended so far permanent. If there is anything, service time up to `now` may be shown afterwards.
+    /// Makes everything appended so far permanent. If there is anything, service time up to `now` may be shown
+    /// afterwards.
     pub fn commit(&mut self, now: Duration) {
         if !self.pending && !self.watched.is_due() {
             return;
@@ -212,7 +214,8 @@ impl Journal {
             .is_some_and(|log| log.used() > log.capacity() / 2)
     }
 
-    /// Whether there is room for one more request: what it logs, and its reply. `set_aside`: bytes that may be received meanwhile.
+    /// Whether there is room for one more request: what it logs, and its reply. `set_aside`: bytes that may be
+    /// received meanwhile.
     #[must_use]
     pub fn can_work(&self, set_aside: usize) -> bool {
         self.log.as_ref().is_none_or(|log| {
@@ -220,14 +223,15 @@ impl Journal {
         })
     }
 
-    /// Bytes that must be free for one more request: in one piece, of which the ring's end may waste another one, beside what may be
-    /// received with the headers of its records.
+    /// Bytes that must be free for one more request: in one piece, of which the ring's end may waste another one,
+    /// beside what may be received with the headers of its records.
     fn needed(&self, set_aside: usize) -> u64 {
         let set_aside = set_aside as u64;
         2 * self.request_room + set_aside + set_aside / RECORDS_PART
     }
 
-    /// The object to write again, if there is need: so that the log's tail moves on, or that the next recovery does not take long.
+    /// The object to write again, if there is need: so that the log's tail moves on, or that the next recovery does
+    /// not take long.
     pub fn wants_relocation(&mut self, set_aside: usize) -> Option<Relocation> {
         let needed = self.needed(set_aside);
         let log = self.log.as_mut()?;
@@ -247,7 +251,8 @@ impl Journal {
         self.log.as_ref().map_or(0, Log::records)
     }
 
-    /// Puts on record, outside the log, that this object is being folded or copied: should the worker die of it, the next one knows.
+    /// Puts on record, outside the log, that this object is being folded or copied: should the worker die of it, the
+    /// next one knows.
     pub fn handle(&self, object: Option<u64>) {
         if let Some(log) = &self.log {
             log.handle(object);

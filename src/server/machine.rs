@@ -531,8 +531,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// RFC 1122, 4.2.2.13: what a client sends after the server has closed is lost, and it is told so. Were it kept, it would take room
-    /// until the connection has ended.
+    /// RFC 1122, 4.2.2.13: what a client sends after the server has closed is lost, and it is told so. Were it kept,
+    /// it would take room until the connection has ended.
     fn refuse_more(&mut self, conn: u64) {
         let client = self.clients.get_mut(&conn);
         if client.is_some_and(|client| std::mem::take(&mut client.look) && !client.closed) {

@@ -1,7 +1,9 @@
-//! How long clients are put up with, and how many of those nobody knows; with which the server parts where room or places are short.
+//! Evicts idle, stalled and unauthenticated clients; where room or places are short, clients of the account that holds
+//! most.
 //!
-//! A full log makes everyone slow (law 7), so whoever takes up room in it has to go on: take the replies that wait for it, send the rest
-//! of the message it has begun. Who does not is dropped, soon if others wait for that room.
+//! A full log makes everyone slow (law 7), so a client that takes up room in it has to take the replies that wait for
+//! it, and to send the rest of the message that it has begun. A client that does neither is dropped, soon if others
+//! wait for that room.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -78,7 +80,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// A newcomer finds a place: of the account that has most connections the one goes that has been idle for longest.
+    /// Keeps places free for new connections: the account that has most connections loses the one that has been idle
+    /// for longest.
     pub(super) fn keep_a_place_free(&mut self) {
         let limit = self.patience.connections;
         let free = (limit / 16).clamp(1, 16);
@@ -95,7 +98,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Of the account that has most connections, the one that has been idle for longest; one that has nothing open, if there is one.
+    /// Of the account that has most connections, the one that has been idle for longest; one that has nothing open, if
+    /// there is one.
     fn longest_idle(&self) -> Option<u64> {
         let stay = |(_, client): &(&u64, &Client)| !client.closed && !client.leaving;
         let staying = || self.clients.iter().filter(stay);

@@ -1,5 +1,5 @@
-//! What kills the worker again and again is not tried for ever (law 5): a request is answered with an error, and an object that cannot
-//! be folded or copied is dropped. Either is kept for the developer.
+//! What kills the worker again and again is not tried for ever (law 5): a request is answered with an error, and an
+//! object that cannot be folded or copied is dropped. Either is kept for the developer.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -25,8 +25,8 @@ pub enum SetAside {
     Object(u64, Vec<u8>),
 }
 
-/// The worker before died by its own fault, perhaps while it was folding or copying an object. At the third time that object's records
-/// are taken out of the replay.
+/// The worker before died by its own fault, perhaps while it was folding or copying an object. At the third time that
+/// object's records are taken out of the replay.
 pub(super) fn condemned(log: &Log, felled: bool, replay: &mut Replay) -> Option<SetAside> {
     if !felled {
         // It was killed: nothing is known of what it was at.
@@ -59,7 +59,8 @@ pub(super) fn condemned(log: &Log, felled: bool, replay: &mut Replay) -> Option<
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// An object is about to be folded or copied: on record before it is done, for what kills the worker has to be known.
+    /// An object is about to be folded or copied: on record before it is done, for what kills the worker has to be
+    /// known.
     pub(super) fn handle(&mut self, object: u64) {
         self.journal.handle(Some(object));
         self.probe

@@ -176,8 +176,8 @@ fn keep_freed_memory() {
     }
 }
 
-/// Gives memory back to the system that reading the log has taken: without this it would stay with the process, too, which needs as much
-/// only when it recovers.
+/// Gives memory back to the system that reading the log has taken: without this it would stay with the process, too,
+/// which needs as much only when it recovers.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointers; it may be called at any time.

@@ -1,8 +1,8 @@
 //! Shares the log's room for replies that clients have not taken.
 //!
-//! An account holds at most as much as is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone uses half of the
-//! room, several get equal parts without being counted, and some is left for the next one. Accounts share and not connections, for the
-//! reason that [`super::turns`] gives.
+//! An account holds at most as much as is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone uses
+//! half of the room, several get equal parts without being counted, and some is left for the next one. Accounts share
+//! and not connections, for the reason that [`super::turns`] gives.
 
 use std::collections::BTreeMap;
 

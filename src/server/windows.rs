@@ -1,9 +1,9 @@
 //! Grants receive windows: every byte that a client may send has room in the log that is set aside for it (law 7).
 //!
-//! The stack opens each window by itself as far as many connections can have it. A message that has begun needs more: it is
-//! worked on when it is whole, so it gets the room to finish, and beside it some for the next one. Messages are granted room
-//! in the order in which they began. Room is shared by accounts, for the reason that [`super::turns`] gives: an account with
-//! a message in progress leaves enough room for the largest message of another.
+//! The stack opens each window by itself as far as many connections can have it. A message that has begun needs more:
+//! it is worked on when it is whole, so it gets the room to finish, and beside it some for the next one. Messages are
+//! granted room in the order in which they began. Room is shared by accounts, for the reason that [`super::turns`]
+//! gives: an account with a message in progress leaves enough room for the largest message of another.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,7 +27,8 @@ pub const AUTOMATIC: usize = 64 << 10;
 /// Bytes of the largest window that is ever promised.
 pub const LARGEST: usize = 16 << 20;
 
-/// Bytes of the largest message with its direct-TCP header: so much is left for accounts that have been granted nothing.
+/// Bytes of the largest message with its direct-TCP header: so much is left for accounts that have been granted
+/// nothing.
 pub const RESERVE: usize = outlast_smb::wire::frame::MAX_MESSAGE + outlast_smb::wire::frame::LEN;
 
 /// A message of so many bytes is one of a stream of large ones: the window reaches beyond it.
@@ -198,8 +199,8 @@ impl<F: FileSystem> Machine<F> {
         Granted::Yes
     }
 
-    /// Whether a message of the same account is in progress. If none is, room is granted down to the last byte: what others have
-    /// received beyond a message's end waits for room itself.
+    /// Whether a message of the same account is in progress. If none is, room is granted down to the last byte: what
+    /// others have received beyond a message's end waits for room itself.
     fn account_is_served(&self, conn: u64) -> bool {
         let owner = self.journal.owner(conn);
         self.clients.iter().any(|(other, client)| {

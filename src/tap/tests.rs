@@ -293,8 +293,8 @@ fn the_kernels_tcp_talks_to_ours() {
     });
 }
 
-/// A window that opens again in a segment that the kernel has already is not looked at: it would wait for its next probe, which is put off
-/// further the longer the outage was.
+/// A window that opens again in a segment that the kernel has already is not looked at: it would wait for its next
+/// probe, which is put off further the longer the outage was.
 #[test]
 fn the_kernel_sends_at_once_after_a_planned_outage_although_our_last_reply_was_not_acknowledged() {
     in_namespace(

@@ -20,13 +20,14 @@ pub struct Config {
     pub capabilities: Capabilities,
     /// TCP ports we listen on, on every address.
     pub ports: Vec<u16>,
-    /// Bytes that a connection may hold by itself: its receive queue, and the window that is opened again as the application
-    /// consumes. At most 16 MiB. An application that waits for longer messages grants more ([`Stack::grant`](crate::Stack::grant)).
+    /// Bytes that a connection may hold by itself: its receive queue, and the window that is opened again as the
+    /// application consumes. At most 16 MiB. An application that waits for longer messages grants more
+    /// ([`Stack::grant`](crate::Stack::grant)).
     pub receive_buffer: usize,
     /// The largest window that is ever granted, bytes, if it is more than `receive_buffer`. At most 16 MiB.
     pub largest_window: usize,
-    /// Bytes that all connections may hold together, queued or promised: room that the journal has set aside. To be at least
-    /// `max_connections` times `receive_least`, and `receive_reserve`.
+    /// Bytes that all connections may hold together, queued or promised: room that the journal has set aside. To be at
+    /// least `max_connections` times `receive_least`, and `receive_reserve`.
     pub receive_total: usize,
     /// Bytes of them that no window takes by itself: they are left for grants.
     pub receive_reserve: usize,

@@ -85,7 +85,8 @@ pub struct Usage {
     pub out_of_order_dropped: u64,
     /// Bytes that are queued for the application or promised to peers, over all connections.
     pub receive_held: usize,
-    /// In-order segments within a window that were dropped for want of room in the journal. Only an attack gets that far.
+    /// In-order segments within a window that were dropped for want of room in the journal. Only an attack gets that
+    /// far.
     pub in_window_dropped: u64,
 }
 

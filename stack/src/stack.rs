@@ -1,6 +1,8 @@
 //! The whole stack: demultiplexer, listeners, timers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod receive;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,15 +17,15 @@ use crate::tcp::cookie;
 use crate::tcp::isn::Isn;
 use crate::tcp::segment::{Header, Received};
 use crate::tcp::tcb::Durable;
-use crate::tcp::window::{Allowance, Holding};
+use crate::tcp::window::Holding;
 use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, State, TxFrame};
 
 /// Resets sent in one second of service time to segments of no connection.
 const RESETS_PER_SECOND: u32 = 100;
 /// Messages that take back a peer's back-off: more than the steps it can have taken (RFC 6069).
 const REVIVAL_MESSAGES: usize = 16;
-/// Planned outage: how long nothing must have come (or two round trips, if they take longer), and how long to wait for that at most.
-/// Clients wait for as long.
+/// Planned outage: how long nothing must have come (or two round trips, if they take longer), and how long to wait for
+/// that at most. Clients wait for as long.
 const QUIET: Duration = Duration::from_millis(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
 /// Bytes of one relocation record.
@@ -176,19 +178,6 @@ impl Stack {
             let window = self.allowance(Holding::default()).automatic;
             self.open(syn, iss, path, window, journal);
         }
-    }
-
-    /// The window of a SYN-ACK of which nothing is kept: one that a connection can have however many there are.
-    fn least_window(&self) -> usize {
-        match self.config.receive_least {
-            0 => self.config.receive_buffer,
-            least => least.min(self.config.receive_buffer),
-        }
-    }
-
-    /// What a connection may hold that holds `own` now.
-    fn allowance(&self, own: Holding) -> Allowance {
-        Allowance::new(&self.config, self.receive, own)
     }
 
     /// An acknowledgement of a SYN-ACK of which nothing was kept: the connection comes to be, and takes the segment.
@@ -439,46 +428,6 @@ impl Stack {
         self.events.drain(..)
     }
 
-    /// In-order bytes that have not been consumed. `None`: there is no such connection.
-    pub fn received(&self, conn: ConnId) -> Option<&VecDeque<Bytes>> {
-        self.conns.get(&conn).map(|conn| &conn.durable.received)
-    }
-
-    /// The application has used up `bytes` of what was received.
-    pub fn consume(&mut self, conn: ConnId, bytes: usize, journal: &mut dyn Journal) {
-        self.act(conn, journal, |conn, cx| conn.consume(cx, bytes));
-    }
-
-    /// The application has room for `window` bytes beyond those received, and waits for them: the peer is promised that much, as
-    /// far as the other connections leave room. It may do so until it has sent them; a promise is never taken back.
-    pub fn grant(&mut self, conn: ConnId, window: usize, journal: &mut dyn Journal) {
-        self.act(conn, journal, |conn, cx| conn.grant(cx, window));
-    }
-
-    /// What was received is acknowledged at once: no reply follows on which the acknowledgement could ride.
-    pub fn acknowledge(&mut self, conn: ConnId, journal: &mut dyn Journal) {
-        self.act(conn, journal, |conn, _| conn.acknowledge());
-    }
-
-    /// Bytes that may still be granted, over all connections.
-    pub fn receive_left(&self) -> usize {
-        self.config.receive_total.saturating_sub(self.receive.sum())
-    }
-
-    /// What a connection holds of the room that all share.
-    pub fn holding(&self, conn: ConnId) -> Holding {
-        self.conns
-            .get(&conn)
-            .map_or_else(Holding::default, Conn::holding)
-    }
-
-    /// Room that the journal has to keep for what peers may send, bytes: all that is shared but what is queued already.
-    pub fn receive_room(&self) -> usize {
-        let Holding { queued, promised } = self.receive;
-        let total = self.config.receive_total;
-        total.saturating_sub(queued).max(promised)
-    }
-
     /// Queues final bytes. Ignored after `close`, and for a connection that is gone.
     pub fn send(&mut self, conn: ConnId, parts: &[&[u8]], journal: &mut dyn Journal) {
         self.act(conn, journal, |conn, cx| conn.send(cx, parts));
@@ -694,13 +643,6 @@ impl Stack {
             receive_held: self.receive.sum(),
             ..self.usage
         }
-    }
-
-    /// How many in-order bytes have not been consumed.
-    pub fn received_len(&self, conn: ConnId) -> usize {
-        self.conns
-            .get(&conn)
-            .map_or(0, |conn| conn.durable.received_len)
     }
 
     /// How far a connection has come. `None`: there is no such connection.

@@ -15,7 +15,8 @@ fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
     assert_eq!(bench.stack.send_queued(bench.conn), 0);
 }
 
-/// The largest window that the peer has offered is not on record: what it sent before it had our last bytes is taken all the same.
+/// The largest window that the peer has offered is not on record: what it sent before it had our last bytes is taken
+/// all the same.
 //= rfc5961 5.2a
 #[test]
 fn after_a_crash_data_with_an_acknowledgement_of_before_is_taken() {

@@ -143,8 +143,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Law 7: the sum of what is queued and promised stays within the room, but for the rounding of each window; nothing
-    /// within a window is dropped; no edge moves left.
+    /// Law 7: the sum of what is queued and promised stays within the room, but for the rounding of each window;
+    /// nothing within a window is dropped; no edge moves left.
     #[test]
     fn every_promised_byte_has_room(steps in proptest::collection::vec((0usize..4, step()), 1..200)) {
         let (mut bench, conns) = connected(4);

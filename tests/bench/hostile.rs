@@ -4,9 +4,9 @@
 //!
 //! The server has its default limits and 256 MiB of NVRAM; share and NVRAM are on a tmpfs. Each round goes through the attacks, each
 //! on a new server: the download alone, then beside the attack, which is in full swing before smbclient starts, or as far as it comes
-//! in ten seconds. A newcomer's login is timed then, too. The speed is smbclient's own figure; beside an attack that makes it fail it is not tried again. The attackers run at
-//! the lowest priority; what they did while they were there is counted, so that one sees that it was an attack.
-//! Ratios carry over to other machines; figures do not.
+//! in ten seconds. A newcomer's login is timed then, too. The speed is smbclient's own figure; beside an attack that
+//! makes it fail it is not tried again. The attackers run at the lowest priority; what they did while they were there
+//! is counted, so that one sees that it was an attack. Ratios carry over to other machines; figures do not.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,10 +1,12 @@
-//! What a recovery takes of the log: reading it, and folding its records. The files' part is not in it, nor is the network's.
+//! What a recovery takes of the log: reading it, and folding its records. The files' part is not in it, nor is the
+//! network's.
 //!
 //!   cargo bench --bench recovery -- [--records N]
 //!
-//! Each row is a log that clients have filled with so many small records, as a loop of `ls` does (nine records a request), under
-//! NVRAM of the size named. In the first two nothing was ever written again before half of the ring was in use: that is what a log of
-//! an earlier version looked like. In the others the server's own rule says what is written again and when.
+//! Each row is a log that clients have filled with so many small records, as a loop of `ls` does (nine records a
+//! request), under NVRAM of the size named. In the first two nothing was ever written again before half of the ring
+//! was in use: that is what a log of an earlier version looked like. In the others the server's own rule says what is
+//! written again and when.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

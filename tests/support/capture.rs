@@ -120,7 +120,8 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
     }
 }
 
-/// A socket that gets the frames which the filter accepts, of every interface of the calling thread's network namespace, and does not block.
+/// A socket that gets the frames which the filter accepts, of every interface of the calling thread's network
+/// namespace, and does not block.
 pub fn packet_socket(program: &[Instruction]) -> OwnedFd {
     // Without a protocol nothing comes to it, so that nothing has when the filter is put on (packet(7)).
     let socket = socket_with(
@@ -130,7 +131,8 @@ pub fn packet_socket(program: &[Instruction]) -> OwnedFd {
         None,
     );
     let socket = socket.expect("a packet socket");
-    // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be passed, that is it.
+    // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be
+    // passed, that is it.
     let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
     filter(&socket, program).expect("a filter");

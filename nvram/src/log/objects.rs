@@ -1,4 +1,5 @@
-//! The objects of a log: where each one's latest snapshot is, what has been appended since, and which one is to be written again.
+//! The objects of a log: where each one's latest snapshot is, what has been appended since, and which one is to be
+//! written again.
 //!
 //! What a replay costs is counted in *units*: a record, or as many bytes as take about as long as one.
 
@@ -225,7 +226,8 @@ impl Objects {
         (!self.objects.get(id).is_some_and(is_relocated)).then_some(*id)
     }
 
-    /// An object of which more deltas would be replayed than it has state to be written. Asked again and again it names each in turn.
+    /// An object of which more deltas would be replayed than it has state to be written. Asked again and again it
+    /// names each in turn.
     pub fn busiest(&mut self) -> Option<u64> {
         for _ in 0..LOOKS.min(self.busy.len()) {
             let id = self.busy.pop_front()?;

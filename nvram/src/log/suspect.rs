@@ -1,5 +1,5 @@
-//! Which object the server is folding or copying. That is on record outside the fold, in two words of the memory: if the worker dies of
-//! it, the next worker knows which object it was, and how often that has happened.
+//! Which object the server is folding or copying. That is on record outside the fold, in two words of the memory: if
+//! the worker dies of it, the next worker knows which object it was, and how often that has happened.
 
 use super::Log;
 use crate::Memory;

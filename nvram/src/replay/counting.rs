@@ -4,7 +4,8 @@ use crate::layout::Header;
 use crate::{Error, Kind};
 use std::collections::HashMap;
 
-/// Records are kept until there are so many, and then as often as their number has doubled those that cannot count are dropped.
+/// Records are kept until there are so many, and then as often as their number has doubled those that cannot count are
+/// dropped.
 const PRUNED_FROM: usize = 4096;
 
 /// A record that may count.

@@ -1,4 +1,5 @@
-//! Whatever happens to a few connections: what is accounted is what measuring each of them comes to, and no less than what the log takes.
+//! Whatever happens to a few connections: what is accounted is what measuring each of them comes to, and no less than
+//! what the log takes.
 
 use super::*;
 use crate::auth::Handshake;

@@ -88,8 +88,8 @@ fn pipe_of(ctx: &Context<'_>, request: &Request, open: OpenId) -> Result<Pipe, N
     }
 }
 
-/// What is written stays with the pipe until it is a whole request, and the answer until it is read. Where there is no room for it the
-/// pipe stays as it was, which had `before` bytes.
+/// What is written stays with the pipe until it is a whole request, and the answer until it is read. Where there is no
+/// room for it the pipe stays as it was, which had `before` bytes.
 fn keep(ctx: &mut Context<'_>, open: OpenId, pipe: Pipe, before: usize) -> Result<(), NtStatus> {
     let more = pipe.size().saturating_sub(before);
     if !ctx.smb.may_take(ctx.conn, Held::bytes(more)) {

@@ -22,8 +22,8 @@ pub(crate) const SETUPS_BESIDE_A_SESSION: usize = 16;
 ///
 /// # Errors
 /// LOGON_FAILURE and ACCESS_DENIED for logins that are refused, INVALID_PARAMETER for tokens that are none, USER_SESSION_DELETED for a
-/// session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or is to be bound to another connection,
-/// INSUFFICIENT_RESOURCES where the account has no room for another one.
+/// session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or is to be bound to another
+/// connection, INSUFFICIENT_RESOURCES where the account has no room for another one.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,

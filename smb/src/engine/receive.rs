@@ -13,7 +13,8 @@ use crate::wire::{self, Command, Component, Dialect, FileId, Flags, Protocol, co
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Requests of one message of a client that has not logged in, at most: what it compounds, if anything, is NEGOTIATE or SESSION_SETUP.
+/// Requests of one message of a client that has not logged in, at most: what it compounds, if anything, is NEGOTIATE
+/// or SESSION_SETUP.
 pub(crate) const MAX_BEFORE_LOGIN: usize = 8;
 
 /// A message decrypted and cut; kept while it is worked on, made again from its bytes after a crash.

@@ -68,8 +68,8 @@ impl Message {
 }
 
 impl Pipe {
-    /// No pipe is larger, as [`Pipe::size`] has it: a PDU and a request that are not whole, and answers, the last of which may go beyond
-    /// their limit by what tells of all shares.
+    /// No pipe is larger, as [`Pipe::size`] has it: a PDU and a request that are not whole, and answers, the last of
+    /// which may go beyond their limit by what tells of all shares.
     pub(crate) const LARGEST: usize = (1 << 16) + MAX_REQUEST + 2 * MAX_UNREAD + (1 << 20);
 
     /// Opens the pipe with this name (no leading backslash, compared without case); `None`: there is none.

@@ -107,7 +107,8 @@ impl Host {
         wait.recv().expect("the host lives");
     }
 
-    /// Answers what comes next, hears nothing more, and leaves as for a planned outage: its last reply is not acknowledged.
+    /// Answers what comes next, hears nothing more, and leaves as for a planned outage: its last reply is not
+    /// acknowledged.
     pub(super) fn leave(&self) -> Receiver<()> {
         let (done, wait) = channel();
         self.orders

@@ -83,8 +83,8 @@ pub(crate) struct Live {
     pub(super) snd_possible: Seq,
     /// The largest window that the peer has offered since the start.
     pub(super) snd_wnd_max: u32,
-    /// How far behind SND.UNA an acknowledgement may lie: MAX.SND.WND, or, as that is not on record, the largest window that the peer can
-    /// have offered before a return.
+    /// How far behind SND.UNA an acknowledgement may lie: MAX.SND.WND, or, as that is not on record, the largest
+    /// window that the peer can have offered before a return.
     pub(super) old_ack_max: u32,
     /// Payload bytes of a full segment we send.
     pub(super) mss: usize,
@@ -116,7 +116,8 @@ pub(crate) struct Live {
     /// Right edge that the application has granted ([`Conn::grant`]).
     pub(super) granted: Seq,
     pub(super) ack_now: bool,
-    /// Segments that are still acknowledged at once, each: after a return the peer's congestion window may be a single segment.
+    /// Segments that are still acknowledged at once, each: after a return the peer's congestion window may be a single
+    /// segment.
     pub(super) quick_acks: u32,
     /// An acknowledgement at SND.NXT leaves before anything else.
     pub(super) announce: bool,

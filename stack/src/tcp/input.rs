@@ -12,7 +12,8 @@ use crate::event::{Event, Why, push_once};
 
 /// RFC 7323, section 5.5: TS.Recent is invalid after 24 days.
 const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
-/// Bytes of out-of-order data that one record takes up: little is lost where a record does not fit before the ring's end.
+/// Bytes of out-of-order data that one record takes up: little is lost where a record does not fit before the ring's
+/// end.
 const JOINED_MAX: usize = 1 << 20;
 /// Duplicate acknowledgements sent at once at most.
 const DUPLICATES_MAX: u32 = 16;
@@ -431,8 +432,8 @@ impl Conn {
         while taken == fresh.len() && self.take_joined(segment, cx) {}
     }
 
-    /// Law 7: what the log has no room for was never received. The window says that there is room, so this is an attack, of tiny
-    /// segments for instance.
+    /// Law 7: what the log has no room for was never received. The window says that there is room, so this is an
+    /// attack, of tiny segments for instance.
     fn refuse(&mut self, cx: &mut Context<'_>) {
         *cx.in_window_dropped += 1;
         self.live.refused_at = Some(cx.now);
@@ -459,8 +460,8 @@ impl Conn {
         fresh.len()
     }
 
-    /// Puts on record the next of the out-of-order bytes that join on to RCV.NXT: a record's length of them; false if there
-    /// are none, or no room.
+    /// Puts on record the next of the out-of-order bytes that join on to RCV.NXT: a record's length of them; false if
+    /// there are none, or no room.
     fn take_joined(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) -> bool {
         let room = cx.journal.room(self.id).min(JOINED_MAX);
         let joined = self.live.assembler.take(self.durable.rcv_nxt, room);

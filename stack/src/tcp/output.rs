@@ -121,8 +121,9 @@ impl Conn {
         }
     }
 
-    /// The time of a delayed acknowledgement has come. RFC 5681, section 4.2 counts on a second segment: a peer that sends no other
-    /// full one meanwhile may have a congestion window of a single segment, and would go on by 40 ms each.
+    /// The time of a delayed acknowledgement has come. RFC 5681, section 4.2 counts on a second segment: a peer that
+    /// sends no other full one meanwhile may have a congestion window of a single segment, and would go on by 40 ms
+    /// each.
     fn delayed_ack(&mut self) {
         let owed = self.durable.rcv_nxt.since(self.durable.last_ack_sent);
         if owed >= self.live.rcv_mss {
@@ -453,8 +454,8 @@ impl Conn {
     ///
     /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
     pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
-        // In a segment of its own, at SND.NXT: what is sent again lies before that, and the peer need not look at its window
-        // (RFC 9293, section 3.10.7.4, fifth step: SND.WL1).
+        // In a segment of its own, at SND.NXT: what is sent again lies before that, and the peer need not look at its
+        // window (RFC 9293, section 3.10.7.4, fifth step: SND.WL1).
         self.live.announce = self.durable.state != State::SynReceived;
         self.live.quick_acks = QUICK_ACKS;
         //= rfc6069 4.2b, 4.2c

@@ -1,14 +1,14 @@
 //! The receive window (RFC 9293, section 3.8.6): every byte that is promised to a peer has room set aside for it.
 //!
-//! A connection holds the bytes that it has queued for the application and those that its peer may still send. The sum over
-//! all connections stays within [`Config::receive_total`]; a window grows as far as the others leave room.
+//! A connection holds the bytes that it has queued for the application and those that its peer may still send. The sum
+//! over all connections stays within [`Config::receive_total`]; a window grows as far as the others leave room.
 
 use super::conn::{Conn, Context};
 use super::record::{Promise, Record, State};
 use crate::{Config, Seq};
 
-/// Of the room that is left, a window that grows by itself takes one part in so many. With many connections each gets less,
-/// and there is always some left for the next one.
+/// Of the room that is left, a window that grows by itself takes one part in so many. With many connections each gets
+/// less, and there is always some left for the next one.
 const AUTOMATIC_PART: usize = 256;
 
 /// Beyond its allowance a window is rounded up by so many units of its scale at most.
@@ -70,8 +70,8 @@ impl Conn {
 
     /// The right edge an acknowledgement of `rcv_nxt` promises when `queued` bytes wait for the application.
     ///
-    /// It never moves left (RFC 9293, section 3.8.6), so it is rounded up to what the window field can say. It moves right only in
-    /// worthwhile steps (section 3.8.6.2.2).
+    /// It never moves left (RFC 9293, section 3.8.6), so it is rounded up to what the window field can say. It moves
+    /// right only in worthwhile steps (section 3.8.6.2.2).
     //= rfc9293 SHLD-14, MUST-39
     //= rfc7323 2.4b
     fn next_edge(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Seq {
@@ -93,8 +93,8 @@ impl Conn {
         };
         let unit = 1 << self.durable.rcv_shift();
         let rounded = rcv_nxt + edge.since(rcv_nxt).next_multiple_of(unit);
-        // RFC 7323, section 2.4: rounding may shrink a window by less than a unit. Rounded up each time, one would never close for a
-        // peer that sends less than a unit at a time.
+        // RFC 7323, section 2.4: rounding may shrink a window by less than a unit. Rounded up each time, one would
+        // never close for a peer that sends less than a unit at a time.
         if rounded.since(limit) <= ROUNDING_UNITS * unit {
             rounded
         } else {
@@ -131,7 +131,8 @@ impl Conn {
         }
     }
 
-    /// The application has room for `window` more bytes. They are promised at once: what is left for others is less by them.
+    /// The application has room for `window` more bytes. They are promised at once: what is left for others is less by
+    /// them.
     pub(crate) fn grant(&mut self, cx: &mut Context<'_>, window: usize) {
         let (rcv_nxt, queued) = (self.durable.rcv_nxt, self.durable.received_len);
         self.live.granted = self.durable.rcv_edge.max(rcv_nxt + window);

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub enum Step {
     /// Plain stores to the NVRAM: a part of a record, a superblock.
     Write,
-    /// Plain stores to the part of the ring where nothing committed lies: a server that dies here leaves what it leaves at the next step.
+    /// Plain stores to the part of the ring where nothing committed lies: a server that dies here leaves what it
+    /// leaves at the next step.
     FreeWrite,
     /// One atomic store: a commit, a new tail.
     Store,
@@ -70,7 +71,8 @@ impl Fuse {
         std::mem::take(&mut lock(&self.0.kinds))
     }
 
-    /// The server takes something from the world, so that a crash at the last step left more in it than one from now on.
+    /// The server takes something from the world, so that a crash at the last step left more in it than one from now
+    /// on.
     pub fn takes(&self) {
         if let Some(last @ Step::FreeWrite) = lock(&self.0.kinds).last_mut() {
             *last = Step::Write;

@@ -4,8 +4,8 @@ use outlast_smb::Held;
 
 use crate::mutation::{Limited, Mutation};
 
-/// The next connection's part of the last quarter of a total is none when there are two (`smb/src/held.rs`): what is left of this
-/// number is what all clients may have together.
+/// The next connection's part of the last quarter of a total is none when there are two (`smb/src/held.rs`): what is
+/// left of this number is what all clients may have together.
 const TOTAL_OPENS: usize = 7;
 
 /// What clients may hold.

@@ -95,8 +95,8 @@ fn short(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"))
 }
 
-/// Of the records from the tail on those that count: of each object the last complete snapshot and the deltas after its beginning, if
-/// the object has not ended.
+/// Of the records from the tail on those that count: of each object the last complete snapshot and the deltas after
+/// its beginning, if the object has not ended.
 #[must_use]
 pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
     // Of each object where its last complete snapshot begins and is complete; and where one begins that may not be.

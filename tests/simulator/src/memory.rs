@@ -176,7 +176,8 @@ impl Nvram {
         }
     }
 
-    /// Does a plain store reach anything that a recovery reads? It reads the superblocks and the ring from the tail to the head.
+    /// Does a plain store reach anything that a recovery reads? It reads the superblocks and the ring from the tail to
+    /// the head.
     fn kind_of_write(&self, at: u64, len: usize) -> Step {
         let ring_len = log_format::ring_len(&self.memory);
         let word = |at| log_format::position(self.memory.load(at));

@@ -1,11 +1,11 @@
-//! Does a client go on when the server is back? What it has outstanding (bytes that are not acknowledged, a request that is not
-//! answered and does not wait by design) must make progress within a second of service time.
+//! Does a client go on when the server is back? What it has outstanding (bytes that are not acknowledged, a request
+//! that is not answered and does not wait by design) must make progress within a second of service time.
 //!
-//! What was read by the server that died, and was not on record yet, is lost even where the machine kept all other frames. The client
-//! sends it again when its timer says so: after a second (RFC 6298, 2.4), or, if it had sent it again before, after twice as long each
-//! time (5.5). A server that is back can call a sender back before that (RFC 6069), but smoltcp does not look at ICMP. So its own timer
-//! is an excuse as far as RFC 6298 lets it run: twice the silence before the return, in which a single outage that lost nothing does
-//! not count.
+//! What was read by the server that died, and was not on record yet, is lost even where the machine kept all other
+//! frames. The client sends it again when its timer says so: after a second (RFC 6298, 2.4), or, if it had sent it
+//! again before, after twice as long each time (5.5). A server that is back can call a sender back before that (RFC
+//! 6069), but smoltcp does not look at ICMP. So its own timer is an excuse as far as RFC 6298 lets it run: twice the
+//! silence before the return, in which a single outage that lost nothing does not count.
 //! A frame that the wire has lost is one, too: only where it loses none is anything said.
 
 use std::time::Duration;
@@ -32,12 +32,14 @@ pub struct Progress {
     last: Position,
     /// When it last made progress, or did not wait.
     at: Duration,
-    /// For how long it has waited at most: a timer that has backed off stays so until a round trip is measured (RFC 6298, 3).
+    /// For how long it has waited at most: a timer that has backed off stays so until a round trip is measured (RFC
+    /// 6298, 3).
     longest: Duration,
 }
 
 impl Progress {
-    /// Looks at where it is now. `outages`: when the server was not there; `frames_lost`: what was sent meanwhile is lost.
+    /// Looks at where it is now. `outages`: when the server was not there; `frames_lost`: what was sent meanwhile is
+    /// lost.
     ///
     /// # Errors
     /// It has been waiting for too long since the server came back: for how long.

@@ -1,5 +1,6 @@
-//! What the server has promised by its acknowledgements, seen on the wire: bytes within a window are taken, what was reported as
-//! received (SACK) is kept as long as the process lives, and the sum of all windows is no more than there is room for.
+//! What the server has promised by its acknowledgements, seen on the wire: bytes within a window are taken, what was
+//! reported as received (SACK) is kept as long as the process lives, and the sum of all windows is no more than there
+//! is room for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +66,8 @@ impl Promises {
         });
     }
 
-    /// A segment is about to leave. `takes_all`: what has come in order is acknowledged by it, as nothing else holds frames back.
+    /// A segment is about to leave. `takes_all`: what has come in order is acknowledged by it, as nothing else holds
+    /// frames back.
     ///
     /// # Panics
     /// A promise is broken.

@@ -61,7 +61,8 @@ pub struct Scenario {
     pub speed: Speed,
     /// With so many bytes of replies that it has not taken a client waits.
     pub unread: usize,
-    /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all of it at once.
+    /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all
+    /// of it at once.
     pub copy_units: u64,
     /// Somebody comes besides who goes no further.
     pub stranger: Option<Stranger>,

@@ -22,7 +22,8 @@ pub struct Shadow {
     /// What connections amount to by the snapshots of several records that have begun and are not complete.
     copies: BTreeMap<u64, Smb>,
     config: outlast_smb::Config,
-    /// Objects whose state is known: who begins to follow in the middle of a log may find a snapshot without what it replaces.
+    /// Objects whose state is known: who begins to follow in the middle of a log may find a snapshot without what it
+    /// replaces.
     known: BTreeSet<u64>,
     /// A snapshot must be the state.
     is_strict: bool,
@@ -123,7 +124,8 @@ impl Shadow {
                 );
                 self.smb.forget(object);
             }
-            // What there is about files is no state of the server: whether it is right, the files say after a power cut.
+            // What there is about files is no state of the server: whether it is right, the files say after a power
+            // cut.
             Record::Generation { .. } | Record::Effect(_) | Record::Remade { .. } => {}
             record => {
                 if let (Record::Smb(delta), Some(copy)) = (&record, self.copies.get_mut(&object)) {

@@ -202,8 +202,8 @@ pub fn reference(scenario: &Scenario, size: Size) -> Result<Reference, Box<Failu
     })
 }
 
-/// Steps to crash at, and how many others each stands for. A plain store where nothing committed lies leaves what the step after it
-/// leaves: of these one in so many is tried, as a recovery must not read there.
+/// Steps to crash at, and how many others each stands for. A plain store where nothing committed lies leaves what the
+/// step after it leaves: of these one in so many is tried, as a recovery must not read there.
 struct Choice<'a> {
     kinds: &'a [Step],
     random: Random,
@@ -341,7 +341,8 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
         scenario.sees_inside = sees_inside;
         let reference = reference(&scenario, size).ok()?;
         let steps = reference.steps();
-        // Many workloads show more than every step of a few. What a power cut takes is missed in the end, wherever it comes.
+        // Many workloads show more than every step of a few. What a power cut takes is missed in the end, wherever it
+        // comes.
         let stride = if mutation.is_of_power() { 23 } else { 7 };
         for step in (0..=steps).step_by(stride) {
             if done == runs {

@@ -56,7 +56,8 @@ fn what_has_failed_before_does_not_again() {
     }
 }
 
-/// A crash at a plain store where nothing committed lies is one at the next step of another kind: the sweep tries only some of them.
+/// A crash at a plain store where nothing committed lies is one at the next step of another kind: the sweep tries only
+/// some of them.
 #[test]
 fn what_is_passed_over_leaves_the_same() {
     let mut passed = 0;

@@ -20,7 +20,8 @@ const RELATED: FileId = [0xFF; 16];
 /// Session set-ups that one connection begins.
 const SETUPS: usize = 64;
 
-/// Begins to log in, with tokens as long as they may be and longer, and stays there; an ECHO now and then says that it is not idle.
+/// Begins to log in, with tokens as long as they may be and longer, and stays there; an ECHO now and then says that it
+/// is not idle.
 pub fn half_done(field: &Field) -> io::Result<()> {
     let mut foe = Foe::connect(field, None)?;
     foe.call(raw::NEGOTIATE, &raw::negotiate())?.well()?;

@@ -12,7 +12,8 @@ fn copy(log: &mut Log, object: u64) {
     log.commit();
 }
 
-/// What a busy server does: `busy` objects change, in turn, and the others are idle. Gives the snapshots that were written.
+/// What a busy server does: `busy` objects change, in turn, and the others are idle. Gives the snapshots that were
+/// written.
 fn run(log: &mut Log, objects: u64, busy: u64, deltas: u64) -> u64 {
     for object in 0..objects {
         log.append(object, Kind::Snapshot, &[0; 100], &[]).unwrap();

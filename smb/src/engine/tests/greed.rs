@@ -1,5 +1,6 @@
-//! Clients that go to every limit, one limit alone or all together: what they make durable stays within the room for it, every record
-//! within what the limits say of its length; the fold of the records is the state; and a newcomer logs in and is served.
+//! Clients that go to every limit, one limit alone or all together: what they make durable stays within the room for
+//! it, every record within what the limits say of its length; the fold of the records is the state; and a newcomer
+//! logs in and is served.
 
 use super::client::{
     ANY, Ask, BATCH, Client, DIRECTORY, EXCLUSIVE_LOCK, NOW, Opening, Protection, Response, close,
@@ -205,7 +206,8 @@ impl Stage {
     }
 }
 
-/// What is not asked for may go beyond the room by so much before the server parts with somebody: one message's answers.
+/// What is not asked for may go beyond the room by so much before the server parts with somebody: one message's
+/// answers.
 fn slack() -> usize {
     1 << 20
 }

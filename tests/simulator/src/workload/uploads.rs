@@ -1,4 +1,5 @@
-//! Several busy uploads at once, on a log that is too small for them; beside them, perhaps, a client that is slow to take what it reads.
+//! Several busy uploads at once, on a log that is too small for them; beside them, perhaps, a client that is slow to
+//! take what it reads.
 
 use super::{Maker, Op, Verb, disposition, home};
 
