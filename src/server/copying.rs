@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use outlast_nvram::Kind;
+use outlast_nvram::{Kind, Relocation};
 use outlast_smb::copying::Cursor;
 
 use super::files::FileSystem;
@@ -60,14 +60,18 @@ impl<F: FileSystem> Machine<F> {
         let fresh = self.journal.records().saturating_sub(self.copier.records);
         let mut units = self.copier.units + UNITS_PER_RECORD * fresh;
         while units > 0 || !self.can_work() {
-            let (object, cursor) = match self.copier.under_way.take() {
-                Some((object, cursor)) => (object, Some(cursor)),
+            let (object, cursor, at_once) = match self.copier.under_way.take() {
+                Some((object, cursor)) => (object, Some(cursor), false),
                 None => match self.next_to_copy() {
-                    Some(object) => (object, None),
+                    Some(wanted) => (wanted.object, None, wanted.for_room),
                     None => break,
                 },
             };
-            let limit = if self.can_work() { units } else { u64::MAX };
+            // What a death leaves half copied takes room until the tail has passed it: where room is short, all of it is one commit.
+            let limit = match at_once || !self.can_work() {
+                true => u64::MAX,
+                false => units,
+            };
             let (spent, cursor) = self.copy(object, cursor, limit);
             units = units.saturating_sub(spent.max(1));
             self.copier.under_way = cursor.map(|cursor| (object, cursor));
@@ -100,18 +104,28 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// The next object that is to be written again and can be.
-    fn next_to_copy(&mut self) -> Option<u64> {
-        let wanted = self.journal.wants_relocation(self.stack.receive_room())?;
+    fn next_to_copy(&mut self) -> Option<Relocation> {
+        let set_aside = self.stack.receive_room();
+        let wanted = self.journal.wants_relocation(set_aside)?;
         if !self.is_generation(wanted.object) {
-            return Some(wanted.object);
+            // What is copied for a shorter recovery alone must not take the room that others have been promised.
+            let fits =
+                wanted.for_room || self.journal.has_room(set_aside, self.size(wanted.object));
+            return fits.then_some(wanted);
         }
         // One with effects ends by a consistency point only, which is not begun for a shorter recovery alone.
         if (wanted.for_room || self.is_empty_generation(wanted.object))
             && self.relocate_generation(wanted.object)
         {
-            return Some(wanted.object);
+            return Some(wanted);
         }
         None
+    }
+
+    /// Bytes that a connection's copy takes, about.
+    fn size(&self, conn: u64) -> u64 {
+        let queued = self.stack.received_len(conn) + self.stack.send_queued(conn);
+        (self.smb.durable_bytes(conn) + queued) as u64
     }
 
     fn is_empty_generation(&self, object: u64) -> bool {

@@ -230,8 +230,14 @@ impl Journal {
         2 * self.request_room + set_aside + set_aside / RECORDS_PART
     }
 
-    /// The object to write again, if there is need: so that the log's tail moves on, or that the next recovery does
-    /// not take long.
+    /// Whether there is room for so many bytes more, besides what a request and what may be received take.
+    #[must_use]
+    pub fn has_room(&self, set_aside: usize, more: u64) -> bool {
+        let log = self.log.as_ref();
+        log.is_none_or(|log| log.free() >= self.needed(set_aside) + more)
+    }
+
+    /// The object to write again, if there is need: so that the log's tail moves on, or that the next recovery does not take long.
     pub fn wants_relocation(&mut self, set_aside: usize) -> Option<Relocation> {
         let needed = self.needed(set_aside);
         let log = self.log.as_mut()?;

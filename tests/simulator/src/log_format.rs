@@ -95,8 +95,8 @@ fn short(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"))
 }
 
-/// Of the records from the tail on those that count: of each object the last complete snapshot and the deltas after
-/// its beginning, if the object has not ended.
+/// Of the records from the tail on those that count: of each object the last complete snapshot and the deltas after its beginning, if
+/// the object has not ended. For whoever follows on, also what there is of a snapshot that is not complete yet.
 #[must_use]
 pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
     // Of each object where its last complete snapshot begins and is complete; and where one begins that may not be.
@@ -125,9 +125,10 @@ pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
         let Some((begin, complete)) = whole.get(&entry.object) else {
             return false;
         };
+        let goes_on = begun.get(&entry.object).is_some_and(|begun| begun <= index);
         match entry.kind {
-            4 => index == begin,
-            5 | 6 => (begin..=complete).contains(&index),
+            4 => index == begin || goes_on,
+            5 | 6 => (begin..=complete).contains(&index) || goes_on,
             _ => begin <= index,
         }
     };
