@@ -182,6 +182,20 @@ fn an_empty_segment_beyond_what_has_come_is_answered_at_a_limited_rate() {
     assert!(bench.exchange(&bench.seg(1000, 0)).is_empty());
 }
 
+/// Neither its first nor its last byte is within.
+#[test]
+fn of_a_segment_that_reaches_beyond_the_window_on_both_sides_the_middle_is_taken() {
+    let small = Config {
+        receive_buffer: 1000,
+        ..config()
+    };
+    let mut bench = Bench::established(small, None, false);
+    bench.exchange(&bench.data(0, 600));
+    bench.exchange(&bench.data(0, 1500));
+    let answer = bench.wait(SECOND);
+    assert_eq!(bench.theirs(answer[0].ack), 1000);
+}
+
 //= rfc9293 MUST-66
 #[test]
 fn a_closed_window_stops_neither_resets_nor_urgent_segments() {

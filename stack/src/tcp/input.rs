@@ -119,7 +119,9 @@ impl Conn {
             (0, false) => segment.seq == nxt,
             (0, true) => inside(segment.seq),
             (_, false) => false,
-            (len, true) => inside(segment.seq) || inside(segment.seq + (len - 1)),
+            // The table looks at the first and the last byte. A segment sent again may reach beyond the window on both sides; what is
+            // within is taken.
+            (len, true) => segment.seq < edge && nxt <= segment.seq + (len - 1),
         }
     }
 

@@ -24,6 +24,8 @@ struct Flow {
     first: Seq,
     /// What was reported as received in this life of the server.
     reported: Vec<(Seq, Seq)>,
+    /// The client's latest timestamp, if it sends any.
+    newest: Option<u32>,
 }
 
 /// All of them, by the client's port.
@@ -59,7 +61,9 @@ impl Promises {
             let Some(flow) = self.flows.get_mut(&tcp.src_port()) else {
                 return;
             };
-            if !tcp.rst() && !tcp.syn() && tcp.ack() {
+            // RFC 7323, section 5.3: what was overtaken by a later segment is not acceptable.
+            let is_old = flow.is_overtaken(timestamp(tcp));
+            if !tcp.rst() && !tcp.syn() && tcp.ack() && !is_old {
                 let from = Seq(tcp.seq_number().0 as u32);
                 flow.arrives(from, from + tcp.payload().len());
             }
@@ -115,7 +119,20 @@ impl Flow {
             beyond: BTreeMap::new(),
             first: ack,
             reported: Vec::new(),
+            newest: None,
         }
+    }
+
+    fn is_overtaken(&mut self, timestamp: Option<u32>) -> bool {
+        let Some(timestamp) = timestamp else {
+            return false;
+        };
+        let newest = *self.newest.get_or_insert(timestamp);
+        let is_old = (timestamp.wrapping_sub(newest) as i32) < 0;
+        if !is_old {
+            self.newest = Some(timestamp);
+        }
+        is_old
     }
 
     fn arrives(&mut self, from: Seq, to: Seq) {
@@ -163,6 +180,11 @@ impl Flow {
         self.reported.retain(is_new);
         self.reported.extend(blocks);
     }
+}
+
+/// The sender's timestamp (TSval).
+fn timestamp(tcp: &TcpPacket<&[u8]>) -> Option<u32> {
+    Some(tcp.options_summary().ok()?.timestamp?.0)
 }
 
 /// Gives the TCP segment of a frame that is whole.

@@ -42,13 +42,14 @@ fn no_crash_at_any_step_is_seen() {
 /// made again by a redo that died before the sink knew of it, which the next redo did not wait for.
 #[test]
 fn what_has_failed_before_does_not_again() {
-    let runs: [(u64, Size, &[u64]); 6] = [
+    let runs: [(u64, Size, &[u64]); 7] = [
         (103, Size::Usual, &[960]),
         (287, Size::Usual, &[765]),
         (257, Size::Usual, &[214]),
         (2039, Size::Usual, &[255]),
         (60_123, Size::Usual, &[257]),
         (91_032, Size::Small, &[304, 318]),
+        (76, Size::Small, &[193, 1008]),
     ];
     for (seed, size, crashes) in runs {
         let scenario = Scenario::new(seed, size);
