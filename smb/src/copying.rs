@@ -5,12 +5,12 @@
 //! Whoever applies all of them has the connection's state when the last piece is there. Why:
 //!
 //! * A record about something that is not copied yet changes nothing, or something that the piece overwrites when it
-//! comes.
+//!   comes.
 //! * A record about something that is copied, or that was made since the copy began, finds the very same value.
 //! * A record about many things at once (the connection's end, a session's, a tree's, a close) treats each by itself,
-//! but for one:   whether a session that has ended is forgotten depends on the message in progress and on the requests
-//! that wait. So sessions are   copied after those. Until then the copy may forget one too soon, and its piece brings
-//! it back.
+//!   but for one: whether a session that has ended is forgotten depends on the message in progress and on the requests
+//!   that wait. So sessions are copied after those. Until then the copy may forget one too soon, and its piece brings
+//!   it back.
 
 use crate::fileop::OpenId;
 use crate::record::{Piece, Record};
