@@ -61,7 +61,8 @@ impl Progress {
         if last.is_waiting && moves {
             self.longest = longest.max(now - at);
         }
-        if moves || !position.is_waiting {
+        // A newcomer is not looked at before it begins to connect.
+        if moves || !position.is_waiting || !last.is_waiting {
             (self.last, self.at) = (position, now);
         }
         self.last.is_waiting = position.is_waiting;
