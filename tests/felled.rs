@@ -89,14 +89,7 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
         "connections with a reset"
     );
 
-    let kept: Vec<PathBuf> = std::fs::read_dir(lab.dir())
-        .expect("the lab")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
-        .collect();
-    let [kept] = &kept[..] else {
-        panic!("one request is kept aside: {kept:?}")
-    };
+    let kept = &kept_aside(&lab);
     let message = std::fs::read(kept).expect("the request");
     assert_eq!(message[..4], *b"\xFESMB");
     assert_eq!(message[12..14], raw::SET_INFO.to_le_bytes());
@@ -180,14 +173,7 @@ fn an_object_that_cannot_be_taken_up() {
     evil.request(raw::CLOSE, &raw::close(file));
     assert!(evil.is_dropped());
     assert_eq!(server.status().epoch, before.epoch + 4, "a kill and deaths");
-    let kept: Vec<PathBuf> = std::fs::read_dir(lab.dir())
-        .expect("the lab")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
-        .collect();
-    let [kept] = &kept[..] else {
-        panic!("one object is kept aside: {kept:?}")
-    };
+    let kept = &kept_aside(&lab);
     let mode = std::fs::metadata(kept)
         .expect("the file")
         .permissions()
@@ -204,4 +190,17 @@ fn an_object_that_cannot_be_taken_up() {
         "the log names it"
     );
     assert!(log.contains(&format!("connection {object} could not be taken up")));
+}
+
+/// The one file beside the NVRAM that keeps what killed the worker too often.
+fn kept_aside(lab: &Lab) -> PathBuf {
+    let kept: Vec<PathBuf> = std::fs::read_dir(lab.dir())
+        .expect("the lab")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
+        .collect();
+    match <[PathBuf; 1]>::try_from(kept) {
+        Ok([kept]) => kept,
+        Err(kept) => panic!("one file is kept aside: {kept:?}"),
+    }
 }
