@@ -134,6 +134,23 @@ fn a_planned_outage_acknowledges_at_once_what_has_come() {
     assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 100));
 }
 
+/// A peer that delays its acknowledgements does not delay its data: the drain waits for the shortest round trip.
+#[test]
+fn a_planned_outage_does_not_wait_for_delayed_acknowledgements() {
+    let mut bench = Bench::plain();
+    for sent in (100..=2000).step_by(100) {
+        bench.send(100);
+        bench.now += 40 * MS;
+        bench.exchange(&bench.seg(0, sent));
+    }
+    let begun = bench.now;
+    bench.stack.drain(true);
+    while !bench.stack.drained() {
+        bench.wait(SECOND);
+    }
+    assert!(bench.now - begun < 20 * MS, "{:?}", bench.now - begun);
+}
+
 //= rfc6069 4.2a, 4.2b
 #[test]
 fn a_sending_client_is_called_back_once_and_once_more() {

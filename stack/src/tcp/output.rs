@@ -511,9 +511,10 @@ impl Conn {
         wire.revive(&self.durable.path, self.last_acks());
     }
 
-    /// Planned outage: nothing has come for `quiet`, and all that came is acknowledged.
+    /// Planned outage: nothing has come for `quiet`, or for two round trips if these take longer, and all that came is
+    /// acknowledged. SRTT would not do: it counts the peer's delayed acknowledgements, which delay no data.
     pub(crate) fn is_quiet(&self, quiet: Duration, now: Duration) -> bool {
-        let quiet = quiet.max(self.live.rtt.srtt().unwrap_or_default() * 2);
+        let quiet = quiet.max(self.live.rtt.least().unwrap_or_default() * 2);
         let owes = self.live.ack_now || self.durable.last_ack_sent != self.durable.rcv_nxt;
         !self.peer_may_send() || (!owes && now.saturating_sub(self.live.last_data) >= quiet)
     }

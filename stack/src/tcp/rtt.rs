@@ -20,6 +20,7 @@ const GRANULARITY: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rtt {
     estimate: Option<(Duration, Duration)>,
+    least: Option<Duration>,
     backoff: u32,
     handshake_timed_out: bool,
 }
@@ -36,6 +37,12 @@ impl Rtt {
             ),
         };
         self.estimate = Some((srtt, rttvar));
+        self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
+    }
+
+    /// The shortest sample: the way there and back, without the peer's delayed acknowledgements and full queues.
+    pub(crate) fn least(&self) -> Option<Duration> {
+        self.least
     }
 
     pub(crate) fn srtt(&self) -> Option<Duration> {
@@ -89,6 +96,7 @@ mod tests {
         // RTTVAR first, by the old SRTT: 250 ms, and 450 ms then.
         rtt.sample(Duration::from_millis(800));
         assert_eq!(rtt.rto(), Duration::from_millis(1450));
+        assert_eq!(rtt.least(), Some(Duration::from_millis(400)));
         for _ in 0..200 {
             rtt.sample(Duration::from_millis(400));
         }
