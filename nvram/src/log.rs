@@ -3,6 +3,7 @@
 mod objects;
 mod shipping;
 pub(crate) mod suspect;
+mod wiping;
 
 use crate::extent::{Held, Place};
 use crate::layout::{
@@ -35,7 +36,7 @@ const GIVEN_UP_PART: u64 = 8;
 /// What a walk over bytes that were given up may take: they are verified, at some 10 GB/s.
 const GIVEN_UP_BYTES: u64 = 32 << 20;
 /// Records that may be given up before anything is copied for that alone: a walk takes some 50 ns for each.
-const GIVEN_UP_RECORDS: u64 = 64 << 10;
+const GIVEN_UP_RECORDS: u64 = 16 << 10;
 /// Deltas that may have to be replayed before an object is copied for that alone: they take 10 ms at most.
 const DELTAS: u64 = 4 << 10;
 /// Before a planned end all of this is so many times less: copying then is a part of the end, and is done once.
@@ -132,6 +133,8 @@ pub struct Log {
     committed: u64,
     /// What the tail word says.
     tail: u64,
+    /// The tail is to pass all before this, so that it is wiped.
+    give_up_to: u64,
     /// Checksum of the last record.
     previous: u32,
     /// Tail and checksum that go with it: where the tail may be, though a sink keeps it back.
@@ -255,6 +258,7 @@ impl Log {
             position: replay.head,
             committed: replay.head,
             tail: replay.tail,
+            give_up_to: 0,
             previous: replay.previous,
             last: Commit {
                 tail: replay.tail,
@@ -440,6 +444,7 @@ impl Log {
         if tail > self.tail {
             // After the commit word that gave this space up, and before anything is written there.
             self.memory.store(TAIL_AT, word(tail));
+            self.wipe(self.tail, tail);
             self.tail = tail;
         }
     }
@@ -505,7 +510,9 @@ impl Log {
         if for_room && let Some(object) = self.holds_the_tail() {
             return Some(Relocation { object, for_room });
         }
-        let object = self.makes_replay_long(1)?;
+        let object = self
+            .makes_replay_long(1)
+            .or_else(|| self.is_giving_up().then(|| self.holds_the_tail()).flatten())?;
         let for_room = false;
         Some(Relocation { object, for_room })
     }
@@ -527,15 +534,16 @@ impl Log {
             .flatten()
     }
 
-    /// Is what a replay would walk over for nothing more than what it is for?
+    /// Is what a replay would walk over for nothing more than what it is for, and more than the floor, of which this is
+    /// the part? What is alive is copied to save that.
     fn has_given_up_much(&self, part: u64) -> bool {
         let live = self.live();
-        let floor = GIVEN_UP_BYTES.min(self.superblock.ring_len / GIVEN_UP_PART);
+        let floor = GIVEN_UP_BYTES.min(self.superblock.ring_len / GIVEN_UP_PART) / part;
         let given_up = (self.position - self.last.tail).saturating_sub(live);
         let live_records = self.objects.snapshot_records() + self.held.records();
         let records_given_up = (self.ordinal - self.passed).saturating_sub(live_records);
-        given_up > floor.max(2 * live) / part
-            || records_given_up > GIVEN_UP_RECORDS.max(2 * live_records) / part
+        given_up > floor.max(2 * live)
+            || records_given_up > (GIVEN_UP_RECORDS / part).max(live_records)
     }
 
     /// The object whose being written again lets the tail move on.

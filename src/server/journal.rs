@@ -12,6 +12,7 @@ use super::clock::HighWater;
 use super::medium::Medium;
 use super::record::{GLOBAL, Global, Record};
 use super::watched::Watched;
+use super::wiping::Wiping;
 
 /// Ids are put on record this many at a time.
 const ID_BLOCK: u64 = 4096;
@@ -45,6 +46,7 @@ pub struct Journal {
     clock: HighWater,
     /// Until when local changes are known to have been told.
     pub(super) watched: Watched,
+    wiping: Wiping,
     /// Encoding space, used again and again.
     meta: Vec<u8>,
     /// Something has been appended since the last commit.
@@ -74,6 +76,7 @@ impl Journal {
             clock: HighWater::on_record(global.clock_up_to),
             unread_limit: capacity / UNREAD_PART,
             watched: Watched::on_record(global.watched_until),
+            wiping: Wiping::at_start(),
             log,
             medium,
             shipping: false,
@@ -142,6 +145,19 @@ impl Journal {
         if let Some(log) = &mut self.log {
             log.commit();
         }
+    }
+
+    /// Once in each turn: has the log give up what holds the keys of sessions that have ended, when that is due.
+    pub fn wipe(&mut self, now: Duration) {
+        if let Some(log) = &mut self.log {
+            self.wiping.turn(now, log);
+        }
+    }
+
+    /// When a turn is due for [`Journal::wipe`].
+    #[must_use]
+    pub fn wiping_deadline(&self) -> Option<Duration> {
+        self.wiping.deadline(self.log.as_ref()?)
     }
 
     /// Takes note of what has come to the sink, and has the rest follow.
@@ -309,6 +325,19 @@ impl Journal {
             log.set_flag(flag);
         }
         self.settle_all();
+        if flag == Flag::Clean {
+            self.erase();
+        }
+    }
+
+    /// Nobody takes this state up: what it holds, session keys too, is overwritten.
+    fn erase(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        log.erase();
+        if let Some(medium) = &mut self.medium {
+            medium.begin(log.erased());
+            medium.wait();
+        }
     }
 
     /// A connection is on this account now.
@@ -319,6 +348,7 @@ impl Journal {
     /// A connection is gone.
     pub fn forget(&mut self, conn: u64) {
         self.owners.remove(&conn);
+        self.wiping.session_ended();
     }
 
     /// On whose account a connection is.
@@ -370,6 +400,9 @@ impl outlast_stack::Journal for Journal {
 
 impl outlast_smb::Journal for Journal {
     fn append(&mut self, conn: u64, record: &outlast_smb::Record) {
+        if matches!(record, outlast_smb::Record::SessionEnded { .. }) {
+            self.wiping.session_ended();
+        }
         self.put(conn, Kind::Delta, &Record::Smb(Cow::Borrowed(record)), &[]);
     }
 

@@ -198,6 +198,7 @@ impl<F: FileSystem> Machine<F> {
             self.under_way.is_some() || !self.smb.has_open_message(),
             "bytes of the log are held on to"
         );
+        self.journal.wipe(time.now);
         self.relocate(time.now);
         self.note_refused(time.now);
         if !frames.is_empty() {
@@ -247,7 +248,8 @@ impl<F: FileSystem> Machine<F> {
             Gate::Draining { until } | Gate::Closing { until } => Some(until),
         };
         let consistency = self.effects.as_ref().and_then(Effects::deadline);
-        [self.stack.next_deadline(), gate, consistency]
+        let wiping = self.journal.wiping_deadline();
+        [self.stack.next_deadline(), gate, consistency, wiping]
             .into_iter()
             .flatten()
             .min()

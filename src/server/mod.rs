@@ -25,6 +25,7 @@ mod status;
 pub mod turns;
 mod watched;
 pub mod windows;
+mod wiping;
 mod work;
 
 pub use run::run;
