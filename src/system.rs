@@ -1,8 +1,10 @@
-//! Rebooting the machine.
+//! What is asked of the machine: a reboot, memory that nobody else reads.
 
 use std::io;
 use std::path::Path;
 use std::process::Command;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::config::{Config, Durability};
 
@@ -33,6 +35,20 @@ impl System for ThisMachine {
         rustix::fs::sync();
         rustix::system::reboot(rustix::system::RebootCommand::Restart)?;
         Ok(())
+    }
+}
+
+/// Keeps this process's memory, which holds session keys and password hashes, from core dumps and from other processes of
+/// the same account (ptrace(2), `/proc/PID/mem`). What it executes has to ask for that itself.
+pub fn keep_memory_private() {
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let done = setrlimit(Resource::Core, nothing)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        log::warn!("a core dump of this process would hold its secrets: {error}");
     }
 }
 

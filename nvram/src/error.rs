@@ -125,6 +125,14 @@ pub enum FileProblem {
         /// Permission bits.
         mode: u32,
     },
+    /// Its owner could read session keys, and change them.
+    #[error(
+        "it belongs to uid {owner}, not to root or the account this runs as: change its owner, or remove it"
+    )]
+    Owner {
+        /// The owner's id.
+        owner: u32,
+    },
     /// A directory, device or pipe.
     #[error("not a regular file: give the path of a file")]
     NotAFile,

@@ -255,7 +255,7 @@ fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
     map(path, file, false)
 }
 
-/// A regular file that nobody but its owner may read or write.
+/// A regular file that nobody but its owner, root or this account, may read or write.
 fn private_file(file: &File) -> Result<fs::Metadata, FileProblem> {
     let found = file
         .metadata()
@@ -266,6 +266,10 @@ fn private_file(file: &File) -> Result<fs::Metadata, FileProblem> {
     let mode = found.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(FileProblem::OpenToOthers { mode });
+    }
+    let account = rustix::process::geteuid().as_raw();
+    if ![0, account].contains(&found.uid()) {
+        return Err(FileProblem::Owner { owner: found.uid() });
     }
     Ok(found)
 }

@@ -1,7 +1,10 @@
 //! The command line.
 
+mod crash;
 mod demo;
+mod disconnect;
 mod nvram;
+mod nvram_reset;
 mod reboot;
 mod status;
 mod user;
@@ -74,6 +77,19 @@ enum Command {
         #[command(flatten)]
         at: ConfigArg,
     },
+    /// Kill the server's worker (kill -9), and wait until its successor serves.
+    Crash {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Drop the connections of a client or of a user.
+    Disconnect {
+        /// A client's address, with or without its port, or a user's name.
+        #[arg(value_name = "CLIENT|USER")]
+        whom: String,
+        #[command(flatten)]
+        at: ConfigArg,
+    },
     /// Keep the users file.
     #[command(subcommand)]
     User(user::User),
@@ -106,6 +122,14 @@ enum Nvram {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Wipe and remove a checkpoint, so that the server starts without the sessions in it.
+    Reset {
+        /// The NVRAM file.
+        file: PathBuf,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -155,8 +179,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
             reboot::reboot(&Config::load(&at.config)?, exec, hold)?
         }
         Command::Stop { at } => reboot::stop(&Config::load(&at.config)?)?,
+        Command::Crash { at } => crash::run(&Config::load(&at.config)?)?,
+        Command::Disconnect { whom, at } => disconnect::run(&Config::load(&at.config)?, whom)?,
         Command::User(user) => user::run(user)?,
         Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
+        Command::Nvram(Nvram::Reset { file, yes }) => nvram_reset::run(&file, yes)?,
         Command::Demo { arguments } => demo::run(&arguments)?,
         Command::Probe { at } => probe(&at)?,
     }
@@ -191,8 +218,8 @@ fn ask_status(config: &Config) -> anyhow::Result<crate::control::Status> {
         &Request::Status,
         STATUS_PATIENCE,
     )? {
-        Reply::Status(status) => Ok(status),
-        Reply::Accepted { .. } | Reply::Refused { .. } => {
+        Reply::Status(status) => Ok(*status),
+        Reply::Accepted { .. } | Reply::Disconnected { .. } | Reply::Refused { .. } => {
             bail!("the server answers something else than was asked")
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::config::Config;
-use crate::control::{Command, Reply, client};
+use crate::control::{Command, Reply, Status, client};
 
 /// How long the server may take to answer that it begins: it may be probing a new binary.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
@@ -32,19 +32,7 @@ pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> 
     let before = super::ask_status(config)?;
     let (epoch, supervisor) = accepted(config, &command)?;
     let begun = Instant::now();
-    let status = loop {
-        // The epoch alone would not do: without checkpoints there is none. The socket stays bound while the worker is away: a request waits there for the new one.
-        match super::ask_status(config) {
-            Ok(status) if status.worker_pid != before.worker_pid => break status,
-            Ok(_) | Err(_) if begun.elapsed() < hold + RETURN_PATIENCE => {}
-            Ok(_) => bail!("the server has not gone for its reboot; see its log"),
-            Err(error) => return Err(error.context("the server has not come back; see its log")),
-        }
-        if !is_alive(supervisor) {
-            bail!("the server has ended instead of coming back; see its log");
-        }
-        std::thread::sleep(PAUSE);
-    };
+    let status = wait_for_successor(config, before.worker_pid, supervisor, hold)?;
     println!(
         "rebooted: epoch {epoch} -> {}, worker {}, {} connections kept, away for {} ms",
         status.epoch,
@@ -59,6 +47,30 @@ pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> 
             status.executable.display()
         ),
         _ => Ok(()),
+    }
+}
+
+/// Waits until another worker than `before` serves, which may be held back for so long.
+pub(super) fn wait_for_successor(
+    config: &Config,
+    before: u32,
+    supervisor: u32,
+    hold: Duration,
+) -> anyhow::Result<Status> {
+    let begun = Instant::now();
+    loop {
+        // The epoch alone would not do: without checkpoints there is none. The socket stays bound while the worker is
+        // away: a request waits there for the new one.
+        match super::ask_status(config) {
+            Ok(status) if status.worker_pid != before => return Ok(status),
+            Ok(_) | Err(_) if begun.elapsed() < hold + RETURN_PATIENCE => {}
+            Ok(_) => bail!("the server has not gone; see its log"),
+            Err(error) => return Err(error.context("the server has not come back; see its log")),
+        }
+        if !is_alive(supervisor) {
+            bail!("the server has ended instead of coming back; see its log");
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -100,7 +112,7 @@ fn accepted(config: &Config, command: &Command) -> anyhow::Result<(u64, u32)> {
             epoch,
             supervisor_pid,
         } => Ok((epoch, supervisor_pid)),
-        Reply::Status(_) | Reply::Refused { .. } => {
+        Reply::Status(_) | Reply::Disconnected { .. } | Reply::Refused { .. } => {
             bail!("the server answers something else than was asked")
         }
     }

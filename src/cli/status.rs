@@ -1,9 +1,14 @@
 //! `outlast status`.
 
-use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
-use crate::control::{ConnectionStatus, Status};
+use crate::control::{ConnectionStatus, LogStatus, Outage, Status};
+
+/// Columns that are filled: a terminal's usual width.
+const WIDTH: usize = 80;
+/// How a line goes on.
+const INDENTED: &str = "\n      ";
 
 /// Prints how the running server is.
 pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<()> {
@@ -11,7 +16,8 @@ pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let text = if json {
         serde_json::to_string_pretty(&status)? + "\n"
     } else {
-        table(&status)
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        table(&status, now.unwrap_or_default())
     };
     print(&text)
 }
@@ -25,33 +31,83 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The status for people.
-pub(super) fn table(status: &Status) -> String {
+/// The status for people, `now` after the beginning of 1970.
+pub(super) fn table(status: &Status, now: Duration) -> String {
     let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "flag {}, epoch {}, recoveries {}, supervisor {}, worker {}, up {:.1} s, connections {}",
-        status.flag,
-        status.epoch,
-        status.recoveries,
-        status.supervisor_pid,
-        status.worker_pid,
-        status.uptime_seconds,
-        status.connections.len()
-    );
+    let mut line = |words: &[String]| text += &filled(words);
+    let serves = &status.serves;
+    line(&[
+        format!("{} (Outlast {}) serves", serves.name, status.version),
+        serves.unc_paths().collect::<Vec<_>>().join(" "),
+    ]);
+    line(&[
+        format!("up {},", length(status.uptime_seconds)),
+        format!("worker {},", status.worker_pid),
+        format!("supervisor {},", status.supervisor_pid),
+        format!("epoch {},", status.epoch),
+        format!("recoveries {}", status.recoveries),
+    ]);
+    if let Some(outage) = &status.last_outage {
+        line(&[last_outage(outage, now)]);
+    }
+    line(&[
+        format!("durability {},", serves.durability),
+        format!("flag {}:", status.flag),
+        meaning(&status.flag).to_owned(),
+    ]);
+    if let Some(log) = &status.log {
+        line(&log_words(log, &status.connections));
+    }
     let dropped = status.receive.in_window_dropped;
     if dropped > 0 {
-        let _ = writeln!(
-            text,
-            "{dropped} segments within a window were dropped for want of room: a client sends tiny segments"
-        );
+        line(&[
+            format!("{dropped} segments within a window were dropped for want of room:"),
+            "a client sends tiny segments".to_owned(),
+        ]);
     }
+    line(&[format!("connections {}", status.connections.len())]);
     for connection in &status.connections {
         text.push('\n');
         describe(connection, &mut text);
     }
     text
+}
+
+/// What the flag says of a server that runs.
+fn meaning(flag: &str) -> &'static str {
+    match flag {
+        "none" => "sessions end with the process",
+        "non-elective-reboot" => "should it die now, its successor resumes every session",
+        "elective-reboot" => "it is leaving; its successor resumes every session",
+        "clean" => "it is ending its sessions",
+        _ => "a partner resumes its sessions",
+    }
+}
+
+fn last_outage(outage: &Outage, now: Duration) -> String {
+    let ago = now.as_secs_f64() - outage.began_unix_seconds;
+    format!(
+        "last outage {} ago: {}, {}",
+        length(ago),
+        outage.cause,
+        length(outage.seconds)
+    )
+}
+
+fn log_words(log: &LogStatus, connections: &[ConnectionStatus]) -> Vec<String> {
+    let percent = log.used_bytes * 100 / log.size_bytes.max(1);
+    let (used, size) = (size(log.used_bytes), size(log.size_bytes));
+    let mut words = vec![format!("log {used} of {size} in use ({percent} %)")];
+    let largest = connections
+        .iter()
+        .max_by_key(|connection| connection.log_bytes);
+    if let Some(largest) = largest {
+        let user = largest.smb.user.as_deref().unwrap_or("not logged in");
+        let bytes = self::size(largest.log_bytes);
+        words.push(format!("most by {} ({user}):", largest.client));
+        words.push(bytes);
+    }
+    words
 }
 
 /// One connection for people.
@@ -61,31 +117,72 @@ pub(super) fn describe(connection: &ConnectionStatus, text: &mut String) {
         server,
         tcp,
         smb,
+        log_bytes,
     } = connection;
     let srtt = tcp.srtt_us.map_or("-".to_owned(), |us| format!("{us} us"));
-    let _ = writeln!(text, "{client} -> {server}");
-    let _ = writeln!(
-        text,
-        "  tcp  {}  snd_una {}  snd_nxt {}  snd_wnd {}  rcv_nxt {}  rcv_wnd {}  unacked {} B  srtt {srtt}  cwnd {} B",
-        tcp.state,
-        tcp.snd_una,
-        tcp.snd_nxt,
-        tcp.snd_wnd,
-        tcp.rcv_nxt,
-        tcp.rcv_wnd,
-        tcp.unacked_bytes,
-        tcp.cwnd
-    );
-    let _ = writeln!(
-        text,
-        "  smb  dialect {}  user {}  signing {}  encryption {}  trees {}  opens {}  locks {}  state {} B",
-        smb.dialect.as_deref().unwrap_or("-"),
-        smb.user.as_deref().unwrap_or("-"),
-        smb.signing,
-        smb.encryption,
-        smb.trees,
-        smb.opens,
-        smb.locks,
-        smb.state_bytes
-    );
+    let mut line = |words: &[String]| *text += &filled(words);
+    line(&[client.to_string(), format!("-> {server}")]);
+    line(&[
+        format!("  smb  dialect {}", smb.dialect.as_deref().unwrap_or("-")),
+        format!(" user {}", smb.user.as_deref().unwrap_or("-")),
+        format!(" signing {}", smb.signing),
+        format!(" encryption {}", smb.encryption),
+        format!(" trees {}", smb.trees),
+        format!(" opens {}", smb.opens),
+        format!(" locks {}", smb.locks),
+        format!(" state {}", size(smb.state_bytes)),
+        format!(" log {}", size(*log_bytes)),
+    ]);
+    line(&[
+        format!("  tcp  {}", tcp.state),
+        format!(" snd_una {}", tcp.snd_una),
+        format!(" snd_nxt {}", tcp.snd_nxt),
+        format!(" snd_wnd {}", tcp.snd_wnd),
+        format!(" rcv_nxt {}", tcp.rcv_nxt),
+        format!(" rcv_wnd {}", tcp.rcv_wnd),
+        format!(" unacked {} B", tcp.unacked_bytes),
+        format!(" srtt {srtt}"),
+        format!(" cwnd {} B", tcp.cwnd),
+    ]);
 }
+
+/// The words, blanks between, on lines that fit a terminal where the words do; the further lines are indented.
+fn filled(words: &[String]) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in words.iter().filter(|word| !word.is_empty()) {
+        let length = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + length <= WIDTH;
+            text += if fits { " " } else { INDENTED };
+            column = if fits { column + 1 } else { INDENTED.len() - 1 };
+        }
+        text += word;
+        column += length;
+    }
+    text + "\n"
+}
+
+/// A time for people.
+fn length(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0 => format!("{:.1} ms", seconds.max(0.0) * 1e3),
+        1..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests;

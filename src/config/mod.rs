@@ -18,6 +18,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use crate::control::Serves;
+
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -205,6 +207,17 @@ pub enum Durability {
     Power,
 }
 
+impl Durability {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Durability::None => "none",
+            Durability::Process => "process",
+            Durability::Power => "power",
+        }
+    }
+}
+
 /// `[[share]]`: a directory that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -245,6 +258,21 @@ impl Config {
     /// The first thing that is wrong with it.
     pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
         check::config(path, &file::parse(path, text)?)
+    }
+
+    /// What a client sees of it, for logs and `outlast status`.
+    pub fn serves(&self) -> Serves {
+        Serves {
+            name: self.server.name.clone(),
+            addresses: self
+                .network
+                .addresses
+                .iter()
+                .map(|cidr| cidr.address)
+                .collect(),
+            shares: self.shares.iter().map(|share| share.name.clone()).collect(),
+            durability: self.nvram.durability.name().to_owned(),
+        }
     }
 
     /// Checks what depends on the machine: share directories and accounts.

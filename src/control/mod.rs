@@ -14,7 +14,10 @@ mod tests;
 
 pub use listener::{BindError, Listener};
 pub use probe::PROBE_ANSWER;
-pub use protocol::{Command, ConnectionStatus, ReceiveStatus, Reply, SmbStatus, Status, TcpStatus};
+pub use protocol::{
+    Command, ConnectionStatus, LogStatus, Outage, ReceiveStatus, Reply, Serves, SmbStatus, Status,
+    TcpStatus,
+};
 pub use server::{Answers, ControlRequest, Gate, Submit, answer, serve};
 
 use std::io::{self, Read, Write};

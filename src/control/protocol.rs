@@ -1,6 +1,6 @@
 //! Requests and answers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,11 @@ pub enum Command {
     RebootSystem,
     /// Close the sessions properly, flag `clean`, end.
     Stop,
+    /// Drop the connections of a client, by its address with or without port, or of a user.
+    Disconnect {
+        /// The address or the user's name.
+        whom: String,
+    },
     /// SIGTERM: as `Reboot`, but nobody is started again. Comes from the signal thread, never from the socket.
     #[serde(skip)]
     Shutdown,
@@ -33,13 +38,18 @@ pub enum Command {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// To `Status`.
-    Status(Status),
+    Status(Box<Status>),
     /// To `Reboot`, `RebootSystem`, `Stop` and `Shutdown`: it has begun, in this epoch.
     Accepted {
         /// The epoch that ends.
         epoch: u64,
         /// The supervisor.
         supervisor_pid: u32,
+    },
+    /// To `Disconnect`: so many connections were dropped.
+    Disconnected {
+        /// How many.
+        connections: u64,
     },
     /// It cannot be done; nothing has happened.
     Refused {
@@ -69,6 +79,18 @@ pub struct Status {
     /// Room for what clients send.
     #[serde(default)]
     pub receive: ReceiveStatus,
+    /// The server's version.
+    #[serde(default)]
+    pub version: String,
+    /// What it serves, from its configuration.
+    #[serde(default)]
+    pub serves: Serves,
+    /// The checkpoint log; `None` under durability `none`.
+    #[serde(default)]
+    pub log: Option<LogStatus>,
+    /// The outage before this worker; `None`: it is the first of its supervisor.
+    #[serde(default)]
+    pub last_outage: Option<Outage>,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
 }
@@ -84,6 +106,50 @@ pub struct ReceiveStatus {
     pub in_window_dropped: u64,
 }
 
+/// What a server serves, and with which promise.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Serves {
+    /// Its NetBIOS name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The names of its shares.
+    pub shares: Vec<String>,
+    /// `none`, `process` or `power`.
+    pub durability: String,
+}
+
+impl Serves {
+    /// The shares as clients name them: `\\10.77.0.1\pub`.
+    pub fn unc_paths(&self) -> impl Iterator<Item = String> {
+        let address = self.addresses.first();
+        let host = address.map_or_else(|| self.name.clone(), IpAddr::to_string);
+        self.shares
+            .iter()
+            .map(move |share| format!(r"\\{host}\{share}"))
+    }
+}
+
+/// How full the log is.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Bytes that it can hold.
+    pub size_bytes: u64,
+    /// Bytes from its tail to its head.
+    pub used_bytes: u64,
+}
+
+/// The time in which no worker served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outage {
+    /// When it began, in seconds since 1970.
+    pub began_unix_seconds: f64,
+    /// From the end of the worker before to the first frame of this one.
+    pub seconds: f64,
+    /// How the worker before ended.
+    pub cause: String,
+}
+
 /// One connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionStatus {
@@ -95,6 +161,9 @@ pub struct ConnectionStatus {
     pub tcp: TcpStatus,
     /// SMB.
     pub smb: SmbStatus,
+    /// Bytes of the log that it holds: its state, requests not worked on yet, and replies not acknowledged yet.
+    #[serde(default)]
+    pub log_bytes: u64,
 }
 
 /// TCP of one connection (RFC 9293, 3.3.1).

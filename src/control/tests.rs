@@ -57,7 +57,24 @@ fn status() -> Status {
             held_bytes: 70_000,
             in_window_dropped: 0,
         },
+        version: "0.1.0".into(),
+        serves: Serves {
+            name: "OUTLAST".into(),
+            addresses: vec!["10.77.0.1".parse().unwrap()],
+            shares: vec!["pub".into()],
+            durability: "process".into(),
+        },
+        log: Some(LogStatus {
+            size_bytes: 256 << 20,
+            used_bytes: 1 << 20,
+        }),
+        last_outage: Some(Outage {
+            began_unix_seconds: 1e9,
+            seconds: 0.25,
+            cause: "planned restart".into(),
+        }),
         connections: vec![ConnectionStatus {
+            log_bytes: 4096,
             client: "10.77.0.2:40000".parse().unwrap(),
             server: "[fd77::1]:445".parse().unwrap(),
             tcp: TcpStatus {
@@ -118,7 +135,10 @@ fn a_status_goes_there_and_back_over_the_socket() {
         poll(&mut [PollFd::new(&wake, PollFlags::IN)], None).unwrap();
         let request = requests.try_recv().unwrap();
         assert_eq!(request.command, Command::Status);
-        request.reply.send(Reply::Status(status())).unwrap();
+        request
+            .reply
+            .send(Reply::Status(Box::new(status())))
+            .unwrap();
     });
     let reply = client::request(&path, &Command::Status, Duration::from_secs(60)).unwrap();
     event_loop.join().unwrap();
@@ -129,7 +149,7 @@ fn a_status_goes_there_and_back_over_the_socket() {
     assert_eq!(
         Status {
             executable: PathBuf::new(),
-            ..got
+            ..*got
         },
         status()
     );
@@ -178,6 +198,10 @@ fn the_keys_of_a_status_are_an_interface() {
         "worker_pid",
         "uptime_seconds",
         "receive",
+        "version",
+        "serves",
+        "log",
+        "last_outage",
         "connections",
     ] {
         assert!(keys(&value).iter().any(|k| k == key), "{key}");
@@ -187,7 +211,7 @@ fn the_keys_of_a_status_are_an_interface() {
         keys.sort();
         keys.join(" ")
     };
-    assert_eq!(sorted(keys(connection)), "client server smb tcp");
+    assert_eq!(sorted(keys(connection)), "client log_bytes server smb tcp");
     assert_eq!(
         sorted(keys(&connection["tcp"])),
         "cwnd rcv_nxt rcv_wnd snd_nxt snd_una snd_wnd srtt_us state unacked_bytes"

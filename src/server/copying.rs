@@ -109,8 +109,10 @@ impl<F: FileSystem> Machine<F> {
         let wanted = self.journal.wants_relocation(set_aside)?;
         if !self.is_generation(wanted.object) {
             // What is copied for a shorter recovery alone must not take the room that others have been promised.
-            let fits =
-                wanted.for_room || self.journal.has_room(set_aside, self.size(wanted.object));
+            let fits = wanted.for_room
+                || self
+                    .journal
+                    .has_room(set_aside, self.log_bytes(wanted.object) as u64);
             return fits.then_some(wanted);
         }
         // One with effects ends by a consistency point only, which is not begun for a shorter recovery alone.
@@ -122,10 +124,10 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// Bytes that a connection's copy takes, about.
-    fn size(&self, conn: u64) -> u64 {
+    /// Bytes of the log that a connection holds, about: its state, and what is queued.
+    pub(super) fn log_bytes(&self, conn: u64) -> usize {
         let queued = self.stack.received_len(conn) + self.stack.send_queued(conn);
-        (self.smb.durable_bytes(conn) + queued) as u64
+        self.smb.durable_bytes(conn) + queued
     }
 
     fn is_empty_generation(&self, object: u64) -> bool {

@@ -6,6 +6,7 @@
 //! wait for that room.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::{info, warn};
@@ -15,6 +16,7 @@ use outlast_stack::Standing;
 use super::files::FileSystem;
 use super::machine::{Client, Machine};
 use super::work::UnderWay;
+use crate::one_line::OneLine;
 
 /// What has to come or be taken for a client to be going on, bytes; or all there is.
 const ENOUGH: usize = 64 << 10;
@@ -127,6 +129,32 @@ impl<F: FileSystem> Machine<F> {
             );
             self.abort(conn);
         }
+    }
+
+    /// Drops the connections of a client, by its address with or without port, or of a user. Gives their number.
+    pub fn disconnect(&mut self, whom: &str) -> usize {
+        let of_client =
+            |client: SocketAddr| client.to_string() == whom || client.ip().to_string() == whom;
+        let of_user = |names: &str| {
+            names
+                .split(", ")
+                .any(|name| name.eq_ignore_ascii_case(whom))
+        };
+        let dropped: Vec<(u64, SocketAddr)> = self
+            .stack
+            .status()
+            .into_iter()
+            .filter(|tcp| of_client(tcp.client) || of_user(&self.smb.status(tcp.conn).user))
+            .map(|tcp| (tcp.conn, tcp.client))
+            .collect();
+        for (conn, client) in &dropped {
+            info!(
+                "connection {conn} of {client}: dropped by `outlast disconnect {}`",
+                OneLine(whom)
+            );
+            self.abort(*conn);
+        }
+        dropped.len()
     }
 
     /// After an outage nobody is pressed for a while.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use log::{info, warn};
@@ -17,7 +17,7 @@ use super::machine::Machine;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
-use crate::control::{Command, ControlRequest, Reply};
+use crate::control::{Command, ControlRequest, Outage, Reply};
 use crate::fs::Fs;
 use crate::supervisor::{End, Worker};
 use crate::tap::Tap;
@@ -32,6 +32,11 @@ const FRAMES_PER_TURN: usize = 64;
 /// What kept it from starting: one line that names the file, the key and the remedy. Later: the TAP is gone.
 pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
     let (parts, tap, done_wake) = setup::parts(&config, &users, &mut worker)?;
+    let about = status::About {
+        serves: config.serves(),
+        supervisor_pid: worker.supervisor_pid,
+        last_outage: None,
+    };
     let Recovered {
         machine,
         service_time,
@@ -48,11 +53,13 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         machine,
         clock: Clock::starting_at(service_time),
         tap,
+        about,
         worker,
         done_wake,
         end: None,
     };
     server.send(&mut frames);
+    server.about.last_outage = outage(&server.worker);
     let epoch = server.machine.epoch();
     for (number, what) in set_aside.iter().enumerate() {
         set_aside::keep(&config.nvram.path, epoch, number, what);
@@ -68,10 +75,24 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     server.serve()
 }
 
+/// The time since the worker before ended, which is over.
+fn outage(worker: &Worker) -> Option<Outage> {
+    let since = worker.away_since?;
+    // A wall clock that has been set back gives no length.
+    let took = SystemTime::now().duration_since(since).unwrap_or_default();
+    let began = since.duration_since(UNIX_EPOCH).ok()?;
+    Some(Outage {
+        began_unix_seconds: began.as_secs_f64(),
+        seconds: took.as_secs_f64(),
+        cause: worker.previous.describe().to_owned(),
+    })
+}
+
 struct Server {
     machine: Machine<Fs>,
     clock: Clock,
     tap: Tap,
+    about: status::About,
     worker: Worker,
     /// An eventfd that is readable when something that is done beside the loop has come to its end.
     done_wake: Arc<OwnedFd>,
@@ -157,11 +178,11 @@ impl Server {
         let end = match command {
             Command::Status => {
                 let uptime = self.clock.uptime(time);
-                return Reply::Status(status::status(
-                    &self.machine,
-                    self.worker.supervisor_pid,
-                    uptime,
-                ));
+                return Reply::Status(Box::new(status::status(&self.machine, &self.about, uptime)));
+            }
+            Command::Disconnect { whom } => {
+                let connections = self.machine.disconnect(&whom) as u64;
+                return Reply::Disconnected { connections };
             }
             Command::Reboot { exec, hold_seconds } => {
                 let Ok(hold) = Duration::try_from_secs_f64(hold_seconds) else {

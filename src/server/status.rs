@@ -6,19 +6,33 @@ use outlast_smb::Smb;
 
 use super::files::FileSystem;
 use super::machine::Machine;
-use crate::control::{ConnectionStatus, ReceiveStatus, SmbStatus, Status, TcpStatus};
+use crate::control::{
+    ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus, Status, TcpStatus,
+};
+
+/// What does not change as long as a worker lives.
+#[derive(Debug)]
+pub struct About {
+    /// What it serves.
+    pub serves: Serves,
+    /// Process id of the supervisor.
+    pub supervisor_pid: u32,
+    /// The outage that ended when it began to serve.
+    pub last_outage: Option<Outage>,
+}
 
 /// How the machine is. `uptime`: since this worker began.
-pub fn status<F: FileSystem>(
-    machine: &Machine<F>,
-    supervisor_pid: u32,
-    uptime: Duration,
-) -> Status {
-    let superblock = machine.journal.log().map(outlast_nvram::Log::superblock);
+pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Duration) -> Status {
+    let log = machine.journal.log();
+    let superblock = log.map(outlast_nvram::Log::superblock);
     let connections = machine.stack.status();
-    let connections = connections
-        .into_iter()
-        .map(|tcp| connection(tcp, &machine.smb));
+    let connections = connections.into_iter().map(|tcp| {
+        let log_bytes = machine.log_bytes(tcp.conn) as u64;
+        ConnectionStatus {
+            log_bytes,
+            ..connection(tcp, &machine.smb)
+        }
+    });
     Status {
         flag: superblock.map_or_else(
             || "none".to_owned(),
@@ -26,12 +40,19 @@ pub fn status<F: FileSystem>(
         ),
         epoch: superblock.map_or(0, |superblock| u64::from(superblock.epoch)),
         recoveries: superblock.map_or(0, |superblock| u64::from(superblock.recoveries)),
-        supervisor_pid,
+        supervisor_pid: about.supervisor_pid,
         worker_pid: std::process::id(),
         // the control thread knows it
         executable: std::path::PathBuf::new(),
         uptime_seconds: uptime.as_secs_f64(),
         receive: receive(&machine.stack),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        serves: about.serves.clone(),
+        log: log.map(|log| LogStatus {
+            size_bytes: log.capacity(),
+            used_bytes: log.used(),
+        }),
+        last_outage: about.last_outage.clone(),
         connections: connections.collect(),
     }
 }
@@ -73,5 +94,6 @@ pub(super) fn connection(tcp: outlast_stack::ConnStatus, smb: &Smb) -> Connectio
             locks: smb.locks as u64,
             state_bytes,
         },
+        log_bytes: state_bytes,
     }
 }

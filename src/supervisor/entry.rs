@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use log::{error, warn};
@@ -24,6 +25,7 @@ use crate::users::Users;
 /// # Errors
 /// What kept it from starting or going on.
 pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
+    crate::system::keep_memory_private();
     fatal_faults()?;
     let (tap, control, report) = inherit(args)?;
     teardown(&[&tap, &control, &report]);
@@ -56,6 +58,9 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             previous: args.previous,
             attempts: args.attempts,
             tap_fresh: args.tap_fresh,
+            away_since: args
+                .away_since_ms
+                .map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
         },
     )?;
     answers.wait();

@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use log::{error, info};
@@ -37,14 +37,16 @@ use worker::Message;
 /// # Errors
 /// What is wrong with the configuration, the TAP or the control socket.
 pub fn serve(config: &Config) -> anyhow::Result<u8> {
+    crate::system::keep_memory_private();
     crate::users::Users::for_server(config)
         .with_context(|| format!("{}: server.users_file", config.path.display()))?;
     config.check_system()?;
     let control = bind_control(config)?;
     let tap = open_tap(config)?;
+    let paths: Vec<String> = config.serves().unc_paths().collect();
     info!(
         "serving {} on {} as process {}",
-        config.server.name,
+        paths.join(", "),
         config.network.tap,
         std::process::id()
     );
@@ -93,18 +95,21 @@ fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
     let start = Instant::now();
     let (mut machine, first) = Machine::new(Duration::ZERO);
     let mut worker: Option<Process> = None;
-    let mut gone_since = None;
+    let mut gone_since: Option<Instant> = None;
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
             match next {
-                Action::Start(order) => match Process::start(inherited, &order) {
-                    Ok(process) => worker = Some(process),
-                    Err(why) => {
-                        error!("the worker cannot be started: {why}");
-                        action = machine.handle(Input::SpawnFailed, start.elapsed());
+                Action::Start(order) => {
+                    let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
+                    match Process::start(inherited, &order, away_since) {
+                        Ok(process) => worker = Some(process),
+                        Err(why) => {
+                            error!("the worker cannot be started: {why}");
+                            action = machine.handle(Input::SpawnFailed, start.elapsed());
+                        }
                     }
-                },
+                }
                 Action::Terminate => worker.iter_mut().for_each(Process::terminate),
                 Action::Kill => worker.iter_mut().for_each(Process::kill),
                 Action::Exit(code) => return Ok(code),
@@ -123,7 +128,7 @@ fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
                     let worker = process.id();
                     match gone_since
                         .take()
-                        .map(|since: Instant| since.elapsed().as_secs_f64() * 1e3)
+                        .map(|since| since.elapsed().as_secs_f64() * 1e3)
                     {
                         Some(ms) => {
                             info!("worker {worker} serves, epoch {epoch}; away for {ms:.1} ms")

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use log::{error, warn};
@@ -37,8 +38,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a worker.
-    pub(super) fn start(inherited: &Inherited<'_>, order: &Order) -> io::Result<Process> {
+    /// Starts a worker. `away_since`: when the one before ended.
+    pub(super) fn start(
+        inherited: &Inherited<'_>,
+        order: &Order,
+        away_since: Option<SystemTime>,
+    ) -> io::Result<Process> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let program = order.binary.as_deref().unwrap_or(inherited.program);
@@ -56,6 +61,9 @@ impl Process {
             .stdin(Stdio::null());
         if let Some(previous) = order.previous.to_possible_value() {
             command.arg(format!("--previous={}", previous.get_name()));
+        }
+        if let Some(since) = away_since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
+            command.arg(format!("--away-since-ms={}", since.as_millis()));
         }
         if order.tap_fresh {
             command.arg("--tap-fresh");

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::Receiver;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,18 @@ pub enum PreviousEnd {
     Killed,
     /// It fell by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS.
     OwnFault,
+}
+
+impl PreviousEnd {
+    /// What `outlast status` calls it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            PreviousEnd::FirstStart => "first start",
+            PreviousEnd::Elective => "planned restart",
+            PreviousEnd::Killed => "the worker was killed",
+            PreviousEnd::OwnFault => "the worker crashed; see the log",
+        }
+    }
 }
 
 /// The arguments of the hidden subcommand `worker`.
@@ -63,6 +75,9 @@ pub struct WorkerArgs {
     /// queue has held them.
     #[arg(long)]
     pub tap_fresh: bool,
+    /// When the worker before ended, in milliseconds since 1970; not given: there was none under this supervisor.
+    #[arg(long)]
+    pub away_since_ms: Option<u64>,
 }
 
 /// What the event loop is given besides configuration and users.
@@ -85,6 +100,8 @@ pub struct Worker {
     /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without it the TAP's
     /// queue has held them.
     pub tap_fresh: bool,
+    /// When the worker before ended; `None`: there was none under this supervisor.
+    pub away_since: Option<SystemTime>,
 }
 
 /// How the event loop ended, with the state saved and the flag set.

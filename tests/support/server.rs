@@ -197,7 +197,7 @@ path = "{dir}/share"
             &control::Command::Status,
             Duration::from_secs(5),
         ) {
-            Ok(Reply::Status(status)) => Some(status),
+            Ok(Reply::Status(status)) => Some(*status),
             _ => None,
         }
     }

@@ -1,0 +1,162 @@
+//! What operators do to a running server, and to what it leaves.
+
+mod support;
+
+use std::process::{Command, Output, Stdio};
+
+use support::client::{SIGNED, SMB3_1_1, Session, smbclient};
+use support::lab::Lab;
+use support::server::{Server, Setup, USER};
+use support::{PATIENCE, can_run, wait_for};
+
+/// Where the records begin in an NVRAM file (`docs/log-format.md`).
+const RING_AT: usize = 12_288;
+
+fn text(output: &Output) -> String {
+    let (out, error) = (&output.stdout, &output.stderr);
+    String::from_utf8_lossy(out).into_owned() + &String::from_utf8_lossy(error)
+}
+
+fn outlast(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outlast"))
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .expect("outlast")
+}
+
+#[test]
+fn a_crash_by_command_is_one_that_clients_do_not_see() {
+    if !can_run("a_crash_by_command_is_one_that_clients_do_not_see") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let local = lab.make_dir("local");
+    std::fs::write(server.share().join("held"), "held").expect("a file");
+    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
+    session.say("open held");
+    session.expect("fnum");
+    let before = server.status();
+    assert_eq!(before.last_outage, None);
+    let output = server.outlast(&["crash"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains("1 connections kept"),
+        "{}",
+        text(&output)
+    );
+    let after = server.status();
+    assert_ne!(after.worker_pid, before.worker_pid);
+    let outage = after.last_outage.expect("an outage");
+    assert_eq!(outage.cause, "the worker was killed");
+    assert!(outage.seconds > 0.0);
+    session.say("get held back");
+    session.expect("as back");
+    server.reboot();
+    let planned = server.status().last_outage.expect("an outage");
+    assert_eq!(planned.cause, "planned restart");
+    session.say("quit");
+    session.finish().well();
+}
+
+#[test]
+fn a_user_is_disconnected_and_nobody_else() {
+    if !can_run("a_user_is_disconnected_and_nobody_else") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let local = lab.make_dir("local");
+    std::fs::write(server.share().join("held"), "held").expect("a file");
+    let mut session = Session::interactive(smbclient(SIGNED), &local);
+    session.say("open held");
+    session.expect("fnum");
+    let output = server.outlast(&["disconnect", "somebody-else"]);
+    assert!(!output.status.success());
+    assert!(
+        text(&output).contains("outlast status"),
+        "the remedy: {}",
+        text(&output)
+    );
+    let output = server.outlast(&["disconnect", USER]);
+    assert!(output.status.success(), "{}", text(&output));
+    let is_alone = || server.status().connections.is_empty().then_some(());
+    wait_for("the connection's end", PATIENCE, is_alone);
+
+    let mut again = Session::interactive(smbclient(SIGNED), &local);
+    again.say("open held");
+    again.expect("fnum");
+    let client = server.status().connections[0].client.to_string();
+    let output = server.outlast(&["disconnect", &client]);
+    assert!(output.status.success(), "{}", text(&output));
+    wait_for("the connection's end", PATIENCE, is_alone);
+}
+
+#[test]
+fn nothing_secret_is_left_of_a_stopped_server() {
+    if !can_run("nothing_secret_is_left_of_a_stopped_server") {
+        return;
+    }
+    let lab = Lab::new();
+    let mut server = Server::start(&lab, Setup::default());
+    let local = lab.make_dir("local");
+    let mut session = Session::interactive(smbclient(SIGNED), &local);
+    session.say("ls");
+    session.expect("blocks");
+    for pid in [server.status().worker_pid, server.status().supervisor_pid] {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        let core = limits.lines().find(|line| line.contains("core file"));
+        let words: Vec<&str> = core.expect("a limit").split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "no core dump");
+    }
+    let nvram = lab.path("nvram");
+    let is_empty = || {
+        let bytes = std::fs::read(&nvram).expect("the NVRAM");
+        bytes[RING_AT..].iter().all(|byte| *byte == 0)
+    };
+    assert!(!is_empty());
+    let output = server.outlast(&["stop"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(server.ended(), Some(0));
+    assert!(is_empty());
+}
+
+#[test]
+fn a_checkpoint_is_reset_only_when_nobody_uses_it() {
+    if !can_run("a_checkpoint_is_reset_only_when_nobody_uses_it") {
+        return;
+    }
+    let lab = Lab::new();
+    let mut server = Server::start(&lab, Setup::default());
+    let local = lab.make_dir("local");
+    std::fs::write(server.share().join("held"), "held").expect("a file");
+    let mut session = Session::interactive(smbclient(SIGNED), &local);
+    session.say("open held");
+    session.expect("fnum");
+    let nvram = lab.path("nvram");
+    let name = nvram.to_str().expect("UTF-8");
+    let reset = |more: &[&str]| {
+        let output = outlast(&[&["nvram", "reset", name], more].concat());
+        (output.status.success(), text(&output))
+    };
+    let (done, said) = reset(&["--yes"]);
+    assert!(!done && said.contains("outlast stop"), "in use: {said}");
+    server.terminate();
+    let (done, said) = reset(&[]);
+    assert!(!done && said.contains("--yes"), "nobody to ask: {said}");
+    assert!(
+        said.contains("1 connection(s) with 1 open file(s)"),
+        "{said}"
+    );
+    let (done, said) = reset(&["--yes"]);
+    assert!(done && !nvram.exists(), "{said}");
+    server.start_again();
+    assert!(server.status().connections.is_empty());
+    let (done, said) = reset(&["--yes"]);
+    assert!(!done, "in use: {said}");
+    std::fs::write(lab.path("other"), "no checkpoint").expect("a file");
+    let other = lab.path("other");
+    let output = outlast(&["nvram", "reset", other.to_str().expect("UTF-8")]);
+    assert!(!output.status.success() && other.exists());
+}
