@@ -603,9 +603,7 @@ fn not_a_host(cidr: &Cidr) -> Option<&'static str> {
 
 /// A locally administered unicast address that is the same for the same name at every start: FNV-1a of the name.
 fn derived_mac(name: &str) -> [u8; 6] {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = super::fnv1a(name.as_bytes());
     let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
     // IEEE 802: bit 1 of the first byte marks local administration.
     [0x02, b, c, d, e, f]

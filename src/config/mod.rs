@@ -227,6 +227,20 @@ pub struct Share {
     pub encryption: Level,
 }
 
+impl Share {
+    /// Stands for its directory: FNV-1a of the path.
+    pub fn directory_id(&self) -> u64 {
+        fnv1a(self.path.as_os_str().as_encoded_bytes())
+    }
+}
+
+/// FNV-1a, 64 bits: the same for the same bytes at every start.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 impl Config {
     /// Reads and checks the file. Relative paths in it are relative to the file's directory.
     ///

@@ -281,6 +281,7 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
         read_only: share.read_only,
         guest: share.guest,
         users: share.users.clone(),
+        directory: share.directory_id(),
         encryption: requirement(share.encryption),
     });
     let users = users.iter().map(|(name, nt_hash)| outlast_smb::User {
