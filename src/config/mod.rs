@@ -1,8 +1,9 @@
 //! The configuration: one TOML file, checked in full before anything is done.
 //!
-//! [`Config::load`] reads and checks what the file says; [`Config::check_system`] then checks it against the machine (share
-//! directories, accounts). Whatever is wrong is one line that names the file, the line, the key and the remedy.
+//! [`Config::load`] reads and checks what the file says; [`Config::check_system`] then checks it against the machine (accounts,
+//! addresses). Whatever is wrong is one line that names the file, the line, the key and the remedy.
 
+mod advice;
 mod check;
 mod error;
 mod file;
@@ -261,7 +262,7 @@ impl Config {
         check::config(path, &file::parse(path, text)?)
     }
 
-    /// Checks what depends on the machine: share directories and accounts.
+    /// Checks what depends on the machine: accounts, addresses, the NVRAM's directory. Of shares see [`Config::missing_shares`].
     ///
     /// # Errors
     /// The first thing that is wrong.
