@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod fs;
 pub mod one_line;
+pub mod preflight;
 pub mod server;
 pub mod supervisor;
 pub mod system;

@@ -257,6 +257,7 @@ fn smb() -> outlast_smb::Config {
             read_only: false,
             guest: true,
             users: Vec::new(),
+            directory: 0,
             encryption: Requirement::Enabled,
         }],
         users: Vec::new(),

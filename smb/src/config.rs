@@ -28,6 +28,8 @@ pub struct Share {
     pub guest: bool,
     /// Who may connect; empty: every user.
     pub users: Vec<String>,
+    /// Stands for the configured directory: another value is another directory.
+    pub directory: u64,
     /// Encryption of this share's traffic; the server's setting counts too, the stricter of the two holds.
     pub encryption: Requirement,
 }

@@ -27,6 +27,8 @@ pub mod notify;
 mod oplock;
 pub mod path;
 pub mod pattern;
+mod policy;
+mod readmission;
 pub mod record;
 mod recovery;
 pub mod rpc;

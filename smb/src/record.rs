@@ -139,6 +139,12 @@ pub enum Record {
     },
     /// A piece of a copy of the connection ([`crate::copying`]), as it is now.
     Copied(Box<Piece>),
+    /// A tree connect as the present configuration has it.
+    TreeChanged {
+        session: u64,
+        id: u32,
+        tree: Box<Tree>,
+    },
 }
 
 /// What a copy of a connection consists of, besides its beginning.
@@ -273,12 +279,11 @@ impl Record {
                 }
             }
             Record::Begin | Record::Admitted { .. } => Touched::default().and_frame(),
-            Record::Session { id, .. } | Record::SessionEnded { id } => {
-                Touched::session(*id).and_frame()
-            }
-            Record::TreeConnected { session, .. } | Record::TreeEnded { session, .. } => {
-                Touched::session(*session)
-            }
+            Record::Session { id, .. }
+            | Record::SessionEnded { id }
+            | Record::TreeConnected { session: id, .. }
+            | Record::TreeChanged { session: id, .. }
+            | Record::TreeEnded { session: id, .. } => Touched::session(*id).and_frame(),
             Record::Felled { .. }
             | Record::CloseFelled { .. }
             | Record::Running { .. }
@@ -521,6 +526,12 @@ impl Record {
             }
             Record::Rekeyed { from, key, handle } => rekey(connection, *from, *key, handle),
             Record::Copied(piece) => piece.apply(connection),
+            Record::TreeChanged { session, id, tree } => {
+                let session = connection.sessions.get_mut(session);
+                if let Some(place) = session.and_then(|session| session.trees.get_mut(id)) {
+                    place.clone_from(tree);
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::state::{Open, Resource, Target};
 
 impl Smb {
     /// After the fold and before files are opened again: whoever waits looks whether it may go on, and the configuration may have
-    /// changed. Shares are found by their names; the tree connects of one that is gone end.
+    /// changed. Shares are found by their names; the tree connects of one that is gone, or has another path, end. [`Smb::readmit`] comes later.
     pub fn recovered(&mut self, journal: &mut dyn Journal) {
         self.wake_everyone();
         for conn in self.connections.keys().copied().collect::<Vec<_>>() {
@@ -19,12 +19,19 @@ impl Smb {
                     let Resource::Disk(share) = tree.resource else {
                         continue;
                     };
-                    let found = self.config.share_named(&tree.name);
-                    let now = found.map_or(ShareId::MAX, |(share, _)| share);
+                    let now = match self.share_of(tree) {
+                        Some(Resource::Disk(share)) => share,
+                        _ => ShareId::MAX,
+                    };
                     if now != share && !moved.contains(&(share, now)) {
                         moved.push((share, now));
                     }
-                    if found.is_none() {
+                    if now == ShareId::MAX {
+                        log::warn!(
+                            "client {}: the share {:?} is disconnected: it is gone, or has another path",
+                            self.connection(conn).client,
+                            tree.name
+                        );
                         ended.push((*session_id, *id));
                     }
                 }

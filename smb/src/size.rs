@@ -45,7 +45,7 @@ const PART: usize = 64;
 const TCP: usize = 512;
 
 /// A tree connect, whose share has a name of 80 characters at most.
-const LARGEST_TREE: usize = 2 * U32 + (1 + U32) + FLAG + (U16 + 4 * 80);
+const LARGEST_TREE: usize = 2 * U32 + (1 + U32) + FLAG + U64 + (U16 + 4 * 80);
 
 /// A few flags and tags.
 pub(crate) const SMALL: usize = 8;
@@ -134,12 +134,13 @@ fn security(security: &Security) -> usize {
         anonymous: _,
         signing_required: _,
         encrypt: _,
+        raised: _,
         keys: _,
         preauth: _,
         handshake,
     } = security;
     let handshake = handshake.as_ref().map_or(0, crate::auth::Handshake::size);
-    1 + text(user.as_ref()) + 4 * FLAG + KEYS + PREAUTH + 1 + handshake
+    1 + text(user.as_ref()) + 5 * FLAG + KEYS + PREAUTH + 1 + handshake
 }
 
 /// A tree connect.
@@ -149,8 +150,9 @@ pub(crate) fn tree(tree: &Tree) -> usize {
         name,
         maximal_access: _,
         encrypt: _,
+        directory: _,
     } = tree;
-    U32 + (1 + U32) + bytes(name) + U32 + FLAG
+    U32 + (1 + U32) + bytes(name) + U32 + FLAG + U64
 }
 
 /// An open.

@@ -62,6 +62,8 @@ pub struct Security {
     pub signing_required: bool,
     /// Session.EncryptData: every message but NEGOTIATE and SESSION_SETUP is encrypted.
     pub encrypt: bool,
+    /// More is required of the session than its client was told when it logged in.
+    pub raised: bool,
     /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or encrypted.
     pub keys: Option<SessionKeys>,
     /// Session.PreauthIntegrityHashValue while the session is being set up, 3.1.1.
@@ -103,6 +105,8 @@ pub struct Tree {
     pub maximal_access: u32,
     /// Share.EncryptData.
     pub encrypt: bool,
+    /// The share's directory when it was connected ([`crate::Share::directory`]); 0 for IPC$.
+    pub directory: u64,
 }
 
 /// Oplock levels (MS-SMB2 2.2.13), in order.

@@ -13,14 +13,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Durability};
+use crate::config::Config;
 use crate::control::{Command as Request, PROBE_ANSWER};
 use crate::supervisor::worker::EXIT_ERROR;
 use crate::supervisor::{self, WorkerArgs};
-use crate::users::Users;
 
 /// How long `status` waits for its answer.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
@@ -169,7 +168,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Serve { at } => return supervisor::serve(&Config::load(&at.config)?),
+        Command::Serve { at } => return supervisor::serve(&at.config),
         Command::Worker(args) => return supervisor::entry::run(&args),
         Command::Status { at, json } => status::run(&Config::load(&at.config)?, json)?,
         Command::Reboot {
@@ -193,19 +192,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
 /// Reads everything a start would read.
 fn probe(at: &ConfigArg) -> anyhow::Result<()> {
     let config = Config::load(&at.config)?;
-    config.check_system()?;
-    Users::for_server(&config)?;
-    match config.nvram.durability {
-        Durability::None => {}
-        Durability::Process | Durability::Power => {
-            let path = &config.nvram.path;
-            let memory = outlast_nvram::Mapping::open_read_only(path)?;
-            let contents =
-                outlast_nvram::Log::inspect(&memory).with_context(|| path.display().to_string())?;
-            crate::server::contents::saved(contents.records)
-                .with_context(|| path.display().to_string())?;
-        }
-    }
+    crate::preflight::would_start(&config)?;
     println!("{PROBE_ANSWER}");
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use super::advice::{self, HostAddress};
 use super::{
     Cidr, Config, Dialect, Durability, Error, Level, Network, Nvram, Server, Share, file, size,
 };
@@ -39,10 +40,12 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Error> {
 
 /// Checks the configuration against the machine.
 pub(super) fn system(config: &Config) -> Result<(), Error> {
-    let check = Check { path: &config.path };
+    let check = Check::of(config);
     for share in &config.shares {
-        check.share_directory(share)?;
         check.run_as(share)?;
+    }
+    if let Ok(host) = advice::host_addresses() {
+        check.is_not_the_hosts(&config.network, &host)?;
     }
     let directory = config.nvram.path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
@@ -56,19 +59,46 @@ pub(super) fn system(config: &Config) -> Result<(), Error> {
 }
 
 impl Check<'_> {
+    /// Of a configuration that has been read.
+    pub(super) fn of(config: &Config) -> Check<'_> {
+        Check { path: &config.path }
+    }
+
+    pub(super) fn error(&self, key: &str, problem: impl Into<String>, remedy: &str) -> Error {
+        Error {
+            file: self.path.to_owned(),
+            line: None,
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.to_owned(),
+        }
+    }
+
     pub(super) fn fail<T>(
         &self,
         key: &str,
         problem: impl Into<String>,
         remedy: &str,
     ) -> Result<T, Error> {
-        Err(Error {
-            file: self.path.to_owned(),
-            line: None,
-            key: key.to_owned(),
-            problem: problem.into(),
-            remedy: remedy.to_owned(),
-        })
+        Err(self.error(key, problem, remedy))
+    }
+
+    /// Two stations on one link cannot have the same address.
+    pub(super) fn is_not_the_hosts(
+        &self,
+        network: &Network,
+        host: &[HostAddress],
+    ) -> Result<(), Error> {
+        for own in &network.addresses {
+            if let Some(of) = host.iter().find(|of| of.cidr.address == own.address) {
+                return self.fail(
+                    "network.addresses",
+                    format!("{} is the machine's own, of {}", own.address, of.interface),
+                    "give the server an address that nobody else has",
+                );
+            }
+        }
+        Ok(())
     }
 
     /// A path; relative ones start from the directory of the configuration file.
@@ -513,11 +543,18 @@ impl Check<'_> {
         })
     }
 
-    fn share_directory(&self, share: &Share) -> Result<(), Error> {
+    pub(super) fn share_directory(&self, share: &Share) -> Result<(), Error> {
         let key = format!("share {:?}.path", share.name);
         let path = share.path.display();
         match std::fs::metadata(&share.path) {
-            Ok(metadata) if metadata.is_dir() => Ok(()),
+            Ok(metadata) if metadata.is_dir() => match std::fs::read_dir(&share.path) {
+                Ok(_) => Ok(()),
+                Err(error) => self.fail(
+                    &key,
+                    format!("{path} cannot be read: {error}"),
+                    "name a directory that the server's account may read",
+                ),
+            },
             Ok(_) => self.fail(
                 &key,
                 format!("{path} is not a directory"),
@@ -603,9 +640,7 @@ fn not_a_host(cidr: &Cidr) -> Option<&'static str> {
 
 /// A locally administered unicast address that is the same for the same name at every start: FNV-1a of the name.
 fn derived_mac(name: &str) -> [u8; 6] {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = super::fnv1a(name.as_bytes());
     let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
     // IEEE 802: bit 1 of the first byte marks local administration.
     [0x02, b, c, d, e, f]

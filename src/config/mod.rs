@@ -1,8 +1,9 @@
 //! The configuration: one TOML file, checked in full before anything is done.
 //!
-//! [`Config::load`] reads and checks what the file says; [`Config::check_system`] then checks it against the machine (share
-//! directories, accounts). Whatever is wrong is one line that names the file, the line, the key and the remedy.
+//! [`Config::load`] reads and checks what the file says; [`Config::check_system`] then checks it against the machine (accounts,
+//! addresses). Whatever is wrong is one line that names the file, the line, the key and the remedy.
 
+mod advice;
 mod check;
 mod error;
 mod file;
@@ -240,6 +241,20 @@ pub struct Share {
     pub encryption: Level,
 }
 
+impl Share {
+    /// Stands for its directory: FNV-1a of the path.
+    pub fn directory_id(&self) -> u64 {
+        fnv1a(self.path.as_os_str().as_encoded_bytes())
+    }
+}
+
+/// FNV-1a, 64 bits: the same for the same bytes at every start.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 impl Config {
     /// Reads and checks the file. Relative paths in it are relative to the file's directory.
     ///
@@ -275,7 +290,7 @@ impl Config {
         }
     }
 
-    /// Checks what depends on the machine: share directories and accounts.
+    /// Checks what depends on the machine: accounts, addresses, the NVRAM's directory. Of shares see [`Config::missing_shares`].
     ///
     /// # Errors
     /// The first thing that is wrong.

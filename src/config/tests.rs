@@ -263,13 +263,16 @@ fn a_missing_file_is_one_line() {
 
 #[test]
 fn the_machine_is_checked() {
-    let check = |from: &str, to: &str| parse(&FULL.replacen(from, to, 1)).unwrap().check_system();
-    let error = check("/srv/pub", "/nowhere/pub").unwrap_err();
+    let check = |from: &str, to: &str| {
+        let config = parse(&FULL.replacen(from, to, 1)).unwrap();
+        config.missing_shares().remove(0)
+    };
+    let error = check("/srv/pub", "/nowhere/pub");
     assert_eq!(
         error.to_string(),
         "/etc/outlast/o.toml: share \"pub\".path: /nowhere/pub does not exist; create the directory or correct the path"
     );
-    let error = check("/srv/pub", "/etc/passwd").unwrap_err();
+    let error = check("/srv/pub", "/etc/passwd");
     assert_eq!(
         error.to_string(),
         "/etc/outlast/o.toml: share \"pub\".path: /etc/passwd is not a directory; name a directory"
@@ -287,6 +290,85 @@ fn the_machine_is_checked() {
         .replace("/var/lib/outlast/nvram", "/nowhere/nvram");
     let error = parse(&text).unwrap().check_system().unwrap_err();
     assert_eq!(error.key, "nvram.path");
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of() {
+    let users =
+        crate::users::Users::parse(Path::new("/u"), "alice:8846f7eaee8fb117ad06bdd830b7586c")
+            .unwrap();
+    let nobody = crate::users::Users::default();
+    let config =
+        parse(&GOOD.replace("path = \"/\"", "path = \"/\"\nusers = [\"ALICE\", \"eve\"]")).unwrap();
+    let told = |all: Vec<Error>| {
+        all.iter()
+            .map(Error::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let unknown = told(config.advice_on_users(&users));
+    assert!(
+        unknown.contains("share \"pub\".users: there is no user \"eve\""),
+        "{unknown}"
+    );
+    assert!(!unknown.contains("ALICE"), "{unknown}");
+    let config = parse(GOOD).unwrap();
+    assert!(told(config.advice_on_users(&nobody)).contains("nobody can log in"));
+    assert_eq!(config.advice_on_users(&users), []);
+    let guests = parse(&GOOD.replace("path = \"/\"", "path = \"/\"\nguest = true")).unwrap();
+    assert_eq!(guests.advice_on_users(&nobody), []);
+}
+
+#[test]
+fn the_machines_own_addresses_are_not_the_servers() {
+    let host = |interface: &str, text: &str| advice::HostAddress {
+        interface: interface.into(),
+        cidr: {
+            let (address, bits) = text.split_once('/').unwrap();
+            Cidr {
+                address: address.parse().unwrap(),
+                prefix_bits: bits.parse().unwrap(),
+            }
+        },
+    };
+    let config = parse(GOOD).unwrap();
+    let check = check::Check::of(&config);
+    let same = [host("eth0", "192.0.2.1/24"), host("tap0", "10.77.0.1/24")];
+    let error = check.is_not_the_hosts(&config.network, &same).unwrap_err();
+    assert_eq!(error.key, "network.addresses");
+    assert!(
+        error.problem.contains("10.77.0.1") && error.problem.contains("tap0"),
+        "{error}"
+    );
+    let other = [host("tap0", "10.77.0.2/24"), host("tap0", "fe80::1/64")];
+    assert_eq!(check.is_not_the_hosts(&config.network, &other), Ok(()));
+    assert_eq!(config.advice_on_addresses(&other), []);
+    // Elsewhere, so there is no way from one to the other.
+    let elsewhere = [host("tap0", "10.78.0.2/24"), host("eth0", "10.77.0.2/24")];
+    let advice = config.advice_on_addresses(&elsewhere);
+    assert_eq!(advice.len(), 1, "{advice:?}");
+    assert!(
+        advice[0].to_string().contains("10.78.0.2/24"),
+        "{}",
+        advice[0]
+    );
+}
+
+#[test]
+fn guests_cannot_protect_anything() {
+    let guest = GOOD.replace("path = \"/\"", "path = \"/\"\nguest = true");
+    let server = |line: &str| format!("[server]\n{line}\n{guest}");
+    for text in [
+        format!("{guest}\nencryption = \"required\""),
+        server("encryption = \"required\""),
+        server("signing = \"required\""),
+    ] {
+        let advice = parse(&text).unwrap().advice_on_guests();
+        assert_eq!(advice.len(), 1, "{advice:?}");
+        assert_eq!(advice[0].key, "share \"pub\".guest");
+    }
+    let good = parse(&server("signing = \"enabled\"")).unwrap();
+    assert_eq!(good.advice_on_guests(), []);
 }
 
 #[test]

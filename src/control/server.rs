@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use super::protocol::{Command, Reply};
 use super::{probe, read_line, write_line};
 use crate::config::Config;
 use crate::one_line::OneLine;
-use crate::users::Users;
+use crate::preflight;
 
 /// Longest request.
 pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
@@ -92,8 +91,8 @@ impl Answers {
 /// What the thread checks by itself.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    /// The configuration file: a reboot with a broken one is refused.
-    pub config: PathBuf,
+    /// The configuration that is served: a reboot by one that cannot be served is refused.
+    pub config: Config,
     /// Whose death ends this process.
     pub supervisor_pid: u32,
 }
@@ -215,20 +214,30 @@ fn may_reboot(
     }
     match exec {
         // It proves the configuration by its own rules, which may be newer than these.
-        Some(binary) => probe::ask(binary, &gate.config),
+        Some(binary) => {
+            probe::ask(binary, &gate.config.path)?;
+            match Config::load(&gate.config.path) {
+                Ok(config) => may_become(&gate.config, &config),
+                // Keys that are newer than this binary.
+                Err(_) => Ok(()),
+            }
+        }
         None => {
-            let config = Config::load(&gate.config).map_err(|error| error.to_string())?;
-            config.check_system().map_err(|error| error.to_string())?;
-            Users::for_server(&config).map_err(|error| format!("{error:#}"))?;
-            Ok(())
+            let config = Config::load(&gate.config.path).map_err(|error| error.to_string())?;
+            may_become(&gate.config, &config)?;
+            preflight::would_start(&config).map_err(|error| format!("{error:#}"))
         }
     }
+}
+
+fn may_become(running: &Config, new: &Config) -> Result<(), String> {
+    preflight::may_become(running, new).map_err(|error| format!("{error:#}"))
 }
 
 /// Would the sessions be there when the machine is back, and a server that can start?
 fn may_reboot_system(gate: &Gate) -> Result<(), String> {
     may_reboot(None, 0.0, gate)?;
-    let config = Config::load(&gate.config).map_err(|error| error.to_string())?;
+    let config = Config::load(&gate.config.path).map_err(|error| error.to_string())?;
     crate::system::would_survive(&config)
 }
 

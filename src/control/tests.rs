@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use crossbeam::channel::Receiver;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 
+use crate::config::Config;
+
 use super::server::{REQUEST_MAX_BYTES, answer};
 use super::*;
 
@@ -27,8 +29,10 @@ impl Drop for Scratch {
 }
 
 fn gate(config: &Path) -> Gate {
+    let text = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n\
+                [[share]]\nname = \"pub\"\npath = \"/\"\n";
     Gate {
-        config: config.to_owned(),
+        config: Config::parse(config, text).unwrap(),
         supervisor_pid: std::os::unix::process::parent_id(),
     }
 }

@@ -29,3 +29,4 @@ mod wiping;
 mod work;
 
 pub use run::run;
+pub use setup::check_sizes;

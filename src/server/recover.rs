@@ -392,7 +392,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Looks at every client once, and finishes what was under way. Gives the requests that are not tried again.
+    /// Looks at every client once, and finishes what was under way; lets in whom the configuration still admits. Gives the requests that are not tried again.
     fn finish(&mut self, felled: bool, time: Time) -> Vec<SetAside> {
         // What was under way comes before all else: before its connection is noticed to be gone, too.
         for client in self.clients.values_mut() {
@@ -411,6 +411,7 @@ impl<F: FileSystem> Machine<F> {
                 }
             }
         }
+        let mut refused = self.smb.readmit(&mut self.journal);
         self.journal.commit(time.now);
         for task in in_progress {
             if let Task::Message(conn) = task {
@@ -422,8 +423,16 @@ impl<F: FileSystem> Machine<F> {
             }
             self.settle(time);
         }
+        refused.extend(self.smb.readmit(&mut self.journal));
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
             self.look_at(conn, time);
+        }
+        for conn in refused {
+            info!(
+                "connection {conn}: closed, for it has no session any more, or speaks what is not spoken"
+            );
+            self.leave(conn);
+            self.stack.close(conn, &mut self.journal);
         }
         self.bear_with_all(time.now);
         set_aside

@@ -63,12 +63,10 @@ pub fn parts(
 ) -> anyhow::Result<(Parts<Fs>, Tap, Arc<OwnedFd>)> {
     keep_freed_memory();
     let named = |key| format!("{}: {key}", config.path.display());
-    let shares = config.shares.iter().map(|share| share.name.as_str());
-    sizes::check(shares).with_context(|| config.path.display().to_string())?;
+    check_sizes(config, users)?;
     let wake = wake().context("no eventfd can be had")?;
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let smb = smb(config, users);
-    check_records(config, &smb.limits)?;
     let strangers = max_strangers(config, &smb.limits);
     let parts = Parts {
         memory: memory(config).with_context(|| named("nvram.path"))?,
@@ -104,6 +102,16 @@ pub fn parts(
         },
     };
     Ok((parts, tap, wake))
+}
+
+/// Does every record fit into the log that this configuration allows?
+///
+/// # Errors
+/// What does not, and the remedy.
+pub fn check_sizes(config: &Config, users: &Users) -> anyhow::Result<()> {
+    let shares = config.shares.iter().map(|share| share.name.as_str());
+    sizes::check(shares).with_context(|| config.path.display().to_string())?;
+    check_records(config, &smb(config, users).limits)
 }
 
 fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
@@ -281,6 +289,7 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
         read_only: share.read_only,
         guest: share.guest,
         users: share.users.clone(),
+        directory: share.directory_id(),
         encryption: requirement(share.encryption),
     });
     let users = users.iter().map(|(name, nt_hash)| outlast_smb::User {

@@ -1,8 +1,9 @@
 //! The worker's entry: from arguments and inherited descriptors to the event loop, and from its end to an exit code.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
 use super::teardown::Teardown;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
-use super::{End, Report, Worker, WorkerArgs};
+use super::{End, Report, Worker, WorkerArgs, settings};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
 use crate::system::{System, ThisMachine};
@@ -27,11 +28,23 @@ use crate::users::Users;
 pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     fatal_faults()?;
-    let (tap, control, report) = inherit(args)?;
+    let Inherited {
+        tap,
+        control,
+        report,
+        settings,
+    } = inherit(args)?;
+    let (config, users) = match settings {
+        Some([config, users]) => settings::inherited(&args.config, config.as_fd(), users.as_fd())?,
+        // The supervisor is of a version that keeps none.
+        None => {
+            let config = Config::load(&args.config)?;
+            config.check_system()?;
+            let users = Users::for_server(&config)?;
+            (config, users)
+        }
+    };
     teardown(&[&tap, &control, &report]);
-    let config = Config::load(&args.config)?;
-    let users = Users::for_server(&config)?;
-    config.check_system()?;
 
     let (sender, requests) = crossbeam::channel::unbounded();
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -39,7 +52,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let submit = Submit::new(sender, wake.try_clone()?);
     signals(submit.clone())?;
     let gate = Gate {
-        config: config.path.clone(),
+        config: config.clone(),
         supervisor_pid: args.supervisor_pid,
     };
     let answers = crate::control::serve(control.into(), submit, gate)?;
@@ -94,25 +107,47 @@ fn reboot_system(nvram: &Path, system: &mut dyn System, report: &Report) -> anyh
     }
 }
 
-/// Takes over the three descriptors. The supervisor's death must end this process.
-fn inherit(args: &WorkerArgs) -> anyhow::Result<(OwnedFd, OwnedFd, OwnedFd)> {
+/// What the supervisor hands over.
+struct Inherited {
+    tap: OwnedFd,
+    control: OwnedFd,
+    report: OwnedFd,
+    /// Configuration and users.
+    settings: Option<[OwnedFd; 2]>,
+}
+
+/// Takes over the descriptors. The supervisor's death must end this process.
+fn inherit(args: &WorkerArgs) -> anyhow::Result<Inherited> {
     if std::os::unix::process::parent_id() != args.supervisor_pid {
         bail!("the worker is started by `outlast serve`, not by hand");
     }
-    let fds = [args.tap_fd, args.control_fd, args.report_fd];
-    let distinct = fds[0] != fds[1] && fds[1] != fds[2] && fds[0] != fds[2];
-    if !distinct || fds.iter().any(|fd| *fd <= 2 || !is_open(*fd)) {
+    let mut fds = vec![args.tap_fd, args.control_fd, args.report_fd];
+    fds.extend(args.config_fd.into_iter().chain(args.users_fd));
+    let distinct: BTreeSet<i32> = fds.iter().copied().collect();
+    if distinct.len() != fds.len() || fds.iter().any(|fd| *fd <= 2 || !is_open(*fd)) {
         bail!("the worker is started by `outlast serve`, not by hand");
     }
-    // SAFETY: open, distinct, given to this process for its own by its parent, and nothing has been opened here before that could
-    // have one of these numbers: the process has just begun.
-    let [tap, control, report] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    for fd in [&tap, &control, &report] {
+    let mut all = Vec::new();
+    for fd in fds {
+        // SAFETY: open, distinct, given to this process for its own by its parent, and nothing has been opened here before
+        // that could have one of these numbers: the process has just begun.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // What this process starts (the probe of a new binary) must not hold the TAP.
-        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
+        rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)
             .context("an inherited descriptor cannot be kept")?;
+        all.push(fd);
     }
-    Ok((tap, control, report))
+    let mut all = all.into_iter();
+    let mut next = || all.next().context("a descriptor is missing");
+    Ok(Inherited {
+        tap: next()?,
+        control: next()?,
+        report: next()?,
+        settings: match args.config_fd {
+            Some(_) => Some([next()?, next()?]),
+            None => None,
+        },
+    })
 }
 
 /// Without it the next worker starts a little later, and that is all.

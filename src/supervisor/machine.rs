@@ -21,6 +21,8 @@ const START_ERRORS_MAX: u32 = 8;
 const TRIAL: Duration = Duration::from_secs(10);
 /// An elective shutdown that has not ended by then is cut short; the log is complete all the same.
 const SHUTDOWN: Duration = Duration::from_secs(30);
+/// Between two attempts while something is missing that a worker needs.
+const MISSING_PAUSE: Duration = Duration::from_millis(500);
 
 /// Exit code of the supervisor when the worker died during an elective shutdown.
 const EXIT_DIED_LEAVING: u8 = 1;
@@ -58,6 +60,8 @@ pub enum Input {
     Ended(Ended),
     /// The binary could not be executed.
     SpawnFailed,
+    /// Something is missing that a worker needs, and may come back: the TAP.
+    Missing,
     /// SIGTERM or SIGINT to the supervisor.
     Terminate,
     /// The deadline may have passed.
@@ -88,6 +92,8 @@ pub struct Order {
     pub attempts: u32,
     /// No worker has served from this supervisor's TAP yet.
     pub tap_fresh: bool,
+    /// By the configuration and the users as their files are now; else by those of the last worker that served.
+    pub renew: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -114,6 +120,8 @@ pub struct Machine {
     binary: Option<PathBuf>,
     /// While a new binary is on trial: the one to go back to.
     proven: Option<Option<PathBuf>>,
+    /// No worker has served yet by the present configuration and users.
+    renew: bool,
     previous: PreviousEnd,
     attempts: u32,
     deaths: u32,
@@ -129,6 +137,7 @@ impl Machine {
             state: State::Over,
             binary: None,
             proven: None,
+            renew: false,
             previous: PreviousEnd::FirstStart,
             attempts: 0,
             deaths: 0,
@@ -165,6 +174,7 @@ impl Machine {
                 }
                 self.ever_ready = true;
                 self.start_errors = 0;
+                self.renew = false;
                 if self.proven.take().is_some() {
                     info!("the new binary serves");
                 }
@@ -176,6 +186,8 @@ impl Machine {
             }
             (State::Running { .. }, Input::Ended(how)) => self.ended(how, now),
             (State::Running { .. }, Input::SpawnFailed) => self.spawn_failed(now),
+            (State::Running { .. }, Input::Missing) if self.terminating => Some(self.exit(0)),
+            (State::Running { .. }, Input::Missing) => self.start_after(MISSING_PAUSE, now),
             (State::Running { cut, .. }, Input::Terminate) => {
                 if !self.terminating {
                     *cut = Some(now + SHUTDOWN);
@@ -211,6 +223,7 @@ impl Machine {
             previous: self.previous,
             attempts: self.attempts,
             tap_fresh: !self.ever_ready,
+            renew: self.renew,
         })
     }
 
@@ -260,7 +273,7 @@ impl Machine {
                 Some(self.exit(EXIT_DIED_LEAVING))
             }
             Ended::Error(_) | Ended::OwnFault | Ended::Killed
-                if !ready && self.proven.is_some() =>
+                if !ready && (self.proven.is_some() || self.renew) =>
             {
                 // Nothing of a request's has been done under the new binary, so nothing counts against a request.
                 if !matches!(how, Ended::Error(_)) {
@@ -295,6 +308,7 @@ impl Machine {
         let (exec, hold) = reboot.unwrap_or((None, Duration::ZERO));
         (self.deaths, self.attempts, self.start_errors) = (0, 0, 0);
         self.previous = PreviousEnd::Elective;
+        self.renew = true;
         if let Some(exec) = exec {
             info!("elective reboot, coming back as {}", exec.display());
             self.proven = Some(self.binary.replace(exec));
@@ -305,7 +319,10 @@ impl Machine {
     }
 
     fn fall_back(&mut self, now: Duration) -> Option<Action> {
-        error!("the new binary did not come up; the old one is started");
+        error!(
+            "the worker did not come up; it is started as the one before, by the configuration of before"
+        );
+        self.renew = false;
         if let Some(proven) = self.proven.take() {
             self.binary = proven;
         }
@@ -313,7 +330,7 @@ impl Machine {
     }
 
     fn spawn_failed(&mut self, now: Duration) -> Option<Action> {
-        if self.proven.is_some() {
+        if self.proven.is_some() || self.renew {
             return self.fall_back(now);
         }
         if self.binary.take().is_some() {

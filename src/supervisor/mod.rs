@@ -5,6 +5,8 @@
 pub mod entry;
 pub mod machine;
 mod process;
+mod provision;
+mod settings;
 mod teardown;
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,6 @@ pub mod worker;
 pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,18 +30,20 @@ use crate::config::Config;
 use crate::control::{BindError, Listener};
 use crate::tap::{Tap, TapError};
 use machine::{Action, Input, Machine};
-use process::{Inherited, Process};
+use process::Process;
+use provision::{Held, Provision};
+use settings::Settings;
 use worker::Message;
 
 /// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the exit code.
 ///
 /// # Errors
 /// What is wrong with the configuration, the TAP or the control socket.
-pub fn serve(config: &Config) -> anyhow::Result<u8> {
+pub fn serve(path: &Path) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
-    crate::users::Users::for_server(config)
-        .with_context(|| format!("{}: server.users_file", config.path.display()))?;
-    config.check_system()?;
+    let (kept, config) = Settings::read(path)?;
+    let config = &config;
+    crate::preflight::first_start(config)?;
     let control = bind_control(config)?;
     let tap = open_tap(config)?;
     let paths: Vec<String> = config.serves().unc_paths().collect();
@@ -50,14 +53,7 @@ pub fn serve(config: &Config) -> anyhow::Result<u8> {
         config.network.tap,
         std::process::id()
     );
-    let inherited = Inherited {
-        // This very binary, also when the file has been replaced meanwhile.
-        program: Path::new("/proc/self/exe"),
-        config: config.path.clone(),
-        tap: tap.as_fd(),
-        control: control.as_fd(),
-    };
-    supervise(&inherited)
+    supervise(&mut Held::new(config, kept, control, tap))
 }
 
 /// Set when a signal has come; the pipe wakes the wait.
@@ -90,19 +86,34 @@ impl Signals {
 }
 
 /// Starts workers until one ends for good.
-fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
+fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
     let signals = Signals::register().context("signals cannot be handled")?;
     let start = Instant::now();
     let (mut machine, first) = Machine::new(Duration::ZERO);
     let mut worker: Option<Process> = None;
     let mut gone_since: Option<Instant> = None;
+    let mut missing: Option<String> = None;
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
             match next {
-                Action::Start(order) => {
+                Action::Start(mut order) => {
+                    match provision.prepare(order.renew) {
+                        Ok(is_fresh) => order.tap_fresh |= is_fresh,
+                        Err(why) => {
+                            let why = format!("{why:#}");
+                            if missing.as_ref() != Some(&why) {
+                                error!("no worker can be started until this is right: {why}");
+                                missing = Some(why);
+                            }
+                            action = machine.handle(Input::Missing, start.elapsed());
+                            continue;
+                        }
+                    }
+                    missing = None;
+                    let inherited = provision.inherited()?;
                     let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
-                    match Process::start(inherited, &order, away_since) {
+                    match Process::start(&inherited, &order, away_since) {
                         Ok(process) => worker = Some(process),
                         Err(why) => {
                             error!("the worker cannot be started: {why}");
@@ -150,6 +161,9 @@ fn supervise(inherited: &Inherited<'_>) -> anyhow::Result<u8> {
         }
         inputs.push(Input::Tick);
         for input in inputs {
+            if input == Input::Ready {
+                provision.proven();
+            }
             let next = machine.handle(input, start.elapsed());
             action = next.or(action);
         }

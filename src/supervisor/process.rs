@@ -14,6 +14,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::machine::{Ended, Order};
+use super::settings::Settings;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
 
 /// Longest line a worker may report.
@@ -26,6 +27,7 @@ pub(super) struct Inherited<'a> {
     pub config: PathBuf,
     pub tap: BorrowedFd<'a>,
     pub control: BorrowedFd<'a>,
+    pub settings: &'a Settings,
 }
 
 /// A running worker.
@@ -47,6 +49,7 @@ impl Process {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let program = order.binary.as_deref().unwrap_or(inherited.program);
+        let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
             .arg0("outlast")
@@ -56,6 +59,8 @@ impl Process {
             .arg(format!("--tap-fd={}", inherited.tap.as_raw_fd()))
             .arg(format!("--control-fd={}", inherited.control.as_raw_fd()))
             .arg(format!("--report-fd={}", write.as_raw_fd()))
+            .arg(format!("--config-fd={config}"))
+            .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
             .arg(format!("--attempts={}", order.attempts))
             .stdin(Stdio::null());
@@ -73,6 +78,8 @@ impl Process {
             inherited.tap.as_raw_fd(),
             inherited.control.as_raw_fd(),
             write.as_raw_fd(),
+            config,
+            users,
         ];
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -81,7 +88,7 @@ impl Process {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             for fd in keep {
-                // SAFETY: the three descriptors are open in the supervisor until the child has been started, hence
+                // SAFETY: these descriptors are open in the supervisor until the child has been started, hence
                 // here.
                 rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::empty())?;
             }

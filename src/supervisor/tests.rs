@@ -1,11 +1,14 @@
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::machine::{Action, Ended, Input, Machine, Order};
+use super::process::Inherited;
+use super::provision::Provision;
+use super::settings::Settings;
 use super::worker::PreviousEnd;
 
 fn ms(ms: u64) -> Duration {
@@ -18,6 +21,7 @@ fn order(previous: PreviousEnd, attempts: u32, tap_fresh: bool) -> Order {
         previous,
         attempts,
         tap_fresh,
+        renew: previous == PreviousEnd::Elective,
     }
 }
 
@@ -163,6 +167,39 @@ fn an_elective_reboot_comes_back_after_its_hold() {
 }
 
 #[test]
+fn a_new_configuration_that_fails_gives_way_to_the_old() {
+    for failure in [Ended::Error(1), Ended::OwnFault, Ended::Killed] {
+        let mut machine = serving();
+        machine.handle(rebooting(None, ms(0)), ms(1));
+        machine.handle(Input::Ended(Ended::Reboot), ms(2));
+        let Some(Action::Start(again)) = machine.handle(Input::Ended(failure), ms(3)) else {
+            panic!("{failure:?} ends it");
+        };
+        assert!(!again.renew, "{failure:?}");
+        machine.handle(Input::Ready, ms(4));
+        // A crash is no reason to read the files.
+        let next = machine.handle(Input::Ended(Ended::Killed), ms(5));
+        assert_eq!(next, start(PreviousEnd::Killed, 0));
+    }
+}
+
+#[test]
+fn what_is_missing_is_waited_for_and_counts_as_no_death() {
+    let mut machine = serving();
+    machine.handle(Input::Ended(Ended::Killed), ms(1));
+    let mut now = ms(1);
+    for _ in 0..100 {
+        assert_eq!(machine.handle(Input::Missing, now), None);
+        now = machine.deadline().unwrap();
+        let again = machine.handle(Input::Tick, now);
+        assert_eq!(again, start(PreviousEnd::Killed, 0));
+    }
+    machine.handle(Input::Missing, now);
+    let ended = machine.handle(Input::Terminate, now);
+    assert_eq!(ended, Some(Action::Exit(0)));
+}
+
+#[test]
 fn a_new_binary_stays_once_it_has_served() {
     let mut machine = serving();
     machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
@@ -200,7 +237,11 @@ fn a_new_binary_that_fails_gives_way_to_the_old() {
         let mut machine = serving();
         machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
         machine.handle(Input::Ended(Ended::Reboot), ms(2));
-        assert_eq!(machine.handle(failure, ms(3)), start(previous, 0));
+        let old = Order {
+            renew: false,
+            ..order(previous, 0, false)
+        };
+        assert_eq!(machine.handle(failure, ms(3)), Some(Action::Start(old)));
     }
 }
 
@@ -281,7 +322,7 @@ fn termination_before_the_worker_listens_or_while_none_runs_is_no_failure() {
 /// Workers that are shell scripts, under the real supervisor: each start is one line of `starts`, each does what its number says.
 #[test]
 fn workers_are_reaped_and_started_as_they_ended() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::new("workers");
     let worker = scratch.script(
         "worker",
         r#"
@@ -297,13 +338,12 @@ fn workers_are_reaped_and_started_as_they_ended() {
     );
     scratch.script("new", "exit 1");
     let (tap, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-    let inherited = super::process::Inherited {
+    let mut given = Given {
         program: &worker,
-        config: "/c.toml".into(),
-        tap: tap.as_fd(),
-        control: tap.as_fd(),
+        fd: tap.as_fd(),
+        settings: scratch.settings(),
     };
-    assert_eq!(super::supervise(&inherited).unwrap(), 0);
+    assert_eq!(super::supervise(&mut given).unwrap(), 0);
     let starts = std::fs::read_to_string(scratch.0.join("starts")).unwrap();
     let expected = [
         "worker --attempts=0 --previous=first-start --tap-fresh",
@@ -318,23 +358,58 @@ fn workers_are_reaped_and_started_as_they_ended() {
 #[test]
 fn a_binary_that_cannot_be_executed_ends_the_supervisor() {
     let (tap, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-    let inherited = super::process::Inherited {
+    let scratch = Scratch::new("nothing");
+    let mut given = Given {
         program: "/nowhere/outlast".as_ref(),
-        config: "/c.toml".into(),
-        tap: tap.as_fd(),
-        control: tap.as_fd(),
+        fd: tap.as_fd(),
+        settings: scratch.settings(),
     };
-    assert_eq!(super::supervise(&inherited).unwrap(), 1);
+    assert_eq!(super::supervise(&mut given).unwrap(), 1);
 }
 
 /// A directory that goes with the test.
 struct Scratch(PathBuf);
 
+/// What the scripts are given.
+struct Given<'a> {
+    program: &'a Path,
+    fd: BorrowedFd<'a>,
+    settings: Settings,
+}
+
+impl Provision for Given<'_> {
+    fn prepare(&mut self, _: bool) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+
+    fn inherited(&self) -> anyhow::Result<Inherited<'_>> {
+        Ok(Inherited {
+            program: self.program,
+            config: "/c.toml".into(),
+            tap: self.fd,
+            control: self.fd,
+            settings: &self.settings,
+        })
+    }
+
+    fn proven(&mut self) {}
+}
+
 impl Scratch {
-    fn new() -> Scratch {
-        let path = std::env::temp_dir().join(format!("outlast-supervisor-{}", std::process::id()));
+    fn new(name: &str) -> Scratch {
+        let name = format!("outlast-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
+    }
+
+    /// A configuration and users as they are kept.
+    fn settings(&self) -> Settings {
+        let text = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n\
+                    [[share]]\nname = \"pub\"\npath = \"/\"\nguest = true\n[server]\nusers_file = \"none\"\n";
+        let path = self.0.join("outlast.toml");
+        std::fs::write(&path, text).unwrap();
+        Settings::read(&path).unwrap().0
     }
 
     /// A worker that notes its name and the arguments that vary, then does what `body` says; `say` reports.

@@ -62,6 +62,12 @@ pub struct WorkerArgs {
     /// Inherited descriptor of the pipe to the supervisor.
     #[arg(long)]
     pub report_fd: i32,
+    /// Inherited descriptor of the configuration's text; without it, the file is read.
+    #[arg(long, requires = "users_fd")]
+    pub config_fd: Option<i32>,
+    /// Inherited descriptor of the users' text.
+    #[arg(long, requires = "config_fd")]
+    pub users_fd: Option<i32>,
     /// Process id of the supervisor.
     #[arg(long)]
     pub supervisor_pid: u32,

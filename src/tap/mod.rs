@@ -86,6 +86,11 @@ impl Tap {
         })
     }
 
+    /// Is the interface still there that it was attached to? One that was deleted and made anew is another.
+    pub fn is_attached(&self) -> bool {
+        control::attachment(self.as_fd()).is_some_and(|attachment| attachment.tap)
+    }
+
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -102,15 +102,21 @@ impl Users {
     /// # Errors
     /// It is missing, open to others, or has a wrong line.
     pub fn load(path: &Path) -> Result<Users, Error> {
-        let io_error = |cause: io::Error| Error::Io {
-            file: path.to_owned(),
-            problem: "cannot be read",
-            remedy: match cause.kind() {
-                io::ErrorKind::NotFound => "make it with `outlast user add NAME --config FILE`",
-                _ => "run as the account that owns it",
-            },
-            cause,
-        };
+        let io_error = |cause: io::Error| unreadable(path, cause);
+        let file = Users::open(path)?;
+        let mut text = String::new();
+        file.take(FILE_MAX_BYTES)
+            .read_to_string(&mut text)
+            .map_err(io_error)?;
+        Users::parse(path, &text)
+    }
+
+    /// Opens the file, which must be its owner's alone.
+    ///
+    /// # Errors
+    /// It is missing, or open to others.
+    fn open(path: &Path) -> Result<File, Error> {
+        let io_error = |cause: io::Error| unreadable(path, cause);
         let file = File::open(path).map_err(io_error)?;
         let metadata = file.metadata().map_err(io_error)?;
         if metadata.mode() & 0o077 != 0 {
@@ -128,11 +134,7 @@ impl Users {
         if metadata.len() > FILE_MAX_BYTES {
             return Err(Error::TooLarge(path.to_owned()));
         }
-        let mut text = String::new();
-        file.take(FILE_MAX_BYTES)
-            .read_to_string(&mut text)
-            .map_err(io_error)?;
-        Users::parse(path, &text)
+        Ok(file)
     }
 
     /// The users of a server: those of its file. Where every share admits guests, the file may be missing.
@@ -140,14 +142,25 @@ impl Users {
     /// # Errors
     /// As [`Users::load`].
     pub fn for_server(config: &Config) -> Result<Users, Error> {
-        match Users::load(&config.server.users_file) {
+        match Users::open_for_server(config)? {
+            Some(_) => Users::load(&config.server.users_file),
+            None => Ok(Users::default()),
+        }
+    }
+
+    /// The file of [`Users::for_server`]; `None` if it is missing, and may be.
+    ///
+    /// # Errors
+    /// It is missing, or open to others.
+    pub fn open_for_server(config: &Config) -> Result<Option<File>, Error> {
+        match Users::open(&config.server.users_file) {
             Err(Error::Io { cause, .. })
                 if cause.kind() == io::ErrorKind::NotFound
                     && config.shares.iter().all(|share| share.guest) =>
             {
-                Ok(Users::default())
+                Ok(None)
             }
-            users => users,
+            opened => opened.map(Some),
         }
     }
 
@@ -270,6 +283,18 @@ impl Users {
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()
+    }
+}
+
+fn unreadable(path: &Path, cause: io::Error) -> Error {
+    Error::Io {
+        file: path.to_owned(),
+        problem: "cannot be read",
+        remedy: match cause.kind() {
+            io::ErrorKind::NotFound => "make it with `outlast user add NAME --config FILE`",
+            _ => "run as the account that owns it",
+        },
+        cause,
     }
 }
 

@@ -169,6 +169,7 @@ fn security() -> impl Strategy<Value = Security> {
         anonymous: true,
         signing_required: true,
         encrypt: true,
+        raised: true,
         keys: Some(SessionKeys::derive(
             Dialect::Smb311,
             SigningAlgorithm::AesGmac,
@@ -320,12 +321,15 @@ fn settled() -> impl Strategy<Value = Record> {
         signing: Some(SigningAlgorithm::AesGmac),
         preauth: Some(PreauthHash::START),
     };
-    let tree = text().prop_map(|name| Tree {
-        resource: Resource::Disk(u32::MAX),
-        name,
-        maximal_access: u32::MAX,
-        encrypt: true,
-    });
+    let tree = || {
+        text().prop_map(|name| Tree {
+            resource: Resource::Disk(u32::MAX),
+            name,
+            maximal_access: u32::MAX,
+            encrypt: true,
+            directory: u64::MAX,
+        })
+    };
     prop_oneof![
         1 => Just(Record::Negotiated(Box::new(negotiation))),
         4 => (1u64..4, security()).prop_map(|(id, security)| Record::Session {
@@ -333,10 +337,13 @@ fn settled() -> impl Strategy<Value = Record> {
         }),
         1 => (1u64..4).prop_map(|id| Record::SessionEnded { id }),
         1 => (1u64..4).prop_map(|session| Record::Nonce { session }),
-        3 => (1u64..4, small(), tree).prop_map(|(session, id, tree)| Record::TreeConnected {
+        3 => (1u64..4, small(), tree()).prop_map(|(session, id, tree)| Record::TreeConnected {
             session, id, tree: Box::new(tree),
         }),
         1 => (1u64..4, small()).prop_map(|(session, id)| Record::TreeEnded { session, id }),
+        1 => (1u64..4, small(), tree()).prop_map(|(session, id, tree)| Record::TreeChanged {
+            session, id, tree: Box::new(tree),
+        }),
         1 => Just(Record::SharesMoved { moved: vec![(0, u32::MAX)] }),
         1 => (key(), key(), text()).prop_map(|(from, key, handle)| Record::Rekeyed {
             from, key, handle: FileHandle { kind: 1, bytes: handle.into_bytes() },
@@ -449,6 +456,7 @@ fn the_account_that_has_most_is_parted_with_first() {
             name: "x".repeat(name),
             maximal_access: 0,
             encrypt: false,
+            directory: 0,
         });
         let session = conn;
         smb.apply(

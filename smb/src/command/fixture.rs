@@ -56,6 +56,7 @@ impl Fixture {
             read_only: false,
             guest: false,
             users: Vec::new(),
+            directory: 0,
             encryption: Requirement::Off,
         };
         let config = Config {
@@ -103,6 +104,7 @@ impl Fixture {
                     name: name.into(),
                     maximal_access: 0x001F_01FF,
                     encrypt: false,
+                    directory: 0,
                 }),
             });
         }

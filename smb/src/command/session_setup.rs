@@ -1,11 +1,12 @@
 //! SESSION_SETUP (MS-SMB2 3.3.5.5).
 
 use super::{Handled, Reply, Request};
-use crate::auth::{Identity, Progress, Refused};
+use crate::auth::{self, Identity, Progress};
 use crate::config::Requirement;
 use crate::context::Context;
 use crate::crypto::{PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::held::Held;
+use crate::policy::{self, Refused};
 use crate::record::Record;
 use crate::size;
 use crate::state::{Security, Session, SessionState};
@@ -89,8 +90,8 @@ pub fn start(
                 return Ok(Handled::Drop);
             }
             Err(match refused {
-                Refused::Malformed => NtStatus::INVALID_PARAMETER,
-                Refused::Unsupported | Refused::LogonFailure => NtStatus::LOGON_FAILURE,
+                auth::Refused::Malformed => NtStatus::INVALID_PARAMETER,
+                auth::Refused::Unsupported | auth::Refused::LogonFailure => NtStatus::LOGON_FAILURE,
             })
         }
     };
@@ -159,21 +160,17 @@ fn admit(
     identity: Identity,
     session_key: Option<Secret>,
 ) -> Result<(), NtStatus> {
-    let config = ctx.config();
     let negotiation = &ctx.connection().negotiation;
-    if !matches!(identity, Identity::User(_)) {
-        let anywhere = config.shares.iter().any(|share| share.guest);
-        // Nobody has a key of them: they cannot sign, and cannot encrypt.
-        let unprotected =
-            config.signing != Requirement::Required && config.encryption != Requirement::Required;
-        match identity {
-            Identity::Guest if !anywhere => return Err(NtStatus::LOGON_FAILURE),
-            _ if !anywhere || !unprotected => return Err(NtStatus::ACCESS_DENIED),
-            _ => {}
-        }
-    }
     let dialect = negotiation.dialect.ok_or(NtStatus::INVALID_PARAMETER)?;
     let again = security.state == SessionState::Valid;
+    // Who has the session's key speaks for one user, for the session's whole life.
+    if again && !is_of(security, &identity) {
+        log::warn!(
+            "client {}: its session belongs to another user than the one that it authenticates as now",
+            ctx.connection().client
+        );
+        return Err(NtStatus::ACCESS_DENIED);
+    }
     match (&session_key, again) {
         // The keys are those of the first login for the session's whole life.
         (_, true) if session_key.is_some() != security.keys.is_some() => {
@@ -191,10 +188,7 @@ fn admit(
         _ => {}
     }
     let required = u16::from(body.security_mode) & negotiate::SIGNING_REQUIRED != 0;
-    let has_keys = security.keys.is_some();
-    security.signing_required = security.signing_required
-        || has_keys && (required || config.signing == Requirement::Required);
-    security.encrypt = security.encrypt || has_keys && config.encryption == Requirement::Required;
+    security.signing_required |= security.keys.is_some() && required;
     security.state = SessionState::Valid;
     security.guest = identity == Identity::Guest;
     security.anonymous = identity == Identity::Anonymous;
@@ -203,7 +197,31 @@ fn admit(
         Identity::Guest | Identity::Anonymous => None,
     };
     security.preauth = None;
-    Ok(())
+    let refused = match policy::session(ctx.config(), negotiation, security) {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    log::info!(
+        "client {}: login refused: {refused}",
+        ctx.connection().client
+    );
+    // An anonymous login is not one that failed.
+    Err(match (refused, security.anonymous) {
+        (Refused::NoGuests, true) => NtStatus::ACCESS_DENIED,
+        _ => refused.status(),
+    })
+}
+
+/// Is this the one whom a session belongs to?
+fn is_of(security: &Security, identity: &Identity) -> bool {
+    match identity {
+        Identity::User(name) => {
+            let user = security.user.as_ref();
+            user.is_some_and(|user| user.to_lowercase() == name.to_lowercase())
+        }
+        Identity::Guest => security.guest,
+        Identity::Anonymous => security.anonymous,
+    }
 }
 
 /// The last response (3.3.5.5.3).

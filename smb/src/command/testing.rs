@@ -77,6 +77,7 @@ pub(crate) fn with_guest_share(mut config: Config) -> Config {
         read_only: true,
         guest: true,
         users: Vec::new(),
+        directory: 0,
         encryption: Requirement::Enabled,
     });
     config

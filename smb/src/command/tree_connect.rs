@@ -1,18 +1,14 @@
 //! TREE_CONNECT (MS-SMB2 3.3.5.7).
 
 use super::{Handled, Reply, Request};
-use crate::access;
-use crate::config::{Requirement, Share};
 use crate::context::Context;
 use crate::held::Held;
+use crate::policy::{self, Refused};
 use crate::record::Record;
 use crate::size;
-use crate::state::{Resource, Security, Tree};
+use crate::state::Resource;
 use crate::status::NtStatus;
 use crate::wire::{Dialect, Flags, Response, tree_connect};
-
-/// The share every server has, for named pipes.
-const IPC: &str = "IPC$";
 
 /// As [`super::start`].
 ///
@@ -38,40 +34,7 @@ pub fn start(
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let name = share_name(&body.path).ok_or(NtStatus::BAD_NETWORK_NAME)?;
-    let tree = if name.eq_ignore_ascii_case(IPC) {
-        Tree {
-            resource: Resource::Ipc,
-            name: IPC.to_string(),
-            maximal_access: access::READ | access::WRITE | access::EXECUTE,
-            encrypt: false,
-        }
-    } else {
-        let (id, share) = ctx
-            .config()
-            .share_named(name)
-            .ok_or(NtStatus::BAD_NETWORK_NAME)?;
-        if !admits(share, security) {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-        let encrypt = share.encryption == Requirement::Required;
-        // 3.3.5.7: nothing to encrypt with (an older dialect, a guest).
-        let can = security
-            .keys
-            .as_ref()
-            .is_some_and(|keys| keys.encryption.is_some());
-        if encrypt && !can {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-        Tree {
-            resource: Resource::Disk(id),
-            name: share.name.clone(),
-            maximal_access: match share.read_only {
-                true => access::READ | access::EXECUTE,
-                false => access::ALL,
-            },
-            encrypt,
-        }
-    };
+    let tree = policy::tree(ctx.config(), security, name).map_err(Refused::status)?;
     if !ctx.smb.may_take(ctx.conn, Held::bytes(size::tree(&tree))) {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
@@ -107,18 +70,4 @@ pub fn start(
 fn share_name(path: &str) -> Option<&str> {
     let (_server, share) = path.strip_prefix("\\\\")?.split_once('\\')?;
     (!share.is_empty() && !share.contains('\\')).then_some(share)
-}
-
-/// May this login use the share?
-fn admits(share: &Share, security: &Security) -> bool {
-    match &security.user {
-        Some(user) if !security.guest => {
-            share.users.is_empty()
-                || share
-                    .users
-                    .iter()
-                    .any(|name| name.to_lowercase() == user.to_lowercase())
-        }
-        _ => share.guest,
-    }
 }

@@ -125,6 +125,7 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
                 name: "share".into(),
                 maximal_access: 0,
                 encrypt: false,
+                directory: 0,
             }),
         },
         12 => Record::TreeEnded {

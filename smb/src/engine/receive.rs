@@ -6,7 +6,7 @@ use crate::command::Request;
 use crate::context::Context;
 use crate::fileop::OpenId;
 use crate::record::{Record, WorkId};
-use crate::state::SessionState;
+use crate::state::{Security, SessionState};
 use crate::status::NtStatus;
 use crate::wire::transform::Transform;
 use crate::wire::{self, Command, Component, Dialect, FileId, Flags, Protocol, compound};
@@ -199,14 +199,14 @@ pub(crate) fn check(
     }
     let session = ctx.session(request)?;
     if session.security.encrypt && !request.sealed {
-        return Err(NtStatus::ACCESS_DENIED.into());
+        return Err(unprotected(&session.security));
     }
     if matches!(command, Command::LOGOFF | Command::TREE_CONNECT) {
         return Ok(());
     }
     let tree = ctx.tree(request)?;
     if tree.encrypt && !request.sealed && command != Command::TREE_DISCONNECT {
-        return Err(NtStatus::ACCESS_DENIED.into());
+        return Err(unprotected(&session.security));
     }
     Ok(())
 }
@@ -235,15 +235,23 @@ fn check_signature(
             },
         };
     }
-    match security {
-        Some(security)
-            if security.signing_required
-                && security.state == SessionState::Valid
-                && !matches!(command, Command::NEGOTIATE | Command::SESSION_SETUP) =>
-        {
-            Err(NtStatus::ACCESS_DENIED.into())
-        }
+    // Nor may a session be authenticated again without: whoever is in the middle would lend it a name.
+    let wanted = |security: &&Security| {
+        security.signing_required || security.encrypt && command == Command::SESSION_SETUP
+    };
+    let valid = security.filter(|security| security.state == SessionState::Valid);
+    match valid.filter(wanted) {
+        Some(security) if command != Command::NEGOTIATE => Err(unprotected(security)),
         _ => Ok(()),
+    }
+}
+
+/// A request is not signed or encrypted as its session wants it. A client that was not told of it when it logged in does not know: it is
+/// to connect and to log in anew.
+fn unprotected(security: &Security) -> Refusal {
+    match security.raised {
+        true => Refusal::Drop("it does not sign or encrypt, which is required since it logged in"),
+        false => NtStatus::ACCESS_DENIED.into(),
     }
 }
 

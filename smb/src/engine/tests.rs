@@ -6,6 +6,7 @@ mod copies;
 mod disk;
 mod files;
 mod greed;
+mod readmission;
 mod waiting;
 mod world;
 

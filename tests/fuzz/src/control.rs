@@ -1,11 +1,13 @@
 //! The control socket: what another process of the same account may write into it, and what a server may answer.
 
 use crate::input::Input;
+use outlast::config::Config;
 use outlast::control::{Answers, Command, ControlRequest, Gate, Reply, Submit, answer};
 use rustix::event::EventfdFlags;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::OnceLock;
 
 const REQUESTS: [&str; 5] = [
@@ -15,6 +17,8 @@ const REQUESTS: [&str; 5] = [
     r#"{"command":"reboot","exec":"/nowhere/outlast","hold_seconds":-1e308}"#,
     r#"{"command":"shutdown"}"#,
 ];
+
+const CONFIG: &str = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n";
 
 const REPLY: &str = r#"{"status":{"flag":"clean","epoch":1,"recoveries":0,"supervisor_pid":1,"worker_pid":2,"uptime_seconds":1.5,"executable":"/x","connections":[{"client":"10.77.0.2:40000","server":"[fd77::1]:445","tcp":{"state":"ESTABLISHED","snd_una":1,"snd_nxt":1,"snd_wnd":1,"rcv_nxt":1,"rcv_wnd":1,"unacked_bytes":0,"srtt_us":null,"cwnd":1},"smb":{"dialect":"3.1.1","user":null,"signing":"off","encryption":"off","trees":0,"opens":0,"locks":0}}]}}"#;
 
@@ -87,7 +91,7 @@ fn request(sent: &[u8]) {
     client.write_all(sent).expect("room in the socket");
     client.shutdown(Shutdown::Write).expect("an end");
     let gate = Gate {
-        config: "/nowhere/outlast.toml".into(),
+        config: Config::parse(Path::new("/nowhere/outlast.toml"), CONFIG).expect("a configuration"),
         supervisor_pid: 1,
     };
     let done = answer(server, submit(), &gate, &Answers::default());

@@ -186,6 +186,7 @@ fn smb_config(scenario: &Scenario) -> outlast_smb::Config {
             read_only: false,
             guest: false,
             users: Vec::new(),
+            directory: 0,
             encryption: Requirement::Enabled,
         }],
         users: vec![User {

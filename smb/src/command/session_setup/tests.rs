@@ -275,6 +275,20 @@ fn authenticating_again_keeps_the_keys() {
 }
 
 #[test]
+fn a_session_stays_its_users() {
+    let mut server = negotiated(with_guest_share(config()), Dialect::Smb311);
+    let bob = Client {
+        user: "bob",
+        ..ALICE
+    };
+    let (id, _, _) = server.login(&ALICE).unwrap();
+    let other = server.login_on(CONN, id, &bob, 1, 0);
+    assert_eq!(other, Err(NtStatus::ACCESS_DENIED));
+    assert!(server.is_over(id));
+    server.check_fold();
+}
+
+#[test]
 fn the_previous_session_of_the_same_user_ends() {
     let mut server = negotiated(config(), Dialect::Smb210);
     let (lost, _, _) = server.login(&ALICE).unwrap();

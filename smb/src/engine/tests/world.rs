@@ -9,9 +9,9 @@ use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, T
 use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::Dialect;
-use crate::{Config, Entropy, Limits, Requirement, Share};
+use crate::{Config, Entropy, Limits, Requirement, Share, User};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -69,6 +69,9 @@ pub(super) struct World {
     /// Crash points passed so far, and the one to crash at.
     pub(super) points: usize,
     crash_at: Option<usize>,
+    pub(super) deaths: usize,
+    /// Connections that were to be closed at a return.
+    pub(super) closed: BTreeSet<ConnId>,
     /// Every step takes longer than a turn.
     pub(super) is_slow: bool,
     next_conn: ConnId,
@@ -81,7 +84,12 @@ pub(super) fn config() -> Config {
         read_only,
         guest: false,
         users: Vec::new(),
+        directory: 7,
         encryption,
+    };
+    let user = |name: &str| User {
+        name: name.into(),
+        nt_hash: [0; 16],
     };
     Config {
         name: "OUTLAST".into(),
@@ -95,7 +103,7 @@ pub(super) fn config() -> Config {
             share("ro", true, Requirement::Enabled),
             share("secret", false, Requirement::Required),
         ],
-        users: Vec::new(),
+        users: ["ann", "bob"].map(user).into(),
         limits: Limits {
             pending: 4,
             opens: 8,
@@ -132,6 +140,7 @@ pub(super) fn log_in(
         name: "pub".into(),
         maximal_access: 0x001F_01FF,
         encrypt: false,
+        directory: 7,
     };
     for record in [
         Record::Negotiated(Box::new(Negotiation {
@@ -191,6 +200,8 @@ impl World {
             dropped: Vec::new(),
             points: 0,
             crash_at,
+            deaths: 0,
+            closed: BTreeSet::new(),
             is_slow: false,
             next_conn: 1,
         }
@@ -205,9 +216,14 @@ impl World {
 
     /// A client that has negotiated 3.1.1, logged in as "ann" and connected the share "pub".
     pub(super) fn client(&mut self, protection: Protection) -> Client {
+        self.client_of("ann", protection)
+    }
+
+    /// The same of another user.
+    pub(super) fn client_of(&mut self, user: &str, protection: Protection) -> Client {
         let conn = self.next_conn;
         self.next_conn += 1;
-        let client = log_in(&mut self.smb, &mut self.log, conn, "ann", protection);
+        let client = log_in(&mut self.smb, &mut self.log, conn, user, protection);
         let crash_at = self.crash_at.take();
         self.commit(Output::default());
         self.crash_at = crash_at;
@@ -248,6 +264,7 @@ impl World {
         self.log.pending.clear();
         self.kept = Output::default();
         self.log.ids = self.log.committed_ids;
+        self.deaths += 1;
         self.recover();
     }
 
@@ -276,6 +293,7 @@ impl World {
         self.smb = smb;
         self.compare();
         self.smb.recovered(&mut self.log);
+        self.closed.extend(self.smb.readmit(&mut self.log));
     }
 
     fn compare(&self) {
@@ -442,6 +460,20 @@ impl World {
         self.config = config;
         self.recover();
         self.commit(Output::default());
+        self.run();
+    }
+
+    /// After so many crash points more the server dies, and comes back with another configuration.
+    pub(super) fn next_life_with(&mut self, config: Config, points: usize) {
+        self.config = config;
+        self.crash_at = Some(self.points + points);
+    }
+
+    /// Admits everybody again, as at a return when what was under way is done.
+    pub(super) fn readmit(&mut self) {
+        self.closed.extend(self.smb.readmit(&mut self.log));
+        self.commit(Output::default());
+        self.run();
     }
 
     pub(super) fn local_change(&mut self, change: &Change) {

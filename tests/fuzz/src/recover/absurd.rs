@@ -365,6 +365,7 @@ fn smb_delta(input: &mut Input<'_>, entries: &[Entry], object: u64) -> outlast_s
                 name: "nowhere".into(),
                 maximal_access: 0,
                 encrypt: input.yes(),
+                directory: 0,
             }),
         },
         14 => Smb::SharesMoved {

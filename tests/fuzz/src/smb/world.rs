@@ -81,6 +81,7 @@ pub(crate) fn config() -> Config {
         read_only: false,
         guest,
         users: users.iter().map(|name| (*name).into()).collect(),
+        directory: 0,
         encryption: Requirement::Enabled,
     };
     Config {
@@ -91,10 +92,12 @@ pub(crate) fn config() -> Config {
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
         shares: vec![share("pub", true, &[]), share("theirs", false, &["ben"])],
-        users: vec![outlast_smb::User {
-            name: "user".into(),
-            nt_hash: outlast_smb::auth::nt_hash(auth::PASSWORD),
-        }],
+        users: ["user", "ben"]
+            .map(|name| outlast_smb::User {
+                name: name.into(),
+                nt_hash: outlast_smb::auth::nt_hash(auth::PASSWORD),
+            })
+            .into(),
         limits: Limits {
             sessions: 4,
             failed_logins: 4,
@@ -277,6 +280,7 @@ impl World {
                 name: (*name).into(),
                 maximal_access: 0x001F_01FF,
                 encrypt: false,
+                directory: 0,
             };
             let tree = Box::new(tree);
             self.record(client.conn, Record::TreeConnected { session, id, tree });
@@ -333,6 +337,7 @@ impl World {
         }
         self.smb = smb;
         self.smb.recovered(&mut self.log);
+        self.smb.readmit(&mut self.log);
         for open in self.smb.opens().collect::<Vec<_>>() {
             self.files.remember(&open);
         }

@@ -1,0 +1,153 @@
+//! Who is let in under the configuration, and what is required of them. It is asked when a session or a tree connect begins, and again at
+//! each return ([`crate::readmission`]), when the configuration may be another one.
+
+use crate::access;
+use crate::config::{Config, Requirement, Share};
+use crate::state::{Negotiation, Resource, Security, Tree};
+use crate::status::NtStatus;
+use crate::wire::Dialect;
+use std::fmt;
+
+/// The share every server has, for named pipes.
+const IPC: &str = "IPC$";
+
+/// Why a session or a tree connect is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The dialect of the connection is not spoken.
+    Dialect(Dialect),
+    /// The users file has no such user.
+    UnknownUser,
+    /// No share admits guests.
+    NoGuests,
+    /// Guests have no key, and signing or encryption is required.
+    Unprotected,
+    /// Encryption is required, and the session has no key for it.
+    CannotEncrypt,
+    /// There is no share of this name.
+    NoShare,
+    /// The share does not admit this user.
+    NotAdmitted,
+}
+
+impl Refused {
+    /// What a client that asks for it is answered with.
+    pub(crate) fn status(self) -> NtStatus {
+        match self {
+            Refused::UnknownUser | Refused::NoGuests => NtStatus::LOGON_FAILURE,
+            Refused::NoShare => NtStatus::BAD_NETWORK_NAME,
+            Refused::Dialect(_)
+            | Refused::Unprotected
+            | Refused::CannotEncrypt
+            | Refused::NotAdmitted => NtStatus::ACCESS_DENIED,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Dialect(dialect) => {
+                write!(
+                    f,
+                    "SMB {} is outside min_protocol and max_protocol",
+                    dialect.name()
+                )
+            }
+            Refused::UnknownUser => f.write_str("the users file has no such user"),
+            Refused::NoGuests => f.write_str("no share admits guests"),
+            Refused::Unprotected => {
+                f.write_str("signing or encryption is required, and a guest has no key")
+            }
+            Refused::CannotEncrypt => {
+                f.write_str("encryption is required, and this session has no key for it")
+            }
+            Refused::NoShare => f.write_str("there is no such share"),
+            Refused::NotAdmitted => f.write_str("the share does not admit this user"),
+        }
+    }
+}
+
+/// Is the dialect that a connection negotiated spoken?
+pub(crate) fn dialect(config: &Config, dialect: Dialect) -> Result<(), Refused> {
+    match (config.min_dialect..=config.max_dialect).contains(&dialect) {
+        true => Ok(()),
+        false => Err(Refused::Dialect(dialect)),
+    }
+}
+
+/// Admits an authenticated session, and writes into `security` what is required of it. What was required before stays.
+pub(crate) fn session(
+    config: &Config,
+    negotiation: &Negotiation,
+    security: &mut Security,
+) -> Result<(), Refused> {
+    if let Some(dialect) = negotiation.dialect {
+        self::dialect(config, dialect)?;
+    }
+    let signing = config.signing == Requirement::Required;
+    let encryption = config.encryption == Requirement::Required;
+    match &security.user {
+        Some(user) if config.user(user).is_none() => return Err(Refused::UnknownUser),
+        Some(_) => {}
+        None if !config.shares.iter().any(|share| share.guest) => return Err(Refused::NoGuests),
+        None if signing || encryption => return Err(Refused::Unprotected),
+        None => {}
+    }
+    let can_encrypt = |security: &Security| {
+        let keys = security.keys.as_ref();
+        keys.is_some_and(|keys| keys.encryption.is_some())
+    };
+    if encryption && !can_encrypt(security) {
+        return Err(Refused::CannotEncrypt);
+    }
+    let has_keys = security.keys.is_some();
+    security.signing_required |= has_keys && signing;
+    security.encrypt |= encryption;
+    Ok(())
+}
+
+/// The tree connect that a session gets for a share of this name.
+pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<Tree, Refused> {
+    if name.eq_ignore_ascii_case(IPC) {
+        return Ok(Tree {
+            resource: Resource::Ipc,
+            name: IPC.to_string(),
+            maximal_access: access::READ | access::WRITE | access::EXECUTE,
+            encrypt: false,
+            directory: 0,
+        });
+    }
+    let (id, share) = config.share_named(name).ok_or(Refused::NoShare)?;
+    if !admits(share, security) {
+        return Err(Refused::NotAdmitted);
+    }
+    let encrypt = share.encryption == Requirement::Required;
+    // 3.3.5.7: nothing to encrypt with (an older dialect, a guest).
+    let keys = security.keys.as_ref();
+    if encrypt && keys.is_none_or(|keys| keys.encryption.is_none()) {
+        return Err(Refused::CannotEncrypt);
+    }
+    Ok(Tree {
+        resource: Resource::Disk(id),
+        name: share.name.clone(),
+        maximal_access: match share.read_only {
+            true => access::READ | access::EXECUTE,
+            false => access::ALL,
+        },
+        encrypt,
+        directory: share.directory,
+    })
+}
+
+/// May this login use the share?
+fn admits(share: &Share, security: &Security) -> bool {
+    match &security.user {
+        Some(user) if !security.guest => {
+            let user = user.to_lowercase();
+            let mut users = share.users.iter();
+            share.users.is_empty() || users.any(|name| name.to_lowercase() == user)
+        }
+        _ => share.guest,
+    }
+}

@@ -1,0 +1,153 @@
+//! What a start would find: looked at before the first one, and before a server with sessions makes way for the next.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use log::warn;
+use outlast_nvram::{Error, FileProblem, Log, Mapping};
+
+use crate::config::{Config, Durability, Share};
+use crate::system::volatile_file_system;
+use crate::tap::Tap;
+use crate::users::Users;
+
+/// Before the first worker: refuses what is wrong, warns of what is hardly meant.
+///
+/// # Errors
+/// What is wrong, and the remedy.
+pub fn first_start(config: &Config) -> anyhow::Result<()> {
+    config.check_system()?;
+    let users = users(config)?;
+    crate::server::check_sizes(config, &users)?;
+    let missing = config.missing_shares();
+    // A server that has served before waits for its shares: one may be on a disk that is mounted late.
+    let is_known = std::fs::symlink_metadata(&config.nvram.path).is_ok();
+    if let Some(error) = missing.into_iter().next().filter(|_| !is_known) {
+        return Err(error.into());
+    }
+    for warning in config.warnings(&users) {
+        warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// Could a server start by this configuration, and take up its sessions?
+///
+/// # Errors
+/// What keeps it from that, and the remedy.
+pub fn would_start(config: &Config) -> anyhow::Result<()> {
+    config.check_system()?;
+    crate::server::check_sizes(config, &users(config)?)?;
+    check_nvram(config)?;
+    check_sink(config)
+}
+
+/// May a server that has sessions come back by this configuration instead of its own?
+///
+/// # Errors
+/// What keeps it from that, and the remedy.
+pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
+    let named = |key: &str| format!("{}: {key}", new.path.display());
+    let refused = |key: &str, problem: &str| {
+        bail!(
+            "{}: {problem} would drop the sessions; end them first (outlast stop), or undo the change",
+            named(key)
+        )
+    };
+    if new.nvram.durability == Durability::None && running.nvram.durability != Durability::None {
+        return refused("nvram.durability", "\"none\"");
+    }
+    if new.nvram.path != running.nvram.path {
+        return refused("nvram.path", "another file");
+    }
+    if new.server.control_socket != running.server.control_socket {
+        bail!(
+            "{}: the socket stays where it is while the server runs; end it with SIGTERM and start it again, or undo the change",
+            named("server.control_socket")
+        );
+    }
+    let is_served = |share: &Share| {
+        let mut before = running.shares.iter();
+        before.any(|known| known.name == share.name && known.path == share.path)
+    };
+    let new_ones = new.shares.iter().filter(|share| !is_served(share));
+    let mut missing = new_ones.filter_map(|share| new.missing_share(share));
+    if let Some(error) = missing.next() {
+        return Err(error.into());
+    }
+    if new.network.tap != running.network.tap {
+        // To open it is the only way to know; it is let go of at once.
+        Tap::open(&new.network.tap, new.network.offload).with_context(|| named("network.tap"))?;
+    }
+    for warning in new.warnings(&users(new)?) {
+        warn!("{warning}");
+    }
+    Ok(())
+}
+
+fn users(config: &Config) -> anyhow::Result<Users> {
+    Users::for_server(config)
+        .with_context(|| format!("{}: server.users_file", config.path.display()))
+}
+
+/// The file has the configured size, and what is in it can be read.
+fn check_nvram(config: &Config) -> anyhow::Result<()> {
+    let nvram = &config.nvram;
+    if nvram.durability == Durability::None {
+        return Ok(());
+    }
+    let named = || format!("{}: nvram.path", config.path.display());
+    let memory = Mapping::open_read_only(&nvram.path).with_context(named)?;
+    check_size(config, "nvram.size", &nvram.path)?;
+    let contents = Log::inspect(&memory)
+        .with_context(|| nvram.path.display().to_string())
+        .with_context(named)?;
+    crate::server::contents::saved(contents.records)
+        .with_context(|| nvram.path.display().to_string())?;
+    Ok(())
+}
+
+/// The sink is there, or can be made.
+fn check_sink(config: &Config) -> anyhow::Result<()> {
+    let nvram = &config.nvram;
+    if nvram.durability != Durability::Power {
+        return Ok(());
+    }
+    let named = || format!("{}: nvram.sink", config.path.display());
+    let directory = nvram.sink.parent().unwrap_or(Path::new("/"));
+    let place = match Mapping::open_read_only(&nvram.sink) {
+        Ok(_) => {
+            check_size(config, "nvram.sink", &nvram.sink)?;
+            nvram.sink.as_path()
+        }
+        Err(Error::File {
+            problem: FileProblem::Missing,
+            ..
+        }) => directory,
+        Err(error) => return Err(error).with_context(named),
+    };
+    let volatile = volatile_file_system(place).with_context(named)?;
+    if let Some(name) = volatile {
+        bail!(
+            "{}: {} is on {name}, which a power cut empties: give it a place on a disk",
+            named(),
+            nvram.sink.display()
+        );
+    }
+    Ok(())
+}
+
+fn check_size(config: &Config, key: &str, file: &Path) -> anyhow::Result<()> {
+    let found = std::fs::metadata(file)
+        .with_context(|| file.display().to_string())?
+        .len();
+    let configured = config.nvram.size_bytes;
+    ensure!(
+        found == configured,
+        "{}: {key}: {} has {found} bytes, the configuration says {configured}: set nvram.size to {found}, or end the sessions that it \
+         holds (outlast stop) and remove it",
+        config.path.display(),
+        file.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What every worker is given: the TAP, the control socket, the configuration and the users. The TAP is attached to again when it was deleted
+//! and made anew; a new configuration is on trial until a worker serves by it.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use log::{error, info};
+
+use super::process::Inherited;
+use super::settings::Settings;
+use crate::config::{Config, Network};
+use crate::control::Listener;
+use crate::tap::Tap;
+
+/// The supervisor's side of it.
+pub(super) trait Provision {
+    /// Makes everything ready for a worker. `renew`: by the configuration and the users as their files are now, if they are good; else by
+    /// those of the last worker that served. True: frames were lost since the last worker, as the TAP was not held.
+    ///
+    /// # Errors
+    /// What is not there, and may come back.
+    fn prepare(&mut self, renew: bool) -> anyhow::Result<bool>;
+
+    /// What the worker inherits.
+    /// # Errors
+    /// It is not ready.
+    fn inherited(&self) -> anyhow::Result<Inherited<'_>>;
+
+    /// The worker serves.
+    fn proven(&mut self);
+}
+
+/// The real one.
+pub(super) struct Held {
+    path: PathBuf,
+    control: Listener,
+    /// `None`: it was deleted.
+    tap: Option<Tap>,
+    /// By which the last worker served.
+    kept: Settings,
+    network: Network,
+    /// By which the next one is to serve.
+    trial: Option<(Settings, Network)>,
+}
+
+impl Held {
+    /// What the first worker is given.
+    pub(super) fn new(config: &Config, kept: Settings, control: Listener, tap: Tap) -> Held {
+        Held {
+            path: config.path.clone(),
+            control,
+            tap: Some(tap),
+            kept,
+            network: config.network.clone(),
+            trial: None,
+        }
+    }
+
+    /// The configuration and the users as their files are now, and the TAP they name.
+    fn renew(&mut self) -> anyhow::Result<bool> {
+        let (settings, config) = Settings::read(&self.path)?;
+        let (name, offload) = (&config.network.tap, config.network.offload);
+        let is_other = *name != self.network.tap || offload != self.network.offload;
+        if is_other {
+            if *name == self.network.tap {
+                // One descriptor at a time may be attached.
+                self.tap = None;
+            }
+            let tap = Tap::open(name, offload);
+            self.tap = Some(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
+        }
+        self.trial = Some((settings, config.network));
+        Ok(is_other)
+    }
+
+    /// Attaches to the TAP again, if it is not the one that the network has.
+    fn attach(&mut self) -> anyhow::Result<bool> {
+        let network = self.trial.as_ref().map_or(&self.network, |trial| &trial.1);
+        let is_there = |tap: &Tap| tap.name() == network.tap && tap.is_attached();
+        if self.tap.as_ref().is_some_and(is_there) {
+            return Ok(false);
+        }
+        self.tap = None;
+        let tap = Tap::open(&network.tap, network.offload)?;
+        info!("attached to the TAP {} again", tap.name());
+        self.tap = Some(tap);
+        Ok(true)
+    }
+}
+
+impl Provision for Held {
+    fn prepare(&mut self, renew: bool) -> anyhow::Result<bool> {
+        self.trial = None;
+        let mut is_fresh = false;
+        if renew {
+            match self.renew() {
+                Ok(fresh) => is_fresh = fresh,
+                Err(why) => error!("the configuration and the users are those of before: {why:#}"),
+            }
+        }
+        Ok(self.attach()? || is_fresh)
+    }
+
+    fn inherited(&self) -> anyhow::Result<Inherited<'_>> {
+        let tap = self.tap.as_ref().context("no TAP is attached")?;
+        Ok(Inherited {
+            // This very binary, also when the file has been replaced meanwhile.
+            program: Path::new("/proc/self/exe"),
+            config: self.path.clone(),
+            tap: tap.as_fd(),
+            control: self.control.as_fd(),
+            settings: self.trial.as_ref().map_or(&self.kept, |trial| &trial.0),
+        })
+    }
+
+    fn proven(&mut self) {
+        if let Some((settings, network)) = self.trial.take() {
+            self.kept = settings;
+            self.network = network;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The configuration and the users as the supervisor keeps them. A worker that comes after a crash has those of the worker before, whatever
+//! the files hold by then; only the first start and a reboot read the files.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::Context as _;
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use crate::config::Config;
+use crate::users::Users;
+
+/// Both texts, each in memory of its own that nobody can change any more.
+pub(super) struct Settings {
+    config: OwnedFd,
+    users: OwnedFd,
+}
+
+impl Settings {
+    /// Takes the files as they are now, and what the first of them says.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or is wrong.
+    pub(super) fn read(path: &Path) -> anyhow::Result<(Settings, Config)> {
+        let config = sealed(|copy| {
+            std::io::copy(&mut File::open(path)?, copy)?;
+            Ok(())
+        });
+        let config = config.with_context(|| path.display().to_string())?;
+        let parsed = Config::parse(&std::path::absolute(path)?, &text(&config)?)?;
+        let file = Users::open_for_server(&parsed)
+            .with_context(|| format!("{}: server.users_file", path.display()))?;
+        // From the file into the sealed memory, without a stop in this process's own: hashes are as good as passwords.
+        let users = sealed(|copy| match file {
+            Some(mut file) => std::io::copy(&mut file, copy).map(|_| ()),
+            None => Ok(()),
+        })?;
+        Ok((Settings { config, users }, parsed))
+    }
+
+    /// The descriptors that a worker inherits: the configuration's, and the users'.
+    pub(super) fn descriptors(&self) -> [RawFd; 2] {
+        [self.config.as_raw_fd(), self.users.as_raw_fd()]
+    }
+}
+
+/// What a worker has inherited: the configuration, said to come from `path`, and the users.
+///
+/// # Errors
+/// The texts are those of another version, or no such descriptors are open.
+pub(super) fn inherited(
+    path: &Path,
+    config: BorrowedFd<'_>,
+    users: BorrowedFd<'_>,
+) -> anyhow::Result<(Config, Users)> {
+    let config = Config::parse(&std::path::absolute(path)?, &text(config)?)?;
+    let users = Users::parse(&config.server.users_file, &text(users)?)?;
+    Ok((config, users))
+}
+
+/// Memory that cannot be changed any more once it is written.
+fn sealed(write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut memory = File::from(rustix::fs::memfd_create("outlast-settings", flags)?);
+    write(&mut memory)?;
+    memory.flush()?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&memory, seals)?;
+    Ok(memory.into())
+}
+
+/// The whole text. Each worker's descriptor has the one offset.
+fn text(memory: impl std::os::fd::AsFd) -> anyhow::Result<String> {
+    let mut file = File::from(memory.as_fd().try_clone_to_owned()?);
+    file.rewind()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_stays_whatever_becomes_of_the_files() {
+        let dir = std::env::temp_dir().join(format!("outlast-settings-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (config, users) = (dir.join("outlast.toml"), dir.join("users"));
+        let text = "[server]\nusers_file = \"users\"\n[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n\
+                    [nvram]\npath = \"nvram\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n";
+        std::fs::write(&config, text).unwrap();
+        let missing = Settings::read(&config).err().unwrap();
+        assert!(format!("{missing:#}").contains("users_file"), "{missing:#}");
+        std::fs::write(&users, "alice:8846f7eaee8fb117ad06bdd830b7586c\n").unwrap();
+        std::fs::set_permissions(&users, PermissionsExt::from_mode(0o600)).unwrap();
+        let (settings, read) = Settings::read(&config).unwrap();
+        std::fs::write(&config, "[serv").unwrap();
+        std::fs::write(&users, "").unwrap();
+        assert!(Settings::read(&config).is_err());
+        for _ in 0..2 {
+            let (again, users) =
+                inherited(&config, settings.config.as_fd(), settings.users.as_fd()).unwrap();
+            assert_eq!(again, read);
+            assert!(users.contains("alice"));
+        }
+        assert!(rustix::io::write(&settings.config, b"x").is_err(), "sealed");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,276 @@
+//! The configuration, the users and the surroundings change while clients are connected.
+
+mod support;
+
+use std::process::Output;
+
+use support::client::{SIGNED, Session, anonymous, smbclient};
+use support::lab::{self, Lab, SERVER};
+use support::server::{PASSWORD, Server, Setup, USER};
+use support::{PATIENCE, can_run, wait_for};
+
+/// A session in which a file is open.
+fn session_of(lab: &Lab, server: &Server, user: &str, password: &str) -> Session {
+    let local = lab.make_dir(&format!("local-{user}"));
+    let name = format!("held-by-{user}");
+    std::fs::write(server.share().join(&name), "held").expect("a file");
+    let mut client = anonymous(&format!("//{SERVER}/pub"));
+    client.arg("-U").arg(format!("{user}%{password}"));
+    let mut session = Session::interactive(client, &local);
+    session.say(&format!("open {name}"));
+    session.expect("fnum");
+    session
+}
+
+/// How many files each user has open.
+fn opens(server: &Server) -> Vec<(String, u64)> {
+    let connections = server.status().connections.into_iter();
+    let of = connections.map(|connection| {
+        let smb = connection.smb;
+        (smb.user.unwrap_or_default(), smb.opens)
+    });
+    let mut all: Vec<_> = of.collect();
+    all.sort();
+    all
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The configuration with one text in place of another; gives it as it was.
+fn rewrite(server: &Server, from: &str, to: &str) -> String {
+    let text = std::fs::read_to_string(server.config()).expect("the configuration");
+    assert!(text.contains(from), "{from:?} is not in the configuration");
+    std::fs::write(server.config(), text.replacen(from, to, 1)).expect("the configuration");
+    text
+}
+
+#[test]
+fn a_user_who_was_removed_is_logged_off_by_a_reboot() {
+    if !can_run("a_user_who_was_removed_is_logged_off_by_a_reboot") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::prepare(&lab, Setup::default());
+    server.add_user("bob", "swordfish");
+    let mut server = server;
+    server.start_again();
+    let _alice = session_of(&lab, &server, USER, PASSWORD);
+    let _bob = session_of(&lab, &server, "bob", "swordfish");
+    assert!(server.outlast(&["user", "remove", "bob"]).status.success());
+    // A crash is none of the users' doing, and theirs are the users of before.
+    let before = server.status();
+    server.kill_worker(before.worker_pid);
+    server.successor_of(before.worker_pid);
+    let both = [(USER.to_owned(), 1), ("bob".to_owned(), 1)];
+    assert_eq!(opens(&server), both);
+    server.reboot();
+    wait_for("bob to be gone", PATIENCE, || {
+        (opens(&server) == both[..1]).then_some(())
+    });
+    let log = server.log();
+    assert!(
+        log.contains("the session of the user \"bob\" is closed"),
+        "{log}"
+    );
+    server.assert_sound();
+}
+
+#[test]
+fn a_crash_uses_the_configuration_that_served() {
+    if !can_run("a_crash_uses_the_configuration_that_served") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let _alice = session_of(&lab, &server, USER, PASSWORD);
+    let kept = [(USER.to_owned(), 1)];
+    let text = rewrite(&server, "[server]", "[serv");
+    std::fs::write(lab.path("users"), "rubbish").expect("the users");
+    for _ in 0..3 {
+        let before = server.status();
+        server.kill_worker(before.worker_pid);
+        server.successor_of(before.worker_pid);
+        assert_eq!(opens(&server), kept);
+    }
+    std::fs::write(server.config(), text).expect("the configuration");
+    let refused = server.outlast(&["reboot"]);
+    assert!(!refused.status.success());
+    assert!(error(&refused).contains("users"), "{}", error(&refused));
+    assert_eq!(opens(&server), kept);
+    server.assert_sound();
+}
+
+#[test]
+fn a_reboot_that_could_not_come_back_is_refused() {
+    if !can_run("a_reboot_that_could_not_come_back_is_refused") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let _alice = session_of(&lab, &server, USER, PASSWORD);
+    let before = server.status();
+    let share = format!("path = \"{}\"", server.share().display());
+    for (what, from, to, names) in [
+        (
+            "another size",
+            "size = \"256MiB\"",
+            "size = \"512MiB\"",
+            &["nvram.size", "268435456", "outlast stop"][..],
+        ),
+        (
+            "another NVRAM",
+            "/nvram\"",
+            "/other\"",
+            &["nvram.path", "drop the sessions"],
+        ),
+        (
+            "no NVRAM",
+            "[nvram]",
+            "[nvram]\ndurability = \"none\"",
+            &["nvram.durability"],
+        ),
+        (
+            "a sink in memory",
+            "[nvram]",
+            "[nvram]\ndurability = \"power\"\nsink = \"/dev/shm/sink\"",
+            &["nvram.sink", "tmpfs"],
+        ),
+        (
+            "a TAP that is not there",
+            "tap = \"tap0\"",
+            "tap = \"tap9\"",
+            &["network.tap", "tap9"],
+        ),
+        (
+            "the machine's own address",
+            "10.77.0.1/24",
+            "10.77.0.2/24",
+            &["network.addresses", "10.77.0.2", "tap0"],
+        ),
+        (
+            "a share that is not there",
+            &share,
+            "path = \"/nowhere\"",
+            &["pub", "/nowhere"],
+        ),
+        ("no users", "/users\"", "/no-users\"", &["users_file"]),
+        ("no TOML", "[server]", "[server", &["outlast.toml"]),
+    ] {
+        let text = rewrite(&server, from, to);
+        let refused = server.outlast(&["reboot"]);
+        std::fs::write(server.config(), text).expect("the configuration");
+        let said = error(&refused);
+        assert!(!refused.status.success(), "{what}");
+        assert_eq!(said.lines().count(), 1, "{what}: {said}");
+        for name in names {
+            assert!(said.contains(name), "{what}: {name:?} is not in: {said}");
+        }
+    }
+    let after = server.status();
+    assert_eq!(
+        (after.worker_pid, after.epoch),
+        (before.worker_pid, before.epoch),
+        "nothing has happened"
+    );
+    server.reboot();
+    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+}
+
+/// What no check foresees: the new worker ends with an error, and the next one has what the last good one had.
+#[test]
+fn a_configuration_that_does_not_come_up_gives_way_to_the_one_before() {
+    if !can_run("a_configuration_that_does_not_come_up_gives_way_to_the_one_before") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let _alice = session_of(&lab, &server, USER, PASSWORD);
+    let hold = server
+        .command(&["reboot", "--hold", "1"])
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let mut hold = hold.expect("outlast reboot");
+    wait_for("the hold", PATIENCE, || {
+        server.log().contains("elective reboot").then_some(())
+    });
+    // Too late to be checked.
+    rewrite(&server, "size = \"256MiB\"", "size = \"512MiB\"");
+    assert!(hold.wait().expect("outlast reboot").success());
+    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+    let log = server.log();
+    assert!(log.contains("by the configuration of before"), "{log}");
+}
+
+#[test]
+fn a_tap_that_was_deleted_and_made_again_is_attached_again() {
+    if !can_run("a_tap_that_was_deleted_and_made_again_is_attached_again") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let mut alice = session_of(&lab, &server, USER, PASSWORD);
+    lab::run("ip link del tap0");
+    wait_for("the server to miss it", PATIENCE, || {
+        server
+            .log()
+            .contains("no worker can be started")
+            .then_some(())
+    });
+    for command in [
+        "ip tuntap add tap0 mode tap",
+        "ip addr add 10.77.0.2/24 dev tap0",
+        "ip link set tap0 up",
+    ] {
+        lab::run(command);
+    }
+    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+    alice.say("close 1");
+    wait_for("the close", PATIENCE, || {
+        (opens(&server) == [(USER.to_owned(), 0)]).then_some(())
+    });
+    server.assert_sound();
+}
+
+#[test]
+fn requirements_that_are_raised_hold_for_those_who_stay() {
+    if !can_run("requirements_that_are_raised_hold_for_those_who_stay") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    let _old = session_of(&lab, &server, USER, PASSWORD);
+    let signs = lab.make_dir("local-signs");
+    let mut signing = Session::interactive(smbclient(SIGNED), &signs);
+    signing.say("open held-by-alice");
+    signing.expect("fnum");
+    rewrite(&server, "signing = \"enabled\"", "signing = \"required\"");
+    server.reboot();
+    // Who signs anyway stays.
+    signing.say("close 1");
+    wait_for("the close", PATIENCE, || {
+        opens(&server).contains(&(USER.to_owned(), 0)).then_some(())
+    });
+    rewrite(
+        &server,
+        "[server]",
+        "[server]\nmin_protocol = \"3.1.1\"\nmax_protocol = \"3.1.1\"",
+    );
+    server.reboot();
+    assert!(!opens(&server).is_empty(), "3.1.1 is spoken as before");
+    rewrite(
+        &server,
+        "min_protocol = \"3.1.1\"\nmax_protocol = \"3.1.1\"",
+        "max_protocol = \"3.0\"",
+    );
+    server.reboot();
+    wait_for("the connections to be closed", PATIENCE, || {
+        opens(&server).is_empty().then_some(())
+    });
+    let log = server.log();
+    assert!(
+        log.contains("outside min_protocol and max_protocol"),
+        "{log}"
+    );
+}
