@@ -11,6 +11,63 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
+/// All that is wrong with a configuration, and what is hardly meant. What is not there yet is made at the first start.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// A server could not start by it, or not serve all of it.
+    pub errors: Vec<String>,
+    /// It could.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at a configuration file and at all that it names.
+pub fn findings(path: &Path) -> Findings {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot be read; name the right file", path.display()));
+    let config = text
+        .map_err(|error| vec![format!("{error:#}")])
+        .and_then(|text| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let lines = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect();
+            Config::parse_all(&path, &text).map_err(lines)
+        });
+    let config = match config {
+        Ok(config) => config,
+        Err(errors) => {
+            return Findings {
+                errors,
+                warnings: Vec::new(),
+            };
+        }
+    };
+    let mut errors: Vec<String> = [config.system_errors(), config.missing_shares()]
+        .iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    let mut warnings = Vec::new();
+    let mut keep = |result: anyhow::Result<()>| {
+        errors.extend(result.err().map(|error| format!("{error:#}")));
+    };
+    match users(&config) {
+        Ok(users) => {
+            keep(crate::server::check_sizes(&config, &users));
+            let missing = config.missing_shares();
+            let all = config.warnings(&users).into_iter();
+            let hardly_meant = all.filter(|warning| !missing.contains(warning));
+            warnings.extend(hardly_meant.map(|warning| warning.to_string()));
+        }
+        Err(error) => keep(Err(error)),
+    }
+    if config.nvram.path.exists() {
+        keep(check_nvram(&config));
+    }
+    keep(check_sink(&config));
+    let tap = Tap::require(&config.network.tap);
+    keep(tap.with_context(|| format!("{}: network.tap", config.path.display())));
+    Findings { errors, warnings }
+}
+
 /// Before the first worker: refuses what is wrong, warns of what is hardly meant.
 ///
 /// # Errors

@@ -160,3 +160,49 @@ fn a_checkpoint_is_reset_only_when_nobody_uses_it() {
     let output = outlast(&["nvram", "reset", other.to_str().expect("UTF-8")]);
     assert!(!output.status.success() && other.exists());
 }
+
+#[test]
+fn a_configuration_is_checked_with_all_that_is_wrong_with_it() {
+    if !can_run("a_configuration_is_checked_with_all_that_is_wrong_with_it") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::prepare(&lab, Setup::default());
+    let output = server.outlast(&["check"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        !lab.path("nvram").exists(),
+        "it is looked at before the first start, and nothing is made"
+    );
+    let right = std::fs::read_to_string(server.config()).expect("the configuration");
+    for (changes, expected) in [
+        (
+            [
+                ("signing = \"enabled\"", "signing = \"maybe\""),
+                ("10.77.0.1/24", "10.77.0.1/33"),
+            ],
+            ["server.signing", "network.addresses"],
+        ),
+        (
+            [
+                ("/share\"", "/nowhere\""),
+                ("tap = \"tap0\"", "tap = \"tap9\""),
+            ],
+            ["nowhere", "network.tap"],
+        ),
+    ] {
+        let mut wrong = right.clone();
+        for (from, to) in changes {
+            assert!(wrong.contains(from), "{from}");
+            wrong = wrong.replacen(from, to, 1);
+        }
+        std::fs::write(server.config(), wrong).expect("the configuration");
+        let output = server.outlast(&["check"]);
+        assert!(!output.status.success(), "{}", text(&output));
+        let said = text(&output);
+        assert_eq!(said.matches("error: ").count(), 2, "{said}");
+        for word in expected {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+}

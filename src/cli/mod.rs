@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod crash;
 mod demo;
 mod disconnect;
@@ -73,6 +74,11 @@ enum Command {
     },
     /// Close the sessions properly and end the server.
     Stop {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Check a configuration and all that it names; needs no running server, and changes nothing.
+    Check {
         #[command(flatten)]
         at: ConfigArg,
     },
@@ -178,6 +184,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
             reboot::reboot(&Config::load(&at.config)?, exec, hold)?
         }
         Command::Stop { at } => reboot::stop(&Config::load(&at.config)?)?,
+        Command::Check { at } => return check::run(&at.config),
         Command::Crash { at } => crash::run(&Config::load(&at.config)?)?,
         Command::Disconnect { whom, at } => disconnect::run(&Config::load(&at.config)?, whom)?,
         Command::User(user) => user::run(user)?,

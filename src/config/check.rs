@@ -20,42 +20,59 @@ pub(super) struct Check<'a> {
     path: &'a Path,
 }
 
-/// Checks the whole file.
-pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Error> {
+/// Checks the whole file. Of each section and of each share the first thing that is wrong is an error.
+pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error>> {
     let check = Check { path };
-    let server = check.server(&file.server)?;
-    let network = check.network(&file.network, &server.name)?;
-    let nvram = check.nvram(&file.nvram)?;
-    let shares = check.shares(&file.share, &server)?;
-    let limits = check.limits(&file.limits)?;
-    Ok(Config {
-        path: path.to_owned(),
-        server,
-        network,
-        nvram,
-        shares,
-        limits,
-    })
+    let mut errors = Vec::new();
+    let server = note(check.server(&file.server), &mut errors);
+    let network = note(check.network(&file.network, &file.server.name), &mut errors);
+    let nvram = note(check.nvram(&file.nvram), &mut errors);
+    // What a share requires depends on the server's section.
+    let shares = server
+        .as_ref()
+        .map(|server| check.shares(&file.share, server, &mut errors));
+    let limits = note(check.limits(&file.limits), &mut errors);
+    match (server, network, nvram, shares, limits) {
+        (Some(server), Some(network), Some(nvram), Some(shares), Some(limits))
+            if errors.is_empty() =>
+        {
+            Ok(Config {
+                path: path.to_owned(),
+                server,
+                network,
+                nvram,
+                shares,
+                limits,
+            })
+        }
+        _ => Err(errors),
+    }
 }
 
-/// Checks the configuration against the machine.
-pub(super) fn system(config: &Config) -> Result<(), Error> {
+/// What was checked; an error is put with the others.
+fn note<T>(checked: Result<T, Error>, errors: &mut Vec<Error>) -> Option<T> {
+    checked.map_err(|error| errors.push(error)).ok()
+}
+
+/// Checks the configuration against the machine. Gives all that is wrong.
+pub(super) fn system(config: &Config) -> Vec<Error> {
     let check = Check::of(config);
+    let mut errors = Vec::new();
     for share in &config.shares {
-        check.run_as(share)?;
+        note(check.run_as(share), &mut errors);
     }
     if let Ok(host) = advice::host_addresses() {
-        check.is_not_the_hosts(&config.network, &host)?;
+        note(check.is_not_the_hosts(&config.network, &host), &mut errors);
     }
     let directory = config.nvram.path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
-        return check.fail(
+        errors.push(check.error(
             "nvram.path",
             format!("the directory {} does not exist", directory.display()),
             "create it, or name a file in an existing directory",
-        );
+        ));
     }
-    Ok(())
+    errors
 }
 
 impl Check<'_> {
@@ -457,28 +474,36 @@ impl Check<'_> {
         })
     }
 
-    fn shares(&self, shares: &[file::Share], server: &Server) -> Result<Vec<Share>, Error> {
+    /// The shares that are right.
+    fn shares(
+        &self,
+        shares: &[file::Share],
+        server: &Server,
+        errors: &mut Vec<Error>,
+    ) -> Vec<Share> {
         if shares.is_empty() {
-            return self.fail(
+            errors.push(self.error(
                 "share",
                 "there is no [[share]]",
                 "add at least one with a name and a path",
-            );
+            ));
         }
         let mut names = HashSet::new();
         let mut checked = Vec::new();
         for share in shares {
-            let share = self.share(share, server)?;
+            let Some(share) = note(self.share(share, server), errors) else {
+                continue;
+            };
             if !names.insert(share.name.to_lowercase()) {
-                return self.fail(
+                errors.push(self.error(
                     "share.name",
                     format!("{:?} is there twice (case does not count)", share.name),
                     "give each share a name of its own",
-                );
+                ));
             }
             checked.push(share);
         }
-        Ok(checked)
+        checked
     }
 
     fn share(&self, share: &file::Share, server: &Server) -> Result<Share, Error> {

@@ -272,7 +272,16 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
-        check::config(path, &file::parse(path, text)?)
+        Config::parse_all(path, text).map_err(|mut errors| errors.swap_remove(0))
+    }
+
+    /// The same, with more than one error.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with each section and each share; never an empty list.
+    pub fn parse_all(path: &Path, text: &str) -> Result<Config, Vec<Error>> {
+        let file = file::parse(path, text).map_err(|error| vec![error])?;
+        check::config(path, &file)
     }
 
     /// What a client sees of it, for logs and `outlast status`.
@@ -295,6 +304,11 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check_system(&self) -> Result<(), Error> {
+        self.system_errors().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All that [`Config::check_system`] checks and finds wrong.
+    pub fn system_errors(&self) -> Vec<Error> {
         check::system(self)
     }
 }

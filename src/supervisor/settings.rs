@@ -2,15 +2,16 @@
 //! the files hold by then; only the first start and a reboot read the files.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::Context as _;
 use rustix::fs::{MemfdFlags, SealFlags};
+use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::users::Users;
+use crate::users::{Users, read_secret};
 
 /// Both texts, each in memory of its own that nobody can change any more.
 pub(super) struct Settings {
@@ -72,12 +73,10 @@ fn sealed(write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Resu
 }
 
 /// The whole text. Each worker's descriptor has the one offset.
-fn text(memory: impl std::os::fd::AsFd) -> anyhow::Result<String> {
+fn text(memory: impl std::os::fd::AsFd) -> anyhow::Result<Zeroizing<String>> {
     let mut file = File::from(memory.as_fd().try_clone_to_owned()?);
     file.rewind()?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
+    Ok(read_secret(file)?)
 }
 
 #[cfg(test)]

@@ -66,6 +66,14 @@ impl Tap {
         Ok(tap)
     }
 
+    /// Is there an interface of this name? It may be in use.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn require(name: &str) -> Result<(), TapError> {
+        control::require_interface(name)
+    }
+
     /// Takes over an attached TAP from the process that opened it, in the mode it was opened in.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 
@@ -84,7 +85,7 @@ pub fn is_name(name: &str) -> bool {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Users {
     /// By folded name: names are compared without regard to case (MS-NLMP 3.3.2 uses their upper case).
-    users: BTreeMap<String, (String, [u8; 16])>,
+    users: BTreeMap<String, (String, Zeroizing<[u8; 16]>)>,
 }
 
 impl fmt::Debug for Users {
@@ -104,11 +105,7 @@ impl Users {
     pub fn load(path: &Path) -> Result<Users, Error> {
         let io_error = |cause: io::Error| unreadable(path, cause);
         let file = Users::open(path)?;
-        let mut text = String::new();
-        file.take(FILE_MAX_BYTES)
-            .read_to_string(&mut text)
-            .map_err(io_error)?;
-        Users::parse(path, &text)
+        Users::parse(path, &read_secret(file).map_err(io_error)?)
     }
 
     /// Opens the file, which must be its owner's alone.
@@ -212,7 +209,7 @@ impl Users {
     /// Sets a user's hash; true if there was one of this name.
     pub fn insert(&mut self, name: &str, nt_hash: [u8; 16]) -> bool {
         self.users
-            .insert(name.to_lowercase(), (name.to_owned(), nt_hash))
+            .insert(name.to_lowercase(), (name.to_owned(), nt_hash.into()))
             .is_some()
     }
 
@@ -230,7 +227,7 @@ impl Users {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8; 16])> {
         self.users
             .values()
-            .map(|(name, hash)| (name.as_str(), hash))
+            .map(|(name, hash)| (name.as_str(), &**hash))
     }
 
     /// Replaces the file: a new one beside it, synced, then renamed over it, so that a crash leaves the old or the new. A symbolic
@@ -296,6 +293,15 @@ fn unreadable(path: &Path, cause: io::Error) -> Error {
         },
         cause,
     }
+}
+
+/// Reads a whole text that is wiped when it is dropped.
+pub(crate) fn read_secret(file: File) -> io::Result<Zeroizing<String>> {
+    // In one piece: a text that grows leaves copies behind.
+    let len = file.metadata()?.len().min(FILE_MAX_BYTES);
+    let mut text = Zeroizing::new(String::with_capacity(len as usize + 1));
+    file.take(FILE_MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 16]> {
