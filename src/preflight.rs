@@ -11,7 +11,7 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
-/// Before the first worker: refuses what is wrong, warns of what is hardly meant.
+/// Before the first worker: refuses what is wrong, warns of probable mistakes.
 ///
 /// # Errors
 /// What is wrong, and the remedy.
@@ -20,9 +20,11 @@ pub fn first_start(config: &Config) -> anyhow::Result<()> {
     let users = users(config)?;
     crate::server::check_sizes(config, &users)?;
     let missing = config.missing_shares();
-    // A server that has served before waits for its shares: one may be on a disk that is mounted late.
+    // A share that is missing is offline, and may be on a disk that is mounted late. Where there never was a server and there is
+    // nothing to serve, it is a mistake.
     let is_known = std::fs::symlink_metadata(&config.nvram.path).is_ok();
-    if let Some(error) = missing.into_iter().next().filter(|_| !is_known) {
+    let is_useless = missing.len() == config.shares.len() && !is_known;
+    if let Some(error) = missing.into_iter().next().filter(|_| is_useless) {
         return Err(error.into());
     }
     for warning in config.warnings(&users) {
