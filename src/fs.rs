@@ -15,19 +15,24 @@ pub mod lookup;
 pub mod marker;
 pub mod names;
 pub mod opens;
+mod outages;
 pub mod path;
 mod power;
 pub mod rename;
 pub mod security;
 pub mod set;
+pub mod shares;
 #[cfg(test)]
 mod tests;
+mod volume;
 pub mod watch;
 pub mod writer;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use outlast_smb::fileop::{
@@ -45,6 +50,7 @@ use lookup::Lookup;
 use marker::Markers;
 use opens::{Known, OpenFile, Opens};
 use path::Root;
+use shares::Shares;
 use watch::Watcher;
 use writer::{Write, Written};
 
@@ -63,17 +69,21 @@ pub struct ShareRoot {
 
 /// The file system side of the server.
 pub struct Fs {
-    roots: Vec<Root>,
+    roots: Shares,
     opens: Opens,
     listings: Listings,
     accounts: Accounts,
     lookup: Lookup,
     pool: Pool,
     watcher: Watcher,
+    /// Opens whose directory could not be watched yet, and whether beneath subdirectories too.
+    unwatched: HashMap<OpenId, bool>,
+    /// When what is offline or unwatched is looked at next.
+    next_look: Option<Instant>,
     writer: Beside<Write, Written>,
     markers: Markers,
     /// Brings the shares' file systems onto their media, under durability `power`.
-    syncer: Option<Beside<(), bool>>,
+    syncer: Option<(Beside<(), bool>, power::Mounts)>,
     /// Written to when something that was begun has come to its end.
     wake: Arc<OwnedFd>,
     /// The server's own rights count, whoever the operation is done for.
@@ -85,20 +95,18 @@ impl Fs {
     /// begun has come to its end.
     ///
     /// # Errors
-    /// A line that names the path: missing, no directory, not to be opened.
+    /// A limit of the system is reached. A share that is not there is offline, and no error.
     pub fn new(shares: &[ShareRoot], wake: Arc<OwnedFd>) -> anyhow::Result<Fs> {
-        let roots = (0..)
-            .zip(shares)
-            .map(|(id, s)| path::open_root(id, &s.path, s.read_only, s.run_as.clone()))
-            .collect::<anyhow::Result<Vec<Root>>>()?;
         Ok(Fs {
-            roots,
+            roots: Shares::open(shares),
             opens: Opens::default(),
             listings: Listings::default(),
             accounts: Accounts::new()?,
             lookup: Lookup::default(),
             pool: Pool::default(),
             watcher: Watcher::new()?,
+            unwatched: HashMap::new(),
+            next_look: None,
             writer: Beside::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
             markers: Markers::default(),
             syncer: None,
@@ -124,6 +132,7 @@ impl Fs {
     /// # Errors
     /// What the client is to be told if the operation cannot be done.
     pub fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        self.look_for_share(actor.share);
         self.with_descriptors(|fs| {
             if !matches!(op, FileOp::Close { delete: None, .. }) {
                 fs.ready(op)?;
@@ -218,6 +227,7 @@ impl Fs {
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
         self.watcher.collect();
+        self.look_for_share(actor.share);
         let outcome = self.with_descriptors(|fs| match fs.ready(op) {
             // A file that was deleted before a crash: its name is all there is.
             Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {
@@ -534,15 +544,8 @@ impl Fs {
     /// watched at once.
     pub fn remember(&mut self, open: &OpenInfo) {
         self.opens.remember(open.open, Known::on_record(open));
-        let Some(WatchInfo { recursive, .. }) = open.watch else {
-            return;
-        };
-        let watch = FileOp::Watch {
-            open: open.open,
-            recursive,
-        };
-        if let Err(status) = self.perform(&open.actor, &watch, &Intent::None) {
-            log::warn!("{}: cannot be watched any more: {status}", open.path);
+        if let Some(WatchInfo { recursive, .. }) = open.watch {
+            self.watch_again(open.open, recursive);
         }
     }
 
@@ -565,6 +568,7 @@ impl Fs {
 
     /// Closes an open without more ado.
     pub fn forget(&mut self, open: OpenId) {
+        self.unwatched.remove(&open);
         self.watcher.forget(open);
         self.listings.forget(open);
         self.opens.forget(open);
@@ -578,6 +582,7 @@ impl Fs {
 
     /// The changes others made in watched directories since the last call.
     pub fn changes(&mut self) -> Vec<Change> {
+        self.look_again();
         self.watcher.collect();
         self.watcher.take()
     }
@@ -610,8 +615,8 @@ impl Fs {
     }
 }
 
-fn find_root(roots: &[Root], share: ShareId) -> Result<&Root, NtStatus> {
-    roots.get(share as usize).ok_or(NtStatus::BAD_NETWORK_NAME)
+fn find_root(roots: &Shares, share: ShareId) -> Result<&Root, NtStatus> {
+    roots.get(share)
 }
 
 fn as_move(intent: &Intent) -> Result<rename::Move<'_>, NtStatus> {

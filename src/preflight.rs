@@ -11,7 +11,7 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
-/// All that is wrong with a configuration, and what is hardly meant. What is not there yet is made at the first start.
+/// All that is wrong with a configuration, and probable mistakes. What is not there yet is made at the first start.
 #[derive(Debug, Default)]
 pub struct Findings {
     /// A server could not start by it, or not serve all of it.
@@ -54,8 +54,8 @@ pub fn findings(path: &Path) -> Findings {
             keep(crate::server::check_sizes(&config, &users));
             let missing = config.missing_shares();
             let all = config.warnings(&users).into_iter();
-            let hardly_meant = all.filter(|warning| !missing.contains(warning));
-            warnings.extend(hardly_meant.map(|warning| warning.to_string()));
+            let advice = all.filter(|warning| !missing.contains(warning));
+            warnings.extend(advice.map(|warning| warning.to_string()));
         }
         Err(error) => keep(Err(error)),
     }
@@ -68,7 +68,7 @@ pub fn findings(path: &Path) -> Findings {
     Findings { errors, warnings }
 }
 
-/// Before the first worker: refuses what is wrong, warns of what is hardly meant.
+/// Before the first worker: refuses what is wrong, warns of probable mistakes.
 ///
 /// # Errors
 /// What is wrong, and the remedy.
@@ -77,9 +77,11 @@ pub fn first_start(config: &Config) -> anyhow::Result<()> {
     let users = users(config)?;
     crate::server::check_sizes(config, &users)?;
     let missing = config.missing_shares();
-    // A server that has served before waits for its shares: one may be on a disk that is mounted late.
+    // A share that is missing is offline, and may be on a disk that is mounted late. Where there never was a server and there is
+    // nothing to serve, it is a mistake.
     let is_known = std::fs::symlink_metadata(&config.nvram.path).is_ok();
-    if let Some(error) = missing.into_iter().next().filter(|_| !is_known) {
+    let is_useless = missing.len() == config.shares.len() && !is_known;
+    if let Some(error) = missing.into_iter().next().filter(|_| is_useless) {
         return Err(error.into());
     }
     for warning in config.warnings(&users) {

@@ -2,12 +2,13 @@
 
 mod support;
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use support::client::{SIGNED, Session, anonymous, smbclient};
+use support::client::{self, SIGNED, Session, anonymous, smbclient};
 use support::lab::{self, Lab, SERVER};
 use support::server::{PASSWORD, Server, Setup, USER};
-use support::{PATIENCE, can_run, wait_for};
+use support::{PATIENCE, can_run, has, wait_for};
 
 /// A session in which a file is open.
 fn session_of(lab: &Lab, server: &Server, user: &str, password: &str) -> Session {
@@ -273,4 +274,132 @@ fn requirements_that_are_raised_hold_for_those_who_stay() {
         log.contains("outside min_protocol and max_protocol"),
         "{log}"
     );
+}
+
+/// A disk image at a loop device, mounted where it is wanted; both go with it.
+struct Disk {
+    device: String,
+}
+
+impl Disk {
+    fn attach(image: &Path) -> Option<Disk> {
+        let found = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(image)
+            .output();
+        let found = found.ok().filter(|output| output.status.success())?;
+        let device = String::from_utf8(found.stdout).ok()?.trim().to_owned();
+        Some(Disk { device })
+    }
+
+    fn mount(&self, at: &Path) {
+        lab::run(&format!("mount {} {}", self.device, at.display()));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup")
+            .args(["--detach", &self.device])
+            .status();
+    }
+}
+
+/// The server comes back before the disk of its share does, and that is another device then.
+#[test]
+fn a_share_that_is_mounted_late_is_waited_for() {
+    const NAME: &str = "a_share_that_is_mounted_late_is_waited_for";
+    if !can_run(NAME) {
+        return;
+    }
+    let lab = Lab::new();
+    let image = |name: &str| {
+        let path = lab.path(name);
+        let file = std::fs::File::create(&path).expect("an image");
+        file.set_len(16 << 20).expect("its length");
+        path
+    };
+    let (disk, dummy) = (image("disk"), image("dummy"));
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&disk).status();
+    let is_made = made.is_ok_and(|status| status.success());
+    let first = Disk::attach(&disk).filter(|_| is_made);
+    if !has(NAME, &[(first.is_some(), "mkfs.ext4 and loop devices")]) {
+        return;
+    }
+    let first = first.expect("a loop device");
+    let mut server = Server::prepare(&lab, Setup::default());
+    first.mount(server.share());
+    server.start_again();
+    let mut alice = session_of(&lab, &server, USER, PASSWORD);
+    server.terminate();
+    lab::run(&format!("umount {}", server.share().display()));
+    let gone = first.device.clone();
+    drop(first);
+    let _in_its_place = Disk::attach(&dummy).expect("a loop device");
+    let second = Disk::attach(&disk).expect("a loop device");
+    assert_ne!(second.device, gone);
+    std::fs::write(server.share().join("decoy"), "not of the share").expect("a file");
+    server.start_again();
+    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+    alice.say("ls");
+    let listed = alice.expect("NT_STATUS_");
+    assert!(
+        !listed.contains("decoy"),
+        "the mount point was served: {listed}"
+    );
+    second.mount(server.share());
+    alice.say("get held-by-alice got");
+    alice.expect("getting file");
+    alice.say("close 1");
+    wait_for("the close", PATIENCE, || {
+        (opens(&server) == [(USER.to_owned(), 0)]).then_some(())
+    });
+    assert_eq!(
+        std::fs::read(lab.path("local-alice/got")).expect("the copy"),
+        b"held"
+    );
+    let log = server.log();
+    assert!(
+        log.contains("is not the directory that was served before"),
+        "{log}"
+    );
+    assert!(!log.contains("it is gone"), "{log}");
+    drop(alice);
+    drop(server);
+    lab::run(&format!("umount {}", lab.path("share").display()));
+}
+
+#[test]
+fn a_missing_share_leaves_the_others_alone() {
+    if !can_run("a_missing_share_leaves_the_others_alone") {
+        return;
+    }
+    let lab = Lab::new();
+    let late = lab.path("late");
+    let more = format!("[[share]]\nname = \"late\"\npath = \"{}\"", late.display());
+    let server = Server::start(
+        &lab,
+        Setup {
+            more,
+            ..Setup::default()
+        },
+    );
+    let local = lab.make_dir("local");
+    std::fs::write(local.join("file"), "bytes").expect("a file");
+    let put = |share: &str| {
+        let mut command = anonymous(&format!("//{SERVER}/{share}"));
+        command.arg("-U").arg(format!("{USER}%{PASSWORD}"));
+        client::run(command, &local, "put file")
+    };
+    put("pub").well();
+    let refused = put("late");
+    assert!(refused.text.contains("NT_STATUS_"), "{}", refused.text);
+    assert!(server.log().contains("requests for this share are refused"));
+    std::fs::create_dir(&late).expect("the share's directory");
+    put("late").well();
+    assert_eq!(
+        std::fs::read(late.join("file")).expect("the file"),
+        b"bytes"
+    );
+    server.assert_sound();
 }

@@ -25,10 +25,10 @@ pub struct Actor {
     pub user: Option<String>,
 }
 
-/// Which file it is, whatever its name: device, inode and birth (an inode number is used again within a second).
+/// Which file it is, whatever its name: file system, inode and birth (an inode number is used again within a second).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileKey {
-    /// `st_dev`.
+    /// The file system, by what does not change when it is mounted as another device: made of its UUID, where it has one.
     pub dev: u64,
     /// `st_ino`.
     pub ino: u64,

@@ -1,5 +1,5 @@
-//! Who is let in under the configuration, and what is required of them. It is asked when a session or a tree connect begins, and again at
-//! each return ([`crate::readmission`]), when the configuration may be another one.
+//! The admission of sessions and tree connects under the configuration, and what it requires of them. It is asked when they begin, and again
+//! at each return ([`crate::readmission`]), when the configuration may be another one.
 
 use crate::access;
 use crate::config::{Config, Requirement, Share};

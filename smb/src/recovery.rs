@@ -1,10 +1,11 @@
 //! Coming back: what the loop asks after the fold, before the gates open.
 
+use crate::config::Share;
 use crate::fileop::{FileHandle, FileKey, Intent, OpenId, ShareId};
 use crate::path;
 use crate::record::Record;
 use crate::server::{ConnId, Journal, OpenInfo, Smb, Task, WatchInfo};
-use crate::state::{Open, Resource, Target};
+use crate::state::{Connection, Open, Resource, Target};
 
 impl Smb {
     /// After the fold and before files are opened again: whoever waits looks whether it may go on, and the configuration may have
@@ -159,6 +160,23 @@ impl Smb {
     #[must_use]
     pub fn open_info(&self, conn: ConnId, open: OpenId) -> Option<OpenInfo> {
         info(conn, self.connections.get(&conn)?.opens.get(&open)?, None)
+    }
+
+    /// The shares, by their ids.
+    #[must_use]
+    pub fn shares(&self) -> &[Share] {
+        &self.config.shares
+    }
+
+    /// Is a share connected, or anything of it open, under this name and path?
+    #[must_use]
+    pub fn uses_share(&self, share: &Share) -> bool {
+        let trees = |connection: &Connection| {
+            let mut trees = connection.sessions.values().flat_map(|s| s.trees.values());
+            trees.any(|tree| tree.name == share.name && tree.directory == share.directory)
+        };
+        let mut connections = self.connections.values();
+        connections.any(|connection| !connection.opens.is_empty() || trees(connection))
     }
 
     /// The names of the shares, by their ids.

@@ -62,7 +62,7 @@ pub struct Security {
     pub signing_required: bool,
     /// Session.EncryptData: every message but NEGOTIATE and SESSION_SETUP is encrypted.
     pub encrypt: bool,
-    /// More is required of the session than its client was told when it logged in.
+    /// More is required of the session than when its client logged in.
     pub raised: bool,
     /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or encrypted.
     pub keys: Option<SessionKeys>,

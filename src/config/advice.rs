@@ -1,4 +1,4 @@
-//! What a configuration says that is hardly meant: it can be served, and somebody ought to know.
+//! Warnings about a configuration that can be served, but probably does not mean what it says.
 
 use std::net::IpAddr;
 
@@ -32,7 +32,7 @@ pub(super) fn host_addresses() -> std::io::Result<Vec<HostAddress>> {
 }
 
 impl Config {
-    /// What is hardly meant, one line each.
+    /// What is probably a mistake, one line each.
     pub fn warnings(&self, users: &Users) -> Vec<Error> {
         // What the machine does not tell cannot be warned of.
         let host = host_addresses().unwrap_or_default();
@@ -43,7 +43,7 @@ impl Config {
         all
     }
 
-    /// Shares whose directory is not there or cannot be read, by which the server may have been told to serve a disk that is not mounted.
+    /// Shares whose directory is missing or cannot be read: a mistake, or a disk that is not mounted yet.
     pub fn missing_shares(&self) -> Vec<Error> {
         let shares = self.shares.iter();
         shares

@@ -293,27 +293,27 @@ fn the_machine_is_checked() {
 }
 
 #[test]
-fn what_is_hardly_meant_is_warned_of() {
+fn probable_mistakes_are_warned_of() {
     let users =
         crate::users::Users::parse(Path::new("/u"), "alice:8846f7eaee8fb117ad06bdd830b7586c")
             .unwrap();
     let nobody = crate::users::Users::default();
     let config =
         parse(&GOOD.replace("path = \"/\"", "path = \"/\"\nusers = [\"ALICE\", \"eve\"]")).unwrap();
-    let told = |all: Vec<Error>| {
+    let lines = |all: Vec<Error>| {
         all.iter()
             .map(Error::to_string)
             .collect::<Vec<_>>()
             .join("\n")
     };
-    let unknown = told(config.advice_on_users(&users));
+    let unknown = lines(config.advice_on_users(&users));
     assert!(
         unknown.contains("share \"pub\".users: there is no user \"eve\""),
         "{unknown}"
     );
     assert!(!unknown.contains("ALICE"), "{unknown}");
     let config = parse(GOOD).unwrap();
-    assert!(told(config.advice_on_users(&nobody)).contains("nobody can log in"));
+    assert!(lines(config.advice_on_users(&nobody)).contains("nobody can log in"));
     assert_eq!(config.advice_on_users(&users), []);
     let guests = parse(&GOOD.replace("path = \"/\"", "path = \"/\"\nguest = true")).unwrap();
     assert_eq!(guests.advice_on_users(&nobody), []);

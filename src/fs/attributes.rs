@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp, XattrFlags};
 use rustix::io::Errno;
 
 use super::path::fd_path;
+use super::volume;
 
 /// FILE_ATTRIBUTE_* (MS-FSCC 2.6).
 pub mod flag {
@@ -66,7 +67,7 @@ pub struct DosInfo {
 #[must_use]
 pub fn key(stat: &Statx) -> FileKey {
     FileKey {
-        dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        dev: volume::of(stat),
         ino: stat.stx_ino,
         birth_ns: birth(stat).map_or(0, |t| {
             t.tv_sec

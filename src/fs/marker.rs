@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::names;
 use super::path::Root;
+use super::shares::Shares;
 
 /// The number, 8 bytes, little-endian.
 const ATTRIBUTE: &str = "user.outlast.marker";
@@ -37,7 +38,7 @@ impl Markers {
     ///
     /// # Errors
     /// The file cannot be made, is another server's, or the file system has no extended attributes.
-    pub fn set(&mut self, roots: &[Root], share: ShareId, number: u64) -> io::Result<()> {
+    pub fn set(&mut self, roots: &Shares, share: ShareId, number: u64) -> io::Result<()> {
         let marker = self.of(roots, share)?;
         if number > marker.number {
             fsetxattr(
@@ -55,11 +56,11 @@ impl Markers {
     ///
     /// # Errors
     /// As [`Markers::set`].
-    pub fn get(&mut self, roots: &[Root], share: ShareId) -> io::Result<u64> {
+    pub fn get(&mut self, roots: &Shares, share: ShareId) -> io::Result<u64> {
         Ok(self.of(roots, share)?.number)
     }
 
-    fn of(&mut self, roots: &[Root], share: ShareId) -> Result<&mut Marker, Errno> {
+    fn of(&mut self, roots: &Shares, share: ShareId) -> Result<&mut Marker, Errno> {
         let index = share as usize;
         if self.of_share.len() <= index {
             self.of_share.resize(index + 1, None);
@@ -67,7 +68,7 @@ impl Markers {
         let at = match self.of_share.get(index) {
             Some(Some(at)) => *at,
             _ => {
-                let at = self.open(roots.get(index).ok_or(Errno::NOENT)?)?;
+                let at = self.open(roots.get(share).map_err(|_| Errno::IO)?)?;
                 self.of_share[index] = Some(at);
                 at
             }

@@ -312,27 +312,37 @@ impl Fs {
     /// open stays.
     pub(super) fn ready(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         for id in used(op) {
-            if self.opens.touch(id) {
+            if self.is_ready(id)? {
                 continue;
             }
-            let known = self.opens.closed.get(&id).cloned();
-            let known = known.ok_or(NtStatus::FILE_CLOSED)?;
-            match self.find_again(&known)? {
-                Some(fd) => {
-                    let lasts = find_root(&self.roots, known.share())?.keeps(&known);
-                    self.opens.insert(id, known, fd, lasts);
-                }
-                None => {
-                    self.opens.forget(id);
-                    // The file of a close may be gone because that close deleted it, before a crash.
-                    if !matches!(op, FileOp::Close { .. }) {
-                        log::warn!("{}: cannot be opened again, it is gone", known.path);
-                    }
-                    return Err(NtStatus::FILE_CLOSED);
-                }
+            let known = self.opens.closed.get(&id).map(|known| known.path.clone());
+            self.opens.forget(id);
+            // The file of a close may be gone because that close deleted it, before a crash.
+            if !matches!(op, FileOp::Close { .. }) {
+                let path = known.unwrap_or_default();
+                log::warn!("{path}: cannot be opened again, it is gone");
             }
+            return Err(NtStatus::FILE_CLOSED);
         }
         Ok(())
+    }
+
+    /// Opens the file of an open, if it is not open. False: it is certainly gone.
+    ///
+    /// # Errors
+    /// FILE_CLOSED if there is no such open; any other error is that of this attempt.
+    pub(super) fn is_ready(&mut self, id: OpenId) -> Result<bool, NtStatus> {
+        if self.opens.touch(id) {
+            return Ok(true);
+        }
+        let known = self.opens.closed.get(&id).cloned();
+        let known = known.ok_or(NtStatus::FILE_CLOSED)?;
+        let Some(fd) = self.find_again(&known)? else {
+            return Ok(false);
+        };
+        let lasts = find_root(&self.roots, known.share())?.keeps(&known);
+        self.opens.insert(id, known, fd, lasts);
+        Ok(true)
     }
 
     /// A file by its handle, else by its path. `None`: it is certainly gone.

@@ -8,15 +8,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use outlast_smb::fileop::ShareId;
+use outlast_smb::fileop::{FileKey, ShareId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::attributes::key;
+use super::attributes::{self, key};
 use super::errno::{open_status, parent_status, status};
 use super::lookup::Lookup;
-use super::{handle, names};
+use super::{handle, names, volume};
 
 /// Longest path on disk in bytes (PATH_MAX, without the NUL).
 const PATH_MAX: usize = 4095;
@@ -33,6 +33,8 @@ pub struct Root {
     pub mount: Option<OwnedFd>,
     /// The file system it is on, if files there can be opened by handle.
     pub by_handle: Option<u64>,
+    /// Which directory it is.
+    pub key: FileKey,
     /// Nothing in it may be changed.
     pub read_only: bool,
     /// Whose rights apply, if the configuration says.
@@ -89,9 +91,10 @@ pub fn open_root(
         ),
     })?;
     let mount = open(OFlags::RDONLY).ok();
+    let key = key(&stat(&dir)?);
     let by_handle = mount.as_ref().and_then(|mount| {
         let opened = handle::open(mount.as_fd(), &handle::of(dir.as_fd()), OFlags::PATH).ok()?;
-        Some(key(&stat(&opened).ok()?).dev)
+        Some(attributes::key(&stat(&opened).ok()?).dev)
     });
     Ok(Root {
         share,
@@ -99,6 +102,7 @@ pub fn open_root(
         dir: Rc::new(dir),
         mount,
         by_handle,
+        key,
         read_only,
         run_as,
     })
@@ -322,14 +326,18 @@ pub fn may_access(fd: BorrowedFd<'_>, access: Access) -> Result<(), Errno> {
 }
 
 /// What is to be known about every file.
-const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS
+    .union(StatxFlags::BTIME)
+    .union(volume::STATX_MASK);
 
 /// `statx` of an open file.
 ///
 /// # Errors
 /// As `statx`.
 pub fn stat(fd: impl AsFd) -> Result<Statx, Errno> {
-    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATX_MASK)
+    let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATX_MASK)?;
+    volume::learn(fd.as_fd(), &stat);
+    Ok(stat)
 }
 
 /// `statx` of a directory's entry itself, symbolic links not followed.
@@ -337,5 +345,11 @@ pub fn stat(fd: impl AsFd) -> Result<Statx, Errno> {
 /// # Errors
 /// As `statx`.
 pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Statx, Errno> {
-    rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_MASK)
+    let stat = rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_MASK)?;
+    if !volume::is_known(&stat) {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+        volume::learn(entry.as_fd(), &stat);
+    }
+    Ok(stat)
 }

@@ -1,7 +1,7 @@
 //! What durability `power` asks of the shares' file systems: that effects can be done once more, that they are marked, that they are synced.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use log::error;
@@ -13,42 +13,62 @@ use super::{Fs, find_root, handle, names};
 use crate::beside::Beside;
 
 impl Fs {
-    /// Makes sure that what durability `power` needs of the shares' file systems is there.
+    /// Makes sure that what durability `power` needs of the shares' file systems is there. A share that is offline is looked at when it is
+    /// back.
     ///
     /// # Errors
     /// A line that names the share's directory, and the remedy.
     pub fn expect_power_cuts(&mut self) -> anyhow::Result<()> {
-        let mut mounts = Vec::new();
-        for share in 0..self.roots.len() {
-            let Some(root) = self.roots.get(share).filter(|root| !root.read_only) else {
-                continue;
-            };
-            let path = root.path.display();
-            let mount = root.mount.as_ref().with_context(|| {
-                format!("{path}: durability \"power\" needs the right to read it")
-            })?;
-            let handle = handle::of(root.dir.as_fd());
-            handle::open(mount.as_fd(), &handle, OFlags::PATH).with_context(|| {
-                format!(
-                    "{path}: durability \"power\" needs files to be opened by handle: run as root (CAP_DAC_READ_SEARCH), on a file \
-                     system that has handles, or set it to \"process\""
-                )
-            })?;
-            mounts.push(mount.try_clone()?);
-            let share = ShareId::try_from(share)?;
-            let number = self.markers.get(&self.roots, share);
-            let marked =
-                number.and_then(|number| self.markers.set(&self.roots, share, number.max(1)));
-            marked.with_context(|| {
-                format!(
-                    "{path}: durability \"power\" keeps a marker in it, {}, with an extended attribute: let no other server have it, \
-                     and have a file system that has them",
-                    names::MARKER
-                )
-            })?;
+        let mounts = Mounts::default();
+        let theirs = Arc::clone(&mounts);
+        let syncer = Beside::start("sync", Arc::clone(&self.wake), move |()| sync(&theirs));
+        self.syncer = Some((syncer.context("no thread can be started")?, mounts));
+        for share in self.roots.ids() {
+            if self.roots.get(share).is_ok() {
+                self.expect_power_cuts_of(share)?;
+            }
         }
-        let syncer = Beside::start("sync", Arc::clone(&self.wake), move |()| sync(&mounts));
-        self.syncer = Some(syncer.context("no thread can be started")?);
+        Ok(())
+    }
+
+    /// The same of one share; nothing under another durability.
+    ///
+    /// # Errors
+    /// As [`Fs::expect_power_cuts`].
+    pub(super) fn expect_power_cuts_of(&mut self, share: ShareId) -> anyhow::Result<()> {
+        let Some((_, mounts)) = &self.syncer else {
+            return Ok(());
+        };
+        let root = find_root(&self.roots, share).map_err(|status| anyhow::anyhow!("{status}"))?;
+        if root.read_only {
+            return Ok(());
+        }
+        let path = root.path.display();
+        let mount = root
+            .mount
+            .as_ref()
+            .with_context(|| format!("{path}: durability \"power\" needs the right to read it"))?;
+        let handle = handle::of(root.dir.as_fd());
+        handle::open(mount.as_fd(), &handle, OFlags::PATH).with_context(|| {
+            format!(
+                "{path}: durability \"power\" needs files to be opened by handle: run as root (CAP_DAC_READ_SEARCH), on a file \
+                 system that has handles, or set it to \"process\""
+            )
+        })?;
+        let mount = mount.try_clone()?;
+        let number = self.markers.get(&self.roots, share);
+        let marked = number.and_then(|number| self.markers.set(&self.roots, share, number.max(1)));
+        marked.with_context(|| {
+            format!(
+                "{path}: durability \"power\" keeps a marker in it, {}, with an extended attribute: let no other server have it, \
+                 and have a file system that has them",
+                names::MARKER
+            )
+        })?;
+        mounts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(mount);
         Ok(())
     }
 
@@ -93,14 +113,15 @@ impl Fs {
 
     /// [`FileSystem::begin_sync`](crate::server::files::FileSystem::begin_sync).
     pub fn begin_sync(&mut self) {
-        if let Some(syncer) = &mut self.syncer {
+        if let Some((syncer, _)) = &mut self.syncer {
             syncer.begin(());
         }
     }
 
     /// [`FileSystem::synced`](crate::server::files::FileSystem::synced).
     pub fn synced(&mut self) -> Option<bool> {
-        match self.syncer.as_mut().filter(|syncer| syncer.is_under_way()) {
+        let syncer = self.syncer.as_mut().map(|(syncer, _)| syncer);
+        match syncer.filter(|syncer| syncer.is_under_way()) {
             Some(syncer) => syncer.finished(),
             None => Some(true),
         }
@@ -108,15 +129,19 @@ impl Fs {
 
     /// [`FileSystem::wait_synced`](crate::server::files::FileSystem::wait_synced).
     pub fn wait_synced(&mut self) -> bool {
-        if let Some(syncer) = &mut self.syncer {
+        if let Some((syncer, _)) = &mut self.syncer {
             syncer.wait();
         }
         self.synced().unwrap_or(false)
     }
 }
 
+/// The directories whose file systems are synced: one of each share that is online.
+pub(super) type Mounts = Arc<Mutex<Vec<OwnedFd>>>;
+
 /// Brings file systems onto their media.
-fn sync(mounts: &[OwnedFd]) -> bool {
+fn sync(mounts: &Mounts) -> bool {
+    let mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
     mounts.iter().all(|mount| {
         rustix::fs::syncfs(mount)
             .inspect_err(|error| error!("a share's file system cannot be synced: {error}"))

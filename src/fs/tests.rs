@@ -6,6 +6,7 @@ mod create;
 mod listing;
 mod names;
 mod opens;
+mod outages;
 mod watching;
 
 use std::path::{Path, PathBuf};
@@ -219,25 +220,4 @@ fn info(open: OpenId, created: &Created, granted_access: u32) -> OpenInfo {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-#[test]
-fn a_share_that_cannot_be_served_is_named() {
-    let try_share = |path: &str| {
-        let root = ShareRoot {
-            path: path.into(),
-            read_only: false,
-            run_as: None,
-        };
-        let error = Fs::new(&[root], wake().unwrap());
-        error.err().unwrap().to_string()
-    };
-    assert_eq!(
-        try_share("/no/such/place"),
-        "share directory /no/such/place does not exist"
-    );
-    assert_eq!(
-        try_share("/proc/version"),
-        "share path /proc/version is not a directory"
-    );
 }

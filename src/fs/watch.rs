@@ -276,6 +276,11 @@ impl Watcher {
         changes
     }
 
+    /// Changes may have been missed.
+    pub fn missed(&mut self, change: Change) {
+        self.pending.push(change);
+    }
+
     /// Reads what has happened and drops it.
     pub fn discard(&mut self) {
         self.read();

@@ -1,7 +1,9 @@
 //! What the machine asks of a file system, and the real one.
 
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{Actor, Change, FileOp, FileTime, Intent, OpenId, Outcome, ShareId};
+use outlast_smb::fileop::{
+    Actor, Change, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId,
+};
 use outlast_smb::status::NtStatus;
 
 use crate::fs::Fs;
@@ -60,6 +62,14 @@ pub trait FileSystem {
     fn changes(&mut self) -> Vec<Change>;
     /// Passes over the changes our own operation has just made.
     fn discard_changes(&mut self);
+    /// The shares' directories that have been opened since the last call; as it stands, those of a file system that has no others.
+    fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
+        Vec::new()
+    }
+    /// A share had this directory before: no other is served in its place.
+    fn expect_root(&mut self, share: ShareId, key: FileKey) {
+        let _ = (share, key);
+    }
     /// Does an operation once more that has been done, after a power cut: with the server's own rights if `as_server`, for the account may have
     /// lost since what it had then; else with the account's, and if these do not suffice with the server's.
     ///
@@ -154,6 +164,14 @@ impl FileSystem for Fs {
 
     fn discard_changes(&mut self) {
         Fs::discard_changes(self);
+    }
+
+    fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
+        Fs::found_roots(self)
+    }
+
+    fn expect_root(&mut self, share: ShareId, key: FileKey) {
+        Fs::expect_root(self, share, key);
     }
 
     fn perform_again(

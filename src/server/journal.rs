@@ -10,7 +10,7 @@ use outlast_smb::Principal;
 
 use super::clock::HighWater;
 use super::medium::Medium;
-use super::record::{GLOBAL, Global, Record};
+use super::record::{GLOBAL, Global, Record, Root};
 use super::watched::Watched;
 use super::wiping::Wiping;
 
@@ -305,6 +305,16 @@ impl Journal {
         if let Some(log) = &mut self.log {
             log.use_reserve(yes);
         }
+    }
+
+    /// The shares' directories, as object 0 says them when it is next written.
+    pub fn set_roots(&mut self, roots: Vec<Root>) {
+        self.global.roots = roots;
+    }
+
+    /// A share's directory that has just been put on record.
+    pub fn note_root(&mut self, root: Root) {
+        self.global.note_root(root);
     }
 
     /// Writes object 0 whole.

@@ -185,6 +185,7 @@ impl<F: FileSystem> Machine<F> {
         }
         self.end_departed();
         self.part_with_the_largest();
+        self.note_roots();
         self.keep_consistent(time);
         self.grant_windows(time.now);
         let left = self.stack.receive_left();

@@ -16,6 +16,7 @@ pub mod patience;
 pub mod record;
 pub mod recover;
 mod redo;
+mod roots;
 mod run;
 mod set_aside;
 mod setup;

@@ -67,6 +67,8 @@ pub enum Record<'a> {
     },
     /// Delta of object 0: every local change of watched directories until this wall time has been told.
     WatchedUntil(FileTime),
+    /// Delta of object 0: a share's directory.
+    Root(Root),
 }
 
 impl Record<'_> {
@@ -87,6 +89,7 @@ impl Record<'_> {
             Record::Effect(_) => "effect",
             Record::Remade { .. } => "remade",
             Record::WatchedUntil(_) => "watched",
+            Record::Root(_) => "root",
         }
     }
 }
@@ -104,6 +107,35 @@ pub struct Global {
     pub guid: [u8; 16],
     /// Every local change of watched directories until this wall time has been told; 0 if that is not known.
     pub watched_until: FileTime,
+    /// The shares' directories.
+    pub roots: Vec<Root>,
+}
+
+/// The directory of a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// The share's name.
+    pub name: String,
+    /// Stands for the configured path ([`outlast_smb::Share::directory`]).
+    pub directory: u64,
+    /// Which directory it is.
+    pub key: FileKey,
+}
+
+impl Global {
+    /// Which directory a share of this name and path has.
+    #[must_use]
+    pub fn root(&self, name: &str, directory: u64) -> Option<FileKey> {
+        let mut roots = self.roots.iter();
+        let root = roots.find(|root| root.name == name && root.directory == directory);
+        root.map(|root| root.key)
+    }
+
+    /// The share has this directory.
+    pub fn note_root(&mut self, root: Root) {
+        self.roots.retain(|other| other.name != root.name);
+        self.roots.push(root);
+    }
 }
 
 impl std::fmt::Debug for Global {

@@ -141,6 +141,16 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, patience, copier);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
+    let moved = machine.know_roots();
+    let of_this_boot = files.boot_id().is_none_or(|of| of == incarnation.boot);
+    let mut names = files.effects.iter().map(|(.., share)| share);
+    if let Some(share) = names.find(|name| !of_this_boot && moved.contains(name)) {
+        // Acknowledged effects on one directory must not be redone in another.
+        anyhow::bail!(
+            "share {share:?} has another path, and a power cut took acknowledged changes from its former directory: set the former path for one \
+             start, and they are made again there"
+        );
+    }
     machine.journal.snapshot_global();
     let mut set_aside = Vec::new();
     if let Some(condemned) = condemned {
@@ -233,6 +243,7 @@ pub(super) fn sort(
         secret: [0; 32],
         guid: [0; 16],
         watched_until: 0,
+        roots: Vec::new(),
     };
     entropy.fill(&mut global.secret);
     entropy.fill(&mut global.guid);
@@ -244,6 +255,7 @@ pub(super) fn sort(
             Record::Global(snapshot) => global = snapshot,
             Record::ClockUpTo(mark) => global.clock_up_to = global.clock_up_to.max(mark),
             Record::WatchedUntil(until) => global.watched_until = until,
+            Record::Root(root) => global.note_root(root),
             Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
             Record::Generation {
                 first,
@@ -392,7 +404,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Looks at every client once, and finishes what was under way; lets in whom the configuration still admits. Gives the requests that are not tried again.
+    /// Looks at every client once, finishes what was under way, and admits sessions and tree connects again. Gives the requests that are not tried again.
     fn finish(&mut self, felled: bool, time: Time) -> Vec<SetAside> {
         // What was under way comes before all else: before its connection is noticed to be gone, too.
         for client in self.clients.values_mut() {
@@ -429,7 +441,7 @@ impl<F: FileSystem> Machine<F> {
         }
         for conn in refused {
             info!(
-                "connection {conn}: closed, for it has no session any more, or speaks what is not spoken"
+                "connection {conn} is closed: it has no session left, or its dialect is not spoken any more"
             );
             self.leave(conn);
             self.stack.close(conn, &mut self.journal);

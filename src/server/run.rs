@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use log::{info, warn};
@@ -139,6 +139,9 @@ impl Server {
                 .next_deadline()
                 .map(|deadline| deadline.saturating_sub(now))
         };
+        let look = self.machine.fs.next_look();
+        let look = look.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.into_iter().chain(look).min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut fds = [
             PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN),

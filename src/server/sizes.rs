@@ -18,8 +18,6 @@ pub(super) const BYTES_PER_PLACE: usize = 256;
 
 /// Meta bytes of the longest record about TCP: the snapshot of a connection.
 pub const TCP: usize = FIXED;
-/// Of the longest about object 0.
-pub const GLOBAL: usize = FIXED;
 /// Of the longest effect: source and target of a rename, in operation and intent, the file's own path, the places of
 /// its data, and what else a request may carry (a security descriptor).
 pub const EFFECT: usize = FIXED + 5 * PATH + PLACES + PAYLOAD;
@@ -27,6 +25,12 @@ const PLACES: usize = (MAX_DATA / BYTES_PER_PLACE) * 2 * INTEGER;
 /// Bytes of a request, at most.
 const PAYLOAD: usize = (8 << 20) + (64 << 10);
 const _: () = assert!(size_of::<Place>() <= 2 * INTEGER);
+
+/// Of the longest about object 0: its snapshot, with the directories of the shares.
+#[must_use]
+pub fn global<'a>(shares: impl Iterator<Item = &'a str>) -> usize {
+    FIXED + shares.map(|name| 5 * INTEGER + name.len()).sum::<usize>()
+}
 
 /// Of the longest beginning of a generation: the names of the shares.
 #[must_use]
@@ -39,12 +43,12 @@ pub fn generation<'a>(shares: impl Iterator<Item = &'a str>) -> usize {
 /// # Errors
 /// What does not, and the remedy.
 pub fn check<'a>(shares: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
-    let generation = generation(shares);
+    let longest = global(shares);
     anyhow::ensure!(
-        generation < MAX_META,
-        "share.name: the names of all shares take {generation} bytes, and a record of the log has {MAX_META}: give them shorter names"
+        longest < MAX_META,
+        "share.name: the names of all shares take {longest} bytes, and a record of the log has {MAX_META}: give them shorter names"
     );
-    const { assert!(TCP < MAX_META && GLOBAL < MAX_META && EFFECT < MAX_META) };
+    const { assert!(TCP < MAX_META && EFFECT < MAX_META) };
     Ok(())
 }
 

@@ -235,7 +235,7 @@ fn check_signature(
             },
         };
     }
-    // Nor may a session be authenticated again without: whoever is in the middle would lend it a name.
+    // Re-authentication needs protection, too: a man in the middle could put another user's name on the session.
     let wanted = |security: &&Security| {
         security.signing_required || security.encrypt && command == Command::SESSION_SETUP
     };
@@ -246,8 +246,8 @@ fn check_signature(
     }
 }
 
-/// A request is not signed or encrypted as its session wants it. A client that was not told of it when it logged in does not know: it is
-/// to connect and to log in anew.
+/// A request is not signed or encrypted as its session requires. A client that logged in before that was required does not know of it: its
+/// connection is dropped, so that it negotiates and logs in anew.
 fn unprotected(security: &Security) -> Refusal {
     match security.raised {
         true => Refusal::Drop("it does not sign or encrypt, which is required since it logged in"),

@@ -164,7 +164,7 @@ fn what_a_crash_leaves_is_hidden_and_cleaned() {
 fn without_o_tmpfile_a_private_name_serves() {
     everywhere(|b| {
         let op = b.op("file", Disposition::Create);
-        let entry = || b.fs.roots[0].entry("file").unwrap();
+        let entry = || b.fs.roots.get(0).unwrap().entry("file").unwrap();
         let private = b.dir.join(crate::fs::names::private(op.open));
         std::fs::write(&private, "half").unwrap();
         crate::fs::create::create_private(&entry(), &op).unwrap();

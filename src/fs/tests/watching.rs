@@ -96,7 +96,7 @@ fn what_was_just_created_is_known_by_its_name() {
     everywhere(|b| {
         let open = b.file("new");
         let file = b.fs.opens.get(open).unwrap();
-        let root = &b.fs.roots[0];
+        let root = b.fs.roots.get(0).unwrap();
         let path = root.current_path(std::os::fd::AsFd::as_fd(&file.fd));
         assert_eq!(path.as_deref(), Some("new"));
     });

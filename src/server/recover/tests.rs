@@ -15,6 +15,7 @@ fn snapshot(clock_up_to: Duration, ids_up_to: u64) -> (u64, Record<'static>, Byt
         secret: [1; 32],
         guid: [2; 16],
         watched_until: 0,
+        roots: Vec::new(),
     };
     (GLOBAL, Record::Global(global), Bytes::new())
 }

@@ -10,7 +10,7 @@ use outlast_stack::{Path, Promise, Record as Tcp, Seq, State};
 
 use super::*;
 use crate::server::effect::{Effect, Identity, Target};
-use crate::server::record::{Global, Record};
+use crate::server::record::{Global, Record, Root};
 
 const LAST: Seq = Seq(u32::MAX);
 const KEY: FileKey = FileKey {
@@ -95,13 +95,25 @@ fn records_of_tcp_and_of_the_server() {
             ids_up_to: u64::MAX,
             secret: [255; 32],
             guid: [255; 16],
+            roots: vec![root(); 1000],
         }),
+        Record::Root(root()),
         Record::ClockUpTo(Duration::MAX),
         Record::WatchedUntil(u64::MAX),
         Record::IdsUpTo(u64::MAX),
         Record::Closed,
     ] {
-        assert!(encoded(&record) <= GLOBAL, "{record:?}");
+        let names = std::iter::repeat_n("s".repeat(80), 1000).collect::<Vec<_>>();
+        let most = global(names.iter().map(String::as_str));
+        assert!(encoded(&record) <= most, "{record:?}");
+    }
+}
+
+fn root() -> Root {
+    Root {
+        name: "s".repeat(80),
+        directory: u64::MAX,
+        key: KEY,
     }
 }
 

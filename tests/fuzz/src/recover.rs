@@ -65,6 +65,7 @@ fn base() -> &'static Base {
             secret: hand::SECRET,
             guid: [7; 16],
             watched_until: 0,
+            roots: Vec::new(),
         };
         let mut entries = vec![entry(
             GLOBAL,

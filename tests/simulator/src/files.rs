@@ -27,6 +27,8 @@ const ARCHIVE: u32 = 0x20;
 /// Descriptors, which do not outlive the server, over a disk that does.
 pub struct Files {
     disk: Rc<RefCell<Disk>>,
+    /// The share that has the disk, by its number in the present configuration.
+    share: ShareId,
     opens: BTreeMap<OpenId, Descriptor>,
     /// Files can be opened by handle; if not, they are found by path alone.
     handles: bool,
@@ -39,12 +41,21 @@ struct Descriptor {
     path: String,
 }
 
+/// The disk has one directory that is a share's.
+const DIRECTORY: ShareId = 0;
+
 impl Files {
     /// Nothing is open.
     #[must_use]
-    pub fn new(disk: Rc<RefCell<Disk>>, handles: bool, mutation: Option<Mutation>) -> Files {
+    pub fn new(
+        disk: Rc<RefCell<Disk>>,
+        share: ShareId,
+        handles: bool,
+        mutation: Option<Mutation>,
+    ) -> Files {
         Files {
             disk,
+            share,
             opens: BTreeMap::new(),
             handles,
             mutation,
@@ -431,7 +442,8 @@ fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
 }
 
 impl FileSystem for Files {
-    fn prepare(&mut self, _: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
         match op {
             FileOp::Create(op) => self.prepare_create(op).map(Intent::Create),
             FileOp::Close {
@@ -464,7 +476,13 @@ impl FileSystem for Files {
         }
     }
 
-    fn perform(&mut self, _: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
         log::debug!("perform {op:?}");
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
@@ -647,14 +665,16 @@ impl FileSystem for Files {
     }
 
     fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
-        self.disk.borrow_mut().mark(share, number);
+        assert_eq!(share, self.share, "another share's marker");
+        self.disk.borrow_mut().mark(DIRECTORY, number);
         Ok(())
     }
 
     fn marked(&mut self, share: ShareId) -> u64 {
         match self.mutation {
             Some(Mutation::MarkerIgnored) => 0,
-            _ => self.disk.borrow().marked(share),
+            _ if share != self.share => 0,
+            _ => self.disk.borrow().marked(DIRECTORY),
         }
     }
 

@@ -172,7 +172,25 @@ fn receive_total(scenario: &Scenario) -> usize {
     (scenario.nvram_bytes / 8).max(8 << 10)
 }
 
-fn smb_config(scenario: &Scenario) -> outlast_smb::Config {
+/// Each life has another list of shares and users, in which the clients' share and user are somewhere.
+fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config {
+    let share = |name: &str| Share {
+        name: name.into(),
+        comment: String::new(),
+        read_only: false,
+        guest: false,
+        users: Vec::new(),
+        directory: 0,
+        encryption: Requirement::Enabled,
+    };
+    let user = |name: &str| User {
+        name: name.into(),
+        nt_hash: nt_hash(PASSWORD),
+    };
+    let mut shares: Vec<Share> = (0..life % 3).map(|n| share(&format!("other{n}"))).collect();
+    shares.push(share(SHARE));
+    let mut users: Vec<User> = (0..life % 2).map(|n| user(&format!("other{n}"))).collect();
+    users.push(user(USER));
     outlast_smb::Config {
         name: "OUTLAST".into(),
         guid: [0; 16],
@@ -180,19 +198,8 @@ fn smb_config(scenario: &Scenario) -> outlast_smb::Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
-        shares: vec![Share {
-            name: SHARE.into(),
-            comment: String::new(),
-            read_only: false,
-            guest: false,
-            users: Vec::new(),
-            directory: 0,
-            encryption: Requirement::Enabled,
-        }],
-        users: vec![User {
-            name: USER.into(),
-            nt_hash: nt_hash(PASSWORD),
-        }],
+        shares,
+        users,
         limits: Limits {
             io_bytes: 65_536,
             ..scenario
@@ -577,6 +584,8 @@ impl Server {
             stack.receive_total *= 64;
             stack.receive_reserve = 0;
         }
+        let smb = smb_config(&self.scenario, self.lives());
+        let (share, _) = smb.share_named(SHARE).expect("the clients' share");
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
             sink: self.sink.as_ref().map(SinkFile::open),
@@ -589,9 +598,10 @@ impl Server {
             },
             copy_units: self.scenario.copy_units,
             stack,
-            smb: smb_config(&self.scenario),
+            smb,
             fs: Files::new(
                 self.disk.clone(),
+                share,
                 self.scenario.handles,
                 self.scenario.mutation,
             ),
@@ -667,7 +677,7 @@ impl Server {
 fn new_shadow(scenario: &Scenario) -> Shadow {
     Shadow::new(
         stack_config(scenario),
-        smb_config(scenario),
+        smb_config(scenario, 0),
         scenario.sees_inside,
     )
 }

@@ -1,4 +1,4 @@
-//! What becomes of those who are there when the server comes back under another configuration.
+//! Sessions and tree connects when the server returns with another configuration.
 
 use super::client::{
     self, CREATE, Opening, Protection, SHARE_ALL, close, empty, notify, read, tree_connect, write,
@@ -41,13 +41,13 @@ fn a_user_who_was_removed_is_logged_off_and_the_others_stay() {
         let waits = notify(watched.open(), filter::FILE_NAME, false);
         assert_eq!(world.one(&mut ann, waits).status(), NtStatus::PENDING);
         world.restart_with(without_ann());
-        let told: Vec<NtStatus> = super::statuses(&world.received(&ann));
-        assert_eq!(told, [NtStatus::USER_SESSION_DELETED]);
+        let answers: Vec<NtStatus> = super::statuses(&world.received(&ann));
+        assert_eq!(answers, [NtStatus::USER_SESSION_DELETED]);
         let gone = world.one(&mut ann, read(anns, 0, 1)).status();
         assert_eq!(gone, NtStatus::USER_SESSION_DELETED);
         assert_eq!(world.smb.status(ann.conn).opens, 0);
         assert_eq!(Vec::from_iter(world.closed.clone()), [ann.conn]);
-        // What she had is free, and the other one goes on.
+        // What she had open is free, and the other session works as before.
         assert_eq!(
             world.one(&mut bob, write(bobs, 0, b"x")).status(),
             NtStatus::SUCCESS
@@ -129,7 +129,7 @@ fn encryption_that_is_required_now_is_required_of_those_who_stay() {
 }
 
 #[test]
-fn who_is_told_of_a_requirement_when_he_logs_in_is_not_disconnected() {
+fn a_client_that_logged_in_under_a_requirement_is_refused_and_not_disconnected() {
     sweep(|world| {
         world.restart_with(changed(|config| config.signing = Requirement::Required));
         let mut ann = world.client(Protection::Signed);
@@ -211,7 +211,7 @@ fn what_was_under_way_is_done_before_its_session_ends() {
     assert!(made.contains(&0) && made.contains(&1), "{made:?}");
 }
 
-/// Who is in the middle has no key: nothing of his may become part of a session that is protected.
+/// A man in the middle has no key: no request of his may change a session that is protected.
 #[test]
 fn a_protected_session_is_not_authenticated_again_without_protection() {
     for protection in [Protection::Signed, Protection::Encrypted] {

@@ -1,0 +1,117 @@
+//! What is not there for a while: shares that are offline, directories that cannot be watched. Nothing is given up because of it; it is
+//! looked for again.
+
+use std::time::{Duration, Instant};
+
+use log::warn;
+use outlast_smb::fileop::{Change, ChangeKind, FileKey, OpenId, ShareId};
+use outlast_smb::status::NtStatus;
+
+use super::{Fs, find_root};
+
+/// Between two looks, when nobody asks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Fs {
+    /// When [`Fs::changes`] should be called although nothing has happened.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    /// Looks for a share that is offline, as somebody asks for it.
+    pub(super) fn look_for_share(&mut self, share: ShareId) {
+        let is_offline = matches!(self.roots.get(share), Err(NtStatus::IO_DEVICE_ERROR));
+        if is_offline && self.revive(share) {
+            self.watch_all_again();
+        }
+    }
+
+    /// A share is there again, if it is, with all that is promised of it.
+    fn revive(&mut self, share: ShareId) -> bool {
+        if !self.roots.look_again(share) {
+            return false;
+        }
+        match self.expect_power_cuts_of(share) {
+            Ok(()) => {
+                self.roots.welcome(share);
+                true
+            }
+            Err(why) => {
+                self.roots.set_aside(share, &format!("{why:#}"));
+                false
+            }
+        }
+    }
+
+    /// Looks for all that is missing, if it is time to.
+    pub(super) fn look_again(&mut self) {
+        let is_missing = self.roots.offline().next().is_some() || !self.unwatched.is_empty();
+        if !is_missing {
+            self.next_look = None;
+            return;
+        }
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| now < at) {
+            return;
+        }
+        self.next_look = Some(now + PAUSE);
+        for share in self.roots.offline().collect::<Vec<_>>() {
+            self.revive(share);
+        }
+        self.watch_all_again();
+    }
+
+    fn watch_all_again(&mut self) {
+        for (open, recursive) in std::mem::take(&mut self.unwatched) {
+            if !self.watch_again(open, recursive) {
+                continue;
+            }
+            // What happened meanwhile is not known.
+            if let Ok(known) = self.opens.get(open) {
+                self.watcher.missed(Change {
+                    share: known.share(),
+                    path: known.path.clone(),
+                    is_dir: true,
+                    kind: ChangeKind::Overflow,
+                });
+            }
+        }
+    }
+
+    /// Watches what an open watched before a restart. A failure is no reason to close the open: it is tried again later.
+    pub(super) fn watch_again(&mut self, open: OpenId, recursive: bool) -> bool {
+        let watched = self.with_descriptors(|fs| {
+            if !fs.is_ready(open)? {
+                return Err(NtStatus::FILE_CLOSED);
+            }
+            let file = fs.opens.get(open)?;
+            let root = find_root(&fs.roots, file.share())?;
+            fs.watcher.watch(open, root, file, recursive)
+        });
+        match watched {
+            Ok(()) => true,
+            // It is gone: whoever uses it next is told so.
+            Err(NtStatus::FILE_CLOSED) => false,
+            Err(status) => {
+                if self.unwatched.insert(open, recursive).is_none() {
+                    warn!(
+                        "open {open} cannot watch its directory now: {status}; it is tried again"
+                    );
+                }
+                self.next_look.get_or_insert_with(|| Instant::now() + PAUSE);
+                false
+            }
+        }
+    }
+
+    /// The directories of shares that have been opened since the last call.
+    pub fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
+        self.roots.take_found()
+    }
+
+    /// A share's directory that was served before: no other is served in its place.
+    pub fn expect_root(&mut self, share: ShareId, key: FileKey) {
+        self.roots.expect(share, key);
+    }
+}

@@ -1,0 +1,133 @@
+//! Which file system a file is on. The device number says that for as long as it is mounted: what was loop0 is loop1 after a reboot. What
+//! lasts is the file system's UUID, or what statfs(2) calls its id.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, Statx, StatxFlags};
+
+use super::path::fd_path;
+
+/// STATX_MNT_ID_UNIQUE (Linux 6.8): the number of a mount, never given again.
+const MOUNT_ID_UNIQUE: u32 = 0x4000;
+/// FS_IOC_GETFSUUID (Linux 6.9): `_IOR(0x15, 0, struct fsuuid2)`.
+const GET_FS_UUID: libc::c_ulong = 0x8011_1500;
+/// statfs(2): the id of btrfs is made from its UUID and the subvolume, and inode numbers are a subvolume's.
+const BTRFS_MAGIC: u64 = 0x9123_683E;
+/// statfs(2): inode numbers of FUSE are those of a mount.
+const FUSE_MAGIC: u64 = 0x6573_5546;
+/// statfs(2): inode numbers of directories, where the layers are on several file systems.
+const OVERLAY_MAGIC: u64 = 0x794C_7630;
+
+/// `struct fsuuid2`.
+#[repr(C)]
+struct FsUuid {
+    len: u8,
+    uuid: [u8; 16],
+}
+
+/// What to ask of `statx` besides, to tell one mount from a later one with the same device number.
+pub(super) const STATX_MASK: StatxFlags = StatxFlags::from_bits_retain(MOUNT_ID_UNIQUE);
+
+thread_local! {
+    /// The identity of each device of a mount that was met.
+    static MET: RefCell<HashMap<(u64, u64), u64>> = RefCell::default();
+}
+
+/// Device and mount.
+fn place(stat: &Statx) -> (u64, u64) {
+    let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    let mount = match stat.stx_mask & MOUNT_ID_UNIQUE {
+        0 => 0,
+        _ => stat.stx_mnt_id,
+    };
+    (device, mount)
+}
+
+/// The identity of the file system that a file is on, from what was learnt of it; else its device number.
+pub(super) fn of(stat: &Statx) -> u64 {
+    let place = place(stat);
+    MET.with_borrow(|met| met.get(&place).copied())
+        .unwrap_or(place.0)
+}
+
+/// Has the identity of the file system that a file is on been learnt?
+pub(super) fn is_known(stat: &Statx) -> bool {
+    MET.with_borrow(|met| met.contains_key(&place(stat)))
+}
+
+/// Learns the identity of the file system that an open file is on, if it is met for the first time.
+pub(super) fn learn(fd: BorrowedFd<'_>, stat: &Statx) {
+    if !is_known(stat) {
+        let identity = identity(fd, stat);
+        MET.with_borrow_mut(|met| met.insert(place(stat), identity));
+    }
+}
+
+/// Has a file the same inode number at each mount?
+pub(super) fn keeps_inodes(fd: BorrowedFd<'_>) -> bool {
+    !matches!(kind(fd), FUSE_MAGIC | OVERLAY_MAGIC)
+}
+
+/// statfs(2): `f_type`; 0 if that cannot be had.
+fn kind(fd: BorrowedFd<'_>) -> u64 {
+    rustix::fs::fstatfs(fd).map_or(0, |found| found.f_type as u64 & u64::from(u32::MAX))
+}
+
+fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
+    let id = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
+    // XFS makes the id from the device number, so its UUID comes first.
+    if kind(fd) != BTRFS_MAGIC
+        && let Some(uuid) = uuid(fd, stat)
+    {
+        return hash(b"uuid", &uuid);
+    }
+    if id != 0 {
+        return hash(b"fsid", &id.to_le_bytes());
+    }
+    let (device, _) = place(stat);
+    match mounted(stat.stx_dev_major, stat.stx_dev_minor) {
+        Some(what) => hash(b"mount", what.as_bytes()),
+        None => device,
+    }
+}
+
+/// The UUID of the file system, where the kernel tells it.
+fn uuid(fd: BorrowedFd<'_>, stat: &Statx) -> Option<[u8; 16]> {
+    let kind = FileType::from_raw_mode(stat.stx_mode.into());
+    // To open anything else may do something.
+    if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: OwnedFd = rustix::fs::open(fd_path(fd), flags, Mode::empty()).ok()?;
+    let mut found = FsUuid {
+        len: 0,
+        uuid: [0; 16],
+    };
+    // SAFETY: FS_IOC_GETFSUUID writes one fsuuid2, which has this layout and lives across the call; the descriptor is open.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), GET_FS_UUID as _, &mut found) };
+    (result == 0 && found.len > 0).then_some(found.uuid)
+}
+
+/// What is mounted as this device, and its kind: all there is to tell file systems apart that have no id (FUSE, NFS).
+fn mounted(major: u32, minor: u32) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let device = format!("{major}:{minor}");
+    mounts.lines().find_map(|line| {
+        let (place, what) = line.split_once(" - ")?;
+        let mut what = what.split(' ');
+        let named = (place.split(' ').nth(2)? == device).then(|| what.next())??;
+        Some(format!("{named} {}", what.next()?))
+    })
+}
+
+/// FNV-1a, 64 bits. Identities of one kind are not those of another.
+fn hash(kind: &[u8], bytes: &[u8]) -> u64 {
+    kind.iter()
+        .chain(bytes)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
