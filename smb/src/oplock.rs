@@ -100,7 +100,9 @@ pub(crate) fn grant(
     granted_access: u32,
     wanted: OplockLevel,
 ) -> OplockLevel {
-    if wanted == OplockLevel::None || access::only_looks(granted_access) {
+    let dialect = ctx.connection().negotiation.dialect;
+    let may_be_granted = ctx.config().oplocks.may_be_granted(dialect);
+    if !may_be_granted || wanted == OplockLevel::None || access::only_looks(granted_access) {
         return OplockLevel::None;
     }
     let others = ctx.smb.files.opens(key);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::client::Client;
 use super::*;
-use crate::config::{Limits, Requirement, User};
+use crate::config::{Limits, Oplocks, Requirement, User};
 use crate::test_bytes::{WINDOWS_LOGIN, WINDOWS_SESSION_KEY, from_bytes, hex, to_bytes};
 use crate::wire::{Dialect, utf16};
 
@@ -28,6 +28,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares: Vec::new(),
         users: vec![user("User", "Password"), user("jürgen", "Grüße")],
         limits: Limits::default(),

@@ -7,7 +7,7 @@ use crate::state::{
     FileOpen, Lock, Open, OplockLevel, Parked, Security, Session, SessionState, Target, Wait, Work,
 };
 use crate::status::NtStatus;
-use crate::{Config, Dialect, Limits, Requirement};
+use crate::{Config, Dialect, Limits, Oplocks, Requirement};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::net::{IpAddr, Ipv4Addr};
@@ -137,6 +137,7 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
         16 => Record::Moved {
             open: open_id?,
             path: format!("moved {pick}"),
+            directory: KEY,
         },
         17 => Record::Locked {
             open: open_id?,
@@ -177,6 +178,7 @@ impl Run {
             max_dialect: Dialect::Smb311,
             signing: Requirement::Enabled,
             encryption: Requirement::Enabled,
+            oplocks: Oplocks::On,
             shares: Vec::new(),
             users: Vec::new(),
             limits: Limits::default(),
