@@ -19,7 +19,7 @@ pub(crate) fn check(
     planned: &Planned,
     intent: &Intent,
 ) -> Result<Option<Wait>, NtStatus> {
-    match (&planned.op, intent) {
+    match (&planned.op, intent.itself()) {
         (FileOp::Create(op), Intent::Create(found)) => {
             let wire::Request::Create(body) = body else {
                 return Err(NtStatus::INTERNAL_ERROR);

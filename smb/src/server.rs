@@ -8,7 +8,7 @@ use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
 use crate::fileop::{
-    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
+    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, Times,
 };
 use crate::oplock;
 use crate::record::{Record, WorkId};
@@ -123,6 +123,8 @@ pub struct OpenInfo {
     pub is_dir: bool,
     /// GrantedAccess.
     pub granted_access: u32,
+    /// Times that operations by it do not move.
+    pub stopped: Times,
     /// How it watches its directory.
     pub watch: Option<WatchInfo>,
 }

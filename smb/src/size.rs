@@ -189,6 +189,7 @@ fn file(file: &FileOpen) -> usize {
         key: _,
         handle,
         path,
+        directory: _,
         is_dir: _,
         share_access: _,
         create_options: _,
@@ -196,6 +197,7 @@ fn file(file: &FileOpen) -> usize {
         delete_pending: _,
         position: _,
         mode: _,
+        stopped: _,
         cursor,
         watch,
         oplock: _,
@@ -208,13 +210,15 @@ fn file(file: &FileOpen) -> usize {
         bytes: handle,
     } = handle;
     const BREAKING: usize = 1 + size_of_breaking();
-    KEY + U32
+    2 * KEY
+        + U32
         + bytes(handle)
         + bytes(path)
         + 3 * FLAG
         + 2 * U32
         + U64
         + U32
+        + 3 * FLAG
         + self::cursor(cursor)
         + 1
         + watch.as_ref().map_or(0, self::watch)
@@ -343,9 +347,10 @@ fn intent(intent: &Intent) -> usize {
         Intent::None => 0,
         Intent::Create(CreateIntent {
             path,
+            directory: _,
             existing: _,
             maximal_access: _,
-        }) => bytes(path) + 1 + METADATA + U32,
+        }) => bytes(path) + KEY + 1 + METADATA + U32,
         Intent::Write { offset: _ } => U64,
         Intent::Rename {
             source: _,
@@ -356,6 +361,7 @@ fn intent(intent: &Intent) -> usize {
         } => KEY + FLAG + bytes(from) + bytes(to) + 1 + KEY,
         Intent::Close { metadata: _ } => METADATA,
         Intent::CopyChunks { source } => U64 + source.iter().map(bytes).sum::<usize>(),
+        Intent::Keeping { times: _, intent } => 2 * (1 + U64) + self::intent(intent),
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use outlast_smb::fileop::ShareId;
+use outlast_smb::fileop::{FileKey, ShareId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
@@ -150,6 +150,18 @@ impl Root {
             .open_disk(&disk_path(parent)?, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(parent_status)?;
         Ok(Entry { dir, name })
+    }
+
+    /// Which directory holds the path's last component; for the root, itself.
+    ///
+    /// # Errors
+    /// OBJECT_PATH_NOT_FOUND; as `statx`.
+    pub fn directory_of(&self, path: &str) -> Result<FileKey, NtStatus> {
+        let found = match path {
+            "" => stat(&*self.dir),
+            path => stat(&self.entry(path)?.dir),
+        };
+        Ok(key(&found.map_err(status)?))
     }
 
     /// Finds the path, whatever its case.

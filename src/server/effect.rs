@@ -122,7 +122,15 @@ pub(super) fn of(
             data: Bytes::new(),
             write_through: false,
         };
-        draft(op, Intent::Write { offset }, data)
+        let itself = Intent::Write { offset };
+        let intent = match intent {
+            Intent::Keeping { times, .. } => Intent::Keeping {
+                times: *times,
+                intent: Box::new(itself),
+            },
+            _ => itself,
+        };
+        draft(op, intent, data)
     };
     match (&planned.op, outcome) {
         (FileOp::Create(op), Outcome::Created(created)) => {

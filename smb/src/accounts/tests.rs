@@ -83,6 +83,7 @@ fn intent() -> impl Strategy<Value = Intent> {
         0 => Intent::None,
         1 => Intent::Create(CreateIntent {
             path,
+            directory: key,
             existing: Some(metadata(key)),
             maximal_access: u32::MAX,
         }),
@@ -258,7 +259,7 @@ fn about(open: u64) -> impl Strategy<Value = Record> {
         1 => Just(Record::Closed { open }),
         1 => doing().prop_map(move |doing| Record::Closing { open, doing }),
         1 => Just(Record::CloseFelled { open }),
-        1 => text().prop_map(move |path| Record::Moved { open, path }),
+        1 => (text(), key()).prop_map(move |(path, directory)| Record::Moved { open, path, directory }),
         1 => Just(Record::DeletePending { open, on: true }),
         1 => Just(Record::Position { open, position: u64::MAX }),
         1 => Just(Record::Mode { open, mode: u32::MAX }),

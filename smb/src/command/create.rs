@@ -1,6 +1,7 @@
 //! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
-use super::{Handled, Reply, Request, delete_pending};
+use super::delete_pending::{self, Link};
+use super::{Handled, Reply, Request};
 use crate::access::{self as rights, Sharing};
 use crate::context::Context;
 use crate::fileop::{
@@ -70,7 +71,7 @@ pub fn start(
         open_reparse: has(body, options::OPEN_REPARSE_POINT),
         read_data: asked & (access::READ_DATA | access::EXECUTE) != 0,
         write_data: asked & (access::WRITE_DATA | access::APPEND_DATA) != 0,
-        delete: delete_on_close || asked & (access::DELETE | access::DELETE_CHILD) != 0,
+        delete: delete_on_close || asked & access::DELETE != 0,
         maximum_allowed: asked & access::MAXIMUM_ALLOWED != 0,
         attributes: body.file_attributes & !NORMAL,
         allocation_size,
@@ -158,7 +159,7 @@ fn granted(
         .is_some_and(|file| file.attributes & READONLY != 0 && !file.is_dir);
     if is_read_only {
         // MS-FSA 2.1.5.1.2.1.
-        maximal &= !(access::WRITE_DATA | access::APPEND_DATA);
+        maximal &= !(access::WRITE_DATA | access::APPEND_DATA | access::DELETE_CHILD);
     }
     let granted = rights::grant(body.desired_access, maximal)?;
     let replaces = found.existing.is_some() && overwrites(body.create_disposition);
@@ -208,7 +209,7 @@ pub(crate) fn admit(
     };
     let key = existing.key;
     // MS-FSA 2.1.5.1.2.
-    if delete_pending::is_set(ctx, key) {
+    if delete_pending::is_set(ctx, &Link::new(key, found.directory, &found.path)) {
         return Err(NtStatus::DELETE_PENDING);
     }
     let replaces = overwrites(op.disposition);
@@ -267,6 +268,7 @@ pub fn finish(
         granted_access,
         target: Target::File(FileOpen {
             handle: created.handle.clone(),
+            directory: found.directory,
             share_access: body.share_access,
             create_options: body.create_options,
             delete_on_close: has(body, options::DELETE_ON_CLOSE),

@@ -89,7 +89,7 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
         2 => (0u64..2).prop_map(move |at| Record::Locked { open, locks: vec![lock(at)] }),
         2 => (0u64..2).prop_map(move |offset| Record::Unlocked { open, offset, length: 1 }),
         2 => any::<bool>().prop_map(move |on| Record::DeletePending { open, on }),
-        1 => Just(Record::Moved { open, path: "elsewhere".into() }),
+        1 => Just(Record::Moved { open, path: "elsewhere".into(), directory: key(7) }),
         1 => Just(Record::Pipe { open, pipe: Box::new(Pipe::open("srvsvc").unwrap()) }),
     ]
 }

@@ -77,6 +77,7 @@ impl Files {
 
     fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
         let disk = self.disk.borrow();
+        let directory = |path: &str| disk.parent(path).map(|(dir, _)| disk.key(dir));
         let Some((ino, path)) = disk.find(&op.path) else {
             if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
                 return Err(match disk.parent(&op.path) {
@@ -84,9 +85,8 @@ impl Files {
                     None => NtStatus::OBJECT_PATH_NOT_FOUND,
                 });
             }
-            disk.parent(&op.path)
-                .ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
             return Ok(CreateIntent {
+                directory: directory(&op.path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?,
                 path: op.path.clone(),
                 existing: None,
                 maximal_access: ALL,
@@ -107,6 +107,7 @@ impl Files {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
         Ok(CreateIntent {
+            directory: directory(&path).unwrap_or(existing.key),
             path,
             existing: Some(existing),
             maximal_access: ALL,
@@ -220,7 +221,12 @@ impl Files {
         for open in self.opens.values_mut().filter(|open| open.path == *from) {
             open.path.clone_from(to);
         }
-        Ok(Outcome::Renamed { path: to.clone() })
+        let disk = self.disk.borrow();
+        let (directory, _) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+        Ok(Outcome::Renamed {
+            path: to.clone(),
+            directory: disk.key(directory),
+        })
     }
 
     fn link(&mut self, open: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
@@ -464,10 +470,22 @@ impl FileSystem for Files {
         }
     }
 
-    fn perform(&mut self, _: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
         log::debug!("perform {op:?}");
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
+        }
+        if let Intent::Keeping { times, intent } = intent {
+            let outcome = self.perform(actor, op, intent)?;
+            let ino = self.ino(op.open())?;
+            let times = [None, None, times.write];
+            self.disk.borrow_mut().dress(ino, None, times);
+            return Ok(outcome);
         }
         match (op, intent) {
             (FileOp::Create(op), Intent::Create(intent)) => self.create(op, intent),
@@ -677,7 +695,10 @@ fn left_out(op: &FileOp, mutation: Option<Mutation>) -> Option<Outcome> {
         return None;
     };
     match (what, op) {
-        ("rename", FileOp::Rename { to, .. }) => Some(Outcome::Renamed { path: to.clone() }),
+        ("rename", FileOp::Rename { to, .. }) => Some(Outcome::Renamed {
+            path: to.clone(),
+            directory: FileKey::default(),
+        }),
         ("write", FileOp::Write { data, .. }) => Some(Outcome::Written {
             count: data.len() as u32,
             offset: 0,

@@ -57,6 +57,18 @@ impl Disk {
         }
     }
 
+    /// Which directory holds the last component of a path.
+    fn directory(&self, path: &str) -> FileKey {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        Disk::key(self.nodes.get(parent).map_or(0, |node| node.ino))
+    }
+
+    /// Another name of a file.
+    pub(super) fn link(&mut self, from: &str, to: &str) {
+        let node = self.nodes[from].clone();
+        self.nodes.insert(to.to_owned(), node);
+    }
+
     fn path_of(&self, open: OpenId) -> Result<&str, NtStatus> {
         let ino = self.opens.get(&open).ok_or(NtStatus::INVALID_HANDLE)?;
         let found = self.nodes.iter().find(|(_, node)| node.ino == *ino);
@@ -86,6 +98,7 @@ impl Disk {
                 }
                 Intent::Create(CreateIntent {
                     path: create.path.clone(),
+                    directory: self.directory(&create.path),
                     existing,
                     maximal_access: 0x001F_01FF,
                 })
@@ -251,7 +264,10 @@ impl Disk {
                         self.nodes.insert(path.replacen(from.as_str(), to, 1), node);
                     }
                 }
-                Ok(Outcome::Renamed { path: to.clone() })
+                Ok(Outcome::Renamed {
+                    path: to.clone(),
+                    directory: self.directory(to),
+                })
             }
             (FileOp::CopyChunks { target, chunks, .. }, Intent::CopyChunks { source }) => {
                 let data = &mut self.node(*target)?.data;

@@ -4,12 +4,13 @@ use super::client::{
     self, ANY, EXCLUSIVE_LOCK, NOW, Opening, Protection, SHARED, UNLOCK, acknowledge, close, empty,
     lock, notify, read, write,
 };
-use super::world::World;
+use super::world::{World, config};
 use super::{statuses, sweep};
 use crate::fileop::{Change, ChangeKind};
 use crate::notify::{action, filter};
 use crate::status::NtStatus;
-use crate::wire::Command;
+use crate::wire::{Command, Dialect};
+use crate::{Config, Oplocks};
 use std::time::Duration;
 
 #[test]
@@ -207,6 +208,29 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
     }
 }
 
+/// A Linux client does not heed a break of a plain oplock on 3.x, and would lose what others write.
+#[test]
+fn oplocks_only_where_their_breaks_are_heeded() {
+    for (oplocks, granted) in [
+        (Oplocks::Auto, 0),
+        (Oplocks::Off, 0),
+        (Oplocks::On, client::BATCH),
+    ] {
+        let mut world = World::new(None);
+        world.restart_with(Config {
+            oplocks,
+            ..config()
+        });
+        let mut ann = world.client(Protection::Plain);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::BATCH;
+        assert_eq!(world.one(&mut ann, opening.ask()).oplock(), granted);
+    }
+    let auto = |dialect| Oplocks::Auto.may_be_granted(Some(dialect));
+    assert!(auto(Dialect::Smb202) && auto(Dialect::Smb210));
+    assert!(!auto(Dialect::Smb300) && !auto(Dialect::Smb302));
+}
+
 #[test]
 fn a_break_that_is_not_acknowledged_runs_out() {
     sweep(|world| {
@@ -316,6 +340,38 @@ fn changes_are_reported_and_kept_in_between() {
             [NtStatus::SUCCESS, NtStatus::NOTIFY_CLEANUP]
         );
     });
+}
+
+/// MS-FSA 2.1.5.15.3: a watch does not keep the directory from being deleted.
+#[test]
+fn a_watch_of_a_directory_that_is_deleted_ends() {
+    for by_disposition in [false, true] {
+        sweep(|world| {
+            let mut ann = world.client(Protection::Signed);
+            let mut bob = world.client(Protection::Plain);
+            let mut opening = Opening::of("d");
+            opening.options = client::DIRECTORY;
+            let watched = world.one(&mut ann, opening.ask()).open();
+            world.one(&mut ann, notify(watched, NAMES, false));
+            if !by_disposition {
+                opening.options |= client::DELETE_ON_CLOSE;
+            }
+            let doomed = world.one(&mut bob, opening.ask()).open();
+            if by_disposition {
+                world.one(&mut bob, client::set_delete(doomed, true));
+            }
+            assert_eq!(world.received(&ann).len(), usize::from(by_disposition));
+            world.one(&mut bob, close(doomed));
+            let ended = world.received(&ann);
+            if !by_disposition {
+                assert_eq!(statuses(&ended), [NtStatus::DELETE_PENDING]);
+            }
+            let again = world.one(&mut ann, notify(watched, NAMES, false));
+            assert_eq!(again.status(), NtStatus::DELETE_PENDING);
+            world.one(&mut ann, close(watched));
+            assert!(!world.disk.exists("d"));
+        });
+    }
 }
 
 #[test]

@@ -33,6 +33,9 @@ impl Judge {
         for open in self.opens.values_mut().filter(|open| open.path == from) {
             open.path = to.to_owned();
         }
+        if self.doomed.remove(&from) {
+            self.doomed.insert(to.to_owned());
+        }
         status::SUCCESS
     }
 
@@ -84,8 +87,23 @@ impl Judge {
         {
             return status::DIRECTORY_NOT_EMPTY;
         }
-        self.nodes[open.node].delete_pending = delete;
+        let path = open.path.clone();
+        if delete {
+            self.doom(&path);
+        } else {
+            self.doomed.remove(&path);
+        }
         status::SUCCESS
+    }
+
+    /// A name is to be deleted. Who waits for changes in it waits in vain.
+    pub(super) fn doom(&mut self, path: &str) {
+        self.doomed.insert(path.to_owned());
+        let opens = self.opens.values_mut().filter(|open| open.path == path);
+        let waiting: Vec<usize> = opens.filter_map(|open| open.notify.take()).collect();
+        for op in waiting {
+            self.finish(op, plain(status::DELETE_PENDING));
+        }
     }
 
     /// A listing goes on where it was: walked to the end, it gives nothing more.
