@@ -277,7 +277,9 @@ impl Fs {
                 length,
             } => {
                 let open = self.open_file(*open)?;
-                let ranges = data::allocated_ranges(open.fd.as_fd(), *offset, *length)?;
+                let fd = open.fd.as_fd();
+                let ranges =
+                    data::allocated_ranges(fd, attributes::is_sparse(fd), *offset, *length)?;
                 Ok(Outcome::Ranges(ranges))
             }
             _ => {
@@ -434,7 +436,7 @@ impl Fs {
                 Ok(Outcome::Unit)
             }
             FileOp::SetSparse { open, sparse } => {
-                set::sparse(self.written(*open)?, *sparse)?;
+                set::sparse(self.changed(*open)?, *sparse)?;
                 Ok(Outcome::Unit)
             }
             FileOp::CopyChunks {

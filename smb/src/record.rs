@@ -151,6 +151,8 @@ pub enum Record {
     },
     /// Times that operations by an open do not move from now on.
     Stopped { open: OpenId, times: Times },
+    /// ChannelSequence of the last request by an open.
+    ChannelSequence { open: OpenId, sequence: u16 },
 }
 
 /// What a copy of a connection consists of, besides its beginning.
@@ -299,7 +301,8 @@ impl Record {
             | Record::SharesMoved { .. }
             | Record::Position { .. }
             | Record::Mode { .. }
-            | Record::Stopped { .. } => Touched::default(),
+            | Record::Stopped { .. }
+            | Record::ChannelSequence { .. } => Touched::default(),
             Record::Copied(piece) => piece.touches(),
         }
     }
@@ -468,6 +471,9 @@ impl Record {
                 cancel(connection, NtStatus::NOTIFY_CLEANUP, |parked| {
                     parked.open == Some(*open) && matches!(parked.wait, Wait::Notify(_))
                 });
+                cancel(connection, NtStatus::PIPE_BROKEN, |parked| {
+                    parked.wait == Wait::Pipe(*open)
+                });
                 cancel(connection, NtStatus::RANGE_NOT_LOCKED, |parked| {
                     parked.open == Some(*open)
                 });
@@ -554,6 +560,11 @@ impl Record {
                 let session = connection.sessions.get_mut(session);
                 if let Some(place) = session.and_then(|session| session.trees.get_mut(id)) {
                     place.clone_from(tree);
+                }
+            }
+            Record::ChannelSequence { open, sequence } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.channel_sequence = *sequence;
                 }
             }
         }

@@ -550,6 +550,11 @@ impl Smb {
                 let watching = parked.filter(|(_, parked)| parked.wait == Wait::Notify(*open));
                 watching.map(|(id, _)| Task::Parked(conn, *id)).collect()
             }
+            Record::Pipe { open, .. } => {
+                let parked = connection.parked.iter();
+                let reading = parked.filter(|(_, parked)| parked.wait == Wait::Pipe(*open));
+                reading.map(|(id, _)| Task::Parked(conn, *id)).collect()
+            }
             Record::Cancelled { id, .. } | Record::Running { id } => vec![Task::Parked(conn, *id)],
             Record::Closing { open, .. } => vec![Task::Close(conn, *open)],
             Record::Waiting { id, .. }

@@ -163,6 +163,7 @@ pub(crate) fn open(open: &Open) -> usize {
         tree: _,
         actor: Actor { share: _, user },
         granted_access: _,
+        channel_sequence: _,
         target,
         closing,
     } = open;
@@ -171,7 +172,8 @@ pub(crate) fn open(open: &Open) -> usize {
         Target::Pipe(pipe) => pipe.size(),
     };
     let actor = U32 + text(user.as_ref());
-    PART + U64 + U64 + U64 + U32 + actor + U32 + 1 + target + self::closing(closing.as_ref())
+    let ids = 3 * U64 + 2 * U32 + U16;
+    PART + ids + actor + 1 + target + self::closing(closing.as_ref())
 }
 
 /// Room for it is taken when the open is made: a close must not be refused.
@@ -261,6 +263,7 @@ fn watch(watch: &Watch) -> usize {
     let Watch {
         filter: _,
         recursive: _,
+        most: _,
         notices,
         overflow: _,
     } = watch;
@@ -268,7 +271,7 @@ fn watch(watch: &Watch) -> usize {
 }
 
 /// A directory watch without notices.
-pub(crate) const WATCH: usize = U32 + FLAG + U64 + FLAG;
+pub(crate) const WATCH: usize = 2 * U32 + FLAG + U64 + FLAG;
 
 /// A notice.
 pub(crate) fn notice(notice: &Notice) -> usize {

@@ -173,6 +173,8 @@ pub struct Watch {
     pub filter: u32,
     /// SMB2_WATCH_TREE.
     pub recursive: bool,
+    /// OutputBufferLength of the request that began it, in bytes: no answer is longer.
+    pub most: u32,
     /// What has not been reported yet.
     pub notices: VecDeque<Notice>,
     /// More happened than was kept: NOTIFY_ENUM_DIR.
@@ -278,6 +280,8 @@ pub struct Open {
     pub actor: Actor,
     /// GrantedAccess.
     pub granted_access: u32,
+    /// ChannelSequence, with 3.x.
+    pub channel_sequence: u16,
     /// What it leads to.
     pub target: Target,
     /// Set when session, tree or connection has gone.
@@ -454,6 +458,8 @@ pub enum Wait {
     Break(FileKey),
     /// CHANGE_NOTIFY: something to report by this open.
     Notify(OpenId),
+    /// READ: something to read from the pipe of this open.
+    Pipe(OpenId),
 }
 
 /// A request that waits (MS-SMB2 3.3.4.2).

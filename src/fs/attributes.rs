@@ -234,6 +234,15 @@ pub fn write(
     store(&path, kept, now, new, creation_time)
 }
 
+/// Has it the attribute SPARSE_FILE?
+#[must_use]
+pub fn is_sparse(fd: BorrowedFd<'_>) -> bool {
+    match read(fd) {
+        Dos::Kept(info) => info.attributes.unwrap_or(0) & flag::SPARSE_FILE != 0,
+        Dos::Absent | Dos::Unsupported => false,
+    }
+}
+
 /// Sets or clears the attribute SPARSE_FILE.
 ///
 /// # Errors

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use outlast_smb::fileop::{FileTime, SetBasic, Volume};
 use outlast_smb::status::NtStatus;
-use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::account::Assumed;
 use super::attributes::{self, flag, from_file_time};
+use super::create::allocate;
 use super::errno::status;
 use super::opens::OpenFile;
 use super::path::{Root, fd_path, may_access, stat};
@@ -77,15 +78,22 @@ fn for_writers(
     }
 }
 
-/// Sets or clears the attribute SPARSE_FILE; Linux needs nothing else, every file may have holes.
+/// Sets or clears the attribute SPARSE_FILE. On Linux every file may have holes; what is not sparse any more has none.
 ///
 /// # Errors
-/// INVALID_PARAMETER for directories (MS-FSA 2.1.5.10.35); ACCESS_DENIED.
+/// INVALID_PARAMETER for directories (MS-FSA 2.1.5.10.35); ACCESS_DENIED; DISK_FULL.
 pub fn sparse(open: &OpenFile, sparse: bool) -> Result<(), NtStatus> {
     if open.is_dir {
         return Err(NtStatus::INVALID_PARAMETER);
     }
     let stat = stat(&open.fd).map_err(status)?;
+    if !sparse && stat.stx_size > 0 && attributes::is_sparse(open.fd.as_fd()) {
+        // The right to set attributes comes without a descriptor to write by.
+        let path = fd_path(open.fd.as_fd());
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let writable = rustix::fs::open(path, flags, Mode::empty()).map_err(status)?;
+        allocate(&writable, stat.stx_size).map_err(status)?;
+    }
     attributes::write_sparse(open.fd.as_fd(), &stat, sparse).map_err(status)
 }
 

@@ -170,6 +170,7 @@ fn opened(id: u64) -> outlast_smb::Record {
         },
         granted_access: 0x0012_019f,
         target: Target::File(FileOpen::new(key, path, false)),
+        channel_sequence: 0,
         closing: None,
     }))
 }

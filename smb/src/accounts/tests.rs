@@ -205,6 +205,7 @@ fn open(id: u64) -> impl Strategy<Value = Record> {
             },
             granted_access: u32::MAX,
             target: Target::File(file),
+            channel_sequence: 0,
             closing: None,
         }))
     })

@@ -239,6 +239,15 @@ fn old_responses_are_refused() {
             Err(Refused::Unsupported)
         );
     }
+    // An NTLMv2 response whose AV pairs are none, as a diagnostic tool of Microsoft's sends it.
+    let mut garbage = vec![0xAB; 16];
+    garbage.extend([1, 1, 0, 0, 0, 0, 0, 0]);
+    garbage.extend([0x3F; 71]);
+    let message = CLIENT.message(flags::SUPPORTED, &garbage, &[]);
+    assert_eq!(
+        handshake.clone().step(&message, &config(), 7, &mut Fixed),
+        Err(Refused::Malformed)
+    );
     let oem = Client {
         flags: flags::NTLM,
         ..CLIENT

@@ -54,10 +54,12 @@ pub fn start(
     let emptied = Watch {
         filter: watch.filter,
         recursive: watch.recursive,
+        most: watch.most,
         ..Watch::default()
     };
     let data = encode(watch.notices.iter());
-    let fits = !watch.overflow && data.len() <= body.output_buffer_length as usize;
+    let most = watch.most.min(body.output_buffer_length);
+    let fits = !watch.overflow && data.len() <= most as usize;
     ctx.emit(Record::Watch {
         open: id,
         watch: emptied,
@@ -88,6 +90,7 @@ pub fn finish(
         watch: Watch {
             filter: body.completion_filter,
             recursive: body.watch_tree,
+            most: body.output_buffer_length,
             ..Watch::default()
         },
     });

@@ -5,7 +5,8 @@ use super::{Handled, Reply, Request};
 use crate::access::{self as rights, Sharing};
 use crate::context::Context;
 use crate::fileop::{
-    Actor, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId, Outcome,
+    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
+    Outcome,
 };
 use crate::held::Held;
 use crate::record::Record;
@@ -25,6 +26,8 @@ const READONLY: u32 = 0x0000_0001;
 const NORMAL: u32 = 0x0000_0080;
 /// Bits of CreateOptions that are no option (MS-SMB2 2.2.13).
 const NO_OPTIONS: u32 = 0xFF00_0000;
+/// Attributes of what is no file: a volume, a device (MS-FSA 2.1.5.1).
+const NO_FILE: u32 = 0x0000_0048;
 const ALL_SHARING: u32 = share_access::READ | share_access::WRITE | share_access::DELETE;
 
 /// As [`super::start`].
@@ -45,6 +48,10 @@ pub fn start(
         return pipe(ctx, request, body);
     }
     validate(body)?;
+    // MS-FSA 2.1.5.1: such a name means a directory.
+    if has(body, options::NON_DIRECTORY_FILE) && body.name.ends_with('\\') {
+        return Err(NtStatus::OBJECT_NAME_INVALID);
+    }
     let allocation_size = match body.context(context::ALLOCATION_SIZE) {
         None => 0,
         Some(data) => {
@@ -114,6 +121,7 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
         || (has(body, directory) && has(body, file))
         || (has(body, directory) && overwrites(body.create_disposition))
         || body.share_access & !ALL_SHARING != 0
+        || body.file_attributes & NO_FILE != 0
     {
         return Err(NtStatus::INVALID_PARAMETER);
     }
@@ -225,7 +233,7 @@ pub(crate) fn admit(
         return Ok(Some(Wait::Break(key)));
     }
     if replaces {
-        oplock::break_level_two(ctx, key, None);
+        oplock::break_level_two(ctx, key);
     }
     Ok(None)
 }
@@ -258,7 +266,8 @@ pub fn finish(
         // Leases are declined.
         _ => OplockLevel::None,
     };
-    let oplock = oplock::grant(ctx, metadata.key, granted_access, oplock);
+    let looks = created.action == CreateAction::Opened && rights::only_looks(granted_access);
+    let oplock = oplock::grant(ctx, metadata.key, looks, oplock);
     let response = response(body, op.open, oplock, &created, found.maximal_access);
     let open = Open {
         id: op.open,
@@ -266,6 +275,7 @@ pub fn finish(
         tree: request.tree,
         actor,
         granted_access,
+        channel_sequence: request.header.channel_sequence(),
         target: Target::File(FileOpen {
             handle: created.handle.clone(),
             directory: found.directory,
@@ -360,12 +370,13 @@ fn pipe(
         tree: request.tree,
         actor,
         granted_access,
+        channel_sequence: request.header.channel_sequence(),
         target: Target::Pipe(pipe),
         closing: None,
     })));
     let response = create::Response {
         oplock_level: oplock_level::NONE,
-        create_action: crate::fileop::CreateAction::Opened,
+        create_action: CreateAction::Opened,
         creation_time: 0,
         last_access_time: 0,
         last_write_time: 0,

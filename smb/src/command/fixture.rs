@@ -141,6 +141,7 @@ impl Fixture {
             },
             granted_access,
             target,
+            channel_sequence: 0,
             closing: None,
         })));
     }

@@ -152,7 +152,8 @@ fn stop_times(ctx: &mut Context<'_>, open: OpenId, basic: &SetBasic) {
 
 /// The path that a rename or link goes to. The root of a share has no other name.
 fn destination(target: &str, from: &str) -> Result<String, NtStatus> {
-    let to = path::parse(target)?;
+    // Samba's clients write the whole path from the share's root, which CREATE would refuse (MS-SMB2 3.3.5.9).
+    let to = path::parse(target.strip_prefix('\\').unwrap_or(target))?;
     if from.is_empty() || to.is_empty() {
         return Err(NtStatus::ACCESS_DENIED);
     }

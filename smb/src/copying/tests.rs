@@ -37,6 +37,7 @@ fn open(id: OpenId, session: u64) -> Open {
         },
         granted_access: 0,
         target: Target::File(FileOpen::new(KEY, format!("file {id}"), false)),
+        channel_sequence: 0,
         closing: None,
     }
 }

@@ -66,6 +66,7 @@ fn open(id: OpenId) -> impl Strategy<Value = Record> {
             },
             granted_access,
             target: Target::File(file),
+            channel_sequence: 0,
             closing: None,
         }))
     })

@@ -79,6 +79,10 @@ struct Open {
     watched: bool,
     shared: bool,
     walked: bool,
+    /// It may only append.
+    appends: bool,
+    /// It has opened a directory, to delete it.
+    deletes_directory: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -144,6 +148,12 @@ impl Judge {
     pub fn length_of(&self, handle: Handle) -> u64 {
         let open = self.opens.get(&handle);
         open.map_or(0, |open| self.nodes[open.node].data.len() as u64)
+    }
+
+    /// Does what this handle writes go to the end?
+    #[must_use]
+    pub fn appends(&self, handle: Handle) -> bool {
+        self.opens.get(&handle).is_some_and(|open| open.appends)
     }
 
     /// The next operation.
@@ -246,6 +256,7 @@ impl Judge {
                 put(&mut self.nodes[node].data, offset, &bytes(*fill, *length));
                 verdict(status::SUCCESS, Content::Written(*length as u32))
             }
+            Verb::SetEnd { .. } if self.appends(handle) => plain(status::ACCESS_DENIED),
             Verb::SetEnd { length, .. } => {
                 self.nodes[node].data.resize(*length as usize, 0);
                 plain(status::SUCCESS)
@@ -286,6 +297,7 @@ impl Judge {
             disposition,
             options,
             oplock,
+            appends,
             ..
         } = verb
         else {
@@ -370,6 +382,9 @@ impl Judge {
             watched: false,
             shared: op.shared,
             walked: false,
+            appends: *appends,
+            deletes_directory: self.nodes[node].is_dir
+                && options & (DIRECTORY | DELETE_ON_CLOSE) != DIRECTORY,
         };
         self.opens.insert(*handle, open);
         let end = self.nodes[node].data.len() as u64;

@@ -150,9 +150,14 @@ impl Disk {
                 let mut taken = Vec::new();
                 for chunk in chunks {
                     let bytes = range(chunk.source_offset, chunk.length);
-                    let bytes = data.get(bytes).ok_or(NtStatus::INVALID_VIEW_SIZE)?.to_vec();
+                    let Some(bytes) = data.get(bytes).map(<[u8]>::to_vec) else {
+                        break;
+                    };
                     put(&mut data, chunk.target_offset, &bytes);
                     taken.push(bytes);
+                }
+                if taken.is_empty() {
+                    return Err(NtStatus::INVALID_VIEW_SIZE);
                 }
                 Intent::CopyChunks { source: taken }
             }
@@ -274,8 +279,9 @@ impl Disk {
                 for (chunk, bytes) in chunks.iter().zip(source) {
                     put(data, chunk.target_offset, bytes);
                 }
+                let copied = chunks.iter().take(source.len());
                 Ok(Outcome::Copied {
-                    written: chunks.iter().map(|chunk| chunk.length).collect(),
+                    written: copied.map(|chunk| chunk.length).collect(),
                 })
             }
             (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(Disk::metadata(self.node(*open)?))),

@@ -143,8 +143,23 @@ fn a_rename_moves_every_open_below() {
         // An open file below holds the directory's name.
         let refused = world.one(&mut ann, rename(directory, "e", false));
         assert_eq!(refused.status(), NtStatus::ACCESS_DENIED);
+        // Nor is a name in it changed beside one who has opened it to delete it.
+        let refused = world.one(&mut bob, rename(file, "d\\g", false));
+        assert_eq!(refused.status(), NtStatus::SHARING_VIOLATION);
+        world.one(&mut ann, close(directory));
+        opening.access = client::KEEP;
+        opening.share = 1;
+        let reading = world.one(&mut ann, opening.ask()).open();
+        let refused = world.one(&mut bob, rename(file, "d\\g", false));
+        assert_eq!(refused.status(), NtStatus::SHARING_VIOLATION);
+        world.one(&mut ann, close(reading));
+        opening.share = client::SHARE_ALL;
+        let reading = world.one(&mut ann, opening.ask()).open();
         let moved = world.one(&mut bob, rename(file, "d\\g", false));
         assert_eq!(moved.status(), NtStatus::SUCCESS);
+        world.one(&mut ann, close(reading));
+        opening.access = client::ALL;
+        let directory = world.one(&mut ann, opening.ask()).open();
         let other = world.one(&mut ann, Opening::of("x").ask()).open();
         let refused = world.one(&mut ann, rename(other, "d\\g", false));
         assert_eq!(refused.status(), NtStatus::OBJECT_NAME_COLLISION);

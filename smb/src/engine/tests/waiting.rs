@@ -208,6 +208,49 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
     }
 }
 
+/// MS-FSA 2.1.4.12: level II ends with a change or a lock, whoever makes it.
+#[test]
+fn the_holders_own_write_or_lock_ends_its_level_two() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::LEVEL_II;
+        for change in [true, false] {
+            let first = world.one(&mut ann, opening.ask());
+            assert_eq!(first.oplock(), client::LEVEL_II);
+            let open = first.open();
+            let ask = match change {
+                true => write(open, 0, b"x"),
+                false => lock(open, &[(0, 1, EXCLUSIVE_LOCK)]),
+            };
+            let got = world.ask(&mut ann, &[ask]);
+            assert_eq!(got[0].header.command, Command::OPLOCK_BREAK);
+            assert_eq!((got.len(), got[0].oplock()), (2, 0));
+            world.one(&mut ann, close(open));
+        }
+    });
+}
+
+#[test]
+fn an_open_that_only_looks_has_an_oplock_if_it_has_made_or_emptied_the_file() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let looking = |disposition| Opening {
+            access: client::LOOK,
+            oplock: client::BATCH,
+            disposition,
+            ..Opening::of("f")
+        };
+        let made = world.one(&mut ann, looking(client::CREATE).ask());
+        assert_eq!(made.oplock(), client::BATCH);
+        let looks = world.one(&mut ann, looking(client::OPEN).ask());
+        assert_eq!(looks.oplock(), 0);
+        world.one(&mut ann, close(made.open()));
+        let emptied = world.one(&mut ann, looking(client::OVERWRITE_IF).ask());
+        assert_eq!(emptied.oplock(), client::BATCH);
+    });
+}
+
 /// A Linux client does not heed a break of a plain oplock on 3.x, and would lose what others write.
 #[test]
 fn oplocks_only_where_their_breaks_are_heeded() {
@@ -292,6 +335,7 @@ fn changes_are_reported_and_kept_in_between() {
         let mut bob = world.client(Protection::Plain);
         let mut opening = Opening::of("d");
         opening.options = client::DIRECTORY;
+        opening.access = client::KEEP;
         let directory = world.one(&mut ann, opening.ask()).open();
         let interim = world.one(&mut ann, notify(directory, NAMES, false));
         assert_eq!(interim.status(), NtStatus::PENDING);

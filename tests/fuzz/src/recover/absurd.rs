@@ -379,6 +379,7 @@ fn smb_delta(input: &mut Input<'_>, entries: &[Entry], object: u64) -> outlast_s
         17 => Smb::Moved {
             open,
             path: String::from_utf8_lossy(input.bytes()).into_owned(),
+            directory: FileKey::default(),
         },
         18 => Smb::Position {
             open,

@@ -16,13 +16,18 @@ impl Judge {
         if self.names.get(&from) != Some(&node) {
             return status::OBJECT_NAME_NOT_FOUND;
         }
-        match self.target(node, to, replace) {
+        let replaced = match self.target(node, to, replace) {
             Err(refused) => return refused,
-            Ok(replaced) => {
-                if let Some(replaced) = replaced {
-                    self.nodes[replaced].links -= 1;
-                }
-            }
+            Ok(replaced) => replaced,
+        };
+        // MS-FSA 2.1.5.14.11: not beside one that has opened the directory to delete it.
+        let directory = self.names.get(parent(&from)).copied();
+        let mut opens = self.opens.values();
+        if opens.any(|open| open.deletes_directory && Some(open.node) == directory) {
+            return status::SHARING_VIOLATION;
+        }
+        if let Some(replaced) = replaced {
+            self.nodes[replaced].links -= 1;
         }
         if from != to && self.names.get(to) == Some(&node) {
             // Two names of one file become one.
