@@ -5,7 +5,7 @@ use super::*;
 use crate::auth::Handshake;
 use crate::command::testing::config;
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
-use crate::fileop::{Actor, CreateIntent, FileHandle, FileKey, Intent, Metadata};
+use crate::fileop::{Actor, CreateIntent, FileHandle, FileKey, Intent, KeptTimes, Metadata, Times};
 use crate::record::{Record, WorkId};
 use crate::rpc::{Pipe, Server};
 use crate::server::Smb;
@@ -79,7 +79,14 @@ fn metadata(key: FileKey) -> Metadata {
 }
 
 fn intent() -> impl Strategy<Value = Intent> {
-    (0..6, key(), text(), vec(text(), 0..3)).prop_map(|(which, key, path, more)| match which {
+    (0..7, key(), text(), vec(text(), 0..3)).prop_map(|(which, key, path, more)| match which {
+        5 => Intent::Keeping {
+            times: KeptTimes {
+                write: Some(u64::MAX),
+                change: Some(u64::MAX),
+            },
+            intent: Box::new(Intent::Write { offset: u64::MAX }),
+        },
         0 => Intent::None,
         1 => Intent::Create(CreateIntent {
             path,
@@ -264,6 +271,8 @@ fn about(open: u64) -> impl Strategy<Value = Record> {
         1 => Just(Record::DeletePending { open, on: true }),
         1 => Just(Record::Position { open, position: u64::MAX }),
         1 => Just(Record::Mode { open, mode: u32::MAX }),
+        1 => Just(Record::ChannelSequence { open, sequence: u16::MAX }),
+        1 => Just(Record::Stopped { open, times: Times { access: true, write: true, change: true } }),
         2 => cursor.prop_map(move |cursor| Record::Cursor { open, cursor }),
         2 => Just(Record::Watch { open, watch }),
         2 => (notices, any::<bool>()).prop_map(move |(notices, overflow)| Record::Noticed {

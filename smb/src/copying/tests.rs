@@ -1,7 +1,7 @@
 //! A copy that is made while records come between is the state when it is complete, wherever they come.
 
 use super::*;
-use crate::fileop::{Actor, FileKey};
+use crate::fileop::{Actor, FileKey, Times};
 use crate::record::WorkId;
 use crate::state::{
     FileOpen, Lock, Open, OplockLevel, Parked, Security, Session, SessionState, Target, Wait, Work,
@@ -158,6 +158,17 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
         21 => Record::SharesMoved {
             moved: vec![(0, 1)],
         },
+        22 => Record::Stopped {
+            open: open_id?,
+            times: Times {
+                write: pick.is_multiple_of(2),
+                ..Times::default()
+            },
+        },
+        23 => Record::ChannelSequence {
+            open: open_id?,
+            sequence: pick as u16,
+        },
         _ => return None,
     })
 }
@@ -231,9 +242,9 @@ proptest! {
 
     #[test]
     fn a_copy_that_records_come_between_is_the_state(
-        before in proptest::collection::vec((0..22u8, any::<u64>()), 0..60),
-        between in proptest::collection::vec((0..22u8, any::<u64>(), 0..3u8), 0..60),
-        after in proptest::collection::vec((0..22u8, any::<u64>()), 0..20),
+        before in proptest::collection::vec((0..24u8, any::<u64>()), 0..60),
+        between in proptest::collection::vec((0..24u8, any::<u64>(), 0..3u8), 0..60),
+        after in proptest::collection::vec((0..24u8, any::<u64>()), 0..20),
     ) {
         let mut run = Run::new();
         let step = |run: &mut Run, choice, pick| {

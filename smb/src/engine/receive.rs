@@ -189,6 +189,10 @@ pub(crate) fn check(
         if let Some(status) = work.and_then(|work| work.related.failed) {
             return Err(status.into());
         }
+        // Nor is one related to a session that is none.
+        if !ctx.connection().sessions.contains_key(&request.session) {
+            return Err(NtStatus::INVALID_PARAMETER.into());
+        }
     }
     check_signature(ctx, request, component)?;
     if matches!(

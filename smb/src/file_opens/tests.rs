@@ -102,7 +102,12 @@ fn waiting() -> impl Strategy<Value = Record> {
         id => WorkId::Parked(id),
     });
     let wait = FILES.prop_flat_map(|ino| {
-        let waits = vec![Wait::Lock(key(ino)), Wait::Break(key(ino)), Wait::Notify(1)];
+        let waits = vec![
+            Wait::Lock(key(ino)),
+            Wait::Break(key(ino)),
+            Wait::Notify(1),
+            Wait::Pipe(1),
+        ];
         proptest::sample::select(waits)
     });
     (work, 1u64..4, wait, 0u8..4).prop_map(|(work, id, wait, what)| match what {
