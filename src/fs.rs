@@ -24,6 +24,7 @@ pub mod set;
 pub mod shares;
 #[cfg(test)]
 mod tests;
+mod times;
 mod volume;
 pub mod watch;
 pub mod writer;
@@ -37,7 +38,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use outlast_smb::fileop::{
     Actor, Change, CreateOp, DeleteTarget, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
-    ShareId, WriteAt,
+    ShareId, Times, WriteAt,
 };
 use outlast_smb::status::NtStatus;
 use outlast_smb::{OpenInfo, WatchInfo};
@@ -137,7 +138,8 @@ impl Fs {
             if !matches!(op, FileOp::Close { delete: None, .. }) {
                 fs.ready(op)?;
             }
-            fs.look(actor, op)
+            let intent = fs.look(actor, op)?;
+            fs.keeping(op, intent)
         })
     }
 
@@ -235,8 +237,13 @@ impl Fs {
             }
             ready => ready.and_then(|()| fs.perform_ready(actor, op, intent)),
         });
-        if let FileOp::Close { open, .. } = op {
-            self.forget(*open);
+        match op {
+            // What could not be deleted is still open: it is closed without that.
+            FileOp::Close {
+                delete: Some(_), ..
+            } if outcome.is_err() => {}
+            FileOp::Close { open, .. } => self.forget(*open),
+            _ => {}
         }
         outcome
     }
@@ -247,6 +254,11 @@ impl Fs {
         op: &FileOp,
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
+        if let Intent::Keeping { times, intent } = intent {
+            let outcome = self.perform_ready(actor, op, intent)?;
+            times::keep(self.open_file(op.open())?, times)?;
+            return Ok(outcome);
+        }
         match op {
             FileOp::Create(create) => self.create(actor, create, intent),
             FileOp::Close { open, delete } => self.close(actor, *open, delete.as_ref(), intent),
@@ -275,13 +287,36 @@ impl Fs {
                 length,
             } => {
                 let open = self.open_file(*open)?;
-                let ranges = data::allocated_ranges(open.fd.as_fd(), *offset, *length)?;
+                let fd = open.fd.as_fd();
+                let ranges =
+                    data::allocated_ranges(fd, attributes::is_sparse(fd), *offset, *length)?;
                 Ok(Outcome::Ranges(ranges))
             }
             _ => {
                 let (account, assumed) = self.account(actor)?;
-                self.perform_as(&account, assumed, op, intent)
+                let outcome = self.perform_as(&account, assumed, op, intent)?;
+                self.after(op)?;
+                Ok(outcome)
             }
+        }
+    }
+
+    /// What follows from an operation, with the server's own rights.
+    fn after(&mut self, op: &FileOp) -> Result<(), NtStatus> {
+        match op {
+            FileOp::Write { open, .. }
+            | FileOp::SetEndOfFile { open, .. }
+            | FileOp::SetAllocation { open, .. }
+            | FileOp::ZeroData { open, .. }
+            | FileOp::CopyChunks { target: open, .. } => {
+                let file = self.open_file(*open)?;
+                attributes::note_modified(file.fd.as_fd()).map_err(errno::status)
+            }
+            FileOp::SetBasic { open, basic } => {
+                self.opens.stop_times(*open, basic);
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -411,7 +446,7 @@ impl Fs {
                 Ok(Outcome::Unit)
             }
             FileOp::SetSparse { open, sparse } => {
-                set::sparse(self.written(*open)?, *sparse)?;
+                set::sparse(self.changed(*open)?, *sparse)?;
                 Ok(Outcome::Unit)
             }
             FileOp::CopyChunks {
@@ -501,6 +536,7 @@ impl Fs {
             is_dir: created.metadata.is_dir,
             readable: data && mode != OFlags::WRONLY,
             writable: data && mode != OFlags::RDONLY,
+            stopped: Times::default(),
         };
         let lasts = root.keeps(&known);
         self.opens.insert(op.open, known, fd, lasts);
@@ -520,7 +556,11 @@ impl Fs {
             // A file deleted before a crash cannot be opened again: then its name is all there is, and it is gone or another's.
             let file = self.opens.get(open);
             let fd = file.map_or(root.dir.as_fd(), |file| file.fd.as_fd());
-            rename::delete(root, fd, target)?;
+            let links = match intent {
+                Intent::Close { metadata } if !metadata.is_dir => metadata.links,
+                _ => 1,
+            };
+            rename::delete(root, fd, target, links)?;
         }
         match intent {
             Intent::Close { metadata } => Ok(Outcome::Closed(metadata.clone())),
@@ -537,6 +577,7 @@ impl Fs {
         self.opens.moved(share, what.source, what.from, what.to);
         Ok(Outcome::Renamed {
             path: what.to.to_owned(),
+            directory: find_root(&self.roots, share)?.directory_of(what.to)?,
         })
     }
 

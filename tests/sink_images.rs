@@ -26,7 +26,7 @@ use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Incarnation, Memory, VecMemory};
-use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share};
+use outlast_smb::{Dialect, Entropy, Limits, Oplocks, Requirement, Share};
 use outlast_stack::device::{Device, Faults, MAX_FRAME_LEN, MemoryDevice, SmoltcpPort, pair};
 use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -251,6 +251,7 @@ fn smb() -> outlast_smb::Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares: vec![Share {
             name: "pub".into(),
             comment: String::new(),

@@ -1,5 +1,6 @@
 //! What stands in the way of an operation: byte-range locks, other opens of the file, oplocks (MS-FSA 2.1.5).
 
+use crate::access::Sharing;
 use crate::command::create;
 use crate::context::Context;
 use crate::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
@@ -7,6 +8,7 @@ use crate::held::Held;
 use crate::server::Planned;
 use crate::state::{Lock, Target, Wait};
 use crate::status::NtStatus;
+use crate::wire::create::{access, share_access};
 use crate::{locks, oplock, path, size, wire};
 
 /// May the operation go on? `Some`: not before that has come about. Oplocks of others that only have to be told are broken.
@@ -19,7 +21,7 @@ pub(crate) fn check(
     planned: &Planned,
     intent: &Intent,
 ) -> Result<Option<Wait>, NtStatus> {
-    match (&planned.op, intent) {
+    match (&planned.op, intent.itself()) {
         (FileOp::Create(op), Intent::Create(found)) => {
             let wire::Request::Create(body) = body else {
                 return Err(NtStatus::INTERNAL_ERROR);
@@ -79,6 +81,7 @@ pub(crate) fn check(
             if *is_dir && ctx.smb.has_opens_below(planned.actor.share, from) {
                 return Err(NtStatus::ACCESS_DENIED);
             }
+            may_change_directory(ctx, planned.op.open())?;
             may_replace(ctx, *source, *replaced)?;
             may_rename(ctx, *source, from, to)?;
         }
@@ -93,6 +96,17 @@ pub(crate) fn check(
         _ => {}
     }
     Ok(None)
+}
+
+/// To change a name is to write its directory, beside others that read and write it: not beside one that has opened the
+/// directory to delete it, or lets nobody write it.
+fn may_change_directory(ctx: &Context<'_>, open: OpenId) -> Result<(), NtStatus> {
+    let sharing = Sharing::of(access::WRITE_DATA, share_access::READ | share_access::WRITE);
+    let directory = ctx.file_of(open).map(|file| file.directory);
+    match directory.is_some_and(|directory| ctx.smb.files.opens(directory).exclude(sharing)) {
+        true => Err(NtStatus::SHARING_VIOLATION),
+        false => Ok(()),
+    }
 }
 
 /// 2.1.5.14.11: a file that is open is not replaced.

@@ -1,7 +1,9 @@
 //! What an operation that was done means for the rest of the server: the paths of other opens, and watches.
 
 use crate::context::Context;
-use crate::fileop::{Change, ChangeKind, CreateAction, FileOp, OpenId, Outcome, SetBasic, ShareId};
+use crate::fileop::{
+    Change, ChangeKind, CreateAction, FileKey, FileOp, OpenId, Outcome, SetBasic, ShareId,
+};
 use crate::notify::filter;
 use crate::path;
 use crate::record::Record;
@@ -34,8 +36,8 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
         | (FileOp::CopyChunks { target: open, .. }, _) => modified(ctx, *open, changed),
         (FileOp::SetBasic { open, basic }, _) => modified(ctx, *open, basic_filter(basic)),
         (FileOp::SetSecurity { open, .. }, _) => modified(ctx, *open, filter::SECURITY),
-        (FileOp::Rename { open, from, .. }, Outcome::Renamed { path }) => {
-            renamed(ctx, share, *open, from, path);
+        (FileOp::Rename { open, from, .. }, Outcome::Renamed { path, directory }) => {
+            renamed(ctx, share, *open, from, path, *directory);
         }
         (FileOp::Link { to, .. }, _) => {
             let change = Change {
@@ -82,9 +84,16 @@ fn basic_filter(basic: &SetBasic) -> u32 {
 }
 
 /// Every open of the file by that name, and of what is below it, has another path now.
-fn renamed(ctx: &mut Context<'_>, share: ShareId, open: OpenId, from: &str, to: &str) {
+fn renamed(
+    ctx: &mut Context<'_>,
+    share: ShareId,
+    open: OpenId,
+    from: &str,
+    to: &str,
+    directory: FileKey,
+) {
     let is_dir = ctx.file_of(open).is_some_and(|file| file.is_dir);
-    let mut moved: Vec<(ConnId, OpenId, String)> = Vec::new();
+    let mut moved: Vec<(ConnId, OpenId, String, FileKey)> = Vec::new();
     for (conn, connection) in &ctx.smb.connections {
         for open in connection
             .opens
@@ -95,14 +104,19 @@ fn renamed(ctx: &mut Context<'_>, share: ShareId, open: OpenId, from: &str, to: 
                 continue;
             };
             if file.path == from {
-                moved.push((*conn, open.id, to.to_string()));
+                moved.push((*conn, open.id, to.to_string(), directory));
             } else if is_dir && let Some(name) = path::below(&file.path, from) {
-                moved.push((*conn, open.id, format!("{to}/{name}")));
+                moved.push((*conn, open.id, format!("{to}/{name}"), file.directory));
             }
         }
     }
-    for (conn, open, path) in moved {
-        ctx.emit_on(conn, Record::Moved { open, path });
+    for (conn, open, path, directory) in moved {
+        let moved = Record::Moved {
+            open,
+            path,
+            directory,
+        };
+        ctx.emit_on(conn, moved);
     }
     let change = Change {
         share,

@@ -181,6 +181,7 @@ fn call(
 ) -> Result<Handled, NtStatus> {
     let body = wire::Request::parse(component).map_err(wire::Malformed::status)?;
     receive::check_body(ctx, request, &body)?;
+    receive::check_channel_sequence(ctx, request, &body)?;
     match refused {
         Some((op, status)) => command::finish(ctx, request, &body, &op, Err(status)),
         None => command::start(ctx, request, &body),
@@ -350,7 +351,12 @@ fn answer(
         piece => (reply, piece),
     };
     if !is_last {
-        let related = inherit(ctx, &work.related, request, component, &reply);
+        let mut related = inherit(ctx, &work.related, request, component, &reply);
+        // 3.3.5.2.7.2: what is related to nothing has nothing that the rest could be related to.
+        let is_related = request.header.flags.contains(Flags::RELATED_OPERATIONS);
+        if is_related && id == WorkId::Message && work.next == 0 {
+            related.failed = Some(reply.status);
+        }
         ctx.emit(Record::Answered {
             work: id,
             answer: Some(Box::new(piece.into_answer())),

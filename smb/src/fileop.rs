@@ -26,7 +26,9 @@ pub struct Actor {
 }
 
 /// Which file it is, whatever its name: file system, inode and birth (an inode number is used again within a second).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct FileKey {
     /// The file system, by what does not change when it is mounted as another device: made of its UUID, where it has one.
     pub dev: u64,
@@ -119,7 +121,7 @@ pub struct CreateOp {
     pub read_data: bool,
     /// Writes data (FILE_WRITE_DATA or FILE_APPEND_DATA).
     pub write_data: bool,
-    /// Deletes (DELETE or FILE_DELETE_CHILD access, or delete on close): the account must be able to.
+    /// Deletes (DELETE access, or delete on close): the account must be able to.
     pub delete: bool,
     /// MAXIMUM_ALLOWED was asked for: open with the most rights the account has.
     pub maximum_allowed: bool,
@@ -134,6 +136,8 @@ pub struct CreateOp {
 pub struct CreateIntent {
     /// The path with the case the directory entries have (the last component as given, if it does not exist).
     pub path: String,
+    /// The directory that the last component is an entry of; for the share's root, itself.
+    pub directory: FileKey,
     /// The file that was there, if any.
     pub existing: Option<Metadata>,
     /// FILE_* rights (MS-DTYP 2.4.3 file mask) the account has on the existing file, or would have on a new one.
@@ -162,6 +166,38 @@ pub enum WriteAt {
     End,
 }
 
+/// Which of a file's times are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// LastAccessTime.
+    pub access: bool,
+    /// LastWriteTime.
+    pub write: bool,
+    /// ChangeTime.
+    pub change: bool,
+}
+
+impl Times {
+    /// These, and what of `own` is not among `others`.
+    #[must_use]
+    pub fn with(self, own: Times, others: Times) -> Times {
+        Times {
+            access: self.access || own.access && !others.access,
+            write: self.write || own.write && !others.write,
+            change: self.change || own.change && !others.change,
+        }
+    }
+}
+
+/// Times that an operation leaves as they were just before it, because its open has stopped them (MS-FSA 2.1.4.17).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptTimes {
+    /// LastWriteTime.
+    pub write: Option<FileTime>,
+    /// ChangeTime.
+    pub change: Option<FileTime>,
+}
+
 /// FileBasicInformation to set (MS-FSCC 2.4.7): `None` leaves a field alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetBasic {
@@ -171,10 +207,22 @@ pub struct SetBasic {
     pub last_access_time: Option<FileTime>,
     /// LastWriteTime.
     pub last_write_time: Option<FileTime>,
-    /// ChangeTime (accepted, not storable).
+    /// ChangeTime.
     pub change_time: Option<FileTime>,
     /// FILE_ATTRIBUTE_*.
     pub attributes: Option<u32>,
+    /// Times that operations by this open do not move any more: those that are set, and those given as -1.
+    pub stop: Times,
+    /// Times that they move again: those given as -2.
+    pub resume: Times,
+}
+
+impl SetBasic {
+    /// The times that operations by an open do not move, after this; `stopped`: those before it.
+    #[must_use]
+    pub fn stopped(&self, stopped: Times) -> Times {
+        self.stop.with(stopped, self.resume)
+    }
 }
 
 /// One range of FSCTL_SRV_COPYCHUNK (MS-SMB2 2.2.31.1.1), in bytes.
@@ -354,6 +402,22 @@ impl FileOp {
         op
     }
 
+    /// Does it change what a file holds, or what is known of it, by its open: so that it moves the file's times?
+    #[must_use]
+    pub fn moves_times(&self) -> bool {
+        matches!(
+            self,
+            FileOp::Write { .. }
+                | FileOp::SetBasic { .. }
+                | FileOp::SetEndOfFile { .. }
+                | FileOp::SetAllocation { .. }
+                | FileOp::SetSecurity { .. }
+                | FileOp::CopyChunks { .. }
+                | FileOp::ZeroData { .. }
+                | FileOp::SetSparse { .. }
+        )
+    }
+
     /// Does it change a file, so that its intent must be on record? What only looks is simply done again after a crash.
     #[must_use]
     pub fn has_effect(&self) -> bool {
@@ -383,15 +447,29 @@ pub struct DeleteTarget {
 }
 
 impl Intent {
+    /// As [`Intent::itself`].
+    pub fn itself_mut(&mut self) -> &mut Intent {
+        match self {
+            Intent::Keeping { intent, .. } => intent.itself_mut(),
+            intent => intent,
+        }
+    }
+
     /// The files it speaks of.
     pub fn keys_mut(&mut self) -> impl Iterator<Item = &mut FileKey> {
-        let (one, other) = match self {
-            Intent::Create(create) => (create.existing.as_mut().map(|found| &mut found.key), None),
+        let (one, other) = match self.itself_mut() {
+            Intent::Create(create) => (
+                Some(&mut create.directory),
+                create.existing.as_mut().map(|found| &mut found.key),
+            ),
             Intent::Rename {
                 source, replaced, ..
             } => (Some(source), replaced.as_mut()),
             Intent::Close { metadata } => (Some(&mut metadata.key), None),
-            Intent::None | Intent::Write { .. } | Intent::CopyChunks { .. } => (None, None),
+            Intent::None
+            | Intent::Write { .. }
+            | Intent::CopyChunks { .. }
+            | Intent::Keeping { .. } => (None, None),
         };
         one.into_iter().chain(other)
     }
@@ -419,6 +497,22 @@ pub enum Intent {
     Close { metadata: Metadata },
     /// For `CopyChunks` with overlap in one file: the source bytes of each chunk.
     CopyChunks { source: Vec<Vec<u8>> },
+    /// For what changes a file by an open that has stopped its times: what they are to be after it, and the rest.
+    Keeping {
+        times: KeptTimes,
+        intent: Box<Intent>,
+    },
+}
+
+impl Intent {
+    /// The intent itself, without the times to keep.
+    #[must_use]
+    pub fn itself(&self) -> &Intent {
+        match self {
+            Intent::Keeping { intent, .. } => intent.itself(),
+            intent => intent,
+        }
+    }
 }
 
 /// What came of an operation.
@@ -441,9 +535,10 @@ pub enum Outcome {
     },
     Metadata(Metadata),
     Volume(Volume),
-    /// The new path as on disk.
+    /// The new path as on disk, and the directory that its last component is an entry of.
     Renamed {
         path: String,
+        directory: FileKey,
     },
     /// Bytes written per chunk.
     Copied {

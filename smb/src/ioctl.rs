@@ -14,6 +14,7 @@ pub mod code {
     pub const DFS_GET_REFERRALS: u32 = 0x0006_0194;
     pub const DFS_GET_REFERRALS_EX: u32 = 0x0006_01B0;
     pub const GET_COMPRESSION: u32 = 0x0009_003C;
+    pub const SET_COMPRESSION: u32 = 0x0009_C040;
     pub const GET_OBJECT_ID: u32 = 0x0009_009C;
     pub const SET_REPARSE_POINT: u32 = 0x0009_00A4;
     pub const GET_REPARSE_POINT: u32 = 0x0009_00A8;
@@ -78,6 +79,8 @@ pub enum Fsctl {
     ObjectId,
     /// FSCTL_GET_COMPRESSION.
     GetCompression,
+    /// FSCTL_SET_COMPRESSION with COMPRESSION_FORMAT_NONE, which every file has.
+    SetCompressionNone,
 }
 
 impl Fsctl {
@@ -86,7 +89,7 @@ impl Fsctl {
     /// # Errors
     /// `INVALID_PARAMETER` for inputs that are too short or cannot be; the proper refusal of controls that are not offered;
     /// `INVALID_DEVICE_REQUEST` for unknown ones (MS-SMB2 3.3.5.15).
-    pub fn parse(ctl_code: u32, input: &[u8]) -> Result<Fsctl, NtStatus> {
+    pub fn parse(ctl_code: u32, mut input: &[u8]) -> Result<Fsctl, NtStatus> {
         match ctl_code {
             code::VALIDATE_NEGOTIATE_INFO => {
                 ValidateNegotiate::parse(input).map(Fsctl::ValidateNegotiateInfo)
@@ -119,6 +122,11 @@ impl Fsctl {
             code::PIPE_WAIT => pipe_wait(input).map(Fsctl::PipeWait),
             code::CREATE_OR_GET_OBJECT_ID | code::GET_OBJECT_ID => Ok(Fsctl::ObjectId),
             code::GET_COMPRESSION => Ok(Fsctl::GetCompression),
+            // MS-FSA 2.1.5.10.31: nothing is compressed here.
+            code::SET_COMPRESSION => match input.try_get_u16_le().map_err(short)? {
+                0 => Ok(Fsctl::SetCompressionNone),
+                _ => Err(NtStatus::NOT_SUPPORTED),
+            },
             // MS-SMB2 3.3.5.15.2: there is no DFS.
             code::DFS_GET_REFERRALS | code::DFS_GET_REFERRALS_EX => {
                 Err(NtStatus::FS_DRIVER_REQUIRED)

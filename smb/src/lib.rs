@@ -38,7 +38,7 @@ pub mod state;
 pub mod status;
 pub mod wire;
 
-pub use config::{Config, Limits, Requirement, Share, User};
+pub use config::{Config, Limits, Oplocks, Requirement, Share, User};
 pub use context::Context;
 pub use engine::ATTEMPTS;
 pub use entropy::Entropy;

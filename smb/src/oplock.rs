@@ -1,6 +1,5 @@
 //! Oplocks: granting, breaking, and giving up on a client that does not acknowledge (MS-SMB2 3.3.4.6, MS-FSA 2.1.5.18).
 
-use crate::access;
 use crate::context::Context;
 use crate::engine::send;
 use crate::fileop::{FileKey, OpenId};
@@ -64,15 +63,10 @@ fn start(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, level: OplockLevel, 
     send::break_notification(ctx, conn, open, to);
 }
 
-/// Level II oplocks of the other opens of a file are gone: nobody acknowledges that.
-pub(crate) fn break_level_two(ctx: &mut Context<'_>, key: FileKey, except: Option<OpenId>) {
-    let shared: Vec<_> = ctx
-        .smb
-        .files
-        .opens(key)
-        .with_oplock(OplockLevel::LevelII)
-        .filter(|(_, id)| Some(*id) != except)
-        .collect();
+/// Level II oplocks of a file are gone, that of the open which changes it, too (MS-FSA 2.1.4.12): nobody acknowledges that.
+pub(crate) fn break_level_two(ctx: &mut Context<'_>, key: FileKey) {
+    let opens = ctx.smb.files.opens(key);
+    let shared: Vec<_> = opens.with_oplock(OplockLevel::LevelII).collect();
     for (conn, open) in shared {
         ctx.emit_on(
             conn,
@@ -89,18 +83,21 @@ pub(crate) fn break_level_two(ctx: &mut Context<'_>, key: FileKey, except: Optio
 /// The file of this open is about to change.
 pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
     if let Some(key) = ctx.file_of(open).map(|file| file.key) {
-        break_level_two(ctx, key, Some(open));
+        break_level_two(ctx, key);
     }
 }
 
 /// The oplock a new open gets (MS-FSA 2.1.5.18.1): alone all it wants, else level II where nobody has more and nothing is locked.
+/// `looks`: all it does is to look at the attributes of a file that was there.
 pub(crate) fn grant(
     ctx: &Context<'_>,
     key: FileKey,
-    granted_access: u32,
+    looks: bool,
     wanted: OplockLevel,
 ) -> OplockLevel {
-    if wanted == OplockLevel::None || access::only_looks(granted_access) {
+    let dialect = ctx.connection().negotiation.dialect;
+    let may_be_granted = ctx.config().oplocks.may_be_granted(dialect);
+    if !may_be_granted || wanted == OplockLevel::None || looks {
         return OplockLevel::None;
     }
     let others = ctx.smb.files.opens(key);

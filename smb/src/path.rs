@@ -62,6 +62,12 @@ pub fn parent(path: &str) -> Option<&str> {
     }
 }
 
+/// The last component of a path; "" for the root.
+#[must_use]
+pub fn name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
 /// What `path` is called as seen from `directory`; `None` if it is not below it. Compared without case, as names are.
 #[must_use]
 pub fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {

@@ -1,6 +1,6 @@
 //! Records: the only way the durable state of a connection changes.
 
-use crate::fileop::{FileHandle, FileKey, OpenId, ShareId};
+use crate::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
 use crate::rpc::Pipe;
 use crate::state::{
     Answer, Breaking, Connection, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open,
@@ -92,7 +92,11 @@ pub enum Record {
     /// The open is closed.
     Closed { open: OpenId },
     /// The file or one of its parent directories has another name.
-    Moved { open: OpenId, path: String },
+    Moved {
+        open: OpenId,
+        path: String,
+        directory: FileKey,
+    },
     /// The file is to be deleted at its last close, or not.
     DeletePending { open: OpenId, on: bool },
     /// FilePositionInformation, in bytes.
@@ -145,6 +149,10 @@ pub enum Record {
         id: u32,
         tree: Box<Tree>,
     },
+    /// Times that operations by an open do not move from now on.
+    Stopped { open: OpenId, times: Times },
+    /// ChannelSequence of the last request by an open.
+    ChannelSequence { open: OpenId, sequence: u16 },
 }
 
 /// What a copy of a connection consists of, besides its beginning.
@@ -292,7 +300,9 @@ impl Record {
             | Record::Nonce { .. }
             | Record::SharesMoved { .. }
             | Record::Position { .. }
-            | Record::Mode { .. } => Touched::default(),
+            | Record::Mode { .. }
+            | Record::Stopped { .. }
+            | Record::ChannelSequence { .. } => Touched::default(),
             Record::Copied(piece) => piece.touches(),
         }
     }
@@ -397,6 +407,10 @@ impl Record {
                     session.trees.clear();
                 }
                 orphan(connection, |open| open.session == *id);
+                // MS-FSA 2.1.5.5: closing an open completes what waits for changes by it.
+                cancel(connection, NtStatus::NOTIFY_CLEANUP, |parked| {
+                    parked.session == *id && matches!(parked.wait, Wait::Notify(_))
+                });
                 cancel(connection, NtStatus::USER_SESSION_DELETED, |parked| {
                     parked.session == *id
                 });
@@ -437,6 +451,11 @@ impl Record {
                 orphan(connection, |open| {
                     open.session == *session && open.tree == *id
                 });
+                cancel(connection, NtStatus::NOTIFY_CLEANUP, |parked| {
+                    parked.session == *session
+                        && parked.tree == *id
+                        && matches!(parked.wait, Wait::Notify(_))
+                });
                 cancel(connection, NtStatus::NETWORK_NAME_DELETED, |parked| {
                     parked.session == *session && parked.tree == *id
                 });
@@ -452,13 +471,21 @@ impl Record {
                 cancel(connection, NtStatus::NOTIFY_CLEANUP, |parked| {
                     parked.open == Some(*open) && matches!(parked.wait, Wait::Notify(_))
                 });
+                cancel(connection, NtStatus::PIPE_BROKEN, |parked| {
+                    parked.wait == Wait::Pipe(*open)
+                });
                 cancel(connection, NtStatus::RANGE_NOT_LOCKED, |parked| {
                     parked.open == Some(*open)
                 });
             }
-            Record::Moved { open, path } => {
-                on_file(connection, *open, |file| file.path.clone_from(path))
-            }
+            Record::Moved {
+                open,
+                path,
+                directory,
+            } => on_file(connection, *open, |file| {
+                file.path.clone_from(path);
+                file.directory = *directory;
+            }),
             Record::DeletePending { open, on } => {
                 on_file(connection, *open, |file| file.delete_pending = *on);
             }
@@ -466,6 +493,9 @@ impl Record {
                 on_file(connection, *open, |file| file.position = *position);
             }
             Record::Mode { open, mode } => on_file(connection, *open, |file| file.mode = *mode),
+            Record::Stopped { open, times } => {
+                on_file(connection, *open, |file| file.stopped = *times);
+            }
             Record::Cursor { open, cursor } => {
                 on_file(connection, *open, |file| file.cursor = cursor.clone());
             }
@@ -532,6 +562,11 @@ impl Record {
                     place.clone_from(tree);
                 }
             }
+            Record::ChannelSequence { open, sequence } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.channel_sequence = *sequence;
+                }
+            }
         }
     }
 }
@@ -570,11 +605,14 @@ fn rekey(connection: &mut Connection, from: FileKey, to: FileKey, handle: &FileH
     let mut doings: Vec<&mut Doing> = Vec::new();
     doings.extend(connection.work.iter_mut().flat_map(|work| &mut work.doing));
     for open in connection.opens.values_mut() {
-        if let Target::File(file) = &mut open.target
-            && file.key == from
-        {
-            file.key = to;
-            file.handle = handle.clone();
+        if let Target::File(file) = &mut open.target {
+            if file.key == from {
+                file.key = to;
+                file.handle = handle.clone();
+            }
+            if file.directory == from {
+                file.directory = to;
+            }
         }
         doings.extend(
             open.closing

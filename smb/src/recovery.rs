@@ -241,6 +241,7 @@ fn info(conn: ConnId, open: &Open, rename: Option<(ShareId, &str, &str)>) -> Opt
         handle: file.handle.clone(),
         is_dir: file.is_dir,
         granted_access: open.granted_access,
+        stopped: file.stopped,
         watch: file.watch.as_ref().map(|watch| WatchInfo {
             recursive: watch.recursive,
             filter: watch.filter,

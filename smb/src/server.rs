@@ -8,7 +8,7 @@ use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
 use crate::fileop::{
-    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
+    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, Times,
 };
 use crate::oplock;
 use crate::record::{Record, WorkId};
@@ -123,6 +123,8 @@ pub struct OpenInfo {
     pub is_dir: bool,
     /// GrantedAccess.
     pub granted_access: u32,
+    /// Times that operations by it do not move.
+    pub stopped: Times,
     /// How it watches its directory.
     pub watch: Option<WatchInfo>,
 }
@@ -547,6 +549,11 @@ impl Smb {
                 let parked = connection.parked.iter();
                 let watching = parked.filter(|(_, parked)| parked.wait == Wait::Notify(*open));
                 watching.map(|(id, _)| Task::Parked(conn, *id)).collect()
+            }
+            Record::Pipe { open, .. } => {
+                let parked = connection.parked.iter();
+                let reading = parked.filter(|(_, parked)| parked.wait == Wait::Pipe(*open));
+                reading.map(|(id, _)| Task::Parked(conn, *id)).collect()
             }
             Record::Cancelled { id, .. } | Record::Running { id } => vec![Task::Parked(conn, *id)],
             Record::Closing { open, .. } => vec![Task::Close(conn, *open)],

@@ -163,6 +163,7 @@ pub(crate) fn open(open: &Open) -> usize {
         tree: _,
         actor: Actor { share: _, user },
         granted_access: _,
+        channel_sequence: _,
         target,
         closing,
     } = open;
@@ -171,7 +172,8 @@ pub(crate) fn open(open: &Open) -> usize {
         Target::Pipe(pipe) => pipe.size(),
     };
     let actor = U32 + text(user.as_ref());
-    PART + U64 + U64 + U64 + U32 + actor + U32 + 1 + target + self::closing(closing.as_ref())
+    let ids = 3 * U64 + 2 * U32 + U16;
+    PART + ids + actor + 1 + target + self::closing(closing.as_ref())
 }
 
 /// Room for it is taken when the open is made: a close must not be refused.
@@ -189,6 +191,7 @@ fn file(file: &FileOpen) -> usize {
         key: _,
         handle,
         path,
+        directory: _,
         is_dir: _,
         share_access: _,
         create_options: _,
@@ -196,6 +199,7 @@ fn file(file: &FileOpen) -> usize {
         delete_pending: _,
         position: _,
         mode: _,
+        stopped: _,
         cursor,
         watch,
         oplock: _,
@@ -208,13 +212,15 @@ fn file(file: &FileOpen) -> usize {
         bytes: handle,
     } = handle;
     const BREAKING: usize = 1 + size_of_breaking();
-    KEY + U32
+    2 * KEY
+        + U32
         + bytes(handle)
         + bytes(path)
         + 3 * FLAG
         + 2 * U32
         + U64
         + U32
+        + 3 * FLAG
         + self::cursor(cursor)
         + 1
         + watch.as_ref().map_or(0, self::watch)
@@ -257,6 +263,7 @@ fn watch(watch: &Watch) -> usize {
     let Watch {
         filter: _,
         recursive: _,
+        most: _,
         notices,
         overflow: _,
     } = watch;
@@ -264,7 +271,7 @@ fn watch(watch: &Watch) -> usize {
 }
 
 /// A directory watch without notices.
-pub(crate) const WATCH: usize = U32 + FLAG + U64 + FLAG;
+pub(crate) const WATCH: usize = 2 * U32 + FLAG + U64 + FLAG;
 
 /// A notice.
 pub(crate) fn notice(notice: &Notice) -> usize {
@@ -343,9 +350,10 @@ fn intent(intent: &Intent) -> usize {
         Intent::None => 0,
         Intent::Create(CreateIntent {
             path,
+            directory: _,
             existing: _,
             maximal_access: _,
-        }) => bytes(path) + 1 + METADATA + U32,
+        }) => bytes(path) + KEY + 1 + METADATA + U32,
         Intent::Write { offset: _ } => U64,
         Intent::Rename {
             source: _,
@@ -356,6 +364,7 @@ fn intent(intent: &Intent) -> usize {
         } => KEY + FLAG + bytes(from) + bytes(to) + 1 + KEY,
         Intent::Close { metadata: _ } => METADATA,
         Intent::CopyChunks { source } => U64 + source.iter().map(bytes).sum::<usize>(),
+        Intent::Keeping { times: _, intent } => 2 * (1 + U64) + self::intent(intent),
     }
 }
 

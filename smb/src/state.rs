@@ -1,7 +1,7 @@
 //! The durable state of a connection. Everything here changes only in [`crate::record::Record::apply`].
 
 use crate::crypto::{Cipher, PreauthHash, SessionKeys, SigningAlgorithm};
-use crate::fileop::{Actor, FileHandle, FileKey, Intent, OpenId, ShareId};
+use crate::fileop::{Actor, FileHandle, FileKey, Intent, OpenId, ShareId, Times};
 use crate::rpc::Pipe;
 use crate::status::NtStatus;
 use crate::wire::{Dialect, Header};
@@ -173,6 +173,8 @@ pub struct Watch {
     pub filter: u32,
     /// SMB2_WATCH_TREE.
     pub recursive: bool,
+    /// OutputBufferLength of the request that began it, in bytes: no answer is longer.
+    pub most: u32,
     /// What has not been reported yet.
     pub notices: VecDeque<Notice>,
     /// More happened than was kept: NOTIFY_ENUM_DIR.
@@ -197,6 +199,8 @@ pub struct FileOpen {
     pub handle: FileHandle,
     /// Where it is now, beneath the share, '/' between components.
     pub path: String,
+    /// The directory that the last component of the path is an entry of.
+    pub directory: FileKey,
     /// A directory.
     pub is_dir: bool,
     /// ShareAccess.
@@ -211,6 +215,8 @@ pub struct FileOpen {
     pub position: u64,
     /// FileModeInformation that was set (MS-FSCC 2.4.26).
     pub mode: u32,
+    /// Times that operations by this open do not move (MS-FSA 2.1.4.17).
+    pub stopped: Times,
     /// Directory listing.
     pub cursor: Cursor,
     /// Directory watch.
@@ -226,13 +232,14 @@ pub struct FileOpen {
 }
 
 impl FileOpen {
-    /// A file that has just been opened, with no rights shared and no options.
+    /// A file that has just been opened, with no rights shared and no options, in a directory that is not known.
     #[must_use]
     pub fn new(key: FileKey, path: String, is_dir: bool) -> FileOpen {
         FileOpen {
             key,
             handle: FileHandle::default(),
             path,
+            directory: FileKey::default(),
             is_dir,
             share_access: 0,
             create_options: 0,
@@ -240,6 +247,7 @@ impl FileOpen {
             delete_pending: false,
             position: 0,
             mode: 0,
+            stopped: Times::default(),
             cursor: Cursor::default(),
             watch: None,
             oplock: OplockLevel::None,
@@ -272,6 +280,8 @@ pub struct Open {
     pub actor: Actor,
     /// GrantedAccess.
     pub granted_access: u32,
+    /// ChannelSequence, with 3.x.
+    pub channel_sequence: u16,
     /// What it leads to.
     pub target: Target,
     /// Set when session, tree or connection has gone.
@@ -448,6 +458,8 @@ pub enum Wait {
     Break(FileKey),
     /// CHANGE_NOTIFY: something to report by this open.
     Notify(OpenId),
+    /// READ: something to read from the pipe of this open.
+    Pipe(OpenId),
 }
 
 /// A request that waits (MS-SMB2 3.3.4.2).

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use outlast_smb::Oplocks;
+
 use super::advice::{self, HostAddress};
 use super::{
     Cidr, Config, Dialect, Durability, Error, Level, Network, Nvram, Server, Share, file, size,
@@ -174,7 +176,21 @@ impl Check<'_> {
             max_protocol,
             signing,
             encryption,
+            oplocks: self.oplocks(&server.oplocks)?,
         })
+    }
+
+    fn oplocks(&self, text: &str) -> Result<Oplocks, Error> {
+        match text {
+            "auto" => Ok(Oplocks::Auto),
+            "on" => Ok(Oplocks::On),
+            "off" => Ok(Oplocks::Off),
+            _ => self.fail(
+                "server.oplocks",
+                format!("unknown value {text:?}"),
+                "use \"auto\", \"on\" or \"off\"",
+            ),
+        }
     }
 
     fn dialect(&self, key: &str, text: &str) -> Result<Dialect, Error> {

@@ -29,6 +29,7 @@ pub(super) struct Server {
     pub max_protocol: String,
     pub signing: String,
     pub encryption: String,
+    pub oplocks: String,
 }
 
 impl Default for Server {
@@ -41,6 +42,7 @@ impl Default for Server {
             max_protocol: "3.1.1".into(),
             signing: "enabled".into(),
             encryption: "enabled".into(),
+            oplocks: "auto".into(),
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Server {
     pub signing: Level,
     /// `encryption`. Default `enabled`.
     pub encryption: Level,
+    /// `oplocks`. Default `auto`: up to SMB 2.1.
+    pub oplocks: outlast_smb::Oplocks,
 }
 
 /// SMB dialects (MS-SMB2 2.2.3), in order of age.

@@ -27,6 +27,7 @@ min_protocol = "2.0.2"
 max_protocol = "3.1.1"
 signing = "enabled"
 encryption = "enabled"
+oplocks = "auto"
 
 [network]
 tap = "tap0"
@@ -113,21 +114,21 @@ fn every_mistake_has_its_line() {
     #[rustfmt::skip]
     let table: &[(&str, &str, &str)] = &[
         ("name = \"OUTLAST\"", "nam = \"OUTLAST\"",
-         ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`; remove it or correct its spelling"),
+         ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`, `oplocks`; remove it or correct its spelling"),
         ("[network]", "[networks]",
-         ":11: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`; remove it or correct its spelling"),
+         ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`; remove it or correct its spelling"),
         ("mtu = 1500", "mtu = \"1500\"",
-         ":17: network.mtu: invalid type: string \"1500\", expected i64; write a value of the expected type"),
+         ":18: network.mtu: invalid type: string \"1500\", expected i64; write a value of the expected type"),
         ("offload = true", "offload = 1",
-         ":13: network.offload: invalid type: integer `1`, expected a boolean; write a value of the expected type"),
+         ":14: network.offload: invalid type: integer `1`, expected a boolean; write a value of the expected type"),
         ("gateway = \"10.77.0.254\"", "gateway = 7",
-         ":16: network.gateway: invalid type: integer `7`, expected an address, or a list of one IPv4 and one IPv6 address; write a value of the expected type"),
+         ":17: network.gateway: invalid type: integer `7`, expected an address, or a list of one IPv4 and one IPv6 address; write a value of the expected type"),
         ("tap = \"tap0\"\n", "",
-         ":11: network.tap: missing field `tap`; add it"),
+         ":12: network.tap: missing field `tap`; add it"),
         ("mtu = 1500", "mtu = 1500\nmtu = 1500",
-         ":18: network.mtu: duplicate key; keep one of them"),
+         ":19: network.mtu: duplicate key; keep one of them"),
         ("mtu = 1500", "mtu = ",
-         ":17: network.mtu: string values must be quoted, expected literal string; correct the TOML syntax"),
+         ":18: network.mtu: string values must be quoted, expected literal string; correct the TOML syntax"),
         ("\"OUTLAST\"", "\"OUT LAST\"",
          ": server.name: \"OUT LAST\" is not a NetBIOS name; use 1 to 15 letters, digits and hyphens"),
         ("min_protocol = \"2.0.2\"", "min_protocol = \"1.0\"",
@@ -136,6 +137,8 @@ fn every_mistake_has_its_line() {
          ": server.max_protocol: unknown dialect \"NT1\"; use \"2.0.2\", \"2.1\", \"3.0\", \"3.0.2\" or \"3.1.1\""),
         ("min_protocol = \"2.0.2\"\nmax_protocol = \"3.1.1\"", "min_protocol = \"3.0\"\nmax_protocol = \"2.1\"",
          ": server.min_protocol: 3.0 is above max_protocol 2.1; lower it or raise max_protocol"),
+        ("oplocks = \"auto\"", "oplocks = \"yes\"",
+         ": server.oplocks: unknown value \"yes\"; use \"auto\", \"on\" or \"off\""),
         ("signing = \"enabled\"", "signing = \"yes\"",
          ": server.signing: unknown value \"yes\"; use \"off\", \"enabled\" or \"required\""),
         ("max_protocol = \"3.1.1\"\nsigning = \"enabled\"\nencryption = \"enabled\"", "max_protocol = \"2.1\"\nencryption = \"required\"",

@@ -11,7 +11,7 @@ use outlast_smb::fileop::{FileKey, FileTime, Metadata};
 use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp, XattrFlags};
 use rustix::io::Errno;
 
-use super::path::fd_path;
+use super::path::{fd_path, stat};
 use super::volume;
 
 /// FILE_ATTRIBUTE_* (MS-FSCC 2.6).
@@ -42,6 +42,8 @@ const EPOCH_SECONDS: i128 = 11_644_473_600;
 /// `valid_flags` of Samba's format.
 const VALID_ATTRIBUTES: u32 = 0x1;
 const VALID_CREATE_TIME: u32 = 0x10;
+/// What comes before a time of change that was set.
+const CHANGE: &[u8; 8] = b"OUTLASTc";
 
 /// What the extended attribute says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,27 @@ pub struct DosInfo {
     pub attributes: Option<u32>,
     /// Creation time, if set.
     pub creation_time: Option<FileTime>,
+    /// Time of change, if set.
+    pub change: Option<SetChange>,
+}
+
+/// A time of change that a client has set: Linux has no way to set its own, `st_ctime`. It counts until that moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetChange {
+    /// ChangeTime.
+    pub time: FileTime,
+    /// `st_ctime` when it was set, within [`NEAR_TICKS`].
+    pub set_at: FileTime,
+}
+
+/// The attribute cannot hold the very `st_ctime` that writing it will give the file, so one that is so near counts as
+/// that one: in units of 100 ns, the 10 ms of the coarsest clock that kernels stamp files by.
+const NEAR_TICKS: u64 = 100_000;
+
+impl SetChange {
+    fn counts(&self, changed: FileTime) -> bool {
+        changed.abs_diff(self.set_at) <= NEAR_TICKS
+    }
 }
 
 /// Which file it is.
@@ -117,12 +140,15 @@ pub fn metadata(stat: &Statx, dos: &Dos, name: &str) -> Metadata {
     let is_dir = is_dir(stat);
     let [accessed, written, changed] =
         [&stat.stx_atime, &stat.stx_mtime, &stat.stx_ctime].map(to_file_time);
-    let created = match dos {
-        Dos::Kept(info) => info.creation_time,
-        _ => None,
-    }
-    .or_else(|| birth(stat).map(to_file_time))
-    .unwrap_or_else(|| accessed.min(written).min(changed));
+    let kept = match dos {
+        Dos::Kept(info) => *info,
+        _ => DosInfo::default(),
+    };
+    let created = kept
+        .creation_time
+        .or_else(|| birth(stat).map(to_file_time))
+        .unwrap_or_else(|| accessed.min(written).min(changed));
+    let set_change = kept.change.filter(|change| change.counts(changed));
     let mut attributes = kept_attributes(stat, dos);
     if name.starts_with('.') && name != "." && name != ".." {
         attributes |= flag::HIDDEN;
@@ -137,7 +163,7 @@ pub fn metadata(stat: &Statx, dos: &Dos, name: &str) -> Metadata {
         creation_time: created,
         last_access_time: accessed,
         last_write_time: written,
-        change_time: changed,
+        change_time: set_change.map_or(changed, |change| change.time),
         end_of_file: if is_dir { 0 } else { stat.stx_size },
         allocation_size: if is_dir { 0 } else { stat.stx_blocks * 512 },
         attributes,
@@ -209,6 +235,15 @@ pub fn write(
     store(&path, kept, now, new, creation_time)
 }
 
+/// Has it the attribute SPARSE_FILE?
+#[must_use]
+pub fn is_sparse(fd: BorrowedFd<'_>) -> bool {
+    match read(fd) {
+        Dos::Kept(info) => info.attributes.unwrap_or(0) & flag::SPARSE_FILE != 0,
+        Dos::Absent | Dos::Unsupported => false,
+    }
+}
+
 /// Sets or clears the attribute SPARSE_FILE.
 ///
 /// # Errors
@@ -243,8 +278,64 @@ fn store(
     let blob = format(&DosInfo {
         attributes: Some(new),
         creation_time: creation_time.or(kept.creation_time),
+        change: None,
     });
     rustix::fs::setxattr(path, XATTR, &blob, XattrFlags::empty())
+}
+
+/// Sets ARCHIVE, if it is not: the file has been modified (MS-FSA 2.1.4.17).
+///
+/// # Errors
+/// As `setxattr`.
+pub fn note_modified(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut buffer = [0; BLOB_MAX];
+    let length = rustix::fs::fgetxattr(fd, XATTR, &mut buffer);
+    match found(&buffer, length) {
+        Dos::Kept(info) => match info.attributes {
+            Some(now) if now & flag::ARCHIVE == 0 => {
+                store(&fd_path(fd), info, now, now | flag::ARCHIVE, None)
+            }
+            _ => Ok(()),
+        },
+        Dos::Absent | Dos::Unsupported => Ok(()),
+    }
+}
+
+/// Sets the time of change; does nothing where the file system has no extended attributes.
+///
+/// # Errors
+/// As `setxattr`; EBUSY if others change the file so often that it does not last.
+pub fn write_change(fd: BorrowedFd<'_>, time: FileTime) -> Result<(), Errno> {
+    const ATTEMPTS: usize = 8;
+    let path = fd_path(fd);
+    let kept = match read(fd) {
+        Dos::Kept(info) => info,
+        Dos::Absent => DosInfo::default(),
+        Dos::Unsupported => return Ok(()),
+    };
+    for _ in 0..ATTEMPTS {
+        let change = SetChange {
+            time,
+            set_at: now(),
+        };
+        let blob = format(&DosInfo {
+            change: Some(change),
+            ..kept
+        });
+        rustix::fs::setxattr(path.as_str(), XATTR, &blob, XattrFlags::empty())?;
+        if change.counts(to_file_time(&stat(fd)?.stx_ctime)) {
+            return Ok(());
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// The wall clock.
+fn now() -> FileTime {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let ticks =
+        (i128::from(now.tv_sec) + EPOCH_SECONDS) * 10_000_000 + i128::from(now.tv_nsec / 100);
+    FileTime::try_from(ticks.max(0)).unwrap_or(FileTime::MAX)
 }
 
 /// READONLY by permissions, where there is no other place.
@@ -269,6 +360,7 @@ fn write_mode(path: &str, stat: &Statx, attributes: Option<u32>) -> Result<(), E
 /// Samba's `xattr_DOSATTRIB`: an ASCII string ended by NUL (the attributes in hexadecimal in old versions), padding to 2 bytes, version and again
 /// version as the union's selector (16 bits each), padding to 4, `valid_flags`, attributes, then in version 3 `ea_size` (32 bits),
 /// `size`, `alloc_size`, `create_time`, `change_time` (64 bits each), in version 4 `itime`, `create_time`; little-endian.
+/// Samba does not look at what follows version 4: here, [`CHANGE`] and a [`SetChange`].
 fn parse(blob: &[u8]) -> Option<DosInfo> {
     let string = blob.iter().position(|&b| b == 0)? + 1;
     let version_at = string.next_multiple_of(2);
@@ -282,6 +374,14 @@ fn parse(blob: &[u8]) -> Option<DosInfo> {
         4 => info_at + 8 + 8,
         _ => return None,
     };
+    let change_at = (create_time_at + 8).next_multiple_of(4);
+    let change = || {
+        blob.get(change_at..)?.strip_prefix(CHANGE)?;
+        Some(SetChange {
+            time: u64_at(change_at + CHANGE.len())?,
+            set_at: u64_at(change_at + CHANGE.len() + 8)?,
+        })
+    };
     let valid = u32_at(info_at)?;
     let attributes = u32_at(info_at + 4)?;
     Some(DosInfo {
@@ -291,6 +391,7 @@ fn parse(blob: &[u8]) -> Option<DosInfo> {
         } else {
             None
         },
+        change: change().filter(|_| version == 4),
     })
 }
 
@@ -303,6 +404,11 @@ fn format(info: &DosInfo) -> Vec<u8> {
     blob.extend(info.attributes.unwrap_or(0).to_le_bytes());
     blob.extend(0_u64.to_le_bytes());
     blob.extend(info.creation_time.unwrap_or(0).to_le_bytes());
+    if let Some(SetChange { time, set_at }) = info.change {
+        blob.extend(CHANGE);
+        blob.extend(time.to_le_bytes());
+        blob.extend(set_at.to_le_bytes());
+    }
     blob
 }
 
@@ -338,8 +444,14 @@ mod tests {
         let info = DosInfo {
             attributes: Some(0x22),
             creation_time: Some(0x01D0_49E1_679D_41C6),
+            change: None,
         };
         assert_eq!(parse(&format(&info)), Some(info));
+        let set = DosInfo {
+            change: Some(SetChange { time: 7, set_at: 9 }),
+            ..info
+        };
+        assert_eq!(parse(&format(&set)), Some(set));
         // As Samba 4.0 writes it: "0x20", version 3.
         let mut old = b"0x20\0\0\x03\0\x03\0\0\0\x11\0\0\0\x20\0\0\0".to_vec();
         old.extend([0; 20]);
@@ -349,7 +461,8 @@ mod tests {
             parse(&old),
             Some(DosInfo {
                 attributes: Some(0x20),
-                creation_time: Some(0x01D0_49E1_679D_41C6)
+                creation_time: Some(0x01D0_49E1_679D_41C6),
+                change: None
             })
         );
         for length in 0..old.len() - 8 {

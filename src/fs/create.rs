@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use outlast_smb::fileop::{CreateAction, CreateIntent, CreateOp, Created, Disposition, OpenId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::{
-    Access, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Statx, XattrFlags,
+    Access, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Statx,
+    StatxAttributes, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -98,6 +99,7 @@ pub fn prepare(
         }
     }
     Ok(CreateIntent {
+        directory: root.directory_of(&located.path)?,
         path: located.path,
         existing: Some(existing),
         maximal_access,
@@ -119,6 +121,7 @@ fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent,
     may_access(entry.dir.as_fd(), Access::WRITE_OK | Access::EXEC_OK).map_err(status)?;
     Ok(CreateIntent {
         path,
+        directory: key(&stat(&entry.dir).map_err(status)?),
         existing: None,
         maximal_access: right::ALL,
     })
@@ -164,9 +167,10 @@ fn maximal_access(
         let read_only = attributes::kept_attributes(stat, dos) & flag::READONLY != 0;
         if data && (is_dir || !read_only) {
             rights |= right::WRITE_DATA | right::APPEND_DATA;
-        }
-        if is_dir && may(Access::EXEC_OK) {
-            rights |= right::DELETE_CHILD;
+            // A file has no children, but FILE_ALL_ACCESS (MS-SMB2 2.2.13.1.1) includes the right to delete them.
+            if !is_dir || may(Access::EXEC_OK) {
+                rights |= right::DELETE_CHILD;
+            }
         }
     }
     if owner {
@@ -176,6 +180,12 @@ fn maximal_access(
         rights |= right::DELETE;
     }
     rights
+}
+
+/// Is it immutable, or may it be appended to only?
+fn is_fixed(stat: &Statx) -> bool {
+    let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    stat.stx_attributes.intersects(fixed)
 }
 
 /// May the account take this name away? Its directory decides, and the sticky bit.
@@ -188,6 +198,10 @@ pub fn may_delete(root: &Root, file: &Statx, uid: u32, path: &str) -> Result<(),
     }
     let entry = root.entry(path)?;
     let dir = stat(&entry.dir).map_err(status)?;
+    // chattr(1): neither such a file nor what is in such a directory can be deleted, whoever asks.
+    if is_fixed(file) || is_fixed(&dir) {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
     let sticky = u32::from(dir.stx_mode) & libc::S_ISVTX != 0;
     let theirs = sticky && uid != 0 && uid != file.stx_uid && uid != dir.stx_uid;
     let write = Access::WRITE_OK | Access::EXEC_OK;

@@ -203,12 +203,14 @@ pub fn zero(fd: BorrowedFd<'_>, from: u64, beyond: u64) -> Result<(), NtStatus> 
     Ok(())
 }
 
-/// The ranges of [offset, offset + length) that are not holes, as (offset, length) in bytes (MS-FSCC 2.3.52).
+/// The ranges of [offset, offset + length) that are not holes, as (offset, length) in bytes (MS-FSCC 2.3.52). Of a file that is not
+/// sparse everything is allocated (MS-FSA 2.1.5.10.22).
 ///
 /// # Errors
 /// As `lseek`.
 pub fn allocated_ranges(
     fd: BorrowedFd<'_>,
+    is_sparse: bool,
     offset: u64,
     length: u64,
 ) -> Result<Vec<(u64, u64)>, NtStatus> {
@@ -217,6 +219,12 @@ pub fn allocated_ranges(
         .checked_add(length)
         .ok_or(NtStatus::INVALID_PARAMETER)?
         .min(size);
+    if !is_sparse {
+        return Ok((offset < end)
+            .then(|| (offset, end - offset))
+            .into_iter()
+            .collect());
+    }
     let mut ranges = Vec::new();
     let mut at = offset;
     while at < end && ranges.len() < RANGES_MAX {
@@ -276,18 +284,21 @@ pub fn overlapping_source(
                 to.copy_from_slice(from);
             }
         }
-        if count < bytes.len() {
-            return Err(INVALID_VIEW_SIZE);
+        match (count < bytes.len(), index) {
+            (true, 0) => return Err(INVALID_VIEW_SIZE),
+            // Those before it are copied.
+            (true, _) => break,
+            (false, _) => all.push(bytes),
         }
-        all.push(bytes);
     }
     Ok(Some(all))
 }
 
-/// Copies chunks within the server. `logged`: their bytes, where the intent holds them.
+/// Copies chunks within the server, one after the other, up to the first that fails. `logged`: the bytes of those that are
+/// copied, where the intent holds them.
 ///
 /// # Errors
-/// INVALID_VIEW_SIZE if a chunk reaches beyond the source's end (MS-SMB2 3.3.5.15.6); as `copy_file_range`.
+/// The first one fails: INVALID_VIEW_SIZE if it reaches beyond the source's end (MS-SMB2 3.3.5.15.6); as `copy_file_range`.
 pub fn copy(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
@@ -296,14 +307,16 @@ pub fn copy(
 ) -> Result<Vec<u32>, NtStatus> {
     let mut written = Vec::with_capacity(chunks.len());
     for (index, chunk) in chunks.iter().enumerate() {
-        match logged {
-            Some(logged) => {
-                let data = logged.get(index).ok_or(NtStatus::INVALID_PARAMETER)?;
-                write_full(target, chunk.target_offset, data).map_err(data_status)?;
-            }
-            None => copy_chunk(source, target, chunk)?,
+        let copied = match logged.map(|logged| logged.get(index)) {
+            Some(Some(data)) => write_full(target, chunk.target_offset, data).map_err(data_status),
+            Some(None) => Err(INVALID_VIEW_SIZE),
+            None => copy_chunk(source, target, chunk),
+        };
+        match copied {
+            Ok(()) => written.push(chunk.length),
+            Err(status) if index == 0 => return Err(status),
+            Err(_) => break,
         }
-        written.push(chunk.length);
     }
     Ok(written)
 }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, ShareId};
+use outlast_smb::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, ShareId, Times};
 use outlast_smb::status::NtStatus;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::errno::{open_status, status};
 use super::path::{Root, disk_path, stat};
-use super::{Fs, attributes, find_root, handle, names};
+use super::{Fs, attributes, find_root, handle, names, times};
 
 /// Descriptors of files at most, whatever the process may have: each keeps an inode in the kernel's memory, and the
 /// kernel closes them one by one when a worker dies.
@@ -58,6 +58,8 @@ pub struct Known {
     pub readable: bool,
     /// Its data may be written.
     pub writable: bool,
+    /// Times that operations by it do not move.
+    pub stopped: Times,
 }
 
 impl Known {
@@ -73,6 +75,7 @@ impl Known {
             is_dir: open.is_dir,
             readable: open.granted_access & READS != 0,
             writable: open.granted_access & WRITES != 0 && !open.is_dir,
+            stopped: open.stopped,
         }
     }
 
@@ -178,6 +181,9 @@ impl Opens {
             used: 0,
             lasts,
         };
+        if file.stopped.access {
+            times::stop_access(&file);
+        }
         self.open.insert(id, file);
         self.touch(id);
     }
@@ -202,6 +208,12 @@ impl Opens {
     /// FILE_CLOSED: there is none.
     pub fn get(&self, id: OpenId) -> Result<&OpenFile, NtStatus> {
         self.open.get(&id).ok_or(NtStatus::FILE_CLOSED)
+    }
+
+    /// What is known of an open.
+    pub(super) fn known_mut(&mut self, id: OpenId) -> Option<&mut Known> {
+        let open = self.open.get_mut(&id).map(|file| &mut file.known);
+        open.or_else(|| self.closed.get_mut(&id))
     }
 
     /// Every open.

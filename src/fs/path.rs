@@ -156,6 +156,18 @@ impl Root {
         Ok(Entry { dir, name })
     }
 
+    /// Which directory holds the path's last component; for the root, itself.
+    ///
+    /// # Errors
+    /// OBJECT_PATH_NOT_FOUND; as `statx`.
+    pub fn directory_of(&self, path: &str) -> Result<FileKey, NtStatus> {
+        let found = match path {
+            "" => stat(&*self.dir),
+            path => stat(&self.entry(path)?.dir),
+        };
+        Ok(key(&found.map_err(status)?))
+    }
+
     /// Finds the path, whatever its case.
     ///
     /// # Errors

@@ -81,10 +81,16 @@ fn identity(root: &Root, path: &str) -> Option<FileKey> {
 }
 
 /// A path under which an open file is to be found: the one given if it is still there, else the one the kernel knows.
+///
+/// A file with several links may have been opened again by its handle, and then the kernel knows it by any of them: the
+/// one that is meant must be there.
 fn name_of(root: &Root, fd: BorrowedFd<'_>, key: &FileKey, path: &str) -> Option<String> {
     if identity(root, path) == Some(*key) {
         return Some(path.to_owned());
     }
+    stat(fd)
+        .ok()
+        .filter(|stat| is_dir(stat) || stat.stx_nlink <= 1)?;
     root.current_path(fd)
         .filter(|path| identity(root, path) == Some(*key))
 }
@@ -198,16 +204,27 @@ pub fn link(
     }
 }
 
-/// Takes the file's name away; nothing to do if the name is gone or another file's by now.
+/// Takes the file's name away; nothing to do if the name is gone or another file's by now. `links`: how many it had before
+/// the operation was begun.
 ///
 /// # Errors
 /// DIRECTORY_NOT_EMPTY; as `unlink`.
-pub fn delete(root: &Root, fd: BorrowedFd<'_>, target: &DeleteTarget) -> Result<(), NtStatus> {
+pub fn delete(
+    root: &Root,
+    fd: BorrowedFd<'_>,
+    target: &DeleteTarget,
+    links: u32,
+) -> Result<(), NtStatus> {
     if root.read_only {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    // Renamed locally, it is deleted under its new name: what was opened is what is meant.
-    let Some(path) = name_of(root, fd, &target.key, &target.path) else {
+    // Renamed locally, it is deleted under its new name: what was opened is what is meant. But of several links that are
+    // one less, this may have been the one that is gone, deleted by us before a crash.
+    let path = match links <= 1 {
+        true => name_of(root, fd, &target.key, &target.path),
+        false => Some(target.path.clone()).filter(|path| identity(root, path) == Some(target.key)),
+    };
+    let Some(path) = path else {
         return Ok(());
     };
     let entry = root.entry(&path)?;

@@ -1,20 +1,21 @@
 //! Times, attributes, sparseness, and the file system's figures.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use outlast_smb::fileop::{FileTime, SetBasic, Volume};
 use outlast_smb::status::NtStatus;
-use rustix::fs::{Access, AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::account::Assumed;
 use super::attributes::{self, flag, from_file_time};
+use super::create::allocate;
 use super::errno::status;
 use super::opens::OpenFile;
 use super::path::{Root, fd_path, may_access, stat};
 
 /// `tv_nsec` that leaves a time alone (utimensat(2)).
-const OMIT: Timespec = Timespec {
+pub(super) const OMIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: rustix::fs::UTIME_OMIT,
 };
@@ -42,36 +43,57 @@ pub fn basic(open: &OpenFile, basic: &SetBasic, assumed: Assumed) -> Result<(), 
         let stat = stat(fd).map_err(status)?;
         attributes::write(fd, &stat, attributes, created).map_err(status)?;
     }
+    let mut assumed = Some(assumed);
     let (accessed, written) = (set(basic.last_access_time), set(basic.last_write_time));
-    if accessed.is_none() && written.is_none() {
-        return Ok(());
+    if accessed.is_some() || written.is_some() {
+        let times = Timestamps {
+            last_access: accessed.map_or(OMIT, from_file_time),
+            last_modification: written.map_or(OMIT, from_file_time),
+        };
+        let path = fd_path(fd);
+        for_writers(fd, &mut assumed, || {
+            rustix::fs::utimensat(CWD, path.as_str(), &times, AtFlags::empty())
+        })?;
     }
-    let times = Timestamps {
-        last_access: accessed.map_or(OMIT, from_file_time),
-        last_modification: written.map_or(OMIT, from_file_time),
-    };
-    let path = fd_path(fd);
-    let set_times = || rustix::fs::utimensat(CWD, path.as_str(), &times, AtFlags::empty());
-    match set_times() {
-        // On Linux only the owner sets times, on Windows whoever may write: so does the server for those who may.
-        Err(Errno::PERM | Errno::ACCESS) => {
+    // At last: all the others move it.
+    match set(basic.change_time) {
+        Some(change) => for_writers(fd, &mut assumed, || attributes::write_change(fd, change)),
+        None => Ok(()),
+    }
+}
+
+/// On Linux only the owner sets times, on Windows whoever may write: so does the server for those who may.
+fn for_writers(
+    fd: BorrowedFd<'_>,
+    assumed: &mut Option<Assumed>,
+    set: impl Fn() -> Result<(), Errno>,
+) -> Result<(), NtStatus> {
+    match set() {
+        Err(Errno::PERM | Errno::ACCESS) if assumed.is_some() => {
             may_access(fd, Access::WRITE_OK).map_err(status)?;
-            drop(assumed);
-            set_times().map_err(status)
+            drop(assumed.take());
+            set().map_err(status)
         }
         other => other.map_err(status),
     }
 }
 
-/// Sets or clears the attribute SPARSE_FILE; Linux needs nothing else, every file may have holes.
+/// Sets or clears the attribute SPARSE_FILE. On Linux every file may have holes; what is not sparse any more has none.
 ///
 /// # Errors
-/// INVALID_PARAMETER for directories (MS-FSA 2.1.5.10.35); ACCESS_DENIED.
+/// INVALID_PARAMETER for directories (MS-FSA 2.1.5.10.35); ACCESS_DENIED; DISK_FULL.
 pub fn sparse(open: &OpenFile, sparse: bool) -> Result<(), NtStatus> {
     if open.is_dir {
         return Err(NtStatus::INVALID_PARAMETER);
     }
     let stat = stat(&open.fd).map_err(status)?;
+    if !sparse && stat.stx_size > 0 && attributes::is_sparse(open.fd.as_fd()) {
+        // The right to set attributes comes without a descriptor to write by.
+        let path = fd_path(open.fd.as_fd());
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let writable = rustix::fs::open(path, flags, Mode::empty()).map_err(status)?;
+        allocate(&writable, stat.stx_size).map_err(status)?;
+    }
     attributes::write_sparse(open.fd.as_fd(), &stat, sparse).map_err(status)
 }
 

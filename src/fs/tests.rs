@@ -7,6 +7,7 @@ mod listing;
 mod names;
 mod opens;
 mod outages;
+mod times;
 mod watching;
 
 use std::path::{Path, PathBuf};
@@ -214,6 +215,7 @@ fn info(open: OpenId, created: &Created, granted_access: u32) -> OpenInfo {
         handle: created.handle.clone(),
         is_dir: created.metadata.is_dir,
         granted_access,
+        stopped: outlast_smb::fileop::Times::default(),
         watch: None,
     }
 }

@@ -10,7 +10,8 @@ use outlast_smb::fileop::Outcome;
 use outlast_smb::status::NtStatus;
 
 use super::account::{Account, Assumed};
-use super::data;
+use super::errno::status;
+use super::{attributes, data};
 
 /// Writes from this size on are worth the way to another thread and back.
 pub const LARGE_BYTES: usize = 256 << 10;
@@ -39,7 +40,7 @@ pub type Written = Result<Outcome, NtStatus>;
 /// # Errors
 /// What the client is to be told.
 pub fn perform(write: &Write) -> Written {
-    let _assumed = Assumed::instead_of(&write.own, &write.account)?;
+    let assumed = Assumed::instead_of(&write.own, &write.account)?;
     let Write {
         fd,
         offset,
@@ -48,6 +49,8 @@ pub fn perform(write: &Write) -> Written {
         ..
     } = write;
     let count = data::write(fd.as_fd(), *offset, data, *write_through)?;
+    drop(assumed);
+    attributes::note_modified(fd.as_fd()).map_err(status)?;
     Ok(Outcome::Written {
         count,
         offset: *offset,

@@ -291,7 +291,7 @@ impl<F: FileSystem> Machine<F> {
         let FileOp::CopyChunks { source, chunks, .. } = &planned.op else {
             return Ok(Vec::new());
         };
-        if let Intent::CopyChunks { source } = intent {
+        if let Intent::CopyChunks { source } = intent.itself() {
             return Ok(source.iter().cloned().map(Bytes::from).collect());
         }
         let read = |chunk: &outlast_smb::fileop::Chunk| {

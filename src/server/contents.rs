@@ -62,6 +62,7 @@ fn nobody(guid: [u8; 16]) -> outlast_smb::Config {
         max_dialect: outlast_smb::Dialect::Smb311,
         signing: outlast_smb::Requirement::Enabled,
         encryption: outlast_smb::Requirement::Enabled,
+        oplocks: outlast_smb::Oplocks::Auto,
         shares: Vec::new(),
         users: Vec::new(),
         limits: outlast_smb::Limits::default(),

@@ -122,7 +122,15 @@ pub(super) fn of(
             data: Bytes::new(),
             write_through: false,
         };
-        draft(op, Intent::Write { offset }, data)
+        let itself = Intent::Write { offset };
+        let intent = match intent {
+            Intent::Keeping { times, .. } => Intent::Keeping {
+                times: *times,
+                intent: Box::new(itself),
+            },
+            _ => itself,
+        };
+        draft(op, intent, data)
     };
     match (&planned.op, outcome) {
         (FileOp::Create(op), Outcome::Created(created)) => {
@@ -159,9 +167,10 @@ pub(super) fn of(
         (FileOp::Write { open, data, .. }, Outcome::Written { offset, .. }) => {
             vec![write(*open, *offset, data.clone())]
         }
-        (FileOp::CopyChunks { target, chunks, .. }, _) => chunks
+        (FileOp::CopyChunks { target, chunks, .. }, Outcome::Copied { written }) => chunks
             .iter()
             .zip(copied)
+            .take(written.len())
             .map(|(chunk, data)| write(*target, chunk.target_offset, data))
             .collect(),
         (op, _) if op.has_effect() => vec![draft(op.clone(), intent.clone(), Bytes::new())],

@@ -296,6 +296,12 @@ fn note_times(times: &mut BTreeMap<FileKey, Times>, effect: Effect) {
         _ => set(effect.created),
     };
     basic.creation_time = created.or(basic.creation_time);
+    // Whatever is done to a file moves it, but for what keeps it.
+    basic.change_time = match (&effect.op, &effect.intent) {
+        (_, Intent::Keeping { times, .. }) => times.change,
+        (FileOp::SetBasic { basic, .. }, _) => basic.change_time.and_then(set),
+        _ => None,
+    };
 }
 
 fn redo_one<F: FileSystem>(
@@ -350,7 +356,7 @@ fn write_pieces<F: FileSystem>(
         if outcome.is_err() {
             break;
         }
-        if let Intent::Write { offset } = &mut effect.intent {
+        if let Intent::Write { offset } = effect.intent.itself_mut() {
             *offset += len;
         }
     }
@@ -393,6 +399,7 @@ fn open_info(open: OpenId, actor: &Actor, target: &Target, writes: bool) -> Open
         handle: target.identity.handle.clone(),
         is_dir: target.is_dir,
         granted_access: if writes { READ_WRITE } else { 0 },
+        stopped: outlast_smb::fileop::Times::default(),
         watch: None,
     }
 }

@@ -304,6 +304,7 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
         max_dialect: dialect(config.server.max_protocol),
         signing: requirement(config.server.signing),
         encryption: requirement(config.server.encryption),
+        oplocks: config.server.oplocks,
         shares: shares.collect(),
         users: users.collect(),
         limits: outlast_smb::Limits {

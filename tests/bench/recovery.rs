@@ -22,7 +22,7 @@ use outlast_smb::copying::Cursor;
 use outlast_smb::fileop::{Actor, FileKey};
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{FileOpen, Open, Related, Target};
-use outlast_smb::{Config, Dialect, Limits, Requirement, Smb};
+use outlast_smb::{Config, Dialect, Limits, Oplocks, Requirement, Smb};
 use outlast_stack::{Path, Promise, Record as Tcp, Seq};
 
 const INCARNATION: Incarnation = Incarnation {
@@ -171,6 +171,7 @@ fn opened(id: u64) -> outlast_smb::Record {
         },
         granted_access: 0x0012_019f,
         target: Target::File(FileOpen::new(key, path, false)),
+        channel_sequence: 0,
         closing: None,
     }))
 }
@@ -214,6 +215,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::Auto,
         shares: Vec::new(),
         users: Vec::new(),
         limits: Limits::default(),

@@ -5,7 +5,7 @@ use super::*;
 use crate::auth::Handshake;
 use crate::command::testing::config;
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
-use crate::fileop::{Actor, CreateIntent, FileHandle, FileKey, Intent, Metadata};
+use crate::fileop::{Actor, CreateIntent, FileHandle, FileKey, Intent, KeptTimes, Metadata, Times};
 use crate::record::{Record, WorkId};
 use crate::rpc::{Pipe, Server};
 use crate::server::Smb;
@@ -79,10 +79,18 @@ fn metadata(key: FileKey) -> Metadata {
 }
 
 fn intent() -> impl Strategy<Value = Intent> {
-    (0..6, key(), text(), vec(text(), 0..3)).prop_map(|(which, key, path, more)| match which {
+    (0..7, key(), text(), vec(text(), 0..3)).prop_map(|(which, key, path, more)| match which {
+        5 => Intent::Keeping {
+            times: KeptTimes {
+                write: Some(u64::MAX),
+                change: Some(u64::MAX),
+            },
+            intent: Box::new(Intent::Write { offset: u64::MAX }),
+        },
         0 => Intent::None,
         1 => Intent::Create(CreateIntent {
             path,
+            directory: key,
             existing: Some(metadata(key)),
             maximal_access: u32::MAX,
         }),
@@ -204,6 +212,7 @@ fn open(id: u64) -> impl Strategy<Value = Record> {
             },
             granted_access: u32::MAX,
             target: Target::File(file),
+            channel_sequence: 0,
             closing: None,
         }))
     })
@@ -258,10 +267,12 @@ fn about(open: u64) -> impl Strategy<Value = Record> {
         1 => Just(Record::Closed { open }),
         1 => doing().prop_map(move |doing| Record::Closing { open, doing }),
         1 => Just(Record::CloseFelled { open }),
-        1 => text().prop_map(move |path| Record::Moved { open, path }),
+        1 => (text(), key()).prop_map(move |(path, directory)| Record::Moved { open, path, directory }),
         1 => Just(Record::DeletePending { open, on: true }),
         1 => Just(Record::Position { open, position: u64::MAX }),
         1 => Just(Record::Mode { open, mode: u32::MAX }),
+        1 => Just(Record::ChannelSequence { open, sequence: u16::MAX }),
+        1 => Just(Record::Stopped { open, times: Times { access: true, write: true, change: true } }),
         2 => cursor.prop_map(move |cursor| Record::Cursor { open, cursor }),
         2 => Just(Record::Watch { open, watch }),
         2 => (notices, any::<bool>()).prop_map(move |(notices, overflow)| Record::Noticed {

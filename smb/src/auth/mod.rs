@@ -269,6 +269,9 @@ impl Handshake {
             });
         }
         let (proof, temp) = message.v2_response().ok_or(Refused::Unsupported)?;
+        if !message.is_well_formed() {
+            return Err(Refused::Malformed);
+        }
         // An unknown user takes the same work as a known one.
         let nt_hash = user.map_or([0; 16], |user| user.nt_hash);
         let (matches, base_key) = verify(&nt_hash, &message, challenged, proof, temp);

@@ -176,28 +176,34 @@ impl<'a> Authenticate<'a> {
         (temp.starts_with(&[1, 1]) && temp.len() >= 28).then_some((proof, temp))
     }
 
+    /// Is what the response is about a list of AV pairs that comes to its end (2.2.2.7, 2.2.2.1)?
+    pub fn is_well_formed(&self) -> bool {
+        self.v2_response()
+            .is_none_or(|(_, temp)| av_pairs(&temp[28..]).any(|pair| pair.0 == av_id::EOL))
+    }
+
     /// Does the response announce a MIC (MsvAvFlags, 2.2.2.1)? The announcement is covered by the proof.
     pub fn announces_mic(&self) -> bool {
         let Some((_, temp)) = self.v2_response() else {
             return false;
         };
-        let mut rest = &temp[28..];
-        while let Ok((after, (id, len))) = av_header(rest) {
-            let Some((value, following)) = after.split_at_checked(len.into()) else {
-                return false;
-            };
-            match id {
-                av_id::EOL => return false,
-                av_id::FLAGS => {
-                    return value
-                        .first_chunk()
-                        .is_some_and(|value| u32::from_le_bytes(*value) & AV_FLAG_MIC != 0);
-                }
-                _ => rest = following,
-            }
-        }
-        false
+        let flags = av_pairs(&temp[28..]).find(|pair| pair.0 == av_id::FLAGS);
+        flags
+            .and_then(|(_, value)| value.first_chunk())
+            .is_some_and(|value| u32::from_le_bytes(*value) & AV_FLAG_MIC != 0)
     }
+}
+
+/// The AV pairs of a list, up to and with the one that ends it, or up to where it is none.
+fn av_pairs(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut has_ended = false;
+    std::iter::from_fn(move || {
+        let (after, (id, len)) = av_header(rest).ok().filter(|_| !has_ended)?;
+        let (value, following) = after.split_at_checked(len.into())?;
+        rest = following;
+        has_ended = id == av_id::EOL;
+        Some((id, value))
+    })
 }
 
 /// Length and offset of a payload field; MaxLen is ignored, as 2.2.1 asks.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::client::Client;
 use super::*;
-use crate::config::{Limits, Requirement, User};
+use crate::config::{Limits, Oplocks, Requirement, User};
 use crate::test_bytes::{WINDOWS_LOGIN, WINDOWS_SESSION_KEY, from_bytes, hex, to_bytes};
 use crate::wire::{Dialect, utf16};
 
@@ -28,6 +28,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares: Vec::new(),
         users: vec![user("User", "Password"), user("jürgen", "Grüße")],
         limits: Limits::default(),
@@ -238,6 +239,15 @@ fn old_responses_are_refused() {
             Err(Refused::Unsupported)
         );
     }
+    // An NTLMv2 response whose AV pairs are none, as a diagnostic tool of Microsoft's sends it.
+    let mut garbage = vec![0xAB; 16];
+    garbage.extend([1, 1, 0, 0, 0, 0, 0, 0]);
+    garbage.extend([0x3F; 71]);
+    let message = CLIENT.message(flags::SUPPORTED, &garbage, &[]);
+    assert_eq!(
+        handshake.clone().step(&message, &config(), 7, &mut Fixed),
+        Err(Refused::Malformed)
+    );
     let oem = Client {
         flags: flags::NTLM,
         ..CLIENT

@@ -1,5 +1,6 @@
 //! CHANGE_NOTIFY (MS-SMB2 3.3.5.19, MS-FSA 2.1.5.11).
 
+use super::delete_pending::{self, Link};
 use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::fileop::{FileOp, Outcome};
@@ -29,6 +30,10 @@ pub fn start(
         return Err(NtStatus::ACCESS_DENIED);
     }
     let id = open.id;
+    // MS-FSA 2.1.5.11: nothing is waited for in a directory that is to be deleted.
+    if delete_pending::is_set(ctx, &Link::of(file)) {
+        return Err(NtStatus::DELETE_PENDING);
+    }
     let Some(watch) = &file.watch else {
         let one = Held {
             watches: 1,
@@ -49,10 +54,12 @@ pub fn start(
     let emptied = Watch {
         filter: watch.filter,
         recursive: watch.recursive,
+        most: watch.most,
         ..Watch::default()
     };
     let data = encode(watch.notices.iter());
-    let fits = !watch.overflow && data.len() <= body.output_buffer_length as usize;
+    let most = watch.most.min(body.output_buffer_length);
+    let fits = !watch.overflow && data.len() <= most as usize;
     ctx.emit(Record::Watch {
         open: id,
         watch: emptied,
@@ -83,6 +90,7 @@ pub fn finish(
         watch: Watch {
             filter: body.completion_filter,
             recursive: body.watch_tree,
+            most: body.output_buffer_length,
             ..Watch::default()
         },
     });

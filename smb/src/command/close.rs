@@ -1,6 +1,7 @@
 //! CLOSE (MS-SMB2 3.3.5.10), and every other end of an open: LOGOFF, TREE_DISCONNECT, a connection that is gone.
 
-use super::{Handled, Reply, Request, delete_pending};
+use super::delete_pending::{self, Link};
+use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::engine::ATTEMPTS;
 use crate::fileop::{Change, ChangeKind, DeleteTarget, FileOp, Intent, Metadata, OpenId, Outcome};
@@ -66,14 +67,9 @@ fn reply(metadata: Option<Metadata>) -> Reply {
 /// The operation that closes this open; `None` for a pipe, which needs none.
 fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     let file = ctx.file_of(id)?;
-    let marked = file.delete_on_close || delete_pending::is_set(ctx, file.key);
-    // MS-FSA 2.1.5.5: the last one deletes.
-    let is_last = ctx
-        .smb
-        .files
-        .opens(file.key)
-        .all()
-        .all(|(_, other)| other == id);
+    // MS-FSA 2.1.5.5: the last open of a link deletes it. It carries the mark then: whoever closed before has handed it on.
+    let marked = file.delete_on_close || file.delete_pending;
+    let is_last = delete_pending::other_open(ctx, &Link::of(file), id).is_none();
     Some(FileOp::Close {
         open: id,
         delete: (marked && is_last).then(|| DeleteTarget {
@@ -89,14 +85,28 @@ pub(super) fn plainly(op: &FileOp, outcome: &Result<Outcome, NtStatus>) -> Optio
         (
             FileOp::Close {
                 open,
-                delete: Some(_),
+                delete: Some(target),
             },
-            Err(_),
-        ) => Some(FileOp::Close {
-            open: *open,
-            delete: None,
-        }),
+            Err(status),
+        ) => {
+            say_why(&target.path, *status);
+            Some(FileOp::Close {
+                open: *open,
+                delete: None,
+            })
+        }
         _ => None,
+    }
+}
+
+/// A CLOSE succeeds whatever the file system says, so that the log alone can tell that a file is still there.
+fn say_why(path: &str, status: NtStatus) {
+    match status {
+        // That a directory has entries is the client's own affair.
+        NtStatus::DIRECTORY_NOT_EMPTY => {}
+        _ => {
+            log::warn!("{path:?} was to be deleted as it was closed, and is still there: {status}")
+        }
     }
 }
 
@@ -125,15 +135,14 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
     let Target::File(file) = &open.target else {
         return;
     };
-    let (key, is_dir) = (file.key, file.is_dir);
+    let (link, is_dir) = (Link::of(file), file.is_dir);
     let carries = file.delete_on_close || file.delete_pending;
     ctx.emit(Record::Closed { open: *id });
-    if carries && delete.is_none() {
-        // Another open carries on the mark.
-        let other = ctx.smb.files.opens(key).all().next();
-        if let Some((conn, open)) = other {
-            ctx.emit_on(conn, Record::DeletePending { open, on: true });
-        }
+    if carries
+        && delete.is_none()
+        && let Some((conn, heir)) = delete_pending::other_open(ctx, &link, *id)
+    {
+        delete_pending::set(ctx, conn, heir);
     }
     match (delete, outcome) {
         (Some(target), Ok(_)) => ctx.publish(&Change {

@@ -1,10 +1,12 @@
 //! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
-use super::{Handled, Reply, Request, delete_pending};
+use super::delete_pending::{self, Link};
+use super::{Handled, Reply, Request};
 use crate::access::{self as rights, Sharing};
 use crate::context::Context;
 use crate::fileop::{
-    Actor, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId, Outcome,
+    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
+    Outcome,
 };
 use crate::held::Held;
 use crate::record::Record;
@@ -24,6 +26,8 @@ const READONLY: u32 = 0x0000_0001;
 const NORMAL: u32 = 0x0000_0080;
 /// Bits of CreateOptions that are no option (MS-SMB2 2.2.13).
 const NO_OPTIONS: u32 = 0xFF00_0000;
+/// Attributes of what is no file: a volume, a device (MS-FSA 2.1.5.1).
+const NO_FILE: u32 = 0x0000_0048;
 const ALL_SHARING: u32 = share_access::READ | share_access::WRITE | share_access::DELETE;
 
 /// As [`super::start`].
@@ -44,6 +48,10 @@ pub fn start(
         return pipe(ctx, request, body);
     }
     validate(body)?;
+    // MS-FSA 2.1.5.1: such a name means a directory.
+    if has(body, options::NON_DIRECTORY_FILE) && body.name.ends_with('\\') {
+        return Err(NtStatus::OBJECT_NAME_INVALID);
+    }
     let allocation_size = match body.context(context::ALLOCATION_SIZE) {
         None => 0,
         Some(data) => {
@@ -70,7 +78,7 @@ pub fn start(
         open_reparse: has(body, options::OPEN_REPARSE_POINT),
         read_data: asked & (access::READ_DATA | access::EXECUTE) != 0,
         write_data: asked & (access::WRITE_DATA | access::APPEND_DATA) != 0,
-        delete: delete_on_close || asked & (access::DELETE | access::DELETE_CHILD) != 0,
+        delete: delete_on_close || asked & access::DELETE != 0,
         maximum_allowed: asked & access::MAXIMUM_ALLOWED != 0,
         attributes: body.file_attributes & !NORMAL,
         allocation_size,
@@ -113,6 +121,7 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
         || (has(body, directory) && has(body, file))
         || (has(body, directory) && overwrites(body.create_disposition))
         || body.share_access & !ALL_SHARING != 0
+        || body.file_attributes & NO_FILE != 0
     {
         return Err(NtStatus::INVALID_PARAMETER);
     }
@@ -158,7 +167,7 @@ fn granted(
         .is_some_and(|file| file.attributes & READONLY != 0 && !file.is_dir);
     if is_read_only {
         // MS-FSA 2.1.5.1.2.1.
-        maximal &= !(access::WRITE_DATA | access::APPEND_DATA);
+        maximal &= !(access::WRITE_DATA | access::APPEND_DATA | access::DELETE_CHILD);
     }
     let granted = rights::grant(body.desired_access, maximal)?;
     let replaces = found.existing.is_some() && overwrites(body.create_disposition);
@@ -208,7 +217,7 @@ pub(crate) fn admit(
     };
     let key = existing.key;
     // MS-FSA 2.1.5.1.2.
-    if delete_pending::is_set(ctx, key) {
+    if delete_pending::is_set(ctx, &Link::new(key, found.directory, &found.path)) {
         return Err(NtStatus::DELETE_PENDING);
     }
     let replaces = overwrites(op.disposition);
@@ -224,7 +233,7 @@ pub(crate) fn admit(
         return Ok(Some(Wait::Break(key)));
     }
     if replaces {
-        oplock::break_level_two(ctx, key, None);
+        oplock::break_level_two(ctx, key);
     }
     Ok(None)
 }
@@ -257,7 +266,8 @@ pub fn finish(
         // Leases are declined.
         _ => OplockLevel::None,
     };
-    let oplock = oplock::grant(ctx, metadata.key, granted_access, oplock);
+    let looks = created.action == CreateAction::Opened && rights::only_looks(granted_access);
+    let oplock = oplock::grant(ctx, metadata.key, looks, oplock);
     let response = response(body, op.open, oplock, &created, found.maximal_access);
     let open = Open {
         id: op.open,
@@ -265,8 +275,10 @@ pub fn finish(
         tree: request.tree,
         actor,
         granted_access,
+        channel_sequence: request.header.channel_sequence(),
         target: Target::File(FileOpen {
             handle: created.handle.clone(),
+            directory: found.directory,
             share_access: body.share_access,
             create_options: body.create_options,
             delete_on_close: has(body, options::DELETE_ON_CLOSE),
@@ -358,12 +370,13 @@ fn pipe(
         tree: request.tree,
         actor,
         granted_access,
+        channel_sequence: request.header.channel_sequence(),
         target: Target::Pipe(pipe),
         closing: None,
     })));
     let response = create::Response {
         oplock_level: oplock_level::NONE,
-        create_action: crate::fileop::CreateAction::Opened,
+        create_action: CreateAction::Opened,
         creation_time: 0,
         last_access_time: 0,
         last_write_time: 0,

@@ -1,7 +1,7 @@
 //! A connection for tests of single handlers: a session with a share and IPC$ connected.
 
 use super::{Handled, Reply, Request, finish, start};
-use crate::config::{Config, Limits, Requirement, Share};
+use crate::config::{Config, Limits, Oplocks, Requirement, Share};
 use crate::context::Context;
 use crate::entropy::Entropy;
 use crate::fileop::{Actor, FileKey, FileOp, Metadata, OpenId, Outcome};
@@ -66,6 +66,7 @@ impl Fixture {
             max_dialect: Dialect::Smb311,
             signing: Requirement::Enabled,
             encryption: Requirement::Enabled,
+            oplocks: Oplocks::On,
             shares: vec![share],
             users: Vec::new(),
             limits: Limits::default(),
@@ -140,6 +141,7 @@ impl Fixture {
             },
             granted_access,
             target,
+            channel_sequence: 0,
             closing: None,
         })));
     }

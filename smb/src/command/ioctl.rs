@@ -60,7 +60,7 @@ pub fn start(
                 ctx,
                 request,
                 body,
-                access::WRITE_DATA | access::WRITE_ATTRIBUTES,
+                access::WRITE_DATA | access::APPEND_DATA | access::WRITE_ATTRIBUTES,
             )?;
             Ok(Handled::Op(FileOp::SetSparse { open, sparse }))
         }
@@ -104,6 +104,10 @@ pub fn start(
             }
             Ok(reply(body, vec![0, 0])) // COMPRESSION_FORMAT_NONE
         }
+        Fsctl::SetCompressionNone => {
+            data_file(ctx, request, body, access::WRITE_DATA)?;
+            Ok(reply(body, Vec::new()))
+        }
     }
 }
 
@@ -115,9 +119,12 @@ pub fn finish(
     _ctx: &mut Context<'_>,
     request: &Request,
     body: &ioctl::Request,
-    _op: &FileOp,
+    op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
+    if let (FileOp::CopyChunks { .. }, Err(status)) = (op, &outcome) {
+        return not_copied(request, body, *status);
+    }
     match outcome? {
         Outcome::Unit => Ok(reply(body, Vec::new())),
         Outcome::Copied { written } => copied(request, body, &written),
@@ -188,7 +195,9 @@ fn copy_chunk(
     if source_file.is_dir || target_file.is_dir {
         return Err(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    require(source.granted_access, access::READ_DATA)?;
+    if source.granted_access & (access::READ_DATA | access::EXECUTE) == 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
     if target.granted_access & (access::WRITE_DATA | access::APPEND_DATA) == 0 {
         return Err(NtStatus::ACCESS_DENIED);
     }
@@ -218,6 +227,20 @@ fn copied(request: &Request, body: &ioctl::Request, written: &[u32]) -> Result<H
         return Ok(Handled::PartsDone(parts));
     }
     Ok(reply(body, fsctl::copied(&copy.chunks)))
+}
+
+/// 3.3.5.15.6.1: a copy that fails midway tells how far it came.
+fn not_copied(
+    request: &Request,
+    body: &ioctl::Request,
+    status: NtStatus,
+) -> Result<Handled, NtStatus> {
+    let Fsctl::CopyChunk(copy) = Fsctl::parse(body.ctl_code, &body.input)? else {
+        return Err(status);
+    };
+    let done = copy.chunks.get(..request.parts_done as usize);
+    let output = fsctl::copied(done.unwrap_or_default());
+    Ok(reply_with(status, body, output))
 }
 
 /// A file with data, open with one of these rights at least.

@@ -66,16 +66,13 @@ fn is_replay(ctx: &Context<'_>, file: &FileOpen, body: &lock::Request) -> bool {
         && file.lock_sequences.get(&body.lock_sequence_index) == Some(&body.lock_sequence_number)
 }
 
-/// 3.3.5.14.1. Ranges before the first that fails stay unlocked.
+/// 3.3.5.14.1: entry by entry. Ranges before the first that fails stay unlocked.
 fn unlock(ctx: &mut Context<'_>, open: OpenId, body: &lock::Request) -> Result<Handled, NtStatus> {
-    if body
-        .locks
-        .iter()
-        .any(|element| element.flags != flags::UNLOCK)
-    {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
-    for &Element { offset, length, .. } in &body.locks {
+    for element in &body.locks {
+        let &Element { offset, length, .. } = element;
+        if element.flags != flags::UNLOCK {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
         let held = ctx.file_of(open).is_some_and(|file| {
             file.locks
                 .iter()
@@ -152,6 +149,6 @@ fn lock(
         locks: wanted,
     });
     // MS-FSA 2.1.5.8: what others have cached may be locked now.
-    oplock::break_level_two(ctx, key, Some(open));
+    oplock::break_level_two(ctx, key);
     Ok(locked())
 }

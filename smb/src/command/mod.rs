@@ -17,7 +17,7 @@ pub mod cancel;
 pub mod change_notify;
 pub mod close;
 pub mod create;
-mod delete_pending;
+pub(crate) mod delete_pending;
 pub mod echo;
 #[cfg(test)]
 mod fixture;

@@ -1,6 +1,6 @@
 //! READ, WRITE (MS-SMB2 3.3.5.12, 3.3.5.13) and FSCTL_PIPE_TRANSCEIVE (3.3.5.15.3) on a named pipe of IPC$.
 //!
-//! A pipe answers what is written to it at once; there is nothing to wait for.
+//! A pipe answers what is written to it at once. A READ waits for that; pipes queue (MS-FSCC 2.4.36, FILE_PIPE_QUEUE_OPERATION).
 
 use super::{Handled, Reply, Request, ioctl};
 use crate::config::Config;
@@ -9,7 +9,7 @@ use crate::fileop::OpenId;
 use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::{Pipe, Server, Share};
-use crate::state::Target;
+use crate::state::{Target, Wait};
 use crate::status::NtStatus;
 use crate::wire;
 use crate::wire::{read, write};
@@ -29,7 +29,10 @@ pub fn read(
 ) -> Result<Handled, NtStatus> {
     let mut pipe = pipe_of(ctx, request, open)?;
     let before = pipe.size();
-    let message = pipe.read(body.length as usize)?;
+    let message = match pipe.read(body.length as usize) {
+        Err(NtStatus::PIPE_EMPTY) => return Ok(Handled::Wait(Wait::Pipe(open))),
+        read => read?,
+    };
     keep(ctx, open, pipe, before)?;
     Ok(Handled::Reply(Reply::with_status(
         message.status(),

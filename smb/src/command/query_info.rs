@@ -1,6 +1,7 @@
 //! QUERY_INFO (MS-SMB2 3.3.5.20).
 
-use super::{Handled, Reply, Request, delete_pending};
+use super::delete_pending::{self, Link};
+use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::fileop::{FileOp, Outcome};
 use crate::info::{Answer, access, file, volume};
@@ -92,7 +93,7 @@ pub fn finish(
                 path: &opened.path,
                 granted_access: open.granted_access,
                 mode: mode(opened.mode, opened.create_options, opened.delete_on_close),
-                delete_pending: delete_pending::is_set(ctx, opened.key),
+                delete_pending: delete_pending::is_set(ctx, &Link::of(opened)),
                 position: opened.position,
             };
             let level = file::Level::from_class(body.file_info_class)?;

@@ -1,8 +1,9 @@
 //! SET_INFO (MS-SMB2 3.3.5.21).
 
-use super::{Handled, Reply, Request, delete_pending};
+use super::delete_pending::{self, Link};
+use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
+use crate::fileop::{FileOp, OpenId, Outcome, SetBasic};
 use crate::info::access;
 use crate::info::set::SetFile;
 use crate::path;
@@ -66,7 +67,7 @@ fn set_file(
     set: SetFile,
 ) -> Result<Handled, NtStatus> {
     let (open, file) = ctx.file(request, body.file_id)?;
-    let (id, key) = (open.id, file.key);
+    let id = open.id;
     access::require(open.granted_access, set.needed_access())?;
     set.check_kind(file.is_dir)?;
     Ok(Handled::Op(match set {
@@ -103,7 +104,8 @@ fn set_file(
             path: file.path.clone(),
         },
         SetFile::Disposition(false) => {
-            delete_pending::clear(ctx, key);
+            let link = Link::of(file);
+            delete_pending::clear(ctx, &link);
             return Ok(done());
         }
         SetFile::Position(position) => {
@@ -131,18 +133,27 @@ pub fn finish(
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
     outcome?;
-    if let FileOp::CheckDelete { open, .. } = op {
-        ctx.emit(Record::DeletePending {
-            open: *open,
-            on: true,
-        });
+    match op {
+        FileOp::CheckDelete { open, .. } => delete_pending::set(ctx, ctx.conn, *open),
+        FileOp::SetBasic { open, basic } => stop_times(ctx, *open, basic),
+        _ => {}
     }
     Ok(done())
 }
 
+/// MS-FSA 2.1.5.15.2: times that were set, or stopped, are not moved by what this open does from now on.
+fn stop_times(ctx: &mut Context<'_>, open: OpenId, basic: &SetBasic) {
+    let stopped = ctx.file_of(open).map(|file| file.stopped);
+    let times = stopped.map(|before| basic.stopped(before));
+    if let Some(times) = times.filter(|_| times != stopped) {
+        ctx.emit(Record::Stopped { open, times });
+    }
+}
+
 /// The path that a rename or link goes to. The root of a share has no other name.
 fn destination(target: &str, from: &str) -> Result<String, NtStatus> {
-    let to = path::parse(target)?;
+    // Samba's clients write the whole path from the share's root, which CREATE would refuse (MS-SMB2 3.3.5.9).
+    let to = path::parse(target.strip_prefix('\\').unwrap_or(target))?;
     if from.is_empty() || to.is_empty() {
         return Err(NtStatus::ACCESS_DENIED);
     }

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes};
 
 use super::{Handled, Reply, Request, negotiate, session_setup as handler};
 use crate::auth::{client::Client, nt_hash};
-use crate::config::{Config, Limits, Requirement, Share, User};
+use crate::config::{Config, Limits, Oplocks, Requirement, Share, User};
 use crate::context::Context;
 use crate::entropy::Entropy;
 use crate::record::Record;
@@ -64,6 +64,7 @@ pub(crate) fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares: Vec::new(),
         users: vec![user("alice", "secret"), user("bob", "secret")],
         limits: Limits::default(),

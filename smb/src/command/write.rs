@@ -8,6 +8,9 @@ use crate::status::NtStatus;
 use crate::wire::create::{access, options};
 use crate::wire::{Response, write};
 
+/// MAXFILESIZE (MS-FSA 2.1.5.4), in bytes: NTFS's, which is the file system that clients are told of.
+const MAX_FILE_BYTES: u64 = 0xFFF_FFFF_0000;
+
 /// As [`super::start`].
 ///
 /// # Errors
@@ -34,17 +37,19 @@ pub fn start(
     if file.is_dir {
         return Err(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    // MS-FSA 2.1.5.4: with the right to append alone, and at the offset that says so, it goes to the end.
-    let at = if granted == access::APPEND_DATA || body.offset == u64::MAX {
-        WriteAt::End
-    } else {
-        let end = body.offset.checked_add(body.data.len() as u64);
-        if end.is_none_or(|end| i64::try_from(end).is_err()) {
-            return Err(NtStatus::INVALID_PARAMETER);
-        }
-        WriteAt::Offset(body.offset)
+    let length = body.data.len() as u64;
+    let end = body.offset.checked_add(length);
+    let is_possible =
+        |end: u64| i64::try_from(end).is_ok() && (length == 0 || end <= MAX_FILE_BYTES);
+    if !end.is_some_and(is_possible) {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    // MS-FSA 2.1.5.4: with the right to append alone it goes to the end.
+    let at = match granted == access::APPEND_DATA {
+        true => WriteAt::End,
+        false => WriteAt::Offset(body.offset),
     };
-    if body.data.is_empty() {
+    if length == 0 {
         return Ok(written(0));
     }
     Ok(Handled::Op(FileOp::Write {

@@ -1,13 +1,13 @@
 //! A copy that is made while records come between is the state when it is complete, wherever they come.
 
 use super::*;
-use crate::fileop::{Actor, FileKey};
+use crate::fileop::{Actor, FileKey, Times};
 use crate::record::WorkId;
 use crate::state::{
     FileOpen, Lock, Open, OplockLevel, Parked, Security, Session, SessionState, Target, Wait, Work,
 };
 use crate::status::NtStatus;
-use crate::{Config, Dialect, Limits, Requirement};
+use crate::{Config, Dialect, Limits, Oplocks, Requirement};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,6 +37,7 @@ fn open(id: OpenId, session: u64) -> Open {
         },
         granted_access: 0,
         target: Target::File(FileOpen::new(KEY, format!("file {id}"), false)),
+        channel_sequence: 0,
         closing: None,
     }
 }
@@ -137,6 +138,7 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
         16 => Record::Moved {
             open: open_id?,
             path: format!("moved {pick}"),
+            directory: KEY,
         },
         17 => Record::Locked {
             open: open_id?,
@@ -155,6 +157,17 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
         20 if pick.is_multiple_of(8) => Record::Disconnected,
         21 => Record::SharesMoved {
             moved: vec![(0, 1)],
+        },
+        22 => Record::Stopped {
+            open: open_id?,
+            times: Times {
+                write: pick.is_multiple_of(2),
+                ..Times::default()
+            },
+        },
+        23 => Record::ChannelSequence {
+            open: open_id?,
+            sequence: pick as u16,
         },
         _ => return None,
     })
@@ -177,6 +190,7 @@ impl Run {
             max_dialect: Dialect::Smb311,
             signing: Requirement::Enabled,
             encryption: Requirement::Enabled,
+            oplocks: Oplocks::On,
             shares: Vec::new(),
             users: Vec::new(),
             limits: Limits::default(),
@@ -228,9 +242,9 @@ proptest! {
 
     #[test]
     fn a_copy_that_records_come_between_is_the_state(
-        before in proptest::collection::vec((0..22u8, any::<u64>()), 0..60),
-        between in proptest::collection::vec((0..22u8, any::<u64>(), 0..3u8), 0..60),
-        after in proptest::collection::vec((0..22u8, any::<u64>()), 0..20),
+        before in proptest::collection::vec((0..24u8, any::<u64>()), 0..60),
+        between in proptest::collection::vec((0..24u8, any::<u64>(), 0..3u8), 0..60),
+        after in proptest::collection::vec((0..24u8, any::<u64>()), 0..20),
     ) {
         let mut run = Run::new();
         let step = |run: &mut Run, choice, pick| {

@@ -189,6 +189,10 @@ pub(crate) fn check(
         if let Some(status) = work.and_then(|work| work.related.failed) {
             return Err(status.into());
         }
+        // Nor is one related to a session that is none.
+        if !ctx.connection().sessions.contains_key(&request.session) {
+            return Err(NtStatus::INVALID_PARAMETER.into());
+        }
     }
     check_signature(ctx, request, component)?;
     if matches!(
@@ -282,6 +286,36 @@ pub(crate) fn check_body(
         return Err(NtStatus::INVALID_PARAMETER);
     }
     Ok(())
+}
+
+/// 3.3.5.2.10: a request that was sent before its channel failed, and comes after what was sent since, changes nothing any
+/// more. (No session here has a second channel, so nothing that an earlier channel has sent is still to be answered.)
+pub(crate) fn check_channel_sequence(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &wire::Request,
+) -> Result<(), NtStatus> {
+    if ctx.connection().negotiation.dialect < Some(Dialect::Smb300) {
+        return Ok(());
+    }
+    let Some(open) = file_id(body).and_then(|id| ctx.open(request, id).ok()) else {
+        return Ok(());
+    };
+    let (open, before) = (open.id, open.channel_sequence);
+    let sequence = request.header.channel_sequence();
+    match sequence.wrapping_sub(before) {
+        0 => Ok(()),
+        1..=0x7FFF => {
+            ctx.emit(Record::ChannelSequence { open, sequence });
+            Ok(())
+        }
+        _ => match request.header.command {
+            Command::WRITE | Command::SET_INFO | Command::IOCTL => {
+                Err(NtStatus::FILE_NOT_AVAILABLE)
+            }
+            _ => Ok(()),
+        },
+    }
 }
 
 /// The FileId a request names.

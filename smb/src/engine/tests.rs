@@ -6,6 +6,7 @@ mod copies;
 mod disk;
 mod files;
 mod greed;
+mod order;
 mod readmission;
 mod waiting;
 mod world;
@@ -61,10 +62,16 @@ fn a_file_is_written_and_read_under_every_protection() {
                 world.one(&mut ann, write(open, 2, b"abc")).status(),
                 NtStatus::SUCCESS
             );
+            let beyond = world.one(&mut ann, write(open, u64::MAX, b"d"));
+            assert_eq!(beyond.status(), NtStatus::INVALID_PARAMETER);
+            let mut appending = Opening::of("f");
+            appending.access = client::APPEND;
+            let end = world.one(&mut ann, appending.ask()).open();
             assert_eq!(
-                world.one(&mut ann, write(open, u64::MAX, b"d")).status(),
+                world.one(&mut ann, write(end, 0, b"d")).status(),
                 NtStatus::SUCCESS
             );
+            world.one(&mut ann, client::close(end));
             assert_eq!(world.one(&mut ann, read(open, 0, 100)).data(), b"\0\0abcd");
             assert_eq!(
                 world.one(&mut ann, read(open, 6, 1)).status(),

@@ -66,6 +66,7 @@ fn open(id: OpenId) -> impl Strategy<Value = Record> {
             },
             granted_access,
             target: Target::File(file),
+            channel_sequence: 0,
             closing: None,
         }))
     })
@@ -89,7 +90,7 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
         2 => (0u64..2).prop_map(move |at| Record::Locked { open, locks: vec![lock(at)] }),
         2 => (0u64..2).prop_map(move |offset| Record::Unlocked { open, offset, length: 1 }),
         2 => any::<bool>().prop_map(move |on| Record::DeletePending { open, on }),
-        1 => Just(Record::Moved { open, path: "elsewhere".into() }),
+        1 => Just(Record::Moved { open, path: "elsewhere".into(), directory: key(7) }),
         1 => Just(Record::Pipe { open, pipe: Box::new(Pipe::open("srvsvc").unwrap()) }),
     ]
 }
@@ -101,7 +102,12 @@ fn waiting() -> impl Strategy<Value = Record> {
         id => WorkId::Parked(id),
     });
     let wait = FILES.prop_flat_map(|ino| {
-        let waits = vec![Wait::Lock(key(ino)), Wait::Break(key(ino)), Wait::Notify(1)];
+        let waits = vec![
+            Wait::Lock(key(ino)),
+            Wait::Break(key(ino)),
+            Wait::Notify(1),
+            Wait::Pipe(1),
+        ];
         proptest::sample::select(waits)
     });
     (work, 1u64..4, wait, 0u8..4).prop_map(|(work, id, wait, what)| match what {

@@ -1,6 +1,6 @@
 //! File information levels as SET_INFO carries them (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
 
-use crate::fileop::SetBasic;
+use crate::fileop::{SetBasic, Times};
 use crate::status::NtStatus;
 use crate::wire::create::access;
 use crate::wire::{Malformed, utf16};
@@ -166,15 +166,24 @@ fn parse_size(buffer: &[u8]) -> Result<u64, NtStatus> {
 /// FileBasicInformation (MS-FSCC 2.4.7).
 fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
     let mut times = [None; 4];
-    for time in &mut times {
-        *time = match u64_of(&mut rest)? {
-            // 0 leaves it alone; -1 and -2 stop and restart its implicit updates by this open. A POSIX file system has no
-            // such switch: both leave it alone too.
-            0 | 0xFFFF_FFFF_FFFF_FFFF | 0xFFFF_FFFF_FFFF_FFFE => None,
-            value if value <= i64::MAX as u64 => Some(value),
+    let (mut stop, mut resume) = ([false; 4], [false; 4]);
+    for ((time, stop), resume) in times.iter_mut().zip(&mut stop).zip(&mut resume) {
+        // MS-FSA 2.1.5.15.2: 0 leaves a time alone; what is set is not moved by this open from then on, -1 has the same
+        // effect on a time that stays as it is, and -2 ends that.
+        match u64_of(&mut rest)? {
+            0 => {}
+            u64::MAX => *stop = true,
+            0xFFFF_FFFF_FFFF_FFFE => *resume = true,
+            value if value <= i64::MAX as u64 => (*time, *stop) = (Some(value), true),
             _ => return Err(NtStatus::INVALID_PARAMETER),
-        };
+        }
     }
+    // Nothing moves CreationTime but this.
+    let which = |[_, access, write, change]: [bool; 4]| Times {
+        access,
+        write,
+        change,
+    };
     let attributes = u32_of(&mut rest)?;
     let [
         creation_time,
@@ -193,6 +202,8 @@ fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
             (_, 0) => Some(FILE_ATTRIBUTE_NORMAL),
             (_, settable) => Some(settable),
         },
+        stop: which(stop),
+        resume: which(resume),
     })
 }
 

@@ -79,7 +79,8 @@ pub fn encode(
             out.put_u8(0); // SupportsObjects
             out.put_u8(0); // Reserved
             utf16::push(label, &mut out);
-            return Answer::cut(out, 18, limit);
+            // MS-FSCC 2.5.9: the label begins after 18 bytes, but the structure is a multiple of 8.
+            return Answer::cut(out, 24, limit);
         }
         Level::Size => {
             out.put_u64_le(unit.count(volume.total_bytes));

@@ -224,6 +224,10 @@ fn parse_contexts(list: &Bytes) -> Result<Vec<Context>, Malformed> {
                 _ => Err(Malformed::CreateContexts),
             }
         };
+        // 2.2.13.2: a name has four bytes at least.
+        if name_length < 4 {
+            return Err(Malformed::CreateContexts);
+        }
         contexts.push(Context {
             name: part(name_offset, name_length.into())?,
             data: part(data_offset, data_length as usize)?,

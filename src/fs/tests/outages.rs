@@ -99,6 +99,7 @@ fn a_directory_that_cannot_be_watched_now_stays_open_and_is_watched_later() {
             handle: created.handle,
             is_dir: true,
             granted_access: 1,
+            stopped: Default::default(),
             watch: Some(WatchInfo {
                 recursive: false,
                 filter: 1,

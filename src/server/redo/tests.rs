@@ -149,6 +149,7 @@ impl Run {
             handle: created.handle,
             is_dir: created.metadata.is_dir,
             granted_access: 3,
+            stopped: outlast_smb::fileop::Times::default(),
             watch: None,
         };
         let is_dir = info.is_dir;

@@ -3,7 +3,7 @@
 use crate::input::Input;
 use outlast_smb::auth::client::Client;
 use outlast_smb::auth::{Handshake, Identity, Progress, Refused, nt_hash};
-use outlast_smb::{Config, Dialect, Entropy, Limits, Requirement, User};
+use outlast_smb::{Config, Dialect, Entropy, Limits, Oplocks, Requirement, User};
 
 pub(crate) const PASSWORD: &str = "correct";
 
@@ -23,6 +23,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::Auto,
         shares: Vec::new(),
         users: vec![User {
             name: "user".into(),

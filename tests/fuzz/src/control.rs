@@ -112,7 +112,7 @@ fn request(sent: &[u8]) {
                 "{reason:?} is not one line"
             );
         }
-        Reply::Accepted { .. } | Reply::Status(_) => {
+        Reply::Accepted { .. } | Reply::Disconnected { .. } | Reply::Status(_) => {
             assert!(command.is_ok(), "{line:?} was taken for a command");
         }
     }

@@ -167,6 +167,7 @@ impl Files {
         }
         Ok(Intent::Create(CreateIntent {
             path: create.path.clone(),
+            directory: self.directory(share, &create.path),
             existing: existing.as_ref().map(metadata),
             maximal_access: ALL_RIGHTS,
         }))
@@ -252,6 +253,13 @@ impl Files {
         })
     }
 
+    /// The directory that holds a path's last component.
+    fn directory(&self, share: ShareId, path: &str) -> FileKey {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let found = self.at(share, parent);
+        found.map_or(FileKey::default(), |node| metadata(&node).key)
+    }
+
     fn rename(&mut self, open: OpenId, from: &str, to: &str) -> Result<Outcome, NtStatus> {
         let (share, path) = self.place(open)?;
         let below = format!("{from}/");
@@ -270,6 +278,7 @@ impl Files {
         }
         Ok(Outcome::Renamed {
             path: to.to_owned(),
+            directory: self.directory(share, to),
         })
     }
 

@@ -9,7 +9,7 @@ use outlast::server::files::FileSystem;
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
     Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
-    FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId, Volume, WriteAt,
+    FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome, ShareId, Times, Volume, WriteAt,
 };
 use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
@@ -39,6 +39,8 @@ pub struct Files {
 struct Descriptor {
     ino: Ino,
     path: String,
+    /// Times that operations by it do not move.
+    stopped: Times,
 }
 
 /// The disk has one directory that is a share's.
@@ -86,8 +88,62 @@ impl Files {
         Ok(data[from..to].to_vec())
     }
 
+    fn look(&self, op: &FileOp) -> Result<Intent, NtStatus> {
+        match op {
+            FileOp::Create(op) => self.prepare_create(op).map(Intent::Create),
+            FileOp::Close {
+                open,
+                delete: Some(_),
+            } => {
+                let metadata = self.disk.borrow().metadata(self.ino(*open)?);
+                let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
+                Ok(Intent::Close { metadata })
+            }
+            FileOp::Write { open, at, .. } => Ok(Intent::Write {
+                offset: match at {
+                    WriteAt::Offset(offset) => *offset,
+                    WriteAt::End => self.length(*open)?,
+                },
+            }),
+            FileOp::Rename {
+                open,
+                from,
+                to,
+                replace,
+            } => self.prepare_rename(*open, Some(from), to, *replace),
+            FileOp::Link { open, to, replace } => self.prepare_rename(*open, None, to, *replace),
+            FileOp::CopyChunks {
+                source,
+                target,
+                chunks,
+            } if self.ino(*source)? == self.ino(*target)? => self.overlapping(*source, chunks),
+            _ => Ok(Intent::None),
+        }
+    }
+
+    /// The intent, with the times that the operation is to leave as they are.
+    fn keeping(&self, op: &FileOp, intent: Intent) -> Result<Intent, NtStatus> {
+        if !op.moves_times() || matches!(op, FileOp::SetBasic { .. }) {
+            return Ok(intent);
+        }
+        let open = self.opens.get(&op.open()).ok_or(NtStatus::FILE_CLOSED)?;
+        if !open.stopped.write {
+            return Ok(intent);
+        }
+        let now = self.disk.borrow().metadata(open.ino);
+        let now = now.ok_or(NtStatus::FILE_CLOSED)?;
+        Ok(Intent::Keeping {
+            times: KeptTimes {
+                write: Some(now.last_write_time),
+                change: None,
+            },
+            intent: Box::new(intent),
+        })
+    }
+
     fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
         let disk = self.disk.borrow();
+        let directory = |path: &str| disk.parent(path).map(|(dir, _)| disk.key(dir));
         let Some((ino, path)) = disk.find(&op.path) else {
             if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
                 return Err(match disk.parent(&op.path) {
@@ -95,9 +151,8 @@ impl Files {
                     None => NtStatus::OBJECT_PATH_NOT_FOUND,
                 });
             }
-            disk.parent(&op.path)
-                .ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
             return Ok(CreateIntent {
+                directory: directory(&op.path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?,
                 path: op.path.clone(),
                 existing: None,
                 maximal_access: ALL,
@@ -118,6 +173,7 @@ impl Files {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
         Ok(CreateIntent {
+            directory: directory(&path).unwrap_or(existing.key),
             path,
             existing: Some(existing),
             maximal_access: ALL,
@@ -147,7 +203,9 @@ impl Files {
             path: intent.path.clone(),
         };
         let path = intent.path.clone();
-        self.opens.insert(op.open, Descriptor { ino, path });
+        let stopped = Times::default();
+        self.opens
+            .insert(op.open, Descriptor { ino, path, stopped });
         Ok(Outcome::Created(created))
     }
 
@@ -231,7 +289,12 @@ impl Files {
         for open in self.opens.values_mut().filter(|open| open.path == *from) {
             open.path.clone_from(to);
         }
-        Ok(Outcome::Renamed { path: to.clone() })
+        let disk = self.disk.borrow();
+        let (directory, _) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+        Ok(Outcome::Renamed {
+            path: to.clone(),
+            directory: disk.key(directory),
+        })
     }
 
     fn link(&mut self, open: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
@@ -332,8 +395,13 @@ impl Files {
         let mut logged = Vec::new();
         for chunk in chunks {
             let from = chunk.source_offset as usize;
-            let bytes = image.get(from..from + chunk.length as usize);
-            let bytes = bytes.ok_or(NtStatus::INVALID_VIEW_SIZE)?.to_vec();
+            let Some(bytes) = image.get(from..from + chunk.length as usize) else {
+                if logged.is_empty() {
+                    return Err(NtStatus::INVALID_VIEW_SIZE);
+                }
+                break;
+            };
+            let bytes = bytes.to_vec();
             let to = chunk.target_offset as usize;
             if image.len() < to + bytes.len() {
                 image.resize(to + bytes.len(), 0);
@@ -355,12 +423,15 @@ impl Files {
         for (index, chunk) in chunks.iter().enumerate() {
             let bytes = match intent {
                 Intent::CopyChunks { source } if self.mutation != Some(Mutation::CopiesAgain) => {
-                    source[index].clone()
+                    source.get(index).cloned().unwrap_or_default()
                 }
                 _ => self.read(source, chunk.source_offset, chunk.length)?,
             };
             if bytes.len() < chunk.length as usize {
-                return Err(NtStatus::INVALID_VIEW_SIZE);
+                if index == 0 {
+                    return Err(NtStatus::INVALID_VIEW_SIZE);
+                }
+                break;
             }
             let ino = self.ino(target)?;
             self.disk
@@ -444,36 +515,8 @@ fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
 impl FileSystem for Files {
     fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
-        match op {
-            FileOp::Create(op) => self.prepare_create(op).map(Intent::Create),
-            FileOp::Close {
-                open,
-                delete: Some(_),
-            } => {
-                let metadata = self.disk.borrow().metadata(self.ino(*open)?);
-                let metadata = metadata.ok_or(NtStatus::FILE_CLOSED)?;
-                Ok(Intent::Close { metadata })
-            }
-            FileOp::Write { open, at, .. } => Ok(Intent::Write {
-                offset: match at {
-                    WriteAt::Offset(offset) => *offset,
-                    WriteAt::End => self.length(*open)?,
-                },
-            }),
-            FileOp::Rename {
-                open,
-                from,
-                to,
-                replace,
-            } => self.prepare_rename(*open, Some(from), to, *replace),
-            FileOp::Link { open, to, replace } => self.prepare_rename(*open, None, to, *replace),
-            FileOp::CopyChunks {
-                source,
-                target,
-                chunks,
-            } if self.ino(*source)? == self.ino(*target)? => self.overlapping(*source, chunks),
-            _ => Ok(Intent::None),
-        }
+        let intent = self.look(op)?;
+        self.keeping(op, intent)
     }
 
     fn perform(
@@ -483,6 +526,13 @@ impl FileSystem for Files {
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        if let Intent::Keeping { times, intent } = intent {
+            let outcome = self.perform(actor, op, intent)?;
+            let ino = self.ino(op.open())?;
+            let times = [None, None, times.write];
+            self.disk.borrow_mut().dress(ino, None, times);
+            return Ok(outcome);
+        }
         log::debug!("perform {op:?}");
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
@@ -536,7 +586,9 @@ impl FileSystem for Files {
                     basic.last_access_time,
                     basic.last_write_time,
                 ];
-                let ino = self.ino(*open)?;
+                let open = self.opens.get_mut(open).ok_or(NtStatus::FILE_CLOSED)?;
+                open.stopped = basic.stopped(open.stopped);
+                let ino = open.ino;
                 self.disk.borrow_mut().dress(ino, basic.attributes, times);
                 Ok(Outcome::Unit)
             }
@@ -632,7 +684,9 @@ impl FileSystem for Files {
         let ino = found.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
         let path = open.path.clone();
         drop(disk);
-        self.opens.insert(open.open, Descriptor { ino, path });
+        let stopped = open.stopped;
+        self.opens
+            .insert(open.open, Descriptor { ino, path, stopped });
         Ok(())
     }
 
@@ -697,7 +751,10 @@ fn left_out(op: &FileOp, mutation: Option<Mutation>) -> Option<Outcome> {
         return None;
     };
     match (what, op) {
-        ("rename", FileOp::Rename { to, .. }) => Some(Outcome::Renamed { path: to.clone() }),
+        ("rename", FileOp::Rename { to, .. }) => Some(Outcome::Renamed {
+            path: to.clone(),
+            directory: FileKey::default(),
+        }),
         ("write", FileOp::Write { data, .. }) => Some(Outcome::Written {
             count: data.len() as u32,
             offset: 0,

@@ -5,7 +5,7 @@ mod limits;
 mod names;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::Limits;
 use crate::status;
@@ -62,7 +62,6 @@ struct File {
     is_dir: bool,
     data: Vec<u8>,
     links: u32,
-    delete_pending: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +79,10 @@ struct Open {
     watched: bool,
     shared: bool,
     walked: bool,
+    /// It may only append.
+    appends: bool,
+    /// It has opened a directory, to delete it.
+    deletes_directory: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +95,8 @@ enum Waiting {
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     names: BTreeMap<String, Node>,
+    /// The names that go when their last open is closed.
+    doomed: BTreeSet<String>,
     nodes: Vec<File>,
     opens: BTreeMap<Handle, Open>,
     waiting: BTreeMap<usize, Waiting>,
@@ -143,6 +148,12 @@ impl Judge {
     pub fn length_of(&self, handle: Handle) -> u64 {
         let open = self.opens.get(&handle);
         open.map_or(0, |open| self.nodes[open.node].data.len() as u64)
+    }
+
+    /// Does what this handle writes go to the end?
+    #[must_use]
+    pub fn appends(&self, handle: Handle) -> bool {
+        self.opens.get(&handle).is_some_and(|open| open.appends)
     }
 
     /// The next operation.
@@ -245,6 +256,7 @@ impl Judge {
                 put(&mut self.nodes[node].data, offset, &bytes(*fill, *length));
                 verdict(status::SUCCESS, Content::Written(*length as u32))
             }
+            Verb::SetEnd { .. } if self.appends(handle) => plain(status::ACCESS_DENIED),
             Verb::SetEnd { length, .. } => {
                 self.nodes[node].data.resize(*length as usize, 0);
                 plain(status::SUCCESS)
@@ -256,12 +268,10 @@ impl Judge {
             Verb::Stat { .. } => {
                 let file = &self.nodes[node];
                 // MS-FSCC 2.4.47: a file about to go has a link less.
-                let links = file.links - u32::from(file.delete_pending);
+                let is_doomed = self.doomed.contains(&self.opens[&handle].path);
+                let links = file.links - u32::from(is_doomed);
                 let end = file.data.len() as u64;
-                verdict(
-                    status::SUCCESS,
-                    Content::Standard(end, links, file.delete_pending),
-                )
+                verdict(status::SUCCESS, Content::Standard(end, links, is_doomed))
             }
             Verb::Copy {
                 source,
@@ -287,6 +297,7 @@ impl Judge {
             disposition,
             options,
             oplock,
+            appends,
             ..
         } = verb
         else {
@@ -324,7 +335,7 @@ impl Judge {
                     () if *disposition == CREATE => Some(status::OBJECT_NAME_COLLISION),
                     () if is_dir && !file.is_dir => Some(status::NOT_A_DIRECTORY),
                     () if file.is_dir && overwrites => Some(status::OBJECT_NAME_COLLISION),
-                    () if file.delete_pending => Some(status::DELETE_PENDING),
+                    () if self.doomed.contains(path) => Some(status::DELETE_PENDING),
                     () => None,
                 };
                 if let Some(status) = refused {
@@ -371,6 +382,9 @@ impl Judge {
             watched: false,
             shared: op.shared,
             walked: false,
+            appends: *appends,
+            deletes_directory: self.nodes[node].is_dir
+                && options & (DIRECTORY | DELETE_ON_CLOSE) != DIRECTORY,
         };
         self.opens.insert(*handle, open);
         let end = self.nodes[node].data.len() as u64;
@@ -389,18 +403,17 @@ impl Judge {
         }
         self.waiting
             .retain(|_, waiting| !matches!(waiting, Waiting::Lock(other, ..) if *other == handle));
-        let file = &mut self.nodes[open.node];
-        file.delete_pending |= open.delete_on_close;
-        let last = !self.opens.values().any(|other| other.node == open.node);
-        if last && file.delete_pending {
+        if open.delete_on_close {
+            self.doom(&open.path);
+        }
+        let last = !self.opens.values().any(|other| other.path == open.path);
+        if last && self.doomed.remove(&open.path) {
+            let file = &mut self.nodes[open.node];
             let below = format!("{}/", open.path);
             if !(file.is_dir && self.names.keys().any(|name| name.starts_with(&below))) {
                 file.links -= 1;
-                file.delete_pending = false;
                 self.names.remove(&open.path);
                 self.notice(&open.path, 2);
-            } else {
-                file.delete_pending = false;
             }
         }
         self.let_go(open.node);

@@ -8,7 +8,7 @@ use crate::judge::{self, Content, Expected, Verdict};
 use crate::request::{self, Body, FileId, RELATED, command};
 use crate::scenario::Scenario;
 use crate::status;
-use crate::workload::{Handle, Op, Verb};
+use crate::workload::{DELETE_ON_CLOSE, DIRECTORY, Handle, Op, Verb};
 
 /// The share all of them use, and who they are.
 pub const SHARE: &str = "pub";
@@ -18,6 +18,10 @@ pub const USER: &str = "ann";
 pub const PASSWORD: &str = "Sesame";
 /// FILE_ALL_ACCESS.
 const ALL: u32 = 0x001F_01FF;
+/// FILE_WRITE_DATA.
+const WRITE_DATA: u32 = 0x2;
+/// DELETE.
+const DELETE: u32 = 0x0001_0000;
 /// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
 pub const BREAK: Duration = Duration::from_secs(35);
 /// What service time may skip at a crash.
@@ -596,10 +600,16 @@ fn body(verb: &Verb, related: bool, board: &Board) -> Body {
             options,
             share,
             oplock,
+            appends,
             ..
         } => request::create(&request::Create {
             path,
-            access: ALL,
+            access: match (*appends, options & (DIRECTORY | DELETE_ON_CLOSE)) {
+                (true, _) => ALL & !WRITE_DATA,
+                // It would stand in the way of renaming what is in it (MS-FSA 2.1.5.14.11).
+                (false, DIRECTORY) => ALL & !DELETE,
+                (false, _) => ALL,
+            },
             share: *share,
             disposition: *disposition,
             options: *options,
@@ -619,7 +629,7 @@ fn body(verb: &Verb, related: bool, board: &Board) -> Body {
             fill,
         } => {
             let data = judge::bytes(*fill, *length);
-            request::write(file(handle), offset.unwrap_or(u64::MAX), &data)
+            request::write(file(handle), offset.unwrap_or(0), &data)
         }
         Verb::SetEnd { handle, length } => {
             request::set_info(file(handle), 20, &length.to_le_bytes())

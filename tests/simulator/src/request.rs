@@ -169,7 +169,7 @@ pub fn read(file: FileId, offset: u64, length: u32) -> Body {
     (command::READ, body)
 }
 
-/// WRITE; `u64::MAX`: at the end.
+/// WRITE.
 #[must_use]
 pub fn write(file: FileId, offset: u64, data: &[u8]) -> Body {
     let mut body = vec![49, 0, 112, 0];

@@ -14,7 +14,7 @@ use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
 use outlast_smb::auth::nt_hash;
-use outlast_smb::{Dialect, Entropy, Limits, Requirement, Share, User};
+use outlast_smb::{Dialect, Entropy, Limits, Oplocks, Requirement, Share, User};
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
 use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
 
@@ -198,6 +198,7 @@ fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares,
         users,
         limits: Limits {

@@ -21,6 +21,8 @@ pub enum Verb {
         options: u32,
         share: u32,
         oplock: u8,
+        /// It has the right to append, and not that to write elsewhere.
+        appends: bool,
     },
     Close {
         handle: Handle,
@@ -245,15 +247,15 @@ impl Maker {
             options,
             share: SHARE_ALL,
             oplock: 0,
+            appends: false,
         }
     }
 
     fn write(&mut self, handle: Handle) -> Verb {
-        let append = self.random.percent(40);
         let offset = self.random.below(300);
         Verb::Write {
             handle,
-            offset: (!append).then_some(offset),
+            offset: (!self.judge.appends(handle)).then_some(offset),
             length: 1 + self.random.index(if self.random.clone().percent(15) {
                 3000
             } else {
@@ -421,7 +423,10 @@ impl Maker {
                 } else {
                     0
                 };
-                let open = self.create(&path, kind, options);
+                let mut open = self.create(&path, kind, options);
+                if let Verb::Create { appends, .. } = &mut open {
+                    *appends = self.last_handle.is_multiple_of(3);
+                }
                 self.push(client, vec![open], false);
             }
         }

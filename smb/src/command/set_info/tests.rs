@@ -64,6 +64,9 @@ fn rename_and_link_go_to_paths_beneath_the_share() {
         replace: false,
     };
     assert_eq!(op, Some(want));
+    // As Samba's clients write it.
+    let op = operation(&mut fixture, &set(10, 11, &target(false, "\\e\\link"))).unwrap();
+    assert!(matches!(op, Some(FileOp::Link { to, .. }) if to == "e/link"));
     // Its own name: nothing to do.
     let op = operation(&mut fixture, &set(10, 10, &target(false, "d\\file")));
     assert_eq!(op, Ok(None));

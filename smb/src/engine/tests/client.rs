@@ -14,6 +14,7 @@ pub(super) struct Ask {
     pub(super) charge: u16,
     pub(super) async_id: Option<u64>,
     pub(super) message_id: Option<u64>,
+    pub(super) channel_sequence: u16,
 }
 
 impl Ask {
@@ -25,6 +26,7 @@ impl Ask {
             charge: 1,
             async_id: None,
             message_id: None,
+            channel_sequence: 0,
         }
     }
 
@@ -51,6 +53,9 @@ pub(super) const OPEN_IF: u32 = 3;
 pub(super) const OVERWRITE_IF: u32 = 5;
 pub(super) const ALL: u32 = 0x001F_01FF;
 pub(super) const LOOK: u32 = 0x0000_0080;
+pub(super) const APPEND: u32 = 0x0000_0004;
+/// All but DELETE.
+pub(super) const KEEP: u32 = 0x001E_01FF;
 pub(super) const SHARE_ALL: u32 = 7;
 pub(super) const DELETE_ON_CLOSE: u32 = 0x1000;
 pub(super) const DIRECTORY: u32 = 1;
@@ -276,7 +281,7 @@ impl Client {
             }
             let header = Header {
                 credit_charge: ask.charge,
-                status: NtStatus(0),
+                status: NtStatus(ask.channel_sequence.into()),
                 command: ask.command,
                 credits: self.credits,
                 flags,

@@ -80,3 +80,20 @@ fn a_copy_onto_itself_is_done_once_whatever_happens() {
         assert!(longest < MAX_CHUNK_BYTES as usize + 1024, "{longest}");
     });
 }
+
+/// MS-SMB2 3.3.5.15.6.1: the answer tells how far it came.
+#[test]
+fn a_copy_that_fails_midway_tells_what_it_has_copied() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let open = world.one(&mut ann, Opening::of("f").ask()).open();
+        world.one(&mut ann, write(open, 0, b"0123456789"));
+        let chunks = [(0, 20, 4), (2, 30, 4), (90, 40, 4), (0, 50, 4)];
+        let copied = world.one(&mut ann, copy(open, &chunks));
+        assert_eq!(copied.status(), NtStatus::INVALID_VIEW_SIZE);
+        let figures = [2u32, 0, 8].map(u32::to_le_bytes).concat();
+        assert!(copied.body.ends_with(&figures), "{:?}", copied.body);
+        assert_eq!(world.one(&mut ann, read(open, 20, 4)).data(), b"0123");
+        assert_eq!(world.one(&mut ann, read(open, 30, 9)).data(), b"2345");
+    });
+}

@@ -57,6 +57,18 @@ impl Disk {
         }
     }
 
+    /// Which directory holds the last component of a path.
+    fn directory(&self, path: &str) -> FileKey {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        Disk::key(self.nodes.get(parent).map_or(0, |node| node.ino))
+    }
+
+    /// Another name of a file.
+    pub(super) fn link(&mut self, from: &str, to: &str) {
+        let node = self.nodes[from].clone();
+        self.nodes.insert(to.to_owned(), node);
+    }
+
     fn path_of(&self, open: OpenId) -> Result<&str, NtStatus> {
         let ino = self.opens.get(&open).ok_or(NtStatus::INVALID_HANDLE)?;
         let found = self.nodes.iter().find(|(_, node)| node.ino == *ino);
@@ -86,6 +98,7 @@ impl Disk {
                 }
                 Intent::Create(CreateIntent {
                     path: create.path.clone(),
+                    directory: self.directory(&create.path),
                     existing,
                     maximal_access: 0x001F_01FF,
                 })
@@ -137,9 +150,14 @@ impl Disk {
                 let mut taken = Vec::new();
                 for chunk in chunks {
                     let bytes = range(chunk.source_offset, chunk.length);
-                    let bytes = data.get(bytes).ok_or(NtStatus::INVALID_VIEW_SIZE)?.to_vec();
+                    let Some(bytes) = data.get(bytes).map(<[u8]>::to_vec) else {
+                        break;
+                    };
                     put(&mut data, chunk.target_offset, &bytes);
                     taken.push(bytes);
+                }
+                if taken.is_empty() {
+                    return Err(NtStatus::INVALID_VIEW_SIZE);
                 }
                 Intent::CopyChunks { source: taken }
             }
@@ -251,15 +269,19 @@ impl Disk {
                         self.nodes.insert(path.replacen(from.as_str(), to, 1), node);
                     }
                 }
-                Ok(Outcome::Renamed { path: to.clone() })
+                Ok(Outcome::Renamed {
+                    path: to.clone(),
+                    directory: self.directory(to),
+                })
             }
             (FileOp::CopyChunks { target, chunks, .. }, Intent::CopyChunks { source }) => {
                 let data = &mut self.node(*target)?.data;
                 for (chunk, bytes) in chunks.iter().zip(source) {
                     put(data, chunk.target_offset, bytes);
                 }
+                let copied = chunks.iter().take(source.len());
                 Ok(Outcome::Copied {
-                    written: chunks.iter().map(|chunk| chunk.length).collect(),
+                    written: copied.map(|chunk| chunk.length).collect(),
                 })
             }
             (FileOp::Stat { open }, _) => Ok(Outcome::Metadata(Disk::metadata(self.node(*open)?))),

@@ -83,6 +83,36 @@ fn the_last_close_deletes() {
     });
 }
 
+/// MS-FSA 2.1.5.5: what is deleted is the link that was opened.
+#[test]
+fn of_two_links_the_marked_one_goes() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut bob = world.client(Protection::Plain);
+        let made = world.one(&mut ann, Opening::of("drop").ask()).open();
+        world.one(&mut ann, close(made));
+        world.disk.link("drop", "keep");
+        let mut opening = Opening::of("drop");
+        opening.options = client::DELETE_ON_CLOSE;
+        let drop = world.one(&mut ann, opening.ask()).open();
+        let also = world.one(&mut bob, Opening::of("drop").ask()).open();
+        let keep = world.one(&mut bob, Opening::of("keep").ask()).open();
+        world.one(&mut ann, close(drop));
+        let pending = world.one(&mut ann, Opening::of("drop").ask());
+        assert_eq!(pending.status(), NtStatus::DELETE_PENDING);
+        let more = world.one(&mut ann, Opening::of("keep").ask()).open();
+        world.one(&mut bob, close(also));
+        assert!(!world.disk.exists("drop"));
+        // Taken back by way of another link, the mark would stay.
+        world.one(&mut bob, set_delete(keep, true));
+        world.one(&mut bob, set_delete(keep, false));
+        world.one(&mut bob, close(keep));
+        world.one(&mut ann, close(more));
+        assert!(world.disk.exists("keep"));
+        assert_eq!(world.disk.effects, ["create drop", "delete drop"]);
+    });
+}
+
 #[test]
 fn a_directory_that_is_not_empty_is_only_closed() {
     sweep(|world| {
@@ -113,8 +143,23 @@ fn a_rename_moves_every_open_below() {
         // An open file below holds the directory's name.
         let refused = world.one(&mut ann, rename(directory, "e", false));
         assert_eq!(refused.status(), NtStatus::ACCESS_DENIED);
+        // Nor is a name in it changed beside one who has opened it to delete it.
+        let refused = world.one(&mut bob, rename(file, "d\\g", false));
+        assert_eq!(refused.status(), NtStatus::SHARING_VIOLATION);
+        world.one(&mut ann, close(directory));
+        opening.access = client::KEEP;
+        opening.share = 1;
+        let reading = world.one(&mut ann, opening.ask()).open();
+        let refused = world.one(&mut bob, rename(file, "d\\g", false));
+        assert_eq!(refused.status(), NtStatus::SHARING_VIOLATION);
+        world.one(&mut ann, close(reading));
+        opening.share = client::SHARE_ALL;
+        let reading = world.one(&mut ann, opening.ask()).open();
         let moved = world.one(&mut bob, rename(file, "d\\g", false));
         assert_eq!(moved.status(), NtStatus::SUCCESS);
+        world.one(&mut ann, close(reading));
+        opening.access = client::ALL;
+        let directory = world.one(&mut ann, opening.ask()).open();
         let other = world.one(&mut ann, Opening::of("x").ask()).open();
         let refused = world.one(&mut ann, rename(other, "d\\g", false));
         assert_eq!(refused.status(), NtStatus::OBJECT_NAME_COLLISION);

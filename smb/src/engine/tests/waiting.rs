@@ -4,12 +4,13 @@ use super::client::{
     self, ANY, EXCLUSIVE_LOCK, NOW, Opening, Protection, SHARED, UNLOCK, acknowledge, close, empty,
     lock, notify, read, write,
 };
-use super::world::World;
+use super::world::{World, config};
 use super::{statuses, sweep};
 use crate::fileop::{Change, ChangeKind};
 use crate::notify::{action, filter};
 use crate::status::NtStatus;
-use crate::wire::Command;
+use crate::wire::{Command, Dialect};
+use crate::{Config, Oplocks};
 use std::time::Duration;
 
 #[test]
@@ -207,6 +208,72 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
     }
 }
 
+/// MS-FSA 2.1.4.12: level II ends with a change or a lock, whoever makes it.
+#[test]
+fn the_holders_own_write_or_lock_ends_its_level_two() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::LEVEL_II;
+        for change in [true, false] {
+            let first = world.one(&mut ann, opening.ask());
+            assert_eq!(first.oplock(), client::LEVEL_II);
+            let open = first.open();
+            let ask = match change {
+                true => write(open, 0, b"x"),
+                false => lock(open, &[(0, 1, EXCLUSIVE_LOCK)]),
+            };
+            let got = world.ask(&mut ann, &[ask]);
+            assert_eq!(got[0].header.command, Command::OPLOCK_BREAK);
+            assert_eq!((got.len(), got[0].oplock()), (2, 0));
+            world.one(&mut ann, close(open));
+        }
+    });
+}
+
+#[test]
+fn an_open_that_only_looks_has_an_oplock_if_it_has_made_or_emptied_the_file() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Plain);
+        let looking = |disposition| Opening {
+            access: client::LOOK,
+            oplock: client::BATCH,
+            disposition,
+            ..Opening::of("f")
+        };
+        let made = world.one(&mut ann, looking(client::CREATE).ask());
+        assert_eq!(made.oplock(), client::BATCH);
+        let looks = world.one(&mut ann, looking(client::OPEN).ask());
+        assert_eq!(looks.oplock(), 0);
+        world.one(&mut ann, close(made.open()));
+        let emptied = world.one(&mut ann, looking(client::OVERWRITE_IF).ask());
+        assert_eq!(emptied.oplock(), client::BATCH);
+    });
+}
+
+/// A Linux client does not heed a break of a plain oplock on 3.x, and would lose what others write.
+#[test]
+fn oplocks_only_where_their_breaks_are_heeded() {
+    for (oplocks, granted) in [
+        (Oplocks::Auto, 0),
+        (Oplocks::Off, 0),
+        (Oplocks::On, client::BATCH),
+    ] {
+        let mut world = World::new(None);
+        world.restart_with(Config {
+            oplocks,
+            ..config()
+        });
+        let mut ann = world.client(Protection::Plain);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::BATCH;
+        assert_eq!(world.one(&mut ann, opening.ask()).oplock(), granted);
+    }
+    let auto = |dialect| Oplocks::Auto.may_be_granted(Some(dialect));
+    assert!(auto(Dialect::Smb202) && auto(Dialect::Smb210));
+    assert!(!auto(Dialect::Smb300) && !auto(Dialect::Smb302));
+}
+
 #[test]
 fn a_break_that_is_not_acknowledged_runs_out() {
     sweep(|world| {
@@ -268,6 +335,7 @@ fn changes_are_reported_and_kept_in_between() {
         let mut bob = world.client(Protection::Plain);
         let mut opening = Opening::of("d");
         opening.options = client::DIRECTORY;
+        opening.access = client::KEEP;
         let directory = world.one(&mut ann, opening.ask()).open();
         let interim = world.one(&mut ann, notify(directory, NAMES, false));
         assert_eq!(interim.status(), NtStatus::PENDING);
@@ -316,6 +384,38 @@ fn changes_are_reported_and_kept_in_between() {
             [NtStatus::SUCCESS, NtStatus::NOTIFY_CLEANUP]
         );
     });
+}
+
+/// MS-FSA 2.1.5.15.3: a watch does not keep the directory from being deleted.
+#[test]
+fn a_watch_of_a_directory_that_is_deleted_ends() {
+    for by_disposition in [false, true] {
+        sweep(|world| {
+            let mut ann = world.client(Protection::Signed);
+            let mut bob = world.client(Protection::Plain);
+            let mut opening = Opening::of("d");
+            opening.options = client::DIRECTORY;
+            let watched = world.one(&mut ann, opening.ask()).open();
+            world.one(&mut ann, notify(watched, NAMES, false));
+            if !by_disposition {
+                opening.options |= client::DELETE_ON_CLOSE;
+            }
+            let doomed = world.one(&mut bob, opening.ask()).open();
+            if by_disposition {
+                world.one(&mut bob, client::set_delete(doomed, true));
+            }
+            assert_eq!(world.received(&ann).len(), usize::from(by_disposition));
+            world.one(&mut bob, close(doomed));
+            let ended = world.received(&ann);
+            if !by_disposition {
+                assert_eq!(statuses(&ended), [NtStatus::DELETE_PENDING]);
+            }
+            let again = world.one(&mut ann, notify(watched, NAMES, false));
+            assert_eq!(again.status(), NtStatus::DELETE_PENDING);
+            world.one(&mut ann, close(watched));
+            assert!(!world.disk.exists("d"));
+        });
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, T
 use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::Dialect;
-use crate::{Config, Entropy, Limits, Requirement, Share, User};
+use crate::{Config, Entropy, Limits, Oplocks, Requirement, Share, User};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -98,6 +98,7 @@ pub(super) fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares: vec![
             share("pub", false, Requirement::Enabled),
             share("ro", true, Requirement::Enabled),

@@ -21,6 +21,15 @@ fn basic_times() {
         Ok(SetFile::Basic(SetBasic {
             change_time: Some(77),
             attributes: Some(0x21),
+            stop: Times {
+                access: true,
+                write: false,
+                change: true,
+            },
+            resume: Times {
+                write: true,
+                ..Times::default()
+            },
             ..SetBasic::default()
         }))
     );

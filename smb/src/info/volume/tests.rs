@@ -29,10 +29,10 @@ fn volume_label_is_cut() {
             b'b', 0
         ]
     );
-    let cut = encoded(1, 20).unwrap();
-    assert_eq!(cut.bytes, whole.bytes[..20]);
-    assert!(cut.overflow);
-    assert_eq!(encoded(1, 17), Err(NtStatus::INFO_LENGTH_MISMATCH));
+    assert!(!whole.overflow);
+    let long = encode(Level::Volume, &VOLUME, "public", false, 26).unwrap();
+    assert_eq!((long.bytes.len(), long.overflow), (26, true));
+    assert_eq!(encoded(1, 23), Err(NtStatus::INFO_LENGTH_MISMATCH));
 }
 
 #[test]

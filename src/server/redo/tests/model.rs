@@ -349,8 +349,11 @@ impl Model {
         else {
             return Err(NtStatus::INTERNAL_ERROR);
         };
-        let done = Outcome::Renamed { path: to.clone() };
         let target = self.parent(to)?;
+        let done = Outcome::Renamed {
+            path: to.clone(),
+            directory: Model::key(target.0),
+        };
         let there = self.now.names.get(&target).copied();
         if there.map(Model::key) == Some(*source) {
             return Ok(done);
@@ -370,7 +373,7 @@ impl FileSystem for Model {
     fn prepare(&mut self, _: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         match op {
             FileOp::Create(op) => {
-                self.parent(&op.path)?;
+                let (directory, _) = self.parent(&op.path)?;
                 let existing = self.at(&op.path).map(|ino| self.metadata(ino));
                 let is_dir = existing.as_ref().is_some_and(|found| found.is_dir);
                 match (op.disposition, &existing) {
@@ -383,6 +386,7 @@ impl FileSystem for Model {
                 }
                 Ok(Intent::Create(CreateIntent {
                     path: op.path.clone(),
+                    directory: Model::key(directory),
                     existing,
                     maximal_access: 0,
                 }))

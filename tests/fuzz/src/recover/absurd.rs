@@ -5,7 +5,7 @@ use crate::input::Input;
 use bytes::Bytes;
 use outlast::server::record::{GLOBAL, Global, Record, Root};
 use outlast_nvram::{Kind, codec};
-use outlast_smb::fileop::{FileKey, Intent};
+use outlast_smb::fileop::{FileKey, Intent, KeptTimes, Times};
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{
     Answer, Breaking, Closing, Connection, Credits, Cursor, Doing, Lock, OplockLevel, Related,
@@ -264,7 +264,8 @@ fn wait(input: &mut Input<'_>) -> Wait {
         ino: input.number(),
         birth_ns: 0,
     };
-    match input.below(3) {
+    match input.below(4) {
+        2 => Wait::Pipe(input.number()),
         0 => Wait::Lock(key),
         1 => Wait::Break(key),
         _ => Wait::Notify(input.number()),
@@ -274,7 +275,14 @@ fn wait(input: &mut Input<'_>) -> Wait {
 fn doing(input: &mut Input<'_>) -> Doing {
     Doing {
         id: input.number(),
-        intent: match input.below(4) {
+        intent: match input.below(5) {
+            3 => Intent::Keeping {
+                times: KeptTimes {
+                    write: Some(input.number()),
+                    change: None,
+                },
+                intent: Box::new(Intent::None),
+            },
             0 => Intent::None,
             1 => Intent::Write {
                 offset: input.number(),
@@ -326,7 +334,7 @@ fn smb_delta(input: &mut Input<'_>, entries: &[Entry], object: u64) -> outlast_s
                 .unwrap_or(input.number()),
         ),
     };
-    match input.below(24) {
+    match input.below(26) {
         0 => Smb::Connected {
             client: IpAddr::from([10, 0, 0, 2]),
         },
@@ -389,6 +397,7 @@ fn smb_delta(input: &mut Input<'_>, entries: &[Entry], object: u64) -> outlast_s
         17 => Smb::Moved {
             open,
             path: String::from_utf8_lossy(input.bytes()).into_owned(),
+            directory: FileKey::default(),
         },
         18 => Smb::Position {
             open,
@@ -422,6 +431,17 @@ fn smb_delta(input: &mut Input<'_>, entries: &[Entry], object: u64) -> outlast_s
                 length: input.number(),
                 exclusive: true,
             }],
+        },
+        23 => Smb::Stopped {
+            open,
+            times: Times {
+                write: true,
+                ..Times::default()
+            },
+        },
+        24 => Smb::ChannelSequence {
+            open,
+            sequence: input.u16(),
         },
         _ => Smb::Running {
             id: state.parked.keys().next().copied().unwrap_or(0),

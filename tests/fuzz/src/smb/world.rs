@@ -11,8 +11,8 @@ use outlast_smb::fileop::Change;
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{Negotiation, Resource, Security, SessionState, Tree};
 use outlast_smb::{
-    Admit, Clock, Config, ConnId, Dialect, Entropy, Held, Journal, Limits, Output, Planned, Record,
-    Requirement, Share, Smb, Step, Task,
+    Admit, Clock, Config, ConnId, Dialect, Entropy, Held, Journal, Limits, Oplocks, Output,
+    Planned, Record, Requirement, Share, Smb, Step, Task,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -91,6 +91,7 @@ pub(crate) fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
+        oplocks: Oplocks::On,
         shares: vec![share("pub", true, &[]), share("theirs", false, &["ben"])],
         users: ["user", "ben"]
             .map(|name| outlast_smb::User {

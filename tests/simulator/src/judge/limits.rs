@@ -76,6 +76,10 @@ impl Judge {
 
     /// CHANGE_NOTIFY: the directory is watched as long as its handle is open.
     pub(super) fn notify(&mut self, op: &Op, handle: Handle) -> Option<Verdict> {
+        // MS-FSA 2.1.5.11: nothing is waited for in a directory that is to be deleted.
+        if self.doomed.contains(&self.opens[&handle].path) {
+            return Some(plain(status::DELETE_PENDING));
+        }
         let own = self.opens.values().filter(|open| open.client == op.client);
         let watches = own.filter(|open| open.watched).count();
         let is_new = !self.opens[&handle].watched;

@@ -16,13 +16,18 @@ impl Judge {
         if self.names.get(&from) != Some(&node) {
             return status::OBJECT_NAME_NOT_FOUND;
         }
-        match self.target(node, to, replace) {
+        let replaced = match self.target(node, to, replace) {
             Err(refused) => return refused,
-            Ok(replaced) => {
-                if let Some(replaced) = replaced {
-                    self.nodes[replaced].links -= 1;
-                }
-            }
+            Ok(replaced) => replaced,
+        };
+        // MS-FSA 2.1.5.14.11: not beside one that has opened the directory to delete it.
+        let directory = self.names.get(parent(&from)).copied();
+        let mut opens = self.opens.values();
+        if opens.any(|open| open.deletes_directory && Some(open.node) == directory) {
+            return status::SHARING_VIOLATION;
+        }
+        if let Some(replaced) = replaced {
+            self.nodes[replaced].links -= 1;
         }
         if from != to && self.names.get(to) == Some(&node) {
             // Two names of one file become one.
@@ -32,6 +37,9 @@ impl Judge {
         self.names.insert(to.to_owned(), node);
         for open in self.opens.values_mut().filter(|open| open.path == from) {
             open.path = to.to_owned();
+        }
+        if self.doomed.remove(&from) {
+            self.doomed.insert(to.to_owned());
         }
         status::SUCCESS
     }
@@ -84,8 +92,23 @@ impl Judge {
         {
             return status::DIRECTORY_NOT_EMPTY;
         }
-        self.nodes[open.node].delete_pending = delete;
+        let path = open.path.clone();
+        if delete {
+            self.doom(&path);
+        } else {
+            self.doomed.remove(&path);
+        }
         status::SUCCESS
+    }
+
+    /// A name is to be deleted. Who waits for changes in it waits in vain.
+    pub(super) fn doom(&mut self, path: &str) {
+        self.doomed.insert(path.to_owned());
+        let opens = self.opens.values_mut().filter(|open| open.path == path);
+        let waiting: Vec<usize> = opens.filter_map(|open| open.notify.take()).collect();
+        for op in waiting {
+            self.finish(op, plain(status::DELETE_PENDING));
+        }
     }
 
     /// A listing goes on where it was: walked to the end, it gives nothing more.

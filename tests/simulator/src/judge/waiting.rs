@@ -94,16 +94,12 @@ impl Judge {
         Some(plain(status::SUCCESS))
     }
 
-    /// Level II oplocks of others are gone.
+    /// Level II oplocks of the file are gone, the own one, too.
     pub(super) fn changed(&mut self, handle: Handle) {
         let Some(node) = self.opens.get(&handle).map(|open| open.node) else {
             return;
         };
-        for (_, open) in self
-            .opens
-            .iter_mut()
-            .filter(|(other, open)| **other != handle && open.node == node)
-        {
+        for open in self.opens.values_mut().filter(|open| open.node == node) {
             if open.oplock == LEVEL_II {
                 open.oplock = 0;
             }

@@ -1,0 +1,99 @@
+//! Times that operations by an open leave as they are, because its client has set or stopped them (MS-FSA 2.1.4.17).
+//!
+//! LastWriteTime and ChangeTime are put back after the operation; what they were before it is part of its intent, so a
+//! redo puts back the same. LastAccessTime is not moved at all by a descriptor with O_NOATIME.
+
+use std::os::fd::AsFd;
+
+use outlast_smb::fileop::{FileOp, Intent, KeptTimes, OpenId, SetBasic, Times};
+use outlast_smb::status::NtStatus;
+use rustix::fs::{AtFlags, CWD, OFlags, Timestamps};
+
+use super::attributes::{self, from_file_time};
+use super::errno::status;
+use super::opens::OpenFile;
+use super::path::fd_path;
+use super::set::OMIT;
+use super::{Fs, Opens};
+
+impl Fs {
+    /// The intent, with the times that the operation is to leave as they are.
+    ///
+    /// # Errors
+    /// As `statx`.
+    pub(super) fn keeping(&self, op: &FileOp, intent: Intent) -> Result<Intent, NtStatus> {
+        if !op.moves_times() {
+            return Ok(intent);
+        }
+        let open = self.open_file(op.open())?;
+        let stopped = match op {
+            // What it sets is set, and of the rest it moves ChangeTime alone.
+            FileOp::SetBasic { basic, .. } => Times {
+                change: basic.stopped(open.stopped).change && basic.change_time.is_none(),
+                ..Times::default()
+            },
+            _ => open.stopped,
+        };
+        if !stopped.write && !stopped.change {
+            return Ok(intent);
+        }
+        let now = open.metadata()?;
+        Ok(Intent::Keeping {
+            times: KeptTimes {
+                write: stopped.write.then_some(now.last_write_time),
+                change: stopped.change.then_some(now.change_time),
+            },
+            intent: Box::new(intent),
+        })
+    }
+}
+
+impl Opens {
+    /// Takes note of the times that operations by this open do not move any more.
+    pub(super) fn stop_times(&mut self, id: OpenId, basic: &SetBasic) {
+        if let Some(file) = self.known_mut(id) {
+            file.stopped = basic.stopped(file.stopped);
+        }
+        if let Ok(file) = self.get(id) {
+            stop_access(file);
+        }
+    }
+}
+
+/// The kernel moves the time of access as it reads, or not.
+pub(super) fn stop_access(open: &OpenFile) {
+    let Ok(flags) = rustix::fs::fcntl_getfl(&open.fd) else {
+        return;
+    };
+    let mut wanted = flags;
+    wanted.set(OFlags::NOATIME, open.stopped.access);
+    if wanted != flags
+        && !flags.contains(OFlags::PATH)
+        && let Err(error) = rustix::fs::fcntl_setfl(&open.fd, wanted)
+    {
+        // fcntl(2): neither its owner nor privileged.
+        log::debug!(
+            "{}: its time of access cannot be stopped: {error}",
+            open.path
+        );
+    }
+}
+
+/// Puts back the times that an operation has moved. With the server's own rights: setting them was allowed before.
+///
+/// # Errors
+/// As `utimensat` and `setxattr`.
+pub(super) fn keep(open: &OpenFile, times: &KeptTimes) -> Result<(), NtStatus> {
+    let fd = open.fd.as_fd();
+    if let Some(write) = times.write {
+        let times = Timestamps {
+            last_access: OMIT,
+            last_modification: from_file_time(write),
+        };
+        rustix::fs::utimensat(CWD, fd_path(fd), &times, AtFlags::empty()).map_err(status)?;
+    }
+    match times.change {
+        Some(change) => attributes::write_change(fd, change).map_err(status),
+        None => Ok(()),
+    }
+}
