@@ -154,8 +154,8 @@ CONF
 client() {
     local log=$dir/$1.log server=$2 seconds=$3 status=0
     shift 3
-    timeout --foreground "$seconds" smbclient -s "$dir/client.conf" "//${address[$server]}/${shares[0]}" -p 445 -A "$dir/login" "$@" > "$log" 2>&1 \
-        || status=$?
+    timeout --foreground "$seconds" smbclient -s "$dir/client.conf" -p 445 -A "$dir/login" \
+        "//${address[$server]}/${shares[0]}" "$@" > "$log" 2>&1 || status=$?
     [ "$status" -eq 0 ] && ! grep -aq NT_STATUS "$log"
 }
 
