@@ -10,6 +10,7 @@ pub mod create;
 pub mod data;
 pub mod errno;
 pub mod handle;
+mod links;
 pub mod list;
 pub mod lookup;
 pub mod marker;

@@ -39,22 +39,32 @@ make_tmpfs() {
     nvram=$dir
 }
 
-# An account that every Debian has: both servers act as it when it has logged in. It owns the share.
+# An account that every Debian has: both servers act as it when it has logged in. It owns the shares.
 make_account() {
+    local share
     user=daemon
     password=$name-$RANDOM$RANDOM
     printf 'username = %s\npassword = %s\n' "$user" "$password" > "$dir/login"
     printf '[global]\n' > "$dir/client.conf"
-    chown -R "$user:" "$dir/share"
+    for share in "${shares[@]}"; do
+        mkdir -p "$(share_path "$share")"
+        chown -R "$user:" "$(share_path "$share")"
+    done
     ip link set lo up
 }
 
 declare -A address
+# The shares of both servers, by their names. "pub" is $dir/share; another one is the directory of its name in $dir.
+shares=(pub)
+# Further lines for Samba's [global].
+samba_options=
+
+share_path() { if [ "$1" = pub ]; then echo "$dir/share"; else echo "$dir/$1"; fi; }
 
 # Outlast, as users run it: its name here, the number of its network, its durability, nvram.size if it is not the usual
 # one.
 start_outlast() {
-    local server=$1 net=10.77.$2
+    local server=$1 net=10.77.$2 share
     ip tuntap add "tap$2" mode tap
     ip addr add "$net.2/24" dev "tap$2"
     ip link set "tap$2" up
@@ -77,11 +87,10 @@ path = "$nvram/$server.nvram"
 size = "${4:-256MiB}"
 durability = "$3"
 sink = "$dir/$server.sink"
-
-[[share]]
-name = "pub"
-path = "$dir/share"
 TOML
+    for share in "${shares[@]}"; do
+        printf '\n[[share]]\nname = "%s"\npath = "%s"\n' "$share" "$(share_path "$share")" >> "$dir/$server.toml"
+    done
     if [ ! -e "$dir/users" ]; then
         echo "$password" | "$OUTLAST" user add "$user" --password-stdin --config "$dir/$server.toml" > /dev/null
     fi
@@ -94,7 +103,7 @@ congestion_control() { echo "${congestion:-$(< /proc/sys/net/ipv4/tcp_congestion
 # Samba in a second network namespace behind a veth pair, with nothing of the machine's own.
 start_samba() {
     unshare --net sleep infinity &
-    local holder=$! tries=0
+    local holder=$! tries=0 share
     until [ "$(readlink "/proc/$holder/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do
         tries=$((tries + 1))
         [ "$tries" -lt 200 ] || fail "no second network namespace"
@@ -129,11 +138,11 @@ usershare path =
 load printers = no
 disable spoolss = yes
 printcap name = /dev/null
-
-[pub]
-path = $dir/share
-read only = no
+$samba_options
 CONF
+    for share in "${shares[@]}"; do
+        printf '\n[%s]\npath = %s\nread only = no\n' "$share" "$(share_path "$share")" >> "$dir/samba/conf"
+    done
     printf '%s\n%s\n' "$password" "$password" | pdbedit -s "$dir/samba/conf" -a -t -u "$user" > "$dir/samba/pdbedit.log" 2>&1 \
         || fail "pdbedit: $(tail -1 "$dir/samba/pdbedit.log")"
     "${within[@]}" smbd -F --no-process-group -s "$dir/samba/conf" > "$dir/samba.log" 2>&1 &
@@ -145,8 +154,8 @@ CONF
 client() {
     local log=$dir/$1.log server=$2 seconds=$3 status=0
     shift 3
-    timeout --foreground "$seconds" smbclient -s "$dir/client.conf" "//${address[$server]}/pub" -p 445 -A "$dir/login" "$@" > "$log" 2>&1 \
-        || status=$?
+    timeout --foreground "$seconds" smbclient -s "$dir/client.conf" -p 445 -A "$dir/login" \
+        "//${address[$server]}/${shares[0]}" "$@" > "$log" 2>&1 || status=$?
     [ "$status" -eq 0 ] && ! grep -aq NT_STATUS "$log"
 }
 
@@ -168,7 +177,7 @@ await() {
     local tries=0
     until session first "$1" '-m SMB3_11' '' pwd; do
         tries=$((tries + 1))
-        [ "$tries" -lt 100 ] || fail "$1 does not answer: $(tail -2 "$dir/$1.log" "$dir/first.log" | tr '\n' ' ')"
+        [ "$tries" -lt 100 ] || fail "$1 does not answer: $(tail -qn 2 "$dir/$1.log" "$dir/first.log" | tr '\n' ' ')"
         sleep 0.1
     done
 }

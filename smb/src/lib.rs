@@ -33,6 +33,7 @@ pub mod record;
 mod recovery;
 pub mod rpc;
 pub mod server;
+pub mod short_name;
 mod size;
 pub mod state;
 pub mod status;

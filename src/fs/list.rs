@@ -253,8 +253,8 @@ pub struct Query<'a> {
 impl Query<'_> {
     /// Entries after the name `after` that match; and whether there are more. Runs with the account's rights.
     ///
-    /// Symbolic links are listed as what they lead to, not at all if that is nothing or outside the share. Entries that
-    /// vanish meanwhile are left out.
+    /// Symbolic links are listed as what they lead to; as themselves if that is nothing or outside the share. Entries
+    /// that vanish meanwhile are left out.
     ///
     /// # Errors
     /// ACCESS_DENIED if the directory was not opened for listing; as `getdents64`.

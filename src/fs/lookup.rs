@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use outlast_smb::fileop::FileKey;
 use outlast_smb::pattern::{fold, same_name};
+use outlast_smb::short_name::{may_be_computed, short_name};
 use outlast_smb::status::NtStatus;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::fs::{Mode, OFlags, RawDir};
@@ -98,25 +99,20 @@ impl Lookup {
         let key = key(&stat(fd).map_err(status)?);
         if let Some(known) = self.directories.get_mut(&key) {
             known.used = self.uses;
-            let same = known.names.get(&fold(name));
-            return Ok(same.and_then(|names| names.iter().min().cloned()));
+            return Ok(known.find(name));
         }
-        let mut found: Option<Vec<u8>> = None;
+        let mut found = Found::new(name);
         let mut count = 0;
         rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0)).map_err(status)?;
         read_names(fd, |entry| {
             count += 1;
-            if same_name(&names::from_disk(entry), name)
-                && found.as_deref().is_none_or(|best| entry < best)
-            {
-                found = Some(entry.to_vec());
-            }
+            found.look_at(entry);
         })
         .map_err(status)?;
         if (WORTH_KEEPING_NAMES..=KEPT_NAMES_MAX / 2).contains(&count) {
             self.keep(key, fd);
         }
-        Ok(found)
+        Ok(found.best())
     }
 
     /// Watches the directory, then reads it: no change falls between the two.
@@ -222,7 +218,60 @@ impl Lookup {
     }
 }
 
+/// The entry that a name means: the one whose name it is but for its case, else the one whose 8.3 name it is. The first
+/// by bytes if several.
+struct Found<'a> {
+    name: &'a str,
+    may_be_short: bool,
+    long: Option<Vec<u8>>,
+    short: Option<Vec<u8>>,
+}
+
+impl<'a> Found<'a> {
+    fn new(name: &'a str) -> Found<'a> {
+        Found {
+            name,
+            may_be_short: may_be_computed(name),
+            long: None,
+            short: None,
+        }
+    }
+
+    fn look_at(&mut self, entry: &[u8]) {
+        let shown = names::from_disk(entry);
+        let best = if same_name(&shown, self.name) {
+            &mut self.long
+        } else if self.may_be_short && same_name(&short_name(&shown), self.name) {
+            &mut self.short
+        } else {
+            return;
+        };
+        if best.as_deref().is_none_or(|best| entry < best) {
+            *best = Some(entry.to_vec());
+        }
+    }
+
+    fn best(self) -> Option<Vec<u8>> {
+        self.long.or(self.short)
+    }
+}
+
 impl Directory {
+    fn find(&self, name: &str) -> Option<Vec<u8>> {
+        let same = self.names.get(&fold(name));
+        if let Some(found) = same.and_then(|names| names.iter().min()) {
+            return Some(found.clone());
+        }
+        let mut found = Found::new(name);
+        if found.may_be_short {
+            self.names
+                .values()
+                .flatten()
+                .for_each(|entry| found.look_at(entry));
+        }
+        found.best()
+    }
+
     fn add(&mut self, name: &[u8]) {
         let same = self.names.entry(fold(&names::from_disk(name))).or_default();
         if !same.iter().any(|n| n == name) {

@@ -1,15 +1,28 @@
-//! Names on disk and names as Windows sees them.
+//! Names on disk and names as clients see them.
 //!
-//! A name on disk is any bytes but '/' and NUL; a name of Windows is UTF-16 without `\ : * ? " < > |` and control characters and
-//! does not end in a space or a period. The two are mapped one to one, so that every file can be listed, opened, and deleted:
+//! A name on disk is any bytes but '/' and NUL. A client's name is UTF-16 without `\ : * ? " < > |` and control
+//! characters, and does not end in a space or a period. The two are mapped one to one: every file can be listed, opened
+//! and deleted, a name is listed as it was created, and different names are different files.
 //!
-//! * a character Windows does not allow, and a space or period at the end: U+F000 + its code (as WSL, Cygwin and Linux' cifs do);
-//! * a byte that is not part of valid UTF-8, or of a character from these two ranges: U+F700 + the byte.
+//! * A character that SMB does not allow is shown as the one that Linux' cifs (`mapposix`) and macOS send for it:
+//!   U+F001 to U+F01F for control characters, U+F020 to U+F027 for `" * : < > ? \ |`, U+F028 and U+F029 for a space and
+//!   a period at the end.
+//! * A byte that is not part of valid UTF-8 is shown as U+F700 + the byte, as is each byte of a character of these two
+//!   ranges.
+//! * A client's name that has such characters and is not the one shown for what they stand for (U+F028 in its middle,
+//!   U+F7C3 U+F7BC, which would be the bytes of 'ü') has itself on disk, in UTF-8.
 //!
-//! Names that begin with `.outlast-` are the server's own, of files not finished: never listed, never opened for a client.
+//! Two names for one file there are only at the end: a client that sends a space or a period itself means the same file
+//! as one that sends the character for it.
+//!
+//! Names that begin with `.outlast-` are the server's own, of files not finished: they are never listed, and never opened
+//! for a client.
 
 use outlast_smb::fileop::OpenId;
 use outlast_smb::status::NtStatus;
+
+#[cfg(test)]
+mod tests;
 
 /// What the server's own names begin with.
 const PRIVATE_PREFIX: &str = ".outlast-";
@@ -18,57 +31,134 @@ pub const MARKER: &str = ".outlast-marker";
 /// Longest name of one file in UTF-8 on disk, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
-/// Characters that Windows does not allow in a name and a disk does.
+/// Characters that SMB does not allow in a name and a disk does, in the order of those shown for them from U+F020 on.
+const RESERVED: [char; 8] = ['"', '*', ':', '<', '>', '?', '\\', '|'];
+/// Where those begin.
+const RESERVED_BASE: u32 = 0xF020;
+/// Shown for a control character: this and its code.
+const CONTROL_BASE: u32 = 0xF000;
+/// Shown for a byte that is no character's: this and the byte.
+const BYTE_BASE: u32 = 0xF700;
+/// Shown for a space at the end.
+const LAST_SPACE: char = '\u{F028}';
+/// Shown for a period at the end.
+const LAST_PERIOD: char = '\u{F029}';
+
 fn is_reserved(c: char) -> bool {
-    matches!(
-        c,
-        '\u{1}'..='\u{1f}' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|'
-    )
+    matches!(c, '\u{1}'..='\u{1f}') || RESERVED.contains(&c)
 }
 
 /// Is it one of the characters that stand for something else?
 fn is_stand_in(c: char) -> bool {
-    matches!(c, '\u{F001}'..='\u{F07F}' | '\u{F780}'..='\u{F7FF}')
+    matches!(c, '\u{F001}'..='\u{F029}' | '\u{F780}'..='\u{F7FF}')
 }
 
-fn stand_in(base: u32, code: u32) -> char {
-    char::from_u32(base + code).unwrap_or(char::REPLACEMENT_CHARACTER)
+/// The character shown for a reserved one.
+fn stand_in(reserved: char) -> Option<char> {
+    let code = match RESERVED.iter().position(|&c| c == reserved) {
+        Some(index) => RESERVED_BASE + u32::try_from(index).ok()?,
+        None => CONTROL_BASE + u32::from(reserved),
+    };
+    char::from_u32(code)
 }
 
-/// The name a client sees for a name on disk.
-#[must_use]
-pub fn from_disk(name: &[u8]) -> String {
-    let mut shown = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
+/// The reserved character that one is shown for, wherever it is in a name.
+fn stands_for(c: char) -> Option<char> {
+    match c {
+        '\u{F001}'..='\u{F01F}' => char::from_u32(u32::from(c) - CONTROL_BASE),
+        '\u{F020}'..='\u{F027}' => RESERVED
+            .get((u32::from(c) - RESERVED_BASE) as usize)
+            .copied(),
+        _ => None,
+    }
+}
+
+fn show_bytes(bytes: &[u8], shown: &mut String) {
+    let characters = bytes
+        .iter()
+        .map(|&byte| char::from_u32(BYTE_BASE + u32::from(byte)));
+    shown.extend(characters.flatten());
+}
+
+/// The name with a space or period at its end as it is shown.
+fn with_last_shown(mut name: String) -> String {
+    let last = match name.pop() {
+        Some('.') if !matches!(name.as_str(), "" | ".") => LAST_PERIOD,
+        Some(' ') => LAST_SPACE,
+        Some(last) => last,
+        None => return name,
+    };
+    name.push(last);
+    name
+}
+
+/// The name shown for a name on disk if no client could have created it by sending itself.
+fn encoded(disk: &[u8]) -> String {
+    let mut shown = String::with_capacity(disk.len());
+    for chunk in disk.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if is_reserved(c) {
-                shown.push(stand_in(0xF000, u32::from(c)));
-            } else if is_stand_in(c) {
-                let mut bytes = [0; 4];
-                shown.extend(
-                    c.encode_utf8(&mut bytes)
-                        .bytes()
-                        .map(|b| stand_in(0xF700, u32::from(b))),
-                );
+            if is_stand_in(c) {
+                show_bytes(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut shown);
             } else {
-                shown.push(c);
+                let character = if is_reserved(c) { stand_in(c) } else { Some(c) };
+                shown.extend(character);
             }
         }
-        shown.extend(
-            chunk
-                .invalid()
-                .iter()
-                .map(|&b| stand_in(0xF700, u32::from(b))),
-        );
+        show_bytes(chunk.invalid(), &mut shown);
     }
-    if shown != "."
-        && shown != ".."
-        && let Some(last @ ('.' | ' ')) = shown.chars().last()
-    {
-        shown.pop();
-        shown.push(stand_in(0xF000, u32::from(last)));
+    with_last_shown(shown)
+}
+
+/// The name on disk for which a client's name is shown, if there is one.
+fn decoded(name: &str) -> Option<Vec<u8>> {
+    let mut disk = Vec::with_capacity(name.len());
+    let mut characters = name.chars().peekable();
+    while let Some(c) = characters.next() {
+        let meant = match c {
+            '\u{F780}'..='\u{F7FF}' => {
+                disk.push(u8::try_from(u32::from(c) - BYTE_BASE).ok()?);
+                continue;
+            }
+            LAST_SPACE if characters.peek().is_none() => ' ',
+            LAST_PERIOD if characters.peek().is_none() => '.',
+            c => stands_for(c).unwrap_or(c),
+        };
+        disk.extend_from_slice(meant.encode_utf8(&mut [0; 4]).as_bytes());
     }
-    shown
+    (encoded(&disk) == name).then_some(disk)
+}
+
+/// A name on disk as the name of a client that sends it as it is, if a client could.
+fn as_sent(disk: &[u8]) -> Option<&str> {
+    let name = std::str::from_utf8(disk).ok()?;
+    let is_sent = !name.contains(is_reserved) && !name.ends_with([' ', '.']);
+    is_sent.then_some(name)
+}
+
+/// Has a client's name itself on disk?
+///
+/// A name that is shown for no other has. One that is shown for another name on disk has if that one is taken: by a
+/// client's name that has itself on disk. Each such step makes the name shorter.
+fn is_literal(name: &str) -> bool {
+    let mut name = name.to_owned();
+    loop {
+        let Some(disk) = decoded(&name) else {
+            return true;
+        };
+        match as_sent(&disk) {
+            Some(other) if other != name => other.clone_into(&mut name),
+            _ => return false,
+        }
+    }
+}
+
+/// The name that clients see for a name on disk.
+#[must_use]
+pub fn from_disk(name: &[u8]) -> String {
+    match as_sent(name) {
+        Some(sent) if !sent.contains(is_stand_in) || is_literal(sent) => sent.to_owned(),
+        _ => encoded(name),
+    }
 }
 
 /// The bytes on disk for one component of a client's path.
@@ -76,24 +166,20 @@ pub fn from_disk(name: &[u8]) -> String {
 /// # Errors
 /// OBJECT_NAME_INVALID for what is no file name; NAME_TOO_LONG.
 pub fn to_disk(name: &str) -> Result<Vec<u8>, NtStatus> {
-    let mut bytes = Vec::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '/' | '\0' => return Err(NtStatus::OBJECT_NAME_INVALID),
-            c if is_reserved(c) => return Err(NtStatus::OBJECT_NAME_INVALID),
-            '\u{F780}'..='\u{F7FF}' => bytes.push((u32::from(c) & 0xFF) as u8),
-            '\u{F001}'..='\u{F07F}' => {
-                let meant = char::from((u32::from(c) & 0x7F) as u8);
-                if is_reserved(meant) || meant == '.' || meant == ' ' {
-                    bytes.push(meant as u8);
-                } else {
-                    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-                }
-            }
-            c => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
+    if name.is_empty() || name == "." || name == ".." {
+        return Err(NtStatus::OBJECT_NAME_INVALID);
     }
-    if bytes.is_empty() || bytes == b"." || bytes == b".." || is_private(&bytes) {
+    if name.contains(|c| is_reserved(c) || matches!(c, '/' | '\0')) {
+        return Err(NtStatus::OBJECT_NAME_INVALID);
+    }
+    let bytes = if name.contains(is_stand_in) {
+        let name = with_last_shown(name.to_owned());
+        let decoded = decoded(&name).filter(|_| !is_literal(&name));
+        decoded.unwrap_or_else(|| name.into_bytes())
+    } else {
+        name.as_bytes().to_vec()
+    };
+    if matches!(bytes.as_slice(), b"." | b"..") || is_private(&bytes) {
         return Err(NtStatus::OBJECT_NAME_INVALID);
     }
     if bytes.len() > NAME_MAX {
@@ -132,56 +218,5 @@ pub fn join(parent: &str, name: &str) -> String {
         name.to_owned()
     } else {
         format!("{parent}/{name}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_on_disk_is_seen_and_found_again() {
-        let names: [&[u8]; 9] = [
-            b"plain.txt",
-            b"a:b\\c*?",
-            b"trailing.",
-            b"trailing ",
-            b"...",
-            b"\xff\xfe latin \xe9",
-            "\u{F03A}\u{F7C3}".as_bytes(),
-            "\u{F041}grün".as_bytes(),
-            b"\x01\x1f",
-        ];
-        for name in names {
-            let shown = from_disk(name);
-            assert!(!shown.contains([':', '\\', '*', '?']), "{shown:?}");
-            assert!(!shown.ends_with(['.', ' ']), "{shown:?}");
-            assert_eq!(to_disk(&shown).unwrap(), name, "{shown:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_name() {
-        for name in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a\0",
-            "a:b",
-            "*",
-            "\u{F02E}",
-            "\u{F02E}.",
-        ] {
-            assert_eq!(
-                to_disk(name),
-                Err(NtStatus::OBJECT_NAME_INVALID),
-                "{name:?}"
-            );
-        }
-        assert_eq!(to_disk(".Outlast-1"), Err(NtStatus::OBJECT_NAME_INVALID));
-        assert_eq!(to_disk(&"x".repeat(256)), Err(NtStatus::NAME_TOO_LONG));
-        // U+F02F would be '/': it stands for itself.
-        assert_eq!(to_disk("\u{F02F}").unwrap(), "\u{F02F}".as_bytes());
     }
 }

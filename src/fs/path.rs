@@ -1,8 +1,9 @@
 //! From a client's path to a file beneath the share.
 //!
-//! Every walk is one `openat2` from the share's root with RESOLVE_BENEATH: symbolic links that stay inside are followed, those that
-//! point out are refused, and nothing that happens meanwhile can lead out. Case does not count: the name as given goes first,
-//! then the directory is searched.
+//! Every walk is one `openat2` from the share's root with RESOLVE_BENEATH: symbolic links that stay inside are followed
+//! (absolute ones by [`super::links`]), and nothing that happens meanwhile can lead out. A link that leads out of the
+//! share or to nothing is itself what its name leads to: seen and deleted, but not read. Case does not count: the name as
+//! given goes first, then the directory is searched.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use std::rc::Rc;
 
 use outlast_smb::fileop::{FileKey, ShareId};
 use outlast_smb::status::NtStatus;
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags,
+};
 use rustix::io::Errno;
 
 use super::attributes::{self, key};
@@ -115,7 +118,15 @@ impl Root {
     /// As `openat2`.
     pub fn open_disk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path: &[u8] = if path.is_empty() { b"." } else { path };
-        open_beneath(self.dir.as_fd(), path, flags)
+        let opened = match open_beneath(self.dir.as_fd(), path, flags) {
+            // An absolute link, or one that leads out.
+            Err(Errno::XDEV) => self.without_links(path).and_then(|path| {
+                let path: &[u8] = if path.is_empty() { b"." } else { &path };
+                open_beneath(self.dir.as_fd(), path, flags)
+            }),
+            other => other,
+        };
+        opened.or_else(|error| link_itself(self.dir.as_fd(), path, flags, error))
     }
 
     /// Opens what a name in a directory leads to, as [`Root::open_disk`] does, without the walk to the directory.
@@ -130,7 +141,7 @@ impl Root {
                 path.extend_from_slice(name);
                 self.open_disk(&path, flags)
             }
-            other => other,
+            other => other.or_else(|error| link_itself(dir.fd.as_fd(), name, flags, error)),
         }
     }
 
@@ -278,7 +289,10 @@ impl Root {
 }
 
 /// `openat2` beneath a directory, again where a race elsewhere disturbed the walk.
-fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+///
+/// # Errors
+/// As `openat2`.
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = if flags.contains(OFlags::PATH) {
         flags
     } else {
@@ -299,6 +313,20 @@ fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owned
             other => return other,
         }
     }
+}
+
+/// The symbolic link at a path that cannot be followed: to nothing, out of the share, in a circle. `error`: why.
+fn link_itself(
+    dir: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    error: Errno,
+) -> Result<OwnedFd, Errno> {
+    let is_unfollowed = matches!(error, Errno::NOENT | Errno::XDEV | Errno::LOOP);
+    if !is_unfollowed || !flags.contains(OFlags::PATH) {
+        return Err(error);
+    }
+    open_beneath(dir, path, flags | OFlags::NOFOLLOW).map_err(|_| error)
 }
 
 /// A client's path as bytes on disk.
@@ -342,6 +370,9 @@ const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS
     .union(StatxFlags::BTIME)
     .union(volume::STATX_MASK);
 
+/// `f_type` of overlayfs (statfs(2)).
+const OVERLAYFS: u64 = 0x794C_7630;
+
 /// `statx` of an open file.
 ///
 /// # Errors
@@ -349,7 +380,7 @@ const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS
 pub fn stat(fd: impl AsFd) -> Result<Statx, Errno> {
     let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATX_MASK)?;
     volume::learn(fd.as_fd(), &stat);
-    Ok(stat)
+    without_fleeting_birth(stat, fd)
 }
 
 /// `statx` of a directory's entry itself, symbolic links not followed.
@@ -357,11 +388,21 @@ pub fn stat(fd: impl AsFd) -> Result<Statx, Errno> {
 /// # Errors
 /// As `statx`.
 pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Statx, Errno> {
-    let stat = rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_MASK)?;
-    if !volume::is_known(&stat) {
+    let entry = rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATX_MASK)?;
+    let is_mount = entry.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    if is_mount || !volume::is_known(&entry) {
+        // It may be on another kind of file system than the directory.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
-        volume::learn(entry.as_fd(), &stat);
+        return stat(rustix::fs::openat(&dir, name, flags, Mode::empty())?);
+    }
+    without_fleeting_birth(entry, dir)
+}
+
+/// overlayfs tells the birth of the copy that it makes when a file is first written: there a file is known without it.
+fn without_fleeting_birth(mut stat: Statx, on: impl AsFd) -> Result<Statx, Errno> {
+    // Its devices have no major number.
+    if stat.stx_dev_major == 0 && u64::from(rustix::fs::fstatfs(on)?.f_type as u32) == OVERLAYFS {
+        stat.stx_mask &= !StatxFlags::BTIME.bits();
     }
     Ok(stat)
 }

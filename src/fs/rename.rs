@@ -80,19 +80,29 @@ fn identity(root: &Root, path: &str) -> Option<FileKey> {
     Some(key(&stat(&fd).ok()?))
 }
 
+/// Is this file what has the path, or what the path leads to? A symbolic link that led to nothing when it was opened
+/// may lead to something by now.
+fn has_path(root: &Root, path: &str, file: &FileKey) -> bool {
+    let itself = || {
+        let entry = root.entry(path).ok()?;
+        Some(key(&stat_entry(&entry.dir, &entry.name).ok()?))
+    };
+    identity(root, path) == Some(*file) || itself() == Some(*file)
+}
+
 /// A path under which an open file is to be found: the one given if it is still there, else the one the kernel knows.
 ///
 /// A file with several links may have been opened again by its handle, and then the kernel knows it by any of them: the
 /// one that is meant must be there.
 fn name_of(root: &Root, fd: BorrowedFd<'_>, key: &FileKey, path: &str) -> Option<String> {
-    if identity(root, path) == Some(*key) {
+    if has_path(root, path, key) {
         return Some(path.to_owned());
     }
     stat(fd)
         .ok()
         .filter(|stat| is_dir(stat) || stat.stx_nlink <= 1)?;
     root.current_path(fd)
-        .filter(|path| identity(root, path) == Some(*key))
+        .filter(|path| has_path(root, path, key))
 }
 
 /// What a rename's intent says.
@@ -117,7 +127,7 @@ pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), 
     if at_target.as_ref().map(key) == Some(intent.source)
         || identity(root, intent.to) == Some(intent.source)
     {
-        if intent.from != intent.to && identity(root, intent.from) == Some(intent.source) {
+        if intent.from != intent.to && has_path(root, intent.from, &intent.source) {
             // Both names are links to the file, which rename(2) leaves alone: the old one goes.
             let from = root.entry(intent.from)?;
             return match rustix::fs::unlinkat(&from.dir, from.name.as_slice(), AtFlags::empty()) {
@@ -145,17 +155,25 @@ pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), 
     move_entry(&from, &to, replaces)
 }
 
+/// The NTSTATUS for an error of a call with two names.
+fn two_names_status(error: Errno) -> NtStatus {
+    match error {
+        Errno::XDEV => NtStatus::NOT_SAME_DEVICE,
+        other => status(other),
+    }
+}
+
 fn move_entry(from: &Entry, to: &Entry, replaces: bool) -> Result<(), NtStatus> {
     let (old, new) = (from.name.as_slice(), to.name.as_slice());
     if replaces {
-        return rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(status);
+        return rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(two_names_status);
     }
     match rustix::fs::renameat_with(&from.dir, old, &to.dir, new, RenameFlags::NOREPLACE) {
         // The file system cannot; we have just seen that the name is free.
         Err(Errno::INVAL | Errno::NOSYS) if rename_flags_unsupported(to) => {
-            rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(status)
+            rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(two_names_status)
         }
-        other => other.map_err(status),
+        other => other.map_err(two_names_status),
     }
 }
 
@@ -190,11 +208,11 @@ pub fn link(
     let link_as =
         |name: &[u8]| rustix::fs::linkat(CWD, fd_path(fd), &to.dir, name, AtFlags::SYMLINK_FOLLOW);
     match (there, intent.replaced) {
-        (None, _) => link_as(&to.name).map_err(status),
+        (None, _) => link_as(&to.name).map_err(two_names_status),
         (Some(there), Some(meant)) if there == meant => {
             // Left by an attempt before a crash, if at all.
             let _ = rustix::fs::unlinkat(&to.dir, private, AtFlags::empty());
-            link_as(private.as_bytes()).map_err(status)?;
+            link_as(private.as_bytes()).map_err(two_names_status)?;
             rustix::fs::renameat(&to.dir, private, &to.dir, to.name.as_slice()).map_err(|error| {
                 let _ = rustix::fs::unlinkat(&to.dir, private, AtFlags::empty());
                 status(error)

@@ -7,6 +7,7 @@ mod listing;
 mod names;
 mod opens;
 mod outages;
+mod overlay;
 mod times;
 mod watching;
 
@@ -61,6 +62,11 @@ impl Bench {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let top = place.join(format!("outlast-fs-{}-{number}", std::process::id()));
         let (dir, outside) = (top.join("share"), top.join("outside"));
+        Bench::serving(dir, outside)
+    }
+
+    /// With this directory as its share, and one beside it.
+    fn serving(dir: PathBuf, outside: PathBuf) -> Bench {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::create_dir_all(&outside).unwrap();
         Bench {

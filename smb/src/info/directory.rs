@@ -2,6 +2,7 @@
 
 use super::utf16_len;
 use crate::fileop::DirEntry;
+use crate::short_name::{is_short, short_name};
 use crate::status::NtStatus;
 use crate::wire::utf16;
 use bytes::BufMut;
@@ -127,8 +128,7 @@ impl Encoder {
             Level::FullDirectory => out.put_u32_le(0), // EaSize
             Level::BothDirectory | Level::IdBothDirectory => {
                 out.put_u32_le(0); // EaSize
-                out.put_u8(0); // ShortNameLength: there are no 8.3 names
-                out.put_bytes(0, 1 + 24); // Reserved1, ShortName
+                put_short_name(&entry.name, out);
                 if self.level == Level::IdBothDirectory {
                     out.put_u16_le(0); // Reserved2
                     out.put_u64_le(entry.file_id);
@@ -168,4 +168,20 @@ impl Encoder {
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }
+}
+
+/// ShortNameLength, Reserved1 and ShortName (MS-FSCC 2.4.8): empty where the name itself is an 8.3 name.
+fn put_short_name(name: &str, out: &mut Vec<u8>) {
+    /// Bytes of the field.
+    const ROOM: usize = 24;
+    let short = if is_short(name) || matches!(name, "." | "..") {
+        Vec::new()
+    } else {
+        utf16::encode(&short_name(name))
+    };
+    // 12 characters at most.
+    out.put_u8(u8::try_from(short.len()).unwrap_or(0));
+    out.put_u8(0); // Reserved1
+    out.extend_from_slice(&short);
+    out.put_bytes(0, ROOM.saturating_sub(short.len()));
 }

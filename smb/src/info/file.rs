@@ -2,6 +2,7 @@
 
 use super::{Answer, client_path, utf16_len};
 use crate::fileop::Metadata;
+use crate::short_name::short_name;
 use crate::status::NtStatus;
 use crate::wire::create::access;
 use crate::wire::utf16;
@@ -202,12 +203,12 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             };
         }
         Level::AlternateName => {
-            // None is generated: a name that is an 8.3 one as it stands is its own, others have none (MS-FSA 2.1.5.12.5).
+            // MS-FSA 2.1.5.12.5: the share's root has none.
             let name = view.path.rsplit('/').next().unwrap_or_default();
-            if !is_short(name) {
+            if name.is_empty() {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
-            put_name(&mut out, name);
+            put_name(&mut out, &short_name(name));
             return Answer::cut(out, 4, limit);
         }
         // There are no extended attributes (MS-FSA 2.1.5.12.16).
@@ -259,20 +260,6 @@ pub fn encode_pipe(level: Level, available: u32, limit: usize) -> Result<Answer,
         _ => return Err(NtStatus::NOT_SUPPORTED),
     }
     Answer::fixed(out, limit)
-}
-
-/// Is it a name of eight characters and an extension of three at most (MS-FSCC 2.1.5.2.1)?
-fn is_short(name: &str) -> bool {
-    let legal = |part: &str, most: usize| {
-        (1..=most).contains(&part.len())
-            && part
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || b"!#$%&'()-@^_`{}~".contains(&c))
-    };
-    match name.split_once('.') {
-        Some((base, extension)) => legal(base, 8) && legal(extension, 3),
-        None => legal(name, 8),
-    }
 }
 
 fn put_basic(out: &mut Vec<u8>, m: &Metadata) {

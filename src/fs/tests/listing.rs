@@ -89,11 +89,18 @@ fn odd_names_and_links() {
         symlink("real", b.dir.join("link")).unwrap();
         symlink("nothing", b.dir.join("dangling")).unwrap();
         symlink("../outside", b.dir.join("out")).unwrap();
+        symlink(b.dir.join("real"), b.dir.join("absolute")).unwrap();
         let root = b.directory("");
         let (entries, _) = list(b, root, "*", None, 100);
-        let shown = "bad\u{F7FF}\u{F03A}name\u{F02E}";
-        assert_eq!(names(&entries), [".", "..", shown, "link", "real"]);
-        assert_eq!(entries[3].metadata.key, entries[4].metadata.key);
+        let shown = "bad\u{F7FF}\u{F022}name\u{F029}";
+        assert_eq!(
+            names(&entries),
+            [
+                ".", "..", "absolute", shown, "dangling", "link", "out", "real"
+            ]
+        );
+        assert_eq!(entries[5].metadata.key, entries[7].metadata.key);
+        assert_eq!(entries[2].metadata.key, entries[7].metadata.key);
         let open = b.file(shown);
         assert_eq!(b.read(open, 0, 9), b"raw");
         assert_eq!(b.try_open(&shown.to_uppercase()).unwrap().path, shown);

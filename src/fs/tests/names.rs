@@ -67,7 +67,11 @@ fn links_that_stay_inside_are_followed_and_no_others() {
         symlink("../outside", b.dir.join("outdir")).unwrap();
         symlink("loop", b.dir.join("loop")).unwrap();
         symlink("/proc/self/root", b.dir.join("magic")).unwrap();
-        assert_eq!(b.try_open("dir/inside").unwrap().metadata.end_of_file, 4);
+        symlink(b.dir.join("dir"), b.dir.join("to-dir")).unwrap();
+        symlink(b.dir.join("to-dir/inside"), b.dir.join("far")).unwrap();
+        for path in ["dir/inside", "to-dir/inside", "TO-DIR/inside", "far"] {
+            assert_eq!(b.try_open(path).unwrap().metadata.end_of_file, 4, "{path}");
+        }
         for path in [
             "out",
             "absolute",
@@ -95,6 +99,93 @@ fn links_that_stay_inside_are_followed_and_no_others() {
         assert_eq!(b.run(&rename), Err(NtStatus::ACCESS_DENIED));
         assert_eq!(std::fs::read(b.outside.join("secret")).unwrap(), b"secret");
         assert_eq!(std::fs::read_dir(&b.outside).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn a_link_that_is_not_followed_can_be_renamed_and_deleted() {
+    everywhere(|b| {
+        let made = [
+            ("nothing", "dangling"),
+            ("/no/such/place", "absolute"),
+            ("../outside", "out"),
+            ("loop", "loop"),
+        ];
+        for (target, name) in made {
+            symlink(target, b.dir.join(name)).unwrap();
+            let looks = |b: &mut Bench, path: &str| {
+                let mut op = b.op(path, Disposition::Open);
+                (op.read_data, op.write_data, op.delete) = (false, false, true);
+                let created = b.create(op).unwrap();
+                assert!(!created.metadata.is_dir);
+                b.last
+            };
+            let op = b.op(name, Disposition::Create);
+            assert_eq!(b.create(op).err(), Some(NtStatus::OBJECT_NAME_COLLISION));
+            let open = looks(b, name);
+            let rename = FileOp::Rename {
+                open,
+                from: name.into(),
+                to: "moved".into(),
+                replace: false,
+            };
+            b.run_twice(&rename).unwrap();
+            b.close(open);
+            let open = looks(b, "MOVED");
+            // It leads to something by now.
+            std::fs::write(b.dir.join("nothing"), "").unwrap();
+            let op = delete(b, open, "moved");
+            b.run(&op).unwrap();
+            std::fs::remove_file(b.dir.join("nothing")).unwrap();
+            assert!(b.on_disk().is_empty(), "{name}: {:?}", b.on_disk());
+        }
+    });
+}
+
+#[test]
+fn a_computed_short_name_leads_to_the_file() {
+    everywhere(|b| {
+        b.file("a long name.txt");
+        assert_eq!(b.try_open("aa2nt9~l.txt").unwrap().path, "a long name.txt");
+        // Also in a directory whose names are kept.
+        for number in 0..100 {
+            std::fs::write(b.dir.join(format!("another long name {number}")), "").unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(b.try_open("AA2NT9~L.TXT").unwrap().path, "a long name.txt");
+        }
+        // A file of that very name goes first.
+        b.file("AA2NT9~L.txt2");
+        std::fs::write(b.dir.join("Aa2NT9~L.TXT"), "").unwrap();
+        assert_eq!(b.try_open("aa2nt9~l.txt").unwrap().path, "Aa2NT9~L.TXT");
+    });
+}
+
+#[test]
+fn names_as_macos_and_linux_send_them_are_different_files() {
+    everywhere(|b| {
+        let sent = [
+            "a\u{F021}b",
+            "q\u{F020}x",
+            "q x",
+            "10\u{F022}30",
+            "10\u{F03A}30",
+            "ü",
+            "\u{F7C3}\u{F7BC}",
+        ];
+        for name in sent {
+            let open = b.file(name);
+            b.write(open, 0, name.as_bytes()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read(b.dir.join("10:30")).unwrap(),
+            "10\u{F022}30".as_bytes()
+        );
+        for name in sent {
+            let open = b.file(name);
+            assert_eq!(b.read(open, 0, 100), name.as_bytes());
+        }
+        assert_eq!(b.on_disk().len(), sent.len());
     });
 }
 

@@ -52,8 +52,15 @@ fn id_both_directory_byte_for_byte() {
         want.extend_from_slice(&[0x20, 0, 0, 0]);
         want.extend_from_slice(&(name.chars().count() as u32 * 2).to_le_bytes());
         want.extend_from_slice(&[0; 4]); // EaSize
-        want.extend_from_slice(&[0; 2]); // ShortNameLength, Reserved1
-        want.extend_from_slice(&[0; 24]); // ShortName
+        // ShortNameLength, Reserved1, ShortName: "a.b" is one itself.
+        let short = if name == "é" {
+            short_name(name)
+        } else {
+            String::new()
+        };
+        want.extend_from_slice(&[2 * short.len() as u8, 0]);
+        let units = short.bytes().flat_map(|unit| [unit, 0]);
+        want.extend(units.chain([0; 24]).take(24));
         want.extend_from_slice(&[0; 2]); // Reserved2
         want.extend_from_slice(&[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         for unit in name.encode_utf16() {
