@@ -67,6 +67,9 @@ pub enum Record<'a> {
     },
     /// Delta of object 0: every local change of watched directories until this wall time has been told.
     WatchedUntil(FileTime),
+    /// Delta of a generation: a sync of the file systems has failed after its effects were done. The kernel may have dropped
+    /// what was to be written, so a later sync proves nothing of them before they are done once more.
+    Unsynced,
 }
 
 impl Record<'_> {
@@ -87,6 +90,7 @@ impl Record<'_> {
             Record::Effect(_) => "effect",
             Record::Remade { .. } => "remade",
             Record::WatchedUntil(_) => "watched",
+            Record::Unsynced => "unsynced",
         }
     }
 }
