@@ -38,6 +38,16 @@ fn goes_on(server: &Server, client: &mut Client, file: raw::FileId, worker: u32)
     assert_eq!(next.connections.len(), 1);
 }
 
+/// Have all threads of a process stopped (proc_pid_stat(5))?
+fn is_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, state)| state.starts_with('T'))
+    })
+}
+
 #[test]
 fn a_stopped_worker_is_killed() {
     if !can_run("a_stopped_worker_is_killed") {
@@ -50,6 +60,9 @@ fn a_stopped_worker_is_killed() {
     let worker = server.status().worker_pid;
     let pid = Pid::from_raw(worker.cast_signed()).expect("a process");
     kill_process(pid, Signal::STOP).expect("SIGSTOP");
+    wait_for("every thread to have stopped", PATIENCE, || {
+        is_stopped(worker).then_some(())
+    });
     let status = trouble(&server);
     assert_eq!(status.worker_pid, worker);
     assert!(status.trouble.expect("trouble").contains("SIGSTOP"));
@@ -63,7 +76,6 @@ fn a_spinning_worker_is_killed() {
     }
     let lab = Lab::new();
     let trigger = lab.path("fault");
-    std::fs::write(&trigger, "4:after:tcp:12:spin").expect("the fault");
     let environment = vec![("OUTLAST_FAULT", trigger.clone())];
     let server = Server::start(
         &lab,
@@ -72,17 +84,15 @@ fn a_spinning_worker_is_killed() {
             ..setup()
         },
     );
-    let worker = server.status().worker_pid;
     let mut client = Client::guest();
     let file = client.create("file", 0x0017_019F, 2, 0);
-    // Acknowledgements of replies: each passes point 4.
-    for round in 0..100 {
-        client.write(file, round, b"x");
-        if !trigger.exists() {
-            break;
-        }
-    }
-    assert!(!trigger.exists(), "it spins");
+    // The next worker spins when it has received something.
+    std::fs::write(&trigger, "1:after:tcp:1:spin").expect("the fault");
+    let first = server.status().worker_pid;
+    server.kill_worker(first);
+    let worker = server.successor_of(first).worker_pid;
+    client.request(raw::FLUSH, &raw::close(file));
+    wait_for("it to spin", PATIENCE, || (!trigger.exists()).then_some(()));
     let status = trouble(&server);
     assert!(status.trouble.expect("trouble").contains("spins"));
     goes_on(&server, &mut client, file, worker);
