@@ -65,7 +65,8 @@ pub struct ShareRoot {
     pub path: PathBuf,
     /// Nothing in it may be changed.
     pub read_only: bool,
-    /// The local account whose rights apply; `None`: the login's own if the server is root and there is one, else the server's.
+    /// The local account whose rights apply; `None`: the login's own if the server is root (a login without one is refused), else the
+    /// server's.
     pub run_as: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A request that fells the worker by its own fault three times is put aside, and everyone else lives (law 5).
+//! A request at which the worker dies three times, by whatever signal, is put aside, and everyone else lives (law 5).
 
 mod support;
 
@@ -126,6 +126,52 @@ fn when_the_operation_is_redone() {
     );
 }
 
+/// The kernel kills so when memory is short: no signal of the worker's own says that it was the request's fault.
+#[test]
+fn killed_each_time_that_it_is_worked_on() {
+    a_request_fells_the_worker(
+        "killed_each_time_that_it_is_worked_on",
+        "3:before:set-basic:1:kill",
+        End::Answered,
+    );
+}
+
+/// A server that is killed often while the same connection is busy blames nobody: each time something was done between.
+#[test]
+fn killed_often_with_work_done_between() {
+    if !can_run("killed_often_with_work_done_between") {
+        return;
+    }
+    let lab = Lab::new();
+    let trigger = lab.path("fault");
+    let setup = Setup {
+        share: "guest = true".to_owned(),
+        environment: vec![("OUTLAST_FAULT", trigger.clone())],
+        ..Setup::default()
+    };
+    let server = Server::start(&lab, setup);
+    let mut client = Client::guest();
+    let file = client.create("file", 0x0017_019F, 2, 0);
+    let before = server.status();
+    for round in 0..5 {
+        std::fs::write(&trigger, "3:before:write:1").expect("the fault");
+        server.kill_worker(server.status().worker_pid);
+        client.write(file, round, b"x");
+        assert!(!trigger.exists(), "the worker has died at the write");
+    }
+    client.close(file);
+    let after = server.status();
+    assert_eq!(
+        after.epoch,
+        before.epoch + 10,
+        "a kill and a death each time"
+    );
+    assert_eq!(
+        std::fs::read(server.share().join("file")).expect("the file"),
+        b"xxxxx"
+    );
+}
+
 /// The object in the log of the client with this port.
 fn object_of(lab: &Lab, port: u16) -> u64 {
     let shown = Command::new(env!("CARGO_BIN_EXE_outlast"))
@@ -143,10 +189,22 @@ fn object_of(lab: &Lab, port: u16) -> u64 {
     client["object"].as_u64().expect("an id")
 }
 
-/// A connection whose state kills every worker that takes it up is dropped at the third time; the others live.
 #[test]
 fn an_object_that_cannot_be_taken_up() {
-    if !can_run("an_object_that_cannot_be_taken_up") {
+    an_object_is_dropped("an_object_that_cannot_be_taken_up", "abort");
+}
+
+#[test]
+fn an_object_that_takes_all_memory_when_it_is_taken_up() {
+    an_object_is_dropped(
+        "an_object_that_takes_all_memory_when_it_is_taken_up",
+        "kill",
+    );
+}
+
+/// A connection whose state kills every worker that takes it up is dropped at the third time; the others live.
+fn an_object_is_dropped(test: &str, blow: &str) {
+    if !can_run(test) {
         return;
     }
     let lab = Lab::new();
@@ -164,7 +222,7 @@ fn an_object_that_cannot_be_taken_up() {
     let port = evil.stream.local_addr().expect("an address").port();
     let object = object_of(&lab, port);
     let before = server.status();
-    std::fs::write(&trigger, format!("object:before:{object}:1:abort")).expect("the fault");
+    std::fs::write(&trigger, format!("object:before:{object}:1:{blow}")).expect("the fault");
     server.kill_worker(before.worker_pid);
 
     bystander.write(others, 0, b"still there");

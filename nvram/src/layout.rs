@@ -7,7 +7,7 @@ use crate::{Error, Kind, Memory};
 pub(crate) const HEAD_AT: u64 = 8192;
 /// The tail word: the beginning of what may be read back.
 pub(crate) const TAIL_AT: u64 = 8192 + 128;
-/// The object that the server is folding or copying, and the deaths that this has cost ([`crate::log::suspect`]).
+/// What the server is at, and the deaths that this has cost ([`crate::log::suspect`]).
 pub(crate) const HANDLED_AT: u64 = 8192 + 256;
 pub(crate) const DEATHS_AT: u64 = HANDLED_AT + 8;
 /// The ring: from here to the end of the memory, in whole [`ALIGN`]s.

@@ -19,7 +19,8 @@ mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
 pub use log::{
-    Contents, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Relocation, Replayed, Suspect,
+    Contents, Handled, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Relocation, Replayed,
+    Suspect,
 };
 pub use mapping::Mapping;
 pub use memory::{Memory, VecMemory};

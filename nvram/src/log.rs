@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use objects::Objects;
 use std::sync::Arc;
 use std::time::Duration;
-pub use suspect::Suspect;
+pub use suspect::{Handled, Suspect};
 
 /// The most meta bytes of a record.
 pub const MAX_META: usize = 16 << 20;
@@ -111,9 +111,9 @@ pub struct Contents {
     pub head: Lsn,
     /// Records from tail to head.
     pub walked: u64,
-    /// The object that was being folded or copied when the process before ended.
-    pub handled: Option<u64>,
-    /// The object of which deaths are counted.
+    /// What was being done when the process before ended.
+    pub handled: Option<Handled>,
+    /// What deaths are counted of.
     pub suspect: Option<Suspect>,
     /// The records that count, in the order they were appended.
     pub records: Vec<Replayed>,
@@ -172,6 +172,7 @@ impl Log {
             flag: Flag::Clean,
             clock_anchor: Duration::ZERO,
             shipped: false,
+            persisted: false,
             sequence: 0,
             memory_len: memory.len(),
             ring_len: ring_len(memory.len()),
@@ -248,6 +249,30 @@ impl Log {
         }
         let replay = replay(&*memory)?;
         Ok(Log::resume(memory, replay))
+    }
+
+    /// The committed records that count of those objects that `wanted` names, in order, as copies that hold no part of the log.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn read_back(&self, wanted: impl Fn(u64) -> bool) -> Result<Vec<Replayed>, Error> {
+        let counted = replay(&*self.memory)?.records.into_iter();
+        let of_them = counted.filter(|record| wanted(record.header.object));
+        let copy = |at: u64, len: u32| {
+            let mut bytes = BytesMut::zeroed(len as usize);
+            self.memory.read(at, &mut bytes);
+            bytes.freeze()
+        };
+        let read = |Counted { kind, header, .. }| {
+            let at = self.address(header.position) + HEADER_LEN as u64;
+            Replayed {
+                object: header.object,
+                kind,
+                meta: copy(at, header.meta_len),
+                data: copy(at + u64::from(header.meta_len), header.data_len),
+            }
+        };
+        Ok(of_them.map(read).collect())
     }
 
     /// The log as a replay has found it, and what it holds.
@@ -333,6 +358,7 @@ impl Log {
         self.superblock.epoch = epoch;
         self.superblock.recoveries = self.superblock.recoveries.saturating_add(1);
         self.superblock.incarnation = incarnation;
+        self.superblock.persisted = false;
         self.write_superblock();
         self.begun = true;
         Ok(())
@@ -559,7 +585,22 @@ impl Log {
     /// Sets the flag.
     pub fn set_flag(&mut self, flag: Flag) {
         self.superblock.flag = flag;
+        self.superblock.persisted = false;
         self.write_superblock();
+    }
+
+    /// Brings all that is committed onto the medium of the memory, then sets the flag, then brings that there: what the flag says of the
+    /// state is true on the medium, too, whatever the machine does next.
+    ///
+    /// # Errors
+    /// The medium's.
+    pub fn persist_with_flag(&mut self, flag: Flag) -> Result<(), Error> {
+        let len = usize::try_from(self.memory.len()).unwrap_or(usize::MAX);
+        self.memory.persist_range(0, len)?;
+        self.superblock.flag = flag;
+        self.superblock.persisted = true;
+        self.write_superblock();
+        self.persist_superblock()
     }
 
     /// Has the superblock on the medium before it returns.
@@ -573,6 +614,7 @@ impl Log {
     /// Records the service time up to which it may have been used (kept in microseconds).
     pub fn set_clock_anchor(&mut self, anchor: Duration) {
         self.superblock.clock_anchor = anchor;
+        self.superblock.persisted = false;
         self.write_superblock();
     }
 

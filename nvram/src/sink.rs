@@ -437,6 +437,7 @@ impl Shipper {
         let (_, superblock) = self.superblocks.front()?;
         let superblock = Superblock {
             shipped: true,
+            persisted: false,
             ..superblock.clone()
         };
         self.slot = 1 - self.slot;

@@ -100,6 +100,8 @@ pub struct Superblock {
     pub clock_anchor: Duration,
     /// The log is in a sink, too: after a power cut its state is there, not here.
     pub shipped: bool,
+    /// All that the log holds was on its medium before this superblock was written: it outlives the machine.
+    pub persisted: bool,
     /// Raised by each write of the superblock.
     pub(crate) sequence: u64,
     /// Length of the memory.
@@ -129,6 +131,7 @@ impl Superblock {
         put(&self.ring_len.to_le_bytes());
         put(&u32::from(self.shipped).to_le_bytes());
         put(&self.incarnation.host);
+        put(&u32::from(self.persisted).to_le_bytes());
         let checksum = crc32c::crc32c(&slot[..CHECKSUM_AT]);
         slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         slot
@@ -151,11 +154,8 @@ impl Superblock {
             clock_anchor: Duration::from_micros(u64_at(slot, 64)),
             memory_len: u64_at(slot, 72),
             ring_len: u64_at(slot, 80),
-            shipped: match u32_at(slot, 88) {
-                0 => false,
-                1 => true,
-                _ => return None,
-            },
+            shipped: truth(u32_at(slot, 88))?,
+            persisted: truth(u32_at(slot, 108))?,
         })
     }
 
@@ -234,6 +234,14 @@ fn newest_slot(memory: &dyn Memory) -> Result<([u8; SLOT_LEN], usize), Error> {
         None if ours => Err(Error::SuperblockDamaged),
         None if nothing => Err(Error::Blank),
         None => Err(Error::NotALog),
+    }
+}
+
+fn truth(word: u32) -> Option<bool> {
+    match word {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Format version 3, byte by byte, and what is refused: earlier versions too, unless they hold nothing.
 
 use outlast_nvram::{
-    Contents, Error, Flag, Identity, Incarnation, Kind, Log, MIN_MEMORY, Memory, Suspect, VecMemory,
+    Contents, Error, Flag, Handled, Identity, Incarnation, Kind, Log, MIN_MEMORY, Memory, Suspect,
+    VecMemory,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -67,9 +68,8 @@ fn write_golden() -> Vec<u8> {
     log.append(0, Kind::Part, b"incomplete", &[]).unwrap();
     log.commit();
     log.append(1, Kind::Delta, b"never committed", &[]).unwrap();
-    log.handle(Some(3));
-    log.count_death();
-    log.handle(Some(1));
+    log.count_death(Handled { object: 3, what: 0 });
+    log.handle(Some(Handled { object: 1, what: 0 }));
     drop(log);
     let (mut log, _) = Log::open(memory.clone()).unwrap();
     log.begin_epoch(Incarnation {
@@ -150,9 +150,13 @@ fn the_golden_file_is_read() {
         (1, Kind::Delta, b"change", b"received"),
     ];
     assert_eq!(records, expected);
-    assert_eq!(contents.handled, Some(1));
-    let deaths = 1;
-    assert_eq!(contents.suspect, Some(Suspect { object: 3, deaths }));
+    let handled = |object| Handled { object, what: 0 };
+    assert_eq!(contents.handled, Some(handled(1)));
+    let suspect = Suspect {
+        handled: handled(3),
+        deaths: 1,
+    };
+    assert_eq!(contents.suspect, Some(suspect));
 }
 
 /// The file is left as it is, and the message says what to do. (`open` checks the former.)

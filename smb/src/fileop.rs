@@ -388,6 +388,33 @@ impl FileOp {
         }
     }
 
+    /// The same operation on another open. A copy's source stays what it is.
+    pub fn set_open(&mut self, another: OpenId) {
+        match self {
+            FileOp::Create(CreateOp { open, .. })
+            | FileOp::Close { open, .. }
+            | FileOp::Flush { open }
+            | FileOp::Read { open, .. }
+            | FileOp::Write { open, .. }
+            | FileOp::QueryDirectory { open, .. }
+            | FileOp::Stat { open }
+            | FileOp::QueryVolume { open }
+            | FileOp::SetBasic { open, .. }
+            | FileOp::SetEndOfFile { open, .. }
+            | FileOp::SetAllocation { open, .. }
+            | FileOp::Rename { open, .. }
+            | FileOp::Link { open, .. }
+            | FileOp::CheckDelete { open, .. }
+            | FileOp::QuerySecurity { open, .. }
+            | FileOp::SetSecurity { open, .. }
+            | FileOp::CopyChunks { target: open, .. }
+            | FileOp::ZeroData { open, .. }
+            | FileOp::SetSparse { open, .. }
+            | FileOp::QueryAllocatedRanges { open, .. }
+            | FileOp::Watch { open, .. } => *open = another,
+        }
+    }
+
     /// The same operation without the bytes that it carries, which are the message's own.
     #[must_use]
     pub fn without_data(&self) -> FileOp {

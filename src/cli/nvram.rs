@@ -79,8 +79,8 @@ fn gather(file: &Path, contents: Contents) -> anyhow::Result<Shown> {
         boot_id: hex(&superblock.incarnation.boot),
         walked,
         records: records.len(),
-        handled,
-        suspect: suspect.map(|suspect| (suspect.object, suspect.deaths)),
+        handled: handled.map(|handled| handled.object),
+        suspect: suspect.map(|suspect| (suspect.handled.object, suspect.deaths)),
         objects: objects(&records),
         saved: contents::saved(records)?,
     })
@@ -129,7 +129,10 @@ fn table(shown: &Shown) -> String {
         shown.walked
     );
     if let Some(object) = shown.handled {
-        let _ = writeln!(text, "object {object} is being taken up or copied");
+        let _ = writeln!(
+            text,
+            "object {object} is being taken up, worked for or copied"
+        );
     }
     if let Some((object, deaths)) = shown.suspect {
         let _ = writeln!(

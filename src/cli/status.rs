@@ -34,6 +34,15 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 /// The status for people, `now` after the beginning of 1970.
 pub(super) fn table(status: &Status, now: Duration) -> String {
     let mut text = String::new();
+    if let Some(trouble) = &status.trouble {
+        return filled(&[
+            trouble.clone(),
+            format!(
+                "(supervisor {}, worker {}); nothing else is known until it goes on, or the next one does",
+                status.supervisor_pid, status.worker_pid
+            ),
+        ]);
+    }
     let mut line = |words: &[String]| text += &filled(words);
     let serves = &status.serves;
     line(&[

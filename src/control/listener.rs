@@ -104,7 +104,8 @@ fn bind_private(path: &Path) -> io::Result<OwnedFd> {
     let socket = net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
-        SocketFlags::CLOEXEC,
+        // Supervisor and worker may both accept: neither may be kept waiting by the other.
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;

@@ -18,7 +18,7 @@ pub use protocol::{
     Command, ConnectionStatus, LogStatus, Outage, ReceiveStatus, Reply, Serves, SmbStatus, Status,
     TcpStatus,
 };
-pub use server::{Answers, ControlRequest, Gate, Submit, answer, serve};
+pub use server::{Answers, ControlRequest, Gate, Submit, answer, serve, stand_in};
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -61,6 +61,9 @@ pub enum Reply {
 /// How the server is: what `outlast status --json` prints. The keys are an interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// The worker takes no turn, and for how long, and why: then only it, the process ids, the epoch and the uptime are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The NVRAM's flag, as `non-elective-reboot`.
     pub flag: String,
     /// The NVRAM's epoch; each start has one of its own.
@@ -93,6 +96,29 @@ pub struct Status {
     pub last_outage: Option<Outage>,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
+}
+
+impl Status {
+    /// Nothing is known.
+    #[must_use]
+    pub fn unknown() -> Status {
+        Status {
+            trouble: None,
+            flag: "unknown".to_owned(),
+            epoch: 0,
+            recoveries: 0,
+            supervisor_pid: 0,
+            worker_pid: 0,
+            uptime_seconds: 0.0,
+            executable: PathBuf::new(),
+            receive: ReceiveStatus::default(),
+            version: String::new(),
+            serves: Serves::default(),
+            log: None,
+            last_outage: None,
+            connections: Vec::new(),
+        }
+    }
 }
 
 /// Room in the log for what clients send, over all connections.

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, warn};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
-use super::protocol::{Command, Reply};
+use super::protocol::{Command, Reply, Status};
 use super::{probe, read_line, write_line};
 use crate::config::Config;
 use crate::one_line::OneLine;
 use crate::preflight;
+use crate::supervisor::pulse::Pulse;
 
 /// Longest request.
 pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
@@ -23,6 +25,9 @@ pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
 const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the loop may take for its answer.
 const LOOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the loop goes round.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A request on its way to the event loop, with the way back. A dropped `reply` is answered as an error.
 #[derive(Debug)]
@@ -95,6 +100,8 @@ pub struct Gate {
     pub config: Config,
     /// Whose death ends this process.
     pub supervisor_pid: u32,
+    /// Where the loop beats.
+    pub pulse: Option<Pulse>,
 }
 
 /// Starts the thread.
@@ -127,13 +134,20 @@ fn die_with(supervisor_pid: u32) {
 
 fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate, answers: &Answers) {
     loop {
+        let mut fds = [PollFd::new(listener, PollFlags::IN)];
+        let _ = poll(&mut fds, None);
         match listener.accept() {
             Ok((stream, _)) => {
                 if let Err(error) = answer(stream, submit, gate, answers) {
                     debug!("a control connection ended early: {error}");
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The supervisor may have been quicker.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) => {}
             Err(error) => {
                 // Out of descriptors, most likely; it may pass.
                 warn!("the control socket cannot accept: {error}");
@@ -192,7 +206,8 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
             "the reboot of the machine is refused, nothing has happened: {reason}"
         ));
     }
-    match submit.submit(command).recv_timeout(LOOP_PATIENCE) {
+    let asks = command == Command::Status;
+    match hear(&submit.submit(command), asks, gate) {
         Ok(Reply::Status(mut status)) => {
             status.executable = std::fs::read_link("/proc/self/exe").unwrap_or_default();
             Reply::Status(status)
@@ -200,6 +215,46 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
         Ok(reply) => reply,
         Err(RecvTimeoutError::Timeout) => refused("the server is busy; try again".into()),
         Err(RecvTimeoutError::Disconnected) => refused("the server is ending; try again".into()),
+    }
+}
+
+/// Waits for the loop's answer. If the loop does not go round, who asks how things are hears that at once.
+fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, RecvTimeoutError> {
+    let begun = Instant::now();
+    let pulse = gate.pulse.as_ref().filter(|_| asks);
+    loop {
+        let waited = answer.recv_timeout(LOOK);
+        if !matches!(waited, Err(RecvTimeoutError::Timeout)) || begun.elapsed() >= LOOP_PATIENCE {
+            return waited;
+        }
+        if let Some(silence) = pulse.and_then(|pulse| pulse.signs().silence()) {
+            let worker_pid = std::process::id();
+            return Ok(Reply::Status(Box::new(Status {
+                trouble: Some(format!("worker {worker_pid} {silence}")),
+                supervisor_pid: gate.supervisor_pid,
+                worker_pid,
+                ..Status::unknown()
+            })));
+        }
+    }
+}
+
+/// The supervisor's answer to one client while its worker takes no turn.
+pub fn stand_in(mut stream: UnixStream, status: Status) {
+    let answer = || {
+        let deadline = || Instant::now() + CLIENT_PATIENCE;
+        let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
+        let reply = match serde_json::from_slice(&line) {
+            Ok(Command::Status) => Reply::Status(Box::new(status)),
+            _ => refused(format!(
+                "{}; if it does not go on it is killed and started again: try again",
+                status.trouble.unwrap_or_default()
+            )),
+        };
+        write_line(&mut stream, serde_json::to_vec(&reply)?, deadline())
+    };
+    if let Err(error) = answer() {
+        debug!("a control connection ended early: {error}");
     }
 }
 

@@ -34,6 +34,7 @@ fn gate(config: &Path) -> Gate {
     Gate {
         config: Config::parse(config, text).unwrap(),
         supervisor_pid: std::os::unix::process::parent_id(),
+        pulse: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn way() -> (Submit, Receiver<ControlRequest>, OwnedFd) {
 
 fn status() -> Status {
     Status {
+        trouble: None,
         flag: "non-elective-reboot".into(),
         epoch: 7,
         recoveries: 6,

@@ -4,7 +4,8 @@
 //! capabilities that override permissions (capabilities(7), "Effect of user ID changes"). The calling thread alone changes.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,14 @@ use rustix::process::{
 };
 use rustix::thread::set_thread_groups;
 
+use crate::one_line::OneLine;
+
 /// How long a looked-up account is believed.
 const LOOKUP_AGE_MAX: Duration = Duration::from_secs(300);
+/// How long it is believed that there is no such account: one that has just been made is found soon.
+const ABSENT_AGE_MAX: Duration = Duration::from_secs(10);
+/// A name service that has failed is asked again after so long: each question may take seconds.
+const RETRY: Duration = Duration::from_secs(5);
 /// More groups than this no account has (NGROUPS_MAX).
 const GROUPS_MAX: usize = 65_536;
 
@@ -33,7 +40,47 @@ pub struct Accounts {
     own: Arc<Account>,
     /// The server may take on others: it is root, and not that of a user namespace which holds its own account alone.
     may_change: bool,
-    found: HashMap<String, (Instant, Option<Arc<Account>>)>,
+    name_service: Box<dyn NameService>,
+    found: HashMap<String, Found>,
+}
+
+/// Which accounts there are.
+pub trait NameService {
+    /// The account of that name with all its groups; `None`: there is none.
+    ///
+    /// # Errors
+    /// That cannot be told now.
+    fn find(&mut self, name: &str) -> io::Result<Option<Account>>;
+}
+
+/// The system's (`getpwnam_r`, `getgrouplist`).
+struct System;
+
+/// What is known of a name.
+struct Found {
+    /// The last answer; `None`: the name service has given none yet.
+    known: Option<Option<Arc<Account>>>,
+    /// When to ask again.
+    until: Instant,
+    /// The last question was not answered.
+    is_doubtful: bool,
+}
+
+/// Why an operation has no account whose rights count. Each is ACCESS_DENIED to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such account.
+    Unknown,
+    /// The name service has failed, and has never told of this account.
+    NotNow,
+    /// Only root can take on another account.
+    NotPermitted,
+}
+
+impl From<Refused> for NtStatus {
+    fn from(_: Refused) -> NtStatus {
+        NtStatus::ACCESS_DENIED
+    }
 }
 
 impl Account {
@@ -55,6 +102,7 @@ impl Accounts {
             .is_ok_and(|setgroups| setgroups.trim() == "deny");
         Ok(Accounts {
             may_change: geteuid().is_root() && !namespace_of_one,
+            name_service: Box::new(System),
             own: Arc::new(Account {
                 uid: geteuid().as_raw(),
                 gid: getegid().as_raw(),
@@ -67,45 +115,90 @@ impl Accounts {
     /// The account whose rights count: the share's, else the login's own (a guest's: `nobody`'s) when the server is root, else the server's.
     ///
     /// # Errors
-    /// ACCESS_DENIED if the share's account does not exist or cannot be taken on.
+    /// There is no such account, which account it is cannot be told, or it cannot be taken on. Never are root's rights given instead.
     pub fn choose(
         &mut self,
         run_as: Option<&str>,
         user: Option<&str>,
-    ) -> Result<Arc<Account>, NtStatus> {
-        if let Some(name) = run_as.filter(|name| !name.is_empty()) {
-            let account = self.look_up(name).ok_or_else(|| {
-                log::error!("run_as = {name:?}: there is no such local account");
-                NtStatus::ACCESS_DENIED
-            })?;
-            if account.uid != self.own.uid && !self.may_change {
-                log::error!("run_as = {name:?}: only root can take on another account");
-                return Err(NtStatus::ACCESS_DENIED);
-            }
-            return Ok(account);
+    ) -> Result<Arc<Account>, Refused> {
+        let share = run_as.filter(|name| !name.is_empty());
+        if share.is_none() && !self.may_change {
+            return Ok(Arc::clone(&self.own));
         }
-        // a guest of a server that is root has nobody's rights, not root's
-        if self.may_change
-            && let Some(account) = self.look_up(user.unwrap_or("nobody"))
-        {
-            return Ok(account);
+        let account = self.look_up(share.unwrap_or(user.unwrap_or("nobody")), Instant::now())?;
+        if account.uid != self.own.uid && !self.may_change {
+            log::error!("run_as = {run_as:?}: only root can take on another account");
+            return Err(Refused::NotPermitted);
         }
-        Ok(Arc::clone(&self.own))
+        Ok(account)
+    }
+
+    fn look_up(&mut self, name: &str, now: Instant) -> Result<Arc<Account>, Refused> {
+        if self.found.get(name).is_none_or(|found| found.until <= now) {
+            let answer = self.ask(name);
+            self.take_note(name, answer, now);
+        }
+        match self.found.get(name).and_then(|found| found.known.as_ref()) {
+            Some(Some(account)) => Ok(Arc::clone(account)),
+            Some(None) => Err(Refused::Unknown),
+            None => Err(Refused::NotNow),
+        }
     }
 
     /// By the name as given, else in lower case: Windows does not mind the case of a login.
-    fn look_up(&mut self, name: &str) -> Option<Arc<Account>> {
-        if let Some((when, account)) = self.found.get(name)
-            && when.elapsed() < LOOKUP_AGE_MAX
-        {
-            return account.clone();
-        }
-        let account = find(name)
-            .or_else(|| find(&name.to_lowercase()))
-            .map(Arc::new);
-        self.found
-            .insert(name.to_owned(), (Instant::now(), account.clone()));
-        account
+    fn ask(&mut self, name: &str) -> io::Result<Option<Arc<Account>>> {
+        let found = match self.name_service.find(name)? {
+            Some(account) => Some(account),
+            None => self.name_service.find(&name.to_lowercase())?,
+        };
+        Ok(found.map(Arc::new))
+    }
+
+    /// A name service that fails says nothing about the account: what it said last counts until it answers again.
+    fn take_note(&mut self, name: &str, answer: io::Result<Option<Arc<Account>>>, now: Instant) {
+        let before = self.found.remove(name);
+        let was_doubtful = before.as_ref().is_some_and(|found| found.is_doubtful);
+        let known = before.and_then(|found| found.known);
+        let shown = OneLine(name);
+        let found = match answer {
+            Ok(account) => {
+                if was_doubtful {
+                    log::info!("account {shown}: the name service answers again");
+                }
+                if account.is_none() && !matches!(known, Some(None)) {
+                    log::error!(
+                        "account {shown}: there is no such local account, so what is done for it is refused: make one (useradd), or \
+                         give the share a run_as"
+                    );
+                }
+                let age = match account {
+                    Some(_) => LOOKUP_AGE_MAX,
+                    None => ABSENT_AGE_MAX,
+                };
+                Found {
+                    known: Some(account),
+                    until: now + age,
+                    is_doubtful: false,
+                }
+            }
+            Err(error) => {
+                if !was_doubtful {
+                    let meanwhile = match known {
+                        Some(_) => "what it said last counts",
+                        None => "what is done for it is refused",
+                    };
+                    log::error!(
+                        "account {shown}: the name service fails: {error}; until it answers, {meanwhile}"
+                    );
+                }
+                Found {
+                    known,
+                    until: now + RETRY,
+                    is_doubtful: true,
+                }
+            }
+        };
+        self.found.insert(name.to_owned(), found);
     }
 
     /// Takes on `account` until the guard is dropped.
@@ -198,32 +291,39 @@ fn set_fs_ids(uid: u32, gid: u32) -> bool {
     }
 }
 
-/// The account of that name with all its groups.
-fn find(name: &str) -> Option<Account> {
-    let entry = crate::account::lookup(name)
-        .inspect_err(|error| log::error!("account {name:?}: {error}"))
-        .ok()??;
-    let c_name = CString::new(entry.name).ok()?;
+impl NameService for System {
+    fn find(&mut self, name: &str) -> io::Result<Option<Account>> {
+        let Some(entry) = crate::account::lookup(name)? else {
+            return Ok(None);
+        };
+        let c_name = CString::new(entry.name)?;
+        Ok(Some(Account {
+            uid: entry.uid,
+            gid: entry.gid,
+            groups: groups(&c_name, entry.gid)?,
+        }))
+    }
+}
+
+fn groups(name: &CStr, gid: u32) -> io::Result<Vec<Gid>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {
-        let mut count = libc::c_int::try_from(groups.len()).ok()?;
+        let room = libc::c_int::try_from(groups.len()).unwrap_or(libc::c_int::MAX);
+        let mut count = room;
         // SAFETY: the name is NUL-terminated, and `count` says how many ids `groups` has room for.
-        let got = unsafe {
-            libc::getgrouplist(c_name.as_ptr(), entry.gid, groups.as_mut_ptr(), &mut count)
-        };
-        let count = usize::try_from(count).ok()?;
+        let got =
+            unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &mut count) };
+        let count = usize::try_from(count).unwrap_or_default();
         if got >= 0 {
             groups.truncate(count);
-            return Some(Account {
-                uid: entry.uid,
-                gid: entry.gid,
-                groups: groups.into_iter().map(Gid::from_raw).collect(),
-            });
+            return Ok(groups.into_iter().map(Gid::from_raw).collect());
         }
         if count <= groups.len() || count > GROUPS_MAX {
-            log::error!("account {name:?}: its groups cannot be told");
-            return None;
+            return Err(io::Error::other("its groups cannot be told"));
         }
         groups.resize(count, 0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ pub fn status(error: Errno) -> NtStatus {
         Errno::NAMETOOLONG => NtStatus::NAME_TOO_LONG,
         Errno::MFILE | Errno::NFILE => NtStatus::TOO_MANY_OPENED_FILES,
         Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN => NtStatus::INSUFFICIENT_RESOURCES,
-        Errno::STALE | Errno::BADF => NtStatus::FILE_CLOSED,
+        Errno::STALE => NtStatus::FILE_CLOSED,
         Errno::IO => NtStatus::IO_DEVICE_ERROR,
         Errno::NOTDIR => NtStatus::NOT_A_DIRECTORY,
         Errno::ISDIR => NtStatus::FILE_IS_A_DIRECTORY,

@@ -416,7 +416,7 @@ fn leaves_the_path(error: Errno) -> bool {
 
 /// Of the errors of `openat2` those that say that the path leads to nothing, or to another kind of file than was
 /// opened.
-fn is_another(error: Errno) -> bool {
+pub(super) fn is_another(error: Errno) -> bool {
     matches!(
         error,
         Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV | Errno::LOOP | Errno::NXIO

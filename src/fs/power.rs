@@ -9,6 +9,7 @@ use outlast_smb::fileop::{Actor, FileOp, Intent, Outcome, ShareId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::OFlags;
 
+use super::account::Refused;
 use super::{Fs, find_root, handle, names};
 use crate::beside::Beside;
 
@@ -84,6 +85,12 @@ impl Fs {
         as_server: bool,
     ) -> Result<Outcome, NtStatus> {
         if !as_server {
+            let root = find_root(&self.roots, actor.share)?;
+            let run_as = root.run_as.as_deref();
+            // What belongs to whom cannot be told now: that is no reason to make it root's.
+            if let Err(Refused::NotNow) = self.accounts.choose(run_as, actor.user.as_deref()) {
+                return Err(NtStatus::ACCESS_DENIED);
+            }
             match self.perform(actor, op, intent) {
                 Err(NtStatus::ACCESS_DENIED) => {}
                 other => return other,

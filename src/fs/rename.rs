@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use outlast_smb::fileop::{DeleteTarget, FileKey, Intent};
 use outlast_smb::status::NtStatus;
-use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
 
 use super::attributes::{self, file_type, flag, is_dir, key};
@@ -12,8 +12,8 @@ use super::create::may_delete;
 use super::errno::status;
 use super::lookup::{Lookup, read_names};
 use super::names;
-use super::opens::OpenFile;
-use super::path::{Entry, Root, fd_path, stat, stat_entry};
+use super::opens::{OpenFile, is_another};
+use super::path::{Entry, Root, disk_path, fd_path, stat, stat_entry};
 
 /// What a rename or a link will find. `in_use`: is this file open?
 ///
@@ -35,7 +35,7 @@ pub fn prepare(
     if linking && open.is_dir {
         return Err(NtStatus::FILE_IS_A_DIRECTORY);
     }
-    let from = name_of(root, open.fd.as_fd(), &open.key, from.unwrap_or(&open.path))
+    let from = name_of(root, open.fd.as_fd(), &open.key, from.unwrap_or(&open.path))?
         .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
     let (parent, last) = names::split(to).ok_or(NtStatus::ACCESS_DENIED)?;
     if from.is_empty() {
@@ -74,35 +74,62 @@ pub fn prepare(
     Ok(intent(found.path, Some(existing_key)))
 }
 
-/// What the path leads to.
-fn identity(root: &Root, path: &str) -> Option<FileKey> {
-    let fd = root.open_path(path, OFlags::PATH).ok()?;
-    Some(key(&stat(&fd).ok()?))
+/// What the path leads to; `None`: to nothing, or out of the share. An error says neither.
+fn identity(root: &Root, path: &str) -> Result<Option<FileKey>, NtStatus> {
+    let Ok(disk) = disk_path(path) else {
+        return Ok(None);
+    };
+    match root.open_disk(&disk, OFlags::PATH) {
+        Ok(fd) => Ok(Some(key(&stat(&fd).map_err(status)?))),
+        Err(error) if is_another(error) => Ok(None),
+        Err(error) => Err(status(error)),
+    }
 }
 
 /// Is this file what has the path, or what the path leads to? A symbolic link that led to nothing when it was opened
 /// may lead to something by now.
-fn has_path(root: &Root, path: &str, file: &FileKey) -> bool {
-    let itself = || {
-        let entry = root.entry(path).ok()?;
-        Some(key(&stat_entry(&entry.dir, &entry.name).ok()?))
+fn has_path(root: &Root, path: &str, file: &FileKey) -> Result<bool, NtStatus> {
+    if identity(root, path)? == Some(*file) {
+        return Ok(true);
+    }
+    // A parent that could not be looked at would have been an error above.
+    let Ok(entry) = root.entry(path) else {
+        return Ok(false);
     };
-    identity(root, path) == Some(*file) || itself() == Some(*file)
+    Ok(look(&entry)?.as_ref().map(key) == Some(*file))
 }
 
 /// A path under which an open file is to be found: the one given if it is still there, else the one the kernel knows.
 ///
 /// A file with several links may have been opened again by its handle, and then the kernel knows it by any of them: the
 /// one that is meant must be there.
-fn name_of(root: &Root, fd: BorrowedFd<'_>, key: &FileKey, path: &str) -> Option<String> {
-    if has_path(root, path, key) {
-        return Some(path.to_owned());
+fn name_of(
+    root: &Root,
+    fd: BorrowedFd<'_>,
+    key: &FileKey,
+    path: &str,
+) -> Result<Option<String>, NtStatus> {
+    let there = has_path(root, path, key);
+    if there == Ok(true) {
+        return Ok(Some(path.to_owned()));
     }
-    stat(fd)
-        .ok()
-        .filter(|stat| is_dir(stat) || stat.stx_nlink <= 1)?;
-    root.current_path(fd)
-        .filter(|path| has_path(root, path, key))
+    let known = stat(fd).map_err(status)?;
+    if (is_dir(&known) || known.stx_nlink <= 1)
+        && let Some(path) = root.current_path(fd)
+        && has_path(root, &path, key)?
+    {
+        return Ok(Some(path));
+    }
+    there.map(|_| None)
+}
+
+/// What an entry is, itself; `None`: there is none.
+fn look(entry: &Entry) -> Result<Option<Statx>, NtStatus> {
+    match stat_entry(&entry.dir, &entry.name) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(status(error)),
+    }
 }
 
 /// What a rename's intent says.
@@ -123,11 +150,11 @@ pub struct Move<'a> {
 /// OBJECT_NAME_NOT_FOUND if the source has no name any more; OBJECT_NAME_COLLISION if another file has the new name by now; as `rename`.
 pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), NtStatus> {
     let to = root.entry(intent.to)?;
-    let at_target = stat_entry(&to.dir, &to.name).ok();
+    let at_target = look(&to)?;
     if at_target.as_ref().map(key) == Some(intent.source)
-        || identity(root, intent.to) == Some(intent.source)
+        || identity(root, intent.to)? == Some(intent.source)
     {
-        if intent.from != intent.to && has_path(root, intent.from, &intent.source) {
+        if intent.from != intent.to && has_path(root, intent.from, &intent.source)? {
             // Both names are links to the file, which rename(2) leaves alone: the old one goes.
             let from = root.entry(intent.from)?;
             return match rustix::fs::unlinkat(&from.dir, from.name.as_slice(), AtFlags::empty()) {
@@ -141,12 +168,12 @@ pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), 
         return Ok(());
     }
     let from =
-        name_of(root, fd, &intent.source, intent.from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        name_of(root, fd, &intent.source, intent.from)?.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
     let from = root.entry(&from)?;
     let replaces = match (at_target, intent.replaced) {
         (None, _) => false,
         (Some(there), Some(meant))
-            if key(&there) == meant || identity(root, intent.to) == Some(meant) =>
+            if key(&there) == meant || identity(root, intent.to)? == Some(meant) =>
         {
             true
         }
@@ -201,7 +228,7 @@ pub fn link(
     private: &str,
 ) -> Result<(), NtStatus> {
     let to = root.entry(intent.to)?;
-    let there = stat_entry(&to.dir, &to.name).ok().map(|s| key(&s));
+    let there = look(&to)?.as_ref().map(key);
     if there == Some(intent.source) {
         return Ok(());
     }
@@ -239,17 +266,15 @@ pub fn delete(
     // Renamed locally, it is deleted under its new name: what was opened is what is meant. But of several links that are
     // one less, this may have been the one that is gone, deleted by us before a crash.
     let path = match links <= 1 {
-        true => name_of(root, fd, &target.key, &target.path),
-        false => Some(target.path.clone()).filter(|path| identity(root, path) == Some(target.key)),
+        true => name_of(root, fd, &target.key, &target.path)?,
+        false => (identity(root, &target.path)? == Some(target.key)).then(|| target.path.clone()),
     };
     let Some(path) = path else {
         return Ok(());
     };
     let entry = root.entry(&path)?;
-    let itself = match stat_entry(&entry.dir, &entry.name) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(status(error)),
+    let Some(itself) = look(&entry)? else {
+        return Ok(());
     };
     // Of a symbolic link, the link goes and not what it leads to.
     let flags = if file_type(&itself) == FileType::Directory {

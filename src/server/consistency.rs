@@ -25,6 +25,9 @@ use super::sizes::BYTES_PER_PLACE;
 /// How long effects are kept before the file systems are asked to have them.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// At a planned end of the machine the file systems are synced so often, at most.
+const SYNCS_AT_THE_END: usize = 2;
+
 /// Data no longer than this are put on record again: what refers to them would be as long, and would keep the rest of their frame in
 /// the log.
 const WORTH_A_PLACE_BYTES: usize = 1024;
@@ -48,8 +51,10 @@ pub(super) struct Effects {
     pub begins: Lsn,
     /// The file systems are being synced, for the generations in `older`.
     pub syncing: bool,
-    /// The last time they could not be.
-    pub has_failed: bool,
+    /// Syncs in a row that have failed ([`super::unsynced`]).
+    pub failures: u32,
+    /// That is on record.
+    pub is_unsynced: bool,
     /// The log is short of room, and the oldest generation keeps it so.
     pub wanted: bool,
 }
@@ -57,9 +62,9 @@ pub(super) struct Effects {
 impl Effects {
     fn is_due(&self, now: Duration, log_is_half_full: bool) -> bool {
         let has_any = self.count > 0 || !self.older.is_empty();
-        // What a recovery has left is not waited with; but a file system that could not be synced is not asked at once again.
+        // What a recovery has left is not waited with; a file system that could not be synced is asked at once again, but once.
         let at_once = self.wanted || log_is_half_full || !self.older.is_empty();
-        has_any && (now >= self.since + INTERVAL || (at_once && !self.has_failed))
+        has_any && (now >= self.since + INTERVAL || (at_once && !self.is_sick()))
     }
 
     /// When [`Machine::keep_consistent`] will have something to do by the passing of time.
@@ -76,16 +81,22 @@ impl<F: FileSystem> Machine<F> {
             let Some(synced) = self.fs.synced() else {
                 return;
             };
-            self.end_older(synced);
+            self.end_older(synced, time.now);
         }
         let half_full = self.journal.is_half_full();
         let effects = self.effects.as_ref();
         if !effects.is_some_and(|effects| effects.is_due(time.now, half_full)) {
             return;
         }
-        if effects.is_some_and(|effects| effects.count > 0) {
+        if !self.may_mend() {
+            return;
+        }
+        if self.effects.as_ref().is_some_and(|of| of.count > 0) {
             self.begin_generation(time.now);
             self.journal.commit(time.now);
+        }
+        if !self.mend(time.now) {
+            return;
         }
         self.fs.begin_sync();
         if let Some(effects) = &mut self.effects {
@@ -95,31 +106,45 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The same at once, and waits for it: for an end after which the machine may go, too.
-    pub(super) fn make_consistent(&mut self, time: Time) {
+    /// The same at once, and waits for it: for an end after which the machine may go, too. `false`: the file systems cannot be synced.
+    pub(super) fn make_consistent(&mut self, time: Time) -> bool {
         if self.effects.is_none() {
-            return;
+            return true;
         }
         // One that is under way is for older effects alone.
-        self.fs.wait_synced();
-        self.begin_generation(time.now);
-        self.journal.commit(time.now);
-        self.fs.begin_sync();
-        let synced = self.fs.wait_synced();
-        self.end_older(synced);
+        if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
+            let synced = self.fs.wait_synced();
+            self.end_older(synced, time.now);
+        }
+        for _ in 0..SYNCS_AT_THE_END {
+            self.begin_generation(time.now);
+            self.journal.commit(time.now);
+            if !self.may_mend() || !self.mend(time.now) {
+                return false;
+            }
+            self.fs.begin_sync();
+            let synced = self.fs.wait_synced();
+            self.end_older(synced, time.now);
+            if synced {
+                return true;
+            }
+        }
+        false
     }
 
-    fn end_older(&mut self, synced: bool) {
+    fn end_older(&mut self, synced: bool, now: Duration) {
         let Some(effects) = &mut self.effects else {
             return;
         };
         effects.syncing = false;
-        effects.has_failed = !synced;
-        if synced {
-            for generation in effects.older.drain(..) {
-                self.journal
-                    .put(generation, Kind::End, &Record::Closed, &[]);
-            }
+        if !synced {
+            return self.note_failed_sync(now);
+        }
+        effects.failures = 0;
+        effects.is_unsynced = false;
+        for generation in effects.older.drain(..) {
+            self.journal
+                .put(generation, Kind::End, &Record::Closed, &[]);
         }
     }
 

@@ -14,6 +14,7 @@ use outlast_smb::copying::Cursor;
 use super::files::FileSystem;
 use super::machine::Machine;
 use super::record::{GLOBAL, Record};
+use super::set_aside::doing;
 
 /// Units that are copied in a turn, at least: about a millisecond's work.
 pub const COPY_UNITS: u64 = 512;
@@ -139,7 +140,7 @@ impl<F: FileSystem> Machine<F> {
     /// complete.
     fn copy(&mut self, object: u64, cursor: Option<Cursor>, limit: u64) -> (u64, Option<Cursor>) {
         let begun = (self.journal.head(), self.journal.records());
-        self.handle(object);
+        self.handle(object, doing::COPY);
         self.journal.make_room(true);
         let cursor = if object == GLOBAL {
             self.journal.snapshot_global();
@@ -150,9 +151,13 @@ impl<F: FileSystem> Machine<F> {
             self.copy_connection(object, cursor, limit)
         };
         self.journal.make_room(false);
-        self.journal.handle(None);
+        // An operation may be under way beside the loop.
+        let under_way = self.under_way.as_ref();
+        self.journal
+            .handle(under_way.map(|under_way| under_way.work.handled()));
         if cursor.is_none() {
-            self.journal.acquit(object);
+            self.journal
+                .acquit(|of| of.object == object && of.what == doing::COPY);
         }
         (self.units_since(begun), cursor)
     }

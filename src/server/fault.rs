@@ -3,12 +3,14 @@
 //! The environment variable `OUTLAST_FAULT` names a file that holds one line `point:when:operation:count`, such as
 //! `2:before:create:3` (`*` for any operation). The third time a create comes to point 2, the file is removed and
 //! the worker ends by SIGKILL, as if the machine had stopped there. With `:abort` at the end of the line it falls by its own fault
-//! (SIGABRT) instead, and the file stays: so does every worker after it that comes there. `object:before:7:1:abort`
-//! ends each worker that begins to fold or to copy object 7 of the log. Without the variable nothing is looked at.
+//! (SIGABRT) instead, and the file stays: so does every worker after it that comes there. With `:kill` each of them ends by SIGKILL, as by
+//! the kernel's when memory is short; with `:spin` one goes round in a circle there, until its supervisor has had enough. `object:before:7:1:abort` ends each worker that begins to fold or to copy object 7 of the log. Without the variable nothing is looked at.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+
+use crate::supervisor::pulse::Heart;
 
 /// A place where a test may end the worker: one of the four points at which state is saved (see
 /// `docs/four-points.md`), or an object of the log.
@@ -39,6 +41,40 @@ pub enum When {
 pub trait Probe {
     /// The server is at `point`, before or after its commit, for `operation`.
     fn at(&mut self, point: Point, when: When, operation: &str);
+    /// The loop has come round, or a recovery has come on.
+    fn beat(&mut self) {}
+    /// The gates are open.
+    fn serve(&mut self) {}
+    /// A file operation, or a wait for a medium, begins or has ended.
+    fn at_disk(&mut self, yes: bool) {
+        let _ = yes;
+    }
+}
+
+/// Tells the supervisor, too, that the loop goes round.
+pub struct Watched {
+    /// Told of the points.
+    pub probe: Box<dyn Probe>,
+    /// What the supervisor listens to.
+    pub heart: Heart,
+}
+
+impl Probe for Watched {
+    fn at(&mut self, point: Point, when: When, operation: &str) {
+        self.probe.at(point, when, operation);
+    }
+
+    fn beat(&mut self) {
+        self.heart.beat();
+    }
+
+    fn serve(&mut self) {
+        self.heart.serve();
+    }
+
+    fn at_disk(&mut self, yes: bool) {
+        self.heart.at_disk(yes);
+    }
 }
 
 /// Nothing happens at any point.
@@ -57,13 +93,26 @@ pub struct Armed {
     when: When,
     operation: String,
     remaining: u32,
-    abort: bool,
+    blow: Blow,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    /// By SIGKILL, once.
+    Once,
+    /// Not at all: it spins, once.
+    Spin,
+    /// By SIGKILL, each time.
+    Kill,
+    /// By its own fault, each time.
+    Abort,
 }
 
 /// The probe the environment asks for.
 ///
 /// # Errors
-/// The file named by `OUTLAST_FAULT` exists and is not of the form `point:when:operation:count[:abort]`.
+/// The file named by `OUTLAST_FAULT` exists and is not of the form `point:when:operation:count[:abort|:kill|:spin]`.
 pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
     let Some(file) = std::env::var_os("OUTLAST_FAULT").map(PathBuf::from) else {
         return Ok(Box::new(Unarmed));
@@ -77,15 +126,15 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
     };
     let wrong = || {
         format!(
-            "{}: must be point:when:operation:count, such as 2:before:create:3, and :abort if so wanted",
+            "{}: must be point:when:operation:count, such as 2:before:create:3, and :abort, :kill or :spin if so wanted",
             file.display()
         )
     };
     let line = line.trim();
-    let (line, abort) = match line.strip_suffix(":abort") {
-        Some(line) => (line, true),
-        None => (line, false),
-    };
+    let abort = line.strip_suffix(":abort").map(|line| (line, Blow::Abort));
+    let kill = line.strip_suffix(":kill").map(|line| (line, Blow::Kill));
+    let spin = line.strip_suffix(":spin").map(|line| (line, Blow::Spin));
+    let (line, blow) = abort.or(kill).or(spin).unwrap_or((line, Blow::Once));
     let [point, when, operation, count] = line.split(':').collect::<Vec<_>>()[..] else {
         bail!(wrong())
     };
@@ -109,7 +158,7 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
         point,
         when,
         remaining,
-        abort,
+        blow,
     }))
 }
 
@@ -122,11 +171,19 @@ impl Probe for Armed {
             return;
         }
         self.remaining = self.remaining.saturating_sub(1);
-        if self.remaining == 0 && self.abort {
-            std::process::abort();
+        if self.remaining > 0 {
+            return;
         }
-        // a fault fires once: the next worker must not find it armed
-        if self.remaining == 0 && std::fs::remove_file(&self.file).is_ok() {
+        let is_armed = match self.blow {
+            Blow::Abort => std::process::abort(),
+            Blow::Kill => true,
+            // the next worker must not find it armed
+            Blow::Once | Blow::Spin => std::fs::remove_file(&self.file).is_ok(),
+        };
+        while is_armed && self.blow == Blow::Spin {
+            std::hint::spin_loop();
+        }
+        if is_armed {
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,

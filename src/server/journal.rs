@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outlast_nvram::{AppendError, Flag, Kind, Log, Lsn, Relocation, codec};
+use log::error;
+use outlast_nvram::{AppendError, Flag, Handled, Kind, Log, Lsn, Relocation, codec};
 use outlast_smb::Principal;
 
 use super::clock::HighWater;
@@ -273,18 +274,17 @@ impl Journal {
         self.log.as_ref().map_or(0, Log::records)
     }
 
-    /// Puts on record, outside the log, that this object is being folded or copied: should the worker die of it, the
-    /// next one knows.
-    pub fn handle(&self, object: Option<u64>) {
+    /// Puts on record, outside the log, what is being done: should the worker die of it, the next one knows.
+    pub fn handle(&self, handled: Option<Handled>) {
         if let Some(log) = &self.log {
-            log.handle(object);
+            log.handle(handled);
         }
     }
 
-    /// This object was copied whole, or has ended: it is not what workers die of.
-    pub fn acquit(&self, object: u64) {
+    /// What those say of that workers died of is done: it does not count any more.
+    pub fn acquit(&self, is_done: impl FnOnce(Handled) -> bool) {
         if let Some(log) = &self.log {
-            log.acquit(object);
+            log.acquit(is_done);
         }
     }
 
@@ -323,8 +323,9 @@ impl Journal {
         self.put(GLOBAL, Kind::Snapshot, &record, &[]);
     }
 
-    /// The last commit: service time ends at `now`, so that an elective reboot loses none of it. Then the flag is set.
-    pub fn end(&mut self, now: Duration, flag: Flag) {
+    /// The last commit: service time ends at `now`, so that an elective reboot loses none of it. Then the flag is set. `machine_too`: the
+    /// machine may be switched off next, so both are on the medium when this returns.
+    pub fn end(&mut self, now: Duration, flag: Flag, machine_too: bool) {
         self.global.clock_up_to = now;
         if let Some(until) = self.watched.advance(true) {
             self.global.watched_until = until;
@@ -332,7 +333,14 @@ impl Journal {
         self.snapshot_global();
         if let Some(log) = &mut self.log {
             log.commit();
-            log.set_flag(flag);
+            if !machine_too {
+                log.set_flag(flag);
+            } else if let Err(error) = log.persist_with_flag(flag) {
+                log.set_flag(flag);
+                error!(
+                    "{error}: the sessions survive a restart of the server, but not one of the machine"
+                );
+            }
         }
         self.settle_all();
         if flag == Flag::Clean {

@@ -248,7 +248,8 @@ impl<F: FileSystem> Machine<F> {
             }
             Gate::Draining { until } | Gate::Closing { until } => Some(until),
         };
-        let consistency = self.effects.as_ref().and_then(Effects::deadline);
+        let effects = self.effects.as_ref().filter(|_| self.may_mend());
+        let consistency = effects.and_then(Effects::deadline);
         let wiping = self.journal.wiping_deadline();
         [self.stack.next_deadline(), gate, consistency, wiping]
             .into_iter()
@@ -295,14 +296,16 @@ impl<F: FileSystem> Machine<F> {
     /// last frames. `machine_too`: the machine may be switched off next.
     //= patent fig2-219
     pub fn save(&mut self, time: Time, flag: Flag, machine_too: bool) -> Vec<TxFrame> {
-        if machine_too {
-            self.make_consistent(time);
-        }
+        // What may be missing on the media is done once more by the next start, whoever is still connected.
+        let flag = match machine_too && !self.make_consistent(time) {
+            true => Flag::ElectiveReboot,
+            false => flag,
+        };
         if flag != Flag::Clean {
             self.renew(time.now);
         }
         self.report_local_changes(time);
-        self.journal.end(time.now, flag);
+        self.journal.end(time.now, flag, machine_too);
         self.hold_back(Vec::new())
     }
 
@@ -650,7 +653,7 @@ impl<F: FileSystem> Machine<F> {
         for conn in gone {
             self.journal.put(conn, Kind::End, &Record::Closed, &[]);
             self.copier.forget(conn);
-            self.journal.acquit(conn);
+            self.journal.acquit(|of| of.object == conn);
             self.smb.forget(conn);
             self.clients.remove(&conn);
             self.windows.forget(conn);

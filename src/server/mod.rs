@@ -24,6 +24,7 @@ pub mod shares;
 pub mod sizes;
 mod status;
 pub mod turns;
+mod unsynced;
 mod watched;
 pub mod windows;
 mod wiping;

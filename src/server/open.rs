@@ -203,6 +203,11 @@ fn origin(
             .map(|contents| &contents.superblock)
             .filter(|superblock| superblock.flag == Flag::ElectiveReboot && !superblock.shipped);
         return match elective {
+            // The sink's is older still.
+            Some(superblock) if !superblock.persisted && shipped.flag != Flag::Clean => {
+                dropped("its connections");
+                Ok(Origin::Fresh)
+            }
             // A planned reboot of a time when nothing was shipped.
             Some(superblock) if superblock.instance == shipped.instance => Ok(Origin::Mapping),
             Some(_) if shipped.flag != Flag::Clean => Err(Error::AnotherLog)
@@ -213,7 +218,11 @@ fn origin(
         };
     }
     let outlived = |superblock: &Superblock| {
-        superblock.flag == Flag::NonElectiveReboot && superblock.incarnation != incarnation
+        let has_state = matches!(
+            superblock.flag,
+            Flag::NonElectiveReboot | Flag::ElectiveReboot
+        );
+        has_state && superblock.incarnation != incarnation
     };
     let Some(contents) = mapping else {
         return Ok(match (mapped, superblock) {
@@ -224,7 +233,7 @@ fn origin(
             {
                 Origin::Fresh
             }
-            // Of what was in memory when the machine went down, parts came to the medium.
+            // Of what was in memory when the machine went down, parts came to the medium; or it is an elective end's, and damaged since.
             (Err(_), Some(superblock)) if outlived(superblock) && !superblock.shipped => {
                 dropped("its connections");
                 Origin::Fresh
@@ -233,11 +242,13 @@ fn origin(
             (Err(_), _) => Origin::Mapping,
         });
     };
-    if contents.superblock.flag != Flag::NonElectiveReboot {
+    let is_whole =
+        contents.superblock.flag == Flag::ElectiveReboot && contents.superblock.persisted;
+    if is_whole || contents.superblock.flag == Flag::Clean {
         return Ok(of_mapping(contents));
     }
-    // Stores to a mapping survive the process, not the machine: after a reboot that was not elective the file may be an older
-    // prefix of what was committed, and nonces would step back.
+    // Stores to a mapping survive the process, not the machine: after a reboot that was not elective, or that came before all was on the
+    // medium, the file may be an older prefix of what was committed, and nonces would step back.
     let clients = clients(&contents.records);
     if contents.superblock.shipped && clients > 0 {
         bail!(
@@ -261,8 +272,8 @@ fn origin(
 
 fn dropped(whose: &str) {
     error!(
-        "the machine was rebooted without `outlast reboot`, SIGTERM or `outlast stop`: the state of {whose} is in no sink \
-         (nvram.durability), cannot be trusted and is dropped"
+        "the machine went down before `outlast reboot --system`, SIGTERM or `outlast stop` had brought the server's state onto the medium, \
+         or it was damaged there: the state of {whose} is in no sink (nvram.durability), cannot be trusted and is dropped"
     );
 }
 

@@ -69,6 +69,9 @@ pub enum Record<'a> {
     WatchedUntil(FileTime),
     /// Delta of object 0: a share's directory.
     Root(Root),
+    /// Delta of a generation: a sync of the file systems has failed after its effects were done. The kernel may have dropped
+    /// what was to be written, so a later sync proves nothing of them before they are done once more.
+    Unsynced,
 }
 
 impl Record<'_> {
@@ -90,6 +93,7 @@ impl Record<'_> {
             Record::Remade { .. } => "remade",
             Record::WatchedUntil(_) => "watched",
             Record::Root(_) => "root",
+            Record::Unsynced => "unsynced",
         }
     }
 }

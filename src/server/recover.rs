@@ -2,14 +2,14 @@
 //! way is done; then, and only then, the gates open.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use log::{info, warn};
-use outlast_nvram::{Incarnation, Memory, Replayed, codec};
+use outlast_nvram::{Handled, Incarnation, Log, Memory, Replayed, codec};
 use outlast_smb::fileop::FileTime;
 use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
 use outlast_stack::{Lost, Stack, State, TxFrame};
@@ -24,7 +24,7 @@ use super::open::{Opened, Sink, Walked, open};
 use super::patience::Patience;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
-use super::set_aside::{self, SetAside};
+use super::set_aside::{self, SetAside, doing};
 use super::windows;
 
 /// What the machine is made from.
@@ -56,7 +56,7 @@ pub struct Parts<F> {
     pub copy_units: u64,
     /// By which clients have their turns.
     pub stopwatch: Box<dyn Stopwatch>,
-    /// Did the worker before end by its own fault (panic, SIGSEGV, SIGABRT, SIGBUS)?
+    /// Did the worker before die, by its own fault or killed? Then what it was at counts ([`super::set_aside`]).
     pub felled: bool,
     /// How long idle clients are borne with.
     pub patience: Patience,
@@ -115,9 +115,11 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         None => (None, Vec::new(), Walked::default(), None, false),
     };
     let replayed = contents.len();
-    let condemned = log
-        .as_ref()
-        .and_then(|log| set_aside::condemned(log, felled, &mut contents));
+    let at = log.as_ref().and_then(Log::take_handled).filter(|_| felled);
+    let condemned = match (&log, at) {
+        (Some(log), Some(at)) => set_aside::condemned(log, at, &mut contents),
+        _ => None,
+    };
     phases.end("log read", &mut *stopwatch);
     let (global, files, contents) = sort(contents, &mut *entropy)?;
     let time = Time {
@@ -163,7 +165,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         machine.smb.recovered(&mut machine.journal);
         machine.remember_files(watched_until);
         phases.end("files remembered", &mut *machine.stopwatch);
-        set_aside.extend(machine.finish(felled, time));
+        set_aside.extend(machine.finish(at, time));
         phases.end("work finished", &mut *machine.stopwatch);
     }
     let mut frames = Vec::new();
@@ -248,7 +250,6 @@ pub(super) fn sort(
     entropy.fill(&mut global.secret);
     entropy.fill(&mut global.guid);
     let mut files = Files::default();
-    let mut share_names: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     let mut others = Vec::new();
     for (object, record, data) in replay {
         match record {
@@ -257,22 +258,7 @@ pub(super) fn sort(
             Record::WatchedUntil(until) => global.watched_until = until,
             Record::Root(root) => global.note_root(root),
             Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
-            Record::Generation {
-                first,
-                boot_id,
-                shares,
-            } => {
-                files.generations.push((object, first, boot_id));
-                share_names.insert(object, shares);
-            }
-            Record::Effect(effect) => {
-                let shares = share_names.get(&object);
-                let name = shares.and_then(|shares| shares.get(effect.actor.share as usize));
-                let name = name.cloned().unwrap_or_default();
-                files.effects.push((effect.into_owned(), vec![data], name));
-            }
-            Record::Remade { from, now } => files.remade.push((from, now.into_owned())),
-            _ => others.push((object, record, data)),
+            record => others.extend(files.take(object, record, data)),
         }
     }
     if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
@@ -384,13 +370,14 @@ impl<F: FileSystem> Machine<F> {
         let mut at = None;
         for (object, record, data) in replay {
             if at.replace(object) != Some(object) {
-                self.handle(object);
+                self.handle(object, doing::FOLD);
             }
             if fold_one(&mut self.stack, &mut self.smb, object, record, data)? {
                 self.clients.entry(object).or_default();
             }
         }
         self.journal.handle(None);
+        self.journal.acquit(|of| of.what == doing::FOLD);
         self.check_windows()
     }
 
@@ -404,28 +391,29 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Looks at every client once, finishes what was under way, and admits sessions and tree connects again. Gives the requests that are not tried again.
-    fn finish(&mut self, felled: bool, time: Time) -> Vec<SetAside> {
+    /// Looks at every client once, finishes what was under way, and admits sessions and tree connects again. Gives the
+    /// requests that are not tried again. `at`: what the worker before died at.
+    fn finish(&mut self, at: Option<Handled>, time: Time) -> Vec<SetAside> {
         // What was under way comes before all else: before its connection is noticed to be gone, too.
         for client in self.clients.values_mut() {
             client.look = true;
         }
         let in_progress = self.smb.in_progress();
         let mut set_aside = Vec::new();
-        if felled {
-            for task in &in_progress {
-                let deaths = self.smb.felled(*task, &mut self.journal);
-                warn!(
-                    "the worker died by its own fault while it was at {task:?}: {deaths} time(s) so far"
-                );
-                if deaths == ATTEMPTS {
-                    set_aside.extend(self.request(*task).map(SetAside::Request));
-                }
+        let worked_on = in_progress
+            .iter()
+            .filter(|task| at == Some(set_aside::handled(**task)));
+        for task in worked_on {
+            let deaths = self.smb.felled(*task, &mut self.journal);
+            warn!("the worker died while it was at {task:?}: {deaths} time(s) so far");
+            if deaths == ATTEMPTS {
+                set_aside.extend(self.request(*task).map(SetAside::Request));
             }
         }
         let mut refused = self.smb.readmit(&mut self.journal);
         self.journal.commit(time.now);
         for task in in_progress {
+            self.probe.beat();
             if let Task::Message(conn) = task {
                 if let Some(message) = self.take_message(conn) {
                     self.run_message(conn, message, time);
@@ -464,7 +452,7 @@ impl<F: FileSystem> Machine<F> {
     /// have missed a change since the time on record are told to look for themselves.
     fn remember_files(&mut self, watched_until: Option<FileTime>) {
         for open in self.smb.opens().collect::<Vec<_>>() {
-            self.journal.handle(Some(open.conn));
+            self.handle(open.conn, doing::FOLD);
             self.fs.remember(&open);
             if open.watch.is_none() {
                 continue;

@@ -10,10 +10,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use log::{debug, info};
+use log::{debug, error, info};
 use outlast_nvram::{Kind, Lsn};
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{Actor, FileKey, FileOp, Intent, OpenId, Outcome, SetBasic, ShareId};
@@ -25,6 +26,7 @@ use super::effect::{Effect, Identity, Target};
 use super::files::FileSystem;
 use super::machine::Machine;
 use super::record::{GLOBAL, Record};
+use crate::one_line::OneLine;
 
 /// What the log holds about files.
 #[derive(Debug, Default)]
@@ -35,9 +37,42 @@ pub(super) struct Files {
     pub effects: Vec<(Effect, Vec<Bytes>, String)>,
     /// Files that were made again, in order: which they were, and which they are.
     pub remade: Vec<(FileKey, Identity)>,
+    /// A sync has failed since: what the file systems show is not what is on their media.
+    pub is_unsynced: bool,
+    /// The shares' names by the ids that a generation's effects have.
+    shares: BTreeMap<u64, Vec<String>>,
 }
 
 impl Files {
+    /// Takes what a record says of files; gives back one that speaks of something else.
+    pub fn take(
+        &mut self,
+        object: u64,
+        record: Record<'static>,
+        data: Bytes,
+    ) -> Option<(u64, Record<'static>, Bytes)> {
+        match record {
+            Record::Generation {
+                first,
+                boot_id,
+                shares,
+            } => {
+                self.generations.push((object, first, boot_id));
+                self.shares.insert(object, shares);
+            }
+            Record::Effect(effect) => {
+                let shares = self.shares.get(&object);
+                let name = shares.and_then(|shares| shares.get(effect.actor.share as usize));
+                let name = name.cloned().unwrap_or_default();
+                self.effects.push((effect.into_owned(), vec![data], name));
+            }
+            Record::Remade { from, now } => self.remade.push((from, now.into_owned())),
+            Record::Unsynced => self.is_unsynced = true,
+            _ => return Some((object, record, data)),
+        }
+        None
+    }
+
     /// The boot of the kernel that shows the files with every effect.
     pub fn boot_id(&self) -> Option<[u8; 16]> {
         self.generations.last().map(|(_, _, boot_id)| *boot_id)
@@ -54,8 +89,8 @@ impl Files {
     }
 }
 
-/// The open under which times are set. Ids of opens begin above it.
-const TIMES: OpenId = 0;
+/// The open under which files are opened once more. Ids of clients' opens begin above it, and theirs may be in use.
+const AGAIN: OpenId = 0;
 
 /// The times a file is to have in the end.
 struct Times {
@@ -104,10 +139,10 @@ impl<F: FileSystem> Machine<F> {
     /// Takes up what the log holds about files: does it once more, if another kernel shows them now.
     ///
     /// # Errors
-    /// A file system is full: nothing has been lost, the next start tries again.
+    /// As [`redo`].
     pub(super) fn take_up_files(
         &mut self,
-        mut files: Files,
+        files: Files,
         boot_id: [u8; 16],
         time: Time,
     ) -> anyhow::Result<()> {
@@ -115,6 +150,7 @@ impl<F: FileSystem> Machine<F> {
         if !power && files.generations.is_empty() {
             return Ok(());
         }
+        let is_unsynced = files.is_unsynced;
         let of_this_boot = files.boot_id().is_none_or(|of| of == boot_id);
         let mut generations: Vec<u64> = files
             .generations
@@ -122,8 +158,8 @@ impl<F: FileSystem> Machine<F> {
             .map(|(object, ..)| *object)
             .collect();
         let generation = generations.pop();
-        let shares = self.smb.share_names();
-        let marked = (0..shares.len()).filter_map(|share| ShareId::try_from(share).ok());
+        let count = self.smb.share_names().len();
+        let marked = (0..count).filter_map(|share| ShareId::try_from(share).ok());
         let marked = marked.map(|share| self.fs.marked(share)).max().unwrap_or(0);
         self.effects = Some(Effects {
             generation,
@@ -135,30 +171,13 @@ impl<F: FileSystem> Machine<F> {
             count: files.effects.len() as u64,
             begins: self.journal.head(),
             syncing: false,
-            has_failed: false,
+            // What was done again is not on the media yet, and the next sync that fails is not the first.
+            failures: u32::from(is_unsynced),
+            is_unsynced,
             wanted: false,
         });
-        if !of_this_boot {
-            // An earlier redo may have died between a record of its own and the medium. This one knows from that record what was made, and
-            // would set the marker beyond it without another that is waited for.
-            self.journal.settle();
-            self.find_data(&mut files)?;
-            let Machine {
-                fs, smb, journal, ..
-            } = self;
-            let mut remade = |keys: &BTreeSet<FileKey>, now: &Identity| {
-                for from in keys {
-                    let record = Record::Remade {
-                        from: *from,
-                        now: Cow::Borrowed(now),
-                    };
-                    journal.put(generation.unwrap_or(GLOBAL), Kind::Delta, &record, &[]);
-                    smb.rekeyed(*from, now.key, &now.handle, journal);
-                }
-                journal.commit(time.now);
-                journal.settle();
-            };
-            redo(fs, files, &shares, &mut remade)?;
+        if !of_this_boot || is_unsynced {
+            self.redo(files, time.now)?;
         }
         self.begin_generation(time.now);
         self.journal.commit(time.now);
@@ -174,6 +193,43 @@ impl<F: FileSystem> Machine<F> {
             }
         }
         Ok(())
+    }
+
+    /// Does once more what was done to files, and puts on record what was made again.
+    ///
+    /// # Errors
+    /// As [`redo`].
+    pub(super) fn redo(&mut self, mut files: Files, now: Duration) -> anyhow::Result<()> {
+        // An earlier redo may have died between a record of its own and the medium. This one knows from that record what was made, and
+        // would set the marker beyond it without another that is waited for.
+        self.journal.settle();
+        self.find_data(&mut files)?;
+        let shares = self.smb.share_names();
+        let effects = self.effects.as_ref();
+        let generation = effects.and_then(|of| of.generation).unwrap_or(GLOBAL);
+        let Machine {
+            fs,
+            smb,
+            journal,
+            probe,
+            ..
+        } = self;
+        let mut remade = |keys: &BTreeSet<FileKey>, which: &Identity| {
+            for from in keys {
+                let record = Record::Remade {
+                    from: *from,
+                    now: Cow::Borrowed(which),
+                };
+                journal.put(generation, Kind::Delta, &record, &[]);
+                smb.rekeyed(*from, which.key, &which.handle, journal);
+            }
+            journal.commit(now);
+            journal.settle();
+        };
+        probe.at_disk(true);
+        let redone = redo(fs, files, &shares, &mut remade, &mut || probe.beat());
+        probe.at_disk(false);
+        redone
     }
 
     /// The data of writes, where they were received.
@@ -194,15 +250,16 @@ impl<F: FileSystem> Machine<F> {
 }
 
 /// Does everything once more. `remade` is told of each file that was made again, by every key it was known under, and what it says is on
-/// the medium when it returns.
+/// the medium when it returns. `beat` is called as it comes on.
 ///
 /// # Errors
-/// A file system is full: nothing has been lost, the next start tries again.
+/// An effect cannot be done again, though its file is not known to be gone: nothing has been lost, it can be tried again.
 fn redo<F: FileSystem>(
     fs: &mut F,
     files: Files,
     shares: &[String],
     remade: &mut dyn FnMut(&BTreeSet<FileKey>, &Identity),
+    beat: &mut dyn FnMut(),
 ) -> anyhow::Result<()> {
     let mut known = Remade::default();
     for (original, now) in &files.remade {
@@ -213,11 +270,12 @@ fn redo<F: FileSystem>(
         files.effects.len()
     );
     let mut times: BTreeMap<FileKey, Times> = BTreeMap::new();
-    let mut lost = 0;
+    let (mut gone, mut not_served) = (0, BTreeMap::<String, u32>::new());
     for (mut effect, pieces, name) in files.effects {
+        beat();
         // The configuration may have changed.
         let Some(share) = shares.iter().position(|share| *share == name) else {
-            lost += 1;
+            *not_served.entry(name).or_default() += 1;
             continue;
         };
         let share = ShareId::try_from(share)?;
@@ -257,14 +315,12 @@ fn redo<F: FileSystem>(
                 });
             }
             Ok(_) => {}
-            Err(NtStatus::DISK_FULL) => bail!(
-                "the file system of share {name} is full, and what clients were told is there cannot be put there again: make room"
-            ),
-            Err(status) => {
+            Err(status) if is_gone(status) => {
                 // It was deleted since, by us or by a local process.
-                lost += 1;
+                gone += 1;
                 debug!("effect {} ({:?}): {status}", effect.number, effect.target);
             }
+            Err(status) => bail!(refusal(&name, &path_of(&effect), status)),
         }
         if by_name && let Err(error) = fs.mark(share, effect.number) {
             bail!("the marker of share {name} cannot be set: {error}");
@@ -272,12 +328,62 @@ fn redo<F: FileSystem>(
         note_times(&mut times, effect);
     }
     for times in times.values() {
-        set_times(fs, times);
+        beat();
+        match set_times(fs, times) {
+            Err(status) if !is_gone(status) => {
+                let name = shares.get(times.actor.share as usize);
+                let name = name.map_or("", String::as_str);
+                bail!(refusal(name, &times.target.path, status));
+            }
+            _ => {}
+        }
     }
-    if lost > 0 {
-        info!("{lost} of them were of files that are not there any more");
+    if gone > 0 {
+        info!("{gone} of them were of files that are not there any more");
+    }
+    for (name, count) in not_served {
+        error!(
+            "{count} of them are not done again: the configuration has no share {name} any more, and what clients were told is there may be missing"
+        );
     }
     Ok(())
+}
+
+/// Law 10: the statuses of a file that is certainly gone. No other error says so.
+fn is_gone(status: NtStatus) -> bool {
+    matches!(
+        status,
+        NtStatus::FILE_CLOSED | NtStatus::OBJECT_NAME_NOT_FOUND | NtStatus::OBJECT_PATH_NOT_FOUND
+    )
+}
+
+/// Where an effect was done.
+fn path_of(effect: &Effect) -> String {
+    match (&effect.target, &effect.op) {
+        (Some(target), _) => target.path.clone(),
+        (None, FileOp::Create(create)) => create.path.clone(),
+        (None, _) => String::new(),
+    }
+}
+
+/// Why what was done to a file cannot be done again, and the remedy.
+fn refusal(share: &str, path: &str, status: NtStatus) -> String {
+    let (path, share) = (OneLine(path), OneLine(share));
+    let remedy = match status {
+        NtStatus::DISK_FULL => "make room on its file system",
+        NtStatus::QUOTA_EXCEEDED => "raise the quota of the account",
+        NtStatus::MEDIA_WRITE_PROTECTED => "mount its file system so that it can be written",
+        NtStatus::OBJECT_NAME_COLLISION => "another file has the name by now: move that away",
+        NtStatus::DIRECTORY_NOT_EMPTY => "move what is in the directory away",
+        NtStatus::ACCESS_DENIED => {
+            "let it be written (read_only in the configuration, chattr +i), and make sure that local accounts can be looked up"
+        }
+        _ => "mend its file system; the kernel's log (dmesg) says more",
+    };
+    format!(
+        "share {share}: what clients were told of {path} cannot be put there again: {status}: {remedy}; nothing has been lost, and it \
+         is tried again"
+    )
 }
 
 fn note_times(times: &mut BTreeMap<FileKey, Times>, effect: Effect) {
@@ -309,6 +415,10 @@ fn redo_one<F: FileSystem>(
     effect: &mut Effect,
     pieces: Vec<Bytes>,
 ) -> Result<Outcome, NtStatus> {
+    // What a create made bears the id of its open.
+    if !matches!(effect.op, FileOp::Create(_)) {
+        effect.op.set_open(AGAIN);
+    }
     let open = effect.op.open();
     let writes = matches!(
         effect.op,
@@ -325,7 +435,7 @@ fn redo_one<F: FileSystem>(
         && let Err(status) = fs.reopen(&info)
     {
         // The name of a file that is to be deleted may still be there.
-        if !matches!(effect.op, FileOp::Close { .. }) {
+        if !is_gone(status) || !matches!(effect.op, FileOp::Close { .. }) {
             return Err(status);
         }
     }
@@ -364,25 +474,23 @@ fn write_pieces<F: FileSystem>(
 }
 
 /// Doing it again was no change, nor is a file that was made again younger than it was: the times are what they were.
-fn set_times<F: FileSystem>(fs: &mut F, times: &Times) {
+fn set_times<F: FileSystem>(fs: &mut F, times: &Times) -> Result<(), NtStatus> {
     let Times {
         actor,
         target,
         basic,
     } = times;
     if *basic == SetBasic::default() {
-        return;
+        return Ok(());
     }
     let basic = basic.clone();
-    let set = FileOp::SetBasic { open: TIMES, basic };
+    let set = FileOp::SetBasic { open: AGAIN, basic };
     let outcome = fs
-        .reopen(&open_info(TIMES, actor, target, false))
+        .reopen(&open_info(AGAIN, actor, target, false))
         .and_then(|()| fs.perform_again(actor, &set, &Intent::None, true));
-    fs.forget(TIMES);
+    fs.forget(AGAIN);
     fs.discard_changes();
-    if let Err(status) = outcome {
-        debug!("{target:?}: its times cannot be set: {status}");
-    }
+    outcome.map(|_| ())
 }
 
 /// A file that is opened once more for what was done to it.

@@ -19,6 +19,7 @@ use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply};
 use crate::fs::Fs;
+use crate::supervisor::pulse::BEAT;
 use crate::supervisor::{End, Worker};
 use crate::tap::Tap;
 use crate::users::Users;
@@ -69,6 +70,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         .report
         .ready(epoch)
         .context("the supervisor is gone")?;
+    server.machine.probe.serve();
     info!("epoch {epoch}: the gates are open");
     // Clients have been answered; this may take some milliseconds.
     setup::give_back_memory();
@@ -130,7 +132,7 @@ impl Server {
     }
 
     /// Waits until something is to be done.
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&mut self) -> io::Result<()> {
         let timeout = if self.machine.busy() {
             Some(Duration::ZERO)
         } else {
@@ -142,7 +144,20 @@ impl Server {
         let look = self.machine.fs.next_look();
         let look = look.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.into_iter().chain(look).min();
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let begun = Instant::now();
+        loop {
+            self.machine.probe.beat();
+            let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+            let wait = left.unwrap_or(BEAT).min(BEAT);
+            if self.poll(wait)? || left.is_some_and(|left| left <= wait) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits so long; has something come?
+    fn poll(&self, timeout: Duration) -> io::Result<bool> {
+        let timeout = Timespec::try_from(timeout).ok();
         let mut fds = [
             PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.worker.wake.as_fd(), PollFlags::IN),
@@ -150,7 +165,8 @@ impl Server {
             PollFd::from_borrowed_fd(self.done_wake.as_fd(), PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
@@ -223,11 +239,15 @@ impl Server {
         } else {
             Flag::ElectiveReboot
         };
+        // From here on there are no turns, and what there is waits for media.
+        self.machine.probe.at_disk(true);
         // After these nobody would do again what a power cut undoes.
         let machine_too = !matches!(end, End::Reboot { .. });
         let mut frames = self.machine.save(self.clock.read(), flag, machine_too);
         self.send(&mut frames);
-        info!("saved; flag {flag}");
+        if let Some(log) = self.machine.journal().log() {
+            info!("saved; flag {}", log.superblock().flag);
+        }
         // The process ends next. To take the state apart piece by piece would keep the next one waiting.
         std::mem::forget(self.machine);
         end

@@ -1,5 +1,9 @@
 //! What kills the worker again and again is not tried for ever (law 5): a request is answered with an error, and an
 //! object that cannot be folded or copied is dropped. Either is kept for the developer.
+//!
+//! It counts whatever the signal was: a request for which the kernel has no memory ends the worker by SIGKILL each time. What counts is
+//! that it is the very same work at each of these deaths, and that none of it was done between two of them: so a server that is killed
+//! often while it is busy does not blame anyone.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -7,8 +11,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use log::{error, warn};
-use outlast_nvram::{Kind, Log, Suspect, codec};
-use outlast_smb::ATTEMPTS;
+use outlast_nvram::{Handled, Kind, Log, codec};
+use outlast_smb::{ATTEMPTS, Task};
 
 use super::fault::{Point, When};
 use super::files::FileSystem;
@@ -25,18 +29,42 @@ pub enum SetAside {
     Object(u64, Vec<u8>),
 }
 
-/// The worker before died by its own fault, perhaps while it was folding or copying an object. At the third time that
-/// object's records are taken out of the replay.
-pub(super) fn condemned(log: &Log, felled: bool, replay: &mut Replay) -> Option<SetAside> {
-    if !felled {
-        // It was killed: nothing is known of what it was at.
-        log.handle(None);
+/// What may be done to an object, as [`Handled`] has it.
+pub(super) mod doing {
+    /// Its records are applied.
+    pub const FOLD: u8 = 0;
+    /// It is written again at the head of the log.
+    pub const COPY: u8 = 1;
+    /// The client's oldest message is worked on.
+    pub const MESSAGE: u8 = 2;
+    /// A request that had to wait is worked on.
+    pub const PARKED: u8 = 3;
+    /// An open is closed.
+    pub const CLOSE: u8 = 4;
+    /// An oplock break has timed out.
+    pub const BREAK: u8 = 5;
+}
+
+/// What this is called for a task, as [`doing`] has it.
+pub(super) fn handled(task: Task) -> Handled {
+    let (object, what) = match task {
+        Task::Message(conn) => (conn, doing::MESSAGE),
+        Task::Parked(conn, _) => (conn, doing::PARKED),
+        Task::Close(conn, _) => (conn, doing::CLOSE),
+        Task::Break(conn, _) => (conn, doing::BREAK),
+    };
+    Handled { object, what }
+}
+
+/// The worker before died while it was at this. If it was folding or copying an object, and that for the third time, the object's records
+/// are taken out of the replay.
+pub(super) fn condemned(log: &Log, at: Handled, replay: &mut Replay) -> Option<SetAside> {
+    if !matches!(at.what, doing::FOLD | doing::COPY) {
+        // Deaths of a request are counted with the request.
         return None;
     }
-    let Suspect { object, deaths } = log.count_death()?;
-    warn!(
-        "the worker died by its own fault while it was at object {object}: {deaths} time(s) so far"
-    );
+    let (object, deaths) = (at.object, log.count_death(at));
+    warn!("the worker died while it was at object {object}: {deaths} time(s) so far");
     let is_client = |(of, record, _): &(u64, Record<'_>, _)| {
         *of == object && matches!(record, Record::Client { .. } | Record::Copy { .. })
     };
@@ -61,8 +89,9 @@ pub(super) fn condemned(log: &Log, felled: bool, replay: &mut Replay) -> Option<
 impl<F: FileSystem> Machine<F> {
     /// An object is about to be folded or copied: on record before it is done, for what kills the worker has to be
     /// known.
-    pub(super) fn handle(&mut self, object: u64) {
-        self.journal.handle(Some(object));
+    pub(super) fn handle(&mut self, object: u64, what: u8) {
+        self.probe.beat();
+        self.journal.handle(Some(Handled { object, what }));
         self.probe
             .at(Point::Object, When::Before, &object.to_string());
     }

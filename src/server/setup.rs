@@ -25,6 +25,7 @@ use super::windows;
 use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
+use crate::supervisor::pulse::Heart;
 use crate::supervisor::{PreviousEnd, Worker};
 use crate::system::volatile_file_system;
 use crate::tap::Tap;
@@ -82,10 +83,13 @@ pub fn parts(
         smb,
         fs: files(config, &wake)?,
         entropy: Box::new(Random),
-        probe: fault::from_environment()?,
+        probe: Box::new(fault::Watched {
+            probe: fault::from_environment()?,
+            heart: Heart::new(worker.pulse.take()),
+        }),
         copy_units: COPY_UNITS,
         stopwatch: Box::new(Monotonic),
-        felled: worker.previous == PreviousEnd::OwnFault,
+        felled: worker.previous != PreviousEnd::Elective,
         patience: Patience {
             login: config.limits.auth_timeout,
             idle: Some(config.limits.idle_timeout).filter(|timeout| !timeout.is_zero()),

@@ -34,6 +34,7 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         }
     });
     Status {
+        trouble: None,
         flag: superblock.map_or_else(
             || "none".to_owned(),
             |superblock| superblock.flag.to_string(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use outlast_nvram::Handled;
 use outlast_smb::fileop::{FileOp, Intent, Outcome};
 use outlast_smb::status::NtStatus;
 use outlast_smb::{Admit, Output, Planned, Step, Task};
@@ -12,6 +13,7 @@ use super::fault::{Point, When};
 use super::files::FileSystem;
 use super::inbound::Message;
 use super::machine::{Machine, clock};
+use super::set_aside;
 use super::turns::SLICE;
 
 /// What is being worked on.
@@ -28,6 +30,14 @@ impl Work {
             Work::Message(_, message) => Some(message),
             Work::Task(_) => None,
         }
+    }
+
+    /// What it is called, should the worker die of it.
+    pub(super) fn handled(&self) -> Handled {
+        set_aside::handled(match self {
+            Work::Message(conn, _) => Task::Message(*conn),
+            Work::Task(task) => *task,
+        })
     }
 
     /// The connection it is done for.
@@ -65,8 +75,17 @@ impl<F: FileSystem> Machine<F> {
 
     fn run(&mut self, work: Work, time: Time) {
         let (conn, begun) = (work.conn(), self.stopwatch.read());
+        self.journal.handle(Some(work.handled()));
         self.run_slice(work, begun, time);
+        self.leave_work();
         self.charge(conn, begun);
+    }
+
+    /// The worker is not at any work now, unless an operation of it is under way.
+    fn leave_work(&self) {
+        if self.under_way.is_none() {
+            self.journal.handle(None);
+        }
     }
 
     fn run_slice(&mut self, mut work: Work, begun: Duration, time: Time) {
@@ -119,6 +138,7 @@ impl<F: FileSystem> Machine<F> {
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run_slice(rest, begun, time);
         }
+        self.leave_work();
         self.charge(conn, begun);
         if leave {
             self.leave(conn);
@@ -128,7 +148,9 @@ impl<F: FileSystem> Machine<F> {
     /// Waits for the operation under way, and finishes its work.
     pub(super) fn settle(&mut self, time: Time) {
         while self.under_way.is_some() {
+            self.probe.at_disk(true);
             self.fs.wait();
+            self.probe.at_disk(false);
             self.finish_under_way(time);
         }
     }
@@ -152,14 +174,16 @@ impl<F: FileSystem> Machine<F> {
                 step = Step::Idle;
                 break;
             }
+            self.probe.at_disk(true);
             step = match self.intend(&planned, &mut out, time) {
-                Ok(intent) => match self.fs.begin(&planned.actor, &planned.op, &intent) {
+                Ok(intent) => match self.begin(&planned, &intent) {
                     Some(outcome) => {
                         let outcome =
                             self.put_on_record(&planned, &intent, outcome, work.message());
                         self.complete(&planned, outcome, &mut out, time)
                     }
                     None => {
+                        self.probe.at_disk(false);
                         self.under_way = Some(UnderWay {
                             work,
                             leave: false,
@@ -174,6 +198,7 @@ impl<F: FileSystem> Machine<F> {
                 Err(Admit::Wait) => Step::Done,
                 Err(Admit::Go | Admit::Done) => Step::Again,
             };
+            self.probe.at_disk(false);
         }
         let is_done = matches!(step, Step::Done);
         if let (true, Work::Message(conn, message)) = (is_done, &work) {
@@ -226,7 +251,10 @@ impl<F: FileSystem> Machine<F> {
             self.journal.settle();
             return Ok(intent.clone());
         }
-        let prepared = self.fs.prepare(&planned.actor, &planned.op);
+        let prepared = match self.refusal(&planned.op) {
+            Some(status) => Err(status),
+            None => self.fs.prepare(&planned.actor, &planned.op),
+        };
         let admitted = self.smb.admit(
             planned,
             prepared.clone(),
@@ -249,6 +277,14 @@ impl<F: FileSystem> Machine<F> {
                 Ok(intent)
             }
             (refused, _) => Err(refused),
+        }
+    }
+
+    /// Does an operation, or begins it: `None`.
+    fn begin(&mut self, planned: &Planned, intent: &Intent) -> Option<Result<Outcome, NtStatus>> {
+        match self.refusal(&planned.op) {
+            Some(status) => Some(Err(status)),
+            None => self.fs.begin(&planned.actor, &planned.op, intent),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
+use super::pulse::Pulse;
 use super::teardown::Teardown;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
 use super::{End, Report, Worker, WorkerArgs, settings};
@@ -34,6 +35,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         report,
         settings,
     } = inherit(args)?;
+    let pulse = Pulse::inherited(is_open);
     let (config, users) = match settings {
         Some([config, users]) => settings::inherited(&args.config, config.as_fd(), users.as_fd())?,
         // The supervisor is of a version that keeps none.
@@ -44,7 +46,8 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             (config, users)
         }
     };
-    teardown(&[&tap, &control, &report]);
+    let open = [tap.as_fd(), control.as_fd(), report.as_fd()];
+    teardown(open.into_iter().chain(pulse.iter().map(AsFd::as_fd)));
 
     let (sender, requests) = crossbeam::channel::unbounded();
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -54,6 +57,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let gate = Gate {
         config: config.clone(),
         supervisor_pid: args.supervisor_pid,
+        pulse: pulse.clone(),
     };
     let answers = crate::control::serve(control.into(), submit, gate)?;
 
@@ -74,6 +78,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             away_since: args
                 .away_since_ms
                 .map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
+            pulse,
         },
     )?;
     answers.wait();
@@ -151,8 +156,8 @@ fn inherit(args: &WorkerArgs) -> anyhow::Result<Inherited> {
 }
 
 /// Without it the next worker starts a little later, and that is all.
-fn teardown(open: &[&OwnedFd]) {
-    let open: Vec<RawFd> = open.iter().map(|fd| fd.as_raw_fd()).collect();
+fn teardown<'a>(open: impl Iterator<Item = BorrowedFd<'a>>) {
+    let open: Vec<RawFd> = open.map(|fd| fd.as_raw_fd()).collect();
     match Teardown::start(&open) {
         // it lasts until the process is gone: nothing before that is its end
         Ok(teardown) => std::mem::forget(teardown),

@@ -276,9 +276,7 @@ impl Machine {
                 if !ready && (self.proven.is_some() || self.renew) =>
             {
                 // Nothing of a request's has been done under the new binary, so nothing counts against a request.
-                if !matches!(how, Ended::Error(_)) {
-                    self.previous = PreviousEnd::Killed;
-                }
+                self.previous = PreviousEnd::Elective;
                 self.fall_back(now)
             }
             Ended::Error(code) => self.failed(code, ready, now),
@@ -345,9 +343,8 @@ impl Machine {
         if !self.ever_ready {
             return Some(self.exit(code));
         }
-        if ready {
-            self.previous = PreviousEnd::Killed;
-        } else {
+        self.previous = PreviousEnd::Elective;
+        if !ready {
             self.start_errors += 1;
             if self.start_errors >= START_ERRORS_MAX {
                 error!("the worker cannot start; giving up");

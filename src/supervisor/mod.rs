@@ -6,7 +6,9 @@ pub mod entry;
 pub mod machine;
 mod process;
 mod provision;
+pub mod pulse;
 mod settings;
+mod stand_in;
 mod teardown;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ pub mod worker;
 pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ use machine::{Action, Input, Machine};
 use process::Process;
 use provision::{Held, Provision};
 use settings::Settings;
+use stand_in::StandIn;
 use worker::Message;
 
 /// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the exit code.
@@ -93,6 +97,7 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
     let mut worker: Option<Process> = None;
     let mut gone_since: Option<Instant> = None;
     let mut missing: Option<String> = None;
+    let mut stand_in = StandIn::default();
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
@@ -114,7 +119,10 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                     let inherited = provision.inherited()?;
                     let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
                     match Process::start(&inherited, &order, away_since) {
-                        Ok(process) => worker = Some(process),
+                        Ok(process) => {
+                            stand_in = stand_in.next_worker(start.elapsed());
+                            worker = Some(process);
+                        }
                         Err(why) => {
                             error!("the worker cannot be started: {why}");
                             action = machine.handle(Input::SpawnFailed, start.elapsed());
@@ -126,7 +134,13 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                 Action::Exit(code) => return Ok(code),
             }
         }
-        wait(&signals, worker.as_ref(), machine.deadline(), start)?;
+        let wake = [machine.deadline(), stand_in.next_look(worker.as_ref())];
+        let wake = wake.into_iter().flatten().min();
+        let asked = stand_in.is_needed().then(|| provision.control());
+        wait(&signals, worker.as_ref(), asked, wake, start)?;
+        if let Some(process) = &mut worker {
+            stand_in.look_after(process, provision.control(), start.elapsed());
+        }
         let mut inputs = Vec::new();
         if signals.take() {
             inputs.push(Input::Terminate);
@@ -136,6 +150,7 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
             let ended = process.reap()?;
             inputs.extend(process.messages().map(|message| match message {
                 Message::Ready { epoch } => {
+                    stand_in.epoch = epoch;
                     let worker = process.id();
                     match gone_since
                         .take()
@@ -170,10 +185,11 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
     }
 }
 
-/// Waits for a signal, a message of the worker, or the deadline.
+/// Waits for a signal, a message of the worker, somebody who asks, or the deadline.
 fn wait(
     signals: &Signals,
     worker: Option<&Process>,
+    asked: Option<BorrowedFd<'_>>,
     deadline: Option<Duration>,
     start: Instant,
 ) -> anyhow::Result<()> {
@@ -182,6 +198,9 @@ fn wait(
     let mut fds = vec![PollFd::new(&signals.pipe, PollFlags::IN)];
     if let Some(report) = worker.and_then(Process::report) {
         fds.push(PollFd::from_borrowed_fd(report, PollFlags::IN));
+    }
+    if let Some(asked) = asked {
+        fds.push(PollFd::from_borrowed_fd(asked, PollFlags::IN));
     }
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -14,6 +14,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::machine::{Ended, Order};
+use super::pulse::{self, Pulse, Verdict, Watch};
 use super::settings::Settings;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
 
@@ -37,6 +38,8 @@ pub(super) struct Process {
     /// The reading end of the report pipe; `None` at its end.
     report: Option<std::fs::File>,
     unread: Vec<u8>,
+    pulse: Pulse,
+    watch: Watch,
 }
 
 impl Process {
@@ -48,6 +51,7 @@ impl Process {
     ) -> io::Result<Process> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
+        let pulse = Pulse::new()?;
         let program = order.binary.as_deref().unwrap_or(inherited.program);
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
@@ -63,6 +67,7 @@ impl Process {
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
             .arg(format!("--attempts={}", order.attempts))
+            .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
             .stdin(Stdio::null());
         if let Some(previous) = order.previous.to_possible_value() {
             command.arg(format!("--previous={}", previous.get_name()));
@@ -80,6 +85,7 @@ impl Process {
             write.as_raw_fd(),
             config,
             users,
+            pulse.as_raw_fd(),
         ];
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -100,7 +106,15 @@ impl Process {
             child,
             report: Some(read.into()),
             unread: Vec::new(),
+            pulse,
+            watch: Watch::default(),
         })
+    }
+
+    /// Does its loop go round? Asked every [`pulse::TICK`].
+    pub(super) fn look(&mut self) -> Verdict {
+        self.watch
+            .look(self.pulse.signs(), pulse::state(self.child.id()))
     }
 
     /// Its process id.

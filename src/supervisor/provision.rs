@@ -1,7 +1,7 @@
 //! What every worker is given: the TAP, the control socket, the configuration and the users. The TAP is attached to again when it was deleted
 //! and made anew; a new configuration is on trial until a worker serves by it.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -26,6 +26,9 @@ pub(super) trait Provision {
     /// # Errors
     /// It is not ready.
     fn inherited(&self) -> anyhow::Result<Inherited<'_>>;
+
+    /// The control socket.
+    fn control(&self) -> BorrowedFd<'_>;
 
     /// The worker serves.
     fn proven(&mut self);
@@ -112,6 +115,10 @@ impl Provision for Held {
             control: self.control.as_fd(),
             settings: self.trial.as_ref().map_or(&self.kept, |trial| &trial.0),
         })
+    }
+
+    fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
     }
 
     fn proven(&mut self) {

@@ -139,7 +139,7 @@ fn later_start_errors_are_retried_then_given_up() {
         now = machine.deadline().unwrap();
         assert_eq!(
             machine.handle(Input::Tick, now),
-            start(PreviousEnd::Killed, 0)
+            start(PreviousEnd::Elective, 0)
         );
     }
     assert_eq!(
@@ -231,8 +231,8 @@ fn a_new_binary_that_fails_gives_way_to_the_old() {
     for (failure, previous) in [
         (Input::SpawnFailed, PreviousEnd::Elective),
         (Input::Ended(Ended::Error(1)), PreviousEnd::Elective),
-        (Input::Ended(Ended::OwnFault), PreviousEnd::Killed),
-        (Input::Ended(Ended::Killed), PreviousEnd::Killed),
+        (Input::Ended(Ended::OwnFault), PreviousEnd::Elective),
+        (Input::Ended(Ended::Killed), PreviousEnd::Elective),
     ] {
         let mut machine = serving();
         machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
@@ -255,7 +255,7 @@ fn a_new_binary_that_hangs_is_killed() {
     assert_eq!(machine.handle(Input::Tick, deadline), Some(Action::Kill));
     assert_eq!(
         machine.handle(Input::Ended(Ended::Killed), deadline),
-        start(PreviousEnd::Killed, 0)
+        start(PreviousEnd::Elective, 0)
     );
 }
 
@@ -390,6 +390,10 @@ impl Provision for Given<'_> {
             control: self.fd,
             settings: &self.settings,
         })
+    }
+
+    fn control(&self) -> BorrowedFd<'_> {
+        self.fd
     }
 
     fn proven(&mut self) {}

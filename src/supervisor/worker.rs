@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam::channel::Receiver;
 use serde::{Deserialize, Serialize};
 
+use super::pulse::Pulse;
 use crate::control::ControlRequest;
 
 /// Exit code of a worker that was stopped (`outlast stop`).
@@ -27,9 +28,9 @@ pub const EXIT_REBOOT: u8 = 81;
 pub enum PreviousEnd {
     /// There was none under this supervisor.
     FirstStart,
-    /// It left electively (`outlast reboot`).
+    /// It left by itself: electively (`outlast reboot`), or because of an error that it has named. Nothing that it was at counts.
     Elective,
-    /// It was killed from outside (SIGKILL and the like), which is no request's fault.
+    /// It was killed (SIGKILL and the like). What it was at counts, for the kernel kills so when memory is short.
     Killed,
     /// It fell by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS.
     OwnFault,
@@ -108,6 +109,8 @@ pub struct Worker {
     pub tap_fresh: bool,
     /// When the worker before ended; `None`: there was none under this supervisor.
     pub away_since: Option<SystemTime>,
+    /// Where the loop beats.
+    pub pulse: Option<Pulse>,
 }
 
 /// How the event loop ended, with the state saved and the flag set.

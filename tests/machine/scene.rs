@@ -472,6 +472,11 @@ path = "/disk/share"
     let (users, local) = (lab.path("users"), lab.path("outlast.toml"));
     std::fs::write(&local, config(&users.display().to_string())).expect("a configuration");
     add_user(&local, USER, PASSWORD);
+    image.file(
+        "/etc/passwd",
+        0o644,
+        format!("{USER}:x:0:0::/:/\n").as_bytes(),
+    );
     image.file("/etc/users", 0o600, &std::fs::read(users).expect("users"));
     let path = lab.path("initramfs");
     std::fs::write(&path, image.finish()).expect("an initramfs");

@@ -11,6 +11,9 @@ pub struct Lab {
     _turn: MutexGuard<'static, ()>,
 }
 
+/// Logins of the tests.
+const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
+
 pub const SERVER: &str = "10.77.0.1";
 pub const SERVER_V6: &str = "fd77::1";
 
@@ -33,10 +36,23 @@ impl Lab {
         ] {
             run(command);
         }
-        Lab {
+        let lab = Lab {
             dir: Directory::new(),
             _turn: turn,
+        };
+        lab.make_accounts();
+        lab
+    }
+
+    /// Logins have local accounts with root's rights: without one a server that is root refuses them.
+    fn make_accounts(&self) {
+        let mut accounts = std::fs::read_to_string("/etc/passwd").expect("accounts");
+        for name in ACCOUNTS {
+            accounts += &format!("{name}:x:0:0::/:/bin/false\n");
         }
+        let path = self.path("passwd");
+        std::fs::write(&path, accounts).expect("accounts");
+        run(&format!("mount --bind {} /etc/passwd", path.display()));
     }
 
     /// A directory that goes with the lab.

@@ -190,8 +190,13 @@ path = "{dir}/share"
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// How the server is, if it answers.
+    /// How the server is, if its worker answers.
     pub fn try_status(&self) -> Option<Status> {
+        self.any_status().filter(|status| status.trouble.is_none())
+    }
+
+    /// How the server is, whoever answers.
+    pub fn any_status(&self) -> Option<Status> {
         match control::client::request(
             &self.control,
             &control::Command::Status,

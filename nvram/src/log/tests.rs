@@ -1,5 +1,6 @@
 //! The log against a model of it, killed at every store.
 
+mod leaving;
 mod replay;
 
 use super::objects::MIN_DELTAS;

@@ -78,6 +78,7 @@ fn a_power_cut_while_a_half_made_log_goes_leaves_no_damage() {
         flag: Flag::Clean,
         clock_anchor: Duration::ZERO,
         shipped: false,
+        persisted: false,
         sequence: 0,
         memory_len: MIN_MEMORY,
         ring_len: crate::layout::ring_len(MIN_MEMORY),

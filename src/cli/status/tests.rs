@@ -34,6 +34,7 @@ fn status() -> Status {
         log_bytes: 1 << 30,
     };
     Status {
+        trouble: None,
         flag: "non-elective-reboot".into(),
         epoch: 12,
         recoveries: 11,

@@ -138,3 +138,53 @@ fn a_sink_that_had_the_log_is_missed() {
     let refused = again(memory, &lost).unwrap_err();
     assert!(refused.contains("damaged"), "{refused}");
 }
+
+/// A mapping without a sink that a server of boot 1 has left.
+fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
+    let memory = Arc::new(VecMemory::new(LEN));
+    let opened = open(memory.clone(), None, incarnation(1), &mut Counting(0));
+    let mut log = opened.unwrap().log;
+    let mut client = Vec::new();
+    let record = Record::Client {
+        tcp: None,
+        smb: None,
+    };
+    codec::encode(&record, &mut client);
+    log.append(1, Kind::Snapshot, &client, &[]).unwrap();
+    log.commit();
+    leave(&mut log);
+    memory
+}
+
+/// Connections that a start under another boot, or under the same, takes up.
+fn taken_up(memory: Arc<VecMemory>, boot: u8) -> Result<usize, String> {
+    let opened = open(memory, None, incarnation(boot), &mut Counting(9));
+    opened
+        .map(|opened| opened.replay.len())
+        .map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn after_another_boot_only_what_was_on_the_medium_before_its_flag_is_taken_up() {
+    let elective = Flag::ElectiveReboot;
+    let persisted = left(|log| log.persist_with_flag(elective).unwrap());
+    let only_flagged = left(|log| log.set_flag(elective));
+    for memory in [&persisted, &only_flagged] {
+        assert_eq!(
+            taken_up(Arc::new(memory.image()), 1),
+            Ok(1),
+            "the same boot"
+        );
+    }
+    assert_eq!(taken_up(Arc::new(persisted.image()), 2), Ok(1));
+    assert_eq!(taken_up(only_flagged, 2), Ok(0));
+    assert_eq!(taken_up(left(|_| ()), 2), Ok(0));
+    // Damaged, it does not stand in the way of another boot; of the same one nobody knows what did that.
+    let damaged = || {
+        let image = Arc::new(persisted.image());
+        image.store(HEAD_AT, 0);
+        image
+    };
+    assert_eq!(taken_up(damaged(), 2), Ok(0));
+    assert!(taken_up(damaged(), 1).unwrap_err().contains("damaged"));
+}

@@ -222,6 +222,7 @@ impl Run {
             generations: Vec::new(),
             effects: self.effects.clone(),
             remade: remade.to_vec(),
+            ..Files::default()
         }
     }
 }
@@ -244,9 +245,122 @@ fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
         &mut |keys, now| {
             on_record.extend(keys.iter().map(|key| (steps.get(), *key, now.clone())));
         },
+        &mut || (),
     )
     .unwrap();
     (fs, on_record)
+}
+
+/// A disk that fails at one call of those that a redo makes.
+struct Failing<'a> {
+    fs: &'a mut Model,
+    calls: usize,
+    fails_at: usize,
+    status: NtStatus,
+}
+
+impl Failing<'_> {
+    fn call(&mut self) -> Result<(), NtStatus> {
+        self.calls += 1;
+        match self.calls == self.fails_at {
+            true => Err(self.status),
+            false => Ok(()),
+        }
+    }
+}
+
+impl FileSystem for Failing<'_> {
+    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        self.fs.prepare(actor, op)
+    }
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        self.call()?;
+        self.fs.perform(actor, op, intent)
+    }
+    fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
+        self.call()?;
+        self.fs.reopen(open)
+    }
+    fn forget(&mut self, open: OpenId) {
+        self.fs.forget(open);
+    }
+    fn changes(&mut self) -> Vec<outlast_smb::fileop::Change> {
+        self.fs.changes()
+    }
+    fn discard_changes(&mut self) {
+        self.fs.discard_changes();
+    }
+    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
+        self.call().map_err(|_| std::io::Error::other("a disk"))?;
+        self.fs.mark(share, number)
+    }
+    fn marked(&mut self, share: ShareId) -> u64 {
+        self.fs.marked(share)
+    }
+}
+
+/// Law 10: a disk that fails is no reason to take a file for deleted. What could not be done again is refused, and done when the disk
+/// is well.
+#[test]
+fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
+    let statuses = [
+        NtStatus::IO_DEVICE_ERROR,
+        NtStatus::DISK_FULL,
+        NtStatus::QUOTA_EXCEEDED,
+        NtStatus::TOO_MANY_OPENED_FILES,
+        NtStatus::ACCESS_DENIED,
+        NtStatus::MEDIA_WRITE_PROTECTED,
+        NtStatus::INSUFFICIENT_RESOURCES,
+    ];
+    let mut refused = 0;
+    for seed in 0..150 {
+        let mut run = Run::new(seed);
+        for _ in 0..12 {
+            run.operation();
+        }
+        let wanted = run.fs.tree();
+        let mut random = Random(seed ^ 0xbad_d15c);
+        let steps = run.fs.steps();
+        let kept = random.below(steps as u64 + 1) as usize;
+        let mut fs = run.fs.cut(steps, kept, &mut random);
+        let shares = [SHARE.to_owned()];
+        let mut known = Vec::new();
+        for fails_at in 1.. {
+            let status = statuses[random.below(statuses.len() as u64) as usize];
+            let mut failing = Failing {
+                fs: &mut fs,
+                calls: 0,
+                fails_at,
+                status,
+            };
+            let files = run.files(&known);
+            let mut on_record = Vec::new();
+            let redone = redo(
+                &mut failing,
+                files,
+                &shares,
+                &mut |keys, now| {
+                    on_record.extend(keys.iter().map(|key| (*key, now.clone())));
+                },
+                &mut || (),
+            );
+            let is_through = failing.calls < fails_at;
+            known.extend(on_record);
+            assert_eq!(redone.is_ok(), is_through, "seed {seed}, call {fails_at}");
+            if is_through {
+                break;
+            }
+            refused += 1;
+        }
+        assert_same(&fs, &wanted, seed, "the disk is well again");
+    }
+    println!("{refused} times the disk failed");
+    assert!(refused > 1000);
 }
 
 /// The model, whose steps can be counted while it is lent.

@@ -93,6 +93,7 @@ fn request(sent: &[u8]) {
     let gate = Gate {
         config: Config::parse(Path::new("/nowhere/outlast.toml"), CONFIG).expect("a configuration"),
         supervisor_pid: 1,
+        pulse: None,
     };
     let done = answer(server, submit(), &gate, &Answers::default());
     let mut answered = Vec::new();

@@ -7,6 +7,8 @@ use outlast_nvram::Memory;
 
 /// Where the commit word is.
 pub const HEAD_AT: u64 = 8192;
+/// Where the server says what it is at, and counts deaths: hints.
+pub const HINTS_AT: [u64; 2] = [8448, 8456];
 /// Where the tail word is.
 pub const TAIL_AT: u64 = 8320;
 /// Where the ring begins.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use outlast_nvram::{Error, Memory, VecMemory};
 
 use crate::fuse::{Fuse, Step};
-use crate::log_format::{self, HEAD_AT, RING_AT, TAIL_AT};
+use crate::log_format::{self, HEAD_AT, HINTS_AT, RING_AT, TAIL_AT};
 use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -253,7 +253,11 @@ impl Memory for Nvram {
                 inner.holds = Hold::No;
             }
         }
-        self.fuse.step(Step::Store);
+        let is_hint = HINTS_AT.contains(&at);
+        self.fuse.step(match is_hint {
+            true => Step::Write,
+            false => Step::Store,
+        });
         if at == TAIL_AT && self.inner().mutation == Some(Mutation::TailStands) {
             return;
         }

@@ -127,7 +127,10 @@ impl Shadow {
             }
             // What there is about files is no state of the server: whether it is right, the files say after a power
             // cut.
-            Record::Generation { .. } | Record::Effect(_) | Record::Remade { .. } => {}
+            Record::Generation { .. }
+            | Record::Effect(_)
+            | Record::Remade { .. }
+            | Record::Unsynced => {}
             record => {
                 if let (Record::Smb(delta), Some(copy)) = (&record, self.copies.get_mut(&object)) {
                     copy.apply(object, delta);

@@ -126,28 +126,31 @@ fn a_snapshot_that_is_not_complete_does_not_count() {
 fn deaths_are_counted_of_the_object_that_was_handled() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let log = Log::format(memory.clone(), IDENTITY).unwrap();
-    assert_eq!(log.count_death(), None);
+    assert_eq!(log.take_handled(), None);
+    let handled = Handled { object: 7, what: 3 };
     for deaths in 1..=2 {
-        log.handle(Some(7));
+        log.handle(Some(handled));
         let contents = Log::inspect(&*memory).unwrap();
-        assert_eq!(contents.handled, Some(7));
+        assert_eq!(contents.handled, Some(handled));
         let (log, _) = Log::open(memory.clone()).unwrap();
-        assert_eq!(log.count_death(), Some(Suspect { object: 7, deaths }));
-        assert_eq!(log.count_death(), None, "it is counted once");
+        assert_eq!(log.take_handled(), Some(handled));
+        assert_eq!(log.take_handled(), None, "it is told once");
+        assert_eq!(log.count_death(handled), deaths);
+        let contents = Log::inspect(&*memory).unwrap();
+        assert_eq!(contents.suspect, Some(Suspect { handled, deaths }));
     }
-    log.acquit(8);
-    log.handle(Some(7));
-    assert_eq!(log.count_death().unwrap().deaths, 3);
-    log.acquit(7);
-    log.handle(Some(7));
-    assert_eq!(log.count_death().unwrap().deaths, 1);
-    log.handle(Some(0));
-    assert_eq!(
-        log.count_death(),
-        Some(Suspect {
-            object: 0,
-            deaths: 1
-        }),
-        "another object begins anew"
-    );
+    log.acquit(|of| of.object == 8);
+    assert_eq!(log.count_death(handled), 3);
+    log.acquit(|of| of == handled);
+    assert_eq!(log.count_death(handled), 1);
+    let others = [
+        Handled { object: 0, what: 3 },
+        Handled { object: 0, what: 2 },
+    ];
+    for other in others {
+        assert_eq!(log.count_death(other), 1, "another begins anew");
+    }
+    for deaths in 2..100 {
+        assert_eq!(log.count_death(others[1]), deaths.min(15));
+    }
 }

@@ -1,0 +1,100 @@
+//! While the worker takes no turn: it is watched, killed if it has no reason, and the supervisor answers who asks how things are.
+
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use log::{error, warn};
+use rustix::net::SocketFlags;
+
+use super::process::Process;
+use super::pulse::{Silence, TICK, Verdict};
+use crate::control::{Status, stand_in};
+
+/// What the supervisor knows of a worker's turns.
+#[derive(Debug, Default)]
+pub(super) struct StandIn {
+    /// The epoch in which the last worker served.
+    pub epoch: u64,
+    began: Duration,
+    looked: Duration,
+    silence: Option<Silence>,
+    is_killed: bool,
+}
+
+impl StandIn {
+    /// A worker begins.
+    pub(super) fn next_worker(self, now: Duration) -> StandIn {
+        StandIn {
+            epoch: self.epoch,
+            began: now,
+            looked: now,
+            ..StandIn::default()
+        }
+    }
+
+    /// When it is to be looked at next.
+    pub(super) fn next_look(&self, worker: Option<&Process>) -> Option<Duration> {
+        worker.map(|_| self.looked + TICK)
+    }
+
+    /// The worker does not answer.
+    pub(super) fn is_needed(&self) -> bool {
+        self.silence.is_some()
+    }
+
+    /// Looks whether the worker lives, if it is time; answers who has asked, if it does not.
+    pub(super) fn look_after(
+        &mut self,
+        worker: &mut Process,
+        control: BorrowedFd<'_>,
+        now: Duration,
+    ) {
+        if now >= self.looked + TICK {
+            self.looked = now;
+            self.look(worker);
+        }
+        if let Some(silence) = self.silence {
+            self.answer(worker.id(), silence, control, now);
+        }
+    }
+
+    fn look(&mut self, worker: &mut Process) {
+        let verdict = worker.look();
+        let silence = match verdict {
+            Verdict::Well => None,
+            Verdict::Silent(silence) | Verdict::Hung(silence) => Some(silence),
+        };
+        let is_new = self.silence.is_none();
+        self.silence = silence;
+        match (verdict, silence) {
+            (Verdict::Hung(_), Some(silence)) if !self.is_killed => {
+                error!("worker {} {silence}; it is killed", worker.id());
+                self.is_killed = true;
+                worker.kill();
+            }
+            (_, Some(silence)) if is_new => warn!("worker {} {silence}", worker.id()),
+            _ => {}
+        }
+    }
+
+    fn answer(&self, worker: u32, silence: Silence, control: BorrowedFd<'_>, now: Duration) {
+        let status = Status {
+            trouble: Some(format!("worker {worker} {silence}")),
+            epoch: self.epoch,
+            supervisor_pid: std::process::id(),
+            worker_pid: worker,
+            uptime_seconds: now.saturating_sub(self.began).as_secs_f64(),
+            ..Status::unknown()
+        };
+        // The worker's own thread may be quicker, if that lives.
+        while let Ok(asked) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
+            let status = status.clone();
+            let thread = std::thread::Builder::new().name("stand-in".into());
+            let asked = UnixStream::from(asked);
+            if let Err(error) = thread.spawn(move || stand_in(asked, status)) {
+                warn!("nobody can be answered: {error}");
+            }
+        }
+    }
+}
