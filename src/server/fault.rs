@@ -180,8 +180,10 @@ impl Probe for Armed {
             // the next worker must not find it armed
             Blow::Once | Blow::Spin => std::fs::remove_file(&self.file).is_ok(),
         };
-        while is_armed && self.blow == Blow::Spin {
-            std::hint::spin_loop();
+        if is_armed && self.blow == Blow::Spin {
+            loop {
+                std::hint::spin_loop();
+            }
         }
         if is_armed {
             let _ = rustix::process::kill_process(
