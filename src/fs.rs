@@ -143,6 +143,7 @@ impl Fs {
             let intent = fs.look(actor, op)?;
             fs.keeping(op, intent)
         })
+        .inspect_err(|status| self.note_failure(*status))
     }
 
     fn look(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
@@ -247,7 +248,7 @@ impl Fs {
             FileOp::Close { open, .. } => self.forget(*open),
             _ => {}
         }
-        outcome
+        outcome.inspect_err(|status| self.note_failure(*status))
     }
 
     fn perform_ready(
@@ -377,7 +378,8 @@ impl Fs {
 
     /// The outcome of what was begun, when it has come to its end; once.
     pub fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
-        self.writer.finished()
+        let outcome = self.writer.finished()?;
+        Some(outcome.inspect_err(|status| self.note_failure(*status)))
     }
 
     /// Waits until what was begun has come to its end.
@@ -589,6 +591,9 @@ impl Fs {
         self.opens.remember(open.open, Known::on_record(open));
         if let Some(WatchInfo { recursive, .. }) = open.watch {
             self.watch_again(open.open, recursive);
+            if self.unwatched.contains_key(&open.open) {
+                log::warn!("{}: cannot be watched now; it is tried again", open.path);
+            }
         }
     }
 

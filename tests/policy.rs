@@ -366,7 +366,7 @@ fn a_share_that_is_mounted_late_is_waited_for() {
     assert!(!log.contains("it is gone"), "{log}");
     drop(alice);
     drop(server);
-    lab::run(&format!("umount {}", lab.path("share").display()));
+    lab::run(&format!("umount --lazy {}", lab.path("share").display()));
 }
 
 #[test]
@@ -402,4 +402,63 @@ fn a_missing_share_leaves_the_others_alone() {
         b"bytes"
     );
     server.assert_sound();
+}
+
+/// The disk dies under the server, and is attached again as another device.
+#[test]
+fn a_disk_that_is_mounted_again_is_served_again() {
+    const NAME: &str = "a_disk_that_is_mounted_again_is_served_again";
+    if !can_run(NAME) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.path("disk");
+    let file = std::fs::File::create(&disk).expect("an image");
+    file.set_len(16 << 20).expect("its length");
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&disk).status();
+    let is_made = made.is_ok_and(|status| status.success());
+    let first = Disk::attach(&disk).filter(|_| is_made);
+    if !has(NAME, &[(first.is_some(), "mkfs.ext4 and loop devices")]) {
+        return;
+    }
+    let first = first.expect("a loop device");
+    let mut server = Server::prepare(&lab, Setup::default());
+    first.mount(server.share());
+    server.start_again();
+    let mut alice = session_of(&lab, &server, USER, PASSWORD);
+    shut_down(server.share());
+    alice.say("put outlast.toml");
+    alice.say("get held-by-alice first");
+    alice.expect("NT_STATUS_");
+    lab::run(&format!("umount --lazy {}", server.share().display()));
+    let second = Disk::attach(&disk).expect("a loop device");
+    second.mount(server.share());
+    let copy = lab.path("local-alice/again");
+    wait_for("the share to be served again", PATIENCE, || {
+        alice.say("get held-by-alice again");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::fs::read(&copy)
+            .is_ok_and(|bytes| bytes == b"held")
+            .then_some(())
+    });
+    alice.say("close 1");
+    wait_for("the close", PATIENCE, || {
+        (opens(&server) == [(USER.to_owned(), 0)]).then_some(())
+    });
+    server.assert_sound();
+    drop(alice);
+    drop(server);
+    lab::run(&format!("umount --lazy {}", lab.path("share").display()));
+}
+
+/// Has an ext4 fail every operation from now on, as when its disk is gone.
+fn shut_down(at: &Path) {
+    use std::os::fd::AsRawFd as _;
+    /// EXT4_IOC_SHUTDOWN: `_IOR('X', 125, __u32)`.
+    const SHUTDOWN: libc::c_ulong = 0x8004_587D;
+    let dir = std::fs::File::open(at).expect("the share");
+    let flags: u32 = 0;
+    // SAFETY: EXT4_IOC_SHUTDOWN reads one u32, which lives across the call; the descriptor is open.
+    let result = unsafe { libc::ioctl(dir.as_raw_fd(), SHUTDOWN as _, &flags) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }

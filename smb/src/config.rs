@@ -59,6 +59,15 @@ pub struct Share {
     pub encryption: Requirement,
 }
 
+/// A share as the configuration had it in the life before; its index was its [`ShareId`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerShare {
+    /// Name.
+    pub name: String,
+    /// As [`Share::directory`].
+    pub directory: u64,
+}
+
 /// A line of the users file.
 #[derive(Clone)]
 pub struct User {
@@ -159,6 +168,17 @@ impl Config {
             .iter()
             .position(|share| share.name.to_lowercase() == name.to_lowercase())?;
         Some((ShareId::try_from(index).ok()?, self.shares.get(index)?))
+    }
+
+    /// The id that a share has now, by its name and its path; [`ShareId::MAX`] if it is gone, or has another path.
+    #[must_use]
+    pub fn id_now(&self, former: &[FormerShare], id: ShareId) -> ShareId {
+        let before = former.get(id as usize);
+        let now = before.and_then(|before| {
+            let (id, share) = self.share_named(&before.name)?;
+            (share.directory == before.directory).then_some(id)
+        });
+        now.unwrap_or(ShareId::MAX)
     }
 
     /// The share with this id.

@@ -39,7 +39,7 @@ pub mod state;
 pub mod status;
 pub mod wire;
 
-pub use config::{Config, Limits, Oplocks, Requirement, Share, User};
+pub use config::{Config, FormerShare, Limits, Oplocks, Requirement, Share, User};
 pub use context::Context;
 pub use engine::ATTEMPTS;
 pub use entropy::Entropy;

@@ -4,7 +4,7 @@
 use crate::policy::{self, Refused};
 use crate::record::Record;
 use crate::server::{ConnId, Journal, Smb};
-use crate::state::{Connection, Resource, Security, SessionState, Tree};
+use crate::state::{Connection, Security, SessionState, Tree};
 
 impl Smb {
     /// Admits every session and tree connect again. Connections with an operation under way are passed over: it is finished first,
@@ -95,15 +95,6 @@ impl Smb {
         let mut now = policy::tree(&self.config, security, &tree.name)?;
         now.encrypt |= tree.encrypt;
         Ok(now)
-    }
-
-    /// Where a tree connect leads now; `None`: nowhere, as its share is gone or has another path.
-    pub(crate) fn share_of(&self, tree: &Tree) -> Option<Resource> {
-        let Resource::Disk(_) = tree.resource else {
-            return Some(tree.resource);
-        };
-        let (id, share) = self.config.share_named(&tree.name)?;
-        (share.directory == tree.directory).then_some(Resource::Disk(id))
     }
 }
 

@@ -1,40 +1,35 @@
 //! Coming back: what the loop asks after the fold, before the gates open.
 
-use crate::config::Share;
+use crate::config::{FormerShare, Share};
 use crate::fileop::{FileHandle, FileKey, Intent, OpenId, ShareId};
 use crate::path;
 use crate::record::Record;
 use crate::server::{ConnId, Journal, OpenInfo, Smb, Task, WatchInfo};
-use crate::state::{Connection, Open, Resource, Target};
+use crate::state::{Connection, Open, Resource, Target, Tree};
+use std::collections::BTreeSet;
 
 impl Smb {
-    /// After the fold and before files are opened again: whoever waits looks whether it may go on, and the configuration may have
-    /// changed. Shares are found by their names; the tree connects of one that is gone, or has another path, end. [`Smb::readmit`] comes later.
-    pub fn recovered(&mut self, journal: &mut dyn Journal) {
+    /// After the fold and before files are opened again. The configuration may have changed: shares, which were `former` ones in the life
+    /// before, are found by name and path, and the tree connects of those that are not there end. [`Smb::readmit`] comes later.
+    pub fn recovered(&mut self, former: &[FormerShare], journal: &mut dyn Journal) {
         self.wake_everyone();
         for conn in self.connections.keys().copied().collect::<Vec<_>>() {
-            let mut moved: Vec<(ShareId, ShareId)> = Vec::new();
+            let connection = self.connection(conn);
+            let now = |id: ShareId| self.config.id_now(former, id);
+            let moved = shares_used(connection).into_iter();
+            let moved = moved.map(|id| (id, now(id))).filter(|(id, now)| id != now);
+            let moved: Vec<(ShareId, ShareId)> = moved.collect();
             let mut ended: Vec<(u64, u32)> = Vec::new();
-            for (session_id, session) in &self.connection(conn).sessions {
-                for (id, tree) in &session.trees {
-                    let Resource::Disk(share) = tree.resource else {
-                        continue;
-                    };
-                    let now = match self.share_of(tree) {
-                        Some(Resource::Disk(share)) => share,
-                        _ => ShareId::MAX,
-                    };
-                    if now != share && !moved.contains(&(share, now)) {
-                        moved.push((share, now));
-                    }
-                    if now == ShareId::MAX {
-                        log::warn!(
-                            "client {}: the share {:?} is disconnected: it is gone, or has another path",
-                            self.connection(conn).client,
-                            tree.name
-                        );
-                        ended.push((*session_id, *id));
-                    }
+            for (session, tree_id, tree) in trees(connection) {
+                if let Resource::Disk(id) = tree.resource
+                    && now(id) == ShareId::MAX
+                {
+                    log::warn!(
+                        "client {}: the share {:?} is disconnected: it is gone, or has another path",
+                        connection.client,
+                        tree.name
+                    );
+                    ended.push((session, tree_id));
                 }
             }
             if !moved.is_empty() {
@@ -171,12 +166,12 @@ impl Smb {
     /// Is a share connected, or anything of it open, under this name and path?
     #[must_use]
     pub fn uses_share(&self, share: &Share) -> bool {
-        let trees = |connection: &Connection| {
-            let mut trees = connection.sessions.values().flat_map(|s| s.trees.values());
-            trees.any(|tree| tree.name == share.name && tree.directory == share.directory)
+        let is_connected = |connection: &Connection| {
+            trees(connection)
+                .any(|(.., tree)| tree.name == share.name && tree.directory == share.directory)
         };
         let mut connections = self.connections.values();
-        connections.any(|connection| !connection.opens.is_empty() || trees(connection))
+        connections.any(|connection| !connection.opens.is_empty() || is_connected(connection))
     }
 
     /// The names of the shares, by their ids.
@@ -223,6 +218,26 @@ impl Smb {
             })
         })
     }
+}
+
+/// Session, TreeId and tree of each tree connect.
+fn trees(connection: &Connection) -> impl Iterator<Item = (u64, u32, &Tree)> {
+    let sessions = connection.sessions.iter();
+    sessions.flat_map(|(session, of)| of.trees.iter().map(|(id, tree)| (*session, *id, tree)))
+}
+
+/// The shares that a connection has connected, or has files open of: these may still have to be closed when the tree connect is gone.
+fn shares_used(connection: &Connection) -> BTreeSet<ShareId> {
+    let connected = trees(connection).filter_map(|(.., tree)| match tree.resource {
+        Resource::Disk(share) => Some(share),
+        Resource::Ipc => None,
+    });
+    let opens = connection.opens.values();
+    let files = opens.filter(|open| matches!(open.target, Target::File(_)));
+    connected
+        .chain(files.map(|open| open.actor.share))
+        .filter(|share| *share != ShareId::MAX)
+        .collect()
 }
 
 fn info(conn: ConnId, open: &Open, rename: Option<(ShareId, &str, &str)>) -> Option<OpenInfo> {

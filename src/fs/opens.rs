@@ -277,6 +277,20 @@ impl Opens {
         true
     }
 
+    /// Closes the descriptors of a share's files, which are of no use any more. Gives the opens.
+    pub(super) fn shut_all(&mut self, share: ShareId) -> Vec<OpenId> {
+        let open = self.open.iter();
+        let of_share = open.filter(|(_, file)| file.share() == share);
+        let ids: Vec<OpenId> = of_share.map(|(id, _)| *id).collect();
+        for id in &ids {
+            if let Some(file) = self.open.remove(id) {
+                self.order.remove(&file.used);
+                self.closed.insert(*id, file.known);
+            }
+        }
+        ids
+    }
+
     /// The kernel has no descriptor left: closes half of those that are open, the ones that do not last last. Was there
     /// one to close?
     fn spare(&mut self) -> bool {

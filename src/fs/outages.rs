@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::debug;
 use outlast_smb::fileop::{Change, ChangeKind, FileKey, OpenId, ShareId};
 use outlast_smb::status::NtStatus;
 
+use super::lookup::Lookup;
 use super::{Fs, find_root};
 
 /// Between two looks, when nobody asks.
@@ -41,6 +42,34 @@ impl Fs {
                 self.roots.set_aside(share, &format!("{why:#}"));
                 false
             }
+        }
+    }
+
+    /// An operation has failed. Where the file system of a share died and was mounted again, the share is served from there.
+    pub(super) fn note_failure(&mut self, status: NtStatus) {
+        // EIO; a file system that has made itself read-only; ESTALE.
+        let may_be_dead = matches!(
+            status,
+            NtStatus::IO_DEVICE_ERROR | NtStatus::MEDIA_WRITE_PROTECTED | NtStatus::FILE_CLOSED
+        );
+        if !may_be_dead {
+            return;
+        }
+        for share in self.roots.ids() {
+            if !self.roots.is_mounted_again(share) {
+                continue;
+            }
+            self.roots
+                .set_aside(share, "its file system was mounted again");
+            // What was open there is dead; it is opened again where it is used.
+            for open in self.opens.shut_all(share) {
+                self.listings.forget(open);
+                if let Some(recursive) = self.watcher.forget(open) {
+                    self.unwatched.insert(open, recursive);
+                }
+            }
+            self.lookup = Lookup::default();
+            self.look_for_share(share);
         }
     }
 
@@ -94,11 +123,8 @@ impl Fs {
             // It is gone: whoever uses it next is told so.
             Err(NtStatus::FILE_CLOSED) => false,
             Err(status) => {
-                if self.unwatched.insert(open, recursive).is_none() {
-                    warn!(
-                        "open {open} cannot watch its directory now: {status}; it is tried again"
-                    );
-                }
+                debug!("open {open} cannot watch its directory now: {status}");
+                self.unwatched.insert(open, recursive);
                 self.next_look.get_or_insert_with(|| Instant::now() + PAUSE);
                 false
             }

@@ -4,10 +4,10 @@
 use log::{error, info};
 use outlast_smb::fileop::{FileKey, ShareId};
 use outlast_smb::status::NtStatus;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, Statx};
 
 use super::path::{self, Root};
-use super::{ShareRoot, volume};
+use super::{ShareRoot, attributes, volume};
 
 /// All shares, by their ids.
 pub struct Shares {
@@ -104,6 +104,23 @@ impl Shares {
                 false
             }
         }
+    }
+
+    /// Does the path of a share lead to the directory that is open, but by another mount than that?
+    #[must_use]
+    pub fn is_mounted_again(&self, share: ShareId) -> bool {
+        let Ok(root) = self.get(share) else {
+            return false;
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let there = rustix::fs::open(&root.path, flags, Mode::empty());
+        let there = there.and_then(|dir| path::stat(&dir));
+        let open = path::stat(&root.dir);
+        let is_other = |there: &Statx| {
+            open.is_ok_and(|open| volume::place(&open) != volume::place(there))
+                && attributes::key(there) == root.key
+        };
+        there.is_ok_and(|there| is_other(&there))
     }
 
     /// A share that was offline is served again.

@@ -36,7 +36,7 @@ thread_local! {
 }
 
 /// Device and mount.
-fn place(stat: &Statx) -> (u64, u64) {
+pub(super) fn place(stat: &Statx) -> (u64, u64) {
     let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
     let mount = match stat.stx_mask & MOUNT_ID_UNIQUE {
         0 => 0,

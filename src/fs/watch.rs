@@ -244,8 +244,12 @@ impl Watcher {
         false
     }
 
-    /// Ends the watching of one open.
-    pub fn forget(&mut self, open: OpenId) {
+    /// Ends the watching of one open. Gives whether that was beneath subdirectories, too; `None`: it watched nothing.
+    pub fn forget(&mut self, open: OpenId) -> Option<bool> {
+        let first = self.by_open.get(&open).and_then(|all| all.iter().next());
+        let places = first.and_then(|watch| self.places.get(watch));
+        let place = places.and_then(|places| places.iter().find(|place| place.open == open));
+        let recursive = place.map(|place| place.recursive);
         for watch in self.by_open.remove(&open).unwrap_or_default() {
             let Some(places) = self.places.get_mut(&watch) else {
                 continue;
@@ -257,6 +261,7 @@ impl Watcher {
                 let _ = inotify::remove_watch(&self.events, watch);
             }
         }
+        recursive
     }
 
     /// Reads what has happened and keeps it for [`Watcher::take`].

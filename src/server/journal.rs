@@ -8,6 +8,7 @@ use bytes::Bytes;
 use log::error;
 use outlast_nvram::{AppendError, Flag, Handled, Kind, Log, Lsn, Relocation, codec};
 use outlast_smb::Principal;
+use outlast_smb::fileop::{FileKey, ShareId};
 
 use super::clock::HighWater;
 use super::medium::Medium;
@@ -307,14 +308,15 @@ impl Journal {
         }
     }
 
-    /// The shares' directories, as object 0 says them when it is next written.
-    pub fn set_roots(&mut self, roots: Vec<Root>) {
-        self.global.roots = roots;
+    /// The shares, as object 0 has them when it is next written. Gives those of before.
+    pub fn set_roots(&mut self, roots: Vec<Root>) -> Vec<Root> {
+        std::mem::replace(&mut self.global.roots, roots)
     }
 
-    /// A share's directory that has just been put on record.
-    pub fn note_root(&mut self, root: Root) {
-        self.global.note_root(root);
+    /// Puts the directory of a share on record.
+    pub fn note_root(&mut self, share: ShareId, key: FileKey) {
+        self.put(GLOBAL, Kind::Delta, &Record::Root { share, key }, &[]);
+        self.global.note_root(share, key);
     }
 
     /// Writes object 0 whole.

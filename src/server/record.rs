@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use outlast_smb::fileop::{FileKey, FileTime};
+use outlast_smb::fileop::{FileKey, FileTime, ShareId};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Identity};
@@ -67,8 +67,13 @@ pub enum Record<'a> {
     },
     /// Delta of object 0: every local change of watched directories until this wall time has been told.
     WatchedUntil(FileTime),
-    /// Delta of object 0: a share's directory.
-    Root(Root),
+    /// Delta of object 0: the directory of a share has been found.
+    Root {
+        /// The share.
+        share: ShareId,
+        /// Its directory.
+        key: FileKey,
+    },
     /// Delta of a generation: a sync of the file systems has failed after its effects were done. The kernel may have dropped
     /// what was to be written, so a later sync proves nothing of them before they are done once more.
     Unsynced,
@@ -92,7 +97,7 @@ impl Record<'_> {
             Record::Effect(_) => "effect",
             Record::Remade { .. } => "remade",
             Record::WatchedUntil(_) => "watched",
-            Record::Root(_) => "root",
+            Record::Root { .. } => "root",
             Record::Unsynced => "unsynced",
         }
     }
@@ -111,19 +116,19 @@ pub struct Global {
     pub guid: [u8; 16],
     /// Every local change of watched directories until this wall time has been told; 0 if that is not known.
     pub watched_until: FileTime,
-    /// The shares' directories.
+    /// The shares, by the ids that they have in this life.
     pub roots: Vec<Root>,
 }
 
-/// The directory of a share.
+/// A share, and its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// The share's name.
     pub name: String,
     /// Stands for the configured path ([`outlast_smb::Share::directory`]).
     pub directory: u64,
-    /// Which directory it is.
-    pub key: FileKey,
+    /// Which directory it is; `None`: it has not been there yet.
+    pub key: Option<FileKey>,
 }
 
 impl Global {
@@ -132,13 +137,14 @@ impl Global {
     pub fn root(&self, name: &str, directory: u64) -> Option<FileKey> {
         let mut roots = self.roots.iter();
         let root = roots.find(|root| root.name == name && root.directory == directory);
-        root.map(|root| root.key)
+        root.and_then(|root| root.key)
     }
 
     /// The share has this directory.
-    pub fn note_root(&mut self, root: Root) {
-        self.roots.retain(|other| other.name != root.name);
-        self.roots.push(root);
+    pub fn note_root(&mut self, share: ShareId, key: FileKey) {
+        if let Some(root) = self.roots.get_mut(share as usize) {
+            root.key = Some(key);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::open::{Opened, Sink, Walked, open};
 use super::patience::Patience;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
+use super::roots::{former, has_moved};
 use super::set_aside::{self, SetAside, doing};
 use super::windows;
 
@@ -143,10 +144,11 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, patience, copier);
     let taken_up = !contents.is_empty();
     machine.fold(contents)?;
-    let moved = machine.know_roots();
+    let before = machine.know_roots();
     let of_this_boot = files.boot_id().is_none_or(|of| of == incarnation.boot);
     let mut names = files.effects.iter().map(|(.., share)| share);
-    if let Some(share) = names.find(|name| !of_this_boot && moved.contains(name)) {
+    if let Some(share) = names.find(|name| !of_this_boot && has_moved(&machine.smb, &before, name))
+    {
         // Acknowledged effects on one directory must not be redone in another.
         anyhow::bail!(
             "share {share:?} has another path, and a power cut took acknowledged changes from its former directory: set the former path for one \
@@ -154,6 +156,11 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         );
     }
     machine.journal.snapshot_global();
+    // In the commit of the new list of shares: what is on record names them by their places in it.
+    if taken_up {
+        let Machine { smb, journal, .. } = &mut machine;
+        smb.recovered(&former(&before), journal);
+    }
     let mut set_aside = Vec::new();
     if let Some(condemned) = condemned {
         machine.drop_object(&condemned);
@@ -162,7 +169,6 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     phases.end("folded", &mut *machine.stopwatch);
     machine.take_up_files(files, incarnation.boot, time)?;
     if taken_up {
-        machine.smb.recovered(&mut machine.journal);
         machine.remember_files(watched_until);
         phases.end("files remembered", &mut *machine.stopwatch);
         set_aside.extend(machine.finish(at, time));
@@ -256,7 +262,7 @@ pub(super) fn sort(
             Record::Global(snapshot) => global = snapshot,
             Record::ClockUpTo(mark) => global.clock_up_to = global.clock_up_to.max(mark),
             Record::WatchedUntil(until) => global.watched_until = until,
-            Record::Root(root) => global.note_root(root),
+            Record::Root { share, key } => global.note_root(share, key),
             Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
             record => others.extend(files.take(object, record, data)),
         }

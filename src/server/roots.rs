@@ -2,18 +2,17 @@
 //! an empty mount point.
 
 use log::info;
-use outlast_nvram::Kind;
 use outlast_smb::fileop::FileKey;
-use outlast_smb::{Share, Smb};
+use outlast_smb::{FormerShare, Share, Smb};
 
 use super::files::FileSystem;
 use super::machine::Machine;
-use super::record::{GLOBAL, Record, Root};
+use super::record::Root;
 
 impl<F: FileSystem> Machine<F> {
     /// After the fold, before object 0 is written: says which directories were served before, and takes note of the new ones. Gives the
-    /// shares whose path is another one now.
-    pub(super) fn know_roots(&mut self) -> Vec<String> {
+    /// shares of the life before.
+    pub(super) fn know_roots(&mut self) -> Vec<Root> {
         let found = self.fs.found_roots();
         let mut known = Vec::new();
         for (id, share) in (0..).zip(self.smb.shares()) {
@@ -31,48 +30,44 @@ impl<F: FileSystem> Machine<F> {
                 }
                 (None, there) => there,
             };
-            known.extend(key.map(|key| root(share, key)));
+            known.push(Root {
+                name: share.name.clone(),
+                directory: share.directory,
+                key,
+            });
         }
         // Those that came in the meantime are the ones on record.
         self.fs.found_roots();
-        let roots = &self.journal.global().roots;
-        let is_elsewhere = |before: &&Root| {
-            let mut shares = self.smb.shares().iter();
-            shares.any(|now| now.name == before.name && now.directory != before.directory)
-        };
-        let moved = roots.iter().filter(is_elsewhere);
-        let moved = moved.map(|root| root.name.clone()).collect();
-        self.journal.set_roots(known);
-        moved
+        self.journal.set_roots(known)
     }
 
-    /// Puts directories on record that have just been found.
+    /// Puts directories on record that have just been found for the first time.
     pub(super) fn note_roots(&mut self) {
-        for (id, key) in self.fs.found_roots() {
-            let share = self.smb.shares().get(id as usize);
-            let Some(share) = share.map(|share| root(share, key)) else {
-                continue;
-            };
-            if self
-                .journal
-                .global()
-                .root(&share.name, share.directory)
-                .is_none()
-            {
-                self.journal
-                    .put(GLOBAL, Kind::Delta, &Record::Root(share.clone()), &[]);
-                self.journal.note_root(share);
+        for (share, key) in self.fs.found_roots() {
+            let root = self.journal.global().roots.get(share as usize);
+            if root.is_some_and(|root| root.key.is_none()) {
+                self.journal.note_root(share, key);
             }
         }
     }
 }
 
-fn root(share: &Share, key: FileKey) -> Root {
-    Root {
-        name: share.name.clone(),
-        directory: share.directory,
-        key,
-    }
+/// Shares of the life before as the SMB core knows them.
+pub(super) fn former(roots: &[Root]) -> Vec<FormerShare> {
+    let former = |root: &Root| FormerShare {
+        name: root.name.clone(),
+        directory: root.directory,
+    };
+    roots.iter().map(former).collect()
+}
+
+/// Does a share of the life before have another path now?
+pub(super) fn has_moved(smb: &Smb, former: &[Root], name: &str) -> bool {
+    let before = former.iter().find(|root| root.name == name);
+    let now = smb.shares().iter().find(|share| share.name == name);
+    before
+        .zip(now)
+        .is_some_and(|(before, now)| before.directory != now.directory)
 }
 
 /// May another directory take the place of the one on record? If nobody uses the share, and both are on one file system: then it is not that

@@ -97,7 +97,10 @@ fn records_of_tcp_and_of_the_server() {
             guid: [255; 16],
             roots: vec![root(); 1000],
         }),
-        Record::Root(root()),
+        Record::Root {
+            share: u32::MAX,
+            key: KEY,
+        },
         Record::ClockUpTo(Duration::MAX),
         Record::WatchedUntil(u64::MAX),
         Record::IdsUpTo(u64::MAX),
@@ -113,7 +116,7 @@ fn root() -> Root {
     Root {
         name: "s".repeat(80),
         directory: u64::MAX,
-        key: KEY,
+        key: Some(KEY),
     }
 }
 

@@ -117,7 +117,7 @@ impl Shadow {
             Record::ClockUpTo(mark) => self.global().clock_up_to = mark,
             Record::WatchedUntil(until) => self.global().watched_until = until,
             Record::IdsUpTo(mark) => self.global().ids_up_to = mark,
-            Record::Root(root) => self.global().note_root(root),
+            Record::Root { share, key } => self.global().note_root(share, key),
             Record::Closed => {
                 assert!(
                     self.stack.checkpoint(object).is_none(),

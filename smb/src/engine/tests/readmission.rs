@@ -92,6 +92,23 @@ fn a_share_with_another_path_is_disconnected() {
     });
 }
 
+/// Its tree connect is gone and does not say which share it is.
+#[test]
+fn a_file_that_is_still_to_be_closed_stays_in_its_share() {
+    let mut world = World::new(None);
+    let mut ann = world.client(Protection::Signed);
+    world.one(&mut ann, Opening::of("f").ask());
+    world.lose_connection(ann.conn);
+    world.return_with(changed(|config| config.shares.rotate_right(1)));
+    let share_of = |world: &World| {
+        let opens = world.smb.connection(ann.conn).opens.values();
+        opens.map(|open| open.actor.share).collect::<Vec<_>>()
+    };
+    assert_eq!(share_of(&world), [1]);
+    world.return_with(changed(|config| config.shares[0].directory += 1));
+    assert_eq!(share_of(&world), [crate::fileop::ShareId::MAX]);
+}
+
 #[test]
 fn signing_that_is_required_now_is_required_of_those_who_stay() {
     sweep(|world| {

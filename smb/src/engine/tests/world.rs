@@ -9,7 +9,7 @@ use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, T
 use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::Dialect;
-use crate::{Config, Entropy, Limits, Oplocks, Requirement, Share, User};
+use crate::{Config, Entropy, FormerShare, Limits, Oplocks, Requirement, Share, User};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -56,6 +56,9 @@ pub(super) struct World {
     /// The fold of what is committed.
     shadow: Smb,
     config: Config,
+    /// The shares on record, and those that the next commit puts there.
+    former: Vec<FormerShare>,
+    listed: Vec<FormerShare>,
     log: Log,
     /// What is to leave with the next commit.
     kept: Output,
@@ -112,6 +115,15 @@ pub(super) fn config() -> Config {
             ..Limits::default()
         },
     }
+}
+
+fn former(config: &Config) -> Vec<FormerShare> {
+    let shares = config.shares.iter();
+    let former = shares.map(|share| FormerShare {
+        name: share.name.clone(),
+        directory: share.directory,
+    });
+    former.collect()
 }
 
 /// A client on a connection of its own that has negotiated 3.1.1, logged in and connected the share "pub".
@@ -192,6 +204,8 @@ impl World {
             smb: Smb::new(config()),
             shadow: Smb::new(config()),
             config: config(),
+            former: former(&config()),
+            listed: former(&config()),
             log: Log::default(),
             kept: Output::default(),
             disk: Disk::default(),
@@ -241,6 +255,7 @@ impl World {
             // Ids that nothing on record names may be drawn again.
             self.log.committed_ids = self.log.ids;
         }
+        self.former.clone_from(&self.listed);
         for (conn, record) in self.log.pending.drain(..) {
             let decoded: Record = from_bytes(&record).unwrap();
             self.shadow.apply(conn, &decoded);
@@ -293,7 +308,8 @@ impl World {
         }
         self.smb = smb;
         self.compare();
-        self.smb.recovered(&mut self.log);
+        self.smb.recovered(&self.former, &mut self.log);
+        self.listed = former(&self.config);
         self.closed.extend(self.smb.readmit(&mut self.log));
     }
 
@@ -458,10 +474,21 @@ impl World {
 
     /// Comes back with another configuration.
     pub(super) fn restart_with(&mut self, config: Config) {
+        self.return_with(config);
+        self.run();
+    }
+
+    /// The same, and has not done anything yet.
+    pub(super) fn return_with(&mut self, config: Config) {
         self.config = config;
         self.recover();
         self.commit(Output::default());
-        self.run();
+    }
+
+    /// The TCP connection is gone, and nothing is closed yet.
+    pub(super) fn lose_connection(&mut self, conn: ConnId) {
+        self.smb.disconnected(conn, &mut self.log);
+        self.commit(Output::default());
     }
 
     /// After so many crash points more the server dies, and comes back with another configuration.

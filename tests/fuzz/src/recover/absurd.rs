@@ -3,7 +3,7 @@
 use super::{Entry, entry};
 use crate::input::Input;
 use bytes::Bytes;
-use outlast::server::record::{GLOBAL, Global, Record, Root};
+use outlast::server::record::{GLOBAL, Global, Record};
 use outlast_nvram::{Kind, codec};
 use outlast_smb::fileop::{FileKey, Intent, KeptTimes, Times};
 use outlast_smb::record::WorkId;
@@ -57,15 +57,14 @@ pub(super) fn change(input: &mut Input<'_>, entries: &mut Vec<Entry>, at: usize)
 
 fn global(input: &mut Input<'_>, entries: &mut Vec<Entry>) {
     let record = match input.below(5) {
-        4 => Record::Root(Root {
-            name: "pub".into(),
-            directory: 0,
+        4 => Record::Root {
+            share: input.number() as u32,
             key: FileKey {
                 dev: input.number(),
                 ino: input.number(),
                 birth_ns: 0,
             },
-        }),
+        },
         3 => Record::WatchedUntil(input.number()),
         0 => Record::ClockUpTo(duration(input)),
         1 => Record::IdsUpTo(input.number()),

@@ -11,8 +11,8 @@ use outlast_smb::fileop::Change;
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{Negotiation, Resource, Security, SessionState, Tree};
 use outlast_smb::{
-    Admit, Clock, Config, ConnId, Dialect, Entropy, Held, Journal, Limits, Oplocks, Output,
-    Planned, Record, Requirement, Share, Smb, Step, Task,
+    Admit, Clock, Config, ConnId, Dialect, Entropy, FormerShare, Held, Journal, Limits, Oplocks,
+    Output, Planned, Record, Requirement, Share, Smb, Step, Task,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -337,7 +337,12 @@ impl World {
             }
         }
         self.smb = smb;
-        self.smb.recovered(&mut self.log);
+        let former = config().shares.into_iter().map(|share| FormerShare {
+            name: share.name,
+            directory: share.directory,
+        });
+        self.smb
+            .recovered(&former.collect::<Vec<_>>(), &mut self.log);
         self.smb.readmit(&mut self.log);
         for open in self.smb.opens().collect::<Vec<_>>() {
             self.files.remember(&open);
