@@ -3,7 +3,7 @@
 use crate::command::Request;
 use crate::config::Config;
 use crate::entropy::Entropy;
-use crate::fileop::{Actor, Change, OpenId};
+use crate::fileop::{Actor, Change, OpenId, ShareId};
 use crate::record::Record;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
 use crate::state::{Connection, FileOpen, Open, Resource, Session, SessionState, Target, Tree};
@@ -127,13 +127,23 @@ impl Context<'_> {
         self.smb.file(self.conn, open)
     }
 
+    fn admits_guests(&self, share: ShareId) -> bool {
+        let share = self.config().share(share);
+        share.is_some_and(|share| share.guest)
+    }
+
     /// On whose behalf a request is done.
     ///
     /// # Errors
     /// USER_SESSION_DELETED, NETWORK_NAME_DELETED, INVALID_DEVICE_REQUEST on IPC$.
     pub fn actor(&self, request: &Request) -> Result<Actor, NtStatus> {
-        let user = self.session(request)?.security.user.clone();
+        let security = &self.session(request)?.security;
+        let user = security.present_user().cloned();
         match self.tree(request)?.resource {
+            // The tree may have been connected while the session still had its user's rights.
+            Resource::Disk(share) if security.anonymous && !self.admits_guests(share) => {
+                Err(NtStatus::ACCESS_DENIED)
+            }
             Resource::Disk(share) => Ok(Actor { share, user }),
             Resource::Ipc => Err(NtStatus::INVALID_DEVICE_REQUEST),
         }

@@ -142,7 +142,7 @@ pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<T
 
 /// May this login use the share?
 fn admits(share: &Share, security: &Security) -> bool {
-    match &security.user {
+    match security.present_user() {
         Some(user) if !security.guest => {
             let user = user.to_lowercase();
             let mut users = share.users.iter();

@@ -52,7 +52,7 @@ pub enum SessionState {
 pub struct Security {
     /// State.
     pub state: SessionState,
-    /// Login name; `None`: guest or anonymous.
+    /// Login name; `None`: guest or anonymous. A user's session keeps it.
     pub user: Option<String>,
     /// Guest (SMB2_SESSION_FLAG_IS_GUEST).
     pub guest: bool,
@@ -83,6 +83,14 @@ pub struct Session {
     pub nonces: u64,
     /// The last TreeId given.
     pub last_tree: u32,
+}
+
+impl Security {
+    /// The login's name; `None`: guest, anonymous, or a user's session that has authenticated again as anonymous.
+    #[must_use]
+    pub fn present_user(&self) -> Option<&String> {
+        self.user.as_ref().filter(|_| !self.anonymous)
+    }
 }
 
 /// What a tree connect leads to.

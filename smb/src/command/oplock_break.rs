@@ -12,7 +12,8 @@ use crate::wire::{FileId, Response};
 /// As [`super::start`].
 ///
 /// # Errors
-/// FILE_CLOSED, INVALID_DEVICE_STATE if nothing is being broken, INVALID_OPLOCK_PROTOCOL for a level it cannot be broken to.
+/// FILE_CLOSED, INVALID_OPLOCK_PROTOCOL for a level it cannot be broken to, and if nothing is being broken: the break of level II
+/// is not acknowledged (where MS-SMB2 has INVALID_DEVICE_STATE, Windows and Samba say this).
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -31,7 +32,7 @@ pub fn start(
     }
     let (open, file) = ctx.file(request, file_id)?;
     let id = open.id;
-    let breaking = file.breaking.ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    let breaking = file.breaking.ok_or(NtStatus::INVALID_OPLOCK_PROTOCOL)?;
     let acknowledged = match level {
         oplock_level::NONE => Some(OplockLevel::None),
         oplock_level::II if breaking.to == OplockLevel::LevelII => Some(OplockLevel::LevelII),

@@ -163,6 +163,11 @@ fn admit(
     let negotiation = &ctx.connection().negotiation;
     let dialect = negotiation.dialect.ok_or(NtStatus::INVALID_PARAMETER)?;
     let again = security.state == SessionState::Valid;
+    if again && identity == Identity::Anonymous && security.keys.is_some() {
+        // It gives its rights up, and may have them back. Its keys and its opens stay (3.3.5.5.3).
+        security.anonymous = true;
+        return Ok(());
+    }
     // Who has the session's key speaks for one user, for the session's whole life.
     if again && !is_of(security, &identity) {
         log::warn!(
@@ -229,7 +234,10 @@ fn complete(ctx: &mut Context<'_>, id: u64, security: Security, token: Vec<u8>) 
     let mut session_flags = 0;
     for (set, flag) in [
         (security.guest, session_setup::SESSION_FLAG_IS_GUEST),
-        (security.anonymous, session_setup::SESSION_FLAG_IS_NULL),
+        (
+            security.anonymous && security.user.is_none(),
+            session_setup::SESSION_FLAG_IS_NULL,
+        ),
         (security.encrypt, session_setup::SESSION_FLAG_ENCRYPT_DATA),
     ] {
         if set {

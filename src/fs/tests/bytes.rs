@@ -68,10 +68,24 @@ fn length_allocation_and_holes() {
             offset: 0,
             length: 1 << 20,
         };
-        let Ok(Outcome::Ranges(ranges)) = b.run(&op) else {
-            panic!()
+        let ranges = |b: &mut Bench| match b.run(&op) {
+            Ok(Outcome::Ranges(ranges)) => ranges,
+            other => panic!("{other:?}"),
         };
-        assert_eq!(ranges, [(0, 4096), (32_768, 32_768)]);
+        // MS-FSA 2.1.5.10.22: of what is not sparse everything is allocated.
+        assert_eq!(ranges(b), [(0, 65_536)]);
+        b.run_twice(&FileOp::SetSparse { open, sparse: true })
+            .unwrap();
+        assert_eq!(ranges(b), [(0, 4096), (32_768, 32_768)]);
+        let blocks = b.stat(open).allocation_size;
+        b.run_twice(&FileOp::SetSparse {
+            open,
+            sparse: false,
+        })
+        .unwrap();
+        assert_eq!(ranges(b), [(0, 65_536)]);
+        assert!(b.stat(open).allocation_size > blocks);
+        assert_eq!(b.read(open, 4095, 3), [1, 0, 0]);
         b.run_twice(&FileOp::SetEndOfFile {
             open,
             end_of_file: 100_000,
@@ -167,6 +181,26 @@ fn copies_within_the_server() {
             chunks: vec![chunk(199_999, 0, 2)],
         };
         assert_eq!(b.run(&beyond), Err(NtStatus(0xC000_001F)));
+        // What comes before one that fails is copied.
+        let midway = FileOp::CopyChunks {
+            source,
+            target,
+            chunks: vec![chunk(0, 0, 2), chunk(199_999, 2, 2), chunk(0, 4, 2)],
+        };
+        assert_eq!(
+            b.run_twice(&midway),
+            Ok(Outcome::Copied { written: vec![2] })
+        );
+        assert_eq!(b.read(target, 0, 2), data[..2]);
+        let within = FileOp::CopyChunks {
+            source: target,
+            target,
+            chunks: vec![chunk(0, 1, 2), chunk(1 << 30, 2, 2)],
+        };
+        assert_eq!(
+            b.run_twice(&within),
+            Ok(Outcome::Copied { written: vec![2] })
+        );
     });
 }
 

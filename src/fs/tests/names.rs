@@ -409,6 +409,41 @@ fn redo_of_a_delete_leaves_the_other_links_alone() {
     });
 }
 
+/// The client hears of it when it opens the file: a CLOSE succeeds whatever happens.
+#[test]
+fn what_is_immutable_cannot_be_opened_for_deletion() {
+    everywhere(|b| {
+        let open = b.file("file");
+        let path = b.dir.join("file");
+        let chattr = |how: &str| {
+            let done = std::process::Command::new("chattr")
+                .arg(how)
+                .arg(&path)
+                .output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        if !chattr("+i") {
+            eprintln!(
+                "skipped: {} has no immutable files, or is not ours",
+                path.display()
+            );
+            return;
+        }
+        let mut op = b.op("file", Disposition::Open);
+        (op.write_data, op.delete) = (false, true);
+        let opened = b.create(op).map(|created| created.action);
+        let check = FileOp::CheckDelete {
+            open,
+            path: "file".into(),
+        };
+        let checked = b.run(&check);
+        assert!(chattr("-i"));
+        assert_eq!(opened, Err(NtStatus::ACCESS_DENIED));
+        assert_eq!(checked, Err(NtStatus::ACCESS_DENIED));
+        b.run(&check).unwrap();
+    });
+}
+
 #[test]
 fn directories_go_only_when_empty() {
     everywhere(|b| {

@@ -572,7 +572,7 @@ impl Player {
 fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
     match verb {
         Verb::Acknowledge { handle, .. }
-            if response.status == status::INVALID_DEVICE_STATE && took >= BREAK =>
+            if response.status == status::INVALID_OPLOCK_PROTOCOL && took >= BREAK =>
         {
             Some(*handle)
         }

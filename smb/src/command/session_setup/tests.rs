@@ -266,12 +266,28 @@ fn authenticating_again_keeps_the_keys() {
         Err(NtStatus::LOGON_FAILURE)
     );
     assert!(server.is_over(id));
-    // A session with keys does not become one without.
+}
+
+/// MS-SMB2 3.3.5.5.3: a session with keys does not become one without.
+#[test]
+fn a_session_may_give_its_rights_up_and_have_them_back() {
+    let mut server = negotiated(config(), Dialect::Smb311);
     let (id, _, _) = server.login(&ALICE).unwrap();
-    assert_eq!(
-        server.login_on(CONN, id, &Client::ANONYMOUS, 1, 0),
-        Err(NtStatus::ACCESS_DENIED)
-    );
+    let keys = server.security(id).keys.clone();
+    let (again, flags, _) = server.login_on(CONN, id, &Client::ANONYMOUS, 1, 0).unwrap();
+    assert_eq!((again, flags), (id, 0));
+    let security = server.security(id);
+    assert_eq!((&security.keys, security.present_user()), (&keys, None));
+    let bob = Client {
+        user: "bob",
+        ..ALICE
+    };
+    let (id, _, _) = server.login_on(CONN, id, &ALICE, 1, 0).unwrap();
+    assert!(server.security(id).present_user().is_some());
+    server.login_on(CONN, id, &Client::ANONYMOUS, 1, 0).unwrap();
+    let other = server.login_on(CONN, id, &bob, 1, 0);
+    assert_eq!(other, Err(NtStatus::ACCESS_DENIED));
+    server.check_fold();
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn a_user_who_was_removed_is_logged_off_and_the_others_stay() {
         assert_eq!(world.one(&mut ann, waits).status(), NtStatus::PENDING);
         world.restart_with(without_ann());
         let answers: Vec<NtStatus> = super::statuses(&world.received(&ann));
-        assert_eq!(answers, [NtStatus::USER_SESSION_DELETED]);
+        assert_eq!(answers, [NtStatus::NOTIFY_CLEANUP]);
         let gone = world.one(&mut ann, read(anns, 0, 1)).status();
         assert_eq!(gone, NtStatus::USER_SESSION_DELETED);
         assert_eq!(world.smb.status(ann.conn).opens, 0);

@@ -8,6 +8,8 @@ use super::world::{World, config};
 use super::{statuses, sweep};
 use crate::fileop::{Change, ChangeKind};
 use crate::notify::{action, filter};
+use crate::record::{Record, WorkId};
+use crate::state::{Connection, Parked, Wait, Work};
 use crate::status::NtStatus;
 use crate::wire::{Command, Dialect};
 use crate::{Config, Oplocks};
@@ -198,7 +200,7 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
             );
             assert_eq!(responses[0].oplock(), client::LEVEL_II);
             let again = world.one(&mut ann, acknowledge(open, 0));
-            assert_eq!(again.status(), NtStatus::INVALID_DEVICE_STATE);
+            assert_eq!(again.status(), NtStatus::INVALID_OPLOCK_PROTOCOL);
             // A write by another takes level II away, without being asked for an acknowledgment.
             let second = world.one(&mut bob, Opening::of("f").ask()).open();
             world.one(&mut bob, write(second, 0, b"x"));
@@ -451,4 +453,48 @@ fn a_session_that_ends_takes_its_waiting_requests_along() {
                 .is_empty()
         );
     });
+}
+
+/// However a session ends (another that names it as its previous one, an authentication that fails), its opens are closed,
+/// and that completes what waits for changes by them (MS-FSA 2.1.5.5).
+#[test]
+fn what_waits_for_changes_ends_with_its_open_and_the_rest_with_its_session() {
+    let parked = |wait| Parked {
+        message: Vec::new(),
+        work: Work::default(),
+        message_id: 1,
+        session: 7,
+        tree: 1,
+        open: Some(3),
+        interim: true,
+        wait,
+        cancelled: None,
+        running: false,
+    };
+    for (end, other) in [
+        (
+            Record::SessionEnded { id: 7 },
+            NtStatus::USER_SESSION_DELETED,
+        ),
+        (
+            Record::TreeEnded { session: 7, id: 1 },
+            NtStatus::NETWORK_NAME_DELETED,
+        ),
+    ] {
+        let mut connection = Connection::new(std::net::Ipv4Addr::LOCALHOST.into());
+        for (id, wait) in [(1, Wait::Notify(3)), (2, Wait::Pipe(3))] {
+            let parked = Box::new(parked(wait));
+            let begins = Record::Parked {
+                work: WorkId::Message,
+                id,
+                parked,
+                credits: 0,
+            };
+            begins.apply(&mut connection);
+        }
+        end.apply(&mut connection);
+        let ends = |id| connection.parked[&id].cancelled;
+        assert_eq!(ends(1), Some(NtStatus::NOTIFY_CLEANUP));
+        assert_eq!(ends(2), Some(other));
+    }
 }

@@ -16,7 +16,10 @@ pub fn generate(seed: u64, clients: usize, length: usize, reader: Option<usize>)
     let handles: Vec<_> = (0..clients)
         .map(|client| {
             let path = format!("{}/f", home(client));
-            let open = maker.create(&path, disposition::CREATE, 0);
+            let mut open = maker.create(&path, disposition::CREATE, 0);
+            if let Verb::Create { appends, .. } = &mut open {
+                *appends = client % 3 == 1;
+            }
             maker.push(client, vec![open], false);
             maker.last_handle
         })
@@ -52,7 +55,7 @@ impl Maker {
         };
         Verb::Write {
             handle,
-            offset: (!self.random.percent(20)).then_some(round * PIECE),
+            offset: (!self.judge.appends(handle)).then_some(round * PIECE),
             length: length as usize,
             fill: self.random.draw() as u8,
         }
