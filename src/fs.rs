@@ -9,6 +9,7 @@ pub mod attributes;
 pub mod create;
 pub mod data;
 pub mod errno;
+pub mod features;
 pub mod handle;
 mod links;
 pub mod list;
@@ -116,6 +117,16 @@ impl Fs {
             wake,
             as_server: false,
         })
+    }
+
+    /// What is weaker on the shares' file systems than on ext4, XFS and btrfs: a sentence each, with the directory.
+    #[must_use]
+    pub fn weaker(&self) -> Vec<String> {
+        let roots = self
+            .roots
+            .ids()
+            .filter_map(|share| self.roots.get(share).ok());
+        roots.flat_map(Root::weaker).collect()
     }
 
     fn account(&mut self, actor: &Actor) -> Result<(Arc<Account>, Assumed), NtStatus> {

@@ -31,6 +31,86 @@ impl SinkPath {
     }
 }
 
+/// Cargo's directory for tests, where that is on a file system on which `power` serves a share.
+fn disk() -> Option<&'static Path> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    problem_of(dir).is_none().then_some(dir)
+}
+
+fn problem_of(dir: &Path) -> Option<String> {
+    let opened = std::fs::File::open(dir).expect("a directory");
+    outlast::fs::features::power_problem(std::os::fd::AsFd::as_fd(&opened))
+}
+
+/// What a file system in a file needs.
+fn images() -> [(bool, &'static str); 2] {
+    let mkfs = std::process::Command::new("mkfs.ext4").arg("-V").output();
+    let control = std::fs::File::options()
+        .write(true)
+        .open("/dev/loop-control");
+    [
+        (mkfs.is_ok(), "mkfs.ext4"),
+        (control.is_ok(), "/dev/loop-control, to be written"),
+    ]
+}
+
+/// Mounts an ext4 in a file of the lab.
+fn mount_image(lab: &Lab, features: &str, dir: &Path) {
+    let image = lab.path("image");
+    let file = std::fs::File::create(&image).expect("an image");
+    file.set_len(2 << 30).expect("an image");
+    support::lab::run(&format!("mkfs.ext4 -q -F{features} {}", image.display()));
+    support::lab::run(&format!(
+        "mount -t ext4 -o loop {} {}",
+        image.display(),
+        dir.display()
+    ));
+    std::fs::remove_dir(dir.join("lost+found")).expect("an empty directory");
+}
+
+/// The share on a disk, where the lab may be in memory: `power` serves no other.
+struct OnDisk {
+    dir: Option<PathBuf>,
+    share: PathBuf,
+}
+
+impl OnDisk {
+    fn new(lab: &Lab, test: &str) -> OnDisk {
+        let share = lab.make_dir("share");
+        let dir = disk().map(|disk| disk.join(format!("{test}.share")));
+        match &dir {
+            Some(dir) => {
+                let _ = std::fs::remove_dir_all(dir);
+                std::fs::create_dir_all(dir).expect("a directory");
+                support::lab::run(&format!(
+                    "mount --bind {} {}",
+                    dir.display(),
+                    share.display()
+                ));
+            }
+            None => mount_image(lab, "", &share),
+        }
+        OnDisk { dir, share }
+    }
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.share)
+            .status();
+        if let Some(dir) = &self.dir {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// As [`can_run`], and is there a disk on which `power` serves a share?
+fn can_cut_power(test: &str) -> bool {
+    can_run(test) && (disk().is_some() || support::has(test, &images()))
+}
+
 impl Drop for SinkPath {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
@@ -66,10 +146,11 @@ fn cut_power(server: &mut Server, nvram: &Path, left: Left, boot: u32) {
 }
 
 fn transfers_through_power_cuts(test: &str, dialect: support::client::Dialect) {
-    if !can_run(test) {
+    if !can_cut_power(test) {
         return;
     }
     let lab = Lab::new();
+    let _disk = OnDisk::new(&lab, test);
     let sink = SinkPath::new(test);
     let mut server = Server::start(
         &lab,
@@ -128,10 +209,11 @@ fn encrypted_transfers_go_on_after_power_cuts() {
 /// What nothing is done to files for goes round the log all the same.
 #[test]
 fn a_download_is_longer_than_the_log() {
-    if !can_run("a_download_is_longer_than_the_log") {
+    if !can_cut_power("a_download_is_longer_than_the_log") {
         return;
     }
     let lab = Lab::new();
+    let _disk = OnDisk::new(&lab, "a_download_is_longer_than_the_log");
     let sink = SinkPath::new("a_download_is_longer_than_the_log");
     let server = Server::start(&lab, sink.setup());
     let local = lab.make_dir("local");
@@ -145,10 +227,11 @@ fn a_download_is_longer_than_the_log() {
 /// Directories come, files move between them, every other one goes, while the power is cut.
 #[test]
 fn names_survive_power_cuts() {
-    if !can_run("names_survive_power_cuts") {
+    if !can_cut_power("names_survive_power_cuts") {
         return;
     }
     let lab = Lab::new();
+    let _disk = OnDisk::new(&lab, "names_survive_power_cuts");
     let sink = SinkPath::new("names_survive_power_cuts");
     let mut server = Server::start(&lab, sink.setup());
     let nvram = lab.path("nvram");
@@ -193,10 +276,11 @@ fn names_survive_power_cuts() {
 /// What is not the log's sink, or not there when it is needed, is refused and left alone.
 #[test]
 fn a_sink_that_will_not_do_is_refused() {
-    if !can_run("a_sink_that_will_not_do_is_refused") {
+    if !can_cut_power("a_sink_that_will_not_do_is_refused") {
         return;
     }
     let lab = Lab::new();
+    let _disk = OnDisk::new(&lab, "a_sink_that_will_not_do_is_refused");
     let sink = SinkPath::new("a_sink_that_will_not_do_is_refused");
     let mut server = Server::start(&lab, sink.setup());
     let local = lab.make_dir("local");
@@ -279,4 +363,49 @@ fn a_sink_on_tmpfs_is_refused() {
         text.contains("nvram.sink") && text.contains("tmpfs"),
         "{text}"
     );
+}
+
+/// A share on a file system that keeps no order of its changes of names is refused.
+#[test]
+fn a_share_on_tmpfs_is_refused() {
+    if !can_run("a_share_on_tmpfs_is_refused") {
+        return;
+    }
+    let lab = Lab::new();
+    let share = lab.make_dir("share");
+    support::lab::run(&format!("mount -t tmpfs none {}", share.display()));
+    let sink = SinkPath::new("a_share_on_tmpfs_is_refused");
+    let server = Server::prepare(&lab, sink.setup());
+    let output = server.outlast(&["serve"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(
+        text.contains("on tmpfs") && text.contains("ext4 or XFS"),
+        "{text}"
+    );
+}
+
+/// What the kernel tells of an ext4: without a journal, with fast_commit.
+#[test]
+fn an_ext4_that_reorders_is_seen() {
+    let test = "an_ext4_that_reorders_is_seen";
+    if !can_run(test) || !support::has(test, &images()) {
+        return;
+    }
+    let lab = Lab::new();
+    for (features, word) in [
+        (" -O ^has_journal", Some("without a journal")),
+        (" -O fast_commit", Some("fast_commit")),
+        ("", None),
+    ] {
+        let dir = lab.make_dir("disk");
+        mount_image(&lab, features, &dir);
+        let problem = problem_of(&dir);
+        support::lab::run(&format!("umount {}", dir.display()));
+        let is_right = match (&problem, word) {
+            (Some(problem), Some(word)) => problem.contains(word),
+            (problem, word) => problem.is_none() && word.is_none(),
+        };
+        assert!(is_right, "{features}: {problem:?}");
+    }
 }

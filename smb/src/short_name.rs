@@ -24,7 +24,8 @@ pub fn short_name(name: &str) -> String {
     if is_short(name) {
         return name.to_owned();
     }
-    let (base, extension) = split(name);
+    let name = with_last_meant(name);
+    let (base, extension) = split(&name);
     let mut hash = hash(base);
     let mut digits = [0; HASH_DIGITS + 1];
     for digit in digits.iter_mut().rev() {
@@ -74,6 +75,13 @@ pub fn may_be_computed(name: &str) -> bool {
         _ => c.is_ascii_alphanumeric(),
     };
     has_extension && head.iter().enumerate().all(is_digit)
+}
+
+/// The name with a space or period at its end that is shown as U+F028 or U+F029: the hash is that of the name on disk.
+fn with_last_meant(name: &str) -> String {
+    let meant = name.strip_suffix('\u{F029}').map(|name| format!("{name}."));
+    let meant = meant.or_else(|| Some(format!("{} ", name.strip_suffix('\u{F028}')?)));
+    meant.unwrap_or_else(|| name.to_owned())
 }
 
 /// A character that a computed name may have.

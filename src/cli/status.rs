@@ -64,6 +64,10 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         format!("flag {}:", status.flag),
         meaning(&status.flag).to_owned(),
     ]);
+    for weaker in &serves.weaker {
+        let words = ["weaker:"].into_iter().chain(weaker.split(' '));
+        line(&words.map(str::to_owned).collect::<Vec<_>>());
+    }
     if let Some(log) = &status.log {
         line(&log_words(log, &status.connections));
     }

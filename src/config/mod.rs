@@ -298,6 +298,7 @@ impl Config {
                 .collect(),
             shares: self.shares.iter().map(|share| share.name.clone()).collect(),
             durability: self.nvram.durability.name().to_owned(),
+            weaker: Vec::new(),
         }
     }
 

@@ -143,6 +143,9 @@ pub struct Serves {
     pub shares: Vec<String>,
     /// `none`, `process` or `power`.
     pub durability: String,
+    /// What is weaker on the shares' file systems than on ext4, XFS and btrfs: a sentence each, with the directory.
+    #[serde(default)]
+    pub weaker: Vec<String>,
 }
 
 impl Serves {

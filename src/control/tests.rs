@@ -69,6 +69,7 @@ fn status() -> Status {
             addresses: vec!["10.77.0.1".parse().unwrap()],
             shares: vec!["pub".into()],
             durability: "process".into(),
+            weaker: vec!["/srv (fuse): renames".into()],
         },
         log: Some(LogStatus {
             size_bytes: 256 << 20,

@@ -344,8 +344,10 @@ fn create(
         create_dir(&entry, op)
     } else {
         match create_unnamed(&entry, op) {
-            // No O_TMPFILE on this file system (or an old kernel without it: open(2)).
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => create_private(&entry, op),
+            // No O_TMPFILE on this file system (or an old kernel without it: open(2)), or no name for what it gives.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
+                create_private(&entry, op)
+            }
             other => other,
         }
     };
@@ -413,24 +415,53 @@ pub(super) fn create_private(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Er
         }
         other => other?,
     };
-    let finished = stamp(&fd, op.open)
-        .and_then(|()| dress(&fd, op))
-        .and_then(|()| {
-            match publish(entry, &private) {
-                // Neither is every file system able to rename so: link, which never replaces.
-                Err(Errno::INVAL | Errno::NOSYS) => {
-                    let (dir, name) = (&entry.dir, entry.name.as_slice());
-                    rustix::fs::linkat(dir, private.as_str(), dir, name, AtFlags::empty())?;
-                    rustix::fs::unlinkat(dir, private.as_str(), AtFlags::empty())
-                }
-                other => other,
-            }
-        });
+    let finished = stamp(&fd, op.open).and_then(|()| dress(&fd, op));
+    let finished = match finished.and_then(|()| publish(entry, &private)) {
+        Err(Errno::INVAL | Errno::NOSYS) => return publish_by_link(entry, op, &private, fd),
+        finished => finished,
+    };
     if let Err(error) = finished {
         // What cannot be removed stays hidden, and a redo tries again.
         let _ = rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::empty());
         return Err(error);
     }
+    Ok(fd)
+}
+
+/// Where no rename leaves what is there alone: a link does.
+///
+/// The descriptor is closed before the private name goes, and one is taken by the new name: to FUSE the two names are two
+/// files, each with a length of its own in the kernel's cache, and a file that is deleted while it is open is hidden.
+fn publish_by_link(
+    entry: &Entry,
+    op: &CreateOp,
+    private: &str,
+    fd: OwnedFd,
+) -> Result<OwnedFd, Errno> {
+    let (dir, name) = (&entry.dir, entry.name.as_slice());
+    let made = key(&stat(&fd)?);
+    drop(fd);
+    let linked = rustix::fs::linkat(dir, private, dir, name, AtFlags::empty());
+    rustix::fs::unlinkat(dir, private, AtFlags::empty())?;
+    match linked {
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => return create_named(entry, op),
+        linked => linked?,
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let named = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    // Someone has put another file in its place by now.
+    if key(&stat(&named)?) != made {
+        return Err(Errno::EXIST);
+    }
+    Ok(named)
+}
+
+/// Where there are no links either: under its own name at once, and stamped then.
+fn create_named(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&entry.dir, entry.name.as_slice(), flags, FILE_MODE)?;
+    stamp(&fd, op.open)?;
+    dress(&fd, op)?;
     Ok(fd)
 }
 
@@ -449,7 +480,10 @@ fn create_dir(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
         let fd = rustix::fs::openat(&entry.dir, private.as_str(), flags, Mode::empty())?;
         stamp(&fd, op.open)?;
         dress(&fd, op)?;
-        publish(entry, &private)?;
+        match publish(entry, &private) {
+            Err(Errno::INVAL | Errno::NOSYS) => publish_dir(entry, &private)?,
+            published => published?,
+        }
         Ok(fd)
     };
     finish().inspect_err(|_| {
@@ -470,6 +504,20 @@ fn publish(entry: &Entry, private: &str) -> Result<(), Errno> {
     )
 }
 
+/// Where no rename leaves what is there alone: one of a directory replaces an empty directory at most.
+fn publish_dir(entry: &Entry, private: &str) -> Result<(), Errno> {
+    let name = entry.name.as_slice();
+    match stat_entry(&entry.dir, name) {
+        Err(Errno::NOENT) => {}
+        found => return found.and(Err(Errno::EXIST)),
+    }
+    match rustix::fs::renameat(&entry.dir, private, &entry.dir, name) {
+        // Made meanwhile by someone else.
+        Err(Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => Err(Errno::EXIST),
+        other => other,
+    }
+}
+
 /// The stamp: the open's id, and the inode's number, so that a copy with its extended attributes does not count.
 fn stamp_of(open: OpenId, ino: u64) -> [u8; 16] {
     let mut stamp = [0; 16];
@@ -484,6 +532,16 @@ fn stamp(fd: &OwnedFd, open: OpenId) -> Result<(), Errno> {
     match rustix::fs::fsetxattr(fd, STAMP, &stamp, XattrFlags::empty()) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         other => other,
+    }
+}
+
+/// Can what this open made be without a stamp?
+fn has_no_stamp(root: &Root, error: Errno) -> bool {
+    match error {
+        Errno::OPNOTSUPP | Errno::NOSYS => true,
+        // It got its name before its stamp.
+        Errno::NODATA => !root.features.hard_links && !root.features.rename_noreplace,
+        _ => false,
     }
 }
 
@@ -502,7 +560,7 @@ fn is_ours(root: &Root, entry: &Entry, path: &str, open: OpenId, uid: u32) -> bo
     let mut found = [0; 16];
     match rustix::fs::getxattr(fd_path(fd.as_fd()), STAMP, &mut found) {
         Ok(16) => found == stamp_of(open, itself.stx_ino),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+        Err(error) if has_no_stamp(root, error) => {
             itself.stx_uid == uid && (is_dir(&itself) || itself.stx_size == 0)
         }
         _ => false,

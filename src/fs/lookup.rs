@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::attributes::key;
 use super::errno::{parent_status, status};
 use super::names;
-use super::path::{fd_path, stat};
+use super::path::{fd_path, magic, stat};
 
 /// Directories with fewer names are read each time.
 const WORTH_KEEPING_NAMES: usize = 64;
@@ -118,9 +118,8 @@ impl Lookup {
     /// Watches the directory, then reads it: no change falls between the two.
     fn keep(&mut self, key: FileKey, fd: &OwnedFd) {
         let Some(events) = &self.events else { return };
-        let local = rustix::fs::fstatfs(fd)
-            .is_ok_and(|fs| LOCAL_FILE_SYSTEMS.contains(&u64::from(fs.f_type as u32)));
-        if !local {
+        let is_local = magic(fd).is_ok_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic));
+        if !is_local {
             return;
         }
         let flags = WatchFlags::CREATE

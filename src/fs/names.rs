@@ -28,6 +28,8 @@ mod tests;
 const PRIVATE_PREFIX: &str = ".outlast-";
 /// The file in a share's directory that bears its marker ([`super::marker`]).
 pub const MARKER: &str = ".outlast-marker";
+/// The directory in a share's directory in which its file system is tried out ([`super::features`]).
+pub const PROBE: &str = ".outlast-probe";
 /// Longest name of one file in UTF-8 on disk, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
@@ -137,8 +139,8 @@ fn as_sent(disk: &[u8]) -> Option<&str> {
 
 /// Has a client's name itself on disk?
 ///
-/// A name that is shown for no other has. One that is shown for another name on disk has if that one is taken: by a
-/// client's name that has itself on disk. Each such step makes the name shorter.
+/// A name that is shown for no other name has. One that is shown for another has if that other is taken: by a client's
+/// name that has itself on disk. Each such step makes the name shorter (Cantor, Schröder, Bernstein).
 fn is_literal(name: &str) -> bool {
     let mut name = name.to_owned();
     loop {
@@ -186,6 +188,13 @@ pub fn to_disk(name: &str) -> Result<Vec<u8>, NtStatus> {
         return Err(NtStatus::NAME_TOO_LONG);
     }
     Ok(bytes)
+}
+
+/// A client's path with each of its names as it is shown.
+#[must_use]
+pub fn as_shown(path: &str) -> String {
+    let names = path.split('/').map(|name| with_last_shown(name.to_owned()));
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// Is it a name of the server's own?

@@ -375,7 +375,7 @@ impl Fs {
     fn find_again(&mut self, known: &Known) -> Result<Option<OwnedFd>, NtStatus> {
         let root = find_root(&self.roots, known.share())?;
         let mut is_refused = false;
-        if let Some(mount) = &root.mount {
+        if let Some(mount) = root.mount.as_ref().filter(|_| root.features.handles) {
             let flags = known.flags() | OFlags::NONBLOCK;
             match handle::open(mount.as_fd(), &known.handle, flags) {
                 Ok(fd) if known.is(&fd).map_err(status)? => return Ok(Some(fd)),

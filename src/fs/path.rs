@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use anyhow::Context as _;
 use outlast_smb::fileop::{FileKey, ShareId};
 use outlast_smb::status::NtStatus;
 use rustix::fs::{
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 
 use super::attributes::{self, key};
 use super::errno::{open_status, parent_status, status};
+use super::features::{self, Features};
 use super::lookup::Lookup;
 use super::{handle, names, volume};
 
@@ -38,6 +40,8 @@ pub struct Root {
     pub by_handle: Option<u64>,
     /// Which directory it is.
     pub key: FileKey,
+    /// What that file system has.
+    pub features: Features,
     /// Nothing in it may be changed.
     pub read_only: bool,
     /// Whose rights apply, if the configuration says.
@@ -99,6 +103,9 @@ pub fn open_root(
         let opened = handle::open(mount.as_fd(), &handle::of(dir.as_fd()), OFlags::PATH).ok()?;
         Some(attributes::key(&stat(&opened).ok()?).dev)
     });
+    let features = features::probe(dir.as_fd(), read_only, by_handle.is_some())
+        .with_context(|| format!("share directory {}", path.display()))?;
+    let by_handle = by_handle.filter(|_| features.handles);
     Ok(Root {
         share,
         path: path.to_owned(),
@@ -106,12 +113,20 @@ pub fn open_root(
         mount,
         by_handle,
         key,
+        features,
         read_only,
         run_as,
     })
 }
 
 impl Root {
+    /// What is weaker on its file system than on ext4, XFS and btrfs: a sentence each, with the directory.
+    pub fn weaker(&self) -> impl Iterator<Item = String> + use<'_> {
+        let (path, kind) = (self.path.display(), &self.features.kind);
+        let lines = self.features.weaker().into_iter();
+        lines.map(move |line| format!("{path} ({kind}): {line}"))
+    }
+
     /// Opens what a path on disk leads to, never outside the share and never waiting (FIFOs, leases).
     ///
     /// # Errors
@@ -188,7 +203,7 @@ impl Root {
         match self.open_disk(&disk, OFlags::PATH) {
             Ok(file) => {
                 return Ok(Located {
-                    path: path.to_owned(),
+                    path: names::as_shown(path),
                     file: Some(file),
                 });
             }
@@ -207,7 +222,7 @@ impl Root {
     pub fn locate_dir(&self, path: &str, lookup: &mut Lookup) -> Result<Directory, NtStatus> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let directory = |path: &str, fd| Directory {
-            path: path.to_owned(),
+            path: names::as_shown(path),
             fd,
         };
         match self.open_disk(&disk_path(path)?, flags) {
@@ -238,7 +253,7 @@ impl Root {
         name: &str,
         lookup: &mut Lookup,
     ) -> Result<Located, NtStatus> {
-        let exact = names::join(&parent.path, name);
+        let exact = names::join(&parent.path, &names::as_shown(name));
         disk_path(&exact)?;
         match self.open_in(parent, &names::to_disk(name)?, OFlags::PATH) {
             Ok(file) => {
@@ -371,7 +386,16 @@ const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS
     .union(volume::STATX_MASK);
 
 /// `f_type` of overlayfs (statfs(2)).
-const OVERLAYFS: u64 = 0x794C_7630;
+pub const OVERLAYFS: u64 = 0x794C_7630;
+
+/// `f_type` of the file system that an open file is on (statfs(2)).
+///
+/// # Errors
+/// As `fstatfs`.
+pub fn magic(fd: impl AsFd) -> Result<u64, Errno> {
+    // Signed, and of 32 bits, on some machines.
+    Ok(u64::from(rustix::fs::fstatfs(fd)?.f_type as u32))
+}
 
 /// `statx` of an open file.
 ///
@@ -401,7 +425,7 @@ pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Statx, Errno> {
 /// overlayfs tells the birth of the copy that it makes when a file is first written: there a file is known without it.
 fn without_fleeting_birth(mut stat: Statx, on: impl AsFd) -> Result<Statx, Errno> {
     // Its devices have no major number.
-    if stat.stx_dev_major == 0 && u64::from(rustix::fs::fstatfs(on)?.f_type as u32) == OVERLAYFS {
+    if stat.stx_dev_major == 0 && magic(on)? == OVERLAYFS {
         stat.stx_mask &= !StatxFlags::BTIME.bits();
     }
     Ok(stat)

@@ -10,7 +10,7 @@ use outlast_smb::status::NtStatus;
 use rustix::fs::OFlags;
 
 use super::account::Refused;
-use super::{Fs, find_root, handle, names};
+use super::{Fs, features, find_root, handle, names};
 use crate::beside::Beside;
 
 impl Fs {
@@ -45,6 +45,9 @@ impl Fs {
             return Ok(());
         }
         let path = root.path.display();
+        if let Some(problem) = features::power_problem(root.dir.as_fd()) {
+            anyhow::bail!("{path}: durability \"power\" cannot be kept there: {problem}");
+        }
         let mount = root
             .mount
             .as_ref()

@@ -43,7 +43,7 @@ pub fn prepare(
     }
     let parent = root.locate_dir(parent, lookup)?;
     let found = root.locate_in(&parent, last, lookup)?;
-    let as_given = names::join(&parent.path, last);
+    let as_given = names::join(&parent.path, &names::as_shown(last));
     let intent = |to, replaced| Intent::Rename {
         source: open.key,
         is_dir: open.is_dir,
@@ -196,25 +196,13 @@ fn move_entry(from: &Entry, to: &Entry, replaces: bool) -> Result<(), NtStatus> 
         return rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(two_names_status);
     }
     match rustix::fs::renameat_with(&from.dir, old, &to.dir, new, RenameFlags::NOREPLACE) {
-        // The file system cannot; we have just seen that the name is free.
-        Err(Errno::INVAL | Errno::NOSYS) if rename_flags_unsupported(to) => {
+        // The file system cannot, or a directory is moved beneath itself, as the next call says. The name was free just
+        // now.
+        Err(Errno::INVAL | Errno::NOSYS) => {
             rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(two_names_status)
         }
         other => other.map_err(two_names_status),
     }
-}
-
-/// EINVAL also means a directory moved beneath itself: ask with something that can be nothing else.
-fn rename_flags_unsupported(to: &Entry) -> bool {
-    let missing = names::private(u64::MAX);
-    let asked = rustix::fs::renameat_with(
-        &to.dir,
-        missing.as_str(),
-        &to.dir,
-        missing.as_str(),
-        RenameFlags::NOREPLACE,
-    );
-    matches!(asked, Err(Errno::INVAL | Errno::NOSYS))
 }
 
 /// Links as the intent says. `private`: a name to do it under first, when it replaces.

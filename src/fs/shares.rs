@@ -95,6 +95,7 @@ impl Shares {
         }
         match place.open(share) {
             Ok(root) => {
+                root.weaker().for_each(|line| info!("{line}"));
                 self.found.push((share, root.key));
                 place.root = Some(root);
                 true

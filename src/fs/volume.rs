@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Statx, StatxFlags};
 
-use super::path::fd_path;
+use super::path::{fd_path, magic};
 
 /// STATX_MNT_ID_UNIQUE (Linux 6.8): the number of a mount, never given again.
 const MOUNT_ID_UNIQUE: u32 = 0x4000;
@@ -72,7 +72,7 @@ pub(super) fn keeps_inodes(fd: BorrowedFd<'_>) -> bool {
 
 /// statfs(2): `f_type`; 0 if that cannot be had.
 fn kind(fd: BorrowedFd<'_>) -> u64 {
-    rustix::fs::fstatfs(fd).map_or(0, |found| found.f_type as u64 & u64::from(u32::MAX))
+    magic(fd).unwrap_or(0)
 }
 
 fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {

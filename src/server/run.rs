@@ -17,7 +17,7 @@ use super::machine::Machine;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
-use crate::control::{Command, ControlRequest, Outage, Reply};
+use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
 use crate::fs::Fs;
 use crate::supervisor::pulse::BEAT;
 use crate::supervisor::{End, Worker};
@@ -34,7 +34,10 @@ const FRAMES_PER_TURN: usize = 64;
 pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
     let (parts, tap, done_wake) = setup::parts(&config, &users, &mut worker)?;
     let about = status::About {
-        serves: config.serves(),
+        serves: Serves {
+            weaker: parts.fs.weaker(),
+            ..config.serves()
+        },
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
     };

@@ -86,6 +86,8 @@ fn computed_names_are_those_of_samba() {
         ("a+b.txt", "A0QZKZ~5.TXT"),
         ("archive.tar.gz", "A8G37E~6.GZ"),
         ("ends with blank ", "EDSEI0~P"),
+        ("ends with dot\u{F029}", "E9RD9K~M"),
+        ("ends with blank\u{F028}", "EDSEI0~P"),
         ("UPPER.ÄÖ", "UWVYMW~5"),
         ("straße ſ ı.txt", "S7B77Z~F.TXT"),
         ("ı long name", "_234JG~B"),

@@ -49,6 +49,10 @@ fn status() -> Status {
             addresses: vec!["10.77.0.1".parse().unwrap()],
             shares: vec!["pub".into(), "docs".into()],
             durability: "process".into(),
+            weaker: vec![format!(
+                "/srv/pool (fuse.mergerfs): {}",
+                "a rename replaces ".repeat(8)
+            )],
         },
         log: Some(LogStatus {
             size_bytes: 256 << 20,
@@ -74,6 +78,7 @@ fn all_of_it_fits_a_terminal() {
         "last outage 1 min 33 s ago: the worker was killed, 12.3 ms",
         "log 64 MiB of 256 MiB in use (25 %)\n      most by [",
         "its successor resumes every session",
+        "weaker: /srv/pool (fuse.mergerfs): a rename",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }

@@ -154,6 +154,13 @@ fn a_computed_short_name_leads_to_the_file() {
         for _ in 0..2 {
             assert_eq!(b.try_open("AA2NT9~L.TXT").unwrap().path, "a long name.txt");
         }
+        // A period at the end is one, sent as it is or not.
+        let created = b.op("ends with dot.", Disposition::Create);
+        assert_eq!(b.create(created).unwrap().path, "ends with dot\u{F029}");
+        assert_eq!(
+            b.try_open("E9RD9K~M").unwrap().path,
+            "ends with dot\u{F029}"
+        );
         // A file of that very name goes first.
         b.file("AA2NT9~L.txt2");
         std::fs::write(b.dir.join("Aa2NT9~L.TXT"), "").unwrap();

@@ -72,7 +72,7 @@ fn a_file_of_the_lower_layer_stays_the_same_file_when_it_is_written() {
                 replace: false,
             };
             b.run_twice(&rename).unwrap();
-            assert_eq!(b.on_disk(), ["moved"]);
+            assert_eq!(b.on_disk(), [super::super::names::PROBE, "moved"]);
         },
     );
 }
