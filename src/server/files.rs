@@ -101,13 +101,13 @@ pub trait FileSystem {
     }
     /// Begins to bring everything done so far onto the media of the shares.
     fn begin_sync(&mut self) {}
-    /// Is it there? `None`: not yet; `Some(false)`: it could not be brought there. Does not wait.
-    fn synced(&mut self) -> Option<bool> {
-        Some(true)
+    /// Is it there? `None`: not yet; else the shares whose files could not be brought there. Does not wait.
+    fn synced(&mut self) -> Option<Vec<ShareId>> {
+        Some(Vec::new())
     }
     /// Waits for it.
-    fn wait_synced(&mut self) -> bool {
-        true
+    fn wait_synced(&mut self) -> Vec<ShareId> {
+        Vec::new()
     }
 }
 
@@ -196,11 +196,11 @@ impl FileSystem for Fs {
         Fs::begin_sync(self);
     }
 
-    fn synced(&mut self) -> Option<bool> {
+    fn synced(&mut self) -> Option<Vec<ShareId>> {
         Fs::synced(self)
     }
 
-    fn wait_synced(&mut self) -> bool {
+    fn wait_synced(&mut self) -> Vec<ShareId> {
         Fs::wait_synced(self)
     }
 }
