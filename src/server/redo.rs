@@ -139,11 +139,12 @@ impl<F: FileSystem> Machine<F> {
     /// A share whose effects cannot be done again is sick from the start ([`super::sick`]).
     ///
     /// # Errors
-    /// There is no other share.
+    /// There is no other share, or none may be set apart.
     pub(super) fn take_up_files(
         &mut self,
         files: Files,
         boot_id: [u8; 16],
+        sets_apart: bool,
         time: Time,
     ) -> anyhow::Result<()> {
         let power = self.journal.has_sink();
@@ -182,8 +183,8 @@ impl<F: FileSystem> Machine<F> {
             let object = generation.unwrap_or(GLOBAL);
             sick = self.redo(files, object, &BTreeSet::new(), time.now)?;
         }
-        let is_all = sick.len() == count;
-        if let Some(why) = sick.values().next().filter(|_| is_all || !power) {
+        let is_refused = !power || !sets_apart || sick.len() == count;
+        if let Some(why) = sick.values().next().filter(|_| is_refused) {
             bail!("{why}");
         }
         self.begin_generation(time.now);

@@ -758,12 +758,12 @@ impl FileSystem for Files {
 
     fn synced(&mut self) -> Option<Vec<ShareId>> {
         let synced = self.disk.borrow_mut().synced()?;
-        Some((!synced).then_some(0).into_iter().collect())
+        Some((!synced).then_some(self.share).into_iter().collect())
     }
 
     fn wait_synced(&mut self) -> Vec<ShareId> {
         let synced = self.disk.borrow_mut().wait_synced();
-        (!synced).then_some(0).into_iter().collect()
+        (!synced).then_some(self.share).into_iter().collect()
     }
 }
 

@@ -604,6 +604,8 @@ impl Server {
                 boot: [self.boots; 16],
             },
             copy_units: self.scenario.copy_units,
+            // The judge knows no disk that is away for a while: such a start is refused, and comes again.
+            sets_apart: false,
             stack,
             smb,
             fs: Files::new(
