@@ -111,10 +111,14 @@ impl Fs {
     }
 
     /// The marker of a share; 0 if it has none.
-    pub fn marked(&mut self, share: ShareId) -> u64 {
+    ///
+    /// # Errors
+    /// The share is offline; as [`Fs::mark`].
+    pub fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         match find_root(&self.roots, share) {
-            Ok(root) if !root.read_only => self.markers.get(&self.roots, share).unwrap_or(0),
-            _ => 0,
+            Ok(root) if root.read_only => Ok(0),
+            Ok(_) => self.markers.get(&self.roots, share),
+            Err(status) => Err(std::io::Error::other(status.to_string())),
         }
     }
 

@@ -95,9 +95,12 @@ pub trait FileSystem {
         Ok(())
     }
     /// The marker of a share as the file system has it; 0 if there is none.
-    fn marked(&mut self, share: ShareId) -> u64 {
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         let _ = share;
-        0
+        Ok(0)
     }
     /// Begins to bring everything done so far onto the media of the shares.
     fn begin_sync(&mut self) {}
@@ -188,7 +191,7 @@ impl FileSystem for Fs {
         Fs::mark(self, share, number)
     }
 
-    fn marked(&mut self, share: ShareId) -> u64 {
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         Fs::marked(self, share)
     }
 

@@ -161,7 +161,9 @@ impl<F: FileSystem> Machine<F> {
         let generation = generations.pop();
         let count = self.smb.share_names().len();
         let marked = (0..count).filter_map(|share| ShareId::try_from(share).ok());
-        let marked = marked.map(|share| self.fs.marked(share)).max().unwrap_or(0);
+        // Of one that cannot be read now the effects' own numbers have to do.
+        let marked = marked.filter_map(|share| self.fs.marked(share).ok());
+        let marked = marked.max().unwrap_or(0);
         self.effects = Some(Effects {
             generation,
             older: generations,
@@ -303,7 +305,15 @@ fn redo<F: FileSystem>(
         effect.actor.share = share;
         let by_name = effect.is_of_names();
         let original = effect.made.as_ref().map(|made| made.key);
-        if by_name && effect.number <= fs.marked(share) {
+        let marked = match fs.marked(share) {
+            Ok(marked) => marked,
+            Err(error) => {
+                let why = format!("the marker of share {name} cannot be read: {error}");
+                failed.insert(share, why);
+                continue;
+            }
+        };
+        if by_name && effect.number <= marked {
             // Made again by an earlier redo, which did not come to the times.
             if let Some(identity) = original.and_then(|original| known.0.get(&original)) {
                 effect.target = Some(Target {

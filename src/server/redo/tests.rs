@@ -300,7 +300,8 @@ impl FileSystem for Failing<'_> {
         self.call().map_err(|_| std::io::Error::other("a disk"))?;
         self.fs.mark(share, number)
     }
-    fn marked(&mut self, share: ShareId) -> u64 {
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
+        self.call().map_err(|_| std::io::Error::other("a disk"))?;
         self.fs.marked(share)
     }
 }
@@ -406,7 +407,7 @@ impl FileSystem for Counted<'_> {
         self.steps.set(self.fs.steps());
         marked
     }
-    fn marked(&mut self, share: ShareId) -> u64 {
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         self.fs.marked(share)
     }
 }

@@ -744,11 +744,11 @@ impl FileSystem for Files {
         Ok(())
     }
 
-    fn marked(&mut self, share: ShareId) -> u64 {
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         match self.mutation {
-            Some(Mutation::MarkerIgnored) => 0,
-            _ if share != self.share => 0,
-            _ => self.disk.borrow().marked(DIRECTORY),
+            Some(Mutation::MarkerIgnored) => Ok(0),
+            _ if share != self.share => Ok(0),
+            _ => Ok(self.disk.borrow().marked(DIRECTORY)),
         }
     }
 
