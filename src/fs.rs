@@ -87,7 +87,7 @@ pub struct Fs {
     writer: Beside<Write, Written>,
     markers: Markers,
     /// Brings the shares' file systems onto their media, under durability `power`.
-    syncer: Option<(Beside<(), bool>, power::Mounts)>,
+    syncer: Option<(Beside<(), Vec<ShareId>>, power::Mounts)>,
     /// Written to when something that was begun has come to its end.
     wake: Arc<OwnedFd>,
     /// The server's own rights count, whoever the operation is done for.

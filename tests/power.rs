@@ -9,6 +9,7 @@ use support::capture::Capture;
 use support::client::{ENCRYPTED, SMB3_1_1, Session, smbclient};
 use support::files;
 use support::lab::Lab;
+use support::raw::{self, Client};
 use support::server::{Server, Setup};
 use support::{PATIENCE, Rng, can_run, wait_for};
 
@@ -407,5 +408,145 @@ fn an_ext4_that_reorders_is_seen() {
             (problem, word) => problem.is_none() && word.is_none(),
         };
         assert!(is_right, "{features}: {problem:?}");
+    }
+}
+
+/// A disk whose blocks are there only as long as there is room for them.
+struct Thin {
+    memory: PathBuf,
+    mount: PathBuf,
+}
+
+impl Thin {
+    fn new(lab: &Lab, name: &str) -> Thin {
+        let memory = lab.make_dir(&format!("{name}-memory"));
+        let mount = lab.make_dir(name);
+        let image = memory.join("image");
+        let run = |command: String| support::lab::run(&command);
+        run(format!(
+            "mount -t tmpfs -o size=300M none {}",
+            memory.display()
+        ));
+        let sparse = lab.path("sparse");
+        run(format!("truncate -s 128M {}", sparse.display()));
+        run(format!("mkfs.ext4 -q -F {}", sparse.display()));
+        // Every block is there, those of the journal, too.
+        let (from, to) = (sparse.display(), image.display());
+        run(format!("dd if={from} of={to} bs=1M status=none"));
+        std::fs::remove_file(&sparse).expect("removed");
+        run(format!(
+            "mount -o loop {} {}",
+            image.display(),
+            mount.display()
+        ));
+        Thin { memory, mount }
+    }
+
+    fn resize(&self, size: &str) {
+        let path = self.memory.display();
+        support::lab::run(&format!("mount -o remount,size={size} {path}"));
+    }
+
+    /// From now on there is room for some megabytes more, and no longer for all that the file system says it has.
+    fn fail(&self) {
+        let run = |command: String| support::lab::run(&command);
+        run(format!("fstrim {}", self.mount.display()));
+        run(format!("sync -f {}", self.mount.display()));
+        let space = rustix::fs::statvfs(&self.memory).expect("the memory");
+        let used = (space.f_blocks - space.f_bfree) * space.f_frsize;
+        self.resize(&(used + (4 << 20)).to_string());
+    }
+
+    /// What is on the disk itself.
+    fn on_medium(&self, name: &str) -> Vec<u8> {
+        let output = std::process::Command::new("dd")
+            .arg(format!("if={}", self.mount.join(name).display()))
+            .args(["iflag=direct", "bs=1M", "status=none"])
+            .output()
+            .expect("dd");
+        assert!(output.status.success());
+        output.stdout
+    }
+}
+
+/// A disk that fails under what clients have been told is there: they lose nothing, and the other shares go on.
+#[test]
+fn a_disk_that_fails_takes_its_share_alone_and_loses_nothing() {
+    const TEST: &str = "a_disk_that_fails_takes_its_share_alone_and_loses_nothing";
+    const IO_DEVICE_ERROR: u32 = 0xC000_0185;
+    let program = |name: &str| {
+        std::process::Command::new(name)
+            .arg("--version")
+            .output()
+            .is_ok()
+    };
+    let loops = Path::new("/dev/loop-control").exists();
+    let needs = [
+        (program("mkfs.ext4"), "mkfs.ext4"),
+        (program("fstrim"), "fstrim"),
+        (loops, "loop devices"),
+    ];
+    if !can_run(TEST) || !support::has(TEST, &needs) {
+        return;
+    }
+    let lab = Lab::new();
+    let sink = SinkPath::new(TEST);
+    let (well, ill) = (Thin::new(&lab, "share"), Thin::new(&lab, "ill"));
+    let setup = Setup {
+        share: "guest = true\nrun_as = \"root\"".to_owned(),
+        more: format!(
+            "\n[[share]]\nname = \"ill\"\npath = \"{}\"\nguest = true\nrun_as = \"root\"\n",
+            ill.mount.display()
+        ),
+        ..sink.setup()
+    };
+    let server = Server::start(&lab, setup);
+    let mut good = Client::guest();
+    let kept = good.create("kept", 0x0017_019F, 2, 0);
+    let mut client = Client::guest();
+    client.tree("ill").ok();
+    let file = client.create("file", 0x0017_019F, 2, 0);
+    ill.fail();
+    let bytes = Rng::named(TEST).bytes(16 << 20);
+    let mut acknowledged = 0;
+    for part in bytes.chunks(32 << 10) {
+        let write = raw::write(file, acknowledged as u64, part);
+        let number = client.request(raw::WRITE, &write);
+        if client.answer(number).status != 0 {
+            break;
+        }
+        acknowledged += part.len();
+    }
+    assert!(acknowledged > 6 << 20, "more than there is room for");
+    // The first sync that fails is mended; after the second the share is set apart.
+    wait_for("the share to be set apart", PATIENCE, || {
+        server
+            .log()
+            .contains("operations on it are refused")
+            .then_some(())
+    });
+    let number = client.request(raw::WRITE, &raw::write(file, 0, b"x"));
+    assert_eq!(client.answer(number).status, IO_DEVICE_ERROR);
+    good.write(kept, 0, b"the other share goes on");
+    // Whoever dies now: it is on record.
+    let worker = server.status().worker_pid;
+    server.kill_worker(worker);
+    server.successor_of(worker);
+    good.write(kept, 0, b"and on");
+    ill.resize("300M");
+    wait_for("the share to be well", PATIENCE, || {
+        let number = client.request(raw::WRITE, &raw::write(file, 0, &bytes[..1]));
+        (client.answer(number).status == 0).then_some(())
+    });
+    client.close(file);
+    // A write may be accepted before the next sync fails, too; in the end all is there.
+    wait_for("what was acknowledged to be on the disk", PATIENCE, || {
+        let found = ill.on_medium("file");
+        found.starts_with(&bytes[..acknowledged]).then_some(())
+    });
+    drop((good, client));
+    drop(server);
+    for disk in [well, ill] {
+        support::lab::run(&format!("umount {}", disk.mount.display()));
     }
 }

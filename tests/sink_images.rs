@@ -160,6 +160,7 @@ impl Server {
                 boot: [self.boot; 16],
             },
             copy_units: COPY_UNITS,
+            sets_apart: true,
             stack: outlast_stack::Config {
                 addresses: vec![(SERVER.into(), 24)],
                 ports: vec![445],

@@ -30,9 +30,9 @@ pub enum Record {
     Disconnected,
     /// The oldest message is taken in hand.
     Begin,
-    /// The server died of its own fault while at this work.
+    /// The server died while at this work.
     Felled { work: WorkId },
-    /// The server died of its own fault while closing this open.
+    /// The server died while closing this open.
     CloseFelled { open: OpenId },
     /// The message's MessageIds, each with its charge, leave the window.
     Admitted {

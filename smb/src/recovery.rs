@@ -98,7 +98,7 @@ impl Smb {
         tasks.into_iter().map(|(_, task)| task).collect()
     }
 
-    /// The server died of its own fault (not by an outside SIGKILL) while at this task. At the third time the task is answered with
+    /// The server died while at this task, by whatever signal. At the third time the task is answered with
     /// INTERNAL_ERROR or its connection dropped, instead of being tried again. Returns the deaths counted.
     pub fn felled(&mut self, task: Task, journal: &mut dyn Journal) -> u32 {
         let Some((conn, work)) = task.work() else {

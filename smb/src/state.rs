@@ -271,7 +271,7 @@ impl FileOpen {
 pub struct Closing {
     /// The close is under way.
     pub doing: Option<Doing>,
-    /// Deaths of the server by its own fault while at it.
+    /// Deaths of the server while at it, by whatever signal.
     pub attempts: u32,
 }
 
@@ -437,7 +437,7 @@ pub struct Answer {
 /// How far a message is. Kept until its last reply is final.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Deaths of the server by its own fault while at the component in progress (law 5).
+    /// Deaths of the server while at the component in progress, by whatever signal (law 5).
     pub attempts: u32,
     /// Its MessageIds have been taken out of the window.
     pub admitted: bool,

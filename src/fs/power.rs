@@ -72,7 +72,7 @@ impl Fs {
         mounts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(mount);
+            .push((share, mount));
         Ok(())
     }
 
@@ -114,10 +114,14 @@ impl Fs {
     }
 
     /// The marker of a share; 0 if it has none.
-    pub fn marked(&mut self, share: ShareId) -> u64 {
+    ///
+    /// # Errors
+    /// The share is offline; as [`Fs::mark`].
+    pub fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         match find_root(&self.roots, share) {
-            Ok(root) if !root.read_only => self.markers.get(&self.roots, share).unwrap_or(0),
-            _ => 0,
+            Ok(root) if root.read_only => Ok(0),
+            Ok(_) => self.markers.get(&self.roots, share),
+            Err(status) => Err(std::io::Error::other(status.to_string())),
         }
     }
 
@@ -129,32 +133,33 @@ impl Fs {
     }
 
     /// [`FileSystem::synced`](crate::server::files::FileSystem::synced).
-    pub fn synced(&mut self) -> Option<bool> {
+    pub fn synced(&mut self) -> Option<Vec<ShareId>> {
         let syncer = self.syncer.as_mut().map(|(syncer, _)| syncer);
         match syncer.filter(|syncer| syncer.is_under_way()) {
             Some(syncer) => syncer.finished(),
-            None => Some(true),
+            None => Some(Vec::new()),
         }
     }
 
     /// [`FileSystem::wait_synced`](crate::server::files::FileSystem::wait_synced).
-    pub fn wait_synced(&mut self) -> bool {
+    pub fn wait_synced(&mut self) -> Vec<ShareId> {
         if let Some((syncer, _)) = &mut self.syncer {
             syncer.wait();
         }
-        self.synced().unwrap_or(false)
+        self.synced().unwrap_or_default()
     }
 }
 
 /// The directories whose file systems are synced: one of each share that is online.
-pub(super) type Mounts = Arc<Mutex<Vec<OwnedFd>>>;
+pub(super) type Mounts = Arc<Mutex<Vec<(ShareId, OwnedFd)>>>;
 
-/// Brings file systems onto their media.
-fn sync(mounts: &Mounts) -> bool {
+/// Brings file systems onto their media. Gives the shares for which that has failed: of shares on one file system each hears of it.
+fn sync(mounts: &Mounts) -> Vec<ShareId> {
     let mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
-    mounts.iter().all(|mount| {
-        rustix::fs::syncfs(mount)
-            .inspect_err(|error| error!("a share's file system cannot be synced: {error}"))
-            .is_ok()
-    })
+    let has_failed = |(share, mount): &(ShareId, OwnedFd)| {
+        let synced = rustix::fs::syncfs(mount);
+        let synced = synced.inspect_err(|error| error!("share {share} cannot be synced: {error}"));
+        synced.is_err().then_some(*share)
+    };
+    mounts.iter().filter_map(has_failed).collect()
 }

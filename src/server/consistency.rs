@@ -11,7 +11,7 @@ use bytes::Bytes;
 use log::error;
 use outlast_nvram::{Kind, Lsn};
 use outlast_smb::Planned;
-use outlast_smb::fileop::{FileOp, Intent, Outcome};
+use outlast_smb::fileop::{FileOp, Intent, Outcome, ShareId};
 use outlast_smb::status::NtStatus;
 
 use super::clock::Time;
@@ -20,7 +20,9 @@ use super::files::FileSystem;
 use super::inbound::{self, Message};
 use super::machine::Machine;
 use super::record::Record;
+use super::sick::Sick;
 use super::sizes::BYTES_PER_PLACE;
+use super::unsynced::FAILURES;
 
 /// How long effects are kept before the file systems are asked to have them.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -57,20 +59,25 @@ pub(super) struct Effects {
     pub is_unsynced: bool,
     /// The log is short of room, and the oldest generation keeps it so.
     pub wanted: bool,
+    /// The shares that are apart.
+    pub sick: Option<Sick>,
 }
 
 impl Effects {
     fn is_due(&self, now: Duration, log_is_half_full: bool) -> bool {
-        let has_any = self.count > 0 || !self.older.is_empty();
+        let has_any = self.has_any();
         // What a recovery has left is not waited with; a file system that could not be synced is asked at once again, but once.
         let at_once = self.wanted || log_is_half_full || !self.older.is_empty();
-        has_any && (now >= self.since + INTERVAL || (at_once && !self.is_sick()))
+        has_any && (now >= self.since + INTERVAL || (at_once && self.failures < FAILURES))
+    }
+
+    fn has_any(&self) -> bool {
+        self.count > 0 || !self.older.is_empty() || self.sick.is_some()
     }
 
     /// When [`Machine::keep_consistent`] will have something to do by the passing of time.
     pub fn deadline(&self) -> Option<Duration> {
-        let has_any = self.count > 0 || !self.older.is_empty();
-        (has_any && !self.syncing).then_some(self.since + INTERVAL)
+        (self.has_any() && !self.syncing).then_some(self.since + INTERVAL)
     }
 }
 
@@ -78,10 +85,14 @@ impl<F: FileSystem> Machine<F> {
     /// Takes note of what is synced, and begins a consistency point if one is due.
     pub(super) fn keep_consistent(&mut self, time: Time) {
         if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
+            // What comes of an operation beside the loop goes into a generation that may have to be set apart.
+            if self.under_way.is_some() {
+                return;
+            }
             let Some(synced) = self.fs.synced() else {
                 return;
             };
-            self.end_older(synced, time.now);
+            self.end_synced(&synced, time.now);
         }
         let half_full = self.journal.is_half_full();
         let effects = self.effects.as_ref();
@@ -98,6 +109,7 @@ impl<F: FileSystem> Machine<F> {
         if !self.mend(time.now) {
             return;
         }
+        self.treat(time.now);
         self.fs.begin_sync();
         if let Some(effects) = &mut self.effects {
             effects.syncing = true;
@@ -113,8 +125,8 @@ impl<F: FileSystem> Machine<F> {
         }
         // One that is under way is for older effects alone.
         if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
-            let synced = self.fs.wait_synced();
-            self.end_older(synced, time.now);
+            let failed = self.fs.wait_synced();
+            self.end_synced(&failed, time.now);
         }
         for _ in 0..SYNCS_AT_THE_END {
             self.begin_generation(time.now);
@@ -122,23 +134,33 @@ impl<F: FileSystem> Machine<F> {
             if !self.may_mend() || !self.mend(time.now) {
                 return false;
             }
+            self.treat(time.now);
             self.fs.begin_sync();
-            let synced = self.fs.wait_synced();
-            self.end_older(synced, time.now);
-            if synced {
+            let failed = self.fs.wait_synced();
+            self.end_synced(&failed, time.now);
+            let effects = self.effects.as_ref();
+            if effects.is_none_or(|of| of.older.is_empty() && of.sick.is_none()) {
                 return true;
             }
         }
         false
     }
 
-    fn end_older(&mut self, synced: bool, now: Duration) {
+    /// The shares' file systems have been synced, but for those of these shares.
+    fn end_synced(&mut self, failed: &[ShareId], now: Duration) {
+        self.discharge(failed);
         let Some(effects) = &mut self.effects else {
             return;
         };
         effects.syncing = false;
-        if !synced {
-            return self.note_failed_sync(now);
+        let is_known = |share: &ShareId| effects.sick.as_ref().is_some_and(|sick| sick.has(*share));
+        let new: Vec<ShareId> = failed
+            .iter()
+            .copied()
+            .filter(|share| !is_known(share))
+            .collect();
+        if !new.is_empty() {
+            return self.note_failed_sync(&new, now);
         }
         effects.failures = 0;
         effects.is_unsynced = false;
@@ -151,13 +173,23 @@ impl<F: FileSystem> Machine<F> {
     /// Is this object a generation?
     pub(super) fn is_generation(&self, object: u64) -> bool {
         self.effects.as_ref().is_some_and(|effects| {
-            effects.generation == Some(object) || effects.older.contains(&object)
+            effects.generation == Some(object)
+                || effects.older.contains(&object)
+                || effects
+                    .sick
+                    .as_ref()
+                    .is_some_and(|sick| sick.generation == object)
         })
     }
 
     /// A generation keeps the log's tail back. One without effects is written again, like any object; another's way is a consistency
     /// point, and that takes its time: then `false`.
     pub(super) fn relocate_generation(&mut self, object: u64) -> bool {
+        if self.is_sick_generation(object) {
+            // It is another object now.
+            self.copy_sick();
+            return false;
+        }
         let Some(effects) = &mut self.effects else {
             return false;
         };

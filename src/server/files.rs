@@ -95,19 +95,22 @@ pub trait FileSystem {
         Ok(())
     }
     /// The marker of a share as the file system has it; 0 if there is none.
-    fn marked(&mut self, share: ShareId) -> u64 {
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         let _ = share;
-        0
+        Ok(0)
     }
     /// Begins to bring everything done so far onto the media of the shares.
     fn begin_sync(&mut self) {}
-    /// Is it there? `None`: not yet; `Some(false)`: it could not be brought there. Does not wait.
-    fn synced(&mut self) -> Option<bool> {
-        Some(true)
+    /// Is it there? `None`: not yet; else the shares whose files could not be brought there. Does not wait.
+    fn synced(&mut self) -> Option<Vec<ShareId>> {
+        Some(Vec::new())
     }
     /// Waits for it.
-    fn wait_synced(&mut self) -> bool {
-        true
+    fn wait_synced(&mut self) -> Vec<ShareId> {
+        Vec::new()
     }
 }
 
@@ -188,7 +191,7 @@ impl FileSystem for Fs {
         Fs::mark(self, share, number)
     }
 
-    fn marked(&mut self, share: ShareId) -> u64 {
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         Fs::marked(self, share)
     }
 
@@ -196,11 +199,11 @@ impl FileSystem for Fs {
         Fs::begin_sync(self);
     }
 
-    fn synced(&mut self) -> Option<bool> {
+    fn synced(&mut self) -> Option<Vec<ShareId>> {
         Fs::synced(self)
     }
 
-    fn wait_synced(&mut self) -> bool {
+    fn wait_synced(&mut self) -> Vec<ShareId> {
         Fs::wait_synced(self)
     }
 }

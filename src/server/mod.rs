@@ -21,6 +21,7 @@ mod run;
 mod set_aside;
 mod setup;
 pub mod shares;
+mod sick;
 pub mod sizes;
 mod status;
 pub mod turns;

@@ -55,6 +55,8 @@ pub struct Parts<F> {
     pub probe: Box<dyn Probe>,
     /// What a turn copies of the log at least, in units ([`super::copying::COPY_UNITS`]).
     pub copy_units: u64,
+    /// A share whose effects cannot be done again is set apart, and the others are served; if not, the start is refused.
+    pub sets_apart: bool,
     /// By which clients have their turns.
     pub stopwatch: Box<dyn Stopwatch>,
     /// Did the worker before die, by its own fault or killed? Then what it was at counts ([`super::set_aside`]).
@@ -95,6 +97,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         mut entropy,
         probe,
         copy_units,
+        sets_apart,
         mut stopwatch,
         felled,
         patience,
@@ -167,7 +170,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         set_aside.push(condemned);
     }
     phases.end("folded", &mut *machine.stopwatch);
-    machine.take_up_files(files, incarnation.boot, time)?;
+    machine.take_up_files(files, incarnation.boot, sets_apart, time)?;
     if taken_up {
         machine.remember_files(watched_until);
         phases.end("files remembered", &mut *machine.stopwatch);

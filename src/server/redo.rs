@@ -80,12 +80,10 @@ impl Files {
 
     /// The number of the next effect.
     pub fn next(&self) -> u64 {
-        let first = self.generations.last().map_or(1, |(_, first, _)| *first);
-        let after = self
-            .effects
-            .last()
-            .map_or(1, |(effect, ..)| effect.number + 1);
-        first.max(after)
+        let firsts = self.generations.iter().map(|(_, first, _)| *first);
+        let effects = self.effects.iter();
+        let after = effects.map(|(effect, ..)| effect.number.saturating_add(1));
+        firsts.chain(after).max().unwrap_or(1)
     }
 }
 
@@ -138,12 +136,15 @@ impl Remade {
 impl<F: FileSystem> Machine<F> {
     /// Takes up what the log holds about files: does it once more, if another kernel shows them now.
     ///
+    /// A share whose effects cannot be done again is sick from the start ([`super::sick`]).
+    ///
     /// # Errors
-    /// As [`redo`].
+    /// There is no other share, or none may be set apart.
     pub(super) fn take_up_files(
         &mut self,
         files: Files,
         boot_id: [u8; 16],
+        sets_apart: bool,
         time: Time,
     ) -> anyhow::Result<()> {
         let power = self.journal.has_sink();
@@ -160,7 +161,9 @@ impl<F: FileSystem> Machine<F> {
         let generation = generations.pop();
         let count = self.smb.share_names().len();
         let marked = (0..count).filter_map(|share| ShareId::try_from(share).ok());
-        let marked = marked.map(|share| self.fs.marked(share)).max().unwrap_or(0);
+        // Of one that cannot be read now the effects' own numbers have to do.
+        let marked = marked.filter_map(|share| self.fs.marked(share).ok());
+        let marked = marked.max().unwrap_or(0);
         self.effects = Some(Effects {
             generation,
             older: generations,
@@ -175,11 +178,19 @@ impl<F: FileSystem> Machine<F> {
             failures: u32::from(is_unsynced),
             is_unsynced,
             wanted: false,
+            sick: None,
         });
+        let mut sick = BTreeMap::new();
         if !of_this_boot || is_unsynced {
-            self.redo(files, time.now)?;
+            let object = generation.unwrap_or(GLOBAL);
+            sick = self.redo(files, object, &BTreeSet::new(), time.now)?;
+        }
+        let is_refused = !power || !sets_apart || sick.len() == count;
+        if let Some(why) = sick.values().next().filter(|_| is_refused) {
+            bail!("{why}");
         }
         self.begin_generation(time.now);
+        self.isolate(sick)?;
         self.journal.commit(time.now);
         if !power {
             // Nobody keeps them any more.
@@ -195,18 +206,23 @@ impl<F: FileSystem> Machine<F> {
         Ok(())
     }
 
-    /// Does once more what was done to files, and puts on record what was made again.
+    /// Does once more what was done to files, but for those of the shares in `without`, and puts on record, in the generation `object`, what
+    /// was made again. As [`redo`].
     ///
     /// # Errors
-    /// As [`redo`].
-    pub(super) fn redo(&mut self, mut files: Files, now: Duration) -> anyhow::Result<()> {
+    /// The log lacks what an effect refers to.
+    pub(super) fn redo(
+        &mut self,
+        mut files: Files,
+        object: u64,
+        without: &BTreeSet<ShareId>,
+        now: Duration,
+    ) -> anyhow::Result<BTreeMap<ShareId, String>> {
         // An earlier redo may have died between a record of its own and the medium. This one knows from that record what was made, and
         // would set the marker beyond it without another that is waited for.
         self.journal.settle();
         self.find_data(&mut files)?;
         let shares = self.smb.share_names();
-        let effects = self.effects.as_ref();
-        let generation = effects.and_then(|of| of.generation).unwrap_or(GLOBAL);
         let Machine {
             fs,
             smb,
@@ -220,20 +236,22 @@ impl<F: FileSystem> Machine<F> {
                     from: *from,
                     now: Cow::Borrowed(which),
                 };
-                journal.put(generation, Kind::Delta, &record, &[]);
+                journal.put(object, Kind::Delta, &record, &[]);
                 smb.rekeyed(*from, which.key, &which.handle, journal);
             }
             journal.commit(now);
             journal.settle();
         };
         probe.at_disk(true);
-        let redone = redo(fs, files, &shares, &mut remade, &mut || probe.beat());
+        let redone = redo(fs, files, &shares, without, &mut remade, &mut || {
+            probe.beat()
+        });
         probe.at_disk(false);
-        redone
+        Ok(redone)
     }
 
     /// The data of writes, where they were received.
-    fn find_data(&self, files: &mut Files) -> anyhow::Result<()> {
+    pub(super) fn find_data(&self, files: &mut Files) -> anyhow::Result<()> {
         let log = self.journal.log();
         for (effect, pieces, _) in &mut files.effects {
             if effect.places.is_empty() {
@@ -252,15 +270,16 @@ impl<F: FileSystem> Machine<F> {
 /// Does everything once more. `remade` is told of each file that was made again, by every key it was known under, and what it says is on
 /// the medium when it returns. `beat` is called as it comes on.
 ///
-/// # Errors
-/// An effect cannot be done again, though its file is not known to be gone: nothing has been lost, it can be tried again.
+/// Gives the shares of which an effect cannot be done again, though its file is not known to be gone, and why: what comes after it on that
+/// share is not done either. Nothing has been lost, it can be tried again.
 fn redo<F: FileSystem>(
     fs: &mut F,
     files: Files,
     shares: &[String],
+    without: &BTreeSet<ShareId>,
     remade: &mut dyn FnMut(&BTreeSet<FileKey>, &Identity),
     beat: &mut dyn FnMut(),
-) -> anyhow::Result<()> {
+) -> BTreeMap<ShareId, String> {
     let mut known = Remade::default();
     for (original, now) in &files.remade {
         known.insert(*original, now);
@@ -271,18 +290,30 @@ fn redo<F: FileSystem>(
     );
     let mut times: BTreeMap<FileKey, Times> = BTreeMap::new();
     let (mut gone, mut not_served) = (0, BTreeMap::<String, u32>::new());
+    let mut failed: BTreeMap<ShareId, String> = BTreeMap::new();
     for (mut effect, pieces, name) in files.effects {
         beat();
         // The configuration may have changed.
-        let Some(share) = shares.iter().position(|share| *share == name) else {
+        let share = shares.iter().position(|share| *share == name);
+        let Some(share) = share.and_then(|share| ShareId::try_from(share).ok()) else {
             *not_served.entry(name).or_default() += 1;
             continue;
         };
-        let share = ShareId::try_from(share)?;
+        if without.contains(&share) || failed.contains_key(&share) {
+            continue;
+        }
         effect.actor.share = share;
         let by_name = effect.is_of_names();
         let original = effect.made.as_ref().map(|made| made.key);
-        if by_name && effect.number <= fs.marked(share) {
+        let marked = match fs.marked(share) {
+            Ok(marked) => marked,
+            Err(error) => {
+                let why = format!("the marker of share {name} cannot be read: {error}");
+                failed.insert(share, why);
+                continue;
+            }
+        };
+        if by_name && effect.number <= marked {
             // Made again by an earlier redo, which did not come to the times.
             if let Some(identity) = original.and_then(|original| known.0.get(&original)) {
                 effect.target = Some(Target {
@@ -320,20 +351,28 @@ fn redo<F: FileSystem>(
                 gone += 1;
                 debug!("effect {} ({:?}): {status}", effect.number, effect.target);
             }
-            Err(status) => bail!(refusal(&name, &path_of(&effect), status)),
+            Err(status) => {
+                failed.insert(share, refusal(&name, &path_of(&effect), status));
+                continue;
+            }
         }
         if by_name && let Err(error) = fs.mark(share, effect.number) {
-            bail!("the marker of share {name} cannot be set: {error}");
+            let why = format!("the marker of share {name} cannot be set: {error}");
+            failed.insert(share, why);
+            continue;
         }
         note_times(&mut times, effect);
     }
     for times in times.values() {
         beat();
+        let share = times.actor.share;
+        if failed.contains_key(&share) {
+            continue;
+        }
         match set_times(fs, times) {
             Err(status) if !is_gone(status) => {
-                let name = shares.get(times.actor.share as usize);
-                let name = name.map_or("", String::as_str);
-                bail!(refusal(name, &times.target.path, status));
+                let name = shares.get(share as usize).map_or("", String::as_str);
+                failed.insert(share, refusal(name, &times.target.path, status));
             }
             _ => {}
         }
@@ -346,7 +385,7 @@ fn redo<F: FileSystem>(
             "{count} of them are not done again: the configuration has no share {name} any more, and what clients were told is there may be missing"
         );
     }
-    Ok(())
+    failed
 }
 
 /// Law 10: the statuses of a file that is certainly gone. No other error says so.

@@ -126,7 +126,13 @@ impl Server {
                 );
             }
             self.take_requests();
+            // A share that was offline is looked for at the beginning of the turn, and may keep it waiting.
+            let looks = self.machine.fs.next_look();
+            if looks.is_some_and(|at| at <= Instant::now()) {
+                self.machine.probe.at_disk(true);
+            }
             self.machine.turn(time, &mut frames);
+            self.machine.probe.at_disk(false);
             self.send(&mut frames);
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
                 return Ok(self.leave(end));

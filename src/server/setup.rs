@@ -88,6 +88,7 @@ pub fn parts(
             heart: Heart::new(worker.pulse.take()),
         }),
         copy_units: COPY_UNITS,
+        sets_apart: true,
         stopwatch: Box::new(Monotonic),
         felled: worker.previous != PreviousEnd::Elective,
         patience: Patience {

@@ -1,36 +1,29 @@
 //! After a sync of the shares' file systems that has failed (durability `power`).
 //!
 //! The kernel may have dropped the pages that it could not write, and the next sync then succeeds without them. So a failed one is put on
-//! record, and what was done since the last one that succeeded is done once more, from the log, before another is asked for. If that one
-//! fails, too, the file systems are *sick*: operations on them are refused until a sync has succeeded.
+//! record, and what was done since the last one that succeeded is done once more, from the log, before another is asked for. A share
+//! for which that one fails, too, is *sick* ([`super::sick`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use log::{error, info};
+use log::info;
 use outlast_nvram::Kind;
-use outlast_smb::fileop::FileOp;
-use outlast_smb::status::NtStatus;
+use outlast_smb::fileop::{FileOp, OpenId, ShareId};
 
-use super::consistency::Effects;
 use super::files::FileSystem;
 use super::machine::Machine;
 use super::record::Record;
 use super::recover::decode;
 use super::redo::Files;
+use crate::one_line::OneLine;
 
-/// Failures in a row that make a file system sick. A single one is mended before anyone notices.
-const FAILURES: u32 = 2;
-
-impl Effects {
-    /// What was done may be read wrongly, and may be lost: nothing is done to files.
-    pub fn is_sick(&self) -> bool {
-        self.failures >= FAILURES
-    }
-}
+/// Failures in a row that make a share sick. A single one is mended before anyone notices.
+pub(super) const FAILURES: u32 = 2;
 
 impl<F: FileSystem> Machine<F> {
-    /// A sync has failed: what was done until now is not known to be anywhere but in the log.
-    pub(super) fn note_failed_sync(&mut self, now: Duration) {
+    /// A sync has failed for these shares: what was done until now is not known to be anywhere but in the log.
+    pub(super) fn note_failed_sync(&mut self, failed: &[ShareId], now: Duration) {
         // Also what was done after it had begun.
         if self.effects.as_ref().is_some_and(|of| of.count > 0) {
             self.begin_generation(now);
@@ -45,55 +38,59 @@ impl<F: FileSystem> Machine<F> {
             self.journal
                 .put(*oldest, Kind::Delta, &Record::Unsynced, &[]);
         }
-        if effects.failures == FAILURES {
-            error!(
-                "the shares' file systems cannot be synced: operations on them are refused until they can; see the kernel's log (dmesg)"
-            );
+        if effects.failures >= FAILURES {
+            let names = self.smb.share_names();
+            let why = |share: &ShareId| {
+                let name = names.get(*share as usize).map_or("", String::as_str);
+                let why = "its file system cannot be synced; see the kernel's log (dmesg)";
+                (*share, format!("share {}: {why}", OneLine(name)))
+            };
+            self.isolate_or_wait(failed.iter().map(why).collect());
         }
         self.journal.commit(now);
     }
 
     /// Law 5: what an operation beside the loop writes must not be written over by what was done before it.
     pub(super) fn may_mend(&self) -> bool {
-        !self.is_to_be_mended() || self.under_way.is_none()
-    }
-
-    fn is_to_be_mended(&self) -> bool {
-        self.effects.as_ref().is_some_and(|of| of.failures > 0)
+        let effects = self.effects.as_ref();
+        let is_to_be_mended = effects.is_some_and(|of| of.failures > 0 || of.sick.is_some());
+        !is_to_be_mended || self.under_way.is_none()
     }
 
     /// If a sync has failed: does once more what was done since the last one that succeeded. `false`: that cannot be done now.
     pub(super) fn mend(&mut self, now: Duration) -> bool {
-        if !self.is_to_be_mended() {
-            return true;
-        }
-        let mended = self.do_again(now);
-        let Some(effects) = &mut self.effects else {
+        let Some(effects) = self.effects.as_ref().filter(|of| of.failures > 0) else {
             return true;
         };
-        match mended {
-            Ok(()) => {
-                info!("a sync has failed: what was done since the last one has been done once more")
-            }
+        let (older, object) = (
+            effects.older.clone(),
+            effects.generation.unwrap_or_default(),
+        );
+        let without = effects.sick.as_ref();
+        let without = without.map_or_else(BTreeSet::new, |sick| sick.shares().collect());
+        info!("a sync has failed: what was done since the last one is done once more");
+        let redone = self.do_again(|object| older.contains(&object), object, &without, now);
+        match redone {
+            Ok(sick) => self.isolate_or_wait(sick),
             Err(error) => {
-                error!("{error:#}");
-                effects.failures = effects.failures.max(FAILURES);
-                effects.since = now;
-                return false;
+                log::error!("{error:#}");
+                if let Some(effects) = &mut self.effects {
+                    effects.since = now;
+                }
+                false
             }
         }
-        true
     }
 
-    fn do_again(&mut self, now: Duration) -> anyhow::Result<()> {
-        let (Some(log), Some(effects)) = (self.journal.log(), &self.effects) else {
-            return Ok(());
-        };
-        let records = log.read_back(|object| effects.older.contains(&object))?;
-        let mut files = Files::default();
-        for (object, record, data) in decode(records)? {
-            files.take(object, record, data);
-        }
+    /// Does once more what these generations hold. Gives the shares for which that cannot be done, and why.
+    pub(super) fn do_again(
+        &mut self,
+        generations: impl Fn(u64) -> bool,
+        object: u64,
+        without: &BTreeSet<ShareId>,
+        now: Duration,
+    ) -> anyhow::Result<BTreeMap<ShareId, String>> {
+        let files = self.read_back(generations)?;
         let made = files
             .effects
             .iter()
@@ -101,20 +98,24 @@ impl<F: FileSystem> Machine<F> {
                 FileOp::Create(create) => Some(create.open),
                 _ => None,
             });
-        let made: std::collections::BTreeSet<_> = made.collect();
-        self.redo(files, now)?;
+        let made: BTreeSet<OpenId> = made.collect();
+        let failed = self.redo(files, object, without, now)?;
         // The redo of a create closes what it opens, and that may be a client's.
         for open in self.smb.opens().filter(|open| made.contains(&open.open)) {
             self.fs.remember(&open);
         }
-        Ok(())
+        Ok(failed)
     }
 
-    /// Why an operation is not to be done, whatever it would find.
-    pub(super) fn refusal(&self, op: &FileOp) -> Option<NtStatus> {
-        let is_sick = self.effects.as_ref().is_some_and(Effects::is_sick);
-        // A close changes nothing but what is open.
-        let closes = matches!(op, FileOp::Close { delete: None, .. });
-        (is_sick && !closes).then_some(NtStatus::IO_DEVICE_ERROR)
+    /// What is on record in these generations.
+    pub(super) fn read_back(&self, generations: impl Fn(u64) -> bool) -> anyhow::Result<Files> {
+        let mut files = Files::default();
+        let Some(log) = self.journal.log() else {
+            return Ok(files);
+        };
+        for (object, record, data) in decode(log.read_back(generations)?)? {
+            files.take(object, record, data);
+        }
+        Ok(files)
     }
 }

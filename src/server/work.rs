@@ -251,7 +251,7 @@ impl<F: FileSystem> Machine<F> {
             self.journal.settle();
             return Ok(intent.clone());
         }
-        let prepared = match self.refusal(&planned.op) {
+        let prepared = match self.refusal(planned) {
             Some(status) => Err(status),
             None => self.fs.prepare(&planned.actor, &planned.op),
         };
@@ -282,7 +282,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// Does an operation, or begins it: `None`.
     fn begin(&mut self, planned: &Planned, intent: &Intent) -> Option<Result<Outcome, NtStatus>> {
-        match self.refusal(&planned.op) {
+        match self.refusal(planned) {
             Some(status) => Some(Err(status)),
             None => self.fs.begin(&planned.actor, &planned.op, intent),
         }

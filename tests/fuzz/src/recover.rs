@@ -135,6 +135,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         wall: WALL,
         incarnation: INCARNATION,
         copy_units: 2,
+        sets_apart: true,
         stack: outlast_stack::Config {
             receive_total: 1 << 20,
             receive_least: 4 << 10,

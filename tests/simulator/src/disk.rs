@@ -6,12 +6,15 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use outlast_smb::fileop::{FileTime, OpenId, ShareId};
+use outlast_smb::status::NtStatus;
 
 use crate::clock::Clock;
+use crate::faults;
 use crate::fuse::{Fuse, Step};
 use crate::image::{Change, Image, Ino};
 use crate::mutation::Mutation;
 use crate::random::Random;
+use crate::status;
 
 /// The name is taken.
 #[derive(Debug)]
@@ -31,6 +34,10 @@ pub struct Disk {
     deaths: Vec<Duration>,
     /// Who watches a directory may have been told to look for itself.
     pub may_tell_to_look: bool,
+    /// A server is starting.
+    is_starting: bool,
+    /// A call of its redo has failed.
+    has_failed: bool,
 }
 
 /// For so long before a death a server may not be sure that what changed in a directory was its own doing.
@@ -46,10 +53,35 @@ struct Journal {
     syncing: Option<(usize, Duration)>,
     /// Where the last operation begins among the changes.
     operation: usize,
+    /// The last sync has failed.
+    has_failed: bool,
+    /// So often a redo may still be failed.
+    faults_left: u32,
     clock: Clock,
     random: Random,
     mutation: Option<Mutation>,
 }
+
+impl Journal {
+    /// A sync fails: of what files hold, what could not be written is not written any more, though it is still seen.
+    fn fail(&mut self, count: usize) {
+        self.syncing = None;
+        self.has_failed = true;
+        let mut left = Vec::new();
+        for (index, change) in self.changes.drain(..).enumerate() {
+            let is_dropped = index < count && !change.is_ordered() && self.random.percent(50);
+            if is_dropped {
+                self.operation -= usize::from(left.len() < self.operation);
+            } else {
+                left.push(change);
+            }
+        }
+        self.changes = left;
+    }
+}
+
+/// Calls of a redo that fail in a run, at most.
+const FAULTS: u32 = 3;
 
 /// Bytes that reach the medium together or not at all.
 const SECTOR: usize = 512;
@@ -77,6 +109,8 @@ impl Disk {
             changed: BTreeMap::new(),
             deaths: Vec::new(),
             may_tell_to_look: false,
+            is_starting: false,
+            has_failed: false,
         }
     }
 
@@ -97,6 +131,34 @@ impl Disk {
         has_changed
     }
 
+    /// A server starts, or has started.
+    pub fn starting(&mut self, yes: bool) {
+        self.is_starting = yes;
+    }
+
+    /// What a call of a redo meets.
+    pub fn fault(&mut self) -> Option<NtStatus> {
+        if !self.is_starting {
+            return None;
+        }
+        let journal = self.journal.as_mut()?;
+        let mut random = Random::at_step(self.seed, self.fuse.steps(), "faults");
+        if journal.faults_left == 0 || !random.percent(10) {
+            return None;
+        }
+        journal.faults_left -= 1;
+        self.has_failed = true;
+        // A file that is said to be gone is taken for gone, and rightly so.
+        let all = faults::STATUSES.into_iter();
+        let all: Vec<u32> = all.filter(|it| *it != status::FILE_CLOSED).collect();
+        Some(NtStatus(*random.pick(&all)))
+    }
+
+    /// Has a call of a redo failed since this was last asked?
+    pub fn take_failure(&mut self) -> bool {
+        std::mem::take(&mut self.has_failed)
+    }
+
     /// From now on the power can be cut.
     pub fn keep_journal(&mut self, clock: Clock, mutation: Option<Mutation>) {
         self.journal = Some(Journal {
@@ -104,6 +166,8 @@ impl Disk {
             changes: Vec::new(),
             syncing: None,
             operation: 0,
+            has_failed: false,
+            faults_left: if self.seed % 2 == 0 { FAULTS } else { 0 },
             clock,
             random: Random::new(self.seed, "syncs"),
             mutation,
@@ -113,6 +177,7 @@ impl Disk {
     /// The server is gone, and its descriptors: files without a name are no more.
     pub fn killed(&mut self) {
         self.now.drop_nameless();
+        self.is_starting = false;
         self.deaths.push(self.clock.now());
         if let Some(journal) = &mut self.journal {
             journal.syncing = None;
@@ -200,11 +265,13 @@ impl Disk {
         if journal.clock.now() < due {
             return (journal.mutation == Some(Mutation::SyncNotAwaited)).then_some(true);
         }
-        if journal.random.percent(5) {
+        let is_believed = journal.mutation == Some(Mutation::FailedSyncBelieved);
+        if journal.random.percent(if is_believed { 100 } else { 5 }) && !journal.has_failed {
             self.fuse.step(Step::Sync);
-            journal.syncing = None;
-            return Some(false);
+            journal.fail(count);
+            return Some(is_believed);
         }
+        journal.has_failed = false;
         let strikes = self.fuse.strikes(Step::Sync);
         if !strikes || journal.random.percent(50) {
             for change in journal.changes.drain(..count) {

@@ -15,10 +15,13 @@ use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
 
 use crate::disk::Disk;
+use crate::faults;
 use crate::image::Ino;
 use crate::mutation::Mutation;
 use crate::server::since_start;
 
+/// The open under which a redo opens files.
+const AGAIN: OpenId = 0;
 /// Every right on a file (MS-DTYP 2.4.3).
 const ALL: u32 = 0x001F_01FF;
 /// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
@@ -61,6 +64,17 @@ impl Files {
             opens: BTreeMap::new(),
             handles,
             mutation,
+        }
+    }
+
+    /// While what a power cut took is done again the disk may fail.
+    fn fail_for_a_while(&self) -> Result<(), NtStatus> {
+        match self.disk.borrow_mut().fault() {
+            Some(_) if self.mutation == Some(Mutation::FaultTakenForGone) => {
+                Err(NtStatus::FILE_CLOSED)
+            }
+            Some(status) => Err(status),
+            None => Ok(()),
         }
     }
 
@@ -515,6 +529,7 @@ fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
 impl FileSystem for Files {
     fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        faults::meet(op, true)?;
         let intent = self.look(op)?;
         self.keeping(op, intent)
     }
@@ -534,6 +549,7 @@ impl FileSystem for Files {
             return Ok(outcome);
         }
         log::debug!("perform {op:?}");
+        faults::meet(op, false)?;
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
         }
@@ -672,6 +688,9 @@ impl FileSystem for Files {
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
+        if open.open == AGAIN {
+            self.fail_for_a_while()?;
+        }
         let disk = self.disk.borrow();
         let by_handle = || disk.by_handle(&open.handle).filter(|_| self.handles);
         let by_path = |path: &str| disk.find(path).map(|(ino, _)| ino);
@@ -712,6 +731,7 @@ impl FileSystem for Files {
         intent: &Intent,
         _as_server: bool,
     ) -> Result<Outcome, NtStatus> {
+        self.fail_for_a_while()?;
         match left_out(op, self.mutation) {
             Some(outcome) => Ok(outcome),
             None => self.perform(actor, op, intent),
@@ -724,11 +744,11 @@ impl FileSystem for Files {
         Ok(())
     }
 
-    fn marked(&mut self, share: ShareId) -> u64 {
+    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
         match self.mutation {
-            Some(Mutation::MarkerIgnored) => 0,
-            _ if share != self.share => 0,
-            _ => self.disk.borrow().marked(DIRECTORY),
+            Some(Mutation::MarkerIgnored) => Ok(0),
+            _ if share != self.share => Ok(0),
+            _ => Ok(self.disk.borrow().marked(DIRECTORY)),
         }
     }
 
@@ -736,12 +756,14 @@ impl FileSystem for Files {
         self.disk.borrow_mut().begin_sync();
     }
 
-    fn synced(&mut self) -> Option<bool> {
-        self.disk.borrow_mut().synced()
+    fn synced(&mut self) -> Option<Vec<ShareId>> {
+        let synced = self.disk.borrow_mut().synced()?;
+        Some((!synced).then_some(self.share).into_iter().collect())
     }
 
-    fn wait_synced(&mut self) -> bool {
-        self.disk.borrow_mut().wait_synced()
+    fn wait_synced(&mut self) -> Vec<ShareId> {
+        let synced = self.disk.borrow_mut().wait_synced();
+        (!synced).then_some(self.share).into_iter().collect()
     }
 }
 

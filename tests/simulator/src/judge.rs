@@ -7,6 +7,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::faults;
 use crate::limits::Limits;
 use crate::status;
 use crate::workload::{BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEVEL_II, Op, Verb, disposition};
@@ -241,6 +242,16 @@ impl Judge {
                 *self.trees.get_mut(&op.client)? -= 1;
                 plain(status::SUCCESS)
             }
+            Verb::Read { offset, .. }
+            | Verb::Write {
+                offset: Some(offset),
+                ..
+            }
+            | Verb::SetEnd { length: offset, .. }
+                if faults::at(*offset).is_some() =>
+            {
+                plain(faults::at(*offset)?)
+            }
             Verb::Read { offset, length, .. } => self.read(handle, *offset, *length),
             Verb::Write {
                 offset,
@@ -306,6 +317,9 @@ impl Judge {
         use disposition::{CREATE, OPEN, OVERWRITE, OVERWRITE_IF, SUPERSEDE};
         if let Some(refusal) = self.too_many_opens(op.client) {
             return Some(refusal);
+        }
+        if let Some(status) = faults::of(path) {
+            return Some(plain(status));
         }
         let is_dir = options & DIRECTORY != 0;
         let overwrites = matches!(*disposition, SUPERSEDE | OVERWRITE | OVERWRITE_IF);

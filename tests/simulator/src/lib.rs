@@ -4,6 +4,7 @@
 pub mod client;
 pub mod clock;
 pub mod disk;
+pub mod faults;
 pub mod files;
 pub mod fuse;
 pub mod image;

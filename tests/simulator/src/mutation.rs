@@ -52,6 +52,10 @@ pub enum Mutation {
     IntentNotAwaited,
     /// A consistency point is on record before the file systems are synced.
     SyncNotAwaited,
+    /// A sync that has failed is taken for one that succeeded, as the one after it would be.
+    FailedSyncBelieved,
+    /// After a power cut an error of the disk is taken for a file that is gone.
+    FaultTakenForGone,
     /// After a power cut operations of this name are not done once more.
     RedoWithout(&'static str),
     /// The marker reaches the medium before what it speaks of.
@@ -156,6 +160,8 @@ impl Mutation {
             FlushNotAwaited,
             IntentNotAwaited,
             SyncNotAwaited,
+            FailedSyncBelieved,
+            FaultTakenForGone,
             RedoWithout("rename"),
             RedoWithout("link"),
             RedoWithout("delete"),
@@ -199,6 +205,8 @@ impl Mutation {
             Mutation::FlushNotAwaited
                 | Mutation::IntentNotAwaited
                 | Mutation::SyncNotAwaited
+                | Mutation::FailedSyncBelieved
+                | Mutation::FaultTakenForGone
                 | Mutation::RedoWithout(_)
                 | Mutation::MarkerFirst
                 | Mutation::MarkerIgnored

@@ -73,6 +73,8 @@ pub struct Server {
     pub cuts: u32,
     /// Elective reboots so far.
     pub reboots: u32,
+    /// Starts that were refused, because the disk has failed.
+    failed_starts: u32,
     /// How often the machine was started.
     boots: u8,
     /// What became of a mutated server's memory.
@@ -256,6 +258,7 @@ impl Server {
             crashes: 0,
             cuts: 0,
             reboots: 0,
+            failed_starts: 0,
             boots: 1,
             forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
                 .then(Forgetful::default),
@@ -405,9 +408,11 @@ impl Server {
         }
         self.fuse.disarm();
         self.end(self.clock.now(), End::Cut);
-        self.clock.wait_until(self.down_until);
-        self.nvram.change_hands();
-        self.begin(self.clock.now(), net);
+        while self.life.is_none() {
+            self.clock.wait_until(self.down_until);
+            self.nvram.change_hands();
+            self.begin(self.clock.now(), net);
+        }
     }
 
     fn is(&self, mutation: Mutation) -> bool {
@@ -587,6 +592,7 @@ impl Server {
         }
         let smb = smb_config(&self.scenario, self.lives());
         let (share, _) = smb.share_named(SHARE).expect("the clients' share");
+        self.disk.borrow_mut().starting(true);
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
             sink: self.sink.as_ref().map(SinkFile::open),
@@ -598,6 +604,8 @@ impl Server {
                 boot: [self.boots; 16],
             },
             copy_units: self.scenario.copy_units,
+            // The judge knows no disk that is away for a while: such a start is refused, and comes again.
+            sets_apart: false,
             stack,
             smb,
             fs: Files::new(
@@ -615,7 +623,7 @@ impl Server {
                 self.scenario.speed,
                 Random::new(seed, "processor"),
             )),
-            felled: false,
+            felled: !self.elective,
             patience: Patience {
                 login: limit(Stranger::Silent),
                 idle: None,
@@ -629,8 +637,20 @@ impl Server {
                 true => Lost::Nothing,
                 false => self.scenario.lost,
             },
-        })
-        .unwrap_or_else(|error| panic!("the server does not come back: {error:#}"));
+        });
+        self.disk.borrow_mut().starting(false);
+        let recovered = match recovered {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                assert!(
+                    self.disk.borrow_mut().take_failure(),
+                    "the server does not come back: {error:#}"
+                );
+                log::debug!("the server does not start: {error:#}");
+                self.failed_starts += 1;
+                return self.end(now, End::Killed);
+            }
+        };
         let base = match self.scenario.mutation {
             Some(Mutation::OutageIsTime) if lives > 0 => {
                 recovered.service_time + self.scenario.outage
@@ -648,7 +668,7 @@ impl Server {
 
     /// How many there were before this one.
     fn lives(&self) -> u32 {
-        self.crashes + self.reboots
+        self.crashes + self.reboots + self.failed_starts
     }
 
     fn send(&mut self, frames: &[TxFrame], net: &Net) {

@@ -3,6 +3,7 @@
 pub mod limits;
 pub mod uploads;
 
+use crate::faults;
 use crate::judge::Judge;
 use crate::limits::Limits;
 use crate::random::Random;
@@ -203,6 +204,8 @@ struct Maker {
     last_handle: Handle,
     clients: usize,
     shared_files: usize,
+    /// The disk has bad places.
+    bad: Option<Random>,
 }
 
 impl Maker {
@@ -214,6 +217,7 @@ impl Maker {
             last_handle: 0,
             clients,
             shared_files: 0,
+            bad: (seed % 4 == 2).then(|| Random::new(seed, "bad places")),
         }
     }
 
@@ -267,6 +271,7 @@ impl Maker {
 
     /// Something in the client's own directory.
     fn alone(&mut self, client: usize) {
+        self.touch_bad_places(client);
         let open = self.judge.handles_of(client);
         if open.is_empty() || (open.len() < 3 && self.random.percent(30)) {
             return self.open_something(client);
@@ -286,6 +291,46 @@ impl Maker {
             self.push(client, vec![key], false);
         }
         self.push(client, vec![verb], false);
+    }
+
+    /// Now and then a client meets a place where the disk is bad.
+    fn touch_bad_places(&mut self, client: usize) {
+        let Some(bad) = &mut self.bad else { return };
+        if !bad.percent(30) {
+            return;
+        }
+        let (offset, name, what) = (faults::offset(bad), faults::name(bad), bad.index(5));
+        let mut files = self.judge.handles_of(client).into_iter();
+        let file = files.find(|(_, is_dir)| !is_dir).map(|(handle, _)| handle);
+        let write = |handle| Verb::Write {
+            handle,
+            offset: Some(offset),
+            length: 50,
+            fill: 7,
+        };
+        let verbs = match (what, file) {
+            (0, Some(handle)) => vec![Verb::Read {
+                handle,
+                offset,
+                length: 100,
+            }],
+            (1, Some(handle)) => vec![Verb::SetEnd {
+                handle,
+                length: offset,
+            }],
+            (2, Some(handle)) => vec![write(handle)],
+            (3, _) => {
+                let path = format!("{}/f0", home(client));
+                let open = self.create(&path, disposition::OPEN_IF, 0);
+                let handle = self.last_handle;
+                vec![open, write(handle), Verb::Close { handle }]
+            }
+            _ => {
+                let path = format!("{}/{name}", home(client));
+                vec![self.create(&path, disposition::OPEN_IF, 0)]
+            }
+        };
+        self.push(client, verbs, false);
     }
 
     fn on_file(&mut self, client: usize, handle: Handle) -> Verb {

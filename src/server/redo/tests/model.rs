@@ -534,7 +534,7 @@ impl FileSystem for Model {
         Ok(())
     }
 
-    fn marked(&mut self, _: ShareId) -> u64 {
-        self.now.marker
+    fn marked(&mut self, _: ShareId) -> std::io::Result<u64> {
+        Ok(self.now.marker)
     }
 }
