@@ -21,8 +21,16 @@ fn order(previous: PreviousEnd, attempts: u32, tap_fresh: bool) -> Order {
         previous,
         attempts,
         tap_fresh,
-        renew: previous == PreviousEnd::Elective,
+        renew: false,
     }
+}
+
+/// The start after a reboot: by the configuration as it is now.
+fn start_anew() -> Option<Action> {
+    Some(Action::Start(Order {
+        renew: true,
+        ..order(PreviousEnd::Elective, 0, false)
+    }))
 }
 
 fn start(previous: PreviousEnd, attempts: u32) -> Option<Action> {
@@ -154,16 +162,13 @@ fn an_elective_reboot_comes_back_after_its_hold() {
     assert_eq!(machine.handle(rebooting(None, ms(0)), ms(1)), None);
     assert_eq!(
         machine.handle(Input::Ended(Ended::Reboot), ms(2)),
-        start(PreviousEnd::Elective, 0)
+        start_anew()
     );
     machine.handle(Input::Ready, ms(3));
     machine.handle(rebooting(None, ms(500)), ms(10));
     assert_eq!(machine.handle(Input::Ended(Ended::Reboot), ms(20)), None);
     assert_eq!(machine.deadline(), Some(ms(520)));
-    assert_eq!(
-        machine.handle(Input::Tick, ms(520)),
-        start(PreviousEnd::Elective, 0)
-    );
+    assert_eq!(machine.handle(Input::Tick, ms(520)), start_anew());
 }
 
 #[test]
@@ -203,21 +208,22 @@ fn what_is_missing_is_waited_for_and_counts_as_no_death() {
 fn a_new_binary_stays_once_it_has_served() {
     let mut machine = serving();
     machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
-    let new = |previous, attempts| {
+    let new = |previous, renew| {
         Some(Action::Start(Order {
             binary: Some("/new".into()),
-            ..order(previous, attempts, false)
+            renew,
+            ..order(previous, 0, false)
         }))
     };
     assert_eq!(
         machine.handle(Input::Ended(Ended::Reboot), ms(2)),
-        new(PreviousEnd::Elective, 0)
+        new(PreviousEnd::Elective, true)
     );
     machine.handle(Input::Ready, ms(3));
     assert_eq!(machine.deadline(), None);
     assert_eq!(
         machine.handle(Input::Ended(Ended::Killed), ms(4)),
-        new(PreviousEnd::Killed, 0)
+        new(PreviousEnd::Killed, false)
     );
     // Gone from the disk since: the supervisor's own is left.
     assert_eq!(
@@ -237,11 +243,7 @@ fn a_new_binary_that_fails_gives_way_to_the_old() {
         let mut machine = serving();
         machine.handle(rebooting(Some("/new"), ms(0)), ms(1));
         machine.handle(Input::Ended(Ended::Reboot), ms(2));
-        let old = Order {
-            renew: false,
-            ..order(previous, 0, false)
-        };
-        assert_eq!(machine.handle(failure, ms(3)), Some(Action::Start(old)));
+        assert_eq!(machine.handle(failure, ms(3)), start(previous, 0));
     }
 }
 
