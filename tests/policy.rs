@@ -427,7 +427,6 @@ fn a_disk_that_is_mounted_again_is_served_again() {
     server.start_again();
     let mut alice = session_of(&lab, &server, USER, PASSWORD);
     shut_down(server.share());
-    alice.say("put outlast.toml");
     alice.say("get held-by-alice first");
     alice.expect("NT_STATUS_");
     lab::run(&format!("umount --lazy {}", server.share().display()));
