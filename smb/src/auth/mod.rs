@@ -28,8 +28,23 @@ use spnego::{NegState, Token};
 /// Longest list of mechanisms, in bytes of DER: initiators name four or five, of a dozen bytes each.
 const MAX_MECH_TYPES: usize = 512;
 
+/// Characters of a name that a log shows: no user has a longer one.
+const MAX_LOGGED_NAME: usize = 256;
+
 /// Longest NEGOTIATE message, in bytes: 40, and the names of a workstation and its domain (MS-NLMP 2.2.1.1).
 const MAX_NEGOTIATE: usize = 1024;
+
+/// The name by which a client wants to log in, if this is the token that has it. For logs: nothing of it is verified.
+#[must_use]
+pub fn claimed_user(token: &[u8]) -> Option<String> {
+    let ntlm = match spnego::parse(token) {
+        _ if token.starts_with(ntlm::SIGNATURE) => Some(token),
+        Some(Token::Resp(resp)) => resp.token,
+        Some(Token::Init(_)) | None => None,
+    };
+    let name = Authenticate::parse(ntlm?)?.user;
+    Some(name.chars().take(MAX_LOGGED_NAME).collect())
+}
 
 /// Why an authentication failed. The client is told LOGON_FAILURE or INVALID_PARAMETER and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -204,6 +204,21 @@ fn wrong_password_or_user_is_refused_with_and_without_mic() {
 }
 
 #[test]
+fn a_log_names_the_user_of_a_login_that_fails() {
+    let mut handshake = Handshake::new();
+    let Ok(Progress::Continue { token }) =
+        handshake.step(&CLIENT.negotiate(), &config(), 7, &mut Fixed)
+    else {
+        panic!("no challenge");
+    };
+    assert_eq!(claimed_user(&CLIENT.negotiate()), None);
+    let (message, _) = CLIENT.authenticate(&token);
+    assert_eq!(claimed_user(&message).as_deref(), Some("user"));
+    assert_eq!(claimed_user(&message[..70]), None);
+    assert_eq!(claimed_user(b"no token"), None);
+}
+
+#[test]
 fn an_announced_mic_is_verified() {
     let mut handshake = Handshake::new();
     let Ok(Progress::Continue { token }) =

@@ -78,10 +78,11 @@ pub fn start(
             session_key,
         }) => admit(ctx, body, &mut security, identity, session_key).map(|()| token),
         Err(refused) => {
-            log::info!(
-                "client {}: login refused: {refused}",
-                ctx.connection().client
-            );
+            let client = ctx.connection().client;
+            match auth::claimed_user(&body.security_buffer) {
+                Some(user) => log::info!("client {client}: login of {user:?} refused: {refused}"),
+                None => log::info!("client {client}: login refused: {refused}"),
+            }
             let conn = ctx.conn;
             let failed = ctx.smb.failed_logins.entry(conn).or_default();
             *failed += 1;
