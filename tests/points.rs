@@ -266,6 +266,8 @@ fn session_setup_and_locks_at_point_3_and_tcp() {
 
 /// Everything but EXECUTE and WRITE_OWNER, which the account of guests has not on what it has made.
 const ACCESS: u32 = 0x0017_019F;
+/// DELETE.
+const DELETE: u32 = 0x0001_0000;
 const CREATE_NEW: u32 = 2;
 const OPEN: u32 = 1;
 const OVERWRITE_IF: u32 = 5;
@@ -291,7 +293,8 @@ fn session_of_everything() -> Vec<String> {
         buffer.extend(name);
         buffer
     };
-    let dir = client.create("d", ACCESS, CREATE_NEW, DIRECTORY_FILE);
+    // What is in it could not be renamed beside one who may delete it.
+    let dir = client.create("d", ACCESS & !DELETE, CREATE_NEW, DIRECTORY_FILE);
     let watched = client.request(raw::CHANGE_NOTIFY, &raw::change_notify(dir));
     let file = client.create(r"d\f", ACCESS, CREATE_NEW, NON_DIRECTORY_FILE);
     told.push(format!(
@@ -417,10 +420,12 @@ fn session_of_everything() -> Vec<String> {
     );
     client.close(brief);
     // not empty
+    let doomed = client.create("d", ACCESS, OPEN, DIRECTORY_FILE);
     told.push(format!(
         "disposition {:x}",
-        client.set_info(dir, 1, 13, 0, &[1]).status
+        client.set_info(doomed, 1, 13, 0, &[1]).status
     ));
+    client.close(doomed);
     for _ in 0..2 {
         told.push(format!("{:?}", client.list(dir, "*")));
     }

@@ -167,7 +167,11 @@ impl Disk {
             syncing: None,
             operation: 0,
             has_failed: false,
-            faults_left: if self.seed % 2 == 0 { FAULTS } else { 0 },
+            faults_left: if self.seed.is_multiple_of(2) {
+                FAULTS
+            } else {
+                0
+            },
             clock,
             random: Random::new(self.seed, "syncs"),
             mutation,
