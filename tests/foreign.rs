@@ -6,10 +6,11 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use outlast::control::Status;
 use support::client::{SMB3_1_1, Session, run, smbclient};
 use support::lab::{self, Lab};
 use support::server::{Server, Setup};
-use support::{Rng, can_run, files, has};
+use support::{PATIENCE, Rng, can_run, files, has, wait_for};
 
 /// Is there a program of this name?
 fn is_there(program: &str) -> bool {
@@ -52,6 +53,12 @@ fn backing(test: &str, name: &str) -> String {
 const TREE: &str = "mkdir Dir; cd Dir; put source one; rename one two; mkdir sub; rename sub under; put source under\\x; \
                     get under\\x got.x; get two got.two; ls; del two; del under\\x; rmdir under; cd \\; rmdir Dir";
 
+/// How far the clients' streams have come.
+fn moved(status: &Status) -> Vec<(u32, u32)> {
+    let streams = status.connections.iter().map(|connection| &connection.tcp);
+    streams.map(|tcp| (tcp.snd_una, tcp.rcv_nxt)).collect()
+}
+
 /// Everything is done as often as the worker is killed meanwhile, and nothing is lost of what was answered.
 fn goes_on_through_kills(test: &str, mount: &str) {
     let lab = Lab::new();
@@ -66,10 +73,15 @@ fn goes_on_through_kills(test: &str, mount: &str) {
         let commands = format!("{TREE}; put source kept{round}");
         let mut session = Session::start(smbclient(SMB3_1_1), &local, &commands);
         while !session.has_ended() {
-            let worker = server.status().worker_pid;
-            server.kill_worker(worker);
-            server.successor_of(worker);
+            let before = server.status();
+            server.kill_worker(before.worker_pid);
             kills += 1;
+            // The next kill comes when the client has got on: no life may be too short for that.
+            wait_for("progress", PATIENCE, || {
+                let now = server.try_status()?;
+                let got_on = now.worker_pid != before.worker_pid && moved(&now) != moved(&before);
+                (got_on || session.has_ended()).then_some(())
+            });
         }
         session.finish().well();
         for got in ["got.x", "got.two"] {
