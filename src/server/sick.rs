@@ -1,8 +1,8 @@
 //! A share whose file system fails (durability `power`): it is set apart, so that the others go on.
 //!
-//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and the others' generations
-//! end without it. Operations on it are refused. At each consistency point what that generation holds is done again; when the sync after
-//! that succeeds, too, the share is well and the generation ends.
+//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and
+//! the others' generations end without it. Operations on it are refused. At each consistency point what that generation
+//! holds is done again; when the sync after that succeeds, too, the share is well and the generation ends.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Sets shares apart, with all that was done on them since the last sync that succeeded. The present generation has no effects yet.
+    /// Sets shares apart, with all that was done on them since the last sync that succeeded. The present generation has
+    /// no effects yet.
     ///
     /// # Errors
     /// The log cannot be read back, or has no room.
@@ -191,7 +192,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// A sync has failed for these shares, and succeeded for all others. If the sick ones are among the others they are well.
+    /// A sync has failed for these shares, and succeeded for all others. If the sick ones are among the others they are
+    /// well.
     pub(super) fn discharge(&mut self, failed: &[ShareId]) {
         let Some(effects) = &mut self.effects else {
             return;

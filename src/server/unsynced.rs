@@ -1,8 +1,8 @@
 //! After a sync of the shares' file systems that has failed (durability `power`).
 //!
-//! The kernel may have dropped the pages that it could not write, and the next sync then succeeds without them. So a failed one is put on
-//! record, and what was done since the last one that succeeded is done once more, from the log, before another is asked for. A share
-//! for which that one fails, too, is *sick* ([`super::sick`]).
+//! The kernel may have dropped the pages that it could not write, and the next sync then succeeds without them. So a
+//! failed one is put on record, and what was done since the last one that succeeded is done once more, from the log,
+//! before another is asked for. A share for which that one fails, too, is *sick* ([`super::sick`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -57,7 +57,8 @@ impl<F: FileSystem> Machine<F> {
         !is_to_be_mended || self.under_way.is_none()
     }
 
-    /// If a sync has failed: does once more what was done since the last one that succeeded. `false`: that cannot be done now.
+    /// If a sync has failed: does once more what was done since the last one that succeeded. `false`: that cannot be
+    /// done now.
     pub(super) fn mend(&mut self, now: Duration) -> bool {
         let Some(effects) = self.effects.as_ref().filter(|of| of.failures > 0) else {
             return true;

@@ -1,17 +1,18 @@
 //! The worker's pulse: signs of life that its loop leaves in a page of memory, and what the supervisor makes of them.
 //!
-//! The page is a memfd that the worker inherits; its number is in the environment, so that an older worker passes over it. It is
-//! written by the loop alone, from its own turns: a thread beside it would beat for a loop that spins. A turn may be long for good
-//! reasons, and these are not guessed at:
+//! The page is a memfd that the worker inherits; its number is in the environment, so that an older worker passes over
+//! it. It is written by the loop alone, from its own turns: a thread beside it would beat for a loop that spins. A turn
+//! may be long for good reasons, and these are not guessed at:
 //!
-//! * *A recovery* beats with each object, effect and request that it is through with. It has [`STARTING`] for one of them.
-//! * *A file operation* is announced before it is begun. If the kernel keeps the loop waiting in it, the disk is to blame: the worker is
-//!   left alone however long that takes, for the next one would wait for the same disk, and `outlast status` says so. If it computes, it
-//!   has [`COMPUTING`].
+//! * *A recovery* beats with each object, effect and request that it is through with. It has [`STARTING`] for one of
+//!   them.
+//! * *A file operation* is announced before it is begun. If the kernel keeps the loop waiting in it, the disk is to
+//!   blame: the worker is left alone however long that takes, for the next one would wait for the same disk, and
+//!   `outlast status` says so. If it computes, it has [`COMPUTING`].
 //! * *A debugger* has stopped it: it is left alone.
 //!
-//! Anything else that takes longer than [`SILENT`] is a worker that is stopped, spins or waits for ever. It is killed, and the next one
-//! recovers; the request that it was at is counted ([`crate::server::set_aside`]).
+//! Anything else that takes longer than [`SILENT`] is a worker that is stopped, spins or waits for ever. It is killed,
+//! and the next one recovers; the request that it was at is counted ([`crate::server::set_aside`]).
 
 use std::fs::File;
 use std::io;
@@ -35,7 +36,8 @@ pub(super) const TICK: Duration = Duration::from_millis(500);
 const NOTICED: u32 = 2;
 /// Looks without a beat after which it is killed: 2 s.
 const SILENT: u32 = 4;
-/// The same, of looks that found it computing, while it is in a file operation: 10 s. A directory of a million files takes some.
+/// The same, of looks that found it computing, while it is in a file operation: 10 s. A directory of a million files
+/// takes some.
 const COMPUTING: u32 = 20;
 /// The same before it serves: 30 s.
 const STARTING: u32 = 60;
@@ -98,7 +100,8 @@ impl Pulse {
         Ok(Pulse(Arc::new(page.into())))
     }
 
-    /// The one that the supervisor has given this process, if it has; to be called once, before anything else is opened.
+    /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
+    /// opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Pulse> {
         let fd: RawFd = std::env::var(VARIABLE).ok()?.parse().ok()?;
         if fd <= 2 || !is_open(fd) {

@@ -1,4 +1,5 @@
-//! While the worker takes no turn: it is watched, killed if it has no reason, and the supervisor answers who asks how things are.
+//! While the worker takes no turn: it is watched, killed if it has no reason, and the supervisor answers who asks how
+//! things are.
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;

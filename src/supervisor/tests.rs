@@ -37,6 +37,14 @@ fn start(previous: PreviousEnd, attempts: u32) -> Option<Action> {
     Some(Action::Start(order(previous, attempts, false)))
 }
 
+/// The same after one that left by itself, and not because somebody wished so: by the configuration that was proven.
+fn start_by_the_old() -> Option<Action> {
+    Some(Action::Start(Order {
+        renew: false,
+        ..order(PreviousEnd::Elective, 0, false)
+    }))
+}
+
 /// A machine whose worker serves since 0.
 fn serving() -> Machine {
     let (mut machine, first) = Machine::new(ms(0));
@@ -145,10 +153,7 @@ fn later_start_errors_are_retried_then_given_up() {
     for _ in 1..8 {
         assert_eq!(machine.handle(Input::Ended(Ended::Error(1)), now), None);
         now = machine.deadline().unwrap();
-        assert_eq!(
-            machine.handle(Input::Tick, now),
-            start(PreviousEnd::Elective, 0)
-        );
+        assert_eq!(machine.handle(Input::Tick, now), start_by_the_old());
     }
     assert_eq!(
         machine.handle(Input::Ended(Ended::Error(1)), now),
@@ -257,7 +262,7 @@ fn a_new_binary_that_hangs_is_killed() {
     assert_eq!(machine.handle(Input::Tick, deadline), Some(Action::Kill));
     assert_eq!(
         machine.handle(Input::Ended(Ended::Killed), deadline),
-        start(PreviousEnd::Elective, 0)
+        start_by_the_old()
     );
 }
 
@@ -321,7 +326,8 @@ fn termination_before_the_worker_listens_or_while_none_runs_is_no_failure() {
     assert_eq!(machine.handle(Input::Tick, ms(600)), None, "it is over");
 }
 
-/// Workers that are shell scripts, under the real supervisor: each start is one line of `starts`, each does what its number says.
+/// Workers that are shell scripts, under the real supervisor: each start is one line of `starts`, each does what its
+/// number says.
 #[test]
 fn workers_are_reaped_and_started_as_they_ended() {
     let scratch = Scratch::new("workers");

@@ -1,12 +1,12 @@
-//! What the server is at. That is on record outside the fold, in two words of the memory: if the worker dies of it, by whatever signal, the
-//! next worker knows what it was, and how often that has happened.
+//! What the server is at. That is on record outside the fold, in two words of the memory: if the worker dies of it, by
+//! whatever signal, the next worker knows what it was, and how often that has happened.
 
 use super::Log;
 use crate::Memory;
 use crate::layout::{DEATHS_AT, HANDLED_AT};
 
-/// A word holds an object's id plus one in its lower bits. Above them one word has what is done to the object, the other the deaths, and
-/// what was done above these.
+/// A word holds an object's id plus one in its lower bits. Above them one word has what is done to the object, the
+/// other the deaths, and what was done above these.
 const ID_BITS: u32 = 56;
 const ID_MASK: u64 = (1 << ID_BITS) - 1;
 const DEATHS_BITS: u32 = 4;

@@ -300,8 +300,11 @@ impl Maker {
             return;
         }
         let (offset, name, what) = (faults::offset(bad), faults::name(bad), bad.index(5));
-        let mut files = self.judge.handles_of(client).into_iter();
-        let file = files.find(|(_, is_dir)| !is_dir).map(|(handle, _)| handle);
+        // One that appends has no say where.
+        let judge = &self.judge;
+        let mut files = judge.handles_of(client).into_iter();
+        let file = files.find(|(handle, is_dir)| !is_dir && !judge.appends(*handle));
+        let file = file.map(|(handle, _)| handle);
         let write = |handle| Verb::Write {
             handle,
             offset: Some(offset),
