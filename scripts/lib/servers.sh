@@ -56,8 +56,8 @@ make_account() {
 declare -A address
 # The shares of both servers, by their names. "pub" is $dir/share; another one is the directory of its name in $dir.
 shares=(pub)
-# Further lines for Samba's [global].
-samba_options=
+# Further lines for Outlast's [server] and Samba's [global].
+outlast_options= samba_options=
 
 share_path() { if [ "$1" = pub ]; then echo "$dir/share"; else echo "$dir/$1"; fi; }
 
@@ -77,6 +77,7 @@ start_outlast() {
 name = "BENCH$2"
 users_file = "$dir/users"
 control_socket = "$dir/$server.sock"
+$outlast_options
 
 [network]
 tap = "tap$2"
