@@ -274,12 +274,15 @@ impl<F: FileSystem> Machine<F> {
 /// share is not done either. Nothing has been lost, it can be tried again.
 fn redo<F: FileSystem>(
     fs: &mut F,
-    files: Files,
+    mut files: Files,
     shares: &[String],
     without: &BTreeSet<ShareId>,
     remade: &mut dyn FnMut(&BTreeSet<FileKey>, &Identity),
     beat: &mut dyn FnMut(),
 ) -> BTreeMap<ShareId, String> {
+    // What was set apart is on record once more.
+    files.effects.sort_by_key(|(effect, ..)| effect.number);
+    files.effects.dedup_by_key(|(effect, ..)| effect.number);
     let mut known = Remade::default();
     for (original, now) in &files.remade {
         known.insert(*original, now);

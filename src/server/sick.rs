@@ -119,6 +119,9 @@ impl<F: FileSystem> Machine<F> {
                 .and_then(|share| ShareId::try_from(share).ok())
                 .filter(|share| shares.contains(share))
         };
+        // A generation that has not ended yet may hold what another one has.
+        files.effects.sort_by_key(|(effect, ..)| effect.number);
+        files.effects.dedup_by_key(|(effect, ..)| effect.number);
         let effects = files.effects.into_iter();
         let effects: Vec<_> = effects
             .filter_map(|(effect, data, name)| Some((is_of_them(&name)?, effect, data)))

@@ -24,6 +24,8 @@ pub(super) const FAILURES: u32 = 2;
 impl<F: FileSystem> Machine<F> {
     /// A sync has failed for these shares: what was done until now is not known to be anywhere but in the log.
     pub(super) fn note_failed_sync(&mut self, failed: &[ShareId], now: Duration) {
+        let effects = self.effects.as_ref();
+        let begun = effects.map(|of| of.older.clone()).unwrap_or_default();
         // Also what was done after it had begun.
         if self.effects.as_ref().is_some_and(|of| of.count > 0) {
             self.begin_generation(now);
@@ -45,9 +47,27 @@ impl<F: FileSystem> Machine<F> {
                 let why = "its file system cannot be synced; see the kernel's log (dmesg)";
                 (*share, format!("share {}: {why}", OneLine(name)))
             };
-            self.isolate_or_wait(failed.iter().map(why).collect());
+            let is_apart = self.isolate_or_wait(failed.iter().map(why).collect());
+            if is_apart {
+                // For the others it has succeeded.
+                self.end_generations(&begun);
+            }
         }
         self.journal.commit(now);
+    }
+
+    /// What these generations hold is on the media, or in another one.
+    fn end_generations(&mut self, ended: &[u64]) {
+        for object in ended {
+            self.journal.put(*object, Kind::End, &Record::Closed, &[]);
+        }
+        if let Some(effects) = &mut self.effects {
+            effects.older.retain(|object| !ended.contains(object));
+            if effects.older.is_empty() {
+                effects.failures = 0;
+                effects.is_unsynced = false;
+            }
+        }
     }
 
     /// Law 5: what an operation beside the loop writes must not be written over by what was done before it.
