@@ -68,9 +68,10 @@ impl Blow {
     fn percents(self) -> &'static [u64] {
         match self {
             Blow::KillWorker => &[10, 35, 60],
-            Blow::Reboot => &[15, 50],
+            // what the next worker needs is checked first, while the client is served
+            Blow::Reboot => &[3, 15],
             Blow::KillTree | Blow::Terminate => &[30],
-            // the new binary is asked to prove itself first, while the client goes on
+            // the same, by the new binary
             Blow::RebootExec => &[5],
         }
     }

@@ -159,6 +159,9 @@ impl<F: FileSystem> Machine<F> {
             .map(|(object, ..)| *object)
             .collect();
         let generation = generations.pop();
+        // The worker before may have ended after a sync had failed and before that was on record. The kernel tells of a
+        // failure once, so the next sync would succeed without what was dropped.
+        let may_be_unsynced = is_unsynced || !generations.is_empty();
         let count = self.smb.share_names().len();
         let marked = (0..count).filter_map(|share| ShareId::try_from(share).ok());
         // Of one that cannot be read now the effects' own numbers have to do.
@@ -181,7 +184,7 @@ impl<F: FileSystem> Machine<F> {
             sick: None,
         });
         let mut sick = BTreeMap::new();
-        if !of_this_boot || is_unsynced {
+        if !of_this_boot || may_be_unsynced {
             let object = generation.unwrap_or(GLOBAL);
             sick = self.redo(files, object, &BTreeSet::new(), time.now)?;
         }

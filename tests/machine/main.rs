@@ -34,8 +34,7 @@ fn sessions_outlast_the_machine() {
         return;
     }
     let lab = Lab::new();
-    let Some(mut scene) = Scene::set(&lab, TEST, "power", 96, setting("OUTLAST_VM_SEED", 1))
-    else {
+    let Some(mut scene) = Scene::set(&lab, TEST, "power", 96, setting("OUTLAST_VM_SEED", 1)) else {
         return;
     };
     for (transfer, dialect, blows) in [

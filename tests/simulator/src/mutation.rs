@@ -191,10 +191,14 @@ impl Mutation {
         ]
     };
 
-    /// Can no well-behaved client notice? Forgotten MessageIds would let one be used twice, which none does.
+    /// Can no well-behaved client notice, or hardly one of the workload? Forgotten MessageIds would let one be used
+    /// twice, which none does. Of times that an open has stopped one has to write by that open after the crash.
     #[must_use]
     pub fn is_hidden(self) -> bool {
-        self == Mutation::Forgets(Forgotten::MessageIds)
+        matches!(
+            self,
+            Mutation::Forgets(Forgotten::MessageIds | Forgotten::StoppedTimes)
+        )
     }
 
     /// Is it about what a power cut does?
