@@ -14,6 +14,7 @@ pub mod handle;
 mod links;
 pub mod list;
 pub mod lookup;
+mod magic;
 pub mod marker;
 pub mod names;
 pub mod opens;

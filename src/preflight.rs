@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use log::warn;
 use outlast_nvram::{Error, FileProblem, Log, Mapping};
 
-use crate::config::{Config, Durability, Share};
+use crate::config::{self, Config, Durability, Share};
 use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
@@ -52,10 +52,8 @@ pub fn findings(path: &Path) -> Findings {
     match users(&config) {
         Ok(users) => {
             keep(crate::server::check_sizes(&config, &users));
-            let missing = config.missing_shares();
-            let all = config.warnings(&users).into_iter();
-            let advice = all.filter(|warning| !missing.contains(warning));
-            warnings.extend(advice.map(|warning| warning.to_string()));
+            let all = config.warnings(&users);
+            warnings.extend(all.iter().map(ToString::to_string));
         }
         Err(error) => keep(Err(error)),
     }
@@ -81,13 +79,17 @@ pub fn first_start(config: &Config) -> anyhow::Result<()> {
     // nothing to serve, it is a mistake.
     let is_known = std::fs::symlink_metadata(&config.nvram.path).is_ok();
     let is_useless = missing.len() == config.shares.len() && !is_known;
-    if let Some(error) = missing.into_iter().next().filter(|_| is_useless) {
-        return Err(error.into());
+    if let Some(error) = missing.first().filter(|_| is_useless) {
+        return Err(error.clone().into());
     }
-    for warning in config.warnings(&users) {
+    warn_of(&missing, &config.warnings(&users));
+    Ok(())
+}
+
+fn warn_of(missing: &[config::Error], probable_mistakes: &[config::Error]) {
+    for warning in missing.iter().chain(probable_mistakes) {
         warn!("{warning}");
     }
-    Ok(())
 }
 
 /// Could a server start by this configuration, and take up its sessions?
@@ -138,9 +140,7 @@ pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
         // To open it is the only way to know; it is let go of at once.
         Tap::open(&new.network.tap, new.network.offload).with_context(|| named("network.tap"))?;
     }
-    for warning in new.warnings(&users(new)?) {
-        warn!("{warning}");
-    }
+    warn_of(&new.missing_shares(), &new.warnings(&users(new)?));
     Ok(())
 }
 

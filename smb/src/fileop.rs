@@ -359,38 +359,10 @@ mod as_bytes {
     }
 }
 
-impl FileOp {
-    /// The open it acts on; the one it will make, for `Create`; the target, for `CopyChunks`.
-    #[must_use]
-    pub fn open(&self) -> OpenId {
-        match self {
-            FileOp::Create(create) => create.open,
-            FileOp::Close { open, .. }
-            | FileOp::Flush { open }
-            | FileOp::Read { open, .. }
-            | FileOp::Write { open, .. }
-            | FileOp::QueryDirectory { open, .. }
-            | FileOp::Stat { open }
-            | FileOp::QueryVolume { open }
-            | FileOp::SetBasic { open, .. }
-            | FileOp::SetEndOfFile { open, .. }
-            | FileOp::SetAllocation { open, .. }
-            | FileOp::Rename { open, .. }
-            | FileOp::Link { open, .. }
-            | FileOp::CheckDelete { open, .. }
-            | FileOp::QuerySecurity { open, .. }
-            | FileOp::SetSecurity { open, .. }
-            | FileOp::CopyChunks { target: open, .. }
-            | FileOp::ZeroData { open, .. }
-            | FileOp::SetSparse { open, .. }
-            | FileOp::QueryAllocatedRanges { open, .. }
-            | FileOp::Watch { open, .. } => *open,
-        }
-    }
-
-    /// The same operation on another open. A copy's source stays what it is.
-    pub fn set_open(&mut self, another: OpenId) {
-        match self {
+/// The place of the open that an operation acts on, shared or exclusive as the operation is.
+macro_rules! open_of {
+    ($op:expr) => {
+        match $op {
             FileOp::Create(CreateOp { open, .. })
             | FileOp::Close { open, .. }
             | FileOp::Flush { open }
@@ -411,8 +383,21 @@ impl FileOp {
             | FileOp::ZeroData { open, .. }
             | FileOp::SetSparse { open, .. }
             | FileOp::QueryAllocatedRanges { open, .. }
-            | FileOp::Watch { open, .. } => *open = another,
+            | FileOp::Watch { open, .. } => open,
         }
+    };
+}
+
+impl FileOp {
+    /// The open it acts on; the one it will make, for `Create`; the target, for `CopyChunks`.
+    #[must_use]
+    pub fn open(&self) -> OpenId {
+        *open_of!(self)
+    }
+
+    /// The same operation on another open. A copy's source stays what it is.
+    pub fn set_open(&mut self, another: OpenId) {
+        *open_of!(self) = another;
     }
 
     /// The same operation without the bytes that it carries, which are the message's own.

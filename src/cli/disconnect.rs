@@ -21,8 +21,6 @@ pub(super) fn run(config: &Config, whom: String) -> anyhow::Result<()> {
             println!("{whom}: {connections} connection(s) dropped");
             Ok(())
         }
-        Reply::Status(_) | Reply::Accepted { .. } | Reply::Refused { .. } => {
-            bail!("the server answers something else than was asked")
-        }
+        _ => Err(super::unexpected()),
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
@@ -213,8 +213,11 @@ fn ask_status(config: &Config) -> anyhow::Result<crate::control::Status> {
         STATUS_PATIENCE,
     )? {
         Reply::Status(status) => Ok(*status),
-        Reply::Accepted { .. } | Reply::Disconnected { .. } | Reply::Refused { .. } => {
-            bail!("the server answers something else than was asked")
-        }
+        _ => Err(unexpected()),
     }
+}
+
+/// The error of a reply that does not belong to what was asked.
+fn unexpected() -> anyhow::Error {
+    anyhow!("the server answers something else than was asked")
 }

@@ -112,9 +112,7 @@ fn accepted(config: &Config, command: &Command) -> anyhow::Result<(u64, u32)> {
             epoch,
             supervisor_pid,
         } => Ok((epoch, supervisor_pid)),
-        Reply::Status(_) | Reply::Disconnected { .. } | Reply::Refused { .. } => {
-            bail!("the server answers something else than was asked")
-        }
+        _ => Err(super::unexpected()),
     }
 }
 

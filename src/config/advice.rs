@@ -32,12 +32,11 @@ pub(super) fn host_addresses() -> std::io::Result<Vec<HostAddress>> {
 }
 
 impl Config {
-    /// What is probably a mistake, one line each.
+    /// What is probably a mistake, one line each. Of shares see [`Config::missing_shares`].
     pub fn warnings(&self, users: &Users) -> Vec<Error> {
         // What the machine does not tell cannot be warned of.
         let host = host_addresses().unwrap_or_default();
-        let mut all = self.missing_shares();
-        all.extend(self.advice_on_users(users));
+        let mut all = self.advice_on_users(users);
         all.extend(self.advice_on_guests());
         all.extend(self.advice_on_addresses(&host));
         all

@@ -8,15 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Statx, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::magic::{BTRFS, EXT4, FUSE, OVERLAYFS, TMPFS, XFS, magic};
 use super::names::PROBE;
-use super::path::{OVERLAYFS, magic, stat, stat_entry};
-
-/// `f_type` (statfs(2)).
-const EXT4: u64 = 0xEF53;
-const XFS: u64 = 0x5846_5342;
-const BTRFS: u64 = 0x9123_683E;
-const TMPFS: u64 = 0x0102_1994;
-const FUSE: u64 = 0x6573_5546;
+use super::path::{stat, stat_entry};
 
 /// What a file system has.
 #[derive(Clone, Debug, PartialEq, Eq)]

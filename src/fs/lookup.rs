@@ -18,25 +18,16 @@ use rustix::io::Errno;
 
 use super::attributes::key;
 use super::errno::{parent_status, status};
+use super::magic::{BCACHEFS, BTRFS, EXT4, F2FS, OVERLAYFS, TMPFS, XFS, ZFS, magic};
 use super::names;
-use super::path::{fd_path, magic, stat};
+use super::path::{fd_path, stat};
 
 /// Directories with fewer names are read each time.
 const WORTH_KEEPING_NAMES: usize = 64;
 /// Names kept in all; beyond, the directory not used for longest goes.
 const KEPT_NAMES_MAX: usize = 400_000;
-/// `f_type` of file systems whose every change goes through this kernel (statfs(2)): ext, xfs, btrfs, tmpfs, f2fs,
-/// bcachefs, zfs, overlayfs (whose layers nobody may change beneath it).
-const LOCAL_FILE_SYSTEMS: [u64; 8] = [
-    0xEF53,
-    0x5846_5342,
-    0x9123_683E,
-    0x0102_1994,
-    0xF2F5_2010,
-    0xCA45_1A4E,
-    0x2FC1_2FC1,
-    0x794C_7630,
-];
+/// File systems whose every change goes through this kernel. Nobody may change the layers beneath an overlayfs.
+const LOCAL_FILE_SYSTEMS: [u64; 8] = [EXT4, XFS, BTRFS, TMPFS, F2FS, BCACHEFS, ZFS, OVERLAYFS];
 
 /// Bytes for a batch of directory entries or events.
 const BATCH_BYTES: usize = 32 * 1024;

@@ -21,6 +21,7 @@ use super::attributes::{self, key};
 use super::errno::{open_status, parent_status, status};
 use super::features::{self, Features};
 use super::lookup::Lookup;
+use super::magic::{OVERLAYFS, magic};
 use super::{handle, names, volume};
 
 /// Longest path on disk in bytes (PATH_MAX, without the NUL).
@@ -384,18 +385,6 @@ pub fn may_access(fd: BorrowedFd<'_>, access: Access) -> Result<(), Errno> {
 const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS
     .union(StatxFlags::BTIME)
     .union(volume::STATX_MASK);
-
-/// `f_type` of overlayfs (statfs(2)).
-pub const OVERLAYFS: u64 = 0x794C_7630;
-
-/// `f_type` of the file system that an open file is on (statfs(2)).
-///
-/// # Errors
-/// As `fstatfs`.
-pub fn magic(fd: impl AsFd) -> Result<u64, Errno> {
-    // Signed, and of 32 bits, on some machines.
-    Ok(u64::from(rustix::fs::fstatfs(fd)?.f_type as u32))
-}
 
 /// `statx` of an open file.
 ///

@@ -7,18 +7,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Statx, StatxFlags};
 
-use super::path::{fd_path, magic};
+use super::magic::{BTRFS, FUSE, OVERLAYFS, magic};
+use super::path::fd_path;
 
 /// STATX_MNT_ID_UNIQUE (Linux 6.8): the number of a mount, never given again.
 const MOUNT_ID_UNIQUE: u32 = 0x4000;
 /// FS_IOC_GETFSUUID (Linux 6.9): `_IOR(0x15, 0, struct fsuuid2)`.
 const GET_FS_UUID: libc::c_ulong = 0x8011_1500;
-/// statfs(2): the id of btrfs is made from its UUID and the subvolume, and inode numbers are a subvolume's.
-const BTRFS_MAGIC: u64 = 0x9123_683E;
-/// statfs(2): inode numbers of FUSE are those of a mount.
-const FUSE_MAGIC: u64 = 0x6573_5546;
-/// statfs(2): inode numbers of directories, where the layers are on several file systems.
-const OVERLAY_MAGIC: u64 = 0x794C_7630;
 
 /// `struct fsuuid2`.
 #[repr(C)]
@@ -65,9 +60,10 @@ pub(super) fn learn(fd: BorrowedFd<'_>, stat: &Statx) {
     }
 }
 
-/// Has a file the same inode number at each mount?
+/// Has a file the same inode number at each mount? Those of FUSE are a mount's, and so are those of overlayfs'
+/// directories where its layers are on several file systems.
 pub(super) fn keeps_inodes(fd: BorrowedFd<'_>) -> bool {
-    !matches!(kind(fd), FUSE_MAGIC | OVERLAY_MAGIC)
+    !matches!(kind(fd), FUSE | OVERLAYFS)
 }
 
 /// statfs(2): `f_type`; 0 if that cannot be had.
@@ -77,8 +73,9 @@ fn kind(fd: BorrowedFd<'_>) -> u64 {
 
 fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
     let id = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
-    // XFS makes the id from the device number, so its UUID comes first.
-    if kind(fd) != BTRFS_MAGIC
+    // XFS makes the id from the device number, so its UUID comes first. btrfs makes it from its UUID and the subvolume,
+    // whose inode numbers are its own.
+    if kind(fd) != BTRFS
         && let Some(uuid) = uuid(fd, stat)
     {
         return hash(b"uuid", &uuid);

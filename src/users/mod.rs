@@ -103,9 +103,12 @@ impl Users {
     /// # Errors
     /// It is missing, open to others, or has a wrong line.
     pub fn load(path: &Path) -> Result<Users, Error> {
-        let io_error = |cause: io::Error| unreadable(path, cause);
-        let file = Users::open(path)?;
-        Users::parse(path, &read_secret(file).map_err(io_error)?)
+        Users::read(path, Users::open(path)?)
+    }
+
+    fn read(path: &Path, file: File) -> Result<Users, Error> {
+        let text = read_secret(file).map_err(|cause| unreadable(path, cause))?;
+        Users::parse(path, &text)
     }
 
     /// Opens the file, which must be its owner's alone.
@@ -140,7 +143,7 @@ impl Users {
     /// As [`Users::load`].
     pub fn for_server(config: &Config) -> Result<Users, Error> {
         match Users::open_for_server(config)? {
-            Some(_) => Users::load(&config.server.users_file),
+            Some(file) => Users::read(&config.server.users_file, file),
             None => Ok(Users::default()),
         }
     }
