@@ -1,0 +1,110 @@
+//! When an object is to be written again, and which.
+
+use super::*;
+use crate::log::relocation::GIVEN_UP_PART;
+
+#[test]
+fn relocation_is_asked_of_the_object_at_the_tail() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    log.append(5, Kind::Snapshot, b"", &[]).unwrap();
+    log.append(6, Kind::Snapshot, b"", &[]).unwrap();
+    while log.used() - log.live() <= log.capacity() / GIVEN_UP_PART {
+        assert_eq!(wanted(&mut log, 0), None);
+        log.append(6, Kind::Delta, &[0; 100], &[]).unwrap();
+        log.commit();
+    }
+    assert_eq!(wanted(&mut log, 0), Some(5));
+    log.append(5, Kind::Snapshot, b"", &[]).unwrap();
+    assert_eq!(wanted(&mut log, 0), None, "not committed yet");
+    log.commit();
+    assert_eq!(wanted(&mut log, 0), Some(6));
+    log.append(6, Kind::Snapshot, b"", &[]).unwrap();
+    log.commit();
+    assert_eq!(wanted(&mut log, 0), None);
+    assert!(log.used() < 100);
+}
+
+/// As soon as what is asked for does not fit any more, and not only when half of the ring is full.
+#[test]
+fn relocation_is_asked_when_room_is_short() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    log.append(5, Kind::Snapshot, b"", &[]).unwrap();
+    for _ in 0..3 {
+        log.append(5, Kind::Delta, &[0; 100], &[]).unwrap();
+    }
+    log.commit();
+    assert!(log.used() < log.capacity() / 2);
+    let room = log.room();
+    assert_eq!(wanted(&mut log, room), None);
+    assert_eq!(wanted(&mut log, room + 1), Some(5));
+}
+
+/// Objects whose bases lie side by side at the tail and whose data lie far ahead: every one of them has to be written again before
+/// there is room.
+#[test]
+fn there_is_room_to_write_all_that_is_live_again() {
+    let memory = Arc::new(VecMemory::new(1 << 16));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    let mut queues = vec![Vec::new(); 20];
+    for object in 1..21 {
+        log.append(object, Kind::Snapshot, b"", &[]).unwrap();
+    }
+    for object in (1..21).cycle() {
+        if log.room() < 1000 {
+            break;
+        }
+        // what is given up lies before what is not
+        let given_up = log.used() < log.capacity() / 3;
+        let data = log.append(object, Kind::Delta, b"", &[&[0; 500]]).unwrap();
+        if !given_up {
+            queues[object as usize - 1].push(data);
+        }
+    }
+    log.commit();
+    assert!(
+        log.live() > log.capacity() / 5,
+        "{} of {}",
+        log.live(),
+        log.capacity()
+    );
+    while log.room() < 1000 {
+        let object = wanted(&mut log, 1000).expect("something can be done");
+        let queue = &mut queues[object as usize - 1];
+        log.use_reserve(true);
+        log.append(object, Kind::Snapshot, b"", &[]).expect("room");
+        for data in queue {
+            *data = log.append(object, Kind::Delta, b"", &[data]).expect("room");
+        }
+        log.use_reserve(false);
+        log.commit();
+    }
+}
+
+#[test]
+fn relocation_is_not_asked_for_nothing() {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory, IDENTITY).unwrap();
+    log.append(5, Kind::Snapshot, b"", &[]).unwrap();
+    let mut queue = Vec::new();
+    log.use_reserve(true);
+    while log.used() <= log.capacity() * 3 / 4 {
+        queue.push(log.append(5, Kind::Delta, b"", &[&[0; 100]]).unwrap());
+    }
+    log.use_reserve(false);
+    log.commit();
+    assert_eq!(wanted(&mut log, 0), None, "all of it is live");
+    queue.truncate(queue.len() / 2);
+    assert_eq!(wanted(&mut log, 0), Some(5));
+    // A frame still holds what the object gave up: it would hold the tail whatever was relocated.
+    let frame = queue.remove(0);
+    queue.clear();
+    log.append(5, Kind::Snapshot, b"", &[]).unwrap();
+    log.commit();
+    assert_eq!(wanted(&mut log, 0), None);
+    assert!(log.used() > log.capacity() / 2);
+    drop(frame);
+    log.commit();
+    assert!(log.used() < 100);
+}
