@@ -1,5 +1,8 @@
 //! The memory a log lives in, and one for tests and simulation that can be photographed at every store.
 
+#[cfg(test)]
+pub(crate) mod paged;
+
 use crate::Error;
 use std::ptr::NonNull;
 use std::sync::Mutex;
