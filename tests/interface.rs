@@ -4,12 +4,12 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use support::client::{self, ENCRYPTED, SIGNED, SMB3_1_1, Session, anonymous, smbclient};
 use support::lab::{self, Lab, SERVER};
-use support::server::{PASSWORD, Server, Setup, USER};
+use support::server::{PASSWORD, Server, Setup, USER, error};
 use support::{PATIENCE, can_run, wait_for};
 
 /// Runs `outlast serve`, which is to end by itself with one line of its own that names all of this.
@@ -42,14 +42,6 @@ fn assert_refused(server: &Server, what: &str, names: &[&str]) {
     for name in names {
         assert!(line.contains(name), "{what}: {name:?} is not in: {line}");
     }
-}
-
-/// The configuration with one text in place of another.
-fn rewrite(server: &Server, from: &str, to: &str) -> String {
-    let text = std::fs::read_to_string(server.config()).expect("the configuration");
-    assert!(text.contains(from), "{from:?} is not in the configuration");
-    std::fs::write(server.config(), text.replacen(from, to, 1)).expect("the configuration");
-    text
 }
 
 #[test]
@@ -132,7 +124,7 @@ fn a_wrong_configuration_is_refused() {
         ),
         ("missing users", "/users\"", "/no-users\"", &["users_file"]),
     ] {
-        let before = rewrite(&server, from, to);
+        let before = server.rewrite(from, to);
         assert_refused(&server, what, names);
         std::fs::write(server.config(), before).expect("the configuration");
     }
@@ -154,11 +146,11 @@ fn what_another_server_holds_is_refused() {
     let lab = Lab::new();
     let server = Server::start(&lab, Setup::default());
     assert_refused(&server, "its control socket", &["control_socket"]);
-    rewrite(&server, "control.sock", "other.sock");
+    server.rewrite("control.sock", "other.sock");
     assert_refused(&server, "its TAP", &["network.tap", "tap0"]);
     lab::run("ip tuntap add tap1 mode tap");
     lab::run("ip link set tap1 up");
-    rewrite(&server, "tap = \"tap0\"", "tap = \"tap1\"");
+    server.rewrite("tap = \"tap0\"", "tap = \"tap1\"");
     assert_refused(
         &server,
         "its NVRAM",
@@ -183,10 +175,7 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
     );
     let local = lab.make_dir("local");
     // a state worth keeping: somebody holds a file open
-    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    session.say("open held");
-    session.expect("fnum");
+    let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     server.terminate();
     let nvram = lab.path("nvram");
     let good = std::fs::read(&nvram).expect("the NVRAM");
@@ -258,10 +247,7 @@ fn status_tells_what_is_promised() {
     let lab = Lab::new();
     let mut server = Server::start(&lab, Setup::default());
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(SIGNED), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let session = Session::holding(smbclient(SIGNED), server.share(), "held", &local);
     let output = server.outlast(&["status", "--json"]);
     assert!(output.status.success());
     let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -344,10 +330,6 @@ fn status_tells_what_is_promised() {
     assert!(server.status().connections.is_empty());
 }
 
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 fn nvram_show(nvram: &Path) -> Value {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_outlast"));
     let output = command
@@ -369,10 +351,7 @@ fn the_flag_says_how_the_server_went_and_how_it_comes_back() {
     let lab = Lab::new();
     let mut server = Server::start(&lab, Setup::default());
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     let nvram = lab.path("nvram");
     let flag = || nvram_show(&nvram)["flag"].clone();
     let taken_up = |server: &Server, flag: &str| {
@@ -419,10 +398,7 @@ fn nvram_show_tells_no_secrets() {
         },
     );
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(ENCRYPTED), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let mut session = Session::holding(smbclient(ENCRYPTED), server.share(), "held", &local);
     server.terminate();
     let nvram = lab.path("nvram");
     let bytes = std::fs::read(&nvram).expect("the NVRAM");
@@ -535,10 +511,7 @@ fn a_reboot_as_something_else_is_refused() {
     let lab = Lab::new();
     let server = Server::start(&lab, Setup::default());
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     let before = server.status();
     let script = lab.path("script");
     std::fs::write(&script, "#!/bin/sh\nexit 0\n").expect("a script");

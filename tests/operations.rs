@@ -33,10 +33,7 @@ fn a_crash_by_command_is_one_that_clients_do_not_see() {
     let lab = Lab::new();
     let server = Server::start(&lab, Setup::default());
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     let before = server.status();
     assert_eq!(before.last_outage, None);
     let output = server.outlast(&["crash"]);
@@ -68,10 +65,7 @@ fn a_user_is_disconnected_and_nobody_else() {
     let lab = Lab::new();
     let server = Server::start(&lab, Setup::default());
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(SIGNED), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let _session = Session::holding(smbclient(SIGNED), server.share(), "held", &local);
     let output = server.outlast(&["disconnect", "somebody-else"]);
     assert!(!output.status.success());
     assert!(
@@ -84,9 +78,7 @@ fn a_user_is_disconnected_and_nobody_else() {
     let is_alone = || server.status().connections.is_empty().then_some(());
     wait_for("the connection's end", PATIENCE, is_alone);
 
-    let mut again = Session::interactive(smbclient(SIGNED), &local);
-    again.say("open held");
-    again.expect("fnum");
+    let _again = Session::holding(smbclient(SIGNED), server.share(), "held", &local);
     let client = server.status().connections[0].client.to_string();
     let output = server.outlast(&["disconnect", &client]);
     assert!(output.status.success(), "{}", text(&output));
@@ -130,10 +122,7 @@ fn a_checkpoint_is_reset_only_when_nobody_uses_it() {
     let lab = Lab::new();
     let mut server = Server::start(&lab, Setup::default());
     let local = lab.make_dir("local");
-    std::fs::write(server.share().join("held"), "held").expect("a file");
-    let mut session = Session::interactive(smbclient(SIGNED), &local);
-    session.say("open held");
-    session.expect("fnum");
+    let _session = Session::holding(smbclient(SIGNED), server.share(), "held", &local);
     let nvram = lab.path("nvram");
     let name = nvram.to_str().expect("UTF-8");
     let reset = |more: &[&str]| {

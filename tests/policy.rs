@@ -3,24 +3,20 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use support::client::{self, SIGNED, Session, anonymous, smbclient};
 use support::lab::{self, Lab, SERVER};
-use support::server::{PASSWORD, Server, Setup, USER};
+use support::server::{PASSWORD, Server, Setup, USER, error};
 use support::{PATIENCE, can_run, has, wait_for};
 
 /// A session in which a file is open.
 fn session_of(lab: &Lab, server: &Server, user: &str, password: &str) -> Session {
     let local = lab.make_dir(&format!("local-{user}"));
     let name = format!("held-by-{user}");
-    std::fs::write(server.share().join(&name), "held").expect("a file");
     let mut client = anonymous(&format!("//{SERVER}/pub"));
     client.arg("-U").arg(format!("{user}%{password}"));
-    let mut session = Session::interactive(client, &local);
-    session.say(&format!("open {name}"));
-    session.expect("fnum");
-    session
+    Session::holding(client, server.share(), &name, &local)
 }
 
 /// How many files each user has open.
@@ -33,18 +29,6 @@ fn opens(server: &Server) -> Vec<(String, u64)> {
     let mut all: Vec<_> = of.collect();
     all.sort();
     all
-}
-
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The configuration with one text in place of another; gives it as it was.
-fn rewrite(server: &Server, from: &str, to: &str) -> String {
-    let text = std::fs::read_to_string(server.config()).expect("the configuration");
-    assert!(text.contains(from), "{from:?} is not in the configuration");
-    std::fs::write(server.config(), text.replacen(from, to, 1)).expect("the configuration");
-    text
 }
 
 #[test]
@@ -87,7 +71,7 @@ fn a_crash_uses_the_configuration_that_served() {
     let server = Server::start(&lab, Setup::default());
     let _alice = session_of(&lab, &server, USER, PASSWORD);
     let kept = [(USER.to_owned(), 1)];
-    let text = rewrite(&server, "[server]", "[serv");
+    let text = server.rewrite("[server]", "[serv");
     std::fs::write(lab.path("users"), "rubbish").expect("the users");
     for _ in 0..3 {
         let before = server.status();
@@ -159,7 +143,7 @@ fn a_reboot_that_could_not_come_back_is_refused() {
         ("no users", "/users\"", "/no-users\"", &["users_file"]),
         ("no TOML", "[server]", "[server", &["outlast.toml"]),
     ] {
-        let text = rewrite(&server, from, to);
+        let text = server.rewrite(from, to);
         let refused = server.outlast(&["reboot"]);
         std::fs::write(server.config(), text).expect("the configuration");
         let said = error(&refused);
@@ -197,7 +181,7 @@ fn a_configuration_that_does_not_come_up_gives_way_to_the_one_before() {
         server.log().contains("elective reboot").then_some(())
     });
     // Too late to be checked.
-    rewrite(&server, "size = \"256MiB\"", "size = \"512MiB\"");
+    server.rewrite("size = \"256MiB\"", "size = \"512MiB\"");
     assert!(hold.wait().expect("outlast reboot").success());
     assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
     let log = server.log();
@@ -246,22 +230,20 @@ fn requirements_that_are_raised_hold_for_those_who_stay() {
     let mut signing = Session::interactive(smbclient(SIGNED), &signs);
     signing.say("open held-by-alice");
     signing.expect("fnum");
-    rewrite(&server, "signing = \"enabled\"", "signing = \"required\"");
+    server.rewrite("signing = \"enabled\"", "signing = \"required\"");
     server.reboot();
     // Who signs anyway stays.
     signing.say("close 1");
     wait_for("the close", PATIENCE, || {
         opens(&server).contains(&(USER.to_owned(), 0)).then_some(())
     });
-    rewrite(
-        &server,
+    server.rewrite(
         "[server]",
         "[server]\nmin_protocol = \"3.1.1\"\nmax_protocol = \"3.1.1\"",
     );
     server.reboot();
     assert!(!opens(&server).is_empty(), "3.1.1 is spoken as before");
-    rewrite(
-        &server,
+    server.rewrite(
         "min_protocol = \"3.1.1\"\nmax_protocol = \"3.1.1\"",
         "max_protocol = \"3.0\"",
     );

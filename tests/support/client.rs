@@ -156,6 +156,15 @@ impl Session {
         Session::spawn(prompt, local)
     }
 
+    /// Interactive, with a file of the share's directory open, which is made there.
+    pub fn holding(client: Command, share: &Path, name: &str, local: &Path) -> Session {
+        std::fs::write(share.join(name), "held").expect("a file");
+        let mut session = Session::interactive(client, local);
+        session.say(&format!("open {name}"));
+        session.expect("fnum");
+        session
+    }
+
     fn spawn(mut client: Command, local: &Path) -> Session {
         let text = local.with_extension("output");
         let file = File::create(&text).expect("a file for the output");

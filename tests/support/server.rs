@@ -172,6 +172,14 @@ path = "{dir}/share"
         self.command(words).output().expect("outlast")
     }
 
+    /// Puts one text of the configuration in place of another; gives the configuration as it was.
+    pub fn rewrite(&self, from: &str, to: &str) -> String {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        assert!(text.contains(from), "{from:?} is not in the configuration");
+        std::fs::write(&self.config, text.replacen(from, to, 1)).expect("the configuration");
+        text
+    }
+
     /// What the next start finds in its environment.
     pub fn set_environment(&mut self, name: &'static str, value: &str) {
         self.environment.retain(|(known, _)| *known != name);
@@ -245,11 +253,7 @@ path = "{dir}/share"
     /// `outlast reboot`.
     pub fn reboot(&self) {
         let output = self.outlast(&["reboot"]);
-        assert!(
-            output.status.success(),
-            "reboot: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "reboot: {}", error(&output));
     }
 
     /// Waits for the supervisor's end by itself (`outlast stop`); gives its exit code.
@@ -334,4 +338,9 @@ impl Drop for Server {
             );
         }
     }
+}
+
+/// What a command has said of its failure.
+pub fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
