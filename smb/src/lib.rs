@@ -10,6 +10,7 @@ mod admission;
 pub mod auth;
 pub mod command;
 pub mod config;
+mod conn_status;
 pub mod context;
 pub mod copying;
 pub mod crypto;
@@ -40,14 +41,14 @@ pub mod status;
 pub mod wire;
 
 pub use config::{Config, FormerShare, Limits, Oplocks, Requirement, Share, User};
+pub use conn_status::ConnStatus;
 pub use context::Context;
 pub use engine::ATTEMPTS;
 pub use entropy::Entropy;
 pub use held::Held;
 pub use record::Record;
 pub use server::{
-    Admit, Clock, ConnId, ConnStatus, Journal, OpenInfo, Output, Planned, Principal, Smb, Step,
-    Task, WatchInfo,
+    Admit, Clock, ConnId, Journal, OpenInfo, Output, Planned, Principal, Smb, Step, Task, WatchInfo,
 };
 pub use state::Checkpoint;
 pub use wire::Dialect;

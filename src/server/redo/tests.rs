@@ -234,9 +234,11 @@ fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
     let mut on_record = Vec::new();
     // The file system is asked how far it is by the one who is told: steps are counted in a copy of the calls.
     let steps = std::cell::Cell::new(0);
-    let mut counted = Counted {
+    let mut counted = Lent {
         fs: &mut fs,
         steps: &steps,
+        calls: 0,
+        fails: None,
     };
     let failed = redo(
         &mut counted,
@@ -252,25 +254,36 @@ fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
     (fs, on_record)
 }
 
-/// A disk that fails at one call of those that a redo makes.
-struct Failing<'a> {
+/// The model, lent to a redo: its steps can be counted meanwhile, and one call of those that the redo makes may fail.
+struct Lent<'a> {
     fs: &'a mut Model,
+    steps: &'a std::cell::Cell<usize>,
     calls: usize,
-    fails_at: usize,
-    status: NtStatus,
+    /// The call that fails, and how.
+    fails: Option<(usize, NtStatus)>,
 }
 
-impl Failing<'_> {
-    fn call(&mut self) -> Result<(), NtStatus> {
+impl Lent<'_> {
+    fn call<T, E>(
+        &mut self,
+        failure: impl FnOnce(NtStatus) -> E,
+        call: impl FnOnce(&mut Model) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.calls += 1;
-        match self.calls == self.fails_at {
-            true => Err(self.status),
-            false => Ok(()),
+        if let Some((_, status)) = self.fails.filter(|(at, _)| *at == self.calls) {
+            return Err(failure(status));
         }
+        let outcome = call(self.fs);
+        self.steps.set(self.fs.steps());
+        outcome
     }
 }
 
-impl FileSystem for Failing<'_> {
+fn disk_fails(_: NtStatus) -> std::io::Error {
+    std::io::Error::other("a disk")
+}
+
+impl FileSystem for Lent<'_> {
     fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         self.fs.prepare(actor, op)
     }
@@ -280,12 +293,10 @@ impl FileSystem for Failing<'_> {
         op: &FileOp,
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
-        self.call()?;
-        self.fs.perform(actor, op, intent)
+        self.call(|status| status, |fs| fs.perform(actor, op, intent))
     }
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
-        self.call()?;
-        self.fs.reopen(open)
+        self.call(|status| status, |fs| fs.reopen(open))
     }
     fn forget(&mut self, open: OpenId) {
         self.fs.forget(open);
@@ -297,12 +308,10 @@ impl FileSystem for Failing<'_> {
         self.fs.discard_changes();
     }
     fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
-        self.call().map_err(|_| std::io::Error::other("a disk"))?;
-        self.fs.mark(share, number)
+        self.call(disk_fails, |fs| fs.mark(share, number))
     }
     fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
-        self.call().map_err(|_| std::io::Error::other("a disk"))?;
-        self.fs.marked(share)
+        self.call(disk_fails, |fs| fs.marked(share))
     }
 }
 
@@ -334,11 +343,11 @@ fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
         let mut known = Vec::new();
         for fails_at in 1.. {
             let status = statuses[random.below(statuses.len() as u64) as usize];
-            let mut failing = Failing {
+            let mut failing = Lent {
                 fs: &mut fs,
+                steps: &std::cell::Cell::default(),
                 calls: 0,
-                fails_at,
-                status,
+                fails: Some((fails_at, status)),
             };
             let files = run.files(&known);
             let mut on_record = Vec::new();
@@ -368,48 +377,6 @@ fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
     }
     println!("{refused} times the disk failed");
     assert!(refused > 1000);
-}
-
-/// The model, whose steps can be counted while it is lent.
-struct Counted<'a> {
-    fs: &'a mut Model,
-    steps: &'a std::cell::Cell<usize>,
-}
-
-impl FileSystem for Counted<'_> {
-    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
-        self.fs.prepare(actor, op)
-    }
-    fn perform(
-        &mut self,
-        actor: &Actor,
-        op: &FileOp,
-        intent: &Intent,
-    ) -> Result<Outcome, NtStatus> {
-        let outcome = self.fs.perform(actor, op, intent);
-        self.steps.set(self.fs.steps());
-        outcome
-    }
-    fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
-        self.fs.reopen(open)
-    }
-    fn forget(&mut self, open: OpenId) {
-        self.fs.forget(open);
-    }
-    fn changes(&mut self) -> Vec<outlast_smb::fileop::Change> {
-        self.fs.changes()
-    }
-    fn discard_changes(&mut self) {
-        self.fs.discard_changes();
-    }
-    fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
-        let marked = self.fs.mark(share, number);
-        self.steps.set(self.fs.steps());
-        marked
-    }
-    fn marked(&mut self, share: ShareId) -> std::io::Result<u64> {
-        self.fs.marked(share)
-    }
 }
 
 fn assert_same(found: &Model, wanted: &BTreeMap<String, Seen>, seed: u64, what: &str) {
