@@ -174,15 +174,17 @@ impl Superblock {
         Ok((superblock, index))
     }
 
-    /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at every instant,
-    /// and when this is done the damage of one slot loses nothing.
+    /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at every
+    /// instant, and when this is done the damage of one slot loses nothing. A slot is blank while it is written: each of
+    /// the two pages may come to the medium at any instant, so a power cut leaves slots that are whole or blank.
     pub(crate) fn write(&mut self, memory: &dyn Memory, present: usize) {
         self.sequence += 1;
         self.version = VERSION;
         let slot = self.to_bytes();
         for index in [1 - present, present] {
+            memory.store(SLOTS[index], 0);
             memory.write(SLOTS[index] + 8, &slot[8..]);
-            // Last, so that a log whose making was cut short is blank, not damaged. It orders the slot before the next one, too.
+            // It orders the slot before the next one, too.
             memory.store(SLOTS[index], MAGIC);
         }
     }

@@ -195,7 +195,7 @@ fn with_segment(frame: &[u8], f: impl FnOnce(&TcpPacket<&[u8]>)) {
     let is_tcp = |protocol| protocol == IpProtocol::Tcp;
     let (from, to, payload) = match ethernet.ethertype() {
         EthernetProtocol::Ipv4 => match Ipv4Packet::new_checked(ethernet.payload()) {
-            Ok(ip) if ip.verify_checksum() && is_tcp(ip.next_header()) => (
+            Ok(ip) if ip.version() == 4 && ip.verify_checksum() && is_tcp(ip.next_header()) => (
                 IpAddress::Ipv4(ip.src_addr()),
                 IpAddress::Ipv4(ip.dst_addr()),
                 ip.payload(),
@@ -203,7 +203,8 @@ fn with_segment(frame: &[u8], f: impl FnOnce(&TcpPacket<&[u8]>)) {
             _ => return,
         },
         EthernetProtocol::Ipv6 => match Ipv6Packet::new_checked(ethernet.payload()) {
-            Ok(ip) if is_tcp(ip.next_header()) => (
+            // No checksum covers the version.
+            Ok(ip) if ip.version() == 6 && is_tcp(ip.next_header()) => (
                 IpAddress::Ipv6(ip.src_addr()),
                 IpAddress::Ipv6(ip.dst_addr()),
                 ip.payload(),
