@@ -91,6 +91,9 @@ pub enum Error {
         "it is ahead of the log, which must be an old copy: remove that copy, and the log is made anew from the sink"
     )]
     SinkAhead,
+    /// The writer of a log has written over what its follower was to read next.
+    #[error("the follower has fallen behind the log's tail; it begins again from there")]
+    FellBehind,
     /// The file behind a mapping.
     #[error("{}: {problem}", path.display())]
     File {

@@ -19,8 +19,8 @@ mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
 pub use log::{
-    Contents, Handled, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY, Relocation, Replayed,
-    Suspect,
+    Contents, Followed, Follower, Handled, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
+    Relocation, Replayed, Suspect,
 };
 pub use mapping::Mapping;
 pub use memory::{Memory, VecMemory};

@@ -1,5 +1,6 @@
 //! The log: appending, committing, and making room.
 
+mod following;
 mod objects;
 mod relocation;
 mod shipping;
@@ -16,6 +17,7 @@ use crate::sink::{self, Commit, Shipper};
 use crate::superblock::{Flag, Identity, Incarnation, Superblock, VERSION};
 use crate::{AppendError, Error, Memory, VecMemory};
 use bytes::{Bytes, BytesMut};
+pub use following::{Followed, Follower};
 use objects::Objects;
 pub use relocation::Relocation;
 use std::sync::Arc;

@@ -44,6 +44,23 @@ impl Mapping {
         open(path, size).map_err(|problem| at(path, problem))
     }
 
+    /// Maps an existing file, as [`Mapping::open`] does, while another server has it locked and writes to it. Nothing may
+    /// be written before [`Mapping::lock`].
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn follow(path: &Path, size: u64) -> Result<Mapping, Error> {
+        follow(path, size).map_err(|problem| at(path, problem))
+    }
+
+    /// Locks a file that has been followed: its server is gone.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`FileProblem::Locked`] while it is not.
+    pub fn lock(&self) -> Result<(), Error> {
+        lock(&self.file).map_err(|problem| at(&self.path, problem))
+    }
+
     /// Maps an existing file to be read, also while a server has it locked and writes to it.
     ///
     /// # Errors
@@ -207,31 +224,52 @@ fn allocate(file: &File, size: u64) -> Result<(), FileProblem> {
 }
 
 fn open(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
+    let file = open_private(path)?;
+    lock(&file)?;
+    check_length(&file, size)?;
+    map(path, file, true)
+}
+
+fn follow(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
+    let file = open_private(path)?;
+    check_length(&file, size)?;
+    map(path, file, true)
+}
+
+/// Opens a regular file that nobody but its owner, root or this account, may read or write.
+fn open_private(path: &Path) -> Result<File, FileProblem> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
         .open(path)
         .map_err(|error| from_io("opening it", error))?;
-    let found = private_file(&file)?;
-    lock(&file)?;
-    if found.len() != size {
+    private_file(&file)?;
+    Ok(file)
+}
+
+/// It has this length, and every block of it is allocated.
+fn check_length(file: &File, size: u64) -> Result<(), FileProblem> {
+    let found = file
+        .metadata()
+        .map_err(|error| from_io("looking at it", error))?
+        .len();
+    if found != size {
         return Err(FileProblem::SizeDiffers {
-            found: found.len(),
+            found,
             configured: size,
         });
     }
-    if found.len() < MIN_MEMORY {
+    if found < MIN_MEMORY {
         return Err(FileProblem::TooSmall {
-            bytes: found.len(),
+            bytes: found,
             least: MIN_MEMORY,
         });
     }
-    let has_hole = has_hole(&file, size).map_err(|error| from_io("looking for holes", error))?;
-    if has_hole {
-        return Err(FileProblem::Sparse);
+    match has_hole(file, size).map_err(|error| from_io("looking for holes", error))? {
+        true => Err(FileProblem::Sparse),
+        false => Ok(()),
     }
-    map(path, file, true)
 }
 
 fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
@@ -256,7 +294,7 @@ fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
 }
 
 /// A regular file that nobody but its owner, root or this account, may read or write.
-fn private_file(file: &File) -> Result<fs::Metadata, FileProblem> {
+fn private_file(file: &File) -> Result<(), FileProblem> {
     let found = file
         .metadata()
         .map_err(|error| from_io("looking at it", error))?;
@@ -271,7 +309,7 @@ fn private_file(file: &File) -> Result<fs::Metadata, FileProblem> {
     if ![0, account].contains(&found.uid()) {
         return Err(FileProblem::Owner { owner: found.uid() });
     }
-    Ok(found)
+    Ok(())
 }
 
 fn lock(file: &File) -> Result<(), FileProblem> {

@@ -118,6 +118,21 @@ impl Objects {
             .is_some_and(|object| !matches!(object.next, Some(Next::End)))
     }
 
+    /// Whether a snapshot of it is complete, and it has not ended.
+    pub fn is_known(&self, object: u64) -> bool {
+        let is_known = |object: &Object| match &object.next {
+            Some(Next::Base(_)) => true,
+            Some(Next::End) => false,
+            None => object.base.is_some(),
+        };
+        self.objects.get(&object).is_some_and(is_known)
+    }
+
+    /// Whether there is a complete snapshot of each.
+    pub fn all_known(&self) -> bool {
+        self.objects.values().all(|object| object.base.is_some())
+    }
+
     /// Whether a snapshot of it has begun and is not complete.
     pub fn is_copied(&self, object: u64) -> bool {
         self.objects

@@ -1,5 +1,6 @@
 //! The log against a model of it, killed at every store.
 
+mod following;
 mod leaving;
 mod relocation;
 mod replay;

@@ -1,0 +1,289 @@
+//! Follows a log that another process writes: reads what that process has committed, a little later, and takes the log
+//! over when that process is gone.
+//!
+//! A follower keeps no space from the writer. If it falls behind the tail, so that what it reads next has been written
+//! over, it begins again from there. A record is copied before its checksum is verified, so a record that the writer
+//! overwrites meanwhile is noticed.
+//!
+//! The data of a record are not copied: they stay where they are, and nobody reads them before the take-over. Data that
+//! the follower still holds then lie behind the tail, because its state and that of the writer are the same; the
+//! take-over checks that.
+
+use super::{Contents, Kind, Log, Lsn, suspect};
+use crate::extent::Place;
+use crate::layout::{CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, TAIL_AT, position_at, ring_len};
+use crate::replay::{Replay, first_previous};
+use crate::sink::Commit;
+use crate::superblock::Superblock;
+use crate::{Error, Memory};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// Bytes of data that are verified at a time.
+const PIECE: usize = 16 << 10;
+
+/// A record that a follower gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// Whose record it is.
+    pub object: u64,
+    /// What it is to its object.
+    pub kind: Kind,
+    /// A complete snapshot of the object has been given before. [`Kind::Begin`] and [`Kind::Part`] say nothing new then.
+    pub is_known: bool,
+    /// What was appended as `meta`: a copy.
+    pub meta: Bytes,
+    /// What was appended as `data`. Not to be read before [`Follower::take_over`].
+    pub data: Bytes,
+}
+
+/// Follows a log.
+#[derive(Debug)]
+pub struct Follower {
+    /// The log as it will be taken over. Nothing begins in it before that.
+    log: Log,
+    /// Checksum of the last record; `None`: none has been read.
+    chain: Option<u32>,
+    /// Epoch of the last record.
+    epoch: u32,
+    /// Space to verify data in.
+    piece: Vec<u8>,
+}
+
+impl Follower {
+    /// Begins at the tail. The log may be written to meanwhile, by one process.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn begin(memory: Arc<dyn Memory>) -> Result<Follower, Error> {
+        let (superblock, slot) = Superblock::read(&*memory)?;
+        if superblock.memory_len != memory.len() {
+            return Err(Error::LengthChanged {
+                formatted: superblock.memory_len,
+                found: memory.len(),
+            });
+        }
+        if superblock.ring_len == 0 || superblock.ring_len != ring_len(memory.len()) {
+            return Err(Error::SuperblockDamaged);
+        }
+        let tail = position_at(&*memory, TAIL_AT)?;
+        let nothing_read = Replay {
+            previous: first_previous(&superblock),
+            superblock,
+            slot,
+            tail,
+            head: tail,
+            walked: 0,
+            records: Vec::new(),
+        };
+        let (log, _) = Log::resume(memory, nothing_read);
+        Ok(Follower {
+            log,
+            chain: None,
+            epoch: 1,
+            piece: vec![0; PIECE],
+        })
+    }
+
+    /// How far it has read.
+    pub fn position(&self) -> Lsn {
+        Lsn(self.log.position)
+    }
+
+    /// Bytes of the log that are committed and have not been read.
+    ///
+    /// # Errors
+    /// [`Error::WordDamaged`].
+    pub fn lag(&self) -> Result<u64, Error> {
+        let head = position_at(&*self.log.memory, HEAD_AT)?;
+        Ok(head.saturating_sub(self.log.position))
+    }
+
+    /// Reads on, `most` records at most. False: there are more.
+    ///
+    /// # Errors
+    /// [`Error::FellBehind`]: begin again. Else what is wrong with the log.
+    pub fn advance(&mut self, most: usize, each: &mut dyn FnMut(Followed)) -> Result<bool, Error> {
+        let head = position_at(&*self.log.memory, HEAD_AT)?;
+        let mut read = 0;
+        while self.log.position < head && read < most {
+            match self.read_next(head) {
+                Ok(followed) => followed.into_iter().for_each(&mut *each),
+                Err(error) => return Err(self.blame(error)),
+            }
+            read += 1;
+        }
+        self.log.held.release();
+        let is_there = self.log.position == head;
+        if is_there {
+            self.log.committed = head;
+            self.log.objects.settle();
+        }
+        Ok(is_there)
+    }
+
+    /// What could not be read has been written over, or is damaged.
+    fn blame(&self, error: Error) -> Error {
+        // What was read before is not read after the tail word.
+        fence(Ordering::Acquire);
+        match position_at(&*self.log.memory, TAIL_AT) {
+            Ok(tail) if tail <= self.log.position => error,
+            Ok(_) => Error::FellBehind,
+            Err(word) => word,
+        }
+    }
+
+    /// Reads the next record, or what fills the ring up to its end. `None`: the fold has no use for it.
+    fn read_next(&mut self, head: u64) -> Result<Option<Followed>, Error> {
+        let position = self.log.position;
+        let damaged = |what| Error::Damaged { position, what };
+        let to_end = self.log.to_end();
+        if to_end < HEADER_LEN as u64 {
+            self.log.position += to_end;
+            return Ok(None);
+        }
+        let at = self.log.address(position);
+        let mut bytes = [0; HEADER_LEN];
+        self.log.memory.read(at, &mut bytes);
+        let (header, checksum) =
+            Header::from_bytes(&bytes).ok_or_else(|| damaged("not a record"))?;
+        let len = header.whole_len();
+        if header.position != position {
+            return Err(damaged("a record of another place"));
+        }
+        if len > to_end.min(head - position) || (header.kind.is_none() && len != to_end) {
+            return Err(damaged("a record of impossible length"));
+        }
+        let is_successor = self.chain.is_none_or(|chain| chain == header.previous);
+        if !is_successor || header.epoch < self.epoch {
+            return Err(damaged("not the successor of the record before it"));
+        }
+        let mut computed = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+        let meta_at = at + HEADER_LEN as u64;
+        let mut meta = BytesMut::zeroed(header.kind.map_or(0, |_| header.meta_len as usize));
+        self.log.memory.read(meta_at, &mut meta);
+        computed = crc32c::crc32c_append(computed, &meta);
+        let data = (
+            meta_at + u64::from(header.meta_len),
+            header.data_len as usize,
+        );
+        if header.kind.is_some() {
+            computed = self.append_data(computed, data);
+        }
+        if computed != checksum {
+            return Err(damaged("wrong checksum"));
+        }
+        self.chain = Some(checksum);
+        self.epoch = header.epoch;
+        self.log.position += len;
+        let taken = header
+            .kind
+            .map(|kind| self.take(kind, &header, meta.freeze(), data));
+        Ok(taken.flatten())
+    }
+
+    /// The checksum of what came before and these data.
+    fn append_data(&mut self, mut computed: u32, (at, len): (u64, usize)) -> u32 {
+        let mut done = 0;
+        while done < len {
+            let piece = &mut self.piece[..(len - done).min(PIECE)];
+            self.log.memory.read(at + done as u64, piece);
+            computed = crc32c::crc32c_append(computed, piece);
+            done += piece.len();
+        }
+        computed
+    }
+
+    fn take(
+        &mut self,
+        kind: Kind,
+        header: &Header,
+        meta: Bytes,
+        (at, len): (u64, usize),
+    ) -> Option<Followed> {
+        let ordinal = self.log.ordinal;
+        self.log.ordinal += 1;
+        let object = header.object;
+        let objects = &mut self.log.objects;
+        let is_known = objects.is_known(object);
+        // What comes before an object's first snapshot that has not been passed is of no account.
+        let counts = match kind {
+            Kind::Snapshot | Kind::Begin => true,
+            Kind::Delta | Kind::End => objects.is_live(object),
+            Kind::Part | Kind::Complete => objects.is_copied(object),
+        };
+        if !counts {
+            return None;
+        }
+        objects.note(kind, header, ordinal);
+        let data = match kind {
+            Kind::End => Bytes::new(),
+            _ => self.log.pin(at, len, header, ordinal),
+        };
+        Some(Followed {
+            object,
+            kind,
+            is_known,
+            meta,
+            data,
+        })
+    }
+
+    /// Takes the log over. All of it has been read, and nobody writes to it any more. The contents have no records: the
+    /// follower has given them.
+    ///
+    /// # Errors
+    /// [`Error::FellBehind`]: it has not been read to its end. Else what keeps the log from being taken over; then it is
+    /// opened by [`Log::open`].
+    pub fn take_over(self) -> Result<(Log, Contents), Error> {
+        let mut log = self.log;
+        let (superblock, slot) = Superblock::read(&*log.memory)?;
+        let tail = position_at(&*log.memory, TAIL_AT)?;
+        let head = position_at(&*log.memory, HEAD_AT)?;
+        if head != log.position {
+            return Err(Error::FellBehind);
+        }
+        log.objects.settle();
+        let base = log.objects.first_base();
+        let is_whole = superblock.instance == log.superblock.instance
+            && superblock.memory_len == log.superblock.memory_len
+            && self.epoch <= superblock.epoch
+            && tail <= head
+            && base.is_none_or(|base| base.position >= tail)
+            && !log.held.any_before(tail)
+            && log.objects.all_known();
+        if !is_whole {
+            return Err(Error::Damaged {
+                position: head,
+                what: "what was followed is not what the log has",
+            });
+        }
+        let end = Place {
+            position: head,
+            ordinal: log.ordinal,
+        };
+        let needed = [base, log.held.release()].into_iter().flatten();
+        log.passed = needed.fold(end, Place::min).ordinal;
+        log.superblock = superblock;
+        log.slot = slot;
+        log.tail = tail;
+        log.committed = head;
+        log.previous = self.chain.unwrap_or(log.previous);
+        log.last = Commit {
+            tail,
+            head,
+            chain: log.previous,
+        };
+        let contents = Contents {
+            walked: log.ordinal - log.passed,
+            handled: suspect::handled(&*log.memory),
+            suspect: suspect::suspect(&*log.memory),
+            superblock: log.superblock.clone(),
+            tail: Lsn(tail),
+            head: Lsn(head),
+            records: Vec::new(),
+        };
+        Ok((log, contents))
+    }
+}
