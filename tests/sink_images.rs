@@ -149,6 +149,7 @@ impl Server {
             run_as: None,
         };
         let parts = Parts {
+            follower: None,
             // whatever a mapping held is lost with the page cache
             memory: Some(Arc::new(VecMemory::new(MEMORY_BYTES))),
             sink: Some(sink),

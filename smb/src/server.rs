@@ -502,6 +502,12 @@ impl Smb {
         self.wake_up(conn, record, key);
     }
 
+    /// Forgets the tasks that something has happened for: a server that only follows another runs none. After the fold
+    /// [`Smb::recovered`] finds them.
+    pub fn let_sleep(&mut self) {
+        self.wake.clear();
+    }
+
     /// Who may go on because of this record.
     fn wake_up(&mut self, conn: ConnId, record: &Record, key: Option<FileKey>) {
         let Some(connection) = self.connections.get(&conn) else {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use outlast_nvram::Replayed;
-use outlast_smb::{Entropy, Smb};
-use outlast_stack::Stack;
+use outlast_smb::Entropy;
 use serde::Serialize;
 
-use super::{recover, status};
+use super::fold::{Fold, Folded, decode};
+use super::status;
 use crate::control::ConnectionStatus;
 
 /// What a log holds.
@@ -54,10 +54,10 @@ impl Entropy for NoEntropy {
 }
 
 /// A server that serves nothing to nobody: the fold does not ask.
-fn nobody(guid: [u8; 16]) -> outlast_smb::Config {
+pub(super) fn nobody() -> outlast_smb::Config {
     outlast_smb::Config {
         name: String::new(),
-        guid,
+        guid: [0; 16],
         min_dialect: outlast_smb::Dialect::Smb202,
         max_dialect: outlast_smb::Dialect::Smb311,
         signing: outlast_smb::Requirement::Enabled,
@@ -74,14 +74,17 @@ fn nobody(guid: [u8; 16]) -> outlast_smb::Config {
 /// # Errors
 /// The records are of another version.
 pub fn saved(records: Vec<Replayed>) -> anyhow::Result<Saved> {
-    let (global, _, replay) = recover::sort(recover::decode(records)?, &mut NoEntropy)?;
-    let mut stack = Stack::new(
-        outlast_stack::Config::default(),
-        global.secret,
-        global.clock_up_to,
-    );
-    let mut smb = Smb::new(nobody(global.guid));
-    let objects = recover::fold(&mut stack, &mut smb, replay)?;
+    let mut fold = Fold::new(outlast_stack::Config::default(), nobody());
+    for (object, record, data) in decode(records)? {
+        fold.take(object, record, data)?;
+    }
+    let Folded {
+        stack,
+        smb,
+        clients: objects,
+        global,
+        ..
+    } = fold.finish(&mut NoEntropy)?;
     let mut connections = stack.status();
     let opens: Vec<_> = smb.opens().collect();
     let clients = objects.into_iter().map(|object| {

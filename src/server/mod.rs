@@ -7,6 +7,8 @@ pub mod copying;
 pub mod effect;
 pub mod fault;
 pub mod files;
+pub mod fold;
+pub mod following;
 pub mod inbound;
 pub mod journal;
 pub mod machine;

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use log::{error, info};
+use log::{error, info, warn};
 use outlast_nvram::sink;
 use outlast_nvram::{Contents, Error, Flag, Identity, Incarnation, Log, Memory, Superblock};
 use outlast_smb::Entropy;
 
+use super::fold::{Fold, Replay, decode};
+use super::following::{Follower, TakenOver};
 use super::medium::Medium;
 use super::record::GLOBAL;
-use super::recover::{Replay, decode};
+use super::set_aside;
 
 /// A sink, opened.
 pub struct Sink {
@@ -28,14 +30,22 @@ pub struct Sink {
 /// A log to go on with, and what it holds.
 pub(super) struct Opened {
     pub log: Log,
-    /// The records that count.
-    pub replay: Replay,
+    /// Its state.
+    pub state: State,
     /// What was read for them.
     pub walked: Walked,
     /// Its state is of this boot of the kernel.
     pub is_of_this_boot: bool,
     /// Where the log is shipped to, under durability `power`.
     pub medium: Option<Box<dyn Medium>>,
+}
+
+/// The state that a log holds.
+pub(super) enum State {
+    /// As the records that count.
+    Read(Replay),
+    /// As a follower has folded them; so many were still to be folded.
+    Followed(Fold, u64),
 }
 
 /// What a log consists of, from tail to head.
@@ -54,14 +64,37 @@ enum Origin {
     Fresh,
 }
 
-/// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly.
+/// What was followed, if it is as good as what would be read.
+fn take_over(follower: Option<Follower>) -> Option<TakenOver> {
+    match follower?.take_over() {
+        // What is taken out of the replay has to be read first.
+        Ok(taken) => (!set_aside::is_condemned(&taken.contents)).then_some(taken),
+        Err(why) => {
+            warn!("the log is read from its tail, as its follower cannot take over: {why:#}");
+            None
+        }
+    }
+}
+
+/// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly. `follower`: what has
+/// followed it until now.
 pub(super) fn open(
     memory: Arc<dyn Memory>,
+    follower: Option<Follower>,
     mut sink: Option<Sink>,
     incarnation: Incarnation,
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<Opened> {
-    let mapped = match Log::open(memory.clone()) {
+    let (taken, mut followed) = match take_over(follower) {
+        Some(TakenOver {
+            log,
+            contents,
+            fold,
+            replayed,
+        }) => (Some((log, contents)), Some((fold, replayed))),
+        None => (None, None),
+    };
+    let mapped = match taken.map_or_else(|| Log::open(memory.clone()), Ok) {
         // Of an earlier version, but nobody's: it is formatted anew.
         Err(Error::Blank | Error::OlderVersion { clean: true, .. }) => Ok(None),
         // One that holds sessions is left alone, whatever else there is.
@@ -81,6 +114,9 @@ pub(super) fn open(
         sink.as_ref(),
         incarnation,
     )?;
+    if origin != Origin::Mapping {
+        followed = None;
+    }
     let opened = match (origin, mapped) {
         (Origin::Mapping, mapped) => mapped?,
         (Origin::Sink, mapped) => {
@@ -92,7 +128,7 @@ pub(super) fn open(
         }
         (Origin::Fresh, _) => None,
     };
-    let (mut log, replay, walked, is_of_this_boot) = match opened {
+    let (mut log, state, walked, is_of_this_boot) = match opened {
         Some((mut log, contents)) => {
             let Contents {
                 superblock,
@@ -102,24 +138,27 @@ pub(super) fn open(
                 head,
                 ..
             } = contents;
+            let state = match followed.take() {
+                Some((fold, replayed)) => State::Followed(fold, replayed),
+                None => State::Read(decode(records)?),
+            };
             info!(
                 "flag {}: taking up {} connection(s) of epoch {}",
                 superblock.flag,
-                clients(&records),
+                state.clients(),
                 superblock.epoch
             );
             let walked = Walked {
                 records: records_walked,
                 bytes: head.0 - tail.0,
             };
-            let replay = decode(records)?;
             log.begin_epoch(incarnation)?;
             log.set_flag(Flag::NonElectiveReboot);
             if superblock.flag == Flag::ElectiveReboot {
                 // No power cut may bring the old flag back, with a state that is an older one by then.
                 log.persist_superblock()?;
             }
-            (log, replay, walked, superblock.incarnation == incarnation)
+            (log, state, walked, superblock.incarnation == incarnation)
         }
         None => {
             // The old log goes from the sink first: there is no instant at which the two belong to different ones.
@@ -130,7 +169,7 @@ pub(super) fn open(
             }
             (
                 format(memory, incarnation, entropy)?,
-                Vec::new(),
+                State::Read(Vec::new()),
                 Walked::default(),
                 true,
             )
@@ -152,7 +191,7 @@ pub(super) fn open(
     }
     Ok(Opened {
         log,
-        replay,
+        state,
         walked,
         is_of_this_boot,
         medium,
@@ -268,6 +307,19 @@ fn origin(
     }
     dropped(&format!("{clients} connection(s)"));
     Ok(Origin::Fresh)
+}
+
+impl State {
+    fn clients(&self) -> usize {
+        match self {
+            State::Followed(fold, _) => fold.clients(),
+            State::Read(replay) => {
+                let objects = replay.iter().map(|(object, ..)| *object);
+                let clients = objects.filter(|object| *object != GLOBAL);
+                clients.collect::<BTreeSet<_>>().len()
+            }
+        }
+    }
 }
 
 fn dropped(whose: &str) {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use outlast_smb::Entropy;
 use outlast_smb::fileop::{FileKey, FileTime, ShareId};
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,22 @@ pub struct Root {
 }
 
 impl Global {
+    /// Of a new log.
+    #[must_use]
+    pub fn new(entropy: &mut dyn Entropy) -> Global {
+        let mut global = Global {
+            clock_up_to: Duration::ZERO,
+            ids_up_to: 1,
+            secret: [0; 32],
+            guid: [0; 16],
+            watched_until: 0,
+            roots: Vec::new(),
+        };
+        entropy.fill(&mut global.secret);
+        entropy.fill(&mut global.guid);
+        global
+    }
+
     /// Which directory a share of this name and path has.
     #[must_use]
     pub fn root(&self, name: &str, directory: u64) -> Option<FileKey> {

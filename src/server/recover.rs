@@ -1,29 +1,25 @@
-//! Taking up the state the log holds: the fold, by the same `apply` that made it; then the files are opened again; then what was under
-//! way is done; then, and only then, the gates open.
+//! Takes up the state that the log holds: folds it, or has it from a follower; then opens the files again; then does what
+//! was under way; then, and only then, opens the gates.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use log::{info, warn};
-use outlast_nvram::{Handled, Incarnation, Log, Memory, Replayed, codec};
+use outlast_nvram::{Handled, Incarnation, Log, Memory};
 use outlast_smb::fileop::FileTime;
-use outlast_smb::{ATTEMPTS, Entropy, Smb, Task};
-use outlast_stack::{Lost, Stack, State, TxFrame};
+use outlast_smb::{ATTEMPTS, Entropy, Task};
+use outlast_stack::{Lost, State as Tcp, TxFrame};
 
 use super::clock::{Stopwatch, Time};
 use super::copying::Copier;
-use super::fault::Probe;
+use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
+use super::fold::{Fold, Folded, Replay, impossible};
+use super::following::Follower;
 use super::journal::Journal;
-use super::machine::{Machine, Surroundings};
-use super::open::{Opened, Sink, Walked, open};
+use super::machine::{Client, Machine, Surroundings};
+use super::open::{Opened, Sink, State, Walked, open};
 use super::patience::Patience;
-use super::record::{GLOBAL, Global, Record};
-use super::redo::Files;
 use super::roots::{former, has_moved};
 use super::set_aside::{self, SetAside, doing};
 use super::windows;
@@ -32,6 +28,8 @@ use super::windows;
 pub struct Parts<F> {
     /// Where the log lives; `None` under durability `none`.
     pub memory: Option<Arc<dyn Memory>>,
+    /// What has followed the log until now. Its configurations are the ones below.
+    pub follower: Option<Follower>,
     /// Where the log is shipped to, or was.
     pub sink: Option<Sink>,
     /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
@@ -86,16 +84,17 @@ pub struct Recovered<F> {
 pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let Parts {
         memory,
+        follower,
         sink,
         reply_room,
         effect_room,
         wall,
         incarnation,
         stack,
-        mut smb,
+        smb,
         fs,
         mut entropy,
-        probe,
+        mut probe,
         copy_units,
         sets_apart,
         mut stopwatch,
@@ -105,27 +104,53 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     } = parts;
     let mut phases = Phases::begin(&mut *stopwatch);
     let capacity = memory.as_ref().map_or(u64::MAX, |memory| memory.len());
-    let (log, mut contents, walked, medium, is_of_this_boot) = match memory {
+    let (log, state, walked, medium, is_of_this_boot) = match memory {
         Some(memory) => {
             let Opened {
                 log,
-                replay,
+                state,
                 walked,
                 medium,
                 is_of_this_boot,
-            } = open(memory, sink, incarnation, &mut *entropy)?;
-            (Some(log), replay, walked, medium, is_of_this_boot)
+            } = open(memory, follower, sink, incarnation, &mut *entropy)?;
+            (Some(log), state, walked, medium, is_of_this_boot)
         }
-        None => (None, Vec::new(), Walked::default(), None, false),
+        None => {
+            let nothing = State::Read(Vec::new());
+            (None, nothing, Walked::default(), None, false)
+        }
     };
-    let replayed = contents.len();
     let at = log.as_ref().and_then(Log::take_handled).filter(|_| felled);
-    let condemned = match (&log, at) {
-        (Some(log), Some(at)) => set_aside::condemned(log, at, &mut contents),
-        _ => None,
-    };
     phases.end("log read", &mut *stopwatch);
-    let (global, files, contents) = sort(contents, &mut *entropy)?;
+    let (fold, replayed, condemned) = match state {
+        State::Followed(fold, replayed) => {
+            if let (Some(log), Some(at)) = (&log, at) {
+                set_aside::condemned(log, at, &mut Vec::new());
+            }
+            (fold, replayed, None)
+        }
+        State::Read(mut records) => {
+            let replayed = records.len() as u64;
+            let condemned = match (&log, at) {
+                (Some(log), Some(at)) => set_aside::condemned(log, at, &mut records),
+                _ => None,
+            };
+            let mut fold = Fold::new(stack, smb);
+            replay(records, &mut fold, log.as_ref(), &mut *probe)?;
+            (fold, replayed, condemned)
+        }
+    };
+    if let Some(log) = &log {
+        log.handle(None);
+        log.acquit(|of| of.what == doing::FOLD);
+    }
+    let Folded {
+        stack,
+        smb,
+        clients,
+        global,
+        files,
+    } = fold.finish(&mut *entropy)?;
     let time = Time {
         now: global.clock_up_to,
         wall,
@@ -133,8 +158,6 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     // Times of changes compare within a boot, and while the wall clock does not run backwards.
     let is_comparable = is_of_this_boot && global.watched_until <= wall;
     let watched_until = Some(global.watched_until).filter(|until| is_comparable && *until > 0);
-    smb.guid = global.guid;
-    let stack = Stack::new(stack, global.secret, global.clock_up_to);
     let request_room = reply_room + medium.as_ref().map_or(0, |_| effect_room);
     let journal = Journal::new(log, medium, capacity, request_room, global);
     let surroundings = Surroundings {
@@ -143,10 +166,13 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         stopwatch,
     };
     let copier = Copier::new(copy_units, journal.records());
-    let smb = Smb::new(smb);
     let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, patience, copier);
-    let taken_up = !contents.is_empty();
-    machine.fold(contents)?;
+    let taken_up = !clients.is_empty();
+    let clients = clients
+        .into_iter()
+        .map(|client| (client, Client::default()));
+    machine.clients.extend(clients);
+    machine.check_windows()?;
     let before = machine.know_roots();
     let of_this_boot = files.boot_id().is_none_or(|of| of == incarnation.boot);
     let mut names = files.effects.iter().map(|(.., share)| share);
@@ -200,6 +226,28 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     })
 }
 
+/// Folds the records of a log, each with its object on record, for what kills the worker has to be known.
+fn replay(
+    records: Replay,
+    fold: &mut Fold,
+    log: Option<&Log>,
+    probe: &mut dyn Probe,
+) -> anyhow::Result<()> {
+    let mut at = None;
+    for (object, record, data) in records {
+        if at.replace(object) != Some(object) {
+            let what = doing::FOLD;
+            probe.beat();
+            if let Some(log) = log {
+                log.handle(Some(Handled { object, what }));
+            }
+            probe.at(Point::Object, When::Before, &object.to_string());
+        }
+        fold.take(object, record, data)?;
+    }
+    Ok(())
+}
+
 /// How long each part of a recovery takes.
 struct Phases {
     last: Duration,
@@ -231,165 +279,7 @@ impl std::fmt::Display for Phases {
     }
 }
 
-/// Records with what they mean.
-pub type Replay = Vec<(u64, Record<'static>, Bytes)>;
-
-/// What the log's records mean.
-pub(super) fn decode(records: Vec<Replayed>) -> anyhow::Result<Replay> {
-    records
-        .into_iter()
-        .map(|record| Ok((record.object, codec::decode(&record.meta)?, record.data)))
-        .collect::<Result<_, outlast_nvram::Error>>()
-        .context("the log's records are of another version of Outlast")
-}
-
-/// Object 0 as the log has it, or a new one; what there is about files; and the records of the clients.
-pub(super) fn sort(
-    replay: Replay,
-    entropy: &mut dyn Entropy,
-) -> anyhow::Result<(Global, Files, Replay)> {
-    let mut global = Global {
-        clock_up_to: Duration::ZERO,
-        ids_up_to: 1,
-        secret: [0; 32],
-        guid: [0; 16],
-        watched_until: 0,
-        roots: Vec::new(),
-    };
-    entropy.fill(&mut global.secret);
-    entropy.fill(&mut global.guid);
-    let mut files = Files::default();
-    let mut others = Vec::new();
-    for (object, record, data) in replay {
-        match record {
-            Record::Global(snapshot) => global = snapshot,
-            Record::ClockUpTo(mark) => global.clock_up_to = global.clock_up_to.max(mark),
-            Record::WatchedUntil(until) => global.watched_until = until,
-            Record::Root { share, key } => global.note_root(share, key),
-            Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
-            record => others.extend(files.take(object, record, data)),
-        }
-    }
-    if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
-        return Err(impossible(
-            GLOBAL,
-            "its clock or its ids are beyond all that can be",
-        ));
-    }
-    for (object, ..) in &others {
-        if !(1..global.ids_up_to).contains(object) {
-            return Err(impossible(*object, "no such id has been given out"));
-        }
-    }
-    Ok((global, files, others))
-}
-
-/// No server has been in service for longer: a thousand years. What is added to it cannot overflow.
-const LONGEST_SERVICE: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
-
-/// No server has given out more ids.
-const MOST_IDS: u64 = u64::MAX / 2;
-
-/// A record that no server writes, though its checksum is right.
-fn impossible(object: u64, what: &str) -> anyhow::Error {
-    anyhow::anyhow!(
-        "the log says of object {object} what cannot be: {what}; keep a copy of the file for whoever looks for the fault, and remove it: \
-         it will be made anew, without its sessions"
-    )
-}
-
-/// The fold (law 2): the clients' state from their records. Gives the clients.
-///
-/// # Errors
-/// See [`fold_one`].
-pub fn fold(stack: &mut Stack, smb: &mut Smb, replay: Replay) -> anyhow::Result<BTreeSet<u64>> {
-    let mut clients = BTreeSet::new();
-    for (object, record, data) in replay {
-        if fold_one(stack, smb, object, record, data)? {
-            clients.insert(object);
-        }
-    }
-    Ok(clients)
-}
-
-/// One record's part of the fold. Says whether it begins a client's state.
-///
-/// # Errors
-/// A record of an object that is not a client's, or the end of one, which a log does not give back.
-pub fn fold_one(
-    stack: &mut Stack,
-    smb: &mut Smb,
-    object: u64,
-    record: Record<'static>,
-    data: Bytes,
-) -> anyhow::Result<bool> {
-    let begins = matches!(record, Record::Client { .. } | Record::Copy { .. });
-    match record {
-        Record::Client {
-            tcp,
-            smb: checkpoint,
-        } => {
-            restore_tcp(stack, object, tcp, data)?;
-            restore_smb(smb, object, checkpoint)?;
-        }
-        Record::Copy { smb: checkpoint } => restore_smb(smb, object, Some(checkpoint))?,
-        Record::Copied { tcp } => restore_tcp(stack, object, tcp, data)?,
-        Record::Tcp(record) => stack.apply(object, &record, data),
-        Record::Smb(record) => smb.apply(object, &record),
-        _ => {
-            let what = format!("a record is out of place ({})", record.name());
-            return Err(impossible(object, &what));
-        }
-    }
-    Ok(begins)
-}
-
-fn restore_tcp(
-    stack: &mut Stack,
-    object: u64,
-    tcp: Option<Cow<'static, outlast_stack::Checkpoint>>,
-    data: Bytes,
-) -> anyhow::Result<()> {
-    let Some(tcp) = tcp else { return Ok(()) };
-    if let Some(what) = tcp.contradiction() {
-        return Err(impossible(object, what));
-    }
-    let opened = outlast_stack::Record::Opened(Box::new(tcp.into_owned()));
-    stack.apply(object, &opened, data);
-    Ok(())
-}
-
-fn restore_smb(
-    smb: &mut Smb,
-    object: u64,
-    checkpoint: Option<Cow<'static, outlast_smb::Checkpoint>>,
-) -> anyhow::Result<()> {
-    let Some(checkpoint) = checkpoint else {
-        return Ok(());
-    };
-    if let Some(what) = checkpoint.contradiction() {
-        return Err(impossible(object, what));
-    }
-    smb.restore(object, checkpoint.into_owned());
-    Ok(())
-}
-
 impl<F: FileSystem> Machine<F> {
-    fn fold(&mut self, replay: Replay) -> anyhow::Result<()> {
-        let mut at = None;
-        for (object, record, data) in replay {
-            if at.replace(object) != Some(object) {
-                self.handle(object, doing::FOLD);
-            }
-            if fold_one(&mut self.stack, &mut self.smb, object, record, data)? {
-                self.clients.entry(object).or_default();
-            }
-        }
-        self.journal.handle(None);
-        self.journal.acquit(|of| of.what == doing::FOLD);
-        self.check_windows()
-    }
-
     /// Promised bytes have room in the log, so no server promises more than it may at most, and a little for rounding.
     fn check_windows(&self) -> anyhow::Result<()> {
         let mut conns = self.stack.connections().map(|(conn, ..)| conn);
@@ -482,7 +372,7 @@ impl<F: FileSystem> Machine<F> {
             self.smb.checkpoint(conn).is_some(),
         ) {
             (None, _) => self.gone(conn),
-            (Some(State::SynReceived), _) => {}
+            (Some(Tcp::SynReceived), _) => {}
             (Some(state), known) => {
                 if known {
                     self.meet(conn);
@@ -497,12 +387,9 @@ impl<F: FileSystem> Machine<F> {
                 client.unknown_since = Some(time.now);
                 client.finished = matches!(
                     state,
-                    State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+                    Tcp::CloseWait | Tcp::Closing | Tcp::LastAck | Tcp::TimeWait
                 );
             }
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,14 +11,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use log::{error, warn};
-use outlast_nvram::{Handled, Kind, Log, codec};
+use outlast_nvram::{Contents, Handled, Kind, Log, codec};
 use outlast_smb::{ATTEMPTS, Task};
 
 use super::fault::{Point, When};
 use super::files::FileSystem;
+use super::fold::Replay;
 use super::machine::Machine;
 use super::record::Record;
-use super::recover::Replay;
 
 /// What is not tried again. A copy: it must not hold the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,17 @@ pub(super) fn handled(task: Task) -> Handled {
         Task::Break(conn, _) => (conn, doing::BREAK),
     };
     Handled { object, what }
+}
+
+/// Whether the next death that is counted condemns an object: its records are needed then.
+pub(super) fn is_condemned(contents: &Contents) -> bool {
+    let at = contents
+        .handled
+        .filter(|at| matches!(at.what, doing::FOLD | doing::COPY));
+    let suspect = contents
+        .suspect
+        .filter(|suspect| Some(suspect.handled) == at);
+    suspect.is_some_and(|suspect| u32::from(suspect.deaths) + 1 >= ATTEMPTS)
 }
 
 /// The worker before died while it was at this. If it was folding or copying an object, and that for the third time, the object's records

@@ -71,6 +71,7 @@ pub fn parts(
     let strangers = max_strangers(config, &smb.limits);
     let parts = Parts {
         memory: memory(config).with_context(|| named("nvram.path"))?,
+        follower: None,
         sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,

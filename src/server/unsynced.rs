@@ -12,9 +12,9 @@ use outlast_nvram::Kind;
 use outlast_smb::fileop::{FileOp, OpenId, ShareId};
 
 use super::files::FileSystem;
+use super::fold::decode;
 use super::machine::Machine;
 use super::record::Record;
-use super::recover::decode;
 use super::redo::Files;
 use crate::one_line::OneLine;
 

@@ -76,6 +76,7 @@ fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
     let (memory, image) = (Arc::new(memory), Arc::new(image));
     let opened = open(
         memory.clone(),
+        None,
         Some(sink(&image, batches)),
         incarnation(1),
         &mut Counting(0),
@@ -105,6 +106,7 @@ fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
 fn again(memory: Arc<VecMemory>, image: &Arc<VecMemory>) -> Result<u32, String> {
     let opened = open(
         memory,
+        None,
         Some(sink(image, 0)),
         incarnation(2),
         &mut Counting(9),
@@ -142,7 +144,7 @@ fn a_sink_that_had_the_log_is_missed() {
 /// A mapping without a sink that a server of boot 1 has left.
 fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
     let memory = Arc::new(VecMemory::new(LEN));
-    let opened = open(memory.clone(), None, incarnation(1), &mut Counting(0));
+    let opened = open(memory.clone(), None, None, incarnation(1), &mut Counting(0));
     let mut log = opened.unwrap().log;
     let mut client = Vec::new();
     let record = Record::Client {
@@ -158,9 +160,9 @@ fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
 
 /// Connections that a start under another boot, or under the same, takes up.
 fn taken_up(memory: Arc<VecMemory>, boot: u8) -> Result<usize, String> {
-    let opened = open(memory, None, incarnation(boot), &mut Counting(9));
+    let opened = open(memory, None, None, incarnation(boot), &mut Counting(9));
     opened
-        .map(|opened| opened.replay.len())
+        .map(|opened| opened.state.clients())
         .map_err(|error| format!("{error:#}"))
 }
 

@@ -129,6 +129,7 @@ fn write_log(memory: &Arc<VecMemory>, entries: &[Entry]) {
 fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
     Parts {
         memory: Some(memory.clone()),
+        follower: None,
         sink: None,
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,

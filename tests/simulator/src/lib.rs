@@ -27,6 +27,7 @@ pub mod scenario;
 pub mod server;
 pub mod shadow;
 pub mod sink;
+mod standby;
 pub mod status;
 pub mod stranger;
 pub mod sweep;

@@ -31,6 +31,7 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
+use crate::standby::Standby;
 use crate::stranger::{self, Stranger};
 
 /// Wall time at the beginning of every run.
@@ -65,6 +66,8 @@ pub struct Server {
     shadow: Shadow,
     /// What follows it where a power cut would leave it.
     shipped: Option<Shadow>,
+    /// The next life's worker.
+    standby: Standby,
     inspector: Inspector,
     scenario: Scenario,
     /// Crashes so far.
@@ -253,6 +256,7 @@ impl Server {
             elective: false,
             draining: false,
             shadow: new_shadow(scenario),
+            standby: Standby::new(scenario),
             inspector: Inspector::default(),
             scenario: scenario.clone(),
             crashes: 0,
@@ -374,6 +378,7 @@ impl Server {
                 sink.cut(&mut random);
             }
             self.shadow = new_shadow(&self.scenario);
+            self.standby.take();
             self.boots += 1;
             self.cuts += u32::from(end == End::Cut);
         } else if let Some(sink) = &self.sink {
@@ -477,6 +482,7 @@ impl Server {
             let busy = life.machine.busy();
             let at_rest = self.draining && life.machine.at_rest(time);
             self.look_inside();
+            self.standby.turn();
             self.send(&frames, net);
             self.look_at_promises();
             drop(frames);
@@ -577,10 +583,7 @@ impl Server {
         if lives > 0 && self.is(Mutation::AnswersTooEarly) {
             self.answer_too_early(now);
         }
-        let mut stack = stack_config(&self.scenario);
-        if lives > 0 && self.scenario.smaller_window {
-            stack.receive_buffer /= 2;
-        }
+        let (mut stack, smb) = self.configurations(self.lives());
         // Only in a stranger's case: the others may be silent for long when their TCP has backed off.
         let limit = |of| match self.scenario.stranger == Some(of) {
             true => stranger::PATIENCE,
@@ -590,11 +593,12 @@ impl Server {
             stack.receive_total *= 64;
             stack.receive_reserve = 0;
         }
-        let smb = smb_config(&self.scenario, self.lives());
         let (share, _) = smb.share_named(SHARE).expect("the clients' share");
+        let follower = self.standby.take();
         self.disk.borrow_mut().starting(true);
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
+            follower,
             sink: self.sink.as_ref().map(SinkFile::open),
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
@@ -664,6 +668,19 @@ impl Server {
         });
         self.look_inside();
         self.send(&recovered.frames, net);
+        if self.life.is_some() {
+            let (stack, smb) = self.configurations(self.lives() + 1);
+            self.standby.begin(&self.nvram, stack, smb);
+        }
+    }
+
+    /// Those of a life, by how many there were before it.
+    fn configurations(&self, lives: u32) -> (outlast_stack::Config, outlast_smb::Config) {
+        let mut stack = stack_config(&self.scenario);
+        if lives > 0 && self.scenario.smaller_window {
+            stack.receive_buffer /= 2;
+        }
+        (stack, smb_config(&self.scenario, lives))
     }
 
     /// How many there were before this one.

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use outlast::server::fold::fold;
 use outlast::server::machine::Machine;
 use outlast::server::record::{Global, Record};
-use outlast::server::recover::fold;
 use outlast_nvram::codec;
 use outlast_smb::Smb;
 use outlast_stack::Stack;
