@@ -75,6 +75,8 @@ pub struct Recovered<F> {
     pub frames: Vec<TxFrame>,
     /// What killed the server too often and is not tried again.
     pub set_aside: Vec<SetAside>,
+    /// A follower had the state; else it was read from the log.
+    pub was_followed: bool,
 }
 
 /// Makes a machine of what the log holds, or a new one if it holds nothing that may be taken up.
@@ -122,6 +124,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     };
     let at = log.as_ref().and_then(Log::take_handled).filter(|_| felled);
     phases.end("log read", &mut *stopwatch);
+    let was_followed = matches!(state, State::Followed(..));
     let (fold, replayed, condemned) = match state {
         State::Followed(fold, replayed) => {
             if let (Some(log), Some(at)) = (&log, at) {
@@ -212,10 +215,15 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     phases.end("clients told", &mut *machine.stopwatch);
     if taken_up {
         info!(
-            "recovered {} connection(s) by {replayed} of {} records in {} bytes of log: {phases}",
+            "recovered {} connection(s) by {replayed} of {} records in {} bytes of log{}: {phases}",
             machine.clients.len(),
             walked.records,
-            walked.bytes
+            walked.bytes,
+            if was_followed {
+                ", the others followed before"
+            } else {
+                ""
+            }
         );
     }
     Ok(Recovered {
@@ -223,6 +231,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         service_time: time.now,
         frames,
         set_aside,
+        was_followed,
     })
 }
 

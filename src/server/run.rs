@@ -46,6 +46,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         service_time,
         mut frames,
         set_aside,
+        ..
     } = recover(parts).with_context(|| {
         format!(
             "{}: nvram.path: {}",

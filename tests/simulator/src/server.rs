@@ -595,6 +595,7 @@ impl Server {
         }
         let (share, _) = smb.share_named(SHARE).expect("the clients' share");
         let follower = self.standby.take();
+        let is_followed = follower.is_some();
         self.disk.borrow_mut().starting(true);
         let recovered = recover(Parts {
             memory: Some(self.nvram.clone()),
@@ -655,6 +656,10 @@ impl Server {
                 return self.end(now, End::Killed);
             }
         };
+        assert_eq!(
+            recovered.was_followed, is_followed,
+            "a follower does not take over"
+        );
         let base = match self.scenario.mutation {
             Some(Mutation::OutageIsTime) if lives > 0 => {
                 recovered.service_time + self.scenario.outage
