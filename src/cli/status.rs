@@ -56,6 +56,13 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         format!("epoch {},", status.epoch),
         format!("recoveries {}", status.recoveries),
     ]);
+    if let Some(standby) = &status.standby {
+        line(&[
+            format!("worker {} stands by:", standby.worker_pid),
+            format!("{} of memory,", size(standby.memory_bytes)),
+            format!("{} behind", size(standby.lag_bytes)),
+        ]);
+    }
     if let Some(outage) = &status.last_outage {
         line(&[last_outage(outage, now)]);
     }

@@ -177,6 +177,7 @@ impl Check<'_> {
             signing,
             encryption,
             oplocks: self.oplocks(&server.oplocks)?,
+            standby: server.standby,
         })
     }
 

@@ -30,6 +30,7 @@ pub(super) struct Server {
     pub signing: String,
     pub encryption: String,
     pub oplocks: String,
+    pub standby: bool,
 }
 
 impl Default for Server {
@@ -43,6 +44,7 @@ impl Default for Server {
             signing: "enabled".into(),
             encryption: "enabled".into(),
             oplocks: "auto".into(),
+            standby: true,
         }
     }
 }

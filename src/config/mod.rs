@@ -57,6 +57,8 @@ pub struct Server {
     pub encryption: Level,
     /// `oplocks`. Default `auto`: up to SMB 2.1.
     pub oplocks: outlast_smb::Oplocks,
+    /// `standby`: a second worker follows the log of the one that serves, and is ready to take over. Default true.
+    pub standby: bool,
 }
 
 /// SMB dialects (MS-SMB2 2.2.3), in order of age.

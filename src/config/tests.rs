@@ -28,6 +28,7 @@ max_protocol = "3.1.1"
 signing = "enabled"
 encryption = "enabled"
 oplocks = "auto"
+standby = true
 
 [network]
 tap = "tap0"
@@ -114,7 +115,7 @@ fn every_mistake_has_its_line() {
     #[rustfmt::skip]
     let table: &[(&str, &str, &str)] = &[
         ("name = \"OUTLAST\"", "nam = \"OUTLAST\"",
-         ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`, `oplocks`; remove it or correct its spelling"),
+         ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`, `oplocks`, `standby`; remove it or correct its spelling"),
         ("[network]", "[networks]",
          ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`; remove it or correct its spelling"),
         ("mtu = 1500", "mtu = \"1500\"",

@@ -94,8 +94,22 @@ pub struct Status {
     /// The outage before this worker; `None`: it is the first of its supervisor.
     #[serde(default)]
     pub last_outage: Option<Outage>,
+    /// The worker that stands by; `None`: there is none now.
+    #[serde(default)]
+    pub standby: Option<StandbyStatus>,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
+}
+
+/// The worker that follows the log and is ready to take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Its process id.
+    pub worker_pid: u32,
+    /// Bytes of memory that are its own: the log's file is not among them.
+    pub memory_bytes: u64,
+    /// Bytes of the log that it has not read yet.
+    pub lag_bytes: u64,
 }
 
 impl Status {
@@ -116,6 +130,7 @@ impl Status {
             serves: Serves::default(),
             log: None,
             last_outage: None,
+            standby: None,
             connections: Vec::new(),
         }
     }

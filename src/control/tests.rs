@@ -80,6 +80,11 @@ fn status() -> Status {
             seconds: 0.25,
             cause: "planned restart".into(),
         }),
+        standby: Some(StandbyStatus {
+            worker_pid: 4_194_302,
+            memory_bytes: 12 << 20,
+            lag_bytes: 4096,
+        }),
         connections: vec![ConnectionStatus {
             log_bytes: 4096,
             client: "10.77.0.2:40000".parse().unwrap(),
@@ -209,6 +214,7 @@ fn the_keys_of_a_status_are_an_interface() {
         "serves",
         "log",
         "last_outage",
+        "standby",
         "connections",
     ] {
         assert!(keys(&value).iter().any(|k| k == key), "{key}");

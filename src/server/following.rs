@@ -61,10 +61,10 @@ impl Follower {
         self.memory.clone()
     }
 
-    /// Bytes of the log that have not been read.
+    /// How far it has read, in bytes since the log was formatted.
     #[must_use]
-    pub fn lag_bytes(&self) -> u64 {
-        self.log.lag().unwrap_or(0)
+    pub fn position(&self) -> u64 {
+        self.log.position().0
     }
 
     /// Reads and folds some of what has been committed; begins again if that has been written over. False: there is

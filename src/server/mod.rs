@@ -34,4 +34,4 @@ mod wiping;
 mod work;
 
 pub use run::run;
-pub use setup::check_sizes;
+pub use setup::{Following, check_sizes};

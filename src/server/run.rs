@@ -40,6 +40,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         },
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
+        standby: worker.standby.clone(),
     };
     let Recovered {
         machine,

@@ -1,7 +1,7 @@
 //! From the configuration to the machine's parts.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::clock::{Monotonic, wall};
 use super::copying::COPY_UNITS;
 use super::fault;
+use super::following::Follower;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::medium::SinkFile;
 use super::open::Sink;
@@ -53,6 +54,28 @@ impl Entropy for Random {
     }
 }
 
+/// A log that is followed, and its file.
+pub struct Following {
+    /// What follows it.
+    pub follower: Follower,
+    mapping: Arc<Mapping>,
+}
+
+impl Following {
+    /// Begins to follow the log of a server that is at work. It is nobody's before [`Mapping::lock`].
+    ///
+    /// # Errors
+    /// The NVRAM or the TAP is not as it has to be.
+    pub fn begin(config: &Config, users: &Users, tap: BorrowedFd<'_>) -> anyhow::Result<Following> {
+        keep_freed_memory();
+        let tap = Tap::inherit(tap.try_clone_to_owned()?).context(config.network.tap.clone())?;
+        let nvram = &config.nvram;
+        let mapping = Arc::new(Mapping::follow(&nvram.path, nvram.size_bytes)?);
+        let follower = Follower::begin(mapping.clone(), stack(config, &tap), smb(config, users))?;
+        Ok(Following { follower, mapping })
+    }
+}
+
 /// The machine's parts, and the TAP.
 ///
 /// # Errors
@@ -69,9 +92,16 @@ pub fn parts(
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let smb = smb(config, users);
     let strangers = max_strangers(config, &smb.limits);
+    let (memory, follower) = match worker.following.take() {
+        Some(Following { follower, mapping }) => {
+            mapping.lock().with_context(|| named("nvram.path"))?;
+            (Some(follower.memory()), Some(follower))
+        }
+        None => (memory(config).with_context(|| named("nvram.path"))?, None),
+    };
     let parts = Parts {
-        memory: memory(config).with_context(|| named("nvram.path"))?,
-        follower: None,
+        memory,
+        follower,
         sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,

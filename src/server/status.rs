@@ -7,8 +7,10 @@ use outlast_smb::Smb;
 use super::files::FileSystem;
 use super::machine::Machine;
 use crate::control::{
-    ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus, Status, TcpStatus,
+    ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus, StandbyStatus, Status,
+    TcpStatus,
 };
+use crate::supervisor::standby::{Page, Standing};
 
 /// What does not change as long as a worker lives.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct About {
     pub supervisor_pid: u32,
     /// The outage that ended when it began to serve.
     pub last_outage: Option<Outage>,
+    /// What the worker that stands by says of itself.
+    pub standby: Option<Page>,
 }
 
 /// How the machine is. `uptime`: since this worker began.
@@ -54,8 +58,27 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
             used_bytes: log.used(),
         }),
         last_outage: about.last_outage.clone(),
+        standby: standby(about, machine.journal.committed().0),
         connections: connections.collect(),
     }
+}
+
+/// The worker that stands by, where the log has come to `committed`.
+fn standby(about: &About, committed: u64) -> Option<StandbyStatus> {
+    let Standing { pid, position } = about.standby.as_ref()?.read();
+    (pid != 0).then(|| StandbyStatus {
+        worker_pid: pid,
+        memory_bytes: own_memory_bytes(pid).unwrap_or(0),
+        lag_bytes: committed.saturating_sub(position),
+    })
+}
+
+/// Memory of a process that is not a file's (proc_pid_statm(5)).
+fn own_memory_bytes(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
 }
 
 fn receive(stack: &outlast_stack::Stack) -> ReceiveStatus {

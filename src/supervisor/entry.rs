@@ -13,12 +13,15 @@ use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
+use super::follow;
 use super::pulse::Pulse;
+use super::standby::Page;
 use super::teardown::Teardown;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
 use super::{End, Report, Worker, WorkerArgs, settings};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
+use crate::server::Following;
 use crate::system::{System, ThisMachine};
 use crate::users::Users;
 
@@ -46,8 +49,20 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             (config, users)
         }
     };
-    let open = [tap.as_fd(), control.as_fd(), report.as_fd()];
-    teardown(open.into_iter().chain(pulse.iter().map(AsFd::as_fd)));
+    let page = Page::inherited(is_open);
+    let open = [tap.as_fd(), control.as_fd(), report.as_fd()].into_iter();
+    let pages = pulse.iter().map(AsFd::as_fd);
+    teardown(open.chain(pages).chain(page.iter().map(AsFd::as_fd)));
+    let (go, following) = if args.standby {
+        let following = Following::begin(&config, &users, tap.as_fd())?;
+        match follow::until_ordered(following, page.clone())? {
+            Some((go, following)) => (go, Some(following)),
+            // Nobody needs it: the supervisor is gone.
+            None => return Ok(EXIT_STOPPED),
+        }
+    } else {
+        (args.go(), None)
+    };
 
     let (sender, requests) = crossbeam::channel::unbounded();
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -72,13 +87,15 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             wake,
             report: report.clone(),
             supervisor_pid: args.supervisor_pid,
-            previous: args.previous,
-            attempts: args.attempts,
-            tap_fresh: args.tap_fresh,
-            away_since: args
+            previous: go.previous,
+            attempts: go.attempts,
+            tap_fresh: go.tap_fresh,
+            away_since: go
                 .away_since_ms
                 .map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
             pulse,
+            standby: page,
+            following,
         },
     )?;
     answers.wait();

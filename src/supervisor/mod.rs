@@ -3,12 +3,14 @@
 //! [`machine`] decides, [`process`] starts and reaps, [`run`] joins the two; [`entry`] is the worker's side.
 
 pub mod entry;
+mod follow;
 pub mod machine;
 mod process;
 mod provision;
 pub mod pulse;
 mod settings;
 mod stand_in;
+pub mod standby;
 mod teardown;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ use process::Process;
 use provision::{Held, Provision};
 use settings::Settings;
 use stand_in::StandIn;
+use standby::Standby;
 use worker::Message;
 
 /// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the exit code.
@@ -98,13 +101,17 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
     let mut gone_since: Option<Instant> = None;
     let mut missing: Option<String> = None;
     let mut stand_in = StandIn::default();
+    let mut standby = Standby::new().context("no memory for the worker that stands by")?;
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
             match next {
                 Action::Start(mut order) => {
-                    match provision.prepare(order.renew) {
-                        Ok(is_fresh) => order.tap_fresh |= is_fresh,
+                    let is_as_before = match provision.prepare(order.renew) {
+                        Ok(is_fresh) => {
+                            order.tap_fresh |= is_fresh;
+                            !is_fresh && provision.is_as_before()
+                        }
                         Err(why) => {
                             let why = format!("{why:#}");
                             if missing.as_ref() != Some(&why) {
@@ -114,11 +121,17 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                             action = machine.handle(Input::Missing, start.elapsed());
                             continue;
                         }
-                    }
+                    };
                     missing = None;
-                    let inherited = provision.inherited()?;
                     let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
-                    match Process::start(&inherited, &order, away_since) {
+                    let started = match standby.take(&order, is_as_before, away_since) {
+                        Some(process) => Ok(process),
+                        None => {
+                            let inherited = provision.inherited()?;
+                            Process::start(&inherited, &order, away_since, standby.page())
+                        }
+                    };
+                    match started {
                         Ok(process) => {
                             stand_in = stand_in.next_worker(start.elapsed());
                             worker = Some(process);
@@ -134,13 +147,18 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                 Action::Exit(code) => return Ok(code),
             }
         }
-        let wake = [machine.deadline(), stand_in.next_look(worker.as_ref())];
+        let wake = [
+            machine.deadline(),
+            stand_in.next_look(worker.as_ref()),
+            standby.deadline(),
+        ];
         let wake = wake.into_iter().flatten().min();
         let asked = stand_in.is_needed().then(|| provision.control());
         wait(&signals, worker.as_ref(), asked, wake, start)?;
         if let Some(process) = &mut worker {
             stand_in.look_after(process, provision.control(), start.elapsed());
         }
+        standby.look_after(provision, start.elapsed());
         let mut inputs = Vec::new();
         if signals.take() {
             inputs.push(Input::Terminate);
@@ -178,6 +196,7 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
         for input in inputs {
             if input == Input::Ready {
                 provision.proven();
+                standby.serves(start.elapsed());
             }
             let next = machine.handle(input, start.elapsed());
             action = next.or(action);

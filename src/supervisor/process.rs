@@ -1,6 +1,6 @@
 //! One worker as a process: starting it with its descriptors, hearing what it reports, reaping it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use super::machine::{Ended, Order};
 use super::pulse::{self, Pulse, Verdict, Watch};
 use super::settings::Settings;
-use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
+use super::standby::{self, Page};
+use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Go, Message, PreviousEnd};
 
 /// Longest line a worker may report.
 const LINE_MAX_BYTES: usize = 64 << 10;
@@ -43,16 +44,65 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a worker. `away_since`: when the one before ended.
+    /// Starts a worker. `away_since`: when the one before ended. `page`: where one that stands by says how it is.
     pub(super) fn start(
         inherited: &Inherited<'_>,
         order: &Order,
         away_since: Option<SystemTime>,
+        page: &Page,
+    ) -> io::Result<Process> {
+        let program = order.binary.as_deref().unwrap_or(inherited.program);
+        Process::spawn(program, inherited, page, |command| {
+            command
+                .arg(format!("--attempts={}", order.attempts))
+                .args(previous(order.previous))
+                .stdin(Stdio::null());
+            if let Some(ms) = since_1970_ms(away_since) {
+                command.arg(format!("--away-since-ms={ms}"));
+            }
+            if order.tap_fresh {
+                command.arg("--tap-fresh");
+            }
+        })
+    }
+
+    /// Starts a worker that follows the one that serves.
+    pub(super) fn stand_by(inherited: &Inherited<'_>, page: &Page) -> io::Result<Process> {
+        Process::spawn(inherited.program, inherited, page, |command| {
+            command
+                .arg("--standby")
+                .args(previous(PreviousEnd::Elective))
+                .stdin(Stdio::piped());
+        })
+    }
+
+    /// Orders a worker that stands by to serve.
+    pub(super) fn order(
+        &mut self,
+        order: &Order,
+        away_since: Option<SystemTime>,
+    ) -> io::Result<()> {
+        let go = Go {
+            previous: order.previous,
+            attempts: order.attempts,
+            tap_fresh: order.tap_fresh,
+            away_since_ms: since_1970_ms(away_since),
+        };
+        let mut line = serde_json::to_vec(&go)?;
+        line.push(b'\n');
+        let mut pipe = self.child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        pipe.write_all(&line)
+    }
+
+    fn spawn(
+        program: &Path,
+        inherited: &Inherited<'_>,
+        page: &Page,
+        describe: impl FnOnce(&mut Command),
     ) -> io::Result<Process> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let pulse = Pulse::new()?;
-        let program = order.binary.as_deref().unwrap_or(inherited.program);
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -66,18 +116,9 @@ impl Process {
             .arg(format!("--config-fd={config}"))
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
-            .arg(format!("--attempts={}", order.attempts))
             .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
-            .stdin(Stdio::null());
-        if let Some(previous) = order.previous.to_possible_value() {
-            command.arg(format!("--previous={}", previous.get_name()));
-        }
-        if let Some(since) = away_since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
-            command.arg(format!("--away-since-ms={}", since.as_millis()));
-        }
-        if order.tap_fresh {
-            command.arg("--tap-fresh");
-        }
+            .env(standby::VARIABLE, page.as_raw_fd().to_string());
+        describe(&mut command);
         let supervisor = rustix::process::getpid();
         let keep = [
             inherited.tap.as_raw_fd(),
@@ -86,6 +127,7 @@ impl Process {
             config,
             users,
             pulse.as_raw_fd(),
+            page.as_raw_fd(),
         ];
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -148,6 +190,25 @@ impl Process {
         }
     }
 
+    /// The same, of this process alone. If it was reaped with others, how it ended is not known.
+    pub(super) fn reap_alone(&mut self) -> io::Result<Option<Ended>> {
+        let worker = Pid::from_child(&self.child);
+        match rustix::process::waitpid(Some(worker), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => Ok(Some(how(ExitStatus::from_raw(status.as_raw())))),
+            Ok(None) => Ok(None),
+            Err(rustix::io::Errno::CHILD) => Ok(Some(Ended::Killed)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends a worker that stands by and is not wanted.
+    pub(super) fn dismiss(mut self) {
+        self.kill();
+        let worker = Pid::from_child(&self.child);
+        // It does nothing that would keep it.
+        let _ = rustix::process::waitpid(Some(worker), WaitOptions::empty());
+    }
+
     /// What it has reported since the last call.
     pub(super) fn messages(&mut self) -> std::vec::IntoIter<Message> {
         let mut messages = Vec::new();
@@ -203,6 +264,16 @@ impl Process {
             error!("the worker cannot be signalled: {error}");
         }
     }
+}
+
+fn previous(end: PreviousEnd) -> Option<String> {
+    let value = end.to_possible_value()?;
+    Some(format!("--previous={}", value.get_name()))
+}
+
+fn since_1970_ms(time: Option<SystemTime>) -> Option<u64> {
+    let since = time?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 /// How a worker ended, from what wait(2) says.

@@ -9,7 +9,7 @@ use log::{error, info};
 
 use super::process::Inherited;
 use super::settings::Settings;
-use crate::config::{Config, Network};
+use crate::config::{Config, Durability};
 use crate::control::Listener;
 use crate::tap::Tap;
 
@@ -32,6 +32,12 @@ pub(super) trait Provision {
 
     /// The worker serves.
     fn proven(&mut self);
+
+    /// Is the next worker given what the last one that served was?
+    fn is_as_before(&self) -> bool;
+
+    /// Is another worker to stand by?
+    fn stands_by(&self) -> bool;
 }
 
 /// The real one.
@@ -42,9 +48,9 @@ pub(super) struct Held {
     tap: Option<Tap>,
     /// By which the last worker served.
     kept: Settings,
-    network: Network,
+    config: Config,
     /// By which the next one is to serve.
-    trial: Option<(Settings, Network)>,
+    trial: Option<(Settings, Config)>,
 }
 
 impl Held {
@@ -55,7 +61,7 @@ impl Held {
             control,
             tap: Some(tap),
             kept,
-            network: config.network.clone(),
+            config: config.clone(),
             trial: None,
         }
     }
@@ -64,22 +70,26 @@ impl Held {
     fn renew(&mut self) -> anyhow::Result<bool> {
         let (settings, config) = Settings::read(&self.path)?;
         let (name, offload) = (&config.network.tap, config.network.offload);
-        let is_other = *name != self.network.tap || offload != self.network.offload;
+        let network = &self.config.network;
+        let is_other = *name != network.tap || offload != network.offload;
         if is_other {
-            if *name == self.network.tap {
+            if *name == network.tap {
                 // One descriptor at a time may be attached.
                 self.tap = None;
             }
             let tap = Tap::open(name, offload);
             self.tap = Some(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
         }
-        self.trial = Some((settings, config.network));
+        if settings != self.kept {
+            self.trial = Some((settings, config));
+        }
         Ok(is_other)
     }
 
     /// Attaches to the TAP again, if it is not the one that the network has.
     fn attach(&mut self) -> anyhow::Result<bool> {
-        let network = self.trial.as_ref().map_or(&self.network, |trial| &trial.1);
+        let config = self.trial.as_ref().map_or(&self.config, |trial| &trial.1);
+        let network = &config.network;
         let is_there = |tap: &Tap| tap.name() == network.tap && tap.is_attached();
         if self.tap.as_ref().is_some_and(is_there) {
             return Ok(false);
@@ -122,9 +132,17 @@ impl Provision for Held {
     }
 
     fn proven(&mut self) {
-        if let Some((settings, network)) = self.trial.take() {
+        if let Some((settings, config)) = self.trial.take() {
             self.kept = settings;
-            self.network = network;
+            self.config = config;
         }
+    }
+
+    fn is_as_before(&self) -> bool {
+        self.trial.is_none()
+    }
+
+    fn stands_by(&self) -> bool {
+        self.config.server.standby && self.config.nvram.durability != Durability::None
     }
 }

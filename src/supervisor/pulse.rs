@@ -103,14 +103,7 @@ impl Pulse {
     /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
     /// opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Pulse> {
-        let fd: RawFd = std::env::var(VARIABLE).ok()?.parse().ok()?;
-        if fd <= 2 || !is_open(fd) {
-            return None;
-        }
-        // SAFETY: it is open, and has been given to this process for its own by its parent.
-        let page = unsafe { OwnedFd::from_raw_fd(fd) };
-        rustix::io::fcntl_setfd(&page, FdFlags::CLOEXEC).ok()?;
-        Some(Pulse(Arc::new(page.into())))
+        inherited_memory(VARIABLE, is_open).map(|page| Pulse(Arc::new(page)))
     }
 
     /// What the loop has said last. A page that cannot be read says nothing.
@@ -147,6 +140,22 @@ impl AsRawFd for Pulse {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+}
+
+/// Memory that the supervisor has given this process, its descriptor named by this variable of the environment; to be
+/// called once, before anything else is opened.
+pub(super) fn inherited_memory(
+    variable: &str,
+    is_open: impl FnOnce(RawFd) -> bool,
+) -> Option<File> {
+    let fd: RawFd = std::env::var(variable).ok()?.parse().ok()?;
+    if fd <= 2 || !is_open(fd) {
+        return None;
+    }
+    // SAFETY: it is open, and has been given to this process for its own by its parent.
+    let memory = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&memory, FdFlags::CLOEXEC).ok()?;
+    Some(memory.into())
 }
 
 /// The loop's side.

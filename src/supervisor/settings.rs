@@ -47,6 +47,17 @@ impl Settings {
     }
 }
 
+impl PartialEq for Settings {
+    /// The same texts. Texts that cannot be read are not the same.
+    fn eq(&self, other: &Settings) -> bool {
+        let is_same = |one: &OwnedFd, other: &OwnedFd| match (text(one), text(other)) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        };
+        is_same(&self.config, &other.config) && is_same(&self.users, &other.users)
+    }
+}
+
 /// What a worker has inherited: the configuration, said to come from `path`, and the users.
 ///
 /// # Errors

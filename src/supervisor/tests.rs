@@ -404,6 +404,14 @@ impl Provision for Given<'_> {
         self.fd
     }
 
+    fn is_as_before(&self) -> bool {
+        true
+    }
+
+    fn stands_by(&self) -> bool {
+        false
+    }
+
     fn proven(&mut self) {}
 }
 

@@ -12,7 +12,9 @@ use crossbeam::channel::Receiver;
 use serde::{Deserialize, Serialize};
 
 use super::pulse::Pulse;
+use super::standby::Page;
 use crate::control::ControlRequest;
+use crate::server::Following;
 
 /// Exit code of a worker that was stopped (`outlast stop`).
 pub const EXIT_STOPPED: u8 = 0;
@@ -24,7 +26,8 @@ pub const EXIT_SHUTDOWN: u8 = 80;
 pub const EXIT_REBOOT: u8 = 81;
 
 /// How the worker before this one ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PreviousEnd {
     /// There was none under this supervisor.
     FirstStart,
@@ -85,10 +88,38 @@ pub struct WorkerArgs {
     /// When the worker before ended, in milliseconds since 1970; not given: there was none under this supervisor.
     #[arg(long)]
     pub away_since_ms: Option<u64>,
+    /// Another worker serves: follows its log until an order ([`Go`]) comes on standard input.
+    #[arg(long)]
+    pub standby: bool,
+}
+
+impl WorkerArgs {
+    /// The order that is in the arguments.
+    #[must_use]
+    pub fn go(&self) -> Go {
+        Go {
+            previous: self.previous,
+            attempts: self.attempts,
+            tap_fresh: self.tap_fresh,
+            away_since_ms: self.away_since_ms,
+        }
+    }
+}
+
+/// The order to serve, for a worker that stands by: a line of JSON. What it says counts instead of the arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Go {
+    /// As [`WorkerArgs::previous`].
+    pub previous: PreviousEnd,
+    /// As [`WorkerArgs::attempts`].
+    pub attempts: u32,
+    /// As [`WorkerArgs::tap_fresh`].
+    pub tap_fresh: bool,
+    /// As [`WorkerArgs::away_since_ms`].
+    pub away_since_ms: Option<u64>,
 }
 
 /// What the event loop is given besides configuration and users.
-#[derive(Debug)]
 pub struct Worker {
     /// The TAP, attached and set up by the supervisor.
     pub tap: OwnedFd,
@@ -111,6 +142,10 @@ pub struct Worker {
     pub away_since: Option<SystemTime>,
     /// Where the loop beats.
     pub pulse: Option<Pulse>,
+    /// What the worker that stands by says of itself.
+    pub standby: Option<Page>,
+    /// What this worker has followed until now.
+    pub following: Option<Following>,
 }
 
 /// How the event loop ended, with the state saved and the flag set.

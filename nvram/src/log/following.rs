@@ -91,15 +91,6 @@ impl Follower {
         Lsn(self.log.position)
     }
 
-    /// Bytes of the log that are committed and have not been read.
-    ///
-    /// # Errors
-    /// [`Error::WordDamaged`].
-    pub fn lag(&self) -> Result<u64, Error> {
-        let head = position_at(&*self.log.memory, HEAD_AT)?;
-        Ok(head.saturating_sub(self.log.position))
-    }
-
     /// Reads on, `most` records at most. False: there are more.
     ///
     /// # Errors

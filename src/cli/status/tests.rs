@@ -1,4 +1,4 @@
-use crate::control::{Serves, SmbStatus, TcpStatus};
+use crate::control::{Serves, SmbStatus, StandbyStatus, TcpStatus};
 
 use super::*;
 
@@ -63,6 +63,11 @@ fn status() -> Status {
             seconds: 0.0123,
             cause: "the worker was killed".into(),
         }),
+        standby: Some(StandbyStatus {
+            worker_pid: 4_194_302,
+            memory_bytes: 12 << 20,
+            lag_bytes: 4096,
+        }),
         connections: vec![connection],
     }
 }
@@ -78,6 +83,7 @@ fn all_of_it_fits_a_terminal() {
         "last outage 1 min 33 s ago: the worker was killed, 12.3 ms",
         "log 64 MiB of 256 MiB in use (25 %)\n      most by [",
         "its successor resumes every session",
+        "worker 4194302 stands by: 12 MiB of memory, 4 KiB behind",
         "weaker: /srv/pool (fuse.mergerfs): a rename",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
@@ -88,7 +94,7 @@ fn all_of_it_fits_a_terminal() {
 fn a_server_without_clients_or_log_has_a_status() {
     let mut status = status();
     status.connections.clear();
-    (status.log, status.last_outage) = (None, None);
+    (status.log, status.last_outage, status.standby) = (None, None, None);
     status.flag = "none".into();
     let text = table(&status, Duration::ZERO);
     assert!(text.ends_with("connections 0\n"), "{text}");

@@ -1,0 +1,101 @@
+//! Standing by, the worker's side: follows the log until the supervisor orders it to serve.
+
+use std::io::{BufRead as _, BufReader};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::Thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::standby::{Page, Standing};
+use super::worker::Go;
+use crate::server::Following;
+
+/// Between two looks at a log that grows.
+const PACE: Duration = Duration::from_millis(5);
+/// The same when it has not grown for a while.
+const PACE_IDLE: Duration = Duration::from_millis(50);
+/// How much nicer the thread that follows is than the one that serves.
+const NICENESS: i32 = 5;
+
+/// What ends the wait.
+enum News {
+    /// The supervisor's order; `None`: it is gone, or has closed the pipe.
+    Ordered(Option<Go>),
+    /// The follower cannot go on.
+    Failed(anyhow::Error),
+}
+
+/// Follows until the order comes; `None`: it will not come.
+///
+/// # Errors
+/// The log cannot be followed.
+pub(super) fn until_ordered(
+    following: Following,
+    page: Option<Page>,
+) -> anyhow::Result<Option<(Go, Following)>> {
+    let (sender, news) = mpsc::channel();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let follows = {
+        let (sender, is_over) = (sender.clone(), is_over.clone());
+        let thread = std::thread::Builder::new().name("follower".into());
+        thread
+            .spawn(move || {
+                let followed = follow(following, page, &is_over);
+                followed.map_err(|error| drop(sender.send(News::Failed(error))))
+            })
+            .context("no thread can be started")?
+    };
+    let listens = std::thread::Builder::new().name("orders".into());
+    listens
+        .spawn(move || drop(sender.send(News::Ordered(order()))))
+        .context("no thread can be started")?;
+    let go = match news.recv() {
+        Ok(News::Ordered(go)) => go,
+        Ok(News::Failed(error)) => return Err(error),
+        Err(_) => None,
+    };
+    is_over.store(true, Ordering::Release);
+    let follows_on: &Thread = follows.thread();
+    follows_on.unpark();
+    match (go, follows.join()) {
+        (Some(go), Ok(Ok(following))) => Ok(Some((go, following))),
+        _ => Ok(None),
+    }
+}
+
+/// The supervisor's order, a line on standard input.
+fn order() -> Option<Go> {
+    let mut line = String::new();
+    BufReader::new(std::io::stdin()).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+fn follow(
+    mut following: Following,
+    page: Option<Page>,
+    is_over: &AtomicBool,
+) -> anyhow::Result<Following> {
+    // It is a matter of courtesy.
+    let _ = rustix::process::nice(NICENESS);
+    let mut pace = PACE;
+    while !is_over.load(Ordering::Acquire) {
+        let before = following.follower.position();
+        while !following.follower.advance()? && !is_over.load(Ordering::Acquire) {}
+        let has_grown = following.follower.position() != before;
+        pace = if has_grown {
+            PACE
+        } else {
+            (pace * 2).min(PACE_IDLE)
+        };
+        if let Some(page) = page.as_ref().filter(|_| has_grown) {
+            page.write(Standing {
+                pid: std::process::id(),
+                position: following.follower.position(),
+            });
+        }
+        std::thread::park_timeout(pace);
+    }
+    Ok(following)
+}
