@@ -1,6 +1,6 @@
 //! What the supervisor decides, apart from how it does it: how a worker ended and what time it is go in, what to do comes out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{error, info, warn};
@@ -147,6 +147,11 @@ impl Machine {
         };
         let action = machine.start(now);
         (machine, action)
+    }
+
+    /// The binary that workers run; `None`: the supervisor's own.
+    pub fn binary(&self) -> Option<&Path> {
+        self.binary.as_deref()
     }
 
     /// When [`Input::Tick`] is wanted.

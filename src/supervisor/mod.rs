@@ -196,7 +196,7 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
         for input in inputs {
             if input == Input::Ready {
                 provision.proven();
-                standby.serves(start.elapsed());
+                standby.serves(machine.binary(), start.elapsed());
             }
             let next = machine.handle(input, start.elapsed());
             action = next.or(action);

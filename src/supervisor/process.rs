@@ -67,8 +67,13 @@ impl Process {
     }
 
     /// Starts a worker that follows the one that serves.
-    pub(super) fn stand_by(inherited: &Inherited<'_>, page: &Page) -> io::Result<Process> {
-        Process::spawn(inherited.program, inherited, page, |command| {
+    pub(super) fn stand_by(
+        inherited: &Inherited<'_>,
+        binary: Option<&Path>,
+        page: &Page,
+    ) -> io::Result<Process> {
+        let program = binary.unwrap_or(inherited.program);
+        Process::spawn(program, inherited, page, |command| {
             command
                 .arg("--standby")
                 .args(previous(PreviousEnd::Elective))

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -91,6 +92,8 @@ impl AsRawFd for Page {
 pub(super) struct Standby {
     page: Page,
     process: Option<Process>,
+    /// What it runs; `None`: the supervisor's own binary.
+    binary: Option<PathBuf>,
     /// When one is started; `None`: not while no worker serves.
     start_at: Option<Duration>,
     /// Deaths in a row.
@@ -106,6 +109,7 @@ impl Standby {
         Ok(Standby {
             page: Page::new()?,
             process: None,
+            binary: None,
             start_at: None,
             deaths: 0,
         })
@@ -116,8 +120,9 @@ impl Standby {
         &self.page
     }
 
-    /// A worker serves.
-    pub(super) fn serves(&mut self, now: Duration) {
+    /// A worker serves, which runs this binary. The next one is to run it, too.
+    pub(super) fn serves(&mut self, binary: Option<&Path>, now: Duration) {
+        self.binary = binary.map(Path::to_owned);
         self.deaths = 0;
         self.start_at = Some(now + DELAY);
     }
@@ -142,7 +147,7 @@ impl Standby {
             return;
         }
         let started = provision.inherited().and_then(|inherited| {
-            let process = Process::stand_by(&inherited, &self.page)?;
+            let process = Process::stand_by(&inherited, self.binary.as_deref(), &self.page)?;
             Ok(process)
         });
         match started {
@@ -184,7 +189,7 @@ impl Standby {
         self.start_at = None;
         let mut process = self.process.take()?;
         self.page.write(Standing::default());
-        let is_the_same = is_as_before && order.binary.is_none();
+        let is_the_same = is_as_before && order.binary == self.binary;
         if is_the_same && process.order(order, away_since).is_ok() {
             info!("worker {}, which stood by, takes over", process.id());
             return Some(process);
