@@ -28,7 +28,6 @@ max_protocol = "3.1.1"
 signing = "enabled"
 encryption = "enabled"
 oplocks = "auto"
-standby = true
 
 [network]
 tap = "tap0"

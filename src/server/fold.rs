@@ -40,6 +40,16 @@ pub(super) fn impossible(object: u64, what: &str) -> anyhow::Error {
     )
 }
 
+fn check(global: &Global) -> anyhow::Result<()> {
+    if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
+        return Err(impossible(
+            GLOBAL,
+            "its clock or its ids are beyond all that can be",
+        ));
+    }
+    Ok(())
+}
+
 /// The state that the records so far amount to.
 pub struct Fold {
     stack: outlast_stack::Config,
@@ -125,6 +135,7 @@ impl Fold {
 
     /// Object 0 is known: the server can be made, and what came before is taken.
     fn begin(&mut self, global: Global) -> anyhow::Result<()> {
+        check(&global)?;
         let mut smb = self.smb.clone();
         smb.guid = global.guid;
         self.server = Some(Server {
@@ -176,12 +187,7 @@ impl Fold {
         else {
             return Err(impossible(GLOBAL, "it is missing"));
         };
-        if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
-            return Err(impossible(
-                GLOBAL,
-                "its clock or its ids are beyond all that can be",
-            ));
-        }
+        check(&global)?;
         let given_out = 1..global.ids_up_to;
         if let Some(object) = clients.iter().find(|object| !given_out.contains(object)) {
             return Err(impossible(*object, "no such id has been given out"));

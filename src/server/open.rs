@@ -45,7 +45,7 @@ pub(super) enum State {
     /// As the records that count.
     Read(Replay),
     /// As a follower has folded them; so many were still to be folded.
-    Followed(Fold, u64),
+    Followed(Box<Fold>, u64),
 }
 
 /// What a log consists of, from tail to head.
@@ -139,7 +139,7 @@ pub(super) fn open(
                 ..
             } = contents;
             let state = match followed.take() {
-                Some((fold, replayed)) => State::Followed(fold, replayed),
+                Some((fold, replayed)) => State::Followed(Box::new(fold), replayed),
                 None => State::Read(decode(records)?),
             };
             info!(

@@ -130,7 +130,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
             if let (Some(log), Some(at)) = (&log, at) {
                 set_aside::condemned(log, at, &mut Vec::new());
             }
-            (fold, replayed, None)
+            (*fold, replayed, None)
         }
         State::Read(mut records) => {
             let replayed = records.len() as u64;

@@ -83,7 +83,7 @@ fn all_of_it_fits_a_terminal() {
         "last outage 1 min 33 s ago: the worker was killed, 12.3 ms",
         "log 64 MiB of 256 MiB in use (25 %)\n      most by [",
         "its successor resumes every session",
-        "worker 4194302 stands by: 12 MiB of memory, 4 KiB behind",
+        "worker 4194302 stands by: 12 MiB of memory, 4096 B behind",
         "weaker: /srv/pool (fuse.mergerfs): a rename",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
