@@ -266,6 +266,7 @@ impl<'a> Scene<'a> {
             // each event's capture begins with a client that is being served
             self.timeline.take();
             self.pause();
+            self.await_standby();
             let at = now();
             self.provoke(event)?;
             let asked = now();
@@ -318,6 +319,13 @@ impl<'a> Scene<'a> {
             }
             Meanwhile::Load(_) => self.timeline.has(back, goes_on).then_some(Ok(away)),
         })
+    }
+
+    /// The next worker stands by, and has read what there was: events come far apart in life.
+    fn await_standby(&self) {
+        wait_for("a worker to stand by", PATIENCE, || {
+            self.server.try_status()?.standby
+        });
     }
 
     /// Between events: some time, another each time.
