@@ -455,6 +455,12 @@ impl Smb {
         self.files.first_deadline().map(|(deadline, _, _)| deadline)
     }
 
+    /// Whether a connection has any state here.
+    #[must_use]
+    pub fn knows(&self, conn: ConnId) -> bool {
+        self.connections.contains_key(&conn)
+    }
+
     /// The durable state of a connection, whole.
     #[must_use]
     pub fn checkpoint(&self, conn: ConnId) -> Option<Checkpoint> {

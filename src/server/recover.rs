@@ -359,8 +359,11 @@ impl<F: FileSystem> Machine<F> {
     /// Files are opened when they are used. Directories that clients watch are watched again now; whose clients may
     /// have missed a change since the time on record are told to look for themselves.
     fn remember_files(&mut self, watched_until: Option<FileTime>) {
+        let mut at = None;
         for open in self.smb.opens().collect::<Vec<_>>() {
-            self.handle(open.conn, doing::FOLD);
+            if at.replace(open.conn) != Some(open.conn) {
+                self.handle(open.conn, doing::FOLD);
+            }
             self.fs.remember(&open);
             if open.watch.is_none() {
                 continue;
@@ -376,10 +379,7 @@ impl<F: FileSystem> Machine<F> {
 
     /// What the stack's events would have said, had they survived.
     fn look_at(&mut self, conn: u64, time: Time) {
-        match (
-            self.stack.checkpoint(conn).map(|tcp| tcp.state),
-            self.smb.checkpoint(conn).is_some(),
-        ) {
+        match (self.stack.state(conn), self.smb.knows(conn)) {
             (None, _) => self.gone(conn),
             (Some(Tcp::SynReceived), _) => {}
             (Some(state), known) => {

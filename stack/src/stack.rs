@@ -503,6 +503,11 @@ impl Stack {
         }
     }
 
+    /// A connection's state (RFC 9293, section 3.3.2). `None`: TCP has closed it.
+    pub fn state(&self, conn: ConnId) -> Option<State> {
+        self.conns.get(&conn).map(|conn| conn.durable.state)
+    }
+
     /// A connection's durable state without its queued bytes. `None`: TCP has closed it.
     pub fn checkpoint(&self, conn: ConnId) -> Option<Checkpoint> {
         self.conns.get(&conn).map(|conn| conn.durable.checkpoint())
