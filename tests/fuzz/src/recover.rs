@@ -206,7 +206,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
         mut machine,
         service_time,
         mut frames,
-        set_aside: _,
+        ..
     } = recovered;
     let mut time = Time {
         now: service_time,
