@@ -26,9 +26,9 @@ fn ready(server: &Server) -> (Status, StandbyStatus) {
     })
 }
 
-fn kill(pid: u32) {
+fn send(signal: Signal, pid: u32) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
-    kill_process(pid, Signal::KILL).expect("SIGKILL");
+    kill_process(pid, signal).expect("a signal");
 }
 
 #[test]
@@ -66,12 +66,12 @@ fn its_own_end_is_no_loss() {
     let mut client = Client::guest();
     let file = client.create("file", 0x0017_019F, 2, 0);
     let (status, standby) = ready(&server);
-    kill(standby.worker_pid);
+    send(Signal::KILL, standby.worker_pid);
     client.write(file, 0, b"still served");
     let (after, another) = ready_after(&server, &standby);
     assert_eq!(after.worker_pid, status.worker_pid);
     // Without one, the next worker is started and reads the log.
-    kill(another.worker_pid);
+    send(Signal::KILL, another.worker_pid);
     wait_for("nobody to stand by", PATIENCE, || {
         server
             .try_status()
@@ -80,6 +80,24 @@ fn its_own_end_is_no_loss() {
     server.kill_worker(status.worker_pid);
     assert_eq!(client.read(file, 0, 12), b"still served");
     server.successor_of(status.worker_pid);
+}
+
+#[test]
+fn one_that_is_stopped_is_not_waited_for() {
+    if !can_run("one_that_is_stopped_is_not_waited_for") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, setup());
+    let mut client = Client::guest();
+    let file = client.create("file", 0x0017_019F, 2, 0);
+    client.write(file, 0, b"before");
+    let (status, standby) = ready(&server);
+    send(Signal::STOP, standby.worker_pid);
+    server.kill_worker(status.worker_pid);
+    assert_eq!(client.read(file, 0, 6), b"before");
+    let next = server.successor_of(status.worker_pid);
+    assert_ne!(next.worker_pid, standby.worker_pid);
 }
 
 fn ready_after(server: &Server, before: &StandbyStatus) -> (Status, StandbyStatus) {

@@ -55,6 +55,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     teardown(open.chain(pages).chain(page.iter().map(AsFd::as_fd)));
     let (go, following) = if args.standby {
         let following = Following::begin(&config, &users, tap.as_fd())?;
+        pulse.iter().for_each(Pulse::announce);
         match follow::until_ordered(following, page.clone())? {
             Some((go, following)) => (go, Some(following)),
             // Nobody needs it: the supervisor is gone.

@@ -123,6 +123,15 @@ impl Pulse {
         }
     }
 
+    /// Says that there will be beats, before the loop begins: one that does not begin is noticed.
+    pub(super) fn announce(&self) {
+        self.say(Signs {
+            beats: 1,
+            at: now(),
+            ..Signs::default()
+        });
+    }
+
     fn say(&self, signs: Signs) {
         // A page of memory; if it were lost the worker would be taken for silent, and the next one has another.
         let words = signs.to_words().map(u64::to_ne_bytes);
