@@ -50,7 +50,7 @@ fn it_takes_over_each_time() {
         }
         assert_eq!(client.read(file, 0, 60_000), [number; 60_000]);
         let next = server.successor_of(status.worker_pid);
-        assert_eq!(next.worker_pid, standby.worker_pid);
+        assert_eq!(next.worker_pid, standby.pid);
         assert_eq!(next.connections.len(), 1);
     }
     assert!(server.log().contains("the others followed before"));
@@ -66,12 +66,12 @@ fn its_own_end_is_no_loss() {
     let mut client = Client::guest();
     let file = client.create("file", 0x0017_019F, 2, 0);
     let (status, standby) = ready(&server);
-    send(Signal::KILL, standby.worker_pid);
+    send(Signal::KILL, standby.pid);
     client.write(file, 0, b"still served");
     let (after, another) = ready_after(&server, &standby);
     assert_eq!(after.worker_pid, status.worker_pid);
     // Without one, the next worker is started and reads the log.
-    send(Signal::KILL, another.worker_pid);
+    send(Signal::KILL, another.pid);
     wait_for("nobody to stand by", PATIENCE, || {
         server
             .try_status()
@@ -93,17 +93,17 @@ fn one_that_is_stopped_is_not_waited_for() {
     let file = client.create("file", 0x0017_019F, 2, 0);
     client.write(file, 0, b"before");
     let (status, standby) = ready(&server);
-    send(Signal::STOP, standby.worker_pid);
+    send(Signal::STOP, standby.pid);
     server.kill_worker(status.worker_pid);
     assert_eq!(client.read(file, 0, 6), b"before");
     let next = server.successor_of(status.worker_pid);
-    assert_ne!(next.worker_pid, standby.worker_pid);
+    assert_ne!(next.worker_pid, standby.pid);
 }
 
 fn ready_after(server: &Server, before: &StandbyStatus) -> (Status, StandbyStatus) {
     wait_for("another worker to stand by", PATIENCE, || {
         let (status, standby) = ready(server);
-        (standby.worker_pid != before.worker_pid).then_some((status, standby))
+        (standby.pid != before.pid).then_some((status, standby))
     })
 }
 
@@ -118,11 +118,11 @@ fn a_changed_configuration_is_not_served_by_it() {
     server.rewrite("guest = true", "guest = true\ncomment = \"another\"");
     server.reboot();
     let next = server.successor_of(status.worker_pid);
-    assert_ne!(next.worker_pid, standby.worker_pid);
+    assert_ne!(next.worker_pid, standby.pid);
     let (again, standby) = ready_after(&server, &standby);
     server.kill_worker(again.worker_pid);
     let next = server.successor_of(again.worker_pid);
-    assert_eq!(next.worker_pid, standby.worker_pid);
+    assert_eq!(next.worker_pid, standby.pid);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
     ]);
     if let Some(standby) = &status.standby {
         line(&[
-            format!("worker {} stands by:", standby.worker_pid),
+            format!("worker {} stands by:", standby.pid),
             format!("{} of memory,", size(standby.memory_bytes)),
             format!("{} behind", size(standby.lag_bytes)),
         ]);

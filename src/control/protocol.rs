@@ -105,7 +105,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyStatus {
     /// Its process id.
-    pub worker_pid: u32,
+    pub pid: u32,
     /// Bytes of memory that are its own: the log's file is not among them.
     pub memory_bytes: u64,
     /// Bytes of the log that it has not read yet.

@@ -67,7 +67,7 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
 fn standby(about: &About, committed: u64) -> Option<StandbyStatus> {
     let Standing { pid, position } = about.standby.as_ref()?.read();
     (pid != 0).then(|| StandbyStatus {
-        worker_pid: pid,
+        pid,
         memory_bytes: own_memory_bytes(pid).unwrap_or(0),
         lag_bytes: committed.saturating_sub(position),
     })

@@ -64,7 +64,7 @@ fn status() -> Status {
             cause: "the worker was killed".into(),
         }),
         standby: Some(StandbyStatus {
-            worker_pid: 4_194_302,
+            pid: 4_194_302,
             memory_bytes: 12 << 20,
             lag_bytes: 4096,
         }),
