@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
@@ -56,6 +57,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let (go, following) = if args.standby {
         let following = Following::begin(&config, &users, tap.as_fd())?;
         pulse.iter().for_each(Pulse::announce);
+        ignore_the_terminal()?;
         match follow::until_ordered(following, page.clone())? {
             Some((go, following)) => (go, Some(following)),
             // Nobody needs it: the supervisor is gone.
@@ -207,6 +209,14 @@ fn fatal_faults() -> io::Result<()> {
     };
     // SAFETY: the action is async-signal-safe: it calls write(2) and abort(3) alone, and does not return to the faulting access.
     unsafe { signal_hook::low_level::register(SIGBUS, fatal) }?;
+    Ok(())
+}
+
+/// While it stands by a worker does not end by what reaches the whole foreground group: the supervisor ends it.
+fn ignore_the_terminal() -> anyhow::Result<()> {
+    for signal in [SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default()).context("signals cannot be handled")?;
+    }
     Ok(())
 }
 

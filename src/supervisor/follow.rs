@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::Thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -57,8 +56,7 @@ pub(super) fn until_ordered(
         Err(_) => None,
     };
     is_over.store(true, Ordering::Release);
-    let follows_on: &Thread = follows.thread();
-    follows_on.unpark();
+    follows.thread().unpark();
     match (go, follows.join()) {
         (Some(go), Ok(Ok(following))) => Ok(Some((go, following))),
         _ => Ok(None),

@@ -158,11 +158,12 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
         if let Some(process) = &mut worker {
             stand_in.look_after(process, provision.control(), start.elapsed());
         }
-        standby.look_after(provision, start.elapsed());
         let mut inputs = Vec::new();
         if signals.take() {
+            standby.retire();
             inputs.push(Input::Terminate);
         }
+        standby.look_after(provision, start.elapsed());
         if let Some(process) = &mut worker {
             // Reaped before its messages are read: then they are complete.
             let ended = process.reap()?;

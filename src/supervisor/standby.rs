@@ -159,6 +159,15 @@ impl Standby {
         }
     }
 
+    /// The server is ending: nobody takes over.
+    pub(super) fn retire(&mut self) {
+        self.start_at = None;
+        self.page.write(Standing::default());
+        if let Some(process) = self.process.take() {
+            process.dismiss();
+        }
+    }
+
     fn ended(&mut self, how: Ended, now: Duration) {
         self.forget();
         // The log of a server that was stopped is nobody's.
