@@ -11,6 +11,10 @@ use outlast_smb::fileop::FileTime;
 /// many crashes in a row must not end a wait much too early.
 const AHEAD: Duration = Duration::from_millis(4);
 
+/// So much time passes at most without being put on record while a client waits for time alone to pass. A crash takes
+/// what is not on record, and many crashes in a row must not keep a wait from its end.
+const COUNTED: Duration = Duration::from_millis(200);
+
 /// Seconds from 1601-01-01 to 1970-01-01 (MS-DTYP 2.3.3).
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 
@@ -92,6 +96,12 @@ impl HighWater {
     #[must_use]
     pub fn on_record(mark: Duration) -> HighWater {
         HighWater(mark)
+    }
+
+    /// When time that somebody waits for is put on record next.
+    #[must_use]
+    pub fn due(&self) -> Duration {
+        self.0 + COUNTED
     }
 
     /// The mark to put on record before anything that shows `now` is committed, if the one on record will not do.

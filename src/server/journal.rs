@@ -136,6 +136,19 @@ impl Journal {
         }
     }
 
+    /// A client waits for time alone to pass: what has passed is put on record now and then.
+    pub fn count_time(&mut self, now: Duration) {
+        if now >= self.clock.due() {
+            self.show_time(now);
+        }
+    }
+
+    /// When a turn is due for [`Journal::count_time`].
+    #[must_use]
+    pub fn counting_deadline(&self) -> Duration {
+        self.clock.due()
+    }
+
     /// Makes everything appended so far permanent. If there is anything, service time up to `now` may be shown
     /// afterwards.
     pub fn commit(&mut self, now: Duration) {

@@ -205,6 +205,9 @@ impl<F: FileSystem> Machine<F> {
         if !frames.is_empty() {
             self.journal.show_time(time.now);
         }
+        if self.smb.next_deadline().is_some() {
+            self.journal.count_time(time.now);
+        }
         self.journal.commit(time.now);
         // what waited for room may go on now, and nothing else may come to wake the loop
         self.busy |= is_short && self.can_work();
@@ -243,7 +246,9 @@ impl<F: FileSystem> Machine<F> {
             Gate::Open => {
                 let look = (!self.clients.is_empty()).then_some(self.next_look);
                 let watched = self.journal.watched.due();
-                let all = [self.smb.next_deadline(), look, watched];
+                let wait = self.smb.next_deadline();
+                let counted = wait.map(|_| self.journal.counting_deadline());
+                let all = [wait, counted, look, watched];
                 all.into_iter().flatten().min()
             }
             Gate::Draining { until } | Gate::Closing { until } => Some(until),

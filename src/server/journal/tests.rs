@@ -80,3 +80,44 @@ fn a_log_with_room_is_left_as_it_is() {
     fill(&mut log, 10);
     assert_eq!(journal(log, 1000).wants_relocation(1000), None);
 }
+
+/// Law 6: an outage is not time, but what passes between two of them is.
+#[test]
+fn waits_end_however_often_the_server_dies() {
+    let memory = Arc::new(VecMemory::new(MEMORY));
+    let identity = Identity {
+        instance: [1; 16],
+        incarnation: INCARNATION,
+    };
+    let mut log = Log::format(memory.clone(), identity).expect("a log");
+    let (begin, life) = (Duration::from_secs(3600), Duration::from_millis(500));
+    let mut time = begin;
+    for _ in 0..20 {
+        log.begin_epoch(INCARNATION).expect("an epoch");
+        let mut journal = journal(log, 1000);
+        journal.global.clock_up_to = time;
+        journal.clock = HighWater::on_record(time);
+        journal.snapshot_global();
+        journal.commit(time);
+        let mut now = journal.counting_deadline();
+        while now <= time + life {
+            journal.count_time(now);
+            journal.commit(now);
+            now = journal.counting_deadline();
+        }
+        drop(journal);
+        let (next, contents) = Log::open(memory.clone()).expect("a log");
+        log = next;
+        let records = crate::server::fold::decode(contents.records).expect("records");
+        for (_, record, _) in records {
+            match record {
+                Record::ClockUpTo(mark) => time = mark,
+                Record::Global(global) => time = global.clock_up_to,
+                _ => {}
+            }
+        }
+    }
+    let lived = 20 * life;
+    assert!(time - begin > lived / 2, "{:?} of {lived:?}", time - begin);
+    assert!(time - begin <= lived + 20 * Duration::from_millis(4));
+}
