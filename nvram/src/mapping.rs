@@ -7,9 +7,9 @@ use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
@@ -210,15 +210,20 @@ fn allocate(file: &File, size: u64) -> Result<(), FileProblem> {
         Ok(()) | Err(Errno::OPNOTSUPP) => {}
         Err(error) => return Err(problem(error.into())),
     }
+    fill_with_zeroes(file, size).map_err(problem)
+}
+
+/// Writes `size` zeroes from the file's beginning: what was there is gone, and every block is allocated.
+///
+/// # Errors
+/// As `write`.
+pub fn fill_with_zeroes(file: &File, size: u64) -> io::Result<()> {
     let zeroes = vec![0; 1 << 20];
-    let mut writer = file;
-    let mut left = size;
-    while left > 0 {
-        let piece = left.min(zeroes.len() as u64);
-        writer
-            .write_all(&zeroes[..piece as usize])
-            .map_err(problem)?;
-        left -= piece;
+    let mut at = 0;
+    while at < size {
+        let piece = (size - at).min(zeroes.len() as u64);
+        file.write_all_at(&zeroes[..piece as usize], at)?;
+        at += piece;
     }
     Ok(())
 }

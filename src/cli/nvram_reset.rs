@@ -1,18 +1,15 @@
 //! `outlast nvram reset`: gives the sessions in a checkpoint up.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use outlast_nvram::{Flag, Log, Mapping};
+use outlast_nvram::{Flag, Log, Mapping, fill_with_zeroes};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::server::contents;
-
-/// Bytes that are overwritten at a time.
-const PIECE: usize = 1 << 20;
 
 /// Says what is lost, asks, wipes the file and removes it.
 pub(super) fn run(file: &Path, yes: bool) -> anyhow::Result<()> {
@@ -42,7 +39,12 @@ pub(super) fn run(file: &Path, yes: bool) -> anyhow::Result<()> {
     if !yes && !is_confirmed()? {
         bail!("nothing has been changed");
     }
-    wipe(&opened).with_context(named)?;
+    // Session keys and data in flight.
+    let wiped = opened
+        .metadata()
+        .and_then(|found| fill_with_zeroes(&opened, found.len()))
+        .and_then(|()| opened.sync_all());
+    wiped.with_context(named)?;
     std::fs::remove_file(file).with_context(named)?;
     println!(
         "wiped and removed; the next start makes it anew. Under durability \"power\" reset path and sink both"
@@ -89,16 +91,4 @@ fn is_confirmed() -> anyhow::Result<bool> {
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Overwrites session keys and data in flight.
-fn wipe(mut file: &File) -> io::Result<()> {
-    let zeroes = vec![0; PIECE];
-    let mut left = file.metadata()?.len();
-    while left > 0 {
-        let piece = left.min(PIECE as u64);
-        file.write_all(&zeroes[..piece as usize])?;
-        left -= piece;
-    }
-    file.sync_all()
 }
