@@ -15,6 +15,63 @@ use support::{PATIENCE, Rng, can_run, files, wait_for};
 
 const BIG: u64 = 512 << 20;
 
+/// A server whose workers meet a fault.
+struct Scene {
+    // before the lab goes
+    server: Server,
+    /// The file that names the fault; a worker looks at it when it starts.
+    trigger: PathBuf,
+    lab: Lab,
+}
+
+impl Scene {
+    /// `None`: the test cannot run here. `fault`: what the first worker meets already.
+    fn start(test: &str, fault: Option<&str>) -> Option<Scene> {
+        if !can_run(test) {
+            return None;
+        }
+        let lab = Lab::new();
+        let trigger = lab.path("fault");
+        if let Some(fault) = fault {
+            std::fs::write(&trigger, fault).expect("the fault");
+        }
+        let setup = Setup {
+            share: "guest = true".to_owned(),
+            environment: vec![("OUTLAST_FAULT", trigger.clone())],
+            ..Setup::default()
+        };
+        Some(Scene {
+            server: Server::start(&lab, setup),
+            trigger,
+            lab,
+        })
+    }
+
+    /// The worker is killed; those after it meet this fault.
+    fn kill_and_arm(&self, fault: &str) {
+        std::fs::write(&self.trigger, fault).expect("the fault");
+        self.server.kill_worker(self.server.status().worker_pid);
+    }
+
+    /// The one file beside the NVRAM that keeps what killed the worker too often: the log names it, and others may not
+    /// read it.
+    fn kept_aside(&self) -> Vec<u8> {
+        let kept: Vec<PathBuf> = std::fs::read_dir(self.lab.dir())
+            .expect("the lab")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
+            .collect();
+        let [kept] = &kept[..] else {
+            panic!("one file is kept aside: {kept:?}");
+        };
+        let mode = std::fs::metadata(kept).expect("it").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let log = self.server.log();
+        assert!(log.contains(kept.to_str().expect("UTF-8")), "{log}");
+        std::fs::read(kept).expect("its bytes")
+    }
+}
+
 /// What becomes of the client with the request.
 #[derive(PartialEq, Eq)]
 enum End {
@@ -26,18 +83,10 @@ enum End {
 
 /// Another client downloads while `fault` fells the worker at the request of this one.
 fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
-    if !can_run(test) {
+    let Some(scene) = Scene::start(test, Some(fault)) else {
         return;
-    }
-    let lab = Lab::new();
-    let trigger = lab.path("fault");
-    std::fs::write(&trigger, fault).expect("the fault");
-    let setup = Setup {
-        share: "guest = true".to_owned(),
-        environment: vec![("OUTLAST_FAULT", trigger)],
-        ..Setup::default()
     };
-    let server = Server::start(&lab, setup);
+    let (server, lab) = (&scene.server, &scene.lab);
     files::random_file(&server.share().join("big"), BIG, &mut Rng::named(test));
     let local = lab.make_dir("local");
     let capture = Capture::start();
@@ -89,23 +138,10 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
         "connections with a reset"
     );
 
-    let kept = &kept_aside(&lab);
-    let message = std::fs::read(kept).expect("the request");
+    let message = scene.kept_aside();
     assert_eq!(message[..4], *b"\xFESMB");
     assert_eq!(message[12..14], raw::SET_INFO.to_le_bytes());
     assert!(message.ends_with(&basic));
-    assert_eq!(
-        std::fs::metadata(kept)
-            .expect("the file")
-            .permissions()
-            .mode()
-            & 0o777,
-        0o600
-    );
-    assert!(
-        server.log().contains(kept.to_str().expect("UTF-8")),
-        "the log names it"
-    );
 }
 
 #[test]
@@ -139,25 +175,17 @@ fn killed_each_time_that_it_is_worked_on() {
 /// A server that is killed often while the same connection is busy blames nobody: each time something was done between.
 #[test]
 fn killed_often_with_work_done_between() {
-    if !can_run("killed_often_with_work_done_between") {
+    let Some(scene) = Scene::start("killed_often_with_work_done_between", None) else {
         return;
-    }
-    let lab = Lab::new();
-    let trigger = lab.path("fault");
-    let setup = Setup {
-        share: "guest = true".to_owned(),
-        environment: vec![("OUTLAST_FAULT", trigger.clone())],
-        ..Setup::default()
     };
-    let server = Server::start(&lab, setup);
+    let server = &scene.server;
     let mut client = Client::guest();
     let file = client.create("file", 0x0017_019F, 2, 0);
     let before = server.status();
     for round in 0..5 {
-        std::fs::write(&trigger, "3:before:write:1").expect("the fault");
-        server.kill_worker(server.status().worker_pid);
+        scene.kill_and_arm("3:before:write:1");
         client.write(file, round, b"x");
-        assert!(!trigger.exists(), "the worker has died at the write");
+        assert!(!scene.trigger.exists(), "the worker has died at the write");
     }
     client.close(file);
     let after = server.status();
@@ -204,26 +232,18 @@ fn an_object_that_takes_all_memory_when_it_is_taken_up() {
 
 /// A connection whose state kills every worker that takes it up is dropped at the third time; the others live.
 fn an_object_is_dropped(test: &str, blow: &str) {
-    if !can_run(test) {
+    let Some(scene) = Scene::start(test, None) else {
         return;
-    }
-    let lab = Lab::new();
-    let trigger = lab.path("fault");
-    let setup = Setup {
-        share: "guest = true".to_owned(),
-        environment: vec![("OUTLAST_FAULT", trigger.clone())],
-        ..Setup::default()
     };
-    let server = Server::start(&lab, setup);
+    let server = &scene.server;
     let mut bystander = Client::guest();
     let others = bystander.create("others", 0x0017_019F, 2, 0);
     let mut evil = Client::guest();
     let file = evil.create("file", 0x0017_019F, 2, 0);
     let port = evil.stream.local_addr().expect("an address").port();
-    let object = object_of(&lab, port);
+    let object = object_of(&scene.lab, port);
     let before = server.status();
-    std::fs::write(&trigger, format!("object:before:{object}:1:{blow}")).expect("the fault");
-    server.kill_worker(before.worker_pid);
+    scene.kill_and_arm(&format!("object:before:{object}:1:{blow}"));
 
     bystander.write(others, 0, b"still there");
     bystander.close(others);
@@ -231,34 +251,11 @@ fn an_object_is_dropped(test: &str, blow: &str) {
     evil.request(raw::CLOSE, &raw::close(file));
     assert!(evil.is_dropped());
     assert_eq!(server.status().epoch, before.epoch + 4, "a kill and deaths");
-    let kept = &kept_aside(&lab);
-    let mode = std::fs::metadata(kept)
-        .expect("the file")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
-    let bytes = std::fs::read(kept).expect("its records");
+    let bytes = scene.kept_aside();
     assert!(
         bytes.windows(4).any(|part| part == b"file"),
         "the open's path is in it"
     );
     let log = server.log();
-    assert!(
-        log.contains(kept.to_str().expect("UTF-8")),
-        "the log names it"
-    );
     assert!(log.contains(&format!("connection {object} could not be taken up")));
-}
-
-/// The one file beside the NVRAM that keeps what killed the worker too often.
-fn kept_aside(lab: &Lab) -> PathBuf {
-    let kept: Vec<PathBuf> = std::fs::read_dir(lab.dir())
-        .expect("the lab")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
-        .collect();
-    match <[PathBuf; 1]>::try_from(kept) {
-        Ok([kept]) => kept,
-        Err(kept) => panic!("one file is kept aside: {kept:?}"),
-    }
 }
