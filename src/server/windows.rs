@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use outlast_smb::Principal;
 use outlast_stack::Holding;
 
 use super::files::FileSystem;
@@ -124,6 +125,25 @@ impl Windows {
     }
 }
 
+/// The accounts that have a message in progress, while room is granted. One look at all connections finds them; a grant
+/// brings messages into progress, and nothing else happens to messages meanwhile.
+#[derive(Debug, Default)]
+struct Served(BTreeSet<Principal>);
+
+impl Served {
+    /// Of each of all connections, or of one that has been granted room.
+    fn note(&mut self, owner: &Principal, framing: &Framing, holding: Holding) {
+        if framing.is_in_progress(holding) {
+            self.0.insert(owner.clone());
+        }
+    }
+
+    /// Whether a message of this account is in progress.
+    fn contains(&self, owner: &Principal) -> bool {
+        self.0.contains(owner)
+    }
+}
+
 /// What came of an attempt to grant room.
 enum Granted {
     /// The message has all the room it needs.
@@ -141,8 +161,10 @@ impl<F: FileSystem> Machine<F> {
             self.look_at_framing(conn);
         }
         let waiting: Vec<u64> = self.windows.waiting.values().copied().collect();
+        // Nobody asks for it as long as there is room.
+        let mut served = None;
         for conn in waiting {
-            match self.grant_room(conn) {
+            match self.grant_room(conn, &mut served) {
                 Granted::Yes => self.windows.forget(conn),
                 Granted::AccountWaits => self.note_crowd(now),
                 Granted::AllWait => return self.note_crowd(now),
@@ -164,7 +186,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    fn grant_room(&mut self, conn: u64) -> Granted {
+    fn grant_room(&mut self, conn: u64, served: &mut Option<Served>) -> Granted {
         let Some(client) = self.clients.get(&conn).filter(|client| !client.leaving) else {
             return Granted::Yes;
         };
@@ -180,7 +202,10 @@ impl<F: FileSystem> Machine<F> {
         let left = self.stack.receive_left();
         let reserve = self.stack.config().receive_reserve;
         if need > 0 && left < need + reserve {
-            if self.account_is_served(conn) {
+            // If none of its messages is, room is granted down to the last byte: what others have received beyond a
+            // message's end waits for room itself.
+            let served = served.get_or_insert_with(|| self.served());
+            if served.contains(self.journal.owner(conn)) {
                 return Granted::AccountWaits;
             }
             if left < need {
@@ -195,18 +220,26 @@ impl<F: FileSystem> Machine<F> {
         };
         if missing + ahead > holding.promised {
             self.stack.grant(conn, missing + ahead, &mut self.journal);
+            if let Some(served) = served {
+                self.note_progress(conn, served);
+            }
         }
         Granted::Yes
     }
 
-    /// Whether a message of the same account is in progress. If none is, room is granted down to the last byte: what
-    /// others have received beyond a message's end waits for room itself.
-    fn account_is_served(&self, conn: u64) -> bool {
-        let owner = self.journal.owner(conn);
-        self.clients.iter().any(|(other, client)| {
-            let holding = self.stack.holding(*other);
-            self.journal.owner(*other) == owner && client.framing.is_in_progress(holding)
-        })
+    fn served(&self) -> Served {
+        let mut served = Served::default();
+        for conn in self.clients.keys() {
+            self.note_progress(*conn, &mut served);
+        }
+        served
+    }
+
+    fn note_progress(&self, conn: u64, served: &mut Served) {
+        if let Some(client) = self.clients.get(&conn) {
+            let (owner, holding) = (self.journal.owner(conn), self.stack.holding(conn));
+            served.note(owner, &client.framing, holding);
+        }
     }
 }
 

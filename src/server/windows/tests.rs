@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 /// A stream of such pieces, as it is received.
 fn stream(pieces: &[&[u8]]) -> VecDeque<Bytes> {
@@ -81,4 +82,47 @@ fn a_message_is_in_progress_that_needs_no_more_room() {
     assert!(is_in_progress(&[&begun], 8));
     assert!(is_in_progress(&[&begun, &[7; 8]], 0));
     assert!(is_in_progress(&[&begun, &[7; 8], &begun], 0));
+}
+
+/// A connection: its account, the bytes of its whole messages and of the next one, what it holds.
+type Connection = (usize, Framing, Holding);
+
+fn connection() -> impl Strategy<Value = Connection> {
+    let whole = prop_oneof![3 => Just(0_usize), 1 => 1..9_usize];
+    let numbers = (0..3_usize, whole, 0..50_usize, 0..50_usize, 0..50_usize);
+    numbers.prop_map(|(account, whole, next, beyond, promised)| {
+        let queued = whole + beyond.min(next.saturating_sub(1));
+        let framing = Framing { whole, next };
+        (account, framing, Holding { queued, promised })
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_accounts_that_are_served_are_those_that_a_scan_finds(
+        mut connections in prop::collection::vec(connection(), 1..12),
+        grants in prop::collection::vec((any::<prop::sample::Index>(), 0..60_usize), 0..20),
+    ) {
+        let accounts = [
+            Principal::Unknown,
+            Principal::Guest,
+            Principal::User("alice".into()),
+        ];
+        let mut served = Served::default();
+        for (account, framing, holding) in &connections {
+            served.note(&accounts[*account], framing, *holding);
+        }
+        for (which, promised) in grants {
+            let (account, framing, holding) = which.get_mut(&mut connections);
+            // The right edge never moves left.
+            holding.promised = holding.promised.max(promised);
+            served.note(&accounts[*account], framing, *holding);
+            for (number, account) in accounts.iter().enumerate() {
+                let scanned = connections.iter().any(|(of, framing, holding)| {
+                    *of == number && framing.is_in_progress(*holding)
+                });
+                prop_assert_eq!(served.contains(account), scanned);
+            }
+        }
+    }
 }
