@@ -11,6 +11,9 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
+/// What is looked at of a configuration; an error names the remedy.
+type Check = fn(&Config) -> anyhow::Result<()>;
+
 /// All that is wrong with a configuration, and probable mistakes. What is not there yet is made at the first start.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -20,87 +23,94 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
+fn lines(errors: &[config::Error]) -> impl Iterator<Item = String> {
+    errors.iter().map(ToString::to_string)
+}
+
+/// Looks at what every start needs, and at `more`.
+fn examine(config: &Config, more: &[Check]) -> Findings {
+    let mut found = Findings::default();
+    found.errors.extend(lines(&config.system_errors()));
+    let sizes = users(config).and_then(|users| {
+        found.warnings.extend(lines(&config.warnings(&users)));
+        crate::server::check_sizes(config, &users)
+    });
+    let more = more.iter().map(|check| check(config));
+    let wrong = std::iter::once(sizes).chain(more).filter_map(Result::err);
+    found.errors.extend(wrong.map(|error| format!("{error:#}")));
+    found
+}
+
+/// The first error, if there is one.
+fn require(found: &Findings) -> anyhow::Result<()> {
+    found
+        .errors
+        .first()
+        .map_or(Ok(()), |error| bail!("{error}"))
+}
+
 /// Looks at a configuration file and at all that it names.
 pub fn findings(path: &Path) -> Findings {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{}: cannot be read; name the right file", path.display()));
-    let config = text
-        .map_err(|error| vec![format!("{error:#}")])
-        .and_then(|text| {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            let lines = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect();
-            Config::parse_all(&path, &text).map_err(lines)
-        });
-    let config = match config {
-        Ok(config) => config,
-        Err(errors) => {
-            return Findings {
-                errors,
-                warnings: Vec::new(),
-            };
+    let parsed = text.map_err(|error| vec![format!("{error:#}")]);
+    let parsed = parsed.and_then(|text| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Config::parse_all(&path, &text).map_err(|errors| lines(&errors).collect())
+    });
+    match parsed {
+        Ok(config) => {
+            let is_there = config.nvram.path.exists();
+            let log: &[Check] = if is_there { &[log_can_be_read] } else { &[] };
+            let mut found = examine(&config, &[log, &[sink_can_be_used, tap_is_there]].concat());
+            found.errors.extend(lines(&config.missing_shares()));
+            found
         }
-    };
-    let mut errors: Vec<String> = [config.system_errors(), config.missing_shares()]
-        .iter()
-        .flatten()
-        .map(ToString::to_string)
-        .collect();
-    let mut warnings = Vec::new();
-    let mut keep = |result: anyhow::Result<()>| {
-        errors.extend(result.err().map(|error| format!("{error:#}")));
-    };
-    match users(&config) {
-        Ok(users) => {
-            keep(crate::server::check_sizes(&config, &users));
-            let all = config.warnings(&users);
-            warnings.extend(all.iter().map(ToString::to_string));
-        }
-        Err(error) => keep(Err(error)),
+        Err(errors) => Findings {
+            errors,
+            ..Findings::default()
+        },
     }
-    if config.nvram.path.exists() {
-        keep(check_nvram(&config));
-    }
-    keep(check_sink(&config));
-    let tap = Tap::require(&config.network.tap);
-    keep(tap.with_context(|| format!("{}: network.tap", config.path.display())));
-    Findings { errors, warnings }
 }
 
-/// Before the first worker: refuses what is wrong, warns of probable mistakes.
+/// Before the first worker: refuses what is wrong, warns of probable mistakes. The worker itself reads the log.
 ///
 /// # Errors
 /// What is wrong, and the remedy.
 pub fn first_start(config: &Config) -> anyhow::Result<()> {
-    config.check_system()?;
-    let users = users(config)?;
-    crate::server::check_sizes(config, &users)?;
+    let found = examine(config, &[]);
+    require(&found)?;
     let missing = config.missing_shares();
-    // A share that is missing is offline, and may be on a disk that is mounted late. Where there never was a server and there is
-    // nothing to serve, it is a mistake.
+    // A share that is missing is offline, and may be on a disk that is mounted late. Where there never was a server and
+    // there is nothing to serve, it is a mistake.
     let is_known = std::fs::symlink_metadata(&config.nvram.path).is_ok();
     let is_useless = missing.len() == config.shares.len() && !is_known;
     if let Some(error) = missing.first().filter(|_| is_useless) {
         return Err(error.clone().into());
     }
-    warn_of(&missing, &config.warnings(&users));
+    warn_of(lines(&missing).chain(found.warnings));
     Ok(())
 }
 
-fn warn_of(missing: &[config::Error], probable_mistakes: &[config::Error]) {
-    for warning in missing.iter().chain(probable_mistakes) {
-        warn!("{warning}");
-    }
+fn warn_of(probable_mistakes: impl Iterator<Item = String>) {
+    probable_mistakes.for_each(|warning| warn!("{warning}"));
 }
 
-/// Could a server start by this configuration, and take up its sessions?
+/// Could the binary that runs start again by this configuration, and take up its sessions? It has written the log, so
+/// it can read it: only the log's place and size are looked at, which costs the clients no time.
 ///
 /// # Errors
 /// What keeps it from that, and the remedy.
 pub fn would_start(config: &Config) -> anyhow::Result<()> {
-    config.check_system()?;
-    crate::server::check_sizes(config, &users(config)?)?;
-    check_nvram(config)?;
-    check_sink(config)
+    require(&examine(config, &[log_has_its_size, sink_can_be_used]))
+}
+
+/// The same for a binary that has not written the log: it reads the log.
+///
+/// # Errors
+/// As [`would_start`].
+pub fn would_take_over(config: &Config) -> anyhow::Result<()> {
+    require(&examine(config, &[log_can_be_read, sink_can_be_used]))
 }
 
 /// May a server that has sessions come back by this configuration instead of its own?
@@ -140,7 +150,8 @@ pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
         // To open it is the only way to know; it is let go of at once.
         Tap::open(&new.network.tap, new.network.offload).with_context(|| named("network.tap"))?;
     }
-    warn_of(&new.missing_shares(), &new.warnings(&users(new)?));
+    let mistakes = new.warnings(&users(new)?);
+    warn_of(lines(&new.missing_shares()).chain(lines(&mistakes)));
     Ok(())
 }
 
@@ -149,25 +160,43 @@ fn users(config: &Config) -> anyhow::Result<Users> {
         .with_context(|| format!("{}: server.users_file", config.path.display()))
 }
 
-/// The file has the configured size, and what is in it can be read.
-fn check_nvram(config: &Config) -> anyhow::Result<()> {
-    let nvram = &config.nvram;
-    if nvram.durability == Durability::None {
+fn tap_is_there(config: &Config) -> anyhow::Result<()> {
+    let tap = Tap::require(&config.network.tap);
+    tap.with_context(|| format!("{}: network.tap", config.path.display()))
+}
+
+/// The log's file can be opened and has the configured size.
+fn log_has_its_size(config: &Config) -> anyhow::Result<()> {
+    open_log(config).map(|_| ())
+}
+
+/// And what is in it can be read.
+fn log_can_be_read(config: &Config) -> anyhow::Result<()> {
+    let Some(memory) = open_log(config)? else {
         return Ok(());
-    }
-    let named = || format!("{}: nvram.path", config.path.display());
-    let memory = Mapping::open_read_only(&nvram.path).with_context(named)?;
-    check_size(config, "nvram.size", &nvram.path)?;
+    };
+    let path = config.nvram.path.display();
     let contents = Log::inspect(&memory)
-        .with_context(|| nvram.path.display().to_string())
-        .with_context(named)?;
-    crate::server::contents::saved(contents.records)
-        .with_context(|| nvram.path.display().to_string())?;
+        .with_context(|| path.to_string())
+        .with_context(|| format!("{}: nvram.path", config.path.display()))?;
+    crate::server::contents::saved(contents.records).with_context(|| path.to_string())?;
     Ok(())
 }
 
+/// `None`: this configuration has none.
+fn open_log(config: &Config) -> anyhow::Result<Option<Mapping>> {
+    let nvram = &config.nvram;
+    if nvram.durability == Durability::None {
+        return Ok(None);
+    }
+    let memory = Mapping::open_read_only(&nvram.path)
+        .with_context(|| format!("{}: nvram.path", config.path.display()))?;
+    check_size(config, "nvram.size", &nvram.path)?;
+    Ok(Some(memory))
+}
+
 /// The sink is there, or can be made.
-fn check_sink(config: &Config) -> anyhow::Result<()> {
+fn sink_can_be_used(config: &Config) -> anyhow::Result<()> {
     let nvram = &config.nvram;
     if nvram.durability != Durability::Power {
         return Ok(());
@@ -210,3 +239,6 @@ fn check_size(config: &Config, key: &str, file: &Path) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

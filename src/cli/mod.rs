@@ -199,7 +199,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
 /// Reads everything a start would read.
 fn probe(at: &ConfigArg) -> anyhow::Result<()> {
     let config = Config::load(&at.config)?;
-    crate::preflight::would_start(&config)?;
+    crate::preflight::would_take_over(&config)?;
     println!("{PROBE_ANSWER}");
     Ok(())
 }
