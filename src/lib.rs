@@ -9,6 +9,7 @@ pub mod control;
 pub mod fs;
 pub mod one_line;
 pub mod preflight;
+pub mod sandbox;
 pub mod server;
 pub mod supervisor;
 pub mod system;

@@ -8,34 +8,23 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 use crate::config::{Config, Durability};
 
-/// The machine the server runs on.
-pub trait System {
-    /// Reboots it. Returns once that has begun, if at all.
-    ///
-    /// # Errors
-    /// It is not rebooted.
-    fn reboot(&mut self) -> io::Result<()>;
-}
-
-/// This machine.
-#[derive(Clone, Copy, Debug)]
-pub struct ThisMachine;
-
-impl System for ThisMachine {
-    fn reboot(&mut self) -> io::Result<()> {
-        // sd_booted(3)
-        if Path::new("/run/systemd/system").is_dir() {
-            let status = Command::new("systemctl").arg("reboot").status()?;
-            if !status.success() {
-                return Err(io::Error::other(format!("systemctl reboot: {status}")));
-            }
-            return Ok(());
+/// Reboots the machine. Returns once that has begun, if at all.
+///
+/// # Errors
+/// It is not rebooted.
+pub fn reboot() -> io::Result<()> {
+    // sd_booted(3)
+    if Path::new("/run/systemd/system").is_dir() {
+        let status = Command::new("systemctl").arg("reboot").status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("systemctl reboot: {status}")));
         }
-        // Nobody to ask: whoever started the server here has no more of an init than this.
-        rustix::fs::sync();
-        rustix::system::reboot(rustix::system::RebootCommand::Restart)?;
-        Ok(())
+        return Ok(());
     }
+    // There is no service manager to ask.
+    rustix::fs::sync();
+    rustix::system::reboot(rustix::system::RebootCommand::Restart)?;
+    Ok(())
 }
 
 /// Keeps this process's memory, which holds session keys and password hashes, from core dumps and from other processes of

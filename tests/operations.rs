@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use support::client::{SIGNED, SMB3_1_1, Session, smbclient};
@@ -55,6 +56,40 @@ fn a_crash_by_command_is_one_that_clients_do_not_see() {
     assert_eq!(planned.cause, "planned restart");
     session.say("quit");
     session.finish().well();
+}
+
+/// Whether a thread has given up new rights, which each does together with the sandbox (proc_pid_status(5)).
+fn is_confined(status: &Path) -> bool {
+    let text = std::fs::read_to_string(status).expect("a thread's status");
+    text.lines().any(|line| line == "NoNewPrivs:\t1")
+}
+
+#[test]
+fn every_thread_of_a_worker_is_in_its_sandbox_and_the_supervisor_is_not() {
+    if !can_run("every_thread_of_a_worker_is_in_its_sandbox_and_the_supervisor_is_not") {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, Setup::default());
+    if server.status().sandbox.starts_with("none") {
+        eprintln!("SKIPPED: {}", server.status().sandbox);
+        return;
+    }
+    for _ in 0..2 {
+        let status = server.status();
+        let of = |pid: u32| PathBuf::from(format!("/proc/{pid}"));
+        let threads = std::fs::read_dir(of(status.worker_pid).join("task")).expect("its threads");
+        let threads: Vec<PathBuf> = threads.map(|thread| thread.expect("one").path()).collect();
+        assert!(threads.len() > 1, "{threads:?}");
+        for thread in threads {
+            assert!(is_confined(&thread.join("status")), "{thread:?}");
+        }
+        assert!(!is_confined(&of(status.supervisor_pid).join("status")));
+        let shown = text(&server.outlast(&["status"]));
+        assert!(shown.contains("sandbox: landlock ABI"), "{shown}");
+        server.kill_worker(status.worker_pid);
+    }
+    server.assert_sound();
 }
 
 #[test]

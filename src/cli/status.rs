@@ -75,6 +75,7 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         let words = ["weaker:"].into_iter().chain(weaker.split(' '));
         line(&words.map(str::to_owned).collect::<Vec<_>>());
     }
+    line(&sandbox_words(&status.sandbox));
     if let Some(log) = &status.log {
         line(&log_words(log, &status.connections));
     }
@@ -91,6 +92,15 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         describe(connection, &mut text);
     }
     text
+}
+
+fn sandbox_words(sandbox: &str) -> Vec<String> {
+    let sandbox = match sandbox {
+        "" => "none: the worker's version has none",
+        sandbox => sandbox,
+    };
+    let words = ["sandbox:"].into_iter().chain(sandbox.split(' '));
+    words.map(str::to_owned).collect()
 }
 
 /// What the flag says of a server that runs.

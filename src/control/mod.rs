@@ -6,7 +6,7 @@
 
 pub mod client;
 mod listener;
-mod probe;
+pub(crate) mod probe;
 mod protocol;
 mod server;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Asking another binary, before it takes over, whether it can.
+//! Asking another binary, before it takes over, whether it can. The supervisor does that, for its worker may execute
+//! nothing.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,12 +12,12 @@ use crate::one_line::OneLine;
 pub const PROBE_ANSWER: &str = "outlast: configuration and NVRAM can be read";
 
 /// How long it may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How much of what it says is looked at.
 const TEXT_MAX_BYTES: u64 = 4096;
 
 /// Lets `binary` prove that it reads this configuration and this NVRAM format; the reason if it does not.
-pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
+pub(crate) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
     let shown = binary.to_string_lossy();
     let shown = OneLine(&shown);
     let mut child = Command::new(binary)
@@ -48,7 +49,7 @@ pub(super) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
 /// Waits for the end and reaps; false if it had to be killed.
 fn wait(child: &mut Child) -> io::Result<bool> {
     let deadline = Instant::now() + PATIENCE;
-    while child.try_wait()?.is_none() {
+    while !has_ended(child)? {
         if Instant::now() >= deadline {
             child.kill()?;
             child.wait()?;
@@ -57,6 +58,14 @@ fn wait(child: &mut Child) -> io::Result<bool> {
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(true)
+}
+
+fn has_ended(child: &mut Child) -> io::Result<bool> {
+    match child.try_wait() {
+        // A supervisor that is the first process of a container reaps all there is (`supervisor::process`).
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(true),
+        ended => Ok(ended?.is_some()),
+    }
 }
 
 fn text(pipe: Option<impl Read>) -> String {

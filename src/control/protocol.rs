@@ -13,7 +13,7 @@ pub enum Command {
     Status,
     /// Drain, save, flag `elective-reboot`, end; the supervisor starts a worker again.
     Reboot {
-        /// The binary to come back as, absolute; `None`: the same. The control thread has had it prove that it reads this
+        /// The binary to come back as, absolute; `None`: the same. It has proven to the supervisor that it reads this
         /// format before the loop sees the request.
         exec: Option<PathBuf>,
         /// How long to stay away, in seconds.
@@ -85,6 +85,9 @@ pub struct Status {
     /// The server's version.
     #[serde(default)]
     pub version: String,
+    /// What keeps the worker from doing more than it needs to: `landlock ABI 7` and more, or `none:` and why.
+    #[serde(default)]
+    pub sandbox: String,
     /// What it serves, from its configuration.
     #[serde(default)]
     pub serves: Serves,
@@ -127,6 +130,7 @@ impl Status {
             executable: PathBuf::new(),
             receive: ReceiveStatus::default(),
             version: String::new(),
+            sandbox: String::new(),
             serves: Serves::default(),
             log: None,
             last_outage: None,

@@ -17,6 +17,7 @@ use super::{probe, read_line, write_line};
 use crate::config::Config;
 use crate::one_line::OneLine;
 use crate::preflight;
+use crate::supervisor::prober::Prober;
 use crate::supervisor::pulse::Pulse;
 
 /// Longest request.
@@ -102,6 +103,9 @@ pub struct Gate {
     pub supervisor_pid: u32,
     /// Where the loop beats.
     pub pulse: Option<Pulse>,
+    /// Executes for this process what that may not; `None`: the supervisor is of a version that does not, and this
+    /// process may.
+    pub prober: Option<Prober>,
 }
 
 /// Starts the thread.
@@ -270,7 +274,10 @@ fn may_reboot(
     match exec {
         // It proves the configuration by its own rules, which may be newer than these.
         Some(binary) => {
-            probe::ask(binary, &gate.config.path)?;
+            match &gate.prober {
+                Some(prober) => prober.ask(binary)?,
+                None => probe::ask(binary, &gate.config.path)?,
+            }
             match Config::load(&gate.config.path) {
                 Ok(config) => may_become(&gate.config, &config),
                 // Keys that are newer than this binary.
@@ -289,8 +296,14 @@ fn may_become(running: &Config, new: &Config) -> Result<(), String> {
     preflight::may_become(running, new).map_err(|error| format!("{error:#}"))
 }
 
-/// Would the sessions be there when the machine is back, and a server that can start?
+/// Would the sessions be there when the machine is back, and a server that can start? The supervisor carries it out.
 fn may_reboot_system(gate: &Gate) -> Result<(), String> {
+    if gate.prober.is_none() {
+        return Err(
+            "the supervisor is of an older version, which cannot do it: end it with SIGTERM and start it again"
+                .into(),
+        );
+    }
     may_reboot(None, 0.0, gate)?;
     let config = Config::load(&gate.config.path).map_err(|error| error.to_string())?;
     crate::system::would_survive(&config)

@@ -35,6 +35,7 @@ fn gate(config: &Path) -> Gate {
         config: Config::parse(config, text).unwrap(),
         supervisor_pid: std::os::unix::process::parent_id(),
         pulse: None,
+        prober: None,
     }
 }
 
@@ -64,6 +65,7 @@ fn status() -> Status {
             in_window_dropped: 0,
         },
         version: "0.1.0".into(),
+        sandbox: "landlock ABI 7, names may change beneath /srv".into(),
         serves: Serves {
             name: "OUTLAST".into(),
             addresses: vec!["10.77.0.1".parse().unwrap()],
@@ -211,6 +213,7 @@ fn the_keys_of_a_status_are_an_interface() {
         "uptime_seconds",
         "receive",
         "version",
+        "sandbox",
         "serves",
         "log",
         "last_outage",

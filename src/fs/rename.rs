@@ -220,6 +220,12 @@ pub fn link(
     if there == Some(intent.source) {
         return Ok(());
     }
+    // A file that was opened by its handle may be in no directory that the kernel's cache knows, and the sandbox lets
+    // nothing be linked from there (EXDEV). Opened by its name, it is in one.
+    let named = disk_path(intent.from)?;
+    let named = root.open_disk(&named, OFlags::PATH).ok();
+    let named = named.filter(|named| stat(named).is_ok_and(|stat| key(&stat) == intent.source));
+    let fd = named.as_ref().map_or(fd, AsFd::as_fd);
     let link_as =
         |name: &[u8]| rustix::fs::linkat(CWD, fd_path(fd), &to.dir, name, AtFlags::SYMLINK_FOLLOW);
     match (there, intent.replaced) {

@@ -8,6 +8,7 @@ mod names;
 mod opens;
 mod outages;
 mod overlay;
+mod sandboxed;
 mod times;
 mod watching;
 

@@ -38,6 +38,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
             weaker: parts.fs.weaker(),
             ..config.serves()
         },
+        sandbox: std::mem::take(&mut worker.sandbox),
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
         standby: worker.standby.clone(),

@@ -17,6 +17,8 @@ use crate::supervisor::standby::{Page, Standing};
 pub struct About {
     /// What it serves.
     pub serves: Serves,
+    /// What keeps the worker from doing more than it needs to.
+    pub sandbox: String,
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
     /// The outage that ended when it began to serve.
@@ -52,6 +54,7 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         uptime_seconds: uptime.as_secs_f64(),
         receive: receive(&machine.stack),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        sandbox: about.sandbox.clone(),
         serves: about.serves.clone(),
         log: log.map(|log| LogStatus {
             size_bytes: log.capacity(),

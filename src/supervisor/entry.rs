@@ -15,15 +15,15 @@ use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
 use super::follow;
+use super::prober::Prober;
 use super::pulse::Pulse;
 use super::standby::Page;
 use super::teardown::Teardown;
-use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Message};
+use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Message};
 use super::{End, Report, Worker, WorkerArgs, settings};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
 use crate::server::Following;
-use crate::system::{System, ThisMachine};
 use crate::users::Users;
 
 /// Runs the worker; gives its exit code.
@@ -40,6 +40,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         settings,
     } = inherit(args)?;
     let pulse = Pulse::inherited(is_open);
+    let prober = Prober::inherited(is_open);
     let (config, users) = match settings {
         Some([config, users]) => settings::inherited(&args.config, config.as_fd(), users.as_fd())?,
         // The supervisor is of a version that keeps none.
@@ -51,9 +52,12 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         }
     };
     let page = Page::inherited(is_open);
+    // Before a thread, or the process that takes the address space down, shares the memory.
+    let sandbox = crate::sandbox::restrict(&config, prober.is_none());
     let open = [tap.as_fd(), control.as_fd(), report.as_fd()].into_iter();
-    let pages = pulse.iter().map(AsFd::as_fd);
-    teardown(open.chain(pages).chain(page.iter().map(AsFd::as_fd)));
+    let open = open.chain(pulse.iter().map(AsFd::as_fd));
+    let open = open.chain(page.iter().map(AsFd::as_fd));
+    teardown(open.chain(prober.iter().map(AsFd::as_fd)));
     let (go, following) = if args.standby {
         let following = Following::begin(&config, &users, tap.as_fd())?;
         pulse.iter().for_each(Pulse::announce);
@@ -76,6 +80,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         config: config.clone(),
         supervisor_pid: args.supervisor_pid,
         pulse: pulse.clone(),
+        prober,
     };
     let answers = crate::control::serve(control.into(), submit, gate)?;
 
@@ -99,13 +104,14 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             pulse,
             standby: page,
             following,
+            sandbox,
         },
     )?;
     answers.wait();
     match end {
         End::Stopped => Ok(EXIT_STOPPED),
         End::Shutdown => Ok(EXIT_SHUTDOWN),
-        End::System => reboot_system(&nvram, &mut ThisMachine, &report),
+        End::System => leave_for_system(&nvram, &report),
         End::Reboot { exec, hold } => {
             report.send(&Message::Reboot {
                 exec,
@@ -116,11 +122,11 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     }
 }
 
-/// Brings the NVRAM onto its medium and reboots the machine. If that does not come about, the server goes on. Gives the exit code.
-fn reboot_system(nvram: &Path, system: &mut dyn System, report: &Report) -> anyhow::Result<u8> {
-    let synced = File::open(nvram).and_then(|file| file.sync_all());
-    match synced.and_then(|()| system.reboot()) {
-        Ok(()) => Ok(EXIT_SHUTDOWN),
+/// Brings the NVRAM onto its medium, and leaves the reboot of the machine to the supervisor. If that cannot be done, the
+/// server goes on. Gives the exit code.
+fn leave_for_system(nvram: &Path, report: &Report) -> anyhow::Result<u8> {
+    match File::open(nvram).and_then(|file| file.sync_all()) {
+        Ok(()) => Ok(EXIT_SYSTEM),
         Err(error) => {
             error!("the machine is not rebooted: {error}; the server goes on");
             report.send(&Message::Reboot {
@@ -244,38 +250,21 @@ mod tests {
 
     use super::*;
 
-    struct Told {
-        answer: Option<io::Error>,
-        reboots: u32,
-    }
-
-    impl System for Told {
-        fn reboot(&mut self) -> io::Result<()> {
-            self.reboots += 1;
-            self.answer.take().map_or(Ok(()), Err)
-        }
-    }
-
-    /// Exit code, reboots, and what the supervisor is told.
-    fn ended(nvram: &Path, answer: Option<io::Error>) -> (u8, u32, String) {
+    /// Exit code, and what the supervisor is told.
+    fn left(nvram: &Path) -> (u8, String) {
         let (mut read, write) = io::pipe().unwrap();
-        let mut system = Told { answer, reboots: 0 };
-        let code = reboot_system(nvram, &mut system, &Report::new(write.into())).unwrap();
+        let code = leave_for_system(nvram, &Report::new(write.into())).unwrap();
         let mut told = String::new();
         read.read_to_string(&mut told).unwrap();
-        (code, system.reboots, told)
+        (code, told)
     }
 
     #[test]
-    fn a_machine_that_does_not_reboot_has_its_server_back() {
+    fn a_machine_is_rebooted_when_the_nvram_is_on_its_medium() {
         let nvram = std::env::current_exe().unwrap();
-        assert_eq!(ended(&nvram, None), (EXIT_SHUTDOWN, 1, String::new()));
-        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
-        let (code, reboots, told) = ended(&nvram, Some(refused));
-        assert_eq!((code, reboots), (EXIT_REBOOT, 1));
+        assert_eq!(left(&nvram), (EXIT_SYSTEM, String::new()));
+        let (code, told) = left(Path::new("/nowhere/nvram"));
+        assert_eq!(code, EXIT_REBOOT);
         assert!(told.contains("reboot"), "{told}");
-        // what cannot be brought onto the medium is not gambled with
-        let (code, reboots, _) = ended(Path::new("/nowhere/nvram"), None);
-        assert_eq!((code, reboots), (EXIT_REBOOT, 0));
     }
 }

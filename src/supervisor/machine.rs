@@ -36,6 +36,8 @@ pub enum Ended {
     Shutdown,
     /// `outlast reboot`.
     Reboot,
+    /// `outlast reboot --system`: sessions kept, and on their medium.
+    System,
     /// It could not start, or not go on, and has said why; the exit code.
     Error(u8),
     /// Panic, SIGSEGV, SIGABRT, SIGBUS and their kin.
@@ -62,6 +64,8 @@ pub enum Input {
     SpawnFailed,
     /// Something is missing that a worker needs, and may come back: the TAP.
     Missing,
+    /// The machine cannot be rebooted.
+    NotRebooted,
     /// SIGTERM or SIGINT to the supervisor.
     Terminate,
     /// The deadline may have passed.
@@ -77,6 +81,8 @@ pub enum Action {
     Terminate,
     /// Send the worker SIGKILL.
     Kill,
+    /// Reboot the machine and end, or go on.
+    RebootSystem,
     /// End with this exit code.
     Exit(u8),
 }
@@ -208,6 +214,8 @@ impl Machine {
                 }
                 _ => None,
             },
+            (State::Running { .. }, Input::NotRebooted) if self.terminating => Some(self.exit(0)),
+            (State::Running { .. }, Input::NotRebooted) => self.rebooted(None, now),
             // The state is saved and flagged: there is nothing to wait for.
             (State::Waiting { .. }, Input::Terminate) => Some(self.exit(0)),
             (State::Waiting { until }, Input::Tick) if *until <= now => Some(self.start(now)),
@@ -267,6 +275,7 @@ impl Machine {
                 info!("ended; the sessions are kept for the next start");
                 Some(self.exit(0))
             }
+            Ended::System => Some(Action::RebootSystem),
             Ended::Reboot if self.terminating => Some(self.exit(0)),
             Ended::Reboot => self.rebooted(reboot, now),
             // SIGTERM came before the worker could take it: the state is as the worker before left it.

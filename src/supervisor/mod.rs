@@ -5,6 +5,7 @@
 pub mod entry;
 mod follow;
 pub mod machine;
+pub mod prober;
 mod process;
 mod provision;
 pub mod pulse;
@@ -144,6 +145,13 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                 }
                 Action::Terminate => worker.iter_mut().for_each(Process::terminate),
                 Action::Kill => worker.iter_mut().for_each(Process::kill),
+                Action::RebootSystem => match crate::system::reboot() {
+                    Ok(()) => return Ok(0),
+                    Err(error) => {
+                        error!("the machine is not rebooted: {error}; the server goes on");
+                        action = machine.handle(Input::NotRebooted, start.elapsed());
+                    }
+                },
                 Action::Exit(code) => return Ok(code),
             }
         }

@@ -14,10 +14,13 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::machine::{Ended, Order};
+use super::prober::{self, Prober};
 use super::pulse::{self, Pulse, Verdict, Watch};
 use super::settings::Settings;
 use super::standby::{self, Page};
-use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, Go, Message, PreviousEnd};
+use super::worker::{
+    EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go, Message, PreviousEnd,
+};
 
 /// Longest line a worker may report.
 const LINE_MAX_BYTES: usize = 64 << 10;
@@ -108,6 +111,7 @@ impl Process {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let pulse = Pulse::new()?;
+        let (asks, answers) = Prober::new()?;
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -122,7 +126,8 @@ impl Process {
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
             .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
-            .env(standby::VARIABLE, page.as_raw_fd().to_string());
+            .env(standby::VARIABLE, page.as_raw_fd().to_string())
+            .env(prober::VARIABLE, asks.as_raw_fd().to_string());
         describe(&mut command);
         let supervisor = rustix::process::getpid();
         let keep = [
@@ -133,6 +138,7 @@ impl Process {
             users,
             pulse.as_raw_fd(),
             page.as_raw_fd(),
+            asks.as_raw_fd(),
         ];
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -149,6 +155,7 @@ impl Process {
         };
         // SAFETY: between fork and exec it makes only system calls: no allocation, no lock.
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
+        prober::answer(answers, inherited.config.clone());
         Ok(Process {
             child,
             report: Some(read.into()),
@@ -299,6 +306,7 @@ fn how(status: ExitStatus) -> Ended {
         Some(EXIT_STOPPED) => Ended::Stopped,
         Some(EXIT_SHUTDOWN) => Ended::Shutdown,
         Some(EXIT_REBOOT) => Ended::Reboot,
+        Some(EXIT_SYSTEM) => Ended::System,
         // 101: a panic of the main thread, should it ever end so.
         Some(101) | None => Ended::OwnFault,
         Some(code) => Ended::Error(code),

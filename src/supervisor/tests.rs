@@ -86,6 +86,20 @@ fn a_stopped_worker_ends_the_supervisor() {
 }
 
 #[test]
+fn a_machine_that_does_not_reboot_has_its_server_back() {
+    let mut machine = serving();
+    let left = machine.handle(Input::Ended(Ended::System), ms(5));
+    assert_eq!(left, Some(Action::RebootSystem));
+    assert_eq!(machine.handle(Input::NotRebooted, ms(6)), start_anew());
+    machine.handle(Input::Ready, ms(7));
+    machine.handle(Input::Terminate, ms(8));
+    let left = machine.handle(Input::Ended(Ended::System), ms(9));
+    assert_eq!(left, Some(Action::RebootSystem));
+    let ended = machine.handle(Input::NotRebooted, ms(10));
+    assert_eq!(ended, Some(Action::Exit(0)));
+}
+
+#[test]
 fn a_killed_worker_is_started_at_once_however_often() {
     let mut machine = serving();
     for n in 1..50 {

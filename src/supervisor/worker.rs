@@ -24,6 +24,8 @@ pub const EXIT_ERROR: u8 = 1;
 pub const EXIT_SHUTDOWN: u8 = 80;
 /// Exit code of a worker that left for an elective reboot.
 pub const EXIT_REBOOT: u8 = 81;
+/// Exit code of a worker that left for a reboot of the machine, which the supervisor carries out.
+pub const EXIT_SYSTEM: u8 = 82;
 
 /// How the worker before this one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -146,6 +148,8 @@ pub struct Worker {
     pub standby: Option<Page>,
     /// What this worker has followed until now.
     pub following: Option<Following>,
+    /// What keeps the worker from doing more than it needs to, as `status` says it.
+    pub sandbox: String,
 }
 
 /// How the event loop ended, with the state saved and the flag set.

@@ -44,6 +44,7 @@ fn status() -> Status {
         executable: "/usr/bin/outlast".into(),
         receive: Default::default(),
         version: "0.1.0".into(),
+        sandbox: "landlock ABI 7, names may change beneath /srv, /var/lib/outlast".into(),
         serves: Serves {
             name: "OUTLAST".into(),
             addresses: vec!["10.77.0.1".parse().unwrap()],
@@ -84,6 +85,7 @@ fn all_of_it_fits_a_terminal() {
         "log 64 MiB of 256 MiB in use (25 %)\n      most by [",
         "its successor resumes every session",
         "worker 4194302 stands by: 12 MiB of memory, 4096 B behind",
+        "sandbox: landlock ABI 7, names may change beneath /srv, /var/lib/outlast",
         "weaker: /srv/pool (fuse.mergerfs): a rename",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");

@@ -1,0 +1,165 @@
+//! The worker's sandbox: Landlock (landlock(7)) takes away what serving files does not need.
+//!
+//! It is laid on the only thread before another thread or process shares its memory, so that all of them have it; it
+//! cannot be taken off. `docs/sandbox.md` says what it denies, and why it does not deny more.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope, make_bitflags,
+};
+use log::{Level, debug, log, warn};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+
+use crate::config::Config;
+
+/// Symbolic links that are followed to find a directory that is not there yet: the kernel's limit (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// Opened when a reboot names another TAP ([`crate::preflight::may_become`]).
+const TUN: &str = "/dev/net/tun";
+
+/// What the worker does to names. A rename counts as the removal and the making of what is renamed, so there is each
+/// kind of file that a share can hold, except devices: those are not served.
+const NAMES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    MakeReg | MakeDir | MakeSym | MakeFifo | MakeSock | RemoveFile | RemoveDir | Refer
+});
+
+/// What no file is needed for.
+const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeChar | MakeBlock | IoctlDev});
+
+/// Restricts the calling thread, and all that it starts. `executes`: it may execute programs. Gives what
+/// `outlast status` says of the sandbox; where there is none, the server's log says so too.
+#[must_use]
+pub fn restrict(config: &Config, executes: bool) -> String {
+    let directories = directories(config);
+    let line = match confine(&directories, executes) {
+        Ok(status) => describe(&status, &directories),
+        Err(error) => {
+            warn!("the worker has no sandbox: {error}");
+            return format!("none: {error}");
+        }
+    };
+    let level = match line.starts_with("none") {
+        true => Level::Info,
+        false => Level::Debug,
+    };
+    log!(level, "sandbox: {line}");
+    line
+}
+
+fn confine(
+    directories: &BTreeSet<PathBuf>,
+    executes: bool,
+) -> Result<RestrictionStatus, RulesetError> {
+    let mut handled = NAMES | DEVICES;
+    if !executes {
+        handled |= AccessFs::Execute;
+    }
+    let ruleset = Ruleset::default()
+        // Before ABI 2 any ruleset denies renames between directories, so there none is laid on at all.
+        .set_compatibility(CompatLevel::SoftRequirement)
+        .handle_access(AccessFs::Refer)?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(handled)?
+        .handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?;
+    let mut ruleset = grant(ruleset, Path::new(TUN), AccessFs::IoctlDev.into())?;
+    for directory in directories {
+        ruleset = grant(ruleset, directory, NAMES)?;
+    }
+    ruleset.restrict_self()
+}
+
+/// What is not there cannot be granted, and what is made there later cannot be used.
+fn grant(
+    ruleset: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    match PathFd::new(path) {
+        Ok(opened) => ruleset.add_rule(PathBeneath::new(opened, access)),
+        Err(error) => {
+            debug!("sandbox: {error}");
+            Ok(ruleset)
+        }
+    }
+}
+
+fn describe(status: &RestrictionStatus, directories: &BTreeSet<PathBuf>) -> String {
+    let abi = match status.landlock {
+        LandlockStatus::NotImplemented => return "none: the kernel has no Landlock".to_owned(),
+        LandlockStatus::NotEnabled => {
+            return "none: Landlock is not enabled (kernel parameter lsm=)".to_owned();
+        }
+        LandlockStatus::Available {
+            effective_abi,
+            kernel_abi,
+        } => kernel_abi.unwrap_or(effective_abi as i32),
+    };
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return format!("none: Landlock ABI {abi} allows no rename between directories");
+    }
+    let is_outermost = |path: &&PathBuf| {
+        let mut above = path.ancestors().skip(1);
+        !above.any(|path| directories.contains(path))
+    };
+    let paths = directories.iter().filter(is_outermost);
+    let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+    let paths = paths.join(", ");
+    format!("landlock ABI {abi}, names may change beneath {paths}")
+}
+
+/// Where the worker makes, renames and removes files: in its shares, and beside the NVRAM and the sink.
+fn directories(config: &Config) -> BTreeSet<PathBuf> {
+    let state = [&config.nvram.path, &config.nvram.sink];
+    let state = state.into_iter().filter_map(|path| path.parent());
+    let shares = config.shares.iter().flat_map(|share| around(&share.path));
+    state.map(Path::to_owned).chain(shares).collect()
+}
+
+/// A share's directory, the one above it, and the one above the mount that it is on. A rule is of a directory and not
+/// of a path: one for a directory that something is mounted on later does not count for what is mounted there, but one
+/// for a directory above does. That in turn does not count for a mount that has been taken away (umount --lazy).
+fn around(share: &Path) -> [PathBuf; 3] {
+    let there = existing(share);
+    let mount = there.ancestors().find(|path| is_mount(path));
+    let mount = mount.filter(|path| path.parent().is_some());
+    let [share, mount] =
+        [&there, mount.unwrap_or(&there)].map(|path| path.parent().unwrap_or(path).to_owned());
+    [there, share, mount]
+}
+
+/// The directory that a path leads to; if it is not there, the last one on the way that is.
+fn existing(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let found = path.ancestors().find_map(|part| {
+            let there = part.canonicalize().ok()?;
+            Some((there, path.strip_prefix(part).ok()?))
+        });
+        let Some((there, missing)) = found else { break };
+        let mut missing = missing.components();
+        let Some(next) = missing.next() else {
+            return there;
+        };
+        match there.join(next).read_link() {
+            // It leads to what is not there yet.
+            Ok(target) => path = there.join(target).join(missing.as_path()),
+            Err(_) => return there,
+        }
+    }
+    PathBuf::from("/")
+}
+
+fn is_mount(path: &Path) -> bool {
+    let stat = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests;
