@@ -94,6 +94,7 @@ fn request(sent: &[u8]) {
         config: Config::parse(Path::new("/nowhere/outlast.toml"), CONFIG).expect("a configuration"),
         supervisor_pid: 1,
         pulse: None,
+        prober: None,
     };
     let done = answer(server, submit(), &gate, &Answers::default());
     let mut answered = Vec::new();
