@@ -4,6 +4,8 @@
 //! One batch is under way at a time, and its writes may reach the medium in any order, torn at 512 bytes. So nothing it writes is
 //! counted on before it is whole, and it overwrites nothing that the last whole one needs.
 
+pub(crate) mod wiping;
+
 use crate::layout::{ALIGN, HEAD_AT, POSITION_MAX, RING_AT, TAIL_AT, ring_len, word};
 use crate::log::suspect;
 use crate::replay::{Walked, chain_at, walk};
@@ -19,6 +21,9 @@ const MARK_LEN: usize = 64;
 const MARK_MAGIC: u64 = u64::from_le_bytes(*b"OUTLMARK");
 const MARK_CHECKSUM_AT: usize = MARK_LEN - 4;
 
+/// What is wiped with a batch, at most, if the batch itself is not longer: bytes.
+const WIPED_AT_A_TIME: u64 = 1 << 20;
+
 /// How far the sink has come: the log from `tail` to `head` is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
@@ -28,6 +33,8 @@ struct Mark {
     head: u64,
     /// Checksum of the last record before `head`.
     chain: u32,
+    /// What was given up before this has been wiped.
+    wiped: u64,
 }
 
 impl Mark {
@@ -39,6 +46,7 @@ impl Mark {
         bytes[32..40].copy_from_slice(&self.tail.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.head.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.chain.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.wiped.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..MARK_CHECKSUM_AT]);
         bytes[MARK_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -61,6 +69,7 @@ impl Mark {
                 tail: u64_at(bytes, 32),
                 head: u64_at(bytes, 40),
                 chain: u32_at(bytes, 48),
+                wiped: u64_at(bytes, 52),
             }
         })
     }
@@ -174,7 +183,7 @@ fn verify(sink: &dyn Memory, superblock: &Superblock, mark: &Mark) -> Result<(),
     }
     let used = mark.head.checked_sub(mark.tail);
     let aligned = (mark.head | mark.tail).is_multiple_of(ALIGN) && mark.head <= POSITION_MAX;
-    if !aligned || used.is_none_or(|used| used > superblock.ring_len) {
+    if !aligned || mark.wiped > mark.tail || used.is_none_or(|used| used > superblock.ring_len) {
         return Err(damaged("a mark whose head and tail do not belong together"));
     }
     let Walked {
@@ -249,7 +258,12 @@ impl AsRef<[u8]> for Window {
 /// What the batch under way will have done.
 enum UnderWay {
     Erasure,
-    Records(Mark),
+    /// What was given up before this is wiped.
+    Wiping(u64),
+    Records {
+        mark: Mark,
+        wiped: u64,
+    },
     Superblock,
 }
 
@@ -281,6 +295,10 @@ pub(crate) struct Shipper {
     slot: usize,
     /// The sink's superblocks speak of another log, or one that has gone another way.
     erase: bool,
+    /// What was given up before this has been wiped.
+    wiped: u64,
+    /// What another server has given up and may not have wiped, from here up to there.
+    unwiped: Option<(u64, u64)>,
     /// Superblocks to be shipped, each after the records of its commit and before all others.
     superblocks: VecDeque<(Commit, Superblock)>,
     under_way: Option<UnderWay>,
@@ -341,18 +359,22 @@ impl Shipper {
                 tail: log.tail,
                 head: log.tail,
                 chain: 0,
+                wiped: log.tail,
             },
             mark_slot: 1,
             unmarked: true,
             sequence: 0,
             slot: 1,
             erase,
+            wiped: log.tail,
+            unwiped: None,
             superblocks: VecDeque::new(),
             under_way: None,
         };
         let marks = marks(sink);
         shipper.sequence = marks.first().map_or(0, |(mark, _)| mark.sequence);
         let mut after = log.commit;
+        let ring_len = log.superblock.ring_len;
         if let Some((superblock, slot)) = known {
             if superblock.instance != log.superblock.instance {
                 if superblock.flag != crate::Flag::Clean {
@@ -366,11 +388,19 @@ impl Shipper {
                 shipper.unmarked = false;
                 shipper.slot = slot;
                 shipper.erase = false;
+                // Before it came to the mark's tail the log has passed what the mark does not know to be wiped, and the
+                // power may have been cut in between.
+                let from = mark.wiped.max(mark.head.saturating_sub(ring_len));
+                shipper.unwiped = (from < log.tail).then_some((from, log.tail));
                 after = mark.commit();
             } else if superblock.epoch > log.superblock.epoch
                 || marks.iter().any(|(mark, _)| mark.head > log.commit.head)
             {
                 return Err(Error::SinkAhead);
+            } else {
+                // The log went round without this sink.
+                let from = log.commit.head.saturating_sub(ring_len);
+                shipper.unwiped = (from < log.tail).then_some((from, log.tail));
             }
         }
         shipper
@@ -380,9 +410,9 @@ impl Shipper {
     }
 
     /// The tail must not pass this: what the mark on the medium counts on is not written over there before the next one is whole, and
-    /// the log is at most one ring long.
+    /// the log is at most one ring long. Nor does the tail pass what has not been wiped in the sink: where that lies is read in the log.
     pub(crate) fn hold(&self) -> u64 {
-        self.mark.tail
+        self.wiped
     }
 
     /// Up to where the log would be found again.
@@ -400,7 +430,11 @@ impl Shipper {
 
     /// Is there nothing left to ship?
     pub(crate) fn is_idle(&self, committed: u64) -> bool {
-        self.under_way.is_none() && self.superblocks.is_empty() && self.mark.head == committed
+        self.under_way.is_none()
+            && self.superblocks.is_empty()
+            && self.mark.head == committed
+            && self.mark.tail == self.wiped
+            && self.unwiped.is_none()
     }
 
     pub(crate) fn superblock_changed(&mut self, log: &Present<'_>) {
@@ -423,6 +457,12 @@ impl Shipper {
             self.under_way = Some(UnderWay::Erasure);
             return Some(erasure());
         }
+        // Alone: records that come next may go there.
+        if let Some((from, to)) = self.unwiped.take() {
+            self.under_way = Some(UnderWay::Wiping(self.wiped));
+            let writes = wiping::all(log.superblock, from, to);
+            return Some(Batch { writes });
+        }
         let commit = match self.superblocks.front() {
             Some((after, _)) => *after,
             None => log.commit,
@@ -434,7 +474,9 @@ impl Shipper {
         if behind || (full && self.mark.tail < commit.tail) {
             return Some(self.records(log, commit));
         }
-        let (_, superblock) = self.superblocks.front()?;
+        let Some((_, superblock)) = self.superblocks.front() else {
+            return self.wiping(log);
+        };
         let superblock = Superblock {
             shipped: true,
             persisted: false,
@@ -458,7 +500,11 @@ impl Shipper {
             tail: commit.tail,
             head: commit.head,
             chain: commit.chain,
+            wiped: self.wiped,
         };
+        let len = mark.head - self.mark.head;
+        let most = WIPED_AT_A_TIME.max(len);
+        let (zeroes, wiped) = wiping::metas(log, self.wiped, self.mark.tail, most);
         let ring = pieces(log.superblock, self.mark.head, mark.head).map(|(at, len)| {
             let window = Window {
                 memory: log.memory.clone(),
@@ -471,19 +517,31 @@ impl Shipper {
             MARKS[1 - self.mark_slot],
             Bytes::copy_from_slice(&mark.to_bytes()),
         );
-        let writes = ring.chain([marked]).collect();
-        self.under_way = Some(UnderWay::Records(mark));
+        let writes = ring.chain(zeroes).chain([marked]).collect();
+        self.under_way = Some(UnderWay::Records { mark, wiped });
         Batch { writes }
+    }
+
+    /// Wipes what the mark on the medium does not count on any more, if that has not been done.
+    fn wiping(&mut self, log: &Present<'_>) -> Option<Batch> {
+        if self.wiped == self.mark.tail {
+            return None;
+        }
+        let (writes, wiped) = wiping::metas(log, self.wiped, self.mark.tail, WIPED_AT_A_TIME);
+        self.under_way = Some(UnderWay::Wiping(wiped));
+        Some(Batch { writes })
     }
 
     /// The batch under way is on the medium.
     pub(crate) fn done(&mut self) {
         match self.under_way.take() {
-            Some(UnderWay::Records(mark)) => {
+            Some(UnderWay::Records { mark, wiped }) => {
                 self.mark = mark;
                 self.mark_slot = 1 - self.mark_slot;
                 self.unmarked = false;
+                self.wiped = wiped;
             }
+            Some(UnderWay::Wiping(wiped)) => self.wiped = wiped,
             Some(UnderWay::Superblock) => {
                 self.superblocks.pop_front();
             }

@@ -163,6 +163,11 @@ impl Run {
             }
         }
         self.commit();
+        self.relocate();
+    }
+
+    /// Writes again what the log wants to have at its head.
+    fn relocate(&mut self) {
         while let Some(Relocation { object, .. }) = self.log.wants_relocation(0, 0) {
             self.log.use_reserve(true);
             let room = self.log.append(object, Kind::Snapshot, b"again", &[]);
@@ -274,6 +279,8 @@ impl Run {
         self.ghosts
             .extend(self.commits.drain(..).map(|(_, (_, _, records))| records));
         self.commit();
+        // As a server does at its start: the one before may not have come to the end of it.
+        self.log.give_up();
     }
 
     /// The process is killed, and the next one goes on with the mapping and what the sink has.
@@ -296,6 +303,7 @@ impl Run {
             .attach(&VecMemory::from_bytes(&self.medium))
             .unwrap();
         self.commit();
+        self.log.give_up();
     }
 }
 
@@ -327,7 +335,75 @@ fn cut_off_anywhere_it_holds_what_was_acknowledged() {
     assert!(cuts > 30_000);
 }
 
+const SECRET: &[u8] = b"a session's key!";
+
+fn holds_the_secret(bytes: &[u8]) -> bool {
+    bytes.windows(SECRET.len()).any(|part| part == SECRET)
+}
+
+/// What an object held that has ended is found nowhere when the log has been given up, whatever is cut off meanwhile.
+#[test]
+fn what_is_given_up_is_wiped() {
+    let mut times_held = 0;
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut run = Run::new(seed);
+        for _ in 0..6 {
+            run.some_time();
+            let secret = run.next_object;
+            run.next_object += 1;
+            run.log.use_reserve(true);
+            let _ = run.log.append(secret, Kind::Snapshot, SECRET, &[&[1; 90]]);
+            run.log.use_reserve(false);
+            run.commit();
+            while run.ship() {}
+            run.some_time();
+            times_held += usize::from(holds_the_secret(&run.medium));
+            run.log.use_reserve(true);
+            let _ = run.log.append(secret, Kind::End, &[], &[]);
+            run.log.use_reserve(false);
+            run.commit();
+            run.objects.retain(|object| *object != secret);
+            run.give_up();
+            assert!(!holds_the_secret(&run.medium), "in the sink");
+            assert!(!holds_the_secret(&run.memory.to_vec()), "in the memory");
+        }
+    }
+    assert!(times_held > 50, "{times_held}");
+}
+
 impl Run {
+    /// Work, batches, and ends of the process or the machine.
+    fn some_time(&mut self) {
+        for _ in 0..self.random.below(20) {
+            match self.random.below(20) {
+                0 => self.cut_and_go_on_when_possible(),
+                1 => self.kill_and_go_on(),
+                _ => self.work(),
+            }
+            while self.random.below(4) > 0 && self.ship() {}
+        }
+    }
+
+    /// Has the log give up what it holds, and does so again after each end of the process or the machine.
+    fn give_up(&mut self) {
+        self.quiet = true;
+        self.log.give_up();
+        for turn in 0.. {
+            assert!(turn < 200, "it comes to an end");
+            match self.random.below(20) {
+                0 if turn < 100 => self.cut_and_go_on_when_possible(),
+                1 if turn < 100 => self.kill_and_go_on(),
+                2.. if !self.log.is_giving_up() && self.log.is_shipped() => break,
+                _ => {}
+            }
+            self.relocate();
+            self.commit();
+            self.ship();
+        }
+        self.quiet = false;
+    }
+
     fn cut_and_go_on_when_possible(&mut self) {
         // Before anything was acknowledged there may be nothing to go on with.
         if self.promised() > 0 {
@@ -450,7 +526,7 @@ proptest! {
         }
         if let Some((tail, head)) = head {
             for slot in 0..2 {
-                let mark = Mark { sequence: 9, instance: [7; 16], tail, head, chain: 0 };
+                let mark = Mark { sequence: 9, instance: [7; 16], tail, head, chain: 0, wiped: 0 };
                 image[MARKS[slot] as usize..][..MARK_LEN].copy_from_slice(&mark.to_bytes());
             }
         }
