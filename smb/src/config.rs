@@ -1,5 +1,7 @@
 //! What the server is told at its start. The same for every connection; not part of the durable state.
 
+use crate::crypto::Secret;
+use crate::crypto::kdf::password_digest;
 use crate::fileop::ShareId;
 use crate::held::Held;
 use crate::wire::Dialect;
@@ -194,6 +196,13 @@ impl Config {
             Dialect::Smb202 => self.limits.io_bytes.min(65_536),
             _ => self.limits.io_bytes,
         }
+    }
+
+    /// Stands for the password that a user has now; `None`: there is no such user.
+    #[must_use]
+    pub fn password_of(&self, name: &str) -> Option<Secret> {
+        let user = self.user(name)?;
+        Some(password_digest(&user.nt_hash, &self.guid, &user.name))
     }
 
     /// The user with this name, without case.

@@ -18,6 +18,8 @@ pub(crate) enum Refused {
     Dialect(Dialect),
     /// The users file has no such user.
     UnknownUser,
+    /// The user has another password than the session's client has proved to know.
+    AnotherPassword,
     /// No share admits guests.
     NoGuests,
     /// Guests have no key, and signing or encryption is required.
@@ -34,7 +36,9 @@ impl Refused {
     /// What a client that asks for it is answered with.
     pub(crate) fn status(self) -> NtStatus {
         match self {
-            Refused::UnknownUser | Refused::NoGuests => NtStatus::LOGON_FAILURE,
+            Refused::UnknownUser | Refused::AnotherPassword | Refused::NoGuests => {
+                NtStatus::LOGON_FAILURE
+            }
             Refused::NoShare => NtStatus::BAD_NETWORK_NAME,
             Refused::Dialect(_)
             | Refused::Unprotected
@@ -55,6 +59,7 @@ impl fmt::Display for Refused {
                 )
             }
             Refused::UnknownUser => f.write_str("the users file has no such user"),
+            Refused::AnotherPassword => f.write_str("the user has another password now"),
             Refused::NoGuests => f.write_str("no share admits guests"),
             Refused::Unprotected => {
                 f.write_str("signing or encryption is required, and a guest has no key")
@@ -88,8 +93,11 @@ pub(crate) fn session(
     let signing = config.signing == Requirement::Required;
     let encryption = config.encryption == Requirement::Required;
     match &security.user {
-        Some(user) if config.user(user).is_none() => return Err(Refused::UnknownUser),
-        Some(_) => {}
+        Some(user) => match config.password_of(user) {
+            None => return Err(Refused::UnknownUser),
+            now if now != security.password => return Err(Refused::AnotherPassword),
+            Some(_) => {}
+        },
         None if !config.shares.iter().any(|share| share.guest) => return Err(Refused::NoGuests),
         None if signing || encryption => return Err(Refused::Unprotected),
         None => {}

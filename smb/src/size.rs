@@ -32,6 +32,8 @@ const NEGOTIATION: usize = 2 + FLAG + 16 + 2 * U32 + 2 * U16 + 2 + 2 + PREAUTH;
 const PREAUTH: usize = 1 + 1 + 64;
 /// Three keys of 32 bytes at most that may be there, each with its algorithm.
 const KEYS: usize = 1 + 3 * (1 + 1 + 1 + 32);
+/// What stands for a password, 16 bytes that may be there.
+const PASSWORD: usize = 1 + 1 + 16;
 /// A byte-range lock.
 pub(crate) const LOCK: usize = 2 * U64 + FLAG;
 /// A lock sequence.
@@ -130,6 +132,7 @@ fn security(security: &Security) -> usize {
     let Security {
         state: _,
         user,
+        password: _,
         guest: _,
         anonymous: _,
         signing_required: _,
@@ -140,7 +143,7 @@ fn security(security: &Security) -> usize {
         handshake,
     } = security;
     let handshake = handshake.as_ref().map_or(0, crate::auth::Handshake::size);
-    1 + text(user.as_ref()) + 5 * FLAG + KEYS + PREAUTH + 1 + handshake
+    1 + text(user.as_ref()) + PASSWORD + 5 * FLAG + KEYS + PREAUTH + 1 + handshake
 }
 
 /// A tree connect.

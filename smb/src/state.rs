@@ -1,6 +1,6 @@
 //! The durable state of a connection. Everything here changes only in [`crate::record::Record::apply`].
 
-use crate::crypto::{Cipher, PreauthHash, SessionKeys, SigningAlgorithm};
+use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::fileop::{Actor, FileHandle, FileKey, Intent, OpenId, ShareId, Times};
 use crate::rpc::Pipe;
 use crate::status::NtStatus;
@@ -54,6 +54,8 @@ pub struct Security {
     pub state: SessionState,
     /// Login name; `None`: guest or anonymous. A user's session keeps it.
     pub user: Option<String>,
+    /// Stands for the password that the user logged in with ([`crate::config::Config::password_of`]).
+    pub password: Option<Secret>,
     /// Guest (SMB2_SESSION_FLAG_IS_GUEST).
     pub guest: bool,
     /// Anonymous (SMB2_SESSION_FLAG_IS_NULL).

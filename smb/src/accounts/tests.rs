@@ -173,6 +173,7 @@ fn security() -> impl Strategy<Value = Security> {
     (state, user, option::of(handshake)).prop_map(|(state, user, handshake)| Security {
         state,
         user,
+        password: Some(Secret::new(vec![8; 16])),
         guest: true,
         anonymous: true,
         signing_required: true,

@@ -202,6 +202,8 @@ fn admit(
         Identity::User(name) => Some(name),
         Identity::Guest | Identity::Anonymous => None,
     };
+    let user = security.user.as_ref();
+    security.password = user.and_then(|user| ctx.config().password_of(user));
     security.preauth = None;
     let refused = match policy::session(ctx.config(), negotiation, security) {
         Ok(()) => return Ok(()),

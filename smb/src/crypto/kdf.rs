@@ -59,6 +59,15 @@ impl SessionKeys {
     }
 }
 
+/// Stands for the password of a user on a server with this GUID, so that another one is noticed: it goes into the log, where the NT hash,
+/// which is as good as the password, has no place.
+#[must_use]
+pub fn password_digest(nt_hash: &[u8; 16], guid: &[u8; 16], user: &str) -> Secret {
+    let mut context = guid.to_vec();
+    context.extend_from_slice(user.to_lowercase().as_bytes());
+    derive(&Secret::from(*nt_hash), b"OutlastPassword", &context, 16)
+}
+
 /// Label and context of each key, terminating zeros included.
 struct Labels<'a> {
     signing: (&'a [u8], &'a [u8]),

@@ -270,6 +270,31 @@ fn authenticating_again_keeps_the_keys() {
 
 /// MS-SMB2 3.3.5.5.3: a session with keys does not become one without.
 #[test]
+fn a_session_lasts_as_long_as_the_password_it_began_with() {
+    let mut server = negotiated(config(), Dialect::Smb311);
+    let (id, ..) = server.login(&ALICE).unwrap();
+    let digest = server.security(id).password.clone().unwrap();
+    for user in &config().users {
+        assert_ne!(
+            digest.expose(),
+            user.nt_hash,
+            "the hash has no place in the log"
+        );
+    }
+    assert_eq!(server.smb.readmit(&mut server.journal), []);
+    assert!(!server.is_over(id));
+    server
+        .smb
+        .config
+        .users
+        .iter_mut()
+        .for_each(|user| user.nt_hash[0] ^= 1);
+    assert_eq!(server.smb.readmit(&mut server.journal), [CONN]);
+    assert!(server.is_over(id));
+    server.check_fold();
+}
+
+#[test]
 fn a_session_may_give_its_rights_up_and_have_them_back() {
     let mut server = negotiated(config(), Dialect::Smb311);
     let (id, _, _) = server.login(&ALICE).unwrap();

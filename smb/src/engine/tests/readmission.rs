@@ -58,6 +58,25 @@ fn a_user_who_was_removed_is_logged_off_and_the_others_stay() {
 }
 
 #[test]
+fn a_user_with_another_password_is_logged_off_and_the_others_stay() {
+    sweep(|world| {
+        let mut ann = world.client_of("ann", Protection::Plain);
+        let mut bob = world.client_of("bob", Protection::Signed);
+        let anns = world.one(&mut ann, Opening::of("f").ask()).open();
+        let bobs = world.one(&mut bob, Opening::of("g").ask()).open();
+        world.readmit();
+        assert!(world.closed.is_empty(), "the passwords are what they were");
+        world.restart_with(changed(|config| config.users[0].nt_hash = [1; 16]));
+        let gone = world.one(&mut ann, read(anns, 0, 1)).status();
+        assert_eq!(gone, NtStatus::USER_SESSION_DELETED);
+        assert_eq!(world.smb.status(ann.conn).opens, 0);
+        assert_eq!(Vec::from_iter(world.closed.clone()), [ann.conn]);
+        let stays = world.one(&mut bob, write(bobs, 0, b"x")).status();
+        assert_eq!(stays, NtStatus::SUCCESS);
+    });
+}
+
+#[test]
 fn a_share_that_does_not_admit_a_user_any_more_is_disconnected() {
     sweep(|world| {
         let mut ann = world.client(Protection::Signed);

@@ -167,6 +167,7 @@ pub(super) fn log_in(
             security: Box::new(Security {
                 state: SessionState::Valid,
                 user: Some(user.into()),
+                password: config().password_of(user),
                 keys: Some(keys.clone()),
                 signing_required: protection == Protection::Signed,
                 encrypt: protection == Protection::Encrypted,

@@ -261,6 +261,7 @@ impl World {
         let security = Security {
             state: SessionState::Valid,
             user: Some(user.into()),
+            password: config().password_of(user),
             keys: Some(keys),
             signing_required: protection == Protection::Signed,
             encrypt: protection == Protection::Encrypted,
