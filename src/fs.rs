@@ -25,6 +25,7 @@ pub mod rename;
 pub mod security;
 pub mod set;
 pub mod shares;
+mod syncing;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -55,10 +56,12 @@ use marker::Markers;
 use opens::{Known, OpenFile, Opens};
 use path::Root;
 use shares::Shares;
+use syncing::Syncers;
 use watch::Watcher;
 use writer::{Write, Written};
 
 use crate::beside::Beside;
+use crate::server::record::Ids;
 
 /// What the configuration says of a share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ pub struct Fs {
     writer: Beside<Write, Written>,
     markers: Markers,
     /// Brings the shares' file systems onto their media, under durability `power`.
-    syncer: Option<(Beside<(), Vec<ShareId>>, power::Mounts)>,
+    syncers: Option<Syncers>,
     /// Written to when something that was begun has come to its end.
     wake: Arc<OwnedFd>,
     /// The server's own rights count, whoever the operation is done for.
@@ -114,7 +117,7 @@ impl Fs {
             next_look: None,
             writer: Beside::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
             markers: Markers::default(),
-            syncer: None,
+            syncers: None,
             wake,
             as_server: false,
         })
@@ -128,6 +131,16 @@ impl Fs {
             .ids()
             .filter_map(|share| self.roots.get(share).ok());
         roots.flat_map(Root::weaker).collect()
+    }
+
+    /// [`FileSystem::learnt_accounts`](crate::server::files::FileSystem::learnt_accounts).
+    pub fn learnt_accounts(&mut self) -> Vec<(String, Option<Ids>)> {
+        self.accounts.take_learnt()
+    }
+
+    /// [`FileSystem::expect_account`](crate::server::files::FileSystem::expect_account).
+    pub fn expect_account(&mut self, name: &str, ids: &Ids) {
+        self.accounts.expect(name, ids);
     }
 
     fn account(&mut self, actor: &Actor) -> Result<(Arc<Account>, Assumed), NtStatus> {
@@ -624,6 +637,7 @@ impl Fs {
     pub fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
         self.remember(open);
         self.with_descriptors(|fs| fs.ready(&FileOp::Stat { open: open.open }))
+            .inspect_err(|status| self.note_failure(*status))
     }
 
     /// Closes an open without more ado.

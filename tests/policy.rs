@@ -63,6 +63,37 @@ fn a_user_who_was_removed_is_logged_off_by_a_reboot() {
 }
 
 #[test]
+fn a_user_whose_password_was_changed_is_logged_off_by_a_reboot() {
+    if !can_run("a_user_whose_password_was_changed_is_logged_off_by_a_reboot") {
+        return;
+    }
+    let lab = Lab::new();
+    let mut server = Server::prepare(&lab, Setup::default());
+    server.add_user("bob", "swordfish");
+    server.start_again();
+    let _alice = session_of(&lab, &server, USER, PASSWORD);
+    let _bob = session_of(&lab, &server, "bob", "swordfish");
+    let both = [(USER.to_owned(), 1), ("bob".to_owned(), 1)];
+    server.reboot();
+    assert_eq!(opens(&server), both, "the passwords are what they were");
+    server.add_user("bob", "another");
+    let before = server.status();
+    server.kill_worker(before.worker_pid);
+    server.successor_of(before.worker_pid);
+    assert_eq!(opens(&server), both, "a crash has the users of before");
+    server.reboot();
+    wait_for("bob to be gone", PATIENCE, || {
+        (opens(&server) == both[..1]).then_some(())
+    });
+    let log = server.log();
+    assert!(
+        log.contains("the session of the user \"bob\" is closed: the user has another password"),
+        "{log}"
+    );
+    server.assert_sound();
+}
+
+#[test]
 fn a_crash_uses_the_configuration_that_served() {
     if !can_run("a_crash_uses_the_configuration_that_served") {
         return;
@@ -375,10 +406,16 @@ fn a_missing_share_leaves_the_others_alone() {
     };
     put("pub").well();
     let refused = put("late");
-    assert!(refused.text.contains("NT_STATUS_"), "{}", refused.text);
+    assert!(
+        refused.text.contains("NT_STATUS_BAD_NETWORK_NAME"),
+        "{}",
+        refused.text
+    );
     assert!(server.log().contains("requests for this share are refused"));
     std::fs::create_dir(&late).expect("the share's directory");
-    put("late").well();
+    wait_for("the share to be found", PATIENCE, || {
+        put("late").success.then_some(())
+    });
     assert_eq!(
         std::fs::read(late.join("file")).expect("the file"),
         b"bytes"

@@ -8,7 +8,7 @@ use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
 use crate::fileop::{
-    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, Times,
+    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId, Times,
 };
 use crate::oplock;
 use crate::record::{Record, WorkId};
@@ -177,6 +177,8 @@ pub struct Smb {
     /// Operations that are refused, without their data, and the status that their request is answered with at the next
     /// step. Finding a refusal may take longer than a turn, so it outlives [`Smb::let_go`]. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
+    /// Shares that cannot be connected now. Volatile.
+    pub(crate) offline: BTreeSet<ShareId>,
 }
 
 impl Smb {
@@ -192,7 +194,14 @@ impl Smb {
             opened: BTreeMap::new(),
             failed_logins: BTreeMap::new(),
             refused: BTreeMap::new(),
+            offline: BTreeSet::new(),
         }
+    }
+
+    /// The directories of these shares are not there: until the next call none of them is connected. Tree connects that exist stay.
+    pub fn set_offline(&mut self, shares: impl IntoIterator<Item = ShareId>) {
+        self.offline.clear();
+        self.offline.extend(shares);
     }
 
     /// The state of a connection that is known to be there: the caller's own, or one the index names.

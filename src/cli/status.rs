@@ -71,8 +71,10 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         format!("flag {}:", status.flag),
         meaning(&status.flag).to_owned(),
     ]);
-    for weaker in &serves.weaker {
-        let words = ["weaker:"].into_iter().chain(weaker.split(' '));
+    let trouble = serves.trouble.iter().map(|what| ("trouble:", what));
+    let weaker = serves.weaker.iter().map(|what| ("weaker:", what));
+    for (head, what) in trouble.chain(weaker) {
+        let words = [head].into_iter().chain(what.split(' '));
         line(&words.map(str::to_owned).collect::<Vec<_>>());
     }
     line(&sandbox_words(&status.sandbox));

@@ -301,6 +301,7 @@ impl Config {
             shares: self.shares.iter().map(|share| share.name.clone()).collect(),
             durability: self.nvram.durability.name().to_owned(),
             weaker: Vec::new(),
+            trouble: Vec::new(),
         }
     }
 

@@ -165,6 +165,9 @@ pub struct Serves {
     /// What is weaker on the shares' file systems than on ext4, XFS and btrfs: a sentence each, with the directory.
     #[serde(default)]
     pub weaker: Vec<String>,
+    /// What keeps shares from being served now: a sentence each, with the share.
+    #[serde(default)]
+    pub trouble: Vec<String>,
 }
 
 impl Serves {

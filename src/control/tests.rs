@@ -72,6 +72,7 @@ fn status() -> Status {
             shares: vec!["pub".into()],
             durability: "process".into(),
             weaker: vec!["/srv (fuse): renames".into()],
+            trouble: vec!["share pub: its directory is not there".into()],
         },
         log: Some(LogStatus {
             size_bytes: 256 << 20,

@@ -17,6 +17,7 @@ use rustix::process::{
 use rustix::thread::set_thread_groups;
 
 use crate::one_line::OneLine;
+use crate::server::record::Ids;
 
 /// How long a looked-up account is believed.
 const LOOKUP_AGE_MAX: Duration = Duration::from_secs(300);
@@ -42,6 +43,8 @@ pub struct Accounts {
     may_change: bool,
     name_service: Box<dyn NameService>,
     found: HashMap<String, Found>,
+    /// Answers that are new, until the log has them.
+    learnt: Vec<(String, Option<Arc<Account>>)>,
 }
 
 /// Which accounts there are.
@@ -109,7 +112,34 @@ impl Accounts {
                 groups: getgroups()?,
             }),
             found: HashMap::new(),
+            learnt: Vec::new(),
         })
+    }
+
+    /// What the name service has answered last, before this process: it counts if the name service fails.
+    pub fn expect(&mut self, name: &str, ids: &Ids) {
+        let account = Account {
+            uid: ids.uid,
+            gid: ids.gid,
+            groups: ids.groups.iter().copied().map(Gid::from_raw).collect(),
+        };
+        let found = Found {
+            known: Some(Some(Arc::new(account))),
+            until: Instant::now(),
+            is_doubtful: false,
+        };
+        self.found.insert(name.to_owned(), found);
+    }
+
+    /// What it has answered since the last call, where that is new.
+    pub fn take_learnt(&mut self) -> Vec<(String, Option<Ids>)> {
+        let learnt = self.learnt.drain(..);
+        let ids = |account: Arc<Account>| Ids {
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.iter().map(|group| group.as_raw()).collect(),
+        };
+        learnt.map(|(name, of)| (name, of.map(ids))).collect()
     }
 
     /// The account whose rights count: the share's, else the login's own (a guest's: `nobody`'s) when the server is root, else the server's.
@@ -170,6 +200,10 @@ impl Accounts {
                         "account {shown}: there is no such local account, so what is done for it is refused: make one (useradd), or \
                          give the share a run_as"
                     );
+                }
+                // That there is none is worth a record where there was one.
+                if known.clone().flatten() != account {
+                    self.learnt.push((name.to_owned(), account.clone()));
                 }
                 let age = match account {
                     Some(_) => LOOKUP_AGE_MAX,

@@ -60,6 +60,20 @@ impl Markers {
         Ok(self.of(roots, share)?.number)
     }
 
+    /// The file system of a share was mounted again: its marker is read anew, and so is that of any share that has the same one.
+    pub fn forget(&mut self, share: ShareId) {
+        let of_share = self.of_share.get(share as usize).copied().flatten();
+        let Some(gone) = of_share else { return };
+        self.all.remove(gone);
+        for at in &mut self.of_share {
+            *at = match *at {
+                Some(at) if at > gone => Some(at - 1),
+                Some(at) if at == gone => None,
+                at => at,
+            };
+        }
+    }
+
     fn of(&mut self, roots: &Shares, share: ShareId) -> Result<&mut Marker, Errno> {
         let index = share as usize;
         if self.of_share.len() <= index {

@@ -136,6 +136,12 @@ impl Fs {
         self.roots.take_found()
     }
 
+    /// The shares that are offline.
+    #[must_use]
+    pub fn offline(&self) -> Vec<ShareId> {
+        self.roots.offline().collect()
+    }
+
     /// A share's directory that was served before: no other is served in its place.
     pub fn expect_root(&mut self, share: ShareId, key: FileKey) {
         self.roots.expect(share, key);

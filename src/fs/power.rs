@@ -1,17 +1,16 @@
 //! What durability `power` asks of the shares' file systems: that effects can be done once more, that they are marked, that they are synced.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use log::error;
-use outlast_smb::fileop::{Actor, FileOp, Intent, Outcome, ShareId};
+use outlast_smb::fileop::{Actor, FileOp, Intent, OpenId, Outcome, ShareId};
 use outlast_smb::status::NtStatus;
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags, fadvise, fdatasync};
 
 use super::account::Refused;
+use super::syncing::Syncers;
 use super::{Fs, features, find_root, handle, names};
-use crate::beside::Beside;
 
 impl Fs {
     /// Makes sure that what durability `power` needs of the shares' file systems is there. A share that is offline is looked at when it is
@@ -20,10 +19,7 @@ impl Fs {
     /// # Errors
     /// A line that names the share's directory, and the remedy.
     pub fn expect_power_cuts(&mut self) -> anyhow::Result<()> {
-        let mounts = Mounts::default();
-        let theirs = Arc::clone(&mounts);
-        let syncer = Beside::start("sync", Arc::clone(&self.wake), move |()| sync(&theirs));
-        self.syncer = Some((syncer.context("no thread can be started")?, mounts));
+        self.syncers = Some(Syncers::new(Arc::clone(&self.wake)));
         for share in self.roots.ids() {
             if self.roots.get(share).is_ok() {
                 self.expect_power_cuts_of(share)?;
@@ -37,7 +33,7 @@ impl Fs {
     /// # Errors
     /// As [`Fs::expect_power_cuts`].
     pub(super) fn expect_power_cuts_of(&mut self, share: ShareId) -> anyhow::Result<()> {
-        let Some((_, mounts)) = &self.syncer else {
+        let Some(syncers) = &mut self.syncers else {
             return Ok(());
         };
         let root = find_root(&self.roots, share).map_err(|status| anyhow::anyhow!("{status}"))?;
@@ -60,6 +56,7 @@ impl Fs {
             )
         })?;
         let mount = mount.try_clone()?;
+        self.markers.forget(share);
         let number = self.markers.get(&self.roots, share);
         let marked = number.and_then(|number| self.markers.set(&self.roots, share, number.max(1)));
         marked.with_context(|| {
@@ -69,11 +66,8 @@ impl Fs {
                 names::MARKER
             )
         })?;
-        mounts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((share, mount));
-        Ok(())
+        let added = syncers.add(share, mount);
+        added.context("no thread can be started")
     }
 
     /// [`FileSystem::perform_again`](crate::server::files::FileSystem::perform_again).
@@ -105,12 +99,25 @@ impl Fs {
         outcome
     }
 
+    /// [`FileSystem::drop_cached`](crate::server::files::FileSystem::drop_cached).
+    ///
+    /// ext4 writes into an extent that it has allocated as unwritten, and marks it as written when that has succeeded. If it has failed, a
+    /// later write to the cached page succeeds, but the extent stays unwritten and is read as zeroes once the page is gone.
+    pub fn drop_cached(&mut self, open: OpenId) {
+        if let Ok(file) = self.open_file(open) {
+            // Whether all comes to the medium in the end, the next sync says.
+            let _ = fdatasync(&file.fd);
+            let _ = fadvise(&file.fd, 0, None, Advice::DontNeed);
+        }
+    }
+
     /// [`FileSystem::mark`](crate::server::files::FileSystem::mark).
     ///
     /// # Errors
     /// It cannot be written.
     pub fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
-        self.markers.set(&self.roots, share, number)
+        let set = self.markers.set(&self.roots, share, number);
+        set.inspect_err(|_| self.note_failure(NtStatus::IO_DEVICE_ERROR))
     }
 
     /// The marker of a share; 0 if it has none.
@@ -127,39 +134,40 @@ impl Fs {
 
     /// [`FileSystem::begin_sync`](crate::server::files::FileSystem::begin_sync).
     pub fn begin_sync(&mut self) {
-        if let Some((syncer, _)) = &mut self.syncer {
-            syncer.begin(());
+        if let Some(syncers) = &mut self.syncers {
+            syncers.begin();
         }
     }
 
     /// [`FileSystem::synced`](crate::server::files::FileSystem::synced).
     pub fn synced(&mut self) -> Option<Vec<ShareId>> {
-        let syncer = self.syncer.as_mut().map(|(syncer, _)| syncer);
-        match syncer.filter(|syncer| syncer.is_under_way()) {
-            Some(syncer) => syncer.finished(),
+        match &mut self.syncers {
+            Some(syncers) => syncers.synced(),
             None => Some(Vec::new()),
         }
     }
 
+    /// [`FileSystem::under_sync`](crate::server::files::FileSystem::under_sync).
+    #[must_use]
+    pub fn under_sync(&self) -> Vec<ShareId> {
+        let syncers = self.syncers.iter();
+        syncers.flat_map(Syncers::under_way).collect()
+    }
+
+    /// [`FileSystem::leave_sync`](crate::server::files::FileSystem::leave_sync).
+    pub fn leave_sync(&mut self) {
+        self.syncers.iter_mut().for_each(Syncers::leave);
+    }
+
+    /// [`FileSystem::late`](crate::server::files::FileSystem::late).
+    pub fn late(&mut self) -> Vec<(ShareId, bool)> {
+        let syncers = self.syncers.iter_mut();
+        syncers.flat_map(Syncers::late).collect()
+    }
+
     /// [`FileSystem::wait_synced`](crate::server::files::FileSystem::wait_synced).
     pub fn wait_synced(&mut self) -> Vec<ShareId> {
-        if let Some((syncer, _)) = &mut self.syncer {
-            syncer.wait();
-        }
+        self.syncers.iter_mut().for_each(Syncers::wait);
         self.synced().unwrap_or_default()
     }
-}
-
-/// The directories whose file systems are synced: one of each share that is online.
-pub(super) type Mounts = Arc<Mutex<Vec<(ShareId, OwnedFd)>>>;
-
-/// Brings file systems onto their media. Gives the shares for which that has failed: of shares on one file system each hears of it.
-fn sync(mounts: &Mounts) -> Vec<ShareId> {
-    let mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
-    let has_failed = |(share, mount): &(ShareId, OwnedFd)| {
-        let synced = rustix::fs::syncfs(mount);
-        let synced = synced.inspect_err(|error| error!("share {share} cannot be synced: {error}"));
-        synced.is_err().then_some(*share)
-    };
-    mounts.iter().filter_map(has_failed).collect()
 }

@@ -5,6 +5,7 @@
 //! are synced, then the old one ends: so the log keeps what may have to be done once more, and no longer.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,8 +60,12 @@ pub(super) struct Effects {
     pub is_unsynced: bool,
     /// The log is short of room, and the oldest generation keeps it so.
     pub wanted: bool,
+    /// Service time when shares that hang were last tried to be set apart.
+    pub left_at: Duration,
+    /// The number of the last effect on each share.
+    pub last_of: BTreeMap<ShareId, u64>,
     /// The shares that are apart.
-    pub sick: Option<Sick>,
+    pub sick: BTreeMap<ShareId, Sick>,
 }
 
 impl Effects {
@@ -72,7 +77,7 @@ impl Effects {
     }
 
     fn has_any(&self) -> bool {
-        self.count > 0 || !self.older.is_empty() || self.sick.is_some()
+        self.count > 0 || !self.older.is_empty() || !self.sick.is_empty()
     }
 
     /// When [`Machine::keep_consistent`] will have something to do by the passing of time.
@@ -84,12 +89,19 @@ impl Effects {
 impl<F: FileSystem> Machine<F> {
     /// Takes note of what is synced, and begins a consistency point if one is due.
     pub(super) fn keep_consistent(&mut self, time: Time) {
+        let effects = self.effects.as_ref();
+        let is_any_synced = effects.is_some_and(|of| of.syncing || !of.sick.is_empty());
+        // What comes of an operation beside the loop goes into a generation that may have to be set apart.
+        if is_any_synced && self.under_way.is_some() {
+            return;
+        }
+        self.take_late();
         if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
-            // What comes of an operation beside the loop goes into a generation that may have to be set apart.
-            if self.under_way.is_some() {
-                return;
-            }
-            let Some(synced) = self.fs.synced() else {
+            let synced = self.fs.synced().or_else(|| {
+                let is_left = self.leave_those_that_hang(time.now);
+                is_left.then(|| self.fs.synced()).flatten()
+            });
+            let Some(synced) = synced else {
                 return;
             };
             self.end_synced(&synced, time.now);
@@ -131,6 +143,7 @@ impl<F: FileSystem> Machine<F> {
         for _ in 0..SYNCS_AT_THE_END {
             self.begin_generation(time.now);
             self.journal.commit(time.now);
+            self.take_late();
             if !self.may_mend() || !self.mend(time.now) {
                 return false;
             }
@@ -139,7 +152,7 @@ impl<F: FileSystem> Machine<F> {
             let failed = self.fs.wait_synced();
             self.end_synced(&failed, time.now);
             let effects = self.effects.as_ref();
-            if effects.is_none_or(|of| of.older.is_empty() && of.sick.is_none()) {
+            if effects.is_none_or(|of| of.older.is_empty() && of.sick.is_empty()) {
                 return true;
             }
         }
@@ -148,20 +161,26 @@ impl<F: FileSystem> Machine<F> {
 
     /// The shares' file systems have been synced, but for those of these shares.
     fn end_synced(&mut self, failed: &[ShareId], now: Duration) {
-        self.discharge(failed);
         let Some(effects) = &mut self.effects else {
             return;
         };
         effects.syncing = false;
-        let is_known = |share: &ShareId| effects.sick.as_ref().is_some_and(|sick| sick.has(*share));
+        let is_known = |share: &ShareId| effects.sick.contains_key(share);
         let new: Vec<ShareId> = failed
             .iter()
             .copied()
             .filter(|share| !is_known(share))
             .collect();
+        self.discharge(failed, |_| true);
         if !new.is_empty() {
             return self.note_failed_sync(&new, now);
         }
+        if !self.set_more_apart() {
+            return;
+        }
+        let Some(effects) = &mut self.effects else {
+            return;
+        };
         effects.failures = 0;
         effects.is_unsynced = false;
         for generation in effects.older.drain(..) {
@@ -173,13 +192,8 @@ impl<F: FileSystem> Machine<F> {
     /// Is this object a generation?
     pub(super) fn is_generation(&self, object: u64) -> bool {
         self.effects.as_ref().is_some_and(|effects| {
-            effects.generation == Some(object)
-                || effects.older.contains(&object)
-                || effects
-                    .sick
-                    .as_ref()
-                    .is_some_and(|sick| sick.generation == object)
-        })
+            effects.generation == Some(object) || effects.older.contains(&object)
+        }) || self.is_sick_generation(object)
     }
 
     /// A generation keeps the log's tail back. One without effects is written again, like any object; another's way is a consistency
@@ -187,7 +201,7 @@ impl<F: FileSystem> Machine<F> {
     pub(super) fn relocate_generation(&mut self, object: u64) -> bool {
         if self.is_sick_generation(object) {
             // It is another object now.
-            self.copy_sick();
+            self.copy_sick(object);
             return false;
         }
         let Some(effects) = &mut self.effects else {
@@ -282,6 +296,7 @@ impl<F: FileSystem> Machine<F> {
             created,
             places,
         };
+        effects.last_of.insert(planned.actor.share, effects.next);
         effects.next += 1;
         effects.count += 1;
         if effect.is_of_names()

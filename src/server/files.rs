@@ -6,6 +6,7 @@ use outlast_smb::fileop::{
 };
 use outlast_smb::status::NtStatus;
 
+use super::record::Ids;
 use crate::fs::Fs;
 
 /// File operations; see [`outlast_smb::fileop`]. What comes after `discard_changes` is for durability `power`; as it stands, it is that of a
@@ -66,6 +67,18 @@ pub trait FileSystem {
     fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
         Vec::new()
     }
+    /// What the name service has answered about local accounts since the last call, where that is new. `None`: there is no such account.
+    fn learnt_accounts(&mut self) -> Vec<(String, Option<Ids>)> {
+        Vec::new()
+    }
+    /// What the name service has answered last, in an earlier life.
+    fn expect_account(&mut self, name: &str, ids: &Ids) {
+        let _ = (name, ids);
+    }
+    /// The shares whose directories are not there now.
+    fn offline(&self) -> Vec<ShareId> {
+        Vec::new()
+    }
     /// A share had this directory before: no other is served in its place.
     fn expect_root(&mut self, share: ShareId, key: FileKey) {
         let _ = (share, key);
@@ -85,6 +98,11 @@ pub trait FileSystem {
         let _ = as_server;
         self.perform(actor, op, intent)
     }
+    /// Has what is cached of an open file written, as far as it can be, and read from the medium from now on. After a write that failed the
+    /// cache may take blocks for written that are not, and would not write them with what comes next.
+    fn drop_cached(&mut self, open: OpenId) {
+        let _ = open;
+    }
     /// Sets the marker of a share, a change of metadata that the file system keeps in order with all others: every effect on names up
     /// to this number has been done.
     ///
@@ -102,11 +120,21 @@ pub trait FileSystem {
         let _ = share;
         Ok(0)
     }
-    /// Begins to bring everything done so far onto the media of the shares.
+    /// Begins to bring everything done so far onto the media of the shares, but for those of which a sync is under way that was left.
     fn begin_sync(&mut self) {}
     /// Is it there? `None`: not yet; else the shares whose files could not be brought there. Does not wait.
     fn synced(&mut self) -> Option<Vec<ShareId>> {
         Some(Vec::new())
+    }
+    /// The shares that [`FileSystem::synced`] waits for.
+    fn under_sync(&self) -> Vec<ShareId> {
+        Vec::new()
+    }
+    /// It waits for them no more: [`FileSystem::late`] has what comes of them.
+    fn leave_sync(&mut self) {}
+    /// The shares that were left and of which the sync has come to its end since the last call; has it succeeded?
+    fn late(&mut self) -> Vec<(ShareId, bool)> {
+        Vec::new()
     }
     /// Waits for it.
     fn wait_synced(&mut self) -> Vec<ShareId> {
@@ -173,6 +201,18 @@ impl FileSystem for Fs {
         Fs::found_roots(self)
     }
 
+    fn learnt_accounts(&mut self) -> Vec<(String, Option<Ids>)> {
+        Fs::learnt_accounts(self)
+    }
+
+    fn expect_account(&mut self, name: &str, ids: &Ids) {
+        Fs::expect_account(self, name, ids);
+    }
+
+    fn offline(&self) -> Vec<ShareId> {
+        Fs::offline(self)
+    }
+
     fn expect_root(&mut self, share: ShareId, key: FileKey) {
         Fs::expect_root(self, share, key);
     }
@@ -185,6 +225,10 @@ impl FileSystem for Fs {
         as_server: bool,
     ) -> Result<Outcome, NtStatus> {
         Fs::perform_again(self, actor, op, intent, as_server)
+    }
+
+    fn drop_cached(&mut self, open: OpenId) {
+        Fs::drop_cached(self, open);
     }
 
     fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {
@@ -205,5 +249,17 @@ impl FileSystem for Fs {
 
     fn wait_synced(&mut self) -> Vec<ShareId> {
         Fs::wait_synced(self)
+    }
+
+    fn under_sync(&self) -> Vec<ShareId> {
+        Fs::under_sync(self)
+    }
+
+    fn leave_sync(&mut self) {
+        Fs::leave_sync(self);
+    }
+
+    fn late(&mut self) -> Vec<(ShareId, bool)> {
+        Fs::late(self)
     }
 }

@@ -214,6 +214,7 @@ impl Server {
             Record::ClockUpTo(mark) => global.clock_up_to = global.clock_up_to.max(mark),
             Record::WatchedUntil(until) => global.watched_until = until,
             Record::Root { share, key } => global.note_root(share, key),
+            Record::Account { name, ids } => global.note_account(&name, ids),
             Record::IdsUpTo(mark) => global.ids_up_to = global.ids_up_to.max(mark),
             record => {
                 if fold_one(&mut self.stack, &mut self.smb, object, record, data)? {

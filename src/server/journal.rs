@@ -12,7 +12,8 @@ use outlast_smb::fileop::{FileKey, ShareId};
 
 use super::clock::HighWater;
 use super::medium::Medium;
-use super::record::{GLOBAL, Global, Record, Root};
+use super::record::{GLOBAL, Global, Ids, Record, Root};
+use super::sizes;
 use super::watched::Watched;
 use super::wiping::Wiping;
 
@@ -330,6 +331,14 @@ impl Journal {
     pub fn note_root(&mut self, share: ShareId, key: FileKey) {
         self.put(GLOBAL, Kind::Delta, &Record::Root { share, key }, &[]);
         self.global.note_root(share, key);
+    }
+
+    /// Puts on record what the name service has answered about a local account.
+    pub fn note_account(&mut self, name: String, ids: Option<Ids>) {
+        // One that is too large is asked for again.
+        let ids = ids.filter(|ids| ids.size(&name) <= sizes::ACCOUNTS);
+        self.global.note_account(&name, ids.clone());
+        self.put(GLOBAL, Kind::Delta, &Record::Account { name, ids }, &[]);
     }
 
     /// Writes object 0 whole.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::{debug, info};
 use outlast_nvram::{Flag, Kind, Lsn};
+use outlast_smb::fileop::ShareId;
 use outlast_smb::{Clock, Entropy, Principal, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 
@@ -69,6 +70,8 @@ pub(super) struct Client {
     pub(super) given: Duration,
     /// Its next request has to have room for a reply of so many bytes.
     pub(super) wanted: u64,
+    /// Its next request is for this share, which did not answer.
+    pub(super) waits_for: Option<ShareId>,
     /// Where its messages begin.
     pub(super) framing: Framing,
 }
@@ -97,7 +100,7 @@ pub struct Machine<F> {
     pub(super) copier: Copier,
     /// Frames that wait until what they show is on the medium, each turn's with the end of its last commit.
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
-    busy: bool,
+    pub(super) busy: bool,
     turns: Turns,
     pub(super) stopwatch: Box<dyn Stopwatch>,
     /// What waits for clients.
@@ -186,6 +189,7 @@ impl<F: FileSystem> Machine<F> {
         self.end_departed();
         self.part_with_the_largest();
         self.note_roots();
+        self.note_accounts();
         self.keep_consistent(time);
         self.grant_windows(time.now);
         let left = self.stack.receive_left();
@@ -428,6 +432,8 @@ impl<F: FileSystem> Machine<F> {
         }
         self.journal.watched.told(time, self.smb.has_watches());
         self.deliver(out);
+        // They have just been looked for.
+        self.smb.set_offline(self.fs.offline());
     }
 
     /// Tasks, and a slice of one message of every client that has one and whose turn it is.
@@ -493,7 +499,10 @@ impl<F: FileSystem> Machine<F> {
 
     /// Is there room for the reply to a client's next request?
     fn has_room(&self, conn: u64, client: &Client) -> bool {
-        self.takes_replies(conn, client) && self.may_be_told(conn, client.wanted)
+        let waits = client
+            .waits_for
+            .is_some_and(|share| self.is_waited_for(share));
+        !waits && self.takes_replies(conn, client) && self.may_be_told(conn, client.wanted)
     }
 
     /// Law 7: a client that does not take its replies waits.

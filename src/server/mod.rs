@@ -1,5 +1,6 @@
 //! The server itself: the machine ([`machine`]) and the loop that connects it with the world.
 
+mod accounts;
 pub mod clock;
 mod consistency;
 pub mod contents;

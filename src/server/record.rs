@@ -11,6 +11,7 @@ use outlast_smb::fileop::{FileKey, FileTime, ShareId};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Identity};
+use super::sizes;
 
 /// The object that holds what belongs to no connection.
 pub const GLOBAL: u64 = 0;
@@ -78,6 +79,13 @@ pub enum Record<'a> {
     /// Delta of a generation: a sync of the file systems has failed after its effects were done. The kernel may have dropped
     /// what was to be written, so a later sync proves nothing of them before they are done once more.
     Unsynced,
+    /// Delta of object 0: what the name service has answered about a local account.
+    Account {
+        /// Its name.
+        name: String,
+        /// `None`: there is no such account.
+        ids: Option<Ids>,
+    },
 }
 
 impl Record<'_> {
@@ -100,6 +108,7 @@ impl Record<'_> {
             Record::WatchedUntil(_) => "watched",
             Record::Root { .. } => "root",
             Record::Unsynced => "unsynced",
+            Record::Account { .. } => "account",
         }
     }
 }
@@ -119,6 +128,27 @@ pub struct Global {
     pub watched_until: FileTime,
     /// The shares, by the ids that they have in this life.
     pub roots: Vec<Root>,
+    /// Local accounts as the name service knew them last, the one that was put on record last at the end.
+    pub accounts: Vec<(String, Ids)>,
+}
+
+/// What of a local account counts for files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups.
+    pub groups: Vec<u32>,
+}
+
+impl Ids {
+    /// Bytes that an account takes in the log, at most.
+    pub(super) fn size(&self, name: &str) -> usize {
+        const INTEGER: usize = 5;
+        (4 + self.groups.len()) * INTEGER + name.len()
+    }
 }
 
 /// A share, and its directory.
@@ -143,6 +173,7 @@ impl Global {
             guid: [0; 16],
             watched_until: 0,
             roots: Vec::new(),
+            accounts: Vec::new(),
         };
         entropy.fill(&mut global.secret);
         entropy.fill(&mut global.guid);
@@ -155,6 +186,22 @@ impl Global {
         let mut roots = self.roots.iter();
         let root = roots.find(|root| root.name == name && root.directory == directory);
         root.and_then(|root| root.key)
+    }
+
+    /// The name service has answered. Of accounts that are too many those that were noted first are dropped.
+    pub fn note_account(&mut self, name: &str, ids: Option<Ids>) {
+        self.accounts.retain(|(known, _)| known != name);
+        self.accounts.extend(ids.map(|ids| (name.to_owned(), ids)));
+        let mut room = sizes::ACCOUNTS;
+        let newest = self.accounts.iter().rev();
+        let kept = newest.take_while(|(name, ids)| {
+            let size = ids.size(name);
+            room.checked_sub(size)
+                .inspect(|left| room = *left)
+                .is_some()
+        });
+        let dropped = self.accounts.len() - kept.count();
+        self.accounts.drain(..dropped);
     }
 
     /// The share has this directory.

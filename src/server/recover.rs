@@ -177,6 +177,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     machine.clients.extend(clients);
     machine.check_windows()?;
     let before = machine.know_roots();
+    machine.know_accounts();
     let of_this_boot = files.boot_id().is_none_or(|of| of == incarnation.boot);
     let mut names = files.effects.iter().map(|(.., share)| share);
     if let Some(share) = names.find(|name| !of_this_boot && has_moved(&machine.smb, &before, name))

@@ -142,7 +142,7 @@ impl<F: FileSystem> Machine<F> {
     /// There is no other share, or none may be set apart.
     pub(super) fn take_up_files(
         &mut self,
-        files: Files,
+        mut files: Files,
         boot_id: [u8; 16],
         sets_apart: bool,
         time: Time,
@@ -181,9 +181,12 @@ impl<F: FileSystem> Machine<F> {
             failures: u32::from(is_unsynced),
             is_unsynced,
             wanted: false,
-            sick: None,
+            left_at: Duration::ZERO,
+            last_of: BTreeMap::new(),
+            sick: BTreeMap::new(),
         });
         let mut sick = BTreeMap::new();
+        files.is_unsynced = may_be_unsynced;
         if !of_this_boot || may_be_unsynced {
             let object = generation.unwrap_or(GLOBAL);
             sick = self.redo(files, object, &BTreeSet::new(), time.now)?;
@@ -295,6 +298,8 @@ fn redo<F: FileSystem>(
         files.effects.len()
     );
     let mut times: BTreeMap<FileKey, Times> = BTreeMap::new();
+    // After a write that failed the kernel's cache is not to be believed, until it has been dropped once of each of these files.
+    let mut doubted = files.is_unsynced.then(BTreeSet::new);
     let (mut gone, mut not_served) = (0, BTreeMap::<String, u32>::new());
     let mut failed: BTreeMap<ShareId, String> = BTreeMap::new();
     for (mut effect, pieces, name) in files.effects {
@@ -333,7 +338,7 @@ fn redo<F: FileSystem>(
             continue;
         }
         known.bring_up_to_date(&mut effect);
-        match redo_one(fs, &mut effect, pieces) {
+        match redo_one(fs, &mut effect, pieces, &mut doubted) {
             Ok(Outcome::Created(created)) => {
                 let now = Identity {
                     key: created.metadata.key,
@@ -459,6 +464,7 @@ fn redo_one<F: FileSystem>(
     fs: &mut F,
     effect: &mut Effect,
     pieces: Vec<Bytes>,
+    doubted: &mut Option<BTreeSet<FileKey>>,
 ) -> Result<Outcome, NtStatus> {
     // What a create made bears the id of its open.
     if !matches!(effect.op, FileOp::Create(_)) {
@@ -483,6 +489,12 @@ fn redo_one<F: FileSystem>(
         if !is_gone(status) || !matches!(effect.op, FileOp::Close { .. }) {
             return Err(status);
         }
+    }
+    if writes
+        && let (Some(known), Some(target)) = (doubted, &effect.target)
+        && known.insert(target.identity.key)
+    {
+        fs.drop_cached(open);
     }
     let outcome = match effect.op {
         FileOp::Write { .. } => write_pieces(fs, effect, pieces),

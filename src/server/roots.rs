@@ -38,6 +38,7 @@ impl<F: FileSystem> Machine<F> {
         }
         // Those that came in the meantime are the ones on record.
         self.fs.found_roots();
+        self.smb.set_offline(self.fs.offline());
         self.journal.set_roots(known)
     }
 

@@ -1,217 +1,417 @@
-//! A share whose file system fails (durability `power`): it is set apart, so that the others go on.
+//! A share whose file system fails, or does not answer (durability `power`): it is set apart, so that the others go on.
 //!
-//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and
-//! the others' generations end without it. Operations on it are refused. At each consistency point what that generation
-//! holds is done again; when the sync after that succeeds, too, the share is well and the generation ends.
+//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and the others'
+//! generations end without it. Operations on a share that fails are refused. At each consistency point what its generation holds is done
+//! again. Operations on one that does not answer wait. When a sync that was begun after all that the generation holds has succeeded, the
+//! share is well and the generation ends.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use log::{error, info};
-use outlast_nvram::Kind;
+use log::{error, info, warn};
+use outlast_nvram::{Kind, codec};
 use outlast_smb::Planned;
-use outlast_smb::fileop::{FileOp, ShareId};
+use outlast_smb::fileop::{FileKey, FileOp, ShareId};
 use outlast_smb::status::NtStatus;
 
+use super::effect::{Effect, Identity};
 use super::files::FileSystem;
 use super::machine::Machine;
 use super::record::Record;
 use super::redo::Files;
+use crate::one_line::OneLine;
 
-/// The shares that are apart.
-#[derive(Debug)]
+/// Service time after which a sync that has not come to its end holds up nobody else.
+pub(super) const HANGS: Duration = Duration::from_secs(20);
+
+/// Between two attempts to set apart what hangs, for which the log had no room.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A share that is apart.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sick {
-    /// What has to be done once more on them.
+    /// What is not known to be on its medium.
     pub generation: u64,
-    shares: BTreeSet<ShareId>,
-    /// It has been done once more; the next sync says whether they are well.
-    is_redone: bool,
+    state: State,
+    /// All of that was done, or done once more, before the last sync was begun.
+    is_covered: bool,
+    /// The number of the last effect that it holds; 0: it has none.
+    up_to: u64,
 }
 
-impl Sick {
-    pub fn has(&self, share: ShareId) -> bool {
-        self.shares.contains(&share)
-    }
+/// What is known of a share that is apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A sync of it has failed, or what was done on it cannot be done again.
+    Fails,
+    /// A sync of it is under way that nobody waits for.
+    Hangs,
+    /// It has answered again.
+    Answers,
+}
 
-    pub fn shares(&self) -> impl Iterator<Item = ShareId> {
-        self.shares.iter().copied()
-    }
+/// Effects of a share, each with the data of a write, in pieces.
+type Effects = Vec<(Effect, Vec<Bytes>)>;
+
+/// Bytes that an effect takes in the log.
+fn size((effect, data): &(Effect, Vec<Bytes>)) -> usize {
+    const AROUND: usize = 128;
+    let mut meta = Vec::new();
+    codec::encode(&Record::Effect(Cow::Borrowed(effect)), &mut meta);
+    AROUND + meta.len() + data.iter().map(Bytes::len).sum::<usize>()
 }
 
 impl<F: FileSystem> Machine<F> {
+    fn sick(&self, share: ShareId) -> Option<&Sick> {
+        self.effects.as_ref()?.sick.get(&share)
+    }
+
     /// Why an operation is not to be done, whatever it would find.
     pub(super) fn refusal(&self, planned: &Planned) -> Option<NtStatus> {
-        let sick = self.effects.as_ref()?.sick.as_ref()?;
+        let fails = self.sick(planned.actor.share)?.state == State::Fails;
         // A close changes nothing but what is open.
         let closes = matches!(planned.op, FileOp::Close { delete: None, .. });
-        (sick.has(planned.actor.share) && !closes).then_some(NtStatus::IO_DEVICE_ERROR)
+        (fails && !closes).then_some(NtStatus::IO_DEVICE_ERROR)
+    }
+
+    /// Does an operation wait until its share answers? Not one whose intent is on record: it comes before all others.
+    pub(super) fn has_to_wait(&self, planned: &Planned) -> bool {
+        planned.intent.is_none() && self.is_waited_for(planned.actor.share)
+    }
+
+    /// Do the operations of this share wait?
+    pub(super) fn is_waited_for(&self, share: ShareId) -> bool {
+        self.sick(share)
+            .is_some_and(|sick| sick.state != State::Fails)
+    }
+
+    /// What keeps shares from being served: a sentence each.
+    #[must_use]
+    pub fn trouble_of_shares(&self) -> Vec<String> {
+        let line = |share| {
+            format!(
+                "share {}: its directory is not there",
+                self.share_name(share)
+            )
+        };
+        let offline = self.fs.offline().into_iter().map(line);
+        offline.chain(self.shares_apart()).collect()
+    }
+
+    fn shares_apart(&self) -> Vec<String> {
+        let sick = self.effects.iter().flat_map(|of| &of.sick);
+        let line = |(share, sick): (&ShareId, &Sick)| {
+            let what = match sick.state {
+                State::Fails => "its file system fails: operations on it are refused",
+                State::Hangs | State::Answers => {
+                    "its file system does not answer: operations on it wait"
+                }
+            };
+            format!("share {}: {what}", self.share_name(*share))
+        };
+        sick.map(line).collect()
+    }
+
+    pub(super) fn share_name(&self, share: ShareId) -> String {
+        let name = self.smb.shares().get(share as usize);
+        OneLine(name.map_or("", |share| &share.name)).to_string()
     }
 
     /// As [`Machine::isolate`]; `false` if that cannot be done now.
     pub(super) fn isolate_or_wait(&mut self, failed: BTreeMap<ShareId, String>) -> bool {
-        match self.isolate(failed) {
-            Ok(()) => true,
-            Err(error) => {
-                error!("{error:#}");
-                false
-            }
-        }
+        let isolated = self.isolate(failed);
+        isolated.inspect_err(|error| error!("{error:#}")).is_ok()
     }
 
-    /// Sets shares apart, with all that was done on them since the last sync that succeeded. The present generation has
+    /// Sets shares that fail apart, with all that was done on them since the last sync that succeeded. The present generation has
     /// no effects yet.
     ///
     /// # Errors
     /// The log cannot be read back, or has no room.
     pub(super) fn isolate(&mut self, failed: BTreeMap<ShareId, String>) -> anyhow::Result<()> {
-        let Some(effects) = self.effects.as_ref().filter(|_| !failed.is_empty()) else {
-            return Ok(());
-        };
         for why in failed.values() {
             error!(
                 "{why}; operations on it are refused until it can be written, which is tried every 10 s"
             );
         }
-        let before = effects.sick.as_ref();
-        let mut shares: BTreeSet<ShareId> = failed.into_keys().collect();
-        shares.extend(before.into_iter().flat_map(Sick::shares));
-        let before = before.map(|sick| sick.generation);
-        let of_them = |object| effects.older.contains(&object) || before == Some(object);
-        let files = self.read_back(of_them)?;
-        self.put_sick(files, shares, before)
+        let failed = failed.into_keys().map(|share| (share, State::Fails));
+        self.set_apart(failed.collect())
     }
 
-    /// The sick shares' generation is written again at the head of the log, and the one before ends.
-    pub(super) fn copy_sick(&mut self) {
-        let Some(sick) = self.effects.as_mut().and_then(|of| of.sick.take()) else {
+    /// Sets the shares apart whose sync has not come to its end for long, if others have to wait because of it. `false`: that is not so, or
+    /// it cannot be done now.
+    pub(super) fn leave_those_that_hang(&mut self, now: Duration) -> bool {
+        let half_full = self.journal.is_half_full();
+        let Some(of) = &mut self.effects else {
+            return false;
+        };
+        let is_short = of.wanted || half_full;
+        if !is_short || now < of.since + HANGS || now < of.left_at + PAUSE {
+            return false;
+        }
+        of.left_at = now;
+        let hanging = self.fs.under_sync();
+        // Where there is no other share nobody has anything of it.
+        if hanging.is_empty() || hanging.len() == self.smb.shares().len() {
+            return false;
+        }
+        let apart = hanging.iter().map(|share| (*share, State::Hangs));
+        if let Err(error) = self.set_apart(apart.collect()) {
+            error!("{error:#}");
+            return false;
+        }
+        for share in &hanging {
+            warn!(
+                "share {}: its file system has not answered for {} s: operations on it wait until it does, and the other shares go on",
+                self.share_name(*share),
+                (now - self.effects.as_ref().map_or(now, |of| of.since)).as_secs()
+            );
+        }
+        self.fs.leave_sync();
+        true
+    }
+
+    /// What was done on shares since they are apart goes to what is apart of them, before the older generations end. `false`: that cannot
+    /// be done now.
+    pub(super) fn set_more_apart(&mut self) -> bool {
+        let Some(of) = &self.effects else { return true };
+        let last = |share: &ShareId| of.last_of.get(share).copied().unwrap_or(0);
+        let more = of
+            .sick
+            .iter()
+            .filter(|(share, sick)| sick.up_to < last(share));
+        let more = more.map(|(share, sick)| (*share, sick.state)).collect();
+        let put = self.set_apart(more);
+        put.inspect_err(|error| error!("{error:#}")).is_ok()
+    }
+
+    /// Sets shares apart; what is apart of them already is joined to it.
+    fn set_apart(&mut self, shares: BTreeMap<ShareId, State>) -> anyhow::Result<()> {
+        let Some(of) = self.effects.as_ref().filter(|_| !shares.is_empty()) else {
+            return Ok(());
+        };
+        let before = shares.keys().filter_map(|share| of.sick.get(share));
+        let before: BTreeSet<u64> = before.map(|sick| sick.generation).collect();
+        let is_of_them = |object| of.older.contains(&object) || before.contains(&object);
+        let files = self.read_back(is_of_them)?;
+        self.put_sick(files, &shares)
+    }
+
+    /// The generation of a share that is apart is written again at the head of the log, and the one before ends.
+    pub(super) fn copy_sick(&mut self, object: u64) {
+        let mut sick = self.effects.iter().flat_map(|of| &of.sick);
+        let Some((share, before)) = sick.find(|(_, sick)| sick.generation == object) else {
             return;
         };
-        let before = sick.generation;
-        let copied = self.read_back(|object| object == before);
-        let put = copied.and_then(|files| self.put_sick(files, sick.shares.clone(), Some(before)));
+        let (share, before) = (*share, *before);
+        let copied = self.read_back(|other| other == object);
+        let put =
+            copied.and_then(|files| self.put_sick(files, &BTreeMap::from([(share, before.state)])));
         if let Err(error) = put {
             error!("{error:#}");
-            if let Some(effects) = &mut self.effects {
-                effects.sick = Some(sick);
-            }
         }
     }
 
     pub(super) fn is_sick_generation(&self, object: u64) -> bool {
-        let sick = self.effects.as_ref().and_then(|of| of.sick.as_ref());
-        sick.is_some_and(|sick| sick.generation == object)
+        let mut sick = self.effects.iter().flat_map(|of| of.sick.values());
+        sick.any(|sick| sick.generation == object)
     }
 
     fn put_sick(
         &mut self,
         mut files: Files,
-        shares: BTreeSet<ShareId>,
-        before: Option<u64>,
+        shares: &BTreeMap<ShareId, State>,
     ) -> anyhow::Result<()> {
-        use outlast_stack::Journal as _;
         self.find_data(&mut files)?;
-        let names = self.smb.share_names();
-        let is_of_them = |name: &String| {
-            let share = names.iter().position(|other| other == name);
-            share
-                .and_then(|share| ShareId::try_from(share).ok())
-                .filter(|share| shares.contains(share))
-        };
         // A generation that has not ended yet may hold what another one has.
         files.effects.sort_by_key(|(effect, ..)| effect.number);
         files.effects.dedup_by_key(|(effect, ..)| effect.number);
-        let effects = files.effects.into_iter();
-        let effects: Vec<_> = effects
-            .filter_map(|(effect, data, name)| Some((is_of_them(&name)?, effect, data)))
+        let names = self.smb.share_names();
+        let mut of_shares: BTreeMap<ShareId, Effects> = shares
+            .keys()
+            .map(|share| (*share, Effects::new()))
             .collect();
-        let bytes: usize = effects
-            .iter()
-            .flat_map(|(.., data)| data)
-            .map(Bytes::len)
-            .sum();
+        for (effect, data, name) in files.effects {
+            let share = names.iter().position(|other| *other == name);
+            let share = share.and_then(|share| ShareId::try_from(share).ok());
+            if let Some(of_share) = share.and_then(|share| of_shares.get_mut(&share)) {
+                of_share.push((effect, data));
+            }
+        }
+        // It makes room: the older generations end.
+        self.journal.make_room(true);
+        let bytes: usize = of_shares.values().flatten().map(size).sum();
+        let fits = self.journal.has_room(0, bytes as u64);
+        if fits {
+            self.put_all(shares, of_shares, &names, &files.remade);
+        }
+        self.journal.make_room(false);
         anyhow::ensure!(
-            self.journal
-                .has_room(self.stack.receive_room(), bytes as u64),
+            fits,
             "the log has no room to set a share apart: all shares wait for it"
         );
+        Ok(())
+    }
+
+    fn put_all(
+        &mut self,
+        shares: &BTreeMap<ShareId, State>,
+        of_shares: BTreeMap<ShareId, Effects>,
+        names: &[String],
+        remade: &[(FileKey, Identity)],
+    ) {
+        for (share, effects) in of_shares {
+            let up_to = effects.last().map_or(0, |(effect, _)| effect.number);
+            let generation = self.put_generation_of(share, names, remade, effects);
+            let state = shares.get(&share).copied().unwrap_or(State::Fails);
+            let Some(of) = &mut self.effects else {
+                continue;
+            };
+            let before = of.sick.get(&share).copied();
+            let sick = Sick {
+                generation,
+                state,
+                // What hangs was begun after all that it is set apart with was done.
+                is_covered: match before {
+                    Some(before) => before.is_covered && before.up_to == up_to,
+                    None => state == State::Hangs,
+                },
+                up_to,
+            };
+            of.sick.insert(share, sick);
+            if let Some(before) = before {
+                self.journal
+                    .put(before.generation, Kind::End, &Record::Closed, &[]);
+            }
+        }
+    }
+
+    /// A generation that holds these effects of a share, and no others.
+    fn put_generation_of(
+        &mut self,
+        share: ShareId,
+        names: &[String],
+        remade: &[(FileKey, Identity)],
+        effects: Effects,
+    ) -> u64 {
+        use outlast_stack::Journal as _;
         let generation = self.journal.unique_id();
-        let Some(of) = &mut self.effects else {
-            return Ok(());
-        };
+        let of = self.effects.as_ref();
         let begins = Record::Generation {
-            first: of.next,
-            boot_id: of.boot_id,
-            shares: names.clone(),
+            first: of.map_or(1, |of| of.next),
+            boot_id: of.map_or([0; 16], |of| of.boot_id),
+            shares: names.to_vec(),
         };
-        self.journal.put(generation, Kind::Snapshot, &begins, &[]);
-        self.journal
-            .put(generation, Kind::Delta, &Record::Unsynced, &[]);
-        for (from, now) in &files.remade {
+        let journal = &mut self.journal;
+        journal.put(generation, Kind::Snapshot, &begins, &[]);
+        journal.put(generation, Kind::Delta, &Record::Unsynced, &[]);
+        for (from, now) in remade {
             let now = Cow::Borrowed(now);
             let record = Record::Remade { from: *from, now };
-            self.journal.put(generation, Kind::Delta, &record, &[]);
+            journal.put(generation, Kind::Delta, &record, &[]);
         }
-        for (share, mut effect, data) in effects {
+        for (mut effect, data) in effects {
             effect.actor.share = share;
             effect.places.clear();
             let data: Vec<&[u8]> = data.iter().map(Bytes::as_ref).collect();
             let record = Record::Effect(Cow::Owned(effect));
-            self.journal.put(generation, Kind::Delta, &record, &data);
+            journal.put(generation, Kind::Delta, &record, &data);
         }
-        if let Some(before) = before {
-            self.journal.put(before, Kind::End, &Record::Closed, &[]);
-        }
-        of.sick = Some(Sick {
-            generation,
-            shares,
-            is_redone: false,
-        });
-        Ok(())
+        generation
     }
 
-    /// Tries to do once more what has to be done on the sick shares.
+    /// Before a sync is begun: tries to do once more what has to be done on the shares that fail.
     pub(super) fn treat(&mut self, now: Duration) {
-        let Some(sick) = self.effects.as_ref().and_then(|of| of.sick.as_ref()) else {
-            return;
-        };
-        let generation = sick.generation;
-        let redone = self.do_again(
-            |object| object == generation,
-            generation,
-            &BTreeSet::new(),
-            now,
-        );
-        let is_redone = match redone {
-            Ok(failed) => failed.is_empty(),
-            Err(error) => {
+        let Some(of) = &self.effects else { return };
+        let failing = of
+            .sick
+            .iter()
+            .filter(|(_, sick)| sick.state == State::Fails);
+        let failing: BTreeMap<u64, ShareId> = failing
+            .map(|(share, sick)| (sick.generation, *share))
+            .collect();
+        // All of them together, in order: shares of one file system may have files in common.
+        let object = failing.keys().next().copied();
+        let redone = object.map(|object| {
+            let is_of_them = |other| failing.contains_key(&other);
+            self.do_again(is_of_them, object, &BTreeSet::new(), now)
+        });
+        let failed: Option<BTreeSet<ShareId>> = match redone {
+            None => Some(BTreeSet::new()),
+            Some(Ok(failed)) => Some(failed.into_keys().collect()),
+            Some(Err(error)) => {
                 error!("{error:#}");
-                false
+                None
             }
         };
-        if let Some(sick) = self.effects.as_mut().and_then(|of| of.sick.as_mut()) {
-            sick.is_redone = is_redone;
+        let Some(of) = &mut self.effects else { return };
+        for (share, sick) in &mut of.sick {
+            match sick.state {
+                State::Fails => {
+                    let failed = failed.as_ref();
+                    sick.is_covered = failed.is_some_and(|failed| !failed.contains(share));
+                }
+                State::Answers => sick.is_covered = true,
+                State::Hangs => {}
+            }
         }
     }
 
-    /// A sync has failed for these shares, and succeeded for all others. If the sick ones are among the others they are
-    /// well.
-    pub(super) fn discharge(&mut self, failed: &[ShareId]) {
-        let Some(effects) = &mut self.effects else {
+    /// Takes note of syncs that nobody waits for and that have come to their end.
+    pub(super) fn take_late(&mut self) {
+        let late = self.fs.late();
+        let Some(of) = self.effects.as_mut().filter(|_| !late.is_empty()) else {
             return;
         };
-        let is_well =
-            |sick: &mut Sick| sick.is_redone && !failed.iter().any(|share| sick.has(*share));
-        let Some(sick) = effects.sick.take_if(is_well) else {
+        let ended: BTreeSet<ShareId> = late.iter().map(|(share, _)| *share).collect();
+        let failed = late.iter().filter(|(_, is_synced)| !is_synced);
+        let failed: Vec<ShareId> = failed.map(|(share, _)| *share).collect();
+        for (share, sick) in &mut of.sick {
+            if ended.contains(share) {
+                sick.state = State::Answers;
+            }
+        }
+        self.discharge(&failed, |share| ended.contains(share));
+    }
+
+    /// A sync of these shares has come to its end, and has failed for some of them. The others are well if it covers all.
+    pub(super) fn discharge(&mut self, failed: &[ShareId], ended: impl Fn(&ShareId) -> bool) {
+        let Some(of) = &mut self.effects else {
             return;
         };
-        self.journal
-            .put(sick.generation, Kind::End, &Record::Closed, &[]);
-        info!("the shares that were apart are well: all that clients were told is there");
-        // What is known of their files is older than what was done again.
-        for open in self.smb.opens().filter(|open| sick.has(open.actor.share)) {
-            self.fs.remember(&open);
+        let mut well = BTreeMap::new();
+        of.sick.retain(|share, sick| {
+            if sick.state == State::Hangs || !ended(share) {
+                return true;
+            }
+            if failed.contains(share) {
+                sick.state = State::Fails;
+                sick.is_covered = false;
+            }
+            let is_well = sick.is_covered;
+            if is_well {
+                well.insert(*share, *sick);
+            }
+            !is_well
+        });
+        for (share, sick) in well {
+            self.journal
+                .put(sick.generation, Kind::End, &Record::Closed, &[]);
+            info!(
+                "share {}: it is well again, and all that clients were told is on its medium",
+                self.share_name(share)
+            );
+            // What is known of its files is older than what was done again.
+            for open in self.smb.opens().filter(|open| open.actor.share == share) {
+                self.fs.remember(&open);
+            }
+            // What waited for it may go on, and nothing else may come to wake the loop.
+            self.busy = true;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,10 +26,13 @@ const PLACES: usize = (MAX_DATA / BYTES_PER_PLACE) * 2 * INTEGER;
 const PAYLOAD: usize = (8 << 20) + (64 << 10);
 const _: () = assert!(size_of::<Place>() <= 2 * INTEGER);
 
-/// Of the longest about object 0: its snapshot, with the directories of the shares.
+/// The local accounts that are on record, together: some thousands with a dozen groups each.
+pub(super) const ACCOUNTS: usize = 256 << 10;
+
+/// Of the longest about object 0: its snapshot, with the directories of the shares, and the accounts.
 #[must_use]
 pub fn global<'a>(shares: impl Iterator<Item = &'a str>) -> usize {
-    FIXED + shares.map(|name| 5 * INTEGER + name.len()).sum::<usize>()
+    FIXED + ACCOUNTS + shares.map(|name| 5 * INTEGER + name.len()).sum::<usize>()
 }
 
 /// Of the longest beginning of a generation: the names of the shares.

@@ -55,7 +55,10 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         receive: receive(&machine.stack),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sandbox: about.sandbox.clone(),
-        serves: about.serves.clone(),
+        serves: Serves {
+            trouble: machine.trouble_of_shares(),
+            ..about.serves.clone()
+        },
         log: log.map(|log| LogStatus {
             size_bytes: log.capacity(),
             used_bytes: log.used(),

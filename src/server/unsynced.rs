@@ -16,7 +16,6 @@ use super::fold::decode;
 use super::machine::Machine;
 use super::record::Record;
 use super::redo::Files;
-use crate::one_line::OneLine;
 
 /// Failures in a row that make a share sick. A single one is mended before anyone notices.
 pub(super) const FAILURES: u32 = 2;
@@ -41,14 +40,12 @@ impl<F: FileSystem> Machine<F> {
                 .put(*oldest, Kind::Delta, &Record::Unsynced, &[]);
         }
         if effects.failures >= FAILURES {
-            let names = self.smb.share_names();
             let why = |share: &ShareId| {
-                let name = names.get(*share as usize).map_or("", String::as_str);
                 let why = "its file system cannot be synced; see the kernel's log (dmesg)";
-                (*share, format!("share {}: {why}", OneLine(name)))
+                (*share, format!("share {}: {why}", self.share_name(*share)))
             };
-            let is_apart = self.isolate_or_wait(failed.iter().map(why).collect());
-            if is_apart {
+            let why = failed.iter().map(why).collect();
+            if self.isolate_or_wait(why) && self.set_more_apart() {
                 // For the others it has succeeded.
                 self.end_generations(&begun);
             }
@@ -73,7 +70,7 @@ impl<F: FileSystem> Machine<F> {
     /// Law 5: what an operation beside the loop writes must not be written over by what was done before it.
     pub(super) fn may_mend(&self) -> bool {
         let effects = self.effects.as_ref();
-        let is_to_be_mended = effects.is_some_and(|of| of.failures > 0 || of.sick.is_some());
+        let is_to_be_mended = effects.is_some_and(|of| of.failures > 0 || !of.sick.is_empty());
         !is_to_be_mended || self.under_way.is_none()
     }
 
@@ -87,8 +84,7 @@ impl<F: FileSystem> Machine<F> {
             effects.older.clone(),
             effects.generation.unwrap_or_default(),
         );
-        let without = effects.sick.as_ref();
-        let without = without.map_or_else(BTreeSet::new, |sick| sick.shares().collect());
+        let without = effects.sick.keys().copied().collect();
         info!("a sync has failed: what was done since the last one is done once more");
         let redone = self.do_again(|object| older.contains(&object), object, &without, now);
         match redone {

@@ -174,6 +174,15 @@ impl<F: FileSystem> Machine<F> {
                 step = Step::Idle;
                 break;
             }
+            if let Work::Message(conn, _) = &work
+                && self.has_to_wait(&planned)
+            {
+                if let Some(client) = self.clients.get_mut(conn) {
+                    client.waits_for = Some(planned.actor.share);
+                }
+                step = Step::Idle;
+                break;
+            }
             self.probe.at_disk(true);
             step = match self.intend(&planned, &mut out, time) {
                 Ok(intent) => match self.begin(&planned, &intent) {
@@ -221,6 +230,7 @@ impl<F: FileSystem> Machine<F> {
                     self.recognise(conn, time.now);
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
+                        client.waits_for = None;
                         client.active = time.now;
                     }
                 }

@@ -60,6 +60,7 @@ impl Server {
         let global = Global {
             watched_until: 0,
             roots: Vec::new(),
+            accounts: Vec::new(),
             clock_up_to: Duration::from_secs(3600),
             ids_up_to: 1 << 40,
             secret: [0; 32],

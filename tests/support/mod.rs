@@ -5,6 +5,7 @@
 pub mod attack;
 pub mod capture;
 pub mod client;
+pub mod disk;
 pub mod files;
 pub mod lab;
 pub mod raw;

@@ -35,6 +35,12 @@ pub fn start(
     }
     let name = share_name(&body.path).ok_or(NtStatus::BAD_NETWORK_NAME)?;
     let tree = policy::tree(ctx.config(), security, name).map_err(Refused::status)?;
+    // 3.3.5.7: a share that is not there now is no share; the client may try again.
+    if let Resource::Disk(id) = tree.resource
+        && ctx.smb.offline.contains(&id)
+    {
+        return Err(NtStatus::BAD_NETWORK_NAME);
+    }
     if !ctx.smb.may_take(ctx.conn, Held::bytes(size::tree(&tree))) {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }

@@ -260,6 +260,23 @@ fn what_a_session_requires_is_required() {
 }
 
 #[test]
+fn a_share_that_is_offline_is_not_connected_and_who_has_it_keeps_it() {
+    let mut world = World::new(None);
+    let mut ann = world.client(Protection::Signed);
+    world.smb.set_offline([0]);
+    let refused = world.one(&mut ann, tree_connect("PUB")).status();
+    assert_eq!(refused, NtStatus::BAD_NETWORK_NAME);
+    let other = world.one(&mut ann, tree_connect("RO")).status();
+    assert_eq!(other, NtStatus::SUCCESS);
+    // What its files answer is for the file system to say.
+    let before = world.one(&mut ann, Opening::of("f").ask()).status();
+    assert_eq!(before, NtStatus::SUCCESS);
+    world.smb.set_offline([]);
+    let again = world.one(&mut ann, tree_connect("PUB")).status();
+    assert_eq!(again, NtStatus::SUCCESS);
+}
+
+#[test]
 fn shares_by_their_settings() {
     sweep(|world| {
         let mut ann = world.client(Protection::Signed);

@@ -54,6 +54,10 @@ fn status() -> Status {
                 "/srv/pool (fuse.mergerfs): {}",
                 "a rename replaces ".repeat(8)
             )],
+            trouble: vec![format!(
+                "share docs: its file system {}",
+                "fails ".repeat(12)
+            )],
         },
         log: Some(LogStatus {
             size_bytes: 256 << 20,
@@ -87,6 +91,7 @@ fn all_of_it_fits_a_terminal() {
         "worker 4194302 stands by: 12 MiB of memory, 4096 B behind",
         "sandbox: landlock ABI 7, names may change beneath /srv, /var/lib/outlast",
         "weaker: /srv/pool (fuse.mergerfs): a rename",
+        "trouble: share docs: its file system fails",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }

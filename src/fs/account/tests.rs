@@ -38,6 +38,7 @@ fn accounts(chosen: &Chosen) -> Accounts {
         may_change: true,
         name_service: Box::new(chosen.clone()),
         found: HashMap::new(),
+        learnt: Vec::new(),
     }
 }
 
@@ -87,4 +88,36 @@ fn a_name_service_that_fails_is_not_believed_to_have_answered() {
     chosen.has_ann.set(true);
     now += ABSENT_AGE_MAX;
     assert_eq!(uid(&mut accounts, now), Ok(1000), "made meanwhile");
+}
+
+#[test]
+fn what_was_known_before_a_death_counts_until_the_name_service_answers() {
+    let chosen = Chosen::default();
+    chosen.has_ann.set(true);
+    let mut before = accounts(&chosen);
+    let now = Instant::now();
+    assert!(before.look_up("ann", now).is_ok());
+    assert!(before.look_up("bob", now).is_err());
+    let learnt = before.take_learnt();
+    let [(name, Some(ids))] = &learnt[..] else {
+        panic!("{learnt:?}");
+    };
+    assert_eq!((name.as_str(), ids.uid, ids.gid), ("ann", 1000, 1000));
+    // The same answer again is nothing new.
+    assert!(before.look_up("ann", now + LOOKUP_AGE_MAX).is_ok());
+    assert_eq!(before.take_learnt(), []);
+    chosen.fails.set(true);
+    let mut after = accounts(&chosen);
+    assert_eq!(after.look_up("ann", now), Err(Refused::NotNow));
+    let mut after = accounts(&chosen);
+    after.expect(name, ids);
+    let now = Instant::now();
+    let found = after.look_up("ann", now).map(|of| of.uid);
+    assert_eq!(found, Ok(1000), "the last known one counts");
+    assert_eq!(after.look_up("bob", now), Err(Refused::NotNow));
+    chosen.fails.set(false);
+    chosen.has_ann.set(false);
+    let gone = after.look_up("ann", now + RETRY);
+    assert_eq!(gone, Err(Refused::Unknown));
+    assert_eq!(after.take_learnt(), [("ann".to_owned(), None)]);
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::server::contents::nobody;
+use crate::server::record::Ids;
 
 struct Zeros;
 
@@ -17,6 +18,7 @@ fn snapshot(clock_up_to: Duration, ids_up_to: u64) -> (u64, Record<'static>, Byt
         guid: [2; 16],
         watched_until: 0,
         roots: Vec::new(),
+        accounts: Vec::new(),
     };
     (GLOBAL, Record::Global(global), Bytes::new())
 }
@@ -56,6 +58,31 @@ fn marks_do_not_step_back() {
     } = folded(replay).unwrap();
     assert_eq!((global.clock_up_to, global.ids_up_to), (second * 2, 100));
     assert_eq!(clients, BTreeSet::from([99]));
+}
+
+#[test]
+fn an_account_is_what_the_name_service_answered_last() {
+    let account = |name: &str, uid: Option<u32>| {
+        let ids = uid.map(|uid| Ids {
+            uid,
+            gid: 100,
+            groups: vec![100],
+        });
+        let name = name.to_owned();
+        (GLOBAL, Record::Account { name, ids }, Bytes::new())
+    };
+    let replay = vec![
+        snapshot(Duration::from_secs(1), 100),
+        account("ann", Some(1)),
+        account("bob", Some(2)),
+        account("eve", Some(3)),
+        account("ann", Some(4)),
+        account("bob", None),
+    ];
+    let Folded { global, .. } = folded(replay).unwrap();
+    let known = global.accounts.iter();
+    let known: Vec<_> = known.map(|(name, ids)| (name.as_str(), ids.uid)).collect();
+    assert_eq!(known, [("eve", 3), ("ann", 4)]);
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn journal(log: Log, request_room: u64) -> Journal {
         guid: [0; 16],
         watched_until: 0,
         roots: Vec::new(),
+        accounts: Vec::new(),
     };
     Journal::new(Some(log), None, MEMORY as u64, request_room, global)
 }

@@ -10,7 +10,7 @@ use outlast_stack::{Path, Promise, Record as Tcp, Seq, State};
 
 use super::*;
 use crate::server::effect::{Effect, Identity, Target};
-use crate::server::record::{Global, Record, Root};
+use crate::server::record::{Global, Ids, Record, Root};
 
 const LAST: Seq = Seq(u32::MAX);
 const KEY: FileKey = FileKey {
@@ -96,7 +96,12 @@ fn records_of_tcp_and_of_the_server() {
             secret: [255; 32],
             guid: [255; 16],
             roots: vec![root(); 1000],
+            accounts: accounts(),
         }),
+        Record::Account {
+            name: "n".repeat(1024),
+            ids: Some(ids(40_000)),
+        },
         Record::Root {
             share: u32::MAX,
             key: KEY,
@@ -110,6 +115,34 @@ fn records_of_tcp_and_of_the_server() {
         let most = global(names.iter().map(String::as_str));
         assert!(encoded(&record) <= most, "{record:?}");
     }
+}
+
+fn ids(groups: usize) -> Ids {
+    Ids {
+        uid: u32::MAX,
+        gid: u32::MAX,
+        groups: vec![u32::MAX; groups],
+    }
+}
+
+/// As many as are kept.
+fn accounts() -> Vec<(String, Ids)> {
+    let mut global = Global {
+        watched_until: 0,
+        clock_up_to: Duration::ZERO,
+        ids_up_to: 0,
+        secret: [0; 32],
+        guid: [0; 16],
+        roots: Vec::new(),
+        accounts: Vec::new(),
+    };
+    for number in 0..10_000 {
+        global.note_account(&format!("account {number}"), Some(ids(number % 50)));
+    }
+    let (last, _) = global.accounts.last().expect("accounts");
+    assert_eq!(last, "account 9999");
+    assert!((1000..9000).contains(&global.accounts.len()));
+    global.accounts
 }
 
 fn root() -> Root {

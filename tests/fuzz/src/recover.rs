@@ -66,6 +66,7 @@ fn base() -> &'static Base {
             guid: [7; 16],
             watched_until: 0,
             roots: Vec::new(),
+            accounts: Vec::new(),
         };
         let mut entries = vec![entry(
             GLOBAL,

@@ -118,6 +118,7 @@ impl Shadow {
             Record::WatchedUntil(until) => self.global().watched_until = until,
             Record::IdsUpTo(mark) => self.global().ids_up_to = mark,
             Record::Root { share, key } => self.global().note_root(share, key),
+            Record::Account { name, ids } => self.global().note_account(&name, ids),
             Record::Closed => {
                 assert!(
                     self.stack.checkpoint(object).is_none(),

@@ -75,6 +75,7 @@ fn global(input: &mut Input<'_>, entries: &mut Vec<Entry>) {
             guid: [2; 16],
             watched_until: input.number(),
             roots: Vec::new(),
+            accounts: Vec::new(),
         }),
     };
     let kind = match record {

@@ -1,0 +1,219 @@
+//! Durability `power`, and the disk of one of two shares fails or hangs: what clients have been told is there comes to its medium all the
+//! same, when the disk is well, and the other share goes on meanwhile.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::disk::{BLOCK, Disk, MARK, State};
+use support::lab::Lab;
+use support::raw::{self, Client, FileId};
+use support::server::{Server, Setup};
+use support::{PATIENCE, Rng, can_run, has, wait_for};
+
+const IO_DEVICE_ERROR: u32 = 0xC000_0185;
+const ALL_ACCESS: u32 = 0x0017_019F;
+const CREATE: u32 = 2;
+const DISK_BYTES: u64 = 128 << 20;
+
+/// Two shares, each on a disk of its own.
+struct Scene {
+    server: Server,
+    well: Client,
+    ill: Client,
+    /// What the client of the ill share has been told is there, and a file for it.
+    told: Vec<u8>,
+    file: FileId,
+    kept: FileId,
+    disk: Disk,
+    _other: Disk,
+    sink: PathBuf,
+    rng: Rng,
+    lab: Lab,
+}
+
+impl Scene {
+    fn new(test: &str) -> Option<Scene> {
+        if !can_run(test) || !has(test, &support::disk::needs()) {
+            return None;
+        }
+        let lab = Lab::new();
+        let other = Disk::mount(&lab, "share", DISK_BYTES);
+        let disk = Disk::mount(&lab, "ill", DISK_BYTES);
+        // On a disk, where the lab may be in memory.
+        let sink = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.sink"));
+        let _ = std::fs::remove_file(&sink);
+        let guests = "guest = true\nrun_as = \"root\"";
+        let setup = Setup {
+            nvram_size: "128MiB",
+            nvram: format!("durability = \"power\"\nsink = \"{}\"", sink.display()),
+            share: guests.to_owned(),
+            more: format!(
+                "\n[[share]]\nname = \"ill\"\npath = \"{}\"\n{guests}\n",
+                disk.dir().display()
+            ),
+            ..Setup::default()
+        };
+        let server = Server::start(&lab, setup);
+        let mut well = Client::guest();
+        let kept = well.create("kept", ALL_ACCESS, CREATE, 0);
+        let mut ill = Client::guest();
+        ill.tree("ill");
+        let file = ill.create("file", ALL_ACCESS, CREATE, 0);
+        Some(Scene {
+            server,
+            well,
+            ill,
+            told: Vec::new(),
+            file,
+            kept,
+            disk,
+            _other: other,
+            sink,
+            rng: Rng::named(test),
+            lab,
+        })
+    }
+
+    /// So many blocks more, each of which is acknowledged.
+    fn write(&mut self, blocks: usize) {
+        for _ in 0..blocks {
+            let mut block = self.rng.bytes(BLOCK);
+            block[..MARK.len()].copy_from_slice(MARK);
+            self.ill.write(self.file, self.told.len() as u64, &block);
+            self.told.extend(block);
+        }
+    }
+
+    /// What the server says keeps shares from being served.
+    fn trouble(&self) -> Vec<String> {
+        let status = self.server.try_status();
+        status.map_or_else(Vec::new, |status| status.serves.trouble)
+    }
+
+    fn wait_until_apart(&mut self) {
+        wait_for("the share to be set apart", PATIENCE, || {
+            let trouble = self.trouble();
+            trouble
+                .iter()
+                .any(|line| line.contains("share ill"))
+                .then_some(())
+        });
+        let log = self.server.log();
+        assert!(log.contains("operations on it are refused"), "{log}");
+        let write = raw::write(self.file, 0, b"x");
+        assert_eq!(self.ill.call(raw::WRITE, &write).status, IO_DEVICE_ERROR);
+        self.well.write(self.kept, 0, b"the other share goes on");
+    }
+
+    /// kill -9 of the worker, and another one is there.
+    fn kill(&mut self) {
+        let worker = self.server.status().worker_pid;
+        self.server.kill_worker(worker);
+        self.server.successor_of(worker);
+        self.well.write(self.kept, 0, b"and on");
+    }
+
+    fn wait_until_well(&mut self) {
+        wait_for("the share to be well", PATIENCE, || {
+            let status = self.server.try_status()?;
+            status.serves.trouble.is_empty().then_some(())
+        });
+    }
+
+    /// What was acknowledged is on the medium, whatever becomes of the machine.
+    fn assert_kept(&self) {
+        let found = self.disk.file_after_a_power_cut(&self.lab, "file");
+        assert_eq!(found.len(), self.told.len());
+        let differs = found.iter().zip(&self.told).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "the first byte that is another one");
+        self.server.assert_sound();
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // What waits for the disk cannot be ended.
+        self.disk.set(State::Well);
+        let _ = std::fs::remove_file(&self.sink);
+    }
+}
+
+#[test]
+fn what_a_failing_disk_has_dropped_is_there_when_it_is_well() {
+    let test = "what_a_failing_disk_has_dropped_is_there_when_it_is_well";
+    let Some(mut scene) = Scene::new(test) else {
+        return;
+    };
+    scene.write(20);
+    scene.disk.set(State::FailsForData);
+    scene.write(500);
+    scene.wait_until_apart();
+    // The next worker finds it on record, and finds the disk as it was.
+    scene.kill();
+    scene.wait_until_apart();
+    scene.disk.set(State::Well);
+    scene.wait_until_well();
+    scene.assert_kept();
+    scene.write(20);
+    scene.ill.close(scene.file);
+    scene.kill();
+    let file = scene.ill.create("file", ALL_ACCESS, 1, 0);
+    let found = scene.ill.read(file, 0, 64 << 10);
+    assert!(scene.told.starts_with(&found) && found.len() == 64 << 10);
+}
+
+/// Its file system gives up, and is served again when it is mounted again.
+#[test]
+fn a_disk_that_is_mounted_again_has_what_was_acknowledged() {
+    let test = "a_disk_that_is_mounted_again_has_what_was_acknowledged";
+    let Some(mut scene) = Scene::new(test) else {
+        return;
+    };
+    scene.write(20);
+    scene.disk.set(State::Fails);
+    scene.write(100);
+    scene.wait_until_apart();
+    scene.disk.set(State::Well);
+    scene.disk.mount_again();
+    scene.wait_until_well();
+    scene.assert_kept();
+    scene.write(20);
+    scene.kill();
+    let found = scene.ill.read(scene.file, 0, 64 << 10);
+    assert!(scene.told.starts_with(&found) && found.len() == 64 << 10);
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_no_other() {
+    let test = "a_disk_that_hangs_holds_up_no_other";
+    let Some(mut scene) = Scene::new(test) else {
+        return;
+    };
+    scene.write(20);
+    scene.disk.set(State::Hangs);
+    scene.write(4);
+    // More than the log is long: without consistency points there is no room for it.
+    let part = scene.rng.bytes(64 << 10);
+    for _ in 0..140 {
+        let write = |place: u64| raw::write(scene.kept, place * (64 << 10), &part);
+        let asked: Vec<u64> = (0..16)
+            .map(|place| scene.well.request(raw::WRITE, &write(place)))
+            .collect();
+        for number in asked {
+            assert_eq!(scene.well.answer(number).status, 0);
+        }
+    }
+    let trouble = scene.trouble();
+    assert!(
+        trouble[0].contains("share ill: its file system does not answer"),
+        "{trouble:?}"
+    );
+    let write = raw::write(scene.file, 0, &scene.told[..BLOCK]);
+    let waits = scene.ill.request(raw::WRITE, &write);
+    scene.well.write(scene.kept, 0, b"the other share goes on");
+    scene.disk.set(State::Well);
+    assert_eq!(scene.ill.answer(waits).status, 0);
+    scene.wait_until_well();
+    scene.assert_kept();
+}
