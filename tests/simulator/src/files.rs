@@ -8,8 +8,8 @@ use bytes::Bytes;
 use outlast::server::files::FileSystem;
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
-    Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
-    FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome, ShareId, Times, Volume, WriteAt,
+    Actor, Change, Chunk, DirEntry, FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome,
+    ShareId, Times, Volume, WriteAt,
 };
 use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
@@ -20,12 +20,10 @@ use crate::image::Ino;
 use crate::mutation::Mutation;
 use crate::server::since_start;
 
+mod names;
+
 /// The open under which a redo opens files.
 const AGAIN: OpenId = 0;
-/// Every right on a file (MS-DTYP 2.4.3).
-const ALL: u32 = 0x001F_01FF;
-/// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
-const ARCHIVE: u32 = 0x20;
 
 /// Descriptors, which do not outlive the server, over a disk that does.
 pub struct Files {
@@ -155,194 +153,6 @@ impl Files {
         })
     }
 
-    fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
-        let disk = self.disk.borrow();
-        let directory = |path: &str| disk.parent(path).map(|(dir, _)| disk.key(dir));
-        let Some((ino, path)) = disk.find(&op.path) else {
-            if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
-                return Err(match disk.parent(&op.path) {
-                    Some(_) => NtStatus::OBJECT_NAME_NOT_FOUND,
-                    None => NtStatus::OBJECT_PATH_NOT_FOUND,
-                });
-            }
-            return Ok(CreateIntent {
-                directory: directory(&op.path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?,
-                path: op.path.clone(),
-                existing: None,
-                maximal_access: ALL,
-            });
-        };
-        let existing = disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?;
-        // MS-FSA 2.1.5.1.2: an existing file.
-        if op.disposition == Disposition::Create {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        if existing.is_dir && op.must_be_file {
-            return Err(NtStatus::FILE_IS_A_DIRECTORY);
-        }
-        if !existing.is_dir && op.must_be_dir {
-            return Err(NtStatus::NOT_A_DIRECTORY);
-        }
-        if existing.is_dir && overwrites(op.disposition) {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        Ok(CreateIntent {
-            directory: directory(&path).unwrap_or(existing.key),
-            path,
-            existing: Some(existing),
-            maximal_access: ALL,
-        })
-    }
-
-    fn create(&mut self, op: &CreateOp, intent: &CreateIntent) -> Result<Outcome, NtStatus> {
-        let mut disk = self.disk.borrow_mut();
-        let (ino, action) = match &intent.existing {
-            Some(existing) => {
-                let found = disk.find(&intent.path).map(|(ino, _)| ino);
-                let Some(ino) = found.filter(|ino| disk.key(*ino) == existing.key) else {
-                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-                };
-                (ino, overwrite(&mut disk, ino, op))
-            }
-            None => {
-                let asks_stamp = self.mutation != Some(Mutation::StampIgnored);
-                let ino = create_new(&mut disk, op, &intent.path, asks_stamp)?;
-                (ino, CreateAction::Created)
-            }
-        };
-        let created = Created {
-            action,
-            metadata: disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?,
-            handle: disk.handle(ino),
-            path: intent.path.clone(),
-        };
-        let path = intent.path.clone();
-        let stopped = Times::default();
-        self.opens
-            .insert(op.open, Descriptor { ino, path, stopped });
-        Ok(Outcome::Created(created))
-    }
-
-    fn prepare_rename(
-        &self,
-        open: OpenId,
-        from: Option<&str>,
-        to: &str,
-        replace: bool,
-    ) -> Result<Intent, NtStatus> {
-        let disk = self.disk.borrow();
-        let descriptor = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
-        let source = disk.key(descriptor.ino);
-        let is_dir = disk
-            .inode(descriptor.ino)
-            .is_some_and(|inode| inode.is_dir());
-        let (is_link, from) = (from.is_none(), from.unwrap_or(&descriptor.path));
-        if disk.find(from).map(|(ino, _)| ino) != Some(descriptor.ino) {
-            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-        }
-        disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        let intent = |to: &str, replaced| Intent::Rename {
-            source,
-            is_dir,
-            from: from.to_owned(),
-            to: to.to_owned(),
-            replaced,
-        };
-        let Some((there, path)) = disk.find(to) else {
-            return Ok(intent(to, None));
-        };
-        if there == descriptor.ino {
-            // Another case of its own name, or a hard link to it.
-            return match is_link && !replace {
-                true => Err(NtStatus::OBJECT_NAME_COLLISION),
-                false => Ok(intent(to, None)),
-            };
-        }
-        if !replace {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        let in_use = self.opens.values().any(|open| open.ino == there);
-        if in_use || disk.inode(there).is_some_and(|inode| inode.is_dir()) {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-        Ok(intent(&path, Some(disk.key(there))))
-    }
-
-    fn rename(&mut self, intent: &Intent) -> Result<Outcome, NtStatus> {
-        let Intent::Rename {
-            source,
-            from,
-            to,
-            replaced,
-            ..
-        } = intent
-        else {
-            return Err(NtStatus::INTERNAL_ERROR);
-        };
-        {
-            let mut disk = self.disk.borrow_mut();
-            let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| disk.key(ino));
-            let there = at(&disk, to);
-            let is_there = at(&disk, from) == Some(*source);
-            if self.mutation == Some(Mutation::RenamesOnce) && !is_there {
-                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-            }
-            if there != Some(*source) {
-                if !is_there {
-                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-                }
-                if there.is_some() && there != *replaced {
-                    return Err(NtStatus::OBJECT_NAME_COLLISION);
-                }
-                move_name(&mut disk, from, to)?;
-            } else if is_there && from != to {
-                // Another case of the name, or a link to the file, whose old name goes. Else done by us, before a crash.
-                move_name(&mut disk, from, to)?;
-            }
-        }
-        for open in self.opens.values_mut().filter(|open| open.path == *from) {
-            open.path.clone_from(to);
-        }
-        let disk = self.disk.borrow();
-        let (directory, _) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        Ok(Outcome::Renamed {
-            path: to.clone(),
-            directory: disk.key(directory),
-        })
-    }
-
-    fn link(&mut self, open: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
-        let Intent::Rename {
-            source,
-            to,
-            replaced,
-            ..
-        } = intent
-        else {
-            return Err(NtStatus::INTERNAL_ERROR);
-        };
-        let mut disk = self.disk.borrow_mut();
-        let there = disk.find(to).map(|(ino, _)| disk.key(ino));
-        if there == Some(*source) {
-            return Ok(Outcome::Unit);
-        }
-        let (dir, name) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        if there.is_none() {
-            let linked = disk.link(dir, name, source.ino);
-            return linked
-                .map(|()| Outcome::Unit)
-                .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
-        }
-        if there != *replaced {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        // Under a private name, then over the other; left by an attempt before a crash, if it is there.
-        let private = private(open);
-        let _ = disk.link(dir, &private, source.ino);
-        disk.rename((dir, &private), (dir, name));
-        Ok(Outcome::Unit)
-    }
-
     fn close(
         &mut self,
         open: OpenId,
@@ -455,75 +265,6 @@ impl Files {
         }
         Ok(Outcome::Copied { written })
     }
-}
-
-fn overwrites(disposition: Disposition) -> bool {
-    matches!(
-        disposition,
-        Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf
-    )
-}
-
-/// Empties the file if the disposition says so.
-fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
-    let action = match op.disposition {
-        Disposition::Supersede => CreateAction::Superseded,
-        Disposition::Overwrite | Disposition::OverwriteIf => CreateAction::Overwritten,
-        Disposition::Open | Disposition::OpenIf | Disposition::Create => {
-            return CreateAction::Opened;
-        }
-    };
-    disk.set_length(ino, 0);
-    disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
-    action
-}
-
-/// A name that only this open uses.
-fn private(open: OpenId) -> String {
-    format!(".outlast-{open}")
-}
-
-/// Makes the file ready without a name (a directory: under a private one), stamped; then its name is taken. A redo that finds the name
-/// taken asks the stamp.
-fn create_new(
-    disk: &mut Disk,
-    op: &CreateOp,
-    path: &str,
-    asks_stamp: bool,
-) -> Result<Ino, NtStatus> {
-    let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-    if let Some((ino, _)) = disk.find(path) {
-        let ours = disk
-            .inode(ino)
-            .is_some_and(|inode| inode.stamp == Some(op.open));
-        return match ours && asks_stamp {
-            true => Ok(ino),
-            false => Err(NtStatus::OBJECT_NAME_COLLISION),
-        };
-    }
-    if !op.must_be_dir {
-        let ino = disk.make(false, op.open, op.attributes | ARCHIVE);
-        let linked = disk.link(dir, name, ino);
-        return linked
-            .map(|()| ino)
-            .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
-    }
-    let private = private(op.open);
-    let (above, _) = path.rsplit_once('/').unwrap_or(("", path));
-    if disk.find(&format!("{above}/{private}")).is_some() {
-        disk.unlink(dir, &private);
-    }
-    let ino = disk.make(true, op.open, op.attributes & !ARCHIVE);
-    let _ = disk.link(dir, &private, ino);
-    disk.rename((dir, &private), (dir, name));
-    Ok(ino)
-}
-
-fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
-    let from = disk.parent(from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
-    let to = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-    disk.rename(from, to);
-    Ok(())
 }
 
 impl FileSystem for Files {

@@ -9,7 +9,8 @@ use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
-use crate::player::{Board, Player};
+use crate::board::Board;
+use crate::player::Player;
 use crate::progress::{Position, Progress};
 use crate::scenario::Scenario;
 use crate::stranger::{self, Visit};

@@ -7,12 +7,14 @@ use std::time::Duration;
 use outlast_stack::device::pair;
 use outlast_stack::{Capabilities, Lost};
 
+use crate::board::{Board, Seen};
 use crate::clock::Speed;
+use crate::configuration;
 use crate::fuse::Step;
 use crate::image::Look;
 use crate::judge::{Contents, judge};
 use crate::net::Net;
-use crate::player::{BREAK, Board, Player, Seen};
+use crate::player::{BREAK, Player};
 use crate::scenario::Scenario;
 use crate::server::{self, Server};
 use crate::status;
@@ -67,7 +69,10 @@ pub fn run(
 }
 
 fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> Report {
-    let capabilities = [server::capabilities(scenario), Capabilities::default()];
+    let capabilities = [
+        configuration::capabilities(scenario),
+        Capabilities::default(),
+    ];
     let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
     let mut server = Server::new(scenario, ours, blows);
     let (expected, files) = judge(&scenario.ops, scenario.kind.limits());
