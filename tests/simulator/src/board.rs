@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::judge::Expected;
 use crate::request::FileId;
+use crate::trouble::{Troubles, What};
 use crate::workload::Handle;
 
 /// What service time may skip at a crash.
@@ -43,6 +44,12 @@ pub struct Board {
     pub frames_lost: bool,
     /// The server has nothing of any client.
     pub vacant: bool,
+    /// Requests that have failed once, by what failed.
+    pub failed: BTreeMap<What, u32>,
+    /// The server has come up with the configuration that takes something from a client.
+    pub revoked: bool,
+    /// Requests that are to fail.
+    pub(crate) troubles: Troubles,
     /// In an outage a directory may have changed without the server.
     pub may_be_told_to_look: bool,
 }
@@ -50,7 +57,7 @@ pub struct Board {
 impl Board {
     /// Nothing has happened.
     #[must_use]
-    pub fn new(expected: BTreeMap<usize, Expected>, in_turn: bool) -> Board {
+    pub fn new(expected: BTreeMap<usize, Expected>, in_turn: bool, troubles: Troubles) -> Board {
         Board {
             expected,
             in_turn,
@@ -68,6 +75,9 @@ impl Board {
             outages: Vec::new(),
             frames_lost: false,
             vacant: false,
+            failed: BTreeMap::new(),
+            revoked: false,
+            troubles,
             may_be_told_to_look: false,
         }
     }

@@ -1,11 +1,14 @@
 //! The server's configuration, which is another one in each of its lives.
 
+use std::collections::BTreeSet;
+
 use outlast_smb::auth::nt_hash;
 use outlast_smb::{Dialect, Limits, Oplocks, Requirement, Share, User};
 use outlast_stack::Capabilities;
 
+use crate::mutation::Mutation;
 use crate::net::{PORT, SERVER};
-use crate::player::{PASSWORD, SHARE, USER};
+use crate::player::{PASSWORD, SHARE};
 use crate::scenario::Scenario;
 
 /// TCP/IP.
@@ -49,8 +52,10 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
     let mut shares: Vec<Share> = (0..life % 3).map(|n| share(&format!("other{n}"))).collect();
     shares.push(share(SHARE));
     let mut users: Vec<User> = (0..life % 2).map(|n| user(&format!("other{n}"))).collect();
-    users.push(user(USER));
-    outlast_smb::Config {
+    let clients = scenario.users();
+    let names: BTreeSet<&String> = clients.iter().collect();
+    users.extend(names.into_iter().map(|name| user(name)));
+    let mut config = outlast_smb::Config {
         name: "OUTLAST".into(),
         guid: [0; 16],
         min_dialect: Dialect::Smb202,
@@ -69,7 +74,13 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
                     limits.of_server(scenario.mutation)
                 })
         },
+    };
+    let revocation = scenario.rules.revocation;
+    let is_taken_up = scenario.mutation != Some(Mutation::OldConfiguration);
+    if let Some(revocation) = revocation.filter(|it| it.from_life <= life && is_taken_up) {
+        revocation.change(&mut config, &clients);
     }
+    config
 }
 
 /// The device's capabilities of a scenario's server.

@@ -18,9 +18,17 @@ use crate::disk::Disk;
 use crate::faults;
 use crate::image::Ino;
 use crate::mutation::Mutation;
+use crate::rules::Lacks;
+use crate::scenario::Scenario;
 use crate::server::since_start;
+use crate::trouble::{Troubles, What};
 
+mod accounts;
+mod making;
 mod names;
+mod reopening;
+
+use accounts::Accounts;
 
 /// The open under which a redo opens files.
 const AGAIN: OpenId = 0;
@@ -31,8 +39,15 @@ pub struct Files {
     /// The share that has the disk, by its number in the present configuration.
     share: ShareId,
     opens: BTreeMap<OpenId, Descriptor>,
+    /// Opens from before a crash whose files have not been opened again yet.
+    closed: BTreeMap<OpenId, OpenInfo>,
+    accounts: Accounts,
+    troubles: Troubles,
+    /// What a power cut took is being done again.
+    does_again: bool,
     /// Files can be opened by handle; if not, they are found by path alone.
     handles: bool,
+    lacks: Lacks,
     mutation: Option<Mutation>,
 }
 
@@ -52,15 +67,23 @@ impl Files {
     #[must_use]
     pub fn new(
         disk: Rc<RefCell<Disk>>,
+        troubles: Troubles,
         share: ShareId,
-        handles: bool,
-        mutation: Option<Mutation>,
+        scenario: &Scenario,
     ) -> Files {
+        let mutation = scenario.mutation;
+        let absent = scenario.rules.without_account;
+        let absent = absent.and_then(|client| scenario.users().into_iter().nth(client));
         Files {
             disk,
             share,
             opens: BTreeMap::new(),
-            handles,
+            closed: BTreeMap::new(),
+            accounts: Accounts::new(absent, mutation),
+            troubles,
+            does_again: false,
+            handles: scenario.handles,
+            lacks: scenario.lacks,
             mutation,
         }
     }
@@ -73,6 +96,32 @@ impl Files {
             }
             Some(status) => Err(status),
             None => Ok(()),
+        }
+    }
+
+    /// The error that the seed has for this part of an operation.
+    fn meet(&self, what: What, op: &FileOp) -> Result<(), NtStatus> {
+        let path = match op {
+            FileOp::Create(create) => Some(create.path.as_str()),
+            op => self.path_of(op.open()),
+        };
+        let path = path.filter(|_| !self.does_again);
+        match path.and_then(|path| self.troubles.meet(what, op, path)) {
+            Some(status) => Err(NtStatus(status)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a server says of an operation that has failed.
+    fn fail_to_perform(&self, op: &FileOp, status: NtStatus) -> Result<Outcome, NtStatus> {
+        match op {
+            FileOp::Write { data, .. } if self.mutation == Some(Mutation::ErrorSwallowed) => {
+                Ok(Outcome::Written {
+                    count: data.len() as u32,
+                    offset: 0,
+                })
+            }
+            _ => Err(status),
         }
     }
 
@@ -271,6 +320,11 @@ impl FileSystem for Files {
     fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
         faults::meet(op, true)?;
+        self.meet(What::Prepare, op)?;
+        if !matches!(op, FileOp::Close { delete: None, .. }) {
+            self.ready(op)?;
+        }
+        self.take_on_account(actor, op)?;
         let intent = self.look(op)?;
         self.keeping(op, intent)
     }
@@ -291,6 +345,14 @@ impl FileSystem for Files {
         }
         log::debug!("perform {op:?}");
         faults::meet(op, false)?;
+        if let Err(status) = self.meet(What::Perform, op) {
+            return self.fail_to_perform(op, status);
+        }
+        match self.ready(op) {
+            // A file that was deleted before a crash: its name is all there is.
+            Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {}
+            ready => ready?,
+        }
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
         }
@@ -432,22 +494,15 @@ impl FileSystem for Files {
         if open.open == AGAIN {
             self.fail_for_a_while()?;
         }
-        let disk = self.disk.borrow();
-        let by_handle = || disk.by_handle(&open.handle).filter(|_| self.handles);
-        let by_path = |path: &str| disk.find(path).map(|(ino, _)| ino);
-        let moved = || open.moved_to.as_deref().and_then(by_path);
-        let is_it = |ino: &Ino| disk.key(*ino) == open.key;
-        let found = by_handle()
-            .filter(is_it)
-            .or_else(|| by_path(&open.path).filter(is_it))
-            .or_else(|| moved().filter(is_it));
-        let ino = found.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
-        let path = open.path.clone();
-        drop(disk);
-        let stopped = open.stopped;
-        self.opens
-            .insert(open.open, Descriptor { ino, path, stopped });
-        Ok(())
+        self.open_again(open)
+    }
+
+    fn remember(&mut self, open: &OpenInfo) {
+        self.opens.remove(&open.open);
+        if open.watch.is_some() && self.open_again(open).is_ok() {
+            return;
+        }
+        self.closed.insert(open.open, open.clone());
     }
 
     fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
@@ -457,6 +512,7 @@ impl FileSystem for Files {
 
     fn forget(&mut self, open: OpenId) {
         self.opens.remove(&open);
+        self.closed.remove(&open);
     }
 
     fn changes(&mut self) -> Vec<Change> {
@@ -473,10 +529,13 @@ impl FileSystem for Files {
         _as_server: bool,
     ) -> Result<Outcome, NtStatus> {
         self.fail_for_a_while()?;
-        match left_out(op, self.mutation) {
-            Some(outcome) => Ok(outcome),
-            None => self.perform(actor, op, intent),
+        if let Some(outcome) = left_out(op, self.mutation) {
+            return Ok(outcome);
         }
+        self.does_again = true;
+        let outcome = self.perform(actor, op, intent);
+        self.does_again = false;
+        outcome
     }
 
     fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {

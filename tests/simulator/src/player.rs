@@ -9,11 +9,14 @@ use crate::judge::{Content, Verdict};
 use crate::request::{self, Body, FileId, command};
 use crate::scenario::Scenario;
 use crate::status;
+use crate::trouble::Failed;
 use crate::workload::{Handle, Op, Verb};
 
 mod bodies;
+mod loss;
 
 use bodies::{PAGE_BYTES, body, masked, names, text};
+use loss::Loss;
 
 /// The share all of them use, and who they are.
 pub const SHARE: &str = "pub";
@@ -73,6 +76,9 @@ pub struct Player {
     /// It leaves when so many operations are done: its own, and those of the others, but for a newcomer's.
     awaited: usize,
     trees: Vec<u32>,
+    user: String,
+    /// What it loses, and where it is with that.
+    loss: Option<Loss>,
 }
 
 impl Player {
@@ -100,6 +106,8 @@ impl Player {
             pause,
             awaited: ops.len() - later.count(),
             trees: Vec::new(),
+            user: scenario.users()[index].clone(),
+            loss: Loss::of(scenario, index),
         }
     }
 
@@ -131,9 +139,10 @@ impl Player {
     }
 
     /// Its connection is there.
-    pub fn connected(&mut self) {
+    pub fn connected(&mut self, board: &Board) {
         if self.stage == Stage::Connecting {
             self.stage = Stage::Negotiating;
+            self.note_late_stage(board);
             let message = self.client.negotiate(self.index as u8 + 1);
             self.purposes.insert(message, Purpose::Stage);
         }
@@ -160,7 +169,14 @@ impl Player {
         let purpose = self.purposes[&response.message_id];
         let is_interim = response.status == status::PENDING && response.is_async;
         match purpose {
-            Purpose::Stage => self.next_stage(&response),
+            Purpose::Stage if self.is_sent_away(&response, board) => {
+                self.stage = Stage::Leaving;
+                self.give_up(board);
+            }
+            Purpose::Stage => {
+                self.next_stage(&response);
+                self.note_late_stage(board);
+            }
             Purpose::Part(op, _) if is_interim => {
                 let expected = &board.expected[&op];
                 assert!(expected.waits, "operation {op} is not to wait");
@@ -180,7 +196,7 @@ impl Player {
             }
             Stage::LoggingIn => {
                 self.stage = Stage::Proving;
-                self.client.answer_challenge(response, USER, PASSWORD)
+                self.client.answer_challenge(response, &self.user, PASSWORD)
             }
             Stage::Proving => {
                 self.client.logged_in(response);
@@ -236,6 +252,15 @@ impl Player {
             return;
         }
         let answers = self.answers.remove(&id).unwrap_or_default();
+        if let Some(failed) = board.troubles.end(self.index)
+            && is_told(&op, &answers, failed)
+        {
+            return self.forget(op, board);
+        }
+        if self.is_refused(&op, &answers) {
+            self.drop_what_cannot_be_asked(board);
+            return self.finished(id, board);
+        }
         let expected = &board.expected[&id];
         if expected.by_time {
             let sent = self.sent_at[&id];
@@ -256,6 +281,19 @@ impl Player {
         self.names.clear();
         board.seen.insert(id, seen);
         self.finished(id, board);
+    }
+
+    /// The operation is sent once more, as if it had not been.
+    fn forget(&mut self, mut op: Op, board: &mut Board) {
+        let id = op.id;
+        self.ops.remove(&id);
+        self.names.clear();
+        board.under_way.remove(&id);
+        board.credits.remove(&id);
+        if let Some(trouble) = op.trouble.take() {
+            *board.failed.entry(trouble.what).or_default() += 1;
+        }
+        self.todo.push_front(op);
     }
 
     fn finished(&mut self, id: usize, board: &mut Board) {
@@ -283,7 +321,7 @@ impl Player {
             }
             Second::LoggingIn => {
                 self.second = Some(Second::Proving);
-                self.client.answer_challenge(response, USER, PASSWORD)
+                self.client.answer_challenge(response, &self.user, PASSWORD)
             }
             Second::Proving => {
                 self.client.logged_in(response);
@@ -397,9 +435,8 @@ impl Player {
             .filter(|id| board.under_way.get(id) != Some(&true))
             .count();
         let alone = |op: &Op| {
-            op.verbs
-                .iter()
-                .any(|verb| matches!(verb, Verb::Walk { .. } | Verb::SecondSession))
+            let is_alone = |verb: &Verb| matches!(verb, Verb::Walk { .. } | Verb::SecondSession);
+            op.trouble.is_some() || op.verbs.iter().any(is_alone)
         };
         if busy >= self.client.profile().depth
             || (busy > 0 && alone(op))
@@ -451,8 +488,15 @@ impl Player {
             board.cancels.insert(target, id);
             return;
         }
+        if let Some(loss) = self.loss.as_mut().filter(|_| board.revoked) {
+            loss.late.insert(id);
+        }
         self.sent_at.insert(id, now);
         board.under_way.insert(id, false);
+        if let Some(trouble) = op.trouble {
+            let verb = op.verbs[0].clone();
+            board.troubles.begin(self.index, verb, trouble);
+        }
         let first = if op.verbs[0] == Verb::SecondSession {
             self.second = Some(Second::LoggingIn);
             self.client.begin_login()
@@ -475,6 +519,19 @@ impl Player {
         self.first_message.insert(id, first);
         self.ops.insert(id, op);
     }
+}
+
+/// Is a client told that its request has failed?
+fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool {
+    let all = answers.values();
+    let told = all.clone().all(|response| response.status == failed.status);
+    let statuses: Vec<u32> = all.map(|response| response.status).collect();
+    assert!(
+        told || !failed.must_be_told,
+        "{op:?}: the disk has failed with {:#x}, and the client is told {statuses:x?}",
+        failed.status
+    );
+    told
 }
 
 /// An acknowledgement that was on its way for longer than a break is waited for, outages not counted: the network lost it, and the client's TCP took its time.

@@ -25,14 +25,16 @@ use crate::fuse::{Crash, Fuse, Step};
 use crate::inspect::{Inspector, Known};
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
-use crate::net::Net;
+use crate::net::{FIRST_PORT, Net};
 use crate::player::SHARE;
 use crate::random::Random;
+use crate::revocation::Revocation;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::stranger::{self, Stranger};
+use crate::trouble::Troubles;
 
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
@@ -51,6 +53,8 @@ pub struct Server {
     pub fuse: Fuse,
     /// What outlives it.
     pub disk: Rc<RefCell<Disk>>,
+    /// Requests that are to fail.
+    pub troubles: Troubles,
     nvram: Arc<Nvram>,
     /// Under durability `power`.
     sink: Option<SinkFile>,
@@ -82,6 +86,8 @@ pub struct Server {
     boots: u8,
     /// What became of a mutated server's memory.
     forgetful: Option<Forgetful>,
+    /// It has come up with the configuration that takes something from a client.
+    pub has_revoked: bool,
     /// When it was not there.
     pub outages: Vec<(Duration, Duration)>,
 }
@@ -162,6 +168,9 @@ impl Server {
         let fuse = Fuse::new(blows);
         let clock = Clock::default();
         let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
+        if scenario.lacks.births {
+            disk.forget_births();
+        }
         let sink = scenario.power.map(|_| {
             disk.keep_journal(clock.clone(), scenario.mutation);
             SinkFile::new(
@@ -175,6 +184,7 @@ impl Server {
         let nvram = Nvram::new(scenario, fuse.clone());
         Server {
             disk: Rc::new(RefCell::new(disk)),
+            troubles: Troubles::default(),
             nvram: Arc::new(nvram),
             shipped: sink.as_ref().map(|_| new_shadow(scenario)),
             sink,
@@ -197,6 +207,7 @@ impl Server {
             boots: 1,
             forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
                 .then(Forgetful::default),
+            has_revoked: false,
             outages: Vec::new(),
         }
     }
@@ -299,6 +310,7 @@ impl Server {
             self.say_last_words(life, now);
         }
         self.disk.borrow_mut().killed();
+        self.troubles.killed();
         self.follow();
         if let End::Cut | End::System = end {
             log::debug!("the machine is down: {end:?}");
@@ -546,9 +558,9 @@ impl Server {
             smb,
             fs: Files::new(
                 self.disk.clone(),
+                self.troubles.clone(),
                 share,
-                self.scenario.handles,
-                self.scenario.mutation,
+                &self.scenario,
             ),
             entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
             probe: Box::new(Saboteur {
@@ -602,6 +614,8 @@ impl Server {
             base,
             began: self.clock.now(),
         });
+        let revocation = self.scenario.rules.revocation;
+        self.has_revoked = revocation.is_some_and(|it| it.from_life <= self.lives());
         self.look_inside();
         self.send(&recovered.frames, net);
         if self.life.is_some() {
@@ -619,6 +633,13 @@ impl Server {
         (stack, smb_config(&self.scenario, lives))
     }
 
+    /// The port of the client whose connection it may have ended.
+    fn port_cut(&self) -> Option<u16> {
+        let revocation = self.scenario.rules.revocation.filter(|_| self.has_revoked);
+        let victim = revocation.filter(Revocation::ends_connection)?.victim;
+        Some(FIRST_PORT + u16::try_from(victim).ok()?)
+    }
+
     /// How many there were before this one.
     fn lives(&self) -> u32 {
         self.crashes + self.reboots + self.failed_starts
@@ -630,12 +651,14 @@ impl Server {
         if is_silent && self.is(Mutation::SilentAfterReturn) {
             return;
         }
+        let cut = self.port_cut();
         for frame in frames {
             self.fuse.step(Step::Frame);
             let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
             let frame = forgotten.as_ref().unwrap_or(frame);
             let known = |port| Known {
-                may_end: net.may_end(port),
+                may_end: net.may_end(port) || cut == Some(port),
+                may_reset: cut == Some(port),
                 draining: self.draining,
                 at_once: self.sink.is_none(),
             };

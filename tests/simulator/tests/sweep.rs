@@ -1,5 +1,6 @@
 //! The sweep of the test command: a fixed budget of crash points. `scripts/sweep` goes on for as long as one likes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use outlast_simulator::fuse::Step;
@@ -108,4 +109,28 @@ fn a_run_can_be_repeated() {
         assert_eq!(first.steps, second.steps);
         assert_eq!(first.transcript, second.transcript);
     }
+}
+
+/// Everything that a disk, a name service or a configuration may do does come about.
+#[test]
+fn every_kind_of_failure_comes_about() {
+    let mut failed = BTreeMap::new();
+    let mut revoked = BTreeSet::new();
+    for seed in [3, 11, 19, 35, 43, 51, 139, 143] {
+        let scenario = Scenario::new(seed, Size::Usual);
+        for step in (1..8).map(|part| part * 150) {
+            let report = run(&scenario, &[step], None).unwrap_or_else(|what| panic!("{what}"));
+            for (what, count) in report.failed {
+                *failed.entry(what).or_insert(0) += count;
+            }
+            let revocation = scenario.rules.revocation.filter(|_| report.revoked);
+            revoked.extend(revocation.map(|revocation| format!("{:?}", revocation.how)));
+        }
+    }
+    println!("{failed:?}, {revoked:?}");
+    assert!(
+        failed.values().all(|count| *count > 3) && failed.len() == 4,
+        "{failed:?}"
+    );
+    assert!(revoked.len() > 2, "{revoked:?}");
 }

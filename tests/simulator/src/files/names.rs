@@ -5,6 +5,7 @@ use outlast_smb::fileop::{
 };
 use outlast_smb::status::NtStatus;
 
+use super::making::{ARCHIVE, Maker, private};
 use super::{Descriptor, Files};
 use crate::disk::Disk;
 use crate::image::Ino;
@@ -12,8 +13,6 @@ use crate::mutation::Mutation;
 
 /// Every right on a file (MS-DTYP 2.4.3).
 const ALL: u32 = 0x001F_01FF;
-/// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
-const ARCHIVE: u32 = 0x20;
 
 impl Files {
     pub(super) fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
@@ -70,8 +69,11 @@ impl Files {
                 (ino, overwrite(&mut disk, ino, op))
             }
             None => {
-                let asks_stamp = self.mutation != Some(Mutation::StampIgnored);
-                let ino = create_new(&mut disk, op, &intent.path, asks_stamp)?;
+                let maker = Maker {
+                    lacks: self.lacks,
+                    mutation: self.mutation,
+                };
+                let ino = maker.make(&mut disk, op, &intent.path)?;
                 (ino, CreateAction::Created)
             }
         };
@@ -126,8 +128,7 @@ impl Files {
         if !replace {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
-        let in_use = self.opens.values().any(|open| open.ino == there);
-        if in_use || disk.inode(there).is_some_and(|inode| inode.is_dir()) {
+        if self.is_in_use(there) || disk.inode(there).is_some_and(|inode| inode.is_dir()) {
             return Err(NtStatus::ACCESS_DENIED);
         }
         Ok(intent(&path, Some(disk.key(there))))
@@ -165,9 +166,7 @@ impl Files {
                 move_name(&mut disk, from, to)?;
             }
         }
-        for open in self.opens.values_mut().filter(|open| open.path == *from) {
-            open.path.clone_from(to);
-        }
+        self.moved(from, to);
         let disk = self.disk.borrow();
         let (directory, _) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
         Ok(Outcome::Renamed {
@@ -190,6 +189,9 @@ impl Files {
         let there = disk.find(to).map(|(ino, _)| disk.key(ino));
         if there == Some(*source) {
             return Ok(Outcome::Unit);
+        }
+        if self.lacks.links {
+            return Err(NtStatus::ACCESS_DENIED);
         }
         let (dir, name) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
         if there.is_none() {
@@ -228,47 +230,6 @@ fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
     disk.set_length(ino, 0);
     disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
     action
-}
-
-/// A name that only this open uses.
-fn private(open: OpenId) -> String {
-    format!(".outlast-{open}")
-}
-
-/// Makes the file ready without a name (a directory: under a private one), stamped; then its name is taken. A redo that finds the name
-/// taken asks the stamp.
-fn create_new(
-    disk: &mut Disk,
-    op: &CreateOp,
-    path: &str,
-    asks_stamp: bool,
-) -> Result<Ino, NtStatus> {
-    let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-    if let Some((ino, _)) = disk.find(path) {
-        let ours = disk
-            .inode(ino)
-            .is_some_and(|inode| inode.stamp == Some(op.open));
-        return match ours && asks_stamp {
-            true => Ok(ino),
-            false => Err(NtStatus::OBJECT_NAME_COLLISION),
-        };
-    }
-    if !op.must_be_dir {
-        let ino = disk.make(false, op.open, op.attributes | ARCHIVE);
-        let linked = disk.link(dir, name, ino);
-        return linked
-            .map(|()| ino)
-            .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
-    }
-    let private = private(op.open);
-    let (above, _) = path.rsplit_once('/').unwrap_or(("", path));
-    if disk.find(&format!("{above}/{private}")).is_some() {
-        disk.unlink(dir, &private);
-    }
-    let ino = disk.make(true, op.open, op.attributes & !ARCHIVE);
-    let _ = disk.link(dir, &private, ino);
-    disk.rename((dir, &private), (dir, name));
-    Ok(ino)
 }
 
 fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
