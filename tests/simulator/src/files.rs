@@ -45,6 +45,8 @@ pub struct Files {
     troubles: Troubles,
     /// What a power cut took is being done again.
     does_again: bool,
+    /// An operation is being done, not looked at.
+    performs: bool,
     /// Files can be opened by handle; if not, they are found by path alone.
     handles: bool,
     lacks: Lacks,
@@ -82,6 +84,7 @@ impl Files {
             accounts: Accounts::new(absent, mutation),
             troubles,
             does_again: false,
+            performs: false,
             handles: scenario.handles,
             lacks: scenario.lacks,
             mutation,
@@ -106,7 +109,9 @@ impl Files {
             op => self.path_of(op.open()),
         };
         let path = path.filter(|_| !self.does_again);
-        match path.and_then(|path| self.troubles.meet(what, op, path)) {
+        // What an operation needs is there when it is done, unless it was prepared in a life before.
+        let is_redo = self.performs && matches!(what, What::Reopen | What::NameService);
+        match path.and_then(|path| self.troubles.meet(what, op, path, is_redo)) {
             Some(status) => Err(NtStatus(status)),
             None => Ok(()),
         }
@@ -314,30 +319,10 @@ impl Files {
         }
         Ok(Outcome::Copied { written })
     }
-}
 
-impl FileSystem for Files {
-    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
-        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
-        faults::meet(op, true)?;
-        self.meet(What::Prepare, op)?;
-        if !matches!(op, FileOp::Close { delete: None, .. }) {
-            self.ready(op)?;
-        }
-        self.take_on_account(actor, op)?;
-        let intent = self.look(op)?;
-        self.keeping(op, intent)
-    }
-
-    fn perform(
-        &mut self,
-        actor: &Actor,
-        op: &FileOp,
-        intent: &Intent,
-    ) -> Result<Outcome, NtStatus> {
-        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+    fn do_it(&mut self, actor: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
         if let Intent::Keeping { times, intent } = intent {
-            let outcome = self.perform(actor, op, intent)?;
+            let outcome = self.do_it(actor, op, intent)?;
             let ino = self.ino(op.open())?;
             let times = [None, None, times.write];
             self.disk.borrow_mut().dress(ino, None, times);
@@ -353,6 +338,7 @@ impl FileSystem for Files {
             Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {}
             ready => ready?,
         }
+        self.take_on_account(actor, op)?;
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
         }
@@ -488,6 +474,33 @@ impl FileSystem for Files {
             ]))),
             _ => Err(NtStatus::NOT_SUPPORTED),
         }
+    }
+}
+
+impl FileSystem for Files {
+    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        faults::meet(op, true)?;
+        self.meet(What::Prepare, op)?;
+        if !matches!(op, FileOp::Close { delete: None, .. }) {
+            self.ready(op)?;
+        }
+        self.take_on_account(actor, op)?;
+        let intent = self.look(op)?;
+        self.keeping(op, intent)
+    }
+
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        self.performs = true;
+        let outcome = self.do_it(actor, op, intent);
+        self.performs = false;
+        outcome
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {

@@ -95,7 +95,12 @@ struct Request {
     has_failed: bool,
     /// In this life of the server.
     has_just_failed: bool,
+    /// So often what was under way when the server died has failed in this life.
+    redo_failures: u32,
 }
+
+/// What was under way when the server died fails so often, at most: it is tried again, and its client is not told.
+const REDO_FAILURES: u32 = 2;
 
 /// A request that has failed, as the disk knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +123,7 @@ impl Troubles {
             trouble,
             has_failed: false,
             has_just_failed: false,
+            redo_failures: 0,
         };
         self.0.borrow_mut().insert(client, request);
     }
@@ -137,16 +143,21 @@ impl Troubles {
     pub fn killed(&self) {
         for request in self.0.borrow_mut().values_mut() {
             request.has_just_failed = false;
+            request.redo_failures = 0;
         }
     }
 
-    /// What this part of an operation meets. `path`: of the file that it is about.
+    /// What this part of an operation meets. `path`: of the file that it is about. `is_redo`: its intent is on record from a life before.
     #[must_use]
-    pub fn meet(&self, what: What, op: &FileOp, path: &str) -> Option<u32> {
+    pub fn meet(&self, what: What, op: &FileOp, path: &str, is_redo: bool) -> Option<u32> {
         let mut requests = self.0.borrow_mut();
         let request = requests.get_mut(&client_of(path)?)?;
         if request.trouble.what != what || !needs(op, &request.verb) {
             return None;
+        }
+        if is_redo {
+            request.redo_failures += 1;
+            return (request.redo_failures <= REDO_FAILURES).then_some(request.trouble.status);
         }
         request.has_failed = true;
         request.has_just_failed = true;
