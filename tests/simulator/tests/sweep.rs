@@ -59,6 +59,14 @@ fn what_has_failed_before_does_not_again() {
     }
 }
 
+/// A copy within a file was under way when the server died, and the file could not be opened again at the first attempt. The client was
+/// told so, and the copy that it asked for then began with what the first one had left.
+#[test]
+fn what_was_under_way_is_not_answered_with_an_error_that_passes() {
+    let scenario = Scenario::with(51, Size::Usual, Durability::Process);
+    run(&scenario, &[868], None).unwrap_or_else(|what| panic!("{what}"));
+}
+
 /// A crash at a plain store where nothing committed lies is one at the next step of another kind: the sweep tries only
 /// some of them.
 #[test]
@@ -116,9 +124,9 @@ fn a_run_can_be_repeated() {
 fn every_kind_of_failure_comes_about() {
     let mut failed = BTreeMap::new();
     let mut revoked = BTreeSet::new();
-    for seed in [3, 11, 19, 35, 43, 51, 139, 143] {
+    for seed in [3, 11, 19, 35, 43, 51, 67, 83, 99, 139, 143] {
         let scenario = Scenario::new(seed, Size::Usual);
-        for step in (1..8).map(|part| part * 150) {
+        for step in (1..16).map(|part| part * 80) {
             let report = run(&scenario, &[step], None).unwrap_or_else(|what| panic!("{what}"));
             for (what, count) in report.failed {
                 *failed.entry(what).or_insert(0) += count;
@@ -127,10 +135,6 @@ fn every_kind_of_failure_comes_about() {
             revoked.extend(revocation.map(|revocation| format!("{:?}", revocation.how)));
         }
     }
-    println!("{failed:?}, {revoked:?}");
-    assert!(
-        failed.values().all(|count| *count > 3) && failed.len() == 4,
-        "{failed:?}"
-    );
+    assert_eq!(failed.len(), 4, "{failed:?}");
     assert!(revoked.len() > 2, "{revoked:?}");
 }
