@@ -358,6 +358,9 @@ fn create(
     }
     // Ours, from before a crash, or someone else's.
     if is_ours(root, &entry, path, op.open, uid) {
+        if gets_its_name_first(root) && !op.must_be_dir {
+            finish(root, op, path)?;
+        }
         let again = CreateOp {
             disposition: Disposition::Open,
             ..op.clone()
@@ -456,6 +459,24 @@ fn publish_by_link(
     Ok(named)
 }
 
+/// Is a file made as by [`create_named`]?
+fn gets_its_name_first(root: &Root) -> bool {
+    !root.features.hard_links && !root.features.rename_noreplace
+}
+
+/// Does what a crash has kept [`create_named`] from doing.
+fn finish(root: &Root, op: &CreateOp, path: &str) -> Result<(), NtStatus> {
+    match root.open_path(path, OFlags::RDWR) {
+        Ok(fd) => {
+            let stamped = stamp(&fd, op.open);
+            stamped.and_then(|()| dress(&fd, op)).map_err(status)
+        }
+        // It is READONLY, which is the last thing that is done with it.
+        Err(NtStatus::ACCESS_DENIED) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Where there are no links either: under its own name at once, and stamped then.
 fn create_named(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -540,7 +561,7 @@ fn has_no_stamp(root: &Root, error: Errno) -> bool {
     match error {
         Errno::OPNOTSUPP | Errno::NOSYS => true,
         // It got its name before its stamp.
-        Errno::NODATA => !root.features.hard_links && !root.features.rename_noreplace,
+        Errno::NODATA => gets_its_name_first(root),
         _ => false,
     }
 }

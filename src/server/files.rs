@@ -1,5 +1,7 @@
 //! What the machine asks of a file system, and the real one.
 
+use std::time::Duration;
+
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
     Actor, Change, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId,
@@ -38,6 +40,10 @@ pub trait FileSystem {
     }
     /// Waits for the operation under way, if there is one.
     fn wait(&mut self) {}
+    /// Lets time pass before an operation is tried again; as it stands, none.
+    fn pause(&mut self, time: Duration) {
+        let _ = time;
+    }
     /// Opens a file again that was open before a recovery, at once.
     ///
     /// # Errors
@@ -171,6 +177,10 @@ impl FileSystem for Fs {
 
     fn wait(&mut self) {
         Fs::wait(self);
+    }
+
+    fn pause(&mut self, time: Duration) {
+        std::thread::sleep(time);
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {

@@ -18,6 +18,7 @@ use super::copying::Copier;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::inbound::{self, Inbound, Message};
+use super::insisting;
 use super::journal::Journal;
 use super::patience::{Mark, Patience};
 use super::record::Record;
@@ -94,6 +95,8 @@ pub struct Machine<F> {
     pub(super) clients: BTreeMap<u64, Client>,
     /// The operation that the file system is at, beside the loop.
     pub(super) under_way: Option<UnderWay>,
+    /// So often what was under way when the worker died may still be tried again ([`super::insisting`]).
+    pub(super) attempts: u32,
     /// Under durability `power`.
     pub(super) effects: Option<Effects>,
     gate: Gate,
@@ -145,6 +148,7 @@ impl<F: FileSystem> Machine<F> {
             probe,
             clients,
             under_way: None,
+            attempts: insisting::ATTEMPTS,
             effects: None,
             gate: Gate::Open,
             copier,

@@ -11,6 +11,7 @@ pub mod files;
 pub mod fold;
 pub mod following;
 pub mod inbound;
+mod insisting;
 pub mod journal;
 pub mod machine;
 pub mod medium;

@@ -290,14 +290,6 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Does an operation, or begins it: `None`.
-    fn begin(&mut self, planned: &Planned, intent: &Intent) -> Option<Result<Outcome, NtStatus>> {
-        match self.refusal(planned) {
-            Some(status) => Some(Err(status)),
-            None => self.fs.begin(&planned.actor, &planned.op, intent),
-        }
-    }
-
     fn complete(
         &mut self,
         planned: &Planned,

@@ -1,5 +1,8 @@
 use super::*;
 use crate::fs::attributes::flag;
+use crate::fs::create;
+use crate::fs::lookup::Lookup;
+use crate::fs::path::open_root;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -392,5 +395,30 @@ fn maximal_access_is_what_the_account_may() {
             "{:x}",
             intent.maximal_access
         );
+    });
+}
+
+/// Where a file gets its name before anything else, a worker may die right then. What makes it again finishes it.
+#[test]
+fn a_file_that_had_its_name_only_is_finished() {
+    everywhere(|b| {
+        let mut root = open_root(0, &b.dir, false, None).unwrap();
+        root.features.hard_links = false;
+        root.features.rename_noreplace = false;
+        let uid = rustix::process::geteuid().as_raw();
+        let mut op = b.op("new", Disposition::Create);
+        op.attributes = flag::HIDDEN;
+        let intent = create::prepare(&root, &mut Lookup::default(), uid, &op).unwrap();
+        std::fs::write(b.dir.join("new"), "").unwrap();
+        for _ in 0..2 {
+            let (_, created) = create::perform(&root, uid, &op, &intent).unwrap();
+            assert_eq!(created.action, CreateAction::Created);
+            let attributes = created.metadata.attributes;
+            assert_eq!(attributes, flag::HIDDEN | flag::ARCHIVE);
+        }
+        // It is stamped by now, so another's create finds it there.
+        let other = b.op("new", Disposition::Create);
+        let refused = create::perform(&root, uid, &other, &intent).err();
+        assert_eq!(refused, Some(NtStatus::OBJECT_NAME_COLLISION));
     });
 }

@@ -436,7 +436,9 @@ impl Client {
             response.command,
             command::NEGOTIATE | command::SESSION_SETUP
         );
-        if let (Some(keys), false) = (self.keys(response.session), is_setup) {
+        // Of a session that has ended the server has no keys any more.
+        let is_of_none = response.status == status::USER_SESSION_DELETED;
+        if let (Some(keys), false) = (self.keys(response.session), is_setup || is_of_none) {
             assert_eq!(sealed, self.profile.sealed, "protection: {response:x?}");
             assert!(
                 sealed || (flags & SIGNED != 0 && keys.signing.verify(bytes)),

@@ -55,6 +55,8 @@ struct Journal {
     operation: usize,
     /// The last sync has failed.
     has_failed: bool,
+    /// So many of the next syncs fail, whatever chance says.
+    to_fail: u32,
     /// So often a redo may still be failed.
     faults_left: u32,
     clock: Clock,
@@ -167,6 +169,7 @@ impl Disk {
             syncing: None,
             operation: 0,
             has_failed: false,
+            to_fail: 0,
             faults_left: if self.seed.is_multiple_of(2) {
                 FAULTS
             } else {
@@ -252,6 +255,13 @@ impl Disk {
         }
     }
 
+    /// The next two syncs fail.
+    pub fn fail_two_syncs(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.to_fail = 2;
+        }
+    }
+
     /// When a sync that is under way will be done.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
@@ -268,6 +278,13 @@ impl Disk {
         };
         if journal.clock.now() < due {
             return (journal.mutation == Some(Mutation::SyncNotAwaited)).then_some(true);
+        }
+        if journal.to_fail > 0 {
+            journal.to_fail -= 1;
+            self.fuse.step(Step::Sync);
+            journal.fail(count);
+            let is_last = journal.to_fail == 0;
+            return Some(is_last && journal.mutation == Some(Mutation::SecondFailureBelieved));
         }
         let is_believed = journal.mutation == Some(Mutation::FailedSyncBelieved);
         if journal.random.percent(if is_believed { 100 } else { 5 }) && !journal.has_failed {
@@ -302,12 +319,22 @@ impl Disk {
     }
 
     /// Makes an inode without a name.
-    pub fn make(&mut self, is_dir: bool, stamp: OpenId, attributes: u32) -> Ino {
-        let ino = self.next_ino;
-        let inode = self.now.new_inode(is_dir, Some(stamp), attributes);
+    pub fn make(&mut self, is_dir: bool, stamp: Option<OpenId>, attributes: u32) -> Ino {
+        let ino = self.now.free_ino(self.next_ino);
+        let inode = self.now.new_inode(is_dir, stamp, attributes);
         self.step(Change::Make(ino, Box::new(inode)));
-        self.next_ino += 1;
+        self.next_ino = self.next_ino.max(ino + 1);
         ino
+    }
+
+    /// Says which open made an inode.
+    pub fn stamp(&mut self, ino: Ino, open: OpenId) {
+        self.step(Change::Stamp(ino, open));
+    }
+
+    /// From now on the file system has no birth times.
+    pub fn forget_births(&mut self) {
+        self.now.forget_births();
     }
 
     /// Gives an inode a name more.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use outlast::server::files::FileSystem;
 use outlast_smb::OpenInfo;
 use outlast_smb::fileop::{
-    Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
-    FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome, ShareId, Times, Volume, WriteAt,
+    Actor, Change, Chunk, DirEntry, FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome,
+    ShareId, Times, Volume, WriteAt,
 };
 use outlast_smb::pattern::Pattern;
 use outlast_smb::status::NtStatus;
@@ -18,14 +18,20 @@ use crate::disk::Disk;
 use crate::faults;
 use crate::image::Ino;
 use crate::mutation::Mutation;
+use crate::rules::Lacks;
+use crate::scenario::Scenario;
 use crate::server::since_start;
+use crate::trouble::{Troubles, What};
+
+mod accounts;
+mod making;
+mod names;
+mod reopening;
+
+use accounts::Accounts;
 
 /// The open under which a redo opens files.
 const AGAIN: OpenId = 0;
-/// Every right on a file (MS-DTYP 2.4.3).
-const ALL: u32 = 0x001F_01FF;
-/// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
-const ARCHIVE: u32 = 0x20;
 
 /// Descriptors, which do not outlive the server, over a disk that does.
 pub struct Files {
@@ -33,8 +39,17 @@ pub struct Files {
     /// The share that has the disk, by its number in the present configuration.
     share: ShareId,
     opens: BTreeMap<OpenId, Descriptor>,
+    /// Opens from before a crash whose files have not been opened again yet.
+    closed: BTreeMap<OpenId, OpenInfo>,
+    accounts: Accounts,
+    troubles: Troubles,
+    /// What a power cut took is being done again.
+    does_again: bool,
+    /// An operation is being done, not looked at.
+    performs: bool,
     /// Files can be opened by handle; if not, they are found by path alone.
     handles: bool,
+    lacks: Lacks,
     mutation: Option<Mutation>,
 }
 
@@ -54,15 +69,24 @@ impl Files {
     #[must_use]
     pub fn new(
         disk: Rc<RefCell<Disk>>,
+        troubles: Troubles,
         share: ShareId,
-        handles: bool,
-        mutation: Option<Mutation>,
+        scenario: &Scenario,
     ) -> Files {
+        let mutation = scenario.mutation;
+        let absent = scenario.rules.without_account;
+        let absent = absent.and_then(|client| scenario.users().into_iter().nth(client));
         Files {
             disk,
             share,
             opens: BTreeMap::new(),
-            handles,
+            closed: BTreeMap::new(),
+            accounts: Accounts::new(absent, mutation),
+            troubles,
+            does_again: false,
+            performs: false,
+            handles: scenario.handles,
+            lacks: scenario.lacks,
             mutation,
         }
     }
@@ -75,6 +99,34 @@ impl Files {
             }
             Some(status) => Err(status),
             None => Ok(()),
+        }
+    }
+
+    /// The error that the seed has for this part of an operation.
+    fn meet(&self, what: What, op: &FileOp) -> Result<(), NtStatus> {
+        let path = match op {
+            FileOp::Create(create) => Some(create.path.as_str()),
+            op => self.path_of(op.open()),
+        };
+        let path = path.filter(|_| !self.does_again);
+        // What an operation needs is there when it is done, unless it was prepared in a life before.
+        let is_redo = self.performs && matches!(what, What::Reopen | What::NameService);
+        match path.and_then(|path| self.troubles.meet(what, op, path, is_redo)) {
+            Some(status) => Err(NtStatus(status)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a server says of an operation that has failed.
+    fn fail_to_perform(&self, op: &FileOp, status: NtStatus) -> Result<Outcome, NtStatus> {
+        match op {
+            FileOp::Write { data, .. } if self.mutation == Some(Mutation::ErrorSwallowed) => {
+                Ok(Outcome::Written {
+                    count: data.len() as u32,
+                    offset: 0,
+                })
+            }
+            _ => Err(status),
         }
     }
 
@@ -153,194 +205,6 @@ impl Files {
             },
             intent: Box::new(intent),
         })
-    }
-
-    fn prepare_create(&self, op: &CreateOp) -> Result<CreateIntent, NtStatus> {
-        let disk = self.disk.borrow();
-        let directory = |path: &str| disk.parent(path).map(|(dir, _)| disk.key(dir));
-        let Some((ino, path)) = disk.find(&op.path) else {
-            if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
-                return Err(match disk.parent(&op.path) {
-                    Some(_) => NtStatus::OBJECT_NAME_NOT_FOUND,
-                    None => NtStatus::OBJECT_PATH_NOT_FOUND,
-                });
-            }
-            return Ok(CreateIntent {
-                directory: directory(&op.path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?,
-                path: op.path.clone(),
-                existing: None,
-                maximal_access: ALL,
-            });
-        };
-        let existing = disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?;
-        // MS-FSA 2.1.5.1.2: an existing file.
-        if op.disposition == Disposition::Create {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        if existing.is_dir && op.must_be_file {
-            return Err(NtStatus::FILE_IS_A_DIRECTORY);
-        }
-        if !existing.is_dir && op.must_be_dir {
-            return Err(NtStatus::NOT_A_DIRECTORY);
-        }
-        if existing.is_dir && overwrites(op.disposition) {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        Ok(CreateIntent {
-            directory: directory(&path).unwrap_or(existing.key),
-            path,
-            existing: Some(existing),
-            maximal_access: ALL,
-        })
-    }
-
-    fn create(&mut self, op: &CreateOp, intent: &CreateIntent) -> Result<Outcome, NtStatus> {
-        let mut disk = self.disk.borrow_mut();
-        let (ino, action) = match &intent.existing {
-            Some(existing) => {
-                let found = disk.find(&intent.path).map(|(ino, _)| ino);
-                let Some(ino) = found.filter(|ino| disk.key(*ino) == existing.key) else {
-                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-                };
-                (ino, overwrite(&mut disk, ino, op))
-            }
-            None => {
-                let asks_stamp = self.mutation != Some(Mutation::StampIgnored);
-                let ino = create_new(&mut disk, op, &intent.path, asks_stamp)?;
-                (ino, CreateAction::Created)
-            }
-        };
-        let created = Created {
-            action,
-            metadata: disk.metadata(ino).ok_or(NtStatus::INTERNAL_ERROR)?,
-            handle: disk.handle(ino),
-            path: intent.path.clone(),
-        };
-        let path = intent.path.clone();
-        let stopped = Times::default();
-        self.opens
-            .insert(op.open, Descriptor { ino, path, stopped });
-        Ok(Outcome::Created(created))
-    }
-
-    fn prepare_rename(
-        &self,
-        open: OpenId,
-        from: Option<&str>,
-        to: &str,
-        replace: bool,
-    ) -> Result<Intent, NtStatus> {
-        let disk = self.disk.borrow();
-        let descriptor = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
-        let source = disk.key(descriptor.ino);
-        let is_dir = disk
-            .inode(descriptor.ino)
-            .is_some_and(|inode| inode.is_dir());
-        let (is_link, from) = (from.is_none(), from.unwrap_or(&descriptor.path));
-        if disk.find(from).map(|(ino, _)| ino) != Some(descriptor.ino) {
-            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-        }
-        disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        let intent = |to: &str, replaced| Intent::Rename {
-            source,
-            is_dir,
-            from: from.to_owned(),
-            to: to.to_owned(),
-            replaced,
-        };
-        let Some((there, path)) = disk.find(to) else {
-            return Ok(intent(to, None));
-        };
-        if there == descriptor.ino {
-            // Another case of its own name, or a hard link to it.
-            return match is_link && !replace {
-                true => Err(NtStatus::OBJECT_NAME_COLLISION),
-                false => Ok(intent(to, None)),
-            };
-        }
-        if !replace {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        let in_use = self.opens.values().any(|open| open.ino == there);
-        if in_use || disk.inode(there).is_some_and(|inode| inode.is_dir()) {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-        Ok(intent(&path, Some(disk.key(there))))
-    }
-
-    fn rename(&mut self, intent: &Intent) -> Result<Outcome, NtStatus> {
-        let Intent::Rename {
-            source,
-            from,
-            to,
-            replaced,
-            ..
-        } = intent
-        else {
-            return Err(NtStatus::INTERNAL_ERROR);
-        };
-        {
-            let mut disk = self.disk.borrow_mut();
-            let at = |disk: &Disk, path: &str| disk.find(path).map(|(ino, _)| disk.key(ino));
-            let there = at(&disk, to);
-            let is_there = at(&disk, from) == Some(*source);
-            if self.mutation == Some(Mutation::RenamesOnce) && !is_there {
-                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-            }
-            if there != Some(*source) {
-                if !is_there {
-                    return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-                }
-                if there.is_some() && there != *replaced {
-                    return Err(NtStatus::OBJECT_NAME_COLLISION);
-                }
-                move_name(&mut disk, from, to)?;
-            } else if is_there && from != to {
-                // Another case of the name, or a link to the file, whose old name goes. Else done by us, before a crash.
-                move_name(&mut disk, from, to)?;
-            }
-        }
-        for open in self.opens.values_mut().filter(|open| open.path == *from) {
-            open.path.clone_from(to);
-        }
-        let disk = self.disk.borrow();
-        let (directory, _) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        Ok(Outcome::Renamed {
-            path: to.clone(),
-            directory: disk.key(directory),
-        })
-    }
-
-    fn link(&mut self, open: OpenId, intent: &Intent) -> Result<Outcome, NtStatus> {
-        let Intent::Rename {
-            source,
-            to,
-            replaced,
-            ..
-        } = intent
-        else {
-            return Err(NtStatus::INTERNAL_ERROR);
-        };
-        let mut disk = self.disk.borrow_mut();
-        let there = disk.find(to).map(|(ino, _)| disk.key(ino));
-        if there == Some(*source) {
-            return Ok(Outcome::Unit);
-        }
-        let (dir, name) = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        if there.is_none() {
-            let linked = disk.link(dir, name, source.ino);
-            return linked
-                .map(|()| Outcome::Unit)
-                .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
-        }
-        if there != *replaced {
-            return Err(NtStatus::OBJECT_NAME_COLLISION);
-        }
-        // Under a private name, then over the other; left by an attempt before a crash, if it is there.
-        let private = private(open);
-        let _ = disk.link(dir, &private, source.ino);
-        disk.rename((dir, &private), (dir, name));
-        Ok(Outcome::Unit)
     }
 
     fn close(
@@ -455,94 +319,10 @@ impl Files {
         }
         Ok(Outcome::Copied { written })
     }
-}
 
-fn overwrites(disposition: Disposition) -> bool {
-    matches!(
-        disposition,
-        Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf
-    )
-}
-
-/// Empties the file if the disposition says so.
-fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
-    let action = match op.disposition {
-        Disposition::Supersede => CreateAction::Superseded,
-        Disposition::Overwrite | Disposition::OverwriteIf => CreateAction::Overwritten,
-        Disposition::Open | Disposition::OpenIf | Disposition::Create => {
-            return CreateAction::Opened;
-        }
-    };
-    disk.set_length(ino, 0);
-    disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
-    action
-}
-
-/// A name that only this open uses.
-fn private(open: OpenId) -> String {
-    format!(".outlast-{open}")
-}
-
-/// Makes the file ready without a name (a directory: under a private one), stamped; then its name is taken. A redo that finds the name
-/// taken asks the stamp.
-fn create_new(
-    disk: &mut Disk,
-    op: &CreateOp,
-    path: &str,
-    asks_stamp: bool,
-) -> Result<Ino, NtStatus> {
-    let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-    if let Some((ino, _)) = disk.find(path) {
-        let ours = disk
-            .inode(ino)
-            .is_some_and(|inode| inode.stamp == Some(op.open));
-        return match ours && asks_stamp {
-            true => Ok(ino),
-            false => Err(NtStatus::OBJECT_NAME_COLLISION),
-        };
-    }
-    if !op.must_be_dir {
-        let ino = disk.make(false, op.open, op.attributes | ARCHIVE);
-        let linked = disk.link(dir, name, ino);
-        return linked
-            .map(|()| ino)
-            .map_err(|_| NtStatus::OBJECT_NAME_COLLISION);
-    }
-    let private = private(op.open);
-    let (above, _) = path.rsplit_once('/').unwrap_or(("", path));
-    if disk.find(&format!("{above}/{private}")).is_some() {
-        disk.unlink(dir, &private);
-    }
-    let ino = disk.make(true, op.open, op.attributes & !ARCHIVE);
-    let _ = disk.link(dir, &private, ino);
-    disk.rename((dir, &private), (dir, name));
-    Ok(ino)
-}
-
-fn move_name(disk: &mut Disk, from: &str, to: &str) -> Result<(), NtStatus> {
-    let from = disk.parent(from).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
-    let to = disk.parent(to).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-    disk.rename(from, to);
-    Ok(())
-}
-
-impl FileSystem for Files {
-    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
-        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
-        faults::meet(op, true)?;
-        let intent = self.look(op)?;
-        self.keeping(op, intent)
-    }
-
-    fn perform(
-        &mut self,
-        actor: &Actor,
-        op: &FileOp,
-        intent: &Intent,
-    ) -> Result<Outcome, NtStatus> {
-        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+    fn do_it(&mut self, actor: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
         if let Intent::Keeping { times, intent } = intent {
-            let outcome = self.perform(actor, op, intent)?;
+            let outcome = self.do_it(actor, op, intent)?;
             let ino = self.ino(op.open())?;
             let times = [None, None, times.write];
             self.disk.borrow_mut().dress(ino, None, times);
@@ -550,6 +330,15 @@ impl FileSystem for Files {
         }
         log::debug!("perform {op:?}");
         faults::meet(op, false)?;
+        if let Err(status) = self.meet(What::Perform, op) {
+            return self.fail_to_perform(op, status);
+        }
+        match self.ready(op) {
+            // A file that was deleted before a crash: its name is all there is.
+            Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {}
+            ready => ready?,
+        }
+        self.take_on_account(actor, op)?;
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
         }
@@ -686,27 +475,47 @@ impl FileSystem for Files {
             _ => Err(NtStatus::NOT_SUPPORTED),
         }
     }
+}
+
+impl FileSystem for Files {
+    fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
+        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        faults::meet(op, true)?;
+        self.meet(What::Prepare, op)?;
+        if !matches!(op, FileOp::Close { delete: None, .. }) {
+            self.ready(op)?;
+        }
+        self.take_on_account(actor, op)?;
+        let intent = self.look(op)?;
+        self.keeping(op, intent)
+    }
+
+    fn perform(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
+        assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        self.performs = true;
+        let outcome = self.do_it(actor, op, intent);
+        self.performs = false;
+        outcome
+    }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
         if open.open == AGAIN {
             self.fail_for_a_while()?;
         }
-        let disk = self.disk.borrow();
-        let by_handle = || disk.by_handle(&open.handle).filter(|_| self.handles);
-        let by_path = |path: &str| disk.find(path).map(|(ino, _)| ino);
-        let moved = || open.moved_to.as_deref().and_then(by_path);
-        let is_it = |ino: &Ino| disk.key(*ino) == open.key;
-        let found = by_handle()
-            .filter(is_it)
-            .or_else(|| by_path(&open.path).filter(is_it))
-            .or_else(|| moved().filter(is_it));
-        let ino = found.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
-        let path = open.path.clone();
-        drop(disk);
-        let stopped = open.stopped;
-        self.opens
-            .insert(open.open, Descriptor { ino, path, stopped });
-        Ok(())
+        self.open_again(open)
+    }
+
+    fn remember(&mut self, open: &OpenInfo) {
+        self.opens.remove(&open.open);
+        if open.watch.is_some() && self.open_again(open).is_ok() {
+            return;
+        }
+        self.closed.insert(open.open, open.clone());
     }
 
     fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
@@ -716,6 +525,7 @@ impl FileSystem for Files {
 
     fn forget(&mut self, open: OpenId) {
         self.opens.remove(&open);
+        self.closed.remove(&open);
     }
 
     fn changes(&mut self) -> Vec<Change> {
@@ -732,10 +542,13 @@ impl FileSystem for Files {
         _as_server: bool,
     ) -> Result<Outcome, NtStatus> {
         self.fail_for_a_while()?;
-        match left_out(op, self.mutation) {
-            Some(outcome) => Ok(outcome),
-            None => self.perform(actor, op, intent),
+        if let Some(outcome) = left_out(op, self.mutation) {
+            return Ok(outcome);
         }
+        self.does_again = true;
+        let outcome = self.perform(actor, op, intent);
+        self.does_again = false;
+        outcome
     }
 
     fn mark(&mut self, share: ShareId, number: u64) -> std::io::Result<()> {

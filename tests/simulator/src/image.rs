@@ -49,6 +49,8 @@ pub enum Change {
     Unlink(Ino, String),
     /// A name is moved, over another file's if that is there.
     Rename((Ino, String), (Ino, String)),
+    /// The open that made an inode.
+    Stamp(Ino, OpenId),
     /// The marker of a share.
     Mark(ShareId, u64),
     /// Bytes, beyond the end too.
@@ -86,6 +88,8 @@ pub struct Image {
     inodes: BTreeMap<Ino, Inode>,
     markers: BTreeMap<ShareId, u64>,
     generation: u32,
+    /// There are no birth times: the number of a file that is gone is given again, and nothing tells the two apart.
+    has_no_births: bool,
 }
 
 /// What is seen of a file besides its bytes.
@@ -122,6 +126,7 @@ impl Default for Image {
             inodes: BTreeMap::new(),
             markers: BTreeMap::new(),
             generation: 0,
+            has_no_births: false,
         };
         let root = Inode {
             links: 1,
@@ -145,6 +150,20 @@ impl Image {
             times: [BEGINNING; 3],
             generation: self.generation,
         }
+    }
+
+    /// From now on the number of a file that is gone is given again.
+    pub fn forget_births(&mut self) {
+        self.has_no_births = true;
+    }
+
+    /// A number for an inode that is made now. `never_had`: one that none has had.
+    #[must_use]
+    pub fn free_ino(&self, never_had: Ino) -> Ino {
+        let mut free = (ROOT..never_had).filter(|ino| !self.inodes.contains_key(ino));
+        free.next()
+            .filter(|_| self.has_no_births)
+            .unwrap_or(never_had)
     }
 
     /// The highest number an inode has.
@@ -319,6 +338,7 @@ impl Image {
             }
             Change::Unlink(dir, name) => self.take_name(*dir, name),
             Change::Rename(from, to) => self.rename(from, to),
+            Change::Stamp(ino, open) => self.file(*ino).stamp = Some(*open),
             Change::Mark(share, number) => {
                 self.markers.insert(*share, *number);
             }
@@ -367,7 +387,11 @@ impl Image {
 
     fn take_name(&mut self, dir: Ino, name: &str) {
         if let Some(ino) = self.entries(dir).remove(name) {
-            self.file(ino).links -= 1;
+            let file = self.file(ino);
+            file.links -= 1;
+            if file.links == 0 && self.has_no_births {
+                self.inodes.remove(&ino);
+            }
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Inspector {
 pub struct Known {
     /// The connection may end: the client has sent its FIN, or is a stranger who has been borne for long enough.
     pub may_end: bool,
+    /// Its client has lost what it had, and may be reset when it goes on.
+    pub may_reset: bool,
     /// An elective reboot is under way: a window of zero may be announced.
     pub draining: bool,
     /// Frames leave in the turn that makes them.
@@ -80,7 +82,7 @@ impl Inspector {
         if tcp.rst() {
             // What comes for a connection that both sides have closed (RFC 9293, section 3.10.7.1).
             assert!(
-                known.may_end && on_record.is_none(),
+                known.may_reset || (known.may_end && on_record.is_none()),
                 "a reset is sent to port {port}"
             );
             return;
@@ -91,6 +93,10 @@ impl Inspector {
             "a FIN that is not owed, to port {port}"
         );
         let stream = self.streams.entry(port).or_default();
+        // A SYN that the network has sent twice may come when the connection is over, and begins another one.
+        if tcp.syn() && known.may_end {
+            *stream = Stream::default();
+        }
         stream.sequence(&tcp, &frame.payload.concat());
         let leaving = Leaving {
             tcp: &tcp,

@@ -8,7 +8,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::faults;
-use crate::limits::Limits;
+use crate::rules::Rules;
 use crate::status;
 use crate::workload::{BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEVEL_II, Op, Verb, disposition};
 
@@ -104,7 +104,7 @@ pub struct Judge {
     expected: BTreeMap<usize, Expected>,
     /// The operation that is being judged.
     judging: Option<usize>,
-    limits: Option<Limits>,
+    rules: Rules,
     newcomer_is_there: bool,
     /// Trees of a client besides its first.
     trees: BTreeMap<usize, usize>,
@@ -120,8 +120,8 @@ fn plain(status: u32) -> Verdict {
 
 /// Judges a whole workload: what is expected of each operation, by its id, and the files in the end.
 #[must_use]
-pub fn judge(ops: &[Op], limits: Option<Limits>) -> (BTreeMap<usize, Expected>, Contents) {
-    let mut judge = Judge::with_limits(limits);
+pub fn judge(ops: &[Op], rules: Rules) -> (BTreeMap<usize, Expected>, Contents) {
+    let mut judge = Judge::new(rules);
     for op in ops {
         judge.see(op);
     }
@@ -315,6 +315,9 @@ impl Judge {
             return None;
         };
         use disposition::{CREATE, OPEN, OVERWRITE, OVERWRITE_IF, SUPERSEDE};
+        if self.rules.without_account == Some(op.client) {
+            return Some(plain(status::ACCESS_DENIED));
+        }
         if let Some(refusal) = self.too_many_opens(op.client) {
             return Some(refusal);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 use crate::random::Random;
+use crate::rules::Rules;
 use crate::scenario::{Scenario, Size};
 use crate::workload::{limits, uploads};
 
@@ -102,6 +103,10 @@ impl Scenario {
             ops: limits::generate(self.seed, clients, length, limits),
             profiles: self.clients(clients),
             kind: Kind::Limits(limits),
+            rules: Rules {
+                limits: Some(limits),
+                ..self.rules
+            },
             ..self
         }
     }

@@ -1,8 +1,10 @@
 //! The whole server in a simulated world: network, disk, NVRAM and time are made up, clients speak their own SMB on TCP that is not
 //! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
 
+pub mod board;
 pub mod client;
 pub mod clock;
+pub mod configuration;
 pub mod disk;
 pub mod faults;
 pub mod files;
@@ -22,6 +24,8 @@ pub mod progress;
 pub mod promises;
 pub mod random;
 pub mod request;
+pub mod revocation;
+pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod server;
@@ -31,4 +35,5 @@ mod standby;
 pub mod status;
 pub mod stranger;
 pub mod sweep;
+pub mod trouble;
 pub mod workload;

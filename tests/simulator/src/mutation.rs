@@ -14,6 +14,7 @@ use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 use crate::kinds;
 use crate::scenario::Scenario;
+use crate::trouble;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub enum Mutation {
     SyncNotAwaited,
     /// A sync that has failed is taken for one that succeeded, as the one after it would be.
     FailedSyncBelieved,
+    /// Of two syncs that fail in a row the second one is.
+    SecondFailureBelieved,
     /// After a power cut an error of the disk is taken for a file that is gone.
     FaultTakenForGone,
     /// After a power cut operations of this name are not done once more.
@@ -76,6 +79,16 @@ pub enum Mutation {
     SilentAfterReturn,
     /// One more of these than the limit says may be had.
     OneTooMany(Limited),
+    /// An error of the disk is not told: the write is said to be done.
+    ErrorSwallowed,
+    /// A handle is given up when its file cannot be opened again at the first attempt.
+    HandleLost,
+    /// What is done for an account that cannot be told now is done as root.
+    UnknownIsRoot,
+    /// A file without a stamp, which was made where there are neither links nor renames that replace nothing, is taken for another's.
+    UnstampedTakenForAnothers,
+    /// Sessions and tree connects are admitted again by the configuration of before.
+    OldConfiguration,
     /// The tail that has moved is not put on record, so that it lies in what has been written over.
     TailStands,
 }
@@ -161,6 +174,7 @@ impl Mutation {
             IntentNotAwaited,
             SyncNotAwaited,
             FailedSyncBelieved,
+            SecondFailureBelieved,
             FaultTakenForGone,
             RedoWithout("rename"),
             RedoWithout("link"),
@@ -187,6 +201,11 @@ impl Mutation {
             OneTooMany(Limited::Watches),
             OneTooMany(Limited::Trees),
             OneTooMany(Limited::Sessions),
+            ErrorSwallowed,
+            HandleLost,
+            UnknownIsRoot,
+            UnstampedTakenForAnothers,
+            OldConfiguration,
             TailStands,
         ]
     };
@@ -210,6 +229,7 @@ impl Mutation {
                 | Mutation::IntentNotAwaited
                 | Mutation::SyncNotAwaited
                 | Mutation::FailedSyncBelieved
+                | Mutation::SecondFailureBelieved
                 | Mutation::FaultTakenForGone
                 | Mutation::RedoWithout(_)
                 | Mutation::MarkerFirst
@@ -248,6 +268,12 @@ impl Mutation {
             Mutation::OneTooMany(_) => is_of_limits,
             Mutation::Forgets(what) if what.gives_back() => is_of_limits,
             Mutation::WindowsWithoutRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
+            Mutation::ErrorSwallowed | Mutation::HandleLost | Mutation::UnknownIsRoot => {
+                trouble::is_of(scenario.seed)
+            }
+            Mutation::SecondFailureBelieved => scenario.power.is_some_and(|it| it.fails_twice),
+            Mutation::UnstampedTakenForAnothers => scenario.lacks.links,
+            Mutation::OldConfiguration => scenario.rules.revocation.is_some(),
             _ => true,
         }
     }

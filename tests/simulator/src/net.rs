@@ -9,7 +9,8 @@ use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
-use crate::player::{Board, Player};
+use crate::board::Board;
+use crate::player::Player;
 use crate::progress::{Position, Progress};
 use crate::scenario::Scenario;
 use crate::stranger::{self, Visit};
@@ -28,6 +29,8 @@ const FAREWELL: Duration = Duration::from_secs(300);
 const BUFFER_BYTES: usize = 16 << 10;
 /// The first client's port; the others follow.
 pub const FIRST_PORT: u16 = 49_152;
+/// From a client's first port to its second.
+const AGAIN: u16 = 1000;
 
 const fn addresses(host: u8) -> [(IpAddr, u8); 2] {
     [
@@ -66,6 +69,8 @@ struct Seat {
     progress: Option<Progress>,
     /// Since when its FIN is on its way.
     closing: Option<Duration>,
+    /// The server has ended its connection at that time; it makes another one.
+    comes_again: Option<Duration>,
     gone: bool,
 }
 
@@ -116,8 +121,10 @@ impl Net {
             let comes_late = newcomer == Some(index);
             // A medium takes its time; and who does not take replies gets no further.
             let is_clean = scenario.faults.loss_ppm + scenario.faults.corrupt_ppm == 0;
-            let goes_on =
-                is_clean && scenario.power.is_none() && scenario.kind.pause_of(index).is_zero();
+            let goes_on = !scenario.rules.is_alone(index)
+                && is_clean
+                && scenario.power.is_none()
+                && scenario.kind.pause_of(index).is_zero();
             Seat {
                 player,
                 socket: connect((!comes_late).then_some(port), KEEP_ALIVE),
@@ -129,6 +136,7 @@ impl Net {
                 received: 0,
                 progress: goes_on.then(Progress::default),
                 closing: None,
+                comes_again: None,
                 gone: false,
             }
         });
@@ -156,6 +164,7 @@ impl Net {
         if board.vacant {
             self.let_newcomer_in();
         }
+        self.connect_again();
         self.poll(now);
         // What one client hears may let another go on.
         for _ in 0..2 {
@@ -187,6 +196,22 @@ impl Net {
             .expect("a free port");
     }
 
+    /// Clients whose connections the server has ended come by others.
+    fn connect_again(&mut self) {
+        for seat in &mut self.seats {
+            let socket: &mut tcp::Socket = self.sockets.get_mut(seat.socket);
+            if seat.comes_again.is_none() || socket.state() != tcp::State::Closed {
+                continue;
+            }
+            seat.comes_again = None;
+            seat.port += AGAIN;
+            let remote = (IpAddress::from(self.server), PORT);
+            socket
+                .connect(self.interface.context(), remote, seat.port)
+                .expect("a free port");
+        }
+    }
+
     fn poll(&mut self, now: Duration) {
         self.interface
             .poll(instant(now), &mut self.port, &mut self.sockets);
@@ -205,7 +230,7 @@ impl Net {
         if let Some((visit, _)) = self.visit.as_ref().filter(|_| port == stranger::PORT) {
             return visit.is_due();
         }
-        let seat = self.seats.get(usize::from(port.wrapping_sub(FIRST_PORT)));
+        let seat = self.seats.iter().find(|seat| seat.port == port);
         seat.is_some_and(|seat| seat.closing.is_some())
     }
 
@@ -275,8 +300,14 @@ impl Seat {
         if self.gone || self.comes_late {
             return;
         }
+        if let Some(since) = self.comes_again {
+            if now > since + FAREWELL {
+                socket.abort();
+            }
+            return;
+        }
         if socket.may_send() {
-            self.player.connected();
+            self.player.connected(board);
         }
         let takes = now >= self.took_at + self.takes_every;
         if takes {
@@ -316,6 +347,12 @@ impl Seat {
             state,
             tcp::State::Closed | tcp::State::TimeWait | tcp::State::CloseWait | tcp::State::LastAck
         );
+        if lost && self.closing.is_none() && self.player.may_be_cut(board) {
+            self.player.cut(board);
+            socket.close();
+            self.comes_again = Some(now);
+            return;
+        }
         assert!(
             self.closing.is_some() || !lost,
             "the connection is gone: {state}; {}",

@@ -3,12 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::board::{Board, Seen};
 use crate::client::{Client, Profile, Response};
-use crate::judge::{self, Content, Expected, Verdict};
-use crate::request::{self, Body, FileId, RELATED, command};
+use crate::judge::{Content, Verdict};
+use crate::request::{self, Body, FileId, command};
 use crate::scenario::Scenario;
 use crate::status;
-use crate::workload::{DELETE_ON_CLOSE, DIRECTORY, Handle, Op, Verb};
+use crate::trouble::Failed;
+use crate::workload::{Handle, Op, Verb};
+
+mod bodies;
+mod loss;
+
+use bodies::{PAGE_BYTES, body, masked, names, text};
+use loss::Loss;
 
 /// The share all of them use, and who they are.
 pub const SHARE: &str = "pub";
@@ -16,104 +24,8 @@ pub const SHARE: &str = "pub";
 pub const USER: &str = "ann";
 /// Password.
 pub const PASSWORD: &str = "Sesame";
-/// FILE_ALL_ACCESS.
-const ALL: u32 = 0x001F_01FF;
-/// FILE_WRITE_DATA.
-const WRITE_DATA: u32 = 0x2;
-/// DELETE.
-const DELETE: u32 = 0x0001_0000;
 /// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
 pub const BREAK: Duration = Duration::from_secs(35);
-/// What service time may skip at a crash.
-const SKIP: Duration = Duration::from_millis(4);
-/// Bytes of a directory page: few names fit.
-const PAGE_BYTES: u32 = 330;
-
-/// What a client saw of an operation, without what may differ from one run to the next: ids.
-pub type Seen = Vec<(u32, Vec<u8>)>;
-
-/// What the players know together.
-pub struct Board {
-    expected: BTreeMap<usize, Expected>,
-    /// Who no longer has to wait is answered before the next operation is sent: a slow server may do the two in either order.
-    in_turn: bool,
-    /// Operations sent and not done, by id; true: waits, by an interim response.
-    under_way: BTreeMap<usize, bool>,
-    done: BTreeSet<usize>,
-    /// Cancels that were sent, by what they cancel: done when that is.
-    cancels: BTreeMap<usize, usize>,
-    handles: BTreeMap<Handle, FileId>,
-    /// Every FileId there was.
-    file_ids: BTreeSet<FileId>,
-    resume_keys: BTreeMap<Handle, Vec<u8>>,
-    /// Breaks that came, by handle, with their levels.
-    breaks: BTreeMap<Handle, Vec<u8>>,
-    /// Handles whose oplock break the client's TCP brought an acknowledgement of too late.
-    pub late: BTreeSet<Handle>,
-    /// What was seen, by operation.
-    pub seen: BTreeMap<usize, Seen>,
-    /// Credits granted, by operation.
-    pub credits: BTreeMap<usize, u32>,
-    /// Operations that were answered by the passing of time only, and how long they took.
-    pub waits: Vec<(usize, Duration, Duration)>,
-    /// When the server was not there.
-    pub outages: Vec<(Duration, Duration)>,
-    /// What comes while it is not there is lost.
-    pub frames_lost: bool,
-    /// The server has nothing of any client.
-    pub vacant: bool,
-    /// In an outage a directory may have changed without the server.
-    pub may_be_told_to_look: bool,
-}
-
-impl Board {
-    /// Nothing has happened.
-    #[must_use]
-    pub fn new(expected: BTreeMap<usize, Expected>, in_turn: bool) -> Board {
-        Board {
-            expected,
-            in_turn,
-            under_way: BTreeMap::new(),
-            done: BTreeSet::new(),
-            cancels: BTreeMap::new(),
-            handles: BTreeMap::new(),
-            file_ids: BTreeSet::new(),
-            resume_keys: BTreeMap::new(),
-            breaks: BTreeMap::new(),
-            late: BTreeSet::new(),
-            seen: BTreeMap::new(),
-            credits: BTreeMap::new(),
-            waits: Vec::new(),
-            outages: Vec::new(),
-            frames_lost: false,
-            vacant: false,
-            may_be_told_to_look: false,
-        }
-    }
-
-    /// Levels of the breaks that came, by handle.
-    #[must_use]
-    pub fn breaks(&self) -> &BTreeMap<Handle, Vec<u8>> {
-        &self.breaks
-    }
-
-    /// The most service time that may have passed between two moments.
-    #[must_use]
-    pub fn served(&self, from: Duration, to: Duration) -> Duration {
-        let outages = self.outages.iter();
-        let down: Duration = outages
-            .map(|(begin, end)| (*end.min(&to)).saturating_sub(*begin.max(&from)))
-            .sum();
-        (to - from).saturating_sub(down) + SKIP * self.outages.len() as u32
-    }
-
-    /// Is this operation done, or does it wait, so that a later one can be sent?
-    fn is_settled(&self, op: usize, later: usize) -> bool {
-        let ended_by = self.expected[&op].ended_by.filter(|_| self.in_turn);
-        let waits = self.under_way.get(&op) == Some(&true) && ended_by.is_none_or(|by| by >= later);
-        self.done.contains(&op) || waits
-    }
-}
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +76,9 @@ pub struct Player {
     /// It leaves when so many operations are done: its own, and those of the others, but for a newcomer's.
     awaited: usize,
     trees: Vec<u32>,
+    user: String,
+    /// What it loses, and where it is with that.
+    loss: Option<Loss>,
 }
 
 impl Player {
@@ -191,6 +106,8 @@ impl Player {
             pause,
             awaited: ops.len() - later.count(),
             trees: Vec::new(),
+            user: scenario.users()[index].clone(),
+            loss: Loss::of(scenario, index),
         }
     }
 
@@ -222,9 +139,10 @@ impl Player {
     }
 
     /// Its connection is there.
-    pub fn connected(&mut self) {
+    pub fn connected(&mut self, board: &Board) {
         if self.stage == Stage::Connecting {
             self.stage = Stage::Negotiating;
+            self.note_late_stage(board);
             let message = self.client.negotiate(self.index as u8 + 1);
             self.purposes.insert(message, Purpose::Stage);
         }
@@ -251,7 +169,14 @@ impl Player {
         let purpose = self.purposes[&response.message_id];
         let is_interim = response.status == status::PENDING && response.is_async;
         match purpose {
-            Purpose::Stage => self.next_stage(&response),
+            Purpose::Stage if self.is_sent_away(&response, board) => {
+                self.stage = Stage::Leaving;
+                self.give_up(board);
+            }
+            Purpose::Stage => {
+                self.next_stage(&response);
+                self.note_late_stage(board);
+            }
             Purpose::Part(op, _) if is_interim => {
                 let expected = &board.expected[&op];
                 assert!(expected.waits, "operation {op} is not to wait");
@@ -271,7 +196,7 @@ impl Player {
             }
             Stage::LoggingIn => {
                 self.stage = Stage::Proving;
-                self.client.answer_challenge(response, USER, PASSWORD)
+                self.client.answer_challenge(response, &self.user, PASSWORD)
             }
             Stage::Proving => {
                 self.client.logged_in(response);
@@ -327,6 +252,15 @@ impl Player {
             return;
         }
         let answers = self.answers.remove(&id).unwrap_or_default();
+        if let Some(failed) = board.troubles.end(self.index)
+            && is_told(&op, &answers, failed)
+        {
+            return self.forget(op, board);
+        }
+        if self.is_refused(&op, &answers) {
+            self.drop_what_cannot_be_asked(board);
+            return self.finished(id, board);
+        }
         let expected = &board.expected[&id];
         if expected.by_time {
             let sent = self.sent_at[&id];
@@ -347,6 +281,19 @@ impl Player {
         self.names.clear();
         board.seen.insert(id, seen);
         self.finished(id, board);
+    }
+
+    /// The operation is sent once more, as if it had not been.
+    fn forget(&mut self, mut op: Op, board: &mut Board) {
+        let id = op.id;
+        self.ops.remove(&id);
+        self.names.clear();
+        board.under_way.remove(&id);
+        board.credits.remove(&id);
+        if let Some(trouble) = op.trouble.take() {
+            *board.failed.entry(trouble.what).or_default() += 1;
+        }
+        self.todo.push_front(op);
     }
 
     fn finished(&mut self, id: usize, board: &mut Board) {
@@ -374,7 +321,7 @@ impl Player {
             }
             Second::LoggingIn => {
                 self.second = Some(Second::Proving);
-                self.client.answer_challenge(response, USER, PASSWORD)
+                self.client.answer_challenge(response, &self.user, PASSWORD)
             }
             Second::Proving => {
                 self.client.logged_in(response);
@@ -488,9 +435,8 @@ impl Player {
             .filter(|id| board.under_way.get(id) != Some(&true))
             .count();
         let alone = |op: &Op| {
-            op.verbs
-                .iter()
-                .any(|verb| matches!(verb, Verb::Walk { .. } | Verb::SecondSession))
+            let is_alone = |verb: &Verb| matches!(verb, Verb::Walk { .. } | Verb::SecondSession);
+            op.trouble.is_some() || op.verbs.iter().any(is_alone)
         };
         if busy >= self.client.profile().depth
             || (busy > 0 && alone(op))
@@ -542,8 +488,15 @@ impl Player {
             board.cancels.insert(target, id);
             return;
         }
+        if let Some(loss) = self.loss.as_mut().filter(|_| board.revoked) {
+            loss.late.insert(id);
+        }
         self.sent_at.insert(id, now);
         board.under_way.insert(id, false);
+        if let Some(trouble) = op.trouble {
+            let verb = op.verbs[0].clone();
+            board.troubles.begin(self.index, verb, trouble);
+        }
         let first = if op.verbs[0] == Verb::SecondSession {
             self.second = Some(Second::LoggingIn);
             self.client.begin_login()
@@ -568,6 +521,19 @@ impl Player {
     }
 }
 
+/// Is a client told that its request has failed?
+fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool {
+    let all = answers.values();
+    let told = all.clone().all(|response| response.status == failed.status);
+    let statuses: Vec<u32> = all.map(|response| response.status).collect();
+    assert!(
+        told || !failed.must_be_told,
+        "{op:?}: the disk has failed with {:#x}, and the client is told {statuses:x?}",
+        failed.status
+    );
+    told
+}
+
 /// An acknowledgement that was on its way for longer than a break is waited for, outages not counted: the network lost it, and the client's TCP took its time.
 fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
     match verb {
@@ -586,137 +552,4 @@ fn note_break(response: &Response, board: &mut Board) {
     let handle = board.handles.iter().find(|(_, known)| **known == id);
     let handle = *handle.expect("a break of a FileId that is known").0;
     board.breaks.entry(handle).or_default().push(level);
-}
-
-fn body(verb: &Verb, related: bool, board: &Board) -> Body {
-    let file = |handle: &Handle| match board.handles.get(handle) {
-        Some(id) if !related => *id,
-        _ => RELATED,
-    };
-    match verb {
-        Verb::Create {
-            path,
-            disposition,
-            options,
-            share,
-            oplock,
-            appends,
-            ..
-        } => request::create(&request::Create {
-            path,
-            access: match (*appends, options & (DIRECTORY | DELETE_ON_CLOSE)) {
-                (true, _) => ALL & !WRITE_DATA,
-                // It would stand in the way of renaming what is in it (MS-FSA 2.1.5.14.11).
-                (false, DIRECTORY) => ALL & !DELETE,
-                (false, _) => ALL,
-            },
-            share: *share,
-            disposition: *disposition,
-            options: *options,
-            oplock: *oplock,
-        }),
-        Verb::Close { handle } => request::close(file(handle)),
-        Verb::Flush { handle } => request::flush(file(handle)),
-        Verb::Read {
-            handle,
-            offset,
-            length,
-        } => request::read(file(handle), *offset, *length),
-        Verb::Write {
-            handle,
-            offset,
-            length,
-            fill,
-        } => {
-            let data = judge::bytes(*fill, *length);
-            request::write(file(handle), offset.unwrap_or(0), &data)
-        }
-        Verb::SetEnd { handle, length } => {
-            request::set_info(file(handle), 20, &length.to_le_bytes())
-        }
-        Verb::SetTime { handle, time } => {
-            let mut basic = vec![0; 40];
-            basic[16..24].copy_from_slice(&time.to_le_bytes());
-            request::set_info(file(handle), 4, &basic)
-        }
-        Verb::Rename {
-            handle,
-            to,
-            replace,
-        } => request::set_info(file(handle), 10, &request::new_name(to, *replace)),
-        Verb::Link {
-            handle,
-            to,
-            replace,
-        } => request::set_info(file(handle), 11, &request::new_name(to, *replace)),
-        Verb::Dispose { handle, delete } => {
-            request::set_info(file(handle), 13, &[u8::from(*delete)])
-        }
-        Verb::Walk { handle } => request::query_directory(file(handle), PAGE_BYTES),
-        Verb::Stat { handle } => request::query_info(file(handle), 5),
-        Verb::ResumeKey { handle } => request::ioctl(file(handle), request::RESUME_KEY, &[], 32),
-        Verb::Copy {
-            source,
-            target,
-            chunks,
-        } => {
-            let input = request::chunks(&board.resume_keys[source], chunks);
-            request::ioctl(file(target), request::COPYCHUNK, &input, 12)
-        }
-        Verb::Lock {
-            handle,
-            offset,
-            length,
-            flags,
-        } => request::lock(file(handle), *offset, *length, *flags),
-        Verb::Notify { handle } => request::change_notify(file(handle)),
-        Verb::Acknowledge { handle, level } => request::acknowledge(file(handle), *level),
-        Verb::Tree => request::tree_connect(SHARE),
-        Verb::Echo | Verb::Cancel { .. } | Verb::SecondSession | Verb::Untree => {
-            request::bare(command::ECHO)
-        }
-    }
-}
-
-/// A body without the ids in it, which differ from run to run.
-fn masked(response: &Response) -> Vec<u8> {
-    let mut body = response.body.clone();
-    let ids = match response.command {
-        command::CREATE => 64..80,
-        command::OPLOCK_BREAK => 8..24,
-        // FileId, and the resume key, which is made of it
-        command::IOCTL
-            if body.len() > 32 && body.get(4..8) == Some(&request::RESUME_KEY.to_le_bytes()) =>
-        {
-            8..body.len()
-        }
-        command::IOCTL => 8..24,
-        _ => 0..0,
-    };
-    if let Some(ids) = body.get_mut(ids) {
-        ids.fill(0);
-    }
-    body
-}
-
-fn text(bytes: &[u8]) -> String {
-    let units: Vec<u16> = bytes
-        .chunks(2)
-        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
-        .collect();
-    String::from_utf16(&units).expect("UTF-16")
-}
-
-/// The names of a page of FileBothDirectoryInformation (MS-FSCC 2.4.8).
-fn names(body: &[u8]) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut entry = &body[8..];
-    loop {
-        let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("four"));
-        names.push(text(&entry[94..94 + word(60) as usize]));
-        match word(0) as usize {
-            0 => return names,
-            next => entry = &entry[next..],
-        }
-    }
 }

@@ -7,17 +7,23 @@ use std::time::Duration;
 use outlast_stack::device::pair;
 use outlast_stack::{Capabilities, Lost};
 
+use crate::board::{Board, Seen};
 use crate::clock::Speed;
+use crate::configuration;
 use crate::fuse::Step;
 use crate::image::Look;
 use crate::judge::{Contents, judge};
 use crate::net::Net;
-use crate::player::{BREAK, Board, Player, Seen};
+use crate::player::{BREAK, Player};
+use crate::revocation::Revocation;
 use crate::scenario::Scenario;
 use crate::server::{self, Server};
 use crate::status;
+use crate::trouble::What;
 use crate::workload::{Handle, Op, Verb};
 
+/// How long the end of a run takes in which syncs fail: some consistency points.
+const FAILING: Duration = Duration::from_secs(60);
 /// Simulated time after which a run is stuck.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// Events after which a run is stuck.
@@ -32,6 +38,37 @@ pub struct Transcript {
     credits: BTreeMap<usize, u32>,
     breaks: BTreeMap<Handle, Vec<u8>>,
     looks: BTreeMap<String, Look>,
+}
+
+impl Transcript {
+    /// What the clients saw that have lost nothing.
+    fn without_victim(&self, revocation: &Revocation, ops: &[Op]) -> Transcript {
+        let mut rest = self.clone();
+        for op in ops.iter().filter(|op| op.client == revocation.victim) {
+            rest.seen.remove(&op.id);
+            rest.credits.remove(&op.id);
+        }
+        rest.looks.retain(|path, _| !revocation.is_of_victim(path));
+        rest
+    }
+}
+
+/// Operations that were answered, or that nothing was to come of.
+fn answered(board: &Board) -> BTreeSet<usize> {
+    let expected = board.expected.iter();
+    let idle = expected.filter(|(_, expected)| expected.verdicts.is_empty());
+    let seen = board.seen.keys();
+    seen.chain(idle.map(|(id, _)| id)).copied().collect()
+}
+
+/// What the files are, if that is one of the things that they may be; else the first of these.
+fn one_of(found: &Contents, outcomes: Vec<Contents>) -> Contents {
+    let mut outcomes = outcomes.into_iter();
+    let first = outcomes.next().unwrap_or_default();
+    match first == *found {
+        true => first,
+        false => outcomes.find(|outcome| outcome == found).unwrap_or(first),
+    }
 }
 
 /// A run that went well.
@@ -49,6 +86,10 @@ pub struct Report {
     pub reboots: u32,
     /// The log's ring was filled and used again.
     pub wrapped: bool,
+    /// Requests that have failed once, by what failed.
+    pub failed: BTreeMap<What, u32>,
+    /// Something was taken from a client.
+    pub revoked: bool,
     /// What was seen.
     pub transcript: Transcript,
 }
@@ -67,11 +108,18 @@ pub fn run(
 }
 
 fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> Report {
-    let capabilities = [server::capabilities(scenario), Capabilities::default()];
+    let capabilities = [
+        configuration::capabilities(scenario),
+        Capabilities::default(),
+    ];
     let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
     let mut server = Server::new(scenario, ours, blows);
-    let (expected, files) = judge(&scenario.ops, scenario.kind.limits());
-    let mut board = Board::new(expected, scenario.speed != Speed::Fast);
+    let (expected, files) = judge(&scenario.ops, scenario.rules);
+    let mut board = Board::new(
+        expected,
+        scenario.speed != Speed::Fast,
+        server.troubles.clone(),
+    );
     board.frames_lost = scenario.lost == Lost::Frames;
     let profiles = scenario.profiles.iter().enumerate();
     let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
@@ -79,19 +127,28 @@ fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> 
         .map(|(index, profile)| Player::new(index, *profile, scenario, pause))
         .collect();
     let mut net = Net::new(theirs, players, scenario);
+    let fails_twice = scenario.power.is_some_and(|power| power.fails_twice);
+    let mut failing_until = None;
     let mut now = Duration::ZERO;
     let mut spins = 0;
     for _ in 0..EVENTS {
         net.turn(now, &scenario.ops, &mut board);
         server.turn(now, &net);
         board.outages.clone_from(&server.outages);
+        board.revoked = server.has_revoked;
         board.vacant = server.is_empty();
         board.may_be_told_to_look = server.disk.borrow().may_tell_to_look;
         net.turn(now, &scenario.ops, &mut board);
-        if net.is_done() && server.is_empty() {
-            return finish(&mut server, &net, board, &scenario.ops, files, reference);
+        let is_over = net.is_done() && server.is_empty();
+        if is_over && fails_twice && failing_until.is_none() {
+            server.disk.borrow_mut().fail_two_syncs();
+            failing_until = Some(now + FAILING);
         }
-        let next = [server.next(now), net.next(now)];
+        if is_over && failing_until.is_none_or(|until| now >= until) {
+            return finish(&mut server, &net, board, scenario, files, reference);
+        }
+        let waits = failing_until.filter(|until| *until > now);
+        let next = [server.next(now), net.next(now), waits];
         let next = next.into_iter().flatten().min();
         match next {
             // smoltcp 0.14 can ask to be polled now, and do nothing then, for ever.
@@ -113,10 +170,18 @@ fn finish(
     server: &mut Server,
     net: &Net,
     board: Board,
-    ops: &[Op],
+    scenario: &Scenario,
     files: Contents,
     reference: Option<&Transcript>,
 ) -> Report {
+    let revocation = scenario.rules.revocation.filter(|_| board.revoked);
+    let files = match revocation {
+        Some(revocation) => one_of(
+            &server.disk.borrow().contents(),
+            revocation.outcomes(&scenario.ops, &answered(&board), scenario.rules),
+        ),
+        None => files,
+    };
     compare_files(&server.disk.borrow().contents(), &files, "");
     for (op, from, to) in &board.waits {
         let served = board.served(*from, *to);
@@ -144,6 +209,7 @@ fn finish(
         " after the power was cut in the end",
     );
     let late = board.late.clone();
+    let (failed, revoked) = (board.failed.clone(), board.revoked);
     let transcript = Transcript {
         breaks: board.breaks().clone(),
         seen: board.seen,
@@ -151,7 +217,14 @@ fn finish(
         looks: server.disk.borrow().looks(),
     };
     if let Some(reference) = reference {
-        compare(&transcript, reference, ops, &late);
+        let (transcript, reference) = match revocation {
+            Some(revocation) => {
+                let without = |it: &Transcript| it.without_victim(&revocation, &scenario.ops);
+                (without(&transcript), without(reference))
+            }
+            None => (transcript.clone(), reference.clone()),
+        };
+        compare(&transcript, &reference, &scenario.ops, &late);
     }
     let (kinds, crashes, cuts, reboots) = report;
     Report {
@@ -161,6 +234,8 @@ fn finish(
         cuts,
         reboots,
         wrapped,
+        failed,
+        revoked,
         transcript,
     }
 }

@@ -11,7 +11,10 @@ use crate::client::Profile;
 use crate::clock::Speed;
 use crate::kinds::Kind;
 use crate::mutation::Mutation;
+use crate::player::USER;
 use crate::random::Random;
+use crate::revocation;
+use crate::rules::{Lacks, Rules};
 use crate::stranger::Stranger;
 use crate::workload::{self, Op};
 
@@ -66,6 +69,10 @@ pub struct Scenario {
     pub copy_units: u64,
     /// Somebody comes besides who goes no further.
     pub stranger: Option<Stranger>,
+    /// What the judge must know besides.
+    pub rules: Rules,
+    /// What the file system lacks.
+    pub lacks: Lacks,
     /// What is broken.
     pub mutation: Option<Mutation>,
     /// The state is compared with the fold, and what leaves with what is committed. If not, all there is to see is what a client sees.
@@ -79,6 +86,8 @@ pub struct Power {
     pub cuts_percent: u64,
     /// An elective reboot is one of the machine.
     pub system_reboots: bool,
+    /// When the clients have left two syncs in a row fail, so that the share is set apart.
+    pub fails_twice: bool,
     /// Between two operations of the list the clients take their time, so that consistency points come among them.
     pub pause: Duration,
 }
@@ -105,12 +114,30 @@ impl Scenario {
     /// The same with a durability that may be another than the seed's own.
     #[must_use]
     pub fn with(seed: u64, size: Size, durability: Durability) -> Scenario {
-        let scenario = Scenario::without_power(seed, size).of_kind(size);
+        let mut scenario = Scenario::without_power(seed, size).of_kind(size);
+        if let Some(revocation) = scenario.rules.revocation {
+            revocation.prepare(&mut scenario);
+        }
         match durability {
             Durability::Any if !seed.is_multiple_of(3) => scenario,
             Durability::Process => scenario,
             Durability::Any | Durability::Power => scenario.under_power(),
         }
+    }
+
+    /// The login names of the clients: one for all, or each has its own.
+    pub(crate) fn users(&self) -> Vec<String> {
+        let Rules {
+            without_account,
+            revocation,
+            ..
+        } = self.rules;
+        let has_own = without_account.is_some() || revocation.is_some();
+        let name = |client| match has_own {
+            true => format!("{USER}{client}"),
+            false => USER.to_owned(),
+        };
+        (0..self.profiles.len()).map(name).collect()
     }
 
     /// So many clients: those of the scenario, and more of them if they are too few.
@@ -132,12 +159,18 @@ impl Scenario {
             power: Some(Power {
                 cuts_percent: *random.pick(&[70, 100]),
                 system_reboots: random.percent(60),
+                fails_twice: matches!(self.seed % 8, 0 | 3 | 7),
                 pause: Duration::from_millis(*random.pick(&[0, 0, 700, 2500])),
             }),
             // Room for the effects on files is needed, too.
             nvram_bytes: *random.pick(&[80, 80, 96, 128]) << 10,
-            // It is asked for.
+            // It is asked for, and so is a file system that has these.
             handles: true,
+            lacks: Lacks {
+                births: false,
+                noreplace: false,
+                ..self.lacks
+            },
             ..self
         }
     }
@@ -149,6 +182,12 @@ impl Scenario {
             Size::Small => (1 + random.index(2), 3 + random.index(4)),
             Size::Usual => (1 + random.index(3), 12 + random.index(16)),
         };
+        let clients = match revocation::is_of(seed) {
+            true => clients.max(2),
+            false => clients,
+        };
+        let rules = Rules::of(seed, clients);
+        let lacks = Lacks::of(seed);
         let profiles: Vec<Profile> = (0..clients).map(|_| profile(&mut random)).collect();
         let faulty = random.percent(50);
         let percent = |of: u64| (of * 10_000) as u32;
@@ -176,14 +215,16 @@ impl Scenario {
         let mut turns = Random::new(seed, "turns");
         Scenario {
             seed,
-            ops: workload::generate(seed, clients, length),
+            ops: workload::generate(seed, clients, length, rules),
             profiles,
             kind: Kind::Mixed,
             faults,
             lost,
             outage: Duration::from_millis(*random.pick(outages)),
             nvram_bytes: *random.pick(&[52, 56, 64, 96, 256]) << 10,
-            handles: random.percent(70),
+            handles: random.percent(70) && !lacks.births,
+            rules,
+            lacks,
             timestamps: random.percent(70),
             offload: random.percent(30),
             smaller_window: random.percent(25),

@@ -13,26 +13,28 @@ use outlast::server::machine::Machine;
 use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
-use outlast_smb::auth::nt_hash;
-use outlast_smb::{Dialect, Entropy, Limits, Oplocks, Requirement, Share, User};
+use outlast_smb::Entropy;
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
-use outlast_stack::{Capabilities, Lost, RxFrame, TxFrame};
+use outlast_stack::{Lost, RxFrame, TxFrame};
 
 use crate::clock::{Clock, Processor};
+use crate::configuration::{receive_total, smb_config, stack_config};
 use crate::disk::Disk;
 use crate::files::Files;
 use crate::fuse::{Crash, Fuse, Step};
 use crate::inspect::{Inspector, Known};
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
-use crate::net::{Net, PORT, SERVER};
-use crate::player::{PASSWORD, SHARE, USER};
+use crate::net::{FIRST_PORT, Net};
+use crate::player::SHARE;
 use crate::random::Random;
+use crate::revocation::Revocation;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::stranger::{self, Stranger};
+use crate::trouble::Troubles;
 
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
@@ -51,6 +53,8 @@ pub struct Server {
     pub fuse: Fuse,
     /// What outlives it.
     pub disk: Rc<RefCell<Disk>>,
+    /// Requests that are to fail.
+    pub troubles: Troubles,
     nvram: Arc<Nvram>,
     /// Under durability `power`.
     sink: Option<SinkFile>,
@@ -82,6 +86,8 @@ pub struct Server {
     boots: u8,
     /// What became of a mutated server's memory.
     forgetful: Option<Forgetful>,
+    /// It has come up with the configuration that takes something from a client.
+    pub has_revoked: bool,
     /// When it was not there.
     pub outages: Vec<(Duration, Duration)>,
 }
@@ -155,75 +161,6 @@ impl outlast_stack::Journal for Nothing {
     }
 }
 
-fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
-    outlast_stack::Config {
-        addresses: SERVER.to_vec(),
-        ports: vec![PORT],
-        receive_buffer: 16 << 10,
-        receive_total: receive_total(scenario),
-        receive_reserve: 4 << 10,
-        receive_least: 512,
-        capabilities: Capabilities {
-            checksum: scenario.offload,
-            tso4: scenario.offload,
-            tso6: scenario.offload,
-        },
-        ..outlast_stack::Config::default()
-    }
-}
-
-/// Bytes of the log that are set aside for what clients may send.
-fn receive_total(scenario: &Scenario) -> usize {
-    (scenario.nvram_bytes / 8).max(8 << 10)
-}
-
-/// Each life has another list of shares and users, in which the clients' share and user are somewhere.
-fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config {
-    let share = |name: &str| Share {
-        name: name.into(),
-        comment: String::new(),
-        read_only: false,
-        guest: false,
-        users: Vec::new(),
-        directory: 0,
-        encryption: Requirement::Enabled,
-    };
-    let user = |name: &str| User {
-        name: name.into(),
-        nt_hash: nt_hash(PASSWORD),
-    };
-    let mut shares: Vec<Share> = (0..life % 3).map(|n| share(&format!("other{n}"))).collect();
-    shares.push(share(SHARE));
-    let mut users: Vec<User> = (0..life % 2).map(|n| user(&format!("other{n}"))).collect();
-    users.push(user(USER));
-    outlast_smb::Config {
-        name: "OUTLAST".into(),
-        guid: [0; 16],
-        min_dialect: Dialect::Smb202,
-        max_dialect: Dialect::Smb311,
-        signing: Requirement::Enabled,
-        encryption: Requirement::Enabled,
-        oplocks: Oplocks::On,
-        shares,
-        users,
-        limits: Limits {
-            io_bytes: 65_536,
-            ..scenario
-                .kind
-                .limits()
-                .map_or_else(Limits::default, |limits| {
-                    limits.of_server(scenario.mutation)
-                })
-        },
-    }
-}
-
-/// The device's capabilities of a scenario's server.
-#[must_use]
-pub fn capabilities(scenario: &Scenario) -> Capabilities {
-    stack_config(scenario).capabilities
-}
-
 impl Server {
     /// A server that is about to be started.
     #[must_use]
@@ -231,6 +168,9 @@ impl Server {
         let fuse = Fuse::new(blows);
         let clock = Clock::default();
         let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
+        if scenario.lacks.births {
+            disk.forget_births();
+        }
         let sink = scenario.power.map(|_| {
             disk.keep_journal(clock.clone(), scenario.mutation);
             SinkFile::new(
@@ -244,6 +184,7 @@ impl Server {
         let nvram = Nvram::new(scenario, fuse.clone());
         Server {
             disk: Rc::new(RefCell::new(disk)),
+            troubles: Troubles::default(),
             nvram: Arc::new(nvram),
             shipped: sink.as_ref().map(|_| new_shadow(scenario)),
             sink,
@@ -266,6 +207,7 @@ impl Server {
             boots: 1,
             forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
                 .then(Forgetful::default),
+            has_revoked: false,
             outages: Vec::new(),
         }
     }
@@ -368,6 +310,7 @@ impl Server {
             self.say_last_words(life, now);
         }
         self.disk.borrow_mut().killed();
+        self.troubles.killed();
         self.follow();
         if let End::Cut | End::System = end {
             log::debug!("the machine is down: {end:?}");
@@ -615,9 +558,9 @@ impl Server {
             smb,
             fs: Files::new(
                 self.disk.clone(),
+                self.troubles.clone(),
                 share,
-                self.scenario.handles,
-                self.scenario.mutation,
+                &self.scenario,
             ),
             entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
             probe: Box::new(Saboteur {
@@ -671,6 +614,8 @@ impl Server {
             base,
             began: self.clock.now(),
         });
+        let revocation = self.scenario.rules.revocation;
+        self.has_revoked = revocation.is_some_and(|it| it.from_life <= self.lives());
         self.look_inside();
         self.send(&recovered.frames, net);
         if self.life.is_some() {
@@ -688,6 +633,13 @@ impl Server {
         (stack, smb_config(&self.scenario, lives))
     }
 
+    /// The port of the client whose connection it may have ended.
+    fn port_cut(&self) -> Option<u16> {
+        let revocation = self.scenario.rules.revocation.filter(|_| self.has_revoked);
+        let victim = revocation.filter(Revocation::ends_connection)?.victim;
+        Some(FIRST_PORT + u16::try_from(victim).ok()?)
+    }
+
     /// How many there were before this one.
     fn lives(&self) -> u32 {
         self.crashes + self.reboots + self.failed_starts
@@ -699,12 +651,14 @@ impl Server {
         if is_silent && self.is(Mutation::SilentAfterReturn) {
             return;
         }
+        let cut = self.port_cut();
         for frame in frames {
             self.fuse.step(Step::Frame);
             let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
             let frame = forgotten.as_ref().unwrap_or(frame);
             let known = |port| Known {
-                may_end: net.may_end(port),
+                may_end: net.may_end(port) || cut == Some(port),
+                may_reset: cut == Some(port),
                 draining: self.draining,
                 at_once: self.sink.is_none(),
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smoltcp::socket::tcp;
 
-use crate::player::Board;
+use crate::board::Board;
 
 /// How long it is borne.
 pub const PATIENCE: Duration = Duration::from_secs(300);

@@ -5,8 +5,9 @@ pub mod uploads;
 
 use crate::faults;
 use crate::judge::Judge;
-use crate::limits::Limits;
 use crate::random::Random;
+use crate::rules::Rules;
+use crate::trouble::{self, Trouble};
 
 /// A handle as the workload names it; the server's FileId is known when its CREATE is answered.
 pub type Handle = u32;
@@ -148,6 +149,8 @@ pub struct Op {
     pub shared: bool,
     /// Place in the list it was made in: the same when others are left out.
     pub id: usize,
+    /// It fails once.
+    pub trouble: Option<Trouble>,
 }
 
 /// FILE_OPEN and so on (MS-SMB2 2.2.13).
@@ -177,8 +180,8 @@ const AT_ONCE: u32 = 16;
 
 /// Makes a workload.
 #[must_use]
-pub fn generate(seed: u64, clients: usize, length: usize) -> Vec<Op> {
-    let mut maker = Maker::new(seed, clients, None);
+pub fn generate(seed: u64, clients: usize, length: usize, rules: Rules) -> Vec<Op> {
+    let mut maker = Maker::new(seed, clients, rules);
     for client in 0..clients {
         maker.make_home(client);
     }
@@ -203,21 +206,26 @@ struct Maker {
     ops: Vec<Op>,
     last_handle: Handle,
     clients: usize,
+    rules: Rules,
     shared_files: usize,
     /// The disk has bad places.
     bad: Option<Random>,
+    /// Requests fail once.
+    troubles: Option<Random>,
 }
 
 impl Maker {
-    fn new(seed: u64, clients: usize, limits: Option<Limits>) -> Maker {
+    fn new(seed: u64, clients: usize, rules: Rules) -> Maker {
         Maker {
             random: Random::new(seed, "workload"),
-            judge: Judge::with_limits(limits),
+            judge: Judge::new(rules),
             ops: Vec::new(),
             last_handle: 0,
             clients,
+            rules,
             shared_files: 0,
             bad: (seed % 4 == 2).then(|| Random::new(seed, "bad places")),
+            troubles: trouble::is_of(seed).then(|| Random::new(seed, "troubles")),
         }
     }
 
@@ -232,8 +240,10 @@ impl Maker {
     }
 
     fn push(&mut self, client: usize, verbs: Vec<Verb>, shared: bool) {
+        let troubles = self.troubles.as_mut().filter(|_| !shared);
         let op = Op {
             client,
+            trouble: troubles.and_then(|random| Trouble::pick(&verbs[0], random)),
             verbs,
             shared,
             id: self.ops.len(),
@@ -399,7 +409,7 @@ impl Maker {
                 time: 130_000_000_000_000_000 + self.random.below(1 << 40),
             },
             18 => match self.random.below(6) {
-                0 => Verb::SecondSession,
+                0 if !self.rules.is_alone(client) => Verb::SecondSession,
                 _ => Verb::Echo,
             },
             19 => Verb::Lock {
@@ -509,8 +519,15 @@ impl Maker {
 
     /// Two clients at one file.
     fn meeting(&mut self) {
-        let first = self.random.index(self.clients);
-        let second = (first + 1 + self.random.index(self.clients.max(2) - 1)) % self.clients;
+        let clients = (0..self.clients).filter(|client| !self.rules.is_alone(*client));
+        let clients: Vec<usize> = clients.collect();
+        let count = clients.len();
+        if count == 0 {
+            return;
+        }
+        let first = self.random.index(count);
+        let second = (first + 1 + self.random.index(count.max(2) - 1)) % count;
+        let (first, second) = (clients[first], clients[second]);
         self.shared_files += 1;
         let path = format!("s{}", self.shared_files);
         match self.random.below(4) {

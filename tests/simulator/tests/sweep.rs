@@ -1,5 +1,6 @@
 //! The sweep of the test command: a fixed budget of crash points. `scripts/sweep` goes on for as long as one likes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use outlast_simulator::fuse::Step;
@@ -58,6 +59,14 @@ fn what_has_failed_before_does_not_again() {
     }
 }
 
+/// A copy within a file was under way when the server died, and the file could not be opened again at the first attempt. The client was
+/// told so, and the copy that it asked for then began with what the first one had left.
+#[test]
+fn what_was_under_way_is_not_answered_with_an_error_that_passes() {
+    let scenario = Scenario::with(51, Size::Usual, Durability::Process);
+    run(&scenario, &[868], None).unwrap_or_else(|what| panic!("{what}"));
+}
+
 /// A crash at a plain store where nothing committed lies is one at the next step of another kind: the sweep tries only
 /// some of them.
 #[test]
@@ -108,4 +117,24 @@ fn a_run_can_be_repeated() {
         assert_eq!(first.steps, second.steps);
         assert_eq!(first.transcript, second.transcript);
     }
+}
+
+/// Everything that a disk, a name service or a configuration may do does come about.
+#[test]
+fn every_kind_of_failure_comes_about() {
+    let mut failed = BTreeMap::new();
+    let mut revoked = BTreeSet::new();
+    for seed in [3, 11, 19, 35, 43, 51, 67, 83, 99, 139, 143] {
+        let scenario = Scenario::new(seed, Size::Usual);
+        for step in (1..16).map(|part| part * 80) {
+            let report = run(&scenario, &[step], None).unwrap_or_else(|what| panic!("{what}"));
+            for (what, count) in report.failed {
+                *failed.entry(what).or_insert(0) += count;
+            }
+            let revocation = scenario.rules.revocation.filter(|_| report.revoked);
+            revoked.extend(revocation.map(|revocation| format!("{:?}", revocation.how)));
+        }
+    }
+    assert_eq!(failed.len(), 4, "{failed:?}");
+    assert!(revoked.len() > 2, "{revoked:?}");
 }

@@ -2,15 +2,16 @@
 
 use super::{Judge, Verdict, Waiting, plain};
 use crate::limits::Limits;
+use crate::rules::Rules;
 use crate::status;
 use crate::workload::{Handle, Op};
 
 impl Judge {
-    /// A judge of a server with these limits.
+    /// A judge that goes by these rules.
     #[must_use]
-    pub fn with_limits(limits: Option<Limits>) -> Judge {
+    pub fn new(rules: Rules) -> Judge {
         Judge {
-            limits,
+            rules,
             ..Judge::default()
         }
     }
@@ -18,7 +19,7 @@ impl Judge {
     /// Are there limits that matter?
     #[must_use]
     pub fn has_limits(&self) -> bool {
-        self.limits.is_some()
+        self.rules.limits.is_some()
     }
 
     /// All open handles of a client.
@@ -30,13 +31,13 @@ impl Judge {
 
     /// Is one more than `held` too many?
     fn exceeds(&self, held: usize, limit: impl Fn(&Limits) -> usize) -> bool {
-        let limit = self.limits.as_ref().map(limit);
+        let limit = self.rules.limits.as_ref().map(limit);
         limit.is_some_and(|limit| held >= limit)
     }
 
     /// The newcomer's first request: the others have left, and have nothing any more.
     pub(super) fn note_newcomer(&mut self, op: &Op) {
-        let newcomer = self.limits.map(|limits| limits.newcomer);
+        let newcomer = self.rules.limits.map(|limits| limits.newcomer);
         if newcomer == Some(op.client) && !std::mem::replace(&mut self.newcomer_is_there, true) {
             self.close_all();
         }

@@ -55,6 +55,7 @@ impl Judge {
         }
         match self.target(node, to, replace) {
             Err(refused) => refused,
+            Ok(_) if self.rules.has_no_links => status::ACCESS_DENIED,
             Ok(replaced) => {
                 if let Some(replaced) = replaced {
                     self.nodes[replaced].links -= 1;

@@ -2,11 +2,19 @@
 
 use super::{AT_ONCE, DIRECTORY, EXCLUSIVE, Handle, Maker, Op, UNLOCK, Verb, disposition, home};
 use crate::limits::Limits;
+use crate::rules::Rules;
 
 /// Makes a workload of so many attempts to have too much.
 #[must_use]
 pub fn generate(seed: u64, clients: usize, length: usize, limits: Limits) -> Vec<Op> {
-    let mut maker = Maker::new(seed, clients, Some(limits));
+    let mut maker = Maker::new(
+        seed,
+        clients,
+        Rules {
+            limits: Some(limits),
+            ..Rules::default()
+        },
+    );
     let early: Vec<usize> = (0..clients).filter(|it| *it != limits.newcomer).collect();
     for client in &early {
         maker.make_home(*client);

@@ -2,6 +2,7 @@
 //! take what it reads.
 
 use super::{Maker, Op, Verb, disposition, home};
+use crate::rules::Rules;
 
 /// Bytes of a request or a reply, at most: the log has to take one at a time, however small it is.
 const PIECE: u64 = 3000;
@@ -9,7 +10,7 @@ const PIECE: u64 = 3000;
 /// Makes a workload of so many requests for each client. `reader`: the one that mostly reads.
 #[must_use]
 pub fn generate(seed: u64, clients: usize, length: usize, reader: Option<usize>) -> Vec<Op> {
-    let mut maker = Maker::new(seed, clients, None);
+    let mut maker = Maker::new(seed, clients, Rules::default());
     for client in 0..clients {
         maker.make_home(client);
     }

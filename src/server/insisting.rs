@@ -1,0 +1,58 @@
+//! What was under way when the worker died is done again, and a part of it may have been done. An error of the moment (no descriptor is
+//! free, the disk or the name service does not answer) must not become its answer then: the client would take it for not done. So it is
+//! tried again a few times, before anything else is done to files (law 5).
+
+use std::time::Duration;
+
+use outlast_smb::Planned;
+use outlast_smb::fileop::{Intent, Outcome};
+use outlast_smb::status::NtStatus;
+
+use super::files::FileSystem;
+use super::machine::Machine;
+
+/// So often in the life of a worker, which may have several requests to do again.
+pub(super) const ATTEMPTS: u32 = 10;
+/// Between two attempts. All of them together are a pause that clients' retransmission timers bear (RFC 6298, 2.4).
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// May it be another answer in a moment?
+fn may_pass(status: NtStatus) -> bool {
+    matches!(
+        status,
+        NtStatus::TOO_MANY_OPENED_FILES
+            | NtStatus::INSUFFICIENT_RESOURCES
+            | NtStatus::IO_DEVICE_ERROR
+            | NtStatus::IO_TIMEOUT
+            // The name service may not answer.
+            | NtStatus::ACCESS_DENIED
+    )
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// Does an operation, or begins it: `None`. One that was under way when the worker died is tried again if it fails with an error that
+    /// may pass.
+    pub(super) fn begin(
+        &mut self,
+        planned: &Planned,
+        intent: &Intent,
+    ) -> Option<Result<Outcome, NtStatus>> {
+        if let Some(status) = self.refusal(planned) {
+            return Some(Err(status));
+        }
+        loop {
+            let begun = self.fs.begin(&planned.actor, &planned.op, intent);
+            let may_pass = matches!(&begun, Some(Err(status)) if may_pass(*status));
+            if planned.intent.is_none() || !may_pass || self.attempts == 0 {
+                return begun;
+            }
+            self.attempts -= 1;
+            log::warn!(
+                "{:?} was under way when the worker died, and fails now: {begun:?}; it is tried again",
+                planned.task
+            );
+            self.fs.pause(PAUSE);
+            self.probe.beat();
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Making files, as `src/fs/create.rs` does it: a file gets its name when it is ready, by a call that does not replace, and a redo that finds
+//! the name taken asks the stamp. Where the file system lacks what that takes, it is made under a private name and linked, or under its own
+//! name at once.
+
+use outlast_smb::fileop::{CreateOp, OpenId};
+use outlast_smb::status::NtStatus;
+
+use crate::disk::Disk;
+use crate::image::Ino;
+use crate::mutation::Mutation;
+use crate::rules::Lacks;
+
+/// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
+pub(super) const ARCHIVE: u32 = 0x20;
+
+/// A name that only this open uses.
+pub(super) fn private(open: OpenId) -> String {
+    format!(".outlast-{open}")
+}
+
+/// Makes files.
+pub(super) struct Maker {
+    pub(super) lacks: Lacks,
+    pub(super) mutation: Option<Mutation>,
+}
+
+impl Maker {
+    /// Makes a file or a directory, unless this very open has made it before a crash.
+    pub(super) fn make(&self, disk: &mut Disk, op: &CreateOp, path: &str) -> Result<Ino, NtStatus> {
+        let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
+        if let Some((ino, _)) = disk.find(path) {
+            return self.finish(disk, op, ino);
+        }
+        let private = private(op.open);
+        if disk.entry(dir, &private).is_some() {
+            disk.unlink(dir, &private);
+        }
+        if op.must_be_dir {
+            let ino = disk.make(true, Some(op.open), op.attributes & !ARCHIVE);
+            let _ = disk.link(dir, &private, ino);
+            disk.rename((dir, &private), (dir, name));
+            return Ok(ino);
+        }
+        if self.lacks.noreplace && self.lacks.links {
+            let ino = disk.make(false, None, 0);
+            let _ = disk.link(dir, name, ino);
+            dress(disk, op, ino);
+            return Ok(ino);
+        }
+        let ino = disk.make(false, Some(op.open), op.attributes | ARCHIVE);
+        if self.lacks.noreplace {
+            let _ = disk.link(dir, &private, ino);
+        }
+        let linked = disk.link(dir, name, ino);
+        if self.lacks.noreplace {
+            disk.unlink(dir, &private);
+        }
+        linked
+            .map(|()| ino)
+            .map_err(|_| NtStatus::OBJECT_NAME_COLLISION)
+    }
+
+    /// The name is taken: by this open, before a crash, or by another.
+    fn finish(&self, disk: &mut Disk, op: &CreateOp, ino: Ino) -> Result<Ino, NtStatus> {
+        let inode = disk.inode(ino).ok_or(NtStatus::INTERNAL_ERROR)?;
+        let gets_its_name_first = self.lacks.noreplace && self.lacks.links && !inode.is_dir();
+        let is_ours = match inode.stamp {
+            Some(stamp) => stamp == op.open && self.mutation != Some(Mutation::StampIgnored),
+            None => {
+                gets_its_name_first
+                    && inode.data.is_empty()
+                    && self.mutation != Some(Mutation::UnstampedTakenForAnothers)
+            }
+        };
+        if !is_ours {
+            return Err(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        if gets_its_name_first {
+            dress(disk, op, ino);
+        }
+        Ok(ino)
+    }
+}
+
+/// Says which open made a file, and what its attributes are.
+fn dress(disk: &mut Disk, op: &CreateOp, ino: Ino) {
+    disk.stamp(ino, op.open);
+    disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
+}
