@@ -497,7 +497,8 @@ impl Shipper {
         let mark = Mark {
             sequence: self.sequence,
             instance: log.superblock.instance,
-            tail: commit.tail,
+            // What an earlier mark has given up may be wiped, though the tail word, which waits for that, says otherwise.
+            tail: commit.tail.max(self.mark.tail),
             head: commit.head,
             chain: commit.chain,
             wiped: self.wiped,

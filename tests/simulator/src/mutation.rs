@@ -91,6 +91,8 @@ pub enum Mutation {
     OldConfiguration,
     /// The tail that has moved is not put on record, so that it lies in what has been written over.
     TailStands,
+    /// A worker that stands by takes over without the last commit.
+    FollowerBehind,
 }
 
 /// What a limit is about.
@@ -207,6 +209,7 @@ impl Mutation {
             UnstampedTakenForAnothers,
             OldConfiguration,
             TailStands,
+            FollowerBehind,
         ]
     };
 
