@@ -3,7 +3,8 @@
 //! ```text
 //! mount SHARE DIRECTORY OPTIONS  mounts a share; the options are the kernel's own (mount.cifs(8))
 //! unmount DIRECTORY...
-//! count TIMES FILE...        for each file a process that adds so many to the number in it, one by one, each under a lock
+//! count TIMES FILE...        for each file a process that adds so many to the number in it, one by one, each under a lock; they
+//!                            begin when all of them have opened theirs
 //! copy FROM TO               reads the one and writes the other
 //! wait-for-change DIRECTORY  waits until the server tells of a change there
 //! show FILE...               prints them
@@ -15,14 +16,12 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// A counting process opens its file anew after so many steps.
-const STEPS_PER_OPEN: u32 = 8;
 /// No single read or write that a client sends has more.
 const PIECE: usize = 1 << 20;
 
@@ -47,8 +46,8 @@ fn act(words: &[&str]) -> anyhow::Result<()> {
         ["unmount", directories @ ..] => directories
             .iter()
             .try_for_each(|path| unmount(*path, UnmountFlags::empty()).context(path.to_string())),
-        ["count", times, file] => count(file, times.parse()?),
-        ["count", times, files @ ..] => all(files.iter().map(|file| ["count", times, file])),
+        ["count", times, file] => count(times.parse()?, file),
+        ["count", times, files @ ..] => count_in_all(times, files),
         ["copy", from, to] => copy(from, to),
         ["wait-for-change", directory] => wait_for_change(directory),
         ["show", files @ ..] => files.iter().try_for_each(|file| {
@@ -72,30 +71,40 @@ fn mount_share(share: &str, directory: &str, options: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// Runs this program once for each list of arguments, all at the same time.
-fn all<'a>(lists: impl Iterator<Item = [&'a str; 3]>) -> anyhow::Result<()> {
-    let start = |list| Command::new("/proc/self/exe").args(list).spawn();
-    let children = lists.map(start).collect::<Result<Vec<_>, _>>()?;
-    for mut child in children {
-        let status = child.wait()?;
-        if !status.success() {
-            bail!("{status}");
+/// Counts in all of the files at the same time, by a process each.
+fn count_in_all(times: &str, files: &[&str]) -> anyhow::Result<()> {
+    let start = |file: &&str| {
+        Command::new("/proc/self/exe")
+            .args(["count", times, file])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+    };
+    let mut children = files.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    for child in &mut children {
+        // the line that says that the file is open
+        let output = child.stdout.as_mut().context("its output")?;
+        output.read_exact(&mut [0])?;
+    }
+    for child in &mut children {
+        drop(child.stdin.take());
+    }
+    for child in children {
+        let outcome = child.wait_with_output()?;
+        if !outcome.status.success() {
+            bail!("{}", String::from_utf8_lossy(&outcome.stdout));
         }
     }
     Ok(())
 }
 
-/// Adds one at a time, under a lock of the whole file: fcntl(2), F_SETLKW.
-fn count(path: &str, times: u32) -> anyhow::Result<()> {
-    let mut done = 0;
-    while done < times {
-        let file = File::options().read(true).write(true).open(path)?;
-        for _ in 0..STEPS_PER_OPEN.min(times - done) {
-            step(&file)?;
-            done += 1;
-        }
-    }
-    Ok(())
+/// Opens the file, says so by a line, waits for the end of its input, and adds one at a time, under a lock of the whole file:
+/// fcntl(2), F_SETLKW.
+fn count(times: u32, path: &str) -> anyhow::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    println!();
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    (0..times).try_for_each(|_| step(&file))
 }
 
 fn step(file: &File) -> anyhow::Result<()> {
