@@ -119,8 +119,8 @@ fn two_kernel_mounts_lose_no_update_while_the_server_is_killed() {
     // Only the older dialect's client heeds the break of an oplock that is no lease.
     for (version, more, has_oplocks) in [("2.1", "", true), ("3.1.1", ",seal", false)] {
         scene.mount(version, more);
-        scene.count(&[]);
-        scene.count(&[Kill, Kill, Reboot, Kill, Kill, Kill]);
+        scene.count(40, &[]);
+        scene.count(300, &[Kill, Kill, Reboot, Kill, Kill, Kill]);
         assert_eq!(scene.oplocks_returned() > 0, has_oplocks);
         scene.copy(&[Kill, Reboot, Kill]);
         scene.notice_a_change();
