@@ -79,7 +79,8 @@ impl Scene {
         say(&format!("   mount -o vers={version}{more}"));
         for directory in MOUNT_POINTS {
             self.does(&format!(
-                "mount //{SERVER}/pub {directory} ip={SERVER},user={USER},pass={PASSWORD},vers={version},nosharesock{more}"
+                "mount //{SERVER}/pub {directory} \
+                 ip={SERVER},user={USER},pass={PASSWORD},vers={version},nosharesock{more}"
             ));
             self.connections += 1;
         }
@@ -88,8 +89,8 @@ impl Scene {
     /// A process on each mount adds so many to the number in the same file, one by one.
     pub fn count(&mut self, steps: u64, blows: Blows) {
         let counter = self.server.share().join("counter");
-        // Another file than the last time: between its opens this client keeps a file's pages for as long as its size and time of
-        // last write are the same, and that time may be as coarse as the kernel's tick.
+        // Another file than the last time: between its opens this client keeps a file's pages for as long as its size
+        // and time of last write are the same, and that time may be as coarse as the kernel's tick.
         let _ = std::fs::remove_file(&counter);
         std::fs::write(&counter, "0").expect("a counter");
         let all = 2 * steps;
@@ -142,7 +143,8 @@ impl Scene {
         say("   CHANGE_NOTIFY");
     }
 
-    /// How often a mount has given back an oplock: of the commands the kernel has sent on each connection, those of that number.
+    /// How often a mount has given back an oplock: of the commands the kernel has sent on each connection, those of
+    /// that number.
     pub fn oplocks_returned(&mut self) -> u64 {
         const OPLOCK_BREAK: &str = "18";
         let stats = self.does("show /proc/fs/cifs/Stats");

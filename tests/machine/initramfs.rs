@@ -157,8 +157,9 @@ impl Kernel {
         Some(Kernel { image, modules })
     }
 
-    /// What QEMU boots fastest: the kernel itself, unpacked to this file, since that takes twice as long where the processor is
-    /// emulated as all the rest of the kernel's start. One that is packed otherwise than by xz unpacks itself.
+    /// What QEMU boots fastest: the kernel itself, unpacked to this file, since that takes twice as long where the
+    /// processor is emulated as all the rest of the kernel's start. One that is packed otherwise than by xz unpacks
+    /// itself.
     pub fn bootable(&self, unpacked: PathBuf) -> PathBuf {
         let image = read(&self.image);
         let payload = payload(&image);
@@ -202,7 +203,8 @@ impl Kernel {
     }
 }
 
-/// The packed kernel in what a boot loader loads (Documentation/x86/boot.rst: `setup_sects`, `payload_offset`, `payload_length`).
+/// The packed kernel in what a boot loader loads (Documentation/x86/boot.rst: `setup_sects`, `payload_offset`,
+/// `payload_length`).
 fn payload(image: &[u8]) -> &[u8] {
     let field = |at: usize| {
         let bytes = image[at..at + 4].try_into().expect("four bytes");

@@ -1,5 +1,5 @@
-//! A machine that really goes down: rebooted, crashed, its power cut, while Debian's smbclient works on it from outside. And one whose
-//! kernel mounts the share of a server outside, which is killed.
+//! A machine that really goes down: rebooted, crashed, its power cut, while Debian's smbclient works on it from
+//! outside. And one whose kernel mounts the share of a server outside, which is killed.
 //!
 //! `scripts/vm-demo` runs these with their story told. The environment variables `OUTLAST_VM_SEED` and `OUTLAST_VM_CUTS` say which
 //! random moments, and how many.

@@ -1,6 +1,7 @@
-//! The first process of a machine that `tests/machine` boots. It loads the kernel's modules; its argument says what else the machine
-//! is for. With `serve` it bridges the network card with a TAP, mounts the disk and runs `outlast serve` there; with
-//! `client ADDRESS NETMASK` it gives the card an address. Then it obeys the commands that a virtio port brings, one a line:
+//! The first process of a machine that `tests/machine` boots. It loads the kernel's modules; its argument says what
+//! else the machine is for. With `serve` it bridges the network card with a TAP, mounts the disk and runs
+//! `outlast serve` there; with `client ADDRESS NETMASK` it gives the card an address. Then it obeys the commands that a
+//! virtio port brings, one a line:
 //!
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
@@ -86,7 +87,8 @@ fn run(role: &[String]) -> anyhow::Result<()> {
 }
 
 fn serve() -> anyhow::Result<Pid> {
-    // Written back within a second or two, not half a minute: more is on the medium when the power is cut, and in more states.
+    // Written back within a second or two, not half a minute: more is on the medium when the power is cut, and in more
+    // states.
     for (setting, centiseconds) in [("dirty_expire", "100"), ("dirty_writeback", "50")] {
         let path = format!("/proc/sys/vm/{setting}_centisecs");
         std::fs::write(&path, centiseconds).context(path)?;

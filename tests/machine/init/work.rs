@@ -3,8 +3,8 @@
 //! ```text
 //! mount SHARE DIRECTORY OPTIONS  mounts a share; the options are the kernel's own (mount.cifs(8))
 //! unmount DIRECTORY...
-//! count TIMES FILE...        for each file a process that adds so many to the number in it, one by one, each under a lock; they
-//!                            begin when all of them have opened theirs
+//! count TIMES FILE...        for each file a process that adds so many to the number in it, one by one, each under
+//!                            a lock; they begin when all of them have opened theirs
 //! copy FROM TO               reads the one and writes the other
 //! wait-for-change DIRECTORY  waits until the server tells of a change there
 //! show FILE...               prints them
@@ -71,8 +71,8 @@ fn mount_share(share: &str, directory: &str, options: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// Counts in all of the files at the same time, by a process each. One after the other opens its file: this client leaves the break
-/// of an oplock unanswered that reaches it while its own open is not complete.
+/// Counts in all of the files at the same time, by a process each. One after the other opens its file: this client
+/// leaves the break of an oplock unanswered that reaches it while its own open is not complete.
 fn count_in_all(times: &str, files: &[&str]) -> anyhow::Result<()> {
     let mut children = Vec::new();
     for file in files {
@@ -98,8 +98,8 @@ fn count_in_all(times: &str, files: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the file, says so by a line, waits for the end of its input, and adds one at a time, under a lock of the whole file:
-/// fcntl(2), F_SETLKW.
+/// Opens the file, says so by a line, waits for the end of its input, and adds one at a time, under a lock of the whole
+/// file: fcntl(2), F_SETLKW.
 fn count(times: u32, path: &str) -> anyhow::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     println!();
@@ -131,8 +131,8 @@ fn copy(from: &str, to: &str) -> anyhow::Result<()> {
     }
 }
 
-/// cifs sends a CHANGE_NOTIFY for an ioctl of its own, not for inotify(7): CIFS_IOC_NOTIFY with a `struct smb3_notify` of
-/// fs/smb/client/cifs_ioctl.h.
+/// cifs sends a CHANGE_NOTIFY for an ioctl of its own, not for inotify(7): CIFS_IOC_NOTIFY with a `struct smb3_notify`
+/// of fs/smb/client/cifs_ioctl.h.
 fn wait_for_change(directory: &str) -> anyhow::Result<()> {
     #[repr(C, packed)]
     struct Notify {
