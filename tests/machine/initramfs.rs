@@ -15,6 +15,9 @@ pub struct Initramfs {
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
 
+/// How a file begins that xz has packed.
+const XZ: &[u8] = b"\xFD7zXZ\0";
+
 impl Initramfs {
     /// An empty one. A file at `scratch` will come and go.
     pub fn new(scratch: PathBuf) -> Initramfs {
@@ -64,8 +67,19 @@ impl Initramfs {
         }
     }
 
+    /// Kernel modules, and for the first process a list of them in the order in which it loads them.
+    pub fn modules(&mut self, modules: Vec<(String, Vec<u8>)>) {
+        let mut load = String::new();
+        for (name, module) in modules {
+            let path = format!("/lib/modules/{name}.ko");
+            self.module(&path, &module);
+            load += &(path + "\n");
+        }
+        self.file("/lib/modules/load", 0o600, load.as_bytes());
+    }
+
     /// A kernel module, without what only makes loading it slower: its signature, which strip takes away, and its types' descriptions.
-    pub fn module(&mut self, path: &str, image: &[u8]) {
+    fn module(&mut self, path: &str, image: &[u8]) {
         fs::write(&self.scratch, image).expect("a module");
         output(
             Command::new("strip")
@@ -113,8 +127,8 @@ impl Initramfs {
 
 /// Debian's kernel, unpacked.
 pub struct Kernel {
-    /// What a boot loader loads.
-    pub image: PathBuf,
+    /// What a boot loader loads: a program that unpacks the kernel.
+    image: PathBuf,
     modules: Vec<PathBuf>,
 }
 
@@ -141,6 +155,21 @@ impl Kernel {
             }
         }
         Some(Kernel { image, modules })
+    }
+
+    /// What QEMU boots fastest: the kernel itself, unpacked to this file, since that takes twice as long where the
+    /// processor is emulated as all the rest of the kernel's start. One that is packed otherwise than by xz unpacks
+    /// itself.
+    pub fn bootable(&self, unpacked: PathBuf) -> PathBuf {
+        let image = read(&self.image);
+        let payload = payload(&image);
+        if !payload.starts_with(XZ) {
+            return self.image.clone();
+        }
+        let packed = unpacked.with_extension("xz");
+        fs::write(&packed, payload).expect("a packed kernel");
+        output(Command::new("xz").args(["-d", "-f"]).arg(packed));
+        unpacked
     }
 
     /// Images of these modules in an order in which they can be loaded, each after those it depends on. One that is not there is part
@@ -172,6 +201,23 @@ impl Kernel {
             found.push((name.to_owned(), image));
         }
     }
+}
+
+/// The packed kernel in what a boot loader loads (Documentation/x86/boot.rst: `setup_sects`, `payload_offset`,
+/// `payload_length`).
+fn payload(image: &[u8]) -> &[u8] {
+    let field = |at: usize| {
+        let bytes = image[at..at + 4].try_into().expect("four bytes");
+        u32::from_le_bytes(bytes) as usize
+    };
+    // the boot sector is not counted, and zero stands for four
+    let sectors = match image[0x1F1] {
+        0 => 4,
+        sectors => usize::from(sectors),
+    };
+    let begin = (sectors + 1) * 512 + field(0x248);
+    // its last four bytes are its length unpacked, which is not xz's
+    &image[begin..begin + field(0x24C) - 4]
 }
 
 /// The name of a module as others name it, from its file: `a-b.ko`, `a-b.ko.xz`.

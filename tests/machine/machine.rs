@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::disk_log;
 use crate::support::{PATIENCE, Rng, wait_for};
@@ -12,10 +14,12 @@ use crate::support::{PATIENCE, Rng, wait_for};
 /// What a machine is made of.
 #[derive(Clone)]
 pub struct Hardware {
+    /// What its first process is for: see there.
+    pub role: &'static str,
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     /// An image; what the medium holds while the machine is off.
-    pub disk: PathBuf,
+    pub disk: Option<PathBuf>,
     /// The device it is wired to, in this network namespace.
     pub tap: &'static str,
     /// For its sockets, its console's text, and what its disk does while it runs.
@@ -45,20 +49,14 @@ impl Hardware {
     /// Switches it on.
     pub fn start(&self) -> Machine {
         let path = |name| self.path(name).display().to_string();
-        // QEMU writes to a copy. What becomes of the disk is told by the log alone.
-        let copied = Command::new("cp")
-            .args(["--sparse=always", "--reflink=auto"])
-            .args([&self.disk, &self.path("running")])
-            .status();
-        assert!(copied.expect("cp").success(), "a copy of the disk");
-        std::fs::File::create(self.path("log")).expect("an empty log");
         for socket in ["port", "monitor"] {
             let _ = std::fs::remove_file(self.path(socket));
         }
         // The time stamp counter's speed is told, since a microvm has nothing to measure it by. Output on the serial line is slow.
         let kernel_options = format!(
-            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off cryptomgr.notests ipv6.disable=1 tsc_early_khz={}",
-            tsc_khz()
+            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off cryptomgr.notests ipv6.disable=1 tsc_early_khz={} -- {}",
+            tsc_khz(),
+            self.role
         );
         // dies with the test, however that ends
         let mut command = Command::new("setpriv");
@@ -82,6 +80,50 @@ impl Hardware {
                 &format!("file,id=console,append=on,path={}", path("console")),
             ])
             .args(["-serial", "chardev:console"])
+            .args([
+                "-netdev",
+                &format!(
+                    "tap,id=net,ifname={},script=no,downscript=no,vnet_hdr=on",
+                    self.tap
+                ),
+            ])
+            .args(["-device", "virtio-net-device,netdev=net"])
+            .args(["-device", "virtio-serial-device"])
+            .args([
+                "-chardev",
+                &format!("socket,id=port,server=on,wait=off,path={}", path("port")),
+            ])
+            .args(["-device", "virtserialport,chardev=port"])
+            .args([
+                "-chardev",
+                &format!(
+                    "socket,id=monitor,server=on,wait=off,path={}",
+                    path("monitor")
+                ),
+            ])
+            .args(["-mon", "chardev=monitor"])
+            .stdin(Stdio::null());
+        if let Some(disk) = &self.disk {
+            self.insert(disk, &mut command);
+        }
+        Machine {
+            hardware: self.clone(),
+            qemu: command.spawn().expect("qemu"),
+            said: None,
+        }
+    }
+
+    /// Gives it its disk.
+    fn insert(&self, disk: &Path, qemu: &mut Command) {
+        // QEMU writes to a copy. What becomes of the disk is told by the log alone.
+        let copied = Command::new("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .args([disk, &self.path("running")])
+            .status();
+        assert!(copied.expect("cp").success(), "a copy of the disk");
+        std::fs::File::create(self.path("log")).expect("an empty log");
+        let path = |name| self.path(name).display().to_string();
+        qemu
             // Writes take their time, as on a disk: there is a moment at which some of them are done and not flushed.
             .args([
                 "-object",
@@ -108,40 +150,13 @@ impl Hardware {
             .args([
                 "-device",
                 "virtio-blk-device,drive=disk,discard=off,write-zeroes=off",
-            ])
-            .args([
-                "-netdev",
-                &format!(
-                    "tap,id=net,ifname={},script=no,downscript=no,vnet_hdr=on",
-                    self.tap
-                ),
-            ])
-            .args(["-device", "virtio-net-device,netdev=net"])
-            .args(["-device", "virtio-serial-device"])
-            .args([
-                "-chardev",
-                &format!("socket,id=port,server=on,wait=off,path={}", path("port")),
-            ])
-            .args(["-device", "virtserialport,chardev=port"])
-            .args([
-                "-chardev",
-                &format!(
-                    "socket,id=monitor,server=on,wait=off,path={}",
-                    path("monitor")
-                ),
-            ])
-            .args(["-mon", "chardev=monitor"])
-            .stdin(Stdio::null());
-        Machine {
-            hardware: self.clone(),
-            qemu: command.spawn().expect("qemu"),
-            said: None,
-        }
+            ]);
     }
 
     /// Brings the disk to what the medium holds now that the machine is off.
     fn settle(
         &self,
+        disk: &Path,
         fate: impl FnOnce(&[disk_log::Entry]) -> disk_log::Outcome,
     ) -> disk_log::Outcome {
         let mut log = std::fs::File::open(self.path("log")).expect("the log");
@@ -149,7 +164,7 @@ impl Hardware {
         let outcome = fate(&entries);
         let mut disk = std::fs::File::options()
             .write(true)
-            .open(&self.disk)
+            .open(disk)
             .expect("the disk");
         disk_log::apply(&outcome, &mut log, &mut disk).expect("the disk is written");
         outcome
@@ -184,20 +199,44 @@ impl Machine {
         port
     }
 
-    /// Runs a program in it; gives what it prints, if it ends well.
-    pub fn run(&mut self, command: &str) -> Option<String> {
+    /// Runs a program in it; gives what it prints, as an error if it does not end well.
+    pub fn run(&mut self, command: &str) -> Result<String, String> {
         self.ask(&format!("run {command}"))
     }
 
     /// Where the server's threads are.
-    pub fn threads(&mut self) -> Option<String> {
+    pub fn threads(&mut self) -> Result<String, String> {
         self.ask("threads")
     }
 
-    /// Gives what the first process answers, if it is well.
-    fn ask(&mut self, command: &str) -> Option<String> {
-        let mut answer = String::new();
-        for line in BufReader::new(self.tell(command)).lines() {
+    /// Gives what the first process answers.
+    fn ask(&mut self, command: &str) -> Result<String, String> {
+        let answer = self.tell(command);
+        self.read(command, answer)
+    }
+
+    /// Has a program run while this host does something else.
+    pub fn begin(&mut self, command: &str) {
+        self.said = Some(self.tell(&format!("run {command}")));
+    }
+
+    /// Has the program that was begun last nothing to say yet?
+    pub fn is_busy(&self) -> bool {
+        let answer = self.said.as_ref().expect("something was begun");
+        let now = Timespec::default();
+        let heard = poll(&mut [PollFd::new(answer, PollFlags::IN)], Some(&now));
+        heard.expect("poll") == 0
+    }
+
+    /// What the program that was begun last prints, as an error if it does not end well.
+    pub fn finish(&mut self) -> Result<String, String> {
+        let answer = self.said.take().expect("something was begun");
+        self.read("what was begun", answer)
+    }
+
+    fn read(&self, command: &str, answer: UnixStream) -> Result<String, String> {
+        let mut text = String::new();
+        for line in BufReader::new(answer).lines() {
             let line = line.unwrap_or_else(|error| {
                 panic!(
                     "{command}: {error}; the machine's console:\n{}",
@@ -205,16 +244,12 @@ impl Machine {
                 )
             });
             match line.strip_prefix("= ") {
-                Some(code) => return (code == "0").then_some(answer),
-                None => answer += &(line + "\n"),
+                Some("0") => return Ok(text),
+                Some(code) => return Err(format!("{text}exit code {code}")),
+                None => text += &(line + "\n"),
             }
         }
-        None
-    }
-
-    /// Runs a program that does not come back, or comes back too late to tell.
-    pub fn set_off(&mut self, command: &str) {
-        self.said = Some(self.tell(&format!("run {command}")));
+        Err(format!("{text}no end"))
     }
 
     /// The kernel crashes (and restarts: `panic=-1`).
@@ -236,7 +271,9 @@ impl Machine {
             self.qemu.try_wait().expect("qemu")
         });
         assert!(status.success(), "qemu: {status}");
-        self.hardware.settle(disk_log::everything);
+        if let Some(disk) = &self.hardware.disk {
+            self.hardware.settle(disk, disk_log::everything);
+        }
     }
 
     /// Waits until the disk is written to: a moment at which some of it has not been flushed. Not for long, if it is not.
@@ -259,8 +296,9 @@ impl Machine {
     pub fn cut(mut self, rng: &mut Rng) -> disk_log::Outcome {
         self.qemu.kill().expect("SIGKILL");
         self.qemu.wait().expect("qemu");
+        let disk = self.hardware.disk.as_ref().expect("a disk");
         self.hardware
-            .settle(|entries| disk_log::power_cut(entries, rng))
+            .settle(disk, |entries| disk_log::power_cut(entries, rng))
     }
 }
 

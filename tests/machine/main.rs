@@ -1,4 +1,5 @@
-//! A machine that really goes down: rebooted, crashed, its power cut, while Debian's smbclient works on it from outside.
+//! A machine that really goes down: rebooted, crashed, its power cut, while Debian's smbclient works on it from
+//! outside. And one whose kernel mounts the share of a server outside, which is killed.
 //!
 //! `scripts/vm-demo` runs these with their story told. The environment variables `OUTLAST_VM_SEED` and `OUTLAST_VM_CUTS` say which
 //! random moments, and how many.
@@ -6,7 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod client;
 mod disk_log;
+mod host;
 mod initramfs;
 mod machine;
 mod names;
@@ -102,4 +105,26 @@ fn without_that_promise_a_power_cut_ends_the_sessions_loudly() {
         return;
     };
     scene.lose_sessions();
+}
+
+#[test]
+fn two_kernel_mounts_lose_no_update_while_the_server_is_killed() {
+    use client::Blow::{Kill, Reboot};
+    const TEST: &str = "two_kernel_mounts_lose_no_update_while_the_server_is_killed";
+    if !support::can_run(TEST) || !support::has(TEST, &host::needs()) {
+        return;
+    }
+    let lab = Lab::new();
+    let mut scene = client::Scene::set(&lab);
+    // Only the older dialect's client heeds the break of an oplock that is no lease.
+    for (version, more, has_oplocks) in [("2.1", "", true), ("3.1.1", ",seal", false)] {
+        scene.mount(version, more);
+        scene.count(40, &[]);
+        scene.count(300, &[Kill, Kill, Reboot, Kill, Kill, Kill]);
+        assert_eq!(scene.oplocks_returned() > 0, has_oplocks);
+        scene.copy(&[Kill, Reboot, Kill]);
+        scene.notice_a_change();
+        scene.unmount();
+    }
+    scene.judge();
 }

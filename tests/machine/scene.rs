@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::initramfs::{Initramfs, Kernel};
+use crate::host::{self, find};
 use crate::machine::{Hardware, Machine};
 use crate::names::Names;
 use crate::support::capture::Capture;
@@ -14,14 +14,8 @@ use crate::support::lab::{Lab, SERVER, run};
 use crate::support::server::{PASSWORD, USER, add_user};
 use crate::support::{PATIENCE, Rng, has, wait_for};
 
-const MODULES: [&str; 6] = [
-    "virtio_mmio",
-    "virtio_net",
-    "virtio_blk",
-    "virtio_console",
-    "tun",
-    "bridge",
-];
+/// Beside those of any guest; `crc32c_generic` is what ext4 asks `modprobe` for.
+const MODULES: [&str; 5] = ["virtio_blk", "tun", "bridge", "crc32c_generic", "ext4"];
 const CONFIG: &str = "/etc/outlast.toml";
 const MIB: u64 = 1 << 20;
 /// The first boot takes longer than others: the NVRAM is made. smbclient waits for a minute.
@@ -82,55 +76,9 @@ pub struct Scene<'a> {
 
 /// What a scene takes, and whether it is there.
 pub fn needs() -> Vec<(bool, &'static str)> {
-    let mut needs: Vec<_> = [
-        "qemu-system-x86_64",
-        "setpriv",
-        "strip",
-        "mkfs.ext4",
-        "e2fsck",
-        "debugfs",
-        "xz",
-    ]
-    .iter()
-    .map(|program| (find(program).is_some(), *program))
-    .collect();
-    needs.push((cfg!(target_arch = "x86_64"), "an x86_64 processor"));
-    needs.push((
-        Kernel::find(&kernel()).is_some(),
-        "Debian's kernel (scripts/needs vm-kernel)",
-    ));
-    needs.push((
-        init().exists(),
-        "the guest's first process (cargo build --example machine-init, in the tests' profile)",
-    ));
+    let mut needs = host::needs();
+    needs.extend(host::programs(&["mkfs.ext4", "e2fsck", "debugfs"]));
     needs
-}
-
-/// Where cargo puts programs.
-fn programs() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_outlast"))
-        .parent()
-        .expect("a directory")
-}
-
-fn init() -> PathBuf {
-    programs().join("examples/machine-init")
-}
-
-/// Where `scripts/needs vm-kernel` unpacks it.
-fn kernel() -> PathBuf {
-    programs()
-        .parent()
-        .expect("cargo's directory")
-        .join("vm-kernel")
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|directory| directory.join(program))
-        .find(|path| path.is_file())
 }
 
 impl<'a> Scene<'a> {
@@ -148,9 +96,10 @@ impl<'a> Scene<'a> {
         lab.make_dir("client");
         files::random_file(&lab.path("client/big"), size, &mut rng);
         let hardware = Hardware {
-            kernel: Kernel::find(&kernel()).expect("a kernel").image,
+            role: "serve",
+            kernel: host::bootable(lab),
             initramfs: initramfs(lab, durability),
-            disk: disk(lab),
+            disk: Some(disk(lab)),
             tap: "tap0",
             dir: lab.dir().to_owned(),
         };
@@ -294,7 +243,7 @@ impl<'a> Scene<'a> {
         let machine = self.machine.as_mut().expect("a machine");
         let what = match blow {
             Blow::Reboot => {
-                machine.set_off(&format!("/bin/outlast reboot --system --config {CONFIG}"));
+                machine.begin(&format!("/bin/outlast reboot --system --config {CONFIG}"));
                 "outlast reboot --system".to_owned()
             }
             Blow::Crash => {
@@ -366,7 +315,7 @@ impl<'a> Scene<'a> {
             status.unwrap_or_default().trim()
         ));
         machine.power_off();
-        let disk = self.hardware.disk.display().to_string();
+        let disk = self.hardware.disk.expect("a disk").display().to_string();
         run(&format!(
             "{} -fn {disk}",
             find("e2fsck").expect("e2fsck").display()
@@ -430,20 +379,10 @@ fn assert_trees_equal(expected: &Tree, found: &Tree) {
 
 /// The guest's operating system, with the server's configuration.
 fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
-    let mut image = Initramfs::new(lab.path("stripped"));
-    for directory in ["/dev", "/proc", "/sys", "/run", "/disk"] {
-        image.directory(directory);
-    }
-    image.program("/init", &init());
+    let mut image = host::guest(lab, &MODULES);
+    image.directory("/disk");
     image.program("/bin/outlast", Path::new(env!("CARGO_BIN_EXE_outlast")));
     image.program("/sbin/e2fsck", &find("e2fsck").expect("e2fsck"));
-    let mut load = String::new();
-    for (name, module) in Kernel::find(&kernel()).expect("a kernel").modules(&MODULES) {
-        let path = format!("/lib/modules/{name}.ko");
-        image.module(&path, &module);
-        load += &(path + "\n");
-    }
-    image.file("/lib/modules/load", 0o600, load.as_bytes());
     // under `power` only the sink need be on the disk
     let nvram = match durability {
         "power" => "/run/nvram",

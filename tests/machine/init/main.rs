@@ -1,5 +1,7 @@
-//! The first process of the machine that `tests/machine` boots: loads the kernel's modules, bridges the network card with a TAP, mounts
-//! the disk and keeps `outlast serve` running there. It does as it is told over a virtio port, one command a line:
+//! The first process of a machine that `tests/machine` boots. It loads the kernel's modules; its argument says what
+//! else the machine is for. With `serve` it bridges the network card with a TAP, mounts the disk and runs
+//! `outlast serve` there; with `client ADDRESS NETMASK` it gives the card an address. Then it obeys the commands that a
+//! virtio port brings, one a line:
 //!
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
@@ -7,8 +9,11 @@
 //! crash                      the kernel panics
 //! poweroff                   the server is ended by SIGTERM, the disk unmounted, and off it goes
 //! ```
+//!
+//! The same program is what a client's machine runs: see [`work`].
 
 mod network;
+mod work;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,11 +41,11 @@ const PORTS: &str = "/sys/class/virtio-ports";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     if std::process::id() != 1 {
-        eprintln!("machine-init is the first process of a virtual machine: scripts/vm-demo");
-        return ExitCode::from(2);
+        return work::run(&arguments);
     }
-    if let Err(error) = run() {
+    if let Err(error) = run(&arguments) {
         println!("init: {error:#}");
     }
     // the kernel panics when its first process ends
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run() -> anyhow::Result<()> {
+fn run(role: &[String]) -> anyhow::Result<()> {
     for (kind, target) in [
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
@@ -58,21 +63,17 @@ fn run() -> anyhow::Result<()> {
         mount(kind, target, kind, MountFlags::empty(), None)
             .with_context(|| format!("mount {target}"))?;
     }
-    // Written back within a second or two, not half a minute: more is on the medium when the power is cut, and in more states.
-    for (setting, centiseconds) in [("dirty_expire", "100"), ("dirty_writeback", "50")] {
-        let path = format!("/proc/sys/vm/{setting}_centisecs");
-        std::fs::write(&path, centiseconds).context(path)?;
-    }
     let mut signals = Signals::new([SIGCHLD])?;
     load_modules()?;
-    network::set_up().context("the network")?;
-    mount_disk()?;
-    let server = Command::new("/bin/outlast")
-        .args(["serve", "--config", "/etc/outlast.toml"])
-        .env("RUST_LOG_STYLE", "never")
-        .spawn()
-        .context("outlast serve")?;
-    let server = Pid::from_child(&server);
+    let role: Vec<&str> = role.iter().map(String::as_str).collect();
+    let server = match role[..] {
+        ["serve"] => Some(serve()?),
+        ["client", address, netmask] => {
+            network::join(address.parse()?, netmask.parse()?).context("the network")?;
+            None
+        }
+        _ => bail!("no such role: {role:?}"),
+    };
     let port = port()?;
     std::thread::spawn(move || {
         if let Err(error) = obey(&port, server) {
@@ -83,6 +84,23 @@ fn run() -> anyhow::Result<()> {
         reap(server);
     }
     Ok(())
+}
+
+fn serve() -> anyhow::Result<Pid> {
+    // Written back within a second or two, not half a minute: more is on the medium when the power is cut, and in more
+    // states.
+    for (setting, centiseconds) in [("dirty_expire", "100"), ("dirty_writeback", "50")] {
+        let path = format!("/proc/sys/vm/{setting}_centisecs");
+        std::fs::write(&path, centiseconds).context(path)?;
+    }
+    network::bridge().context("the network")?;
+    mount_disk()?;
+    let server = Command::new("/bin/outlast")
+        .args(["serve", "--config", "/etc/outlast.toml"])
+        .env("RUST_LOG_STYLE", "never")
+        .spawn()
+        .context("outlast serve")?;
+    Ok(Pid::from_child(&server))
 }
 
 fn load_modules() -> anyhow::Result<()> {
@@ -140,10 +158,10 @@ static END: Condvar = Condvar::new();
 /// Set when the server is to end.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
-fn reap(server: Pid) {
+fn reap(server: Option<Pid>) {
     let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if pid == server && !LEAVING.load(Ordering::SeqCst) {
+        if Some(pid) == server && !LEAVING.load(Ordering::SeqCst) {
             println!("init: outlast serve has ended: {:?}", status.exit_status());
         }
         ended.get_or_insert_default().insert(pid, status);
@@ -163,7 +181,7 @@ fn ended(child: Pid, patience: Duration) -> Option<WaitStatus> {
 }
 
 /// Carries out what comes over the port.
-fn obey(port: &File, server: Pid) -> io::Result<()> {
+fn obey(port: &File, server: Option<Pid>) -> io::Result<()> {
     let mut answers = port;
     loop {
         for line in BufReader::new(port).lines() {
@@ -223,12 +241,14 @@ fn execute<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<(String, 
     Ok((text.trim_end().to_owned(), code))
 }
 
-/// Ends the server so that it keeps its sessions, unmounts, and goes.
-fn leave(server: Pid) {
+/// Ends the server, if there is one, so that it keeps its sessions, unmounts, and goes.
+fn leave(server: Option<Pid>) {
     LEAVING.store(true, Ordering::SeqCst);
-    let _ = kill_process(server, Signal::TERM);
-    if ended(server, PATIENCE).is_none() {
-        println!("init: outlast serve does not end");
+    if let Some(server) = server {
+        let _ = kill_process(server, Signal::TERM);
+        if ended(server, PATIENCE).is_none() {
+            println!("init: outlast serve does not end");
+        }
     }
     power_off();
 }

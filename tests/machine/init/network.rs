@@ -1,7 +1,9 @@
-//! The guest's network: a bridge of the network card and a TAP for the server, by ioctl alone (netdevice(7), linux/sockios.h, linux/if_tun.h).
+//! The guest's network, by ioctl alone (netdevice(7), linux/sockios.h, linux/if_tun.h): a server's card is bridged with
+//! a TAP, a client's card has an address.
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -15,7 +17,7 @@ const SIOCBRADDBR: libc::Ioctl = 0x89a0;
 const SIOCBRADDIF: libc::Ioctl = 0x89a2;
 
 /// Bridges the card with a TAP that outlives its users, and sets all three up.
-pub fn set_up() -> io::Result<()> {
+pub fn bridge() -> io::Result<()> {
     make_tap()?;
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     control(&socket, SIOCBRADDBR, &mut request(BRIDGE))?;
@@ -27,12 +29,42 @@ pub fn set_up() -> io::Result<()> {
         bridge.ifr_ifru.ifru_ifindex = unsafe { index.ifr_ifru.ifru_ifindex };
         control(&socket, SIOCBRADDIF, &mut bridge)?;
     }
-    for device in [CARD, TAP, BRIDGE, "lo"] {
+    set_up(&socket, &[CARD, TAP, BRIDGE, "lo"])
+}
+
+/// Gives the card an address, and sets it up.
+pub fn join(address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    for (ioctl, address) in [
+        (libc::SIOCSIFADDR, address),
+        (libc::SIOCSIFNETMASK, netmask),
+    ] {
+        let mut request = request(CARD);
+        request.ifr_ifru.ifru_addr = socket_address(address);
+        control(&socket, ioctl, &mut request)?;
+    }
+    set_up(&socket, &[CARD, "lo"])
+}
+
+fn set_up(socket: &OwnedFd, devices: &[&str]) -> io::Result<()> {
+    for device in devices {
         let mut flags = request(device);
         flags.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-        control(&socket, libc::SIOCSIFFLAGS, &mut flags)?;
+        control(socket, libc::SIOCSIFFLAGS, &mut flags)?;
     }
     Ok(())
+}
+
+/// A `sockaddr_in` without a port, as the general structure (ip(7)).
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data[2..6].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: data,
+    }
 }
 
 fn make_tap() -> io::Result<()> {
