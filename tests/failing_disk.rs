@@ -1,5 +1,5 @@
-//! Durability `power`, and the disk of one of two shares fails or hangs: what clients have been told is there comes to its medium all the
-//! same, when the disk is well, and the other share goes on meanwhile.
+//! Durability `power`, and the disk of one of two shares fails or hangs: what clients have been told is there comes to
+//! its medium all the same, when the disk is well, and the other share goes on meanwhile.
 
 mod support;
 

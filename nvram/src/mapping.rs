@@ -44,8 +44,8 @@ impl Mapping {
         open(path, size).map_err(|problem| at(path, problem))
     }
 
-    /// Maps an existing file, as [`Mapping::open`] does, while another server has it locked and writes to it. Nothing may
-    /// be written before [`Mapping::lock`].
+    /// Maps an existing file, as [`Mapping::open`] does, while another server has it locked and writes to it. Nothing
+    /// may be written before [`Mapping::lock`].
     ///
     /// # Errors
     /// [`Error::File`].

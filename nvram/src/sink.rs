@@ -409,8 +409,9 @@ impl Shipper {
         Ok(shipper)
     }
 
-    /// The tail must not pass this: what the mark on the medium counts on is not written over there before the next one is whole, and
-    /// the log is at most one ring long. Nor does the tail pass what has not been wiped in the sink: where that lies is read in the log.
+    /// The tail must not pass this: what the mark on the medium counts on is not written over there before the next one
+    /// is whole, and the log is at most one ring long. Nor does the tail pass what has not been wiped in the sink:
+    /// where that lies is read in the log.
     pub(crate) fn hold(&self) -> u64 {
         self.wiped
     }
@@ -497,7 +498,8 @@ impl Shipper {
         let mark = Mark {
             sequence: self.sequence,
             instance: log.superblock.instance,
-            // What an earlier mark has given up may be wiped, though the tail word, which waits for that, says otherwise.
+            // What an earlier mark has given up may be wiped, though the tail word, which waits for that, says
+            // otherwise.
             tail: commit.tail.max(self.mark.tail),
             head: commit.head,
             chain: commit.chain,

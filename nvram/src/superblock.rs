@@ -174,9 +174,10 @@ impl Superblock {
         Ok((superblock, index))
     }
 
-    /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at every
-    /// instant, and when this is done the damage of one slot loses nothing. A slot is blank while it is written: each of
-    /// the two pages may come to the medium at any instant, so a power cut leaves slots that are whole or blank.
+    /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at
+    /// every instant, and when this is done the damage of one slot loses nothing. A slot is blank while it is written:
+    /// each of the two pages may come to the medium at any instant, so a power cut leaves slots that are whole or
+    /// blank.
     pub(crate) fn write(&mut self, memory: &dyn Memory, present: usize) {
         self.sequence += 1;
         self.version = VERSION;

@@ -198,7 +198,8 @@ impl Smb {
         }
     }
 
-    /// The directories of these shares are not there: until the next call none of them is connected. Tree connects that exist stay.
+    /// The directories of these shares are not there: until the next call none of them is connected. Tree connects that
+    /// exist stay.
     pub fn set_offline(&mut self, shares: impl IntoIterator<Item = ShareId>) {
         self.offline.clear();
         self.offline.extend(shares);

@@ -60,7 +60,8 @@ impl Markers {
         Ok(self.of(roots, share)?.number)
     }
 
-    /// The file system of a share was mounted again: its marker is read anew, and so is that of any share that has the same one.
+    /// The file system of a share was mounted again: its marker is read anew, and so is that of any share that has the
+    /// same one.
     pub fn forget(&mut self, share: ShareId) {
         let of_share = self.of_share.get(share as usize).copied().flatten();
         let Some(gone) = of_share else { return };

@@ -101,8 +101,9 @@ impl Fs {
 
     /// [`FileSystem::drop_cached`](crate::server::files::FileSystem::drop_cached).
     ///
-    /// ext4 writes into an extent that it has allocated as unwritten, and marks it as written when that has succeeded. If it has failed, a
-    /// later write to the cached page succeeds, but the extent stays unwritten and is read as zeroes once the page is gone.
+    /// ext4 writes into an extent that it has allocated as unwritten, and marks it as written when that has succeeded.
+    /// If it has failed, a later write to the cached page succeeds, but the extent stays unwritten and is read as
+    /// zeroes once the page is gone.
     pub fn drop_cached(&mut self, open: OpenId) {
         if let Ok(file) = self.open_file(open) {
             // Whether all comes to the medium in the end, the next sync says.

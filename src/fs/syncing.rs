@@ -1,4 +1,5 @@
-//! Brings the shares' file systems onto their media (durability `power`), each on a thread of its own: one that hangs holds up no other.
+//! Brings the shares' file systems onto their media (durability `power`), each on a thread of its own: one that hangs
+//! holds up no other.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,7 +37,8 @@ struct Syncer {
 struct Mount {
     share: ShareId,
     directory: Arc<OwnedFd>,
-    /// The file system was mounted again since the last sync: what had not come to the medium went with the mount before.
+    /// The file system was mounted again since the last sync: what had not come to the medium went with the mount
+    /// before.
     is_again: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Local accounts, as the name service knew them last. They are on record, so that a name service that fails after a death, or is not up
-//! yet when the machine is, keeps nobody from what was theirs before.
+//! Local accounts, as the name service knew them last. They are on record, so that a name service that fails after a
+//! death, or is not up yet when the machine is, keeps nobody from what was theirs before.
 
 use super::files::FileSystem;
 use super::machine::Machine;

@@ -73,7 +73,8 @@ pub trait FileSystem {
     fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
         Vec::new()
     }
-    /// What the name service has answered about local accounts since the last call, where that is new. `None`: there is no such account.
+    /// What the name service has answered about local accounts since the last call, where that is new. `None`: there is
+    /// no such account.
     fn learnt_accounts(&mut self) -> Vec<(String, Option<Ids>)> {
         Vec::new()
     }
@@ -104,8 +105,9 @@ pub trait FileSystem {
         let _ = as_server;
         self.perform(actor, op, intent)
     }
-    /// Has what is cached of an open file written, as far as it can be, and read from the medium from now on. After a write that failed the
-    /// cache may take blocks for written that are not, and would not write them with what comes next.
+    /// Has what is cached of an open file written, as far as it can be, and read from the medium from now on. After a
+    /// write that failed the cache may take blocks for written that are not, and would not write them with what comes
+    /// next.
     fn drop_cached(&mut self, open: OpenId) {
         let _ = open;
     }
@@ -126,7 +128,8 @@ pub trait FileSystem {
         let _ = share;
         Ok(0)
     }
-    /// Begins to bring everything done so far onto the media of the shares, but for those of which a sync is under way that was left.
+    /// Begins to bring everything done so far onto the media of the shares, but for those of which a sync is under way
+    /// that was left.
     fn begin_sync(&mut self) {}
     /// Is it there? `None`: not yet; else the shares whose files could not be brought there. Does not wait.
     fn synced(&mut self) -> Option<Vec<ShareId>> {

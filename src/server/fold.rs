@@ -1,5 +1,5 @@
-//! The fold (law 2): the server's state from the records of its log, by the same `apply` that made it. A recovery gives it
-//! the records that count, a follower each record as it is committed.
+//! The fold (law 2): the server's state from the records of its log, by the same `apply` that made it. A recovery gives
+//! it the records that count, a follower each record as it is committed.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

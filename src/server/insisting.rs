@@ -1,6 +1,6 @@
-//! What was under way when the worker died is done again, and a part of it may have been done. An error of the moment (no descriptor is
-//! free, the disk or the name service does not answer) must not become its answer then: the client would take it for not done. So it is
-//! tried again a few times, before anything else is done to files (law 5).
+//! What was under way when the worker died is done again, and a part of it may have been done. An error of the moment
+//! (no descriptor is free, the disk or the name service does not answer) must not become its answer then: the client
+//! would take it for not done. So it is tried again a few times, before anything else is done to files (law 5).
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ fn may_pass(status: NtStatus) -> bool {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Does an operation, or begins it: `None`. One that was under way when the worker died is tried again if it fails with an error that
-    /// may pass.
+    /// Does an operation, or begins it: `None`. One that was under way when the worker died is tried again if it fails
+    /// with an error that may pass.
     pub(super) fn begin(
         &mut self,
         planned: &Planned,

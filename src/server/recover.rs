@@ -1,5 +1,5 @@
-//! Takes up the state that the log holds: folds it, or has it from a follower; then opens the files again; then does what
-//! was under way; then, and only then, opens the gates.
+//! Takes up the state that the log holds: folds it, or has it from a follower; then opens the files again; then does
+//! what was under way; then, and only then, opens the gates.
 
 use std::sync::Arc;
 use std::time::Duration;

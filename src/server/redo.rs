@@ -298,7 +298,8 @@ fn redo<F: FileSystem>(
         files.effects.len()
     );
     let mut times: BTreeMap<FileKey, Times> = BTreeMap::new();
-    // After a write that failed the kernel's cache is not to be believed, until it has been dropped once of each of these files.
+    // After a write that failed the kernel's cache is not to be believed, until it has been dropped once of each of
+    // these files.
     let mut doubted = files.is_unsynced.then(BTreeSet::new);
     let (mut gone, mut not_served) = (0, BTreeMap::<String, u32>::new());
     let mut failed: BTreeMap<ShareId, String> = BTreeMap::new();

@@ -1,9 +1,9 @@
 //! A share whose file system fails, or does not answer (durability `power`): it is set apart, so that the others go on.
 //!
-//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and the others'
-//! generations end without it. Operations on a share that fails are refused. At each consistency point what its generation holds is done
-//! again. Operations on one that does not answer wait. When a sync that was begun after all that the generation holds has succeeded, the
-//! share is well and the generation ends.
+//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and
+//! the others' generations end without it. Operations on a share that fails are refused. At each consistency point what
+//! its generation holds is done again. Operations on one that does not answer wait. When a sync that was begun after
+//! all that the generation holds has succeeded, the share is well and the generation ends.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,8 +125,8 @@ impl<F: FileSystem> Machine<F> {
         isolated.inspect_err(|error| error!("{error:#}")).is_ok()
     }
 
-    /// Sets shares that fail apart, with all that was done on them since the last sync that succeeded. The present generation has
-    /// no effects yet.
+    /// Sets shares that fail apart, with all that was done on them since the last sync that succeeded. The present
+    /// generation has no effects yet.
     ///
     /// # Errors
     /// The log cannot be read back, or has no room.
@@ -140,8 +140,8 @@ impl<F: FileSystem> Machine<F> {
         self.set_apart(failed.collect())
     }
 
-    /// Sets the shares apart whose sync has not come to its end for long, if others have to wait because of it. `false`: that is not so, or
-    /// it cannot be done now.
+    /// Sets the shares apart whose sync has not come to its end for long, if others have to wait because of it.
+    /// `false`: that is not so, or it cannot be done now.
     pub(super) fn leave_those_that_hang(&mut self, now: Duration) -> bool {
         let half_full = self.journal.is_half_full();
         let Some(of) = &mut self.effects else {
@@ -173,8 +173,8 @@ impl<F: FileSystem> Machine<F> {
         true
     }
 
-    /// What was done on shares since they are apart goes to what is apart of them, before the older generations end. `false`: that cannot
-    /// be done now.
+    /// What was done on shares since they are apart goes to what is apart of them, before the older generations end.
+    /// `false`: that cannot be done now.
     pub(super) fn set_more_apart(&mut self) -> bool {
         let Some(of) = &self.effects else { return true };
         let last = |share: &ShareId| of.last_of.get(share).copied().unwrap_or(0);
@@ -376,7 +376,8 @@ impl<F: FileSystem> Machine<F> {
         self.discharge(&failed, |share| ended.contains(share));
     }
 
-    /// A sync of these shares has come to its end, and has failed for some of them. The others are well if it covers all.
+    /// A sync of these shares has come to its end, and has failed for some of them. The others are well if it covers
+    /// all.
     pub(super) fn discharge(&mut self, failed: &[ShareId], ended: impl Fn(&ShareId) -> bool) {
         let Some(of) = &mut self.effects else {
             return;

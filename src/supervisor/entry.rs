@@ -122,8 +122,8 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     }
 }
 
-/// Brings the NVRAM onto its medium, and leaves the reboot of the machine to the supervisor. If that cannot be done, the
-/// server goes on. Gives the exit code.
+/// Brings the NVRAM onto its medium, and leaves the reboot of the machine to the supervisor. If that cannot be done,
+/// the server goes on. Gives the exit code.
 fn leave_for_system(nvram: &Path, report: &Report) -> anyhow::Result<u8> {
     match File::open(nvram).and_then(|file| file.sync_all()) {
         Ok(()) => Ok(EXIT_SYSTEM),

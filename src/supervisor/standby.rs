@@ -1,5 +1,5 @@
-//! The worker that stands by: the supervisor starts it when another worker serves. It follows that one's log, and serves
-//! as soon as it is ordered to, in place of a worker that would have to be started and to read the log first.
+//! The worker that stands by: the supervisor starts it when another worker serves. It follows that one's log, and
+//! serves as soon as it is ordered to, in place of a worker that would have to be started and to read the log first.
 
 use std::fs::File;
 use std::io;

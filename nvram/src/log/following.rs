@@ -30,7 +30,8 @@ pub struct Followed {
     pub object: u64,
     /// What it is to its object.
     pub kind: Kind,
-    /// A complete snapshot of the object has been given before. [`Kind::Begin`] and [`Kind::Part`] say nothing new then.
+    /// A complete snapshot of the object has been given before. [`Kind::Begin`] and [`Kind::Part`] say nothing new
+    /// then.
     pub is_known: bool,
     /// What was appended as `meta`: a copy.
     pub meta: Bytes,
@@ -225,8 +226,8 @@ impl Follower {
     /// follower has given them.
     ///
     /// # Errors
-    /// [`Error::FellBehind`]: it has not been read to its end. Else what keeps the log from being taken over; then it is
-    /// opened by [`Log::open`].
+    /// [`Error::FellBehind`]: it has not been read to its end. Else what keeps the log from being taken over; then it
+    /// is opened by [`Log::open`].
     pub fn take_over(self) -> Result<(Log, Contents), Error> {
         let mut log = self.log;
         let (superblock, slot) = Superblock::read(&*log.memory)?;

@@ -59,8 +59,8 @@ impl SessionKeys {
     }
 }
 
-/// Stands for the password of a user on a server with this GUID, so that another one is noticed: it goes into the log, where the NT hash,
-/// which is as good as the password, has no place.
+/// Stands for the password of a user on a server with this GUID, so that another one is noticed: it goes into the log,
+/// where the NT hash, which is as good as the password, has no place.
 #[must_use]
 pub fn password_digest(nt_hash: &[u8; 16], guid: &[u8; 16], user: &str) -> Secret {
     let mut context = guid.to_vec();

@@ -22,7 +22,8 @@ fn shares_of_one_file_system_have_one_thread_and_each_hears() {
     assert_eq!(syncers.under_way().count(), 0);
 }
 
-/// What the file system of before had not brought to the medium went with it: the first sync of the new one proves nothing.
+/// What the file system of before had not brought to the medium went with it: the first sync of the new one proves
+/// nothing.
 #[test]
 fn a_file_system_that_was_mounted_again_fails_once() {
     let mut syncers = Syncers::new(wake().unwrap());

@@ -1,4 +1,5 @@
-//! Under the worker's sandbox a file is found by its handle although no directory that the kernel's cache knows leads to it.
+//! Under the worker's sandbox a file is found by its handle although no directory that the kernel's cache knows leads
+//! to it.
 
 use std::os::fd::AsFd as _;
 

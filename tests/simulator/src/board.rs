@@ -17,7 +17,8 @@ pub type Seen = Vec<(u32, Vec<u8>)>;
 /// What the players know together.
 pub struct Board {
     pub(crate) expected: BTreeMap<usize, Expected>,
-    /// Who no longer has to wait is answered before the next operation is sent: a slow server may do the two in either order.
+    /// Who no longer has to wait is answered before the next operation is sent: a slow server may do the two in either
+    /// order.
     pub(crate) in_turn: bool,
     /// Operations sent and not done, by id; true: waits, by an interim response.
     pub(crate) under_way: BTreeMap<usize, bool>,

@@ -85,7 +85,8 @@ pub enum Mutation {
     HandleLost,
     /// What is done for an account that cannot be told now is done as root.
     UnknownIsRoot,
-    /// A file without a stamp, which was made where there are neither links nor renames that replace nothing, is taken for another's.
+    /// A file without a stamp, which was made where there are neither links nor renames that replace nothing, is taken
+    /// for another's.
     UnstampedTakenForAnothers,
     /// Sessions and tree connects are admitted again by the configuration of before.
     OldConfiguration,

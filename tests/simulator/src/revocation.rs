@@ -1,8 +1,8 @@
-//! Another configuration in a later life of the server, which takes from one client what it had. That client's session or tree connect is
-//! closed properly, and what it asks for afterwards is refused; the others notice nothing.
+//! Another configuration in a later life of the server, which takes from one client what it had. That client's session
+//! or tree connect is closed properly, and what it asks for afterwards is refused; the others notice nothing.
 //!
-//! The client does not meet the others at their files. Until the server has come up with that configuration it is answered as usual, and
-//! then no more, so its files in the end are those of some first part of what it asked for.
+//! The client does not meet the others at their files. Until the server has come up with that configuration it is
+//! answered as usual, and then no more, so its files in the end are those of some first part of what it asked for.
 
 use std::collections::BTreeSet;
 
@@ -142,8 +142,8 @@ impl Revocation {
                 .is_some_and(|rest| rest.starts_with('/'))
     }
 
-    /// Everything that the files may be in the end, when the victim has been answered to these operations and to no others: of the next one
-    /// a part may have been done whose answer was not given any more.
+    /// Everything that the files may be in the end, when the victim has been answered to these operations and to no
+    /// others: of the next one a part may have been done whose answer was not given any more.
     #[must_use]
     pub fn outcomes(&self, ops: &[Op], answered: &BTreeSet<usize>, rules: Rules) -> Vec<Contents> {
         let is_done = |op: &Op| op.client != self.victim || answered.contains(&op.id);

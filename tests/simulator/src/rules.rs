@@ -1,5 +1,5 @@
-//! What a seed has besides its clients and their requests, and the judge must know: accounts that there are not, links that a file system
-//! does not have, a client that is left alone.
+//! What a seed has besides its clients and their requests, and the judge must know: accounts that there are not, links
+//! that a file system does not have, a client that is left alone.
 
 use crate::limits::Limits;
 use crate::random::Random;
@@ -13,7 +13,8 @@ pub struct Lacks {
     pub noreplace: bool,
     /// Hard links.
     pub links: bool,
-    /// Birth times and handles: a file is known by its number alone, and the number is given again when the file is gone.
+    /// Birth times and handles: a file is known by its number alone, and the number is given again when the file is
+    /// gone.
     pub births: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A worker that stands by: in every second scenario the server's own follower reads the log while the server is at work,
-//! as far behind as the seed says, and the next life has its state instead of reading the log.
+//! A worker that stands by: in every second scenario the server's own follower reads the log while the server is at
+//! work, as far behind as the seed says, and the next life has its state instead of reading the log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,7 +26,8 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Before the first life. Where the server is mutated by what becomes of its log between two lives, nobody stands by.
+    /// Before the first life. Where the server is mutated by what becomes of its log between two lives, nobody stands
+    /// by.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Standby {
         let mut random = Random::new(scenario.seed, "standby");

@@ -1,9 +1,10 @@
 //! Errors at seeded moments: a request fails once, and its client asks again.
 //!
-//! A trouble belongs to a request and not to a step, so that a run with a crash and one without are answered alike. Until the client has
-//! been told of the error, the disk fails each time that it is asked for what the request needs, in whatever life of the server that is.
-//! Then the client sends the same request again, and the judge's verdict on it must be right, as if nothing had failed. A client sends
-//! nothing else meanwhile, so there is no doubt about which request is meant.
+//! A trouble belongs to a request and not to a step, so that a run with a crash and one without are answered alike.
+//! Until the client has been told of the error, the disk fails each time that it is asked for what the request needs,
+//! in whatever life of the server that is. Then the client sends the same request again, and the judge's verdict on it
+//! must be right, as if nothing had failed. A client sends nothing else meanwhile, so there is no doubt about which
+//! request is meant.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -107,7 +108,8 @@ const REDO_FAILURES: u32 = 2;
 pub struct Failed {
     /// With which error.
     pub status: u32,
-    /// Its client must be told. Else a file may be open, or an account known, that was not when it failed, in a life before.
+    /// Its client must be told. Else a file may be open, or an account known, that was not when it failed, in a life
+    /// before.
     pub must_be_told: bool,
 }
 
@@ -147,7 +149,8 @@ impl Troubles {
         }
     }
 
-    /// What this part of an operation meets. `path`: of the file that it is about. `is_redo`: its intent is on record from a life before.
+    /// What this part of an operation meets. `path`: of the file that it is about. `is_redo`: its intent is on record
+    /// from a life before.
     #[must_use]
     pub fn meet(&self, what: What, op: &FileOp, path: &str, is_redo: bool) -> Option<u32> {
         let mut requests = self.0.borrow_mut();

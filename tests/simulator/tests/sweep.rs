@@ -58,8 +58,8 @@ fn what_has_failed_before_does_not_again() {
     }
 }
 
-/// A copy within a file was under way when the server died, and the file could not be opened again at the first attempt. The client was
-/// told so, and the copy that it asked for then began with what the first one had left.
+/// A copy within a file was under way when the server died, and the file could not be opened again at the first
+/// attempt. The client was told so, and the copy that it asked for then began with what the first one had left.
 #[test]
 fn what_was_under_way_is_not_answered_with_an_error_that_passes() {
     let scenario = Scenario::with(51, Size::Usual, Durability::Process);

@@ -1,5 +1,5 @@
-//! The account that an operation is done for. An account that has been looked up is known until the server dies; while it is not, and the
-//! name service fails, what is done for it is refused.
+//! The account that an operation is done for. An account that has been looked up is known until the server dies; while
+//! it is not, and the name service fails, what is done for it is refused.
 
 use std::collections::BTreeSet;
 

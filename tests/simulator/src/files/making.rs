@@ -1,6 +1,6 @@
-//! Making files, as `src/fs/create.rs` does it: a file gets its name when it is ready, by a call that does not replace, and a redo that finds
-//! the name taken asks the stamp. Where the file system lacks what that takes, it is made under a private name and linked, or under its own
-//! name at once.
+//! Making files, as `src/fs/create.rs` does it: a file gets its name when it is ready, by a call that does not replace,
+//! and a redo that finds the name taken asks the stamp. Where the file system lacks what that takes, it is made under a
+//! private name and linked, or under its own name at once.
 
 use outlast_smb::fileop::{CreateOp, OpenId};
 use outlast_smb::status::NtStatus;

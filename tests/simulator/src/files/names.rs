@@ -162,7 +162,8 @@ impl Files {
                 }
                 move_name(&mut disk, from, to)?;
             } else if is_there && from != to {
-                // Another case of the name, or a link to the file, whose old name goes. Else done by us, before a crash.
+                // Another case of the name, or a link to the file, whose old name goes. Else done by us, before a
+                // crash.
                 move_name(&mut disk, from, to)?;
             }
         }
