@@ -28,12 +28,13 @@ impl Maker {
     /// Makes a file or a directory, unless this very open has made it before a crash.
     pub(super) fn make(&self, disk: &mut Disk, op: &CreateOp, path: &str) -> Result<Ino, NtStatus> {
         let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        if let Some((ino, _)) = disk.find(path) {
-            return self.finish(disk, op, ino);
-        }
+        // Left by an attempt before a crash, be it that the file has its own name by now.
         let private = private(op.open);
         if disk.entry(dir, &private).is_some() {
             disk.unlink(dir, &private);
+        }
+        if let Some((ino, _)) = disk.find(path) {
+            return self.finish(disk, op, ino);
         }
         if op.must_be_dir {
             let ino = disk.make(true, Some(op.open), op.attributes & !ARCHIVE);
