@@ -71,6 +71,8 @@ impl Trouble {
             1 => Perform,
             2 if by_account => NameService,
             _ if is_new => NameService,
+            // After a crash its first page may have come by then, and the client would ask for the rest only.
+            _ if matches!(verb, Verb::Walk { .. }) => Prepare,
             _ => Reopen,
         };
         let index = drawn as usize;
