@@ -2,9 +2,7 @@
 
 mod counting;
 
-use crate::layout::{
-    CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at, ring_len,
-};
+use crate::layout::{CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, RING_AT, TAIL_AT, position_at};
 use crate::superblock::Superblock;
 use crate::{Error, Memory};
 pub(crate) use counting::{Counted, Counting};
@@ -31,17 +29,7 @@ pub(crate) fn first_previous(superblock: &Superblock) -> u32 {
 
 /// Reads and verifies a log that nobody writes to meanwhile.
 pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
-    let (superblock, slot) = Superblock::read(memory)?;
-    if superblock.memory_len != memory.len() {
-        return Err(Error::LengthChanged {
-            formatted: superblock.memory_len,
-            found: memory.len(),
-        });
-    }
-    // The superblock's checksum is right; but what is relied upon is checked.
-    if superblock.ring_len == 0 || superblock.ring_len != ring_len(memory.len()) {
-        return Err(Error::SuperblockDamaged);
-    }
+    let (superblock, slot) = Superblock::read_own(memory)?;
     let tail = position_at(memory, TAIL_AT)?;
     let head = position_at(memory, HEAD_AT)?;
     if head

@@ -6,7 +6,7 @@
 
 pub(crate) mod wiping;
 
-use crate::layout::{ALIGN, HEAD_AT, POSITION_MAX, RING_AT, TAIL_AT, ring_len, word};
+use crate::layout::{ALIGN, HEAD_AT, POSITION_MAX, RING_AT, TAIL_AT, word};
 use crate::log::suspect;
 use crate::replay::{Walked, chain_at, walk};
 use crate::superblock::{SLOT_LEN, SLOTS, Superblock, array_at, u32_at, u64_at};
@@ -105,16 +105,7 @@ pub(crate) fn sequence(memory: &dyn Memory) -> Option<u64> {
 /// # Errors
 /// [`Error::Blank`]: nothing was ever shipped to it whole; else what is wrong with it.
 pub fn superblock(sink: &dyn Memory) -> Result<Superblock, Error> {
-    let (superblock, _) = Superblock::read(sink)?;
-    if superblock.memory_len != sink.len() {
-        return Err(Error::LengthChanged {
-            formatted: superblock.memory_len,
-            found: sink.len(),
-        });
-    }
-    if superblock.ring_len == 0 || superblock.ring_len != ring_len(sink.len()) {
-        return Err(Error::SuperblockDamaged);
-    }
+    let (superblock, _) = Superblock::read_own(sink)?;
     Ok(superblock)
 }
 

@@ -1,5 +1,6 @@
 //! The superblock: what the log is, and how its state is to be taken up. Two slots hold it, written one after the other.
 
+use crate::layout::ring_len;
 use crate::{Error, Memory};
 use std::time::Duration;
 
@@ -172,6 +173,22 @@ impl Superblock {
         }
         let superblock = Superblock::from_bytes(&slot).ok_or(Error::SuperblockDamaged)?;
         Ok((superblock, index))
+    }
+
+    /// Reads the superblock of a log that was made in this very memory. Its checksum is right; but what is relied upon is
+    /// checked.
+    pub(crate) fn read_own(memory: &dyn Memory) -> Result<(Superblock, usize), Error> {
+        let (superblock, slot) = Superblock::read(memory)?;
+        if superblock.memory_len != memory.len() {
+            return Err(Error::LengthChanged {
+                formatted: superblock.memory_len,
+                found: memory.len(),
+            });
+        }
+        if superblock.ring_len == 0 || superblock.ring_len != ring_len(memory.len()) {
+            return Err(Error::SuperblockDamaged);
+        }
+        Ok((superblock, slot))
     }
 
     /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at

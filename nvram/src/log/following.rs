@@ -11,7 +11,7 @@
 
 use super::{Contents, Kind, Log, Lsn, suspect};
 use crate::extent::Place;
-use crate::layout::{CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, TAIL_AT, position_at, ring_len};
+use crate::layout::{CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, TAIL_AT, position_at};
 use crate::replay::{Replay, first_previous};
 use crate::sink::Commit;
 use crate::superblock::Superblock;
@@ -58,16 +58,7 @@ impl Follower {
     /// # Errors
     /// As [`Log::open`].
     pub fn begin(memory: Arc<dyn Memory>) -> Result<Follower, Error> {
-        let (superblock, slot) = Superblock::read(&*memory)?;
-        if superblock.memory_len != memory.len() {
-            return Err(Error::LengthChanged {
-                formatted: superblock.memory_len,
-                found: memory.len(),
-            });
-        }
-        if superblock.ring_len == 0 || superblock.ring_len != ring_len(memory.len()) {
-            return Err(Error::SuperblockDamaged);
-        }
+        let (superblock, slot) = Superblock::read_own(&*memory)?;
         let tail = position_at(&*memory, TAIL_AT)?;
         let nothing_read = Replay {
             previous: first_previous(&superblock),

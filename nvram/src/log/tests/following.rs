@@ -118,7 +118,8 @@ impl Run {
     }
 }
 
-/// Followers lag, fall behind and take over at every moment; whoever took over is followed in turn.
+/// A follower lags, falls behind and takes over at random moments. The log that it has taken over is followed by the
+/// next one.
 #[test]
 fn what_a_follower_takes_over_is_what_a_recovery_finds() {
     let (mut handed_over, mut begun_again) = (0, 0);
