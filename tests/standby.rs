@@ -6,7 +6,7 @@ use outlast::control::{StandbyStatus, Status};
 use rustix::process::{Pid, Signal, kill_process};
 
 use support::lab::Lab;
-use support::raw::Client;
+use support::raw::{Client, FileId};
 use support::server::{Server, Setup};
 use support::{PATIENCE, can_run, wait_for};
 
@@ -15,6 +15,14 @@ fn setup() -> Setup {
         share: "guest = true".to_owned(),
         ..Setup::default()
     }
+}
+
+/// A server, and a client that has a file open.
+fn served(lab: &Lab) -> (Server, Client, FileId) {
+    let server = Server::start(lab, setup());
+    let mut client = Client::guest();
+    let file = client.create("file", 0x0017_019F, 2, 0);
+    (server, client, file)
 }
 
 /// The server's status when a worker stands by that has read all of the log.
@@ -37,9 +45,7 @@ fn it_takes_over_each_time() {
         return;
     }
     let lab = Lab::new();
-    let server = Server::start(&lab, setup());
-    let mut client = Client::guest();
-    let file = client.create("file", 0x0017_019F, 2, 0);
+    let (server, mut client, file) = served(&lab);
     for number in 0..4_u8 {
         let (status, standby) = ready(&server);
         client.write(file, 0, &[number; 60_000]);
@@ -62,9 +68,7 @@ fn its_own_end_is_no_loss() {
         return;
     }
     let lab = Lab::new();
-    let server = Server::start(&lab, setup());
-    let mut client = Client::guest();
-    let file = client.create("file", 0x0017_019F, 2, 0);
+    let (server, mut client, file) = served(&lab);
     let (status, standby) = ready(&server);
     send(Signal::KILL, standby.pid);
     client.write(file, 0, b"still served");
@@ -88,9 +92,7 @@ fn one_that_is_stopped_is_not_waited_for() {
         return;
     }
     let lab = Lab::new();
-    let server = Server::start(&lab, setup());
-    let mut client = Client::guest();
-    let file = client.create("file", 0x0017_019F, 2, 0);
+    let (server, mut client, file) = served(&lab);
     client.write(file, 0, b"before");
     let (status, standby) = ready(&server);
     send(Signal::STOP, standby.pid);

@@ -3,6 +3,7 @@
 //! [`machine`] decides, [`process`] starts and reaps, [`run`] joins the two; [`entry`] is the worker's side.
 
 pub mod entry;
+mod environment;
 mod follow;
 pub mod machine;
 pub mod prober;

@@ -2,19 +2,20 @@
 //! supervisor, over a pair of sockets. The number of its socket is in the environment, as that of the pulse.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
-use rustix::io::{Errno, FdFlags, retry_on_intr};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
 
+use super::environment;
 use crate::control::probe;
 
 /// Names the descriptor.
@@ -44,14 +45,7 @@ impl Prober {
     /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
     /// opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Prober> {
-        let fd: RawFd = std::env::var(VARIABLE).ok()?.parse().ok()?;
-        if fd <= 2 || !is_open(fd) {
-            return None;
-        }
-        // SAFETY: it is open, and has been given to this process for its own by its parent.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC).ok()?;
-        Some(Prober(Arc::new(socket)))
+        environment::inherited(VARIABLE, is_open).map(|socket| Prober(Arc::new(socket)))
     }
 
     /// Lets `binary` prove that it can take over; the reason if it does not.

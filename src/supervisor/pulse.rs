@@ -16,13 +16,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
-use rustix::io::FdFlags;
+
+use super::environment;
 
 /// Names the descriptor.
 pub(super) const VARIABLE: &str = "OUTLAST_PULSE_FD";
@@ -103,7 +104,7 @@ impl Pulse {
     /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
     /// opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Pulse> {
-        inherited_memory(VARIABLE, is_open).map(|page| Pulse(Arc::new(page)))
+        environment::inherited(VARIABLE, is_open).map(|page| Pulse(Arc::new(page.into())))
     }
 
     /// What the loop has said last. A page that cannot be read says nothing.
@@ -149,22 +150,6 @@ impl AsRawFd for Pulse {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
-}
-
-/// Memory that the supervisor has given this process, its descriptor named by this variable of the environment; to be
-/// called once, before anything else is opened.
-pub(super) fn inherited_memory(
-    variable: &str,
-    is_open: impl FnOnce(RawFd) -> bool,
-) -> Option<File> {
-    let fd: RawFd = std::env::var(variable).ok()?.parse().ok()?;
-    if fd <= 2 || !is_open(fd) {
-        return None;
-    }
-    // SAFETY: it is open, and has been given to this process for its own by its parent.
-    let memory = unsafe { OwnedFd::from_raw_fd(fd) };
-    rustix::io::fcntl_setfd(&memory, FdFlags::CLOEXEC).ok()?;
-    Some(memory.into())
 }
 
 /// The loop's side.

@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime};
 use log::{info, warn};
 use rustix::fs::MemfdFlags;
 
+use super::environment;
 use super::machine::{Ended, Order};
 use super::process::Process;
 use super::provision::Provision;
-use super::pulse;
 
 /// Names the descriptor of the [`Page`].
 pub(super) const VARIABLE: &str = "OUTLAST_STANDBY_FD";
@@ -51,7 +51,7 @@ impl Page {
 
     /// The one that the supervisor has given this process, if it has.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Page> {
-        pulse::inherited_memory(VARIABLE, is_open).map(|file| Page(Arc::new(file)))
+        environment::inherited(VARIABLE, is_open).map(|page| Page(Arc::new(page.into())))
     }
 
     /// What it says. A page that cannot be read says nothing.
