@@ -24,9 +24,10 @@ use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, Sta
 const RESETS_PER_SECOND: u32 = 100;
 /// Messages that take back a peer's back-off: more than the steps it can have taken (RFC 6069).
 const REVIVAL_MESSAGES: usize = 16;
-/// Planned outage: how long nothing must have come (or two round trips, if they take longer), and how long to wait for
-/// that at most. Clients wait for as long.
-const QUIET: Duration = Duration::from_millis(5);
+/// Planned outage: how long nothing must have come at least (two round trips, if they take longer), how long if no round
+/// trip has been measured, and how long to wait for that at most. Clients wait for as long.
+const QUIET: Duration = Duration::from_millis(1);
+const QUIET_UNMEASURED: Duration = Duration::from_millis(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
 /// Bytes of one relocation record.
 const RELOCATION_PIECE: usize = 1 << 20;
@@ -416,7 +417,7 @@ impl Stack {
             self.link.next_deadline(),
             self.timers.first().map(|(at, _)| *at),
             busy.then_some(self.now),
-            draining.then_some(self.now + QUIET / 4),
+            draining.then_some(self.now + QUIET / 2),
         ]
         .into_iter()
         .flatten()
@@ -483,7 +484,7 @@ impl Stack {
         let quiet = self
             .conns
             .values()
-            .all(|conn| conn.is_quiet(QUIET, self.now));
+            .all(|conn| conn.is_quiet(QUIET, QUIET_UNMEASURED, self.now));
         if quiet || self.now.saturating_sub(drain.since) >= QUIET_LIMIT {
             self.drain = Some(Drain {
                 shut: true,

@@ -110,8 +110,7 @@ fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
     }
     assert_eq!((bench.theirs(last[0].ack), last[0].window), (2000, 0));
     // What was in the window before is taken all the same.
-    bench.exchange(&bench.data(2000, 1000));
-    let late = bench.wait(SECOND);
+    let late = bench.exchange(&bench.data(2000, 1000));
     assert_eq!((bench.theirs(late[0].ack), late[0].window), (3000, 0));
     bench.crash();
     let back = bench.resume(Lost::Nothing);
@@ -132,6 +131,9 @@ fn a_planned_outage_acknowledges_at_once_what_has_come() {
     bench.stack.drain(true);
     let answer = bench.poll();
     assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 100));
+    // What comes meanwhile as well: the outage waits until all is acknowledged.
+    let answer = bench.exchange(&bench.data(100, 100));
+    assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 200));
 }
 
 /// A peer that delays its acknowledgements does not delay its data: the drain waits for the shortest round trip.

@@ -511,10 +511,12 @@ impl Conn {
         wire.revive(&self.durable.path, self.last_acks());
     }
 
-    /// Planned outage: nothing has come for `quiet`, or for two round trips if these take longer, and all that came is
-    /// acknowledged. SRTT would not do: it counts the peer's delayed acknowledgements, which delay no data.
-    pub(crate) fn is_quiet(&self, quiet: Duration, now: Duration) -> bool {
-        let quiet = quiet.max(self.live.rtt.least().unwrap_or_default() * 2);
+    /// Planned outage: nothing has come for two round trips, for `least` in any case, for `unmeasured` if no round trip
+    /// has been measured, and all that came is acknowledged. SRTT would not do: it counts the peer's delayed
+    /// acknowledgements, which delay no data.
+    pub(crate) fn is_quiet(&self, least: Duration, unmeasured: Duration, now: Duration) -> bool {
+        let round_trip = self.live.rtt.least();
+        let quiet = round_trip.map_or(unmeasured, |round_trip| least.max(round_trip * 2));
         let owes = self.live.ack_now || self.durable.last_ack_sent != self.durable.rcv_nxt;
         !self.peer_may_send() || (!owes && now.saturating_sub(self.live.last_data) >= quiet)
     }
