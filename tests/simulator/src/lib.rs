@@ -35,5 +35,6 @@ mod standby;
 pub mod status;
 pub mod stranger;
 pub mod sweep;
+mod trace;
 pub mod trouble;
 pub mod workload;

@@ -10,6 +10,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use crate::board::Board;
+use crate::kinds::Kind;
 use crate::player::Player;
 use crate::progress::{Position, Progress};
 use crate::scenario::Scenario;
@@ -24,6 +25,8 @@ const CLIENT: [(IpAddr, u8); 2] = addresses(2);
 /// smoltcp 0.14 can lose its retransmission timer after a fast retransmission, and waits for ever then. Answers to keep-alive probes
 /// count as duplicate acknowledgements, which make it send again.
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(15);
+/// The same where clients wait for the room that others have been promised: one that has lost its timer holds up all.
+const KEEP_ALIVE_SHARING: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(200);
 /// How long a client waits for the acknowledgement of its FIN.
 const FAREWELL: Duration = Duration::from_secs(300);
 const BUFFER_BYTES: usize = 16 << 10;
@@ -116,6 +119,10 @@ impl Net {
             sockets.add(socket)
         };
         let seats = players.into_iter().zip(FIRST_PORT..);
+        let keep_alive = match scenario.kind {
+            Kind::Uploads { .. } => KEEP_ALIVE_SHARING,
+            _ => KEEP_ALIVE,
+        };
         let newcomer = scenario.kind.limits().map(|limits| limits.newcomer);
         let seats = seats.enumerate().map(|(index, (player, port))| {
             let comes_late = newcomer == Some(index);
@@ -127,7 +134,7 @@ impl Net {
                 && scenario.kind.pause_of(index).is_zero();
             Seat {
                 player,
-                socket: connect((!comes_late).then_some(port), KEEP_ALIVE),
+                socket: connect((!comes_late).then_some(port), keep_alive),
                 comes_late,
                 port,
                 took_at: Duration::ZERO,

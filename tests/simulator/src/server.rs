@@ -34,6 +34,7 @@ use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::stranger::{self, Stranger};
+use crate::trace;
 use crate::trouble::Troubles;
 
 /// Wall time at the beginning of every run.
@@ -405,6 +406,7 @@ impl Server {
             let mut received = false;
             while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
                 let bytes = &self.buffer[..length];
+                trace::frame("client to server", now, bytes, &[]);
                 self.fuse.takes();
                 self.inspector.promises.arrives(bytes);
                 if is_deaf {
@@ -662,6 +664,12 @@ impl Server {
                 draining: self.draining,
                 at_once: self.sink.is_none(),
             };
+            trace::frame(
+                "server to client",
+                self.clock.now(),
+                &frame.header,
+                &frame.payload,
+            );
             let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
             let committed = self.scenario.sees_inside.then_some(&on_record.stack);
             self.inspector.look(frame, committed, known);
