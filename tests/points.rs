@@ -175,6 +175,27 @@ fn smbclient_at_points_1_and_4() {
     range.end();
 }
 
+/// Before point 1 the request is in no queue and not on record: the next worker finds it in the memory that outlives
+/// the worker, and the client need not send it again.
+#[test]
+fn what_a_dead_worker_had_read_is_received_by_the_next() {
+    if !can_run("what_a_dead_worker_had_read_is_received_by_the_next") {
+        return;
+    }
+    let mut range = Range::new();
+    let mut session = |_: &Path| {
+        let mut client = Client::guest();
+        client.create("file", ACCESS, CREATE_NEW, NON_DIRECTORY_FILE);
+    };
+    for count in 1..=3 {
+        let crashed = range.crashed(&format!("1:before:tcp:{count}"), &mut session);
+        assert!(crashed.is_some(), "no request came");
+    }
+    let again = "frame(s) that the worker before had read are received again";
+    assert_eq!(range.server.log().matches(again).count(), 3);
+    range.end();
+}
+
 /// Everything an ordinary user does; gives what was printed and what came back.
 fn smbclient_session(local: PathBuf) -> impl FnMut(&Path) -> (Vec<String>, Vec<u8>) {
     let mut rng = Rng::named("points");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use log::{info, warn};
 use outlast_nvram::Flag;
-use outlast_stack::device::{Device, MAX_FRAME_LEN};
+use outlast_stack::device::Device;
 use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -21,7 +21,7 @@ use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
 use crate::fs::Fs;
 use crate::supervisor::pulse::BEAT;
 use crate::supervisor::{End, Worker};
-use crate::tap::Tap;
+use crate::tap::{Received, Tap};
 use crate::users::Users;
 
 /// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
@@ -33,6 +33,7 @@ const FRAMES_PER_TURN: usize = 64;
 /// What kept it from starting: one line that names the file, the key and the remedy. Later: the TAP is gone.
 pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
     let (parts, tap, done_wake) = setup::parts(&config, &users, &mut worker)?;
+    let received = Received::new(worker.received.take()).context("memory for received frames")?;
     let about = status::About {
         serves: Serves {
             weaker: parts.fs.weaker(),
@@ -60,6 +61,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         machine,
         clock: Clock::starting_at(service_time),
         tap,
+        received,
         about,
         worker,
         done_wake,
@@ -100,6 +102,8 @@ struct Server {
     machine: Machine<Fs>,
     clock: Clock,
     tap: Tap,
+    /// The frames of this turn.
+    received: Received,
     about: status::About,
     worker: Worker,
     /// An eventfd that is readable when something that is done beside the loop has come to its end.
@@ -110,23 +114,17 @@ struct Server {
 
 impl Server {
     fn serve(mut self) -> anyhow::Result<End> {
-        let mut buffer = vec![0; MAX_FRAME_LEN];
+        self.take_left_frames();
         let mut frames = Vec::new();
         loop {
             self.wait()?;
             let time = self.clock.read();
             for _ in 0..FRAMES_PER_TURN {
-                let received = self.tap.receive(&mut buffer).context("the TAP")?;
-                let Some((length, checksum)) = received else {
+                let received = self.received.receive(&mut self.tap);
+                let Some(frame) = received.context("the TAP")? else {
                     break;
                 };
-                self.machine.ingest(
-                    RxFrame {
-                        bytes: &buffer[..length],
-                        checksum,
-                    },
-                    time,
-                );
+                self.machine.ingest(frame, time);
             }
             self.take_requests();
             // A share that was offline is looked for at the beginning of the turn, and may keep it waiting.
@@ -136,10 +134,30 @@ impl Server {
             }
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
+            // Law 1: what they brought is on record.
+            self.received.forget();
             self.send(&mut frames);
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
                 return Ok(self.leave(end));
             }
+        }
+    }
+
+    /// Receives what the worker before had read from the TAP and not put on record.
+    fn take_left_frames(&mut self) {
+        let left = self.received.take_left();
+        // Those of another TAP are not for this one.
+        if left.is_empty() || self.worker.tap_fresh {
+            return;
+        }
+        info!(
+            "{} frame(s) that the worker before had read are received again",
+            left.len()
+        );
+        let time = self.clock.read();
+        for (bytes, checksum) in &left {
+            let checksum = *checksum;
+            self.machine.ingest(RxFrame { bytes, checksum }, time);
         }
     }
 

@@ -14,13 +14,14 @@ use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
-use super::follow;
 use super::prober::Prober;
+use super::process::RECEIVED_VARIABLE;
 use super::pulse::Pulse;
 use super::standby::Page;
 use super::teardown::Teardown;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Message};
 use super::{End, Report, Worker, WorkerArgs, settings};
+use super::{environment, follow};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
 use crate::server::Following;
@@ -52,6 +53,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         }
     };
     let page = Page::inherited(is_open);
+    let received = environment::inherited(RECEIVED_VARIABLE, is_open);
     // Before a thread, or the process that takes the address space down, shares the memory.
     let sandbox = crate::sandbox::restrict(&config, prober.is_none());
     let open = [tap.as_fd(), control.as_fd(), report.as_fd()].into_iter();
@@ -91,6 +93,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         users,
         Worker {
             tap,
+            received,
             requests,
             wake,
             report: report.clone(),

@@ -62,7 +62,9 @@ pub fn serve(path: &Path) -> anyhow::Result<u8> {
         config.network.tap,
         std::process::id()
     );
-    supervise(&mut Held::new(config, kept, control, tap))
+    let mut held =
+        Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
+    supervise(&mut held)
 }
 
 /// Set when a signal has come; the pipe wakes the wait.

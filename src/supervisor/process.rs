@@ -25,6 +25,9 @@ use super::worker::{
 /// Longest line a worker may report.
 const LINE_MAX_BYTES: usize = 64 << 10;
 
+/// Names the descriptor of the memory for received frames.
+pub(super) const RECEIVED_VARIABLE: &str = "OUTLAST_RECEIVED_FD";
+
 /// What every worker is given.
 pub(super) struct Inherited<'a> {
     /// The supervisor's own binary.
@@ -32,6 +35,8 @@ pub(super) struct Inherited<'a> {
     pub config: PathBuf,
     pub tap: BorrowedFd<'a>,
     pub control: BorrowedFd<'a>,
+    /// Where the serving worker keeps the frames of its turn ([`crate::tap::Received`]).
+    pub received: BorrowedFd<'a>,
     pub settings: &'a Settings,
 }
 
@@ -127,7 +132,11 @@ impl Process {
             .arg(format!("--supervisor-pid={}", std::process::id()))
             .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
             .env(standby::VARIABLE, page.as_raw_fd().to_string())
-            .env(prober::VARIABLE, asks.as_raw_fd().to_string());
+            .env(prober::VARIABLE, asks.as_raw_fd().to_string())
+            .env(
+                RECEIVED_VARIABLE,
+                inherited.received.as_raw_fd().to_string(),
+            );
         describe(&mut command);
         let supervisor = rustix::process::getpid();
         let keep = [
@@ -139,6 +148,7 @@ impl Process {
             pulse.as_raw_fd(),
             page.as_raw_fd(),
             asks.as_raw_fd(),
+            inherited.received.as_raw_fd(),
         ];
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

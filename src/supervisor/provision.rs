@@ -1,7 +1,8 @@
 //! What every worker is given: the TAP, the control socket, the configuration and the users. The TAP is attached to again when it was deleted
 //! and made anew; a new configuration is on trial until a worker serves by it.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -44,6 +45,8 @@ pub(super) trait Provision {
 pub(super) struct Held {
     path: PathBuf,
     control: Listener,
+    /// Where the serving worker keeps the frames of its turn.
+    received: OwnedFd,
     /// `None`: it was deleted.
     tap: Option<Tap>,
     /// By which the last worker served.
@@ -55,15 +58,24 @@ pub(super) struct Held {
 
 impl Held {
     /// What the first worker is given.
-    pub(super) fn new(config: &Config, kept: Settings, control: Listener, tap: Tap) -> Held {
-        Held {
+    ///
+    /// # Errors
+    /// There is no memory for the frames of a turn.
+    pub(super) fn new(
+        config: &Config,
+        kept: Settings,
+        control: Listener,
+        tap: Tap,
+    ) -> io::Result<Held> {
+        Ok(Held {
             path: config.path.clone(),
             control,
+            received: crate::tap::memory()?,
             tap: Some(tap),
             kept,
             config: config.clone(),
             trial: None,
-        }
+        })
     }
 
     /// The configuration and the users as their files are now, and the TAP they name.
@@ -123,6 +135,7 @@ impl Provision for Held {
             config: self.path.clone(),
             tap: tap.as_fd(),
             control: self.control.as_fd(),
+            received: self.received.as_fd(),
             settings: self.trial.as_ref().map_or(&self.kept, |trial| &trial.0),
         })
     }

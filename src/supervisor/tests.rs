@@ -410,6 +410,7 @@ impl Provision for Given<'_> {
             config: "/c.toml".into(),
             tap: self.fd,
             control: self.fd,
+            received: self.fd,
             settings: &self.settings,
         })
     }

@@ -125,6 +125,8 @@ pub struct Go {
 pub struct Worker {
     /// The TAP, attached and set up by the supervisor.
     pub tap: OwnedFd,
+    /// The supervisor's memory for received frames, if it has one.
+    pub received: Option<OwnedFd>,
     /// Requests from the control socket and from signals.
     pub requests: Receiver<ControlRequest>,
     /// An eventfd that is readable when `requests` has something.

@@ -7,6 +7,7 @@ mod control;
 mod error;
 mod offload;
 mod plain;
+mod received;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use outlast_stack::{Capabilities, RxChecksum, TxFrame};
 pub use error::TapError;
 use offload::OffloadTap;
 use plain::PlainTap;
+pub use received::{Received, memory};
 
 /// A TAP device, attached, non-blocking.
 #[derive(Debug)]
