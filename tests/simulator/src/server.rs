@@ -15,7 +15,7 @@ use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
 use outlast_smb::Entropy;
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
-use outlast_stack::{Lost, RxFrame, TxFrame};
+use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 
 use crate::clock::{Clock, Processor};
 use crate::configuration::{receive_total, smb_config, stack_config};
@@ -61,6 +61,8 @@ pub struct Server {
     sink: Option<SinkFile>,
     device: MemoryDevice,
     buffer: Vec<u8>,
+    /// The frames of the turn that is under way. They outlive a worker that is killed.
+    received: Vec<(Vec<u8>, RxChecksum)>,
     clock: Clock,
     life: Option<Life>,
     down_until: Duration,
@@ -193,6 +195,7 @@ impl Server {
             clock,
             device,
             buffer: vec![0; MAX_FRAME_LEN],
+            received: Vec::new(),
             life: None,
             down_until: Duration::ZERO,
             elective: false,
@@ -328,6 +331,10 @@ impl Server {
         } else if let Some(sink) = &self.sink {
             sink.killed(&mut self.chance("killed"));
         }
+        let keeps_frames = end == End::Killed && self.scenario.lost == Lost::Nothing;
+        if !keeps_frames {
+            self.received.clear();
+        }
         self.elective = matches!(end, End::Elective | End::System);
         self.draining = false;
         let now = self.clock.now();
@@ -412,6 +419,7 @@ impl Server {
                 if is_deaf {
                     continue;
                 }
+                self.received.push((bytes.to_vec(), checksum));
                 life.machine.ingest(RxFrame { bytes, checksum }, time);
                 received = true;
             }
@@ -424,6 +432,7 @@ impl Server {
             }
             let mut frames = Vec::new();
             life.machine.turn(time, &mut frames);
+            self.received.clear();
             let busy = life.machine.busy();
             let at_rest = self.draining && life.machine.at_rest(time);
             self.look_inside();
@@ -620,9 +629,21 @@ impl Server {
         self.has_revoked = revocation.is_some_and(|it| it.from_life <= self.lives());
         self.look_inside();
         self.send(&recovered.frames, net);
+        self.take_left_frames(now);
         if self.life.is_some() {
             let (stack, smb) = self.configurations(self.lives() + 1);
             self.standby.begin(&self.nvram, stack, smb);
+        }
+    }
+
+    /// Receives what the worker before had read, as the server's loop does; once.
+    fn take_left_frames(&mut self, now: Duration) {
+        let left = std::mem::take(&mut self.received);
+        let Some(life) = &mut self.life else { return };
+        let time = life.time(now);
+        for (bytes, checksum) in &left {
+            let checksum = *checksum;
+            life.machine.ingest(RxFrame { bytes, checksum }, time);
         }
     }
 
