@@ -94,6 +94,8 @@ pub enum Mutation {
     TailStands,
     /// A worker that stands by takes over without the last commit.
     FollowerBehind,
+    /// What a killed worker had read and not put on record is lost, though the machine keeps all frames.
+    ReceivedForgotten,
 }
 
 /// What a limit is about.
@@ -211,6 +213,7 @@ impl Mutation {
             OldConfiguration,
             TailStands,
             FollowerBehind,
+            ReceivedForgotten,
         ]
     };
 
@@ -256,7 +259,9 @@ impl Mutation {
             }
             Mutation::OldestGivenUp => scenario.nvram_bytes = 64 << 10,
             Mutation::PromiseForgotten => scenario.smaller_window = true,
-            Mutation::AnswersTooEarly => scenario.lost = Lost::Nothing,
+            Mutation::AnswersTooEarly | Mutation::ReceivedForgotten => {
+                scenario.lost = Lost::Nothing;
+            }
             // Where the wire loses frames nothing is said about how long it takes.
             Mutation::SilentAfterReturn => scenario.faults = Faults::default(),
             Mutation::ReportedForgotten => scenario.faults.reorder_ppm = 100_000,

@@ -331,7 +331,9 @@ impl Server {
         } else if let Some(sink) = &self.sink {
             sink.killed(&mut self.chance("killed"));
         }
-        let keeps_frames = end == End::Killed && self.scenario.lost == Lost::Nothing;
+        let keeps_frames = end == End::Killed
+            && self.scenario.lost == Lost::Nothing
+            && !self.is(Mutation::ReceivedForgotten);
         if !keeps_frames {
             self.received.clear();
         }
