@@ -48,6 +48,28 @@ fn everywhere(test: impl Fn(&mut Bench)) {
     }
 }
 
+/// Runs a test of this module again in a process of its own, and is false; in that process it is true. There the test
+/// may lower limits, and no child of another test has its descriptors between fork and exec, so that what it unlinks is
+/// gone.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "OUTLAST_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some_and(|name| name == test) {
+        return true;
+    }
+    let inner = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("fs::tests::{test}"), "--nocapture"])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
+    let [said, complained] =
+        [inner.stdout, inner.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(
+        inner.status.success() && said.contains("1 passed"),
+        "{said}{complained}"
+    );
+    false
+}
+
 fn start(dir: &Path, read_only: bool, run_as: Option<&str>) -> Fs {
     let root = ShareRoot {
         path: dir.to_owned(),

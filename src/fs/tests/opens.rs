@@ -146,6 +146,9 @@ fn a_rename_tells_opens_without_a_descriptor_too() {
 
 #[test]
 fn only_what_is_certainly_gone_is_given_up() {
+    if !is_alone("opens::only_what_is_certainly_gone_is_given_up") {
+        return;
+    }
     everywhere(|b| {
         let opens = many(b, 3);
         let mut known: Vec<OpenInfo> = opens
@@ -199,23 +202,9 @@ fn a_delete_done_before_a_crash_is_done() {
     });
 }
 
-/// Runs this test again in a process of its own, whose limit can be lowered without harm to others.
 #[test]
 fn five_thousand_opens_with_sixty_four_descriptors() {
-    const INNER: &str = "OUTLAST_TEST_FEW_DESCRIPTORS";
-    if std::env::var_os(INNER).is_none() {
-        let itself = std::env::current_exe().unwrap();
-        let name = "fs::tests::opens::five_thousand_opens_with_sixty_four_descriptors";
-        let inner = std::process::Command::new(itself)
-            .args(["--exact", name, "--nocapture"])
-            .env(INNER, "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&inner.stdout).into_owned();
-        assert!(
-            inner.status.success() && said.contains("1 passed"),
-            "{said}"
-        );
+    if !is_alone("opens::five_thousand_opens_with_sixty_four_descriptors") {
         return;
     }
     let mut limit = getrlimit(Resource::Nofile);

@@ -102,6 +102,28 @@ impl Tried {
     }
 }
 
+/// How many of the pairs of crashes of a small scenario are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// Every one.
+    Every,
+    /// About every second one whose second crash comes in the recovery, and one in twenty of the others.
+    Some,
+    /// An eighth of these.
+    Few,
+}
+
+impl Pairs {
+    /// The next second crash is at most so many steps further on: in the recovery, and after it.
+    fn strides(self) -> [u64; 2] {
+        match self {
+            Pairs::Every => [1, 1],
+            Pairs::Some => [4, 40],
+            Pairs::Few => [32, 320],
+        }
+    }
+}
+
 /// How far a sweep goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -113,12 +135,21 @@ pub struct Budget {
     pub until: Option<Instant>,
     /// Under which durability.
     pub durability: Durability,
-    /// Every pair of crashes of small scenarios, not a part of them.
-    pub every_pair: bool,
+    /// How many pairs of crashes of a small scenario.
+    pub pairs: Pairs,
     /// Threads.
     pub threads: usize,
     /// Failures after which it stops.
     pub failures: usize,
+}
+
+/// Every fourth scenario is small, and tried with two crashes.
+#[must_use]
+pub fn size_of(seed: u64) -> Size {
+    match seed.is_multiple_of(4) {
+        true => Size::Small,
+        false => Size::Usual,
+    }
 }
 
 /// Sweeps scenario after scenario, on several threads.
@@ -139,15 +170,10 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
                     if seed - budget.first_seed >= budget.seeds || stop() {
                         return;
                     }
-                    // Every fourth one is small, and tried with two crashes.
-                    let size = if seed.is_multiple_of(4) {
-                        Size::Small
-                    } else {
-                        Size::Usual
-                    };
+                    let size = size_of(seed);
                     let scenario = Scenario::with(seed, size, budget.durability);
                     let result = match size {
-                        Size::Small => pairs(&scenario, budget.every_pair, tried, &stop),
+                        Size::Small => pairs(&scenario, budget.pairs, tried, &stop),
                         Size::Usual => singles(&scenario, tried, &stop),
                     };
                     if let Err(failure) = result {
@@ -260,14 +286,14 @@ pub fn singles(
     Ok(())
 }
 
-/// Every step of a small scenario, and after each a second crash: at every one, or more often among the steps right after the first,
-/// which are those of the recovery, than further on.
+/// Every step of a small scenario, and after each a second crash: at every one, or more often among the steps right
+/// after the first, which are those of the recovery, than further on.
 ///
 /// # Errors
 /// The first that fails.
 pub fn pairs(
     scenario: &Scenario,
-    every: bool,
+    density: Pairs,
     tried: &Tried,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Box<Failure>> {
@@ -275,6 +301,7 @@ pub fn pairs(
     let Reference { kinds, transcript } = reference(scenario, size)?;
     let mut choice = Choice::new(scenario, &kinds, "crashes");
     let mut random = Random::new(scenario.seed, "second crashes");
+    let [in_recovery, later] = density.strides();
     let mut first = 0;
     while let Some((next, _)) = choice.after(first) {
         first = next;
@@ -283,10 +310,9 @@ pub fn pairs(
         let mut choice = Choice::new(scenario, &kinds, "second crashes");
         let mut second = first;
         loop {
-            let stride = match () {
-                () if every => 1,
-                () if second < first + RECOVERY_STEPS => 4,
-                () => 40,
+            let stride = match second < first + RECOVERY_STEPS {
+                true => in_recovery,
+                false => later,
             };
             let mut equivalent = 0;
             let next = (0..=random.below(stride)).try_fold(second, |step, _| {

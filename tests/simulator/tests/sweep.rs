@@ -1,32 +1,39 @@
 //! The sweep of the test command: a fixed budget of crash points. `scripts/sweep` goes on for as long as one likes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use outlast_simulator::fuse::Step;
+use outlast_simulator::kinds::Kind;
 use outlast_simulator::run::run;
 use outlast_simulator::scenario::{Durability, Scenario, Size};
-use outlast_simulator::sweep::{Budget, Tried, sweep};
+use outlast_simulator::sweep::{Budget, Pairs, Tried, size_of, sweep};
+use outlast_simulator::trouble;
 
-/// Scenarios; together some hundred thousand crash points.
-const SEEDS: u64 = 100;
+/// The scenarios of these seeds: as many as it takes to have every kind of them.
+const SEEDS: [Range<u64>; 3] = [0..100, 331..332, 363..364];
+/// Crash points that come about, at least.
+const POINTS: u64 = 70_000;
 
 #[test]
 fn no_crash_at_any_step_is_seen() {
     std::panic::set_hook(Box::new(|_| {}));
     let tried = Tried::default();
-    let budget = Budget {
-        first_seed: 0,
-        seeds: SEEDS,
+    let budget = |seeds: &Range<u64>| Budget {
+        first_seed: seeds.start,
+        seeds: seeds.end - seeds.start,
         until: None,
         durability: Durability::Any,
-        every_pair: false,
+        pairs: Pairs::Few,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         failures: 1,
     };
-    let failures = sweep(budget, &tried);
+    let failure = SEEDS
+        .iter()
+        .find_map(|seeds| sweep(budget(seeds), &tried).pop());
     let _ = std::panic::take_hook();
-    if let Some(failure) = failures.first() {
+    if let Some(failure) = failure {
         panic!("{failure}");
     }
     let equivalent = tried.equivalent.load(Ordering::Relaxed);
@@ -34,7 +41,52 @@ fn no_crash_at_any_step_is_seen() {
         "{} crash points, and {equivalent} that leave what one of them leaves",
         tried.points()
     );
-    assert!(tried.points() > 40_000, "{} crash points", tried.points());
+    assert!(tried.points() > POINTS, "{} crash points", tried.points());
+}
+
+/// What a scenario may be about, besides files and the network.
+fn kinds_of(scenario: &Scenario) -> Vec<String> {
+    let power = scenario.power;
+    let rules = scenario.rules;
+    let uploads = match scenario.kind {
+        Kind::Uploads { reader } => Some(reader.is_some()),
+        _ => None,
+    };
+    let kinds = [
+        ("power", power.is_some()),
+        ("two failed syncs", power.is_some_and(|it| it.fails_twice)),
+        ("limits", scenario.kind.limits().is_some()),
+        ("uploads", uploads == Some(false)),
+        ("uploads beside a slow reader", uploads == Some(true)),
+        ("failing requests", trouble::is_of(scenario.seed)),
+        ("no account", rules.without_account.is_some()),
+        ("no RENAME_NOREPLACE", scenario.lacks.noreplace),
+        ("no links", scenario.lacks.links),
+        ("no birth times", scenario.lacks.births),
+        ("an elective reboot", scenario.reboot_at.is_some()),
+        ("IPv6", scenario.ipv6),
+    ];
+    let revocation = rules.revocation.map(|it| format!("{:?} revoked", it.how));
+    let stranger = scenario.stranger.map(|it| format!("{it:?} stranger"));
+    kinds
+        .into_iter()
+        .filter_map(|(kind, is_so)| is_so.then(|| kind.to_owned()))
+        .chain(revocation)
+        .chain(stranger)
+        .collect()
+}
+
+/// The fixed budget has every kind of scenario that there is.
+#[test]
+fn every_kind_of_scenario_is_swept() {
+    let kinds = |seeds: &mut dyn Iterator<Item = u64>| -> BTreeSet<String> {
+        seeds
+            .flat_map(|seed| kinds_of(&Scenario::new(seed, size_of(seed))))
+            .collect()
+    };
+    let swept = kinds(&mut SEEDS.into_iter().flatten());
+    assert_eq!(swept, kinds(&mut (0..5_000)));
+    assert_eq!(swept.len(), 18, "{swept:?}");
 }
 
 /// Runs that have failed: a waiting lock and an oplock break's waiter not woken after a crash, as what they waited for was in another

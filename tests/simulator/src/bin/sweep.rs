@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use outlast_simulator::mutation::Mutation;
 use outlast_simulator::run::run;
 use outlast_simulator::scenario::{Durability, Scenario, Size};
-use outlast_simulator::sweep::{Budget, Failure, Tried, hunt, reference, shrink, sweep};
+use outlast_simulator::sweep::{Budget, Failure, Pairs, Tried, hunt, reference, shrink, sweep};
 
 const USAGE: &str = "\
 sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair] [--durability process|power]
@@ -25,7 +25,7 @@ struct Arguments {
     threads: usize,
     seed: Option<u64>,
     small: bool,
-    every_pair: bool,
+    pairs: Pairs,
     durability: Durability,
     mutation: Option<Mutation>,
     crash: Vec<u64>,
@@ -41,7 +41,7 @@ fn arguments() -> Option<Arguments> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         seed: None,
         small: false,
-        every_pair: false,
+        pairs: Pairs::Some,
         durability: Durability::Any,
         mutation: None,
         crash: Vec::new(),
@@ -57,7 +57,7 @@ fn arguments() -> Option<Arguments> {
             "--minutes" => arguments.minutes = Some(value()?.parse().ok()?),
             "--threads" => arguments.threads = value()?.parse().ok()?,
             "--seed" => arguments.seed = Some(value()?.parse().ok()?),
-            "--every-pair" => arguments.every_pair = true,
+            "--every-pair" => arguments.pairs = Pairs::Every,
             "--small" => arguments.small = true,
             "--shrink" => arguments.shrink = true,
             "--durability" => {
@@ -189,7 +189,7 @@ fn sweep_all(arguments: &Arguments) -> ExitCode {
         first_seed: arguments.from,
         seeds: arguments.seeds,
         until: minutes.map(|minutes| began + minutes),
-        every_pair: arguments.every_pair,
+        pairs: arguments.pairs,
         durability: arguments.durability,
         threads: arguments.threads,
         failures: 10,
