@@ -134,9 +134,9 @@ impl Server {
             }
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
-            // Law 1: what they brought is on record.
-            self.received.forget();
             self.send(&mut frames);
+            // What they brought is on record, and what is not (a neighbour's question) is answered.
+            self.received.forget();
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
                 return Ok(self.leave(end));
             }

@@ -434,12 +434,12 @@ impl Server {
             }
             let mut frames = Vec::new();
             life.machine.turn(time, &mut frames);
-            self.received.clear();
             let busy = life.machine.busy();
             let at_rest = self.draining && life.machine.at_rest(time);
             self.look_inside();
             self.standby.turn();
             self.send(&frames, net);
+            self.forget_received();
             self.look_at_promises();
             drop(frames);
             if late {
@@ -635,6 +635,14 @@ impl Server {
         if self.life.is_some() {
             let (stack, smb) = self.configurations(self.lives() + 1);
             self.standby.begin(&self.nvram, stack, smb);
+        }
+    }
+
+    /// The turn is over. A crash after this leaves something else than one before.
+    fn forget_received(&mut self) {
+        if !self.received.is_empty() {
+            self.fuse.takes();
+            self.received.clear();
         }
     }
 
