@@ -120,7 +120,7 @@ impl Server {
             self.wait()?;
             let time = self.clock.read();
             for _ in 0..FRAMES_PER_TURN {
-                let received = self.received.receive(&mut self.tap);
+                let received = self.received.receive(&self.tap);
                 let Some(frame) = received.context("the TAP")? else {
                     break;
                 };
@@ -145,7 +145,7 @@ impl Server {
 
     /// Receives what the worker before had read from the TAP and not put on record.
     fn take_left_frames(&mut self) {
-        let left = self.received.take_left();
+        let left = self.received.take_left(&self.tap);
         // Those of another TAP are not for this one.
         if left.is_empty() || self.worker.tap_fresh {
             return;

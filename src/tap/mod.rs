@@ -1,7 +1,7 @@
 //! The TAP device: with segmentation and checksum offload where the kernel gives it, plain otherwise.
 //!
 //! A TAP is never made here: it is to be there before and to stay when the server goes, so that the link stays up and its queue
-//! keeps what clients send meanwhile. `scripts/lab up` makes one.
+//! keeps what clients send meanwhile. `scripts/lab up` makes one. What has been read is kept by [`Received`].
 
 mod control;
 mod error;
@@ -18,8 +18,9 @@ use outlast_stack::device::Device;
 use outlast_stack::{Capabilities, RxChecksum, TxFrame};
 
 pub use error::TapError;
-use offload::OffloadTap;
+use offload::{OffloadTap, VNET_HEADER_LEN};
 use plain::PlainTap;
+use received::{RAW_MAX, Source};
 pub use received::{Received, memory};
 
 /// A TAP device, attached, non-blocking.
@@ -29,6 +30,8 @@ pub struct Tap {
     mode: Mode,
     /// The interface was down when a frame was last sent.
     down: bool,
+    /// For [`Device::receive`].
+    raw: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,7 @@ impl Tap {
             name: name.to_owned(),
             mode,
             down: false,
+            raw: Vec::new(),
         };
         // Had it vanished since the first look, attaching would have made a new one, which goes again with this descriptor.
         if !control::attachment(tap.as_fd()).is_some_and(|attachment| attachment.persistent) {
@@ -93,6 +97,7 @@ impl Tap {
             name,
             mode,
             down: false,
+            raw: Vec::new(),
         })
     }
 
@@ -125,20 +130,46 @@ impl From<Tap> for OwnedFd {
     }
 }
 
+impl Source for Tap {
+    fn header_len(&self) -> usize {
+        match self.mode {
+            Mode::Offload(_) => VNET_HEADER_LEN,
+            Mode::Plain(_) => 0,
+        }
+    }
+
+    fn checksum(&self, header: &[u8]) -> RxChecksum {
+        match self.mode {
+            Mode::Offload(_) => OffloadTap::checksum(header),
+            Mode::Plain(_) => RxChecksum::Verify,
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::io::retry_on_intr(|| rustix::io::read(self.as_fd(), &mut *buffer)) {
+            Ok(length) => Ok(Some(length)),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(error) => {
+                let error = io::Error::from(error);
+                let text = format!("receiving from {}: {error}", self.name);
+                Err(io::Error::new(error.kind(), text))
+            }
+        }
+    }
+}
+
 impl Device for Tap {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, RxChecksum)>> {
-        let received = match &self.mode {
-            Mode::Offload(tap) => tap.receive(buffer),
-            Mode::Plain(tap) => tap.receive(buffer),
+        let mut raw = std::mem::take(&mut self.raw);
+        raw.resize(RAW_MAX, 0);
+        let read = self.read(&mut raw);
+        self.raw = raw;
+        let (header, frame) = match read? {
+            Some(length) => self.raw[..length].split_at(self.header_len().min(length)),
+            None => return Ok(None),
         };
-        match received {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(io::Error::new(
-                error.kind(),
-                format!("receiving from {}: {error}", self.name),
-            )),
-            Ok(frame) => Ok(frame),
-        }
+        buffer[..frame.len()].copy_from_slice(frame);
+        Ok(Some((frame.len(), self.checksum(header))))
     }
 
     fn send(&mut self, frame: &TxFrame) -> io::Result<()> {

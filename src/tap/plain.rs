@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use outlast_stack::{RxChecksum, TxFrame};
+use outlast_stack::TxFrame;
 use tun_tap::{Iface, Mode};
 
 use super::{TapError, control};
@@ -36,11 +36,6 @@ impl PlainTap {
         control::set_offload(fd.as_fd(), 0).map_err(failed("clear the offloads of"))?;
         control::set_nonblocking(&fd).map_err(failed("configure"))?;
         Ok(PlainTap { fd })
-    }
-
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, RxChecksum)>> {
-        let len = rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer))?;
-        Ok(Some((len, RxChecksum::Verify)))
     }
 
     pub(super) fn send(&self, frame: &TxFrame) -> io::Result<()> {

@@ -4,6 +4,10 @@
 //! record, the client sends it again only when its timer says so, after 200 ms or more. So the frames of a turn are
 //! read into a memfd, which the supervisor gives to each worker in turn, and the next worker takes them as if they had
 //! just come. It does so once: a frame that ends a worker is not given to a third one.
+//!
+//! A worker may die between the kernel's copy of a frame and its own note of it: most of the time that it takes to read
+//! a frame is the kernel's. Where the next frame will be, the EtherType is 0 until one is there; and how long it is,
+//! its own headers say.
 
 use std::fs::File;
 use std::io;
@@ -12,16 +16,40 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
 
 use memmap2::{MmapMut, MmapOptions};
-use outlast_stack::device::{Device, MAX_FRAME_LEN};
+use outlast_stack::device::MAX_FRAME_LEN;
 use outlast_stack::{RxChecksum, RxFrame};
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use super::offload::VNET_HEADER_LEN;
+
+/// The longest frame with what the kernel puts before it, in bytes.
+pub(super) const RAW_MAX: usize = VNET_HEADER_LEN + MAX_FRAME_LEN;
 /// Bytes of the memory: a turn of 15 frames of 64 KiB, or of many small ones.
 const BYTES: usize = 1 << 20;
-/// How many bytes of frames there are, the first thing in the memory.
+/// How many bytes there are of frames, the first thing in the memory.
 const USED: Range<usize> = 0..8;
-/// Before each frame: its length, and whether its checksum is to be verified.
-const HEADER: usize = 8;
+/// Before each frame: how long it is.
+const LENGTH: usize = 8;
+/// Where a frame says what it carries (IEEE 802.3, clause 3.2.6).
+const ETHER_TYPE: Range<usize> = 12..14;
+const ETHERNET_HEADER: usize = 14;
+/// Bytes in which a frame's EtherType is, whatever the source.
+const HEADERS: usize = VNET_HEADER_LEN + ETHERNET_HEADER;
+
+/// Where frames are read from, with what the kernel puts before each.
+pub trait Source {
+    /// Bytes before the frame.
+    fn header_len(&self) -> usize;
+
+    /// What these bytes say of the checksum.
+    fn checksum(&self, header: &[u8]) -> RxChecksum;
+
+    /// Reads the next frame and what is before it, by one system call into one buffer. `None`: there is none.
+    ///
+    /// # Errors
+    /// The device is gone, or its driver fails.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+}
 
 /// Makes the memory, which the supervisor keeps.
 ///
@@ -67,57 +95,62 @@ impl Received {
         })
     }
 
-    /// Reads a frame from the device. `None`: there is none, or no room for another in this turn.
+    /// Reads a frame. `None`: there is none, or no room for another in this turn.
     ///
     /// # Errors
-    /// The device's.
-    pub fn receive(&mut self, device: &mut impl Device) -> io::Result<Option<RxFrame<'_>>> {
-        let begin = self.next + HEADER;
-        let Some(room) = self.memory.get_mut(begin..begin + MAX_FRAME_LEN) else {
+    /// The source's.
+    pub fn receive(&mut self, source: &impl Source) -> io::Result<Option<RxFrame<'_>>> {
+        let begin = self.next + LENGTH;
+        let Some(room) = self.memory.get_mut(begin..begin + RAW_MAX) else {
             return Ok(None);
         };
-        let Some((length, checksum)) = device.receive(room)? else {
+        room[..HEADERS].fill(0);
+        fence(Ordering::Release);
+        let Some(length) = source.read(room)? else {
             return Ok(None);
         };
-        let is_trusted = u32::from(checksum == RxChecksum::Trusted);
-        let header = (length as u64) | u64::from(is_trusted) << 32;
-        self.memory[self.next..begin].copy_from_slice(&header.to_ne_bytes());
+        self.memory[self.next..begin].copy_from_slice(&(length as u64).to_ne_bytes());
         self.next = (begin + length).next_multiple_of(8);
         self.set_used(self.next - USED.end);
-        Ok(Some(RxFrame {
-            bytes: &self.memory[begin..begin + length],
-            checksum,
-        }))
+        Ok(frame(source, &self.memory[begin..begin + length]))
     }
 
     /// Forgets the frames: what they brought is on record.
     pub fn forget(&mut self) {
         if self.next != USED.end {
-            self.next = USED.end;
-            self.set_used(0);
+            self.clear();
         }
     }
 
+    fn clear(&mut self) {
+        self.next = USED.end;
+        self.set_used(0);
+        self.memory[USED.end + LENGTH..][..HEADERS].fill(0);
+    }
+
     /// Takes the frames that the worker before this one has left, and forgets them.
-    pub fn take_left(&mut self) -> Vec<(Vec<u8>, RxChecksum)> {
-        let used = word(&self.memory, 0).unwrap_or_default();
+    pub fn take_left(&mut self, source: &impl Source) -> Vec<(Vec<u8>, RxChecksum)> {
+        let used = word(&self.memory, USED.start).unwrap_or_default();
         let end = USED.end.saturating_add(used as usize);
         let mut left = Vec::new();
         let mut at = USED.end;
-        while at < end {
-            let Some((length, checksum)) = word(&self.memory, at).map(header) else {
-                break;
-            };
-            let begin = at + HEADER;
-            // A damaged memory says anything.
-            let frame = self.memory.get(begin..begin.saturating_add(length));
-            let Some(frame) = frame.filter(|frame| !frame.is_empty()) else {
-                break;
-            };
-            left.push((frame.to_vec(), checksum));
-            at = (begin + length).next_multiple_of(8);
+        // A damaged memory says anything.
+        while at < end
+            && let Some(length) = word(&self.memory, at)
+            && let Some(raw) = self.memory.get(at + LENGTH..)
+            && let Some(raw) = raw.get(..length as usize)
+            && let Some(frame) = frame(source, raw)
+        {
+            left.push((frame.bytes.to_vec(), frame.checksum));
+            at = (at + LENGTH + raw.len()).next_multiple_of(8);
         }
-        self.set_used(0);
+        let unnoted = self.memory.get(at + LENGTH..).unwrap_or_default();
+        if at == end
+            && let Some(frame) = unnoted_frame(source, unnoted)
+        {
+            left.push((frame.bytes.to_vec(), frame.checksum));
+        }
+        self.clear();
         left
     }
 
@@ -133,12 +166,35 @@ fn word(memory: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-fn header(word: u64) -> (usize, RxChecksum) {
-    let checksum = match word >> 32 {
-        0 => RxChecksum::Verify,
-        _ => RxChecksum::Trusted,
+/// A frame that was read.
+fn frame<'a>(source: &impl Source, raw: &'a [u8]) -> Option<RxFrame<'a>> {
+    let (header, bytes) = raw.split_at_checked(source.header_len())?;
+    let checksum = source.checksum(header);
+    Some(RxFrame { bytes, checksum })
+}
+
+/// A frame that is there and was not noted, if one is.
+fn unnoted_frame<'a>(source: &impl Source, raw: &'a [u8]) -> Option<RxFrame<'a>> {
+    let bytes = raw.get(source.header_len()..)?;
+    let number = |at: usize| {
+        Some(usize::from(u16::from_be_bytes([
+            *bytes.get(at)?,
+            *bytes.get(at + 1)?,
+        ])))
     };
-    (word as u32 as usize, checksum)
+    let length = match number(ETHER_TYPE.start)? {
+        // RFC 791, section 3.1: total length.
+        0x0800 => number(ETHERNET_HEADER + 2)?,
+        // RFC 8200, section 3: payload length.
+        0x86dd => number(ETHERNET_HEADER + 4)? + 40,
+        // RFC 826, for IPv4 over Ethernet.
+        0x0806 => 28,
+        _ => return None,
+    };
+    frame(
+        source,
+        raw.get(..source.header_len() + ETHERNET_HEADER + length)?,
+    )
 }
 
 #[cfg(test)]

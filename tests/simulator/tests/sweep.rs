@@ -70,7 +70,8 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
     let stranger = scenario.stranger.map(|it| format!("{it:?} stranger"));
     kinds
         .into_iter()
-        .filter_map(|(kind, is_so)| is_so.then(|| kind.to_owned()))
+        .filter(|(_, is_so)| *is_so)
+        .map(|(kind, _)| kind.to_owned())
         .chain(revocation)
         .chain(stranger)
         .collect()
