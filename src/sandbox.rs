@@ -125,13 +125,22 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
 /// A share's directory, the one above it, and the one above the mount that it is on. A rule is of a directory and not
 /// of a path: one for a directory that something is mounted on later does not count for what is mounted there, but one
 /// for a directory above does. That in turn does not count for a mount that has been taken away (umount --lazy).
-fn around(share: &Path) -> [PathBuf; 3] {
+///
+/// The root directory is among them only if it is the share: a rule for it would allow everything.
+fn around(share: &Path) -> BTreeSet<PathBuf> {
     let there = existing(share);
+    let is_root = |path: &Path| path.parent().is_none();
+    if is_root(&there) && share.canonicalize().is_ok() {
+        return BTreeSet::from([there]);
+    }
     let mount = there.ancestors().find(|path| is_mount(path));
-    let mount = mount.filter(|path| path.parent().is_some());
-    let [share, mount] =
-        [&there, mount.unwrap_or(&there)].map(|path| path.parent().unwrap_or(path).to_owned());
-    [there, share, mount]
+    let mount = mount.filter(|path| !is_root(path)).unwrap_or(&there);
+    let above = [&there, mount].into_iter().filter_map(Path::parent);
+    above
+        .chain([there.as_path()])
+        .filter(|path| !is_root(path))
+        .map(Path::to_owned)
+        .collect()
 }
 
 /// The directory that a path leads to; if it is not there, the last one on the way that is.

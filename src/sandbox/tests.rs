@@ -23,15 +23,7 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("outlast-sandbox-{}-{number}", std::process::id());
-        let built = std::env::current_exe().unwrap();
-        let places = [std::env::temp_dir(), built.parent().unwrap().to_owned()];
-        // Above what is mounted on /tmp there is but the root, and no rule would be of less.
-        let is_deep = |place: &PathBuf| {
-            let mount = place.ancestors().find(|path| is_mount(path));
-            mount.and_then(Path::parent) != Some(Path::new("/"))
-        };
-        let place = places.into_iter().find(is_deep);
-        let top = place.expect("a place that is on no such mount").join(name);
+        let top = std::env::temp_dir().join(name);
         for dir in ["shares/pub/sub", "state", "outside"] {
             fs::create_dir_all(top.join(dir)).unwrap();
         }
@@ -148,6 +140,18 @@ fn a_share_that_comes_later_is_served() {
     // A symbolic link to what is not mounted yet: the rule is above the place to which it leads.
     let around = around(&scratch.path("link"));
     assert!(around.contains(&scratch.0), "{around:?}");
+}
+
+#[test]
+fn the_root_is_granted_to_a_share_of_the_root_alone() {
+    let top = Path::new("/").read_dir().unwrap();
+    let is_dir = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let beneath = top.map(|entry| entry.unwrap().path()).find(is_dir);
+    let beneath = beneath.expect("a directory");
+    assert_eq!(around(&beneath), BTreeSet::from([beneath.clone()]));
+    assert_eq!(around(Path::new("/missing/share")), BTreeSet::new());
+    let root = Path::new("/");
+    assert_eq!(around(root), BTreeSet::from([root.to_owned()]));
 }
 
 /// One thread lays the sandbox on itself, and another, without one, mounts something.
