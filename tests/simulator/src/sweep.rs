@@ -109,7 +109,7 @@ pub enum Pairs {
     Every,
     /// About every second one whose second crash comes in the recovery, and one in twenty of the others.
     Some,
-    /// An eighth of these.
+    /// A sixteenth of these.
     Few,
 }
 
@@ -119,7 +119,7 @@ impl Pairs {
         match self {
             Pairs::Every => [1, 1],
             Pairs::Some => [4, 40],
-            Pairs::Few => [32, 320],
+            Pairs::Few => [64, 640],
         }
     }
 }
