@@ -29,6 +29,9 @@ const REVIVAL_MESSAGES: usize = 16;
 const QUIET: Duration = Duration::from_millis(1);
 const QUIET_UNMEASURED: Duration = Duration::from_millis(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
+/// Planned outage: the window of a connection on which nothing has moved for so long stays as it is. Clients wait until
+/// all are shut, and most of a thousand connections are idle.
+const IDLE: Duration = Duration::from_secs(1);
 /// Bytes of one relocation record.
 const RELOCATION_PIECE: usize = 1 << 20;
 
@@ -451,8 +454,9 @@ impl Stack {
         self.act(conn, journal, |conn, cx| conn.abort(cx));
     }
 
-    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are announced and
-    /// [`drained`](Stack::drained) is true. Off: the windows are offered again.
+    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are announced
+    /// where something has moved within the last second, and [`drained`](Stack::drained) is true. Off: the windows are
+    /// offered again.
     ///
     /// A window of 0 takes back what was promised, the one time we do (RFC 9293, section 3.8.6); what the peer still sends within its
     /// old window is accepted all the same.
@@ -497,7 +501,9 @@ impl Stack {
     fn shut_windows(&mut self, shut: bool) {
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in conns {
-            if let Some(target) = self.conns.get_mut(&conn) {
+            let target = self.conns.get_mut(&conn);
+            let now = self.now;
+            if let Some(target) = target.filter(|target| !(shut && target.is_idle(IDLE, now))) {
                 target.shut_window(shut);
                 self.touch(conn);
             }

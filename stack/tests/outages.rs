@@ -136,6 +136,25 @@ fn a_planned_outage_acknowledges_at_once_what_has_come() {
     assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 200));
 }
 
+/// Clients wait until all windows are shut: one that has sent nothing for a while need not be asked to stop.
+#[test]
+fn a_planned_outage_leaves_the_window_of_an_idle_connection() {
+    let mut bench = Bench::plain();
+    bench.exchange(&bench.data(0, 100));
+    bench.wait(SECOND);
+    bench.now += 2 * SECOND;
+    bench.poll();
+    bench.stack.drain(true);
+    let mut sent = Vec::new();
+    while !bench.stack.drained() {
+        sent.extend(bench.wait(SECOND));
+    }
+    assert_eq!(sent, []);
+    // What it sends all the same is received.
+    let answer = bench.exchange(&bench.data(100, 100));
+    assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 200));
+}
+
 /// A peer that delays its acknowledgements does not delay its data: the drain waits for the shortest round trip.
 #[test]
 fn a_planned_outage_does_not_wait_for_delayed_acknowledgements() {

@@ -521,6 +521,12 @@ impl Conn {
         !self.peer_may_send() || (!owes && now.saturating_sub(self.live.last_data) >= quiet)
     }
 
+    /// Nothing has come for `idle`, and neither side waits for an acknowledgement.
+    pub(crate) fn is_idle(&self, idle: Duration, now: Duration) -> bool {
+        let owes = self.live.ack_now || self.durable.last_ack_sent != self.durable.rcv_nxt;
+        !owes && self.durable.unacked.len() == 0 && now.saturating_sub(self.live.last_data) >= idle
+    }
+
     /// Announces a window of 0, or the old one again.
     pub(crate) fn shut_window(&mut self, shut: bool) {
         if self.live.window_shut != shut && self.peer_may_send() {
