@@ -8,6 +8,7 @@ pub mod client;
 pub mod disk;
 pub mod files;
 pub mod lab;
+pub mod power;
 pub mod raw;
 pub mod server;
 pub mod timeline;
