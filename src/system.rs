@@ -86,15 +86,17 @@ pub fn volatile_file_system(path: &Path) -> io::Result<Option<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::sample::Sample;
 
     /// A configuration whose files lie there.
     fn config(durability: &str, path: &Path, sink: &Path) -> Config {
-        let (path, sink) = (path.display(), sink.display());
-        let text = format!(
-            "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"{path}\"\nsink = \"{sink}\"\n\
-             durability = \"{durability}\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n"
-        );
-        Config::parse(Path::new("/o.toml"), &text).unwrap()
+        let sink = sink.display();
+        let text = Sample {
+            nvram: path,
+            nvram_keys: &format!("sink = \"{sink}\"\ndurability = \"{durability}\""),
+            ..Sample::default()
+        };
+        Config::parse(Path::new("/o.toml"), &text.text()).unwrap()
     }
 
     #[test]

@@ -3,10 +3,9 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-
 use support::disk::{BLOCK, Disk, MARK, State};
 use support::lab::Lab;
+use support::power::SinkPath;
 use support::raw::{self, Client, FileId};
 use support::server::{Server, Setup};
 use support::{PATIENCE, Rng, can_run, has, wait_for};
@@ -27,7 +26,7 @@ struct Scene {
     kept: FileId,
     disk: Disk,
     _other: Disk,
-    sink: PathBuf,
+    _sink: SinkPath,
     rng: Rng,
     lab: Lab,
 }
@@ -40,19 +39,15 @@ impl Scene {
         let lab = Lab::new();
         let other = Disk::mount(&lab, "share", DISK_BYTES);
         let disk = Disk::mount(&lab, "ill", DISK_BYTES);
-        // On a disk, where the lab may be in memory.
-        let sink = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.sink"));
-        let _ = std::fs::remove_file(&sink);
+        let sink = SinkPath::new(test);
         let guests = "guest = true\nrun_as = \"root\"";
         let setup = Setup {
-            nvram_size: "128MiB",
-            nvram: format!("durability = \"power\"\nsink = \"{}\"", sink.display()),
             share: guests.to_owned(),
             more: format!(
                 "\n[[share]]\nname = \"ill\"\npath = \"{}\"\n{guests}\n",
                 disk.dir().display()
             ),
-            ..Setup::default()
+            ..sink.setup()
         };
         let server = Server::start(&lab, setup);
         let mut well = Client::guest();
@@ -69,7 +64,7 @@ impl Scene {
             kept,
             disk,
             _other: other,
-            sink,
+            _sink: sink,
             rng: Rng::named(test),
             lab,
         })
@@ -135,7 +130,6 @@ impl Drop for Scene {
     fn drop(&mut self) {
         // What waits for the disk cannot be ended.
         self.disk.set(State::Well);
-        let _ = std::fs::remove_file(&self.sink);
     }
 }
 

@@ -3,119 +3,15 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use support::capture::Capture;
 use support::client::{ENCRYPTED, SMB3_1_1, Session, smbclient};
 use support::files;
 use support::lab::Lab;
+use support::power::{OnDisk, SinkPath, can_cut_power, images, mount_image, problem_of};
 use support::server::{Server, Setup};
 use support::{PATIENCE, Rng, can_run, wait_for};
-
-/// A file for the sink: on a disk, where the lab may be in memory.
-struct SinkPath(PathBuf);
-
-impl SinkPath {
-    fn new(test: &str) -> SinkPath {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.sink"));
-        let _ = std::fs::remove_file(&path);
-        SinkPath(path)
-    }
-
-    fn setup(&self) -> Setup {
-        Setup {
-            nvram_size: "128MiB",
-            nvram: format!("durability = \"power\"\nsink = \"{}\"", self.0.display()),
-            ..Setup::default()
-        }
-    }
-}
-
-/// Cargo's directory for tests, where that is on a file system on which `power` serves a share.
-fn disk() -> Option<&'static Path> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    problem_of(dir).is_none().then_some(dir)
-}
-
-fn problem_of(dir: &Path) -> Option<String> {
-    let opened = std::fs::File::open(dir).expect("a directory");
-    outlast::fs::features::power_problem(std::os::fd::AsFd::as_fd(&opened))
-}
-
-/// What a file system in a file needs.
-fn images() -> [(bool, &'static str); 2] {
-    let mkfs = std::process::Command::new("mkfs.ext4").arg("-V").output();
-    let control = std::fs::File::options()
-        .write(true)
-        .open("/dev/loop-control");
-    [
-        (mkfs.is_ok(), "mkfs.ext4"),
-        (control.is_ok(), "/dev/loop-control, to be written"),
-    ]
-}
-
-/// Mounts an ext4 in a file of the lab.
-fn mount_image(lab: &Lab, features: &str, dir: &Path) {
-    let image = lab.path("image");
-    let file = std::fs::File::create(&image).expect("an image");
-    file.set_len(2 << 30).expect("an image");
-    support::lab::run(&format!("mkfs.ext4 -q -F{features} {}", image.display()));
-    support::lab::run(&format!(
-        "mount -t ext4 -o loop {} {}",
-        image.display(),
-        dir.display()
-    ));
-    std::fs::remove_dir(dir.join("lost+found")).expect("an empty directory");
-}
-
-/// The share on a disk, where the lab may be in memory: `power` serves no other.
-struct OnDisk {
-    dir: Option<PathBuf>,
-    share: PathBuf,
-}
-
-impl OnDisk {
-    fn new(lab: &Lab, test: &str) -> OnDisk {
-        let share = lab.make_dir("share");
-        let dir = disk().map(|disk| disk.join(format!("{test}.share")));
-        match &dir {
-            Some(dir) => {
-                let _ = std::fs::remove_dir_all(dir);
-                std::fs::create_dir_all(dir).expect("a directory");
-                support::lab::run(&format!(
-                    "mount --bind {} {}",
-                    dir.display(),
-                    share.display()
-                ));
-            }
-            None => mount_image(lab, "", &share),
-        }
-        OnDisk { dir, share }
-    }
-}
-
-impl Drop for OnDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.share)
-            .status();
-        if let Some(dir) = &self.dir {
-            let _ = std::fs::remove_dir_all(dir);
-        }
-    }
-}
-
-/// As [`can_run`], and is there a disk on which `power` serves a share?
-fn can_cut_power(test: &str) -> bool {
-    can_run(test) && (disk().is_some() || support::has(test, &images()))
-}
-
-impl Drop for SinkPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 /// What the power cut leaves of the mapping.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,8 @@ mod check;
 mod error;
 mod file;
 mod limits;
+#[cfg(test)]
+pub(crate) mod sample;
 mod size;
 #[cfg(test)]
 mod tests;

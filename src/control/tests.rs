@@ -7,6 +7,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 
 use crate::config::Config;
 
+use crate::config::sample::Sample;
+
 use super::server::{REQUEST_MAX_BYTES, answer};
 use super::*;
 
@@ -29,10 +31,8 @@ impl Drop for Scratch {
 }
 
 fn gate(config: &Path) -> Gate {
-    let text = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n\
-                [[share]]\nname = \"pub\"\npath = \"/\"\n";
     Gate {
-        config: Config::parse(config, text).unwrap(),
+        config: Config::parse(config, &Sample::default().text()).unwrap(),
         supervisor_pid: std::os::unix::process::parent_id(),
         pulse: None,
         prober: None,

@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::config::sample::Sample;
 
 #[test]
 fn the_binary_that_wrote_the_log_does_not_read_it_again() {
@@ -10,12 +11,12 @@ fn the_binary_that_wrote_the_log_does_not_read_it_again() {
     let (users, nvram) = (dir.join("users"), dir.join("nvram"));
     std::fs::write(&users, "alice:8846f7eaee8fb117ad06bdd830b7586c\n").unwrap();
     std::fs::set_permissions(&users, PermissionsExt::from_mode(0o600)).unwrap();
-    let text = format!(
-        "[server]\nusers_file = \"users\"\n[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n\
-         [nvram]\npath = \"nvram\"\nsize = \"128MiB\"\n[[share]]\nname = \"pub\"\npath = \"{}\"\n",
-        dir.display()
-    );
-    let config = Config::parse(&dir.join("o.toml"), &text).unwrap();
+    let text = Sample {
+        nvram_keys: "size = \"128MiB\"",
+        share: &dir,
+        ..Sample::default()
+    };
+    let config = Config::parse(&dir.join("o.toml"), &text.text()).unwrap();
     let missing = would_start(&config).unwrap_err();
     assert!(format!("{missing:#}").contains("nvram.path"), "{missing:#}");
     // Nothing that could be read, but what could be overlooked is the content alone.

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
+use crate::config::sample::Sample;
 
 /// Directories that go with the test, and a configuration for them.
 struct Scratch(PathBuf);
@@ -35,13 +36,12 @@ impl Scratch {
     }
 
     fn config(&self, share: &Path) -> Config {
-        let text = format!(
-            "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"{}\"\n\
-             [[share]]\nname = \"pub\"\npath = \"{}\"\n",
-            self.path("state/nvram").display(),
-            share.display()
-        );
-        Config::parse(Path::new("/o.toml"), &text).unwrap()
+        let text = Sample {
+            nvram: &self.path("state/nvram"),
+            share,
+            ..Sample::default()
+        };
+        Config::parse(Path::new("/o.toml"), &text.text()).unwrap()
     }
 
     /// Runs the test in a thread of its own, under the sandbox of a server with this share, where there is Landlock.

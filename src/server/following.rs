@@ -11,7 +11,8 @@ use super::fold::Fold;
 
 /// Records that are read at a time.
 const PORTION: usize = 1024;
-/// How often one that falls behind while it takes over begins again: nobody writes then.
+/// So often one that takes over may read a whole log: it begins again if it falls behind, which it does once at most if
+/// nobody writes any more.
 const ATTEMPTS: usize = 3;
 
 /// Follows a server's log.
@@ -100,13 +101,12 @@ impl Follower {
     /// # Errors
     /// The log is to be read anew.
     pub(super) fn take_over(mut self) -> anyhow::Result<TakenOver> {
-        let mut begun_again = 0;
         let before = self.records;
-        let mut read = self.records;
+        // Each time it reads a portion, or what is left, or begins again. A record is longer than a byte.
+        let portions = self.memory.len() as usize / PORTION + 2;
+        let mut times = 0..ATTEMPTS * portions;
         while !self.advance()? {
-            begun_again += usize::from(self.records < read);
-            read = self.records;
-            anyhow::ensure!(begun_again < ATTEMPTS, "the log changes under the follower");
+            anyhow::ensure!(times.next().is_some(), "the log changes under the follower");
         }
         let replayed = self.records.saturating_sub(before);
         let (log, contents) = self.log.take_over()?;
@@ -138,3 +138,6 @@ fn take(fold: &mut Fold, followed: Followed) -> anyhow::Result<()> {
     }
     fold.take(object, codec::decode(&meta)?, data)
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,15 +96,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::sample::Sample;
 
     #[test]
     fn what_was_read_stays_whatever_becomes_of_the_files() {
         let dir = std::env::temp_dir().join(format!("outlast-settings-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (config, users) = (dir.join("outlast.toml"), dir.join("users"));
-        let text = "[server]\nusers_file = \"users\"\n[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n\
-                    [nvram]\npath = \"nvram\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n";
-        std::fs::write(&config, text).unwrap();
+        std::fs::write(&config, Sample::default().text()).unwrap();
         let missing = Settings::read(&config).err().unwrap();
         assert!(format!("{missing:#}").contains("users_file"), "{missing:#}");
         std::fs::write(&users, "alice:8846f7eaee8fb117ad06bdd830b7586c\n").unwrap();

@@ -5,6 +5,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::sample::Sample;
+
 use super::machine::{Action, Ended, Input, Machine, Order};
 use super::process::Inherited;
 use super::provision::Provision;
@@ -440,10 +442,12 @@ impl Scratch {
 
     /// A configuration and users as they are kept.
     fn settings(&self) -> Settings {
-        let text = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n\
-                    [[share]]\nname = \"pub\"\npath = \"/\"\nguest = true\n[server]\nusers_file = \"none\"\n";
+        let text = Sample {
+            share_keys: "guest = true",
+            ..Sample::default()
+        };
         let path = self.0.join("outlast.toml");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text.text()).unwrap();
         Settings::read(&path).unwrap().0
     }
 

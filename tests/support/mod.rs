@@ -8,8 +8,10 @@ pub mod client;
 pub mod disk;
 pub mod files;
 pub mod lab;
+pub mod power;
 pub mod raw;
 pub mod server;
+pub mod stage;
 pub mod timeline;
 
 use std::time::{Duration, Instant};

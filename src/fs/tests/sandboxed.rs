@@ -8,6 +8,7 @@ use rustix::fs::OFlags;
 
 use super::*;
 use crate::config::Config;
+use crate::config::sample::Sample;
 use crate::fs::handle;
 
 const READ_WRITE: u32 = 0x3;
@@ -36,13 +37,12 @@ fn a_file_is_found_by_its_handle() {
     }
     let top = std::env::temp_dir().join(format!("outlast-sandboxed-{}", std::process::id()));
     let (share, beside) = (top.join("shares/pub"), top.join("beside"));
-    let text = format!(
-        "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"{}\"\n\
-         [[share]]\nname = \"pub\"\npath = \"{}\"\n",
-        top.join("state/nvram").display(),
-        share.display()
-    );
-    let config = Config::parse(Path::new("/o.toml"), &text).unwrap();
+    let text = Sample {
+        nvram: &top.join("state/nvram"),
+        share: &share,
+        ..Sample::default()
+    };
+    let config = Config::parse(Path::new("/o.toml"), &text.text()).unwrap();
     // The sandbox is the thread's.
     let sandboxed = std::thread::spawn(move || {
         let mut b = Bench::serving(share, beside);
