@@ -3,6 +3,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::machine::{Action, Ended, Input, Machine, Order};
@@ -396,7 +397,7 @@ struct Scratch(PathBuf);
 struct Given<'a> {
     program: &'a Path,
     fd: BorrowedFd<'a>,
-    settings: Settings,
+    settings: Rc<Settings>,
 }
 
 impl Provision for Given<'_> {
@@ -419,8 +420,8 @@ impl Provision for Given<'_> {
         self.fd
     }
 
-    fn is_as_before(&self) -> bool {
-        true
+    fn successor(&self, _: bool) -> Option<Rc<Settings>> {
+        None
     }
 
     fn stands_by(&self) -> bool {
@@ -439,12 +440,12 @@ impl Scratch {
     }
 
     /// A configuration and users as they are kept.
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> Rc<Settings> {
         let text = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n\
                     [[share]]\nname = \"pub\"\npath = \"/\"\nguest = true\n[server]\nusers_file = \"none\"\n";
         let path = self.0.join("outlast.toml");
         std::fs::write(&path, text).unwrap();
-        Settings::read(&path).unwrap().0
+        Rc::new(Settings::read(&path).unwrap().0)
     }
 
     /// A worker that notes its name and the arguments that vary, then does what `body` says; `say` reports.
