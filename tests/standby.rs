@@ -2,12 +2,20 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
 use outlast::control::{StandbyStatus, Status};
+use outlast::server::digest::{Mark, Place};
+use outlast::supervisor::page::Page;
 use rustix::process::{Pid, Signal, kill_process};
 
 use support::lab::Lab;
 use support::raw::{Client, FileId};
-use support::server::{Server, Setup};
+use support::server::{Server, Setup, error};
 use support::{PATIENCE, can_run, wait_for};
 
 fn setup() -> Setup {
@@ -110,21 +118,157 @@ fn ready_after(server: &Server, before: &StandbyStatus) -> (Status, StandbyStatu
 }
 
 #[test]
-fn a_changed_configuration_is_not_served_by_it() {
-    if !can_run("a_changed_configuration_is_not_served_by_it") {
+fn a_changed_configuration_is_served_by_one_that_was_started_with_it() {
+    if !can_run("a_changed_configuration_is_served_by_one_that_was_started_with_it") {
         return;
     }
     let lab = Lab::new();
-    let server = Server::start(&lab, setup());
+    let (server, mut client, file) = served(&lab);
+    client.write(file, 0, b"before");
     let (status, standby) = ready(&server);
     server.rewrite("guest = true", "guest = true\ncomment = \"another\"");
     server.reboot();
     let next = server.successor_of(status.worker_pid);
     assert_ne!(next.worker_pid, standby.pid);
+    assert!(server.log().contains("the next worker has read the log"));
+    assert!(server.log().contains("the others followed before"));
+    assert_eq!(client.read(file, 0, 6), b"before");
     let (again, standby) = ready_after(&server, &standby);
     server.kill_worker(again.worker_pid);
     let next = server.successor_of(again.worker_pid);
     assert_eq!(next.worker_pid, standby.pid);
+}
+
+/// A copy of the binary, at another path.
+fn copy(lab: &Lab) -> PathBuf {
+    let copy = lab.path("next");
+    std::fs::copy(env!("CARGO_BIN_EXE_outlast"), &copy).expect("a copy");
+    copy
+}
+
+fn reboot_as(server: &Server, binary: &Path) -> Output {
+    server.outlast(&["reboot", "--exec", binary.to_str().expect("UTF-8")])
+}
+
+#[test]
+fn a_new_binary_has_read_the_log_before_the_old_one_leaves() {
+    if !can_run("a_new_binary_has_read_the_log_before_the_old_one_leaves") {
+        return;
+    }
+    let lab = Lab::new();
+    let (server, mut client, file) = served(&lab);
+    let binary = copy(&lab);
+    // The second time the file of that name may be another one.
+    for number in 1..=2 {
+        client.write(file, 0, &[number; 60_000]);
+        let (_, standby) = ready(&server);
+        let output = reboot_as(&server, &binary);
+        assert!(output.status.success(), "{}", error(&output));
+        let status = server.status();
+        assert_eq!(status.executable, binary);
+        assert_ne!(status.worker_pid, standby.pid);
+        assert_eq!(client.read(file, 0, 60_000), [number; 60_000]);
+        let log = server.log();
+        let taken_over = log.matches("the others followed before").count();
+        assert_eq!(taken_over, usize::from(number), "{log}");
+    }
+    // What stands by now is the new one, too.
+    let (status, standby) = ready(&server);
+    server.kill_worker(status.worker_pid);
+    let next = server.successor_of(status.worker_pid);
+    assert_eq!((next.worker_pid, next.executable), (standby.pid, binary));
+}
+
+#[test]
+fn a_new_binary_that_cannot_follow_is_refused() {
+    if !can_run("a_new_binary_that_cannot_follow_is_refused") {
+        return;
+    }
+    let lab = Lab::new();
+    let (server, mut client, file) = served(&lab);
+    let script = lab.path("next");
+    let text = format!(
+        "#!/bin/sh\ncase $1 in probe) exec {} \"$@\" ;; esac\nexit 7\n",
+        env!("CARGO_BIN_EXE_outlast")
+    );
+    std::fs::write(&script, text).expect("a script");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let (before, standby) = ready(&server);
+    let output = reboot_as(&server, &script);
+    assert!(!output.status.success());
+    let refused = error(&output);
+    assert!(
+        refused.contains("cannot take over: it has ended"),
+        "{refused}"
+    );
+    client.write(file, 0, b"still served");
+    // One like the server stands by again.
+    let (after, another) = ready_after(&server, &standby);
+    assert_eq!(after.worker_pid, before.worker_pid);
+    assert_eq!(after.epoch, before.epoch);
+    server.kill_worker(after.worker_pid);
+    assert_eq!(client.read(file, 0, 12), b"still served");
+    let next = server.successor_of(after.worker_pid);
+    assert_eq!(next.worker_pid, another.pid);
+}
+
+/// The memory that the workers of a supervisor share.
+fn page_of(supervisor: u32) -> Page {
+    let descriptors = std::fs::read_dir(format!("/proc/{supervisor}/fd")).expect("descriptors");
+    let is_page = |path: &PathBuf| {
+        let target = std::fs::read_link(path).unwrap_or_default();
+        target.to_string_lossy().contains("outlast-standby")
+    };
+    let mut paths = descriptors.flatten().map(|entry| entry.path());
+    let path = paths.find(is_page).expect("the page");
+    let page = File::options().read(true).write(true).open(path);
+    Page::from(OwnedFd::from(page.expect("the page can be opened")))
+}
+
+#[test]
+fn one_with_another_state_is_dismissed() {
+    if !can_run("one_with_another_state_is_dismissed") {
+        return;
+    }
+    let lab = Lab::new();
+    let (server, mut client, file) = served(&lab);
+    let (before, standby) = ready(&server);
+    let compared = wait_for("a digest to be compared", PATIENCE, || {
+        let compared = server.try_status()?.compared;
+        (compared.digests > 0).then_some(compared)
+    });
+    assert_eq!(compared.differences, 0, "{}", server.log());
+    // What the server says of its state now is not so.
+    let page = page_of(before.supervisor_pid);
+    wait_for("a difference", PATIENCE, || {
+        page.set_mark(&Mark {
+            from: Place::START,
+            position: page.standing().position,
+            digest: 0,
+        });
+        (server.try_status()?.compared.differences == 1).then_some(())
+    });
+    // The next one must not find it.
+    page.begin();
+    let (after, another) = ready_after(&server, &standby);
+    assert_eq!(after.worker_pid, before.worker_pid);
+    assert!(
+        server
+            .log()
+            .contains("does not have the state of the one that serves")
+    );
+    // The next one is compared, too, and has the state.
+    client.write(file, 0, b"after it");
+    let digests = after.compared.digests;
+    let status = wait_for("another digest to be compared", PATIENCE, || {
+        let status = server.try_status()?;
+        (status.compared.digests > digests).then_some(status)
+    });
+    assert_eq!(status.compared.differences, 1);
+    server.kill_worker(status.worker_pid);
+    assert_eq!(client.read(file, 0, 8), b"after it");
+    let next = server.successor_of(status.worker_pid);
+    assert_eq!(next.worker_pid, another.pid);
 }
 
 #[test]

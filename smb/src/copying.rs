@@ -16,11 +16,12 @@ use crate::fileop::OpenId;
 use crate::record::{Piece, Record};
 use crate::server::{ConnId, Smb};
 use crate::state::{Checkpoint, Connection};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// How far the copy of a connection is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cursor {
     /// The message in progress comes next.
     #[default]

@@ -479,6 +479,12 @@ impl Smb {
             .map(|connection| Checkpoint(connection.clone()))
     }
 
+    /// The first connection from this id on.
+    #[must_use]
+    pub fn next_from(&self, conn: ConnId) -> Option<ConnId> {
+        self.connections.range(conn..).next().map(|(conn, _)| *conn)
+    }
+
     /// The durable state of every connection, to compare with the fold.
     pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.connections

@@ -63,6 +63,14 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
             format!("{} behind", size(standby.lag_bytes)),
         ]);
     }
+    let compared = &status.compared;
+    if compared.differences > 0 {
+        let (differed, all) = (compared.differences, compared.digests);
+        line(&[
+            format!("standby: {differed} of {all} digests of its state differed"),
+            "from the server's; see the server's log".to_owned(),
+        ]);
+    }
     if let Some(outage) = &status.last_outage {
         line(&[last_outage(outage, now)]);
     }

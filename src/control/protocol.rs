@@ -100,6 +100,9 @@ pub struct Status {
     /// The worker that stands by; `None`: there is none now.
     #[serde(default)]
     pub standby: Option<StandbyStatus>,
+    /// Its state against the one of the worker that serves, since the supervisor began.
+    #[serde(default)]
+    pub compared: ComparedStatus,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
 }
@@ -113,6 +116,15 @@ pub struct StandbyStatus {
     pub memory_bytes: u64,
     /// Bytes of the log that it has not read yet.
     pub lag_bytes: u64,
+}
+
+/// What came of comparing digests of the durable state.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ComparedStatus {
+    /// Digests that were compared.
+    pub digests: u64,
+    /// Those that were not the same: a fault of the server, which is in its log.
+    pub differences: u64,
 }
 
 impl Status {
@@ -135,6 +147,7 @@ impl Status {
             log: None,
             last_outage: None,
             standby: None,
+            compared: ComparedStatus::default(),
             connections: Vec::new(),
         }
     }

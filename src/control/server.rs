@@ -274,20 +274,21 @@ fn may_reboot(
     match exec {
         // It proves the configuration by its own rules, which may be newer than these.
         Some(binary) => {
+            if let Ok(config) = Config::load(&gate.config.path) {
+                may_become(&gate.config, &config)?;
+            } // else it has keys that are newer than this binary
             match &gate.prober {
-                Some(prober) => prober.ask(binary)?,
-                None => probe::ask(binary, &gate.config.path)?,
-            }
-            match Config::load(&gate.config.path) {
-                Ok(config) => may_become(&gate.config, &config),
-                // Keys that are newer than this binary.
-                Err(_) => Ok(()),
+                Some(prober) => prober.ask(Some(binary)),
+                None => probe::ask(binary, &gate.config.path),
             }
         }
         None => {
             let config = Config::load(&gate.config.path).map_err(|error| error.to_string())?;
             may_become(&gate.config, &config)?;
-            preflight::would_start(&config).map_err(|error| format!("{error:#}"))
+            preflight::would_start(&config).map_err(|error| format!("{error:#}"))?;
+            gate.prober
+                .as_ref()
+                .map_or(Ok(()), |prober| prober.ask(None))
         }
     }
 }

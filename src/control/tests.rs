@@ -88,6 +88,10 @@ fn status() -> Status {
             memory_bytes: 12 << 20,
             lag_bytes: 4096,
         }),
+        compared: ComparedStatus {
+            digests: 7,
+            differences: 1,
+        },
         connections: vec![ConnectionStatus {
             log_bytes: 4096,
             client: "10.77.0.2:40000".parse().unwrap(),
@@ -219,6 +223,7 @@ fn the_keys_of_a_status_are_an_interface() {
         "log",
         "last_outage",
         "standby",
+        "compared",
         "connections",
     ] {
         assert!(keys(&value).iter().any(|k| k == key), "{key}");

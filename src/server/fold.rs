@@ -11,6 +11,7 @@ use outlast_nvram::{Replayed, codec};
 use outlast_smb::{Entropy, Smb};
 use outlast_stack::Stack;
 
+use super::digest::State;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
 
@@ -161,6 +162,14 @@ impl Fold {
                 .apply(object, &outlast_stack::Record::Closed, Bytes::new());
             server.clients.remove(&object);
         }
+    }
+
+    /// What a digest is made of; `None`: object 0's snapshot has not come yet.
+    pub(super) fn state(&self) -> Option<State<'_>> {
+        let Server {
+            stack, smb, global, ..
+        } = self.server.as_ref()?;
+        Some(State { stack, smb, global })
     }
 
     /// Forgets which waiting requests may go on: nobody runs them here.

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use outlast_nvram::{Contents, Error, Followed, Kind, Log, Memory, codec};
+use outlast_nvram::{Contents, Error, Followed, Kind, Log, Lsn, Memory, codec};
 
+use super::digest::Mark;
 use super::fold::Fold;
 
 /// Records that are read at a time.
@@ -68,17 +69,17 @@ impl Follower {
         self.log.position().0
     }
 
-    /// Reads and folds some of what has been committed; begins again if that has been written over. False: there is
-    /// more.
+    /// Reads and folds some of what has been committed, and no more than up to `limit` if that lies ahead; begins again
+    /// if that has been written over. False: there is more.
     ///
     /// # Errors
     /// The log is damaged, or has what cannot be folded.
-    pub fn advance(&mut self) -> anyhow::Result<bool> {
+    pub fn advance(&mut self, limit: Option<u64>) -> anyhow::Result<bool> {
         let Follower {
             log, fold, records, ..
         } = self;
         let mut problem = Ok(());
-        let advanced = log.advance(PORTION, &mut |followed| {
+        let advanced = log.advance(PORTION, limit.map(Lsn), &mut |followed| {
             *records += 1;
             if problem.is_ok() {
                 problem = take(fold, followed);
@@ -96,6 +97,17 @@ impl Follower {
         }
     }
 
+    /// Is the state the one that the server had when it made the mark? `None`: this is another place of the log, or the
+    /// state is not whole yet.
+    #[must_use]
+    pub fn agrees(&self, mark: &Mark) -> Option<bool> {
+        if self.position() != mark.position || !self.log.is_whole() {
+            return None;
+        }
+        let (digest, _) = self.fold.state()?.digest(mark.from);
+        Some(digest == mark.digest)
+    }
+
     /// Folds what is left and takes the log over: its server is gone.
     ///
     /// # Errors
@@ -105,7 +117,7 @@ impl Follower {
         // Each time it reads a portion, or what is left, or begins again. A record is longer than a byte.
         let portions = self.memory.len() as usize / PORTION + 2;
         let mut times = 0..ATTEMPTS * portions;
-        while !self.advance()? {
+        while !self.advance(None)? {
             anyhow::ensure!(times.next().is_some(), "the log changes under the follower");
         }
         let replayed = self.records.saturating_sub(before);

@@ -5,6 +5,7 @@ pub mod clock;
 mod consistency;
 pub mod contents;
 pub mod copying;
+pub mod digest;
 pub mod effect;
 pub mod fault;
 pub mod files;

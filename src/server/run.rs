@@ -13,12 +13,14 @@ use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clock::Clock;
+use super::digest::Marks;
 use super::machine::Machine;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
 use crate::fs::Fs;
+use crate::supervisor::page::Page;
 use crate::supervisor::pulse::BEAT;
 use crate::supervisor::{End, Worker};
 use crate::tap::{Received, Tap};
@@ -57,6 +59,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
             config.nvram.path.display()
         )
     })?;
+    worker.standby.iter().for_each(Page::begin);
     let mut server = Server {
         machine,
         clock: Clock::starting_at(service_time),
@@ -66,6 +69,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         worker,
         done_wake,
         end: None,
+        marks: Marks::default(),
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -110,6 +114,7 @@ struct Server {
     done_wake: Arc<OwnedFd>,
     /// How it is going to end, once that has begun.
     end: Option<End>,
+    marks: Marks,
 }
 
 impl Server {
@@ -177,11 +182,23 @@ impl Server {
         let begun = Instant::now();
         loop {
             self.machine.probe.beat();
+            self.mark();
             let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
             let wait = left.unwrap_or(BEAT).min(BEAT);
             if self.poll(wait)? || left.is_some_and(|left| left <= wait) {
                 return Ok(());
             }
+        }
+    }
+
+    /// Says now and then by which digest the worker that stands by can check its state. Between two turns all is
+    /// committed.
+    fn mark(&mut self) {
+        let Some(page) = &self.worker.standby else {
+            return;
+        };
+        if self.marks.are_due(self.clock.read().now) && page.standing().pid != 0 {
+            page.set_mark(&self.marks.make(&self.machine));
         }
     }
 
@@ -273,7 +290,10 @@ impl Server {
         self.machine.probe.at_disk(true);
         // After these nobody would do again what a power cut undoes.
         let machine_too = !matches!(end, End::Reboot { .. });
-        let mut frames = self.machine.save(self.clock.read(), flag, machine_too);
+        let standby = self.worker.standby.as_ref().map(Page::standing);
+        let is_followed = !machine_too && standby.is_some_and(|standing| standing.pid != 0);
+        let time = self.clock.read();
+        let mut frames = self.machine.save(time, flag, machine_too, is_followed);
         self.send(&mut frames);
         if let Some(log) = self.machine.journal().log() {
             info!("saved; flag {}", log.superblock().flag);

@@ -7,10 +7,10 @@ use outlast_smb::Smb;
 use super::files::FileSystem;
 use super::machine::Machine;
 use crate::control::{
-    ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus, StandbyStatus, Status,
-    TcpStatus,
+    ComparedStatus, ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus,
+    StandbyStatus, Status, TcpStatus,
 };
-use crate::supervisor::standby::{Page, Standing};
+use crate::supervisor::page::{Page, Standing};
 
 /// What does not change as long as a worker lives.
 #[derive(Debug)]
@@ -65,18 +65,28 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         }),
         last_outage: about.last_outage.clone(),
         standby: standby(about, machine.journal.committed().0),
+        compared: compared(about),
         connections: connections.collect(),
     }
 }
 
 /// The worker that stands by, where the log has come to `committed`.
 fn standby(about: &About, committed: u64) -> Option<StandbyStatus> {
-    let Standing { pid, position } = about.standby.as_ref()?.read();
+    let Standing { pid, position } = about.standby.as_ref()?.standing();
     (pid != 0).then(|| StandbyStatus {
         pid,
         memory_bytes: own_memory_bytes(pid).unwrap_or(0),
         lag_bytes: committed.saturating_sub(position),
     })
+}
+
+fn compared(about: &About) -> ComparedStatus {
+    let compared = about.standby.as_ref().map(Page::compared);
+    let compared = compared.unwrap_or_default();
+    ComparedStatus {
+        digests: compared.digests,
+        differences: compared.differences,
+    }
 }
 
 /// Memory of a process that is not a file's (proc_pid_statm(5)).

@@ -14,16 +14,17 @@ use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
 
+use super::page::Page;
 use super::prober::Prober;
 use super::process::RECEIVED_VARIABLE;
 use super::pulse::Pulse;
-use super::standby::Page;
 use super::teardown::Teardown;
 use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Message};
 use super::{End, Report, Worker, WorkerArgs, settings};
 use super::{environment, follow};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
+use crate::one_line::OneLine;
 use crate::server::Following;
 use crate::users::Users;
 
@@ -60,11 +61,18 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let open = open.chain(pulse.iter().map(AsFd::as_fd));
     let open = open.chain(page.iter().map(AsFd::as_fd));
     teardown(open.chain(prober.iter().map(AsFd::as_fd)));
+    let report = Report::new(report);
     let (go, following) = if args.standby {
-        let following = Following::begin(&config, &users, tap.as_fd())?;
         pulse.iter().for_each(Pulse::announce);
         ignore_the_terminal()?;
-        match follow::until_ordered(following, page.clone())? {
+        let followed = Following::begin(&config, &users, tap.as_fd())
+            .and_then(|following| follow::until_ordered(following, page.clone(), &report));
+        if let Err(error) = &followed {
+            let why = OneLine(&format!("{error:#}")).to_string();
+            // The supervisor may be gone, and nobody needs it then.
+            let _ = report.send(&Message::Failed { why });
+        }
+        match followed? {
             Some((go, following)) => (go, Some(following)),
             // Nobody needs it: the supervisor is gone.
             None => return Ok(EXIT_STOPPED),
@@ -87,7 +95,6 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let answers = crate::control::serve(control.into(), submit, gate)?;
 
     let nvram = config.nvram.path.clone();
-    let report = Report::new(report);
     let end = crate::server::run(
         config,
         users,

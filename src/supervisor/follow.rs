@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::standby::{Page, Standing};
-use super::worker::Go;
+use super::page::{Page, Standing};
+use super::worker::{Go, Message, Report};
 use crate::server::Following;
+use crate::server::digest::Mark;
+use crate::server::following::Follower;
 
 /// Between two looks at a log that grows.
 const PACE: Duration = Duration::from_millis(5);
@@ -33,15 +35,16 @@ enum News {
 pub(super) fn until_ordered(
     following: Following,
     page: Option<Page>,
+    report: &Report,
 ) -> anyhow::Result<Option<(Go, Following)>> {
     let (sender, news) = mpsc::channel();
     let is_over = Arc::new(AtomicBool::new(false));
     let follows = {
-        let (sender, is_over) = (sender.clone(), is_over.clone());
+        let (sender, is_over, report) = (sender.clone(), is_over.clone(), report.clone());
         let thread = std::thread::Builder::new().name("follower".into());
         thread
             .spawn(move || {
-                let followed = follow(following, page, &is_over);
+                let followed = follow(following, page.as_ref(), &report, &is_over);
                 followed.map_err(|error| drop(sender.send(News::Failed(error))))
             })
             .context("no thread can be started")?
@@ -72,28 +75,62 @@ fn order() -> Option<Go> {
 
 fn follow(
     mut following: Following,
-    page: Option<Page>,
+    page: Option<&Page>,
+    report: &Report,
     is_over: &AtomicBool,
 ) -> anyhow::Result<Following> {
     // It is a matter of courtesy.
     let _ = rustix::process::nice(NICENESS);
     let mut pace = PACE;
+    let mut compared = None;
+    let mut reported = None;
     while !is_over.load(Ordering::Acquire) {
-        let before = following.follower.position();
-        while !following.follower.advance()? && !is_over.load(Ordering::Acquire) {}
-        let has_grown = following.follower.position() != before;
+        while !advance(&mut following.follower, page, &mut compared, report)?
+            && !is_over.load(Ordering::Acquire)
+        {}
+        let position = following.follower.position();
+        if reported.is_none() {
+            report.send(&Message::Follows)?;
+        }
+        let has_grown = reported.replace(position) != Some(position);
         pace = if has_grown {
             PACE
         } else {
             (pace * 2).min(PACE_IDLE)
         };
-        if let Some(page) = page.as_ref().filter(|_| has_grown) {
-            page.write(Standing {
+        if let Some(page) = page.filter(|_| has_grown) {
+            page.stand(Standing {
                 pid: std::process::id(),
-                position: following.follower.position(),
+                position,
             });
         }
         std::thread::park_timeout(pace);
     }
     Ok(following)
+}
+
+/// Reads on, and compares where the worker that serves has left a mark. False: there is more.
+fn advance(
+    follower: &mut Follower,
+    page: Option<&Page>,
+    compared: &mut Option<Mark>,
+    report: &Report,
+) -> anyhow::Result<bool> {
+    let mark = page.and_then(Page::mark);
+    let mark = mark.filter(|mark| compared.as_ref() != Some(mark));
+    let is_there = follower.advance(mark.as_ref().map(|mark| mark.position))?;
+    let Some((mark, page)) = mark.zip(page) else {
+        return Ok(is_there);
+    };
+    let Some(agrees) = follower.agrees(&mark) else {
+        return Ok(is_there);
+    };
+    page.count_comparison();
+    if !agrees {
+        let (what, position) = (mark.from.to_string(), mark.position);
+        report.send(&Message::Differs { what, position })?;
+        anyhow::bail!("its state is not that of the worker that serves");
+    }
+    *compared = Some(mark);
+    Ok(is_there)
 }

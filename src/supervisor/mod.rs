@@ -6,13 +6,14 @@ pub mod entry;
 mod environment;
 mod follow;
 pub mod machine;
+pub mod page;
 pub mod prober;
 mod process;
 mod provision;
 pub mod pulse;
 mod settings;
 mod stand_in;
-pub mod standby;
+mod standby;
 mod teardown;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,7 @@ pub fn serve(path: &Path) -> anyhow::Result<u8> {
 struct Signals {
     terminate: Arc<AtomicBool>,
     pipe: UnixStream,
+    write: UnixStream,
 }
 
 impl Signals {
@@ -85,7 +87,17 @@ impl Signals {
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] {
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
-        Ok(Signals { terminate, pipe })
+        write.set_nonblocking(true)?;
+        Ok(Signals {
+            terminate,
+            pipe,
+            write,
+        })
+    }
+
+    /// What wakes the wait, for other threads.
+    fn waker(&self) -> io::Result<UnixStream> {
+        self.write.try_clone()
     }
 
     /// Empties the pipe; has the supervisor been asked to end since the last call?
@@ -105,17 +117,15 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
     let mut gone_since: Option<Instant> = None;
     let mut missing: Option<String> = None;
     let mut stand_in = StandIn::default();
-    let mut standby = Standby::new().context("no memory for the worker that stands by")?;
+    let waker = signals.waker().context("no pipe")?;
+    let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
             match next {
                 Action::Start(mut order) => {
-                    let is_as_before = match provision.prepare(order.renew) {
-                        Ok(is_fresh) => {
-                            order.tap_fresh |= is_fresh;
-                            !is_fresh && provision.is_as_before()
-                        }
+                    let is_fresh = match provision.prepare(order.renew) {
+                        Ok(is_fresh) => is_fresh,
                         Err(why) => {
                             let why = format!("{why:#}");
                             if missing.as_ref() != Some(&why) {
@@ -127,13 +137,13 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                         }
                     };
                     missing = None;
+                    order.tap_fresh |= is_fresh;
+                    let inherited = provision.inherited()?;
                     let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
-                    let started = match standby.take(&order, is_as_before, away_since) {
+                    let followed = standby.take(&order, &inherited, is_fresh, away_since);
+                    let started = match followed {
                         Some(process) => Ok(process),
-                        None => {
-                            let inherited = provision.inherited()?;
-                            Process::start(&inherited, &order, away_since, standby.page())
-                        }
+                        None => Process::start(&inherited, &order, away_since, standby.shared()),
                     };
                     match started {
                         Ok(process) => {
@@ -165,7 +175,8 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
         ];
         let wake = wake.into_iter().flatten().min();
         let asked = stand_in.is_needed().then(|| provision.control());
-        wait(&signals, worker.as_ref(), asked, wake, start)?;
+        let reports = [worker.as_ref().and_then(Process::report), standby.report()];
+        wait(&signals, reports, asked, wake, start)?;
         if let Some(process) = &mut worker {
             stand_in.look_after(process, provision.control(), start.elapsed());
         }
@@ -178,7 +189,7 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
         if let Some(process) = &mut worker {
             // Reaped before its messages are read: then they are complete.
             let ended = process.reap()?;
-            inputs.extend(process.messages().map(|message| match message {
+            inputs.extend(process.messages().filter_map(|message| match message {
                 Message::Ready { epoch } => {
                     stand_in.epoch = epoch;
                     let worker = process.id();
@@ -191,12 +202,14 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                         }
                         None => info!("worker {worker} serves, epoch {epoch}"),
                     }
-                    Input::Ready
+                    Some(Input::Ready)
                 }
-                Message::Reboot { exec, hold_seconds } => Input::Rebooting {
+                Message::Reboot { exec, hold_seconds } => Some(Input::Rebooting {
                     exec,
                     hold: Duration::try_from_secs_f64(hold_seconds).unwrap_or_default(),
-                },
+                }),
+                // Of the time when it stood by.
+                Message::Follows | Message::Failed { .. } | Message::Differs { .. } => None,
             }));
             if let Some(ended) = ended {
                 inputs.push(Input::Ended(ended));
@@ -216,10 +229,10 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
     }
 }
 
-/// Waits for a signal, a message of the worker, somebody who asks, or the deadline.
+/// Waits for a signal or a question, a message of a worker, a request on the control socket, or the deadline.
 fn wait(
     signals: &Signals,
-    worker: Option<&Process>,
+    reports: [Option<BorrowedFd<'_>>; 2],
     asked: Option<BorrowedFd<'_>>,
     deadline: Option<Duration>,
     start: Instant,
@@ -227,11 +240,8 @@ fn wait(
     let timeout = deadline.map(|at| at.saturating_sub(start.elapsed()));
     let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
     let mut fds = vec![PollFd::new(&signals.pipe, PollFlags::IN)];
-    if let Some(report) = worker.and_then(Process::report) {
-        fds.push(PollFd::from_borrowed_fd(report, PollFlags::IN));
-    }
-    if let Some(asked) = asked {
-        fds.push(PollFd::from_borrowed_fd(asked, PollFlags::IN));
+    for fd in reports.into_iter().chain([asked]).flatten() {
+        fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
     }
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -1,11 +1,14 @@
-//! Probing the binary of `outlast reboot --exec`. The worker's sandbox lets it execute nothing, so it asks its
-//! supervisor, over a pair of sockets. The number of its socket is in the environment, as that of the pulse.
+//! What a worker asks its supervisor before it leaves for a reboot: whether the next one can take over. The worker's
+//! sandbox lets it execute nothing. A thread of the supervisor's probes the binary of `outlast reboot --exec`; then the
+//! supervisor's own thread lets the next worker stand by ([`super::standby`]). The number of the worker's socket is in
+//! the environment, as that of the pulse.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use log::warn;
@@ -22,8 +25,53 @@ use crate::control::probe;
 pub(super) const VARIABLE: &str = "OUTLAST_PROBER_FD";
 /// Longest path, and longest answer.
 const MESSAGE_MAX_BYTES: usize = 16 << 10;
-/// The supervisor's answer takes no longer than the probe and this.
-const PATIENCE: Duration = probe::PATIENCE.saturating_add(Duration::from_secs(2));
+/// How long the next worker may take to read the log.
+pub(super) const TRIAL: Duration = Duration::from_secs(20);
+/// The supervisor's own thread answers within this.
+const ANSWER: Duration = TRIAL.saturating_add(Duration::from_secs(2));
+/// The supervisor's answer takes no longer than the probe and that.
+const PATIENCE: Duration = probe::PATIENCE.saturating_add(ANSWER);
+/// Stands for the binary that the worker runs. It cannot be in a path.
+const THE_SAME: &[u8] = b"\0";
+
+/// What came of a question; or the reason, in one line.
+type Answer = Result<(), String>;
+
+/// May a worker leave for a reboot?
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// The binary of the next worker; `None`: the one of the worker that asks.
+    pub binary: Option<PathBuf>,
+    /// Where the answer goes to.
+    pub answer: mpsc::Sender<Answer>,
+}
+
+/// Where the supervisor's own thread is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Asks {
+    questions: mpsc::Sender<Ask>,
+    /// A byte in it wakes that thread.
+    waker: Arc<UnixStream>,
+}
+
+impl Asks {
+    /// A way to ask, and where the questions arrive.
+    pub(super) fn new(waker: UnixStream) -> (Asks, mpsc::Receiver<Ask>) {
+        let (questions, asked) = mpsc::channel();
+        let waker = Arc::new(waker);
+        (Asks { questions, waker }, asked)
+    }
+
+    fn ask(&self, binary: Option<PathBuf>) -> Answer {
+        let no_answer = |_| "the supervisor does not answer; see the server's log".to_owned();
+        let (answer, answered) = mpsc::channel();
+        let sent = self.questions.send(Ask { binary, answer });
+        sent.map_err(|error| error.to_string())?;
+        // A pipe that is full has bytes to wake by.
+        let _ = (&*self.waker).write(&[1]);
+        answered.recv_timeout(ANSWER).map_err(no_answer)?
+    }
+}
 
 /// The worker's side.
 #[derive(Clone, Debug)]
@@ -48,13 +96,14 @@ impl Prober {
         environment::inherited(VARIABLE, is_open).map(|socket| Prober(Arc::new(socket)))
     }
 
-    /// Lets `binary` prove that it can take over; the reason if it does not.
+    /// Lets the next worker, of `binary` or of the present one's, prove that it can take over; the reason if it does
+    /// not.
     ///
     /// # Errors
     /// The reason, in one line.
-    pub fn ask(&self, binary: &Path) -> Result<(), String> {
+    pub fn ask(&self, binary: Option<&Path>) -> Answer {
         let ask = || {
-            let path = binary.as_os_str().as_bytes();
+            let path = binary.map_or(THE_SAME, |binary| binary.as_os_str().as_bytes());
             send(&*self.0, path, SendFlags::NOSIGNAL)?;
             receive(self.0.as_fd())
         };
@@ -77,13 +126,18 @@ impl AsRawFd for Prober {
 }
 
 /// Starts the supervisor's thread, which answers one worker for as long as that lives.
-pub(super) fn answer(socket: OwnedFd, config: PathBuf) {
+pub(super) fn answer(socket: OwnedFd, config: PathBuf, asks: Asks) {
     let thread = std::thread::Builder::new().name("prober".into());
     let started = thread.spawn(move || {
         // A message of no bytes is the other side's end.
         while let Some(path) = receive(socket.as_fd()).ok().filter(|path| !path.is_empty()) {
-            let binary = PathBuf::from(std::ffi::OsString::from_vec(path));
-            let answer = serde_json::to_vec(&probe::ask(&binary, &config)).unwrap_or_default();
+            let binary =
+                (path != THE_SAME).then(|| PathBuf::from(std::ffi::OsString::from_vec(path)));
+            let probed = binary
+                .as_ref()
+                .map_or(Ok(()), |binary| probe::ask(binary, &config));
+            let answer = probed.and_then(|()| asks.ask(binary));
+            let answer = serde_json::to_vec(&answer).unwrap_or_default();
             if send(&socket, &answer, SendFlags::NOSIGNAL).is_err() {
                 return;
             }
@@ -109,19 +163,36 @@ mod tests {
     #[test]
     fn a_binary_is_probed_by_the_other_side() {
         let (prober, supervisor) = Prober::new().unwrap();
-        answer(supervisor, PathBuf::from("/nowhere/o.toml"));
-        let refused = |binary: &str| prober.ask(Path::new(binary)).unwrap_err();
+        let (woken, waker) = UnixStream::pair().unwrap();
+        let (asks, asked) = Asks::new(waker);
+        answer(supervisor, PathBuf::from("/nowhere/o.toml"), asks);
+        let refused = |binary: &str| prober.ask(Some(Path::new(binary))).unwrap_err();
         for _ in 0..2 {
             assert!(refused("/nowhere/outlast").contains("/nowhere/outlast cannot be run"));
             assert!(refused("/bin/true").contains("it is not an outlast binary"));
         }
+        assert!(
+            asked.try_recv().is_err(),
+            "what is no such binary does not stand by"
+        );
+        let answers = std::thread::spawn(move || {
+            for answer in [Ok(()), Err("it cannot".to_owned())] {
+                io::Read::read(&mut &woken, &mut [0]).unwrap();
+                let ask = asked.recv().unwrap();
+                assert_eq!(ask.binary, None);
+                ask.answer.send(answer).unwrap();
+            }
+        });
+        assert_eq!(prober.ask(None), Ok(()));
+        assert_eq!(prober.ask(None), Err("it cannot".to_owned()));
+        answers.join().unwrap();
     }
 
     #[test]
     fn a_supervisor_without_a_thread_refuses() {
         let (prober, supervisor) = Prober::new().unwrap();
         drop(supervisor);
-        let refused = prober.ask(Path::new("/bin/true")).unwrap_err();
+        let refused = prober.ask(Some(Path::new("/bin/true"))).unwrap_err();
         assert!(refused.contains("the supervisor"), "{refused}");
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -14,10 +15,10 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::machine::{Ended, Order};
-use super::prober::{self, Prober};
+use super::page::{self, Page};
+use super::prober::{self, Asks, Prober};
 use super::pulse::{self, Pulse, Verdict, Watch};
 use super::settings::Settings;
-use super::standby::{self, Page};
 use super::worker::{
     EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go, Message, PreviousEnd,
 };
@@ -37,7 +38,15 @@ pub(super) struct Inherited<'a> {
     pub control: BorrowedFd<'a>,
     /// Where the serving worker keeps the frames of its turn ([`crate::tap::Received`]).
     pub received: BorrowedFd<'a>,
-    pub settings: &'a Settings,
+    pub settings: &'a Rc<Settings>,
+}
+
+/// What all workers of a supervisor share.
+pub(super) struct Shared {
+    /// Where one that stands by says how it is.
+    pub page: Page,
+    /// Where a worker's questions go to.
+    pub asks: Asks,
 }
 
 /// A running worker.
@@ -52,15 +61,15 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a worker. `away_since`: when the one before ended. `page`: where one that stands by says how it is.
+    /// Starts a worker. `away_since`: when the one before ended.
     pub(super) fn start(
         inherited: &Inherited<'_>,
         order: &Order,
         away_since: Option<SystemTime>,
-        page: &Page,
+        shared: &Shared,
     ) -> io::Result<Process> {
         let program = order.binary.as_deref().unwrap_or(inherited.program);
-        Process::spawn(program, inherited, page, |command| {
+        Process::spawn(program, inherited, shared, |command| {
             command
                 .arg(format!("--attempts={}", order.attempts))
                 .args(previous(order.previous))
@@ -78,10 +87,10 @@ impl Process {
     pub(super) fn stand_by(
         inherited: &Inherited<'_>,
         binary: Option<&Path>,
-        page: &Page,
+        shared: &Shared,
     ) -> io::Result<Process> {
         let program = binary.unwrap_or(inherited.program);
-        Process::spawn(program, inherited, page, |command| {
+        Process::spawn(program, inherited, shared, |command| {
             command
                 .arg("--standby")
                 .args(previous(PreviousEnd::Elective))
@@ -110,13 +119,14 @@ impl Process {
     fn spawn(
         program: &Path,
         inherited: &Inherited<'_>,
-        page: &Page,
+        shared: &Shared,
         describe: impl FnOnce(&mut Command),
     ) -> io::Result<Process> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let pulse = Pulse::new()?;
         let (asks, answers) = Prober::new()?;
+        let shared_page = &shared.page;
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -131,7 +141,7 @@ impl Process {
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
             .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
-            .env(standby::VARIABLE, page.as_raw_fd().to_string())
+            .env(page::VARIABLE, shared_page.as_raw_fd().to_string())
             .env(prober::VARIABLE, asks.as_raw_fd().to_string())
             .env(
                 RECEIVED_VARIABLE,
@@ -146,7 +156,7 @@ impl Process {
             config,
             users,
             pulse.as_raw_fd(),
-            page.as_raw_fd(),
+            shared_page.as_raw_fd(),
             asks.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
@@ -165,7 +175,7 @@ impl Process {
         };
         // SAFETY: between fork and exec it makes only system calls: no allocation, no lock.
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
-        prober::answer(answers, inherited.config.clone());
+        prober::answer(answers, inherited.config.clone(), shared.asks.clone());
         Ok(Process {
             child,
             report: Some(read.into()),

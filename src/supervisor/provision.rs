@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use log::{error, info};
@@ -34,8 +35,9 @@ pub(super) trait Provision {
     /// The worker serves.
     fn proven(&mut self);
 
-    /// Is the next worker given what the last one that served was?
-    fn is_as_before(&self) -> bool;
+    /// Configuration and users that the worker after a reboot would be given, as their files are now, if one that
+    /// stands by can take over with them. `is_new`: the binary is another one, which proves so that it can.
+    fn successor(&self, is_new: bool) -> Option<Rc<Settings>>;
 
     /// Is another worker to stand by?
     fn stands_by(&self) -> bool;
@@ -50,10 +52,10 @@ pub(super) struct Held {
     /// `None`: it was deleted.
     tap: Option<Tap>,
     /// By which the last worker served.
-    kept: Settings,
+    kept: Rc<Settings>,
     config: Config,
     /// By which the next one is to serve.
-    trial: Option<(Settings, Config)>,
+    trial: Option<(Rc<Settings>, Config)>,
 }
 
 impl Held {
@@ -72,7 +74,7 @@ impl Held {
             control,
             received: crate::tap::memory()?,
             tap: Some(tap),
-            kept,
+            kept: Rc::new(kept),
             config: config.clone(),
             trial: None,
         })
@@ -92,8 +94,8 @@ impl Held {
             let tap = Tap::open(name, offload);
             self.tap = Some(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
         }
-        if settings != self.kept {
-            self.trial = Some((settings, config));
+        if settings != *self.kept {
+            self.trial = Some((Rc::new(settings), config));
         }
         Ok(is_other)
     }
@@ -151,8 +153,20 @@ impl Provision for Held {
         }
     }
 
-    fn is_as_before(&self) -> bool {
-        self.trial.is_none()
+    fn successor(&self, is_new: bool) -> Option<Rc<Settings>> {
+        let (settings, config) = match Settings::read(&self.path) {
+            Ok((settings, config)) if settings != *self.kept => (Rc::new(settings), config),
+            // The start says what is wrong with them.
+            Ok(_) | Err(_) => (self.kept.clone(), self.config.clone()),
+        };
+        let (old, new) = (&self.config, &config);
+        let has_its_log = old.nvram.durability != Durability::None
+            && new.nvram.durability != Durability::None
+            && (&old.nvram.path, old.nvram.size_bytes) == (&new.nvram.path, new.nvram.size_bytes);
+        let has_its_tap =
+            (&old.network.tap, old.network.offload) == (&new.network.tap, new.network.offload);
+        let is_wanted = is_new || new.server.standby;
+        (has_its_log && has_its_tap && is_wanted).then_some(settings)
     }
 
     fn stands_by(&self) -> bool {

@@ -3,6 +3,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::sample::Sample;
@@ -398,7 +399,7 @@ struct Scratch(PathBuf);
 struct Given<'a> {
     program: &'a Path,
     fd: BorrowedFd<'a>,
-    settings: Settings,
+    settings: Rc<Settings>,
 }
 
 impl Provision for Given<'_> {
@@ -421,8 +422,8 @@ impl Provision for Given<'_> {
         self.fd
     }
 
-    fn is_as_before(&self) -> bool {
-        true
+    fn successor(&self, _: bool) -> Option<Rc<Settings>> {
+        None
     }
 
     fn stands_by(&self) -> bool {
@@ -441,14 +442,14 @@ impl Scratch {
     }
 
     /// A configuration and users as they are kept.
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> Rc<Settings> {
         let text = Sample {
             share_keys: "guest = true",
             ..Sample::default()
         };
         let path = self.0.join("outlast.toml");
         std::fs::write(&path, text.text()).unwrap();
-        Settings::read(&path).unwrap().0
+        Rc::new(Settings::read(&path).unwrap().0)
     }
 
     /// A worker that notes its name and the arguments that vary, then does what `body` says; `say` reports.

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use crossbeam::channel::Receiver;
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
 use super::pulse::Pulse;
-use super::standby::Page;
 use crate::control::ControlRequest;
 use crate::server::Following;
 
@@ -188,6 +188,20 @@ pub enum Message {
         /// How long to stay away, in seconds.
         hold_seconds: f64,
     },
+    /// This worker stands by, and has read all of the log that there was.
+    Follows,
+    /// This worker stands by, and its state is not the one that the serving worker had at that place of the log.
+    Differs {
+        /// The objects that were compared, as people read them.
+        what: String,
+        /// Bytes since the log was formatted.
+        position: u64,
+    },
+    /// This worker stood by and ends, because it cannot go on.
+    Failed {
+        /// Why, in one line.
+        why: String,
+    },
 }
 
 /// The worker's side of the report pipe.
@@ -212,6 +226,10 @@ impl Report {
         self.send(&Message::Ready { epoch })
     }
 
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
     pub(crate) fn send(&self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');

@@ -636,6 +636,11 @@ impl Stack {
             .map(|conn| (conn.id, conn.durable.path.remote, conn.durable.state))
     }
 
+    /// The first connection from this id on.
+    pub fn next_from(&self, conn: ConnId) -> Option<ConnId> {
+        self.conns.range(conn..).next().map(|(conn, _)| *conn)
+    }
+
     /// The durable state of every connection, to be compared with the fold of the journal.
     pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Durable)> {
         self.conns.values().map(|conn| (conn.id, &conn.durable))

@@ -50,6 +50,8 @@ pub struct Follower {
     epoch: u32,
     /// Space to verify data in.
     piece: Vec<u8>,
+    /// From here on what it has read is the whole state: the head when it began.
+    whole_from: u64,
 }
 
 impl Follower {
@@ -60,6 +62,7 @@ impl Follower {
     pub fn begin(memory: Arc<dyn Memory>) -> Result<Follower, Error> {
         let (superblock, slot) = Superblock::read_own(&*memory)?;
         let tail = position_at(&*memory, TAIL_AT)?;
+        let whole_from = position_at(&*memory, HEAD_AT)?;
         let nothing_read = Replay {
             previous: first_previous(&superblock),
             superblock,
@@ -75,6 +78,7 @@ impl Follower {
             chain: None,
             epoch: 1,
             piece: vec![0; PIECE],
+            whole_from,
         })
     }
 
@@ -83,14 +87,29 @@ impl Follower {
         Lsn(self.log.position)
     }
 
-    /// Reads on, `most` records at most. False: there are more.
+    /// Is what it has read the whole state of that place? An object may be known in part before that, since what comes
+    /// before its last snapshot may lie behind the tail.
+    pub fn is_whole(&self) -> bool {
+        self.log.position >= self.whole_from
+    }
+
+    /// Reads on, `most` records at most, and no further than `limit` if that lies ahead: the end of a commit. False:
+    /// there are more.
     ///
     /// # Errors
     /// [`Error::FellBehind`]: begin again. Else what is wrong with the log.
-    pub fn advance(&mut self, most: usize, each: &mut dyn FnMut(Followed)) -> Result<bool, Error> {
+    pub fn advance(
+        &mut self,
+        most: usize,
+        limit: Option<Lsn>,
+        each: &mut dyn FnMut(Followed),
+    ) -> Result<bool, Error> {
         let head = position_at(&*self.log.memory, HEAD_AT)?;
+        let limit = limit.map(|limit| limit.0);
+        let until = limit.filter(|limit| *limit > self.log.position);
+        let until = until.map_or(head, |limit| limit.min(head));
         let mut read = 0;
-        while self.log.position < head && read < most {
+        while self.log.position < until && read < most {
             match self.read_next(head) {
                 Ok(followed) => followed.into_iter().for_each(&mut *each),
                 Err(error) => return Err(self.blame(error)),

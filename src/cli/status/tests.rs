@@ -1,4 +1,4 @@
-use crate::control::{Serves, SmbStatus, StandbyStatus, TcpStatus};
+use crate::control::{ComparedStatus, Serves, SmbStatus, StandbyStatus, TcpStatus};
 
 use super::*;
 
@@ -73,6 +73,10 @@ fn status() -> Status {
             memory_bytes: 12 << 20,
             lag_bytes: 4096,
         }),
+        compared: ComparedStatus {
+            digests: 70,
+            differences: 2,
+        },
         connections: vec![connection],
     }
 }
@@ -89,6 +93,7 @@ fn all_of_it_fits_a_terminal() {
         "log 64 MiB of 256 MiB in use (25 %)\n      most by [",
         "its successor resumes every session",
         "worker 4194302 stands by: 12 MiB of memory, 4096 B behind",
+        "standby: 2 of 70 digests of its state differed",
         "sandbox: landlock ABI 7, names may change beneath /srv, /var/lib/outlast",
         "weaker: /srv/pool (fuse.mergerfs): a rename",
         "trouble: share docs: its file system fails",

@@ -1,10 +1,11 @@
 //! How long a client hears nothing when the server dies or reboots, from a capture.
 //!
-//!   cargo bench --bench return -- [--quick] [--events N] [--warm SECONDS] [--show] [--event kill|reboot]...
-//!       [--load idle|small|download|upload]... [--nvram MIB]... [--connections N]...
+//!   cargo bench --bench return -- [--quick] [--events N] [--warm SECONDS] [--show]
+//!       [--event kill|reboot|exec]... [--load idle|small|download|upload]... [--nvram MIB]... [--connections N]...
 //!
+//! Ten thousand connections need `--nvram 2048`: their state is that of one account, which has a twentieth of it.
 //! `scripts/bench --return` builds and runs it. Each row is one kind of event, N times (default 100): kill -9 of the
-//! worker, or `outlast reboot`. One client has the load; the other connections have ten files open each and send
+//! worker, `outlast reboot`, or `outlast reboot --exec` of the same binary. One client has the load; the other connections have ten files open each and send
 //! nothing. Before the first row of a server the client makes small requests for some seconds (default 15), so that the
 //! log has a past to replay.
 //!
@@ -14,6 +15,8 @@
 //! way. When it is idle, it sends an ECHO just after the event, and the silence is the time between that request, be it
 //! on the wire or not, and its answer. A silence counts for the event before its end, so that one that comes some time
 //! after the return counts, too. "Supervisor": the time that the supervisor reports between the two workers.
+//!
+//! The last columns: the memory of the worker that stands by, and the most that it was behind before an event.
 //!
 //! `--show` prints the frames of the longest silence of each row.
 
@@ -30,7 +33,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use load::{ACCESS, FILE_BYTES, Load, OPEN_IF, Running};
-use outlast::control::{self, Command, Reply};
+use outlast::control::{self, Command, Reply, StandbyStatus};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use silence::of_server;
 use support::lab::Lab;
@@ -50,6 +53,7 @@ const TRIES: usize = 2;
 enum Event {
     Kill,
     Reboot,
+    Exec,
 }
 
 /// What is asked for on the command line.
@@ -81,10 +85,17 @@ fn main() -> ExitCode {
     if !has("the benchmark return", &needs) {
         return ExitCode::FAILURE;
     }
-    // a socket for each connection here, a descriptor for each open there
+    // A socket for each connection here, a descriptor for each open there; the server inherits the limit.
     let mut limit = getrlimit(Resource::Nofile);
+    let most = wanted.connections.iter().max().unwrap_or(&0) * OPENS + 1024;
+    limit.maximum = limit.maximum.map(|maximum| maximum.max(most as u64));
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        // Not allowed here: as many as there may be.
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
     measure(&wanted)
 }
 
@@ -123,7 +134,8 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
             "--event" => wanted.events.push(match value().as_str() {
                 "kill" => Event::Kill,
                 "reboot" => Event::Reboot,
-                _ => return Err("--event: kill or reboot".to_owned()),
+                "exec" => Event::Exec,
+                _ => return Err("--event: kill, reboot or exec".to_owned()),
             }),
             "--load" => wanted.loads.push(match value().as_str() {
                 "idle" => Load::Idle,
@@ -140,7 +152,10 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
             list.extend_from_slice(all);
         }
     }
-    or(&mut wanted.events, &[Event::Kill, Event::Reboot]);
+    or(
+        &mut wanted.events,
+        &[Event::Kill, Event::Reboot, Event::Exec],
+    );
     or(&mut wanted.loads, &Load::ALL);
     or(&mut wanted.nvram_mib, all_nvram_mib);
     or(&mut wanted.connections, all_connections);
@@ -155,10 +170,10 @@ fn measure(wanted: &Wanted) -> ExitCode {
         wanted.number
     );
     println!(
-        "| event  | load           | NVRAM MiB | connections | median |    p99 |    max | supervisor median |    p99 |    max |"
+        "| event  | load           | NVRAM MiB | connections | median |    p99 |    max | supervisor median |    p99 |    max | standby MiB | lag KiB |"
     );
     println!(
-        "|--------|----------------|----------:|------------:|-------:|-------:|-------:|------------------:|-------:|-------:|"
+        "|--------|----------------|----------:|------------:|-------:|-------:|-------:|------------------:|-------:|-------:|------------:|--------:|"
     );
     for nvram_mib in &wanted.nvram_mib {
         for connections in &wanted.connections {
@@ -213,8 +228,9 @@ impl<'a> Scene<'a> {
             share: "guest = true".to_owned(),
             nvram_size: Box::leak(format!("{nvram_mib}MiB").into_boxed_str()),
             more: format!(
-                "[limits]\nmax_connections = {}\n",
-                1024.max(2 * connections)
+                "[limits]\nmax_connections = {}\nmax_opens = {}\n",
+                1024.max(connections + connections / 8),
+                65_536.max(2 * connections * OPENS),
             ),
             ..Setup::default()
         };
@@ -257,6 +273,7 @@ impl<'a> Scene<'a> {
             _ => Meanwhile::Load(load.start(client, file)),
         };
         let (mut silences, mut reported) = (Vec::new(), Vec::new());
+        let (mut memory, mut lag) = (0, 0);
         let mut longest = Duration::ZERO;
         let mut frames_of_longest = String::new();
         for _ in 0..TRIES * wanted.number {
@@ -266,7 +283,9 @@ impl<'a> Scene<'a> {
             // each event's capture begins with a client that is being served
             self.timeline.take();
             self.pause();
-            self.await_standby();
+            let standby = self.await_standby();
+            memory = standby.memory_bytes.max(memory);
+            lag = standby.lag_bytes.max(lag);
             let at = now();
             self.provoke(event)?;
             let asked = now();
@@ -299,7 +318,9 @@ impl<'a> Scene<'a> {
         let [median, p99, max] = statistics(silences);
         let [away, away_p99, away_max] = statistics(reported);
         Ok(format!(
-            " {median:>6.1} | {p99:>6.1} | {max:>6.1} | {away:>17.1} | {away_p99:>6.1} | {away_max:>6.1} |"
+            " {median:>6.1} | {p99:>6.1} | {max:>6.1} | {away:>17.1} | {away_p99:>6.1} | {away_max:>6.1} | {:>11} | {:>7} |",
+            memory >> 20,
+            lag >> 10,
         ))
     }
 
@@ -322,10 +343,10 @@ impl<'a> Scene<'a> {
     }
 
     /// The next worker stands by, and has read what there was: events come far apart in life.
-    fn await_standby(&self) {
+    fn await_standby(&self) -> StandbyStatus {
         wait_for("a worker to stand by", PATIENCE, || {
             self.server.try_status()?.standby
-        });
+        })
     }
 
     /// Between events: some time, another each time.
@@ -339,9 +360,10 @@ impl<'a> Scene<'a> {
                 self.server.kill_worker(self.reports.worker);
                 Ok(())
             }
-            Event::Reboot => {
+            Event::Reboot | Event::Exec => {
+                let exec = (event == Event::Exec).then(|| env!("CARGO_BIN_EXE_outlast").into());
                 let command = Command::Reboot {
-                    exec: None,
+                    exec,
                     hold_seconds: 0.0,
                 };
                 let socket = self.lab.path("control.sock");

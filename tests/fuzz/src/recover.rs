@@ -223,7 +223,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
         .iter()
         .any(|port| greet(&mut machine, &mut time, *port));
     assert!(served, "a new client is not served");
-    machine.save(time, Flag::NonElectiveReboot, false);
+    machine.save(time, Flag::NonElectiveReboot, false, false);
     let files = Files::default();
     drop((machine, frames));
     recover(parts(memory, files, false)).expect("what was recovered can be recovered again");

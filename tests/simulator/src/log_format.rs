@@ -184,6 +184,50 @@ pub fn make_believe(sink: &dyn Memory) {
     sink.write(at, &mark);
 }
 
+/// Copies the records from a position up to `head`; what they say is changed, and their checksums are made right.
+/// `done`: the position, and the checksum of the record before it, if that was copied.
+///
+/// # Panics
+/// What lies there is not a chain of records.
+pub fn copy_altered(
+    from: &dyn Memory,
+    to: &dyn Memory,
+    done: &mut (u64, Option<u32>),
+    head: u64,
+    alter: impl Fn(&mut [u8]),
+) {
+    let ring_len = ring_len(from);
+    let (position, previous) = done;
+    while *position < head {
+        let place = *position % ring_len;
+        if ring_len - place < HEADER_LEN {
+            *position += ring_len - place;
+            continue;
+        }
+        let mut header = [0; HEADER_LEN as usize];
+        from.read(RING_AT + place, &mut header);
+        let own = long(&header, 8);
+        assert_eq!(own, *position, "a committed record does not know its place");
+        let meta_end = HEADER_LEN + u64::from(short(&header, 32));
+        let len = meta_end + u64::from(short(&header, 36));
+        // A padding has no data that count.
+        let is_padding = header[28] == 0;
+        let mut record = vec![0; if is_padding { HEADER_LEN } else { len } as usize];
+        from.read(RING_AT + place, &mut record);
+        if let Some(previous) = previous {
+            record[4..8].copy_from_slice(&previous.to_le_bytes());
+        }
+        if !is_padding {
+            alter(&mut record[HEADER_LEN as usize..meta_end as usize]);
+        }
+        let checksum = crc32c::crc32c(&record[4..]);
+        record[..4].copy_from_slice(&checksum.to_le_bytes());
+        to.write(RING_AT + place, &record);
+        *previous = Some(checksum);
+        *position += len.next_multiple_of(8);
+    }
+}
+
 /// The records from one position to another.
 ///
 /// # Panics

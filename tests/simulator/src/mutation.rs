@@ -96,6 +96,8 @@ pub enum Mutation {
     FollowerBehind,
     /// What a killed worker had read and not put on record is lost, though the machine keeps all frames.
     ReceivedForgotten,
+    /// The state of a worker that stands by is another one than the server's.
+    FollowerDiffers,
 }
 
 /// What a limit is about.
@@ -214,6 +216,7 @@ impl Mutation {
             TailStands,
             FollowerBehind,
             ReceivedForgotten,
+            FollowerDiffers,
         ]
     };
 

@@ -437,7 +437,9 @@ impl Server {
             let busy = life.machine.busy();
             let at_rest = self.draining && life.machine.at_rest(time);
             self.look_inside();
-            self.standby.turn();
+            if let Some(life) = &self.life {
+                self.standby.turn(&life.machine);
+            }
             self.send(&frames, net);
             self.forget_received();
             self.look_at_promises();
@@ -517,7 +519,8 @@ impl Server {
                 .scenario
                 .power
                 .is_some_and(|power| power.system_reboots);
-            let frames = life.machine.save(time, Flag::ElectiveReboot, system);
+            let is_followed = self.standby.is_there() && !system;
+            let frames = (life.machine).save(time, Flag::ElectiveReboot, system, is_followed);
             self.follow();
             self.send(&frames, net);
             self.reboots += 1;

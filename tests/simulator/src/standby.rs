@@ -1,12 +1,17 @@
 //! A worker that stands by: in every second scenario the server's own follower reads the log while the server is at
-//! work, as far behind as the seed says, and the next life has its state instead of reading the log.
+//! work, as far behind as the seed says, and the next life has its state instead of reading the log. Where it comes to
+//! the place of a mark of the server's, the digests must be the same.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use outlast::server::digest::{Mark, Place};
 use outlast::server::following::Follower;
-use outlast_nvram::{Error, Memory};
+use outlast::server::machine::Machine;
+use outlast::server::record::Record;
+use outlast_nvram::{Error, Memory, VecMemory, codec};
 
-use crate::log_format::HEAD_AT;
+use crate::files::Files;
+use crate::log_format::{self, HEAD_AT, RING_AT, TAIL_AT};
 use crate::memory::Nvram;
 use crate::mutation::Mutation;
 use crate::random::Random;
@@ -15,14 +20,19 @@ use crate::scenario::Scenario;
 /// It reads on after so many turns in a hundred.
 const PACES: [u64; 3] = [3, 30, 100];
 
+/// The server makes a mark after so many turns in a hundred.
+const MARKS: u64 = 20;
+
 /// The follower of one scenario's server.
 pub struct Standby {
     /// `None`: nobody stands by.
     pace: Option<u64>,
-    /// It misses the last commit (a mutation).
-    is_behind: bool,
+    mutation: Option<Mutation>,
     random: Random,
     follower: Option<Follower>,
+    /// The server's last mark that has not been compared, and where the next one begins.
+    mark: Option<Mark>,
+    next: Place,
 }
 
 impl Standby {
@@ -31,13 +41,19 @@ impl Standby {
     #[must_use]
     pub fn new(scenario: &Scenario) -> Standby {
         let mut random = Random::new(scenario.seed, "standby");
-        let is_behind = scenario.mutation == Some(Mutation::FollowerBehind);
-        let stands_by = random.percent(50) && scenario.mutation.is_none() || is_behind;
+        let mutation = scenario.mutation;
+        let is_of_it = matches!(
+            mutation,
+            Some(Mutation::FollowerBehind | Mutation::FollowerDiffers)
+        );
+        let stands_by = random.percent(50) && mutation.is_none() || is_of_it;
         Standby {
             pace: stands_by.then(|| *random.pick(&PACES)),
-            is_behind,
+            mutation,
             random,
             follower: None,
+            mark: None,
+            next: Place::START,
         }
     }
 
@@ -51,10 +67,12 @@ impl Standby {
         stack: outlast_stack::Config,
         smb: outlast_smb::Config,
     ) {
-        let memory: Arc<dyn Memory> = match self.is_behind {
-            true => Arc::new(Behind::of(nvram.clone())),
-            false => nvram.clone(),
+        let memory: Arc<dyn Memory> = match self.mutation {
+            Some(Mutation::FollowerBehind) => Arc::new(Behind::of(nvram.clone())),
+            Some(Mutation::FollowerDiffers) => Arc::new(Altered::of(nvram.clone())),
+            _ => nvram.clone(),
         };
+        self.mark = None;
         self.follower = self
             .pace
             .map(|_| Follower::begin(memory, stack, smb).expect("the log can be followed"));
@@ -63,19 +81,39 @@ impl Standby {
     /// After a turn of the server.
     ///
     /// # Panics
-    /// The log cannot be followed.
-    pub fn turn(&mut self) {
+    /// The log cannot be followed, or the follower's state is not the server's.
+    pub fn turn(&mut self, server: &Machine<Files>) {
         let (Some(pace), Some(follower)) = (self.pace, &mut self.follower) else {
             return;
         };
-        if self.random.percent(pace) {
-            follower.advance().expect("the log can be followed");
+        if self.random.percent(MARKS) {
+            let (mark, next) = server.mark(self.next);
+            self.next = next.unwrap_or(Place::START);
+            self.mark = Some(mark);
+        }
+        if !self.random.percent(pace) {
+            return;
+        }
+        let limit = self.mark.as_ref().map(|mark| mark.position);
+        follower.advance(limit).expect("the log can be followed");
+        let agrees = self.mark.as_ref().and_then(|mark| follower.agrees(mark));
+        if let Some(agrees) = agrees {
+            assert!(agrees, "the follower's state is not the server's");
+            self.mark = None;
         }
     }
 
-    /// The life is over, and the follower is the next one's.
+    /// Does one stand by?
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    /// The life is over, and the follower is the next one's. One whose log was altered for it cannot go on with the
+    /// real one.
     pub fn take(&mut self) -> Option<Follower> {
-        self.follower.take()
+        let follower = self.follower.take();
+        follower.filter(|_| self.mutation != Some(Mutation::FollowerDiffers))
     }
 }
 
@@ -123,6 +161,79 @@ impl Memory for Behind {
 
     fn read(&self, at: u64, into: &mut [u8]) {
         self.nvram.read(at, into);
+    }
+
+    fn persist_range(&self, at: u64, len: usize) -> Result<(), Error> {
+        self.nvram.persist_range(at, len)
+    }
+
+    unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.nvram.slice(at, len) }
+    }
+}
+
+/// The memory, with a log whose records say something else.
+struct Altered {
+    nvram: Arc<Nvram>,
+    /// The altered ring.
+    copy: VecMemory,
+    /// How far that goes, and the checksum of its last record.
+    done: Mutex<(u64, Option<u32>)>,
+}
+
+impl Altered {
+    fn of(nvram: Arc<Nvram>) -> Altered {
+        let tail = log_format::position(nvram.load(TAIL_AT));
+        Altered {
+            copy: VecMemory::new(nvram.len() as usize),
+            nvram,
+            done: Mutex::new((tail, None)),
+        }
+    }
+}
+
+/// Service time as a follower has it that adds up wrongly. It takes as many bytes.
+fn alter(meta: &mut [u8]) {
+    let Ok(Record::ClockUpTo(mark)) = codec::decode(meta) else {
+        return;
+    };
+    let mut altered = Vec::new();
+    let mark = mark + std::time::Duration::from_nanos(1);
+    codec::encode(&Record::ClockUpTo(mark), &mut altered);
+    if altered.len() == meta.len() {
+        meta.copy_from_slice(&altered);
+    }
+}
+
+impl Memory for Altered {
+    fn len(&self) -> u64 {
+        self.nvram.len()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        self.nvram.write(at, bytes);
+    }
+
+    fn store(&self, at: u64, word: u64) {
+        self.nvram.store(at, word);
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        let word = self.nvram.load(at);
+        if at == HEAD_AT {
+            let head = log_format::position(word);
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            log_format::copy_altered(&*self.nvram, &self.copy, &mut done, head, alter);
+        }
+        word
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) {
+        match at < RING_AT {
+            true => self.nvram.read(at, into),
+            false => self.copy.read(at, into),
+        }
     }
 
     fn persist_range(&self, at: u64, len: usize) -> Result<(), Error> {

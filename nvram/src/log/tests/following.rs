@@ -55,7 +55,7 @@ impl Second {
         let objects = &mut self.objects;
         let advanced = self
             .follower
-            .advance(most, &mut |followed| Second::take(objects, followed));
+            .advance(most, None, &mut |followed| Second::take(objects, followed));
         match advanced {
             Ok(is_there) => Some(is_there),
             Err(Error::FellBehind) => {
@@ -154,7 +154,7 @@ fn a_damaged_log_is_not_taken_for_one_that_was_written_over() {
     run.step();
     run.commit();
     run.memory.write(at, &[0xff; 8]);
-    let advanced = second.follower.advance(usize::MAX, &mut |_| ());
+    let advanced = second.follower.advance(usize::MAX, None, &mut |_| ());
     assert!(
         matches!(advanced, Err(Error::Damaged { .. })),
         "{advanced:?}"
