@@ -34,6 +34,10 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
         .as_ref()
         .map(|server| check.shares(&file.share, server, &mut errors));
     let limits = note(check.limits(&file.limits), &mut errors);
+    let partner = match (&file.partner, &nvram) {
+        (Some(partner), Some(nvram)) => note(check.partner(partner, nvram), &mut errors),
+        _ => None,
+    };
     match (server, network, nvram, shares, limits) {
         (Some(server), Some(network), Some(nvram), Some(shares), Some(limits))
             if errors.is_empty() =>
@@ -45,6 +49,7 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
                 nvram,
                 shares,
                 limits,
+                partner,
             })
         }
         _ => Err(errors),
@@ -121,7 +126,7 @@ impl Check<'_> {
     }
 
     /// A path; relative ones start from the directory of the configuration file.
-    fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
+    pub(super) fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
         if text.is_empty() || text.contains('\0') {
             return self.fail(
                 key,

@@ -8,12 +8,14 @@ mod check;
 mod error;
 mod file;
 mod limits;
+mod partner;
 mod size;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
 pub use limits::Limits;
+pub use partner::Partner;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -36,6 +38,8 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[partner]`; `None`: the server is alone.
+    pub partner: Option<Partner>,
 }
 
 /// `[server]`: who the server is and what it speaks.

@@ -393,3 +393,51 @@ fn subnets() {
     assert!(!holds("fd77::1/64", "fd78::1"));
     assert!(!holds("fd77::1/64", "10.0.0.1"));
 }
+
+#[test]
+fn a_pair_has_two_nodes_and_knows_which_it_is() {
+    let with = |section: &str| parse(&format!("{GOOD}[partner]\n{section}\n"));
+    let partner = |section: &str| with(section).unwrap().partner.unwrap();
+    let found = partner("node = \"b\"\nlock = \"/srv/lock\"");
+    let (own, other) = ("b".to_owned(), "a".to_owned());
+    assert_eq!((found.nodes.own, found.nodes.partner), (own, other));
+    assert_eq!((found.number, found.lock), (1, "/srv/lock".into()));
+    assert_eq!(parse(GOOD).unwrap().partner, None);
+    let lock = "lock = \"lock\"";
+    for (section, key) in [
+        (format!("node = \"c\"\n{lock}"), "partner.node"),
+        (
+            format!("node = \"a\"\nnodes = [\"a\"]\n{lock}"),
+            "partner.nodes",
+        ),
+        (
+            format!("node = \"a\"\nnodes = [\"a\", \"a\"]\n{lock}"),
+            "partner.nodes",
+        ),
+        (
+            format!("node = \"a\"\narbiter = \"etcd\"\n{lock}"),
+            "partner.arbiter",
+        ),
+        (
+            format!("node = \"a\"\nmount_command = \"true\"\n{lock}"),
+            "partner.mount_command",
+        ),
+        (
+            format!("node = \"a\"\nmount_command = \"true\"\nunmount_command = \"true\"\n{lock}"),
+            "partner.fence_command",
+        ),
+        (
+            format!("node = \"a\"\nfence_command = \" \"\n{lock}"),
+            "partner.fence_command",
+        ),
+    ] {
+        let error = with(&section).unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+    }
+    let without = GOOD.replace(
+        "path = \"nvram\"",
+        "path = \"nvram\"\ndurability = \"none\"",
+    );
+    let text = format!("{without}[partner]\nnode = \"a\"\n{lock}\n");
+    assert_eq!(parse(&text).unwrap_err().key, "nvram.durability");
+}

@@ -4,7 +4,6 @@
 //! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of our own.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
 
 use outlast_nvram::Incarnation;
 use serde::{Deserialize, Serialize};
@@ -145,7 +144,4 @@ pub trait Arbiter {
 
     /// Another node may be admitted.
     fn release(&mut self);
-
-    /// What each process that may speak has to hold open: as long as one of them lives, no other node is admitted.
-    fn held(&self) -> Option<BorrowedFd<'_>>;
 }

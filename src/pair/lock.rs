@@ -112,6 +112,12 @@ impl LockFile {
         Ok(lock)
     }
 
+    /// What the processes that may speak have to hold open: as long as one of them lives, no other node is admitted.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     fn term(&self) -> Result<Numbered, ArbiterError> {
         let mut newest: Option<Numbered> = None;
         let mut version = None;
@@ -249,10 +255,6 @@ impl Arbiter for LockFile {
         if let Err(error) = set_lock(&self.file, libc::F_UNLCK, HOLDER_BYTE) {
             log::error!("{}", unusable(&self.path, "unlocked", &error));
         }
-    }
-
-    fn held(&self) -> Option<BorrowedFd<'_>> {
-        self.is_held.then(|| self.file.as_fd())
     }
 }
 

@@ -191,6 +191,7 @@ impl Role {
                  set partner.fence_command"
             ));
         }
+        self.trouble = None;
         self.forced_until = Some(now + FORCED);
         self.next_look = now;
         if self.is_held {

@@ -10,6 +10,7 @@ pub mod files;
 pub mod lab;
 pub mod raw;
 pub mod server;
+pub mod speakers;
 pub mod timeline;
 
 use std::time::{Duration, Instant};

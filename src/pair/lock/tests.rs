@@ -66,14 +66,14 @@ fn a_process_that_inherits_the_lock_keeps_it() {
     let (mut a, mut b) = (place.node(0), place.node(1));
     a.ask().unwrap();
     // As a worker whose supervisor was killed: nothing but its own end frees the lock.
-    let inherited = a.held().unwrap().try_clone_to_owned().unwrap();
+    let inherited = a.descriptor().try_clone_to_owned().unwrap();
     let mut worker = Command::new("cat")
         .stdin(Stdio::from(File::from(inherited)))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let reads_blocked = worker.stdout.take();
-    let inherited = a.held().unwrap().try_clone_to_owned().unwrap();
+    let inherited = a.descriptor().try_clone_to_owned().unwrap();
     drop(a);
     assert_eq!(b.ask().unwrap(), None);
     worker.kill().unwrap();
