@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use outlast::control::{PairStatus, Status};
@@ -181,8 +183,9 @@ fn assert_alternate(speakers: Speakers, turns: usize) {
     assert_eq!(spoken.first().map(|turn| turn.0), Some(0), "{spoken:?}");
 }
 
-//= patent claim-6, claim-10, claim-12, claim-13, claim-15, claim-16, claim-17, claim-20
-//= patent fig2-217, fig2-223, fig2-225
+//= patent claim-12, claim-13, claim-15, claim-16, claim-17, claim-20
+//= patent claim-33, claim-34, claim-36, claim-37, claim-38, claim-41
+//= patent fig2-217, fig2-225
 #[test]
 fn a_get_goes_on_through_takeover_and_giveback() {
     if can_run("a_get_goes_on_through_takeover_and_giveback") {
@@ -197,7 +200,7 @@ fn a_put_goes_on_through_takeover_and_giveback() {
     }
 }
 
-//= patent claim-11, claim-15, claim-16, claim-17, claim-20
+//= patent claim-15, claim-16, claim-17, claim-20, claim-36, claim-37, claim-38, claim-41
 //= patent fig4-409, fig4-411, fig4-413, fig4-415
 #[test]
 fn a_get_goes_on_when_the_first_server_is_killed() {
@@ -488,11 +491,26 @@ fn on_two_machines_the_sink_is_what_is_taken_over() {
     if !can_run("on_two_machines_the_sink_is_what_is_taken_over") {
         return;
     }
-    let disk = std::env::current_exe().expect("a path");
-    let disk = disk.parent().expect("a directory");
-    let sink = disk.join(format!("outlast-pair-sink-{}", std::process::id()));
+    let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let opened = std::fs::File::open(disk).expect("a directory");
+    let problem = outlast::fs::features::power_problem(opened.as_fd());
+    let needs = (
+        problem.is_none(),
+        "a disk on which durability power serves a share",
+    );
+    if !support::has("on_two_machines_the_sink_is_what_is_taken_over", &[needs]) {
+        return;
+    }
+    let shared = Removed(disk.join("pair"));
+    let files = shared.0.join("share");
+    make_for_everybody(&files);
+    let sink = shared.0.join("sink");
     let nvram = format!("durability = \"power\"\nsink = \"{}\"", sink.display());
     let mut pair = Pair::prepare(SMB3_1_1, "", &nvram);
+    let share = format!("{}/share\"", pair.lab.dir().display());
+    for server in &pair.servers {
+        server.rewrite(&share, &format!("{}\"", files.display()));
+    }
     pair.servers[1].rewrite("/nvram\"", "/nvram-b\"");
     for (server, boot) in pair.servers.iter_mut().zip(["a", "b"]) {
         server.set_environment("OUTLAST_BOOT_ID", &boot.repeat(32));
@@ -500,7 +518,6 @@ fn on_two_machines_the_sink_is_what_is_taken_over() {
     pair.servers[0].start_again();
     pair.wait_until_serving(0);
     pair.servers[1].start_again();
-    let _cleared = Removed(sink);
     pair.wait_until_in_step(0);
     let mut idle = Idle::begin();
     pair.kill(0);
@@ -514,10 +531,17 @@ fn on_two_machines_the_sink_is_what_is_taken_over() {
     idle.check();
 }
 
+fn make_for_everybody(dir: &Path) {
+    std::fs::create_dir_all(dir).expect("a directory");
+    let everybody = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(dir, everybody).expect("its mode");
+}
+
+/// A directory that goes with the test.
 struct Removed(PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -134,8 +134,6 @@ pub struct Role {
     free_since: Option<(u64, Duration)>,
     /// Until when this node takes the service whatever the record says.
     forced_until: Option<Duration>,
-    /// The partner holds the service.
-    is_held: bool,
     /// What keeps this node from taking the service.
     trouble: Option<String>,
 }
@@ -152,7 +150,6 @@ impl Role {
             fenced_epoch: None,
             free_since: None,
             forced_until: None,
-            is_held: false,
             trouble: None,
         }
     }
@@ -176,16 +173,24 @@ impl Role {
     }
 
     /// `outlast takeover --force`: takes the service as soon as the arbiter admits this node, whatever the record says.
-    /// `can_fence`: a holder that does not let go can be fenced.
+    /// `seen`: what is on record now. `can_fence`: a holder that does not let go can be fenced.
     ///
     /// # Errors
     /// Why not, and the remedy.
-    pub fn force(&mut self, can_fence: bool, now: Duration) -> Result<Option<Action>, String> {
+    pub fn force(
+        &mut self,
+        seen: &Seen,
+        can_fence: bool,
+        now: Duration,
+    ) -> Result<Option<Action>, String> {
         let partner = &self.nodes.partner;
         if self.state != State::Standing {
             return Err("this node is taking the service over already".to_owned());
         }
-        if self.is_held && !can_fence {
+        if seen.is_held {
+            self.held_epoch = Some(seen.term.epoch);
+        }
+        if seen.is_held && !can_fence {
             return Err(format!(
                 "node {partner} holds the lock and may still serve: run `outlast takeover` there, end its server, or \
                  set partner.fence_command"
@@ -194,7 +199,7 @@ impl Role {
         self.trouble = None;
         self.forced_until = Some(now + FORCED);
         self.next_look = now;
-        if self.is_held {
+        if seen.is_held {
             self.state = State::FencingHolder;
             let node = partner.clone();
             return Ok(Some(Action::Fence { node }));
@@ -254,7 +259,6 @@ impl Role {
     }
 
     fn looked(&mut self, seen: &Seen, now: Duration) -> Option<Action> {
-        self.is_held = seen.is_held;
         if self.forced_until.is_some_and(|until| now >= until) {
             self.forced_until = None;
         }

@@ -29,6 +29,11 @@ use crate::users::Users;
 /// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
 const FRAMES_PER_TURN: usize = 64;
 
+/// How often a node of a pair announces its addresses after the first time (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT).
+const ANNOUNCEMENTS: u32 = 3;
+/// Between two announcements (RFC 4861, 10: RETRANS_TIMER).
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Runs the server until it is asked to end or cannot go on.
 ///
 /// # Errors
@@ -70,6 +75,8 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         done_wake,
         end: None,
         looked_at_pair: Instant::now(),
+        began: Instant::now(),
+        announced: 0,
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -116,6 +123,10 @@ struct Server {
     end: Option<End>,
     /// When the flag was last made to say what the pair is like.
     looked_at_pair: Instant,
+    /// Since when this worker serves.
+    began: Instant,
+    /// How often the addresses have been announced since then.
+    announced: u32,
 }
 
 impl Server {
@@ -219,6 +230,14 @@ impl Server {
         self.looked_at_pair = Instant::now();
         let in_step = page.in_step();
         self.machine.set_flag(Company::Pair { in_step }.flag());
+        // The service may have been at another place of the link, and a first announcement may be lost.
+        if self.announced < ANNOUNCEMENTS
+            && self.began.elapsed() >= ANNOUNCE_INTERVAL * (self.announced + 1)
+        {
+            self.announced += 1;
+            let mut frames = self.machine.stack().announce();
+            self.send(&mut frames);
+        }
     }
 
     /// Sends frames, and lets go of what they hold of the log.

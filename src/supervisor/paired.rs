@@ -477,7 +477,15 @@ impl Node {
 
     fn force(&mut self, now: Duration) -> Reply {
         let can_fence = self.partner.fence_command.is_some();
-        match self.role.force(can_fence, now) {
+        let seen = match self.arbiter.look() {
+            Ok(seen) => seen,
+            Err(error) => {
+                return Reply::Refused {
+                    reason: error.to_string(),
+                };
+            }
+        };
+        match self.role.force(&seen, can_fence, now) {
             Err(reason) => Reply::Refused { reason },
             Ok(action) => {
                 warn!("`outlast takeover --force`: takes the service over");

@@ -25,13 +25,17 @@ fn term(holder: &str, rest: Rest) -> Term {
     }
 }
 
-fn seen(term: &Term, is_held: bool) -> Event {
-    Event::Looked(Seen {
+fn state(term: &Term, is_held: bool) -> Seen {
+    Seen {
         term: term.clone(),
         is_held,
         partner_runs: true,
         partner: None,
-    })
+    }
+}
+
+fn seen(term: &Term, is_held: bool) -> Event {
+    Event::Looked(state(term, is_held))
 }
 
 fn handed(node: &str) -> Rest {
@@ -125,10 +129,11 @@ fn force_needs_a_fence_where_the_holder_may_live() {
     let held = term("a", Rest::Not);
     let mut role = Role::new(nodes(1));
     role.handle(seen(&held, true), ms(0));
-    let refused = role.force(false, ms(1)).unwrap_err();
+    let refused = role.force(&state(&held, true), false, ms(1)).unwrap_err();
     assert!(refused.contains("partner.fence_command"), "{refused}");
     let node = "a".to_owned();
-    assert_eq!(role.force(true, ms(1)), Ok(Some(Action::Fence { node })));
+    let forced = role.force(&state(&held, true), true, ms(1));
+    assert_eq!(forced, Ok(Some(Action::Fence { node })));
     assert_eq!(role.handle(Event::Fenced(Ok(())), ms(2)), None);
     let ask = role.handle(seen(&held, false), ms(3));
     assert_eq!(ask, Some(Action::Ask));
@@ -144,7 +149,7 @@ fn force_takes_what_waits_for_the_other_node() {
         let mut role = Role::new(nodes(1));
         role.handle(seen(&waiting, true), ms(0));
         assert_eq!(role.handle(seen(&waiting, false), ms(1)), None);
-        assert_eq!(role.force(false, ms(1)), Ok(None));
+        assert_eq!(role.force(&state(&waiting, false), false, ms(1)), Ok(None));
         let ask = role.handle(seen(&waiting, false), ms(2));
         assert_eq!(ask, Some(Action::Ask));
     }
@@ -296,9 +301,10 @@ impl World {
                 world.feed(*number, Event::Left(*leaving));
             }
             Step::Forced(number) => {
+                let seen = state(&world.term, world.lock.is_some());
                 let node = world.node(*number);
                 node.was_forced = true;
-                if let Ok(Some(action)) = node.role.force(true, now) {
+                if let Ok(Some(action)) = node.role.force(&seen, true, now) {
                     world.begin(*number, action);
                 }
             }
@@ -360,12 +366,7 @@ impl World {
             Err("it fails".to_owned())
         };
         let event = match self.node(number).action.take().unwrap() {
-            Pending::Look if well => Event::Looked(Seen {
-                term: self.term.clone(),
-                is_held: self.lock.is_some(),
-                partner_runs: self.nodes[other].is_some(),
-                partner: None,
-            }),
+            Pending::Look if well => seen(&self.term, self.lock.is_some()),
             Pending::Look => Event::Failed("it fails".to_owned()),
             Pending::Ask if !well => Event::Failed("it fails".to_owned()),
             Pending::Ask if self.lock.is_some() => Event::Asked(None),

@@ -9,6 +9,8 @@ use outlast_nvram::{Kind, VecMemory, codec};
 use super::*;
 use crate::server::record::Record;
 
+mod pairs;
+
 const LEN: usize = 64 << 10;
 /// Where the words are, in `docs/log-format.md`.
 const HEAD_AT: u64 = 8192;
