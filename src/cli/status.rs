@@ -55,7 +55,8 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
             if let Some(standby) = &status.standby {
                 line(&[
                     format!("worker {} follows the log:", standby.pid),
-                    format!("{} of memory", size(standby.memory_bytes)),
+                    format!("{} of memory,", size(standby.memory_bytes)),
+                    format!("{} behind", size(standby.lag_bytes)),
                 ]);
             }
             return text;

@@ -70,7 +70,9 @@ fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Re
             },
             Ok(PairStatus {
                 trouble: Some(why), ..
-            }) => bail!("node {to} has not taken the service over: {why}"),
+            }) if before.trouble.as_ref() != Some(&why) => {
+                bail!("node {to} has not taken the service over: {why}")
+            }
             Err(error) if is_late => return Err(error),
             _ => {}
         }

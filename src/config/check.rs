@@ -71,6 +71,16 @@ pub(super) fn system(config: &Config) -> Vec<Error> {
     if let Ok(host) = advice::host_addresses() {
         note(check.is_not_the_hosts(&config.network, &host), &mut errors);
     }
+    if let Some(partner) = &config.partner {
+        let directory = partner.lock.parent().unwrap_or(Path::new("/"));
+        if !directory.is_dir() {
+            errors.push(check.error(
+                "partner.lock",
+                format!("the directory {} does not exist", directory.display()),
+                "name a file on storage that both nodes reach",
+            ));
+        }
+    }
     let directory = config.nvram.path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
         errors.push(check.error(

@@ -6,12 +6,13 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, error, info, warn};
-use outlast_nvram::Incarnation;
+use outlast_nvram::{Incarnation, Log, Mapping};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 
@@ -72,7 +73,8 @@ pub(super) fn serve(kept: Settings, config: &Config, partner: &Partner) -> anyho
             standby.retire();
             return Ok(terminating.unwrap_or(0));
         }
-        held.hear(true)?;
+        // A TAP that is gone is attached to again before there is a worker, and then it is not deaf.
+        held.hear(true).unwrap_or_else(|error| warn!("{error:#}"));
         super::announce(held.config());
         let over = supervise(&mut held, &mut standby, &desk, Some(&mut node))?;
         standby.retire();
@@ -219,7 +221,7 @@ impl Node {
                 return Ok(false);
             }
             counter.hear(held);
-            self.answer(counter, standby.page(), now());
+            self.answer(counter, standby.page(), &held.config().nvram.path, now());
             if self.may_follow(held.config()) {
                 standby.look_after(held, now());
             }
@@ -461,10 +463,10 @@ impl Node {
     }
 
     /// Answers who asks while no worker does.
-    fn answer(&mut self, counter: &Counter, page: &StandbyPage, now: Duration) {
+    fn answer(&mut self, counter: &Counter, page: &StandbyPage, nvram: &Path, now: Duration) {
         while let Ok(ControlRequest { command, reply }) = counter.requests.try_recv() {
             let answer = match command {
-                Command::Status => Reply::Status(Box::new(self.whole_status(page))),
+                Command::Status => Reply::Status(Box::new(self.whole_status(page, nvram))),
                 Command::Takeover { force: true } => self.force(now),
                 _ => Reply::Refused {
                     reason: self.refusal(),
@@ -518,8 +520,12 @@ impl Node {
         }
     }
 
-    fn whole_status(&self, page: &StandbyPage) -> Status {
+    fn whole_status(&self, page: &StandbyPage, nvram: &Path) -> Status {
         let follower = page.read();
+        let head = || {
+            let mapping = Mapping::open_read_only(nvram).ok()?;
+            Log::head_of(&mapping).ok()
+        };
         Status {
             supervisor_pid: std::process::id(),
             uptime_seconds: self.began.elapsed().as_secs_f64(),
@@ -527,7 +533,7 @@ impl Node {
             standby: (follower.pid != 0).then(|| StandbyStatus {
                 pid: follower.pid,
                 memory_bytes: crate::system::own_memory_bytes(follower.pid).unwrap_or(0),
-                lag_bytes: 0,
+                lag_bytes: head().map_or(0, |head| head.0.saturating_sub(follower.position)),
             }),
             pair: self.status(),
             ..Status::unknown()
