@@ -62,7 +62,8 @@ fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Re
         let is_late = begun.elapsed() > PATIENCE;
         match pair(config) {
             Ok(pair) if pair.epoch > before.epoch => match &pair.holder {
-                Some(holder) if holder == to => return Ok(pair),
+                Some(holder) if holder == to && pair.role != "taking over" => return Ok(pair),
+                Some(holder) if holder == to => {}
                 Some(holder) => bail!(
                     "node {to} has not taken the service over, and node {holder} has it; see the logs of both nodes"
                 ),

@@ -122,7 +122,7 @@ pub struct PairStatus {
     pub node: String,
     /// The other one.
     pub partner: String,
-    /// `serving`; `standing by`: the other node has the service; `waiting`: nobody has it.
+    /// `serving`; `taking over`; `standing by`: the other node has the service; `waiting`: nobody has it.
     pub role: String,
     /// The node that has the service; `None`: nobody has.
     pub holder: Option<String>,

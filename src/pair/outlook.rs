@@ -29,12 +29,10 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
         trouble,
         ..
     } = known;
-    let holder = seen.is_held.then(|| match serves {
-        true => nodes.own.clone(),
-        false => nodes.partner.clone(),
-    });
+    let holder = seen.is_held.then(|| seen.term.holder.clone());
     let role = match (serves, &holder) {
         (true, _) => "serving",
+        (false, Some(holder)) if *holder == nodes.own => "taking over",
         (false, Some(_)) => "standing by",
         (false, None) => "waiting",
     };

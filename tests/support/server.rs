@@ -350,7 +350,10 @@ impl Drop for Server {
             if std::thread::panicking() {
                 eprintln!("the server's state: {status:#?}");
             }
-            let worker = status.map(|status| status.worker_pid);
+            // A node of a pair that stands by has none.
+            let worker = status
+                .map(|status| status.worker_pid)
+                .filter(|pid| *pid != 0);
             let _ = supervisor.kill();
             let _ = supervisor.wait();
             if let Some(worker) = worker {
