@@ -116,7 +116,7 @@ fn every_mistake_has_its_line() {
         ("name = \"OUTLAST\"", "nam = \"OUTLAST\"",
          ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`, `oplocks`, `standby`; remove it or correct its spelling"),
         ("[network]", "[networks]",
-         ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`; remove it or correct its spelling"),
+         ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`, `partner`; remove it or correct its spelling"),
         ("mtu = 1500", "mtu = \"1500\"",
          ":18: network.mtu: invalid type: string \"1500\", expected i64; write a value of the expected type"),
         ("offload = true", "offload = 1",

@@ -241,7 +241,8 @@ enum Step {
     Forced(usize),
     Killed(usize),
     Started(usize),
-    InStep(bool),
+    /// The other node is in step, or not.
+    Follows(bool),
     Later(u64),
 }
 
@@ -271,7 +272,7 @@ impl World {
                 let ends = [Leaving::Rebooting, Leaving::Stopped, Leaving::Died];
                 let all = [handed(false), handed(true)].into_iter().chain(ends);
                 steps.extend(all.map(|leaving| Step::Leaves(number, leaving)));
-                steps.push(Step::InStep(!self.term.in_step));
+                steps.push(Step::Follows(!self.term.in_step));
             } else {
                 steps.extend([Step::Tick(number), Step::Forced(number)]);
             }
@@ -284,7 +285,7 @@ impl World {
         let now = world.now;
         match step {
             Step::Later(later) => world.now += ms(*later),
-            Step::InStep(yes) => world.term.in_step = *yes,
+            Step::Follows(yes) => world.term.in_step = *yes,
             Step::Started(number) => {
                 world.nodes[*number] = Some(Node {
                     role: Role::new(nodes(*number)),
