@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod fs;
 pub mod one_line;
+pub mod pair;
 pub mod preflight;
 pub mod sandbox;
 pub mod server;

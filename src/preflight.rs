@@ -131,6 +131,12 @@ pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
     if new.nvram.path != running.nvram.path {
         return refused("nvram.path", "another file");
     }
+    if new.partner != running.partner {
+        bail!(
+            "{}: the pair stays as it is while the server runs; end it with SIGTERM and start it again, or undo the change",
+            named("partner")
+        );
+    }
     if new.server.control_socket != running.server.control_socket {
         bail!(
             "{}: the socket stays where it is while the server runs; end it with SIGTERM and start it again, or undo the change",

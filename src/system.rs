@@ -83,6 +83,15 @@ pub fn volatile_file_system(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
+/// Memory of a process that is not a file's (proc_pid_statm(5)).
+#[must_use]
+pub fn own_memory_bytes(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

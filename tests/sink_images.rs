@@ -160,6 +160,7 @@ impl Server {
                 host: [1; 16],
                 boot: [self.boot; 16],
             },
+            company: outlast::server::open::Company::Alone,
             copy_units: COPY_UNITS,
             sets_apart: true,
             stack: outlast_stack::Config {

@@ -219,6 +219,15 @@ impl Log {
         }
     }
 
+    /// How far a server has committed, which may be writing to the memory meanwhile.
+    ///
+    /// # Errors
+    /// There is no log, or it is damaged.
+    pub fn head_of(memory: &dyn Memory) -> Result<Lsn, Error> {
+        Superblock::read_own(memory)?;
+        position_at(memory, HEAD_AT).map(Lsn)
+    }
+
     /// Opens a log. Nothing is written until [`Log::begin_epoch`], which must come before the first append, or one of the `set_` functions.
     ///
     /// Nobody else may write to the memory, and no bytes that an earlier `Log` over the same memory handed out may still be held.

@@ -8,6 +8,7 @@ mod nvram;
 mod nvram_reset;
 mod reboot;
 mod status;
+mod takeover;
 mod user;
 
 use std::path::PathBuf;
@@ -74,6 +75,19 @@ enum Command {
     },
     /// Close the sessions properly and end the server.
     Stop {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Move the service to the other node of the pair: the sessions go on there.
+    Takeover {
+        #[command(flatten)]
+        at: ConfigArg,
+        /// To this node, which stands by, also if the other one does not leave: that one is fenced first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Move the service back to the node that this one has taken it over from.
+    Giveback {
         #[command(flatten)]
         at: ConfigArg,
     },
@@ -184,6 +198,8 @@ fn run(command: Command) -> anyhow::Result<u8> {
             reboot::reboot(&Config::load(&at.config)?, exec, hold)?
         }
         Command::Stop { at } => reboot::stop(&Config::load(&at.config)?)?,
+        Command::Takeover { at, force } => takeover::takeover(&Config::load(&at.config)?, force)?,
+        Command::Giveback { at } => takeover::giveback(&Config::load(&at.config)?)?,
         Command::Check { at } => return check::run(&at.config),
         Command::Crash { at } => crash::run(&Config::load(&at.config)?)?,
         Command::Disconnect { whom, at } => disconnect::run(&Config::load(&at.config)?, whom)?,

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
-use crate::control::{ConnectionStatus, LogStatus, Outage, Status};
+use crate::control::{ConnectionStatus, LogStatus, Outage, PairStatus, Status};
 
 /// Columns that are filled: a terminal's usual width.
 const WIDTH: usize = 80;
@@ -44,6 +44,24 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
         ]);
     }
     let mut line = |words: &[String]| text += &filled(words);
+    if let Some(pair) = &status.pair {
+        pair_words(pair).iter().for_each(|words| line(words));
+        if status.worker_pid == 0 {
+            line(&[
+                format!("Outlast {},", status.version),
+                format!("up {},", length(status.uptime_seconds)),
+                format!("supervisor {}", status.supervisor_pid),
+            ]);
+            if let Some(standby) = &status.standby {
+                line(&[
+                    format!("worker {} follows the log:", standby.pid),
+                    format!("{} of memory,", size(standby.memory_bytes)),
+                    format!("{} behind", size(standby.lag_bytes)),
+                ]);
+            }
+            return text;
+        }
+    }
     let serves = &status.serves;
     line(&[
         format!("{} (Outlast {}) serves", serves.name, status.version),
@@ -104,6 +122,42 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
     text
 }
 
+/// The lines about a pair.
+fn pair_words(pair: &PairStatus) -> Vec<Vec<String>> {
+    let holder = pair.holder.as_ref();
+    let mut lines = vec![vec![
+        format!("node {}: {},", pair.node, pair.role),
+        holder.map_or("nobody serves,".to_owned(), |holder| {
+            format!("node {holder} has the service,")
+        }),
+        format!("epoch {},", pair.epoch),
+        match pair.partner_runs {
+            true => format!("node {} runs", pair.partner),
+            false => format!("node {} does not run", pair.partner),
+        },
+    ]];
+    let since = UNIX_EPOCH + Duration::from_secs(pair.in_step_since_unix_seconds);
+    let for_so_long = SystemTime::now().duration_since(since).unwrap_or_default();
+    let for_so_long = length(for_so_long.as_secs_f64());
+    lines.push(match (pair.in_step, pair.in_step_since_unix_seconds) {
+        (true, _) => vec![format!("in step for {for_so_long}")],
+        (false, 0) => vec!["not in step: no node ever served".to_owned()],
+        (false, _) => vec![format!("NOT IN STEP for {for_so_long}")],
+    });
+    let head = "if this server died now:".to_owned();
+    let words = pair.if_died.split(' ').map(str::to_owned);
+    lines.push(std::iter::once(head).chain(words).collect());
+    if let Some(trouble) = &pair.trouble {
+        let words = trouble.split(' ').map(str::to_owned);
+        lines.push(
+            std::iter::once("trouble:".to_owned())
+                .chain(words)
+                .collect(),
+        );
+    }
+    lines
+}
+
 fn sandbox_words(sandbox: &str) -> Vec<String> {
     let sandbox = match sandbox {
         "" => "none: the worker's version has none",
@@ -120,7 +174,9 @@ fn meaning(flag: &str) -> &'static str {
         "non-elective-reboot" => "should it die now, its successor resumes every session",
         "elective-reboot" => "it is leaving; its successor resumes every session",
         "clean" => "it is ending its sessions",
-        _ => "a partner resumes its sessions",
+        "elective-takeover" => "it is leaving; the other node resumes every session",
+        "non-elective-takeover" => "should it die now, the other node resumes every session",
+        _ => "unknown",
     }
 }
 

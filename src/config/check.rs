@@ -34,6 +34,10 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
         .as_ref()
         .map(|server| check.shares(&file.share, server, &mut errors));
     let limits = note(check.limits(&file.limits), &mut errors);
+    let partner = match (&file.partner, &nvram) {
+        (Some(partner), Some(nvram)) => note(check.partner(partner, nvram), &mut errors),
+        _ => None,
+    };
     match (server, network, nvram, shares, limits) {
         (Some(server), Some(network), Some(nvram), Some(shares), Some(limits))
             if errors.is_empty() =>
@@ -45,6 +49,7 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
                 nvram,
                 shares,
                 limits,
+                partner,
             })
         }
         _ => Err(errors),
@@ -65,6 +70,16 @@ pub(super) fn system(config: &Config) -> Vec<Error> {
     }
     if let Ok(host) = advice::host_addresses() {
         note(check.is_not_the_hosts(&config.network, &host), &mut errors);
+    }
+    if let Some(partner) = &config.partner {
+        let directory = partner.lock.parent().unwrap_or(Path::new("/"));
+        if !directory.is_dir() {
+            errors.push(check.error(
+                "partner.lock",
+                format!("the directory {} does not exist", directory.display()),
+                "name a file on storage that both nodes reach",
+            ));
+        }
     }
     let directory = config.nvram.path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
@@ -121,7 +136,7 @@ impl Check<'_> {
     }
 
     /// A path; relative ones start from the directory of the configuration file.
-    fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
+    pub(super) fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
         if text.is_empty() || text.contains('\0') {
             return self.fail(
                 key,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Error, limits};
+use super::{Error, limits, partner};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +17,7 @@ pub(super) struct File {
     pub share: Vec<Share>,
     #[serde(default)]
     pub limits: limits::Written,
+    pub partner: Option<partner::Written>,
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod file;
 mod limits;
+mod partner;
 #[cfg(test)]
 pub(crate) mod sample;
 mod size;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use error::Error;
 pub use limits::Limits;
+pub use partner::Partner;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,6 +40,8 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[partner]`; `None`: the server is alone.
+    pub partner: Option<Partner>,
 }
 
 /// `[server]`: who the server is and what it speaks.

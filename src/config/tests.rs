@@ -116,7 +116,7 @@ fn every_mistake_has_its_line() {
         ("name = \"OUTLAST\"", "nam = \"OUTLAST\"",
          ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`, `oplocks`, `standby`; remove it or correct its spelling"),
         ("[network]", "[networks]",
-         ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`; remove it or correct its spelling"),
+         ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`, `partner`; remove it or correct its spelling"),
         ("mtu = 1500", "mtu = \"1500\"",
          ":18: network.mtu: invalid type: string \"1500\", expected i64; write a value of the expected type"),
         ("offload = true", "offload = 1",
@@ -392,4 +392,52 @@ fn subnets() {
     assert!(holds("fd77::1/64", "fd77::ffff"));
     assert!(!holds("fd77::1/64", "fd78::1"));
     assert!(!holds("fd77::1/64", "10.0.0.1"));
+}
+
+#[test]
+fn a_pair_has_two_nodes_and_knows_which_it_is() {
+    let with = |section: &str| parse(&format!("{GOOD}[partner]\n{section}\n"));
+    let partner = |section: &str| with(section).unwrap().partner.unwrap();
+    let found = partner("node = \"b\"\nlock = \"/srv/lock\"");
+    let (own, other) = ("b".to_owned(), "a".to_owned());
+    assert_eq!((found.nodes.own, found.nodes.partner), (own, other));
+    assert_eq!((found.number, found.lock), (1, "/srv/lock".into()));
+    assert_eq!(parse(GOOD).unwrap().partner, None);
+    let lock = "lock = \"lock\"";
+    for (section, key) in [
+        (format!("node = \"c\"\n{lock}"), "partner.node"),
+        (
+            format!("node = \"a\"\nnodes = [\"a\"]\n{lock}"),
+            "partner.nodes",
+        ),
+        (
+            format!("node = \"a\"\nnodes = [\"a\", \"a\"]\n{lock}"),
+            "partner.nodes",
+        ),
+        (
+            format!("node = \"a\"\narbiter = \"etcd\"\n{lock}"),
+            "partner.arbiter",
+        ),
+        (
+            format!("node = \"a\"\nmount_command = \"true\"\n{lock}"),
+            "partner.mount_command",
+        ),
+        (
+            format!("node = \"a\"\nmount_command = \"true\"\nunmount_command = \"true\"\n{lock}"),
+            "partner.fence_command",
+        ),
+        (
+            format!("node = \"a\"\nfence_command = \" \"\n{lock}"),
+            "partner.fence_command",
+        ),
+    ] {
+        let error = with(&section).unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+    }
+    let without = GOOD.replace(
+        "path = \"nvram\"",
+        "path = \"nvram\"\ndurability = \"none\"",
+    );
+    let text = format!("{without}[partner]\nnode = \"a\"\n{lock}\n");
+    assert_eq!(parse(&text).unwrap_err().key, "nvram.durability");
 }

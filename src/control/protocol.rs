@@ -23,6 +23,14 @@ pub enum Command {
     RebootSystem,
     /// Close the sessions properly, flag `clean`, end.
     Stop,
+    /// Of a node that serves: drain, save, flag `elective-takeover`, and let the other node serve. Of one that stands
+    /// by, with `force`: take the service over, the other node fenced first if it holds on to it.
+    Takeover {
+        /// Also if the other node does not leave.
+        force: bool,
+    },
+    /// As `Takeover` of a node that serves, back to the node that the service was taken over from.
+    Giveback,
     /// Drop the connections of a client, by its address with or without port, or of a user.
     Disconnect {
         /// The address or the user's name.
@@ -39,7 +47,7 @@ pub enum Command {
 pub enum Reply {
     /// To `Status`.
     Status(Box<Status>),
-    /// To `Reboot`, `RebootSystem`, `Stop` and `Shutdown`: it has begun, in this epoch.
+    /// To `Reboot`, `RebootSystem`, `Stop`, `Takeover`, `Giveback` and `Shutdown`: it has begun, in this epoch.
     Accepted {
         /// The epoch that ends.
         epoch: u64,
@@ -103,8 +111,38 @@ pub struct Status {
     /// Its state against the one of the worker that serves, since the supervisor began.
     #[serde(default)]
     pub compared: ComparedStatus,
+    /// The pair that this server is one node of; `None`: it is alone.
+    #[serde(default)]
+    pub pair: Option<PairStatus>,
     /// One for each TCP connection.
     pub connections: Vec<ConnectionStatus>,
+}
+
+/// A pair, as one of its nodes sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairStatus {
+    /// This node.
+    pub node: String,
+    /// The other one.
+    pub partner: String,
+    /// `serving`; `taking over`; `standing by`: the other node has the service; `waiting`: nobody has it.
+    pub role: String,
+    /// The node that has the service; `None`: nobody has.
+    pub holder: Option<String>,
+    /// The arbiter's epoch, raised each time a node takes the service.
+    pub epoch: u64,
+    /// The other node would have all that the holder has committed.
+    pub in_step: bool,
+    /// Since when that is so, or is not; 0: no node ever served.
+    pub in_step_since_unix_seconds: u64,
+    /// The other node runs.
+    pub partner_runs: bool,
+    /// The node that the holder has taken the service over from.
+    pub taken_from: Option<String>,
+    /// What happens if this server dies now.
+    pub if_died: String,
+    /// What keeps this node from taking the service, or from leaving it.
+    pub trouble: Option<String>,
 }
 
 /// The worker that follows the log and is ready to take over.
@@ -148,6 +186,7 @@ impl Status {
             last_outage: None,
             standby: None,
             compared: ComparedStatus::default(),
+            pair: None,
             connections: Vec::new(),
         }
     }

@@ -262,6 +262,23 @@ pub fn stand_in(mut stream: UnixStream, status: Status) {
     }
 }
 
+/// One connection to a supervisor without a worker: the supervisor's loop answers.
+///
+/// # Errors
+/// As [`answer`].
+pub fn relay(mut stream: UnixStream, submit: &Submit) -> io::Result<()> {
+    let deadline = || Instant::now() + CLIENT_PATIENCE;
+    let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
+    let reply = match serde_json::from_slice(&line) {
+        Ok(command) => {
+            let answer = submit.submit(command).recv_timeout(LOOP_PATIENCE);
+            answer.unwrap_or_else(|_| refused("the server is busy: try again".into()))
+        }
+        Err(_) => refused("the request is not understood".into()),
+    };
+    write_line(&mut stream, serde_json::to_vec(&reply)?, deadline())
+}
+
 /// Would whoever comes back be able to start?
 fn may_reboot(
     exec: Option<&std::path::Path>,
@@ -299,6 +316,12 @@ fn may_become(running: &Config, new: &Config) -> Result<(), String> {
 
 /// Would the sessions be there when the machine is back, and a server that can start? The supervisor carries it out.
 fn may_reboot_system(gate: &Gate) -> Result<(), String> {
+    if gate.config.partner.is_some() {
+        return Err(
+            "the other node of the pair is there for that: run `outlast takeover`, then reboot this machine"
+                .into(),
+        );
+    }
     if gate.prober.is_none() {
         return Err(
             "the supervisor is of an older version, which cannot do it: end it with SIGTERM and start it again"

@@ -83,6 +83,7 @@ fn status() -> Status {
             seconds: 0.25,
             cause: "planned restart".into(),
         }),
+        pair: None,
         standby: Some(StandbyStatus {
             pid: 4_194_302,
             memory_bytes: 12 << 20,

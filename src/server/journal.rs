@@ -347,6 +347,17 @@ impl Journal {
         self.put(GLOBAL, Kind::Snapshot, &record, &[]);
     }
 
+    /// Who resumes should this server die, as the log says it.
+    pub fn set_flag(&mut self, flag: Flag) {
+        if let Some(log) = self
+            .log
+            .as_mut()
+            .filter(|log| log.superblock().flag != flag)
+        {
+            log.set_flag(flag);
+        }
+    }
+
     /// The last commit: service time ends at `now`, so that an elective reboot loses none of it. Then the flag is set. `machine_too`: the
     /// machine may be switched off next, so both are on the medium when this returns.
     pub fn end(&mut self, now: Duration, flag: Flag, machine_too: bool) {

@@ -317,9 +317,10 @@ impl<F: FileSystem> Machine<F> {
         is_followed: bool,
     ) -> Vec<TxFrame> {
         // What may be missing on the media is done once more by the next start, whoever is still connected.
-        let flag = match machine_too && !self.make_consistent(time) {
-            true => Flag::ElectiveReboot,
-            false => flag,
+        let is_consistent = !machine_too || self.make_consistent(time);
+        let flag = match flag {
+            Flag::Clean if !is_consistent => Flag::ElectiveReboot,
+            flag => flag,
         };
         if flag != Flag::Clean && !is_followed {
             self.renew(time.now);
@@ -327,6 +328,11 @@ impl<F: FileSystem> Machine<F> {
         self.report_local_changes(time);
         self.journal.end(time.now, flag, machine_too);
         self.hold_back(Vec::new())
+    }
+
+    /// Who resumes should this server die now.
+    pub fn set_flag(&mut self, flag: Flag) {
+        self.journal.set_flag(flag);
     }
 
     /// TCP, to look at.

@@ -37,4 +37,4 @@ mod wiping;
 mod work;
 
 pub use run::run;
-pub use setup::{Following, check_sizes};
+pub use setup::{Following, check_sizes, incarnation};

@@ -76,6 +76,42 @@ fn take_over(follower: Option<Follower>) -> Option<TakenOver> {
     }
 }
 
+/// Whether the server is alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// It is.
+    Alone,
+    /// It is the node of a pair that the arbiter has admitted.
+    Pair {
+        /// The other node would have all that this one commits.
+        in_step: bool,
+    },
+}
+
+impl Company {
+    /// What the log says while the server runs: who resumes should it die.
+    //= patent claim-12, claim-13, claim-14, claim-15
+    #[must_use]
+    pub fn flag(self) -> Flag {
+        match self {
+            Company::Pair { in_step: true } => Flag::NonElectiveTakeover,
+            Company::Alone | Company::Pair { in_step: false } => Flag::NonElectiveReboot,
+        }
+    }
+
+    /// May a server in this company take up what this flag says?
+    //= patent claim-16, claim-17
+    fn may_take_up(self, flag: Flag) -> anyhow::Result<()> {
+        let is_of_a_pair = matches!(flag, Flag::NonElectiveTakeover | Flag::ElectiveTakeover);
+        anyhow::ensure!(
+            self != Company::Alone || !is_of_a_pair,
+            "the log's flag is {flag}: it is of a pair, and the node that the arbiter names resumes it: put [partner] \
+             back, and end the pair with `outlast stop` or SIGTERM"
+        );
+        Ok(())
+    }
+}
+
 /// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly. `follower`: what has
 /// followed it until now.
 pub(super) fn open(
@@ -83,6 +119,7 @@ pub(super) fn open(
     follower: Option<Follower>,
     mut sink: Option<Sink>,
     incarnation: Incarnation,
+    company: Company,
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<Opened> {
     let (taken, mut followed) = match take_over(follower) {
@@ -105,6 +142,13 @@ pub(super) fn open(
         Some(sink) => shipped(sink)?,
         None => None,
     };
+    let of_mapping = mapped
+        .iter()
+        .flatten()
+        .map(|(_, contents)| contents.superblock.flag);
+    for flag in of_mapping.chain(shipped.iter().map(|shipped| shipped.flag)) {
+        company.may_take_up(flag)?;
+    }
     // It is whole, whatever a power cut has made of the rest.
     let superblock = sink::superblock(&*memory).ok();
     let origin = origin(
@@ -113,6 +157,7 @@ pub(super) fn open(
         shipped.as_ref(),
         sink.as_ref(),
         incarnation,
+        company,
     )?;
     if origin != Origin::Mapping {
         followed = None;
@@ -153,8 +198,8 @@ pub(super) fn open(
                 bytes: head.0 - tail.0,
             };
             log.begin_epoch(incarnation)?;
-            log.set_flag(Flag::NonElectiveReboot);
-            if superblock.flag == Flag::ElectiveReboot {
+            log.set_flag(company.flag());
+            if is_elective(superblock.flag) {
                 // No power cut may bring the old flag back, with a state that is an older one by then.
                 log.persist_superblock()?;
             }
@@ -168,7 +213,7 @@ pub(super) fn open(
                 erase(sink);
             }
             (
-                format(memory, incarnation, entropy)?,
+                format(memory, incarnation, company, entropy)?,
                 State::Read(Vec::new()),
                 Walked::default(),
                 true,
@@ -212,6 +257,11 @@ fn erase(sink: &mut Sink) {
     sink.medium.wait();
 }
 
+/// The server left after a drain.
+fn is_elective(flag: Flag) -> bool {
+    matches!(flag, Flag::ElectiveReboot | Flag::ElectiveTakeover)
+}
+
 /// Whose state is taken up. A mapping of this boot is the newest there is. After another boot it may be any older one, or nothing; then
 /// the sink's counts, which has all that was ever shown to anyone.
 fn origin(
@@ -220,14 +270,24 @@ fn origin(
     shipped: Option<&Superblock>,
     sink: Option<&Sink>,
     incarnation: Incarnation,
+    company: Company,
 ) -> anyhow::Result<Origin> {
     let of_mapping = |contents: &Contents| match contents.superblock.flag {
         Flag::Clean => Origin::Fresh,
         _ => Origin::Mapping,
     };
+    // In a pair the other node may have served since, on another machine: then the sink is its, and newer.
+    let is_others = |shipped: &Superblock| {
+        let is_pair = company != Company::Alone && sink.is_some_and(|sink| sink.in_use);
+        is_pair && shipped.incarnation != incarnation
+    };
     let mapping = match mapped {
         Ok(Some((_, contents))) if contents.superblock.incarnation == incarnation => {
-            return Ok(of_mapping(contents));
+            return Ok(match shipped.filter(|shipped| is_others(shipped)) {
+                Some(shipped) if shipped.flag == Flag::Clean => Origin::Fresh,
+                Some(_) => Origin::Sink,
+                None => of_mapping(contents),
+            });
         }
         Ok(mapping) => mapping.as_ref().map(|(_, contents)| contents),
         Err(_) => None,
@@ -240,7 +300,7 @@ fn origin(
         }
         let elective = mapping
             .map(|contents| &contents.superblock)
-            .filter(|superblock| superblock.flag == Flag::ElectiveReboot && !superblock.shipped);
+            .filter(|superblock| is_elective(superblock.flag) && !superblock.shipped);
         return match elective {
             // The sink's is older still.
             Some(superblock) if !superblock.persisted && shipped.flag != Flag::Clean => {
@@ -257,11 +317,7 @@ fn origin(
         };
     }
     let outlived = |superblock: &Superblock| {
-        let has_state = matches!(
-            superblock.flag,
-            Flag::NonElectiveReboot | Flag::ElectiveReboot
-        );
-        has_state && superblock.incarnation != incarnation
+        superblock.flag != Flag::Clean && superblock.incarnation != incarnation
     };
     let Some(contents) = mapping else {
         return Ok(match (mapped, superblock) {
@@ -281,8 +337,7 @@ fn origin(
             (Err(_), _) => Origin::Mapping,
         });
     };
-    let is_whole =
-        contents.superblock.flag == Flag::ElectiveReboot && contents.superblock.persisted;
+    let is_whole = is_elective(contents.superblock.flag) && contents.superblock.persisted;
     if is_whole || contents.superblock.flag == Flag::Clean {
         return Ok(of_mapping(contents));
     }
@@ -340,6 +395,7 @@ fn clients(records: &[outlast_nvram::Replayed]) -> usize {
 fn format(
     memory: Arc<dyn Memory>,
     incarnation: Incarnation,
+    company: Company,
     entropy: &mut dyn Entropy,
 ) -> anyhow::Result<Log> {
     let mut instance = [0; 16];
@@ -351,7 +407,7 @@ fn format(
     let mut log = Log::format(memory, identity)?;
     // From now on one slot is whole at least, whatever a power cut makes of the other, and says that nothing is lost.
     log.persist_superblock()?;
-    log.set_flag(Flag::NonElectiveReboot);
+    log.set_flag(company.flag());
     Ok(log)
 }
 

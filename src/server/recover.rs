@@ -18,7 +18,7 @@ use super::fold::{Fold, Folded, Replay, impossible};
 use super::following::Follower;
 use super::journal::Journal;
 use super::machine::{Client, Machine, Surroundings};
-use super::open::{Opened, Sink, State, Walked, open};
+use super::open::{Company, Opened, Sink, State, Walked, open};
 use super::patience::Patience;
 use super::roots::{former, has_moved};
 use super::set_aside::{self, SetAside, doing};
@@ -41,6 +41,8 @@ pub struct Parts<F> {
     pub wall: FileTime,
     /// The machine, and its kernel's boot.
     pub incarnation: Incarnation,
+    /// Whether the server is one node of a pair.
+    pub company: Company,
     /// TCP/IP configuration.
     pub stack: outlast_stack::Config,
     /// SMB configuration; the GUID is filled in from the log.
@@ -92,6 +94,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         effect_room,
         wall,
         incarnation,
+        company,
         stack,
         smb,
         fs,
@@ -114,7 +117,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
                 walked,
                 medium,
                 is_of_this_boot,
-            } = open(memory, follower, sink, incarnation, &mut *entropy)?;
+            } = open(memory, follower, sink, incarnation, company, &mut *entropy)?;
             (Some(log), state, walked, medium, is_of_this_boot)
         }
         None => {

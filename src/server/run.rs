@@ -15,11 +15,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clock::Clock;
 use super::digest::Marks;
 use super::machine::Machine;
+use super::open::Company;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
 use crate::fs::Fs;
+use crate::pair;
 use crate::supervisor::page::Page;
 use crate::supervisor::pulse::BEAT;
 use crate::supervisor::{End, Worker};
@@ -28,6 +30,11 @@ use crate::users::Users;
 
 /// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
 const FRAMES_PER_TURN: usize = 64;
+
+/// How often a node of a pair announces its addresses after the first time (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT).
+const ANNOUNCEMENTS: u32 = 3;
+/// Between two announcements (RFC 4861, 10: RETRANS_TIMER).
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the server until it is asked to end or cannot go on.
 ///
@@ -45,6 +52,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
         standby: worker.standby.clone(),
+        pair: worker.pair.clone(),
     };
     let Recovered {
         machine,
@@ -70,6 +78,9 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         done_wake,
         end: None,
         marks: Marks::default(),
+        looked_at_pair: Instant::now(),
+        began: Instant::now(),
+        announced: 0,
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -115,6 +126,12 @@ struct Server {
     /// How it is going to end, once that has begun.
     end: Option<End>,
     marks: Marks,
+    /// When the flag was last made to say what the pair is like.
+    looked_at_pair: Instant,
+    /// Since when this worker serves.
+    began: Instant,
+    /// How often the addresses have been announced since then.
+    announced: u32,
 }
 
 impl Server {
@@ -183,6 +200,7 @@ impl Server {
         loop {
             self.machine.probe.beat();
             self.mark();
+            self.look_at_pair();
             let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
             let wait = left.unwrap_or(BEAT).min(BEAT);
             if self.poll(wait)? || left.is_some_and(|left| left <= wait) {
@@ -215,6 +233,27 @@ impl Server {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The partner may have come, or be in step no more: the flag says who resumes.
+    fn look_at_pair(&mut self) {
+        let Some(page) = &self.worker.pair else {
+            return;
+        };
+        if self.looked_at_pair.elapsed() < BEAT || self.end.is_some() {
+            return;
+        }
+        self.looked_at_pair = Instant::now();
+        let in_step = page.in_step();
+        self.machine.set_flag(Company::Pair { in_step }.flag());
+        // The service may have been at another place of the link, and a first announcement may be lost.
+        if self.announced < ANNOUNCEMENTS
+            && self.began.elapsed() >= ANNOUNCE_INTERVAL * (self.announced + 1)
+        {
+            self.announced += 1;
+            let mut frames = self.machine.stack().announce();
+            self.send(&mut frames);
         }
     }
 
@@ -261,6 +300,14 @@ impl Server {
             Command::RebootSystem => End::System,
             Command::Shutdown => End::Shutdown,
             Command::Stop => End::Stopped,
+            Command::Takeover { .. } => match self.may_hand_over(false) {
+                Ok(()) => End::HandedOver { is_return: false },
+                Err(reason) => return Reply::Refused { reason },
+            },
+            Command::Giveback => match self.may_hand_over(true) {
+                Ok(()) => End::HandedOver { is_return: true },
+                Err(reason) => return Reply::Refused { reason },
+            },
         };
         if self.end.is_some() {
             return Reply::Refused {
@@ -279,12 +326,34 @@ impl Server {
         }
     }
 
+    /// Is there a node that would go on?
+    fn may_hand_over(&self, is_return: bool) -> Result<(), String> {
+        let pair = self.worker.pair.as_ref().and_then(pair::page::Page::read);
+        let Some(pair) = pair else {
+            return Err("this server is alone: there is no [partner] in its configuration".into());
+        };
+        let partner = &pair.partner;
+        if !pair.partner_runs {
+            return Err(format!(
+                "node {partner} does not run: start its server first (outlast serve)"
+            ));
+        }
+        if is_return && pair.taken_from.as_ref() != Some(partner) {
+            return Err(format!(
+                "node {} has not taken the service over from node {partner}: use `outlast takeover` to move it there",
+                pair.node
+            ));
+        }
+        Ok(())
+    }
+
     /// The last words: state saved, flag set.
     fn leave(mut self, end: End) -> End {
-        let flag = if end == End::Stopped {
-            Flag::Clean
-        } else {
-            Flag::ElectiveReboot
+        //= patent fig2-217, fig2-223, claim-12
+        let flag = match end {
+            End::Stopped => Flag::Clean,
+            End::HandedOver { .. } => Flag::ElectiveTakeover,
+            End::Shutdown | End::System | End::Reboot { .. } => Flag::ElectiveReboot,
         };
         // From here on there are no turns, and what there is waits for media.
         self.machine.probe.at_disk(true);

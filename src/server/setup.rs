@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::info;
@@ -18,7 +19,7 @@ use super::fault;
 use super::following::Follower;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::medium::SinkFile;
-use super::open::Sink;
+use super::open::{Company, Sink};
 use super::patience::Patience;
 use super::recover::Parts;
 use super::sizes;
@@ -40,6 +41,11 @@ const IDLE_CONNECTION: usize = 4096;
 
 /// Of the room for state, this part at most is of clients that have not logged in.
 const STRANGERS_PART: usize = 8;
+
+/// How long a server that has died may keep its NVRAM locked.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at that.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The port of direct TCP (MS-SMB2 2.1).
 const PORT: u16 = 445;
@@ -94,7 +100,7 @@ pub fn parts(
     let strangers = max_strangers(config, &smb.limits);
     let (memory, follower) = match worker.following.take() {
         Some(Following { follower, mapping }) => {
-            mapping.lock().with_context(|| named("nvram.path"))?;
+            unlocked(|| mapping.lock()).with_context(|| named("nvram.path"))?;
             (Some(follower.memory()), Some(follower))
         }
         None => (memory(config).with_context(|| named("nvram.path"))?, None),
@@ -106,9 +112,12 @@ pub fn parts(
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: wall(),
-        incarnation: Incarnation {
-            host: host_id()?,
-            boot: boot_id()?,
+        incarnation: incarnation()?,
+        company: match &worker.pair {
+            Some(page) => Company::Pair {
+                in_step: page.in_step(),
+            },
+            None => Company::Alone,
         },
         stack: stack(config, &tap),
         smb,
@@ -153,10 +162,12 @@ pub fn check_sizes(config: &Config, users: &Users) -> anyhow::Result<()> {
 fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
     Ok(match config.nvram.durability {
         Durability::None => None,
-        Durability::Process | Durability::Power => Some(Arc::new(mapping(
-            &config.nvram.path,
-            config.nvram.size_bytes,
-        )?)),
+        Durability::Process | Durability::Power => {
+            let nvram = &config.nvram;
+            Some(Arc::new(unlocked(|| {
+                mapping(&nvram.path, nvram.size_bytes)
+            })?))
+        }
     })
 }
 
@@ -176,7 +187,7 @@ fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
     let path = &nvram.sink;
     let in_use = nvram.durability == Durability::Power;
     let mapping = if in_use {
-        mapping(path, nvram.size_bytes)?
+        unlocked(|| mapping(path, nvram.size_bytes))?
     } else {
         // What is not in use must not stand in the way.
         match Mapping::open(path, nvram.size_bytes) {
@@ -230,6 +241,22 @@ pub fn give_back_memory() {
     }
 }
 
+/// What a server that has just died has locked is free in a moment, be it a node's on the same machine.
+fn unlocked<T>(
+    mut attempt: impl FnMut() -> Result<T, outlast_nvram::Error>,
+) -> Result<T, outlast_nvram::Error> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(outlast_nvram::Error::File {
+                problem: FileProblem::Locked,
+                ..
+            }) if begun.elapsed() < PREDECESSOR_PATIENCE => std::thread::sleep(LOOK),
+            done => return done,
+        }
+    }
+}
+
 /// The NVRAM's file; made at the first start.
 fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error> {
     match Mapping::open(path, size_bytes) {
@@ -244,6 +271,17 @@ fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error
         }
         opened => opened,
     }
+}
+
+/// The machine, and its kernel's boot.
+///
+/// # Errors
+/// The kernel, or the machine, does not say.
+pub fn incarnation() -> anyhow::Result<Incarnation> {
+    Ok(Incarnation {
+        host: host_id()?,
+        boot: boot_id()?,
+    })
 }
 
 /// Which machine this is (machine-id(5)); all zero if it has no identity (a container, the first boot of an image).

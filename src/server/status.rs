@@ -10,7 +10,9 @@ use crate::control::{
     ComparedStatus, ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus,
     StandbyStatus, Status, TcpStatus,
 };
+use crate::pair;
 use crate::supervisor::page::{Page, Standing};
+use crate::system::own_memory_bytes;
 
 /// What does not change as long as a worker lives.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct About {
     pub last_outage: Option<Outage>,
     /// What the worker that stands by says of itself.
     pub standby: Option<Page>,
+    /// What the supervisor says of the pair.
+    pub pair: Option<pair::page::Page>,
 }
 
 /// How the machine is. `uptime`: since this worker began.
@@ -66,6 +70,7 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         last_outage: about.last_outage.clone(),
         standby: standby(about, machine.journal.committed().0),
         compared: compared(about),
+        pair: about.pair.as_ref().and_then(pair::page::Page::read),
         connections: connections.collect(),
     }
 }
@@ -87,14 +92,6 @@ fn compared(about: &About) -> ComparedStatus {
         digests: compared.digests,
         differences: compared.differences,
     }
-}
-
-/// Memory of a process that is not a file's (proc_pid_statm(5)).
-fn own_memory_bytes(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
-    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
-    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
 }
 
 fn receive(stack: &outlast_stack::Stack) -> ReceiveStatus {

@@ -19,12 +19,16 @@ use super::prober::Prober;
 use super::process::RECEIVED_VARIABLE;
 use super::pulse::Pulse;
 use super::teardown::Teardown;
-use super::worker::{EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Message};
+use super::worker::{
+    EXIT_GIVEN_BACK, EXIT_HANDED_OVER, EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM,
+    Message,
+};
 use super::{End, Report, Worker, WorkerArgs, settings};
 use super::{environment, follow};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
 use crate::one_line::OneLine;
+use crate::pair;
 use crate::server::Following;
 use crate::users::Users;
 
@@ -55,11 +59,20 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     };
     let page = Page::inherited(is_open);
     let received = environment::inherited(RECEIVED_VARIABLE, is_open);
+    let pair = environment::inherited(pair::PAGE_VARIABLE, is_open).map(pair::page::Page::from);
+    let admitted = environment::inherited(pair::ADMITTED_VARIABLE, is_open);
+    if config.partner.is_some() && (pair.is_none() || admitted.is_none()) {
+        bail!(
+            "[partner] needs a supervisor that knows it: end the server with SIGTERM and start it again"
+        );
+    }
     // Before a thread, or the process that takes the address space down, shares the memory.
     let sandbox = crate::sandbox::restrict(&config, prober.is_none());
     let open = [tap.as_fd(), control.as_fd(), report.as_fd()].into_iter();
     let open = open.chain(pulse.iter().map(AsFd::as_fd));
     let open = open.chain(page.iter().map(AsFd::as_fd));
+    let open = open.chain(pair.iter().map(AsFd::as_fd));
+    let open = open.chain(admitted.iter().map(AsFd::as_fd));
     teardown(open.chain(prober.iter().map(AsFd::as_fd)));
     let report = Report::new(report);
     let (go, following) = if args.standby {
@@ -115,12 +128,16 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             standby: page,
             following,
             sandbox,
+            pair,
+            admitted,
         },
     )?;
     answers.wait();
     match end {
         End::Stopped => Ok(EXIT_STOPPED),
         End::Shutdown => Ok(EXIT_SHUTDOWN),
+        End::HandedOver { is_return: false } => Ok(EXIT_HANDED_OVER),
+        End::HandedOver { is_return: true } => Ok(EXIT_GIVEN_BACK),
         End::System => leave_for_system(&nvram, &report),
         End::Reboot { exec, hold } => {
             report.send(&Message::Reboot {

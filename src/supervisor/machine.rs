@@ -38,6 +38,11 @@ pub enum Ended {
     Reboot,
     /// `outlast reboot --system`: sessions kept, and on their medium.
     System,
+    /// `outlast takeover`, `outlast giveback`: sessions kept for the other node.
+    HandedOver {
+        /// Back to where the service was before.
+        is_return: bool,
+    },
     /// It could not start, or not go on, and has said why; the exit code.
     Error(u8),
     /// Panic, SIGSEGV, SIGABRT, SIGBUS and their kin.
@@ -160,6 +165,11 @@ impl Machine {
         self.binary.as_deref()
     }
 
+    /// SIGTERM has come.
+    pub fn is_terminating(&self) -> bool {
+        self.terminating
+    }
+
     /// When [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
@@ -273,6 +283,10 @@ impl Machine {
             }
             Ended::Shutdown => {
                 info!("ended; the sessions are kept for the next start");
+                Some(self.exit(0))
+            }
+            Ended::HandedOver { .. } => {
+                info!("ended; the sessions are kept for the other node");
                 Some(self.exit(0))
             }
             Ended::System => Some(Action::RebootSystem),

@@ -7,6 +7,7 @@ mod environment;
 mod follow;
 pub mod machine;
 pub mod page;
+mod paired;
 pub mod prober;
 mod process;
 mod provision;
@@ -37,7 +38,8 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use crate::config::Config;
 use crate::control::{BindError, Listener};
 use crate::tap::{Tap, TapError};
-use machine::{Action, Input, Machine};
+use machine::{Action, Ended, Input, Machine};
+use paired::Node;
 use process::Process;
 use provision::{Held, Provision};
 use settings::Settings;
@@ -52,10 +54,24 @@ use worker::Message;
 pub fn serve(path: &Path) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     let (kept, config) = Settings::read(path)?;
+    if let Some(partner) = config.partner.clone() {
+        return paired::serve(kept, &config, &partner);
+    }
     let config = &config;
     crate::preflight::first_start(config)?;
     let control = bind_control(config)?;
     let tap = open_tap(config)?;
+    announce(config);
+    let mut held =
+        Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
+    let desk = Desk::open()?;
+    let waker = desk.signals.waker().context("no pipe")?;
+    let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
+    let over = supervise(&mut held, &mut standby, &desk, None)?;
+    Ok(over.code)
+}
+
+fn announce(config: &Config) {
     let paths: Vec<String> = config.serves().unc_paths().collect();
     info!(
         "serving {} on {} as process {}",
@@ -63,9 +79,32 @@ pub fn serve(path: &Path) -> anyhow::Result<u8> {
         config.network.tap,
         std::process::id()
     );
-    let mut held =
-        Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
-    supervise(&mut held)
+}
+
+/// What the supervisor has as long as it lives.
+struct Desk {
+    signals: Signals,
+    /// Its times are counted from here.
+    start: Instant,
+}
+
+impl Desk {
+    fn open() -> anyhow::Result<Desk> {
+        Ok(Desk {
+            signals: Signals::register().context("signals cannot be handled")?,
+            start: Instant::now(),
+        })
+    }
+}
+
+/// How the last worker has ended.
+struct Over {
+    /// The supervisor's exit code, should it end now.
+    code: u8,
+    /// As [`machine::Ended`]; `None`: none was started.
+    ended: Option<Ended>,
+    /// SIGTERM has come.
+    is_terminating: bool,
 }
 
 /// Set when a signal has come; the pipe wakes the wait.
@@ -108,17 +147,21 @@ impl Signals {
     }
 }
 
-/// Starts workers until one ends for good.
-fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
-    let signals = Signals::register().context("signals cannot be handled")?;
-    let start = Instant::now();
-    let (mut machine, first) = Machine::new(Duration::ZERO);
+/// Starts workers until one ends for good. `node`: the node of a pair that the arbiter has admitted.
+fn supervise(
+    provision: &mut dyn Provision,
+    standby: &mut Standby,
+    desk: &Desk,
+    mut node: Option<&mut Node>,
+) -> anyhow::Result<Over> {
+    let Desk { signals, start } = desk;
+    let start = *start;
+    let (mut machine, first) = Machine::new(start.elapsed());
+    let mut last_ended = None;
     let mut worker: Option<Process> = None;
     let mut gone_since: Option<Instant> = None;
     let mut missing: Option<String> = None;
     let mut stand_in = StandIn::default();
-    let waker = signals.waker().context("no pipe")?;
-    let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
     let mut action = Some(first);
     loop {
         while let Some(next) = action.take() {
@@ -159,26 +202,52 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
                 Action::Terminate => worker.iter_mut().for_each(Process::terminate),
                 Action::Kill => worker.iter_mut().for_each(Process::kill),
                 Action::RebootSystem => match crate::system::reboot() {
-                    Ok(()) => return Ok(0),
+                    Ok(()) => {
+                        return Ok(Over {
+                            code: 0,
+                            ended: last_ended,
+                            is_terminating: true,
+                        });
+                    }
                     Err(error) => {
                         error!("the machine is not rebooted: {error}; the server goes on");
                         action = machine.handle(Input::NotRebooted, start.elapsed());
                     }
                 },
-                Action::Exit(code) => return Ok(code),
+                Action::Exit(code) => {
+                    return Ok(Over {
+                        code,
+                        ended: last_ended,
+                        is_terminating: machine.is_terminating(),
+                    });
+                }
             }
         }
         let wake = [
             machine.deadline(),
             stand_in.next_look(worker.as_ref()),
             standby.deadline(),
+            node.as_ref().map(|node| node.next_look()),
         ];
         let wake = wake.into_iter().flatten().min();
         let asked = stand_in.is_needed().then(|| provision.control());
         let reports = [worker.as_ref().and_then(Process::report), standby.report()];
-        wait(&signals, reports, asked, wake, start)?;
+        wait(signals, reports, asked, wake, start)?;
         if let Some(process) = &mut worker {
             stand_in.look_after(process, provision.control(), start.elapsed());
+        }
+        if let Some(node) = &mut node
+            && let Err(why) = node.look_after(start.elapsed())
+        {
+            // What may speak elsewhere must not speak here.
+            error!("this node may not serve any more: {why}");
+            worker.take().into_iter().for_each(Process::dismiss);
+            standby.retire();
+            return Ok(Over {
+                code: worker::EXIT_ERROR,
+                ended: None,
+                is_terminating: true,
+            });
         }
         let mut inputs = Vec::new();
         if signals.take() {
@@ -213,6 +282,7 @@ fn supervise(provision: &mut dyn Provision) -> anyhow::Result<u8> {
             }));
             if let Some(ended) = ended {
                 inputs.push(Input::Ended(ended));
+                last_ended = Some(ended);
                 worker = None;
                 gone_since.get_or_insert_with(Instant::now);
             }

@@ -1,7 +1,7 @@
 //! One worker as a process: starting it with its descriptors, hearing what it reports, reaping it.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,8 +20,10 @@ use super::prober::{self, Asks, Prober};
 use super::pulse::{self, Pulse, Verdict, Watch};
 use super::settings::Settings;
 use super::worker::{
-    EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go, Message, PreviousEnd,
+    EXIT_GIVEN_BACK, EXIT_HANDED_OVER, EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go,
+    Message, PreviousEnd,
 };
+use crate::pair::{ADMITTED_VARIABLE, PAGE_VARIABLE};
 
 /// Longest line a worker may report.
 const LINE_MAX_BYTES: usize = 64 << 10;
@@ -39,6 +41,14 @@ pub(super) struct Inherited<'a> {
     /// Where the serving worker keeps the frames of its turn ([`crate::tap::Received`]).
     pub received: BorrowedFd<'a>,
     pub settings: &'a Rc<Settings>,
+    pub pair: Option<&'a Paired>,
+}
+
+/// What every worker of a node of a pair is given besides.
+pub(super) struct Paired {
+    /// The lock by which the arbiter admits the node.
+    pub admitted: OwnedFd,
+    pub page: crate::pair::page::Page,
 }
 
 /// What all workers of a supervisor share.
@@ -147,9 +157,20 @@ impl Process {
                 RECEIVED_VARIABLE,
                 inherited.received.as_raw_fd().to_string(),
             );
+        let [admitted, pair] = match inherited.pair {
+            Some(Paired { admitted, page }) => [admitted.as_raw_fd(), page.as_raw_fd()],
+            None => [-1; 2],
+        };
+        if inherited.pair.is_some() {
+            command
+                .env(ADMITTED_VARIABLE, admitted.to_string())
+                .env(PAGE_VARIABLE, pair.to_string());
+        }
         describe(&mut command);
         let supervisor = rustix::process::getpid();
         let keep = [
+            admitted,
+            pair,
             inherited.tap.as_raw_fd(),
             inherited.control.as_raw_fd(),
             write.as_raw_fd(),
@@ -166,7 +187,7 @@ impl Process {
             if rustix::process::getppid() != Some(supervisor) {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            for fd in keep {
+            for fd in keep.into_iter().filter(|fd| *fd >= 0) {
                 // SAFETY: these descriptors are open in the supervisor until the child has been started, hence
                 // here.
                 rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::empty())?;
@@ -327,6 +348,8 @@ fn how(status: ExitStatus) -> Ended {
         Some(EXIT_SHUTDOWN) => Ended::Shutdown,
         Some(EXIT_REBOOT) => Ended::Reboot,
         Some(EXIT_SYSTEM) => Ended::System,
+        Some(EXIT_HANDED_OVER) => Ended::HandedOver { is_return: false },
+        Some(EXIT_GIVEN_BACK) => Ended::HandedOver { is_return: true },
         // 101: a panic of the main thread, should it ever end so.
         Some(101) | None => Ended::OwnFault,
         Some(code) => Ended::Error(code),

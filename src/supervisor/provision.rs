@@ -9,7 +9,7 @@ use std::rc::Rc;
 use anyhow::Context as _;
 use log::{error, info};
 
-use super::process::Inherited;
+use super::process::{Inherited, Paired};
 use super::settings::Settings;
 use crate::config::{Config, Durability};
 use crate::control::Listener;
@@ -56,6 +56,8 @@ pub(super) struct Held {
     config: Config,
     /// By which the next one is to serve.
     trial: Option<(Rc<Settings>, Config)>,
+    /// `None`: the server is alone.
+    pair: Option<Paired>,
 }
 
 impl Held {
@@ -77,7 +79,49 @@ impl Held {
             kept: Rc::new(kept),
             config: config.clone(),
             trial: None,
+            pair: None,
         })
+    }
+
+    /// The same of one node of a pair. It hears nothing before [`Held::hear`].
+    pub(super) fn of_pair(self, pair: Paired) -> anyhow::Result<Held> {
+        self.tap.iter().try_for_each(|tap| tap.set_deaf(true))?;
+        Ok(Held {
+            pair: Some(pair),
+            ..self
+        })
+    }
+
+    /// Frames are kept for the next worker, or dropped.
+    pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
+        self.tap.iter().try_for_each(|tap| tap.set_deaf(!yes))?;
+        Ok(())
+    }
+
+    /// By which the last worker served, or the first one is to.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes the files as they are now, while no worker serves. False: they are as before.
+    ///
+    /// # Errors
+    /// One of them is wrong, or they are of another pair.
+    pub(super) fn read_again(&mut self) -> anyhow::Result<bool> {
+        let (settings, config) = Settings::read(&self.path)?;
+        if settings == *self.kept {
+            return Ok(false);
+        }
+        anyhow::ensure!(
+            config.partner == self.config.partner
+                && config.server.control_socket == self.config.server.control_socket
+                && config.network.tap == self.config.network.tap,
+            "{}: partner, server.control_socket and network.tap stay as they are while the server runs: end it and \
+             start it again, or undo the change",
+            self.path.display()
+        );
+        (self.kept, self.config) = (Rc::new(settings), config);
+        Ok(true)
     }
 
     /// The configuration and the users as their files are now, and the TAP they name.
@@ -139,6 +183,7 @@ impl Provision for Held {
             control: self.control.as_fd(),
             received: self.received.as_fd(),
             settings: self.trial.as_ref().map_or(&self.kept, |trial| &trial.0),
+            pair: self.pair.as_ref(),
         })
     }
 

@@ -14,6 +14,14 @@ use super::provision::Provision;
 use super::settings::Settings;
 use super::worker::PreviousEnd;
 
+fn run(given: &mut dyn Provision) -> u8 {
+    let desk = super::Desk::open().unwrap();
+    let mut standby = super::Standby::new(desk.signals.waker().unwrap()).unwrap();
+    super::supervise(given, &mut standby, &desk, None)
+        .unwrap()
+        .code
+}
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -368,7 +376,7 @@ fn workers_are_reaped_and_started_as_they_ended() {
         fd: tap.as_fd(),
         settings: scratch.settings(),
     };
-    assert_eq!(super::supervise(&mut given).unwrap(), 0);
+    assert_eq!(run(&mut given), 0);
     let starts = std::fs::read_to_string(scratch.0.join("starts")).unwrap();
     let expected = [
         "worker --attempts=0 --previous=first-start --tap-fresh",
@@ -389,7 +397,7 @@ fn a_binary_that_cannot_be_executed_ends_the_supervisor() {
         fd: tap.as_fd(),
         settings: scratch.settings(),
     };
-    assert_eq!(super::supervise(&mut given).unwrap(), 1);
+    assert_eq!(run(&mut given), 1);
 }
 
 /// A directory that goes with the test.
@@ -415,6 +423,7 @@ impl Provision for Given<'_> {
             control: self.fd,
             received: self.fd,
             settings: &self.settings,
+            pair: None,
         })
     }
 

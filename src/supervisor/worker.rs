@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::page::Page;
 use super::pulse::Pulse;
 use crate::control::ControlRequest;
+use crate::pair;
 use crate::server::Following;
 
 /// Exit code of a worker that was stopped (`outlast stop`).
@@ -26,6 +27,11 @@ pub const EXIT_SHUTDOWN: u8 = 80;
 pub const EXIT_REBOOT: u8 = 81;
 /// Exit code of a worker that left for a reboot of the machine, which the supervisor carries out.
 pub const EXIT_SYSTEM: u8 = 82;
+
+/// Exit code of a worker that left for the other node of the pair.
+pub const EXIT_HANDED_OVER: u8 = 83;
+/// The same, to give the service back.
+pub const EXIT_GIVEN_BACK: u8 = 84;
 
 /// How the worker before this one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -152,6 +158,10 @@ pub struct Worker {
     pub following: Option<Following>,
     /// What keeps the worker from doing more than it needs to, as `status` says it.
     pub sandbox: String,
+    /// What the supervisor says of the pair; `None`: the server is alone.
+    pub pair: Option<pair::page::Page>,
+    /// The lock by which the arbiter has admitted this node: held as long as this process can speak.
+    pub admitted: Option<OwnedFd>,
 }
 
 /// How the event loop ended, with the state saved and the flag set.
@@ -163,6 +173,11 @@ pub enum End {
     Shutdown,
     /// `outlast reboot --system`: the same, and the machine is to be rebooted.
     System,
+    /// `outlast takeover`, `outlast giveback`: flag `elective-takeover`, for the other node.
+    HandedOver {
+        /// Back to where the service was before.
+        is_return: bool,
+    },
     /// `outlast reboot`: flag `elective-reboot`, to be started again.
     Reboot {
         /// As this binary, if given.

@@ -48,6 +48,27 @@ pub(super) fn set_vnet_header_len(fd: BorrowedFd<'_>, len: usize) -> io::Result<
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &len) })
 }
 
+/// TUNSETTXFILTER's argument with room for one address (struct tun_filter of linux/if_tun.h).
+#[repr(C)]
+struct Filter {
+    flags: u16,
+    count: u16,
+    address: [u8; 6],
+}
+
+/// Has the kernel drop what arrives, or not. This outlives its owner, too.
+pub(super) fn set_deaf(fd: BorrowedFd<'_>, deaf: bool) -> io::Result<()> {
+    // A filter that lets one address through, which no frame has; a filter of none is no filter.
+    let filter = Filter {
+        flags: 0,
+        count: deaf.into(),
+        address: [0; 6],
+    };
+    // SAFETY: TUNSETTXFILTER reads one tun_filter and the addresses that follow it, which live across the call; the
+    // descriptor is open.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETTXFILTER, &filter) })
+}
+
 /// What a descriptor is attached to.
 pub(super) struct Attachment {
     pub(super) name: String,

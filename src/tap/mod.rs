@@ -65,11 +65,25 @@ impl Tap {
             down: false,
             raw: Vec::new(),
         };
+        // Another owner may have left it deaf.
+        tap.set_deaf(false)?;
         // Had it vanished since the first look, attaching would have made a new one, which goes again with this descriptor.
         if !control::attachment(tap.as_fd()).is_some_and(|attachment| attachment.persistent) {
             return Err(TapError::Missing { name: tap.name });
         }
         Ok(tap)
+    }
+
+    /// Has the kernel drop all that arrives, so that the queue is empty when this ends; or not.
+    ///
+    /// # Errors
+    /// The kernel does not.
+    pub fn set_deaf(&self, deaf: bool) -> Result<(), TapError> {
+        control::set_deaf(self.as_fd(), deaf).map_err(|source| TapError::Failed {
+            name: self.name.clone(),
+            action: "filter what arrives at",
+            source,
+        })
     }
 
     /// Is there an interface of this name? It may be in use.

@@ -624,6 +624,15 @@ impl Stack {
         self.poll(now, journal, out);
     }
 
+    /// Frames that say again where our addresses are: a switch that has missed the first ones still sends to the place
+    /// where another machine had them. Nothing before [`resume`](Stack::resume).
+    pub fn announce(&self) -> Vec<TxFrame> {
+        match self.open {
+            true => self.link.announce(),
+            false => Vec::new(),
+        }
+    }
+
     /// State of every connection.
     pub fn status(&self) -> Vec<ConnStatus> {
         self.conns.values().map(Conn::status).collect()

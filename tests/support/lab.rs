@@ -55,6 +55,23 @@ impl Lab {
         run(&format!("mount --bind {} /etc/passwd", path.display()));
     }
 
+    /// Puts the TAP on a bridge, and another one beside it: a link with two servers. The client's side is the bridge.
+    pub fn bridge(&self) {
+        for command in [
+            "ip addr flush dev tap0",
+            "ip link add br0 type bridge",
+            "ip link set tap0 master br0",
+            "ip tuntap add tap1 mode tap",
+            "ip link set tap1 master br0",
+            "ip link set tap1 up",
+            "ip addr add 10.77.0.2/24 dev br0",
+            "ip addr add fd77::2/64 dev br0 nodad",
+            "ip link set br0 up",
+        ] {
+            run(command);
+        }
+    }
+
     /// A directory that goes with the lab.
     pub fn dir(&self) -> &Path {
         &self.dir.0

@@ -11,6 +11,7 @@ pub mod lab;
 pub mod power;
 pub mod raw;
 pub mod server;
+pub mod speakers;
 pub mod stage;
 pub mod timeline;
 

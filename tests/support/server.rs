@@ -126,6 +126,34 @@ path = "{dir}/share"
         server
     }
 
+    /// Another server by a copy of this one's configuration with some texts changed; its files have `name` in theirs.
+    pub fn twin(&self, lab: &Lab, name: &str, changes: &[(&str, &str)]) -> Server {
+        let mut text = std::fs::read_to_string(&self.config).expect("the configuration");
+        let own_control = format!("control-{name}.sock");
+        for (from, to) in [("control.sock", own_control.as_str())]
+            .iter()
+            .chain(changes)
+        {
+            assert!(text.contains(from), "{from:?} is not in the configuration");
+            text = text.replacen(from, to, 1);
+        }
+        let config = lab.path(&format!("outlast-{name}.toml"));
+        std::fs::write(&config, text).expect("the configuration");
+        Server {
+            config,
+            control: lab.path(&own_control),
+            share: self.share.clone(),
+            log: lab.path(&format!("server-{name}.log")),
+            environment: self.environment.clone(),
+            supervisor: None,
+        }
+    }
+
+    /// The supervisor's process id.
+    pub fn supervisor_pid(&self) -> u32 {
+        self.supervisor.as_ref().expect("running").id()
+    }
+
     pub fn add_user(&self, name: &str, password: &str) {
         add_user(&self.config, name, password);
     }
@@ -322,7 +350,10 @@ impl Drop for Server {
             if std::thread::panicking() {
                 eprintln!("the server's state: {status:#?}");
             }
-            let worker = status.map(|status| status.worker_pid);
+            // A node of a pair that stands by has none.
+            let worker = status
+                .map(|status| status.worker_pid)
+                .filter(|pid| *pid != 0);
             let _ = supervisor.kill();
             let _ = supervisor.wait();
             if let Some(worker) = worker {

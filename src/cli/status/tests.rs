@@ -68,6 +68,7 @@ fn status() -> Status {
             seconds: 0.0123,
             cause: "the worker was killed".into(),
         }),
+        pair: None,
         standby: Some(StandbyStatus {
             pid: 4_194_302,
             memory_bytes: 12 << 20,

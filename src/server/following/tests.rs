@@ -88,7 +88,7 @@ impl Memory for Busy {
 fn a_log_that_does_not_rest_is_not_taken_over() {
     let stack = outlast_stack::Config::default();
     let mut follower = Follower::begin(Arc::new(Busy::new()), stack, nobody()).unwrap();
-    assert!(!follower.advance().unwrap());
+    assert!(!follower.advance(None).unwrap());
     let refused = follower.take_over().err().expect("there is always more");
     assert_eq!(refused.to_string(), "the log changes under the follower");
 }

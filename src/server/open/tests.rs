@@ -9,6 +9,8 @@ use outlast_nvram::{Kind, VecMemory, codec};
 use super::*;
 use crate::server::record::Record;
 
+mod pairs;
+
 const LEN: usize = 64 << 10;
 /// Where the words are, in `docs/log-format.md`.
 const HEAD_AT: u64 = 8192;
@@ -79,6 +81,7 @@ fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
         None,
         Some(sink(&image, batches)),
         incarnation(1),
+        Company::Alone,
         &mut Counting(0),
     );
     let Opened {
@@ -109,6 +112,7 @@ fn again(memory: Arc<VecMemory>, image: &Arc<VecMemory>) -> Result<u32, String> 
         None,
         Some(sink(image, 0)),
         incarnation(2),
+        Company::Alone,
         &mut Counting(9),
     );
     opened
@@ -144,7 +148,14 @@ fn a_sink_that_had_the_log_is_missed() {
 /// A mapping without a sink that a server of boot 1 has left.
 fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
     let memory = Arc::new(VecMemory::new(LEN));
-    let opened = open(memory.clone(), None, None, incarnation(1), &mut Counting(0));
+    let opened = open(
+        memory.clone(),
+        None,
+        None,
+        incarnation(1),
+        Company::Alone,
+        &mut Counting(0),
+    );
     let mut log = opened.unwrap().log;
     let mut client = Vec::new();
     let record = Record::Client {
@@ -160,7 +171,14 @@ fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
 
 /// Connections that a start under another boot, or under the same, takes up.
 fn taken_up(memory: Arc<VecMemory>, boot: u8) -> Result<usize, String> {
-    let opened = open(memory, None, None, incarnation(boot), &mut Counting(9));
+    let opened = open(
+        memory,
+        None,
+        None,
+        incarnation(boot),
+        Company::Alone,
+        &mut Counting(9),
+    );
     opened
         .map(|opened| opened.state.clients())
         .map_err(|error| format!("{error:#}"))

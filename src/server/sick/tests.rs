@@ -204,6 +204,7 @@ impl World {
                 host: [1; 16],
                 boot: [2; 16],
             },
+            company: crate::server::open::Company::Alone,
             stack: outlast_stack::Config {
                 receive_buffer: 64 << 10,
                 receive_total: 1 << 20,

@@ -136,6 +136,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         effect_room: EFFECT_ROOM,
         wall: WALL,
         incarnation: INCARNATION,
+        company: outlast::server::open::Company::Alone,
         copy_units: 2,
         sets_apart: true,
         stack: outlast_stack::Config {

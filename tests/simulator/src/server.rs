@@ -567,6 +567,7 @@ impl Server {
                 host: [1; 16],
                 boot: [self.boots; 16],
             },
+            company: outlast::server::open::Company::Alone,
             copy_units: self.scenario.copy_units,
             // The judge knows no disk that is away for a while: such a start is refused, and comes again.
             sets_apart: false,

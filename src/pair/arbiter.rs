@@ -1,0 +1,147 @@
+//! What admits one node at a time: the arbiter. [`super::lock`] is one.
+//!
+//! An arbiter keeps one record, the [`Term`], which only the node that it admits may change. It is an existing engine
+//! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of our own.
+
+use std::fmt;
+
+use outlast_nvram::Incarnation;
+use serde::{Deserialize, Serialize};
+
+/// What the arbiter keeps of the service: who has it, since which epoch, and how the last holder has left it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Term {
+    /// Raised each time a node is admitted and takes the service; 0: none ever has.
+    pub epoch: u64,
+    /// The node that had it last, or has it now; empty: none ever had.
+    pub holder: String,
+    /// Why nobody has it, if the holder has left in order.
+    pub rest: Rest,
+    /// The partner would have all that the holder has committed.
+    pub in_step: bool,
+    /// Since when that is so, or is not; seconds since 1970.
+    pub since_unix_seconds: u64,
+    /// The node that the holder has taken the service over from, and may give it back to.
+    pub taken_from: Option<String>,
+}
+
+/// How the last holder has left the service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rest {
+    /// It has not: it serves, or died.
+    Not,
+    /// It has handed the service to this node.
+    HandedTo {
+        /// The node.
+        node: String,
+        /// It is given back to where it was before.
+        is_return: bool,
+    },
+    /// It left and comes back: the state waits for it.
+    Rebooting,
+    /// The service was stopped.
+    Stopped,
+}
+
+impl Term {
+    /// Before any node has had the service.
+    #[must_use]
+    pub fn first() -> Term {
+        Term {
+            epoch: 0,
+            holder: String::new(),
+            rest: Rest::Not,
+            in_step: false,
+            since_unix_seconds: 0,
+            taken_from: None,
+        }
+    }
+
+    /// The term that follows when `node` takes the service.
+    #[must_use]
+    pub fn next(&self, node: &str) -> Term {
+        let taken_from = match &self.rest {
+            Rest::HandedTo {
+                is_return: true, ..
+            } => None,
+            _ if self.holder.is_empty() => None,
+            _ if self.holder == node => self.taken_from.clone(),
+            _ => Some(self.holder.clone()),
+        };
+        Term {
+            epoch: self.epoch + 1,
+            holder: node.to_owned(),
+            rest: Rest::Not,
+            taken_from,
+            ..self.clone()
+        }
+    }
+}
+
+/// What anybody may see of the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The record.
+    pub term: Term,
+    /// A node is admitted now.
+    pub is_held: bool,
+    /// The other node runs: it serves or stands by.
+    pub partner_runs: bool,
+    /// The machine, and the boot, that the other node ran on when it was last started; `None`: it never was.
+    pub partner: Option<Incarnation>,
+}
+
+/// What keeps an arbiter from its work: one line that names the remedy.
+#[derive(Debug)]
+pub enum ArbiterError {
+    /// It cannot be reached or used now; this may pass.
+    Unavailable(String),
+    /// It has to be set right by an administrator.
+    Wrong(String),
+    /// This node is not the holder any more.
+    Lost(String),
+}
+
+impl fmt::Display for ArbiterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ArbiterError::Unavailable(why) | ArbiterError::Wrong(why) | ArbiterError::Lost(why) => {
+                f.write_str(why)
+            }
+        }
+    }
+}
+
+impl std::error::Error for ArbiterError {}
+
+/// Admits one holder at a time.
+pub trait Arbiter {
+    /// What is on record. Changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn look(&mut self) -> Result<Seen, ArbiterError>;
+
+    /// Asks to be admitted, and does not wait. `None`: another node is. The record cannot change any more until this
+    /// node changes it or is not admitted any more.
+    ///
+    /// # Errors
+    /// The arbiter cannot say.
+    fn ask(&mut self) -> Result<Option<Term>, ArbiterError>;
+
+    /// Writes the record, by the node that is admitted. It lasts when this returns.
+    ///
+    /// # Errors
+    /// It is not written, or may not be.
+    fn write(&mut self, term: &Term) -> Result<(), ArbiterError>;
+
+    /// Makes sure that this node is still admitted.
+    ///
+    /// # Errors
+    /// [`ArbiterError::Lost`]: it is not, and must not speak.
+    fn renew(&mut self) -> Result<(), ArbiterError>;
+
+    /// Another node may be admitted.
+    fn release(&mut self);
+}

@@ -1,0 +1,68 @@
+//! Commands of the administrator: fencing, mounting, unmounting. They run beside the supervisor's loop, for a bounded
+//! time, in a process group of their own.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// Longest that a command may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Runs a command of the shell, and waits for its end. `key`: where it is configured; `variables`: what it finds in its
+/// environment.
+///
+/// # Errors
+/// It has failed, or takes too long and was ended.
+pub fn run(
+    key: &str,
+    command: &str,
+    variables: &[(&str, &str)],
+    patience: Duration,
+) -> Result<(), String> {
+    let started = Command::new("/bin/sh")
+        .args(["-c", command])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn();
+    let mut child = started.map_err(|error| format!("{key} cannot be run: {error}"))?;
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("{key} has failed: {status}; see its output")),
+            Ok(None) if begun.elapsed() < patience => std::thread::sleep(LOOK),
+            Ok(None) => {
+                end(&mut child);
+                let seconds = patience.as_secs();
+                return Err(format!("{key} has not ended within {seconds} s"));
+            }
+            Err(error) => return Err(format!("{key} cannot be waited for: {error}")),
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    // It is not reaped yet, so the group is its own.
+    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_succeeds_fails_or_is_ended() {
+        let run = |command, patience| run("partner.x", command, &[("NODE", "a")], patience);
+        assert_eq!(run("test \"$NODE\" = a", PATIENCE), Ok(()));
+        let failed = run("exit 3", PATIENCE).unwrap_err();
+        assert!(failed.contains("partner.x has failed"), "{failed}");
+        let endless = run("sleep 1000", Duration::ZERO).unwrap_err();
+        assert!(endless.contains("has not ended"), "{endless}");
+    }
+}

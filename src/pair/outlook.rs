@@ -1,0 +1,163 @@
+//! What `outlast status` says of a pair.
+
+use super::arbiter::{Rest, Seen};
+use super::role::Nodes;
+use crate::control::PairStatus;
+
+/// What a node knows of its pair.
+#[derive(Clone, Debug)]
+pub struct Known<'a> {
+    /// Who is who.
+    pub nodes: &'a Nodes,
+    /// What the arbiter has on record.
+    pub seen: &'a Seen,
+    /// This node serves, or is about to.
+    pub serves: bool,
+    /// A node that died is fenced.
+    pub fences: bool,
+    /// What keeps this node from taking the service, or from leaving it.
+    pub trouble: Option<&'a str>,
+}
+
+/// The pair as this node sees it.
+#[must_use]
+pub fn outlook(known: &Known<'_>) -> PairStatus {
+    let Known {
+        nodes,
+        seen,
+        serves,
+        trouble,
+        ..
+    } = known;
+    let holder = seen.is_held.then(|| seen.term.holder.clone());
+    let role = match (serves, &holder) {
+        (true, _) => "serving",
+        (false, Some(holder)) if *holder == nodes.own => "taking over",
+        (false, Some(_)) => "standing by",
+        (false, None) => "waiting",
+    };
+    PairStatus {
+        node: nodes.own.clone(),
+        partner: nodes.partner.clone(),
+        role: role.to_owned(),
+        holder,
+        epoch: seen.term.epoch,
+        in_step: seen.term.in_step,
+        in_step_since_unix_seconds: seen.term.since_unix_seconds,
+        partner_runs: seen.partner_runs,
+        taken_from: seen.term.taken_from.clone(),
+        if_died: match serves {
+            true => after_own_death(known),
+            false => while_standing(known),
+        },
+        trouble: trouble.map(str::to_owned),
+    }
+}
+
+/// Should this node, which serves, die now.
+fn after_own_death(known: &Known<'_>) -> String {
+    let partner = &known.nodes.partner;
+    let seen = known.seen;
+    match (seen.partner_runs, seen.term.in_step) {
+        (true, true) if known.fences => format!("node {partner} fences this one and takes over"),
+        (true, true) => format!("node {partner} takes over at once"),
+        (false, true) => format!(
+            "nobody takes over, as node {partner} does not run; the node that is started first resumes every session"
+        ),
+        (runs, false) => {
+            let why = match (runs, seen.partner) {
+                (_, None) => "was never started",
+                _ => {
+                    "is on another machine, which durability \"process\" does not reach (use \"power\")"
+                }
+            };
+            format!(
+                "nobody takes over, as node {partner} {why}; this node resumes at its next start"
+            )
+        }
+    }
+}
+
+/// What this node, which does not serve, waits for.
+fn while_standing(known: &Known<'_>) -> String {
+    let Nodes { own, partner } = known.nodes;
+    let term = &known.seen.term;
+    if known.seen.is_held {
+        return match term.in_step {
+            true => {
+                format!("no session is lost; should node {partner} die, this one takes over")
+            }
+            false => {
+                format!("no session is lost; should node {partner} die, its sessions wait for it")
+            }
+        };
+    }
+    let force = "(`outlast takeover --force` takes it here)";
+    match &term.rest {
+        Rest::Not if term.holder == *own || term.in_step => "this node takes over".to_owned(),
+        Rest::Not => format!(
+            "node {partner} has died, and what it had committed is not all here: start it again"
+        ),
+        Rest::HandedTo { node, .. } => format!("the service was handed to node {node}"),
+        Rest::Rebooting => {
+            format!("node {partner} has left and its state waits for it {force}")
+        }
+        Rest::Stopped => format!("the service was stopped: start a server {force}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arbiter::Term;
+    use super::*;
+
+    fn says(serves: bool, change: impl FnOnce(&mut Seen)) -> String {
+        let nodes = Nodes {
+            own: "b".into(),
+            partner: "a".into(),
+        };
+        let mut seen = Seen {
+            term: Term {
+                in_step: true,
+                ..Term::first().next(if serves { "b" } else { "a" })
+            },
+            is_held: true,
+            partner_runs: true,
+            partner: None,
+        };
+        change(&mut seen);
+        let known = Known {
+            nodes: &nodes,
+            seen: &seen,
+            serves,
+            fences: false,
+            trouble: None,
+        };
+        outlook(&known).if_died
+    }
+
+    #[test]
+    fn it_says_who_would_take_over() {
+        assert!(says(true, |_| ()).contains("node a takes over at once"));
+        let alone = says(true, |seen| seen.partner_runs = false);
+        assert!(alone.contains("node a does not run"), "{alone}");
+        let apart = says(true, |seen| seen.term.in_step = false);
+        assert!(apart.contains("nobody takes over"), "{apart}");
+        assert!(says(false, |_| ()).contains("this one takes over"));
+        let waits = says(false, |seen| seen.term.in_step = false);
+        assert!(waits.contains("wait for it"), "{waits}");
+    }
+
+    #[test]
+    fn it_says_what_nobody_serves_for() {
+        let free = |rest| {
+            says(false, |seen| {
+                seen.is_held = false;
+                seen.term.rest = rest;
+            })
+        };
+        assert!(free(Rest::Rebooting).contains("--force"));
+        assert!(free(Rest::Stopped).contains("stopped"));
+        assert!(free(Rest::Not).contains("this node takes over"));
+    }
+}

@@ -1,0 +1,575 @@
+//! One node of a pair: stands by until the arbiter admits it, then supervises a server, then stands by again.
+//!
+//! [`role`](crate::pair::role) decides; here it is done. The lock by which the node is admitted is one open file
+//! description of this process and of all its workers: it is free when the last of them is gone, and not before. A
+//! worker dies with its supervisor, so the end of a node frees it, and a node that is merely stopped keeps it.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use log::{debug, error, info, warn};
+use outlast_nvram::{Incarnation, Log, Mapping};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketFlags;
+
+use super::page::Page as StandbyPage;
+use super::process::Paired;
+use super::provision::{Held, Provision as _};
+use super::settings::Settings;
+use super::standby::Standby;
+use super::{Desk, Ended, Over, bind_control, open_tap, supervise};
+use crate::config::{Config, Durability, Partner};
+use crate::control::{
+    Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, relay,
+};
+use crate::pair::arbiter::{Arbiter, ArbiterError, Rest, Seen, Term};
+use crate::pair::hook;
+use crate::pair::lock::LockFile;
+use crate::pair::outlook::{Known, outlook};
+use crate::pair::page::Page;
+use crate::pair::role::{Action, Event, Leaving, PACE, Role};
+
+/// How often a node that serves makes sure of its admission, and looks for its partner.
+const RENEWAL: Duration = Duration::from_secs(1);
+/// Between two looks whether a hook has ended.
+const HOOK_PACE: Duration = Duration::from_millis(1);
+/// A server of the same node that was killed may keep its places for so long.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs `outlast serve` of one node. Gives the exit code.
+pub(super) fn serve(kept: Settings, config: &Config, partner: &Partner) -> anyhow::Result<u8> {
+    if partner.mount_command.is_none() {
+        crate::preflight::first_start(config)?;
+    }
+    let control = bind_control(config)?;
+    let tap = open_tap(config)?;
+    let (mut node, paired) = Node::open(config, partner)?;
+    let held =
+        Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
+    let mut held = held.of_pair(paired)?;
+    let desk = Desk::open()?;
+    let waker = desk.signals.waker().context("no pipe")?;
+    let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
+    let counter = Counter::open()?;
+    info!(
+        "node {} of a pair, as process {}: stands by until it may serve",
+        partner.nodes.own,
+        std::process::id()
+    );
+    let mut event = Event::Tick;
+    let mut terminating = None;
+    loop {
+        let next = node.until_it_serves(
+            event,
+            &mut held,
+            &mut standby,
+            &desk,
+            &counter,
+            terminating.is_some(),
+        )?;
+        if !next {
+            standby.retire();
+            return Ok(terminating.unwrap_or(0));
+        }
+        // A TAP that is gone is attached to again before there is a worker, and then it is not deaf.
+        held.hear(true).unwrap_or_else(|error| warn!("{error:#}"));
+        super::announce(held.config());
+        let over = supervise(&mut held, &mut standby, &desk, Some(&mut node))?;
+        standby.retire();
+        held.hear(false).unwrap_or_else(|error| warn!("{error:#}"));
+        let leaving = leaving(&over);
+        if over.is_terminating || !matches!(leaving, Leaving::HandedOver { .. }) {
+            terminating = Some(over.code);
+        }
+        event = Event::Left(leaving);
+    }
+}
+
+fn leaving(over: &Over) -> Leaving {
+    match over.ended {
+        Some(Ended::HandedOver { is_return }) => Leaving::HandedOver { is_return },
+        Some(Ended::Shutdown | Ended::Reboot | Ended::System) => Leaving::Rebooting,
+        Some(Ended::Stopped) => Leaving::Stopped,
+        Some(Ended::Error(_) | Ended::OwnFault | Ended::Killed) | None => Leaving::Died,
+    }
+}
+
+/// Where those are heard who ask a node that has no worker.
+struct Counter {
+    requests: Receiver<ControlRequest>,
+    submit: Submit,
+    wake: OwnedFd,
+}
+
+impl Counter {
+    fn open() -> anyhow::Result<Counter> {
+        let (sender, requests) = unbounded();
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .context("no eventfd can be had")?;
+        let submit = Submit::new(sender, wake.try_clone()?);
+        Ok(Counter {
+            requests,
+            submit,
+            wake,
+        })
+    }
+
+    /// Hears all who have come; each on a thread, as one may be slow.
+    fn hear(&self, held: &Held) {
+        while let Ok(asked) = rustix::net::accept_with(held.control(), SocketFlags::CLOEXEC) {
+            let submit = self.submit.clone();
+            let stream = UnixStream::from(asked);
+            let thread = std::thread::Builder::new().name("control".into());
+            let heard = thread.spawn(move || {
+                if let Err(error) = relay(stream, &submit) {
+                    debug!("a control connection ended early: {error}");
+                }
+            });
+            if let Err(error) = heard {
+                warn!("nobody can be answered: {error}");
+            }
+        }
+    }
+}
+
+/// The node.
+pub(super) struct Node {
+    partner: Partner,
+    arbiter: Box<dyn Arbiter>,
+    role: Role,
+    page: Page,
+    incarnation: Incarnation,
+    durability: Durability,
+    /// What was seen last.
+    seen: Option<Seen>,
+    next_look: Duration,
+    /// What hooks have come to.
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    began: Instant,
+    /// What was last said in the log of what keeps the node.
+    told: Option<String>,
+}
+
+impl Node {
+    fn open(config: &Config, partner: &Partner) -> anyhow::Result<(Node, Paired)> {
+        let incarnation = crate::server::incarnation()?;
+        let lock = open_lock(partner, incarnation)
+            .with_context(|| format!("{}: partner.lock", config.path.display()))?;
+        let page = Page::new().context("no memory for what the node says")?;
+        let paired = Paired {
+            admitted: lock
+                .descriptor()
+                .try_clone_to_owned()
+                .context("partner.lock")?,
+            page: page.clone(),
+        };
+        let (sender, events) = unbounded();
+        let node = Node {
+            partner: partner.clone(),
+            arbiter: Box::new(lock),
+            role: Role::new(partner.nodes.clone()),
+            page,
+            incarnation,
+            durability: config.nvram.durability,
+            seen: None,
+            next_look: Duration::ZERO,
+            sender,
+            events,
+            began: Instant::now(),
+            told: None,
+        };
+        Ok((node, paired))
+    }
+
+    /// Stands by until the node is to serve; false: until it is to end.
+    fn until_it_serves(
+        &mut self,
+        first: Event,
+        held: &mut Held,
+        standby: &mut Standby,
+        desk: &Desk,
+        counter: &Counter,
+        mut is_terminating: bool,
+    ) -> anyhow::Result<bool> {
+        let now = || desk.start.elapsed();
+        standby.serves(None, now());
+        let mut event = Some(first);
+        loop {
+            while let Some(next) = event.take() {
+                let Some(action) = self.role.handle(next, now()) else {
+                    continue;
+                };
+                match action {
+                    // The lock goes with this process, and the other node may serve.
+                    Action::Serve if is_terminating => return Ok(false),
+                    Action::Serve => return self.begin(held, standby).map(|()| true),
+                    Action::End => return Ok(false),
+                    Action::Release(rest) => {
+                        self.release(rest);
+                        if is_terminating {
+                            return Ok(false);
+                        }
+                    }
+                    action => event = self.carry_out(action, held.config()),
+                }
+            }
+            self.tell();
+            if is_terminating && self.role.deadline().is_some() {
+                return Ok(false);
+            }
+            counter.hear(held);
+            self.answer(
+                counter,
+                &standby.shared().page,
+                &held.config().nvram.path,
+                now(),
+            );
+            if self.may_follow(held.config()) {
+                standby.look_after(held, now());
+            }
+            let pause = self.role.deadline().map(|at| at.saturating_sub(now()));
+            let pause = pause.map_or(HOOK_PACE, |pause| pause.min(PACE));
+            self.wait(held, desk, counter, pause)?;
+            if desk.signals.take() {
+                is_terminating = true;
+            }
+            event = self.events.try_recv().ok().or(Some(Event::Tick));
+        }
+    }
+
+    fn wait(
+        &self,
+        held: &Held,
+        desk: &Desk,
+        counter: &Counter,
+        pause: Duration,
+    ) -> anyhow::Result<()> {
+        let timeout = Timespec::try_from(pause).ok();
+        let control = held.control();
+        let mut fds = [
+            PollFd::new(&desk.signals.pipe, PollFlags::IN),
+            PollFd::from_borrowed_fd(control, PollFlags::IN),
+            PollFd::new(&counter.wake, PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("the supervisor cannot wait"),
+        }
+        let _ = rustix::io::read(&counter.wake, &mut [0; 8]);
+        Ok(())
+    }
+
+    /// Before a server is started: by the files as they are now.
+    fn begin(&mut self, held: &mut Held, standby: &mut Standby) -> anyhow::Result<()> {
+        match held.read_again() {
+            Ok(false) => {}
+            Ok(true) => standby.retire(),
+            Err(why) => error!("the configuration and the users are those of before: {why:#}"),
+        }
+        self.durability = held.config().nvram.durability;
+        self.say();
+        self.told = None;
+        Ok(())
+    }
+
+    /// Does it; `None`: it takes a while, or there is nothing to say of it.
+    fn carry_out(&mut self, action: Action, config: &Config) -> Option<Event> {
+        match action {
+            Action::Look => Some(match self.arbiter.look() {
+                Ok(seen) => {
+                    self.seen = Some(seen.clone());
+                    Event::Looked(seen)
+                }
+                Err(error) => Event::Failed(error.to_string()),
+            }),
+            Action::Ask => Some(match self.arbiter.ask() {
+                Ok(term) => Event::Asked(term),
+                Err(error) => Event::Failed(error.to_string()),
+            }),
+            Action::Take(term) => Some(Event::Taken(self.take(term))),
+            Action::Fence { node } => {
+                let command = self.partner.fence_command.clone();
+                if command.is_some() {
+                    warn!("fencing node {node}");
+                }
+                let work = move || command_of("partner.fence_command", command, &node);
+                self.beside(move || Event::Fenced(work()));
+                None
+            }
+            Action::Mount => {
+                let (command, node) = (self.partner.mount_command.clone(), self.own());
+                let config = config.clone();
+                self.beside(move || {
+                    let mounted = command_of("partner.mount_command", command, &node);
+                    let may_start = || crate::preflight::first_start(&config);
+                    Event::Mounted(
+                        mounted.and_then(|()| may_start().map_err(|why| format!("{why:#}"))),
+                    )
+                });
+                None
+            }
+            Action::Unmount => {
+                let (command, node) = (self.partner.unmount_command.clone(), self.own());
+                self.beside(move || {
+                    Event::Unmounted(command_of("partner.unmount_command", command, &node))
+                });
+                None
+            }
+            Action::Serve | Action::Release(_) | Action::End => None,
+        }
+    }
+
+    fn own(&self) -> String {
+        self.partner.nodes.own.clone()
+    }
+
+    /// Does something that may take long on a thread.
+    fn beside(&self, work: impl FnOnce() -> Event + Send + 'static) {
+        let sender = self.sender.clone();
+        let thread = std::thread::Builder::new().name("hook".into());
+        let spawned = thread.spawn(move || drop(sender.send(work())));
+        if let Err(error) = spawned {
+            // The role goes on from nothing else, and there is no worker: the supervisor ends, and frees the lock.
+            error!("no thread can be started: {error}");
+            std::process::exit(super::worker::EXIT_ERROR.into());
+        }
+    }
+
+    fn take(&mut self, mut term: Term) -> Result<(), String> {
+        let from = self.seen.as_ref().map(|seen| seen.term.holder.clone());
+        term = self.stepped(term);
+        self.arbiter
+            .write(&term)
+            .map_err(|error| error.to_string())?;
+        match from.filter(|from| *from == self.partner.nodes.partner) {
+            Some(from) => info!(
+                "epoch {}: takes the service over from node {from}",
+                term.epoch
+            ),
+            None => info!("epoch {}: takes the service", term.epoch),
+        }
+        if let Some(seen) = &mut self.seen {
+            (seen.term, seen.is_held) = (term, true);
+        }
+        Ok(())
+    }
+
+    /// The term with the bit as it is now: under durability `power` the sink has all; else stores to the NVRAM are there
+    /// for a node on the same machine, and for no other.
+    fn stepped(&self, term: Term) -> Term {
+        let partner = self.seen.as_ref().and_then(|seen| seen.partner);
+        let in_step = self.durability == Durability::Power || partner == Some(self.incarnation);
+        match term.in_step == in_step && term.since_unix_seconds > 0 {
+            true => term,
+            false => Term {
+                in_step,
+                since_unix_seconds: unix_seconds(),
+                ..term
+            },
+        }
+    }
+
+    fn release(&mut self, rest: Option<Rest>) {
+        if let Some(rest) = rest {
+            let written = self.arbiter.look().and_then(|seen| {
+                let term = Term { rest, ..seen.term };
+                self.arbiter.write(&term)
+            });
+            match written {
+                Ok(()) => info!("the service is left to the other node, or to the next start"),
+                // Then it is as if this node had died here, and that is safe.
+                Err(error) => error!("how this node leaves is not on record: {error}"),
+            }
+        }
+        self.arbiter.release();
+    }
+
+    /// When [`Node::look_after`] is to be called.
+    pub(super) fn next_look(&self) -> Duration {
+        self.next_look
+    }
+
+    /// While a worker serves: makes sure of the admission, and looks for the partner.
+    ///
+    /// # Errors
+    /// This node is not admitted any more.
+    pub(super) fn look_after(&mut self, now: Duration) -> Result<(), ArbiterError> {
+        if now < self.next_look {
+            return Ok(());
+        }
+        self.next_look = now + RENEWAL;
+        let looked = self.arbiter.renew().and_then(|()| self.arbiter.look());
+        let stepped = looked.and_then(|seen| {
+            let term = self.stepped_by(&seen);
+            if term != seen.term {
+                // The bit first: the flag, and with it all that is acknowledged, follow.
+                self.arbiter.write(&term)?;
+            }
+            self.seen = Some(Seen { term, ..seen });
+            Ok(())
+        });
+        match stepped {
+            Err(error @ ArbiterError::Lost(_)) => return Err(error),
+            Err(error) => self.complain(error.to_string()),
+            Ok(()) => self.told = None,
+        }
+        self.say();
+        Ok(())
+    }
+
+    fn stepped_by(&mut self, seen: &Seen) -> Term {
+        self.seen = Some(seen.clone());
+        self.stepped(seen.term.clone())
+    }
+
+    fn complain(&mut self, why: String) {
+        if self.told.as_ref() != Some(&why) {
+            error!("{why}");
+            self.told = Some(why);
+        }
+    }
+
+    /// Says in the log what keeps this node, once.
+    fn tell(&mut self) {
+        match self.role.trouble().map(str::to_owned) {
+            Some(why) => self.complain(why),
+            None => self.told = None,
+        }
+    }
+
+    /// Tells the workers.
+    fn say(&self) {
+        let written = self
+            .status()
+            .map_or(Ok(()), |status| self.page.write(&status));
+        if let Err(error) = written {
+            warn!("the worker is not told how its pair is: {error}");
+        }
+    }
+
+    fn status(&self) -> Option<PairStatus> {
+        let seen = self.seen.as_ref()?;
+        Some(outlook(&Known {
+            nodes: &self.partner.nodes,
+            seen,
+            serves: self.role.serves(),
+            fences: self.partner.fence_command.is_some(),
+            trouble: self.told.as_deref().or(self.role.trouble()),
+        }))
+    }
+
+    /// Is there a log of the other node's to follow, in memory that both have?
+    fn may_follow(&self, config: &Config) -> bool {
+        let held_by_partner = |seen: &&Seen| seen.is_held && seen.partner == Some(self.incarnation);
+        self.seen.as_ref().filter(held_by_partner).is_some() && config.nvram.path.exists()
+    }
+
+    /// Answers who asks while no worker does.
+    fn answer(&mut self, counter: &Counter, page: &StandbyPage, nvram: &Path, now: Duration) {
+        while let Ok(ControlRequest { command, reply }) = counter.requests.try_recv() {
+            let answer = match command {
+                Command::Status => Reply::Status(Box::new(self.whole_status(page, nvram))),
+                Command::Takeover { force: true } => self.force(now),
+                _ => Reply::Refused {
+                    reason: self.refusal(),
+                },
+            };
+            // The one who asked may have gone.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn force(&mut self, now: Duration) -> Reply {
+        let can_fence = self.partner.fence_command.is_some();
+        let seen = match self.arbiter.look() {
+            Ok(seen) => seen,
+            Err(error) => {
+                return Reply::Refused {
+                    reason: error.to_string(),
+                };
+            }
+        };
+        match self.role.force(&seen, can_fence, now) {
+            Err(reason) => Reply::Refused { reason },
+            Ok(action) => {
+                warn!("`outlast takeover --force`: takes the service over");
+                if let Some(Action::Fence { node }) = action {
+                    let command = self.partner.fence_command.clone();
+                    self.beside(move || {
+                        Event::Fenced(command_of("partner.fence_command", command, &node))
+                    });
+                }
+                Reply::Accepted {
+                    epoch: self.seen.as_ref().map_or(0, |seen| seen.term.epoch),
+                    supervisor_pid: std::process::id(),
+                }
+            }
+        }
+    }
+
+    fn refusal(&self) -> String {
+        let own = &self.partner.nodes.own;
+        let holder = self.seen.as_ref().filter(|seen| seen.is_held);
+        match holder {
+            Some(_) => format!(
+                "node {own} stands by: run this on node {}, which serves; or `outlast takeover --force` here, if that \
+                 node does not answer",
+                self.partner.nodes.partner
+            ),
+            None => format!(
+                "node {own} does not serve, and no node does; see `outlast status`, and `outlast takeover --force`"
+            ),
+        }
+    }
+
+    fn whole_status(&self, page: &StandbyPage, nvram: &Path) -> Status {
+        let follower = page.standing();
+        let head = || {
+            let mapping = Mapping::open_read_only(nvram).ok()?;
+            Log::head_of(&mapping).ok()
+        };
+        Status {
+            supervisor_pid: std::process::id(),
+            uptime_seconds: self.began.elapsed().as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            standby: (follower.pid != 0).then(|| StandbyStatus {
+                pid: follower.pid,
+                memory_bytes: crate::system::own_memory_bytes(follower.pid).unwrap_or(0),
+                lag_bytes: head().map_or(0, |head| head.0.saturating_sub(follower.position)),
+            }),
+            pair: self.status(),
+            ..Status::unknown()
+        }
+    }
+}
+
+/// Opens the lock's file. A server of this node that has just been killed may have its place for another moment.
+fn open_lock(partner: &Partner, incarnation: Incarnation) -> Result<LockFile, ArbiterError> {
+    let begun = Instant::now();
+    loop {
+        match LockFile::open(&partner.lock, partner.number, incarnation) {
+            Err(ArbiterError::Wrong(_)) if begun.elapsed() < PREDECESSOR_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Runs a command of the configuration, if there is one.
+fn command_of(key: &str, command: Option<String>, node: &str) -> Result<(), String> {
+    let Some(command) = command else {
+        return Ok(());
+    };
+    hook::run(key, &command, &[("OUTLAST_NODE", node)], hook::PATIENCE)
+}
+
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

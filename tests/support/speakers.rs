@@ -1,0 +1,127 @@
+//! Which of two TAPs the server's frames come from, in the order of the wire.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::capture::{Instruction, drops, packet_socket};
+
+/// The MAC address that the filter accepts frames from, as the configuration writes it.
+pub const MAC: &str = "02:00:00:00:00:10";
+
+const FILTER: [Instruction; 6] = [
+    (0x20, 0, 0, 6),
+    (0x15, 0, 3, 0x0200_0000),
+    (0x28, 0, 0, 10),
+    (0x15, 0, 1, 0x0010),
+    (0x06, 0, 0, 64),
+    (0x06, 0, 0, 0),
+];
+
+/// A thread that takes down who speaks.
+pub struct Speakers {
+    socket: Arc<OwnedFd>,
+    ended: Arc<AtomicBool>,
+    reader: Option<JoinHandle<Vec<i32>>>,
+    taps: [i32; 2],
+}
+
+impl Speakers {
+    /// Begins, in the calling thread's network namespace.
+    pub fn start(taps: [&str; 2]) -> Speakers {
+        let taps = taps.map(interface_index);
+        let socket = Arc::new(packet_socket(&FILTER));
+        let ended = Arc::new(AtomicBool::new(false));
+        let reader = std::thread::spawn({
+            let (socket, ended) = (Arc::clone(&socket), Arc::clone(&ended));
+            move || take_down(&socket, &ended)
+        });
+        Speakers {
+            socket,
+            ended,
+            reader: Some(reader),
+            taps,
+        }
+    }
+
+    /// Ends it: the turns of the two, 0 or 1, with the frames of each turn.
+    pub fn turns(mut self) -> Vec<(usize, usize)> {
+        self.ended.store(true, Ordering::SeqCst);
+        let frames = self.reader.take().expect("a reader").join();
+        assert_eq!(
+            drops(&self.socket).expect("statistics"),
+            0,
+            "frames were not captured"
+        );
+        let mut turns: Vec<(usize, usize)> = Vec::new();
+        for interface in frames.expect("the frames") {
+            // The bridge itself gives some of them once more.
+            let Some(tap) = self.taps.iter().position(|tap| *tap == interface) else {
+                continue;
+            };
+            match turns.last_mut() {
+                Some((speaker, frames)) if *speaker == tap => *frames += 1,
+                _ => turns.push((tap, 1)),
+            }
+        }
+        turns
+    }
+}
+
+impl Drop for Speakers {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+/// In the calling thread's network namespace.
+fn interface_index(name: &str) -> i32 {
+    let name = std::ffi::CString::new(name).expect("a name");
+    // SAFETY: the name is a C string that lives across the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    assert_ne!(index, 0, "no such interface");
+    index.cast_signed()
+}
+
+/// The interface of each frame that came in.
+fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<i32> {
+    let mut frames = Vec::new();
+    let pause = Timespec::try_from(Duration::from_millis(20)).expect("short");
+    loop {
+        // asked before the buffer is emptied: what came before the end is in it
+        let last = ended.load(Ordering::SeqCst);
+        while let Some((interface, is_outgoing)) = next(socket) {
+            if !is_outgoing {
+                frames.push(interface);
+            }
+        }
+        if last {
+            return frames;
+        }
+        // the deadline only says when to look whether it is over
+        let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
+    }
+}
+
+fn next(socket: &OwnedFd) -> Option<(i32, bool)> {
+    let mut frame = [0_u8; 64];
+    // SAFETY: sockaddr_ll is a plain C structure for which zeros are a value.
+    let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&from) as libc::socklen_t;
+    // SAFETY: buffer and address live across the call, which writes no more than their lengths.
+    let read = unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            frame.as_mut_ptr().cast(),
+            frame.len(),
+            libc::MSG_DONTWAIT,
+            std::ptr::from_mut(&mut from).cast(),
+            &mut length,
+        )
+    };
+    (read >= 0).then_some((from.sll_ifindex, from.sll_pkttype == libc::PACKET_OUTGOING))
+}
