@@ -323,6 +323,13 @@ fn a_holder_that_is_stopped_stays_the_holder() {
         status.standby.as_ref().map(|standby| standby.pid),
         Some(status.worker_pid),
     ];
+    // Whichever of them lives longest keeps the lock.
+    let lock = pair.lab.path("outlast.lock");
+    for pid in processes.into_iter().flatten() {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+        let mut open = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        assert!(open.any(|file| file == lock), "process {pid}");
+    }
     let signal = |signal| {
         for pid in processes.into_iter().flatten() {
             let pid = Pid::from_raw(pid.cast_signed()).expect("a process");

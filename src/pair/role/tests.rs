@@ -460,7 +460,13 @@ fn long_lives_have_one_speaker_at_most() {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            let steps = world.steps();
+            let mut steps = world.steps();
+            // What is begun mostly ends well, and an idle node mostly looks: else hardly anything is ever taken.
+            let is_usual = |step: &Step| matches!(step, Step::Ends(_, true) | Step::Tick(_));
+            if random >> 62 != 0 && steps.iter().any(is_usual) {
+                steps.retain(is_usual);
+                world.now += PACE;
+            }
             let step = &steps[random as usize % steps.len()];
             let before = world.term.holder.clone();
             world = world.after(step);
