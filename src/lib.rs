@@ -15,4 +15,5 @@ pub mod server;
 pub mod supervisor;
 pub mod system;
 pub mod tap;
+pub mod temporary;
 pub mod users;

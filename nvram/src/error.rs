@@ -139,6 +139,9 @@ pub enum FileProblem {
     /// A directory, device or pipe.
     #[error("not a regular file: give the path of a file")]
     NotAFile,
+    /// Another program's.
+    #[error("not an Outlast checkpoint log: give another path, or remove it if it is not needed")]
+    Foreign,
     /// The configured size is too small.
     #[error("{bytes} bytes are too few: give it {least} or more")]
     TooSmall {

@@ -22,6 +22,6 @@ pub use log::{
     Contents, Followed, Follower, Handled, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
     Relocation, Replayed, Suspect,
 };
-pub use mapping::{Mapping, fill_with_zeroes};
+pub use mapping::{Mapping, fill_with_zeroes, is_foreign};
 pub use memory::{Memory, VecMemory};
 pub use superblock::{Flag, Identity, Incarnation, Superblock, VERSION};

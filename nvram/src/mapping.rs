@@ -1,6 +1,7 @@
 //! A file as the memory of a log: made whole, locked against a second server, mapped.
 
 use crate::memory::Region;
+use crate::superblock::{MAGIC, SLOTS};
 use crate::{Error, FileProblem, MIN_MEMORY, Memory};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
@@ -41,7 +42,7 @@ impl Mapping {
     /// # Errors
     /// [`Error::File`]; [`FileProblem::Missing`] if there is none yet.
     pub fn open(path: &Path, size: u64) -> Result<Mapping, Error> {
-        open(path, size).map_err(|problem| at(path, problem))
+        open(path, size).map_err(|problem| at(path, or_foreign(path, problem)))
     }
 
     /// Maps an existing file, as [`Mapping::open`] does, while another server has it locked and writes to it. Nothing
@@ -50,7 +51,7 @@ impl Mapping {
     /// # Errors
     /// [`Error::File`].
     pub fn follow(path: &Path, size: u64) -> Result<Mapping, Error> {
-        follow(path, size).map_err(|problem| at(path, problem))
+        follow(path, size).map_err(|problem| at(path, or_foreign(path, problem)))
     }
 
     /// Locks a file that has been followed: its server is gone.
@@ -66,7 +67,7 @@ impl Mapping {
     /// # Errors
     /// [`Error::File`].
     pub fn open_read_only(path: &Path) -> Result<Mapping, Error> {
-        open_read_only(path).map_err(|problem| at(path, problem))
+        open_read_only(path).map_err(|problem| at(path, or_foreign(path, problem)))
     }
 
     /// The file's name.
@@ -295,7 +296,48 @@ fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
             least: MIN_MEMORY,
         });
     }
+    if is_foreign(path) {
+        return Err(FileProblem::Foreign);
+    }
     map(path, file, false)
+}
+
+/// A file of another program has the wrong mode or length, too: the remedy for that would spoil it.
+fn or_foreign(path: &Path, problem: FileProblem) -> FileProblem {
+    match problem {
+        FileProblem::OpenToOthers { .. }
+        | FileProblem::Owner { .. }
+        | FileProblem::SizeDiffers { .. }
+        | FileProblem::TooSmall { .. }
+        | FileProblem::Sparse
+            if is_foreign(path) =>
+        {
+            FileProblem::Foreign
+        }
+        problem => problem,
+    }
+}
+
+/// Does the file hold another program's content? Not if it is a log, a sink, or was never written to. Of one that cannot
+/// be read that is not known.
+#[must_use]
+pub fn is_foreign(path: &Path) -> bool {
+    let is_ours = |word: u64| [MAGIC, 0].contains(&word);
+    File::open(path)
+        .and_then(|file| first_words(&file))
+        .is_ok_and(|words| !words.is_empty() && !words.into_iter().any(is_ours))
+}
+
+/// What stands where superblocks begin, as far as the file goes.
+fn first_words(file: &File) -> io::Result<Vec<u64>> {
+    let mut words = Vec::new();
+    for at in SLOTS {
+        let mut word = [0; 8];
+        if file.read_at(&mut word, at)? > 0 {
+            words.push(u64::from_le_bytes(word));
+        }
+    }
+    Ok(words)
 }
 
 /// A regular file that nobody but its owner, root or this account, may read or write.

@@ -4,9 +4,11 @@ mod check;
 mod crash;
 mod demo;
 mod disconnect;
+mod lab;
 mod nvram;
 mod nvram_reset;
 mod reboot;
+mod serve;
 mod status;
 mod takeover;
 mod user;
@@ -26,6 +28,11 @@ use crate::supervisor::{self, WorkerArgs};
 /// How long `status` waits for its answer.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The configuration that is used if no other is named.
+const DEFAULT_CONFIG: &str = "/etc/outlast/outlast.toml";
+/// Names another.
+const CONFIG_VARIABLE: &str = "OUTLAST_CONFIG";
+
 #[derive(Parser)]
 #[command(
     name = "outlast",
@@ -39,85 +46,100 @@ struct Cli {
 
 #[derive(Args)]
 struct ConfigArg {
-    /// The configuration file.
+    /// Configuration file [default: $OUTLAST_CONFIG, else /etc/outlast/outlast.toml].
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+}
+
+impl ConfigArg {
+    fn path(&self) -> PathBuf {
+        let from_environment = || {
+            std::env::var_os(CONFIG_VARIABLE)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        let path = self.config.clone().or_else(from_environment);
+        path.unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+
+    fn load(&self) -> Result<Config, crate::config::Error> {
+        Config::load(&self.path())
+    }
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve, in the foreground: a supervisor and its worker.
-    Serve {
-        #[command(flatten)]
-        at: ConfigArg,
-    },
-    /// Show how the running server and its connections are.
+    /// Serve files, in the foreground.
+    Serve(serve::Serve),
+    /// Run a command in a private network, with a server that it can reach.
+    Lab(lab::Lab),
+    /// Show the state of the running server and its connections.
     Status {
         #[command(flatten)]
         at: ConfigArg,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Reboot electively: the sessions go on afterwards.
+    /// Restart the server as planned; the sessions continue.
     Reboot {
         #[command(flatten)]
         at: ConfigArg,
-        /// Come back as this binary: an upgrade in place.
+        /// Restart as this binary: an upgrade in place.
         #[arg(long, value_name = "PATH")]
         exec: Option<PathBuf>,
-        /// Stay away this long.
+        /// Seconds to stay down.
         #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
         hold: Duration,
-        /// Reboot the machine, too: the sessions go on when the server is started again.
+        /// Reboot the machine as well; the sessions continue when the server is started again.
         #[arg(long, conflicts_with_all = ["exec", "hold"])]
         system: bool,
     },
-    /// Close the sessions properly and end the server.
+    /// Close all sessions properly and end the server.
     Stop {
         #[command(flatten)]
         at: ConfigArg,
     },
-    /// Move the service to the other node of the pair: the sessions go on there.
+    /// Move the service to the other node of the pair; the sessions continue there.
     Takeover {
         #[command(flatten)]
         at: ConfigArg,
-        /// To this node, which stands by, also if the other one does not leave: that one is fenced first.
+        /// Move it to this node, which stands by, even if the other one does not leave: that one is fenced first.
         #[arg(long)]
         force: bool,
     },
-    /// Move the service back to the node that this one has taken it over from.
+    /// Move the service back to the node that this one took it over from.
     Giveback {
         #[command(flatten)]
         at: ConfigArg,
     },
-    /// Check a configuration and all that it names; needs no running server, and changes nothing.
+    /// Check a configuration and what it names. Needs no running server and changes nothing.
     Check {
         #[command(flatten)]
         at: ConfigArg,
     },
-    /// Kill the server's worker (kill -9), and wait until its successor serves.
+    /// Kill the worker process (kill -9) and wait until the next one serves.
     Crash {
         #[command(flatten)]
         at: ConfigArg,
     },
     /// Drop the connections of a client or of a user.
     Disconnect {
-        /// A client's address, with or without its port, or a user's name.
+        /// Address of a client, with or without its port, or name of a user.
         #[arg(value_name = "CLIENT|USER")]
         whom: String,
         #[command(flatten)]
         at: ConfigArg,
     },
-    /// Keep the users file.
+    /// Manage users.
     #[command(subcommand)]
     User(user::User),
-    /// Look into a checkpoint, offline.
+    /// Inspect or remove a checkpoint file (NVRAM).
     #[command(subcommand)]
     Nvram(Nvram),
-    /// Watch a download and an upload go on through kill -9 and reboots.
+    /// Watch a download and an upload continue through kill -9 and reboots.
     Demo {
-        /// Handed to scripts/demo.
+        /// Arguments of scripts/demo.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -134,19 +156,19 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Nvram {
-    /// Show what a checkpoint holds. No secrets are printed.
+    /// Show the contents of a checkpoint file; no secrets are printed.
     Show {
-        /// The NVRAM file.
+        /// Checkpoint file.
         file: PathBuf,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Wipe and remove a checkpoint, so that the server starts without the sessions in it.
+    /// Wipe and remove a checkpoint file; its sessions are lost.
     Reset {
-        /// The NVRAM file.
+        /// Checkpoint file.
         file: PathBuf,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
@@ -166,12 +188,17 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match cli.command {
-        Command::Serve { .. } | Command::Worker(_) => "info",
+        Command::Serve(_) | Command::Worker(_) => "info",
         _ => "warn",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format_timestamp_millis()
         .init();
+    // The exit codes of `lab` are the command's, so its own errors have one apart.
+    let failed = match cli.command {
+        Command::Lab(_) => lab::EXIT_FAILED,
+        _ => EXIT_ERROR,
+    };
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -181,28 +208,27 @@ pub fn main() -> ExitCode {
                 .collect::<Vec<_>>()
                 .join(" ");
             eprintln!("outlast: {line}");
-            ExitCode::from(EXIT_ERROR)
+            ExitCode::from(failed)
         }
     }
 }
 
 fn run(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Serve { at } => return supervisor::serve(&at.config),
+        Command::Serve(serve) => return serve::run(serve),
+        Command::Lab(lab) => return lab::run(lab),
         Command::Worker(args) => return supervisor::entry::run(&args),
-        Command::Status { at, json } => status::run(&Config::load(&at.config)?, json)?,
+        Command::Status { at, json } => status::run(&at.load()?, json)?,
         Command::Reboot {
             at, system: true, ..
-        } => reboot::reboot_system(&Config::load(&at.config)?)?,
-        Command::Reboot { at, exec, hold, .. } => {
-            reboot::reboot(&Config::load(&at.config)?, exec, hold)?
-        }
-        Command::Stop { at } => reboot::stop(&Config::load(&at.config)?)?,
-        Command::Takeover { at, force } => takeover::takeover(&Config::load(&at.config)?, force)?,
-        Command::Giveback { at } => takeover::giveback(&Config::load(&at.config)?)?,
-        Command::Check { at } => return check::run(&at.config),
-        Command::Crash { at } => crash::run(&Config::load(&at.config)?)?,
-        Command::Disconnect { whom, at } => disconnect::run(&Config::load(&at.config)?, whom)?,
+        } => reboot::reboot_system(&at.load()?)?,
+        Command::Reboot { at, exec, hold, .. } => reboot::reboot(&at.load()?, exec, hold)?,
+        Command::Stop { at } => reboot::stop(&at.load()?)?,
+        Command::Takeover { at, force } => takeover::takeover(&at.load()?, force)?,
+        Command::Giveback { at } => takeover::giveback(&at.load()?)?,
+        Command::Check { at } => return check::run(&at.path()),
+        Command::Crash { at } => crash::run(&at.load()?)?,
+        Command::Disconnect { whom, at } => disconnect::run(&at.load()?, whom)?,
         Command::User(user) => user::run(user)?,
         Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
         Command::Nvram(Nvram::Reset { file, yes }) => nvram_reset::run(&file, yes)?,
@@ -214,7 +240,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
 
 /// Reads everything a start would read.
 fn probe(at: &ConfigArg) -> anyhow::Result<()> {
-    let config = Config::load(&at.config)?;
+    let config = at.load()?;
     crate::preflight::would_take_over(&config)?;
     println!("{PROBE_ANSWER}");
     Ok(())

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use outlast_nvram::{Flag, Log, Mapping, fill_with_zeroes};
+use outlast_nvram::{Flag, Log, Mapping, fill_with_zeroes, is_foreign};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
@@ -22,6 +22,12 @@ pub(super) fn run(file: &Path, yes: bool) -> anyhow::Result<()> {
     if !opened.metadata().with_context(named)?.is_file() {
         bail!(
             "{} is not a regular file; name the file of nvram.path or nvram.sink",
+            file.display()
+        );
+    }
+    if is_foreign(file) {
+        bail!(
+            "{} is not an Outlast checkpoint file and is left alone; name the file of nvram.path or nvram.sink",
             file.display()
         );
     }

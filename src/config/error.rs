@@ -21,12 +21,12 @@ pub struct Error {
 }
 
 impl Error {
-    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
+    pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Error {
         let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "name an existing file with --config",
+            io::ErrorKind::NotFound => "name an existing file with --config or in OUTLAST_CONFIG",
             io::ErrorKind::PermissionDenied => "run as an account that may read it",
             io::ErrorKind::InvalidData => "write the file in UTF-8",
-            _ => "name a readable file with --config",
+            _ => "name a readable file with --config or in OUTLAST_CONFIG",
         };
         Error {
             file: path.to_owned(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Error, limits, partner};
+use super::{Error, explain, limits, partner};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,89 +144,5 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 
 /// Reads the text.
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, Error> {
-    toml::from_str(text).map_err(|error| explain(path, text, error))
-}
-
-/// The parser's error as one line: where, which key, what, and what to do.
-fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Error {
-    let line = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .map(|before| before.matches('\n').count() + 1);
-    let problem = error
-        .message()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    // Without its input the error shows its message and, in a second line, the path of the key: there is no other way to it.
-    error.set_input(None);
-    let shown = error.to_string();
-    let mut key = shown
-        .lines()
-        .find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'))
-        .unwrap_or_default()
-        .to_owned();
-    let syntax = key.is_empty();
-    if syntax && let Some(line) = line {
-        key = key_of_line(text, line);
-    }
-    let mut remedy = "correct it; the README lists every key";
-    if let Some(name) = quoted_after(&problem, "unknown field ") {
-        // The path may or may not end in the unknown key itself.
-        if key.rsplit('.').next() != Some(name) {
-            key = join(&key, name);
-        }
-        remedy = "remove it or correct its spelling";
-    } else if let Some(name) = quoted_after(&problem, "missing field ") {
-        key = join(&key, name);
-        remedy = "add it";
-    } else if problem.starts_with("invalid type") || problem.starts_with("invalid value") {
-        remedy = "write a value of the expected type";
-    } else if problem.starts_with("duplicate") {
-        remedy = "keep one of them";
-    } else if syntax {
-        remedy = "correct the TOML syntax";
-    }
-    Error {
-        file: path.to_owned(),
-        line,
-        key,
-        problem,
-        remedy: remedy.to_owned(),
-    }
-}
-
-/// The key a line (from 1) sets, as far as one can tell from text that is not TOML.
-fn key_of_line(text: &str, line: usize) -> String {
-    let mut section = "";
-    let mut key = "";
-    for line in text.lines().take(line) {
-        let line = line.trim();
-        if line.starts_with('[') {
-            section = line.trim_matches(['[', ']']);
-            key = "";
-        } else if let Some((name, _)) = line.split_once('=') {
-            key = name.trim();
-        }
-    }
-    match (section, key) {
-        ("", key) => key.to_owned(),
-        (section, "") => section.to_owned(),
-        (section, key) => join(section, key),
-    }
-}
-
-fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    text.strip_prefix(prefix)?
-        .strip_prefix('`')?
-        .split('`')
-        .next()
-}
-
-fn join(section: &str, key: &str) -> String {
-    if section.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{section}.{key}")
-    }
+    toml::from_str(text).map_err(|error| explain::explain(path, text, error))
 }

@@ -6,6 +6,7 @@
 mod advice;
 mod check;
 mod error;
+mod explain;
 mod file;
 mod limits;
 mod partner;

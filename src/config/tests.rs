@@ -114,17 +114,25 @@ fn every_mistake_has_its_line() {
     #[rustfmt::skip]
     let table: &[(&str, &str, &str)] = &[
         ("name = \"OUTLAST\"", "nam = \"OUTLAST\"",
-         ":3: server.nam: unknown field `nam`, expected one of `name`, `users_file`, `control_socket`, `min_protocol`, `max_protocol`, `signing`, `encryption`, `oplocks`, `standby`; remove it or correct its spelling"),
+         ":3: server.nam: there is no key \"nam\"; write \"name\""),
         ("[network]", "[networks]",
-         ":12: networks: unknown field `networks`, expected one of `server`, `network`, `nvram`, `share`, `limits`, `partner`; remove it or correct its spelling"),
+         ":12: networks: there is no key \"networks\"; write \"network\""),
+        ("[network]", "[tcp]",
+         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, partner"),
+        ("mtu = 1500", "mtu = 1500\n[limits]\nmax_conections = 5",
+         ":20: limits.max_conections: there is no key \"max_conections\"; write \"max_connections\""),
+        ("mtu = 1500", "mtu = 1500\n[limits]\nmax_opens = \"5\"",
+         ":20: limits.max_opens: string \"5\", where a whole number is expected; write a number without quotes"),
+        ("[[share]]", "[share]",
+         ":25: share: [share] is one table, and there may be several shares; write [[share]], with two brackets"),
         ("mtu = 1500", "mtu = \"1500\"",
-         ":18: network.mtu: invalid type: string \"1500\", expected i64; write a value of the expected type"),
+         ":18: network.mtu: string \"1500\", where a whole number is expected; write a number without quotes"),
         ("offload = true", "offload = 1",
-         ":14: network.offload: invalid type: integer `1`, expected a boolean; write a value of the expected type"),
+         ":14: network.offload: integer 1, where true or false is expected; write true or false, without quotes"),
         ("gateway = \"10.77.0.254\"", "gateway = 7",
-         ":17: network.gateway: invalid type: integer `7`, expected an address, or a list of one IPv4 and one IPv6 address; write a value of the expected type"),
+         ":17: network.gateway: integer 7, where an address, or a list of one IPv4 and one IPv6 address is expected; write that"),
         ("tap = \"tap0\"\n", "",
-         ":12: network.tap: missing field `tap`; add it"),
+         ":12: network.tap: the key \"tap\" is missing; add it"),
         ("mtu = 1500", "mtu = 1500\nmtu = 1500",
          ":19: network.mtu: duplicate key; keep one of them"),
         ("mtu = 1500", "mtu = ",
@@ -260,7 +268,7 @@ fn a_missing_file_is_one_line() {
     let error = Config::load(Path::new("/nowhere/o.toml")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/nowhere/o.toml: cannot be read: No such file or directory (os error 2); name an existing file with --config"
+        "/nowhere/o.toml: cannot be read: No such file or directory (os error 2); name an existing file with --config or in OUTLAST_CONFIG"
     );
 }
 

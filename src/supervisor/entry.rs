@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use log::{error, warn};
 use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
-use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use super::page::Page;
 use super::prober::Prober;
@@ -247,17 +247,18 @@ fn fatal_faults() -> io::Result<()> {
 
 /// While it stands by a worker does not end by what reaches the whole foreground group: the supervisor ends it.
 fn ignore_the_terminal() -> anyhow::Result<()> {
-    for signal in [SIGINT, SIGHUP] {
+    for signal in [SIGINT, SIGHUP, SIGUSR1, SIGUSR2] {
         signal_hook::flag::register(signal, Arc::default()).context("signals cannot be handled")?;
     }
     Ok(())
 }
 
-/// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group; the supervisor passes them on as
-/// SIGTERM, so here they are ignored.
+/// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group, and are the supervisor's to act
+/// on, so here they are ignored.
 fn signals(submit: Submit) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .context("signals cannot be handled")?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
+            .context("signals cannot be handled")?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {

@@ -32,7 +32,7 @@ const EXIT_DIED_LEAVING: u8 = 1;
 pub enum Ended {
     /// `outlast stop`: clean.
     Stopped,
-    /// SIGTERM: sessions kept for the next start.
+    /// SIGTERM: sessions kept for the next worker, or the next start.
     Shutdown,
     /// `outlast reboot`.
     Reboot,
@@ -281,13 +281,21 @@ impl Machine {
                 info!("stopped; all sessions are closed");
                 Some(self.exit(0))
             }
-            Ended::Shutdown => {
+            Ended::Shutdown if self.terminating => {
                 info!("ended; the sessions are kept for the next start");
                 Some(self.exit(0))
             }
             Ended::HandedOver { .. } => {
                 info!("ended; the sessions are kept for the other node");
                 Some(self.exit(0))
+            }
+            // The signal was for the worker alone: the server ends when its supervisor is asked to.
+            Ended::Shutdown => {
+                warn!(
+                    "the worker was ended by SIGTERM; starting it again (the supervisor's process id ends the server)"
+                );
+                self.previous = PreviousEnd::Elective;
+                Some(self.start(now))
             }
             Ended::System => Some(Action::RebootSystem),
             Ended::Reboot if self.terminating => Some(self.exit(0)),

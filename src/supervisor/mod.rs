@@ -12,7 +12,10 @@ pub mod prober;
 mod process;
 mod provision;
 pub mod pulse;
+mod ready;
+mod reload;
 mod settings;
+mod signals;
 mod stand_in;
 mod standby;
 mod teardown;
@@ -20,20 +23,16 @@ mod teardown;
 mod tests;
 pub mod worker;
 
+pub use ready::Ready;
 pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 
-use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use log::{error, info};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::control::{BindError, Listener};
@@ -42,32 +41,53 @@ use machine::{Action, Ended, Input, Machine};
 use paired::Node;
 use process::Process;
 use provision::{Held, Provision};
+use reload::Reload;
 use settings::Settings;
+use signals::Signals;
 use stand_in::StandIn;
 use standby::Standby;
 use worker::Message;
 
-/// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the exit code.
+/// What a server is started with, besides its configuration.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// Who hears that it serves.
+    pub ready: Ready,
+    /// A TAP that was made for this server; `None`: the one that the configuration names.
+    pub tap: Option<Tap>,
+    /// The configuration was made for this server: a terminal that hangs up ends it, and nothing is read again.
+    pub is_temporary: bool,
+}
+
+/// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the
+/// exit code.
 ///
 /// # Errors
 /// What is wrong with the configuration, the TAP or the control socket.
-pub fn serve(path: &Path) -> anyhow::Result<u8> {
+pub fn serve(path: &Path, start: Start) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     let (kept, config) = Settings::read(path)?;
     if let Some(partner) = config.partner.clone() {
-        return paired::serve(kept, &config, &partner);
+        return paired::serve(kept, &config, &partner, start.ready);
     }
     let config = &config;
     crate::preflight::first_start(config)?;
     let control = bind_control(config)?;
-    let tap = open_tap(config)?;
+    let tap = match start.tap {
+        Some(tap) => tap,
+        None => open_tap(config)?,
+    };
     announce(config);
     let mut held =
         Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
-    let desk = Desk::open()?;
+    let reload = match start.is_temporary {
+        true => None,
+        false => Some(Reload::of(config)?),
+    };
+    let mut desk = Desk::open(start.ready, reload)?;
     let waker = desk.signals.waker().context("no pipe")?;
     let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
-    let over = supervise(&mut held, &mut standby, &desk, None)?;
+    let over = supervise(&mut held, &mut standby, &mut desk, None)?;
     Ok(over.code)
 }
 
@@ -84,14 +104,17 @@ fn announce(config: &Config) {
 /// What the supervisor has as long as it lives.
 struct Desk {
     signals: Signals,
+    ready: Ready,
     /// Its times are counted from here.
     start: Instant,
 }
 
 impl Desk {
-    fn open() -> anyhow::Result<Desk> {
+    /// `reload`: what SIGHUP is for; `None`: it ends the server.
+    fn open(ready: Ready, reload: Option<Reload>) -> anyhow::Result<Desk> {
         Ok(Desk {
-            signals: Signals::register().context("signals cannot be handled")?,
+            signals: Signals::register(reload).context("signals cannot be handled")?,
+            ready,
             start: Instant::now(),
         })
     }
@@ -107,54 +130,18 @@ struct Over {
     is_terminating: bool,
 }
 
-/// Set when a signal has come; the pipe wakes the wait.
-struct Signals {
-    terminate: Arc<AtomicBool>,
-    pipe: UnixStream,
-    write: UnixStream,
-}
-
-impl Signals {
-    fn register() -> io::Result<Signals> {
-        let terminate = Arc::new(AtomicBool::new(false));
-        let (pipe, write) = UnixStream::pair()?;
-        pipe.set_nonblocking(true)?;
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            // The flag first: whoever is woken by the pipe must see it.
-            signal_hook::flag::register(signal, terminate.clone())?;
-        }
-        for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] {
-            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-        }
-        write.set_nonblocking(true)?;
-        Ok(Signals {
-            terminate,
-            pipe,
-            write,
-        })
-    }
-
-    /// What wakes the wait, for other threads.
-    fn waker(&self) -> io::Result<UnixStream> {
-        self.write.try_clone()
-    }
-
-    /// Empties the pipe; has the supervisor been asked to end since the last call?
-    fn take(&self) -> bool {
-        let mut buffer = [0; 64];
-        while matches!(io::Read::read(&mut &self.pipe, &mut buffer), Ok(n) if n > 0) {}
-        self.terminate.swap(false, Ordering::SeqCst)
-    }
-}
-
 /// Starts workers until one ends for good. `node`: the node of a pair that the arbiter has admitted.
 fn supervise(
     provision: &mut dyn Provision,
     standby: &mut Standby,
-    desk: &Desk,
+    desk: &mut Desk,
     mut node: Option<&mut Node>,
 ) -> anyhow::Result<Over> {
-    let Desk { signals, start } = desk;
+    let Desk {
+        signals,
+        ready,
+        start,
+    } = desk;
     let start = *start;
     let (mut machine, first) = Machine::new(start.elapsed());
     let mut last_ended = None;
@@ -251,6 +238,7 @@ fn supervise(
         }
         let mut inputs = Vec::new();
         if signals.take() {
+            ready.stopping();
             standby.retire();
             inputs.push(Input::Terminate);
         }
@@ -291,6 +279,7 @@ fn supervise(
         for input in inputs {
             if input == Input::Ready {
                 provision.proven();
+                ready.serves();
                 standby.serves(machine.binary(), start.elapsed());
             }
             let next = machine.handle(input, start.elapsed());
@@ -309,7 +298,7 @@ fn wait(
 ) -> anyhow::Result<()> {
     let timeout = deadline.map(|at| at.saturating_sub(start.elapsed()));
     let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
-    let mut fds = vec![PollFd::new(&signals.pipe, PollFlags::IN)];
+    let mut fds = vec![PollFd::new(signals.pipe(), PollFlags::IN)];
     for fd in reports.into_iter().chain([asked]).flatten() {
         fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
     }

@@ -19,9 +19,10 @@ use rustix::net::SocketFlags;
 use super::page::Page as StandbyPage;
 use super::process::Paired;
 use super::provision::{Held, Provision as _};
+use super::reload::Reload;
 use super::settings::Settings;
 use super::standby::Standby;
-use super::{Desk, Ended, Over, bind_control, open_tap, supervise};
+use super::{Desk, Ended, Over, Ready, bind_control, open_tap, supervise};
 use crate::config::{Config, Durability, Partner};
 use crate::control::{
     Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, relay,
@@ -41,7 +42,12 @@ const HOOK_PACE: Duration = Duration::from_millis(1);
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs `outlast serve` of one node. Gives the exit code.
-pub(super) fn serve(kept: Settings, config: &Config, partner: &Partner) -> anyhow::Result<u8> {
+pub(super) fn serve(
+    kept: Settings,
+    config: &Config,
+    partner: &Partner,
+    ready: Ready,
+) -> anyhow::Result<u8> {
     if partner.mount_command.is_none() {
         crate::preflight::first_start(config)?;
     }
@@ -51,7 +57,7 @@ pub(super) fn serve(kept: Settings, config: &Config, partner: &Partner) -> anyho
     let held =
         Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
     let mut held = held.of_pair(paired)?;
-    let desk = Desk::open()?;
+    let mut desk = Desk::open(ready, Some(Reload::of(config)?))?;
     let waker = desk.signals.waker().context("no pipe")?;
     let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
     let counter = Counter::open()?;
@@ -60,6 +66,8 @@ pub(super) fn serve(kept: Settings, config: &Config, partner: &Partner) -> anyho
         partner.nodes.own,
         std::process::id()
     );
+    // A node that stands by is up: its service manager need not wait until the other one fails.
+    desk.ready.serves();
     let mut event = Event::Tick;
     let mut terminating = None;
     loop {
@@ -78,7 +86,7 @@ pub(super) fn serve(kept: Settings, config: &Config, partner: &Partner) -> anyho
         // A TAP that is gone is attached to again before there is a worker, and then it is not deaf.
         held.hear(true).unwrap_or_else(|error| warn!("{error:#}"));
         super::announce(held.config());
-        let over = supervise(&mut held, &mut standby, &desk, Some(&mut node))?;
+        let over = supervise(&mut held, &mut standby, &mut desk, Some(&mut node))?;
         standby.retire();
         held.hear(false).unwrap_or_else(|error| warn!("{error:#}"));
         let leaving = leaving(&over);
@@ -252,7 +260,7 @@ impl Node {
         let timeout = Timespec::try_from(pause).ok();
         let control = held.control();
         let mut fds = [
-            PollFd::new(&desk.signals.pipe, PollFlags::IN),
+            PollFd::new(desk.signals.pipe(), PollFlags::IN),
             PollFd::from_borrowed_fd(control, PollFlags::IN),
             PollFd::new(&counter.wake, PollFlags::IN),
         ];

@@ -150,6 +150,8 @@ impl Process {
             .arg(format!("--config-fd={config}"))
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
+            // It speaks for the supervisor, which alone speaks to the service manager.
+            .env_remove(super::ready::NOTIFY_SOCKET)
             .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
             .env(page::VARIABLE, shared_page.as_raw_fd().to_string())
             .env(prober::VARIABLE, asks.as_raw_fd().to_string())

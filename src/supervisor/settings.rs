@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use rustix::fs::{MemfdFlags, SealFlags};
 use zeroize::Zeroizing;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::users::{Users, read_secret};
 
 /// Both texts, each in memory of its own that nobody can change any more.
@@ -29,7 +29,7 @@ impl Settings {
             std::io::copy(&mut File::open(path)?, copy)?;
             Ok(())
         });
-        let config = config.with_context(|| path.display().to_string())?;
+        let config = config.map_err(|error| config::Error::unreadable(path, &error))?;
         let parsed = Config::parse(&std::path::absolute(path)?, &text(&config)?)?;
         let file = Users::open_for_server(&parsed)
             .with_context(|| format!("{}: server.users_file", path.display()))?;

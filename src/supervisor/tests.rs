@@ -15,9 +15,9 @@ use super::settings::Settings;
 use super::worker::PreviousEnd;
 
 fn run(given: &mut dyn Provision) -> u8 {
-    let desk = super::Desk::open().unwrap();
+    let mut desk = super::Desk::open(super::Ready::default(), None).unwrap();
     let mut standby = super::Standby::new(desk.signals.waker().unwrap()).unwrap();
-    super::supervise(given, &mut standby, &desk, None)
+    super::supervise(given, &mut standby, &mut desk, None)
         .unwrap()
         .code
 }
@@ -312,6 +312,19 @@ fn termination_is_passed_on_and_ends_well() {
             Some(Action::Exit(1))
         );
     }
+}
+
+#[test]
+fn a_plain_kill_of_the_worker_does_not_end_the_server() {
+    let mut machine = serving();
+    let action = machine.handle(Input::Ended(Ended::Shutdown), ms(1));
+    let Some(Action::Start(order)) = action else {
+        panic!("{action:?}")
+    };
+    assert_eq!(
+        (order.previous, order.attempts, order.renew),
+        (PreviousEnd::Elective, 0, false)
+    );
 }
 
 #[test]

@@ -10,13 +10,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use super::TapError;
 
+/// What [`open_driver`] does.
+const OPEN: &str = "open";
+
 /// Opens the driver, not yet attached to any device. Closed on exec, as everything Rust opens.
 pub(super) fn open_driver(name: &str) -> Result<OwnedFd, TapError> {
     let file: File = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/net/tun")
-        .map_err(|source| explain(name, "open", source))?;
+        .map_err(|source| explain(name, OPEN, source))?;
     Ok(file.into())
 }
 
@@ -120,6 +123,9 @@ pub(super) fn explain(name: &str, action: &'static str, source: io::Error) -> Ta
     let name = name.to_owned();
     match source.raw_os_error() {
         Some(libc::EBUSY) => TapError::Busy { name },
+        Some(libc::EPERM | libc::EACCES) if action == OPEN => {
+            TapError::DriverDenied { name, source }
+        }
         Some(libc::EPERM | libc::EACCES) => TapError::Denied { name },
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TapError::NoDriver { name, source },
         Some(libc::EINVAL) => match kind(&name) {
@@ -185,7 +191,7 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn query_socket() -> io::Result<OwnedFd> {
+pub(super) fn query_socket() -> io::Result<OwnedFd> {
     Ok(socket_with(
         AddressFamily::INET,
         SocketType::DGRAM,
@@ -194,7 +200,7 @@ fn query_socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-fn request(name: &str) -> io::Result<libc::ifreq> {
+pub(super) fn request(name: &str) -> io::Result<libc::ifreq> {
     if name.len() >= libc::IFNAMSIZ {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -214,7 +220,7 @@ fn text(field: &[c_char]) -> String {
         .unwrap_or_default()
 }
 
-fn check(result: c_int) -> io::Result<()> {
+pub(super) fn check(result: c_int) -> io::Result<()> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -37,6 +37,16 @@ pub enum TapError {
         /// As configured.
         name: String,
     },
+    /// The driver itself may not be used.
+    #[error(
+        "no permission to open /dev/net/tun ({source}), needed for {name}: run as root, `chmod 666 /dev/net/tun`, or give the container the device (--device /dev/net/tun)"
+    )]
+    DriverDenied {
+        /// As configured.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// An interface, but not one for us.
     #[error(
         "{name} is {what}, not a plain TAP device: make one with `scripts/lab up --tap NAME` and name it as `tap` in [network]"

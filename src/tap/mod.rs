@@ -1,10 +1,12 @@
 //! The TAP device: with segmentation and checksum offload where the kernel gives it, plain otherwise.
 //!
-//! A TAP is never made here: it is to be there before and to stay when the server goes, so that the link stays up and its queue
-//! keeps what clients send meanwhile. `scripts/lab up` makes one. What has been read is kept by [`Received`].
+//! A TAP that a configuration names is there before the server and stays when the server ends, so that the link stays
+//! up and its queue keeps what clients send meanwhile. `scripts/lab up` makes one. [`Tap::create`] makes one for a
+//! temporary server. What has been read is kept by [`Received`].
 
 mod control;
 mod error;
+pub mod host;
 mod offload;
 mod plain;
 mod received;
@@ -47,24 +49,7 @@ impl Tap {
     /// It does not exist, is no TAP, is in use, or we may not: each with its remedy.
     pub fn open(name: &str, offload: bool) -> Result<Tap, TapError> {
         control::require_interface(name)?;
-        let mode = match offload {
-            true => match OffloadTap::open(name)? {
-                Some(tap) => Mode::Offload(tap),
-                None => {
-                    log::warn!(
-                        "{name}: the kernel refuses segmentation offload; going on without, many times slower"
-                    );
-                    Mode::Plain(PlainTap::open(name)?)
-                }
-            },
-            false => Mode::Plain(PlainTap::open(name)?),
-        };
-        let tap = Tap {
-            name: name.to_owned(),
-            mode,
-            down: false,
-            raw: Vec::new(),
-        };
+        let tap = Tap::attach(name, offload)?;
         // Another owner may have left it deaf.
         tap.set_deaf(false)?;
         // Had it vanished since the first look, attaching would have made a new one, which goes again with this descriptor.
@@ -83,6 +68,40 @@ impl Tap {
             name: self.name.clone(),
             action: "filter what arrives at",
             source,
+        })
+    }
+
+    /// Makes a TAP that lasts as long as a descriptor of it is open. The kernel puts the first free number in place of `%d`.
+    ///
+    /// # Errors
+    /// There is no driver, or this account may not.
+    pub fn create(pattern: &str) -> Result<Tap, TapError> {
+        let mut tap = Tap::attach(pattern, true)?;
+        let attachment = control::attachment(tap.as_fd()).ok_or(TapError::NotInherited)?;
+        tap.name = attachment.name;
+        Ok(tap)
+    }
+
+    /// Attaches to the TAP of this name, which the kernel makes if there is none.
+    fn attach(name: &str, offload: bool) -> Result<Tap, TapError> {
+        let offloading = match offload {
+            true => OffloadTap::open(name)?,
+            false => None,
+        };
+        if offload && offloading.is_none() {
+            log::warn!(
+                "{name}: the kernel refuses segmentation offload; continuing without, many times slower"
+            );
+        }
+        let mode = match offloading {
+            Some(tap) => Mode::Offload(tap),
+            None => Mode::Plain(PlainTap::open(name)?),
+        };
+        Ok(Tap {
+            name: name.to_owned(),
+            mode,
+            down: false,
+            raw: Vec::new(),
         })
     }
 

@@ -17,6 +17,8 @@ pub(super) struct PlainTap {
 impl PlainTap {
     /// Attaches to `name`.
     pub(super) fn open(name: &str) -> Result<PlainTap, TapError> {
+        // The crate's error does not say whether it was the driver or the device that refused.
+        drop(control::open_driver(name)?);
         let interface = Iface::without_packet_info(name, Mode::Tap)
             .map_err(|source| control::explain(name, "attach to", source))?;
         // SAFETY: `into_raw_fd` has just given up the ownership of this open descriptor.

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 
+pub mod smbpasswd;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,16 @@ pub enum Error {
     /// A line is not `name:hash`.
     #[error("{}:{line}: {problem}; remove the line and run `outlast user add`", .file.display())]
     Line {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A line of a file that is imported is not an account.
+    #[error("{}:{line}: {problem}; name a file in smbpasswd format, as `pdbedit -Lw` prints it", .file.display())]
+    Import {
         /// The file.
         file: PathBuf,
         /// Line, from 1.

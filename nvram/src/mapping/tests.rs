@@ -116,6 +116,43 @@ fn a_second_server_is_refused_but_may_look() {
 }
 
 #[test]
+fn the_file_of_another_program_is_named_as_such_and_left_alone() {
+    let directory = Directory::new();
+    let path = directory.file();
+    for content in [&b"127.0.0.1 localhost\n"[..], &[7; 1 << 20], b"x"] {
+        fs::write(&path, content).unwrap();
+        for mode in [0o644, 0o600] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let opened = [
+                problem(Mapping::open(&path, 2 * SIZE)),
+                problem(Mapping::follow(&path, 2 * SIZE)),
+            ];
+            for found in opened {
+                assert!(matches!(found, FileProblem::Foreign), "{found:?}");
+            }
+        }
+        assert_eq!(fs::read(&path).unwrap(), content);
+    }
+    let short = problem(Mapping::open_read_only(&path));
+    assert!(matches!(short, FileProblem::Foreign), "{short:?}");
+    fs::write(&path, [7; 1 << 20]).unwrap();
+    let long = problem(Mapping::open_read_only(&path));
+    assert!(matches!(long, FileProblem::Foreign), "{long:?}");
+    // One superblock of two is enough for a log, and a file that was made has neither yet.
+    let mut half = vec![0; 1 << 20];
+    half[..8].fill(7);
+    fs::write(&path, &half).unwrap();
+    assert!(Mapping::open_read_only(&path).is_ok());
+    // Made, and not written to: not another program's.
+    fs::write(&path, [0; 100]).unwrap();
+    let blank = problem(Mapping::open(&path, SIZE));
+    assert!(
+        matches!(blank, FileProblem::SizeDiffers { .. }),
+        "{blank:?}"
+    );
+}
+
+#[test]
 fn what_is_wrong_is_said_with_name_and_remedy() {
     let directory = Directory::new();
     let path = directory.file();

@@ -1,0 +1,82 @@
+"""The tests of a program that keeps its files on a server, as another project may write them.
+
+`outlast lab -- pytest examples/pytest` runs them (examples/pytest/run installs what they need). The lab has a server of
+its own, which the tests kill and restart while files are in use. The program under test knows nothing of that.
+"""
+
+import os
+import subprocess
+import threading
+
+import pytest
+import smbclient
+
+PIECE = 1 << 20
+PIECES = 16
+
+
+def outlast(*words):
+    """A command to the server; OUTLAST_CONFIG in the environment says which."""
+    subprocess.run([os.environ["OUTLAST"], *words], check=True)
+
+
+@pytest.fixture
+def share():
+    address = os.environ["OUTLAST_ADDRESS"]
+    smbclient.register_session(
+        address,
+        username=os.environ["OUTLAST_USER"],
+        password=os.environ["OUTLAST_PASSWORD"],
+    )
+    yield rf"\\{address}\pub"
+    smbclient.reset_connection_cache()
+
+
+def store(path, content, before_piece=lambda index: None):
+    """The program under test."""
+    with smbclient.open_file(path, mode="wb") as file:
+        for index in range(PIECES):
+            before_piece(index)
+            file.write(content[index * PIECE : (index + 1) * PIECE])
+
+
+def load(path):
+    with smbclient.open_file(path, mode="rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("fault", ["crash", "reboot"])
+def test_a_file_is_whole_although_the_server_dies_meanwhile(share, fault):
+    content = os.urandom(PIECE * PIECES)
+    path = rf"{share}\{fault}"
+    store(path, content, lambda index: outlast(fault) if index in (3, 9) else None)
+    assert load(path) == content
+    # What the server has on its disk is the same.
+    with open(os.path.join(os.environ["OUTLAST_DIRECTORY"], fault), "rb") as file:
+        assert file.read() == content
+
+
+def test_files_are_whole_although_the_server_dies_at_any_time(share):
+    content = os.urandom(PIECE * PIECES)
+    done = threading.Event()
+    crashes = 0
+
+    def crash():
+        nonlocal crashes
+        while crashes < 20 and not done.is_set():
+            outlast("crash")
+            crashes += 1
+
+    killer = threading.Thread(target=crash)
+    killer.start()
+    try:
+        rounds = 0
+        while rounds < 100 and (rounds < 3 or crashes < 3):
+            path = rf"{share}\round{rounds % 3}"
+            store(path, content)
+            assert load(path) == content
+            rounds += 1
+    finally:
+        done.set()
+        killer.join()
+    assert crashes >= 3

@@ -1,0 +1,105 @@
+//! A subnet that nothing on this machine uses.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Context as _;
+
+/// Two addresses and no more: a /30.
+const PREFIX_BITS: u8 = 30;
+/// Where one is looked for: RFC 1918, and the range for benchmarks (RFC 2544) if a VPN has taken the others.
+const PLACES: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 77, 0, 0),
+    Ipv4Addr::new(192, 168, 77, 0),
+    Ipv4Addr::new(172, 30, 77, 0),
+    Ipv4Addr::new(198, 18, 77, 0),
+];
+/// Subnets of one place.
+const SUBNETS: u32 = 64;
+
+/// The addresses of the server and of this machine on the TAP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subnet {
+    /// The server.
+    pub server: Ipv4Addr,
+    /// This machine.
+    pub host: Ipv4Addr,
+    /// Length of their prefix.
+    pub prefix_bits: u8,
+}
+
+impl Subnet {
+    /// The first that no route of this network namespace leads to, the default route apart.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn free() -> anyhow::Result<Subnet> {
+        let routes = std::fs::read_to_string("/proc/net/route")
+            .context("/proc/net/route cannot be read: is /proc mounted?")?;
+        let routes = parse(&routes);
+        first_free(&routes).context(
+            "no private subnet is free on this machine: write a configuration (docs/lab.md), or use `outlast lab`",
+        )
+    }
+}
+
+/// Destination and mask.
+type Route = (u32, u32);
+
+/// Lines of /proc/net/route (proc_net(5)): the second column is the destination, the eighth the mask, in the byte order
+/// of the network as the machine reads it.
+fn parse(text: &str) -> Vec<Route> {
+    let word = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::from_be);
+    let route = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        Some((word(columns.get(1)?)?, word(columns.get(7)?)?))
+    };
+    text.lines().skip(1).filter_map(route).collect()
+}
+
+fn first_free(routes: &[Route]) -> Option<Subnet> {
+    let size = 1 << (32 - PREFIX_BITS);
+    let mask = u32::MAX << (32 - PREFIX_BITS);
+    let overlaps = |base: u32, (to, its): Route| its != 0 && (base ^ to) & (mask & its) == 0;
+    PLACES
+        .iter()
+        .flat_map(|place| (0..SUBNETS).map(move |index| u32::from(*place) + index * size))
+        .find(|base| !routes.iter().any(|route| overlaps(*base, *route)))
+        .map(|base| Subnet {
+            server: (base + 1).into(),
+            host: (base + 2).into(),
+            prefix_bits: PREFIX_BITS,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+        eth0\t00000000\t010010AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+        tap0\t00004D0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+
+    fn route(address: [u8; 4], bits: u32) -> Route {
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        (Ipv4Addr::from(address).into(), mask)
+    }
+
+    #[test]
+    fn the_kernels_table_is_read() {
+        let expected = [route([0, 0, 0, 0], 0), route([10, 77, 0, 0], 24)];
+        assert_eq!(parse(TEXT), expected);
+    }
+
+    #[test]
+    fn what_is_taken_is_left_alone() {
+        let server = |routes: &[Route]| first_free(routes).map(|subnet| subnet.server.to_string());
+        assert_eq!(server(&[]).unwrap(), "10.77.0.1");
+        assert_eq!(server(&[route([0, 0, 0, 0], 0)]).unwrap(), "10.77.0.1");
+        assert_eq!(server(&[route([10, 77, 0, 0], 30)]).unwrap(), "10.77.0.5");
+        assert_eq!(server(&[route([10, 77, 0, 6], 32)]).unwrap(), "10.77.0.1");
+        let vpn = [route([10, 0, 0, 0], 8), route([192, 168, 77, 3], 32)];
+        assert_eq!(server(&vpn).unwrap(), "192.168.77.5");
+        let halves = [route([0, 0, 0, 0], 1), route([128, 0, 0, 0], 1)];
+        assert_eq!(server(&halves), None);
+    }
+}

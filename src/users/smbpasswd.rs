@@ -1,0 +1,126 @@
+//! Samba's password file, smbpasswd(5): `name:uid:LM hash:NT hash:[flags]:LCT-time:`, a line for each account.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{Error, is_name, parse_hash};
+
+/// The NT hash, or why the account is not taken.
+type Taken = Result<Zeroizing<[u8; 16]>, &'static str>;
+
+/// One account.
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its NT hash, or why it is not taken.
+    pub nt_hash: Taken,
+}
+
+/// Reads the accounts; `path` is the file they are said to come from.
+///
+/// # Errors
+/// A line is not of this format.
+pub fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, Error> {
+    let mut entries = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let entry = parse_line(line).map_err(|problem| Error::Import {
+            file: path.to_owned(),
+            line: index + 1,
+            problem,
+        })?;
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn parse_line(line: &str) -> Result<Entry, &'static str> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, uid, _lm, nt, more @ ..] = fields.as_slice() else {
+        return Err("is not name:uid:LM hash:NT hash:[flags]:time:");
+    };
+    if uid.parse::<u32>().is_err() {
+        return Err("has a uid that is not a number");
+    }
+    Ok(Entry {
+        name: (*name).to_owned(),
+        nt_hash: take(name, nt, more.first().copied().unwrap_or_default())?,
+    })
+}
+
+/// smbpasswd(5), "Account Flags": U is a user, D is disabled, N needs no password, W, I and S are machines and domains.
+/// Older files have no flags.
+fn take(name: &str, nt: &str, flags: &str) -> Result<Taken, &'static str> {
+    let has = |wanted: &[char]| flags.starts_with('[') && flags.contains(wanted);
+    if has(&['W', 'I', 'S']) {
+        return Ok(Err("it is the account of a machine or a domain"));
+    }
+    if has(&['D']) {
+        return Ok(Err("it is disabled"));
+    }
+    if has(&['N']) || nt.starts_with("NO PASSWORD") {
+        return Ok(Err("it has no password"));
+    }
+    if !nt.is_empty() && nt.bytes().all(|byte| byte == b'X') {
+        return Ok(Err("it has no NT hash"));
+    }
+    if !is_name(name) {
+        return Ok(Err("no user may have this name"));
+    }
+    let hash = parse_hash(nt).ok_or("has an NT hash that is not 32 hexadecimal digits")?;
+    Ok(Ok(hash.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "8846F7EAEE8FB117AD06BDD830B7586C";
+    const NONE: &str = "XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX";
+
+    #[test]
+    fn users_are_taken_and_others_are_not() {
+        let text = format!(
+            "# comment\n\nalice:1000:{NONE}:{HASH}:[U          ]:LCT-5F000000:\nold:7:{NONE}:{HASH}\n\
+             bob:1001:{NONE}:{HASH}:[UD         ]:LCT-5F000000:\nhost$:1002:{NONE}:{HASH}:[W          ]:LCT-5F000000:\n\
+             carol:1003:{NONE}:NO PASSWORDXXXXXXXXXXXXXXXXXXXXX:[NU         ]:LCT-5F000000:\ndave:4:{NONE}:{NONE}:[U ]:\n"
+        );
+        let entries = parse(Path::new("p"), &text).unwrap();
+        let taken: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.nt_hash.is_ok()))
+            .collect();
+        let expected = [
+            ("alice", true),
+            ("old", true),
+            ("bob", false),
+            ("host$", false),
+            ("carol", false),
+            ("dave", false),
+        ];
+        assert_eq!(taken, expected);
+        let hash = entries[0].nt_hash.as_ref().unwrap();
+        assert_eq!((hash[0], hash[15]), (0x88, 0x6c));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_and_nothing_is_taken() {
+        for (text, named) in [
+            ("alice", "name:uid"),
+            ("alice:8846f7eaee8fb117ad06bdd830b7586c", "name:uid"),
+            ("alice:x:a:b:", "uid"),
+            ("alice:1:a:1234:[U]:", "32 hexadecimal"),
+            ("alice:1:a:\u{e4}\u{e4}:[U]:", "32 hexadecimal"),
+        ] {
+            let error = parse(Path::new("/p"), &format!("#\n{text}\n")).err();
+            let error = error.unwrap().to_string();
+            assert!(
+                error.starts_with("/p:2: ") && error.contains(named),
+                "{error}"
+            );
+        }
+    }
+}
