@@ -2,7 +2,7 @@
 //! (law 2). Both digest the same few objects, as they are at the same place of the log.
 //!
 //! What is digested is what a snapshot would say ([`super::copying`]): of a connection its SMB state, piece by piece,
-//! its TCP state, and how many bytes are queued. A digest covers about [`BYTES`], and the next one goes on from there.
+//! its TCP state, and how many bytes are queued. A digest covers about [`BYTES`], and the next one continues there.
 //! Effects on files under durability `power` are no part of it.
 
 use std::fmt;

@@ -342,7 +342,7 @@ impl Node {
         let thread = std::thread::Builder::new().name("hook".into());
         let spawned = thread.spawn(move || drop(sender.send(work())));
         if let Err(error) = spawned {
-            // The role goes on from nothing else, and there is no worker: the supervisor ends, and frees the lock.
+            // Nothing else makes the role continue, and there is no worker: the supervisor ends, and frees the lock.
             error!("no thread can be started: {error}");
             std::process::exit(super::worker::EXIT_ERROR.into());
         }

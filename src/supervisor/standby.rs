@@ -276,11 +276,11 @@ impl Standby {
         }
     }
 
-    /// The next worker cannot take over: the server goes on as it is, and another one like it stands by.
+    /// The next worker cannot take over: the server continues as it is, and another one like it stands by.
     fn reject(&mut self, why: &str, now: Duration) {
         if let Some(follower) = &self.follower {
             let why = format!("{} cannot take over: {why}", follower.name());
-            warn!("{why}; the server goes on as before");
+            warn!("{why}; the server continues as before");
             self.dismiss(&why);
         }
         self.start_at = Some(now);
