@@ -9,6 +9,7 @@ pub mod control;
 pub mod fs;
 pub mod one_line;
 pub mod pair;
+mod predecessor;
 pub mod preflight;
 pub mod sandbox;
 pub mod server;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{debug, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
@@ -47,12 +47,18 @@ pub struct Submit {
 }
 
 impl Submit {
-    /// `wake` is an eventfd.
-    pub fn new(requests: Sender<ControlRequest>, wake: OwnedFd) -> Submit {
-        Submit {
+    /// The way, where the requests arrive, and the eventfd that is readable then.
+    ///
+    /// # Errors
+    /// There is no eventfd to be had.
+    pub fn channel() -> io::Result<(Submit, Receiver<ControlRequest>, Arc<OwnedFd>)> {
+        let (requests, arriving) = unbounded();
+        let wake = crate::beside::wake()?;
+        let submit = Submit {
             requests,
-            wake: Arc::new(wake),
-        }
+            wake: wake.clone(),
+        };
+        Ok((submit, arriving, wake))
     }
 
     /// Hands a request to the loop. The answer, if any, comes on the channel.

@@ -1,9 +1,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::Config;
 
@@ -39,14 +40,8 @@ fn gate(config: &Path) -> Gate {
     }
 }
 
-fn way() -> (Submit, Receiver<ControlRequest>, OwnedFd) {
-    let (sender, requests) = crossbeam::channel::unbounded();
-    let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-    (
-        Submit::new(sender, wake.try_clone().unwrap()),
-        requests,
-        wake,
-    )
+fn way() -> (Submit, Receiver<ControlRequest>, Arc<OwnedFd>) {
+    Submit::channel().unwrap()
 }
 
 fn status() -> Status {

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::info;
@@ -27,6 +26,7 @@ use super::windows;
 use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
+use crate::predecessor::outwait;
 use crate::supervisor::pulse::Heart;
 use crate::supervisor::{PreviousEnd, Worker};
 use crate::system::volatile_file_system;
@@ -41,11 +41,6 @@ const IDLE_CONNECTION: usize = 4096;
 
 /// Of the room for state, this part at most is of clients that have not logged in.
 const STRANGERS_PART: usize = 8;
-
-/// How long a server that has died may keep its NVRAM locked.
-const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at that.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// The port of direct TCP (MS-SMB2 2.1).
 const PORT: u16 = 445;
@@ -243,18 +238,15 @@ pub fn give_back_memory() {
 
 /// What a server that has just died has locked is free in a moment, be it a node's on the same machine.
 fn unlocked<T>(
-    mut attempt: impl FnMut() -> Result<T, outlast_nvram::Error>,
+    attempt: impl FnMut() -> Result<T, outlast_nvram::Error>,
 ) -> Result<T, outlast_nvram::Error> {
-    let begun = Instant::now();
-    loop {
-        match attempt() {
-            Err(outlast_nvram::Error::File {
-                problem: FileProblem::Locked,
-                ..
-            }) if begun.elapsed() < PREDECESSOR_PATIENCE => std::thread::sleep(LOOK),
-            done => return done,
-        }
-    }
+    let is_locked = |error: &outlast_nvram::Error| {
+        let outlast_nvram::Error::File { problem, .. } = error else {
+            return false;
+        };
+        matches!(problem, FileProblem::Locked)
+    };
+    outwait(is_locked, attempt)
 }
 
 /// The NVRAM's file; made at the first start.

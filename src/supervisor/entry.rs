@@ -10,7 +10,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use log::{error, warn};
-use rustix::event::EventfdFlags;
 use rustix::io::FdFlags;
 use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
@@ -94,10 +93,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         (args.go(), None)
     };
 
-    let (sender, requests) = crossbeam::channel::unbounded();
-    let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .context("no eventfd can be had")?;
-    let submit = Submit::new(sender, wake.try_clone()?);
+    let (submit, requests, wake) = Submit::channel().context("no eventfd can be had")?;
     signals(submit.clone())?;
     let gate = Gate {
         config: config.clone(),

@@ -36,6 +36,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::Config;
 use crate::control::{BindError, Listener};
+use crate::predecessor::outwait;
 use crate::tap::{Tap, TapError};
 use machine::{Action, Ended, Input, Machine};
 use paired::Node;
@@ -308,35 +309,18 @@ fn wait(
     }
 }
 
-/// How long what a dying server still holds is waited for.
-const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Binds the control socket. The worker of a supervisor that has just been killed may hold it for another moment.
 fn bind_control(config: &Config) -> anyhow::Result<Listener> {
-    let begun = Instant::now();
-    loop {
-        match Listener::bind(&config.server.control_socket) {
-            Err(BindError::InUse { .. }) if begun.elapsed() < PREDECESSOR_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(error) => {
-                anyhow::bail!("{}: server.control_socket: {error}", config.path.display())
-            }
-            Ok(control) => return Ok(control),
-        }
-    }
+    let is_held = |error: &BindError| matches!(error, BindError::InUse { .. });
+    outwait(is_held, || Listener::bind(&config.server.control_socket)).map_err(|error| {
+        anyhow::anyhow!("{}: server.control_socket: {error}", config.path.display())
+    })
 }
 
 /// Attaches to the TAP. The worker of a supervisor that has just been killed may hold it for another moment.
 fn open_tap(config: &Config) -> anyhow::Result<Tap> {
-    let begun = Instant::now();
-    loop {
-        match Tap::open(&config.network.tap, config.network.offload) {
-            Err(TapError::Busy { .. }) if begun.elapsed() < PREDECESSOR_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(error) => anyhow::bail!("{}: network.tap: {error}", config.path.display()),
-            Ok(tap) => return Ok(tap),
-        }
-    }
+    let network = &config.network;
+    let is_held = |error: &TapError| matches!(error, TapError::Busy { .. });
+    outwait(is_held, || Tap::open(&network.tap, network.offload))
+        .map_err(|error| anyhow::anyhow!("{}: network.tap: {error}", config.path.display()))
 }

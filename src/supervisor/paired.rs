@@ -7,13 +7,14 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, error, info, warn};
 use outlast_nvram::{Incarnation, Log, Mapping};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 
 use super::page::Page as StandbyPage;
@@ -33,13 +34,12 @@ use crate::pair::lock::LockFile;
 use crate::pair::outlook::{Known, outlook};
 use crate::pair::page::Page;
 use crate::pair::role::{Action, Event, Leaving, PACE, Role};
+use crate::predecessor::outwait;
 
 /// How often a node that serves makes sure of its admission, and looks for its partner.
 const RENEWAL: Duration = Duration::from_secs(1);
 /// Between two looks whether a hook has ended.
 const HOOK_PACE: Duration = Duration::from_millis(1);
-/// A server of the same node that was killed may keep its places for so long.
-const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs `outlast serve` of one node. Gives the exit code.
 pub(super) fn serve(
@@ -110,15 +110,12 @@ fn leaving(over: &Over) -> Leaving {
 struct Counter {
     requests: Receiver<ControlRequest>,
     submit: Submit,
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
 }
 
 impl Counter {
     fn open() -> anyhow::Result<Counter> {
-        let (sender, requests) = unbounded();
-        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .context("no eventfd can be had")?;
-        let submit = Submit::new(sender, wake.try_clone()?);
+        let (submit, requests, wake) = Submit::channel().context("no eventfd can be had")?;
         Ok(Counter {
             requests,
             submit,
@@ -348,9 +345,9 @@ impl Node {
         }
     }
 
-    fn take(&mut self, mut term: Term) -> Result<(), String> {
+    fn take(&mut self, term: Term) -> Result<(), String> {
         let from = self.seen.as_ref().map(|seen| seen.term.holder.clone());
-        term = self.stepped(term);
+        let term = self.stepped(term, self.seen.as_ref().and_then(|seen| seen.partner));
         self.arbiter
             .write(&term)
             .map_err(|error| error.to_string())?;
@@ -369,8 +366,7 @@ impl Node {
 
     /// The term with the bit as it is now: under durability `power` the sink has all; else stores to the NVRAM are there
     /// for a node on the same machine, and for no other.
-    fn stepped(&self, term: Term) -> Term {
-        let partner = self.seen.as_ref().and_then(|seen| seen.partner);
+    fn stepped(&self, term: Term, partner: Option<Incarnation>) -> Term {
         let in_step = self.durability == Durability::Power || partner == Some(self.incarnation);
         match term.in_step == in_step && term.since_unix_seconds > 0 {
             true => term,
@@ -413,12 +409,13 @@ impl Node {
         self.next_look = now + RENEWAL;
         let looked = self.arbiter.renew().and_then(|()| self.arbiter.look());
         let stepped = looked.and_then(|seen| {
-            let term = self.stepped_by(&seen);
+            let term = self.stepped(seen.term.clone(), seen.partner);
+            let seen = self.seen.insert(seen);
             if term != seen.term {
                 // The bit first: the flag, and with it all that is acknowledged, follow.
                 self.arbiter.write(&term)?;
+                seen.term = term;
             }
-            self.seen = Some(Seen { term, ..seen });
             Ok(())
         });
         match stepped {
@@ -428,11 +425,6 @@ impl Node {
         }
         self.say();
         Ok(())
-    }
-
-    fn stepped_by(&mut self, seen: &Seen) -> Term {
-        self.seen = Some(seen.clone());
-        self.stepped(seen.term.clone())
     }
 
     fn complain(&mut self, why: String) {
@@ -558,15 +550,10 @@ impl Node {
 
 /// Opens the lock's file. A server of this node that has just been killed may have its place for another moment.
 fn open_lock(partner: &Partner, incarnation: Incarnation) -> Result<LockFile, ArbiterError> {
-    let begun = Instant::now();
-    loop {
-        match LockFile::open(&partner.lock, partner.number, incarnation) {
-            Err(ArbiterError::Wrong(_)) if begun.elapsed() < PREDECESSOR_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            opened => return opened,
-        }
-    }
+    let is_held = |error: &ArbiterError| matches!(error, ArbiterError::Wrong(_));
+    outwait(is_held, || {
+        LockFile::open(&partner.lock, partner.number, incarnation)
+    })
 }
 
 /// Runs a command of the configuration, if there is one.

@@ -159,20 +159,7 @@ impl Process {
                 RECEIVED_VARIABLE,
                 inherited.received.as_raw_fd().to_string(),
             );
-        let [admitted, pair] = match inherited.pair {
-            Some(Paired { admitted, page }) => [admitted.as_raw_fd(), page.as_raw_fd()],
-            None => [-1; 2],
-        };
-        if inherited.pair.is_some() {
-            command
-                .env(ADMITTED_VARIABLE, admitted.to_string())
-                .env(PAGE_VARIABLE, pair.to_string());
-        }
-        describe(&mut command);
-        let supervisor = rustix::process::getpid();
-        let keep = [
-            admitted,
-            pair,
+        let mut keep = vec![
             inherited.tap.as_raw_fd(),
             inherited.control.as_raw_fd(),
             write.as_raw_fd(),
@@ -183,16 +170,25 @@ impl Process {
             asks.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
+        if let Some(Paired { admitted, page }) = inherited.pair {
+            let (admitted, page) = (admitted.as_raw_fd(), page.as_raw_fd());
+            command
+                .env(ADMITTED_VARIABLE, admitted.to_string())
+                .env(PAGE_VARIABLE, page.to_string());
+            keep.extend([admitted, page]);
+        }
+        describe(&mut command);
+        let supervisor = rustix::process::getpid();
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The supervisor may have died before the line above; then nobody would end this process.
             if rustix::process::getppid() != Some(supervisor) {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            for fd in keep.into_iter().filter(|fd| *fd >= 0) {
+            for fd in &keep {
                 // SAFETY: these descriptors are open in the supervisor until the child has been started, hence
                 // here.
-                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::empty())?;
+                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(*fd) }, FdFlags::empty())?;
             }
             Ok(())
         };

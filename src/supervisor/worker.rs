@@ -136,7 +136,7 @@ pub struct Worker {
     /// Requests from the control socket and from signals.
     pub requests: Receiver<ControlRequest>,
     /// An eventfd that is readable when `requests` has something.
-    pub wake: OwnedFd,
+    pub wake: Arc<OwnedFd>,
     /// The way to the supervisor.
     pub report: Report,
     /// Process id of the supervisor, for `status`.
