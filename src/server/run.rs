@@ -8,11 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use log::{info, warn};
 use outlast_nvram::Flag;
-use outlast_stack::device::Device;
 use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::clock::Clock;
+use super::clock::{Clock, Time};
 use super::digest::Marks;
 use super::machine::Machine;
 use super::open::Company;
@@ -136,18 +135,10 @@ struct Server {
 
 impl Server {
     fn serve(mut self) -> anyhow::Result<End> {
-        self.take_left_frames();
+        let mut time = self.clock.read();
+        self.take_left_frames(time);
         let mut frames = Vec::new();
         loop {
-            self.wait()?;
-            let time = self.clock.read();
-            for _ in 0..FRAMES_PER_TURN {
-                let received = self.received.receive(&self.tap);
-                let Some(frame) = received.context("the TAP")? else {
-                    break;
-                };
-                self.machine.ingest(frame, time);
-            }
             self.take_requests();
             // A share that was offline is looked for at the beginning of the turn, and may keep it waiting.
             let looks = self.machine.fs.next_look();
@@ -162,11 +153,25 @@ impl Server {
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
                 return Ok(self.leave(end));
             }
+            self.wait()?;
+            time = self.clock.read();
+            self.receive(time)?;
         }
     }
 
+    fn receive(&mut self, time: Time) -> anyhow::Result<()> {
+        for _ in 0..FRAMES_PER_TURN {
+            let received = self.received.receive(&self.tap);
+            let Some(frame) = received.context("the TAP")? else {
+                break;
+            };
+            self.machine.ingest(frame, time);
+        }
+        Ok(())
+    }
+
     /// Receives what the worker before had read from the TAP and not put on record.
-    fn take_left_frames(&mut self) {
+    fn take_left_frames(&mut self, time: Time) {
         let left = self.received.take_left(&self.tap);
         // Those of another TAP are not for this one.
         if left.is_empty() || self.worker.tap_fresh {
@@ -176,14 +181,13 @@ impl Server {
             "{} frame(s) that the worker before had read are received again",
             left.len()
         );
-        let time = self.clock.read();
         for (bytes, checksum) in &left {
             let checksum = *checksum;
             self.machine.ingest(RxFrame { bytes, checksum }, time);
         }
     }
 
-    /// Waits until something is to be done.
+    /// Waits until something is to be done. All that was received is on record.
     fn wait(&mut self) -> io::Result<()> {
         let timeout = if self.machine.busy() {
             Some(Duration::ZERO)

@@ -310,7 +310,6 @@ fn boot_id() -> anyhow::Result<[u8; 16]> {
 }
 
 fn stack(config: &Config, tap: &Tap) -> outlast_stack::Config {
-    use outlast_stack::device::Device as _;
     let network = &config.network;
     outlast_stack::Config {
         mac: network.mac,

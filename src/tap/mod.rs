@@ -16,13 +16,12 @@ mod tests;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use outlast_stack::device::Device;
 use outlast_stack::{Capabilities, RxChecksum, TxFrame};
 
 pub use error::TapError;
 use offload::{OffloadTap, VNET_HEADER_LEN};
 use plain::PlainTap;
-use received::{RAW_MAX, Source};
+use received::Source;
 pub use received::{Received, memory};
 
 /// A TAP device, attached, non-blocking.
@@ -32,8 +31,6 @@ pub struct Tap {
     mode: Mode,
     /// The interface was down when a frame was last sent.
     down: bool,
-    /// For [`Device::receive`].
-    raw: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -101,7 +98,6 @@ impl Tap {
             name: name.to_owned(),
             mode,
             down: false,
-            raw: Vec::new(),
         })
     }
 
@@ -130,13 +126,55 @@ impl Tap {
             name,
             mode,
             down: false,
-            raw: Vec::new(),
         })
     }
 
     /// Is the interface still there that it was attached to? One that was deleted and made anew is another.
     pub fn is_attached(&self) -> bool {
         control::attachment(self.as_fd()).is_some_and(|attachment| attachment.tap)
+    }
+
+    /// Sends one frame. What its queue has no room for is lost, as a network would lose it.
+    ///
+    /// # Errors
+    /// The interface is gone, or refuses the frame.
+    pub fn send(&mut self, frame: &TxFrame) -> io::Result<()> {
+        let sent = match &self.mode {
+            Mode::Offload(tap) => tap.send(frame),
+            Mode::Plain(tap) => tap.send(frame),
+        };
+        let was_down = std::mem::take(&mut self.down);
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // The queue is full or memory short: a lost frame, which TCP repairs.
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Ok(()),
+                // The interface is down; it may come up again.
+                Some(libc::EIO) => {
+                    if !was_down {
+                        log::warn!(
+                            "{} is down: nothing can be sent (ip link set {} up)",
+                            self.name,
+                            self.name
+                        );
+                    }
+                    self.down = true;
+                    Ok(())
+                }
+                _ => Err(io::Error::new(
+                    error.kind(),
+                    format!("sending to {}: {error}", self.name),
+                )),
+            },
+        }
+    }
+
+    /// What the kernel does with the frames that are sent.
+    pub fn capabilities(&self) -> Capabilities {
+        match self.mode {
+            Mode::Offload(_) => Capabilities::ALL,
+            Mode::Plain(_) => Capabilities::NONE,
+        }
     }
 
     /// The interface's name.
@@ -187,59 +225,6 @@ impl Source for Tap {
                 let text = format!("receiving from {}: {error}", self.name);
                 Err(io::Error::new(error.kind(), text))
             }
-        }
-    }
-}
-
-impl Device for Tap {
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, RxChecksum)>> {
-        let mut raw = std::mem::take(&mut self.raw);
-        raw.resize(RAW_MAX, 0);
-        let read = self.read(&mut raw);
-        self.raw = raw;
-        let (header, frame) = match read? {
-            Some(length) => self.raw[..length].split_at(self.header_len().min(length)),
-            None => return Ok(None),
-        };
-        buffer[..frame.len()].copy_from_slice(frame);
-        Ok(Some((frame.len(), self.checksum(header))))
-    }
-
-    fn send(&mut self, frame: &TxFrame) -> io::Result<()> {
-        let sent = match &self.mode {
-            Mode::Offload(tap) => tap.send(frame),
-            Mode::Plain(tap) => tap.send(frame),
-        };
-        let was_down = std::mem::take(&mut self.down);
-        match sent {
-            Ok(()) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // The queue is full or memory short: a lost frame, which TCP repairs.
-                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Ok(()),
-                // The interface is down; it may come up again.
-                Some(libc::EIO) => {
-                    if !was_down {
-                        log::warn!(
-                            "{} is down: nothing can be sent (ip link set {} up)",
-                            self.name,
-                            self.name
-                        );
-                    }
-                    self.down = true;
-                    Ok(())
-                }
-                _ => Err(io::Error::new(
-                    error.kind(),
-                    format!("sending to {}: {error}", self.name),
-                )),
-            },
-        }
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        match self.mode {
-            Mode::Offload(_) => Capabilities::ALL,
-            Mode::Plain(_) => Capabilities::NONE,
         }
     }
 }

@@ -23,7 +23,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use super::offload::VNET_HEADER_LEN;
 
 /// The longest frame with what the kernel puts before it, in bytes.
-pub(super) const RAW_MAX: usize = VNET_HEADER_LEN + MAX_FRAME_LEN;
+const RAW_MAX: usize = VNET_HEADER_LEN + MAX_FRAME_LEN;
 /// Bytes of the memory: a turn of 15 frames of 64 KiB, or of many small ones.
 const BYTES: usize = 1 << 20;
 /// How many bytes there are of frames, the first thing in the memory.

@@ -12,7 +12,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use outlast_stack::Capabilities;
-use outlast_stack::device::Device;
 
 use super::{Tap, TapError};
 use peer::{DISCARD, ECHO, Host, SERVER_V4, SERVER_V6, SOURCE, pattern};

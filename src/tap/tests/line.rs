@@ -6,11 +6,13 @@ use outlast_stack::device::{Device, Faults, MAX_FRAME_LEN, MemoryDevice, pair};
 use outlast_stack::{Capabilities, RxChecksum, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::super::Received;
 use super::Tap;
 
 /// A TAP, and what happens to frames behind it.
 pub(super) struct Line {
     tap: Tap,
+    received: Received,
     wire: Option<Wire>,
 }
 
@@ -22,7 +24,16 @@ struct Wire {
 
 impl Line {
     pub(super) fn clean(tap: Tap) -> Line {
-        Line { tap, wire: None }
+        Line::new(tap, None)
+    }
+
+    fn new(tap: Tap, wire: Option<Wire>) -> Line {
+        let received = Received::new(None).expect("memory");
+        Line {
+            tap,
+            received,
+            wire,
+        }
     }
 
     /// Both directions have these faults. The TAP is to be a plain one: a wire carries what fits its MTU, checksums done.
@@ -34,7 +45,7 @@ impl Line {
             our_end,
             buffer: vec![0; MAX_FRAME_LEN],
         });
-        Line { tap, wire }
+        Line::new(tap, wire)
     }
 
     pub(super) fn capabilities(&self) -> Capabilities {
@@ -64,11 +75,15 @@ impl Line {
         now: Duration,
     ) -> Option<(usize, RxChecksum)> {
         let Some(wire) = &mut self.wire else {
-            return self.tap.receive(buffer).expect("the TAP works");
+            self.received.forget();
+            let frame = self.received.receive(&self.tap).expect("the TAP works")?;
+            buffer[..frame.bytes.len()].copy_from_slice(frame.bytes);
+            return Some((frame.bytes.len(), frame.checksum));
         };
         wire.our_end.advance(now);
-        while let Some((len, _)) = self.tap.receive(&mut wire.buffer).expect("the TAP works") {
-            let frame = TxFrame::plain(wire.buffer[..len].to_vec());
+        while let Some(frame) = self.received.receive(&self.tap).expect("the TAP works") {
+            let frame = TxFrame::plain(frame.bytes.to_vec());
+            self.received.forget();
             wire.kernels_end.send(&frame).expect("a wire takes all");
         }
         wire.deliver(&mut self.tap);
