@@ -13,6 +13,7 @@ mod predecessor;
 pub mod preflight;
 pub mod sandbox;
 pub mod server;
+mod shared_page;
 pub mod supervisor;
 pub mod system;
 pub mod tap;

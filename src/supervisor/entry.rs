@@ -68,9 +68,9 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     // Before a thread, or the process that takes the address space down, shares the memory.
     let sandbox = crate::sandbox::restrict(&config, prober.is_none());
     let open = [tap.as_fd(), control.as_fd(), report.as_fd()].into_iter();
-    let open = open.chain(pulse.iter().map(AsFd::as_fd));
-    let open = open.chain(page.iter().map(AsFd::as_fd));
-    let open = open.chain(pair.iter().map(AsFd::as_fd));
+    let open = open.chain(pulse.iter().map(|pulse| pulse.memory().as_fd()));
+    let open = open.chain(page.iter().map(|page| page.memory().as_fd()));
+    let open = open.chain(pair.iter().map(|page| page.memory().as_fd()));
     let open = open.chain(admitted.iter().map(AsFd::as_fd));
     teardown(open.chain(prober.iter().map(AsFd::as_fd)));
     let report = Report::new(report);

@@ -1,17 +1,14 @@
 //! Memory that all workers of a supervisor share: there the worker that stands by says how it is, and the one that
 //! serves says by which digest the other can check its state.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::os::fd::{OwnedFd, RawFd};
 
 use outlast_nvram::codec;
-use rustix::fs::MemfdFlags;
 
 use super::environment;
 use crate::server::digest::Mark;
+use crate::shared_page::SharedPage;
 
 /// Names the descriptor of the [`Page`].
 pub(super) const VARIABLE: &str = "OUTLAST_STANDBY_FD";
@@ -28,7 +25,7 @@ const MARK_MAX: usize = 128;
 
 /// The memory.
 #[derive(Clone, Debug)]
-pub struct Page(Arc<File>);
+pub struct Page(SharedPage);
 
 /// How a worker stands by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,9 +51,7 @@ impl Page {
     /// # Errors
     /// There can be none.
     pub(super) fn new() -> io::Result<Page> {
-        let page = rustix::fs::memfd_create("outlast-standby", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&page, MARK_AT + MARK_MAX as u64)?;
-        Ok(Page::from(page))
+        SharedPage::new("outlast-standby", MARK_AT + MARK_MAX as u64).map(Page)
     }
 
     /// The one that the supervisor has given this process, if it has.
@@ -67,7 +62,7 @@ impl Page {
     /// How the worker stands by. A page that cannot be read says nothing.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let [pid, position] = self.words(STANDING_AT);
+        let [pid, position] = self.0.words(STANDING_AT);
         Standing {
             pid: u32::try_from(pid).unwrap_or_default(),
             position,
@@ -76,13 +71,13 @@ impl Page {
 
     /// Says how the worker stands by.
     pub(super) fn stand(&self, standing: Standing) {
-        self.write(STANDING_AT, &[u64::from(standing.pid), standing.position]);
+        self.put_words(STANDING_AT, [u64::from(standing.pid), standing.position]);
     }
 
     /// What has come of comparisons.
     #[must_use]
     pub fn compared(&self) -> Compared {
-        let [digests, differences] = self.words(COMPARED_AT);
+        let [digests, differences] = self.0.words(COMPARED_AT);
         Compared {
             digests,
             differences,
@@ -91,19 +86,19 @@ impl Page {
 
     /// Counts a comparison. The worker that stands by alone does that.
     pub(super) fn count_comparison(&self) {
-        self.write(COMPARED_AT, &[self.compared().digests + 1]);
+        self.put_words(COMPARED_AT, [self.compared().digests + 1]);
     }
 
     /// Counts a difference. The supervisor alone does that.
     pub(super) fn count_difference(&self) {
-        self.write(DIFFERENCES_AT, &[self.compared().differences + 1]);
+        self.put_words(DIFFERENCES_AT, [self.compared().differences + 1]);
     }
 
     /// The last mark of the worker that serves. One that is just being written is none.
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
         let mut bytes = [0; MARK_MAX];
-        self.0.read_exact_at(&mut bytes, MARK_AT).ok()?;
+        self.0.read(MARK_AT, &mut bytes).ok()?;
         let (head, rest) = bytes.split_at(8);
         let word = |at: usize| {
             head.get(at..)?
@@ -132,40 +127,25 @@ impl Page {
         self.put(MARK_AT, &[0xFF; 8]);
     }
 
-    fn words<const N: usize>(&self, at: u64) -> [u64; N] {
-        let mut words = [[0; 8]; N];
-        match self.0.read_exact_at(words.as_flattened_mut(), at) {
-            Ok(()) => words.map(u64::from_ne_bytes),
-            Err(_) => [0; N],
-        }
-    }
-
-    fn write(&self, at: u64, words: &[u64]) {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.put(at, &bytes);
-    }
+    // Memory: nothing that a client depends on is in it.
 
     fn put(&self, at: u64, bytes: &[u8]) {
-        // Memory; nothing that a client depends on is in it.
-        let _ = self.0.write_all_at(bytes, at);
+        let _ = self.0.write(at, bytes);
+    }
+
+    fn put_words<const N: usize>(&self, at: u64, words: [u64; N]) {
+        let _ = self.0.set_words(at, words);
+    }
+
+    /// The memory, to be inherited.
+    pub(super) fn memory(&self) -> &SharedPage {
+        &self.0
     }
 }
 
 impl From<OwnedFd> for Page {
     fn from(page: OwnedFd) -> Page {
-        Page(Arc::new(page.into()))
-    }
-}
-
-impl AsFd for Page {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Page {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        Page(page.into())
     }
 }
 

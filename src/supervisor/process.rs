@@ -136,7 +136,7 @@ impl Process {
         rustix::io::ioctl_fionbio(&read, true)?;
         let pulse = Pulse::new()?;
         let (asks, answers) = Prober::new()?;
-        let shared_page = &shared.page;
+        let page = shared.page.memory();
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -152,8 +152,8 @@ impl Process {
             .arg(format!("--supervisor-pid={}", std::process::id()))
             // It speaks for the supervisor, which alone speaks to the service manager.
             .env_remove(super::ready::NOTIFY_SOCKET)
-            .env(pulse::VARIABLE, pulse.as_raw_fd().to_string())
-            .env(page::VARIABLE, shared_page.as_raw_fd().to_string())
+            .env(pulse::VARIABLE, pulse.memory().as_raw_fd().to_string())
+            .env(page::VARIABLE, page.as_raw_fd().to_string())
             .env(prober::VARIABLE, asks.as_raw_fd().to_string())
             .env(
                 RECEIVED_VARIABLE,
@@ -165,13 +165,13 @@ impl Process {
             write.as_raw_fd(),
             config,
             users,
-            pulse.as_raw_fd(),
-            shared_page.as_raw_fd(),
+            pulse.memory().as_raw_fd(),
+            page.as_raw_fd(),
             asks.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
         if let Some(Paired { admitted, page }) = inherited.pair {
-            let (admitted, page) = (admitted.as_raw_fd(), page.as_raw_fd());
+            let (admitted, page) = (admitted.as_raw_fd(), page.memory().as_raw_fd());
             command
                 .env(ADMITTED_VARIABLE, admitted.to_string())
                 .env(PAGE_VARIABLE, page.to_string());

@@ -14,16 +14,12 @@
 //! Anything else that takes longer than [`SILENT`] is a worker that is stopped, spins or waits for ever. It is killed,
 //! and the next one recovers; the request that it was at is counted ([`crate::server::set_aside`]).
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::MemfdFlags;
-
 use super::environment;
+use crate::shared_page::SharedPage;
 
 /// Names the descriptor.
 pub(super) const VARIABLE: &str = "OUTLAST_PULSE_FD";
@@ -89,7 +85,7 @@ fn now() -> Duration {
 
 /// The page.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<File>);
+pub struct Pulse(SharedPage);
 
 impl Pulse {
     /// A page in which nobody has beaten yet.
@@ -97,31 +93,19 @@ impl Pulse {
     /// # Errors
     /// There can be none.
     pub fn new() -> io::Result<Pulse> {
-        let page = rustix::fs::memfd_create("outlast-pulse", MemfdFlags::CLOEXEC)?;
-        Ok(Pulse(Arc::new(page.into())))
+        SharedPage::new("outlast-pulse", 24).map(Pulse)
     }
 
     /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
     /// opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Pulse> {
-        environment::inherited(VARIABLE, is_open).map(|page| Pulse(Arc::new(page.into())))
+        environment::inherited(VARIABLE, is_open).map(|page| Pulse(page.into()))
     }
 
     /// What the loop has said last. A page that cannot be read says nothing.
     #[must_use]
     pub fn signs(&self) -> Signs {
-        let mut bytes = [0; 24];
-        match self.0.read_exact_at(&mut bytes, 0) {
-            Ok(()) => {
-                let mut words = bytes
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|word| u64::from_ne_bytes(*word));
-                Signs::from_words(std::array::from_fn(|_| words.next().unwrap_or_default()))
-            }
-            Err(_) => Signs::default(),
-        }
+        Signs::from_words(self.0.words(0))
     }
 
     /// Says that there will be beats, before the loop begins: one that does not begin is noticed.
@@ -135,20 +119,12 @@ impl Pulse {
 
     fn say(&self, signs: Signs) {
         // A page of memory; if it were lost the worker would be taken for silent, and the next one has another.
-        let words = signs.to_words().map(u64::to_ne_bytes);
-        let _ = self.0.write_all_at(words.as_flattened(), 0);
+        let _ = self.0.set_words(0, signs.to_words());
     }
-}
 
-impl AsFd for Pulse {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Pulse {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    /// The memory, to be inherited.
+    pub(super) fn memory(&self) -> &SharedPage {
+        &self.0
     }
 }
 
