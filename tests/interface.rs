@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::client::{self, ENCRYPTED, SIGNED, SMB3_1_1, Session, anonymous, smbclient};
 use support::lab::{self, Lab, SERVER};
 use support::server::{PASSWORD, Server, Setup, USER, error};
-use support::{PATIENCE, can_run, wait_for};
+use support::{PATIENCE, can_run};
 
 /// Runs `outlast serve`, which is to end by itself with one line of its own that names all of this.
 fn assert_refused(server: &Server, what: &str, names: &[&str]) {
@@ -231,10 +231,7 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
             .collect::<Vec<_>>(),
         [1]
     );
-    session.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        (server.status().connections[0].smb.opens == 0).then_some(())
-    });
+    session.close_held(|| server.status().connections[0].smb.opens == 0);
     session.say("quit");
     session.finish().well();
 }
@@ -533,10 +530,7 @@ fn a_reboot_as_something_else_is_refused() {
         "nothing has happened"
     );
     assert_eq!(after.connections[0].smb.opens, 1);
-    session.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        (server.status().connections[0].smb.opens == 0).then_some(())
-    });
+    session.close_held(|| server.status().connections[0].smb.opens == 0);
     session.say("quit");
     session.finish().well();
 }

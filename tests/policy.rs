@@ -242,10 +242,7 @@ fn a_tap_that_was_deleted_and_made_again_is_attached_again() {
         lab::run(command);
     }
     assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
-    alice.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        (opens(&server) == [(USER.to_owned(), 0)]).then_some(())
-    });
+    alice.close_held(|| opens(&server) == [(USER.to_owned(), 0)]);
     server.assert_sound();
 }
 
@@ -264,10 +261,7 @@ fn requirements_that_are_raised_hold_for_those_who_stay() {
     server.rewrite("signing = \"enabled\"", "signing = \"required\"");
     server.reboot();
     // Who signs anyway stays.
-    signing.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        opens(&server).contains(&(USER.to_owned(), 0)).then_some(())
-    });
+    signing.close_held(|| opens(&server).contains(&(USER.to_owned(), 0)));
     server.rewrite(
         "[server]",
         "[server]\nmin_protocol = \"3.1.1\"\nmax_protocol = \"3.1.1\"",
@@ -363,10 +357,7 @@ fn a_share_that_is_mounted_late_is_waited_for() {
     second.mount(server.share());
     alice.say("get held-by-alice got");
     alice.expect("getting file");
-    alice.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        (opens(&server) == [(USER.to_owned(), 0)]).then_some(())
-    });
+    alice.close_held(|| opens(&server) == [(USER.to_owned(), 0)]);
     assert_eq!(
         std::fs::read(lab.path("local-alice/got")).expect("the copy"),
         b"held"
@@ -459,10 +450,7 @@ fn a_disk_that_is_mounted_again_is_served_again() {
             .is_ok_and(|bytes| bytes == b"held")
             .then_some(())
     });
-    alice.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        (opens(&server) == [(USER.to_owned(), 0)]).then_some(())
-    });
+    alice.close_held(|| opens(&server) == [(USER.to_owned(), 0)]);
     server.assert_sound();
     drop(alice);
     drop(server);

@@ -16,10 +16,7 @@ fn signal(pid: u32, signal: Signal) {
 /// The session that was there before still works.
 fn finish(server: &Server, mut session: Session) {
     assert_eq!(server.status().connections[0].smb.opens, 1);
-    session.say("close 1");
-    wait_for("the close", PATIENCE, || {
-        (server.status().connections[0].smb.opens == 0).then_some(())
-    });
+    session.close_held(|| server.status().connections[0].smb.opens == 0);
     session.say("quit");
     session.finish().well();
 }

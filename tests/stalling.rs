@@ -60,7 +60,7 @@ fn replies_that_are_not_taken_are_no_more_than_allowed() {
 /// Sooner in a crowd than the tests wait for; and what a crowd leaves behind when it is over is dropped, too, while they still wait.
 const CROWDED: &str = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
 
-/// Beside an attack that stands still, and is dropped for it, a slow client that goes on keeps its connection.
+/// Beside an attack that stands still, and is dropped for it, a slow client that continues keeps its connection.
 fn stalled_are_dropped(test: &str, limits: &str, threads: usize, life: Life) {
     let Some(mut stage) = Stage::set(test, limits) else {
         return;

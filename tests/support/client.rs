@@ -165,6 +165,12 @@ impl Session {
         session
     }
 
+    /// Closes the file of [`Session::holding`], and waits until the server says so.
+    pub fn close_held(&mut self, is_closed: impl Fn() -> bool) {
+        self.say("close 1");
+        wait_for("the close", PATIENCE, || is_closed().then_some(()));
+    }
+
     fn spawn(mut client: Command, local: &Path) -> Session {
         let text = local.with_extension("output");
         let file = File::create(&text).expect("a file for the output");

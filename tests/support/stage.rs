@@ -91,13 +91,7 @@ impl Stage {
     }
 
     pub fn assert_same_worker(&self) {
-        let status = self.server.status();
-        assert_eq!(
-            (status.worker_pid, status.epoch),
-            (self.before.worker_pid, self.before.epoch),
-            "the worker was felled"
-        );
-        self.server.assert_sound();
+        assert_same(&self.server, &self.before);
     }
 
     /// When the attack is over, everything is as it was.
@@ -107,13 +101,7 @@ impl Stage {
         self.bystander.finish().well();
         self.server.wait_until_left_alone();
         client::run(smbclient(SMB3_1_1), &self.local, "pwd").well();
-        let status = self.server.status();
-        assert_eq!(
-            (status.worker_pid, status.epoch),
-            (self.before.worker_pid, self.before.epoch),
-            "the worker was felled"
-        );
-        self.server.assert_sound();
+        assert_same(&self.server, &self.before);
         drop(self.lab);
     }
 
@@ -152,4 +140,15 @@ pub fn open(client: &mut Client, name: &str, options: u32) -> raw::Answer {
 
 pub fn opened(client: &mut Client, name: &str, options: u32) -> FileId {
     open(client, name, options).ok().file_id()
+}
+
+/// No worker has ended since.
+fn assert_same(server: &Server, before: &Status) {
+    let status = server.status();
+    assert_eq!(
+        (status.worker_pid, status.epoch),
+        (before.worker_pid, before.epoch),
+        "the worker has ended"
+    );
+    server.assert_sound();
 }
