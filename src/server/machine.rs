@@ -17,6 +17,7 @@ use super::consistency::Effects;
 use super::copying::Copier;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
+use super::gate::Gate;
 use super::inbound::{self, Inbound, Message};
 use super::insisting;
 use super::journal::Journal;
@@ -29,26 +30,6 @@ use super::work::UnderWay;
 
 /// Bytes of the longest message of a client that has not logged in: a security token of 64 KiB, and what is around it.
 pub(super) const UNAUTHENTICATED_MESSAGE: usize = 65 << 10;
-
-/// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little earlier.
-const DRAIN: Duration = Duration::from_secs(4);
-
-/// How long an end for good waits for the clients to take their last replies.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Are requests taken?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gate {
-    Open,
-    /// An elective reboot has begun: what is in flight is acknowledged, nothing is begun.
-    Draining {
-        until: Duration,
-    },
-    /// The server is ending for good: sessions are being closed.
-    Closing {
-        until: Duration,
-    },
-}
 
 /// What the loop remembers of a client, besides its state: nothing that has to survive.
 #[derive(Debug, Default)]
@@ -99,7 +80,7 @@ pub struct Machine<F> {
     pub(super) attempts: u32,
     /// Under durability `power`.
     pub(super) effects: Option<Effects>,
-    gate: Gate,
+    pub(super) gate: Gate,
     pub(super) copier: Copier,
     /// Frames that wait until what they show is on the medium, each turn's with the end of its last commit.
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
@@ -270,66 +251,6 @@ impl<F: FileSystem> Machine<F> {
             .min()
     }
 
-    /// Begins an elective reboot (patent, Fig. 2): requests are not taken any more; what is in flight is still acknowledged.
-    //= patent fig2-213
-    pub fn begin_drain(&mut self, time: Time) {
-        if self.gate == Gate::Open {
-            self.gate = Gate::Draining {
-                until: time.now + DRAIN,
-            };
-            self.stack.drain(true);
-        }
-    }
-
-    /// Begins the end for good: every session is closed.
-    pub fn begin_farewell(&mut self, time: Time) {
-        self.gate = Gate::Closing {
-            until: time.now + FAREWELL,
-        };
-        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.leave(conn);
-            self.stack.close(conn, &mut self.journal);
-        }
-    }
-
-    /// Has what was begun come to its end?
-    #[must_use]
-    //= patent fig2-215
-    pub fn at_rest(&self, time: Time) -> bool {
-        match self.gate {
-            Gate::Open => false,
-            Gate::Draining { until } => {
-                (self.stack.drained() && self.under_way.is_none()) || time.now >= until
-            }
-            Gate::Closing { until } => self.clients.is_empty() || time.now >= until,
-        }
-    }
-
-    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be taken up. Gives the
-    /// last frames. `machine_too`: the machine may be switched off next. `is_followed`: the next server has the state, so
-    /// nothing is written again to make its recovery shorter.
-    //= patent fig2-219
-    pub fn save(
-        &mut self,
-        time: Time,
-        flag: Flag,
-        machine_too: bool,
-        is_followed: bool,
-    ) -> Vec<TxFrame> {
-        // What may be missing on the media is done once more by the next start, whoever is still connected.
-        let is_consistent = !machine_too || self.make_consistent(time);
-        let flag = match flag {
-            Flag::Clean if !is_consistent => Flag::ElectiveReboot,
-            flag => flag,
-        };
-        if flag != Flag::Clean && !is_followed {
-            self.renew(time.now);
-        }
-        self.report_local_changes(time);
-        self.journal.end(time.now, flag, machine_too);
-        self.hold_back(Vec::new())
-    }
-
     /// Who resumes should this server die now.
     pub fn set_flag(&mut self, flag: Flag) {
         self.journal.set_flag(flag);
@@ -440,7 +361,7 @@ impl<F: FileSystem> Machine<F> {
         self.clients.entry(conn).or_default().closed = true;
     }
 
-    fn report_local_changes(&mut self, time: Time) {
+    pub(super) fn report_local_changes(&mut self, time: Time) {
         let mut out = outlast_smb::Output::default();
         for change in self.fs.changes() {
             self.journal.watched.effect(time.now);

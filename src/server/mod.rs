@@ -11,6 +11,7 @@ pub mod fault;
 pub mod files;
 pub mod fold;
 pub mod following;
+mod gate;
 pub mod inbound;
 mod insisting;
 pub mod journal;

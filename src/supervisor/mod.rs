@@ -131,7 +131,7 @@ struct Over {
     is_terminating: bool,
 }
 
-/// Starts workers until one ends for good. `node`: the node of a pair that the arbiter has admitted.
+/// Starts workers until one ends that no other follows. `node`: the node of a pair that the arbiter has admitted.
 fn supervise(
     provision: &mut dyn Provision,
     standby: &mut Standby,

@@ -1,5 +1,6 @@
 //! The whole stack: demultiplexer, listeners, timers.
 
+mod drain;
 mod receive;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use drain::Drain;
 
 use crate::event::{ConnStatus, Event, Standing, Usage, Why};
 use crate::frame::{Delivery, Segment};
@@ -24,14 +26,6 @@ use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, Sta
 const RESETS_PER_SECOND: u32 = 100;
 /// Messages that take back a peer's back-off: more than the steps it can have taken (RFC 6069).
 const REVIVAL_MESSAGES: usize = 16;
-/// Planned outage: how long nothing must have come at least (two round trips, if they take longer), how long if no round
-/// trip has been measured, and how long to wait for that at most. Clients wait for as long.
-const QUIET: Duration = Duration::from_millis(1);
-const QUIET_UNMEASURED: Duration = Duration::from_millis(5);
-const QUIET_LIMIT: Duration = Duration::from_secs(3);
-/// Planned outage: the window of a connection on which nothing has moved for so long stays as it is. Clients wait until
-/// all are shut, and most of a thousand connections are idle.
-const IDLE: Duration = Duration::from_secs(1);
 /// Bytes of one relocation record.
 const RELOCATION_PIECE: usize = 1 << 20;
 
@@ -73,14 +67,6 @@ pub struct Stack {
     /// Everything is restored; before that no frame is taken or sent (law 4).
     open: bool,
     now: Duration,
-}
-
-/// A planned outage under way.
-#[derive(Debug, Clone, Copy)]
-struct Drain {
-    since: Duration,
-    /// The windows of 0 are announced.
-    shut: bool,
 }
 
 impl Stack {
@@ -415,12 +401,11 @@ impl Stack {
             return None;
         }
         let busy = !self.dirty.is_empty() || !self.resets.is_empty();
-        let draining = self.drain.is_some_and(|drain| !drain.shut);
         [
             self.link.next_deadline(),
             self.timers.first().map(|(at, _)| *at),
             busy.then_some(self.now),
-            draining.then_some(self.now + QUIET / 2),
+            self.drain_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -452,62 +437,6 @@ impl Stack {
     /// Drops the connection and resets the peer.
     pub fn abort(&mut self, conn: ConnId, journal: &mut dyn Journal) {
         self.act(conn, journal, |conn, cx| conn.abort(cx));
-    }
-
-    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are announced
-    /// where something has moved within the last second, and [`drained`](Stack::drained) is true. Off: the windows are
-    /// offered again.
-    ///
-    /// A window of 0 takes back what was promised, the one time we do (RFC 9293, section 3.8.6); what the peer still sends within its
-    /// old window is accepted all the same.
-    pub fn drain(&mut self, on: bool) {
-        if on {
-            let since = self.now;
-            self.drain.get_or_insert(Drain { since, shut: false });
-            // No reply follows on which an acknowledgement could ride.
-            for conn in self.conns.keys().copied().collect::<Vec<_>>() {
-                if let Some(target) = self.conns.get_mut(&conn) {
-                    target.acknowledge();
-                    self.touch(conn);
-                }
-            }
-        } else if self.drain.take().is_some() {
-            self.shut_windows(false);
-        }
-    }
-
-    /// The windows of 0 have been handed to [`poll`](Stack::poll)'s caller.
-    pub fn drained(&self) -> bool {
-        self.drain.is_some_and(|drain| drain.shut) && self.dirty.is_empty()
-    }
-
-    fn shut_windows_when_quiet(&mut self) {
-        let Some(drain) = self.drain.filter(|drain| !drain.shut) else {
-            return;
-        };
-        let quiet = self
-            .conns
-            .values()
-            .all(|conn| conn.is_quiet(QUIET, QUIET_UNMEASURED, self.now));
-        if quiet || self.now.saturating_sub(drain.since) >= QUIET_LIMIT {
-            self.drain = Some(Drain {
-                shut: true,
-                ..drain
-            });
-            self.shut_windows(true);
-        }
-    }
-
-    fn shut_windows(&mut self, shut: bool) {
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
-        for conn in conns {
-            let target = self.conns.get_mut(&conn);
-            let now = self.now;
-            if let Some(target) = target.filter(|target| !(shut && target.is_idle(IDLE, now))) {
-                target.shut_window(shut);
-                self.touch(conn);
-            }
-        }
     }
 
     /// A connection's state (RFC 9293, section 3.3.2). `None`: TCP has closed it.

@@ -2,8 +2,7 @@
 
 use crate::input::Input;
 use outlast::config::Config;
-use outlast::control::{Answers, Command, ControlRequest, Gate, Reply, Submit, answer};
-use rustix::event::EventfdFlags;
+use outlast::control::{Answers, Command, Gate, Reply, Submit, answer};
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -26,8 +25,7 @@ const REPLY: &str = r#"{"status":{"flag":"clean","epoch":1,"recoveries":0,"super
 fn submit() -> &'static Submit {
     static SUBMIT: OnceLock<Submit> = OnceLock::new();
     SUBMIT.get_or_init(|| {
-        let (sender, requests) = crossbeam::channel::unbounded::<ControlRequest>();
-        let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+        let (submit, requests, _) = Submit::channel().expect("an eventfd");
         std::thread::spawn(move || {
             for request in requests {
                 assert!(
@@ -42,7 +40,7 @@ fn submit() -> &'static Submit {
                 let _ = request.reply.send(reply);
             }
         });
-        Submit::new(sender, wake)
+        submit
     })
 }
 

@@ -34,6 +34,7 @@ pub mod sink;
 mod standby;
 pub mod status;
 pub mod stranger;
+mod surroundings;
 pub mod sweep;
 mod trace;
 pub mod trouble;

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outlast::server::clock::Time;
-use outlast::server::fault::{Point, Probe, When};
 use outlast::server::machine::Machine;
 use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
-use outlast_smb::Entropy;
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
 use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 
@@ -34,6 +32,7 @@ use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::stranger::{self, Stranger};
+use crate::surroundings::{Nothing, Saboteur, Seeded};
 use crate::trace;
 use crate::trouble::Troubles;
 
@@ -114,54 +113,6 @@ struct Life {
     /// Service time when it began, and when that was.
     base: Duration,
     began: Duration,
-}
-
-struct Seeded(Random);
-
-impl Entropy for Seeded {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        self.0.fill(buffer);
-    }
-}
-
-/// Leaves out the commits at point 2 of operations with a name, if that is the mutation.
-struct Saboteur {
-    nvram: Arc<Nvram>,
-    mutation: Option<Mutation>,
-}
-
-impl Probe for Saboteur {
-    fn at(&mut self, point: Point, when: When, operation: &str) {
-        if self.mutation
-            == Some(Mutation::NoIntent(match operation {
-                "create" => "create",
-                "rename" => "rename",
-                "delete" => "delete",
-                "write" => "write",
-                _ => return,
-            }))
-            && (point, when) == (Point::Two, When::Before)
-        {
-            self.nvram.leave_out_commit();
-        }
-    }
-}
-
-/// The journal of a stack that has no state to speak of.
-struct Nothing;
-
-impl outlast_stack::Journal for Nothing {
-    fn append(&mut self, _: u64, _: &outlast_stack::Record, data: &[&[u8]]) -> bytes::Bytes {
-        data.concat().into()
-    }
-
-    fn room(&self, _: u64) -> usize {
-        usize::MAX
-    }
-
-    fn unique_id(&mut self) -> u64 {
-        1
-    }
 }
 
 impl Server {

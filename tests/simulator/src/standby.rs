@@ -117,24 +117,22 @@ impl Standby {
     }
 }
 
-/// The memory, with the commit word of the commit before the last one.
-struct Behind {
-    nvram: Arc<Nvram>,
-    /// The last two.
-    heads: Mutex<[u64; 2]>,
-}
+/// What a broken follower sees of the memory.
+trait Lens: Send + Sync + 'static {
+    fn load(&self, nvram: &Nvram, at: u64) -> u64;
 
-impl Behind {
-    fn of(nvram: Arc<Nvram>) -> Behind {
-        let head = nvram.load(HEAD_AT);
-        Behind {
-            nvram,
-            heads: Mutex::new([head; 2]),
-        }
+    fn read(&self, nvram: &Nvram, at: u64, into: &mut [u8]) {
+        nvram.read(at, into);
     }
 }
 
-impl Memory for Behind {
+/// The memory, through a lens.
+struct Seen<L> {
+    nvram: Arc<Nvram>,
+    lens: L,
+}
+
+impl<L: Lens> Memory for Seen<L> {
     fn len(&self) -> u64 {
         self.nvram.len()
     }
@@ -148,19 +146,11 @@ impl Memory for Behind {
     }
 
     fn load(&self, at: u64) -> u64 {
-        let word = self.nvram.load(at);
-        if at != HEAD_AT {
-            return word;
-        }
-        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        if heads[1] != word {
-            *heads = [heads[1], word];
-        }
-        heads[0]
+        self.lens.load(&self.nvram, at)
     }
 
     fn read(&self, at: u64, into: &mut [u8]) {
-        self.nvram.read(at, into);
+        self.lens.read(&self.nvram, at, into);
     }
 
     fn persist_range(&self, at: u64, len: usize) -> Result<(), Error> {
@@ -173,9 +163,33 @@ impl Memory for Behind {
     }
 }
 
-/// The memory, with a log whose records say something else.
+/// The commit word of the commit before the last one: the last two.
+struct Behind(Mutex<[u64; 2]>);
+
+impl Behind {
+    fn of(nvram: Arc<Nvram>) -> Seen<Behind> {
+        let head = nvram.load(HEAD_AT);
+        let lens = Behind(Mutex::new([head; 2]));
+        Seen { nvram, lens }
+    }
+}
+
+impl Lens for Behind {
+    fn load(&self, nvram: &Nvram, at: u64) -> u64 {
+        let word = nvram.load(at);
+        if at != HEAD_AT {
+            return word;
+        }
+        let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heads[1] != word {
+            *heads = [heads[1], word];
+        }
+        heads[0]
+    }
+}
+
+/// A log whose records say something else.
 struct Altered {
-    nvram: Arc<Nvram>,
     /// The altered ring.
     copy: VecMemory,
     /// How far that goes, and the checksum of its last record.
@@ -183,13 +197,13 @@ struct Altered {
 }
 
 impl Altered {
-    fn of(nvram: Arc<Nvram>) -> Altered {
+    fn of(nvram: Arc<Nvram>) -> Seen<Altered> {
         let tail = log_format::position(nvram.load(TAIL_AT));
-        Altered {
+        let lens = Altered {
             copy: VecMemory::new(nvram.len() as usize),
-            nvram,
             done: Mutex::new((tail, None)),
-        }
+        };
+        Seen { nvram, lens }
     }
 }
 
@@ -206,42 +220,21 @@ fn alter(meta: &mut [u8]) {
     }
 }
 
-impl Memory for Altered {
-    fn len(&self) -> u64 {
-        self.nvram.len()
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) {
-        self.nvram.write(at, bytes);
-    }
-
-    fn store(&self, at: u64, word: u64) {
-        self.nvram.store(at, word);
-    }
-
-    fn load(&self, at: u64) -> u64 {
-        let word = self.nvram.load(at);
+impl Lens for Altered {
+    fn load(&self, nvram: &Nvram, at: u64) -> u64 {
+        let word = nvram.load(at);
         if at == HEAD_AT {
             let head = log_format::position(word);
             let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-            log_format::copy_altered(&*self.nvram, &self.copy, &mut done, head, alter);
+            log_format::copy_altered(nvram, &self.copy, &mut done, head, alter);
         }
         word
     }
 
-    fn read(&self, at: u64, into: &mut [u8]) {
+    fn read(&self, nvram: &Nvram, at: u64, into: &mut [u8]) {
         match at < RING_AT {
-            true => self.nvram.read(at, into),
+            true => nvram.read(at, into),
             false => self.copy.read(at, into),
         }
-    }
-
-    fn persist_range(&self, at: u64, len: usize) -> Result<(), Error> {
-        self.nvram.persist_range(at, len)
-    }
-
-    unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.nvram.slice(at, len) }
     }
 }
