@@ -1,5 +1,5 @@
-//! Clients that take no reply, or send half a message, keep a little, are dropped when they stand still, and harm nobody
-//! else.
+//! Clients that take no reply, or send half a message, keep a little, are dropped when they stand still, and harm
+//! nobody else.
 
 mod support;
 
@@ -57,7 +57,8 @@ fn replies_that_are_not_taken_are_no_more_than_allowed() {
     stage.everything_is_given_back();
 }
 
-/// Sooner in a crowd than the tests wait for; and what a crowd leaves behind when it is over is dropped, too, while they still wait.
+/// Sooner in a crowd than the tests wait for; and what a crowd leaves behind when it is over is dropped, too, while
+/// they still wait.
 const CROWDED: &str = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
 
 /// Beside an attack that stands still, and is dropped for it, a slow client that continues keeps its connection.
@@ -126,7 +127,8 @@ fn slow_writers_are_dropped_sooner_in_a_crowd() {
     );
 }
 
-/// A reader that takes a piece, and then nothing for a while, is served in turn with the others: what is kept for it is not lost.
+/// A reader that takes a piece, and then nothing for a while, is served in turn with the others: what is kept for it is
+/// not lost.
 #[test]
 fn a_client_that_pauses_gets_what_it_asked_for() {
     let limits = "max_unread_per_connection = \"1MiB\"";

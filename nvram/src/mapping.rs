@@ -318,8 +318,8 @@ fn or_foreign(path: &Path, problem: FileProblem) -> FileProblem {
     }
 }
 
-/// Does the file hold another program's content? Not if it is a log, a sink, or was never written to. Of one that cannot
-/// be read that is not known.
+/// Does the file hold another program's content? Not if it is a log, a sink, or was never written to. Of one that
+/// cannot be read that is not known.
 #[must_use]
 pub fn is_foreign(path: &Path) -> bool {
     let is_ours = |word: u64| [MAGIC, 0].contains(&word);

@@ -175,8 +175,8 @@ impl Superblock {
         Ok((superblock, index))
     }
 
-    /// Reads the superblock of a log that was made in this very memory. Its checksum is right; but what is relied upon is
-    /// checked.
+    /// Reads the superblock of a log that was made in this very memory. Its checksum is right; but what is relied upon
+    /// is checked.
     pub(crate) fn read_own(memory: &dyn Memory) -> Result<(Superblock, usize), Error> {
         let (superblock, slot) = Superblock::read(memory)?;
         if superblock.memory_len != memory.len() {

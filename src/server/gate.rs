@@ -9,7 +9,8 @@ use super::clock::Time;
 use super::files::FileSystem;
 use super::machine::Machine;
 
-/// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little earlier.
+/// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little
+/// earlier.
 const DRAIN: Duration = Duration::from_secs(4);
 
 /// How long `outlast stop` waits for the clients to take their last replies.
@@ -33,7 +34,8 @@ pub(super) enum Gate {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Begins an elective reboot (patent, Fig. 2): requests are not taken any more; what is in flight is still acknowledged.
+    /// Begins an elective reboot (patent, Fig. 2): requests are not taken any more; what is in flight is still
+    /// acknowledged.
     //= patent fig2-213
     pub fn begin_drain(&mut self, time: Time) {
         if self.gate == Gate::Open {
@@ -68,9 +70,9 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be taken up. Gives the
-    /// last frames. `machine_too`: the machine may be switched off next. `is_followed`: the next server has the state, so
-    /// nothing is written again to make its recovery shorter.
+    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be
+    /// taken up. Gives the last frames. `machine_too`: the machine may be switched off next. `is_followed`: the next
+    /// server has the state, so nothing is written again to make its recovery shorter.
     //= patent fig2-219
     pub fn save(
         &mut self,

@@ -249,8 +249,8 @@ fn ignore_the_terminal() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group, and are the supervisor's to act
-/// on, so here they are ignored.
+/// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group, and are the supervisor's
+/// to act on, so here they are ignored.
 fn signals(submit: Submit) -> anyhow::Result<()> {
     let mut signals =
         signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])

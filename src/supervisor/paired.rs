@@ -157,7 +157,7 @@ pub(super) struct Node {
     events: Receiver<Event>,
     began: Instant,
     /// What was last said in the log of what keeps the node.
-    told: Option<String>,
+    complaint: Option<String>,
 }
 
 impl Node {
@@ -186,7 +186,7 @@ impl Node {
             sender,
             events,
             began: Instant::now(),
-            told: None,
+            complaint: None,
         };
         Ok((node, paired))
     }
@@ -278,7 +278,7 @@ impl Node {
         }
         self.durability = held.config().nvram.durability;
         self.say();
-        self.told = None;
+        self.complaint = None;
         Ok(())
     }
 
@@ -364,8 +364,8 @@ impl Node {
         Ok(())
     }
 
-    /// The term with the bit as it is now: under durability `power` the sink has all; else stores to the NVRAM are there
-    /// for a node on the same machine, and for no other.
+    /// The term with the bit as it is now: under durability `power` the sink has all; else stores to the NVRAM are
+    /// there for a node on the same machine, and for no other.
     fn stepped(&self, term: Term, partner: Option<Incarnation>) -> Term {
         let in_step = self.durability == Durability::Power || partner == Some(self.incarnation);
         match term.in_step == in_step && term.since_unix_seconds > 0 {
@@ -421,16 +421,16 @@ impl Node {
         match stepped {
             Err(error @ ArbiterError::Lost(_)) => return Err(error),
             Err(error) => self.complain(error.to_string()),
-            Ok(()) => self.told = None,
+            Ok(()) => self.complaint = None,
         }
         self.say();
         Ok(())
     }
 
     fn complain(&mut self, why: String) {
-        if self.told.as_ref() != Some(&why) {
+        if self.complaint.as_ref() != Some(&why) {
             error!("{why}");
-            self.told = Some(why);
+            self.complaint = Some(why);
         }
     }
 
@@ -438,7 +438,7 @@ impl Node {
     fn tell(&mut self) {
         match self.role.trouble().map(str::to_owned) {
             Some(why) => self.complain(why),
-            None => self.told = None,
+            None => self.complaint = None,
         }
     }
 
@@ -448,7 +448,7 @@ impl Node {
             .status()
             .map_or(Ok(()), |status| self.page.write(&status));
         if let Err(error) = written {
-            warn!("the worker is not told how its pair is: {error}");
+            warn!("the workers cannot be shown how the pair is: {error}");
         }
     }
 
@@ -459,7 +459,7 @@ impl Node {
             seen,
             serves: self.role.serves(),
             fences: self.partner.fence_command.is_some(),
-            trouble: self.told.as_deref().or(self.role.trouble()),
+            trouble: self.complaint.as_deref().or(self.role.trouble()),
         }))
     }
 

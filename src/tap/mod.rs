@@ -68,7 +68,8 @@ impl Tap {
         })
     }
 
-    /// Makes a TAP that lasts as long as a descriptor of it is open. The kernel puts the first free number in place of `%d`.
+    /// Makes a TAP that lasts as long as a descriptor of it is open. The kernel puts the first free number in place of
+    /// `%d`.
     ///
     /// # Errors
     /// There is no driver, or this account may not.

@@ -23,12 +23,12 @@ pub(super) struct Drain {
 }
 
 impl Stack {
-    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are announced
-    /// where something has moved within the last second, and [`drained`](Stack::drained) is true. Off: the windows are
-    /// offered again.
+    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are
+    /// announced where something has moved within the last second, and [`drained`](Stack::drained) is true. Off: the
+    /// windows are offered again.
     ///
-    /// A window of 0 takes back what was promised, the one time we do (RFC 9293, section 3.8.6); what the peer still sends within its
-    /// old window is accepted all the same.
+    /// A window of 0 takes back what was promised, the one time we do (RFC 9293, section 3.8.6); what the peer still
+    /// sends within its old window is accepted all the same.
     pub fn drain(&mut self, on: bool) {
         if on {
             let since = self.now;

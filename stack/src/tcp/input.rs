@@ -485,8 +485,8 @@ impl Conn {
     ) {
         //= rfc9293 SHLD-19
         //= rfc5681 4.2b
-        // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer says so. Before a planned outage
-        // no reply follows on which the acknowledgement could ride, and the outage waits for it.
+        // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer says so. Before a planned
+        // outage no reply follows on which the acknowledgement could ride, and the outage waits for it.
         if cx.draining || after.since(self.durable.last_ack_sent) >= 2 * self.live.rcv_mss {
             self.live.ack_now = true;
         }

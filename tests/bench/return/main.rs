@@ -5,9 +5,9 @@
 //!
 //! Ten thousand connections need `--nvram 2048`: their state is that of one account, which has a twentieth of it.
 //! `scripts/bench --return` builds and runs it. Each row is one kind of event, N times (default 100): kill -9 of the
-//! worker, `outlast reboot`, or `outlast reboot --exec` of the same binary. One client has the load; the other connections have ten files open each and send
-//! nothing. Before the first row of a server the client makes small requests for some seconds (default 15), so that the
-//! log has a past to replay.
+//! worker, `outlast reboot`, or `outlast reboot --exec` of the same binary. One client has the load; the other
+//! connections have ten files open each and send nothing. Before the first row of a server the client makes small
+//! requests for some seconds (default 15), so that the log has a past to replay.
 //!
 //! The silence is what the client's side of the TAP sees, by the kernel's time stamps. It is the longest time between
 //! two segments of the server that go on: that carry bytes never sent before, or, when the client uploads, acknowledge
