@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 /// How long it is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two attempts.
+/// Between the first two attempts; it doubles, up to [`PACE_MAX`].
 const PACE: Duration = Duration::from_millis(1);
+const PACE_MAX: Duration = Duration::from_millis(50);
 
 /// Repeats `attempt` as long as it fails by what another server holds.
 ///
@@ -16,10 +17,12 @@ pub fn outwait<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     let begun = Instant::now();
+    let mut pace = PACE;
     loop {
         match attempt() {
             Err(error) if is_held(&error) && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(PACE);
+                std::thread::sleep(pace);
+                pace = (pace * 2).min(PACE_MAX);
             }
             done => return done,
         }
