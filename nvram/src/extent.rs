@@ -1,6 +1,7 @@
 //! Bytes over the log, and who still holds them.
 
 use crate::Memory;
+use crate::layout::Header;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ struct Extent {
     memory: Arc<dyn Memory>,
     at: u64,
     len: usize,
+    checksum: u32,
     /// What it holds of the ring, header and all.
     whole_len: u64,
     /// Sum of the `whole_len` of all that are held.
@@ -22,10 +24,18 @@ struct Extent {
 /// The owner of a `Bytes`, dropped with the last of its clones and slices, on whichever thread that is.
 struct Pin(Arc<Extent>);
 
+impl Extent {
+    /// The data, while a pin is held.
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the log does not let its tail pass this extent, and so does not write here, until `Held` finds its
+        // pin dropped.
+        unsafe { self.memory.slice(self.at, self.len) }
+    }
+}
+
 impl AsRef<[u8]> for Pin {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the log does not let its tail pass this extent, and so does not write here, until `Held` finds this pin dropped.
-        unsafe { self.0.memory.slice(self.0.at, self.0.len) }
+        self.0.bytes()
     }
 }
 
@@ -53,15 +63,16 @@ pub(crate) struct Held {
 
 impl Held {
     /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `place`, which is beyond all
-    /// others, takes `whole_len` bytes, and is of the object that holds `object_len`.
+    /// others and has this header, and whose object holds `object_len`.
     pub(crate) fn pin(
         &mut self,
         memory: &Arc<dyn Memory>,
         (at, len): (u64, usize),
         place: Place,
-        whole_len: u64,
+        header: &Header,
         object_len: &Arc<AtomicU64>,
     ) -> Bytes {
+        let whole_len = header.whole_len();
         for len in [&self.len, object_len] {
             len.fetch_add(whole_len, Ordering::Relaxed);
         }
@@ -69,6 +80,7 @@ impl Held {
             memory: memory.clone(),
             at,
             len,
+            checksum: header.data_checksum,
             whole_len,
             held_len: self.len.clone(),
             object_len: object_len.clone(),
@@ -96,6 +108,14 @@ impl Held {
             .iter()
             .take_while(|(place, _)| place.position < position)
             .any(|(_, extent)| Arc::strong_count(extent) > 1)
+    }
+
+    /// The position of the first record of whose data somebody holds bytes and whose data are not what their checksum
+    /// says. Nobody may write to the memory meanwhile.
+    pub(crate) fn first_damaged(&self) -> Option<u64> {
+        let mut held = (self.extents.iter()).filter(|(_, extent)| Arc::strong_count(extent) > 1);
+        held.find(|(_, extent)| crc32c::crc32c(extent.bytes()) != extent.checksum)
+            .map(|(place, _)| place.position)
     }
 
     /// Records of which somebody may hold bytes.

@@ -17,7 +17,7 @@ pub(crate) const ALIGN: u64 = 8;
 /// The highest position that a word can hold.
 pub(crate) const POSITION_MAX: u64 = (u64::MAX >> 8) * ALIGN;
 /// Bytes of a record before its meta.
-pub(crate) const HEADER_LEN: usize = 40;
+pub(crate) const HEADER_LEN: usize = 44;
 /// The kind of a record that fills the ring up to its end.
 const PADDING: u8 = 0;
 
@@ -65,6 +65,8 @@ pub(crate) struct Header {
     pub kind: Option<Kind>,
     pub meta_len: u32,
     pub data_len: u32,
+    /// Checksum of the data, which the record's own checksum does not cover.
+    pub data_checksum: u32,
 }
 
 impl Header {
@@ -78,6 +80,7 @@ impl Header {
             kind: None,
             meta_len: 0,
             data_len: (whole_len - HEADER_LEN as u64) as u32,
+            data_checksum: 0,
         }
     }
 
@@ -86,17 +89,26 @@ impl Header {
         whole_len(u64::from(self.meta_len) + u64::from(self.data_len))
     }
 
-    /// Bytes that the checksum covers from [`CHECKED_FROM`] on.
-    pub(crate) fn checked_len(&self) -> usize {
-        let payload = match self.kind {
-            Some(_) => self.meta_len as usize + self.data_len as usize,
-            None => 0,
-        };
-        HEADER_LEN - CHECKED_FROM + payload
+    /// Bytes of meta that the record's checksum covers.
+    pub(crate) fn checked_meta_len(&self) -> usize {
+        self.kind.map_or(0, |_| self.meta_len as usize)
+    }
+
+    /// Bytes of data that [`Header::data_checksum`] covers.
+    pub(crate) fn checked_data_len(&self) -> usize {
+        self.kind.map_or(0, |_| self.data_len as usize)
+    }
+
+    /// The bytes of a record with this meta, and its checksum, which they begin with.
+    pub(crate) fn seal(&self, meta: &[u8]) -> ([u8; HEADER_LEN], u32) {
+        let mut bytes = self.to_bytes();
+        let checksum = checksum(&bytes, meta);
+        bytes[..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
     }
 
     /// The bytes, with room for the checksum at the beginning.
-    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
+    fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[4..8].copy_from_slice(&self.previous.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.position.to_le_bytes());
@@ -105,6 +117,7 @@ impl Header {
         bytes[28] = self.kind.map_or(PADDING, |kind| kind as u8);
         bytes[32..36].copy_from_slice(&self.meta_len.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.data_len.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.data_checksum.to_le_bytes());
         bytes
     }
 
@@ -125,6 +138,7 @@ impl Header {
             kind,
             meta_len: u32_at(bytes, 32),
             data_len: u32_at(bytes, 36),
+            data_checksum: u32_at(bytes, 40),
         };
         Some((header, u32_at(bytes, 0)))
     }
@@ -132,6 +146,11 @@ impl Header {
 
 /// The first byte of a record that its checksum covers.
 pub(crate) const CHECKED_FROM: usize = 4;
+
+/// The checksum of a record: of its header, which has the checksum of its data, and of its meta.
+pub(crate) fn checksum(header: &[u8; HEADER_LEN], meta: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[CHECKED_FROM..]), meta)
+}
 
 /// Bytes that a record with so many bytes of meta and data takes.
 pub(crate) fn whole_len(payload_len: u64) -> u64 {

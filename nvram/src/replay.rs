@@ -119,10 +119,8 @@ pub(crate) fn walk(
         if len > to_end.min(head - position) || (header.kind.is_none() && len != to_end) {
             return Err(damaged("a record of impossible length"));
         }
-        // SAFETY: nobody writes to this memory now (contract of `replay`).
-        let checked =
-            unsafe { memory.slice(RING_AT + offset + CHECKED_FROM as u64, header.checked_len()) };
-        if crc32c::crc32c(checked) != checksum {
+        let (checked, data) = checked_parts(memory, RING_AT + offset, &header);
+        if crc32c::crc32c(checked) != checksum || crc32c::crc32c(data) != header.data_checksum {
             return Err(damaged("wrong checksum"));
         }
         let (previous, epoch) = last.unwrap_or((header.previous, 1));
@@ -151,6 +149,14 @@ pub(crate) fn walk(
         records,
         previous,
     })
+}
+
+/// What the two checksums of the record at this address cover: its own, and that of its data.
+fn checked_parts<'a>(memory: &'a dyn Memory, at: u64, header: &Header) -> (&'a [u8], &'a [u8]) {
+    let own = HEADER_LEN - CHECKED_FROM + header.checked_meta_len();
+    let len = own + header.checked_data_len();
+    // SAFETY: nobody writes to this memory now (contract of `replay`).
+    unsafe { memory.slice(at + CHECKED_FROM as u64, len) }.split_at(own)
 }
 
 /// The checksum of the record that ends at `position`, in a log that has been verified from `tail` to `head`; `None` if none ends there.

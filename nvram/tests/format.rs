@@ -22,6 +22,7 @@ const INCARNATION: Incarnation = Incarnation {
 };
 const RING_AT: usize = 12288;
 const RING_LEN: usize = 4096;
+const HEADER_LEN: usize = 44;
 
 /// Writes what the golden file holds.
 fn write_golden() -> Vec<u8> {
@@ -258,17 +259,18 @@ fn the_layout_is_as_documented() {
     let (tail, head) = tail_and_head(GOLDEN);
     assert!(tail < RING_LEN && head > RING_LEN, "it goes round");
 
-    // The last record: 40 bytes of header, "change", "received", padded to 56.
-    let last = &GOLDEN[RING_AT + (head - 56) % RING_LEN..][..56];
-    let before = &GOLDEN[RING_AT + (head - 56 - 64) % RING_LEN..];
-    assert_eq!(u32_at(last, 0), crc32c::crc32c(&last[4..54]));
+    // The last record: 44 bytes of header, "change", "received", padded to 64.
+    let last = &GOLDEN[RING_AT + (head - 64) % RING_LEN..][..64];
+    let before = &GOLDEN[RING_AT + (head - 64 - 64) % RING_LEN..];
+    assert_eq!(u32_at(last, 0), crc32c::crc32c(&last[4..50]));
     assert_eq!(u32_at(last, 4), u32_at(before, 0));
-    assert_eq!(u64_at(last, 8) as usize, head - 56);
+    assert_eq!(u64_at(last, 8) as usize, head - 64);
     assert_eq!(u64_at(last, 16), 1);
     assert_eq!(u32_at(last, 24), 2);
     assert_eq!(last[28..32], [2, 0, 0, 0]);
     assert_eq!((u32_at(last, 32), u32_at(last, 36)), (6, 8));
-    assert_eq!(&last[40..54], b"changereceived");
+    assert_eq!(u32_at(last, 40), crc32c::crc32c(b"received"));
+    assert_eq!(&last[44..58], b"changereceived");
 }
 
 /// Every byte that says something, from tail to head, by the documented layout: whether a change of it must be seen.
@@ -278,15 +280,15 @@ fn bytes_that_count(bytes: &[u8]) -> Vec<usize> {
     let mut position = tail;
     while position < head {
         let offset = position % RING_LEN;
-        if RING_LEN - offset < 40 {
+        if RING_LEN - offset < HEADER_LEN {
             position += RING_LEN - offset;
             continue;
         }
         let record = &bytes[RING_AT + offset..];
         let payload = (u32_at(record, 32) + u32_at(record, 36)) as usize;
-        let covered = if record[28] == 0 { 40 } else { 40 + payload };
+        let covered = HEADER_LEN + if record[28] == 0 { 0 } else { payload };
         counting.extend(RING_AT + offset..RING_AT + offset + covered);
-        position += (40 + payload).next_multiple_of(8);
+        position += (HEADER_LEN + payload).next_multiple_of(8);
     }
     counting
 }
@@ -429,11 +431,11 @@ proptest! {
         let ring = &mut bytes[RING_AT..];
         let (mut position, mut previous) = (0, 0u32);
         for (kind, epoch, object, meta_len, data_len, sane) in records {
-            if position + 40 > RING_LEN {
+            if position + HEADER_LEN > RING_LEN {
                 break;
             }
             let data_len = if sane { data_len % 100 } else { data_len };
-            let mut header = [0; 40];
+            let mut header = [0; HEADER_LEN];
             header[4..8].copy_from_slice(&previous.to_le_bytes());
             header[8..16].copy_from_slice(&(position as u64).to_le_bytes());
             header[16..24].copy_from_slice(&object.to_le_bytes());
@@ -441,10 +443,14 @@ proptest! {
             header[28] = kind;
             header[32..36].copy_from_slice(&meta_len.to_le_bytes());
             header[36..40].copy_from_slice(&data_len.to_le_bytes());
-            let len = 40 + meta_len as usize + data_len as usize;
+            let meta_end = position + HEADER_LEN + meta_len as usize;
+            let len = meta_end - position + data_len as usize;
             let end = (position + len).min(RING_LEN);
-            ring[position..position + 40].copy_from_slice(&header);
-            previous = crc32c::crc32c(&ring[position + 4..end]);
+            let own_end = meta_end.min(end);
+            let data_checksum = crc32c::crc32c(&ring[own_end..end]);
+            header[40..44].copy_from_slice(&data_checksum.to_le_bytes());
+            ring[position..position + HEADER_LEN].copy_from_slice(&header);
+            previous = crc32c::crc32c(&ring[position + 4..own_end]);
             ring[position..position + 4].copy_from_slice(&previous.to_le_bytes());
             position = (position + len).next_multiple_of(8).min(RING_LEN);
         }

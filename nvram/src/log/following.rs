@@ -5,13 +5,13 @@
 //! over, it begins again from there. A record is copied before its checksum is verified, so a record that the writer
 //! overwrites meanwhile is noticed.
 //!
-//! The data of a record are not copied: they stay where they are, and nobody reads them before the take-over. Data that
-//! the follower still holds then lie behind the tail, because its state and that of the writer are the same; the
-//! take-over checks that.
+//! The data of a record are neither copied nor read: they stay where they are until the take-over. Data that the
+//! follower still holds then lie behind the tail, because its state and that of the writer are the same. The take-over
+//! checks that, and verifies these data by their own checksum.
 
 use super::{Contents, Kind, Log, Lsn, suspect};
 use crate::extent::Place;
-use crate::layout::{CHECKED_FROM, HEAD_AT, HEADER_LEN, Header, TAIL_AT, position_at};
+use crate::layout::{HEAD_AT, HEADER_LEN, Header, TAIL_AT, checksum, position_at};
 use crate::replay::{Replay, first_previous};
 use crate::sink::Commit;
 use crate::superblock::Superblock;
@@ -19,9 +19,6 @@ use crate::{Error, Memory};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-
-/// Bytes of data that are verified at a time.
-const PIECE: usize = 16 << 10;
 
 /// A record that a follower gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +45,6 @@ pub struct Follower {
     chain: Option<u32>,
     /// Epoch of the last record.
     epoch: u32,
-    /// Space to verify data in.
-    piece: Vec<u8>,
     /// From here on what it has read is the whole state: the head when it began.
     whole_from: u64,
 }
@@ -77,7 +72,6 @@ impl Follower {
             log,
             chain: None,
             epoch: 1,
-            piece: vec![0; PIECE],
             whole_from,
         })
     }
@@ -148,7 +142,7 @@ impl Follower {
         let at = self.log.address(position);
         let mut bytes = [0; HEADER_LEN];
         self.log.memory.read(at, &mut bytes);
-        let (header, checksum) =
+        let (header, recorded) =
             Header::from_bytes(&bytes).ok_or_else(|| damaged("not a record"))?;
         let len = header.whole_len();
         if header.position != position {
@@ -161,49 +155,22 @@ impl Follower {
         if !is_successor || header.epoch < self.epoch {
             return Err(damaged("not the successor of the record before it"));
         }
-        let mut computed = crc32c::crc32c(&bytes[CHECKED_FROM..]);
         let meta_at = at + HEADER_LEN as u64;
-        let mut meta = BytesMut::zeroed(header.kind.map_or(0, |_| header.meta_len as usize));
+        let mut meta = BytesMut::zeroed(header.checked_meta_len());
         self.log.memory.read(meta_at, &mut meta);
-        computed = crc32c::crc32c_append(computed, &meta);
-        let data = (
-            meta_at + u64::from(header.meta_len),
-            header.data_len as usize,
-        );
-        if header.kind.is_some() {
-            computed = self.append_data(computed, data);
-        }
-        if computed != checksum {
+        if checksum(&bytes, &meta) != recorded {
             return Err(damaged("wrong checksum"));
         }
-        self.chain = Some(checksum);
+        self.chain = Some(recorded);
         self.epoch = header.epoch;
         self.log.position += len;
         let taken = header
             .kind
-            .map(|kind| self.take(kind, &header, meta.freeze(), data));
+            .map(|kind| self.take(kind, &header, meta.freeze(), meta_at));
         Ok(taken.flatten())
     }
 
-    /// The checksum of what came before and these data.
-    fn append_data(&mut self, mut computed: u32, (at, len): (u64, usize)) -> u32 {
-        let mut done = 0;
-        while done < len {
-            let piece = &mut self.piece[..(len - done).min(PIECE)];
-            self.log.memory.read(at + done as u64, piece);
-            computed = crc32c::crc32c_append(computed, piece);
-            done += piece.len();
-        }
-        computed
-    }
-
-    fn take(
-        &mut self,
-        kind: Kind,
-        header: &Header,
-        meta: Bytes,
-        (at, len): (u64, usize),
-    ) -> Option<Followed> {
+    fn take(&mut self, kind: Kind, header: &Header, meta: Bytes, meta_at: u64) -> Option<Followed> {
         let ordinal = self.log.ordinal;
         self.log.ordinal += 1;
         let object = header.object;
@@ -221,7 +188,11 @@ impl Follower {
         objects.note(kind, header, ordinal);
         let data = match kind {
             Kind::End => Bytes::new(),
-            _ => self.log.pin(at, len, header, ordinal),
+            _ => {
+                let data_at = meta_at + u64::from(header.meta_len);
+                self.log
+                    .pin(data_at, header.data_len as usize, header, ordinal)
+            }
         };
         Some(Followed {
             object,
@@ -260,6 +231,10 @@ impl Follower {
                 position: head,
                 what: "what was followed is not what the log has",
             });
+        }
+        if let Some(position) = log.held.first_damaged() {
+            let what = "wrong checksum of the data";
+            return Err(Error::Damaged { position, what });
         }
         let end = Place {
             position: head,

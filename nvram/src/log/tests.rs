@@ -433,11 +433,11 @@ fn what_is_held_holds_the_tail() {
     log.append(1, Kind::End, b"", &[]).unwrap();
     log.append(2, Kind::Snapshot, b"", &[]).unwrap();
     log.commit();
-    assert_eq!(log.tail, 40, "the record of the slice");
+    assert_eq!(log.tail, 48, "the record of the slice");
     let worker = std::thread::spawn(move || slice.len());
     assert_eq!(worker.join().unwrap(), 1);
     log.commit();
-    assert_eq!(log.tail, 128, "the snapshot of object 2");
+    assert_eq!(log.tail, 144, "the snapshot of object 2");
     assert_eq!(position_at(&*memory, TAIL_AT).unwrap(), log.tail);
 }
 

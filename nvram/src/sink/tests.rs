@@ -442,7 +442,7 @@ fn damage_below_the_marks_is_refused() {
     }
     // In the last batch it cannot be told from a batch that was cut off: the one before counts.
     let mut image = run.medium.clone();
-    image[ring + 2 * 344 + 50] ^= 1;
+    image[ring + 2 * 352 + 50] ^= 1;
     assert_eq!(said(&restored(&image).unwrap()).2.len(), 2);
 }
 
@@ -503,7 +503,7 @@ fn the_marks_are_as_documented() {
     assert_eq!(&bytes[..8], b"OUTLMARK");
     assert_eq!(&bytes[16..32], &[7; 16]);
     assert_eq!(bytes[40..48], run.log.committed().0.to_le_bytes());
-    let last = &run.medium[RING_AT as usize + 2 * 344..];
+    let last = &run.medium[RING_AT as usize + 2 * 352..];
     assert_eq!(bytes[48..52], last[..4]);
     assert_eq!(bytes[52..60], [0; 8]);
     assert_eq!(bytes[60..], crc32c::crc32c(&bytes[..60]).to_le_bytes());

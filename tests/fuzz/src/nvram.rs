@@ -22,7 +22,7 @@ const SLOT_LEN: usize = 128;
 const HEAD: usize = 8192;
 const TAIL: usize = 8192 + 128;
 const RING: usize = 12288;
-const HEADER_LEN: usize = 40;
+const HEADER_LEN: usize = 44;
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
@@ -72,17 +72,20 @@ fn reseal(bytes: &mut [u8], chain: bool) {
     }
     let mut previous = None;
     for at in records(bytes) {
-        let mut end = at + HEADER_LEN;
+        let (mut meta_end, mut end) = (at + HEADER_LEN, at + HEADER_LEN);
         if bytes[at + 28] != 0 {
-            end += u32_at(bytes, at + 32) as usize + u32_at(bytes, at + 36) as usize;
+            meta_end += u32_at(bytes, at + 32) as usize;
+            end = meta_end + u32_at(bytes, at + 36) as usize;
         }
         if end > bytes.len() {
             return;
         }
+        let data_sum = crc32c::crc32c(&bytes[meta_end..end]);
+        put(bytes, at + 40, &data_sum.to_le_bytes());
         if let Some(sum) = previous.filter(|_| chain) {
             put(bytes, at + 4, &u32::to_le_bytes(sum));
         }
-        let sum = crc32c::crc32c(&bytes[at + 4..end]);
+        let sum = crc32c::crc32c(&bytes[at + 4..meta_end]);
         put(bytes, at, &sum.to_le_bytes());
         previous = Some(sum);
     }

@@ -13,7 +13,7 @@ pub const HINTS_AT: [u64; 2] = [8448, 8456];
 pub const TAIL_AT: u64 = 8320;
 /// Where the ring begins.
 pub const RING_AT: u64 = 12_288;
-const HEADER_LEN: u64 = 40;
+const HEADER_LEN: u64 = 44;
 /// Where a sink's marks are.
 const MARKS_AT: [u64; 2] = [8704, 9216];
 const MARK_LEN: usize = 64;
@@ -159,7 +159,8 @@ pub fn make_believe(sink: &dyn Memory) {
         }
         let mut header = [0; HEADER_LEN as usize];
         sink.read(RING_AT + place, &mut header);
-        let len = u64::from(short(&header, 32)) + u64::from(short(&header, 36));
+        let meta_end = HEADER_LEN + u64::from(short(&header, 32));
+        let len = meta_end - HEADER_LEN + u64::from(short(&header, 36));
         if long(&header, 8) != position || HEADER_LEN + len > ring_len - place {
             break;
         }
@@ -170,9 +171,16 @@ pub fn make_believe(sink: &dyn Memory) {
         if let Some(previous) = previous {
             record[4..8].copy_from_slice(&u32::to_le_bytes(previous));
         }
-        let checksum = crc32c::crc32c(&record[4..]);
-        sink.write(RING_AT + place, &checksum.to_le_bytes());
-        sink.write(RING_AT + place + 4, &record[4..8]);
+        let own_end = if header[28] == 0 {
+            HEADER_LEN
+        } else {
+            meta_end
+        } as usize;
+        let data_checksum = crc32c::crc32c(&record[own_end..]);
+        record[40..44].copy_from_slice(&data_checksum.to_le_bytes());
+        let checksum = crc32c::crc32c(&record[4..own_end]);
+        record[..4].copy_from_slice(&checksum.to_le_bytes());
+        sink.write(RING_AT + place, &record[..HEADER_LEN as usize]);
         previous = Some(checksum);
         position += (HEADER_LEN + len).next_multiple_of(8);
     }
@@ -220,7 +228,8 @@ pub fn copy_altered(
         if !is_padding {
             alter(&mut record[HEADER_LEN as usize..meta_end as usize]);
         }
-        let checksum = crc32c::crc32c(&record[4..]);
+        let own_end = if is_padding { HEADER_LEN } else { meta_end };
+        let checksum = crc32c::crc32c(&record[4..own_end as usize]);
         record[..4].copy_from_slice(&checksum.to_le_bytes());
         to.write(RING_AT + place, &record);
         *previous = Some(checksum);

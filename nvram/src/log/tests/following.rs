@@ -160,3 +160,36 @@ fn a_damaged_log_is_not_taken_for_one_that_was_written_over() {
         "{advanced:?}"
     );
 }
+
+/// A log of one object that holds data, and what a follower has read of it.
+fn followed_data() -> (Arc<VecMemory>, u64, Follower, Vec<Followed>) {
+    let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
+    let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
+    log.append(1, Kind::Snapshot, b"", &[b"data"]).unwrap();
+    log.commit();
+    let mut follower = Follower::begin(memory.clone()).unwrap();
+    let mut followed = Vec::new();
+    let mut each = |one| followed.push(one);
+    assert!(follower.advance(usize::MAX, None, &mut each).unwrap());
+    (memory, RING_AT + HEADER_LEN as u64, follower, followed)
+}
+
+#[test]
+fn damaged_data_that_are_held_are_not_taken_over() {
+    let (memory, at, follower, followed) = followed_data();
+    memory.write(at, b"DATA");
+    let error = follower.take_over().map(|_| ()).unwrap_err();
+    assert!(
+        matches!(error, Error::Damaged { position: 0, .. }),
+        "{error:?}"
+    );
+    drop(followed);
+}
+
+#[test]
+fn data_that_nobody_holds_are_not_read() {
+    let (memory, at, follower, followed) = followed_data();
+    drop(followed);
+    memory.write(at, b"DATA");
+    follower.take_over().unwrap();
+}
