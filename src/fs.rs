@@ -40,11 +40,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, Change, CreateOp, DeleteTarget, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
     ShareId, Times, WriteAt,
 };
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 use outlast_smb::{OpenInfo, WatchInfo};
 use rustix::fs::OFlags;
 

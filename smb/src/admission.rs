@@ -1,15 +1,18 @@
 //! What stands in the way of an operation: byte-range locks, other opens of the file, oplocks (MS-FSA 2.1.5).
 
-use crate::access::Sharing;
 use crate::command::create;
 use crate::context::Context;
-use crate::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
 use crate::held::Held;
 use crate::server::Planned;
-use crate::state::{Lock, Target, Wait};
-use crate::status::NtStatus;
-use crate::wire::create::{access, share_access};
-use crate::{locks, oplock, path, size, wire};
+use crate::state::{Target, Wait};
+use crate::{oplock, size, wire};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::sharing::Sharing;
+use outlast_fsa::sharing::share_access;
+use outlast_fsa::status::NtStatus;
+use outlast_fsa::{locks, path};
 
 /// May the operation go on? `Some`: not before that has come about. Oplocks of others that only have to be told are broken.
 ///
@@ -179,7 +182,11 @@ impl crate::Smb {
     }
 
     /// Is a file or directory below this directory open?
-    pub(crate) fn has_opens_below(&self, share: crate::fileop::ShareId, directory: &str) -> bool {
+    pub(crate) fn has_opens_below(
+        &self,
+        share: outlast_fsa::fileop::ShareId,
+        directory: &str,
+    ) -> bool {
         self.connections.values().flat_map(|connection| connection.opens.values()).any(|open| {
             open.actor.share == share
                 && matches!(&open.target, Target::File(file) if path::below(&file.path, directory).is_some())

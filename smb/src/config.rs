@@ -2,9 +2,9 @@
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::password_digest;
-use crate::fileop::ShareId;
 use crate::held::Held;
 use crate::wire::Dialect;
+use outlast_fsa::fileop::ShareId;
 
 /// "off", "enabled" or "required", for signing and encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,12 +3,13 @@
 use crate::command::Request;
 use crate::config::Config;
 use crate::entropy::Entropy;
-use crate::fileop::{Actor, Change, OpenId, ShareId};
 use crate::record::Record;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
-use crate::state::{Connection, FileOpen, Open, Resource, Session, SessionState, Target, Tree};
-use crate::status::NtStatus;
+use crate::state::{Connection, Open, Resource, Session, SessionState, Target, Tree};
 use crate::wire::FileId;
+use outlast_fsa::fileop::{Actor, Change, OpenId, ShareId};
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::status::NtStatus;
 
 /// The state, the way to change it, and what the caller lent.
 pub struct Context<'a> {

@@ -12,10 +12,10 @@
 //!   that wait. So sessions are copied after those. Until then the copy may forget one too soon, and its piece brings
 //!   it back.
 
-use crate::fileop::OpenId;
 use crate::record::{Piece, Record};
 use crate::server::{ConnId, Smb};
 use crate::state::{Checkpoint, Connection};
+use outlast_fsa::fileop::OpenId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,14 +1,14 @@
 //! What an operation that was done means for the rest of the server: the paths of other opens, and watches.
 
 use crate::context::Context;
-use crate::fileop::{
-    Change, ChangeKind, CreateAction, FileKey, FileOp, OpenId, Outcome, SetBasic, ShareId,
-};
-use crate::notify::filter;
-use crate::path;
 use crate::record::Record;
 use crate::server::{ConnId, Planned};
 use crate::state::Target;
+use outlast_fsa::fileop::{
+    Change, ChangeKind, CreateAction, FileKey, FileOp, OpenId, Outcome, SetBasic, ShareId,
+};
+use outlast_fsa::notify::filter;
+use outlast_fsa::path;
 
 /// Called before the reply is made.
 pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome) {

@@ -5,15 +5,15 @@ pub(crate) mod send;
 
 use crate::command::{self, Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, Intent, OpenId, Outcome};
 use crate::held::Held;
 use crate::record::{Record, WorkId};
 use crate::server::{Admit, ConnId, Planned, Step, Task};
 use crate::state::{Answer, Doing, Parked, Related, Wait, Work};
-use crate::status::NtStatus;
 use crate::wire::{self, Command, Component, FileId, Flags, Header, Route, frame};
 use crate::{admission, effects, size};
 use bytes::Bytes;
+use outlast_fsa::fileop::{FileOp, Intent, OpenId, Outcome};
+use outlast_fsa::status::NtStatus;
 pub(crate) use receive::Opened;
 use send::Piece;
 use std::sync::Arc;
@@ -272,7 +272,7 @@ fn actor(
     ctx: &Context<'_>,
     request: &Request,
     op: &FileOp,
-) -> Result<crate::fileop::Actor, NtStatus> {
+) -> Result<outlast_fsa::fileop::Actor, NtStatus> {
     if matches!(op, FileOp::Create(_)) {
         return ctx.actor(request);
     }

@@ -1,12 +1,13 @@
 //! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose break runs out
 //! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
 
-use crate::file_opens::FileOpens;
-use crate::fileop::{FileKey, OpenId};
 use crate::held::Held;
 use crate::record::Touched;
 use crate::server::{ConnId, Task};
-use crate::state::{Connection, FileOpen, Open, Parked, Target, Wait};
+use crate::state::{Connection, Open, Parked, Target, Wait};
+use outlast_fsa::file_opens::FileOpens;
+use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::open::FileOpen;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ impl FileTable {
             self.opens
                 .entry(file.key)
                 .or_insert_with(FileOpens::new)
-                .add(conn, open, file);
+                .add((conn, open.id), open.granted_access, file);
             self.add_details(conn, open.id, file);
         }
     }
@@ -42,7 +43,7 @@ impl FileTable {
         self.discount(conn, Held::of_open(open));
         if let Target::File(file) = &open.target {
             if let Some(opens) = self.opens.get_mut(&file.key) {
-                opens.remove(conn, open, file);
+                opens.remove((conn, open.id), open.granted_access, file);
                 if opens.is_empty() {
                     self.opens.remove(&file.key);
                 }
@@ -183,3 +184,6 @@ impl FileTable {
         !self.watches.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ pub mod file;
 pub mod set;
 pub mod volume;
 
-use crate::status::NtStatus;
 use crate::wire::utf16;
+use outlast_fsa::status::NtStatus;
 
 /// What a query of one information level gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

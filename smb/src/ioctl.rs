@@ -1,9 +1,9 @@
 //! File system controls that IOCTL carries (MS-SMB2 2.2.31, 2.2.32, MS-FSCC 2.3): inputs parsed, outputs built. Nothing here acts.
 
-use crate::fileop::{Chunk, Metadata, OpenId};
-use crate::status::NtStatus;
 use crate::wire::{Malformed, utf16};
 use bytes::{Buf, BufMut};
+use outlast_fsa::fileop::{Chunk, Metadata, OpenId};
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

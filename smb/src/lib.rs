@@ -4,7 +4,6 @@
 //! applied by the one `apply`; recovery applies the same records again. Bytes come in through [`Smb::step`], file operations go out
 //! as [`Planned`], final wire bytes as [`Output::sends`].
 
-pub mod access;
 mod accounts;
 mod admission;
 pub mod auth;
@@ -17,27 +16,20 @@ pub mod crypto;
 mod effects;
 mod engine;
 pub mod entropy;
-mod file_opens;
 mod file_table;
-pub mod fileop;
 mod held;
 pub mod info;
 pub mod ioctl;
-pub mod locks;
-pub mod notify;
+mod notify;
 mod oplock;
-pub mod path;
-pub mod pattern;
 mod policy;
 mod readmission;
 pub mod record;
 mod recovery;
 pub mod rpc;
 pub mod server;
-pub mod short_name;
 mod size;
 pub mod state;
-pub mod status;
 pub mod wire;
 
 pub use config::{Config, FormerShare, Limits, Oplocks, Requirement, Share, User};

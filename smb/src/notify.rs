@@ -1,38 +1,12 @@
-//! Directory watches: which change is reported to whom (MS-FSA 2.1.4.1, MS-FSCC 2.7.1).
+//! Directory watches: changes are put on record for the watches that report them (MS-FSA 2.1.4.1).
 
-use crate::fileop::{Change, ChangeKind};
 use crate::held::Held;
-use crate::path;
 use crate::record::Record;
 use crate::server::{Journal, Smb};
 use crate::size;
-use crate::state::{Notice, Watch};
-
-/// FILE_NOTIFY_CHANGE_* (MS-SMB2 2.2.35).
-#[allow(missing_docs)]
-pub mod filter {
-    pub const FILE_NAME: u32 = 0x001;
-    pub const DIR_NAME: u32 = 0x002;
-    pub const ATTRIBUTES: u32 = 0x004;
-    pub const SIZE: u32 = 0x008;
-    pub const LAST_WRITE: u32 = 0x010;
-    pub const LAST_ACCESS: u32 = 0x020;
-    pub const CREATION: u32 = 0x040;
-    pub const SECURITY: u32 = 0x100;
-}
-
-/// FILE_ACTION_* (MS-FSCC 2.7.1).
-#[allow(missing_docs)]
-pub mod action {
-    pub const ADDED: u32 = 1;
-    pub const REMOVED: u32 = 2;
-    pub const MODIFIED: u32 = 3;
-    pub const RENAMED_OLD_NAME: u32 = 4;
-    pub const RENAMED_NEW_NAME: u32 = 5;
-}
-
-/// Notices kept for one watch; past that its client is told to look for itself.
-pub(crate) const MAX_NOTICES: usize = 1024;
+use outlast_fsa::fileop::{Change, ChangeKind};
+use outlast_fsa::notify::{MAX_NOTICES, action, notices};
+use outlast_fsa::path;
 
 impl Smb {
     /// Reports a change to every watch it concerns.
@@ -79,43 +53,3 @@ impl Smb {
         }
     }
 }
-
-/// What a watch of `directory` reports of a change.
-fn notices(watch: &Watch, directory: &str, change: &Change) -> Vec<Notice> {
-    let name_filter = if change.is_dir {
-        filter::DIR_NAME
-    } else {
-        filter::FILE_NAME
-    };
-    let seen = |changed: &str| {
-        let name = path::below(changed, directory)?;
-        (watch.recursive || !name.contains('/')).then(|| name.replace('/', "\\"))
-    };
-    let one = |action, name| vec![Notice { action, name }];
-    match &change.kind {
-        ChangeKind::Overflow => Vec::new(),
-        ChangeKind::Modified(what) if what & watch.filter != 0 => {
-            seen(&change.path).map_or(Vec::new(), |name| one(action::MODIFIED, name))
-        }
-        ChangeKind::Modified(_) => Vec::new(),
-        _ if watch.filter & name_filter == 0 => Vec::new(),
-        ChangeKind::Added => seen(&change.path).map_or(Vec::new(), |name| one(action::ADDED, name)),
-        ChangeKind::Removed => {
-            seen(&change.path).map_or(Vec::new(), |name| one(action::REMOVED, name))
-        }
-        ChangeKind::RenamedTo(to) => {
-            // Within one directory it is a rename; from one to another it goes from here and comes there.
-            let same = path::parent(&change.path) == path::parent(to);
-            let (old, new) = match same {
-                true => (action::RENAMED_OLD_NAME, action::RENAMED_NEW_NAME),
-                false => (action::REMOVED, action::ADDED),
-            };
-            let old = seen(&change.path).map(|name| Notice { action: old, name });
-            let new = seen(to).map(|name| Notice { action: new, name });
-            old.into_iter().chain(new).collect()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -2,10 +2,10 @@
 
 use crate::context::Context;
 use crate::engine::send;
-use crate::fileop::{FileKey, OpenId};
 use crate::record::Record;
 use crate::server::ConnId;
-use crate::state::{Breaking, OplockLevel};
+use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::oplock::{Breaking, OplockLevel};
 use std::time::Duration;
 
 /// How long an acknowledgment is waited for (MS-SMB2 3.3.2.1).

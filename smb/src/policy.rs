@@ -1,11 +1,11 @@
 //! The admission of sessions and tree connects under the configuration, and what it requires of them. It is asked when they begin, and again
 //! at each return ([`crate::readmission`]), when the configuration may be another one.
 
-use crate::access;
 use crate::config::{Config, Requirement, Share};
 use crate::state::{Negotiation, Resource, Security, Tree};
-use crate::status::NtStatus;
 use crate::wire::Dialect;
+use outlast_fsa::access;
+use outlast_fsa::status::NtStatus;
 use std::fmt;
 
 /// The share every server has, for named pipes.
@@ -121,7 +121,9 @@ pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<T
         return Ok(Tree {
             resource: Resource::Ipc,
             name: IPC.to_string(),
-            maximal_access: access::READ | access::WRITE | access::EXECUTE,
+            maximal_access: access::FILE_GENERIC_READ
+                | access::FILE_GENERIC_WRITE
+                | access::FILE_GENERIC_EXECUTE,
             encrypt: false,
             directory: 0,
         });
@@ -140,8 +142,8 @@ pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<T
         resource: Resource::Disk(id),
         name: share.name.clone(),
         maximal_access: match share.read_only {
-            true => access::READ | access::EXECUTE,
-            false => access::ALL,
+            true => access::FILE_GENERIC_READ | access::FILE_GENERIC_EXECUTE,
+            false => access::FILE_ALL_ACCESS,
         },
         encrypt,
         directory: share.directory,

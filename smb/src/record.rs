@@ -1,13 +1,15 @@
 //! Records: the only way the durable state of a connection changes.
 
-use crate::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Breaking, Connection, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open,
-    OplockLevel, Parked, Related, Resource, Security, Session, SessionState, Target, Tree, Wait,
-    Watch, Work,
+    Answer, Connection, Doing, Negotiation, Open, Parked, Related, Resource, Security, Session,
+    SessionState, Target, Tree, Wait, Work,
 };
-use crate::status::NtStatus;
+use outlast_fsa::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
+use outlast_fsa::oplock::{Breaking, OplockLevel};
+use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 

@@ -1,11 +1,11 @@
 //! Coming back: what the loop asks after the fold, before the gates open.
 
 use crate::config::{FormerShare, Share};
-use crate::fileop::{FileHandle, FileKey, Intent, OpenId, ShareId};
-use crate::path;
 use crate::record::Record;
 use crate::server::{ConnId, Journal, OpenInfo, Smb, Task, WatchInfo};
 use crate::state::{Connection, Open, Resource, Target, Tree};
+use outlast_fsa::fileop::{FileHandle, FileKey, Intent, OpenId, ShareId};
+use outlast_fsa::path;
 use std::collections::BTreeSet;
 
 impl Smb {

@@ -7,14 +7,15 @@ use crate::context::Context;
 use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
-use crate::fileop::{
-    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId, Times,
-};
 use crate::oplock;
 use crate::record::{Record, WorkId};
-use crate::state::{Checkpoint, Connection, FileOpen, Target, Wait};
-use crate::status::NtStatus;
+use crate::state::{Checkpoint, Connection, Target, Wait};
 use bytes::Bytes;
+use outlast_fsa::fileop::{
+    Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId, Times,
+};
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

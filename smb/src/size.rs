@@ -7,14 +7,19 @@
 use crate::command::session_setup;
 use crate::config::Limits;
 use crate::engine::receive;
-use crate::fileop::{Actor, CreateIntent, FileHandle, Intent};
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Breaking, Closing, Connection, Credits, Cursor, Doing, FileOpen, Lock, Notice, Open,
-    Parked, Related, Security, Session, SessionState, Target, Tree, Watch, Work,
+    Answer, Closing, Connection, Credits, Doing, Open, Parked, Related, Security, Session,
+    SessionState, Target, Tree, Work,
 };
 use crate::wire::{compound, frame};
-use crate::{engine, ioctl, notify, path};
+use crate::{engine, ioctl};
+use outlast_fsa::fileop::{Actor, CreateIntent, FileHandle, Intent};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::notify;
+use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
+use outlast_fsa::oplock::Breaking;
+use outlast_fsa::path;
 
 const U64: usize = 9;
 const U32: usize = 5;

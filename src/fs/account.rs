@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 use rustix::process::{
     Gid, Pid, Signal, getegid, geteuid, getgroups, getppid, parent_process_death_signal,
     set_parent_process_death_signal,

@@ -7,32 +7,16 @@
 
 use std::os::fd::BorrowedFd;
 
-use outlast_smb::fileop::{FileKey, FileTime, Metadata};
+use outlast_fsa::attributes as flag;
+use outlast_fsa::fileop::{FileKey, FileTime, Metadata};
 use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp, XattrFlags};
 use rustix::io::Errno;
 
 use super::path::{fd_path, stat};
 use super::volume;
 
-/// FILE_ATTRIBUTE_* (MS-FSCC 2.6).
-pub mod flag {
-    #![allow(missing_docs)] // the names are MS-FSCC's own
-    pub const READONLY: u32 = 0x1;
-    pub const HIDDEN: u32 = 0x2;
-    pub const SYSTEM: u32 = 0x4;
-    pub const DIRECTORY: u32 = 0x10;
-    pub const ARCHIVE: u32 = 0x20;
-    pub const NORMAL: u32 = 0x80;
-    pub const TEMPORARY: u32 = 0x100;
-    pub const SPARSE_FILE: u32 = 0x200;
-    pub const OFFLINE: u32 = 0x1000;
-    pub const NOT_CONTENT_INDEXED: u32 = 0x2000;
-    /// What a client may set and is kept.
-    pub const SETTABLE: u32 =
-        READONLY | HIDDEN | SYSTEM | ARCHIVE | TEMPORARY | OFFLINE | NOT_CONTENT_INDEXED;
-    /// What is kept.
-    pub const STORED: u32 = SETTABLE | SPARSE_FILE;
-}
+/// The attributes that are kept.
+pub const STORED: u32 = flag::SETTABLE | flag::SPARSE_FILE;
 
 const XATTR: &str = "user.DOSATTRIB";
 /// More than any version of it takes, in bytes.
@@ -177,7 +161,7 @@ pub fn metadata(stat: &Statx, dos: &Dos, name: &str) -> Metadata {
 pub fn kept_attributes(stat: &Statx, dos: &Dos) -> u32 {
     let default = if is_dir(stat) { 0 } else { flag::ARCHIVE };
     match dos {
-        Dos::Kept(info) => info.attributes.unwrap_or(default) & flag::STORED,
+        Dos::Kept(info) => info.attributes.unwrap_or(default) & STORED,
         Dos::Absent => default,
         Dos::Unsupported if stat.stx_mode & 0o222 == 0 => default | flag::READONLY,
         Dos::Unsupported => default,

@@ -6,41 +6,25 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use outlast_smb::fileop::{CreateAction, CreateIntent, CreateOp, Created, Disposition, OpenId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::access as right;
+use outlast_fsa::attributes as flag;
+use outlast_fsa::fileop::{CreateAction, CreateIntent, CreateOp, Created, Disposition, OpenId};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{
     Access, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Statx,
     StatxAttributes, XattrFlags,
 };
 use rustix::io::Errno;
 
-use super::attributes::{self, Dos, file_type, flag, is_dir, key, metadata};
+use super::attributes::{self, Dos, file_type, is_dir, key, metadata};
 use super::errno::{open_status, status};
 use super::lookup::Lookup;
 use super::path::{Entry, Root, fd_path, may_access, stat, stat_entry};
 use super::{handle, names};
 
-/// FILE_* and standard rights (MS-DTYP 2.4.3, MS-SMB2 2.2.13.1).
-pub mod right {
-    #![allow(missing_docs)] // the names are MS-SMB2's own
-    pub const READ_DATA: u32 = 0x1;
-    pub const WRITE_DATA: u32 = 0x2;
-    pub const APPEND_DATA: u32 = 0x4;
-    pub const READ_EA: u32 = 0x8;
-    pub const WRITE_EA: u32 = 0x10;
-    pub const EXECUTE: u32 = 0x20;
-    pub const DELETE_CHILD: u32 = 0x40;
-    pub const READ_ATTRIBUTES: u32 = 0x80;
-    pub const WRITE_ATTRIBUTES: u32 = 0x100;
-    pub const DELETE: u32 = 0x1_0000;
-    pub const READ_CONTROL: u32 = 0x2_0000;
-    pub const WRITE_DAC: u32 = 0x4_0000;
-    pub const WRITE_OWNER: u32 = 0x8_0000;
-    pub const SYNCHRONIZE: u32 = 0x10_0000;
-    pub const ALL: u32 = 0x1F_01FF;
-    /// What every open of a file that can be reached allows.
-    pub const ALWAYS: u32 = READ_CONTROL | SYNCHRONIZE | READ_ATTRIBUTES | READ_EA;
-}
+/// Rights that every open of a file that can be reached has.
+pub const ALWAYS: u32 =
+    right::READ_CONTROL | right::SYNCHRONIZE | right::READ_ATTRIBUTES | right::READ_EA;
 
 /// The extended attribute that says which open created a file.
 const STAMP: &str = "user.outlast.stamp";
@@ -123,7 +107,7 @@ fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent,
         path,
         directory: key(&stat(&entry.dir).map_err(status)?),
         existing: None,
-        maximal_access: right::ALL,
+        maximal_access: right::FILE_ALL_ACCESS,
     })
 }
 
@@ -146,7 +130,7 @@ fn maximal_access(
     let may = |access| may_access(file.as_fd(), access).is_ok();
     let is_dir = is_dir(stat);
     let data = is_dir || file_type(stat) == FileType::RegularFile;
-    let mut rights = right::ALWAYS;
+    let mut rights = ALWAYS;
     if data && may(Access::READ_OK) {
         rights |= right::READ_DATA;
         // Clients set no execute bits: a program that can be read can be run.

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use outlast_smb::fileop::Chunk;
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::Chunk;
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 

@@ -1,6 +1,6 @@
 //! Linux errors as the NTSTATUS a client understands.
 
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 use rustix::io::Errno;
 
 /// STATUS_INVALID_VIEW_SIZE (MS-ERREF 2.3.1): a copy-chunk range reaches beyond the source's end (MS-SMB2 3.3.5.15.6).

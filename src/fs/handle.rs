@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use outlast_smb::fileop::FileHandle;
+use outlast_fsa::fileop::FileHandle;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 

@@ -8,9 +8,9 @@ use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
-use outlast_smb::fileop::{DirEntry, Metadata, OpenId};
-use outlast_smb::pattern::{Pattern, fold, has_wildcard};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{DirEntry, Metadata, OpenId};
+use outlast_fsa::pattern::{Pattern, fold, has_wildcard};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use outlast_smb::fileop::FileKey;
-use outlast_smb::pattern::{fold, same_name};
-use outlast_smb::short_name::{may_be_computed, short_name};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::FileKey;
+use outlast_fsa::pattern::{fold, same_name};
+use outlast_fsa::short_name::{may_be_computed, short_name};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;

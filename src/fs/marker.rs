@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use outlast_smb::fileop::ShareId;
+use outlast_fsa::fileop::ShareId;
 use rustix::fs::{
     FlockOperation, Mode, OFlags, XattrFlags, fgetxattr, flock, fsetxattr, fstat, openat,
 };

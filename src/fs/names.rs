@@ -18,8 +18,8 @@
 //! Names that begin with `.outlast-` are the server's own, of files not finished: they are never listed, and never opened
 //! for a client.
 
-use outlast_smb::fileop::OpenId;
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::OpenId;
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,10 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use outlast_fsa::access;
+use outlast_fsa::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, ShareId, Times};
+use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{Actor, FileHandle, FileKey, FileOp, Metadata, OpenId, ShareId, Times};
-use outlast_smb::status::NtStatus;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -33,11 +34,6 @@ const RESERVE: usize = 256;
 const CANDIDATES: usize = 8;
 /// An operation that found no free descriptor is tried again so often, each time with half of the others closed.
 const ATTEMPTS: usize = 4;
-
-/// FILE_READ_DATA and FILE_EXECUTE (MS-SMB2 2.2.13.1.1): rights that read a file's data.
-const READS: u32 = 0x0000_0021;
-/// FILE_WRITE_DATA and FILE_APPEND_DATA.
-const WRITES: u32 = 0x0000_0006;
 
 /// What leads to the file of an open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +69,8 @@ impl Known {
             key: open.key,
             handle: open.handle.clone(),
             is_dir: open.is_dir,
-            readable: open.granted_access & READS != 0,
-            writable: open.granted_access & WRITES != 0 && !open.is_dir,
+            readable: open.granted_access & access::READS != 0,
+            writable: open.granted_access & access::WRITES != 0 && !open.is_dir,
             stopped: open.stopped,
         }
     }

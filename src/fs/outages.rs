@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use log::debug;
-use outlast_smb::fileop::{Change, ChangeKind, FileKey, OpenId, ShareId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{Change, ChangeKind, FileKey, OpenId, ShareId};
+use outlast_fsa::status::NtStatus;
 
 use super::lookup::Lookup;
 use super::{Fs, find_root};

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use outlast_smb::fileop::{FileKey, ShareId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{FileKey, ShareId};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{
     Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags,
 };

@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use outlast_smb::fileop::{Actor, FileOp, Intent, OpenId, Outcome, ShareId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{Actor, FileOp, Intent, OpenId, Outcome, ShareId};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{Advice, OFlags, fadvise, fdatasync};
 
 use super::account::Refused;

@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use outlast_smb::fileop::{DeleteTarget, FileKey, Intent};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::attributes as flag;
+use outlast_fsa::fileop::{DeleteTarget, FileKey, Intent};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
 
-use super::attributes::{self, file_type, flag, is_dir, key};
+use super::attributes::{self, file_type, is_dir, key};
 use super::create::may_delete;
 use super::errno::status;
 use super::lookup::{Lookup, read_names};

@@ -8,11 +8,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
-use outlast_smb::status::NtStatus;
+use outlast_fsa::access as right;
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{Gid, Mode, Uid};
 
 use super::attributes::is_dir;
-use super::create::right;
+use super::create::ALWAYS;
 use super::errno::status;
 use super::path::{fd_path, stat};
 
@@ -35,22 +36,6 @@ const INHERIT_ONLY: u8 = 0x8;
 const INVALID_OWNER: NtStatus = NtStatus(0xC000_005A);
 const INVALID_PRIMARY_GROUP: NtStatus = NtStatus(0xC000_005B);
 const NONE_MAPPED: NtStatus = NtStatus(0xC000_0073);
-
-const GENERIC_READ: u32 = 0x8000_0000;
-const GENERIC_WRITE: u32 = 0x4000_0000;
-const GENERIC_EXECUTE: u32 = 0x2000_0000;
-const GENERIC_ALL: u32 = 0x1000_0000;
-
-/// FILE_GENERIC_READ, _WRITE, _EXECUTE (MS-SMB2 2.2.13.1.1).
-const FILE_READ: u32 = right::ALWAYS | right::READ_DATA;
-const FILE_WRITE: u32 = right::READ_CONTROL
-    | right::SYNCHRONIZE
-    | right::WRITE_DATA
-    | right::APPEND_DATA
-    | right::WRITE_EA
-    | right::WRITE_ATTRIBUTES;
-const FILE_EXECUTE: u32 =
-    right::READ_CONTROL | right::SYNCHRONIZE | right::READ_ATTRIBUTES | right::EXECUTE;
 
 /// A security identifier: authority and subauthorities (MS-DTYP 2.4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +124,7 @@ pub fn query(fd: &OwnedFd, information: u32) -> Result<Bytes, NtStatus> {
 
 /// What an owner may do whatever the mode says.
 const OWNER_RIGHTS: u32 =
-    right::ALWAYS | right::WRITE_ATTRIBUTES | right::WRITE_DAC | right::WRITE_OWNER | right::DELETE;
+    ALWAYS | right::WRITE_ATTRIBUTES | right::WRITE_DAC | right::WRITE_OWNER | right::DELETE;
 
 /// The DACL's entries, in the canonical order (MS-DTYP 2.4.4.1): those that deny first.
 fn entries(owner: &Sid, group: &Sid, mode: u32, is_dir: bool) -> Vec<(u8, Sid, u32)> {
@@ -174,16 +159,16 @@ fn refused(digit: u32, is_dir: bool) -> u32 {
 fn rights(digit: u32, is_dir: bool) -> u32 {
     let mut rights = right::READ_CONTROL | right::SYNCHRONIZE | right::READ_ATTRIBUTES;
     if digit & 4 != 0 {
-        rights |= FILE_READ;
+        rights |= right::FILE_GENERIC_READ;
     }
     if digit & 2 != 0 {
-        rights |= FILE_WRITE;
+        rights |= right::FILE_GENERIC_WRITE;
         if is_dir {
             rights |= right::DELETE_CHILD;
         }
     }
     if digit & 1 != 0 {
-        rights |= FILE_EXECUTE;
+        rights |= right::FILE_GENERIC_EXECUTE;
     }
     rights
 }
@@ -361,7 +346,7 @@ fn mode_of(dacl: &[Ace], uid: u32, gid: u32) -> Result<u32, NtStatus> {
             (5, &[18] | &[32, 544]) => continue,
             _ => return Err(NONE_MAPPED),
         };
-        let mask = expand(ace.mask);
+        let mask = right::expand(ace.mask) & right::FILE_ALL_ACCESS;
         for (class, _) in classes.iter_mut().zip(applies).filter(|(_, yes)| *yes) {
             if ace.kind == ACE_ALLOWED {
                 class.allowed |= mask & !class.decided;
@@ -373,21 +358,6 @@ fn mode_of(dacl: &[Ace], uid: u32, gid: u32) -> Result<u32, NtStatus> {
         let bit = |right, bit| if class.allowed & right != 0 { bit } else { 0 };
         mode << 3 | bit(right::READ_DATA, 4) | bit(right::WRITE_DATA, 2) | bit(right::EXECUTE, 1)
     }))
-}
-
-fn expand(mask: u32) -> u32 {
-    let mut rights = mask & right::ALL;
-    for (generic, meant) in [
-        (GENERIC_READ, FILE_READ),
-        (GENERIC_WRITE, FILE_WRITE),
-        (GENERIC_EXECUTE, FILE_EXECUTE),
-        (GENERIC_ALL, right::ALL),
-    ] {
-        if mask & generic != 0 {
-            rights |= meant;
-        }
-    }
-    rights
 }
 
 #[cfg(test)]
@@ -423,7 +393,10 @@ mod tests {
         let mut dacl = vec![
             1, 0, 4, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0,
         ];
-        write_acl(&[(ACE_ALLOWED, domain_user, right::ALL)], &mut dacl);
+        write_acl(
+            &[(ACE_ALLOWED, domain_user, right::FILE_ALL_ACCESS)],
+            &mut dacl,
+        );
         assert_eq!(set(&fd, DACL, &dacl), Err(NONE_MAPPED));
         assert_eq!(set(&fd, OWNER, &dacl), Err(INVALID_OWNER));
         assert_eq!(

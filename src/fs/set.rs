@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use outlast_smb::fileop::{FileTime, SetBasic, Volume};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::attributes as flag;
+use outlast_fsa::fileop::{FileTime, SetBasic, Volume};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::account::Assumed;
-use super::attributes::{self, flag, from_file_time};
+use super::attributes::{self, from_file_time};
 use super::create::allocate;
 use super::errno::status;
 use super::opens::OpenFile;

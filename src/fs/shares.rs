@@ -2,8 +2,8 @@
 //! until it is back.
 
 use log::{error, info};
-use outlast_smb::fileop::{FileKey, ShareId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{FileKey, ShareId};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{Mode, OFlags, Statx};
 
 use super::path::{self, Root};

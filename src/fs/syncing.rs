@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use log::error;
-use outlast_smb::fileop::ShareId;
+use outlast_fsa::fileop::ShareId;
 use rustix::fs::fstat;
 
 use crate::beside::Beside;

@@ -15,11 +15,11 @@ mod watching;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, CreateAction, CreateOp, Created, Disposition, FileOp, Intent, OpenId, Outcome, WriteAt,
 };
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
+use outlast_smb::OpenInfo;
 
 use super::{Fs, ShareRoot};
 use crate::beside::wake;
@@ -204,7 +204,7 @@ impl Bench {
         }
     }
 
-    fn stat(&mut self, open: OpenId) -> outlast_smb::fileop::Metadata {
+    fn stat(&mut self, open: OpenId) -> outlast_fsa::fileop::Metadata {
         match self.run(&FileOp::Stat { open }).unwrap() {
             Outcome::Metadata(metadata) => metadata,
             other => panic!("{other:?}"),
@@ -244,7 +244,7 @@ fn info(open: OpenId, created: &Created, granted_access: u32) -> OpenInfo {
         handle: created.handle.clone(),
         is_dir: created.metadata.is_dir,
         granted_access,
-        stopped: outlast_smb::fileop::Times::default(),
+        stopped: outlast_fsa::fileop::Times::default(),
         watch: None,
     }
 }

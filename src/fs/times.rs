@@ -5,8 +5,8 @@
 
 use std::os::fd::AsFd;
 
-use outlast_smb::fileop::{FileOp, Intent, KeptTimes, OpenId, SetBasic, Times};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{FileOp, Intent, KeptTimes, OpenId, SetBasic, Times};
+use outlast_fsa::status::NtStatus;
 use rustix::fs::{AtFlags, CWD, OFlags, Timestamps};
 
 use super::attributes::{self, from_file_time};

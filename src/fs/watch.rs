@@ -5,9 +5,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use outlast_fsa::fileop::{Change, ChangeKind, FileTime, OpenId, ShareId};
+use outlast_fsa::notify::filter;
+use outlast_fsa::status::NtStatus;
 use outlast_smb::WatchInfo;
-use outlast_smb::fileop::{Change, ChangeKind, FileTime, OpenId, ShareId};
-use outlast_smb::status::NtStatus;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx};
 use rustix::io::Errno;
@@ -31,17 +32,13 @@ const LOOKED_AT_MAX: usize = 8192;
 /// read from inotify.
 const SLACK: FileTime = 20 * 10_000;
 
-/// FILE_NOTIFY_CHANGE_* (MS-SMB2 2.2.35).
-mod filter {
-    pub const ATTRIBUTES: u32 = 0x4;
-    pub const SIZE: u32 = 0x8;
-    pub const LAST_WRITE: u32 = 0x10;
-    pub const LAST_ACCESS: u32 = 0x20;
-    pub const CREATION: u32 = 0x40;
-    pub const SECURITY: u32 = 0x100;
-    /// What changes in an entry without changing its directory.
-    pub const OF_ENTRIES: u32 = ATTRIBUTES | SIZE | LAST_WRITE | LAST_ACCESS | CREATION | SECURITY;
-}
+/// What changes in an entry without changing its directory.
+const OF_ENTRIES: u32 = filter::ATTRIBUTES
+    | filter::SIZE
+    | filter::LAST_WRITE
+    | filter::LAST_ACCESS
+    | filter::CREATION
+    | filter::SECURITY;
 
 /// One directory as one open sees it.
 #[derive(Clone)]
@@ -211,7 +208,7 @@ impl Watcher {
             return true;
         }
         let is_late = |stat: &Statx| to_file_time(&stat.stx_ctime) > since.saturating_sub(SLACK);
-        let looks_at_entries = watch.filter & filter::OF_ENTRIES != 0;
+        let looks_at_entries = watch.filter & OF_ENTRIES != 0;
         let mut todo = vec![String::new()];
         while let Some(path) = todo.pop() {
             let Some(dir) = open_dir(&open.fd, &path) else {

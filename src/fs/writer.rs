@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outlast_smb::fileop::Outcome;
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::Outcome;
+use outlast_fsa::status::NtStatus;
 
 use super::account::{Account, Assumed};
 use super::errno::status;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use outlast_smb::fileop::FileTime;
+use outlast_fsa::fileop::FileTime;
 
 /// How far ahead of the present the committed high-water mark is set. A crash adds at most this much to service time:
 /// many crashes in a row must not end a wait much too early.

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use log::error;
+use outlast_fsa::fileop::{FileOp, Intent, Outcome, ShareId};
+use outlast_fsa::status::NtStatus;
 use outlast_nvram::{Kind, Lsn};
 use outlast_smb::Planned;
-use outlast_smb::fileop::{FileOp, Intent, Outcome, ShareId};
-use outlast_smb::status::NtStatus;
 
 use super::clock::Time;
 use super::effect::{self, Draft, Effect, Place};
@@ -366,7 +366,7 @@ impl<F: FileSystem> Machine<F> {
         if let Intent::CopyChunks { source } = intent.itself() {
             return Ok(source.iter().cloned().map(Bytes::from).collect());
         }
-        let read = |chunk: &outlast_smb::fileop::Chunk| {
+        let read = |chunk: &outlast_fsa::fileop::Chunk| {
             let read = FileOp::Read {
                 open: *source,
                 offset: chunk.source_offset,

@@ -2,15 +2,13 @@
 //! power cut has thrown back, by the same [`FileSystem::perform`](super::files::FileSystem::perform).
 
 use bytes::Bytes;
-use outlast_smb::fileop::{
+use outlast_fsa::attributes;
+use outlast_fsa::fileop::{
     Actor, CreateAction, CreateOp, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
     SetBasic, WriteAt,
 };
 use outlast_smb::{OpenInfo, Planned};
 use serde::{Deserialize, Serialize};
-
-/// FILE_ATTRIBUTE_ARCHIVE (MS-FSCC 2.6).
-const ARCHIVE: u32 = 0x20;
 
 /// Which file it is to the file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +191,7 @@ fn target(info: &OpenInfo) -> Target {
 fn overwritten(op: &CreateOp, target: &Target) -> Vec<Draft> {
     let open = op.open;
     let basic = SetBasic {
-        attributes: Some(op.attributes | ARCHIVE),
+        attributes: Some(op.attributes | attributes::ARCHIVE),
         ..SetBasic::default()
     };
     let end_of_file = 0;

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, Change, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId,
 };
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
+use outlast_smb::OpenInfo;
 
 use super::record::Ids;
 use crate::fs::Fs;
 
-/// File operations; see [`outlast_smb::fileop`]. What comes after `discard_changes` is for durability `power`; as it stands, it is that of a
+/// File operations; see [`outlast_fsa::fileop`]. What comes after `discard_changes` is for durability `power`; as it stands, it is that of a
 /// file system that loses nothing.
 pub trait FileSystem {
     /// Looks at what an operation will meet, and changes nothing.

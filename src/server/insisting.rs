@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use outlast_fsa::fileop::{Intent, Outcome};
+use outlast_fsa::status::NtStatus;
 use outlast_smb::Planned;
-use outlast_smb::fileop::{Intent, Outcome};
-use outlast_smb::status::NtStatus;
 
 use super::files::FileSystem;
 use super::machine::Machine;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use log::error;
+use outlast_fsa::fileop::{FileKey, ShareId};
 use outlast_nvram::{AppendError, Flag, Handled, Kind, Log, Lsn, Relocation, codec};
 use outlast_smb::Principal;
-use outlast_smb::fileop::{FileKey, ShareId};
 
 use super::clock::HighWater;
 use super::medium::Medium;

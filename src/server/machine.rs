@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use log::{debug, info};
+use outlast_fsa::fileop::ShareId;
 use outlast_nvram::{Flag, Kind, Lsn};
-use outlast_smb::fileop::ShareId;
 use outlast_smb::{Clock, Entropy, Principal, Smb};
 use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 

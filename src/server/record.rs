@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use outlast_fsa::fileop::{FileKey, FileTime, ShareId};
 use outlast_smb::Entropy;
-use outlast_smb::fileop::{FileKey, FileTime, ShareId};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Identity};

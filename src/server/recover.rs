@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{info, warn};
+use outlast_fsa::fileop::FileTime;
 use outlast_nvram::{Handled, Incarnation, Log, Memory};
-use outlast_smb::fileop::FileTime;
 use outlast_smb::{ATTEMPTS, Entropy, Task};
 use outlast_stack::{Lost, State as Tcp, TxFrame};
 

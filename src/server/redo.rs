@@ -15,10 +15,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use log::{debug, error, info};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{Actor, FileKey, FileOp, Intent, OpenId, Outcome, SetBasic, ShareId};
+use outlast_fsa::status::NtStatus;
 use outlast_nvram::{Kind, Lsn};
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{Actor, FileKey, FileOp, Intent, OpenId, Outcome, SetBasic, ShareId};
-use outlast_smb::status::NtStatus;
 
 use super::clock::Time;
 use super::consistency::Effects;
@@ -553,8 +554,7 @@ fn set_times<F: FileSystem>(fs: &mut F, times: &Times) -> Result<(), NtStatus> {
 
 /// A file that is opened once more for what was done to it.
 fn open_info(open: OpenId, actor: &Actor, target: &Target, writes: bool) -> OpenInfo {
-    /// FILE_READ_DATA and FILE_WRITE_DATA (MS-SMB2 2.2.13.1.1).
-    const READ_WRITE: u32 = 0x3;
+    const READ_WRITE: u32 = access::READ_DATA | access::WRITE_DATA;
     OpenInfo {
         conn: 0,
         open,
@@ -565,7 +565,7 @@ fn open_info(open: OpenId, actor: &Actor, target: &Target, writes: bool) -> Open
         handle: target.identity.handle.clone(),
         is_dir: target.is_dir,
         granted_access: if writes { READ_WRITE } else { 0 },
-        stopped: outlast_smb::fileop::Times::default(),
+        stopped: outlast_fsa::fileop::Times::default(),
         watch: None,
     }
 }

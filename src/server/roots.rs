@@ -2,7 +2,7 @@
 //! an empty mount point.
 
 use log::info;
-use outlast_smb::fileop::FileKey;
+use outlast_fsa::fileop::FileKey;
 use outlast_smb::{FormerShare, Share, Smb};
 
 use super::files::FileSystem;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use log::{error, info, warn};
+use outlast_fsa::fileop::{FileKey, FileOp, ShareId};
+use outlast_fsa::status::NtStatus;
 use outlast_nvram::{Kind, codec};
 use outlast_smb::Planned;
-use outlast_smb::fileop::{FileKey, FileOp, ShareId};
-use outlast_smb::status::NtStatus;
 
 use super::effect::{Effect, Identity};
 use super::files::FileSystem;

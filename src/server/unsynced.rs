@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use log::info;
+use outlast_fsa::fileop::{FileOp, OpenId, ShareId};
 use outlast_nvram::Kind;
-use outlast_smb::fileop::{FileOp, OpenId, ShareId};
 
 use super::files::FileSystem;
 use super::fold::decode;

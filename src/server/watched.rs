@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use outlast_smb::fileop::FileTime;
+use outlast_fsa::fileop::FileTime;
 
 use super::clock::Time;
 

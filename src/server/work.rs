@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use outlast_fsa::fileop::{FileOp, Intent, Outcome};
+use outlast_fsa::status::NtStatus;
 use outlast_nvram::Handled;
-use outlast_smb::fileop::{FileOp, Intent, Outcome};
-use outlast_smb::status::NtStatus;
 use outlast_smb::{Admit, Output, Planned, Step, Task};
 
 use super::clock::Time;

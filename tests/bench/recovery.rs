@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use outlast::server::contents::saved;
 use outlast::server::journal::Journal;
 use outlast::server::record::{Global, Record};
+use outlast_fsa::fileop::{Actor, FileKey};
+use outlast_fsa::open::FileOpen;
 use outlast_nvram::{Identity, Incarnation, Kind, Log, Memory, VecMemory};
 use outlast_smb::copying::Cursor;
-use outlast_smb::fileop::{Actor, FileKey};
 use outlast_smb::record::WorkId;
-use outlast_smb::state::{FileOpen, Open, Related, Target};
+use outlast_smb::state::{Open, Related, Target};
 use outlast_smb::{Config, Dialect, Limits, Oplocks, Requirement, Smb};
 use outlast_stack::{Path, Promise, Record as Tcp, Seq};
 

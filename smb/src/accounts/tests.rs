@@ -5,17 +5,22 @@ use super::*;
 use crate::auth::Handshake;
 use crate::command::testing::config;
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
-use crate::fileop::{Actor, CreateIntent, FileHandle, FileKey, Intent, KeptTimes, Metadata, Times};
 use crate::record::{Record, WorkId};
 use crate::rpc::{Pipe, Server};
 use crate::server::Smb;
 use crate::state::{
-    Answer, Breaking, Cursor, Doing, FileOpen, Lock, Negotiation, Notice, Open, OplockLevel,
-    Parked, Related, Resource, Security, SessionState, Target, Tree, Wait, Watch, Work,
+    Answer, Doing, Negotiation, Open, Parked, Related, Resource, Security, SessionState, Target,
+    Tree, Wait, Work,
 };
-use crate::status::NtStatus;
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::{Command, Dialect, Flags, Header, Route};
+use outlast_fsa::fileop::{
+    Actor, CreateIntent, FileHandle, FileKey, Intent, KeptTimes, Metadata, Times,
+};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
+use outlast_fsa::oplock::{Breaking, OplockLevel};
+use outlast_fsa::status::NtStatus;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -20,9 +20,9 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use crate::config::Config;
 use crate::crypto::Secret;
 use crate::entropy::Entropy;
-use crate::fileop::FileTime;
 use crate::size;
 use ntlm::{Authenticate, Signer, flags};
+use outlast_fsa::fileop::FileTime;
 use spnego::{NegState, Token};
 
 /// Longest list of mechanisms, in bytes of DER: initiators name four or five, of a dozen bytes each.

@@ -8,8 +8,8 @@ use nom::number::complete::{le_u16, le_u32};
 use nom::{IResult, Parser};
 use rc4::{Rc4, StreamCipher};
 
-use crate::fileop::FileTime;
 use crate::wire::utf16;
+use outlast_fsa::fileop::FileTime;
 
 /// The bytes each message begins with.
 pub const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";

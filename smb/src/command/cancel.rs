@@ -3,8 +3,8 @@
 use super::{Handled, Request};
 use crate::context::Context;
 use crate::record::Record;
-use crate::status::NtStatus;
 use crate::wire::Route;
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`]. The request is found by its AsyncId or its MessageId, if it still waits.
 ///

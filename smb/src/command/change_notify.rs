@@ -1,17 +1,19 @@
 //! CHANGE_NOTIFY (MS-SMB2 3.3.5.19, MS-FSA 2.1.5.11).
 
-use super::delete_pending::{self, Link};
+use super::delete_pending;
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
 use crate::held::Held;
 use crate::record::Record;
 use crate::size;
-use crate::state::{Notice, Wait, Watch};
-use crate::status::NtStatus;
-use crate::wire::create::access;
+use crate::state::Wait;
 use crate::wire::{Response, change_notify, pad, utf16};
 use bytes::{BufMut, Bytes};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileOp, Outcome};
+use outlast_fsa::link::Link;
+use outlast_fsa::open::{Notice, Watch};
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`]. The first one of an open begins its watch; what happens between two is kept for the next.
 ///

@@ -1,15 +1,18 @@
 //! CLOSE (MS-SMB2 3.3.5.10), and every other end of an open: LOGOFF, TREE_DISCONNECT, a connection that is gone.
 
-use super::delete_pending::{self, Link};
+use super::delete_pending;
 use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::engine::ATTEMPTS;
-use crate::fileop::{Change, ChangeKind, DeleteTarget, FileOp, Intent, Metadata, OpenId, Outcome};
 use crate::record::Record;
 use crate::server::{Admit, Planned, Step, Task};
 use crate::state::{Doing, Open, Target};
-use crate::status::NtStatus;
 use crate::wire::{Response, close};
+use outlast_fsa::fileop::{
+    Change, ChangeKind, DeleteTarget, FileOp, Intent, Metadata, OpenId, Outcome,
+};
+use outlast_fsa::link::Link;
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///

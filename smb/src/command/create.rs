@@ -1,34 +1,30 @@
 //! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
-use super::delete_pending::{self, Link};
+use super::delete_pending;
 use super::{Handled, Reply, Request};
-use crate::access::{self as rights, Sharing};
 use crate::context::Context;
-use crate::fileop::{
-    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
-    Outcome,
-};
 use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::Pipe;
-use crate::state::{FileOpen, Open, OplockLevel, Resource, Target, Wait};
-use crate::status::NtStatus;
-use crate::wire::create::{
-    self, ResponseContext, access, context, oplock_level, options, share_access,
-};
+use crate::state::{Open, Resource, Target, Wait};
+use crate::wire::create::{self, ResponseContext, context, oplock_level, options};
 use crate::wire::{FileId, Response};
-use crate::{oplock, path, size};
+use crate::{oplock, size};
 use bytes::Bytes;
+use outlast_fsa::fileop::{
+    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
+    Outcome,
+};
+use outlast_fsa::link::Link;
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::oplock::OplockLevel;
+use outlast_fsa::path;
+use outlast_fsa::sharing::{Sharing, share_access};
+use outlast_fsa::status::NtStatus;
+use outlast_fsa::{access, attributes};
 
-/// FILE_ATTRIBUTE_READONLY (MS-FSCC 2.6).
-const READONLY: u32 = 0x0000_0001;
-/// FILE_ATTRIBUTE_NORMAL.
-const NORMAL: u32 = 0x0000_0080;
 /// Bits of CreateOptions that are no option (MS-SMB2 2.2.13).
 const NO_OPTIONS: u32 = 0xFF00_0000;
-/// Attributes of what is no file: a volume, a device (MS-FSA 2.1.5.1).
-const NO_FILE: u32 = 0x0000_0048;
-const ALL_SHARING: u32 = share_access::READ | share_access::WRITE | share_access::DELETE;
 
 /// As [`super::start`].
 ///
@@ -63,7 +59,7 @@ pub fn start(
         }
     };
     let path = path::parse(&body.name)?;
-    let asked = rights::expand(body.desired_access);
+    let asked = access::expand(body.desired_access);
     let delete_on_close = has(body, options::DELETE_ON_CLOSE);
     let open = match request.drawn {
         Some(id) => id,
@@ -76,11 +72,11 @@ pub fn start(
         must_be_dir: has(body, options::DIRECTORY_FILE),
         must_be_file: has(body, options::NON_DIRECTORY_FILE),
         open_reparse: has(body, options::OPEN_REPARSE_POINT),
-        read_data: asked & (access::READ_DATA | access::EXECUTE) != 0,
-        write_data: asked & (access::WRITE_DATA | access::APPEND_DATA) != 0,
+        read_data: asked & access::READS != 0,
+        write_data: asked & access::WRITES != 0,
         delete: delete_on_close || asked & access::DELETE != 0,
         maximum_allowed: asked & access::MAXIMUM_ALLOWED != 0,
-        attributes: body.file_attributes & !NORMAL,
+        attributes: body.file_attributes & !attributes::NORMAL,
         allocation_size,
     })))
 }
@@ -120,13 +116,13 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     if has(body, NO_OPTIONS)
         || (has(body, directory) && has(body, file))
         || (has(body, directory) && overwrites(body.create_disposition))
-        || body.share_access & !ALL_SHARING != 0
-        || body.file_attributes & NO_FILE != 0
+        || body.share_access & !share_access::ALL != 0
+        || body.file_attributes & attributes::NO_FILE != 0
     {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    rights::validate(body.desired_access)?;
-    let asked = rights::expand(body.desired_access);
+    access::validate(body.desired_access)?;
+    let asked = access::expand(body.desired_access);
     if has(body, options::DELETE_ON_CLOSE)
         && asked & (access::DELETE | access::MAXIMUM_ALLOWED) == 0
     {
@@ -159,17 +155,17 @@ fn granted(
 ) -> Result<(u32, u32), NtStatus> {
     let mut maximal = found.maximal_access;
     if read_only_share {
-        maximal &= !rights::CHANGING;
+        maximal &= !access::CHANGING;
     }
     let is_read_only = found
         .existing
         .as_ref()
-        .is_some_and(|file| file.attributes & READONLY != 0 && !file.is_dir);
+        .is_some_and(|file| file.attributes & attributes::READONLY != 0 && !file.is_dir);
     if is_read_only {
         // MS-FSA 2.1.5.1.2.1.
         maximal &= !(access::WRITE_DATA | access::APPEND_DATA | access::DELETE_CHILD);
     }
-    let granted = rights::grant(body.desired_access, maximal)?;
+    let granted = access::grant(body.desired_access, maximal)?;
     let replaces = found.existing.is_some() && overwrites(body.create_disposition);
     let implied = match body.create_disposition {
         _ if !replaces => 0,
@@ -187,7 +183,9 @@ fn granted(
             return Err(NtStatus::ACCESS_DENIED);
         }
         // MS-FSA 2.1.5.1: neither an existing nor a new read-only file is deleted on close.
-        if is_read_only || (found.existing.is_none() && body.file_attributes & READONLY != 0) {
+        if is_read_only
+            || (found.existing.is_none() && body.file_attributes & attributes::READONLY != 0)
+        {
             return Err(NtStatus::CANNOT_DELETE);
         }
     }
@@ -221,7 +219,7 @@ pub(crate) fn admit(
         return Err(NtStatus::DELETE_PENDING);
     }
     let replaces = overwrites(op.disposition);
-    let breaks = !rights::only_looks(judged);
+    let breaks = !access::only_looks(judged);
     if breaks && oplock::break_for_open(ctx, key, OplockLevel::Batch, replaces) {
         return Ok(Some(Wait::Break(key)));
     }
@@ -266,7 +264,7 @@ pub fn finish(
         // Leases are declined.
         _ => OplockLevel::None,
     };
-    let looks = created.action == CreateAction::Opened && rights::only_looks(granted_access);
+    let looks = created.action == CreateAction::Opened && access::only_looks(granted_access);
     let oplock = oplock::grant(ctx, metadata.key, looks, oplock);
     let response = response(body, op.open, oplock, &created, found.maximal_access);
     let open = Open {
@@ -350,11 +348,11 @@ fn pipe(
     request: &Request,
     body: &create::Request,
 ) -> Result<Handled, NtStatus> {
-    rights::validate(body.desired_access)?;
+    access::validate(body.desired_access)?;
     let name = body.name.strip_prefix('\\').unwrap_or(&body.name);
     let pipe = Pipe::open(name).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
-    let all = rights::READ | rights::WRITE | rights::EXECUTE;
-    let asked = rights::expand(body.desired_access);
+    let all = access::FILE_GENERIC_READ | access::FILE_GENERIC_WRITE | access::FILE_GENERIC_EXECUTE;
+    let asked = access::expand(body.desired_access);
     let granted_access = match asked & access::MAXIMUM_ALLOWED {
         0 => asked,
         _ => asked & !access::MAXIMUM_ALLOWED | all,
@@ -383,7 +381,7 @@ fn pipe(
         change_time: 0,
         allocation_size: 4096,
         end_of_file: 0,
-        file_attributes: NORMAL,
+        file_attributes: attributes::NORMAL,
         file_id: FileId {
             persistent: id,
             volatile: id,

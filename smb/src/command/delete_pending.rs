@@ -5,42 +5,12 @@
 //! may overlap, and a symbolic link is an entry of its own.
 
 use crate::context::Context;
-use crate::fileop::{FileKey, OpenId};
-use crate::path;
 use crate::record::Record;
 use crate::server::ConnId;
-use crate::state::{FileOpen, Wait};
-use crate::status::NtStatus;
-
-/// An entry of a directory that leads to a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
-    file: FileKey,
-    directory: FileKey,
-    name: String,
-}
-
-impl Link {
-    /// The last component of this path, in this directory.
-    pub(crate) fn new(file: FileKey, directory: FileKey, path: &str) -> Link {
-        Link {
-            file,
-            directory,
-            name: path::name(path).to_owned(),
-        }
-    }
-
-    /// The link that an open was made by.
-    pub(crate) fn of(file: &FileOpen) -> Link {
-        Link::new(file.key, file.directory, &file.path)
-    }
-
-    fn is_of(&self, file: &FileOpen) -> bool {
-        file.key == self.file
-            && file.directory == self.directory
-            && path::name(&file.path) == self.name
-    }
-}
+use crate::state::Wait;
+use outlast_fsa::fileop::OpenId;
+use outlast_fsa::link::Link;
+use outlast_fsa::status::NtStatus;
 
 /// The opens of a link that carry the mark.
 fn marked<'a>(ctx: &'a Context<'_>, link: &'a Link) -> impl Iterator<Item = (ConnId, OpenId)> + 'a {

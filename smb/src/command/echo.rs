@@ -1,8 +1,8 @@
 //! ECHO (MS-SMB2 3.3.5.17).
 
 use super::{Handled, Reply};
-use crate::status::NtStatus;
 use crate::wire::Response;
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///

@@ -4,14 +4,15 @@ use super::{Handled, Reply, Request, finish, start};
 use crate::config::{Config, Limits, Oplocks, Requirement, Share};
 use crate::context::Context;
 use crate::entropy::Entropy;
-use crate::fileop::{Actor, FileKey, FileOp, Metadata, OpenId, Outcome};
 use crate::record::Record;
 use crate::rpc::Pipe;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
-use crate::state::{FileOpen, Negotiation, Open, Resource, Security, SessionState, Target, Tree};
-use crate::status::NtStatus;
+use crate::state::{Negotiation, Open, Resource, Security, SessionState, Target, Tree};
 use crate::wire::{self, Command, Dialect, FileId, Flags, Header, Route};
 use bytes::Bytes;
+use outlast_fsa::fileop::{Actor, FileKey, FileOp, Metadata, OpenId, Outcome};
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::status::NtStatus;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

@@ -2,11 +2,11 @@
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
 use crate::state::Target;
-use crate::status::NtStatus;
-use crate::wire::create::access;
 use crate::wire::{Response, flush};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileOp, Outcome};
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///

@@ -2,15 +2,15 @@
 
 use super::{Handled, Reply, Request, negotiate, pipe};
 use crate::context::Context;
-use crate::fileop::{FileOp, OpenId, Outcome};
 use crate::info::access::require;
 use crate::ioctl::{self as fsctl, CopyChunk, Fsctl, ValidateNegotiate};
 use crate::rpc::Pipe;
 use crate::state::{Resource, Target};
-use crate::status::NtStatus;
-use crate::wire::create::access;
 use crate::wire::ioctl::{self, FLAG_IS_FSCTL};
 use crate::wire::{self, Dialect};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileOp, OpenId, Outcome};
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;
@@ -195,7 +195,7 @@ fn copy_chunk(
     if source_file.is_dir || target_file.is_dir {
         return Err(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    if source.granted_access & (access::READ_DATA | access::EXECUTE) == 0 {
+    if source.granted_access & access::READS == 0 {
         return Err(NtStatus::ACCESS_DENIED);
     }
     if target.granted_access & (access::WRITE_DATA | access::APPEND_DATA) == 0 {

@@ -2,15 +2,18 @@
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileKey, OpenId};
 use crate::held::Held;
 use crate::record::Record;
-use crate::state::{FileOpen, Lock, Wait};
-use crate::status::NtStatus;
-use crate::wire::create::access;
+use crate::state::Wait;
 use crate::wire::lock::{self, Element, flags};
 use crate::wire::{Dialect, Response};
-use crate::{locks, oplock, size};
+use crate::{oplock, size};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::locks;
+use outlast_fsa::locks::Lock;
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::status::NtStatus;
 
 /// Buckets of LockSequenceIndex (2.2.26).
 const BUCKETS: std::ops::RangeInclusive<u32> = 1..=64;

@@ -2,10 +2,10 @@
 
 use super::{Handled, Reply, Request, close};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
 use crate::record::Record;
-use crate::status::NtStatus;
 use crate::wire::Response;
+use outlast_fsa::fileop::{FileOp, Outcome};
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`]: closes the session's opens one by one, then the session.
 ///

@@ -40,11 +40,11 @@ pub mod tree_disconnect;
 pub mod write;
 
 use crate::context::Context;
-use crate::fileop::{FileOp, Intent, OpenId, Outcome};
 use crate::state::Wait;
-use crate::status::NtStatus;
 use crate::wire::{self, Header, error};
 use bytes::Bytes;
+use outlast_fsa::fileop::{FileOp, Intent, OpenId, Outcome};
+use outlast_fsa::status::NtStatus;
 
 /// One component of a message, as a handler sees it.
 #[derive(Clone, Debug)]

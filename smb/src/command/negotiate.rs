@@ -7,10 +7,10 @@ use crate::context::Context;
 use crate::crypto::{Cipher, PreauthHash, SigningAlgorithm};
 use crate::record::Record;
 use crate::state::Negotiation;
-use crate::status::NtStatus;
 use crate::wire::negotiate::{self, HASH_SHA_512, capabilities};
 use crate::wire::{Dialect, Response, smb1};
 use bytes::Bytes;
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///

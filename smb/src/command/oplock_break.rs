@@ -3,11 +3,11 @@
 use super::{Handled, Reply, Request};
 use crate::context::Context;
 use crate::record::Record;
-use crate::state::OplockLevel;
-use crate::status::NtStatus;
 use crate::wire::create::oplock_level;
 use crate::wire::oplock_break::{Acknowledgment, OplockBreak};
 use crate::wire::{FileId, Response};
+use outlast_fsa::oplock::OplockLevel;
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///

@@ -5,14 +5,14 @@
 use super::{Handled, Reply, Request, ioctl};
 use crate::config::Config;
 use crate::context::Context;
-use crate::fileop::OpenId;
 use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::{Pipe, Server, Share};
 use crate::state::{Target, Wait};
-use crate::status::NtStatus;
 use crate::wire;
 use crate::wire::{read, write};
+use outlast_fsa::fileop::OpenId;
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

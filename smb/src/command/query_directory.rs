@@ -2,18 +2,18 @@
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, OpenId, Outcome};
 use crate::held::Held;
 use crate::info::directory::{Encoder, Level};
 use crate::record::Record;
 use crate::size;
-use crate::state::Cursor;
-use crate::status::NtStatus;
 use crate::wire;
-use crate::wire::create::access;
 use crate::wire::query_directory::{
     self, FLAG_REOPEN, FLAG_RESTART_SCANS, FLAG_RETURN_SINGLE_ENTRY,
 };
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileOp, OpenId, Outcome};
+use outlast_fsa::open::Cursor;
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,17 @@
 //! QUERY_INFO (MS-SMB2 3.3.5.20).
 
-use super::delete_pending::{self, Link};
+use super::delete_pending;
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
 use crate::info::{Answer, access, file, volume};
 use crate::state::{Resource, Target};
-use crate::status::NtStatus;
 use crate::wire::create::options;
 use crate::wire::query_info::{self, info_type};
 use crate::wire::{self, Dialect, error};
 use bytes::Bytes;
+use outlast_fsa::fileop::{FileOp, Outcome};
+use outlast_fsa::link::Link;
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

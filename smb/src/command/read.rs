@@ -2,11 +2,11 @@
 
 use super::{Handled, Reply, Request, pipe};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome};
 use crate::state::Target;
-use crate::status::NtStatus;
-use crate::wire::create::access;
 use crate::wire::{Response, read};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileOp, Outcome};
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///
@@ -22,7 +22,7 @@ pub fn start(
     if body.channel != 0 {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    if open.granted_access & (access::READ_DATA | access::EXECUTE) == 0 {
+    if open.granted_access & access::READS == 0 {
         return Err(NtStatus::ACCESS_DENIED);
     }
     let id = open.id;

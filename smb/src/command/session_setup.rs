@@ -10,8 +10,8 @@ use crate::policy::{self, Refused};
 use crate::record::Record;
 use crate::size;
 use crate::state::{Security, Session, SessionState};
-use crate::status::NtStatus;
 use crate::wire::{Dialect, Response, negotiate, session_setup};
+use outlast_fsa::status::NtStatus;
 
 /// Session set-ups in progress of a connection that has no session yet, at most.
 pub(crate) const SETUPS: usize = 2;

@@ -1,18 +1,19 @@
 //! SET_INFO (MS-SMB2 3.3.5.21).
 
-use super::delete_pending::{self, Link};
+use super::delete_pending;
 use super::{Handled, Reply, Request};
 use crate::context::Context;
-use crate::fileop::{FileOp, OpenId, Outcome, SetBasic};
 use crate::info::access;
 use crate::info::set::SetFile;
-use crate::path;
 use crate::record::Record;
 use crate::state::Target;
-use crate::status::NtStatus;
 use crate::wire;
 use crate::wire::query_info::info_type;
 use crate::wire::set_info;
+use outlast_fsa::fileop::{FileOp, OpenId, Outcome, SetBasic};
+use outlast_fsa::link::Link;
+use outlast_fsa::path;
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

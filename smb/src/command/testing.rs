@@ -13,11 +13,11 @@ use crate::entropy::Entropy;
 use crate::record::Record;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
 use crate::state::{Security, SessionState};
-use crate::status::NtStatus;
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::negotiate::capabilities;
 use crate::wire::session_setup;
 use crate::wire::{self, Component, Dialect, Header, Response, header};
+use outlast_fsa::status::NtStatus;
 
 pub(crate) const CONN: ConnId = 9;
 

@@ -7,8 +7,8 @@ use crate::policy::{self, Refused};
 use crate::record::Record;
 use crate::size;
 use crate::state::Resource;
-use crate::status::NtStatus;
 use crate::wire::{Dialect, Flags, Response, tree_connect};
+use outlast_fsa::status::NtStatus;
 
 /// As [`super::start`].
 ///

@@ -2,11 +2,12 @@
 
 use super::{Handled, Reply, Request, pipe};
 use crate::context::Context;
-use crate::fileop::{FileOp, Outcome, WriteAt};
 use crate::state::Target;
-use crate::status::NtStatus;
-use crate::wire::create::{access, options};
+use crate::wire::create::options;
 use crate::wire::{Response, write};
+use outlast_fsa::access;
+use outlast_fsa::fileop::{FileOp, Outcome, WriteAt};
+use outlast_fsa::status::NtStatus;
 
 /// MAXFILESIZE (MS-FSA 2.1.5.4), in bytes: NTFS's, which is the file system that clients are told of.
 const MAX_FILE_BYTES: u64 = 0xFFF_FFFF_0000;

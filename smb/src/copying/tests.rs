@@ -1,13 +1,14 @@
 //! A copy that is made while records come between is the state when it is complete, wherever they come.
 
 use super::*;
-use crate::fileop::{Actor, FileKey, Times};
 use crate::record::WorkId;
-use crate::state::{
-    FileOpen, Lock, Open, OplockLevel, Parked, Security, Session, SessionState, Target, Wait, Work,
-};
-use crate::status::NtStatus;
+use crate::state::{Open, Parked, Security, Session, SessionState, Target, Wait, Work};
 use crate::{Config, Dialect, Limits, Oplocks, Requirement};
+use outlast_fsa::fileop::{Actor, FileKey, Times};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::oplock::OplockLevel;
+use outlast_fsa::status::NtStatus;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::net::{IpAddr, Ipv4Addr};

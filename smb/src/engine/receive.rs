@@ -4,13 +4,13 @@
 use super::work_of;
 use crate::command::Request;
 use crate::context::Context;
-use crate::fileop::OpenId;
 use crate::record::{Record, WorkId};
 use crate::state::{Security, SessionState};
-use crate::status::NtStatus;
 use crate::wire::transform::Transform;
 use crate::wire::{self, Command, Component, Dialect, FileId, Flags, Protocol, compound};
 use bytes::Bytes;
+use outlast_fsa::fileop::OpenId;
+use outlast_fsa::status::NtStatus;
 use std::sync::Arc;
 
 /// Requests of one message of a client that has not logged in, at most: what it compounds, if anything, is NEGOTIATE

@@ -4,11 +4,12 @@ use crate::command::{Reply, Request};
 use crate::context::Context;
 use crate::record::Record;
 use crate::server::{ConnId, Output};
-use crate::state::{Answer, OplockLevel};
-use crate::status::NtStatus;
+use crate::state::Answer;
 use crate::wire::oplock_break::{NOTIFICATION_MESSAGE_ID, OplockBreak};
 use crate::wire::{self, Command, FileId, Flags, Header, Route, frame, header};
 use bytes::Bytes;
+use outlast_fsa::oplock::OplockLevel;
+use outlast_fsa::status::NtStatus;
 
 /// One response of a message.
 pub(crate) struct Piece {

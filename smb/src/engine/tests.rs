@@ -15,9 +15,9 @@ use client::{ANY, Client, Opening, Protection, close, empty, read, tree_connect,
 use world::{World, config};
 
 use crate::server::Task;
-use crate::status::NtStatus;
 use crate::wire::{Command, Flags};
 use bytes::Bytes;
+use outlast_fsa::status::NtStatus;
 
 /// Runs a scenario; then again with a crash at each of its points, and once without one. Every other run has a slow
 /// loop.

@@ -1,7 +1,7 @@
 //! Rights of an open (MS-SMB2 2.2.13.1.1) and which of them a level asks for.
 
-use crate::status::NtStatus;
-use crate::wire::create::access::{ACCESS_SYSTEM_SECURITY, READ_CONTROL, WRITE_DAC, WRITE_OWNER};
+use outlast_fsa::access::{ACCESS_SYSTEM_SECURITY, READ_CONTROL, WRITE_DAC, WRITE_OWNER};
+use outlast_fsa::status::NtStatus;
 
 /// SECURITY_INFORMATION (MS-DTYP 2.4.7): the parts of a security descriptor that need no special privilege.
 pub const OWNER_SECURITY_INFORMATION: u32 = 0x0000_0001;

@@ -1,11 +1,11 @@
 //! Directory information levels (MS-FSCC 2.4): a chain of entries, each at a multiple of eight bytes.
 
 use super::utf16_len;
-use crate::fileop::DirEntry;
-use crate::short_name::{is_short, short_name};
-use crate::status::NtStatus;
 use crate::wire::utf16;
 use bytes::BufMut;
+use outlast_fsa::fileop::DirEntry;
+use outlast_fsa::short_name::{is_short, short_name};
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,16 @@
 //! File information levels as QUERY_INFO returns them (MS-FSCC 2.4, MS-SMB2 3.3.5.20.1).
 
 use super::{Answer, client_path, utf16_len};
-use crate::fileop::Metadata;
-use crate::short_name::short_name;
-use crate::status::NtStatus;
-use crate::wire::create::access;
 use crate::wire::utf16;
 use bytes::BufMut;
+use outlast_fsa::fileop::Metadata;
+use outlast_fsa::short_name::short_name;
+use outlast_fsa::status::NtStatus;
+use outlast_fsa::{access, attributes};
 
 #[cfg(test)]
 mod tests;
 
-/// FILE_ATTRIBUTE_REPARSE_POINT (MS-FSCC 2.6).
-const FILE_ATTRIBUTE_REPARSE_POINT: u32 = 0x0000_0400;
 /// IO_REPARSE_TAG_SYMLINK (MS-FSCC 2.1.2.1), the one kind of reparse point there is.
 const IO_REPARSE_TAG_SYMLINK: u32 = 0xA000_000C;
 
@@ -149,7 +147,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
         }
         Level::AttributeTag => {
             out.put_u32_le(m.attributes);
-            out.put_u32_le(if m.attributes & FILE_ATTRIBUTE_REPARSE_POINT == 0 {
+            out.put_u32_le(if m.attributes & attributes::REPARSE_POINT == 0 {
                 0
             } else {
                 IO_REPARSE_TAG_SYMLINK

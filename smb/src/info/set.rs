@@ -1,20 +1,17 @@
 //! File information levels as SET_INFO carries them (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
 
-use crate::fileop::{SetBasic, Times};
-use crate::status::NtStatus;
-use crate::wire::create::access;
 use crate::wire::{Malformed, utf16};
 use bytes::Buf;
+use outlast_fsa::fileop::{SetBasic, Times};
+use outlast_fsa::status::NtStatus;
+use outlast_fsa::{access, attributes};
 
 #[cfg(test)]
 mod tests;
 
-const FILE_ATTRIBUTE_DIRECTORY: u32 = 0x0000_0010;
-const FILE_ATTRIBUTE_NORMAL: u32 = 0x0000_0080;
-const FILE_ATTRIBUTE_TEMPORARY: u32 = 0x0000_0100;
-/// The attributes a client may set (MS-FSCC 2.6): read-only, hidden, system, directory, archive, normal, temporary, offline,
-/// not content indexed.
-const FILE_ATTRIBUTES_SETTABLE: u32 = 0x0000_31B7;
+/// What SET_INFO may say of attributes: a client may name the kind of file, too.
+const FILE_ATTRIBUTES_SETTABLE: u32 =
+    attributes::SETTABLE | attributes::DIRECTORY | attributes::NORMAL;
 
 /// What is to be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,9 +115,9 @@ impl SetFile {
             SetFile::Basic(basic) => {
                 let attributes = basic.attributes.unwrap_or(0);
                 let wrong = if is_dir {
-                    FILE_ATTRIBUTE_TEMPORARY
+                    attributes::TEMPORARY
                 } else {
-                    FILE_ATTRIBUTE_DIRECTORY
+                    attributes::DIRECTORY
                 };
                 if attributes & wrong == 0 {
                     Ok(())
@@ -199,7 +196,7 @@ fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
         // 0 leaves them alone (MS-FSCC 2.4.7).
         attributes: match (attributes, attributes & FILE_ATTRIBUTES_SETTABLE) {
             (0, _) => None,
-            (_, 0) => Some(FILE_ATTRIBUTE_NORMAL),
+            (_, 0) => Some(attributes::NORMAL),
             (_, settable) => Some(settable),
         },
         stop: which(stop),

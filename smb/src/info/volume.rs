@@ -1,10 +1,10 @@
 //! File system information levels (MS-FSCC 2.5, MS-SMB2 3.3.5.20.2).
 
 use super::{Answer, utf16_len};
-use crate::fileop::Volume;
-use crate::status::NtStatus;
 use crate::wire::utf16;
 use bytes::BufMut;
+use outlast_fsa::fileop::Volume;
+use outlast_fsa::status::NtStatus;
 
 #[cfg(test)]
 mod tests;

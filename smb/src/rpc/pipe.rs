@@ -3,7 +3,7 @@
 use super::pdu::{self, Body, Broken, Verdict};
 use super::{Fault, Interface, Server};
 use crate::size;
-use crate::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 

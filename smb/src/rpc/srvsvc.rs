@@ -2,7 +2,7 @@
 
 use super::ndr::{Reader, Writer};
 use super::{Fault, Server, win32};
-use crate::pattern::same_name;
+use outlast_fsa::pattern::same_name;
 
 #[cfg(test)]
 mod tests;

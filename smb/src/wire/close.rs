@@ -5,7 +5,7 @@ use nom::number::complete::{le_u16, le_u32};
 
 use super::body::{fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
-use crate::fileop::FileTime;
+use outlast_fsa::fileop::FileTime;
 
 /// SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB.
 const POSTQUERY_ATTRIB: u16 = 0x0001;

@@ -5,8 +5,8 @@ use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 
 use super::body::{buffer, fields, fixed};
 use super::{Component, FileId, Malformed, pad, utf16};
-use crate::fileop::{CreateAction, Disposition, FileTime};
-use crate::status::NtStatus;
+use outlast_fsa::fileop::{CreateAction, Disposition, FileTime};
+use outlast_fsa::status::NtStatus;
 
 /// SMB2_OPLOCK_LEVEL_* (2.2.13, RequestedOplockLevel).
 #[allow(missing_docs)]
@@ -16,14 +16,6 @@ pub mod oplock_level {
     pub const EXCLUSIVE: u8 = 0x08;
     pub const BATCH: u8 = 0x09;
     pub const LEASE: u8 = 0xFF;
-}
-
-/// FILE_SHARE_* (2.2.13, ShareAccess).
-#[allow(missing_docs)]
-pub mod share_access {
-    pub const READ: u32 = 0x0000_0001;
-    pub const WRITE: u32 = 0x0000_0002;
-    pub const DELETE: u32 = 0x0000_0004;
 }
 
 /// CreateOptions (2.2.13).
@@ -51,31 +43,6 @@ pub mod options {
     pub const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
     pub const OPEN_NO_RECALL: u32 = 0x0040_0000;
     pub const OPEN_FOR_FREE_SPACE_QUERY: u32 = 0x0080_0000;
-}
-
-/// Access rights (2.2.13.1).
-#[allow(missing_docs)]
-pub mod access {
-    pub const READ_DATA: u32 = 0x0000_0001;
-    pub const WRITE_DATA: u32 = 0x0000_0002;
-    pub const APPEND_DATA: u32 = 0x0000_0004;
-    pub const READ_EA: u32 = 0x0000_0008;
-    pub const WRITE_EA: u32 = 0x0000_0010;
-    pub const EXECUTE: u32 = 0x0000_0020;
-    pub const DELETE_CHILD: u32 = 0x0000_0040;
-    pub const READ_ATTRIBUTES: u32 = 0x0000_0080;
-    pub const WRITE_ATTRIBUTES: u32 = 0x0000_0100;
-    pub const DELETE: u32 = 0x0001_0000;
-    pub const READ_CONTROL: u32 = 0x0002_0000;
-    pub const WRITE_DAC: u32 = 0x0004_0000;
-    pub const WRITE_OWNER: u32 = 0x0008_0000;
-    pub const SYNCHRONIZE: u32 = 0x0010_0000;
-    pub const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
-    pub const MAXIMUM_ALLOWED: u32 = 0x0200_0000;
-    pub const GENERIC_ALL: u32 = 0x1000_0000;
-    pub const GENERIC_EXECUTE: u32 = 0x2000_0000;
-    pub const GENERIC_WRITE: u32 = 0x4000_0000;
-    pub const GENERIC_READ: u32 = 0x8000_0000;
 }
 
 /// Names of create contexts (2.2.13.2).
@@ -110,11 +77,11 @@ pub struct Request {
     pub requested_oplock_level: u8,
     /// ImpersonationLevel: 0 (anonymous) to 3 (delegate).
     pub impersonation_level: u32,
-    /// DesiredAccess: bits of [`access`].
+    /// DesiredAccess: bits of [`outlast_fsa::access`].
     pub desired_access: u32,
     /// FileAttributes.
     pub file_attributes: u32,
-    /// ShareAccess: bits of [`share_access`].
+    /// ShareAccess: bits of [`outlast_fsa::sharing::share_access`].
     pub share_access: u32,
     /// CreateDisposition.
     pub create_disposition: Disposition,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{bytes_16, fields};
 use super::{Malformed, compound};
-use crate::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 
 /// Length of the header in bytes.
 pub const LEN: usize = 64;

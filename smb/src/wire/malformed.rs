@@ -1,6 +1,6 @@
 //! What can be wrong with bytes a client sent, one variant for each violation.
 
-use crate::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 
 /// A violation of the message formats of MS-SMB2 section 2 (MS-CIFS 2.2.4.52 for the SMB1 NEGOTIATE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

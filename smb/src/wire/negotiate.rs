@@ -6,7 +6,7 @@ use nom::number::complete::{le_u16, le_u32};
 
 use super::body::{bytes_16, fields, fixed};
 use super::{Component, Dialect, Malformed, header, pad};
-use crate::fileop::FileTime;
+use outlast_fsa::fileop::FileTime;
 
 /// SMB2_NEGOTIATE_SIGNING_ENABLED (SecurityMode).
 pub const SIGNING_ENABLED: u16 = 0x0001;

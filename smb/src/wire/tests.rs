@@ -6,11 +6,11 @@ mod arbitrary;
 mod every_command;
 
 use super::*;
-use crate::fileop::{CreateAction, Disposition};
-use crate::status::NtStatus;
 use crate::test_bytes::{WINDOWS_LOGIN, hex};
 use create::ResponseContext;
 use frame::Frame;
+use outlast_fsa::fileop::{CreateAction, Disposition};
+use outlast_fsa::status::NtStatus;
 
 fn head(command: Command) -> Header {
     Header {

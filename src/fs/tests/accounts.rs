@@ -49,7 +49,7 @@ fn the_accounts_rights_count_and_the_servers_come_back() {
     let mut op = b.op("roots", Disposition::Open);
     (op.read_data, op.write_data) = (false, false);
     b.create(op).unwrap();
-    let basic = outlast_smb::fileop::SetBasic {
+    let basic = outlast_fsa::fileop::SetBasic {
         last_write_time: Some(133_000_000_000_000_000),
         ..Default::default()
     };

@@ -1,5 +1,5 @@
 use super::*;
-use outlast_smb::fileop::Chunk;
+use outlast_fsa::fileop::Chunk;
 
 #[test]
 fn what_is_written_is_read() {

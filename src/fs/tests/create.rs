@@ -1,8 +1,8 @@
 use super::*;
-use crate::fs::attributes::flag;
 use crate::fs::create;
 use crate::fs::lookup::Lookup;
 use crate::fs::path::open_root;
+use outlast_fsa::attributes as flag;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -251,7 +251,7 @@ fn a_read_only_share_stays_as_it_is() {
         let open = b.last;
         assert_eq!(b.read(open, 0, 10), b"data");
         assert_eq!(b.write(open, 0, b"x"), Err(NtStatus::ACCESS_DENIED));
-        let basic = outlast_smb::fileop::SetBasic {
+        let basic = outlast_fsa::fileop::SetBasic {
             attributes: Some(flag::HIDDEN),
             ..Default::default()
         };
@@ -267,7 +267,7 @@ fn attributes_and_times_are_kept() {
     everywhere(|b| {
         let open = b.file("file");
         assert_eq!(b.stat(open).attributes, flag::ARCHIVE);
-        let basic = outlast_smb::fileop::SetBasic {
+        let basic = outlast_fsa::fileop::SetBasic {
             creation_time: Some(133_000_000_001_234_567),
             last_access_time: Some(133_000_000_011_234_567),
             last_write_time: Some(133_000_000_021_234_567),
@@ -291,7 +291,7 @@ fn attributes_and_times_are_kept() {
             path: "file".into(),
         };
         assert_eq!(b.run(&check), Err(NtStatus::CANNOT_DELETE));
-        let basic = outlast_smb::fileop::SetBasic {
+        let basic = outlast_fsa::fileop::SetBasic {
             attributes: Some(flag::NORMAL),
             ..Default::default()
         };
@@ -300,7 +300,7 @@ fn attributes_and_times_are_kept() {
         let now = b.stat(open);
         assert_eq!(now.attributes, flag::NORMAL);
         assert_eq!(now.creation_time, 133_000_000_001_234_567);
-        let basic = outlast_smb::fileop::SetBasic {
+        let basic = outlast_fsa::fileop::SetBasic {
             attributes: Some(flag::DIRECTORY),
             ..Default::default()
         };
@@ -345,7 +345,7 @@ fn opened_again_by_handle_after_a_rename_and_never_another_file() {
             assert_eq!(b.read(open, 0, 10), b"mine");
         }
         // By path: another file has the name by now.
-        let handle = outlast_smb::fileop::FileHandle::default();
+        let handle = outlast_fsa::fileop::FileHandle::default();
         let by_path = OpenInfo {
             handle,
             ..again.clone()

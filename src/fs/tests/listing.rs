@@ -1,5 +1,5 @@
 use super::*;
-use outlast_smb::fileop::DirEntry;
+use outlast_fsa::fileop::DirEntry;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 

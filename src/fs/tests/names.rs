@@ -1,5 +1,5 @@
 use super::*;
-use outlast_smb::fileop::DeleteTarget;
+use outlast_fsa::fileop::DeleteTarget;
 use std::os::unix::fs::symlink;
 
 #[test]

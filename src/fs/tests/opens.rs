@@ -1,6 +1,6 @@
 use super::*;
 use crate::fs::opens::Opens;
-use outlast_smb::fileop::{Chunk, DeleteTarget};
+use outlast_fsa::fileop::{Chunk, DeleteTarget};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::os::unix::fs::PermissionsExt;
 
@@ -122,7 +122,7 @@ fn a_rename_tells_opens_without_a_descriptor_too() {
     everywhere(|b| {
         let (first, created) = many(b, 1).remove(0);
         b.restart();
-        let handle = outlast_smb::fileop::FileHandle::default();
+        let handle = outlast_fsa::fileop::FileHandle::default();
         let by_path = OpenInfo {
             handle,
             ..info(first, &created, READ_WRITE)

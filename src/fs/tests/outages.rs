@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use outlast_fsa::fileop::ChangeKind;
 use outlast_smb::WatchInfo;
-use outlast_smb::fileop::ChangeKind;
 
 use super::*;
 

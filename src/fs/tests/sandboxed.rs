@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd as _;
 
-use outlast_smb::fileop::FileHandle;
+use outlast_fsa::fileop::FileHandle;
 use rustix::fs::OFlags;
 
 use super::*;

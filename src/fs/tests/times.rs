@@ -1,8 +1,8 @@
 //! Times that are set and stay (MS-FSA 2.1.4.17), ARCHIVE, and the redo of both.
 
 use super::*;
-use crate::fs::attributes::flag;
-use outlast_smb::fileop::{Chunk, SetBasic, Times};
+use outlast_fsa::attributes as flag;
+use outlast_fsa::fileop::{Chunk, SetBasic, Times};
 
 const SET: u64 = 126_000_000_000_000_000;
 const OTHER: u64 = 127_000_000_000_000_000;

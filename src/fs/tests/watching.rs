@@ -1,6 +1,6 @@
 use super::*;
+use outlast_fsa::fileop::{Change, ChangeKind, FileTime};
 use outlast_smb::WatchInfo;
-use outlast_smb::fileop::{Change, ChangeKind, FileTime};
 use std::os::unix::fs::MetadataExt;
 
 fn watch(b: &mut Bench, path: &str, recursive: bool) -> OpenId {

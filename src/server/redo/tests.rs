@@ -4,7 +4,7 @@ mod model;
 
 use std::collections::BTreeMap;
 
-use outlast_smb::fileop::{CreateOp, DeleteTarget, Disposition, WriteAt};
+use outlast_fsa::fileop::{CreateOp, DeleteTarget, Disposition, WriteAt};
 use outlast_smb::{Planned, Task};
 
 use super::*;
@@ -149,7 +149,7 @@ impl Run {
             handle: created.handle,
             is_dir: created.metadata.is_dir,
             granted_access: 3,
-            stopped: outlast_smb::fileop::Times::default(),
+            stopped: outlast_fsa::fileop::Times::default(),
             watch: None,
         };
         let is_dir = info.is_dir;
@@ -301,7 +301,7 @@ impl FileSystem for Lent<'_> {
     fn forget(&mut self, open: OpenId) {
         self.fs.forget(open);
     }
-    fn changes(&mut self) -> Vec<outlast_smb::fileop::Change> {
+    fn changes(&mut self) -> Vec<outlast_fsa::fileop::Change> {
         self.fs.changes()
     }
     fn discard_changes(&mut self) {
@@ -474,7 +474,7 @@ fn an_operation_in_doubt_is_done_once() {
 fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
     let identity = |ino: u64| Identity {
         key: Model::key(ino),
-        handle: outlast_smb::fileop::FileHandle {
+        handle: outlast_fsa::fileop::FileHandle {
             kind: 1,
             bytes: ino.to_le_bytes().to_vec(),
         },

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use outlast_nvram::sink::Batch;
-use outlast_nvram::{Incarnation, VecMemory};
-use outlast_smb::Task;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, Change, CreateAction, CreateOp, Created, Disposition, FileHandle, FileKey, Intent,
     Metadata, OpenId, Outcome,
 };
+use outlast_nvram::sink::Batch;
+use outlast_nvram::{Incarnation, VecMemory};
+use outlast_smb::Task;
 use outlast_smb::{Entropy, OpenInfo};
 
 use super::*;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use outlast_fsa::fileop::{Actor, FileHandle, FileKey, FileOp, Intent};
 use outlast_nvram::codec;
-use outlast_smb::fileop::{Actor, FileHandle, FileKey, FileOp, Intent};
 use outlast_stack::{Path, Promise, Record as Tcp, Seq, State};
 
 use super::*;

@@ -1,13 +1,13 @@
 //! Files in memory that keep to the contract, small enough that no request can make them large.
 
 use outlast::server::files::FileSystem;
-use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, Change, Chunk, CreateAction, CreateIntent, CreateOp, Created, DirEntry, Disposition,
     FileHandle, FileKey, FileOp, Intent, Metadata, OpenId, Outcome, SetBasic, ShareId, Volume,
     WriteAt,
 };
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
+use outlast_smb::OpenInfo;
 use std::collections::BTreeMap;
 
 /// A file is no longer than this; what goes beyond is DISK_FULL.

@@ -15,7 +15,7 @@ mod smb;
 
 pub use mutate::Mutator;
 // The requests of a client are shared with the tests of `outlast-smb`, which name their modules so.
-use outlast_smb::{crypto, status, wire};
+use outlast_smb::{crypto, wire};
 
 /// Something to be fed.
 #[derive(Clone, Copy, Debug)]

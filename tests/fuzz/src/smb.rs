@@ -13,7 +13,7 @@ use crate::files::Files;
 use crate::input::Input;
 use client::{Ask, Client, Opening, Protection, lock, read, write};
 use outlast::server::inbound::{self, Inbound};
-use outlast_smb::fileop::{Change, ChangeKind};
+use outlast_fsa::fileop::{Change, ChangeKind};
 use outlast_smb::wire::{Command, Flags, header};
 use requests::About;
 use std::collections::VecDeque;
@@ -341,7 +341,7 @@ fn works(world: &mut World, ben: &mut Client) {
         let replies = world.received(BEN);
         assert_eq!(replies.len(), 1, "one answer");
         let response = &ben.responses(&replies[0])[0];
-        assert_eq!(response.status(), outlast_smb::status::NtStatus::SUCCESS);
+        assert_eq!(response.status(), outlast_fsa::status::NtStatus::SUCCESS);
         if !wanted.is_empty() {
             assert_eq!(response.data(), wanted);
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use outlast_smb::fileop::{FileTime, OpenId, ShareId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{FileTime, OpenId, ShareId};
+use outlast_fsa::status::NtStatus;
 
 use crate::clock::Clock;
 use crate::faults;

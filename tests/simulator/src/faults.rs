@@ -6,8 +6,8 @@
 //! A disk that *fails for a while* does so when the server does again what a power cut took: it then refuses to start, visibly, and is
 //! started again.
 
-use outlast_smb::fileop::{FileOp, WriteAt};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{FileOp, WriteAt};
+use outlast_fsa::status::NtStatus;
 
 use crate::random::Random;
 use crate::status;

@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use outlast::server::files::FileSystem;
-use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, Change, Chunk, DirEntry, FileKey, FileOp, FileTime, Intent, KeptTimes, OpenId, Outcome,
     ShareId, Times, Volume, WriteAt,
 };
-use outlast_smb::pattern::Pattern;
-use outlast_smb::status::NtStatus;
+use outlast_fsa::pattern::Pattern;
+use outlast_fsa::status::NtStatus;
+use outlast_smb::OpenInfo;
 
 use crate::disk::Disk;
 use crate::faults;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use outlast_smb::fileop::{FileHandle, FileKey, FileTime, Metadata, OpenId, ShareId};
+use outlast_fsa::attributes::{DIRECTORY, NORMAL};
+use outlast_fsa::fileop::{FileHandle, FileKey, FileTime, Metadata, OpenId, ShareId};
 
 /// An inode's number.
 pub type Ino = u64;
@@ -10,10 +11,6 @@ pub type Ino = u64;
 /// The root directory of the one share.
 pub const ROOT: Ino = 1;
 
-/// FILE_ATTRIBUTE_DIRECTORY (MS-FSCC 2.6).
-const DIRECTORY: u32 = 0x10;
-/// FILE_ATTRIBUTE_NORMAL.
-const NORMAL: u32 = 0x80;
 /// What every file's times are at first: no clock runs here.
 const BEGINNING: FileTime = 132_000_000_000_000_000;
 /// Bytes a file system allocates at a time.

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use outlast_smb::fileop::FileOp;
+use outlast_fsa::fileop::FileOp;
 
 use crate::faults;
 use crate::random::Random;

@@ -1,10 +1,10 @@
 use crate::command::fixture::{DISK, Fixture, IPC, file_id, metadata};
 use crate::command::{Handled, Reply};
-use crate::fileop::{Chunk, FileOp, Outcome};
 use crate::ioctl::code;
-use crate::status::NtStatus;
 use crate::test_bytes::hex;
 use crate::wire::{self, Dialect, FileId, ioctl};
+use outlast_fsa::fileop::{Chunk, FileOp, Outcome};
+use outlast_fsa::status::NtStatus;
 
 const SOURCE: u64 = 10;
 const TARGET: u64 = 11;

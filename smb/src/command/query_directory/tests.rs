@@ -1,10 +1,10 @@
 use crate::command::Reply;
 use crate::command::fixture::{Fixture, file_id, metadata};
-use crate::fileop::{DirEntry, FileOp, Outcome};
-use crate::pattern::{Pattern, fold};
-use crate::status::NtStatus;
 use crate::wire::query_directory::{self, *};
 use crate::wire::{self, Dialect};
+use outlast_fsa::fileop::{DirEntry, FileOp, Outcome};
+use outlast_fsa::pattern::{Pattern, fold};
+use outlast_fsa::status::NtStatus;
 
 const LISTER: u64 = 10;
 

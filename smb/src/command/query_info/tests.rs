@@ -1,11 +1,11 @@
 use crate::command::Reply;
 use crate::command::fixture::{DISK, Fixture, IPC, file_id, metadata};
-use crate::fileop::{FileOp, Outcome, Volume};
 use crate::record::Record;
-use crate::status::NtStatus;
 use crate::wire::query_info::{self, info_type};
 use crate::wire::{self, Dialect, error};
 use bytes::Bytes;
+use outlast_fsa::fileop::{FileOp, Outcome, Volume};
+use outlast_fsa::status::NtStatus;
 
 fn fixture() -> Fixture {
     let mut fixture = Fixture::new(Dialect::Smb311);

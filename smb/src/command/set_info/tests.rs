@@ -1,9 +1,9 @@
 use crate::command::fixture::{Fixture, IPC, file_id};
-use crate::fileop::{FileOp, Outcome};
 use crate::record::Record;
-use crate::status::NtStatus;
 use crate::wire::query_info::info_type;
 use crate::wire::{self, Dialect, set_info, utf16};
+use outlast_fsa::fileop::{FileOp, Outcome};
+use outlast_fsa::status::NtStatus;
 
 const ALL: u32 = 0x001F_01FF;
 

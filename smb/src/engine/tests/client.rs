@@ -1,9 +1,9 @@
 //! Requests as a client writes them, and responses as it reads them.
 
 use crate::crypto::SessionKeys;
-use crate::status::NtStatus;
 use crate::wire::{Command, Flags, Header, Route, header, utf16};
 use bytes::{BufMut, Bytes};
+use outlast_fsa::status::NtStatus;
 
 /// A request: its body and what its header says besides the ids.
 #[derive(Clone)]

@@ -3,9 +3,9 @@
 use super::client::{Ask, Opening, Protection, read, write};
 use super::sweep;
 use crate::ioctl::{self, MAX_CHUNK_BYTES};
-use crate::status::NtStatus;
 use crate::wire::{Command, header};
 use bytes::BufMut;
+use outlast_fsa::status::NtStatus;
 
 /// FSCTL_SRV_COPYCHUNK within one file: (from, to, length) of each chunk.
 fn copy(open: u64, chunks: &[(u64, u64, u32)]) -> Ask {

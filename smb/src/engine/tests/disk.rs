@@ -1,11 +1,11 @@
 //! A file system in memory that keeps to the contract: `prepare` changes nothing, `perform` can be called again with its intent.
 
-use crate::fileop::{
+use bytes::Bytes;
+use outlast_fsa::fileop::{
     CreateAction, CreateIntent, Created, Disposition, FileHandle, FileKey, FileOp, Intent,
     Metadata, OpenId, Outcome, WriteAt,
 };
-use crate::status::NtStatus;
-use bytes::Bytes;
+use outlast_fsa::status::NtStatus;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::client::{self, Opening, Protection, close, read, rename, set_delete};
 use super::sweep;
 use super::world::World;
-use crate::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 
 #[test]
 fn share_modes_hold_between_connections() {

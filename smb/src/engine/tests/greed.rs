@@ -12,11 +12,11 @@ use crate::command::testing::{ALICE, Records, Server, config, setup_body};
 use crate::command::testing::{SHA_512, negotiate_body};
 use crate::record::Record;
 use crate::server::{Admit, Clock, ConnId, Journal, Output, Principal, Smb, Step};
-use crate::status::NtStatus;
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::{Command, Dialect};
 use crate::{Config, Entropy, size};
 use bytes::{BufMut, Bytes};
+use outlast_fsa::status::NtStatus;
 use std::time::Duration;
 
 /// Folds what is appended, and knows the longest.

@@ -5,8 +5,8 @@ use super::client::{
     write,
 };
 use super::{statuses, sweep};
-use crate::status::NtStatus;
 use crate::test_bytes::hex;
+use outlast_fsa::status::NtStatus;
 
 /// MS-SMB2 3.3.5.2.7.2.
 #[test]

@@ -6,9 +6,9 @@ use super::client::{
 use super::sweep;
 use super::world::{World, config};
 use crate::config::{Config, Requirement};
-use crate::notify::filter;
-use crate::status::NtStatus;
 use crate::wire::{Command, Dialect};
+use outlast_fsa::notify::filter;
+use outlast_fsa::status::NtStatus;
 
 /// The configuration with this changed.
 fn changed(change: impl FnOnce(&mut Config)) -> Config {
@@ -125,7 +125,7 @@ fn a_file_that_is_still_to_be_closed_stays_in_its_share() {
     };
     assert_eq!(share_of(&world), [1]);
     world.return_with(changed(|config| config.shares[0].directory += 1));
-    assert_eq!(share_of(&world), [crate::fileop::ShareId::MAX]);
+    assert_eq!(share_of(&world), [outlast_fsa::fileop::ShareId::MAX]);
 }
 
 #[test]
@@ -203,7 +203,10 @@ fn rights_of_a_tree_connect_are_those_of_the_share_now() {
                 .flat_map(|session| session.trees.values())
         };
         let rights: Vec<u32> = trees().map(|tree| tree.maximal_access).collect();
-        assert_eq!(rights, [crate::access::READ | crate::access::EXECUTE]);
+        assert_eq!(
+            rights,
+            [outlast_fsa::access::FILE_GENERIC_READ | outlast_fsa::access::FILE_GENERIC_EXECUTE]
+        );
         let refused = world.one(&mut ann, Opening::of("f").ask()).status();
         assert_eq!(refused, NtStatus::ACCESS_DENIED);
     });

@@ -6,13 +6,13 @@ use super::client::{
 };
 use super::world::{World, config};
 use super::{statuses, sweep};
-use crate::fileop::{Change, ChangeKind};
-use crate::notify::{action, filter};
 use crate::record::{Record, WorkId};
 use crate::state::{Connection, Parked, Wait, Work};
-use crate::status::NtStatus;
 use crate::wire::{Command, Dialect};
 use crate::{Config, Oplocks};
+use outlast_fsa::fileop::{Change, ChangeKind};
+use outlast_fsa::notify::{action, filter};
+use outlast_fsa::status::NtStatus;
 use std::time::Duration;
 
 #[test]

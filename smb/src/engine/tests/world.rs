@@ -3,7 +3,6 @@
 use super::client::{Ask, Client, Protection, Response};
 use super::disk::Disk;
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
-use crate::fileop::Change;
 use crate::record::{Record, WorkId};
 use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, Task};
 use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
@@ -11,6 +10,7 @@ use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::Dialect;
 use crate::{Config, Entropy, FormerShare, Limits, Oplocks, Requirement, Share, User};
 use bytes::Bytes;
+use outlast_fsa::fileop::Change;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -388,7 +388,7 @@ impl World {
     fn operate(
         &mut self,
         planned: &Planned,
-        intent: &crate::fileop::Intent,
+        intent: &outlast_fsa::fileop::Intent,
         out: &mut Output,
     ) -> Option<Step> {
         let outcome = self.disk.perform(&planned.op, intent);

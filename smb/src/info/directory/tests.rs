@@ -1,5 +1,5 @@
 use super::*;
-use crate::fileop::{FileKey, Metadata};
+use outlast_fsa::fileop::{FileKey, Metadata};
 use proptest::prelude::*;
 
 fn entry(name: &str) -> DirEntry {

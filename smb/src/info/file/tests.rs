@@ -1,5 +1,5 @@
 use super::*;
-use crate::fileop::FileKey;
+use outlast_fsa::fileop::FileKey;
 
 fn metadata() -> Metadata {
     Metadata {

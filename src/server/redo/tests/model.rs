@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     Actor, Change, CreateAction, CreateIntent, Created, Disposition, FileHandle, FileKey, FileOp,
     FileTime, Intent, Metadata, OpenId, Outcome, ShareId, WriteAt,
 };
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
+use outlast_smb::OpenInfo;
 
 use crate::server::files::FileSystem;
 
@@ -288,7 +288,7 @@ impl Model {
 
     fn create(
         &mut self,
-        op: &outlast_smb::fileop::CreateOp,
+        op: &outlast_fsa::fileop::CreateOp,
         intent: &CreateIntent,
     ) -> Result<Outcome, NtStatus> {
         let (dir, name) = self.parent(&intent.path)?;

@@ -4,14 +4,17 @@ use super::{Entry, entry};
 use crate::input::Input;
 use bytes::Bytes;
 use outlast::server::record::{GLOBAL, Global, Record};
+use outlast_fsa::fileop::{FileKey, Intent, KeptTimes, Times};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::open::{Cursor, Watch};
+use outlast_fsa::oplock::{Breaking, OplockLevel};
+use outlast_fsa::status::NtStatus;
 use outlast_nvram::{Kind, codec};
-use outlast_smb::fileop::{FileKey, Intent, KeptTimes, Times};
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{
-    Answer, Breaking, Closing, Connection, Credits, Cursor, Doing, Lock, OplockLevel, Related,
-    Resource, Session, Target, Tree, Wait, Watch, Work,
+    Answer, Closing, Connection, Credits, Doing, Related, Resource, Session, Target, Tree, Wait,
+    Work,
 };
-use outlast_smb::status::NtStatus;
 use outlast_stack::{Checkpoint, Promise, Seq, State};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};

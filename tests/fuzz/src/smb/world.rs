@@ -5,9 +5,9 @@ use crate::auth;
 use crate::files::Files;
 use bytes::Bytes;
 use outlast::server::files::FileSystem as _;
+use outlast_fsa::fileop::Change;
 use outlast_nvram::codec;
 use outlast_smb::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
-use outlast_smb::fileop::Change;
 use outlast_smb::record::WorkId;
 use outlast_smb::state::{Negotiation, Resource, Security, SessionState, Tree};
 use outlast_smb::{

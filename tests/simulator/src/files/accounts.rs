@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use outlast_smb::fileop::{Actor, FileOp};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::fileop::{Actor, FileOp};
+use outlast_fsa::status::NtStatus;
 
 use super::Files;
 use crate::mutation::Mutation;

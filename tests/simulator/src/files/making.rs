@@ -2,16 +2,14 @@
 //! and a redo that finds the name taken asks the stamp. Where the file system lacks what that takes, it is made under a
 //! private name and linked, or under its own name at once.
 
-use outlast_smb::fileop::{CreateOp, OpenId};
-use outlast_smb::status::NtStatus;
+use outlast_fsa::attributes::ARCHIVE;
+use outlast_fsa::fileop::{CreateOp, OpenId};
+use outlast_fsa::status::NtStatus;
 
 use crate::disk::Disk;
 use crate::image::Ino;
 use crate::mutation::Mutation;
 use crate::rules::Lacks;
-
-/// FILE_ATTRIBUTE_ARCHIVE: a new file has it (MS-FSA 2.1.5.1.1).
-pub(super) const ARCHIVE: u32 = 0x20;
 
 /// A name that only this open uses.
 pub(super) fn private(open: OpenId) -> String {

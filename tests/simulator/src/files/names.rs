@@ -1,15 +1,16 @@
 //! What changes names: creating, renaming, linking.
 
-use outlast_smb::fileop::{
+use outlast_fsa::fileop::{
     CreateAction, CreateIntent, CreateOp, Created, Disposition, Intent, OpenId, Outcome, Times,
 };
-use outlast_smb::status::NtStatus;
+use outlast_fsa::status::NtStatus;
 
-use super::making::{ARCHIVE, Maker, private};
+use super::making::{Maker, private};
 use super::{Descriptor, Files};
 use crate::disk::Disk;
 use crate::image::Ino;
 use crate::mutation::Mutation;
+use outlast_fsa::attributes::ARCHIVE;
 
 /// Every right on a file (MS-DTYP 2.4.3).
 const ALL: u32 = 0x001F_01FF;

@@ -1,8 +1,8 @@
 //! Files that were open before a crash: each is opened again when it is used.
 
+use outlast_fsa::fileop::{FileOp, OpenId};
+use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
-use outlast_smb::fileop::{FileOp, OpenId};
-use outlast_smb::status::NtStatus;
 
 use super::{Descriptor, Files};
 use crate::image::Ino;

@@ -1,5 +1,4 @@
-use super::{excludes, forbids_read, forbids_write, is_range};
-use crate::state::Lock;
+use super::{Lock, excludes, forbids_read, forbids_write, is_range};
 
 fn lock(offset: u64, length: u64, exclusive: bool) -> Lock {
     Lock {

@@ -1,14 +1,19 @@
 //! Whatever happens to the opens of a few files: what the index says at once is what asking each open comes to.
 
-use crate::access::{self, Sharing};
 use crate::command::testing::config;
 use crate::file_table::FileTable;
-use crate::fileop::{Actor, FileHandle, FileKey, OpenId};
 use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
-use crate::state::{Breaking, FileOpen, Lock, Open, OplockLevel, Parked, Target, Wait, Work};
-use crate::wire::create::{access as right, share_access};
+use crate::state::{Open, Parked, Target, Wait, Work};
+use outlast_fsa::access as right;
+use outlast_fsa::access;
+use outlast_fsa::fileop::{Actor, FileHandle, FileKey, OpenId};
+use outlast_fsa::locks::Lock;
+use outlast_fsa::open::FileOpen;
+use outlast_fsa::oplock::{Breaking, OplockLevel};
+use outlast_fsa::sharing::Sharing;
+use outlast_fsa::sharing::share_access;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use crate::status::NtStatus;
 /// Longest component, in UTF-16 units (MS-FSCC 2.1.5).
 const MAX_COMPONENT: usize = 255;
 /// Longest path, in bytes: the operating system's PATH_MAX.
-pub(crate) const MAX_PATH: usize = 4096;
+pub const MAX_PATH: usize = 4096;
 
 /// The path beneath the share that a name means: components joined by '/', "" for the share's root. The main stream may be
 /// named ("::$DATA"); other streams there are none.

@@ -1,17 +1,19 @@
 //! The opens of one file, and what they come to together: what stands in an operation's way is known without asking each of them,
 //! however many there are.
 
-use crate::access::{self, Sharing};
+use crate::Holder;
+use crate::access;
 use crate::fileop::OpenId;
-use crate::server::ConnId;
-use crate::state::{FileOpen, Open, OplockLevel};
+use crate::open::FileOpen;
+use crate::oplock::OplockLevel;
+use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
 
-type OpenSet = BTreeSet<(ConnId, OpenId)>;
+type OpenSet = BTreeSet<(Holder, OpenId)>;
 
 /// The opens of one file. Those that are about to be closed by the server are among them.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct FileOpens {
+pub struct FileOpens {
     all: OpenSet,
     /// Who holds an oplock.
     oplocks: BTreeMap<OplockLevel, OpenSet>,
@@ -26,7 +28,8 @@ pub(crate) struct FileOpens {
 
 impl FileOpens {
     /// A file that nobody has open.
-    pub(crate) const fn new() -> FileOpens {
+    #[must_use]
+    pub const fn new() -> FileOpens {
         FileOpens {
             all: BTreeSet::new(),
             oplocks: BTreeMap::new(),
@@ -37,9 +40,8 @@ impl FileOpens {
         }
     }
 
-    /// `file` is the target of `open`.
-    pub(crate) fn add(&mut self, conn: ConnId, open: &Open, file: &FileOpen) {
-        let id = (conn, open.id);
+    /// Puts in an open.
+    pub fn add(&mut self, id: (Holder, OpenId), granted_access: u32, file: &FileOpen) {
         self.all.insert(id);
         if file.oplock != OplockLevel::None {
             self.oplocks.entry(file.oplock).or_default().insert(id);
@@ -50,14 +52,13 @@ impl FileOpens {
         if !file.locks.is_empty() {
             self.locking.insert(id);
         }
-        let sharing = Sharing::of(open.granted_access, file.share_access);
+        let sharing = Sharing::of(granted_access, file.share_access);
         *self.sharing.entry(sharing).or_default() += 1;
-        self.using += usize::from(!access::only_looks(open.granted_access));
+        self.using += usize::from(!access::only_looks(granted_access));
     }
 
-    /// Takes out what [`FileOpens::add`] has put in of the same open.
-    pub(crate) fn remove(&mut self, conn: ConnId, open: &Open, file: &FileOpen) {
-        let id = (conn, open.id);
+    /// Takes out what [`FileOpens::add`] has put in of an open.
+    pub fn remove(&mut self, id: (Holder, OpenId), granted_access: u32, file: &FileOpen) {
         self.all.remove(&id);
         if let Some(holders) = self.oplocks.get_mut(&file.oplock) {
             holders.remove(&id);
@@ -67,59 +68,62 @@ impl FileOpens {
         }
         self.delete_pending.remove(&id);
         self.locking.remove(&id);
-        let sharing = Sharing::of(open.granted_access, file.share_access);
+        let sharing = Sharing::of(granted_access, file.share_access);
         if let Some(count) = self.sharing.get_mut(&sharing) {
             *count -= 1;
             if *count == 0 {
                 self.sharing.remove(&sharing);
             }
         }
-        self.using -= usize::from(!access::only_looks(open.granted_access));
+        self.using -= usize::from(!access::only_looks(granted_access));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// All of them, in the order they were made within a connection; so are those below.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+    #[must_use]
+    pub fn all(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.all.iter().copied()
     }
 
     /// Those that hold an oplock of this level.
-    pub(crate) fn with_oplock(
-        &self,
-        level: OplockLevel,
-    ) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+    #[must_use]
+    pub fn with_oplock(&self, level: OplockLevel) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.oplocks.get(&level).into_iter().flatten().copied()
     }
 
     /// The highest oplock one of them holds.
-    pub(crate) fn highest_oplock(&self) -> OplockLevel {
+    #[must_use]
+    pub fn highest_oplock(&self) -> OplockLevel {
         let highest = self.oplocks.last_key_value();
         highest.map_or(OplockLevel::None, |(level, _)| *level)
     }
 
     /// Those that say the file is to be deleted at its last close.
-    pub(crate) fn delete_pending(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+    #[must_use]
+    pub fn delete_pending(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.delete_pending.iter().copied()
     }
 
     /// Those that hold byte-range locks.
-    pub(crate) fn locking(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+    #[must_use]
+    pub fn locking(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.locking.iter().copied()
     }
 
     /// Is there one that an open which shares in this way cannot be beside?
-    pub(crate) fn exclude(&self, wanted: Sharing) -> bool {
+    #[must_use]
+    pub fn exclude(&self, wanted: Sharing) -> bool {
         self.sharing.keys().any(|held| held.excludes(wanted))
     }
 
     /// Does one of them do more than look at attributes?
-    pub(crate) fn is_used(&self) -> bool {
+    #[must_use]
+    pub fn is_used(&self) -> bool {
         self.using > 0
     }
 }
-
-#[cfg(test)]
-mod tests;

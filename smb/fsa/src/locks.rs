@@ -1,6 +1,17 @@
 //! Byte-range locks: which ranges and which accesses exclude one another (MS-FSA 2.1.4.10, 2.1.5.8, 2.1.5.9).
 
-use crate::state::Lock;
+use serde::{Deserialize, Serialize};
+
+/// A byte-range lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes; 0 is a lock between two bytes.
+    pub length: u64,
+    /// Exclusive, else shared.
+    pub exclusive: bool,
+}
 
 /// Do two ranges overlap? A range of no bytes lies between two bytes, and overlaps only what has bytes on both sides of it.
 fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {

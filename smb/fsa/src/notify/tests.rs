@@ -1,6 +1,6 @@
 use super::{action, filter, notices};
 use crate::fileop::{Change, ChangeKind};
-use crate::state::Watch;
+use crate::open::Watch;
 
 fn seen(
     recursive: bool,

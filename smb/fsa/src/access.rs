@@ -1,0 +1,111 @@
+//! Access rights (MS-DTYP 2.4.3, MS-SMB2 2.2.13.1), and what an open is granted (MS-FSA 2.1.5.1).
+
+use crate::status::NtStatus;
+
+#[allow(missing_docs)] // the names are MS-SMB2's own
+mod right {
+    pub const READ_DATA: u32 = 0x0000_0001;
+    pub const WRITE_DATA: u32 = 0x0000_0002;
+    pub const APPEND_DATA: u32 = 0x0000_0004;
+    pub const READ_EA: u32 = 0x0000_0008;
+    pub const WRITE_EA: u32 = 0x0000_0010;
+    pub const EXECUTE: u32 = 0x0000_0020;
+    pub const DELETE_CHILD: u32 = 0x0000_0040;
+    pub const READ_ATTRIBUTES: u32 = 0x0000_0080;
+    pub const WRITE_ATTRIBUTES: u32 = 0x0000_0100;
+    pub const DELETE: u32 = 0x0001_0000;
+    pub const READ_CONTROL: u32 = 0x0002_0000;
+    pub const WRITE_DAC: u32 = 0x0004_0000;
+    pub const WRITE_OWNER: u32 = 0x0008_0000;
+    pub const SYNCHRONIZE: u32 = 0x0010_0000;
+    pub const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
+    pub const MAXIMUM_ALLOWED: u32 = 0x0200_0000;
+    pub const GENERIC_ALL: u32 = 0x1000_0000;
+    pub const GENERIC_EXECUTE: u32 = 0x2000_0000;
+    pub const GENERIC_WRITE: u32 = 0x4000_0000;
+    pub const GENERIC_READ: u32 = 0x8000_0000;
+}
+pub use right::*;
+
+/// Rights by which a file's data are read.
+pub const READS: u32 = READ_DATA | EXECUTE;
+/// Rights by which a file's data are written.
+pub const WRITES: u32 = WRITE_DATA | APPEND_DATA;
+/// What GENERIC_READ means for files (MS-SMB2 2.2.13.1.1).
+pub const FILE_GENERIC_READ: u32 = 0x0012_0089;
+/// GENERIC_WRITE.
+pub const FILE_GENERIC_WRITE: u32 = 0x0012_0116;
+/// GENERIC_EXECUTE.
+pub const FILE_GENERIC_EXECUTE: u32 = 0x0012_00A0;
+/// GENERIC_ALL.
+pub const FILE_ALL_ACCESS: u32 = 0x001F_01FF;
+/// Every right by which something is changed.
+pub const CHANGING: u32 = WRITE_DATA
+    | APPEND_DATA
+    | WRITE_EA
+    | DELETE_CHILD
+    | WRITE_ATTRIBUTES
+    | DELETE
+    | WRITE_DAC
+    | WRITE_OWNER;
+/// Rights that neither break an oplock nor take part in sharing: the open only looks at attributes.
+const LOOKING: u32 = READ_ATTRIBUTES | WRITE_ATTRIBUTES | SYNCHRONIZE;
+/// Bits that are no right (MS-FSA 2.1.5.1).
+const INVALID: u32 = 0x0CE0_FE00;
+
+/// DesiredAccess with its generic bits replaced by what they mean.
+#[must_use]
+pub fn expand(desired: u32) -> u32 {
+    let generic = [
+        (GENERIC_READ, FILE_GENERIC_READ),
+        (GENERIC_WRITE, FILE_GENERIC_WRITE),
+        (GENERIC_EXECUTE, FILE_GENERIC_EXECUTE),
+        (GENERIC_ALL, FILE_ALL_ACCESS),
+    ];
+    generic
+        .iter()
+        .fold(desired, |rights, (bit, meaning)| match rights & bit {
+            0 => rights,
+            _ => rights & !bit | meaning,
+        })
+}
+
+/// Is this a DesiredAccess at all?
+///
+/// # Errors
+/// ACCESS_DENIED for none or for bits that are no right (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to the system ACL.
+pub fn validate(desired: u32) -> Result<(), NtStatus> {
+    if desired == 0 || desired & INVALID != 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if desired & ACCESS_SYSTEM_SECURITY != 0 {
+        return Err(NtStatus::PRIVILEGE_NOT_HELD);
+    }
+    Ok(())
+}
+
+/// GrantedAccess: what was asked for, of the `maximal` rights there are.
+///
+/// # Errors
+/// ACCESS_DENIED.
+pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
+    let expanded = expand(desired);
+    let asked = expanded & !MAXIMUM_ALLOWED;
+    if asked & !maximal != 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let granted = match expanded & MAXIMUM_ALLOWED {
+        0 => asked,
+        _ => asked | maximal,
+    };
+    match granted {
+        0 => Err(NtStatus::ACCESS_DENIED),
+        granted => Ok(granted),
+    }
+}
+
+/// The open only looks at attributes.
+#[must_use]
+pub fn only_looks(access: u32) -> bool {
+    access & !LOOKING == 0
+}

@@ -1,0 +1,28 @@
+//! The semantics of file opens (MS-FSA) without a wire format and without sessions.
+//!
+//! What the dialects and the file system have in common is defined here once: file operations, intents and outcomes
+//! ([`fileop`]), status codes, access rights, attributes, names. Beside them are the rules by which opens of one file
+//! affect one another: share modes, byte-range locks, oplocks, delete-pending links and change notification. The rules
+//! are functions of the state of opens; a dialect keeps that state, puts its changes on record and tells its clients.
+
+pub mod access;
+pub mod attributes;
+pub mod file_opens;
+pub mod fileop;
+pub mod link;
+pub mod locks;
+pub mod notify;
+pub mod open;
+pub mod oplock;
+pub mod path;
+pub mod pattern;
+pub mod sharing;
+pub mod short_name;
+pub mod status;
+
+pub use fileop::{FileKey, OpenId};
+pub use open::FileOpen;
+pub use status::NtStatus;
+
+/// The dialect's object that holds an open: a client connection.
+pub type Holder = u64;
