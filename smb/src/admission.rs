@@ -3,9 +3,9 @@
 use crate::command::create;
 use crate::context::Context;
 use crate::held::Held;
-use crate::server::Planned;
+use crate::server::{Planned, Task};
 use crate::state::{Target, Wait};
-use crate::{oplock, size, wire};
+use crate::{caching, size, wire};
 use outlast_fsa::access;
 use outlast_fsa::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
 use outlast_fsa::locks::Lock;
@@ -29,7 +29,9 @@ pub(crate) fn check(
             let wire::Request::Create(body) = body else {
                 return Err(NtStatus::INTERNAL_ERROR);
             };
-            return create::admit(ctx, body, &planned.actor, op, found);
+            // What is awaited may have come about since, or not all of it.
+            let has_waited = matches!(planned.task, Task::Parked(..));
+            return create::admit(ctx, body, &planned.actor, op, found, has_waited);
         }
         (
             FileOp::Read {
@@ -47,11 +49,11 @@ pub(crate) fn check(
                 (WriteAt::End, _) => u64::MAX,
             };
             may_write(ctx, *open, offset, data.len() as u64)?;
-            oplock::tell_of_change(ctx, *open);
+            caching::tell_of_change(ctx, *open);
         }
         (FileOp::ZeroData { open, from, beyond }, _) => {
             may_write(ctx, *open, *from, beyond.saturating_sub(*from))?;
-            oplock::tell_of_change(ctx, *open);
+            caching::tell_of_change(ctx, *open);
         }
         (
             FileOp::CopyChunks {
@@ -65,10 +67,10 @@ pub(crate) fn check(
                 may_read(ctx, *source, chunk.source_offset, chunk.length.into())?;
                 may_write(ctx, *target, chunk.target_offset, chunk.length.into())?;
             }
-            oplock::tell_of_change(ctx, *target);
+            caching::tell_of_change(ctx, *target);
         }
         (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _) => {
-            oplock::tell_of_change(ctx, *open);
+            caching::tell_of_change(ctx, *open);
         }
         (
             FileOp::Rename { .. },
@@ -87,6 +89,9 @@ pub(crate) fn check(
             may_change_directory(ctx, planned.op.open())?;
             may_replace(ctx, *source, *replaced)?;
             may_rename(ctx, *source, from, to)?;
+            if caching::break_handles(ctx, planned.op.open()) {
+                return Ok(Some(Wait::Break(*source)));
+            }
         }
         (
             FileOp::Link { .. },

@@ -17,29 +17,14 @@ pub enum Requirement {
     Required,
 }
 
-/// Whether clients may cache by oplocks (MS-SMB2 2.2.13, RequestedOplockLevel).
+/// Whether clients may cache, by oplocks (MS-SMB2 2.2.13, RequestedOplockLevel) and leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Oplocks {
-    /// Where their breaks are heeded: up to SMB 2.1. On 3.x the Linux client ignores a break that does not count the
-    /// changes of a lease's state, and would lose what others have written.
+    /// Both are granted; leases from SMB 2.1 on.
     #[default]
-    Auto,
-    /// With every dialect.
     On,
-    /// Never.
+    /// None is.
     Off,
-}
-
-impl Oplocks {
-    /// May a client that speaks this dialect have one?
-    #[must_use]
-    pub fn may_be_granted(self, dialect: Option<Dialect>) -> bool {
-        match self {
-            Oplocks::Auto => dialect < Some(Dialect::Smb300),
-            Oplocks::On => true,
-            Oplocks::Off => false,
-        }
-    }
 }
 
 /// A share of the configuration; its index in [`Config::shares`] is its [`ShareId`].
@@ -151,7 +136,7 @@ pub struct Config {
     pub signing: Requirement,
     /// Encryption.
     pub encryption: Requirement,
-    /// Oplocks.
+    /// Oplocks and leases.
     pub oplocks: Oplocks,
     /// Shares, in the order of the configuration.
     pub shares: Vec<Share>,

@@ -7,6 +7,7 @@ use crate::server::{ConnId, Task};
 use crate::state::{Connection, Open, Parked, Target, Wait};
 use outlast_fsa::file_opens::FileOpens;
 use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::lease::{Lease, LeaseId};
 use outlast_fsa::open::FileOpen;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) struct FileTable {
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
     watches: BTreeSet<(ConnId, OpenId)>,
+    leases: HashMap<LeaseId, BTreeSet<(ConnId, OpenId)>>,
     /// What each connection holds that holds anything, and all of them.
     held: BTreeMap<ConnId, Held>,
     held_by_all: Held,
@@ -51,6 +53,21 @@ impl FileTable {
             self.watches.remove(&(conn, open.id));
             if let Some(breaking) = file.breaking {
                 self.deadlines.remove(&(breaking.deadline, conn, open.id));
+            }
+            if let Some(lease) = &file.lease {
+                self.remove_lease(conn, open.id, lease);
+            }
+        }
+    }
+
+    fn remove_lease(&mut self, conn: ConnId, open: OpenId, lease: &Lease) {
+        if let Some(breaking) = lease.breaking {
+            self.deadlines.remove(&(breaking.deadline, conn, open));
+        }
+        if let Some(opens) = self.leases.get_mut(&lease.id) {
+            opens.remove(&(conn, open));
+            if opens.is_empty() {
+                self.leases.remove(&lease.id);
             }
         }
     }
@@ -86,6 +103,12 @@ impl FileTable {
         }
         if let Some(breaking) = file.breaking {
             self.deadlines.insert((breaking.deadline, conn, id));
+        }
+        if let Some(lease) = &file.lease {
+            self.leases.entry(lease.id).or_default().insert((conn, id));
+            if let Some(breaking) = lease.breaking {
+                self.deadlines.insert((breaking.deadline, conn, id));
+            }
         }
     }
 
@@ -159,6 +182,11 @@ impl FileTable {
     /// The opens of a file.
     pub(crate) fn opens(&self, key: FileKey) -> &FileOpens {
         self.opens.get(&key).unwrap_or(&UNOPENED)
+    }
+
+    /// The opens of a lease.
+    pub(crate) fn of_lease(&self, id: LeaseId) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.leases.get(&id).into_iter().flatten().copied()
     }
 
     /// Who waits for locks or breaks of a file.

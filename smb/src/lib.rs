@@ -7,6 +7,7 @@
 mod accounts;
 mod admission;
 pub mod auth;
+mod caching;
 pub mod command;
 pub mod config;
 mod conn_status;
@@ -21,7 +22,6 @@ mod held;
 pub mod info;
 pub mod ioctl;
 mod notify;
-mod oplock;
 mod policy;
 mod readmission;
 pub mod record;

@@ -6,6 +6,7 @@ use crate::state::{
     SessionState, Target, Tree, Wait, Work,
 };
 use outlast_fsa::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
+use outlast_fsa::lease::Lease;
 use outlast_fsa::locks::Lock;
 use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
 use outlast_fsa::oplock::{Breaking, OplockLevel};
@@ -155,6 +156,8 @@ pub enum Record {
     Stopped { open: OpenId, times: Times },
     /// ChannelSequence of the last request by an open.
     ChannelSequence { open: OpenId, sequence: u16 },
+    /// The state of the lease that an open is part of.
+    Lease { open: OpenId, lease: Lease },
 }
 
 /// What a copy of a connection consists of, besides its beginning.
@@ -265,6 +268,7 @@ impl Record {
             Record::Closed { open }
             | Record::Closing { open, .. }
             | Record::Oplock { open, .. }
+            | Record::Lease { open, .. }
             | Record::Locked { open, .. }
             | Record::Unlocked { open, .. }
             | Record::LockSequence { open, .. }
@@ -526,6 +530,9 @@ impl Record {
                 file.oplock = *level;
                 file.breaking = *breaking;
             }),
+            Record::Lease { open, lease } => {
+                on_file(connection, *open, |file| file.lease = Some(*lease));
+            }
             Record::Locked { open, locks } => {
                 on_file(connection, *open, |file| {
                     file.locks.extend_from_slice(locks)

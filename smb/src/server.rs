@@ -1,13 +1,13 @@
 //! The server: the durable state of every connection, and the calls of the loop.
 
 use crate::accounts::Accounts;
+use crate::caching;
 use crate::command::close;
 use crate::config::Config;
 use crate::context::Context;
 use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
-use crate::oplock;
 use crate::record::{Record, WorkId};
 use crate::state::{Checkpoint, Connection, Target, Wait};
 use bytes::Bytes;
@@ -350,7 +350,7 @@ impl Smb {
             Task::Parked(_, id) => engine::advance(&mut ctx, WorkId::Parked(id), None),
             Task::Close(_, open) => close::step(&mut ctx, open),
             Task::Break(_, open) => {
-                oplock::timed_out(&mut ctx, open);
+                caching::timed_out(&mut ctx, open);
                 Step::Done
             }
             // Its message is not at hand here.
@@ -554,7 +554,9 @@ impl Smb {
                 cancelled().chain(closing).collect()
             }
             Record::Closed { .. } => cancelled().chain(waiters()).collect(),
-            Record::Unlocked { .. } | Record::Oplock { .. } => waiters().collect(),
+            Record::Unlocked { .. } | Record::Oplock { .. } | Record::Lease { .. } => {
+                waiters().collect()
+            }
             Record::Noticed { open, .. } => {
                 let parked = connection.parked.iter();
                 let watching = parked.filter(|(_, parked)| parked.wait == Wait::Notify(*open));

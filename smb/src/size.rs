@@ -15,6 +15,7 @@ use crate::state::{
 use crate::wire::{compound, frame};
 use crate::{engine, ioctl};
 use outlast_fsa::fileop::{Actor, CreateIntent, FileHandle, Intent};
+use outlast_fsa::lease::Lease;
 use outlast_fsa::locks::Lock;
 use outlast_fsa::notify;
 use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
@@ -57,7 +58,7 @@ const LARGEST_TREE: usize = 2 * U32 + (1 + U32) + FLAG + U64 + (U16 + 4 * 80);
 /// A few flags and tags.
 pub(crate) const SMALL: usize = 8;
 /// An open that begins, besides its name.
-pub(crate) const OPENING: usize = 768;
+pub(crate) const OPENING: usize = 896;
 /// A session that begins.
 pub(crate) const SESSION: usize = 4096;
 /// A session set-up in progress: what is kept of two tokens, and a challenge.
@@ -212,6 +213,7 @@ fn file(file: &FileOpen) -> usize {
         watch,
         oplock: _,
         breaking: _,
+        lease: _,
         locks,
         lock_sequences,
     } = file;
@@ -234,6 +236,7 @@ fn file(file: &FileOpen) -> usize {
         + watch.as_ref().map_or(0, self::watch)
         + 1
         + BREAKING
+        + size_of_lease()
         + U64
         + locks.len() * LOCK
         + U64
@@ -249,6 +252,18 @@ const fn size_of_breaking() -> usize {
                  exclusive: _,
              }: Lock| ();
     1 + U64 + U32
+}
+
+/// A lease: ids, version, state, and a break that may be under way.
+const fn size_of_lease() -> usize {
+    let _ = |Lease {
+                 id: _,
+                 version: _,
+                 state: _,
+                 breaking: _,
+             }: Lease| ();
+    const BREAK: usize = 2 + U64 + U32;
+    1 + 2 * 16 + (1 + U16 + 1 + 16) + 1 + (1 + BREAK)
 }
 
 /// Where a listing is. Room for the last name is taken when it begins.

@@ -217,7 +217,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
-        oplocks: Oplocks::Auto,
+        oplocks: Oplocks::On,
         shares: Vec::new(),
         users: Vec::new(),
         limits: Limits::default(),

@@ -104,6 +104,12 @@ pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
     }
 }
 
+/// The open only looks at attributes, or at who may do what: it breaks no lease.
+#[must_use]
+pub fn looks_beside_leases(access: u32) -> bool {
+    access & !(LOOKING | READ_CONTROL) == 0
+}
+
 /// The open only looks at attributes.
 #[must_use]
 pub fn only_looks(access: u32) -> bool {

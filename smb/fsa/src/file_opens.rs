@@ -4,6 +4,7 @@
 use crate::Holder;
 use crate::access;
 use crate::fileop::OpenId;
+use crate::lease::LeaseId;
 use crate::open::FileOpen;
 use crate::oplock::OplockLevel;
 use crate::sharing::Sharing;
@@ -11,12 +12,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type OpenSet = BTreeSet<(Holder, OpenId)>;
 
+/// The opens of one lease.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Leased {
+    opens: usize,
+    /// How many do more than look at attributes.
+    using: usize,
+}
+
 /// The opens of one file. Those that are about to be closed by the server are among them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileOpens {
     all: OpenSet,
     /// Who holds an oplock.
     oplocks: BTreeMap<OplockLevel, OpenSet>,
+    /// Leases, and how many of their opens there are.
+    leases: BTreeMap<LeaseId, Leased>,
     delete_pending: OpenSet,
     /// Who holds byte-range locks.
     locking: OpenSet,
@@ -33,6 +44,7 @@ impl FileOpens {
         FileOpens {
             all: BTreeSet::new(),
             oplocks: BTreeMap::new(),
+            leases: BTreeMap::new(),
             delete_pending: BTreeSet::new(),
             locking: BTreeSet::new(),
             sharing: BTreeMap::new(),
@@ -54,7 +66,13 @@ impl FileOpens {
         }
         let sharing = Sharing::of(granted_access, file.share_access);
         *self.sharing.entry(sharing).or_default() += 1;
-        self.using += usize::from(!access::only_looks(granted_access));
+        let using = usize::from(!access::only_looks(granted_access));
+        self.using += using;
+        if let Some(lease) = &file.lease {
+            let leased = self.leases.entry(lease.id).or_default();
+            leased.opens += 1;
+            leased.using += using;
+        }
     }
 
     /// Takes out what [`FileOpens::add`] has put in of an open.
@@ -75,7 +93,17 @@ impl FileOpens {
                 self.sharing.remove(&sharing);
             }
         }
-        self.using -= usize::from(!access::only_looks(granted_access));
+        let using = usize::from(!access::only_looks(granted_access));
+        self.using -= using;
+        if let Some(lease) = &file.lease
+            && let Some(leased) = self.leases.get_mut(&lease.id)
+        {
+            leased.opens -= 1;
+            leased.using -= using;
+            if leased.opens == 0 {
+                self.leases.remove(&lease.id);
+            }
+        }
     }
 
     /// Is there none?
@@ -121,9 +149,15 @@ impl FileOpens {
         self.sharing.keys().any(|held| held.excludes(wanted))
     }
 
-    /// Does one of them do more than look at attributes?
+    /// Leases of the file.
+    pub fn leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.leases.keys().copied()
+    }
+
+    /// Does one of them, but for those of a lease, do more than look at attributes?
     #[must_use]
-    pub fn is_used(&self) -> bool {
-        self.using > 0
+    pub fn is_used_beside(&self, lease: Option<LeaseId>) -> bool {
+        let leased = lease.and_then(|lease| self.leases.get(&lease));
+        self.using > leased.map_or(0, |leased| leased.using)
     }
 }

@@ -1,6 +1,7 @@
 //! The state of one open of a file or directory (MS-FSA 2.1.1.6).
 
 use crate::fileop::{FileHandle, FileKey, Times};
+use crate::lease::Lease;
 use crate::locks::Lock;
 use crate::oplock::{Breaking, OplockLevel};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,8 @@ pub struct FileOpen {
     pub oplock: OplockLevel,
     /// Break that is not acknowledged.
     pub breaking: Option<Breaking>,
+    /// The lease it is part of; then it has no oplock.
+    pub lease: Option<Lease>,
     /// Byte-range locks, in the order they were granted.
     pub locks: Vec<Lock>,
     /// LockSequenceNumber by LockSequenceIndex (MS-SMB2 3.3.5.14).
@@ -105,6 +108,7 @@ impl FileOpen {
             watch: None,
             oplock: OplockLevel::None,
             breaking: None,
+            lease: None,
             locks: Vec::new(),
             lock_sequences: BTreeMap::new(),
         }

@@ -2,19 +2,24 @@
 
 use super::delete_pending;
 use super::{Handled, Reply, Request};
+use crate::caching::{self, WantedLease};
+use crate::config::Oplocks;
 use crate::context::Context;
 use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::Pipe;
+use crate::size;
 use crate::state::{Open, Resource, Target, Wait};
-use crate::wire::create::{self, ResponseContext, context, oplock_level, options};
-use crate::wire::{FileId, Response};
-use crate::{oplock, size};
+use crate::wire::create::{self, LeaseContext, ResponseContext, context, oplock_level, options};
+use crate::wire::negotiate::capabilities;
+use crate::wire::{Dialect, FileId, Malformed, Response};
 use bytes::Bytes;
+use outlast_fsa::caching::{Caching, Opening};
 use outlast_fsa::fileop::{
     Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
     Outcome,
 };
+use outlast_fsa::lease::{Lease, LeaseId, Version};
 use outlast_fsa::link::Link;
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::OplockLevel;
@@ -58,6 +63,7 @@ pub fn start(
             u64::from_le_bytes(bytes)
         }
     };
+    wanted_lease(ctx, body)?;
     let path = path::parse(&body.name)?;
     let asked = access::expand(body.desired_access);
     let delete_on_close = has(body, options::DELETE_ON_CLOSE);
@@ -94,6 +100,33 @@ fn make_room(ctx: &Context<'_>, body: &create::Request) -> Result<(), NtStatus> 
         true => Ok(()),
         false => Err(NtStatus::INSUFFICIENT_RESOURCES),
     }
+}
+
+/// The lease that is asked for (3.3.5.9.8, 3.3.5.9.11): one whose state is counted from SMB 3.0 on.
+fn wanted_lease(
+    ctx: &Context<'_>,
+    body: &create::Request,
+) -> Result<Option<WantedLease>, NtStatus> {
+    let negotiation = &ctx.connection().negotiation;
+    if ctx.config().oplocks == Oplocks::Off
+        || negotiation.capabilities & capabilities::LEASING == 0
+        || body.requested_oplock_level != oplock_level::LEASE
+    {
+        return Ok(None);
+    }
+    let lease = body.lease().map_err(Malformed::status)?;
+    let counted = negotiation.dialect >= Some(Dialect::Smb300);
+    Ok(lease.map(|lease| WantedLease {
+        id: LeaseId {
+            client: negotiation.client_guid,
+            key: lease.key,
+        },
+        version: match lease.second.filter(|_| counted) {
+            None => Version::One,
+            Some((epoch, parent)) => Version::Two { epoch, parent },
+        },
+        state: Caching::from_bits(lease.state),
+    }))
 }
 
 fn has(body: &create::Request, option: u32) -> bool {
@@ -208,32 +241,39 @@ pub(crate) fn admit(
     actor: &Actor,
     op: &CreateOp,
     found: &CreateIntent,
+    has_waited: bool,
 ) -> Result<Option<Wait>, NtStatus> {
     let (_, judged) = granted(body, is_read_only(ctx, actor), found)?;
-    let Some(existing) = &found.existing else {
+    let lease = wanted_lease(ctx, body)?.map(|lease| lease.id);
+    let key = found.existing.as_ref().map(|existing| existing.key);
+    let leased = lease.and_then(|lease| ctx.smb.leased_file(lease));
+    // 3.3.5.9.8: a key stands for one file.
+    if leased.is_some() && leased != key {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let Some(key) = key else {
         return Ok(None);
     };
-    let key = existing.key;
     // MS-FSA 2.1.5.1.2.
     if delete_pending::is_set(ctx, &Link::new(key, found.directory, &found.path)) {
         return Err(NtStatus::DELETE_PENDING);
     }
-    let replaces = overwrites(op.disposition);
-    let breaks = !access::only_looks(judged);
-    if breaks && oplock::break_for_open(ctx, key, OplockLevel::Batch, replaces) {
-        return Ok(Some(Wait::Break(key)));
-    }
     let sharing = Sharing::of(judged, body.share_access);
-    if ctx.smb.files.opens(key).exclude(sharing) {
-        return Err(NtStatus::SHARING_VIOLATION);
+    let opening = Opening {
+        violates_sharing: ctx.smb.files.opens(key).exclude(sharing),
+        overwrites: overwrites(op.disposition),
+        has_waited,
+    };
+    if !access::only_looks(judged) {
+        let looks = access::looks_beside_leases(judged);
+        if caching::break_for_open(ctx, key, lease, looks, opening) {
+            return Ok(Some(Wait::Break(key)));
+        }
     }
-    if breaks && oplock::break_for_open(ctx, key, OplockLevel::Exclusive, replaces) {
-        return Ok(Some(Wait::Break(key)));
+    match opening.violates_sharing {
+        true => Err(NtStatus::SHARING_VIOLATION),
+        false => Ok(None),
     }
-    if replaces {
-        oplock::break_level_two(ctx, key);
-    }
-    Ok(None)
 }
 
 /// As [`super::finish`].
@@ -261,12 +301,18 @@ pub fn finish(
         oplock_level::II => OplockLevel::LevelII,
         oplock_level::EXCLUSIVE => OplockLevel::Exclusive,
         oplock_level::BATCH => OplockLevel::Batch,
-        // Leases are declined.
         _ => OplockLevel::None,
     };
     let looks = created.action == CreateAction::Opened && access::only_looks(granted_access);
-    let oplock = oplock::grant(ctx, metadata.key, looks, oplock);
-    let response = response(body, op.open, oplock, &created, found.maximal_access);
+    let oplock = caching::grant_oplock(ctx, metadata.key, looks, oplock);
+    // Leases of directories are not granted.
+    let lease = wanted_lease(ctx, body)?.filter(|_| !metadata.is_dir);
+    let lease = lease.and_then(|lease| caching::grant_lease(ctx, metadata.key, lease));
+    let mut response = response(body, op.open, oplock, &created, found.maximal_access);
+    if let Some(lease) = &lease {
+        response.oplock_level = oplock_level::LEASE;
+        response.contexts.push(lease_context(lease));
+    }
     let open = Open {
         id: op.open,
         session: request.session,
@@ -281,6 +327,7 @@ pub fn finish(
             create_options: body.create_options,
             delete_on_close: has(body, options::DELETE_ON_CLOSE),
             oplock,
+            lease,
             ..FileOpen::new(metadata.key, created.path.clone(), metadata.is_dir)
         }),
         closing: None,
@@ -322,6 +369,20 @@ fn response(
             volatile: open,
         },
         contexts,
+    }
+}
+
+fn lease_context(lease: &Lease) -> ResponseContext {
+    ResponseContext::Lease {
+        lease: LeaseContext {
+            key: lease.id.key,
+            state: lease.state.bits(),
+            second: match lease.version {
+                Version::One => None,
+                Version::Two { epoch, parent } => Some((epoch, parent)),
+            },
+        },
+        breaking: lease.breaking.is_some(),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::record::Record;
 use crate::state::Wait;
 use crate::wire::lock::{self, Element, flags};
 use crate::wire::{Dialect, Response};
-use crate::{oplock, size};
+use crate::{caching, size};
 use outlast_fsa::access;
 use outlast_fsa::fileop::{FileKey, OpenId};
 use outlast_fsa::locks;
@@ -152,6 +152,6 @@ fn lock(
         locks: wanted,
     });
     // MS-FSA 2.1.5.8: what others have cached may be locked now.
-    oplock::break_level_two(ctx, key);
+    caching::tell_of_change(ctx, open);
     Ok(locked())
 }

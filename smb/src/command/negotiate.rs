@@ -2,7 +2,7 @@
 
 use super::{Handled, Reply, Request};
 use crate::auth;
-use crate::config::{Config, Requirement};
+use crate::config::{Config, Oplocks, Requirement};
 use crate::context::Context;
 use crate::crypto::{Cipher, PreauthHash, SigningAlgorithm};
 use crate::record::Record;
@@ -80,6 +80,9 @@ pub fn start(
     let mut response = response(ctx, dialect.revision(), ctx.config().max_io(dialect));
     if dialect >= Dialect::Smb210 {
         response.capabilities |= capabilities::LARGE_MTU;
+        if ctx.config().oplocks == Oplocks::On {
+            response.capabilities |= capabilities::LEASING;
+        }
     }
     // 2.2.4: with 3.1.1 it is the context that says so.
     if cipher.is_some() && dialect < Dialect::Smb311 {

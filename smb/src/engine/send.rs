@@ -5,9 +5,11 @@ use crate::context::Context;
 use crate::record::Record;
 use crate::server::{ConnId, Output};
 use crate::state::Answer;
-use crate::wire::oplock_break::{NOTIFICATION_MESSAGE_ID, OplockBreak};
+use crate::wire::oplock_break::{LeaseBreakNotification, NOTIFICATION_MESSAGE_ID, OplockBreak};
 use crate::wire::{self, Command, FileId, Flags, Header, Route, frame, header};
 use bytes::Bytes;
+use outlast_fsa::OpenId;
+use outlast_fsa::lease::{LeaseId, Notification};
 use outlast_fsa::oplock::OplockLevel;
 use outlast_fsa::status::NtStatus;
 
@@ -212,7 +214,37 @@ pub(crate) fn interim(
 
 /// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its session or
 /// tree is.
-pub(crate) fn break_notification(ctx: &mut Context<'_>, conn: ConnId, open: u64, to: OplockLevel) {
+pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to: OplockLevel) {
+    let response = wire::Response::OplockBreak(OplockBreak {
+        oplock_level: to as u8,
+        file_id: FileId {
+            persistent: open,
+            volatile: open,
+        },
+    });
+    notify(ctx, conn, open, &response);
+}
+
+/// A lease break notification (3.3.4.7), by an open of the lease.
+pub(crate) fn lease_break(
+    ctx: &mut Context<'_>,
+    conn: ConnId,
+    open: OpenId,
+    id: LeaseId,
+    notification: Notification,
+) {
+    let response = wire::Response::LeaseBreakNotification(LeaseBreakNotification {
+        new_epoch: notification.epoch,
+        ack_required: notification.is_acknowledged,
+        lease_key: id.key,
+        current_state: notification.from.bits(),
+        new_state: notification.to.bits(),
+    });
+    notify(ctx, conn, open, &response);
+}
+
+/// What answers no request.
+fn notify(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, response: &wire::Response) {
     let connection = ctx.smb.connection(conn);
     let Some(held) = connection.opens.get(&open) else {
         return;
@@ -239,13 +271,6 @@ pub(crate) fn break_notification(ctx: &mut Context<'_>, conn: ConnId, open: u64,
         session_id: 0,
         signature: [0; 16],
     };
-    let response = wire::Response::OplockBreak(OplockBreak {
-        oplock_level: to as u8,
-        file_id: FileId {
-            persistent: open,
-            volatile: open,
-        },
-    });
-    let piece = Piece::new(header, &response, false);
+    let piece = Piece::new(header, response, false);
     transmit(ctx, conn, vec![Bytes::from(piece.head)], sealed);
 }

@@ -6,6 +6,7 @@ mod copies;
 mod disk;
 mod files;
 mod greed;
+mod leases;
 mod order;
 mod readmission;
 mod waiting;

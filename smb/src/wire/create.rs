@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 
-use super::body::{buffer, fields, fixed};
+use super::body::{buffer, bytes_16, fields, fixed};
 use super::{Component, FileId, Malformed, pad, utf16};
 use outlast_fsa::fileop::{CreateAction, Disposition, FileTime};
 use outlast_fsa::status::NtStatus;
@@ -68,6 +68,24 @@ pub struct Context {
     pub name: Bytes,
     /// The data.
     pub data: Bytes,
+}
+
+/// Flags of a lease's contexts (2.2.13.2.10, 2.2.14.2.10).
+#[allow(missing_docs)]
+pub mod lease_flags {
+    pub const BREAK_IN_PROGRESS: u32 = 0x0000_0002;
+    pub const PARENT_LEASE_KEY_SET: u32 = 0x0000_0004;
+}
+
+/// A lease as a request asks for it and a response has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseContext {
+    /// LeaseKey.
+    pub key: [u8; 16],
+    /// LeaseState.
+    pub state: u32,
+    /// Epoch and ParentLeaseKey, with version 2.
+    pub second: Option<(u16, Option<[u8; 16]>)>,
 }
 
 /// The request.
@@ -150,6 +168,27 @@ impl Request {
             .find(|context| context.name == name)
             .map(|context| &context.data)
     }
+
+    /// The lease that is asked for, if any (2.2.13.2.8, 2.2.13.2.10).
+    ///
+    /// # Errors
+    /// The context has another length.
+    pub fn lease(&self) -> Result<Option<LeaseContext>, Malformed> {
+        let Some(data) = self.context(context::REQUEST_LEASE) else {
+            return Ok(None);
+        };
+        let (key, state, flags, _duration) = fields(data, (bytes_16, le_u32, le_u32, le_u64))?;
+        let second = match data.len() {
+            32 => None,
+            52 => {
+                let (parent, epoch, _reserved) = fields(&data[32..], (bytes_16, le_u16, le_u16))?;
+                let has_parent = flags & lease_flags::PARENT_LEASE_KEY_SET != 0;
+                Some((epoch, has_parent.then_some(parent)))
+            }
+            _ => return Err(Malformed::CreateContexts),
+        };
+        Ok(Some(LeaseContext { key, state, second }))
+    }
 }
 
 fn disposition(value: u32) -> Result<Disposition, Malformed> {
@@ -223,6 +262,13 @@ pub enum ResponseContext {
         /// DiskFileId: second half.
         volume_id: u64,
     },
+    /// SMB2_CREATE_RESPONSE_LEASE, and its version 2 (2.2.14.2.10, 2.2.14.2.11).
+    Lease {
+        /// The lease.
+        lease: LeaseContext,
+        /// SMB2_LEASE_FLAG_BREAK_IN_PROGRESS.
+        breaking: bool,
+    },
 }
 
 /// The response.
@@ -280,6 +326,26 @@ impl Response {
     }
 }
 
+fn encode_lease(lease: &LeaseContext, breaking: bool, out: &mut Vec<u8>) {
+    let parent = lease.second.and_then(|(_, parent)| parent);
+    let mut flags = 0;
+    if breaking {
+        flags |= lease_flags::BREAK_IN_PROGRESS;
+    }
+    if parent.is_some() {
+        flags |= lease_flags::PARENT_LEASE_KEY_SET;
+    }
+    out.extend_from_slice(&lease.key);
+    out.put_u32_le(lease.state);
+    out.put_u32_le(flags);
+    out.put_u64_le(0);
+    if let Some((epoch, parent)) = lease.second {
+        out.extend_from_slice(&parent.unwrap_or_default());
+        out.put_u16_le(epoch);
+        out.put_u16_le(0);
+    }
+}
+
 fn encode_contexts(contexts: &[ResponseContext]) -> Vec<u8> {
     let mut out = Vec::new();
     for (index, context) in contexts.iter().enumerate() {
@@ -295,6 +361,10 @@ fn encode_contexts(contexts: &[ResponseContext]) -> Vec<u8> {
                 data.put_u64_le(*volume_id);
                 data.put_bytes(0, 16);
                 context::QUERY_ON_DISK_ID
+            }
+            ResponseContext::Lease { lease, breaking } => {
+                encode_lease(lease, *breaking, &mut data);
+                context::REQUEST_LEASE
             }
         };
         let start = out.len();

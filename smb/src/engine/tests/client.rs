@@ -62,6 +62,7 @@ pub(super) const DIRECTORY: u32 = 1;
 pub(super) const BATCH: u8 = 9;
 pub(super) const EXCLUSIVE: u8 = 8;
 pub(super) const LEVEL_II: u8 = 1;
+pub(super) const LEASE: u8 = 0xFF;
 
 impl Opening<'_> {
     pub(super) fn of(name: &str) -> Opening<'_> {
@@ -76,6 +77,48 @@ impl Opening<'_> {
     }
 
     pub(super) fn ask(self) -> Ask {
+        Ask::new(Command::CREATE, self.body())
+    }
+
+    /// With a lease of version 2; the bytes of its key are all `key`.
+    pub(super) fn leasing(mut self, key: u8, state: u32, epoch: u16) -> Ask {
+        self.oplock = LEASE;
+        let mut data = vec![key; 16];
+        data.put_u32_le(state);
+        data.put_bytes(0, 12 + 16);
+        data.put_u16_le(epoch);
+        data.put_u16_le(0);
+        self.with_contexts(&[(b"RqLs", &data)])
+    }
+
+    /// With create contexts.
+    pub(super) fn with_contexts(self, contexts: &[(&[u8; 4], &[u8])]) -> Ask {
+        let mut body = self.body();
+        body.resize(body.len().next_multiple_of(8), 0);
+        let start = body.len();
+        for (index, (name, data)) in contexts.iter().enumerate() {
+            let length = 24 + data.len();
+            let next = match index + 1 < contexts.len() {
+                true => length.next_multiple_of(8),
+                false => 0,
+            };
+            body.put_u32_le(next as u32);
+            for field in [16, 4, 0, 24] {
+                body.put_u16_le(field);
+            }
+            body.put_u32_le(data.len() as u32);
+            body.put_slice(*name);
+            body.put_u32_le(0);
+            body.put_slice(data);
+            body.resize(body.len().max(start).next_multiple_of(8), 0);
+        }
+        let length = (body.len() - start) as u32;
+        body[48..52].copy_from_slice(&(64 + start as u32).to_le_bytes());
+        body[52..56].copy_from_slice(&length.to_le_bytes());
+        Ask::new(Command::CREATE, body)
+    }
+
+    fn body(self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u16_le(57);
         body.put_u8(0);
@@ -96,7 +139,7 @@ impl Opening<'_> {
         if self.name.is_empty() {
             body.put_u8(0);
         }
-        Ask::new(Command::CREATE, body)
+        body
     }
 }
 

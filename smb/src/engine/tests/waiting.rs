@@ -8,7 +8,7 @@ use super::world::{World, config};
 use super::{statuses, sweep};
 use crate::record::{Record, WorkId};
 use crate::state::{Connection, Parked, Wait, Work};
-use crate::wire::{Command, Dialect};
+use crate::wire::Command;
 use crate::{Config, Oplocks};
 use outlast_fsa::fileop::{Change, ChangeKind};
 use outlast_fsa::notify::{action, filter};
@@ -253,13 +253,11 @@ fn an_open_that_only_looks_has_an_oplock_if_it_has_made_or_emptied_the_file() {
     });
 }
 
-/// A Linux client does not heed a break of a plain oplock on 3.x, and would lose what others write.
 #[test]
-fn oplocks_only_where_their_breaks_are_heeded() {
-    for (oplocks, granted) in [
-        (Oplocks::Auto, 0),
-        (Oplocks::Off, 0),
-        (Oplocks::On, client::BATCH),
+fn the_configuration_can_refuse_oplocks_and_leases() {
+    for (oplocks, granted, leased) in [
+        (Oplocks::Off, 0, 0),
+        (Oplocks::On, client::BATCH, client::LEASE),
     ] {
         let mut world = World::new(None);
         world.restart_with(Config {
@@ -269,11 +267,12 @@ fn oplocks_only_where_their_breaks_are_heeded() {
         let mut ann = world.client(Protection::Plain);
         let mut opening = Opening::of("f");
         opening.oplock = client::BATCH;
-        assert_eq!(world.one(&mut ann, opening.ask()).oplock(), granted);
+        let open = world.one(&mut ann, opening.ask());
+        assert_eq!(open.oplock(), granted);
+        world.one(&mut ann, close(open.open()));
+        let leasing = opening.leasing(1, 7, 0);
+        assert_eq!(world.one(&mut ann, leasing).oplock(), leased);
     }
-    let auto = |dialect| Oplocks::Auto.may_be_granted(Some(dialect));
-    assert!(auto(Dialect::Smb202) && auto(Dialect::Smb210));
-    assert!(!auto(Dialect::Smb300) && !auto(Dialect::Smb302));
 }
 
 #[test]

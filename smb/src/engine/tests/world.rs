@@ -8,6 +8,7 @@ use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, T
 use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
 use crate::test_bytes::{from_bytes, to_bytes};
 use crate::wire::Dialect;
+use crate::wire::negotiate::capabilities;
 use crate::{Config, Entropy, FormerShare, Limits, Oplocks, Requirement, Share, User};
 use bytes::Bytes;
 use outlast_fsa::fileop::Change;
@@ -160,6 +161,8 @@ pub(super) fn log_in(
             dialect: Some(Dialect::Smb311),
             cipher: Some(Cipher::Aes128Gcm),
             signing: Some(SigningAlgorithm::AesGmac),
+            client_guid: [conn as u8; 16],
+            capabilities: capabilities::LEASING,
             ..Negotiation::default()
         })),
         Record::Session {
@@ -461,6 +464,14 @@ impl World {
             .map(Vec::len)
             .max()
             .unwrap_or_default()
+    }
+
+    /// Puts a record of a connection on record that no message leads to.
+    pub(super) fn record(&mut self, conn: ConnId, record: Record) {
+        self.smb.emit(conn, record, &mut self.log);
+        let crash_at = self.crash_at.take();
+        self.commit(Output::default());
+        self.crash_at = crash_at;
     }
 
     pub(super) fn disconnect(&mut self, conn: ConnId) {
