@@ -222,10 +222,12 @@ pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to
             volatile: open,
         },
     });
-    notify(ctx, conn, open, &response);
+    let sealed = encrypting(ctx, conn, open);
+    notify(ctx, conn, &response, sealed);
 }
 
-/// A lease break notification (3.3.4.7), by an open of the lease.
+/// A lease break notification (3.3.4.7). A lease belongs to a client, so the oldest of its connections is used; where
+/// the open's own session or tree encrypts, the open's.
 pub(crate) fn lease_break(
     ctx: &mut Context<'_>,
     conn: ConnId,
@@ -240,22 +242,35 @@ pub(crate) fn lease_break(
         current_state: notification.from.bits(),
         new_state: notification.to.bits(),
     });
-    notify(ctx, conn, open, &response);
+    let own = encrypting(ctx, conn, open);
+    let mut connections = ctx.smb.connections.iter();
+    let oldest = connections.find(|(_, connection)| {
+        let is_theirs = connection.negotiation.client_guid == id.client;
+        is_theirs && !connection.gone && connection.valid_sessions().next().is_some()
+    });
+    let (conn, sealed) = match oldest.filter(|_| own.is_none()) {
+        None => (conn, own),
+        Some((conn, connection)) => {
+            let mut sessions = connection.sessions.iter();
+            let encrypts = sessions.find(|(_, session)| session.security.encrypt);
+            (*conn, encrypts.map(|(session, _)| *session))
+        }
+    };
+    notify(ctx, conn, &response, sealed);
+}
+
+/// The session in which what concerns an open is encrypted.
+fn encrypting(ctx: &Context<'_>, conn: ConnId, open: OpenId) -> Option<u64> {
+    let connection = ctx.smb.connection(conn);
+    let held = connection.opens.get(&open)?;
+    let session = connection.sessions.get(&held.session)?;
+    let tree = session.trees.get(&held.tree);
+    let encrypts = session.security.encrypt || tree.is_some_and(|tree| tree.encrypt);
+    encrypts.then_some(held.session)
 }
 
 /// What answers no request.
-fn notify(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, response: &wire::Response) {
-    let connection = ctx.smb.connection(conn);
-    let Some(held) = connection.opens.get(&open) else {
-        return;
-    };
-    let session = connection.sessions.get(&held.session);
-    let sealed = session
-        .filter(|session| {
-            let tree = session.trees.get(&held.tree);
-            session.security.encrypt || tree.is_some_and(|tree| tree.encrypt)
-        })
-        .map(|_| held.session);
+fn notify(ctx: &mut Context<'_>, conn: ConnId, response: &wire::Response, sealed: Option<u64>) {
     let header = Header {
         credit_charge: 0,
         status: NtStatus::SUCCESS,

@@ -92,7 +92,10 @@ fn contexts_of_3_1_1() {
         let body = negotiate_body(&[0x0302, 0x0311], 0, &contexts);
         let response = server.negotiate(&body).unwrap();
         assert_eq!(response.dialect_revision, 0x0311);
-        assert_eq!(response.capabilities, capabilities::LARGE_MTU | capabilities::LEASING);
+        assert_eq!(
+            response.capabilities,
+            capabilities::LARGE_MTU | capabilities::LEASING
+        );
         let [
             NegotiateContext::PreauthIntegrity {
                 hash_algorithms,
