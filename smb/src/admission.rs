@@ -87,7 +87,9 @@ pub(crate) fn check(
                 return Err(NtStatus::ACCESS_DENIED);
             }
             may_change_directory(ctx, planned.op.open())?;
-            may_replace(ctx, *source, *replaced)?;
+            if let Some(wait) = may_replace(ctx, *source, *replaced)? {
+                return Ok(Some(wait));
+            }
             may_rename(ctx, *source, from, to)?;
             if caching::break_handles(ctx, planned.op.open()) {
                 return Ok(Some(Wait::Break(*source)));
@@ -99,7 +101,7 @@ pub(crate) fn check(
                 source, replaced, ..
             },
         ) => {
-            may_replace(ctx, *source, *replaced)?;
+            return may_replace(ctx, *source, *replaced);
         }
         _ => {}
     }
@@ -117,17 +119,21 @@ fn may_change_directory(ctx: &Context<'_>, open: OpenId) -> Result<(), NtStatus>
     }
 }
 
-/// 2.1.5.14.11: a file that is open is not replaced.
+/// 2.1.5.14.11: a file that is open is not replaced. One that no client holds open is closed first.
 fn may_replace(
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
     source: FileKey,
     replaced: Option<FileKey>,
-) -> Result<(), NtStatus> {
-    match replaced {
-        Some(key) if key != source && !ctx.smb.files.opens(key).is_empty() => {
-            Err(NtStatus::ACCESS_DENIED)
-        }
-        _ => Ok(()),
+) -> Result<Option<Wait>, NtStatus> {
+    let Some(key) = replaced.filter(|key| *key != source) else {
+        return Ok(None);
+    };
+    if caching::close_all_detached(ctx, key) {
+        return Ok(Some(Wait::Break(key)));
+    }
+    match ctx.smb.files.opens(key).is_empty() {
+        true => Ok(None),
+        false => Err(NtStatus::ACCESS_DENIED),
     }
 }
 

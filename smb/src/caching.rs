@@ -1,6 +1,7 @@
 //! Oplocks and leases: granted, broken, and given up on (MS-SMB2 3.3.4.6, 3.3.4.7, MS-FSA 2.1.5.18). The rules are
 //! those of [`outlast_fsa::caching`]; here they are put on record, and the holders are sent notifications.
 
+use crate::command::durable;
 use crate::config::Oplocks;
 use crate::context::Context;
 use crate::engine::send;
@@ -24,17 +25,19 @@ pub(crate) struct WantedLease {
 }
 
 impl Smb {
-    /// A lease, as each of its opens has it.
+    /// A lease, as each of its opens has it; what is about to be closed by the server has none any more.
     pub(crate) fn lease(&self, id: LeaseId) -> Option<Lease> {
-        let (conn, open) = self.lease_holder(id)?;
+        let mut opens = self.files.of_lease(id);
+        let (conn, open) = opens.find(|(conn, open)| self.is_alive(*conn, *open))?;
         self.file(conn, open)?.lease
     }
 
-    /// The open by which the client of a lease is sent notifications: one that is about to be closed by the server is
-    /// none any more.
+    /// The open by which the client of a lease is sent notifications; `None`: none belongs to a connection.
     fn lease_holder(&self, id: LeaseId) -> Option<(ConnId, OpenId)> {
         let mut opens = self.files.of_lease(id);
-        opens.find(|(conn, open)| self.is_alive(*conn, *open))
+        opens.find(|(conn, open)| {
+            self.is_alive(*conn, *open) && self.files.detached(*open).is_none()
+        })
     }
 
     fn is_alive(&self, conn: ConnId, open: OpenId) -> bool {
@@ -56,7 +59,7 @@ pub(crate) fn break_for_open(
         for (conn, open) in holders(ctx, key, level) {
             waits |= opening.waits(level.caching(), false);
             if let Some(to) = opening.breaks(level.caching(), Kind::Oplock) {
-                break_oplock(ctx, conn, open, level, OplockLevel::shared(to));
+                waits |= break_oplock(ctx, conn, open, level, OplockLevel::shared(to));
             }
         }
     }
@@ -69,10 +72,26 @@ pub(crate) fn break_for_open(
         };
         waits |= opening.waits(lease.state, lease.breaking.is_some());
         if let Some(to) = opening.breaks(lease.state, Kind::Lease) {
-            break_lease(ctx, id, to);
+            waits |= break_lease(ctx, id, to);
         }
     }
     waits
+}
+
+/// Closes a durable open that belongs to no connection: nobody is there to be asked (3.3.4.6, 3.3.4.7).
+fn close_detached(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
+    ctx.emit_on(conn, Record::Orphaned { open });
+}
+
+/// Closes the durable opens of a file that belong to no connection. True: there are some, whose end has to be waited for.
+pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
+    let opens = ctx.smb.files.opens(key).all();
+    let detached = opens.filter(|(_, open)| ctx.smb.files.detached(*open).is_some());
+    let detached: Vec<_> = detached.collect();
+    for (conn, open) in &detached {
+        close_detached(ctx, *conn, *open);
+    }
+    !detached.is_empty()
 }
 
 /// Who holds an oplock of this level; an open that is about to be closed by the server holds none any more.
@@ -89,17 +108,22 @@ fn leases(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Vec<LeaseId>
     leases.filter(|id| Some(*id) != own).collect()
 }
 
-/// Breaks an oplock, once. Its client has [`BREAK_TIMEOUT`] to acknowledge; that of level II does not acknowledge.
+/// Breaks an oplock, once. Its client has [`BREAK_TIMEOUT`] to acknowledge; that of level II does not acknowledge. True:
+/// it had no client, and the end of its open has to be waited for.
 fn break_oplock(
     ctx: &mut Context<'_>,
     conn: ConnId,
     open: OpenId,
     level: OplockLevel,
     to: OplockLevel,
-) {
+) -> bool {
+    if ctx.smb.files.detached(open).is_some() {
+        close_detached(ctx, conn, open);
+        return true;
+    }
     let file = ctx.smb.file(conn, open);
     if file.is_none_or(|file| file.breaking.is_some()) {
-        return;
+        return false;
     }
     let deadline = ctx.clock.now + BREAK_TIMEOUT;
     let waits = level != OplockLevel::LevelII;
@@ -110,19 +134,26 @@ fn break_oplock(
     };
     ctx.emit_on(conn, record);
     send::oplock_break(ctx, conn, open, to);
+    false
 }
 
-/// Breaks a lease to `to` or less.
-fn break_lease(ctx: &mut Context<'_>, id: LeaseId, to: Caching) {
-    let (Some((conn, open)), Some(mut lease)) = (ctx.smb.lease_holder(id), ctx.smb.lease(id))
-    else {
-        return;
+/// Breaks a lease to `to` or less. True: it had no client, and the end of its opens has to be waited for.
+fn break_lease(ctx: &mut Context<'_>, id: LeaseId, to: Caching) -> bool {
+    let Some(mut lease) = ctx.smb.lease(id).filter(|lease| !lease.state.is_within(to)) else {
+        return false;
+    };
+    let Some((conn, open)) = ctx.smb.lease_holder(id) else {
+        for (conn, open) in ctx.smb.files.of_lease(id).collect::<Vec<_>>() {
+            close_detached(ctx, conn, open);
+        }
+        return true;
     };
     let notification = lease.break_to(to, ctx.clock.now + BREAK_TIMEOUT);
     set_lease(ctx, lease);
     if let Some(notification) = notification {
         send::lease_break(ctx, conn, open, lease.id, notification);
     }
+    false
 }
 
 /// Every open of a lease has its state.
@@ -254,18 +285,39 @@ pub(crate) fn acknowledge_lease(
     Ok(())
 }
 
-/// The time to acknowledge a break is over: the oplock or lease is gone (3.3.6.1, 3.3.6.5).
-pub(crate) fn timed_out(ctx: &mut Context<'_>, open: OpenId) {
+/// A time that belongs to an open is over: that to acknowledge a break (3.3.6.1, 3.3.6.5), or that of a durable open.
+pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId) {
+    let Some(open) = ctx.connection().opens.get(&id) else {
+        return;
+    };
+    if let Some(durable) = open.durable.filter(|_| open.is_detached()) {
+        durable::timed_out(ctx, id, &durable);
+    }
+    let Some(file) = ctx.file_of(id) else {
+        return;
+    };
+    let lease = file.lease.filter(|lease| {
+        let breaking = lease
+            .breaking
+            .filter(|breaking| breaking.deadline <= ctx.clock.now);
+        breaking.is_some()
+    });
+    let breaking = file
+        .breaking
+        .filter(|breaking| breaking.deadline <= ctx.clock.now);
+    if lease.is_none() && breaking.is_none() {
+        return;
+    }
     log::info!(
         "connection {}: the break of an oplock or lease is not acknowledged in time",
         ctx.conn
     );
-    if let Some(mut lease) = ctx.file_of(open).and_then(|file| file.lease) {
+    if let Some(mut lease) = lease {
         lease.give_up();
         return set_lease(ctx, lease);
     }
     ctx.emit(Record::Oplock {
-        open,
+        open: id,
         level: OplockLevel::None,
         breaking: None,
     });

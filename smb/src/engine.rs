@@ -276,11 +276,10 @@ fn actor(
     if matches!(op, FileOp::Create(_)) {
         return ctx.actor(request);
     }
-    let open = ctx
-        .connection()
-        .opens
-        .get(&op.open())
-        .ok_or(NtStatus::FILE_CLOSED)?;
+    let own = ctx.connection().opens.get(&op.open());
+    // A CREATE may be about an open that it is to take up.
+    let detached = || ctx.smb.detached(op.open()).map(|(_, open)| open);
+    let open = own.or_else(detached).ok_or(NtStatus::FILE_CLOSED)?;
     Ok(open.actor.clone())
 }
 

@@ -4,7 +4,7 @@
 use crate::held::Held;
 use crate::record::Touched;
 use crate::server::{ConnId, Task};
-use crate::state::{Connection, Open, Parked, Target, Wait};
+use crate::state::{Connection, Durable, Holding, Open, Parked, Target, Wait};
 use outlast_fsa::file_opens::FileOpens;
 use outlast_fsa::fileop::{FileKey, OpenId};
 use outlast_fsa::lease::{Lease, LeaseId};
@@ -24,14 +24,29 @@ pub(crate) struct FileTable {
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
     watches: BTreeSet<(ConnId, OpenId)>,
     leases: HashMap<LeaseId, BTreeSet<(ConnId, OpenId)>>,
+    /// Durable opens that belong to no connection now.
+    detached: HashMap<OpenId, ConnId>,
+    /// Opens by the CreateGuid of their CREATE.
+    created: HashMap<[u8; 16], BTreeSet<(ConnId, OpenId)>>,
     /// What each connection holds that holds anything, and all of them.
     held: BTreeMap<ConnId, Held>,
     held_by_all: Held,
 }
 
+/// When something is to be done about a durable open that belongs to no connection: at once, if its time has not begun.
+fn deadline(durable: &Durable) -> Duration {
+    match durable.holding {
+        Holding::Until(until) => until,
+        Holding::Connected | Holding::Left => Duration::ZERO,
+    }
+}
+
 impl FileTable {
     pub(crate) fn add(&mut self, conn: ConnId, open: &Open) {
         self.count(conn, Held::of_open(open));
+        if let Some(durable) = &open.durable {
+            self.add_durable(conn, open, durable);
+        }
         if let Target::File(file) = &open.target {
             self.opens
                 .entry(file.key)
@@ -43,6 +58,9 @@ impl FileTable {
 
     pub(crate) fn remove(&mut self, conn: ConnId, open: &Open) {
         self.discount(conn, Held::of_open(open));
+        if let Some(durable) = &open.durable {
+            self.remove_durable(conn, open, durable);
+        }
         if let Target::File(file) = &open.target {
             if let Some(opens) = self.opens.get_mut(&file.key) {
                 opens.remove((conn, open.id), open.granted_access, file);
@@ -58,6 +76,44 @@ impl FileTable {
                 self.remove_lease(conn, open.id, lease);
             }
         }
+    }
+
+    fn add_durable(&mut self, conn: ConnId, open: &Open, durable: &Durable) {
+        if let Some(create) = durable.create {
+            self.created
+                .entry(create.guid)
+                .or_default()
+                .insert((conn, open.id));
+        }
+        if open.is_detached() {
+            self.detached.insert(open.id, conn);
+            self.deadlines.insert((deadline(durable), conn, open.id));
+        }
+    }
+
+    fn remove_durable(&mut self, conn: ConnId, open: &Open, durable: &Durable) {
+        if let Some(create) = durable.create
+            && let Some(made) = self.created.get_mut(&create.guid)
+        {
+            made.remove(&(conn, open.id));
+            if made.is_empty() {
+                self.created.remove(&create.guid);
+            }
+        }
+        if open.is_detached() {
+            self.detached.remove(&open.id);
+            self.deadlines.remove(&(deadline(durable), conn, open.id));
+        }
+    }
+
+    /// The connection that an open belonged to which belongs to none now.
+    pub(crate) fn detached(&self, open: OpenId) -> Option<ConnId> {
+        self.detached.get(&open).copied()
+    }
+
+    /// The opens that were made with this CreateGuid.
+    pub(crate) fn created_by(&self, guid: [u8; 16]) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.created.get(&guid).into_iter().flatten().copied()
     }
 
     fn remove_lease(&mut self, conn: ConnId, open: OpenId, lease: &Lease) {

@@ -2,8 +2,8 @@
 
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Connection, Doing, Negotiation, Open, Parked, Related, Resource, Security, Session,
-    SessionState, Target, Tree, Wait, Work,
+    Answer, Connection, Doing, Holding, Negotiation, Open, Parked, Related, Resource, Security,
+    Session, SessionState, Target, Tree, Wait, Work,
 };
 use outlast_fsa::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
 use outlast_fsa::lease::Lease;
@@ -13,6 +13,7 @@ use outlast_fsa::oplock::{Breaking, OplockLevel};
 use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Which work a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -158,6 +159,15 @@ pub enum Record {
     ChannelSequence { open: OpenId, sequence: u16 },
     /// The state of the lease that an open is part of.
     Lease { open: OpenId, lease: Lease },
+    /// A session is over because its client has set up another one in its place (PreviousSessionId): its durable opens
+    /// are kept.
+    SessionReplaced { id: u64 },
+    /// The time of a durable open that belongs to no connection begins.
+    Detached { open: OpenId, until: Duration },
+    /// A durable open that belongs to no connection is to be closed.
+    Orphaned { open: OpenId },
+    /// A durable open belongs to another connection from now on.
+    Released { open: OpenId },
 }
 
 /// What a copy of a connection consists of, besides its beginning.
@@ -261,14 +271,18 @@ impl Record {
     /// has a fixed place in its size (`crate::size`) and is not indexed need not be.
     pub(crate) fn touches(&self) -> Touched {
         match self {
-            Record::Connected { .. } | Record::Disconnected | Record::Rekeyed { .. } => {
-                Touched::everything()
-            }
+            Record::Connected { .. }
+            | Record::Disconnected
+            | Record::SessionReplaced { .. }
+            | Record::Rekeyed { .. } => Touched::everything(),
             Record::Opened(open) => Touched::open(open.id),
             Record::Closed { open }
             | Record::Closing { open, .. }
             | Record::Oplock { open, .. }
             | Record::Lease { open, .. }
+            | Record::Detached { open, .. }
+            | Record::Orphaned { open }
+            | Record::Released { open }
             | Record::Locked { open, .. }
             | Record::Unlocked { open, .. }
             | Record::LockSequence { open, .. }
@@ -406,6 +420,25 @@ impl Record {
             Record::Session { id, security } => {
                 connection.sessions.entry(*id).or_default().security = (**security).clone();
             }
+            Record::SessionReplaced { id } => {
+                let opens = connection.opens.values_mut();
+                for open in opens.filter(|open| open.session == *id) {
+                    open.lose_connection();
+                }
+                Record::SessionEnded { id: *id }.apply(connection);
+            }
+            Record::Detached { open, until } => {
+                let open = connection.opens.get_mut(open);
+                if let Some(durable) = open.and_then(|open| open.durable.as_mut()) {
+                    durable.holding = Holding::Until(*until);
+                }
+            }
+            Record::Orphaned { open } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.closing.get_or_insert_default();
+                }
+            }
+            Record::Released { open } => drop(connection.opens.remove(open)),
             Record::SessionEnded { id } => {
                 if let Some(session) = connection.sessions.get_mut(id) {
                     session.security.state = SessionState::Ended;
@@ -642,7 +675,8 @@ fn rekey(connection: &mut Connection, from: FileKey, to: FileKey, handle: &FileH
 }
 
 fn orphan(connection: &mut Connection, which: impl Fn(&Open) -> bool) {
-    for open in connection.opens.values_mut().filter(|open| which(open)) {
+    let opens = connection.opens.values_mut();
+    for open in opens.filter(|open| which(open) && !open.is_detached()) {
         open.closing.get_or_insert_default();
     }
 }
@@ -659,7 +693,9 @@ fn cancel(connection: &mut Connection, status: NtStatus, which: impl Fn(&Parked)
 
 fn disconnected(connection: &mut Connection) {
     connection.gone = true;
-    orphan(connection, |_| true);
+    for open in connection.opens.values_mut() {
+        open.lose_connection();
+    }
     connection.sessions.clear();
     // An operation whose intent is on record is redone first; nobody waits for its answer.
     connection.work = connection.work.take().filter(|work| work.doing.is_some());

@@ -32,8 +32,17 @@ impl Smb {
                     ended.push((session, tree_id));
                 }
             }
+            let lost = self
+                .connection(conn)
+                .opens
+                .values()
+                .filter(|open| open.is_detached() && now(open.actor.share) == ShareId::MAX);
+            let lost: Vec<OpenId> = lost.map(|open| open.id).collect();
             if !moved.is_empty() {
                 self.emit(conn, Record::SharesMoved { moved }, journal);
+            }
+            for open in lost {
+                self.emit(conn, Record::Orphaned { open }, journal);
             }
             for (session, id) in ended {
                 self.emit(conn, Record::TreeEnded { session, id }, journal);

@@ -545,7 +545,11 @@ impl Smb {
         };
         let waiters = || key.into_iter().flat_map(|key| self.files.waiters(key));
         let awake: Vec<Task> = match record {
-            Record::Disconnected | Record::SessionEnded { .. } | Record::TreeEnded { .. } => {
+            Record::Disconnected
+            | Record::SessionEnded { .. }
+            | Record::SessionReplaced { .. }
+            | Record::Orphaned { .. }
+            | Record::TreeEnded { .. } => {
                 let closing = connection
                     .opens
                     .values()

@@ -9,7 +9,7 @@ use crate::config::Limits;
 use crate::engine::receive;
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Closing, Connection, Credits, Doing, Open, Parked, Related, Security, Session,
+    Answer, Closing, Connection, Credits, Doing, Durable, Open, Parked, Related, Security, Session,
     SessionState, Target, Tree, Work,
 };
 use crate::wire::{compound, frame};
@@ -58,7 +58,7 @@ const LARGEST_TREE: usize = 2 * U32 + (1 + U32) + FLAG + U64 + (U16 + 4 * 80);
 /// A few flags and tags.
 pub(crate) const SMALL: usize = 8;
 /// An open that begins, besides its name.
-pub(crate) const OPENING: usize = 896;
+pub(crate) const OPENING: usize = 960;
 /// A session that begins.
 pub(crate) const SESSION: usize = 4096;
 /// A session set-up in progress: what is kept of two tokens, and a challenge.
@@ -175,6 +175,7 @@ pub(crate) fn open(open: &Open) -> usize {
         channel_sequence: _,
         target,
         closing,
+        durable: _,
     } = open;
     let target = match target {
         Target::File(file) => self::file(file),
@@ -182,7 +183,18 @@ pub(crate) fn open(open: &Open) -> usize {
     };
     let actor = U32 + text(user.as_ref());
     let ids = 3 * U64 + 2 * U32 + U16;
-    PART + ids + actor + 1 + target + self::closing(closing.as_ref())
+    PART + ids + actor + 1 + target + self::closing(closing.as_ref()) + size_of_durable()
+}
+
+/// What makes an open durable, and whether it belongs to a connection.
+const fn size_of_durable() -> usize {
+    let _ = |Durable {
+                 timeout: _,
+                 create: _,
+                 holding: _,
+             }: Durable| ();
+    const TIME: usize = U64 + U32;
+    1 + TIME + (1 + 16 + 1) + (1 + TIME)
 }
 
 /// Room for it is taken when the open is made: a close must not be refused.

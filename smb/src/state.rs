@@ -3,12 +3,15 @@
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::rpc::Pipe;
 use crate::wire::{Dialect, Header};
-use outlast_fsa::FileOpen;
-use outlast_fsa::fileop::{Actor, FileKey, Intent, OpenId, ShareId};
+pub use outlast_fsa::FileOpen;
+use outlast_fsa::caching::Caching;
+use outlast_fsa::fileop::{Actor, CreateAction, FileKey, Intent, OpenId, ShareId};
+use outlast_fsa::oplock::OplockLevel;
 use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What NEGOTIATE settled; written whole by [`crate::record::Record::Negotiated`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +140,37 @@ pub struct Closing {
     pub attempts: u32,
 }
 
+/// What identifies the CREATE that made an open (MS-SMB2 2.2.13.2.11): the same one may come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateId {
+    /// CreateGuid.
+    pub guid: [u8; 16],
+    /// CreateAction of the answer.
+    pub action: CreateAction,
+}
+
+/// Whether a durable open belongs to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holding {
+    /// It does.
+    Connected,
+    /// Its connection or session has gone, and its time has not begun yet.
+    Left,
+    /// It is closed at this service time unless a connection takes it up.
+    Until(Duration),
+}
+
+/// What makes an open durable (MS-SMB2 3.3.1.10, IsDurable).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// DurableOpenTimeout.
+    pub timeout: Duration,
+    /// With version 2.
+    pub create: Option<CreateId>,
+    /// Whether it belongs to a connection.
+    pub holding: Holding,
+}
+
 /// An open (MS-SMB2 3.3.1.10).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
@@ -156,6 +190,46 @@ pub struct Open {
     pub target: Target,
     /// Set when session, tree or connection has gone.
     pub closing: Option<Closing>,
+    /// It outlives its connection.
+    pub durable: Option<Durable>,
+}
+
+impl Open {
+    /// Has its connection gone, and is it kept until another one takes it up?
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        let holding = self.durable.map(|durable| durable.holding);
+        self.closing.is_none() && !matches!(holding, None | Some(Holding::Connected))
+    }
+
+    /// Is it kept when its connection or session goes? Not if its client could not be asked to give way any more, and
+    /// not if the file is to be deleted.
+    fn outlives_connection(&self) -> bool {
+        let Target::File(file) = &self.target else {
+            return false;
+        };
+        let has_batch = file.oplock == OplockLevel::Batch && file.breaking.is_none();
+        let has_handle = file
+            .lease
+            .is_some_and(|lease| lease.state.has(Caching::HANDLE) && lease.breaking.is_none());
+        self.durable.is_some()
+            && self.closing.is_none()
+            && !file.delete_on_close
+            && !file.delete_pending
+            && (has_batch || has_handle)
+    }
+
+    /// Its connection or session goes: it is to be closed, unless it is kept.
+    pub(crate) fn lose_connection(&mut self) {
+        if self.is_detached() {
+            return;
+        }
+        let is_kept = self.outlives_connection();
+        match &mut self.durable {
+            Some(durable) if is_kept => durable.holding = Holding::Left,
+            _ => drop(self.closing.get_or_insert_default()),
+        }
+    }
 }
 
 /// The server's half of the credit window (MS-SMB2 3.3.1.1): MessageIds in `low..high` that are not in `used` may be used once.

@@ -175,6 +175,7 @@ fn opened(id: u64) -> outlast_smb::Record {
         target: Target::File(FileOpen::new(key, path, false)),
         channel_sequence: 0,
         closing: None,
+        durable: None,
     }))
 }
 

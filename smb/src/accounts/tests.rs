@@ -220,6 +220,7 @@ fn open(id: u64) -> impl Strategy<Value = Record> {
             target: Target::File(file),
             channel_sequence: 0,
             closing: None,
+            durable: None,
         }))
     })
 }

@@ -1,7 +1,7 @@
 //! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
-use super::delete_pending;
 use super::{Handled, Reply, Request};
+use super::{delete_pending, durable};
 use crate::caching::{self, WantedLease};
 use crate::config::Oplocks;
 use crate::context::Context;
@@ -16,8 +16,8 @@ use crate::wire::{Dialect, FileId, Malformed, Response};
 use bytes::Bytes;
 use outlast_fsa::caching::{Caching, Opening};
 use outlast_fsa::fileop::{
-    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
-    Outcome,
+    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileHandle, FileOp, Intent,
+    Metadata, OpenId, Outcome,
 };
 use outlast_fsa::lease::{Lease, LeaseId, Version};
 use outlast_fsa::link::Link;
@@ -47,6 +47,9 @@ pub fn start(
     }
     if resource == Resource::Ipc {
         return pipe(ctx, request, body);
+    }
+    if let Some(open) = durable::existing(ctx, request, body)? {
+        return Ok(Handled::Op(FileOp::Stat { open }));
     }
     validate(body)?;
     // MS-FSA 2.1.5.1: such a name means a directory.
@@ -103,7 +106,7 @@ fn make_room(ctx: &Context<'_>, body: &create::Request) -> Result<(), NtStatus> 
 }
 
 /// The lease that is asked for (3.3.5.9.8, 3.3.5.9.11): one whose state is counted from SMB 3.0 on.
-fn wanted_lease(
+pub(super) fn wanted_lease(
     ctx: &Context<'_>,
     body: &create::Request,
 ) -> Result<Option<WantedLease>, NtStatus> {
@@ -161,15 +164,9 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    // There are no earlier versions, and no handle is durable: neither is found again.
-    for name in [
-        context::TIMEWARP_TOKEN,
-        context::DURABLE_HANDLE_RECONNECT,
-        context::DURABLE_HANDLE_RECONNECT_V2,
-    ] {
-        if body.context(name).is_some() {
-            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-        }
+    // There are no earlier versions.
+    if body.context(context::TIMEWARP_TOKEN).is_some() {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     }
     if body
         .context(context::EA_BUFFER)
@@ -225,7 +222,7 @@ fn granted(
     Ok((granted, granted | implied))
 }
 
-fn is_read_only(ctx: &Context<'_>, actor: &Actor) -> bool {
+pub(super) fn is_read_only(ctx: &Context<'_>, actor: &Actor) -> bool {
     ctx.config()
         .share(actor.share)
         .is_none_or(|share| share.read_only)
@@ -287,8 +284,13 @@ pub fn finish(
     op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    let (FileOp::Create(op), Outcome::Created(created)) = (op, outcome?) else {
-        return Err(NtStatus::INTERNAL_ERROR);
+    let (op, created) = match (op, outcome?) {
+        (FileOp::Create(op), Outcome::Created(created)) => (op, created),
+        (FileOp::Stat { open }, Outcome::Metadata(metadata)) => {
+            let open = durable::take_up(ctx, request, body, *open)?;
+            return Ok(Handled::Reply(taken_up(body, &open, metadata)));
+        }
+        _ => return Err(NtStatus::INTERNAL_ERROR),
     };
     let Some(Intent::Create(found)) = &request.intent else {
         return Err(NtStatus::INTERNAL_ERROR);
@@ -313,6 +315,11 @@ pub fn finish(
         response.oplock_level = oplock_level::LEASE;
         response.contexts.push(lease_context(lease));
     }
+    let durable = durable::asked(ctx, body)?;
+    let durable = durable::granted(durable, created.action, oplock, lease.as_ref());
+    response
+        .contexts
+        .extend(durable.as_ref().map(durable::context));
     let open = Open {
         id: op.open,
         session: request.session,
@@ -331,6 +338,7 @@ pub fn finish(
             ..FileOpen::new(metadata.key, created.path.clone(), metadata.is_dir)
         }),
         closing: None,
+        durable,
     };
     ctx.emit(Record::Opened(Box::new(open)));
     Ok(Handled::Reply(Reply::success(Response::Create(response))))
@@ -370,6 +378,34 @@ fn response(
         },
         contexts,
     }
+}
+
+/// The answer to a request that has made no open: it has taken one up, or had made it before.
+fn taken_up(body: &create::Request, open: &Open, metadata: Metadata) -> Reply {
+    let (lease, oplock) = match &open.target {
+        Target::File(file) => (file.lease, file.oplock),
+        Target::Pipe(_) => (None, OplockLevel::None),
+    };
+    let created = Created {
+        action: CreateAction::Opened,
+        metadata,
+        handle: FileHandle::default(),
+        path: String::new(),
+    };
+    let mut response = response(body, open.id, oplock, &created, open.granted_access);
+    if let Some(lease) = &lease {
+        response.oplock_level = oplock_level::LEASE;
+        response.contexts.push(lease_context(lease));
+    }
+    // A replay has the answer that its CREATE had.
+    let made = body.context(context::DURABLE_HANDLE_REQUEST_V2);
+    if let (Some(_), Some(durable)) = (made, &open.durable) {
+        response.create_action = durable
+            .create
+            .map_or(created.action, |create| create.action);
+        response.contexts.push(durable::context(durable));
+    }
+    Reply::success(Response::Create(response))
 }
 
 fn lease_context(lease: &Lease) -> ResponseContext {
@@ -432,6 +468,7 @@ fn pipe(
         channel_sequence: request.header.channel_sequence(),
         target: Target::Pipe(pipe),
         closing: None,
+        durable: None,
     })));
     let response = create::Response {
         oplock_level: oplock_level::NONE,

@@ -144,6 +144,7 @@ impl Fixture {
             target,
             channel_sequence: 0,
             closing: None,
+            durable: None,
         })));
     }
 

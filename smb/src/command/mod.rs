@@ -18,6 +18,7 @@ pub mod change_notify;
 pub mod close;
 pub mod create;
 pub(crate) mod delete_pending;
+pub(crate) mod durable;
 pub mod echo;
 #[cfg(test)]
 mod fixture;

@@ -272,7 +272,7 @@ fn end_previous(ctx: &mut Context<'_>, id: u64, security: &Security, previous: u
             && session.security.user == security.user
     });
     if same_user {
-        ctx.emit_on(conn, Record::SessionEnded { id: previous });
+        ctx.emit_on(conn, Record::SessionReplaced { id: previous });
     }
 }
 

@@ -40,6 +40,7 @@ fn open(id: OpenId, session: u64) -> Open {
         target: Target::File(FileOpen::new(KEY, format!("file {id}"), false)),
         channel_sequence: 0,
         closing: None,
+        durable: None,
     }
 }
 

@@ -4,6 +4,7 @@
 mod client;
 mod copies;
 mod disk;
+mod durable;
 mod files;
 mod greed;
 mod leases;

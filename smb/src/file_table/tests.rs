@@ -5,11 +5,11 @@ use crate::file_table::FileTable;
 use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
-use crate::state::{Open, Parked, Target, Wait, Work};
+use crate::state::{CreateId, Durable, Holding, Open, Parked, Target, Wait, Work};
 use outlast_fsa::access as right;
 use outlast_fsa::access;
 use outlast_fsa::caching::Caching;
-use outlast_fsa::fileop::{Actor, FileHandle, FileKey, OpenId};
+use outlast_fsa::fileop::{Actor, CreateAction, FileHandle, FileKey, OpenId};
 use outlast_fsa::lease::{Lease, LeaseId, Version};
 use outlast_fsa::locks::Lock;
 use outlast_fsa::open::FileOpen;
@@ -58,7 +58,8 @@ fn level() -> impl Strategy<Value = OplockLevel> {
 }
 
 fn open(id: OpenId) -> impl Strategy<Value = Record> {
-    (FILES, rights(), 0u32..8, level()).prop_map(move |(ino, granted_access, share, oplock)| {
+    let makes = (FILES, rights(), 0u32..8, level(), any::<bool>());
+    makes.prop_map(move |(ino, granted_access, share, oplock, is_durable)| {
         let file = FileOpen {
             share_access: share,
             oplock,
@@ -76,6 +77,14 @@ fn open(id: OpenId) -> impl Strategy<Value = Record> {
             target: Target::File(file),
             channel_sequence: 0,
             closing: None,
+            durable: is_durable.then_some(Durable {
+                timeout: Duration::from_secs(60),
+                create: Some(CreateId {
+                    guid: [id as u8 % 3; 16],
+                    action: CreateAction::Opened,
+                }),
+                holding: Holding::Connected,
+            }),
         }))
     })
 }
@@ -114,6 +123,9 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
             open,
             lease: lease(key, breaks),
         }),
+        1 => Just(Record::Detached { open, until: Duration::from_secs(open) }),
+        1 => Just(Record::Orphaned { open }),
+        1 => Just(Record::Released { open }),
         1 => Just(Record::Moved { open, path: "elsewhere".into(), directory: key(7) }),
         1 => Just(Record::Pipe { open, pipe: Box::new(Pipe::open("srvsvc").unwrap()) }),
     ]
@@ -164,6 +176,7 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     let all = prop_oneof![
         (0u32..2).prop_map(|id| Record::TreeEnded { session: 1, id }),
         Just(Record::SessionEnded { id: 1 }),
+        Just(Record::SessionReplaced { id: 1 }),
         Just(Record::Disconnected),
         Just(Record::Connected { client }),
         (FILES, FILES).prop_map(|(from, to)| Record::Rekeyed {

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 
-use super::body::{buffer, bytes_16, fields, fixed};
+use super::body::{buffer, bytes_16, fields, file_id, fixed};
 use super::{Component, FileId, Malformed, pad, utf16};
 use outlast_fsa::fileop::{CreateAction, Disposition, FileTime};
 use outlast_fsa::status::NtStatus;
@@ -68,6 +68,32 @@ pub struct Context {
     pub name: Bytes,
     /// The data.
     pub data: Bytes,
+}
+
+/// What a request says of durable handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurableContext {
+    /// SMB2_CREATE_DURABLE_HANDLE_REQUEST.
+    Request,
+    /// SMB2_CREATE_DURABLE_HANDLE_RECONNECT.
+    Reconnect {
+        /// FileId.
+        file_id: FileId,
+    },
+    /// SMB2_CREATE_DURABLE_HANDLE_REQUEST_V2.
+    RequestV2 {
+        /// CreateGuid.
+        guid: [u8; 16],
+        /// Timeout; 0: the server chooses.
+        timeout_ms: u32,
+    },
+    /// SMB2_CREATE_DURABLE_HANDLE_RECONNECT_V2.
+    ReconnectV2 {
+        /// FileId.
+        file_id: FileId,
+        /// CreateGuid.
+        guid: [u8; 16],
+    },
 }
 
 /// Flags of a lease's contexts (2.2.13.2.10, 2.2.14.2.10).
@@ -169,6 +195,50 @@ impl Request {
             .map(|context| &context.data)
     }
 
+    /// What is asked for of durable handles, if anything (2.2.13.2.3, 2.2.13.2.4, 2.2.13.2.11, 2.2.13.2.12).
+    ///
+    /// # Errors
+    /// Contexts that exclude each other (3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12), or one of another length.
+    pub fn durable(&self) -> Result<Option<DurableContext>, Malformed> {
+        let [request, reconnect, second, reconnect_second] = [
+            context::DURABLE_HANDLE_REQUEST,
+            context::DURABLE_HANDLE_RECONNECT,
+            context::DURABLE_HANDLE_REQUEST_V2,
+            context::DURABLE_HANDLE_RECONNECT_V2,
+        ]
+        .map(|name| self.context(name));
+        let others = [request, reconnect, second, reconnect_second];
+        let count = others.iter().flatten().count();
+        let sized = |data: &Bytes, length: usize| match data.len() == length {
+            true => Ok(()),
+            false => Err(Malformed::CreateContexts),
+        };
+        if (second.is_some() || reconnect_second.is_some()) && count > 1 {
+            return Err(Malformed::CreateContexts);
+        }
+        if let Some(data) = reconnect_second {
+            sized(data, 36)?;
+            let (file_id, guid, _flags) = fields(data, (file_id, bytes_16, le_u32))?;
+            return Ok(Some(DurableContext::ReconnectV2 { file_id, guid }));
+        }
+        if let Some(data) = second {
+            sized(data, 32)?;
+            let (timeout_ms, _flags, _reserved, guid) =
+                fields(data, (le_u32, le_u32, le_u64, bytes_16))?;
+            return Ok(Some(DurableContext::RequestV2 { guid, timeout_ms }));
+        }
+        if let Some(data) = reconnect {
+            sized(data, 16)?;
+            let file_id = fields(data, file_id)?;
+            return Ok(Some(DurableContext::Reconnect { file_id }));
+        }
+        if let Some(data) = request {
+            sized(data, 16)?;
+            return Ok(Some(DurableContext::Request));
+        }
+        Ok(None)
+    }
+
     /// The lease that is asked for, if any (2.2.13.2.8, 2.2.13.2.10).
     ///
     /// # Errors
@@ -261,6 +331,13 @@ pub enum ResponseContext {
         file_id: u64,
         /// DiskFileId: second half.
         volume_id: u64,
+    },
+    /// SMB2_CREATE_DURABLE_HANDLE_RESPONSE (2.2.14.2.3).
+    Durable,
+    /// SMB2_CREATE_DURABLE_HANDLE_RESPONSE_V2 (2.2.14.2.12).
+    DurableV2 {
+        /// Timeout.
+        timeout_ms: u32,
     },
     /// SMB2_CREATE_RESPONSE_LEASE, and its version 2 (2.2.14.2.10, 2.2.14.2.11).
     Lease {
@@ -361,6 +438,15 @@ fn encode_contexts(contexts: &[ResponseContext]) -> Vec<u8> {
                 data.put_u64_le(*volume_id);
                 data.put_bytes(0, 16);
                 context::QUERY_ON_DISK_ID
+            }
+            ResponseContext::Durable => {
+                data.put_u64_le(0);
+                context::DURABLE_HANDLE_REQUEST
+            }
+            ResponseContext::DurableV2 { timeout_ms } => {
+                data.put_u32_le(*timeout_ms);
+                data.put_u32_le(0);
+                context::DURABLE_HANDLE_REQUEST_V2
             }
             ResponseContext::Lease { lease, breaking } => {
                 encode_lease(lease, *breaking, &mut data);

@@ -15,6 +15,7 @@ pub(super) struct Ask {
     pub(super) async_id: Option<u64>,
     pub(super) message_id: Option<u64>,
     pub(super) channel_sequence: u16,
+    pub(super) replayed: bool,
 }
 
 impl Ask {
@@ -27,7 +28,13 @@ impl Ask {
             async_id: None,
             message_id: None,
             channel_sequence: 0,
+            replayed: false,
         }
+    }
+
+    pub(super) fn replayed(mut self) -> Ask {
+        self.replayed = true;
+        self
     }
 
     pub(super) fn related(mut self) -> Ask {
@@ -89,6 +96,12 @@ impl Opening<'_> {
         data.put_u16_le(epoch);
         data.put_u16_le(0);
         self.with_contexts(&[(b"RqLs", &data)])
+    }
+
+    /// With a batch oplock, and a context of durable handles.
+    pub(super) fn durable(mut self, name: &[u8; 4], data: &[u8]) -> Ask {
+        self.oplock = BATCH;
+        self.with_contexts(&[(name, data)])
     }
 
     /// With create contexts.
@@ -318,6 +331,9 @@ impl Client {
             let mut flags = Flags(0);
             if ask.related {
                 flags = flags | Flags::RELATED_OPERATIONS;
+            }
+            if ask.replayed {
+                flags = flags | Flags::REPLAY_OPERATION;
             }
             if self.protection == Protection::Signed {
                 flags = flags | Flags::SIGNED;

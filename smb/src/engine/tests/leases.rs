@@ -1,10 +1,9 @@
 //! Leases, with a crash at every point (MS-SMB2 3.3.4.7, 3.3.5.9.8, 3.3.5.22.2).
 
 use super::client::{self, Ask, Client, Opening, Protection, Response, close, rename, write};
+use super::durable::again;
 use super::world::World;
 use super::{statuses, sweep};
-use crate::record::Record;
-use crate::state::Negotiation;
 use crate::wire::Command;
 use bytes::BufMut;
 use outlast_fsa::status::NtStatus;
@@ -53,24 +52,6 @@ fn one_break(world: &mut World, client: &Client) -> (u8, u32, u32, bool, u16) {
     let got = world.received(client);
     assert_eq!(got.len(), 1, "{got:?}");
     broken(&got[0])
-}
-
-/// Another connection of the same client: its ClientGuid is the same.
-fn second_connection(world: &mut World, of: &Client) -> Client {
-    let client = world.client(Protection::Signed);
-    let negotiation = &world
-        .smb
-        .durable()
-        .find(|(conn, _)| *conn == client.conn)
-        .unwrap()
-        .1
-        .negotiation;
-    let negotiation = Negotiation {
-        client_guid: [of.conn as u8; 16],
-        ..negotiation.clone()
-    };
-    world.record(client.conn, Record::Negotiated(Box::new(negotiation)));
-    client
 }
 
 #[test]
@@ -142,7 +123,7 @@ fn what_is_needed_during_a_break_is_asked_for_after_it() {
 fn a_lease_belongs_to_the_client_and_not_to_a_connection() {
     sweep(|world| {
         let mut ann = world.client(Protection::Plain);
-        let mut more = second_connection(world, &ann);
+        let mut more = again(world, &ann);
         let mut bob = world.client(Protection::Signed);
         let opening = Opening::of("f");
         let first = world.one(&mut ann, opening.leasing(1, R, 10));
