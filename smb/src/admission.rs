@@ -14,7 +14,8 @@ use outlast_fsa::sharing::share_access;
 use outlast_fsa::status::NtStatus;
 use outlast_fsa::{locks, path};
 
-/// May the operation go on? `Some`: not before that has come about. Oplocks of others that only have to be told are broken.
+/// May the operation continue? `Some`: it waits for that first. Level II oplocks and leases of others are
+/// broken.
 ///
 /// # Errors
 /// The status to answer with.

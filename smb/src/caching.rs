@@ -83,7 +83,8 @@ fn close_detached(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     ctx.emit_on(conn, Record::Orphaned { open });
 }
 
-/// Closes the durable opens of a file that belong to no connection. True: there are some, whose end has to be waited for.
+/// Closes the durable opens of a file that belong to no connection. True: there are some, whose end has to be waited
+/// for.
 pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
     let opens = ctx.smb.files.opens(key).all();
     let detached = opens.filter(|(_, open)| ctx.smb.files.detached(*open).is_some());
@@ -94,7 +95,7 @@ pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
     !detached.is_empty()
 }
 
-/// Who holds an oplock of this level; an open that is about to be closed by the server holds none any more.
+/// The opens that hold an oplock of this level, but for those that the server is about to close.
 fn holders(ctx: &Context<'_>, key: FileKey, level: OplockLevel) -> Vec<(ConnId, OpenId)> {
     let holders = ctx.smb.files.opens(key).with_oplock(level);
     holders
@@ -108,8 +109,8 @@ fn leases(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Vec<LeaseId>
     leases.filter(|id| Some(*id) != own).collect()
 }
 
-/// Breaks an oplock, once. Its client has [`BREAK_TIMEOUT`] to acknowledge; that of level II does not acknowledge. True:
-/// it had no client, and the end of its open has to be waited for.
+/// Breaks an oplock, once. Its client has [`BREAK_TIMEOUT`] to acknowledge; that of level II does not acknowledge.
+/// True: it had no client, and the end of its open has to be waited for.
 fn break_oplock(
     ctx: &mut Context<'_>,
     conn: ConnId,

@@ -1,4 +1,4 @@
-//! What the server is told at its start. The same for every connection; not part of the durable state.
+//! The configuration of the server. It is the same for every connection, and not part of the durable state.
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::password_digest;
@@ -38,7 +38,7 @@ pub struct Share {
     pub read_only: bool,
     /// Guest and anonymous logins may connect.
     pub guest: bool,
-    /// Who may connect; empty: every user.
+    /// The users that may connect; empty: every user.
     pub users: Vec<String>,
     /// Stands for the configured directory: another value is another directory.
     pub directory: u64,
@@ -89,8 +89,8 @@ pub struct Limits {
     pub watches: usize,
     /// Byte-range locks of one open: INSUFFICIENT_RESOURCES.
     pub locks: usize,
-    /// What all connections together may hold. Of its last quarter each of them has an equal part; of its bytes a connection has
-    /// half at most.
+    /// What all connections together may hold. Of its last quarter each of them has an equal part; of its bytes a
+    /// connection has half at most.
     pub total: Held,
     /// Credits a client may hold (MS-SMB2 3.3.1.1).
     pub credits: u16,

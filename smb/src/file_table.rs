@@ -1,5 +1,5 @@
-//! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose break runs out
-//! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
+//! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose
+//! break runs out when, who watches. Never stored; kept up by [`crate::Smb::apply`].
 
 use crate::held::Held;
 use crate::record::Touched;
@@ -19,7 +19,7 @@ static UNOPENED: FileOpens = FileOpens::new();
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileTable {
     opens: HashMap<FileKey, FileOpens>,
-    /// AsyncId first: who came first goes first.
+    /// AsyncId first: in the order of arrival.
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
     watches: BTreeSet<(ConnId, OpenId)>,
@@ -33,7 +33,7 @@ pub(crate) struct FileTable {
     held_by_all: Held,
 }
 
-/// When something is to be done about a durable open that belongs to no connection: at once, if its time has not begun.
+/// When a durable open that belongs to no connection needs attention: at once, if its time has not begun.
 fn deadline(durable: &Durable) -> Duration {
     match durable.holding {
         Holding::Until(until) => until,
@@ -50,7 +50,7 @@ impl FileTable {
         if let Target::File(file) = &open.target {
             self.opens
                 .entry(file.key)
-                .or_insert_with(FileOpens::new)
+                .or_default()
                 .add((conn, open.id), open.granted_access, file);
             self.add_details(conn, open.id, file);
         }
@@ -245,7 +245,7 @@ impl FileTable {
         self.leases.get(&id).into_iter().flatten().copied()
     }
 
-    /// Who waits for locks or breaks of a file.
+    /// The requests that wait for locks or breaks of a file.
     pub(crate) fn waiters(&self, key: FileKey) -> impl Iterator<Item = Task> + '_ {
         self.waiters
             .get(&key)

@@ -30,14 +30,14 @@ pub enum WorkId {
 pub enum Record {
     /// The connection is accepted.
     Connected { client: IpAddr },
-    /// The TCP connection is gone: every open is to be closed, every waiting request forgotten.
+    /// The TCP connection is gone: tasks close its opens but for durable ones, and its waiting requests are forgotten.
     Disconnected,
-    /// The oldest message is taken in hand.
+    /// The oldest message is begun.
     Begin,
-    /// The server died while at this work.
-    Felled { work: WorkId },
-    /// The server died while closing this open.
-    CloseFelled { open: OpenId },
+    /// The server crashed while at this work.
+    Crashed { work: WorkId },
+    /// The server crashed while closing this open.
+    CloseCrashed { open: OpenId },
     /// The message's MessageIds, each with its charge, leave the window.
     Admitted {
         ids: Vec<(u64, u16)>,
@@ -45,7 +45,7 @@ pub enum Record {
     },
     /// Point 2: an operation's intent.
     Doing { work: WorkId, doing: Doing },
-    /// The operation under way has come to its end without an answer yet: the component goes on.
+    /// The operation under way has ended without an answer yet: the component continues.
     Undone { work: WorkId },
     /// The operation under way has done so many parts of its component; another operation does the next ones.
     PartsDone { work: WorkId, parts: u32 },
@@ -65,9 +65,9 @@ pub enum Record {
         parked: Box<Parked>,
         credits: u16,
     },
-    /// A waiting request is taken in hand again.
+    /// A waiting request is executed again.
     Running { id: u64 },
-    /// It has to wait on.
+    /// It still has to wait.
     Waiting { id: u64, wait: Wait },
     /// A waiting request is to end with this status.
     Cancelled { id: u64, status: NtStatus },
@@ -75,7 +75,7 @@ pub enum Record {
     Negotiated(Box<Negotiation>),
     /// SESSION_SETUP.
     Session { id: u64, security: Box<Security> },
-    /// A session is over: its opens are to be closed.
+    /// A session has ended: tasks close its opens.
     SessionEnded { id: u64 },
     /// The nonce of one message to the client is spent.
     Nonce { session: u64 },
@@ -87,7 +87,7 @@ pub enum Record {
     },
     /// The configuration's list of shares has changed: (before, now).
     SharesMoved { moved: Vec<(ShareId, ShareId)> },
-    /// TREE_DISCONNECT: its opens are to be closed.
+    /// TREE_DISCONNECT: tasks close its opens.
     TreeEnded { session: u64, id: u32 },
     /// CREATE.
     Opened(Box<Open>),
@@ -101,7 +101,7 @@ pub enum Record {
         path: String,
         directory: FileKey,
     },
-    /// The file is to be deleted at its last close, or not.
+    /// The file is deleted at its last close, or not.
     DeletePending { open: OpenId, on: bool },
     /// FilePositionInformation, in bytes.
     Position { open: OpenId, position: u64 },
@@ -159,12 +159,12 @@ pub enum Record {
     ChannelSequence { open: OpenId, sequence: u16 },
     /// The state of the lease that an open is part of.
     Lease { open: OpenId, lease: Lease },
-    /// A session is over because its client has set up another one in its place (PreviousSessionId): its durable opens
-    /// are kept.
-    SessionReplaced { id: u64 },
+    /// A session has ended because its client has logged off, or has set up another one in its place
+    /// (PreviousSessionId): its durable opens are kept, and tasks close the others.
+    SessionLeft { id: u64 },
     /// The time of a durable open that belongs to no connection begins.
     Detached { open: OpenId, until: Duration },
-    /// A durable open that belongs to no connection is to be closed.
+    /// A task closes a durable open that belongs to no connection.
     Orphaned { open: OpenId },
     /// A durable open belongs to another connection from now on.
     Released { open: OpenId },
@@ -273,7 +273,7 @@ impl Record {
         match self {
             Record::Connected { .. }
             | Record::Disconnected
-            | Record::SessionReplaced { .. }
+            | Record::SessionLeft { .. }
             | Record::Rekeyed { .. } => Touched::everything(),
             Record::Opened(open) => Touched::open(open.id),
             Record::Closed { open }
@@ -312,8 +312,8 @@ impl Record {
             | Record::TreeConnected { session: id, .. }
             | Record::TreeChanged { session: id, .. }
             | Record::TreeEnded { session: id, .. } => Touched::session(*id).and_frame(),
-            Record::Felled { .. }
-            | Record::CloseFelled { .. }
+            Record::Crashed { .. }
+            | Record::CloseCrashed { .. }
             | Record::Running { .. }
             | Record::Cancelled { .. }
             | Record::Negotiated(_)
@@ -327,17 +327,17 @@ impl Record {
         }
     }
 
-    /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the log is
-    /// damaged) changes nothing.
+    /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the
+    /// log is damaged) changes nothing.
     pub fn apply(&self, connection: &mut Connection) {
         match self {
             Record::Connected { client } => *connection = Connection::new(*client),
             Record::Disconnected => disconnected(connection),
             Record::Begin => connection.work = Some(Work::default()),
-            Record::Felled { work } => on_work(connection, *work, |work| {
+            Record::Crashed { work } => on_work(connection, *work, |work| {
                 work.attempts = work.attempts.saturating_add(1)
             }),
-            Record::CloseFelled { open } => {
+            Record::CloseCrashed { open } => {
                 if let Some(closing) = connection
                     .opens
                     .get_mut(open)
@@ -420,7 +420,7 @@ impl Record {
             Record::Session { id, security } => {
                 connection.sessions.entry(*id).or_default().security = (**security).clone();
             }
-            Record::SessionReplaced { id } => {
+            Record::SessionLeft { id } => {
                 let opens = connection.opens.values_mut();
                 for open in opens.filter(|open| open.session == *id) {
                     open.lose_connection();

@@ -421,7 +421,7 @@ impl Limits {
 
     /// No client that has not logged in has more durable state.
     #[must_use]
-    pub fn largest_stranger(&self) -> usize {
+    pub fn largest_unauthenticated(&self) -> usize {
         let credits = usize::from(self.credits) / 4;
         let answers = receive::MAX_BEFORE_LOGIN * answer_of(512);
         let setups = session_setup::SETUPS * SETUP;

@@ -41,7 +41,7 @@ pub struct Negotiation {
 /// How far a session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionState {
-    /// SESSION_SETUP goes on.
+    /// SESSION_SETUP is not complete.
     #[default]
     InProgress,
     /// Authenticated.
@@ -69,7 +69,8 @@ pub struct Security {
     pub encrypt: bool,
     /// More is required of the session than when its client logged in.
     pub raised: bool,
-    /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or encrypted.
+    /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or
+    /// encrypted.
     pub keys: Option<SessionKeys>,
     /// Session.PreauthIntegrityHashValue while the session is being set up, 3.1.1.
     pub preauth: Option<PreauthHash>,
@@ -124,6 +125,10 @@ pub struct Tree {
 
 /// What an open leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every open is one of a file"
+)]
 pub enum Target {
     /// A file or directory.
     File(FileOpen),
@@ -156,7 +161,7 @@ pub enum Holding {
     Connected,
     /// Its connection or session has gone, and its time has not begun yet.
     Left,
-    /// It is closed at this service time unless a connection takes it up.
+    /// It is closed at this service time unless its client reconnects it.
     Until(Duration),
 }
 
@@ -195,7 +200,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// Has its connection gone, and is it kept until another one takes it up?
+    /// Has its connection gone, and is it kept for its client to reconnect it?
     #[must_use]
     pub fn is_detached(&self) -> bool {
         let holding = self.durable.map(|durable| durable.holding);
@@ -204,7 +209,7 @@ impl Open {
 
     /// Is it kept when its connection or session goes? Not if its client could not be asked to give way any more, and
     /// not if the file is to be deleted.
-    fn outlives_connection(&self) -> bool {
+    pub(crate) fn outlives_connection(&self) -> bool {
         let Target::File(file) = &self.target else {
             return false;
         };
@@ -219,7 +224,7 @@ impl Open {
             && (has_batch || has_handle)
     }
 
-    /// Its connection or session goes: it is to be closed, unless it is kept.
+    /// Its connection or session ends: it is closed by a task, unless it is kept.
     pub(crate) fn lose_connection(&mut self) {
         if self.is_detached() {
             return;
@@ -232,7 +237,8 @@ impl Open {
     }
 }
 
-/// The server's half of the credit window (MS-SMB2 3.3.1.1): MessageIds in `low..high` that are not in `used` may be used once.
+/// The server's half of the credit window (MS-SMB2 3.3.1.1): MessageIds in `low..high` that are not in `used` may be
+/// used once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credits {
     /// Every id below has been used.
@@ -427,7 +433,7 @@ pub struct Parked {
     pub wait: Wait,
     /// It is to end with this status instead.
     pub cancelled: Option<NtStatus>,
-    /// It goes on: the component in progress is being worked at.
+    /// Its component in progress is being executed.
     pub running: bool,
 }
 
@@ -480,7 +486,8 @@ impl Connection {
 pub struct Checkpoint(pub Connection);
 
 impl Checkpoint {
-    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is possible.
+    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is
+    /// possible.
     #[must_use]
     pub fn contradiction(&self) -> Option<&'static str> {
         let Connection {

@@ -73,7 +73,8 @@ pub fn expand(desired: u32) -> u32 {
 /// Is this a DesiredAccess at all?
 ///
 /// # Errors
-/// ACCESS_DENIED for none or for bits that are no right (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to the system ACL.
+/// ACCESS_DENIED for none or for bits that are no right (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to the system
+/// ACL.
 pub fn validate(desired: u32) -> Result<(), NtStatus> {
     if desired == 0 || desired & INVALID != 0 {
         return Err(NtStatus::ACCESS_DENIED);
@@ -104,7 +105,7 @@ pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
     }
 }
 
-/// The open only looks at attributes, or at who may do what: it breaks no lease.
+/// The open only looks at attributes or at the security descriptor: it breaks no lease.
 #[must_use]
 pub fn looks_beside_leases(access: u32) -> bool {
     access & !(LOOKING | READ_CONTROL) == 0

@@ -1,5 +1,5 @@
-//! The opens of one file, and what they come to together: what stands in an operation's way is known without asking each of them,
-//! however many there are.
+//! The opens of one file, and their sums: what stands in an operation's way is known without asking
+//! each of them, however many there are.
 
 use crate::Holder;
 use crate::access;
@@ -21,15 +21,15 @@ struct Leased {
 }
 
 /// The opens of one file. Those that are about to be closed by the server are among them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct FileOpens {
     all: OpenSet,
-    /// Who holds an oplock.
+    /// Holders of oplocks.
     oplocks: BTreeMap<OplockLevel, OpenSet>,
     /// Leases, and how many of their opens there are.
     leases: BTreeMap<LeaseId, Leased>,
     delete_pending: OpenSet,
-    /// Who holds byte-range locks.
+    /// Holders of byte-range locks.
     locking: OpenSet,
     /// How many share the file in this way: there are few ways.
     sharing: BTreeMap<Sharing, usize>,
@@ -113,13 +113,11 @@ impl FileOpens {
     }
 
     /// All of them, in the order they were made within a connection; so are those below.
-    #[must_use]
     pub fn all(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.all.iter().copied()
     }
 
     /// Those that hold an oplock of this level.
-    #[must_use]
     pub fn with_oplock(&self, level: OplockLevel) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.oplocks.get(&level).into_iter().flatten().copied()
     }
@@ -131,14 +129,12 @@ impl FileOpens {
         highest.map_or(OplockLevel::None, |(level, _)| *level)
     }
 
-    /// Those that say the file is to be deleted at its last close.
-    #[must_use]
+    /// Those that carry the mark of a file that is deleted at its last close.
     pub fn delete_pending(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.delete_pending.iter().copied()
     }
 
     /// Those that hold byte-range locks.
-    #[must_use]
     pub fn locking(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.locking.iter().copied()
     }

@@ -56,7 +56,7 @@ pub struct Lease {
     pub breaking: Option<LeaseBreak>,
 }
 
-/// What a client is to be sent: LEASE_BREAK notification (MS-SMB2 2.2.23.2).
+/// What a client must be sent: a LEASE_BREAK notification (MS-SMB2 2.2.23.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notification {
     /// CurrentLeaseState.
@@ -131,7 +131,7 @@ impl Lease {
         Some(self.begin(to, to, deadline))
     }
 
-    /// Who only reads from its cache has nothing to write back and keeps no handle: its break is not acknowledged.
+    /// A client that only reads from its cache has nothing to write back and keeps no handle: it does not acknowledge.
     fn begin(&mut self, to: Caching, required: Caching, deadline: Duration) -> Notification {
         let from = self.state;
         let is_acknowledged = from.has(Caching::HANDLE.or(Caching::WRITE));

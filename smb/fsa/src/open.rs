@@ -63,7 +63,7 @@ pub struct FileOpen {
     pub create_options: u32,
     /// FILE_DELETE_ON_CLOSE was given.
     pub delete_on_close: bool,
-    /// The file is to be deleted at its last close; carried by one of its opens.
+    /// The file is deleted at its last close; one of its opens carries this mark.
     pub delete_pending: bool,
     /// FilePositionInformation (MS-FSCC 2.4.35), in bytes.
     pub position: u64,

@@ -110,11 +110,19 @@ pub(super) fn wanted_lease(
     ctx: &Context<'_>,
     body: &create::Request,
 ) -> Result<Option<WantedLease>, NtStatus> {
+    match ctx.config().oplocks {
+        Oplocks::On if body.requested_oplock_level == oplock_level::LEASE => named_lease(ctx, body),
+        _ => Ok(None),
+    }
+}
+
+/// The lease whose key a request names.
+pub(super) fn named_lease(
+    ctx: &Context<'_>,
+    body: &create::Request,
+) -> Result<Option<WantedLease>, NtStatus> {
     let negotiation = &ctx.connection().negotiation;
-    if ctx.config().oplocks == Oplocks::Off
-        || negotiation.capabilities & capabilities::LEASING == 0
-        || body.requested_oplock_level != oplock_level::LEASE
-    {
+    if negotiation.capabilities & capabilities::LEASING == 0 {
         return Ok(None);
     }
     let lease = body.lease().map_err(Malformed::status)?;
@@ -287,8 +295,8 @@ pub fn finish(
     let (op, created) = match (op, outcome?) {
         (FileOp::Create(op), Outcome::Created(created)) => (op, created),
         (FileOp::Stat { open }, Outcome::Metadata(metadata)) => {
-            let open = durable::take_up(ctx, request, body, *open)?;
-            return Ok(Handled::Reply(taken_up(body, &open, metadata)));
+            let open = durable::reconnect(ctx, request, body, *open)?;
+            return Ok(Handled::Reply(reconnected(body, &open, metadata)));
         }
         _ => return Err(NtStatus::INTERNAL_ERROR),
     };
@@ -381,7 +389,7 @@ fn response(
 }
 
 /// The answer to a request that has made no open: it has taken one up, or had made it before.
-fn taken_up(body: &create::Request, open: &Open, metadata: Metadata) -> Reply {
+fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply {
     let (lease, oplock) = match &open.target {
         Target::File(file) => (file.lease, file.oplock),
         Target::Pipe(_) => (None, OplockLevel::None),

@@ -1,13 +1,14 @@
-//! Durable handles: opens that outlive their connection for a while, and are taken up again by another one of their
-//! client (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12).
+//! Durable handles: opens that outlive their connection for a while, and that another connection of their client
+//! can reconnect (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12).
 
 use super::Request;
 use crate::context::Context;
 use crate::record::Record;
 use crate::server::ConnId;
-use crate::state::{CreateId, Durable, FileOpen, Holding, Open, Resource, Target};
+use crate::state::{CreateId, Durable, FileOpen, Holding, Open, Resource, Target, Wait};
 use crate::wire::create::{self, DurableContext, ResponseContext};
-use crate::wire::{Dialect, Flags, Malformed};
+use crate::wire::{self, Dialect, Flags, Malformed, compound};
+use bytes::Bytes;
 use outlast_fsa::access;
 use outlast_fsa::caching::Caching;
 use outlast_fsa::fileop::{CreateAction, OpenId};
@@ -27,12 +28,12 @@ const LONGEST_V2: Duration = Duration::from_secs(300);
 pub(super) enum Asked {
     /// Nothing.
     Nothing,
-    /// The open is to be durable.
+    /// A durable open.
     Durable {
         /// CreateGuid and Timeout, with version 2.
         second: Option<([u8; 16], Duration)>,
     },
-    /// An open of a connection that is gone is to be taken up: its id, and its CreateGuid with version 2.
+    /// An open of a connection that is gone is reconnected: its id, and its CreateGuid with version 2.
     Reconnect(OpenId, Option<[u8; 16]>),
 }
 
@@ -92,7 +93,7 @@ pub(super) fn context(durable: &Durable) -> ResponseContext {
     }
 }
 
-/// The open that a request means which makes none: one to be taken up, or the one that it has made itself when it was
+/// The open that a request means which makes none: one to reconnect, or the one that it has made itself when it was
 /// sent before. `None`: it makes an open.
 ///
 /// # Errors
@@ -110,10 +111,11 @@ pub(super) fn existing(
                 .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?
                 .1;
             let create = open.durable.as_ref().and_then(|durable| durable.create);
-            if create.map(|create| create.guid) != guid {
+            // An open of version 2 is reconnected by a request of version 1, too, but not the other way round.
+            if guid.is_some() && create.map(|create| create.guid) != guid {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
-            may_take_up(ctx, request, body, open)?;
+            may_reconnect(ctx, request, body, open)?;
             Ok(Some(id))
         }
         Asked::Durable {
@@ -131,22 +133,61 @@ fn made_before(
     guid: [u8; 16],
 ) -> Result<Option<OpenId>, NtStatus> {
     let client = ctx.connection().negotiation.client_guid;
+    let is_replay = request.header.flags.contains(Flags::REPLAY_OPERATION);
     let Some((conn, open)) = ctx.smb.created_by(client, guid) else {
-        return Ok(None);
+        // 3.3.5.2.10: it still waits for the break of an oplock or lease.
+        return match is_replay && is_pending(ctx, request, guid) {
+            true => Err(NtStatus::FILE_NOT_AVAILABLE),
+            false => Ok(None),
+        };
     };
-    if !request.header.flags.contains(Flags::REPLAY_OPERATION) {
+    if !is_replay {
         return Err(NtStatus::DUPLICATE_OBJECTID);
     }
+    let lease = super::create::wanted_lease(ctx, body)?.map(|lease| lease.id);
+    let held = match &open.target {
+        Target::File(file) => file.lease.map(|lease| lease.id),
+        Target::Pipe(_) => None,
+    };
+    if lease != held {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
     if open.is_detached() {
-        may_take_up(ctx, request, body, open)?;
+        may_reconnect(ctx, request, body, open)?;
     } else if conn != ctx.conn || open.session != request.session || open.tree != request.tree {
         return Err(NtStatus::DUPLICATE_OBJECTID);
     }
     Ok(Some(open.id))
 }
 
-/// May the client of a request take up this open?
-fn may_take_up(
+/// Does a CREATE of this client with this CreateGuid wait?
+fn is_pending(ctx: &Context<'_>, request: &Request, guid: [u8; 16]) -> bool {
+    let client = ctx.connection().negotiation.client_guid;
+    let connections = ctx.smb.connections.iter();
+    let theirs = connections.filter(|(_, connection)| connection.negotiation.client_guid == client);
+    let mut parked = theirs.flat_map(|(conn, connection)| {
+        connection
+            .parked
+            .values()
+            .map(move |parked| (*conn, parked))
+    });
+    parked.any(|(conn, parked)| {
+        let is_itself = conn == ctx.conn && parked.message_id == request.header.message_id;
+        !is_itself && matches!(parked.wait, Wait::Break(_)) && creates(&parked.message, guid)
+    })
+}
+
+/// Is a message that waits a CREATE with this CreateGuid?
+fn creates(message: &[u8], guid: [u8; 16]) -> bool {
+    let components = compound::split(&Bytes::copy_from_slice(message)).unwrap_or_default();
+    let Some(Ok(wire::Request::Create(body))) = components.first().map(wire::Request::parse) else {
+        return false;
+    };
+    matches!(body.durable(), Ok(Some(DurableContext::RequestV2 { guid: of, .. })) if of == guid)
+}
+
+/// May the client of a request reconnect this open?
+fn may_reconnect(
     ctx: &Context<'_>,
     request: &Request,
     body: &create::Request,
@@ -155,7 +196,7 @@ fn may_take_up(
     let Target::File(file) = &open.target else {
         return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     };
-    let wanted = super::create::wanted_lease(ctx, body)?;
+    let wanted = super::create::named_lease(ctx, body)?;
     if wanted.map(|wanted| wanted.id) != file.lease.map(|lease| lease.id) {
         return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     }
@@ -183,7 +224,7 @@ fn is_named(body: &create::Request, file: &FileOpen) -> bool {
 ///
 /// # Errors
 /// As [`existing`]: it may have been closed since.
-pub(super) fn take_up(
+pub(super) fn reconnect(
     ctx: &mut Context<'_>,
     request: &Request,
     body: &create::Request,

@@ -15,8 +15,8 @@ use outlast_fsa::status::NtStatus;
 /// As [`super::start`].
 ///
 /// # Errors
-/// NOT_SUPPORTED if there is no dialect in common, INVALID_PARAMETER and SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP for negotiate contexts
-/// that will not do.
+/// NOT_SUPPORTED if there is no dialect in common, INVALID_PARAMETER and SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP for
+/// negotiate contexts that will not do.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -193,7 +193,7 @@ pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
     };
     let config = ctx.config();
     let (revision, negotiation) = if offer.smb_2_wildcard && config.max_dialect >= Dialect::Smb210 {
-        // 3.3.5.3.1: the client goes on with an SMB2 NEGOTIATE.
+        // 3.3.5.3.1: the client sends an SMB2 NEGOTIATE next.
         let wildcard = Negotiation {
             wildcard: true,
             ..Negotiation::default()

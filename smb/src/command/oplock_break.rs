@@ -15,8 +15,8 @@ use outlast_fsa::status::NtStatus;
 /// As [`super::start`].
 ///
 /// # Errors
-/// FILE_CLOSED, INVALID_OPLOCK_PROTOCOL for a level it cannot be broken to, and if nothing is being broken: the break of level II
-/// is not acknowledged (where MS-SMB2 has INVALID_DEVICE_STATE, Windows and Samba say this).
+/// FILE_CLOSED, INVALID_OPLOCK_PROTOCOL for a level it cannot be broken to, and if nothing is being broken: the break
+/// of level II is not acknowledged (where MS-SMB2 has INVALID_DEVICE_STATE, Windows and Samba say this).
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,

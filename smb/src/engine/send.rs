@@ -53,8 +53,8 @@ impl Piece {
     }
 }
 
-/// Credits to grant (MS-SMB2 3.3.1.2): what is asked for, up to the limit; never so few that the client has none. The window is
-/// bounded too, in case a client leaves a MessageId out for ever.
+/// Credits to grant (MS-SMB2 3.3.1.2): what is asked for, up to the limit; never so few that the client has none. The
+/// window is bounded too, in case a client leaves a MessageId out for ever.
 pub(crate) fn grant(ctx: &Context<'_>, request: &Header) -> u16 {
     if request.command == Command::CANCEL {
         return 0;
@@ -95,7 +95,8 @@ pub(crate) fn header(request: &Request, reply: &Reply, session: u64, credits: u1
     }
 }
 
-/// Is a response to be signed (3.3.4.1.1)? If the request was, and the last SESSION_SETUP of an ordinary login in any case.
+/// Is a response to be signed (3.3.4.1.1)? If the request was, and the last SESSION_SETUP of an ordinary login in any
+/// case.
 pub(crate) fn signs(
     ctx: &Context<'_>,
     request: &Request,
@@ -113,13 +114,13 @@ pub(crate) fn signs(
     if request.header.command == Command::SESSION_SETUP && reply.status == NtStatus::SUCCESS {
         return true;
     }
-    // A signature that was wrong gets no signature back: whoever asked does not know the key.
+    // A wrong signature gets no signature back: the sender does not know the key.
     request.header.flags.contains(Flags::SIGNED)
         && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes))
 }
 
-/// Sends responses as one message: padded to 8 bytes, chained, signed, or encrypted in the session `sealed`. Returns the last
-/// response's bytes.
+/// Sends responses as one message: padded to 8 bytes, chained, signed, or encrypted in the session `sealed`. Returns
+/// the last response's bytes.
 pub(crate) fn message(ctx: &mut Context<'_>, pieces: Vec<Piece>, sealed: Option<u64>) -> Vec<u8> {
     let mut parts: Vec<Bytes> = Vec::with_capacity(2 * pieces.len() + 1);
     let mut last = Vec::new();
@@ -192,8 +193,8 @@ pub(crate) fn foreign(ctx: &mut Context<'_>, bytes: Vec<u8>) {
     push(ctx.out, ctx.conn, vec![Bytes::from(bytes)]);
 }
 
-/// The interim response (3.3.4.2): STATUS_PENDING and the AsyncId. Never signed: it would use the MessageId, which is AES-GMAC's
-/// nonce, before the final response does.
+/// The interim response (3.3.4.2): STATUS_PENDING and the AsyncId. Never signed: it would use the MessageId, which is
+/// AES-GMAC's nonce, before the final response does.
 pub(crate) fn interim(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -212,8 +213,8 @@ pub(crate) fn interim(
     message(ctx, vec![Piece::new(header, &response, false)], sealed);
 }
 
-/// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its session or
-/// tree is.
+/// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its
+/// session or tree is.
 pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to: OplockLevel) {
     let response = wire::Response::OplockBreak(OplockBreak {
         oplock_level: to as u8,

@@ -1,11 +1,11 @@
-//! Whatever happens to the opens of a few files: what the index says at once is what asking each open comes to.
+//! Whatever happens to the opens of a few files: the index says the same as all opens one by one.
 
-use crate::command::testing::config;
 use crate::file_table::FileTable;
 use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
 use crate::state::{CreateId, Durable, Holding, Open, Parked, Target, Wait, Work};
+use crate::tests::testing::config;
 use outlast_fsa::access as right;
 use outlast_fsa::access;
 use outlast_fsa::caching::Caching;
@@ -176,7 +176,7 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     let all = prop_oneof![
         (0u32..2).prop_map(|id| Record::TreeEnded { session: 1, id }),
         Just(Record::SessionEnded { id: 1 }),
-        Just(Record::SessionReplaced { id: 1 }),
+        Just(Record::SessionLeft { id: 1 }),
         Just(Record::Disconnected),
         Just(Record::Connected { client }),
         (FILES, FILES).prop_map(|(from, to)| Record::Rekeyed {

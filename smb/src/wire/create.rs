@@ -170,19 +170,29 @@ impl Request {
             name_length.into(),
         )?;
         let contexts = buffer(component, Self::SIZE, contexts_offset, contexts_length)?;
-        if impersonation_level > 3 {
-            return Err(Malformed::ImpersonationLevel(impersonation_level));
-        }
+        let contexts = parse_contexts(&contexts)?;
+        // 3.3.5.9.7, 3.3.5.9.12: of a request that reconnects an open the other fields are ignored.
+        let reconnects = contexts.iter().any(|context| {
+            context.name == context::DURABLE_HANDLE_RECONNECT
+                || context.name == context::DURABLE_HANDLE_RECONNECT_V2
+        });
+        let create_disposition = match reconnects {
+            true => Disposition::Open,
+            false if impersonation_level > 3 => {
+                return Err(Malformed::ImpersonationLevel(impersonation_level));
+            }
+            false => disposition(create_disposition)?,
+        };
         Ok(Request {
             requested_oplock_level,
             impersonation_level,
             desired_access,
             file_attributes,
             share_access,
-            create_disposition: disposition(create_disposition)?,
+            create_disposition,
             create_options,
             name: utf16::decode(&name)?,
-            contexts: parse_contexts(&contexts)?,
+            contexts,
         })
     }
 

@@ -29,7 +29,7 @@ pub enum Acknowledgment {
 }
 
 impl Acknowledgment {
-    /// The two kinds are told apart by their StructureSize: 24 and 36.
+    /// The two kinds differ in their StructureSize: 24 and 36.
     pub(super) fn parse(component: &Component) -> Result<Acknowledgment, Malformed> {
         let body = component
             .bytes

@@ -39,8 +39,8 @@ pub enum Response {
 }
 
 impl Response {
-    /// Appends the body to `out`, which ends with the 64-byte header of the response: offsets are relative to that header.
-    /// Returns the payload that follows what was written, unless empty: READ's data, which is not copied.
+    /// Appends the body to `out`, which ends with the 64-byte header of the response: offsets are relative to that
+    /// header. Returns the payload that follows what was written, unless empty: READ's data, which is not copied.
     #[must_use = "the payload follows the body on the wire"]
     pub fn encode(&self, out: &mut Vec<u8>) -> Bytes {
         match self {

@@ -3,11 +3,11 @@
 use bytes::{BufMut, Bytes};
 
 use super::*;
-use crate::command::testing::{
+use crate::config::Config;
+use crate::tests::bytes::{WINDOWS_LOGIN, hex};
+use crate::tests::testing::{
     CONN, SHA_512, Server, UNKNOWN, config, from_component, negotiate_body,
 };
-use crate::config::Config;
-use crate::test_bytes::{WINDOWS_LOGIN, hex};
 use crate::wire;
 use crate::wire::negotiate::Context as NegotiateContext;
 

@@ -1,10 +1,13 @@
 //! Durable handles, with a crash at every point (MS-SMB2 3.3.5.9.6 to 3.3.5.9.12).
 
-use super::client::{self, Ask, Client, Opening, Protection, Response, close, lock, read, write};
+use super::client::{
+    self, Ask, Client, Opening, Protection, Response, close, empty, lock, read, write,
+};
 use super::world::World;
 use super::{statuses, sweep};
 use crate::record::Record;
 use crate::state::Negotiation;
+use crate::wire::Command;
 use bytes::BufMut;
 use outlast_fsa::status::NtStatus;
 use std::time::Duration;
@@ -113,7 +116,6 @@ fn only_its_own_client_takes_an_open_up() {
         assert_eq!(theirs.status(), NtStatus::ACCESS_DENIED);
         let mut later = again(world, &ann);
         for ask in [
-            reconnect(opening, open),
             reconnect_v2(opening, open, [1; 16]),
             reconnect_v2(opening, open + 1, GUID),
         ] {
@@ -161,8 +163,55 @@ fn an_open_without_its_client_gives_way() {
     });
 }
 
-/// Without a batch oplock or a lease that caches handles nobody could be asked to give way; a file that is to be deleted
-/// is deleted when its last open goes.
+/// 3.3.5.6: so it is with a session that its client ends; what it reconnects with says nothing but which open.
+#[test]
+fn an_open_outlives_a_log_off() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let opening = Opening::of("f");
+        let open = world.one(&mut ann, first_v2(opening, 0)).open();
+        let other = world.one(&mut ann, Opening::of("g").ask()).open();
+        let done = world.one(&mut ann, empty(Command::LOGOFF));
+        assert_eq!(done.status(), NtStatus::SUCCESS);
+        let opens: Vec<u64> = world.smb.opens().map(|open| open.open).collect();
+        assert_eq!(opens, [open], "{other} is closed");
+        let mut later = again(world, &ann);
+        let nonsense = Opening {
+            name: "elsewhere",
+            access: 0x1234_5678,
+            share: 0x1234_5678,
+            disposition: 0x1234_5678,
+            options: 0x1234_5678,
+            oplock: 0x78,
+        };
+        let back = world.one(&mut later, reconnect(nonsense, open));
+        assert_eq!((back.open(), back.oplock()), (open, client::BATCH));
+    });
+}
+
+/// 3.3.5.2.10: the CREATE that is sent again still waits for a break.
+#[test]
+fn a_create_that_waits_is_not_available_to_its_replay() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let mut bob = world.client(Protection::Signed);
+        let mut opening = Opening::of("f");
+        opening.oplock = client::BATCH;
+        let held = world.one(&mut bob, opening.ask()).open();
+        let interim = world.one(&mut ann, first_v2(opening, 0));
+        assert_eq!(interim.status(), NtStatus::PENDING);
+        let replayed = world.one(&mut ann, first_v2(opening, 0).replayed());
+        assert_eq!(replayed.status(), NtStatus::FILE_NOT_AVAILABLE);
+        world.received(&bob);
+        world.one(&mut bob, close(held));
+        let made = world.received(&ann);
+        let replayed = world.one(&mut ann, first_v2(opening, 0).replayed());
+        assert_eq!(replayed.open(), made[0].open());
+    });
+}
+
+/// Without a batch oplock or a lease that caches handles nobody could be asked to give way; a file that is to be
+/// deleted is deleted when its last open goes.
 #[test]
 fn what_is_not_durable_ends_with_its_connection() {
     sweep(|world| {

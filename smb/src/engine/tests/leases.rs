@@ -170,7 +170,7 @@ fn a_lease_whose_break_is_not_acknowledged_is_gone() {
     });
 }
 
-/// MS-FSA 2.1.4.12: who keeps a file open only for its own next open closes it, and the other one is let in.
+/// MS-FSA 2.1.4.12: a client that keeps a file open only for its own next open closes it, and the other one is let in.
 #[test]
 fn handles_are_given_back_before_sharing_is_judged() {
     sweep(|world| {

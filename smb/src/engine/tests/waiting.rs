@@ -85,7 +85,7 @@ fn a_lock_waits_for_its_turn() {
                 world.one(&mut ann, lock(a, &[(0, 9, UNLOCK)])).status(),
                 NtStatus::SUCCESS
             );
-            // Who came first goes first.
+            // In the order of arrival.
             let granted = world.received(&eve);
             assert_eq!(statuses(&granted), [NtStatus::SUCCESS]);
             assert_eq!(
@@ -210,7 +210,7 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
     }
 }
 
-/// MS-FSA 2.1.4.12: level II ends with a change or a lock, whoever makes it.
+/// MS-FSA 2.1.4.12: level II ends with a change or a lock, also one by its holder.
 #[test]
 fn the_holders_own_write_or_lock_ends_its_level_two() {
     sweep(|world| {
@@ -454,8 +454,8 @@ fn a_session_that_ends_takes_its_waiting_requests_along() {
     });
 }
 
-/// However a session ends (another that names it as its previous one, an authentication that fails), its opens are closed,
-/// and that completes what waits for changes by them (MS-FSA 2.1.5.5).
+/// However a session ends (another that names it as its previous one, an authentication that fails), its opens are
+/// closed, and that completes what waits for changes by them (MS-FSA 2.1.5.5).
 #[test]
 fn what_waits_for_changes_ends_with_its_open_and_the_rest_with_its_session() {
     let parked = |wait| Parked {
