@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -137,5 +139,27 @@ fn a_share_whose_inode_numbers_change_is_refused() {
     );
     let refused = run(smbclient(SMB3_1_1), lab.dir(), "ls");
     assert!(refused.text.contains("NT_STATUS_"), "{}", refused.text);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// SFTP has no inode numbers: libfuse makes them up, and forgets them.
+#[test]
+fn a_share_on_sshfs_is_refused() {
+    let test = "a_share_on_sshfs_is_refused";
+    let sftp_server = "/usr/lib/openssh/sftp-server";
+    let needs = [(Path::new(sftp_server).exists(), sftp_server)];
+    if !can_mount(test, "sshfs") || !has(test, &needs) {
+        return;
+    }
+    let lab = Lab::new();
+    let dir = backing(test, "a");
+    // In the place of ssh: no network, no login.
+    let ssh = lab.dir().join("ssh");
+    std::fs::write(&ssh, format!("#!/bin/sh\nexec {sftp_server}\n")).expect("a script");
+    std::fs::set_permissions(&ssh, Permissions::from_mode(0o755)).expect("a script");
+    let options = format!("allow_other,ssh_command={}", ssh.display());
+    let _share = Mounted::new(&lab, &format!("sshfs -o {options} nowhere:{dir}"));
+    let server = Server::start(&lab, Setup::default());
+    assert!(server.log().contains("fuse.sshfs changes the inode number"));
     let _ = std::fs::remove_dir_all(dir);
 }

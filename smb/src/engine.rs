@@ -1,4 +1,5 @@
-//! How a message is worked on: component by component, from the state alone, so that after a crash the same calls go on where it was.
+//! How a message is worked on: component by component, from the state alone, so that after a crash the same calls go on
+//! where it was.
 
 pub(crate) mod receive;
 pub(crate) mod send;
@@ -58,9 +59,12 @@ pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>
     let Some(work) = work_of(ctx, id) else {
         return Step::Done;
     };
-    // Law 5: what fells the server before it is even understood costs its connection.
+    // Law 5: a message that crashes the server before it is parsed costs its connection.
     if work.attempts >= ATTEMPTS && !work.admitted {
-        return drop_connection(ctx, "its message felled the server too often");
+        return drop_connection(
+            ctx,
+            "the server has crashed too often while it worked on its message",
+        );
     }
     let opened = match receive::open(ctx, id, message) {
         Ok(opened) => opened,
@@ -80,7 +84,8 @@ pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>
     }
 }
 
-/// The client broke the protocol: its connection is aborted. The message stays what it was, in case this is not committed.
+/// The client broke the protocol: its connection is aborted. The message stays what it was, in case this is not
+/// committed.
 fn drop_connection(ctx: &mut Context<'_>, why: &str) -> Step {
     log::info!(
         "connection {} ({}) is dropped: {why}",
@@ -276,11 +281,10 @@ fn actor(
     if matches!(op, FileOp::Create(_)) {
         return ctx.actor(request);
     }
-    let open = ctx
-        .connection()
-        .opens
-        .get(&op.open())
-        .ok_or(NtStatus::FILE_CLOSED)?;
+    let own = ctx.connection().opens.get(&op.open());
+    // A CREATE may reconnect an open that belongs to no connection.
+    let detached = || ctx.smb.detached(op.open()).map(|(_, open)| open);
+    let open = own.or_else(detached).ok_or(NtStatus::FILE_CLOSED)?;
     Ok(open.actor.clone())
 }
 
@@ -429,8 +433,8 @@ fn silent(ctx: &mut Context<'_>, id: WorkId, opened: &Opened) -> Flow {
 /// A request begins to wait (MS-SMB2 3.3.4.2), or waits on.
 ///
 /// # Errors
-/// The status it is answered with instead: too many wait already, or more of its message is to come after it (only a CREATE
-/// may hold up the rest of a chain; it does so silently).
+/// The status it is answered with instead: too many wait already, or more of its message is to come after it (only a
+/// CREATE may hold up the rest of a chain; it does so silently).
 fn park(
     ctx: &mut Context<'_>,
     id: WorkId,

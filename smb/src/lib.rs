@@ -1,12 +1,13 @@
 //! SMB2 and SMB3 whose sessions can be saved and restored.
 //!
-//! [`Smb`] holds the durable state of every connection. It changes only through [`Record`]s, each handed to the [`Journal`] and
-//! applied by the one `apply`; recovery applies the same records again. Bytes come in through [`Smb::step`], file operations go out
-//! as [`Planned`], final wire bytes as [`Output::sends`].
+//! [`Smb`] holds the durable state of every connection. It changes only through [`Record`]s, each handed to the
+//! [`Journal`] and applied by the one `apply`; recovery applies the same records again. Bytes come in through
+//! [`Smb::step`], file operations go out as [`Planned`], final wire bytes as [`Output::sends`].
 
 mod accounts;
 mod admission;
 pub mod auth;
+mod caching;
 pub mod command;
 pub mod config;
 mod conn_status;
@@ -21,7 +22,6 @@ mod held;
 pub mod info;
 pub mod ioctl;
 mod notify;
-mod oplock;
 mod policy;
 mod readmission;
 pub mod record;
@@ -46,4 +46,4 @@ pub use state::Checkpoint;
 pub use wire::Dialect;
 
 #[cfg(test)]
-mod test_bytes;
+mod tests;

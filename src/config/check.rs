@@ -199,13 +199,12 @@ impl Check<'_> {
 
     fn oplocks(&self, text: &str) -> Result<Oplocks, Error> {
         match text {
-            "auto" => Ok(Oplocks::Auto),
             "on" => Ok(Oplocks::On),
             "off" => Ok(Oplocks::Off),
             _ => self.fail(
                 "server.oplocks",
                 format!("unknown value {text:?}"),
-                "use \"auto\", \"on\" or \"off\"",
+                "use \"on\" or \"off\"",
             ),
         }
     }

@@ -44,7 +44,7 @@ impl Default for Server {
             max_protocol: "3.1.1".into(),
             signing: "enabled".into(),
             encryption: "enabled".into(),
-            oplocks: "auto".into(),
+            oplocks: "on".into(),
             standby: true,
         }
     }

@@ -62,7 +62,7 @@ pub struct Server {
     pub signing: Level,
     /// `encryption`. Default `enabled`.
     pub encryption: Level,
-    /// `oplocks`. Default `auto`: up to SMB 2.1.
+    /// `oplocks`: leases, too. Default `on`.
     pub oplocks: outlast_smb::Oplocks,
     /// `standby`: a second worker follows the log of the one that serves, and is ready to take over. Default true.
     pub standby: bool,

@@ -27,7 +27,7 @@ min_protocol = "2.0.2"
 max_protocol = "3.1.1"
 signing = "enabled"
 encryption = "enabled"
-oplocks = "auto"
+oplocks = "on"
 
 [network]
 tap = "tap0"
@@ -145,8 +145,8 @@ fn every_mistake_has_its_line() {
          ": server.max_protocol: unknown dialect \"NT1\"; use \"2.0.2\", \"2.1\", \"3.0\", \"3.0.2\" or \"3.1.1\""),
         ("min_protocol = \"2.0.2\"\nmax_protocol = \"3.1.1\"", "min_protocol = \"3.0\"\nmax_protocol = \"2.1\"",
          ": server.min_protocol: 3.0 is above max_protocol 2.1; lower it or raise max_protocol"),
-        ("oplocks = \"auto\"", "oplocks = \"yes\"",
-         ": server.oplocks: unknown value \"yes\"; use \"auto\", \"on\" or \"off\""),
+        ("oplocks = \"on\"", "oplocks = \"yes\"",
+         ": server.oplocks: unknown value \"yes\"; use \"on\" or \"off\""),
         ("signing = \"enabled\"", "signing = \"yes\"",
          ": server.signing: unknown value \"yes\"; use \"off\", \"enabled\" or \"required\""),
         ("max_protocol = \"3.1.1\"\nsigning = \"enabled\"\nencryption = \"enabled\"", "max_protocol = \"2.1\"\nencryption = \"required\"",

@@ -336,7 +336,7 @@ impl<F: FileSystem> Machine<F> {
             .iter()
             .filter(|task| at == Some(set_aside::handled(**task)));
         for task in worked_on {
-            let deaths = self.smb.felled(*task, &mut self.journal);
+            let deaths = self.smb.crashed_during(*task, &mut self.journal);
             warn!("the worker died while it was at {task:?}: {deaths} time(s) so far");
             if deaths == ATTEMPTS {
                 set_aside.extend(self.request(*task).map(SetAside::Request));

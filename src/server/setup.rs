@@ -474,7 +474,7 @@ fn check_records(config: &Config, limits: &outlast_smb::Limits) -> anyhow::Resul
 /// As many clients that have not logged in as the configuration wants, and there is room for the state of.
 fn max_strangers(config: &Config, limits: &outlast_smb::Limits) -> usize {
     let wanted = config.limits.max_unauthenticated;
-    let most = limits.total.bytes / STRANGERS_PART / limits.largest_stranger();
+    let most = limits.total.bytes / STRANGERS_PART / limits.largest_unauthenticated();
     if most < wanted {
         info!(
             "limits.max_unauthenticated: {wanted} is more than there is room for: {most} it is; raise nvram.size for more"

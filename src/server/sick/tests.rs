@@ -218,7 +218,7 @@ impl World {
                 max_dialect: outlast_smb::Dialect::Smb311,
                 signing: outlast_smb::Requirement::Enabled,
                 encryption: outlast_smb::Requirement::Enabled,
-                oplocks: outlast_smb::Oplocks::Auto,
+                oplocks: outlast_smb::Oplocks::On,
                 shares: ["a", "b"].map(share).into(),
                 users: Vec::new(),
                 limits: outlast_smb::Limits::default(),
