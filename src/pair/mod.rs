@@ -2,7 +2,9 @@
 
 pub mod arbiter;
 pub mod basis;
+pub mod etcd;
 pub mod hook;
+pub mod lease;
 pub mod link;
 pub mod lock;
 pub mod mirror;
@@ -14,3 +16,5 @@ pub mod role;
 pub const ADMITTED_VARIABLE: &str = "OUTLAST_ADMITTED_FD";
 /// Names the descriptor of the [`page::Page`].
 pub const PAGE_VARIABLE: &str = "OUTLAST_PAIR_FD";
+/// Names the descriptor of the [`lease::Deadline`], where the arbiter admits a node for a time.
+pub const LEASE_VARIABLE: &str = "OUTLAST_LEASE_FD";

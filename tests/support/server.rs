@@ -240,6 +240,11 @@ path = "{dir}/share"
         &self.config
     }
 
+    /// Its control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     pub fn share(&self) -> &Path {
         &self.share
     }
@@ -290,6 +295,12 @@ path = "{dir}/share"
         wait_for("the worker's end", PATIENCE, || {
             has_ended(worker).then_some(())
         });
+    }
+
+    /// Takes note that the server was killed by something else.
+    pub fn reap(&mut self) {
+        let mut supervisor = self.supervisor.take().expect("running");
+        supervisor.wait().expect("the supervisor");
     }
 
     /// SIGTERM to the supervisor: ends, and keeps the sessions.
