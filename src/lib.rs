@@ -3,10 +3,13 @@
 
 pub mod account;
 pub mod beside;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fs;
+pub mod logging;
+pub mod metrics;
 pub mod one_line;
 pub mod pair;
 mod predecessor;
@@ -18,4 +21,5 @@ pub mod supervisor;
 pub mod system;
 pub mod tap;
 pub mod temporary;
+pub mod top;
 pub mod users;

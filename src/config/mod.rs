@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod file;
 mod limits;
+mod observing;
 mod partner;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use error::Error;
 pub use limits::Limits;
+pub use observing::{Log, Metrics};
 pub use partner::Partner;
 
 use std::fmt;
@@ -25,6 +27,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use crate::control::Serves;
+#[cfg(test)]
+use crate::logging::Format;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,10 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[log]`.
+    pub log: Log,
+    /// `[metrics]`.
+    pub metrics: Metrics,
     /// `[partner]`; `None`: the server is alone.
     pub partner: Option<Partner>,
 }

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clock::{Clock, Time};
 use super::digest::Marks;
 use super::machine::Machine;
+use super::observer::Observer;
 use super::open::Company;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
@@ -51,10 +52,13 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
         standby: worker.standby.clone(),
+        metrics: worker.metrics.clone(),
         pair: worker.pair.clone(),
     };
+    let observer = Observer::new(worker.metrics.clone(), worker.capture.take())
+        .context("memory for what is counted")?;
     let Recovered {
-        machine,
+        mut machine,
         service_time,
         mut frames,
         set_aside,
@@ -67,6 +71,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         )
     })?;
     worker.standby.iter().for_each(Page::begin);
+    *machine.counts() = observer.counts();
     let mut server = Server {
         machine,
         clock: Clock::starting_at(service_time),
@@ -80,6 +85,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         looked_at_pair: Instant::now(),
         began: Instant::now(),
         announced: 0,
+        observer,
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -131,6 +137,7 @@ struct Server {
     began: Instant,
     /// How often the addresses have been announced since then.
     announced: u32,
+    observer: Observer,
 }
 
 impl Server {
@@ -148,6 +155,7 @@ impl Server {
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
             self.send(&mut frames);
+            self.observer.count(&mut self.machine);
             // What they brought is on record, and what is not (a neighbour's question) is answered.
             self.received.forget();
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
@@ -165,6 +173,7 @@ impl Server {
             let Some(frame) = received.context("the TAP")? else {
                 break;
             };
+            self.observer.received(&mut self.machine, frame.bytes);
             self.machine.ingest(frame, time);
         }
         Ok(())
@@ -205,6 +214,7 @@ impl Server {
             self.machine.probe.beat();
             self.mark();
             self.look_at_pair();
+            self.observer.measure(&self.machine, &self.about);
             let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
             let wait = left.unwrap_or(BEAT).min(BEAT);
             if self.poll(wait)? || left.is_some_and(|left| left <= wait) {
@@ -264,6 +274,7 @@ impl Server {
     /// Sends frames, and lets go of what they hold of the log.
     fn send(&mut self, frames: &mut Vec<TxFrame>) {
         for frame in frames.drain(..) {
+            self.observer.sent(&mut self.machine, &frame);
             // a frame the device did not take is a frame the network lost
             if let Err(error) = self.tap.send(&frame) {
                 warn!("a frame of {} bytes was not sent: {error}", frame.len());
@@ -288,6 +299,11 @@ impl Server {
             Command::Status => {
                 let uptime = self.clock.uptime(time);
                 return Reply::Status(Box::new(status::status(&self.machine, &self.about, uptime)));
+            }
+            Command::Metrics | Command::Capture { .. } => {
+                return Reply::Refused {
+                    reason: "the loop is not asked this".to_owned(),
+                };
             }
             Command::Disconnect { whom } => {
                 let connections = self.machine.disconnect(&whom) as u64;

@@ -23,6 +23,8 @@ use super::worker::{
     EXIT_GIVEN_BACK, EXIT_HANDED_OVER, EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go,
     Message, PreviousEnd,
 };
+use crate::capture::{self, Capture};
+use crate::metrics;
 use crate::pair::{ADMITTED_VARIABLE, PAGE_VARIABLE};
 
 /// Longest line a worker may report.
@@ -57,6 +59,10 @@ pub(super) struct Shared {
     pub page: Page,
     /// Where a worker's questions go to.
     pub asks: Asks,
+    /// Where they count.
+    pub metrics: metrics::Page,
+    /// What writes frames into a file.
+    pub capture: Capture,
 }
 
 /// A running worker.
@@ -137,6 +143,7 @@ impl Process {
         let pulse = Pulse::new()?;
         let (asks, answers) = Prober::new()?;
         let page = shared.page.memory();
+        let (metrics, capture) = (shared.metrics.memory(), shared.capture.memory());
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -151,10 +158,12 @@ impl Process {
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
             // It speaks for the supervisor, which alone speaks to the service manager.
-            .env_remove(super::ready::NOTIFY_SOCKET)
+            .env_remove(super::service_manager::NOTIFY_SOCKET)
             .env(pulse::VARIABLE, pulse.memory().as_raw_fd().to_string())
             .env(page::VARIABLE, page.as_raw_fd().to_string())
             .env(prober::VARIABLE, asks.as_raw_fd().to_string())
+            .env(metrics::VARIABLE, metrics.as_raw_fd().to_string())
+            .env(capture::VARIABLE, capture.as_raw_fd().to_string())
             .env(
                 RECEIVED_VARIABLE,
                 inherited.received.as_raw_fd().to_string(),
@@ -168,6 +177,8 @@ impl Process {
             pulse.memory().as_raw_fd(),
             page.as_raw_fd(),
             asks.as_raw_fd(),
+            metrics.as_raw_fd(),
+            capture.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
         if let Some(Paired { admitted, page }) = inherited.pair {
@@ -176,6 +187,9 @@ impl Process {
                 .env(ADMITTED_VARIABLE, admitted.to_string())
                 .env(PAGE_VARIABLE, page.to_string());
             keep.extend([admitted, page]);
+        }
+        if let Some(format) = crate::logging::forced() {
+            command.env(crate::logging::VARIABLE, format);
         }
         describe(&mut command);
         let supervisor = rustix::process::getpid();
@@ -194,7 +208,8 @@ impl Process {
         };
         // SAFETY: between fork and exec it makes only system calls: no allocation, no lock.
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
-        prober::answer(answers, inherited.config.clone(), shared.asks.clone());
+        let (asks, captures) = (shared.asks.clone(), shared.capture.clone());
+        prober::answer(answers, inherited.config.clone(), asks, captures);
         Ok(Process {
             child,
             report: Some(read.into()),
