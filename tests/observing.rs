@@ -89,15 +89,16 @@ fn what_is_counted_continues_when_a_worker_dies() {
 
     let worker = server.status().worker_pid;
     server.kill_worker(worker);
-    let after = server.successor_of(worker);
+    server.successor_of(worker);
+    // The supervisor hears last that the next one serves.
+    let after = wait_for("the return to be counted", PATIENCE, || {
+        server
+            .try_status()
+            .filter(|status| !status.returns.is_empty())
+    });
     let killed = metrics(&server);
-    assert_eq!(
-        of(
-            &killed,
-            "outlast_return_gap_seconds_count{cause=\"killed\"}"
-        ),
-        1.0
-    );
+    let returns = "outlast_return_gap_seconds_count{cause=\"killed\"}";
+    assert_eq!(of(&killed, returns), 1.0);
     assert!(of(&killed, "outlast_return_gap_seconds_sum{cause=\"killed\"}") > 0.0);
     // Each count is at least what it was before.
     for (name, value) in before.iter().filter(|(name, _)| name.contains("_total")) {
@@ -323,5 +324,61 @@ fn top_shows_the_server_on_a_terminal() {
     // Without a terminal it says what to use.
     let output = server.outlast(&["top"]);
     assert!(!output.status.success());
+    server.assert_sound();
+}
+
+/// A question of Multicast DNS for the addresses of a name.
+fn question(host: &str) -> Vec<u8> {
+    let name: Vec<u8> = [host, "local"]
+        .iter()
+        .flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat())
+        .collect();
+    [
+        &[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+        &name,
+        &[0, 0, 1, 0, 1],
+    ]
+    .concat()
+}
+
+/// Asked from an ordinary port (RFC 6762, section 6.7) until it is answered.
+fn address_of(host: &str) -> bool {
+    let socket = std::net::UdpSocket::bind("10.77.0.2:0").expect("a socket");
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_millis(100)))
+        .expect("a timeout");
+    let address = [10, 77, 0, 1];
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < PATIENCE {
+        socket
+            .send_to(&question(host), "224.0.0.251:5353")
+            .expect("sent");
+        let mut answer = [0; 1500];
+        if let Ok((len, from)) = socket.recv_from(&mut answer) {
+            let is_the_servers = from == "10.77.0.1:5353".parse().expect("an address");
+            return is_the_servers && answer[..len].ends_with(&address);
+        }
+    }
+    false
+}
+
+#[test]
+fn a_server_is_found_by_its_name_also_after_a_crash() {
+    if !can_run("a_server_is_found_by_its_name_also_after_a_crash") {
+        return;
+    }
+    let lab = Lab::new();
+    let setup = Setup {
+        more: "[discovery]\nmdns = true\n".into(),
+        ..Setup::default()
+    };
+    let mut server = Server::start(&lab, setup);
+    assert!(address_of("outlast"), "{}", server.log());
+    let worker = server.status().worker_pid;
+    server.kill_worker(worker);
+    server.successor_of(worker);
+    assert!(address_of("OUTLAST"), "{}", server.log());
+    server.terminate();
+    assert!(server.log().contains("mDNS: the server is outlast.local"));
     server.assert_sound();
 }

@@ -294,9 +294,12 @@ impl Manager {
 
     /// `outlast serve`, as a service manager starts it, with what is kept.
     fn start(&self, server: &Server) -> Running {
-        let log = std::fs::File::options().append(true).create(true);
-        let log = log
-            .open(self.path.with_file_name("server.log"))
+        let path = self.path.with_file_name("server.log");
+        let mut options = std::fs::File::options();
+        let log = options
+            .append(true)
+            .create(true)
+            .open(path)
             .expect("the log");
         let names: Vec<&str> = self.kept.iter().map(|(name, _)| name.as_str()).collect();
         let fds: Vec<i32> = self.kept.iter().map(|(_, fd)| fd.as_raw_fd()).collect();

@@ -1,6 +1,7 @@
 //! What was answered, for those who count: it is no part of the state.
 
-use crate::status::NtStatus;
+use outlast_fsa::status::NtStatus;
+
 use crate::wire::header::Command;
 
 /// An answer to one request of a message.

@@ -51,6 +51,7 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
                 nvram,
                 shares,
                 limits,
+                discovery: file.discovery,
                 log,
                 metrics,
                 partner,

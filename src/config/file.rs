@@ -18,6 +18,8 @@ pub(super) struct File {
     #[serde(default)]
     pub limits: limits::Written,
     #[serde(default)]
+    pub discovery: super::Discovery,
+    #[serde(default)]
     pub log: observing::WrittenLog,
     #[serde(default)]
     pub metrics: observing::WrittenMetrics,

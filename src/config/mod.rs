@@ -5,6 +5,7 @@
 
 mod advice;
 mod check;
+mod discovery;
 mod error;
 mod explain;
 mod file;
@@ -17,6 +18,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use discovery::Discovery;
 pub use error::Error;
 pub use limits::Limits;
 pub use observing::{Log, Metrics};
@@ -45,6 +47,8 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[discovery]`.
+    pub discovery: Discovery,
     /// `[log]`.
     pub log: Log,
     /// `[metrics]`.

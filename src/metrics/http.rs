@@ -3,7 +3,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -41,7 +41,7 @@ pub fn serve(listen: SocketAddr, control: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn accept(listener: &TcpListener, control: &PathBuf) {
+fn accept(listener: &TcpListener, control: &Path) {
     loop {
         match listener.accept() {
             Ok((mut stream, from)) => {

@@ -20,6 +20,7 @@ use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
+use crate::discovery::mdns::Responder;
 use crate::fs::Fs;
 use crate::pair;
 use crate::supervisor::page::Page;
@@ -86,6 +87,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         began: Instant::now(),
         announced: 0,
         observer,
+        responder: responder(&config, service_time),
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -103,6 +105,28 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     // Clients have been answered; this may take some milliseconds.
     setup::give_back_memory();
     server.serve()
+}
+
+/// Answers clients that look for the server, if it is to.
+fn responder(config: &Config, now: Duration) -> Option<Responder> {
+    if !config.discovery.mdns {
+        return None;
+    }
+    let network = &config.network;
+    let addresses = network.addresses.iter().map(|own| own.address);
+    let mut random = [0; 8];
+    // Without it two servers that start at once are a little more likely to ask at once.
+    let _ = getrandom::fill(&mut random);
+    let random = u64::from_ne_bytes(random);
+    Responder::new(
+        &config.server.name,
+        network.mac,
+        addresses.collect(),
+        random,
+        now,
+    )
+    .inspect_err(|error| warn!("mDNS: {} is no name for it: {error}", config.server.name))
+    .ok()
 }
 
 /// The time since the worker before ended, which is over.
@@ -138,6 +162,8 @@ struct Server {
     /// How often the addresses have been announced since then.
     announced: u32,
     observer: Observer,
+    /// Answers clients that look for the server; `None`: they have to know its address.
+    responder: Option<Responder>,
 }
 
 impl Server {
@@ -154,6 +180,9 @@ impl Server {
             }
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
+            if let Some(responder) = &mut self.responder {
+                frames.extend(responder.poll(time.now));
+            }
             self.send(&mut frames);
             self.observer.count(&mut self.machine);
             // What they brought is on record, and what is not (a neighbour's question) is answered.
@@ -174,6 +203,9 @@ impl Server {
                 break;
             };
             self.observer.received(&mut self.machine, frame.bytes);
+            if let Some(responder) = &mut self.responder {
+                responder.hear(frame.bytes, time.now);
+            }
             self.machine.ingest(frame, time);
         }
         Ok(())
@@ -204,6 +236,9 @@ impl Server {
             let now = self.clock.read().now;
             self.machine
                 .next_deadline()
+                .into_iter()
+                .chain(self.responder.as_ref().and_then(Responder::deadline))
+                .min()
                 .map(|deadline| deadline.saturating_sub(now))
         };
         let look = self.machine.fs.next_look();
@@ -382,6 +417,13 @@ impl Server {
         let standby = self.worker.standby.as_ref().map(Page::standing);
         let is_followed = !machine_too && standby.is_some_and(|standing| standing.pid != 0);
         let time = self.clock.read();
+        if end == End::Stopped {
+            let mut frames = self
+                .responder
+                .as_mut()
+                .map_or_else(Vec::new, Responder::goodbye);
+            self.send(&mut frames);
+        }
         let mut frames = self.machine.save(time, flag, machine_too, is_followed);
         self.send(&mut frames);
         if let Some(log) = self.machine.journal().log() {
