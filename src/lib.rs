@@ -3,10 +3,14 @@
 
 pub mod account;
 pub mod beside;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod discovery;
 pub mod fs;
+pub mod logging;
+pub mod metrics;
 pub mod one_line;
 pub mod pair;
 mod predecessor;
@@ -18,4 +22,5 @@ pub mod supervisor;
 pub mod system;
 pub mod tap;
 pub mod temporary;
+pub mod top;
 pub mod users;

@@ -19,6 +19,7 @@ pub mod sink;
 mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
+pub use log::ReplayCost;
 pub use log::{
     Contents, Followed, Follower, Handled, Home, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
     Relocation, Replayed, Suspect,

@@ -1,5 +1,6 @@
 //! The log: appending, committing, and making room.
 
+mod cost;
 mod following;
 mod objects;
 mod relocation;
@@ -17,6 +18,7 @@ use crate::sink::{self, Commit};
 use crate::superblock::{Flag, Identity, Incarnation, Superblock, VERSION};
 use crate::{AppendError, Error, Memory, VecMemory};
 use bytes::{Bytes, BytesMut};
+pub use cost::ReplayCost;
 pub use following::{Followed, Follower};
 use objects::Objects;
 pub use relocation::Relocation;

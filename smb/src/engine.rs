@@ -4,6 +4,7 @@
 pub(crate) mod receive;
 pub(crate) mod send;
 
+use crate::answered::Answered;
 use crate::command::{self, Handled, Reply, Request};
 use crate::context::Context;
 use crate::held::Held;
@@ -354,6 +355,12 @@ fn answer(
         }
         piece => (reply, piece),
     };
+    let command = request.header.command;
+    let (asked, answered) = (
+        component.bytes.len(),
+        piece.head.len() + piece.payload.len(),
+    );
+    let answered = Answered::new(command, reply.status, asked, answered);
     if !is_last {
         let mut related = inherit(ctx, &work.related, request, component, &reply);
         // 3.3.5.2.7.2: what is related to nothing has nothing that the rest could be related to.
@@ -361,6 +368,7 @@ fn answer(
         if is_related && id == WorkId::Message && work.next == 0 {
             related.failed = Some(reply.status);
         }
+        ctx.out.answered.push(answered);
         ctx.emit(Record::Answered {
             work: id,
             answer: Some(Box::new(piece.into_answer())),
@@ -371,6 +379,7 @@ fn answer(
     }
     let mut pieces: Vec<Piece> = work.answers.iter().map(Piece::from).collect();
     pieces.push(piece);
+    ctx.out.answered.push(answered);
     let last = send::message(ctx, pieces, sealed);
     if request.header.command == Command::NEGOTIATE {
         command::negotiate::answered(ctx, &last);

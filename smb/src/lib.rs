@@ -6,6 +6,7 @@
 
 mod accounts;
 mod admission;
+mod answered;
 pub mod auth;
 mod caching;
 pub mod command;
@@ -32,6 +33,7 @@ mod size;
 pub mod state;
 pub mod wire;
 
+pub use answered::{Answered, command_name};
 pub use config::{Config, FormerShare, Limits, Oplocks, Requirement, Share, User};
 pub use conn_status::ConnStatus;
 pub use context::Context;

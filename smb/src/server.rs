@@ -1,6 +1,7 @@
 //! The server: the durable state of every connection, and the calls of the loop.
 
 use crate::accounts::Accounts;
+use crate::answered::Answered;
 use crate::caching;
 use crate::command::close;
 use crate::config::Config;
@@ -101,6 +102,8 @@ pub struct Output {
     pub sends: Vec<(ConnId, Vec<Bytes>)>,
     /// Connections to abort; [`Smb::disconnected`] follows.
     pub drop: Vec<ConnId>,
+    /// What was answered.
+    pub answered: Vec<Answered>,
 }
 
 /// An open, for the file system to open again after a recovery.

@@ -1,17 +1,21 @@
 //! The command line.
 
+mod capture;
 mod check;
 mod crash;
 mod demo;
 mod disconnect;
 mod lab;
+mod manual;
+mod metrics;
 mod nvram;
 mod nvram_reset;
 mod pair;
 mod reboot;
 mod serve;
-mod status;
+pub(crate) mod status;
 mod takeover;
+mod top;
 mod user;
 
 use std::path::PathBuf;
@@ -82,6 +86,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Watch the running server: connections, rates, the log, returns.
+    Top {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Print what the running server has counted, for Prometheus.
+    Metrics {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Write the frames of the running server into a file, across its restarts.
+    Capture(capture::Capture),
     /// Restart the server as planned; the sessions continue.
     Reboot {
         #[command(flatten)]
@@ -150,6 +166,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Write man pages and shell completions into a directory; what makes the package runs it.
+    #[command(hide = true)]
+    Manual {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// What the supervisor runs.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -198,9 +220,7 @@ pub fn main() -> ExitCode {
         Command::Serve(_) | Command::Worker(_) => "info",
         _ => "warn",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
-        .format_timestamp_millis()
-        .init();
+    crate::logging::init(level);
     // The exit codes of `lab` are the command's, so its own errors have one apart.
     let failed = match cli.command {
         Command::Lab(_) => lab::EXIT_FAILED,
@@ -226,6 +246,10 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Lab(lab) => return lab::run(lab),
         Command::Worker(args) => return supervisor::entry::run(&args),
         Command::Status { at, json } => status::run(&at.load()?, json)?,
+        Command::Top { at } => top::run(&at.load()?)?,
+        Command::Metrics { at } => metrics::run(&at.load()?)?,
+        Command::Capture(capture) => capture::run(&capture)?,
+        Command::Manual { directory } => manual::run(&directory)?,
         Command::Reboot {
             at, system: true, ..
         } => reboot::reboot_system(&at.load()?)?,

@@ -285,7 +285,7 @@ fn filled(words: &[String]) -> String {
 }
 
 /// A time for people.
-fn length(seconds: f64) -> String {
+pub(crate) fn length(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
         0 => format!("{:.1} ms", seconds.max(0.0) * 1e3),
@@ -297,7 +297,7 @@ fn length(seconds: f64) -> String {
 }
 
 /// Bytes for people.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),
         10_240..10_485_760 => format!("{} KiB", bytes >> 10),

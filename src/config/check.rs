@@ -34,6 +34,8 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
         .as_ref()
         .map(|server| check.shares(&file.share, server, &mut errors));
     let limits = note(check.limits(&file.limits), &mut errors);
+    let log = note(check.log(&file.log), &mut errors).unwrap_or_default();
+    let metrics = note(check.metrics(&file.metrics), &mut errors).unwrap_or_default();
     let partner = match (&file.partner, &nvram) {
         (Some(partner), Some(nvram)) => note(check.partner(partner, nvram), &mut errors),
         (None, Some(nvram)) => note(check.has_no_mirror(nvram), &mut errors).and(None),
@@ -50,6 +52,9 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
                 nvram,
                 shares,
                 limits,
+                discovery: file.discovery,
+                log,
+                metrics,
                 partner,
             })
         }

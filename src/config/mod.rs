@@ -5,11 +5,13 @@
 
 mod advice;
 mod check;
+mod discovery;
 mod error;
 mod etcd;
 mod explain;
 mod file;
 mod limits;
+mod observing;
 mod partner;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -17,9 +19,11 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use discovery::Discovery;
 pub use error::Error;
 pub use etcd::Etcd;
 pub use limits::Limits;
+pub use observing::{Log, Metrics};
 pub use partner::{Arbitration, Interconnect, Partner};
 
 use std::fmt;
@@ -27,6 +31,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use crate::control::Serves;
+#[cfg(test)]
+use crate::logging::Format;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,12 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[discovery]`.
+    pub discovery: Discovery,
+    /// `[log]`.
+    pub log: Log,
+    /// `[metrics]`.
+    pub metrics: Metrics,
     /// `[partner]`; `None`: the server is alone.
     pub partner: Option<Partner>,
 }

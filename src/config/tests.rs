@@ -1,3 +1,5 @@
+mod example;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -118,7 +120,7 @@ fn every_mistake_has_its_line() {
         ("[network]", "[networks]",
          ":12: networks: there is no key \"networks\"; write \"network\""),
         ("[network]", "[tcp]",
-         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, partner"),
+         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, discovery, log, metrics, partner"),
         ("mtu = 1500", "mtu = 1500\n[limits]\nmax_conections = 5",
          ":20: limits.max_conections: there is no key \"max_conections\"; write \"max_connections\""),
         ("mtu = 1500", "mtu = 1500\n[limits]\nmax_opens = \"5\"",

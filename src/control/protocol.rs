@@ -31,6 +31,15 @@ pub enum Command {
     },
     /// As `Takeover` of a node that serves, back to the node that the service was taken over from.
     Giveback,
+    /// What is counted, as text for Prometheus.
+    Metrics,
+    /// Begin or end to write frames into a file.
+    Capture {
+        /// The file, absolute; `None`: end.
+        file: Option<PathBuf>,
+        /// Of each frame only the headers.
+        headers_only: bool,
+    },
     /// Drop the connections of a client, by its address with or without port, or of a user.
     Disconnect {
         /// The address or the user's name.
@@ -59,6 +68,13 @@ pub enum Reply {
         /// How many.
         connections: u64,
     },
+    /// To `Metrics`.
+    Metrics {
+        /// OpenMetrics.
+        text: String,
+    },
+    /// To `Capture`: it has begun or ended.
+    Done,
     /// It cannot be done; nothing has happened.
     Refused {
         /// Why, and what to do, in one line.
@@ -111,6 +127,12 @@ pub struct Status {
     /// Its state against the one of the worker that serves, since the supervisor began.
     #[serde(default)]
     pub compared: ComparedStatus,
+    /// What it has done since its supervisor began.
+    #[serde(default)]
+    pub activity: ActivityStatus,
+    /// The last returns of a worker, the latest first.
+    #[serde(default)]
+    pub returns: Vec<Outage>,
     /// The pair that this server is one node of; `None`: it is alone.
     #[serde(default)]
     pub pair: Option<PairStatus>,
@@ -210,6 +232,8 @@ impl Status {
             last_outage: None,
             standby: None,
             compared: ComparedStatus::default(),
+            activity: ActivityStatus::default(),
+            returns: Vec::new(),
             pair: None,
             connections: Vec::new(),
         }
@@ -264,6 +288,28 @@ pub struct LogStatus {
     pub size_bytes: u64,
     /// Bytes from its tail to its head.
     pub used_bytes: u64,
+    /// Records that a recovery would read now.
+    #[serde(default)]
+    pub replay_records: u64,
+    /// Bytes that a recovery would read now.
+    #[serde(default)]
+    pub replay_bytes: u64,
+    /// Deltas that a recovery would apply now.
+    #[serde(default)]
+    pub replay_deltas: u64,
+}
+
+/// What a server has done since its supervisor began; it continues through deaths of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ActivityStatus {
+    /// How often state was saved at each of the four points.
+    pub points: [u64; 4],
+    /// Commits of the log.
+    pub commits: u64,
+    /// Bytes of the Ethernet frames that were received.
+    pub received_bytes: u64,
+    /// Bytes of the Ethernet frames that were sent.
+    pub sent_bytes: u64,
 }
 
 /// The time in which no worker served.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use rustix::process::Signal;
 
 use super::protocol::{Command, Reply, Status};
 use super::{probe, read_line, write_line};
+use crate::capture::Wanted;
 use crate::config::Config;
+use crate::metrics;
 use crate::one_line::OneLine;
 use crate::preflight;
 use crate::supervisor::prober::Prober;
@@ -109,6 +112,8 @@ pub struct Gate {
     pub supervisor_pid: u32,
     /// Where the loop beats.
     pub pulse: Option<Pulse>,
+    /// Where the loop counts.
+    pub metrics: metrics::Page,
     /// Executes for this process what that may not; `None`: the supervisor is of a version that does not, and this
     /// process may.
     pub prober: Option<Prober>,
@@ -216,6 +221,11 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
             "the reboot of the machine is refused, nothing has happened: {reason}"
         ));
     }
+    match command {
+        Command::Metrics => return metrics_of(&gate.metrics),
+        Command::Capture { file, headers_only } => return capture(file, headers_only, gate),
+        _ => {}
+    }
     let asks = command == Command::Status;
     match hear(&submit.submit(command), asks, gate) {
         Ok(Reply::Status(mut status)) => {
@@ -226,6 +236,24 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
         Err(RecvTimeoutError::Timeout) => refused("the server is busy; try again".into()),
         Err(RecvTimeoutError::Disconnected) => refused("the server is ending; try again".into()),
     }
+}
+
+/// What is counted, as text.
+pub fn metrics_of(page: &metrics::Page) -> Reply {
+    let text = metrics::text(page);
+    Reply::Metrics { text }
+}
+
+/// Has the supervisor begin or end a capture: the worker may make no file there.
+fn capture(file: Option<PathBuf>, headers_only: bool, gate: &Gate) -> Reply {
+    let asked = match &gate.prober {
+        Some(prober) => prober.capture(&Wanted { file, headers_only }),
+        None => Err(
+            "the supervisor is of an older version, which captures nothing: end it with SIGTERM and start it again"
+                .into(),
+        ),
+    };
+    asked.map_or_else(refused, |()| Reply::Done)
 }
 
 /// Waits for the loop's answer. If the loop does not go round, who asks how things are hears that at once.
@@ -250,12 +278,13 @@ fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, Recv
 }
 
 /// The supervisor's answer to one client while its worker takes no turn.
-pub fn stand_in(mut stream: UnixStream, status: Status) {
+pub fn stand_in(mut stream: UnixStream, status: Status, metrics: &metrics::Page) {
     let answer = || {
         let deadline = || Instant::now() + CLIENT_PATIENCE;
         let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
         let reply = match serde_json::from_slice(&line) {
             Ok(Command::Status) => Reply::Status(Box::new(status)),
+            Ok(Command::Metrics) => metrics_of(metrics),
             _ => refused(format!(
                 "{}; if it does not go on it is killed and started again: try again",
                 status.trouble.unwrap_or_default()

@@ -52,6 +52,8 @@ pub struct Journal {
     meta: Vec<u8>,
     /// Something has been appended since the last commit.
     pending: bool,
+    /// Commits that have not been counted yet.
+    commits: u64,
     /// Room kept for what a request in hand may append, bytes.
     request_room: u64,
     /// Bytes of replies that may wait for clients, over all connections.
@@ -83,6 +85,7 @@ impl Journal {
             global,
             meta: Vec::new(),
             pending: false,
+            commits: 0,
             owners: HashMap::new(),
         };
         if let Some(medium) = medium {
@@ -170,9 +173,15 @@ impl Journal {
         }
         self.show_time(now);
         self.pending = false;
+        self.commits += 1;
         if let Some(log) = &mut self.log {
             log.commit();
         }
+    }
+
+    /// Commits since the last call.
+    pub fn take_commits(&mut self) -> u64 {
+        std::mem::take(&mut self.commits)
     }
 
     /// Once in each turn: has the log give up what holds the keys of sessions that have ended, when that is due.

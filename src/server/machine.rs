@@ -15,6 +15,7 @@ use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 use super::clock::{Stopwatch, Time};
 use super::consistency::Effects;
 use super::copying::Copier;
+use super::counting::Counting;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::gate::Gate;
@@ -27,6 +28,7 @@ use super::shares::Shares;
 use super::turns::{SLICE, Turns};
 use super::windows::{Framing, Windows};
 use super::work::UnderWay;
+use crate::metrics::Eviction;
 
 /// Bytes of the longest message of a client that has not logged in: a security token of 64 KiB, and what is around it.
 pub(super) const UNAUTHENTICATED_MESSAGE: usize = 65 << 10;
@@ -50,6 +52,8 @@ pub(super) struct Client {
     pub(super) mark: Option<Mark>,
     /// How much of the thread it has been given ([`super::turns`]).
     pub(super) given: Duration,
+    /// How long the server has worked on its message in hand.
+    pub(super) spent: Duration,
     /// Its next request has to have room for a reply of so many bytes.
     pub(super) wanted: u64,
     /// Its next request is for this share, which did not answer.
@@ -101,6 +105,7 @@ pub struct Machine<F> {
     pub(super) unpressed_until: Duration,
     /// Segments that had no room in the log, as the stack has counted them.
     refused: u64,
+    pub(super) counting: Counting,
 }
 
 impl<F: FileSystem> Machine<F> {
@@ -147,6 +152,7 @@ impl<F: FileSystem> Machine<F> {
             is_crowded: false,
             unpressed_until: Duration::ZERO,
             refused: 0,
+            counting: Counting::default(),
         }
     }
 
@@ -200,6 +206,7 @@ impl<F: FileSystem> Machine<F> {
         self.journal.commit(time.now);
         // what waited for room may go on now, and nothing else may come to wake the loop
         self.busy |= is_short && self.can_work();
+        self.counting.counts.commit(self.journal.take_commits());
         out.extend(self.hold_back(frames));
     }
 
@@ -311,6 +318,7 @@ impl<F: FileSystem> Machine<F> {
             self.journal.commit(time.now);
         }
         for point in passed() {
+            self.counting.counts.pass(point);
             self.probe.at(point, When::After, "tcp");
         }
         for event in events {
@@ -535,12 +543,14 @@ impl<F: FileSystem> Machine<F> {
 
     /// What was done since `begun`, by the stopwatch, was done for this client.
     pub(super) fn charge(&mut self, conn: u64, begun: Duration) {
-        let spent = self.stopwatch.read().saturating_sub(begun);
+        let now = self.stopwatch.read();
+        let spent = now.saturating_sub(begun);
         if let Some(client) = self.clients.get_mut(&conn) {
             client.given = self
                 .turns
                 .charge(self.journal.owner(conn), client.given, spent);
         }
+        self.count_work(conn, spent, now);
     }
 
     /// There is a message of this client to be worked on, or may be.
@@ -578,11 +588,13 @@ impl<F: FileSystem> Machine<F> {
                     info!(
                         "connection {conn}: dropped: a message of {length} bytes before it has logged in"
                     );
+                    self.counting.counts.evict(Eviction::Malformed);
                     self.abort(conn);
                     return None;
                 }
                 Inbound::Malformed(malformed) => {
                     info!("connection {conn}: dropped: {malformed}");
+                    self.counting.counts.evict(Eviction::Malformed);
                     self.abort(conn);
                     return None;
                 }

@@ -16,6 +16,7 @@ use outlast_stack::Standing;
 use super::files::FileSystem;
 use super::machine::{Client, Machine};
 use super::work::UnderWay;
+use crate::metrics::Eviction;
 use crate::one_line::OneLine;
 
 /// What has to come or be taken for a client to be going on, bytes; or all there is.
@@ -77,6 +78,7 @@ impl<F: FileSystem> Machine<F> {
                     .is_none_or(|client| client.leaving);
             if !is_known {
                 info!("connection {oldest}: dropped: too many have not logged in");
+                self.counting.counts.evict(Eviction::TooManyUnauthenticated);
                 self.abort(oldest);
             }
         }
@@ -96,6 +98,7 @@ impl<F: FileSystem> Machine<F> {
             info!(
                 "connection {conn}: dropped: a newcomer needs its place, and most connections are of {account}"
             );
+            self.counting.counts.evict(Eviction::PlaceNeeded);
             self.abort(conn);
         }
     }
@@ -127,6 +130,7 @@ impl<F: FileSystem> Machine<F> {
                 "connection {conn}: dropped: the state of all connections is {all} bytes, more than there is room for, and {account} has \
                  most of it ({own} bytes on this connection); give nvram.size more if that is not hostile"
             );
+            self.counting.counts.evict(Eviction::StateTooLarge);
             self.abort(conn);
         }
     }
@@ -152,6 +156,7 @@ impl<F: FileSystem> Machine<F> {
                 "connection {conn} of {client}: dropped by `outlast disconnect {}`",
                 OneLine(whom)
             );
+            self.counting.counts.evict(Eviction::Disconnected);
             self.abort(*conn);
         }
         dropped.len()
@@ -209,6 +214,7 @@ impl<F: FileSystem> Machine<F> {
             "connection {conn}: dropped: for {} s it has neither taken its replies nor finished its message",
             since.as_secs()
         );
+        self.counting.counts.evict(Eviction::Stalled);
         self.abort(conn);
     }
 
@@ -262,13 +268,16 @@ impl<F: FileSystem> Machine<F> {
             }
             return;
         }
-        let (why, since) = match (unknown, self.patience.idle) {
+        let (why, since, eviction) = match (unknown, self.patience.idle) {
             (Some(unknown), _) if unknown > self.patience.login => {
-                ("it has not logged in", unknown)
+                ("it has not logged in", unknown, Eviction::NotLoggedIn)
             }
-            (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => ("it is idle", idle),
+            (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => {
+                ("it is idle", idle, Eviction::Idle)
+            }
             _ => return,
         };
+        self.counting.counts.evict(eviction);
         info!("connection {conn}: closed: {why} for {} s", since.as_secs());
         client.active = now;
         self.leave(conn);

@@ -14,11 +14,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clock::{Clock, Time};
 use super::digest::Marks;
 use super::machine::Machine;
+use super::observer::Observer;
 use super::open::Company;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
+use crate::discovery::mdns::Responder;
 use crate::fs::Fs;
 use crate::pair;
 use crate::supervisor::page::Page;
@@ -54,10 +56,13 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
         standby: worker.standby.clone(),
+        metrics: worker.metrics.clone(),
         pair: worker.pair.clone(),
     };
+    let observer = Observer::new(worker.metrics.clone(), worker.capture.take())
+        .context("memory for what is counted")?;
     let Recovered {
-        machine,
+        mut machine,
         service_time,
         mut frames,
         set_aside,
@@ -70,6 +75,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         )
     })?;
     worker.standby.iter().for_each(Page::begin);
+    *machine.counts() = observer.counts();
     let mut server = Server {
         machine,
         clock: Clock::starting_at(service_time),
@@ -84,6 +90,8 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         looked_at_pair: Instant::now(),
         began: Instant::now(),
         announced: 0,
+        observer,
+        responder: responder(&config, service_time),
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -101,6 +109,28 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     // Clients have been answered; this may take some milliseconds.
     setup::give_back_memory();
     server.serve()
+}
+
+/// Answers clients that look for the server, if it is to.
+fn responder(config: &Config, now: Duration) -> Option<Responder> {
+    if !config.discovery.mdns {
+        return None;
+    }
+    let network = &config.network;
+    let addresses = network.addresses.iter().map(|own| own.address);
+    let mut random = [0; 8];
+    // Without it two servers that start at once are a little more likely to ask at once.
+    let _ = getrandom::fill(&mut random);
+    let random = u64::from_ne_bytes(random);
+    Responder::new(
+        &config.server.name,
+        network.mac,
+        addresses.collect(),
+        random,
+        now,
+    )
+    .inspect_err(|error| warn!("mDNS: {} is no name for it: {error}", config.server.name))
+    .ok()
 }
 
 /// The time since the worker before ended, which is over.
@@ -137,6 +167,9 @@ struct Server {
     began: Instant,
     /// How often the addresses have been announced since then.
     announced: u32,
+    observer: Observer,
+    /// Answers clients that look for the server; `None`: they have to know its address.
+    responder: Option<Responder>,
 }
 
 impl Server {
@@ -154,7 +187,11 @@ impl Server {
             }
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
+            if let Some(responder) = &mut self.responder {
+                frames.extend(responder.poll(time.now));
+            }
             self.send(&mut frames);
+            self.observer.count(&mut self.machine);
             // What they brought is on record, and what is not (a neighbour's question) is answered.
             self.received.forget();
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
@@ -172,6 +209,10 @@ impl Server {
             let Some(frame) = received.context("the TAP")? else {
                 break;
             };
+            self.observer.received(&mut self.machine, frame.bytes);
+            if let Some(responder) = &mut self.responder {
+                responder.hear(frame.bytes, time.now);
+            }
             self.machine.ingest(frame, time);
         }
         Ok(())
@@ -202,6 +243,9 @@ impl Server {
             let now = self.clock.read().now;
             self.machine
                 .next_deadline()
+                .into_iter()
+                .chain(self.responder.as_ref().and_then(Responder::deadline))
+                .min()
                 .map(|deadline| deadline.saturating_sub(now))
         };
         let look = self.machine.fs.next_look();
@@ -213,6 +257,7 @@ impl Server {
             self.machine.probe.beat();
             self.mark();
             self.look_at_pair();
+            self.observer.measure(&self.machine, &self.about);
             let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
             let wait = left.unwrap_or(BEAT).min(BEAT);
             if self.poll(wait)? || left.is_some_and(|left| left <= wait) {
@@ -272,6 +317,7 @@ impl Server {
     /// Sends frames, and lets go of what they hold of the log.
     fn send(&mut self, frames: &mut Vec<TxFrame>) {
         for frame in frames.drain(..) {
+            self.observer.sent(&mut self.machine, &frame);
             // a frame the device did not take is a frame the network lost
             if let Err(error) = self.tap.send(&frame) {
                 warn!("a frame of {} bytes was not sent: {error}", frame.len());
@@ -296,6 +342,11 @@ impl Server {
             Command::Status => {
                 let uptime = self.clock.uptime(time);
                 return Reply::Status(Box::new(status::status(&self.machine, &self.about, uptime)));
+            }
+            Command::Metrics | Command::Capture { .. } => {
+                return Reply::Refused {
+                    reason: "the loop is not asked this".to_owned(),
+                };
             }
             Command::Disconnect { whom } => {
                 let connections = self.machine.disconnect(&whom) as u64;
@@ -408,6 +459,13 @@ impl Server {
         let standby = self.worker.standby.as_ref().map(Page::standing);
         let is_followed = !machine_too && standby.is_some_and(|standing| standing.pid != 0);
         let time = self.clock.read();
+        if end == End::Stopped {
+            let mut frames = self
+                .responder
+                .as_mut()
+                .map_or_else(Vec::new, Responder::goodbye);
+            self.send(&mut frames);
+        }
         let mut frames = self.machine.save(time, flag, machine_too, is_followed);
         self.send(&mut frames);
         if let Some(log) = self.machine.journal().log() {

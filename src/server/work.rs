@@ -15,6 +15,7 @@ use super::inbound::Message;
 use super::machine::{Machine, clock};
 use super::set_aside;
 use super::turns::SLICE;
+use crate::metrics::Eviction;
 
 /// What is being worked on.
 pub(super) enum Work {
@@ -133,6 +134,7 @@ impl<F: FileSystem> Machine<F> {
         };
         self.weigh_unread();
         let (conn, begun) = (work.conn(), self.stopwatch.read());
+        self.count_operation(conn, begun);
         let outcome = self.put_on_record(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
@@ -225,6 +227,7 @@ impl<F: FileSystem> Machine<F> {
             }
             Step::Again => return Some(work),
             Step::Done => {
+                self.counting.end_work();
                 if let Work::Message(conn, _) = work {
                     self.smb.let_go(conn);
                     self.recognise(conn, time.now);
@@ -288,6 +291,7 @@ impl<F: FileSystem> Machine<F> {
                 self.probe.at(Point::Two, When::Before, name);
                 self.deliver(std::mem::take(out));
                 self.journal.commit(time.now);
+                self.counting.counts.pass(Point::Two);
                 if planned.op.has_effect() {
                     // law 5: what a power cut may undo must be known to be under way
                     self.await_homes();
@@ -328,16 +332,19 @@ impl<F: FileSystem> Machine<F> {
         self.probe.at(Point::Three, When::Before, operation);
         self.deliver(out);
         self.journal.commit(time.now);
+        self.counting.counts.pass(Point::Three);
         self.probe.at(Point::Three, When::After, operation);
     }
 
     /// Puts final bytes on record and into the send queues.
     pub(super) fn deliver(&mut self, out: Output) {
+        self.counting.note(&out.answered);
         for (conn, parts) in out.sends {
             let parts: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
             self.stack.send(conn, &parts, &mut self.journal);
         }
         for conn in out.drop {
+            self.counting.counts.evict(Eviction::Protocol);
             self.abort(conn);
         }
     }

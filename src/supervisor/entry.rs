@@ -26,6 +26,7 @@ use super::{End, Report, Worker, WorkerArgs, settings};
 use super::{environment, follow};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
+use crate::metrics;
 use crate::one_line::OneLine;
 use crate::pair::{self, lease::Deadline};
 use crate::server::Following;
@@ -56,8 +57,12 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             (config, users)
         }
     };
+    crate::logging::configure(config.log.format);
     let page = Page::inherited(is_open);
     let received = environment::inherited(RECEIVED_VARIABLE, is_open);
+    let capture = environment::inherited(crate::capture::VARIABLE, is_open);
+    let metrics = environment::inherited(metrics::VARIABLE, is_open);
+    let metrics = metrics::Page::inherited(metrics).context("no memory for what is counted")?;
     let pair = environment::inherited(pair::PAGE_VARIABLE, is_open).map(pair::page::Page::from);
     let admitted = environment::inherited(pair::ADMITTED_VARIABLE, is_open);
     let lease = environment::inherited(pair::LEASE_VARIABLE, is_open).map(Deadline::from);
@@ -105,6 +110,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         config: config.clone(),
         supervisor_pid: args.supervisor_pid,
         pulse: pulse.clone(),
+        metrics: metrics.clone(),
         prober,
     };
     let answers = crate::control::serve(control.into(), submit, gate)?;
@@ -131,6 +137,8 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             following,
             sandbox,
             pair,
+            metrics,
+            capture,
             admitted,
         },
     )?;

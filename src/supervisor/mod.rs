@@ -15,6 +15,7 @@ mod provision;
 pub mod pulse;
 mod ready;
 mod reload;
+mod service_manager;
 mod settings;
 mod signals;
 mod stand_in;
@@ -29,7 +30,7 @@ pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use log::{error, info};
@@ -37,6 +38,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::Config;
 use crate::control::{BindError, Listener};
+use crate::metrics::{Cause, Return};
 use crate::predecessor::outwait;
 use crate::tap::{Tap, TapError};
 use machine::{Action, Ended, Input, Machine};
@@ -44,6 +46,7 @@ use paired::Node;
 use process::Process;
 use provision::{Held, Provision};
 use reload::Reload;
+use service_manager::Kept;
 use settings::Settings;
 use signals::Signals;
 use stand_in::StandIn;
@@ -69,19 +72,28 @@ pub struct Start {
 pub fn serve(path: &Path, start: Start) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     let (kept, config) = Settings::read(path)?;
+    crate::logging::configure(config.log.format);
     if let Some(partner) = config.partner.clone() {
         return paired::serve(kept, &config, &partner, start.ready);
     }
     let config = &config;
     crate::preflight::first_start(config)?;
     let control = bind_control(config)?;
-    let tap = match start.tap {
+    let mut left = Kept::take();
+    let network = &config.network;
+    let kept_tap = left.tap(&network.tap, network.offload);
+    let is_tap_kept = kept_tap.is_some();
+    let tap = match start.tap.or(kept_tap) {
         Some(tap) => tap,
         None => open_tap(config)?,
     };
     announce(config);
+    serve_metrics(config)?;
     let mut held =
         Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
+    if is_tap_kept {
+        held.continue_with(left.received);
+    }
     let reload = match start.is_temporary {
         true => None,
         false => Some(Reload::of(config)?),
@@ -101,6 +113,15 @@ fn announce(config: &Config) {
         config.network.tap,
         std::process::id()
     );
+}
+
+/// Serves metrics over HTTP, if the configuration says so.
+fn serve_metrics(config: &Config) -> anyhow::Result<()> {
+    let Some(listen) = config.metrics.listen else {
+        return Ok(());
+    };
+    crate::metrics::http::serve(listen, &config.server.control_socket)
+        .with_context(|| config.path.display().to_string())
 }
 
 /// What the supervisor has as long as it lives.
@@ -169,6 +190,7 @@ fn supervise(
                         }
                     };
                     missing = None;
+                    order.tap_fresh &= !provision.is_tap_kept();
                     order.tap_fresh |= is_fresh;
                     let inherited = provision.inherited()?;
                     let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
@@ -216,6 +238,7 @@ fn supervise(
             machine.deadline(),
             stand_in.next_look(worker.as_ref()),
             standby.deadline(),
+            ready.manager().next_sign(),
             node.as_ref().map(|node| node.next_look(start.elapsed())),
         ];
         let wake = wake.into_iter().flatten().min();
@@ -223,7 +246,8 @@ fn supervise(
         let reports = [worker.as_ref().and_then(Process::report), standby.report()];
         wait(signals, reports, asked, wake, start)?;
         if let Some(process) = &mut worker {
-            stand_in.look_after(process, provision.control(), start.elapsed());
+            let metrics = &standby.shared().metrics;
+            stand_in.look_after(process, provision.control(), metrics, start.elapsed());
         }
         if let Some(node) = &mut node
             && let Err(why) = node.look_after(start.elapsed())
@@ -238,6 +262,7 @@ fn supervise(
                 is_terminating: true,
             });
         }
+        ready.manager().live(start.elapsed());
         let mut inputs = Vec::new();
         if signals.take() {
             ready.stopping();
@@ -253,11 +278,11 @@ fn supervise(
                 Message::Ready { epoch } => {
                     stand_in.epoch = epoch;
                     let worker = process.id();
-                    match gone_since
-                        .take()
-                        .map(|since| since.elapsed().as_secs_f64() * 1e3)
-                    {
-                        Some(ms) => {
+                    match gone_since.take().map(|since| since.elapsed()) {
+                        Some(gap) => {
+                            let metrics = &standby.shared().metrics;
+                            metrics.add_return(returned(gap, last_ended));
+                            let ms = gap.as_secs_f64() * 1e3;
                             info!("worker {worker} serves, epoch {epoch}; away for {ms:.1} ms")
                         }
                         None => info!("worker {worker} serves, epoch {epoch}"),
@@ -291,12 +316,30 @@ fn supervise(
         for input in inputs {
             if input == Input::Ready {
                 provision.proven();
+                provision.keep(ready.manager());
                 ready.serves();
                 standby.serves(machine.binary(), start.elapsed());
             }
             let next = machine.handle(input, start.elapsed());
             action = next.or(action);
         }
+    }
+}
+
+/// A worker serves, so long after the one before it ended.
+fn returned(gap: Duration, last_ended: Option<Ended>) -> Return {
+    let began = SystemTime::now() - gap;
+    let since_1970 = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let whole = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+    Return {
+        began_unix_ms: whole(since_1970.as_millis()),
+        gap_us: whole(gap.as_micros()),
+        cause: match last_ended {
+            Some(Ended::Killed) => Cause::Killed,
+            Some(Ended::OwnFault) => Cause::Crashed,
+            Some(Ended::Error(_)) => Cause::Failed,
+            _ => Cause::Planned,
+        },
     }
 }
 

@@ -19,7 +19,7 @@ use rustix::net::SocketFlags;
 
 use super::interconnect::Interconnect;
 use super::page::Page as StandbyPage;
-use super::process::Paired;
+use super::process::{Paired, Shared};
 use super::provision::{Held, Provision as _};
 use super::reload::Reload;
 use super::settings::Settings;
@@ -27,7 +27,7 @@ use super::standby::Standby;
 use super::{Desk, Ended, Over, Ready, bind_control, open_tap, supervise};
 use crate::config::{Arbitration, Config, Durability, Partner};
 use crate::control::{
-    Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, relay,
+    Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, metrics_of, relay,
 };
 use crate::pair::arbiter::{Arbiter, ArbiterError, Rest, Seen, Term};
 use crate::pair::etcd::EtcdArbiter;
@@ -60,6 +60,7 @@ pub(super) fn serve(
     }
     let control = bind_control(config)?;
     let tap = open_tap(config)?;
+    super::serve_metrics(config)?;
     let (mut node, paired) = Node::open(config, partner)?;
     let held =
         Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
@@ -82,7 +83,7 @@ pub(super) fn serve(
             event,
             &mut held,
             &mut standby,
-            &desk,
+            &mut desk,
             &counter,
             terminating.is_some(),
         )?;
@@ -217,11 +218,12 @@ impl Node {
         first: Event,
         held: &mut Held,
         standby: &mut Standby,
-        desk: &Desk,
+        desk: &mut Desk,
         counter: &Counter,
         mut is_terminating: bool,
     ) -> anyhow::Result<bool> {
-        let now = || desk.start.elapsed();
+        let start = desk.start;
+        let now = || start.elapsed();
         standby.serves(None, now());
         let mut event = Some(first);
         loop {
@@ -248,18 +250,14 @@ impl Node {
                 return Ok(false);
             }
             counter.hear(held);
-            self.answer(
-                counter,
-                &standby.shared().page,
-                &held.config().nvram.path,
-                now(),
-            );
+            self.answer(counter, standby.shared(), &held.config().nvram.path, now());
             if self.may_follow(held.config()) {
                 standby.look_after(held, now());
             }
             let pause = self.role.deadline().map(|at| at.saturating_sub(now()));
             let pause = pause.map_or(HOOK_PACE, |pause| pause.min(PACE));
             self.wait(held, desk, counter, pause)?;
+            desk.ready.manager().live(now());
             if desk.signals.take() {
                 is_terminating = true;
             }
@@ -585,10 +583,11 @@ impl Node {
     }
 
     /// Answers who asks while no worker does.
-    fn answer(&mut self, counter: &Counter, page: &StandbyPage, nvram: &Path, now: Duration) {
+    fn answer(&mut self, counter: &Counter, shared: &Shared, nvram: &Path, now: Duration) {
         while let Ok(ControlRequest { command, reply }) = counter.requests.try_recv() {
             let answer = match command {
-                Command::Status => Reply::Status(Box::new(self.whole_status(page, nvram))),
+                Command::Status => Reply::Status(Box::new(self.whole_status(&shared.page, nvram))),
+                Command::Metrics => metrics_of(&shared.metrics),
                 Command::Takeover { force: true } => self.force(now),
                 _ => Reply::Refused {
                     reason: self.refusal(),

@@ -23,6 +23,8 @@ use super::worker::{
     EXIT_GIVEN_BACK, EXIT_HANDED_OVER, EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go,
     Message, PreviousEnd,
 };
+use crate::capture::{self, Capture};
+use crate::metrics;
 use crate::pair::lease::Deadline;
 use crate::pair::{ADMITTED_VARIABLE, LEASE_VARIABLE, PAGE_VARIABLE};
 
@@ -60,6 +62,10 @@ pub(super) struct Shared {
     pub page: Page,
     /// Where a worker's questions go to.
     pub asks: Asks,
+    /// Where they count.
+    pub metrics: metrics::Page,
+    /// What writes frames into a file.
+    pub capture: Capture,
 }
 
 /// A running worker.
@@ -140,6 +146,7 @@ impl Process {
         let pulse = Pulse::new()?;
         let (asks, answers) = Prober::new()?;
         let page = shared.page.memory();
+        let (metrics, capture) = (shared.metrics.memory(), shared.capture.memory());
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -154,10 +161,12 @@ impl Process {
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
             // It speaks for the supervisor, which alone speaks to the service manager.
-            .env_remove(super::ready::NOTIFY_SOCKET)
+            .env_remove(super::service_manager::NOTIFY_SOCKET)
             .env(pulse::VARIABLE, pulse.memory().as_raw_fd().to_string())
             .env(page::VARIABLE, page.as_raw_fd().to_string())
             .env(prober::VARIABLE, asks.as_raw_fd().to_string())
+            .env(metrics::VARIABLE, metrics.as_raw_fd().to_string())
+            .env(capture::VARIABLE, capture.as_raw_fd().to_string())
             .env(
                 RECEIVED_VARIABLE,
                 inherited.received.as_raw_fd().to_string(),
@@ -171,6 +180,8 @@ impl Process {
             pulse.memory().as_raw_fd(),
             page.as_raw_fd(),
             asks.as_raw_fd(),
+            metrics.as_raw_fd(),
+            capture.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
         if let Some(pair) = inherited.pair {
@@ -187,6 +198,9 @@ impl Process {
                 command.env(variable, fd.to_string());
                 keep.push(fd);
             }
+        }
+        if let Some(format) = crate::logging::forced() {
+            command.env(crate::logging::VARIABLE, format);
         }
         describe(&mut command);
         let supervisor = rustix::process::getpid();
@@ -205,7 +219,8 @@ impl Process {
         };
         // SAFETY: between fork and exec it makes only system calls: no allocation, no lock.
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
-        prober::answer(answers, inherited.config.clone(), shared.asks.clone());
+        let (asks, captures) = (shared.asks.clone(), shared.capture.clone());
+        prober::answer(answers, inherited.config.clone(), asks, captures);
         Ok(Process {
             child,
             report: Some(read.into()),

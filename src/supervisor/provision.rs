@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use log::{error, info};
 
 use super::process::{Inherited, Paired};
+use super::service_manager::Manager;
 use super::settings::Settings;
 use crate::config::{Config, Durability};
 use crate::control::Listener;
@@ -41,6 +42,16 @@ pub(super) trait Provision {
 
     /// Is another worker to stand by?
     fn stands_by(&self) -> bool;
+
+    /// The TAP has been held since a worker served from it, though that was another supervisor's.
+    fn is_tap_kept(&self) -> bool {
+        false
+    }
+
+    /// Has the service manager keep what the next supervisor can continue with.
+    fn keep(&mut self, manager: &Manager) {
+        let _ = manager;
+    }
 }
 
 /// The real one.
@@ -58,6 +69,10 @@ pub(super) struct Held {
     trial: Option<(Rc<Settings>, Config)>,
     /// `None`: the server is alone.
     pair: Option<Paired>,
+    /// The TAP comes from a supervisor before this one, and has been held ever since.
+    is_tap_kept: bool,
+    /// The service manager keeps this TAP.
+    is_stored: bool,
 }
 
 impl Held {
@@ -80,7 +95,24 @@ impl Held {
             config: config.clone(),
             trial: None,
             pair: None,
+            is_tap_kept: false,
+            is_stored: false,
         })
+    }
+
+    /// The TAP is the one that a supervisor before this one had, and `received` is that one's memory.
+    pub(super) fn continue_with(&mut self, received: Option<OwnedFd>) {
+        self.is_tap_kept = true;
+        self.is_stored = received.is_some();
+        if let Some(received) = received {
+            self.received = received;
+        }
+    }
+
+    /// Takes another TAP.
+    fn set_tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+        (self.is_tap_kept, self.is_stored) = (false, false);
     }
 
     /// The same of one node of a pair. It hears nothing before [`Held::hear`].
@@ -141,7 +173,7 @@ impl Held {
                 self.tap = None;
             }
             let tap = Tap::open(name, offload);
-            self.tap = Some(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
+            self.set_tap(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
         }
         if settings != *self.kept {
             self.trial = Some((Rc::new(settings), config));
@@ -160,7 +192,7 @@ impl Held {
         self.tap = None;
         let tap = Tap::open(&network.tap, network.offload)?;
         info!("attached to the TAP {} again", tap.name());
-        self.tap = Some(tap);
+        self.set_tap(tap);
         Ok(true)
     }
 }
@@ -227,5 +259,19 @@ impl Provision for Held {
 
     fn stands_by(&self) -> bool {
         self.config.server.standby && self.config.nvram.durability != Durability::None
+    }
+
+    fn is_tap_kept(&self) -> bool {
+        self.is_tap_kept
+    }
+
+    fn keep(&mut self, manager: &Manager) {
+        // A node of a pair that is gone must not take frames: the other one serves.
+        if self.pair.is_some() || std::mem::replace(&mut self.is_stored, true) {
+            return;
+        }
+        if let Some(tap) = &self.tap {
+            manager.keep(tap.as_fd(), self.received.as_fd());
+        }
     }
 }

@@ -20,6 +20,8 @@ use super::process::{Inherited, Process, Shared};
 use super::provision::Provision;
 use super::settings::Settings;
 use super::worker::Message;
+use crate::capture::Capture;
+use crate::metrics;
 
 /// After a worker has begun to serve. Its clients come first.
 const DELAY: Duration = Duration::from_millis(100);
@@ -81,9 +83,14 @@ impl Standby {
     /// There can be no page.
     pub(super) fn new(waker: UnixStream) -> std::io::Result<Standby> {
         let (asks, asked) = Asks::new(waker);
-        let page = Page::new()?;
+        let shared = Shared {
+            page: Page::new()?,
+            asks,
+            metrics: metrics::Page::new()?,
+            capture: Capture::new()?,
+        };
         Ok(Standby {
-            shared: Shared { page, asks },
+            shared,
             asked,
             follower: None,
             binary: None,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::page::Page;
 use super::pulse::Pulse;
 use crate::control::ControlRequest;
+use crate::metrics;
 use crate::pair;
 use crate::server::Following;
 
@@ -160,6 +161,10 @@ pub struct Worker {
     pub sandbox: String,
     /// What the supervisor says of the pair; `None`: the server is alone.
     pub pair: Option<pair::page::Page>,
+    /// Where the loop counts.
+    pub metrics: metrics::Page,
+    /// The supervisor's memory for captured frames, if it has one.
+    pub capture: Option<OwnedFd>,
     /// The lock by which the arbiter has admitted this node: held as long as this process can speak.
     pub admitted: Option<OwnedFd>,
 }

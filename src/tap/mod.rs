@@ -197,6 +197,11 @@ impl Tap {
         }
     }
 
+    /// Is it attached with segmentation and checksum offload?
+    pub fn has_offload(&self) -> bool {
+        matches!(self.mode, Mode::Offload(_))
+    }
+
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name

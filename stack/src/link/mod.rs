@@ -4,6 +4,7 @@
 //! echo), or nothing to us. Only valid frames get through; the rest is counted and dropped. No I/O, no clock.
 
 mod checksum;
+mod datagram;
 mod egress;
 mod host;
 mod icmp;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use smoltcp::wire::{IpCidr, IpProtocol, Ipv6Cidr};
 
 pub(crate) use checksum::Sum;
+pub use datagram::Datagram;
 pub(crate) use parse::ETHERNET_HEADER_LEN;
 
 use crate::frame::{Delivery, IcmpError, IcmpKind, Segment};

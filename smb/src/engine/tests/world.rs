@@ -351,6 +351,7 @@ impl World {
         let mut out = Output {
             sends: [std::mem::take(&mut self.kept.sends), out.sends].concat(),
             drop: out.drop,
+            answered: out.answered,
         };
         while let Step::Op(planned) = step {
             let intent = match &planned.intent {

@@ -1,0 +1,4 @@
+//! How clients find the server on their link.
+
+pub mod mdns;
+mod records;
