@@ -1,7 +1,9 @@
 //! The whole server in a simulated world: network, disk, NVRAM and time are made up, clients speak their own SMB on TCP that is not
 //! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
 
+pub mod arena;
 pub mod board;
+pub mod branches;
 pub mod client;
 pub mod clock;
 pub mod configuration;

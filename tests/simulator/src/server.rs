@@ -118,8 +118,8 @@ struct Life {
 impl Server {
     /// A server that is about to be started.
     #[must_use]
-    pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
-        let fuse = Fuse::new(blows);
+    pub fn new(scenario: &Scenario, device: MemoryDevice) -> Server {
+        let fuse = Fuse::default();
         let clock = Clock::default();
         let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
         if scenario.lacks.births {
