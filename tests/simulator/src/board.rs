@@ -106,7 +106,10 @@ impl Board {
     /// Are the shared operations before this one done, or do they wait?
     pub(crate) fn are_settled_before(&self, op: &Op, ops: &[Op]) -> bool {
         let mut first = self.first_undone.get();
-        while ops.get(first).is_some_and(|it| !it.shared || self.done.contains(&it.id)) {
+        while ops
+            .get(first)
+            .is_some_and(|it| !it.shared || self.done.contains(&it.id))
+        {
             first += 1;
         }
         self.first_undone.set(first);

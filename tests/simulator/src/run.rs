@@ -231,7 +231,9 @@ impl World {
         }
         (self.now, self.spins) = match next {
             // smoltcp 0.14 can ask to be polled now, and do nothing then, for ever.
-            Some(at) if at == now && self.spins > SPINS => (now + Duration::from_millis(1), self.spins),
+            Some(at) if at == now && self.spins > SPINS => {
+                (now + Duration::from_millis(1), self.spins)
+            }
             Some(at) if at == now => (now, self.spins + 1),
             Some(at) if at < LIMIT => (at, 0),
             _ => panic!("stuck at {now:?}\n{}", self.state()),

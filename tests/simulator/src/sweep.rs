@@ -157,11 +157,7 @@ pub fn size_of(seed: u64) -> Size {
 
 /// Sweeps scenario after scenario, on several threads. `tell` is called with each failure when it is found.
 #[must_use]
-pub fn sweep(
-    budget: Budget,
-    tried: &Tried,
-    tell: &(dyn Fn(&Failure) + Sync),
-) -> Vec<Failure> {
+pub fn sweep(budget: Budget, tried: &Tried, tell: &(dyn Fn(&Failure) + Sync)) -> Vec<Failure> {
     let next = AtomicU64::new(budget.first_seed);
     let failures = Mutex::new(Vec::new());
     let found = || failures.lock().unwrap_or_else(PoisonError::into_inner);

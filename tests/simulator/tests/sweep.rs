@@ -66,13 +66,15 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         ("IPv6", scenario.ipv6),
     ];
     let revocation = rules.revocation.map(|it| format!("{:?} revoked", it.how));
-    let stranger = scenario.stranger.map(|it| format!("{it:?} stranger"));
+    let unauthenticated = scenario
+        .unauthenticated
+        .map(|it| format!("{it:?} without a login"));
     kinds
         .into_iter()
         .filter(|(_, is_so)| *is_so)
         .map(|(kind, _)| kind.to_owned())
         .chain(revocation)
-        .chain(stranger)
+        .chain(unauthenticated)
         .collect()
 }
 
@@ -150,7 +152,12 @@ fn what_is_passed_over_leaves_the_same() {
 /// A run that goes on from where another one was is the run from the beginning.
 #[test]
 fn a_branch_is_a_run_from_the_beginning() {
-    for (seed, size) in [(1, Size::Usual), (3, Size::Usual), (7, Size::Usual), (12, Size::Small)] {
+    for (seed, size) in [
+        (1, Size::Usual),
+        (3, Size::Usual),
+        (7, Size::Usual),
+        (12, Size::Small),
+    ] {
         let scenario = Scenario::new(seed, size);
         let reference = reference(&scenario, size).unwrap_or_else(|failure| panic!("{failure}"));
         let whole = |blows: &[u64]| {
@@ -163,18 +170,25 @@ fn a_branch_is_a_run_from_the_beginning() {
         let mut count = 0;
         let mut twice = 0;
         branches
-            .each(&beginning, &[], &reference.turns, &steps, &mut |branches, place, first, course| {
-                let Course { kinds, turns } = course?;
-                count += 1;
-                assert_eq!(Ok((kinds.clone(), turns.clone())), whole(first));
-                let seconds: Vec<u64> = (first[0] + 1..=kinds.len() as u64).step_by(173).collect();
-                branches.each(place, first, &turns, &seconds, &mut |_, _, both, course| {
+            .each(
+                &beginning,
+                &[],
+                &reference.turns,
+                &steps,
+                &mut |branches, place, first, course| {
                     let Course { kinds, turns } = course?;
-                    twice += 1;
-                    assert_eq!(Ok((kinds, turns)), whole(both));
-                    Ok::<(), String>(())
-                })
-            })
+                    count += 1;
+                    assert_eq!(Ok((kinds.clone(), turns.clone())), whole(first));
+                    let seconds: Vec<u64> =
+                        (first[0] + 1..=kinds.len() as u64).step_by(173).collect();
+                    branches.each(place, first, &turns, &seconds, &mut |_, _, both, course| {
+                        let Course { kinds, turns } = course?;
+                        twice += 1;
+                        assert_eq!(Ok((kinds, turns)), whole(both));
+                        Ok::<(), String>(())
+                    })
+                },
+            )
             .unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         assert_eq!(count, steps.len());
         assert!(twice > count, "{twice} pairs");

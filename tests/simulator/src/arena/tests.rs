@@ -32,7 +32,11 @@ fn what_is_restored_is_as_it_was() {
             });
             arena.restore(&snapshot);
             assert_eq!((*map).len(), 500);
-            assert!((*map).iter().all(|(n, bytes)| *bytes == vec![1; *n as usize]));
+            assert!(
+                (*map)
+                    .iter()
+                    .all(|(n, bytes)| *bytes == vec![1; *n as usize])
+            );
         }
     }
 }
