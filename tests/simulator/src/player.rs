@@ -465,9 +465,7 @@ impl Player {
                 _ => {}
             }
         }
-        let before = ops.iter().take_while(|other| other.id != op.id);
-        let mut before = before.filter(|other| other.shared);
-        !op.shared || before.all(|other| board.is_settled(other.id, op.id))
+        !op.shared || board.are_settled_before(op, ops)
     }
 
     fn send(&mut self, op: Op, board: &mut Board, now: Duration) {

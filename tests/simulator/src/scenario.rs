@@ -16,7 +16,7 @@ use crate::player::USER;
 use crate::random::Random;
 use crate::revocation;
 use crate::rules::{Lacks, Rules};
-use crate::stranger::Stranger;
+use crate::unauthenticated::Unauthenticated;
 use crate::workload::{self, Op};
 
 /// How large a scenario is.
@@ -70,8 +70,8 @@ pub struct Scenario {
     /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all
     /// of it at once.
     pub copy_units: u64,
-    /// Somebody comes besides who goes no further.
-    pub stranger: Option<Stranger>,
+    /// One more client connects and does not log in.
+    pub unauthenticated: Option<Unauthenticated>,
     /// What the judge must know besides.
     pub rules: Rules,
     /// What the file system lacks.
@@ -257,9 +257,9 @@ impl Scenario {
             },
             unread: *turns.pick(&[100, 16 << 20]),
             copy_units: *Random::new(seed, "copies").pick(&[1, 2, 4, 512]),
-            stranger: match seed % 14 {
-                3 => Some(Stranger::Silent),
-                10 => Some(Stranger::Halting),
+            unauthenticated: match seed % 14 {
+                3 => Some(Unauthenticated::Silent),
+                10 => Some(Unauthenticated::Halting),
                 _ => None,
             },
             mutation: None,

@@ -10,45 +10,36 @@ use std::time::Duration;
 
 use outlast::server::clock::Time;
 use outlast::server::machine::Machine;
-use outlast::server::open::Company;
-use outlast::server::patience::Patience;
-use outlast::server::recover::{Parts, recover};
-use outlast_nvram::{Flag, Incarnation};
+use outlast_nvram::Flag;
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
-use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
+use outlast_stack::{Lost, RxChecksum, RxFrame};
 
-use crate::clock::{Clock, Processor};
-use crate::configuration::{receive_total, smb_config, stack_config};
+use crate::clock::Clock;
+use crate::configuration::{smb_config, stack_config};
 use crate::disk::Disk;
 use crate::files::Files;
-use crate::fuse::{Crash, Fuse, Step};
-use crate::inspect::{Inspector, Known};
+use crate::fuse::{Crash, Fuse};
+use crate::inspect::Inspector;
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
-use crate::net::{FIRST_PORT, Net};
+use crate::net::Net;
 use crate::pair::{Blow, Order, Pair};
-use crate::player::SHARE;
 use crate::random::Random;
-use crate::revocation::Revocation;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
-use crate::stranger::{self, Stranger};
-use crate::surroundings::{Nothing, Saboteur, Seeded};
 use crate::trace;
 use crate::trouble::Troubles;
 
+mod begin;
+mod looks;
+mod mutated;
+
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
-/// Room for the longest reply of these workloads and its records.
-const REPLY_ROOM: u64 = 5 << 10;
-/// The same for the longest effect on files, and all that a compound may do.
-const EFFECT_ROOM: u64 = 5 << 10;
 /// Turns at one instant, at most.
 const TURNS: usize = 10_000;
-/// How long a mutated server is silent when it has come back.
-const SILENCE: Duration = Duration::from_secs(5);
 
 /// The server and what it stands on.
 pub struct Server {
@@ -131,8 +122,8 @@ struct Life {
 impl Server {
     /// A server that is about to be started.
     #[must_use]
-    pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
-        let fuse = Fuse::new(blows);
+    pub fn new(scenario: &Scenario, device: MemoryDevice) -> Server {
+        let fuse = Fuse::default();
         let clock = Clock::default();
         let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
         if scenario.lacks.births {
@@ -369,32 +360,6 @@ impl Server {
         self.scenario.mutation == Some(mutation)
     }
 
-    /// A server that says good-bye when it dies.
-    fn say_last_words(&mut self, mut life: Life, now: Duration) {
-        let mut frames = Vec::new();
-        let time = life.time(now);
-        life.machine.begin_farewell(time);
-        life.machine.turn(time, &mut frames);
-        for frame in &frames {
-            let _ = self.device.send(frame);
-        }
-    }
-
-    /// A server that does not know its connections yet.
-    fn answer_too_early(&mut self, now: Duration) {
-        let mut stack = outlast_stack::Stack::new(stack_config(&self.scenario), [0; 32], now);
-        let mut frames = Vec::new();
-        stack.resume(now, Lost::Nothing, &mut Nothing, &mut frames);
-        while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
-            let bytes = &self.buffer[..length];
-            stack.ingest(RxFrame { bytes, checksum }, now, &mut Nothing);
-        }
-        stack.poll(now, &mut Nothing, &mut frames);
-        for frame in &frames {
-            let _ = self.device.send(frame);
-        }
-    }
-
     fn live(&mut self, now: Duration, net: &Net) {
         if self.life.is_none() {
             self.begin(now, net);
@@ -449,49 +414,6 @@ impl Server {
         panic!("the server is busy for ever");
     }
 
-    /// Law 8: no more is promised, by all windows together, than is set aside for it.
-    fn look_at_promises(&self) {
-        let Some(life) = &self.life else { return };
-        let usage = life.machine.stack().usage();
-        let (held, dropped) = (usage.receive_held, usage.in_window_dropped);
-        assert_eq!(
-            dropped, 0,
-            "the server has dropped segments within a window"
-        );
-        let may_send = |state| {
-            use outlast_stack::State;
-            matches!(
-                state,
-                State::SynReceived | State::Established | State::FinWait1 | State::FinWait2
-            )
-        };
-        let connections = life.machine.stack().connections();
-        let ports = connections
-            .filter(|(.., state)| may_send(*state))
-            .map(|(_, remote, _)| remote.port());
-        let promised = self.inspector.promises.promised(&ports.collect());
-        let room = receive_total(&self.scenario);
-        assert!(
-            promised <= room && held <= room,
-            "{promised} bytes are promised by windows ({held} as the server counts, with what is queued), of {room} that are set aside"
-        );
-    }
-
-    /// Laws 1 and 2: what is committed is the state.
-    fn look_inside(&mut self) {
-        self.follow();
-        if let Some(life) = &self.life {
-            let dropped = life.machine.stack().usage().in_window_dropped;
-            assert_eq!(
-                dropped, 0,
-                "segments within a window are dropped for want of room in the log"
-            );
-        }
-        if let Some(life) = self.life.as_ref().filter(|_| self.scenario.sees_inside) {
-            self.shadow.compare(&life.machine);
-        }
-    }
-
     /// Is it time for the elective reboot?
     fn began(&mut self, _now: Duration) -> bool {
         let due = self
@@ -541,195 +463,11 @@ impl Server {
         }
     }
 
-    fn begin(&mut self, now: Duration, net: &Net) {
-        log::debug!("the server begins at {now:?}");
-        self.inspector.promises.begin_anew();
-        let lives = u64::from(self.lives());
-        let seed = self.scenario.seed ^ (lives << 48);
-        if lives > 0 && self.is(Mutation::AnswersTooEarly) {
-            self.answer_too_early(now);
-        }
-        let (mut stack, smb) = self.configurations(self.lives());
-        // Only in a stranger's case: the others may be silent for long when their TCP has backed off.
-        let limit = |of| match self.scenario.stranger == Some(of) {
-            true => stranger::PATIENCE,
-            false => Duration::from_secs(3600),
-        };
-        if self.is(Mutation::WindowsWithoutRoom) {
-            stack.receive_total *= 64;
-            stack.receive_reserve = 0;
-        }
-        let (share, _) = smb.share_named(SHARE).expect("the clients' share");
-        let follower = self.standby.take();
-        let is_followed = follower.is_some();
-        self.disk.borrow_mut().starting(true);
-        let recovered = recover(Parts {
-            memory: Some(self.nvram.clone()),
-            follower,
-            sink: self.sink.as_ref().map(SinkFile::open),
-            partner: None,
-            reply_room: REPLY_ROOM,
-            effect_room: EFFECT_ROOM,
-            wall: wall(now),
-            incarnation: Incarnation {
-                host: [self.machine(); 16],
-                boot: [self.boots[self.node]; 16],
-            },
-            company: match &self.pair {
-                None => Company::Alone,
-                Some(pair) => Company::Pair {
-                    in_step: pair.in_step(),
-                },
-            },
-            copy_units: self.scenario.copy_units,
-            // The judge knows no disk that is away for a while: such a start is refused, and comes again.
-            sets_apart: false,
-            stack,
-            smb,
-            fs: Files::new(
-                self.disk.clone(),
-                self.troubles.clone(),
-                share,
-                &self.scenario,
-            ),
-            entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
-            probe: Box::new(Saboteur {
-                nvram: self.nvram.clone(),
-                mutation: self.scenario.mutation,
-            }),
-            stopwatch: Box::new(Processor::new(
-                self.scenario.speed,
-                Random::new(seed, "processor"),
-            )),
-            felled: !self.elective,
-            patience: Patience {
-                login: limit(Stranger::Silent),
-                idle: None,
-                stalled: limit(Stranger::Halting),
-                stalled_in_crowd: Duration::from_secs(3600),
-                strangers: 64,
-                connections: 64,
-                unread: self.scenario.unread,
-            },
-            lost: match self.elective {
-                true => Lost::Nothing,
-                false => self.scenario.lost,
-            },
-        });
-        self.disk.borrow_mut().starting(false);
-        let recovered = match recovered {
-            Ok(recovered) => recovered,
-            Err(error) => {
-                assert!(
-                    self.disk.borrow_mut().take_failure(),
-                    "the server does not come back: {error:#}"
-                );
-                log::debug!("the server does not start: {error:#}");
-                self.failed_starts += 1;
-                self.end(now, End::Killed);
-                self.loses_its_worker = false;
-                return self.node_died();
-            }
-        };
-        assert_eq!(
-            recovered.was_followed, is_followed,
-            "a follower does not take over"
-        );
-        let base = match self.scenario.mutation {
-            Some(Mutation::OutageIsTime) if lives > 0 => {
-                recovered.service_time + self.scenario.outage
-            }
-            _ => recovered.service_time,
-        };
-        self.life = Some(Life {
-            machine: recovered.machine,
-            base,
-            began: self.clock.now(),
-        });
-        let revocation = self.scenario.rules.revocation;
-        self.has_revoked = revocation.is_some_and(|it| it.from_life <= self.lives());
-        self.look_inside();
-        self.send(&recovered.frames, net);
-        self.take_left_frames(now);
-        if self.life.is_some() {
-            let (stack, smb) = self.configurations(self.lives() + 1);
-            self.standby.begin(&self.nvram, stack, smb);
-        }
-    }
-
     /// The turn is over. A crash after this leaves something else than one before.
     fn forget_received(&mut self) {
         if !self.received.is_empty() {
             self.fuse.takes();
             self.received.clear();
-        }
-    }
-
-    /// Receives what the worker before had read, as the server's loop does; once.
-    fn take_left_frames(&mut self, now: Duration) {
-        let left = std::mem::take(&mut self.received);
-        let Some(life) = &mut self.life else { return };
-        let time = life.time(now);
-        for (bytes, checksum) in &left {
-            let checksum = *checksum;
-            life.machine.ingest(RxFrame { bytes, checksum }, time);
-        }
-    }
-
-    /// Those of a life, by how many there were before it.
-    fn configurations(&self, lives: u32) -> (outlast_stack::Config, outlast_smb::Config) {
-        let mut stack = stack_config(&self.scenario);
-        if lives > 0 && self.scenario.smaller_window {
-            stack.receive_buffer /= 2;
-        }
-        (stack, smb_config(&self.scenario, lives))
-    }
-
-    /// The port of the client whose connection it may have ended.
-    fn port_cut(&self) -> Option<u16> {
-        let revocation = self.scenario.rules.revocation.filter(|_| self.has_revoked);
-        let victim = revocation.filter(Revocation::ends_connection)?.victim;
-        Some(FIRST_PORT + u16::try_from(victim).ok()?)
-    }
-
-    /// How many there were before this one.
-    fn lives(&self) -> u32 {
-        self.crashes + self.reboots + self.failed_starts
-    }
-
-    fn send(&mut self, frames: &[TxFrame], net: &Net) {
-        if self.pair.is_some() {
-            self.outbox.extend(frames.iter().cloned());
-        }
-        let returned = self.life.as_ref().filter(|_| self.lives() > 0);
-        let is_silent = returned.is_some_and(|life| self.clock.now() < life.began + SILENCE);
-        if is_silent && self.is(Mutation::SilentAfterReturn) {
-            return;
-        }
-        let cut = self.port_cut();
-        for frame in frames {
-            self.fuse.step(Step::Frame);
-            self.assert_may_speak(self.node);
-            self.outbox.pop_front();
-            let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
-            let frame = forgotten.as_ref().unwrap_or(frame);
-            let known = |port| Known {
-                may_end: net.may_end(port) || cut == Some(port),
-                may_reset: cut == Some(port),
-                draining: self.draining,
-                at_once: self.sink.is_none(),
-            };
-            trace::frame(
-                "server to client",
-                self.clock.now(),
-                &frame.header,
-                &frame.payload,
-            );
-            let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
-            let committed = self.scenario.sees_inside.then_some(&on_record.stack);
-            self.inspector.look(frame, committed, known);
-            // the wire takes every frame; what it loses is its own affair
-            let _ = self.device.send(frame);
         }
     }
 }
