@@ -18,4 +18,5 @@ pub mod supervisor;
 pub mod system;
 pub mod tap;
 pub mod temporary;
+pub mod trace;
 pub mod users;
