@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,9 +13,10 @@ use outlast::trace::picture::Gap;
 use outlast::trace::{Connections, Picture, Silence, draw, words};
 
 use crate::blow::{Blow, Server, tally};
-use crate::client::{Client, Login};
+use crate::client::Client;
 use crate::files;
 use crate::keys::Keys;
+use crate::local::LOGIN;
 use crate::place::Place;
 use crate::screen::Screen;
 use crate::watch::Watch;
@@ -43,7 +45,7 @@ pub enum Transfer {
 pub type Script = [(Transfer, Blow)];
 
 /// Of a server that is processes.
-pub const SCRIPT: [(Transfer, Blow); 6] = [
+pub const OF_PROCESSES: [(Transfer, Blow); 6] = [
     (Transfer::Get, Blow::Kill),
     (Transfer::Get, Blow::Kill),
     (Transfer::Get, Blow::Reboot),
@@ -51,17 +53,24 @@ pub const SCRIPT: [(Transfer, Blow); 6] = [
     (Transfer::Put, Blow::Kill),
     (Transfer::Put, Blow::KillAll),
 ];
+/// Of a server that is a machine.
+pub const OF_MACHINE: [(Transfer, Blow); 4] = [
+    (Transfer::Get, Blow::Kill),
+    (Transfer::Get, Blow::Reboot),
+    (Transfer::Put, Blow::Power),
+    (Transfer::Put, Blow::Power),
+];
 
 /// What is played.
 pub struct Act<'a> {
     /// The server.
     pub server: Box<dyn Server>,
+    /// The sentence that announces what can befall it.
+    pub announcement: fn(Blow) -> Option<&'static str>,
     /// Where its packets pass.
     pub device: &'a str,
     /// Its address.
     pub address: &'a str,
-    /// Who logs in.
-    pub login: Login,
     /// Where the files are.
     pub place: &'a Place,
     /// What befalls the server.
@@ -83,16 +92,21 @@ struct Play<'a> {
     watch: &'a Watch,
     is_local: bool,
     client: Client,
-    server: Option<Box<dyn Server>>,
+    announcement: fn(Blow) -> Option<&'static str>,
+    striker: Striker,
     /// A blow that is being struck.
     striking: Option<Striking>,
     struck: Vec<Struck>,
     /// When the client went on after the last blow.
     calm_since: Instant,
+    /// What the client does now, and what it did before.
     transfer: Option<Transfer>,
+    before: Option<Transfer>,
     /// Transfers that are complete: downloads and uploads.
     complete: [usize; 2],
-    comparisons: Vec<(usize, JoinHandle<io::Result<bool>>)>,
+    /// The last upload, until it has been downloaded again, if that is how it is compared.
+    uploaded: Option<String>,
+    comparisons: VecDeque<JoinHandle<io::Result<bool>>>,
     is_well: bool,
 }
 
@@ -103,7 +117,41 @@ struct Striking {
     begun: Instant,
     /// When the server served again, since 1970.
     back: Option<Duration>,
-    thread: Option<JoinHandle<(Box<dyn Server>, anyhow::Result<()>)>>,
+}
+
+/// The thread that has the server. It strikes while the client is looked at; a machine ends with the thread that
+/// started it.
+struct Striker {
+    orders: Sender<Blow>,
+    reports: Receiver<anyhow::Result<Option<String>>>,
+    thread: JoinHandle<anyhow::Result<u64>>,
+}
+
+impl Striker {
+    fn new(mut server: Box<dyn Server>) -> Striker {
+        let (orders, taken) = mpsc::channel();
+        let (told, reports) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for blow in taken {
+                // Nobody listens any more when the demonstration has failed.
+                let _ = told.send(server.strike(blow));
+            }
+            let lives = server.lives()?;
+            server.stop().map(|()| lives)
+        });
+        Striker {
+            orders,
+            reports,
+            thread,
+        }
+    }
+
+    /// Ends the server; gives the number of its lives.
+    fn finish(self) -> anyhow::Result<u64> {
+        drop(self.orders);
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|_| Err(anyhow::anyhow!("the server could not be ended")))
+    }
 }
 
 /// A blow, and how long the client heard nothing.
@@ -133,52 +181,50 @@ impl Act<'_> {
             words::bytes(self.place.bytes)
         ));
         if keys.are_there() {
-            screen.say(&format!(
-                "Keys: {}, q to end.",
-                keys_of(self.server.as_ref())
-            ));
+            screen.say(&format!("Keys: {}, q to end.", keys_of(self.announcement)));
         }
         let mut play = Play {
             screen,
             place: self.place,
             watch: &watch,
             is_local: self.is_local,
-            client: Client::start(self.address, self.login, &self.place.client(), None)?,
-            server: Some(self.server),
+            client: Client::start(self.address, LOGIN, &self.place.client(), None)?,
+            announcement: self.announcement,
+            striker: Striker::new(self.server),
             striking: None,
             struck: Vec::new(),
             calm_since: Instant::now(),
             transfer: None,
+            before: None,
             complete: [0; 2],
-            comparisons: Vec::new(),
+            uploaded: None,
+            comparisons: VecDeque::new(),
             is_well: true,
         };
         play.perform(self.script, &keys, self.ended)?;
         let Play {
             client,
+            striker,
             struck,
-            server,
             mut is_well,
             complete,
             ..
         } = play.compared()?;
         is_well &= finish(client, complete, screen)?;
-        let mut server = server.context("the server is being struck")?;
-        let lives = server.lives()?;
+        let lives = striker.finish()?;
         let (connections, missed) = watch.finish()?;
         is_well &= judge(&connections, missed, screen);
         is_well &= count(&struck, lives, screen);
         picture(&connections, &struck, lives, &self.picture, screen)?;
-        server.stop()?;
         Ok(is_well)
     }
 }
 
 /// Which keys do what.
-fn keys_of(server: &dyn Server) -> String {
+fn keys_of(announcement: fn(Blow) -> Option<&'static str>) -> String {
     let keys = ['k', 'r', 'u', 'p'].into_iter();
     let named = keys.filter_map(|key| Blow::of_key(key).map(|blow| (key, blow)));
-    let possible = named.filter(|(_, blow)| server.announcement(*blow).is_some());
+    let possible = named.filter(|(_, blow)| announcement(*blow).is_some());
     let names: Vec<String> = possible
         .map(|(key, blow)| format!("{key} {}", blow.label()))
         .collect();
@@ -197,11 +243,11 @@ impl Play<'_> {
             let wanted = script.front().map(|(transfer, _)| *transfer);
             let is_idle = self.client()?;
             let is_free = self.strike_goes_on()?;
-            if is_idle && !(is_over && is_free) {
-                self.ask(wanted)?;
-            }
-            if is_idle && is_over && is_free {
-                return Ok(());
+            match (is_idle, is_over && is_free, &self.uploaded) {
+                (false, ..) => {}
+                (true, false, _) => self.ask(wanted)?,
+                (true, true, Some(_)) => self.ask(Some(Transfer::Get))?,
+                (true, true, None) => return Ok(()),
             }
             let key = keys.next(TICK);
             if key.is_some_and(|key| matches!(key, 'q' | 'Q' | '\x1b' | '\x04')) {
@@ -234,7 +280,7 @@ impl Play<'_> {
         }
     }
 
-    /// Looks at the client; says whether it has nothing to do.
+    /// Looks at the client; compares what it has transferred; says whether it has nothing to do.
     fn client(&mut self) -> anyhow::Result<bool> {
         if let Some(status) = self.client.ended()? {
             bail!("smbclient ended ({status}): {}", self.client.last_line());
@@ -242,23 +288,34 @@ impl Play<'_> {
         if let Some(error) = self.client.error() {
             bail!("smbclient: {error}");
         }
-        Ok(self.client.is_complete())
+        let is_complete = self.client.is_complete();
+        if is_complete && let Some(transfer) = self.transfer.take() {
+            self.before = Some(transfer);
+            self.compare(transfer)?;
+        }
+        Ok(is_complete)
     }
 
     /// Has the client begin the next transfer, when the one before is complete.
     fn ask(&mut self, wanted: Option<Transfer>) -> anyhow::Result<()> {
-        if let Some(transfer) = self.transfer {
-            self.compare(transfer)?;
+        // The comparison of the copy that is overwritten now must be over.
+        while self.comparisons.len() >= COPIES
+            && let Some(before) = self.comparisons.pop_front()
+        {
+            self.note(before)?;
         }
         // With nothing to wait for, it does both in turn.
-        let transfer = wanted.unwrap_or(match self.transfer {
+        let transfer = wanted.unwrap_or(match self.before {
             Some(Transfer::Get) => Transfer::Put,
             _ => Transfer::Get,
         });
         self.transfer = Some(transfer);
         let name = self.name(transfer);
         let command = match transfer {
-            Transfer::Get => format!("get big {name}"),
+            Transfer::Get => {
+                let remote = self.uploaded.take().unwrap_or("big".to_owned());
+                format!("get {remote} {name}")
+            }
             Transfer::Put => format!("put {} {name}", self.place.source().display()),
         };
         self.client.ask(&command)
@@ -273,23 +330,20 @@ impl Play<'_> {
         }
     }
 
-    /// Compares what has just been transferred. Of a name, one comparison must be over before the next transfer.
+    /// Compares what has just been transferred.
     fn compare(&mut self, transfer: Transfer) -> anyhow::Result<()> {
         let name = self.name(transfer);
         self.complete[transfer as usize] += 1;
         let copy = match transfer {
             Transfer::Get => self.place.client().join(name),
             Transfer::Put if self.is_local => self.place.share().join(name),
-            // The share is another machine's.
-            Transfer::Put => return Ok(()),
+            Transfer::Put => {
+                self.uploaded = Some(name);
+                return Ok(());
+            }
         };
-        if self.comparisons.len() >= COPIES {
-            let (_, before) = self.comparisons.remove(0);
-            self.note(before)?;
-        }
-        let number = self.complete.iter().sum();
-        self.comparisons
-            .push((number, files::compare(&self.place.source(), &copy)));
+        let comparison = files::compare(&self.place.source(), &copy);
+        self.comparisons.push_back(comparison);
         Ok(())
     }
 
@@ -306,35 +360,26 @@ impl Play<'_> {
 
     /// Waits for the comparisons that are under way.
     fn compared(mut self) -> anyhow::Result<Self> {
-        if let Some(transfer) = self.transfer.take() {
-            self.compare(transfer)?;
-        }
-        for (_, comparison) in std::mem::take(&mut self.comparisons) {
+        for comparison in std::mem::take(&mut self.comparisons) {
             self.note(comparison)?;
         }
         Ok(self)
     }
 
     fn strike(&mut self, blow: Blow) -> anyhow::Result<()> {
-        let server = self.server.take().context("the server is being struck")?;
-        let Some(announcement) = server.announcement(blow) else {
-            self.server = Some(server);
+        // Not every key is for every server.
+        let Some(announcement) = (self.announcement)(blow) else {
             return Ok(());
         };
         self.screen.blow(&format!("✗ {announcement}"));
         self.watch.mark();
-        let mut server = server;
         self.striking = Some(Striking {
             blow,
             from: now(),
             begun: Instant::now(),
             back: None,
-            thread: Some(std::thread::spawn(move || {
-                let result = server.strike(blow);
-                (server, result)
-            })),
         });
-        Ok(())
+        self.striker.orders.send(blow).context("the server is gone")
     }
 
     /// Looks at the blow that is being struck; says whether there is none.
@@ -342,12 +387,15 @@ impl Play<'_> {
         let Some(striking) = &mut self.striking else {
             return Ok(true);
         };
-        if let Some(thread) = striking.thread.take_if(|thread| thread.is_finished()) {
-            let ended = thread.join();
-            let (server, result) = ended.map_err(|_| anyhow::anyhow!("the blow panicked"))?;
-            self.server = Some(server);
-            result?;
-            striking.back = Some(now());
+        match self.striker.reports.try_recv() {
+            Ok(report) => {
+                if let Some(note) = report? {
+                    self.screen.say(&format!("  {note}"));
+                }
+                striking.back = Some(now());
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => bail!("the server is gone"),
         }
         let Some(back) = striking.back else {
             return Ok(false);

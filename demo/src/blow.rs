@@ -74,11 +74,8 @@ pub fn tally(blows: &[Blow]) -> String {
 
 /// A server that is shown.
 pub trait Server: Send {
-    /// What can befall it, with the sentence that announces it.
-    fn announcement(&self, blow: Blow) -> Option<String>;
-
-    /// Does it, and waits until the server serves again.
-    fn strike(&mut self, blow: Blow) -> anyhow::Result<()>;
+    /// Does it, and waits until the server serves again. Gives what is to be said about it.
+    fn strike(&mut self, blow: Blow) -> anyhow::Result<Option<String>>;
 
     /// How often it has begun to serve.
     fn lives(&mut self) -> anyhow::Result<u64>;

@@ -38,6 +38,19 @@ pub struct Local {
     supervisor: Child,
 }
 
+/// The sentence that announces what can befall it.
+pub fn announcement(blow: Blow) -> Option<&'static str> {
+    match blow {
+        Blow::Kill => Some("kill -9 of the server"),
+        Blow::KillAll => {
+            Some("kill -9 of the server and its supervisor; there is no server for 3 s")
+        }
+        Blow::Reboot => Some("outlast reboot: drain, save, come back"),
+        Blow::Upgrade => Some("outlast reboot --exec: come back as another binary"),
+        Blow::Power => None,
+    }
+}
+
 impl Local {
     /// Makes a TAP, a configuration and a user, and starts the server.
     ///
@@ -120,33 +133,18 @@ impl Local {
 }
 
 impl Server for Local {
-    fn announcement(&self, blow: Blow) -> Option<String> {
-        Some(match blow {
-            Blow::Kill => {
-                let worker = self.status().map_or(0, |status| status.worker_pid);
-                format!("kill -9 of the server, process {worker}")
-            }
-            Blow::KillAll => format!(
-                "kill -9 of the server and its supervisor; for {} s there is no server at all",
-                DOWN.as_secs()
-            ),
-            Blow::Reboot => "outlast reboot: drain, save, come back".to_owned(),
-            Blow::Upgrade => "outlast reboot --exec: come back as another binary".to_owned(),
-            Blow::Power => return None,
-        })
-    }
-
-    fn strike(&mut self, blow: Blow) -> anyhow::Result<()> {
+    fn strike(&mut self, blow: Blow) -> anyhow::Result<Option<String>> {
         match blow {
-            Blow::Kill => self.kill(),
-            Blow::KillAll => self.kill_all(),
-            Blow::Reboot => run(&mut self.command(&["reboot"])).map(drop),
+            Blow::Kill => self.kill()?,
+            Blow::KillAll => self.kill_all()?,
+            Blow::Reboot => drop(run(&mut self.command(&["reboot"]))?),
             Blow::Upgrade => {
                 let upgrade = self.upgrade.display().to_string();
-                run(&mut self.command(&["reboot", "--exec", &upgrade])).map(drop)
+                drop(run(&mut self.command(&["reboot", "--exec", &upgrade]))?);
             }
             Blow::Power => bail!("only a virtual machine has power to cut: scripts/vm-demo"),
         }
+        Ok(None)
     }
 
     fn lives(&mut self) -> anyhow::Result<u64> {

@@ -6,12 +6,34 @@
 mod act;
 mod blow;
 mod client;
+#[cfg(target_arch = "x86_64")]
+#[allow(dead_code)] // the tests' virtual machine can do more
+#[path = "../../tests/machine/disk_log.rs"]
+mod disk_log;
 mod files;
+#[cfg(target_arch = "x86_64")]
+#[path = "../../tests/machine/guest.rs"]
+mod guest;
+#[cfg(target_arch = "x86_64")]
+#[path = "../../tests/machine/host.rs"]
+mod host;
+#[cfg(target_arch = "x86_64")]
+#[path = "../../tests/machine/initramfs.rs"]
+mod initramfs;
 mod keys;
 mod local;
+#[cfg(target_arch = "x86_64")]
+#[allow(dead_code)]
+#[path = "../../tests/machine/machine.rs"]
+mod machine;
 mod place;
 mod samba;
 mod screen;
+#[cfg(target_arch = "x86_64")]
+#[allow(dead_code)]
+mod support;
+#[cfg(target_arch = "x86_64")]
+mod vm;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -45,18 +67,21 @@ struct Options {
     /// Leave Samba out.
     #[arg(long)]
     no_samba: bool,
+    /// Show a whole virtual machine.
+    #[arg(long)]
+    machine: bool,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let mut screen = match Screen::new(options.record.as_deref()) {
+    let screen = match Screen::new(options.record.as_deref()) {
         Ok(screen) => screen,
         Err(error) => {
             eprintln!("demo: {error:#}");
             return ExitCode::from(2);
         }
     };
-    match run(&options, &mut screen) {
+    match run(&options, &screen) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -67,7 +92,7 @@ fn main() -> ExitCode {
 }
 
 /// Plays all of it; says whether everything was as it should be.
-fn run(options: &Options, screen: &mut Screen) -> anyhow::Result<bool> {
+fn run(options: &Options, screen: &Screen) -> anyhow::Result<bool> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&ended))
@@ -75,26 +100,76 @@ fn run(options: &Options, screen: &mut Screen) -> anyhow::Result<bool> {
     }
     std::fs::create_dir_all(&options.output)
         .with_context(|| options.output.display().to_string())?;
-    let place = Place::new(options.megabytes.unwrap_or(place::MEGABYTES))?;
-    let mut is_well = true;
-    if !options.no_samba {
-        samba::play(&place, &options.output, screen, &ended)?;
-    }
-    screen.title("Outlast");
     let outlast = std::env::var_os("OUTLAST").context("start this with scripts/demo")?;
-    let server = local::Local::start(&place, Path::new(&outlast))?;
-    let act = act::Act {
-        server: Box::new(server),
-        device: local::DEVICE,
-        address: local::SERVER,
-        login: local::LOGIN,
-        place: &place,
-        script: &act::SCRIPT,
-        is_local: true,
-        picture: options.output.join("outlast.svg"),
-        capture: options.capture.as_deref(),
+    let stage = Stage {
+        options,
+        outlast: Path::new(&outlast),
+        screen,
         ended: &ended,
     };
-    is_well &= act.play(screen)?;
-    Ok(is_well)
+    match options.machine {
+        true => stage.machine(),
+        false => stage.processes(),
+    }
+}
+
+/// What both performances need.
+struct Stage<'a> {
+    options: &'a Options,
+    outlast: &'a Path,
+    screen: &'a Screen,
+    ended: &'a AtomicBool,
+}
+
+impl Stage<'_> {
+    /// Samba, then Outlast, as processes.
+    fn processes(&self) -> anyhow::Result<bool> {
+        let (options, screen) = (self.options, self.screen);
+        let place = Place::new(options.megabytes.unwrap_or(place::MEGABYTES))?;
+        if !options.no_samba {
+            samba::play(&place, &options.output, screen, self.ended)?;
+        }
+        screen.title("Outlast");
+        let server = local::Local::start(&place, self.outlast)?;
+        let act = act::Act {
+            server: Box::new(server),
+            announcement: local::announcement,
+            device: local::DEVICE,
+            address: local::SERVER,
+            place: &place,
+            script: &act::OF_PROCESSES,
+            is_local: true,
+            picture: options.output.join("outlast.svg"),
+            capture: options.capture.as_deref(),
+            ended: self.ended,
+        };
+        act.play(screen)
+    }
+
+    /// Outlast in a virtual machine.
+    #[cfg(target_arch = "x86_64")]
+    fn machine(&self) -> anyhow::Result<bool> {
+        let (options, screen) = (self.options, self.screen);
+        screen.title("Outlast in a virtual machine");
+        let place = Place::new(options.megabytes.unwrap_or(vm::MEGABYTES))?;
+        let server = vm::Vm::start(&place, self.outlast, screen)?;
+        let act = act::Act {
+            server: Box::new(server),
+            announcement: vm::announcement,
+            device: vm::DEVICE,
+            address: vm::SERVER,
+            place: &place,
+            script: &act::OF_MACHINE,
+            is_local: false,
+            picture: options.output.join("machine.svg"),
+            capture: options.capture.as_deref(),
+            ended: self.ended,
+        };
+        act.play(screen)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn machine(&self) -> anyhow::Result<bool> {
+        anyhow::bail!("the virtual machine needs an x86_64 processor")
+    }
 }

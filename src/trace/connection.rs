@@ -29,6 +29,8 @@ pub struct Connection {
     client_isn: Option<u32>,
     wait: Wait,
     heard: Option<Duration>,
+    /// Of the latest bytes, those to the client and those to the server.
+    latest_bytes: [u64; 2],
 }
 
 /// What one side sends.
@@ -79,7 +81,13 @@ pub enum Event {
     Reset,
 }
 
-/// A time in which the client waits and the server neither sends a new byte nor acknowledges one.
+/// A client that sends something so soon after the server did is at work: it has waited since then.
+const AT_WORK: Duration = Duration::from_millis(50);
+/// Of so many bytes, the latest, most have one direction: the client downloads or uploads.
+const LATEST_BYTES: u64 = 1 << 18;
+
+/// A time in which the client waits and the server does not go on: it sends no byte that it has not sent before, nor, to
+/// a client that uploads, acknowledges one that it has not acknowledged before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Since when the client waits.
@@ -103,7 +111,7 @@ enum Wait {
     Unknown,
     /// Since then: not everything that the client has sent is acknowledged.
     Since(Duration),
-    /// Since then, if it sends nothing. If it does, since it does: before, it may have had nothing to ask.
+    /// Since then, if it sends nothing, or soon. Else since it does: before, it may have had nothing to ask.
     UnlessItSends(Duration),
 }
 
@@ -171,6 +179,7 @@ impl Connection {
             client_isn: None,
             wait: Wait::Unknown,
             heard: None,
+            latest_bytes: [0; 2],
         }
     }
 
@@ -180,7 +189,7 @@ impl Connection {
         self.to_client.bytes() + self.to_server.bytes()
     }
 
-    /// When the server sent or acknowledged a new byte last.
+    /// When the server went on last.
     #[must_use]
     pub fn heard(&self) -> Option<Duration> {
         self.heard
@@ -257,22 +266,35 @@ impl Connection {
         if segment.syn {
             self.client_isn = Some(segment.seq);
         }
-        self.to_server.send(segment);
+        if self.to_server.send(segment) {
+            self.count(1, segment.payload_bytes);
+        }
         if let Some(ack) = segment.ack {
             self.to_client.acknowledge(ack);
         }
-        let asks = segment.payload_bytes > 0 || segment.syn;
-        if asks && !matches!(self.wait, Wait::Since(_)) {
-            self.wait = Wait::Since(segment.at);
+        if segment.payload_bytes == 0 && !segment.syn {
+            return;
         }
+        self.wait = match self.wait {
+            Wait::Since(from) => Wait::Since(from),
+            Wait::UnlessItSends(from) if segment.at.saturating_sub(from) < AT_WORK => {
+                Wait::Since(from)
+            }
+            _ => Wait::Since(segment.at),
+        };
     }
 
     fn hear_server(&mut self, segment: &Segment) {
         let sends = self.to_client.send(segment);
+        if sends {
+            self.count(0, segment.payload_bytes);
+        }
         let acknowledges = segment
             .ack
             .is_some_and(|ack| self.to_server.acknowledge(ack));
-        if !(sends || acknowledges || segment.syn) || segment.rst {
+        let [to_client, to_server] = self.latest_bytes;
+        let goes_on = sends || segment.syn || (acknowledges && to_server > to_client);
+        if !goes_on || segment.rst {
             return;
         }
         let until = segment.at;
@@ -286,6 +308,14 @@ impl Connection {
             true => Wait::UnlessItSends(until),
             false => Wait::Since(until),
         };
+    }
+
+    /// Counts bytes of a direction; of those long ago ever less.
+    fn count(&mut self, direction: usize, bytes: u32) {
+        self.latest_bytes[direction] += u64::from(bytes);
+        while self.latest_bytes.iter().sum::<u64>() > LATEST_BYTES {
+            self.latest_bytes = self.latest_bytes.map(|bytes| bytes / 2);
+        }
     }
 }
 

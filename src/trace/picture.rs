@@ -251,7 +251,7 @@ impl Scene<'_> {
 
     fn whole(&self, end: Duration, gaps: &[Gap]) -> Panel {
         // A capture of one segment has a width, too.
-        let seconds = (0.0, self.seconds(end).max(1e-6));
+        let seconds = (0.0, self.seconds(end).max(1e-6) * 1.02);
         let lines = self.lines(seconds, COLUMNS);
         let top = lines.iter().filter_map(|line| line.points.last());
         let top = top.map(|(_, offset)| *offset).fold(1.0, f64::max);
@@ -328,35 +328,39 @@ impl Scene<'_> {
         self.drawn.iter().filter_map(line).collect()
     }
 
-    /// The points in this window of time, no more than two for each column, and where the line enters and leaves.
+    /// The points in this window of time, no more than three for each column: the first and the last, and before a
+    /// column without any the place where the line was, since bytes come at once, not by and by.
     fn thinned(&self, points: &[Point], window: (f64, f64), columns: usize) -> Vec<(f64, f64)> {
         let width = (window.1 - window.0) / columns as f64;
         let column = |seconds: f64| ((seconds - window.0) / width).floor();
-        let mut reached = 0.0;
+        let fresh = points.iter().filter(|point| !point.is_resent);
+        let mut fresh = fresh
+            .map(|point| (self.seconds(point.at), point.offset as f64))
+            .peekable();
         let mut thin: Vec<(f64, f64)> = Vec::new();
-        for point in points.iter().filter(|point| !point.is_resent) {
-            let seconds = self.seconds(point.at);
-            if seconds < window.0 {
-                reached = point.offset as f64;
+        while let Some((_, offset)) = fresh.next_if(|(seconds, _)| *seconds < window.0) {
+            thin = vec![(window.0, offset)];
+        }
+        while let Some(point) = fresh.next_if(|(seconds, _)| *seconds <= window.1) {
+            let is_in_column = |other: &(f64, f64)| column(other.0) == column(point.0);
+            if let [.., before, last] = thin.as_mut_slice()
+                && is_in_column(before)
+                && is_in_column(last)
+            {
+                *last = point;
                 continue;
             }
-            if seconds > window.1 {
-                break;
+            if let Some(last) = thin.last()
+                && column(last.0) + 1.0 < column(point.0)
+            {
+                let level = (point.0, last.1);
+                thin.push(level);
             }
-            if thin.is_empty() && reached > 0.0 {
-                thin.push((window.0, reached));
-            }
-            reached = point.offset as f64;
-            let one = (seconds, reached);
-            match thin.as_slice() {
-                [.., before, last]
-                    if column(before.0) == column(seconds) && column(last.0) == column(seconds) =>
-                {
-                    let end = thin.len() - 1;
-                    thin[end] = one;
-                }
-                _ => thin.push(one),
-            }
+            thin.push(point);
+        }
+        if let (Some(last), Some(_)) = (thin.last(), fresh.next()) {
+            let level = (window.1, last.1);
+            thin.push(level);
         }
         thin
     }

@@ -137,7 +137,20 @@ fn the_silence_of_an_upload_ends_with_the_first_acknowledgement() {
     story.resends(203, false, 1000);
     story.sends(300, true, 0);
     let silence = story.only().longest_silence_after(ms(2)).unwrap();
-    assert_eq!((silence.from, silence.until), (ms(3), ms(300)));
+    assert_eq!((silence.from, silence.until), (ms(2), ms(300)));
+}
+
+#[test]
+fn an_acknowledgement_is_no_answer_to_a_client_that_downloads() {
+    let mut story = Story::new(1);
+    story.connect(0, 50_000, 7);
+    story.sends(1, false, 100);
+    story.sends(2, true, 10_000);
+    story.sends(3, false, 100); // asks for more
+    story.sends(103, true, 0);
+    story.sends(203, true, 10_000);
+    let silence = story.only().longest_silence_after(ms(50)).unwrap();
+    assert_eq!((silence.from, silence.until), (ms(2), ms(203)));
 }
 
 #[test]
@@ -148,7 +161,7 @@ fn a_client_that_has_nothing_to_ask_does_not_wait() {
     story.sends(2, true, 100);
     story.sends(10_000, false, 100);
     story.sends(10_003, true, 100);
-    assert_eq!(lengths_ms(story.only()), [1, 3]);
+    assert_eq!(lengths_ms(story.only()), [2, 3]);
     assert_eq!(story.only().silence_until(ms(20_000)), None);
     story.sends(20_000, false, 100);
     let open = story.only().silence_until(ms(20_500)).unwrap();
