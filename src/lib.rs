@@ -23,4 +23,5 @@ pub mod system;
 pub mod tap;
 pub mod temporary;
 pub mod top;
+pub mod trace;
 pub mod users;

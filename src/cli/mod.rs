@@ -16,6 +16,7 @@ mod serve;
 pub(crate) mod status;
 mod takeover;
 mod top;
+mod trace;
 mod user;
 
 use std::path::PathBuf;
@@ -160,6 +161,8 @@ enum Command {
     /// Inspect or remove a checkpoint file (NVRAM).
     #[command(subcommand)]
     Nvram(Nvram),
+    /// Draw a TCP connection across an outage, from a capture: bytes against time.
+    Trace(trace::Trace),
     /// Watch a download and an upload continue through kill -9 and reboots.
     Demo {
         /// Arguments of scripts/demo.
@@ -267,6 +270,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::User(user) => user::run(user)?,
         Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
         Command::Nvram(Nvram::Reset { file, yes }) => nvram_reset::run(&file, yes)?,
+        Command::Trace(trace) => trace::run(&trace)?,
         Command::Demo { arguments } => demo::run(&arguments)?,
         Command::Probe { at } => probe(&at)?,
     }

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use crate::support::Rng;
 
 #[cfg(test)]
+#[path = "disk_log/tests.rs"] // the demonstration has this file in another place
 mod tests;
 
 /// Unit of the log, and what a disk writes whole or not at all.

@@ -1,8 +1,9 @@
 //! A network namespace of the test's own, with a TAP whose host side is the client's.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use super::basics::run;
 
 /// The namespaces (network, mounts) the calling thread has moved into. Processes it starts are in them too.
 pub struct Lab {
@@ -87,20 +88,6 @@ impl Lab {
         std::fs::create_dir_all(&path).expect("a directory");
         path
     }
-}
-
-/// Runs a command that must succeed.
-pub fn run(command: &str) {
-    let words: Vec<_> = command.split(' ').collect();
-    let output = Command::new(words[0])
-        .args(&words[1..])
-        .output()
-        .expect(command);
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// Where labs are: in memory, where there is much of it and nobody says otherwise. What is tested is the end of processes, not of
