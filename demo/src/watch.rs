@@ -136,7 +136,7 @@ fn capture(
     loop {
         // Asked before the buffer is emptied: what came before the end is in it.
         let is_last = shared.is_over.load(Ordering::SeqCst);
-        while let Some(captured) = device.next()? {
+        while let Some(captured) = device.next_frame()? {
             let Some(segment) = captured.segment() else {
                 continue;
             };

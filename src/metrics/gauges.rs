@@ -61,6 +61,8 @@ gauges! {
     in_window_dropped_segments;
     /// Bytes of the log that no sink has yet, under durability power.
     sink_lag_bytes;
+    /// Committed bytes of the log that the partner does not have yet.
+    partner_lag_bytes;
     /// 1 if a worker stands by, else 0.
     standby;
     /// Bytes of the log that the worker that stands by has not read yet.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outlast_nvram::Home;
 use outlast_smb::Answered;
 
 use super::files::FileSystem;
@@ -96,9 +97,12 @@ impl<F: FileSystem> Machine<F> {
             gauges.replay_deltas = replay.deltas;
             gauges.epoch = u64::from(log.superblock().epoch);
             gauges.recoveries = u64::from(log.superblock().recoveries);
-            if self.journal.has_sink() {
-                gauges.sink_lag_bytes = log.committed().0.saturating_sub(log.durable().0);
-            }
+            let lag = |home| {
+                let durable = log.durable(home);
+                durable.map_or(0, |durable| log.committed().0.saturating_sub(durable.0))
+            };
+            gauges.sink_lag_bytes = lag(Home::Sink);
+            gauges.partner_lag_bytes = lag(Home::Partner);
         }
         gauges
     }

@@ -12,7 +12,7 @@ use outlast::server::clock::Time;
 use outlast::server::machine::Machine;
 use outlast_nvram::Flag;
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
-use outlast_stack::{Lost, RxChecksum, RxFrame};
+use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 
 use crate::clock::Clock;
 use crate::configuration::{smb_config, stack_config};
