@@ -7,6 +7,7 @@
 //! The format, drawn byte by byte, and the rules of its tail are in `docs/log-format.md`.
 
 pub mod codec;
+pub mod copy;
 mod error;
 mod extent;
 mod layout;
@@ -19,7 +20,7 @@ mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
 pub use log::{
-    Contents, Followed, Follower, Handled, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
+    Contents, Followed, Follower, Handled, Home, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
     Relocation, Replayed, Suspect,
 };
 pub use mapping::{Mapping, fill_with_zeroes, is_foreign};

@@ -13,13 +13,15 @@ use crate::layout::{
     whole_len, word,
 };
 use crate::replay::{Counted, Replay, first_previous, replay};
-use crate::sink::{self, Commit, Shipper};
+use crate::sink::{self, Commit};
 use crate::superblock::{Flag, Identity, Incarnation, Superblock, VERSION};
 use crate::{AppendError, Error, Memory, VecMemory};
 use bytes::{Bytes, BytesMut};
 pub use following::{Followed, Follower};
 use objects::Objects;
 pub use relocation::Relocation;
+pub use shipping::Home;
+use shipping::Shippers;
 use std::sync::Arc;
 use std::time::Duration;
 pub use suspect::{Handled, Suspect};
@@ -134,8 +136,8 @@ pub struct Log {
     reserve_in_use: bool,
     objects: Objects,
     held: Held,
-    /// Where the log's bytes are shipped to, if they are.
-    shipper: Option<Shipper>,
+    /// What the log's bytes are shipped to.
+    shippers: Shippers,
 }
 
 impl Log {
@@ -160,6 +162,7 @@ impl Log {
             clock_anchor: Duration::ZERO,
             shipped: false,
             persisted: false,
+            term: 0,
             sequence: 0,
             memory_len: memory.len(),
             ring_len: ring_len(memory.len()),
@@ -292,7 +295,7 @@ impl Log {
             reserve_in_use: false,
             objects: Objects::default(),
             held: Held::default(),
-            shipper: None,
+            shippers: Shippers::default(),
             superblock: replay.superblock,
             memory,
         };
@@ -358,6 +361,11 @@ impl Log {
         self.write_superblock();
         self.begun = true;
         Ok(())
+    }
+
+    /// The epochs that follow are of this epoch of a pair's arbiter. It is on record with the next superblock.
+    pub fn set_term(&mut self, term: u64) {
+        self.superblock.term = term;
     }
 
     /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
@@ -466,10 +474,7 @@ impl Log {
 
     /// Frees what it can at the tail.
     fn move_tail(&mut self) {
-        let mut tail = self.last.tail;
-        if let Some(shipper) = &self.shipper {
-            tail = tail.min(shipper.hold());
-        }
+        let tail = self.shippers.hold(self.last.tail);
         if tail > self.tail {
             // After the commit word that gave this space up, and before anything is written there.
             self.memory.store(TAIL_AT, word(tail));
@@ -563,10 +568,9 @@ impl Log {
 
     fn write_superblock(&mut self) {
         self.superblock.write(&*self.memory, self.slot);
-        if let Some(mut shipper) = self.shipper.take() {
-            shipper.superblock_changed(&self.present());
-            self.shipper = Some(shipper);
-        }
+        let mut shippers = std::mem::take(&mut self.shippers);
+        shippers.superblock_changed(&self.present());
+        self.shippers = shippers;
     }
 
     fn address(&self, position: u64) -> u64 {

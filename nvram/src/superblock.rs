@@ -103,6 +103,8 @@ pub struct Superblock {
     pub shipped: bool,
     /// All that the log holds was on its medium before this superblock was written: it outlives the machine.
     pub persisted: bool,
+    /// The epoch of a pair's arbiter under which the present epoch began; 0: under none.
+    pub term: u64,
     /// Raised by each write of the superblock.
     pub(crate) sequence: u64,
     /// Length of the memory.
@@ -133,6 +135,7 @@ impl Superblock {
         put(&u32::from(self.shipped).to_le_bytes());
         put(&self.incarnation.host);
         put(&u32::from(self.persisted).to_le_bytes());
+        put(&self.term.to_le_bytes());
         let checksum = crc32c::crc32c(&slot[..CHECKSUM_AT]);
         slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         slot
@@ -157,6 +160,7 @@ impl Superblock {
             ring_len: u64_at(slot, 80),
             shipped: truth(u32_at(slot, 88))?,
             persisted: truth(u32_at(slot, 108))?,
+            term: u64_at(slot, 112),
         })
     }
 

@@ -1,7 +1,7 @@
 //! The sink cut off in every batch, with every part of it on the medium or not.
 
 use super::*;
-use crate::{Flag, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
+use crate::{Flag, Home, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -101,7 +101,8 @@ impl Run {
         let mut log = Log::format(memory.clone(), identity).unwrap();
         log.set_flag(Flag::NonElectiveReboot);
         let medium = vec![0; MIN_MEMORY as usize];
-        log.attach(&VecMemory::from_bytes(&medium)).unwrap();
+        log.attach(Home::Sink, &VecMemory::from_bytes(&medium))
+            .unwrap();
         let mut run = Run {
             random: Random(seed),
             memory,
@@ -201,7 +202,7 @@ impl Run {
 
     /// The last commit whose output may have left.
     fn promised(&self) -> u64 {
-        let durable = self.log.durable().0;
+        let durable = self.log.durable(Home::Sink).unwrap().0;
         let heads = self.commits.iter().map(|(head, _)| *head);
         heads.filter(|head| *head <= durable).max().unwrap_or(0)
     }
@@ -209,10 +210,13 @@ impl Run {
     /// Ships one batch; cut off in every way, if there are few, else in many.
     fn ship(&mut self) -> bool {
         let durable = self.promised();
-        let Some(batch) = self.log.next_batch() else {
+        let Some(batch) = self.log.next_batch(Home::Sink) else {
             return false;
         };
-        assert!(self.log.next_batch().is_none(), "one batch at a time");
+        assert!(
+            self.log.next_batch(Home::Sink).is_none(),
+            "one batch at a time"
+        );
         let sectors = sectors(&batch);
         if sectors.len() <= 6 {
             for subset in 0..1 << sectors.len() {
@@ -234,7 +238,7 @@ impl Run {
             self.work();
         }
         self.medium = with(&self.medium, &sectors, u64::MAX);
-        self.log.batch_done();
+        self.log.batch_done(Home::Sink);
         if batch.writes.iter().any(|(at, _)| MARKS.contains(at)) {
             self.ghosts.clear();
         }
@@ -248,7 +252,7 @@ impl Run {
     /// The power is cut in the middle of a batch, and the server goes on with what the sink has.
     fn cut_and_go_on(&mut self) {
         self.work();
-        let Some(batch) = self.log.next_batch() else {
+        let Some(batch) = self.log.next_batch(Home::Sink) else {
             return;
         };
         let sectors = sectors(&batch);
@@ -267,7 +271,7 @@ impl Run {
             .unwrap();
         self.log.set_flag(Flag::NonElectiveReboot);
         self.log
-            .attach(&VecMemory::from_bytes(&self.medium))
+            .attach(Home::Sink, &VecMemory::from_bytes(&self.medium))
             .unwrap();
         self.objects = contents
             .records
@@ -285,7 +289,11 @@ impl Run {
 
     /// The process is killed, and the next one goes on with the mapping and what the sink has.
     fn kill_and_go_on(&mut self) {
-        if let Some(batch) = self.log.next_batch().filter(|_| self.random.below(2) == 0) {
+        if let Some(batch) = self
+            .log
+            .next_batch(Home::Sink)
+            .filter(|_| self.random.below(2) == 0)
+        {
             // The kernel has it, and brings it to the medium before anything else is asked for.
             self.medium = with(&self.medium, &sectors(&batch), u64::MAX);
         }
@@ -300,7 +308,7 @@ impl Run {
             .unwrap();
         self.log.set_flag(Flag::NonElectiveReboot);
         self.log
-            .attach(&VecMemory::from_bytes(&self.medium))
+            .attach(Home::Sink, &VecMemory::from_bytes(&self.medium))
             .unwrap();
         self.commit();
         self.log.give_up();
@@ -322,7 +330,7 @@ fn cut_off_anywhere_it_holds_what_was_acknowledged() {
             while run.random.below(4) > 0 && run.ship() {}
         }
         while run.ship() {}
-        assert!(run.log.is_shipped());
+        assert!(run.log.is_shipped(Home::Sink));
         assert_eq!(
             said(&restored(&run.medium).unwrap()),
             said(&*run.memory),
@@ -394,7 +402,7 @@ impl Run {
             match self.random.below(20) {
                 0 if turn < 100 => self.cut_and_go_on_when_possible(),
                 1 if turn < 100 => self.kill_and_go_on(),
-                2.. if !self.log.is_giving_up() && self.log.is_shipped() => break,
+                2.. if !self.log.is_giving_up() && self.log.is_shipped(Home::Sink) => break,
                 _ => {}
             }
             self.relocate();
@@ -449,7 +457,8 @@ fn damage_below_the_marks_is_refused() {
 #[test]
 fn what_is_not_this_logs_sink_is_refused() {
     let mut run = settled();
-    let attach = |run: &mut Run, image: &[u8]| run.log.attach(&VecMemory::from_bytes(image));
+    let attach =
+        |run: &mut Run, image: &[u8]| run.log.attach(Home::Sink, &VecMemory::from_bytes(image));
     let other = {
         let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
         let identity = Identity {
@@ -461,11 +470,12 @@ fn what_is_not_this_logs_sink_is_refused() {
         };
         let mut log = Log::format(memory.clone(), identity).unwrap();
         log.set_flag(Flag::NonElectiveReboot);
-        log.attach(&VecMemory::new(MIN_MEMORY as usize)).unwrap();
+        log.attach(Home::Sink, &VecMemory::new(MIN_MEMORY as usize))
+            .unwrap();
         let mut medium = vec![0; MIN_MEMORY as usize];
-        while let Some(batch) = log.next_batch() {
+        while let Some(batch) = log.next_batch(Home::Sink) {
             medium = with(&medium, &sectors(&batch), u64::MAX);
-            log.batch_done();
+            log.batch_done(Home::Sink);
         }
         medium
     };
@@ -482,9 +492,13 @@ fn what_is_not_this_logs_sink_is_refused() {
     }
     let (mut log, _) = Log::open(Arc::new(old)).unwrap();
     let ahead = VecMemory::from_bytes(&run.medium);
-    assert!(matches!(log.attach(&ahead), Err(Error::SinkAhead)));
     assert!(matches!(
-        run.log.attach(&VecMemory::new(2 * MIN_MEMORY as usize)),
+        log.attach(Home::Sink, &ahead),
+        Err(Error::SinkAhead)
+    ));
+    assert!(matches!(
+        run.log
+            .attach(Home::Sink, &VecMemory::new(2 * MIN_MEMORY as usize)),
         Err(Error::LengthChanged { .. })
     ));
     let blank = vec![0; MIN_MEMORY as usize];

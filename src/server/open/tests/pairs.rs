@@ -38,11 +38,11 @@ fn admit(opened: Opened, client: u64) -> Log {
     codec::encode(&record, &mut encoded);
     log.append(client, Kind::Snapshot, &encoded, &[]).unwrap();
     log.commit();
-    while let Some(batch) = log.next_batch() {
+    while let Some(batch) = log.next_batch(Home::Sink) {
         let medium = medium.as_mut().unwrap();
         medium.begin(batch);
         medium.wait();
-        log.batch_done();
+        log.batch_done(Home::Sink);
     }
     log
 }
