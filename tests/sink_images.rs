@@ -153,6 +153,7 @@ impl Server {
             // whatever a mapping held is lost with the page cache
             memory: Some(Arc::new(VecMemory::new(MEMORY_BYTES))),
             sink: Some(sink),
+            partner: None,
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: WALL,

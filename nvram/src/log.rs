@@ -510,6 +510,11 @@ impl Log {
         self.superblock.ring_len
     }
 
+    /// Bytes of the memory that it is in.
+    pub fn memory_len(&self) -> u64 {
+        self.superblock.memory_len
+    }
+
     /// Bytes of the ring from the tail to the last record.
     pub fn used(&self) -> u64 {
         self.position - self.tail

@@ -7,6 +7,7 @@ mod disconnect;
 mod lab;
 mod nvram;
 mod nvram_reset;
+mod pair;
 mod reboot;
 mod serve;
 mod status;
@@ -113,6 +114,9 @@ enum Command {
         #[command(flatten)]
         at: ConfigArg,
     },
+    /// Prepare a pair of servers.
+    #[command(subcommand)]
+    Pair(pair::Pair),
     /// Check a configuration and what it names. Needs no running server and changes nothing.
     Check {
         #[command(flatten)]
@@ -226,6 +230,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Stop { at } => reboot::stop(&at.load()?)?,
         Command::Takeover { at, force } => takeover::takeover(&at.load()?, force)?,
         Command::Giveback { at } => takeover::giveback(&at.load()?)?,
+        Command::Pair(command) => pair::run(&command)?,
         Command::Check { at } => return check::run(&at.path()),
         Command::Crash { at } => crash::run(&at.load()?)?,
         Command::Disconnect { whom, at } => disconnect::run(&at.load()?, whom)?,

@@ -36,6 +36,7 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
     let limits = note(check.limits(&file.limits), &mut errors);
     let partner = match (&file.partner, &nvram) {
         (Some(partner), Some(nvram)) => note(check.partner(partner, nvram), &mut errors),
+        (None, Some(nvram)) => note(check.has_no_mirror(nvram), &mut errors).and(None),
         _ => None,
     };
     match (server, network, nvram, shares, limits) {
@@ -468,18 +469,13 @@ impl Check<'_> {
             "none" => Durability::None,
             "process" => Durability::Process,
             "power" => Durability::Power,
-            "mirror" => {
-                return self.fail(
-                    "nvram.durability",
-                    "\"mirror\" does not work yet in this version",
-                    "use \"power\" or \"process\"",
-                );
-            }
+            "mirror" => Durability::Mirror,
+            "power+mirror" => Durability::PowerMirror,
             other => {
                 return self.fail(
                     "nvram.durability",
                     format!("unknown value {other:?}"),
-                    "use \"process\" or \"power\", or \"none\" for benchmarks",
+                    "use \"process\", \"power\", \"mirror\" or \"power+mirror\", or \"none\" for benchmarks",
                 );
             }
         };

@@ -18,7 +18,7 @@ mod tests;
 
 pub use error::Error;
 pub use limits::Limits;
-pub use partner::Partner;
+pub use partner::{Interconnect, Partner};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -208,7 +208,7 @@ impl Nvram {
     pub const SIZE_MAX_BYTES: u64 = 1 << 40;
 }
 
-/// What the state in the log survives. `mirror` is refused until it works.
+/// What the state in the log survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Nothing: no checkpoints, for benchmarks only.
@@ -217,6 +217,10 @@ pub enum Durability {
     Process,
     /// A crash of the kernel and a power cut as well.
     Power,
+    /// The loss of the machine: the partner has all that anybody was shown.
+    Mirror,
+    /// Both.
+    PowerMirror,
 }
 
 impl Durability {
@@ -226,7 +230,24 @@ impl Durability {
             Durability::None => "none",
             Durability::Process => "process",
             Durability::Power => "power",
+            Durability::Mirror => "mirror",
+            Durability::PowerMirror => "power+mirror",
         }
+    }
+
+    /// Is the log in a sink, too?
+    pub fn has_sink(self) -> bool {
+        matches!(self, Durability::Power | Durability::PowerMirror)
+    }
+
+    /// Is it in the partner's NVRAM, too?
+    pub fn has_mirror(self) -> bool {
+        matches!(self, Durability::Mirror | Durability::PowerMirror)
+    }
+
+    /// May another kernel take it up, without what this one has not brought to the shares' media?
+    pub fn has_effects(self) -> bool {
+        self.has_sink() || self.has_mirror()
     }
 }
 

@@ -1,6 +1,8 @@
 //! `[partner]`: the pair that the server is one node of.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -23,6 +25,21 @@ pub struct Partner {
     pub mount_command: Option<String>,
     /// `unmount_command`: unmounts it, before the other node may serve.
     pub unmount_command: Option<String>,
+    /// `interconnect`, `key` and `timeout_ms`; `None`: the nodes have one NVRAM, or one sink.
+    pub interconnect: Option<Interconnect>,
+}
+
+/// The interconnect of two nodes that have an NVRAM each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interconnect {
+    /// Where this node listens.
+    pub own: SocketAddr,
+    /// Where the other one does.
+    pub partner: SocketAddr,
+    /// `key`: the file that `outlast pair init` has made for this node.
+    pub key: PathBuf,
+    /// `timeout_ms`: so long the partner may keep clients waiting. Default 1 s.
+    pub timeout: Duration,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +54,14 @@ pub(super) struct Written {
     fence_command: Option<String>,
     mount_command: Option<String>,
     unmount_command: Option<String>,
+    interconnect: Option<Vec<String>>,
+    key: Option<String>,
+    #[serde(default = "default_timeout")]
+    timeout_ms: u64,
+}
+
+fn default_timeout() -> u64 {
+    1000
 }
 
 fn default_nodes() -> Vec<String> {
@@ -100,7 +125,64 @@ impl Check<'_> {
             fence_command: written.fence_command.clone(),
             mount_command: written.mount_command.clone(),
             unmount_command: written.unmount_command.clone(),
+            interconnect: self.interconnect(written, nvram, number)?,
         })
+    }
+
+    pub(super) fn has_no_mirror(&self, nvram: &Nvram) -> Result<(), Error> {
+        if nvram.durability.has_mirror() {
+            return self.fail(
+                "nvram.durability",
+                format!("{:?} needs a partner", nvram.durability.name()),
+                "add [partner] with interconnect and key, or use \"power\" or \"process\"",
+            );
+        }
+        Ok(())
+    }
+
+    fn interconnect(
+        &self,
+        written: &Written,
+        nvram: &Nvram,
+        number: usize,
+    ) -> Result<Option<Interconnect>, Error> {
+        let (Some(addresses), Some(key)) = (&written.interconnect, &written.key) else {
+            if written.interconnect.is_some() || written.key.is_some() {
+                return self.fail(
+                    "partner.interconnect",
+                    "and key belong together, and one is missing",
+                    "set both, or neither; `outlast pair init` makes the keys",
+                );
+            }
+            self.has_no_mirror(nvram)?;
+            return Ok(None);
+        };
+        let parsed: Option<Vec<SocketAddr>> =
+            addresses.iter().map(|text| text.parse().ok()).collect();
+        let addresses = match parsed.as_deref() {
+            Some([first, second]) if first != second => [*first, *second],
+            _ => {
+                return self.fail(
+                    "partner.interconnect",
+                    format!("{addresses:?} are not the addresses of two nodes"),
+                    "write address and port of each node, in the order of partner.nodes, such as \"10.9.0.1:4450\" \
+                     and \"[fd09::2]:4450\"",
+                );
+            }
+        };
+        if !(100..=30_000).contains(&written.timeout_ms) {
+            return self.fail(
+                "partner.timeout_ms",
+                format!("{} is out of range", written.timeout_ms),
+                "use 100 to 30000",
+            );
+        }
+        Ok(Some(Interconnect {
+            own: addresses[number],
+            partner: addresses[1 - number],
+            key: self.path("partner.key", key)?,
+            timeout: Duration::from_millis(written.timeout_ms),
+        }))
     }
 
     fn commands(&self, written: &Written) -> Result<(), Error> {

@@ -15,8 +15,8 @@ mod tests;
 pub use listener::{BindError, Listener};
 pub use probe::PROBE_ANSWER;
 pub use protocol::{
-    Command, ComparedStatus, ConnectionStatus, LogStatus, Outage, PairStatus, ReceiveStatus, Reply,
-    Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
+    Command, ComparedStatus, ConnectionStatus, LinkStatus, LogStatus, Outage, PairStatus,
+    ReceiveStatus, Reply, Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
 };
 pub use server::{Answers, ControlRequest, Gate, Submit, answer, relay, serve, stand_in};
 

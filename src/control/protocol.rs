@@ -143,6 +143,24 @@ pub struct PairStatus {
     pub if_died: String,
     /// What keeps this node from taking the service, or from leaving it.
     pub trouble: Option<String>,
+    /// How the interconnect is; `None`: there is none.
+    #[serde(default)]
+    pub link: Option<LinkStatus>,
+}
+
+/// The interconnect of a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The nodes are connected.
+    pub is_connected: bool,
+    /// Why they are not.
+    pub problem: Option<String>,
+    /// Bytes of the log that the node that stands by does not have yet; `None`: not known.
+    pub lag_bytes: Option<u64>,
+    /// How long the last batch took, there and back, in microseconds.
+    pub round_trip_us: u64,
+    /// How long ago the other node was last heard, in milliseconds; `None`: it never was.
+    pub heard_ms_ago: Option<u64>,
 }
 
 /// The worker that follows the log and is ready to take over.

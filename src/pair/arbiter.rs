@@ -23,6 +23,9 @@ pub struct Term {
     pub since_unix_seconds: u64,
     /// The node that the holder has taken the service over from, and may give it back to.
     pub taken_from: Option<String>,
+    /// Where each node has an NVRAM of its own: the epoch of the state that the holder has gone on with.
+    #[serde(default)]
+    pub resumes: Option<u64>,
 }
 
 /// How the last holder has left the service.
@@ -55,6 +58,7 @@ impl Term {
             in_step: false,
             since_unix_seconds: 0,
             taken_from: None,
+            resumes: None,
         }
     }
 

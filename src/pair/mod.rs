@@ -1,8 +1,11 @@
 //! Pairs: two servers of one service, of which one serves and the other stands by (`docs/pairs.md`).
 
 pub mod arbiter;
+pub mod basis;
 pub mod hook;
+pub mod link;
 pub mod lock;
+pub mod mirror;
 pub mod outlook;
 pub mod page;
 pub mod role;

@@ -2,7 +2,7 @@
 
 use super::arbiter::{Rest, Seen};
 use super::role::Nodes;
-use crate::control::PairStatus;
+use crate::control::{LinkStatus, PairStatus};
 
 /// What a node knows of its pair.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Known<'a> {
     pub fences: bool,
     /// What keeps this node from taking the service, or from leaving it.
     pub trouble: Option<&'a str>,
+    /// The interconnect, if the nodes have an NVRAM each.
+    pub link: Option<&'a LinkStatus>,
 }
 
 /// The pair as this node sees it.
@@ -51,6 +53,7 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
             false => while_standing(known),
         },
         trouble: trouble.map(str::to_owned),
+        link: known.link.cloned(),
     }
 }
 
@@ -67,6 +70,7 @@ fn after_own_death(known: &Known<'_>) -> String {
         (runs, false) => {
             let why = match (runs, seen.partner) {
                 (_, None) => "was never started",
+                _ if known.link.is_some() => "does not have what clients were shown",
                 _ => {
                     "is on another machine, which durability \"process\" does not reach (use \"power\")"
                 }
@@ -132,6 +136,7 @@ mod tests {
             serves,
             fences: false,
             trouble: None,
+            link: None,
         };
         outlook(&known).if_died
     }

@@ -118,6 +118,8 @@ enum Verdict {
         fence: bool,
     },
     Wait,
+    /// The other node is to take it.
+    PassOn,
 }
 
 /// One node.
@@ -136,6 +138,8 @@ pub struct Role {
     forced_until: Option<Duration>,
     /// What keeps this node from taking the service.
     trouble: Option<String>,
+    /// This node has the state of the term on record.
+    has_state: bool,
 }
 
 impl Role {
@@ -151,7 +155,14 @@ impl Role {
             free_since: None,
             forced_until: None,
             trouble: None,
+            has_state: true,
         }
+    }
+
+    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes reach
+    /// the same storage.
+    pub fn set_has_state(&mut self, yes: bool) {
+        self.has_state = yes;
     }
 
     /// When [`Event::Tick`] is wanted; `None`: something else is awaited.
@@ -273,7 +284,7 @@ impl Role {
             return None;
         }
         match self.verdict(&seen.term, now) {
-            Verdict::Take { .. } => {
+            Verdict::Take { .. } | Verdict::PassOn => {
                 self.state = State::Asking;
                 Some(Action::Ask)
             }
@@ -289,11 +300,17 @@ impl Role {
         let fence = !is_own && term.rest == Rest::Not && !is_fenced;
         let may = match &term.rest {
             _ if self.forced_until.is_some() => true,
-            Rest::Not => is_own || term.in_step,
-            Rest::HandedTo { node, .. } if *node == self.nodes.own => true,
+            Rest::Not if self.has_state => is_own || term.in_step,
+            // Then it is the other node that may have it.
+            Rest::Not => is_own && !term.in_step,
+            Rest::HandedTo { node, .. } if *node == self.nodes.own => self.has_state,
             Rest::HandedTo { .. } => {
                 let since = self.free_since.filter(|(epoch, _)| *epoch == term.epoch);
                 is_own && since.is_some_and(|(_, since)| now >= since + HANDOVER)
+            }
+            // Its NVRAM was lost meanwhile, and the other node has all of it.
+            Rest::Rebooting if is_own && term.in_step && !self.has_state => {
+                return Verdict::PassOn;
             }
             Rest::Rebooting => is_own,
             // A server that is started now is wanted; one that stood by when the service was stopped is not.
@@ -314,6 +331,10 @@ impl Role {
                 Some(Action::Fence { node })
             }
             Verdict::Take { fence: false } => self.take(&term),
+            Verdict::PassOn => {
+                self.state = State::Standing;
+                Some(Action::Release(Some(self.handed(false))))
+            }
             Verdict::Wait => {
                 self.state = State::Standing;
                 Some(Action::Release(None))

@@ -251,6 +251,11 @@ impl<F: FileSystem> Machine<F> {
             .min()
     }
 
+    /// The partner is to be in step, although the durability does not ask for it; or not any more.
+    pub fn want_partner(&mut self, yes: bool) {
+        self.journal.want_partner(yes);
+    }
+
     /// Who resumes should this server die now.
     pub fn set_flag(&mut self, flag: Flag) {
         self.journal.set_flag(flag);

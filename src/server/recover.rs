@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use outlast_fsa::fileop::FileTime;
-use outlast_nvram::{Handled, Incarnation, Log, Memory};
+use outlast_nvram::{Handled, Home, Incarnation, Log, Memory};
 use outlast_smb::{ATTEMPTS, Entropy, Task};
 use outlast_stack::{Lost, State as Tcp, TxFrame};
 
@@ -18,6 +18,7 @@ use super::fold::{Fold, Folded, Replay, impossible};
 use super::following::Follower;
 use super::journal::Journal;
 use super::machine::{Client, Machine, Surroundings};
+use super::medium::Medium;
 use super::open::{Company, Opened, Sink, State, Walked, open};
 use super::patience::Patience;
 use super::roots::{former, has_moved};
@@ -32,6 +33,8 @@ pub struct Parts<F> {
     pub follower: Option<Follower>,
     /// Where the log is shipped to, or was.
     pub sink: Option<Sink>,
+    /// The partner's NVRAM, if the log is shipped there.
+    pub partner: Option<Partner>,
     /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
     /// shorter.
     pub reply_room: u64,
@@ -67,6 +70,14 @@ pub struct Parts<F> {
     pub lost: Lost,
 }
 
+/// The other node's NVRAM.
+pub struct Partner {
+    /// What brings bytes there.
+    pub medium: Box<dyn Medium>,
+    /// Another kernel may take the log up, without what this one has not brought to the mass storage.
+    pub has_effects: bool,
+}
+
 /// A machine that is whole again.
 pub struct Recovered<F> {
     /// It.
@@ -90,6 +101,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         memory,
         follower,
         sink,
+        partner,
         reply_room,
         effect_room,
         wall,
@@ -164,8 +176,16 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     // Times of changes compare within a boot, and while the wall clock does not run backwards.
     let is_comparable = is_of_this_boot && global.watched_until <= wall;
     let watched_until = Some(global.watched_until).filter(|until| is_comparable && *until > 0);
-    let request_room = reply_room + medium.as_ref().map_or(0, |_| effect_room);
-    let journal = Journal::new(log, medium, capacity, request_room, global);
+    let has_effects = medium.is_some() || partner.as_ref().is_some_and(|of| of.has_effects);
+    let request_room = reply_room + if has_effects { effect_room } else { 0 };
+    let mut journal = Journal::new(log, medium, capacity, request_room, global);
+    if let Some(Partner {
+        medium,
+        has_effects,
+    }) = partner
+    {
+        journal.ship_to(Home::Partner, medium, has_effects);
+    }
     let surroundings = Surroundings {
         entropy,
         probe,

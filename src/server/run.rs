@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use log::{info, warn};
+use log::{error, info, warn};
 use outlast_nvram::Flag;
 use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +26,9 @@ use crate::supervisor::pulse::BEAT;
 use crate::supervisor::{End, Worker};
 use crate::tap::{Received, Tap};
 use crate::users::Users;
+
+/// How long a handover waits for the partner to have the state.
+const TRANSFER: Duration = Duration::from_secs(60);
 
 /// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
 const FRAMES_PER_TURN: usize = 64;
@@ -76,6 +79,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         worker,
         done_wake,
         end: None,
+        transfer: None,
         marks: Marks::default(),
         looked_at_pair: Instant::now(),
         began: Instant::now(),
@@ -124,6 +128,8 @@ struct Server {
     done_wake: Arc<OwnedFd>,
     /// How it is going to end, once that has begun.
     end: Option<End>,
+    /// How it is going to end when the partner is in step, and until when that is waited for.
+    transfer: Option<(End, Instant)>,
     marks: Marks,
     /// When the flag was last made to say what the pair is like.
     looked_at_pair: Instant,
@@ -140,6 +146,7 @@ impl Server {
         let mut frames = Vec::new();
         loop {
             self.take_requests();
+            self.continue_transfer(time);
             // A share that was offline is looked for at the beginning of the turn, and may keep it waiting.
             let looks = self.machine.fs.next_look();
             if looks.is_some_and(|at| at <= Instant::now()) {
@@ -199,7 +206,8 @@ impl Server {
         };
         let look = self.machine.fs.next_look();
         let look = look.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = timeout.into_iter().chain(look).min();
+        let timeout = [timeout, look, self.machine.journal().pause()];
+        let timeout = timeout.into_iter().flatten().min();
         let begun = Instant::now();
         loop {
             self.machine.probe.beat();
@@ -313,20 +321,53 @@ impl Server {
                 Err(reason) => return Reply::Refused { reason },
             },
         };
-        if self.end.is_some() {
+        let is_handover = matches!(end, End::HandedOver { .. });
+        if self.end.is_some() || (is_handover && self.transfer.is_some()) {
             return Reply::Refused {
                 reason: "the server is already on its way out".to_owned(),
             };
         }
+        let partner = self.machine.journal().partner();
+        let is_elsewhere = partner.is_some_and(|partner| !partner.is_in_step());
+        if is_handover && is_elsewhere {
+            self.machine.want_partner(true);
+            self.transfer = Some((end, Instant::now() + TRANSFER));
+        } else {
+            self.transfer = None;
+            self.begin_end(end, time);
+        }
+        Reply::Accepted {
+            epoch: self.machine.epoch(),
+            supervisor_pid: self.worker.supervisor_pid,
+        }
+    }
+
+    fn begin_end(&mut self, end: End, time: Time) {
         if end == End::Stopped {
             self.machine.begin_farewell(time);
         } else {
             self.machine.begin_drain(time);
         }
         self.end = Some(end);
-        Reply::Accepted {
-            epoch: self.machine.epoch(),
-            supervisor_pid: self.worker.supervisor_pid,
+    }
+
+    /// The state goes to the partner before the service does. If it cannot, the service stays.
+    //= patent fig2-225
+    fn continue_transfer(&mut self, time: Time) {
+        let partner = self.machine.journal().partner();
+        let is_there = partner.is_some_and(|partner| partner.is_in_step());
+        match self.transfer.take() {
+            Some((end, _)) if is_there => self.begin_end(end, time),
+            Some((end, until)) if Instant::now() < until => self.transfer = Some((end, until)),
+            Some(_) => {
+                let limit = TRANSFER.as_secs();
+                error!(
+                    "the other node has not taken the state within {limit} s, so the service stays here; see \
+                     `outlast status`"
+                );
+                self.machine.want_partner(false);
+            }
+            None => {}
         }
     }
 

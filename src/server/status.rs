@@ -7,8 +7,8 @@ use outlast_smb::Smb;
 use super::files::FileSystem;
 use super::machine::Machine;
 use crate::control::{
-    ComparedStatus, ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus,
-    StandbyStatus, Status, TcpStatus,
+    ComparedStatus, ConnectionStatus, LogStatus, Outage, PairStatus, ReceiveStatus, Serves,
+    SmbStatus, StandbyStatus, Status, TcpStatus,
 };
 use crate::pair;
 use crate::supervisor::page::{Page, Standing};
@@ -70,9 +70,19 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         last_outage: about.last_outage.clone(),
         standby: standby(about, machine.journal.committed().0),
         compared: compared(about),
-        pair: about.pair.as_ref().and_then(pair::page::Page::read),
+        pair: pair(machine, about),
         connections: connections.collect(),
     }
+}
+
+/// The pair as the supervisor sees it, and the interconnect as this worker does.
+fn pair<F: FileSystem>(machine: &Machine<F>, about: &About) -> Option<PairStatus> {
+    let seen = about.pair.as_ref().and_then(pair::page::Page::read)?;
+    let partner = machine.journal.partner().zip(machine.journal.log());
+    Some(PairStatus {
+        link: partner.and_then(|(partner, log)| partner.link(log)),
+        ..seen
+    })
 }
 
 /// The worker that stands by, where the log has come to `committed`.

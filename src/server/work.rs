@@ -253,12 +253,21 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
+    /// Waits until all that is committed would be found again. A medium, or the partner, may take long.
+    fn await_homes(&mut self) {
+        if self.journal.durable() < self.journal.committed() {
+            self.probe.at_disk(true);
+            self.journal.settle();
+            self.probe.at_disk(false);
+        }
+    }
+
     /// Point 2: the intent is committed. Or why the operation is not to be done.
     //= patent fig5-2
     fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Admit> {
         // the intent of an operation under way when the server went down: it is redone (law 5)
         if let Some(intent) = &planned.intent {
-            self.journal.settle();
+            self.await_homes();
             return Ok(intent.clone());
         }
         let prepared = match self.refusal(planned) {
@@ -281,7 +290,7 @@ impl<F: FileSystem> Machine<F> {
                 self.journal.commit(time.now);
                 if planned.op.has_effect() {
                     // law 5: what a power cut may undo must be known to be under way
-                    self.journal.settle();
+                    self.await_homes();
                 }
                 self.probe.at(Point::Two, When::After, name);
                 Ok(intent)

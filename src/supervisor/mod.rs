@@ -5,6 +5,7 @@
 pub mod entry;
 mod environment;
 mod follow;
+mod interconnect;
 pub mod machine;
 pub mod page;
 mod paired;
@@ -215,7 +216,7 @@ fn supervise(
             machine.deadline(),
             stand_in.next_look(worker.as_ref()),
             standby.deadline(),
-            node.as_ref().map(|node| node.next_look()),
+            node.as_ref().map(|node| node.next_look(start.elapsed())),
         ];
         let wake = wake.into_iter().flatten().min();
         let asked = stand_in.is_needed().then(|| provision.control());
@@ -247,6 +248,7 @@ fn supervise(
         if let Some(process) = &mut worker {
             // Reaped before its messages are read: then they are complete.
             let ended = process.reap()?;
+            let mut steps = Vec::new();
             inputs.extend(process.messages().filter_map(|message| match message {
                 Message::Ready { epoch } => {
                     stand_in.epoch = epoch;
@@ -266,9 +268,18 @@ fn supervise(
                     exec,
                     hold: Duration::try_from_secs_f64(hold_seconds).unwrap_or_default(),
                 }),
+                Message::InStep { number, in_step } => {
+                    steps.push((number, in_step));
+                    None
+                }
                 // Of the time when it stood by.
                 Message::Follows | Message::Failed { .. } | Message::Differs { .. } => None,
             }));
+            if let Some(node) = &mut node {
+                steps
+                    .into_iter()
+                    .for_each(|(number, in_step)| node.step(number, in_step));
+            }
             if let Some(ended) = ended {
                 inputs.push(Input::Ended(ended));
                 last_ended = Some(ended);

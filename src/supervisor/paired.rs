@@ -17,6 +17,7 @@ use outlast_nvram::{Incarnation, Log, Mapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 
+use super::interconnect::Interconnect;
 use super::page::Page as StandbyPage;
 use super::process::Paired;
 use super::provision::{Held, Provision as _};
@@ -32,12 +33,14 @@ use crate::pair::arbiter::{Arbiter, ArbiterError, Rest, Seen, Term};
 use crate::pair::hook;
 use crate::pair::lock::LockFile;
 use crate::pair::outlook::{Known, outlook};
-use crate::pair::page::Page;
+use crate::pair::page::{Page, Tenure};
 use crate::pair::role::{Action, Event, Leaving, PACE, Role};
 use crate::predecessor::outwait;
 
 /// How often a node that serves makes sure of its admission, and looks for its partner.
 const RENEWAL: Duration = Duration::from_secs(1);
+/// Between two attempts to put on record whether the partner is in step.
+const RETRY: Duration = Duration::from_millis(50);
 /// Between two looks whether a hook has ended.
 const HOOK_PACE: Duration = Duration::from_millis(1);
 
@@ -149,6 +152,12 @@ pub(super) struct Node {
     page: Page,
     incarnation: Incarnation,
     durability: Durability,
+    /// `None`: both nodes reach the same NVRAM, or the same sink.
+    interconnect: Option<Interconnect>,
+    /// The term that this node was admitted in the last time, as the holder before has left it.
+    admitted: Option<Term>,
+    /// What a worker has asked for, and the arbiter has not taken yet.
+    unanswered: Option<(u64, bool)>,
     /// What was seen last.
     seen: Option<Seen>,
     next_look: Duration,
@@ -173,8 +182,12 @@ impl Node {
                 .context("partner.lock")?,
             page: page.clone(),
         };
+        let interconnect = Interconnect::open(config, partner, incarnation)?;
         let (sender, events) = unbounded();
         let node = Node {
+            interconnect,
+            admitted: None,
+            unanswered: None,
             partner: partner.clone(),
             arbiter: Box::new(lock),
             role: Role::new(partner.nodes.clone()),
@@ -287,13 +300,24 @@ impl Node {
         match action {
             Action::Look => Some(match self.arbiter.look() {
                 Ok(seen) => {
+                    if !seen.is_held {
+                        self.know_state(&seen.term);
+                    }
+                    if let Some(interconnect) = &self.interconnect {
+                        interconnect.admit(&seen, !self.role.serves());
+                    }
                     self.seen = Some(seen.clone());
                     Event::Looked(seen)
                 }
                 Err(error) => Event::Failed(error.to_string()),
             }),
-            Action::Ask => Some(match self.arbiter.ask() {
-                Ok(term) => Event::Asked(term),
+            // A node that asks acknowledges nothing any more to one that may be on its way out.
+            Action::Ask => Some(match self.close_and_ask() {
+                Ok(term) => {
+                    term.iter().for_each(|term| self.know_state(term));
+                    self.admitted.clone_from(&term);
+                    Event::Asked(term)
+                }
                 Err(error) => Event::Failed(error.to_string()),
             }),
             Action::Take(term) => Some(Event::Taken(self.take(term))),
@@ -329,6 +353,19 @@ impl Node {
         }
     }
 
+    fn close_and_ask(&mut self) -> Result<Option<Term>, ArbiterError> {
+        self.interconnect.iter().for_each(Interconnect::close);
+        self.arbiter.ask()
+    }
+
+    /// Says to the role whether this node has the state of a term.
+    fn know_state(&mut self, term: &Term) {
+        if let Some(interconnect) = &self.interconnect {
+            let has_state = term.epoch == 0 || interconnect.resumes(term).is_some();
+            self.role.set_has_state(has_state);
+        }
+    }
+
     fn own(&self) -> String {
         self.partner.nodes.own.clone()
     }
@@ -348,6 +385,23 @@ impl Node {
     fn take(&mut self, term: Term) -> Result<(), String> {
         let from = self.seen.as_ref().map(|seen| seen.term.holder.clone());
         let term = self.stepped(term, self.seen.as_ref().and_then(|seen| seen.partner));
+        let term = match (&self.interconnect, &self.admitted) {
+            (Some(interconnect), Some(last)) => Term {
+                // The other one is not in step with this one.
+                in_step: false,
+                since_unix_seconds: unix_seconds(),
+                resumes: interconnect.resumes(last),
+                ..term
+            },
+            _ => term,
+        };
+        let tenure = Tenure {
+            epoch: term.epoch,
+            resumes: term.resumes,
+        };
+        let shown = self.page.set_tenure(tenure);
+        shown.map_err(|error| format!("the workers cannot be shown the term: {error}"))?;
+        self.unanswered = None;
         self.arbiter
             .write(&term)
             .map_err(|error| error.to_string())?;
@@ -367,7 +421,11 @@ impl Node {
     /// The term with the bit as it is now: under durability `power` the sink has all; else stores to the NVRAM are
     /// there for a node on the same machine, and for no other.
     fn stepped(&self, term: Term, partner: Option<Incarnation>) -> Term {
-        let in_step = self.durability == Durability::Power || partner == Some(self.incarnation);
+        let in_step = match self.interconnect {
+            // The worker that serves knows it.
+            Some(_) => term.in_step,
+            None => self.durability == Durability::Power || partner == Some(self.incarnation),
+        };
         match term.in_step == in_step && term.since_unix_seconds > 0 {
             true => term,
             false => Term {
@@ -394,8 +452,11 @@ impl Node {
     }
 
     /// When [`Node::look_after`] is to be called.
-    pub(super) fn next_look(&self) -> Duration {
-        self.next_look
+    pub(super) fn next_look(&self, now: Duration) -> Duration {
+        match self.unanswered {
+            Some(_) => self.next_look.min(now + RETRY),
+            None => self.next_look,
+        }
     }
 
     /// While a worker serves: makes sure of the admission, and looks for the partner.
@@ -403,6 +464,9 @@ impl Node {
     /// # Errors
     /// This node is not admitted any more.
     pub(super) fn look_after(&mut self, now: Duration) -> Result<(), ArbiterError> {
+        if let Some((number, in_step)) = self.unanswered {
+            self.step(number, in_step);
+        }
         if now < self.next_look {
             return Ok(());
         }
@@ -425,6 +489,40 @@ impl Node {
         }
         self.say();
         Ok(())
+    }
+
+    /// A worker asks to have it on record whether the partner is in step. The answer is in the page, where the workers
+    /// see first what is on record and then the number.
+    pub(super) fn step(&mut self, number: u64, in_step: bool) {
+        let write = |node: &mut Node| {
+            let seen = node.arbiter.look()?;
+            let term = Term {
+                in_step,
+                since_unix_seconds: match seen.term.in_step == in_step {
+                    true => seen.term.since_unix_seconds,
+                    false => unix_seconds(),
+                },
+                ..seen.term.clone()
+            };
+            node.arbiter.write(&term)?;
+            node.seen = Some(Seen { term, ..seen });
+            Ok(())
+        };
+        let written: Result<(), ArbiterError> = write(self);
+        match written {
+            Ok(()) => {
+                self.unanswered = None;
+                self.complaint = None;
+                self.say();
+                if let Err(error) = self.page.answer(number) {
+                    warn!("the worker cannot be answered: {error}");
+                }
+            }
+            Err(error) => {
+                self.unanswered = Some((number, in_step));
+                self.complain(error.to_string());
+            }
+        }
     }
 
     fn complain(&mut self, why: String) {
@@ -454,18 +552,23 @@ impl Node {
 
     fn status(&self) -> Option<PairStatus> {
         let seen = self.seen.as_ref()?;
+        let link = self.interconnect.as_ref().map(Interconnect::status);
         Some(outlook(&Known {
             nodes: &self.partner.nodes,
             seen,
             serves: self.role.serves(),
             fences: self.partner.fence_command.is_some(),
             trouble: self.complaint.as_deref().or(self.role.trouble()),
+            link: link.as_ref(),
         }))
     }
 
     /// Is there a log of the other node's to follow, in memory that both have?
     fn may_follow(&self, config: &Config) -> bool {
-        let held_by_partner = |seen: &&Seen| seen.is_held && seen.partner == Some(self.incarnation);
+        let held_by_partner = |seen: &&Seen| match &self.interconnect {
+            Some(interconnect) => seen.is_held && interconnect.is_followed(seen),
+            None => seen.is_held && seen.partner == Some(self.incarnation),
+        };
         self.seen.as_ref().filter(held_by_partner).is_some() && config.nvram.path.exists()
     }
 

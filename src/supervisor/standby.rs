@@ -240,7 +240,7 @@ impl Standby {
                         "the worker that stood by does not have the state of the one that serves: {what},                          at {position} of the log; it is dismissed, and another one reads the log anew. This is a                          fault of the server: report it, with a copy of the log if it comes again"
                     );
                 }
-                Message::Ready { .. } | Message::Reboot { .. } => {}
+                Message::Ready { .. } | Message::Reboot { .. } | Message::InStep { .. } => {}
             }
         }
     }

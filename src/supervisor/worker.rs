@@ -203,6 +203,13 @@ pub enum Message {
         /// How long to stay away, in seconds.
         hold_seconds: f64,
     },
+    /// The record is to say whether the partner is in step. The answer is in the pair's page.
+    InStep {
+        /// Higher with each request, also of one worker after the other.
+        number: u64,
+        /// What it is to say.
+        in_step: bool,
+    },
     /// This worker stands by, and has read all of the log that there was.
     Follows,
     /// This worker stands by, and its state is not the one that the serving worker had at that place of the log.

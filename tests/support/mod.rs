@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod apart;
 pub mod attack;
 pub mod capture;
 pub mod client;

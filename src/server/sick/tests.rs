@@ -197,6 +197,7 @@ impl World {
             memory: Some(Arc::new(VecMemory::new(MEMORY))),
             follower: None,
             sink: Some(sink),
+            partner: None,
             reply_room: 1 << 20,
             effect_room: 1 << 20,
             wall: 1,

@@ -511,6 +511,7 @@ impl Server {
             memory: Some(self.nvram.clone()),
             follower,
             sink: self.sink.as_ref().map(SinkFile::open),
+            partner: None,
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: wall(now),
