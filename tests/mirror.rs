@@ -20,7 +20,7 @@ use support::server::{Server, Setup, error};
 use support::speakers::{MAC, Speakers};
 use support::{PATIENCE, Rng, files, wait_for};
 
-const SIZE: u64 = 160 << 20;
+const SIZE: u64 = 256 << 20;
 
 /// Both nodes, of which `servers[0]` is node a.
 struct Pair {

@@ -94,6 +94,10 @@ impl Held {
 
     /// Frames are kept for the next worker, or dropped.
     pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
+        if yes {
+            // What came before this node went deaf was for connections that have gone on elsewhere, and may have ended.
+            self.tap.iter().try_for_each(Tap::discard)?;
+        }
         self.tap.iter().try_for_each(|tap| tap.set_deaf(!yes))?;
         Ok(())
     }

@@ -24,6 +24,11 @@ use plain::PlainTap;
 use received::Source;
 pub use received::{Received, memory};
 
+/// Longest frame with what is before it, bytes.
+const FRAME_MAX: usize = 128 << 10;
+/// More frames than a queue has room for.
+const QUEUE_MAX: usize = 1 << 16;
+
 /// A TAP device, attached, non-blocking.
 #[derive(Debug)]
 pub struct Tap {
@@ -56,7 +61,7 @@ impl Tap {
         Ok(tap)
     }
 
-    /// Has the kernel drop all that arrives, so that the queue is empty when this ends; or not.
+    /// Has the kernel drop all that arrives from now on; or not. What is in the queue stays there.
     ///
     /// # Errors
     /// The kernel does not.
@@ -66,6 +71,20 @@ impl Tap {
             action: "filter what arrives at",
             source,
         })
+    }
+
+    /// Empties the queue. Whoever fills it meanwhile has this end all the same.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn discard(&self) -> io::Result<()> {
+        let mut frame = vec![0; FRAME_MAX];
+        for _ in 0..QUEUE_MAX {
+            if self.read(&mut frame)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a TAP that lasts as long as a descriptor of it is open. The kernel puts the first free number in place of
