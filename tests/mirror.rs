@@ -266,6 +266,7 @@ fn a_put_goes_on_through_takeover_and_giveback() {
     transfer(test, Workload::Put, Blow::Elective, &kind);
 }
 
+//= patent claim-20, claim-41
 //= patent fig4-409, fig4-411, fig4-413, fig4-415
 #[test]
 fn a_get_goes_on_when_the_first_machine_is_lost() {
@@ -434,6 +435,7 @@ fn an_old_nvram_that_comes_back_is_not_taken_up() {
     drop(capture);
 }
 
+//= patent fig3-307
 #[test]
 fn a_lost_nvram_is_had_back_from_the_partner() {
     let test = "mirror_lost";

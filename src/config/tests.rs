@@ -449,3 +449,53 @@ fn a_pair_has_two_nodes_and_knows_which_it_is() {
     let text = format!("{without}[partner]\nnode = \"a\"\n{lock}\n");
     assert_eq!(parse(&text).unwrap_err().key, "nvram.durability");
 }
+
+#[test]
+fn an_interconnect_has_two_ends_and_a_key() {
+    let with = |durability: &str, section: &str| {
+        let path = "path = \"nvram\"";
+        let text = GOOD.replacen(path, &format!("{path}\n{durability}"), 1);
+        parse(&format!(
+            "{text}[partner]\nnode = \"b\"\nlock = \"/srv/lock\"\n{section}\n"
+        ))
+    };
+    let good = "interconnect = [\"10.9.0.1:4450\", \"[fd09::2]:4450\"]\nkey = \"node.pem\"";
+    for durability in ["mirror", "power+mirror"] {
+        let config = with(&format!("durability = \"{durability}\""), good).unwrap();
+        assert_eq!(config.nvram.durability.name(), durability);
+        let found = config.partner.unwrap().interconnect.unwrap();
+        assert_eq!(found.own, "[fd09::2]:4450".parse().unwrap());
+        assert_eq!(found.partner, "10.9.0.1:4450".parse().unwrap());
+        assert_eq!(found.timeout, Duration::from_secs(1));
+        assert!(found.key.is_absolute());
+    }
+    // Under `process` the state goes along with a planned takeover.
+    let process = with("durability = \"process\"", good).unwrap();
+    assert!(process.partner.unwrap().interconnect.is_some());
+    let key = "key = \"node.pem\"";
+    for (section, wrong) in [
+        (String::new(), "nvram.durability"),
+        (key.to_owned(), "partner.interconnect"),
+        (
+            "interconnect = [\"10.9.0.1:1\", \"10.9.0.2:1\"]".to_owned(),
+            "partner.interconnect",
+        ),
+        (
+            format!("{key}\ninterconnect = [\"10.9.0.1:1\"]"),
+            "partner.interconnect",
+        ),
+        (
+            format!("{key}\ninterconnect = [\"10.9.0.1:1\", \"10.9.0.1:1\"]"),
+            "partner.interconnect",
+        ),
+        (
+            format!("{key}\ninterconnect = [\"10.9.0.1\", \"node-b:1\"]"),
+            "partner.interconnect",
+        ),
+        (format!("{good}\ntimeout_ms = 99"), "partner.timeout_ms"),
+        (format!("{good}\ntimeout_ms = 30001"), "partner.timeout_ms"),
+    ] {
+        let error = with("durability = \"mirror\"", &section).unwrap_err();
+        assert_eq!(error.key, wrong, "{section}");
+    }
+}

@@ -119,9 +119,10 @@ impl Held {
         anyhow::ensure!(
             config.partner == self.config.partner
                 && config.server.control_socket == self.config.server.control_socket
-                && config.network.tap == self.config.network.tap,
-            "{}: partner, server.control_socket and network.tap stay as they are while the server runs: end it and \
-             start it again, or undo the change",
+                && config.network.tap == self.config.network.tap
+                && (config.nvram == self.config.nvram || !has_interconnect(&config)),
+            "{}: partner, server.control_socket and network.tap stay as they are while the server runs, and with an \
+             interconnect nvram does: end it and start it again, or undo the change",
             self.path.display()
         );
         (self.kept, self.config) = (Rc::new(settings), config);
@@ -162,6 +163,12 @@ impl Held {
         self.tap = Some(tap);
         Ok(true)
     }
+}
+
+/// Where the other node's log goes to is known since the start.
+fn has_interconnect(config: &Config) -> bool {
+    let partner = config.partner.as_ref();
+    partner.is_some_and(|partner| partner.interconnect.is_some())
 }
 
 impl Provision for Held {

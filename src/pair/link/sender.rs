@@ -17,6 +17,8 @@ use super::keys::Keys;
 
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A partner that takes less in a second is too slow: the log keeps what is on its way. Bytes.
+const SLOWEST: u64 = 1 << 20;
 
 /// What the thread is asked for. Each is of a connection, and is passed over when that is gone.
 enum Job {
@@ -310,6 +312,7 @@ impl Thread {
 
     fn ship(&self, stream: &mut Stream, batch: Batch, number: u64) -> Result<(), Ended> {
         let begun = Instant::now();
+        let patience = self.target.timeout + Duration::from_secs(batch.len() / SLOWEST);
         for (at, bytes) in batch.writes {
             let mut done = 0;
             while done < bytes.len() {
@@ -318,6 +321,9 @@ impl Thread {
                 let bytes = bytes.slice(done..end);
                 Frame::Write { at, bytes }.send(stream)?;
                 done = end;
+                if begun.elapsed() > patience {
+                    return Err(Ended::Failed("it takes the log too slowly".to_owned()));
+                }
             }
         }
         Frame::Complete { number }.send(stream)?;
