@@ -107,6 +107,9 @@ enum Command {
         /// Move it to this node, which stands by, even if the other one does not leave: that one is fenced first.
         #[arg(long)]
         force: bool,
+        /// Leave the service, and do not wait until the other node serves; for a cluster manager.
+        #[arg(long, conflicts_with = "force")]
+        leave: bool,
     },
     /// Move the service back to the node that this one took it over from.
     Giveback {
@@ -224,7 +227,10 @@ fn run(command: Command) -> anyhow::Result<u8> {
         } => reboot::reboot_system(&at.load()?)?,
         Command::Reboot { at, exec, hold, .. } => reboot::reboot(&at.load()?, exec, hold)?,
         Command::Stop { at } => reboot::stop(&at.load()?)?,
-        Command::Takeover { at, force } => takeover::takeover(&at.load()?, force)?,
+        Command::Takeover {
+            at, leave: true, ..
+        } => takeover::leave(&at.load()?)?,
+        Command::Takeover { at, force, .. } => takeover::takeover(&at.load()?, force)?,
         Command::Giveback { at } => takeover::giveback(&at.load()?)?,
         Command::Check { at } => return check::run(&at.path()),
         Command::Crash { at } => crash::run(&at.load()?)?,

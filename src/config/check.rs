@@ -71,8 +71,12 @@ pub(super) fn system(config: &Config) -> Vec<Error> {
     if let Ok(host) = advice::host_addresses() {
         note(check.is_not_the_hosts(&config.network, &host), &mut errors);
     }
-    if let Some(partner) = &config.partner {
-        let directory = partner.lock.parent().unwrap_or(Path::new("/"));
+    if let Some(lock) = config
+        .partner
+        .as_ref()
+        .and_then(|partner| partner.arbiter.file())
+    {
+        let directory = lock.parent().unwrap_or(Path::new("/"));
         if !directory.is_dir() {
             errors.push(check.error(
                 "partner.lock",

@@ -6,6 +6,7 @@
 mod advice;
 mod check;
 mod error;
+mod etcd;
 mod explain;
 mod file;
 mod limits;
@@ -17,8 +18,9 @@ mod size;
 mod tests;
 
 pub use error::Error;
+pub use etcd::Etcd;
 pub use limits::Limits;
-pub use partner::Partner;
+pub use partner::{Arbitration, Partner};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,10 +1,11 @@
 //! `[partner]`: the pair that the server is one node of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::check::Check;
+use super::etcd::Etcd;
 use super::{Durability, Error, Nvram};
 use crate::pair::role::Nodes;
 
@@ -15,14 +16,42 @@ pub struct Partner {
     pub nodes: Nodes,
     /// 0 or 1: the place of this node in `nodes`.
     pub number: usize,
-    /// `lock`: the file of the arbiter `lock`.
-    pub lock: PathBuf,
+    /// `arbiter`: what admits one node at a time.
+    pub arbiter: Arbitration,
     /// `fence_command`: makes sure that the other node is dead.
     pub fence_command: Option<String>,
     /// `mount_command`: mounts the mass storage, before this node serves.
     pub mount_command: Option<String>,
     /// `unmount_command`: unmounts it, before the other node may serve.
     pub unmount_command: Option<String>,
+}
+
+/// The arbiter, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arbitration {
+    /// `lock`: a lock on this file.
+    Lock(PathBuf),
+    /// `pacemaker`: the cluster manager orders which node serves; the record is in this file, and its lock is held too.
+    Pacemaker(PathBuf),
+    /// `etcd`: a lease of etcd.
+    Etcd(Etcd),
+}
+
+impl Arbitration {
+    /// The file of those that have one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Arbitration::Lock(file) | Arbitration::Pacemaker(file) => Some(file),
+            Arbitration::Etcd(_) => None,
+        }
+    }
+
+    /// A node takes the service when it is ordered to, and not by itself.
+    #[must_use]
+    pub fn orders(&self) -> bool {
+        matches!(self, Arbitration::Pacemaker(_))
+    }
 }
 
 #[derive(Deserialize)]
@@ -33,7 +62,13 @@ pub(super) struct Written {
     nodes: Vec<String>,
     #[serde(default = "default_arbiter")]
     arbiter: String,
-    lock: String,
+    lock: Option<String>,
+    pub(super) etcd: Option<Vec<String>>,
+    pub(super) etcd_prefix: Option<String>,
+    pub(super) etcd_ca: Option<String>,
+    pub(super) etcd_certificate: Option<String>,
+    pub(super) etcd_key: Option<String>,
+    pub(super) lease_seconds: Option<u64>,
     fence_command: Option<String>,
     mount_command: Option<String>,
     unmount_command: Option<String>,
@@ -71,13 +106,7 @@ impl Check<'_> {
                 &format!("use {first:?} or {second:?}"),
             );
         };
-        if written.arbiter != "lock" {
-            return self.fail(
-                "partner.arbiter",
-                format!("unknown value {:?}", written.arbiter),
-                "use \"lock\", the only one that this version has",
-            );
-        }
+        let arbiter = self.arbitration(written)?;
         if nvram.durability == Durability::None {
             return self.fail(
                 "nvram.durability",
@@ -96,11 +125,45 @@ impl Check<'_> {
                 partner: partner.clone(),
             },
             number,
-            lock: self.path("partner.lock", &written.lock)?,
+            arbiter,
             fence_command: written.fence_command.clone(),
             mount_command: written.mount_command.clone(),
             unmount_command: written.unmount_command.clone(),
         })
+    }
+
+    fn arbitration(&self, written: &Written) -> Result<Arbitration, Error> {
+        let is_etcd = written.arbiter == "etcd";
+        let foreign = match is_etcd {
+            true => written.lock.is_some().then_some("partner.lock"),
+            false => written.key_of_etcd(),
+        };
+        if let Some(key) = foreign {
+            let problem = format!("is not a key of the arbiter {:?}", written.arbiter);
+            return self.fail(key, problem, "remove it, or choose another partner.arbiter");
+        }
+        if is_etcd {
+            return self.etcd(written).map(Arbitration::Etcd);
+        }
+        let of_file = match written.arbiter.as_str() {
+            "lock" => Arbitration::Lock,
+            "pacemaker" => Arbitration::Pacemaker,
+            other => {
+                return self.fail(
+                    "partner.arbiter",
+                    format!("unknown value {other:?}"),
+                    "use \"lock\", \"etcd\" or \"pacemaker\"",
+                );
+            }
+        };
+        match &written.lock {
+            Some(lock) => self.path("partner.lock", lock).map(of_file),
+            None => self.fail(
+                "partner.lock",
+                "is missing",
+                "name a file on storage that both nodes reach",
+            ),
+        }
     }
 
     fn commands(&self, written: &Written) -> Result<(), Error> {

@@ -403,13 +403,66 @@ fn subnets() {
 }
 
 #[test]
+fn an_etcd_is_reached_over_tls_or_on_this_machine() {
+    let with = |keys: &str| {
+        let text = format!("{GOOD}[partner]\nnode = \"a\"\narbiter = \"etcd\"\n{keys}\n");
+        parse(&text).map(|config| config.partner.unwrap().arbiter)
+    };
+    let prefix = "etcd_prefix = \"/outlast/office/\"";
+    let local = "etcd = [\"http://127.0.0.1:2379/\", \"http://[::1]:2379\"]";
+    let found = with(&format!("{local}\n{prefix}")).unwrap();
+    let Arbitration::Etcd(etcd) = found else {
+        panic!("{found:?}");
+    };
+    assert_eq!(etcd.endpoints[0], "http://127.0.0.1:2379");
+    assert_eq!(
+        (&*etcd.prefix, etcd.lease.as_secs()),
+        ("/outlast/office/", 5)
+    );
+    let secret = "etcd = [\"https://10.0.0.1:2379\"]\netcd_ca = \"/etc/ca\"";
+    assert!(with(&format!("{secret}\n{prefix}")).is_ok());
+    for (keys, key) in [
+        (prefix.to_owned(), "partner.etcd"),
+        (format!("etcd = [\"10.0.0.1\"]\n{prefix}"), "partner.etcd"),
+        (
+            format!("etcd = [\"http://10.0.0.1:2379\"]\n{prefix}"),
+            "partner.etcd",
+        ),
+        (
+            format!("etcd = [\"https://10.0.0.1:2379\"]\n{prefix}"),
+            "partner.etcd_ca",
+        ),
+        (
+            format!("{local}\netcd_prefix = \"/\""),
+            "partner.etcd_prefix",
+        ),
+        (local.to_owned(), "partner.etcd_prefix"),
+        (
+            format!("{local}\n{prefix}\netcd_key = \"/key\""),
+            "partner.etcd_certificate",
+        ),
+        (
+            format!("{local}\n{prefix}\nlease_seconds = 1"),
+            "partner.lease_seconds",
+        ),
+        (
+            format!("{local}\n{prefix}\nlock = \"/lock\""),
+            "partner.lock",
+        ),
+    ] {
+        assert_eq!(with(&keys).unwrap_err().key, key, "{keys}");
+    }
+}
+
+#[test]
 fn a_pair_has_two_nodes_and_knows_which_it_is() {
     let with = |section: &str| parse(&format!("{GOOD}[partner]\n{section}\n"));
     let partner = |section: &str| with(section).unwrap().partner.unwrap();
     let found = partner("node = \"b\"\nlock = \"/srv/lock\"");
     let (own, other) = ("b".to_owned(), "a".to_owned());
     assert_eq!((found.nodes.own, found.nodes.partner), (own, other));
-    assert_eq!((found.number, found.lock), (1, "/srv/lock".into()));
+    let lock = Arbitration::Lock("/srv/lock".into());
+    assert_eq!((found.number, found.arbiter), (1, lock));
     assert_eq!(parse(GOOD).unwrap().partner, None);
     let lock = "lock = \"lock\"";
     for (section, key) in [
@@ -423,8 +476,13 @@ fn a_pair_has_two_nodes_and_knows_which_it_is() {
             "partner.nodes",
         ),
         (
-            format!("node = \"a\"\narbiter = \"etcd\"\n{lock}"),
+            format!("node = \"a\"\narbiter = \"raft\"\n{lock}"),
             "partner.arbiter",
+        ),
+        ("node = \"a\"".to_owned(), "partner.lock"),
+        (
+            format!("node = \"a\"\netcd_prefix = \"/x\"\n{lock}"),
+            "partner.etcd_prefix",
         ),
         (
             format!("node = \"a\"\nmount_command = \"true\"\n{lock}"),

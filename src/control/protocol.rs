@@ -137,6 +137,12 @@ pub struct PairStatus {
     pub in_step_since_unix_seconds: u64,
     /// The other node runs.
     pub partner_runs: bool,
+    /// A cluster manager orders which node serves.
+    #[serde(default)]
+    pub by_order: bool,
+    /// This node would have all that the last holder has committed, or is that holder.
+    #[serde(default)]
+    pub has_state: bool,
     /// The node that the holder has taken the service over from.
     pub taken_from: Option<String>,
     /// What happens if this server dies now.

@@ -1,12 +1,15 @@
-//! What admits one node at a time: the arbiter. [`super::lock`] is one.
+//! What admits one node at a time: the arbiter. [`super::lock`] is one, [`super::etcd`] another.
 //!
 //! An arbiter keeps one record, the [`Term`], which only the node that it admits may change. It is an existing engine
 //! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of our own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use outlast_nvram::Incarnation;
 use serde::{Deserialize, Serialize};
+
+use super::lease::Lease;
 
 /// What the arbiter keeps of the service: who has it, since which epoch, and how the last holder has left it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,6 +82,35 @@ impl Term {
     }
 }
 
+/// Where a node runs, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Running {
+    host: String,
+    boot: String,
+    pid: u32,
+}
+
+impl Running {
+    /// This process.
+    pub(super) fn new(incarnation: Incarnation) -> Running {
+        let hex = |bytes| format!("{:032x}", u128::from_be_bytes(bytes));
+        Running {
+            host: hex(incarnation.host),
+            boot: hex(incarnation.boot),
+            pid: std::process::id(),
+        }
+    }
+
+    /// The machine and the boot.
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        let number = |text| Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes());
+        Some(Incarnation {
+            host: number(&self.host)?,
+            boot: number(&self.boot)?,
+        })
+    }
+}
+
 /// What anybody may see of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -144,4 +176,10 @@ pub trait Arbiter {
 
     /// Another node may be admitted.
     fn release(&mut self);
+
+    /// The lease that this arbiter admits the node for. `None`: it sees the end of the node's last process, and admits
+    /// no other node before, however long that takes; then there is nothing to renew in time.
+    fn lease(&self) -> Option<Arc<Lease>> {
+        None
+    }
 }

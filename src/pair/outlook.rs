@@ -15,6 +15,8 @@ pub struct Known<'a> {
     pub serves: bool,
     /// A node that died is fenced.
     pub fences: bool,
+    /// A cluster manager orders which node serves.
+    pub by_order: bool,
     /// What keeps this node from taking the service, or from leaving it.
     pub trouble: Option<&'a str>,
 }
@@ -46,6 +48,8 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
         in_step_since_unix_seconds: seen.term.since_unix_seconds,
         partner_runs: seen.partner_runs,
         taken_from: seen.term.taken_from.clone(),
+        by_order: known.by_order,
+        has_state: seen.term.in_step || seen.term.holder == nodes.own || seen.term.epoch == 0,
         if_died: match serves {
             true => after_own_death(known),
             false => while_standing(known),
@@ -59,6 +63,9 @@ fn after_own_death(known: &Known<'_>) -> String {
     let partner = &known.nodes.partner;
     let seen = known.seen;
     match (seen.partner_runs, seen.term.in_step) {
+        (_, true) if known.by_order => {
+            format!("the cluster manager fences this node and promotes node {partner}")
+        }
         (true, true) if known.fences => format!("node {partner} fences this one and takes over"),
         (true, true) => format!("node {partner} takes over at once"),
         (false, true) => format!(
@@ -82,6 +89,10 @@ fn after_own_death(known: &Known<'_>) -> String {
 fn while_standing(known: &Known<'_>) -> String {
     let Nodes { own, partner } = known.nodes;
     let term = &known.seen.term;
+    if known.by_order && (!known.seen.is_held || term.in_step) {
+        return "no session is lost; this node serves when the cluster manager promotes it"
+            .to_owned();
+    }
     if known.seen.is_held {
         return match term.in_step {
             true => {
@@ -131,6 +142,7 @@ mod tests {
             seen: &seen,
             serves,
             fences: false,
+            by_order: false,
             trouble: None,
         };
         outlook(&known).if_died

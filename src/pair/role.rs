@@ -124,6 +124,8 @@ enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Role {
     nodes: Nodes,
+    /// It takes the service only when it is ordered to: a cluster manager decides.
+    by_order: bool,
     state: State,
     next_look: Duration,
     /// The last epoch in which this process has seen a holder, be it itself.
@@ -144,6 +146,7 @@ impl Role {
     pub fn new(nodes: Nodes) -> Role {
         Role {
             nodes,
+            by_order: false,
             state: State::Standing,
             next_look: Duration::ZERO,
             held_epoch: None,
@@ -151,6 +154,16 @@ impl Role {
             free_since: None,
             forced_until: None,
             trouble: None,
+        }
+    }
+
+    /// The same of a node that takes the service only when it is ordered to ([`Role::force`]): a cluster manager decides,
+    /// and fences.
+    #[must_use]
+    pub fn by_order(nodes: Nodes) -> Role {
+        Role {
+            by_order: true,
+            ..Role::new(nodes)
         }
     }
 
@@ -189,6 +202,12 @@ impl Role {
         }
         if seen.is_held {
             self.held_epoch = Some(seen.term.epoch);
+        }
+        let is_own = seen.term.holder == self.nodes.own || seen.term.holder.is_empty();
+        if self.by_order && seen.term.rest == Rest::Not && !is_own && !seen.term.in_step {
+            return Err(format!(
+                "node {partner} has died, and what it had committed is not all here: start it again, and promote it"
+            ));
         }
         if seen.is_held && !can_fence {
             return Err(format!(
@@ -289,6 +308,7 @@ impl Role {
         let fence = !is_own && term.rest == Rest::Not && !is_fenced;
         let may = match &term.rest {
             _ if self.forced_until.is_some() => true,
+            _ if self.by_order => false,
             Rest::Not => is_own || term.in_step,
             Rest::HandedTo { node, .. } if *node == self.nodes.own => true,
             Rest::HandedTo { .. } => {

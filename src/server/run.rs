@@ -337,7 +337,8 @@ impl Server {
             return Err("this server is alone: there is no [partner] in its configuration".into());
         };
         let partner = &pair.partner;
-        if !pair.partner_runs {
+        // A cluster manager knows which nodes run, and may want none to serve.
+        if !pair.partner_runs && !pair.by_order {
             return Err(format!(
                 "node {partner} does not run: start its server first (outlast serve)"
             ));

@@ -27,7 +27,7 @@ use super::{environment, follow};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
 use crate::one_line::OneLine;
-use crate::pair;
+use crate::pair::{self, lease::Deadline};
 use crate::server::Following;
 use crate::users::Users;
 
@@ -60,7 +60,8 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let received = environment::inherited(RECEIVED_VARIABLE, is_open);
     let pair = environment::inherited(pair::PAGE_VARIABLE, is_open).map(pair::page::Page::from);
     let admitted = environment::inherited(pair::ADMITTED_VARIABLE, is_open);
-    if config.partner.is_some() && (pair.is_none() || admitted.is_none()) {
+    let lease = environment::inherited(pair::LEASE_VARIABLE, is_open).map(Deadline::from);
+    if config.partner.is_some() && (pair.is_none() || admitted.is_none() && lease.is_none()) {
         bail!(
             "[partner] needs a supervisor that knows it: end the server with SIGTERM and start it again"
         );
@@ -72,6 +73,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let open = open.chain(page.iter().map(|page| page.memory().as_fd()));
     let open = open.chain(pair.iter().map(|page| page.memory().as_fd()));
     let open = open.chain(admitted.iter().map(AsFd::as_fd));
+    let open = open.chain(lease.iter().map(|page| page.memory().as_fd()));
     teardown(open.chain(prober.iter().map(AsFd::as_fd)));
     let report = Report::new(report);
     let (go, following) = if args.standby {
@@ -93,6 +95,10 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         (args.go(), None)
     };
 
+    // Before it can speak: from here on this process ends with the lease of its node.
+    lease
+        .map_or(Ok(()), pair::lease::keep)
+        .context("the node's lease cannot be kept")?;
     let (submit, requests, wake) = Submit::channel().context("no eventfd can be had")?;
     signals(submit.clone())?;
     let gate = Gate {

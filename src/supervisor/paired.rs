@@ -24,12 +24,14 @@ use super::reload::Reload;
 use super::settings::Settings;
 use super::standby::Standby;
 use super::{Desk, Ended, Over, Ready, bind_control, open_tap, supervise};
-use crate::config::{Config, Durability, Partner};
+use crate::config::{Arbitration, Config, Durability, Partner};
 use crate::control::{
     Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, relay,
 };
 use crate::pair::arbiter::{Arbiter, ArbiterError, Rest, Seen, Term};
+use crate::pair::etcd::EtcdArbiter;
 use crate::pair::hook;
+use crate::pair::lease::Lease;
 use crate::pair::lock::LockFile;
 use crate::pair::outlook::{Known, outlook};
 use crate::pair::page::Page;
@@ -38,6 +40,8 @@ use crate::predecessor::outwait;
 
 /// How often a node that serves makes sure of its admission, and looks for its partner.
 const RENEWAL: Duration = Duration::from_secs(1);
+/// The same where the admission ends by itself.
+const RENEWAL_OF_A_LEASE: Duration = Duration::from_millis(200);
 /// Between two looks whether a hook has ended.
 const HOOK_PACE: Duration = Duration::from_millis(1);
 
@@ -163,21 +167,24 @@ pub(super) struct Node {
 impl Node {
     fn open(config: &Config, partner: &Partner) -> anyhow::Result<(Node, Paired)> {
         let incarnation = crate::server::incarnation()?;
-        let lock = open_lock(partner, incarnation)
-            .with_context(|| format!("{}: partner.lock", config.path.display()))?;
+        let (arbiter, admitted) = open_arbiter(partner, incarnation)
+            .with_context(|| format!("{}: partner.arbiter", config.path.display()))?;
         let page = Page::new().context("no memory for what the node says")?;
+        let lease = arbiter.lease();
         let paired = Paired {
-            admitted: lock
-                .descriptor()
-                .try_clone_to_owned()
-                .context("partner.lock")?,
+            admitted,
+            lease: lease.as_deref().map(Lease::deadline).cloned(),
             page: page.clone(),
+        };
+        let role = match partner.arbiter.orders() {
+            true => Role::by_order,
+            false => Role::new,
         };
         let (sender, events) = unbounded();
         let node = Node {
             partner: partner.clone(),
-            arbiter: Box::new(lock),
-            role: Role::new(partner.nodes.clone()),
+            arbiter,
+            role: role(partner.nodes.clone()),
             page,
             incarnation,
             durability: config.nvram.durability,
@@ -406,7 +413,11 @@ impl Node {
         if now < self.next_look {
             return Ok(());
         }
-        self.next_look = now + RENEWAL;
+        self.next_look = now
+            + match self.arbiter.lease() {
+                Some(_) => RENEWAL_OF_A_LEASE,
+                None => RENEWAL,
+            };
         let looked = self.arbiter.renew().and_then(|()| self.arbiter.look());
         let stepped = looked.and_then(|seen| {
             let term = self.stepped(seen.term.clone(), seen.partner);
@@ -459,6 +470,7 @@ impl Node {
             seen,
             serves: self.role.serves(),
             fences: self.partner.fence_command.is_some(),
+            by_order: self.partner.arbiter.orders(),
             trouble: self.complaint.as_deref().or(self.role.trouble()),
         }))
     }
@@ -548,12 +560,25 @@ impl Node {
     }
 }
 
-/// Opens the lock's file. A server of this node that has just been killed may have its place for another moment.
-fn open_lock(partner: &Partner, incarnation: Incarnation) -> Result<LockFile, ArbiterError> {
+/// Opens the arbiter, and its lock, if it is one. A server of this node that has just been killed may have its place for
+/// another moment.
+fn open_arbiter(
+    partner: &Partner,
+    incarnation: Incarnation,
+) -> anyhow::Result<(Box<dyn Arbiter>, Option<OwnedFd>)> {
+    let file = match &partner.arbiter {
+        Arbitration::Lock(file) | Arbitration::Pacemaker(file) => file,
+        Arbitration::Etcd(etcd) => {
+            let arbiter = EtcdArbiter::open(etcd, &partner.nodes, incarnation)?;
+            return Ok((Box::new(arbiter), None));
+        }
+    };
     let is_held = |error: &ArbiterError| matches!(error, ArbiterError::Wrong(_));
-    outwait(is_held, || {
-        LockFile::open(&partner.lock, partner.number, incarnation)
-    })
+    let lock = outwait(is_held, || {
+        LockFile::open(file, partner.number, incarnation)
+    })?;
+    let admitted = lock.descriptor().try_clone_to_owned()?;
+    Ok((Box::new(lock), Some(admitted)))
 }
 
 /// Runs a command of the configuration, if there is one.

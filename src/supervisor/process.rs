@@ -23,7 +23,8 @@ use super::worker::{
     EXIT_GIVEN_BACK, EXIT_HANDED_OVER, EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go,
     Message, PreviousEnd,
 };
-use crate::pair::{ADMITTED_VARIABLE, PAGE_VARIABLE};
+use crate::pair::lease::Deadline;
+use crate::pair::{ADMITTED_VARIABLE, LEASE_VARIABLE, PAGE_VARIABLE};
 
 /// Longest line a worker may report.
 const LINE_MAX_BYTES: usize = 64 << 10;
@@ -46,8 +47,10 @@ pub(super) struct Inherited<'a> {
 
 /// What every worker of a node of a pair is given besides.
 pub(super) struct Paired {
-    /// The lock by which the arbiter admits the node.
-    pub admitted: OwnedFd,
+    /// The lock by which the arbiter admits the node, if it is one.
+    pub admitted: Option<OwnedFd>,
+    /// Until when the arbiter admits the node, if that is for a time only.
+    pub lease: Option<Deadline>,
     pub page: crate::pair::page::Page,
 }
 
@@ -170,12 +173,20 @@ impl Process {
             asks.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
-        if let Some(Paired { admitted, page }) = inherited.pair {
-            let (admitted, page) = (admitted.as_raw_fd(), page.memory().as_raw_fd());
-            command
-                .env(ADMITTED_VARIABLE, admitted.to_string())
-                .env(PAGE_VARIABLE, page.to_string());
-            keep.extend([admitted, page]);
+        if let Some(pair) = inherited.pair {
+            let lease = pair.lease.as_ref().map(|lease| lease.memory().as_raw_fd());
+            for (variable, fd) in [
+                (
+                    ADMITTED_VARIABLE,
+                    pair.admitted.as_ref().map(AsRawFd::as_raw_fd),
+                ),
+                (LEASE_VARIABLE, lease),
+                (PAGE_VARIABLE, Some(pair.page.memory().as_raw_fd())),
+            ] {
+                let Some(fd) = fd else { continue };
+                command.env(variable, fd.to_string());
+                keep.push(fd);
+            }
         }
         describe(&mut command);
         let supervisor = rustix::process::getpid();

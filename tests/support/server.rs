@@ -270,6 +270,12 @@ path = "{dir}/share"
         });
     }
 
+    /// Takes note that the server was killed by something else.
+    pub fn reap(&mut self) {
+        let mut supervisor = self.supervisor.take().expect("running");
+        supervisor.wait().expect("the supervisor");
+    }
+
     /// SIGTERM to the supervisor: ends, and keeps the sessions.
     pub fn terminate(&mut self) {
         let mut supervisor = self.supervisor.take().expect("running");
