@@ -13,6 +13,7 @@ use super::{PATIENCE, wait_for};
 /// Its process, and what a client needs.
 pub struct Etcd {
     child: Child,
+    port: u16,
     url: String,
     dir: PathBuf,
 }
@@ -71,6 +72,7 @@ impl Etcd {
             .expect("etcd");
         let etcd = Etcd {
             child,
+            port: client,
             url,
             dir: dir.to_owned(),
         };
@@ -101,6 +103,11 @@ impl Etcd {
             self.url,
             lease.as_secs()
         )
+    }
+
+    /// Where clients reach it on the loopback interface.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn pid(&self) -> u32 {

@@ -8,6 +8,7 @@ pub mod client;
 pub mod disk;
 pub mod etcd;
 pub mod files;
+pub mod idle;
 pub mod lab;
 pub mod pair;
 pub mod power;

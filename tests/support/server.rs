@@ -218,6 +218,11 @@ path = "{dir}/share"
         &self.config
     }
 
+    /// Its control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     pub fn share(&self) -> &Path {
         &self.share
     }
