@@ -19,6 +19,7 @@ pub mod memory;
 pub mod mutation;
 pub mod net;
 pub mod ntlm;
+pub mod pair;
 pub mod player;
 pub mod progress;
 pub mod promises;

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use outlast::server::clock::Time;
 use outlast::server::machine::Machine;
+use outlast::server::open::Company;
 use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
@@ -24,6 +26,7 @@ use crate::inspect::{Inspector, Known};
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
 use crate::net::{FIRST_PORT, Net};
+use crate::pair::{Blow, Order, Pair};
 use crate::player::SHARE;
 use crate::random::Random;
 use crate::revocation::Revocation;
@@ -56,6 +59,14 @@ pub struct Server {
     /// Requests that are to fail.
     pub troubles: Troubles,
     nvram: Arc<Nvram>,
+    /// Of two servers, the NVRAM of each node; `nvram` is that of the node that serves, or served last.
+    pair: Option<Pair>,
+    nvrams: [Arc<Nvram>; 2],
+    node: usize,
+    /// Frames of a node of a pair that have not left yet.
+    outbox: VecDeque<TxFrame>,
+    /// The node that is stopped while its frames leave, and until when.
+    stopped: Option<(usize, Duration)>,
     /// Under durability `power`.
     sink: Option<SinkFile>,
     device: MemoryDevice,
@@ -84,8 +95,10 @@ pub struct Server {
     pub reboots: u32,
     /// Starts that were refused, because the disk has failed.
     failed_starts: u32,
-    /// How often the machine was started.
-    boots: u8,
+    /// Of a pair: the crash that is coming takes the worker alone.
+    loses_its_worker: bool,
+    /// How often the machine of each node was started.
+    boots: [u8; 2],
     /// What became of a mutated server's memory.
     forgetful: Option<Forgetful>,
     /// It has come up with the configuration that takes something from a client.
@@ -135,11 +148,20 @@ impl Server {
                 scenario.mutation,
             )
         });
-        let nvram = Nvram::new(scenario, fuse.clone());
+        let nvram = Arc::new(Nvram::new(scenario, fuse.clone()));
+        let other = match scenario.pair {
+            Some(plan) if plan.machines => Arc::new(Nvram::new(scenario, fuse.clone())),
+            _ => nvram.clone(),
+        };
         Server {
+            pair: scenario.pair.map(|plan| Pair::new(plan, scenario.seed)),
+            nvrams: [nvram.clone(), other],
+            node: 0,
+            outbox: VecDeque::new(),
+            stopped: None,
             disk: Rc::new(RefCell::new(disk)),
             troubles: Troubles::default(),
-            nvram: Arc::new(nvram),
+            nvram,
             shipped: sink.as_ref().map(|_| new_shadow(scenario)),
             sink,
             fuse,
@@ -159,7 +181,8 @@ impl Server {
             cuts: 0,
             reboots: 0,
             failed_starts: 0,
-            boots: 1,
+            loses_its_worker: false,
+            boots: [1; 2],
             forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
                 .then(Forgetful::default),
             has_revoked: false,
@@ -191,6 +214,17 @@ impl Server {
     /// When something is to be done next.
     #[must_use]
     pub fn next(&self, now: Duration) -> Option<Duration> {
+        let Some(pair) = &self.pair else {
+            return self.next_alone(now);
+        };
+        let serves = pair.serving().is_some() && self.stopped.is_none();
+        let own = serves.then(|| self.next_alone(now)).flatten();
+        let stopped = self.stopped.map(|(_, until)| until);
+        let next = [pair.next(), own, stopped].into_iter().flatten().min();
+        next.map(|at| at.max(now))
+    }
+
+    fn next_alone(&self, now: Duration) -> Option<Duration> {
         let Some(life) = &self.life else {
             return Some(self.down_until.max(now));
         };
@@ -223,8 +257,9 @@ impl Server {
     /// The server panics, or breaks a law.
     pub fn turn(&mut self, now: Duration, net: &Net) {
         self.device.advance(now);
-        if now < self.clock.now() {
-            // It waits for a medium.
+        let serves = self.turn_of_pair(now);
+        if !serves || now < self.clock.now() {
+            // It waits for the arbiter, or for a medium.
             return;
         }
         self.clock.wait_until(now);
@@ -241,13 +276,17 @@ impl Server {
         match catch_unwind(AssertUnwindSafe(|| self.live(now, net))) {
             Ok(()) => {}
             Err(payload) if payload.is::<Crash>() => {
+                if self.is_only_stopped() {
+                    return;
+                }
                 self.crashes += 1;
                 let cuts_percent = self.scenario.power.map_or(0, |power| power.cuts_percent);
                 let end = match self.chance("which crash").percent(cuts_percent) {
-                    true => End::Cut,
-                    false => End::Killed,
+                    true if !self.loses_its_worker => End::Cut,
+                    _ => End::Killed,
                 };
                 self.end(now, end);
+                self.node_died();
             }
             Err(payload) => std::panic::resume_unwind(payload),
         }
@@ -277,7 +316,7 @@ impl Server {
             }
             self.shadow = new_shadow(&self.scenario);
             self.standby.take();
-            self.boots += 1;
+            self.boots[self.node] += 1;
             self.cuts += u32::from(end == End::Cut);
         } else if let Some(sink) = &self.sink {
             sink.killed(&mut self.chance("killed"));
@@ -316,6 +355,8 @@ impl Server {
             return;
         }
         self.fuse.disarm();
+        // Whichever node it is: nothing of it is left but its disk.
+        self.pair = None;
         self.end(self.clock.now(), End::Cut);
         while self.life.is_none() {
             self.clock.wait_until(self.down_until);
@@ -466,12 +507,21 @@ impl Server {
         log::debug!("elective reboot");
         if let Some(life) = &mut self.life {
             let time = life.time(now);
-            let system = self
+            let mut system = self
                 .scenario
                 .power
                 .is_some_and(|power| power.system_reboots);
-            let is_followed = self.standby.is_there() && !system;
-            let frames = (life.machine).save(time, Flag::ElectiveReboot, system, is_followed);
+            let mut is_followed = self.standby.is_there() && !system;
+            let mut flag = Flag::ElectiveReboot;
+            let moves = self.pair.as_ref().is_some_and(|pair| pair.may_hand_over(self.node));
+            if self.pair.is_some() {
+                // The other node may be another machine; the service comes back to this one where there is none.
+                (system, is_followed) = (false, false);
+            }
+            if moves {
+                flag = Flag::ElectiveTakeover;
+            }
+            let frames = (life.machine).save(time, flag, system || moves, is_followed);
             self.follow();
             self.send(&frames, net);
             self.reboots += 1;
@@ -482,6 +532,9 @@ impl Server {
                     false => End::Elective,
                 },
             );
+            if let Some(pair) = self.pair.as_mut().filter(|_| moves) {
+                pair.left(self.node, now);
+            }
         }
     }
 
@@ -515,10 +568,15 @@ impl Server {
             effect_room: EFFECT_ROOM,
             wall: wall(now),
             incarnation: Incarnation {
-                host: [1; 16],
-                boot: [self.boots; 16],
+                host: [self.machine(); 16],
+                boot: [self.boots[self.node]; 16],
             },
-            company: outlast::server::open::Company::Alone,
+            company: match &self.pair {
+                None => Company::Alone,
+                Some(pair) => Company::Pair {
+                    in_step: pair.in_step(),
+                },
+            },
             copy_units: self.scenario.copy_units,
             // The judge knows no disk that is away for a while: such a start is refused, and comes again.
             sets_apart: false,
@@ -564,7 +622,9 @@ impl Server {
                 );
                 log::debug!("the server does not start: {error:#}");
                 self.failed_starts += 1;
-                return self.end(now, End::Killed);
+                self.end(now, End::Killed);
+                self.loses_its_worker = false;
+                return self.node_died();
             }
         };
         assert_eq!(
@@ -634,6 +694,9 @@ impl Server {
     }
 
     fn send(&mut self, frames: &[TxFrame], net: &Net) {
+        if self.pair.is_some() {
+            self.outbox.extend(frames.iter().cloned());
+        }
         let returned = self.life.as_ref().filter(|_| self.lives() > 0);
         let is_silent = returned.is_some_and(|life| self.clock.now() < life.began + SILENCE);
         if is_silent && self.is(Mutation::SilentAfterReturn) {
@@ -642,6 +705,8 @@ impl Server {
         let cut = self.port_cut();
         for frame in frames {
             self.fuse.step(Step::Frame);
+            self.assert_may_speak(self.node);
+            self.outbox.pop_front();
             let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
             let frame = forgotten.as_ref().unwrap_or(frame);
             let known = |port| Known {
@@ -664,6 +729,8 @@ impl Server {
         }
     }
 }
+
+mod two;
 
 fn new_shadow(scenario: &Scenario) -> Shadow {
     Shadow::new(
