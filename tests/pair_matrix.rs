@@ -113,8 +113,16 @@ fn be_away(pair: &Pair) {
     });
 }
 
+/// On a thread of its own, as a lab's namespaces are its thread's.
 fn cell(workload: Workload, blow: Blow, dialect: Dialect) {
     eprintln!("{workload:?} x {blow:?} x {}", dialect.name);
+    let cell = std::thread::spawn(move || try_cell(workload, blow, dialect));
+    let name = dialect.name;
+    cell.join()
+        .unwrap_or_else(|_| panic!("{workload:?} x {blow:?} x {name} has failed"));
+}
+
+fn try_cell(workload: Workload, blow: Blow, dialect: Dialect) {
     let mut pair = Pair::start(dialect, "");
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
     let (serving, changes, connections) = match workload {

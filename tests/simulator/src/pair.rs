@@ -411,7 +411,7 @@ impl Pair {
 }
 
 fn names(node: usize) -> Nodes {
-    let name = |node| ["a", "b"][node].to_owned();
+    let name = |node: usize| ["a", "b"][node].to_owned();
     Nodes {
         own: name(node),
         partner: name(1 - node),

@@ -37,7 +37,8 @@ fn blows(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u6
         all.push(vec![step]);
         if size == Size::Small {
             // Often within the takeover, else later.
-            let gap = *random.pick(&[1 + random.draw() % 60, 1 + random.draw() % 400]);
+            let longest = *random.pick(&[60, 400]);
+            let gap = 1 + random.below(longest);
             all.push(vec![step, step + gap]);
         }
     }

@@ -1,5 +1,7 @@
 //! What becomes of the server where it is one node of a pair ([`crate::pair`]).
 
+use outlast_stack::device::Device as _;
+
 use super::{Blow, Duration, End, Order, Server, new_shadow};
 
 impl Server {
