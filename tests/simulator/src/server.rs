@@ -513,7 +513,10 @@ impl Server {
                 .is_some_and(|power| power.system_reboots);
             let mut is_followed = self.standby.is_there() && !system;
             let mut flag = Flag::ElectiveReboot;
-            let moves = self.pair.as_ref().is_some_and(|pair| pair.may_hand_over(self.node));
+            let moves = self
+                .pair
+                .as_ref()
+                .is_some_and(|pair| pair.may_hand_over(self.node));
             if self.pair.is_some() {
                 // The other node may be another machine; the service comes back to this one where there is none.
                 (system, is_followed) = (false, false);
