@@ -125,6 +125,8 @@ fn cell(workload: Workload, blow: Blow, dialect: Dialect) {
 fn try_cell(workload: Workload, blow: Blow, dialect: Dialect) {
     let mut pair = Pair::start(dialect, "");
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
+    // A client that is killed in the end may reset its connection.
+    let mut to_be_killed = None;
     let (serving, changes, connections) = match workload {
         Workload::Get | Workload::Put | Workload::SmallFiles => {
             let (serving, changes) = transfer(&mut pair, workload, blow, dialect);
@@ -137,12 +139,15 @@ fn try_cell(workload: Workload, blow: Blow, dialect: Dialect) {
             (serving, changes, 2)
         }
         Workload::Notify => {
-            let (serving, changes) = notify(&mut pair, blow, dialect);
+            let (client, (serving, changes)) = notify(&mut pair, blow, dialect);
+            to_be_killed = Some(client);
             (serving, changes, 1)
         }
     };
     pair.wait_until_serving(serving);
-    pair.servers[serving].wait_until_left_alone();
+    if to_be_killed.is_none() {
+        pair.servers[serving].wait_until_left_alone();
+    }
     let spoken: Vec<usize> = speakers.turns().iter().map(|turn| turn.0).collect();
     let expected: Vec<usize> = (0..=changes).map(|turn| turn % 2).collect();
     assert_eq!(spoken, expected, "the nodes that have spoken, in turn");
@@ -202,7 +207,7 @@ fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -
 }
 
 /// A client waits for changes in a directory.
-fn notify(pair: &mut Pair, blow: Blow, dialect: Dialect) -> (usize, usize) {
+fn notify(pair: &mut Pair, blow: Blow, dialect: Dialect) -> (Session, (usize, usize)) {
     let local = pair.lab.make_dir("local");
     let share = pair.servers[0].share().to_owned();
     std::fs::create_dir(share.join("watched")).expect("a directory");
@@ -212,7 +217,7 @@ fn notify(pair: &mut Pair, blow: Blow, dialect: Dialect) -> (usize, usize) {
     see_a_change(&mut client, &share, "before");
     let struck = blow.strike(pair, || ());
     see_a_change(&mut client, &share, "after");
-    struck
+    (client, struck)
 }
 
 /// Makes files until the client has been told of one: one that has to look for itself asks again.

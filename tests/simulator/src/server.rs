@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use outlast::server::clock::Time;
 use outlast::server::machine::Machine;
-use outlast::server::open::Company;
 use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
@@ -572,14 +571,9 @@ impl Server {
             wall: wall(now),
             incarnation: Incarnation {
                 host: [self.machine(); 16],
-                boot: [self.boots[self.node]; 16],
+                boot: [self.boot(); 16],
             },
-            company: match &self.pair {
-                None => Company::Alone,
-                Some(pair) => Company::Pair {
-                    in_step: pair.in_step(),
-                },
-            },
+            company: self.company(),
             copy_units: self.scenario.copy_units,
             // The judge knows no disk that is away for a while: such a start is refused, and comes again.
             sets_apart: false,

@@ -1,8 +1,9 @@
 //! What becomes of the server where it is one node of a pair ([`crate::pair`]).
 
+use outlast::server::open::Company;
 use outlast_stack::device::Device as _;
 
-use super::{Blow, Duration, End, Order, Server, new_shadow};
+use super::{Blow, Duration, End, Order, Pair, Server, new_shadow};
 
 impl Server {
     /// The arbiter and both nodes have their turn. False: no server is to have one now.
@@ -120,6 +121,20 @@ impl Server {
         if let Some(pair) = self.pair.as_mut().filter(|_| !self.loses_its_worker) {
             pair.died(self.node, now);
         }
+    }
+
+    /// Whether it is alone, and what it says of the other node.
+    pub(super) fn company(&self) -> Company {
+        let Some(plan) = self.scenario.pair else {
+            return Company::Alone;
+        };
+        let in_step = self.pair.as_ref().map_or(plan.is_shared, Pair::in_step);
+        Company::Pair { in_step }
+    }
+
+    /// The boot of that machine: no two machines have the same.
+    pub(super) fn boot(&self) -> u8 {
+        self.boots[self.node] + 100 * (self.machine() - 1)
     }
 
     /// The machine that the server runs on.
