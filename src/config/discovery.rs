@@ -8,4 +8,6 @@ use serde::Deserialize;
 pub struct Discovery {
     /// `mdns`: it answers Multicast DNS. Default false.
     pub mdns: bool,
+    /// `netbios`: it answers the NetBIOS name service. Default false.
+    pub netbios: bool,
 }

@@ -22,7 +22,8 @@ pub(super) struct Observer {
     page: Page,
     writer: Writer,
     ring: Option<Ring>,
-    measured: Option<Instant>,
+    /// Not before the first clients are answered: with many connections it takes a while.
+    measured: Instant,
 }
 
 impl Observer {
@@ -35,7 +36,7 @@ impl Observer {
             writer: page.writer()?,
             page,
             ring: capture.map(Ring::inherited).transpose()?.flatten(),
-            measured: None,
+            measured: Instant::now(),
         })
     }
 
@@ -71,10 +72,10 @@ impl Observer {
 
     /// Measures what the server holds, if it is time.
     pub fn measure<F: FileSystem>(&mut self, machine: &Machine<F>, about: &About) {
-        if self.measured.is_some_and(|at| at.elapsed() < PACE) {
+        if self.measured.elapsed() < PACE {
             return;
         }
-        self.measured = Some(Instant::now());
+        self.measured = Instant::now();
         let standby = about.standby(machine.journal().committed().0);
         let pair = about.pair.as_ref().and_then(pair::page::Page::read);
         self.writer.measure(Gauges {

@@ -20,7 +20,7 @@ use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
-use crate::discovery::mdns::Responder;
+use crate::discovery::Discovery;
 use crate::fs::Fs;
 use crate::pair;
 use crate::supervisor::page::Page;
@@ -91,7 +91,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         began: Instant::now(),
         announced: 0,
         observer,
-        responder: responder(&config, service_time),
+        discovery: Discovery::new(&config, random(), service_time),
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -111,26 +111,11 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     server.serve()
 }
 
-/// Answers clients that look for the server, if it is to.
-fn responder(config: &Config, now: Duration) -> Option<Responder> {
-    if !config.discovery.mdns {
-        return None;
-    }
-    let network = &config.network;
-    let addresses = network.addresses.iter().map(|own| own.address);
+/// Any number. Without the kernel's, two servers that start at once are a little more likely to ask at once.
+fn random() -> u64 {
     let mut random = [0; 8];
-    // Without it two servers that start at once are a little more likely to ask at once.
     let _ = getrandom::fill(&mut random);
-    let random = u64::from_ne_bytes(random);
-    Responder::new(
-        &config.server.name,
-        network.mac,
-        addresses.collect(),
-        random,
-        now,
-    )
-    .inspect_err(|error| warn!("mDNS: {} is no name for it: {error}", config.server.name))
-    .ok()
+    u64::from_ne_bytes(random)
 }
 
 /// The time since the worker before ended, which is over.
@@ -168,8 +153,8 @@ struct Server {
     /// How often the addresses have been announced since then.
     announced: u32,
     observer: Observer,
-    /// Answers clients that look for the server; `None`: they have to know its address.
-    responder: Option<Responder>,
+    /// Answers clients that look for the server.
+    discovery: Discovery,
 }
 
 impl Server {
@@ -187,9 +172,7 @@ impl Server {
             }
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
-            if let Some(responder) = &mut self.responder {
-                frames.extend(responder.poll(time.now));
-            }
+            frames.extend(self.discovery.poll(time.now));
             self.send(&mut frames);
             self.observer.count(&mut self.machine);
             // What they brought is on record, and what is not (a neighbour's question) is answered.
@@ -210,9 +193,7 @@ impl Server {
                 break;
             };
             self.observer.received(&mut self.machine, frame.bytes);
-            if let Some(responder) = &mut self.responder {
-                responder.hear(frame.bytes, time.now);
-            }
+            self.discovery.hear(frame.bytes, time.now);
             self.machine.ingest(frame, time);
         }
         Ok(())
@@ -244,7 +225,7 @@ impl Server {
             self.machine
                 .next_deadline()
                 .into_iter()
-                .chain(self.responder.as_ref().and_then(Responder::deadline))
+                .chain(self.discovery.deadline())
                 .min()
                 .map(|deadline| deadline.saturating_sub(now))
         };
@@ -460,10 +441,7 @@ impl Server {
         let is_followed = !machine_too && standby.is_some_and(|standing| standing.pid != 0);
         let time = self.clock.read();
         if end == End::Stopped {
-            let mut frames = self
-                .responder
-                .as_mut()
-                .map_or_else(Vec::new, Responder::goodbye);
+            let mut frames = self.discovery.goodbye();
             self.send(&mut frames);
         }
         let mut frames = self.machine.save(time, flag, machine_too, is_followed);
