@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long an acknowledgment is waited for (MS-SMB2 3.3.2.1).
 const BREAK_TIMEOUT: Duration = Duration::from_secs(35);
 
+/// Opens of one lease, at most: each change of the lease is a record of every one of them, in one commit.
+pub(crate) const MAX_LEASE_OPENS: usize = 256;
+
 /// The lease that a CREATE asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WantedLease {
@@ -234,7 +237,7 @@ pub(crate) fn grant_oplock(
     }
 }
 
-/// The lease a new open gets or becomes a part of; `None`: its key is another file's.
+/// The lease a new open gets or becomes a part of; `None`: its key is another file's, or the lease has opens enough.
 pub(crate) fn grant_lease(
     ctx: &mut Context<'_>,
     key: FileKey,
@@ -244,6 +247,7 @@ pub(crate) fn grant_lease(
     match ctx.smb.lease(wanted.id) {
         None => Some(Lease::new(wanted.id, wanted.version, granted)),
         Some(_) if ctx.smb.leased_file(wanted.id) != Some(key) => None,
+        Some(_) if ctx.smb.files.of_lease(wanted.id).count() >= MAX_LEASE_OPENS => None,
         Some(mut lease) => {
             lease.upgrade(wanted.state, granted);
             set_lease(ctx, lease);

@@ -496,7 +496,8 @@ impl outlast_stack::Journal for Journal {
 
 impl outlast_smb::Journal for Journal {
     fn append(&mut self, conn: u64, record: &outlast_smb::Record) {
-        if matches!(record, outlast_smb::Record::SessionEnded { .. }) {
+        use outlast_smb::Record as Smb;
+        if matches!(record, Smb::SessionEnded { .. } | Smb::SessionLeft { .. }) {
             self.wiping.session_ended();
         }
         self.put(conn, Kind::Delta, &Record::Smb(Cow::Borrowed(record)), &[]);

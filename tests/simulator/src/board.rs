@@ -34,6 +34,8 @@ pub struct Board {
     pub(crate) resume_keys: BTreeMap<Handle, Vec<u8>>,
     /// Breaks that came, by handle, with their levels.
     pub(crate) breaks: BTreeMap<Handle, Vec<u8>>,
+    /// Handles of the leases whose breaks came.
+    pub(crate) leases: BTreeSet<Handle>,
     /// Handles whose oplock break the client's TCP brought an acknowledgement of too late.
     pub late: BTreeSet<Handle>,
     /// What was seen, by operation.
@@ -73,6 +75,7 @@ impl Board {
             file_ids: BTreeSet::new(),
             resume_keys: BTreeMap::new(),
             breaks: BTreeMap::new(),
+            leases: BTreeSet::new(),
             late: BTreeSet::new(),
             seen: BTreeMap::new(),
             credits: BTreeMap::new(),

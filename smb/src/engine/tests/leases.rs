@@ -4,6 +4,7 @@ use super::client::{self, Ask, Client, Opening, Protection, Response, close, ren
 use super::durable::again;
 use super::world::World;
 use super::{statuses, sweep};
+use crate::caching::MAX_LEASE_OPENS;
 use crate::wire::Command;
 use bytes::BufMut;
 use outlast_fsa::status::NtStatus;
@@ -186,6 +187,21 @@ fn handles_are_given_back_before_sharing_is_judged() {
         world.one(&mut ann, close(first));
         assert_eq!(statuses(&world.received(&bob)), [NtStatus::SUCCESS]);
     });
+}
+
+#[test]
+fn a_lease_has_a_bounded_number_of_opens() {
+    let mut world = World::new(None);
+    let mut config = super::config();
+    config.limits.opens = MAX_LEASE_OPENS + 1;
+    world.restart_with(config);
+    let mut ann = world.client(Protection::Plain);
+    for _ in 0..MAX_LEASE_OPENS {
+        let opened = world.one(&mut ann, Opening::of("f").leasing(1, RH, 0));
+        assert_eq!(leased(&opened).0, RH);
+    }
+    let further = world.one(&mut ann, Opening::of("f").leasing(1, RH, 0));
+    assert_eq!((further.status(), further.oplock()), (NtStatus::SUCCESS, 0));
 }
 
 #[test]
