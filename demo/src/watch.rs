@@ -136,7 +136,7 @@ fn capture(
     loop {
         // Asked before the buffer is emptied: what came before the end is in it.
         let is_last = shared.is_over.load(Ordering::SeqCst);
-        while let Some(captured) = device.next()? {
+        while let Some(captured) = device.captured()? {
             let Some(segment) = captured.segment() else {
                 continue;
             };
@@ -147,7 +147,10 @@ fn capture(
         }
         if is_last {
             shared.missed.store(device.missed()?, Ordering::SeqCst);
-            return Ok(writer.map(Writer::finish).transpose()?.unwrap_or_default());
+            if let Some(writer) = writer {
+                writer.finish()?;
+            }
+            return Ok(());
         }
         device.wait(TICK / 5)?;
     }

@@ -129,7 +129,7 @@ fn listen(
     let mut segments = 0;
     while !ended.load(Ordering::SeqCst) && !is_over() {
         device.wait(PAUSE).with_context(|| name.clone())?;
-        while let Some(captured) = device.next().with_context(|| name.clone())? {
+        while let Some(captured) = device.captured().with_context(|| name.clone())? {
             let Some(segment) = captured.segment() else {
                 continue;
             };

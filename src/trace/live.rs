@@ -85,7 +85,7 @@ impl Device {
     ///
     /// # Errors
     /// The device is gone.
-    pub fn next(&mut self) -> io::Result<Option<Captured<'_>>> {
+    pub fn captured(&mut self) -> io::Result<Option<Captured<'_>>> {
         loop {
             let Some(received) = receive(&self.socket, &mut self.frame)? else {
                 return Ok(None);
