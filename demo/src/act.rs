@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -12,7 +13,7 @@ use anyhow::{Context as _, bail};
 use outlast::trace::picture::Gap;
 use outlast::trace::{Connections, Picture, Silence, draw, words};
 
-use crate::blow::{Blow, Server, tally};
+use crate::blow::{Blow, Server, counted, tally};
 use crate::client::Client;
 use crate::files;
 use crate::keys::Keys;
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const KEYS_PATIENCE: Duration = Duration::from_secs(60);
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// Blows fall when so much of a file has passed.
+const MIDDLE_PERCENT: RangeInclusive<u64> = 10..=60;
 /// Names that the copies of the file have in turn.
 const COPIES: usize = 2;
 
@@ -102,6 +105,8 @@ struct Play<'a> {
     /// What the client does now, and what it did before.
     transfer: Option<Transfer>,
     before: Option<Transfer>,
+    /// Bytes that had passed when it began.
+    bytes_before: u64,
     /// Transfers that are complete: downloads and uploads.
     complete: [usize; 2],
     /// The last upload, until it has been downloaded again, if that is how it is compared.
@@ -196,6 +201,7 @@ impl Act<'_> {
             calm_since: Instant::now(),
             transfer: None,
             before: None,
+            bytes_before: 0,
             complete: [0; 2],
             uploaded: None,
             comparisons: VecDeque::new(),
@@ -236,6 +242,7 @@ impl Play<'_> {
         let mut script: VecDeque<(Transfer, Blow)> = script.iter().copied().collect();
         let mut keys_until = None;
         let mut is_over = false;
+        let mut pressed = None;
         loop {
             if ended.load(Ordering::SeqCst) {
                 bail!("ended by a signal");
@@ -254,30 +261,46 @@ impl Play<'_> {
                 script.clear();
                 is_over = true;
             }
+            pressed = key.and_then(Blow::of_key).or(pressed);
+            if pressed.is_some() {
+                keys_until = Some(Instant::now() + KEYS_PATIENCE);
+            }
             if !is_free || is_over {
                 continue;
             }
-            if let Some(blow) = key.and_then(Blow::of_key) {
-                keys_until = Some(Instant::now() + KEYS_PATIENCE);
+            let is_time = self.is_in_the_middle() && self.calm_since.elapsed() >= INTERVAL;
+            if let Some(blow) = pressed.take_if(|_| self.is_in_the_middle()) {
                 self.strike(blow)?;
-            } else if let Some((transfer, blow)) = script.front().copied() {
-                if self.transfer == Some(transfer) && self.calm_since.elapsed() >= INTERVAL {
-                    script.pop_front();
+            } else if is_time && self.transfer == wanted {
+                if let Some((_, blow)) = script.pop_front() {
                     self.strike(blow)?;
                 }
-            } else if !keys.are_there() {
-                is_over = true;
-            } else {
-                let until = keys_until.get_or_insert_with(|| {
-                    let seconds = KEYS_PATIENCE.as_secs();
-                    self.screen.say(&format!(
-                        "Your turn: keys as above; it ends {seconds} s after the last one."
-                    ));
-                    Instant::now() + KEYS_PATIENCE
-                });
-                is_over = Instant::now() >= *until;
+            } else if script.is_empty() && pressed.is_none() {
+                is_over = !keys.are_there() || self.turn_is_over(&mut keys_until);
+            } else if self.calm_since.elapsed() > PATIENCE {
+                bail!(
+                    "the transfers do not go on; the file may be too small for this machine's speed"
+                );
             }
         }
+    }
+
+    /// Is it too long since a key was pressed?
+    fn turn_is_over(&self, keys_until: &mut Option<Instant>) -> bool {
+        let until = keys_until.get_or_insert_with(|| {
+            let seconds = KEYS_PATIENCE.as_secs();
+            let text = "Your turn: keys as above; it ends";
+            self.screen
+                .say(&format!("{text} {seconds} s after the last one."));
+            Instant::now() + KEYS_PATIENCE
+        });
+        Instant::now() >= *until
+    }
+
+    /// Is the client in the middle of a transfer? At its ends it may have nothing to wait for.
+    fn is_in_the_middle(&self) -> bool {
+        let percent = (self.watch.bytes() - self.bytes_before) * 100 / self.place.bytes;
+        self.transfer.is_some() && MIDDLE_PERCENT.contains(&percent)
     }
 
     /// Looks at the client; compares what it has transferred; says whether it has nothing to do.
@@ -310,6 +333,7 @@ impl Play<'_> {
             _ => Transfer::Get,
         });
         self.transfer = Some(transfer);
+        self.bytes_before = self.watch.bytes();
         let name = self.name(transfer);
         let command = match transfer {
             Transfer::Get => {
@@ -438,7 +462,9 @@ fn finish(client: Client, complete: [usize; 2], screen: &Screen) -> anyhow::Resu
     let [gets, puts] = complete;
     match is_well {
         true => screen.good(&format!(
-            "smbclient: exit 0 after {gets} downloads and {puts} uploads; each copy was compared"
+            "smbclient: exit 0 after {} and {}; each copy was compared",
+            counted(gets, "download", "downloads"),
+            counted(puts, "upload", "uploads"),
         )),
         false => screen.bad(&format!("smbclient: {status}")),
     }
@@ -479,23 +505,17 @@ fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
     let is_well = lives == blows.len() as u64 + 1;
     let silences = struck.iter().filter_map(|one| one.silence);
     let lengths = silences.map(|silence| silence.length());
-    let range = match (lengths.clone().min(), lengths.max()) {
-        (Some(least), Some(most)) => format!(
-            "; the client heard nothing for {} to {}",
-            words::duration(least),
-            words::duration(most)
-        ),
-        _ => String::new(),
-    };
+    let range = lengths.clone().min().zip(lengths.max());
     match is_well {
-        true => screen.good(&format!(
-            "{lives} lives of the server: {}{range}",
-            tally(&blows)
-        )),
+        true => screen.good(&format!("{lives} lives of the server: {}", tally(&blows))),
         false => screen.bad(&format!(
             "the server is in life {lives}, after {}: it has died by itself",
             tally(&blows)
         )),
+    }
+    if let Some((least, most)) = range {
+        let (least, most) = (words::duration(least), words::duration(most));
+        screen.good(&format!("the client heard nothing for {least} to {most} each time, and nothing else happened to it"));
     }
     is_well
 }

@@ -44,14 +44,15 @@ impl Blow {
     }
 }
 
+/// `1 reboot`, `2 reboots`.
+pub fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// How often each has befallen a server, in words.
 pub fn tally(blows: &[Blow]) -> String {
     let count = |which: &[Blow]| blows.iter().filter(|blow| which.contains(blow)).count();
-    let of = |count: usize, one: &str, many: &str| match count {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        _ => Some(format!("{count} {many}")),
-    };
+    let of = |count: usize, one, many| (count > 0).then(|| counted(count, one, many));
     let parts = [
         of(
             count(&[Blow::Kill, Blow::KillAll]),

@@ -52,18 +52,26 @@ use screen::Screen;
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Options {
-    /// Size of the file.
-    #[arg(value_name = "MEGABYTES", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    /// Size of the file [default: 256, of the machine 64].
+    #[arg(value_name = "MEGABYTES", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     megabytes: Option<u64>,
     /// Record what the terminal shows: asciinema play FILE shows it again.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Directory for the pictures.
-    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        default_value = ".",
+        overrides_with = "output"
+    )]
     output: PathBuf,
     /// Save Outlast's packets, headers only; `outlast trace FILE` and Wireshark read them.
     #[arg(long, value_name = "FILE.pcap")]
     capture: Option<PathBuf>,
+    /// Download only, so that the picture has one line.
+    #[arg(long)]
+    download: bool,
     /// Leave Samba out.
     #[arg(long)]
     no_samba: bool,
@@ -137,13 +145,24 @@ impl Stage<'_> {
             device: local::DEVICE,
             address: local::SERVER,
             place: &place,
-            script: &act::OF_PROCESSES,
+            script: &self.script(&act::OF_PROCESSES),
             is_local: true,
             picture: options.output.join("outlast.svg"),
             capture: options.capture.as_deref(),
             ended: self.ended,
         };
         act.play(screen)
+    }
+
+    fn script(&self, script: &act::Script) -> Vec<(act::Transfer, blow::Blow)> {
+        let transfer = |given| match self.options.download {
+            true => act::Transfer::Get,
+            false => given,
+        };
+        script
+            .iter()
+            .map(|(given, blow)| (transfer(*given), *blow))
+            .collect()
     }
 
     /// Outlast in a virtual machine.
@@ -159,7 +178,7 @@ impl Stage<'_> {
             device: vm::DEVICE,
             address: vm::SERVER,
             place: &place,
-            script: &act::OF_MACHINE,
+            script: &self.script(&act::OF_MACHINE),
             is_local: false,
             picture: options.output.join("machine.svg"),
             capture: options.capture.as_deref(),

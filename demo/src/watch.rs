@@ -147,7 +147,10 @@ fn capture(
         }
         if is_last {
             shared.missed.store(device.missed()?, Ordering::SeqCst);
-            return Ok(writer.map(Writer::finish).transpose()?.unwrap_or_default());
+            if let Some(writer) = writer {
+                writer.finish()?;
+            }
+            return Ok(());
         }
         device.wait(TICK / 5)?;
     }
