@@ -1,4 +1,5 @@
-//! What follows the log: for durability `power` a file that takes the log's bytes by pwrite and fdatasync, on a thread of its own.
+//! What follows the log: for durability `power` a file that takes the log's bytes by pwrite and fdatasync, on a
+//! thread of its own.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -105,8 +106,8 @@ pub struct SinkFile(Beside<Batch, ()>);
 impl SinkFile {
     /// Starts the thread. `wake`, an eventfd, is written to when a batch is on the medium.
     ///
-    /// An error of the medium ends the process: what could not be brought there must not be shown, and a second fdatasync would say that all
-    /// is well.
+    /// An error of the medium ends the process: what could not be brought there must not be shown, and a second
+    /// fdatasync would say that all is well.
     ///
     /// # Errors
     /// No thread can be had.
