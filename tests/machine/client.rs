@@ -143,9 +143,9 @@ impl Scene {
         say("   CHANGE_NOTIFY");
     }
 
-    /// How often a mount has given back an oplock: of the commands the kernel has sent on each connection, those of
+    /// How often a mount has given back a lease: of the commands the kernel has sent on each connection, those of
     /// that number.
-    pub fn oplocks_returned(&mut self) -> u64 {
+    pub fn leases_returned(&mut self) -> u64 {
         const OPLOCK_BREAK: &str = "18";
         let stats = self.does("show /proc/fs/cifs/Stats");
         let sent = stats.lines().filter_map(|line| {
