@@ -212,6 +212,8 @@ impl Server {
         );
         for (bytes, checksum) in &left {
             let checksum = *checksum;
+            // The worker before may have died before it put the frame into the capture.
+            self.observer.received(&mut self.machine, bytes);
             self.machine.ingest(RxFrame { bytes, checksum }, time);
         }
     }
