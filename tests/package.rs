@@ -173,8 +173,11 @@ fn the_package_is_used_in_a_fresh_root_file_system() {
     output_of(&mut inside(&root, &["outlast", "crash"]));
     let after = wait_for("the next worker", PATIENCE, || ask_status(&control));
     assert!(after.epoch > status.epoch);
-    output_of(&mut inside(&root, &["outlast", "stop"]));
+    // It waits until the supervisor is gone, which it is when this test has asked for its exit code.
+    let mut stop = inside(&root, &["outlast", "stop"]);
+    let mut stop = stop.stdout(Stdio::null()).spawn().expect("outlast");
     assert!(server.0.wait().expect("outlast serve").success());
+    assert!(stop.wait().expect("outlast stop").success());
     let lines: Vec<String> = BufReader::new(log).lines().map_while(Result::ok).collect();
     assert!(!lines.is_empty());
     for line in lines {
