@@ -73,11 +73,31 @@ impl Scene {
     /// So many blocks more, each of which is acknowledged.
     fn write(&mut self, blocks: usize) {
         for _ in 0..blocks {
-            let mut block = self.rng.bytes(BLOCK);
-            block[..MARK.len()].copy_from_slice(MARK);
+            let block = self.block();
             self.ill.write(self.file, self.told.len() as u64, &block);
             self.told.extend(block);
         }
+    }
+
+    /// The same on a disk that fails, until the server has noticed. On a busy machine a consistency point comes among
+    /// the writes, and what comes after it is refused, and not acknowledged.
+    fn write_until_refused(&mut self, blocks: usize) {
+        for _ in 0..blocks {
+            let block = self.block();
+            let write = raw::write(self.file, self.told.len() as u64, &block);
+            let answer = self.ill.call(raw::WRITE, &write);
+            if answer.status == IO_DEVICE_ERROR {
+                return;
+            }
+            answer.ok();
+            self.told.extend(block);
+        }
+    }
+
+    fn block(&mut self) -> Vec<u8> {
+        let mut block = self.rng.bytes(BLOCK);
+        block[..MARK.len()].copy_from_slice(MARK);
+        block
     }
 
     /// What the server says keeps shares from being served.
@@ -141,7 +161,7 @@ fn what_a_failing_disk_has_dropped_is_there_when_it_is_well() {
     };
     scene.write(20);
     scene.disk.set(State::FailsForData);
-    scene.write(500);
+    scene.write_until_refused(500);
     scene.wait_until_apart();
     // The next worker finds it on record, and finds the disk as it was.
     scene.kill();
@@ -166,7 +186,7 @@ fn a_disk_that_is_mounted_again_has_what_was_acknowledged() {
     };
     scene.write(20);
     scene.disk.set(State::Fails);
-    scene.write(100);
+    scene.write_until_refused(100);
     scene.wait_until_apart();
     scene.disk.set(State::Well);
     scene.disk.mount_again();

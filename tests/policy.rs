@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::client::{self, SIGNED, Session, anonymous, smbclient};
@@ -31,29 +31,48 @@ fn opens(server: &Server) -> Vec<(String, u64)> {
     all
 }
 
+/// One of a user's files is open.
+fn one_of(user: &str) -> (String, u64) {
+    (user.to_owned(), 1)
+}
+
+/// The worker dies, and another one serves.
+fn kill(server: &Server) {
+    let pid = server.status().worker_pid;
+    server.kill_worker(pid);
+    server.successor_of(pid);
+}
+
+/// Alice is connected, and Bob is logged off by a reboot.
+fn reboot_without_bob(server: &Server) {
+    server.reboot();
+    wait_for("bob to be gone", PATIENCE, || {
+        (opens(server) == [one_of(USER)]).then_some(())
+    });
+}
+
+/// The held file is closed, and nothing was wrong.
+fn close(mut session: Session, server: &Server) {
+    session.close_held(|| opens(server) == [(USER.to_owned(), 0)]);
+    server.assert_sound();
+}
+
 #[test]
 fn a_user_who_was_removed_is_logged_off_by_a_reboot() {
     if !can_run("a_user_who_was_removed_is_logged_off_by_a_reboot") {
         return;
     }
     let lab = Lab::new();
-    let server = Server::prepare(&lab, Setup::default());
+    let mut server = Server::prepare(&lab, Setup::default());
     server.add_user("bob", "swordfish");
-    let mut server = server;
     server.start_again();
     let _alice = session_of(&lab, &server, USER, PASSWORD);
     let _bob = session_of(&lab, &server, "bob", "swordfish");
     assert!(server.outlast(&["user", "remove", "bob"]).status.success());
-    // A crash is none of the users' doing, and theirs are the users of before.
-    let before = server.status();
-    server.kill_worker(before.worker_pid);
-    server.successor_of(before.worker_pid);
-    let both = [(USER.to_owned(), 1), ("bob".to_owned(), 1)];
-    assert_eq!(opens(&server), both);
-    server.reboot();
-    wait_for("bob to be gone", PATIENCE, || {
-        (opens(&server) == both[..1]).then_some(())
-    });
+    // A crash does not change who may log in.
+    kill(&server);
+    assert_eq!(opens(&server), [one_of(USER), one_of("bob")]);
+    reboot_without_bob(&server);
     let log = server.log();
     assert!(
         log.contains("the session of the user \"bob\" is closed"),
@@ -73,18 +92,13 @@ fn a_user_whose_password_was_changed_is_logged_off_by_a_reboot() {
     server.start_again();
     let _alice = session_of(&lab, &server, USER, PASSWORD);
     let _bob = session_of(&lab, &server, "bob", "swordfish");
-    let both = [(USER.to_owned(), 1), ("bob".to_owned(), 1)];
+    let both = [one_of(USER), one_of("bob")];
     server.reboot();
     assert_eq!(opens(&server), both, "the passwords are what they were");
     server.add_user("bob", "another");
-    let before = server.status();
-    server.kill_worker(before.worker_pid);
-    server.successor_of(before.worker_pid);
+    kill(&server);
     assert_eq!(opens(&server), both, "a crash has the users of before");
-    server.reboot();
-    wait_for("bob to be gone", PATIENCE, || {
-        (opens(&server) == both[..1]).then_some(())
-    });
+    reboot_without_bob(&server);
     let log = server.log();
     assert!(
         log.contains("the session of the user \"bob\" is closed: the user has another password"),
@@ -101,13 +115,11 @@ fn a_crash_uses_the_configuration_that_served() {
     let lab = Lab::new();
     let server = Server::start(&lab, Setup::default());
     let _alice = session_of(&lab, &server, USER, PASSWORD);
-    let kept = [(USER.to_owned(), 1)];
+    let kept = [one_of(USER)];
     let text = server.rewrite("[server]", "[serv");
     std::fs::write(lab.path("users"), "rubbish").expect("the users");
     for _ in 0..3 {
-        let before = server.status();
-        server.kill_worker(before.worker_pid);
-        server.successor_of(before.worker_pid);
+        kill(&server);
         assert_eq!(opens(&server), kept);
     }
     std::fs::write(server.config(), text).expect("the configuration");
@@ -191,7 +203,7 @@ fn a_reboot_that_could_not_come_back_is_refused() {
         "nothing has happened"
     );
     server.reboot();
-    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+    assert_eq!(opens(&server), [one_of(USER)]);
 }
 
 /// What no check foresees: the new worker ends with an error, and the next one has what the last good one had.
@@ -214,7 +226,7 @@ fn a_configuration_that_does_not_come_up_gives_way_to_the_one_before() {
     // Too late to be checked.
     server.rewrite("size = \"256MiB\"", "size = \"512MiB\"");
     assert!(hold.wait().expect("outlast reboot").success());
-    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+    assert_eq!(opens(&server), [one_of(USER)]);
     let log = server.log();
     assert!(log.contains("by the configuration of before"), "{log}");
 }
@@ -226,7 +238,7 @@ fn a_tap_that_was_deleted_and_made_again_is_attached_again() {
     }
     let lab = Lab::new();
     let server = Server::start(&lab, Setup::default());
-    let mut alice = session_of(&lab, &server, USER, PASSWORD);
+    let alice = session_of(&lab, &server, USER, PASSWORD);
     lab::run("ip link del tap0");
     wait_for("the server to miss it", PATIENCE, || {
         server
@@ -241,9 +253,8 @@ fn a_tap_that_was_deleted_and_made_again_is_attached_again() {
     ] {
         lab::run(command);
     }
-    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
-    alice.close_held(|| opens(&server) == [(USER.to_owned(), 0)]);
-    server.assert_sound();
+    assert_eq!(opens(&server), [one_of(USER)]);
+    close(alice, &server);
 }
 
 #[test]
@@ -288,6 +299,35 @@ struct Disk {
     device: String,
 }
 
+/// An image of a disk.
+fn image(lab: &Lab, name: &str) -> PathBuf {
+    let path = lab.path(name);
+    let file = std::fs::File::create(&path).expect("an image");
+    file.set_len(16 << 20).expect("its length");
+    path
+}
+
+/// A server whose share is on a disk of its own. `None`: this machine cannot have one.
+fn server_on_disk(test: &str, lab: &Lab, image: &Path) -> Option<(Server, Disk)> {
+    let made = Command::new("mkfs.ext4").arg("-q").arg(image).status();
+    let is_made = made.is_ok_and(|status| status.success());
+    let disk = Disk::attach(image).filter(|_| is_made);
+    if !has(test, &[(disk.is_some(), "mkfs.ext4 and loop devices")]) {
+        return None;
+    }
+    let disk = disk?;
+    let mut server = Server::prepare(lab, Setup::default());
+    disk.mount(server.share());
+    server.start_again();
+    Some((server, disk))
+}
+
+/// Ends the server, and takes its share's disk away.
+fn unmount(server: Server, lab: &Lab) {
+    drop(server);
+    lab::run(&format!("umount --lazy {}", lab.path("share").display()));
+}
+
 impl Disk {
     fn attach(image: &Path) -> Option<Disk> {
         let found = Command::new("losetup")
@@ -320,23 +360,10 @@ fn a_share_that_is_mounted_late_is_waited_for() {
         return;
     }
     let lab = Lab::new();
-    let image = |name: &str| {
-        let path = lab.path(name);
-        let file = std::fs::File::create(&path).expect("an image");
-        file.set_len(16 << 20).expect("its length");
-        path
-    };
-    let (disk, dummy) = (image("disk"), image("dummy"));
-    let made = Command::new("mkfs.ext4").arg("-q").arg(&disk).status();
-    let is_made = made.is_ok_and(|status| status.success());
-    let first = Disk::attach(&disk).filter(|_| is_made);
-    if !has(NAME, &[(first.is_some(), "mkfs.ext4 and loop devices")]) {
+    let (disk, dummy) = (image(&lab, "disk"), image(&lab, "dummy"));
+    let Some((mut server, first)) = server_on_disk(NAME, &lab, &disk) else {
         return;
-    }
-    let first = first.expect("a loop device");
-    let mut server = Server::prepare(&lab, Setup::default());
-    first.mount(server.share());
-    server.start_again();
+    };
     let mut alice = session_of(&lab, &server, USER, PASSWORD);
     server.terminate();
     lab::run(&format!("umount {}", server.share().display()));
@@ -347,7 +374,7 @@ fn a_share_that_is_mounted_late_is_waited_for() {
     assert_ne!(second.device, gone);
     std::fs::write(server.share().join("decoy"), "not of the share").expect("a file");
     server.start_again();
-    assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
+    assert_eq!(opens(&server), [one_of(USER)]);
     alice.say("ls");
     let listed = alice.expect("NT_STATUS_");
     assert!(
@@ -369,8 +396,7 @@ fn a_share_that_is_mounted_late_is_waited_for() {
     );
     assert!(!log.contains("it is gone"), "{log}");
     drop(alice);
-    drop(server);
-    lab::run(&format!("umount --lazy {}", lab.path("share").display()));
+    unmount(server, &lab);
 }
 
 #[test]
@@ -422,19 +448,10 @@ fn a_disk_that_is_mounted_again_is_served_again() {
         return;
     }
     let lab = Lab::new();
-    let disk = lab.path("disk");
-    let file = std::fs::File::create(&disk).expect("an image");
-    file.set_len(16 << 20).expect("its length");
-    let made = Command::new("mkfs.ext4").arg("-q").arg(&disk).status();
-    let is_made = made.is_ok_and(|status| status.success());
-    let first = Disk::attach(&disk).filter(|_| is_made);
-    if !has(NAME, &[(first.is_some(), "mkfs.ext4 and loop devices")]) {
+    let disk = image(&lab, "disk");
+    let Some((server, _first)) = server_on_disk(NAME, &lab, &disk) else {
         return;
-    }
-    let first = first.expect("a loop device");
-    let mut server = Server::prepare(&lab, Setup::default());
-    first.mount(server.share());
-    server.start_again();
+    };
     let mut alice = session_of(&lab, &server, USER, PASSWORD);
     shut_down(server.share());
     alice.say("get held-by-alice first");
@@ -450,11 +467,8 @@ fn a_disk_that_is_mounted_again_is_served_again() {
             .is_ok_and(|bytes| bytes == b"held")
             .then_some(())
     });
-    alice.close_held(|| opens(&server) == [(USER.to_owned(), 0)]);
-    server.assert_sound();
-    drop(alice);
-    drop(server);
-    lab::run(&format!("umount --lazy {}", lab.path("share").display()));
+    close(alice, &server);
+    unmount(server, &lab);
 }
 
 /// Has an ext4 fail every operation from now on, as when its disk is gone.
