@@ -60,7 +60,7 @@ use syncing::Syncers;
 use watch::Watcher;
 use writer::{Write, Written};
 
-use crate::beside::Beside;
+use crate::job_thread::JobThread;
 use crate::server::record::Ids;
 
 /// What the configuration says of a share.
@@ -88,7 +88,7 @@ pub struct Fs {
     unwatched: HashMap<OpenId, bool>,
     /// When what is offline or unwatched is looked at next.
     next_look: Option<Instant>,
-    writer: Beside<Write, Written>,
+    writer: JobThread<Write, Written>,
     markers: Markers,
     /// Brings the shares' file systems onto their media, under durability `power`.
     syncers: Option<Syncers>,
@@ -99,7 +99,7 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`. [`wake`](crate::beside::wake) is written to when something that was
+    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`. [`wake`](crate::job_thread::wake) is written to when something that was
     /// begun has come to its end.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl Fs {
             watcher: Watcher::new()?,
             unwatched: HashMap::new(),
             next_look: None,
-            writer: Beside::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
+            writer: JobThread::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
             markers: Markers::default(),
             syncers: None,
             wake,
@@ -656,7 +656,7 @@ impl Fs {
 
     /// The changes others made in watched directories since the last call.
     pub fn changes(&mut self) -> Vec<Change> {
-        self.look_again();
+        self.mark_ready();
         self.watcher.collect();
         self.watcher.take()
     }

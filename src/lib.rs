@@ -2,11 +2,11 @@
 //! access, TAP, control socket. `docs/architecture.md` says how the parts fit together.
 
 pub mod account;
-pub mod beside;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fs;
+pub mod job_thread;
 pub mod one_line;
 pub mod pair;
 mod predecessor;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long it is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Between the first two attempts; it doubles, up to [`PACE_MAX`].
 const PACE: Duration = Duration::from_millis(1);
 const PACE_MAX: Duration = Duration::from_millis(50);
@@ -20,7 +20,7 @@ pub fn outwait<T, E>(
     let mut pace = PACE;
     loop {
         match attempt() {
-            Err(error) if is_held(&error) && begun.elapsed() < PATIENCE => {
+            Err(error) if is_held(&error) && begun.elapsed() < TIMEOUT => {
                 std::thread::sleep(pace);
                 pace = (pace * 2).min(PACE_MAX);
             }

@@ -63,7 +63,7 @@ fn nobody_else_notices() {
             assert_eq!(
                 (status.worker_pid, status.epoch),
                 (before.worker_pid, before.epoch),
-                "round {round}: {name} felled the worker"
+                "round {round}: {name} crashed the worker"
             );
         }
     }

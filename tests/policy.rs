@@ -216,7 +216,7 @@ fn a_configuration_that_does_not_come_up_gives_way_to_the_one_before() {
     assert!(hold.wait().expect("outlast reboot").success());
     assert_eq!(opens(&server), [(USER.to_owned(), 1)]);
     let log = server.log();
-    assert!(log.contains("by the configuration of before"), "{log}");
+    assert!(log.contains("with the previous configuration"), "{log}");
 }
 
 #[test]

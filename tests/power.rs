@@ -78,7 +78,7 @@ fn transfers_through_power_cuts(test: &str, dialect: support::client::Dialect) {
             (progress(&server) >= 2 * size * percent / 100).then_some(())
         });
         cut_power(&mut server, &nvram, left, boot);
-        assert!(server.log().contains("the state is taken up from"));
+        assert!(server.log().contains("the state is recovered from"));
         // and the death of a process alone, which is nothing
         let worker = server.status().worker_pid;
         server.kill_worker(worker);

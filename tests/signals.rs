@@ -58,7 +58,7 @@ fn signals_that_mean_nothing_end_nothing() {
     wait_for("the supervisor to say so", PATIENCE, || {
         server
             .log()
-            .contains("SIGUSR1 and SIGUSR2 mean nothing")
+            .contains("SIGUSR1 and SIGUSR2 are ignored")
             .then_some(())
     });
     let after = server.status();
@@ -84,7 +84,7 @@ fn a_hang_up_has_the_files_read_again() {
         client::run(command, &local, "ls")
     };
     server.add_user("bob", "swordfish");
-    assert!(!bob("pub").success, "the users are those of before");
+    assert!(!bob("pub").success, "previous configuration and users are kept");
     let share = server.share().display();
     let more = format!(
         "[limits]\nmax_trees_per_connection = 7\n\n[[share]]\nname = \"more\"\npath = \"{share}\"\n\n[[share]]"

@@ -13,16 +13,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::beside::wake;
 use outlast::fs::{Fs, ShareRoot};
+use outlast::job_thread::wake;
 use outlast::server::clock::{Ticking, Time};
 use outlast::server::copying::COPY_UNITS;
+use outlast::server::eviction::EvictionLimits;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
 use outlast::server::medium::Medium;
 use outlast::server::open::Sink;
-use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Incarnation, Memory, VecMemory};
@@ -176,13 +176,13 @@ impl Server {
             entropy: Box::new(Seeded(Rng::named(&format!("boot {}", self.boot)))),
             probe: Box::new(Unarmed),
             stopwatch: Box::new(Ticking::default()),
-            felled: false,
-            patience: Patience {
+            crashed: false,
+            eviction: EvictionLimits {
                 login: Duration::from_secs(600),
                 idle: None,
                 stalled: Duration::from_secs(600),
-                stalled_in_crowd: Duration::from_secs(600),
-                strangers: 16,
+                stalled_when_short: Duration::from_secs(600),
+                unauthenticated: 16,
                 connections: 64,
                 unread: 16 << 20,
             },

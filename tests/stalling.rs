@@ -61,7 +61,7 @@ fn replies_that_are_not_taken_are_no_more_than_allowed() {
 /// they still wait.
 const CROWDED: &str = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
 
-/// Beside an attack that stands still, and is dropped for it, a slow client that continues keeps its connection.
+/// JobThread an attack that stands still, and is dropped for it, a slow client that continues keeps its connection.
 fn stalled_are_dropped(test: &str, limits: &str, threads: usize, life: Life) {
     let Some(mut stage) = Stage::set(test, limits) else {
         return;

@@ -255,7 +255,7 @@ fn one_with_another_state_is_dismissed() {
     assert!(
         server
             .log()
-            .contains("does not have the state of the one that serves")
+            .contains("differs from that of the serving one")
     );
     // The next one is compared, too, and has the state.
     client.write(file, 0, b"after it");
@@ -290,5 +290,5 @@ fn there_is_none_if_that_is_not_wanted() {
         server.kill_worker(status.worker_pid);
         server.successor_of(status.worker_pid);
     }
-    assert!(!server.log().contains("stood by"));
+    assert!(!server.log().contains("the standby worker"));
 }

@@ -29,7 +29,7 @@ const EXIT_NOT_FOUND: u8 = 127;
 /// Of a command that a signal has ended, its number is added to this, as shells do.
 const EXIT_SIGNAL: i32 = 128;
 /// How long the server may take until it serves.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(super) struct Lab {
@@ -142,11 +142,11 @@ fn first_line(mut pipe: PipeReader) -> anyhow::Result<String> {
     let begun = Instant::now();
     let mut line = String::new();
     while !line.ends_with('\n') {
-        let left = PATIENCE.saturating_sub(begun.elapsed());
+        let left = TIMEOUT.saturating_sub(begun.elapsed());
         let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
         let left = Timespec::try_from(left).context("no time is left")?;
         if poll(&mut fds, Some(&left)).context("the server cannot be waited for")? == 0 {
-            bail!("the server does not serve after {} s", PATIENCE.as_secs());
+            bail!("the server does not serve after {} s", TIMEOUT.as_secs());
         }
         let mut piece = [0; 4096];
         match pipe.read(&mut piece).context("the server's line")? {

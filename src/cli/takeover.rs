@@ -10,7 +10,7 @@ use crate::control::{Command, PairStatus, Reply, client};
 /// How long the server may take to answer that it begins.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
 /// How long it may take until a node serves: the drain, the hooks, and the return.
-const PATIENCE: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -59,7 +59,7 @@ fn carry_out(
 fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Result<PairStatus> {
     let begun = Instant::now();
     loop {
-        let is_late = begun.elapsed() > PATIENCE;
+        let is_late = begun.elapsed() > TIMEOUT;
         match pair(config) {
             Ok(pair) if pair.epoch > before.epoch => match &pair.holder {
                 Some(holder) if holder == to && pair.role != "taking over" => return Ok(pair),

@@ -12,7 +12,7 @@ use crate::one_line::OneLine;
 pub const PROBE_ANSWER: &str = "outlast: configuration and NVRAM can be read";
 
 /// How long it may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of what it says is looked at.
 const TEXT_MAX_BYTES: u64 = 4096;
 
@@ -34,7 +34,7 @@ pub(crate) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
     if !finished {
         return Err(format!(
             "{shown} did not answer within {} s; name an outlast binary",
-            PATIENCE.as_secs()
+            TIMEOUT.as_secs()
         ));
     }
     let said = text(child.stdout.take());
@@ -48,7 +48,7 @@ pub(crate) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
 
 /// Waits for the end and reaps; false if it had to be killed.
 fn wait(child: &mut Child) -> io::Result<bool> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !has_ended(child)? {
         if Instant::now() >= deadline {
             child.kill()?;

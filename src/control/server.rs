@@ -23,9 +23,9 @@ use crate::supervisor::pulse::Pulse;
 /// Longest request.
 pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
 /// How long a client may take to send its request, and to take its answer.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the loop may take for its answer.
-const LOOP_PATIENCE: Duration = Duration::from_secs(30);
+const LOOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether the loop goes round.
 const LOOK: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ impl Submit {
     /// There is no eventfd to be had.
     pub fn channel() -> io::Result<(Submit, Receiver<ControlRequest>, Arc<OwnedFd>)> {
         let (requests, arriving) = unbounded();
-        let wake = crate::beside::wake()?;
+        let wake = crate::job_thread::wake()?;
         let submit = Submit {
             requests,
             wake: wake.clone(),
@@ -90,7 +90,7 @@ impl Answers {
         let (under_way, changed) = &*self.under_way;
         let guard = under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // A client that does not take its answer is not waited for.
-        let _ = changed.wait_timeout_while(guard, CLIENT_PATIENCE, |under_way| *under_way);
+        let _ = changed.wait_timeout_while(guard, CLIENT_TIMEOUT, |under_way| *under_way);
     }
 
     fn set(&self, now: bool) {
@@ -180,7 +180,7 @@ pub fn answer(
     let line = read_line(
         &mut stream,
         REQUEST_MAX_BYTES,
-        Instant::now() + CLIENT_PATIENCE,
+        Instant::now() + CLIENT_TIMEOUT,
     )?;
     answers.set(true);
     let reply = match serde_json::from_slice(&line) {
@@ -196,7 +196,7 @@ pub fn answer(
     };
     let written = serde_json::to_vec(&reply)
         .map_err(io::Error::from)
-        .and_then(|reply| write_line(&mut stream, reply, Instant::now() + CLIENT_PATIENCE));
+        .and_then(|reply| write_line(&mut stream, reply, Instant::now() + CLIENT_TIMEOUT));
     answers.set(false);
     written
 }
@@ -234,7 +234,7 @@ fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, Recv
     let pulse = gate.pulse.as_ref().filter(|_| asks);
     loop {
         let waited = answer.recv_timeout(LOOK);
-        if !matches!(waited, Err(RecvTimeoutError::Timeout)) || begun.elapsed() >= LOOP_PATIENCE {
+        if !matches!(waited, Err(RecvTimeoutError::Timeout)) || begun.elapsed() >= LOOP_TIMEOUT {
             return waited;
         }
         if let Some(silence) = pulse.and_then(|pulse| pulse.signs().silence()) {
@@ -252,7 +252,7 @@ fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, Recv
 /// The supervisor's answer to one client while its worker takes no turn.
 pub fn stand_in(mut stream: UnixStream, status: Status) {
     let answer = || {
-        let deadline = || Instant::now() + CLIENT_PATIENCE;
+        let deadline = || Instant::now() + CLIENT_TIMEOUT;
         let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
         let reply = match serde_json::from_slice(&line) {
             Ok(Command::Status) => Reply::Status(Box::new(status)),
@@ -273,11 +273,11 @@ pub fn stand_in(mut stream: UnixStream, status: Status) {
 /// # Errors
 /// As [`answer`].
 pub fn relay(mut stream: UnixStream, submit: &Submit) -> io::Result<()> {
-    let deadline = || Instant::now() + CLIENT_PATIENCE;
+    let deadline = || Instant::now() + CLIENT_TIMEOUT;
     let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => {
-            let answer = submit.submit(command).recv_timeout(LOOP_PATIENCE);
+            let answer = submit.submit(command).recv_timeout(LOOP_TIMEOUT);
             answer.unwrap_or_else(|_| refused("the server is busy: try again".into()))
         }
         Err(_) => refused("the request is not understood".into()),

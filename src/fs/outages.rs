@@ -30,7 +30,7 @@ impl Fs {
 
     /// A share is there again, if it is, with all that is promised of it.
     fn revive(&mut self, share: ShareId) -> bool {
-        if !self.roots.look_again(share) {
+        if !self.roots.mark_ready(share) {
             return false;
         }
         match self.expect_power_cuts_of(share) {
@@ -74,7 +74,7 @@ impl Fs {
     }
 
     /// Looks for all that is missing, if it is time to.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn mark_ready(&mut self) {
         let is_missing = self.roots.offline().next().is_some() || !self.unwatched.is_empty();
         if !is_missing {
             self.next_look = None;

@@ -41,7 +41,7 @@ impl Shares {
             found: Vec::new(),
         };
         for share in all.ids() {
-            all.look_again(share);
+            all.mark_ready(share);
         }
         all
     }
@@ -81,12 +81,12 @@ impl Shares {
         place.expected = Some(key);
         place.root = place.root.take().filter(|root| is_the_one(root, &key));
         if place.root.is_none() {
-            self.look_again(share);
+            self.mark_ready(share);
         }
     }
 
     /// Opens the directory of a share that is offline, if it is there again. True: it has just come.
-    pub fn look_again(&mut self, share: ShareId) -> bool {
+    pub fn mark_ready(&mut self, share: ShareId) -> bool {
         let Some(place) = self.all.get_mut(share as usize) else {
             return false;
         };
@@ -158,8 +158,8 @@ impl Place {
         root.open_disk(b"", OFlags::PATH)?;
         anyhow::ensure!(
             self.expected.is_none_or(|key| is_the_one(&root, &key)),
-            "{} is not the directory that was served before, nor on its file system if that is not mounted (to serve it all the same, end \
-             the sessions with `outlast stop` and start the server again)",
+            "{} is not the directory that was served before, nor on its file system if that is not mounted (to serve \
+             it all the same, end the sessions with `outlast stop` and start the server again)",
             path.display()
         );
         Ok(root)

@@ -9,7 +9,7 @@ use log::error;
 use outlast_fsa::fileop::ShareId;
 use rustix::fs::fstat;
 
-use crate::beside::Beside;
+use crate::job_thread::JobThread;
 
 /// Threads, at most. Where there are more file systems the last ones share one.
 const MOST_THREADS: usize = 32;
@@ -27,7 +27,7 @@ pub struct Syncers {
 struct Syncer {
     device: u64,
     mounts: Vec<Mount>,
-    thread: Beside<Vec<Mount>, Vec<(ShareId, bool)>>,
+    thread: JobThread<Vec<Mount>, Vec<(ShareId, bool)>>,
     /// Nobody waits for the sync under way.
     is_left: bool,
 }
@@ -84,7 +84,7 @@ impl Syncers {
             None => self.all.push(Syncer {
                 device,
                 mounts: vec![mount],
-                thread: Beside::start("sync", Arc::clone(&self.wake), sync)?,
+                thread: JobThread::start("sync", Arc::clone(&self.wake), sync)?,
                 is_left: false,
             }),
         }

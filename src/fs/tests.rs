@@ -22,7 +22,7 @@ use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
 
 use super::{Fs, ShareRoot};
-use crate::beside::wake;
+use crate::job_thread::wake;
 
 /// A share in a directory of its own, which goes with it.
 struct Bench {

@@ -1,4 +1,4 @@
-//! What a supervisor says of its pair, for the workers: memory that they share.
+//! A supervisor's report about its pair, in memory shared with the workers.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,27 +6,27 @@ use std::os::fd::OwnedFd;
 use crate::control::PairStatus;
 use crate::shared_page::SharedPage;
 
-/// Where the text is; before it are its length, and whether the partner is in step.
+/// The place of the text; before it are its length, and whether the partner is in step.
 const TEXT_AT: u64 = 16;
-/// Longest text.
+/// The longest text, in bytes.
 const TEXT_MAX: u64 = 64 << 10;
-/// How often it is read when the supervisor is writing it.
+/// The number of attempts to read it while the supervisor is writing.
 const ATTEMPTS: usize = 3;
 
-/// The page.
+/// The shared page.
 #[derive(Clone, Debug)]
 pub struct Page(SharedPage);
 
 impl Page {
-    /// One that says nothing yet.
+    /// Makes an empty page.
     ///
     /// # Errors
-    /// There can be none.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Page> {
         SharedPage::new("outlast-pair", TEXT_AT).map(Page)
     }
 
-    /// Says it.
+    /// Writes the report.
     ///
     /// # Errors
     /// There is no memory.
@@ -37,13 +37,13 @@ impl Page {
         self.0.set_words(0, words)
     }
 
-    /// The partner is in step. What cannot be read is not.
+    /// Returns whether the partner is in step; an unreadable page says no.
     #[must_use]
     pub fn in_step(&self) -> bool {
         self.0.words(8) == [1]
     }
 
-    /// All of it, if it has been written.
+    /// Reads the report, if it has been written.
     #[must_use]
     pub fn read(&self) -> Option<PairStatus> {
         (0..ATTEMPTS).find_map(|_| {
@@ -54,7 +54,7 @@ impl Page {
         })
     }
 
-    /// The memory, to be inherited.
+    /// The memory that workers inherit.
     #[must_use]
     pub fn memory(&self) -> &SharedPage {
         &self.0

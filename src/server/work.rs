@@ -1,4 +1,4 @@
-//! How a request is done: points 2 and 3.
+//! Processing of requests: points 2 and 3.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::machine::{Machine, clock};
 use super::set_aside;
 use super::turns::SLICE;
 
-/// What is being worked on.
+/// The work in progress.
 pub(super) enum Work {
     /// A client's oldest message.
     Message(u64, Message),
@@ -24,7 +24,7 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// The message it is about, if that is in the receive queue.
+    /// The message that it processes, if that is in the receive queue.
     fn message(&self) -> Option<&Message> {
         match self {
             Work::Message(_, message) => Some(message),
@@ -32,7 +32,7 @@ impl Work {
         }
     }
 
-    /// What it is called, should the worker die of it.
+    /// The [`Handled`] that is recorded, in case the worker dies of it.
     pub(super) fn handled(&self) -> Handled {
         set_aside::handled(match self {
             Work::Message(conn, _) => Task::Message(*conn),
@@ -40,7 +40,7 @@ impl Work {
         })
     }
 
-    /// The connection it is done for.
+    /// The connection for which it is done.
     pub(super) fn conn(&self) -> u64 {
         match self {
             Work::Message(conn, _) | Work::Task(Task::Message(conn)) => *conn,
@@ -51,24 +51,25 @@ impl Work {
     }
 }
 
-/// An operation that the file system is still at. Nothing else is done to files before it has come to its end (law 5), but frames are
-/// taken in and acknowledged.
+/// An operation that the file system is still performing. No other file operation starts before it ends (law 5), but
+/// frames are received and acknowledged.
 pub(super) struct UnderWay {
     pub(super) work: Work,
-    /// The client has gone meanwhile: it is taken down afterwards.
-    pub(super) leave: bool,
+    /// The client has left meanwhile: it is torn down afterwards.
+    pub(super) tear_down: bool,
     planned: Planned,
     intent: Intent,
     out: Output,
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Works on a client's oldest message until it is answered or waits, its slice is used up, or an operation of it is under way.
+    /// Processes a client's oldest message until it is answered or waits, its time slice is used up, or an operation of
+    /// it is under way.
     pub(super) fn run_message(&mut self, conn: u64, message: Message, time: Time) {
         self.run(Work::Message(conn, message), time);
     }
 
-    /// Works on a task until it is done or waits again, its slice is used up, or an operation of it is under way.
+    /// Processes a task until it is done or waits again, its time slice is used up, or an operation of it is under way.
     pub(super) fn run_task(&mut self, task: Task, time: Time) {
         self.run(Work::Task(task), time);
     }
@@ -77,12 +78,12 @@ impl<F: FileSystem> Machine<F> {
         let (conn, begun) = (work.conn(), self.stopwatch.read());
         self.journal.handle(Some(work.handled()));
         self.run_slice(work, begun, time);
-        self.leave_work();
+        self.end_work();
         self.charge(conn, begun);
     }
 
-    /// The worker is not at any work now, unless an operation of it is under way.
-    fn leave_work(&self) {
+    /// Records that the worker is not processing anything, unless an operation is under way.
+    fn end_work(&self) {
         if self.under_way.is_none() {
             self.journal.handle(None);
         }
@@ -116,14 +117,14 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The operation under way has come to its end: its work goes on.
+    /// Continues the work whose operation has ended.
     pub(super) fn finish_under_way(&mut self, time: Time) {
         let Some(outcome) = self.under_way.as_ref().and_then(|_| self.fs.finished()) else {
             return;
         };
         let Some(UnderWay {
             work,
-            leave,
+            tear_down,
             planned,
             intent,
             mut out,
@@ -131,22 +132,22 @@ impl<F: FileSystem> Machine<F> {
         else {
             return;
         };
-        self.weigh_unread();
+        self.sum_unread();
         let (conn, begun) = (work.conn(), self.stopwatch.read());
         let outcome = self.put_on_record(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run_slice(rest, begun, time);
         }
-        self.leave_work();
+        self.end_work();
         self.charge(conn, begun);
-        if leave {
-            self.leave(conn);
+        if tear_down {
+            self.tear_down(conn);
         }
     }
 
     /// Waits for the operation under way, and finishes its work.
-    pub(super) fn settle(&mut self, time: Time) {
+    pub(super) fn wait_for_operation(&mut self, time: Time) {
         while self.under_way.is_some() {
             self.probe.at_disk(true);
             self.fs.wait();
@@ -155,7 +156,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Goes on from a step: does the operations it asks for, and commits what came of it. What is to be worked on further, if anything.
+    /// Continues from a step: performs its operations, and commits their results. Returns the remaining work, if any.
     fn advance(
         &mut self,
         work: Work,
@@ -168,7 +169,7 @@ impl<F: FileSystem> Machine<F> {
             operation = operation_name(&planned.op);
             if let (Work::Message(conn, _), wanted) = (&work, reply_bytes(&planned.op))
                 && wanted > 0
-                && !self.may_be_told(*conn, wanted)
+                && !self.has_reply_room(*conn, wanted)
             {
                 self.wait_for_room(*conn, wanted, time.now);
                 step = Step::Idle;
@@ -195,7 +196,7 @@ impl<F: FileSystem> Machine<F> {
                         self.probe.at_disk(false);
                         self.under_way = Some(UnderWay {
                             work,
-                            leave: false,
+                            tear_down: false,
                             planned,
                             intent,
                             out,
@@ -203,7 +204,7 @@ impl<F: FileSystem> Machine<F> {
                         return None;
                     }
                 },
-                // its request waits now, and its message is done with
+                // its request waits now, and its message is finished
                 Err(Admit::Wait) => Step::Done,
                 Err(Admit::Go | Admit::Done) => Step::Again,
             };
@@ -227,7 +228,7 @@ impl<F: FileSystem> Machine<F> {
             Step::Done => {
                 if let Work::Message(conn, _) = work {
                     self.smb.let_go(conn);
-                    self.recognise(conn, time.now);
+                    self.refresh_principal(conn, time.now);
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
                         client.waits_for = None;
@@ -240,25 +241,25 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// Work that is not done yet has another turn. Until then no bytes of its message are held: they pin the log, which
-    /// might then never have the room that the message waits for. What was found out about it is kept, so that each
-    /// turn makes progress however slow the processor is.
+    /// Puts unfinished work back for another turn. Until then no bytes of its message are held: they pin the log, which
+    /// might then never have the room that the message waits for. Intermediate results are kept, so that each turn
+    /// makes progress however slow the processor is.
     fn put_back(&mut self, work: Work) {
         match work {
             Work::Message(conn, _) => {
                 self.smb.let_go(conn);
-                self.look_again(conn);
+                self.mark_ready(conn);
             }
             Work::Task(task) => self.smb.leave_off(task),
         }
     }
 
-    /// Point 2: the intent is committed. Or why the operation is not to be done.
+    /// Point 2: commits the intent, or returns why the operation must not be performed.
     //= patent fig5-2
     fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Admit> {
         // the intent of an operation under way when the server went down: it is redone (law 5)
         if let Some(intent) = &planned.intent {
-            self.journal.settle();
+            self.journal.wait_durable();
             return Ok(intent.clone());
         }
         let prepared = match self.refusal(planned) {
@@ -280,8 +281,8 @@ impl<F: FileSystem> Machine<F> {
                 self.deliver(std::mem::take(out));
                 self.journal.commit(time.now);
                 if planned.op.has_effect() {
-                    // law 5: what a power cut may undo must be known to be under way
-                    self.journal.settle();
+                    // law 5: an operation that a power cut may undo must be known to be under way
+                    self.journal.wait_durable();
                 }
                 self.probe.at(Point::Two, When::After, name);
                 Ok(intent)
@@ -322,7 +323,7 @@ impl<F: FileSystem> Machine<F> {
         self.probe.at(Point::Three, When::After, operation);
     }
 
-    /// Puts final bytes on record and into the send queues.
+    /// Records final bytes and puts them into the send queues.
     pub(super) fn deliver(&mut self, out: Output) {
         for (conn, parts) in out.sends {
             let parts: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
@@ -334,7 +335,7 @@ impl<F: FileSystem> Machine<F> {
     }
 }
 
-/// What an operation may add to a reply, bytes.
+/// The number of bytes that an operation may add to a reply.
 fn reply_bytes(op: &FileOp) -> u64 {
     match op {
         FileOp::Read { length, .. } => (*length).into(),

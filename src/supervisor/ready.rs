@@ -1,4 +1,4 @@
-//! Tells the program that started the server that it serves: a line on a descriptor (`--ready-fd`), and the service
+//! Notifies the program that started the server that it serves: a line on a descriptor (`--ready-fd`), and the service
 //! manager's protocol (sd_notify(3)), which is a datagram.
 
 use std::fs::File;
@@ -12,10 +12,10 @@ use anyhow::{Context as _, ensure};
 use log::warn;
 use rustix::io::FdFlags;
 
-/// Names the service manager's socket.
+/// The variable with the service manager's socket.
 pub(super) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Who waits for the server.
+/// The receivers of the ready signal.
 #[derive(Debug, Default)]
 pub struct Ready {
     descriptor: Option<File>,
@@ -26,8 +26,8 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// The service manager, if there is one, and a descriptor that this process has inherited, on which `line` is
-    /// written.
+    /// Notifies the service manager, if there is one, and writes `line` to a descriptor that this process has
+    /// inherited.
     ///
     /// # Errors
     /// No such descriptor is open.
@@ -46,9 +46,9 @@ impl Ready {
         self.greeting = text;
     }
 
-    /// A worker serves. Said once.
+    /// Notifies once that a worker serves.
     pub(super) fn serves(&mut self) {
-        // A person who does not read has had enough.
+        // A reader who has left is no error.
         let _ = io::stdout().write_all(std::mem::take(&mut self.greeting).as_bytes());
         if let Some(mut file) = self.descriptor.take()
             && let Err(error) = writeln!(file, "{}", self.line)
@@ -60,7 +60,7 @@ impl Ready {
         }
     }
 
-    /// The server ends.
+    /// Notifies that the server ends.
     pub(super) fn stopping(&self) {
         self.notify("STOPPING=1");
     }
@@ -77,7 +77,7 @@ impl Ready {
     }
 }
 
-/// sd_notify(3): a path, or a name in the abstract namespace after an `@`.
+/// Resolves the address as sd_notify(3) says: a path, or a name in the abstract namespace after an `@`.
 fn manager(socket: Option<&std::ffi::OsStr>) -> Option<SocketAddr> {
     let socket = socket?;
     let address = match socket.as_bytes() {
@@ -99,10 +99,10 @@ fn inherited(descriptor: RawFd) -> anyhow::Result<File> {
         descriptor > 2 && is_open,
         "--ready-fd {descriptor}: no such descriptor is open; open one, as in `outlast serve --ready-fd 3 3>FILE`"
     );
-    // SAFETY: it is open, and nothing in this process has it: descriptors that the process opened itself are not named
+    // SAFETY: it is open, and nothing in this process owns it: descriptors that the process opened itself are not named
     // on its command line.
     let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    // The worker must not hold it: its reader waits for the end.
-    rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC).context("--ready-fd cannot be kept")?;
+    // The worker must not inherit it: its reader waits for the end.
+    rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC).context("--ready-fd cannot be used")?;
     Ok(descriptor.into())
 }

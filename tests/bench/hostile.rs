@@ -219,7 +219,7 @@ struct Measured {
     /// Seconds that a newcomer's login took.
     login_seconds: Vec<f64>,
     /// Did the worker fall?
-    felled: bool,
+    crashed: bool,
     did: String,
 }
 
@@ -244,7 +244,7 @@ fn measure(wanted: &Wanted) -> ExitCode {
     }
     print(wanted, &measured);
     lab::run(&format!("umount -l {dir}"));
-    let well = measured.iter().all(|one| one.failed == 0 && !one.felled);
+    let well = measured.iter().all(|one| one.failed == 0 && !one.crashed);
     ExitCode::from(u8::from(!well))
 }
 
@@ -293,7 +293,7 @@ fn pair(lab: &Lab, (name, threads, life, _): Entry, measured: &mut Measured) {
             "      {name}: the worker {}",
             log[at..].lines().take(2).collect::<String>()
         );
-        measured.felled = true;
+        measured.crashed = true;
     }
     drop(server);
     // nor does the next one know of it
@@ -367,8 +367,12 @@ fn print(wanted: &Wanted, measured: &[Measured]) {
     }
     println!();
     for ((name, _, _, what), one) in wanted.attacks.iter().zip(measured) {
-        let felled = if one.felled { ". THE WORKER FELL" } else { "" };
-        println!("{name}: {what}: {}{felled}", one.did);
+        let crashed = if one.crashed {
+            ". THE WORKER CRASHED"
+        } else {
+            ""
+        };
+        println!("{name}: {what}: {}{crashed}", one.did);
     }
 }
 

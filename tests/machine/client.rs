@@ -11,7 +11,7 @@ use crate::support::lab::{Lab, SERVER, run};
 use crate::support::server::{PASSWORD, Server, Setup, USER};
 use crate::support::{PATIENCE, Rng, wait_for};
 
-/// Beside those of any guest: cifs, and what it asks `modprobe` for.
+/// JobThread those of any guest: cifs, and what it asks `modprobe` for.
 const MODULES: [&str; 9] = [
     "cifs",
     "nls_utf8",

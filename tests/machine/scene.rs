@@ -14,7 +14,7 @@ use crate::support::lab::{Lab, SERVER, run};
 use crate::support::server::{PASSWORD, USER, add_user};
 use crate::support::{PATIENCE, Rng, has, wait_for};
 
-/// Beside those of any guest; `crc32c_generic` is what ext4 asks `modprobe` for.
+/// JobThread those of any guest; `crc32c_generic` is what ext4 asks `modprobe` for.
 const MODULES: [&str; 5] = ["virtio_blk", "tun", "bridge", "crc32c_generic", "ext4"];
 const CONFIG: &str = "/etc/outlast.toml";
 const MIB: u64 = 1 << 20;

@@ -83,7 +83,7 @@ impl Stage {
         std::fs::remove_file(right).expect("the copy");
     }
 
-    /// Beside an attack, nobody else notices.
+    /// JobThread an attack, nobody else notices.
     pub fn unharmed(&mut self) {
         self.bystander_gets();
         self.newcomer_gets();

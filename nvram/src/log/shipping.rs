@@ -1,4 +1,4 @@
-//! The log's bytes on their way to a sink, and records that refer to the data of others.
+//! Shipping of the log's bytes to a sink, and records that refer to the data of other records.
 
 use super::{Log, Lsn};
 use crate::layout::RING_AT;
@@ -16,18 +16,19 @@ impl Log {
         }
     }
 
-    /// From now on the log's bytes are shipped to a sink: one that has this log already, or a blank one. Nobody writes to it but as
-    /// [`Log::next_batch`] says, and what was ever written to it is on the medium. The tail follows no faster than the sink.
+    /// Starts shipping the log's bytes to a sink: one that has this log already, or a blank one. Nothing else writes to
+    /// it than [`Log::next_batch`] says, and everything written to it before is on the medium. The tail does not move
+    /// faster than the sink.
     ///
     /// # Errors
-    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or what is wrong with the sink, which is left as it is.
+    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or damage of the sink, which is left unchanged.
     pub fn attach(&mut self, sink: &dyn Memory) -> Result<(), Error> {
         self.shipper = None;
         self.shipper = Some(Shipper::attach(sink, &self.present())?);
         Ok(())
     }
 
-    /// From now on the log's bytes are shipped nowhere.
+    /// Stops shipping.
     pub fn detach(&mut self) {
         self.shipper = None;
         if self.superblock.shipped {
@@ -36,7 +37,8 @@ impl Log {
         }
     }
 
-    /// What is to be written to the sink next; `None` while a batch is under way, and when all that is committed is there.
+    /// Returns the next batch to write to the sink; `None` while a batch is under way, and when everything committed is
+    /// there.
     pub fn next_batch(&mut self) -> Option<Batch> {
         let mut shipper = self.shipper.take()?;
         let batch = shipper.next(&self.present());
@@ -44,21 +46,22 @@ impl Log {
         batch
     }
 
-    /// The batch under way is on the medium. Frees what only waited for that.
+    /// Notes that the batch is on the medium, and frees the space that waited for it.
     pub fn batch_done(&mut self) {
         let Some(shipper) = &mut self.shipper else {
             return;
         };
         shipper.done();
-        if shipper.is_taken_up() && !self.superblock.shipped {
-            // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so already.
+        if shipper.is_recoverable() && !self.superblock.shipped {
+            // Not before: a sink that is still blank would be mistaken for a lost one. The sink's copy has this set
+            // already.
             self.superblock.shipped = true;
             self.superblock.write(&*self.memory, self.slot);
         }
         self.move_tail();
     }
 
-    /// What is before this would be found again: in the sink, if there is one, else what is committed.
+    /// The position up to which records would be recovered: in the sink, if there is one, otherwise what is committed.
     pub fn durable(&self) -> Lsn {
         Lsn(self
             .shipper
@@ -66,28 +69,30 @@ impl Log {
             .map_or(self.committed, Shipper::durable))
     }
 
-    /// Is all of the log, its superblock too, in the sink (or is there none)?
+    /// Returns whether all of the log, its superblock included, is in the sink (or there is none).
     pub fn is_shipped(&self) -> bool {
         self.shipper
             .as_ref()
             .is_none_or(|shipper| shipper.is_idle(self.committed))
     }
 
-    /// Where in the log these bytes lie, if they are of a record's data and somebody holds them. A record may refer to them by that.
+    /// Returns the position in the log of these bytes, if they are data of a record and held. A record may refer to
+    /// them by it.
     pub fn position_of(&self, bytes: &[u8]) -> Option<Lsn> {
         let ring_len = self.superblock.ring_len;
-        // SAFETY: no byte of it is looked at.
+        // SAFETY: no byte of the slice is read.
         let ring = unsafe { self.memory.slice(RING_AT, 0) };
         let offset = bytes.as_ptr().addr().checked_sub(ring.as_ptr().addr())? as u64;
         if offset.checked_add(bytes.len() as u64)? > ring_len {
             return None;
         }
-        // In the ring since the tail came by: it has not come by again, for they are held.
+        // In the ring since the tail last passed here, as they are held.
         let position = self.tail + (offset + ring_len - self.tail % ring_len) % ring_len;
         (position + bytes.len() as u64 <= self.position).then_some(Lsn(position))
     }
 
-    /// The bytes there, to be used as long as an object keeps the tail from passing them. `None`: not in one piece of the log.
+    /// Returns the bytes there, which are valid as long as an object keeps the tail from passing them. `None`: they are
+    /// not in one piece of the log.
     pub fn bytes_at(&self, position: Lsn, len: usize) -> Option<Bytes> {
         let end = position.0.checked_add(len as u64)?;
         let offset = position.0 % self.superblock.ring_len;
@@ -103,12 +108,12 @@ impl Log {
         Some(Bytes::from_owner(window))
     }
 
-    /// The beginning of what may be read back.
+    /// The first position that can be read back.
     pub fn tail(&self) -> Lsn {
         Lsn(self.tail)
     }
 
-    /// The end of what is appended: the next record comes there, or after it.
+    /// The end of what is appended: the next record is there, or after it.
     pub fn head(&self) -> Lsn {
         Lsn(self.position)
     }

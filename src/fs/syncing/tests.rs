@@ -1,7 +1,7 @@
 use std::fs::File;
 
 use super::*;
-use crate::beside::wake;
+use crate::job_thread::wake;
 
 fn directory() -> OwnedFd {
     File::open(std::env::temp_dir()).unwrap().into()

@@ -1,4 +1,5 @@
-//! A file system thrown back to any point since the last consistency point has, after the redo, all that clients were told.
+//! A file system that was reset to any point since the last consistency point has, after the redo, everything that
+//! clients were told.
 
 mod model;
 
@@ -20,18 +21,18 @@ fn actor() -> Actor {
     }
 }
 
-/// A server, as far as files are concerned: what it did and what is on record of it.
+/// A server as far as files are concerned: its effects and its records.
 struct Run {
     random: Random,
     fs: Model,
     next: u64,
     effects: Vec<(Effect, Vec<Bytes>, String)>,
-    /// Effects at the beginning of the present generation, and steps of the file system.
+    /// Number of effects at the beginning of the current generation, and number of steps of the file system.
     generation: (usize, usize),
     last_open: OpenId,
 }
 
-/// An operation that was done and whose result is not on record.
+/// An operation that was done and whose result is not recorded.
 struct InDoubt {
     op: FileOp,
     intent: Intent,
@@ -49,7 +50,7 @@ impl Run {
         }
     }
 
-    /// Does an operation. On record is what `on_record` says.
+    /// Does an operation. `on_record` says what is recorded.
     fn run(&mut self, op: FileOp, info: Option<&OpenInfo>) -> Result<(Outcome, InDoubt), NtStatus> {
         let intent = self.fs.prepare(&actor(), &op)?;
         let outcome = self.fs.perform(&actor(), &op, &intent)?;
@@ -105,7 +106,7 @@ impl Run {
         }
     }
 
-    /// One operation on an open of its own. Gives the last that was done.
+    /// Does one operation on an open of its own. Returns the last effect.
     fn operation(&mut self) -> Option<InDoubt> {
         self.last_open += 1;
         let open = self.last_open;
@@ -206,7 +207,7 @@ impl Run {
         Some(last)
     }
 
-    /// A consistency point, in the middle of which work goes on.
+    /// A consistency point during which work continues.
     fn consistency_point(&mut self) {
         let (effects, steps) = (self.effects.len(), self.fs.steps());
         for _ in 0..self.random.below(4) {
@@ -227,12 +228,12 @@ impl Run {
     }
 }
 
-/// What a redo has put on record, each with the steps that had been done by then.
+/// The records of a redo, each with the number of steps done before it.
 type OnRecord = Vec<(usize, FileKey, Identity)>;
 
 fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
     let mut on_record = Vec::new();
-    // The file system is asked how far it is by the one who is told: steps are counted in a copy of the calls.
+    // The steps are counted in a copy of the calls, so that the record's callback can read the number.
     let steps = std::cell::Cell::new(0);
     let mut counted = Lent {
         fs: &mut fs,
@@ -254,12 +255,12 @@ fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
     (fs, on_record)
 }
 
-/// The model, lent to a redo: its steps can be counted meanwhile, and one call of those that the redo makes may fail.
+/// The model as a redo uses it: its steps can be counted meanwhile, and one of the redo's calls may fail.
 struct Lent<'a> {
     fs: &'a mut Model,
     steps: &'a std::cell::Cell<usize>,
     calls: usize,
-    /// The call that fails, and how.
+    /// The call that fails, and its error.
     fails: Option<(usize, NtStatus)>,
 }
 
@@ -315,8 +316,8 @@ impl FileSystem for Lent<'_> {
     }
 }
 
-/// Law 10: a disk that fails is no reason to take a file for deleted. What could not be done again is refused, and done when the disk
-/// is well.
+/// Law 10: an error of the disk is not read as "deleted". Operations that could not be redone are refused, and redone
+/// when the disk works again.
 #[test]
 fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
     let statuses = [
@@ -442,7 +443,7 @@ fn an_operation_in_doubt_is_done_once() {
         let Some(in_doubt) = run.operation() else {
             continue;
         };
-        // One effect at most is in doubt: of an operation that had several only the last is.
+        // At most one effect is in doubt: of an operation with several, only the last.
         let effects = run.effects.len();
         if effects != before + 1 {
             continue;
@@ -469,7 +470,7 @@ fn an_operation_in_doubt_is_done_once() {
     }
 }
 
-/// What was done between two power cuts speaks of the file as the first redo made it; and there may be a third.
+/// Operations between two power cuts refer to the file as the first redo made it; and there may be a third power cut.
 #[test]
 fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
     let identity = |ino: u64| Identity {
@@ -483,7 +484,7 @@ fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
     let mut running = Remade::default();
     let mut on_record = Vec::new();
     for now in 2..6 {
-        // The server comes up again, and makes the file that it first made as 1.
+        // The server starts again, and makes the file that it first made as 1.
         let mut known = Remade::default();
         for (from, now) in &on_record {
             known.insert(*from, now);

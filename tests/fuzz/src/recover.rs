@@ -8,10 +8,10 @@ use crate::input::Input;
 use crate::{ingress, smb};
 use bytes::Bytes;
 use outlast::server::clock::{Ticking, Time};
+use outlast::server::eviction::EvictionLimits;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
-use outlast::server::patience::Patience;
 use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::{Flag, Identity, Incarnation, Kind, Log, VecMemory, codec};
@@ -127,7 +127,7 @@ fn write_log(memory: &Arc<VecMemory>, entries: &[Entry]) {
     log.set_flag(Flag::NonElectiveReboot);
 }
 
-fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
+fn parts(memory: &Arc<VecMemory>, files: Files, crashed: bool) -> Parts<Files> {
     Parts {
         memory: Some(memory.clone()),
         follower: None,
@@ -149,17 +149,17 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         entropy: Box::new(Zeros),
         probe: Box::new(Unarmed),
         stopwatch: Box::new(Ticking::default()),
-        felled,
-        patience: Patience {
+        crashed,
+        eviction: EvictionLimits {
             login: Duration::from_secs(60),
             idle: Some(Duration::from_secs(900)),
             stalled: Duration::from_secs(300),
-            stalled_in_crowd: Duration::from_secs(5),
-            strangers: 4,
+            stalled_when_short: Duration::from_secs(5),
+            unauthenticated: 4,
             connections: 64,
             unread: 16 << 20,
         },
-        lost: if felled { Lost::Nothing } else { Lost::Frames },
+        lost: if crashed { Lost::Nothing } else { Lost::Frames },
     }
 }
 
@@ -167,7 +167,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut entries = base().entries.clone();
-    let felled = input.yes();
+    let crashed = input.yes();
     while !input.is_empty() {
         let at = input.u16() as usize % entries.len();
         match input.below(16) {
@@ -196,7 +196,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     MEMORY.with(|memory| {
         write_log(memory, &entries);
-        match recover(parts(memory, base().files.clone(), felled)) {
+        match recover(parts(memory, base().files.clone(), crashed)) {
             Err(error) => assert!(!error.to_string().is_empty()),
             Ok(recovered) => lives(recovered, memory),
         }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outlast::server::clock::Time;
+use outlast::server::eviction::EvictionLimits;
 use outlast::server::machine::Machine;
-use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::{Flag, Incarnation};
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
@@ -332,7 +332,7 @@ impl Server {
     fn say_last_words(&mut self, mut life: Life, now: Duration) {
         let mut frames = Vec::new();
         let time = life.time(now);
-        life.machine.begin_farewell(time);
+        life.machine.begin_closing(time);
         life.machine.turn(time, &mut frames);
         for frame in &frames {
             let _ = self.device.send(frame);
@@ -539,13 +539,13 @@ impl Server {
                 self.scenario.speed,
                 Random::new(seed, "processor"),
             )),
-            felled: !self.elective,
-            patience: Patience {
+            crashed: !self.elective,
+            eviction: EvictionLimits {
                 login: limit(Stranger::Silent),
                 idle: None,
                 stalled: limit(Stranger::Halting),
-                stalled_in_crowd: Duration::from_secs(3600),
-                strangers: 64,
+                stalled_when_short: Duration::from_secs(3600),
+                unauthenticated: 64,
                 connections: 64,
                 unread: self.scenario.unread,
             },

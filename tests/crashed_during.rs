@@ -59,7 +59,7 @@ impl Scene {
         let kept: Vec<PathBuf> = std::fs::read_dir(self.lab.dir())
             .expect("the lab")
             .map(|entry| entry.expect("an entry").path())
-            .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
+            .filter(|path| path.to_string_lossy().contains("nvram.crash-"))
             .collect();
         let [kept] = &kept[..] else {
             panic!("one file is kept aside: {kept:?}");
@@ -257,5 +257,5 @@ fn an_object_is_dropped(test: &str, blow: &str) {
         "the open's path is in it"
     );
     let log = server.log();
-    assert!(log.contains(&format!("connection {object} could not be taken up")));
+    assert!(log.contains(&format!("connection {object} could not be recovered")));
 }
