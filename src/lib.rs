@@ -1,5 +1,5 @@
-//! An SMB file server whose sessions outlast the server: command line, configuration, supervisor, event loop, file system
-//! access, TAP, control socket. `docs/architecture.md` says how the parts fit together.
+//! An SMB file server whose sessions outlast the server: command line, configuration, supervisor, event loop, file
+//! system access, TAP, control socket. `docs/architecture.md` describes how the parts fit together.
 
 pub mod account;
 pub mod cli;

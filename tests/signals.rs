@@ -84,7 +84,10 @@ fn a_hang_up_has_the_files_read_again() {
         client::run(command, &local, "ls")
     };
     server.add_user("bob", "swordfish");
-    assert!(!bob("pub").success, "previous configuration and users are kept");
+    assert!(
+        !bob("pub").success,
+        "previous configuration and users are kept"
+    );
     let share = server.share().display();
     let more = format!(
         "[limits]\nmax_trees_per_connection = 7\n\n[[share]]\nname = \"more\"\npath = \"{share}\"\n\n[[share]]"

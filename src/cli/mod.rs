@@ -30,7 +30,7 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The configuration that is used if no other is named.
 const DEFAULT_CONFIG: &str = "/etc/outlast/outlast.toml";
-/// Names another.
+/// The variable that names another.
 const CONFIG_VARIABLE: &str = "OUTLAST_CONFIG";
 
 #[derive(Parser)]
@@ -127,7 +127,7 @@ enum Command {
     Disconnect {
         /// Address of a client, with or without its port, or name of a user.
         #[arg(value_name = "CLIENT|USER")]
-        whom: String,
+        client_or_user: String,
         #[command(flatten)]
         at: ConfigArg,
     },
@@ -143,7 +143,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What the supervisor runs.
+    /// Run a worker; started by the supervisor.
     #[command(hide = true)]
     Worker(WorkerArgs),
     /// Prove that this binary reads a configuration and its NVRAM; what a running server asks before it hands over.
@@ -194,7 +194,7 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format_timestamp_millis()
         .init();
-    // The exit codes of `lab` are the command's, so its own errors have one apart.
+    // The exit codes of `lab` are the command's, so its own errors have a separate one.
     let failed = match cli.command {
         Command::Lab(_) => lab::EXIT_FAILED,
         _ => EXIT_ERROR,
@@ -202,7 +202,7 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // One line, whatever is in it.
+            // One line, whatever the error contains.
             let line = format!("{error:#}")
                 .split_whitespace()
                 .collect::<Vec<_>>()
@@ -228,7 +228,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Giveback { at } => takeover::giveback(&at.load()?)?,
         Command::Check { at } => return check::run(&at.path()),
         Command::Crash { at } => crash::run(&at.load()?)?,
-        Command::Disconnect { whom, at } => disconnect::run(&at.load()?, whom)?,
+        Command::Disconnect { client_or_user, at } => disconnect::run(&at.load()?, client_or_user)?,
         Command::User(user) => user::run(user)?,
         Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
         Command::Nvram(Nvram::Reset { file, yes }) => nvram_reset::run(&file, yes)?,
@@ -238,7 +238,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Reads everything a start would read.
+/// Reads everything that a start would read.
 fn probe(at: &ConfigArg) -> anyhow::Result<()> {
     let config = at.load()?;
     crate::preflight::would_take_over(&config)?;
@@ -259,7 +259,7 @@ fn ask_status(config: &Config) -> anyhow::Result<crate::control::Status> {
     }
 }
 
-/// The error of a reply that does not belong to what was asked.
+/// The error for a reply that does not fit the request.
 fn unexpected() -> anyhow::Error {
-    anyhow!("the server answers something else than was asked")
+    anyhow!("the server's answer does not fit the request")
 }

@@ -11,7 +11,7 @@ use crate::control::{Command, PairStatus, Reply, client};
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
 /// How long it may take until a node serves: the drain, the hooks, and the return.
 const TIMEOUT: Duration = Duration::from_secs(240);
-/// Between two looks.
+/// The interval of status requests.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Moves the service to the other node, or (`force`) to this one; waits until it is there.
@@ -29,7 +29,7 @@ pub(super) fn takeover(config: &Config, force: bool) -> anyhow::Result<()> {
     carry_out(config, &Command::Takeover { force }, &before, &to)
 }
 
-/// Moves the service back to the node that it was taken over from.
+/// Moves the service back to the node from which it was taken over.
 pub(super) fn giveback(config: &Config) -> anyhow::Result<()> {
     let before = pair(config)?;
     carry_out(config, &Command::Giveback, &before, &before.partner)
@@ -87,7 +87,7 @@ fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Re
 fn pair(config: &Config) -> anyhow::Result<PairStatus> {
     super::ask_status(config)?.pair.with_context(|| {
         format!(
-            "{}: there is no [partner]: this server is alone",
+            "{}: there is no [partner], so this server has no other node",
             config.path.display()
         )
     })

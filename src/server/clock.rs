@@ -96,7 +96,7 @@ pub struct HighWater(Duration);
 impl HighWater {
     /// Makes the recorded mark.
     #[must_use]
-    pub fn on_record(mark: Duration) -> HighWater {
+    pub fn recorded(mark: Duration) -> HighWater {
         HighWater(mark)
     }
 

@@ -253,7 +253,7 @@ impl<F: FileSystem> Machine<F> {
     ///
     /// # Errors
     /// The operation's answer.
-    pub(super) fn put_on_record(
+    pub(super) fn record_outcome(
         &mut self,
         planned: &Planned,
         intent: &Intent,

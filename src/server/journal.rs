@@ -75,9 +75,9 @@ impl Journal {
         Journal {
             request_room,
             next_id: global.ids_up_to,
-            clock: HighWater::on_record(global.clock_up_to),
+            clock: HighWater::recorded(global.clock_up_to),
             unread_limit: capacity / UNREAD_PART,
-            watched: Watched::on_record(global.watched_until),
+            watched: Watched::recorded(global.watched_until),
             wiping: Wiping::at_start(),
             log,
             medium,

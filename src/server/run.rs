@@ -291,8 +291,8 @@ impl Server {
                 let uptime = self.clock.uptime(time);
                 return Reply::Status(Box::new(status::status(&self.machine, &self.about, uptime)));
             }
-            Command::Disconnect { whom } => {
-                let connections = self.machine.disconnect(&whom) as u64;
+            Command::Disconnect { client_or_user } => {
+                let connections = self.machine.disconnect(&client_or_user) as u64;
                 return Reply::Disconnected { connections };
             }
             Command::Reboot { exec, hold_seconds } => {

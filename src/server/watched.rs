@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_millis(50);
 pub struct Watched {
     /// All local changes until then have been reported; `None`: nothing is watched.
     reported: Option<FileTime>,
-    on_record: FileTime,
+    recorded: FileTime,
     /// The last effect on files, or local change, during service.
     last_effect: Option<Duration>,
     /// When to record the time next.
@@ -31,10 +31,10 @@ pub struct Watched {
 impl Watched {
     /// Makes the state from the recorded time.
     #[must_use]
-    pub fn on_record(on_record: FileTime) -> Watched {
+    pub fn recorded(recorded: FileTime) -> Watched {
         Watched {
             reported: None,
-            on_record,
+            recorded,
             last_effect: None,
             due: None,
             is_due: false,
@@ -81,8 +81,8 @@ impl Watched {
         let wanted = std::mem::take(&mut self.is_due) || with_clock;
         let reported = self
             .reported
-            .filter(|reported| wanted && *reported != self.on_record)?;
-        self.on_record = reported;
+            .filter(|reported| wanted && *reported != self.recorded)?;
+        self.recorded = reported;
         Some(reported)
     }
 }
@@ -100,23 +100,23 @@ mod tests {
 
     #[test]
     fn the_time_follows_every_effect_and_rests_then() {
-        let mut watched = Watched::on_record(0);
+        let mut watched = Watched::recorded(0);
         watched.effect(at(0).now);
         assert_eq!(watched.due(), None, "nothing is watched");
         watched.reported(at(1000), true);
         assert_eq!(watched.advance(false), Some(at(1000).wall), "it is due");
         // An effect every 10 ms, until 1500; the recorded time is never much older.
-        let mut on_record = at(1000).wall;
+        let mut recorded = at(1000).wall;
         for millis in (1010..1600).step_by(10) {
             watched.reported(at(millis), true);
-            on_record = watched.advance(false).unwrap_or(on_record);
-            assert!(at(millis).wall - on_record <= 60 * 10_000, "{millis}");
+            recorded = watched.advance(false).unwrap_or(recorded);
+            assert!(at(millis).wall - recorded <= 60 * 10_000, "{millis}");
             if millis <= 1500 {
                 watched.effect(at(millis).now);
             }
         }
         // The last effect came before it by more than the granularity of the kernel's clock.
-        assert!(on_record >= at(1530).wall);
+        assert!(recorded >= at(1530).wall);
         assert_eq!(watched.due(), None);
         watched.reported(at(9000), true);
         assert_eq!(watched.advance(false), None);

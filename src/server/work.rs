@@ -134,7 +134,7 @@ impl<F: FileSystem> Machine<F> {
         };
         self.sum_unread();
         let (conn, begun) = (work.conn(), self.stopwatch.read());
-        let outcome = self.put_on_record(&planned, &intent, outcome, work.message());
+        let outcome = self.record_outcome(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run_slice(rest, begun, time);
@@ -189,7 +189,7 @@ impl<F: FileSystem> Machine<F> {
                 Ok(intent) => match self.begin(&planned, &intent) {
                     Some(outcome) => {
                         let outcome =
-                            self.put_on_record(&planned, &intent, outcome, work.message());
+                            self.record_outcome(&planned, &intent, outcome, work.message());
                         self.complete(&planned, outcome, &mut out, time)
                     }
                     None => {

@@ -88,7 +88,7 @@ impl Held {
 
     /// The same for one node of a pair, whose TAP drops frames until [`Held::hear`].
     pub(super) fn of_pair(self, pair: Paired) -> anyhow::Result<Held> {
-        self.tap.iter().try_for_each(|tap| tap.set_deaf(true))?;
+        self.tap.iter().try_for_each(|tap| tap.set_dropping(true))?;
         Ok(Held {
             pair: Some(pair),
             ..self
@@ -97,7 +97,7 @@ impl Held {
 
     /// Keeps frames for the next worker, or drops them.
     pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
-        self.tap.iter().try_for_each(|tap| tap.set_deaf(!yes))?;
+        self.tap.iter().try_for_each(|tap| tap.set_dropping(!yes))?;
         Ok(())
     }
 

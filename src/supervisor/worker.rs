@@ -39,8 +39,8 @@ pub const EXIT_GIVEN_BACK: u8 = 84;
 pub enum PreviousEnd {
     /// There was none under this supervisor.
     FirstStart,
-    /// It ended by itself: electively (`outlast reboot`), or by an error that it has reported. The operation in progress
-    /// is not to blame.
+    /// It ended by itself: electively (`outlast reboot`), or by an error that it has reported. The operation in
+    /// progress is not to blame.
     Elective,
     /// It was killed (SIGKILL and the like). The operation in progress counts, since the kernel kills so when memory is
     /// short.

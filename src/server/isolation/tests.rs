@@ -288,7 +288,7 @@ impl World {
             .perform(&planned.actor, &planned.op, &Intent::None);
         let machine = &mut self.machine;
         machine
-            .put_on_record(&planned, &Intent::None, outcome, None)
+            .record_outcome(&planned, &Intent::None, outcome, None)
             .expect("it is made");
         machine.journal.commit(self.now);
     }

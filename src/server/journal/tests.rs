@@ -97,7 +97,7 @@ fn waits_end_however_often_the_server_dies() {
         log.begin_epoch(INCARNATION).expect("an epoch");
         let mut journal = journal(log, 1000);
         journal.global.clock_up_to = time;
-        journal.clock = HighWater::on_record(time);
+        journal.clock = HighWater::recorded(time);
         journal.snapshot_global();
         journal.commit(time);
         let mut now = journal.counting_deadline();

@@ -50,7 +50,7 @@ impl Run {
         }
     }
 
-    /// Does an operation. `on_record` says what is recorded.
+    /// Does an operation. `recorded` says what is recorded.
     fn run(&mut self, op: FileOp, info: Option<&OpenInfo>) -> Result<(Outcome, InDoubt), NtStatus> {
         let intent = self.fs.prepare(&actor(), &op)?;
         let outcome = self.fs.perform(&actor(), &op, &intent)?;
@@ -232,7 +232,7 @@ impl Run {
 type OnRecord = Vec<(usize, FileKey, Identity)>;
 
 fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
-    let mut on_record = Vec::new();
+    let mut recorded = Vec::new();
     // The steps are counted in a copy of the calls, so that the record's callback can read the number.
     let steps = std::cell::Cell::new(0);
     let mut counted = Lent {
@@ -247,12 +247,12 @@ fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
         &[SHARE.to_owned()],
         &BTreeSet::new(),
         &mut |keys, now| {
-            on_record.extend(keys.iter().map(|key| (steps.get(), *key, now.clone())));
+            recorded.extend(keys.iter().map(|key| (steps.get(), *key, now.clone())));
         },
         &mut || (),
     );
     assert_eq!(failed, BTreeMap::new());
-    (fs, on_record)
+    (fs, recorded)
 }
 
 /// The model as a redo uses it: its steps can be counted meanwhile, and one of the redo's calls may fail.
@@ -351,19 +351,19 @@ fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
                 fails: Some((fails_at, status)),
             };
             let files = run.files(&known);
-            let mut on_record = Vec::new();
+            let mut recorded = Vec::new();
             let redone = redo(
                 &mut failing,
                 files,
                 &shares,
                 &BTreeSet::new(),
                 &mut |keys, now| {
-                    on_record.extend(keys.iter().map(|key| (*key, now.clone())));
+                    recorded.extend(keys.iter().map(|key| (*key, now.clone())));
                 },
                 &mut || (),
             );
             let is_through = failing.calls < fails_at;
-            known.extend(on_record);
+            known.extend(recorded);
             assert_eq!(
                 redone.is_empty(),
                 is_through,
@@ -410,15 +410,15 @@ fn whatever_a_power_cut_takes_is_put_back() {
         let mut random = Random(seed ^ 0xc0ff_ee00);
         for kept in 0..=steps {
             let fs = run.fs.cut(steps, kept, &mut random);
-            let (once, on_record) = redone(fs, run.files(&[]));
+            let (once, recorded) = redone(fs, run.files(&[]));
             assert_same(&once, &wanted, seed, &format!("{kept} of {steps} kept"));
             cuts += 1;
-            made_again += on_record.len();
+            made_again += recorded.len();
             // And again, in the middle of the redo or after it.
             let redo_steps = once.steps();
             let steps = random.below(redo_steps as u64 + 1) as usize;
             let kept = random.below(steps as u64 + 1) as usize;
-            let known: Vec<_> = on_record
+            let known: Vec<_> = recorded
                 .into_iter()
                 .filter(|(at, ..)| *at <= steps)
                 .map(|(_, from, now)| (from, now))
@@ -454,10 +454,10 @@ fn an_operation_in_doubt_is_done_once() {
         let mut random = Random(seed);
         for kept in 0..=steps {
             let fs = run.fs.cut(steps, kept, &mut random);
-            let (mut fs, on_record) = redone(fs, run.files(&[]));
+            let (mut fs, recorded) = redone(fs, run.files(&[]));
             let mut intent = in_doubt.intent.clone();
             for key in intent.keys_mut() {
-                let now = on_record.iter().rfind(|(_, from, _)| from == key);
+                let now = recorded.iter().rfind(|(_, from, _)| from == key);
                 *key = now.map_or(*key, |(_, _, now)| now.key);
             }
             if let FileOp::Create(_) = in_doubt.op {
@@ -482,16 +482,16 @@ fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
     };
     let key = Model::key;
     let mut running = Remade::default();
-    let mut on_record = Vec::new();
+    let mut recorded = Vec::new();
     for now in 2..6 {
         // The server starts again, and makes the file that it first made as 1.
         let mut known = Remade::default();
-        for (from, now) in &on_record {
+        for (from, now) in &recorded {
             known.insert(*from, now);
         }
         let now = identity(now);
         let keys = known.insert(key(1), &now);
-        on_record.extend(keys.into_iter().map(|from| (from, now.clone())));
+        recorded.extend(keys.into_iter().map(|from| (from, now.clone())));
         running.insert(key(1), &now);
         for earlier in 1..=now.key.ino {
             assert_eq!(known.now(key(earlier)), now.key);
