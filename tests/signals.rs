@@ -13,7 +13,7 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(pid.expect("a process id"), signal).expect("a signal");
 }
 
-/// The session that was there before still works.
+/// The earlier session still works.
 fn finish(server: &Server, mut session: Session) {
     assert_eq!(server.status().connections[0].smb.opens, 1);
     session.close_held(|| server.status().connections[0].smb.opens == 0);
@@ -39,8 +39,8 @@ fn a_plain_kill_of_the_worker_does_not_end_the_server() {
 }
 
 #[test]
-fn signals_that_mean_nothing_end_nothing() {
-    if !can_run("signals_that_mean_nothing_end_nothing") {
+fn ignored_signals_end_nothing() {
+    if !can_run("ignored_signals_end_nothing") {
         return;
     }
     let lab = Lab::new();
@@ -70,8 +70,8 @@ fn signals_that_mean_nothing_end_nothing() {
 }
 
 #[test]
-fn a_hang_up_has_the_files_read_again() {
-    if !can_run("a_hang_up_has_the_files_read_again") {
+fn sighup_reads_the_files_again() {
+    if !can_run("sighup_reads_the_files_again") {
         return;
     }
     let lab = Lab::new();

@@ -223,7 +223,7 @@ fn every_mistake_has_its_line() {
         ("durability = \"process\"", "sink = \"/var/lib/outlast/nvram\"",
          ": nvram.sink: is the same file as nvram.path; give it a path of its own, on a disk"),
         ("durability = \"process\"", "durability = \"mirror\"",
-         ": nvram.durability: \"mirror\" does not work yet in this version; use \"power\" or \"process\""),
+         ": nvram.durability: \"mirror\" is not implemented in this version; use \"power\" or \"process\""),
         ("durability = \"process\"", "durability = \"fast\"",
          ": nvram.durability: unknown value \"fast\"; use \"process\" or \"power\", or \"none\" for benchmarks"),
         ("name = \"pub\"", "name = \"ipc$\"",

@@ -1,14 +1,14 @@
-//! What this host has to make virtual machines of.
+//! The requirements of this host for virtual machines.
 
 use std::path::{Path, PathBuf};
 
 use crate::initramfs::{Initramfs, Kernel};
 use crate::support::lab::Lab;
 
-/// The modules of any guest: its card, and the port for its orders.
+/// The modules of any guest: its network card, and the port for its orders.
 const MODULES: [&str; 3] = ["virtio_mmio", "virtio_net", "virtio_console"];
 
-/// What any machine takes, and whether it is there.
+/// The requirements of any machine, and whether each is met.
 pub fn needs() -> Vec<(bool, &'static str)> {
     let mut needs = programs(&["qemu-system-x86_64", "setpriv", "strip", "xz"]);
     needs.push((cfg!(target_arch = "x86_64"), "an x86_64 processor"));
@@ -23,13 +23,13 @@ pub fn needs() -> Vec<(bool, &'static str)> {
     needs
 }
 
-/// Each of these programs, and whether it is there.
+/// Programs, and whether each is installed.
 pub fn programs(names: &[&'static str]) -> Vec<(bool, &'static str)> {
     let is_there = |name| find(name).is_some();
     names.iter().map(|name| (is_there(name), *name)).collect()
 }
 
-/// Where a program is.
+/// Path of a program.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -38,12 +38,12 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The kernel as the machine boots it fastest.
+/// The kernel in the form that the machine boots fastest.
 pub fn bootable(lab: &Lab) -> PathBuf {
     kernel_package().bootable(lab.path("vmlinux"))
 }
 
-/// What any guest's operating system has: the first process, and kernel modules.
+/// The parts of any guest's operating system: the first process, and kernel modules.
 pub fn guest(lab: &Lab, modules: &[&str]) -> Initramfs {
     let mut image = Initramfs::new(lab.path("stripped"));
     for directory in ["/dev", "/proc", "/sys", "/run"] {
@@ -58,7 +58,7 @@ fn kernel_package() -> Kernel {
     Kernel::find(&kernel()).expect("a kernel")
 }
 
-/// Where cargo puts programs.
+/// The directory in which cargo puts programs.
 fn built() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_outlast"))
         .parent()
@@ -69,7 +69,7 @@ fn init() -> PathBuf {
     built().join("examples/machine-init")
 }
 
-/// Where `scripts/needs vm-kernel` unpacks it.
+/// The directory in which `scripts/needs vm-kernel` unpacks it.
 fn kernel() -> PathBuf {
     built()
         .parent()

@@ -1,17 +1,17 @@
-//! A network namespace of the test's own, with a TAP whose host side is the client's.
+//! A network namespace for one test, with a TAP whose host side is the client's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The namespaces (network, mounts) the calling thread has moved into. Processes it starts are in them too.
+/// The namespaces (network, mounts) that the calling thread has entered. Processes that it starts are in them too.
 pub struct Lab {
     dir: Directory,
-    /// One lab at a time: two cores suffice.
+    /// Only one lab at a time, since two cores suffice for no more.
     _turn: MutexGuard<'static, ()>,
 }
 
-/// Logins of the tests.
+/// The tests' user accounts.
 const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
 pub const SERVER: &str = "10.77.0.1";
@@ -24,7 +24,8 @@ impl Lab {
     pub fn new() -> Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = rustix::thread::UnshareFlags::NEWNET | rustix::thread::UnshareFlags::NEWNS;
-        // SAFETY: what makes unshare unsafe is a separate table of file descriptors (CLONE_FILES), which is not asked for.
+        // SAFETY: what makes unshare unsafe is a separate table of file descriptors (CLONE_FILES), which is not asked
+        // for.
         unsafe { rustix::thread::unshare_unsafe(flags) }.expect("namespaces");
         for command in [
             "mount --make-rprivate /",
@@ -44,7 +45,7 @@ impl Lab {
         lab
     }
 
-    /// Logins have local accounts with root's rights: without one a server that is root refuses them.
+    /// Users have local accounts with root's rights: a server that is root refuses users without one.
     fn make_accounts(&self) {
         let mut accounts = std::fs::read_to_string("/etc/passwd").expect("accounts");
         for name in ACCOUNTS {
@@ -72,7 +73,7 @@ impl Lab {
         }
     }
 
-    /// A directory that goes with the lab.
+    /// A directory that is removed with the lab.
     pub fn dir(&self) -> &Path {
         &self.dir.0
     }
@@ -81,7 +82,7 @@ impl Lab {
         self.dir().join(name)
     }
 
-    /// A new directory in it.
+    /// Makes a directory in it.
     pub fn make_dir(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(&path).expect("a directory");
@@ -103,8 +104,8 @@ pub fn run(command: &str) {
     );
 }
 
-/// Where labs are: in memory, where there is much of it and nobody says otherwise. What is tested is the end of processes, not of
-/// machines, and a busy disk makes it slow.
+/// The directory of the labs: in memory, if there is enough of it and the environment does not say otherwise. The tests
+/// end processes, not machines, and a busy disk would slow them down.
 fn base() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(memory).map_or(0, |shm| shm.f_bavail * shm.f_frsize);
@@ -115,7 +116,7 @@ fn base() -> PathBuf {
     }
 }
 
-/// A directory removed when dropped, unless the test failed and is to be looked at.
+/// A directory that is removed when dropped, unless the test failed and it has to be inspected.
 struct Directory(PathBuf);
 
 impl Directory {

@@ -1,4 +1,5 @@
-//! What whole-server tests stand on: a network namespace with a TAP, the server in it, Debian's smbclient, and a capture.
+//! The basis of whole-server tests: a network namespace with a TAP, the server in it, Debian's smbclient, and a
+//! capture.
 
 #![allow(dead_code)] // each test binary uses its own part
 
@@ -17,10 +18,10 @@ pub mod timeline;
 
 use std::time::{Duration, Instant};
 
-/// Longer than anything a test waits for takes, also on a busy machine.
+/// Longer than anything that a test waits for, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Calls `probe` until it gives something, and fails with `what` when `limit` is over.
+/// Calls `probe` until it returns a value, and fails with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -32,7 +33,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Optio
     }
 }
 
-/// Are we root, here or in a user namespace, with what the tests need? If not, says why, and has the test counted as skipped.
+/// Returns whether we are root, here or in a user namespace, with the requirements of the tests. If not, says why, and
+/// the test counts as skipped.
 pub fn can_run(test: &str) -> bool {
     let program = |name: &str| {
         let tried = std::process::Command::new(name).arg("--version").output();
@@ -58,7 +60,7 @@ pub fn can_run(test: &str) -> bool {
     )
 }
 
-/// Is everything there that a test needs? If not, says what is lacking, and has the test counted as skipped.
+/// Returns whether the requirements of a test are met. If not, names the missing ones, and the test counts as skipped.
 pub fn has(test: &str, needs: &[(bool, &str)]) -> bool {
     let Some((_, what)) = needs.iter().find(|(there, _)| !there) else {
         return true;
@@ -83,7 +85,7 @@ pub fn has(test: &str, needs: &[(bool, &str)]) -> bool {
 pub struct Rng(pub u64);
 
 impl Rng {
-    /// A seed made from a name: each test has its own, always the same.
+    /// Makes a seed from a name: each test has its own, always the same.
     pub fn named(name: &str) -> Rng {
         // FNV-1a
         Rng(name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -99,7 +101,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Less than `limit`, which is not zero.
+    /// A random number below `limit`, which is not zero.
     pub fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).expect("less than a usize")
     }

@@ -1,8 +1,9 @@
-//! What the standards and the patent ask for, and which test shows it.
+//! The requirements of the standards and the patent, and the tests that show them.
 //!
-//! The requirements are lists, `docs/conformance/*.toml` ([`list`]). Code and tests cite them by a line of its own,
-//! `//= LIST ID, ID` ([`citation`]), above the branch that obeys and above the test that shows it. From both comes
-//! `docs/conformance.md` ([`report`]), and a complaint about every requirement that has neither a test nor a reason.
+//! The requirements are lists, `docs/conformance/*.toml` ([`list`]). Code and tests cite them in a line of their own,
+//! `//= LIST ID, ID` ([`citation`]), above the branch that obeys and above the test that shows it. From both
+//! `docs/conformance.md` is made ([`report`]), with a complaint about every requirement that has neither a test nor a
+//! reason.
 
 pub mod citation;
 pub mod list;
@@ -15,12 +16,12 @@ use anyhow::{Context, Result};
 /// The table's place in the repository.
 pub const TABLE: &str = "docs/conformance.md";
 
-/// The repository this crate belongs to.
+/// The repository of this crate.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The table as it should be, and what is wrong with lists and citations.
+/// Makes the table, and a list of the errors of lists and citations.
 ///
 /// # Errors
 /// A list or a source file that cannot be read; the path is named.

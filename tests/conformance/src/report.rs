@@ -1,4 +1,4 @@
-//! The table, in Markdown, and complaints.
+//! Makes the table, in Markdown, and the complaints.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,17 +9,17 @@ use crate::list::{List, Reason, Requirement};
 const HEAD: &str = "\
 # Conformance
 
-What the patent and the RFCs ask for, and the test that shows it. This file is made by `scripts/conformance` from the lists in
-[`conformance/`](conformance) and from citations, lines `//= LIST ID` above tests and above the code that obeys: do not edit it.
-`cargo test -p outlast-conformance` fails if it is out of date, if a requirement has neither a test nor a reason, or if a
-citation names what is not there.
+The requirements of the patent and the RFCs, and the test that shows each. This file is made by `scripts/conformance`
+from the lists in [`conformance/`](conformance) and from citations, lines `//= LIST ID` above tests and above the code
+that obeys: do not edit it. `cargo test -p outlast-conformance` fails if it is out of date, if a requirement has neither
+a test nor a reason, or if a citation names a missing requirement.
 
-*Not applicable*: nothing of this server could break it. *Not met*: the server does otherwise, for the reason given.
-*Open*: to be built. *Checked*: what the list itself was compared with.
+*Not applicable*: nothing in this server could break it. *Not met*: the server does otherwise, for the reason given.
+*Open*: not built yet. *Checked*: what the list itself was compared with.
 
 ";
 
-/// How the requirements of a list stand.
+/// The status counts of a list's requirements.
 #[derive(Default)]
 struct Count {
     shown: usize,
@@ -28,7 +28,8 @@ struct Count {
     open: usize,
 }
 
-/// The table, and what is wrong: a citation of what is not listed, a requirement with neither test nor reason, or with both.
+/// Makes the table and the complaints: a citation of something that is not listed, a requirement with neither test nor
+/// reason, or with both.
 pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
     let mut cited: BTreeMap<(&str, &str), Vec<&Citation>> = BTreeMap::new();
     for citation in citations {

@@ -1,4 +1,4 @@
-//! A whole server comes back on a log whose checksums are right and whose records say what no server wrote.
+//! A whole server recovers from a log with correct checksums and records that no server wrote.
 
 mod absurd;
 
@@ -28,9 +28,9 @@ const INCARNATION: Incarnation = Incarnation {
     boot: [9; 16],
 };
 const WALL: u64 = 133_000_000_000_000_000;
-/// Turns that any state may take to come to rest.
+/// The largest number of turns until a server is idle.
 const TURNS: usize = 40;
-/// Ports of newcomers: one of them is nobody's yet.
+/// Ports of new clients: one of them is unused.
 const NEWCOMERS: [u16; 3] = [2000, 2001, 2002];
 
 struct Zeros;
@@ -88,7 +88,7 @@ fn base() -> &'static Base {
             });
         }
         let smb = smb::history();
-        // The clients that have sessions are those in ESTABLISHED.
+        // The clients with sessions are those in ESTABLISHED.
         let established = [conns[9], conns[1], conns[8]];
         let object = |conn: u64| established[(conn as usize - 1) % established.len()];
         let received = outlast_stack::Record::Received {
@@ -120,7 +120,7 @@ fn write_log(memory: &Arc<VecMemory>, entries: &[Entry]) {
     };
     let mut log = Log::format(memory.clone(), identity).expect("a log");
     for (object, kind, meta, data) in entries {
-        // What the log itself refuses (a change to an object that is not there) no log can hold.
+        // Records that the log itself refuses (a change to a missing object) cannot be in a log.
         let _ = log.append(*object, *kind, meta, &[data]);
     }
     log.commit();
@@ -163,7 +163,8 @@ fn parts(memory: &Arc<VecMemory>, files: Files, crashed: bool) -> Parts<Files> {
     }
 }
 
-/// An error that says so; or a server that comes to rest, takes a new client, and can be taken up again.
+/// Checks that there is an error that says so; or a server that becomes idle, serves a new client, and can be recovered
+/// again.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut entries = base().entries.clone();
@@ -218,7 +219,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
         machine.turn(time, &mut frames);
         time.now += Duration::from_millis(500);
     }
-    assert!(!machine.busy(), "a server without rest");
+    assert!(!machine.busy(), "the server does not become idle");
     frames.clear();
     let served = NEWCOMERS
         .iter()
@@ -230,7 +231,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
     recover(parts(memory, files, false)).expect("what was recovered can be recovered again");
 }
 
-/// A new client connects and says NEGOTIATE: is it answered?
+/// A new client connects and sends NEGOTIATE; returns whether it is answered.
 fn greet(machine: &mut Machine<Files>, time: &mut Time, port: u16) -> bool {
     let mut exchange = |seg: &Seg| {
         let bytes = hand::frame(seg);
@@ -285,7 +286,7 @@ fn bytes_of(frame: TxFrame) -> Vec<u8> {
     bytes
 }
 
-/// The log as it was, and with every record changed a little.
+/// The original log, and logs with every record changed a little.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![], vec![1]];
     for at in 0..base().entries.len() as u16 {
