@@ -351,8 +351,8 @@ fn the_flag_says_how_the_server_ended_and_how_it_recovers() {
     let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     let nvram = lab.path("nvram");
     let flag = || nvram_show(&nvram)["flag"].clone();
-    let taken_up = |server: &Server, flag: &str| {
-        let line = format!("flag {flag}: taking up 1 connection(s)");
+    let recovered = |server: &Server, flag: &str| {
+        let line = format!("flag {flag}: recovering 1 connection(s)");
         assert!(server.log().contains(&line), "{line}: {}", server.log());
         assert_eq!(server.status().connections[0].smb.opens, 1);
     };
@@ -361,12 +361,12 @@ fn the_flag_says_how_the_server_ended_and_how_it_recovers() {
     server.kill_tree(worker);
     assert_eq!(flag(), "non-elective-reboot");
     server.start_again();
-    taken_up(&server, "non-elective-reboot");
+    recovered(&server, "non-elective-reboot");
 
     server.terminate();
     assert_eq!(flag(), "elective-reboot");
     server.start_again();
-    taken_up(&server, "elective-reboot");
+    recovered(&server, "elective-reboot");
     assert_eq!(flag(), "non-elective-reboot", "while it runs");
 
     // the same connection, the same session, the same open
@@ -378,7 +378,7 @@ fn the_flag_says_how_the_server_ended_and_how_it_recovers() {
     assert_eq!(flag(), "clean");
     server.start_again();
     assert!(server.status().connections.is_empty());
-    assert_eq!(server.log().matches("taking up").count(), 2);
+    assert_eq!(server.log().matches(": recovering ").count(), 2);
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn it_takes_over_each_time() {
         assert_eq!(next.worker_pid, standby.pid);
         assert_eq!(next.connections.len(), 1);
     }
-    assert!(server.log().contains("the others followed before"));
+    assert!(server.log().contains("the others were followed before"));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_changed_configuration_is_served_by_one_that_was_started_with_it() {
     let next = server.successor_of(status.worker_pid);
     assert_ne!(next.worker_pid, standby.pid);
     assert!(server.log().contains("the next worker has read the log"));
-    assert!(server.log().contains("the others followed before"));
+    assert!(server.log().contains("the others were followed before"));
     assert_eq!(client.read(file, 0, 6), b"before");
     let (again, standby) = ready_after(&server, &standby);
     server.kill_worker(again.worker_pid);
@@ -169,7 +169,7 @@ fn a_new_binary_has_read_the_log_before_the_old_one_leaves() {
         assert_ne!(status.worker_pid, standby.pid);
         assert_eq!(client.read(file, 0, 60_000), [number; 60_000]);
         let log = server.log();
-        let taken_over = log.matches("the others followed before").count();
+        let taken_over = log.matches("the others were followed before").count();
         assert_eq!(taken_over, usize::from(number), "{log}");
     }
     // The standby worker is the new one too.

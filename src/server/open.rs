@@ -189,7 +189,7 @@ pub(super) fn open(
                 None => State::Read(decode(records)?),
             };
             info!(
-                "flag {}: taking up {} connection(s) of epoch {}",
+                "flag {}: recovering {} connection(s) of epoch {}",
                 superblock.flag,
                 state.clients(),
                 superblock.epoch

@@ -175,7 +175,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     };
     let copier = Copier::new(copy_units, journal.records());
     let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, eviction, copier);
-    let taken_up = !clients.is_empty();
+    let recovers = !clients.is_empty();
     let clients = clients
         .into_iter()
         .map(|client| (client, Client::default()));
@@ -195,7 +195,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     }
     machine.journal.snapshot_global();
     // In the commit of the new list of shares: records name them by their places in it.
-    if taken_up {
+    if recovers {
         let Machine { smb, journal, .. } = &mut machine;
         smb.recovered(&former(&before), journal);
     }
@@ -206,9 +206,9 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     }
     phases.end("folded", &mut *machine.stopwatch);
     machine.recover_files(files, incarnation.boot, sets_apart, time)?;
-    if taken_up {
+    if recovers {
         machine.remember_files(watched_until);
-        phases.end("files remembered", &mut *machine.stopwatch);
+        phases.end("files reopened", &mut *machine.stopwatch);
         set_aside.extend(machine.finish(at, time));
         phases.end("work finished", &mut *machine.stopwatch);
     }
@@ -218,15 +218,15 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         .resume(time.now, lost, &mut machine.journal, &mut frames);
     machine.journal.commit(time.now);
     let frames = machine.hold_back(frames);
-    phases.end("clients told", &mut *machine.stopwatch);
-    if taken_up {
+    phases.end("clients answered", &mut *machine.stopwatch);
+    if recovers {
         info!(
             "recovered {} connection(s) by {replayed} of {} records in {} bytes of log{}: {phases}",
             machine.clients.len(),
             walked.records,
             walked.bytes,
             if was_followed {
-                ", the others followed before"
+                ", the others were followed before"
             } else {
                 ""
             }
