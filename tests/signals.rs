@@ -84,10 +84,7 @@ fn sighup_reads_the_files_again() {
         client::run(command, &local, "ls")
     };
     server.add_user("bob", "swordfish");
-    assert!(
-        !bob("pub").success,
-        "previous configuration and users are kept"
-    );
+    assert!(!bob("pub").success, "the previous users are used");
     let share = server.share().display();
     let more = format!(
         "[limits]\nmax_trees_per_connection = 7\n\n[[share]]\nname = \"more\"\npath = \"{share}\"\n\n[[share]]"
@@ -106,7 +103,9 @@ fn sighup_reads_the_files_again() {
     signal(before.supervisor_pid, Signal::HUP);
     wait_for("the refusal", PATIENCE, || {
         let log = server.log();
-        let line = log.lines().find(|line| line.contains("stay as they are"))?;
+        let line = log
+            .lines()
+            .find(|line| line.contains("the previous configuration and users are kept"))?;
         assert!(
             line.contains("write \"max_trees_per_connection\""),
             "{line}"
