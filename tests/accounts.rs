@@ -110,7 +110,7 @@ fn no_user_gets_other_rights_while_the_name_service_fails() {
     );
     assert!(!share.join("file").exists());
     let log = server.log();
-    for (user, meanwhile) in [("alice", "its last answer applies"), ("bob", "is refused")] {
+    for (user, meanwhile) in [("alice", "its last answer applies"), ("bob", "are refused")] {
         let line = |line: &&str| line.contains(&format!("account {user}: the name service fails"));
         let line = log.lines().find(line);
         assert!(line.is_some_and(|line| line.contains(meanwhile)), "{log}");
