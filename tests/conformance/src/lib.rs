@@ -6,6 +6,7 @@
 //! reason.
 
 pub mod citation;
+pub mod lines;
 pub mod list;
 pub mod report;
 
@@ -51,7 +52,7 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// Files with an extension below a directory, in order.
+/// Files with an extension below a directory, in order. Hidden directories and cargo's are left out.
 fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut entries: Vec<PathBuf> = std::fs::read_dir(directory)
@@ -61,7 +62,8 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "target") {
+            let name = path.file_name().unwrap_or_default();
+            if name != "target" && !name.as_encoded_bytes().starts_with(b".") {
                 found.extend(files(&path, extension)?);
             }
         } else if path.extension().is_some_and(|is| is == extension) {

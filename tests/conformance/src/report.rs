@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::citation::Citation;
+use crate::lines::COLUMNS;
 use crate::list::{List, Reason, Requirement};
 
 const HEAD: &str = "\
@@ -43,8 +44,10 @@ pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
     let mut body = String::new();
     for list in lists {
         let mut count = Count::default();
-        let (title, about, checked) = (&list.title, list.about.trim(), list.checked.trim());
-        let _ = write!(body, "\n## {title}\n\n{about}\n\nChecked: {checked}\n\n");
+        let title = &list.title;
+        let about = wrapped(&list.about);
+        let checked = wrapped(&format!("Checked: {}", list.checked));
+        let _ = write!(body, "\n## {title}\n\n{about}\n\n{checked}\n\n");
         body.push_str("| | § | | how |\n|---|---|---|---|\n");
         for requirement in &list.requirement {
             let key = (list.key.as_str(), requirement.id.as_str());
@@ -89,6 +92,21 @@ pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
         wrong.push(format!("{file}:{line}: {list} {id} is not listed"));
     }
     (format!("{HEAD}{summary}{body}"), wrong)
+}
+
+/// Breaks a paragraph into lines of at most [`COLUMNS`].
+fn wrapped(paragraph: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in paragraph.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 impl Count {
