@@ -2,11 +2,15 @@
 //! system access, TAP, control socket. `docs/architecture.md` describes how the parts fit together.
 
 pub mod account;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod discovery;
 pub mod fs;
 pub mod job_thread;
+pub mod logging;
+pub mod metrics;
 pub mod one_line;
 pub mod pair;
 mod predecessor;
@@ -18,4 +22,6 @@ pub mod supervisor;
 pub mod system;
 pub mod tap;
 pub mod temporary;
+pub mod top;
+pub mod trace;
 pub mod users;

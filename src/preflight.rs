@@ -206,7 +206,7 @@ fn open_log(config: &Config) -> anyhow::Result<Option<Mapping>> {
 /// Checks that the sink exists, or can be made.
 fn sink_can_be_used(config: &Config) -> anyhow::Result<()> {
     let nvram = &config.nvram;
-    if nvram.durability != Durability::Power {
+    if !nvram.durability.has_sink() {
         return Ok(());
     }
     let named = || format!("{}: nvram.sink", config.path.display());

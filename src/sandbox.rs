@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd,
-    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, make_bitflags,
+    AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort, PathBeneath,
+    PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 use log::{Level, debug, log, warn};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
@@ -36,7 +36,10 @@ const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeChar | MakeBlo
 #[must_use]
 pub fn restrict(config: &Config, executes: bool) -> String {
     let directories = directories(config);
-    let line = match confine(&directories, executes) {
+    let partner = config.partner.as_ref();
+    let interconnect = partner.and_then(|partner| partner.interconnect.as_ref());
+    let port = interconnect.map(|of| of.partner.port());
+    let line = match confine(&directories, executes, port) {
         Ok(status) => describe(&status, &directories),
         Err(error) => {
             warn!("the worker has no sandbox: {error}");
@@ -54,6 +57,7 @@ pub fn restrict(config: &Config, executes: bool) -> String {
 fn confine(
     directories: &BTreeSet<PathBuf>,
     executes: bool,
+    port: Option<u16>,
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut handled = NAMES | DEVICES;
     if !executes {
@@ -69,6 +73,10 @@ fn confine(
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?;
     let mut ruleset = grant(ruleset, Path::new(TUN), AccessFs::IoctlDev.into())?;
+    if let Some(port) = port {
+        // The partner's. Rules do not tell addresses apart.
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    }
     for directory in directories {
         ruleset = grant(ruleset, directory, NAMES)?;
     }

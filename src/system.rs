@@ -53,8 +53,8 @@ pub fn would_survive(config: &Config) -> Result<(), String> {
                     .into(),
             );
         }
-        Durability::Process => ("nvram.path", &nvram.path),
-        Durability::Power => ("nvram.sink", &nvram.sink),
+        Durability::Process | Durability::Mirror => ("nvram.path", &nvram.path),
+        Durability::Power | Durability::PowerMirror => ("nvram.sink", &nvram.sink),
     };
     match volatile_file_system(path) {
         Ok(None) => Ok(()),

@@ -7,105 +7,20 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use outlast::control::{PairStatus, Status};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use support::capture::Capture;
 use support::client::{Dialect, ENCRYPTED, SMB3_1_1, Session, smbclient};
-use support::lab::Lab;
+use support::idle::Idle;
+use support::pair::{Pair, signal};
 use support::raw::{self, Client};
-use support::server::{Server, Setup, error};
-use support::speakers::{MAC, Speakers};
+use support::server::{Server, error};
+use support::speakers::Speakers;
 use support::{PATIENCE, Rng, can_run, files, wait_for};
 
 const SIZE: u64 = 256 << 20;
 
-/// Both nodes, of which `servers[0]` is node a.
-struct Pair {
-    servers: [Server; 2],
-    lab: Lab,
-}
-
-impl Pair {
-    /// Node a serves, and node b stands by, in step. `section`: more lines of `[partner]`.
-    fn start(dialect: Dialect, section: &str) -> Pair {
-        let mut pair = Pair::prepare(dialect, section, "");
-        pair.servers[0].start_again();
-        pair.wait_until_serving(0);
-        pair.servers[1].start_again();
-        pair.wait_until_in_step(0);
-        pair
-    }
-
-    fn prepare(dialect: Dialect, section: &str, nvram: &str) -> Pair {
-        let lab = Lab::new();
-        lab.bridge();
-        let lock = lab.path("outlast.lock");
-        let a = Server::prepare(
-            &lab,
-            Setup {
-                protection: dialect.protection,
-                share: "guest = true".to_owned(),
-                nvram: nvram.to_owned(),
-                more: format!(
-                    "[partner]\nnode = \"a\"\nlock = \"{}\"\n{section}\n",
-                    lock.display()
-                ),
-                ..Setup::default()
-            },
-        );
-        a.rewrite(
-            "tap = \"tap0\"",
-            &format!("tap = \"tap0\"\nmac = \"{MAC}\""),
-        );
-        let other = [
-            ("tap = \"tap0\"", "tap = \"tap1\""),
-            ("node = \"a\"", "node = \"b\""),
-        ];
-        let b = a.twin(&lab, "b", &other);
-        Pair {
-            servers: [a, b],
-            lab,
-        }
-    }
-
-    fn status(&self, node: usize) -> PairStatus {
-        self.servers[node].status().pair.expect("a pair")
-    }
-
-    /// Waits until the node serves; returns its whole status.
-    fn wait_until_serving(&self, node: usize) -> Status {
-        wait_for("the node to serve", PATIENCE, || {
-            let status = self.servers[node].try_status()?;
-            let serves = status.worker_pid != 0 && status.pair.as_ref()?.role == "serving";
-            serves.then_some(status)
-        })
-    }
-
-    /// Waits until the node serves and the other one could take over, as the flag also says.
-    fn wait_until_in_step(&self, node: usize) -> Status {
-        wait_for("the other node to be in step", PATIENCE, || {
-            let status = self.servers[node].try_status()?;
-            let pair = status.pair.as_ref()?;
-            let in_step = pair.in_step && pair.partner_runs;
-            (in_step && status.flag == "non-elective-takeover").then_some(status)
-        })
-    }
-
-    /// Runs `outlast COMMAND` of a node, which must succeed.
-    fn order(&self, node: usize, words: &[&str]) {
-        let output = self.servers[node].outlast(words);
-        assert!(output.status.success(), "{words:?}: {}", error(&output));
-    }
-
-    /// kill -9 of every process of a node that serves.
-    fn kill(&mut self, node: usize) {
-        let worker = self.servers[node].status().worker_pid;
-        self.servers[node].kill_tree(worker);
-    }
-}
-
-/// A client's work.
+/// What a client does.
 #[derive(Clone, Copy, Debug)]
 enum Workload {
     Get,
@@ -216,55 +131,7 @@ fn a_put_continues_when_the_first_server_is_killed() {
     }
 }
 
-/// STATUS_LOCK_NOT_GRANTED.
-const LOCK_NOT_GRANTED: u32 = 0xC000_0055;
-/// Exclusive, without waiting.
-const LOCK: u32 = 0x12;
-const OPLOCK_BREAK: u16 = 18;
-const BATCH: u8 = 9;
-
-/// An idle client that has a batch oplock on one file, and a lock on another.
-struct Idle {
-    client: Client,
-    oplocked: raw::FileId,
-    locked: raw::FileId,
-}
-
-impl Idle {
-    fn begin() -> Idle {
-        let mut client = Client::guest();
-        let mut create = raw::create("oplocked", 0x0017_019F, 3, 0);
-        create[3] = BATCH;
-        let answer = client.call(raw::CREATE, &create).ok();
-        assert_eq!(answer.body[2], BATCH, "the oplock is granted");
-        let oplocked = answer.file_id();
-        let locked = client.create("locked", 0x0017_019F, 3, 0);
-        client.write(locked, 0, &[7; 5000]);
-        client.lock(locked, 100, 50, LOCK).ok();
-        Idle {
-            client,
-            oplocked,
-            locked,
-        }
-    }
-
-    /// Checks that both still hold, for it and for others.
-    fn check(&mut self) {
-        assert_eq!(self.client.read(self.locked, 0, 5000), [7; 5000]);
-        let mut other = Client::guest();
-        let file = other.create("locked", 0x0017_019F, 1, 0);
-        let refused = other.lock(file, 120, 1, LOCK).status;
-        assert_eq!(refused, LOCK_NOT_GRANTED);
-        let body = raw::create("oplocked", 0x0017_019F, 1, 0);
-        let waits = other.request(raw::CREATE, &body);
-        let broken = self.client.receive().expect("a break");
-        assert_eq!(broken.command, OPLOCK_BREAK);
-        self.client.close(self.oplocked).ok();
-        other.answer(waits).ok();
-    }
-}
-
-fn idle(mut fault: impl FnMut(&mut Pair), turns: usize) {
+fn idle(mut blow: impl FnMut(&mut Pair), turns: usize) {
     let mut pair = Pair::start(SMB3_1_1, "");
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
     let mut idle = Idle::begin();
@@ -317,26 +184,16 @@ fn a_holder_that_is_stopped_stays_the_holder() {
     let mut client = Client::guest();
     let file = client.create("file", 0x0017_019F, 3, 0);
     client.write(file, 0, b"before");
-    let status = pair.wait_until_in_step(0);
-    let processes = [
-        Some(pair.servers[0].supervisor_pid()),
-        status.standby.as_ref().map(|standby| standby.pid),
-        Some(status.worker_pid),
-    ];
-    // The last of them to end keeps the lock.
+    pair.wait_until_in_step(0);
+    let processes = pair.processes(0);
+    // Whichever of them lives longest keeps the lock.
     let lock = pair.lab.path("outlast.lock");
-    for pid in processes.into_iter().flatten() {
+    for pid in &processes {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
         let mut open = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
         assert!(open.any(|file| file == lock), "process {pid}");
     }
-    let signal = |signal| {
-        for pid in processes.into_iter().flatten() {
-            let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
-            kill_process(pid, signal).expect("a signal");
-        }
-    };
-    signal(Signal::STOP);
+    signal(&processes, Signal::STOP);
     let asked = client.request(raw::READ, &raw::read(file, 0, 6));
     // The other node has checked many times by then, and would have taken over in a fraction of the time.
     let before = pair.servers[1].status().uptime_seconds;
@@ -354,7 +211,7 @@ fn a_holder_that_is_stopped_stays_the_holder() {
         error(&refused).contains("partner.fence_command"),
         "{refused:?}"
     );
-    signal(Signal::CONT);
+    signal(&processes, Signal::CONT);
     let answer = client.answer(asked).ok();
     assert!(answer.body.ends_with(b"before"));
     drop(client);
@@ -378,10 +235,7 @@ fn a_stopped_holder_is_fenced_and_its_service_taken() {
     let status = pair.wait_until_in_step(0);
     let supervisor = pair.servers[0].supervisor_pid();
     std::fs::write(&pids, format!("{supervisor} {}", status.worker_pid)).expect("written");
-    for pid in [supervisor, status.worker_pid] {
-        let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
-        kill_process(pid, Signal::STOP).expect("a signal");
-    }
+    signal(&[supervisor, status.worker_pid], Signal::STOP);
     pair.order(1, &["takeover", "--force"]);
     pair.wait_until_serving(1);
     idle.check();

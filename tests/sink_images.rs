@@ -155,6 +155,7 @@ impl Server {
             // the mapping's content is lost with the page cache
             memory: Some(Arc::new(VecMemory::new(MEMORY_BYTES))),
             sink: Some(sink),
+            partner: None,
             reply_room: REPLY_ROOM,
             effect_room: EFFECT_ROOM,
             wall: WALL,

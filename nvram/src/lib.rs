@@ -8,6 +8,7 @@
 //! `docs/log-format.md` describes the format byte by byte, and the rules of the tail.
 
 pub mod codec;
+pub mod copy;
 mod error;
 mod extent;
 mod layout;
@@ -19,8 +20,9 @@ pub mod sink;
 mod superblock;
 
 pub use error::{AppendError, Error, FileProblem};
+pub use log::ReplayCost;
 pub use log::{
-    Contents, Followed, Follower, Handled, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
+    Contents, Followed, Follower, Handled, Home, Kind, Log, Lsn, MAX_DATA, MAX_META, MIN_MEMORY,
     Relocation, Replayed, Suspect,
 };
 pub use mapping::{Mapping, fill_with_zeroes, is_foreign};

@@ -1,5 +1,6 @@
 //! The log: appending, committing, and freeing space.
 
+mod cost;
 mod following;
 mod objects;
 mod relocation;
@@ -13,13 +14,16 @@ use crate::layout::{
     whole_len, word,
 };
 use crate::replay::{Counted, Replay, first_previous, replay};
-use crate::sink::{self, Commit, Shipper};
+use crate::sink::{self, Commit};
 use crate::superblock::{Flag, Identity, Incarnation, Superblock, VERSION};
 use crate::{AppendError, Error, Memory, VecMemory};
 use bytes::{Bytes, BytesMut};
+pub use cost::ReplayCost;
 pub use following::{Followed, Follower};
 use objects::Objects;
 pub use relocation::Relocation;
+pub use shipping::Home;
+use shipping::Shippers;
 use std::sync::Arc;
 use std::time::Duration;
 pub use suspect::{Handled, Suspect};
@@ -133,8 +137,8 @@ pub struct Log {
     reserve_in_use: bool,
     objects: Objects,
     held: Held,
-    /// The sink to which the log's bytes are shipped, if any.
-    shipper: Option<Shipper>,
+    /// What the log's bytes are shipped to.
+    shippers: Shippers,
 }
 
 impl Log {
@@ -160,6 +164,7 @@ impl Log {
             clock_anchor: Duration::ZERO,
             shipped: false,
             persisted: false,
+            term: 0,
             sequence: 0,
             memory_len: memory.len(),
             ring_len: ring_len(memory.len()),
@@ -295,7 +300,7 @@ impl Log {
             reserve_in_use: false,
             objects: Objects::default(),
             held: Held::default(),
-            shipper: None,
+            shippers: Shippers::default(),
             superblock: replay.superblock,
             memory,
         };
@@ -363,8 +368,13 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a record: `meta`, and the parts of `data` one after the other, which are returned as one piece over the
-    /// log. It is committed by the next [`Log::commit`].
+    /// The epochs that follow are of this epoch of a pair's arbiter. It is on record with the next superblock.
+    pub fn set_term(&mut self, term: u64) {
+        self.superblock.term = term;
+    }
+
+    /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
+    /// It counts from the next [`Log::commit`] on.
     ///
     /// An object begins with a snapshot of one record. Its space, and that of any held bytes, is kept as
     /// `docs/log-format.md` describes.
@@ -470,10 +480,7 @@ impl Log {
 
     /// Frees space at the tail.
     fn move_tail(&mut self) {
-        let mut tail = self.last.tail;
-        if let Some(shipper) = &self.shipper {
-            tail = tail.min(shipper.hold());
-        }
+        let tail = self.shippers.hold(self.last.tail);
         if tail > self.tail {
             // After the commit word that superseded the records in this space, and before anything is written there.
             self.memory.store(TAIL_AT, word(tail));
@@ -508,6 +515,11 @@ impl Log {
     /// Bytes of the ring.
     pub fn capacity(&self) -> u64 {
         self.superblock.ring_len
+    }
+
+    /// Bytes of the memory that it is in.
+    pub fn memory_len(&self) -> u64 {
+        self.superblock.memory_len
     }
 
     /// Bytes of the ring from the tail to the last record.
@@ -569,10 +581,9 @@ impl Log {
 
     fn write_superblock(&mut self) {
         self.superblock.write(&*self.memory, self.slot);
-        if let Some(mut shipper) = self.shipper.take() {
-            shipper.superblock_changed(&self.present());
-            self.shipper = Some(shipper);
-        }
+        let mut shippers = std::mem::take(&mut self.shippers);
+        shippers.superblock_changed(&self.present());
+        self.shippers = shippers;
     }
 
     fn address(&self, position: u64) -> u64 {

@@ -9,7 +9,7 @@
 pub(crate) mod wiping;
 
 use crate::layout::{ALIGN, HEAD_AT, POSITION_MAX, RING_AT, TAIL_AT, word};
-use crate::log::suspect;
+use crate::log::{Home, suspect};
 use crate::replay::{Walked, chain_at, walk};
 use crate::superblock::{SLOT_LEN, SLOTS, Superblock, array_at, u32_at, u64_at};
 use crate::{Error, Memory, VecMemory};
@@ -17,9 +17,9 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The places of the two mark slots, each in a sector of its own.
-const MARKS: [u64; 2] = [8704, 9216];
-const MARK_LEN: usize = 64;
+/// Where the two mark slots begin: sectors of their own.
+pub(crate) const MARKS: [u64; 2] = [8704, 9216];
+pub(crate) const MARK_LEN: usize = 64;
 const MARK_MAGIC: u64 = u64::from_le_bytes(*b"OUTLMARK");
 const MARK_CHECKSUM_AT: usize = MARK_LEN - 4;
 
@@ -28,19 +28,19 @@ const WIPED_AT_A_TIME: u64 = 1 << 20;
 
 /// A mark: the log from `tail` to `head` is in the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    sequence: u64,
-    instance: [u8; 16],
-    tail: u64,
-    head: u64,
+pub(crate) struct Mark {
+    pub sequence: u64,
+    pub instance: [u8; 16],
+    pub tail: u64,
+    pub head: u64,
     /// Checksum of the last record before `head`.
-    chain: u32,
-    /// Superseded records before this position have been wiped.
-    wiped: u64,
+    pub chain: u32,
+    /// What was given up before this has been wiped.
+    pub wiped: u64,
 }
 
 impl Mark {
-    fn to_bytes(self) -> [u8; MARK_LEN] {
+    pub(crate) fn to_bytes(self) -> [u8; MARK_LEN] {
         let mut bytes = [0; MARK_LEN];
         bytes[..8].copy_from_slice(&MARK_MAGIC.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
@@ -78,7 +78,7 @@ impl Mark {
 }
 
 /// The marks that are whole, the newest first, each with its slot.
-fn marks(sink: &dyn Memory) -> Vec<(Mark, usize)> {
+pub(crate) fn marks(sink: &dyn Memory) -> Vec<(Mark, usize)> {
     let mut found: Vec<(Mark, usize)> = MARKS
         .into_iter()
         .enumerate()
@@ -278,12 +278,15 @@ impl Present<'_> {
 
 /// The state of the sink, and what to ship next.
 pub(crate) struct Shipper {
-    /// The mark that is on the medium, with the records it describes.
+    home: Home,
+    /// The mark that is on the medium, with all it speaks of.
     mark: Mark,
     mark_slot: usize,
     /// There is no such mark yet.
     unmarked: bool,
-    /// The highest sequence number of any mark that was begun.
+    /// There is no superblock of this log yet, so nothing would be found.
+    unnamed: bool,
+    /// The highest sequence of a mark that was ever begun.
     sequence: u64,
     /// The superblock slot that was written last.
     slot: usize,
@@ -333,7 +336,11 @@ impl Shipper {
     ///
     /// # Errors
     /// It holds what must not be overwritten, or is damaged.
-    pub(crate) fn attach(sink: &dyn Memory, log: &Present<'_>) -> Result<Shipper, Error> {
+    pub(crate) fn attach(
+        home: Home,
+        sink: &dyn Memory,
+        log: &Present<'_>,
+    ) -> Result<Shipper, Error> {
         if sink.len() != log.superblock.memory_len {
             return Err(Error::LengthChanged {
                 formatted: log.superblock.memory_len,
@@ -348,6 +355,7 @@ impl Shipper {
             Err(error) => return Err(error),
         };
         let mut shipper = Shipper {
+            home,
             mark: Mark {
                 sequence: 0,
                 instance: log.superblock.instance,
@@ -358,6 +366,7 @@ impl Shipper {
             },
             mark_slot: 1,
             unmarked: true,
+            unnamed: true,
             sequence: 0,
             slot: 1,
             erase,
@@ -381,6 +390,7 @@ impl Shipper {
                 shipper.mark = *mark;
                 shipper.mark_slot = *mark_slot;
                 shipper.unmarked = false;
+                shipper.unnamed = false;
                 shipper.slot = slot;
                 shipper.erase = false;
                 // The log has passed records before the mark's tail that the mark does not know to be wiped, and the
@@ -390,6 +400,8 @@ impl Shipper {
                 after = mark.commit();
             } else if superblock.epoch > log.superblock.epoch
                 || marks.iter().any(|(mark, _)| mark.head > log.commit.head)
+                // What is there counts for the arbiter alone, so it is begun anew by the one that has it.
+                || home == Home::Partner
             {
                 return Err(Error::SinkAhead);
             } else {
@@ -414,6 +426,7 @@ impl Shipper {
     /// The position up to which the log would be recovered.
     pub(crate) fn durable(&self) -> u64 {
         match self.superblocks.front() {
+            _ if self.unnamed => 0,
             Some((after, _)) => self.mark.head.min(after.head.saturating_sub(1)),
             None => self.mark.head,
         }
@@ -475,7 +488,8 @@ impl Shipper {
             return self.wiping(log);
         };
         let superblock = Superblock {
-            shipped: true,
+            // A partner's copy is a log, and no sink is at its side.
+            shipped: self.home == Home::Sink,
             persisted: false,
             ..superblock.clone()
         };
@@ -542,6 +556,7 @@ impl Shipper {
             }
             Some(UnderWay::Wiping(wiped)) => self.wiped = wiped,
             Some(UnderWay::Superblock) => {
+                self.unnamed = false;
                 self.superblocks.pop_front();
             }
             Some(UnderWay::Erasure) | None => {}

@@ -104,6 +104,8 @@ pub struct Superblock {
     pub shipped: bool,
     /// Everything in the log was on its medium before this superblock was written: it survives the machine.
     pub persisted: bool,
+    /// The epoch of a pair's arbiter under which the present epoch began; 0: under none.
+    pub term: u64,
     /// Raised by each write of the superblock.
     pub(crate) sequence: u64,
     /// Length of the memory.
@@ -134,6 +136,7 @@ impl Superblock {
         put(&u32::from(self.shipped).to_le_bytes());
         put(&self.incarnation.host);
         put(&u32::from(self.persisted).to_le_bytes());
+        put(&self.term.to_le_bytes());
         let checksum = crc32c::crc32c(&slot[..CHECKSUM_AT]);
         slot[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         slot
@@ -156,8 +159,9 @@ impl Superblock {
             clock_anchor: Duration::from_micros(u64_at(slot, 64)),
             memory_len: u64_at(slot, 72),
             ring_len: u64_at(slot, 80),
-            shipped: bool_from(u32_at(slot, 88))?,
-            persisted: bool_from(u32_at(slot, 108))?,
+            shipped: truth(u32_at(slot, 88))?,
+            persisted: truth(u32_at(slot, 108))?,
+            term: u64_at(slot, 112),
         })
     }
 

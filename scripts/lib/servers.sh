@@ -57,8 +57,8 @@ make_account() {
 declare -A address
 # The shares of both servers, by their names. "pub" is $dir/share; another one is the directory of its name in $dir.
 shares=(pub)
-# Further lines for Outlast's [server] and Samba's [global].
-outlast_options= samba_options=
+# Further lines for Outlast's [server] and Samba's [global], and further tables for Outlast.
+outlast_options= samba_options= outlast_more=
 
 share_path() { if [ "$1" = pub ]; then echo "$dir/share"; else echo "$dir/$1"; fi; }
 
@@ -93,6 +93,7 @@ TOML
     for share in "${shares[@]}"; do
         printf '\n[[share]]\nname = "%s"\npath = "%s"\n' "$share" "$(share_path "$share")" >> "$dir/$server.toml"
     done
+    [ -z "$outlast_more" ] || printf '\n%s\n' "$outlast_more" >> "$dir/$server.toml"
     if [ ! -e "$dir/users" ]; then
         echo "$password" | "$OUTLAST" user add "$user" --password-stdin --config "$dir/$server.toml" > /dev/null
     fi

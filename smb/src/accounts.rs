@@ -47,12 +47,12 @@ impl Accounts {
         own.bytes += bytes;
         *self.accounts.entry(own.principal.clone()).or_default() += bytes;
         if touched.everything || touched.session.is_some() || connection.gone {
-            self.recognise(conn, connection);
+            self.refresh_principal(conn, connection);
         }
     }
 
-    /// A connection may be on another account now.
-    fn recognise(&mut self, conn: ConnId, connection: &Connection) {
+    /// Finds out the account of a connection anew: its first session may be another one now.
+    fn refresh_principal(&mut self, conn: ConnId, connection: &Connection) {
         let now = principal(connection);
         let Some(own) = self.connections.get_mut(&conn) else {
             return;

@@ -3,9 +3,9 @@
 use crate::command::create;
 use crate::context::Context;
 use crate::held::Held;
-use crate::server::Planned;
+use crate::server::{Planned, Task};
 use crate::state::{Target, Wait};
-use crate::{oplock, size, wire};
+use crate::{caching, size, wire};
 use outlast_fsa::access;
 use outlast_fsa::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
 use outlast_fsa::locks::Lock;
@@ -14,7 +14,8 @@ use outlast_fsa::sharing::share_access;
 use outlast_fsa::status::NtStatus;
 use outlast_fsa::{locks, path};
 
-/// May the operation go on? `Some`: not before that has come about. Oplocks of others that only have to be told are broken.
+/// May the operation continue? `Some`: it waits for that first. Level II oplocks and leases of others are
+/// broken.
 ///
 /// # Errors
 /// The status to answer with.
@@ -29,7 +30,9 @@ pub(crate) fn check(
             let wire::Request::Create(body) = body else {
                 return Err(NtStatus::INTERNAL_ERROR);
             };
-            return create::admit(ctx, body, &planned.actor, op, found);
+            // What is awaited may have come about since, or not all of it.
+            let has_waited = matches!(planned.task, Task::Parked(..));
+            return create::admit(ctx, body, &planned.actor, op, found, has_waited);
         }
         (
             FileOp::Read {
@@ -47,11 +50,11 @@ pub(crate) fn check(
                 (WriteAt::End, _) => u64::MAX,
             };
             may_write(ctx, *open, offset, data.len() as u64)?;
-            oplock::tell_of_change(ctx, *open);
+            caching::tell_of_change(ctx, *open);
         }
         (FileOp::ZeroData { open, from, beyond }, _) => {
             may_write(ctx, *open, *from, beyond.saturating_sub(*from))?;
-            oplock::tell_of_change(ctx, *open);
+            caching::tell_of_change(ctx, *open);
         }
         (
             FileOp::CopyChunks {
@@ -65,10 +68,10 @@ pub(crate) fn check(
                 may_read(ctx, *source, chunk.source_offset, chunk.length.into())?;
                 may_write(ctx, *target, chunk.target_offset, chunk.length.into())?;
             }
-            oplock::tell_of_change(ctx, *target);
+            caching::tell_of_change(ctx, *target);
         }
         (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _) => {
-            oplock::tell_of_change(ctx, *open);
+            caching::tell_of_change(ctx, *open);
         }
         (
             FileOp::Rename { .. },
@@ -85,8 +88,13 @@ pub(crate) fn check(
                 return Err(NtStatus::ACCESS_DENIED);
             }
             may_change_directory(ctx, planned.op.open())?;
-            may_replace(ctx, *source, *replaced)?;
+            if let Some(wait) = may_replace(ctx, *source, *replaced)? {
+                return Ok(Some(wait));
+            }
             may_rename(ctx, *source, from, to)?;
+            if caching::break_handles(ctx, planned.op.open()) {
+                return Ok(Some(Wait::Break(*source)));
+            }
         }
         (
             FileOp::Link { .. },
@@ -94,7 +102,7 @@ pub(crate) fn check(
                 source, replaced, ..
             },
         ) => {
-            may_replace(ctx, *source, *replaced)?;
+            return may_replace(ctx, *source, *replaced);
         }
         _ => {}
     }
@@ -112,17 +120,21 @@ fn may_change_directory(ctx: &Context<'_>, open: OpenId) -> Result<(), NtStatus>
     }
 }
 
-/// 2.1.5.14.11: a file that is open is not replaced.
+/// 2.1.5.14.11: a file that is open is not replaced. One that no client holds open is closed first.
 fn may_replace(
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
     source: FileKey,
     replaced: Option<FileKey>,
-) -> Result<(), NtStatus> {
-    match replaced {
-        Some(key) if key != source && !ctx.smb.files.opens(key).is_empty() => {
-            Err(NtStatus::ACCESS_DENIED)
-        }
-        _ => Ok(()),
+) -> Result<Option<Wait>, NtStatus> {
+    let Some(key) = replaced.filter(|key| *key != source) else {
+        return Ok(None);
+    };
+    if caching::close_all_detached(ctx, key) {
+        return Ok(Some(Wait::Break(key)));
+    }
+    match ctx.smb.files.opens(key).is_empty() {
+        true => Ok(None),
+        false => Err(NtStatus::ACCESS_DENIED),
     }
 }
 

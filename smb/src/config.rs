@@ -1,4 +1,4 @@
-//! What the server is told at its start. The same for every connection; not part of the durable state.
+//! The configuration of the server. It is the same for every connection, and not part of the durable state.
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::password_digest;
@@ -17,29 +17,14 @@ pub enum Requirement {
     Required,
 }
 
-/// Whether clients may cache by oplocks (MS-SMB2 2.2.13, RequestedOplockLevel).
+/// Whether clients may cache, by oplocks (MS-SMB2 2.2.13, RequestedOplockLevel) and leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Oplocks {
-    /// Where their breaks are heeded: up to SMB 2.1. On 3.x the Linux client ignores a break that does not count the
-    /// changes of a lease's state, and would lose what others have written.
+    /// Both are granted; leases from SMB 2.1 on.
     #[default]
-    Auto,
-    /// With every dialect.
     On,
-    /// Never.
+    /// None is.
     Off,
-}
-
-impl Oplocks {
-    /// May a client that speaks this dialect have one?
-    #[must_use]
-    pub fn may_be_granted(self, dialect: Option<Dialect>) -> bool {
-        match self {
-            Oplocks::Auto => dialect < Some(Dialect::Smb300),
-            Oplocks::On => true,
-            Oplocks::Off => false,
-        }
-    }
 }
 
 /// A share of the configuration; its index in [`Config::shares`] is its [`ShareId`].
@@ -53,7 +38,7 @@ pub struct Share {
     pub read_only: bool,
     /// Guest and anonymous logins may connect.
     pub guest: bool,
-    /// Who may connect; empty: every user.
+    /// The users that may connect; empty: every user.
     pub users: Vec<String>,
     /// Stands for the configured directory: another value is another directory.
     pub directory: u64,
@@ -104,8 +89,8 @@ pub struct Limits {
     pub watches: usize,
     /// Byte-range locks of one open: INSUFFICIENT_RESOURCES.
     pub locks: usize,
-    /// What all connections together may hold. Of its last quarter each of them has an equal part; of its bytes a connection has
-    /// half at most.
+    /// What all connections together may hold. Of its last quarter each of them has an equal part; of its bytes a
+    /// connection has half at most.
     pub total: Held,
     /// Credits a client may hold (MS-SMB2 3.3.1.1).
     pub credits: u16,
@@ -151,7 +136,7 @@ pub struct Config {
     pub signing: Requirement,
     /// Encryption.
     pub encryption: Requirement,
-    /// Oplocks.
+    /// Oplocks and leases.
     pub oplocks: Oplocks,
     /// Shares, in the order of the configuration.
     pub shares: Vec<Share>,

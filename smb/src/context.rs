@@ -81,7 +81,8 @@ impl Context<'_> {
             .ok_or(NtStatus::NETWORK_NAME_DELETED)
     }
 
-    /// The open that a request's FileId means (persistent half first); all ones is the chain's open (MS-SMB2 3.3.5.2.7.2).
+    /// The open that a request's FileId means (persistent half first); all ones is the chain's open (MS-SMB2
+    /// 3.3.5.2.7.2).
     ///
     /// # Errors
     /// FILE_CLOSED.

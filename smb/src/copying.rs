@@ -1,4 +1,4 @@
-//! Copying a connection's state piece by piece, while it goes on changing.
+//! Copies a connection's state piece by piece, while it changes.
 //!
 //! The copy begins with a [`Checkpoint`] of all that is small ([`Smb::copy_begin`]). Its pieces follow as records
 //! ([`Record::Copied`]), each with the value of that moment, and any other records of the connection come between.

@@ -1,8 +1,10 @@
-//! How a message is worked on: component by component, from the state alone, so that after a crash the same calls go on where it was.
+//! How a message is worked on: component by component, from the state alone, so that after a crash the same calls go on
+//! where it was.
 
 pub(crate) mod receive;
 pub(crate) mod send;
 
+use crate::answered::Answered;
 use crate::command::{self, Handled, Reply, Request};
 use crate::context::Context;
 use crate::held::Held;
@@ -58,9 +60,12 @@ pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>
     let Some(work) = work_of(ctx, id) else {
         return Step::Done;
     };
-    // Law 5: what fells the server before it is even understood costs its connection.
+    // Law 5: a message that crashes the server before it is parsed costs its connection.
     if work.attempts >= ATTEMPTS && !work.admitted {
-        return drop_connection(ctx, "its message felled the server too often");
+        return drop_connection(
+            ctx,
+            "the server has crashed too often while it worked on its message",
+        );
     }
     let opened = match receive::open(ctx, id, message) {
         Ok(opened) => opened,
@@ -80,7 +85,8 @@ pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>
     }
 }
 
-/// The client broke the protocol: its connection is aborted. The message stays what it was, in case this is not committed.
+/// The client broke the protocol: its connection is aborted. The message stays what it was, in case this is not
+/// committed.
 fn drop_connection(ctx: &mut Context<'_>, why: &str) -> Step {
     log::info!(
         "connection {} ({}) is dropped: {why}",
@@ -276,11 +282,10 @@ fn actor(
     if matches!(op, FileOp::Create(_)) {
         return ctx.actor(request);
     }
-    let open = ctx
-        .connection()
-        .opens
-        .get(&op.open())
-        .ok_or(NtStatus::FILE_CLOSED)?;
+    let own = ctx.connection().opens.get(&op.open());
+    // A CREATE may reconnect an open that belongs to no connection.
+    let detached = || ctx.smb.detached(op.open()).map(|(_, open)| open);
+    let open = own.or_else(detached).ok_or(NtStatus::FILE_CLOSED)?;
     Ok(open.actor.clone())
 }
 
@@ -350,6 +355,12 @@ fn answer(
         }
         piece => (reply, piece),
     };
+    let command = request.header.command;
+    let (asked, answered) = (
+        component.bytes.len(),
+        piece.head.len() + piece.payload.len(),
+    );
+    let answered = Answered::new(command, reply.status, asked, answered);
     if !is_last {
         let mut related = inherit(ctx, &work.related, request, component, &reply);
         // 3.3.5.2.7.2: what is related to nothing has nothing that the rest could be related to.
@@ -357,6 +368,7 @@ fn answer(
         if is_related && id == WorkId::Message && work.next == 0 {
             related.failed = Some(reply.status);
         }
+        ctx.out.answered.push(answered);
         ctx.emit(Record::Answered {
             work: id,
             answer: Some(Box::new(piece.into_answer())),
@@ -367,6 +379,7 @@ fn answer(
     }
     let mut pieces: Vec<Piece> = work.answers.iter().map(Piece::from).collect();
     pieces.push(piece);
+    ctx.out.answered.push(answered);
     let last = send::message(ctx, pieces, sealed);
     if request.header.command == Command::NEGOTIATE {
         command::negotiate::answered(ctx, &last);
@@ -429,8 +442,8 @@ fn silent(ctx: &mut Context<'_>, id: WorkId, opened: &Opened) -> Flow {
 /// A request begins to wait (MS-SMB2 3.3.4.2), or waits on.
 ///
 /// # Errors
-/// The status it is answered with instead: too many wait already, or more of its message is to come after it (only a CREATE
-/// may hold up the rest of a chain; it does so silently).
+/// The status it is answered with instead: too many wait already, or more of its message is to come after it (only a
+/// CREATE may hold up the rest of a chain; it does so silently).
 fn park(
     ctx: &mut Context<'_>,
     id: WorkId,

@@ -1,12 +1,13 @@
-//! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose break runs out
-//! when, who watches. Never stored; kept up by [`crate::Smb::apply`].
+//! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose
+//! break runs out when, who watches. Never stored; kept up by [`crate::Smb::apply`].
 
 use crate::held::Held;
 use crate::record::Touched;
 use crate::server::{ConnId, Task};
-use crate::state::{Connection, Open, Parked, Target, Wait};
+use crate::state::{Connection, Durable, Holding, Open, Parked, Target, Wait};
 use outlast_fsa::file_opens::FileOpens;
 use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::lease::{Lease, LeaseId};
 use outlast_fsa::open::FileOpen;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,22 +19,38 @@ static UNOPENED: FileOpens = FileOpens::new();
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileTable {
     opens: HashMap<FileKey, FileOpens>,
-    /// AsyncId first: who came first goes first.
+    /// AsyncId first: in the order of arrival.
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
     watches: BTreeSet<(ConnId, OpenId)>,
+    leases: HashMap<LeaseId, BTreeSet<(ConnId, OpenId)>>,
+    /// Durable opens that belong to no connection now.
+    detached: HashMap<OpenId, ConnId>,
+    /// Opens by the CreateGuid of their CREATE.
+    created: HashMap<[u8; 16], BTreeSet<(ConnId, OpenId)>>,
     /// What each connection holds that holds anything, and all of them.
     held: BTreeMap<ConnId, Held>,
     held_by_all: Held,
 }
 
+/// When a durable open that belongs to no connection needs attention: at once, if its time has not begun.
+fn deadline(durable: &Durable) -> Duration {
+    match durable.holding {
+        Holding::Until(until) => until,
+        Holding::Connected | Holding::Left => Duration::ZERO,
+    }
+}
+
 impl FileTable {
     pub(crate) fn add(&mut self, conn: ConnId, open: &Open) {
         self.count(conn, Held::of_open(open));
+        if let Some(durable) = &open.durable {
+            self.add_durable(conn, open, durable);
+        }
         if let Target::File(file) = &open.target {
             self.opens
                 .entry(file.key)
-                .or_insert_with(FileOpens::new)
+                .or_default()
                 .add((conn, open.id), open.granted_access, file);
             self.add_details(conn, open.id, file);
         }
@@ -41,6 +58,9 @@ impl FileTable {
 
     pub(crate) fn remove(&mut self, conn: ConnId, open: &Open) {
         self.discount(conn, Held::of_open(open));
+        if let Some(durable) = &open.durable {
+            self.remove_durable(conn, open, durable);
+        }
         if let Target::File(file) = &open.target {
             if let Some(opens) = self.opens.get_mut(&file.key) {
                 opens.remove((conn, open.id), open.granted_access, file);
@@ -51,6 +71,59 @@ impl FileTable {
             self.watches.remove(&(conn, open.id));
             if let Some(breaking) = file.breaking {
                 self.deadlines.remove(&(breaking.deadline, conn, open.id));
+            }
+            if let Some(lease) = &file.lease {
+                self.remove_lease(conn, open.id, lease);
+            }
+        }
+    }
+
+    fn add_durable(&mut self, conn: ConnId, open: &Open, durable: &Durable) {
+        if let Some(create) = durable.create {
+            self.created
+                .entry(create.guid)
+                .or_default()
+                .insert((conn, open.id));
+        }
+        if open.is_detached() {
+            self.detached.insert(open.id, conn);
+            self.deadlines.insert((deadline(durable), conn, open.id));
+        }
+    }
+
+    fn remove_durable(&mut self, conn: ConnId, open: &Open, durable: &Durable) {
+        if let Some(create) = durable.create
+            && let Some(made) = self.created.get_mut(&create.guid)
+        {
+            made.remove(&(conn, open.id));
+            if made.is_empty() {
+                self.created.remove(&create.guid);
+            }
+        }
+        if open.is_detached() {
+            self.detached.remove(&open.id);
+            self.deadlines.remove(&(deadline(durable), conn, open.id));
+        }
+    }
+
+    /// The connection that an open belonged to which belongs to none now.
+    pub(crate) fn detached(&self, open: OpenId) -> Option<ConnId> {
+        self.detached.get(&open).copied()
+    }
+
+    /// The opens that were made with this CreateGuid.
+    pub(crate) fn created_by(&self, guid: [u8; 16]) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.created.get(&guid).into_iter().flatten().copied()
+    }
+
+    fn remove_lease(&mut self, conn: ConnId, open: OpenId, lease: &Lease) {
+        if let Some(breaking) = lease.breaking {
+            self.deadlines.remove(&(breaking.deadline, conn, open));
+        }
+        if let Some(opens) = self.leases.get_mut(&lease.id) {
+            opens.remove(&(conn, open));
+            if opens.is_empty() {
+                self.leases.remove(&lease.id);
             }
         }
     }
@@ -86,6 +159,12 @@ impl FileTable {
         }
         if let Some(breaking) = file.breaking {
             self.deadlines.insert((breaking.deadline, conn, id));
+        }
+        if let Some(lease) = &file.lease {
+            self.leases.entry(lease.id).or_default().insert((conn, id));
+            if let Some(breaking) = lease.breaking {
+                self.deadlines.insert((breaking.deadline, conn, id));
+            }
         }
     }
 
@@ -161,7 +240,12 @@ impl FileTable {
         self.opens.get(&key).unwrap_or(&UNOPENED)
     }
 
-    /// Who waits for locks or breaks of a file.
+    /// The opens of a lease.
+    pub(crate) fn of_lease(&self, id: LeaseId) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
+        self.leases.get(&id).into_iter().flatten().copied()
+    }
+
+    /// The requests that wait for locks or breaks of a file.
     pub(crate) fn waiters(&self, key: FileKey) -> impl Iterator<Item = Task> + '_ {
         self.waiters
             .get(&key)

@@ -85,8 +85,9 @@ impl Held {
         }
     }
 
-    /// Is this, with `more` of it, within what one may have (`most`) and the total allows? Three quarters of the total are for
-    /// whoever comes first; of the last one each of `connections` has a part, so that nobody can take everything.
+    /// Is this, with `more` of it, within what one may have (`most`) and the total allows? Three quarters of the total
+    /// are first come, first served; of the last one each of `connections` has a part, so that nobody can take
+    /// everything.
     fn allows(self, more: Held, all: Held, most: Held, total: Held, connections: usize) -> bool {
         let fits = |own: usize, more: usize, all: usize, most: usize, total: usize| {
             let shared = total - total / 4;

@@ -1,6 +1,7 @@
 //! Information levels: what QUERY_DIRECTORY, QUERY_INFO and SET_INFO carry (MS-FSCC 2.4 and 2.5).
 //!
-//! Encoders take what is known of a file and make the bytes; parsers take bytes and say what is to be set. Neither acts.
+//! Encoders take what is known of a file and make the bytes; parsers take bytes and say what is to be set. Neither
+//! acts.
 
 pub mod access;
 pub mod directory;

@@ -1,4 +1,5 @@
-//! File system controls that IOCTL carries (MS-SMB2 2.2.31, 2.2.32, MS-FSCC 2.3): inputs parsed, outputs built. Nothing here acts.
+//! File system controls that IOCTL carries (MS-SMB2 2.2.31, 2.2.32, MS-FSCC 2.3): inputs parsed, outputs built. Nothing
+//! here acts.
 
 use crate::wire::{Malformed, utf16};
 use bytes::{Buf, BufMut};
@@ -87,8 +88,8 @@ impl Fsctl {
     /// Reads an input.
     ///
     /// # Errors
-    /// `INVALID_PARAMETER` for inputs that are too short or cannot be; the proper refusal of controls that are not offered;
-    /// `INVALID_DEVICE_REQUEST` for unknown ones (MS-SMB2 3.3.5.15).
+    /// `INVALID_PARAMETER` for inputs that are too short or cannot be; the proper refusal of controls that are not
+    /// offered; `INVALID_DEVICE_REQUEST` for unknown ones (MS-SMB2 3.3.5.15).
     pub fn parse(ctl_code: u32, mut input: &[u8]) -> Result<Fsctl, NtStatus> {
         match ctl_code {
             code::VALIDATE_NEGOTIATE_INFO => {

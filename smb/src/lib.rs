@@ -1,12 +1,14 @@
 //! SMB2 and SMB3 whose sessions can be saved and restored.
 //!
-//! [`Smb`] holds the durable state of every connection. It changes only through [`Record`]s, each handed to the [`Journal`] and
-//! applied by the one `apply`; recovery applies the same records again. Bytes come in through [`Smb::step`], file operations go out
-//! as [`Planned`], final wire bytes as [`Output::sends`].
+//! [`Smb`] holds the durable state of every connection. It changes only through [`Record`]s, each handed to the
+//! [`Journal`] and applied by the one `apply`; recovery applies the same records again. Bytes come in through
+//! [`Smb::step`], file operations go out as [`Planned`], final wire bytes as [`Output::sends`].
 
 mod accounts;
 mod admission;
+mod answered;
 pub mod auth;
+mod caching;
 pub mod command;
 pub mod config;
 mod conn_status;
@@ -21,7 +23,6 @@ mod held;
 pub mod info;
 pub mod ioctl;
 mod notify;
-mod oplock;
 mod policy;
 mod readmission;
 pub mod record;
@@ -32,6 +33,7 @@ mod size;
 pub mod state;
 pub mod wire;
 
+pub use answered::{Answered, command_name};
 pub use config::{Config, FormerShare, Limits, Oplocks, Requirement, Share, User};
 pub use conn_status::ConnStatus;
 pub use context::Context;
@@ -46,4 +48,4 @@ pub use state::Checkpoint;
 pub use wire::Dialect;
 
 #[cfg(test)]
-mod test_bytes;
+mod tests;

@@ -1,5 +1,5 @@
-//! The admission of sessions and tree connects under the configuration, and what it requires of them. It is asked when they begin, and again
-//! at each return ([`crate::readmission`]), when the configuration may be another one.
+//! The admission of sessions and tree connects under the configuration, and what it requires of them. It is asked when
+//! they begin, and again at each return ([`crate::readmission`]), when the configuration may be another one.
 
 use crate::config::{Config, Requirement, Share};
 use crate::state::{Negotiation, Resource, Security, Tree};

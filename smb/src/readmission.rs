@@ -1,5 +1,6 @@
-//! The second admission of sessions and tree connects, at each return: the configuration may have changed. Sessions and tree connects that it does not admit any
-//! more end, as by LOGOFF and TREE_DISCONNECT; what it requires now is required of the others, too.
+//! The second admission of sessions and tree connects, at each return: the configuration may have changed. Sessions and
+//! tree connects that it does not admit any more end, as by LOGOFF and TREE_DISCONNECT; what it requires now is
+//! required of the others, too.
 
 use crate::policy::{self, Refused};
 use crate::record::Record;
@@ -7,9 +8,10 @@ use crate::server::{ConnId, Journal, Smb};
 use crate::state::{Connection, Security, SessionState, Tree};
 
 impl Smb {
-    /// Admits every session and tree connect again. Connections with an operation under way are passed over: it is finished first,
-    /// then this is called again. What was admitted before is admitted as it is, so the call may be repeated. Gives the connections that
-    /// must be closed: their dialect is not spoken any more, or the last of their sessions has ended.
+    /// Admits every session and tree connect again. Connections with an operation under way are passed over: it is
+    /// finished first, then this is called again. What was admitted before is admitted as it is, so the call may be
+    /// repeated. Gives the connections that must be closed: their dialect is not spoken any more, or the last of their
+    /// sessions has ended.
     pub fn readmit(&mut self, journal: &mut dyn Journal) -> Vec<ConnId> {
         let there = self.connections.iter();
         let there = there.filter(|(_, connection)| !connection.gone && !is_at_work(connection));

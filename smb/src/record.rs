@@ -2,16 +2,18 @@
 
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Connection, Doing, Negotiation, Open, Parked, Related, Resource, Security, Session,
-    SessionState, Target, Tree, Wait, Work,
+    Answer, Connection, Doing, Holding, Negotiation, Open, Parked, Related, Resource, Security,
+    Session, SessionState, Target, Tree, Wait, Work,
 };
 use outlast_fsa::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
+use outlast_fsa::lease::Lease;
 use outlast_fsa::locks::Lock;
 use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
 use outlast_fsa::oplock::{Breaking, OplockLevel};
 use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Which work a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,14 +30,14 @@ pub enum WorkId {
 pub enum Record {
     /// The connection is accepted.
     Connected { client: IpAddr },
-    /// The TCP connection is gone: every open is to be closed, every waiting request forgotten.
+    /// The TCP connection is gone: tasks close its opens but for durable ones, and its waiting requests are forgotten.
     Disconnected,
-    /// The oldest message is taken in hand.
+    /// The oldest message is begun.
     Begin,
-    /// The server died while at this work.
-    Felled { work: WorkId },
-    /// The server died while closing this open.
-    CloseFelled { open: OpenId },
+    /// The server crashed while at this work.
+    Crashed { work: WorkId },
+    /// The server crashed while closing this open.
+    CloseCrashed { open: OpenId },
     /// The message's MessageIds, each with its charge, leave the window.
     Admitted {
         ids: Vec<(u64, u16)>,
@@ -43,7 +45,7 @@ pub enum Record {
     },
     /// Point 2: an operation's intent.
     Doing { work: WorkId, doing: Doing },
-    /// The operation under way has come to its end without an answer yet: the component goes on.
+    /// The operation under way has ended without an answer yet: the component continues.
     Undone { work: WorkId },
     /// The operation under way has done so many parts of its component; another operation does the next ones.
     PartsDone { work: WorkId, parts: u32 },
@@ -63,9 +65,9 @@ pub enum Record {
         parked: Box<Parked>,
         credits: u16,
     },
-    /// A waiting request is taken in hand again.
+    /// A waiting request is executed again.
     Running { id: u64 },
-    /// It has to wait on.
+    /// It still has to wait.
     Waiting { id: u64, wait: Wait },
     /// A waiting request is to end with this status.
     Cancelled { id: u64, status: NtStatus },
@@ -73,7 +75,7 @@ pub enum Record {
     Negotiated(Box<Negotiation>),
     /// SESSION_SETUP.
     Session { id: u64, security: Box<Security> },
-    /// A session is over: its opens are to be closed.
+    /// A session has ended: tasks close its opens.
     SessionEnded { id: u64 },
     /// The nonce of one message to the client is spent.
     Nonce { session: u64 },
@@ -85,7 +87,7 @@ pub enum Record {
     },
     /// The configuration's list of shares has changed: (before, now).
     SharesMoved { moved: Vec<(ShareId, ShareId)> },
-    /// TREE_DISCONNECT: its opens are to be closed.
+    /// TREE_DISCONNECT: tasks close its opens.
     TreeEnded { session: u64, id: u32 },
     /// CREATE.
     Opened(Box<Open>),
@@ -99,7 +101,7 @@ pub enum Record {
         path: String,
         directory: FileKey,
     },
-    /// The file is to be deleted at its last close, or not.
+    /// The file is deleted at its last close, or not.
     DeletePending { open: OpenId, on: bool },
     /// FilePositionInformation, in bytes.
     Position { open: OpenId, position: u64 },
@@ -155,6 +157,17 @@ pub enum Record {
     Stopped { open: OpenId, times: Times },
     /// ChannelSequence of the last request by an open.
     ChannelSequence { open: OpenId, sequence: u16 },
+    /// The state of the lease that an open is part of.
+    Lease { open: OpenId, lease: Lease },
+    /// A session has ended because its client has logged off, or has set up another one in its place
+    /// (PreviousSessionId): its durable opens are kept, and tasks close the others.
+    SessionLeft { id: u64 },
+    /// The time of a durable open that belongs to no connection begins.
+    Detached { open: OpenId, until: Duration },
+    /// A task closes a durable open that belongs to no connection.
+    Orphaned { open: OpenId },
+    /// A durable open belongs to another connection from now on.
+    Released { open: OpenId },
 }
 
 /// What a copy of a connection consists of, besides its beginning.
@@ -258,13 +271,18 @@ impl Record {
     /// has a fixed place in its size (`crate::size`) and is not indexed need not be.
     pub(crate) fn touches(&self) -> Touched {
         match self {
-            Record::Connected { .. } | Record::Disconnected | Record::Rekeyed { .. } => {
-                Touched::everything()
-            }
+            Record::Connected { .. }
+            | Record::Disconnected
+            | Record::SessionLeft { .. }
+            | Record::Rekeyed { .. } => Touched::everything(),
             Record::Opened(open) => Touched::open(open.id),
             Record::Closed { open }
             | Record::Closing { open, .. }
             | Record::Oplock { open, .. }
+            | Record::Lease { open, .. }
+            | Record::Detached { open, .. }
+            | Record::Orphaned { open }
+            | Record::Released { open }
             | Record::Locked { open, .. }
             | Record::Unlocked { open, .. }
             | Record::LockSequence { open, .. }
@@ -294,8 +312,8 @@ impl Record {
             | Record::TreeConnected { session: id, .. }
             | Record::TreeChanged { session: id, .. }
             | Record::TreeEnded { session: id, .. } => Touched::session(*id).and_frame(),
-            Record::Felled { .. }
-            | Record::CloseFelled { .. }
+            Record::Crashed { .. }
+            | Record::CloseCrashed { .. }
             | Record::Running { .. }
             | Record::Cancelled { .. }
             | Record::Negotiated(_)
@@ -309,17 +327,17 @@ impl Record {
         }
     }
 
-    /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the log is
-    /// damaged) changes nothing.
+    /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the
+    /// log is damaged) changes nothing.
     pub fn apply(&self, connection: &mut Connection) {
         match self {
             Record::Connected { client } => *connection = Connection::new(*client),
             Record::Disconnected => disconnected(connection),
             Record::Begin => connection.work = Some(Work::default()),
-            Record::Felled { work } => on_work(connection, *work, |work| {
+            Record::Crashed { work } => on_work(connection, *work, |work| {
                 work.attempts = work.attempts.saturating_add(1)
             }),
-            Record::CloseFelled { open } => {
+            Record::CloseCrashed { open } => {
                 if let Some(closing) = connection
                     .opens
                     .get_mut(open)
@@ -402,6 +420,25 @@ impl Record {
             Record::Session { id, security } => {
                 connection.sessions.entry(*id).or_default().security = (**security).clone();
             }
+            Record::SessionLeft { id } => {
+                let opens = connection.opens.values_mut();
+                for open in opens.filter(|open| open.session == *id) {
+                    open.lose_connection();
+                }
+                Record::SessionEnded { id: *id }.apply(connection);
+            }
+            Record::Detached { open, until } => {
+                let open = connection.opens.get_mut(open);
+                if let Some(durable) = open.and_then(|open| open.durable.as_mut()) {
+                    durable.holding = Holding::Until(*until);
+                }
+            }
+            Record::Orphaned { open } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.closing.get_or_insert_default();
+                }
+            }
+            Record::Released { open } => drop(connection.opens.remove(open)),
             Record::SessionEnded { id } => {
                 if let Some(session) = connection.sessions.get_mut(id) {
                     session.security.state = SessionState::Ended;
@@ -526,6 +563,9 @@ impl Record {
                 file.oplock = *level;
                 file.breaking = *breaking;
             }),
+            Record::Lease { open, lease } => {
+                on_file(connection, *open, |file| file.lease = Some(*lease));
+            }
             Record::Locked { open, locks } => {
                 on_file(connection, *open, |file| {
                     file.locks.extend_from_slice(locks)
@@ -635,7 +675,8 @@ fn rekey(connection: &mut Connection, from: FileKey, to: FileKey, handle: &FileH
 }
 
 fn orphan(connection: &mut Connection, which: impl Fn(&Open) -> bool) {
-    for open in connection.opens.values_mut().filter(|open| which(open)) {
+    let opens = connection.opens.values_mut();
+    for open in opens.filter(|open| which(open) && !open.is_detached()) {
         open.closing.get_or_insert_default();
     }
 }
@@ -652,7 +693,9 @@ fn cancel(connection: &mut Connection, status: NtStatus, which: impl Fn(&Parked)
 
 fn disconnected(connection: &mut Connection) {
     connection.gone = true;
-    orphan(connection, |_| true);
+    for open in connection.opens.values_mut() {
+        open.lose_connection();
+    }
     connection.sessions.clear();
     // An operation whose intent is on record is redone first; nobody waits for its answer.
     connection.work = connection.work.take().filter(|work| work.doing.is_some());

@@ -9,8 +9,9 @@ use outlast_fsa::path;
 use std::collections::BTreeSet;
 
 impl Smb {
-    /// After the fold and before files are opened again. The configuration may have changed: shares, which were `former` ones in the life
-    /// before, are found by name and path, and the tree connects of those that are not there end. [`Smb::readmit`] comes later.
+    /// After the fold and before files are opened again. The configuration may have changed: shares, which were
+    /// `former` ones in the life before, are found by name and path, and the tree connects of those that are not there
+    /// end. [`Smb::readmit`] comes later.
     pub fn recovered(&mut self, former: &[FormerShare], journal: &mut dyn Journal) {
         self.wake_everyone();
         for conn in self.connections.keys().copied().collect::<Vec<_>>() {
@@ -32,8 +33,17 @@ impl Smb {
                     ended.push((session, tree_id));
                 }
             }
+            let lost = self
+                .connection(conn)
+                .opens
+                .values()
+                .filter(|open| open.is_detached() && now(open.actor.share) == ShareId::MAX);
+            let lost: Vec<OpenId> = lost.map(|open| open.id).collect();
             if !moved.is_empty() {
                 self.emit(conn, Record::SharesMoved { moved }, journal);
+            }
+            for open in lost {
+                self.emit(conn, Record::Orphaned { open }, journal);
             }
             for (session, id) in ended {
                 self.emit(conn, Record::TreeEnded { session, id }, journal);
@@ -41,7 +51,8 @@ impl Smb {
         }
     }
 
-    /// The fold does not tell who is to be woken: what one client waits for may have become part of another's snapshot.
+    /// The fold does not know which requests to wake: what one client waits for may have become part of another's
+    /// snapshot.
     fn wake_everyone(&mut self) {
         for (conn, connection) in &self.connections {
             let parked = connection.parked.keys();
@@ -59,8 +70,8 @@ impl Smb {
         self.files.has_watches()
     }
 
-    /// Local changes of a watched directory may have been missed while the server was away: its client is told to look
-    /// for itself.
+    /// Local changes of a watched directory may have been missed while the server was away: its client gets
+    /// NOTIFY_ENUM_DIR.
     pub fn changes_may_be_missed(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
         let record = Record::Noticed {
             open,
@@ -70,8 +81,8 @@ impl Smb {
         self.emit(conn, record, journal);
     }
 
-    /// The work that was in progress at the end of the log. One operation at most has its intent on record without its result: its
-    /// task comes first and is to be stepped before anything else.
+    /// The work that was in progress at the end of the log. One operation at most has its intent on record without its
+    /// result: step its task before anything else.
     #[must_use]
     pub fn in_progress(&self) -> Vec<Task> {
         let mut tasks: Vec<(bool, Task)> = Vec::new();
@@ -98,15 +109,15 @@ impl Smb {
         tasks.into_iter().map(|(_, task)| task).collect()
     }
 
-    /// The server died while at this task, by whatever signal. At the third time the task is answered with
+    /// The server crashed while at this task, by whatever signal. At the third time the task is answered with
     /// INTERNAL_ERROR or its connection dropped, instead of being tried again. Returns the deaths counted.
-    pub fn felled(&mut self, task: Task, journal: &mut dyn Journal) -> u32 {
+    pub fn crashed_during(&mut self, task: Task, journal: &mut dyn Journal) -> u32 {
         let Some((conn, work)) = task.work() else {
             return 0;
         };
         let record = match (work, task) {
-            (Some(work), _) => Record::Felled { work },
-            (None, Task::Close(_, open)) => Record::CloseFelled { open },
+            (Some(work), _) => Record::Crashed { work },
+            (None, Task::Close(_, open)) => Record::CloseCrashed { open },
             _ => return 0,
         };
         if !self.connections.contains_key(&conn) {
@@ -132,7 +143,8 @@ impl Smb {
         attempts.unwrap_or(0)
     }
 
-    /// A parked request's message as it came, decrypted; the messages of other tasks are the stream's, or there is none.
+    /// A parked request's message as it came, decrypted; the messages of other tasks are the stream's, or there is
+    /// none.
     #[must_use]
     pub fn parked_message(&self, task: Task) -> Option<&[u8]> {
         let Task::Parked(conn, id) = task else {
@@ -226,7 +238,8 @@ fn trees(connection: &Connection) -> impl Iterator<Item = (u64, u32, &Tree)> {
     sessions.flat_map(|(session, of)| of.trees.iter().map(|(id, tree)| (*session, *id, tree)))
 }
 
-/// The shares that a connection has connected, or has files open of: these may still have to be closed when the tree connect is gone.
+/// The shares that a connection has connected, or has files open of: these may still have to be closed when the tree
+/// connect is gone.
 fn shares_used(connection: &Connection) -> BTreeSet<ShareId> {
     let connected = trees(connection).filter_map(|(.., tree)| match tree.resource {
         Resource::Disk(share) => Some(share),

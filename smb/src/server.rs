@@ -1,13 +1,14 @@
 //! The server: the durable state of every connection, and the calls of the loop.
 
 use crate::accounts::Accounts;
+use crate::answered::Answered;
+use crate::caching;
 use crate::command::close;
 use crate::config::Config;
 use crate::context::Context;
 use crate::engine::{self, Opened};
 use crate::entropy::Entropy;
 use crate::file_table::FileTable;
-use crate::oplock;
 use crate::record::{Record, WorkId};
 use crate::state::{Checkpoint, Connection, Target, Wait};
 use bytes::Bytes;
@@ -55,8 +56,8 @@ pub enum Task {
     Break(ConnId, OpenId),
 }
 
-/// A file operation the loop is to do: `prepare`, [`Smb::admit`], commit, `perform`, [`Smb::complete`]. With an intent, the first
-/// two are done already.
+/// A file operation the loop is to do: `prepare`, [`Smb::admit`], commit, `perform`, [`Smb::complete`]. With an intent,
+/// the first two are done already.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// What it belongs to.
@@ -88,7 +89,7 @@ pub enum Step {
 pub enum Admit {
     /// The intent is on record: commit, then perform.
     Go,
-    /// Nothing is to be performed: call `step` (or `step_task`) again.
+    /// There is nothing to perform: call `step` (or `step_task`) again.
     Done,
     /// The request waits; its message (or task) is done with, as after [`Step::Done`].
     Wait,
@@ -101,6 +102,8 @@ pub struct Output {
     pub sends: Vec<(ConnId, Vec<Bytes>)>,
     /// Connections to abort; [`Smb::disconnected`] follows.
     pub drop: Vec<ConnId>,
+    /// What was answered.
+    pub answered: Vec<Answered>,
 }
 
 /// An open, for the file system to open again after a recovery.
@@ -237,9 +240,9 @@ impl Smb {
         self.emit(conn, Record::Connected { client }, journal);
     }
 
-    /// Works on the oldest message of this connection that is not consumed (without the 4-byte direct-TCP header). Called again with
-    /// the same message until [`Step::Done`], which comes with the records that end it: consume it in the same commit. An operation
-    /// that was out at a crash comes again with its intent.
+    /// Works on the oldest message of this connection that is not consumed (without the 4-byte direct-TCP header).
+    /// Called again with the same message until [`Step::Done`], which comes with the records that end it: consume it in
+    /// the same commit. An operation that was out at a crash comes again with its intent.
     pub fn step(
         &mut self,
         conn: ConnId,
@@ -257,7 +260,7 @@ impl Smb {
             return Step::Done;
         };
         if connection.work.is_none() {
-            // On record before its bytes are looked at: what fells the server must be known (law 5).
+            // On record before its bytes are looked at: a message that crashes the server must be known (law 5).
             self.let_go(conn);
             self.refused.remove(&Task::Message(conn));
             self.emit(conn, Record::Begin, journal);
@@ -274,8 +277,8 @@ impl Smb {
         engine::advance(&mut ctx, WorkId::Message, Some(message))
     }
 
-    /// A task that may go on now: a request that waited, a close, a break that timed out. Each is given once; step it until it is
-    /// [`Step::Done`] or [`Step::Idle`].
+    /// A task that may go on now: a request that waited, a close, a break that timed out. Each is given once; step it
+    /// until it is [`Step::Done`] or [`Step::Idle`].
     pub fn next_runnable(&mut self, clock: Clock) -> Option<Task> {
         while let Some((_, task)) = self.wake.pop_first() {
             let there = match task {
@@ -350,7 +353,7 @@ impl Smb {
             Task::Parked(_, id) => engine::advance(&mut ctx, WorkId::Parked(id), None),
             Task::Close(_, open) => close::step(&mut ctx, open),
             Task::Break(_, open) => {
-                oplock::timed_out(&mut ctx, open);
+                caching::timed_out(&mut ctx, open);
                 Step::Done
             }
             // Its message is not at hand here.
@@ -429,8 +432,8 @@ impl Smb {
         self.publish(change, journal);
     }
 
-    /// The TCP connection is gone: its waiting requests are forgotten, its opens will be closed by tasks. Not while an operation of
-    /// it is out: after a recovery what [`Smb::in_progress`] names comes first.
+    /// The TCP connection is gone: its waiting requests are forgotten, its opens will be closed by tasks. Not while an
+    /// operation of it is out: after a recovery what [`Smb::in_progress`] names comes first.
     pub fn disconnected(&mut self, conn: ConnId, journal: &mut dyn Journal) {
         if self
             .connections
@@ -531,7 +534,7 @@ impl Smb {
         self.wake.clear();
     }
 
-    /// Who may go on because of this record.
+    /// Wakes the tasks that this record unblocks.
     fn wake_up(&mut self, conn: ConnId, record: &Record, key: Option<FileKey>) {
         let Some(connection) = self.connections.get(&conn) else {
             return;
@@ -545,7 +548,11 @@ impl Smb {
         };
         let waiters = || key.into_iter().flat_map(|key| self.files.waiters(key));
         let awake: Vec<Task> = match record {
-            Record::Disconnected | Record::SessionEnded { .. } | Record::TreeEnded { .. } => {
+            Record::Disconnected
+            | Record::SessionEnded { .. }
+            | Record::SessionLeft { .. }
+            | Record::Orphaned { .. }
+            | Record::TreeEnded { .. } => {
                 let closing = connection
                     .opens
                     .values()
@@ -554,7 +561,9 @@ impl Smb {
                 cancelled().chain(closing).collect()
             }
             Record::Closed { .. } => cancelled().chain(waiters()).collect(),
-            Record::Unlocked { .. } | Record::Oplock { .. } => waiters().collect(),
+            Record::Unlocked { .. } | Record::Oplock { .. } | Record::Lease { .. } => {
+                waiters().collect()
+            }
             Record::Noticed { open, .. } => {
                 let parked = connection.parked.iter();
                 let watching = parked.filter(|(_, parked)| parked.wait == Wait::Notify(*open));
@@ -655,7 +664,7 @@ impl Task {
         conn
     }
 
-    /// Ids are never used again and grow: who came first goes first.
+    /// Ids are never used again and grow, so this is the order of arrival.
     pub(crate) fn in_order(self) -> (u64, Task) {
         match self {
             Task::Message(_) => (0, self),

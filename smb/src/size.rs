@@ -9,12 +9,13 @@ use crate::config::Limits;
 use crate::engine::receive;
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Closing, Connection, Credits, Doing, Open, Parked, Related, Security, Session,
+    Answer, Closing, Connection, Credits, Doing, Durable, Open, Parked, Related, Security, Session,
     SessionState, Target, Tree, Work,
 };
 use crate::wire::{compound, frame};
 use crate::{engine, ioctl};
 use outlast_fsa::fileop::{Actor, CreateIntent, FileHandle, Intent};
+use outlast_fsa::lease::Lease;
 use outlast_fsa::locks::Lock;
 use outlast_fsa::notify;
 use outlast_fsa::open::{Cursor, FileOpen, Notice, Watch};
@@ -57,7 +58,7 @@ const LARGEST_TREE: usize = 2 * U32 + (1 + U32) + FLAG + U64 + (U16 + 4 * 80);
 /// A few flags and tags.
 pub(crate) const SMALL: usize = 8;
 /// An open that begins, besides its name.
-pub(crate) const OPENING: usize = 768;
+pub(crate) const OPENING: usize = 960;
 /// A session that begins.
 pub(crate) const SESSION: usize = 4096;
 /// A session set-up in progress: what is kept of two tokens, and a challenge.
@@ -174,6 +175,7 @@ pub(crate) fn open(open: &Open) -> usize {
         channel_sequence: _,
         target,
         closing,
+        durable: _,
     } = open;
     let target = match target {
         Target::File(file) => self::file(file),
@@ -181,7 +183,18 @@ pub(crate) fn open(open: &Open) -> usize {
     };
     let actor = U32 + text(user.as_ref());
     let ids = 3 * U64 + 2 * U32 + U16;
-    PART + ids + actor + 1 + target + self::closing(closing.as_ref())
+    PART + ids + actor + 1 + target + self::closing(closing.as_ref()) + size_of_durable()
+}
+
+/// What makes an open durable, and whether it belongs to a connection.
+const fn size_of_durable() -> usize {
+    let _ = |Durable {
+                 timeout: _,
+                 create: _,
+                 holding: _,
+             }: Durable| ();
+    const TIME: usize = U64 + U32;
+    1 + TIME + (1 + 16 + 1) + (1 + TIME)
 }
 
 /// Room for it is taken when the open is made: a close must not be refused.
@@ -212,6 +225,7 @@ fn file(file: &FileOpen) -> usize {
         watch,
         oplock: _,
         breaking: _,
+        lease: _,
         locks,
         lock_sequences,
     } = file;
@@ -234,6 +248,7 @@ fn file(file: &FileOpen) -> usize {
         + watch.as_ref().map_or(0, self::watch)
         + 1
         + BREAKING
+        + size_of_lease()
         + U64
         + locks.len() * LOCK
         + U64
@@ -249,6 +264,18 @@ const fn size_of_breaking() -> usize {
                  exclusive: _,
              }: Lock| ();
     1 + U64 + U32
+}
+
+/// A lease: ids, version, state, and a break that may be under way.
+const fn size_of_lease() -> usize {
+    let _ = |Lease {
+                 id: _,
+                 version: _,
+                 state: _,
+                 breaking: _,
+             }: Lease| ();
+    const BREAK: usize = 2 + U64 + U32;
+    1 + 2 * 16 + (1 + U16 + 1 + 16) + 1 + (1 + BREAK)
 }
 
 /// Where a listing is. Room for the last name is taken when it begins.
@@ -394,7 +421,7 @@ impl Limits {
 
     /// No client that has not logged in has more durable state.
     #[must_use]
-    pub fn largest_stranger(&self) -> usize {
+    pub fn largest_unauthenticated(&self) -> usize {
         let credits = usize::from(self.credits) / 4;
         let answers = receive::MAX_BEFORE_LOGIN * answer_of(512);
         let setups = session_setup::SETUPS * SETUP;

@@ -3,12 +3,15 @@
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::rpc::Pipe;
 use crate::wire::{Dialect, Header};
-use outlast_fsa::FileOpen;
-use outlast_fsa::fileop::{Actor, FileKey, Intent, OpenId, ShareId};
+pub use outlast_fsa::FileOpen;
+use outlast_fsa::caching::Caching;
+use outlast_fsa::fileop::{Actor, CreateAction, FileKey, Intent, OpenId, ShareId};
+use outlast_fsa::oplock::OplockLevel;
 use outlast_fsa::status::NtStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What NEGOTIATE settled; written whole by [`crate::record::Record::Negotiated`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +41,7 @@ pub struct Negotiation {
 /// How far a session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionState {
-    /// SESSION_SETUP goes on.
+    /// SESSION_SETUP is not complete.
     #[default]
     InProgress,
     /// Authenticated.
@@ -66,7 +69,8 @@ pub struct Security {
     pub encrypt: bool,
     /// More is required of the session than when its client logged in.
     pub raised: bool,
-    /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or encrypted.
+    /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or
+    /// encrypted.
     pub keys: Option<SessionKeys>,
     /// Session.PreauthIntegrityHashValue while the session is being set up, 3.1.1.
     pub preauth: Option<PreauthHash>,
@@ -121,6 +125,10 @@ pub struct Tree {
 
 /// What an open leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every open is one of a file"
+)]
 pub enum Target {
     /// A file or directory.
     File(FileOpen),
@@ -135,6 +143,37 @@ pub struct Closing {
     pub doing: Option<Doing>,
     /// Deaths of the server while at it, by whatever signal.
     pub attempts: u32,
+}
+
+/// What identifies the CREATE that made an open (MS-SMB2 2.2.13.2.11): the same one may come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateId {
+    /// CreateGuid.
+    pub guid: [u8; 16],
+    /// CreateAction of the answer.
+    pub action: CreateAction,
+}
+
+/// Whether a durable open belongs to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holding {
+    /// It does.
+    Connected,
+    /// Its connection or session has gone, and its time has not begun yet.
+    Left,
+    /// It is closed at this service time unless its client reconnects it.
+    Until(Duration),
+}
+
+/// What makes an open durable (MS-SMB2 3.3.1.10, IsDurable).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// DurableOpenTimeout.
+    pub timeout: Duration,
+    /// With version 2.
+    pub create: Option<CreateId>,
+    /// Whether it belongs to a connection.
+    pub holding: Holding,
 }
 
 /// An open (MS-SMB2 3.3.1.10).
@@ -156,9 +195,50 @@ pub struct Open {
     pub target: Target,
     /// Set when session, tree or connection has gone.
     pub closing: Option<Closing>,
+    /// It outlives its connection.
+    pub durable: Option<Durable>,
 }
 
-/// The server's half of the credit window (MS-SMB2 3.3.1.1): MessageIds in `low..high` that are not in `used` may be used once.
+impl Open {
+    /// Has its connection gone, and is it kept for its client to reconnect it?
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        let holding = self.durable.map(|durable| durable.holding);
+        self.closing.is_none() && !matches!(holding, None | Some(Holding::Connected))
+    }
+
+    /// Is it kept when its connection or session goes? Not if its client could not be asked to give way any more, and
+    /// not if the file is to be deleted.
+    pub(crate) fn outlives_connection(&self) -> bool {
+        let Target::File(file) = &self.target else {
+            return false;
+        };
+        let has_batch = file.oplock == OplockLevel::Batch && file.breaking.is_none();
+        let has_handle = file
+            .lease
+            .is_some_and(|lease| lease.state.has(Caching::HANDLE) && lease.breaking.is_none());
+        self.durable.is_some()
+            && self.closing.is_none()
+            && !file.delete_on_close
+            && !file.delete_pending
+            && (has_batch || has_handle)
+    }
+
+    /// Its connection or session ends: it is closed by a task, unless it is kept.
+    pub(crate) fn lose_connection(&mut self) {
+        if self.is_detached() {
+            return;
+        }
+        let is_kept = self.outlives_connection();
+        match &mut self.durable {
+            Some(durable) if is_kept => durable.holding = Holding::Left,
+            _ => drop(self.closing.get_or_insert_default()),
+        }
+    }
+}
+
+/// The server's half of the credit window (MS-SMB2 3.3.1.1): MessageIds in `low..high` that are not in `used` may be
+/// used once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credits {
     /// Every id below has been used.
@@ -353,7 +433,7 @@ pub struct Parked {
     pub wait: Wait,
     /// It is to end with this status instead.
     pub cancelled: Option<NtStatus>,
-    /// It goes on: the component in progress is being worked at.
+    /// Its component in progress is being executed.
     pub running: bool,
 }
 
@@ -406,7 +486,8 @@ impl Connection {
 pub struct Checkpoint(pub Connection);
 
 impl Checkpoint {
-    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is possible.
+    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is
+    /// possible.
     #[must_use]
     pub fn contradiction(&self) -> Option<&'static str> {
         let Connection {

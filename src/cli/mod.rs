@@ -1,16 +1,22 @@
 //! The command line.
 
+mod capture;
 mod check;
 mod crash;
 mod demo;
 mod disconnect;
 mod lab;
+mod manual;
+mod metrics;
 mod nvram;
 mod nvram_reset;
+mod pair;
 mod reboot;
 mod serve;
-mod status;
+pub(crate) mod status;
 mod takeover;
+mod top;
+mod trace;
 mod user;
 
 use std::path::PathBuf;
@@ -81,6 +87,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Watch the running server: connections, rates, the log, returns.
+    Top {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Print what the running server has counted, for Prometheus.
+    Metrics {
+        #[command(flatten)]
+        at: ConfigArg,
+    },
+    /// Write the frames of the running server into a file, across its restarts.
+    Capture(capture::Capture),
     /// Restart the server as planned; the sessions continue.
     Reboot {
         #[command(flatten)]
@@ -107,12 +125,18 @@ enum Command {
         /// Move it to this node, which stands by, even if the other one does not leave: that one is fenced first.
         #[arg(long)]
         force: bool,
+        /// Leave the service, and do not wait until the other node serves; for a cluster manager.
+        #[arg(long, conflicts_with = "force")]
+        leave: bool,
     },
     /// Move the service back to the node that this one took it over from.
     Giveback {
         #[command(flatten)]
         at: ConfigArg,
     },
+    /// Prepare a pair of servers.
+    #[command(subcommand)]
+    Pair(pair::Pair),
     /// Check a configuration and what it names. Needs no running server and changes nothing.
     Check {
         #[command(flatten)]
@@ -137,13 +161,21 @@ enum Command {
     /// Inspect or remove a checkpoint file (NVRAM).
     #[command(subcommand)]
     Nvram(Nvram),
+    /// Draw a TCP connection across an outage, from a capture: bytes against time.
+    Trace(trace::Trace),
     /// Watch a download and an upload continue through kill -9 and reboots.
     Demo {
         /// Arguments of scripts/demo.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run a worker; started by the supervisor.
+    /// Write man pages and shell completions into a directory; what makes the package runs it.
+    #[command(hide = true)]
+    Manual {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// What the supervisor runs.
     #[command(hide = true)]
     Worker(WorkerArgs),
     /// Prove that this binary reads a configuration and its NVRAM; what a running server asks before it hands over.
@@ -191,10 +223,8 @@ pub fn main() -> ExitCode {
         Command::Serve(_) | Command::Worker(_) => "info",
         _ => "warn",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
-        .format_timestamp_millis()
-        .init();
-    // The exit codes of `lab` are the command's, so its own errors have a separate one.
+    crate::logging::init(level);
+    // The exit codes of `lab` are the command's, so its own errors have one apart.
     let failed = match cli.command {
         Command::Lab(_) => lab::EXIT_FAILED,
         _ => EXIT_ERROR,
@@ -219,19 +249,28 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Lab(lab) => return lab::run(lab),
         Command::Worker(args) => return supervisor::entry::run(&args),
         Command::Status { at, json } => status::run(&at.load()?, json)?,
+        Command::Top { at } => top::run(&at.load()?)?,
+        Command::Metrics { at } => metrics::run(&at.load()?)?,
+        Command::Capture(capture) => capture::run(&capture)?,
+        Command::Manual { directory } => manual::run(&directory)?,
         Command::Reboot {
             at, system: true, ..
         } => reboot::reboot_system(&at.load()?)?,
         Command::Reboot { at, exec, hold, .. } => reboot::reboot(&at.load()?, exec, hold)?,
         Command::Stop { at } => reboot::stop(&at.load()?)?,
-        Command::Takeover { at, force } => takeover::takeover(&at.load()?, force)?,
+        Command::Takeover {
+            at, leave: true, ..
+        } => takeover::leave(&at.load()?)?,
+        Command::Takeover { at, force, .. } => takeover::takeover(&at.load()?, force)?,
         Command::Giveback { at } => takeover::giveback(&at.load()?)?,
+        Command::Pair(command) => pair::run(&command)?,
         Command::Check { at } => return check::run(&at.path()),
         Command::Crash { at } => crash::run(&at.load()?)?,
         Command::Disconnect { client_or_user, at } => disconnect::run(&at.load()?, client_or_user)?,
         Command::User(user) => user::run(user)?,
         Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
         Command::Nvram(Nvram::Reset { file, yes }) => nvram_reset::run(&file, yes)?,
+        Command::Trace(trace) => trace::run(&trace)?,
         Command::Demo { arguments } => demo::run(&arguments)?,
         Command::Probe { at } => probe(&at)?,
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ConfigArg;
+use crate::logging::{self, Format};
 use crate::supervisor::{self, Ready, Start};
 use crate::temporary::{self, Access};
 
@@ -21,6 +22,9 @@ pub(super) struct Serve {
     /// Write a line to this file descriptor, and close it, when the server serves.
     #[arg(long, value_name = "FD")]
     ready_fd: Option<i32>,
+    /// How lines of the log are written [default: the configuration's log.format].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<Format>,
 }
 
 /// The users that may log in to a server without a configuration.
@@ -41,7 +45,9 @@ pub(super) fn run(serve: Serve) -> anyhow::Result<u8> {
         at,
         admit,
         ready_fd,
+        log_format,
     } = serve;
+    log_format.into_iter().for_each(logging::force);
     if let Some(directory) = directory {
         let access = Access::new(admit.guest, admit.user.as_deref())?;
         return temporary::serve(&directory, &access, ready_fd);

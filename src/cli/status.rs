@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
-use crate::control::{ConnectionStatus, LogStatus, Outage, PairStatus, Status};
+use crate::control::{ConnectionStatus, LinkStatus, LogStatus, Outage, PairStatus, Status};
 
 /// Width of the output in columns: a terminal's usual width.
 const WIDTH: usize = 80;
@@ -144,7 +144,8 @@ fn pair_words(pair: &PairStatus) -> Vec<Vec<String>> {
         (false, 0) => vec!["not in step: no node ever served".to_owned()],
         (false, _) => vec![format!("NOT IN STEP for {for_so_long}")],
     });
-    let head = "if this server dies now:".to_owned();
+    lines.extend(pair.link.as_ref().map(link_words));
+    let head = "if this server died now:".to_owned();
     let words = pair.if_died.split(' ').map(str::to_owned);
     lines.push(std::iter::once(head).chain(words).collect());
     if let Some(trouble) = &pair.trouble {
@@ -156,6 +157,30 @@ fn pair_words(pair: &PairStatus) -> Vec<Vec<String>> {
         );
     }
     lines
+}
+
+fn link_words(link: &LinkStatus) -> Vec<String> {
+    let heard = match link.heard_ms_ago {
+        Some(ms) => format!("heard {} ago", length(ms as f64 / 1e3)),
+        None => "never heard".to_owned(),
+    };
+    match link.is_connected {
+        true => vec![
+            "interconnect: connected,".to_owned(),
+            match link.lag_bytes {
+                Some(bytes) => format!("{} behind,", size(bytes)),
+                None => "not compared yet,".to_owned(),
+            },
+            format!("{} us there and back,", link.round_trip_us),
+            heard,
+        ],
+        false => {
+            let why = link.problem.as_deref().unwrap_or("no node answers");
+            let words = ["interconnect:", "NOT", "CONNECTED,"].into_iter();
+            let words = words.map(str::to_owned).chain([format!("{heard}:")]);
+            words.chain(why.split(' ').map(str::to_owned)).collect()
+        }
+    }
 }
 
 fn sandbox_words(sandbox: &str) -> Vec<String> {
@@ -259,8 +284,8 @@ fn filled(words: &[String]) -> String {
     text + "\n"
 }
 
-/// Formats a time.
-fn length(seconds: f64) -> String {
+/// A time for people.
+pub(crate) fn length(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
         0 => format!("{:.1} ms", seconds.max(0.0) * 1e3),
@@ -271,8 +296,8 @@ fn length(seconds: f64) -> String {
     }
 }
 
-/// Formats a number of bytes.
-fn size(bytes: u64) -> String {
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),
         10_240..10_485_760 => format!("{} KiB", bytes >> 10),

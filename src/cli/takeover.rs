@@ -29,7 +29,25 @@ pub(super) fn takeover(config: &Config, force: bool) -> anyhow::Result<()> {
     carry_out(config, &Command::Takeover { force }, &before, &to)
 }
 
-/// Moves the service back to the node from which it was taken over.
+/// Leaves the service; waits until this node does not serve any more.
+pub(super) fn leave(config: &Config) -> anyhow::Result<()> {
+    let before = pair(config)?;
+    if before.role == "serving" {
+        accept(config, &Command::Takeover { force: false })?;
+        let begun = Instant::now();
+        // Between its worker's end and the supervisor's next look nobody answers.
+        while pair(config).map_or(true, |pair| pair.role == "serving") {
+            if begun.elapsed() > PATIENCE {
+                bail!("node {} takes too long to leave; see its log", before.node);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    println!("node {} does not serve", before.node);
+    Ok(())
+}
+
+/// Moves the service back to the node that it was taken over from.
 pub(super) fn giveback(config: &Config) -> anyhow::Result<()> {
     let before = pair(config)?;
     carry_out(config, &Command::Giveback, &before, &before.partner)
@@ -42,10 +60,7 @@ fn carry_out(
     to: &str,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
-    match client::request(&config.server.control_socket, command, ACCEPT_PATIENCE)? {
-        Reply::Accepted { .. } => {}
-        _ => return Err(super::unexpected()),
-    }
+    accept(config, command)?;
     let after = wait_for_holder(config, before, to)?;
     println!(
         "node {to} has the service, epoch {} -> {}, after {} ms",
@@ -54,6 +69,13 @@ fn carry_out(
         begun.elapsed().as_millis()
     );
     Ok(())
+}
+
+fn accept(config: &Config, command: &Command) -> anyhow::Result<()> {
+    match client::request(&config.server.control_socket, command, ACCEPT_PATIENCE)? {
+        Reply::Accepted { .. } => Ok(()),
+        _ => Err(super::unexpected()),
+    }
 }
 
 fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Result<PairStatus> {

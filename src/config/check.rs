@@ -34,8 +34,11 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
         .as_ref()
         .map(|server| check.shares(&file.share, server, &mut errors));
     let limits = note(check.limits(&file.limits), &mut errors);
+    let log = note(check.log(&file.log), &mut errors).unwrap_or_default();
+    let metrics = note(check.metrics(&file.metrics), &mut errors).unwrap_or_default();
     let partner = match (&file.partner, &nvram) {
         (Some(partner), Some(nvram)) => note(check.partner(partner, nvram), &mut errors),
+        (None, Some(nvram)) => note(check.has_no_mirror(nvram), &mut errors).and(None),
         _ => None,
     };
     match (server, network, nvram, shares, limits) {
@@ -49,6 +52,9 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
                 nvram,
                 shares,
                 limits,
+                discovery: file.discovery,
+                log,
+                metrics,
                 partner,
             })
         }
@@ -71,8 +77,12 @@ pub(super) fn system(config: &Config) -> Vec<Error> {
     if let Ok(host) = advice::host_addresses() {
         note(check.is_not_the_hosts(&config.network, &host), &mut errors);
     }
-    if let Some(partner) = &config.partner {
-        let directory = partner.lock.parent().unwrap_or(Path::new("/"));
+    if let Some(lock) = config
+        .partner
+        .as_ref()
+        .and_then(|partner| partner.arbiter.file())
+    {
+        let directory = lock.parent().unwrap_or(Path::new("/"));
         if !directory.is_dir() {
             errors.push(check.error(
                 "partner.lock",
@@ -198,13 +208,12 @@ impl Check<'_> {
 
     fn oplocks(&self, text: &str) -> Result<Oplocks, Error> {
         match text {
-            "auto" => Ok(Oplocks::Auto),
             "on" => Ok(Oplocks::On),
             "off" => Ok(Oplocks::Off),
             _ => self.fail(
                 "server.oplocks",
                 format!("unknown value {text:?}"),
-                "use \"auto\", \"on\" or \"off\"",
+                "use \"on\" or \"off\"",
             ),
         }
     }
@@ -468,18 +477,13 @@ impl Check<'_> {
             "none" => Durability::None,
             "process" => Durability::Process,
             "power" => Durability::Power,
-            "mirror" => {
-                return self.fail(
-                    "nvram.durability",
-                    "\"mirror\" is not implemented in this version",
-                    "use \"power\" or \"process\"",
-                );
-            }
+            "mirror" => Durability::Mirror,
+            "power+mirror" => Durability::PowerMirror,
             other => {
                 return self.fail(
                     "nvram.durability",
                     format!("unknown value {other:?}"),
-                    "use \"process\" or \"power\", or \"none\" for benchmarks",
+                    "use \"process\", \"power\", \"mirror\" or \"power+mirror\", or \"none\" for benchmarks",
                 );
             }
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Error, explain, limits, partner};
+use super::{Error, explain, limits, observing, partner};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +17,12 @@ pub(super) struct File {
     pub share: Vec<Share>,
     #[serde(default)]
     pub limits: limits::Written,
+    #[serde(default)]
+    pub discovery: super::Discovery,
+    #[serde(default)]
+    pub log: observing::WrittenLog,
+    #[serde(default)]
+    pub metrics: observing::WrittenMetrics,
     pub partner: Option<partner::Written>,
 }
 
@@ -44,7 +50,7 @@ impl Default for Server {
             max_protocol: "3.1.1".into(),
             signing: "enabled".into(),
             encryption: "enabled".into(),
-            oplocks: "auto".into(),
+            oplocks: "on".into(),
             standby: true,
         }
     }

@@ -5,10 +5,13 @@
 
 mod advice;
 mod check;
+mod discovery;
 mod error;
+mod etcd;
 mod explain;
 mod file;
 mod limits;
+mod observing;
 mod partner;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -16,15 +19,20 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use discovery::Discovery;
 pub use error::Error;
+pub use etcd::Etcd;
 pub use limits::Limits;
-pub use partner::Partner;
+pub use observing::{Log, Metrics};
+pub use partner::{Arbitration, Interconnect, Partner};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use crate::control::Serves;
+#[cfg(test)]
+use crate::logging::Format;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +49,12 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[discovery]`.
+    pub discovery: Discovery,
+    /// `[log]`.
+    pub log: Log,
+    /// `[metrics]`.
+    pub metrics: Metrics,
     /// `[partner]`; `None`: the server is alone.
     pub partner: Option<Partner>,
 }
@@ -62,7 +76,7 @@ pub struct Server {
     pub signing: Level,
     /// `encryption`. Default `enabled`.
     pub encryption: Level,
-    /// `oplocks`. Default `auto`: up to SMB 2.1.
+    /// `oplocks`: leases, too. Default `on`.
     pub oplocks: outlast_smb::Oplocks,
     /// `standby`: whether a standby worker follows the log of the serving one and is ready to take over. Default true.
     pub standby: bool,
@@ -218,6 +232,10 @@ pub enum Durability {
     Process,
     /// A crash of the kernel and a power cut as well.
     Power,
+    /// The loss of the machine: the partner has all that anybody was shown.
+    Mirror,
+    /// Both.
+    PowerMirror,
 }
 
 impl Durability {
@@ -227,7 +245,24 @@ impl Durability {
             Durability::None => "none",
             Durability::Process => "process",
             Durability::Power => "power",
+            Durability::Mirror => "mirror",
+            Durability::PowerMirror => "power+mirror",
         }
+    }
+
+    /// Is the log in a sink, too?
+    pub fn has_sink(self) -> bool {
+        matches!(self, Durability::Power | Durability::PowerMirror)
+    }
+
+    /// Is it in the partner's NVRAM, too?
+    pub fn has_mirror(self) -> bool {
+        matches!(self, Durability::Mirror | Durability::PowerMirror)
+    }
+
+    /// May another kernel take it up, without what this one has not brought to the shares' media?
+    pub fn has_effects(self) -> bool {
+        self.has_sink() || self.has_mirror()
     }
 }
 

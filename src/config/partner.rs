@@ -1,10 +1,13 @@
 //! `[partner]`: the pair that the server is one node of.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::check::Check;
+use super::etcd::Etcd;
 use super::{Durability, Error, Nvram};
 use crate::pair::role::Nodes;
 
@@ -15,14 +18,85 @@ pub struct Partner {
     pub nodes: Nodes,
     /// 0 or 1: the place of this node in `nodes`.
     pub number: usize,
-    /// `lock`: the file of the arbiter `lock`.
-    pub lock: PathBuf,
+    /// `arbiter`: what admits one node at a time.
+    pub arbiter: Arbitration,
     /// `fence_command`: makes sure that the other node is dead.
     pub fence_command: Option<String>,
     /// `mount_command`: mounts the mass storage, before this node serves.
     pub mount_command: Option<String>,
     /// `unmount_command`: unmounts it, before the other node may serve.
     pub unmount_command: Option<String>,
+    /// `interconnect`, `key` and `timeout_ms`; `None`: the nodes have one NVRAM, or one sink.
+    pub interconnect: Option<Interconnect>,
+}
+
+/// The interconnect of two nodes that have an NVRAM each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interconnect {
+    /// Where this node listens.
+    pub own: SocketAddr,
+    /// Where the other one does.
+    pub partner: SocketAddr,
+    /// `key`: the file that `outlast pair init` has made for this node.
+    pub key: PathBuf,
+    /// `timeout_ms`: so long the partner may keep clients waiting. Default 1 s.
+    pub timeout: Duration,
+}
+
+/// The arbiter, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arbitration {
+    /// `lock`: a lock on this file.
+    Lock(PathBuf),
+    /// `pacemaker`: the cluster manager orders which node serves; the record is in this file, and its lock is held too.
+    Pacemaker(PathBuf),
+    /// `etcd`: a lease of etcd.
+    Etcd(Etcd),
+}
+
+impl Arbitration {
+    /// The file of those that have one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Arbitration::Lock(file) | Arbitration::Pacemaker(file) => Some(file),
+            Arbitration::Etcd(_) => None,
+        }
+    }
+
+    /// A node takes the service when it is ordered to, and not by itself.
+    #[must_use]
+    pub fn orders(&self) -> bool {
+        matches!(self, Arbitration::Pacemaker(_))
+    }
+}
+
+/// The arbiter, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arbitration {
+    /// `lock`: a lock on this file.
+    Lock(PathBuf),
+    /// `pacemaker`: the cluster manager orders which node serves; the record is in this file, and its lock is held too.
+    Pacemaker(PathBuf),
+    /// `etcd`: a lease of etcd.
+    Etcd(Etcd),
+}
+
+impl Arbitration {
+    /// The file of those that have one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Arbitration::Lock(file) | Arbitration::Pacemaker(file) => Some(file),
+            Arbitration::Etcd(_) => None,
+        }
+    }
+
+    /// A node takes the service when it is ordered to, and not by itself.
+    #[must_use]
+    pub fn orders(&self) -> bool {
+        matches!(self, Arbitration::Pacemaker(_))
+    }
 }
 
 #[derive(Deserialize)]
@@ -33,10 +107,24 @@ pub(super) struct Written {
     nodes: Vec<String>,
     #[serde(default = "default_arbiter")]
     arbiter: String,
-    lock: String,
+    lock: Option<String>,
+    pub(super) etcd: Option<Vec<String>>,
+    pub(super) etcd_prefix: Option<String>,
+    pub(super) etcd_ca: Option<String>,
+    pub(super) etcd_certificate: Option<String>,
+    pub(super) etcd_key: Option<String>,
+    pub(super) lease_seconds: Option<u64>,
     fence_command: Option<String>,
     mount_command: Option<String>,
     unmount_command: Option<String>,
+    interconnect: Option<Vec<String>>,
+    key: Option<String>,
+    #[serde(default = "default_timeout")]
+    timeout_ms: u64,
+}
+
+fn default_timeout() -> u64 {
+    1000
 }
 
 fn default_nodes() -> Vec<String> {
@@ -71,13 +159,7 @@ impl Check<'_> {
                 &format!("use {first:?} or {second:?}"),
             );
         };
-        if written.arbiter != "lock" {
-            return self.fail(
-                "partner.arbiter",
-                format!("unknown value {:?}", written.arbiter),
-                "use \"lock\", the only one that this version has",
-            );
-        }
+        let arbiter = self.arbitration(written)?;
         if nvram.durability == Durability::None {
             return self.fail(
                 "nvram.durability",
@@ -96,11 +178,102 @@ impl Check<'_> {
                 partner: partner.clone(),
             },
             number,
-            lock: self.path("partner.lock", &written.lock)?,
+            arbiter,
             fence_command: written.fence_command.clone(),
             mount_command: written.mount_command.clone(),
             unmount_command: written.unmount_command.clone(),
+            interconnect: self.interconnect(written, nvram, number)?,
         })
+    }
+
+    pub(super) fn has_no_mirror(&self, nvram: &Nvram) -> Result<(), Error> {
+        if nvram.durability.has_mirror() {
+            return self.fail(
+                "nvram.durability",
+                format!("{:?} needs a partner", nvram.durability.name()),
+                "add [partner] with interconnect and key, or use \"power\" or \"process\"",
+            );
+        }
+        Ok(())
+    }
+
+    fn interconnect(
+        &self,
+        written: &Written,
+        nvram: &Nvram,
+        number: usize,
+    ) -> Result<Option<Interconnect>, Error> {
+        let (Some(addresses), Some(key)) = (&written.interconnect, &written.key) else {
+            if written.interconnect.is_some() || written.key.is_some() {
+                return self.fail(
+                    "partner.interconnect",
+                    "and key belong together, and one is missing",
+                    "set both, or neither; `outlast pair init` makes the keys",
+                );
+            }
+            self.has_no_mirror(nvram)?;
+            return Ok(None);
+        };
+        let parsed: Option<Vec<SocketAddr>> =
+            addresses.iter().map(|text| text.parse().ok()).collect();
+        let addresses = match parsed.as_deref() {
+            Some([first, second]) if first != second => [*first, *second],
+            _ => {
+                return self.fail(
+                    "partner.interconnect",
+                    format!("{addresses:?} are not the addresses of two nodes"),
+                    "write address and port of each node, in the order of partner.nodes, such as \"10.9.0.1:4450\" \
+                     and \"[fd09::2]:4450\"",
+                );
+            }
+        };
+        if !(100..=30_000).contains(&written.timeout_ms) {
+            return self.fail(
+                "partner.timeout_ms",
+                format!("{} is out of range", written.timeout_ms),
+                "use 100 to 30000",
+            );
+        }
+        Ok(Some(Interconnect {
+            own: addresses[number],
+            partner: addresses[1 - number],
+            key: self.path("partner.key", key)?,
+            timeout: Duration::from_millis(written.timeout_ms),
+        }))
+    }
+
+    fn arbitration(&self, written: &Written) -> Result<Arbitration, Error> {
+        let is_etcd = written.arbiter == "etcd";
+        let foreign = match is_etcd {
+            true => written.lock.is_some().then_some("partner.lock"),
+            false => written.key_of_etcd(),
+        };
+        if let Some(key) = foreign {
+            let problem = format!("is not a key of the arbiter {:?}", written.arbiter);
+            return self.fail(key, problem, "remove it, or choose another partner.arbiter");
+        }
+        if is_etcd {
+            return self.etcd(written).map(Arbitration::Etcd);
+        }
+        let of_file = match written.arbiter.as_str() {
+            "lock" => Arbitration::Lock,
+            "pacemaker" => Arbitration::Pacemaker,
+            other => {
+                return self.fail(
+                    "partner.arbiter",
+                    format!("unknown value {other:?}"),
+                    "use \"lock\", \"etcd\" or \"pacemaker\"",
+                );
+            }
+        };
+        match &written.lock {
+            Some(lock) => self.path("partner.lock", lock).map(of_file),
+            None => self.fail(
+                "partner.lock",
+                "is missing",
+                "name a file on storage that both nodes reach",
+            ),
+        }
     }
 
     fn commands(&self, written: &Written) -> Result<(), Error> {

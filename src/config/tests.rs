@@ -1,3 +1,5 @@
+mod example;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ min_protocol = "2.0.2"
 max_protocol = "3.1.1"
 signing = "enabled"
 encryption = "enabled"
-oplocks = "auto"
+oplocks = "on"
 
 [network]
 tap = "tap0"
@@ -120,7 +122,7 @@ fn every_mistake_has_its_line() {
         ("[network]", "[networks]",
          ":12: networks: there is no key \"networks\"; write \"network\""),
         ("[network]", "[tcp]",
-         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, partner"),
+         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, discovery, log, metrics, partner"),
         ("mtu = 1500", "mtu = 1500\n[limits]\nmax_conections = 5",
          ":20: limits.max_conections: there is no key \"max_conections\"; write \"max_connections\""),
         ("mtu = 1500", "mtu = 1500\n[limits]\nmax_opens = \"5\"",
@@ -148,8 +150,8 @@ fn every_mistake_has_its_line() {
          ": server.max_protocol: unknown dialect \"NT1\"; use \"2.0.2\", \"2.1\", \"3.0\", \"3.0.2\" or \"3.1.1\""),
         ("min_protocol = \"2.0.2\"\nmax_protocol = \"3.1.1\"", "min_protocol = \"3.0\"\nmax_protocol = \"2.1\"",
          ": server.min_protocol: 3.0 is above max_protocol 2.1; lower it or raise max_protocol"),
-        ("oplocks = \"auto\"", "oplocks = \"yes\"",
-         ": server.oplocks: unknown value \"yes\"; use \"auto\", \"on\" or \"off\""),
+        ("oplocks = \"on\"", "oplocks = \"yes\"",
+         ": server.oplocks: unknown value \"yes\"; use \"on\" or \"off\""),
         ("signing = \"enabled\"", "signing = \"yes\"",
          ": server.signing: unknown value \"yes\"; use \"off\", \"enabled\" or \"required\""),
         ("max_protocol = \"3.1.1\"\nsigning = \"enabled\"\nencryption = \"enabled\"", "max_protocol = \
@@ -223,9 +225,9 @@ fn every_mistake_has_its_line() {
         ("durability = \"process\"", "sink = \"/var/lib/outlast/nvram\"",
          ": nvram.sink: is the same file as nvram.path; give it a path of its own, on a disk"),
         ("durability = \"process\"", "durability = \"mirror\"",
-         ": nvram.durability: \"mirror\" is not implemented in this version; use \"power\" or \"process\""),
+         ": nvram.durability: \"mirror\" needs a partner; add [partner] with interconnect and key, or use \"power\" or \"process\""),
         ("durability = \"process\"", "durability = \"fast\"",
-         ": nvram.durability: unknown value \"fast\"; use \"process\" or \"power\", or \"none\" for benchmarks"),
+         ": nvram.durability: unknown value \"fast\"; use \"process\", \"power\", \"mirror\" or \"power+mirror\", or \"none\" for benchmarks"),
         ("name = \"pub\"", "name = \"ipc$\"",
          ": share.name: \"ipc$\" is reserved; use another name"),
         ("name = \"pub\"", "name = \"a/b\"",
@@ -419,13 +421,66 @@ fn subnets() {
 }
 
 #[test]
+fn an_etcd_is_reached_over_tls_or_on_this_machine() {
+    let with = |keys: &str| {
+        let text = format!("{GOOD}[partner]\nnode = \"a\"\narbiter = \"etcd\"\n{keys}\n");
+        parse(&text).map(|config| config.partner.unwrap().arbiter)
+    };
+    let prefix = "etcd_prefix = \"/outlast/office/\"";
+    let local = "etcd = [\"http://127.0.0.1:2379/\", \"http://[::1]:2379\"]";
+    let found = with(&format!("{local}\n{prefix}")).unwrap();
+    let Arbitration::Etcd(etcd) = found else {
+        panic!("{found:?}");
+    };
+    assert_eq!(etcd.endpoints[0], "http://127.0.0.1:2379");
+    assert_eq!(
+        (&*etcd.prefix, etcd.lease.as_secs()),
+        ("/outlast/office/", 5)
+    );
+    let secret = "etcd = [\"https://10.0.0.1:2379\"]\netcd_ca = \"/etc/ca\"";
+    assert!(with(&format!("{secret}\n{prefix}")).is_ok());
+    for (keys, key) in [
+        (prefix.to_owned(), "partner.etcd"),
+        (format!("etcd = [\"10.0.0.1\"]\n{prefix}"), "partner.etcd"),
+        (
+            format!("etcd = [\"http://10.0.0.1:2379\"]\n{prefix}"),
+            "partner.etcd",
+        ),
+        (
+            format!("etcd = [\"https://10.0.0.1:2379\"]\n{prefix}"),
+            "partner.etcd_ca",
+        ),
+        (
+            format!("{local}\netcd_prefix = \"/\""),
+            "partner.etcd_prefix",
+        ),
+        (local.to_owned(), "partner.etcd_prefix"),
+        (
+            format!("{local}\n{prefix}\netcd_key = \"/key\""),
+            "partner.etcd_certificate",
+        ),
+        (
+            format!("{local}\n{prefix}\nlease_seconds = 1"),
+            "partner.lease_seconds",
+        ),
+        (
+            format!("{local}\n{prefix}\nlock = \"/lock\""),
+            "partner.lock",
+        ),
+    ] {
+        assert_eq!(with(&keys).unwrap_err().key, key, "{keys}");
+    }
+}
+
+#[test]
 fn a_pair_has_two_nodes_and_knows_which_it_is() {
     let with = |section: &str| parse(&format!("{GOOD}[partner]\n{section}\n"));
     let partner = |section: &str| with(section).unwrap().partner.unwrap();
     let found = partner("node = \"b\"\nlock = \"/srv/lock\"");
     let (own, other) = ("b".to_owned(), "a".to_owned());
     assert_eq!((found.nodes.own, found.nodes.partner), (own, other));
-    assert_eq!((found.number, found.lock), (1, "/srv/lock".into()));
+    let lock = Arbitration::Lock("/srv/lock".into());
+    assert_eq!((found.number, found.arbiter), (1, lock));
     assert_eq!(parse(GOOD).unwrap().partner, None);
     let lock = "lock = \"lock\"";
     for (section, key) in [
@@ -439,8 +494,13 @@ fn a_pair_has_two_nodes_and_knows_which_it_is() {
             "partner.nodes",
         ),
         (
-            format!("node = \"a\"\narbiter = \"etcd\"\n{lock}"),
+            format!("node = \"a\"\narbiter = \"raft\"\n{lock}"),
             "partner.arbiter",
+        ),
+        ("node = \"a\"".to_owned(), "partner.lock"),
+        (
+            format!("node = \"a\"\netcd_prefix = \"/x\"\n{lock}"),
+            "partner.etcd_prefix",
         ),
         (
             format!("node = \"a\"\nmount_command = \"true\"\n{lock}"),
@@ -464,4 +524,54 @@ fn a_pair_has_two_nodes_and_knows_which_it_is() {
     );
     let text = format!("{without}[partner]\nnode = \"a\"\n{lock}\n");
     assert_eq!(parse(&text).unwrap_err().key, "nvram.durability");
+}
+
+#[test]
+fn an_interconnect_has_two_ends_and_a_key() {
+    let with = |durability: &str, section: &str| {
+        let path = "path = \"nvram\"";
+        let text = GOOD.replacen(path, &format!("{path}\n{durability}"), 1);
+        parse(&format!(
+            "{text}[partner]\nnode = \"b\"\nlock = \"/srv/lock\"\n{section}\n"
+        ))
+    };
+    let good = "interconnect = [\"10.9.0.1:4450\", \"[fd09::2]:4450\"]\nkey = \"node.pem\"";
+    for durability in ["mirror", "power+mirror"] {
+        let config = with(&format!("durability = \"{durability}\""), good).unwrap();
+        assert_eq!(config.nvram.durability.name(), durability);
+        let found = config.partner.unwrap().interconnect.unwrap();
+        assert_eq!(found.own, "[fd09::2]:4450".parse().unwrap());
+        assert_eq!(found.partner, "10.9.0.1:4450".parse().unwrap());
+        assert_eq!(found.timeout, Duration::from_secs(1));
+        assert!(found.key.is_absolute());
+    }
+    // Under `process` the state goes along with a planned takeover.
+    let process = with("durability = \"process\"", good).unwrap();
+    assert!(process.partner.unwrap().interconnect.is_some());
+    let key = "key = \"node.pem\"";
+    for (section, wrong) in [
+        (String::new(), "nvram.durability"),
+        (key.to_owned(), "partner.interconnect"),
+        (
+            "interconnect = [\"10.9.0.1:1\", \"10.9.0.2:1\"]".to_owned(),
+            "partner.interconnect",
+        ),
+        (
+            format!("{key}\ninterconnect = [\"10.9.0.1:1\"]"),
+            "partner.interconnect",
+        ),
+        (
+            format!("{key}\ninterconnect = [\"10.9.0.1:1\", \"10.9.0.1:1\"]"),
+            "partner.interconnect",
+        ),
+        (
+            format!("{key}\ninterconnect = [\"10.9.0.1\", \"node-b:1\"]"),
+            "partner.interconnect",
+        ),
+        (format!("{good}\ntimeout_ms = 99"), "partner.timeout_ms"),
+        (format!("{good}\ntimeout_ms = 30001"), "partner.timeout_ms"),
+    ] {
+        let error = with("durability = \"mirror\"", &section).unwrap_err();
+        assert_eq!(error.key, wrong, "{section}");
+    }
 }

@@ -15,10 +15,12 @@ mod tests;
 pub use listener::{BindError, Listener};
 pub use probe::PROBE_ANSWER;
 pub use protocol::{
-    Command, ComparedStatus, ConnectionStatus, LogStatus, Outage, PairStatus, ReceiveStatus, Reply,
-    Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
+    ActivityStatus, Command, ComparedStatus, ConnectionStatus, LinkStatus, LogStatus, Outage,
+    PairStatus, ReceiveStatus, Reply, Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
 };
-pub use server::{Answers, ControlRequest, Gate, Submit, answer, relay, serve, stand_in};
+pub use server::{
+    Answers, ControlRequest, Gate, Submit, answer, metrics_of, relay, serve, stand_in,
+};
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -31,6 +31,15 @@ pub enum Command {
     },
     /// As `Takeover` for a serving node, back to the node from which the service was taken over.
     Giveback,
+    /// What is counted, as text for Prometheus.
+    Metrics,
+    /// Begin or end to write frames into a file.
+    Capture {
+        /// The file, absolute; `None`: end.
+        file: Option<PathBuf>,
+        /// Of each frame only the headers.
+        headers_only: bool,
+    },
     /// Drop the connections of a client, by its address with or without port, or of a user.
     Disconnect {
         /// The address or the user's name.
@@ -59,7 +68,14 @@ pub enum Reply {
         /// Their number.
         connections: u64,
     },
-    /// It is refused; nothing has happened.
+    /// To `Metrics`.
+    Metrics {
+        /// OpenMetrics.
+        text: String,
+    },
+    /// To `Capture`: it has begun or ended.
+    Done,
+    /// It cannot be done; nothing has happened.
     Refused {
         /// Why, and what to do, in one line.
         reason: String,
@@ -112,7 +128,13 @@ pub struct Status {
     /// Comparison of its state with that of the serving worker, since the supervisor began.
     #[serde(default)]
     pub compared: ComparedStatus,
-    /// The pair that this server is one node of; `None`: there is no pair.
+    /// What it has done since its supervisor began.
+    #[serde(default)]
+    pub activity: ActivityStatus,
+    /// The last returns of a worker, the latest first.
+    #[serde(default)]
+    pub returns: Vec<Outage>,
+    /// The pair that this server is one node of; `None`: it is alone.
     #[serde(default)]
     pub pair: Option<PairStatus>,
     /// One for each TCP connection.
@@ -138,12 +160,36 @@ pub struct PairStatus {
     pub in_step_since_unix_seconds: u64,
     /// Whether the other node runs.
     pub partner_runs: bool,
-    /// The node from which the holder has taken over the service.
+    /// A cluster manager orders which node serves.
+    #[serde(default)]
+    pub by_order: bool,
+    /// This node would have all that the last holder has committed, or is that holder.
+    #[serde(default)]
+    pub has_state: bool,
+    /// The node that the holder has taken the service over from.
     pub taken_from: Option<String>,
     /// What happens if this server dies now.
     pub if_died: String,
     /// The reason that prevents this node from taking the service, or from ending it.
     pub trouble: Option<String>,
+    /// How the interconnect is; `None`: there is none.
+    #[serde(default)]
+    pub link: Option<LinkStatus>,
+}
+
+/// The interconnect of a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The nodes are connected.
+    pub is_connected: bool,
+    /// Why they are not.
+    pub problem: Option<String>,
+    /// Bytes of the log that the node that stands by does not have yet; `None`: not known.
+    pub lag_bytes: Option<u64>,
+    /// How long the last batch took, there and back, in microseconds.
+    pub round_trip_us: u64,
+    /// How long ago the other node was last heard, in milliseconds; `None`: it never was.
+    pub heard_ms_ago: Option<u64>,
 }
 
 /// The standby worker, which follows the log and is ready to take over.
@@ -187,6 +233,8 @@ impl Status {
             last_outage: None,
             standby: None,
             compared: ComparedStatus::default(),
+            activity: ActivityStatus::default(),
+            returns: Vec::new(),
             pair: None,
             connections: Vec::new(),
         }
@@ -242,6 +290,28 @@ pub struct LogStatus {
     pub size_bytes: u64,
     /// Bytes from its tail to its head.
     pub used_bytes: u64,
+    /// Records that a recovery would read now.
+    #[serde(default)]
+    pub replay_records: u64,
+    /// Bytes that a recovery would read now.
+    #[serde(default)]
+    pub replay_bytes: u64,
+    /// Deltas that a recovery would apply now.
+    #[serde(default)]
+    pub replay_deltas: u64,
+}
+
+/// What a server has done since its supervisor began; it continues through deaths of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ActivityStatus {
+    /// How often state was saved at each of the four points.
+    pub points: [u64; 4],
+    /// Commits of the log.
+    pub commits: u64,
+    /// Bytes of the Ethernet frames that were received.
+    pub received_bytes: u64,
+    /// Bytes of the Ethernet frames that were sent.
+    pub sent_bytes: u64,
 }
 
 /// A time during which no worker served.

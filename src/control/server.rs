@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use rustix::process::Signal;
 
 use super::protocol::{Command, Reply, Status};
 use super::{probe, read_line, write_line};
+use crate::capture::Wanted;
 use crate::config::Config;
+use crate::metrics;
 use crate::one_line::OneLine;
 use crate::preflight;
 use crate::supervisor::prober::Prober;
@@ -109,8 +112,10 @@ pub struct Gate {
     pub supervisor_pid: u32,
     /// The page on which the loop beats.
     pub pulse: Option<Pulse>,
-    /// The supervisor's side of executing a new binary; `None`: the supervisor's version does not offer it, and this
-    /// process may execute.
+    /// Where the loop counts.
+    pub metrics: metrics::Page,
+    /// Executes for this process what that may not; `None`: the supervisor is of a version that does not, and this
+    /// process may.
     pub prober: Option<Prober>,
 }
 
@@ -213,6 +218,11 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
             "the reboot of the machine is refused, nothing has happened: {reason}"
         ));
     }
+    match command {
+        Command::Metrics => return metrics_of(&gate.metrics),
+        Command::Capture { file, headers_only } => return capture(file, headers_only, gate),
+        _ => {}
+    }
     let asks = command == Command::Status;
     match hear(&submit.submit(command), asks, gate) {
         Ok(Reply::Status(mut status)) => {
@@ -225,7 +235,25 @@ fn carry_out(command: Command, submit: &Submit, gate: &Gate) -> Reply {
     }
 }
 
-/// Waits for the loop's answer. If the loop makes no progress, a status request is answered at once.
+/// What is counted, as text.
+pub fn metrics_of(page: &metrics::Page) -> Reply {
+    let text = metrics::text(page);
+    Reply::Metrics { text }
+}
+
+/// Has the supervisor begin or end a capture: the worker may make no file there.
+fn capture(file: Option<PathBuf>, headers_only: bool, gate: &Gate) -> Reply {
+    let asked = match &gate.prober {
+        Some(prober) => prober.capture(&Wanted { file, headers_only }),
+        None => Err(
+            "the supervisor is of an older version, which captures nothing: end it with SIGTERM and start it again"
+                .into(),
+        ),
+    };
+    asked.map_or_else(refused, |()| Reply::Done)
+}
+
+/// Waits for the loop's answer. If the loop does not go round, who asks how things are hears that at once.
 fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, RecvTimeoutError> {
     let begun = Instant::now();
     let pulse = gate.pulse.as_ref().filter(|_| asks);
@@ -246,13 +274,14 @@ fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, Recv
     }
 }
 
-/// Answers one client for the supervisor while its worker takes no turn.
-pub fn stand_in(mut stream: UnixStream, status: Status) {
+/// The supervisor's answer to one client while its worker takes no turn.
+pub fn stand_in(mut stream: UnixStream, status: Status, metrics: &metrics::Page) {
     let answer = || {
         let deadline = || Instant::now() + CLIENT_TIMEOUT;
         let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
         let reply = match serde_json::from_slice(&line) {
             Ok(Command::Status) => Reply::Status(Box::new(status)),
+            Ok(Command::Metrics) => metrics_of(metrics),
             _ => refused(format!(
                 "{}; if it stays silent it is killed and restarted: try again",
                 status.trouble.unwrap_or_default()

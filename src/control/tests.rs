@@ -36,6 +36,7 @@ fn gate(config: &Path) -> Gate {
         config: Config::parse(config, &Sample::default().text()).unwrap(),
         supervisor_pid: std::os::unix::process::parent_id(),
         pulse: None,
+        metrics: crate::metrics::Page::new().unwrap(),
         prober: None,
     }
 }
@@ -72,7 +73,17 @@ fn status() -> Status {
         log: Some(LogStatus {
             size_bytes: 256 << 20,
             used_bytes: 1 << 20,
+            replay_records: 1000,
+            replay_bytes: 1 << 20,
+            replay_deltas: 900,
         }),
+        activity: ActivityStatus {
+            points: [1, 2, 3, 4],
+            commits: 10,
+            received_bytes: 1 << 30,
+            sent_bytes: 1 << 20,
+        },
+        returns: Vec::new(),
         last_outage: Some(Outage {
             began_unix_seconds: 1e9,
             seconds: 0.25,

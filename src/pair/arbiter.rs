@@ -4,11 +4,14 @@
 //! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of our own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use outlast_nvram::Incarnation;
 use serde::{Deserialize, Serialize};
 
-/// The arbiter's record of the service: its holder, since which epoch, and how the last holder has ended.
+use super::lease::Lease;
+
+/// What the arbiter keeps of the service: who has it, since which epoch, and how the last holder has left it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Term {
     /// Raised each time that a node is admitted and takes the service; 0: none ever has.
@@ -23,6 +26,9 @@ pub struct Term {
     pub since_unix_seconds: u64,
     /// The node that the holder has taken the service over from, and may give it back to.
     pub taken_from: Option<String>,
+    /// Where each node has an NVRAM of its own: the epoch of the state that the holder has gone on with.
+    #[serde(default)]
+    pub resumes: Option<u64>,
 }
 
 /// How the last holder has ended.
@@ -55,6 +61,7 @@ impl Term {
             in_step: false,
             since_unix_seconds: 0,
             taken_from: None,
+            resumes: None,
         }
     }
 
@@ -79,7 +86,36 @@ impl Term {
     }
 }
 
-/// The state of the service that any node may read.
+/// Where a node runs, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Running {
+    host: String,
+    boot: String,
+    pid: u32,
+}
+
+impl Running {
+    /// This process.
+    pub(super) fn new(incarnation: Incarnation) -> Running {
+        let hex = |bytes| format!("{:032x}", u128::from_be_bytes(bytes));
+        Running {
+            host: hex(incarnation.host),
+            boot: hex(incarnation.boot),
+            pid: std::process::id(),
+        }
+    }
+
+    /// The machine and the boot.
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        let number = |text| Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes());
+        Some(Incarnation {
+            host: number(&self.host)?,
+            boot: number(&self.boot)?,
+        })
+    }
+}
+
+/// What anybody may see of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The record.
@@ -144,4 +180,10 @@ pub trait Arbiter {
 
     /// Ends the admission of this node.
     fn release(&mut self);
+
+    /// The lease that this arbiter admits the node for. `None`: it sees the end of the node's last process, and admits
+    /// no other node before, however long that takes; then there is nothing to renew in time.
+    fn lease(&self) -> Option<Arc<Lease>> {
+        None
+    }
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use outlast_nvram::Incarnation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::arbiter::{Arbiter, ArbiterError, Seen, Term};
+use super::arbiter::{Arbiter, ArbiterError, Running, Seen, Term};
 
 const MAGIC: &str = "outlast-pair";
 const VERSION: u32 = 1;
@@ -37,14 +37,6 @@ const HOLDER_BYTE: i64 = 0;
 struct Numbered {
     sequence: u64,
     term: Term,
-}
-
-/// The machine and boot on which a node runs.
-#[derive(Serialize, Deserialize)]
-struct Running {
-    host: String,
-    boot: String,
-    pid: u32,
 }
 
 /// The arbiter of one node.
@@ -90,11 +82,7 @@ impl LockFile {
                 path.display()
             )));
         }
-        let running = Running {
-            host: hex(incarnation.host),
-            boot: hex(incarnation.boot),
-            pid: std::process::id(),
-        };
+        let running = Running::new(incarnation);
         let file = open(path).map_err(|error| unusable(path, "opened", &error))?;
         let lock = LockFile {
             path: path.to_owned(),
@@ -257,20 +245,6 @@ impl Arbiter for LockFile {
             log::error!("{}", unusable(&self.path, "unlocked", &error));
         }
     }
-}
-
-impl Running {
-    fn incarnation(&self) -> Option<Incarnation> {
-        let number = |text| Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes());
-        Some(Incarnation {
-            host: number(&self.host)?,
-            boot: number(&self.boot)?,
-        })
-    }
-}
-
-fn hex(bytes: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 fn node_byte(node: usize) -> i64 {

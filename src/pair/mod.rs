@@ -1,8 +1,13 @@
 //! Pairs: two servers of one service, of which one serves and the other stands by (`docs/pairs.md`).
 
 pub mod arbiter;
+pub mod basis;
+pub mod etcd;
 pub mod hook;
+pub mod lease;
+pub mod link;
 pub mod lock;
+pub mod mirror;
 pub mod outlook;
 pub mod page;
 pub mod role;
@@ -11,3 +16,5 @@ pub mod role;
 pub const ADMITTED_VARIABLE: &str = "OUTLAST_ADMITTED_FD";
 /// The variable with the descriptor of the [`page::Page`].
 pub const PAGE_VARIABLE: &str = "OUTLAST_PAIR_FD";
+/// Names the descriptor of the [`lease::Deadline`], where the arbiter admits a node for a time.
+pub const LEASE_VARIABLE: &str = "OUTLAST_LEASE_FD";

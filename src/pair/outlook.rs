@@ -2,7 +2,7 @@
 
 use super::arbiter::{Rest, Seen};
 use super::role::Nodes;
-use crate::control::PairStatus;
+use crate::control::{LinkStatus, PairStatus};
 
 /// A node's knowledge of its pair.
 #[derive(Clone, Debug)]
@@ -15,8 +15,12 @@ pub struct Known<'a> {
     pub serves: bool,
     /// Whether a node that died is fenced.
     pub fences: bool,
-    /// The reason that prevents this node from taking the service, or from ending it.
+    /// A cluster manager orders which node serves.
+    pub by_order: bool,
+    /// What keeps this node from taking the service, or from leaving it.
     pub trouble: Option<&'a str>,
+    /// The interconnect, if the nodes have an NVRAM each.
+    pub link: Option<&'a LinkStatus>,
 }
 
 /// Describes the pair as this node sees it.
@@ -46,11 +50,14 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
         in_step_since_unix_seconds: seen.term.since_unix_seconds,
         partner_runs: seen.partner_runs,
         taken_from: seen.term.taken_from.clone(),
+        by_order: known.by_order,
+        has_state: seen.term.in_step || seen.term.holder == nodes.own || seen.term.epoch == 0,
         if_died: match serves {
             true => after_own_death(known),
             false => while_standing(known),
         },
         trouble: trouble.map(str::to_owned),
+        link: known.link.cloned(),
     }
 }
 
@@ -59,6 +66,9 @@ fn after_own_death(known: &Known<'_>) -> String {
     let partner = &known.nodes.partner;
     let seen = known.seen;
     match (seen.partner_runs, seen.term.in_step) {
+        (_, true) if known.by_order => {
+            format!("the cluster manager fences this node and promotes node {partner}")
+        }
         (true, true) if known.fences => format!("node {partner} fences this one and takes over"),
         (true, true) => format!("node {partner} takes over at once"),
         (false, true) => format!(
@@ -68,6 +78,7 @@ fn after_own_death(known: &Known<'_>) -> String {
         (runs, false) => {
             let why = match (runs, seen.partner) {
                 (_, None) => "was never started",
+                _ if known.link.is_some() => "does not have what clients were shown",
                 _ => {
                     "is on another machine, which durability \"process\" does not reach (use \"power\")"
                 }
@@ -83,6 +94,10 @@ fn after_own_death(known: &Known<'_>) -> String {
 fn while_standing(known: &Known<'_>) -> String {
     let Nodes { own, partner } = known.nodes;
     let term = &known.seen.term;
+    if known.by_order && (!known.seen.is_held || term.in_step) {
+        return "no session is lost; this node serves when the cluster manager promotes it"
+            .to_owned();
+    }
     if known.seen.is_held {
         return match term.in_step {
             true => {
@@ -132,7 +147,9 @@ mod tests {
             seen: &seen,
             serves,
             fences: false,
+            by_order: false,
             trouble: None,
+            link: None,
         };
         outlook(&known).if_died
     }

@@ -6,14 +6,27 @@ use std::os::fd::OwnedFd;
 use crate::control::PairStatus;
 use crate::shared_page::SharedPage;
 
-/// The place of the text; before it are its length, and whether the partner is in step.
-const TEXT_AT: u64 = 16;
-/// The longest text, in bytes.
+/// Where the text is. Before it are its length, whether the partner is in step, the number of the worker's last request
+/// that was carried out, and the tenure.
+const TEXT_AT: u64 = 64;
+const IN_STEP_AT: u64 = 8;
+const ANSWERED_AT: u64 = 16;
+const TENURE_AT: u64 = 24;
+/// Longest text.
 const TEXT_MAX: u64 = 64 << 10;
 /// The number of attempts to read it while the supervisor is writing.
 const ATTEMPTS: usize = 3;
 
-/// The shared page.
+/// What a node serves in, if each node has an NVRAM of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The arbiter's epoch.
+    pub epoch: u64,
+    /// The state that it goes on with is of this epoch; `None`: there is none.
+    pub resumes: Option<u64>,
+}
+
+/// The page.
 #[derive(Clone, Debug)]
 pub struct Page(SharedPage);
 
@@ -40,7 +53,42 @@ impl Page {
     /// Returns whether the partner is in step; an unreadable page says no.
     #[must_use]
     pub fn in_step(&self) -> bool {
-        self.0.words(8) == [1]
+        self.0.words(IN_STEP_AT) == [1]
+    }
+
+    /// The worker's request of this number, and all before it, are carried out. What they were for has been written.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn answer(&self, number: u64) -> io::Result<()> {
+        self.0.set_words(ANSWERED_AT, [number])
+    }
+
+    /// The number of the last request that was carried out.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        let [number] = self.0.words(ANSWERED_AT);
+        number
+    }
+
+    /// Says what the node serves in.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn set_tenure(&self, tenure: Tenure) -> io::Result<()> {
+        let resumes = tenure.resumes.map_or([0, 0], |of| [1, of]);
+        self.0
+            .set_words(TENURE_AT, [tenure.epoch, resumes[0], resumes[1]])
+    }
+
+    /// What the node serves in.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        let [epoch, resumes, of] = self.0.words(TENURE_AT);
+        Tenure {
+            epoch,
+            resumes: (resumes == 1).then_some(of),
+        }
     }
 
     /// Reads the report, if it has been written.

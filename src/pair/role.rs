@@ -117,12 +117,16 @@ enum Verdict {
         fence: bool,
     },
     Wait,
+    /// The other node is to take it.
+    PassOn,
 }
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Role {
     nodes: Nodes,
+    /// It takes the service only when it is ordered to: a cluster manager decides.
+    by_order: bool,
     state: State,
     next_look: Duration,
     /// The last epoch in which this process has seen a holder, including itself.
@@ -135,6 +139,8 @@ pub struct Role {
     forced_until: Option<Duration>,
     /// The reason that prevents this node from taking the service.
     trouble: Option<String>,
+    /// This node has the state of the term on record.
+    has_state: bool,
 }
 
 impl Role {
@@ -143,6 +149,7 @@ impl Role {
     pub fn new(nodes: Nodes) -> Role {
         Role {
             nodes,
+            by_order: false,
             state: State::Standing,
             next_look: Duration::ZERO,
             held_epoch: None,
@@ -150,10 +157,33 @@ impl Role {
             free_since: None,
             forced_until: None,
             trouble: None,
+            has_state: true,
         }
     }
 
-    /// When [`Event::Tick`] is due; `None`: another event is awaited.
+    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes reach
+    /// the same storage.
+    pub fn set_has_state(&mut self, yes: bool) {
+        self.has_state = yes;
+    }
+
+    /// A node that takes the service only when it is ordered to ([`Role::force`]): a cluster manager decides,
+    /// and fences.
+    #[must_use]
+    pub fn by_order(nodes: Nodes) -> Role {
+        Role {
+            by_order: true,
+            ..Role::new(nodes)
+        }
+    }
+
+    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes reach
+    /// the same storage.
+    pub fn set_has_state(&mut self, yes: bool) {
+        self.has_state = yes;
+    }
+
+    /// When [`Event::Tick`] is wanted; `None`: something else is awaited.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         (self.state == State::Standing).then_some(self.next_look)
@@ -188,6 +218,12 @@ impl Role {
         }
         if seen.is_held {
             self.held_epoch = Some(seen.term.epoch);
+        }
+        let is_own = seen.term.holder == self.nodes.own || seen.term.holder.is_empty();
+        if self.by_order && seen.term.rest == Rest::Not && !is_own && !seen.term.in_step {
+            return Err(format!(
+                "node {partner} has died, and what it had committed is not all here: start it again, and promote it"
+            ));
         }
         if seen.is_held && !can_fence {
             return Err(format!(
@@ -272,7 +308,7 @@ impl Role {
             return None;
         }
         match self.verdict(&seen.term, now) {
-            Verdict::Take { .. } => {
+            Verdict::Take { .. } | Verdict::PassOn => {
                 self.state = State::Asking;
                 Some(Action::Ask)
             }
@@ -288,11 +324,18 @@ impl Role {
         let fence = !is_own && term.rest == Rest::Not && !is_fenced;
         let may = match &term.rest {
             _ if self.forced_until.is_some() => true,
-            Rest::Not => is_own || term.in_step,
-            Rest::HandedTo { node, .. } if *node == self.nodes.own => true,
+            _ if self.by_order => false,
+            Rest::Not if self.has_state => is_own || term.in_step,
+            // Then it is the other node that may have it.
+            Rest::Not => is_own && !term.in_step,
+            Rest::HandedTo { node, .. } if *node == self.nodes.own => self.has_state,
             Rest::HandedTo { .. } => {
                 let since = self.free_since.filter(|(epoch, _)| *epoch == term.epoch);
                 is_own && since.is_some_and(|(_, since)| now >= since + HANDOVER)
+            }
+            // Its NVRAM was lost meanwhile, and the other node has all of it.
+            Rest::Rebooting if is_own && term.in_step && !self.has_state => {
+                return Verdict::PassOn;
             }
             Rest::Rebooting => is_own,
             // A server that is started now is wanted; one that was standing by when the service was stopped is not.
@@ -313,6 +356,10 @@ impl Role {
                 Some(Action::Fence { node })
             }
             Verdict::Take { fence: false } => self.take(&term),
+            Verdict::PassOn => {
+                self.state = State::Standing;
+                Some(Action::Release(Some(self.handed(false))))
+            }
             Verdict::Wait => {
                 self.state = State::Standing;
                 Some(Action::Release(None))

@@ -62,7 +62,7 @@ pub(super) fn no_service() -> outlast_smb::Config {
         max_dialect: outlast_smb::Dialect::Smb311,
         signing: outlast_smb::Requirement::Enabled,
         encryption: outlast_smb::Requirement::Enabled,
-        oplocks: outlast_smb::Oplocks::Auto,
+        oplocks: outlast_smb::Oplocks::On,
         shares: Vec::new(),
         users: Vec::new(),
         limits: outlast_smb::Limits::default(),

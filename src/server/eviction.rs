@@ -16,6 +16,7 @@ use outlast_stack::Standing;
 use super::files::FileSystem;
 use super::machine::{Client, Machine};
 use super::work::UnderWay;
+use crate::metrics::Eviction;
 use crate::one_line::OneLine;
 
 /// Bytes that a client has to send or acknowledge to count as progressing; or everything there is.
@@ -78,6 +79,7 @@ impl<F: FileSystem> Machine<F> {
                     .is_none_or(|client| client.leaving);
             if !is_known {
                 info!("connection {oldest}: dropped: too many have not logged in");
+                self.counting.counts.evict(Eviction::TooManyUnauthenticated);
                 self.abort(oldest);
             }
         }
@@ -97,6 +99,7 @@ impl<F: FileSystem> Machine<F> {
             info!(
                 "connection {conn}: dropped to make room for a new one, because {account} has most connections"
             );
+            self.counting.counts.evict(Eviction::PlaceNeeded);
             self.abort(conn);
         }
     }
@@ -129,6 +132,7 @@ impl<F: FileSystem> Machine<F> {
                  and {account} has most of it ({own} bytes on this connection); give nvram.size more if that is not \
                  hostile"
             );
+            self.counting.counts.evict(Eviction::StateTooLarge);
             self.abort(conn);
         }
     }
@@ -155,6 +159,7 @@ impl<F: FileSystem> Machine<F> {
                 "connection {conn} of {client}: dropped by `outlast disconnect {}`",
                 OneLine(client_or_user)
             );
+            self.counting.counts.evict(Eviction::Disconnected);
             self.abort(*conn);
         }
         dropped.len()
@@ -212,6 +217,7 @@ impl<F: FileSystem> Machine<F> {
             "connection {conn}: dropped: for {} s it has neither read its replies nor finished its message",
             since.as_secs()
         );
+        self.counting.counts.evict(Eviction::Stalled);
         self.abort(conn);
     }
 
@@ -265,13 +271,16 @@ impl<F: FileSystem> Machine<F> {
             }
             return;
         }
-        let (why, since) = match (unknown, self.eviction.idle) {
+        let (why, since, eviction) = match (unknown, self.eviction.idle) {
             (Some(unknown), _) if unknown > self.eviction.login => {
-                ("it has not logged in", unknown)
+                ("it has not logged in", unknown, Eviction::NotLoggedIn)
             }
-            (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => ("it is idle", idle),
+            (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => {
+                ("it is idle", idle, Eviction::Idle)
+            }
             _ => return,
         };
+        self.counting.counts.evict(eviction);
         info!("connection {conn}: closed: {why} for {} s", since.as_secs());
         client.active = now;
         self.tear_down(conn);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::error;
 use outlast_fsa::fileop::{FileKey, ShareId};
-use outlast_nvram::{AppendError, Flag, Handled, Kind, Log, Lsn, Relocation, codec};
+use outlast_nvram::{AppendError, Flag, Handled, Home, Kind, Log, Lsn, Relocation, codec};
 use outlast_smb::Principal;
 
 use super::clock::HighWater;
-use super::medium::Medium;
+use super::medium::{Medium, Shipping};
 use super::record::{GLOBAL, Global, Ids, Record, Root};
 use super::sizes;
 use super::watched::Watched;
@@ -39,10 +39,8 @@ const SLACK_PART: u64 = 16;
 pub struct Journal {
     /// `None` under durability `none`: nothing is kept.
     log: Option<Log>,
-    /// The medium to which the log is shipped, under durability `power`.
-    medium: Option<Box<dyn Medium>>,
-    /// A batch is being written there.
-    shipping: bool,
+    /// Where the log is shipped to.
+    homes: Vec<Shipping>,
     next_id: u64,
     global: Global,
     clock: HighWater,
@@ -53,7 +51,9 @@ pub struct Journal {
     meta: Vec<u8>,
     /// Something has been appended since the last commit.
     pending: bool,
-    /// Bytes of room kept for what a request in progress may append.
+    /// Commits that have not been counted yet.
+    commits: u64,
+    /// Room kept for what a request in hand may append, bytes.
     request_room: u64,
     /// Bytes of replies that may wait for clients, over all connections.
     unread_limit: u64,
@@ -72,7 +72,7 @@ impl Journal {
         request_room: u64,
         global: Global,
     ) -> Journal {
-        Journal {
+        let mut journal = Journal {
             request_room,
             next_id: global.ids_up_to,
             clock: HighWater::recorded(global.clock_up_to),
@@ -80,13 +80,28 @@ impl Journal {
             watched: Watched::recorded(global.watched_until),
             wiping: Wiping::at_start(),
             log,
-            medium,
-            shipping: false,
+            homes: Vec::new(),
             global,
             meta: Vec::new(),
             pending: false,
+            commits: 0,
             owners: HashMap::new(),
+        };
+        if let Some(medium) = medium {
+            journal.ship_to(Home::Sink, medium, true);
         }
+        journal
+    }
+
+    /// From now on the log is shipped to this home, too. `has_effects`: those that take it up from there do once more
+    /// what operations did to files.
+    pub fn ship_to(&mut self, home: Home, medium: Box<dyn Medium>, has_effects: bool) {
+        self.homes.push(Shipping {
+            home,
+            medium,
+            is_under_way: false,
+            has_effects,
+        });
     }
 
     /// The log, read-only.
@@ -158,12 +173,18 @@ impl Journal {
         }
         self.show_time(now);
         self.pending = false;
+        self.commits += 1;
         if let Some(log) = &mut self.log {
             log.commit();
         }
     }
 
-    /// Wipes the keys of ended sessions from the log when that is due; called once in each turn.
+    /// Commits since the last call.
+    pub fn take_commits(&mut self) -> u64 {
+        std::mem::take(&mut self.commits)
+    }
+
+    /// Once in each turn: has the log give up what holds the keys of sessions that have ended, when that is due.
     pub fn wipe(&mut self, now: Duration) {
         if let Some(log) = &mut self.log {
             self.wiping.turn(now, log);
@@ -178,52 +199,75 @@ impl Journal {
 
     /// Notes what has reached the sink, and ships the rest.
     pub fn ship(&mut self) {
-        let (Some(log), Some(medium)) = (&mut self.log, &mut self.medium) else {
-            return;
-        };
-        if self.shipping && medium.poll() {
-            log.batch_done();
-            self.shipping = false;
-        }
-        if !self.shipping
-            && let Some(batch) = log.next_batch()
-        {
-            medium.begin(batch);
-            self.shipping = true;
+        if let Some(log) = &mut self.log {
+            self.homes.iter_mut().for_each(|home| home.ship(log));
         }
     }
 
-    /// Waits until everything committed would be recovered after a power cut.
+    /// Waits until all that is committed would be found again, as the durability promises.
     pub fn wait_durable(&mut self) {
-        while self
-            .log
-            .as_ref()
-            .is_some_and(|log| log.durable() < log.committed())
-        {
-            self.ship();
+        while self.durable() < self.committed() {
             self.wait();
         }
     }
 
-    /// Waits for the same, and for the current superblock.
+    /// The same, and the superblock as it is now.
     fn wait_all_durable(&mut self) {
-        while self.log.as_ref().is_some_and(|log| !log.is_shipped()) {
-            self.ship();
+        let is_missing = |journal: &Journal| {
+            let log = journal.log.as_ref();
+            let mut homes = journal.required();
+            log.is_some_and(|log| homes.any(|of| !log.is_shipped(of.home)))
+        };
+        while is_missing(self) {
             self.wait();
         }
     }
 
     fn wait(&mut self) {
-        if let Some(medium) = self.medium.as_mut().filter(|_| self.shipping) {
-            medium.wait();
+        self.ship();
+        if self.durable() < self.committed() || self.required().any(|of| of.is_under_way) {
+            let homes = self.homes.iter_mut();
+            let is_waited_for = |of: &&mut Shipping| {
+                of.medium.is_required() && (of.is_under_way || of.home == Home::Partner)
+            };
+            homes.filter(is_waited_for).for_each(|of| of.medium.wait());
         }
         self.ship();
     }
 
-    /// Records before this position may be shown to clients.
+    /// The homes that output waits for.
+    fn required(&self) -> impl Iterator<Item = &Shipping> {
+        self.homes.iter().filter(|of| of.medium.is_required())
+    }
+
+    /// What is on record before this may be shown to anyone.
     #[must_use]
     pub fn durable(&self) -> Lsn {
-        self.log.as_ref().map_or(Lsn(u64::MAX), Log::durable)
+        let Some(log) = &self.log else {
+            return Lsn(u64::MAX);
+        };
+        let all = self.required().map(|of| of.durable(log));
+        all.min().unwrap_or_else(|| log.committed())
+    }
+
+    /// The loop is to come back after so long, although nothing wakes it.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        self.homes.iter().filter_map(|of| of.medium.pause()).min()
+    }
+
+    /// The partner's home, if there is one.
+    #[must_use]
+    pub fn partner(&self) -> Option<&dyn Medium> {
+        let mut homes = self.homes.iter();
+        homes
+            .find(|of| of.home == Home::Partner)
+            .map(|of| &*of.medium)
+    }
+
+    /// The partner is to be in step, although the durability does not ask for it; or not any more.
+    pub fn want_partner(&mut self, yes: bool) {
+        self.homes.iter_mut().for_each(|of| of.medium.want(yes));
     }
 
     /// The end of what is committed.
@@ -311,8 +355,8 @@ impl Journal {
 
     /// Returns whether there is a sink, that is, whether durability is `power`.
     #[must_use]
-    pub fn has_sink(&self) -> bool {
-        self.medium.is_some()
+    pub fn has_effects(&self) -> bool {
+        self.homes.iter().any(|of| of.has_effects)
     }
 
     /// Lets what is appended between `true` and `false` use the reserve, since it makes room.
@@ -387,9 +431,8 @@ impl Journal {
     fn erase(&mut self) {
         let Some(log) = &mut self.log else { return };
         log.erase();
-        if let Some(medium) = &mut self.medium {
-            medium.begin(log.erased());
-            medium.wait();
+        for of in &mut self.homes {
+            of.medium.erase(log.erased());
         }
     }
 
@@ -454,7 +497,8 @@ impl outlast_stack::Journal for Journal {
 
 impl outlast_smb::Journal for Journal {
     fn append(&mut self, conn: u64, record: &outlast_smb::Record) {
-        if matches!(record, outlast_smb::Record::SessionEnded { .. }) {
+        use outlast_smb::Record as Smb;
+        if matches!(record, Smb::SessionEnded { .. } | Smb::SessionLeft { .. }) {
             self.wiping.session_ended();
         }
         self.put(conn, Kind::Delta, &Record::Smb(Cow::Borrowed(record)), &[]);

@@ -15,7 +15,7 @@ use outlast_stack::{Event, RxFrame, Stack, TxFrame};
 use super::clock::{Stopwatch, Time};
 use super::consistency::Effects;
 use super::copying::Copier;
-use super::eviction::{EvictionLimits, Mark};
+use super::counting::Counting;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::gate::Gate;
@@ -27,6 +27,7 @@ use super::shares::Shares;
 use super::turns::{SLICE, Turns};
 use super::windows::{Framing, Windows};
 use super::work::UnderWay;
+use crate::metrics::Eviction;
 
 /// Bytes of the longest message of a client that has not logged in: a security token of 64 KiB, with headers.
 pub(super) const UNAUTHENTICATED_MESSAGE: usize = 65 << 10;
@@ -50,7 +51,9 @@ pub(super) struct Client {
     pub(super) mark: Option<Mark>,
     /// The time that the thread has spent on it ([`super::turns`]).
     pub(super) given: Duration,
-    /// The number of bytes that its next reply needs.
+    /// How long the server has worked on its message in hand.
+    pub(super) spent: Duration,
+    /// Its next request has to have room for a reply of so many bytes.
     pub(super) wanted: u64,
     /// Its next request is for this share, which does not answer.
     pub(super) waits_for: Option<ShareId>,
@@ -101,6 +104,7 @@ pub struct Machine<F> {
     pub(super) unpressed_until: Duration,
     /// Segments that had no room in the log, as counted by the stack.
     refused: u64,
+    pub(super) counting: Counting,
 }
 
 impl<F: FileSystem> Machine<F> {
@@ -147,6 +151,7 @@ impl<F: FileSystem> Machine<F> {
             is_short_of_room: false,
             unpressed_until: Duration::ZERO,
             refused: 0,
+            counting: Counting::default(),
         }
     }
 
@@ -200,6 +205,7 @@ impl<F: FileSystem> Machine<F> {
         self.journal.commit(time.now);
         // what waited for room may continue now, and nothing else may wake the loop
         self.busy |= is_short && self.can_work();
+        self.counting.counts.commit(self.journal.take_commits());
         out.extend(self.hold_back(frames));
     }
 
@@ -252,7 +258,12 @@ impl<F: FileSystem> Machine<F> {
             .min()
     }
 
-    /// Sets who resumes if this server dies now.
+    /// The partner is to be in step, although the durability does not ask for it; or not any more.
+    pub fn want_partner(&mut self, yes: bool) {
+        self.journal.want_partner(yes);
+    }
+
+    /// Who resumes should this server die now.
     pub fn set_flag(&mut self, flag: Flag) {
         self.journal.set_flag(flag);
     }
@@ -307,6 +318,7 @@ impl<F: FileSystem> Machine<F> {
             self.journal.commit(time.now);
         }
         for point in passed() {
+            self.counting.counts.pass(point);
             self.probe.at(point, When::After, "tcp");
         }
         for event in events {
@@ -532,12 +544,14 @@ impl<F: FileSystem> Machine<F> {
 
     /// Charges the time since `begun`, by the stopwatch, to this client.
     pub(super) fn charge(&mut self, conn: u64, begun: Duration) {
-        let spent = self.stopwatch.read().saturating_sub(begun);
+        let now = self.stopwatch.read();
+        let spent = now.saturating_sub(begun);
         if let Some(client) = self.clients.get_mut(&conn) {
             client.given = self
                 .turns
                 .charge(self.journal.owner(conn), client.given, spent);
         }
+        self.count_work(conn, spent, now);
     }
 
     /// Notes that there may be a message of this client to process.
@@ -575,11 +589,13 @@ impl<F: FileSystem> Machine<F> {
                     info!(
                         "connection {conn}: dropped: a message of {length} bytes before it has logged in"
                     );
+                    self.counting.counts.evict(Eviction::Malformed);
                     self.abort(conn);
                     return None;
                 }
                 Inbound::Malformed(malformed) => {
                     info!("connection {conn}: dropped: {malformed}");
+                    self.counting.counts.evict(Eviction::Malformed);
                     self.abort(conn);
                     return None;
                 }

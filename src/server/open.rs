@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use log::{error, info, warn};
+use outlast_nvram::copy::{self, Standing};
 use outlast_nvram::sink;
-use outlast_nvram::{Contents, Error, Flag, Identity, Incarnation, Log, Memory, Superblock};
+use outlast_nvram::{Contents, Error, Flag, Home, Identity, Incarnation, Log, Memory, Superblock};
 use outlast_smb::Entropy;
 
 use super::fold::{Fold, Replay, decode};
@@ -87,6 +88,15 @@ pub enum Company {
         /// Whether the other node would have everything that this one commits.
         in_step: bool,
     },
+    /// The same, where each node has an NVRAM of its own.
+    Mirror {
+        /// The other node has all that anybody was shown.
+        in_step: bool,
+        /// The epoch of the arbiter that this node was admitted in: logs that are begun now are of this term.
+        term: u64,
+        /// The state that this node goes on with is of this term; `None`: there is none.
+        resumes: Option<u64>,
+    },
 }
 
 impl Company {
@@ -95,8 +105,20 @@ impl Company {
     #[must_use]
     pub fn flag(self) -> Flag {
         match self {
-            Company::Pair { in_step: true } => Flag::NonElectiveTakeover,
-            Company::Alone | Company::Pair { in_step: false } => Flag::NonElectiveReboot,
+            Company::Pair { in_step: true } | Company::Mirror { in_step: true, .. } => {
+                Flag::NonElectiveTakeover
+            }
+            Company::Alone
+            | Company::Pair { in_step: false }
+            | Company::Mirror { in_step: false, .. } => Flag::NonElectiveReboot,
+        }
+    }
+
+    /// The term of logs that are begun now.
+    fn term(self) -> u64 {
+        match self {
+            Company::Alone | Company::Pair { .. } => 0,
+            Company::Mirror { term, .. } => term,
         }
     }
 
@@ -152,14 +174,26 @@ pub(super) fn open(
     }
     // It is whole, whatever a power cut has done to the rest.
     let superblock = sink::superblock(&*memory).ok();
-    let origin = origin(
-        &mapped,
-        superblock.as_ref(),
-        shipped.as_ref(),
-        sink.as_ref(),
-        incarnation,
-        company,
-    )?;
+    let origin = match company {
+        Company::Mirror { term, resumes, .. } => {
+            let known = Known {
+                standing: Standing::of(&*memory).ok().flatten(),
+                shipped: shipped
+                    .as_ref()
+                    .filter(|_| sink.as_ref().is_some_and(|it| it.in_use)),
+                incarnation,
+            };
+            known.of_term(term, resumes)
+        }
+        Company::Alone | Company::Pair { .. } => origin(
+            &mapped,
+            superblock.as_ref(),
+            shipped.as_ref(),
+            sink.as_ref(),
+            incarnation,
+            company,
+        )?,
+    };
     if origin != Origin::Mapping {
         followed = None;
     }
@@ -198,7 +232,9 @@ pub(super) fn open(
                 records: records_walked,
                 bytes: head.0 - tail.0,
             };
+            log.set_term(company.term());
             log.begin_epoch(incarnation)?;
+            copy::adopt(&*memory);
             log.set_flag(company.flag());
             if is_elective(superblock.flag) {
                 // No power cut may restore the old flag, with a state that is outdated by then.
@@ -223,17 +259,17 @@ pub(super) fn open(
     };
     let mut medium = None;
     match sink {
-        Some(sink) if sink.in_use => {
-            log.attach(&*sink.image).context(sink.name)?;
+        Some(mut sink) if sink.in_use => {
+            attach(&mut log, &mut sink, company).context(sink.name)?;
             medium = Some(sink.medium);
         }
         Some(mut sink) => {
             if shipped.is_some() {
                 erase(&mut sink);
             }
-            log.detach();
+            log.detach(Home::Sink);
         }
-        None => log.detach(),
+        None => log.detach(Home::Sink),
     }
     Ok(Opened {
         log,
@@ -244,7 +280,56 @@ pub(super) fn open(
     })
 }
 
-/// The superblock of the log in the sink; `None`: it is empty.
+/// From now on the log is shipped to the sink.
+fn attach(log: &mut Log, sink: &mut Sink, company: Company) -> Result<(), Error> {
+    match log.attach(Home::Sink, &*sink.image) {
+        // The sink is this node's own, and whose state counts was decided by the arbiter's epoch.
+        Err(Error::AnotherLog | Error::SinkAhead) if matches!(company, Company::Mirror { .. }) => {
+            erase(sink);
+            log.attach(Home::Sink, &*sink.image)
+        }
+        attached => attached,
+    }
+}
+
+/// What a node that has an NVRAM of its own finds at its start.
+struct Known<'a> {
+    standing: Option<Standing>,
+    /// In a sink that is in use.
+    shipped: Option<&'a Superblock>,
+    incarnation: Incarnation,
+}
+
+impl Known<'_> {
+    /// The state of these terms, wherever it is whole. What is of another one is older, or was given up.
+    fn of_term(&self, term: u64, resumes: Option<u64>) -> Origin {
+        let is_wanted =
+            |superblock: &Superblock| superblock.term == term || resumes == Some(superblock.term);
+        let of_memory = self.standing.iter();
+        let of_memory = of_memory
+            .filter(|it| it.is_of(self.incarnation))
+            .map(|it| &it.superblock);
+        let all = of_memory
+            .map(|superblock| (superblock, Origin::Mapping))
+            .chain(self.shipped.map(|superblock| (superblock, Origin::Sink)));
+        match all.clone().find(|(superblock, _)| is_wanted(superblock)) {
+            Some((superblock, _)) if superblock.flag == Flag::Clean => Origin::Fresh,
+            Some((_, origin)) => origin,
+            None => {
+                let mut flags = self.standing.iter().map(|it| it.superblock.flag);
+                if flags.any(|flag| flag != Flag::Clean) {
+                    error!(
+                        "the state in this node's NVRAM is not the one that the pair goes on with: its sessions are \
+                         dropped"
+                    );
+                }
+                Origin::Fresh
+            }
+        }
+    }
+}
+
+/// The superblock of what the sink holds; `None`: nothing.
 fn shipped(sink: &Sink) -> anyhow::Result<Option<Superblock>> {
     match sink::superblock(&*sink.image) {
         Ok(superblock) => Ok(Some(superblock)),
@@ -408,9 +493,11 @@ fn format(
         instance,
         incarnation,
     };
-    let mut log = Log::format(memory, identity)?;
-    // From now on at least one slot is whole, whatever a power cut does to the other, and says that nothing is lost.
+    let mut log = Log::format(memory.clone(), identity)?;
+    // From now on one slot is whole at least, whatever a power cut makes of the other, and says that nothing is lost.
     log.persist_superblock()?;
+    copy::adopt(&*memory);
+    log.set_term(company.term());
     log.set_flag(company.flag());
     Ok(log)
 }

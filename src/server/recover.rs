@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use outlast_fsa::fileop::FileTime;
-use outlast_nvram::{Handled, Incarnation, Log, Memory};
+use outlast_nvram::{Handled, Home, Incarnation, Log, Memory};
 use outlast_smb::{ATTEMPTS, Entropy, Task};
 use outlast_stack::{Lost, State as Tcp, TxFrame};
 
@@ -19,6 +19,7 @@ use super::fold::{Fold, Folded, Replay, impossible};
 use super::following::Follower;
 use super::journal::Journal;
 use super::machine::{Client, Machine, Surroundings};
+use super::medium::Medium;
 use super::open::{Company, Opened, Sink, State, Walked, open};
 use super::roots::{former, has_moved};
 use super::set_aside::{self, SetAside, doing};
@@ -32,8 +33,10 @@ pub struct Parts<F> {
     pub follower: Option<Follower>,
     /// The sink to which the log is shipped, or was.
     pub sink: Option<Sink>,
-    /// Bytes of room in the log kept for what a request in progress may append: [`super::journal::REPLY_ROOM`], unless
-    /// messages are known to be shorter.
+    /// The partner's NVRAM, if the log is shipped there.
+    pub partner: Option<Partner>,
+    /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
+    /// shorter.
     pub reply_room: u64,
     /// The same under durability `power` for its effect on files: [`super::journal::EFFECT_ROOM`].
     pub effect_room: u64,
@@ -69,7 +72,15 @@ pub struct Parts<F> {
     pub lost: Lost,
 }
 
-/// A recovered machine.
+/// The other node's NVRAM.
+pub struct Partner {
+    /// What brings bytes there.
+    pub medium: Box<dyn Medium>,
+    /// Another kernel may take the log up, without what this one has not brought to the mass storage.
+    pub has_effects: bool,
+}
+
+/// A machine that is whole again.
 pub struct Recovered<F> {
     /// The machine.
     pub machine: Machine<F>,
@@ -92,6 +103,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         memory,
         follower,
         sink,
+        partner,
         reply_room,
         effect_room,
         wall,
@@ -166,8 +178,16 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     // Change times can be compared within a boot, and while the wall clock does not run backwards.
     let is_comparable = is_of_this_boot && global.watched_until <= wall;
     let watched_until = Some(global.watched_until).filter(|until| is_comparable && *until > 0);
-    let request_room = reply_room + medium.as_ref().map_or(0, |_| effect_room);
-    let journal = Journal::new(log, medium, capacity, request_room, global);
+    let has_effects = medium.is_some() || partner.as_ref().is_some_and(|of| of.has_effects);
+    let request_room = reply_room + if has_effects { effect_room } else { 0 };
+    let mut journal = Journal::new(log, medium, capacity, request_room, global);
+    if let Some(Partner {
+        medium,
+        has_effects,
+    }) = partner
+    {
+        journal.ship_to(Home::Partner, medium, has_effects);
+    }
     let surroundings = Surroundings {
         entropy,
         probe,
@@ -318,8 +338,8 @@ impl<F: FileSystem> Machine<F> {
             .iter()
             .filter(|task| at == Some(set_aside::handled(**task)));
         for task in worked_on {
-            let deaths = self.smb.felled(*task, &mut self.journal);
-            warn!("the worker died while it was processing {task:?}: {deaths} time(s) so far");
+            let deaths = self.smb.crashed_during(*task, &mut self.journal);
+            warn!("the worker died while it was at {task:?}: {deaths} time(s) so far");
             if deaths == ATTEMPTS {
                 set_aside.extend(self.request(*task).map(SetAside::Request));
             }

@@ -149,7 +149,7 @@ impl<F: FileSystem> Machine<F> {
         sets_apart: bool,
         time: Time,
     ) -> anyhow::Result<()> {
-        let power = self.journal.has_sink();
+        let power = self.journal.has_effects();
         if !power && files.generations.is_empty() {
             return Ok(());
         }

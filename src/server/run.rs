@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use log::{info, warn};
+use log::{error, info, warn};
 use outlast_nvram::Flag;
 use outlast_stack::{RxFrame, TxFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,11 +14,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clock::{Clock, Time};
 use super::digest::Marks;
 use super::machine::Machine;
+use super::observer::Observer;
 use super::open::Company;
 use super::recover::{Recovered, recover};
 use super::{set_aside, setup, status};
 use crate::config::Config;
 use crate::control::{Command, ControlRequest, Outage, Reply, Serves};
+use crate::discovery::Discovery;
 use crate::fs::Fs;
 use crate::pair;
 use crate::supervisor::page::Page;
@@ -27,8 +29,10 @@ use crate::supervisor::{End, Worker};
 use crate::tap::{Received, Tap};
 use crate::users::Users;
 
-/// The number of frames received before the machine takes its turn: enough to share a commit, few enough not to delay
-/// the acknowledgement.
+/// How long a handover waits for the partner to have the state.
+const TRANSFER: Duration = Duration::from_secs(60);
+
+/// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
 const FRAMES_PER_TURN: usize = 64;
 
 /// How often a node of a pair announces its addresses after the first time (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT).
@@ -53,10 +57,13 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         supervisor_pid: worker.supervisor_pid,
         last_outage: None,
         standby: worker.standby.clone(),
+        metrics: worker.metrics.clone(),
         pair: worker.pair.clone(),
     };
+    let observer = Observer::new(worker.metrics.clone(), worker.capture.take())
+        .context("memory for what is counted")?;
     let Recovered {
-        machine,
+        mut machine,
         service_time,
         mut frames,
         set_aside,
@@ -69,6 +76,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         )
     })?;
     worker.standby.iter().for_each(Page::begin);
+    *machine.counts() = observer.counts();
     let mut server = Server {
         machine,
         clock: Clock::starting_at(service_time),
@@ -78,10 +86,13 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         worker,
         done_wake,
         end: None,
+        transfer: None,
         marks: Marks::default(),
         looked_at_pair: Instant::now(),
         began: Instant::now(),
         announced: 0,
+        observer,
+        discovery: Discovery::new(&config, random(), service_time),
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -101,7 +112,14 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
     server.serve()
 }
 
-/// The time since the worker before ended.
+/// Any number. Without the kernel's, two servers that start at once are a little more likely to ask at once.
+fn random() -> u64 {
+    let mut random = [0; 8];
+    let _ = getrandom::fill(&mut random);
+    u64::from_ne_bytes(random)
+}
+
+/// The time since the worker before ended, which is over.
 fn outage(worker: &Worker) -> Option<Outage> {
     let since = worker.away_since?;
     // A wall clock that was set back gives no length.
@@ -126,6 +144,8 @@ struct Server {
     done_wake: Arc<OwnedFd>,
     /// How it is going to end, once that has begun.
     end: Option<End>,
+    /// How it is going to end when the partner is in step, and until when that is waited for.
+    transfer: Option<(End, Instant)>,
     marks: Marks,
     /// When the flag was last updated by the state of the pair.
     looked_at_pair: Instant,
@@ -133,6 +153,9 @@ struct Server {
     began: Instant,
     /// How often the addresses have been announced since then.
     announced: u32,
+    observer: Observer,
+    /// Answers clients that look for the server.
+    discovery: Discovery,
 }
 
 impl Server {
@@ -142,15 +165,18 @@ impl Server {
         let mut frames = Vec::new();
         loop {
             self.take_requests();
-            // An offline share is looked for at the beginning of the turn, and may delay it.
+            self.continue_transfer(time);
+            // A share that was offline is looked for at the beginning of the turn, and may keep it waiting.
             let looks = self.machine.fs.next_look();
             if looks.is_some_and(|at| at <= Instant::now()) {
                 self.machine.probe.at_disk(true);
             }
             self.machine.turn(time, &mut frames);
             self.machine.probe.at_disk(false);
+            frames.extend(self.discovery.poll(time.now));
             self.send(&mut frames);
-            // What they carried is recorded, and requests that are not (a neighbour's) are answered.
+            self.observer.count(&mut self.machine);
+            // What they brought is on record, and what is not (a neighbour's question) is answered.
             self.received.forget();
             if let Some(end) = self.end.take_if(|_| self.machine.at_rest(time)) {
                 return Ok(self.leave(end));
@@ -167,6 +193,8 @@ impl Server {
             let Some(frame) = received.context("the TAP")? else {
                 break;
             };
+            self.observer.received(&mut self.machine, frame.bytes);
+            self.discovery.hear(frame.bytes, time.now);
             self.machine.ingest(frame, time);
         }
         Ok(())
@@ -197,16 +225,21 @@ impl Server {
             let now = self.clock.read().now;
             self.machine
                 .next_deadline()
+                .into_iter()
+                .chain(self.discovery.deadline())
+                .min()
                 .map(|deadline| deadline.saturating_sub(now))
         };
         let look = self.machine.fs.next_look();
         let look = look.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = timeout.into_iter().chain(look).min();
+        let timeout = [timeout, look, self.machine.journal().pause()];
+        let timeout = timeout.into_iter().flatten().min();
         let begun = Instant::now();
         loop {
             self.machine.probe.beat();
             self.mark();
             self.look_at_pair();
+            self.observer.measure(&self.machine, &self.about);
             let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
             let wait = left.unwrap_or(BEAT).min(BEAT);
             if self.poll(wait)? || left.is_some_and(|left| left <= wait) {
@@ -266,6 +299,7 @@ impl Server {
     /// Sends frames, and releases what they hold of the log.
     fn send(&mut self, frames: &mut Vec<TxFrame>) {
         for frame in frames.drain(..) {
+            self.observer.sent(&mut self.machine, &frame);
             // a frame the device did not take is a frame the network lost
             if let Err(error) = self.tap.send(&frame) {
                 warn!("a frame of {} bytes was not sent: {error}", frame.len());
@@ -291,6 +325,11 @@ impl Server {
                 let uptime = self.clock.uptime(time);
                 return Reply::Status(Box::new(status::status(&self.machine, &self.about, uptime)));
             }
+            Command::Metrics | Command::Capture { .. } => {
+                return Reply::Refused {
+                    reason: "the loop is not asked this".to_owned(),
+                };
+            }
             Command::Disconnect { client_or_user } => {
                 let connections = self.machine.disconnect(&client_or_user) as u64;
                 return Reply::Disconnected { connections };
@@ -315,20 +354,53 @@ impl Server {
                 Err(reason) => return Reply::Refused { reason },
             },
         };
-        if self.end.is_some() {
+        let is_handover = matches!(end, End::HandedOver { .. });
+        if self.end.is_some() || (is_handover && self.transfer.is_some()) {
             return Reply::Refused {
                 reason: "the server is already ending".to_owned(),
             };
         }
+        let partner = self.machine.journal().partner();
+        let is_elsewhere = partner.is_some_and(|partner| !partner.is_in_step());
+        if is_handover && is_elsewhere {
+            self.machine.want_partner(true);
+            self.transfer = Some((end, Instant::now() + TRANSFER));
+        } else {
+            self.transfer = None;
+            self.begin_end(end, time);
+        }
+        Reply::Accepted {
+            epoch: self.machine.epoch(),
+            supervisor_pid: self.worker.supervisor_pid,
+        }
+    }
+
+    fn begin_end(&mut self, end: End, time: Time) {
         if end == End::Stopped {
             self.machine.begin_closing(time);
         } else {
             self.machine.begin_drain(time);
         }
         self.end = Some(end);
-        Reply::Accepted {
-            epoch: self.machine.epoch(),
-            supervisor_pid: self.worker.supervisor_pid,
+    }
+
+    /// The state goes to the partner before the service does. If it cannot, the service stays.
+    //= patent fig2-225
+    fn continue_transfer(&mut self, time: Time) {
+        let partner = self.machine.journal().partner();
+        let is_there = partner.is_some_and(|partner| partner.is_in_step());
+        match self.transfer.take() {
+            Some((end, _)) if is_there => self.begin_end(end, time),
+            Some((end, until)) if Instant::now() < until => self.transfer = Some((end, until)),
+            Some(_) => {
+                let limit = TRANSFER.as_secs();
+                error!(
+                    "the other node has not taken the state within {limit} s, so the service stays here; see \
+                     `outlast status`"
+                );
+                self.machine.want_partner(false);
+            }
+            None => {}
         }
     }
 
@@ -339,7 +411,8 @@ impl Server {
             return Err("this server is alone: there is no [partner] in its configuration".into());
         };
         let partner = &pair.partner;
-        if !pair.partner_runs {
+        // A cluster manager knows which nodes run, and may want none to serve.
+        if !pair.partner_runs && !pair.by_order {
             return Err(format!(
                 "node {partner} does not run: start its server first (outlast serve)"
             ));
@@ -368,6 +441,10 @@ impl Server {
         let standby = self.worker.standby.as_ref().map(Page::standing);
         let is_followed = !machine_too && standby.is_some_and(|standing| standing.pid != 0);
         let time = self.clock.read();
+        if end == End::Stopped {
+            let mut frames = self.discovery.goodbye();
+            self.send(&mut frames);
+        }
         let mut frames = self.machine.save(time, flag, machine_too, is_followed);
         self.send(&mut frames);
         if let Some(log) = self.machine.journal().log() {

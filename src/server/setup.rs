@@ -20,12 +20,16 @@ use super::following::Follower;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::medium::SinkFile;
 use super::open::{Company, Sink};
-use super::recover::Parts;
+use super::partner;
+use super::recover::{Partner, Parts};
 use super::sizes;
 use super::windows;
 use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
-use crate::job_thread::wake;
+use crate::pair::link::frame::Hello;
+use crate::pair::link::keys::Keys;
+use crate::pair::link::sender::{Link, Target};
+use crate::pair::page::{Page, Tenure};
 use crate::predecessor::outwait;
 use crate::supervisor::pulse::Heart;
 use crate::supervisor::{PreviousEnd, Worker};
@@ -104,14 +108,13 @@ pub fn parts(
         memory,
         follower,
         sink: sink(config, &wake).with_context(|| named("nvram.sink"))?,
+        partner: partner(config, worker, &wake).with_context(|| named("partner"))?,
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: wall(),
         incarnation: incarnation()?,
         company: match &worker.pair {
-            Some(page) => Company::Pair {
-                in_step: page.in_step(),
-            },
+            Some(page) => company(config, page),
             None => Company::Alone,
         },
         stack: stack(config, &tap),
@@ -157,7 +160,7 @@ pub fn check_sizes(config: &Config, users: &Users) -> anyhow::Result<()> {
 fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
     Ok(match config.nvram.durability {
         Durability::None => None,
-        Durability::Process | Durability::Power => {
+        _ => {
             let nvram = &config.nvram;
             Some(Arc::new(unlocked(|| {
                 mapping(&nvram.path, nvram.size_bytes)
@@ -169,7 +172,7 @@ fn memory(config: &Config) -> anyhow::Result<Option<Arc<dyn Memory>>> {
 fn files(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Fs> {
     take_all_descriptors();
     let mut fs = Fs::new(&roots(config), Arc::clone(wake))?;
-    if config.nvram.durability == Durability::Power {
+    if config.nvram.durability.has_effects() {
         fs.expect_power_cuts()
             .with_context(|| format!("{}: nvram.durability", config.path.display()))?;
     }
@@ -180,7 +183,7 @@ fn files(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Fs> {
 fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
     let nvram = &config.nvram;
     let path = &nvram.sink;
-    let in_use = nvram.durability == Durability::Power;
+    let in_use = nvram.durability.has_sink();
     let mapping = if in_use {
         unlocked(|| mapping(path, nvram.size_bytes))?
     } else {
@@ -210,8 +213,61 @@ fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
     }))
 }
 
-/// Keeps freed memory in the process. A message of 8 MiB is assembled, decrypted and read in buffers of its size; if
-/// each were mapped anew and returned, most of the time of a large write would be spent in page faults.
+fn company(config: &Config, page: &Page) -> Company {
+    let in_step = page.in_step();
+    let partner = config.partner.as_ref();
+    match partner.and_then(|partner| partner.interconnect.as_ref()) {
+        Some(_) => {
+            let Tenure { epoch, resumes } = page.tenure();
+            Company::Mirror {
+                in_step,
+                term: epoch,
+                resumes,
+            }
+        }
+        None => Company::Pair { in_step },
+    }
+}
+
+/// The other node's NVRAM, if the nodes have one each.
+fn partner(
+    config: &Config,
+    worker: &Worker,
+    wake: &Arc<OwnedFd>,
+) -> anyhow::Result<Option<Partner>> {
+    let (Some(of), Some(page)) = (&config.partner, &worker.pair) else {
+        return Ok(None);
+    };
+    let Some(interconnect) = &of.interconnect else {
+        return Ok(None);
+    };
+    let target = Target {
+        address: interconnect.partner,
+        keys: Keys::load(&interconnect.key, &of.nodes).context("key")?,
+        hello: Hello {
+            node: of.nodes.own.clone(),
+            epoch: page.tenure().epoch,
+            memory_len: config.nvram.size_bytes,
+        },
+        timeout: interconnect.timeout,
+    };
+    let link = Link::start(target, wake.clone()).context("no thread can be started")?;
+    let medium = partner::Partner::new(partner::Setup {
+        link,
+        page: page.clone(),
+        report: worker.report.clone(),
+        name: of.nodes.partner.clone(),
+        is_wanted: config.nvram.durability.has_mirror(),
+        timeout: interconnect.timeout,
+    });
+    Ok(Some(Partner {
+        medium: Box::new(medium),
+        has_effects: config.nvram.durability.has_mirror(),
+    }))
+}
+
+/// Has freed memory stay with the process. A message of 8 MiB is put together, decrypted and read in buffers of its size; were each
+/// one mapped afresh and given back, most of the time of a large write would go into page faults.
 fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     {
@@ -419,7 +475,7 @@ fn check_records(config: &Config, limits: &outlast_smb::Limits) -> anyhow::Resul
 /// their state.
 fn max_unauthenticated(config: &Config, limits: &outlast_smb::Limits) -> usize {
     let wanted = config.limits.max_unauthenticated;
-    let most = limits.total.bytes / UNAUTHENTICATED_PART / limits.largest_stranger();
+    let most = limits.total.bytes / STRANGERS_PART / limits.largest_unauthenticated();
     if most < wanted {
         info!(
             "limits.max_unauthenticated: there is no room for {wanted}: {most} are permitted; raise nvram.size for more"

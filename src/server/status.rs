@@ -7,9 +7,10 @@ use outlast_smb::Smb;
 use super::files::FileSystem;
 use super::machine::Machine;
 use crate::control::{
-    ComparedStatus, ConnectionStatus, LogStatus, Outage, ReceiveStatus, Serves, SmbStatus,
-    StandbyStatus, Status, TcpStatus,
+    ActivityStatus, ComparedStatus, ConnectionStatus, LogStatus, Outage, PairStatus, ReceiveStatus,
+    Serves, SmbStatus, StandbyStatus, Status, TcpStatus,
 };
+use crate::metrics::{self, Counts};
 use crate::pair;
 use crate::supervisor::page::{Page, Standing};
 use crate::system::own_memory_bytes;
@@ -27,7 +28,9 @@ pub struct About {
     pub last_outage: Option<Outage>,
     /// The page in which the standby worker reports its state.
     pub standby: Option<Page>,
-    /// The page in which the supervisor reports the state of the pair.
+    /// Where workers and supervisor count.
+    pub metrics: metrics::Page,
+    /// What the supervisor says of the pair.
     pub pair: Option<pair::page::Page>,
 }
 
@@ -66,32 +69,74 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         log: log.map(|log| LogStatus {
             size_bytes: log.capacity(),
             used_bytes: log.used(),
+            replay_records: log.replay_cost().records,
+            replay_bytes: log.replay_cost().bytes,
+            replay_deltas: log.replay_cost().deltas,
         }),
         last_outage: about.last_outage.clone(),
-        standby: standby(about, machine.journal.committed().0),
-        compared: compared(about),
-        pair: about.pair.as_ref().and_then(pair::page::Page::read),
+        standby: about
+            .standby(machine.journal.committed().0)
+            .map(|standby| StandbyStatus {
+                memory_bytes: own_memory_bytes(standby.pid).unwrap_or(0),
+                ..standby
+            }),
+        compared: about.compared(),
+        activity: activity(&machine.counting.counts),
+        returns: returns(&about.metrics),
+        pair: pair(machine, about),
         connections: connections.collect(),
     }
 }
 
-/// The status of the standby worker, when the log's end is at `committed`.
-fn standby(about: &About, committed: u64) -> Option<StandbyStatus> {
-    let Standing { pid, position } = about.standby.as_ref()?.standing();
-    (pid != 0).then(|| StandbyStatus {
-        pid,
-        memory_bytes: own_memory_bytes(pid).unwrap_or(0),
-        lag_bytes: committed.saturating_sub(position),
+/// The pair as the supervisor sees it, and the interconnect as this worker does.
+fn pair<F: FileSystem>(machine: &Machine<F>, about: &About) -> Option<PairStatus> {
+    let seen = about.pair.as_ref().and_then(pair::page::Page::read)?;
+    let partner = machine.journal.partner().zip(machine.journal.log());
+    Some(PairStatus {
+        link: partner.and_then(|(partner, log)| partner.link(log)),
+        ..seen
     })
 }
 
-fn compared(about: &About) -> ComparedStatus {
-    let compared = about.standby.as_ref().map(Page::compared);
-    let compared = compared.unwrap_or_default();
-    ComparedStatus {
-        digests: compared.digests,
-        differences: compared.differences,
+impl About {
+    /// The worker that stands by, where the log has come to `committed`; its memory is not looked at.
+    pub(super) fn standby(&self, committed: u64) -> Option<StandbyStatus> {
+        let Standing { pid, position } = self.standby.as_ref()?.standing();
+        (pid != 0).then(|| StandbyStatus {
+            pid,
+            memory_bytes: 0,
+            lag_bytes: committed.saturating_sub(position),
+        })
     }
+
+    pub(super) fn compared(&self) -> ComparedStatus {
+        let compared = self.standby.as_ref().map(Page::compared);
+        let compared = compared.unwrap_or_default();
+        ComparedStatus {
+            digests: compared.digests,
+            differences: compared.differences,
+        }
+    }
+}
+
+fn activity(counts: &Counts) -> ActivityStatus {
+    let ((_, received_bytes), (_, sent_bytes)) = (counts.received(), counts.sent());
+    ActivityStatus {
+        points: counts.points(),
+        commits: counts.commits(),
+        received_bytes,
+        sent_bytes,
+    }
+}
+
+fn returns(page: &metrics::Page) -> Vec<Outage> {
+    let returns = page.last_returns().into_iter();
+    let returns = returns.map(|it| Outage {
+        began_unix_seconds: it.began_unix_ms as f64 / 1e3,
+        seconds: it.gap_us as f64 / 1e6,
+        cause: it.cause.name().to_owned(),
+    });
+    returns.collect()
 }
 
 fn receive(stack: &outlast_stack::Stack) -> ReceiveStatus {

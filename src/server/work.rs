@@ -15,6 +15,7 @@ use super::inbound::Message;
 use super::machine::{Machine, clock};
 use super::set_aside;
 use super::turns::SLICE;
+use crate::metrics::Eviction;
 
 /// The work in progress.
 pub(super) enum Work {
@@ -134,6 +135,7 @@ impl<F: FileSystem> Machine<F> {
         };
         self.sum_unread();
         let (conn, begun) = (work.conn(), self.stopwatch.read());
+        self.count_operation(conn, begun);
         let outcome = self.record_outcome(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
@@ -226,6 +228,7 @@ impl<F: FileSystem> Machine<F> {
             }
             Step::Again => return Some(work),
             Step::Done => {
+                self.counting.end_work();
                 if let Work::Message(conn, _) = work {
                     self.smb.let_go(conn);
                     self.refresh_principal(conn, time.now);
@@ -254,12 +257,21 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Point 2: commits the intent, or returns why the operation must not be performed.
+    /// Waits until all that is committed would be found again. A medium, or the partner, may take long.
+    fn await_homes(&mut self) {
+        if self.journal.durable() < self.journal.committed() {
+            self.probe.at_disk(true);
+            self.journal.wait_durable();
+            self.probe.at_disk(false);
+        }
+    }
+
+    /// Point 2: the intent is committed. Or why the operation is not to be done.
     //= patent fig5-2
     fn intend(&mut self, planned: &Planned, out: &mut Output, time: Time) -> Result<Intent, Admit> {
         // the intent of an operation under way when the server went down: it is redone (law 5)
         if let Some(intent) = &planned.intent {
-            self.journal.wait_durable();
+            self.await_homes();
             return Ok(intent.clone());
         }
         let prepared = match self.refusal(planned) {
@@ -280,9 +292,10 @@ impl<F: FileSystem> Machine<F> {
                 self.probe.at(Point::Two, When::Before, name);
                 self.deliver(std::mem::take(out));
                 self.journal.commit(time.now);
+                self.counting.counts.pass(Point::Two);
                 if planned.op.has_effect() {
-                    // law 5: an operation that a power cut may undo must be known to be under way
-                    self.journal.wait_durable();
+                    // law 5: what a power cut may undo must be known to be under way
+                    self.await_homes();
                 }
                 self.probe.at(Point::Two, When::After, name);
                 Ok(intent)
@@ -320,16 +333,19 @@ impl<F: FileSystem> Machine<F> {
         self.probe.at(Point::Three, When::Before, operation);
         self.deliver(out);
         self.journal.commit(time.now);
+        self.counting.counts.pass(Point::Three);
         self.probe.at(Point::Three, When::After, operation);
     }
 
     /// Records final bytes and puts them into the send queues.
     pub(super) fn deliver(&mut self, out: Output) {
+        self.counting.note(&out.answered);
         for (conn, parts) in out.sends {
             let parts: Vec<&[u8]> = parts.iter().map(Bytes::as_ref).collect();
             self.stack.send(conn, &parts, &mut self.journal);
         }
         for conn in out.drop {
+            self.counting.counts.evict(Eviction::Protocol);
             self.abort(conn);
         }
     }

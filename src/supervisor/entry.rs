@@ -27,8 +27,9 @@ use super::{End, Report, Worker, WorkerArgs, settings};
 use super::{environment, follow};
 use crate::config::Config;
 use crate::control::{Command, Gate, Submit};
+use crate::metrics;
 use crate::one_line::OneLine;
-use crate::pair;
+use crate::pair::{self, lease::Deadline};
 use crate::server::Following;
 use crate::users::Users;
 
@@ -57,12 +58,19 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             (config, users)
         }
     };
+    crate::logging::configure(config.log.format);
     let page = Page::inherited(is_open);
     let received = environment::inherited(RECEIVED_VARIABLE, is_open);
+    let capture = environment::inherited(crate::capture::VARIABLE, is_open);
+    let metrics = environment::inherited(metrics::VARIABLE, is_open);
+    let metrics = metrics::Page::inherited(metrics).context("no memory for what is counted")?;
     let pair = environment::inherited(pair::PAGE_VARIABLE, is_open).map(pair::page::Page::from);
     let admitted = environment::inherited(pair::ADMITTED_VARIABLE, is_open);
-    if config.partner.is_some() && (pair.is_none() || admitted.is_none()) {
-        bail!("[partner] needs a newer supervisor: end the server with SIGTERM and start it again");
+    let lease = environment::inherited(pair::LEASE_VARIABLE, is_open).map(Deadline::from);
+    if config.partner.is_some() && (pair.is_none() || admitted.is_none() && lease.is_none()) {
+        bail!(
+            "[partner] needs a supervisor that knows it: end the server with SIGTERM and start it again"
+        );
     }
     // Before a thread, or the process that unmaps the address space, shares the memory.
     let sandbox = crate::sandbox::restrict(&config, prober.is_none());
@@ -71,6 +79,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let open = open.chain(page.iter().map(|page| page.memory().as_fd()));
     let open = open.chain(pair.iter().map(|page| page.memory().as_fd()));
     let open = open.chain(admitted.iter().map(AsFd::as_fd));
+    let open = open.chain(lease.iter().map(|page| page.memory().as_fd()));
     teardown(open.chain(prober.iter().map(AsFd::as_fd)));
     let report = Report::new(report);
     let (go, following) = if args.standby {
@@ -92,12 +101,17 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
         (args.go(), None)
     };
 
-    let (submit, requests, wake) = Submit::channel().context("cannot make an eventfd")?;
+    // Before it can speak: from here on this process ends with the lease of its node.
+    lease
+        .map_or(Ok(()), pair::lease::keep)
+        .context("the node's lease cannot be kept")?;
+    let (submit, requests, wake) = Submit::channel().context("no eventfd can be had")?;
     signals(submit.clone())?;
     let gate = Gate {
         config: config.clone(),
         supervisor_pid: args.supervisor_pid,
         pulse: pulse.clone(),
+        metrics: metrics.clone(),
         prober,
     };
     let answers = crate::control::serve(control.into(), submit, gate)?;
@@ -124,6 +138,8 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             following,
             sandbox,
             pair,
+            metrics,
+            capture,
             admitted,
         },
     )?;

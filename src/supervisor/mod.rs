@@ -5,6 +5,7 @@
 pub mod entry;
 mod environment;
 mod follow;
+mod interconnect;
 pub mod machine;
 pub mod page;
 mod paired;
@@ -14,6 +15,7 @@ mod provision;
 pub mod pulse;
 mod ready;
 mod reload;
+mod service_manager;
 mod settings;
 mod signals;
 mod stand_in;
@@ -28,7 +30,7 @@ pub use worker::{End, PreviousEnd, Report, Worker, WorkerArgs};
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use log::{error, info};
@@ -36,6 +38,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::Config;
 use crate::control::{BindError, Listener};
+use crate::metrics::{Cause, Return};
 use crate::predecessor::outwait;
 use crate::tap::{Tap, TapError};
 use machine::{Action, Ended, Input, Machine};
@@ -43,6 +46,7 @@ use paired::Node;
 use process::Process;
 use provision::{Held, Provision};
 use reload::Reload;
+use service_manager::Kept;
 use settings::Settings;
 use signals::Signals;
 use stand_in::StandIn;
@@ -68,19 +72,28 @@ pub struct Start {
 pub fn serve(path: &Path, start: Start) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     let (kept, config) = Settings::read(path)?;
+    crate::logging::configure(config.log.format);
     if let Some(partner) = config.partner.clone() {
         return paired::serve(kept, &config, &partner, start.ready);
     }
     let config = &config;
     crate::preflight::first_start(config)?;
     let control = bind_control(config)?;
-    let tap = match start.tap {
+    let mut left = Kept::take();
+    let network = &config.network;
+    let kept_tap = left.tap(&network.tap, network.offload);
+    let is_tap_kept = kept_tap.is_some();
+    let tap = match start.tap.or(kept_tap) {
         Some(tap) => tap,
         None => open_tap(config)?,
     };
     announce(config);
+    serve_metrics(config)?;
     let mut held =
         Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
+    if is_tap_kept {
+        held.continue_with(left.received);
+    }
     let reload = match start.is_temporary {
         true => None,
         false => Some(Reload::of(config)?),
@@ -102,7 +115,16 @@ fn announce(config: &Config) {
     );
 }
 
-/// What the supervisor has throughout its life.
+/// Serves metrics over HTTP, if the configuration says so.
+fn serve_metrics(config: &Config) -> anyhow::Result<()> {
+    let Some(listen) = config.metrics.listen else {
+        return Ok(());
+    };
+    crate::metrics::http::serve(listen, &config.server.control_socket)
+        .with_context(|| config.path.display().to_string())
+}
+
+/// What the supervisor has as long as it lives.
 struct Desk {
     signals: Signals,
     ready: Ready,
@@ -168,6 +190,7 @@ fn supervise(
                         }
                     };
                     missing = None;
+                    order.tap_fresh &= !provision.is_tap_kept();
                     order.tap_fresh |= is_fresh;
                     let inherited = provision.inherited()?;
                     let away_since = gone_since.map(|since| SystemTime::now() - since.elapsed());
@@ -215,14 +238,16 @@ fn supervise(
             machine.deadline(),
             stand_in.next_look(worker.as_ref()),
             standby.deadline(),
-            node.as_ref().map(|node| node.next_look()),
+            ready.manager().next_sign(),
+            node.as_ref().map(|node| node.next_look(start.elapsed())),
         ];
         let wake = wake.into_iter().flatten().min();
         let asked = stand_in.is_needed().then(|| provision.control());
         let reports = [worker.as_ref().and_then(Process::report), standby.report()];
         wait(signals, reports, asked, wake, start)?;
         if let Some(process) = &mut worker {
-            stand_in.look_after(process, provision.control(), start.elapsed());
+            let metrics = &standby.shared().metrics;
+            stand_in.look_after(process, provision.control(), metrics, start.elapsed());
         }
         if let Some(node) = &mut node
             && let Err(why) = node.look_after(start.elapsed())
@@ -237,6 +262,7 @@ fn supervise(
                 is_terminating: true,
             });
         }
+        ready.manager().live(start.elapsed());
         let mut inputs = Vec::new();
         if signals.take() {
             ready.stopping();
@@ -247,15 +273,16 @@ fn supervise(
         if let Some(process) = &mut worker {
             // Reaped before its messages are read: then they are complete.
             let ended = process.reap()?;
+            let mut steps = Vec::new();
             inputs.extend(process.messages().filter_map(|message| match message {
                 Message::Ready { epoch } => {
                     stand_in.epoch = epoch;
                     let worker = process.id();
-                    match gone_since
-                        .take()
-                        .map(|since| since.elapsed().as_secs_f64() * 1e3)
-                    {
-                        Some(ms) => {
+                    match gone_since.take().map(|since| since.elapsed()) {
+                        Some(gap) => {
+                            let metrics = &standby.shared().metrics;
+                            metrics.add_return(returned(gap, last_ended));
+                            let ms = gap.as_secs_f64() * 1e3;
                             info!("worker {worker} serves, epoch {epoch}; away for {ms:.1} ms")
                         }
                         None => info!("worker {worker} serves, epoch {epoch}"),
@@ -266,9 +293,18 @@ fn supervise(
                     exec,
                     hold: Duration::try_from_secs_f64(hold_seconds).unwrap_or_default(),
                 }),
-                // From the time when it was the standby worker.
+                Message::InStep { number, in_step } => {
+                    steps.push((number, in_step));
+                    None
+                }
+                // Of the time when it stood by.
                 Message::Follows | Message::Failed { .. } | Message::Differs { .. } => None,
             }));
+            if let Some(node) = &mut node {
+                steps
+                    .into_iter()
+                    .for_each(|(number, in_step)| node.step(number, in_step));
+            }
             if let Some(ended) = ended {
                 inputs.push(Input::Ended(ended));
                 last_ended = Some(ended);
@@ -280,12 +316,30 @@ fn supervise(
         for input in inputs {
             if input == Input::Ready {
                 provision.proven();
+                provision.keep(ready.manager());
                 ready.serves();
                 standby.serves(machine.binary(), start.elapsed());
             }
             let next = machine.handle(input, start.elapsed());
             action = next.or(action);
         }
+    }
+}
+
+/// A worker serves, so long after the one before it ended.
+fn returned(gap: Duration, last_ended: Option<Ended>) -> Return {
+    let began = SystemTime::now() - gap;
+    let since_1970 = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let whole = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+    Return {
+        began_unix_ms: whole(since_1970.as_millis()),
+        gap_us: whole(gap.as_micros()),
+        cause: match last_ended {
+            Some(Ended::Killed) => Cause::Killed,
+            Some(Ended::OwnFault) => Cause::Crashed,
+            Some(Ended::Error(_)) => Cause::Failed,
+            _ => Cause::Planned,
+        },
     }
 }
 

@@ -17,28 +17,35 @@ use outlast_nvram::{Incarnation, Log, Mapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 
+use super::interconnect::Interconnect;
 use super::page::Page as StandbyPage;
-use super::process::Paired;
+use super::process::{Paired, Shared};
 use super::provision::{Held, Provision as _};
 use super::reload::Reload;
 use super::settings::Settings;
 use super::standby::Standby;
 use super::{Desk, Ended, Over, Ready, bind_control, open_tap, supervise};
-use crate::config::{Config, Durability, Partner};
+use crate::config::{Arbitration, Config, Durability, Partner};
 use crate::control::{
-    Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, relay,
+    Command, ControlRequest, PairStatus, Reply, StandbyStatus, Status, Submit, metrics_of, relay,
 };
 use crate::pair::arbiter::{Arbiter, ArbiterError, Rest, Seen, Term};
+use crate::pair::etcd::EtcdArbiter;
 use crate::pair::hook;
+use crate::pair::lease::Lease;
 use crate::pair::lock::LockFile;
 use crate::pair::outlook::{Known, outlook};
-use crate::pair::page::Page;
+use crate::pair::page::{Page, Tenure};
 use crate::pair::role::{Action, Event, Leaving, PACE, Role};
 use crate::predecessor::outwait;
 
 /// The interval at which a serving node checks its admission, and looks for its partner.
 const RENEWAL: Duration = Duration::from_secs(1);
-/// The interval of checks whether a hook has ended.
+/// Between two attempts to put on record whether the partner is in step.
+const RETRY: Duration = Duration::from_millis(50);
+/// The same where the admission ends by itself.
+const RENEWAL_OF_A_LEASE: Duration = Duration::from_millis(200);
+/// Between two looks whether a hook has ended.
 const HOOK_PACE: Duration = Duration::from_millis(1);
 
 /// Runs `outlast serve` of one node. Returns the exit code.
@@ -53,6 +60,7 @@ pub(super) fn serve(
     }
     let control = bind_control(config)?;
     let tap = open_tap(config)?;
+    super::serve_metrics(config)?;
     let (mut node, paired) = Node::open(config, partner)?;
     let held =
         Held::new(config, kept, control, tap).context("there is no memory for received frames")?;
@@ -75,7 +83,7 @@ pub(super) fn serve(
             event,
             &mut held,
             &mut standby,
-            &desk,
+            &mut desk,
             &counter,
             terminating.is_some(),
         )?;
@@ -149,7 +157,13 @@ pub(super) struct Node {
     page: Page,
     incarnation: Incarnation,
     durability: Durability,
-    /// What was read last.
+    /// `None`: both nodes reach the same NVRAM, or the same sink.
+    interconnect: Option<Interconnect>,
+    /// The term that this node was admitted in the last time, as the holder before has left it.
+    admitted: Option<Term>,
+    /// What a worker has asked for, and the arbiter has not taken yet.
+    unanswered: Option<(u64, bool)>,
+    /// What was seen last.
     seen: Option<Seen>,
     next_look: Duration,
     /// The results of hooks.
@@ -163,21 +177,28 @@ pub(super) struct Node {
 impl Node {
     fn open(config: &Config, partner: &Partner) -> anyhow::Result<(Node, Paired)> {
         let incarnation = crate::server::incarnation()?;
-        let lock = open_lock(partner, incarnation)
-            .with_context(|| format!("{}: partner.lock", config.path.display()))?;
-        let page = Page::new().context("no memory for the node's status")?;
+        let (arbiter, admitted) = open_arbiter(partner, incarnation)
+            .with_context(|| format!("{}: partner.arbiter", config.path.display()))?;
+        let page = Page::new().context("no memory for what the node says")?;
+        let lease = arbiter.lease();
         let paired = Paired {
-            admitted: lock
-                .descriptor()
-                .try_clone_to_owned()
-                .context("partner.lock")?,
+            admitted,
+            lease: lease.as_deref().map(Lease::deadline).cloned(),
             page: page.clone(),
+        };
+        let interconnect = Interconnect::open(config, partner, incarnation)?;
+        let role = match partner.arbiter.orders() {
+            true => Role::by_order,
+            false => Role::new,
         };
         let (sender, events) = unbounded();
         let node = Node {
+            interconnect,
+            admitted: None,
+            unanswered: None,
             partner: partner.clone(),
-            arbiter: Box::new(lock),
-            role: Role::new(partner.nodes.clone()),
+            arbiter,
+            role: role(partner.nodes.clone()),
             page,
             incarnation,
             durability: config.nvram.durability,
@@ -197,11 +218,12 @@ impl Node {
         first: Event,
         held: &mut Held,
         standby: &mut Standby,
-        desk: &Desk,
+        desk: &mut Desk,
         counter: &Counter,
         mut is_terminating: bool,
     ) -> anyhow::Result<bool> {
-        let now = || desk.start.elapsed();
+        let start = desk.start;
+        let now = || start.elapsed();
         standby.serves(None, now());
         let mut event = Some(first);
         loop {
@@ -228,18 +250,14 @@ impl Node {
                 return Ok(false);
             }
             counter.hear(held);
-            self.answer(
-                counter,
-                &standby.shared().page,
-                &held.config().nvram.path,
-                now(),
-            );
+            self.answer(counter, standby.shared(), &held.config().nvram.path, now());
             if self.may_follow(held.config()) {
                 standby.look_after(held, now());
             }
             let pause = self.role.deadline().map(|at| at.saturating_sub(now()));
             let pause = pause.map_or(HOOK_PACE, |pause| pause.min(PACE));
             self.wait(held, desk, counter, pause)?;
+            desk.ready.manager().live(now());
             if desk.signals.take() {
                 is_terminating = true;
             }
@@ -287,13 +305,24 @@ impl Node {
         match action {
             Action::Look => Some(match self.arbiter.look() {
                 Ok(seen) => {
+                    if !seen.is_held {
+                        self.know_state(&seen.term);
+                    }
+                    if let Some(interconnect) = &self.interconnect {
+                        interconnect.admit(&seen, !self.role.serves());
+                    }
                     self.seen = Some(seen.clone());
                     Event::Looked(seen)
                 }
                 Err(error) => Event::Failed(error.to_string()),
             }),
-            Action::Ask => Some(match self.arbiter.ask() {
-                Ok(term) => Event::Asked(term),
+            // A node that asks acknowledges nothing any more to one that may be on its way out.
+            Action::Ask => Some(match self.close_and_ask() {
+                Ok(term) => {
+                    term.iter().for_each(|term| self.know_state(term));
+                    self.admitted.clone_from(&term);
+                    Event::Asked(term)
+                }
                 Err(error) => Event::Failed(error.to_string()),
             }),
             Action::Take(term) => Some(Event::Taken(self.take(term))),
@@ -329,6 +358,19 @@ impl Node {
         }
     }
 
+    fn close_and_ask(&mut self) -> Result<Option<Term>, ArbiterError> {
+        self.interconnect.iter().for_each(Interconnect::close);
+        self.arbiter.ask()
+    }
+
+    /// Says to the role whether this node has the state of a term.
+    fn know_state(&mut self, term: &Term) {
+        if let Some(interconnect) = &self.interconnect {
+            let has_state = term.epoch == 0 || interconnect.resumes(term).is_some();
+            self.role.set_has_state(has_state);
+        }
+    }
+
     fn own(&self) -> String {
         self.partner.nodes.own.clone()
     }
@@ -348,6 +390,23 @@ impl Node {
     fn take(&mut self, term: Term) -> Result<(), String> {
         let from = self.seen.as_ref().map(|seen| seen.term.holder.clone());
         let term = self.stepped(term, self.seen.as_ref().and_then(|seen| seen.partner));
+        let term = match (&self.interconnect, &self.admitted) {
+            (Some(interconnect), Some(last)) => Term {
+                // The other one is not in step with this one.
+                in_step: false,
+                since_unix_seconds: unix_seconds(),
+                resumes: interconnect.resumes(last),
+                ..term
+            },
+            _ => term,
+        };
+        let tenure = Tenure {
+            epoch: term.epoch,
+            resumes: term.resumes,
+        };
+        let shown = self.page.set_tenure(tenure);
+        shown.map_err(|error| format!("the workers cannot be shown the term: {error}"))?;
+        self.unanswered = None;
         self.arbiter
             .write(&term)
             .map_err(|error| error.to_string())?;
@@ -367,7 +426,11 @@ impl Node {
     /// The term with the current bit: under durability `power` the sink has everything; otherwise only a node on the
     /// same machine can read the stores to the NVRAM.
     fn stepped(&self, term: Term, partner: Option<Incarnation>) -> Term {
-        let in_step = self.durability == Durability::Power || partner == Some(self.incarnation);
+        let in_step = match self.interconnect {
+            // The worker that serves knows it.
+            Some(_) => term.in_step,
+            None => self.durability == Durability::Power || partner == Some(self.incarnation),
+        };
         match term.in_step == in_step && term.since_unix_seconds > 0 {
             true => term,
             false => Term {
@@ -393,9 +456,12 @@ impl Node {
         self.arbiter.release();
     }
 
-    /// When [`Node::look_after`] is due.
-    pub(super) fn next_look(&self) -> Duration {
-        self.next_look
+    /// When [`Node::look_after`] is to be called.
+    pub(super) fn next_look(&self, now: Duration) -> Duration {
+        match self.unanswered {
+            Some(_) => self.next_look.min(now + RETRY),
+            None => self.next_look,
+        }
     }
 
     /// Checks the admission while a worker serves, and looks for the partner.
@@ -403,10 +469,17 @@ impl Node {
     /// # Errors
     /// This node is no longer admitted.
     pub(super) fn look_after(&mut self, now: Duration) -> Result<(), ArbiterError> {
+        if let Some((number, in_step)) = self.unanswered {
+            self.step(number, in_step);
+        }
         if now < self.next_look {
             return Ok(());
         }
-        self.next_look = now + RENEWAL;
+        self.next_look = now
+            + match self.arbiter.lease() {
+                Some(_) => RENEWAL_OF_A_LEASE,
+                None => RENEWAL,
+            };
         let looked = self.arbiter.renew().and_then(|()| self.arbiter.look());
         let stepped = looked.and_then(|seen| {
             let term = self.stepped(seen.term.clone(), seen.partner);
@@ -425,6 +498,40 @@ impl Node {
         }
         self.say();
         Ok(())
+    }
+
+    /// A worker asks to have it on record whether the partner is in step. The answer is in the page, where the workers
+    /// see first what is on record and then the number.
+    pub(super) fn step(&mut self, number: u64, in_step: bool) {
+        let write = |node: &mut Node| {
+            let seen = node.arbiter.look()?;
+            let term = Term {
+                in_step,
+                since_unix_seconds: match seen.term.in_step == in_step {
+                    true => seen.term.since_unix_seconds,
+                    false => unix_seconds(),
+                },
+                ..seen.term.clone()
+            };
+            node.arbiter.write(&term)?;
+            node.seen = Some(Seen { term, ..seen });
+            Ok(())
+        };
+        let written: Result<(), ArbiterError> = write(self);
+        match written {
+            Ok(()) => {
+                self.unanswered = None;
+                self.complaint = None;
+                self.say();
+                if let Err(error) = self.page.answer(number) {
+                    warn!("the worker cannot be answered: {error}");
+                }
+            }
+            Err(error) => {
+                self.unanswered = Some((number, in_step));
+                self.complain(error.to_string());
+            }
+        }
     }
 
     fn complain(&mut self, why: String) {
@@ -454,26 +561,33 @@ impl Node {
 
     fn status(&self) -> Option<PairStatus> {
         let seen = self.seen.as_ref()?;
+        let link = self.interconnect.as_ref().map(Interconnect::status);
         Some(outlook(&Known {
             nodes: &self.partner.nodes,
             seen,
             serves: self.role.serves(),
             fences: self.partner.fence_command.is_some(),
+            by_order: self.partner.arbiter.orders(),
             trouble: self.complaint.as_deref().or(self.role.trouble()),
+            link: link.as_ref(),
         }))
     }
 
     /// Returns whether there is a log of the other node to follow, in memory that both have.
     fn may_follow(&self, config: &Config) -> bool {
-        let held_by_partner = |seen: &&Seen| seen.is_held && seen.partner == Some(self.incarnation);
+        let held_by_partner = |seen: &&Seen| match &self.interconnect {
+            Some(interconnect) => seen.is_held && interconnect.is_followed(seen),
+            None => seen.is_held && seen.partner == Some(self.incarnation),
+        };
         self.seen.as_ref().filter(held_by_partner).is_some() && config.nvram.path.exists()
     }
 
-    /// Answers requests while no worker does.
-    fn answer(&mut self, counter: &Counter, page: &StandbyPage, nvram: &Path, now: Duration) {
+    /// Answers who asks while no worker does.
+    fn answer(&mut self, counter: &Counter, shared: &Shared, nvram: &Path, now: Duration) {
         while let Ok(ControlRequest { command, reply }) = counter.requests.try_recv() {
             let answer = match command {
-                Command::Status => Reply::Status(Box::new(self.whole_status(page, nvram))),
+                Command::Status => Reply::Status(Box::new(self.whole_status(&shared.page, nvram))),
+                Command::Metrics => metrics_of(&shared.metrics),
                 Command::Takeover { force: true } => self.force(now),
                 _ => Reply::Refused {
                     reason: self.refusal(),
@@ -548,12 +662,25 @@ impl Node {
     }
 }
 
-/// Opens the lock's file. A server of this node that has just been killed may hold its place for another moment.
-fn open_lock(partner: &Partner, incarnation: Incarnation) -> Result<LockFile, ArbiterError> {
+/// Opens the arbiter, and its lock, if it is one. A server of this node that has just been killed may have its place for
+/// another moment.
+fn open_arbiter(
+    partner: &Partner,
+    incarnation: Incarnation,
+) -> anyhow::Result<(Box<dyn Arbiter>, Option<OwnedFd>)> {
+    let file = match &partner.arbiter {
+        Arbitration::Lock(file) | Arbitration::Pacemaker(file) => file,
+        Arbitration::Etcd(etcd) => {
+            let arbiter = EtcdArbiter::open(etcd, &partner.nodes, incarnation)?;
+            return Ok((Box::new(arbiter), None));
+        }
+    };
     let is_held = |error: &ArbiterError| matches!(error, ArbiterError::Wrong(_));
-    outwait(is_held, || {
-        LockFile::open(&partner.lock, partner.number, incarnation)
-    })
+    let lock = outwait(is_held, || {
+        LockFile::open(file, partner.number, incarnation)
+    })?;
+    let admitted = lock.descriptor().try_clone_to_owned()?;
+    Ok((Box::new(lock), Some(admitted)))
 }
 
 /// Runs a command of the configuration, if there is one.

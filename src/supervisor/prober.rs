@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use super::environment;
+use crate::capture::{Capture, Wanted};
 use crate::control::probe;
 
 /// The variable with the descriptor.
@@ -34,7 +35,10 @@ const TIMEOUT: Duration = probe::TIMEOUT.saturating_add(ANSWER);
 /// A value for the worker's own binary, which no path can have.
 const THE_SAME: &[u8] = b"\0";
 
-/// The answer to a question; if negative, the reason in one line.
+/// Before what is wanted of a capture, which is JSON. It cannot be in a path either.
+const CAPTURE: &[u8] = b"\0capture ";
+
+/// What came of a question; or the reason, in one line.
 type Answer = Result<(), String>;
 
 /// The question whether a worker may end for a reboot.
@@ -101,9 +105,22 @@ impl Prober {
     /// # Errors
     /// The reason why not, in one line.
     pub fn ask(&self, binary: Option<&Path>) -> Answer {
+        let path = binary.map_or(THE_SAME, |binary| binary.as_os_str().as_bytes());
+        self.exchange(path)
+    }
+
+    /// Has the supervisor begin or end a capture.
+    ///
+    /// # Errors
+    /// The reason, in one line.
+    pub fn capture(&self, wanted: &Wanted) -> Answer {
+        let json = serde_json::to_vec(wanted).map_err(|error| error.to_string())?;
+        self.exchange(&[CAPTURE, &json].concat())
+    }
+
+    fn exchange(&self, question: &[u8]) -> Answer {
         let ask = || {
-            let path = binary.map_or(THE_SAME, |binary| binary.as_os_str().as_bytes());
-            send(&*self.0, path, SendFlags::NOSIGNAL)?;
+            send(&*self.0, question, SendFlags::NOSIGNAL)?;
             receive(self.0.as_fd())
         };
         let answer = ask().map_err(|error| format!("the supervisor does not answer: {error}"))?;
@@ -125,11 +142,20 @@ impl AsRawFd for Prober {
 }
 
 /// Starts the supervisor's thread, which answers one worker for as long as that lives.
-pub(super) fn answer(socket: OwnedFd, config: PathBuf, asks: Asks) {
+pub(super) fn answer(socket: OwnedFd, config: PathBuf, asks: Asks, captures: Capture) {
     let thread = std::thread::Builder::new().name("prober".into());
     let started = thread.spawn(move || {
         // An empty message is the end of the other side.
         while let Some(path) = receive(socket.as_fd()).ok().filter(|path| !path.is_empty()) {
+            if let Some(wanted) = path.strip_prefix(CAPTURE) {
+                let wanted = serde_json::from_slice(wanted).map_err(|error| error.to_string());
+                let answer: Answer = wanted.and_then(|wanted| captures.want(&wanted));
+                let answer = serde_json::to_vec(&answer).unwrap_or_default();
+                if send(&socket, &answer, SendFlags::NOSIGNAL).is_err() {
+                    return;
+                }
+                continue;
+            }
             let binary =
                 (path != THE_SAME).then(|| PathBuf::from(std::ffi::OsString::from_vec(path)));
             let probed = binary
@@ -164,7 +190,8 @@ mod tests {
         let (prober, supervisor) = Prober::new().unwrap();
         let (woken, waker) = UnixStream::pair().unwrap();
         let (asks, asked) = Asks::new(waker);
-        answer(supervisor, PathBuf::from("/nowhere/o.toml"), asks);
+        let captures = Capture::new().unwrap();
+        answer(supervisor, PathBuf::from("/nowhere/o.toml"), asks, captures);
         let refused = |binary: &str| prober.ask(Some(Path::new(binary))).unwrap_err();
         for _ in 0..2 {
             assert!(refused("/nowhere/outlast").contains("/nowhere/outlast cannot be run"));

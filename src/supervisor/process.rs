@@ -23,7 +23,10 @@ use super::worker::{
     EXIT_GIVEN_BACK, EXIT_HANDED_OVER, EXIT_REBOOT, EXIT_SHUTDOWN, EXIT_STOPPED, EXIT_SYSTEM, Go,
     Message, PreviousEnd,
 };
-use crate::pair::{ADMITTED_VARIABLE, PAGE_VARIABLE};
+use crate::capture::{self, Capture};
+use crate::metrics;
+use crate::pair::lease::Deadline;
+use crate::pair::{ADMITTED_VARIABLE, LEASE_VARIABLE, PAGE_VARIABLE};
 
 /// The longest line that a worker may report, in bytes.
 const LINE_MAX_BYTES: usize = 64 << 10;
@@ -46,8 +49,10 @@ pub(super) struct Inherited<'a> {
 
 /// Descriptors that every worker of a node of a pair inherits besides.
 pub(super) struct Paired {
-    /// The file of the arbiter's lock.
-    pub admitted: OwnedFd,
+    /// The lock by which the arbiter admits the node, if it is one.
+    pub admitted: Option<OwnedFd>,
+    /// Until when the arbiter admits the node, if that is for a time only.
+    pub lease: Option<Deadline>,
     pub page: crate::pair::page::Page,
 }
 
@@ -57,6 +62,10 @@ pub(super) struct Shared {
     pub page: Page,
     /// The channel for a worker's questions.
     pub asks: Asks,
+    /// Where they count.
+    pub metrics: metrics::Page,
+    /// What writes frames into a file.
+    pub capture: Capture,
 }
 
 /// A running worker.
@@ -137,6 +146,7 @@ impl Process {
         let pulse = Pulse::new()?;
         let (asks, answers) = Prober::new()?;
         let page = shared.page.memory();
+        let (metrics, capture) = (shared.metrics.memory(), shared.capture.memory());
         let [config, users] = inherited.settings.descriptors();
         let mut command = Command::new(program);
         command
@@ -150,11 +160,13 @@ impl Process {
             .arg(format!("--config-fd={config}"))
             .arg(format!("--users-fd={users}"))
             .arg(format!("--supervisor-pid={}", std::process::id()))
-            // Only the supervisor speaks to the service manager.
-            .env_remove(super::ready::NOTIFY_SOCKET)
+            // It speaks for the supervisor, which alone speaks to the service manager.
+            .env_remove(super::service_manager::NOTIFY_SOCKET)
             .env(pulse::VARIABLE, pulse.memory().as_raw_fd().to_string())
             .env(page::VARIABLE, page.as_raw_fd().to_string())
             .env(prober::VARIABLE, asks.as_raw_fd().to_string())
+            .env(metrics::VARIABLE, metrics.as_raw_fd().to_string())
+            .env(capture::VARIABLE, capture.as_raw_fd().to_string())
             .env(
                 RECEIVED_VARIABLE,
                 inherited.received.as_raw_fd().to_string(),
@@ -168,14 +180,27 @@ impl Process {
             pulse.memory().as_raw_fd(),
             page.as_raw_fd(),
             asks.as_raw_fd(),
+            metrics.as_raw_fd(),
+            capture.as_raw_fd(),
             inherited.received.as_raw_fd(),
         ];
-        if let Some(Paired { admitted, page }) = inherited.pair {
-            let (admitted, page) = (admitted.as_raw_fd(), page.memory().as_raw_fd());
-            command
-                .env(ADMITTED_VARIABLE, admitted.to_string())
-                .env(PAGE_VARIABLE, page.to_string());
-            keep.extend([admitted, page]);
+        if let Some(pair) = inherited.pair {
+            let lease = pair.lease.as_ref().map(|lease| lease.memory().as_raw_fd());
+            for (variable, fd) in [
+                (
+                    ADMITTED_VARIABLE,
+                    pair.admitted.as_ref().map(AsRawFd::as_raw_fd),
+                ),
+                (LEASE_VARIABLE, lease),
+                (PAGE_VARIABLE, Some(pair.page.memory().as_raw_fd())),
+            ] {
+                let Some(fd) = fd else { continue };
+                command.env(variable, fd.to_string());
+                keep.push(fd);
+            }
+        }
+        if let Some(format) = crate::logging::forced() {
+            command.env(crate::logging::VARIABLE, format);
         }
         describe(&mut command);
         let supervisor = rustix::process::getpid();
@@ -194,7 +219,8 @@ impl Process {
         };
         // SAFETY: between fork and exec it makes only system calls: no allocation, no lock.
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
-        prober::answer(answers, inherited.config.clone(), shared.asks.clone());
+        let (asks, captures) = (shared.asks.clone(), shared.capture.clone());
+        prober::answer(answers, inherited.config.clone(), asks, captures);
         Ok(Process {
             child,
             report: Some(read.into()),

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use log::{error, info};
 
 use super::process::{Inherited, Paired};
+use super::service_manager::Manager;
 use super::settings::Settings;
 use crate::config::{Config, Durability};
 use crate::control::Listener;
@@ -44,6 +45,16 @@ pub(super) trait Provision {
 
     /// Returns whether a standby worker is wanted.
     fn stands_by(&self) -> bool;
+
+    /// The TAP has been held since a worker served from it, though that was another supervisor's.
+    fn is_tap_kept(&self) -> bool {
+        false
+    }
+
+    /// Has the service manager keep what the next supervisor can continue with.
+    fn keep(&mut self, manager: &Manager) {
+        let _ = manager;
+    }
 }
 
 /// The real implementation.
@@ -61,6 +72,10 @@ pub(super) struct Held {
     trial: Option<(Rc<Settings>, Config)>,
     /// `None`: the server is not part of a pair.
     pair: Option<Paired>,
+    /// The TAP comes from a supervisor before this one, and has been held ever since.
+    is_tap_kept: bool,
+    /// The service manager keeps this TAP.
+    is_stored: bool,
 }
 
 impl Held {
@@ -83,10 +98,27 @@ impl Held {
             config: config.clone(),
             trial: None,
             pair: None,
+            is_tap_kept: false,
+            is_stored: false,
         })
     }
 
-    /// The same for one node of a pair, whose TAP drops frames until [`Held::hear`].
+    /// The TAP is the one that a supervisor before this one had, and `received` is that one's memory.
+    pub(super) fn continue_with(&mut self, received: Option<OwnedFd>) {
+        self.is_tap_kept = true;
+        self.is_stored = received.is_some();
+        if let Some(received) = received {
+            self.received = received;
+        }
+    }
+
+    /// Takes another TAP.
+    fn set_tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+        (self.is_tap_kept, self.is_stored) = (false, false);
+    }
+
+    /// The same of one node of a pair. It hears nothing before [`Held::hear`].
     pub(super) fn of_pair(self, pair: Paired) -> anyhow::Result<Held> {
         self.tap.iter().try_for_each(|tap| tap.set_dropping(true))?;
         Ok(Held {
@@ -97,6 +129,10 @@ impl Held {
 
     /// Keeps frames for the next worker, or drops them.
     pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
+        if yes {
+            // What came before this node went deaf was for connections that have gone on elsewhere, and may have ended.
+            self.tap.iter().try_for_each(Tap::discard)?;
+        }
         self.tap.iter().try_for_each(|tap| tap.set_dropping(!yes))?;
         Ok(())
     }
@@ -118,9 +154,10 @@ impl Held {
         anyhow::ensure!(
             config.partner == self.config.partner
                 && config.server.control_socket == self.config.server.control_socket
-                && config.network.tap == self.config.network.tap,
-            "{}: partner, server.control_socket and network.tap stay as they are while the server runs: end it and \
-             start it again, or undo the change",
+                && config.network.tap == self.config.network.tap
+                && (config.nvram == self.config.nvram || !has_interconnect(&config)),
+            "{}: partner, server.control_socket and network.tap stay as they are while the server runs, and with an \
+             interconnect nvram does: end it and start it again, or undo the change",
             self.path.display()
         );
         (self.kept, self.config) = (Rc::new(settings), config);
@@ -139,7 +176,7 @@ impl Held {
                 self.tap = None;
             }
             let tap = Tap::open(name, offload);
-            self.tap = Some(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
+            self.set_tap(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
         }
         if settings != *self.kept {
             self.trial = Some((Rc::new(settings), config));
@@ -158,9 +195,15 @@ impl Held {
         self.tap = None;
         let tap = Tap::open(&network.tap, network.offload)?;
         info!("attached to the TAP {} again", tap.name());
-        self.tap = Some(tap);
+        self.set_tap(tap);
         Ok(true)
     }
+}
+
+/// Where the other node's log goes to is known since the start.
+fn has_interconnect(config: &Config) -> bool {
+    let partner = config.partner.as_ref();
+    partner.is_some_and(|partner| partner.interconnect.is_some())
 }
 
 impl Provision for Held {
@@ -219,5 +262,19 @@ impl Provision for Held {
 
     fn stands_by(&self) -> bool {
         self.config.server.standby && self.config.nvram.durability != Durability::None
+    }
+
+    fn is_tap_kept(&self) -> bool {
+        self.is_tap_kept
+    }
+
+    fn keep(&mut self, manager: &Manager) {
+        // A node of a pair that is gone must not take frames: the other one serves.
+        if self.pair.is_some() || std::mem::replace(&mut self.is_stored, true) {
+            return;
+        }
+        if let Some(tap) = &self.tap {
+            manager.keep(tap.as_fd(), self.received.as_fd());
+        }
     }
 }

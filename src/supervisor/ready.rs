@@ -4,16 +4,12 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use anyhow::{Context as _, ensure};
 use log::warn;
 use rustix::io::FdFlags;
 
-/// The variable with the service manager's socket.
-pub(super) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+use super::service_manager::Manager;
 
 /// The receivers of the ready signal.
 #[derive(Debug, Default)]
@@ -21,7 +17,7 @@ pub struct Ready {
     descriptor: Option<File>,
     line: String,
     greeting: String,
-    manager: Option<SocketAddr>,
+    manager: Manager,
     is_said: bool,
 }
 
@@ -36,7 +32,7 @@ impl Ready {
             descriptor: descriptor.map(inherited).transpose()?,
             line,
             greeting: String::new(),
-            manager: manager(std::env::var_os(NOTIFY_SOCKET).as_deref()),
+            manager: Manager::from_environment(),
             is_said: false,
         })
     }
@@ -56,38 +52,19 @@ impl Ready {
             warn!("--ready-fd cannot be written to: {error}");
         }
         if !std::mem::replace(&mut self.is_said, true) {
-            self.notify("READY=1");
+            self.manager.notify("READY=1", &[]);
         }
     }
 
     /// Notifies that the server ends.
     pub(super) fn stopping(&self) {
-        self.notify("STOPPING=1");
+        self.manager.notify("STOPPING=1", &[]);
     }
 
-    fn notify(&self, state: &str) {
-        let Some(manager) = &self.manager else {
-            return;
-        };
-        let sent = UnixDatagram::unbound()
-            .and_then(|socket| socket.send_to_addr(state.as_bytes(), manager));
-        if let Err(error) = sent {
-            warn!("the service manager cannot be notified ({NOTIFY_SOCKET}): {error}");
-        }
+    /// The service manager, which may be none.
+    pub(super) fn manager(&mut self) -> &mut Manager {
+        &mut self.manager
     }
-}
-
-/// Resolves the address as sd_notify(3) says: a path, or a name in the abstract namespace after an `@`.
-fn manager(socket: Option<&std::ffi::OsStr>) -> Option<SocketAddr> {
-    let socket = socket?;
-    let address = match socket.as_bytes() {
-        [b'/', ..] => SocketAddr::from_pathname(socket),
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    };
-    address
-        .inspect_err(|error| warn!("{NOTIFY_SOCKET} names no socket: {error}"))
-        .ok()
 }
 
 fn inherited(descriptor: RawFd) -> anyhow::Result<File> {

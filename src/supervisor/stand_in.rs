@@ -10,6 +10,7 @@ use rustix::net::SocketFlags;
 use super::process::Process;
 use super::pulse::{Silence, TICK, Verdict};
 use crate::control::{Status, stand_in};
+use crate::metrics;
 
 /// The supervisor's knowledge of a worker's turns.
 #[derive(Debug, Default)]
@@ -48,6 +49,7 @@ impl StandIn {
         &mut self,
         worker: &mut Process,
         control: BorrowedFd<'_>,
+        metrics: &metrics::Page,
         now: Duration,
     ) {
         if now >= self.looked + TICK {
@@ -55,7 +57,7 @@ impl StandIn {
             self.look(worker);
         }
         if let Some(silence) = self.silence {
-            self.answer(worker.id(), silence, control, now);
+            self.answer(worker.id(), silence, control, metrics, now);
         }
     }
 
@@ -78,7 +80,14 @@ impl StandIn {
         }
     }
 
-    fn answer(&self, worker: u32, silence: Silence, control: BorrowedFd<'_>, now: Duration) {
+    fn answer(
+        &self,
+        worker: u32,
+        silence: Silence,
+        control: BorrowedFd<'_>,
+        metrics: &metrics::Page,
+        now: Duration,
+    ) {
         let status = Status {
             trouble: Some(format!("worker {worker} {silence}")),
             epoch: self.epoch,
@@ -89,11 +98,11 @@ impl StandIn {
         };
         // The worker's own thread may be quicker, if it is alive.
         while let Ok(asked) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
-            let status = status.clone();
+            let (status, metrics) = (status.clone(), metrics.clone());
             let thread = std::thread::Builder::new().name("stand-in".into());
             let asked = UnixStream::from(asked);
-            if let Err(error) = thread.spawn(move || stand_in(asked, status)) {
-                warn!("a request cannot be answered: {error}");
+            if let Err(error) = thread.spawn(move || stand_in(asked, status, &metrics)) {
+                warn!("nobody can be answered: {error}");
             }
         }
     }

@@ -20,6 +20,8 @@ use super::process::{Inherited, Process, Shared};
 use super::provision::Provision;
 use super::settings::Settings;
 use super::worker::Message;
+use crate::capture::Capture;
+use crate::metrics;
 
 /// The delay after a worker has begun to serve, whose clients have priority.
 const DELAY: Duration = Duration::from_millis(100);
@@ -81,9 +83,14 @@ impl Standby {
     /// The kernel provides no page.
     pub(super) fn new(waker: UnixStream) -> std::io::Result<Standby> {
         let (asks, asked) = Asks::new(waker);
-        let page = Page::new()?;
+        let shared = Shared {
+            page: Page::new()?,
+            asks,
+            metrics: metrics::Page::new()?,
+            capture: Capture::new()?,
+        };
         Ok(Standby {
-            shared: Shared { page, asks },
+            shared,
             asked,
             follower: None,
             binary: None,
@@ -242,7 +249,7 @@ impl Standby {
                          the server: report it, with a copy of the log if it happens again"
                     );
                 }
-                Message::Ready { .. } | Message::Reboot { .. } => {}
+                Message::Ready { .. } | Message::Reboot { .. } | Message::InStep { .. } => {}
             }
         }
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::page::Page;
 use super::pulse::Pulse;
 use crate::control::ControlRequest;
+use crate::metrics;
 use crate::pair;
 use crate::server::Following;
 
@@ -162,7 +163,11 @@ pub struct Worker {
     pub sandbox: String,
     /// The page in which the supervisor reports the state of the pair; `None`: there is no pair.
     pub pair: Option<pair::page::Page>,
-    /// The arbiter's lock that admits this node: held as long as this process can send.
+    /// Where the loop counts.
+    pub metrics: metrics::Page,
+    /// The supervisor's memory for captured frames, if it has one.
+    pub capture: Option<OwnedFd>,
+    /// The lock by which the arbiter has admitted this node: held as long as this process can speak.
     pub admitted: Option<OwnedFd>,
 }
 
@@ -205,7 +210,14 @@ pub enum Message {
         /// How long to stay down, in seconds.
         hold_seconds: f64,
     },
-    /// This standby worker has read all of the existing log.
+    /// The record is to say whether the partner is in step. The answer is in the pair's page.
+    InStep {
+        /// Higher with each request, also of one worker after the other.
+        number: u64,
+        /// What it is to say.
+        in_step: bool,
+    },
+    /// This worker stands by, and has read all of the log that there was.
     Follows,
     /// This standby worker's state differs from that of the serving worker at that position of the log.
     Differs {

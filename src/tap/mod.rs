@@ -24,6 +24,11 @@ use plain::PlainTap;
 use received::Source;
 pub use received::{Received, memory};
 
+/// Longest frame with what is before it, bytes.
+const FRAME_MAX: usize = 128 << 10;
+/// More frames than a queue has room for.
+const QUEUE_MAX: usize = 1 << 16;
+
 /// A TAP device, attached, non-blocking.
 #[derive(Debug)]
 pub struct Tap {
@@ -69,8 +74,22 @@ impl Tap {
         })
     }
 
-    /// Makes a TAP that exists as long as a descriptor of it is open. The kernel replaces `%d` with the first free
-    /// number.
+    /// Empties the queue. Whoever fills it meanwhile has this end all the same.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn discard(&self) -> io::Result<()> {
+        let mut frame = vec![0; FRAME_MAX];
+        for _ in 0..QUEUE_MAX {
+            if self.read(&mut frame)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a TAP that lasts as long as a descriptor of it is open. The kernel puts the first free number in place of
+    /// `%d`.
     ///
     /// # Errors
     /// There is no driver, or this account lacks the permission.
@@ -178,6 +197,11 @@ impl Tap {
             Mode::Offload(_) => Capabilities::ALL,
             Mode::Plain(_) => Capabilities::NONE,
         }
+    }
+
+    /// Is it attached with segmentation and checksum offload?
+    pub fn has_offload(&self) -> bool {
+        matches!(self.mode, Mode::Offload(_))
     }
 
     /// The interface's name.

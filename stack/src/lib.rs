@@ -20,7 +20,7 @@ pub use config::Config;
 pub use event::{ConnStatus, Event, Standing, Trouble, Usage, Why};
 pub use frame::{Capabilities, Offload, Path, RxChecksum, RxFrame, TxFrame};
 pub use journal::{ConnId, Journal};
-pub use link::{Counters, MAX_ADDRESSES};
+pub use link::{Counters, Datagram, MAX_ADDRESSES};
 pub use stack::{Lost, Stack};
 pub use tcp::record::{Checkpoint, Options, Promise, Record, State};
 pub use tcp::seq::Seq;

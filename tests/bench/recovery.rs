@@ -174,6 +174,7 @@ fn opened(id: u64) -> outlast_smb::Record {
         target: Target::File(FileOpen::new(key, path, false)),
         channel_sequence: 0,
         closing: None,
+        durable: None,
     }))
 }
 
@@ -216,7 +217,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
-        oplocks: Oplocks::Auto,
+        oplocks: Oplocks::On,
         shares: Vec::new(),
         users: Vec::new(),
         limits: Limits::default(),

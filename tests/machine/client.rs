@@ -54,7 +54,7 @@ impl Scene {
         let server = Server::start(lab, Setup::default());
         let hardware = Hardware {
             role: "client 10.77.0.3 255.255.255.0",
-            kernel: host::bootable(lab),
+            kernel: host::bootable(lab.dir()),
             initramfs: initramfs(lab),
             disk: None,
             tap: "tap1",
@@ -222,7 +222,7 @@ impl Scene {
 
 fn initramfs(lab: &Lab) -> PathBuf {
     let path = lab.path("initramfs");
-    std::fs::write(&path, host::guest(lab, &MODULES).finish()).expect("an initramfs");
+    std::fs::write(&path, host::guest(lab.dir(), &MODULES).finish()).expect("an initramfs");
     path
 }
 

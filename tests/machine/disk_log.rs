@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use crate::support::Rng;
 
 #[cfg(test)]
+#[path = "disk_log/tests.rs"] // the demonstration has this file in another place
 mod tests;
 
 /// Unit of the log, which a disk writes completely or not at all.

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::initramfs::{Initramfs, Kernel};
-use crate::support::lab::Lab;
 
 /// The modules of any guest: its network card, and the port for its orders.
 const MODULES: [&str; 3] = ["virtio_mmio", "virtio_net", "virtio_console"];
@@ -38,14 +37,14 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The kernel in the form that the machine boots fastest.
-pub fn bootable(lab: &Lab) -> PathBuf {
-    kernel_package().bootable(lab.path("vmlinux"))
+/// The kernel as the machine boots it fastest.
+pub fn bootable(directory: &Path) -> PathBuf {
+    kernel_package().bootable(directory.join("vmlinux"))
 }
 
-/// The parts of any guest's operating system: the first process, and kernel modules.
-pub fn guest(lab: &Lab, modules: &[&str]) -> Initramfs {
-    let mut image = Initramfs::new(lab.path("stripped"));
+/// What any guest's operating system has: the first process, and kernel modules.
+pub fn guest(directory: &Path, modules: &[&str]) -> Initramfs {
+    let mut image = Initramfs::new(directory.join("stripped"));
     for directory in ["/dev", "/proc", "/sys", "/run"] {
         image.directory(directory);
     }
@@ -58,11 +57,13 @@ fn kernel_package() -> Kernel {
     Kernel::find(&kernel()).expect("a kernel")
 }
 
-/// The directory in which cargo puts programs.
-fn built() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_outlast"))
-        .parent()
-        .expect("a directory")
+/// Where cargo puts programs. A program that is no test lies there itself.
+fn built() -> PathBuf {
+    let program = match option_env!("CARGO_BIN_EXE_outlast") {
+        Some(outlast) => PathBuf::from(outlast),
+        None => std::env::current_exe().expect("the path of this program"),
+    };
+    program.parent().expect("a directory").to_owned()
 }
 
 fn init() -> PathBuf {

@@ -9,6 +9,7 @@ mod support;
 
 mod client;
 mod disk_log;
+mod guest;
 mod host;
 mod initramfs;
 mod machine;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::guest::{self, CONFIG};
 use crate::host::{self, find};
 use crate::machine::{Hardware, Machine};
 use crate::names::Names;
@@ -14,9 +15,6 @@ use crate::support::lab::{Lab, SERVER, run};
 use crate::support::server::{PASSWORD, USER, add_user};
 use crate::support::{PATIENCE, Rng, has, wait_for};
 
-/// Modules besides those of any guest; `crc32c_generic` is requested from `modprobe` by ext4.
-const MODULES: [&str; 5] = ["virtio_blk", "tun", "bridge", "crc32c_generic", "ext4"];
-const CONFIG: &str = "/etc/outlast.toml";
 const MIB: u64 = 1 << 20;
 /// The first boot takes longer than later ones, since the NVRAM is made. smbclient waits for a minute.
 const SLOWEST_BOOT: Duration = Duration::from_secs(45);
@@ -98,13 +96,13 @@ impl<'a> Scene<'a> {
         files::random_file(&lab.path("client/big"), size, &mut rng);
         let hardware = Hardware {
             role: "serve",
-            kernel: host::bootable(lab),
+            kernel: host::bootable(lab.dir()),
             initramfs: initramfs(lab, durability),
-            disk: Some(disk(lab)),
+            disk: Some(guest::disk(lab.dir(), &lab.path("client/big"))),
             tap: "tap0",
             dir: lab.dir().to_owned(),
         };
-        wire();
+        guest::wire();
         let machine = Some(hardware.start());
         let mut scene = Scene {
             lab,
@@ -392,83 +390,14 @@ fn assert_trees_equal(expected: &Tree, found: &Tree) {
     }
 }
 
-/// The guest's operating system, with the server's configuration.
+/// The guest's operating system, with its users.
 fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
-    let mut image = host::guest(lab, &MODULES);
-    image.directory("/disk");
-    image.program("/bin/outlast", Path::new(env!("CARGO_BIN_EXE_outlast")));
-    image.program("/sbin/e2fsck", &find("e2fsck").expect("e2fsck"));
-    // under `power` only the sink has to be on the disk
-    let nvram = match durability {
-        "power" => "/run/nvram",
-        _ => "/disk/nvram",
-    };
-    let config = |users: &str| {
-        format!(
-            r#"[server]
-users_file = "{users}"
-control_socket = "/run/outlast.sock"
-[network]
-tap = "tap0"
-addresses = ["{SERVER}/24"]
-[nvram]
-path = "{nvram}"
-sink = "/disk/nvram.sink"
-size = "128MiB"
-durability = "{durability}"
-[[share]]
-name = "pub"
-path = "/disk/share"
-"#
-        )
-    };
-    image.file(CONFIG, 0o600, config("/etc/users").as_bytes());
     let (users, local) = (lab.path("users"), lab.path("outlast.toml"));
-    std::fs::write(&local, config(&users.display().to_string())).expect("a configuration");
+    let text = guest::configuration(&users.display().to_string(), durability);
+    std::fs::write(&local, text).expect("a configuration");
     add_user(&local, USER, PASSWORD);
-    image.file(
-        "/etc/passwd",
-        0o644,
-        format!("{USER}:x:0:0::/:/\n").as_bytes(),
-    );
-    image.file("/etc/users", 0o600, &std::fs::read(users).expect("users"));
-    let path = lab.path("initramfs");
-    std::fs::write(&path, image.finish()).expect("an initramfs");
-    path
-}
-
-/// A disk with a share that holds the big file.
-fn disk(lab: &Lab) -> PathBuf {
-    let content = lab.make_dir("content/share");
-    std::fs::copy(lab.path("client/big"), content.join("big")).expect("a copy");
-    let disk = lab.path("disk");
-    run(&format!("truncate -s 1G {}", disk.display()));
-    run(&format!(
-        "{} -q -F -d {} {}",
-        find("mkfs.ext4").expect("mkfs.ext4").display(),
-        lab.path("content").display(),
-        disk.display()
-    ));
-    std::fs::remove_dir_all(lab.path("content")).expect("removed");
-    disk
-}
-
-/// The machine is one port of a bridge. Another port stays up, as on a switch when one of its machines stops: this
-/// host, which has the bridge's address, continues to send.
-fn wire() {
-    for command in [
-        "ip addr flush dev tap0",
-        "ip link add br0 type bridge",
-        "ip link add neighbor0 type veth peer name neighbor1",
-        "ip link set tap0 master br0",
-        "ip link set neighbor0 master br0",
-        "ip link set neighbor0 up",
-        "ip link set neighbor1 up",
-        "ip addr add 10.77.0.2/24 dev br0",
-        "ip link set br0 up",
-    ] {
-        run(command);
-    }
+    let outlast = Path::new(env!("CARGO_BIN_EXE_outlast"));
+    guest::initramfs(lab.dir(), outlast, USER, durability)
 }
 
 /// The number of bytes that have passed between this host and the bridge.

@@ -1,10 +1,11 @@
 //! A network namespace for one test, with a TAP whose host side is the client's.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The namespaces (network, mounts) that the calling thread has entered. Processes that it starts are in them too.
+pub use super::basics::run;
+
+/// The namespaces (network, mounts) the calling thread has moved into. Processes it starts are in them too.
 pub struct Lab {
     dir: Directory,
     /// Only one lab at a time, since two cores suffice for no more.
@@ -90,22 +91,8 @@ impl Lab {
     }
 }
 
-/// Runs a command that must succeed.
-pub fn run(command: &str) {
-    let words: Vec<_> = command.split(' ').collect();
-    let output = Command::new(words[0])
-        .args(&words[1..])
-        .output()
-        .expect(command);
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// The directory of the labs: in memory, if there is enough of it and the environment does not say otherwise. The tests
-/// end processes, not machines, and a busy disk would slow them down.
+/// Where labs are: in memory, where there is much of it and nobody says otherwise. What is tested is the end of processes, not of
+/// machines, and a busy disk makes it slow.
 fn base() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(memory).map_or(0, |shm| shm.f_bavail * shm.f_frsize);

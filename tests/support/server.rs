@@ -50,6 +50,8 @@ pub struct Server {
     share: PathBuf,
     log: PathBuf,
     environment: Vec<(&'static str, PathBuf)>,
+    /// The network namespace that it runs in; `None`: the test's.
+    namespace: Option<PathBuf>,
     supervisor: Option<Child>,
 }
 
@@ -120,6 +122,7 @@ path = "{dir}/share"
             share,
             log: lab.path("server.log"),
             environment,
+            namespace: None,
             supervisor: None,
         };
         server.add_user(USER, PASSWORD);
@@ -145,6 +148,7 @@ path = "{dir}/share"
             share: self.share.clone(),
             log: lab.path(&format!("server-{name}.log")),
             environment: self.environment.clone(),
+            namespace: None,
             supervisor: None,
         }
     }
@@ -166,7 +170,7 @@ path = "{dir}/share"
             .open(&self.log)
             .expect("the log");
         let child = self
-            .command(&["serve"])
+            .serve()
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
@@ -186,6 +190,24 @@ path = "{dir}/share"
             self.try_status()
                 .filter(|status| status.supervisor_pid == pid)
         });
+    }
+
+    /// From now on it runs in this network namespace.
+    pub fn move_to(&mut self, namespace: PathBuf) {
+        self.namespace = Some(namespace);
+    }
+
+    fn serve(&self) -> Command {
+        let serve = self.command(&["serve"]);
+        let Some(namespace) = &self.namespace else {
+            return serve;
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", namespace.display()))
+            .arg(serve.get_program())
+            .args(serve.get_args());
+        command
     }
 
     /// `outlast COMMAND... --config FILE`.
@@ -216,6 +238,11 @@ path = "{dir}/share"
 
     pub fn config(&self) -> &Path {
         &self.config
+    }
+
+    /// Its control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     pub fn share(&self) -> &Path {
@@ -270,7 +297,13 @@ path = "{dir}/share"
         });
     }
 
-    /// SIGTERM to the supervisor: it ends, and keeps the sessions.
+    /// Takes note that the server was killed by something else.
+    pub fn reap(&mut self) {
+        let mut supervisor = self.supervisor.take().expect("running");
+        supervisor.wait().expect("the supervisor");
+    }
+
+    /// SIGTERM to the supervisor: ends, and keeps the sessions.
     pub fn terminate(&mut self) {
         let mut supervisor = self.supervisor.take().expect("running");
         kill_process(Pid::from_child(&supervisor), Signal::TERM).expect("SIGTERM");

@@ -6,6 +6,49 @@ use crate::sink::{Batch, Present, Shipper, Window};
 use crate::{Error, Memory};
 use bytes::Bytes;
 
+/// What is to hold the log's bytes besides its own memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// A file on a medium that survives the machine.
+    Sink,
+    /// The memory of another machine.
+    Partner,
+}
+
+/// What the bytes are shipped by, for each home.
+#[derive(Default)]
+pub(super) struct Shippers {
+    sink: Option<Shipper>,
+    partner: Option<Shipper>,
+}
+
+impl Shippers {
+    fn of(&self, home: Home) -> Option<&Shipper> {
+        match home {
+            Home::Sink => self.sink.as_ref(),
+            Home::Partner => self.partner.as_ref(),
+        }
+    }
+
+    fn of_mut(&mut self, home: Home) -> &mut Option<Shipper> {
+        match home {
+            Home::Sink => &mut self.sink,
+            Home::Partner => &mut self.partner,
+        }
+    }
+
+    /// How far the tail may move, which would be moved to `tail`.
+    pub(super) fn hold(&self, tail: u64) -> u64 {
+        let all = [&self.sink, &self.partner].into_iter().flatten();
+        all.map(Shipper::hold).fold(tail, u64::min)
+    }
+
+    pub(super) fn superblock_changed(&mut self, present: &Present<'_>) {
+        let all = [&mut self.sink, &mut self.partner].into_iter().flatten();
+        all.for_each(|shipper| shipper.superblock_changed(present));
+    }
+}
+
 impl Log {
     pub(super) fn present(&self) -> Present<'_> {
         Present {
@@ -16,64 +59,61 @@ impl Log {
         }
     }
 
-    /// Starts shipping the log's bytes to a sink: one that has this log already, or a blank one. Nothing else writes to
-    /// it than [`Log::next_batch`] says, and everything written to it before is on the medium. The tail does not move
-    /// faster than the sink.
+    /// From now on the log's bytes are shipped to this home: one that has this log already, or a blank one. Nobody
+    /// writes to it but as [`Log::next_batch`] says, and what was ever written to it is on its medium. The tail follows
+    /// no faster than it does.
     ///
     /// # Errors
-    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or damage of the sink, which is left unchanged.
-    pub fn attach(&mut self, sink: &dyn Memory) -> Result<(), Error> {
-        self.shipper = None;
-        self.shipper = Some(Shipper::attach(sink, &self.present())?);
+    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or what is wrong with it. It is left as it is.
+    pub fn attach(&mut self, home: Home, memory: &dyn Memory) -> Result<(), Error> {
+        *self.shippers.of_mut(home) = None;
+        let shipper = Shipper::attach(home, memory, &self.present())?;
+        *self.shippers.of_mut(home) = Some(shipper);
         Ok(())
     }
 
-    /// Stops shipping.
-    pub fn detach(&mut self) {
-        self.shipper = None;
-        if self.superblock.shipped {
+    /// From now on the log's bytes are not shipped to this home.
+    pub fn detach(&mut self, home: Home) {
+        *self.shippers.of_mut(home) = None;
+        if home == Home::Sink && self.superblock.shipped {
             self.superblock.shipped = false;
             self.write_superblock();
         }
+        self.move_tail();
     }
 
-    /// Returns the next batch to write to the sink; `None` while a batch is under way, and when everything committed is
-    /// there.
-    pub fn next_batch(&mut self) -> Option<Batch> {
-        let mut shipper = self.shipper.take()?;
+    /// What is to be written there next; `None` while a batch is under way, and when all that is committed is there.
+    pub fn next_batch(&mut self, home: Home) -> Option<Batch> {
+        let mut shipper = self.shippers.of_mut(home).take()?;
         let batch = shipper.next(&self.present());
-        self.shipper = Some(shipper);
+        *self.shippers.of_mut(home) = Some(shipper);
         batch
     }
 
-    /// Notes that the batch is on the medium, and frees the space that waited for it.
-    pub fn batch_done(&mut self) {
-        let Some(shipper) = &mut self.shipper else {
+    /// The batch under way is on the medium. Frees what only waited for that.
+    pub fn batch_done(&mut self, home: Home) {
+        let Some(shipper) = self.shippers.of_mut(home) else {
             return;
         };
         shipper.done();
-        if shipper.is_recoverable() && !self.superblock.shipped {
-            // Not before: a sink that is still blank would be mistaken for a lost one. The sink's copy has this set
-            // already.
+        if home == Home::Sink && shipper.is_recoverable() && !self.superblock.shipped {
+            // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so already.
             self.superblock.shipped = true;
             self.superblock.write(&*self.memory, self.slot);
         }
         self.move_tail();
     }
 
-    /// The position up to which records would be recovered: in the sink, if there is one, otherwise what is committed.
-    pub fn durable(&self) -> Lsn {
-        Lsn(self
-            .shipper
-            .as_ref()
-            .map_or(self.committed, Shipper::durable))
+    /// What is before this would be found again in that home; `None`: the log is not shipped there.
+    pub fn durable(&self, home: Home) -> Option<Lsn> {
+        let shipper = self.shippers.of(home)?;
+        Some(Lsn(shipper.durable()))
     }
 
-    /// Returns whether all of the log, its superblock included, is in the sink (or there is none).
-    pub fn is_shipped(&self) -> bool {
-        self.shipper
-            .as_ref()
-            .is_none_or(|shipper| shipper.is_idle(self.committed))
+    /// Is all of the log, its superblock too, in that home?
+    pub fn is_shipped(&self, home: Home) -> bool {
+        let shipper = self.shippers.of(home);
+        shipper.is_some_and(|shipper| shipper.is_idle(self.committed))
     }
 
     /// Returns the position in the log of these bytes, if they are data of a record and held. A record may refer to

@@ -1,7 +1,7 @@
 //! The sink cut off in every batch, with every subset of its sectors on the medium.
 
 use super::*;
-use crate::{Flag, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
+use crate::{Flag, Home, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -102,7 +102,8 @@ impl Run {
         let mut log = Log::format(memory.clone(), identity).unwrap();
         log.set_flag(Flag::NonElectiveReboot);
         let medium = vec![0; MIN_MEMORY as usize];
-        log.attach(&VecMemory::from_bytes(&medium)).unwrap();
+        log.attach(Home::Sink, &VecMemory::from_bytes(&medium))
+            .unwrap();
         let mut run = Run {
             random: Random(seed),
             memory,
@@ -203,7 +204,7 @@ impl Run {
 
     /// The last commit whose output may have left.
     fn promised(&self) -> u64 {
-        let durable = self.log.durable().0;
+        let durable = self.log.durable(Home::Sink).unwrap().0;
         let heads = self.commits.iter().map(|(head, _)| *head);
         heads.filter(|head| *head <= durable).max().unwrap_or(0)
     }
@@ -211,10 +212,13 @@ impl Run {
     /// Ships one batch; it is cut off in every way if there are few, otherwise in many.
     fn ship(&mut self) -> bool {
         let durable = self.promised();
-        let Some(batch) = self.log.next_batch() else {
+        let Some(batch) = self.log.next_batch(Home::Sink) else {
             return false;
         };
-        assert!(self.log.next_batch().is_none(), "one batch at a time");
+        assert!(
+            self.log.next_batch(Home::Sink).is_none(),
+            "one batch at a time"
+        );
         let sectors = sectors(&batch);
         if sectors.len() <= 6 {
             for subset in 0..1 << sectors.len() {
@@ -236,7 +240,7 @@ impl Run {
             self.work();
         }
         self.medium = with(&self.medium, &sectors, u64::MAX);
-        self.log.batch_done();
+        self.log.batch_done(Home::Sink);
         if batch.writes.iter().any(|(at, _)| MARKS.contains(at)) {
             self.ghosts.clear();
         }
@@ -250,7 +254,7 @@ impl Run {
     /// Cuts the power in the middle of a batch; the server continues with what the sink has.
     fn cut_and_continue(&mut self) {
         self.work();
-        let Some(batch) = self.log.next_batch() else {
+        let Some(batch) = self.log.next_batch(Home::Sink) else {
             return;
         };
         let sectors = sectors(&batch);
@@ -269,7 +273,7 @@ impl Run {
             .unwrap();
         self.log.set_flag(Flag::NonElectiveReboot);
         self.log
-            .attach(&VecMemory::from_bytes(&self.medium))
+            .attach(Home::Sink, &VecMemory::from_bytes(&self.medium))
             .unwrap();
         self.objects = contents
             .records
@@ -285,10 +289,14 @@ impl Run {
         self.log.start_wiping();
     }
 
-    /// Kills the process; the next one continues with the mapping and what the sink has.
-    fn kill_and_continue(&mut self) {
-        if let Some(batch) = self.log.next_batch().filter(|_| self.random.below(2) == 0) {
-            // The kernel has the batch, and writes it to the medium before anything else is requested.
+    /// The process is killed, and the next one goes on with the mapping and what the sink has.
+    fn kill_and_go_on(&mut self) {
+        if let Some(batch) = self
+            .log
+            .next_batch(Home::Sink)
+            .filter(|_| self.random.below(2) == 0)
+        {
+            // The kernel has it, and brings it to the medium before anything else is asked for.
             self.medium = with(&self.medium, &sectors(&batch), u64::MAX);
         }
         self.memory = Arc::new(self.memory.image());
@@ -302,7 +310,7 @@ impl Run {
             .unwrap();
         self.log.set_flag(Flag::NonElectiveReboot);
         self.log
-            .attach(&VecMemory::from_bytes(&self.medium))
+            .attach(Home::Sink, &VecMemory::from_bytes(&self.medium))
             .unwrap();
         self.commit();
         self.log.start_wiping();
@@ -324,7 +332,7 @@ fn cut_off_anywhere_it_holds_what_was_acknowledged() {
             while run.random.below(4) > 0 && run.ship() {}
         }
         while run.ship() {}
-        assert!(run.log.is_shipped());
+        assert!(run.log.is_shipped(Home::Sink));
         assert_eq!(
             content(&restored(&run.medium).unwrap()),
             content(&*run.memory),
@@ -394,9 +402,9 @@ impl Run {
         for turn in 0.. {
             assert!(turn < 200, "wiping ends");
             match self.random.below(20) {
-                0 if turn < 100 => self.cut_and_continue_when_possible(),
-                1 if turn < 100 => self.kill_and_continue(),
-                2.. if !self.log.is_wiping() && self.log.is_shipped() => break,
+                0 if turn < 100 => self.cut_and_go_on_when_possible(),
+                1 if turn < 100 => self.kill_and_go_on(),
+                2.. if !self.log.is_wiping() && self.log.is_shipped(Home::Sink) => break,
                 _ => {}
             }
             self.relocate();
@@ -450,8 +458,9 @@ fn damage_below_the_marks_is_refused() {
 
 #[test]
 fn what_is_not_this_logs_sink_is_refused() {
-    let mut run = with_three_commits();
-    let attach = |run: &mut Run, image: &[u8]| run.log.attach(&VecMemory::from_bytes(image));
+    let mut run = settled();
+    let attach =
+        |run: &mut Run, image: &[u8]| run.log.attach(Home::Sink, &VecMemory::from_bytes(image));
     let other = {
         let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
         let identity = Identity {
@@ -463,11 +472,12 @@ fn what_is_not_this_logs_sink_is_refused() {
         };
         let mut log = Log::format(memory.clone(), identity).unwrap();
         log.set_flag(Flag::NonElectiveReboot);
-        log.attach(&VecMemory::new(MIN_MEMORY as usize)).unwrap();
+        log.attach(Home::Sink, &VecMemory::new(MIN_MEMORY as usize))
+            .unwrap();
         let mut medium = vec![0; MIN_MEMORY as usize];
-        while let Some(batch) = log.next_batch() {
+        while let Some(batch) = log.next_batch(Home::Sink) {
             medium = with(&medium, &sectors(&batch), u64::MAX);
-            log.batch_done();
+            log.batch_done(Home::Sink);
         }
         medium
     };
@@ -484,9 +494,13 @@ fn what_is_not_this_logs_sink_is_refused() {
     }
     let (mut log, _) = Log::open(Arc::new(old)).unwrap();
     let ahead = VecMemory::from_bytes(&run.medium);
-    assert!(matches!(log.attach(&ahead), Err(Error::SinkAhead)));
     assert!(matches!(
-        run.log.attach(&VecMemory::new(2 * MIN_MEMORY as usize)),
+        log.attach(Home::Sink, &ahead),
+        Err(Error::SinkAhead)
+    ));
+    assert!(matches!(
+        run.log
+            .attach(Home::Sink, &VecMemory::new(2 * MIN_MEMORY as usize)),
         Err(Error::LengthChanged { .. })
     ));
     let blank = vec![0; MIN_MEMORY as usize];

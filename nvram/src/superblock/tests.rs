@@ -28,6 +28,7 @@ fn new_superblock() -> Superblock {
         clock_anchor: Duration::ZERO,
         shipped: false,
         persisted: false,
+        term: 0,
         sequence: 0,
         memory_len: MIN_MEMORY,
         ring_len: crate::layout::ring_len(MIN_MEMORY),

@@ -73,7 +73,8 @@ pub fn expand(desired: u32) -> u32 {
 /// Is this a DesiredAccess at all?
 ///
 /// # Errors
-/// ACCESS_DENIED for none or for bits that are no right (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to the system ACL.
+/// ACCESS_DENIED for none or for bits that are no right (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to the system
+/// ACL.
 pub fn validate(desired: u32) -> Result<(), NtStatus> {
     if desired == 0 || desired & INVALID != 0 {
         return Err(NtStatus::ACCESS_DENIED);
@@ -102,6 +103,12 @@ pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
         0 => Err(NtStatus::ACCESS_DENIED),
         granted => Ok(granted),
     }
+}
+
+/// The open only looks at attributes or at the security descriptor: it breaks no lease.
+#[must_use]
+pub fn looks_beside_leases(access: u32) -> bool {
+    access & !(LOOKING | READ_CONTROL) == 0
 }
 
 /// The open only looks at attributes.

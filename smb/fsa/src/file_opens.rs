@@ -1,9 +1,10 @@
-//! The opens of one file, and what they come to together: what stands in an operation's way is known without asking each of them,
-//! however many there are.
+//! The opens of one file, and their sums: what stands in an operation's way is known without asking
+//! each of them, however many there are.
 
 use crate::Holder;
 use crate::access;
 use crate::fileop::OpenId;
+use crate::lease::LeaseId;
 use crate::open::FileOpen;
 use crate::oplock::OplockLevel;
 use crate::sharing::Sharing;
@@ -11,14 +12,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type OpenSet = BTreeSet<(Holder, OpenId)>;
 
+/// The opens of one lease.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Leased {
+    opens: usize,
+    /// How many do more than look at attributes.
+    using: usize,
+}
+
 /// The opens of one file. Those that are about to be closed by the server are among them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct FileOpens {
     all: OpenSet,
-    /// Who holds an oplock.
+    /// Holders of oplocks.
     oplocks: BTreeMap<OplockLevel, OpenSet>,
+    /// Leases, and how many of their opens there are.
+    leases: BTreeMap<LeaseId, Leased>,
     delete_pending: OpenSet,
-    /// Who holds byte-range locks.
+    /// Holders of byte-range locks.
     locking: OpenSet,
     /// How many share the file in this way: there are few ways.
     sharing: BTreeMap<Sharing, usize>,
@@ -33,6 +44,7 @@ impl FileOpens {
         FileOpens {
             all: BTreeSet::new(),
             oplocks: BTreeMap::new(),
+            leases: BTreeMap::new(),
             delete_pending: BTreeSet::new(),
             locking: BTreeSet::new(),
             sharing: BTreeMap::new(),
@@ -54,7 +66,13 @@ impl FileOpens {
         }
         let sharing = Sharing::of(granted_access, file.share_access);
         *self.sharing.entry(sharing).or_default() += 1;
-        self.using += usize::from(!access::only_looks(granted_access));
+        let using = usize::from(!access::only_looks(granted_access));
+        self.using += using;
+        if let Some(lease) = &file.lease {
+            let leased = self.leases.entry(lease.id).or_default();
+            leased.opens += 1;
+            leased.using += using;
+        }
     }
 
     /// Takes out what [`FileOpens::add`] has put in of an open.
@@ -75,7 +93,17 @@ impl FileOpens {
                 self.sharing.remove(&sharing);
             }
         }
-        self.using -= usize::from(!access::only_looks(granted_access));
+        let using = usize::from(!access::only_looks(granted_access));
+        self.using -= using;
+        if let Some(lease) = &file.lease
+            && let Some(leased) = self.leases.get_mut(&lease.id)
+        {
+            leased.opens -= 1;
+            leased.using -= using;
+            if leased.opens == 0 {
+                self.leases.remove(&lease.id);
+            }
+        }
     }
 
     /// Is there none?
@@ -85,13 +113,11 @@ impl FileOpens {
     }
 
     /// All of them, in the order they were made within a connection; so are those below.
-    #[must_use]
     pub fn all(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.all.iter().copied()
     }
 
     /// Those that hold an oplock of this level.
-    #[must_use]
     pub fn with_oplock(&self, level: OplockLevel) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.oplocks.get(&level).into_iter().flatten().copied()
     }
@@ -103,14 +129,12 @@ impl FileOpens {
         highest.map_or(OplockLevel::None, |(level, _)| *level)
     }
 
-    /// Those that say the file is to be deleted at its last close.
-    #[must_use]
+    /// Those that carry the mark of a file that is deleted at its last close.
     pub fn delete_pending(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.delete_pending.iter().copied()
     }
 
     /// Those that hold byte-range locks.
-    #[must_use]
     pub fn locking(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.locking.iter().copied()
     }
@@ -121,9 +145,15 @@ impl FileOpens {
         self.sharing.keys().any(|held| held.excludes(wanted))
     }
 
-    /// Does one of them do more than look at attributes?
+    /// Leases of the file.
+    pub fn leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.leases.keys().copied()
+    }
+
+    /// Does one of them, but for those of a lease, do more than look at attributes?
     #[must_use]
-    pub fn is_used(&self) -> bool {
-        self.using > 0
+    pub fn is_used_beside(&self, lease: Option<LeaseId>) -> bool {
+        let leased = lease.and_then(|lease| self.leases.get(&lease));
+        self.using > leased.map_or(0, |leased| leased.using)
     }
 }

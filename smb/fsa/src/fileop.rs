@@ -1,8 +1,9 @@
-//! The contract between the SMB core and the file system: what is to be done ([`FileOp`]), what must be on record before it is
-//! done ([`Intent`], point 2), and what came of it ([`Outcome`], point 3).
+//! The contract between the SMB core and the file system: what is to be done ([`FileOp`]), what must be on record
+//! before it is done ([`Intent`], point 2), and what came of it ([`Outcome`], point 3).
 //!
-//! The file system offers two calls. `prepare(op) -> Intent` looks and changes nothing. `perform(op, intent) -> Outcome` is
-//! idempotent given the intent: the same call runs an operation and redoes it after a crash, and the client gets the one true answer.
+//! The file system offers two calls. `prepare(op) -> Intent` looks and changes nothing. `perform(op, intent) ->
+//! Outcome` is idempotent given the intent: the same call runs an operation and redoes it after a crash, and the client
+//! gets the one true answer.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,8 @@ pub struct Actor {
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 pub struct FileKey {
-    /// The file system, by what does not change when it is mounted as another device: made of its UUID, where it has one.
+    /// The file system, by what does not change when it is mounted as another device: made of its UUID, where it has
+    /// one.
     pub dev: u64,
     /// `st_ino`.
     pub ino: u64,
@@ -107,7 +109,8 @@ pub enum CreateAction {
 pub struct CreateOp {
     /// The id the open will have; also the stamp on what it creates.
     pub open: OpenId,
-    /// Path beneath the share as the client wrote it, components joined by '/', no leading or trailing slash; "" is the share's root.
+    /// Path beneath the share as the client wrote it, components joined by '/', no leading or trailing slash; "" is the
+    /// share's root.
     pub path: String,
     /// What to do if it exists, and if not.
     pub disposition: Disposition,
@@ -117,7 +120,8 @@ pub struct CreateOp {
     pub must_be_file: bool,
     /// FILE_OPEN_REPARSE_POINT was given.
     pub open_reparse: bool,
-    /// Reads data (FILE_READ_DATA or FILE_EXECUTE in the access asked for, generic bits mapped, MAXIMUM_ALLOWED excluded).
+    /// Reads data (FILE_READ_DATA or FILE_EXECUTE in the access asked for, generic bits mapped, MAXIMUM_ALLOWED
+    /// excluded).
     pub read_data: bool,
     /// Writes data (FILE_WRITE_DATA or FILE_APPEND_DATA).
     pub write_data: bool,
@@ -253,7 +257,8 @@ pub struct DirEntry {
 pub enum FileOp {
     /// Open or create. Outcome: `Created`.
     Create(CreateOp),
-    /// Close; `delete`: unlink it first (delete on close, last open). `path` is where it is now. `write_time`: set mtime explicitly before. Outcome: `Closed` (metadata just before).
+    /// Close; `delete`: unlink it first (delete on close, last open). `path` is where it is now. `write_time`: set
+    /// mtime explicitly before. Outcome: `Closed` (metadata just before).
     Close {
         open: OpenId,
         delete: Option<DeleteTarget>,
@@ -274,8 +279,8 @@ pub enum FileOp {
         data: Bytes,
         write_through: bool,
     },
-    /// Entries after `after` (exclusive, in the order of the folded names; `None`: from the start) that match `pattern` (MS-FSA 2.1.4.4, case-insensitive), at most `limit`.
-    /// Outcome: `Entries`.
+    /// Entries after `after` (exclusive, in the order of the folded names; `None`: from the start) that match `pattern`
+    /// (MS-FSA 2.1.4.4, case-insensitive), at most `limit`. Outcome: `Entries`.
     QueryDirectory {
         open: OpenId,
         pattern: String,
@@ -307,7 +312,8 @@ pub enum FileOp {
     },
     /// May this be deleted (rights, read-only attribute, directory empty)? Changes nothing. Outcome: `Unit`.
     CheckDelete { open: OpenId, path: String },
-    /// Self-relative security descriptor (MS-DTYP 2.4.6) made from owner, group, mode/ACL. `information`: SECURITY_INFORMATION. Outcome: `Data`.
+    /// Self-relative security descriptor (MS-DTYP 2.4.6) made from owner, group, mode/ACL. `information`:
+    /// SECURITY_INFORMATION. Outcome: `Data`.
     QuerySecurity { open: OpenId, information: u32 },
     /// Outcome: `Unit`.
     SetSecurity {
@@ -487,7 +493,8 @@ impl Intent {
     }
 }
 
-/// What must be on record before an operation is done, beyond the request's own bytes: taken from the state just before it.
+/// What must be on record before an operation is done, beyond the request's own bytes: taken from the state just before
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Intent {
@@ -540,7 +547,7 @@ pub enum Outcome {
         count: u32,
         offset: u64,
     },
-    /// `more`: the listing goes on.
+    /// `more`: there are further entries.
     Entries {
         entries: Vec<DirEntry>,
         more: bool,

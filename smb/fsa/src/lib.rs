@@ -7,8 +7,10 @@
 
 pub mod access;
 pub mod attributes;
+pub mod caching;
 pub mod file_opens;
 pub mod fileop;
+pub mod lease;
 pub mod link;
 pub mod locks;
 pub mod notify;

@@ -13,7 +13,8 @@ pub struct Lock {
     pub exclusive: bool,
 }
 
-/// Do two ranges overlap? A range of no bytes lies between two bytes, and overlaps only what has bytes on both sides of it.
+/// Do two ranges overlap? A range of no bytes lies between two bytes, and overlaps only what has bytes on both sides of
+/// it.
 fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
     let end = |(offset, length): (u64, u64)| u128::from(offset) + u128::from(length);
     match (a.1, b.1) {
@@ -24,7 +25,8 @@ fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
     }
 }
 
-/// Does `held` stand in the way of `wanted`? `own`: both are of the same open, which may share what it holds with itself.
+/// Does `held` stand in the way of `wanted`? `own`: both are of the same open, which may share what it holds with
+/// itself.
 #[must_use]
 pub fn excludes(held: &Lock, wanted: &Lock, own: bool) -> bool {
     if !overlap((held.offset, held.length), (wanted.offset, wanted.length)) {

@@ -1,6 +1,7 @@
 //! The state of one open of a file or directory (MS-FSA 2.1.1.6).
 
 use crate::fileop::{FileHandle, FileKey, Times};
+use crate::lease::Lease;
 use crate::locks::Lock;
 use crate::oplock::{Breaking, OplockLevel};
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,7 @@ pub struct FileOpen {
     pub create_options: u32,
     /// FILE_DELETE_ON_CLOSE was given.
     pub delete_on_close: bool,
-    /// The file is to be deleted at its last close; carried by one of its opens.
+    /// The file is deleted at its last close; one of its opens carries this mark.
     pub delete_pending: bool,
     /// FilePositionInformation (MS-FSCC 2.4.35), in bytes.
     pub position: u64,
@@ -78,6 +79,8 @@ pub struct FileOpen {
     pub oplock: OplockLevel,
     /// Break that is not acknowledged.
     pub breaking: Option<Breaking>,
+    /// The lease it is part of; then it has no oplock.
+    pub lease: Option<Lease>,
     /// Byte-range locks, in the order they were granted.
     pub locks: Vec<Lock>,
     /// LockSequenceNumber by LockSequenceIndex (MS-SMB2 3.3.5.14).
@@ -105,6 +108,7 @@ impl FileOpen {
             watch: None,
             oplock: OplockLevel::None,
             breaking: None,
+            lease: None,
             locks: Vec::new(),
             lock_sequences: BTreeMap::new(),
         }

@@ -1,5 +1,6 @@
 //! Oplocks: the levels that an open may cache at, and breaks in progress (MS-FSA 2.1.1.10).
 
+use crate::caching::Caching;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -16,6 +17,35 @@ pub enum OplockLevel {
     Exclusive = 0x08,
     /// SMB2_OPLOCK_LEVEL_BATCH.
     Batch = 0x09,
+}
+
+impl OplockLevel {
+    /// Those that cache something, from the highest to the lowest.
+    pub const HELD: [OplockLevel; 3] = [
+        OplockLevel::Batch,
+        OplockLevel::Exclusive,
+        OplockLevel::LevelII,
+    ];
+
+    /// What its holder may cache (MS-FSA 2.1.5.18).
+    #[must_use]
+    pub fn caching(self) -> Caching {
+        match self {
+            OplockLevel::None => Caching::NONE,
+            OplockLevel::LevelII => Caching::READ,
+            OplockLevel::Exclusive => Caching::READ_WRITE,
+            OplockLevel::Batch => Caching::ALL,
+        }
+    }
+
+    /// The level of an oplock that is shared with others: the highest one within `caching`.
+    #[must_use]
+    pub fn shared(caching: Caching) -> OplockLevel {
+        match caching.has(Caching::READ) {
+            true => OplockLevel::LevelII,
+            false => OplockLevel::None,
+        }
+    }
 }
 
 /// A break that the client has not acknowledged.

@@ -7,12 +7,12 @@ const MAX_COMPONENT: usize = 255;
 /// Longest path, in bytes: the operating system's PATH_MAX.
 pub const MAX_PATH: usize = 4096;
 
-/// The path beneath the share that a name means: components joined by '/', "" for the share's root. The main stream may be
-/// named ("::$DATA"); other streams there are none.
+/// The path beneath the share that a name means: components joined by '/', "" for the share's root. The main stream may
+/// be named ("::$DATA"); other streams there are none.
 ///
 /// # Errors
-/// INVALID_PARAMETER for a leading backslash (MS-SMB2 3.3.5.9), OBJECT_PATH_SYNTAX_BAD for "..", OBJECT_NAME_INVALID for what no
-/// file can be called (MS-FSCC 2.1.5).
+/// INVALID_PARAMETER for a leading backslash (MS-SMB2 3.3.5.9), OBJECT_PATH_SYNTAX_BAD for "..", OBJECT_NAME_INVALID
+/// for what no file can be called (MS-FSCC 2.1.5).
 pub fn parse(name: &str) -> Result<String, NtStatus> {
     if name.is_empty() {
         return Ok(String::new());

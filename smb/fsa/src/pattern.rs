@@ -3,11 +3,12 @@
 #[cfg(test)]
 mod tests;
 
-/// The upper-case form under which two names are the same name: each character by its simple upper-case mapping. Listings are in
-/// the order of these forms, names that differ in case alone by their bytes; a cursor is the last name returned.
+/// The upper-case form under which two names are the same name: each character by its simple upper-case mapping.
+/// Listings are in the order of these forms, names that differ in case alone by their bytes; a cursor is the last name
+/// returned.
 ///
-/// A character whose upper-case form is several characters, or which would turn from outside ASCII into ASCII ('ı', 'ſ'), stays as
-/// it is, as in Windows' table.
+/// A character whose upper-case form is several characters, or which would turn from outside ASCII into ASCII ('ı',
+/// 'ſ'), stays as it is, as in Windows' table.
 #[must_use]
 pub fn fold(name: &str) -> String {
     if name.is_ascii() {
@@ -58,8 +59,8 @@ enum Element {
     Literal(char),
 }
 
-/// A file name pattern, ready to be compared with many names. A comparison takes time proportional to the product of the two
-/// lengths at most, whatever the pattern.
+/// A file name pattern, ready to be compared with many names. A comparison takes time proportional to the product of
+/// the two lengths at most, whatever the pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     elements: Vec<Element>,

@@ -1,5 +1,5 @@
-//! 8.3 names (MS-FSCC 2.1.5.2.1), computed from the long ones as Samba does (`mangling method = hash2`), so that they are
-//! the same on either server and nothing has to be stored.
+//! 8.3 names (MS-FSCC 2.1.5.2.1), computed from the long ones as Samba does (`mangling method = hash2`), so that they
+//! are the same on either server and nothing has to be stored.
 
 use crate::pattern::fold;
 

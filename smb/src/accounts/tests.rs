@@ -1,9 +1,8 @@
-//! Whatever happens to a few connections: what is accounted is what measuring each of them comes to, and no less than
+//! Whatever happens to a few connections: the accounts say the same as measuring each of them, and no less than
 //! what the log takes.
 
 use super::*;
 use crate::auth::Handshake;
-use crate::command::testing::config;
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::record::{Record, WorkId};
 use crate::rpc::{Pipe, Server};
@@ -12,7 +11,8 @@ use crate::state::{
     Answer, Doing, Negotiation, Open, Parked, Related, Resource, Security, SessionState, Target,
     Tree, Wait, Work,
 };
-use crate::test_bytes::{from_bytes, to_bytes};
+use crate::tests::bytes::{from_bytes, to_bytes};
+use crate::tests::testing::config;
 use crate::wire::{Command, Dialect, Flags, Header, Route};
 use outlast_fsa::fileop::{
     Actor, CreateIntent, FileHandle, FileKey, Intent, KeptTimes, Metadata, Times,
@@ -220,6 +220,7 @@ fn open(id: u64) -> impl Strategy<Value = Record> {
             target: Target::File(file),
             channel_sequence: 0,
             closing: None,
+            durable: None,
         }))
     })
 }
@@ -272,7 +273,7 @@ fn about(open: u64) -> impl Strategy<Value = Record> {
         4 => self::open(open),
         1 => Just(Record::Closed { open }),
         1 => doing().prop_map(move |doing| Record::Closing { open, doing }),
-        1 => Just(Record::CloseFelled { open }),
+        1 => Just(Record::CloseCrashed { open }),
         1 => (text(), key()).prop_map(move |(path, directory)| Record::Moved { open, path, directory }),
         1 => Just(Record::DeletePending { open, on: true }),
         1 => Just(Record::Position { open, position: u64::MAX }),
@@ -306,7 +307,7 @@ fn at_work() -> impl Strategy<Value = Record> {
     let credits = 8_192;
     prop_oneof![
         3 => Just(Record::Begin),
-        1 => work_id().prop_map(|work| Record::Felled { work }),
+        1 => work_id().prop_map(|work| Record::Crashed { work }),
         3 => (0u64..9_000).prop_map(|id| Record::Admitted { ids: vec![(id, 3)], sealed: Some(1) }),
         2 => (work_id(), doing()).prop_map(|(work, doing)| Record::Doing { work, doing }),
         1 => work_id().prop_map(|work| Record::Undone { work }),

@@ -1,7 +1,7 @@
 //! Authentication: an acceptor of NTLMv2, within SPNEGO or bare.
 //!
-//! A [`Handshake`] is what is remembered between two SESSION_SETUP requests. It is part of the durable state: a crash between the legs
-//! must not change the challenge that the client has already seen.
+//! A [`Handshake`] is what is remembered between two SESSION_SETUP requests. It is part of the durable state: a crash
+//! between the legs must not change the challenge that the client has already seen.
 
 #[cfg(any(test, feature = "client"))]
 pub mod client;
@@ -46,7 +46,7 @@ pub fn claimed_user(token: &[u8]) -> Option<String> {
     Some(name.chars().take(MAX_LOGGED_NAME).collect())
 }
 
-/// Why an authentication failed. The client is told LOGON_FAILURE or INVALID_PARAMETER and no more.
+/// Why an authentication failed. The client gets LOGON_FAILURE or INVALID_PARAMETER and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Not a token of this mechanism, or not at its place in the exchange.
@@ -60,7 +60,7 @@ pub enum Refused {
     LogonFailure,
 }
 
-/// Who logged in.
+/// The account that logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// A user, by the name in the users file.
@@ -360,8 +360,8 @@ fn account_name(user: &str) -> &str {
     user.split_once('@').map_or(user, |(user, _)| user)
 }
 
-/// Is the proof that of `nt_hash`? And the session base key. The domain is part of what is proved; clients use it as they send it,
-/// in upper case, or leave it out.
+/// Is the proof that of `nt_hash`? And the session base key. The domain is part of what is proved; clients use it as
+/// they send it, in upper case, or leave it out.
 fn verify(
     nt_hash: &[u8; 16],
     message: &Authenticate<'_>,

@@ -68,7 +68,8 @@ pub fn parse_negotiate(message: &[u8]) -> Option<u32> {
     (kind == 1).then_some(flags)
 }
 
-/// The CHALLENGE message (2.2.1.2) with the target info that MS-NLMP 3.2.5.1.1 asks for; MsvAvTimestamp makes clients send a MIC.
+/// The CHALLENGE message (2.2.1.2) with the target info that MS-NLMP 3.2.5.1.1 asks for; MsvAvTimestamp makes clients
+/// send a MIC.
 pub fn challenge(
     client_flags: u32,
     server_challenge: [u8; 8],
@@ -176,7 +177,7 @@ impl<'a> Authenticate<'a> {
         (temp.starts_with(&[1, 1]) && temp.len() >= 28).then_some((proof, temp))
     }
 
-    /// Is what the response is about a list of AV pairs that comes to its end (2.2.2.7, 2.2.2.1)?
+    /// Is what the response is about a list of AV pairs that is terminated (2.2.2.7, 2.2.2.1)?
     pub fn is_well_formed(&self) -> bool {
         self.v2_response()
             .is_none_or(|(_, temp)| av_pairs(&temp[28..]).any(|pair| pair.0 == av_id::EOL))
@@ -233,8 +234,8 @@ fn rc4(key: &[u8; 16], data: &mut [u8]) {
     cipher.apply_keystream(data);
 }
 
-/// The NT hash of a password: MD4 of its UTF-16LE (MS-NLMP 3.3.1, NTOWFv1). It is what the users file holds, and as good as the
-/// password itself.
+/// The NT hash of a password: MD4 of its UTF-16LE (MS-NLMP 3.3.1, NTOWFv1). It is what the users file holds, and as
+/// good as the password itself.
 #[must_use]
 pub fn nt_hash(password: &str) -> [u8; 16] {
     Md4::digest(utf16::encode(password)).into()
@@ -288,7 +289,7 @@ pub fn mic(
     Some((computed, came))
 }
 
-/// Who signs with the session's NTLM keys.
+/// The side that signs with the session's NTLM keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signer {
     /// The client.
@@ -297,8 +298,8 @@ pub enum Signer {
     Server,
 }
 
-/// The signature of the first message in a direction, with extended session security (3.4.4.2). `None`: without that security, which
-/// is not served.
+/// The signature of the first message in a direction, with extended session security (3.4.4.2). `None`: without that
+/// security, which is not served.
 pub fn signature(key: &[u8; 16], flags: u32, signer: Signer, message: &[u8]) -> Option<[u8; 16]> {
     let (signing, sealing): (&[u8], &[u8]) = match signer {
         Signer::Client => (

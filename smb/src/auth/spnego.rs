@@ -120,7 +120,8 @@ fn parse_resp(input: &[u8]) -> Option<Resp<'_>> {
     Some(resp)
 }
 
-/// What the server offers in its NEGOTIATE response: NTLMSSP (MS-SPNG 2.2.1, NegTokenInit2, with the hint that Windows has).
+/// What the server offers in its NEGOTIATE response: NTLMSSP (MS-SPNG 2.2.1, NegTokenInit2, with the hint that Windows
+/// has).
 pub fn offer() -> Vec<u8> {
     let mechanism = der::encode(der::OBJECT_IDENTIFIER, NTLMSSP);
     let mech_types = der::encode(der::context(0), &der::encode(der::SEQUENCE, &mechanism));

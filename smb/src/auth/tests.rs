@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::client::Client;
 use super::*;
 use crate::config::{Limits, Oplocks, Requirement, User};
-use crate::test_bytes::{WINDOWS_LOGIN, WINDOWS_SESSION_KEY, from_bytes, hex, to_bytes};
+use crate::tests::bytes::{WINDOWS_LOGIN, WINDOWS_SESSION_KEY, from_bytes, hex, to_bytes};
 use crate::wire::{Dialect, utf16};
 
 struct Fixed;

@@ -74,7 +74,8 @@ pub fn start(
     Ok(Handled::Reply(Reply::with_status(status, response)))
 }
 
-/// As [`super::finish`]. A watch that the system does not give (there is a limit to them) still reports what goes through this server.
+/// As [`super::finish`]. A watch that the system does not give (there is a limit to them) still reports what goes
+/// through this server.
 ///
 /// # Errors
 /// None.

@@ -43,7 +43,7 @@ pub fn finish(
     op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    if let Some(op) = plainly(op, &outcome) {
+    if let Some(op) = close_without_delete(op, &outcome) {
         return Ok(Handled::Op(op));
     }
     closed(ctx, op, &outcome);
@@ -70,7 +70,8 @@ fn reply(metadata: Option<Metadata>) -> Reply {
 /// The operation that closes this open; `None` for a pipe, which needs none.
 fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     let file = ctx.file_of(id)?;
-    // MS-FSA 2.1.5.5: the last open of a link deletes it. It carries the mark then: whoever closed before has handed it on.
+    // MS-FSA 2.1.5.5: the last open of a link deletes it. It carries the mark then: each close before has handed it
+    // on.
     let marked = file.delete_on_close || file.delete_pending;
     let is_last = delete_pending::other_open(ctx, &Link::of(file), id).is_none();
     Some(FileOp::Close {
@@ -82,8 +83,11 @@ fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     })
 }
 
-/// What cannot be deleted (not empty, no right) is closed all the same.
-pub(super) fn plainly(op: &FileOp, outcome: &Result<Outcome, NtStatus>) -> Option<FileOp> {
+/// The close without the deletion, if that has failed (the directory is not empty, there is no right).
+pub(super) fn close_without_delete(
+    op: &FileOp,
+    outcome: &Result<Outcome, NtStatus>,
+) -> Option<FileOp> {
     match (op, outcome) {
         (
             FileOp::Close {
@@ -194,7 +198,7 @@ pub(crate) fn complete(
     planned: &Planned,
     outcome: Result<Outcome, NtStatus>,
 ) -> Step {
-    if let (Some(_), Err(status)) = (plainly(&planned.op, &outcome), &outcome) {
+    if let (Some(_), Err(status)) = (close_without_delete(&planned.op, &outcome), &outcome) {
         ctx.smb
             .refused
             .insert(planned.task, (planned.op.clone(), *status));

@@ -1,20 +1,25 @@
 //! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
-use super::delete_pending;
 use super::{Handled, Reply, Request};
+use super::{delete_pending, durable};
+use crate::caching::{self, WantedLease};
+use crate::config::Oplocks;
 use crate::context::Context;
 use crate::held::Held;
 use crate::record::Record;
 use crate::rpc::Pipe;
+use crate::size;
 use crate::state::{Open, Resource, Target, Wait};
-use crate::wire::create::{self, ResponseContext, context, oplock_level, options};
-use crate::wire::{FileId, Response};
-use crate::{oplock, size};
+use crate::wire::create::{self, LeaseContext, ResponseContext, context, oplock_level, options};
+use crate::wire::negotiate::capabilities;
+use crate::wire::{Dialect, FileId, Malformed, Response};
 use bytes::Bytes;
+use outlast_fsa::caching::{Caching, Opening};
 use outlast_fsa::fileop::{
-    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileOp, Intent, OpenId,
-    Outcome,
+    Actor, CreateAction, CreateIntent, CreateOp, Created, Disposition, FileHandle, FileOp, Intent,
+    Metadata, OpenId, Outcome,
 };
+use outlast_fsa::lease::{Lease, LeaseId, Version};
 use outlast_fsa::link::Link;
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::OplockLevel;
@@ -43,6 +48,9 @@ pub fn start(
     if resource == Resource::Ipc {
         return pipe(ctx, request, body);
     }
+    if let Some(open) = durable::existing(ctx, request, body)? {
+        return Ok(Handled::Op(FileOp::Stat { open }));
+    }
     validate(body)?;
     // MS-FSA 2.1.5.1: such a name means a directory.
     if has(body, options::NON_DIRECTORY_FILE) && body.name.ends_with('\\') {
@@ -58,6 +66,7 @@ pub fn start(
             u64::from_le_bytes(bytes)
         }
     };
+    wanted_lease(ctx, body)?;
     let path = path::parse(&body.name)?;
     let asked = access::expand(body.desired_access);
     let delete_on_close = has(body, options::DELETE_ON_CLOSE);
@@ -96,6 +105,41 @@ fn make_room(ctx: &Context<'_>, body: &create::Request) -> Result<(), NtStatus> 
     }
 }
 
+/// The lease that is asked for (3.3.5.9.8, 3.3.5.9.11): one whose state is counted from SMB 3.0 on.
+pub(super) fn wanted_lease(
+    ctx: &Context<'_>,
+    body: &create::Request,
+) -> Result<Option<WantedLease>, NtStatus> {
+    match ctx.config().oplocks {
+        Oplocks::On if body.requested_oplock_level == oplock_level::LEASE => named_lease(ctx, body),
+        _ => Ok(None),
+    }
+}
+
+/// The lease whose key a request names.
+pub(super) fn named_lease(
+    ctx: &Context<'_>,
+    body: &create::Request,
+) -> Result<Option<WantedLease>, NtStatus> {
+    let negotiation = &ctx.connection().negotiation;
+    if negotiation.capabilities & capabilities::LEASING == 0 {
+        return Ok(None);
+    }
+    let lease = body.lease().map_err(Malformed::status)?;
+    let counted = negotiation.dialect >= Some(Dialect::Smb300);
+    Ok(lease.map(|lease| WantedLease {
+        id: LeaseId {
+            client: negotiation.client_guid,
+            key: lease.key,
+        },
+        version: match lease.second.filter(|_| counted) {
+            None => Version::One,
+            Some((epoch, parent)) => Version::Two { epoch, parent },
+        },
+        state: Caching::from_bits(lease.state),
+    }))
+}
+
 fn has(body: &create::Request, option: u32) -> bool {
     body.create_options & option != 0
 }
@@ -128,15 +172,9 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    // There are no earlier versions, and no handle is durable: neither is found again.
-    for name in [
-        context::TIMEWARP_TOKEN,
-        context::DURABLE_HANDLE_RECONNECT,
-        context::DURABLE_HANDLE_RECONNECT_V2,
-    ] {
-        if body.context(name).is_some() {
-            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
-        }
+    // There are no earlier versions.
+    if body.context(context::TIMEWARP_TOKEN).is_some() {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     }
     if body
         .context(context::EA_BUFFER)
@@ -192,7 +230,7 @@ fn granted(
     Ok((granted, granted | implied))
 }
 
-fn is_read_only(ctx: &Context<'_>, actor: &Actor) -> bool {
+pub(super) fn is_read_only(ctx: &Context<'_>, actor: &Actor) -> bool {
     ctx.config()
         .share(actor.share)
         .is_none_or(|share| share.read_only)
@@ -208,32 +246,39 @@ pub(crate) fn admit(
     actor: &Actor,
     op: &CreateOp,
     found: &CreateIntent,
+    has_waited: bool,
 ) -> Result<Option<Wait>, NtStatus> {
     let (_, judged) = granted(body, is_read_only(ctx, actor), found)?;
-    let Some(existing) = &found.existing else {
+    let lease = wanted_lease(ctx, body)?.map(|lease| lease.id);
+    let key = found.existing.as_ref().map(|existing| existing.key);
+    let leased = lease.and_then(|lease| ctx.smb.leased_file(lease));
+    // 3.3.5.9.8: a key stands for one file.
+    if leased.is_some() && leased != key {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let Some(key) = key else {
         return Ok(None);
     };
-    let key = existing.key;
     // MS-FSA 2.1.5.1.2.
     if delete_pending::is_set(ctx, &Link::new(key, found.directory, &found.path)) {
         return Err(NtStatus::DELETE_PENDING);
     }
-    let replaces = overwrites(op.disposition);
-    let breaks = !access::only_looks(judged);
-    if breaks && oplock::break_for_open(ctx, key, OplockLevel::Batch, replaces) {
-        return Ok(Some(Wait::Break(key)));
-    }
     let sharing = Sharing::of(judged, body.share_access);
-    if ctx.smb.files.opens(key).exclude(sharing) {
-        return Err(NtStatus::SHARING_VIOLATION);
+    let opening = Opening {
+        violates_sharing: ctx.smb.files.opens(key).exclude(sharing),
+        overwrites: overwrites(op.disposition),
+        has_waited,
+    };
+    if !access::only_looks(judged) {
+        let looks = access::looks_beside_leases(judged);
+        if caching::break_for_open(ctx, key, lease, looks, opening) {
+            return Ok(Some(Wait::Break(key)));
+        }
     }
-    if breaks && oplock::break_for_open(ctx, key, OplockLevel::Exclusive, replaces) {
-        return Ok(Some(Wait::Break(key)));
+    match opening.violates_sharing {
+        true => Err(NtStatus::SHARING_VIOLATION),
+        false => Ok(None),
     }
-    if replaces {
-        oplock::break_level_two(ctx, key);
-    }
-    Ok(None)
 }
 
 /// As [`super::finish`].
@@ -247,8 +292,13 @@ pub fn finish(
     op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    let (FileOp::Create(op), Outcome::Created(created)) = (op, outcome?) else {
-        return Err(NtStatus::INTERNAL_ERROR);
+    let (op, created) = match (op, outcome?) {
+        (FileOp::Create(op), Outcome::Created(created)) => (op, created),
+        (FileOp::Stat { open }, Outcome::Metadata(metadata)) => {
+            let open = durable::reconnect(ctx, request, body, *open)?;
+            return Ok(Handled::Reply(reconnected(body, &open, metadata)));
+        }
+        _ => return Err(NtStatus::INTERNAL_ERROR),
     };
     let Some(Intent::Create(found)) = &request.intent else {
         return Err(NtStatus::INTERNAL_ERROR);
@@ -261,12 +311,23 @@ pub fn finish(
         oplock_level::II => OplockLevel::LevelII,
         oplock_level::EXCLUSIVE => OplockLevel::Exclusive,
         oplock_level::BATCH => OplockLevel::Batch,
-        // Leases are declined.
         _ => OplockLevel::None,
     };
     let looks = created.action == CreateAction::Opened && access::only_looks(granted_access);
-    let oplock = oplock::grant(ctx, metadata.key, looks, oplock);
-    let response = response(body, op.open, oplock, &created, found.maximal_access);
+    let oplock = caching::grant_oplock(ctx, metadata.key, looks, oplock);
+    // Leases of directories are not granted.
+    let lease = wanted_lease(ctx, body)?.filter(|_| !metadata.is_dir);
+    let lease = lease.and_then(|lease| caching::grant_lease(ctx, metadata.key, lease));
+    let mut response = response(body, op.open, oplock, &created, found.maximal_access);
+    if let Some(lease) = &lease {
+        response.oplock_level = oplock_level::LEASE;
+        response.contexts.push(lease_context(lease));
+    }
+    let durable = durable::asked(ctx, body)?;
+    let durable = durable::granted(durable, created.action, oplock, lease.as_ref());
+    response
+        .contexts
+        .extend(durable.as_ref().map(durable::context));
     let open = Open {
         id: op.open,
         session: request.session,
@@ -281,9 +342,11 @@ pub fn finish(
             create_options: body.create_options,
             delete_on_close: has(body, options::DELETE_ON_CLOSE),
             oplock,
+            lease,
             ..FileOpen::new(metadata.key, created.path.clone(), metadata.is_dir)
         }),
         closing: None,
+        durable,
     };
     ctx.emit(Record::Opened(Box::new(open)));
     Ok(Handled::Reply(Reply::success(Response::Create(response))))
@@ -322,6 +385,48 @@ fn response(
             volatile: open,
         },
         contexts,
+    }
+}
+
+/// The answer to a request that has made no open: it has taken one up, or had made it before.
+fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply {
+    let (lease, oplock) = match &open.target {
+        Target::File(file) => (file.lease, file.oplock),
+        Target::Pipe(_) => (None, OplockLevel::None),
+    };
+    let created = Created {
+        action: CreateAction::Opened,
+        metadata,
+        handle: FileHandle::default(),
+        path: String::new(),
+    };
+    let mut response = response(body, open.id, oplock, &created, open.granted_access);
+    if let Some(lease) = &lease {
+        response.oplock_level = oplock_level::LEASE;
+        response.contexts.push(lease_context(lease));
+    }
+    // A replay has the answer that its CREATE had.
+    let made = body.context(context::DURABLE_HANDLE_REQUEST_V2);
+    if let (Some(_), Some(durable)) = (made, &open.durable) {
+        response.create_action = durable
+            .create
+            .map_or(created.action, |create| create.action);
+        response.contexts.push(durable::context(durable));
+    }
+    Reply::success(Response::Create(response))
+}
+
+fn lease_context(lease: &Lease) -> ResponseContext {
+    ResponseContext::Lease {
+        lease: LeaseContext {
+            key: lease.id.key,
+            state: lease.state.bits(),
+            second: match lease.version {
+                Version::One => None,
+                Version::Two { epoch, parent } => Some((epoch, parent)),
+            },
+        },
+        breaking: lease.breaking.is_some(),
     }
 }
 
@@ -371,6 +476,7 @@ fn pipe(
         channel_sequence: request.header.channel_sequence(),
         target: Target::Pipe(pipe),
         closing: None,
+        durable: None,
     })));
     let response = create::Response {
         oplock_level: oplock_level::NONE,

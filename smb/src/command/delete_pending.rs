@@ -1,8 +1,8 @@
 //! A link that is to be deleted when its last open is closed (MS-FSA 2.1.5.5, 2.1.5.15.3): one of its opens carries the
 //! mark for all of them.
 //!
-//! A link is an entry of a directory. It is known by the file, the directory and the name, and not by the path: two shares
-//! may overlap, and a symbolic link is an entry of its own.
+//! A link is an entry of a directory. It is known by the file, the directory and the name, and not by the path: two
+//! shares may overlap, and a symbolic link is an entry of its own.
 
 use crate::context::Context;
 use crate::record::Record;
@@ -34,7 +34,7 @@ pub(crate) fn other_open(ctx: &Context<'_>, link: &Link, but: OpenId) -> Option<
     opens.find(|(conn, open)| *open != but && is_by(ctx, link, *conn, *open))
 }
 
-/// This open carries the mark. Who waits for changes in a directory that is to be deleted waits in vain, and would keep
+/// This open carries the mark. A request that waits for changes in such a directory would wait in vain, and would keep
 /// it there (MS-FSA 2.1.5.15.3).
 pub(crate) fn set(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     ctx.emit_on(conn, Record::DeletePending { open, on: true });

@@ -7,7 +7,7 @@ use crate::record::Record;
 use crate::state::Wait;
 use crate::wire::lock::{self, Element, flags};
 use crate::wire::{Dialect, Response};
-use crate::{oplock, size};
+use crate::{caching, size};
 use outlast_fsa::access;
 use outlast_fsa::fileop::{FileKey, OpenId};
 use outlast_fsa::locks;
@@ -21,7 +21,8 @@ const BUCKETS: std::ops::RangeInclusive<u32> = 1..=64;
 /// As [`super::start`].
 ///
 /// # Errors
-/// FILE_CLOSED, ACCESS_DENIED, INVALID_PARAMETER, INVALID_LOCK_RANGE, RANGE_NOT_LOCKED, LOCK_NOT_GRANTED, INSUFFICIENT_RESOURCES.
+/// FILE_CLOSED, ACCESS_DENIED, INVALID_PARAMETER, INVALID_LOCK_RANGE, RANGE_NOT_LOCKED, LOCK_NOT_GRANTED,
+/// INSUFFICIENT_RESOURCES.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -152,6 +153,6 @@ fn lock(
         locks: wanted,
     });
     // MS-FSA 2.1.5.8: what others have cached may be locked now.
-    oplock::break_level_two(ctx, key);
+    caching::tell_of_change(ctx, open);
     Ok(locked())
 }

@@ -7,15 +7,17 @@ use crate::wire::Response;
 use outlast_fsa::fileop::{FileOp, Outcome};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`]: closes the session's opens one by one, then the session.
+/// As [`super::start`]: closes the session's opens one by one, but for durable ones, then the session.
 ///
 /// # Errors
 /// None.
 pub fn start(ctx: &mut Context<'_>, request: &Request) -> Result<Handled, NtStatus> {
-    if let Some(op) = close::next_of(ctx, |open| open.session == request.session) {
+    if let Some(op) = close::next_of(ctx, |open| {
+        open.session == request.session && !open.outlives_connection()
+    }) {
         return Ok(Handled::Op(op));
     }
-    ctx.emit(Record::SessionEnded {
+    ctx.emit(Record::SessionLeft {
         id: request.session,
     });
     Ok(Handled::Reply(Reply::success(Response::Logoff)))
@@ -30,7 +32,7 @@ pub fn finish(
     op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    if let Some(op) = close::plainly(op, &outcome) {
+    if let Some(op) = close::close_without_delete(op, &outcome) {
         return Ok(Handled::Op(op));
     }
     close::closed(ctx, op, &outcome);

@@ -1,15 +1,18 @@
-//! The commands. A handler looks at the request and the state and says what comes next ([`Handled`]); it changes state only by
-//! [`Context::emit`].
+//! The commands. A handler looks at the request and the state and says what comes next ([`Handled`]); it changes state
+//! only by [`Context::emit`].
 //!
 //! For each component of a message the engine calls
 //!
-//! 1. `start(ctx, request, body)`: answers, or asks for one file operation, or waits. It is called again after a crash, after a wait and
-//!    after [`Handled::Again`], and must come to the same operation from the same state (the intent on record belongs to it);
-//! 2. if it asked for an operation, `finish(ctx, request, body, op, outcome)` with what came of it: answers, waits, or says `Again`.
+//! 1. `start(ctx, request, body)`: answers, or asks for one file operation, or waits. It is called again after a crash,
+//!    after a wait and after [`Handled::Again`], and must ask for the same operation in the same state (the intent on
+//!    record belongs to it);
+//! 2. if it asked for an operation, `finish(ctx, request, body, op, outcome)` with its outcome: answers, waits, or says
+//!    `Again`.
 //!
-//! `Err(status)` answers with that status and the empty error body (MS-SMB2 2.2.2). What an operation does to the rest of the server
-//! (share modes, locks, oplocks to break before; the paths of other opens, notifies after) is the engine's business, by kind of
-//! [`FileOp`]: checked in `admit`, done before `finish` is called. Handlers make operations and replies.
+//! `Err(status)` answers with that status and the empty error body (MS-SMB2 2.2.2). What an operation does to the rest
+//! of the server (share modes, locks, oplocks to break before; the paths of other opens, notifies after) is the
+//! engine's business, by kind of [`FileOp`]: checked in `admit`, done before `finish` is called. Handlers make
+//! operations and replies.
 //!
 //! Session, tree, encryption and signature are checked before `start` is called.
 
@@ -18,9 +21,8 @@ pub mod change_notify;
 pub mod close;
 pub mod create;
 pub(crate) mod delete_pending;
+pub(crate) mod durable;
 pub mod echo;
-#[cfg(test)]
-mod fixture;
 pub mod flush;
 pub mod ioctl;
 pub mod lock;
@@ -33,8 +35,6 @@ pub mod query_info;
 pub mod read;
 pub mod session_setup;
 pub mod set_info;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod tree_connect;
 pub mod tree_disconnect;
 pub mod write;

@@ -2,7 +2,7 @@
 
 use super::{Handled, Reply, Request};
 use crate::auth;
-use crate::config::{Config, Requirement};
+use crate::config::{Config, Oplocks, Requirement};
 use crate::context::Context;
 use crate::crypto::{Cipher, PreauthHash, SigningAlgorithm};
 use crate::record::Record;
@@ -15,8 +15,8 @@ use outlast_fsa::status::NtStatus;
 /// As [`super::start`].
 ///
 /// # Errors
-/// NOT_SUPPORTED if there is no dialect in common, INVALID_PARAMETER and SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP for negotiate contexts
-/// that will not do.
+/// NOT_SUPPORTED if there is no dialect in common, INVALID_PARAMETER and SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP for
+/// negotiate contexts that will not do.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -80,6 +80,9 @@ pub fn start(
     let mut response = response(ctx, dialect.revision(), ctx.config().max_io(dialect));
     if dialect >= Dialect::Smb210 {
         response.capabilities |= capabilities::LARGE_MTU;
+        if ctx.config().oplocks == Oplocks::On {
+            response.capabilities |= capabilities::LEASING;
+        }
     }
     // 2.2.4: with 3.1.1 it is the context that says so.
     if cipher.is_some() && dialect < Dialect::Smb311 {
@@ -190,7 +193,7 @@ pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
     };
     let config = ctx.config();
     let (revision, negotiation) = if offer.smb_2_wildcard && config.max_dialect >= Dialect::Smb210 {
-        // 3.3.5.3.1: the client goes on with an SMB2 NEGOTIATE.
+        // 3.3.5.3.1: the client sends an SMB2 NEGOTIATE next.
         let wildcard = Negotiation {
             wildcard: true,
             ..Negotiation::default()

@@ -1,6 +1,7 @@
 //! READ, WRITE (MS-SMB2 3.3.5.12, 3.3.5.13) and FSCTL_PIPE_TRANSCEIVE (3.3.5.15.3) on a named pipe of IPC$.
 //!
-//! A pipe answers what is written to it at once. A READ waits for that; pipes queue (MS-FSCC 2.4.36, FILE_PIPE_QUEUE_OPERATION).
+//! A pipe answers what is written to it at once. A READ waits for that; pipes queue (MS-FSCC 2.4.36,
+//! FILE_PIPE_QUEUE_OPERATION).
 
 use super::{Handled, Reply, Request, ioctl};
 use crate::config::Config;

@@ -83,7 +83,7 @@ pub fn finish(
         .iter()
         .take_while(|entry| encoder.push(entry))
         .count();
-    // The listing goes on after the last entry that went into the client's buffer.
+    // The listing continues after the last entry that went into the client's buffer.
     if let Some(last) = taken.checked_sub(1).and_then(|last| entries.get(last)) {
         cursor.after = Some(last.name.clone());
     }
@@ -105,8 +105,8 @@ pub fn finish(
     })
 }
 
-/// What a request means: the cursor to go on from, and the empty output buffer. Made of the request and the state alone, and the
-/// same in `start` and `finish`.
+/// What a request means: the cursor to go on from, and the empty output buffer. Made of the request and the state
+/// alone, and the same in `start` and `finish`.
 struct Listing {
     open: OpenId,
     cursor: Cursor,
@@ -139,7 +139,7 @@ fn moved(cursor: &Cursor, body: &query_directory::Request) -> Result<Cursor, NtS
     let reopen = body.flags & FLAG_REOPEN != 0;
     let restart = body.flags & FLAG_RESTART_SCANS != 0;
     if !reopen && !restart && cursor.pattern.is_some() {
-        // The listing goes on with the pattern it began with, whatever the request says.
+        // The listing continues with the pattern it began with, whatever the request says.
         return Ok(cursor.clone());
     }
     let kept = cursor.pattern.clone().filter(|_| !reopen);

@@ -22,9 +22,9 @@ pub(crate) const SETUPS_BESIDE_A_SESSION: usize = 16;
 /// As [`super::start`].
 ///
 /// # Errors
-/// LOGON_FAILURE and ACCESS_DENIED for logins that are refused, INVALID_PARAMETER for tokens that are none, USER_SESSION_DELETED for a
-/// session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or is to be bound to another
-/// connection, INSUFFICIENT_RESOURCES where the account has no room for another one.
+/// LOGON_FAILURE and ACCESS_DENIED for logins that are refused, INVALID_PARAMETER for tokens that are none,
+/// USER_SESSION_DELETED for a session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or
+/// would be bound to another connection, INSUFFICIENT_RESOURCES where the account has no room for another one.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -38,7 +38,7 @@ pub fn start(
     if body.flags & session_setup::FLAG_BINDING != 0 {
         return Err(NtStatus::REQUEST_NOT_ACCEPTED);
     }
-    // 3.3.5.5: who cannot encrypt has no business where all is encrypted.
+    // 3.3.5.5: a client that cannot encrypt is refused where encryption is required.
     if ctx.config().encryption == Requirement::Required && negotiation.cipher.is_none() {
         return Err(NtStatus::ACCESS_DENIED);
     }
@@ -111,7 +111,8 @@ pub fn start(
     }
 }
 
-/// The session a request is about: a new one, one whose set-up goes on, or one that authenticates again (3.3.5.5.1, 3.3.5.5.2).
+/// The session a request is about: a new one, one whose set-up is in progress, or one that authenticates again
+/// (3.3.5.5.1, 3.3.5.5.2).
 fn session(ctx: &mut Context<'_>, request: &Request) -> Result<(u64, Security), NtStatus> {
     if request.session == 0 {
         make_room(ctx);
@@ -153,7 +154,7 @@ fn make_room(ctx: &mut Context<'_>) {
     }
 }
 
-/// Lets the login in: writes into `security` who it is and by which keys (3.3.5.5.3).
+/// Admits the login: writes its user and keys into `security` (3.3.5.5.3).
 fn admit(
     ctx: &Context<'_>,
     body: &session_setup::Request,
@@ -169,7 +170,7 @@ fn admit(
         security.anonymous = true;
         return Ok(());
     }
-    // Who has the session's key speaks for one user, for the session's whole life.
+    // A session has one user for its whole life.
     if again && !is_of(security, &identity) {
         log::warn!(
             "client {}: its session belongs to another user than the one that it authenticates as now",
@@ -257,7 +258,8 @@ fn complete(ctx: &mut Context<'_>, id: u64, security: Security, token: Vec<u8>) 
     Handled::Reply(reply)
 }
 
-/// PreviousSessionId: the same user's session that the client has lost sight of ends, whichever connection it is of (3.3.5.5.3).
+/// PreviousSessionId: the same user's session that the client has lost sight of ends, whichever connection it is of
+/// (3.3.5.5.3).
 fn end_previous(ctx: &mut Context<'_>, id: u64, security: &Security, previous: u64) {
     if previous == 0 || previous == id {
         return;
@@ -272,12 +274,12 @@ fn end_previous(ctx: &mut Context<'_>, id: u64, security: &Security, previous: u
             && session.security.user == security.user
     });
     if same_user {
-        ctx.emit_on(conn, Record::SessionEnded { id: previous });
+        ctx.emit_on(conn, Record::SessionLeft { id: previous });
     }
 }
 
-/// The response's final bytes (header and body), for the preauthentication hash of `session`; called for every SESSION_SETUP that is
-/// answered with MORE_PROCESSING_REQUIRED.
+/// The response's final bytes (header and body), for the preauthentication hash of `session`; called for every
+/// SESSION_SETUP that is answered with MORE_PROCESSING_REQUIRED.
 pub fn answered(ctx: &mut Context<'_>, session: u64, response: &[u8]) {
     let Some(session_state) = ctx.connection().sessions.get(&session) else {
         return;

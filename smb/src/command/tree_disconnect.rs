@@ -29,7 +29,7 @@ pub fn finish(
     op: &FileOp,
     outcome: Result<Outcome, NtStatus>,
 ) -> Result<Handled, NtStatus> {
-    if let Some(op) = close::plainly(op, &outcome) {
+    if let Some(op) = close::close_without_delete(op, &outcome) {
         return Ok(Handled::Op(op));
     }
     close::closed(ctx, op, &outcome);

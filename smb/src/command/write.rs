@@ -9,7 +9,7 @@ use outlast_fsa::access;
 use outlast_fsa::fileop::{FileOp, Outcome, WriteAt};
 use outlast_fsa::status::NtStatus;
 
-/// MAXFILESIZE (MS-FSA 2.1.5.4), in bytes: NTFS's, which is the file system that clients are told of.
+/// MAXFILESIZE (MS-FSA 2.1.5.4), in bytes: NTFS's, the file system that clients see.
 const MAX_FILE_BYTES: u64 = 0xFFF_FFFF_0000;
 
 /// As [`super::start`].

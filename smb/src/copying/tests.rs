@@ -40,6 +40,7 @@ fn open(id: OpenId, session: u64) -> Open {
         target: Target::File(FileOpen::new(KEY, format!("file {id}"), false)),
         channel_sequence: 0,
         closing: None,
+        durable: None,
     }
 }
 
@@ -154,7 +155,7 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
             level: OplockLevel::LevelII,
             breaking: None,
         },
-        19 => Record::Felled { work },
+        19 => Record::Crashed { work },
         20 if pick.is_multiple_of(8) => Record::Disconnected,
         21 => Record::SharesMoved {
             moved: vec![(0, 1)],

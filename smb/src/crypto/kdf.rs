@@ -18,8 +18,9 @@ pub struct SessionKeys {
 }
 
 impl SessionKeys {
-    /// Derives a session's keys from what authentication produced. `signing` is the connection's negotiated algorithm (3.1.1; older
-    /// dialects have one each), `cipher` its cipher, `preauth` the session's hash up to the last request (3.1.1).
+    /// Derives a session's keys from what authentication produced. `signing` is the connection's negotiated algorithm
+    /// (3.1.1; older dialects have one each), `cipher` its cipher, `preauth` the session's hash up to the last request
+    /// (3.1.1).
     #[must_use]
     pub fn derive(
         dialect: Dialect,

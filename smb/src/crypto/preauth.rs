@@ -1,4 +1,5 @@
-//! Preauthentication integrity: a SHA-512 chain over the messages of NEGOTIATE and SESSION_SETUP (MS-SMB2 3.3.5.4, 3.3.5.5).
+//! Preauthentication integrity: a SHA-512 chain over the messages of NEGOTIATE and SESSION_SETUP (MS-SMB2 3.3.5.4,
+//! 3.3.5.5).
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::ZeroizeOnDrop;
 
-/// A key. Wiped when dropped, compared in constant time, never printed. It can be serialized: session keys are part of the state
-/// that survives (and the reason why the NVRAM file is its owner's alone).
+/// A key. Wiped when dropped, compared in constant time, never printed. It can be serialized: session keys are part of
+/// the state that survives (and the reason why the NVRAM file is its owner's alone).
 #[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 pub struct Secret(Vec<u8>);
 

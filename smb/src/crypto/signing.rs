@@ -66,7 +66,7 @@ enum Prepared {
     Gmac(LessSafeKey),
 }
 
-/// A session's signing key: 16 bytes and what is to be done with them.
+/// A session's signing key: 16 bytes and its algorithm.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct SigningKey {
@@ -111,15 +111,16 @@ impl SigningKey {
         self.stored.algorithm
     }
 
-    /// Signs a message in parts: `head` begins with its whole SMB2 header, flags final (SIGNED among them); `rest` follows. The
-    /// signature is written into the header.
+    /// Signs a message in parts: `head` begins with its whole SMB2 header, flags final (SIGNED among them); `rest`
+    /// follows. The signature is written into the header.
     pub fn sign<P: AsRef<[u8]>>(&self, head: &mut [u8], rest: &[P]) {
         if let Some(signature) = self.signature(head, rest) {
             head[header::SIGNATURE].copy_from_slice(&signature);
         }
     }
 
-    /// Is the signature in the header of `message` (one request, padding included) this key's? Compares in constant time.
+    /// Is the signature in the header of `message` (one request, padding included) this key's? Compares in constant
+    /// time.
     #[must_use]
     pub fn verify(&self, message: &[u8]) -> bool {
         match self.signature::<&[u8]>(message, &[]) {

@@ -1,10 +1,10 @@
-//! Vectors: Microsoft's Open Specifications blog ("SMB 3.1.1 Pre-authentication integrity in Windows 10", "Encryption in SMB 3.0: A
-//! protocol perspective", "SMB 3.1.1 Encryption in Windows 10"); RFC 4231 for HMAC, RFC 4493 for CMAC.
+//! Vectors: Microsoft's Open Specifications blog ("SMB 3.1.1 Pre-authentication integrity in Windows 10", "Encryption
+//! in SMB 3.0: A protocol perspective", "SMB 3.1.1 Encryption in Windows 10"); RFC 4231 for HMAC, RFC 4493 for CMAC.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::test_bytes::{WINDOWS_LOGIN, WINDOWS_SESSION_KEY, from_bytes, hex, to_bytes};
+use crate::tests::bytes::{WINDOWS_LOGIN, WINDOWS_SESSION_KEY, from_bytes, hex, to_bytes};
 use crate::wire::{Dialect, header};
 
 #[test]

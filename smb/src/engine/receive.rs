@@ -1,5 +1,5 @@
-//! A message as it comes in: decrypted, cut into components, MessageIds taken out of the window; and the checks of each component
-//! before its handler is called (MS-SMB2 3.3.5.2).
+//! A message as it comes in: decrypted, cut into components, MessageIds taken out of the window; and the checks of each
+//! component before its handler is called (MS-SMB2 3.3.5.2).
 
 use super::work_of;
 use crate::command::Request;
@@ -29,7 +29,7 @@ pub(crate) struct Opened {
 pub(crate) enum Fault {
     /// It is SMB1.
     Smb1(Bytes),
-    /// The connection is to be dropped.
+    /// The connection is dropped.
     Drop(String),
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum Fault {
 pub(crate) enum Refusal {
     /// It is answered with this.
     Status(NtStatus),
-    /// The connection is to be dropped.
+    /// The connection is dropped.
     Drop(&'static str),
 }
 
@@ -131,8 +131,8 @@ fn multi_credit(ctx: &Context<'_>) -> bool {
 
 /// 3.3.5.2.3: every MessageId must be in the window, once. CANCEL has none of its own.
 pub(crate) fn take_message_ids(ctx: &mut Context<'_>, opened: &Opened) -> Result<(), String> {
-    let is_stranger = ctx.connection().valid_sessions().next().is_none();
-    if is_stranger && opened.components.len() > MAX_BEFORE_LOGIN {
+    let is_unauthenticated = ctx.connection().valid_sessions().next().is_none();
+    if is_unauthenticated && opened.components.len() > MAX_BEFORE_LOGIN {
         let requests = opened.components.len();
         return Err(format!("{requests} requests in one message before login"));
     }
@@ -250,8 +250,8 @@ fn check_signature(
     }
 }
 
-/// A request is not signed or encrypted as its session requires. A client that logged in before that was required does not know of it: its
-/// connection is dropped, so that it negotiates and logs in anew.
+/// A request is not signed or encrypted as its session requires. A client that logged in before that was required does
+/// not know of it: its connection is dropped, so that it negotiates and logs in anew.
 fn unprotected(security: &Security) -> Refusal {
     match security.raised {
         true => Refusal::Drop("it does not sign or encrypt, which is required since it logged in"),
@@ -259,7 +259,8 @@ fn unprotected(security: &Security) -> Refusal {
     }
 }
 
-/// 3.3.5.2.5: the charge must cover what is sent and what may be returned; and 3.3.5.12, 3.3.5.13: not more than was negotiated.
+/// 3.3.5.2.5: the charge must cover what is sent and what may be returned; and 3.3.5.12, 3.3.5.13: not more than was
+/// negotiated.
 pub(crate) fn check_body(
     ctx: &Context<'_>,
     request: &Request,
@@ -288,8 +289,9 @@ pub(crate) fn check_body(
     Ok(())
 }
 
-/// 3.3.5.2.10: a request that was sent before its channel failed, and comes after what was sent since, changes nothing any
-/// more. (No session here has a second channel, so nothing that an earlier channel has sent is still to be answered.)
+/// 3.3.5.2.10: a request that was sent before its channel failed, and comes after what was sent since, changes nothing
+/// any more. (No session here has a second channel, so nothing that an earlier channel has sent is still to be
+/// answered.)
 pub(crate) fn check_channel_sequence(
     ctx: &mut Context<'_>,
     request: &Request,

@@ -5,9 +5,11 @@ use crate::context::Context;
 use crate::record::Record;
 use crate::server::{ConnId, Output};
 use crate::state::Answer;
-use crate::wire::oplock_break::{NOTIFICATION_MESSAGE_ID, OplockBreak};
+use crate::wire::oplock_break::{LeaseBreakNotification, NOTIFICATION_MESSAGE_ID, OplockBreak};
 use crate::wire::{self, Command, FileId, Flags, Header, Route, frame, header};
 use bytes::Bytes;
+use outlast_fsa::OpenId;
+use outlast_fsa::lease::{LeaseId, Notification};
 use outlast_fsa::oplock::OplockLevel;
 use outlast_fsa::status::NtStatus;
 
@@ -51,8 +53,8 @@ impl Piece {
     }
 }
 
-/// Credits to grant (MS-SMB2 3.3.1.2): what is asked for, up to the limit; never so few that the client has none. The window is
-/// bounded too, in case a client leaves a MessageId out for ever.
+/// Credits to grant (MS-SMB2 3.3.1.2): what is asked for, up to the limit; never so few that the client has none. The
+/// window is bounded too, in case a client leaves a MessageId out for ever.
 pub(crate) fn grant(ctx: &Context<'_>, request: &Header) -> u16 {
     if request.command == Command::CANCEL {
         return 0;
@@ -93,7 +95,8 @@ pub(crate) fn header(request: &Request, reply: &Reply, session: u64, credits: u1
     }
 }
 
-/// Is a response to be signed (3.3.4.1.1)? If the request was, and the last SESSION_SETUP of an ordinary login in any case.
+/// Is a response to be signed (3.3.4.1.1)? If the request was, and the last SESSION_SETUP of an ordinary login in any
+/// case.
 pub(crate) fn signs(
     ctx: &Context<'_>,
     request: &Request,
@@ -111,13 +114,13 @@ pub(crate) fn signs(
     if request.header.command == Command::SESSION_SETUP && reply.status == NtStatus::SUCCESS {
         return true;
     }
-    // A signature that was wrong gets no signature back: whoever asked does not know the key.
+    // A wrong signature gets no signature back: the sender does not know the key.
     request.header.flags.contains(Flags::SIGNED)
         && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes))
 }
 
-/// Sends responses as one message: padded to 8 bytes, chained, signed, or encrypted in the session `sealed`. Returns the last
-/// response's bytes.
+/// Sends responses as one message: padded to 8 bytes, chained, signed, or encrypted in the session `sealed`. Returns
+/// the last response's bytes.
 pub(crate) fn message(ctx: &mut Context<'_>, pieces: Vec<Piece>, sealed: Option<u64>) -> Vec<u8> {
     let mut parts: Vec<Bytes> = Vec::with_capacity(2 * pieces.len() + 1);
     let mut last = Vec::new();
@@ -190,8 +193,8 @@ pub(crate) fn foreign(ctx: &mut Context<'_>, bytes: Vec<u8>) {
     push(ctx.out, ctx.conn, vec![Bytes::from(bytes)]);
 }
 
-/// The interim response (3.3.4.2): STATUS_PENDING and the AsyncId. Never signed: it would use the MessageId, which is AES-GMAC's
-/// nonce, before the final response does.
+/// The interim response (3.3.4.2): STATUS_PENDING and the AsyncId. Never signed: it would use the MessageId, which is
+/// AES-GMAC's nonce, before the final response does.
 pub(crate) fn interim(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -210,20 +213,65 @@ pub(crate) fn interim(
     message(ctx, vec![Piece::new(header, &response, false)], sealed);
 }
 
-/// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its session or
-/// tree is.
-pub(crate) fn break_notification(ctx: &mut Context<'_>, conn: ConnId, open: u64, to: OplockLevel) {
-    let connection = ctx.smb.connection(conn);
-    let Some(held) = connection.opens.get(&open) else {
-        return;
+/// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its
+/// session or tree is.
+pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to: OplockLevel) {
+    let response = wire::Response::OplockBreak(OplockBreak {
+        oplock_level: to as u8,
+        file_id: FileId {
+            persistent: open,
+            volatile: open,
+        },
+    });
+    let sealed = encrypting(ctx, conn, open);
+    notify(ctx, conn, &response, sealed);
+}
+
+/// A lease break notification (3.3.4.7). A lease belongs to a client, so the oldest of its connections is used; where
+/// the open's own session or tree encrypts, the open's.
+pub(crate) fn lease_break(
+    ctx: &mut Context<'_>,
+    conn: ConnId,
+    open: OpenId,
+    id: LeaseId,
+    notification: Notification,
+) {
+    let response = wire::Response::LeaseBreakNotification(LeaseBreakNotification {
+        new_epoch: notification.epoch,
+        ack_required: notification.is_acknowledged,
+        lease_key: id.key,
+        current_state: notification.from.bits(),
+        new_state: notification.to.bits(),
+    });
+    let own = encrypting(ctx, conn, open);
+    let mut connections = ctx.smb.connections.iter();
+    let oldest = connections.find(|(_, connection)| {
+        let is_theirs = connection.negotiation.client_guid == id.client;
+        is_theirs && !connection.gone && connection.valid_sessions().next().is_some()
+    });
+    let (conn, sealed) = match oldest.filter(|_| own.is_none()) {
+        None => (conn, own),
+        Some((conn, connection)) => {
+            let mut sessions = connection.sessions.iter();
+            let encrypts = sessions.find(|(_, session)| session.security.encrypt);
+            (*conn, encrypts.map(|(session, _)| *session))
+        }
     };
-    let session = connection.sessions.get(&held.session);
-    let sealed = session
-        .filter(|session| {
-            let tree = session.trees.get(&held.tree);
-            session.security.encrypt || tree.is_some_and(|tree| tree.encrypt)
-        })
-        .map(|_| held.session);
+    notify(ctx, conn, &response, sealed);
+}
+
+/// The session in which what concerns an open is encrypted.
+fn encrypting(ctx: &Context<'_>, conn: ConnId, open: OpenId) -> Option<u64> {
+    let connection = ctx.smb.connection(conn);
+    let held = connection.opens.get(&open)?;
+    let session = connection.sessions.get(&held.session)?;
+    let tree = session.trees.get(&held.tree);
+    let encrypts = session.security.encrypt || tree.is_some_and(|tree| tree.encrypt);
+    encrypts.then_some(held.session)
+}
+
+/// What answers no request.
+fn notify(ctx: &mut Context<'_>, conn: ConnId, response: &wire::Response, sealed: Option<u64>) {
     let header = Header {
         credit_charge: 0,
         status: NtStatus::SUCCESS,
@@ -239,13 +287,6 @@ pub(crate) fn break_notification(ctx: &mut Context<'_>, conn: ConnId, open: u64,
         session_id: 0,
         signature: [0; 16],
     };
-    let response = wire::Response::OplockBreak(OplockBreak {
-        oplock_level: to as u8,
-        file_id: FileId {
-            persistent: open,
-            volatile: open,
-        },
-    });
-    let piece = Piece::new(header, &response, false);
+    let piece = Piece::new(header, response, false);
     transmit(ctx, conn, vec![Bytes::from(piece.head)], sealed);
 }

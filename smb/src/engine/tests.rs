@@ -1,11 +1,13 @@
-//! The whole engine against a file system in memory, with a crash at every point of every scenario: the same bytes leave in the end,
-//! every effect on files happens once, and the fold of the records is the state after every step.
+//! The whole engine against a file system in memory, with a crash at every point of every scenario: the same bytes
+//! leave in the end, every effect on files happens once, and the fold of the records is the state after every step.
 
 mod client;
 mod copies;
 mod disk;
+mod durable;
 mod files;
 mod greed;
+mod leases;
 mod order;
 mod readmission;
 mod waiting;
@@ -403,16 +405,16 @@ fn too_many_opens_are_refused() {
 }
 
 #[test]
-fn what_fells_the_server_three_times_is_answered_with_an_error() {
+fn what_crashes_the_server_three_times_is_answered_with_an_error() {
     let mut world = World::new(None);
     let mut ann = world.client(Protection::Plain);
     let message = ann.message(&[empty(Command::ECHO)]);
     world.begin(ann.conn, &message);
     assert_eq!(world.smb.in_progress(), [Task::Message(ann.conn)]);
     for deaths in 1..=3 {
-        assert_eq!(world.felled(Task::Message(ann.conn)), deaths);
+        assert_eq!(world.crashed_during(Task::Message(ann.conn)), deaths);
     }
-    // It fell before the message was understood: nothing can be answered.
+    // It crashed before the message was parsed: nothing can be answered.
     world.deliver(ann.conn, &message);
     assert_eq!(world.dropped, [ann.conn]);
 }

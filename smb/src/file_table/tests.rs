@@ -1,20 +1,23 @@
-//! Whatever happens to the opens of a few files: what the index says at once is what asking each open comes to.
+//! Whatever happens to the opens of a few files: the index says the same as all opens one by one.
 
-use crate::command::testing::config;
 use crate::file_table::FileTable;
 use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
-use crate::state::{Open, Parked, Target, Wait, Work};
+use crate::state::{CreateId, Durable, Holding, Open, Parked, Target, Wait, Work};
+use crate::tests::testing::config;
 use outlast_fsa::access as right;
 use outlast_fsa::access;
-use outlast_fsa::fileop::{Actor, FileHandle, FileKey, OpenId};
+use outlast_fsa::caching::Caching;
+use outlast_fsa::fileop::{Actor, CreateAction, FileHandle, FileKey, OpenId};
+use outlast_fsa::lease::{Lease, LeaseId, Version};
 use outlast_fsa::locks::Lock;
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::{Breaking, OplockLevel};
 use outlast_fsa::sharing::Sharing;
 use outlast_fsa::sharing::share_access;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -55,7 +58,8 @@ fn level() -> impl Strategy<Value = OplockLevel> {
 }
 
 fn open(id: OpenId) -> impl Strategy<Value = Record> {
-    (FILES, rights(), 0u32..8, level()).prop_map(move |(ino, granted_access, share, oplock)| {
+    let makes = (FILES, rights(), 0u32..8, level(), any::<bool>());
+    makes.prop_map(move |(ino, granted_access, share, oplock, is_durable)| {
         let file = FileOpen {
             share_access: share,
             oplock,
@@ -73,8 +77,28 @@ fn open(id: OpenId) -> impl Strategy<Value = Record> {
             target: Target::File(file),
             channel_sequence: 0,
             closing: None,
+            durable: is_durable.then_some(Durable {
+                timeout: Duration::from_secs(60),
+                create: Some(CreateId {
+                    guid: [id as u8 % 3; 16],
+                    action: CreateAction::Opened,
+                }),
+                holding: Holding::Connected,
+            }),
         }))
     })
+}
+
+fn lease(key: u8, breaks: bool) -> Lease {
+    let id = LeaseId {
+        client: [7; 16],
+        key: [key; 16],
+    };
+    let mut lease = Lease::new(id, Version::One, Caching::ALL);
+    if breaks {
+        lease.break_to(Caching::READ, Duration::from_secs(key.into()));
+    }
+    lease
 }
 
 /// What may happen to an open, by what changes it.
@@ -95,6 +119,13 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
         2 => (0u64..2).prop_map(move |at| Record::Locked { open, locks: vec![lock(at)] }),
         2 => (0u64..2).prop_map(move |offset| Record::Unlocked { open, offset, length: 1 }),
         2 => any::<bool>().prop_map(move |on| Record::DeletePending { open, on }),
+        2 => (0u8..3, any::<bool>()).prop_map(move |(key, breaks)| Record::Lease {
+            open,
+            lease: lease(key, breaks),
+        }),
+        1 => Just(Record::Detached { open, until: Duration::from_secs(open) }),
+        1 => Just(Record::Orphaned { open }),
+        1 => Just(Record::Released { open }),
         1 => Just(Record::Moved { open, path: "elsewhere".into(), directory: key(7) }),
         1 => Just(Record::Pipe { open, pipe: Box::new(Pipe::open("srvsvc").unwrap()) }),
     ]
@@ -145,6 +176,7 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     let all = prop_oneof![
         (0u32..2).prop_map(|id| Record::TreeEnded { session: 1, id }),
         Just(Record::SessionEnded { id: 1 }),
+        Just(Record::SessionLeft { id: 1 }),
         Just(Record::Disconnected),
         Just(Record::Connected { client }),
         (FILES, FILES).prop_map(|(from, to)| Record::Rekeyed {
@@ -210,7 +242,17 @@ fn check(smb: &Smb, wanted: (u32, u32)) {
         let used = found
             .iter()
             .any(|(_, open, _)| !access::only_looks(open.granted_access));
-        assert_eq!(known.is_used(), used);
+        assert_eq!(known.is_used_beside(None), used);
+        let ids = found.iter().filter_map(|(.., file)| Some(file.lease?.id));
+        let ids: BTreeSet<LeaseId> = ids.collect();
+        assert!(known.leases().eq(ids.iter().copied()));
+        for id in ids {
+            let beside = found.iter().any(|(_, open, file)| {
+                let is_other = file.lease.is_none_or(|lease| lease.id != id);
+                is_other && !access::only_looks(open.granted_access)
+            });
+            assert_eq!(known.is_used_beside(Some(id)), beside);
+        }
         let excluded = found
             .iter()
             .any(|(_, open, file)| violates((open.granted_access, file.share_access), wanted));

@@ -154,7 +154,8 @@ impl Encoder {
         self.last.is_none()
     }
 
-    /// How many more entries fit, if their names are of ordinary length: for asking the file system for about as many as can be used.
+    /// How many more entries fit, if their names are of ordinary length: for asking the file system for about as many
+    /// as can be used.
     #[must_use]
     pub fn room(&self) -> u32 {
         /// A name in UTF-16 and its padding, in bytes.

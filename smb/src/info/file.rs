@@ -69,7 +69,8 @@ impl Level {
             35 => Level::AttributeTag,
             48 => Level::NormalizedName,
             59 => Level::Id,
-            // MS-FSCC 2.4 ends its list of classes at 78 or so; those of directories, of setting and of kernels are among them.
+            // MS-FSCC 2.4 ends its list of classes at 78 or so; those of directories, of setting and of kernels are
+            // among them.
             1..=78 => return Err(NtStatus::NOT_SUPPORTED),
             _ => return Err(NtStatus::INVALID_INFO_CLASS),
         })

@@ -13,7 +13,7 @@ mod tests;
 const FILE_ATTRIBUTES_SETTABLE: u32 =
     attributes::SETTABLE | attributes::DIRECTORY | attributes::NORMAL;
 
-/// What is to be set.
+/// What a client sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetFile {
     /// FileBasicInformation.
@@ -55,8 +55,8 @@ impl SetFile {
     /// Reads the buffer of a SET_INFO of a file.
     ///
     /// # Errors
-    /// `INFO_LENGTH_MISMATCH` if it is too short, `INVALID_PARAMETER` for values that cannot be, `INVALID_INFO_CLASS` and
-    /// `NOT_SUPPORTED` for other classes, `EAS_NOT_SUPPORTED` for extended attributes.
+    /// `INFO_LENGTH_MISMATCH` if it is too short, `INVALID_PARAMETER` for values that cannot be, `INVALID_INFO_CLASS`
+    /// and `NOT_SUPPORTED` for other classes, `EAS_NOT_SUPPORTED` for extended attributes.
     pub fn parse(class: u8, buffer: &[u8]) -> Result<SetFile, NtStatus> {
         match class {
             4 => parse_basic(buffer).map(SetFile::Basic),
@@ -66,8 +66,9 @@ impl SetFile {
             14 => parse_size(buffer).map(SetFile::Position),
             15 => Err(NtStatus::EAS_NOT_SUPPORTED),
             16 => {
-                // FILE_WRITE_THROUGH, FILE_SEQUENTIAL_ONLY, FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_ALERT and _NONALERT,
-                // of which the last two exclude each other and are the caller's own affair (MS-FSA 2.1.5.15.9).
+                // FILE_WRITE_THROUGH, FILE_SEQUENTIAL_ONLY, FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_ALERT
+                // and _NONALERT, of which the last two exclude each other and are the caller's own affair (MS-FSA
+                // 2.1.5.15.9).
                 let mode = u32_of(&mut &*buffer)?;
                 if mode & !0x0000_003E != 0 || mode & 0x30 == 0x30 {
                     return Err(NtStatus::INVALID_PARAMETER);
@@ -204,7 +205,8 @@ fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
     })
 }
 
-/// FILE_RENAME_INFORMATION_TYPE_2 and FILE_LINK_INFORMATION_TYPE_2: ReplaceIfExists, Reserved, RootDirectory, FileNameLength, FileName.
+/// FILE_RENAME_INFORMATION_TYPE_2 and FILE_LINK_INFORMATION_TYPE_2: ReplaceIfExists, Reserved, RootDirectory,
+/// FileNameLength, FileName.
 fn parse_target(mut rest: &[u8]) -> Result<(bool, String), NtStatus> {
     let replace = u8_at_start(rest)? != 0;
     u64_of(&mut rest)?;

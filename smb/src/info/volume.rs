@@ -42,7 +42,8 @@ impl Level {
     /// The level of an FsInformationClass.
     ///
     /// # Errors
-    /// `NOT_SUPPORTED` for classes that are of no use here (labels, quotas, driver paths), `INVALID_INFO_CLASS` for others.
+    /// `NOT_SUPPORTED` for classes that are of no use here (labels, quotas, driver paths), `INVALID_INFO_CLASS` for
+    /// others.
     pub fn from_class(class: u8) -> Result<Level, NtStatus> {
         Ok(match class {
             1 => Level::Volume,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::test_bytes::hex;
+use crate::tests::bytes::hex;
 use proptest::prelude::*;
 
 fn copy(source: (u64, u64, u64), chunks: &[(u64, u64, u32)]) -> Vec<u8> {

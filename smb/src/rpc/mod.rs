@@ -1,7 +1,7 @@
 //! DCE/RPC over the named pipes of IPC$ (C706, MS-RPCE): as much as browsing a server takes.
 //!
-//! A [`Pipe`] is state and nothing else: it changes by what is written to it and read from it, and by nothing it looks up
-//! elsewhere but the [`Server`] it is told of.
+//! A [`Pipe`] is state and nothing else: it changes by what is written to it and read from it, and by nothing it looks
+//! up elsewhere but the [`Server`] it is told of.
 
 mod ndr;
 mod pdu;

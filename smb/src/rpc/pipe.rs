@@ -19,7 +19,8 @@ const MAX_CONTEXTS: usize = 16;
 /// The association group of every pipe: groups share nothing here.
 const ASSOCIATION: u32 = 0x0000_53F0;
 
-/// The state of an open pipe. It changes by [`Pipe::write`] and [`Pipe::read`] alone, and by the same bytes in the same way.
+/// The state of an open pipe. It changes by [`Pipe::write`] and [`Pipe::read`] alone, and by the same bytes in the same
+/// way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pipe {
     interface: Interface,
@@ -51,7 +52,7 @@ struct Request {
 pub struct Message {
     /// The bytes.
     pub data: Vec<u8>,
-    /// The message is longer: STATUS_BUFFER_OVERFLOW, and the next read goes on with it.
+    /// The message is longer: STATUS_BUFFER_OVERFLOW, and the next read returns the rest.
     pub more: bool,
 }
 
@@ -118,8 +119,8 @@ impl Pipe {
     /// The client writes: WRITE, or the first half of FSCTL_PIPE_TRANSCEIVE. Whole requests are answered at once.
     ///
     /// # Errors
-    /// `PIPE_DISCONNECTED` after a breach of the protocol, `INSUFFICIENT_RESOURCES` while too many answers are unread (nothing
-    /// was written then).
+    /// `PIPE_DISCONNECTED` after a breach of the protocol, `INSUFFICIENT_RESOURCES` while too many answers are unread
+    /// (nothing was written then).
     pub fn write(&mut self, data: &[u8], server: &Server<'_>) -> Result<(), NtStatus> {
         if self.broken {
             return Err(NtStatus::PIPE_DISCONNECTED);
@@ -144,7 +145,8 @@ impl Pipe {
         }
     }
 
-    /// The client reads: READ, or the second half of FSCTL_PIPE_TRANSCEIVE. One message, or what `limit` bytes hold of it.
+    /// The client reads: READ, or the second half of FSCTL_PIPE_TRANSCEIVE. One message, or what `limit` bytes hold of
+    /// it.
     ///
     /// # Errors
     /// `PIPE_EMPTY` if there is nothing to read, `PIPE_DISCONNECTED` after a breach of the protocol.

@@ -29,8 +29,8 @@ pub(super) fn bytes_16(input: &[u8]) -> Parsed<'_, [u8; 16]> {
     .parse(input)
 }
 
-/// The fixed part of a request's body after its StructureSize, which must be `want`. An odd StructureSize counts one byte of the
-/// variable part (MS-SMB2 2.2.3), which may be missing.
+/// The fixed part of a request's body after its StructureSize, which must be `want`. An odd StructureSize counts one
+/// byte of the variable part (MS-SMB2 2.2.3), which may be missing.
 pub(super) fn fixed(component: &Component, want: u16) -> Result<&[u8], Malformed> {
     let body = component
         .bytes
@@ -55,8 +55,8 @@ where
     Ok(output)
 }
 
-/// The buffer at `offset` (from the SMB2 header), `length` bytes; it must lie behind the fixed part of `structure_size`.
-/// An empty buffer may have any offset.
+/// The buffer at `offset` (from the SMB2 header), `length` bytes; it must lie behind the fixed part of
+/// `structure_size`. An empty buffer may have any offset.
 pub(super) fn buffer(
     component: &Component,
     structure_size: u16,

@@ -47,8 +47,8 @@ impl Protocol {
     }
 }
 
-/// One request of a message: its header, and its bytes from the header on, padding before the next request included (that is what
-/// a signature covers).
+/// One request of a message: its header, and its bytes from the header on, padding before the next request included
+/// (that is what a signature covers).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
     /// The header.

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 
-use super::body::{buffer, fields, fixed};
+use super::body::{buffer, bytes_16, fields, file_id, fixed};
 use super::{Component, FileId, Malformed, pad, utf16};
 use outlast_fsa::fileop::{CreateAction, Disposition, FileTime};
 use outlast_fsa::status::NtStatus;
@@ -70,6 +70,50 @@ pub struct Context {
     pub data: Bytes,
 }
 
+/// What a request says of durable handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurableContext {
+    /// SMB2_CREATE_DURABLE_HANDLE_REQUEST.
+    Request,
+    /// SMB2_CREATE_DURABLE_HANDLE_RECONNECT.
+    Reconnect {
+        /// FileId.
+        file_id: FileId,
+    },
+    /// SMB2_CREATE_DURABLE_HANDLE_REQUEST_V2.
+    RequestV2 {
+        /// CreateGuid.
+        guid: [u8; 16],
+        /// Timeout; 0: the server chooses.
+        timeout_ms: u32,
+    },
+    /// SMB2_CREATE_DURABLE_HANDLE_RECONNECT_V2.
+    ReconnectV2 {
+        /// FileId.
+        file_id: FileId,
+        /// CreateGuid.
+        guid: [u8; 16],
+    },
+}
+
+/// Flags of a lease's contexts (2.2.13.2.10, 2.2.14.2.10).
+#[allow(missing_docs)]
+pub mod lease_flags {
+    pub const BREAK_IN_PROGRESS: u32 = 0x0000_0002;
+    pub const PARENT_LEASE_KEY_SET: u32 = 0x0000_0004;
+}
+
+/// A lease as a request asks for it and a response has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseContext {
+    /// LeaseKey.
+    pub key: [u8; 16],
+    /// LeaseState.
+    pub state: u32,
+    /// Epoch and ParentLeaseKey, with version 2.
+    pub second: Option<(u16, Option<[u8; 16]>)>,
+}
+
 /// The request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -126,19 +170,29 @@ impl Request {
             name_length.into(),
         )?;
         let contexts = buffer(component, Self::SIZE, contexts_offset, contexts_length)?;
-        if impersonation_level > 3 {
-            return Err(Malformed::ImpersonationLevel(impersonation_level));
-        }
+        let contexts = parse_contexts(&contexts)?;
+        // 3.3.5.9.7, 3.3.5.9.12: of a request that reconnects an open the other fields are ignored.
+        let reconnects = contexts.iter().any(|context| {
+            context.name == context::DURABLE_HANDLE_RECONNECT
+                || context.name == context::DURABLE_HANDLE_RECONNECT_V2
+        });
+        let create_disposition = match reconnects {
+            true => Disposition::Open,
+            false if impersonation_level > 3 => {
+                return Err(Malformed::ImpersonationLevel(impersonation_level));
+            }
+            false => disposition(create_disposition)?,
+        };
         Ok(Request {
             requested_oplock_level,
             impersonation_level,
             desired_access,
             file_attributes,
             share_access,
-            create_disposition: disposition(create_disposition)?,
+            create_disposition,
             create_options,
             name: utf16::decode(&name)?,
-            contexts: parse_contexts(&contexts)?,
+            contexts,
         })
     }
 
@@ -149,6 +203,71 @@ impl Request {
             .iter()
             .find(|context| context.name == name)
             .map(|context| &context.data)
+    }
+
+    /// What is asked for of durable handles, if anything (2.2.13.2.3, 2.2.13.2.4, 2.2.13.2.11, 2.2.13.2.12).
+    ///
+    /// # Errors
+    /// Contexts that exclude each other (3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12), or one of another length.
+    pub fn durable(&self) -> Result<Option<DurableContext>, Malformed> {
+        let [request, reconnect, second, reconnect_second] = [
+            context::DURABLE_HANDLE_REQUEST,
+            context::DURABLE_HANDLE_RECONNECT,
+            context::DURABLE_HANDLE_REQUEST_V2,
+            context::DURABLE_HANDLE_RECONNECT_V2,
+        ]
+        .map(|name| self.context(name));
+        let others = [request, reconnect, second, reconnect_second];
+        let count = others.iter().flatten().count();
+        let sized = |data: &Bytes, length: usize| match data.len() == length {
+            true => Ok(()),
+            false => Err(Malformed::CreateContexts),
+        };
+        if (second.is_some() || reconnect_second.is_some()) && count > 1 {
+            return Err(Malformed::CreateContexts);
+        }
+        if let Some(data) = reconnect_second {
+            sized(data, 36)?;
+            let (file_id, guid, _flags) = fields(data, (file_id, bytes_16, le_u32))?;
+            return Ok(Some(DurableContext::ReconnectV2 { file_id, guid }));
+        }
+        if let Some(data) = second {
+            sized(data, 32)?;
+            let (timeout_ms, _flags, _reserved, guid) =
+                fields(data, (le_u32, le_u32, le_u64, bytes_16))?;
+            return Ok(Some(DurableContext::RequestV2 { guid, timeout_ms }));
+        }
+        if let Some(data) = reconnect {
+            sized(data, 16)?;
+            let file_id = fields(data, file_id)?;
+            return Ok(Some(DurableContext::Reconnect { file_id }));
+        }
+        if let Some(data) = request {
+            sized(data, 16)?;
+            return Ok(Some(DurableContext::Request));
+        }
+        Ok(None)
+    }
+
+    /// The lease that is asked for, if any (2.2.13.2.8, 2.2.13.2.10).
+    ///
+    /// # Errors
+    /// The context has another length.
+    pub fn lease(&self) -> Result<Option<LeaseContext>, Malformed> {
+        let Some(data) = self.context(context::REQUEST_LEASE) else {
+            return Ok(None);
+        };
+        let (key, state, flags, _duration) = fields(data, (bytes_16, le_u32, le_u32, le_u64))?;
+        let second = match data.len() {
+            32 => None,
+            52 => {
+                let (parent, epoch, _reserved) = fields(&data[32..], (bytes_16, le_u16, le_u16))?;
+                let has_parent = flags & lease_flags::PARENT_LEASE_KEY_SET != 0;
+                Some((epoch, has_parent.then_some(parent)))
+            }
+            _ => return Err(Malformed::CreateContexts),
+        };
+        Ok(Some(LeaseContext { key, state, second }))
     }
 }
 
@@ -223,6 +342,20 @@ pub enum ResponseContext {
         /// DiskFileId: second half.
         volume_id: u64,
     },
+    /// SMB2_CREATE_DURABLE_HANDLE_RESPONSE (2.2.14.2.3).
+    Durable,
+    /// SMB2_CREATE_DURABLE_HANDLE_RESPONSE_V2 (2.2.14.2.12).
+    DurableV2 {
+        /// Timeout.
+        timeout_ms: u32,
+    },
+    /// SMB2_CREATE_RESPONSE_LEASE, and its version 2 (2.2.14.2.10, 2.2.14.2.11).
+    Lease {
+        /// The lease.
+        lease: LeaseContext,
+        /// SMB2_LEASE_FLAG_BREAK_IN_PROGRESS.
+        breaking: bool,
+    },
 }
 
 /// The response.
@@ -280,6 +413,26 @@ impl Response {
     }
 }
 
+fn encode_lease(lease: &LeaseContext, breaking: bool, out: &mut Vec<u8>) {
+    let parent = lease.second.and_then(|(_, parent)| parent);
+    let mut flags = 0;
+    if breaking {
+        flags |= lease_flags::BREAK_IN_PROGRESS;
+    }
+    if parent.is_some() {
+        flags |= lease_flags::PARENT_LEASE_KEY_SET;
+    }
+    out.extend_from_slice(&lease.key);
+    out.put_u32_le(lease.state);
+    out.put_u32_le(flags);
+    out.put_u64_le(0);
+    if let Some((epoch, parent)) = lease.second {
+        out.extend_from_slice(&parent.unwrap_or_default());
+        out.put_u16_le(epoch);
+        out.put_u16_le(0);
+    }
+}
+
 fn encode_contexts(contexts: &[ResponseContext]) -> Vec<u8> {
     let mut out = Vec::new();
     for (index, context) in contexts.iter().enumerate() {
@@ -295,6 +448,19 @@ fn encode_contexts(contexts: &[ResponseContext]) -> Vec<u8> {
                 data.put_u64_le(*volume_id);
                 data.put_bytes(0, 16);
                 context::QUERY_ON_DISK_ID
+            }
+            ResponseContext::Durable => {
+                data.put_u64_le(0);
+                context::DURABLE_HANDLE_REQUEST
+            }
+            ResponseContext::DurableV2 { timeout_ms } => {
+                data.put_u32_le(*timeout_ms);
+                data.put_u32_le(0);
+                context::DURABLE_HANDLE_REQUEST_V2
+            }
+            ResponseContext::Lease { lease, breaking } => {
+                encode_lease(lease, *breaking, &mut data);
+                context::REQUEST_LEASE
             }
         };
         let start = out.len();

@@ -5,7 +5,8 @@ use bytes::{BufMut, Bytes};
 /// An error response. The default one carries no data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// ErrorData: for STATUS_BUFFER_TOO_SMALL the length needed (32 bits), for STATUS_STOPPED_ON_SYMLINK the symbolic link.
+    /// ErrorData: for STATUS_BUFFER_TOO_SMALL the length needed (32 bits), for STATUS_STOPPED_ON_SYMLINK the symbolic
+    /// link.
     pub data: Bytes,
     /// Wrap the data in an error context (SMB2_ERROR_ID_DEFAULT), as dialect 3.1.1 has it (2.2.2.1).
     pub in_context: bool,

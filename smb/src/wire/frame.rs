@@ -1,12 +1,13 @@
-//! Direct TCP transport: a zero byte and 24 bits of length, big-endian, before each message (MS-SMB2 2.1; RFC 1002 4.3 for the
-//! NetBIOS keep-alive that some clients send on port 445 too).
+//! Direct TCP transport: a zero byte and 24 bits of length, big-endian, before each message (MS-SMB2 2.1; RFC 1002 4.3
+//! for the NetBIOS keep-alive that some clients send on port 445 too).
 
 use super::Malformed;
 
 /// Length of the transport header in bytes.
 pub const LEN: usize = 4;
 
-/// Largest message taken, in bytes: the largest write or transact buffer (8 MiB) and room for headers and compounded requests.
+/// Largest message taken, in bytes: the largest write or transact buffer (8 MiB) and room for headers and compounded
+/// requests.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024 + 256 * 1024;
 
 /// What a transport header announces.

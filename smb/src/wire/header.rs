@@ -71,7 +71,7 @@ impl Flags {
     pub const SERVER_TO_REDIR: Flags = Flags(0x0000_0001);
     /// SMB2_FLAGS_ASYNC_COMMAND: the header has an AsyncId.
     pub const ASYNC_COMMAND: Flags = Flags(0x0000_0002);
-    /// SMB2_FLAGS_RELATED_OPERATIONS: goes on with the session, tree and file of the request before.
+    /// SMB2_FLAGS_RELATED_OPERATIONS: continues with the session, tree and file of the request before.
     pub const RELATED_OPERATIONS: Flags = Flags(0x0000_0004);
     /// SMB2_FLAGS_SIGNED.
     pub const SIGNED: Flags = Flags(0x0000_0008);

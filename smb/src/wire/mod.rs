@@ -1,7 +1,7 @@
 //! SMB on the wire: bytes to typed requests, typed responses to bytes. Nothing here acts; what acts cannot parse.
 //!
-//! Offsets in a request are relative to its SMB2 header and are checked against its component of the message. Payloads are slices
-//! of the message (`Bytes`), never copies.
+//! Offsets in a request are relative to its SMB2 header and are checked against its component of the message. Payloads
+//! are slices of the message (`Bytes`), never copies.
 
 mod body;
 pub mod change_notify;
@@ -82,8 +82,8 @@ pub fn pad(out: &mut Vec<u8>, start: usize, alignment: usize) {
     out.resize(start + len.next_multiple_of(alignment), 0);
 }
 
-/// A response whose body is a buffer and nothing else: StructureSize 9, offset (16 bits), length (32 bits), the buffer at 72
-/// (QUERY_DIRECTORY, QUERY_INFO, CHANGE_NOTIFY: MS-SMB2 2.2.34, 2.2.36, 2.2.38).
+/// A response whose body is a buffer and nothing else: StructureSize 9, offset (16 bits), length (32 bits), the buffer
+/// at 72 (QUERY_DIRECTORY, QUERY_INFO, CHANGE_NOTIFY: MS-SMB2 2.2.34, 2.2.36, 2.2.38).
 fn encode_buffer(data: &Bytes, out: &mut Vec<u8>) {
     out.put_u16_le(9);
     out.put_u16_le(if data.is_empty() { 0 } else { 72 });

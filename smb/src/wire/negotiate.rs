@@ -32,7 +32,8 @@ const SIGNING: u16 = 0x0008;
 /// HashAlgorithms: SHA-512, the only one there is (2.2.3.1.1).
 pub const HASH_SHA_512: u16 = 0x0001;
 
-/// A negotiate context that matters here (2.2.3.1, 2.2.4.1). Compression, transport, RDMA, net name and unknown ones are skipped.
+/// A negotiate context that matters here (2.2.3.1, 2.2.4.1). Compression, transport, RDMA, net name and unknown ones
+/// are skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Context {
     /// SMB2_PREAUTH_INTEGRITY_CAPABILITIES (2.2.3.1.1).

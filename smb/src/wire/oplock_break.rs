@@ -29,7 +29,7 @@ pub enum Acknowledgment {
 }
 
 impl Acknowledgment {
-    /// The two kinds are told apart by their StructureSize: 24 and 36.
+    /// The two kinds differ in their StructureSize: 24 and 36.
     pub(super) fn parse(component: &Component) -> Result<Acknowledgment, Malformed> {
         let body = component
             .bytes
@@ -70,5 +70,52 @@ impl OplockBreak {
         out.put_u8(0);
         out.put_u32_le(0);
         self.file_id.encode(out);
+    }
+}
+
+/// The notification of a lease's break (2.2.23.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseBreakNotification {
+    /// NewEpoch.
+    pub new_epoch: u16,
+    /// SMB2_NOTIFY_BREAK_LEASE_FLAG_ACK_REQUIRED.
+    pub ack_required: bool,
+    /// LeaseKey.
+    pub lease_key: [u8; 16],
+    /// CurrentLeaseState.
+    pub current_state: u32,
+    /// NewLeaseState.
+    pub new_state: u32,
+}
+
+impl LeaseBreakNotification {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16_le(44);
+        out.put_u16_le(self.new_epoch);
+        out.put_u32_le(self.ack_required.into());
+        out.extend_from_slice(&self.lease_key);
+        out.put_u32_le(self.current_state);
+        out.put_u32_le(self.new_state);
+        // BreakReason, AccessMaskHint, ShareMaskHint.
+        out.put_bytes(0, 12);
+    }
+}
+
+/// The answer to the acknowledgment of a lease's break (2.2.25.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseBreak {
+    /// LeaseKey.
+    pub lease_key: [u8; 16],
+    /// LeaseState.
+    pub lease_state: u32,
+}
+
+impl LeaseBreak {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16_le(36);
+        out.put_bytes(0, 6);
+        out.extend_from_slice(&self.lease_key);
+        out.put_u32_le(self.lease_state);
+        out.put_u64_le(0);
     }
 }

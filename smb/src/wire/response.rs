@@ -30,13 +30,17 @@ pub enum Response {
     SetInfo,
     /// The answer to an acknowledgment, and the notification too (their bodies are the same).
     OplockBreak(oplock_break::OplockBreak),
+    /// The notification of a lease's break.
+    LeaseBreakNotification(oplock_break::LeaseBreakNotification),
+    /// The answer to the acknowledgment of a lease's break.
+    LeaseBreak(oplock_break::LeaseBreak),
     /// Any command with a status that has no body of its own; also the interim response of STATUS_PENDING.
     Error(error::Response),
 }
 
 impl Response {
-    /// Appends the body to `out`, which ends with the 64-byte header of the response: offsets are relative to that header.
-    /// Returns the payload that follows what was written, unless empty: READ's data, which is not copied.
+    /// Appends the body to `out`, which ends with the 64-byte header of the response: offsets are relative to that
+    /// header. Returns the payload that follows what was written, unless empty: READ's data, which is not copied.
     #[must_use = "the payload follows the body on the wire"]
     pub fn encode(&self, out: &mut Vec<u8>) -> Bytes {
         match self {
@@ -55,6 +59,8 @@ impl Response {
             | Response::ChangeNotify(change_notify::Response { data })
             | Response::QueryInfo(query_info::Response { data }) => encode_buffer(data, out),
             Response::OplockBreak(response) => response.encode(out),
+            Response::LeaseBreakNotification(notification) => notification.encode(out),
+            Response::LeaseBreak(response) => response.encode(out),
             Response::Error(response) => response.encode(out),
             // MS-SMB2 2.2.8, 2.2.12, 2.2.18, 2.2.27, 2.2.29: StructureSize 4, Reserved.
             Response::Logoff

@@ -6,7 +6,7 @@ mod arbitrary;
 mod every_command;
 
 use super::*;
-use crate::test_bytes::{WINDOWS_LOGIN, hex};
+use crate::tests::bytes::{WINDOWS_LOGIN, hex};
 use create::ResponseContext;
 use frame::Frame;
 use outlast_fsa::fileop::{CreateAction, Disposition};

@@ -1,4 +1,4 @@
-use crate::control::{ComparedStatus, Serves, SmbStatus, StandbyStatus, TcpStatus};
+use crate::control::{ActivityStatus, ComparedStatus, Serves, SmbStatus, StandbyStatus, TcpStatus};
 
 use super::*;
 
@@ -34,6 +34,8 @@ fn status() -> Status {
         log_bytes: 1 << 30,
     };
     Status {
+        activity: ActivityStatus::default(),
+        returns: Vec::new(),
         trouble: None,
         flag: "non-elective-reboot".into(),
         epoch: 12,
@@ -62,6 +64,7 @@ fn status() -> Status {
         log: Some(LogStatus {
             size_bytes: 256 << 20,
             used_bytes: 64 << 20,
+            ..LogStatus::default()
         }),
         last_outage: Some(Outage {
             began_unix_seconds: 1_000.0,

@@ -22,6 +22,7 @@ fn term(holder: &str, rest: Rest) -> Term {
         in_step: true,
         since_unix_seconds: 0,
         taken_from: None,
+        resumes: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use outlast_nvram::sink::Batch;
-use outlast_nvram::{Kind, VecMemory, codec};
+use outlast_nvram::{Home, Kind, VecMemory, codec};
 
 use super::*;
 use crate::server::record::Record;
@@ -96,12 +96,12 @@ fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
     codec::encode(&record, &mut client);
     log.append(1, Kind::Snapshot, &client, &[]).unwrap();
     log.commit();
-    while let Some(batch) = log.next_batch() {
+    while let Some(batch) = log.next_batch(Home::Sink) {
         medium.begin(batch);
         if !medium.poll() {
             break;
         }
-        log.batch_done();
+        log.batch_done(Home::Sink);
     }
     (memory, image)
 }

@@ -5,6 +5,7 @@
 //! clock.
 
 mod checksum;
+mod datagram;
 mod egress;
 mod host;
 mod icmp;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use smoltcp::wire::{IpCidr, IpProtocol, Ipv6Cidr};
 
 pub(crate) use checksum::Sum;
+pub use datagram::Datagram;
 pub(crate) use parse::ETHERNET_HEADER_LEN;
 
 use crate::frame::{Delivery, IcmpError, IcmpKind, Segment};

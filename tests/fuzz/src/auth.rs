@@ -23,7 +23,7 @@ fn config() -> Config {
         max_dialect: Dialect::Smb311,
         signing: Requirement::Enabled,
         encryption: Requirement::Enabled,
-        oplocks: Oplocks::Auto,
+        oplocks: Oplocks::On,
         shares: Vec::new(),
         users: vec![User {
             name: "user".into(),

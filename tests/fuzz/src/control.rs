@@ -3,18 +3,21 @@
 use crate::input::Input;
 use outlast::config::Config;
 use outlast::control::{Answers, Command, Gate, Reply, Submit, answer};
+use outlast::metrics;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::OnceLock;
 
-const REQUESTS: [&str; 5] = [
+const REQUESTS: [&str; 7] = [
     r#"{"command":"status"}"#,
     r#"{"command":"stop"}"#,
     r#"{"command":"reboot","exec":null,"hold_seconds":0.5}"#,
     r#"{"command":"reboot","exec":"/nowhere/outlast","hold_seconds":-1e308}"#,
     r#"{"command":"shutdown"}"#,
+    r#"{"command":"metrics"}"#,
+    r#"{"command":"capture","file":"/nowhere/x","headers_only":true}"#,
 ];
 
 const CONFIG: &str = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n\
@@ -99,6 +102,7 @@ fn request(sent: &[u8]) {
         config: Config::parse(Path::new("/nowhere/outlast.toml"), CONFIG).expect("a configuration"),
         supervisor_pid: 1,
         pulse: None,
+        metrics: metrics::Page::new().expect("memory"),
         prober: None,
     };
     let done = answer(server, submit(), &gate, &Answers::default());
@@ -119,7 +123,11 @@ fn request(sent: &[u8]) {
                 "{reason:?} is not one line"
             );
         }
-        Reply::Accepted { .. } | Reply::Disconnected { .. } | Reply::Status(_) => {
+        Reply::Accepted { .. }
+        | Reply::Disconnected { .. }
+        | Reply::Status(_)
+        | Reply::Metrics { .. }
+        | Reply::Done => {
             assert!(command.is_ok(), "{line:?} was taken for a command");
         }
     }

@@ -5,6 +5,7 @@
 mod auth;
 mod config;
 mod control;
+mod discovery;
 mod files;
 mod ingress;
 mod input;
@@ -32,7 +33,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "recover",
         run: recover::run,
@@ -73,6 +74,12 @@ pub const TARGETS: [Target; 8] = [
         name: "control",
         run: control::run,
         seeds: control::seeds,
+        short_runs: 20_000,
+    },
+    Target {
+        name: "discovery",
+        run: discovery::run,
+        seeds: discovery::seeds,
         short_runs: 20_000,
     },
     Target {

@@ -132,6 +132,7 @@ fn parts(memory: &Arc<VecMemory>, files: Files, crashed: bool) -> Parts<Files> {
         memory: Some(memory.clone()),
         follower: None,
         sink: None,
+        partner: None,
         reply_room: REPLY_ROOM,
         effect_room: EFFECT_ROOM,
         wall: WALL,

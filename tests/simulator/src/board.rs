@@ -1,12 +1,13 @@
 //! What the players know together: what was asked, what was answered, and what that was to be.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::judge::Expected;
 use crate::request::FileId;
 use crate::trouble::{Troubles, What};
-use crate::workload::Handle;
+use crate::workload::{Handle, Op};
 
 /// What service time may skip at a crash.
 const SKIP: Duration = Duration::from_millis(4);
@@ -23,6 +24,8 @@ pub struct Board {
     /// Operations sent and not done, by id; true: waits, by an interim response.
     pub(crate) under_way: BTreeMap<usize, bool>,
     pub(crate) done: BTreeSet<usize>,
+    /// Of the list of operations all shared ones before this place are done.
+    first_undone: Cell<usize>,
     /// Cancels that were sent, by what they cancel: done when that is.
     pub(crate) cancels: BTreeMap<usize, usize>,
     pub(crate) handles: BTreeMap<Handle, FileId>,
@@ -31,6 +34,8 @@ pub struct Board {
     pub(crate) resume_keys: BTreeMap<Handle, Vec<u8>>,
     /// Breaks that came, by handle, with their levels.
     pub(crate) breaks: BTreeMap<Handle, Vec<u8>>,
+    /// Handles of the leases whose breaks came.
+    pub(crate) leases: BTreeSet<Handle>,
     /// Handles whose oplock break the client's TCP brought an acknowledgement of too late.
     pub late: BTreeSet<Handle>,
     /// What was seen, by operation.
@@ -64,11 +69,13 @@ impl Board {
             in_turn,
             under_way: BTreeMap::new(),
             done: BTreeSet::new(),
+            first_undone: Cell::new(0),
             cancels: BTreeMap::new(),
             handles: BTreeMap::new(),
             file_ids: BTreeSet::new(),
             resume_keys: BTreeMap::new(),
             breaks: BTreeMap::new(),
+            leases: BTreeSet::new(),
             late: BTreeSet::new(),
             seen: BTreeMap::new(),
             credits: BTreeMap::new(),
@@ -97,6 +104,23 @@ impl Board {
             .map(|(begin, end)| (*end.min(&to)).saturating_sub(*begin.max(&from)))
             .sum();
         (to - from).saturating_sub(down) + SKIP * self.outages.len() as u32
+    }
+
+    /// Are the shared operations before this one done, or do they wait?
+    pub(crate) fn are_settled_before(&self, op: &Op, ops: &[Op]) -> bool {
+        let mut first = self.first_undone.get();
+        while ops
+            .get(first)
+            .is_some_and(|it| !it.shared || self.done.contains(&it.id))
+        {
+            first += 1;
+        }
+        self.first_undone.set(first);
+        // What is done stays done, and this operation is not: it is one of the rest.
+        let rest = ops.get(first..).unwrap_or_default().iter();
+        let before = rest.take_while(|other| other.id != op.id);
+        let mut before = before.filter(|other| other.shared);
+        before.all(|other| self.is_settled(other.id, op.id))
     }
 
     /// Is this operation done, or does it wait, so that a later one can be sent?

@@ -45,18 +45,14 @@ struct Inner {
 }
 
 impl Fuse {
-    /// Blows at these steps, counted from 1 and over all lives of the server, in order.
-    #[must_use]
-    pub fn new(blows: &[u64]) -> Fuse {
-        let mut later: VecDeque<u64> = blows.iter().copied().collect();
+    /// Sets the steps at which it blows, counted from 1 and over all lives of the server, in order. Those that are over
+    /// do not count.
+    pub fn plan(&self, blows: &[u64]) {
+        let steps = self.steps();
+        let mut later = lock(&self.0.later);
+        *later = blows.iter().copied().filter(|at| *at > steps).collect();
         let next = later.pop_front().unwrap_or(u64::MAX);
-        Fuse(Arc::new(Inner {
-            steps: AtomicU64::new(0),
-            next: AtomicU64::new(next),
-            dead: AtomicBool::new(false),
-            later: Mutex::new(later),
-            kinds: Mutex::new(Vec::new()),
-        }))
+        self.0.next.store(next, Ordering::Relaxed);
     }
 
     /// Steps so far.
@@ -122,6 +118,19 @@ impl Fuse {
     /// The next server begins.
     pub fn replace(&self) {
         self.0.dead.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Default for Fuse {
+    /// One that never blows.
+    fn default() -> Fuse {
+        Fuse(Arc::new(Inner {
+            steps: AtomicU64::new(0),
+            next: AtomicU64::new(u64::MAX),
+            dead: AtomicBool::new(false),
+            later: Mutex::default(),
+            kinds: Mutex::default(),
+        }))
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Inspector {
 /// What is known besides the frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The connection may end: the client has sent its FIN, or is a stranger who has been borne for long enough.
+    /// The connection may end: the client has sent its FIN, or has not logged in for long enough.
     pub may_end: bool,
     /// Its client has lost what it had, and may be reset when it goes on.
     pub may_reset: bool,

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::faults;
 use crate::rules::Rules;
 use crate::status;
-use crate::workload::{BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEVEL_II, Op, Verb, disposition};
+use crate::workload::{
+    BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEASE, LEVEL_II, Op, Verb, disposition,
+};
 
 /// What an answer holds besides its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -360,7 +362,7 @@ impl Judge {
                 }
                 let mut breaks = false;
                 for open in self.opens.values_mut().filter(|open| open.node == node) {
-                    if open.oplock == BATCH {
+                    if open.oplock == BATCH || open.oplock == LEASE {
                         open.breaking = true;
                         breaks = true;
                     }

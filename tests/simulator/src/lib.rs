@@ -1,7 +1,9 @@
 //! The whole server in a simulated world: network, disk, NVRAM and time are made up, clients speak their own SMB on TCP that is not
 //! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
 
+pub mod arena;
 pub mod board;
+pub mod branches;
 pub mod client;
 pub mod clock;
 pub mod configuration;
@@ -19,6 +21,7 @@ pub mod memory;
 pub mod mutation;
 pub mod net;
 pub mod ntlm;
+pub mod pair;
 pub mod player;
 pub mod progress;
 pub mod promises;
@@ -33,9 +36,9 @@ pub mod shadow;
 pub mod sink;
 mod standby;
 pub mod status;
-pub mod stranger;
 mod surroundings;
 pub mod sweep;
 mod trace;
 pub mod trouble;
+pub mod unauthenticated;
 pub mod workload;

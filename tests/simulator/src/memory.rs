@@ -107,6 +107,13 @@ impl Nvram {
         }
     }
 
+    /// A server of another machine was at work meanwhile: what is committed next is read from the tail on.
+    pub fn is_read_anew(&self) {
+        let mut inner = self.inner();
+        inner.committed.clear();
+        inner.is_anew = true;
+    }
+
     /// A new server finds what the one before left; a mutated one makes something else of it.
     pub fn change_hands(&self) {
         let mut inner = self.inner();

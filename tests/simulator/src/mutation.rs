@@ -15,6 +15,7 @@ use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 use crate::kinds;
 use crate::scenario::Scenario;
 use crate::trouble;
+use crate::workload::Verb;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,7 @@ pub enum Forgotten {
     Sent,
     Locks,
     Oplocks,
+    Leases,
     Paths,
     Cursors,
     DeletePending,
@@ -157,6 +159,7 @@ impl Mutation {
             Forgets(F::Sent),
             Forgets(F::Locks),
             Forgets(F::Oplocks),
+            Forgets(F::Leases),
             Forgets(F::Paths),
             Forgets(F::Cursors),
             Forgets(F::DeletePending),
@@ -276,7 +279,24 @@ impl Mutation {
     #[must_use]
     pub fn concerns(self, scenario: &Scenario) -> bool {
         let is_of_limits = scenario.kind.limits().is_some();
+        let asks = |for_it: fn(&Verb) -> bool| {
+            let mut verbs = scenario.ops.iter().flat_map(|op| &op.verbs);
+            verbs.any(for_it)
+        };
         match self {
+            Mutation::NoIntent("rename")
+            | Mutation::RenamesOnce
+            | Mutation::RedoWithout("rename") => asks(|verb| matches!(verb, Verb::Rename { .. })),
+            // A file that can be opened by its handle is found without its path.
+            Mutation::Forgets(Forgotten::Paths) => {
+                !scenario.handles && asks(|verb| matches!(verb, Verb::Rename { .. }))
+            }
+            Mutation::Forgets(Forgotten::StoppedTimes) | Mutation::RedoWithout("times") => {
+                asks(|verb| matches!(verb, Verb::SetTime { .. }))
+            }
+            Mutation::RedoWithout("link") => asks(|verb| matches!(verb, Verb::Link { .. })),
+            Mutation::RedoWithout("truncate") => asks(|verb| matches!(verb, Verb::SetEnd { .. })),
+            Mutation::CopiesAgain => asks(|verb| matches!(verb, Verb::Copy { .. })),
             Mutation::OneTooMany(_) => is_of_limits,
             Mutation::Forgets(what) if what.gives_back() => is_of_limits,
             Mutation::WindowsWithoutRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
@@ -412,7 +432,8 @@ impl Forgotten {
                 Smb::Session { .. } => self == Forgotten::Sessions,
                 Smb::Closed { .. } => self == Forgotten::Closes,
                 Smb::Unlocked { .. } => self == Forgotten::Unlocks,
-                Smb::SessionEnded { .. } => self == Forgotten::Ends,
+                Smb::SessionEnded { .. } | Smb::SessionLeft { .. } => self == Forgotten::Ends,
+                Smb::Lease { .. } => self == Forgotten::Leases,
                 Smb::Watch { .. } => self == Forgotten::Watches,
                 Smb::TreeConnected { .. } => self == Forgotten::Trees,
                 _ => false,

@@ -14,7 +14,7 @@ use crate::kinds::Kind;
 use crate::player::Player;
 use crate::progress::{Position, Progress};
 use crate::scenario::Scenario;
-use crate::stranger::{self, Visit};
+use crate::unauthenticated::{self, Visit};
 use crate::workload::Op;
 
 /// The server's addresses, with the lengths of their prefixes.
@@ -148,9 +148,9 @@ impl Net {
             }
         });
         let seats = seats.collect();
-        let visit = scenario.stranger.map(|stranger| {
-            let socket = connect(Some(stranger::PORT), stranger::KEEP_ALIVE);
-            (Visit::new(stranger), socket)
+        let visit = scenario.unauthenticated.map(|how| {
+            let socket = connect(Some(unauthenticated::PORT), unauthenticated::KEEP_ALIVE);
+            (Visit::new(how), socket)
         });
         Net {
             port,
@@ -234,7 +234,11 @@ impl Net {
     /// May the connection with this port be ended: has the client sent its FIN, or gone no further for long enough?
     #[must_use]
     pub fn may_end(&self, port: u16) -> bool {
-        if let Some((visit, _)) = self.visit.as_ref().filter(|_| port == stranger::PORT) {
+        if let Some((visit, _)) = self
+            .visit
+            .as_ref()
+            .filter(|_| port == unauthenticated::PORT)
+        {
             return visit.is_due();
         }
         let seat = self.seats.iter().find(|seat| seat.port == port);

@@ -465,9 +465,7 @@ impl Player {
                 _ => {}
             }
         }
-        let before = ops.iter().take_while(|other| other.id != op.id);
-        let mut before = before.filter(|other| other.shared);
-        !op.shared || before.all(|other| board.is_settled(other.id, op.id))
+        !op.shared || board.are_settled_before(op, ops)
     }
 
     fn send(&mut self, op: Op, board: &mut Board, now: Duration) {
@@ -538,7 +536,11 @@ fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool
 fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
     match verb {
         Verb::Acknowledge { handle, .. }
-            if response.status == status::INVALID_OPLOCK_PROTOCOL && took >= BREAK =>
+            if took >= BREAK
+                && matches!(
+                    response.status,
+                    status::INVALID_OPLOCK_PROTOCOL | status::UNSUCCESSFUL
+                ) =>
         {
             Some(*handle)
         }
@@ -547,6 +549,18 @@ fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
 }
 
 fn note_break(response: &Response, board: &mut Board) {
+    if response.body.len() == 44 {
+        // LEASE_BREAK (2.2.23.2)
+        let key = response.body[8..24].try_into().expect("a lease key");
+        let handle = bodies::leased(key);
+        board.leases.insert(handle);
+        board
+            .breaks
+            .entry(handle)
+            .or_default()
+            .push(response.body[28]);
+        return;
+    }
     let level = response.body[2];
     let id: FileId = response.body[8..24].try_into().expect("a FileId");
     let handle = board.handles.iter().find(|(_, known)| **known == id);

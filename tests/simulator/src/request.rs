@@ -114,6 +114,8 @@ pub struct Create<'a> {
     pub options: u32,
     /// RequestedOplockLevel.
     pub oplock: u8,
+    /// The key of a lease that caches everything, of version 2.
+    pub lease: Option<[u8; 16]>,
 }
 
 /// CREATE.
@@ -138,6 +140,18 @@ pub fn create(create: &Create<'_>) -> Body {
     body.extend(name);
     if body.len() == 56 {
         body.push(0); // the buffer is one byte at least
+    }
+    if let Some(key) = create.lease {
+        body.resize(body.len().next_multiple_of(8), 0);
+        let at = body.len() as u32;
+        body[48..52].copy_from_slice(&(64 + at).to_le_bytes());
+        body[52..56].copy_from_slice(&76_u32.to_le_bytes());
+        // SMB2_CREATE_REQUEST_LEASE_V2 (2.2.13.2.10)
+        body.extend([0, 0, 0, 0, 16, 0, 4, 0, 0, 0, 24, 0, 52, 0, 0, 0]);
+        body.extend(*b"RqLs\0\0\0\0");
+        body.extend(key);
+        body.extend(7_u32.to_le_bytes());
+        body.extend([0; 32]);
     }
     (command::CREATE, body)
 }
@@ -285,6 +299,16 @@ pub fn new_name(path: &str, replace: bool) -> Vec<u8> {
     buffer.extend(name);
     buffer.resize(buffer.len().max(24), 0);
     buffer
+}
+
+/// LEASE_BREAK acknowledgment (2.2.24.2).
+#[must_use]
+pub fn acknowledge_lease(key: [u8; 16], state: u32) -> Body {
+    let mut body = vec![36, 0, 0, 0, 0, 0, 0, 0];
+    body.extend(key);
+    body.extend(state.to_le_bytes());
+    body.extend([0; 8]);
+    (command::OPLOCK_BREAK, body)
 }
 
 /// OPLOCK_BREAK acknowledgment (2.2.24.1).

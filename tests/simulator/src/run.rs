@@ -1,13 +1,13 @@
 //! One run: a scenario from beginning to end, with crashes at given steps, and everything checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use outlast_stack::device::pair;
 use outlast_stack::{Capabilities, Lost};
 
 use crate::board::{Board, Seen};
+use crate::branches;
 use crate::clock::Speed;
 use crate::configuration;
 use crate::fuse::Step;
@@ -17,7 +17,7 @@ use crate::net::Net;
 use crate::player::{BREAK, Player};
 use crate::revocation::Revocation;
 use crate::scenario::Scenario;
-use crate::server::{self, Server};
+use crate::server::Server;
 use crate::status;
 use crate::trouble::What;
 use crate::workload::{Handle, Op, Verb};
@@ -78,6 +78,8 @@ pub struct Report {
     pub steps: u64,
     /// What they were.
     pub kinds: Vec<Step>,
+    /// How many there had been at the beginning of each turn.
+    pub turns: Vec<u64>,
     /// Crashes that came about.
     pub crashes: u32,
     /// Power cuts among them.
@@ -103,140 +105,210 @@ pub fn run(
     blows: &[u64],
     reference: Option<&Transcript>,
 ) -> Result<Report, String> {
-    let attempt = AssertUnwindSafe(|| whole(scenario, blows, reference));
-    catch_unwind(attempt).map_err(|payload| server::message(&*payload))
+    branches::prepare();
+    branches::attempt(|| {
+        let mut world = World::new(scenario);
+        world.plan(blows);
+        world.run_to_end(reference)
+    })
 }
 
-fn whole(scenario: &Scenario, blows: &[u64], reference: Option<&Transcript>) -> Report {
-    let capabilities = [
-        configuration::capabilities(scenario),
-        Capabilities::default(),
-    ];
-    let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
-    let mut server = Server::new(scenario, ours, blows);
-    let (expected, files) = judge(&scenario.ops, scenario.rules);
-    let mut board = Board::new(
-        expected,
-        scenario.speed != Speed::Fast,
-        server.troubles.clone(),
-    );
-    board.frames_lost = scenario.lost == Lost::Frames;
-    let profiles = scenario.profiles.iter().enumerate();
-    let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
-    let players = profiles
-        .map(|(index, profile)| Player::new(index, *profile, scenario, pause))
-        .collect();
-    let mut net = Net::new(theirs, players, scenario);
-    let fails_twice = scenario.power.is_some_and(|power| power.fails_twice);
-    let mut failing_until = None;
-    let mut now = Duration::ZERO;
-    let mut spins = 0;
-    for _ in 0..EVENTS {
-        net.turn(now, &scenario.ops, &mut board);
-        server.turn(now, &net);
+/// A run that is under way.
+pub struct World {
+    scenario: Scenario,
+    server: Server,
+    net: Net,
+    board: Board,
+    /// What the files must be at the end.
+    files: Contents,
+    /// Until then syncs fail.
+    failing_until: Option<Duration>,
+    now: Duration,
+    /// Turns at this instant.
+    spins: usize,
+    /// The server's steps at the beginning of each turn.
+    turns: Vec<u64>,
+}
+
+impl World {
+    /// The beginning of a run.
+    #[must_use]
+    pub fn new(scenario: &Scenario) -> World {
+        let capabilities = [
+            configuration::capabilities(scenario),
+            Capabilities::default(),
+        ];
+        let (ours, theirs) = pair(capabilities, scenario.faults, scenario.seed);
+        let server = Server::new(scenario, ours);
+        let (expected, files) = judge(&scenario.ops, scenario.rules);
+        let is_slow = scenario.speed != Speed::Fast;
+        let mut board = Board::new(expected, is_slow, server.troubles.clone());
+        board.frames_lost = scenario.lost == Lost::Frames;
+        let profiles = scenario.profiles.iter().enumerate();
+        let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
+        let players = profiles
+            .map(|(index, profile)| Player::new(index, *profile, scenario, pause))
+            .collect();
+        World {
+            scenario: scenario.clone(),
+            net: Net::new(theirs, players, scenario),
+            server,
+            board,
+            files,
+            failing_until: None,
+            now: Duration::ZERO,
+            spins: 0,
+            turns: Vec::new(),
+        }
+    }
+
+    /// Of these steps the server dies at those that are still to come.
+    pub fn plan(&mut self, blows: &[u64]) {
+        self.server.fuse.plan(blows);
+    }
+
+    /// The server's steps so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.server.fuse.steps()
+    }
+
+    /// Goes on to the end.
+    ///
+    /// # Panics
+    /// Something is wrong, or there is no end.
+    pub fn run_to_end(&mut self, reference: Option<&Transcript>) -> Report {
+        while !self.turn() {}
+        self.finish(reference)
+    }
+
+    /// All that happens at the next instant. True: it was the last one.
+    ///
+    /// # Panics
+    /// Something is wrong, or there is no end.
+    pub fn turn(&mut self) -> bool {
+        let World {
+            scenario,
+            server,
+            net,
+            board,
+            now,
+            ..
+        } = self;
+        self.turns.push(server.fuse.steps());
+        net.turn(*now, &scenario.ops, board);
+        server.turn(*now, net);
         board.outages.clone_from(&server.outages);
         board.revoked = server.has_revoked;
         board.vacant = server.is_empty();
         board.may_be_told_to_look = server.disk.borrow().may_tell_to_look;
-        net.turn(now, &scenario.ops, &mut board);
-        let is_over = net.is_done() && server.is_empty();
-        if is_over && fails_twice && failing_until.is_none() {
-            server.disk.borrow_mut().fail_two_syncs();
-            failing_until = Some(now + FAILING);
-        }
-        if is_over && failing_until.is_none_or(|until| now >= until) {
-            return finish(&mut server, &net, board, scenario, files, reference);
-        }
-        let waits = failing_until.filter(|until| *until > now);
-        let next = [server.next(now), net.next(now), waits];
-        let next = next.into_iter().flatten().min();
-        match next {
-            // smoltcp 0.14 can ask to be polled now, and do nothing then, for ever.
-            Some(at) if at == now && spins > SPINS => now += Duration::from_millis(1),
-            Some(at) if at == now => spins += 1,
-            Some(at) if at < LIMIT => (now, spins) = (at, 0),
-            _ => panic!("stuck at {now:?}\n{}\n{}", net.state(), server.state()),
+        net.turn(*now, &scenario.ops, board);
+        self.is_over() || {
+            self.pass_time();
+            false
         }
     }
-    let next = (server.next(now), net.next(now));
-    panic!(
-        "no end at {now:?}, next {next:?}\n{}\n{}",
-        net.state(),
-        server.state()
-    )
-}
 
-fn finish(
-    server: &mut Server,
-    net: &Net,
-    board: Board,
-    scenario: &Scenario,
-    files: Contents,
-    reference: Option<&Transcript>,
-) -> Report {
-    let revocation = scenario.rules.revocation.filter(|_| board.revoked);
-    let files = match revocation {
-        Some(revocation) => one_of(
-            &server.disk.borrow().contents(),
-            revocation.outcomes(&scenario.ops, &answered(&board), scenario.rules),
-        ),
-        None => files,
-    };
-    compare_files(&server.disk.borrow().contents(), &files, "");
-    for (op, from, to) in &board.waits {
-        let served = board.served(*from, *to);
-        assert!(
-            served >= BREAK,
-            "operation {op} waited for {served:?} of service time only: an outage is not time"
-        );
+    fn is_over(&mut self) -> bool {
+        if !(self.net.is_done() && self.server.is_empty()) {
+            return false;
+        }
+        let power = self.scenario.power;
+        if power.is_some_and(|power| power.fails_twice) && self.failing_until.is_none() {
+            self.server.disk.borrow_mut().fail_two_syncs();
+            self.failing_until = Some(self.now + FAILING);
+        }
+        self.failing_until.is_none_or(|until| self.now >= until)
     }
-    // Nothing is left but object 0: the rest of the log has come free, or does when it is needed.
-    let (used, capacity, wrapped) = server.log_space();
-    assert!(
-        used <= capacity / 4 * 3,
-        "{used} bytes of {capacity} of the log are in use at the end"
-    );
-    let report = (
-        server.fuse.take_kinds(),
-        server.crashes,
-        server.cuts,
-        server.reboots,
-    );
-    server.cut_at_the_end(net);
-    compare_files(
-        &server.disk.borrow().contents(),
-        &files,
-        " after the power was cut in the end",
-    );
-    let late = board.late.clone();
-    let (failed, revoked) = (board.failed.clone(), board.revoked);
-    let transcript = Transcript {
-        breaks: board.breaks().clone(),
-        seen: board.seen,
-        credits: board.credits,
-        looks: server.disk.borrow().looks(),
-    };
-    if let Some(reference) = reference {
-        let (transcript, reference) = match revocation {
-            Some(revocation) => {
-                let without = |it: &Transcript| it.without_victim(&revocation, &scenario.ops);
-                (without(&transcript), without(reference))
+
+    fn pass_time(&mut self) {
+        let now = self.now;
+        let waits = self.failing_until.filter(|until| *until > now);
+        let next = [self.server.next(now), self.net.next(now), waits];
+        let next = next.into_iter().flatten().min();
+        if self.turns.len() >= EVENTS {
+            panic!("no end at {now:?}, next {next:?}\n{}", self.state());
+        }
+        (self.now, self.spins) = match next {
+            // smoltcp 0.14 can ask to be polled now, and do nothing then, for ever.
+            Some(at) if at == now && self.spins > SPINS => {
+                (now + Duration::from_millis(1), self.spins)
             }
-            None => (transcript.clone(), reference.clone()),
+            Some(at) if at == now => (now, self.spins + 1),
+            Some(at) if at < LIMIT => (at, 0),
+            _ => panic!("stuck at {now:?}\n{}", self.state()),
         };
-        compare(&transcript, &reference, &scenario.ops, &late);
     }
-    let (kinds, crashes, cuts, reboots) = report;
-    Report {
-        steps: kinds.len() as u64,
-        kinds,
-        crashes,
-        cuts,
-        reboots,
-        wrapped,
-        failed,
-        revoked,
-        transcript,
+
+    fn state(&self) -> String {
+        format!("{}\n{}", self.net.state(), self.server.state())
+    }
+
+    fn finish(&mut self, reference: Option<&Transcript>) -> Report {
+        let World {
+            scenario,
+            server,
+            net,
+            board,
+            files,
+            ..
+        } = self;
+        let revocation = scenario.rules.revocation.filter(|_| board.revoked);
+        let of_revocation = revocation.map(|revocation| {
+            let outcomes = revocation.outcomes(&scenario.ops, &answered(board), scenario.rules);
+            one_of(&server.disk.borrow().contents(), outcomes)
+        });
+        let files = of_revocation.as_ref().unwrap_or(files);
+        compare_files(&server.disk.borrow().contents(), files, "");
+        for (op, from, to) in &board.waits {
+            let served = board.served(*from, *to);
+            assert!(
+                served >= BREAK,
+                "operation {op} waited for {served:?} of service time only: an outage is not time"
+            );
+        }
+        // Nothing is left but object 0: the rest of the log has come free, or does when it is needed.
+        let (used, capacity, wrapped) = server.log_space();
+        assert!(
+            used <= capacity / 4 * 3,
+            "{used} bytes of {capacity} of the log are in use at the end"
+        );
+        let (kinds, turns) = (server.fuse.take_kinds(), std::mem::take(&mut self.turns));
+        let (crashes, cuts, reboots) = (server.crashes, server.cuts, server.reboots);
+        server.cut_at_the_end(net);
+        compare_files(
+            &server.disk.borrow().contents(),
+            files,
+            " after the power was cut in the end",
+        );
+        let transcript = Transcript {
+            breaks: board.breaks().clone(),
+            seen: std::mem::take(&mut board.seen),
+            credits: std::mem::take(&mut board.credits),
+            looks: server.disk.borrow().looks(),
+        };
+        if let Some(reference) = reference {
+            match revocation {
+                Some(revocation) => {
+                    let without = |it: &Transcript| it.without_victim(&revocation, &scenario.ops);
+                    let (found, wanted) = (without(&transcript), without(reference));
+                    compare(&found, &wanted, &scenario.ops, &board.late);
+                }
+                None => compare(&transcript, reference, &scenario.ops, &board.late),
+            }
+        }
+        Report {
+            steps: kinds.len() as u64,
+            kinds,
+            turns,
+            crashes,
+            cuts,
+            reboots,
+            wrapped,
+            failed: std::mem::take(&mut board.failed),
+            revoked: board.revoked,
+            transcript,
+        }
     }
 }
 

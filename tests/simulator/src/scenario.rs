@@ -11,11 +11,12 @@ use crate::client::Profile;
 use crate::clock::Speed;
 use crate::kinds::Kind;
 use crate::mutation::Mutation;
+use crate::pair::Plan;
 use crate::player::USER;
 use crate::random::Random;
 use crate::revocation;
 use crate::rules::{Lacks, Rules};
-use crate::stranger::Stranger;
+use crate::unauthenticated::Unauthenticated;
 use crate::workload::{self, Op};
 
 /// How large a scenario is.
@@ -56,6 +57,8 @@ pub struct Scenario {
     pub offload: bool,
     /// Durability is `power`.
     pub power: Option<Power>,
+    /// There are two servers.
+    pub pair: Option<Plan>,
     /// An elective reboot begins at this step.
     pub reboot_at: Option<u64>,
     /// After the first outage the receive window is smaller.
@@ -67,8 +70,8 @@ pub struct Scenario {
     /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all
     /// of it at once.
     pub copy_units: u64,
-    /// Somebody comes besides who goes no further.
-    pub stranger: Option<Stranger>,
+    /// One more client connects and does not log in.
+    pub unauthenticated: Option<Unauthenticated>,
     /// What the judge must know besides.
     pub rules: Rules,
     /// What the file system lacks.
@@ -122,6 +125,22 @@ impl Scenario {
             Durability::Any if !seed.is_multiple_of(3) => scenario,
             Durability::Process => scenario,
             Durability::Any | Durability::Power => scenario.under_power(),
+        }
+    }
+
+    /// The scenario of a seed with two servers. What comes while none serves is lost.
+    #[must_use]
+    pub fn of_pair(seed: u64, size: Size) -> Scenario {
+        let durability = match seed.is_multiple_of(3) {
+            true => Durability::Power,
+            false => Durability::Process,
+        };
+        let scenario = Scenario::with(seed, size, durability);
+        Scenario {
+            pair: Some(Plan::of(seed, scenario.power.is_some())),
+            lost: Lost::Frames,
+            outage: scenario.outage.min(Duration::from_secs(1)),
+            ..scenario
         }
     }
 
@@ -229,6 +248,7 @@ impl Scenario {
             offload: random.percent(30),
             smaller_window: random.percent(25),
             power: None,
+            pair: None,
             ipv6: seed % 5 == 4,
             speed: match (turns.percent(50), seed % 6) {
                 (_, 1) => Speed::Slow,
@@ -237,9 +257,9 @@ impl Scenario {
             },
             unread: *turns.pick(&[100, 16 << 20]),
             copy_units: *Random::new(seed, "copies").pick(&[1, 2, 4, 512]),
-            stranger: match seed % 14 {
-                3 => Some(Stranger::Silent),
-                10 => Some(Stranger::Halting),
+            unauthenticated: match seed % 14 {
+                3 => Some(Unauthenticated::Silent),
+                10 => Some(Unauthenticated::Halting),
                 _ => None,
             },
             mutation: None,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,42 +11,36 @@ use std::time::Duration;
 use outlast::server::clock::Time;
 use outlast::server::eviction::EvictionLimits;
 use outlast::server::machine::Machine;
-use outlast::server::recover::{Parts, recover};
-use outlast_nvram::{Flag, Incarnation};
+use outlast_nvram::Flag;
 use outlast_stack::device::{Device, MAX_FRAME_LEN, MemoryDevice};
 use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 
-use crate::clock::{Clock, Processor};
-use crate::configuration::{receive_total, smb_config, stack_config};
+use crate::clock::Clock;
+use crate::configuration::{smb_config, stack_config};
 use crate::disk::Disk;
 use crate::files::Files;
-use crate::fuse::{Crash, Fuse, Step};
-use crate::inspect::{Inspector, Known};
+use crate::fuse::{Crash, Fuse};
+use crate::inspect::Inspector;
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
-use crate::net::{FIRST_PORT, Net};
-use crate::player::SHARE;
+use crate::net::Net;
+use crate::pair::{Blow, Order, Pair};
 use crate::random::Random;
-use crate::revocation::Revocation;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
-use crate::stranger::{self, Stranger};
-use crate::surroundings::{Nothing, Saboteur, Seeded};
 use crate::trace;
 use crate::trouble::Troubles;
 
+mod begin;
+mod looks;
+mod mutated;
+
 /// Wall time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
-/// Room for the longest reply of these workloads and its records.
-const REPLY_ROOM: u64 = 5 << 10;
-/// The same for the longest effect on files, and all that a compound may do.
-const EFFECT_ROOM: u64 = 5 << 10;
 /// Turns at one instant, at most.
 const TURNS: usize = 10_000;
-/// How long a mutated server is silent when it has come back.
-const SILENCE: Duration = Duration::from_secs(5);
 
 /// The server and what it stands on.
 pub struct Server {
@@ -56,6 +51,14 @@ pub struct Server {
     /// Requests that are to fail.
     pub troubles: Troubles,
     nvram: Arc<Nvram>,
+    /// Of two servers, the NVRAM of each node; `nvram` is that of the node that serves, or served last.
+    pair: Option<Pair>,
+    nvrams: [Arc<Nvram>; 2],
+    node: usize,
+    /// Frames of a node of a pair that have not left yet.
+    outbox: VecDeque<TxFrame>,
+    /// The node that is stopped while its frames leave, and until when.
+    stopped: Option<(usize, Duration)>,
     /// Under durability `power`.
     sink: Option<SinkFile>,
     device: MemoryDevice,
@@ -84,8 +87,10 @@ pub struct Server {
     pub reboots: u32,
     /// Starts that were refused, because the disk has failed.
     failed_starts: u32,
-    /// How often the machine was started.
-    boots: u8,
+    /// Of a pair: the crash that is coming takes the worker alone.
+    loses_its_worker: bool,
+    /// How often the machine of each node was started.
+    boots: [u8; 2],
     /// What became of a mutated server's memory.
     forgetful: Option<Forgetful>,
     /// It has come up with the configuration that takes something from a client.
@@ -118,8 +123,8 @@ struct Life {
 impl Server {
     /// A server that is about to be started.
     #[must_use]
-    pub fn new(scenario: &Scenario, device: MemoryDevice, blows: &[u64]) -> Server {
-        let fuse = Fuse::new(blows);
+    pub fn new(scenario: &Scenario, device: MemoryDevice) -> Server {
+        let fuse = Fuse::default();
         let clock = Clock::default();
         let mut disk = Disk::new(fuse.clone(), scenario.seed, clock.clone());
         if scenario.lacks.births {
@@ -135,11 +140,20 @@ impl Server {
                 scenario.mutation,
             )
         });
-        let nvram = Nvram::new(scenario, fuse.clone());
+        let nvram = Arc::new(Nvram::new(scenario, fuse.clone()));
+        let other = match scenario.pair {
+            Some(plan) if plan.machines => Arc::new(Nvram::new(scenario, fuse.clone())),
+            _ => nvram.clone(),
+        };
         Server {
+            pair: scenario.pair.map(|plan| Pair::new(plan, scenario.seed)),
+            nvrams: [nvram.clone(), other],
+            node: 0,
+            outbox: VecDeque::new(),
+            stopped: None,
             disk: Rc::new(RefCell::new(disk)),
             troubles: Troubles::default(),
-            nvram: Arc::new(nvram),
+            nvram,
             shipped: sink.as_ref().map(|_| new_shadow(scenario)),
             sink,
             fuse,
@@ -159,7 +173,8 @@ impl Server {
             cuts: 0,
             reboots: 0,
             failed_starts: 0,
-            boots: 1,
+            loses_its_worker: false,
+            boots: [1; 2],
             forgetful: (scenario.mutation == Some(Mutation::ReportedForgotten))
                 .then(Forgetful::default),
             has_revoked: false,
@@ -191,6 +206,17 @@ impl Server {
     /// When something is to be done next.
     #[must_use]
     pub fn next(&self, now: Duration) -> Option<Duration> {
+        let Some(pair) = &self.pair else {
+            return self.next_alone(now);
+        };
+        let serves = pair.serving().is_some() && self.stopped.is_none();
+        let own = serves.then(|| self.next_alone(now)).flatten();
+        let stopped = self.stopped.map(|(_, until)| until);
+        let next = [pair.next(), own, stopped].into_iter().flatten().min();
+        next.map(|at| at.max(now))
+    }
+
+    fn next_alone(&self, now: Duration) -> Option<Duration> {
         let Some(life) = &self.life else {
             return Some(self.down_until.max(now));
         };
@@ -223,8 +249,9 @@ impl Server {
     /// The server panics, or breaks a law.
     pub fn turn(&mut self, now: Duration, net: &Net) {
         self.device.advance(now);
-        if now < self.clock.now() {
-            // It waits for a medium.
+        let serves = self.turn_of_pair(now);
+        if !serves || now < self.clock.now() {
+            // It waits for the arbiter, or for a medium.
             return;
         }
         self.clock.wait_until(now);
@@ -241,13 +268,17 @@ impl Server {
         match catch_unwind(AssertUnwindSafe(|| self.live(now, net))) {
             Ok(()) => {}
             Err(payload) if payload.is::<Crash>() => {
+                if self.is_only_stopped() {
+                    return;
+                }
                 self.crashes += 1;
                 let cuts_percent = self.scenario.power.map_or(0, |power| power.cuts_percent);
                 let end = match self.chance("which crash").percent(cuts_percent) {
-                    true => End::Cut,
-                    false => End::Killed,
+                    true if !self.loses_its_worker => End::Cut,
+                    _ => End::Killed,
                 };
                 self.end(now, end);
+                self.node_died();
             }
             Err(payload) => std::panic::resume_unwind(payload),
         }
@@ -277,7 +308,7 @@ impl Server {
             }
             self.shadow = new_shadow(&self.scenario);
             self.standby.take();
-            self.boots += 1;
+            self.boots[self.node] += 1;
             self.cuts += u32::from(end == End::Cut);
         } else if let Some(sink) = &self.sink {
             sink.killed(&mut self.chance("killed"));
@@ -316,6 +347,8 @@ impl Server {
             return;
         }
         self.fuse.disarm();
+        // Whichever node it is: nothing of it is left but its disk.
+        self.pair = None;
         self.end(self.clock.now(), End::Cut);
         while self.life.is_none() {
             self.clock.wait_until(self.down_until);
@@ -326,32 +359,6 @@ impl Server {
 
     fn is(&self, mutation: Mutation) -> bool {
         self.scenario.mutation == Some(mutation)
-    }
-
-    /// A server that says good-bye when it dies.
-    fn say_last_words(&mut self, mut life: Life, now: Duration) {
-        let mut frames = Vec::new();
-        let time = life.time(now);
-        life.machine.begin_closing(time);
-        life.machine.turn(time, &mut frames);
-        for frame in &frames {
-            let _ = self.device.send(frame);
-        }
-    }
-
-    /// A server that does not know its connections yet.
-    fn answer_too_early(&mut self, now: Duration) {
-        let mut stack = outlast_stack::Stack::new(stack_config(&self.scenario), [0; 32], now);
-        let mut frames = Vec::new();
-        stack.resume(now, Lost::Nothing, &mut Nothing, &mut frames);
-        while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
-            let bytes = &self.buffer[..length];
-            stack.ingest(RxFrame { bytes, checksum }, now, &mut Nothing);
-        }
-        stack.poll(now, &mut Nothing, &mut frames);
-        for frame in &frames {
-            let _ = self.device.send(frame);
-        }
     }
 
     fn live(&mut self, now: Duration, net: &Net) {
@@ -408,49 +415,6 @@ impl Server {
         panic!("the server is busy for ever");
     }
 
-    /// Law 8: no more is promised, by all windows together, than is set aside for it.
-    fn look_at_promises(&self) {
-        let Some(life) = &self.life else { return };
-        let usage = life.machine.stack().usage();
-        let (held, dropped) = (usage.receive_held, usage.in_window_dropped);
-        assert_eq!(
-            dropped, 0,
-            "the server has dropped segments within a window"
-        );
-        let may_send = |state| {
-            use outlast_stack::State;
-            matches!(
-                state,
-                State::SynReceived | State::Established | State::FinWait1 | State::FinWait2
-            )
-        };
-        let connections = life.machine.stack().connections();
-        let ports = connections
-            .filter(|(.., state)| may_send(*state))
-            .map(|(_, remote, _)| remote.port());
-        let promised = self.inspector.promises.promised(&ports.collect());
-        let room = receive_total(&self.scenario);
-        assert!(
-            promised <= room && held <= room,
-            "{promised} bytes are promised by windows ({held} as the server counts, with what is queued), of {room} that are set aside"
-        );
-    }
-
-    /// Laws 1 and 2: what is committed is the state.
-    fn look_inside(&mut self) {
-        self.follow();
-        if let Some(life) = &self.life {
-            let dropped = life.machine.stack().usage().in_window_dropped;
-            assert_eq!(
-                dropped, 0,
-                "segments within a window are dropped for want of room in the log"
-            );
-        }
-        if let Some(life) = self.life.as_ref().filter(|_| self.scenario.sees_inside) {
-            self.shadow.compare(&life.machine);
-        }
-    }
-
     /// Is it time for the elective reboot?
     fn began(&mut self, _now: Duration) -> bool {
         let due = self
@@ -466,12 +430,24 @@ impl Server {
         log::debug!("elective reboot");
         if let Some(life) = &mut self.life {
             let time = life.time(now);
-            let system = self
+            let mut system = self
                 .scenario
                 .power
                 .is_some_and(|power| power.system_reboots);
-            let is_followed = self.standby.is_there() && !system;
-            let frames = (life.machine).save(time, Flag::ElectiveReboot, system, is_followed);
+            let mut is_followed = self.standby.is_there() && !system;
+            let mut flag = Flag::ElectiveReboot;
+            let moves = self
+                .pair
+                .as_ref()
+                .is_some_and(|pair| pair.may_hand_over(self.node));
+            if self.pair.is_some() {
+                // The other node may be another machine; the service comes back to this one where there is none.
+                (system, is_followed) = (false, false);
+            }
+            if moves {
+                flag = Flag::ElectiveTakeover;
+            }
+            let frames = (life.machine).save(time, flag, system || moves, is_followed);
             self.follow();
             self.send(&frames, net);
             self.reboots += 1;
@@ -482,114 +458,9 @@ impl Server {
                     false => End::Elective,
                 },
             );
-        }
-    }
-
-    fn begin(&mut self, now: Duration, net: &Net) {
-        log::debug!("the server begins at {now:?}");
-        self.inspector.promises.begin_anew();
-        let lives = u64::from(self.lives());
-        let seed = self.scenario.seed ^ (lives << 48);
-        if lives > 0 && self.is(Mutation::AnswersTooEarly) {
-            self.answer_too_early(now);
-        }
-        let (mut stack, smb) = self.configurations(self.lives());
-        // Only in a stranger's case: the others may be silent for long when their TCP has backed off.
-        let limit = |of| match self.scenario.stranger == Some(of) {
-            true => stranger::PATIENCE,
-            false => Duration::from_secs(3600),
-        };
-        if self.is(Mutation::WindowsWithoutRoom) {
-            stack.receive_total *= 64;
-            stack.receive_reserve = 0;
-        }
-        let (share, _) = smb.share_named(SHARE).expect("the clients' share");
-        let follower = self.standby.take();
-        let is_followed = follower.is_some();
-        self.disk.borrow_mut().starting(true);
-        let recovered = recover(Parts {
-            memory: Some(self.nvram.clone()),
-            follower,
-            sink: self.sink.as_ref().map(SinkFile::open),
-            reply_room: REPLY_ROOM,
-            effect_room: EFFECT_ROOM,
-            wall: wall(now),
-            incarnation: Incarnation {
-                host: [1; 16],
-                boot: [self.boots; 16],
-            },
-            company: outlast::server::open::Company::Alone,
-            copy_units: self.scenario.copy_units,
-            // The judge knows no disk that is away for a while: such a start is refused, and comes again.
-            sets_apart: false,
-            stack,
-            smb,
-            fs: Files::new(
-                self.disk.clone(),
-                self.troubles.clone(),
-                share,
-                &self.scenario,
-            ),
-            entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
-            probe: Box::new(Saboteur {
-                nvram: self.nvram.clone(),
-                mutation: self.scenario.mutation,
-            }),
-            stopwatch: Box::new(Processor::new(
-                self.scenario.speed,
-                Random::new(seed, "processor"),
-            )),
-            crashed: !self.elective,
-            eviction: EvictionLimits {
-                login: limit(Stranger::Silent),
-                idle: None,
-                stalled: limit(Stranger::Halting),
-                stalled_when_short: Duration::from_secs(3600),
-                unauthenticated: 64,
-                connections: 64,
-                unread: self.scenario.unread,
-            },
-            lost: match self.elective {
-                true => Lost::Nothing,
-                false => self.scenario.lost,
-            },
-        });
-        self.disk.borrow_mut().starting(false);
-        let recovered = match recovered {
-            Ok(recovered) => recovered,
-            Err(error) => {
-                assert!(
-                    self.disk.borrow_mut().take_failure(),
-                    "the server does not come back: {error:#}"
-                );
-                log::debug!("the server does not start: {error:#}");
-                self.failed_starts += 1;
-                return self.end(now, End::Killed);
+            if let Some(pair) = self.pair.as_mut().filter(|_| moves) {
+                pair.left(self.node, now);
             }
-        };
-        assert_eq!(
-            recovered.was_followed, is_followed,
-            "a follower does not take over"
-        );
-        let base = match self.scenario.mutation {
-            Some(Mutation::OutageIsTime) if lives > 0 => {
-                recovered.service_time + self.scenario.outage
-            }
-            _ => recovered.service_time,
-        };
-        self.life = Some(Life {
-            machine: recovered.machine,
-            base,
-            began: self.clock.now(),
-        });
-        let revocation = self.scenario.rules.revocation;
-        self.has_revoked = revocation.is_some_and(|it| it.from_life <= self.lives());
-        self.look_inside();
-        self.send(&recovered.frames, net);
-        self.take_left_frames(now);
-        if self.life.is_some() {
-            let (stack, smb) = self.configurations(self.lives() + 1);
-            self.standby.begin(&self.nvram, stack, smb);
         }
     }
 
@@ -600,70 +471,9 @@ impl Server {
             self.received.clear();
         }
     }
-
-    /// Receives what the worker before had read, as the server's loop does; once.
-    fn take_left_frames(&mut self, now: Duration) {
-        let left = std::mem::take(&mut self.received);
-        let Some(life) = &mut self.life else { return };
-        let time = life.time(now);
-        for (bytes, checksum) in &left {
-            let checksum = *checksum;
-            life.machine.ingest(RxFrame { bytes, checksum }, time);
-        }
-    }
-
-    /// Those of a life, by how many there were before it.
-    fn configurations(&self, lives: u32) -> (outlast_stack::Config, outlast_smb::Config) {
-        let mut stack = stack_config(&self.scenario);
-        if lives > 0 && self.scenario.smaller_window {
-            stack.receive_buffer /= 2;
-        }
-        (stack, smb_config(&self.scenario, lives))
-    }
-
-    /// The port of the client whose connection it may have ended.
-    fn port_cut(&self) -> Option<u16> {
-        let revocation = self.scenario.rules.revocation.filter(|_| self.has_revoked);
-        let victim = revocation.filter(Revocation::ends_connection)?.victim;
-        Some(FIRST_PORT + u16::try_from(victim).ok()?)
-    }
-
-    /// How many there were before this one.
-    fn lives(&self) -> u32 {
-        self.crashes + self.reboots + self.failed_starts
-    }
-
-    fn send(&mut self, frames: &[TxFrame], net: &Net) {
-        let returned = self.life.as_ref().filter(|_| self.lives() > 0);
-        let is_silent = returned.is_some_and(|life| self.clock.now() < life.began + SILENCE);
-        if is_silent && self.is(Mutation::SilentAfterReturn) {
-            return;
-        }
-        let cut = self.port_cut();
-        for frame in frames {
-            self.fuse.step(Step::Frame);
-            let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
-            let frame = forgotten.as_ref().unwrap_or(frame);
-            let known = |port| Known {
-                may_end: net.may_end(port) || cut == Some(port),
-                may_reset: cut == Some(port),
-                draining: self.draining,
-                at_once: self.sink.is_none(),
-            };
-            trace::frame(
-                "server to client",
-                self.clock.now(),
-                &frame.header,
-                &frame.payload,
-            );
-            let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
-            let committed = self.scenario.sees_inside.then_some(&on_record.stack);
-            self.inspector.look(frame, committed, known);
-            // the wire takes every frame; what it loses is its own affair
-            let _ = self.device.send(frame);
-        }
-    }
 }
+
+mod two;
 
 fn new_shadow(scenario: &Scenario) -> Shadow {
     Shadow::new(

@@ -5,10 +5,11 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::branches::{Branches, Course};
 use crate::fuse::Step;
 use crate::mutation::Mutation;
 use crate::random::Random;
-use crate::run::{Report, Transcript, run};
+use crate::run::{Transcript, run};
 use crate::scenario::{Durability, Scenario, Size};
 
 /// A run that failed.
@@ -92,6 +93,8 @@ pub struct Tried {
     pub pairs: AtomicU64,
     /// Steps that were not tried, as a crash there leaves what one leaves at a step that was.
     pub equivalent: AtomicU64,
+    /// Failures.
+    pub failures: AtomicU64,
 }
 
 impl Tried {
@@ -152,9 +155,9 @@ pub fn size_of(seed: u64) -> Size {
     }
 }
 
-/// Sweeps scenario after scenario, on several threads.
+/// Sweeps scenario after scenario, on several threads. `tell` is called with each failure when it is found.
 #[must_use]
-pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
+pub fn sweep(budget: Budget, tried: &Tried, tell: &(dyn Fn(&Failure) + Sync)) -> Vec<Failure> {
     let next = AtomicU64::new(budget.first_seed);
     let failures = Mutex::new(Vec::new());
     let found = || failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,6 +180,8 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
                         Size::Usual => singles(&scenario, tried, &stop),
                     };
                     if let Err(failure) = result {
+                        tried.failures.fetch_add(1, Ordering::Relaxed);
+                        tell(&failure);
                         found().push(*failure);
                     }
                     tried.seeds.fetch_add(1, Ordering::Relaxed);
@@ -194,6 +199,8 @@ pub fn sweep(budget: Budget, tried: &Tried) -> Vec<Failure> {
 pub struct Reference {
     /// The steps, if nothing but the elective reboot happens.
     pub kinds: Vec<Step>,
+    /// How many there had been at the beginning of each turn.
+    pub turns: Vec<u64>,
     /// What the clients see without even that.
     pub transcript: Transcript,
 }
@@ -224,6 +231,7 @@ pub fn reference(scenario: &Scenario, size: Size) -> Result<Reference, Box<Failu
     let report = run(&whole, &[], Some(&transcript)).map_err(failure)?;
     Ok(Reference {
         kinds: report.kinds,
+        turns: report.turns,
         transcript,
     })
 }
@@ -261,6 +269,9 @@ impl<'a> Choice<'a> {
     }
 }
 
+/// Why a sweep of a scenario ends before its end: a failure, or the time is over.
+type End = Option<Box<Failure>>;
+
 /// Every step of a scenario, crashed at.
 ///
 /// # Errors
@@ -273,17 +284,25 @@ pub fn singles(
     let size = Size::Usual;
     let reference = reference(scenario, size)?;
     let mut choice = Choice::new(scenario, &reference.kinds, "crashes");
-    let mut step = 0;
-    while let Some((next, passed)) = choice.after(step) {
-        if stop() {
-            return Ok(());
-        }
-        step = next;
-        attempt(scenario, size, &[step], &reference.transcript)?;
-        tried.singles.fetch_add(1, Ordering::Relaxed);
-        tried.equivalent.fetch_add(passed, Ordering::Relaxed);
-    }
-    Ok(())
+    let chosen = std::iter::successors(choice.after(0), |(step, _)| choice.after(*step));
+    let (steps, passed): (Vec<u64>, Vec<u64>) = chosen.unzip();
+    let mut passed = passed.into_iter();
+    let mut branches = Branches::new(scenario, &reference.transcript);
+    let beginning = branches.beginning();
+    let end = branches.each(
+        &beginning,
+        &[],
+        &reference.turns,
+        &steps,
+        &mut |_, _, blows, course| {
+            went_well(scenario, size, blows, course)?;
+            tried.singles.fetch_add(1, Ordering::Relaxed);
+            let equivalent = passed.next().unwrap_or(0);
+            tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
+            if stop() { Err(None) } else { Ok(()) }
+        },
+    );
+    result_of(end)
 }
 
 /// Every step of a small scenario, and after each a second crash: at every one, or more often among the steps right
@@ -298,53 +317,81 @@ pub fn pairs(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Box<Failure>> {
     let size = Size::Small;
-    let Reference { kinds, transcript } = reference(scenario, size)?;
-    let mut choice = Choice::new(scenario, &kinds, "crashes");
+    let reference = reference(scenario, size)?;
+    let mut choice = Choice::new(scenario, &reference.kinds, "crashes");
+    let first = choice.after(0);
+    let firsts: Vec<u64> = std::iter::successors(first, |(step, _)| choice.after(*step))
+        .map(|(step, _)| step)
+        .collect();
     let mut random = Random::new(scenario.seed, "second crashes");
-    let [in_recovery, later] = density.strides();
-    let mut first = 0;
-    while let Some((next, _)) = choice.after(first) {
-        first = next;
-        let kinds = attempt(scenario, size, &[first], &transcript)?.kinds;
-        tried.singles.fetch_add(1, Ordering::Relaxed);
-        let mut choice = Choice::new(scenario, &kinds, "second crashes");
-        let mut second = first;
-        loop {
-            let stride = match second < first + RECOVERY_STEPS {
-                true => in_recovery,
-                false => later,
-            };
-            let mut equivalent = 0;
-            let next = (0..=random.below(stride)).try_fold(second, |step, _| {
-                let (next, passed) = choice.after(step)?;
-                equivalent = passed;
-                Some(next)
-            });
-            if stop() {
-                return Ok(());
-            }
-            let Some(next) = next else { break };
-            second = next;
-            attempt(scenario, size, &[first, second], &transcript)?;
-            tried.pairs.fetch_add(1, Ordering::Relaxed);
-            tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
-        }
-    }
-    Ok(())
+    let mut branches = Branches::new(scenario, &reference.transcript);
+    let beginning = branches.beginning();
+    let end = branches.each(
+        &beginning,
+        &[],
+        &reference.turns,
+        &firsts,
+        &mut |branches, place, first, course| {
+            let Course { kinds, turns } = went_well(scenario, size, first, course)?;
+            tried.singles.fetch_add(1, Ordering::Relaxed);
+            let choice = Choice::new(scenario, &kinds, "second crashes");
+            let seconds = seconds(first[0], choice, density, &mut random);
+            let (steps, passed): (Vec<u64>, Vec<u64>) = seconds.into_iter().unzip();
+            let mut passed = passed.into_iter();
+            branches.each(place, first, &turns, &steps, &mut |_, _, blows, course| {
+                went_well(scenario, size, blows, course)?;
+                tried.pairs.fetch_add(1, Ordering::Relaxed);
+                let equivalent = passed.next().unwrap_or(0);
+                tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
+                if stop() { Err(None) } else { Ok(()) }
+            })
+        },
+    );
+    result_of(end)
 }
 
 /// Steps after a crash that may be those of the recovery.
 const RECOVERY_STEPS: u64 = 60;
 
-/// One run.
-fn attempt(
+/// The steps to crash at a second time, with how many were passed before each.
+fn seconds(
+    first: u64,
+    mut choice: Choice<'_>,
+    density: Pairs,
+    random: &mut Random,
+) -> Vec<(u64, u64)> {
+    let [in_recovery, later] = density.strides();
+    let mut next = |second: u64| {
+        let stride = match second < first + RECOVERY_STEPS {
+            true => in_recovery,
+            false => later,
+        };
+        let mut equivalent = 0;
+        (0..=random.below(stride))
+            .try_fold(second, |step, _| {
+                let (next, passed) = choice.after(step)?;
+                equivalent = passed;
+                Some(next)
+            })
+            .map(|step| (step, equivalent))
+    };
+    std::iter::successors(next(first), |(second, _)| next(*second)).collect()
+}
+
+fn went_well(
     scenario: &Scenario,
     size: Size,
     blows: &[u64],
-    transcript: &Transcript,
-) -> Result<Report, Box<Failure>> {
-    run(scenario, blows, Some(transcript))
-        .map_err(|what| Box::new(Failure::new(scenario, size, blows, what)))
+    course: Result<Course, String>,
+) -> Result<Course, End> {
+    course.map_err(|what| Some(Box::new(Failure::new(scenario, size, blows, what))))
+}
+
+fn result_of(end: Result<(), End>) -> Result<(), Box<Failure>> {
+    match end {
+        Err(Some(failure)) => Err(failure),
+        Ok(()) | Err(None) => Ok(()),
+    }
 }
 
 /// Sweeps scenarios with a mutated server until one fails, in at most so many runs. `sees_inside`: as [`Scenario::sees_inside`]. Gives
@@ -365,20 +412,33 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
         mutation.choose_surroundings(&mut scenario);
         scenario.mutation = Some(mutation);
         scenario.sees_inside = sees_inside;
-        let reference = reference(&scenario, size).ok()?;
-        let steps = reference.steps();
+        let Reference { transcript, .. } = reference(&scenario, size).ok()?;
+        done += 1;
+        let report = match run(&scenario, &[], Some(&transcript)) {
+            Ok(report) => report,
+            Err(what) => return Some((Failure::new(&scenario, size, &[], what), done)),
+        };
         // Many workloads show more than every step of a few. What a power cut takes is missed in the end, wherever it
         // comes.
         let stride = if mutation.is_of_power() { 23 } else { 7 };
-        for step in (0..=steps).step_by(stride) {
-            if done == runs {
-                return None;
-            }
-            done += 1;
-            let blows: Vec<u64> = (step > 0).then_some(step).into_iter().collect();
-            if let Err(failure) = attempt(&scenario, size, &blows, &reference.transcript) {
-                return Some((*failure, done));
-            }
+        let steps: Vec<u64> = (stride..=report.steps).step_by(stride as usize).collect();
+        let mut branches = Branches::new(&scenario, &transcript);
+        let beginning = branches.beginning();
+        let end: Result<(), End> = branches.each(
+            &beginning,
+            &[],
+            &report.turns,
+            &steps,
+            &mut |_, _, blows, course| {
+                done += 1;
+                went_well(&scenario, size, blows, course)?;
+                if done >= runs { Err(None) } else { Ok(()) }
+            },
+        );
+        match end {
+            Ok(()) => {}
+            Err(None) => return None,
+            Err(Some(failure)) => return Some((*failure, done)),
         }
     }
     None

@@ -170,6 +170,8 @@ pub const DIRECTORY: u32 = 0x1;
 pub const DELETE_ON_CLOSE: u32 = 0x1000;
 /// SMB2_OPLOCK_LEVEL_BATCH.
 pub const BATCH: u8 = 9;
+/// SMB2_OPLOCK_LEVEL_LEASE: a lease that caches everything. Its key is the handle's number.
+pub const LEASE: u8 = 0xFF;
 /// SMB2_OPLOCK_LEVEL_II.
 pub const LEVEL_II: u8 = 1;
 /// Everything is shared.
@@ -593,7 +595,12 @@ impl Maker {
     }
 
     fn oplock(&mut self, first: usize, second: usize, path: &str) {
-        let a = self.open_shared(first, path, BATCH);
+        let level = if self.random.percent(50) {
+            BATCH
+        } else {
+            LEASE
+        };
+        let a = self.open_shared(first, path, level);
         let b = self.open_shared(second, path, 0);
         match self.random.below(5) {
             // never acknowledged: after 35 s the server goes on

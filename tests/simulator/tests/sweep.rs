@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use outlast_simulator::branches::{Branches, Course};
 use outlast_simulator::fuse::Step;
 use outlast_simulator::kinds::Kind;
-use outlast_simulator::run::run;
+use outlast_simulator::run::{Report, run};
 use outlast_simulator::scenario::{Durability, Scenario, Size};
-use outlast_simulator::sweep::{Budget, Pairs, Tried, size_of, sweep};
+use outlast_simulator::sweep::{Budget, Pairs, Tried, reference, size_of, sweep};
 use outlast_simulator::trouble;
 
 /// The scenarios of these seeds: as many as it takes to have every kind of them.
@@ -18,7 +19,6 @@ const POINTS: u64 = 40_000;
 
 #[test]
 fn no_crash_at_any_step_is_seen() {
-    std::panic::set_hook(Box::new(|_| {}));
     let tried = Tried::default();
     let budget = |seeds: &Range<u64>| Budget {
         first_seed: seeds.start,
@@ -31,8 +31,7 @@ fn no_crash_at_any_step_is_seen() {
     };
     let failure = SEEDS
         .iter()
-        .find_map(|seeds| sweep(budget(seeds), &tried).pop());
-    let _ = std::panic::take_hook();
+        .find_map(|seeds| sweep(budget(seeds), &tried, &|_| {}).pop());
     if let Some(failure) = failure {
         panic!("{failure}");
     }
@@ -67,13 +66,15 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         ("IPv6", scenario.ipv6),
     ];
     let revocation = rules.revocation.map(|it| format!("{:?} revoked", it.how));
-    let stranger = scenario.stranger.map(|it| format!("{it:?} stranger"));
+    let unauthenticated = scenario
+        .unauthenticated
+        .map(|it| format!("{it:?} without a login"));
     kinds
         .into_iter()
         .filter(|(_, is_so)| *is_so)
         .map(|(kind, _)| kind.to_owned())
         .chain(revocation)
-        .chain(stranger)
+        .chain(unauthenticated)
         .collect()
 }
 
@@ -146,6 +147,52 @@ fn what_is_passed_over_leaves_the_same() {
         }
     }
     assert!(passed > 50, "{passed} of them");
+}
+
+/// A run that goes on from where another one was is the run from the beginning.
+#[test]
+fn a_branch_is_a_run_from_the_beginning() {
+    for (seed, size) in [
+        (1, Size::Usual),
+        (3, Size::Usual),
+        (7, Size::Usual),
+        (12, Size::Small),
+    ] {
+        let scenario = Scenario::new(seed, size);
+        let reference = reference(&scenario, size).unwrap_or_else(|failure| panic!("{failure}"));
+        let whole = |blows: &[u64]| {
+            let report = run(&scenario, blows, Some(&reference.transcript));
+            report.map(|Report { kinds, turns, .. }| (kinds, turns))
+        };
+        let steps: Vec<u64> = (1..=reference.steps()).step_by(41).collect();
+        let mut branches = Branches::new(&scenario, &reference.transcript);
+        let beginning = branches.beginning();
+        let mut count = 0;
+        let mut twice = 0;
+        branches
+            .each(
+                &beginning,
+                &[],
+                &reference.turns,
+                &steps,
+                &mut |branches, place, first, course| {
+                    let Course { kinds, turns } = course?;
+                    count += 1;
+                    assert_eq!(Ok((kinds.clone(), turns.clone())), whole(first));
+                    let seconds: Vec<u64> =
+                        (first[0] + 1..=kinds.len() as u64).step_by(173).collect();
+                    branches.each(place, first, &turns, &seconds, &mut |_, _, both, course| {
+                        let Course { kinds, turns } = course?;
+                        twice += 1;
+                        assert_eq!(Ok((kinds, turns)), whole(both));
+                        Ok::<(), String>(())
+                    })
+                },
+            )
+            .unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert_eq!(count, steps.len());
+        assert!(twice > count, "{twice} pairs");
+    }
 }
 
 /// A recovered server has work to look for when it begins; a drain that came first used to keep it at that, without a pause.

@@ -1,7 +1,7 @@
-use crate::command::fixture::{DISK, Fixture, IPC, file_id, metadata};
 use crate::command::{Handled, Reply};
 use crate::ioctl::code;
-use crate::test_bytes::hex;
+use crate::tests::bytes::hex;
+use crate::tests::fixture::{DISK, Fixture, IPC, file_id, metadata};
 use crate::wire::{self, Dialect, FileId, ioctl};
 use outlast_fsa::fileop::{Chunk, FileOp, Outcome};
 use outlast_fsa::status::NtStatus;

@@ -3,11 +3,11 @@
 use bytes::{BufMut, Bytes};
 
 use super::*;
-use crate::command::testing::{
+use crate::config::Config;
+use crate::tests::bytes::{WINDOWS_LOGIN, hex};
+use crate::tests::testing::{
     CONN, SHA_512, Server, UNKNOWN, config, from_component, negotiate_body,
 };
-use crate::config::Config;
-use crate::test_bytes::{WINDOWS_LOGIN, hex};
 use crate::wire;
 use crate::wire::negotiate::Context as NegotiateContext;
 
@@ -92,7 +92,10 @@ fn contexts_of_3_1_1() {
         let body = negotiate_body(&[0x0302, 0x0311], 0, &contexts);
         let response = server.negotiate(&body).unwrap();
         assert_eq!(response.dialect_revision, 0x0311);
-        assert_eq!(response.capabilities, capabilities::LARGE_MTU);
+        assert_eq!(
+            response.capabilities,
+            capabilities::LARGE_MTU | capabilities::LEASING
+        );
         let [
             NegotiateContext::PreauthIntegrity {
                 hash_algorithms,

@@ -1,9 +1,9 @@
 use super::*;
 use crate::command::Handled;
-use crate::command::fixture::{CONN, Fixture, IPC, file_id, request};
 use crate::ioctl::code;
 use crate::state::Wait;
-use crate::test_bytes::hex;
+use crate::tests::bytes::hex;
+use crate::tests::fixture::{CONN, Fixture, IPC, file_id, request};
 use crate::wire::Dialect;
 use bytes::Bytes;
 

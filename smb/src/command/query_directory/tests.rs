@@ -1,5 +1,5 @@
 use crate::command::Reply;
-use crate::command::fixture::{Fixture, file_id, metadata};
+use crate::tests::fixture::{Fixture, file_id, metadata};
 use crate::wire::query_directory::{self, *};
 use crate::wire::{self, Dialect};
 use outlast_fsa::fileop::{DirEntry, FileOp, Outcome};

@@ -1,6 +1,6 @@
 use crate::command::Reply;
-use crate::command::fixture::{DISK, Fixture, IPC, file_id, metadata};
 use crate::record::Record;
+use crate::tests::fixture::{DISK, Fixture, IPC, file_id, metadata};
 use crate::wire::query_info::{self, info_type};
 use crate::wire::{self, Dialect, error};
 use bytes::Bytes;

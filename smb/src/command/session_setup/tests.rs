@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::auth::client::Client;
-use crate::command::testing::{
-    ALICE, CONN, Records, Server, config, encode, negotiate_body, negotiated, request, setup_body,
-    setup_of, with_guest_share,
-};
 use crate::config::Config;
 use crate::crypto::{Cipher, SessionKeys};
 use crate::server::{ConnId, Smb};
-use crate::test_bytes::from_bytes;
+use crate::tests::bytes::from_bytes;
+use crate::tests::testing::{
+    ALICE, CONN, Records, Server, config, encode, negotiate_body, negotiated, request, setup_body,
+    setup_of, with_guest_share,
+};
 use crate::wire;
 
 #[test]
@@ -248,7 +248,7 @@ fn authenticating_again_keeps_the_keys() {
     let (again, _, _) = server.login_on(CONN, id, &ALICE, 1, 0).unwrap();
     assert_eq!(again, id);
     assert_eq!(server.security(id).keys, keys);
-    // Half way the session goes on being valid.
+    // Half way the session is still valid.
     let body = setup_body(1, 0, &ALICE.negotiate());
     server.setup_on(CONN, id, &body).unwrap();
     assert_eq!(server.security(id).state, SessionState::Valid);

@@ -1,5 +1,5 @@
-use crate::command::fixture::{Fixture, IPC, file_id};
 use crate::record::Record;
+use crate::tests::fixture::{Fixture, IPC, file_id};
 use crate::wire::query_info::info_type;
 use crate::wire::{self, Dialect, set_info, utf16};
 use outlast_fsa::fileop::{FileOp, Outcome};

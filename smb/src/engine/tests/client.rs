@@ -15,6 +15,7 @@ pub(super) struct Ask {
     pub(super) async_id: Option<u64>,
     pub(super) message_id: Option<u64>,
     pub(super) channel_sequence: u16,
+    pub(super) replayed: bool,
 }
 
 impl Ask {
@@ -27,7 +28,13 @@ impl Ask {
             async_id: None,
             message_id: None,
             channel_sequence: 0,
+            replayed: false,
         }
+    }
+
+    pub(super) fn replayed(mut self) -> Ask {
+        self.replayed = true;
+        self
     }
 
     pub(super) fn related(mut self) -> Ask {
@@ -62,6 +69,7 @@ pub(super) const DIRECTORY: u32 = 1;
 pub(super) const BATCH: u8 = 9;
 pub(super) const EXCLUSIVE: u8 = 8;
 pub(super) const LEVEL_II: u8 = 1;
+pub(super) const LEASE: u8 = 0xFF;
 
 impl Opening<'_> {
     pub(super) fn of(name: &str) -> Opening<'_> {
@@ -76,6 +84,54 @@ impl Opening<'_> {
     }
 
     pub(super) fn ask(self) -> Ask {
+        Ask::new(Command::CREATE, self.body())
+    }
+
+    /// With a lease of version 2; the bytes of its key are all `key`.
+    pub(super) fn leasing(mut self, key: u8, state: u32, epoch: u16) -> Ask {
+        self.oplock = LEASE;
+        let mut data = vec![key; 16];
+        data.put_u32_le(state);
+        data.put_bytes(0, 12 + 16);
+        data.put_u16_le(epoch);
+        data.put_u16_le(0);
+        self.with_contexts(&[(b"RqLs", &data)])
+    }
+
+    /// With a batch oplock, and a context of durable handles.
+    pub(super) fn durable(mut self, name: &[u8; 4], data: &[u8]) -> Ask {
+        self.oplock = BATCH;
+        self.with_contexts(&[(name, data)])
+    }
+
+    /// With create contexts.
+    pub(super) fn with_contexts(self, contexts: &[(&[u8; 4], &[u8])]) -> Ask {
+        let mut body = self.body();
+        body.resize(body.len().next_multiple_of(8), 0);
+        let start = body.len();
+        for (index, (name, data)) in contexts.iter().enumerate() {
+            let length = 24 + data.len();
+            let next = match index + 1 < contexts.len() {
+                true => length.next_multiple_of(8),
+                false => 0,
+            };
+            body.put_u32_le(next as u32);
+            for field in [16, 4, 0, 24] {
+                body.put_u16_le(field);
+            }
+            body.put_u32_le(data.len() as u32);
+            body.put_slice(*name);
+            body.put_u32_le(0);
+            body.put_slice(data);
+            body.resize(body.len().max(start).next_multiple_of(8), 0);
+        }
+        let length = (body.len() - start) as u32;
+        body[48..52].copy_from_slice(&(64 + start as u32).to_le_bytes());
+        body[52..56].copy_from_slice(&length.to_le_bytes());
+        Ask::new(Command::CREATE, body)
+    }
+
+    fn body(self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u16_le(57);
         body.put_u8(0);
@@ -96,7 +152,7 @@ impl Opening<'_> {
         if self.name.is_empty() {
             body.put_u8(0);
         }
-        Ask::new(Command::CREATE, body)
+        body
     }
 }
 
@@ -275,6 +331,9 @@ impl Client {
             let mut flags = Flags(0);
             if ask.related {
                 flags = flags | Flags::RELATED_OPERATIONS;
+            }
+            if ask.replayed {
+                flags = flags | Flags::REPLAY_OPERATION;
             }
             if self.protection == Protection::Signed {
                 flags = flags | Flags::SIGNED;

@@ -1,4 +1,5 @@
-//! A file system in memory that keeps to the contract: `prepare` changes nothing, `perform` can be called again with its intent.
+//! A file system in memory that keeps to the contract: `prepare` changes nothing, `perform` can be called again with
+//! its intent.
 
 use bytes::Bytes;
 use outlast_fsa::fileop::{

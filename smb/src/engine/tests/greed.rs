@@ -8,11 +8,11 @@ use super::client::{
 };
 use super::disk::Disk;
 use super::world;
-use crate::command::testing::{ALICE, Records, Server, config, setup_body};
-use crate::command::testing::{SHA_512, negotiate_body};
 use crate::record::Record;
 use crate::server::{Admit, Clock, ConnId, Journal, Output, Principal, Smb, Step};
-use crate::test_bytes::{from_bytes, to_bytes};
+use crate::tests::bytes::{from_bytes, to_bytes};
+use crate::tests::testing::{ALICE, Records, Server, config, setup_body};
+use crate::tests::testing::{SHA_512, negotiate_body};
 use crate::wire::{Command, Dialect};
 use crate::{Config, Entropy, size};
 use bytes::{BufMut, Bytes};
@@ -181,7 +181,7 @@ impl Stage {
         assert_eq!(self.log.shadow.accounts, self.smb.accounts);
     }
 
-    /// Somebody who has nothing yet logs in, connects a share, opens a file, and locks it.
+    /// A client that has nothing yet logs in, connects a share, opens a file, and locks it.
     fn serve_a_newcomer(mut self) {
         let mut carol = self.client("carol");
         assert_eq!(

@@ -5,7 +5,7 @@ use super::client::{
     write,
 };
 use super::{statuses, sweep};
-use crate::test_bytes::hex;
+use crate::tests::bytes::hex;
 use outlast_fsa::status::NtStatus;
 
 /// MS-SMB2 3.3.5.2.7.2.

@@ -212,7 +212,8 @@ fn rights_of_a_tree_connect_are_those_of_the_share_now() {
     });
 }
 
-/// The user is removed, and the server dies at each point of an operation of hers: what was begun has its one effect, and is the last.
+/// The user is removed, and the server dies at each point of an operation of hers: what was begun has its one effect,
+/// and is the last.
 #[test]
 fn what_was_under_way_is_done_before_its_session_ends() {
     let scenario = |crash_in: Option<usize>| {
@@ -259,7 +260,7 @@ fn a_protected_session_is_not_authenticated_again_without_protection() {
             let before = world.smb.connection(ann.conn).sessions.clone();
             let token = crate::auth::client::Client::DEFAULT.negotiate();
             let setup = || {
-                let body = crate::command::testing::setup_body(1, 0, &token);
+                let body = crate::tests::testing::setup_body(1, 0, &token);
                 client::Ask::new(Command::SESSION_SETUP, body)
             };
             ann.protection = Protection::Plain;

@@ -8,7 +8,7 @@ use super::world::{World, config};
 use super::{statuses, sweep};
 use crate::record::{Record, WorkId};
 use crate::state::{Connection, Parked, Wait, Work};
-use crate::wire::{Command, Dialect};
+use crate::wire::Command;
 use crate::{Config, Oplocks};
 use outlast_fsa::fileop::{Change, ChangeKind};
 use outlast_fsa::notify::{action, filter};
@@ -85,7 +85,7 @@ fn a_lock_waits_for_its_turn() {
                 world.one(&mut ann, lock(a, &[(0, 9, UNLOCK)])).status(),
                 NtStatus::SUCCESS
             );
-            // Who came first goes first.
+            // In the order of arrival.
             let granted = world.received(&eve);
             assert_eq!(statuses(&granted), [NtStatus::SUCCESS]);
             assert_eq!(
@@ -210,7 +210,7 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
     }
 }
 
-/// MS-FSA 2.1.4.12: level II ends with a change or a lock, whoever makes it.
+/// MS-FSA 2.1.4.12: level II ends with a change or a lock, also one by its holder.
 #[test]
 fn the_holders_own_write_or_lock_ends_its_level_two() {
     sweep(|world| {
@@ -253,13 +253,11 @@ fn an_open_that_only_looks_has_an_oplock_if_it_has_made_or_emptied_the_file() {
     });
 }
 
-/// A Linux client does not heed a break of a plain oplock on 3.x, and would lose what others write.
 #[test]
-fn oplocks_only_where_their_breaks_are_heeded() {
-    for (oplocks, granted) in [
-        (Oplocks::Auto, 0),
-        (Oplocks::Off, 0),
-        (Oplocks::On, client::BATCH),
+fn the_configuration_can_refuse_oplocks_and_leases() {
+    for (oplocks, granted, leased) in [
+        (Oplocks::Off, 0, 0),
+        (Oplocks::On, client::BATCH, client::LEASE),
     ] {
         let mut world = World::new(None);
         world.restart_with(Config {
@@ -269,11 +267,12 @@ fn oplocks_only_where_their_breaks_are_heeded() {
         let mut ann = world.client(Protection::Plain);
         let mut opening = Opening::of("f");
         opening.oplock = client::BATCH;
-        assert_eq!(world.one(&mut ann, opening.ask()).oplock(), granted);
+        let open = world.one(&mut ann, opening.ask());
+        assert_eq!(open.oplock(), granted);
+        world.one(&mut ann, close(open.open()));
+        let leasing = opening.leasing(1, 7, 0);
+        assert_eq!(world.one(&mut ann, leasing).oplock(), leased);
     }
-    let auto = |dialect| Oplocks::Auto.may_be_granted(Some(dialect));
-    assert!(auto(Dialect::Smb202) && auto(Dialect::Smb210));
-    assert!(!auto(Dialect::Smb300) && !auto(Dialect::Smb302));
 }
 
 #[test]
@@ -455,8 +454,8 @@ fn a_session_that_ends_takes_its_waiting_requests_along() {
     });
 }
 
-/// However a session ends (another that names it as its previous one, an authentication that fails), its opens are closed,
-/// and that completes what waits for changes by them (MS-FSA 2.1.5.5).
+/// However a session ends (another that names it as its previous one, an authentication that fails), its opens are
+/// closed, and that completes what waits for changes by them (MS-FSA 2.1.5.5).
 #[test]
 fn what_waits_for_changes_ends_with_its_open_and_the_rest_with_its_session() {
     let parked = |wait| Parked {

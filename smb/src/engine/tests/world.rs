@@ -1,4 +1,5 @@
-//! The loop's part, with a crash wherever one is wanted: before or after each commit, and between an operation and its result.
+//! The loop's part, with a crash wherever one is wanted: before or after each commit, and between an operation and its
+//! result.
 
 use super::client::{Ask, Client, Protection, Response};
 use super::disk::Disk;
@@ -6,8 +7,9 @@ use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::record::{Record, WorkId};
 use crate::server::{Admit, Clock, ConnId, Journal, Output, Planned, Smb, Step, Task};
 use crate::state::{Negotiation, Resource, Security, SessionState, Tree};
-use crate::test_bytes::{from_bytes, to_bytes};
+use crate::tests::bytes::{from_bytes, to_bytes};
 use crate::wire::Dialect;
+use crate::wire::negotiate::capabilities;
 use crate::{Config, Entropy, FormerShare, Limits, Oplocks, Requirement, Share, User};
 use bytes::Bytes;
 use outlast_fsa::fileop::Change;
@@ -160,6 +162,8 @@ pub(super) fn log_in(
             dialect: Some(Dialect::Smb311),
             cipher: Some(Cipher::Aes128Gcm),
             signing: Some(SigningAlgorithm::AesGmac),
+            client_guid: [conn as u8; 16],
+            capabilities: capabilities::LEASING,
             ..Negotiation::default()
         })),
         Record::Session {
@@ -292,8 +296,8 @@ impl World {
         here
     }
 
-    /// Takes up what is committed: some clients from their records, the others, as if they had been written again at the head of the log
-    /// since, from snapshots.
+    /// Takes up what is committed: some clients from their records, the others, as if they had been written again at
+    /// the head of the log since, from snapshots.
     fn recover(&mut self) {
         let mut smb = Smb::new(self.config.clone());
         let is_relocated = |conn: ConnId| (self.points >> (conn % 3)) % 2 == 1;
@@ -321,7 +325,8 @@ impl World {
         assert_eq!(self.smb.files, self.shadow.files);
     }
 
-    /// A message arrives and is worked on, and whatever becomes possible by it. It is consumed in the commit that ends it.
+    /// A message arrives and is worked on, and whatever becomes possible by it. It is consumed in the commit that ends
+    /// it.
     pub(super) fn deliver(&mut self, conn: ConnId, message: &Bytes) {
         for attempt in 0..1000 {
             let mut out = Output::default();
@@ -346,6 +351,7 @@ impl World {
         let mut out = Output {
             sends: [std::mem::take(&mut self.kept.sends), out.sends].concat(),
             drop: out.drop,
+            answered: out.answered,
         };
         while let Step::Op(planned) = step {
             let intent = match &planned.intent {
@@ -463,6 +469,14 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Puts a record of a connection on record that no message leads to.
+    pub(super) fn record(&mut self, conn: ConnId, record: Record) {
+        self.smb.emit(conn, record, &mut self.log);
+        let crash_at = self.crash_at.take();
+        self.commit(Output::default());
+        self.crash_at = crash_at;
+    }
+
     pub(super) fn disconnect(&mut self, conn: ConnId) {
         loop {
             self.smb.disconnected(conn, &mut self.log);
@@ -516,8 +530,8 @@ impl World {
         self.run();
     }
 
-    pub(super) fn felled(&mut self, task: Task) -> u32 {
-        let deaths = self.smb.felled(task, &mut self.log);
+    pub(super) fn crashed_during(&mut self, task: Task) -> u32 {
+        let deaths = self.smb.crashed_during(task, &mut self.log);
         let crash_at = self.crash_at.take();
         self.commit(Output::default());
         self.crash_at = crash_at;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::rpc::Share;
-use crate::test_bytes::hex;
+use crate::tests::bytes::hex;
 use proptest::prelude::*;
 
 pub(crate) fn server() -> Server<'static> {

@@ -1,8 +1,9 @@
-//! The requests are what Debian's smbclient and rpcclient 4.17 send, the answers what its Samba gives, with this server's values.
+//! The requests are what Debian's smbclient and rpcclient 4.17 send, the answers what its Samba gives, with this
+//! server's values.
 
 use crate::rpc::pipe::tests::{bound, server};
 use crate::rpc::{Pipe, pipe::tests::request};
-use crate::test_bytes::hex;
+use crate::tests::bytes::hex;
 
 fn called(request: &str) -> Vec<u8> {
     let mut pipe = bound();

@@ -38,11 +38,11 @@ fn admit(opened: Opened, client: u64) -> Log {
     codec::encode(&record, &mut encoded);
     log.append(client, Kind::Snapshot, &encoded, &[]).unwrap();
     log.commit();
-    while let Some(batch) = log.next_batch() {
+    while let Some(batch) = log.next_batch(Home::Sink) {
         let medium = medium.as_mut().unwrap();
         medium.begin(batch);
         medium.wait();
-        log.batch_done();
+        log.batch_done(Home::Sink);
     }
     log
 }
@@ -126,4 +126,76 @@ fn what_the_other_machine_has_shipped_is_newer() {
     drop(log);
     let again = opened(&of_a, Some(&image), 1, IN_STEP).unwrap();
     assert_eq!(again.state.clients(), 4);
+}
+
+fn mirror(term: u64, resumes: Option<u64>) -> Company {
+    Company::Mirror {
+        in_step: false,
+        term,
+        resumes,
+    }
+}
+
+/// Ships all of a log to the memory of a machine in this boot.
+fn copy_to(log: &mut Log, copied: &Arc<VecMemory>, boot: u8) {
+    let mut copy = copy::Copy::open(copied.clone(), incarnation(boot)).unwrap();
+    let beginning = copy::Beginning::new(LEN as u64, copy.beginning());
+    log.attach(Home::Partner, &beginning).unwrap();
+    while let Some(batch) = log.next_batch(Home::Partner) {
+        for (at, bytes) in &batch.writes {
+            copy.write(*at, bytes).unwrap();
+        }
+        copy.complete().unwrap();
+        log.batch_done(Home::Partner);
+    }
+}
+
+//= patent fig4-413
+#[test]
+fn with_an_nvram_each_the_term_says_which_state_counts() {
+    let (of_a, of_b) = (memory(), memory());
+    let mut log = admit(opened(&of_a, None, 1, mirror(1, None)).unwrap(), 1);
+    copy_to(&mut log, &of_b, 2);
+    drop(log);
+    let clients =
+        |memory, boot, company| opened(memory, None, boot, company).unwrap().state.clients();
+    // The worker of node a that comes next.
+    assert_eq!(clients(&of_a, 1, mirror(1, None)), 1);
+    // Node b, which has the copy; then it is its own log.
+    let taken = opened(&of_b, None, 2, mirror(2, Some(1))).unwrap();
+    assert_eq!((taken.state.clients(), taken.is_of_this_boot), (1, false));
+    let mut log = admit(taken, 2);
+    let standing = Standing::of(&*of_b).unwrap().unwrap();
+    assert_eq!((standing.superblock.term, standing.received_in), (2, None));
+    assert_eq!(clients(&of_b, 2, mirror(2, Some(1))), 2);
+    // What node a has is of a term that is over.
+    let old = Arc::new(of_a.image());
+    assert_eq!(clients(&old, 1, mirror(3, Some(2))), 0);
+    // Now it has the newer one.
+    copy_to(&mut log, &of_a, 1);
+    drop(log);
+    assert_eq!(clients(&of_a, 1, mirror(3, Some(2))), 2);
+}
+
+#[test]
+fn a_copy_of_another_boot_is_not_taken_up_and_a_sink_is() {
+    let (of_a, of_b, image) = (memory(), memory(), memory());
+    let mut log = admit(opened(&of_a, Some(&image), 1, mirror(1, None)).unwrap(), 1);
+    copy_to(&mut log, &of_b, 2);
+    drop(log);
+    let lost = opened(&of_b, None, 3, mirror(2, Some(1))).unwrap();
+    assert_eq!(lost.state.clients(), 0);
+    // Both machines have lost power, and this one has its sink.
+    let kept = opened(&of_a, Some(&image), 4, mirror(2, Some(1))).unwrap();
+    assert_eq!(kept.state.clients(), 1);
+    // A sink of this node's that is older than what it goes on with gives way.
+    let (other, stale) = (memory(), memory());
+    drop(admit(
+        opened(&other, Some(&stale), 5, mirror(1, None)).unwrap(),
+        1,
+    ));
+    let mut log = kept.log;
+    copy_to(&mut log, &other, 5);
+    let taken = opened(&other, Some(&stale), 5, mirror(3, Some(2))).unwrap();
+    assert_eq!(taken.state.clients(), 1);
 }

@@ -343,7 +343,7 @@ fn smb_delta(input: &mut Input<'_>, entries: &[Entry], object: u64) -> outlast_s
         },
         1 => Smb::Disconnected,
         2 => Smb::Begin,
-        3 => Smb::Felled { work },
+        3 => Smb::Crashed { work },
         4 => Smb::Admitted {
             ids: vec![(input.number(), input.u16())],
             sealed: input.yes().then_some(session),

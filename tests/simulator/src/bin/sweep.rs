@@ -1,7 +1,8 @@
 //! Sweeps scenarios, or replays one. See `scripts/sweep`.
 
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use outlast_simulator::mutation::Mutation;
@@ -17,6 +18,9 @@ sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durabili
     server first, as src/mutation.rs names it
 sweep --mutation NAME
     sweep until a broken server is found out";
+
+/// Between two counts.
+const REPORTS: Duration = Duration::from_secs(60);
 
 struct Arguments {
     from: u64,
@@ -109,7 +113,6 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     env_logger::Builder::from_env(log)
         .format_timestamp(None)
         .init();
-    std::panic::set_hook(Box::new(|_| {}));
     let size = if arguments.small {
         Size::Small
     } else {
@@ -169,7 +172,6 @@ impl std::fmt::Debug for Summary<'_> {
 }
 
 fn find(mutation: Mutation) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {}));
     match hunt(mutation, mutation.is_hidden(), u64::MAX) {
         Some((failure, runs)) => {
             println!("{mutation:?} is found in run {runs}:\n{failure}");
@@ -179,8 +181,28 @@ fn find(mutation: Mutation) -> ExitCode {
     }
 }
 
+/// Prints the count every minute, so that a sweep that is killed has said how far it was.
+fn report_until(is_over: &Receiver<()>, tried: &Tried, began: Instant) {
+    while is_over.recv_timeout(REPORTS) == Err(RecvTimeoutError::Timeout) {
+        report(tried, began);
+    }
+}
+
+fn report(tried: &Tried, began: Instant) {
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    println!(
+        "{} scenarios, {} crash points ({} single, {} double; {} more leave what one of them leaves), {} failures, {:.0} s",
+        count(&tried.seeds),
+        tried.points(),
+        count(&tried.singles),
+        count(&tried.pairs),
+        count(&tried.equivalent),
+        count(&tried.failures),
+        began.elapsed().as_secs_f64(),
+    );
+}
+
 fn sweep_all(arguments: &Arguments) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
     let minutes = arguments
         .minutes
@@ -195,20 +217,15 @@ fn sweep_all(arguments: &Arguments) -> ExitCode {
         failures: 10,
     };
     let tried = Tried::default();
-    let failures = sweep(budget, &tried);
-    for failure in &failures {
-        println!("{failure}\n");
-    }
-    println!(
-        "{} scenarios, {} crash points ({} single, {} double; {} more leave what one of them leaves), {} failures, {:.0} s",
-        tried.seeds.load(Ordering::Relaxed),
-        tried.points(),
-        tried.singles.load(Ordering::Relaxed),
-        tried.pairs.load(Ordering::Relaxed),
-        tried.equivalent.load(Ordering::Relaxed),
-        failures.len(),
-        began.elapsed().as_secs_f64(),
-    );
+    let (over, is_over) = mpsc::channel::<()>();
+    let failures = std::thread::scope(|scope| {
+        let tried = &tried;
+        scope.spawn(move || report_until(&is_over, tried, began));
+        let failures = sweep(budget, tried, &|failure| println!("{failure}\n"));
+        drop(over);
+        failures
+    });
+    report(&tried, began);
     if failures.is_empty() {
         ExitCode::SUCCESS
     } else {

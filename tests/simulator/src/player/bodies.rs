@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::client::Response;
 use crate::judge;
 use crate::request::{self, Body, RELATED, command};
-use crate::workload::{DELETE_ON_CLOSE, DIRECTORY, Handle, Verb};
+use crate::workload::{DELETE_ON_CLOSE, DIRECTORY, Handle, LEASE, Verb};
 
 use super::SHARE;
 
@@ -30,7 +30,7 @@ pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
             share,
             oplock,
             appends,
-            ..
+            handle,
         } => request::create(&request::Create {
             path,
             access: match (*appends, options & (DIRECTORY | DELETE_ON_CLOSE)) {
@@ -43,6 +43,7 @@ pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
             disposition: *disposition,
             options: *options,
             oplock: *oplock,
+            lease: (*oplock == LEASE).then(|| lease_key(*handle)),
         }),
         Verb::Close { handle } => request::close(file(handle)),
         Verb::Flush { handle } => request::flush(file(handle)),
@@ -99,12 +100,28 @@ pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
             flags,
         } => request::lock(file(handle), *offset, *length, *flags),
         Verb::Notify { handle } => request::change_notify(file(handle)),
+        Verb::Acknowledge { handle, level } if board.leases.contains(handle) => {
+            // READ caching is what level II is.
+            request::acknowledge_lease(lease_key(*handle), (*level).into())
+        }
         Verb::Acknowledge { handle, level } => request::acknowledge(file(handle), *level),
         Verb::Tree => request::tree_connect(SHARE),
         Verb::Echo | Verb::Cancel { .. } | Verb::SecondSession | Verb::Untree => {
             request::bare(command::ECHO)
         }
     }
+}
+
+/// The key of the lease of an open.
+pub(super) fn lease_key(handle: Handle) -> [u8; 16] {
+    let mut key = [7; 16];
+    key[..4].copy_from_slice(&handle.to_le_bytes());
+    key
+}
+
+/// The open whose lease has this key.
+pub(super) fn leased(key: [u8; 16]) -> Handle {
+    Handle::from_le_bytes([key[0], key[1], key[2], key[3]])
 }
 
 /// A body without the ids in it, which differ from run to run.

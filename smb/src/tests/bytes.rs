@@ -27,8 +27,8 @@ pub(crate) fn from_bytes<T: DeserializeOwned>(
     bincode::serde::decode_from_slice(bytes, bincode::config::standard()).map(|(value, _)| value)
 }
 
-/// NEGOTIATE request and response, SESSION_SETUP request and response, SESSION_SETUP request: a Windows 10 client and server, 3.1.1, from
-/// Microsoft's Open Specifications blog ("SMB 3.1.1 Pre-authentication integrity in Windows 10").
+/// NEGOTIATE request and response, SESSION_SETUP request and response, SESSION_SETUP request: a Windows 10 client and
+/// server, 3.1.1, from Microsoft's Open Specifications blog ("SMB 3.1.1 Pre-authentication integrity in Windows 10").
 pub(crate) const WINDOWS_LOGIN: [&str; 5] = [
     "FE534D4240000100000000000000800000000000000000000100000000000000FFFE000000000000\
      00000000000000000000000000000000000000000000000024000500000000003F000000ECD86F32\

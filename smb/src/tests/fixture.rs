@@ -1,6 +1,6 @@
 //! A connection for tests of single handlers: a session with a share and IPC$ connected.
 
-use super::{Handled, Reply, Request, finish, start};
+use crate::command::{Handled, Reply, Request, finish, start};
 use crate::config::{Config, Limits, Oplocks, Requirement, Share};
 use crate::context::Context;
 use crate::entropy::Entropy;
@@ -144,6 +144,7 @@ impl Fixture {
             target,
             channel_sequence: 0,
             closing: None,
+            durable: None,
         })));
     }
 
@@ -170,7 +171,7 @@ impl Fixture {
         act(&mut context)
     }
 
-    /// The first call of a handler. A second one, as after a crash, must come to the same.
+    /// The first call of a handler. A second one, as after a crash, must give the same.
     pub(crate) fn start(&mut self, tree: u32, body: &wire::Request) -> Result<Handled, NtStatus> {
         self.with_context(|ctx| start(ctx, &request(tree), body))
     }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
-use super::{Handled, Reply, Request, negotiate, session_setup as handler};
 use crate::auth::{client::Client, nt_hash};
+use crate::command::{Handled, Reply, Request, negotiate, session_setup as handler};
 use crate::config::{Config, Limits, Oplocks, Requirement, Share, User};
 use crate::context::Context;
 use crate::entropy::Entropy;
 use crate::record::Record;
 use crate::server::{Clock, ConnId, Journal, Output, Smb};
 use crate::state::{Security, SessionState};
-use crate::test_bytes::{from_bytes, to_bytes};
+use crate::tests::bytes::{from_bytes, to_bytes};
 use crate::wire::negotiate::capabilities;
 use crate::wire::session_setup;
 use crate::wire::{self, Component, Dialect, Header, Response, header};

@@ -7,10 +7,10 @@ use smoltcp::socket::tcp;
 
 use crate::board::Board;
 
-/// How long it is borne.
+/// How long the server waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-/// How much later it learns of its end, at most: strangers are looked at four times in that time; what is sent then may get lost, so that
-/// only the answer to a probe tells, and a dozen of these may get lost, too.
+/// How much later it is disconnected, at most: the server looks at such clients four times in that time, and the frames
+/// that it sends then may be lost, so that only the answer to a probe ends the connection; a dozen of these may be lost, too.
 const DELAY: Duration = Duration::from_secs(900);
 /// How often it probes.
 pub const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
@@ -23,16 +23,16 @@ const BEGINNING: &[u8] = b"\0\0\0\x64\xfeSMB\x40\0";
 
 /// How far it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stranger {
-    /// It says nothing.
+pub enum Unauthenticated {
+    /// It sends nothing.
     Silent,
     /// It begins a message.
     Halting,
 }
 
-/// A stranger's connection.
+/// Its connection.
 pub struct Visit {
-    stranger: Stranger,
+    how: Unauthenticated,
     begun: Option<Duration>,
     is_due: bool,
     closing: Option<Duration>,
@@ -42,9 +42,9 @@ pub struct Visit {
 impl Visit {
     /// It is about to connect.
     #[must_use]
-    pub fn new(stranger: Stranger) -> Visit {
+    pub fn new(how: Unauthenticated) -> Visit {
         Visit {
-            stranger,
+            how,
             begun: None,
             is_due: false,
             closing: None,
@@ -52,13 +52,13 @@ impl Visit {
         }
     }
 
-    /// Has it been borne for long enough?
+    /// May the server disconnect it now?
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.is_due
     }
 
-    /// Is it gone?
+    /// Is its connection closed?
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.is_over
@@ -67,12 +67,12 @@ impl Visit {
     /// What it does now.
     ///
     /// # Panics
-    /// It was sent away too early, or too late.
+    /// It is disconnected too early, or too late.
     pub fn exchange(&mut self, socket: &mut tcp::Socket<'_>, now: Duration, board: &Board) {
         let begun = match self.begun {
             Some(begun) => begun,
             None if socket.may_send() => {
-                if self.stranger == Stranger::Halting {
+                if self.how == Unauthenticated::Halting {
                     let sent = socket.send_slice(BEGINNING);
                     assert_eq!(sent, Ok(BEGINNING.len()), "room in an empty queue");
                 }
@@ -82,7 +82,7 @@ impl Visit {
         };
         self.is_due = board.served(begun, now) >= PATIENCE;
         if self.closing.is_none() && !socket.may_recv() {
-            self.sent_away(begun, now, board);
+            self.disconnected(begun, now, board);
             socket.close();
             self.closing = Some(now);
         }
@@ -96,21 +96,21 @@ impl Visit {
         self.is_over = self.closing.is_some() && socket.state() == tcp::State::Closed;
     }
 
-    fn sent_away(&self, begun: Duration, now: Duration, board: &Board) {
-        let stranger = self.stranger;
+    fn disconnected(&self, begun: Duration, now: Duration, board: &Board) {
+        let how = self.how;
         assert!(
             self.is_due,
-            "a stranger ({stranger:?}) is sent away after {:?} of service time",
+            "a client that does not log in ({how:?}) is disconnected after {:?} of service time",
             board.served(begun, now)
         );
-        // Each life of the server bears with it anew.
+        // Each life of the server counts anew.
         let since = board
             .outages
             .last()
             .map_or(begun, |(_, end)| begun.max(*end));
         assert!(
             now <= since + PATIENCE + DELAY,
-            "a stranger ({stranger:?}) is sent away only after {:?}",
+            "a client that does not log in ({how:?}) is disconnected only after {:?}",
             now - since
         );
     }

@@ -1,0 +1,557 @@
+//! The act: one smbclient transfers the file again and again, on one connection, and its server dies meanwhile.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use outlast::trace::picture::Gap;
+use outlast::trace::{Connections, Picture, Silence, draw, words};
+
+use crate::blow::{Blow, Server, counted, tally};
+use crate::client::Client;
+use crate::files;
+use crate::keys::Keys;
+use crate::local::LOGIN;
+use crate::place::Place;
+use crate::screen::Screen;
+use crate::watch::Watch;
+
+/// Between two blows of the script, at least.
+const INTERVAL: Duration = Duration::from_millis(1500);
+/// How long the client may hear nothing after the server is back: smbclient waits for two minutes.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// At a terminal, the show ends when no key was pressed for so long.
+const KEYS_PATIENCE: Duration = Duration::from_secs(60);
+/// How often everything is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Blows fall when so much of a file has passed.
+const MIDDLE_PERCENT: RangeInclusive<u64> = 10..=60;
+/// Names that the copies of the file have in turn.
+const COPIES: usize = 2;
+
+/// What the client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// It downloads the file.
+    Get,
+    /// It uploads it.
+    Put,
+}
+
+/// What befalls the server, and what the client is at then.
+pub type Script = [(Transfer, Blow)];
+
+/// Of a server that is processes.
+pub const OF_PROCESSES: [(Transfer, Blow); 6] = [
+    (Transfer::Get, Blow::Kill),
+    (Transfer::Get, Blow::Kill),
+    (Transfer::Get, Blow::Reboot),
+    (Transfer::Put, Blow::Upgrade),
+    (Transfer::Put, Blow::Kill),
+    (Transfer::Put, Blow::KillAll),
+];
+/// Of a server that is a machine.
+pub const OF_MACHINE: [(Transfer, Blow); 4] = [
+    (Transfer::Get, Blow::Kill),
+    (Transfer::Get, Blow::Reboot),
+    (Transfer::Put, Blow::Power),
+    (Transfer::Put, Blow::Power),
+];
+
+/// What is played.
+pub struct Act<'a> {
+    /// The server.
+    pub server: Box<dyn Server>,
+    /// The sentence that announces what can befall it.
+    pub announcement: fn(Blow) -> Option<&'static str>,
+    /// Where its packets pass.
+    pub device: &'a str,
+    /// Its address.
+    pub address: &'a str,
+    /// Where the files are.
+    pub place: &'a Place,
+    /// What befalls the server.
+    pub script: &'a Script,
+    /// The server's directory is this machine's, so that uploads can be compared.
+    pub is_local: bool,
+    /// Where the picture goes; beside it one as PNG.
+    pub picture: PathBuf,
+    /// Where the packets go.
+    pub capture: Option<&'a Path>,
+    /// Somebody wants it to end.
+    pub ended: &'a AtomicBool,
+}
+
+/// The act under way.
+struct Play<'a> {
+    screen: &'a Screen,
+    place: &'a Place,
+    watch: &'a Watch,
+    is_local: bool,
+    client: Client,
+    announcement: fn(Blow) -> Option<&'static str>,
+    striker: Striker,
+    /// A blow that is being struck.
+    striking: Option<Striking>,
+    struck: Vec<Struck>,
+    /// When the client went on after the last blow.
+    calm_since: Instant,
+    /// What the client does now, and what it did before.
+    transfer: Option<Transfer>,
+    before: Option<Transfer>,
+    /// Bytes that had passed when it began.
+    bytes_before: u64,
+    /// Transfers that are complete: downloads and uploads.
+    complete: [usize; 2],
+    /// The last upload, until it has been downloaded again, if that is how it is compared.
+    uploaded: Option<String>,
+    comparisons: VecDeque<JoinHandle<io::Result<bool>>>,
+    is_well: bool,
+}
+
+struct Striking {
+    blow: Blow,
+    /// When it began, since 1970.
+    from: Duration,
+    begun: Instant,
+    /// When the server served again, since 1970.
+    back: Option<Duration>,
+}
+
+/// The thread that has the server. It strikes while the client is looked at; a machine ends with the thread that
+/// started it.
+struct Striker {
+    orders: Sender<Blow>,
+    reports: Receiver<anyhow::Result<Option<String>>>,
+    thread: JoinHandle<anyhow::Result<u64>>,
+}
+
+impl Striker {
+    fn new(mut server: Box<dyn Server>) -> Striker {
+        let (orders, taken) = mpsc::channel();
+        let (told, reports) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for blow in taken {
+                // Nobody listens any more when the demonstration has failed.
+                let _ = told.send(server.strike(blow));
+            }
+            let lives = server.lives()?;
+            server.stop().map(|()| lives)
+        });
+        Striker {
+            orders,
+            reports,
+            thread,
+        }
+    }
+
+    /// Ends the server; gives the number of its lives.
+    fn finish(self) -> anyhow::Result<u64> {
+        drop(self.orders);
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|_| Err(anyhow::anyhow!("the server could not be ended")))
+    }
+}
+
+/// A blow, and how long the client heard nothing.
+struct Struck {
+    blow: Blow,
+    silence: Option<Silence>,
+}
+
+fn now() -> Duration {
+    // A clock before 1970 gives pictures without labels, and no more.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+impl Act<'_> {
+    /// Plays it; says whether everything was as it should be.
+    ///
+    /// # Errors
+    /// It cannot go on.
+    pub fn play(self, screen: &Screen) -> anyhow::Result<bool> {
+        let keys = Keys::new();
+        let watch = Watch::start(self.device, self.capture, screen.live())?;
+        screen.say(&format!(
+            "Outlast serves {}:445. One smbclient transfers a file of {} again and again, on one connection.",
+            self.address,
+            words::bytes(self.place.bytes)
+        ));
+        if keys.are_there() {
+            screen.say(&format!("Keys: {}, q to end.", keys_of(self.announcement)));
+        }
+        let mut play = Play {
+            screen,
+            place: self.place,
+            watch: &watch,
+            is_local: self.is_local,
+            client: Client::start(self.address, LOGIN, &self.place.client(), None)?,
+            announcement: self.announcement,
+            striker: Striker::new(self.server),
+            striking: None,
+            struck: Vec::new(),
+            calm_since: Instant::now(),
+            transfer: None,
+            before: None,
+            bytes_before: 0,
+            complete: [0; 2],
+            uploaded: None,
+            comparisons: VecDeque::new(),
+            is_well: true,
+        };
+        play.perform(self.script, &keys, self.ended)?;
+        let Play {
+            client,
+            striker,
+            struck,
+            mut is_well,
+            complete,
+            ..
+        } = play.compared()?;
+        is_well &= finish(client, complete, screen)?;
+        let lives = striker.finish()?;
+        let (connections, missed) = watch.finish()?;
+        is_well &= judge(&connections, missed, screen);
+        is_well &= count(&struck, lives, screen);
+        picture(&connections, &struck, lives, &self.picture, screen)?;
+        Ok(is_well)
+    }
+}
+
+/// Which keys do what.
+fn keys_of(announcement: fn(Blow) -> Option<&'static str>) -> String {
+    let keys = ['k', 'r', 'u', 'p'].into_iter();
+    let named = keys.filter_map(|key| Blow::of_key(key).map(|blow| (key, blow)));
+    let possible = named.filter(|(_, blow)| announcement(*blow).is_some());
+    let names: Vec<String> = possible
+        .map(|(key, blow)| format!("{key} {}", blow.label()))
+        .collect();
+    names.join(", ")
+}
+
+impl Play<'_> {
+    fn perform(&mut self, script: &Script, keys: &Keys, ended: &AtomicBool) -> anyhow::Result<()> {
+        let mut script: VecDeque<(Transfer, Blow)> = script.iter().copied().collect();
+        let mut keys_until = None;
+        let mut is_over = false;
+        let mut pressed = None;
+        loop {
+            if ended.load(Ordering::SeqCst) {
+                bail!("ended by a signal");
+            }
+            let wanted = script.front().map(|(transfer, _)| *transfer);
+            let is_idle = self.client()?;
+            let is_free = self.strike_goes_on()?;
+            match (is_idle, is_over && is_free, &self.uploaded) {
+                (false, ..) => {}
+                (true, false, _) => self.ask(wanted)?,
+                (true, true, Some(_)) => self.ask(Some(Transfer::Get))?,
+                (true, true, None) => return Ok(()),
+            }
+            let key = keys.next(TICK);
+            if key.is_some_and(|key| matches!(key, 'q' | 'Q' | '\x1b' | '\x04')) {
+                script.clear();
+                is_over = true;
+            }
+            pressed = key.and_then(Blow::of_key).or(pressed);
+            if pressed.is_some() {
+                keys_until = Some(Instant::now() + KEYS_PATIENCE);
+            }
+            if !is_free || is_over {
+                continue;
+            }
+            let is_time = self.is_in_the_middle() && self.calm_since.elapsed() >= INTERVAL;
+            if let Some(blow) = pressed.take_if(|_| self.is_in_the_middle()) {
+                self.strike(blow)?;
+            } else if is_time && self.transfer == wanted {
+                if let Some((_, blow)) = script.pop_front() {
+                    self.strike(blow)?;
+                }
+            } else if script.is_empty() && pressed.is_none() {
+                is_over = !keys.are_there() || self.turn_is_over(&mut keys_until);
+            } else if self.calm_since.elapsed() > PATIENCE {
+                bail!(
+                    "the transfers do not go on; the file may be too small for this machine's speed"
+                );
+            }
+        }
+    }
+
+    /// Is it too long since a key was pressed?
+    fn turn_is_over(&self, keys_until: &mut Option<Instant>) -> bool {
+        let until = keys_until.get_or_insert_with(|| {
+            let seconds = KEYS_PATIENCE.as_secs();
+            let text = "Your turn: keys as above; it ends";
+            self.screen
+                .say(&format!("{text} {seconds} s after the last one."));
+            Instant::now() + KEYS_PATIENCE
+        });
+        Instant::now() >= *until
+    }
+
+    /// Is the client in the middle of a transfer? At its ends it may have nothing to wait for.
+    fn is_in_the_middle(&self) -> bool {
+        let percent = (self.watch.bytes() - self.bytes_before) * 100 / self.place.bytes;
+        self.transfer.is_some() && MIDDLE_PERCENT.contains(&percent)
+    }
+
+    /// Looks at the client; compares what it has transferred; says whether it has nothing to do.
+    fn client(&mut self) -> anyhow::Result<bool> {
+        if let Some(status) = self.client.ended()? {
+            bail!("smbclient ended ({status}): {}", self.client.last_line());
+        }
+        if let Some(error) = self.client.error() {
+            bail!("smbclient: {error}");
+        }
+        let is_complete = self.client.is_complete();
+        if is_complete && let Some(transfer) = self.transfer.take() {
+            self.before = Some(transfer);
+            self.compare(transfer)?;
+        }
+        Ok(is_complete)
+    }
+
+    /// Has the client begin the next transfer, when the one before is complete.
+    fn ask(&mut self, wanted: Option<Transfer>) -> anyhow::Result<()> {
+        // The comparison of the copy that is overwritten now must be over.
+        while self.comparisons.len() >= COPIES
+            && let Some(before) = self.comparisons.pop_front()
+        {
+            self.note(before)?;
+        }
+        // With nothing to wait for, it does both in turn.
+        let transfer = wanted.unwrap_or(match self.before {
+            Some(Transfer::Get) => Transfer::Put,
+            _ => Transfer::Get,
+        });
+        self.transfer = Some(transfer);
+        self.bytes_before = self.watch.bytes();
+        let name = self.name(transfer);
+        let command = match transfer {
+            Transfer::Get => {
+                let remote = self.uploaded.take().unwrap_or("big".to_owned());
+                format!("get {remote} {name}")
+            }
+            Transfer::Put => format!("put {} {name}", self.place.source().display()),
+        };
+        self.client.ask(&command)
+    }
+
+    /// The copy that is made now.
+    fn name(&self, transfer: Transfer) -> String {
+        let number = self.complete[transfer as usize] % COPIES;
+        match transfer {
+            Transfer::Get => format!("copy-{number}"),
+            Transfer::Put => format!("back-{number}"),
+        }
+    }
+
+    /// Compares what has just been transferred.
+    fn compare(&mut self, transfer: Transfer) -> anyhow::Result<()> {
+        let name = self.name(transfer);
+        self.complete[transfer as usize] += 1;
+        let copy = match transfer {
+            Transfer::Get => self.place.client().join(name),
+            Transfer::Put if self.is_local => self.place.share().join(name),
+            Transfer::Put => {
+                self.uploaded = Some(name);
+                return Ok(());
+            }
+        };
+        let comparison = files::compare(&self.place.source(), &copy);
+        self.comparisons.push_back(comparison);
+        Ok(())
+    }
+
+    fn note(&mut self, comparison: JoinHandle<io::Result<bool>>) -> anyhow::Result<()> {
+        let are_equal = comparison
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+        if !are_equal.context("a copy cannot be compared")? {
+            self.screen.bad("a copy differs from the file");
+            self.is_well = false;
+        }
+        Ok(())
+    }
+
+    /// Waits for the comparisons that are under way.
+    fn compared(mut self) -> anyhow::Result<Self> {
+        for comparison in std::mem::take(&mut self.comparisons) {
+            self.note(comparison)?;
+        }
+        Ok(self)
+    }
+
+    fn strike(&mut self, blow: Blow) -> anyhow::Result<()> {
+        // Not every key is for every server.
+        let Some(announcement) = (self.announcement)(blow) else {
+            return Ok(());
+        };
+        self.screen.blow(&format!("✗ {announcement}"));
+        self.watch.mark();
+        self.striking = Some(Striking {
+            blow,
+            from: now(),
+            begun: Instant::now(),
+            back: None,
+        });
+        self.striker.orders.send(blow).context("the server is gone")
+    }
+
+    /// Looks at the blow that is being struck; says whether there is none.
+    fn strike_goes_on(&mut self) -> anyhow::Result<bool> {
+        let Some(striking) = &mut self.striking else {
+            return Ok(true);
+        };
+        match self.striker.reports.try_recv() {
+            Ok(report) => {
+                if let Some(note) = report? {
+                    self.screen.say(&format!("  {note}"));
+                }
+                striking.back = Some(now());
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => bail!("the server is gone"),
+        }
+        let Some(back) = striking.back else {
+            return Ok(false);
+        };
+        let (from, blow) = (striking.from, striking.blow);
+        let look = |one: &outlast::trace::Connection| {
+            let goes_on = one.heard().is_some_and(|heard| heard > back);
+            (goes_on, one.longest_silence_after(from))
+        };
+        match self.watch.latest(look) {
+            Some((true, silence)) => {
+                self.striking = None;
+                self.calm_since = Instant::now();
+                self.report(blow, silence);
+                Ok(true)
+            }
+            _ if striking.begun.elapsed() > PATIENCE => {
+                bail!("the client does not go on after the server is back")
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn report(&mut self, blow: Blow, silence: Option<Silence>) {
+        match silence {
+            Some(silence) => self.screen.say(&format!(
+                "  the client heard nothing for {}, and went on",
+                words::duration(silence.length())
+            )),
+            None => self.screen.say("  the client noticed nothing"),
+        }
+        self.struck.push(Struck { blow, silence });
+    }
+}
+
+/// Ends the client, and looks at what it says.
+fn finish(client: Client, complete: [usize; 2], screen: &Screen) -> anyhow::Result<bool> {
+    let (status, text) = client.finish(PATIENCE)?;
+    let is_well = status.success() && !text.contains("NT_STATUS");
+    let [gets, puts] = complete;
+    match is_well {
+        true => screen.good(&format!(
+            "smbclient: exit 0 after {} and {}; each copy was compared",
+            counted(gets, "download", "downloads"),
+            counted(puts, "upload", "uploads"),
+        )),
+        false => screen.bad(&format!("smbclient: {status}")),
+    }
+    Ok(is_well)
+}
+
+/// What the packets say.
+fn judge(connections: &Connections, missed: u32, screen: &Screen) -> bool {
+    let all: Vec<_> = connections
+        .all()
+        .iter()
+        .filter(|one| one.server.port() == 445)
+        .collect();
+    let syns: usize = all.iter().map(|one| one.syns()).sum();
+    let resets = all.iter().filter(|one| one.was_reset()).count();
+    let is_well = (all.len(), syns, resets) == (1, 1, 0);
+    let bytes = words::bytes(all.iter().map(|one| one.bytes()).sum());
+    match is_well {
+        true => screen.good(&format!(
+            "on the wire: {bytes}, 1 connection, 1 SYN, no RST"
+        )),
+        false => screen.bad(&format!(
+            "on the wire: {bytes}, {} connections, {syns} SYNs, {resets} reset",
+            all.len()
+        )),
+    }
+    if missed > 0 {
+        screen.say(&format!(
+            "{missed} frames were not captured: the machine is too busy"
+        ));
+    }
+    is_well
+}
+
+/// Each blow is the end of one life, and there are no other ends.
+fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
+    let blows: Vec<Blow> = struck.iter().map(|one| one.blow).collect();
+    let is_well = lives == blows.len() as u64 + 1;
+    let silences = struck.iter().filter_map(|one| one.silence);
+    let lengths = silences.map(|silence| silence.length());
+    let range = lengths.clone().min().zip(lengths.max());
+    match is_well {
+        true => screen.good(&format!("{lives} lives of the server: {}", tally(&blows))),
+        false => screen.bad(&format!(
+            "the server is in life {lives}, after {}: it has died by itself",
+            tally(&blows)
+        )),
+    }
+    if let Some((least, most)) = range {
+        let (least, most) = (words::duration(least), words::duration(most));
+        screen.good(&format!("the client heard nothing for {least} to {most} each time, and nothing else happened to it"));
+    }
+    is_well
+}
+
+fn picture(
+    connections: &Connections,
+    struck: &[Struck],
+    lives: u64,
+    path: &Path,
+    screen: &Screen,
+) -> anyhow::Result<()> {
+    let gap = |one: &Struck| {
+        Some(Gap {
+            silence: one.silence?,
+            cause: Some(one.blow.label().to_owned()),
+        })
+    };
+    let gaps: Vec<Gap> = struck.iter().filter_map(gap).collect();
+    let title = format!("One TCP connection through {lives} lives of its server");
+    let chosen = connections.busiest(Some(445));
+    let picture = Picture::of(&title, &chosen, &gaps).context("nothing was captured")?;
+    save(&picture, path, screen)
+}
+
+/// Writes a picture in both formats, and says where it is.
+///
+/// # Errors
+/// It cannot be written.
+pub fn save(picture: &Picture, path: &Path, screen: &Screen) -> anyhow::Result<()> {
+    let png = path.with_extension("png");
+    draw::save(picture, path)?;
+    draw::save(picture, &png)?;
+    screen.say(&format!(
+        "the picture: {} and {}",
+        path.display(),
+        png.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Debian's smbclient.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// Name and password.
+pub type Login = (&'static str, &'static str);
+
+/// How long smbclient waits for an answer, in seconds.
+const TIMEOUT_S: &str = "120";
+/// What smbclient says when a transfer is complete.
+const COMPLETE: &str = "(average ";
+
+/// One smbclient, which has one connection. It carries out a command, and only then reads the next.
+pub struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    output: Arc<Mutex<String>>,
+    /// Transfers that it was asked for.
+    asked: usize,
+}
+
+impl Client {
+    /// Logs in to the share `pub`, working in this directory. With a command it carries out that one and ends.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(
+        address: &str,
+        (user, password): (&str, &str),
+        directory: &Path,
+        only: Option<&str>,
+    ) -> anyhow::Result<Client> {
+        let mut command = Command::new("stdbuf");
+        command
+            .args(["-oL", "smbclient"])
+            .arg(format!("//{address}/pub"))
+            .args(["-p", "445", "-s", "/dev/null", "-t", TIMEOUT_S])
+            .arg("-U")
+            .arg(format!("{user}%{password}"))
+            .current_dir(directory)
+            .stdin(Stdio::piped());
+        if let Some(only) = only {
+            command.args(["-c", only]);
+        }
+        let (output, writer) = io::pipe().context("there is no pipe")?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = command.spawn().context("smbclient cannot be started")?;
+        // The command holds the other ends of the pipe.
+        drop(command);
+        let text = Arc::new(Mutex::new(String::new()));
+        std::thread::spawn({
+            let text = Arc::clone(&text);
+            move || collect(output, &text)
+        });
+        Ok(Client {
+            stdin: child.stdin.take(),
+            child,
+            output: text,
+            asked: usize::from(only.is_some()),
+        })
+    }
+
+    /// Asks for a transfer. The one before must be complete.
+    ///
+    /// # Errors
+    /// smbclient has ended.
+    pub fn ask(&mut self, command: &str) -> anyhow::Result<()> {
+        let stdin = self.stdin.as_mut().context("smbclient was told to end")?;
+        self.asked += 1;
+        writeln!(stdin, "{command}").context("smbclient does not listen any more")
+    }
+
+    /// Every transfer that it was asked for is complete.
+    pub fn is_complete(&self) -> bool {
+        self.text().matches(COMPLETE).count() >= self.asked
+    }
+
+    /// What it has said.
+    pub fn text(&self) -> String {
+        self.output
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The first error that it has reported.
+    pub fn error(&self) -> Option<String> {
+        let text = self.text();
+        let line = text.lines().find(|line| line.contains("NT_STATUS"))?;
+        Some(line.trim_start_matches("smb: \\>").trim().to_owned())
+    }
+
+    /// Its last complete line, without what is not for people.
+    pub fn last_line(&self) -> String {
+        let text = self.text();
+        let lines = text
+            .lines()
+            .rev()
+            .map(|line| line.trim_start_matches("smb: \\>").trim());
+        let mut lines = lines.filter(|line| !line.is_empty());
+        lines.next().unwrap_or_default().to_owned()
+    }
+
+    /// Its exit status, if it has ended.
+    ///
+    /// # Errors
+    /// It cannot be asked for.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("smbclient")
+    }
+
+    /// Has it log out, and waits so long for its end.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn finish(mut self, limit: Duration) -> anyhow::Result<(ExitStatus, String)> {
+        if let Some(mut stdin) = self.stdin.take() {
+            // It may have ended by itself: its exit status says more.
+            let _ = writeln!(stdin, "quit");
+        }
+        let status = crate::blow::within(limit, "the end of smbclient", || self.ended())?;
+        Ok((status, self.text()))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut output: io::PipeReader, text: &Mutex<String>) {
+    let mut piece = [0; 4096];
+    while let Ok(length @ 1..) = output.read(&mut piece) {
+        let more = String::from_utf8_lossy(&piece[..length]);
+        let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+        text.push_str(&more);
+    }
+}

@@ -1,0 +1,242 @@
+//! What the client sees: every packet of a device, as it passes, and the rate that comes of them.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use outlast::trace::file::Writer;
+use outlast::trace::live::Device;
+use outlast::trace::{Connection, Connections, words};
+
+use crate::screen::Live;
+
+/// How often the rate is shown anew.
+const TICK: Duration = Duration::from_millis(100);
+/// Rates that are shown beside one another.
+const HISTORY: usize = 64;
+const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const PORT: u16 = 445;
+
+/// Threads that capture and show.
+pub struct Watch {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    connections: Mutex<Connections>,
+    rates: Mutex<Rates>,
+    is_over: AtomicBool,
+    missed: AtomicU32,
+}
+
+impl Watch {
+    /// Begins, on this device.
+    ///
+    /// # Errors
+    /// It cannot be listened to, or the file cannot be written.
+    pub fn start(device: &str, save: Option<&Path>, live: Live) -> anyhow::Result<Watch> {
+        let listening =
+            Device::open(device).with_context(|| format!("{device} cannot be captured"))?;
+        let writer = match save {
+            Some(path) => {
+                let file = File::create(path).with_context(|| path.display().to_string())?;
+                Some(Writer::new(BufWriter::new(file))?)
+            }
+            None => None,
+        };
+        let shared = Arc::new(Shared::default());
+        let (capturing, showing) = (Arc::clone(&shared), Arc::clone(&shared));
+        let threads = vec![
+            std::thread::spawn(move || capture(listening, writer, &capturing)),
+            std::thread::spawn(move || {
+                show(&showing, &live);
+                Ok(())
+            }),
+        ];
+        Ok(Watch { shared, threads })
+    }
+
+    /// The connections so far.
+    pub fn connections(&self) -> MutexGuard<'_, Connections> {
+        lock(&self.shared.connections)
+    }
+
+    /// The latest connection with the server.
+    pub fn latest<T>(&self, look: impl Fn(&Connection) -> T) -> Option<T> {
+        let connections = self.connections();
+        let mut servers = connections.all().iter().rev();
+        servers.find(|one| one.server.port() == PORT).map(look)
+    }
+
+    /// Bytes that have passed.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes()
+    }
+
+    /// Marks a blow in the line of rates.
+    pub fn mark(&self) {
+        lock(&self.shared.rates).mark();
+    }
+
+    /// Ends the capture; gives what it has seen, and how many frames it has missed.
+    ///
+    /// # Errors
+    /// The capture has failed.
+    pub fn finish(mut self) -> anyhow::Result<(Connections, u32)> {
+        self.end()?;
+        let connections = std::mem::take(&mut *self.connections());
+        Ok((connections, self.shared.missed.load(Ordering::SeqCst)))
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("the capture panicked")))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // What has failed has been said by `finish`, or does not count any more.
+        let _ = self.end();
+    }
+}
+
+impl Shared {
+    fn bytes(&self) -> u64 {
+        lock(&self.connections)
+            .all()
+            .iter()
+            .map(Connection::bytes)
+            .sum()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn capture(
+    mut device: Device,
+    mut writer: Option<Writer<BufWriter<File>>>,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    loop {
+        // Asked before the buffer is emptied: what came before the end is in it.
+        let is_last = shared.is_over.load(Ordering::SeqCst);
+        while let Some(captured) = device.next_frame()? {
+            let Some(segment) = captured.segment() else {
+                continue;
+            };
+            lock(&shared.connections).add(&segment);
+            if let Some(writer) = &mut writer {
+                writer.add(captured.at, captured.frame, captured.wire_bytes)?;
+            }
+        }
+        if is_last {
+            shared.missed.store(device.missed()?, Ordering::SeqCst);
+            if let Some(writer) = writer {
+                writer.finish()?;
+            }
+            return Ok(());
+        }
+        device.wait(TICK / 5)?;
+    }
+}
+
+fn show(shared: &Shared, live: &Live) {
+    let mut before = 0;
+    while !shared.is_over.load(Ordering::SeqCst) {
+        let bytes = shared.bytes();
+        let line = {
+            let mut rates = lock(&shared.rates);
+            rates.add((bytes.saturating_sub(before) as f64 / TICK.as_secs_f64()) as u64);
+            rates.line()
+        };
+        before = bytes;
+        live.show(&line);
+        std::thread::sleep(TICK);
+    }
+    live.show("");
+}
+
+/// The latest rates, bytes a second, and the blows between them.
+#[derive(Debug, Default)]
+struct Rates(VecDeque<Rate>);
+
+#[derive(Clone, Copy, Debug)]
+enum Rate {
+    Bytes(u64),
+    Blow,
+}
+
+impl Rates {
+    fn add(&mut self, bytes: u64) {
+        self.push(Rate::Bytes(bytes));
+    }
+
+    fn mark(&mut self) {
+        self.push(Rate::Blow);
+    }
+
+    fn push(&mut self, rate: Rate) {
+        self.0.push_back(rate);
+        if self.0.len() > HISTORY {
+            self.0.pop_front();
+        }
+    }
+
+    /// The rate now, and the past as bars of eighths, with a cross at each blow.
+    fn line(&self) -> String {
+        let bytes = |rate: &Rate| match rate {
+            Rate::Bytes(bytes) => Some(*bytes),
+            Rate::Blow => None,
+        };
+        let most = self.0.iter().filter_map(bytes).max().unwrap_or(0).max(1);
+        let now = self.0.iter().rev().find_map(bytes).unwrap_or(0);
+        let bars = self.0.iter().map(|rate| match rate {
+            // A rate that is not zero is seen.
+            Rate::Bytes(bytes) => {
+                let eighths = (bytes * 8).div_ceil(most);
+                BARS[eighths as usize].to_string()
+            }
+            Rate::Blow => "\x1b[31m✗\x1b[0m".to_owned(),
+        });
+        let bars: String = bars.collect();
+        format!("   {:>10}/s │{bars}", words::bytes(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_shows_the_rate_its_past_and_the_blows() {
+        let mut rates = Rates::default();
+        for bytes in [800, 400, 1] {
+            rates.add(bytes);
+        }
+        rates.mark();
+        rates.add(0);
+        rates.add(800_000_000);
+        assert_eq!(rates.line(), "       800 MB/s │▁▁▁\x1b[31m✗\x1b[0m █");
+        for _ in 0..2 * HISTORY {
+            rates.add(5);
+        }
+        assert_eq!(rates.0.len(), HISTORY);
+        assert!(!rates.line().contains('✗'));
+    }
+}

@@ -1,0 +1,329 @@
+//! Oplocks and leases: granted, broken, and given up on (MS-SMB2 3.3.4.6, 3.3.4.7, MS-FSA 2.1.5.18). The rules are
+//! those of [`outlast_fsa::caching`]; here they are put on record, and the holders are sent notifications.
+
+use crate::command::durable;
+use crate::config::Oplocks;
+use crate::context::Context;
+use crate::engine::send;
+use crate::record::Record;
+use crate::server::{ConnId, Smb};
+use outlast_fsa::caching::{Caching, Kind, Opening, Others, grant};
+use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::lease::{Lease, LeaseId, Version};
+use outlast_fsa::oplock::{Breaking, OplockLevel};
+use std::time::Duration;
+
+/// How long an acknowledgment is waited for (MS-SMB2 3.3.2.1).
+const BREAK_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Opens of one lease, at most: each change of the lease is a record of every one of them, in one commit.
+pub(crate) const MAX_LEASE_OPENS: usize = 256;
+
+/// The lease that a CREATE asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WantedLease {
+    pub(crate) id: LeaseId,
+    pub(crate) version: Version,
+    pub(crate) state: Caching,
+}
+
+impl Smb {
+    /// A lease, as each of its opens has it; what is about to be closed by the server has none any more.
+    pub(crate) fn lease(&self, id: LeaseId) -> Option<Lease> {
+        let mut opens = self.files.of_lease(id);
+        let (conn, open) = opens.find(|(conn, open)| self.is_alive(*conn, *open))?;
+        self.file(conn, open)?.lease
+    }
+
+    /// The open by which the client of a lease is sent notifications; `None`: none belongs to a connection.
+    fn lease_holder(&self, id: LeaseId) -> Option<(ConnId, OpenId)> {
+        let mut opens = self.files.of_lease(id);
+        opens.find(|(conn, open)| {
+            self.is_alive(*conn, *open) && self.files.detached(*open).is_none()
+        })
+    }
+
+    fn is_alive(&self, conn: ConnId, open: OpenId) -> bool {
+        let open = self.connection(conn).opens.get(&open);
+        open.is_some_and(|open| open.closing.is_none())
+    }
+}
+
+/// Breaks what stands in the way of a new open, whose own lease does not. True: an acknowledgment has to be waited for.
+pub(crate) fn break_for_open(
+    ctx: &mut Context<'_>,
+    key: FileKey,
+    own: Option<LeaseId>,
+    looks_beside_leases: bool,
+    opening: Opening,
+) -> bool {
+    let mut waits = false;
+    for level in OplockLevel::HELD {
+        for (conn, open) in holders(ctx, key, level) {
+            waits |= opening.waits(level.caching(), false);
+            if let Some(to) = opening.breaks(level.caching(), Kind::Oplock) {
+                waits |= break_oplock(ctx, conn, open, level, OplockLevel::shared(to));
+            }
+        }
+    }
+    if looks_beside_leases {
+        return waits;
+    }
+    for id in leases(ctx, key, own) {
+        let Some(lease) = ctx.smb.lease(id) else {
+            continue;
+        };
+        waits |= opening.waits(lease.state, lease.breaking.is_some());
+        if let Some(to) = opening.breaks(lease.state, Kind::Lease) {
+            waits |= break_lease(ctx, id, to);
+        }
+    }
+    waits
+}
+
+/// Closes a durable open that belongs to no connection: nobody is there to be asked (3.3.4.6, 3.3.4.7).
+fn close_detached(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
+    ctx.emit_on(conn, Record::Orphaned { open });
+}
+
+/// Closes the durable opens of a file that belong to no connection. True: there are some, whose end has to be waited
+/// for.
+pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
+    let opens = ctx.smb.files.opens(key).all();
+    let detached = opens.filter(|(_, open)| ctx.smb.files.detached(*open).is_some());
+    let detached: Vec<_> = detached.collect();
+    for (conn, open) in &detached {
+        close_detached(ctx, *conn, *open);
+    }
+    !detached.is_empty()
+}
+
+/// The opens that hold an oplock of this level, but for those that the server is about to close.
+fn holders(ctx: &Context<'_>, key: FileKey, level: OplockLevel) -> Vec<(ConnId, OpenId)> {
+    let holders = ctx.smb.files.opens(key).with_oplock(level);
+    holders
+        .filter(|(conn, open)| ctx.smb.is_alive(*conn, *open))
+        .collect()
+}
+
+/// The leases of a file, but for one.
+fn leases(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Vec<LeaseId> {
+    let leases = ctx.smb.files.opens(key).leases();
+    leases.filter(|id| Some(*id) != own).collect()
+}
+
+/// Breaks an oplock, once. Its client has [`BREAK_TIMEOUT`] to acknowledge; that of level II does not acknowledge.
+/// True: it had no client, and the end of its open has to be waited for.
+fn break_oplock(
+    ctx: &mut Context<'_>,
+    conn: ConnId,
+    open: OpenId,
+    level: OplockLevel,
+    to: OplockLevel,
+) -> bool {
+    if ctx.smb.files.detached(open).is_some() {
+        close_detached(ctx, conn, open);
+        return true;
+    }
+    let file = ctx.smb.file(conn, open);
+    if file.is_none_or(|file| file.breaking.is_some()) {
+        return false;
+    }
+    let deadline = ctx.clock.now + BREAK_TIMEOUT;
+    let waits = level != OplockLevel::LevelII;
+    let record = Record::Oplock {
+        open,
+        level: if waits { level } else { to },
+        breaking: waits.then_some(Breaking { to, deadline }),
+    };
+    ctx.emit_on(conn, record);
+    send::oplock_break(ctx, conn, open, to);
+    false
+}
+
+/// Breaks a lease to `to` or less. True: it had no client, and the end of its opens has to be waited for.
+fn break_lease(ctx: &mut Context<'_>, id: LeaseId, to: Caching) -> bool {
+    let Some(mut lease) = ctx.smb.lease(id).filter(|lease| !lease.state.is_within(to)) else {
+        return false;
+    };
+    let Some((conn, open)) = ctx.smb.lease_holder(id) else {
+        for (conn, open) in ctx.smb.files.of_lease(id).collect::<Vec<_>>() {
+            close_detached(ctx, conn, open);
+        }
+        return true;
+    };
+    let notification = lease.break_to(to, ctx.clock.now + BREAK_TIMEOUT);
+    set_lease(ctx, lease);
+    if let Some(notification) = notification {
+        send::lease_break(ctx, conn, open, lease.id, notification);
+    }
+    false
+}
+
+/// Every open of a lease has its state.
+fn set_lease(ctx: &mut Context<'_>, lease: Lease) {
+    for (conn, open) in ctx.smb.files.of_lease(lease.id).collect::<Vec<_>>() {
+        let before = ctx.smb.file(conn, open).and_then(|file| file.lease);
+        if before != Some(lease) {
+            ctx.emit_on(conn, Record::Lease { open, lease });
+        }
+    }
+}
+
+/// The file of this open changes: nobody else's cached data are valid any more (MS-FSA 2.1.4.12). Level II oplocks are
+/// gone, that of the open itself, too; leases but for its own are.
+pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
+    let Some(file) = ctx.file_of(open) else {
+        return;
+    };
+    let (key, own) = (file.key, file.lease.map(|lease| lease.id));
+    let shared = ctx.smb.files.opens(key).with_oplock(OplockLevel::LevelII);
+    for (conn, open) in shared.collect::<Vec<_>>() {
+        break_oplock(ctx, conn, open, OplockLevel::LevelII, OplockLevel::None);
+    }
+    for id in leases(ctx, key, own) {
+        break_lease(ctx, id, Caching::NONE);
+    }
+}
+
+/// The file's name changes: clients that keep it open for their next open of that name close it first (MS-FSA
+/// 2.1.5.14.11). True: an acknowledgment has to be waited for.
+pub(crate) fn break_handles(ctx: &mut Context<'_>, open: OpenId) -> bool {
+    let Some(file) = ctx.file_of(open) else {
+        return false;
+    };
+    let (key, own) = (file.key, file.lease.map(|lease| lease.id));
+    let mut waits = false;
+    for id in leases(ctx, key, own) {
+        let state = ctx.smb.lease(id).map(|lease| lease.state);
+        if let Some(state) = state.filter(|state| state.has(Caching::HANDLE)) {
+            break_lease(ctx, id, state.without(Caching::HANDLE));
+            waits = true;
+        }
+    }
+    waits
+}
+
+/// What the opens of a file, but for those of a lease, leave for another one.
+fn others(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Others {
+    let opens = ctx.smb.files.opens(key);
+    let oplock = opens.highest_oplock();
+    let leases = leases(ctx, key, own).into_iter();
+    let leased = leases.filter_map(|id| ctx.smb.lease(id));
+    let leased = leased.fold(Caching::NONE, |all, lease| all.or(lease.state));
+    Others {
+        any: opens.is_used_beside(own) || oplock != OplockLevel::None || leased != Caching::NONE,
+        oplock: oplock != OplockLevel::None,
+        handle_lease: leased.has(Caching::HANDLE),
+        writer: oplock > OplockLevel::LevelII || leased.has(Caching::WRITE),
+        locked: opens.locking().next().is_some(),
+    }
+}
+
+/// The oplock a new open gets. `looks`: all it does is to look at the attributes of a file that was there.
+pub(crate) fn grant_oplock(
+    ctx: &Context<'_>,
+    key: FileKey,
+    looks: bool,
+    wanted: OplockLevel,
+) -> OplockLevel {
+    if ctx.config().oplocks == Oplocks::Off || wanted == OplockLevel::None || looks {
+        return OplockLevel::None;
+    }
+    let granted = grant(wanted.caching(), Kind::Oplock, others(ctx, key, None));
+    match granted == wanted.caching() {
+        true => wanted,
+        false => OplockLevel::shared(granted),
+    }
+}
+
+/// The lease a new open gets or becomes a part of; `None`: its key is another file's, or the lease has opens enough.
+pub(crate) fn grant_lease(
+    ctx: &mut Context<'_>,
+    key: FileKey,
+    wanted: WantedLease,
+) -> Option<Lease> {
+    let granted = grant(wanted.state, Kind::Lease, others(ctx, key, Some(wanted.id)));
+    match ctx.smb.lease(wanted.id) {
+        None => Some(Lease::new(wanted.id, wanted.version, granted)),
+        Some(_) if ctx.smb.leased_file(wanted.id) != Some(key) => None,
+        Some(_) if ctx.smb.files.of_lease(wanted.id).count() >= MAX_LEASE_OPENS => None,
+        Some(mut lease) => {
+            lease.upgrade(wanted.state, granted);
+            set_lease(ctx, lease);
+            Some(lease)
+        }
+    }
+}
+
+impl Smb {
+    /// The file that a lease is of: a key stands for one file (MS-SMB2 3.3.5.9.8).
+    pub(crate) fn leased_file(&self, id: LeaseId) -> Option<FileKey> {
+        let (conn, open) = self.files.of_lease(id).next()?;
+        Some(self.file(conn, open)?.key)
+    }
+}
+
+/// A client gives up what is not in `state` (3.3.5.22.2).
+///
+/// # Errors
+/// The status to answer with.
+pub(crate) fn acknowledge_lease(
+    ctx: &mut Context<'_>,
+    id: LeaseId,
+    state: Caching,
+) -> Result<(), outlast_fsa::NtStatus> {
+    use outlast_fsa::NtStatus;
+    use outlast_fsa::lease::Refusal;
+    let lease = ctx.smb.lease_holder(id).zip(ctx.smb.lease(id));
+    let ((conn, open), mut lease) = lease.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+    let next = lease
+        .acknowledge(state, ctx.clock.now + BREAK_TIMEOUT)
+        .map_err(|refusal| match refusal {
+            Refusal::NotBreaking => NtStatus::UNSUCCESSFUL,
+            Refusal::TooMuch => NtStatus::REQUEST_NOT_ACCEPTED,
+        })?;
+    set_lease(ctx, lease);
+    if let Some(notification) = next {
+        send::lease_break(ctx, conn, open, id, notification);
+    }
+    Ok(())
+}
+
+/// A time that belongs to an open is over: that to acknowledge a break (3.3.6.1, 3.3.6.5), or that of a durable open.
+pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId) {
+    let Some(open) = ctx.connection().opens.get(&id) else {
+        return;
+    };
+    if let Some(durable) = open.durable.filter(|_| open.is_detached()) {
+        durable::timed_out(ctx, id, &durable);
+    }
+    let Some(file) = ctx.file_of(id) else {
+        return;
+    };
+    let lease = file.lease.filter(|lease| {
+        let breaking = lease
+            .breaking
+            .filter(|breaking| breaking.deadline <= ctx.clock.now);
+        breaking.is_some()
+    });
+    let breaking = file
+        .breaking
+        .filter(|breaking| breaking.deadline <= ctx.clock.now);
+    if lease.is_none() && breaking.is_none() {
+        return;
+    }
+    log::info!(
+        "connection {}: the break of an oplock or lease is not acknowledged in time",
+        ctx.conn
+    );
+    if let Some(mut lease) = lease {
+        lease.give_up();
+        return set_lease(ctx, lease);
+    }
+    ctx.emit(Record::Oplock {
+        open: id,
+        level: OplockLevel::None,
+        breaking: None,
+    });
+}

@@ -1,0 +1,290 @@
+//! Durable handles: opens that outlive their connection for a while, and that another connection of their client
+//! can reconnect (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12).
+
+use super::Request;
+use crate::context::Context;
+use crate::record::Record;
+use crate::server::ConnId;
+use crate::state::{CreateId, Durable, FileOpen, Holding, Open, Resource, Target, Wait};
+use crate::wire::create::{self, DurableContext, ResponseContext};
+use crate::wire::{self, Dialect, Flags, Malformed, compound};
+use bytes::Bytes;
+use outlast_fsa::access;
+use outlast_fsa::caching::Caching;
+use outlast_fsa::fileop::{CreateAction, OpenId};
+use outlast_fsa::lease::Lease;
+use outlast_fsa::oplock::OplockLevel;
+use outlast_fsa::status::NtStatus;
+use std::time::Duration;
+
+/// How long an open of version 1 is kept (3.3.2.2).
+const TIMEOUT: Duration = Duration::from_secs(16 * 60);
+/// The same of version 2, where the client does not ask for a time, and at most.
+const TIMEOUT_V2: Duration = Duration::from_secs(60);
+const LONGEST_V2: Duration = Duration::from_secs(300);
+
+/// What a CREATE says of durable handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing.
+    Nothing,
+    /// A durable open.
+    Durable {
+        /// CreateGuid and Timeout, with version 2.
+        second: Option<([u8; 16], Duration)>,
+    },
+    /// An open of a connection that is gone is reconnected: its id, and its CreateGuid with version 2.
+    Reconnect(OpenId, Option<[u8; 16]>),
+}
+
+/// What a request asks for. The contexts of version 2 have no meaning before SMB 3.0.
+///
+/// # Errors
+/// INVALID_PARAMETER for contexts that exclude each other, or are malformed.
+pub(super) fn asked(ctx: &Context<'_>, body: &create::Request) -> Result<Asked, NtStatus> {
+    let has_second = ctx.connection().negotiation.dialect >= Some(Dialect::Smb300);
+    let context = body.durable().map_err(Malformed::status)?;
+    Ok(match context {
+        Some(DurableContext::Request) => Asked::Durable { second: None },
+        Some(DurableContext::Reconnect { file_id }) => Asked::Reconnect(file_id.persistent, None),
+        Some(DurableContext::RequestV2 { guid, timeout_ms }) if has_second => Asked::Durable {
+            second: Some((guid, timeout(timeout_ms))),
+        },
+        Some(DurableContext::ReconnectV2 { file_id, guid }) if has_second => {
+            Asked::Reconnect(file_id.persistent, Some(guid))
+        }
+        _ => Asked::Nothing,
+    })
+}
+
+fn timeout(ms: u32) -> Duration {
+    match ms {
+        0 => TIMEOUT_V2,
+        ms => Duration::from_millis(ms.into()).min(LONGEST_V2),
+    }
+}
+
+/// What makes a new open durable, if it may be: its client is asked first, by the break of a batch oplock or of a lease
+/// that caches handles, before another open is refused because of it.
+pub(super) fn granted(
+    asked: Asked,
+    action: CreateAction,
+    oplock: OplockLevel,
+    lease: Option<&Lease>,
+) -> Option<Durable> {
+    let Asked::Durable { second } = asked else {
+        return None;
+    };
+    let caches_handle = lease.is_some_and(|lease| lease.state.has(Caching::HANDLE));
+    (caches_handle || oplock == OplockLevel::Batch).then(|| Durable {
+        timeout: second.map_or(TIMEOUT, |(_, timeout)| timeout),
+        create: second.map(|(guid, _)| CreateId { guid, action }),
+        holding: Holding::Connected,
+    })
+}
+
+/// The context of the response (2.2.14.2.3, 2.2.14.2.12).
+pub(super) fn context(durable: &Durable) -> ResponseContext {
+    match durable.create {
+        None => ResponseContext::Durable,
+        Some(_) => ResponseContext::DurableV2 {
+            timeout_ms: u32::try_from(durable.timeout.as_millis()).unwrap_or(u32::MAX),
+        },
+    }
+}
+
+/// The open that a request means which makes none: one to reconnect, or the one that it has made itself when it was
+/// sent before. `None`: it makes an open.
+///
+/// # Errors
+/// OBJECT_NAME_NOT_FOUND, ACCESS_DENIED, INVALID_PARAMETER (3.3.5.9.7, 3.3.5.9.12), DUPLICATE_OBJECTID (3.3.5.9.10).
+pub(super) fn existing(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &create::Request,
+) -> Result<Option<OpenId>, NtStatus> {
+    match asked(ctx, body)? {
+        Asked::Reconnect(id, guid) => {
+            let open = ctx
+                .smb
+                .detached(id)
+                .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?
+                .1;
+            let create = open.durable.as_ref().and_then(|durable| durable.create);
+            // An open of version 2 is reconnected by a request of version 1, too, but not the other way round.
+            if guid.is_some() && create.map(|create| create.guid) != guid {
+                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+            }
+            may_reconnect(ctx, request, body, open)?;
+            Ok(Some(id))
+        }
+        Asked::Durable {
+            second: Some((guid, _)),
+        } => made_before(ctx, request, body, guid),
+        Asked::Durable { second: None } | Asked::Nothing => Ok(None),
+    }
+}
+
+/// 3.3.5.9.10: the open that the same request has made.
+fn made_before(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &create::Request,
+    guid: [u8; 16],
+) -> Result<Option<OpenId>, NtStatus> {
+    let client = ctx.connection().negotiation.client_guid;
+    let is_replay = request.header.flags.contains(Flags::REPLAY_OPERATION);
+    let Some((conn, open)) = ctx.smb.created_by(client, guid) else {
+        // 3.3.5.2.10: it still waits for the break of an oplock or lease.
+        return match is_replay && is_pending(ctx, request, guid) {
+            true => Err(NtStatus::FILE_NOT_AVAILABLE),
+            false => Ok(None),
+        };
+    };
+    if !is_replay {
+        return Err(NtStatus::DUPLICATE_OBJECTID);
+    }
+    let lease = super::create::wanted_lease(ctx, body)?.map(|lease| lease.id);
+    let held = match &open.target {
+        Target::File(file) => file.lease.map(|lease| lease.id),
+        Target::Pipe(_) => None,
+    };
+    if lease != held {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if open.is_detached() {
+        may_reconnect(ctx, request, body, open)?;
+    } else if conn != ctx.conn || open.session != request.session || open.tree != request.tree {
+        return Err(NtStatus::DUPLICATE_OBJECTID);
+    }
+    Ok(Some(open.id))
+}
+
+/// Does a CREATE of this client with this CreateGuid wait?
+fn is_pending(ctx: &Context<'_>, request: &Request, guid: [u8; 16]) -> bool {
+    let client = ctx.connection().negotiation.client_guid;
+    let connections = ctx.smb.connections.iter();
+    let theirs = connections.filter(|(_, connection)| connection.negotiation.client_guid == client);
+    let mut parked = theirs.flat_map(|(conn, connection)| {
+        connection
+            .parked
+            .values()
+            .map(move |parked| (*conn, parked))
+    });
+    parked.any(|(conn, parked)| {
+        let is_itself = conn == ctx.conn && parked.message_id == request.header.message_id;
+        !is_itself && matches!(parked.wait, Wait::Break(_)) && creates(&parked.message, guid)
+    })
+}
+
+/// Is a message that waits a CREATE with this CreateGuid?
+fn creates(message: &[u8], guid: [u8; 16]) -> bool {
+    let components = compound::split(&Bytes::copy_from_slice(message)).unwrap_or_default();
+    let Some(Ok(wire::Request::Create(body))) = components.first().map(wire::Request::parse) else {
+        return false;
+    };
+    matches!(body.durable(), Ok(Some(DurableContext::RequestV2 { guid: of, .. })) if of == guid)
+}
+
+/// May the client of a request reconnect this open?
+fn may_reconnect(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &create::Request,
+    open: &Open,
+) -> Result<(), NtStatus> {
+    let Target::File(file) = &open.target else {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+    };
+    let wanted = super::create::named_lease(ctx, body)?;
+    if wanted.map(|wanted| wanted.id) != file.lease.map(|lease| lease.id) {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+    }
+    if ctx.tree(request)?.resource != Resource::Disk(open.actor.share) {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+    }
+    if file.lease.is_some() && !is_named(body, file) {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let is_read_only = super::create::is_read_only(ctx, &open.actor);
+    if ctx.actor(request)? != open.actor
+        || is_read_only && open.granted_access & access::CHANGING != 0
+    {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    Ok(())
+}
+
+fn is_named(body: &create::Request, file: &FileOpen) -> bool {
+    let path = outlast_fsa::path::parse(&body.name);
+    path.is_ok_and(|path| outlast_fsa::pattern::same_name(&path, &file.path))
+}
+
+/// The open belongs to the connection of this request from now on, if it does not already. Returns it.
+///
+/// # Errors
+/// As [`existing`]: it may have been closed since.
+pub(super) fn reconnect(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    body: &create::Request,
+    id: OpenId,
+) -> Result<Open, NtStatus> {
+    if existing(ctx, request, body)? != Some(id) {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+    }
+    let Some((conn, open)) = ctx.smb.detached(id) else {
+        return ctx.open_by_id(request, id).cloned();
+    };
+    let mut open = open.clone();
+    open.session = request.session;
+    open.tree = request.tree;
+    open.channel_sequence = request.header.channel_sequence();
+    if let Some(durable) = &mut open.durable {
+        durable.holding = Holding::Connected;
+    }
+    ctx.emit_on(conn, Record::Released { open: id });
+    ctx.emit(Record::Opened(Box::new(open.clone())));
+    Ok(open)
+}
+
+/// The time of an open whose connection is gone begins or is over.
+pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId, durable: &Durable) {
+    match durable.holding {
+        Holding::Connected => {}
+        Holding::Left => {
+            let until = ctx.clock.now + durable.timeout;
+            ctx.emit(Record::Detached { open: id, until });
+        }
+        Holding::Until(until) if until <= ctx.clock.now => {
+            log::info!(
+                "connection {}: a durable handle is closed: its client has not come back",
+                ctx.conn
+            );
+            ctx.emit(Record::Orphaned { open: id });
+        }
+        Holding::Until(_) => {}
+    }
+}
+
+impl crate::Smb {
+    /// An open that belongs to no connection now, and the connection that it belonged to.
+    pub(crate) fn detached(&self, id: OpenId) -> Option<(ConnId, &Open)> {
+        let conn = self.files.detached(id)?;
+        Some((conn, self.connections.get(&conn)?.opens.get(&id)?))
+    }
+
+    /// The open that a client has made with this CreateGuid.
+    fn created_by(&self, client: [u8; 16], guid: [u8; 16]) -> Option<(ConnId, &Open)> {
+        let mut made = self.files.created_by(guid);
+        made.find_map(|(conn, id)| {
+            let connection = self.connections.get(&conn)?;
+            let is_theirs = connection.negotiation.client_guid == client;
+            let open = connection
+                .opens
+                .get(&id)
+                .filter(|open| open.closing.is_none());
+            open.filter(|_| is_theirs).map(|open| (conn, open))
+        })
+    }
+}

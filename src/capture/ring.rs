@@ -1,0 +1,334 @@
+//! The memory through which frames get from the worker that serves to the supervisor's thread.
+//!
+//! Two positions count the bytes that were ever put in and taken out. The worker moves the first one after a frame is
+//! whole, so what a worker that dies has begun is not there. Only one process writes each position.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use memmap2::{MmapMut, MmapOptions};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use super::headers;
+use crate::shared_page::SharedPage;
+
+/// Names the descriptor.
+pub const VARIABLE: &str = "OUTLAST_CAPTURE_FD";
+
+/// Bytes of frames that wait to be written: much more than a disk is late for. Memory that is not used is not taken.
+const ROOM: u64 = 64 << 20;
+/// Where the words and the frames are.
+const PUT_AT: u64 = 0;
+const TAKEN_AT: u64 = 8;
+const MODE_AT: u64 = 16;
+const LOST_AT: u64 = 24;
+const FRAMES_AT: u64 = 64;
+const LEN: u64 = FRAMES_AT + ROOM;
+/// Before each frame: its length here, its length on the link, its time and its direction.
+const HEAD: u64 = 24;
+
+/// Whether frames are put into the ring, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Off = 0,
+    Whole = 1,
+    Headers = 2,
+}
+
+/// Which way a frame went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From a client.
+    Received,
+    /// To a client.
+    Sent,
+}
+
+/// A frame as it was put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Nanoseconds since 1970.
+    pub unix_ns: u64,
+    pub direction: Direction,
+    /// Bytes on the link.
+    pub original_len: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// The worker's side.
+#[derive(Debug)]
+pub struct Ring {
+    memory: MmapMut,
+}
+
+impl Ring {
+    /// In the supervisor's memory; `None`: that is of another version.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn inherited(memory: OwnedFd) -> io::Result<Option<Ring>> {
+        if rustix::fs::fstat(&memory)?.st_size != LEN as i64 {
+            return Ok(None);
+        }
+        // SAFETY: the memory is sealed against shrinking. The worker that serves alone writes frames and what it has
+        // put; the supervisor writes other words, which are read as they may have changed.
+        let memory = unsafe { MmapOptions::new().len(LEN as usize).map_mut(&memory)? };
+        Ok(Some(Ring { memory }))
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let Some(bytes) = self.memory.get(at as usize..at as usize + 8) else {
+            return 0;
+        };
+        // SAFETY: eight bytes that are mapped, aligned as the mapping and all places of words are. Another process may
+        // change them.
+        unsafe { bytes.as_ptr().cast::<u64>().read_volatile() }
+    }
+
+    fn set_word(&mut self, at: u64, word: u64) {
+        self.write(at, &word.to_ne_bytes());
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        let room = self.memory.get_mut(at as usize..).unwrap_or_default();
+        if let Some(into) = room.get_mut(..bytes.len()) {
+            into.copy_from_slice(bytes);
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self.word(MODE_AT) {
+            1 => Mode::Whole,
+            2 => Mode::Headers,
+            _ => Mode::Off,
+        }
+    }
+
+    /// Is there a capture?
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.mode() != Mode::Off
+    }
+
+    /// Puts a frame in, if there is a capture. What there is no room for is counted.
+    pub fn put(&mut self, direction: Direction, parts: &[&[u8]]) {
+        let mode = self.mode();
+        if mode == Mode::Off {
+            return;
+        }
+        let original: usize = parts.iter().map(|part| part.len()).sum();
+        let len = match mode {
+            Mode::Headers => parts.first().map_or(0, |first| headers::len(first)),
+            _ => original,
+        };
+        let put = self.word(PUT_AT);
+        let needed = HEAD + (len as u64).next_multiple_of(8);
+        let free = ROOM.saturating_sub(put.saturating_sub(self.word(TAKEN_AT)));
+        if needed > free {
+            let lost = self.word(LOST_AT);
+            self.set_word(LOST_AT, lost + 1);
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix_ns = u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
+        let lengths = (len as u64) << 32 | original as u64;
+        let words = [lengths, unix_ns, direction as u64].map(u64::to_ne_bytes);
+        self.copy_in(put, words.as_flattened());
+        let mut at = put + HEAD;
+        let mut left = len;
+        for part in parts {
+            let part = part.get(..left.min(part.len())).unwrap_or_default();
+            self.copy_in(at, part);
+            at += part.len() as u64;
+            left -= part.len();
+        }
+        // What a frame consists of is there before the frame is.
+        fence(Ordering::Release);
+        self.set_word(PUT_AT, put + needed);
+    }
+
+    /// Copies bytes to a position, around the end of the ring.
+    fn copy_in(&mut self, position: u64, bytes: &[u8]) {
+        let at = position % ROOM;
+        let before_the_end = ((ROOM - at) as usize).min(bytes.len());
+        let (first, rest) = bytes.split_at(before_the_end);
+        self.write(FRAMES_AT + at, first);
+        self.write(FRAMES_AT, rest);
+    }
+}
+
+/// The supervisor's side.
+#[derive(Clone, Debug)]
+pub(super) struct Reader(SharedPage);
+
+impl Reader {
+    /// A new ring, with nothing in it.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> io::Result<Reader> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = rustix::fs::memfd_create("outlast-capture", flags)?;
+        rustix::fs::ftruncate(&memory, LEN)?;
+        // A mapping of a file that shrinks ends its process.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&memory, seals)?;
+        Ok(Reader(memory.into()))
+    }
+
+    /// Begins or ends.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn set(&self, mode: Mode) -> io::Result<()> {
+        self.0.set_words(MODE_AT, [mode as u64])
+    }
+
+    /// Passes over what is in the ring.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn skip(&self) -> io::Result<()> {
+        self.0.set_words(TAKEN_AT, self.0.words::<1>(PUT_AT))
+    }
+
+    /// Frames for which there was no room since the server began.
+    pub fn lost(&self) -> u64 {
+        let [lost] = self.0.words(LOST_AT);
+        lost
+    }
+
+    /// Takes the next frame, if there is one.
+    ///
+    /// # Errors
+    /// The memory holds what no worker puts there.
+    pub fn take(&self) -> io::Result<Option<Frame>> {
+        let [put, taken] = self.0.words(PUT_AT);
+        fence(Ordering::Acquire);
+        if put == taken {
+            return Ok(None);
+        }
+        let mut head = [0; HEAD as usize];
+        self.copy_out(taken, &mut head)?;
+        let (words, _) = head.as_chunks::<8>();
+        let [lengths, unix_ns, direction] = [0, 1, 2].map(|n| u64::from_ne_bytes(words[n]));
+        let len = lengths >> 32;
+        let next = taken + HEAD + len.next_multiple_of(8);
+        if put - taken > ROOM || next > put {
+            self.skip()?;
+            return Err(io::Error::other("the frames in memory are damaged"));
+        }
+        let mut bytes = vec![0; len as usize];
+        self.copy_out(taken + HEAD, &mut bytes)?;
+        self.0.set_words(TAKEN_AT, [next])?;
+        Ok(Some(Frame {
+            unix_ns,
+            direction: match direction {
+                0 => Direction::Received,
+                _ => Direction::Sent,
+            },
+            original_len: lengths as u32,
+            bytes,
+        }))
+    }
+
+    fn copy_out(&self, position: u64, into: &mut [u8]) -> io::Result<()> {
+        let at = position % ROOM;
+        let before_the_end = ((ROOM - at) as usize).min(into.len());
+        let (first, rest) = into.split_at_mut(before_the_end);
+        self.0.read(FRAMES_AT + at, first)?;
+        self.0.read(FRAMES_AT, rest)
+    }
+}
+
+impl AsRawFd for Reader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Reader, Ring) {
+        let reader = Reader::new().unwrap();
+        let ring = another(&reader);
+        (reader, ring)
+    }
+
+    fn another(reader: &Reader) -> Ring {
+        let memory = rustix::io::fcntl_dupfd_cloexec(&reader.0, 3).unwrap();
+        Ring::inherited(memory).unwrap().unwrap()
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in_whoever_put_them_there() {
+        let (reader, mut ring) = pair();
+        ring.put(Direction::Received, &[b"before it began"]);
+        assert_eq!(reader.take().unwrap(), None);
+        reader.set(Mode::Whole).unwrap();
+        // Several times around the ring, and each time by another worker.
+        for n in 0..10_000_u32 {
+            if n % 1000 == 0 {
+                ring = another(&reader);
+            }
+            let bytes = vec![n as u8; 20_000 + n as usize % 7];
+            let (first, rest) = bytes.split_at(54);
+            ring.put(Direction::Sent, &[first, rest]);
+            let frame = reader.take().unwrap().expect("a frame");
+            assert_eq!((frame.direction, frame.bytes), (Direction::Sent, bytes));
+        }
+        assert_eq!((reader.take().unwrap(), reader.lost()), (None, 0));
+        reader.set(Mode::Off).unwrap();
+        ring.put(Direction::Received, &[b"after it ended"]);
+        assert_eq!(reader.take().unwrap(), None);
+    }
+
+    #[test]
+    fn a_ring_that_nobody_empties_loses_new_frames_and_counts_them() {
+        let (reader, mut ring) = pair();
+        reader.set(Mode::Whole).unwrap();
+        let bytes = vec![7; 1 << 20];
+        for _ in 0..ROOM >> 20 {
+            ring.put(Direction::Received, &[&bytes]);
+        }
+        assert_eq!(reader.lost(), 1, "the heads take room, too");
+        let mut taken = 0;
+        while let Some(frame) = reader.take().unwrap() {
+            assert_eq!(frame.bytes, bytes);
+            taken += 1;
+        }
+        assert_eq!(taken, (ROOM >> 20) - 1);
+    }
+
+    #[test]
+    fn of_frames_only_the_headers_may_be_wanted() {
+        let (reader, mut ring) = pair();
+        reader.set(Mode::Headers).unwrap();
+        let mut frame = vec![0; 1514];
+        (frame[12], frame[14], frame[23], frame[46]) = (8, 0x45, 6, 5 << 4);
+        let (header, payload) = frame.split_at(54);
+        ring.put(Direction::Sent, &[header, payload]);
+        ring.put(Direction::Received, &[&frame]);
+        for _ in 0..2 {
+            let taken = reader.take().unwrap().expect("a frame");
+            assert_eq!(
+                (taken.bytes, taken.original_len),
+                (frame[..54].to_vec(), 1514)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_passed_over() {
+        let (reader, mut ring) = pair();
+        reader.set(Mode::Whole).unwrap();
+        ring.put(Direction::Sent, &[b"frame"]);
+        reader.0.set_words(FRAMES_AT, [u64::MAX]).unwrap();
+        assert!(reader.take().is_err());
+        assert_eq!(reader.take().unwrap(), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! The supervisor's side: a thread that writes frames from the ring into the file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use log::{error, info, warn};
+use serde::{Deserialize, Serialize};
+
+use super::file::Pcapng;
+use super::ring::{Mode, Reader};
+
+/// How often the ring is emptied.
+const PACE: Duration = Duration::from_millis(10);
+/// What a file says of frames of which only headers are kept: no header is longer.
+const HEADERS_MAX: u32 = 192;
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The file to write, absolute; `None`: none any more.
+    pub file: Option<PathBuf>,
+    /// Of each frame only the headers.
+    pub headers_only: bool,
+}
+
+/// What writes frames into a file.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    reader: Reader,
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+/// A capture that has begun.
+#[derive(Debug)]
+struct Running {
+    file: PathBuf,
+    /// It ends when this does.
+    end: mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Capture {
+    /// There is no capture yet.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> io::Result<Capture> {
+        Ok(Capture {
+            reader: Reader::new()?,
+            running: Arc::default(),
+        })
+    }
+
+    /// The memory, to be inherited.
+    pub(crate) fn memory(&self) -> &impl AsRawFd {
+        self
+    }
+
+    /// Begins a capture, or ends it. When it has ended its file is whole.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    pub fn want(&self, wanted: &Wanted) -> Result<(), String> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has come to its end by itself.
+        running.take_if(|running| running.thread.is_finished());
+        match (&wanted.file, running.take()) {
+            (None, None) => {
+                Err("there is no capture: begin one with `outlast capture FILE`".into())
+            }
+            (None, Some(it)) => {
+                self.end(it);
+                Ok(())
+            }
+            (Some(_), Some(it)) => {
+                let file = it.file.display().to_string();
+                *running = Some(it);
+                Err(format!(
+                    "frames are already captured into {file}: end that with `outlast capture --stop`"
+                ))
+            }
+            (Some(file), None) => {
+                *running = Some(self.begin(file, wanted.headers_only)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&self, path: &Path, headers_only: bool) -> Result<Running, String> {
+        let shown = path.display();
+        let failed = |error: io::Error| format!("{shown} cannot be written: {error}");
+        let (mode, snap_len) = match headers_only {
+            true => (Mode::Headers, HEADERS_MAX),
+            false => (Mode::Whole, 0),
+        };
+        let file = File::create(path).map_err(failed)?;
+        let mut pcapng = Pcapng::begin(file, snap_len).map_err(failed)?;
+        pcapng.flush().map_err(failed)?;
+        let (end, ended) = mpsc::channel();
+        let (reader, shown) = (self.reader.clone(), shown.to_string());
+        let thread = std::thread::Builder::new().name("capture".into());
+        let thread = thread
+            .spawn(move || {
+                if let Err(error) = write(&reader, &mut pcapng, &ended) {
+                    error!("{shown}: the capture ends: {error}");
+                    let _ = reader.set(Mode::Off);
+                }
+            })
+            .map_err(|error| format!("no thread can be started: {error}"))?;
+        self.reader.skip().map_err(failed)?;
+        self.reader.set(mode).map_err(failed)?;
+        info!("frames are captured into {}", path.display());
+        Ok(Running {
+            file: path.to_owned(),
+            end,
+            thread,
+        })
+    }
+
+    fn end(&self, running: Running) {
+        let _ = self.reader.set(Mode::Off);
+        drop(running.end);
+        if running.thread.join().is_err() {
+            warn!("{}: the capture has failed", running.file.display());
+        }
+        info!("{}: the capture has ended", running.file.display());
+    }
+}
+
+impl AsRawFd for Capture {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+}
+
+/// Writes frames until the capture is to end and the ring is empty.
+fn write(reader: &Reader, file: &mut Pcapng, end: &mpsc::Receiver<()>) -> io::Result<()> {
+    let mut lost = reader.lost();
+    loop {
+        let is_over = !matches!(end.recv_timeout(PACE), Err(mpsc::RecvTimeoutError::Timeout));
+        while let Some(frame) = reader.take()? {
+            let now = reader.lost();
+            file.add(&frame, now - lost)?;
+            lost = now;
+        }
+        file.flush()?;
+        if is_over {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{BorrowedFd, OwnedFd};
+
+    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+    use pcap_file::pcapng::{Block, PcapNgReader};
+
+    use super::super::{Direction, Ring};
+    use super::*;
+
+    /// What a worker inherits.
+    fn ring(capture: &Capture) -> Ring {
+        // SAFETY: it is open as long as the capture is there.
+        let memory = unsafe { BorrowedFd::borrow_raw(capture.as_raw_fd()) };
+        let memory: OwnedFd = rustix::io::fcntl_dupfd_cloexec(memory, 3).unwrap();
+        Ring::inherited(memory).unwrap().unwrap()
+    }
+
+    fn wanted(file: Option<&Path>) -> Wanted {
+        Wanted {
+            file: file.map(Path::to_owned),
+            headers_only: false,
+        }
+    }
+
+    #[test]
+    fn frames_of_several_workers_are_in_one_file() {
+        let path = std::env::temp_dir().join(format!("outlast-capture-{}", std::process::id()));
+        let capture = Capture::new().unwrap();
+        assert!(
+            capture
+                .want(&wanted(None))
+                .unwrap_err()
+                .contains("there is no capture")
+        );
+        capture.want(&wanted(Some(&path))).unwrap();
+        let again = capture.want(&wanted(Some(&path))).unwrap_err();
+        assert!(again.contains("already captured into"), "{again}");
+        for n in 0..100_u8 {
+            // Each frame by another worker.
+            ring(&capture).put(Direction::Received, &[&[n; 60]]);
+            ring(&capture).put(Direction::Sent, &[&[n; 54], &[n; 9000]]);
+        }
+        capture.want(&wanted(None)).unwrap();
+        ring(&capture).put(Direction::Received, &[&[200; 60]]);
+
+        let mut reader = PcapNgReader::new(File::open(&path).unwrap()).unwrap();
+        let mut frames = 0_usize;
+        while let Some(block) = reader.next_block() {
+            let Block::EnhancedPacket(frame) = block.unwrap() else {
+                continue;
+            };
+            let is_sent = frames % 2 == 1;
+            let (len, flags) = if is_sent { (9054, 2) } else { (60, 1) };
+            assert_eq!(frame.data, vec![(frames / 2) as u8; len]);
+            assert!(frame.options.contains(&EnhancedPacketOption::Flags(flags)));
+            assert!(frame.timestamp > Duration::from_secs(1_000_000_000));
+            frames += 1;
+        }
+        assert_eq!(frames, 200);
+        std::fs::remove_file(&path).unwrap();
+
+        let nowhere = capture.want(&wanted(Some(Path::new("/nowhere/x.pcapng"))));
+        assert!(
+            nowhere
+                .unwrap_err()
+                .contains("/nowhere/x.pcapng cannot be written")
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What the server says of itself in DNS (RFC 6763): its host name with its addresses, and its services.
+
+use std::net::IpAddr;
+
+use simple_dns::rdata::{A, AAAA, PTR, RData, SRV, TXT};
+use simple_dns::{CLASS, Label, Name, ResourceRecord, SimpleDnsError};
+
+/// RFC 6762, section 10: of records that hold or name a host, and of others.
+const HOST_TTL_SECONDS: u32 = 120;
+const OTHER_TTL_SECONDS: u32 = 4500;
+
+/// The port of direct TCP (MS-SMB2 2.1).
+const SMB_PORT: u16 = 445;
+/// What the Finder shows as a server.
+const MODEL: &str = "model=RackMac";
+
+/// One record, and whether it is the server's alone.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub record: ResourceRecord<'static>,
+    /// RFC 6762, section 2: no other host may have a record of this name and type.
+    pub is_unique: bool,
+}
+
+/// The server's names.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// As `outlast.local`.
+    pub host: Name<'static>,
+    /// As `OUTLAST._smb._tcp.local`.
+    pub smb: Name<'static>,
+    device: Name<'static>,
+}
+
+impl Names {
+    /// Of a server of this name. `number`: 1, or more if other hosts have the names with the numbers before.
+    pub fn new(name: &str, number: u32) -> Result<Names, SimpleDnsError> {
+        // RFC 6762, section 9: the name of a host gets a hyphen, that of a service may have a blank.
+        let (host, instance) = match number {
+            1 => (name.to_lowercase(), name.to_owned()),
+            _ => (
+                format!("{}-{number}", name.to_lowercase()),
+                format!("{name} ({number})"),
+            ),
+        };
+        Ok(Names {
+            host: labels(&[&host, "local"])?,
+            smb: labels(&[&instance, "_smb", "_tcp", "local"])?,
+            device: labels(&[&instance, "_device-info", "_tcp", "local"])?,
+        })
+    }
+
+    /// All that is said by these names.
+    pub fn records(&self, addresses: &[IpAddr]) -> Result<Vec<Own>, SimpleDnsError> {
+        let service = labels(&["_smb", "_tcp", "local"])?;
+        // RFC 6763, section 9: by which a browser finds which kinds of services there are.
+        let kinds = labels(&["_services", "_dns-sd", "_udp", "local"])?;
+        let server = SRV {
+            priority: 0,
+            weight: 0,
+            port: SMB_PORT,
+            target: self.host.clone(),
+        };
+        // RFC 6763, section 6.1: a service without attributes has a record with one empty string.
+        let mut all = vec![
+            shared(&kinds, RData::PTR(PTR(service.clone()))),
+            shared(&service, RData::PTR(PTR(self.smb.clone()))),
+            unique(&self.smb, HOST_TTL_SECONDS, RData::SRV(server)),
+            unique(
+                &self.smb,
+                OTHER_TTL_SECONDS,
+                RData::TXT(TXT::new().with_string("")?),
+            ),
+            unique(
+                &self.device,
+                OTHER_TTL_SECONDS,
+                RData::TXT(TXT::new().with_string(MODEL)?),
+            ),
+        ];
+        all.extend(addresses.iter().map(|address| {
+            let data = match address {
+                IpAddr::V4(v4) => RData::A(A::from(*v4)),
+                IpAddr::V6(v6) => RData::AAAA(AAAA::from(*v6)),
+            };
+            unique(&self.host, HOST_TTL_SECONDS, data)
+        }));
+        Ok(all)
+    }
+}
+
+fn labels(labels: &[&str]) -> Result<Name<'static>, SimpleDnsError> {
+    let labels = labels
+        .iter()
+        .map(|label| Label::new(label.as_bytes().to_vec()));
+    let labels: Vec<Label<'static>> = labels.collect::<Result<_, _>>()?;
+    Ok(Name::new_with_labels(&labels))
+}
+
+fn shared(name: &Name<'static>, data: RData<'static>) -> Own {
+    Own {
+        record: ResourceRecord::new(name.clone(), CLASS::IN, OTHER_TTL_SECONDS, data),
+        is_unique: false,
+    }
+}
+
+fn unique(name: &Name<'static>, ttl: u32, data: RData<'static>) -> Own {
+    Own {
+        record: ResourceRecord::new(name.clone(), CLASS::IN, ttl, data),
+        is_unique: true,
+    }
+}

@@ -1,0 +1,58 @@
+//! Histograms as words of memory: a count for each bucket, one for what is larger than all bounds, and the sum.
+
+/// Counts an observation in `words`, which has a word for each bound and two more. Bounds and values are in one unit.
+pub(super) fn observe(words: &mut [u64], bounds: &[u64], value: u64) {
+    let bucket = bounds.partition_point(|bound| *bound < value);
+    if let Some(count) = words.get_mut(bucket) {
+        *count += 1;
+    }
+    if let Some(sum) = words.get_mut(bounds.len() + 1) {
+        *sum = sum.saturating_add(value);
+    }
+}
+
+/// Words that a histogram with so many bounds takes.
+pub(super) const fn len(bounds: &[u64]) -> usize {
+    bounds.len() + 2
+}
+
+/// A histogram as Prometheus has it, in seconds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Observed {
+    pub sum: f64,
+    pub count: u64,
+    /// The upper bound and the count of each bucket.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+/// Reads what was counted. `unit`: of the bounds, as a part of a second.
+pub(super) fn read(words: &[u64], bounds: &[u64], unit: f64) -> Observed {
+    let (counts, sum) = words.split_at(bounds.len() + 1);
+    let bounds = bounds.iter().map(|bound| *bound as f64 / unit);
+    let buckets = bounds.chain([f64::INFINITY]).zip(counts.iter().copied());
+    Observed {
+        sum: sum.first().copied().unwrap_or_default() as f64 / unit,
+        count: counts.iter().sum(),
+        buckets: buckets.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_counted_up_to_and_with_its_bound() {
+        const BOUNDS: [u64; 2] = [10, 100];
+        let mut words = [0; len(&BOUNDS)];
+        for value in [0, 10, 11, 100, 101, 5000] {
+            observe(&mut words, &BOUNDS, value);
+        }
+        let expected = Observed {
+            sum: 5.222,
+            count: 6,
+            buckets: vec![(0.01, 2), (0.1, 2), (f64::INFINITY, 2)],
+        };
+        assert_eq!(read(&words, &BOUNDS, 1e3), expected);
+    }
+}

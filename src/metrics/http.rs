@@ -1,0 +1,178 @@
+//! Metrics over HTTP, for Prometheus: a thread of the supervisor's that listens on an address of the machine, and asks
+//! the server over its control socket. While no worker serves, the question waits there.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use log::{debug, info, warn};
+
+use crate::control::{Command, Reply, client};
+
+/// Longest head of a request.
+const HEAD_MAX_BYTES: usize = 8 << 10;
+/// Most header fields of a request.
+const FIELDS_MAX: usize = 64;
+/// How long a client may take for its request, and to take its answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take for its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The format of the text.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Begins to listen. `control`: the server's control socket.
+///
+/// # Errors
+/// The machine does not have the address, or another program listens there.
+pub fn serve(listen: SocketAddr, control: &Path) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(listen).with_context(|| {
+        format!("metrics.listen: {listen} cannot be listened on: give an address of this machine and a free port")
+    })?;
+    let address = listener.local_addr().unwrap_or(listen);
+    info!("metrics are served on http://{address}/metrics");
+    let control = control.to_owned();
+    let thread = std::thread::Builder::new().name("metrics".into());
+    thread
+        .spawn(move || accept(&listener, &control))
+        .context("no thread can be started")?;
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, control: &Path) {
+    loop {
+        match listener.accept() {
+            Ok((mut stream, from)) => {
+                if let Err(error) = answer(&mut stream, || ask(control)) {
+                    debug!("a client of the metrics ({from}) left early: {error}");
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most likely; it may pass.
+                warn!("no client of the metrics can be accepted: {error}");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+}
+
+/// The text; or why there is none.
+fn ask(control: &Path) -> Result<String, String> {
+    match client::request(control, &Command::Metrics, PATIENCE) {
+        Ok(Reply::Metrics { text }) => Ok(text),
+        Ok(_) => Err("the server answers something else than was asked".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// One connection: one request, one answer (RFC 9112).
+fn answer(stream: &mut TcpStream, ask: impl FnOnce() -> Result<String, String>) -> io::Result<()> {
+    stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+    let head = read_head(stream)?;
+    let (status, kind, body) = match parse(&head) {
+        Parsed::Metrics => match ask() {
+            Ok(text) => ("200 OK", OPEN_METRICS, text),
+            Err(why) => ("503 Service Unavailable", PLAIN, why + "\n"),
+        },
+        Parsed::Elsewhere => ("404 Not Found", PLAIN, "metrics are at /metrics\n".into()),
+        Parsed::OtherMethod => ("405 Method Not Allowed", PLAIN, "use GET\n".into()),
+        Parsed::Malformed => ("400 Bad Request", PLAIN, "this is not HTTP/1.1\n".into()),
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+/// The request up to the empty line.
+fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + CLIENT_PATIENCE;
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") && head.len() < HEAD_MAX_BYTES {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => head.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+    Ok(head)
+}
+
+#[derive(Debug, PartialEq)]
+enum Parsed {
+    Metrics,
+    Elsewhere,
+    OtherMethod,
+    Malformed,
+}
+
+fn parse(head: &[u8]) -> Parsed {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) | Err(_) => return Parsed::Malformed,
+    }
+    let path = request.path.unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default();
+    match (request.method, path) {
+        (Some("GET"), "/metrics") => Parsed::Metrics,
+        (Some("GET"), _) => Parsed::Elsewhere,
+        _ => Parsed::OtherMethod,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client hears.
+    fn exchange(request: &[u8], text: Result<String, String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(request).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        answer(&mut stream, || text).unwrap();
+        drop(stream);
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).unwrap();
+        heard
+    }
+
+    #[test]
+    fn metrics_are_served_and_nothing_else() {
+        let ask = |request: &str| exchange(request.as_bytes(), Ok("outlast_opens 1\n".into()));
+        let heard = ask("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard}");
+        assert!(heard.contains("Content-Length: 16\r\n"), "{heard}");
+        assert!(heard.ends_with("\r\n\r\noutlast_opens 1\n"), "{heard}");
+        assert!(ask("GET /metrics?x=1 HTTP/1.0\r\n\r\n").contains("200 OK"));
+        assert!(ask("GET / HTTP/1.1\r\n\r\n").contains("404 Not Found"));
+        assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").contains("405 Method"));
+        assert!(ask("\u{1}\u{2}\r\n\r\n").contains("400 Bad Request"));
+        let why = exchange(b"GET /metrics HTTP/1.1\r\n\r\n", Err("no server".into()));
+        assert!(
+            why.contains("503 ") && why.ends_with("no server\n"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn an_endless_head_is_refused() {
+        let head = vec![b'a'; 2 * HEAD_MAX_BYTES];
+        // The rest of it is never read, so the client may hear a reset instead.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(&head).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        answer(&mut stream, || panic!("it is no request")).unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+//! The memory that the supervisor keeps for all of its workers: the one that serves writes its counts there, the
+//! supervisor its returns, and each of them can read all of it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use memmap2::{MmapMut, MmapOptions};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use super::counts::{self, Counts};
+use super::gauges::{self, Gauges};
+use super::returns::{self, Return, Returns};
+use crate::shared_page::SharedPage;
+
+/// Names the descriptor.
+pub const VARIABLE: &str = "OUTLAST_METRICS_FD";
+
+/// How the page is laid out: a worker of another version counts anew, in a page of its own. The length is part of it.
+const LAYOUT: u64 = 1 << 32 | LEN as u64;
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+const COUNTS_AT: usize = WORD;
+const GAUGES_AT: usize = COUNTS_AT + counts::LEN * WORD;
+const RETURNS_AT: usize = GAUGES_AT + gauges::LEN * WORD;
+/// Bytes of the page.
+const LEN: usize = RETURNS_AT + returns::LEN * WORD;
+
+/// The page.
+#[derive(Clone, Debug)]
+pub struct Page(SharedPage);
+
+impl Page {
+    /// One in which nothing is counted yet.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> io::Result<Page> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = rustix::fs::memfd_create("outlast-metrics", flags)?;
+        rustix::fs::ftruncate(&memory, LEN as u64)?;
+        // A mapping of a file that shrinks ends its process.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&memory, seals)?;
+        let page = SharedPage::from(memory);
+        page.set_words(0, [LAYOUT])?;
+        Ok(Page(page))
+    }
+
+    /// The one that a supervisor has given this process; one of its own if that is laid out in another way.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn inherited(memory: Option<OwnedFd>) -> io::Result<Page> {
+        let page = memory.map(SharedPage::from);
+        let page = page.filter(|page| page.words(0) == [LAYOUT]);
+        page.map_or_else(Page::new, |page| Ok(Page(page)))
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts::from(self.0.words(COUNTS_AT as u64))
+    }
+
+    /// What the server holds.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges::from_words(self.0.words(GAUGES_AT as u64))
+    }
+
+    pub(super) fn returns(&self) -> Returns {
+        Returns(self.0.words(RETURNS_AT as u64))
+    }
+
+    /// The last returns, the latest first.
+    #[must_use]
+    pub fn last_returns(&self) -> Vec<Return> {
+        self.returns().last()
+    }
+
+    /// A worker serves again. The supervisor alone says so.
+    pub fn add_return(&self, new: Return) {
+        let mut returns = self.returns();
+        returns.add(new);
+        // Memory: nothing that a client depends on is in it.
+        let _ = self.0.set_words(RETURNS_AT as u64, returns.0);
+    }
+
+    /// For the worker that serves: it alone writes counts.
+    ///
+    /// # Errors
+    /// The page cannot be mapped.
+    pub fn writer(&self) -> io::Result<Writer> {
+        // SAFETY: the memory is sealed against shrinking, and of all processes that have it only the serving worker
+        // writes this part of it: the one before it is dead and reaped.
+        let memory = unsafe { MmapOptions::new().len(LEN).map_mut(&self.0)? };
+        Ok(Writer { memory })
+    }
+
+    /// The memory, to be inherited.
+    pub(crate) fn memory(&self) -> &SharedPage {
+        &self.0
+    }
+}
+
+/// The side of the worker that serves.
+#[derive(Debug)]
+pub struct Writer {
+    memory: MmapMut,
+}
+
+impl Writer {
+    /// Replaces the counts.
+    pub fn count(&mut self, counts: &Counts) {
+        self.put(COUNTS_AT, counts.words());
+    }
+
+    /// Replaces the gauges.
+    pub fn measure(&mut self, gauges: Gauges) {
+        self.put(GAUGES_AT, &gauges.words());
+    }
+
+    fn put(&mut self, at: usize, words: &[u64]) {
+        let room = self.memory.get_mut(at..).unwrap_or_default();
+        for (into, word) in room.chunks_exact_mut(WORD).zip(words) {
+            into.copy_from_slice(&word.to_ne_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Cause;
+    use super::*;
+    use crate::server::fault::Point;
+
+    #[test]
+    fn what_one_worker_has_counted_the_next_continues() {
+        let page = Page::new().unwrap();
+        let mut counts = page.counts();
+        assert_eq!(counts, Counts::default());
+        counts.pass(Point::Two);
+        counts.commit(5);
+        page.writer().unwrap().count(&counts);
+        let gauges = Gauges {
+            recoveries: 9,
+            connections: 3,
+            ..Gauges::default()
+        };
+        page.writer().unwrap().measure(gauges);
+        let new = Return {
+            began_unix_ms: 1,
+            gap_us: 2,
+            cause: Cause::Killed,
+        };
+        page.add_return(new);
+
+        let memory = page.memory();
+        let memory = rustix::io::fcntl_dupfd_cloexec(memory, 3).unwrap();
+        let next = Page::inherited(Some(memory)).unwrap();
+        assert_eq!((next.counts(), next.gauges()), (counts, gauges));
+        assert_eq!(next.last_returns(), [new]);
+    }
+
+    #[test]
+    fn a_page_of_another_layout_is_left_alone() {
+        let other = SharedPage::new("outlast-metrics", 8).unwrap();
+        other.set_words(0, [LAYOUT + 1]).unwrap();
+        let other = rustix::io::fcntl_dupfd_cloexec(&other, 3).unwrap();
+        let page = Page::inherited(Some(other)).unwrap();
+        assert_eq!(page.counts(), Counts::default());
+        page.writer().unwrap().count(&page.counts());
+    }
+}

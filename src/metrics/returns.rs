@@ -1,0 +1,120 @@
+//! Returns: the times when a worker began to serve after another one, as the supervisor counts them.
+
+use super::histogram::{self, Observed};
+
+/// Upper bounds of the buckets of gaps, in microseconds.
+const GAPS_US: [u64; 16] = [
+    1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 15_000, 20_000, 30_000, 50_000, 100_000, 200_000,
+    500_000, 1_000_000, 5_000_000, 20_000_000,
+];
+const GAPS_LEN: usize = histogram::len(&GAPS_US);
+/// The last returns that are remembered one by one.
+const LAST: usize = 16;
+/// Of each: when the gap began, how long it was, and its cause.
+const LAST_LEN: usize = 3;
+const LAST_AT: usize = Cause::ALL.len() * GAPS_LEN;
+/// Words of all of it; the last one counts the returns.
+pub(super) const LEN: usize = LAST_AT + LAST * LAST_LEN + 1;
+
+/// How the worker before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// As planned.
+    Planned,
+    /// It was killed.
+    Killed,
+    /// It crashed.
+    Crashed,
+    /// It could not go on, and has said why.
+    Failed,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Cause; 4] = [Cause::Planned, Cause::Killed, Cause::Crashed, Cause::Failed];
+
+    /// As metrics name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Planned => "planned",
+            Cause::Killed => "killed",
+            Cause::Crashed => "crashed",
+            Cause::Failed => "failed",
+        }
+    }
+}
+
+/// One return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Return {
+    /// When the worker before ended, in milliseconds since 1970.
+    pub began_unix_ms: u64,
+    /// From then until a worker served.
+    pub gap_us: u64,
+    /// How the worker before ended.
+    pub cause: Cause,
+}
+
+/// All returns of one supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Returns(pub [u64; LEN]);
+
+impl Returns {
+    pub(super) fn add(&mut self, new: Return) {
+        let at = new.cause as usize * GAPS_LEN;
+        if let Some(words) = self.0.get_mut(at..at + GAPS_LEN) {
+            histogram::observe(words, &GAPS_US, new.gap_us);
+        }
+        let number = self.0[LEN - 1];
+        self.0[LEN - 1] = number + 1;
+        let at = LAST_AT + (number as usize % LAST) * LAST_LEN;
+        if let Some(words) = self.0.get_mut(at..at + LAST_LEN) {
+            words.copy_from_slice(&[new.began_unix_ms, new.gap_us, new.cause as u64]);
+        }
+    }
+
+    /// The last ones, the latest first.
+    pub(super) fn last(&self) -> Vec<Return> {
+        let number = self.0[LEN - 1] as usize;
+        let numbers = (number.saturating_sub(LAST)..number).rev();
+        let read = |number: usize| {
+            let at = LAST_AT + (number % LAST) * LAST_LEN;
+            let [began_unix_ms, gap_us, cause] = *self.0.get(at..)?.first_chunk()?;
+            let cause = *Cause::ALL.get(usize::try_from(cause).ok()?)?;
+            Some(Return {
+                began_unix_ms,
+                gap_us,
+                cause,
+            })
+        };
+        numbers.filter_map(read).collect()
+    }
+
+    pub(super) fn gaps(&self, cause: Cause) -> Observed {
+        let at = cause as usize * GAPS_LEN;
+        let words = self.0.get(at..at + GAPS_LEN).unwrap_or(&[0; GAPS_LEN]);
+        histogram::read(words, &GAPS_US, 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_are_remembered_and_all_are_counted() {
+        let mut returns = Returns([0; LEN]);
+        assert!(returns.last().is_empty());
+        let made = |n: u64| Return {
+            began_unix_ms: n,
+            gap_us: n * 1000,
+            cause: Cause::ALL[n as usize % 4],
+        };
+        (0..40).for_each(|n| returns.add(made(n)));
+        let expected: Vec<Return> = (24..40).rev().map(made).collect();
+        assert_eq!(returns.last(), expected);
+        let counted = Cause::ALL.map(|cause| returns.gaps(cause).count);
+        assert_eq!(counted, [10; 4]);
+    }
+}

@@ -1,0 +1,235 @@
+//! The text that Prometheus reads (OpenMetrics 1.0).
+
+use std::fmt;
+
+use outlast_smb::command_name;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::counts::COMMANDS;
+use super::histogram::Observed;
+use super::returns::Returns;
+use super::{Cause, Counts, Eviction, Gauges, Page};
+
+/// What the page says, for Prometheus.
+#[must_use]
+pub fn text(page: &Page) -> String {
+    let mut registry = Registry::with_prefix("outlast");
+    registry.register_collector(Box::new(Collected {
+        counts: page.counts(),
+        gauges: page.gauges(),
+        returns: page.returns(),
+    }));
+    let mut text = String::new();
+    // A String takes all that is written.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+/// One reading.
+#[derive(Debug)]
+struct Collected {
+    counts: Counts,
+    gauges: Gauges,
+    returns: Returns,
+}
+
+/// The name of a label and its value.
+type Label<'a> = [(&'a str, &'a str); 1];
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.gauges(&mut encoder)?;
+        self.machine(&mut encoder)?;
+        self.commands(&mut encoder)?;
+        self.gaps(&mut encoder)
+    }
+}
+
+impl Collected {
+    fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in self.gauges.all() {
+            let help = help.trim_end_matches('.');
+            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            gauge.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn machine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let points = self.counts.points();
+        let points = ["1", "2", "3", "4"].into_iter().zip(points);
+        let help = "How often state was saved at each of the four points";
+        counters(encoder, "points", help, None, "point", points)?;
+        let mut one = |name, help, unit, value: u64| {
+            let unit: Option<&Unit> = unit;
+            let mut counter = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+            counter.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        };
+        one(
+            "commits",
+            "Commits of the checkpoint log",
+            None,
+            self.counts.commits(),
+        )?;
+        let ((frames_in, bytes_in), (frames_out, bytes_out)) =
+            (self.counts.received(), self.counts.sent());
+        let bytes = Some(&Unit::Bytes);
+        one(
+            "received_frames",
+            "Ethernet frames that were received",
+            None,
+            frames_in,
+        )?;
+        one("received", "Bytes of these frames", bytes, bytes_in)?;
+        one(
+            "sent_frames",
+            "Ethernet frames that were sent",
+            None,
+            frames_out,
+        )?;
+        one("sent", "Bytes of these frames", bytes, bytes_out)?;
+        let evicted = Eviction::ALL.map(|why| (why.name(), self.counts.evictions(why)));
+        let help = "Clients that were dropped";
+        counters(
+            encoder,
+            "evictions",
+            help,
+            None,
+            "reason",
+            evicted.into_iter(),
+        )
+    }
+
+    fn commands(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let bytes = Some(&Unit::Bytes);
+        let families = [
+            ("answers", "Requests that were answered", None),
+            ("errors", "Requests that were answered with an error", None),
+            ("requests", "Bytes of requests", bytes),
+            ("replies", "Bytes of answers", bytes),
+        ];
+        for (n, (name, help, unit)) in families.into_iter().enumerate() {
+            let values = names().map(|(code, name)| (name, self.counts.answers(code)[n]));
+            counters(encoder, name, help, unit, "command", values)?;
+        }
+        let help = "Time that the server worked on a message, by its last command: without the time in which it \
+                    waited for its turn, for a lock or for another client";
+        let unit = Some(&Unit::Seconds);
+        let mut family = encoder.encode_descriptor("request", help, unit, MetricType::Histogram)?;
+        for (code, name) in names() {
+            let label: Label<'_> = [("command", name)];
+            observed(family.encode_family(&label)?, &self.counts.latencies(code))?;
+        }
+        Ok(())
+    }
+
+    fn gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help =
+            "Time from the end of a worker until the next one served, by how the first one ended";
+        let unit = Some(&Unit::Seconds);
+        let mut family =
+            encoder.encode_descriptor("return_gap", help, unit, MetricType::Histogram)?;
+        for cause in Cause::ALL {
+            let label: Label<'_> = [("cause", cause.name())];
+            observed(family.encode_family(&label)?, &self.returns.gaps(cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// Code and name of each command; the last stands for all codes that do not exist.
+fn names() -> impl Iterator<Item = (u16, &'static str)> {
+    let codes = 0..u16::try_from(COMMANDS).unwrap_or_default();
+    codes.map(|code| (code, command_name(code).unwrap_or("OTHER")))
+}
+
+fn counters<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    label: &str,
+    values: impl Iterator<Item = (&'a str, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+    for (value_of_label, value) in values {
+        let label: Label<'_> = [(label, value_of_label)];
+        let mut counter = family.encode_family(&label)?;
+        counter.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+    }
+    Ok(())
+}
+
+fn observed(mut encoder: MetricEncoder<'_>, observed: &Observed) -> fmt::Result {
+    let Observed {
+        sum,
+        count,
+        buckets,
+    } = observed;
+    encoder.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use outlast_smb::Answered;
+
+    use super::super::Return;
+    use super::*;
+    use crate::server::fault::Point;
+
+    #[test]
+    fn all_that_is_counted_is_in_the_text() {
+        let page = Page::new().unwrap();
+        let mut counts = Counts::default();
+        counts.pass(Point::One);
+        counts.receive(60);
+        counts.evict(Eviction::Idle);
+        counts.answer(&Answered {
+            command: 8,
+            is_error: false,
+            request_bytes: 117,
+            reply_bytes: 65_616,
+        });
+        counts.take(8, Duration::from_micros(300));
+        let mut writer = page.writer().unwrap();
+        writer.count(&counts);
+        writer.measure(Gauges {
+            connections: 3,
+            ..Gauges::default()
+        });
+        page.add_return(Return {
+            began_unix_ms: 1,
+            gap_us: 2500,
+            cause: Cause::Killed,
+        });
+        let text = text(&page);
+        for line in [
+            "# HELP outlast_connections TCP connections",
+            "# TYPE outlast_connections gauge",
+            "outlast_connections 3",
+            "outlast_points_total{point=\"1\"} 1",
+            "outlast_received_frames_total 1",
+            "outlast_received_bytes_total 60",
+            "outlast_evictions_total{reason=\"idle\"} 1",
+            "outlast_answers_total{command=\"READ\"} 1",
+            "outlast_answers_total{command=\"OTHER\"} 0",
+            "outlast_replies_bytes_total{command=\"READ\"} 65616",
+            "outlast_request_seconds_bucket{le=\"0.0002\",command=\"READ\"} 0",
+            "outlast_request_seconds_bucket{le=\"0.0005\",command=\"READ\"} 1",
+            "outlast_request_seconds_bucket{le=\"+Inf\",command=\"READ\"} 1",
+            "outlast_return_gap_seconds_sum{cause=\"killed\"} 0.0025",
+            "outlast_return_gap_seconds_count{cause=\"killed\"} 1",
+            "# EOF",
+        ] {
+            assert!(
+                text.lines().any(|it| it == line),
+                "{line:?} is not in {text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the machine counts of itself: it is no part of the state, and nothing depends on it.
+
+use std::time::Duration;
+
+use outlast_nvram::Home;
+use outlast_smb::Answered;
+
+use super::files::FileSystem;
+use super::machine::Machine;
+use crate::metrics::{Counts, Gauges};
+
+/// The counts, and what is known of the work in hand.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    pub counts: Counts,
+    /// The command that was answered last, of the work in hand.
+    answered: Option<u16>,
+    /// The work in hand is done.
+    is_done: bool,
+    /// Since when an operation of it is under way, by the stopwatch.
+    left_at: Option<Duration>,
+}
+
+impl Counting {
+    /// These requests are answered.
+    pub fn note(&mut self, answered: &[Answered]) {
+        for answered in answered {
+            self.counts.answer(answered);
+            self.answered = Some(answered.command);
+        }
+    }
+
+    /// The work in hand is done, answered or not.
+    pub fn end_work(&mut self) {
+        self.is_done = true;
+    }
+}
+
+impl<F: FileSystem> Machine<F> {
+    /// What is counted, to go on from what was counted before.
+    pub fn counts(&mut self) -> &mut Counts {
+        &mut self.counting.counts
+    }
+
+    /// The operation under way has come to its end: the time that it took is its message's.
+    pub(super) fn count_operation(&mut self, conn: u64, now: Duration) {
+        let left_at = self.counting.left_at.take();
+        if let (Some(left_at), Some(client)) = (left_at, self.clients.get_mut(&conn)) {
+            client.spent += now.saturating_sub(left_at);
+        }
+    }
+
+    /// A piece of work of a client has ended for this turn.
+    pub(super) fn count_work(&mut self, conn: u64, spent: Duration, now: Duration) {
+        if self.under_way.is_some() {
+            self.counting.left_at = Some(now);
+        }
+        let answered = self.counting.answered.take();
+        let is_done = std::mem::take(&mut self.counting.is_done);
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return;
+        };
+        client.spent += spent;
+        if let Some(command) = answered {
+            self.counting.counts.take(command, client.spent);
+        }
+        if is_done || answered.is_some() {
+            client.spent = Duration::ZERO;
+        }
+    }
+
+    /// What the machine holds now. It takes some time where there are many connections.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let connections = self.stack.status();
+        let mut gauges = Gauges {
+            connections: connections.len() as u64,
+            unauthenticated_connections: self.unauthenticated() as u64,
+            in_window_dropped_segments: self.stack.usage().in_window_dropped,
+            receive_room_bytes: self.stack.config().receive_total as u64,
+            receive_held_bytes: self.stack.usage().receive_held as u64,
+            ..Gauges::default()
+        };
+        for tcp in connections {
+            let smb = self.smb.status(tcp.conn);
+            gauges.unacknowledged_bytes += tcp.unacked_bytes as u64;
+            gauges.opens += smb.opens as u64;
+            gauges.locks += smb.locks as u64;
+            gauges.tree_connects += smb.trees.len() as u64;
+        }
+        if let Some(log) = self.journal.log() {
+            let replay = log.replay_cost();
+            gauges.log_size_bytes = log.capacity();
+            gauges.log_used_bytes = log.used();
+            gauges.replay_records = replay.records;
+            gauges.replay_bytes = replay.bytes;
+            gauges.replay_deltas = replay.deltas;
+            gauges.epoch = u64::from(log.superblock().epoch);
+            gauges.recoveries = u64::from(log.superblock().recoveries);
+            let lag = |home| {
+                let durable = log.durable(home);
+                durable.map_or(0, |durable| log.committed().0.saturating_sub(durable.0))
+            };
+            gauges.sink_lag_bytes = lag(Home::Sink);
+            gauges.partner_lag_bytes = lag(Home::Partner);
+        }
+        gauges
+    }
+
+    fn unauthenticated(&self) -> usize {
+        let is_unknown = |conn: &&u64| !self.smb.has_session(**conn);
+        self.clients.keys().filter(is_unknown).count()
+    }
+}

@@ -1,0 +1,102 @@
+//! `outlast top`: the running server on a terminal, twice a second.
+//!
+//! [`model`] holds what was heard and what follows from it, [`view`] draws that; [`run`] joins the two with the
+//! terminal. A thread asks the server, so that keys are answered while it is away.
+
+mod model;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+
+use crate::control::{Command, Reply, Status, client};
+use model::{Model, Wish};
+
+/// Between two questions.
+const PACE: Duration = Duration::from_millis(500);
+/// How long a key may wait until what was heard meanwhile is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+/// How long an answer may take, also while a worker is replaced.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Shows the server that has this control socket, until the user leaves.
+///
+/// # Errors
+/// No server is running, or standard output is no terminal.
+pub fn run(control: &Path) -> anyhow::Result<()> {
+    // Whether there is a server is said before the screen is taken.
+    let first = ask(control)?;
+    let mut terminal =
+        ratatui::try_init().context("standard output is no terminal: use `outlast status`")?;
+    let heard = listen(control.to_owned());
+    let begun = Instant::now();
+    let mut model = Model::default();
+    model.hear(Ok(first), begun.elapsed());
+    let ended = loop {
+        for answer in heard.try_iter() {
+            model.hear(answer, begun.elapsed());
+        }
+        let step = terminal
+            .draw(|frame| view::draw(frame, &model))
+            .map(|_| ())
+            .and_then(|()| next_key(&mut model));
+        match step {
+            Ok(None) => {}
+            Ok(Some(Wish::Leave)) => break Ok(()),
+            Ok(Some(Wish::Disconnect(client))) => model.say(disconnect(control, client)),
+            Err(error) => break Err(error),
+        }
+    };
+    ratatui::restore();
+    ended.context("the terminal")
+}
+
+fn next_key(model: &mut Model) -> std::io::Result<Option<Wish>> {
+    if !event::poll(FRAME)? {
+        return Ok(None);
+    }
+    Ok(match event::read()? {
+        Event::Key(key) if key.kind == KeyEventKind::Press => model.press(key),
+        _ => None,
+    })
+}
+
+/// Asks again and again, until nobody listens.
+fn listen(control: PathBuf) -> mpsc::Receiver<Result<Status, String>> {
+    let (say, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(PACE);
+            let answer = ask(&control).map_err(|error| error.to_string());
+            if say.send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    heard
+}
+
+fn ask(control: &Path) -> Result<Status, client::Error> {
+    match client::request(control, &Command::Status, PATIENCE)? {
+        Reply::Status(status) => Ok(*status),
+        _ => Ok(Status::unknown()),
+    }
+}
+
+/// Drops the connections of a client; gives what came of it, for the user.
+fn disconnect(control: &Path, client: String) -> String {
+    let command = Command::Disconnect {
+        whom: client.clone(),
+    };
+    match client::request(control, &command, PATIENCE) {
+        Ok(Reply::Disconnected { connections: 0 }) => format!("{client} is not connected"),
+        Ok(_) => format!("{client} was disconnected"),
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,52 @@
+//! Lengths of time and amounts of bytes, as people read them.
+
+use std::time::Duration;
+
+/// A length of time, with two digits or three: `4.8 ms`, `241 ms`, `3.1 s`.
+#[must_use]
+pub fn duration(length: Duration) -> String {
+    let ms = length.as_secs_f64() * 1e3;
+    match ms {
+        ..9.95 => format!("{ms:.1} ms"),
+        ..999.5 => format!("{ms:.0} ms"),
+        ..99_950.0 => format!("{:.1} s", ms / 1e3),
+        _ => format!("{:.0} s", ms / 1e3),
+    }
+}
+
+/// An amount of bytes, decimal, with a digit after the point if that says something: `1.5 GB`, `300 MB`.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
+    let (mut amount, mut unit) = (bytes as f64, 0);
+    while amount >= 999.5 && unit + 1 < UNITS.len() {
+        amount /= 1e3;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && amount < 9.95 && (amount * 10.0).round() % 10.0 != 0.0);
+    format!("{amount:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        let ms = |ms: f64| duration(Duration::from_secs_f64(ms / 1e3));
+        assert_eq!(
+            [ms(0.04), ms(4.83), ms(9.97), ms(240.6)],
+            ["0.0 ms", "4.8 ms", "10 ms", "241 ms"]
+        );
+        assert_eq!(
+            [ms(999.7), ms(3110.0), ms(123_400.0)],
+            ["1.0 s", "3.1 s", "123 s"]
+        );
+        assert_eq!(
+            [bytes(0), bytes(999), bytes(1500)],
+            ["0 bytes", "999 bytes", "1.5 kB"]
+        );
+        assert_eq!([bytes(2_000_000), bytes(268_435_456)], ["2 MB", "268 MB"]);
+        assert_eq!(bytes(u64::MAX), "18446744 TB");
+    }
+}

@@ -1,0 +1,360 @@
+//! How long a client hears nothing when a service moves to the other node of a pair, from a capture.
+//!
+//!   cargo bench --bench takeover -- [--quick] [--events N] [--warm SECONDS] [--show]
+//!       [--arbiter lock|etcd] [--event planned|kill]... [--load idle|small|download|upload]...
+//!
+//! `scripts/bench --takeover` builds and runs it. Both nodes are on this machine, each with a TAP on one bridge, and
+//! share NVRAM, lock and files. Each row is one kind of event, N times (default 100), from the node that serves to the
+//! other one and back: `outlast takeover`, or kill -9 of every process of the node. With `--arbiter etcd` a real etcd
+//! with TLS admits the nodes, by leases of 2 s: there the other node learns of a death when the lease has ended.
+//!
+//! The silence is measured as `--return` does (tests/bench/return/main.rs): the longest time between two segments that
+//! go on, as the client's side of the bridge sees them; of an idle client, between an ECHO that it sends just after the
+//! event and the answer.
+
+#[path = "../../support/mod.rs"]
+mod support;
+
+#[path = "../return/load.rs"]
+mod load;
+#[path = "../return/silence.rs"]
+mod silence;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use load::{ACCESS, FILE_BYTES, Load, OPEN_IF, Running};
+use outlast::control::{self, Command, Reply};
+use rustix::process::Signal;
+use silence::of_server;
+use support::client::SMB3_1_1;
+use support::etcd::Etcd;
+use support::lab::Lab;
+use support::pair::{Pair, signal};
+use support::raw::{self, Client, FileId};
+use support::timeline::Timeline;
+use support::{PATIENCE, Rng, can_run, etcd, files, wait_for};
+
+/// MessageIds the client asks for.
+const CREDITS: u16 = 1024;
+/// An event is tried again if not every frame could be captured; so many times on average.
+const TRIES: usize = 2;
+const LEASE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Planned,
+    Kill,
+}
+
+/// What is asked for on the command line.
+#[derive(Debug)]
+struct Wanted {
+    number: usize,
+    warm: Duration,
+    show: bool,
+    by_etcd: bool,
+    events: Vec<Event>,
+    loads: Vec<Load>,
+}
+
+fn main() -> ExitCode {
+    let wanted = match wanted(std::env::args().skip(1)) {
+        Ok(wanted) => wanted,
+        Err(problem) => {
+            eprintln!("takeover: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    let name = "the benchmark takeover";
+    if !can_run(name) || wanted.by_etcd && !etcd::can_run(name) {
+        return ExitCode::FAILURE;
+    }
+    measure(&wanted)
+}
+
+fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
+    let mut wanted = Wanted {
+        number: 100,
+        warm: Duration::from_secs(5),
+        show: false,
+        by_etcd: false,
+        events: Vec::new(),
+        loads: Vec::new(),
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_default();
+        let number = |text: String| match text.parse() {
+            Ok(number @ 1..=65_536_u32) => Ok(number),
+            _ => Err(format!(
+                "{argument}: {text:?} is not a number of 1 to 65536"
+            )),
+        };
+        match argument.as_str() {
+            // what cargo says to every benchmark
+            "--bench" => {}
+            "--quick" => (wanted.number, wanted.warm) = (5, Duration::from_secs(1)),
+            "--show" => wanted.show = true,
+            "--events" => wanted.number = number(value())? as usize,
+            "--warm" => wanted.warm = Duration::from_secs(number(value())?.into()),
+            "--arbiter" => match value().as_str() {
+                "lock" => wanted.by_etcd = false,
+                "etcd" => wanted.by_etcd = true,
+                _ => return Err("--arbiter: lock or etcd".to_owned()),
+            },
+            "--event" => wanted.events.push(match value().as_str() {
+                "planned" => Event::Planned,
+                "kill" => Event::Kill,
+                _ => return Err("--event: planned or kill".to_owned()),
+            }),
+            "--load" => wanted.loads.push(match value().as_str() {
+                "idle" => Load::Idle,
+                "small" => Load::Small,
+                "download" => Load::Download,
+                "upload" => Load::Upload,
+                _ => return Err("--load: idle, small, download or upload".to_owned()),
+            }),
+            _ => return Err(format!("there is no option {argument:?}")),
+        }
+    }
+    if wanted.events.is_empty() {
+        wanted.events = vec![Event::Planned, Event::Kill];
+    }
+    if wanted.loads.is_empty() {
+        wanted.loads = Load::ALL.to_vec();
+    }
+    Ok(wanted)
+}
+
+fn measure(wanted: &Wanted) -> ExitCode {
+    let mut scene = Scene::new(wanted);
+    let mut failed = false;
+    println!(
+        "Silence of the service as a client sees it, ms; {} events a row",
+        wanted.number
+    );
+    println!("| event   | load           | median |    p99 |    max |");
+    println!("|---------|----------------|-------:|-------:|-------:|");
+    for load in &wanted.loads {
+        for event in &wanted.events {
+            let name = format!("{event:?}").to_lowercase();
+            match scene.row(*load, *event, wanted) {
+                Ok([median, p99, max]) => {
+                    println!("| {name:7} | {load:14} | {median:>6.1} | {p99:>6.1} | {max:>6.1} |");
+                }
+                Err(problem) => {
+                    println!("| {name:7} | {load:14} | failed: {problem}");
+                    failed = true;
+                    // its connection is gone
+                    scene.measured = None;
+                }
+            }
+        }
+    }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// The pair and its client.
+struct Scene {
+    /// The client with its file open, while no load has it.
+    measured: Option<(Client, FileId)>,
+    rng: Rng,
+    timeline: Timeline,
+    /// The node that serves.
+    serving: usize,
+    // dropped last
+    pair: Pair,
+    _etcd: Option<Etcd>,
+}
+
+impl Scene {
+    fn new(wanted: &Wanted) -> Scene {
+        let (pair, etcd) = match wanted.by_etcd {
+            false => (Pair::start(SMB3_1_1, ""), None),
+            true => {
+                let lab = Lab::new();
+                lab.bridge();
+                let etcd = Etcd::start(&lab.make_dir("arbiter"));
+                let pair = Pair::on(lab, SMB3_1_1, &etcd.section(LEASE), "");
+                (pair.started(), Some(etcd))
+            }
+        };
+        let big = pair.servers[0].share().join("big");
+        files::random_file(&big, FILE_BYTES, &mut Rng::named("big"));
+        // for guests, too
+        let mode = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(&big, mode).expect("the file's mode");
+        let (client, file) = member();
+        let running = Load::Small.start(client, file);
+        std::thread::sleep(wanted.warm);
+        let client = running.stop().expect("small requests");
+        Scene {
+            measured: Some((client, file)),
+            rng: Rng::named("takeover"),
+            timeline: Timeline::start(),
+            serving: 0,
+            pair,
+            _etcd: etcd,
+        }
+    }
+
+    /// One row of the table: median, 99th percentile, maximum.
+    fn row(&mut self, load: Load, event: Event, wanted: &Wanted) -> Result<[f64; 3], String> {
+        let (client, file) = self.measured.take().unwrap_or_else(member);
+        let port = client.stream.local_addr().map_err(text)?.port();
+        let mut client = match load {
+            Load::Idle => Meanwhile::Nothing(client),
+            _ => Meanwhile::Load(load.start(client, file)),
+        };
+        let mut silences = Vec::new();
+        let (mut longest, mut frames_of_longest) = (Duration::ZERO, String::new());
+        for _ in 0..TRIES * wanted.number {
+            if silences.len() == wanted.number {
+                break;
+            }
+            self.await_partner();
+            // each event's capture begins with a client that is being served
+            self.timeline.take();
+            self.pause();
+            let processes = self.pair.processes(self.serving);
+            let at = now();
+            self.provoke(event, &processes)?;
+            let asked = now();
+            self.see_it_go_on(&mut client, port)?;
+            // what comes some time after the return is caught, too
+            self.pause();
+            let frames = self.timeline.take();
+            let is_whole = self.timeline.missed() == 0;
+            self.restore(event);
+            if !is_whole {
+                continue;
+            }
+            let silence = match load {
+                Load::Idle => silence::of_question(&frames, port, asked),
+                _ => silence::longest(&frames, port, load.progress(), at),
+            };
+            let silence = silence.ok_or("the capture shows no return")?;
+            if silence.length() > longest {
+                longest = silence.length();
+                frames_of_longest = silence::describe(&frames, port, at, silence);
+            }
+            silences.push(silence.length().as_secs_f64() * 1e3);
+        }
+        if silences.len() < wanted.number {
+            return Err("this machine is too busy to capture every frame".to_owned());
+        }
+        self.measured = Some((client.end().map_err(text)?, file));
+        if wanted.show {
+            eprintln!("the longest silence, ms since the event:\n{frames_of_longest}");
+        }
+        Ok(statistics(silences))
+    }
+
+    /// Waits until the other node could take over at once: its worker stands by, and has read what there was.
+    fn await_partner(&self) {
+        self.pair.wait_until_in_step(self.serving);
+        wait_for("a worker to stand by", PATIENCE, || {
+            let status = self.pair.servers[1 - self.serving].any_status()?;
+            status.standby.filter(|standby| standby.lag_bytes < 1 << 20)
+        });
+    }
+
+    fn provoke(&self, event: Event, processes: &[u32]) -> Result<(), String> {
+        match event {
+            Event::Planned => {
+                let socket = self.pair.servers[self.serving].control();
+                let command = Command::Takeover { force: false };
+                match control::client::request(socket, &command, PATIENCE) {
+                    Ok(Reply::Accepted { .. }) => Ok(()),
+                    Ok(reply) => Err(format!("takeover: {reply:?}")),
+                    Err(error) => Err(format!("takeover: {error}")),
+                }
+            }
+            Event::Kill => {
+                signal(processes, Signal::KILL);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the client goes on, and the other node serves.
+    fn see_it_go_on(&mut self, client: &mut Meanwhile, port: u16) -> Result<(), String> {
+        if let Meanwhile::Nothing(client) = client {
+            let echo = client.try_call(raw::ECHO, &[4, 0, 0, 0]);
+            echo.and_then(raw::Answer::well).map_err(text)?;
+        }
+        self.pair.wait_until_serving(1 - self.serving);
+        let back = now();
+        let goes_on = |what: &_| of_server(what, port).is_some_and(|segment| segment.len > 0);
+        wait_for("the client to go on", PATIENCE, || match client {
+            Meanwhile::Nothing(_) => Some(Ok(())),
+            Meanwhile::Load(load) if load.has_failed() => {
+                Some(Err("the client has failed".to_owned()))
+            }
+            Meanwhile::Load(_) => self.timeline.has(back, goes_on).then_some(Ok(())),
+        })
+    }
+
+    /// The node that has left stands by again.
+    fn restore(&mut self, event: Event) {
+        if event == Event::Kill {
+            let server = &mut self.pair.servers[self.serving];
+            server.reap();
+            server.start_again();
+        }
+        self.serving = 1 - self.serving;
+    }
+
+    /// Between events: some time, another each time.
+    fn pause(&mut self) {
+        std::thread::sleep(Duration::from_millis(100 + self.rng.next() % 100));
+    }
+}
+
+/// What the client is at.
+enum Meanwhile {
+    Nothing(Client),
+    Load(Running),
+}
+
+impl Meanwhile {
+    fn end(self) -> io::Result<Client> {
+        match self {
+            Meanwhile::Nothing(client) => Ok(client),
+            Meanwhile::Load(load) => load.stop(),
+        }
+    }
+}
+
+/// A guest with a file open that is there to be read and written.
+fn member() -> (Client, FileId) {
+    let mut client = Client::connect();
+    client.credits = CREDITS;
+    client.try_guest().expect("a guest is let in");
+    let big = client.create("big", ACCESS, OPEN_IF, 0);
+    (client, big)
+}
+
+fn statistics(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    let rank = |part: f64| {
+        let rank = (values.len() as f64 * part).ceil() as usize;
+        values[rank.max(1) - 1]
+    };
+    [rank(0.5), rank(0.99), rank(1.0)]
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn now() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("it is later than 1970")
+}

@@ -1,0 +1,503 @@
+//! Two servers with an NVRAM each, on two machines as far as the network and the kernel's boot go: the service moves
+//! between them over the interconnect, and clients go on, on the same TCP connections.
+
+mod support;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use outlast::control::{PairStatus, Status};
+use rustix::process::{Pid, Signal, kill_process};
+
+use support::apart::{Apart, INTERCONNECT, INTERCONNECT_V6, LINK};
+use support::capture::Capture;
+use support::client::{Dialect, ENCRYPTED, SMB3_1_1, Session, smbclient};
+use support::lab::{Lab, run};
+use support::power::{OnDisk, can_cut_power};
+use support::raw::{Client, FileId};
+use support::server::{Server, Setup, error};
+use support::speakers::{MAC, Speakers};
+use support::{PATIENCE, Rng, files, wait_for};
+
+const SIZE: u64 = 256 << 20;
+
+/// Both nodes, of which `servers[0]` is node a.
+struct Pair {
+    servers: [Server; 2],
+    nvram: [PathBuf; 2],
+    _apart: Apart,
+    _disk: OnDisk,
+    lab: Lab,
+}
+
+/// What a pair is to be like.
+struct Kind {
+    dialect: Dialect,
+    durability: &'static str,
+    addresses: [&'static str; 2],
+    timeout_ms: u32,
+}
+
+const USUAL: Kind = Kind {
+    dialect: SMB3_1_1,
+    durability: "mirror",
+    addresses: INTERCONNECT,
+    timeout_ms: 1000,
+};
+
+impl Pair {
+    /// Node a serves, and node b stands by, in step.
+    fn start(test: &str, kind: &Kind) -> Pair {
+        let mut pair = Pair::prepare(test, kind);
+        pair.servers[0].start_again();
+        pair.wait_until_serving(0);
+        pair.servers[1].start_again();
+        pair.wait_until_in_step(0);
+        pair
+    }
+
+    fn prepare(test: &str, kind: &Kind) -> Pair {
+        let lab = Lab::new();
+        let disk = OnDisk::new(&lab, test);
+        let apart = Apart::new();
+        let init = Command::new(env!("CARGO_BIN_EXE_outlast"))
+            .args(["pair", "init", "--directory"])
+            .arg(lab.dir())
+            .output()
+            .expect("outlast pair init");
+        assert!(init.status.success(), "{}", error(&init));
+        let dir = lab.dir().display();
+        let [a, b] = kind.addresses.map(|address| match address.contains(':') {
+            true => format!("[{address}]:4450"),
+            false => format!("{address}:4450"),
+        });
+        let mut first = Server::prepare(
+            &lab,
+            Setup {
+                protection: kind.dialect.protection,
+                share: "guest = true".to_owned(),
+                nvram_size: "128MiB",
+                nvram: format!("durability = \"{}\"", kind.durability),
+                more: format!(
+                    "[partner]\nnode = \"a\"\nlock = \"{dir}/outlast.lock\"\n\
+                     interconnect = [\"{a}\", \"{b}\"]\nkey = \"{dir}/node-a.pem\"\ntimeout_ms = {}\n",
+                    kind.timeout_ms
+                ),
+                ..Setup::default()
+            },
+        );
+        first.rewrite(
+            "tap = \"tap0\"",
+            &format!("tap = \"tap0\"\nmac = \"{MAC}\""),
+        );
+        let other = [
+            ("tap = \"tap0\"", "tap = \"tap1\""),
+            ("node = \"a\"", "node = \"b\""),
+            ("node-a.pem", "node-b.pem"),
+            ("/nvram\"", "/nvram-b\""),
+        ];
+        let mut second = first.twin(&lab, "b", &other);
+        second.move_to(apart.path());
+        for (server, boot) in [(&mut first, "a"), (&mut second, "b")] {
+            server.set_environment("OUTLAST_BOOT_ID", &boot.repeat(32));
+        }
+        Pair {
+            servers: [first, second],
+            nvram: [lab.path("nvram"), lab.path("nvram-b")],
+            _apart: apart,
+            _disk: disk,
+            lab,
+        }
+    }
+
+    fn status(&self, node: usize) -> PairStatus {
+        self.servers[node].status().pair.expect("a pair")
+    }
+
+    /// Waits until the node serves; gives its whole status.
+    fn wait_until_serving(&self, node: usize) -> Status {
+        wait_for("the node to serve", PATIENCE, || {
+            let status = self.servers[node].try_status()?;
+            let serves = status.worker_pid != 0 && status.pair.as_ref()?.role == "serving";
+            serves.then_some(status)
+        })
+    }
+
+    /// Waits until the node serves and the other one could take over.
+    fn wait_until_in_step(&self, node: usize) -> Status {
+        wait_for("the other node to be in step", PATIENCE, || {
+            let status = self.servers[node].try_status()?;
+            let in_step = status.pair.as_ref()?.in_step;
+            (in_step && status.flag == "non-elective-takeover").then_some(status)
+        })
+    }
+
+    /// Waits until the node serves alone, and says so.
+    fn wait_until_alone(&self, node: usize) -> Status {
+        wait_for("the other node not to be in step", PATIENCE, || {
+            let status = self.servers[node].try_status()?;
+            let in_step = status.pair.as_ref()?.in_step;
+            (!in_step && status.flag == "non-elective-reboot").then_some(status)
+        })
+    }
+
+    /// `outlast COMMAND` of a node, which must succeed.
+    fn order(&self, node: usize, words: &[&str]) {
+        let output = self.servers[node].outlast(words);
+        assert!(output.status.success(), "{words:?}: {}", error(&output));
+    }
+
+    /// kill -9 of every process of a node that serves.
+    fn kill(&mut self, node: usize) {
+        let worker = self.servers[node].status().worker_pid;
+        self.servers[node].kill_tree(worker);
+    }
+
+    /// What a node is kept from, when it says so.
+    fn wait_until_waiting(&self, node: usize) -> PairStatus {
+        wait_for("the node to wait", PATIENCE, || {
+            let seen = self.servers[node].try_status()?.pair?;
+            (seen.role == "waiting").then_some(seen)
+        })
+    }
+}
+
+/// What a client does.
+#[derive(Clone, Copy, Debug)]
+enum Workload {
+    Get,
+    Put,
+}
+
+/// What befalls the service meanwhile.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    /// `outlast takeover`, then `outlast giveback`.
+    Elective,
+    /// kill -9 of the whole first server.
+    Kill,
+    /// The interconnect is down for a while.
+    LinkDown,
+}
+
+fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
+    if !can_cut_power(test) {
+        return;
+    }
+    let mut pair = Pair::start(test, kind);
+    let local = pair.lab.make_dir("local");
+    let share = pair.servers[0].share().to_owned();
+    let (from, to) = match workload {
+        Workload::Get => (share.join("big"), local.join("copy")),
+        Workload::Put => (local.join("big"), share.join("copy")),
+    };
+    let mut rng = Rng::named(test);
+    files::random_file(&from, SIZE, &mut rng);
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let command = match workload {
+        Workload::Get => "get big copy",
+        Workload::Put => "put big copy",
+    };
+    let client = Session::start(smbclient(kind.dialect), &local, command);
+    wait_until_copied(&to, 10);
+    let turns = match blow {
+        Blow::Elective => {
+            pair.order(0, &["takeover"]);
+            wait_until_copied(&to, 40);
+            pair.wait_until_in_step(1);
+            pair.order(1, &["giveback"]);
+            3
+        }
+        Blow::Kill => {
+            pair.kill(0);
+            2
+        }
+        Blow::LinkDown => {
+            run("ip link set ic0 down");
+            pair.wait_until_alone(0);
+            wait_until_copied(&to, 50);
+            run("ip link set ic0 up");
+            pair.wait_until_in_step(0);
+            1
+        }
+    };
+    client.finish().well();
+    let serving = usize::from(matches!(blow, Blow::Kill));
+    pair.wait_until_serving(serving);
+    files::assert_same(&from, &to);
+    pair.servers[serving].wait_until_left_alone();
+    assert_alternate(speakers, turns);
+    capture.verdict().assert_untouched(1);
+    pair.servers.iter().for_each(Server::assert_sound);
+}
+
+/// So many percent have arrived.
+fn wait_until_copied(to: &Path, percent: u64) {
+    wait_for("the transfer", PATIENCE, || {
+        let found = std::fs::metadata(to).ok()?;
+        // A client may set the size first.
+        let arrived = found.len().min(found.blocks() * 512);
+        (arrived >= SIZE / 100 * percent).then_some(())
+    });
+}
+
+/// The two have spoken in so many turns, one after the other, node a first.
+fn assert_alternate(speakers: Speakers, turns: usize) {
+    let spoken = speakers.turns();
+    assert_eq!(spoken.len(), turns, "turns of the speakers: {spoken:?}");
+    assert_eq!(spoken.first().map(|turn| turn.0), Some(0), "{spoken:?}");
+}
+
+//= patent fig2-223, fig2-225
+#[test]
+fn a_get_goes_on_through_takeover_and_giveback() {
+    let test = "mirror_get_elective";
+    transfer(test, Workload::Get, Blow::Elective, &USUAL);
+}
+
+#[test]
+fn a_put_goes_on_through_takeover_and_giveback() {
+    let test = "mirror_put_elective";
+    let kind = Kind {
+        dialect: ENCRYPTED,
+        ..USUAL
+    };
+    transfer(test, Workload::Put, Blow::Elective, &kind);
+}
+
+//= patent claim-20, claim-41
+//= patent fig4-409, fig4-411, fig4-413, fig4-415
+#[test]
+fn a_get_goes_on_when_the_first_machine_is_lost() {
+    let test = "mirror_get_kill";
+    let kind = Kind {
+        dialect: ENCRYPTED,
+        addresses: INTERCONNECT_V6,
+        ..USUAL
+    };
+    transfer(test, Workload::Get, Blow::Kill, &kind);
+}
+
+#[test]
+fn a_put_goes_on_when_the_first_machine_is_lost() {
+    transfer("mirror_put_kill", Workload::Put, Blow::Kill, &USUAL);
+}
+
+#[test]
+fn a_put_goes_on_while_the_interconnect_is_down() {
+    transfer("mirror_put_link", Workload::Put, Blow::LinkDown, &USUAL);
+}
+
+/// A client with a file open, which it has written to.
+struct Idle {
+    client: Client,
+    file: FileId,
+    written: Vec<u8>,
+}
+
+impl Idle {
+    fn begin() -> Idle {
+        let mut client = Client::guest();
+        let file = client.create("file", 0x0017_019F, 3, 0);
+        Idle {
+            client,
+            file,
+            written: Vec::new(),
+        }
+    }
+
+    /// Writes some more, and has it all back.
+    fn go_on(&mut self, what: u8) {
+        let at = self.written.len() as u64;
+        self.client.write(self.file, at, &[what; 3000]);
+        self.written.extend([what; 3000]);
+        let len = u32::try_from(self.written.len()).expect("short");
+        assert!(
+            self.client.read(self.file, 0, len) == self.written,
+            "other bytes"
+        );
+    }
+}
+
+#[test]
+fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
+    let test = "mirror_alone";
+    if !can_cut_power(test) {
+        return;
+    }
+    let mut pair = Pair::start(test, &USUAL);
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let mut idle = Idle::begin();
+    idle.go_on(1);
+    let seen = pair.wait_until_in_step(0).pair.and_then(|pair| pair.link);
+    assert!(seen.is_some_and(|link| link.is_connected && link.problem.is_none()));
+    let follower = pair.status(1).link.expect("an interconnect");
+    assert!(
+        follower.is_connected && follower.heard_ms_ago.is_some(),
+        "{follower:?}"
+    );
+    let mut other = pair.servers[1].outlast(&["status"]);
+    let text = String::from_utf8_lossy(&std::mem::take(&mut other.stdout)).into_owned();
+    assert!(text.contains("interconnect: connected"), "{text}");
+    // It goes, and clients are served all the same.
+    pair.servers[1].terminate();
+    idle.go_on(2);
+    let status = pair.wait_until_alone(0);
+    assert!(
+        status
+            .pair
+            .and_then(|pair| pair.link)
+            .is_some_and(|link| !link.is_connected)
+    );
+    let text = pair.servers[0].outlast(&["status"]).stdout;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        text.contains("NOT IN STEP") && text.contains("NOT CONNECTED"),
+        "{text}"
+    );
+    idle.go_on(3);
+    // What it lacks keeps it from taking over.
+    pair.kill(0);
+    pair.servers[1].start_again();
+    let seen = pair.wait_until_waiting(1);
+    assert!(seen.if_died.contains("not all here"), "{seen:?}");
+    pair.servers[0].start_again();
+    idle.go_on(4);
+    // It is brought up again, and has all of it.
+    pair.wait_until_in_step(0);
+    pair.kill(0);
+    idle.go_on(5);
+    pair.wait_until_serving(1);
+    drop(idle);
+    pair.servers[1].wait_until_left_alone();
+    assert_alternate(speakers, 2);
+    capture.verdict().assert_untouched(1);
+}
+
+#[test]
+fn a_partner_that_is_too_slow_is_left_behind() {
+    let test = "mirror_slow";
+    if !can_cut_power(test) {
+        return;
+    }
+    let pair = Pair::start(test, &USUAL);
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let mut idle = Idle::begin();
+    idle.go_on(1);
+    let supervisor = Pid::from_raw(pair.servers[1].supervisor_pid().cast_signed());
+    let supervisor = supervisor.expect("a process");
+    kill_process(supervisor, Signal::STOP).expect("a signal");
+    idle.go_on(2);
+    pair.wait_until_alone(0);
+    kill_process(supervisor, Signal::CONT).expect("a signal");
+    pair.wait_until_in_step(0);
+    idle.go_on(3);
+    pair.order(0, &["takeover"]);
+    idle.go_on(4);
+    drop(idle);
+    pair.servers[1].wait_until_left_alone();
+    assert_alternate(speakers, 2);
+    capture.verdict().assert_untouched(1);
+}
+
+#[test]
+fn an_old_nvram_that_comes_back_is_not_taken_up() {
+    let test = "mirror_old";
+    if !can_cut_power(test) {
+        return;
+    }
+    let mut pair = Pair::start(test, &USUAL);
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let mut idle = Idle::begin();
+    idle.go_on(1);
+    pair.kill(0);
+    let old = pair.nvram[0].with_extension("old");
+    std::fs::copy(&pair.nvram[0], &old).expect("a copy");
+    pair.wait_until_serving(1);
+    idle.go_on(2);
+    // Node a has the state of before, and takes what node b has instead.
+    pair.servers[0].start_again();
+    pair.wait_until_in_step(1);
+    idle.go_on(3);
+    pair.kill(1);
+    pair.wait_until_serving(0);
+    idle.go_on(4);
+    // Also if it was in step once: the copy of then is put back while neither node runs.
+    pair.kill(0);
+    std::fs::copy(&old, &pair.nvram[0]).expect("a copy");
+    pair.servers[0].start_again();
+    pair.wait_until_serving(0);
+    let log = pair.servers[0].log();
+    assert!(log.contains("its sessions are dropped"), "{log}");
+    drop(idle);
+    assert_alternate(speakers, 3);
+    drop(capture);
+}
+
+//= patent fig3-307
+#[test]
+fn a_lost_nvram_is_had_back_from_the_partner() {
+    let test = "mirror_lost";
+    if !can_cut_power(test) {
+        return;
+    }
+    let mut pair = Pair::start(test, &USUAL);
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let mut idle = Idle::begin();
+    idle.go_on(1);
+    pair.servers[0].terminate();
+    pair.wait_until_waiting(1);
+    std::fs::remove_file(&pair.nvram[0]).expect("the NVRAM");
+    pair.servers[0].start_again();
+    pair.wait_until_serving(1);
+    idle.go_on(2);
+    pair.wait_until_in_step(1);
+    pair.order(1, &["giveback"]);
+    idle.go_on(3);
+    pair.wait_until_serving(0);
+    drop(idle);
+    pair.servers[0].wait_until_left_alone();
+    assert_alternate(speakers, 3);
+    capture.verdict().assert_untouched(1);
+}
+
+#[test]
+fn a_takeover_without_a_standing_mirror_takes_the_state_along() {
+    let test = "mirror_transfer";
+    if !can_cut_power(test) {
+        return;
+    }
+    let mut pair = Pair::prepare(
+        test,
+        &Kind {
+            durability: "process",
+            ..USUAL
+        },
+    );
+    pair.servers[0].start_again();
+    pair.wait_until_serving(0);
+    pair.servers[1].start_again();
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let mut idle = Idle::begin();
+    idle.go_on(1);
+    wait_for("the other node to run", PATIENCE, || {
+        pair.status(0).partner_runs.then_some(())
+    });
+    let seen = pair.status(0);
+    assert!(
+        !seen.in_step && seen.if_died.contains("nobody takes over"),
+        "{seen:?}"
+    );
+    pair.order(0, &["takeover"]);
+    idle.go_on(2);
+    wait_for("the first node to run", PATIENCE, || {
+        pair.status(1).partner_runs.then_some(())
+    });
+    pair.order(1, &["giveback"]);
+    idle.go_on(3);
+    drop(idle);
+    pair.servers[0].wait_until_left_alone();
+    assert_alternate(speakers, 3);
+    capture.verdict().assert_untouched(1);
+}

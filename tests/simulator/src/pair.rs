@@ -1,0 +1,419 @@
+//! Two servers of one service: two nodes with the roles of production, an arbiter that may stall or be out of reach, and
+//! which of them serves. What a node serves with is the whole server of [`crate::server`], over an NVRAM and a disk that
+//! both reach, or over an NVRAM of each and a sink that both reach.
+//!
+//! A node dies as a whole, or its worker alone, or it is stopped while its frames leave and continues later. It may never
+//! speak while the arbiter has admitted the other one.
+
+use std::time::Duration;
+
+use outlast::pair::arbiter::{Rest, Seen, Term};
+use outlast::pair::lease::margin;
+use outlast::pair::role::{Action, Event, Leaving, Nodes, Role};
+
+use crate::random::Random;
+
+/// Between an order to mount or to fence, and its end.
+const HOOK: Duration = Duration::from_millis(1);
+/// Before a renewal that has failed is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Rounds at one instant, at most.
+const ROUNDS: usize = 1000;
+/// Until then the arbiter has its stalls.
+const TROUBLED: u64 = 40_000;
+
+/// What a pair is, and what is broken about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The arbiter admits a node for so long; `None`: as long as one of its processes lives.
+    pub lease: Option<Duration>,
+    /// Each node is a machine with an NVRAM of its own.
+    pub machines: bool,
+    /// What one node has committed reaches the other one.
+    pub is_shared: bool,
+    /// What is broken.
+    pub broken: Option<Broken>,
+}
+
+/// Pairs that break a promise, to show that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The record says that the other node has all, and it has not.
+    BitNotCleared,
+    /// A node speaks on when its lease has ended.
+    LeaseNotChecked,
+    /// A node takes the service in the epoch of the one before.
+    EpochNotRaised,
+}
+
+/// What befalls the node that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// Its worker dies, and its supervisor starts the next.
+    Worker,
+    /// All of it dies.
+    Node,
+    /// It is stopped for so long.
+    Stopped(Duration),
+}
+
+/// What follows for the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// This node starts a server.
+    Serve(usize),
+    /// The timers of this node have ended its processes.
+    Killed(usize),
+}
+
+/// The pair.
+#[derive(Debug)]
+pub struct Pair {
+    plan: Plan,
+    random: Random,
+    term: Term,
+    /// Who is admitted, and until when by the arbiter's clock.
+    holder: Option<(usize, Duration)>,
+    /// Rises with the holder and with the record.
+    changes: u64,
+    nodes: [Node; 2],
+    /// When the arbiter does not answer: one node, or any.
+    stalls: Vec<(Option<usize>, Duration, Duration)>,
+    /// Epochs in which a node has served.
+    served: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// `None`: it does not run.
+    role: Option<Role>,
+    starts_at: Duration,
+    /// What comes of what it is at, and when.
+    awaits: Option<(Duration, Event)>,
+    /// When its timers end it.
+    deadline: Duration,
+    renews_at: Duration,
+    /// The changes that it has seen.
+    looked: u64,
+    stopped_until: Option<Duration>,
+}
+
+impl Plan {
+    /// The pair of a seed. `has_sink`: durability `power`.
+    #[must_use]
+    pub fn of(seed: u64, has_sink: bool) -> Plan {
+        let mut random = Random::new(seed, "pair");
+        let machines = has_sink || random.percent(20);
+        Plan {
+            lease: random.percent(60).then(|| Duration::from_millis(1000)),
+            machines,
+            is_shared: has_sink || !machines,
+            broken: None,
+        }
+    }
+}
+
+impl Pair {
+    /// Neither node runs yet.
+    #[must_use]
+    pub fn new(plan: Plan, seed: u64) -> Pair {
+        let mut random = Random::new(seed, "arbiter");
+        let number = if plan.lease.is_some() {
+            random.index(4)
+        } else {
+            0
+        };
+        let stalls = (0..number).map(|_| {
+            let whom = *random.pick(&[None, Some(0), Some(1)]);
+            let from = Duration::from_millis(random.below(TROUBLED));
+            (whom, from, from + Duration::from_millis(random.below(2500)))
+        });
+        let stalls = stalls.collect();
+        let late = Node {
+            starts_at: Duration::from_millis(1),
+            ..Node::default()
+        };
+        Pair {
+            plan,
+            random,
+            term: Term::first(),
+            holder: None,
+            changes: 1,
+            nodes: [Node::default(), late],
+            stalls,
+            served: Vec::new(),
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// The record says that the other node has all.
+    #[must_use]
+    pub fn in_step(&self) -> bool {
+        self.term.in_step
+    }
+
+    /// What befalls the node that serves. `can_stop`: between two of its frames.
+    pub fn blow(&mut self, can_stop: bool) -> Blow {
+        match self.random.below(10) {
+            0..3 => Blow::Worker,
+            3..6 if can_stop => Blow::Stopped(Duration::from_millis(self.random.below(2000))),
+            _ => Blow::Node,
+        }
+    }
+
+    /// The other node could go on with the service now.
+    #[must_use]
+    pub fn may_hand_over(&self, node: usize) -> bool {
+        self.plan.is_shared && self.nodes[1 - node].role.is_some()
+    }
+
+    /// Every process of the node is gone; it is started again later.
+    pub fn died(&mut self, node: usize, now: Duration) {
+        let pause = Duration::from_millis(1 + self.random.below(3000));
+        self.nodes[node] = Node {
+            starts_at: now + pause,
+            ..Node::default()
+        };
+        // The lock goes with the last process; a lease lasts.
+        if self.plan.lease.is_none() {
+            self.release(node);
+        }
+    }
+
+    /// The node does nothing until then.
+    pub fn stop(&mut self, node: usize, until: Duration) {
+        self.nodes[node].stopped_until = Some(until);
+    }
+
+    /// The server of a node has left in order.
+    pub fn left(&mut self, node: usize, now: Duration) {
+        let leaving = Leaving::HandedOver { is_return: false };
+        self.nodes[node].awaits = Some((now, Event::Left(leaving)));
+    }
+
+    /// The arbiter has not admitted another one.
+    #[must_use]
+    pub fn may_speak(&self, node: usize) -> bool {
+        self.holder.is_some_and(|(holder, _)| holder == node)
+    }
+
+    /// The node that is to have a server.
+    #[must_use]
+    pub fn serving(&self) -> Option<usize> {
+        let serves = |node: &Node| node.role.as_ref().is_some_and(Role::serves);
+        (0..2).find(|node| serves(&self.nodes[*node]))
+    }
+
+    fn release(&mut self, node: usize) {
+        self.holder = self.holder.filter(|(holder, _)| *holder != node);
+        self.changes += 1;
+    }
+
+    fn reaches(&self, node: usize, now: Duration) -> bool {
+        let is_cut = |(whom, from, to): &(Option<usize>, Duration, Duration)| {
+            whom.is_none_or(|whom| whom == node) && (*from..*to).contains(&now)
+        };
+        !self.stalls.iter().any(is_cut)
+    }
+
+    /// All that happens at this instant, up to an order.
+    ///
+    /// # Panics
+    /// A promise is broken.
+    pub fn turn(&mut self, now: Duration) -> Option<Order> {
+        for _ in 0..ROUNDS {
+            if self.holder.is_some_and(|(_, until)| until <= now) {
+                self.holder = None;
+                self.changes += 1;
+            }
+            let mut is_quiet = true;
+            for node in 0..2 {
+                if let Some(order) = self.look_after(node, now) {
+                    return Some(order);
+                }
+                let Some(event) = self.event(node, now) else {
+                    continue;
+                };
+                is_quiet = false;
+                let role = self.nodes[node].role.as_mut();
+                let action = role.and_then(|role| role.handle(event, now));
+                if let Some(order) = action.and_then(|action| self.act(node, action, now)) {
+                    return Some(order);
+                }
+            }
+            if is_quiet {
+                return None;
+            }
+        }
+        panic!("the nodes do not come to rest")
+    }
+
+    /// Starts, wakes, renews, ends.
+    fn look_after(&mut self, node: usize, now: Duration) -> Option<Order> {
+        let reaches = self.reaches(node, now);
+        let it = &mut self.nodes[node];
+        if it.role.is_none() && it.starts_at <= now {
+            it.role = Some(Role::new(names(node)));
+        }
+        it.stopped_until = it.stopped_until.filter(|until| now < *until);
+        let lease = self.plan.lease?;
+        if !it.role.as_ref().is_some_and(Role::serves) {
+            return None;
+        }
+        let holds = self.holder.is_some_and(|(holder, _)| holder == node);
+        if it.stopped_until.is_none() && it.renews_at <= now {
+            it.renews_at = now + AGAIN;
+            if reaches && holds {
+                self.holder = Some((node, now + lease));
+                (it.deadline, it.renews_at) = (now + lease - margin(lease), now + lease / 3);
+            }
+        }
+        let is_over = it.deadline <= now && self.plan.broken != Some(Broken::LeaseNotChecked);
+        if is_over {
+            self.died(node, now);
+        }
+        is_over.then_some(Order::Killed(node))
+    }
+
+    fn event(&mut self, node: usize, now: Duration) -> Option<Event> {
+        let is_free = self.holder.is_none();
+        let changes = self.changes;
+        let it = &mut self.nodes[node];
+        if it.stopped_until.is_some() {
+            return None;
+        }
+        if let Some((at, _)) = it.awaits {
+            return (at <= now)
+                .then(|| it.awaits.take())?
+                .map(|(_, event)| event);
+        }
+        let due = it.role.as_ref()?.deadline()? <= now;
+        // While the other node serves, nothing is to be seen.
+        let is_news = is_free || it.looked != changes;
+        (due && is_news).then_some(Event::Tick)
+    }
+
+    fn act(&mut self, node: usize, action: Action, now: Duration) -> Option<Order> {
+        let reaches = self.reaches(node, now);
+        let away = || Event::Failed("the arbiter does not answer".to_owned());
+        let (delay, event) = match action {
+            Action::Look | Action::Ask if !reaches => (Duration::ZERO, away()),
+            Action::Look => {
+                self.nodes[node].looked = self.changes;
+                (Duration::ZERO, Event::Looked(self.seen(node)))
+            }
+            Action::Ask => (Duration::ZERO, Event::Asked(self.ask(node, now))),
+            Action::Fence { .. } => (HOOK, Event::Fenced(Ok(()))),
+            Action::Take(term) => (Duration::ZERO, Event::Taken(self.take(node, term))),
+            Action::Mount => (HOOK, Event::Mounted(Ok(()))),
+            Action::Unmount => (HOOK, Event::Unmounted(Ok(()))),
+            Action::Serve => {
+                let epoch = self.term.epoch;
+                assert!(
+                    !self.served.contains(&epoch),
+                    "two servers in epoch {epoch}"
+                );
+                self.served.push(epoch);
+                return Some(Order::Serve(node));
+            }
+            Action::Release(rest) => {
+                if let Some(rest) = rest.filter(|_| self.may_speak(node)) {
+                    self.term.rest = rest;
+                }
+                self.release(node);
+                return None;
+            }
+            Action::End => {
+                self.died(node, now);
+                self.release(node);
+                return None;
+            }
+        };
+        self.nodes[node].awaits = Some((now + delay, event));
+        None
+    }
+
+    fn seen(&self, node: usize) -> Seen {
+        Seen {
+            term: self.term.clone(),
+            is_held: self.holder.is_some(),
+            partner_runs: self.nodes[1 - node].role.is_some(),
+            partner: None,
+        }
+    }
+
+    fn ask(&mut self, node: usize, now: Duration) -> Option<Term> {
+        if self.holder.is_some_and(|(holder, _)| holder != node) {
+            return None;
+        }
+        let lease = self.plan.lease;
+        self.holder = Some((node, lease.map_or(Duration::MAX, |lease| now + lease)));
+        self.changes += 1;
+        if let Some(lease) = lease {
+            let it = &mut self.nodes[node];
+            (it.deadline, it.renews_at) = (now + lease - margin(lease), now + lease / 3);
+        }
+        Some(self.term.clone())
+    }
+
+    fn take(&mut self, node: usize, term: Term) -> Result<(), String> {
+        if !self.may_speak(node) {
+            return Err("not admitted any more".to_owned());
+        }
+        let is_of_another = self.term.epoch > 0 && self.term.holder != term.holder;
+        let has_died = self.term.rest == Rest::Not;
+        assert!(
+            !(is_of_another && has_died) || self.term.in_step,
+            "a node takes over that has not all"
+        );
+        let broken = self.plan.broken;
+        self.term = Term {
+            in_step: self.plan.is_shared || broken == Some(Broken::BitNotCleared),
+            epoch: term.epoch - u64::from(broken == Some(Broken::EpochNotRaised)),
+            ..term
+        };
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// When something happens next.
+    #[must_use]
+    pub fn next(&self) -> Option<Duration> {
+        let is_free = self.holder.is_none();
+        let is_timed =
+            self.plan.lease.is_some() && self.plan.broken != Some(Broken::LeaseNotChecked);
+        let times = self.nodes.iter().flat_map(|node| {
+            let Some(role) = &node.role else {
+                return vec![node.starts_at];
+            };
+            if let Some(until) = node.stopped_until {
+                let deadline = (role.serves() && is_timed).then_some(node.deadline);
+                return deadline.into_iter().chain([until]).collect();
+            }
+            let awaits = node.awaits.as_ref().map(|(at, _)| *at);
+            let is_news = is_free || node.looked != self.changes;
+            let tick = role.deadline().filter(|_| is_news && awaits.is_none());
+            let leased = role.serves() && self.plan.lease.is_some();
+            let renewal = leased.then_some(node.renews_at);
+            let deadline = (leased && is_timed).then_some(node.deadline);
+            let all = [awaits, tick, renewal, deadline];
+            all.into_iter().flatten().collect()
+        });
+        let ends = self.holder.map(|(_, until)| until);
+        let ends = ends.filter(|until| *until < Duration::MAX);
+        times.chain(ends).min()
+    }
+}
+
+fn names(node: usize) -> Nodes {
+    let name = |node: usize| ["a", "b"][node].to_owned();
+    Nodes {
+        own: name(node),
+        partner: name(1 - node),
+    }
+}

@@ -1,0 +1,136 @@
+//! Two servers: whatever dies, stops or is cut off, clients are answered as by one that is whole, and never do two speak.
+//!
+//! `OUTLAST_PAIR_POINTS=N cargo test --profile checked -p outlast-simulator --test pair -- --include-ignored` tries N
+//! points more; `OUTLAST_PAIR_FROM` is the first seed.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outlast_simulator::pair::Broken;
+use outlast_simulator::random::Random;
+use outlast_simulator::run::{Transcript, run};
+use outlast_simulator::scenario::{Scenario, Size};
+use outlast_simulator::sweep::size_of;
+
+/// What the clients see of one server that nothing happens to, and the steps of a pair that nothing is done to.
+fn reference(scenario: &Scenario) -> Result<(Transcript, u64), String> {
+    let undisturbed = Scenario {
+        pair: None,
+        reboot_at: None,
+        ..scenario.clone()
+    };
+    let transcript = run(&undisturbed, &[], None)?.transcript;
+    let report = run(scenario, &[], Some(&transcript))?;
+    Ok((transcript, report.steps))
+}
+
+/// The crashes to try in a scenario: one in so many steps, and in small ones a second one.
+fn blows(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u64>> {
+    let mut random = Random::new(scenario.seed, "crashes of a pair");
+    let mut all = vec![vec![]];
+    let mut step = 0;
+    loop {
+        step += 1 + random.below(2 * stride - 1);
+        if step > steps {
+            return all;
+        }
+        all.push(vec![step]);
+        if size == Size::Small {
+            // Often within the takeover, else later.
+            let longest = *random.pick(&[60, 400]);
+            let gap = 1 + random.below(longest);
+            all.push(vec![step, step + gap]);
+        }
+    }
+}
+
+/// Tries points until there were so many; gives the first failure.
+fn sweep(
+    first_seed: u64,
+    points: u64,
+    stride: u64,
+    change: impl Fn(&mut Scenario) + Sync,
+) -> Option<String> {
+    std::panic::set_hook(Box::new(|_| {}));
+    let (next, tried) = (AtomicU64::new(first_seed), AtomicU64::new(0));
+    let failure = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while tried.load(Ordering::Relaxed) < points
+                    && failure.lock().expect("no panic").is_none()
+                {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if let Err(what) = try_seed(seed, stride, &change, &tried, points) {
+                        *failure.lock().expect("no panic") = Some(what);
+                    }
+                }
+            });
+        }
+    });
+    let _ = std::panic::take_hook();
+    let tried = tried.into_inner();
+    println!(
+        "{tried} crash points of pairs tried, seeds {first_seed} to {}",
+        next.into_inner()
+    );
+    failure.into_inner().expect("no panic")
+}
+
+fn try_seed(
+    seed: u64,
+    stride: u64,
+    change: &impl Fn(&mut Scenario),
+    tried: &AtomicU64,
+    points: u64,
+) -> Result<(), String> {
+    let size = size_of(seed);
+    let mut scenario = Scenario::of_pair(seed, size);
+    let told =
+        |blows: &[u64], what: String| format!("seed {seed}, {size:?}, crashes {blows:?}: {what}");
+    let (transcript, steps) = reference(&scenario).map_err(|what| told(&[], what))?;
+    change(&mut scenario);
+    for blows in blows(&scenario, size, steps, stride) {
+        if tried.fetch_add(1, Ordering::Relaxed) >= points {
+            return Ok(());
+        }
+        run(&scenario, &blows, Some(&transcript)).map_err(|what| told(&blows, what))?;
+    }
+    Ok(())
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn clients_do_not_notice_which_of_two_servers_serves() {
+    let failure = sweep(0, 3_000, 40, |_| ());
+    assert_eq!(failure, None);
+}
+
+#[test]
+#[ignore = "as many points as OUTLAST_PAIR_POINTS says"]
+fn clients_do_not_notice_it_at_many_more_points() {
+    let first = number("OUTLAST_PAIR_FROM").unwrap_or(1_000);
+    let points = number("OUTLAST_PAIR_POINTS").unwrap_or(100_000);
+    assert_eq!(sweep(first, points, 7, |_| ()), None);
+}
+
+#[test]
+fn a_pair_that_breaks_a_promise_is_found_out() {
+    for broken in [
+        Broken::BitNotCleared,
+        Broken::LeaseNotChecked,
+        Broken::EpochNotRaised,
+    ] {
+        let failure = sweep(0, 20_000, 20, |scenario| {
+            if let Some(plan) = &mut scenario.pair {
+                plan.broken = Some(broken);
+            }
+        });
+        let failure = failure.unwrap_or_else(|| panic!("{broken:?} is not found out"));
+        let line = failure.lines().next().unwrap_or_default();
+        println!("{broken:?}: {line:.160}");
+    }
+}

@@ -1,0 +1,83 @@
+//! A second machine on the lab's link, as far as the network goes: a namespace with a TAP of its own, bridged to the
+//! lab's, and an interconnect beside it.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::lab::run;
+use super::{PATIENCE, wait_for};
+
+/// Of the interconnect, in the lab and apart.
+pub const INTERCONNECT: [&str; 2] = ["10.78.0.1", "10.78.0.2"];
+pub const INTERCONNECT_V6: [&str; 2] = ["fd78::1", "fd78::2"];
+/// What the frames of the TAP apart come from, in the lab.
+pub const LINK: &str = "lan1";
+
+/// The namespace. It lasts as long as this process of its.
+pub struct Apart(Child);
+
+impl Apart {
+    /// Makes the namespace and its links. The lab's TAP goes on a bridge, whose address is the client's.
+    pub fn new() -> Apart {
+        let holder = Command::new("unshare")
+            .args(["--net", "sleep", "infinity"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare");
+        let apart = Apart(holder);
+        let own = std::fs::read_link("/proc/thread-self/ns/net").expect("a namespace");
+        wait_for("a namespace", PATIENCE, || {
+            let other = std::fs::read_link(apart.path()).ok()?;
+            (other != own).then_some(())
+        });
+        let pid = apart.0.id();
+        for command in [
+            "ip addr flush dev tap0".to_owned(),
+            "ip link add br0 type bridge".to_owned(),
+            "ip link set tap0 master br0".to_owned(),
+            format!("ip link add {LINK} type veth peer name lan0 netns {pid}"),
+            format!("ip link set {LINK} master br0"),
+            format!("ip link set {LINK} up"),
+            "ip addr add 10.77.0.2/24 dev br0".to_owned(),
+            "ip addr add fd77::2/64 dev br0 nodad".to_owned(),
+            "ip link set br0 up".to_owned(),
+            format!("ip link add ic0 type veth peer name ic1 netns {pid}"),
+            format!("ip addr add {}/24 dev ic0", INTERCONNECT[0]),
+            format!("ip addr add {}/64 dev ic0 nodad", INTERCONNECT_V6[0]),
+            "ip link set ic0 up".to_owned(),
+        ] {
+            run(&command);
+        }
+        for command in [
+            "ip link set lo up".to_owned(),
+            "ip tuntap add tap1 mode tap".to_owned(),
+            "ip link add br1 type bridge".to_owned(),
+            "ip link set tap1 master br1".to_owned(),
+            "ip link set lan0 master br1".to_owned(),
+            "ip link set tap1 up".to_owned(),
+            "ip link set lan0 up".to_owned(),
+            "ip link set br1 up".to_owned(),
+            format!("ip addr add {}/24 dev ic1", INTERCONNECT[1]),
+            format!("ip addr add {}/64 dev ic1 nodad", INTERCONNECT_V6[1]),
+            "ip link set ic1 up".to_owned(),
+        ] {
+            run(&format!(
+                "nsenter --net={} {command}",
+                apart.path().display()
+            ));
+        }
+        apart
+    }
+
+    /// The namespace, to be entered.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.0.id()))
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
