@@ -1,4 +1,4 @@
-//! Local accounts, as the system's name service knows them.
+//! Local accounts in the system's name service.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -15,7 +15,7 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// Largest buffer offered to `getpwnam_r` for one entry.
+/// The largest buffer for one entry of `getpwnam_r`, in bytes.
 const ENTRY_MAX_BYTES: usize = 1 << 20;
 
 /// Looks an account up by name; `None` if there is none of this name.
@@ -55,7 +55,7 @@ pub fn lookup(name: &str) -> io::Result<Option<Account>> {
                 }));
             }
             libc::ERANGE if buffer.len() < ENTRY_MAX_BYTES => buffer.resize(buffer.len() * 2, 0),
-            // POSIX lets an implementation answer so for a name it does not know.
+            // POSIX permits these errors for an unknown name.
             libc::ENOENT | libc::ESRCH => return Ok(None),
             error => return Err(io::Error::from_raw_os_error(error)),
         }

@@ -1,8 +1,8 @@
-//! The file system beneath the shares: what [`FileOp`]s do to files.
+//! The file system beneath the shares: performs [`FileOp`]s.
 //!
-//! [`Fs::prepare`] looks and changes nothing; [`Fs::perform`] does it, and done again with the same intent gives the same result (law 5).
-//! Each operation runs with the rights of the account it is done for ([`account`]) and never leaves its share ([`path`]).
-//! `/proc` must be mounted.
+//! [`Fs::prepare`] looks and changes nothing; [`Fs::perform`] performs the operation, and repeated with the same intent
+//! it gives the same result (law 5). Each operation runs with the rights of its account ([`account`]) and never leaves
+//! its share ([`path`]). `/proc` must be mounted.
 
 pub mod account;
 pub mod attributes;
@@ -60,22 +60,22 @@ use syncing::Syncers;
 use watch::Watcher;
 use writer::{Write, Written};
 
-use crate::beside::Beside;
+use crate::job_thread::JobThread;
 use crate::server::record::Ids;
 
-/// What the configuration says of a share.
+/// A share's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShareRoot {
     /// Its directory.
     pub path: PathBuf,
     /// Nothing in it may be changed.
     pub read_only: bool,
-    /// The local account whose rights apply; `None`: the login's own if the server is root (a login without one is refused), else the
-    /// server's.
+    /// The local account whose rights apply; `None`: the login's own if the server is root (a login without one is
+    /// refused), otherwise the server's.
     pub run_as: Option<String>,
 }
 
-/// The file system side of the server.
+/// The file system implementation of the server.
 pub struct Fs {
     roots: Shares,
     opens: Opens,
@@ -84,26 +84,26 @@ pub struct Fs {
     lookup: Lookup,
     pool: Pool,
     watcher: Watcher,
-    /// Opens whose directory could not be watched yet, and whether beneath subdirectories too.
+    /// Opens whose directory could not be watched yet, and whether subdirectories are included.
     unwatched: HashMap<OpenId, bool>,
-    /// When what is offline or unwatched is looked at next.
+    /// When to retry what is offline or unwatched.
     next_look: Option<Instant>,
-    writer: Beside<Write, Written>,
+    writer: JobThread<Write, Written>,
     markers: Markers,
-    /// Brings the shares' file systems onto their media, under durability `power`.
+    /// The threads that sync the shares' file systems, under durability `power`.
     syncers: Option<Syncers>,
-    /// Written to when something that was begun has come to its end.
+    /// An eventfd that is written to when an operation has ended.
     wake: Arc<OwnedFd>,
-    /// The server's own rights count, whoever the operation is done for.
+    /// The server's own rights apply, whatever account the operation is for.
     as_server: bool,
 }
 
 impl Fs {
-    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`. [`wake`](crate::beside::wake) is written to when something that was
-    /// begun has come to its end.
+    /// Opens the shares' directories; a [`ShareId`] is the index in `shares`. [`wake`](crate::job_thread::wake) is
+    /// written to when an operation has ended.
     ///
     /// # Errors
-    /// A limit of the system is reached. A share that is not there is offline, and no error.
+    /// A limit of the system is reached. A missing share is offline, and no error.
     pub fn new(shares: &[ShareRoot], wake: Arc<OwnedFd>) -> anyhow::Result<Fs> {
         Ok(Fs {
             roots: Shares::open(shares),
@@ -115,7 +115,7 @@ impl Fs {
             watcher: Watcher::new()?,
             unwatched: HashMap::new(),
             next_look: None,
-            writer: Beside::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
+            writer: JobThread::start("writer", Arc::clone(&wake), |write| writer::perform(&write))?,
             markers: Markers::default(),
             syncers: None,
             wake,
@@ -123,7 +123,8 @@ impl Fs {
         })
     }
 
-    /// What is weaker on the shares' file systems than on ext4, XFS and btrfs: a sentence each, with the directory.
+    /// The restrictions of the shares' file systems compared with ext4, XFS and btrfs: a sentence each, with the
+    /// directory.
     #[must_use]
     pub fn weaker(&self) -> Vec<String> {
         let roots = self
@@ -155,10 +156,10 @@ impl Fs {
         Ok((account, assumed))
     }
 
-    /// Looks what must be on record before the operation is done; changes nothing.
+    /// Finds out what must be recorded before the operation is performed; changes nothing.
     ///
     /// # Errors
-    /// What the client is to be told if the operation cannot be done.
+    /// The answer to the client if the operation cannot be performed.
     pub fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         self.look_for_share(actor.share);
         self.with_descriptors(|fs| {
@@ -232,7 +233,7 @@ impl Fs {
         let open = self.opens.get(id)?;
         let root = find_root(&self.roots, open.share())?;
         if let Some(from) = from.filter(|_| open.is_dir) {
-            // MS-FSA 2.1.5.15.11: a directory in which something is open stays where it is.
+            // MS-FSA 2.1.5.15.11: a directory in which something is open cannot be renamed.
             let beneath = format!("{from}/");
             let others = self.opens.all();
             if others
@@ -246,10 +247,10 @@ impl Fs {
         rename::prepare(root, &mut self.lookup, open, from, to, replace, in_use)
     }
 
-    /// Does the operation. The same call again, after a crash or not, gives the same result.
+    /// Performs the operation. The same call again, after a crash or not, gives the same result.
     ///
     /// # Errors
-    /// What the client is to be told.
+    /// The answer to the client.
     pub fn perform(
         &mut self,
         actor: &Actor,
@@ -259,14 +260,14 @@ impl Fs {
         self.watcher.collect();
         self.look_for_share(actor.share);
         let outcome = self.with_descriptors(|fs| match fs.ready(op) {
-            // A file that was deleted before a crash: its name is all there is.
+            // A file that was deleted before a crash: only its name is left.
             Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {
                 fs.perform_ready(actor, op, intent)
             }
             ready => ready.and_then(|()| fs.perform_ready(actor, op, intent)),
         });
         match op {
-            // What could not be deleted is still open: it is closed without that.
+            // A file that could not be deleted is still open: it is closed without deletion.
             FileOp::Close {
                 delete: Some(_), ..
             } if outcome.is_err() => {}
@@ -329,7 +330,7 @@ impl Fs {
         }
     }
 
-    /// What follows from an operation, with the server's own rights.
+    /// Completes an operation, with the server's own rights.
     fn after(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         match op {
             FileOp::Write { open, .. }
@@ -348,8 +349,8 @@ impl Fs {
         }
     }
 
-    /// As [`Fs::perform`]; a large write is begun only, for the writer to do: `None`. Nothing else may be asked for until
-    /// [`Fs::finished`] has told its outcome.
+    /// Performs as [`Fs::perform`]; a large write is only begun, by the writer thread: `None`. No other operation may
+    /// follow until [`Fs::finished`] has returned its outcome.
     pub fn begin(
         &mut self,
         actor: &Actor,
@@ -401,18 +402,18 @@ impl Fs {
         Ok(())
     }
 
-    /// The outcome of what was begun, when it has come to its end; once.
+    /// The outcome of the operation that was begun, once, when it has ended.
     pub fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
         let outcome = self.writer.finished()?;
         Some(outcome.inspect_err(|status| self.note_failure(*status)))
     }
 
-    /// Waits until what was begun has come to its end.
+    /// Waits until the operation that was begun has ended.
     pub fn wait(&mut self) {
         self.writer.wait();
     }
 
-    /// The operations for which the kernel asks whose rights count.
+    /// Performs the operations for which the kernel checks rights.
     fn perform_as(
         &mut self,
         account: &Account,
@@ -582,7 +583,7 @@ impl Fs {
         if let Some(target) = delete {
             let (_, _assumed) = self.account(actor)?;
             let root = find_root(&self.roots, actor.share)?;
-            // A file deleted before a crash cannot be opened again: then its name is all there is, and it is gone or another's.
+            // A file deleted before a crash cannot be opened again: only its name is left, which may be another file's.
             let file = self.opens.get(open);
             let fd = file.map_or(root.dir.as_fd(), |file| file.fd.as_fd());
             let links = match intent {
@@ -610,19 +611,19 @@ impl Fs {
         })
     }
 
-    /// Takes note of an open from before a restart. Its file is opened when it is first used; only what it watched is
-    /// watched at once.
+    /// Notes an open from before a restart. Its file is opened when it is first used; only directories that it watched
+    /// are watched at once.
     pub fn remember(&mut self, open: &OpenInfo) {
-        self.opens.remember(open.open, Known::on_record(open));
+        self.opens.remember(open.open, Known::from_record(open));
         if let Some(WatchInfo { recursive, .. }) = open.watch {
             self.watch_again(open.open, recursive);
             if self.unwatched.contains_key(&open.open) {
-                log::warn!("{}: cannot be watched now; it is tried again", open.path);
+                log::warn!("{}: cannot be watched now; retrying", open.path);
             }
         }
     }
 
-    /// May what an open watches have changed after this wall time without the server being told?
+    /// Returns whether what an open watches may have changed after this wall time without the server noticing.
     pub fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
         let (Some(watch), Ok(dir)) = (open.watch, self.opens.get(open.open)) else {
             return true;
@@ -640,7 +641,7 @@ impl Fs {
             .inspect_err(|status| self.note_failure(*status))
     }
 
-    /// Closes an open without more ado.
+    /// Closes an open without further effect.
     pub fn forget(&mut self, open: OpenId) {
         self.unwatched.remove(&open);
         self.watcher.forget(open);
@@ -648,20 +649,20 @@ impl Fs {
         self.opens.forget(open);
     }
 
-    /// Readable when a watched directory has changed.
+    /// A descriptor that is readable when a watched directory has changed.
     #[must_use]
     pub fn watch_fd(&self) -> BorrowedFd<'_> {
         self.watcher.fd()
     }
 
-    /// The changes others made in watched directories since the last call.
+    /// Returns the changes that others made in watched directories since the last call.
     pub fn changes(&mut self) -> Vec<Change> {
-        self.look_again();
+        self.retry_offline();
         self.watcher.collect();
         self.watcher.take()
     }
 
-    /// Drops the changes that the operation just performed has made itself.
+    /// Discards the changes made by the operation just performed.
     pub fn discard_changes(&mut self) {
         self.watcher.discard();
     }
@@ -670,7 +671,7 @@ impl Fs {
         self.opens.get(open)
     }
 
-    /// An open whose file is about to be changed.
+    /// Returns an open whose file is about to be changed.
     fn changed(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
         let open = self.open_file(open)?;
         if find_root(&self.roots, open.share())?.read_only {
@@ -679,7 +680,7 @@ impl Fs {
         Ok(open)
     }
 
-    /// An open whose data are about to be changed.
+    /// Returns an open whose data are about to be changed.
     fn written(&self, open: OpenId) -> Result<&OpenFile, NtStatus> {
         let open = self.changed(open)?;
         if !open.writable {

@@ -1,14 +1,14 @@
-//! An SMB file server whose sessions outlast the server: command line, configuration, supervisor, event loop, file system
-//! access, TAP, control socket. `docs/architecture.md` says how the parts fit together.
+//! An SMB file server whose sessions outlast the server: command line, configuration, supervisor, event loop, file
+//! system access, TAP, control socket. `docs/architecture.md` describes how the parts fit together.
 
 pub mod account;
-pub mod beside;
 pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod discovery;
 pub mod fs;
+pub mod job_thread;
 pub mod logging;
 pub mod metrics;
 pub mod one_line;

@@ -1,11 +1,11 @@
-//! What somebody else wrote, quoted in a message for people.
+//! Quotes foreign text in a message.
 
 use std::fmt;
 
-/// Shows a text as one line of a terminal: control characters are escaped, what is endless is cut.
+/// Shows a text as one line of a terminal: control characters are escaped, and a long text is cut.
 pub struct OneLine<'a>(pub &'a str);
 
-/// Characters that are shown.
+/// The number of characters that are shown.
 const MAX: usize = 300;
 
 impl fmt::Display for OneLine<'_> {

@@ -1,17 +1,17 @@
-//! Waits for what a server that has just been killed still holds: its processes end a moment after it.
+//! Waits for what a server that has just been killed still holds: its processes end a moment later.
 
 use std::time::{Duration, Instant};
 
-/// How long it is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Between the first two attempts; it doubles, up to [`PACE_MAX`].
+/// The longest wait.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The time between the first two attempts; it doubles, up to [`PACE_MAX`].
 const PACE: Duration = Duration::from_millis(1);
 const PACE_MAX: Duration = Duration::from_millis(50);
 
-/// Repeats `attempt` as long as it fails by what another server holds.
+/// Repeats `attempt` as long as it fails because another server holds something.
 ///
 /// # Errors
-/// Those of `attempt`: at once any other, after two seconds that one.
+/// Those of `attempt`: any other at once, that one after two seconds.
 pub fn outwait<T, E>(
     is_held: impl Fn(&E) -> bool,
     mut attempt: impl FnMut() -> Result<T, E>,
@@ -20,7 +20,7 @@ pub fn outwait<T, E>(
     let mut pace = PACE;
     loop {
         match attempt() {
-            Err(error) if is_held(&error) && begun.elapsed() < PATIENCE => {
+            Err(error) if is_held(&error) && begun.elapsed() < TIMEOUT => {
                 std::thread::sleep(pace);
                 pace = (pace * 2).min(PACE_MAX);
             }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_tried_again_and_nothing_else() {
+    fn only_held_resources_are_tried_again() {
         let mut answers = [Err("held"), Err("held"), Ok(7)].into_iter();
         let is_held = |error: &&str| *error == "held";
         assert_eq!(outwait(is_held, || answers.next().unwrap()), Ok(7));

@@ -1,4 +1,4 @@
-//! What a start would find: looked at before the first one, and before a server with sessions makes way for the next.
+//! Checks what a start needs: before the first start, and before a server with sessions is replaced by the next.
 
 use std::path::Path;
 
@@ -11,15 +11,15 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
-/// What is looked at of a configuration; an error names the remedy.
+/// One check of a configuration; an error names the remedy.
 type Check = fn(&Config) -> anyhow::Result<()>;
 
-/// All that is wrong with a configuration, and probable mistakes. What is not there yet is made at the first start.
+/// The errors of a configuration, and probable mistakes. Files that do not exist yet are made at the first start.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// A server could not start by it, or not serve all of it.
+    /// Reasons why a server could not start with it, or not serve all of it.
     pub errors: Vec<String>,
-    /// It could.
+    /// Reasons to suspect a mistake.
     pub warnings: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ fn lines(errors: &[config::Error]) -> impl Iterator<Item = String> {
     errors.iter().map(ToString::to_string)
 }
 
-/// Looks at what every start needs, and at `more`.
+/// Runs the checks of every start, and `more`.
 fn examine(config: &Config, more: &[Check]) -> Findings {
     let mut found = Findings::default();
     found.errors.extend(lines(&config.system_errors()));
@@ -49,7 +49,7 @@ fn require(found: &Findings) -> anyhow::Result<()> {
         .map_or(Ok(()), |error| bail!("{error}"))
 }
 
-/// Looks at a configuration file and at all that it names.
+/// Checks a configuration file and everything that it names.
 pub fn findings(path: &Path) -> Findings {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{}: cannot be read; name the right file", path.display()));
@@ -73,16 +73,16 @@ pub fn findings(path: &Path) -> Findings {
     }
 }
 
-/// Before the first worker: refuses what is wrong, warns of probable mistakes. The worker itself reads the log.
+/// Checks before the first worker: refuses errors, warns of probable mistakes. The worker itself reads the log.
 ///
 /// # Errors
-/// What is wrong, and the remedy.
+/// The first error, and the remedy.
 pub fn first_start(config: &Config) -> anyhow::Result<()> {
     let found = examine(config, &[]);
     require(&found)?;
     let missing = config.missing_shares();
-    // A share that is missing is offline, and may be on a disk that is mounted late. Where there never was a server and
-    // there is nothing to serve, it is a mistake.
+    // A missing share is offline, and may be on a disk that is mounted later. If there never was a server and there is
+    // nothing to serve, it is a mistake.
     let is_known = std::fs::symlink_metadata(&config.nvram.path).is_ok();
     let is_useless = missing.len() == config.shares.len() && !is_known;
     if let Some(error) = missing.first().filter(|_| is_useless) {
@@ -96,16 +96,16 @@ fn warn_of(probable_mistakes: impl Iterator<Item = String>) {
     probable_mistakes.for_each(|warning| warn!("{warning}"));
 }
 
-/// Could the binary that runs start again by this configuration, and take up its sessions? It has written the log, so
-/// it can read it: only the log's place and size are looked at, which costs the clients no time.
+/// Checks whether the running binary could start again with this configuration, and resume its sessions. It has written
+/// the log, so it can read it: only the log's path and size are checked, which costs the clients no time.
 ///
 /// # Errors
-/// What keeps it from that, and the remedy.
+/// The reason why not, and the remedy.
 pub fn would_start(config: &Config) -> anyhow::Result<()> {
     require(&examine(config, &[log_has_its_size, sink_can_be_used]))
 }
 
-/// The same for a binary that has not written the log: it reads the log.
+/// The same for a binary that has not written the log, and therefore reads it.
 ///
 /// # Errors
 /// As [`would_start`].
@@ -113,10 +113,10 @@ pub fn would_take_over(config: &Config) -> anyhow::Result<()> {
     require(&examine(config, &[log_can_be_read, sink_can_be_used]))
 }
 
-/// May a server that has sessions come back by this configuration instead of its own?
+/// Checks whether a server with sessions may restart with this configuration instead of its own.
 ///
 /// # Errors
-/// What keeps it from that, and the remedy.
+/// The reason why not, and the remedy.
 pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
     let named = |key: &str| format!("{}: {key}", new.path.display());
     let refused = |key: &str, problem: &str| {
@@ -133,13 +133,15 @@ pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
     }
     if new.partner != running.partner {
         bail!(
-            "{}: the pair stays as it is while the server runs; end it with SIGTERM and start it again, or undo the change",
+            "{}: [partner] cannot change while the server runs; end it with SIGTERM and start it again, or undo the \
+             change",
             named("partner")
         );
     }
     if new.server.control_socket != running.server.control_socket {
         bail!(
-            "{}: the socket stays where it is while the server runs; end it with SIGTERM and start it again, or undo the change",
+            "{}: the socket cannot change while the server runs; end it with SIGTERM and start it again, or undo the \
+             change",
             named("server.control_socket")
         );
     }
@@ -153,7 +155,7 @@ pub fn may_become(running: &Config, new: &Config) -> anyhow::Result<()> {
         return Err(error.into());
     }
     if new.network.tap != running.network.tap {
-        // To open it is the only way to know; it is let go of at once.
+        // Opening it is the only way to find out; it is closed at once.
         Tap::open(&new.network.tap, new.network.offload).with_context(|| named("network.tap"))?;
     }
     let mistakes = new.warnings(&users(new)?);
@@ -171,12 +173,12 @@ fn tap_is_there(config: &Config) -> anyhow::Result<()> {
     tap.with_context(|| format!("{}: network.tap", config.path.display()))
 }
 
-/// The log's file can be opened and has the configured size.
+/// Checks that the log's file can be opened and has the configured size.
 fn log_has_its_size(config: &Config) -> anyhow::Result<()> {
     open_log(config).map(|_| ())
 }
 
-/// And what is in it can be read.
+/// Checks that its content can be read.
 fn log_can_be_read(config: &Config) -> anyhow::Result<()> {
     let Some(memory) = open_log(config)? else {
         return Ok(());
@@ -189,7 +191,7 @@ fn log_can_be_read(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None`: this configuration has none.
+/// Opens the log; `None`: this configuration has none.
 fn open_log(config: &Config) -> anyhow::Result<Option<Mapping>> {
     let nvram = &config.nvram;
     if nvram.durability == Durability::None {
@@ -201,7 +203,7 @@ fn open_log(config: &Config) -> anyhow::Result<Option<Mapping>> {
     Ok(Some(memory))
 }
 
-/// The sink is there, or can be made.
+/// Checks that the sink exists, or can be made.
 fn sink_can_be_used(config: &Config) -> anyhow::Result<()> {
     let nvram = &config.nvram;
     if !nvram.durability.has_sink() {
@@ -238,8 +240,8 @@ fn check_size(config: &Config, key: &str, file: &Path) -> anyhow::Result<()> {
     let configured = config.nvram.size_bytes;
     ensure!(
         found == configured,
-        "{}: {key}: {} has {found} bytes, the configuration says {configured}: set nvram.size to {found}, or end the sessions that it \
-         holds (outlast stop) and remove it",
+        "{}: {key}: {} has {found} bytes, the configuration says {configured}: set nvram.size to {found}, or end the \
+         sessions that it holds (outlast stop) and remove it",
         config.path.display(),
         file.display()
     );

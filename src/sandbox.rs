@@ -1,7 +1,7 @@
-//! The worker's sandbox: Landlock (landlock(7)) takes away what serving files does not need.
+//! The worker's sandbox: Landlock (landlock(7)) removes rights that serving files does not need.
 //!
-//! It is laid on the only thread before another thread or process shares its memory, so that all of them have it; it
-//! cannot be taken off. `docs/sandbox.md` says what it denies, and why it does not deny more.
+//! The only thread enters it before another thread or process shares its memory, so that all of them are in it; it
+//! cannot be left. `docs/sandbox.md` describes what it denies, and why it does not deny more.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 
 use crate::config::Config;
 
-/// Symbolic links that are followed to find a directory that is not there yet: the kernel's limit (path_resolution(7)).
+/// The number of symbolic links that are followed to find a missing directory: the kernel's limit (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// Opened when a reboot names another TAP ([`crate::preflight::may_become`]).
+/// The driver, which is opened when a reboot names another TAP ([`crate::preflight::may_become`]).
 const TUN: &str = "/dev/net/tun";
 
-/// What the worker does to names. A rename counts as the removal and the making of what is renamed, so there is each
-/// kind of file that a share can hold, except devices: those are not served.
+/// The worker's operations on names. A rename counts as the removal and the making of the renamed file, so every kind
+/// of file that a share can hold is included, except devices: those are not served.
 const NAMES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
     MakeReg | MakeDir | MakeSym | MakeFifo | MakeSock | RemoveFile | RemoveDir | Refer
 });
 
-/// What no file is needed for.
+/// Access that no file needs.
 const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeChar | MakeBlock | IoctlDev});
 
-/// Restricts the calling thread, and all that it starts. `executes`: it may execute programs. Gives what
-/// `outlast status` says of the sandbox; where there is none, the server's log says so too.
+/// Restricts the calling thread, and all that it starts. `executes`: it may execute programs. Returns the description
+/// for `outlast status`; if there is no sandbox, that is logged too.
 #[must_use]
 pub fn restrict(config: &Config, executes: bool) -> String {
     let directories = directories(config);
@@ -64,7 +64,7 @@ fn confine(
         handled |= AccessFs::Execute;
     }
     let ruleset = Ruleset::default()
-        // Before ABI 2 any ruleset denies renames between directories, so there none is laid on at all.
+        // Before ABI 2 any ruleset denies renames between directories, so there is no sandbox at all.
         .set_compatibility(CompatLevel::SoftRequirement)
         .handle_access(AccessFs::Refer)?
         .set_compatibility(CompatLevel::BestEffort)
@@ -83,7 +83,7 @@ fn confine(
     ruleset.restrict_self()
 }
 
-/// What is not there cannot be granted, and what is made there later cannot be used.
+/// A missing directory cannot be granted, and what is made there later cannot be used.
 fn grant(
     ruleset: RulesetCreated,
     path: &Path,
@@ -122,7 +122,8 @@ fn describe(status: &RestrictionStatus, directories: &BTreeSet<PathBuf>) -> Stri
     format!("landlock ABI {abi}, names may change beneath {paths}")
 }
 
-/// Where the worker makes, renames and removes files: in its shares, and beside the NVRAM and the sink.
+/// The directories in which the worker makes, renames and removes files: in its shares, and beside the NVRAM and the
+/// sink.
 fn directories(config: &Config) -> BTreeSet<PathBuf> {
     let state = [&config.nvram.path, &config.nvram.sink];
     let state = state.into_iter().filter_map(|path| path.parent());
@@ -130,11 +131,11 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
     state.map(Path::to_owned).chain(shares).collect()
 }
 
-/// A share's directory, the one above it, and the one above the mount that it is on. A rule is of a directory and not
-/// of a path: one for a directory that something is mounted on later does not count for what is mounted there, but one
-/// for a directory above does. That in turn does not count for a mount that has been taken away (umount --lazy).
+/// A share's directory, the one above it, and the one above the mount that it is on. A rule belongs to a directory and
+/// not to a path: one for a directory that something is mounted on later does not apply to the mount, but one for a
+/// directory above does. That in turn does not apply to a mount that has been detached (umount --lazy).
 ///
-/// The root directory is among them only if it is the share: a rule for it would allow everything.
+/// The root directory is included only if it is the share: a rule for it would permit everything.
 fn around(share: &Path) -> BTreeSet<PathBuf> {
     let there = existing(share);
     let is_root = |path: &Path| path.parent().is_none();
@@ -151,7 +152,7 @@ fn around(share: &Path) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// The directory that a path leads to; if it is not there, the last one on the way that is.
+/// The directory of a path; if it is missing, the last existing one on the way.
 fn existing(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -165,7 +166,7 @@ fn existing(path: &Path) -> PathBuf {
             return there;
         };
         match there.join(next).read_link() {
-            // It leads to what is not there yet.
+            // Its target does not exist yet.
             Ok(target) => path = there.join(target).join(missing.as_path()),
             Err(_) => return there,
         }

@@ -1,4 +1,4 @@
-//! Memory that a supervisor and its workers share: a memfd, read and written by system calls.
+//! Memory that a supervisor and its workers share: a memfd, accessed by system calls.
 
 use std::fs::File;
 use std::io;
@@ -8,22 +8,22 @@ use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 
-/// The memory.
+/// The shared memory.
 #[derive(Clone, Debug)]
 pub struct SharedPage(Arc<File>);
 
 impl SharedPage {
-    /// One of zeros, so many bytes; `name` is what /proc shows.
+    /// Makes one of zeros, of so many bytes; `name` is shown in /proc.
     ///
     /// # Errors
-    /// There can be none.
+    /// The kernel provides no memory.
     pub fn new(name: &str, len: u64) -> io::Result<SharedPage> {
         let page = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&page, len)?;
         Ok(SharedPage::from(page))
     }
 
-    /// Reads what is there.
+    /// Reads bytes.
     ///
     /// # Errors
     /// It is shorter.
@@ -31,7 +31,7 @@ impl SharedPage {
         self.0.read_exact_at(into, at)
     }
 
-    /// Writes over what is there.
+    /// Writes bytes.
     ///
     /// # Errors
     /// There is no memory.
@@ -39,7 +39,7 @@ impl SharedPage {
         self.0.write_all_at(bytes, at)
     }
 
-    /// Words that are there; zeros if it is shorter.
+    /// Reads words; zeros if the memory is shorter.
     #[must_use]
     pub fn words<const N: usize>(&self, at: u64) -> [u64; N] {
         let mut words = [[0; 8]; N];

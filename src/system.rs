@@ -1,4 +1,4 @@
-//! What is asked of the machine: a reboot, memory that nobody else reads.
+//! Requests to the machine: a reboot, memory that no other process reads.
 
 use std::io;
 use std::path::Path;
@@ -10,8 +10,7 @@ use crate::config::{Config, Durability};
 
 /// Reboots the machine. Returns once that has begun, if at all.
 ///
-/// # Errors
-/// It is not rebooted.
+/// The machine is not rebooted.
 pub fn reboot() -> io::Result<()> {
     // sd_booted(3)
     if Path::new("/run/systemd/system").is_dir() {
@@ -27,8 +26,8 @@ pub fn reboot() -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps this process's memory, which holds session keys and password hashes, from core dumps and from other processes of
-/// the same account (ptrace(2), `/proc/PID/mem`). What it executes has to ask for that itself.
+/// Protects this process's memory, which holds session keys and password hashes, from core dumps and from other
+/// processes of the same account (ptrace(2), `/proc/PID/mem`). A program that it executes has to do that itself.
 pub fn keep_memory_private() {
     let nothing = Rlimit {
         current: Some(0),
@@ -41,7 +40,7 @@ pub fn keep_memory_private() {
     }
 }
 
-/// Would the sessions be there after a reboot of the machine? Else why not, and what to do.
+/// Checks whether the sessions would survive a reboot of the machine; otherwise returns the reason, and the remedy.
 ///
 /// # Errors
 /// The reason.
@@ -83,7 +82,7 @@ pub fn volatile_file_system(path: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// Memory of a process that is not a file's (proc_pid_statm(5)).
+/// Memory of a process that belongs to no file (proc_pid_statm(5)).
 #[must_use]
 pub fn own_memory_bytes(pid: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
     use crate::config::sample::Sample;
 
-    /// A configuration whose files lie there.
+    /// A configuration whose files are there.
     fn config(durability: &str, path: &Path, sink: &Path) -> Config {
         let sink = sink.display();
         let text = Sample {
@@ -116,7 +115,7 @@ mod tests {
         assert!(would_survive(&none).unwrap_err().contains("\"none\""));
         let missing = config("process", Path::new("/nowhere/nvram"), memory);
         assert!(would_survive(&missing).unwrap_err().contains("/nowhere"));
-        // where the two are what they usually are
+        // where the two are as usual
         if volatile_file_system(memory).unwrap() != Some("tmpfs")
             || volatile_file_system(&disk).unwrap().is_some()
         {
@@ -128,7 +127,7 @@ mod tests {
             "{refused}"
         );
         assert_eq!(would_survive(&config("process", &disk, memory)), Ok(()));
-        // the sink has it
+        // the sink has the state
         assert_eq!(would_survive(&config("power", memory, &disk)), Ok(()));
         let refused = would_survive(&config("power", &disk, memory)).unwrap_err();
         assert!(refused.contains("nvram.sink"), "{refused}");

@@ -1,4 +1,4 @@
-//! The name service fails while the server is at work: nobody has another account's rights meanwhile.
+//! The name service fails while the server runs: no user gets another account's rights meanwhile.
 
 mod support;
 
@@ -13,13 +13,13 @@ use support::{PATIENCE, can_run, has, wait_for};
 const ALICE: u32 = 4001;
 const BOB: u32 = 4002;
 
-/// A name service that can fail: glibc's `files`, whose file gives way to a socket, which nobody can open (ENXIO).
+/// A name service that can fail: glibc's `files`, whose file is replaced by a socket, which cannot be opened (ENXIO).
 struct NameService {
     socket: String,
 }
 
 impl NameService {
-    /// With accounts of their own for two users.
+    /// Makes it with separate accounts for two users.
     fn new(lab: &Lab) -> NameService {
         let set = |name: &str, text: String| {
             let path = lab.path(name);
@@ -55,8 +55,8 @@ impl NameService {
 }
 
 #[test]
-fn nobody_gets_other_rights_while_the_name_service_fails() {
-    const NAME: &str = "nobody_gets_other_rights_while_the_name_service_fails";
+fn no_user_gets_other_rights_while_the_name_service_fails() {
+    const NAME: &str = "no_user_gets_other_rights_while_the_name_service_fails";
     if !can_run(NAME) {
         return;
     }
@@ -92,7 +92,7 @@ fn nobody_gets_other_rights_while_the_name_service_fails() {
     };
     make("before");
     names.fail();
-    // The account that is on record counts, in this life of the worker and in the next ones.
+    // The recorded account applies, in this worker and in the next ones.
     make("meanwhile");
     for name in ["after-a-kill", "after-another"] {
         let before = server.status();
@@ -100,7 +100,7 @@ fn nobody_gets_other_rights_while_the_name_service_fails() {
         server.successor_of(before.worker_pid);
         make(name);
     }
-    // What the name service has never said of an account is not guessed.
+    // An account about which the name service has never answered is not guessed.
     let put = || client::run(client("bob"), &local, "put file");
     let refused = put();
     assert!(
@@ -110,7 +110,7 @@ fn nobody_gets_other_rights_while_the_name_service_fails() {
     );
     assert!(!share.join("file").exists());
     let log = server.log();
-    for (user, meanwhile) in [("alice", "what it said last counts"), ("bob", "is refused")] {
+    for (user, meanwhile) in [("alice", "its last answer applies"), ("bob", "are refused")] {
         let line = |line: &&str| line.contains(&format!("account {user}: the name service fails"));
         let line = log.lines().find(line);
         assert!(line.is_some_and(|line| line.contains(meanwhile)), "{log}");

@@ -1,5 +1,5 @@
-//! Durability `power`, and the disk of one of two shares fails or hangs: what clients have been told is there comes to
-//! its medium all the same, when the disk is well, and the other share goes on meanwhile.
+//! Durability `power` when the disk of one of two shares fails or hangs: acknowledged data reach its medium when the
+//! disk works again, and the other share is served meanwhile.
 
 mod support;
 
@@ -20,8 +20,8 @@ struct Scene {
     server: Server,
     well: Client,
     ill: Client,
-    /// What the client of the ill share has been told is there, and a file for it.
-    told: Vec<u8>,
+    /// The acknowledged data of the failing share's client, and a file for them.
+    acknowledged: Vec<u8>,
     file: FileId,
     kept: FileId,
     disk: Disk,
@@ -59,7 +59,7 @@ impl Scene {
             server,
             well,
             ill,
-            told: Vec::new(),
+            acknowledged: Vec::new(),
             file,
             kept,
             disk,
@@ -70,12 +70,13 @@ impl Scene {
         })
     }
 
-    /// So many blocks more, each of which is acknowledged.
+    /// Writes so many blocks, each of which is acknowledged.
     fn write(&mut self, blocks: usize) {
         for _ in 0..blocks {
             let block = self.block();
-            self.ill.write(self.file, self.told.len() as u64, &block);
-            self.told.extend(block);
+            self.ill
+                .write(self.file, self.acknowledged.len() as u64, &block);
+            self.acknowledged.extend(block);
         }
     }
 
@@ -84,13 +85,13 @@ impl Scene {
     fn write_until_refused(&mut self, blocks: usize) {
         for _ in 0..blocks {
             let block = self.block();
-            let write = raw::write(self.file, self.told.len() as u64, &block);
+            let write = raw::write(self.file, self.acknowledged.len() as u64, &block);
             let answer = self.ill.call(raw::WRITE, &write);
             if answer.status == IO_DEVICE_ERROR {
                 return;
             }
             answer.ok();
-            self.told.extend(block);
+            self.acknowledged.extend(block);
         }
     }
 
@@ -100,14 +101,14 @@ impl Scene {
         block
     }
 
-    /// What the server says keeps shares from being served.
+    /// The reported reasons why shares are not served.
     fn trouble(&self) -> Vec<String> {
         let status = self.server.try_status();
         status.map_or_else(Vec::new, |status| status.serves.trouble)
     }
 
-    fn wait_until_apart(&mut self) {
-        wait_for("the share to be set apart", PATIENCE, || {
+    fn wait_until_isolated(&mut self) {
+        wait_for("the share to be isolated", PATIENCE, || {
             let trouble = self.trouble();
             trouble
                 .iter()
@@ -118,10 +119,10 @@ impl Scene {
         assert!(log.contains("operations on it are refused"), "{log}");
         let write = raw::write(self.file, 0, b"x");
         assert_eq!(self.ill.call(raw::WRITE, &write).status, IO_DEVICE_ERROR);
-        self.well.write(self.kept, 0, b"the other share goes on");
+        self.well.write(self.kept, 0, b"the other share is served");
     }
 
-    /// kill -9 of the worker, and another one is there.
+    /// kill -9 of the worker, and wait for the next.
     fn kill(&mut self) {
         let worker = self.server.status().worker_pid;
         self.server.kill_worker(worker);
@@ -129,18 +130,21 @@ impl Scene {
         self.well.write(self.kept, 0, b"and on");
     }
 
-    fn wait_until_well(&mut self) {
-        wait_for("the share to be well", PATIENCE, || {
+    fn wait_until_recovered(&mut self) {
+        wait_for("the share to be served again", PATIENCE, || {
             let status = self.server.try_status()?;
             status.serves.trouble.is_empty().then_some(())
         });
     }
 
-    /// What was acknowledged is on the medium, whatever becomes of the machine.
+    /// Checks that acknowledged data are on the medium, whatever happens to the machine.
     fn assert_kept(&self) {
         let found = self.disk.file_after_a_power_cut(&self.lab, "file");
-        assert_eq!(found.len(), self.told.len());
-        let differs = found.iter().zip(&self.told).position(|(a, b)| a != b);
+        assert_eq!(found.len(), self.acknowledged.len());
+        let differs = found
+            .iter()
+            .zip(&self.acknowledged)
+            .position(|(a, b)| a != b);
         assert_eq!(differs, None, "the first byte that is another one");
         self.server.assert_sound();
     }
@@ -148,36 +152,36 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // What waits for the disk cannot be ended.
+        // Operations that wait for the disk cannot be ended.
         self.disk.set(State::Well);
     }
 }
 
 #[test]
-fn what_a_failing_disk_has_dropped_is_there_when_it_is_well() {
-    let test = "what_a_failing_disk_has_dropped_is_there_when_it_is_well";
+fn data_dropped_by_a_failing_disk_are_there_when_it_works_again() {
+    let test = "data_dropped_by_a_failing_disk_are_there_when_it_works_again";
     let Some(mut scene) = Scene::new(test) else {
         return;
     };
     scene.write(20);
     scene.disk.set(State::FailsForData);
     scene.write_until_refused(500);
-    scene.wait_until_apart();
-    // The next worker finds it on record, and finds the disk as it was.
+    scene.wait_until_isolated();
+    // The next worker finds it recorded, and finds the disk unchanged.
     scene.kill();
-    scene.wait_until_apart();
+    scene.wait_until_isolated();
     scene.disk.set(State::Well);
-    scene.wait_until_well();
+    scene.wait_until_recovered();
     scene.assert_kept();
     scene.write(20);
     scene.ill.close(scene.file);
     scene.kill();
     let file = scene.ill.create("file", ALL_ACCESS, 1, 0);
     let found = scene.ill.read(file, 0, 64 << 10);
-    assert!(scene.told.starts_with(&found) && found.len() == 64 << 10);
+    assert!(scene.acknowledged.starts_with(&found) && found.len() == 64 << 10);
 }
 
-/// Its file system gives up, and is served again when it is mounted again.
+/// Its file system fails, and is served again when it is mounted again.
 #[test]
 fn a_disk_that_is_mounted_again_has_what_was_acknowledged() {
     let test = "a_disk_that_is_mounted_again_has_what_was_acknowledged";
@@ -187,15 +191,15 @@ fn a_disk_that_is_mounted_again_has_what_was_acknowledged() {
     scene.write(20);
     scene.disk.set(State::Fails);
     scene.write_until_refused(100);
-    scene.wait_until_apart();
+    scene.wait_until_isolated();
     scene.disk.set(State::Well);
     scene.disk.mount_again();
-    scene.wait_until_well();
+    scene.wait_until_recovered();
     scene.assert_kept();
     scene.write(20);
     scene.kill();
     let found = scene.ill.read(scene.file, 0, 64 << 10);
-    assert!(scene.told.starts_with(&found) && found.len() == 64 << 10);
+    assert!(scene.acknowledged.starts_with(&found) && found.len() == 64 << 10);
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn a_disk_that_hangs_holds_up_no_other() {
     scene.write(20);
     scene.disk.set(State::Hangs);
     scene.write(4);
-    // More than the log is long: without consistency points there is no room for it.
+    // More than the log's length: without consistency points there is no room for it.
     let part = scene.rng.bytes(64 << 10);
     for _ in 0..140 {
         let write = |place: u64| raw::write(scene.kept, place * (64 << 10), &part);
@@ -223,11 +227,13 @@ fn a_disk_that_hangs_holds_up_no_other() {
         trouble[0].contains("share ill: its file system does not answer"),
         "{trouble:?}"
     );
-    let write = raw::write(scene.file, 0, &scene.told[..BLOCK]);
+    let write = raw::write(scene.file, 0, &scene.acknowledged[..BLOCK]);
     let waits = scene.ill.request(raw::WRITE, &write);
-    scene.well.write(scene.kept, 0, b"the other share goes on");
+    scene
+        .well
+        .write(scene.kept, 0, b"the other share is served");
     scene.disk.set(State::Well);
     assert_eq!(scene.ill.answer(waits).status, 0);
-    scene.wait_until_well();
+    scene.wait_until_recovered();
     scene.assert_kept();
 }

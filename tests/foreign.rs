@@ -1,5 +1,5 @@
-//! Shares on file systems that lack what Linux' own have: on FUSE no rename leaves alone what is there, and each name of a
-//! file is a file of its own in the kernel's cache.
+//! Shares on file systems that lack features of Linux' own: on FUSE every rename replaces an existing file, and each
+//! name of a file is a separate file in the kernel's cache.
 
 mod support;
 
@@ -14,23 +14,23 @@ use support::lab::{self, Lab};
 use support::server::{Server, Setup};
 use support::{PATIENCE, Rng, can_run, files, has, wait_for};
 
-/// Is there a program of this name?
+/// Returns whether a program of this name is installed.
 fn is_there(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
-/// Can the test run, with a FUSE daemon of this name?
+/// Returns whether the test can run, with a FUSE daemon of this name.
 fn can_mount(test: &str, daemon: &str) -> bool {
     let there = std::fs::File::open("/dev/fuse").is_ok();
     let needs = [(there, "/dev/fuse"), (is_there(daemon), daemon)];
     can_run(test) && has(test, &needs)
 }
 
-/// A share that a FUSE daemon serves, gone with the value.
+/// A share that a FUSE daemon serves, unmounted with the value.
 struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    /// `command`: what mounts, without the mount point.
+    /// `command`: the mount command, without the mount point.
     fn new(lab: &Lab, command: &str) -> Mounted {
         let share = lab.make_dir("share");
         lab::run(&format!("{command} {}", share.display()));
@@ -44,7 +44,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A directory of the lab for the daemon, on the file system of the build: tmpfs numbers its files from 1 on, as FUSE does.
+/// A directory for the daemon, on the file system of the build: tmpfs numbers its files from 1 on, as FUSE does.
 fn backing(test: &str, name: &str) -> String {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.{name}"));
     let _ = std::fs::remove_dir_all(&dir);
@@ -52,17 +52,18 @@ fn backing(test: &str, name: &str) -> String {
     dir.display().to_string()
 }
 
-const TREE: &str = "mkdir Dir; cd Dir; put source one; rename one two; mkdir sub; rename sub under; put source under\\x; \
+const TREE: &str = "mkdir Dir; cd Dir; put source one; rename one two; mkdir sub; rename sub under; put source \
+    under\\x; \
                     get under\\x got.x; get two got.two; ls; del two; del under\\x; rmdir under; cd \\; rmdir Dir";
 
-/// How far the clients' streams have come.
+/// The positions of the clients' streams.
 fn moved(status: &Status) -> Vec<(u32, u32)> {
     let streams = status.connections.iter().map(|connection| &connection.tcp);
     streams.map(|tcp| (tcp.snd_una, tcp.rcv_nxt)).collect()
 }
 
-/// Everything is done as often as the worker is killed meanwhile, and nothing is lost of what was answered.
-fn goes_on_through_kills(test: &str, mount: &str) {
+/// All work is repeated each time that the worker is killed meanwhile, and nothing that was answered is lost.
+fn continues_through_kills(test: &str, mount: &str) {
     let lab = Lab::new();
     let share = Mounted::new(&lab, mount);
     let server = Server::start(&lab, Setup::default());
@@ -78,7 +79,7 @@ fn goes_on_through_kills(test: &str, mount: &str) {
             let before = server.status();
             server.kill_worker(before.worker_pid);
             kills += 1;
-            // The next kill comes when the client has got on: no life may be too short for that.
+            // The next kill happens when the client has progressed: no worker may live too briefly for that.
             wait_for("progress", PATIENCE, || {
                 let now = server.try_status()?;
                 let got_on = now.worker_pid != before.worker_pid && moved(&now) != moved(&before);
@@ -94,7 +95,7 @@ fn goes_on_through_kills(test: &str, mount: &str) {
     }
     assert!(kills > 6);
     let left = std::fs::read_dir(&share.0).expect("the share").count();
-    // Those that were kept, and the directory in which the file system is tried out.
+    // The kept files, and the directory in which the file system is tried.
     assert_eq!(left, 6 + 1);
     server.assert_sound();
 }
@@ -104,7 +105,7 @@ fn a_share_on_bindfs_keeps_what_was_answered() {
     let test = "a_share_on_bindfs_keeps_what_was_answered";
     if can_mount(test, "bindfs") {
         let dir = backing(test, "a");
-        goes_on_through_kills(test, &format!("bindfs {dir}"));
+        continues_through_kills(test, &format!("bindfs {dir}"));
         let _ = std::fs::remove_dir_all(dir);
     }
 }
@@ -115,7 +116,7 @@ fn a_share_on_mergerfs_keeps_what_was_answered() {
     if can_mount(test, "mergerfs") {
         let dirs = [backing(test, "a"), backing(test, "b")];
         let options = "allow_other,use_ino,inodecalc=devino-hash,minfreespace=0";
-        goes_on_through_kills(test, &format!("mergerfs -o {options} {}", dirs.join(":")));
+        continues_through_kills(test, &format!("mergerfs -o {options} {}", dirs.join(":")));
         for dir in dirs {
             let _ = std::fs::remove_dir_all(dir);
         }

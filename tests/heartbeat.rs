@@ -1,4 +1,4 @@
-//! A worker whose loop does not go round is noticed, and the supervisor does something about it.
+//! A worker whose loop makes no progress is noticed, and killed by the supervisor unless it has a reason.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn setup() -> Setup {
     }
 }
 
-/// What `outlast status` says while the worker takes no turn.
+/// Waits for a status that reports a worker without turns.
 fn trouble(server: &Server) -> Status {
     wait_for("status to say so", PATIENCE, || {
         server
@@ -29,8 +29,8 @@ fn trouble(server: &Server) -> Status {
     })
 }
 
-/// Its session goes on, with the next worker.
-fn goes_on(server: &Server, client: &mut Client, file: raw::FileId, worker: u32) {
+/// Checks that the session continues with the next worker.
+fn continues(server: &Server, client: &mut Client, file: raw::FileId, worker: u32) {
     client.write(file, 0, b"still there");
     assert_eq!(client.read(file, 0, 11), b"still there");
     let next = server.successor_of(worker);
@@ -38,7 +38,7 @@ fn goes_on(server: &Server, client: &mut Client, file: raw::FileId, worker: u32)
     assert_eq!(next.connections.len(), 1);
 }
 
-/// Have all threads of a process stopped (proc_pid_stat(5))?
+/// Returns whether all threads of a process have stopped (proc_pid_stat(5)).
 fn is_stopped(pid: u32) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
     tasks.flatten().all(|task| {
@@ -66,7 +66,7 @@ fn a_stopped_worker_is_killed() {
     let status = trouble(&server);
     assert_eq!(status.worker_pid, worker);
     assert!(status.trouble.expect("trouble").contains("SIGSTOP"));
-    goes_on(&server, &mut client, file, worker);
+    continues(&server, &mut client, file, worker);
 }
 
 #[test]
@@ -95,10 +95,10 @@ fn a_spinning_worker_is_killed() {
     wait_for("it to spin", PATIENCE, || (!trigger.exists()).then_some(()));
     let status = trouble(&server);
     assert!(status.trouble.expect("trouble").contains("spins"));
-    goes_on(&server, &mut client, file, worker);
+    continues(&server, &mut client, file, worker);
 }
 
-/// A file system that keeps everyone waiting until this is dropped.
+/// A file system that blocks every access until this is dropped.
 struct Frozen(PathBuf);
 
 impl Frozen {
@@ -114,7 +114,7 @@ impl Drop for Frozen {
     }
 }
 
-/// A disk that keeps the loop waiting is no reason to kill it: the next one would wait for the same disk.
+/// A disk that blocks the loop is no reason to kill the worker: the next one would wait for the same disk.
 #[test]
 fn a_worker_that_waits_for_a_disk_is_left_alone() {
     const TEST: &str = "a_worker_that_waits_for_a_disk_is_left_alone";
@@ -147,7 +147,7 @@ fn a_worker_that_waits_for_a_disk_is_left_alone() {
     let worker = server.status().worker_pid;
     let frozen = Frozen::new(&disk);
     let number = client.request(raw::WRITE, &raw::write(file, 0, b"slow"));
-    // Longer than it is patient with a worker that has no reason.
+    // Longer than a worker without a reason is tolerated.
     let looks = wait_for("a long silence", PATIENCE, || {
         let trouble = server.any_status()?.trouble?;
         trouble.contains("for 4.").then_some(trouble)

@@ -1,4 +1,4 @@
-//! Clients that send what no client should cost nobody but themselves: another goes on, and the worker never falls.
+//! Clients that send malformed data cost only themselves: another client is served, and the worker never crashes.
 
 mod support;
 
@@ -15,12 +15,12 @@ use support::{PATIENCE, Rng, can_run, files, wait_for};
 
 const BIG: u64 = 256 << 20;
 
-/// Hostile clients of each kind while the bystander lives.
+/// Number of hostile clients of each kind while the bystander is connected.
 const ROUNDS: usize = 60;
 
 #[test]
-fn nobody_else_notices() {
-    if !can_run("nobody_else_notices") {
+fn no_other_client_notices() {
+    if !can_run("no_other_client_notices") {
         return;
     }
     let seed = std::env::var("OUTLAST_SEED")
@@ -42,7 +42,7 @@ fn nobody_else_notices() {
     let local = lab.make_dir("local");
     let before = server.status();
 
-    // a well-behaved session that lasts as long as all of them, and downloads before, during and after
+    // a well-behaved session during all of them, which downloads before, during and after
     let capture = Capture::start();
     let mut bystander = Session::interactive(smbclient(SMB3_1_1), &local);
     bystander.say("get big first");
@@ -63,7 +63,7 @@ fn nobody_else_notices() {
             assert_eq!(
                 (status.worker_pid, status.epoch),
                 (before.worker_pid, before.epoch),
-                "round {round}: {name} felled the worker"
+                "round {round}: {name} crashed the worker"
             );
         }
     }
@@ -100,7 +100,7 @@ const ATTACKS: [(&str, Attack); 10] = [
     ("a mutilated session", mutilated_session),
 ];
 
-/// Sends, does not care how it ends, and takes what comes until the server is through with it.
+/// Sends bytes, ignores how it ends, and reads the answers until the server drops the connection.
 fn throw(mut client: Client, bytes: &[u8]) {
     // the server may have dropped it already
     let _ = client.stream.write_all(bytes);
@@ -134,7 +134,7 @@ fn netbios_lengths(rng: &mut Rng) {
     throw(Client::connect(), &bytes);
 }
 
-/// A large length, and not as many bytes; the client holds on for a while.
+/// A large length, and fewer bytes; the client stays connected for a while.
 fn endless_message(rng: &mut Rng) {
     let mut client = Client::connect();
     client.negotiate();
@@ -161,7 +161,7 @@ fn headers(rng: &mut Rng) {
     throw(client, &raw::frame(&message));
 }
 
-/// Extreme values of the fields that say where something is and how long.
+/// Extreme values of fields with offsets and lengths.
 const EXTREMES: [u32; 8] = [
     0,
     1,
@@ -203,7 +203,7 @@ fn offsets(rng: &mut Rng) {
     throw(client, &raw::frame(&message));
 }
 
-/// Chains whose NextCommand points anywhere.
+/// Chains whose NextCommand points to any place.
 fn compounds(rng: &mut Rng) {
     let mut client = Client::guest();
     let mut chain = Vec::new();
@@ -302,7 +302,7 @@ fn paths(rng: &mut Rng) {
     throw(client, &raw::frame(&message));
 }
 
-/// A whole session of which every byte may be another.
+/// A whole session in which any byte may be changed.
 fn mutilated_session(rng: &mut Rng) {
     let mut client = Client::guest();
     let file = client.create("victim", 0x0017_019F, 3, 0);

@@ -1,4 +1,4 @@
-//! The command line, the configuration and the files, as users meet them.
+//! The command line, the configuration and the files, as users see them.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::lab::{self, Lab, SERVER};
 use support::server::{PASSWORD, Server, Setup, USER, error};
 use support::{PATIENCE, can_run};
 
-/// Runs `outlast serve`, which is to end by itself with one line of its own that names all of this.
+/// Runs `outlast serve`, which has to end with one line of its own that contains all of this.
 fn assert_refused(server: &Server, what: &str, names: &[&str]) {
     let mut child = server
         .command(&["serve"])
@@ -139,8 +139,8 @@ fn a_wrong_configuration_is_refused() {
 }
 
 #[test]
-fn what_another_server_holds_is_refused() {
-    if !can_run("what_another_server_holds_is_refused") {
+fn resources_of_another_server_are_refused() {
+    if !can_run("resources_of_another_server_are_refused") {
         return;
     }
     let lab = Lab::new();
@@ -156,7 +156,7 @@ fn what_another_server_holds_is_refused() {
         "its NVRAM",
         &["nvram.path", "nvram", "another server"],
     );
-    // the one that runs has not noticed
+    // the running one has not noticed
     client::run(smbclient(SMB3_1_1), &lab.make_dir("local"), "ls").well();
 }
 
@@ -174,7 +174,7 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
         },
     );
     let local = lab.make_dir("local");
-    // a state worth keeping: somebody holds a file open
+    // a state worth keeping: a client holds a file open
     let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     server.terminate();
     let nvram = lab.path("nvram");
@@ -196,7 +196,7 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
     cases.push(("with a damaged commit word", commit_word, &["damaged"]));
     let mut record = good.clone();
     let word = |at: usize| u64::from_le_bytes(good[at..at + 8].try_into().expect("eight"));
-    // the tail's position; the oldest record that counts is there
+    // the tail's position; the oldest live record is there
     let tail = 12288 + (word(8320) >> 8) * 8 % word(80);
     record[usize::try_from(tail).expect("in the file") + 20] ^= 1;
     cases.push(("with a damaged record", record, &["damaged"]));
@@ -220,7 +220,7 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
     std::fs::write(&nvram, &good).expect("the NVRAM");
     assert_refused(&server, "open to all", &["nvram", "600"]);
     std::fs::set_permissions(&nvram, std::fs::Permissions::from_mode(0o600)).expect("a mode");
-    // put right again, it has the session
+    // restored, it has the session
     server.start_again();
     let status = server.status();
     assert_eq!(
@@ -237,8 +237,8 @@ fn a_damaged_nvram_is_refused_and_left_alone() {
 }
 
 #[test]
-fn status_tells_what_is_promised() {
-    if !can_run("status_tells_what_is_promised") {
+fn status_shows_the_promised_fields() {
+    if !can_run("status_shows_the_promised_fields") {
         return;
     }
     let lab = Lab::new();
@@ -309,7 +309,7 @@ fn status_tells_what_is_promised() {
         "{text}"
     );
 
-    // stop: the sessions end, nothing is left to take up
+    // stop: the sessions end, nothing is left to recover
     let output = server.outlast(&["stop"]);
     assert!(output.status.success(), "{}", error(&output));
     assert_eq!(server.ended(), Some(0));
@@ -341,8 +341,8 @@ fn nvram_show(nvram: &Path) -> Value {
 //= patent fig2-205, fig2-219, fig2-227, fig3-305, fig3-309
 //= patent claim-8, claim-9, claim-10, claim-11, claim-14, claim-29, claim-30, claim-31, claim-32, claim-35, claim-43
 #[test]
-fn the_flag_says_how_the_server_went_and_how_it_comes_back() {
-    if !can_run("the_flag_says_how_the_server_went_and_how_it_comes_back") {
+fn the_flag_says_how_the_server_ended_and_how_it_recovers() {
+    if !can_run("the_flag_says_how_the_server_ended_and_how_it_recovers") {
         return;
     }
     let lab = Lab::new();
@@ -351,8 +351,8 @@ fn the_flag_says_how_the_server_went_and_how_it_comes_back() {
     let mut session = Session::holding(smbclient(SMB3_1_1), server.share(), "held", &local);
     let nvram = lab.path("nvram");
     let flag = || nvram_show(&nvram)["flag"].clone();
-    let taken_up = |server: &Server, flag: &str| {
-        let line = format!("flag {flag}: taking up 1 connection(s)");
+    let recovered = |server: &Server, flag: &str| {
+        let line = format!("flag {flag}: recovering 1 connection(s)");
         assert!(server.log().contains(&line), "{line}: {}", server.log());
         assert_eq!(server.status().connections[0].smb.opens, 1);
     };
@@ -361,12 +361,12 @@ fn the_flag_says_how_the_server_went_and_how_it_comes_back() {
     server.kill_tree(worker);
     assert_eq!(flag(), "non-elective-reboot");
     server.start_again();
-    taken_up(&server, "non-elective-reboot");
+    recovered(&server, "non-elective-reboot");
 
     server.terminate();
     assert_eq!(flag(), "elective-reboot");
     server.start_again();
-    taken_up(&server, "elective-reboot");
+    recovered(&server, "elective-reboot");
     assert_eq!(flag(), "non-elective-reboot", "while it runs");
 
     // the same connection, the same session, the same open
@@ -378,12 +378,12 @@ fn the_flag_says_how_the_server_went_and_how_it_comes_back() {
     assert_eq!(flag(), "clean");
     server.start_again();
     assert!(server.status().connections.is_empty());
-    assert_eq!(server.log().matches("taking up").count(), 2);
+    assert_eq!(server.log().matches(": recovering ").count(), 2);
 }
 
 #[test]
-fn nvram_show_tells_no_secrets() {
-    if !can_run("nvram_show_tells_no_secrets") {
+fn nvram_show_prints_no_secrets() {
+    if !can_run("nvram_show_prints_no_secrets") {
         return;
     }
     let lab = Lab::new();
@@ -413,8 +413,8 @@ fn nvram_show_tells_no_secrets() {
         printed.contains(USER),
         "who is connected is told: {printed}"
     );
-    // Nothing that the file has and that could be a key: no run of random bytes of it in hexadecimal or base64, but for the two ids
-    // that say so. A key is 16 bytes; 8 of them are enough to find it.
+    // No bytes of the file that could be a key are printed: no run of random bytes in hexadecimal or base64, except for
+    // the two ids. A key is 16 bytes; 8 of them are enough to find it.
     let folded: String = printed
         .to_lowercase()
         .chars()
@@ -446,8 +446,8 @@ fn nvram_show_tells_no_secrets() {
 }
 
 #[test]
-fn users_come_and_go() {
-    if !can_run("users_come_and_go") {
+fn users_are_added_and_removed() {
+    if !can_run("users_are_added_and_removed") {
         return;
     }
     let lab = Lab::new();
@@ -536,8 +536,8 @@ fn a_reboot_as_something_else_is_refused() {
 }
 
 #[test]
-fn a_hold_is_kept() {
-    if !can_run("a_hold_is_kept") {
+fn a_hold_is_observed() {
+    if !can_run("a_hold_is_observed") {
         return;
     }
     let lab = Lab::new();
@@ -548,7 +548,7 @@ fn a_hold_is_kept() {
     assert!(output.status.success(), "{}", error(&output));
     assert!(
         begun.elapsed() >= std::time::Duration::from_millis(1500),
-        "it was back too early"
+        "it restarted too early"
     );
     assert_eq!(server.status().epoch, before.epoch + 1);
 }

@@ -1,4 +1,4 @@
-//! Servers without a configuration: `outlast serve DIRECTORY`, `outlast lab`, and how they say that they serve.
+//! Servers without a configuration: `outlast serve DIRECTORY`, `outlast lab`, and their ready signals.
 
 mod support;
 
@@ -49,8 +49,8 @@ const JOB: &str = "set -e; \
     echo $OUTLAST_USER; exit 7";
 
 #[test]
-fn a_command_has_a_server_of_its_own_and_its_exit_code_counts() {
-    if !can_run("a_command_has_a_server_of_its_own_and_its_exit_code_counts") {
+fn a_command_has_its_own_server_and_its_exit_code_is_returned() {
+    if !can_run("a_command_has_its_own_server_and_its_exit_code_is_returned") {
         return;
     }
     let lab = Lab::new();
@@ -80,8 +80,8 @@ fn a_command_has_a_server_of_its_own_and_its_exit_code_counts() {
 }
 
 #[test]
-fn what_goes_wrong_with_a_lab_has_an_exit_code_apart() {
-    if !can_run("what_goes_wrong_with_a_lab_has_an_exit_code_apart") {
+fn errors_of_a_lab_have_separate_exit_codes() {
+    if !can_run("errors_of_a_lab_have_separate_exit_codes") {
         return;
     }
     let lab = Lab::new();
@@ -107,8 +107,8 @@ fn what_goes_wrong_with_a_lab_has_an_exit_code_apart() {
 }
 
 #[test]
-fn a_lab_needs_no_root_where_namespaces_are_for_all() {
-    let test = "a_lab_needs_no_root_where_namespaces_are_for_all";
+fn a_lab_needs_no_root_where_namespaces_are_permitted() {
+    let test = "a_lab_needs_no_root_where_namespaces_are_permitted";
     let nobody = |program: &Path| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
@@ -123,12 +123,12 @@ fn a_lab_needs_no_root_where_namespaces_are_for_all() {
         return;
     }
     let lab = Lab::new();
-    // The driver, for everybody.
+    // The driver, accessible to every account.
     lab::run("mount -t tmpfs tmpfs /dev/net");
     lab::run("mknod -m 666 /dev/net/tun c 10 200");
     let runtime = lab.make_dir("runtime");
     std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o777)).expect("a mode");
-    // The build may lie where only its owner looks.
+    // Only its owner may have access to the build directory.
     let program = lab.path("outlast");
     std::fs::copy(OUTLAST, &program).expect("the program");
     let script = JOB.replace("exit 7", "test $(id -u) = 65534; exit 7");
@@ -142,7 +142,7 @@ fn a_lab_needs_no_root_where_namespaces_are_for_all() {
     assert!(entries(&runtime).is_empty(), "all is removed");
 }
 
-/// `outlast serve DIRECTORY`, which has said that it serves.
+/// `outlast serve DIRECTORY`, which has reported that it serves.
 struct Temporary {
     child: Child,
     config: PathBuf,
@@ -209,7 +209,7 @@ impl Drop for Temporary {
 fn inheriting<'a>(command: &'a mut Command, kept: &impl AsRawFd) -> &'a mut Command {
     let kept = kept.as_raw_fd();
     let keep = move || {
-        // SAFETY: it is open in the parent until the child has been started, hence here.
+        // SAFETY: it is open in the parent until the child has been started, so it is open here.
         let kept = unsafe { std::os::fd::BorrowedFd::borrow_raw(kept) };
         Ok(rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty())?)
     };
@@ -249,7 +249,7 @@ fn a_directory_is_served_without_a_configuration() {
     let server = Temporary::start(&served, &runtime);
     assert!(server.list(&local).well().contains("inside"));
     let before = server.status();
-    // The network of the lab's own TAP is left alone.
+    // The network of the lab's own TAP is not used.
     assert_ne!(before.serves.addresses[0].to_string(), lab::SERVER);
     let worker = i32::try_from(before.worker_pid)
         .ok()
@@ -259,7 +259,7 @@ fn a_directory_is_served_without_a_configuration() {
         (server.status().worker_pid != before.worker_pid).then_some(())
     });
     assert!(server.list(&local).well().contains("inside"));
-    // Another beside it.
+    // A second one at the same time.
     let other = Temporary::start(&served, &runtime);
     assert_ne!(other.status().serves.addresses, before.serves.addresses);
     server.end(Signal::TERM);
@@ -267,7 +267,7 @@ fn a_directory_is_served_without_a_configuration() {
     drop(other);
     wait_for_removal();
 
-    // What kill -9 leaves, the next one removes. A terminal that is closed ends it as well.
+    // The next start removes what kill -9 has left. A closed terminal ends the server too.
     let server = Temporary::start(&served, &runtime);
     assert_eq!(entries(&runtime).len(), 1, "its own");
     server.end(Signal::HUP);
@@ -293,7 +293,7 @@ fn notified(server: &mut Server, name: &str, manager: &UnixDatagram) -> Vec<Stri
     };
     server.start_again();
     hear();
-    // Another worker is not another start.
+    // A new worker is not a new start.
     server.reboot();
     server.terminate();
     hear();
@@ -301,10 +301,10 @@ fn notified(server: &mut Server, name: &str, manager: &UnixDatagram) -> Vec<Stri
 }
 
 #[test]
-fn a_service_manager_hears_when_the_server_serves_and_when_it_ends() {
+fn a_service_manager_is_notified_of_the_service_and_of_its_end() {
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::SocketAddr;
-    if !can_run("a_service_manager_hears_when_the_server_serves_and_when_it_ends") {
+    if !can_run("a_service_manager_is_notified_of_the_service_and_of_its_end") {
         return;
     }
     let lab = Lab::new();
@@ -337,7 +337,7 @@ fn a_descriptor_that_is_not_open_is_refused() {
     );
 }
 
-/// A Python that has what the example needs.
+/// A Python with the packages of the example.
 fn python() -> Option<PathBuf> {
     let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../example-venv/bin/python");
     let has_all = |python: &PathBuf| {

@@ -1,5 +1,6 @@
-//! What clients may take is limited: each limit holds against one who takes all he can get, and nobody else is harmed. A client that
-//! was there before goes on and gets whole files, a new one is let in, the worker never falls, and all is given back afterwards.
+//! Limits of clients: each limit holds against a client that takes all it can, and no other client is harmed. A
+//! connected client continues and gets whole files, a new one is accepted, the worker never crashes, and everything is
+//! released afterwards.
 
 mod support;
 
@@ -30,7 +31,7 @@ fn half_open_connections_are_few() {
     stage.unharmed();
     assert_eq!(stage.count(half_open), 16);
     attack.stop();
-    // a SYN whose sender never answers is only forgotten after a long time: the newcomer is let in by a cookie
+    // a SYN whose sender never answers is only forgotten after a long time: the new client is accepted by a cookie
     stage.newcomer_gets();
     stage.bystander_gets();
     stage.assert_same_worker();
@@ -38,14 +39,14 @@ fn half_open_connections_are_few() {
 }
 
 #[test]
-fn connections_are_no_more_than_allowed() {
+fn connections_are_limited() {
     let limits = "max_connections = 16";
-    let Some(mut stage) = Stage::set("connections_are_no_more_than_allowed", limits) else {
+    let Some(mut stage) = Stage::set("connections_are_limited", limits) else {
         return;
     };
     let attack = Attack::start(1, |field| crowd::idlers(field, 18));
     wait_until(&attack, "some to be dropped", |counts| &counts.dropped, 8);
-    // of the guests the one that has been idle for longest gives its place to a newcomer, whoever that is
+    // the guest that has been idle for longest makes room for a new client, whatever its account
     for _ in 0..3 {
         stage.unharmed();
         let all = stage.count(|_| true);
@@ -71,7 +72,7 @@ fn the_oldest_of_many_that_never_log_in_are_dropped() {
     let unknown = |one: &ConnectionStatus| one.smb.user.is_none() && one.tcp.state == "ESTABLISHED";
     let attack = Attack::start(1, |field| crowd::unauthenticated(field, 32, 20));
     wait_until(&attack, "some to be dropped", |counts| &counts.dropped, 32);
-    // one may be in the making
+    // one may be in progress
     assert!(stage.count(unknown) <= 9, "{:?}", stage.server.status());
     stage.unharmed();
     assert!(stage.count(unknown) <= 9, "{:?}", stage.server.status());
@@ -80,9 +81,10 @@ fn the_oldest_of_many_that_never_log_in_are_dropped() {
 }
 
 #[test]
-fn who_does_not_log_in_in_time_is_dropped() {
+fn a_client_that_does_not_log_in_in_time_is_dropped() {
     let limits = "auth_timeout_seconds = 1";
-    let Some(mut stage) = Stage::set("who_does_not_log_in_in_time_is_dropped", limits) else {
+    let Some(mut stage) = Stage::set("a_client_that_does_not_log_in_in_time_is_dropped", limits)
+    else {
         return;
     };
     let attack = Attack::start(1, |field| crowd::unauthenticated(field, 64, 200));
@@ -92,12 +94,12 @@ fn who_does_not_log_in_in_time_is_dropped() {
     stage.everything_is_given_back();
 }
 
-/// To do something is not to log in; and who has logged off again is as good as one who never has.
+/// Other activity is no login; a client that has logged off is treated like one that never logged in.
 #[test]
-fn who_does_something_else_instead_of_logging_in_is_dropped() {
+fn a_client_that_is_active_without_logging_in_is_dropped() {
     let limits = "auth_timeout_seconds = 1";
     let Some(stage) = Stage::set(
-        "who_does_something_else_instead_of_logging_in_is_dropped",
+        "a_client_that_is_active_without_logging_in_is_dropped",
         limits,
     ) else {
         return;
@@ -122,7 +124,7 @@ fn a_long_message_before_login_costs_the_connection() {
         return;
     };
     const LONGEST: usize = 65 << 10;
-    // so long a message is still heard
+    // a message of this length is still accepted
     let mut client = Client::connect();
     client.negotiate();
     let mut message = client.message(raw::ECHO, &[4, 0, 0, 0]);
@@ -130,7 +132,7 @@ fn a_long_message_before_login_costs_the_connection() {
     client.send(&message).expect("sent");
     client.receive().expect("an answer");
     drop(client);
-    // of a longer one the length is enough
+    // a longer one is refused by its length
     for negotiates in [false, true] {
         let mut client = Client::connect();
         if negotiates {
@@ -143,7 +145,7 @@ fn a_long_message_before_login_costs_the_connection() {
             .expect("sent");
         assert!(client.is_dropped(), "negotiated: {negotiates}");
     }
-    // after login it is nothing out of the way
+    // after login it is permitted
     let mut client = guest();
     let file = client.create("long", 0x0017_019F, 3, 0);
     let data = vec![7; 2 * LONGEST];
@@ -174,12 +176,12 @@ fn guessing_passwords_costs_the_connection() {
     stage.everything_is_given_back();
 }
 
-// What is held
+// Open state
 
 #[test]
-fn opens_are_no_more_than_allowed() {
+fn opens_are_limited() {
     let limits = "max_opens = 64\nmax_opens_per_connection = 32";
-    let Some(mut stage) = Stage::set("opens_are_no_more_than_allowed", limits) else {
+    let Some(mut stage) = Stage::set("opens_are_limited", limits) else {
         return;
     };
     let mut one = guest();
@@ -206,9 +208,9 @@ fn opens_are_no_more_than_allowed() {
 }
 
 #[test]
-fn locks_are_no_more_than_allowed() {
+fn locks_are_limited() {
     let limits = "max_locks = 64\nmax_locks_per_open = 32";
-    let Some(mut stage) = Stage::set("locks_are_no_more_than_allowed", limits) else {
+    let Some(mut stage) = Stage::set("locks_are_limited", limits) else {
         return;
     };
     let mut one = guest();
@@ -237,7 +239,7 @@ fn locks_are_no_more_than_allowed() {
     stage.everything_is_given_back();
 }
 
-/// Asks to be told of changes by so many opens of the share's directory; gives the first answer to each.
+/// Requests change notifications on so many opens of the share's directory; returns the first answer to each.
 fn watch(client: &mut Client, opens: usize) -> Vec<u32> {
     (0..opens)
         .map(|_| {
@@ -269,26 +271,26 @@ fn watches_are_limited(test: &str, limits: &str) {
 }
 
 #[test]
-fn watches_are_no_more_than_allowed() {
+fn watches_hold_within_their_limit() {
     watches_are_limited(
-        "watches_are_no_more_than_allowed",
+        "watches_hold_within_their_limit",
         "max_watches = 16\nmax_watches_per_connection = 4",
     );
 }
 
 #[test]
-fn waiting_requests_are_no_more_than_allowed() {
+fn waiting_requests_are_limited() {
     watches_are_limited(
-        "waiting_requests_are_no_more_than_allowed",
+        "waiting_requests_are_limited",
         "max_pending = 16\nmax_pending_per_connection = 4",
     );
 }
 
-// What is kept of each client
+// State of each client
 
 #[test]
 fn logins_that_are_not_finished_leave_room_for_others() {
-    beside(
+    during_attack(
         "logins_that_are_not_finished_leave_room_for_others",
         32,
         state::half_done,
@@ -297,7 +299,7 @@ fn logins_that_are_not_finished_leave_room_for_others() {
 
 #[test]
 fn logins_that_guests_do_not_finish_leave_room_for_others() {
-    beside(
+    during_attack(
         "logins_that_guests_do_not_finish_leave_room_for_others",
         16,
         state::half_done_by_guests,
@@ -306,17 +308,17 @@ fn logins_that_guests_do_not_finish_leave_room_for_others() {
 
 #[test]
 fn long_paths_leave_room_for_others() {
-    beside("long_paths_leave_room_for_others", 2, state::long_paths);
+    during_attack("long_paths_leave_room_for_others", 2, state::long_paths);
 }
 
 #[test]
 fn long_patterns_leave_room_for_others() {
-    beside("long_patterns_leave_room_for_others", 2, state::cursors);
+    during_attack("long_patterns_leave_room_for_others", 2, state::cursors);
 }
 
 #[test]
 fn listings_that_are_not_ended_leave_room_for_others() {
-    beside(
+    during_attack(
         "listings_that_are_not_ended_leave_room_for_others",
         2,
         state::listing_handles,
@@ -325,7 +327,7 @@ fn listings_that_are_not_ended_leave_room_for_others() {
 
 #[test]
 fn copies_onto_themselves_leave_room_for_others() {
-    beside(
+    during_attack(
         "copies_onto_themselves_leave_room_for_others",
         2,
         state::copies,
@@ -334,22 +336,22 @@ fn copies_onto_themselves_leave_room_for_others() {
 
 #[test]
 fn chains_that_wait_leave_room_for_others() {
-    beside("chains_that_wait_leave_room_for_others", 2, state::parking);
+    during_attack("chains_that_wait_leave_room_for_others", 2, state::parking);
 }
 
 #[test]
 fn missing_names_in_deep_directories_leave_time_for_others() {
-    beside(
+    during_attack(
         "missing_names_in_deep_directories_leave_time_for_others",
         2,
         state::deep_names,
     );
 }
 
-/// An account that has taken all that it may keeps nobody of another account from opening a file, and gets it all back.
+/// An account that has taken everything permitted prevents no other account from opening a file, and releases it all.
 #[test]
-fn what_an_account_holds_is_released_with_it() {
-    let Some(stage) = Stage::set("what_an_account_holds_is_released_with_it", "") else {
+fn state_of_an_account_is_released_with_it() {
+    let Some(stage) = Stage::set("state_of_an_account_is_released_with_it", "") else {
         return;
     };
     let attack = Attack::start(2, state::long_paths);
@@ -368,7 +370,7 @@ fn what_an_account_holds_is_released_with_it() {
     stage.everything_is_given_back();
 }
 
-/// A recovery gives back what it took to read the log: the next worker is about as large as the one before it.
+/// A recovery releases the memory for reading the log: the next worker is about as large as the one before it.
 #[test]
 fn a_recovered_worker_is_no_larger_than_the_one_before() {
     const CLIENTS: usize = 500;
@@ -400,10 +402,10 @@ fn a_recovered_worker_is_no_larger_than_the_one_before() {
     stage.everything_is_given_back_by_another();
 }
 
-/// All of these attacks at once, with deaths of the worker in between: it returns each time, and a newcomer is let in
-/// and served.
+/// All of these attacks at once, with crashes of the worker in between: it recovers each time, and a new client is
+/// accepted and served.
 #[test]
-fn all_at_once_across_deaths() {
+fn all_attacks_at_once_across_crashes() {
     const LIVES: [Life; 8] = [
         state::half_done,
         state::half_done_by_guests,
@@ -414,7 +416,7 @@ fn all_at_once_across_deaths() {
         state::parking,
         stream::locks,
     ];
-    let Some(stage) = Stage::set("all_at_once_across_deaths", "") else {
+    let Some(stage) = Stage::set("all_attacks_at_once_across_crashes", "") else {
         return;
     };
     let attacks: Vec<Attack> = LIVES.iter().map(|life| Attack::start(2, *life)).collect();
@@ -432,9 +434,9 @@ fn all_at_once_across_deaths() {
     }
 }
 
-// The one thread's time
+// Time of the single thread
 
-fn beside(test: &str, threads: usize, life: Life) {
+fn during_attack(test: &str, threads: usize, life: Life) {
     let Some(mut stage) = Stage::set(test, "") else {
         return;
     };
@@ -449,19 +451,19 @@ fn beside(test: &str, threads: usize, life: Life) {
 
 #[test]
 fn long_compounds_leave_time_for_others() {
-    beside("long_compounds_leave_time_for_others", 4, |field| {
+    during_attack("long_compounds_leave_time_for_others", 4, |field| {
         stream::compounds(field, 500)
     });
 }
 
 #[test]
 fn listings_leave_time_for_others() {
-    beside("listings_leave_time_for_others", 4, stream::listings);
+    during_attack("listings_leave_time_for_others", 4, stream::listings);
 }
 
 #[test]
 fn messages_that_trickle_in_leave_time_for_others() {
-    beside(
+    during_attack(
         "messages_that_trickle_in_leave_time_for_others",
         1,
         |field| crowd::trickle(field, 256),

@@ -1,4 +1,4 @@
-//! What the command line says: its help, the configuration it takes, and the remedies of what goes wrong.
+//! The command line's messages: help, default configuration, and the remedies in errors.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn run(command: &mut Command) -> Output {
     command.output().expect("outlast")
 }
 
-/// Fails with one line that has all of this.
+/// Checks that it fails with one line that contains all of these.
 fn assert_says(output: &Output, names: &[&str]) {
     let text = error(output);
     assert!(!output.status.success(), "{text}");

@@ -1,4 +1,4 @@
-//! What operators do to a running server, and to what it leaves.
+//! Commands of administrators for a running server, and for its files.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::lab::Lab;
 use support::server::{Server, Setup, USER};
 use support::{PATIENCE, can_run, wait_for};
 
-/// Where the records begin in an NVRAM file (`docs/log-format.md`).
+/// The beginning of the records in an NVRAM file (`docs/log-format.md`).
 const RING_AT: usize = 12_288;
 
 fn text(output: &Output) -> String {
@@ -58,7 +58,7 @@ fn a_crash_by_command_is_one_that_clients_do_not_see() {
     session.finish().well();
 }
 
-/// Whether a thread has given up new rights, which each does together with the sandbox (proc_pid_status(5)).
+/// Returns whether a thread has given up gaining rights, as each does together with the sandbox (proc_pid_status(5)).
 fn is_confined(status: &Path) -> bool {
     let text = std::fs::read_to_string(status).expect("a thread's status");
     text.lines().any(|line| line == "NoNewPrivs:\t1")
@@ -93,8 +93,8 @@ fn every_thread_of_a_worker_is_in_its_sandbox_and_the_supervisor_is_not() {
 }
 
 #[test]
-fn a_user_is_disconnected_and_nobody_else() {
-    if !can_run("a_user_is_disconnected_and_nobody_else") {
+fn only_the_named_user_is_disconnected() {
+    if !can_run("only_the_named_user_is_disconnected") {
         return;
     }
     let lab = Lab::new();
@@ -150,8 +150,8 @@ fn nothing_secret_is_left_of_a_stopped_server() {
 }
 
 #[test]
-fn a_checkpoint_is_reset_only_when_nobody_uses_it() {
-    if !can_run("a_checkpoint_is_reset_only_when_nobody_uses_it") {
+fn a_checkpoint_is_reset_only_when_it_is_not_in_use() {
+    if !can_run("a_checkpoint_is_reset_only_when_it_is_not_in_use") {
         return;
     }
     let lab = Lab::new();
@@ -168,7 +168,10 @@ fn a_checkpoint_is_reset_only_when_nobody_uses_it() {
     assert!(!done && said.contains("outlast stop"), "in use: {said}");
     server.terminate();
     let (done, said) = reset(&[]);
-    assert!(!done && said.contains("--yes"), "nobody to ask: {said}");
+    assert!(
+        !done && said.contains("--yes"),
+        "no terminal to ask: {said}"
+    );
     assert!(
         said.contains("1 connection(s) with 1 open file(s)"),
         "{said}"
@@ -186,8 +189,8 @@ fn a_checkpoint_is_reset_only_when_nobody_uses_it() {
 }
 
 #[test]
-fn a_configuration_is_checked_with_all_that_is_wrong_with_it() {
-    if !can_run("a_configuration_is_checked_with_all_that_is_wrong_with_it") {
+fn a_check_reports_all_errors_of_a_configuration() {
+    if !can_run("a_check_reports_all_errors_of_a_configuration") {
         return;
     }
     let lab = Lab::new();

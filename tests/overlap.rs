@@ -1,4 +1,5 @@
-//! A large write goes on beside the loop: what becomes of it when its client leaves, or the server is rebooted, meanwhile.
+//! A large write runs in parallel to the loop: its outcome when its client disconnects, or the server is rebooted,
+//! meanwhile.
 
 mod support;
 
@@ -12,7 +13,7 @@ use support::server::{Server, Setup};
 
 const LENGTH: usize = 1 << 20;
 
-/// The message of a large write at the file's beginning, with the credits it costs (MS-SMB2 3.2.4.1.5).
+/// The message of a large write at the file's beginning, with the credits that it costs (MS-SMB2 3.2.4.1.5).
 fn large_write(client: &mut Client, file: FileId, data: &[u8]) -> Vec<u8> {
     let charge = u16::try_from(data.len() / 65536).expect("some credits");
     let mut message = client.message(raw::WRITE, &raw::write(file, 0, data));
@@ -53,7 +54,7 @@ fn a_client_that_resets_in_the_middle_of_its_writes_leaves_nothing_behind() {
         let file = create(&mut client, &format!("left-{round}"));
         let message = large_write(&mut client, file, &data);
         client.send(&message).expect("sent");
-        // closed with this it resets instead of saying goodbye
+        // closed with this it resets instead of finishing
         set_socket_linger(&client.stream, Some(Duration::ZERO)).expect("linger");
         drop(client);
         let message = large_write(&mut other, kept, &data);

@@ -1,5 +1,5 @@
-//! Two servers on one link, with one log, one lock and one share: the service moves between them, and clients go on, on
-//! the same TCP connections.
+//! Two servers on one link, with one log, one lock and one share: the service moves between them, and clients continue,
+//! on the same TCP connections.
 
 mod support;
 
@@ -27,16 +27,16 @@ enum Workload {
     Put,
 }
 
-/// What befalls the service meanwhile.
+/// A fault of the service meanwhile.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+enum Fault {
     /// `outlast takeover`, then `outlast giveback`.
     Elective,
     /// kill -9 of the whole first server.
     Kill,
 }
 
-fn transfer(workload: Workload, blow: Blow, dialect: Dialect) {
+fn transfer(workload: Workload, fault: Fault, dialect: Dialect) {
     let mut pair = Pair::start(dialect, "");
     let local = pair.lab.make_dir("local");
     let share = pair.servers[0].share().to_owned();
@@ -44,7 +44,7 @@ fn transfer(workload: Workload, blow: Blow, dialect: Dialect) {
         Workload::Get => (share.join("big"), local.join("copy")),
         Workload::Put => (local.join("big"), share.join("copy")),
     };
-    let mut rng = Rng::named(&format!("{workload:?} {blow:?}"));
+    let mut rng = Rng::named(&format!("{workload:?} {fault:?}"));
     files::random_file(&from, SIZE, &mut rng);
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
     let command = match workload {
@@ -53,21 +53,21 @@ fn transfer(workload: Workload, blow: Blow, dialect: Dialect) {
     };
     let client = Session::start(smbclient(dialect), &local, command);
     wait_until_copied(&to, 10);
-    let turns = match blow {
-        Blow::Elective => {
+    let turns = match fault {
+        Fault::Elective => {
             pair.order(0, &["takeover"]);
             wait_until_copied(&to, 40);
             pair.wait_until_in_step(1);
             pair.order(1, &["giveback"]);
             3
         }
-        Blow::Kill => {
+        Fault::Kill => {
             pair.kill(0);
             2
         }
     };
     client.finish().well();
-    let serving = usize::from(matches!(blow, Blow::Kill));
+    let serving = usize::from(matches!(fault, Fault::Kill));
     pair.wait_until_serving(serving);
     files::assert_same(&from, &to);
     pair.servers[serving].wait_until_left_alone();
@@ -76,7 +76,7 @@ fn transfer(workload: Workload, blow: Blow, dialect: Dialect) {
     pair.servers.iter().for_each(Server::assert_sound);
 }
 
-/// So many percent have arrived.
+/// Waits until so many percent have arrived.
 fn wait_until_copied(to: &Path, percent: u64) {
     wait_for("the transfer", PATIENCE, || {
         let arrived = written(to)?;
@@ -91,7 +91,7 @@ fn written(path: &Path) -> Option<u64> {
     Some(found.len().min(found.blocks() * 512))
 }
 
-/// The two have spoken in so many turns, one after the other, node a first.
+/// Checks that the two have sent in so many turns, one after the other, node a first.
 fn assert_alternate(speakers: Speakers, turns: usize) {
     let spoken = speakers.turns();
     assert_eq!(spoken.len(), turns, "turns of the speakers: {spoken:?}");
@@ -102,40 +102,40 @@ fn assert_alternate(speakers: Speakers, turns: usize) {
 //= patent claim-33, claim-34, claim-36, claim-37, claim-38, claim-41
 //= patent fig2-217, fig2-225
 #[test]
-fn a_get_goes_on_through_takeover_and_giveback() {
-    if can_run("a_get_goes_on_through_takeover_and_giveback") {
-        transfer(Workload::Get, Blow::Elective, SMB3_1_1);
+fn a_get_continues_through_takeover_and_giveback() {
+    if can_run("a_get_continues_through_takeover_and_giveback") {
+        transfer(Workload::Get, Fault::Elective, SMB3_1_1);
     }
 }
 
 #[test]
-fn a_put_goes_on_through_takeover_and_giveback() {
-    if can_run("a_put_goes_on_through_takeover_and_giveback") {
-        transfer(Workload::Put, Blow::Elective, ENCRYPTED);
+fn a_put_continues_through_takeover_and_giveback() {
+    if can_run("a_put_continues_through_takeover_and_giveback") {
+        transfer(Workload::Put, Fault::Elective, ENCRYPTED);
     }
 }
 
 //= patent claim-15, claim-16, claim-17, claim-20, claim-36, claim-37, claim-38, claim-41
 //= patent fig4-409, fig4-411, fig4-413, fig4-415
 #[test]
-fn a_get_goes_on_when_the_first_server_is_killed() {
-    if can_run("a_get_goes_on_when_the_first_server_is_killed") {
-        transfer(Workload::Get, Blow::Kill, ENCRYPTED);
+fn a_get_continues_when_the_first_server_is_killed() {
+    if can_run("a_get_continues_when_the_first_server_is_killed") {
+        transfer(Workload::Get, Fault::Kill, ENCRYPTED);
     }
 }
 
 #[test]
-fn a_put_goes_on_when_the_first_server_is_killed() {
-    if can_run("a_put_goes_on_when_the_first_server_is_killed") {
-        transfer(Workload::Put, Blow::Kill, SMB3_1_1);
+fn a_put_continues_when_the_first_server_is_killed() {
+    if can_run("a_put_continues_when_the_first_server_is_killed") {
+        transfer(Workload::Put, Fault::Kill, SMB3_1_1);
     }
 }
 
-fn idle(mut blow: impl FnMut(&mut Pair), turns: usize) {
+fn idle(mut fault: impl FnMut(&mut Pair), turns: usize) {
     let mut pair = Pair::start(SMB3_1_1, "");
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
     let mut idle = Idle::begin();
-    blow(&mut pair);
+    fault(&mut pair);
     idle.check();
     // The two clients end first, so that no FIN is the server's.
     drop(idle);
@@ -195,7 +195,7 @@ fn a_holder_that_is_stopped_stays_the_holder() {
     }
     signal(&processes, Signal::STOP);
     let asked = client.request(raw::READ, &raw::read(file, 0, 6));
-    // The other node has looked many times by then, and would have taken over in a fraction of it.
+    // The other node has checked many times by then, and would have taken over in a fraction of the time.
     let before = pair.servers[1].status().uptime_seconds;
     wait_for("the other node to have waited", PATIENCE, || {
         let status = pair.servers[1].try_status()?;
@@ -256,7 +256,7 @@ fn a_node_that_leaves_for_a_reboot_is_waited_for() {
     });
     pair.servers[0].start_again();
     pair.wait_until_serving(0);
-    // Where it does not come back, its state is taken.
+    // If it does not restart, its state is taken over.
     pair.servers[0].terminate();
     pair.order(1, &["takeover", "--force"]);
     pair.wait_until_serving(1);
@@ -346,10 +346,10 @@ fn status_says_what_would_happen() {
     assert_eq!(pair.status(1).epoch, 1);
 }
 
-/// The nodes are two machines: each has an NVRAM of its own, and the sink is on the storage that both reach.
+/// The nodes are two machines: each has an NVRAM of its own, and the sink is on storage that both reach.
 #[test]
-fn on_two_machines_the_sink_is_what_is_taken_over() {
-    if !can_run("on_two_machines_the_sink_is_what_is_taken_over") {
+fn on_two_machines_the_sink_is_taken_over() {
+    if !can_run("on_two_machines_the_sink_is_taken_over") {
         return;
     }
     let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -359,12 +359,12 @@ fn on_two_machines_the_sink_is_what_is_taken_over() {
         problem.is_none(),
         "a disk on which durability power serves a share",
     );
-    if !support::has("on_two_machines_the_sink_is_what_is_taken_over", &[needs]) {
+    if !support::has("on_two_machines_the_sink_is_taken_over", &[needs]) {
         return;
     }
     let shared = Removed(disk.join("pair"));
     let files = shared.0.join("share");
-    make_for_everybody(&files);
+    make_for_every_account(&files);
     let sink = shared.0.join("sink");
     let nvram = format!("durability = \"power\"\nsink = \"{}\"", sink.display());
     let mut pair = Pair::prepare(SMB3_1_1, "", &nvram);
@@ -384,7 +384,7 @@ fn on_two_machines_the_sink_is_what_is_taken_over() {
     pair.kill(0);
     pair.wait_until_serving(1);
     idle.client.write(idle.locked, 0, &[7; 5000]);
-    // What node a has in its own NVRAM is of this boot of its machine, and old.
+    // Node a's own NVRAM is of this boot of its machine, and old.
     pair.servers[0].start_again();
     pair.wait_until_in_step(1);
     pair.order(1, &["takeover"]);
@@ -392,13 +392,13 @@ fn on_two_machines_the_sink_is_what_is_taken_over() {
     idle.check();
 }
 
-fn make_for_everybody(dir: &Path) {
+fn make_for_every_account(dir: &Path) {
     std::fs::create_dir_all(dir).expect("a directory");
     let everybody = std::fs::Permissions::from_mode(0o777);
     std::fs::set_permissions(dir, everybody).expect("its mode");
 }
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Removed(PathBuf);
 
 impl Drop for Removed {

@@ -1,5 +1,5 @@
-//! A crash before and after each of the four points, for each operation: the session goes on, and what it did and was told is what an
-//! undisturbed one does and is told.
+//! A crash before and after each of the four points, for each operation: the session continues, and its effects and
+//! answers are those of an undisturbed one.
 
 mod support;
 
@@ -13,10 +13,10 @@ use support::raw::{self, Client};
 use support::server::{Server, Setup};
 use support::{Rng, can_run};
 
-/// How often an operation comes that the crash waits for, at most; more does not bring more kinds of it.
+/// The largest number of occurrences of an operation at which a crash happens; more add no new kinds.
 const OCCURRENCES: u32 = 6;
 
-/// A server whose worker ends at a point when told so.
+/// A server whose worker ends at a requested point.
 struct Range {
     server: Server,
     fault: PathBuf,
@@ -47,28 +47,28 @@ impl Range {
         }
     }
 
-    /// A session in an empty share.
+    /// Runs a session in an empty share.
     fn session<T>(&mut self, session: &mut dyn FnMut(&Path) -> T) -> (T, Tree) {
         files::clear(self.server.share());
         self.sessions += 1;
-        let told = session(self.server.share());
-        (told, files::tree(self.server.share()))
+        let answers = session(self.server.share());
+        (answers, files::tree(self.server.share()))
     }
 
-    /// The same with a crash; `None` if the operation did not come so often.
+    /// The same with a crash; `None` if the operation did not occur so often.
     fn crashed<T>(
         &mut self,
         fault: &str,
         session: &mut dyn FnMut(&Path) -> T,
     ) -> Option<(T, Tree)> {
         std::fs::write(&self.fault, fault).expect("the fault");
-        // a worker looks for it when it starts
+        // a worker reads it when it starts
         let idle = self.server.status();
         self.server.kill_worker(idle.worker_pid);
         let armed = self.server.successor_of(idle.worker_pid);
         println!("{fault}");
         let result = self.session(session);
-        // some of it comes with the connection's end
+        // some points occur at the connection's end
         self.server.wait_until_left_alone();
         let fired = !self.fault.exists();
         let _ = std::fs::remove_file(&self.fault);
@@ -85,7 +85,7 @@ impl Range {
         fired.then_some(result)
     }
 
-    /// Crashes at each of `points` of each of `operations`, each time it comes.
+    /// Crashes at each of `points` of each of `operations`, at each occurrence.
     fn sweep<T: PartialEq + std::fmt::Debug>(
         &mut self,
         operations: &[&str],
@@ -103,7 +103,7 @@ impl Range {
                     };
                     assert_eq!(
                         outcome.0, undisturbed.0,
-                        "{fault}: what the client was told"
+                        "{fault}: what the client was answers"
                     );
                     assert!(
                         outcome.1 == undisturbed.1,
@@ -175,11 +175,11 @@ fn smbclient_at_points_1_and_4() {
     range.end();
 }
 
-/// Before point 1 the request is in no queue and not on record: the next worker finds it in the memory that outlives
-/// the worker, and the client need not send it again.
+/// Before point 1 the request is in no queue and not recorded: the next worker finds it in memory that outlives the
+/// worker, and the client need not send it again.
 #[test]
-fn what_a_dead_worker_had_read_is_received_by_the_next() {
-    if !can_run("what_a_dead_worker_had_read_is_received_by_the_next") {
+fn frames_read_by_a_dead_worker_are_received_by_the_next() {
+    if !can_run("frames_read_by_a_dead_worker_are_received_by_the_next") {
         return;
     }
     let mut range = Range::new();
@@ -191,12 +191,12 @@ fn what_a_dead_worker_had_read_is_received_by_the_next() {
         let crashed = range.crashed(&format!("1:before:tcp:{count}"), &mut session);
         assert!(crashed.is_some(), "no request came");
     }
-    let again = "frame(s) that the worker before had read are received again";
+    let again = "frame(s) that the previous worker had read are received again";
     assert_eq!(range.server.log().matches(again).count(), 3);
     range.end();
 }
 
-/// Everything an ordinary user does; gives what was printed and what came back.
+/// The actions of an ordinary user; returns the output and the downloaded file.
 fn smbclient_session(local: PathBuf) -> impl FnMut(&Path) -> (Vec<String>, Vec<u8>) {
     let mut rng = Rng::named("points");
     for (name, size) in [("first", 100_000), ("second", 70)] {
@@ -216,7 +216,7 @@ fn smbclient_session(local: PathBuf) -> impl FnMut(&Path) -> (Vec<String>, Vec<u
     }
 }
 
-/// What a client prints, without what two runs never have in common: the time and the speed.
+/// A client's output without what differs between any two runs: times and speeds.
 fn without_times(text: &str) -> Vec<String> {
     let is_time = |word: &str| ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"].contains(&word);
     text.lines()
@@ -285,7 +285,7 @@ fn session_setup_and_locks_at_point_3_and_tcp() {
     range.end();
 }
 
-/// Everything but EXECUTE and WRITE_OWNER, which the account of guests has not on what it has made.
+/// Everything except EXECUTE and WRITE_OWNER, which the account of guests lacks on its own files.
 const ACCESS: u32 = 0x0017_019F;
 /// DELETE.
 const DELETE: u32 = 0x0001_0000;
@@ -302,10 +302,11 @@ const SET_SPARSE: u32 = 0x0009_00C4;
 const SET_ZERO_DATA: u32 = 0x0009_80C8;
 const QUERY_ALLOCATED_RANGES: u32 = 0x0009_40CF;
 
-/// One of everything, some of it twice, the second time with another answer. Gives what was told, without times and ids.
+/// One of each operation, some of them twice, the second time with another answer. Returns the answers, without times
+/// and ids.
 fn session_of_everything() -> Vec<String> {
     let mut client = Client::guest();
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     let name_information = |replace: u8, name: &str| {
         let name = raw::utf16(name);
         let mut buffer = vec![replace, 0, 0, 0, 0, 0, 0, 0];
@@ -314,16 +315,16 @@ fn session_of_everything() -> Vec<String> {
         buffer.extend(name);
         buffer
     };
-    // What is in it could not be renamed beside one who may delete it.
+    // A file in it could not be renamed while another open may delete it.
     let dir = client.create("d", ACCESS & !DELETE, CREATE_NEW, DIRECTORY_FILE);
     let watched = client.request(raw::CHANGE_NOTIFY, &raw::change_notify(dir));
     let file = client.create(r"d\f", ACCESS, CREATE_NEW, NON_DIRECTORY_FILE);
-    told.push(format!(
+    answers.push(format!(
         "notified: {}",
         client.answer(watched).status & 0xF000_0000
     ));
-    // exclusive: the second time it is there
-    told.push(format!(
+    // exclusive: the second time it exists
+    answers.push(format!(
         "{:x}",
         client
             .call(raw::CREATE, &raw::create(r"d\f", ACCESS, CREATE_NEW, 0))
@@ -331,15 +332,15 @@ fn session_of_everything() -> Vec<String> {
     ));
     client.write(file, 0, b"0123456789");
     client.write(file, 70_000, b"far away");
-    told.push(format!("flush {:x}", client.flush(file).status));
-    told.push(format!("{:?}", client.read(file, 5, 10)));
-    told.push(format!(
+    answers.push(format!("flush {:x}", client.flush(file).status));
+    answers.push(format!("{:?}", client.read(file, 5, 10)));
+    answers.push(format!(
         "eof {:x}",
         client
             .set_info(file, 1, 20, 0, &65_540_u64.to_le_bytes())
             .status
     ));
-    told.push(format!(
+    answers.push(format!(
         "allocation {:x}",
         client
             .set_info(file, 1, 19, 0, &131_072_u64.to_le_bytes())
@@ -348,40 +349,40 @@ fn session_of_everything() -> Vec<String> {
     let mut basic = vec![0; 32];
     basic[16..24].copy_from_slice(&126_000_000_000_000_000_u64.to_le_bytes()); // LastWriteTime
     basic.extend([0x20, 0, 0, 0, 0, 0, 0, 0]);
-    told.push(format!(
+    answers.push(format!(
         "basic {:x}",
         client.set_info(file, 1, 4, 0, &basic).status
     ));
     let standard = client.query_info(file, 1, 5, 0);
-    told.push(format!(
+    answers.push(format!(
         "standard {:x} {:?}",
         standard.status,
         &standard.body[16..]
     ));
-    told.push(format!(
+    answers.push(format!(
         "volume {:x}",
         client.query_info(file, 2, 3, 0).status
     ));
-    told.push(format!(
+    answers.push(format!(
         "security {:x}",
         client.query_info(file, 3, 0, 7).status
     ));
-    // the descriptor it has: set again
+    // its current descriptor, set again
     let descriptor = client.query_info(file, 3, 0, 4).ok().body[8..].to_vec();
-    told.push(format!(
+    answers.push(format!(
         "set security {:x}",
         client.set_info(file, 3, 0, 4, &descriptor).status
     ));
-    told.push(format!(
+    answers.push(format!(
         "sparse {:x}",
         client.ioctl(file, SET_SPARSE, &[1], 0).status
     ));
     let range = |from: u64, to: u64| [from.to_le_bytes(), to.to_le_bytes()].concat();
-    told.push(format!(
+    answers.push(format!(
         "zero {:x}",
         client.ioctl(file, SET_ZERO_DATA, &range(2, 5), 0).status
     ));
-    told.push(format!(
+    answers.push(format!(
         "ranges {:x}",
         client
             .ioctl(file, QUERY_ALLOCATED_RANGES, &range(0, 65_540), 1024)
@@ -397,38 +398,38 @@ fn session_of_everything() -> Vec<String> {
     chunks.extend([1, 0, 0, 0, 0, 0, 0, 0]);
     chunks.extend(range(0, 0));
     chunks.extend([10, 0, 0, 0, 0, 0, 0, 0]);
-    told.push(format!(
+    answers.push(format!(
         "copy {:x}",
         client.ioctl(copy, SRV_COPYCHUNK_WRITE, &chunks, 12).status
     ));
-    told.push(format!("{:?}", client.read(copy, 0, 10)));
-    told.push(format!(
+    answers.push(format!("{:?}", client.read(copy, 0, 10)));
+    answers.push(format!(
         "link {:x}",
         client
             .set_info(file, 1, 11, 0, &name_information(0, r"d\link"))
             .status
     ));
-    // without leave to replace: it is there
-    told.push(format!(
+    // without permission to replace an existing file
+    answers.push(format!(
         "link {:x}",
         client
             .set_info(file, 1, 11, 0, &name_information(0, r"d\link"))
             .status
     ));
-    told.push(format!(
+    answers.push(format!(
         "rename {:x}",
         client
             .set_info(copy, 1, 10, 0, &name_information(0, r"d\renamed"))
             .status
     ));
-    told.push(format!(
+    answers.push(format!(
         "rename {:x}",
         client
             .set_info(copy, 1, 10, 0, &name_information(0, r"d\f"))
             .status
     ));
     let dying = client.create(r"d\dying", ACCESS, CREATE_NEW, NON_DIRECTORY_FILE);
-    told.push(format!(
+    answers.push(format!(
         "disposition {:x}",
         client.set_info(dying, 1, 13, 0, &[1]).status
     ));
@@ -442,31 +443,31 @@ fn session_of_everything() -> Vec<String> {
     client.close(brief);
     // not empty
     let doomed = client.create("d", ACCESS, OPEN, DIRECTORY_FILE);
-    told.push(format!(
+    answers.push(format!(
         "disposition {:x}",
         client.set_info(doomed, 1, 13, 0, &[1]).status
     ));
     client.close(doomed);
     for _ in 0..2 {
-        told.push(format!("{:?}", client.list(dir, "*")));
+        answers.push(format!("{:?}", client.list(dir, "*")));
     }
     for open in [file, copy, dir] {
         client.close(open);
     }
     let again = client.create(r"d\link", ACCESS, OPEN, 0);
-    told.push(format!("{:?}", client.read(again, 0, 10)));
+    answers.push(format!("{:?}", client.read(again, 0, 10)));
     client.close(again);
-    told
+    answers
 }
 
-/// Set-up, locks that hold across the crash, and an end.
+/// Login, locks that hold across the crash, and an end.
 fn session_of_locks() -> Vec<String> {
     let mut client = Client::guest();
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     let one = client.create("f", ACCESS, CREATE_NEW, 0);
     let two = client.create("f", ACCESS, OPEN, 0);
     let mut lock = |client: &mut Client, file, flags| {
-        told.push(format!("{:x}", client.lock(file, 0, 10, flags).status))
+        answers.push(format!("{:x}", client.lock(file, 0, 10, flags).status))
     };
     lock(&mut client, one, 2 | 16);
     lock(&mut client, two, 2 | 16);
@@ -476,9 +477,9 @@ fn session_of_locks() -> Vec<String> {
     client.close(two);
     lock(&mut client, one, 1 | 16);
     client.close(one);
-    told.push(format!(
+    answers.push(format!(
         "{:x}",
         client.call(raw::LOGOFF, &[4, 0, 0, 0]).status
     ));
-    told
+    answers
 }

@@ -1,4 +1,4 @@
-//! The configuration, the users and the surroundings change while clients are connected.
+//! The configuration, the users and the environment change while clients are connected.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::lab::{self, Lab, SERVER};
 use support::server::{PASSWORD, Server, Setup, USER, error};
 use support::{PATIENCE, can_run, has, wait_for};
 
-/// A session in which a file is open.
+/// A session with an open file.
 fn session_of(lab: &Lab, server: &Server, user: &str, password: &str) -> Session {
     let local = lab.make_dir(&format!("local-{user}"));
     let name = format!("held-by-{user}");
@@ -19,7 +19,7 @@ fn session_of(lab: &Lab, server: &Server, user: &str, password: &str) -> Session
     Session::holding(client, server.share(), &name, &local)
 }
 
-/// How many files each user has open.
+/// The number of open files of each user.
 fn opens(server: &Server) -> Vec<(String, u64)> {
     let connections = server.status().connections.into_iter();
     let of = connections.map(|connection| {
@@ -69,7 +69,7 @@ fn a_user_who_was_removed_is_logged_off_by_a_reboot() {
     let _alice = session_of(&lab, &server, USER, PASSWORD);
     let _bob = session_of(&lab, &server, "bob", "swordfish");
     assert!(server.outlast(&["user", "remove", "bob"]).status.success());
-    // A crash does not change who may log in.
+    // After a crash the previous users apply.
     kill(&server);
     assert_eq!(opens(&server), [one_of(USER), one_of("bob")]);
     reboot_without_bob(&server);
@@ -97,7 +97,11 @@ fn a_user_whose_password_was_changed_is_logged_off_by_a_reboot() {
     assert_eq!(opens(&server), both, "the passwords are what they were");
     server.add_user("bob", "another");
     kill(&server);
-    assert_eq!(opens(&server), both, "a crash has the users of before");
+    assert_eq!(
+        opens(&server),
+        both,
+        "after a crash the previous users apply"
+    );
     reboot_without_bob(&server);
     let log = server.log();
     assert!(
@@ -131,8 +135,8 @@ fn a_crash_uses_the_configuration_that_served() {
 }
 
 #[test]
-fn a_reboot_that_could_not_come_back_is_refused() {
-    if !can_run("a_reboot_that_could_not_come_back_is_refused") {
+fn a_reboot_without_return_is_refused() {
+    if !can_run("a_reboot_without_return_is_refused") {
         return;
     }
     let lab = Lab::new();
@@ -206,10 +210,11 @@ fn a_reboot_that_could_not_come_back_is_refused() {
     assert_eq!(opens(&server), [one_of(USER)]);
 }
 
-/// What no check foresees: the new worker ends with an error, and the next one has what the last good one had.
+/// For errors that no check foresees: the new worker ends with an error, and the next one has the last working
+/// configuration.
 #[test]
-fn a_configuration_that_does_not_come_up_gives_way_to_the_one_before() {
-    if !can_run("a_configuration_that_does_not_come_up_gives_way_to_the_one_before") {
+fn a_configuration_that_does_not_start_is_replaced_by_the_one_before() {
+    if !can_run("a_configuration_that_does_not_start_is_replaced_by_the_one_before") {
         return;
     }
     let lab = Lab::new();
@@ -223,12 +228,12 @@ fn a_configuration_that_does_not_come_up_gives_way_to_the_one_before() {
     wait_for("the hold", PATIENCE, || {
         server.log().contains("elective reboot").then_some(())
     });
-    // Too late to be checked.
+    // Changed too late to be checked.
     server.rewrite("size = \"256MiB\"", "size = \"512MiB\"");
     assert!(hold.wait().expect("outlast reboot").success());
     assert_eq!(opens(&server), [one_of(USER)]);
     let log = server.log();
-    assert!(log.contains("by the configuration of before"), "{log}");
+    assert!(log.contains("with the previous configuration"), "{log}");
 }
 
 #[test]
@@ -258,8 +263,8 @@ fn a_tap_that_was_deleted_and_made_again_is_attached_again() {
 }
 
 #[test]
-fn requirements_that_are_raised_hold_for_those_who_stay() {
-    if !can_run("requirements_that_are_raised_hold_for_those_who_stay") {
+fn raised_requirements_apply_to_connected_clients() {
+    if !can_run("raised_requirements_apply_to_connected_clients") {
         return;
     }
     let lab = Lab::new();
@@ -271,7 +276,7 @@ fn requirements_that_are_raised_hold_for_those_who_stay() {
     signing.expect("fnum");
     server.rewrite("signing = \"enabled\"", "signing = \"required\"");
     server.reboot();
-    // Who signs anyway stays.
+    // A client that signs anyway stays.
     signing.close_held(|| opens(&server).contains(&(USER.to_owned(), 0)));
     server.rewrite(
         "[server]",
@@ -294,7 +299,7 @@ fn requirements_that_are_raised_hold_for_those_who_stay() {
     );
 }
 
-/// A disk image at a loop device, mounted where it is wanted; both go with it.
+/// A disk image at a loop device, mounted on request; both are removed with it.
 struct Disk {
     device: String,
 }
@@ -352,7 +357,7 @@ impl Drop for Disk {
     }
 }
 
-/// The server comes back before the disk of its share does, and that is another device then.
+/// The server restarts before the disk of its share is there, which is then another device.
 #[test]
 fn a_share_that_is_mounted_late_is_waited_for() {
     const NAME: &str = "a_share_that_is_mounted_late_is_waited_for";
@@ -440,7 +445,7 @@ fn a_missing_share_leaves_the_others_alone() {
     server.assert_sound();
 }
 
-/// The disk dies under the server, and is attached again as another device.
+/// The disk fails under the server, and is attached again as another device.
 #[test]
 fn a_disk_that_is_mounted_again_is_served_again() {
     const NAME: &str = "a_disk_that_is_mounted_again_is_served_again";
@@ -471,7 +476,7 @@ fn a_disk_that_is_mounted_again_is_served_again() {
     unmount(server, &lab);
 }
 
-/// Has an ext4 fail every operation from now on, as when its disk is gone.
+/// Makes an ext4 fail every operation from now on, as when its disk is missing.
 fn shut_down(at: &Path) {
     use std::os::fd::AsRawFd as _;
     /// EXT4_IOC_SHUTDOWN: `_IOR('X', 125, __u32)`.

@@ -1,5 +1,5 @@
-//! Durability `power`: the machine goes with the server. Of the NVRAM's mapping an old copy comes back, or nothing, under another boot id;
-//! the sessions go on from the sink, on the same connections.
+//! Durability `power`: the machine stops with the server. An old copy of the NVRAM's mapping returns, or nothing, under
+//! another boot id; the sessions continue from the sink, on the same connections.
 
 mod support;
 
@@ -18,11 +18,11 @@ use support::{PATIENCE, Rng, can_run, wait_for};
 enum Left {
     Nothing,
     Zeroes,
-    /// As it was at this moment, before.
+    /// Its content at this moment, before the cut.
     OldCopy,
 }
 
-/// Supervisor and worker are gone at once, and come back on a machine that was started again.
+/// Supervisor and worker end at once, and restart on a machine that was booted again.
 fn cut_power(server: &mut Server, nvram: &Path, left: Left, boot: u32) {
     let worker = server.status().worker_pid;
     server.kill_tree(worker);
@@ -78,8 +78,8 @@ fn transfers_through_power_cuts(test: &str, dialect: support::client::Dialect) {
             (progress(&server) >= 2 * size * percent / 100).then_some(())
         });
         cut_power(&mut server, &nvram, left, boot);
-        assert!(server.log().contains("the state is taken up from"));
-        // and the death of a process alone, which is nothing
+        assert!(server.log().contains("the state is recovered from"));
+        // and the death of a process alone, which changes nothing
         let worker = server.status().worker_pid;
         server.kill_worker(worker);
         server.successor_of(worker);
@@ -93,16 +93,16 @@ fn transfers_through_power_cuts(test: &str, dialect: support::client::Dialect) {
 }
 
 #[test]
-fn transfers_go_on_after_power_cuts() {
-    transfers_through_power_cuts("transfers_go_on_after_power_cuts", SMB3_1_1);
+fn transfers_continue_after_power_cuts() {
+    transfers_through_power_cuts("transfers_continue_after_power_cuts", SMB3_1_1);
 }
 
 #[test]
-fn encrypted_transfers_go_on_after_power_cuts() {
-    transfers_through_power_cuts("encrypted_transfers_go_on_after_power_cuts", ENCRYPTED);
+fn encrypted_transfers_continue_after_power_cuts() {
+    transfers_through_power_cuts("encrypted_transfers_continue_after_power_cuts", ENCRYPTED);
 }
 
-/// What nothing is done to files for goes round the log all the same.
+/// Data that need no file operation also wrap around the log.
 #[test]
 fn a_download_is_longer_than_the_log() {
     if !can_cut_power("a_download_is_longer_than_the_log") {
@@ -120,7 +120,7 @@ fn a_download_is_longer_than_the_log() {
     server.assert_sound();
 }
 
-/// Directories come, files move between them, every other one goes, while the power is cut.
+/// Directories are made, files move between them, and every other directory is removed, while the power is cut.
 #[test]
 fn names_survive_power_cuts() {
     if !can_cut_power("names_survive_power_cuts") {
@@ -169,15 +169,15 @@ fn names_survive_power_cuts() {
     assert!(server.log().contains("done once more"));
 }
 
-/// What is not the log's sink, or not there when it is needed, is refused and left alone.
+/// A sink that is not the log's, or is missing when it is needed, is refused and left unchanged.
 #[test]
-fn a_sink_that_will_not_do_is_refused() {
-    if !can_cut_power("a_sink_that_will_not_do_is_refused") {
+fn an_unusable_sink_is_refused() {
+    if !can_cut_power("an_unusable_sink_is_refused") {
         return;
     }
     let lab = Lab::new();
-    let _disk = OnDisk::new(&lab, "a_sink_that_will_not_do_is_refused");
-    let sink = SinkPath::new("a_sink_that_will_not_do_is_refused");
+    let _disk = OnDisk::new(&lab, "an_unusable_sink_is_refused");
+    let sink = SinkPath::new("an_unusable_sink_is_refused");
     let mut server = Server::start(&lab, sink.setup());
     let local = lab.make_dir("local");
     let mut session = Session::interactive(smbclient(SMB3_1_1), &local);
@@ -199,10 +199,10 @@ fn a_sink_that_will_not_do_is_refused() {
         }
     };
     let whole = std::fs::read(&sink.0).expect("the sink");
-    // gone, while the mapping says that there is one
+    // missing, although the mapping says that there is one
     std::fs::remove_file(&sink.0).expect("the sink");
     refused(&server, "missing", &["sink", "missing", "put it back"]);
-    // damaged where it counts
+    // damaged where it matters
     let write = |bytes: &[u8]| {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut options = std::fs::File::options();
@@ -222,7 +222,7 @@ fn a_sink_that_will_not_do_is_refused() {
     );
     write(&whole[..whole.len() / 2]);
     refused(&server, "too small", &["nvram.sink", "bytes"]);
-    // and as it was it does
+    // and its original content is accepted
     write(&whole);
     server.start_again();
     session.say("ls");
@@ -232,7 +232,7 @@ fn a_sink_that_will_not_do_is_refused() {
     session.finish().well();
 }
 
-/// A sink in memory is none.
+/// A sink in memory does not survive.
 #[test]
 fn a_sink_on_tmpfs_is_refused() {
     if !can_run("a_sink_on_tmpfs_is_refused") {
@@ -261,7 +261,7 @@ fn a_sink_on_tmpfs_is_refused() {
     );
 }
 
-/// A share on a file system that keeps no order of its changes of names is refused.
+/// A share on a file system that does not keep the order of name changes is refused.
 #[test]
 fn a_share_on_tmpfs_is_refused() {
     if !can_run("a_share_on_tmpfs_is_refused") {
@@ -281,7 +281,7 @@ fn a_share_on_tmpfs_is_refused() {
     );
 }
 
-/// What the kernel tells of an ext4: without a journal, with fast_commit.
+/// The kernel's data about an ext4: without a journal, with fast_commit.
 #[test]
 fn an_ext4_that_reorders_is_seen() {
     let test = "an_ext4_that_reorders_is_seen";

@@ -1,4 +1,4 @@
-//! Open files and watched directories across deaths of the server, on the real file system.
+//! Open files and watched directories across crashes of the server, on the real file system.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn start(lab: &Lab) -> Server {
     )
 }
 
-/// kill -9 of the worker, and the next one.
+/// Kills the worker by kill -9, and waits for the next one.
 fn kill(server: &Server) {
     let worker = server.status().worker_pid;
     server.kill_worker(worker);
@@ -40,16 +40,16 @@ fn watch_root(client: &mut Client) -> u64 {
     client.request(raw::CHANGE_NOTIFY, &raw::change_notify(root))
 }
 
-/// The one change that is told: its action and name.
+/// The single change that is reported: its action and name.
 fn change(answer: &Answer) -> (u32, Vec<u8>) {
-    assert_eq!(answer.status, 0, "not told what has changed");
+    assert_eq!(answer.status, 0, "the change was not reported");
     let word = |at: usize| u32::from_le_bytes(answer.body[at..at + 4].try_into().expect("four"));
     (word(12), answer.body[20..20 + word(16) as usize].to_vec())
 }
 
 #[test]
-fn a_watch_says_nothing_while_nothing_changes() {
-    if !can_run("a_watch_says_nothing_while_nothing_changes") {
+fn a_watch_reports_nothing_while_nothing_changes() {
+    if !can_run("a_watch_reports_nothing_while_nothing_changes") {
         return;
     }
     let lab = Lab::new();
@@ -58,7 +58,7 @@ fn a_watch_says_nothing_while_nothing_changes() {
     let watched = watch_root(&mut client);
     for _ in 0..5 {
         kill(&server);
-        // The connection lives.
+        // The connection still works.
         client.call(raw::ECHO, &[4, 0, 0, 0]).ok();
     }
     std::fs::write(server.share().join("new"), "").expect("a file");
@@ -67,8 +67,8 @@ fn a_watch_says_nothing_while_nothing_changes() {
 }
 
 #[test]
-fn a_change_while_the_server_is_away_is_not_missed() {
-    if !can_run("a_change_while_the_server_is_away_is_not_missed") {
+fn a_change_while_the_server_is_down_is_not_missed() {
+    if !can_run("a_change_while_the_server_is_down_is_not_missed") {
         return;
     }
     let lab = Lab::new();
@@ -87,8 +87,8 @@ fn a_change_while_the_server_is_away_is_not_missed() {
 }
 
 #[test]
-fn two_thousand_opens_survive_deaths_and_one_is_gone() {
-    if !can_run("two_thousand_opens_survive_deaths_and_one_is_gone") {
+fn two_thousand_opens_survive_crashes_and_one_was_deleted() {
+    if !can_run("two_thousand_opens_survive_crashes_and_one_was_deleted") {
         return;
     }
     let lab = Lab::new();
@@ -118,7 +118,7 @@ fn two_thousand_opens_survive_deaths_and_one_is_gone() {
     for file in files {
         client.close(file);
     }
-    let told = server.log();
-    assert_eq!(told.matches("cannot be opened again").count(), 1, "{told}");
+    let log = server.log();
+    assert_eq!(log.matches("cannot be opened again").count(), 1, "{log}");
     server.assert_sound();
 }

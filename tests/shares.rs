@@ -1,4 +1,4 @@
-//! What clients may do with shares, and what they may not.
+//! Permissions and restrictions of clients on shares.
 
 mod support;
 
@@ -57,7 +57,7 @@ fn shares_keep_their_rules() {
     }
     assert_eq!(files::tree(&locked).len(), 1);
 
-    // guest and anonymous where allowed, nowhere else
+    // guest and anonymous where permitted, and only there
     run("open", &["-N"], "get file copy").well();
     run("open", &["-U", "guest%"], "get file copy").well();
     for options in [&["-N"][..], &["-U", "guest%"]] {
@@ -69,7 +69,7 @@ fn shares_keep_their_rules() {
         );
     }
 
-    // for whom it is
+    // the permitted users
     let refused = run("private", &["-U", &user], "ls");
     assert!(
         !refused.success && refused.text.contains("NT_STATUS_ACCESS_DENIED"),
@@ -150,8 +150,8 @@ fn names_stay_in_the_share() {
 }
 
 #[test]
-fn a_full_disk_is_told() {
-    if !can_run("a_full_disk_is_told") {
+fn a_full_disk_is_reported() {
+    if !can_run("a_full_disk_is_reported") {
         return;
     }
     let lab = Lab::new();
@@ -167,7 +167,7 @@ fn a_full_disk_is_told() {
     files::random_file(&local.join("little"), 100_000, &mut rng);
     let full = client::run(smbclient(SMB3_1_1), &local, "put large");
     assert!(full.text.contains("NT_STATUS_DISK_FULL"), "{}", full.text);
-    // the session and the rest go on
+    // the session and the rest continue
     let both = client::run(
         smbclient(SMB3_1_1),
         &local,
@@ -181,8 +181,8 @@ fn a_full_disk_is_told() {
 }
 
 #[test]
-fn required_protection_is_insisted_on() {
-    if !can_run("required_protection_is_insisted_on") {
+fn required_protection_is_enforced() {
+    if !can_run("required_protection_is_enforced") {
         return;
     }
     for (protection, refused, allowed) in [

@@ -13,7 +13,7 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(pid.expect("a process id"), signal).expect("a signal");
 }
 
-/// The session that was there before still works.
+/// The earlier session still works.
 fn finish(server: &Server, mut session: Session) {
     assert_eq!(server.status().connections[0].smb.opens, 1);
     session.close_held(|| server.status().connections[0].smb.opens == 0);
@@ -39,8 +39,8 @@ fn a_plain_kill_of_the_worker_does_not_end_the_server() {
 }
 
 #[test]
-fn signals_that_mean_nothing_end_nothing() {
-    if !can_run("signals_that_mean_nothing_end_nothing") {
+fn ignored_signals_end_nothing() {
+    if !can_run("ignored_signals_end_nothing") {
         return;
     }
     let lab = Lab::new();
@@ -58,7 +58,7 @@ fn signals_that_mean_nothing_end_nothing() {
     wait_for("the supervisor to say so", PATIENCE, || {
         server
             .log()
-            .contains("SIGUSR1 and SIGUSR2 mean nothing")
+            .contains("SIGUSR1 and SIGUSR2 are ignored")
             .then_some(())
     });
     let after = server.status();
@@ -70,8 +70,8 @@ fn signals_that_mean_nothing_end_nothing() {
 }
 
 #[test]
-fn a_hang_up_has_the_files_read_again() {
-    if !can_run("a_hang_up_has_the_files_read_again") {
+fn sighup_reads_the_files_again() {
+    if !can_run("sighup_reads_the_files_again") {
         return;
     }
     let lab = Lab::new();
@@ -84,7 +84,7 @@ fn a_hang_up_has_the_files_read_again() {
         client::run(command, &local, "ls")
     };
     server.add_user("bob", "swordfish");
-    assert!(!bob("pub").success, "the users are those of before");
+    assert!(!bob("pub").success, "the previous users are used");
     let share = server.share().display();
     let more = format!(
         "[limits]\nmax_trees_per_connection = 7\n\n[[share]]\nname = \"more\"\npath = \"{share}\"\n\n[[share]]"
@@ -103,7 +103,9 @@ fn a_hang_up_has_the_files_read_again() {
     signal(before.supervisor_pid, Signal::HUP);
     wait_for("the refusal", PATIENCE, || {
         let log = server.log();
-        let line = log.lines().find(|line| line.contains("stay as they are"))?;
+        let line = log
+            .lines()
+            .find(|line| line.contains("the previous configuration and users are kept"))?;
         assert!(
             line.contains("write \"max_trees_per_connection\""),
             "{line}"

@@ -1,7 +1,9 @@
-//! The whole machine over a sink that is cut off in the middle of any batch, with any of its sectors on the medium: the next one goes on
-//! from what is there, on the same connection, and the client is told what it would have been told.
+//! The whole machine over a sink that is cut off in the middle of any batch, with any of its sectors on the medium: the
+//! next server continues from its content, on the same connection, and the client gets the answers that it would have
+//! got.
 //!
-//! The machine is driven here, over a wire in memory; the client's TCP is smoltcp's. Files are real, in a directory of their own.
+//! The test drives the machine over a wire in memory; the client's TCP is smoltcp's. Files are real, in a directory of
+//! their own.
 
 mod support;
 
@@ -13,16 +15,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::beside::wake;
 use outlast::fs::{Fs, ShareRoot};
+use outlast::job_thread::wake;
 use outlast::server::clock::{Ticking, Time};
 use outlast::server::copying::COPY_UNITS;
+use outlast::server::eviction::EvictionLimits;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
 use outlast::server::medium::Medium;
 use outlast::server::open::Sink;
-use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Incarnation, Memory, VecMemory};
@@ -42,14 +44,14 @@ const SERVER: [u8; 4] = [10, 77, 0, 1];
 const CLIENT: [u8; 4] = [10, 77, 0, 2];
 const SECTOR_BYTES: u64 = 512;
 
-/// What the test's power cut unwinds with.
+/// The payload with which the test's power cut unwinds.
 struct Cut;
 
 /// The medium, and when the power is cut.
 struct World {
     sink: Arc<VecMemory>,
     under_way: Option<Batch>,
-    /// Asked for so often before it says that it is done.
+    /// The number of polls before it reports that it is done.
     lag: u32,
     batches: u64,
     /// The batches in which the power is cut.
@@ -66,7 +68,7 @@ impl World {
         }
     }
 
-    /// Some sectors of a batch reach the medium.
+    /// Writes some sectors of a batch to the medium.
     fn apply_some(&mut self, batch: &Batch) {
         for (at, bytes) in &batch.writes {
             let mut done = 0;
@@ -128,7 +130,7 @@ struct Server {
     device: MemoryDevice,
     /// `None`: the power is off.
     machine: Option<Machine<Fs>>,
-    /// Service time less the wire's.
+    /// Service time minus the wire's.
     ahead: Duration,
     boot: u8,
     power_cuts: u32,
@@ -150,7 +152,7 @@ impl Server {
         };
         let parts = Parts {
             follower: None,
-            // whatever a mapping held is lost with the page cache
+            // the mapping's content is lost with the page cache
             memory: Some(Arc::new(VecMemory::new(MEMORY_BYTES))),
             sink: Some(sink),
             partner: None,
@@ -177,13 +179,13 @@ impl Server {
             entropy: Box::new(Seeded(Rng::named(&format!("boot {}", self.boot)))),
             probe: Box::new(Unarmed),
             stopwatch: Box::new(Ticking::default()),
-            felled: false,
-            patience: Patience {
+            crashed: false,
+            eviction: EvictionLimits {
                 login: Duration::from_secs(600),
                 idle: None,
                 stalled: Duration::from_secs(600),
-                stalled_in_crowd: Duration::from_secs(600),
-                strangers: 16,
+                stalled_when_short: Duration::from_secs(600),
+                unauthenticated: 16,
                 connections: 64,
                 unread: 16 << 20,
             },
@@ -213,7 +215,7 @@ impl Server {
         self.power_cuts += 1;
         self.machine = None;
         self.world.borrow_mut().under_way = None;
-        // nobody holds the queue
+        // nothing holds the queue
         self.device.discard();
     }
 
@@ -270,7 +272,7 @@ fn smb() -> outlast_smb::Config {
     }
 }
 
-/// One connection, over which a script of requests is said, each when the one before is answered.
+/// One connection for a script of requests, each sent when the one before is answered.
 struct Client {
     port: SmoltcpPort<MemoryDevice>,
     iface: Interface,
@@ -286,7 +288,7 @@ struct Client {
     told: Vec<(u32, Vec<u8>)>,
 }
 
-/// What is asked for in a step, given the file that is open.
+/// The request of a step, given the open file.
 type Request = Box<dyn Fn(raw::FileId) -> (u16, Vec<u8>)>;
 
 impl Client {
@@ -394,7 +396,7 @@ impl Client {
 
 const ALL_ACCESS: u32 = 0x0017_019F;
 
-/// A session that does a bit of everything that must not be done twice.
+/// A session with some of each operation that must not be done twice.
 fn script() -> Vec<Request> {
     fn ask(command: u16, body: Vec<u8>) -> Request {
         Box::new(move |_| (command, body.clone()))
@@ -438,7 +440,7 @@ fn script() -> Vec<Request> {
         ask(raw::TREE_CONNECT, tree),
         create("d", 2, 1),
         close(),
-        // exclusive: the second time it is there
+        // exclusive: the second time it exists
         create(r"d\a", 2, 0),
         write(0, 1, 3000),
         write(3000, 2, 40_000),
@@ -466,10 +468,10 @@ fn script() -> Vec<Request> {
     ]
 }
 
-/// What the client was told, and what is in the share in the end.
+/// The client's answers, and the final content of the share.
 type Outcome = (Vec<(u32, Vec<u8>)>, files::Tree);
 
-/// Runs the script with the power cut in these batches. Gives the batches and the power cuts, too.
+/// Runs the script with the power cut in these batches. Returns the numbers of batches and of power cuts too.
 fn run(dir: &Path, cuts: &[u64], seed: &str) -> (Outcome, u64, u32) {
     let share = dir.join("share");
     let _ = std::fs::remove_dir_all(&share);
@@ -519,11 +521,11 @@ fn run(dir: &Path, cuts: &[u64], seed: &str) -> (Outcome, u64, u32) {
 }
 
 #[test]
-fn the_machine_goes_on_from_any_image_of_its_sink() {
+fn the_machine_continues_from_any_image_of_its_sink() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sink_images");
     let (undisturbed, batches, _) = run(&dir, &[], "none");
     let answered = undisturbed.0.iter().filter(|(status, _)| *status == 0);
-    // all but the login's first step and the create that collides
+    // all except the login's first step and the create that collides
     assert_eq!(answered.count(), script().len() - 2);
     assert!(batches > 40, "{batches}");
     let mut power_cuts = 0;

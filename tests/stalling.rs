@@ -1,5 +1,5 @@
-//! Clients that take no reply, or send half a message, keep a little, are dropped when they stand still, and harm
-//! nobody else.
+//! Clients that read no reply, or send half a message, hold little, are dropped when they make no progress, and harm no
+//! other client.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::raw::{self, Client, FileId};
 use support::stage::{Life, Stage, guest, opened};
 use support::{PATIENCE, wait_for};
 
-/// Asks for the big file, a MiB at a time, and does not take it.
+/// Asks for the big file, a MiB at a time, and does not read it.
 fn ask(client: &mut Client, file: FileId, requests: u64) {
     for number in 0..requests {
         let body = raw::read(file, number << 20, 1 << 20);
@@ -20,12 +20,9 @@ fn ask(client: &mut Client, file: FileId, requests: u64) {
 }
 
 #[test]
-fn replies_that_are_not_taken_are_no_more_than_allowed() {
+fn unread_replies_are_limited() {
     let limits = "max_unread_per_connection = \"2MiB\"";
-    let Some(mut stage) = Stage::set(
-        "replies_that_are_not_taken_are_no_more_than_allowed",
-        limits,
-    ) else {
+    let Some(mut stage) = Stage::set("unread_replies_are_limited", limits) else {
         return;
     };
     let mut client = guest();
@@ -39,14 +36,14 @@ fn replies_that_are_not_taken_are_no_more_than_allowed() {
         let one = of_client.find(|one| one.client.port() == port);
         one.expect("its connection").tcp.unacked_bytes
     };
-    // the reply that went beyond it is there whole
+    // the reply that exceeded the limit is there completely
     let most = (2 << 20) + (1 << 20) + (64 << 10);
     wait_for("replies to wait", PATIENCE, || {
         (kept(&stage) >= 1 << 20).then_some(())
     });
     stage.unharmed();
     assert!(kept(&stage) <= most, "{} bytes are kept", kept(&stage));
-    // when it takes them, it gets them all
+    // when the client reads, it gets everything
     let expected = std::fs::read(stage.server.share().join(BIG)).expect("the file");
     for piece in expected.chunks(1 << 20) {
         let answer = client.receive().expect("an answer").ok();
@@ -57,11 +54,10 @@ fn replies_that_are_not_taken_are_no_more_than_allowed() {
     stage.everything_is_given_back();
 }
 
-/// Sooner in a crowd than the tests wait for; and what a crowd leaves behind when it is over is dropped, too, while
-/// they still wait.
+/// Earlier in a crowd than the tests' timeout; what a crowd leaves behind is dropped too, while they still wait.
 const CROWDED: &str = "stall_timeout_seconds = 60\nstall_timeout_crowded_seconds = 1";
 
-/// Beside an attack that stands still, and is dropped for it, a slow client that continues keeps its connection.
+/// During an attack that makes no progress, and is dropped for it, a slow client that progresses keeps its connection.
 fn stalled_are_dropped(test: &str, limits: &str, threads: usize, life: Life) {
     let Some(mut stage) = Stage::set(test, limits) else {
         return;
@@ -73,7 +69,7 @@ fn stalled_are_dropped(test: &str, limits: &str, threads: usize, life: Life) {
     let attack = Attack::start(threads, life);
     let expected = std::fs::read(stage.server.share().join(BIG)).expect("the file");
     let mut pieces = expected.chunks(1 << 20);
-    // slowly: a MiB for each look at how many have been dropped
+    // slowly: a MiB for each check of how many have been dropped
     wait_for("stalled clients to be dropped", PATIENCE, || {
         if let Some(piece) = pieces.next() {
             let answer = steady.receive().expect("an answer").ok();
@@ -127,8 +123,8 @@ fn slow_writers_are_dropped_sooner_in_a_crowd() {
     );
 }
 
-/// A reader that takes a piece, and then nothing for a while, is served in turn with the others: what is kept for it is
-/// not lost.
+/// A reader that reads a piece, and then nothing for a while, is served in turn with the others: the replies kept for
+/// it are not lost.
 #[test]
 fn a_client_that_pauses_gets_what_it_asked_for() {
     let limits = "max_unread_per_connection = \"1MiB\"";

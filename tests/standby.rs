@@ -1,4 +1,4 @@
-//! The worker that stands by: it takes over when the one that serves is gone, and its own end is nobody's loss.
+//! The standby worker: it takes over when the serving one ends, and its own end harms no client.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn setup() -> Setup {
     }
 }
 
-/// A server, and a client that has a file open.
+/// A server, and a client with an open file.
 fn served(lab: &Lab) -> (Server, Client, FileId) {
     let server = Server::start(lab, setup());
     let mut client = Client::guest();
@@ -33,9 +33,9 @@ fn served(lab: &Lab) -> (Server, Client, FileId) {
     (server, client, file)
 }
 
-/// The server's status when a worker stands by that has read all of the log.
+/// The server's status when a standby worker has read all of the log.
 fn ready(server: &Server) -> (Status, StandbyStatus) {
-    wait_for("a worker to stand by", PATIENCE, || {
+    wait_for("a standby worker", PATIENCE, || {
         let status = server.try_status()?;
         let standby = status.standby.clone()?;
         (standby.lag_bytes == 0).then_some((status, standby))
@@ -67,7 +67,7 @@ fn it_takes_over_each_time() {
         assert_eq!(next.worker_pid, standby.pid);
         assert_eq!(next.connections.len(), 1);
     }
-    assert!(server.log().contains("the others followed before"));
+    assert!(server.log().contains("the others were followed before"));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn its_own_end_is_no_loss() {
     assert_eq!(after.worker_pid, status.worker_pid);
     // Without one, the next worker is started and reads the log.
     send(Signal::KILL, another.pid);
-    wait_for("nobody to stand by", PATIENCE, || {
+    wait_for("no standby worker", PATIENCE, || {
         server
             .try_status()
             .filter(|status| status.standby.is_none())
@@ -95,8 +95,8 @@ fn its_own_end_is_no_loss() {
 }
 
 #[test]
-fn one_that_is_stopped_is_not_waited_for() {
-    if !can_run("one_that_is_stopped_is_not_waited_for") {
+fn a_stopped_standby_worker_is_not_waited_for() {
+    if !can_run("a_stopped_standby_worker_is_not_waited_for") {
         return;
     }
     let lab = Lab::new();
@@ -111,7 +111,7 @@ fn one_that_is_stopped_is_not_waited_for() {
 }
 
 fn ready_after(server: &Server, before: &StandbyStatus) -> (Status, StandbyStatus) {
-    wait_for("another worker to stand by", PATIENCE, || {
+    wait_for("another standby worker", PATIENCE, || {
         let (status, standby) = ready(server);
         (standby.pid != before.pid).then_some((status, standby))
     })
@@ -131,7 +131,7 @@ fn a_changed_configuration_is_served_by_one_that_was_started_with_it() {
     let next = server.successor_of(status.worker_pid);
     assert_ne!(next.worker_pid, standby.pid);
     assert!(server.log().contains("the next worker has read the log"));
-    assert!(server.log().contains("the others followed before"));
+    assert!(server.log().contains("the others were followed before"));
     assert_eq!(client.read(file, 0, 6), b"before");
     let (again, standby) = ready_after(&server, &standby);
     server.kill_worker(again.worker_pid);
@@ -169,10 +169,10 @@ fn a_new_binary_has_read_the_log_before_the_old_one_leaves() {
         assert_ne!(status.worker_pid, standby.pid);
         assert_eq!(client.read(file, 0, 60_000), [number; 60_000]);
         let log = server.log();
-        let taken_over = log.matches("the others followed before").count();
+        let taken_over = log.matches("the others were followed before").count();
         assert_eq!(taken_over, usize::from(number), "{log}");
     }
-    // What stands by now is the new one, too.
+    // The standby worker is the new one too.
     let (status, standby) = ready(&server);
     server.kill_worker(status.worker_pid);
     let next = server.successor_of(status.worker_pid);
@@ -202,7 +202,7 @@ fn a_new_binary_that_cannot_follow_is_refused() {
         "{refused}"
     );
     client.write(file, 0, b"still served");
-    // One like the server stands by again.
+    // A standby worker like the server is started again.
     let (after, another) = ready_after(&server, &standby);
     assert_eq!(after.worker_pid, before.worker_pid);
     assert_eq!(after.epoch, before.epoch);
@@ -226,8 +226,8 @@ fn page_of(supervisor: u32) -> Page {
 }
 
 #[test]
-fn one_with_another_state_is_dismissed() {
-    if !can_run("one_with_another_state_is_dismissed") {
+fn a_standby_worker_with_another_state_is_ended() {
+    if !can_run("a_standby_worker_with_another_state_is_ended") {
         return;
     }
     let lab = Lab::new();
@@ -238,7 +238,7 @@ fn one_with_another_state_is_dismissed() {
         (compared.digests > 0).then_some(compared)
     });
     assert_eq!(compared.differences, 0, "{}", server.log());
-    // What the server says of its state now is not so.
+    // The server's published state is changed to a wrong one.
     let page = page_of(before.supervisor_pid);
     wait_for("a difference", PATIENCE, || {
         page.set_mark(&Mark {
@@ -255,9 +255,9 @@ fn one_with_another_state_is_dismissed() {
     assert!(
         server
             .log()
-            .contains("does not have the state of the one that serves")
+            .contains("differs from that of the serving one")
     );
-    // The next one is compared, too, and has the state.
+    // The next one is compared too, and has the state.
     client.write(file, 0, b"after it");
     let digests = after.compared.digests;
     let status = wait_for("another digest to be compared", PATIENCE, || {
@@ -272,8 +272,8 @@ fn one_with_another_state_is_dismissed() {
 }
 
 #[test]
-fn there_is_none_if_that_is_not_wanted() {
-    if !can_run("there_is_none_if_that_is_not_wanted") {
+fn there_is_none_if_it_is_switched_off() {
+    if !can_run("there_is_none_if_it_is_switched_off") {
         return;
     }
     let lab = Lab::new();
@@ -290,5 +290,5 @@ fn there_is_none_if_that_is_not_wanted() {
         server.kill_worker(status.worker_pid);
         server.successor_of(status.worker_pid);
     }
-    assert!(!server.log().contains("stood by"));
+    assert!(!server.log().contains("the standby worker"));
 }

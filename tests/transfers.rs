@@ -1,4 +1,5 @@
-//! Debian's smbclient goes on through kill -9 and reboots of the server, on one TCP connection: {workload} x {blow} x {dialect}.
+//! Debian's smbclient continues through kill -9 and reboots of the server, on one TCP connection: {workload} x {fault}
+//! x {dialect}.
 //!
 //! Some cells are run with every change; the whole matrix, at full size, by `scripts/test --full`.
 
@@ -16,12 +17,12 @@ use support::lab::Lab;
 use support::server::{Server, Setup, has_ended};
 use support::{PATIENCE, Rng, can_run, files, wait_for};
 
-/// What the client does.
+/// The client's work.
 #[derive(Clone, Copy, Debug)]
 enum Workload {
     Get,
     Put,
-    /// A recursive listing, again and again.
+    /// A recursive listing, repeatedly.
     List,
     /// Many small files there (mput) and back (mget).
     Small,
@@ -40,9 +41,9 @@ const WORKLOADS: [Workload; 6] = [
     Workload::Idle,
 ];
 
-/// What befalls the server meanwhile.
+/// A fault of the server meanwhile.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+enum Fault {
     /// kill -9 of the worker, three times.
     KillWorker,
     /// kill -9 of supervisor and worker, a start 3 s later.
@@ -55,51 +56,51 @@ enum Blow {
     Terminate,
 }
 
-const BLOWS: [Blow; 5] = [
-    Blow::KillWorker,
-    Blow::KillTree,
-    Blow::Reboot,
-    Blow::RebootExec,
-    Blow::Terminate,
+const FAULTS: [Fault; 5] = [
+    Fault::KillWorker,
+    Fault::KillTree,
+    Fault::Reboot,
+    Fault::RebootExec,
+    Fault::Terminate,
 ];
 
-impl Blow {
-    /// How far the client is when it falls, in percent.
+impl Fault {
+    /// The client's progress at the fault, in percent.
     fn percents(self) -> &'static [u64] {
         match self {
-            Blow::KillWorker => &[10, 35, 60],
-            // what the next worker needs is checked first, while the client is served
-            Blow::Reboot => &[3, 15],
-            Blow::KillTree | Blow::Terminate => &[30],
+            Fault::KillWorker => &[10, 35, 60],
+            // the requirements of the next worker are checked first, while the client is served
+            Fault::Reboot => &[3, 15],
+            Fault::KillTree | Fault::Terminate => &[30],
             // the same, by the new binary
-            Blow::RebootExec => &[5],
+            Fault::RebootExec => &[5],
         }
     }
 
-    /// Strikes. `during` is called while no worker serves.
+    /// Causes the fault. `during` is called while no worker serves.
     fn strike(self, server: &mut Server, lab: &Lab, during: &mut dyn FnMut()) {
         let Status {
             worker_pid, epoch, ..
         } = server.status();
         match self {
-            Blow::KillWorker => {
+            Fault::KillWorker => {
                 server.kill_worker(worker_pid);
                 during();
             }
-            Blow::KillTree => {
+            Fault::KillTree => {
                 server.kill_tree(worker_pid);
                 during();
                 std::thread::sleep(Duration::from_secs(3));
                 server.start_again();
             }
-            Blow::Terminate => {
+            Fault::Terminate => {
                 server.terminate();
                 during();
                 std::thread::sleep(Duration::from_secs(5));
                 server.start_again();
             }
-            Blow::Reboot => reboot(server, worker_pid, &["reboot"], during),
-            Blow::RebootExec => {
+            Fault::Reboot => reboot(server, worker_pid, &["reboot"], during),
+            Fault::RebootExec => {
                 let copy = lab.path(NEXT);
                 reboot(
                     server,
@@ -111,7 +112,7 @@ impl Blow {
             }
         }
         let status = server.successor_of(worker_pid);
-        assert_eq!(status.epoch, epoch + 1, "one blow, one new epoch");
+        assert_eq!(status.epoch, epoch + 1, "one fault, one new epoch");
     }
 }
 
@@ -136,7 +137,7 @@ fn reboot(server: &Server, worker: u32, words: &[&str], during: &mut dyn FnMut()
 /// The name of the copy of the binary.
 const NEXT: &str = "outlast-next";
 
-/// How much there is to do.
+/// The amount of work.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
     big_file: u64,
@@ -152,7 +153,7 @@ const FULL: Scale = Scale {
     names: 1000,
 };
 const BRIEF: Scale = Scale {
-    // It takes a second at least: the second blow falls before its end on a busy machine, too.
+    // At least a second of work: the second fault happens before its end on a busy machine too.
     big_file: 768 << 20,
     small_files: 600,
     listed_files: 5000,
@@ -162,28 +163,28 @@ const BRIEF: Scale = Scale {
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     workload: Workload,
-    blow: Blow,
+    fault: Fault,
     dialect: Dialect,
     scale: Scale,
 }
 
-/// Units done, of how many.
+/// Units done, and their total number.
 type Progress = Box<dyn Fn(&Session) -> (u64, u64)>;
 
 impl Cell {
     fn name(&self) -> String {
         format!(
             "{:?} x {:?} x {}",
-            self.workload, self.blow, self.dialect.name
+            self.workload, self.fault, self.dialect.name
         )
     }
 }
 
-/// A client at work: how far it is, and whether what it did is right.
+/// A client at work: its progress, and a check of its results.
 struct Work {
     session: Session,
     progress: Progress,
-    /// Looks at everything it left behind and printed.
+    /// Checks everything that it left behind and printed.
     check: Box<dyn FnOnce(&str)>,
 }
 
@@ -203,13 +204,13 @@ fn run(cell: Cell) {
         },
     );
     let local = lab.make_dir("local");
-    if let Blow::RebootExec = cell.blow {
+    if let Fault::RebootExec = cell.fault {
         std::fs::copy(env!("CARGO_BIN_EXE_outlast"), lab.path(NEXT)).expect("a copy of the binary");
     }
     if let Workload::List = cell.workload {
         lay_out_listing(server.share(), cell.scale.listed_files);
     }
-    // what an undisturbed client sees, where that is the measure
+    // the output of an undisturbed client, where that is compared
     let undisturbed = match cell.workload {
         Workload::List => {
             listing(&client::run(smbclient(cell.dialect), &local, "recurse; ls").well())
@@ -227,11 +228,11 @@ fn run(cell: Cell) {
     server.wait_until_left_alone();
     capture.verdict().assert_untouched(1);
     let after = server.status();
-    let blows = cell.blow.percents().len() as u64;
+    let faults = cell.fault.percents().len() as u64;
     assert_eq!(
         after.epoch,
-        before.epoch + blows,
-        "the server fell by itself"
+        before.epoch + faults,
+        "the server crashed by itself"
     );
     assert!(
         after.recoveries > before.recoveries,
@@ -240,7 +241,7 @@ fn run(cell: Cell) {
     server.assert_sound();
 }
 
-/// A client with much to do, and blows when it is as far as they say.
+/// A client with much work, and faults at these points of its progress.
 fn disturb(
     cell: Cell,
     server: &mut Server,
@@ -250,19 +251,19 @@ fn disturb(
     rng: &mut Rng,
 ) {
     let mut work = begin(cell, server.share(), local, undisturbed, rng);
-    for percent in cell.blow.percents() {
+    for percent in cell.fault.percents() {
         wait_for("the client to come so far", 2 * PATIENCE, || {
             let (done, all) = (work.progress)(&work.session);
             (done * 100 >= all * percent || work.session.has_ended()).then_some(())
         });
         let session = &mut work.session;
         let mut hit = None;
-        cell.blow
+        cell.fault
             .strike(server, lab, &mut || hit = Some((work.progress)(session)));
-        let (done, all) = hit.expect("a blow");
+        let (done, all) = hit.expect("a fault");
         assert!(
             0 < done && done < all,
-            "the blow at {percent} % missed: {done} of {all} were done\n{}",
+            "the fault at {percent} % missed: {done} of {all} were done\n{}",
             work.session.text()
         );
     }
@@ -294,7 +295,7 @@ fn begin(cell: Cell, share: &Path, local: &Path, undisturbed: String, rng: &mut 
             let all = undisturbed.len() as u64 * again as u64;
             Work {
                 session,
-                // the output is written in blocks: the last of them is there when the client is through
+                // the output is written in blocks: the last of them is there when the client has ended
                 progress: Box::new(move |session| (files::size(session.output()), all)),
                 check: Box::new(move |text| {
                     assert!(
@@ -362,7 +363,7 @@ fn small_files(
     }
 }
 
-/// Directories come, files move between them, every other one goes.
+/// Directories are made, files move between them, every other directory is removed.
 fn names(
     number: usize,
     share: PathBuf,
@@ -414,7 +415,7 @@ fn lay_out_listing(share: &Path, number: usize) {
     }
 }
 
-/// What a listing says, without what changes by itself: free space, blank lines.
+/// A listing without what changes by itself: free space, blank lines.
 fn listing(text: &str) -> String {
     let lines = text
         .lines()
@@ -422,7 +423,7 @@ fn listing(text: &str) -> String {
     lines.map(|line| line.to_owned() + "\n").collect()
 }
 
-/// An interactive session holds a file open while the blows fall, and works on with it.
+/// An interactive session holds a file open during the faults, and continues to use it.
 fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng) {
     files::random_file(&local.join("held"), 300_000, rng);
     let mut session = Session::interactive(smbclient(cell.dialect), local);
@@ -447,15 +448,15 @@ fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng)
             .collect::<Vec<_>>()
     };
     assert_eq!(opens(server), [1], "one client holds one file");
-    for i in 0..cell.blow.percents().len() {
-        cell.blow.strike(server, lab, &mut || ());
+    for i in 0..cell.fault.percents().len() {
+        cell.fault.strike(server, lab, &mut || ());
         assert_eq!(opens(server), [1], "the open file was lost");
-        // nothing was lost but time: the session works
+        // only time was lost: the session works
         session.say(&format!("get held back{i}"));
         session.expect(&format!("as back{i}"));
         files::assert_same(&local.join("held"), &local.join(format!("back{i}")));
     }
-    // held open for reading and writing by the same client: a close of that very handle ends it
+    // held open for reading and writing by the same client: a close of that handle ends it
     session.say(&format!("close {number}"));
     wait_for("the close", PATIENCE, || {
         opens(server).eq(&[0]).then_some(())
@@ -469,17 +470,17 @@ fn idle(cell: Cell, server: &mut Server, lab: &Lab, local: &Path, rng: &mut Rng)
 }
 
 macro_rules! cells {
-    ($($(#[$test:meta])* fn $name:ident() { $workload:ident, $blow:ident, $dialect:expr })*) => {
+    ($($(#[$test:meta])* fn $name:ident() { $workload:ident, $fault:ident, $dialect:expr })*) => {
         $(
             $(#[$test])*
             fn $name() {
-                run(Cell { workload: Workload::$workload, blow: Blow::$blow, dialect: $dialect, scale: BRIEF });
+                run(Cell { workload: Workload::$workload, fault: Fault::$fault, dialect: $dialect, scale: BRIEF });
             }
         )*
     };
 }
 
-// each workload, each blow and each dialect at least twice
+// each workload, each fault and each dialect at least twice
 cells! {
     //= patent fig3-307, fig3-309
     //= patent claim-1, claim-2, claim-22, claim-23
@@ -521,18 +522,18 @@ cells! {
     fn idle_through_sigterm() { Idle, Terminate, ENCRYPTED }
 }
 
-/// `OUTLAST_CELLS=Get x KillTree` runs only the cells whose names hold this.
+/// `OUTLAST_CELLS=Get x KillTree` runs only the cells whose names contain this.
 #[test]
 #[ignore = "the whole matrix takes a quarter of an hour: scripts/test --full"]
 fn whole_matrix() {
     let wanted = std::env::var("OUTLAST_CELLS").unwrap_or_default();
     let mut failed = Vec::new();
     for workload in WORKLOADS {
-        for blow in BLOWS {
+        for fault in FAULTS {
             for dialect in DIALECTS {
                 let cell = Cell {
                     workload,
-                    blow,
+                    fault,
                     dialect,
                     scale: FULL,
                 };

@@ -1,4 +1,4 @@
-//! `outlast user`, as it is used and as it answers.
+//! `outlast user`: its effects and its messages.
 
 mod support;
 
@@ -38,8 +38,8 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn what_is_said_of_a_running_server_is_said_only_if_one_runs() {
-    if !can_run("what_is_said_of_a_running_server_is_said_only_if_one_runs") {
+fn a_running_server_is_mentioned_only_if_one_runs() {
+    if !can_run("a_running_server_is_mentioned_only_if_one_runs") {
         return;
     }
     let lab = Lab::new();
@@ -60,8 +60,8 @@ fn what_is_said_of_a_running_server_is_said_only_if_one_runs() {
 }
 
 #[test]
-fn a_password_is_set_of_a_user_who_is_there() {
-    if !can_run("a_password_is_set_of_a_user_who_is_there") {
+fn a_password_is_set_for_an_existing_user() {
+    if !can_run("a_password_is_set_for_an_existing_user") {
         return;
     }
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! The keys of sessions stay neither in the NVRAM nor in its sink when they are needed no more.
+//! The keys of sessions stay neither in the NVRAM nor in its sink when they are no longer needed.
 
 mod support;
 
@@ -57,7 +57,7 @@ fn the_keys_of_ended_sessions_leave_the_nvram_and_the_sink() {
     }
     leaves.say("quit");
     leaves.finish().well();
-    // A minute after the session, at the latest.
+    // At most a minute after the session.
     wait_for("the key to be wiped", 3 * PATIENCE, || {
         std::thread::sleep(std::time::Duration::from_millis(500));
         let is_held = places.into_iter().any(|file| holds(file, &leaving));

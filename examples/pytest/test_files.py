@@ -1,7 +1,7 @@
-"""The tests of a program that keeps its files on a server, as another project may write them.
+"""Sample tests of a program that keeps its files on a server.
 
-`outlast lab -- pytest examples/pytest` runs them (examples/pytest/run installs what they need). The lab has a server of
-its own, which the tests kill and restart while files are in use. The program under test knows nothing of that.
+`outlast lab -- pytest examples/pytest` runs them (examples/pytest/run installs their packages). The lab has its own
+server, which the tests kill and restart while files are in use. The program under test does not notice.
 """
 
 import os
@@ -16,7 +16,7 @@ PIECES = 16
 
 
 def outlast(*words):
-    """A command to the server; OUTLAST_CONFIG in the environment says which."""
+    """Runs a command for the server that OUTLAST_CONFIG in the environment names."""
     subprocess.run([os.environ["OUTLAST"], *words], check=True)
 
 
@@ -51,7 +51,7 @@ def test_a_file_is_whole_although_the_server_dies_meanwhile(share, fault):
     path = rf"{share}\{fault}"
     store(path, content, lambda index: outlast(fault) if index in (3, 9) else None)
     assert load(path) == content
-    # What the server has on its disk is the same.
+    # The file on the server's disk is the same.
     with open(os.path.join(os.environ["OUTLAST_DIRECTORY"], fault), "rb") as file:
         assert file.read() == content
 

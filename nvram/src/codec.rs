@@ -1,15 +1,17 @@
-//! How records and checkpoints become bytes: the one module that names `bincode`, so that the encoding can be exchanged.
+//! Encoding of records and checkpoints as bytes. Only this module uses `bincode`, so that the encoding can be
+//! exchanged.
 
 use crate::Error;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Bytes of memory that decoding may claim for each byte given: the widest integer takes 16 and may be written in one.
+/// Bytes of memory that decoding may claim for each byte of input: the widest integer takes 16 and may be encoded in
+/// one.
 const CLAIM_PER_BYTE: usize = 16;
 
 /// Appends the encoding of `value`.
 ///
 /// # Panics
-/// If the type cannot be encoded at all (a sequence that does not know its length): a mistake in its `Serialize`, not in its value.
+/// If the type cannot be encoded at all (a sequence of unknown length): an error in its `Serialize`, not in its value.
 pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) {
     bincode::serde::encode_into_std_write(value, into, bincode::config::standard())
         .expect("a type that can be encoded");

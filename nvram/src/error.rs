@@ -1,4 +1,4 @@
-//! What can go wrong with a log or its memory, in words for the person who has to put it right.
+//! Errors of a log or its memory, in words for the person who has to correct them.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub enum Error {
     /// Allocated, but no log was ever made in it (or its making was cut short): `Log::format` it.
     #[error("there is no checkpoint log in it yet")]
     Blank,
-    /// Something else than a log of ours.
+    /// Not a log of ours.
     #[error("not an Outlast checkpoint log: give another path, or remove it if it is not needed")]
     NotALog,
     /// Written by another version of Outlast.
@@ -30,27 +30,29 @@ pub enum Error {
         /// The version this program writes.
         known: u32,
     },
-    /// Written by an earlier version of Outlast. If its flag is `clean` it holds no sessions and may be formatted anew.
+    /// Written by an earlier version of Outlast. If its flag is `clean` it holds no sessions and may be formatted.
     #[error(
-        "its format version is {found}, and this program takes up version {known} only: start the Outlast that wrote it and end its sessions \
-         there (`outlast stop`); then this program makes the file anew"
+        "its format version is {found}, but this program reads version {known} only: start the Outlast that wrote it \
+         and end its sessions there (`outlast stop`); then this program formats the file"
     )]
     OlderVersion {
         /// The version found.
         found: u32,
         /// The version this program writes.
         known: u32,
-        /// Nobody's state is in it.
+        /// It holds no server's state.
         clean: bool,
     },
     /// Both superblock slots are damaged.
     #[error(
-        "both superblocks are damaged; what the log held cannot be taken up: move it away for inspection to start afresh"
+        "both superblocks are damaged; its sessions are lost; to start afresh, move the file away and keep it for \
+         inspection"
     )]
     SuperblockDamaged,
     /// The memory is longer or shorter than the log that was made in it.
     #[error(
-        "the log was made with {formatted} bytes, but there are {found}: the file was truncated or extended; restore its length, or move it away to start afresh"
+        "the log was made with {formatted} bytes, but there are {found}: the file was truncated or extended; restore \
+         its length, or move it away to start afresh"
     )]
     LengthChanged {
         /// Length in the superblock.
@@ -60,49 +62,53 @@ pub enum Error {
     },
     /// The committed part does not read back as it was written.
     #[error(
-        "damaged at log position {position} ({what}); what the log held cannot be taken up: move it away for inspection to start afresh"
+        "damaged at log position {position} ({what}); its sessions are lost; to start afresh, move the file away and \
+         keep it for inspection"
     )]
     Damaged {
-        /// Where, in bytes since the log was formatted.
+        /// Position in bytes since the log was formatted.
         position: u64,
-        /// What was found there.
+        /// The kind of damage.
         what: &'static str,
     },
     /// A word that holds a position is damaged.
     #[error(
-        "the {which} word is damaged; what the log held cannot be taken up: move it away for inspection to start afresh"
+        "the {which} word is damaged; its sessions are lost; to start afresh, move the file away and keep it for \
+         inspection"
     )]
     WordDamaged {
         /// Commit or tail.
         which: &'static str,
     },
-    /// The epochs are counted in 32 bits.
+    /// The epoch counter of 32 bits is exhausted.
     #[error(
-        "this log has been recovered as often as can be counted: end its sessions (outlast stop) and remove it, and it will be made anew"
+        "this log has no epochs left: end its sessions (outlast stop) and remove it; the next start makes a new one"
     )]
     NoEpochsLeft,
-    /// A sink that some other log ships to, or did.
+    /// A sink to which some other log ships, or did.
     #[error(
-        "another log's state is in it: give each nvram.path a sink of its own, or remove it if its sessions are not wanted any more"
+        "another log's state is in it: give each nvram.path a sink of its own, or remove it if its sessions are no \
+         longer needed"
     )]
     AnotherLog,
     /// The log is behind its own sink.
     #[error(
-        "it is ahead of the log, which must be an old copy: remove that copy, and the log is made anew from the sink"
+        "it is ahead of the log, which must be an old copy: remove that copy; the next start makes the log from the \
+         sink"
     )]
     SinkAhead,
-    /// The writer of a log has written over what its follower was to read next.
-    #[error("the follower has fallen behind the log's tail; it begins again from there")]
+    /// The writer of a log has overwritten what its follower was to read next.
+    #[error("the follower has fallen behind the log's tail; it starts again from there")]
     FellBehind,
     /// The file behind a mapping.
     #[error("{}: {problem}", path.display())]
     File {
-        /// Its name.
+        /// Its path.
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         problem: FileProblem,
     },
-    /// Bytes that are not the encoding of the type asked for.
+    /// Bytes that are not an encoding of the requested type.
     #[error("malformed record: {0}")]
     Malformed(String),
 }
@@ -113,22 +119,22 @@ pub enum FileProblem {
     /// Opened by another server.
     #[error("another server holds this file: stop it first, or give each server a file of its own")]
     Locked,
-    /// There is no such directory.
-    #[error("its directory does not exist: create it, readable by the server's account alone")]
+    /// The directory does not exist.
+    #[error("its directory does not exist: create it, readable only by the server's account")]
     NoDirectory,
-    /// There is no such file.
+    /// The file does not exist.
     #[error("there is no such file")]
     Missing,
-    /// It appeared while it was being made.
+    /// The file appeared while it was being made.
     #[error("the file exists already")]
     Exists,
-    /// Others could read session keys.
+    /// Other accounts could read session keys.
     #[error("its mode is {mode:03o}, but it holds session keys: chmod 600 it")]
     OpenToOthers {
         /// Permission bits.
         mode: u32,
     },
-    /// Its owner could read session keys, and change them.
+    /// Its owner could read and change session keys.
     #[error(
         "it belongs to uid {owner}, not to root or the account this runs as: change its owner, or remove it"
     )]
@@ -139,20 +145,21 @@ pub enum FileProblem {
     /// A directory, device or pipe.
     #[error("not a regular file: give the path of a file")]
     NotAFile,
-    /// Another program's.
+    /// A file of another program.
     #[error("not an Outlast checkpoint log: give another path, or remove it if it is not needed")]
     Foreign,
     /// The configured size is too small.
     #[error("{bytes} bytes are too few: give it {least} or more")]
     TooSmall {
-        /// Size asked for or found.
+        /// Size requested or found.
         bytes: u64,
         /// The least.
         least: u64,
     },
     /// The file is not as long as the configuration says.
     #[error(
-        "it has {found} bytes, the configuration says {configured}: set the size to {found}, or end the sessions it holds (outlast stop) and remove it, and it will be made anew"
+        "it has {found} bytes, the configuration says {configured}: set the size to {found}, or end the sessions it \
+         holds (outlast stop) and remove it; the next start makes a new one"
     )]
     SizeDiffers {
         /// Length of the file.
@@ -160,26 +167,26 @@ pub enum FileProblem {
         /// What was asked for.
         configured: u64,
     },
-    /// Not all of the file is on the medium: writing to it could fail when the disk is full.
+    /// Parts of the file are not allocated: writing to them could fail when the disk is full.
     #[error(
-        "the file is sparse: end the sessions it holds (outlast stop) and remove it, and it will be made anew"
+        "the file is sparse: end the sessions it holds (outlast stop) and remove it; the next start makes a new one"
     )]
     Sparse,
     /// No room for the file.
     #[error("the disk is full: {bytes} bytes are needed; make room or configure a smaller size")]
     DiskFull {
-        /// Size asked for.
+        /// Size requested.
         bytes: u64,
     },
-    /// The account may not.
+    /// The account lacks the permission.
     #[error("permission denied: the server's account must own it and be able to write it")]
     Denied,
-    /// Anything else, in the kernel's words.
+    /// Another error, in the kernel's words.
     #[error("{doing}: {error}")]
     Io {
-        /// What was being done.
+        /// The action that failed.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -187,12 +194,13 @@ pub enum FileProblem {
 /// Why a record was not appended. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// No room now; there will be when objects are relocated or ended, or held bytes are dropped, and a commit has freed their space.
+    /// No room now; there will be when objects are relocated or ended, or held bytes are dropped, and a commit has
+    /// freed their space.
     #[error("the checkpoint log is full: {needed} bytes are needed, {room} are free")]
     Full {
         /// Bytes the record takes.
         needed: u64,
-        /// Bytes this append could have had.
+        /// Bytes that this append could have had.
         room: u64,
     },
     /// The record can never fit.

@@ -1,4 +1,4 @@
-//! Bytes over the log, and who still holds them.
+//! Bytes over the log, and the count of their holders.
 
 use crate::Memory;
 use crate::layout::Header;
@@ -13,9 +13,9 @@ struct Extent {
     at: u64,
     len: usize,
     checksum: u32,
-    /// What it holds of the ring, header and all.
+    /// The space of the record in the ring, header included.
     whole_len: u64,
-    /// Sum of the `whole_len` of all that are held.
+    /// Sum of the `whole_len` of all held extents.
     held_len: Arc<AtomicU64>,
     /// The same for the object whose record it is.
     object_len: Arc<AtomicU64>,
@@ -47,7 +47,7 @@ impl Drop for Pin {
     }
 }
 
-/// Where a record is: its position, and which in the order of all records it is.
+/// The place of a record: its position, and its number in the order of all records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub position: u64,
@@ -62,8 +62,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// The `len` bytes at `at` of the memory as `Bytes`. They belong to the record at `place`, which is beyond all
-    /// others and has this header, and whose object holds `object_len`.
+    /// Makes `Bytes` of the `len` bytes at `at` of the memory. They belong to the record at `place`, which is beyond
+    /// all others and has this header, and whose object counts `object_len`.
     pub(crate) fn pin(
         &mut self,
         memory: &Arc<dyn Memory>,
@@ -89,11 +89,10 @@ impl Held {
         Bytes::from_owner(Pin(extent))
     }
 
-    /// Forgets extents that nobody holds up to the first that somebody does, and returns the place of that one's
-    /// record.
+    /// Forgets extents that are no longer held, up to the first that is, and returns the place of that one's record.
     pub(crate) fn release(&mut self) -> Option<Place> {
         while let Some((place, extent)) = self.extents.front_mut() {
-            // Exclusive access to the extent: what its last holder did on another thread has happened.
+            // Exclusive access to the extent: the reads of its last holder on another thread are finished.
             if Arc::get_mut(extent).is_none() {
                 return Some(*place);
             }
@@ -102,7 +101,7 @@ impl Held {
         None
     }
 
-    /// Whether a record before `position` has an extent that somebody holds.
+    /// Returns whether a record before `position` has a held extent.
     pub(crate) fn any_before(&self, position: u64) -> bool {
         self.extents
             .iter()
@@ -110,20 +109,20 @@ impl Held {
             .any(|(_, extent)| Arc::strong_count(extent) > 1)
     }
 
-    /// The position of the first record of whose data somebody holds bytes and whose data are not what their checksum
-    /// says. Nobody may write to the memory meanwhile.
+    /// The position of the first record with held data that do not match their checksum. Nothing may write to the
+    /// memory meanwhile.
     pub(crate) fn first_damaged(&self) -> Option<u64> {
         let mut held = (self.extents.iter()).filter(|(_, extent)| Arc::strong_count(extent) > 1);
         held.find(|(_, extent)| crc32c::crc32c(extent.bytes()) != extent.checksum)
             .map(|(place, _)| place.position)
     }
 
-    /// Records of which somebody may hold bytes.
+    /// The number of records whose bytes may be held.
     pub(crate) fn records(&self) -> u64 {
         self.extents.len() as u64
     }
 
-    /// Bytes of the ring taken by records that somebody holds.
+    /// Bytes of the ring taken by held records.
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
     }

@@ -1,16 +1,16 @@
-//! Where things are in the memory, and what a record's header looks like (`docs/log-format.md`).
+//! The layout of the memory and of a record's header (`docs/log-format.md`).
 
 use crate::superblock::{u32_at, u64_at};
 use crate::{Error, Kind, Memory};
 
 /// The commit word: the end of what is committed. Each word is alone in its cache lines.
 pub(crate) const HEAD_AT: u64 = 8192;
-/// The tail word: the beginning of what may be read back.
+/// The tail word: the first position that may be read back.
 pub(crate) const TAIL_AT: u64 = 8192 + 128;
-/// What the server is at, and the deaths that this has cost ([`crate::log::suspect`]).
+/// The operation in progress, and the deaths that it has caused ([`crate::log::suspect`]).
 pub(crate) const HANDLED_AT: u64 = 8192 + 256;
 pub(crate) const DEATHS_AT: u64 = HANDLED_AT + 8;
-/// The ring: from here to the end of the memory, in whole [`ALIGN`]s.
+/// The ring: from here to the end of the memory, in whole units of [`ALIGN`].
 pub(crate) const RING_AT: u64 = 12288;
 /// Every record begins at a multiple of this.
 pub(crate) const ALIGN: u64 = 8;
@@ -26,7 +26,8 @@ pub(crate) fn ring_len(memory_len: u64) -> u64 {
     memory_len.saturating_sub(RING_AT) / ALIGN * ALIGN
 }
 
-/// A position as a word: the position in units of [`ALIGN`], and a check byte that a change of any one byte breaks.
+/// Encodes a position as a word: the position in units of [`ALIGN`], and a check byte that a change of any one byte
+/// breaks.
 pub(crate) fn word(position: u64) -> u64 {
     let units = position / ALIGN;
     units << 8 | u64::from(check(units))
@@ -55,13 +56,13 @@ fn check(units: u64) -> u8 {
 /// The header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Checksum of the record before it: the chain.
+    /// Checksum of the record before it, which makes the chain.
     pub previous: u32,
-    /// Its position, which is its sequence number too.
+    /// Its position, which is also its sequence number.
     pub position: u64,
     pub object: u64,
     pub epoch: u32,
-    /// `None`: padding, whose data are not written and not looked at.
+    /// `None`: padding, whose data are neither written nor read.
     pub kind: Option<Kind>,
     pub meta_len: u32,
     pub data_len: u32,
@@ -70,7 +71,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Padding that ends `whole_len` bytes from its beginning.
+    /// Makes padding that ends `whole_len` bytes from its beginning.
     pub(crate) fn padding(previous: u32, position: u64, epoch: u32, whole_len: u64) -> Header {
         Header {
             previous,
@@ -84,7 +85,7 @@ impl Header {
         }
     }
 
-    /// Bytes from its beginning to the next record.
+    /// Bytes from its beginning to that of the next record.
     pub(crate) fn whole_len(&self) -> u64 {
         whole_len(u64::from(self.meta_len) + u64::from(self.data_len))
     }
@@ -107,7 +108,7 @@ impl Header {
         (bytes, checksum)
     }
 
-    /// The bytes, with room for the checksum at the beginning.
+    /// Encodes the header, with room for the checksum at the beginning.
     fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[4..8].copy_from_slice(&self.previous.to_le_bytes());
@@ -121,7 +122,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header and the checksum before it. `None`: no log has such a header.
+    /// Decodes a header and the checksum before it. `None`: no log has such a header.
     pub(crate) fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Option<(Header, u32)> {
         let kind = match bytes[28] {
             PADDING => None,

@@ -1,10 +1,11 @@
 //! A checkpoint log on memory that survives the process.
 //!
-//! Records of *objects* are appended to a ring, committed as a group by one store of a word, and found again by [`Log::open`]
-//! after the process was killed at any instant. *The log is the buffer*: the data of a record is handed back as [`bytes::Bytes`] over
-//! the ring, and its space is used again only when nobody holds them any more. The crate knows records and bytes, nothing of what they mean.
+//! Records of *objects* are appended to a ring, committed as a group by one store of a word, and read back by
+//! [`Log::open`] after the process was killed at any instant. *The log is the buffer*: the data of a record is returned
+//! as [`bytes::Bytes`] over the ring, and its space is reused only when these are no longer held. The crate knows
+//! records and bytes, not their meaning.
 //!
-//! The format, drawn byte by byte, and the rules of its tail are in `docs/log-format.md`.
+//! `docs/log-format.md` describes the format byte by byte, and the rules of the tail.
 
 pub mod codec;
 pub mod copy;

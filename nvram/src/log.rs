@@ -1,4 +1,4 @@
-//! The log: appending, committing, and making room.
+//! The log: appending, committing, and freeing space.
 
 mod cost;
 mod following;
@@ -35,33 +35,32 @@ pub const MAX_DATA: usize = 16 << 20;
 /// The smallest memory a log can be made in.
 pub const MIN_MEMORY: u64 = 16 << 10;
 
-/// A record takes at most this part of the ring, so that it fits in wherever the head happens to be.
+/// A record takes at most this part of the ring, so that it fits wherever the head is.
 const RECORD_PART: u64 = 3;
-/// The part of the ring that is kept as the reserve, if nothing else is set.
+/// The part of the ring that is kept as the reserve, unless it is set.
 const RESERVE_PART: u64 = 8;
-/// Bytes of data that are copied and summed at a time: a part of the processor's first cache.
+/// The number of bytes of data that are copied and checksummed at a time: a part of the processor's first cache.
 const PIECE: usize = 8 << 10;
-/// How often `inspect` begins again when a server's writing gets in its way.
+/// How often `inspect` starts again when a server writes meanwhile.
 const INSPECT_ATTEMPTS: usize = 100;
 
-/// A position in the log: bytes since it was formatted. All that lies before it is committed.
+/// A position in the log: bytes since it was formatted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
-/// What a record is to its object.
+/// The role of a record for its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// The whole object; nothing before it counts any more.
+    /// The whole object; nothing before it is live any more.
     Snapshot = 1,
     /// A change to it.
     Delta = 2,
-    /// There is no such object any more.
+    /// The object has ended.
     End = 3,
-    /// The beginning of a snapshot that takes several records: once it is complete, nothing before this counts any
-    /// more.
+    /// The beginning of a snapshot of several records: once it is complete, nothing before this is live any more.
     Begin = 4,
-    /// More of the snapshot that has begun; deltas may come between.
+    /// A part of the snapshot that has begun; deltas may lie between.
     Part = 5,
     /// Its last record.
     Complete = 6,
@@ -81,36 +80,36 @@ impl Kind {
 /// A record read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replayed {
-    /// Whose record it is.
+    /// The object of the record.
     pub object: u64,
-    /// Never [`Kind::End`]: of an ended object nothing is read back.
+    /// Never [`Kind::End`]: nothing of an ended object is read back.
     pub kind: Kind,
     /// What was appended as `meta`: a copy, which holds no part of the log.
     pub meta: Bytes,
-    /// What was appended as `data`: over the log, as [`Log::append`] returned it.
+    /// What was appended as `data`, over the log as [`Log::append`] returned it.
     pub data: Bytes,
 }
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Debug, Clone)]
 pub struct Contents {
     /// The superblock in force.
     pub superblock: Superblock,
-    /// The beginning of what was read.
+    /// The first position that was read.
     pub tail: Lsn,
     /// The end of what was committed.
     pub head: Lsn,
     /// Records from tail to head.
     pub walked: u64,
-    /// What was being done when the process before ended.
+    /// The operation that was in progress when the process before ended.
     pub handled: Option<Handled>,
-    /// What deaths are counted of.
+    /// The operation for which deaths are counted.
     pub suspect: Option<Suspect>,
-    /// The records that count, in the order they were appended.
+    /// The live records, in the order in which they were appended.
     pub records: Vec<Replayed>,
 }
 
-/// The checkpoint log. One thread owns it; the bytes it hands out may go to any.
+/// The checkpoint log. One thread owns it; the bytes it returns may go to any.
 pub struct Log {
     memory: Arc<dyn Memory>,
     superblock: Superblock,
@@ -120,19 +119,19 @@ pub struct Log {
     begun: bool,
     /// Where the next record goes.
     position: u64,
-    /// What the commit word says.
+    /// The commit word.
     committed: u64,
-    /// What the tail word says.
+    /// The tail word.
     tail: u64,
-    /// The tail is to pass all before this, so that it is wiped.
-    give_up_to: u64,
+    /// The position that the tail has to pass, so that everything before it is wiped.
+    wipe_to: u64,
     /// Checksum of the last record.
     previous: u32,
-    /// Tail and checksum that go with it: where the tail may be, though a sink keeps it back.
+    /// The tail, with its checksum, that is possible though a sink holds it.
     last: Commit,
-    /// Records appended so far, padding not counted.
+    /// The number of records appended so far, padding not counted.
     ordinal: u64,
-    /// Those before `last.tail`.
+    /// The number of those before `last.tail`.
     passed: u64,
     reserve: u64,
     reserve_in_use: bool,
@@ -143,7 +142,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Makes a log in the memory, flag [`Flag::Clean`], epoch 1. What was in it is gone. Until this is done it is blank.
+    /// Makes a log in the memory, with flag [`Flag::Clean`] and epoch 1. Its previous content is lost. The memory is
+    /// blank until this is done.
     ///
     /// # Errors
     /// [`Error::TooSmall`].
@@ -188,7 +188,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Reads what a log holds, from a copy: a server may be writing to the memory meanwhile.
+    /// Reads the content of a log from a copy: a server may be writing to the memory meanwhile.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -218,7 +218,7 @@ impl Log {
                 Ok(copy_of_committed(memory))
             };
             match copy.and_then(|copy| Ok((replay(&copy)?, copy))) {
-                // Space was used again while it was being copied, or the superblock written.
+                // Space was reused while it was being copied, or the superblock was written.
                 Err(_) if attempts < INSPECT_ATTEMPTS && stamp() != before => {}
                 Err(error) => return Err(error),
                 Ok((replay, copy)) => return Ok(Log::resume(Arc::new(copy), replay).1),
@@ -226,7 +226,7 @@ impl Log {
         }
     }
 
-    /// How far a server has committed, which may be writing to the memory meanwhile.
+    /// Returns the commit position of a log to which a server may be writing.
     ///
     /// # Errors
     /// There is no log, or it is damaged.
@@ -235,12 +235,14 @@ impl Log {
         position_at(memory, HEAD_AT).map(Lsn)
     }
 
-    /// Opens a log. Nothing is written until [`Log::begin_epoch`], which must come before the first append, or one of the `set_` functions.
+    /// Opens a log. Nothing is written until [`Log::begin_epoch`], which must precede the first append, or one of the
+    /// `set_` functions.
     ///
-    /// Nobody else may write to the memory, and no bytes that an earlier `Log` over the same memory handed out may still be held.
+    /// Nothing else may write to the memory, and no bytes that an earlier `Log` over the same memory returned may still
+    /// be held.
     ///
     /// # Errors
-    /// [`Error::Blank`] if no log was ever made in it; else what is wrong with it, which is left as it is.
+    /// [`Error::Blank`] if no log was ever made in it; otherwise it is damaged, and left unchanged.
     pub fn open(memory: Arc<dyn Memory>) -> Result<(Log, Contents), Error> {
         if memory.len() < MIN_MEMORY {
             return Err(Error::TooSmall {
@@ -252,7 +254,8 @@ impl Log {
         Ok(Log::resume(memory, replay))
     }
 
-    /// The committed records that count of those objects that `wanted` names, in order, as copies that hold no part of the log.
+    /// Returns the live committed records of the objects that `wanted` names, in order, as copies that hold no part of
+    /// the log.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -276,7 +279,7 @@ impl Log {
         Ok(of_them.map(read).collect())
     }
 
-    /// The log as a replay has found it, and what it holds.
+    /// Makes the log and its contents from a replay.
     fn resume(memory: Arc<dyn Memory>, replay: Replay) -> (Log, Contents) {
         let mut log = Log {
             slot: replay.slot,
@@ -284,7 +287,7 @@ impl Log {
             position: replay.head,
             committed: replay.head,
             tail: replay.tail,
-            give_up_to: 0,
+            wipe_to: 0,
             previous: replay.previous,
             last: Commit {
                 tail: replay.tail,
@@ -332,7 +335,7 @@ impl Log {
                 data,
             });
         }
-        log.objects.settle();
+        log.objects.apply_commit();
         let contents = Contents {
             walked: replay.walked,
             handled: suspect::handled(&*log.memory),
@@ -345,8 +348,8 @@ impl Log {
         (log, contents)
     }
 
-    /// Begins a new epoch, after a recovery and before anything is appended: no record that the process before this one appended and did
-    /// not commit can be taken for the successor of one that is appended now.
+    /// Begins a new epoch, after a recovery and before anything is appended. A record that the process before this one
+    /// appended and did not commit cannot be mistaken for the successor of one that is appended now.
     ///
     /// # Errors
     /// [`Error::NoEpochsLeft`].
@@ -373,8 +376,8 @@ impl Log {
     /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
     /// It counts from the next [`Log::commit`] on.
     ///
-    /// An object begins with a snapshot of one record. Its space, and that of any bytes that are held, is kept as
-    /// `docs/log-format.md` says.
+    /// An object begins with a snapshot of one record. Its space, and that of any held bytes, is kept as
+    /// `docs/log-format.md` describes.
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was written.
@@ -451,12 +454,13 @@ impl Log {
         checksum
     }
 
-    /// Commits all that was appended, as a group, by one store; then frees what it can at the tail. Returns the end of what is committed.
+    /// Commits everything appended, as a group, by one store; then frees space at the tail. Returns the end of what is
+    /// committed.
     pub fn commit(&mut self) -> Lsn {
         if self.position != self.committed {
             self.memory.store(HEAD_AT, word(self.position));
             self.committed = self.position;
-            self.objects.settle();
+            self.objects.apply_commit();
         }
         let end = Place {
             position: self.committed,
@@ -474,35 +478,36 @@ impl Log {
         Lsn(self.committed)
     }
 
-    /// Frees what it can at the tail.
+    /// Frees space at the tail.
     fn move_tail(&mut self) {
         let tail = self.shippers.hold(self.last.tail);
         if tail > self.tail {
-            // After the commit word that gave this space up, and before anything is written there.
+            // After the commit word that superseded the records in this space, and before anything is written there.
             self.memory.store(TAIL_AT, word(tail));
             self.wipe(self.tail, tail);
             self.tail = tail;
         }
     }
 
-    /// Bytes of meta and data that the next append may have, however they are split, with the reserve only if it is in use.
+    /// The number of bytes of meta and data that the next append may have, however they are split; it includes the
+    /// reserve only if that is in use.
     pub fn room(&self) -> u64 {
         let free = self.free();
         let to_end = self.to_end();
-        // In one piece: before the ring's end, or after it.
+        // In one piece: before the end of the ring, or after it.
         let piece = free.min(to_end).max(free.saturating_sub(to_end));
         (piece / ALIGN * ALIGN)
             .saturating_sub(HEADER_LEN as u64)
             .min(self.max_record())
     }
 
-    /// The most bytes of meta and data that one record may have in this log.
+    /// The largest number of bytes of meta and data that one record may have in this log.
     pub fn max_record(&self) -> u64 {
         let most = self.superblock.ring_len / RECORD_PART - HEADER_LEN as u64;
         most.min((MAX_META + MAX_DATA) as u64)
     }
 
-    /// Records appended since the log was opened, and those it held then.
+    /// The number of records appended since the log was opened, and of those it held then.
     pub fn records(&self) -> u64 {
         self.ordinal
     }
@@ -522,12 +527,13 @@ impl Log {
         self.position - self.tail
     }
 
-    /// Whether appends may dip into the reserve: relocation, points 3 and 4, close.
+    /// Sets whether appends may use the reserve: relocation, points 3 and 4, close.
     pub fn use_reserve(&mut self, yes: bool) {
         self.reserve_in_use = yes;
     }
 
-    /// Sets the reserve, in bytes: an eighth of the ring, if this is not called; half of it at most. What relocation takes is kept besides.
+    /// Sets the reserve in bytes. The default is an eighth of the ring, the most is half of it. Space for relocation is
+    /// kept besides.
     pub fn set_reserve(&mut self, bytes: u64) {
         self.reserve = bytes.min(self.superblock.ring_len / 2);
     }
@@ -539,8 +545,8 @@ impl Log {
         self.write_superblock();
     }
 
-    /// Brings all that is committed onto the medium of the memory, then sets the flag, then brings that there: what the flag says of the
-    /// state is true on the medium, too, whatever the machine does next.
+    /// Writes everything committed to the medium of the memory, then sets the flag, then writes that: the flag on the
+    /// medium is true of the state on the medium, whatever the machine does next.
     ///
     /// # Errors
     /// The medium's.
@@ -553,7 +559,7 @@ impl Log {
         self.persist_superblock()
     }
 
-    /// Has the superblock on the medium before it returns.
+    /// Writes the superblock to the medium and waits for it.
     ///
     /// # Errors
     /// The medium's.
@@ -561,7 +567,7 @@ impl Log {
         self.memory.persist_range(0, HEAD_AT as usize)
     }
 
-    /// Records the service time up to which it may have been used (kept in microseconds).
+    /// Records the service time that may have been used at most (kept in microseconds).
     pub fn set_clock_anchor(&mut self, anchor: Duration) {
         self.superblock.clock_anchor = anchor;
         self.superblock.persisted = false;
@@ -584,18 +590,18 @@ impl Log {
         RING_AT + position % self.superblock.ring_len
     }
 
-    /// Bytes from the next record to the ring's end.
+    /// Bytes from the next record to the end of the ring.
     fn to_end(&self) -> u64 {
         self.superblock.ring_len - self.position % self.superblock.ring_len
     }
 
-    /// What all objects take when they are written again: their snapshots, about, and the data that are held.
+    /// Bytes that all objects take when they are relocated: their snapshots, about, and the held data.
     fn live(&self) -> u64 {
         self.objects.snapshots_len() + self.held.len()
     }
 
-    /// Bytes that an append may take now, with the header. What makes room may need, beside the reserve, as much again as is live: the tail
-    /// may not move on before the last object has been written again.
+    /// Bytes that an append may take now, with the header. Relocation may need, besides the reserve, as much room again
+    /// as is live: the tail may not move before the last object has been relocated.
     pub fn free(&self) -> u64 {
         let kept = if self.reserve_in_use {
             0
@@ -605,7 +611,8 @@ impl Log {
         (self.superblock.ring_len - self.used()).saturating_sub(kept)
     }
 
-    /// Goes on to the ring's beginning. Where not even a header fits, the walk knows that nothing is there.
+    /// Continues at the beginning of the ring. Where not even a header fits, a reader of the log knows that there is no
+    /// record.
     fn skip(&mut self, len: u64) {
         if len >= HEADER_LEN as u64 {
             let padding = Header::padding(self.previous, self.position, self.superblock.epoch, len);
@@ -616,7 +623,7 @@ impl Log {
         self.position += len;
     }
 
-    /// The data of a record as bytes over the log, which keep the tail from passing it.
+    /// Makes the data of a record into bytes over the log, which keep the tail from passing it.
     fn pin(&mut self, at: u64, len: usize, header: &Header, ordinal: u64) -> Bytes {
         if len == 0 {
             return Bytes::new();
@@ -645,7 +652,7 @@ impl std::fmt::Debug for Log {
 /// A private copy of a memory, as far as its log is committed.
 fn copy_of_committed(memory: &dyn Memory) -> VecMemory {
     let copy = VecMemory::new(memory.len() as usize);
-    // The tail first: what it leaves behind after this is what a server may overwrite.
+    // The tail first: a server may overwrite what lies before it after this.
     copy.copy_range(memory, TAIL_AT, 8);
     copy.copy_range(memory, HEAD_AT, 8);
     copy.copy_range(memory, HANDLED_AT, 16);

@@ -28,8 +28,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Makes a zeroed file of `size` bytes, allocated in full, readable by its owner alone, locks and maps it.
-    /// It gets its name when it is whole.
+    /// Makes a zeroed file of `size` bytes, allocated in full, readable only by its owner; locks and maps it. The file
+    /// gets its name when it is whole.
     ///
     /// # Errors
     /// [`Error::File`]; what was made so far is removed.
@@ -62,7 +62,7 @@ impl Mapping {
         lock(&self.file).map_err(|problem| at(&self.path, problem))
     }
 
-    /// Maps an existing file to be read, also while a server has it locked and writes to it.
+    /// Maps an existing file read-only, also while a server has it locked and writes to it.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -75,12 +75,12 @@ impl Mapping {
         &self.path
     }
 
-    /// The file itself. What is written to it is seen in the mapping.
+    /// The file itself. The mapping sees what is written to it.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Brings the file, its content and its name, onto the medium.
+    /// Writes the file, its content and its name to the medium.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -93,7 +93,7 @@ impl Mapping {
             .file
             .sync_all()
             .and_then(|()| File::open(directory.unwrap_or(Path::new(".")))?.sync_all());
-        synced.map_err(|error| at(&self.path, from_io("bringing it onto the medium", error)))
+        synced.map_err(|error| at(&self.path, from_io("writing it to the medium", error)))
     }
 
     fn region(&self) -> Region {
@@ -105,11 +105,7 @@ impl Mapping {
     }
 
     fn writable_region(&self) -> Region {
-        assert!(
-            self.writable,
-            "{} is mapped to be read",
-            self.path.display()
-        );
+        assert!(self.writable, "{} is mapped read-only", self.path.display());
         self.region()
     }
 }
@@ -137,7 +133,7 @@ impl Memory for Mapping {
 
     fn persist_range(&self, from: u64, len: usize) -> Result<(), Error> {
         let synced = self.map.flush_range(from as usize, len);
-        synced.map_err(|error| at(&self.path, from_io("bringing it onto the medium", error)))
+        synced.map_err(|error| at(&self.path, from_io("writing it to the medium", error)))
     }
 
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
@@ -170,7 +166,7 @@ fn create(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
     // Another server may have finished this very file and given it its name between our open and our lock.
     let ours = file
         .metadata()
-        .map_err(|error| from_io("looking at it", error))?;
+        .map_err(|error| from_io("reading its metadata", error))?;
     match fs::symlink_metadata(&unfinished) {
         Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
         _ => return Err(FileProblem::Locked),
@@ -180,14 +176,14 @@ fn create(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
             .map_err(|error| from_io("naming it", error.into()))
     });
     if let Err(problem) = finished {
-        // The problem above is the one to tell; a file that is left over is taken up by the next attempt.
+        // The problem above is the one to report; the next attempt completes a file that is left over.
         let _ = fs::remove_file(&unfinished);
         return Err(problem);
     }
     map(path, file, true)
 }
 
-/// The name a file has until it is whole.
+/// The name of a file until it is whole.
 fn unfinished_name(path: &Path) -> Result<PathBuf, FileProblem> {
     let mut name = OsString::from(".");
     name.push(path.file_name().ok_or(FileProblem::NotAFile)?);
@@ -207,7 +203,7 @@ fn allocate(file: &File, size: u64) -> Result<(), FileProblem> {
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .map_err(problem)?;
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        // Not every file system can; the zeroes written below allocate it there.
+        // Some file systems cannot; there the zeroes written below allocate it.
         Ok(()) | Err(Errno::OPNOTSUPP) => {}
         Err(error) => return Err(problem(error.into())),
     }
@@ -242,7 +238,7 @@ fn follow(path: &Path, size: u64) -> Result<Mapping, FileProblem> {
     map(path, file, true)
 }
 
-/// Opens a regular file that nobody but its owner, root or this account, may read or write.
+/// Opens a regular file to which only its owner, root or this account, has access.
 fn open_private(path: &Path) -> Result<File, FileProblem> {
     let file = OpenOptions::new()
         .read(true)
@@ -254,11 +250,11 @@ fn open_private(path: &Path) -> Result<File, FileProblem> {
     Ok(file)
 }
 
-/// It has this length, and every block of it is allocated.
+/// Checks that it has this length, and that every block is allocated.
 fn check_length(file: &File, size: u64) -> Result<(), FileProblem> {
     let found = file
         .metadata()
-        .map_err(|error| from_io("looking at it", error))?
+        .map_err(|error| from_io("reading its metadata", error))?
         .len();
     if found != size {
         return Err(FileProblem::SizeDiffers {
@@ -286,7 +282,7 @@ fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
         .map_err(|error| from_io("opening it", error))?;
     let found = file
         .metadata()
-        .map_err(|error| from_io("looking at it", error))?;
+        .map_err(|error| from_io("reading its metadata", error))?;
     if !found.is_file() {
         return Err(FileProblem::NotAFile);
     }
@@ -302,7 +298,8 @@ fn open_read_only(path: &Path) -> Result<Mapping, FileProblem> {
     map(path, file, false)
 }
 
-/// A file of another program has the wrong mode or length, too: the remedy for that would spoil it.
+/// Reports a file of another program as such: it has the wrong mode or length, too, and the remedy for those would
+/// spoil it.
 fn or_foreign(path: &Path, problem: FileProblem) -> FileProblem {
     match problem {
         FileProblem::OpenToOthers { .. }
@@ -318,8 +315,8 @@ fn or_foreign(path: &Path, problem: FileProblem) -> FileProblem {
     }
 }
 
-/// Does the file hold another program's content? Not if it is a log, a sink, or was never written to. Of one that
-/// cannot be read that is not known.
+/// Returns whether the file holds another program's content. It does not if it is a log, a sink, or was never written
+/// to; if it cannot be read, that is unknown.
 #[must_use]
 pub fn is_foreign(path: &Path) -> bool {
     let is_ours = |word: u64| [MAGIC, 0].contains(&word);
@@ -328,7 +325,7 @@ pub fn is_foreign(path: &Path) -> bool {
         .is_ok_and(|words| !words.is_empty() && !words.into_iter().any(is_ours))
 }
 
-/// What stands where superblocks begin, as far as the file goes.
+/// The words where superblocks begin, as far as the file reaches.
 fn first_words(file: &File) -> io::Result<Vec<u64>> {
     let mut words = Vec::new();
     for at in SLOTS {
@@ -340,11 +337,11 @@ fn first_words(file: &File) -> io::Result<Vec<u64>> {
     Ok(words)
 }
 
-/// A regular file that nobody but its owner, root or this account, may read or write.
+/// Checks that a file is regular, and that only its owner, root or this account, has access.
 fn private_file(file: &File) -> Result<(), FileProblem> {
     let found = file
         .metadata()
-        .map_err(|error| from_io("looking at it", error))?;
+        .map_err(|error| from_io("reading its metadata", error))?;
     if !found.is_file() {
         return Err(FileProblem::NotAFile);
     }
@@ -367,13 +364,14 @@ fn lock(file: &File) -> Result<(), FileProblem> {
     }
 }
 
-/// What statfs(2) says of tmpfs.
+/// The file system type of tmpfs (statfs(2)).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
-/// Whether some of the file is not allocated: a store there could meet a full disk. File systems that cannot tell say
-/// that all is data.
+/// Returns whether some of the file is not allocated: a store there could find the disk full. File systems that do not
+/// know report that everything is data.
 fn has_hole(file: &File, size: u64) -> io::Result<bool> {
-    // tmpfs looks at each page, 5 ms for 256 MiB, while clients wait; and it counts nothing but the file's pages.
+    // tmpfs examines each page, 5 ms for 256 MiB, while clients wait; and its block count has nothing but the file's
+    // pages.
     if rustix::fs::fstatfs(file)?.f_type == TMPFS_MAGIC {
         return Ok(file.metadata()?.blocks() * 512 < size);
     }
@@ -385,8 +383,8 @@ fn has_hole(file: &File, size: u64) -> io::Result<bool> {
 }
 
 fn map(path: &Path, file: File, writable: bool) -> Result<Mapping, FileProblem> {
-    // A mapping holds what it was made from open, and thus locked, until the kernel has taken it down, which takes long
-    // after a process has died. So the lock and the mapping are of two open file descriptions (flock(2)).
+    // A mapping keeps its file description open, and thus locked, until the kernel has removed it, long after a process
+    // has died. So the lock and the mapping use two open file descriptions (flock(2)).
     let mapped = OpenOptions::new()
         .read(true)
         .write(writable)

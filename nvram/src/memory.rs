@@ -1,4 +1,4 @@
-//! The memory a log lives in, and one for tests and simulation that can be photographed at every store.
+//! The memory of a log, and one for tests and simulation that can be copied at every store.
 
 #[cfg(test)]
 pub(crate) mod paged;
@@ -8,31 +8,33 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// Bytes that survive the process (or play at it). Once a log is made over a memory, only that log writes to it.
+/// Bytes that survive the process (or simulate it). Once a log is made over a memory, only that log writes to it.
 ///
-/// Every address is an offset from the start. An access outside `len()`, or a word that is not aligned to 8, is a mistake of the caller and panics.
+/// Every address is an offset from the start. An access outside `len()`, or a word that is not aligned to 8, is an
+/// error of the caller and panics.
 pub trait Memory: Send + Sync + 'static {
     /// Length in bytes.
     fn len(&self) -> u64;
 
-    /// Whether there is nothing at all.
+    /// Returns whether the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Plain stores.
+    /// Writes with plain stores.
     fn write(&self, at: u64, bytes: &[u8]);
 
-    /// One aligned atomic store: every write before it is in the memory before it, every write after it is after it.
+    /// Makes one aligned atomic store: every write before it is in the memory before it, every write after it is after
+    /// it.
     fn store(&self, at: u64, word: u64);
 
-    /// One aligned atomic load; what was written before that word was stored is seen.
+    /// Makes one aligned atomic load; writes before that word was stored are seen.
     fn load(&self, at: u64) -> u64;
 
     /// Copies bytes out, also while another process may be changing them.
     fn read(&self, at: u64, into: &mut [u8]);
 
-    /// Brings these bytes onto the medium, if there is one, and waits until they are there.
+    /// Writes these bytes to the medium, if there is one, and waits for it.
     ///
     /// # Errors
     /// The medium's.
@@ -40,28 +42,29 @@ pub trait Memory: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The bytes in place; the address is stable for the life of the memory.
+    /// Returns the bytes in place; the address is stable for the life of the memory.
     ///
     /// # Safety
-    /// Nobody may write to these bytes as long as the slice is held.
+    /// These bytes must not be written as long as the slice is held.
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8];
 }
 
-/// Addresses that this process may read and write until their owner is dropped: the raw side of every [`Memory`].
+/// Addresses that this process may read and write until their owner is dropped; every [`Memory`] is based on them.
 #[derive(Clone, Copy)]
 pub(crate) struct Region {
     start: NonNull<u8>,
     len: u64,
 }
 
-// SAFETY: a region is an address range; who may touch it when is the contract of `Memory`, the same on every thread.
+// SAFETY: a region is an address range; the contract of `Memory`, which is the same on every thread, governs access.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
 impl Region {
     /// # Safety
-    /// `start` must be aligned to 8, and `len` bytes from it valid for reads, and for writes if any are made, as long as the region is used.
+    /// `start` must be aligned to 8, and `len` bytes from it valid for reads, and for writes if any are made, as long
+    /// as the region is used.
     pub(crate) unsafe fn new(start: NonNull<u8>, len: u64) -> Region {
         Region { start, len }
     }
@@ -84,20 +87,22 @@ impl Region {
     fn word(&self, at: u64) -> &AtomicU64 {
         assert!(at.is_multiple_of(8), "the word at {at} is not aligned");
         let address = self.address(at, 8).cast::<u64>();
-        // SAFETY: valid and aligned to 8 (the start is, by the contract of `new`); words of the log are only ever accessed through here and `write`
-        // by the one thread that owns the log.
+        // SAFETY: valid and aligned to 8 (the start is, by the contract of `new`); words of the log are only ever
+        // accessed through here and `write` by the one thread that owns the log.
         unsafe { AtomicU64::from_ptr(address) }
     }
 
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         let to = self.address(at, bytes.len());
-        // SAFETY: `to` is valid for these bytes; `bytes` cannot overlap them, since slices of the memory are held only where nobody writes.
+        // SAFETY: `to` is valid for these bytes; `bytes` cannot overlap them, since slices of the memory are held only
+        // where nobody writes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
     pub(crate) fn store(&self, at: u64, word: u64) {
         let target = self.word(at);
-        // A release store alone would let later plain writes move up before it: freed space must not be overwritten before the tail word says so.
+        // A release store alone would let later plain writes move before it: freed space must not be overwritten before
+        // the tail word says so.
         target.store(word.to_le(), Ordering::Release);
         fence(Ordering::SeqCst);
     }
@@ -121,7 +126,7 @@ impl Region {
     }
 }
 
-/// What a test is told after each store: the whole memory as a killed process would leave it.
+/// A function that is called after each store with the whole memory, as a killed process would leave it.
 pub type Watcher = Box<dyn FnMut(&VecMemory) + Send>;
 
 /// Memory of this process, for tests and simulation.
@@ -168,7 +173,7 @@ impl VecMemory {
         VecMemory::from_bytes(&self.to_vec())
     }
 
-    /// Copies `len` bytes at `at` from the same place of another memory; no store in the sense above.
+    /// Copies `len` bytes at `at` from the same place of another memory; this is no store in the sense above.
     pub(crate) fn copy_range(&self, from: &dyn Memory, at: u64, len: u64) {
         // In pieces that stay in the cache.
         let mut piece = vec![0; len.min(256 << 10) as usize];
@@ -186,7 +191,7 @@ impl VecMemory {
         self.stores.load(Ordering::Relaxed)
     }
 
-    /// From the store after the `stores`-th on, nothing is written any more: the process was killed there, though it does not know.
+    /// Ignores every write after the `stores`-th store: the process was killed there, although it continues.
     pub fn freeze_after(&self, stores: u64) {
         self.frozen_after.store(stores, Ordering::Relaxed);
     }
@@ -199,11 +204,12 @@ impl VecMemory {
 
     fn region(&self) -> Region {
         let start = NonNull::from(&*self.words).cast::<u8>();
-        // SAFETY: the box is aligned to 8, lives as long as `self`, never moves, and may be written through a shared reference, being atomics.
+        // SAFETY: the box is aligned to 8, lives as long as `self`, never moves, and may be written through a shared
+        // reference, being atomics.
         unsafe { Region::new(start, self.len) }
     }
 
-    /// Counts a store and says whether it is still made.
+    /// Counts a store and returns whether it is made.
     fn counted(&self) -> bool {
         self.stores.fetch_add(1, Ordering::Relaxed) < self.frozen_after.load(Ordering::Relaxed)
     }
@@ -226,7 +232,7 @@ impl Memory for VecMemory {
     fn write(&self, at: u64, bytes: &[u8]) {
         let is_whole = self.frozen_after.load(Ordering::Relaxed) == u64::MAX;
         if is_whole && !self.is_watched.load(Ordering::Relaxed) && !bytes.is_empty() {
-            // Nobody can tell the words apart.
+            // The words of a write cannot be distinguished.
             let words = (at % 8 + bytes.len() as u64).div_ceil(8);
             self.stores.fetch_add(words, Ordering::Relaxed);
             return self.region().write(at, bytes);

@@ -1,4 +1,4 @@
-//! Reading a log back: the walk from tail to head.
+//! Replay: reads a log from tail to head.
 
 mod counting;
 
@@ -7,7 +7,7 @@ use crate::superblock::Superblock;
 use crate::{Error, Memory};
 pub(crate) use counting::{Counted, Counting};
 
-/// All that a log says about itself.
+/// The result of a replay.
 pub(crate) struct Replay {
     pub superblock: Superblock,
     /// The slot the superblock was read from.
@@ -18,16 +18,16 @@ pub(crate) struct Replay {
     pub previous: u32,
     /// Records between tail and head.
     pub walked: u64,
-    /// The records that count.
+    /// The live records.
     pub records: Vec<Counted>,
 }
 
-/// The chain's beginning in a log with this superblock, before the first record.
+/// The first checksum of the chain in a log with this superblock, before the first record.
 pub(crate) fn first_previous(superblock: &Superblock) -> u32 {
     crc32c::crc32c(&superblock.instance)
 }
 
-/// Reads and verifies a log that nobody writes to meanwhile.
+/// Reads and verifies a log that no process writes to meanwhile.
 pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
     let (superblock, slot) = Superblock::read_own(memory)?;
     let tail = position_at(memory, TAIL_AT)?;
@@ -46,7 +46,7 @@ pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
         records: walked,
         previous,
     } = walk(memory, &superblock, tail, head)?;
-    let records = counting.those_that_count()?;
+    let records = counting.live_records()?;
     Ok(Replay {
         superblock,
         slot,
@@ -58,15 +58,15 @@ pub(crate) fn replay(memory: &dyn Memory) -> Result<Replay, Error> {
     })
 }
 
-/// What lies at a position of the ring.
+/// The content of a position of the ring.
 enum Place {
-    /// So many bytes before the ring's end: too few for a header. The next record lies beyond.
+    /// So many bytes before the end of the ring: too few for a header. The next record lies beyond.
     End(u64),
     /// A record, and its checksum.
     Record(Header, u32),
 }
 
-/// Looks there; `None`: that is no record.
+/// Reads the header there; `None`: there is no record.
 fn look(memory: &dyn Memory, superblock: &Superblock, position: u64) -> Option<Place> {
     let offset = position % superblock.ring_len;
     let to_end = superblock.ring_len - offset;
@@ -81,9 +81,9 @@ fn look(memory: &dyn Memory, superblock: &Superblock, position: u64) -> Option<P
 
 /// A log that was read from its tail to its head.
 pub(crate) struct Walked {
-    /// Its records, as far as they may count.
+    /// Its records, as far as they may be live.
     pub counting: Counting,
-    /// How many there were.
+    /// The number of its records.
     pub records: u64,
     /// The last one's checksum.
     pub previous: u32,
@@ -151,15 +151,16 @@ pub(crate) fn walk(
     })
 }
 
-/// What the two checksums of the record at this address cover: its own, and that of its data.
+/// The bytes that the two checksums of the record at this address cover: its own, and that of its data.
 fn checked_parts<'a>(memory: &'a dyn Memory, at: u64, header: &Header) -> (&'a [u8], &'a [u8]) {
     let own = HEADER_LEN - CHECKED_FROM + header.checked_meta_len();
     let len = own + header.checked_data_len();
-    // SAFETY: nobody writes to this memory now (contract of `replay`).
+    // SAFETY: nothing writes to this memory now (contract of `replay`).
     unsafe { memory.slice(at + CHECKED_FROM as u64, len) }.split_at(own)
 }
 
-/// The checksum of the record that ends at `position`, in a log that has been verified from `tail` to `head`; `None` if none ends there.
+/// The checksum of the record that ends at `position`, in a log that has been verified from `tail` to `head`; `None` if
+/// none ends there.
 pub(crate) fn chain_at(
     memory: &dyn Memory,
     superblock: &Superblock,

@@ -1,7 +1,9 @@
-//! A second home for the log's bytes, on a medium that survives the machine: what to write there and in which order, and reading it
-//! back (`docs/log-format.md`). No I/O: a [`Batch`] says which bytes go where, the caller says when they are on the medium.
+//! A copy of the log on a medium that survives the machine: what to write there, in which order, and how to read it
+//! back (`docs/log-format.md`). No I/O: a [`Batch`] says which bytes go where; the caller says when they are on the
+//! medium.
 //!
-//! One batch is under way at a time, and its writes may reach the medium in any order, torn at 512 bytes. So nothing it writes is
+//! One batch is under way at a time, and its writes may reach the medium in any order, torn at 512 bytes. So nothing in
+//! it is used before it is whole, and it overwrites nothing that the last whole batch needs.
 //! counted on before it is whole, and it overwrites nothing that the last whole one needs.
 
 pub(crate) mod wiping;
@@ -21,10 +23,10 @@ pub(crate) const MARK_LEN: usize = 64;
 const MARK_MAGIC: u64 = u64::from_le_bytes(*b"OUTLMARK");
 const MARK_CHECKSUM_AT: usize = MARK_LEN - 4;
 
-/// What is wiped with a batch, at most, if the batch itself is not longer: bytes.
+/// Bytes wiped with a batch, at most, unless the batch itself is longer.
 const WIPED_AT_A_TIME: u64 = 1 << 20;
 
-/// How far the sink has come: the log from `tail` to `head` is in it.
+/// A mark: the log from `tail` to `head` is in the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub sequence: u64,
@@ -90,12 +92,12 @@ pub(crate) fn marks(sink: &dyn Memory) -> Vec<(Mark, usize)> {
     found
 }
 
-/// Is this memory a sink's, not a log's? A sink has marks and no commit word.
+/// Returns whether this memory is a sink's, not a log's. A sink has marks and no commit word.
 pub(crate) fn is_sink(memory: &dyn Memory) -> bool {
     memory.load(HEAD_AT) == 0 && MARKS.into_iter().any(|at| memory.load(at) == MARK_MAGIC)
 }
 
-/// Changes with every batch of records.
+/// A number that changes with every batch of records.
 pub(crate) fn sequence(memory: &dyn Memory) -> Option<u64> {
     marks(memory).first().map(|(mark, _)| mark.sequence)
 }
@@ -103,17 +105,17 @@ pub(crate) fn sequence(memory: &dyn Memory) -> Option<u64> {
 /// The superblock in a sink.
 ///
 /// # Errors
-/// [`Error::Blank`]: nothing was ever shipped to it whole; else what is wrong with it.
+/// [`Error::Blank`]: nothing was ever shipped to it whole; otherwise the sink is damaged.
 pub fn superblock(sink: &dyn Memory) -> Result<Superblock, Error> {
     let (superblock, _) = Superblock::read_own(sink)?;
     Ok(superblock)
 }
 
-/// Makes of `into` the log that a sink holds, as [`crate::Log::open`] reads it. Until it is whole, `into` is blank; the sink is left as
-/// it is. Nobody may write to either meanwhile.
+/// Makes of `into` the log that a sink holds, as [`crate::Log::open`] reads it. Until it is whole, `into` is blank; the
+/// sink is left unchanged. Nothing may write to either meanwhile.
 ///
 /// # Errors
-/// [`Error::Blank`], or what is wrong with the sink: then `into` is left as it is, too.
+/// [`Error::Blank`], or the sink is damaged: then `into` is left unchanged, too.
 pub fn restore(sink: &dyn Memory, into: &dyn Memory) -> Result<(), Error> {
     let mut superblock = superblock(sink)?;
     if into.len() != sink.len() {
@@ -134,7 +136,7 @@ pub fn restore(sink: &dyn Memory, into: &dyn Memory) -> Result<(), Error> {
     Ok(())
 }
 
-/// A private log made of a sink that somebody may be writing to.
+/// Makes a private log of a sink to which another process may be writing.
 pub(crate) fn private_copy(sink: &dyn Memory) -> Result<VecMemory, Error> {
     let image = VecMemory::new(sink.len() as usize);
     image.copy_range(sink, 0, RING_AT);
@@ -149,7 +151,8 @@ pub(crate) fn private_copy(sink: &dyn Memory) -> Result<VecMemory, Error> {
     Ok(log)
 }
 
-/// The newest mark whose log verifies from tail to head. The one before it was whole on the medium before the newest was begun.
+/// Returns the newest mark whose log verifies from tail to head. The mark before it was whole on the medium before the
+/// newest was begun.
 fn newest_whole(sink: &dyn Memory, superblock: &Superblock) -> Result<Mark, Error> {
     let mut problem = Error::Damaged {
         position: 0,
@@ -183,10 +186,10 @@ fn verify(sink: &dyn Memory, superblock: &Superblock, mark: &Mark) -> Result<(),
     if mark.tail != mark.head && previous != mark.chain {
         return Err(damaged("the log does not end as its mark says"));
     }
-    counting.those_that_count().map(drop)
+    counting.live_records().map(drop)
 }
 
-/// The places of the memory that hold the ring from `from` to `to`, as (offset, length).
+/// The places in the memory that hold the ring from `from` to `to`, as (offset, length).
 fn pieces(superblock: &Superblock, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
     let ring_len = superblock.ring_len;
     let len = to.saturating_sub(from).min(ring_len);
@@ -208,7 +211,7 @@ fn copy(from: &dyn Memory, into: &dyn Memory, at: u64, len: u64) {
     }
 }
 
-/// Writes that are to reach the medium, in any order, before the next batch is asked for.
+/// Writes that have to reach the medium, in any order, before the next batch is requested.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// Each with its offset in the sink.
@@ -216,7 +219,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Bytes in all.
+    /// Length of all writes in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.writes
@@ -225,14 +228,14 @@ impl Batch {
             .sum()
     }
 
-    /// Is there nothing to write?
+    /// Returns whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A part of the memory that is written to no more as long as this is held: the tail does not pass it.
+/// A part of the memory that is not written as long as this is held: the tail does not pass it.
 pub(crate) struct Window {
     pub memory: Arc<dyn Memory>,
     pub at: u64,
@@ -246,10 +249,10 @@ impl AsRef<[u8]> for Window {
     }
 }
 
-/// What the batch under way will have done.
+/// What the batch under way writes.
 enum UnderWay {
     Erasure,
-    /// What was given up before this is wiped.
+    /// Superseded records before this position are wiped.
     Wiping(u64),
     Records {
         mark: Mark,
@@ -259,9 +262,9 @@ enum UnderWay {
 }
 
 impl Present<'_> {
-    /// Is what this mark speaks of the log's own past, and still in its ring? A mark of a batch that was cut off is not, nor one of
-    /// another copy of the log.
-    fn has_been_at(&self, mark: &Mark) -> bool {
+    /// Returns whether this mark describes the log's own past, and is still in its ring. The mark of a batch that was
+    /// cut off does not, nor one of another copy of the log.
+    fn is_own_past(&self, mark: &Mark) -> bool {
         mark.instance == self.superblock.instance
             && mark.tail >= self.tail
             && if mark.head == self.commit.head {
@@ -273,7 +276,7 @@ impl Present<'_> {
     }
 }
 
-/// What is in the sink, and what comes next.
+/// The state of the sink, and what to ship next.
 pub(crate) struct Shipper {
     home: Home,
     /// The mark that is on the medium, with all it speaks of.
@@ -287,18 +290,18 @@ pub(crate) struct Shipper {
     sequence: u64,
     /// The superblock slot that was written last.
     slot: usize,
-    /// The sink's superblocks speak of another log, or one that has gone another way.
+    /// The sink's superblocks belong to another log, or to one that has diverged.
     erase: bool,
-    /// What was given up before this has been wiped.
+    /// Superseded records before this position have been wiped.
     wiped: u64,
-    /// What another server has given up and may not have wiped, from here up to there.
+    /// Records between these positions, superseded by another server, may not have been wiped.
     unwiped: Option<(u64, u64)>,
-    /// Superblocks to be shipped, each after the records of its commit and before all others.
+    /// Superblocks to ship, each after the records of its commit and before all others.
     superblocks: VecDeque<(Commit, Superblock)>,
     under_way: Option<UnderWay>,
 }
 
-/// A batch that makes a sink blank: its log is not to be taken up any more.
+/// Makes a batch that makes a sink blank, so that its log is not recovered any more.
 #[must_use]
 pub fn erasure() -> Batch {
     let blank = Bytes::from_static(&[0; SLOT_LEN]);
@@ -310,14 +313,14 @@ pub fn erasure() -> Batch {
 /// What a mark says of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Commit {
-    /// What is before this counts no more.
+    /// Records before this position are superseded.
     pub tail: u64,
     pub head: u64,
     /// Checksum of the last record.
     pub chain: u32,
 }
 
-/// Where the log is.
+/// The current state of the log.
 pub(crate) struct Present<'a> {
     pub memory: &'a Arc<dyn Memory>,
     pub superblock: &'a Superblock,
@@ -328,7 +331,8 @@ pub(crate) struct Present<'a> {
 }
 
 impl Shipper {
-    /// Takes up a sink where it is, if it is the log's own past, or begins it anew. Nobody writes to it meanwhile, and all that was ever written to it is on the medium.
+    /// Continues a sink that has the log's own past, or starts it afresh. Nothing writes to it meanwhile, and
+    /// everything written to it before is on the medium.
     ///
     /// # Errors
     /// It holds what must not be overwritten, or is damaged.
@@ -346,7 +350,7 @@ impl Shipper {
         let (known, erase) = match Superblock::read(sink) {
             Ok(known) => (Some(known), true),
             Err(Error::Blank) => (None, false),
-            // Nobody's state is in it.
+            // It holds no server's state.
             Err(Error::OlderVersion { clean: true, .. }) => (None, true),
             Err(error) => return Err(error),
         };
@@ -381,7 +385,7 @@ impl Shipper {
                     return Err(Error::AnotherLog);
                 }
             } else if let Some((mark, mark_slot)) =
-                marks.iter().find(|(mark, _)| log.has_been_at(mark))
+                marks.iter().find(|(mark, _)| log.is_own_past(mark))
             {
                 shipper.mark = *mark;
                 shipper.mark_slot = *mark_slot;
@@ -389,7 +393,7 @@ impl Shipper {
                 shipper.unnamed = false;
                 shipper.slot = slot;
                 shipper.erase = false;
-                // Before it came to the mark's tail the log has passed what the mark does not know to be wiped, and the
+                // The log has passed records before the mark's tail that the mark does not know to be wiped, and the
                 // power may have been cut in between.
                 let from = mark.wiped.max(mark.head.saturating_sub(ring_len));
                 shipper.unwiped = (from < log.tail).then_some((from, log.tail));
@@ -401,7 +405,7 @@ impl Shipper {
             {
                 return Err(Error::SinkAhead);
             } else {
-                // The log went round without this sink.
+                // The log overwrote the whole ring without this sink.
                 let from = log.commit.head.saturating_sub(ring_len);
                 shipper.unwiped = (from < log.tail).then_some((from, log.tail));
             }
@@ -412,14 +416,14 @@ impl Shipper {
         Ok(shipper)
     }
 
-    /// The tail must not pass this: what the mark on the medium counts on is not written over there before the next one
-    /// is whole, and the log is at most one ring long. Nor does the tail pass what has not been wiped in the sink:
-    /// where that lies is read in the log.
+    /// The position that the tail must not pass: the records that the mark on the medium needs are not overwritten
+    /// there before the next mark is whole, and the log is at most one ring long. Nor does the tail pass records that
+    /// have not been wiped in the sink, since their places are read from the log.
     pub(crate) fn hold(&self) -> u64 {
         self.wiped
     }
 
-    /// Up to where the log would be found again.
+    /// The position up to which the log would be recovered.
     pub(crate) fn durable(&self) -> u64 {
         match self.superblocks.front() {
             _ if self.unnamed => 0,
@@ -428,12 +432,12 @@ impl Shipper {
         }
     }
 
-    /// Would the log be taken up from the sink?
-    pub(crate) fn is_taken_up(&self) -> bool {
+    /// Returns whether the log would be recovered from the sink.
+    pub(crate) fn is_recoverable(&self) -> bool {
         self.superblocks.is_empty() && !self.unmarked && !self.erase
     }
 
-    /// Is there nothing left to ship?
+    /// Returns whether there is nothing left to ship.
     pub(crate) fn is_idle(&self, committed: u64) -> bool {
         self.under_way.is_none()
             && self.superblocks.is_empty()
@@ -443,7 +447,7 @@ impl Shipper {
     }
 
     pub(crate) fn superblock_changed(&mut self, log: &Present<'_>) {
-        // One that was to go out at this very position need not any more, if it has not begun to.
+        // One that was to be shipped at this position is replaced, if its shipping has not begun.
         let begun = usize::from(matches!(self.under_way, Some(UnderWay::Superblock)));
         let last = self.superblocks.back().map(|(after, _)| *after);
         if self.superblocks.len() > begun && last == Some(log.commit) {
@@ -462,7 +466,7 @@ impl Shipper {
             self.under_way = Some(UnderWay::Erasure);
             return Some(erasure());
         }
-        // Alone: records that come next may go there.
+        // Alone, since the next records may be written there.
         if let Some((from, to)) = self.unwiped.take() {
             self.under_way = Some(UnderWay::Wiping(self.wiped));
             let writes = wiping::all(log.superblock, from, to);
@@ -474,7 +478,8 @@ impl Shipper {
         };
         // A mark alone, where room is short and the tail has moved without a record.
         let full = self.mark.head - self.mark.tail > log.superblock.ring_len / 2;
-        // The first one goes before the superblock, be it of an empty log: a superblock without a mark would be damage.
+        // The first mark is shipped before the superblock, even for an empty log: a superblock without a mark would be
+        // damage.
         let behind = self.unmarked || self.mark.head < commit.head;
         if behind || (full && self.mark.tail < commit.tail) {
             return Some(self.records(log, commit));
@@ -503,8 +508,8 @@ impl Shipper {
         let mark = Mark {
             sequence: self.sequence,
             instance: log.superblock.instance,
-            // What an earlier mark has given up may be wiped, though the tail word, which waits for that, says
-            // otherwise.
+            // Records that an earlier mark has superseded may be wiped, although the tail word, which waits for that,
+            // says otherwise.
             tail: commit.tail.max(self.mark.tail),
             head: commit.head,
             chain: commit.chain,
@@ -530,7 +535,7 @@ impl Shipper {
         Batch { writes }
     }
 
-    /// Wipes what the mark on the medium does not count on any more, if that has not been done.
+    /// Wipes records that the mark on the medium no longer needs, if that has not been done.
     fn wiping(&mut self, log: &Present<'_>) -> Option<Batch> {
         if self.wiped == self.mark.tail {
             return None;
@@ -540,7 +545,7 @@ impl Shipper {
         Some(Batch { writes })
     }
 
-    /// The batch under way is on the medium.
+    /// Notes that the batch under way is on the medium.
     pub(crate) fn done(&mut self) {
         match self.under_way.take() {
             Some(UnderWay::Records { mark, wiped }) => {

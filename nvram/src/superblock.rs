@@ -1,14 +1,15 @@
-//! The superblock: what the log is, and how its state is to be taken up. Two slots hold it, written one after the other.
+//! The superblock: identity of the log, and how its state has to be recovered. Two slots hold it, written one after the
+//! other.
 
 use crate::layout::ring_len;
 use crate::{Error, Memory};
 use std::time::Duration;
 
-/// The format version this crate writes, and the only one whose state it takes up.
+/// The format version that this crate writes, and the only one whose state it recovers.
 pub const VERSION: u32 = 3;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTLAST\n");
-/// Where the two slots begin. Pages of their own: no damage to one page takes both.
+/// The places of the two slots, in pages of their own, so that damage to one page does not destroy both.
 pub(crate) const SLOTS: [u64; 2] = [0, 4096];
 /// Bytes of a slot.
 pub(crate) const SLOT_LEN: usize = 128;
@@ -19,21 +20,21 @@ const FLAG_AT: usize = 12;
 const SEQUENCE_AT: usize = 16;
 const CHECKSUM_AT: usize = SLOT_LEN - 4;
 
-/// How the state in the log is to be taken up, at any moment.
+/// Who recovers the state in the log. It is correct at any moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u32)]
 //= patent claim-44
 pub enum Flag {
-    /// By nobody: a fresh start.
+    /// Nobody: a fresh start.
     Clean = 1,
-    /// By the same server, which died.
+    /// The same server, which died.
     NonElectiveReboot = 2,
-    /// By the same server, which went after a drain: no redo.
+    /// The same server, which ended after a drain: no redo.
     ElectiveReboot = 3,
-    /// By whoever holds the lease.
+    /// The holder of the lease.
     NonElectiveTakeover = 4,
-    /// By the partner, at once.
+    /// The partner, at once.
     ElectiveTakeover = 5,
 }
 
@@ -46,7 +47,7 @@ impl Flag {
         Flag::ElectiveTakeover,
     ];
 
-    /// The name users see.
+    /// The name that users see.
     pub fn name(self) -> &'static str {
         match self {
             Flag::Clean => "clean",
@@ -64,7 +65,7 @@ impl std::fmt::Display for Flag {
     }
 }
 
-/// One run of one machine: stores to a mapping survive as long as it lasts, and no longer.
+/// One boot of one machine: stores to a mapping survive until it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incarnation {
     /// The machine (`/etc/machine-id`); all zero if it has no identity.
@@ -73,7 +74,7 @@ pub struct Incarnation {
     pub boot: [u8; 16],
 }
 
-/// Whose log it is.
+/// The identity of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Drawn at random when the log is formatted.
@@ -82,26 +83,26 @@ pub struct Identity {
     pub incarnation: Incarnation,
 }
 
-/// What the superblock holds.
+/// The content of the superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Superblock {
     /// Format version.
     pub version: u32,
-    /// Drawn at random when the log was formatted.
+    /// A random number drawn when the log was formatted.
     pub instance: [u8; 16],
-    /// The host and the boot under which the present epoch began.
+    /// The host and the boot under which the current epoch began.
     pub incarnation: Incarnation,
     /// Raised by each recovery; 1 in a log just formatted.
     pub epoch: u32,
     /// Recoveries since the log was formatted.
     pub recoveries: u32,
-    /// How the state is to be taken up.
+    /// Who recovers the state.
     pub flag: Flag,
-    /// Service time up to which it may have been used.
+    /// The service time that may have been used at most.
     pub clock_anchor: Duration,
-    /// The log is in a sink, too: after a power cut its state is there, not here.
+    /// The log is also in a sink, from which its state is recovered after a power cut.
     pub shipped: bool,
-    /// All that the log holds was on its medium before this superblock was written: it outlives the machine.
+    /// Everything in the log was on its medium before this superblock was written: it survives the machine.
     pub persisted: bool,
     /// The epoch of a pair's arbiter under which the present epoch began; 0: under none.
     pub term: u64,
@@ -158,13 +159,13 @@ impl Superblock {
             clock_anchor: Duration::from_micros(u64_at(slot, 64)),
             memory_len: u64_at(slot, 72),
             ring_len: u64_at(slot, 80),
-            shipped: truth(u32_at(slot, 88))?,
-            persisted: truth(u32_at(slot, 108))?,
+            shipped: bool_from(u32_at(slot, 88))?,
+            persisted: bool_from(u32_at(slot, 108))?,
             term: u64_at(slot, 112),
         })
     }
 
-    /// Reads the slot with the highest sequence of those that are whole; also which one it is.
+    /// Reads the slot with the highest sequence of those that are whole, and returns its index too.
     pub(crate) fn read(memory: &dyn Memory) -> Result<(Superblock, usize), Error> {
         let (slot, index) = newest_slot(memory)?;
         let found = u32_at(&slot, VERSION_AT);
@@ -179,8 +180,8 @@ impl Superblock {
         Ok((superblock, index))
     }
 
-    /// Reads the superblock of a log that was made in this very memory. Its checksum is right; but what is relied upon
-    /// is checked.
+    /// Reads the superblock of a log that was made in this very memory. Its checksum is correct, but the fields that
+    /// the log relies on are checked.
     pub(crate) fn read_own(memory: &dyn Memory) -> Result<(Superblock, usize), Error> {
         let (superblock, slot) = Superblock::read(memory)?;
         if superblock.memory_len != memory.len() {
@@ -195,10 +196,9 @@ impl Superblock {
         Ok((superblock, slot))
     }
 
-    /// Writes both slots in turn, the one that does not hold the present superblock first: a whole one is there at
+    /// Writes both slots in turn, the one that does not hold the current superblock first: a whole one is there at
     /// every instant, and when this is done the damage of one slot loses nothing. A slot is blank while it is written:
-    /// each of the two pages may come to the medium at any instant, so a power cut leaves slots that are whole or
-    /// blank.
+    /// each of the two pages may reach the medium at any instant, so a power cut leaves slots that are whole or blank.
     pub(crate) fn write(&mut self, memory: &dyn Memory, present: usize) {
         self.sequence += 1;
         self.version = VERSION;
@@ -206,13 +206,13 @@ impl Superblock {
         for index in [1 - present, present] {
             memory.store(SLOTS[index], 0);
             memory.write(SLOTS[index] + 8, &slot[8..]);
-            // It orders the slot before the next one, too.
+            // It also orders the slot before the next one.
             memory.store(SLOTS[index], MAGIC);
         }
     }
 
-    /// Makes the memory blank. A slot that is whole goes last, when the other has gone from the medium, too: a damaged one that a power
-    /// cut leaves alone there would be damage.
+    /// Makes the memory blank. A whole slot is erased last, when the other is erased on the medium too: otherwise a
+    /// power cut could leave only a damaged one there.
     pub(crate) fn erase(memory: &dyn Memory) -> Result<(), Error> {
         let whole = newest_slot(memory).map_or(1, |(_, slot)| slot);
         for index in [1 - whole, whole] {
@@ -223,7 +223,7 @@ impl Superblock {
     }
 }
 
-/// The slot with the highest sequence of those that are whole, of whichever known version; and which one it is.
+/// Returns the slot with the highest sequence of those that are whole, of any known version, and its index.
 fn newest_slot(memory: &dyn Memory) -> Result<([u8; SLOT_LEN], usize), Error> {
     let mut best: Option<([u8; SLOT_LEN], usize)> = None;
     let mut ours = false;
@@ -261,7 +261,7 @@ fn newest_slot(memory: &dyn Memory) -> Result<([u8; SLOT_LEN], usize), Error> {
     }
 }
 
-fn truth(word: u32) -> Option<bool> {
+fn bool_from(word: u32) -> Option<bool> {
     match word {
         0 => Some(false),
         1 => Some(true),
@@ -277,7 +277,7 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
 
-/// The bytes at a place that a fixed layout is sure to have.
+/// Returns the bytes at a place that a fixed layout certainly has.
 pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);

@@ -9,7 +9,7 @@ use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Format version 3 as it was first written. It is never made anew: a change of format is a new version and a new file.
+/// Format version 3 as first written. It is never made again: a change of format is a new version and a new file.
 const GOLDEN: &[u8] = include_bytes!("golden-v3.nvram");
 /// Earlier versions.
 const OLDER: [(u32, &[u8]); 2] = [
@@ -41,7 +41,7 @@ fn write_golden() -> Vec<u8> {
         .unwrap();
     log.append(2, Kind::Snapshot, b"object two", &[]).unwrap();
     log.commit();
-    // Round the ring's end, with padding there, and the tail before it.
+    // Wraps around the end of the ring, with padding there, and moves the tail.
     for filler in 0..3u8 {
         log.append(2, Kind::Delta, b"filler", &[&[filler; 1200]])
             .unwrap();
@@ -56,7 +56,7 @@ fn write_golden() -> Vec<u8> {
     }
     log.append(2, Kind::End, b"", &[]).unwrap();
     log.commit();
-    // A snapshot of several records that is whole, with a change to what it has not written yet; and one that is not.
+    // A whole snapshot of several records, with a change to a part that it has not written yet; and an incomplete one.
     log.append(1, Kind::Begin, b"object one, first", &[])
         .unwrap();
     log.append(1, Kind::Delta, b"change between", &[]).unwrap();
@@ -176,7 +176,7 @@ fn earlier_versions_are_refused() {
 }
 
 #[test]
-fn earlier_versions_that_hold_nothing_may_be_made_anew() {
+fn earlier_versions_that_hold_nothing_may_be_formatted() {
     for (_, golden) in OLDER {
         let mut bytes = golden.to_vec();
         for slot in [0, 4096] {
@@ -209,7 +209,7 @@ fn the_golden_file_is_what_is_written_today() {
 
 //= patent claim-43, claim-44
 #[test]
-fn the_flag_can_say_all_it_has_to() {
+fn the_flag_has_all_its_values() {
     for flag in [
         Flag::Clean,
         Flag::NonElectiveReboot,
@@ -253,7 +253,7 @@ fn the_layout_is_as_documented() {
             word[1..].iter().fold(0xa5, |check, byte| check ^ byte)
         );
     }
-    // Object 1 is being handled; object 3 has cost one death.
+    // Object 1 is in progress; object 3 has caused one death.
     assert_eq!(u64_at(GOLDEN, 8448), 2);
     assert_eq!(u64_at(GOLDEN, 8456), 1 << 56 | 4);
     let (tail, head) = tail_and_head(GOLDEN);
@@ -273,8 +273,9 @@ fn the_layout_is_as_documented() {
     assert_eq!(&last[44..58], b"changereceived");
 }
 
-/// Every byte that says something, from tail to head, by the documented layout: whether a change of it must be seen.
-fn bytes_that_count(bytes: &[u8]) -> Vec<usize> {
+/// Returns every byte that matters, from tail to head, by the documented layout: whether a change of it must be
+/// detected.
+fn bytes_that_matter(bytes: &[u8]) -> Vec<usize> {
     let (tail, head) = tail_and_head(bytes);
     let mut counting = Vec::new();
     let mut position = tail;
@@ -296,7 +297,7 @@ fn bytes_that_count(bytes: &[u8]) -> Vec<usize> {
 #[test]
 fn damage_of_any_committed_byte_is_seen() {
     let whole = open(GOLDEN).unwrap();
-    let counting = bytes_that_count(GOLDEN);
+    let counting = bytes_that_matter(GOLDEN);
     assert!(counting.len() > 500);
     for change in [0x01, 0x80, 0xff] {
         for &at in &counting {
@@ -310,7 +311,7 @@ fn damage_of_any_committed_byte_is_seen() {
             bytes[at] ^= change;
             assert!(matches!(open(&bytes), Err(Error::WordDamaged { .. })));
         }
-        // A damaged slot: the other one says the same.
+        // A damaged slot: the other one has the same content.
         for at in (0..128).chain(4096..4096 + 128) {
             let mut bytes = GOLDEN.to_vec();
             bytes[at] ^= change;
@@ -372,8 +373,8 @@ fn word(units: u64) -> [u8; 8] {
     (units << 8 | u64::from(check)).to_le_bytes()
 }
 
-/// Opens it; if that works, goes on with it.
-fn open_and_go_on(bytes: &[u8]) {
+/// Opens it; if that works, continues with it.
+fn open_and_continue(bytes: &[u8]) {
     if open(bytes).is_err() {
         return;
     }
@@ -389,7 +390,11 @@ fn open_and_go_on(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::with_cases(300)
+    })]
 
     #[test]
     fn any_bytes(mut bytes in proptest::collection::vec(any::<u8>(), 0..20_000), magic: bool, sealed: bool) {
@@ -399,10 +404,10 @@ proptest! {
         if bytes.len() > 8192 && sealed {
             seal(&mut bytes);
         }
-        open_and_go_on(&bytes);
+        open_and_continue(&bytes);
     }
 
-    /// Golden bytes changed here and there; checksums of slots and words are made right, so that what lies behind them is reached.
+    /// Golden bytes with changes; checksums of slots and words are corrected, so that the code behind them is reached.
     #[test]
     fn changed_bytes(
         edits in proptest::collection::vec((0..GOLDEN.len(), any::<u8>()), 0..8),
@@ -421,12 +426,14 @@ proptest! {
             bytes[8320..8328].copy_from_slice(&word(tail));
             bytes[8192..8200].copy_from_slice(&word(tail.wrapping_add(used)));
         }
-        open_and_go_on(&bytes);
+        open_and_continue(&bytes);
     }
 
-    /// Records with right checksums and positions, but any kind, epoch, object and lengths.
+    /// Records with correct checksums and positions, but any kind, epoch, object and lengths.
     #[test]
-    fn any_records(records in proptest::collection::vec((0..8u8, 0..4u32, 0..4u64, 0..200u32, any::<u32>(), any::<bool>()), 1..20)) {
+    fn any_records(
+        records in proptest::collection::vec((0..8u8, 0..4u32, 0..4u64, 0..200u32, any::<u32>(), any::<bool>()), 1..20),
+    ) {
         let mut bytes = GOLDEN.to_vec();
         let ring = &mut bytes[RING_AT..];
         let (mut position, mut previous) = (0, 0u32);
@@ -456,7 +463,7 @@ proptest! {
         }
         bytes[8320..8328].copy_from_slice(&word(0));
         bytes[8192..8200].copy_from_slice(&word(position as u64 / 8));
-        open_and_go_on(&bytes);
+        open_and_continue(&bytes);
     }
 }
 

@@ -1,7 +1,7 @@
-"""One SMB client library of Python at work: put, get, compare, rename, list, delete, again and again.
+"""Runs one Python SMB client library in a loop: put, get, compare, rename, list, delete.
 
-Arguments: the library, the server's address, a share, a user, how many seconds, a file to put. The password is read from
-standard input. Prints how many loops were done; ends with an error at the first one that goes wrong.
+Arguments: the library, the server's address, a share, a user, the seconds, a file to put. The password is read from
+standard input. Prints the number of loops; ends with an error at the first failure.
 """
 
 import io

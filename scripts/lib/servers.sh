@@ -1,6 +1,6 @@
-# Sourced by scripts/bench and scripts/soak: namespaces, a directory, Outlast and Samba in them, smbclient as their
-# client. The script that sources it has set `top`, and `arguments` to its own; `congestion` to the clients' congestion
-# control with Outlast, or to nothing: then the kernel's default.
+# Functions for bench, clients, soak and torture: namespaces, a directory, Outlast and Samba in them, and smbclient as
+# their client. The script that sources this file sets `top`, `arguments` to its arguments, and `congestion` to the
+# clients' congestion control with Outlast (empty: the kernel's default).
 
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 name=${0##*/}
@@ -23,23 +23,24 @@ enter_namespaces() {
         OUTLAST=${CARGO_TARGET_DIR:-$top/target}/release/outlast
     fi
     export OUTLAST OUTLAST_INSIDE=1
-    # the process namespace ends with this script, and everything in it
+    # The process namespace ends with this script, together with all its processes.
     exec unshare --net --mount --pid --fork --mount-proc --kill-child "$0" "${arguments[@]}"
 }
 
-# Sets `dir`, a tmpfs of its own with so many MiB, and `nvram`, where the logs lie; both go with the script.
+# Sets `dir` to a new tmpfs of the given size in MiB, and `nvram` to the directory of the logs; both are removed at the
+# script's end.
 make_tmpfs() {
     local need_mib=$1 free_mib
     free_mib=$(awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
     [ "$free_mib" -ge "$need_mib" ] || fail "$free_mib MiB of memory are free; $need_mib are needed (or a smaller --size)"
     dir=$(mktemp -d "${TMPDIR:-/tmp}/outlast-$name.XXXXXX")
-    # seen by this mount namespace alone
+    # visible in this mount namespace only
     mount -t tmpfs -o "mode=711,size=${need_mib}m" "outlast-$name" "$dir"
     trap 'umount -l "$dir"; rmdir "$dir"' EXIT
     nvram=$dir
 }
 
-# An account that every Debian has: both servers act as it when it has logged in. It owns the shares.
+# Uses an account that every Debian has. Both servers act with its rights after its login, and it owns the shares.
 make_account() {
     local share
     user=daemon
@@ -61,17 +62,17 @@ outlast_options= samba_options= outlast_more=
 
 share_path() { if [ "$1" = pub ]; then echo "$dir/share"; else echo "$dir/$1"; fi; }
 
-# Outlast, as users run it: its name here, the number of its network, its durability, nvram.size if it is not the usual
-# one.
+# Starts Outlast as users do. Arguments: its name here, the number of its network, its durability, nvram.size if it is
+# not the default.
 start_outlast() {
     local server=$1 net=10.77.$2 share
     ip tuntap add "tap$2" mode tap
     ip addr add "$net.2/24" dev "tap$2"
     ip link set "tap$2" up
-    # By the route, because outside of the first network namespace the sysctl takes only what the machine's
+    # Set by the route, because outside of the first network namespace the sysctl accepts only values that the machine's
     # administrator has allowed.
     ip route replace "$net.0/24" dev "tap$2" proto kernel scope link src "$net.2" ${congestion:+congctl "$congestion"} \
-        || fail "this kernel has no congestion control '$congestion': it has $(< /proc/sys/net/ipv4/tcp_available_congestion_control)"
+        || fail "this kernel has no congestion control '$congestion'; it has $(< /proc/sys/net/ipv4/tcp_available_congestion_control)"
     cat > "$dir/$server.toml" << TOML
 [server]
 name = "BENCH$2"
@@ -102,7 +103,7 @@ TOML
 
 congestion_control() { echo "${congestion:-$(< /proc/sys/net/ipv4/tcp_congestion_control)}"; }
 
-# Samba in a second network namespace behind a veth pair, with nothing of the machine's own.
+# Starts Samba in a second network namespace behind a veth pair, independent of the machine's own Samba.
 start_samba() {
     unshare --net sleep infinity &
     local holder=$! tries=0 share
@@ -151,8 +152,8 @@ CONF
     address[samba]=10.78.0.1
 }
 
-# One smbclient process: its name, the server, how long it may take, its options; its commands come on stdin. What it
-# says is in `$dir/NAME.log`. Fails if it, or the server, reports an error.
+# Runs one smbclient process. Arguments: its name, the server, its timeout in seconds, its options; its commands are
+# read from stdin. Its output is in `$dir/NAME.log`. Fails if it, or the server, reports an error.
 client() {
     local log=$dir/$1.log server=$2 seconds=$3 status=0
     shift 3
@@ -161,18 +162,18 @@ client() {
     [ "$status" -eq 0 ] && ! grep -aq NT_STATUS "$log"
 }
 
-# Its name, the server, its options, what it does first, what is timed: from just before to just after, in the files
-# NAME.begun and .ended.
+# Runs a timed session. Arguments: its name, the server, its options, the commands before the timed ones, the timed
+# ones. The times just before and just after them are in the files NAME.begun and .ended.
 session() {
     local options
     read -r -a options <<< "$3"
     client "$1" "$2" 300 -t 120 "${options[@]}" <<< "$4"$'\n'"!date +%s%N > $dir/$1.begun"$'\n'"$5"$'\n'"!date +%s%N > $dir/$1.ended"
 }
 
-# Microseconds that the session of this name took.
+# Prints the microseconds that the session of this name took.
 took() { echo $((($(< "$dir/$1.ended") - $(< "$dir/$1.begun")) / 1000)); }
 
-# The last that the session of this name has said.
+# Prints the last line of output of the session of this name.
 last_words() { grep -a . "$dir/$1.log" | tail -1 || true; }
 
 await() {
@@ -184,9 +185,9 @@ await() {
     done
 }
 
-# Many sessions at once, each begun when all have logged in: how many, server, options; then a command that prints for a
-# number what that client does first, and one that prints what is timed. They are called crowd.1 and so on. Gives the
-# number of those that failed.
+# Runs many sessions at once, which begin when all have logged in. Arguments: their number, the server, options; then
+# two commands that print, for the number of a client, its first commands and its timed ones. The sessions are called
+# crowd.1 and so on. Returns the number of failures.
 crowd() {
     local clients=$1 server=$2 options=$3 first=$4 timed=$5 number failures=0 pids=() tries=0
     local gate="!touch $dir/crowd.ready.\$n; for i in \$(seq 6000); do [ -e $dir/crowd.go ] && break; sleep 0.01; done"
@@ -207,11 +208,11 @@ crowd() {
     return "$failures"
 }
 
-# The client's kernel: what TCP had to repair. Counters of this network namespace, which began with it.
+# The repairs of the client kernel's TCP: counters of this network namespace, which start at 0.
 counters=(TcpRetransSegs TcpExtTCPTimeouts TcpExtTCPSACKReneging TcpExtTCPFastRetrans)
 kernel_counters() { nstat -asz "${counters[@]}" | awk -v want="${counters[*]}" '
     { value[$1] = $2 }
     END { n = split(want, names, " "); for (i = 1; i <= n; i++) printf "%d ", value[names[i]]; print "" }'; }
 
-# The worker of this Outlast, now.
+# Prints the current worker's process id.
 worker() { "$OUTLAST" status --json --config "$dir/$1.toml" 2> /dev/null | sed -n 's/.*"worker_pid": *\([0-9]*\).*/\1/p'; }

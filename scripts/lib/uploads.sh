@@ -1,9 +1,9 @@
-# Sourced by scripts/bench --uploads: many uploads at once, and what the client's kernel counts meanwhile.
+# Functions for scripts/bench --uploads: many simultaneous uploads, and the client kernel's counters.
 
 of_upload() { printf 'lcd %s' "$dir"; }
 timed_upload() { echo "put source $1"; }
 
-# MiB of each upload. Prints the table; fails if an upload does, or if its data are not what was sent.
+# Argument: MiB of each upload. Prints the table; fails if an upload fails, or if its data was changed.
 measure_uploads() {
     local megabytes=$1 clients status=0 before after i number problem
     make_tmpfs $((33 * megabytes + 1024))
@@ -25,7 +25,7 @@ measure_uploads() {
         crowd "$clients" outlast '-m SMB3_11' of_upload timed_upload || problem="$? failed: $(last_words crowd.1)"
         read -r -a after <<< "$(kernel_counters)"
         for number in $(seq "$clients"); do
-            cmp -s "$dir/source" "$dir/share/$number" || problem=${problem:-"the data of upload $number are not what was sent"}
+            cmp -s "$dir/source" "$dir/share/$number" || problem=${problem:-"the data of upload $number was changed"}
         done
         rm -f "$dir"/share/*
         if [ -n "$problem" ]; then

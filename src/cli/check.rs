@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::preflight;
 use crate::supervisor::worker::EXIT_ERROR;
 
-/// Prints what is wrong, a line each, and probable mistakes. Gives the exit code.
+/// Prints the errors, a line each, and probable mistakes. Returns the exit code.
 pub(super) fn run(config: &Path) -> anyhow::Result<u8> {
     let found = preflight::findings(config);
     let errors = found.errors.iter().map(|line| format!("error: {line}\n"));

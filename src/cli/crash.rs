@@ -1,4 +1,4 @@
-//! `outlast crash`: what `kill -9` of the worker does, for demonstrations and tests.
+//! `outlast crash`: does what `kill -9` of the worker does, for demonstrations and tests.
 
 use std::time::Duration;
 

@@ -13,7 +13,8 @@ pub(super) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let script = [own.as_path(), here.as_path()]
         .into_iter()
         .find_map(beside)
-        .context("scripts/demo is neither beside this binary nor in the current directory; run it in a clone of the project")?;
+        .context("scripts/demo is neither beside this binary nor in the current directory; run it in a clone of the \
+            project")?;
     let error = Command::new(&script)
         .args(arguments)
         .env("OUTLAST", &own)

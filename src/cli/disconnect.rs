@@ -8,17 +8,21 @@ use crate::config::Config;
 use crate::control::{Command, Reply, client};
 
 /// How long the server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Drops the connections of a client or a user.
-pub(super) fn run(config: &Config, whom: String) -> anyhow::Result<()> {
-    let command = Command::Disconnect { whom: whom.clone() };
-    match client::request(&config.server.control_socket, &command, PATIENCE)? {
+pub(super) fn run(config: &Config, client_or_user: String) -> anyhow::Result<()> {
+    let command = Command::Disconnect {
+        client_or_user: client_or_user.clone(),
+    };
+    match client::request(&config.server.control_socket, &command, TIMEOUT)? {
         Reply::Disconnected { connections: 0 } => {
-            bail!("{whom:?} has no connection; `outlast status` shows the clients and their users")
+            bail!(
+                "{client_or_user:?} has no connection; `outlast status` shows the clients and their users"
+            )
         }
         Reply::Disconnected { connections } => {
-            println!("{whom}: {connections} connection(s) dropped");
+            println!("{client_or_user}: {connections} connection(s) dropped");
             Ok(())
         }
         _ => Err(super::unexpected()),

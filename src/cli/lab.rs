@@ -20,16 +20,16 @@ use crate::config::Config;
 use crate::temporary::scratch::Scratch;
 use crate::temporary::{Access, namespace};
 
-/// Exit code when the lab itself has failed, as of env(1) and of container engines: those of the command are below.
+/// Exit code of a failure of the lab itself, as for env(1) and container engines; the command's exit codes are lower.
 pub(super) const EXIT_FAILED: u8 = 125;
 /// The command cannot be executed.
 const EXIT_NOT_EXECUTABLE: u8 = 126;
-/// There is no such command.
+/// The command does not exist.
 const EXIT_NOT_FOUND: u8 = 127;
-/// Of a command that a signal has ended, its number is added to this, as shells do.
+/// The offset that is added to the number of a signal which ended the command, as shells do.
 const EXIT_SIGNAL: i32 = 128;
 /// How long the server may take until it serves.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(super) struct Lab {
@@ -44,9 +44,9 @@ pub(super) struct Lab {
     command: Vec<String>,
 }
 
-/// Runs the command; gives its exit code.
+/// Runs the command; returns its exit code.
 pub(super) fn run(lab: Lab) -> anyhow::Result<u8> {
-    // First: a user namespace takes a process of one thread.
+    // First, since only a process with one thread can enter a user namespace.
     namespace::enter()?;
     let access = Access::new(lab.admit.guest, lab.admit.user.as_deref())?;
     let own;
@@ -72,9 +72,9 @@ struct Server {
 }
 
 impl Server {
-    /// Starts one, and waits until it serves.
+    /// Starts a server, and waits until it serves.
     fn start(directory: &Path, access: &Access) -> anyhow::Result<Server> {
-        let (read, write) = io::pipe().context("no pipe can be had")?;
+        let (read, write) = io::pipe().context("cannot make a pipe")?;
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("serve")
@@ -82,11 +82,11 @@ impl Server {
             .arg(format!("--ready-fd={}", write.as_raw_fd()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // What a terminal sends is for the command.
+            // The terminal's signals are for the command.
             .process_group(0);
         match access {
             Access::Guest => command.arg("--guest"),
-            // Arguments are there for everybody to see.
+            // Arguments are visible to every account.
             Access::User { name, password } => command
                 .arg(format!("--user={name}"))
                 .env("OUTLAST_PASSWORD", password.as_str()),
@@ -97,12 +97,12 @@ impl Server {
         let lab = rustix::process::getpid();
         let descriptor = write.as_raw_fd();
         let prepare = move || {
-            // It removes what it has made.
+            // It removes everything it has made.
             rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
             if rustix::process::getppid() != Some(lab) {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            // SAFETY: the descriptor is open in the parent until the child has been started, hence here.
+            // SAFETY: the descriptor is open in the parent until the child has been started, so it is open here.
             let write = unsafe { BorrowedFd::borrow_raw(descriptor) };
             Ok(rustix::io::fcntl_setfd(write, FdFlags::empty())?)
         };
@@ -116,7 +116,7 @@ impl Server {
                 config: config.into(),
             }),
             Err(error) => {
-                // It may have ended by itself.
+                // It may have ended already.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(error)
@@ -124,7 +124,7 @@ impl Server {
         }
     }
 
-    /// Ends it, and waits until all that it made is removed.
+    /// Ends it, and waits until everything it made is removed.
     fn end(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait().context("the server")? {
             bail!("the server ended before the command did: {status}");
@@ -137,16 +137,16 @@ impl Server {
     }
 }
 
-/// The line that the server writes when it serves.
+/// Reads the line that the server writes when it serves.
 fn first_line(mut pipe: PipeReader) -> anyhow::Result<String> {
     let begun = Instant::now();
     let mut line = String::new();
     while !line.ends_with('\n') {
-        let left = PATIENCE.saturating_sub(begun.elapsed());
+        let left = TIMEOUT.saturating_sub(begun.elapsed());
         let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
         let left = Timespec::try_from(left).context("no time is left")?;
         if poll(&mut fds, Some(&left)).context("the server cannot be waited for")? == 0 {
-            bail!("the server does not serve after {} s", PATIENCE.as_secs());
+            bail!("the server does not serve after {} s", TIMEOUT.as_secs());
         }
         let mut piece = [0; 4096];
         match pipe.read(&mut piece).context("the server's line")? {
@@ -157,7 +157,7 @@ fn first_line(mut pipe: PipeReader) -> anyhow::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// Runs the command to its end; gives its exit code.
+/// Runs the command to its end; returns its exit code.
 fn command(
     words: &[String],
     server: &Server,
@@ -208,12 +208,12 @@ fn command(
                 .forever()
                 .for_each(|signal| forward(&process, signal))
         })
-        .context("no thread can be started")?;
+        .context("cannot start a thread")?;
     let status = child.wait().context("the command cannot be waited for")?;
     Ok(exit_code(status))
 }
 
-/// A terminal sends SIGINT and SIGQUIT to the command as well; the others are for this process alone.
+/// A terminal sends SIGINT and SIGQUIT to the command as well; the other signals are for this process only.
 fn forward(process: &OwnedFd, signal: i32) {
     let signal = match signal {
         SIGTERM => Signal::TERM,

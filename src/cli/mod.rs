@@ -36,7 +36,7 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The configuration that is used if no other is named.
 const DEFAULT_CONFIG: &str = "/etc/outlast/outlast.toml";
-/// Names another.
+/// The variable that names another.
 const CONFIG_VARIABLE: &str = "OUTLAST_CONFIG";
 
 #[derive(Parser)]
@@ -151,7 +151,7 @@ enum Command {
     Disconnect {
         /// Address of a client, with or without its port, or name of a user.
         #[arg(value_name = "CLIENT|USER")]
-        whom: String,
+        client_or_user: String,
         #[command(flatten)]
         at: ConfigArg,
     },
@@ -232,7 +232,7 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // One line, whatever is in it.
+            // One line, whatever the error contains.
             let line = format!("{error:#}")
                 .split_whitespace()
                 .collect::<Vec<_>>()
@@ -266,7 +266,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Pair(command) => pair::run(&command)?,
         Command::Check { at } => return check::run(&at.path()),
         Command::Crash { at } => crash::run(&at.load()?)?,
-        Command::Disconnect { whom, at } => disconnect::run(&at.load()?, whom)?,
+        Command::Disconnect { client_or_user, at } => disconnect::run(&at.load()?, client_or_user)?,
         Command::User(user) => user::run(user)?,
         Command::Nvram(Nvram::Show { file, json }) => nvram::show(&file, json)?,
         Command::Nvram(Nvram::Reset { file, yes }) => nvram_reset::run(&file, yes)?,
@@ -277,7 +277,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Reads everything a start would read.
+/// Reads everything that a start would read.
 fn probe(at: &ConfigArg) -> anyhow::Result<()> {
     let config = at.load()?;
     crate::preflight::would_take_over(&config)?;
@@ -298,7 +298,7 @@ fn ask_status(config: &Config) -> anyhow::Result<crate::control::Status> {
     }
 }
 
-/// The error of a reply that does not belong to what was asked.
+/// The error for a reply that does not fit the request.
 fn unexpected() -> anyhow::Error {
-    anyhow!("the server answers something else than was asked")
+    anyhow!("the server's answer does not fit the request")
 }

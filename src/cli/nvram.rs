@@ -1,4 +1,4 @@
-//! `outlast nvram show`: what a checkpoint holds, read only.
+//! `outlast nvram show`: prints the content of a checkpoint file, read-only.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -22,7 +22,7 @@ struct Object {
     data_bytes: usize,
 }
 
-/// What is printed.
+/// The printed data.
 #[derive(Serialize)]
 struct Shown {
     file: String,
@@ -33,20 +33,20 @@ struct Shown {
     instance: String,
     host_id: String,
     boot_id: String,
-    /// Records from tail to head, of which `records` count.
+    /// Records from tail to head, of which `records` are live.
     walked: u64,
     records: usize,
     /// The object that a worker was folding or copying when it ended.
     handled: Option<u64>,
-    /// The object of which workers died, and how many did.
+    /// The object during whose handling workers died, and their number.
     suspect: Option<(u64, u8)>,
     objects: Vec<Object>,
-    /// What the records say.
+    /// The decoded records.
     #[serde(flatten)]
     saved: Saved,
 }
 
-/// Prints what the file holds.
+/// Prints the content of the file.
 pub(super) fn show(file: &Path, json: bool) -> anyhow::Result<()> {
     let memory = Mapping::open_read_only(file)?;
     let contents = Log::inspect(&memory).map_err(|error| anyhow!("{}: {error}", file.display()))?;
@@ -109,7 +109,8 @@ fn table(shown: &Shown) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{}: format {}, flag {}, epoch {}, recoveries {}\ninstance {}, host {}, boot {}, service time {:.3} s, ids up to {}",
+        "{}: format {}, flag {}, epoch {}, recoveries {}\ninstance {}, host {}, boot {}, service time {:.3} s, ids \
+         up to {}",
         shown.file,
         shown.version,
         shown.flag,
@@ -123,16 +124,13 @@ fn table(shown: &Shown) -> String {
     );
     let _ = writeln!(
         text,
-        "{} records of {} objects count, of {} in the log",
+        "{} live records of {} objects, of {} in the log",
         shown.records,
         shown.objects.len(),
         shown.walked
     );
     if let Some(object) = shown.handled {
-        let _ = writeln!(
-            text,
-            "object {object} is being taken up, worked for or copied"
-        );
+        let _ = writeln!(text, "object {object} is being recovered, served or copied");
     }
     if let Some((object, deaths)) = shown.suspect {
         let _ = writeln!(

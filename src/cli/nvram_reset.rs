@@ -1,4 +1,4 @@
-//! `outlast nvram reset`: gives the sessions in a checkpoint up.
+//! `outlast nvram reset`: wipes and removes a checkpoint file.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::server::contents;
 
-/// Says what is lost, asks, wipes the file and removes it.
+/// Prints what is lost, asks, wipes the file and removes it.
 pub(super) fn run(file: &Path, yes: bool) -> anyhow::Result<()> {
     let named = || file.display().to_string();
     let opened = OpenOptions::new()
@@ -53,12 +53,12 @@ pub(super) fn run(file: &Path, yes: bool) -> anyhow::Result<()> {
     wiped.with_context(named)?;
     std::fs::remove_file(file).with_context(named)?;
     println!(
-        "wiped and removed; the next start makes it anew. Under durability \"power\" reset path and sink both"
+        "wiped and removed; the next start makes a new one. Under durability \"power\" reset path and sink both"
     );
     Ok(())
 }
 
-/// In one line.
+/// Describes the loss in one line.
 fn what_is_lost(file: &Path) -> String {
     let contents = Mapping::open_read_only(file).and_then(|memory| Log::inspect(&memory));
     let contents = match contents {
@@ -90,7 +90,7 @@ fn what_is_lost(file: &Path) -> String {
 
 fn is_confirmed() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("no terminal to ask; say --yes to do it all the same");
+        bail!("no terminal to ask for confirmation; use --yes to do it without");
     }
     print!("Reset it? [y/N] ");
     io::stdout().flush()?;

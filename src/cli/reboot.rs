@@ -14,7 +14,7 @@ const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the sessions may take to be closed.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// The interval of status requests.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Reboots the server electively and waits until it serves again.
@@ -42,7 +42,7 @@ pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> 
     );
     match exec {
         Some(exec) if status.executable != exec => bail!(
-            "{} did not come up, {} serves again; see the server's log",
+            "{} did not start, {} serves again; see the server's log",
             exec.display(),
             status.executable.display()
         ),
@@ -59,32 +59,32 @@ pub(super) fn wait_for_successor(
 ) -> anyhow::Result<Status> {
     let begun = Instant::now();
     loop {
-        // The epoch alone would not do: without checkpoints there is none. The socket stays bound while the worker is
-        // away: a request waits there for the new one.
+        // The epoch alone would not suffice: without checkpoints there is none. The socket stays bound while no worker
+        // runs: a request waits there for the new one.
         match super::ask_status(config) {
             Ok(status) if status.worker_pid != before => return Ok(status),
             Ok(_) | Err(_) if begun.elapsed() < hold + RETURN_PATIENCE => {}
-            Ok(_) => bail!("the server has not gone; see its log"),
-            Err(error) => return Err(error.context("the server has not come back; see its log")),
+            Ok(_) => bail!("the server has not ended; see its log"),
+            Err(error) => return Err(error.context("the server does not serve again; see its log")),
         }
         if !is_alive(supervisor) {
-            bail!("the server has ended instead of coming back; see its log");
+            bail!("the server has ended instead of restarting; see its log");
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Reboots the machine, the sessions saved; waits until the server has gone for it.
+/// Reboots the machine with the sessions saved; waits until the server has ended for it.
 pub(super) fn reboot_system(config: &Config) -> anyhow::Result<()> {
     let before = super::ask_status(config)?;
     let (_, supervisor) = accepted(config, &Command::RebootSystem)?;
     let begun = Instant::now();
     while is_alive(supervisor) {
         if super::ask_status(config).is_ok_and(|status| status.worker_pid != before.worker_pid) {
-            bail!("the machine is not rebooted, and the server goes on; see its log");
+            bail!("the machine is not rebooted, and the server continues; see its log");
         }
         if begun.elapsed() > RETURN_PATIENCE {
-            bail!("the server has not gone; see its log");
+            bail!("the server has not ended; see its log");
         }
         std::thread::sleep(PAUSE);
     }
@@ -92,7 +92,7 @@ pub(super) fn reboot_system(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the server and its sessions, and waits until it is gone.
+/// Ends the server and its sessions, and waits until it has ended.
 pub(super) fn stop(config: &Config) -> anyhow::Result<()> {
     let (_, supervisor) = accepted(config, &Command::Stop)?;
     let begun = Instant::now();
@@ -116,7 +116,7 @@ fn accepted(config: &Config, command: &Command) -> anyhow::Result<(u64, u32)> {
     }
 }
 
-/// Is there such a process? A zombie has ended.
+/// Returns whether there is such a process. A zombie has ended.
 fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).is_ok_and(
         |stat| {

@@ -27,10 +27,10 @@ pub(super) struct Serve {
     log_format: Option<Format>,
 }
 
-/// Who may log in to a server without a configuration.
+/// The users that may log in to a server without a configuration.
 #[derive(Args)]
 pub(super) struct Admit {
-    /// Admit everybody to DIRECTORY, without a password.
+    /// Let everyone use DIRECTORY, without a password.
     #[arg(long, conflicts_with = "user")]
     pub guest: bool,
     /// User of DIRECTORY [default: your login name, and $OUTLAST_PASSWORD or a random password].
@@ -38,7 +38,7 @@ pub(super) struct Admit {
     pub user: Option<String>,
 }
 
-/// Serves until the server is ended. Gives the exit code.
+/// Serves until the server is ended. Returns the exit code.
 pub(super) fn run(serve: Serve) -> anyhow::Result<u8> {
     let Serve {
         directory,
@@ -54,7 +54,8 @@ pub(super) fn run(serve: Serve) -> anyhow::Result<u8> {
     }
     if admit.guest || admit.user.is_some() {
         anyhow::bail!(
-            "--guest and --user go with a directory (outlast serve DIRECTORY); a configuration has `guest` and `outlast user add`"
+            "--guest and --user need a directory (outlast serve DIRECTORY); a configuration has `guest` and `outlast \
+             user add`"
         );
     }
     let path = at.path();

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::config::Config;
 use crate::control::{ConnectionStatus, LinkStatus, LogStatus, Outage, PairStatus, Status};
 
-/// Columns that are filled: a terminal's usual width.
+/// Width of the output in columns: a terminal's usual width.
 const WIDTH: usize = 80;
-/// How a line goes on.
+/// The indentation of continued lines.
 const INDENTED: &str = "\n      ";
 
-/// Prints how the running server is.
+/// Prints the status of the running server.
 pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let status = super::ask_status(config)?;
     let text = if json {
@@ -22,7 +22,7 @@ pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Writes to standard output; a reader that has had enough (`| head`) is no error.
+/// Writes to standard output; a reader that has ended (`| head`) is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -31,14 +31,14 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The status for people, `now` after the beginning of 1970.
+/// The status as a text for people; `now`: time since 1970.
 pub(super) fn table(status: &Status, now: Duration) -> String {
     let mut text = String::new();
     if let Some(trouble) = &status.trouble {
         return filled(&[
             trouble.clone(),
             format!(
-                "(supervisor {}, worker {}); nothing else is known until it goes on, or the next one does",
+                "(supervisor {}, worker {}); nothing else is known until it continues, or the next worker serves",
                 status.supervisor_pid, status.worker_pid
             ),
         ]);
@@ -110,7 +110,7 @@ pub(super) fn table(status: &Status, now: Duration) -> String {
     let dropped = status.receive.in_window_dropped;
     if dropped > 0 {
         line(&[
-            format!("{dropped} segments within a window were dropped for want of room:"),
+            format!("{dropped} segments within a window were dropped for lack of room:"),
             "a client sends tiny segments".to_owned(),
         ]);
     }
@@ -192,15 +192,15 @@ fn sandbox_words(sandbox: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// What the flag says of a server that runs.
+/// The meaning of the flag for a running server.
 fn meaning(flag: &str) -> &'static str {
     match flag {
         "none" => "sessions end with the process",
-        "non-elective-reboot" => "should it die now, its successor resumes every session",
-        "elective-reboot" => "it is leaving; its successor resumes every session",
+        "non-elective-reboot" => "if it dies now, its successor resumes every session",
+        "elective-reboot" => "it is ending; its successor resumes every session",
         "clean" => "it is ending its sessions",
-        "elective-takeover" => "it is leaving; the other node resumes every session",
-        "non-elective-takeover" => "should it die now, the other node resumes every session",
+        "elective-takeover" => "it is ending; the other node resumes every session",
+        "non-elective-takeover" => "if it dies now, the other node resumes every session",
         _ => "unknown",
     }
 }
@@ -231,7 +231,7 @@ fn log_words(log: &LogStatus, connections: &[ConnectionStatus]) -> Vec<String> {
     words
 }
 
-/// One connection for people.
+/// Describes one connection.
 pub(super) fn describe(connection: &ConnectionStatus, text: &mut String) {
     let ConnectionStatus {
         client,
@@ -267,7 +267,7 @@ pub(super) fn describe(connection: &ConnectionStatus, text: &mut String) {
     ]);
 }
 
-/// The words, blanks between, on lines that fit a terminal where the words do; the further lines are indented.
+/// Joins words by spaces, on lines that fit a terminal if possible; continued lines are indented.
 fn filled(words: &[String]) -> String {
     let mut text = String::new();
     let mut column = 0;

@@ -10,8 +10,8 @@ use crate::control::{Command, PairStatus, Reply, client};
 /// How long the server may take to answer that it begins.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
 /// How long it may take until a node serves: the drain, the hooks, and the return.
-const PATIENCE: Duration = Duration::from_secs(240);
-/// Between two looks.
+const TIMEOUT: Duration = Duration::from_secs(240);
+/// The interval of status requests.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Moves the service to the other node, or (`force`) to this one; waits until it is there.
@@ -37,7 +37,7 @@ pub(super) fn leave(config: &Config) -> anyhow::Result<()> {
         let begun = Instant::now();
         // Between its worker's end and the supervisor's next look nobody answers.
         while pair(config).map_or(true, |pair| pair.role == "serving") {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 bail!("node {} takes too long to leave; see its log", before.node);
             }
             std::thread::sleep(PAUSE);
@@ -81,7 +81,7 @@ fn accept(config: &Config, command: &Command) -> anyhow::Result<()> {
 fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Result<PairStatus> {
     let begun = Instant::now();
     loop {
-        let is_late = begun.elapsed() > PATIENCE;
+        let is_late = begun.elapsed() > TIMEOUT;
         match pair(config) {
             Ok(pair) if pair.epoch > before.epoch => match &pair.holder {
                 Some(holder) if holder == to && pair.role != "taking over" => return Ok(pair),
@@ -109,7 +109,7 @@ fn wait_for_holder(config: &Config, before: &PairStatus, to: &str) -> anyhow::Re
 fn pair(config: &Config) -> anyhow::Result<PairStatus> {
     super::ask_status(config)?.pair.with_context(|| {
         format!(
-            "{}: there is no [partner]: this server is alone",
+            "{}: there is no [partner], so this server has no other node",
             config.path.display()
         )
     })

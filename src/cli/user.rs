@@ -14,11 +14,11 @@ use crate::config::Config;
 use crate::control::{self, Reply};
 use crate::users::{self, Users, smbpasswd};
 
-/// Longest password: what NTLM clients let one type, with room to spare.
+/// The longest password, in bytes: more than NTLM clients permit.
 const PASSWORD_MAX_BYTES: usize = 1024;
-/// Largest file that is imported.
+/// The largest file that is imported, in bytes.
 const IMPORT_MAX_BYTES: u64 = 16 << 20;
-/// How long a server may take to say that it runs.
+/// How long a server may take to answer that it runs.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Subcommand)]
@@ -82,7 +82,7 @@ pub(super) fn run(user: User) -> anyhow::Result<()> {
     }
 }
 
-/// What is said of a user who is not there.
+/// The error for an unknown user.
 fn unknown(file: &Path, name: &str) -> String {
     format!(
         "{}: there is no user {name:?}; `outlast user list` shows all users",
@@ -90,16 +90,17 @@ fn unknown(file: &Path, name: &str) -> String {
     )
 }
 
-/// `must_exist`: the user is there already.
+/// `must_exist`: the user exists already.
 fn set_password(arguments: &Password, must_exist: bool) -> anyhow::Result<()> {
     let config = arguments.at.load()?;
     let (name, file) = (&arguments.name, &config.server.users_file);
     if !users::is_name(name) {
         bail!(
-            "{name:?} cannot be a user's name; use 1 to 256 characters without \" / \\ [ ] : ; | = , + * ? < > @ and without blanks around them"
+            "{name:?} cannot be a user's name; use 1 to 256 characters without \" / \\ [ ] : ; | = , + * ? < > @ and \
+             no space at either end"
         );
     }
-    // Looked at before the password is asked for.
+    // Checked before the password is asked for.
     if !Users::load_or_empty(file)?.contains(name) && must_exist {
         bail!(unknown(file, name));
     }
@@ -149,7 +150,7 @@ fn list(name: Option<String>, file: &Path) -> anyhow::Result<()> {
     super::status::print(&names)
 }
 
-/// Adds all of them, or none if a line is wrong.
+/// Adds all of them, or none if a line is invalid.
 fn import(from: &Path, config: &Config) -> anyhow::Result<()> {
     let text = imported_text(from)
         .with_context(|| format!("{} cannot be read; name a smbpasswd file", from.display()))?;
@@ -198,7 +199,7 @@ fn change<T>(
     Ok(result)
 }
 
-/// The first line, without its end.
+/// Reads the first line, without its end.
 fn password_from(input: impl BufRead) -> anyhow::Result<String> {
     let mut line = String::new();
     input

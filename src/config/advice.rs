@@ -1,4 +1,4 @@
-//! Warnings about a configuration that can be served, but probably does not mean what it says.
+//! Warnings about a configuration that can be served, but probably contains a mistake.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ pub(super) struct HostAddress {
     pub cidr: Cidr,
 }
 
-/// The addresses that the machine itself has.
+/// The machine's own addresses.
 pub(super) fn host_addresses() -> std::io::Result<Vec<HostAddress>> {
     let interfaces = if_addrs::get_if_addrs()?;
     let address = |interface: if_addrs::Interface| HostAddress {
@@ -32,9 +32,9 @@ pub(super) fn host_addresses() -> std::io::Result<Vec<HostAddress>> {
 }
 
 impl Config {
-    /// What is probably a mistake, one line each. Of shares see [`Config::missing_shares`].
+    /// Probable mistakes, one line each. For shares see [`Config::missing_shares`].
     pub fn warnings(&self, users: &Users) -> Vec<Error> {
-        // What the machine does not tell cannot be warned of.
+        // Without the machine's addresses there is no warning about them.
         let host = host_addresses().unwrap_or_default();
         let mut all = self.advice_on_users(users);
         all.extend(self.advice_on_guests());
@@ -50,7 +50,7 @@ impl Config {
             .collect()
     }
 
-    /// The same of one share.
+    /// The same for one share.
     pub fn missing_share(&self, share: &Share) -> Option<Error> {
         Check::of(self).share_directory(share).err()
     }
@@ -62,7 +62,7 @@ impl Config {
             all.push(check.error(
                 "server.users_file",
                 format!(
-                    "{} names no user and no share admits guests: nobody can log in",
+                    "{} names no user and no share admits guests: no client can log in",
                     self.server.users_file.display()
                 ),
                 "add one with `outlast user add NAME`",
@@ -80,7 +80,7 @@ impl Config {
         all
     }
 
-    /// Guests have no key: they cannot sign, and cannot encrypt.
+    /// Guests have no key, so they can neither sign nor encrypt.
     pub(super) fn advice_on_guests(&self) -> Vec<Error> {
         let check = Check::of(self);
         let signing = self.server.signing == Level::Required;
@@ -91,14 +91,15 @@ impl Config {
         let advice = |share: &Share| {
             check.error(
                 &format!("share {:?}.guest", share.name),
-                "a guest has no key, and signing or encryption is required: no guest gets in",
+                "a guest has no key, and signing or encryption is required: no guest can log in",
                 "set guest to false, or require less",
             )
         };
         shares.map(advice).collect()
     }
 
-    /// The TAP has addresses on the machine's side, and the server is on none of their subnets: they do not reach one another.
+    /// Warns if the TAP has addresses on the machine's side, and the server is on none of their subnets: they do not
+    /// reach each other.
     pub(super) fn advice_on_addresses(&self, host: &[HostAddress]) -> Vec<Error> {
         let check = Check::of(self);
         let is_link_local = |address: IpAddr| match address {

@@ -1,4 +1,4 @@
-//! From what the file says to what it means, or the reason why it cannot be.
+//! Checks the content of a configuration file and converts it.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,24 +12,24 @@ use super::{
     Cidr, Config, Dialect, Durability, Error, Level, Network, Nvram, Server, Share, file, size,
 };
 
-/// Smallest MTU: what IPv6 asks of every link (RFC 8200, 5).
+/// The smallest MTU: IPv6 requires it of every link (RFC 8200, 5).
 const MTU_MIN: u16 = 1280;
 /// Largest MTU of a TAP device: 65535 less the Ethernet header.
 const MTU_MAX: u16 = 65521;
 
-/// One file under check; makes its errors.
+/// A file being checked; makes its errors.
 pub(super) struct Check<'a> {
     path: &'a Path,
 }
 
-/// Checks the whole file. Of each section and of each share the first thing that is wrong is an error.
+/// Checks the whole file. The first error of each section and of each share is returned.
 pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error>> {
     let check = Check { path };
     let mut errors = Vec::new();
     let server = note(check.server(&file.server), &mut errors);
     let network = note(check.network(&file.network, &file.server.name), &mut errors);
     let nvram = note(check.nvram(&file.nvram), &mut errors);
-    // What a share requires depends on the server's section.
+    // The requirements of a share depend on the server's section.
     let shares = server
         .as_ref()
         .map(|server| check.shares(&file.share, server, &mut errors));
@@ -62,12 +62,12 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
     }
 }
 
-/// What was checked; an error is put with the others.
+/// Returns what was checked; an error is added to the others.
 fn note<T>(checked: Result<T, Error>, errors: &mut Vec<Error>) -> Option<T> {
     checked.map_err(|error| errors.push(error)).ok()
 }
 
-/// Checks the configuration against the machine. Gives all that is wrong.
+/// Checks the configuration against the machine. Returns all errors.
 pub(super) fn system(config: &Config) -> Vec<Error> {
     let check = Check::of(config);
     let mut errors = Vec::new();
@@ -103,7 +103,7 @@ pub(super) fn system(config: &Config) -> Vec<Error> {
 }
 
 impl Check<'_> {
-    /// Of a configuration that has been read.
+    /// Checks a configuration that has been read.
     pub(super) fn of(config: &Config) -> Check<'_> {
         Check { path: &config.path }
     }
@@ -127,7 +127,7 @@ impl Check<'_> {
         Err(self.error(key, problem, remedy))
     }
 
-    /// Two stations on one link cannot have the same address.
+    /// Checks that an address is not the machine's own: two stations on one link cannot have the same.
     pub(super) fn is_not_the_hosts(
         &self,
         network: &Network,
@@ -138,14 +138,14 @@ impl Check<'_> {
                 return self.fail(
                     "network.addresses",
                     format!("{} is the machine's own, of {}", own.address, of.interface),
-                    "give the server an address that nobody else has",
+                    "give the server an address that no other host has",
                 );
             }
         }
         Ok(())
     }
 
-    /// A path; relative ones start from the directory of the configuration file.
+    /// Resolves a path; relative ones start from the directory of the configuration file.
     pub(super) fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
         if text.is_empty() || text.contains('\0') {
             return self.fail(
@@ -243,7 +243,7 @@ impl Check<'_> {
     }
 
     fn network(&self, network: &file::Network, name: &str) -> Result<Network, Error> {
-        // IFNAMSIZ with its closing zero, and what the kernel's dev_valid_name refuses.
+        // IFNAMSIZ with its closing zero, and the characters that the kernel's dev_valid_name refuses.
         let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
         let tap = &network.tap;
         if tap.is_empty() || tap.len() > 15 || tap == "." || tap == ".." || tap.contains(bad) {
@@ -275,7 +275,7 @@ impl Check<'_> {
         })
     }
 
-    /// A size in bytes; `remedy`: what to do if it is out of range.
+    /// Parses a size in bytes; `remedy`: for one out of range.
     pub(super) fn size(
         &self,
         key: &str,
@@ -387,7 +387,7 @@ impl Check<'_> {
             if addresses.iter().any(|other| other.address == address) {
                 return self.fail(
                     KEY,
-                    format!("{address} is there twice"),
+                    format!("{address} appears twice"),
                     "remove one of them",
                 );
             }
@@ -510,7 +510,7 @@ impl Check<'_> {
         })
     }
 
-    /// The shares that are right.
+    /// Checks the shares, and returns the valid ones.
     fn shares(
         &self,
         shares: &[file::Share],
@@ -533,7 +533,7 @@ impl Check<'_> {
             if !names.insert(share.name.to_lowercase()) {
                 errors.push(self.error(
                     "share.name",
-                    format!("{:?} is there twice (case does not count)", share.name),
+                    format!("{:?} appears twice (case does not matter)", share.name),
                     "give each share a name of its own",
                 ));
             }
@@ -554,7 +554,7 @@ impl Check<'_> {
             return self.fail(
                 "share.name",
                 format!("{name:?} is not a share name"),
-                r#"use 1 to 80 characters without " \ / [ ] : | < > + = ; , * ? and without blanks around them"#,
+                r#"use 1 to 80 characters without " \ / [ ] : | < > + = ; , * ? and no space at either end"#,
             );
         }
         if name.eq_ignore_ascii_case("IPC$") {
@@ -665,7 +665,7 @@ impl Check<'_> {
     }
 }
 
-/// Why a host cannot have this address, if it cannot.
+/// The reason why a host cannot have this address, if any.
 fn not_a_host(cidr: &Cidr) -> Option<&'static str> {
     let address = cidr.address;
     if address.is_unspecified() {

@@ -1,22 +1,22 @@
-//! What is wrong with a configuration, in one line.
+//! Errors of a configuration, in one line each.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use crate::one_line::OneLine;
 
-/// What is wrong: the file, the key, the problem and the remedy, shown in one line.
+/// An error: the file, the key, the problem and the remedy, shown in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// The configuration file.
     pub file: PathBuf,
-    /// Line in it, from 1, where it is known.
+    /// Its line in the file, from 1, if known.
     pub line: Option<usize>,
-    /// Key, as `section.key`; empty if it is the file as a whole.
+    /// Key, as `section.key`; empty if the whole file is meant.
     pub key: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: String,
 }
 

@@ -1,13 +1,13 @@
-//! What the parser of TOML finds wrong, as one line for the person who wrote the file.
+//! Explains an error of the TOML parser in one line for the person who wrote the file.
 
 use std::path::Path;
 
 use super::Error;
 
-/// Names at least so similar are a misspelling (Jaro-Winkler: 1 is the same name).
+/// The similarity from which on a name is treated as a misspelling (Jaro-Winkler: 1 is the same name).
 const SIMILAR: f64 = 0.8;
 
-/// The parser's error as one line: where, which key, what, and what to do.
+/// The parser's error as one line: place, key, problem and remedy.
 pub(super) fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Error {
     let line = error
         .span()
@@ -18,8 +18,8 @@ pub(super) fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> Er
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    // Without its input the error shows its message and, in a second line, the path of the key: there is no other way
-    // to it.
+    // Without its input the error shows its message and, in a second line, the path of the key, which is available in
+    // no other way.
     error.set_input(None);
     let shown = error.to_string();
     let mut key = shown
@@ -107,7 +107,7 @@ fn wrong_type(found: &str) -> Option<(String, String)> {
     Some((format!("{is}, where {wanted} is expected"), remedy.into()))
 }
 
-/// The key a line (from 1) sets, as far as one can tell from text that is not TOML.
+/// The key that a line (from 1) sets, as far as text that is not TOML shows it.
 fn key_of_line(text: &str, line: usize) -> String {
     let mut section = "";
     let mut key = "";

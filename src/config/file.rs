@@ -1,4 +1,4 @@
-//! The file as it is written: TOML to plain values, with the types right and no key unknown.
+//! The configuration file's structure: parsed TOML with the correct types and no unknown keys.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `[limits]`: what one client, and all of them, may take. Every key is optional.
+//! `[limits]`: the resources of one client, and of all of them. Every key is optional.
 
 use std::time::Duration;
 
@@ -7,15 +7,17 @@ use serde::Deserialize;
 use super::Error;
 use super::check::Check;
 
-/// Longest time that is accepted.
+/// The longest time that is accepted.
 const SECONDS_MAX: i64 = 86_400;
 
-/// Each limit once: its documentation, its key, its default, its range.
+/// Defines each limit once: its documentation, key, default and range.
 macro_rules! limits {
     (
         counts { $($(#[$count_doc:meta])* $count:ident = $count_default:expr, up to $count_max:expr;)* }
         sizes { $($(#[$size_doc:meta])* $size:ident = $size_default:expr, from $size_min:expr;)* }
-        seconds { $($(#[$seconds_doc:meta])* $field:ident, $key:ident = $seconds_default:expr, from $seconds_min:expr;)* }
+        seconds {
+            $($(#[$seconds_doc:meta])* $field:ident, $key:ident = $seconds_default:expr, from $seconds_min:expr;)*
+        }
     ) => {
         /// `[limits]`, checked.
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ macro_rules! limits {
             }
         }
 
-        /// `[limits]` as it is written.
+        /// `[limits]` as in the file.
         #[derive(Deserialize, Default)]
         #[serde(deny_unknown_fields, default)]
         pub(super) struct Written {
@@ -59,16 +61,16 @@ macro_rules! limits {
 
 limits! {
     counts {
-        /// `max_connections`: TCP connections at once; a few places are kept free, at the cost of the account that has
+        /// `max_connections`: simultaneous TCP connections; a few are kept free, at the cost of the account that has
         /// most.
         max_connections = 1024, up to 1 << 20;
-        /// `max_unauthenticated`: connections that have not logged in; with one more the oldest is dropped.
+        /// `max_unauthenticated`: connections that have not logged in; if there is one more, the oldest is dropped.
         max_unauthenticated = 256, up to 1 << 20;
-        /// `half_open`: unfinished TCP handshakes that are kept; of those beyond it nothing is (SYN cookies).
+        /// `half_open`: unfinished TCP handshakes that are kept; beyond it SYN cookies are used.
         half_open = 128, up to 1 << 20;
         /// `max_sessions_per_connection`.
         max_sessions_per_connection = 64, up to 1 << 10;
-        /// `max_failed_logins_per_connection`: with one more the connection is dropped.
+        /// `max_failed_logins_per_connection`: if there is one more, the connection is dropped.
         max_failed_logins_per_connection = 16, up to 1 << 16;
         /// `max_trees_per_connection`.
         max_trees_per_connection = 1024, up to 1 << 14;
@@ -92,17 +94,20 @@ limits! {
         max_pings_per_second = 1000, up to 1 << 20;
     }
     sizes {
-        /// `max_out_of_order`, bytes: segments kept that came before those before them, in total.
+        /// `max_out_of_order`, bytes: out-of-order segments that are kept, in total.
         max_out_of_order = 64 << 20, from 1 << 20;
-        /// `max_unread_per_connection`, bytes: replies a client has not taken; meanwhile no more of its requests are worked on.
+        /// `max_unread_per_connection`, bytes: replies that a client has not read; meanwhile no more of its requests
+        /// are processed.
         max_unread_per_connection = 16 << 20, from 1 << 20;
     }
     seconds {
-        /// `auth_timeout_seconds`: to log in, from the connection's beginning or the end of its last session.
+        /// `auth_timeout_seconds`: time to log in, from the connection's beginning or the end of its last session.
         auth_timeout, auth_timeout_seconds = 60, from 1;
-        /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0: never.
+        /// `idle_timeout_seconds`: a connection without opens and without requests is dropped after this long; 0:
+        /// never.
         idle_timeout, idle_timeout_seconds = 0, from 0;
-        /// `stall_timeout_seconds`: a client that neither takes its replies nor finishes the message it has begun is dropped.
+        /// `stall_timeout_seconds`: a client that neither reads its replies nor finishes the message it has begun is
+        /// dropped.
         stall_timeout, stall_timeout_seconds = 300, from 1;
         /// `stall_timeout_crowded_seconds`: the same while others wait for room in the log.
         stall_timeout_crowded, stall_timeout_crowded_seconds = 5, from 1;

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, checked in full before anything is done.
 //!
-//! [`Config::load`] reads and checks what the file says; [`Config::check_system`] then checks it against the machine (accounts,
-//! addresses). Whatever is wrong is one line that names the file, the line, the key and the remedy.
+//! [`Config::load`] reads and checks the file; [`Config::check_system`] then checks it against the machine (accounts,
+//! addresses). Every error is one line that names the file, the line, the key and the remedy.
 
 mod advice;
 mod check;
@@ -37,7 +37,7 @@ use crate::logging::Format;
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The file it came from, absolute.
+    /// The absolute path of its file.
     pub path: PathBuf,
     /// `[server]`.
     pub server: Server,
@@ -59,7 +59,7 @@ pub struct Config {
     pub partner: Option<Partner>,
 }
 
-/// `[server]`: who the server is and what it speaks.
+/// `[server]`: identity and protocol of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// `name`: NetBIOS name, 1 to 15 of `A-Z a-z 0-9 -`. Default `OUTLAST`.
@@ -78,11 +78,11 @@ pub struct Server {
     pub encryption: Level,
     /// `oplocks`: leases, too. Default `on`.
     pub oplocks: outlast_smb::Oplocks,
-    /// `standby`: a second worker follows the log of the one that serves, and is ready to take over. Default true.
+    /// `standby`: whether a standby worker follows the log of the serving one and is ready to take over. Default true.
     pub standby: bool,
 }
 
-/// SMB dialects (MS-SMB2 2.2.3), in order of age.
+/// SMB dialects (MS-SMB2 2.2.3), oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// SMB 2.0.2.
@@ -118,7 +118,7 @@ impl Dialect {
         }
     }
 
-    /// As the configuration writes it.
+    /// The name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Dialect::Smb202 => "2.0.2",
@@ -136,12 +136,12 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// How much a protection (signing, encryption) is wanted.
+/// The level of a protection (signing, encryption).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Not offered.
     Off,
-    /// Used when the client wants it.
+    /// Used if the client wants it.
     Enabled,
     /// A client without it is refused.
     Required,
@@ -180,7 +180,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Is `other` in this subnet?
+    /// Returns whether `other` is in this subnet.
     pub fn contains(&self, other: IpAddr) -> bool {
         match (self.address, other) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
@@ -211,18 +211,19 @@ pub struct Nvram {
     pub size_bytes: u64,
     /// `durability`. Default `process`.
     pub durability: Durability,
-    /// `sink`: the file that takes the log's bytes under durability `power`. Default: `path` with `.sink` behind it.
+    /// `sink`: the file to which the log is shipped under durability `power`. Default: `path` followed by `.sink`.
     pub sink: PathBuf,
 }
 
 impl Nvram {
-    /// Smallest log that is accepted: a record, an eighth of it at most, has to hold the longest reply, and relocation needs room.
+    /// The smallest log that is accepted: a record, at most an eighth of it, has to hold the longest reply, and
+    /// relocation needs room.
     pub const SIZE_MIN_BYTES: u64 = 128 << 20;
-    /// Largest log that is accepted.
+    /// The largest log that is accepted.
     pub const SIZE_MAX_BYTES: u64 = 1 << 40;
 }
 
-/// What the state in the log survives.
+/// What the state in the log survives. `mirror` is refused until it is implemented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Nothing: no checkpoints, for benchmarks only.
@@ -238,7 +239,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// As it is written in the configuration.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Durability::None => "none",
@@ -278,17 +279,17 @@ pub struct Share {
     pub read_only: bool,
     /// `guest`: may be used without a password. Default false.
     pub guest: bool,
-    /// `users`: who may connect; empty: every user of the users file.
+    /// `users`: the users who may connect; empty: every user of the users file.
     pub users: Vec<String>,
-    /// `run_as`: local account whose rights apply to the files; `None` (empty in the file): the login's own local account when
-    /// the server is root and there is one, else the account the server runs as.
+    /// `run_as`: the local account whose rights apply to the files; `None` (empty in the file): the login's own local
+    /// account if the server is root and there is one, otherwise the server's account.
     pub run_as: Option<String>,
     /// `encryption`. Default: the server's.
     pub encryption: Level,
 }
 
 impl Share {
-    /// Stands for its directory: FNV-1a of the path.
+    /// Identifies its directory: FNV-1a of the path.
     pub fn directory_id(&self) -> u64 {
         fnv1a(self.path.as_os_str().as_encoded_bytes())
     }
@@ -305,7 +306,7 @@ impl Config {
     /// Reads and checks the file. Relative paths in it are relative to the file's directory.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first error.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|error| Error::unreadable(path, &error))?;
@@ -313,10 +314,10 @@ impl Config {
         Config::parse(&path, &text)
     }
 
-    /// Checks a configuration given as text; `path` is the file it is said to come from.
+    /// Parses and checks a configuration; `path` is used in errors.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first error.
     pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
         Config::parse_all(path, text).map_err(|mut errors| errors.swap_remove(0))
     }
@@ -324,13 +325,13 @@ impl Config {
     /// The same, with more than one error.
     ///
     /// # Errors
-    /// The first thing that is wrong with each section and each share; never an empty list.
+    /// The first error of each section and each share; never an empty list.
     pub fn parse_all(path: &Path, text: &str) -> Result<Config, Vec<Error>> {
         let file = file::parse(path, text).map_err(|error| vec![error])?;
         check::config(path, &file)
     }
 
-    /// What a client sees of it, for logs and `outlast status`.
+    /// What clients see of it, for logs and `outlast status`.
     pub fn serves(&self) -> Serves {
         Serves {
             name: self.server.name.clone(),
@@ -347,15 +348,16 @@ impl Config {
         }
     }
 
-    /// Checks what depends on the machine: accounts, addresses, the NVRAM's directory. Of shares see [`Config::missing_shares`].
+    /// Checks what depends on the machine: accounts, addresses, the NVRAM's directory. For shares see
+    /// [`Config::missing_shares`].
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub fn check_system(&self) -> Result<(), Error> {
         self.system_errors().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// All that [`Config::check_system`] checks and finds wrong.
+    /// All errors that [`Config::check_system`] finds.
     pub fn system_errors(&self) -> Vec<Error> {
         check::system(self)
     }

@@ -269,7 +269,7 @@ impl Check<'_> {
                 "set both, or neither",
             );
         }
-        // A node that was killed still has it mounted.
+        // A killed node still has it mounted.
         if written.mount_command.is_some() && written.fence_command.is_none() {
             return self.fail(
                 "partner.fence_command",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// What differs from one test to another. Relative paths count from the directory of the configuration file.
+/// The parts that differ from one test to another. Relative paths start from the directory of the configuration file.
 pub struct Sample<'a> {
     /// `nvram.path`.
     pub nvram: &'a Path,

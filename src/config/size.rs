@@ -1,6 +1,7 @@
 //! Sizes as people write them: `256MiB`.
 
-/// Parses a number of bytes: digits, then nothing, `B`, `KiB`, `MiB`, `GiB` or `TiB`. `None` if it is not one or too large.
+/// Parses a number of bytes: digits, then nothing, `B`, `KiB`, `MiB`, `GiB` or `TiB`. `None` if it is not one or too
+/// large.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

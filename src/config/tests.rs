@@ -19,7 +19,7 @@ name = "pub"
 path = "/"
 "#;
 
-/// The configuration the interface is written down with.
+/// The configuration in the documentation.
 const FULL: &str = r#"
 [server]
 name = "OUTLAST"
@@ -96,7 +96,9 @@ fn limits_and_two_gateways() {
     let text = GOOD.replace(
         "[nvram]",
         "gateway = [\"10.77.0.254\", \"fe80::1\"]\n[nvram]",
-    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\nmax_out_of_order = \"2MiB\"\nmax_unread_per_connection = \"1MiB\"\nmax_unauthenticated = 4\nstall_timeout_seconds = 7\nstall_timeout_crowded_seconds = 1\n";
+    ) + "[limits]\nmax_connections = 3\nidle_timeout_seconds = 9\nkeep_alive_seconds = 0\n\
+         max_out_of_order = \"2MiB\"\nmax_unread_per_connection = \"1MiB\"\nmax_unauthenticated = 4\n\
+         stall_timeout_seconds = 7\nstall_timeout_crowded_seconds = 1\n";
     let config = parse(&text).unwrap();
     assert_eq!(config.limits.max_connections, 3);
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(9));
@@ -110,7 +112,7 @@ fn limits_and_two_gateways() {
 }
 
 //= rfc1122 3.2.2.9a
-/// What is wrong, as a replacement in `FULL`, and the whole line it gives after the file's name.
+/// A mistake, as a replacement in `FULL`, and the whole line that it produces after the file's name.
 #[test]
 fn every_mistake_has_its_line() {
     #[rustfmt::skip]
@@ -132,7 +134,8 @@ fn every_mistake_has_its_line() {
         ("offload = true", "offload = 1",
          ":14: network.offload: integer 1, where true or false is expected; write true or false, without quotes"),
         ("gateway = \"10.77.0.254\"", "gateway = 7",
-         ":17: network.gateway: integer 7, where an address, or a list of one IPv4 and one IPv6 address is expected; write that"),
+         ":17: network.gateway: integer 7, where an address, or a list of one IPv4 and one IPv6 address is expected; \
+          write that"),
         ("tap = \"tap0\"\n", "",
          ":12: network.tap: the key \"tap\" is missing; add it"),
         ("mtu = 1500", "mtu = 1500\nmtu = 1500",
@@ -151,8 +154,10 @@ fn every_mistake_has_its_line() {
          ": server.oplocks: unknown value \"yes\"; use \"on\" or \"off\""),
         ("signing = \"enabled\"", "signing = \"yes\"",
          ": server.signing: unknown value \"yes\"; use \"off\", \"enabled\" or \"required\""),
-        ("max_protocol = \"3.1.1\"\nsigning = \"enabled\"\nencryption = \"enabled\"", "max_protocol = \"2.1\"\nencryption = \"required\"",
-         ": server.encryption: \"required\" needs SMB 3.0 and max_protocol is 2.1; raise max_protocol to \"3.0\" or above"),
+        ("max_protocol = \"3.1.1\"\nsigning = \"enabled\"\nencryption = \"enabled\"", "max_protocol = \
+            \"2.1\"\nencryption = \"required\"",
+         ": server.encryption: \"required\" needs SMB 3.0 and max_protocol is 2.1; raise max_protocol to \"3.0\" or \
+          above"),
         ("\"/etc/outlast/users\"", "\"\"",
          ": server.users_file: \"\" is not a path; name a file or directory"),
         ("tap = \"tap0\"", "tap = \"a/b\"",
@@ -160,13 +165,17 @@ fn every_mistake_has_its_line() {
         ("tap = \"tap0\"", "tap = \"a23456789012345x\"",
          ": network.tap: \"a23456789012345x\" is not a device name; name a TAP device, such as \"tap0\""),
         ("02:00:00:00:00:10", "02:00:00:00:00",
-         ": network.mac: \"02:00:00:00:00\" is not a MAC address; write six two-digit hexadecimal numbers, such as \"02:00:00:00:00:10\""),
+         ": network.mac: \"02:00:00:00:00\" is not a MAC address; write six two-digit hexadecimal numbers, such as \
+          \"02:00:00:00:00:10\""),
         ("02:00:00:00:00:10", "01:00:5e:00:00:10",
-         ": network.mac: 01:00:5e:00:00:10 is not the address of one station; use a unicast address, such as \"02:00:00:00:00:10\""),
+         ": network.mac: 01:00:5e:00:00:10 is not the address of one station; use a unicast address, such as \
+          \"02:00:00:00:00:10\""),
         ("10.77.0.1/24", "10.77.0.1",
-         ": network.addresses: \"10.77.0.1\" is not an address with a prefix length; write it as \"10.77.0.1/24\" or \"fd77::1/64\""),
+         ": network.addresses: \"10.77.0.1\" is not an address with a prefix length; write it as \"10.77.0.1/24\" or \
+          \"fd77::1/64\""),
         ("10.77.0.1/24", "10.77.0.300/24",
-         ": network.addresses: \"10.77.0.300/24\" is not an address with a prefix length; write it as \"10.77.0.1/24\" or \"fd77::1/64\""),
+         ": network.addresses: \"10.77.0.300/24\" is not an address with a prefix length; write it as \
+          \"10.77.0.1/24\" or \"fd77::1/64\""),
         ("10.77.0.1/24", "10.77.0.1/33",
          ": network.addresses: \"10.77.0.1/33\" has an impossible prefix length; use /1 to /32"),
         ("fd77::1/64", "fd77::1/129",
@@ -182,11 +191,12 @@ fn every_mistake_has_its_line() {
         ("fd77::1/64", "::/64",
          ": network.addresses: \"::/64\" is the unspecified address; use an address a host may have"),
         ("fd77::1/64", "10.77.0.1/16",
-         ": network.addresses: 10.77.0.1 is there twice; remove one of them"),
+         ": network.addresses: 10.77.0.1 appears twice; remove one of them"),
         ("[\"10.77.0.1/24\", \"fd77::1/64\"]", "[]",
          ": network.addresses: is empty; give at least one address, such as \"10.77.0.1/24\""),
         ("10.77.0.254", "10.77.1.254",
-         ": network.gateway: 10.77.1.254 is on no subnet of network.addresses; name a gateway on one of these subnets, or correct the prefix length"),
+         ": network.gateway: 10.77.1.254 is on no subnet of network.addresses; name a gateway on one of these \
+          subnets, or correct the prefix length"),
         ("10.77.0.254", "10.77.0.1",
          ": network.gateway: 10.77.0.1 is the server's own address; name the router's address"),
         ("10.77.0.254", "10.77.0.255",
@@ -206,7 +216,8 @@ fn every_mistake_has_its_line() {
         ("256MiB", "256MB",
          ": nvram.size: \"256MB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
         ("256MiB", "99999999999999999999TiB",
-         ": nvram.size: \"99999999999999999999TiB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
+         ": nvram.size: \"99999999999999999999TiB\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \
+          \"256MiB\""),
         ("256MiB", "31MiB",
          ": nvram.size: 31MiB is out of range; use 128MiB to 1TiB"),
         ("256MiB", "134217729",
@@ -220,11 +231,13 @@ fn every_mistake_has_its_line() {
         ("name = \"pub\"", "name = \"ipc$\"",
          ": share.name: \"ipc$\" is reserved; use another name"),
         ("name = \"pub\"", "name = \"a/b\"",
-         ": share.name: \"a/b\" is not a share name; use 1 to 80 characters without \" \\ / [ ] : | < > + = ; , * ? and without blanks around them"),
+         ": share.name: \"a/b\" is not a share name; use 1 to 80 characters without \" \\ / [ ] : | < > + = ; , * ? \
+          and no space at either end"),
         ("name = \"pub\"", "name = \"PUB\"\npath = \"/\"\n[[share]]\nname = \"pub\"",
-         ": share.name: \"pub\" is there twice (case does not count); give each share a name of its own"),
+         ": share.name: \"pub\" appears twice (case does not matter); give each share a name of its own"),
         ("users = []", "users = [\"a:b\"]",
-         ": share \"pub\".users: \"a:b\" is not a user name; name users as `outlast user list` shows them; an empty list admits every user"),
+         ": share \"pub\".users: \"a:b\" is not a user name; name users as `outlast user list` shows them; an empty \
+          list admits every user"),
         ("run_as = \"\"\nencryption = \"enabled\"", "encryption = \"maybe\"",
          ": share \"pub\".encryption: unknown value \"maybe\"; use \"off\", \"enabled\" or \"required\""),
         ("comment = \"\"", "comment = \"a\\nb\"",
@@ -238,7 +251,8 @@ fn every_mistake_has_its_line() {
         ("[[share]]", "[limits]\nmax_out_of_order = \"1KiB\"\n[[share]]",
          ": limits.max_out_of_order: 1KiB is out of range; use 1MiB to 1TiB"),
         ("[[share]]", "[limits]\nmax_out_of_order = \"much\"\n[[share]]",
-         ": limits.max_out_of_order: \"much\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \"256MiB\""),
+         ": limits.max_out_of_order: \"much\" is not a size; write a number with KiB, MiB, GiB or TiB, such as \
+          \"256MiB\""),
     ];
     for (good, bad, line) in table {
         assert!(FULL.contains(good), "{good}");
@@ -270,7 +284,8 @@ fn a_missing_file_is_one_line() {
     let error = Config::load(Path::new("/nowhere/o.toml")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/nowhere/o.toml: cannot be read: No such file or directory (os error 2); name an existing file with --config or in OUTLAST_CONFIG"
+        "/nowhere/o.toml: cannot be read: No such file or directory (os error 2); name an existing file with \
+         --config or in OUTLAST_CONFIG"
     );
 }
 
@@ -296,7 +311,8 @@ fn the_machine_is_checked() {
     let error = parse(&text).unwrap().check_system().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/etc/outlast/o.toml: share \"pub\".run_as: there is no local account \"no-such-one\"; name a local account, or leave it empty"
+        "/etc/outlast/o.toml: share \"pub\".run_as: there is no local account \"no-such-one\"; name a local account, \
+         or leave it empty"
     );
     let text = FULL
         .replace("/srv/pub", "/")
@@ -326,7 +342,7 @@ fn probable_mistakes_are_warned_of() {
     );
     assert!(!unknown.contains("ALICE"), "{unknown}");
     let config = parse(GOOD).unwrap();
-    assert!(lines(config.advice_on_users(&nobody)).contains("nobody can log in"));
+    assert!(lines(config.advice_on_users(&nobody)).contains("no client can log in"));
     assert_eq!(config.advice_on_users(&users), []);
     let guests = parse(&GOOD.replace("path = \"/\"", "path = \"/\"\nguest = true")).unwrap();
     assert_eq!(guests.advice_on_users(&nobody), []);
@@ -356,7 +372,7 @@ fn the_machines_own_addresses_are_not_the_servers() {
     let other = [host("tap0", "10.77.0.2/24"), host("tap0", "fe80::1/64")];
     assert_eq!(check.is_not_the_hosts(&config.network, &other), Ok(()));
     assert_eq!(config.advice_on_addresses(&other), []);
-    // Elsewhere, so there is no way from one to the other.
+    // A network elsewhere, so that the two do not reach each other.
     let elsewhere = [host("tap0", "10.78.0.2/24"), host("eth0", "10.77.0.2/24")];
     let advice = config.advice_on_addresses(&elsewhere);
     assert_eq!(advice.len(), 1, "{advice:?}");

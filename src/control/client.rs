@@ -10,40 +10,41 @@ use thiserror::Error;
 use super::protocol::{Command, Reply};
 use super::{read_line, write_line};
 
-/// Longest answer: the status of very many connections.
+/// The longest answer, in bytes: the status of very many connections.
 const REPLY_MAX_BYTES: usize = 256 << 20;
 
 /// Why there was no answer.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Nobody listens.
-    #[error("no server is running on {}; start it with `outlast serve`, or name its configuration with --config", .0.display())]
+    /// Nothing listens.
+    #[error("no server is running on {}; start it with `outlast serve`, or name its configuration with \
+        --config", .0.display())]
     NotRunning(PathBuf),
-    /// Not for this account.
+    /// This account has no access.
     #[error("{} may not be used by this account; run as the account the server runs as", .0.display())]
     NoPermission(PathBuf),
-    /// Nothing in time.
+    /// No answer in time.
     #[error("the server on {} does not answer; see its log", .0.display())]
     NoAnswer(PathBuf),
-    /// The connection ended before the answer was whole.
+    /// The connection ended before the answer was complete.
     #[error("the server ended the connection: {0}; see its log")]
     Ended(io::Error),
-    /// The answer is not one.
+    /// The answer is malformed.
     #[error(
-        "the server answers what this version does not understand: {0}; use the server's own version of this command"
+        "the server's answer is unknown to this version: {0}; use the server's own version of this command"
     )]
     NotUnderstood(#[from] serde_json::Error),
-    /// The server says no.
+    /// The server refused.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Sends a request, waits for the answer. [`Reply::Refused`] becomes an error.
+/// Sends a request and waits for the answer. [`Reply::Refused`] becomes an error.
 ///
 /// # Errors
-/// No answer, or no.
-pub fn request(socket: &Path, command: &Command, patience: Duration) -> Result<Reply, Error> {
-    let deadline = Instant::now() + patience;
+/// There was no answer, or it was a refusal.
+pub fn request(socket: &Path, command: &Command, timeout: Duration) -> Result<Reply, Error> {
+    let deadline = Instant::now() + timeout;
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Error::NotRunning(socket.to_owned())

@@ -1,4 +1,4 @@
-//! Binding the socket: mode 0600, one server at a time, what a dead server left is removed.
+//! Binds the socket: mode 0600, one server at a time; a dead server's socket is removed.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -11,10 +11,10 @@ use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 
-/// Requests that wait while the worker is away.
+/// The number of requests that wait while no worker runs.
 const BACKLOG: i32 = 64;
 
-/// The bound socket; its name goes when it is dropped.
+/// The bound socket; its name is removed when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
@@ -24,26 +24,26 @@ pub struct Listener {
 /// Why the socket cannot be bound.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// A live server has it.
+    /// A running server has it.
     #[error("a server is already running on {}; stop it or name another socket", .path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
     },
-    /// A file that is no socket.
+    /// The file is not a socket.
     #[error("{} exists and is not a socket; remove it or name another path", .path.display())]
     NotASocket {
         /// The file.
         path: PathBuf,
     },
-    /// Anything else.
+    /// Another error.
     #[error("{} {problem}: {cause}; name a path in a directory the server may write to", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The failed action.
         problem: &'static str,
-        /// Why it failed.
+        /// Its cause.
         cause: io::Error,
     },
 }
@@ -52,7 +52,7 @@ impl Listener {
     /// Binds `path`.
     ///
     /// # Errors
-    /// A live server has it, something else is there, or the directory cannot be used.
+    /// A running server has it, another file is there, or the directory cannot be used.
     pub fn bind(path: &Path) -> Result<Listener, BindError> {
         let failed = |problem| {
             move |cause| BindError::Io {
@@ -82,7 +82,7 @@ impl Listener {
                         path: path.to_owned(),
                     });
                 }
-                // Nobody listens any more: what a killed server left.
+                // Nothing listens any more: it is a killed server's.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)
                         .map_err(failed("is an old one and cannot be removed"))?;
@@ -99,12 +99,12 @@ impl Listener {
     }
 }
 
-/// On Linux the name gets the mode the socket has when it is bound: at no instant can others connect.
+/// On Linux the name gets the mode that the socket has when it is bound: at no instant can others connect.
 fn bind_private(path: &Path) -> io::Result<OwnedFd> {
     let socket = net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
-        // Supervisor and worker may both accept: neither may be kept waiting by the other.
+        // Supervisor and worker may both accept, and neither may keep the other waiting.
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;

@@ -1,8 +1,8 @@
-//! The control socket: how `outlast status`, `reboot` and `stop` talk to the running worker. One connection carries one request
-//! and one answer, each a line of JSON.
+//! The control socket, by which `outlast status`, `reboot` and `stop` communicate with the running worker. One
+//! connection carries one request and one answer, each a line of JSON.
 //!
-//! The supervisor binds the [`Listener`] and keeps it, so that requests wait while the worker is away. The worker [`serve`]s it on
-//! a thread, which hands requests to the event loop. [`client`] is the command line's side.
+//! The supervisor binds the [`Listener`] and keeps it, so that requests wait while no worker runs. The worker
+//! [`serve`]s it on a thread, which passes requests to the event loop. [`client`] is the command line's side.
 
 pub mod client;
 mod listener;
@@ -81,7 +81,7 @@ fn write_line(stream: &mut UnixStream, mut line: Vec<u8>, deadline: Instant) -> 
     Ok(())
 }
 
-/// Never zero, which a socket takes for "no timeout".
+/// The remaining time; never zero, which a socket takes for "no timeout".
 fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),

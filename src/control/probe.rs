@@ -1,5 +1,5 @@
-//! Asking another binary, before it takes over, whether it can. The supervisor does that, for its worker may execute
-//! nothing.
+//! Asks another binary, before it takes over, whether it can. The supervisor does that, since its worker may not
+//! execute anything.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use crate::one_line::OneLine;
 
-/// What `PATH probe` prints when it can read the configuration and the NVRAM.
+/// The output of `PATH probe` if it can read the configuration and the NVRAM.
 pub const PROBE_ANSWER: &str = "outlast: configuration and NVRAM can be read";
 
 /// How long it may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// How much of what it says is looked at.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest part of its output that is read, in bytes.
 const TEXT_MAX_BYTES: u64 = 4096;
 
-/// Lets `binary` prove that it reads this configuration and this NVRAM format; the reason if it does not.
+/// Makes `binary` prove that it reads this configuration and this NVRAM format; returns the reason if it does not.
 pub(crate) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
     let shown = binary.to_string_lossy();
     let shown = OneLine(&shown);
@@ -34,7 +34,7 @@ pub(crate) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
     if !finished {
         return Err(format!(
             "{shown} did not answer within {} s; name an outlast binary",
-            PATIENCE.as_secs()
+            TIMEOUT.as_secs()
         ));
     }
     let said = text(child.stdout.take());
@@ -48,7 +48,7 @@ pub(crate) fn ask(binary: &Path, config: &Path) -> Result<(), String> {
 
 /// Waits for the end and reaps; false if it had to be killed.
 fn wait(child: &mut Child) -> io::Result<bool> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !has_ended(child)? {
         if Instant::now() >= deadline {
             child.kill()?;
@@ -62,7 +62,7 @@ fn wait(child: &mut Child) -> io::Result<bool> {
 
 fn has_ended(child: &mut Child) -> io::Result<bool> {
     match child.try_wait() {
-        // A supervisor that is the first process of a container reaps all there is (`supervisor::process`).
+        // A supervisor that is the first process of a container reaps every process (`supervisor::process`).
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(true),
         ended => Ok(ended?.is_some()),
     }
@@ -71,7 +71,7 @@ fn has_ended(child: &mut Child) -> io::Result<bool> {
 fn text(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What cannot be read is as good as nothing said.
+        // Unreadable output is treated as none.
         let _ = pipe.take(TEXT_MAX_BYTES).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -1,35 +1,35 @@
-//! Requests and answers.
+//! Requests and answers of the control socket.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What may be asked of the worker.
+/// A request to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    /// How things are.
+    /// Report the status.
     Status,
     /// Drain, save, flag `elective-reboot`, end; the supervisor starts a worker again.
     Reboot {
-        /// The binary to come back as, absolute; `None`: the same. It has proven to the supervisor that it reads this
-        /// format before the loop sees the request.
+        /// The binary to restart with, absolute; `None`: the same. It has proven to the supervisor that it reads this
+        /// format before the loop receives the request.
         exec: Option<PathBuf>,
-        /// How long to stay away, in seconds.
+        /// How long to stay down, in seconds.
         hold_seconds: f64,
     },
-    /// The same, and the machine is rebooted. The control thread has made sure that the state survives that.
+    /// The same, and the machine is rebooted. The control thread has checked that the state survives that.
     RebootSystem,
     /// Close the sessions properly, flag `clean`, end.
     Stop,
-    /// Of a node that serves: drain, save, flag `elective-takeover`, and let the other node serve. Of one that stands
-    /// by, with `force`: take the service over, the other node fenced first if it holds on to it.
+    /// To a serving node: drain, save, flag `elective-takeover`, and let the other node serve. To a standby node, with
+    /// `force`: take over the service, after fencing the other node if it does not release it.
     Takeover {
-        /// Also if the other node does not leave.
+        /// Even if the other node does not release it.
         force: bool,
     },
-    /// As `Takeover` of a node that serves, back to the node that the service was taken over from.
+    /// As `Takeover` for a serving node, back to the node from which the service was taken over.
     Giveback,
     /// What is counted, as text for Prometheus.
     Metrics,
@@ -43,14 +43,14 @@ pub enum Command {
     /// Drop the connections of a client, by its address with or without port, or of a user.
     Disconnect {
         /// The address or the user's name.
-        whom: String,
+        client_or_user: String,
     },
-    /// SIGTERM: as `Reboot`, but nobody is started again. Comes from the signal thread, never from the socket.
+    /// SIGTERM: as `Reboot`, but no worker is started again. Sent by the signal thread, never over the socket.
     #[serde(skip)]
     Shutdown,
 }
 
-/// What the worker answers.
+/// An answer of the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -63,9 +63,9 @@ pub enum Reply {
         /// The supervisor.
         supervisor_pid: u32,
     },
-    /// To `Disconnect`: so many connections were dropped.
+    /// To `Disconnect`: the connections were dropped.
     Disconnected {
-        /// How many.
+        /// Their number.
         connections: u64,
     },
     /// To `Metrics`.
@@ -82,15 +82,16 @@ pub enum Reply {
     },
 }
 
-/// How the server is: what `outlast status --json` prints. The keys are an interface.
+/// The status of the server, as printed by `outlast status --json`. The keys are an interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The worker takes no turn, and for how long, and why: then only it, the process ids, the epoch and the uptime are known.
+    /// How long, and why, the worker has taken no turn: then only this, the process ids, the epoch and the uptime are
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// The NVRAM's flag, as `non-elective-reboot`.
     pub flag: String,
-    /// The NVRAM's epoch; each start has one of its own.
+    /// The NVRAM's epoch, which each start raises.
     pub epoch: u64,
     /// Recoveries since the NVRAM was formatted.
     pub recoveries: u64,
@@ -98,7 +99,7 @@ pub struct Status {
     pub supervisor_pid: u32,
     /// Process id of the worker.
     pub worker_pid: u32,
-    /// Since this worker began.
+    /// Time since this worker began.
     pub uptime_seconds: f64,
     /// The binary the worker runs; the control thread fills it in.
     #[serde(default)]
@@ -109,7 +110,7 @@ pub struct Status {
     /// The server's version.
     #[serde(default)]
     pub version: String,
-    /// What keeps the worker from doing more than it needs to: `landlock ABI 7` and more, or `none:` and why.
+    /// The worker's sandbox: `landlock ABI 7` and more, or `none:` and why.
     #[serde(default)]
     pub sandbox: String,
     /// What it serves, from its configuration.
@@ -121,10 +122,10 @@ pub struct Status {
     /// The outage before this worker; `None`: it is the first of its supervisor.
     #[serde(default)]
     pub last_outage: Option<Outage>,
-    /// The worker that stands by; `None`: there is none now.
+    /// The standby worker; `None`: there is none now.
     #[serde(default)]
     pub standby: Option<StandbyStatus>,
-    /// Its state against the one of the worker that serves, since the supervisor began.
+    /// Comparison of its state with that of the serving worker, since the supervisor began.
     #[serde(default)]
     pub compared: ComparedStatus,
     /// What it has done since its supervisor began.
@@ -147,17 +148,17 @@ pub struct PairStatus {
     pub node: String,
     /// The other one.
     pub partner: String,
-    /// `serving`; `taking over`; `standing by`: the other node has the service; `waiting`: nobody has it.
+    /// `serving`; `taking over`; `standing by`: the other node has the service; `waiting`: no node has it.
     pub role: String,
-    /// The node that has the service; `None`: nobody has.
+    /// The node that has the service; `None`: none.
     pub holder: Option<String>,
-    /// The arbiter's epoch, raised each time a node takes the service.
+    /// The arbiter's epoch, raised each time that a node takes the service.
     pub epoch: u64,
-    /// The other node would have all that the holder has committed.
+    /// Whether the other node would have everything that the holder has committed.
     pub in_step: bool,
-    /// Since when that is so, or is not; 0: no node ever served.
+    /// Time since which that is so, or is not; 0: no node ever served.
     pub in_step_since_unix_seconds: u64,
-    /// The other node runs.
+    /// Whether the other node runs.
     pub partner_runs: bool,
     /// A cluster manager orders which node serves.
     #[serde(default)]
@@ -169,7 +170,7 @@ pub struct PairStatus {
     pub taken_from: Option<String>,
     /// What happens if this server dies now.
     pub if_died: String,
-    /// What keeps this node from taking the service, or from leaving it.
+    /// The reason that prevents this node from taking the service, or from ending it.
     pub trouble: Option<String>,
     /// How the interconnect is; `None`: there is none.
     #[serde(default)]
@@ -191,28 +192,28 @@ pub struct LinkStatus {
     pub heard_ms_ago: Option<u64>,
 }
 
-/// The worker that follows the log and is ready to take over.
+/// The standby worker, which follows the log and is ready to take over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyStatus {
     /// Its process id.
     pub pid: u32,
-    /// Bytes of memory that are its own: the log's file is not among them.
+    /// Bytes of its own memory, without the log's file.
     pub memory_bytes: u64,
     /// Bytes of the log that it has not read yet.
     pub lag_bytes: u64,
 }
 
-/// What came of comparing digests of the durable state.
+/// The results of comparing digests of the durable state.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ComparedStatus {
-    /// Digests that were compared.
+    /// The number of digests compared.
     pub digests: u64,
-    /// Those that were not the same: a fault of the server, which is in its log.
+    /// The number of those that differed: a fault of the server, described in its log.
     pub differences: u64,
 }
 
 impl Status {
-    /// Nothing is known.
+    /// A status in which nothing is known.
     #[must_use]
     pub fn unknown() -> Status {
         Status {
@@ -245,13 +246,13 @@ impl Status {
 pub struct ReceiveStatus {
     /// Bytes that are set aside.
     pub total_bytes: u64,
-    /// Bytes of them that are in use: received and not worked on yet, or promised to clients.
+    /// Bytes of them that are in use: received and not processed yet, or offered to clients.
     pub held_bytes: u64,
-    /// Segments within a window that were dropped for want of room since this worker began: an attack.
+    /// Segments within a window that were dropped for lack of room since this worker began: an attack.
     pub in_window_dropped: u64,
 }
 
-/// What a server serves, and with which promise.
+/// What a server serves, and with which durability.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Serves {
     /// Its NetBIOS name.
@@ -262,7 +263,8 @@ pub struct Serves {
     pub shares: Vec<String>,
     /// `none`, `process` or `power`.
     pub durability: String,
-    /// What is weaker on the shares' file systems than on ext4, XFS and btrfs: a sentence each, with the directory.
+    /// The restrictions of the shares' file systems compared with ext4, XFS and btrfs: a sentence each, with the
+    /// directory.
     #[serde(default)]
     pub weaker: Vec<String>,
     /// What keeps shares from being served now: a sentence each, with the share.
@@ -281,10 +283,10 @@ impl Serves {
     }
 }
 
-/// How full the log is.
+/// The fill level of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogStatus {
-    /// Bytes that it can hold.
+    /// Its capacity in bytes.
     pub size_bytes: u64,
     /// Bytes from its tail to its head.
     pub used_bytes: u64,
@@ -312,7 +314,7 @@ pub struct ActivityStatus {
     pub sent_bytes: u64,
 }
 
-/// The time in which no worker served.
+/// A time during which no worker served.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outage {
     /// When it began, in seconds since 1970.
@@ -334,7 +336,7 @@ pub struct ConnectionStatus {
     pub tcp: TcpStatus,
     /// SMB.
     pub smb: SmbStatus,
-    /// Bytes of the log that it holds: its state, requests not worked on yet, and replies not acknowledged yet.
+    /// Bytes of the log that it holds: its state, requests not processed yet, and replies not acknowledged yet.
     #[serde(default)]
     pub log_bytes: u64,
 }
@@ -354,7 +356,7 @@ pub struct TcpStatus {
     pub rcv_nxt: u32,
     /// RCV.WND in bytes.
     pub rcv_wnd: u32,
-    /// Bytes handed to TCP that the client has not acknowledged.
+    /// Bytes given to TCP that the client has not acknowledged.
     pub unacked_bytes: u64,
     /// Smoothed round-trip time (RFC 6298); `None` before the first sample.
     pub srtt_us: Option<u64>,
@@ -367,7 +369,7 @@ pub struct TcpStatus {
 pub struct SmbStatus {
     /// Dialect, as `3.1.1`; `None` before negotiation.
     pub dialect: Option<String>,
-    /// The logins' names, `(guest)` and `(anonymous)` for those without; `None` before the first.
+    /// The users' names, `(guest)` and `(anonymous)` for those without; `None` before the first login.
     pub user: Option<String>,
     /// Signing in use: the algorithm's name, or `off`.
     pub signing: String,
@@ -379,6 +381,6 @@ pub struct SmbStatus {
     pub opens: u64,
     /// Number of byte-range locks.
     pub locks: u64,
-    /// Bytes of the log that its durable state takes, at most.
+    /// Upper bound of the bytes of the log that its durable state takes.
     pub state_bytes: u64,
 }

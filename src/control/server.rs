@@ -1,4 +1,4 @@
-//! The worker's side: a thread that reads requests, checks what can be checked without the loop, and carries answers back.
+//! The worker's side: a thread that reads requests, checks what can be checked without the loop, and returns answers.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,26 +23,26 @@ use crate::preflight;
 use crate::supervisor::prober::Prober;
 use crate::supervisor::pulse::Pulse;
 
-/// Longest request.
+/// The longest request, in bytes.
 pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
-/// How long a client may take to send its request, and to take its answer.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client may take to send its request, and to read its answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the loop may take for its answer.
-const LOOP_PATIENCE: Duration = Duration::from_secs(30);
+const LOOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether the loop goes round.
+/// The interval of checks whether the loop makes progress.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A request on its way to the event loop, with the way back. A dropped `reply` is answered as an error.
+/// A request for the event loop, with the channel for its answer. A dropped `reply` is answered as an error.
 #[derive(Debug)]
 pub struct ControlRequest {
-    /// What is asked.
+    /// The request.
     pub command: Command,
-    /// Where the answer goes: exactly one.
+    /// The channel for exactly one answer.
     pub reply: Sender<Reply>,
 }
 
-/// The way to the event loop: a channel and the eventfd that wakes it.
+/// The channel to the event loop, with the eventfd that wakes it.
 #[derive(Clone, Debug)]
 pub struct Submit {
     requests: Sender<ControlRequest>,
@@ -50,13 +50,13 @@ pub struct Submit {
 }
 
 impl Submit {
-    /// The way, where the requests arrive, and the eventfd that is readable then.
+    /// Makes the channel; returns both ends, and the eventfd that is readable when there are requests.
     ///
     /// # Errors
-    /// There is no eventfd to be had.
+    /// The kernel provides no eventfd.
     pub fn channel() -> io::Result<(Submit, Receiver<ControlRequest>, Arc<OwnedFd>)> {
         let (requests, arriving) = unbounded();
-        let wake = crate::beside::wake()?;
+        let wake = crate::job_thread::wake()?;
         let submit = Submit {
             requests,
             wake: wake.clone(),
@@ -64,10 +64,10 @@ impl Submit {
         Ok((submit, arriving, wake))
     }
 
-    /// Hands a request to the loop. The answer, if any, comes on the channel.
+    /// Sends a request to the loop. The answer, if any, arrives on the channel.
     pub fn submit(&self, command: Command) -> Receiver<Reply> {
         let (reply, answer) = bounded(1);
-        // A loop that has ended drops the request and with it `reply`: whoever waits for the answer sees that.
+        // A loop that has ended drops the request and with it `reply`, which ends the wait for the answer.
         if self
             .requests
             .send(ControlRequest { command, reply })
@@ -80,8 +80,8 @@ impl Submit {
     }
 }
 
-/// Whether a request is under way between the loop and its client. The worker ends only when none is: the one who asks for a
-/// reboot is to hear that it has begun.
+/// Whether a request is under way between the loop and its client. The worker ends only when none is: the client that
+/// requests a reboot should be notified that it has begun.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     under_way: Arc<(Mutex<bool>, Condvar)>,
@@ -92,8 +92,8 @@ impl Answers {
     pub fn wait(&self) {
         let (under_way, changed) = &*self.under_way;
         let guard = under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // A client that does not take its answer is not waited for.
-        let _ = changed.wait_timeout_while(guard, CLIENT_PATIENCE, |under_way| *under_way);
+        // A client that does not read its answer is not waited for.
+        let _ = changed.wait_timeout_while(guard, CLIENT_TIMEOUT, |under_way| *under_way);
     }
 
     fn set(&self, now: bool) {
@@ -103,14 +103,14 @@ impl Answers {
     }
 }
 
-/// What the thread checks by itself.
+/// The data with which the thread checks requests.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    /// The configuration that is served: a reboot by one that cannot be served is refused.
+    /// The served configuration: a reboot with an invalid one is refused.
     pub config: Config,
-    /// Whose death ends this process.
+    /// The supervisor, whose death ends this process.
     pub supervisor_pid: u32,
-    /// Where the loop beats.
+    /// The page on which the loop beats.
     pub pulse: Option<Pulse>,
     /// Where the loop counts.
     pub metrics: metrics::Page,
@@ -132,12 +132,12 @@ pub fn serve(listener: UnixListener, submit: Submit, gate: Gate) -> anyhow::Resu
             die_with(gate.supervisor_pid);
             accept(&listener, &submit, &gate, &theirs);
         })
-        .context("no thread can be started")?;
+        .context("cannot start a thread")?;
     Ok(answers)
 }
 
-/// The parent-death signal belongs to a thread, and the kernel clears it when the thread changes its file-system user, as the event
-/// loop does (prctl(2)). This thread never does, so here it lasts.
+/// The parent-death signal belongs to a thread, and the kernel clears it when the thread changes its file-system user,
+/// as the event loop does (prctl(2)). This thread never does, so it stays set here.
 fn die_with(supervisor_pid: u32) {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         warn!("the supervisor's death will not end this process: {error}");
@@ -164,7 +164,7 @@ fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate, answers: &Answe
                     io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
                 ) => {}
             Err(error) => {
-                // Out of descriptors, most likely; it may pass.
+                // Probably out of descriptors, which may pass.
                 warn!("the control socket cannot accept: {error}");
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -172,10 +172,10 @@ fn accept(listener: &UnixListener, submit: &Submit, gate: &Gate, answers: &Answe
     }
 }
 
-/// One connection: one request, one answer.
+/// Serves one connection: one request, one answer.
 ///
 /// # Errors
-/// The client sent no whole request in time, or did not take its answer.
+/// The client sent no complete request in time, or did not read its answer.
 pub fn answer(
     mut stream: UnixStream,
     submit: &Submit,
@@ -185,23 +185,20 @@ pub fn answer(
     let line = read_line(
         &mut stream,
         REQUEST_MAX_BYTES,
-        Instant::now() + CLIENT_PATIENCE,
+        Instant::now() + CLIENT_TIMEOUT,
     )?;
     answers.set(true);
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => carry_out(command, submit, gate),
         Err(error) => {
-            // it quotes what came
+            // the message quotes the request
             let error = error.to_string();
-            refused(format!(
-                "the request is not understood: {}",
-                OneLine(&error)
-            ))
+            refused(format!("the request is malformed: {}", OneLine(&error)))
         }
     };
     let written = serde_json::to_vec(&reply)
         .map_err(io::Error::from)
-        .and_then(|reply| write_line(&mut stream, reply, Instant::now() + CLIENT_PATIENCE));
+        .and_then(|reply| write_line(&mut stream, reply, Instant::now() + CLIENT_TIMEOUT));
     answers.set(false);
     written
 }
@@ -262,7 +259,7 @@ fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, Recv
     let pulse = gate.pulse.as_ref().filter(|_| asks);
     loop {
         let waited = answer.recv_timeout(LOOK);
-        if !matches!(waited, Err(RecvTimeoutError::Timeout)) || begun.elapsed() >= LOOP_PATIENCE {
+        if !matches!(waited, Err(RecvTimeoutError::Timeout)) || begun.elapsed() >= LOOP_TIMEOUT {
             return waited;
         }
         if let Some(silence) = pulse.and_then(|pulse| pulse.signs().silence()) {
@@ -280,13 +277,13 @@ fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, Recv
 /// The supervisor's answer to one client while its worker takes no turn.
 pub fn stand_in(mut stream: UnixStream, status: Status, metrics: &metrics::Page) {
     let answer = || {
-        let deadline = || Instant::now() + CLIENT_PATIENCE;
+        let deadline = || Instant::now() + CLIENT_TIMEOUT;
         let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
         let reply = match serde_json::from_slice(&line) {
             Ok(Command::Status) => Reply::Status(Box::new(status)),
             Ok(Command::Metrics) => metrics_of(metrics),
             _ => refused(format!(
-                "{}; if it does not go on it is killed and started again: try again",
+                "{}; if it stays silent it is killed and restarted: try again",
                 status.trouble.unwrap_or_default()
             )),
         };
@@ -297,19 +294,19 @@ pub fn stand_in(mut stream: UnixStream, status: Status, metrics: &metrics::Page)
     }
 }
 
-/// One connection to a supervisor without a worker: the supervisor's loop answers.
+/// Serves one connection to a supervisor without a worker: the supervisor's loop answers.
 ///
 /// # Errors
 /// As [`answer`].
 pub fn relay(mut stream: UnixStream, submit: &Submit) -> io::Result<()> {
-    let deadline = || Instant::now() + CLIENT_PATIENCE;
+    let deadline = || Instant::now() + CLIENT_TIMEOUT;
     let line = read_line(&mut stream, REQUEST_MAX_BYTES, deadline())?;
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => {
-            let answer = submit.submit(command).recv_timeout(LOOP_PATIENCE);
+            let answer = submit.submit(command).recv_timeout(LOOP_TIMEOUT);
             answer.unwrap_or_else(|_| refused("the server is busy: try again".into()))
         }
-        Err(_) => refused("the request is not understood".into()),
+        Err(_) => refused("the request is malformed".into()),
     };
     write_line(&mut stream, serde_json::to_vec(&reply)?, deadline())
 }

@@ -13,7 +13,7 @@ use crate::config::sample::Sample;
 use super::server::{REQUEST_MAX_BYTES, answer};
 use super::*;
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -117,7 +117,7 @@ fn status() -> Status {
     }
 }
 
-/// Sends raw bytes to the thread's code, with a loop that answers `reply`; gives what comes back.
+/// Sends raw bytes to the thread's code, with a loop that answers `reply`; returns the answer.
 fn exchange(request: &[u8], reply: Option<Reply>) -> (io::Result<()>, Vec<u8>) {
     let (mut client, server) = UnixStream::pair().unwrap();
     client.write_all(request).unwrap();
@@ -144,7 +144,7 @@ fn exchange(request: &[u8], reply: Option<Reply>) -> (io::Result<()>, Vec<u8>) {
 }
 
 #[test]
-fn a_status_goes_there_and_back_over_the_socket() {
+fn a_status_round_trips_over_the_socket() {
     let scratch = Scratch::new("round");
     let path = scratch.0.join("deep/er/control.sock");
     let listener = Listener::bind(&path).unwrap();
@@ -157,7 +157,7 @@ fn a_status_goes_there_and_back_over_the_socket() {
     )
     .unwrap();
     let event_loop = std::thread::spawn(move || {
-        // as the loop does it: it is woken, and then there is a request
+        // like the loop, which is woken when there is a request
         poll(&mut [PollFd::new(&wake, PollFlags::IN)], None).unwrap();
         let request = requests.try_recv().unwrap();
         assert_eq!(request.command, Command::Status);
@@ -252,7 +252,7 @@ fn the_keys_of_a_status_are_an_interface() {
 }
 
 #[test]
-fn requests_that_are_none_are_refused() {
+fn malformed_requests_are_refused() {
     for request in [
         &b"\n"[..],
         b"{}\n",
@@ -265,10 +265,7 @@ fn requests_that_are_none_are_refused() {
         let Reply::Refused { reason } = serde_json::from_slice(&answer).unwrap() else {
             panic!("{answer:?}");
         };
-        assert!(
-            reason.starts_with("the request is not understood"),
-            "{reason}"
-        );
+        assert!(reason.starts_with("the request is malformed"), "{reason}");
     }
 }
 
@@ -283,7 +280,7 @@ fn an_unfinished_or_endless_request_is_dropped() {
 }
 
 #[test]
-fn a_loop_that_ends_without_an_answer_is_told() {
+fn a_loop_that_ends_without_an_answer_is_reported() {
     let (result, answer) = exchange(b"{\"command\":\"stop\"}\n", None);
     result.unwrap();
     let reply: Reply = serde_json::from_slice(&answer).unwrap();
@@ -293,7 +290,7 @@ fn a_loop_that_ends_without_an_answer_is_told() {
 }
 
 #[test]
-fn a_reboot_that_could_not_come_back_is_refused() {
+fn a_reboot_without_return_is_refused() {
     for (exec, reason) in [
         ("null", "/nowhere/o.toml: cannot be read"),
         ("\"/nowhere/outlast\"", "/nowhere/outlast cannot be run"),
@@ -347,17 +344,18 @@ fn one_server_at_a_time_and_what_a_dead_one_left_is_removed() {
 }
 
 #[test]
-fn nobody_there_is_said_clearly() {
+fn a_missing_server_is_reported_clearly() {
     let path = Path::new("/nowhere/control.sock");
     let error = client::request(path, &Command::Status, Duration::from_secs(1)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no server is running on /nowhere/control.sock; start it with `outlast serve`, or name its configuration with --config"
+        "no server is running on /nowhere/control.sock; start it with `outlast serve`, or name its configuration \
+         with --config"
     );
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_not_waited_for_for_ever() {
+fn a_server_that_does_not_answer_times_out() {
     let scratch = Scratch::new("silent");
     let path = scratch.0.join("control.sock");
     let _listener = Listener::bind(&path).unwrap();

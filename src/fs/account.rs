@@ -1,7 +1,8 @@
-//! Taking on an account's rights for one operation.
+//! Takes on an account's rights for one operation.
 //!
-//! Linux decides on files by the thread's file system uid and gid and its groups; leaving uid 0 there also lays down the
-//! capabilities that override permissions (capabilities(7), "Effect of user ID changes"). The calling thread alone changes.
+//! Linux checks access to files by the thread's file system uid and gid and its groups; leaving uid 0 there also drops
+//! the capabilities that override permissions (capabilities(7), "Effect of user ID changes"). Only the calling thread
+//! changes.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -19,13 +20,13 @@ use rustix::thread::set_thread_groups;
 use crate::one_line::OneLine;
 use crate::server::record::Ids;
 
-/// How long a looked-up account is believed.
+/// How long the answer about an account is used.
 const LOOKUP_AGE_MAX: Duration = Duration::from_secs(300);
-/// How long it is believed that there is no such account: one that has just been made is found soon.
+/// How long the answer "no such account" is used: a new account is found soon.
 const ABSENT_AGE_MAX: Duration = Duration::from_secs(10);
-/// A name service that has failed is asked again after so long: each question may take seconds.
+/// The delay after which a failed name service is asked again: each question may take seconds.
 const RETRY: Duration = Duration::from_secs(5);
-/// More groups than this no account has (NGROUPS_MAX).
+/// The largest number of groups of an account (NGROUPS_MAX).
 const GROUPS_MAX: usize = 65_536;
 
 /// A local account, as far as files are concerned.
@@ -39,29 +40,30 @@ pub struct Account {
 /// The accounts looked up so far, and the server's own.
 pub struct Accounts {
     own: Arc<Account>,
-    /// The server may take on others: it is root, and not that of a user namespace which holds its own account alone.
+    /// Whether the server may take on other accounts: it is root, and not that of a user namespace with only its own
+    /// account.
     may_change: bool,
     name_service: Box<dyn NameService>,
     found: HashMap<String, Found>,
-    /// Answers that are new, until the log has them.
+    /// New answers, until they are in the log.
     learnt: Vec<(String, Option<Arc<Account>>)>,
 }
 
-/// Which accounts there are.
+/// A source of local accounts.
 pub trait NameService {
-    /// The account of that name with all its groups; `None`: there is none.
+    /// Finds the account of that name with all its groups; `None`: there is none.
     ///
     /// # Errors
-    /// That cannot be told now.
+    /// It cannot answer now.
     fn find(&mut self, name: &str) -> io::Result<Option<Account>>;
 }
 
-/// The system's (`getpwnam_r`, `getgrouplist`).
+/// The system's name service (`getpwnam_r`, `getgrouplist`).
 struct System;
 
-/// What is known of a name.
+/// The state of a name.
 struct Found {
-    /// The last answer; `None`: the name service has given none yet.
+    /// The last answer; `None`: there has been none.
     known: Option<Option<Arc<Account>>>,
     /// When to ask again.
     until: Instant,
@@ -69,12 +71,12 @@ struct Found {
     is_doubtful: bool,
 }
 
-/// Why an operation has no account whose rights count. Each is ACCESS_DENIED to the client.
+/// Why an operation has no account whose rights apply. Each is ACCESS_DENIED to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is no such account.
     Unknown,
-    /// The name service has failed, and has never told of this account.
+    /// The name service has failed, and has never answered about this account.
     NotNow,
     /// Only root can take on another account.
     NotPermitted,
@@ -95,10 +97,10 @@ impl Account {
 }
 
 impl Accounts {
-    /// Notes the account the server runs as.
+    /// Notes the server's own account.
     ///
     /// # Errors
-    /// If the kernel does not tell the groups.
+    /// The kernel does not report the groups.
     pub fn new() -> Result<Accounts, rustix::io::Errno> {
         // user_namespaces(7): where an account has made a namespace for itself, groups cannot be set
         let namespace_of_one = std::fs::read_to_string("/proc/self/setgroups")
@@ -116,7 +118,7 @@ impl Accounts {
         })
     }
 
-    /// What the name service has answered last, before this process: it counts if the name service fails.
+    /// Notes the name service's last answer from before this process: it applies if the name service fails.
     pub fn expect(&mut self, name: &str, ids: &Ids) {
         let account = Account {
             uid: ids.uid,
@@ -131,7 +133,7 @@ impl Accounts {
         self.found.insert(name.to_owned(), found);
     }
 
-    /// What it has answered since the last call, where that is new.
+    /// Returns the new answers since the last call.
     pub fn take_learnt(&mut self) -> Vec<(String, Option<Ids>)> {
         let learnt = self.learnt.drain(..);
         let ids = |account: Arc<Account>| Ids {
@@ -142,10 +144,12 @@ impl Accounts {
         learnt.map(|(name, of)| (name, of.map(ids))).collect()
     }
 
-    /// The account whose rights count: the share's, else the login's own (a guest's: `nobody`'s) when the server is root, else the server's.
+    /// Chooses the account whose rights apply: the share's, otherwise the login's own (for a guest `nobody`) if the
+    /// server is root, otherwise the server's.
     ///
     /// # Errors
-    /// There is no such account, which account it is cannot be told, or it cannot be taken on. Never are root's rights given instead.
+    /// There is no such account, the name service does not answer, or the account cannot be taken on. Root's rights are
+    /// never used instead.
     pub fn choose(
         &mut self,
         run_as: Option<&str>,
@@ -175,7 +179,7 @@ impl Accounts {
         }
     }
 
-    /// By the name as given, else in lower case: Windows does not mind the case of a login.
+    /// Asks for the name as given, then in lower case: Windows ignores the case of a login.
     fn ask(&mut self, name: &str) -> io::Result<Option<Arc<Account>>> {
         let found = match self.name_service.find(name)? {
             Some(account) => Some(account),
@@ -184,7 +188,7 @@ impl Accounts {
         Ok(found.map(Arc::new))
     }
 
-    /// A name service that fails says nothing about the account: what it said last counts until it answers again.
+    /// Notes an answer. A failure says nothing about the account: the last answer applies until there is another.
     fn take_note(&mut self, name: &str, answer: io::Result<Option<Arc<Account>>>, now: Instant) {
         let before = self.found.remove(name);
         let was_doubtful = before.as_ref().is_some_and(|found| found.is_doubtful);
@@ -197,11 +201,11 @@ impl Accounts {
                 }
                 if account.is_none() && !matches!(known, Some(None)) {
                     log::error!(
-                        "account {shown}: there is no such local account, so what is done for it is refused: make one (useradd), or \
-                         give the share a run_as"
+                        "account {shown}: there is no such local account, so what is done for it is refused: make one \
+                         (useradd), or give the share a run_as"
                     );
                 }
-                // That there is none is worth a record where there was one.
+                // The answer "none" is recorded if there was one before.
                 if known.clone().flatten() != account {
                     self.learnt.push((name.to_owned(), account.clone()));
                 }
@@ -218,8 +222,8 @@ impl Accounts {
             Err(error) => {
                 if !was_doubtful {
                     let meanwhile = match known {
-                        Some(_) => "what it said last counts",
-                        None => "what is done for it is refused",
+                        Some(_) => "its last answer applies",
+                        None => "operations for it are refused",
                     };
                     log::error!(
                         "account {shown}: the name service fails: {error}; until it answers, {meanwhile}"
@@ -243,18 +247,18 @@ impl Accounts {
         Assumed::instead_of(&self.own, account)
     }
 
-    /// The account the server runs as.
+    /// The server's own account.
     #[must_use]
     pub fn own(&self) -> Arc<Account> {
         Arc::clone(&self.own)
     }
 }
 
-/// While it lives the thread has an account's rights; when dropped, the server's own again.
+/// While it lives the thread has an account's rights; afterwards the server's own again.
 pub struct Assumed(Option<Back>);
 
 impl Assumed {
-    /// Takes on `account` on this thread, which acts as `own` otherwise.
+    /// Takes on `account` on this thread, whose own account is `own`.
     ///
     /// # Errors
     /// As [`Accounts::assume`].
@@ -268,13 +272,13 @@ impl Assumed {
             death_signal: parent_process_death_signal().unwrap_or_default(),
         };
         if own.uid == 0 {
-            // All or nothing: if it is refused there is nothing to put back.
+            // All or nothing: if it is refused there is nothing to restore.
             set_thread_groups(&account.groups).map_err(|error| {
                 log::error!("setgroups: {error}");
                 NtStatus::ACCESS_DENIED
             })?;
         }
-        // From here on the guard puts everything back, also half way.
+        // From here on the guard restores everything, even halfway.
         let guard = Assumed(Some(back));
         if set_fs_ids(account.uid, account.gid) {
             Ok(guard)
@@ -285,7 +289,7 @@ impl Assumed {
     }
 }
 
-/// What is put back.
+/// The state that is restored.
 struct Back {
     own: Arc<Account>,
     parent: Option<Pid>,
@@ -297,13 +301,10 @@ impl Drop for Assumed {
         let Some(back) = self.0.take() else { return };
         let ids = set_fs_ids(back.own.uid, back.own.gid);
         let groups = back.own.uid != 0 || set_thread_groups(&back.own.groups).is_ok();
-        // Working on with someone else's rights would be worse than a restart.
-        assert!(
-            ids && groups,
-            "the server's own account cannot be taken on again"
-        );
-        // A change of ids takes the parent-death signal away (prctl(2)), and the worker must not outlive its supervisor: also not
-        // one that died in between.
+        // Continuing with another account's rights would be worse than a restart.
+        assert!(ids && groups, "the server's own account cannot be restored");
+        // A change of ids clears the parent-death signal (prctl(2)), and the worker must not outlive its supervisor,
+        // which may have died in between.
         if let Some(signal) = back.death_signal {
             let set = set_parent_process_death_signal(Some(signal));
             if set.is_err() || getppid() != back.parent {
@@ -315,9 +316,9 @@ impl Drop for Assumed {
 
 /// Sets the thread's file system ids; true if both are in force.
 fn set_fs_ids(uid: u32, gid: u32) -> bool {
-    // The calls tell the previous value and no error: asking with an impossible id shows what is in force (setfsuid(2)). The gid
-    // goes first on the way down and is allowed on the way up, where CAP_SETGID is kept.
-    // SAFETY: both take plain integers and change the calling thread's credentials only.
+    // The calls return the previous value and no error: a call with an impossible id returns the current one
+    // (setfsuid(2)). The gid is set first when dropping rights, and is permitted when regaining them, where CAP_SETGID
+    // is kept. SAFETY: both take plain integers and change the calling thread's credentials only.
     unsafe {
         libc::setfsgid(gid);
         libc::setfsuid(uid);
@@ -353,7 +354,7 @@ fn groups(name: &CStr, gid: u32) -> io::Result<Vec<Gid>> {
             return Ok(groups.into_iter().map(Gid::from_raw).collect());
         }
         if count <= groups.len() || count > GROUPS_MAX {
-            return Err(io::Error::other("its groups cannot be told"));
+            return Err(io::Error::other("its groups cannot be determined"));
         }
         groups.resize(count, 0);
     }

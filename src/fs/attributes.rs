@@ -1,9 +1,10 @@
-//! A file's attributes and times as SMB shows them, and where they are kept.
+//! A file's attributes and times as SMB shows them, and where they are stored.
 //!
-//! What Linux has no place for, the DOS attributes and a creation time once set, is kept in the extended attribute
-//! `user.DOSATTRIB` in Samba's format (`xattr_DOSATTRIB`, written in version 4, read in 3 and 4), so that a share can be served by
-//! either. A file without it has ARCHIVE set (nobody has backed it up yet), a directory nothing. Where the file system has no extended attributes, READONLY
-//! is the absence of all write permission, as on Samba. Names that begin with a period are HIDDEN, as on Samba.
+//! What Linux does not store, the DOS attributes and a creation time that was set, is in the extended attribute
+//! `user.DOSATTRIB` in Samba's format (`xattr_DOSATTRIB`, written in version 4, read in 3 and 4), so that a share can
+//! be served by either. A file without it has ARCHIVE set (it has not been backed up yet), a directory nothing. Where
+//! the file system has no extended attributes, READONLY is the absence of all write permission, as in Samba. Names that
+//! begin with a period are HIDDEN, as in Samba.
 
 use std::os::fd::BorrowedFd;
 
@@ -15,28 +16,28 @@ use rustix::io::Errno;
 use super::path::{fd_path, stat};
 use super::volume;
 
-/// The attributes that are kept.
+/// The stored attributes.
 pub const STORED: u32 = flag::SETTABLE | flag::SPARSE_FILE;
 
 const XATTR: &str = "user.DOSATTRIB";
-/// More than any version of it takes, in bytes.
+/// More than any version of it needs, in bytes.
 const BLOB_MAX: usize = 256;
 /// Seconds from 1601-01-01 to 1970-01-01.
 const EPOCH_SECONDS: i128 = 11_644_473_600;
 /// `valid_flags` of Samba's format.
 const VALID_ATTRIBUTES: u32 = 0x1;
 const VALID_CREATE_TIME: u32 = 0x10;
-/// What comes before a time of change that was set.
+/// The marker before a change time that was set.
 const CHANGE: &[u8; 8] = b"OUTLASTc";
 
-/// What the extended attribute says of a file.
+/// The content of the extended attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dos {
     /// The file system has no extended attributes.
     Unsupported,
-    /// There is none, or none that can be read.
+    /// There is none, or it cannot be read.
     Absent,
-    /// There it is.
+    /// Its content.
     Kept(DosInfo),
 }
 
@@ -51,7 +52,7 @@ pub struct DosInfo {
     pub change: Option<SetChange>,
 }
 
-/// A time of change that a client has set: Linux has no way to set its own, `st_ctime`. It counts until that moves on.
+/// A change time that a client has set: Linux has no way to set its own, `st_ctime`. It is valid until that changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetChange {
     /// ChangeTime.
@@ -60,8 +61,8 @@ pub struct SetChange {
     pub set_at: FileTime,
 }
 
-/// The attribute cannot hold the very `st_ctime` that writing it will give the file, so one that is so near counts as
-/// that one: in units of 100 ns, the 10 ms of the coarsest clock that kernels stamp files by.
+/// The attribute cannot hold the exact `st_ctime` that writing it will give the file, so one that is this near counts
+/// as the same: in units of 100 ns, the 10 ms of the coarsest clock with which kernels stamp files.
 const NEAR_TICKS: u64 = 100_000;
 
 impl SetChange {
@@ -70,7 +71,7 @@ impl SetChange {
     }
 }
 
-/// Which file it is.
+/// The identity of a file.
 #[must_use]
 pub fn key(stat: &Statx) -> FileKey {
     FileKey {
@@ -88,19 +89,19 @@ fn birth(stat: &Statx) -> Option<&StatxTimestamp> {
     (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(&stat.stx_btime)
 }
 
-/// Is it a directory?
+/// Returns whether it is a directory.
 #[must_use]
 pub fn is_dir(stat: &Statx) -> bool {
     file_type(stat) == FileType::Directory
 }
 
-/// What kind of file it is.
+/// The type of a file.
 #[must_use]
 pub fn file_type(stat: &Statx) -> FileType {
     FileType::from_raw_mode(stat.stx_mode.into())
 }
 
-/// Windows' time for a Linux time: exact to 100 ns, 0 for what is before 1601.
+/// Converts a Linux time: exact to 100 ns, 0 for times before 1601.
 #[must_use]
 pub fn to_file_time(time: &StatxTimestamp) -> FileTime {
     let ticks =
@@ -108,7 +109,7 @@ pub fn to_file_time(time: &StatxTimestamp) -> FileTime {
     FileTime::try_from(ticks.max(0)).unwrap_or(FileTime::MAX)
 }
 
-/// Linux' time for a Windows time: seconds and nanoseconds since 1970.
+/// Converts a Windows time: seconds and nanoseconds since 1970.
 #[must_use]
 pub fn from_file_time(time: FileTime) -> rustix::fs::Timespec {
     let seconds = i128::from(time / 10_000_000) - EPOCH_SECONDS;
@@ -118,7 +119,7 @@ pub fn from_file_time(time: FileTime) -> rustix::fs::Timespec {
     }
 }
 
-/// A file's attributes, from all that is known of it. `name` is its last component.
+/// A file's attributes, from all its data. `name` is its last component.
 #[must_use]
 pub fn metadata(stat: &Statx, dos: &Dos, name: &str) -> Metadata {
     let is_dir = is_dir(stat);
@@ -156,7 +157,7 @@ pub fn metadata(stat: &Statx, dos: &Dos, name: &str) -> Metadata {
     }
 }
 
-/// The attributes that are a property of the file and not of its name or kind.
+/// The attributes that belong to the file and not to its name or type.
 #[must_use]
 pub fn kept_attributes(stat: &Statx, dos: &Dos) -> u32 {
     let default = if is_dir(stat) { 0 } else { flag::ARCHIVE };
@@ -195,7 +196,8 @@ fn found(buffer: &[u8], length: Result<usize, Errno>) -> Dos {
     }
 }
 
-/// Keeps attributes and creation time with an open file, beside what is kept already; does nothing if that changes nothing.
+/// Stores attributes and creation time of an open file, in addition to what is stored already; does nothing if that
+/// changes nothing.
 ///
 /// # Errors
 /// As `setxattr` and `chmod`.
@@ -219,7 +221,7 @@ pub fn write(
     store(&path, kept, now, new, creation_time)
 }
 
-/// Has it the attribute SPARSE_FILE?
+/// Returns whether a file has the attribute SPARSE_FILE.
 #[must_use]
 pub fn is_sparse(fd: BorrowedFd<'_>) -> bool {
     match read(fd) {
@@ -267,7 +269,7 @@ fn store(
     rustix::fs::setxattr(path, XATTR, &blob, XattrFlags::empty())
 }
 
-/// Sets ARCHIVE, if it is not: the file has been modified (MS-FSA 2.1.4.17).
+/// Sets ARCHIVE, if it is not set: the file has been modified (MS-FSA 2.1.4.17).
 ///
 /// # Errors
 /// As `setxattr`.
@@ -285,10 +287,10 @@ pub fn note_modified(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Sets the time of change; does nothing where the file system has no extended attributes.
+/// Sets the change time; does nothing where the file system has no extended attributes.
 ///
 /// # Errors
-/// As `setxattr`; EBUSY if others change the file so often that it does not last.
+/// As `setxattr`; EBUSY if other processes change the file so often that it does not last.
 pub fn write_change(fd: BorrowedFd<'_>, time: FileTime) -> Result<(), Errno> {
     const ATTEMPTS: usize = 8;
     let path = fd_path(fd);
@@ -322,7 +324,7 @@ fn now() -> FileTime {
     FileTime::try_from(ticks.max(0)).unwrap_or(FileTime::MAX)
 }
 
-/// READONLY by permissions, where there is no other place.
+/// Expresses READONLY by permissions, where there is no other way.
 fn write_mode(path: &str, stat: &Statx, attributes: Option<u32>) -> Result<(), Errno> {
     let Some(attributes) = attributes.filter(|_| !is_dir(stat)) else {
         return Ok(());
@@ -341,10 +343,11 @@ fn write_mode(path: &str, stat: &Statx, attributes: Option<u32>) -> Result<(), E
     rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(new))
 }
 
-/// Samba's `xattr_DOSATTRIB`: an ASCII string ended by NUL (the attributes in hexadecimal in old versions), padding to 2 bytes, version and again
-/// version as the union's selector (16 bits each), padding to 4, `valid_flags`, attributes, then in version 3 `ea_size` (32 bits),
-/// `size`, `alloc_size`, `create_time`, `change_time` (64 bits each), in version 4 `itime`, `create_time`; little-endian.
-/// Samba does not look at what follows version 4: here, [`CHANGE`] and a [`SetChange`].
+/// Samba's `xattr_DOSATTRIB`: an ASCII string ended by NUL (the attributes in hexadecimal in old versions), padding to
+/// 2 bytes, version and again version as the union's selector (16 bits each), padding to 4, `valid_flags`, attributes,
+/// then in version 3 `ea_size` (32 bits), `size`, `alloc_size`, `create_time`, `change_time` (64 bits each), in version
+/// 4 `itime`, `create_time`; little-endian. Samba ignores the bytes after version 4: here, [`CHANGE`] and a
+/// [`SetChange`].
 fn parse(blob: &[u8]) -> Option<DosInfo> {
     let string = blob.iter().position(|&b| b == 0)? + 1;
     let version_at = string.next_multiple_of(2);
@@ -401,7 +404,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_exact_and_come_back() {
+    fn times_are_exact_and_round_trip() {
         for time in [
             116_444_736_000_000_000,
             116_444_735_999_999_999,

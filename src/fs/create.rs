@@ -1,8 +1,9 @@
 //! Opening and creating.
 //!
-//! What is created is made ready without a name (O_TMPFILE) or under a private one, stamped with the id of the open, and then gets its
-//! name by a call that does not replace. So a redo finds either nothing, or what it had made itself (the stamp says so), or
-//! someone else's. Where the file system has no extended attributes, an empty file or a directory of the same owner counts as ours.
+//! A new file is prepared without a name (O_TMPFILE) or under a private one, stamped with the id of the open, and then
+//! gets its name by a call that does not replace. So a redo finds either nothing, or its own file (by the stamp), or
+//! another one. Where the file system has no extended attributes, an empty file or a directory of the same owner counts
+//! as our own.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -22,14 +23,14 @@ use super::lookup::Lookup;
 use super::path::{Entry, Root, fd_path, may_access, stat, stat_entry};
 use super::{handle, names};
 
-/// Rights that every open of a file that can be reached has.
+/// The rights that every open of a reachable file has.
 pub const ALWAYS: u32 =
     right::READ_CONTROL | right::SYNCHRONIZE | right::READ_ATTRIBUTES | right::READ_EA;
 
-/// The extended attribute that says which open created a file.
+/// The extended attribute with the id of the open that created a file.
 const STAMP: &str = "user.outlast.stamp";
 
-/// Looks what a create will find. Runs with the account's rights.
+/// Finds out what a create will meet. Runs with the account's rights.
 ///
 /// # Errors
 /// As MS-FSA 2.1.5.1.
@@ -68,7 +69,7 @@ pub fn prepare(
     if op.write_data || overwrites(op.disposition) {
         needed |= right::WRITE_DATA;
     }
-    // The share's root cannot be deleted, but clients open it with such access; deleting is refused when it comes to that.
+    // The share's root cannot be deleted, but clients open it with such access; only the deletion is refused.
     if op.delete && !op.path.is_empty() {
         needed |= right::DELETE;
     }
@@ -76,7 +77,7 @@ pub fn prepare(
         return Err(NtStatus::ACCESS_DENIED);
     }
     if overwrites(op.disposition) {
-        // MS-FSA 2.1.5.1.2: a hidden or system file is not overwritten by one that is neither.
+        // MS-FSA 2.1.5.1.2: a hidden or system file is not overwritten by one without these attributes.
         let guarded = attributes::kept_attributes(&stat, &dos) & (flag::HIDDEN | flag::SYSTEM);
         if guarded & !op.attributes != 0 {
             return Err(NtStatus::ACCESS_DENIED);
@@ -91,7 +92,7 @@ pub fn prepare(
 }
 
 fn prepare_new(root: &Root, op: &CreateOp, path: String) -> Result<CreateIntent, NtStatus> {
-    // MS-FSA 2.1.5.1: nothing of that name.
+    // MS-FSA 2.1.5.1: there is no file of that name.
     if matches!(op.disposition, Disposition::Open | Disposition::Overwrite) {
         return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     }
@@ -118,7 +119,7 @@ fn overwrites(disposition: Disposition) -> bool {
     )
 }
 
-/// What the account whose rights the thread has may do with a file.
+/// The rights on a file of the account that the thread runs as.
 fn maximal_access(
     root: &Root,
     file: &OwnedFd,
@@ -133,7 +134,7 @@ fn maximal_access(
     let mut rights = ALWAYS;
     if data && may(Access::READ_OK) {
         rights |= right::READ_DATA;
-        // Clients set no execute bits: a program that can be read can be run.
+        // Clients set no execute bits: a readable program may be executed.
         if !is_dir {
             rights |= right::EXECUTE;
         }
@@ -166,13 +167,13 @@ fn maximal_access(
     rights
 }
 
-/// Is it immutable, or may it be appended to only?
+/// Returns whether a file is immutable or append-only.
 fn is_fixed(stat: &Statx) -> bool {
     let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
     stat.stx_attributes.intersects(fixed)
 }
 
-/// May the account take this name away? Its directory decides, and the sticky bit.
+/// Checks whether the account may delete this name: its directory and the sticky bit decide.
 ///
 /// # Errors
 /// ACCESS_DENIED if not, or if it is the share's root.
@@ -182,7 +183,7 @@ pub fn may_delete(root: &Root, file: &Statx, uid: u32, path: &str) -> Result<(),
     }
     let entry = root.entry(path)?;
     let dir = stat(&entry.dir).map_err(status)?;
-    // chattr(1): neither such a file nor what is in such a directory can be deleted, whoever asks.
+    // chattr(1): neither such a file nor one in such a directory can be deleted, by any account.
     if is_fixed(file) || is_fixed(&dir) {
         return Err(NtStatus::ACCESS_DENIED);
     }
@@ -198,7 +199,7 @@ pub fn may_delete(root: &Root, file: &Statx, uid: u32, path: &str) -> Result<(),
 /// Opens or creates as the intent says. Runs with the account's rights.
 ///
 /// # Errors
-/// As MS-FSA 2.1.5.1; OBJECT_NAME_NOT_FOUND if the file the intent speaks of is gone.
+/// As MS-FSA 2.1.5.1; OBJECT_NAME_NOT_FOUND if the intent's file is missing.
 pub fn perform(
     root: &Root,
     uid: u32,
@@ -227,7 +228,7 @@ pub fn perform(
     Ok((fd, created))
 }
 
-/// Opens what is there with the access asked for, and no more rights than that takes.
+/// Opens an existing file with the requested access, and no more rights than that needs.
 fn open_existing(root: &Root, op: &CreateOp, path: &str) -> Result<OwnedFd, NtStatus> {
     let looked = root.open_path(path, OFlags::PATH)?;
     let stat = stat(&looked).map_err(status)?;
@@ -245,7 +246,7 @@ fn open_existing(root: &Root, op: &CreateOp, path: &str) -> Result<OwnedFd, NtSt
             (false, false, true) => &[OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY, OFlags::PATH],
             (false, false, false) => &[OFlags::PATH],
         },
-        // FIFOs, sockets and devices are seen and can be deleted; their data are not a file's.
+        // FIFOs, sockets and devices are visible and can be deleted, but their data cannot be opened.
         _ if op.read_data || write => return Err(NtStatus::ACCESS_DENIED),
         _ => &[OFlags::PATH],
     };
@@ -256,7 +257,7 @@ fn open_existing(root: &Root, op: &CreateOp, path: &str) -> Result<OwnedFd, NtSt
         }
         match root.open_path(path, flags) {
             Ok(fd) => {
-                // Between the look and the open the name may have gone to something else, a FIFO even.
+                // Meanwhile the name may have become another file's, even a FIFO's.
                 let now = super::path::stat(&fd).map_err(status)?;
                 if key(&now) != key(&stat) {
                     return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
@@ -274,7 +275,7 @@ fn open_existing(root: &Root, op: &CreateOp, path: &str) -> Result<OwnedFd, NtSt
     Err(refused)
 }
 
-/// Empties the file if the disposition says so. Doing it again changes nothing.
+/// Empties the file if the disposition says so. Repeating it changes nothing.
 fn overwrite(fd: &OwnedFd, op: &CreateOp) -> Result<CreateAction, NtStatus> {
     let action = match op.disposition {
         Disposition::Supersede => CreateAction::Superseded,
@@ -284,12 +285,12 @@ fn overwrite(fd: &OwnedFd, op: &CreateOp) -> Result<CreateAction, NtStatus> {
         }
     };
     rustix::fs::ftruncate(fd, 0).map_err(status)?;
-    dress(fd, op).map_err(status)?;
+    set_initial_attributes(fd, op).map_err(status)?;
     Ok(action)
 }
 
-/// Attributes and allocation of a file that is new or as good as new (MS-FSA 2.1.5.1.1: ARCHIVE is always set).
-fn dress(fd: &OwnedFd, op: &CreateOp) -> Result<(), Errno> {
+/// Sets attributes and allocation of a new or overwritten file (MS-FSA 2.1.5.1.1: ARCHIVE is always set).
+fn set_initial_attributes(fd: &OwnedFd, op: &CreateOp) -> Result<(), Errno> {
     let stat = stat(fd)?;
     let wanted = if is_dir(&stat) {
         op.attributes & !flag::ARCHIVE
@@ -306,7 +307,7 @@ fn dress(fd: &OwnedFd, op: &CreateOp) -> Result<(), Errno> {
 /// Reserves room without changing the file's length, where the file system can.
 ///
 /// # Errors
-/// As `fallocate`, ENOSPC above all.
+/// As `fallocate`, in particular ENOSPC.
 pub fn allocate(fd: impl AsFd, bytes: u64) -> Result<(), Errno> {
     match rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, 0, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
@@ -328,7 +329,8 @@ fn create(
         create_dir(&entry, op)
     } else {
         match create_unnamed(&entry, op) {
-            // No O_TMPFILE on this file system (or an old kernel without it: open(2)), or no name for what it gives.
+            // No O_TMPFILE on this file system (or an old kernel without it: open(2)), or no way to link the unnamed
+            // file.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
                 create_private(&entry, op)
             }
@@ -340,7 +342,7 @@ fn create(
         Err(Errno::EXIST) => {}
         Err(error) => return Err(open_status(error)),
     }
-    // Ours, from before a crash, or someone else's.
+    // Our own, from before a crash, or another one.
     if is_ours(root, &entry, path, op.open, uid) {
         if gets_its_name_first(root) && !op.must_be_dir {
             finish(root, op, path)?;
@@ -354,7 +356,7 @@ fn create(
     if op.disposition == Disposition::Create {
         return Err(NtStatus::OBJECT_NAME_COLLISION);
     }
-    // A local process was faster: then this is a file that exists.
+    // A local process was faster, so the file exists.
     let fd = open_existing(root, op, path)?;
     let found_dir = is_dir(&stat(&fd).map_err(status)?);
     if found_dir != op.must_be_dir
@@ -373,7 +375,7 @@ fn create_unnamed(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&entry.dir, c".", flags, FILE_MODE)?;
     stamp(&fd, op.open)?;
-    dress(&fd, op)?;
+    set_initial_attributes(&fd, op)?;
     rustix::fs::linkat(
         CWD,
         fd_path(fd.as_fd()),
@@ -381,7 +383,8 @@ fn create_unnamed(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
         entry.name.as_slice(),
         AtFlags::SYMLINK_FOLLOW,
     )?;
-    // To the kernel the descriptor is still that of a file without a name (its path, its watchers): take one by the name.
+    // To the kernel the descriptor is still that of a file without a name (its path, its watchers): open it by the
+    // name.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let named = rustix::fs::openat(&entry.dir, entry.name.as_slice(), flags, Mode::empty());
     match named {
@@ -395,30 +398,31 @@ pub(super) fn create_private(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Er
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(&entry.dir, private.as_str(), flags, FILE_MODE);
     let fd = match open() {
-        // Left by an attempt before a crash; ids are never used again, so it can be nobody else's.
+        // Left by an attempt before a crash; ids are never used again, so it cannot be another's.
         Err(Errno::EXIST) => {
             rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::empty())?;
             open()?
         }
         other => other?,
     };
-    let finished = stamp(&fd, op.open).and_then(|()| dress(&fd, op));
+    let finished = stamp(&fd, op.open).and_then(|()| set_initial_attributes(&fd, op));
     let finished = match finished.and_then(|()| publish(entry, &private)) {
         Err(Errno::INVAL | Errno::NOSYS) => return publish_by_link(entry, op, &private, fd),
         finished => finished,
     };
     if let Err(error) = finished {
-        // What cannot be removed stays hidden, and a redo tries again.
+        // A file that cannot be removed stays hidden, and a redo tries again.
         let _ = rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::empty());
         return Err(error);
     }
     Ok(fd)
 }
 
-/// Where no rename leaves what is there alone: a link does.
+/// Publishes by a link, where no rename fails on an existing name.
 ///
-/// The descriptor is closed before the private name goes, and one is taken by the new name: to FUSE the two names are two
-/// files, each with a length of its own in the kernel's cache, and a file that is deleted while it is open is hidden.
+/// The descriptor is closed before the private name is removed, and the file is opened by the new name: to FUSE the two
+/// names are two files, each with a length of its own in the kernel's cache, and a file that is deleted while it is
+/// open is hidden.
 fn publish_by_link(
     entry: &Entry,
     op: &CreateOp,
@@ -436,37 +440,39 @@ fn publish_by_link(
     }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let named = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    // Someone has put another file in its place by now.
+    // Another process has replaced it meanwhile.
     if key(&stat(&named)?) != made {
         return Err(Errno::EXIST);
     }
     Ok(named)
 }
 
-/// Is a file made as by [`create_named`]?
+/// Returns whether files are made by [`create_named`].
 fn gets_its_name_first(root: &Root) -> bool {
     !root.features.hard_links && !root.features.rename_noreplace
 }
 
-/// Does what a crash has kept [`create_named`] from doing.
+/// Finishes a [`create_named`] that a crash has interrupted.
 fn finish(root: &Root, op: &CreateOp, path: &str) -> Result<(), NtStatus> {
     match root.open_path(path, OFlags::RDWR) {
         Ok(fd) => {
             let stamped = stamp(&fd, op.open);
-            stamped.and_then(|()| dress(&fd, op)).map_err(status)
+            stamped
+                .and_then(|()| set_initial_attributes(&fd, op))
+                .map_err(status)
         }
-        // It is READONLY, which is the last thing that is done with it.
+        // It is READONLY, which is set last.
         Err(NtStatus::ACCESS_DENIED) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Where there are no links either: under its own name at once, and stamped then.
+/// Creates a file under its final name, and stamps it then, where there are no links either.
 fn create_named(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&entry.dir, entry.name.as_slice(), flags, FILE_MODE)?;
     stamp(&fd, op.open)?;
-    dress(&fd, op)?;
+    set_initial_attributes(&fd, op)?;
     Ok(fd)
 }
 
@@ -484,7 +490,7 @@ fn create_dir(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&entry.dir, private.as_str(), flags, Mode::empty())?;
         stamp(&fd, op.open)?;
-        dress(&fd, op)?;
+        set_initial_attributes(&fd, op)?;
         match publish(entry, &private) {
             Err(Errno::INVAL | Errno::NOSYS) => publish_dir(entry, &private)?,
             published => published?,
@@ -492,12 +498,12 @@ fn create_dir(entry: &Entry, op: &CreateOp) -> Result<OwnedFd, Errno> {
         Ok(fd)
     };
     finish().inspect_err(|_| {
-        // What cannot be removed stays hidden, and a redo tries again.
+        // A directory that cannot be removed stays hidden, and a redo tries again.
         let _ = rustix::fs::unlinkat(&entry.dir, private.as_str(), AtFlags::REMOVEDIR);
     })
 }
 
-/// Gives what was made under a private name its own, if that is free.
+/// Gives a file with a private name its final one, if that is free.
 fn publish(entry: &Entry, private: &str) -> Result<(), Errno> {
     let name = entry.name.as_slice();
     rustix::fs::renameat_with(
@@ -509,7 +515,7 @@ fn publish(entry: &Entry, private: &str) -> Result<(), Errno> {
     )
 }
 
-/// Where no rename leaves what is there alone: one of a directory replaces an empty directory at most.
+/// Publishes a directory where no rename fails on an existing name: it replaces an empty directory at most.
 fn publish_dir(entry: &Entry, private: &str) -> Result<(), Errno> {
     let name = entry.name.as_slice();
     match stat_entry(&entry.dir, name) {
@@ -517,13 +523,13 @@ fn publish_dir(entry: &Entry, private: &str) -> Result<(), Errno> {
         found => return found.and(Err(Errno::EXIST)),
     }
     match rustix::fs::renameat(&entry.dir, private, &entry.dir, name) {
-        // Made meanwhile by someone else.
+        // Made meanwhile by another process.
         Err(Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => Err(Errno::EXIST),
         other => other,
     }
 }
 
-/// The stamp: the open's id, and the inode's number, so that a copy with its extended attributes does not count.
+/// The stamp: the open's id, and the inode number, so that a copy with its extended attributes does not count.
 fn stamp_of(open: OpenId, ino: u64) -> [u8; 16] {
     let mut stamp = [0; 16];
     let (id, inode) = stamp.split_at_mut(8);
@@ -540,17 +546,17 @@ fn stamp(fd: &OwnedFd, open: OpenId) -> Result<(), Errno> {
     }
 }
 
-/// Can what this open made be without a stamp?
+/// Returns whether a file that this open made may lack the stamp.
 fn has_no_stamp(root: &Root, error: Errno) -> bool {
     match error {
         Errno::OPNOTSUPP | Errno::NOSYS => true,
-        // It got its name before its stamp.
+        // It gets its name before its stamp.
         Errno::NODATA => gets_its_name_first(root),
         _ => false,
     }
 }
 
-/// Was what has this name made by this very open?
+/// Returns whether the file of this name was made by this open.
 fn is_ours(root: &Root, entry: &Entry, path: &str, open: OpenId, uid: u32) -> bool {
     let Ok(itself) = stat_entry(&entry.dir, &entry.name) else {
         return false;
@@ -558,7 +564,7 @@ fn is_ours(root: &Root, entry: &Entry, path: &str, open: OpenId, uid: u32) -> bo
     let Ok(fd) = root.open_path(path, OFlags::PATH) else {
         return false;
     };
-    // Where a symbolic link leads to was not made by us under this name.
+    // The target of a symbolic link was not made by us under this name.
     if !stat(&fd).is_ok_and(|s| key(&s) == key(&itself)) {
         return false;
     }

@@ -1,4 +1,4 @@
-//! A file's bytes: reading, writing, length, holes, server-side copies.
+//! The content of files: reading, writing, length, holes, server-side copies.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,14 @@ use super::path::stat;
 
 /// Reads up to this size take memory from the allocator, larger ones from the pool.
 const SMALL_READ_BYTES: usize = 64 * 1024;
-/// Memory the pool keeps for the next reads.
+/// Bytes of memory that the pool keeps for later reads.
 const POOL_BYTES_MAX: usize = 64 << 20;
-/// Buffer for copies that the kernel cannot do by itself, and for zeros.
+/// Size of the buffer for copies that the kernel cannot do, and for zeros, in bytes.
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
-/// Ranges told at most to one QUERY_ALLOCATED_RANGES.
+/// The largest number of ranges in one answer to QUERY_ALLOCATED_RANGES.
 const RANGES_MAX: usize = 65_536;
 
-/// Buffers of large reads, used again and again: fresh ones would cost a page fault per 4 KiB.
+/// Reused buffers of large reads: new ones would cost a page fault per 4 KiB.
 #[derive(Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -47,7 +47,7 @@ impl Drop for Pooled {
 impl Pool {
     fn take(&self, length: usize) -> Vec<u8> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one that came back last is warm in the cache.
+        // The most recently returned one is still in the cache.
         match free.iter().rposition(|buffer| buffer.len() >= length) {
             Some(index) => free.remove(index),
             None => vec![0; length.next_power_of_two()],
@@ -90,7 +90,7 @@ impl Pool {
     }
 }
 
-/// EBADF here is a descriptor without the right, not one that is closed.
+/// EBADF here means a descriptor without the right, not a closed one.
 fn data_status(error: Errno) -> NtStatus {
     match error {
         Errno::BADF => NtStatus::ACCESS_DENIED,
@@ -112,7 +112,7 @@ fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize
     Ok(done)
 }
 
-/// Writes all of `data` at `offset`; on the medium too if asked.
+/// Writes all of `data` at `offset`; also to the medium if requested.
 ///
 /// # Errors
 /// As `pwrite`; what fitted on a full disk stays written.
@@ -142,7 +142,7 @@ fn write_full(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Result<(), Errno>
     Ok(())
 }
 
-/// All a file holds to the medium. An open without access to data has nothing to bring there.
+/// Writes all data of a file to the medium. An open without access to data has nothing to write.
 ///
 /// # Errors
 /// As `fsync`.
@@ -161,7 +161,7 @@ pub fn set_length(fd: BorrowedFd<'_>, length: u64) -> Result<(), NtStatus> {
     rustix::fs::ftruncate(fd, length).map_err(data_status)
 }
 
-/// Reserves room, or cuts the file if it is longer (MS-FSA 2.1.5.15.1).
+/// Reserves room, or truncates the file if it is longer (MS-FSA 2.1.5.15.1).
 ///
 /// # Errors
 /// As `fallocate` and `ftruncate`.
@@ -203,8 +203,8 @@ pub fn zero(fd: BorrowedFd<'_>, from: u64, beyond: u64) -> Result<(), NtStatus> 
     Ok(())
 }
 
-/// The ranges of [offset, offset + length) that are not holes, as (offset, length) in bytes (MS-FSCC 2.3.52). Of a file that is not
-/// sparse everything is allocated (MS-FSA 2.1.5.10.22).
+/// The ranges of [offset, offset + length) that are not holes, as (offset, length) in bytes (MS-FSCC 2.3.52). In a file
+/// that is not sparse everything is allocated (MS-FSA 2.1.5.10.22).
 ///
 /// # Errors
 /// As `lseek`.
@@ -242,8 +242,8 @@ pub fn allocated_ranges(
     Ok(ranges)
 }
 
-/// For a copy within one file whose ranges overlap: the bytes each chunk takes, as if copied one after the other. `None` if no
-/// redo could read what the copy itself has written.
+/// For a copy within one file whose ranges overlap: the bytes that each chunk copies, if the chunks are copied one
+/// after the other. `None` if a redo could not read bytes that the copy itself has written.
 ///
 /// # Errors
 /// As `pread`; INVALID_VIEW_SIZE if a chunk reaches beyond the end.
@@ -266,7 +266,7 @@ pub fn overlapping_source(
     for (index, chunk) in chunks.iter().enumerate() {
         let mut bytes = vec![0; chunk.length as usize];
         let mut count = read_full(source, &mut bytes, chunk.source_offset).map_err(data_status)?;
-        // What earlier chunks will have put there by then.
+        // The bytes that earlier chunks will have written by then.
         for (earlier, data) in chunks.iter().zip(&all).take(index) {
             let start = earlier.target_offset.max(chunk.source_offset);
             let end = earlier
@@ -286,7 +286,7 @@ pub fn overlapping_source(
         }
         match (count < bytes.len(), index) {
             (true, 0) => return Err(INVALID_VIEW_SIZE),
-            // Those before it are copied.
+            // The chunks before it are copied.
             (true, _) => break,
             (false, _) => all.push(bytes),
         }
@@ -294,11 +294,12 @@ pub fn overlapping_source(
     Ok(Some(all))
 }
 
-/// Copies chunks within the server, one after the other, up to the first that fails. `logged`: the bytes of those that are
-/// copied, where the intent holds them.
+/// Copies chunks within the server, one after the other, up to the first that fails. `logged`: the bytes of those to
+/// copy, if they are in the intent.
 ///
 /// # Errors
-/// The first one fails: INVALID_VIEW_SIZE if it reaches beyond the source's end (MS-SMB2 3.3.5.15.6); as `copy_file_range`.
+/// The first one fails: INVALID_VIEW_SIZE if it reaches beyond the source's end (MS-SMB2 3.3.5.15.6); as
+/// `copy_file_range`.
 pub fn copy(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
@@ -348,7 +349,7 @@ fn copy_chunk(
             })
         };
         match copied {
-            // Someone cut the source meanwhile.
+            // The source was truncated meanwhile.
             Ok(0) => return Err(INVALID_VIEW_SIZE),
             Ok(count) => left -= count.min(left),
             Err(Errno::INTR) => {}
@@ -363,7 +364,7 @@ fn copy_chunk(
     Ok(())
 }
 
-/// Size now, where a write at the end goes.
+/// The current size, at which a write at the end begins.
 ///
 /// # Errors
 /// As `statx`.

@@ -1,4 +1,4 @@
-//! Linux errors as the NTSTATUS a client understands.
+//! Converts Linux errors to NTSTATUS.
 
 use outlast_fsa::status::NtStatus;
 use rustix::io::Errno;
@@ -6,13 +6,15 @@ use rustix::io::Errno;
 /// STATUS_INVALID_VIEW_SIZE (MS-ERREF 2.3.1): a copy-chunk range reaches beyond the source's end (MS-SMB2 3.3.5.15.6).
 pub const INVALID_VIEW_SIZE: NtStatus = NtStatus(0xC000_001F);
 
-/// The NTSTATUS for an error of a file operation. ENOENT speaks of the last component: what looks for a parent says so itself.
+/// The NTSTATUS for an error of a file operation. ENOENT refers to the last component: lookups of a parent report it
+/// themselves.
 #[must_use]
 pub fn status(error: Errno) -> NtStatus {
     match error {
         Errno::NOENT => NtStatus::OBJECT_NAME_NOT_FOUND,
         Errno::EXIST => NtStatus::OBJECT_NAME_COLLISION,
-        // XDEV from RESOLVE_BENEATH: a symbolic link that points out of the share. ELOOP: links in a circle, or a magic one.
+        // XDEV from RESOLVE_BENEATH: a symbolic link that leads outside the share. ELOOP: links in a circle, or a magic
+        // one.
         Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::LOOP => NtStatus::ACCESS_DENIED,
         Errno::NOSPC => NtStatus::DISK_FULL,
         Errno::DQUOT => NtStatus::QUOTA_EXCEEDED,
@@ -35,7 +37,7 @@ pub fn status(error: Errno) -> NtStatus {
     }
 }
 
-/// The same for opening a file: EWOULDBLOCK then means another process' lease, which we never wait for.
+/// The same for opening a file: EWOULDBLOCK then means another process' lease, for which we never wait.
 #[must_use]
 pub fn open_status(error: Errno) -> NtStatus {
     match error {
@@ -44,7 +46,7 @@ pub fn open_status(error: Errno) -> NtStatus {
     }
 }
 
-/// The same for a path whose parent is looked for.
+/// The same for the lookup of a path's parent.
 #[must_use]
 pub fn parent_status(error: Errno) -> NtStatus {
     match error {
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_must_tell_apart() {
+    fn errors_that_a_client_must_distinguish() {
         assert_eq!(status(Errno::NOSPC), NtStatus::DISK_FULL);
         assert_eq!(status(Errno::ROFS), NtStatus::MEDIA_WRITE_PROTECTED);
         assert_eq!(status(Errno::NOENT), NtStatus::OBJECT_NAME_NOT_FOUND);

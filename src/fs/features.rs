@@ -1,7 +1,7 @@
-//! What a share's file system has of what the server builds on, and what is weaker where something is missing.
+//! The features of a share's file system that the server needs, and the restrictions where one is missing.
 //!
-//! ext4, XFS, btrfs and tmpfs have all of it. On any other file system it is tried out, in a hidden directory that stays,
-//! so that the share's own directory does not change at each start.
+//! ext4, XFS, btrfs and tmpfs have all of them. On any other file system they are tried, in a hidden directory that is
+//! kept, so that the share's own directory does not change at each start.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,10 +12,10 @@ use super::magic::{BTRFS, EXT4, FUSE, OVERLAYFS, TMPFS, XFS, magic};
 use super::names::PROBE;
 use super::path::{stat, stat_entry};
 
-/// What a file system has.
+/// The features of a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// Its type, as the kernel's table of mounts names it.
+    /// Its type, as in the kernel's table of mounts.
     pub kind: String,
     /// `renameat2` with RENAME_NOREPLACE.
     pub rename_noreplace: bool,
@@ -23,11 +23,11 @@ pub struct Features {
     pub hard_links: bool,
     /// Extended attributes of users.
     pub xattrs: bool,
-    /// Birth times that stay.
+    /// Stable birth times.
     pub births: bool,
     /// Handles that lead to their files as long as these exist.
     pub handles: bool,
-    /// The server may not write there, or it is full, so that nothing was tried out.
+    /// The server may not write there, or it is full, so that nothing was tried.
     pub is_untried: bool,
 }
 
@@ -44,33 +44,35 @@ impl Features {
         }
     }
 
-    /// What is weaker there, a sentence each.
+    /// The restrictions there, a sentence each.
     #[must_use]
     pub fn weaker(&self) -> Vec<&'static str> {
         let lines = [
             (
                 self.is_untried,
-                "the server cannot write in the share's directory, so what its file system can do was not tried out",
+                "the server cannot write in the share's directory, so the features of its file system were not tried",
             ),
             (
                 !self.rename_noreplace,
-                "a rename replaces what a local process makes under the new name at the very moment",
+                "a rename replaces a file that a local process makes under the new name at the same moment",
             ),
             (
                 !self.xattrs,
-                "of the attributes only READONLY is kept; a new file is known after a crash by its owner and its length, 0",
+                "only the attribute READONLY is kept; after a crash a new file is recognised by its owner and its \
+                 length, 0",
             ),
             (
                 self.xattrs && !self.hard_links,
-                "a new file that was not finished before a crash is known by its owner and its length, 0",
+                "after a crash an unfinished new file is recognised by its owner and its length, 0",
             ),
             (
                 !self.handles,
-                "a file that a local process renames while the server is away is lost to the client that has it open",
+                "a file that a local process renames while the server is down is lost to the client that has it open",
             ),
             (
                 !self.births,
-                "a file that a local process puts in the place of a deleted one may be taken for it, if it gets its number",
+                "a file that a local process makes in place of a deleted one may be mistaken for it, if it gets the \
+                 same inode number",
             ),
         ];
         let said = lines.into_iter().filter(|(is_so, _)| *is_so);
@@ -78,15 +80,15 @@ impl Features {
     }
 }
 
-/// Finds out what the file system of a share's directory has. `by_handle`: files there can be opened by handle.
+/// Determines the features of the file system of a share's directory. `by_handle`: files there can be opened by handle.
 ///
 /// # Errors
-/// In words, with the remedy: why no promise can be kept there.
+/// The reason why no promise can be kept there, with the remedy.
 pub fn probe(dir: BorrowedFd<'_>, read_only: bool, by_handle: bool) -> anyhow::Result<Features> {
     let magic = magic(dir)?;
     let kind = kind(dir).unwrap_or_else(|| format!("file system {magic:#x}"));
     let all = Features {
-        // A FUSE daemon's handles are of its cache: once it has forgotten a file they lead to nothing, or to another.
+        // A FUSE daemon's handles refer to its cache: once it has forgotten a file they lead to nothing, or to another.
         handles: by_handle && magic != FUSE,
         ..Features::all(kind)
     };
@@ -105,7 +107,7 @@ pub fn probe(dir: BorrowedFd<'_>, read_only: bool, by_handle: bool) -> anyhow::R
                 ..all
             })
         }
-        Err(error) => anyhow::bail!("{} cannot be tried out ({PROBE}): {error}", all.kind),
+        Err(error) => anyhow::bail!("{} cannot be tried ({PROBE}): {error}", all.kind),
         Ok(found) => found,
     }
 }
@@ -181,7 +183,8 @@ impl Trial<'_> {
             )));
         }
         if magic == OVERLAYFS && device(&stat(&file)?) != device(&stat(self.place)?) {
-            let when = "of a file when it is first written (mount it with xino=on, or have its layers on one file system)";
+            let when = "of a file when it is first written (mount it with xino=on, or have its layers on one file \
+                system)";
             return Ok(Err(changing_numbers(&all.kind, when)));
         }
         let xattrs =
@@ -194,7 +197,7 @@ impl Trial<'_> {
         drop(file);
         let hard_links =
             rustix::fs::linkat(self.place, two, self.place, three, AtFlags::empty()).is_ok();
-        // Where a daemon numbers names and not files, it forgets the number with the name.
+        // A daemon that numbers names and not files forgets the number with the name.
         let is_of_the_name = if hard_links {
             self.number(three)? != before
         } else {
@@ -217,15 +220,16 @@ impl Trial<'_> {
     }
 }
 
-/// Files are known by their numbers: what is open is not found again without.
+/// The error for a file system whose inode numbers change, without which open files cannot be found again.
 fn changing_numbers(kind: &str, when: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "{kind} changes the inode number {when}, so that open files could not be found again after a crash: mount it so that \
-         inode numbers stay (mergerfs: use_ino,inodecalc=devino-hash; others: use_ino), or serve another directory"
+        "{kind} changes the inode number {when}, so that open files could not be found again after a crash: mount it \
+         so that inode numbers stay (mergerfs: use_ino,inodecalc=devino-hash; others: use_ino), or serve another \
+         directory"
     )
 }
 
-/// The number by which a FUSE daemon knows an open file, which it forgets: from its handle.
+/// The node number by which a FUSE daemon knows an open file: from its handle. The daemon forgets it.
 fn node(file: &OwnedFd) -> Option<u64> {
     let handle = super::handle::of(file.as_fd());
     let half = |at: usize| {
@@ -261,7 +265,7 @@ fn kind(dir: BorrowedFd<'_>) -> Option<String> {
     fields.next().map(str::to_owned)
 }
 
-/// Why a power cut could undo what this file system was asked to do, or do it in another order; and the remedy.
+/// Why a power cut could undo operations on this file system, or reorder them; and the remedy.
 #[must_use]
 pub fn power_problem(dir: BorrowedFd<'_>) -> Option<String> {
     match magic(dir).ok()? {
@@ -277,7 +281,7 @@ pub fn power_problem(dir: BorrowedFd<'_>) -> Option<String> {
     }
 }
 
-/// What the kernel tells of an ext4.
+/// The problem of an ext4, if it has one.
 fn ext4_problem(dir: BorrowedFd<'_>) -> Option<&'static str> {
     let (major, minor) = device(&stat(dir).ok()?);
     let device = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;

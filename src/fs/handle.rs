@@ -1,4 +1,4 @@
-//! Handles of files: names that outlive renames and restarts (`name_to_handle_at`, `open_by_handle_at`).
+//! File handles, which survive renames and restarts (`name_to_handle_at`, `open_by_handle_at`).
 
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -29,7 +29,7 @@ pub fn of(fd: BorrowedFd<'_>) -> FileHandle {
         f_handle: [0; BYTES_MAX],
     };
     let mut mount_id = 0;
-    // SAFETY: `buffer` begins as a `file_handle` does and has room behind it for the `handle_bytes` it announces; the path is
+    // SAFETY: `buffer` begins like a `file_handle` and has room for the `handle_bytes` it announces; the path is
     // NUL-terminated.
     let result = unsafe {
         libc::name_to_handle_at(
@@ -50,10 +50,10 @@ pub fn of(fd: BorrowedFd<'_>) -> FileHandle {
     }
 }
 
-/// Opens the file a handle names, on the file system that `mount` is on. Needs CAP_DAC_READ_SEARCH.
+/// Opens the file of a handle, on the file system of `mount`. Needs CAP_DAC_READ_SEARCH.
 ///
 /// # Errors
-/// ESTALE if the file is gone, EPERM without the capability, else as `open`.
+/// ESTALE if the file does not exist any more, EPERM without the capability, otherwise as `open`.
 pub fn open(mount: BorrowedFd<'_>, handle: &FileHandle, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut buffer = Buffer {
         handle_bytes: 0,
@@ -70,7 +70,7 @@ pub fn open(mount: BorrowedFd<'_>, handle: &FileHandle, flags: OFlags) -> Result
     room.copy_from_slice(&handle.bytes);
     buffer.handle_bytes = handle.bytes.len() as libc::c_uint;
     let flags = flags | OFlags::CLOEXEC;
-    // SAFETY: `buffer` begins as a `file_handle` does and holds the `handle_bytes` it announces.
+    // SAFETY: `buffer` begins like a `file_handle` and holds the `handle_bytes` it announces.
     let fd = unsafe {
         libc::open_by_handle_at(
             mount.as_raw_fd(),
@@ -82,6 +82,6 @@ pub fn open(mount: BorrowedFd<'_>, handle: &FileHandle, flags: OFlags) -> Result
         let error = std::io::Error::last_os_error();
         return Err(Errno::from_io_error(&error).unwrap_or(Errno::STALE));
     }
-    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

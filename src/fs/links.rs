@@ -1,7 +1,7 @@
-//! Symbolic links that the kernel does not follow beneath a share's directory: absolute ones.
+//! Absolute symbolic links, which the kernel does not follow beneath a share's directory.
 //!
-//! `openat2` with RESOLVE_BENEATH refuses an absolute link wherever it leads. What is found here is only a path without
-//! links; it is opened by the same `openat2`, so that nothing that happens meanwhile can lead out of the share.
+//! `openat2` with RESOLVE_BENEATH refuses an absolute link wherever it leads. This module only finds a path without
+//! links, which is opened by the same `openat2`, so that no concurrent change can lead outside the share.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::attributes::file_type;
 use super::path::{Root, fd_path, open_beneath, stat};
 
-/// Links on the way of a path at most, as in the kernel (path_resolution(7)).
+/// The largest number of links in one path, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 /// The names of a path, without empty ones and ".".
@@ -26,10 +26,10 @@ fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
 }
 
 impl Root {
-    /// Where a path beneath the share leads, absolute links followed that stay in the share; as a path without links.
+    /// Resolves a path beneath the share to one without links, following absolute links that stay in the share.
     ///
     /// # Errors
-    /// XDEV if it leads out of the share; LOOP if there are too many links; as `openat2`.
+    /// XDEV if it leads outside the share; LOOP if there are too many links; as `openat2`.
     pub(super) fn without_links(&self, path: &[u8]) -> Result<Vec<u8>, Errno> {
         let mut left: VecDeque<Vec<u8>> = components(path).collect();
         let mut done: Vec<Vec<u8>> = Vec::new();

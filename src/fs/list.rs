@@ -1,8 +1,8 @@
-//! Listing a directory, in the order of the folded names. The cursor is the last name returned, so a listing continues
+//! Lists a directory in the order of the folded names. The cursor is the last name returned, so a listing continues
 //! where it was after a restart, and whatever changed meanwhile.
 //!
-//! The names that come next are kept in order, as far as there is room for them ([`Listings`]). What was dropped is
-//! read again from the cursor on; so a directory larger than the room is read several times.
+//! The next names are kept in order, as far as there is room for them ([`Listings`]). Dropped names are read again from
+//! the cursor on, so a directory larger than the room is read several times.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -21,11 +21,11 @@ use super::names;
 use super::opens::OpenFile;
 use super::path::{Root, disk_path, fd_path, stat, stat_entry};
 
-/// Memory for the names of all listings under way, bytes.
+/// Bytes of memory for the names of all listings under way.
 const LISTINGS_BYTES_MAX: usize = 16 << 20;
-/// Part of it that each listing gets at least: enough names for several replies.
+/// The part of it that each listing gets at least: enough names for several replies.
 const WINDOW_BYTES_MIN: usize = 256 << 10;
-/// Memory for a name besides its bytes: two pointers with their lengths, and what the allocator adds to two pieces of
+/// Memory for a name besides its bytes: two pointers with their lengths, and the allocator's overhead of two pieces of
 /// memory.
 const NAME_OVERHEAD_BYTES: usize = 64;
 
@@ -71,7 +71,7 @@ impl PartialOrd for Name {
     }
 }
 
-/// A name that a listing continues after.
+/// The name after which a listing continues.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Cursor {
     folded: String,
@@ -87,20 +87,20 @@ impl Cursor {
     }
 }
 
-/// The names that come next in one listing, as they were when they were read.
+/// The next names in one listing, as they were when they were read.
 struct Window {
     pattern: String,
-    /// They come after this.
+    /// The name before them.
     after: Option<Cursor>,
     names: Vec<Name>,
-    /// Nothing comes after them.
+    /// There are no more names after them.
     is_last: bool,
     bytes: usize,
     used: u64,
 }
 
 impl Window {
-    /// Reads the first names after the cursor that match, up to so many bytes, one at least.
+    /// Reads the first matching names after the cursor, up to so many bytes, but at least one.
     fn read(
         dir: &OwnedFd,
         pattern: &str,
@@ -117,7 +117,7 @@ impl Window {
             }
             let name = Name::new(disk, &shown);
             let is_before = after.is_some_and(|after| name.cmp_to(after).is_le());
-            // What is greater than the greatest of them was not kept once there was no room.
+            // Names greater than the greatest of them were not kept once there was no room.
             let is_beyond = !is_last && first.peek().is_some_and(|greatest| name > *greatest);
             if is_before || is_beyond {
                 return;
@@ -151,7 +151,7 @@ impl Window {
         })
     }
 
-    /// Does it show what comes next after this cursor?
+    /// Returns whether it has the next names after this cursor.
     fn shows(&self, pattern: &str, after: Option<&Cursor>) -> bool {
         let begins = self.after.as_ref() <= after;
         let last = self.names.last();
@@ -172,8 +172,8 @@ impl Window {
     }
 }
 
-/// The names kept for the listings under way, all together within [`LISTINGS_BYTES_MAX`]; of the least recently used
-/// the names are dropped.
+/// The names kept for the listings under way, within [`LISTINGS_BYTES_MAX`] in all; those of the least recently used
+/// listing are dropped.
 #[derive(Default)]
 pub struct Listings {
     windows: HashMap<OpenId, Window>,
@@ -184,20 +184,20 @@ pub struct Listings {
 }
 
 impl Listings {
-    /// Drops what is kept for an open.
+    /// Drops the names kept for an open.
     pub fn forget(&mut self, open: OpenId) {
         if let Some(window) = self.windows.remove(&open) {
             self.bytes -= window.bytes;
         }
     }
 
-    /// Memory for the names that are kept, bytes.
+    /// Bytes of memory for the kept names.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The names that come next.
+    /// The next names.
     fn window(
         &mut self,
         open: OpenId,
@@ -236,25 +236,25 @@ impl Listings {
     }
 }
 
-/// What is asked of a directory.
+/// The parameters of a listing.
 pub struct Query<'a> {
     /// Its share.
     pub root: &'a Root,
-    /// The open it is listed by.
+    /// The open by which it is listed.
     pub open: OpenId,
     /// The directory.
     pub dir: &'a OpenFile,
-    /// Names that match are listed.
+    /// Pattern of the listed names.
     pub pattern: &'a str,
-    /// So many entries at most.
+    /// The largest number of entries.
     pub limit: u32,
 }
 
 impl Query<'_> {
-    /// Entries after the name `after` that match; and whether there are more. Runs with the account's rights.
+    /// Returns matching entries after the name `after`, and whether there are more. Runs with the account's rights.
     ///
-    /// Symbolic links are listed as what they lead to; as themselves if that is nothing or outside the share. Entries
-    /// that vanish meanwhile are left out.
+    /// Symbolic links are listed as their targets, or as themselves if a target is missing or outside the share.
+    /// Entries that disappear meanwhile are omitted.
     ///
     /// # Errors
     /// ACCESS_DENIED if the directory was not opened for listing; as `getdents64`.
@@ -271,7 +271,7 @@ impl Query<'_> {
             return Err(NtStatus::INVALID_PARAMETER);
         }
         if after.is_none() {
-            // A scan from the start sees the directory as it is now.
+            // A scan from the start sees the current directory.
             listings.forget(self.open);
             if !has_wildcard(pattern) && pattern != "." && pattern != ".." {
                 let found = one(root, lookup, dir, pattern)?;
@@ -315,7 +315,7 @@ impl Query<'_> {
     }
 }
 
-/// A pattern without wildcards is one name: no need to read the directory for it.
+/// Lists a pattern without wildcards, which is one name, without reading the directory.
 fn one(
     root: &Root,
     lookup: &mut Lookup,
@@ -359,7 +359,7 @@ fn dot_metadata(root: &Root, open: &OpenFile, dot: &str) -> Option<Metadata> {
     {
         return of(&parent.dir);
     }
-    // The share's root has nothing above it that a client may see.
+    // A client may not see the parent of the share's root.
     of(&open.fd)
 }
 

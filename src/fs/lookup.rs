@@ -1,8 +1,8 @@
-//! Names in large directories without regard to case: found without reading the directory each time.
+//! Case-insensitive lookup in large directories, without reading the directory each time.
 //!
-//! What is remembered of a directory is right because the kernel says what changes in it (inotify; the events of a call are queued
-//! before that call returns) and the events are read before each use. File systems that others change behind the kernel's back
-//! (network, FUSE) are read each time.
+//! The remembered names of a directory are correct because the kernel reports its changes (inotify; the events of a
+//! call are queued before that call returns) and the events are read before each use. File systems that change without
+//! this kernel's knowledge (network, FUSE) are read each time.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -22,25 +22,25 @@ use super::magic::{BCACHEFS, BTRFS, EXT4, F2FS, OVERLAYFS, TMPFS, XFS, ZFS, magi
 use super::names;
 use super::path::{fd_path, stat};
 
-/// Directories with fewer names are read each time.
+/// The number of names from which on a directory is remembered; smaller ones are read each time.
 const WORTH_KEEPING_NAMES: usize = 64;
-/// Names kept in all; beyond, the directory not used for longest goes.
+/// The number of names that are remembered in all; beyond it, the least recently used directory is forgotten.
 const KEPT_NAMES_MAX: usize = 400_000;
-/// File systems whose every change goes through this kernel. Nobody may change the layers beneath an overlayfs.
+/// File systems that change only through this kernel. The layers beneath an overlayfs must not be changed.
 const LOCAL_FILE_SYSTEMS: [u64; 8] = [EXT4, XFS, BTRFS, TMPFS, F2FS, BCACHEFS, ZFS, OVERLAYFS];
 
-/// Bytes for a batch of directory entries or events.
+/// Size of a batch of directory entries or events, in bytes.
 const BATCH_BYTES: usize = 32 * 1024;
 
 struct Directory {
     watch: i32,
-    /// Names on disk by folded name; more than one where they differ by case only.
+    /// Names on disk by folded name; several if they differ only in case.
     names: HashMap<String, Vec<Vec<u8>>>,
     count: usize,
     used: u64,
 }
 
-/// The directories whose names are known.
+/// The remembered directories.
 pub struct Lookup {
     events: Option<OwnedFd>,
     directories: HashMap<FileKey, Directory>,
@@ -49,7 +49,7 @@ pub struct Lookup {
 }
 
 impl Default for Lookup {
-    /// Nothing known yet. Without inotify every search reads the directory.
+    /// Makes an empty one. Without inotify every search reads the directory.
     fn default() -> Lookup {
         Lookup {
             events: inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
@@ -65,8 +65,8 @@ impl Default for Lookup {
 }
 
 impl Lookup {
-    /// The name on disk that is `name` but for its case, in a directory that may be open with O_PATH. The first by
-    /// bytes if several.
+    /// Finds the name on disk that equals `name` except for case, in a directory that may be open with O_PATH: the
+    /// first in byte order if there are several.
     ///
     /// # Errors
     /// If the directory cannot be read for another reason than its permissions.
@@ -74,7 +74,7 @@ impl Lookup {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, c".", flags, Mode::empty()) {
             Ok(fd) => self.find_in(&fd, name),
-            // May be searched but not read: only exact names can be found.
+            // The directory may be searched but not read: only exact names can be found.
             Err(Errno::ACCESS | Errno::PERM) => Ok(None),
             Err(error) => Err(parent_status(error)),
         }
@@ -106,7 +106,7 @@ impl Lookup {
         Ok(found.best())
     }
 
-    /// Watches the directory, then reads it: no change falls between the two.
+    /// Watches the directory, then reads it, so that no change is missed in between.
     fn keep(&mut self, key: FileKey, fd: &OwnedFd) {
         let Some(events) = &self.events else { return };
         let is_local = magic(fd).is_ok_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic));
@@ -147,13 +147,13 @@ impl Lookup {
         if let Some(directory) = self.directories.remove(&key) {
             self.by_watch.remove(&directory.watch);
             if let Some(events) = &self.events {
-                // Fails if the directory is gone, and the watch with it.
+                // Fails if the directory is removed, and the watch with it.
                 let _ = inotify::remove_watch(events, directory.watch);
             }
         }
     }
 
-    /// How many directories are known.
+    /// The number of remembered directories.
     #[cfg(test)]
     pub fn known(&self) -> usize {
         self.directories.len()
@@ -208,8 +208,8 @@ impl Lookup {
     }
 }
 
-/// The entry that a name means: the one whose name it is but for its case, else the one whose 8.3 name it is. The first
-/// by bytes if several.
+/// The entry for a name: the one that equals it except for case, otherwise the one with this 8.3 name. The first in
+/// byte order if there are several.
 struct Found<'a> {
     name: &'a str,
     may_be_short: bool,
@@ -283,7 +283,7 @@ impl Directory {
     }
 }
 
-/// Calls `each` with every name in an open directory but ".", ".." and the server's own, from where its offset stands.
+/// Calls `each` with every name in an open directory, except ".", ".." and the server's own, from its current offset.
 ///
 /// # Errors
 /// As `getdents64`.

@@ -1,4 +1,4 @@
-//! Kinds of file systems, by what statfs(2) calls their magic number.
+//! The magic numbers of file systems (statfs(2)).
 
 use std::os::fd::AsFd;
 
@@ -15,11 +15,11 @@ pub const TMPFS: u64 = 0x0102_1994;
 pub const XFS: u64 = 0x5846_5342;
 pub const ZFS: u64 = 0x2FC1_2FC1;
 
-/// The kind of the file system that an open file is on.
+/// The magic number of the file system that an open file is on.
 ///
 /// # Errors
 /// As `fstatfs`.
 pub fn magic(fd: impl AsFd) -> Result<u64, Errno> {
-    // Signed, and of 32 bits, on some machines.
+    // Signed, or of 32 bits, on some machines.
     Ok(u64::from(rustix::fs::fstatfs(fd)?.f_type as u32))
 }

@@ -1,7 +1,8 @@
-//! Markers: how far a file system has come with the changes of names that were asked of it (durability `power`).
+//! Markers of the last name change that reached a file system (durability `power`).
 //!
-//! Each share's directory holds a hidden file whose extended attribute is set to an effect's number right after the effect. A
-//! journalling file system keeps the order of such changes, so after a power cut the marker tells which effects it still knows.
+//! Each share's directory holds a hidden file whose extended attribute is set to an effect's number right after the
+//! effect. A journalling file system keeps the order of such changes, so after a power cut the marker tells which
+//! effects are still there.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,7 +27,7 @@ struct Marker {
     number: u64,
 }
 
-/// The markers of all shares, each opened when it is first asked for. Shares of one directory have one.
+/// The markers of all shares, each opened on first use. Shares of one directory have one.
 #[derive(Default)]
 pub struct Markers {
     all: Vec<Marker>,
@@ -34,7 +35,7 @@ pub struct Markers {
 }
 
 impl Markers {
-    /// Every effect of `share` on names up to this number has been done.
+    /// Records that every effect of `share` on names up to this number has been done.
     ///
     /// # Errors
     /// The file cannot be made, is another server's, or the file system has no extended attributes.
@@ -52,7 +53,7 @@ impl Markers {
         Ok(())
     }
 
-    /// The number; 0 if there is none.
+    /// Returns the number; 0 if there is none.
     ///
     /// # Errors
     /// As [`Markers::set`].
@@ -60,8 +61,7 @@ impl Markers {
         Ok(self.of(roots, share)?.number)
     }
 
-    /// The file system of a share was mounted again: its marker is read anew, and so is that of any share that has the
-    /// same one.
+    /// Forgets the marker of a share whose file system was mounted again, and that of any share with the same one.
     pub fn forget(&mut self, share: ShareId) {
         let of_share = self.of_share.get(share as usize).copied().flatten();
         let Some(gone) = of_share else { return };
@@ -100,7 +100,7 @@ impl Markers {
         if let Some(at) = self.all.iter().position(|marker| marker.which == which) {
             return Ok(at);
         }
-        // Two servers that number their effects each for itself would spoil one another's.
+        // Two servers that number their effects independently would spoil each other's markers.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let mut number = [0; 8];
         let number = match fgetxattr(&file, ATTRIBUTE, &mut number) {

@@ -1,21 +1,21 @@
 //! Names on disk and names as clients see them.
 //!
-//! A name on disk is any bytes but '/' and NUL. A client's name is UTF-16 without `\ : * ? " < > |` and control
-//! characters, and does not end in a space or a period. The two are mapped one to one: every file can be listed, opened
-//! and deleted, a name is listed as it was created, and different names are different files.
+//! A name on disk consists of any bytes except '/' and NUL. A client's name is UTF-16 without `\ : * ? " < > |` and
+//! control characters, and does not end in a space or a period. The two are mapped one to one: every file can be
+//! listed, opened and deleted, a name is listed as it was created, and different names are different files.
 //!
-//! * A character that SMB does not allow is shown as the one that Linux' cifs (`mapposix`) and macOS send for it:
+//! * A character that SMB does not permit is shown as the one that Linux' cifs (`mapposix`) and macOS send for it:
 //!   U+F001 to U+F01F for control characters, U+F020 to U+F027 for `" * : < > ? \ |`, U+F028 and U+F029 for a space and
 //!   a period at the end.
 //! * A byte that is not part of valid UTF-8 is shown as U+F700 + the byte, as is each byte of a character of these two
 //!   ranges.
-//! * A client's name that has such characters and is not the one shown for what they stand for (U+F028 in its middle,
-//!   U+F7C3 U+F7BC, which would be the bytes of 'ü') has itself on disk, in UTF-8.
+//! * A client's name with such characters that is not the shown form of another name (U+F028 in its middle, U+F7C3
+//!   U+F7BC, which would be the bytes of 'ü') is stored literally, in UTF-8.
 //!
-//! Two names for one file there are only at the end: a client that sends a space or a period itself means the same file
-//! as one that sends the character for it.
+//! Two names lead to one file only at the end: a client that sends a space or a period itself means the same file as
+//! one that sends the character for it.
 //!
-//! Names that begin with `.outlast-` are the server's own, of files not finished: they are never listed, and never opened
+//! Names that begin with `.outlast-` are the server's own, of unfinished files: they are never listed, and never opened
 //! for a client.
 
 use outlast_fsa::fileop::OpenId;
@@ -24,33 +24,33 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// What the server's own names begin with.
+/// The prefix of the server's own names.
 const PRIVATE_PREFIX: &str = ".outlast-";
-/// The file in a share's directory that bears its marker ([`super::marker`]).
+/// The file in a share's directory that holds its marker ([`super::marker`]).
 pub const MARKER: &str = ".outlast-marker";
-/// The directory in a share's directory in which its file system is tried out ([`super::features`]).
+/// The directory in a share's directory in which the features of its file system are tried ([`super::features`]).
 pub const PROBE: &str = ".outlast-probe";
 /// Longest name of one file in UTF-8 on disk, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
-/// Characters that SMB does not allow in a name and a disk does, in the order of those shown for them from U+F020 on.
+/// Characters that SMB does not permit in a name and a disk does, in the order of those shown for them from U+F020 on.
 const RESERVED: [char; 8] = ['"', '*', ':', '<', '>', '?', '\\', '|'];
-/// Where those begin.
+/// The first of those.
 const RESERVED_BASE: u32 = 0xF020;
-/// Shown for a control character: this and its code.
+/// A control character is shown as this plus its code.
 const CONTROL_BASE: u32 = 0xF000;
-/// Shown for a byte that is no character's: this and the byte.
+/// A byte that is no character's is shown as this plus the byte.
 const BYTE_BASE: u32 = 0xF700;
-/// Shown for a space at the end.
+/// The character shown for a space at the end.
 const LAST_SPACE: char = '\u{F028}';
-/// Shown for a period at the end.
+/// The character shown for a period at the end.
 const LAST_PERIOD: char = '\u{F029}';
 
 fn is_reserved(c: char) -> bool {
     matches!(c, '\u{1}'..='\u{1f}') || RESERVED.contains(&c)
 }
 
-/// Is it one of the characters that stand for something else?
+/// Returns whether it is one of the characters shown for others.
 fn is_stand_in(c: char) -> bool {
     matches!(c, '\u{F001}'..='\u{F029}' | '\u{F780}'..='\u{F7FF}')
 }
@@ -64,7 +64,7 @@ fn stand_in(reserved: char) -> Option<char> {
     char::from_u32(code)
 }
 
-/// The reserved character that one is shown for, wherever it is in a name.
+/// The reserved character for which one is shown, at any place in a name.
 fn stands_for(c: char) -> Option<char> {
     match c {
         '\u{F001}'..='\u{F01F}' => char::from_u32(u32::from(c) - CONTROL_BASE),
@@ -94,7 +94,7 @@ fn with_last_shown(mut name: String) -> String {
     name
 }
 
-/// The name shown for a name on disk if no client could have created it by sending itself.
+/// The name shown for a name on disk that no client could have created literally.
 fn encoded(disk: &[u8]) -> String {
     let mut shown = String::with_capacity(disk.len());
     for chunk in disk.utf8_chunks() {
@@ -130,17 +130,17 @@ fn decoded(name: &str) -> Option<Vec<u8>> {
     (encoded(&disk) == name).then_some(disk)
 }
 
-/// A name on disk as the name of a client that sends it as it is, if a client could.
+/// A name on disk as a client's literal name, if it can be one.
 fn as_sent(disk: &[u8]) -> Option<&str> {
     let name = std::str::from_utf8(disk).ok()?;
     let is_sent = !name.contains(is_reserved) && !name.ends_with([' ', '.']);
     is_sent.then_some(name)
 }
 
-/// Has a client's name itself on disk?
+/// Returns whether a client's name is stored literally.
 ///
-/// A name that is shown for no other name has. One that is shown for another has if that other is taken: by a client's
-/// name that has itself on disk. Each such step makes the name shorter (Cantor, Schröder, Bernstein).
+/// A name that is not shown for another name is. One that is shown for another is if that other is taken: by a client's
+/// name that is stored literally. Each such step makes the name shorter (Cantor, Schröder, Bernstein).
 fn is_literal(name: &str) -> bool {
     let mut name = name.to_owned();
     loop {
@@ -166,7 +166,7 @@ pub fn from_disk(name: &[u8]) -> String {
 /// The bytes on disk for one component of a client's path.
 ///
 /// # Errors
-/// OBJECT_NAME_INVALID for what is no file name; NAME_TOO_LONG.
+/// OBJECT_NAME_INVALID for an impossible file name; NAME_TOO_LONG.
 pub fn to_disk(name: &str) -> Result<Vec<u8>, NtStatus> {
     if name.is_empty() || name == "." || name == ".." {
         return Err(NtStatus::OBJECT_NAME_INVALID);
@@ -197,14 +197,14 @@ pub fn as_shown(path: &str) -> String {
     names.collect::<Vec<_>>().join("/")
 }
 
-/// Is it a name of the server's own?
+/// Returns whether it is one of the server's own names.
 #[must_use]
 pub fn is_private(name: &[u8]) -> bool {
     name.get(..PRIVATE_PREFIX.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(PRIVATE_PREFIX.as_bytes()))
 }
 
-/// The private name under which the thing that `open` creates is made ready.
+/// The private name under which a file created by `open` is prepared.
 #[must_use]
 pub fn private(open: OpenId) -> String {
     format!("{PRIVATE_PREFIX}{open:016x}")

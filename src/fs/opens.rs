@@ -1,10 +1,10 @@
-//! The clients' opens, and the descriptors of their files: no more of them at a time than there may be.
+//! The clients' opens, and a bounded number of descriptors of their files.
 //!
-//! An open keeps what leads to its file. After a recovery no descriptor is open; an operation that needs one opens the
-//! file again, by its handle, else by its path, with its identity checked. When there are too many descriptors those
-//! that were not used for longest are closed. A handle leads to a file wherever it was moved, but a path does not: so
-//! where there are no handles (without CAP_DAC_READ_SEARCH, or on a file system that has none), a local process that
-//! renames a file would take it from its client. There, descriptors are closed only when the kernel gives no more.
+//! An open keeps the data by which its file is found. After a recovery no descriptor is open; an operation that needs
+//! one opens the file again, by its handle or else by its path, and checks its identity. When there are too many
+//! descriptors, the least recently used are closed. A handle leads to a file wherever it was moved, but a path does
+//! not: where there are no handles (without CAP_DAC_READ_SEARCH, or on a file system that has none), a local process
+//! that renames a file would take it from its client. There, descriptors are closed only when the kernel has no more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -23,45 +23,46 @@ use super::errno::{open_status, status};
 use super::path::{Root, disk_path, stat};
 use super::{Fs, attributes, find_root, handle, names, times};
 
-/// Descriptors of files at most, whatever the process may have: each keeps an inode in the kernel's memory, and the
-/// kernel closes them one by one when a worker dies.
+/// The largest number of descriptors of files, whatever the process may have: each keeps an inode in the kernel's
+/// memory, and the kernel closes them one by one when a worker dies.
 const DESCRIPTORS_MAX: usize = 16_384;
-/// Descriptors left for the rest: TAP, log, shares, sockets, what is open during an operation. At most half of what
-/// there is.
+/// Descriptors left for other purposes: TAP, log, shares, sockets, temporary ones during an operation. At most half of
+/// all.
 const RESERVE: usize = 256;
-/// Descriptors that are looked at to close one: the files of some have lost their names, and closing these would lose
-/// the files.
+/// The number of descriptors that are considered for closing: the files of some have lost their names, and closing
+/// these would lose the files.
 const CANDIDATES: usize = 8;
-/// An operation that found no free descriptor is tried again so often, each time with half of the others closed.
+/// How often an operation that found no free descriptor is tried again, each time with half of the others closed.
 const ATTEMPTS: usize = 4;
 
-/// What leads to the file of an open.
+/// The data by which the file of an open is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// On whose behalf it was opened.
+    /// The account for which it was opened.
     pub actor: Actor,
-    /// Where it is beneath the share, as far as our own renames tell.
+    /// Its path beneath the share, updated by our own renames only.
     pub path: String,
     /// Its path if the rename that was under way at a crash was done.
     pub moved_to: Option<String>,
-    /// Which file.
+    /// The file's identity.
     pub key: FileKey,
     /// Its handle.
     pub handle: FileHandle,
-    /// Is it a directory?
+    /// Whether it is a directory.
     pub is_dir: bool,
-    /// Its data may be read.
+    /// Whether its data may be read.
     pub readable: bool,
-    /// Its data may be written.
+    /// Whether its data may be written.
     pub writable: bool,
-    /// Times that operations by it do not move.
+    /// The times that operations on it do not change.
     pub stopped: Times,
 }
 
 impl Known {
-    /// What is on record of an open. The rights were checked when it was first opened, and the client keeps them.
+    /// Makes it from the record of an open. The rights were checked when it was first opened, and the client keeps
+    /// them.
     #[must_use]
-    pub fn on_record(open: &OpenInfo) -> Known {
+    pub fn from_record(open: &OpenInfo) -> Known {
         Known {
             actor: open.actor.clone(),
             path: open.path.clone(),
@@ -96,13 +97,13 @@ impl Known {
     }
 }
 
-/// An open whose descriptor is open.
+/// An open with an open descriptor.
 pub struct OpenFile {
     known: Known,
-    /// The descriptor; O_PATH if no access to data was asked for. The writer holds it too while it writes.
+    /// The descriptor; O_PATH if no access to data was requested. The writer thread also holds it while it writes.
     pub fd: Arc<OwnedFd>,
     used: u64,
-    /// The file is found again wherever it is moved.
+    /// Whether the file is found again wherever it is moved.
     lasts: bool,
 }
 
@@ -115,7 +116,7 @@ impl Deref for OpenFile {
 }
 
 impl OpenFile {
-    /// Attributes, from what the file system tells now.
+    /// Its current attributes, from the file system.
     ///
     /// # Errors
     /// As `statx`.
@@ -126,7 +127,7 @@ impl OpenFile {
         Ok(attributes::metadata(&stat, &dos, name))
     }
 
-    /// Closing the descriptor of a file without a name would lose the file.
+    /// Returns whether the file has a name: closing the descriptor of one without would lose it.
     fn has_name(&self) -> bool {
         stat(&self.fd).is_ok_and(|stat| stat.stx_nlink > 0)
     }
@@ -135,17 +136,17 @@ impl OpenFile {
 /// All opens.
 pub struct Opens {
     open: HashMap<OpenId, OpenFile>,
-    /// Those whose descriptors are closed.
+    /// The opens whose descriptors are closed.
     closed: HashMap<OpenId, Known>,
-    /// Of the open ones those that last, by when they were used.
+    /// The open ones that can be found again, by last use.
     order: BTreeMap<u64, OpenId>,
     uses: u64,
-    /// So many descriptors there may be.
+    /// The largest number of descriptors.
     limit: usize,
 }
 
 impl Default for Opens {
-    /// None, and as many descriptors as the process may have.
+    /// Without opens, and with as many descriptors as the process may have.
     fn default() -> Opens {
         let all = getrlimit(Resource::Nofile).current;
         let all = all.map_or(usize::MAX, |all| usize::try_from(all).unwrap_or(usize::MAX));
@@ -154,7 +155,7 @@ impl Default for Opens {
 }
 
 impl Opens {
-    /// None, and so many descriptors at most.
+    /// Without opens, and with so many descriptors at most.
     #[must_use]
     pub fn limited(limit: usize) -> Opens {
         Opens {
@@ -167,7 +168,7 @@ impl Opens {
         }
     }
 
-    /// Takes an open in whose file has just been opened. `lasts`: it is found again wherever it is moved.
+    /// Adds an open whose file has just been opened. `lasts`: it is found again wherever it is moved.
     pub fn insert(&mut self, id: OpenId, known: Known, fd: OwnedFd, lasts: bool) {
         self.forget(id);
         self.make_room();
@@ -184,7 +185,7 @@ impl Opens {
         self.touch(id);
     }
 
-    /// Takes an open in whose file is opened when it is used.
+    /// Adds an open whose file is opened when it is used.
     pub fn remember(&mut self, id: OpenId, known: Known) {
         self.forget(id);
         self.closed.insert(id, known);
@@ -198,7 +199,7 @@ impl Opens {
         }
     }
 
-    /// An open whose descriptor is open.
+    /// Returns an open with an open descriptor.
     ///
     /// # Errors
     /// FILE_CLOSED: there is none.
@@ -206,7 +207,7 @@ impl Opens {
         self.open.get(&id).ok_or(NtStatus::FILE_CLOSED)
     }
 
-    /// What is known of an open.
+    /// Returns the data of an open.
     pub(super) fn known_mut(&mut self, id: OpenId) -> Option<&mut Known> {
         let open = self.open.get_mut(&id).map(|file| &mut file.known);
         open.or_else(|| self.closed.get_mut(&id))
@@ -218,13 +219,13 @@ impl Opens {
         open.chain(self.closed.values())
     }
 
-    /// How many descriptors are open.
+    /// The number of open descriptors.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         self.open.len()
     }
 
-    /// A file was renamed: its opens by that name have another path now.
+    /// Updates the path of all opens of a file that was renamed.
     pub fn moved(&mut self, share: ShareId, key: FileKey, from: &str, to: &str) {
         let open = self.open.values_mut().map(|file| &mut file.known);
         for known in open.chain(self.closed.values_mut()) {
@@ -234,7 +235,7 @@ impl Opens {
         }
     }
 
-    /// Is its descriptor open? It is used now.
+    /// Marks an open as used; false if its descriptor is closed.
     fn touch(&mut self, id: OpenId) -> bool {
         let Some(file) = self.open.get_mut(&id) else {
             return false;
@@ -248,7 +249,7 @@ impl Opens {
         true
     }
 
-    /// Closes what was not used for longest, until there is room for one more.
+    /// Closes the least recently used, until there is room for one more.
     fn make_room(&mut self) {
         for _ in 0..CANDIDATES {
             let oldest = self.order.first_key_value().map(|(_, id)| *id);
@@ -273,7 +274,7 @@ impl Opens {
         true
     }
 
-    /// Closes the descriptors of a share's files, which are of no use any more. Gives the opens.
+    /// Closes the descriptors of a share's files, which have become useless. Returns the opens.
     pub(super) fn shut_all(&mut self, share: ShareId) -> Vec<OpenId> {
         let open = self.open.iter();
         let of_share = open.filter(|(_, file)| file.share() == share);
@@ -287,8 +288,8 @@ impl Opens {
         ids
     }
 
-    /// The kernel has no descriptor left: closes half of those that are open, the ones that do not last last. Was there
-    /// one to close?
+    /// Frees descriptors when the kernel has none left: closes half of the open ones, those that cannot be found again
+    /// last. False: there was none to close.
     fn spare(&mut self) -> bool {
         let mut all: Vec<(bool, u64, OpenId)> = self
             .open
@@ -302,7 +303,7 @@ impl Opens {
     }
 }
 
-/// Which opens an operation uses. A CREATE uses none: it makes one.
+/// The opens that an operation uses. A CREATE uses none: it makes one.
 fn used(op: &FileOp) -> impl Iterator<Item = OpenId> {
     let (first, second) = match op {
         FileOp::Create(_) => (None, None),
@@ -313,7 +314,7 @@ fn used(op: &FileOp) -> impl Iterator<Item = OpenId> {
 }
 
 impl Fs {
-    /// Does what may need descriptors; if there is none left, again, with others closed.
+    /// Runs an operation that may need descriptors; if there is none left, again, with others closed.
     pub(super) fn with_descriptors<T>(
         &mut self,
         mut what: impl FnMut(&mut Fs) -> Result<T, NtStatus>,
@@ -327,11 +328,11 @@ impl Fs {
         what(self)
     }
 
-    /// Opens what an operation uses, where it is not open.
+    /// Opens the files that an operation uses, where they are not open.
     ///
     /// # Errors
-    /// FILE_CLOSED if a file is certainly gone, which is logged once; any other error is that of this attempt, and the
-    /// open stays.
+    /// FILE_CLOSED if a file is certainly deleted, which is logged once; any other error applies to this attempt only,
+    /// and the open stays.
     pub(super) fn ready(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         for id in used(op) {
             if self.is_ready(id)? {
@@ -339,20 +340,20 @@ impl Fs {
             }
             let known = self.opens.closed.get(&id).map(|known| known.path.clone());
             self.opens.forget(id);
-            // The file of a close may be gone because that close deleted it, before a crash.
+            // The file of a close may have been deleted by that close, before a crash.
             if !matches!(op, FileOp::Close { .. }) {
                 let path = known.unwrap_or_default();
-                log::warn!("{path}: cannot be opened again, it is gone");
+                log::warn!("{path}: cannot be opened again, it was deleted");
             }
             return Err(NtStatus::FILE_CLOSED);
         }
         Ok(())
     }
 
-    /// Opens the file of an open, if it is not open. False: it is certainly gone.
+    /// Opens the file of an open, if it is not open. False: it is certainly deleted.
     ///
     /// # Errors
-    /// FILE_CLOSED if there is no such open; any other error is that of this attempt.
+    /// FILE_CLOSED if there is no such open; any other error applies to this attempt only.
     pub(super) fn is_ready(&mut self, id: OpenId) -> Result<bool, NtStatus> {
         if self.opens.touch(id) {
             return Ok(true);
@@ -367,7 +368,7 @@ impl Fs {
         Ok(true)
     }
 
-    /// A file by its handle, else by its path. `None`: it is certainly gone.
+    /// Opens a file by its handle, otherwise by its path. `None`: it is certainly deleted.
     fn find_again(&mut self, known: &Known) -> Result<Option<OwnedFd>, NtStatus> {
         let root = find_root(&self.roots, known.share())?;
         let mut is_refused = false;
@@ -375,7 +376,7 @@ impl Fs {
             let flags = known.flags() | OFlags::NONBLOCK;
             match handle::open(mount.as_fd(), &known.handle, flags) {
                 Ok(fd) if known.is(&fd).map_err(status)? => return Ok(Some(fd)),
-                // The server's own rights do not suffice, so the file is there.
+                // The server's own rights do not suffice, so the file exists.
                 Err(Errno::ACCESS) => is_refused = true,
                 Err(error) if !leaves_the_path(error) => return Err(open_status(error)),
                 Ok(_) | Err(_) => {}
@@ -398,8 +399,8 @@ impl Fs {
         }
     }
 
-    /// What has a path, if that is the file; with the server's own rights, or with the account's where these do not
-    /// suffice (NFS).
+    /// Opens the file at a path, if it is the right one; with the server's own rights, or with the account's where
+    /// these do not suffice (NFS).
     fn open_by_path(&mut self, known: &Known, path: &str) -> Result<Option<OwnedFd>, NtStatus> {
         let disk = disk_path(path)?;
         let mut opened = find_root(&self.roots, known.share())?.open_disk(&disk, known.flags());
@@ -415,8 +416,8 @@ impl Fs {
     }
 }
 
-/// Of the errors of `open_by_handle_at` those that leave the path to try: the file is gone (ESTALE), or handles cannot
-/// be used (EPERM: no right to; the rest: not on this file system).
+/// Returns whether an error of `open_by_handle_at` leaves the path to try: the file does not exist (ESTALE), or handles
+/// cannot be used (EPERM: no right; others: not on this file system).
 fn leaves_the_path(error: Errno) -> bool {
     matches!(
         error,
@@ -424,7 +425,7 @@ fn leaves_the_path(error: Errno) -> bool {
     )
 }
 
-/// Of the errors of `openat2` those that say that the path leads to nothing, or to another kind of file than was
+/// Returns whether an error of `openat2` says that the path leads to nothing, or to another kind of file than was
 /// opened.
 pub(super) fn is_another(error: Errno) -> bool {
     matches!(
@@ -434,12 +435,12 @@ pub(super) fn is_another(error: Errno) -> bool {
 }
 
 impl Root {
-    /// Is a file found again by its handle, wherever it is moved?
+    /// Returns whether a file is found again by its handle, wherever it is moved.
     pub(super) fn keeps(&self, known: &Known) -> bool {
         self.by_handle == Some(known.key.dev) && !known.handle.bytes.is_empty()
     }
 
-    /// Is the file system that a file was on still where its path leads?
+    /// Returns whether the path of a file still leads to its file system.
     fn has_device(&self, known: &Known) -> bool {
         let mut path = known.path.as_str();
         loop {

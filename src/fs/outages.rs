@@ -1,5 +1,5 @@
-//! What is not there for a while: shares that are offline, directories that cannot be watched. Nothing is given up because of it; it is
-//! looked for again.
+//! Temporary outages: shares that are offline, directories that cannot be watched. Nothing is given up because of them;
+//! they are retried.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use outlast_fsa::status::NtStatus;
 use super::lookup::Lookup;
 use super::{Fs, find_root};
 
-/// Between two looks, when nobody asks.
+/// The interval of retries without a request.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Fs {
@@ -20,7 +20,7 @@ impl Fs {
         self.next_look
     }
 
-    /// Looks for a share that is offline, as somebody asks for it.
+    /// Retries an offline share, because of a request for it.
     pub(super) fn look_for_share(&mut self, share: ShareId) {
         let is_offline = matches!(self.roots.get(share), Err(NtStatus::IO_DEVICE_ERROR));
         if is_offline && self.revive(share) {
@@ -28,26 +28,27 @@ impl Fs {
         }
     }
 
-    /// A share is there again, if it is, with all that is promised of it.
+    /// Restores a share that is available again, with everything that depends on it.
     fn revive(&mut self, share: ShareId) -> bool {
-        if !self.roots.look_again(share) {
+        if !self.roots.retry_offline(share) {
             return false;
         }
         match self.expect_power_cuts_of(share) {
             Ok(()) => {
-                self.roots.welcome(share);
+                self.roots.note_available(share);
                 true
             }
             Err(why) => {
-                self.roots.set_aside(share, &format!("{why:#}"));
+                self.roots.take_offline(share, &format!("{why:#}"));
                 false
             }
         }
     }
 
-    /// An operation has failed. Where the file system of a share died and was mounted again, the share is served from there.
+    /// Handles a failed operation: if the file system of a share died and was mounted again, the share is served from
+    /// there.
     pub(super) fn note_failure(&mut self, status: NtStatus) {
-        // EIO; a file system that has made itself read-only; ESTALE.
+        // EIO; a file system that made itself read-only; ESTALE.
         let may_be_dead = matches!(
             status,
             NtStatus::IO_DEVICE_ERROR | NtStatus::MEDIA_WRITE_PROTECTED | NtStatus::FILE_CLOSED
@@ -60,8 +61,8 @@ impl Fs {
                 continue;
             }
             self.roots
-                .set_aside(share, "its file system was mounted again");
-            // What was open there is dead; it is opened again where it is used.
+                .take_offline(share, "its file system was mounted again");
+            // Opens there are dead; their files are opened again when they are used.
             for open in self.opens.shut_all(share) {
                 self.listings.forget(open);
                 if let Some(recursive) = self.watcher.forget(open) {
@@ -73,8 +74,8 @@ impl Fs {
         }
     }
 
-    /// Looks for all that is missing, if it is time to.
-    pub(super) fn look_again(&mut self) {
+    /// Retries everything that is missing, if it is due.
+    pub(super) fn retry_offline(&mut self) {
         let is_missing = self.roots.offline().next().is_some() || !self.unwatched.is_empty();
         if !is_missing {
             self.next_look = None;
@@ -96,7 +97,7 @@ impl Fs {
             if !self.watch_again(open, recursive) {
                 continue;
             }
-            // What happened meanwhile is not known.
+            // Changes in the meantime are unknown.
             if let Ok(known) = self.opens.get(open) {
                 self.watcher.missed(Change {
                     share: known.share(),
@@ -108,7 +109,7 @@ impl Fs {
         }
     }
 
-    /// Watches what an open watched before a restart. A failure is no reason to close the open: it is tried again later.
+    /// Watches again what an open watched before a restart. After a failure the open stays, and it is retried later.
     pub(super) fn watch_again(&mut self, open: OpenId, recursive: bool) -> bool {
         let watched = self.with_descriptors(|fs| {
             if !fs.is_ready(open)? {
@@ -120,7 +121,7 @@ impl Fs {
         });
         match watched {
             Ok(()) => true,
-            // It is gone: whoever uses it next is told so.
+            // It is missing, which its next use reports.
             Err(NtStatus::FILE_CLOSED) => false,
             Err(status) => {
                 debug!("open {open} cannot watch its directory now: {status}");
@@ -131,7 +132,7 @@ impl Fs {
         }
     }
 
-    /// The directories of shares that have been opened since the last call.
+    /// Returns the directories of shares that have been opened since the last call.
     pub fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
         self.roots.take_found()
     }
@@ -142,7 +143,7 @@ impl Fs {
         self.roots.offline().collect()
     }
 
-    /// A share's directory that was served before: no other is served in its place.
+    /// Notes a share's former directory, so that no other is served in its place.
     pub fn expect_root(&mut self, share: ShareId, key: FileKey) {
         self.roots.expect(share, key);
     }

@@ -1,9 +1,9 @@
-//! From a client's path to a file beneath the share.
+//! Path resolution: from a client's path to a file beneath the share.
 //!
 //! Every walk is one `openat2` from the share's root with RESOLVE_BENEATH: symbolic links that stay inside are followed
-//! (absolute ones by [`super::links`]), and nothing that happens meanwhile can lead out. A link that leads out of the
-//! share or to nothing is itself what its name leads to: seen and deleted, but not read. Case does not count: the name as
-//! given goes first, then the directory is searched.
+//! (absolute ones by [`super::links`]), and no concurrent change can lead outside. A link that leads outside the share
+//! or to nothing is opened itself: it is visible and can be deleted, but not read. Case does not matter: the name as
+//! given is tried first, then the directory is searched.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -31,43 +31,44 @@ const PATH_MAX: usize = 4095;
 pub struct Root {
     /// The share.
     pub share: ShareId,
-    /// Where it is, for messages.
+    /// Its path, for messages.
     pub path: PathBuf,
-    /// O_PATH: walks begin here. Watches of its directories share it.
+    /// O_PATH descriptor from which walks begin. Watches of its directories share it.
     pub dir: Rc<OwnedFd>,
-    /// Readable: names the mount for `open_by_handle_at`. `None` if the server may not read the directory.
+    /// Readable descriptor that selects the mount for `open_by_handle_at`. `None` if the server may not read the
+    /// directory.
     pub mount: Option<OwnedFd>,
-    /// The file system it is on, if files there can be opened by handle.
+    /// The magic number of its file system, if files there can be opened by handle.
     pub by_handle: Option<u64>,
-    /// Which directory it is.
+    /// Its identity.
     pub key: FileKey,
-    /// What that file system has.
+    /// The features of its file system.
     pub features: Features,
     /// Nothing in it may be changed.
     pub read_only: bool,
-    /// Whose rights apply, if the configuration says.
+    /// The account whose rights apply, if configured.
     pub run_as: Option<String>,
 }
 
-/// Where a path leads.
+/// The result of resolving a path.
 pub struct Located {
-    /// The path with the case the disk has; its last component as given if nothing is there.
+    /// The path with the case on disk; its last component as given if it does not exist.
     pub path: String,
-    /// O_PATH on what is there, symbolic links followed.
+    /// O_PATH descriptor of the file, symbolic links followed.
     pub file: Option<OwnedFd>,
 }
 
 /// A directory on the way to a path.
 pub struct Directory {
-    /// Its path with the case the disk has.
+    /// Its path with the case on disk.
     pub path: String,
-    /// O_PATH on it.
+    /// O_PATH descriptor of it.
     fd: OwnedFd,
 }
 
-/// The directory an entry is or will be in, and the entry's name in it.
+/// The directory that contains, or will contain, an entry, and the entry's name in it.
 pub struct Entry {
-    /// O_PATH on the directory.
+    /// O_PATH descriptor of the directory.
     pub dir: OwnedFd,
     /// Name on disk.
     pub name: Vec<u8>,
@@ -76,7 +77,7 @@ pub struct Entry {
 /// Opens a share's directory.
 ///
 /// # Errors
-/// What `open` says, in words that name the path.
+/// The error of `open`, in words that name the path.
 pub fn open_root(
     share: ShareId,
     path: &Path,
@@ -121,21 +122,21 @@ pub fn open_root(
 }
 
 impl Root {
-    /// What is weaker on its file system than on ext4, XFS and btrfs: a sentence each, with the directory.
+    /// The restrictions of its file system compared with ext4, XFS and btrfs: a sentence each, with the directory.
     pub fn weaker(&self) -> impl Iterator<Item = String> + use<'_> {
         let (path, kind) = (self.path.display(), &self.features.kind);
         let lines = self.features.weaker().into_iter();
         lines.map(move |line| format!("{path} ({kind}): {line}"))
     }
 
-    /// Opens what a path on disk leads to, never outside the share and never waiting (FIFOs, leases).
+    /// Opens the target of a path on disk, never outside the share and never waiting (FIFOs, leases).
     ///
     /// # Errors
     /// As `openat2`.
     pub fn open_disk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path: &[u8] = if path.is_empty() { b"." } else { path };
         let opened = match open_beneath(self.dir.as_fd(), path, flags) {
-            // An absolute link, or one that leads out.
+            // An absolute link, or one that leads outside.
             Err(Errno::XDEV) => self.without_links(path).and_then(|path| {
                 let path: &[u8] = if path.is_empty() { b"." } else { &path };
                 open_beneath(self.dir.as_fd(), path, flags)
@@ -145,7 +146,7 @@ impl Root {
         opened.or_else(|error| link_itself(self.dir.as_fd(), path, flags, error))
     }
 
-    /// Opens what a name in a directory leads to, as [`Root::open_disk`] does, without the walk to the directory.
+    /// Opens the target of a name in a directory, as [`Root::open_disk`] does, without the walk to the directory.
     fn open_in(&self, dir: &Directory, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         match open_beneath(dir.fd.as_fd(), name, flags) {
             // A symbolic link that leaves the directory may stay in the share.
@@ -183,7 +184,7 @@ impl Root {
         Ok(Entry { dir, name })
     }
 
-    /// Which directory holds the path's last component; for the root, itself.
+    /// The identity of the directory that contains the path's last component; for the root, its own.
     ///
     /// # Errors
     /// OBJECT_PATH_NOT_FOUND; as `statx`.
@@ -195,10 +196,11 @@ impl Root {
         Ok(key(&found.map_err(status)?))
     }
 
-    /// Finds the path, whatever its case.
+    /// Resolves a path without regard to case.
     ///
     /// # Errors
-    /// OBJECT_PATH_NOT_FOUND if a component before the last is missing or is no directory; ACCESS_DENIED; OBJECT_NAME_INVALID.
+    /// OBJECT_PATH_NOT_FOUND if a component before the last is missing or is no directory; ACCESS_DENIED;
+    /// OBJECT_NAME_INVALID.
     pub fn locate(&self, path: &str, lookup: &mut Lookup) -> Result<Located, NtStatus> {
         let disk = disk_path(path)?;
         match self.open_disk(&disk, OFlags::PATH) {
@@ -216,7 +218,7 @@ impl Root {
         self.locate_in(&parent, last, lookup)
     }
 
-    /// A directory, whatever the case of its path.
+    /// Resolves a directory's path without regard to case.
     ///
     /// # Errors
     /// OBJECT_PATH_NOT_FOUND; ACCESS_DENIED; OBJECT_NAME_INVALID.
@@ -244,7 +246,7 @@ impl Root {
         Ok(found)
     }
 
-    /// Finds one name in a directory, whatever its case.
+    /// Resolves one name in a directory without regard to case.
     ///
     /// # Errors
     /// As [`Root::locate`].
@@ -274,7 +276,7 @@ impl Root {
                         file: Some(file),
                     });
                 }
-                // Gone meanwhile, or a symbolic link to nothing.
+                // Removed meanwhile, or a symbolic link to nothing.
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(status(error)),
             }
@@ -285,7 +287,7 @@ impl Root {
         })
     }
 
-    /// Where an open file is now, beneath this root; `None` if it has no name here.
+    /// The current path of an open file beneath this root; `None` if it has no name here.
     pub fn current_path(&self, fd: BorrowedFd<'_>) -> Option<String> {
         use std::os::unix::ffi::OsStrExt;
         let link = |fd: BorrowedFd<'_>| {
@@ -304,7 +306,7 @@ impl Root {
     }
 }
 
-/// `openat2` beneath a directory, again where a race elsewhere disturbed the walk.
+/// Calls `openat2` beneath a directory, again if a concurrent rename disturbed the walk.
 ///
 /// # Errors
 /// As `openat2`.
@@ -331,7 +333,8 @@ pub fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<O
     }
 }
 
-/// The symbolic link at a path that cannot be followed: to nothing, out of the share, in a circle. `error`: why.
+/// Opens the symbolic link at a path that cannot be followed: to nothing, outside the share, in a circle. `error`: the
+/// reason.
 fn link_itself(
     dir: BorrowedFd<'_>,
     path: &[u8],
@@ -372,7 +375,7 @@ pub fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Does the account whose rights the thread has have this access to an open file?
+/// Checks whether the account that the thread runs as has this access to an open file.
 ///
 /// # Errors
 /// As `access`: EACCES, and EROFS for writing.
@@ -381,7 +384,7 @@ pub fn may_access(fd: BorrowedFd<'_>, access: Access) -> Result<(), Errno> {
     rustix::fs::accessat(CWD, fd_path(fd), access, AtFlags::EACCESS)
 }
 
-/// What is to be known about every file.
+/// The fields that are needed for every file.
 const STATX_MASK: StatxFlags = StatxFlags::BASIC_STATS
     .union(StatxFlags::BTIME)
     .union(volume::STATX_MASK);
@@ -411,7 +414,8 @@ pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Statx, Errno> {
     without_fleeting_birth(entry, dir)
 }
 
-/// overlayfs tells the birth of the copy that it makes when a file is first written: there a file is known without it.
+/// overlayfs reports the birth of the copy that it makes when a file is first written: there files are identified
+/// without it.
 fn without_fleeting_birth(mut stat: Statx, on: impl AsFd) -> Result<Statx, Errno> {
     // Its devices have no major number.
     if stat.stx_dev_major == 0 && magic(on)? == OVERLAYFS {

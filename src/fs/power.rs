@@ -1,4 +1,5 @@
-//! What durability `power` asks of the shares' file systems: that effects can be done once more, that they are marked, that they are synced.
+//! Requirements of durability `power` on the shares' file systems: effects can be done once more, are marked, and are
+//! synced.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use super::syncing::Syncers;
 use super::{Fs, features, find_root, handle, names};
 
 impl Fs {
-    /// Makes sure that what durability `power` needs of the shares' file systems is there. A share that is offline is looked at when it is
-    /// back.
+    /// Checks that the shares' file systems meet the requirements of durability `power`. An offline share is checked
+    /// when it is available again.
     ///
     /// # Errors
     /// A line that names the share's directory, and the remedy.
@@ -28,7 +29,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The same of one share; nothing under another durability.
+    /// Checks one share; does nothing under another durability.
     ///
     /// # Errors
     /// As [`Fs::expect_power_cuts`].
@@ -51,8 +52,8 @@ impl Fs {
         let handle = handle::of(root.dir.as_fd());
         handle::open(mount.as_fd(), &handle, OFlags::PATH).with_context(|| {
             format!(
-                "{path}: durability \"power\" needs files to be opened by handle: run as root (CAP_DAC_READ_SEARCH), on a file \
-                 system that has handles, or set it to \"process\""
+                "{path}: durability \"power\" needs files to be opened by handle: run as root (CAP_DAC_READ_SEARCH), \
+                 on a file system that has handles, or set it to \"process\""
             )
         })?;
         let mount = mount.try_clone()?;
@@ -61,13 +62,13 @@ impl Fs {
         let marked = number.and_then(|number| self.markers.set(&self.roots, share, number.max(1)));
         marked.with_context(|| {
             format!(
-                "{path}: durability \"power\" keeps a marker in it, {}, with an extended attribute: let no other server have it, \
-                 and have a file system that has them",
+                "{path}: durability \"power\" keeps a marker in it, {}, with an extended attribute: let no other \
+                 server have it, and have a file system that has them",
                 names::MARKER
             )
         })?;
         let added = syncers.add(share, mount);
-        added.context("no thread can be started")
+        added.context("cannot start a thread")
     }
 
     /// [`FileSystem::perform_again`](crate::server::files::FileSystem::perform_again).
@@ -84,7 +85,7 @@ impl Fs {
         if !as_server {
             let root = find_root(&self.roots, actor.share)?;
             let run_as = root.run_as.as_deref();
-            // What belongs to whom cannot be told now: that is no reason to make it root's.
+            // The owner is unknown now, which is no reason to make the file root's.
             if let Err(Refused::NotNow) = self.accounts.choose(run_as, actor.user.as_deref()) {
                 return Err(NtStatus::ACCESS_DENIED);
             }
@@ -106,7 +107,7 @@ impl Fs {
     /// zeroes once the page is gone.
     pub fn drop_cached(&mut self, open: OpenId) {
         if let Ok(file) = self.open_file(open) {
-            // Whether all comes to the medium in the end, the next sync says.
+            // The next sync reports whether everything reaches the medium.
             let _ = fdatasync(&file.fd);
             let _ = fadvise(&file.fd, 0, None, Advice::DontNeed);
         }

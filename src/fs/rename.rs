@@ -1,4 +1,5 @@
-//! Renaming, linking and deleting: what changes names. Each knows the file it means by identity, so that done twice is done once.
+//! Renaming, linking and deleting. Each operation identifies its file by identity, so that repeating it has no further
+//! effect.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,10 +17,11 @@ use super::names;
 use super::opens::{OpenFile, is_another};
 use super::path::{Entry, Root, disk_path, fd_path, stat, stat_entry};
 
-/// What a rename or a link will find. `in_use`: is this file open?
+/// Finds out what a rename or a link will meet. `in_use`: is this file open?
 ///
 /// # Errors
-/// OBJECT_NAME_COLLISION; ACCESS_DENIED for what cannot be replaced; OBJECT_NAME_NOT_FOUND if the source has no name any more.
+/// OBJECT_NAME_COLLISION; ACCESS_DENIED for a target that cannot be replaced; OBJECT_NAME_NOT_FOUND if the source has
+/// no name any more.
 pub fn prepare(
     root: &Root,
     lookup: &mut Lookup,
@@ -67,7 +69,7 @@ pub fn prepare(
     if !replace {
         return Err(NtStatus::OBJECT_NAME_COLLISION);
     }
-    // MS-FSA 2.1.5.15.11: a directory, a read-only file and one that is open are not replaced.
+    // MS-FSA 2.1.5.15.11: a directory, a read-only file and an open file are not replaced.
     let attributes = attributes::kept_attributes(&stat, &attributes::read(existing.as_fd()));
     if is_dir(&stat) || attributes & flag::READONLY != 0 || in_use(&existing_key) {
         return Err(NtStatus::ACCESS_DENIED);
@@ -75,7 +77,7 @@ pub fn prepare(
     Ok(intent(found.path, Some(existing_key)))
 }
 
-/// What the path leads to; `None`: to nothing, or out of the share. An error says neither.
+/// The identity of the file at the path; `None`: there is none, or it is outside the share.
 fn identity(root: &Root, path: &str) -> Result<Option<FileKey>, NtStatus> {
     let Ok(disk) = disk_path(path) else {
         return Ok(None);
@@ -87,23 +89,23 @@ fn identity(root: &Root, path: &str) -> Result<Option<FileKey>, NtStatus> {
     }
 }
 
-/// Is this file what has the path, or what the path leads to? A symbolic link that led to nothing when it was opened
-/// may lead to something by now.
+/// Returns whether this file is the one at the path, or the target of a link there. A dangling symbolic link may have
+/// got a target since it was opened.
 fn has_path(root: &Root, path: &str, file: &FileKey) -> Result<bool, NtStatus> {
     if identity(root, path)? == Some(*file) {
         return Ok(true);
     }
-    // A parent that could not be looked at would have been an error above.
+    // A parent that could not be examined would have been an error above.
     let Ok(entry) = root.entry(path) else {
         return Ok(false);
     };
     Ok(look(&entry)?.as_ref().map(key) == Some(*file))
 }
 
-/// A path under which an open file is to be found: the one given if it is still there, else the one the kernel knows.
+/// The path under which an open file can be found: the given one if it is still there, otherwise the kernel's.
 ///
-/// A file with several links may have been opened again by its handle, and then the kernel knows it by any of them: the
-/// one that is meant must be there.
+/// A file with several links may have been opened again by its handle, and then the kernel may return any of them: the
+/// intended one must exist.
 fn name_of(
     root: &Root,
     fd: BorrowedFd<'_>,
@@ -124,7 +126,7 @@ fn name_of(
     there.map(|_| None)
 }
 
-/// What an entry is, itself; `None`: there is none.
+/// The metadata of an entry itself; `None`: there is none.
 fn look(entry: &Entry) -> Result<Option<Statx>, NtStatus> {
     match stat_entry(&entry.dir, &entry.name) {
         Ok(stat) => Ok(Some(stat)),
@@ -133,22 +135,23 @@ fn look(entry: &Entry) -> Result<Option<Statx>, NtStatus> {
     }
 }
 
-/// What a rename's intent says.
+/// The intent of a rename.
 pub struct Move<'a> {
-    /// Which file gets the name.
+    /// The file that is renamed.
     pub source: FileKey,
-    /// Its name until now.
+    /// Its former name.
     pub from: &'a str,
-    /// Its name from now on.
+    /// Its new name.
     pub to: &'a str,
-    /// The file whose name that was.
+    /// The file that had the new name.
     pub replaced: Option<FileKey>,
 }
 
 /// Renames as the intent says.
 ///
 /// # Errors
-/// OBJECT_NAME_NOT_FOUND if the source has no name any more; OBJECT_NAME_COLLISION if another file has the new name by now; as `rename`.
+/// OBJECT_NAME_NOT_FOUND if the source has no name any more; OBJECT_NAME_COLLISION if another file has the new name
+/// meanwhile; as `rename`.
 pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), NtStatus> {
     let to = root.entry(intent.to)?;
     let at_target = look(&to)?;
@@ -156,7 +159,7 @@ pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), 
         || identity(root, intent.to)? == Some(intent.source)
     {
         if intent.from != intent.to && has_path(root, intent.from, &intent.source)? {
-            // Both names are links to the file, which rename(2) leaves alone: the old one goes.
+            // Both names are links to the file, which rename(2) leaves alone: the old one is removed.
             let from = root.entry(intent.from)?;
             return match rustix::fs::unlinkat(&from.dir, from.name.as_slice(), AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -165,7 +168,7 @@ pub fn rename(root: &Root, fd: BorrowedFd<'_>, intent: &Move<'_>) -> Result<(), 
                 Err(error) => Err(status(error)),
             };
         }
-        // Done by us, before a crash.
+        // We did it before a crash.
         return Ok(());
     }
     let from =
@@ -197,8 +200,8 @@ fn move_entry(from: &Entry, to: &Entry, replaces: bool) -> Result<(), NtStatus> 
         return rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(two_names_status);
     }
     match rustix::fs::renameat_with(&from.dir, old, &to.dir, new, RenameFlags::NOREPLACE) {
-        // The file system cannot, or a directory is moved beneath itself, as the next call says. The name was free just
-        // now.
+        // The file system does not support it, or a directory is moved beneath itself, as the next call reports. The
+        // name was free just now.
         Err(Errno::INVAL | Errno::NOSYS) => {
             rustix::fs::renameat(&from.dir, old, &to.dir, new).map_err(two_names_status)
         }
@@ -206,7 +209,7 @@ fn move_entry(from: &Entry, to: &Entry, replaces: bool) -> Result<(), NtStatus> 
     }
 }
 
-/// Links as the intent says. `private`: a name to do it under first, when it replaces.
+/// Links as the intent says. `private`: a temporary name for a link that replaces.
 ///
 /// # Errors
 /// As [`rename`].
@@ -221,8 +224,8 @@ pub fn link(
     if there == Some(intent.source) {
         return Ok(());
     }
-    // A file that was opened by its handle may be in no directory that the kernel's cache knows, and the sandbox lets
-    // nothing be linked from there (EXDEV). Opened by its name, it is in one.
+    // A file that was opened by its handle may be in no directory that the kernel's cache knows, and the sandbox then
+    // permits no link (EXDEV). Opened by its name, it is in one.
     let named = disk_path(intent.from)?;
     let named = root.open_disk(&named, OFlags::PATH).ok();
     let named = named.filter(|named| stat(named).is_ok_and(|stat| key(&stat) == intent.source));
@@ -232,7 +235,7 @@ pub fn link(
     match (there, intent.replaced) {
         (None, _) => link_as(&to.name).map_err(two_names_status),
         (Some(there), Some(meant)) if there == meant => {
-            // Left by an attempt before a crash, if at all.
+            // Left by an attempt before a crash, if it exists.
             let _ = rustix::fs::unlinkat(&to.dir, private, AtFlags::empty());
             link_as(private.as_bytes()).map_err(two_names_status)?;
             rustix::fs::renameat(&to.dir, private, &to.dir, to.name.as_slice()).map_err(|error| {
@@ -244,8 +247,8 @@ pub fn link(
     }
 }
 
-/// Takes the file's name away; nothing to do if the name is gone or another file's by now. `links`: how many it had before
-/// the operation was begun.
+/// Removes the file's name; does nothing if the name is missing or another file's. `links`: the number of its links
+/// before the operation was begun.
 ///
 /// # Errors
 /// DIRECTORY_NOT_EMPTY; as `unlink`.
@@ -258,8 +261,8 @@ pub fn delete(
     if root.read_only {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    // Renamed locally, it is deleted under its new name: what was opened is what is meant. But of several links that are
-    // one less, this may have been the one that is gone, deleted by us before a crash.
+    // After a local rename it is deleted under its new name. But if one of several links is missing, this may have been
+    // the one that we deleted before a crash.
     let path = match links <= 1 {
         true => name_of(root, fd, &target.key, &target.path)?,
         false => (identity(root, &target.path)? == Some(target.key)).then(|| target.path.clone()),
@@ -271,7 +274,7 @@ pub fn delete(
     let Some(itself) = look(&entry)? else {
         return Ok(());
     };
-    // Of a symbolic link, the link goes and not what it leads to.
+    // Of a symbolic link, the link is removed and not its target.
     let flags = if file_type(&itself) == FileType::Directory {
         AtFlags::REMOVEDIR
     } else {
@@ -284,7 +287,7 @@ pub fn delete(
     }
 }
 
-/// May this be deleted (MS-FSA 2.1.5.15.3)?
+/// Checks whether a file may be deleted (MS-FSA 2.1.5.15.3).
 ///
 /// # Errors
 /// CANNOT_DELETE if it is read-only, DIRECTORY_NOT_EMPTY, ACCESS_DENIED.
@@ -296,7 +299,8 @@ pub fn check_delete(root: &Root, uid: u32, open: &OpenFile, path: &str) -> Resul
     }
     may_delete(root, &stat, uid, path)?;
     if open.is_dir {
-        // Readable or not, only an empty one can go; a directory that cannot be read shows when it is deleted.
+        // Readable or not, only an empty one can be deleted; a directory that cannot be read is checked when it is
+        // deleted.
         if let Ok(dir) = root.open_path(path, OFlags::RDONLY | OFlags::DIRECTORY)
             && !is_empty(&dir).map_err(status)?
         {

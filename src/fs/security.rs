@@ -1,9 +1,10 @@
-//! Security descriptors (MS-DTYP 2.4.6) made from owner, group and mode, and back.
+//! Converts security descriptors (MS-DTYP 2.4.6) from and to owner, group and mode.
 //!
-//! Owner and group are the SIDs Samba uses: S-1-22-1-uid and S-1-22-2-gid. The DACL has one entry each for the owner, the group and
-//! Everyone, and before them one that denies the owner or the group what the mode gives to a wider class only. A DACL to be set must speak of these only (of the owner also as CREATOR OWNER or OWNER RIGHTS, of everyone also as Authenticated
-//! Users); entries for SYSTEM and Administrators are passed over, since root may do everything anyway; any other is refused.
-//! Entries of POSIX ACLs beyond the mode are not shown and stay as they are.
+//! Owner and group are the SIDs that Samba uses: S-1-22-1-uid and S-1-22-2-gid. The DACL has one entry each for the
+//! owner, the group and Everyone, and before them one that denies the owner or the group what the mode permits to a
+//! wider class only. A DACL to set must contain only these (the owner also as CREATOR OWNER or OWNER RIGHTS, everyone
+//! also as Authenticated Users); entries for SYSTEM and Administrators are ignored, since root may do everything
+//! anyway; any other is refused. Entries of POSIX ACLs beyond the mode are not shown and are kept.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,10 +30,11 @@ const HEADER_BYTES: usize = 20;
 
 const ACE_ALLOWED: u8 = 0;
 const ACE_DENIED: u8 = 1;
-/// The entry counts for children only (MS-DTYP 2.4.4.1).
+/// The entry applies to children only (MS-DTYP 2.4.4.1).
 const INHERIT_ONLY: u8 = 0x8;
 
-/// STATUS_INVALID_OWNER, STATUS_INVALID_PRIMARY_GROUP, STATUS_NONE_MAPPED, STATUS_INVALID_SECURITY_DESCR (MS-ERREF 2.3.1).
+/// STATUS_INVALID_OWNER, STATUS_INVALID_PRIMARY_GROUP, STATUS_NONE_MAPPED, STATUS_INVALID_SECURITY_DESCR (MS-ERREF
+/// 2.3.1).
 const INVALID_OWNER: NtStatus = NtStatus(0xC000_005A);
 const INVALID_PRIMARY_GROUP: NtStatus = NtStatus(0xC000_005B);
 const NONE_MAPPED: NtStatus = NtStatus(0xC000_0073);
@@ -88,7 +90,7 @@ impl Sid {
     }
 }
 
-/// The parts of the descriptor that `information` asks for.
+/// Returns the parts of the descriptor that `information` requests.
 ///
 /// # Errors
 /// As `statx`.
@@ -122,11 +124,11 @@ pub fn query(fd: &OwnedFd, information: u32) -> Result<Bytes, NtStatus> {
     Ok(Bytes::from(descriptor))
 }
 
-/// What an owner may do whatever the mode says.
+/// The rights that an owner has whatever the mode says.
 const OWNER_RIGHTS: u32 =
     ALWAYS | right::WRITE_ATTRIBUTES | right::WRITE_DAC | right::WRITE_OWNER | right::DELETE;
 
-/// The DACL's entries, in the canonical order (MS-DTYP 2.4.4.1): those that deny first.
+/// The DACL's entries, in the canonical order (MS-DTYP 2.4.4.1): denying ones first.
 fn entries(owner: &Sid, group: &Sid, mode: u32, is_dir: bool) -> Vec<(u8, Sid, u32)> {
     let [others, of_group, of_owner] = [mode, mode >> 3, mode >> 6];
     let denied = [
@@ -146,7 +148,7 @@ fn entries(owner: &Sid, group: &Sid, mode: u32, is_dir: bool) -> Vec<(u8, Sid, u
     entries.filter(|(.., mask)| *mask != 0).collect()
 }
 
-/// The rights that a class goes without for want of these bits.
+/// The rights that a class lacks without these bits.
 fn refused(digit: u32, is_dir: bool) -> u32 {
     let bit = |bit, rights| if digit & bit != 0 { rights } else { 0 };
     let children = if is_dir { right::DELETE_CHILD } else { 0 };
@@ -155,7 +157,7 @@ fn refused(digit: u32, is_dir: bool) -> u32 {
         | bit(1, right::EXECUTE)
 }
 
-/// The rights one digit of the mode gives.
+/// The rights that one digit of the mode permits.
 fn rights(digit: u32, is_dir: bool) -> u32 {
     let mut rights = right::READ_CONTROL | right::SYNCHRONIZE | right::READ_ATTRIBUTES;
     if digit & 4 != 0 {
@@ -189,12 +191,12 @@ fn write_acl(entries: &[(u8, Sid, u32)], out: &mut Vec<u8>) {
     out.extend(aces);
 }
 
-/// A descriptor's parts as the client sent them.
+/// The parts of a descriptor as received from the client.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Descriptor {
     owner: Option<Sid>,
     group: Option<Sid>,
-    /// `None`: there is none. `Some(None)`: the null DACL, everything for everyone.
+    /// `None`: absent. `Some(None)`: the null DACL, everything for everyone.
     dacl: Option<Option<Vec<Ace>>>,
 }
 
@@ -254,7 +256,7 @@ fn parse_acl(bytes: &[u8]) -> Option<Vec<Ace>> {
         let size = usize::from(u16::from_le_bytes([size_low, size_high]));
         let (ace, after) = rest.split_at_checked(size)?;
         rest = after;
-        // Kinds with other layouts (object, callback) are not the file system's; they are refused later by their kind.
+        // Kinds with other layouts (object, callback) do not apply to files; they are refused later by their kind.
         let mask = u32::from_le_bytes(*ace.get(4..)?.first_chunk()?);
         let sid = match kind {
             ACE_ALLOWED | ACE_DENIED => Sid::parse(ace.get(8..)?)?,
@@ -273,7 +275,8 @@ fn parse_acl(bytes: &[u8]) -> Option<Vec<Ace>> {
 /// Sets the parts of the descriptor that `information` names: chown and chmod. Runs with the account's rights.
 ///
 /// # Errors
-/// INVALID_PARAMETER if it is malformed; INVALID_OWNER, INVALID_PRIMARY_GROUP, NONE_MAPPED for what Linux cannot express; as `chown`, `chmod`.
+/// INVALID_PARAMETER if it is malformed; INVALID_OWNER, INVALID_PRIMARY_GROUP, NONE_MAPPED for what Linux cannot
+/// express; as `chown`, `chmod`.
 pub fn set(fd: &OwnedFd, information: u32, descriptor: &[u8]) -> Result<(), NtStatus> {
     let descriptor = parse(descriptor).ok_or(NtStatus::INVALID_PARAMETER)?;
     let stat = stat(fd).map_err(status)?;
@@ -298,7 +301,7 @@ pub fn set(fd: &OwnedFd, information: u32, descriptor: &[u8]) -> Result<(), NtSt
             _ => return Err(INVALID_PRIMARY_GROUP),
         }
     }
-    // (uid_t) -1 means "leave it" to the kernel, and is nobody's id.
+    // (uid_t) -1 means "leave it" to the kernel, and is no account's id.
     if uid == u32::MAX || gid == u32::MAX {
         return Err(INVALID_OWNER);
     }
@@ -322,7 +325,8 @@ pub fn set(fd: &OwnedFd, information: u32, descriptor: &[u8]) -> Result<(), NtSt
     Ok(())
 }
 
-/// The nearest mode: each class gets what the entries for it and for everyone allow, the first entry about a right deciding.
+/// The nearest mode: each class gets what the entries for it and for everyone permit; the first entry about a right
+/// decides.
 fn mode_of(dacl: &[Ace], uid: u32, gid: u32) -> Result<u32, NtStatus> {
     #[derive(Default, Clone, Copy)]
     struct Class {

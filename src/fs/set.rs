@@ -56,14 +56,15 @@ pub fn basic(open: &OpenFile, basic: &SetBasic, assumed: Assumed) -> Result<(), 
             rustix::fs::utimensat(CWD, path.as_str(), &times, AtFlags::empty())
         })?;
     }
-    // At last: all the others move it.
+    // Last, since all the others change it.
     match set(basic.change_time) {
         Some(change) => for_writers(fd, &mut assumed, || attributes::write_change(fd, change)),
         None => Ok(()),
     }
 }
 
-/// On Linux only the owner sets times, on Windows whoever may write: so does the server for those who may.
+/// Sets times with the server's rights for an account that may write: on Linux only the owner sets times, on Windows
+/// any account that may write.
 fn for_writers(
     fd: BorrowedFd<'_>,
     assumed: &mut Option<Assumed>,
@@ -79,7 +80,8 @@ fn for_writers(
     }
 }
 
-/// Sets or clears the attribute SPARSE_FILE. On Linux every file may have holes; what is not sparse any more has none.
+/// Sets or clears the attribute SPARSE_FILE. On Linux every file may have holes; a file that is no longer sparse has
+/// none.
 ///
 /// # Errors
 /// INVALID_PARAMETER for directories (MS-FSA 2.1.5.10.35); ACCESS_DENIED; DISK_FULL.
@@ -89,7 +91,7 @@ pub fn sparse(open: &OpenFile, sparse: bool) -> Result<(), NtStatus> {
     }
     let stat = stat(&open.fd).map_err(status)?;
     if !sparse && stat.stx_size > 0 && attributes::is_sparse(open.fd.as_fd()) {
-        // The right to set attributes comes without a descriptor to write by.
+        // The right to set attributes does not include a writable descriptor.
         let path = fd_path(open.fd.as_fd());
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let writable = rustix::fs::open(path, flags, Mode::empty()).map_err(status)?;

@@ -1,5 +1,5 @@
-//! The directories of the shares. One that is not there, or is not the one that was served before, is offline: requests for it are refused
-//! until it is back.
+//! The directories of the shares. A share whose directory is missing, or is not the one that was served before, is
+//! offline: requests for it are refused until it is available again.
 
 use log::{error, info};
 use outlast_fsa::fileop::{FileKey, ShareId};
@@ -12,17 +12,17 @@ use super::{ShareRoot, attributes, volume};
 /// All shares, by their ids.
 pub struct Shares {
     all: Vec<Place>,
-    /// Directories that have been opened, until the log has them.
+    /// Directories that have been opened, until they are in the log.
     found: Vec<(ShareId, FileKey)>,
 }
 
 struct Place {
     share: ShareRoot,
-    /// `None`: it is offline.
+    /// `None`: the share is offline.
     root: Option<Root>,
     /// The directory that was served before.
     expected: Option<FileKey>,
-    /// Why it is offline, as the server's log says.
+    /// The logged reason why it is offline.
     logged: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Shares {
             found: Vec::new(),
         };
         for share in all.ids() {
-            all.look_again(share);
+            all.retry_offline(share);
         }
         all
     }
@@ -68,12 +68,12 @@ impl Shares {
             .map(|(share, _)| share)
     }
 
-    /// Which directories have been opened since the last call.
+    /// Returns the directories that have been opened since the last call.
     pub fn take_found(&mut self) -> Vec<(ShareId, FileKey)> {
         std::mem::take(&mut self.found)
     }
 
-    /// This directory was served before, and no other is to be served.
+    /// Notes that this directory was served before, so that no other is served.
     pub fn expect(&mut self, share: ShareId, key: FileKey) {
         let Some(place) = self.all.get_mut(share as usize) else {
             return;
@@ -81,12 +81,12 @@ impl Shares {
         place.expected = Some(key);
         place.root = place.root.take().filter(|root| is_the_one(root, &key));
         if place.root.is_none() {
-            self.look_again(share);
+            self.retry_offline(share);
         }
     }
 
-    /// Opens the directory of a share that is offline, if it is there again. True: it has just come.
-    pub fn look_again(&mut self, share: ShareId) -> bool {
+    /// Opens the directory of an offline share, if it is available again. True: it is now.
+    pub fn retry_offline(&mut self, share: ShareId) -> bool {
         let Some(place) = self.all.get_mut(share as usize) else {
             return false;
         };
@@ -101,13 +101,13 @@ impl Shares {
                 true
             }
             Err(why) => {
-                self.set_aside(share, &format!("{why:#}"));
+                self.take_offline(share, &format!("{why:#}"));
                 false
             }
         }
     }
 
-    /// Does the path of a share lead to the directory that is open, but by another mount than that?
+    /// Returns whether the path of a share leads to the open directory by another mount than the open one.
     #[must_use]
     pub fn is_mounted_again(&self, share: ShareId) -> bool {
         let Ok(root) = self.get(share) else {
@@ -124,23 +124,26 @@ impl Shares {
         there.is_ok_and(|there| is_other(&there))
     }
 
-    /// A share that was offline is served again.
-    pub fn welcome(&mut self, share: ShareId) {
+    /// Notes that an offline share is served again.
+    pub fn note_available(&mut self, share: ShareId) {
         let place = self.all.get_mut(share as usize);
         if let Some(place) = place.filter(|place| place.logged.is_some()) {
             place.logged = None;
-            info!("{}: the share is there again", place.share.path.display());
+            info!(
+                "{}: the share is available again",
+                place.share.path.display()
+            );
         }
     }
 
-    /// A share is offline, for this reason.
-    pub fn set_aside(&mut self, share: ShareId, why: &str) {
+    /// Takes a share offline, for this reason.
+    pub fn take_offline(&mut self, share: ShareId, why: &str) {
         let Some(place) = self.all.get_mut(share as usize) else {
             return;
         };
         place.root = None;
         if place.logged.as_deref() != Some(why) {
-            error!("{why}; requests for this share are refused until that is right");
+            error!("{why}; requests for this share are refused until this is fixed");
             place.logged = Some(why.to_owned());
         }
     }
@@ -154,19 +157,20 @@ impl Place {
             run_as,
         } = &self.share;
         let root = path::open_root(share, path, *read_only, run_as.clone())?;
-        // It can be entered, and has a parent by which it is there: a directory that was removed has none.
+        // It can be entered, and has a parent: a directory that was removed has none.
         root.open_disk(b"", OFlags::PATH)?;
         anyhow::ensure!(
             self.expected.is_none_or(|key| is_the_one(&root, &key)),
-            "{} is not the directory that was served before, nor on its file system if that is not mounted (to serve it all the same, end \
-             the sessions with `outlast stop` and start the server again)",
+            "{} is not the directory that was served before, nor on its file system if that is not mounted (to serve \
+             it all the same, end the sessions with `outlast stop` and start the server again)",
             path.display()
         );
         Ok(root)
     }
 }
 
-/// Is it the directory with this key? Where inode numbers do not last, its file system has to do.
+/// Returns whether it is the directory with this key. Where inode numbers are not stable, only its file system is
+/// compared.
 fn is_the_one(root: &Root, key: &FileKey) -> bool {
     use std::os::fd::AsFd as _;
     root.key == *key || root.key.dev == key.dev && !volume::keeps_inodes(root.dir.as_fd())

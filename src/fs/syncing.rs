@@ -1,5 +1,5 @@
-//! Brings the shares' file systems onto their media (durability `power`), each on a thread of its own: one that hangs
-//! holds up no other.
+//! Syncs the shares' file systems (durability `power`), each on a thread of its own, so that one that hangs holds up no
+//! other.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,41 +9,41 @@ use log::error;
 use outlast_fsa::fileop::ShareId;
 use rustix::fs::fstat;
 
-use crate::beside::Beside;
+use crate::job_thread::JobThread;
 
-/// Threads, at most. Where there are more file systems the last ones share one.
+/// The largest number of threads. If there are more file systems, the last ones share one.
 const MOST_THREADS: usize = 32;
 
-/// All of them.
+/// The syncing threads of all file systems.
 pub struct Syncers {
     all: Vec<Syncer>,
-    /// Written to when a sync has come to its end.
+    /// An eventfd that is written to when a sync has ended.
     wake: Arc<OwnedFd>,
-    /// The shares for which one has failed, until all have come to their end.
+    /// The shares for which one has failed, until all have ended.
     failed: Vec<ShareId>,
 }
 
-/// One file system's.
+/// The syncing thread of one file system.
 struct Syncer {
     device: u64,
     mounts: Vec<Mount>,
-    thread: Beside<Vec<Mount>, Vec<(ShareId, bool)>>,
-    /// Nobody waits for the sync under way.
+    thread: JobThread<Vec<Mount>, Vec<(ShareId, bool)>>,
+    /// The sync under way is not waited for.
     is_left: bool,
 }
 
-/// The directory of a share. Of shares on one file system each hears of a failure by its own descriptor.
+/// The directory of a share. Each share on one file system is notified of a failure by its own descriptor.
 #[derive(Clone)]
 struct Mount {
     share: ShareId,
     directory: Arc<OwnedFd>,
-    /// The file system was mounted again since the last sync: what had not come to the medium went with the mount
-    /// before.
+    /// The file system was mounted again since the last sync: data that were not on the medium were lost with the
+    /// former mount.
     is_again: bool,
 }
 
 impl Syncers {
-    /// Without shares.
+    /// Makes the set without shares.
     #[must_use]
     pub fn new(wake: Arc<OwnedFd>) -> Syncers {
         Syncers {
@@ -53,10 +53,10 @@ impl Syncers {
         }
     }
 
-    /// The file system of a share is this directory's from now on.
+    /// Sets the directory of a share, and with it the file system.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn add(&mut self, share: ShareId, directory: OwnedFd) -> io::Result<()> {
         let device = fstat(&directory)?.st_dev;
         let mut is_again = false;
@@ -84,14 +84,14 @@ impl Syncers {
             None => self.all.push(Syncer {
                 device,
                 mounts: vec![mount],
-                thread: Beside::start("sync", Arc::clone(&self.wake), sync)?,
+                thread: JobThread::start("sync", Arc::clone(&self.wake), sync)?,
                 is_left: false,
             }),
         }
         Ok(())
     }
 
-    /// Begins a sync of each file system, but for those of which one is under way.
+    /// Begins a sync of each file system, except those with one under way.
     pub fn begin(&mut self) {
         for syncer in &mut self.all {
             if syncer.thread.is_under_way() || syncer.mounts.is_empty() {
@@ -104,7 +104,7 @@ impl Syncers {
         }
     }
 
-    /// `None`: they have not come to their end; else the shares for which one has failed.
+    /// The shares for which a sync has failed; `None`: they have not ended.
     pub fn synced(&mut self) -> Option<Vec<ShareId>> {
         for syncer in self.all.iter_mut().filter(|syncer| !syncer.is_left) {
             let results = syncer.thread.finished().into_iter().flatten();
@@ -120,20 +120,20 @@ impl Syncers {
         all.filter(|syncer| !syncer.is_left && syncer.thread.is_under_way())
     }
 
-    /// The shares that [`Syncers::synced`] waits for.
+    /// The shares for which [`Syncers::synced`] waits.
     pub fn under_way(&self) -> impl Iterator<Item = ShareId> {
         let mounts = self.waited_for().flat_map(|syncer| &syncer.mounts);
         mounts.map(|mount| mount.share)
     }
 
-    /// It waits for them no more.
+    /// Stops waiting for them.
     pub fn leave(&mut self) {
         for syncer in &mut self.all {
             syncer.is_left |= syncer.thread.is_under_way();
         }
     }
 
-    /// What came of those that were left and have come to their end since the last call.
+    /// The results of syncs that were left and have ended since the last call.
     pub fn late(&mut self) -> Vec<(ShareId, bool)> {
         let mut late = Vec::new();
         for syncer in self.all.iter_mut().filter(|syncer| syncer.is_left) {
@@ -145,7 +145,7 @@ impl Syncers {
         late
     }
 
-    /// Waits for all that [`Syncers::synced`] waits for.
+    /// Waits for everything for which [`Syncers::synced`] waits.
     pub fn wait(&mut self) {
         for syncer in self.all.iter_mut().filter(|syncer| !syncer.is_left) {
             syncer.thread.wait();
@@ -153,7 +153,7 @@ impl Syncers {
     }
 }
 
-/// Says of each share whether all that was done on it is on its medium.
+/// Syncs, and returns for each share whether everything done on it is on its medium.
 fn sync(mounts: Vec<Mount>) -> Vec<(ShareId, bool)> {
     let sync = |mount: Mount| {
         let synced = rustix::fs::syncfs(&mount.directory);

@@ -1,4 +1,4 @@
-//! Every operation, on the disk's file system and on tmpfs; every redo.
+//! Every operation and every redo, on the disk's file system and on tmpfs.
 
 mod accounts;
 mod bytes;
@@ -22,9 +22,9 @@ use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
 
 use super::{Fs, ShareRoot};
-use crate::beside::wake;
+use crate::job_thread::wake;
 
-/// A share in a directory of its own, which goes with it.
+/// A share in a directory of its own, which is removed with it.
 struct Bench {
     dir: PathBuf,
     outside: PathBuf,
@@ -48,9 +48,9 @@ fn everywhere(test: impl Fn(&mut Bench)) {
     }
 }
 
-/// Runs a test of this module again in a process of its own, and is false; in that process it is true. There the test
-/// may lower limits, and no child of another test has its descriptors between fork and exec, so that what it unlinks is
-/// gone.
+/// Runs a test of this module again in a process of its own, and returns false; in that process it returns true. There
+/// the test may lower limits, and no child of another test has its descriptors between fork and exec, so that a file it
+/// unlinks is really gone.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "OUTLAST_TEST_ALONE";
     if std::env::var_os(ALONE).is_some_and(|name| name == test) {
@@ -88,7 +88,7 @@ impl Bench {
         Bench::serving(dir, outside)
     }
 
-    /// With this directory as its share, and one beside it.
+    /// Makes a bench with this directory as its share, and one beside it.
     fn serving(dir: PathBuf, outside: PathBuf) -> Bench {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::create_dir_all(&outside).unwrap();
@@ -142,7 +142,7 @@ impl Bench {
         self.perform(op, &intent)
     }
 
-    /// Does it twice with the same intent, as a redo does, and wants the same result.
+    /// Performs it twice with the same intent, as a redo does, and checks that the results are the same.
     fn run_twice(&mut self, op: &FileOp) -> Result<Outcome, NtStatus> {
         let intent = self.prepare(op)?;
         let once = self.perform(op, &intent);
@@ -229,7 +229,7 @@ fn action(outcome: &Result<Outcome, NtStatus>) -> Result<CreateAction, NtStatus>
     }
 }
 
-/// What is on record of an open with these rights (MS-SMB2 2.2.13.1).
+/// The record of an open with these rights (MS-SMB2 2.2.13.1).
 fn info(open: OpenId, created: &Created, granted_access: u32) -> OpenInfo {
     OpenInfo {
         conn: 1,

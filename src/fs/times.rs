@@ -1,7 +1,7 @@
-//! Times that operations by an open leave as they are, because its client has set or stopped them (MS-FSA 2.1.4.17).
+//! Times that operations on an open do not change, because its client has set or frozen them (MS-FSA 2.1.4.17).
 //!
-//! LastWriteTime and ChangeTime are put back after the operation; what they were before it is part of its intent, so a
-//! redo puts back the same. LastAccessTime is not moved at all by a descriptor with O_NOATIME.
+//! LastWriteTime and ChangeTime are restored after the operation; their former values are part of its intent, so a redo
+//! restores the same. LastAccessTime does not change at all, by a descriptor with O_NOATIME.
 
 use std::os::fd::AsFd;
 
@@ -17,7 +17,7 @@ use super::set::OMIT;
 use super::{Fs, Opens};
 
 impl Fs {
-    /// The intent, with the times that the operation is to leave as they are.
+    /// Adds to the intent the times that the operation has to preserve.
     ///
     /// # Errors
     /// As `statx`.
@@ -27,7 +27,7 @@ impl Fs {
         }
         let open = self.open_file(op.open())?;
         let stopped = match op {
-            // What it sets is set, and of the rest it moves ChangeTime alone.
+            // It sets what it sets; of the others only ChangeTime changes.
             FileOp::SetBasic { basic, .. } => Times {
                 change: basic.stopped(open.stopped).change && basic.change_time.is_none(),
                 ..Times::default()
@@ -49,7 +49,7 @@ impl Fs {
 }
 
 impl Opens {
-    /// Takes note of the times that operations by this open do not move any more.
+    /// Notes the times that operations on this open no longer change.
     pub(super) fn stop_times(&mut self, id: OpenId, basic: &SetBasic) {
         if let Some(file) = self.known_mut(id) {
             file.stopped = basic.stopped(file.stopped);
@@ -60,7 +60,7 @@ impl Opens {
     }
 }
 
-/// The kernel moves the time of access as it reads, or not.
+/// Sets whether the kernel updates the access time on reading.
 pub(super) fn stop_access(open: &OpenFile) {
     let Ok(flags) = rustix::fs::fcntl_getfl(&open.fd) else {
         return;
@@ -72,14 +72,11 @@ pub(super) fn stop_access(open: &OpenFile) {
         && let Err(error) = rustix::fs::fcntl_setfl(&open.fd, wanted)
     {
         // fcntl(2): neither its owner nor privileged.
-        log::debug!(
-            "{}: its time of access cannot be stopped: {error}",
-            open.path
-        );
+        log::debug!("{}: its access time cannot be frozen: {error}", open.path);
     }
 }
 
-/// Puts back the times that an operation has moved. With the server's own rights: setting them was allowed before.
+/// Restores the times that an operation has changed, with the server's own rights: setting them was permitted before.
 ///
 /// # Errors
 /// As `utimensat` and `setxattr`.

@@ -1,5 +1,5 @@
-//! Which file system a file is on. The device number says that for as long as it is mounted: what was loop0 is loop1 after a reboot. What
-//! lasts is the file system's UUID, or what statfs(2) calls its id.
+//! The identity of a file system. The device number identifies it only while it is mounted: loop0 may be loop1 after a
+//! reboot. The file system's UUID, or the id of statfs(2), is stable.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags, Statx, StatxFlags};
 use super::magic::{BTRFS, FUSE, OVERLAYFS, magic};
 use super::path::fd_path;
 
-/// STATX_MNT_ID_UNIQUE (Linux 6.8): the number of a mount, never given again.
+/// STATX_MNT_ID_UNIQUE (Linux 6.8): the number of a mount, which is never used again.
 const MOUNT_ID_UNIQUE: u32 = 0x4000;
 /// FS_IOC_GETFSUUID (Linux 6.9): `_IOR(0x15, 0, struct fsuuid2)`.
 const GET_FS_UUID: libc::c_ulong = 0x8011_1500;
@@ -22,11 +22,11 @@ struct FsUuid {
     uuid: [u8; 16],
 }
 
-/// What to ask of `statx` besides, to tell one mount from a later one with the same device number.
+/// The `statx` mask that distinguishes a mount from a later one with the same device number.
 pub(super) const STATX_MASK: StatxFlags = StatxFlags::from_bits_retain(MOUNT_ID_UNIQUE);
 
 thread_local! {
-    /// The identity of each device of a mount that was met.
+    /// The identities of the mounts found so far, by device and mount.
     static MET: RefCell<HashMap<(u64, u64), u64>> = RefCell::default();
 }
 
@@ -40,19 +40,19 @@ pub(super) fn place(stat: &Statx) -> (u64, u64) {
     (device, mount)
 }
 
-/// The identity of the file system that a file is on, from what was learnt of it; else its device number.
+/// The identity of the file system that a file is on, if known; otherwise its device number.
 pub(super) fn of(stat: &Statx) -> u64 {
     let place = place(stat);
     MET.with_borrow(|met| met.get(&place).copied())
         .unwrap_or(place.0)
 }
 
-/// Has the identity of the file system that a file is on been learnt?
+/// Returns whether the identity of the file system that a file is on is known.
 pub(super) fn is_known(stat: &Statx) -> bool {
     MET.with_borrow(|met| met.contains_key(&place(stat)))
 }
 
-/// Learns the identity of the file system that an open file is on, if it is met for the first time.
+/// Determines the identity of the file system that an open file is on, if it is new.
 pub(super) fn learn(fd: BorrowedFd<'_>, stat: &Statx) {
     if !is_known(stat) {
         let identity = identity(fd, stat);
@@ -60,21 +60,21 @@ pub(super) fn learn(fd: BorrowedFd<'_>, stat: &Statx) {
     }
 }
 
-/// Has a file the same inode number at each mount? Those of FUSE are a mount's, and so are those of overlayfs'
-/// directories where its layers are on several file systems.
+/// Returns whether a file has the same inode number at each mount. Those of FUSE belong to a mount, and so do those of
+/// overlayfs' directories if its layers are on several file systems.
 pub(super) fn keeps_inodes(fd: BorrowedFd<'_>) -> bool {
     !matches!(kind(fd), FUSE | OVERLAYFS)
 }
 
-/// statfs(2): `f_type`; 0 if that cannot be had.
+/// The type of the file system (`f_type` of statfs(2)); 0 if unknown.
 fn kind(fd: BorrowedFd<'_>) -> u64 {
     magic(fd).unwrap_or(0)
 }
 
 fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
     let id = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
-    // XFS makes the id from the device number, so its UUID comes first. btrfs makes it from its UUID and the subvolume,
-    // whose inode numbers are its own.
+    // XFS makes the id from the device number, so its UUID has priority. btrfs makes it from its UUID and the
+    // subvolume, whose inode numbers are its own.
     if kind(fd) != BTRFS
         && let Some(uuid) = uuid(fd, stat)
     {
@@ -90,10 +90,10 @@ fn identity(fd: BorrowedFd<'_>, stat: &Statx) -> u64 {
     }
 }
 
-/// The UUID of the file system, where the kernel tells it.
+/// The UUID of the file system, if the kernel reports it.
 fn uuid(fd: BorrowedFd<'_>, stat: &Statx) -> Option<[u8; 16]> {
     let kind = FileType::from_raw_mode(stat.stx_mode.into());
-    // To open anything else may do something.
+    // Opening a file of another type may have side effects.
     if !matches!(kind, FileType::Directory | FileType::RegularFile) {
         return None;
     }
@@ -103,12 +103,14 @@ fn uuid(fd: BorrowedFd<'_>, stat: &Statx) -> Option<[u8; 16]> {
         len: 0,
         uuid: [0; 16],
     };
-    // SAFETY: FS_IOC_GETFSUUID writes one fsuuid2, which has this layout and lives across the call; the descriptor is open.
+    // SAFETY: FS_IOC_GETFSUUID writes one fsuuid2, which has this layout and lives across the call; the descriptor is
+    // open.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), GET_FS_UUID as _, &mut found) };
     (result == 0 && found.len > 0).then_some(found.uuid)
 }
 
-/// What is mounted as this device, and its kind: all there is to tell file systems apart that have no id (FUSE, NFS).
+/// The source and type of the mount with this device: the only way to distinguish file systems without an id (FUSE,
+/// NFS).
 fn mounted(major: u32, minor: u32) -> Option<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let device = format!("{major}:{minor}");
@@ -120,7 +122,7 @@ fn mounted(major: u32, minor: u32) -> Option<String> {
     })
 }
 
-/// FNV-1a, 64 bits. Identities of one kind are not those of another.
+/// FNV-1a, 64 bits. Identities of different kinds differ.
 fn hash(kind: &[u8], bytes: &[u8]) -> u64 {
     kind.iter()
         .chain(bytes)

@@ -1,4 +1,4 @@
-//! Changes that others make in directories which clients watch (inotify).
+//! Watches directories for clients, to report changes made by others (inotify).
 
 use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
@@ -19,20 +19,21 @@ use super::names;
 use super::opens::OpenFile;
 use super::path::{Root, disk_path, fd_path, stat, stat_entry};
 
-/// Directories watched for one open at most; what lies beyond in a larger tree is not seen, which the log says.
+/// The largest number of directories watched for one open; changes beyond it in a larger tree are missed, which is
+/// logged.
 const DIRECTORIES_PER_OPEN_MAX: usize = 8192;
-/// Changes kept until they are asked for; beyond, they are lost, and that is reported.
+/// The largest number of changes kept until they are read; beyond it they are lost, and that is reported.
 const PENDING_MAX: usize = 65_536;
 const BATCH_BYTES: usize = 32 * 1024;
 
-/// Entries that are looked at after a restart for changes that were missed, for all watches together; beyond, a change
-/// is assumed.
+/// The largest number of entries checked after a restart for missed changes, for all watches together; beyond it a
+/// change is assumed.
 const LOOKED_AT_MAX: usize = 8192;
-/// The kernel's times of changes are those of its last tick (10 ms apart at most), and a change may have waited to be
-/// read from inotify.
+/// The kernel's change times are those of its last tick (at most 10 ms apart), and a change may have waited to be read
+/// from inotify.
 const SLACK: FileTime = 20 * 10_000;
 
-/// What changes in an entry without changing its directory.
+/// Changes of an entry that do not change its directory.
 const OF_ENTRIES: u32 = filter::ATTRIBUTES
     | filter::SIZE
     | filter::LAST_WRITE
@@ -40,7 +41,7 @@ const OF_ENTRIES: u32 = filter::ATTRIBUTES
     | filter::CREATION
     | filter::SECURITY;
 
-/// One directory as one open sees it.
+/// One directory as watched for one open.
 #[derive(Clone)]
 struct Place {
     open: OpenId,
@@ -57,11 +58,11 @@ pub struct Watcher {
     places: HashMap<i32, Vec<Place>>,
     by_open: HashMap<OpenId, HashSet<i32>>,
     pending: Vec<Change>,
-    /// Entries looked at for changes that were missed.
+    /// Entries checked for missed changes.
     looked_at: usize,
 }
 
-/// The first half of a rename, until the second comes.
+/// The first half of a rename, until the second is read.
 struct MovedFrom {
     cookie: u32,
     is_dir: bool,
@@ -69,10 +70,10 @@ struct MovedFrom {
 }
 
 impl Watcher {
-    /// Nothing watched.
+    /// Makes a watcher without directories.
     ///
     /// # Errors
-    /// If the account's limit of inotify instances is reached.
+    /// The account's limit of inotify instances is reached.
     pub fn new() -> anyhow::Result<Watcher> {
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         let events = inotify::init(flags).map_err(|error| {
@@ -87,7 +88,7 @@ impl Watcher {
         })
     }
 
-    /// Readable when something has happened.
+    /// A descriptor that is readable when something has happened.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
@@ -146,7 +147,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Watches all directories beneath one. `found`: takes what is there already, for a directory that has just appeared.
+    /// Watches all directories beneath one. `found`: collects existing entries, for a directory that has just appeared.
     fn add_beneath(&mut self, top: &Place, mut found: Option<&mut Vec<Change>>) {
         let mut todo = vec![top.path.clone()];
         while let Some(path) = todo.pop() {
@@ -194,9 +195,9 @@ impl Watcher {
         }
     }
 
-    /// May a watched directory have changed after this time without an event? The times of change tell: of the
-    /// directory for names that come and go, of its entries for what else is watched, and so on beneath it. It is
-    /// watched by now, so nothing falls between.
+    /// Returns whether a watched directory may have changed after this time without an event. The change times tell: of
+    /// the directory for names that were added or removed, of its entries for other watched changes, and so on beneath
+    /// it. It is watched already, so nothing is missed in between.
     pub fn may_have_changed(
         &mut self,
         id: OpenId,
@@ -241,7 +242,7 @@ impl Watcher {
         false
     }
 
-    /// Ends the watching of one open. Gives whether that was beneath subdirectories, too; `None`: it watched nothing.
+    /// Ends the watching of one open. Returns whether subdirectories were included; `None`: it watched nothing.
     pub fn forget(&mut self, open: OpenId) -> Option<bool> {
         let first = self.by_open.get(&open).and_then(|all| all.iter().next());
         let places = first.and_then(|watch| self.places.get(watch));
@@ -254,14 +255,14 @@ impl Watcher {
             places.retain(|place| place.open != open);
             if places.is_empty() {
                 self.places.remove(&watch);
-                // Fails if the directory is gone, and the watch with it.
+                // Fails if the directory is removed, and the watch with it.
                 let _ = inotify::remove_watch(&self.events, watch);
             }
         }
         recursive
     }
 
-    /// Reads what has happened and keeps it for [`Watcher::take`].
+    /// Reads events and keeps them for [`Watcher::take`].
     pub fn collect(&mut self) {
         let mut new = self.read();
         let room = PENDING_MAX.saturating_sub(self.pending.len());
@@ -271,24 +272,24 @@ impl Watcher {
         self.pending.append(&mut new);
     }
 
-    /// What has happened up to the last [`Watcher::collect`], each change once.
+    /// Returns the changes up to the last [`Watcher::collect`], each once.
     pub fn take(&mut self) -> Vec<Change> {
         let mut changes = std::mem::take(&mut self.pending);
         changes.dedup();
         changes
     }
 
-    /// Changes may have been missed.
+    /// Notes that changes may have been missed.
     pub fn missed(&mut self, change: Change) {
         self.pending.push(change);
     }
 
-    /// Reads what has happened and drops it.
+    /// Reads events and drops them.
     pub fn discard(&mut self) {
         self.read();
     }
 
-    /// Says of every directory that changes were lost.
+    /// Reports lost changes for every directory.
     fn overflow(&self) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();
         for place in self.places.values().flatten() {
@@ -370,7 +371,7 @@ impl Watcher {
         changes
     }
 
-    /// Something was created or moved here; `pair` says from where, if that is watched too.
+    /// Handles an entry that was created or moved here; `pair` is the source of the move, if that is watched too.
     fn appeared(
         &mut self,
         pair: Option<MovedFrom>,
@@ -422,7 +423,7 @@ impl Watcher {
         push_all(changes, from, is_dir, &ChangeKind::Removed);
     }
 
-    /// Something was moved to where nobody watches.
+    /// Handles an entry that was moved to an unwatched place.
     fn moved_away(&mut self, moved: MovedFrom, changes: &mut Vec<Change>) {
         if moved.is_dir {
             for (share, path) in &moved.places {
@@ -432,7 +433,7 @@ impl Watcher {
         push_all(changes, moved.places, moved.is_dir, &ChangeKind::Removed);
     }
 
-    /// A watched directory has another path now, and all beneath it.
+    /// Changes the path of a watched directory, and of all beneath it.
     fn rebase(&mut self, share: ShareId, from: &str, to: &str) {
         for place in self.places.values_mut().flatten() {
             if place.share == share
@@ -465,7 +466,7 @@ impl Watcher {
         }
         for watch in empty {
             self.places.remove(&watch);
-            // Fails if the directory is gone, and the watch with it.
+            // Fails if the directory is removed, and the watch with it.
             let _ = inotify::remove_watch(&self.events, watch);
         }
     }

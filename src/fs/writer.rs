@@ -1,6 +1,6 @@
-//! Large writes, done by a thread of their own, so that the loop takes frames in and acknowledges them meanwhile.
+//! Large writes, performed by a thread, so that the loop receives and acknowledges frames meanwhile.
 //!
-//! One at a time: no second effect is begun before the first one's result is on record (law 5).
+//! One at a time: no second effect is begun before the first one's result is recorded (law 5).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,32 +13,32 @@ use super::account::{Account, Assumed};
 use super::errno::status;
 use super::{attributes, data};
 
-/// Writes from this size on are worth the way to another thread and back.
+/// The size from which on a write is given to the thread, in bytes.
 pub const LARGE_BYTES: usize = 256 << 10;
 
-/// One of them.
+/// A large write.
 pub struct Write {
     /// The file.
     pub fd: Arc<OwnedFd>,
-    /// Whose rights, quota and reserve count.
+    /// The account whose rights, quota and reserve apply.
     pub account: Arc<Account>,
     /// The server's own account.
     pub own: Arc<Account>,
-    /// Where, in bytes.
+    /// The offset in bytes.
     pub offset: u64,
-    /// What.
+    /// The bytes.
     pub data: Bytes,
-    /// On the medium too before it is done.
+    /// Whether the write has to be on the medium before it is done.
     pub write_through: bool,
 }
 
-/// What came of it.
+/// The result of a write.
 pub type Written = Result<Outcome, NtStatus>;
 
-/// Does a write.
+/// Performs a write.
 ///
 /// # Errors
-/// What the client is to be told.
+/// The answer to the client.
 pub fn perform(write: &Write) -> Written {
     let assumed = Assumed::instead_of(&write.own, &write.account)?;
     let Write {

@@ -1,4 +1,4 @@
-//! What admits one node at a time: the arbiter. [`super::lock`] is one, [`super::etcd`] another.
+//! The arbiter, which admits one node at a time. [`super::lock`] is one.
 //!
 //! An arbiter keeps one record, the [`Term`], which only the node that it admits may change. It is an existing engine
 //! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of our own.
@@ -14,15 +14,15 @@ use super::lease::Lease;
 /// What the arbiter keeps of the service: who has it, since which epoch, and how the last holder has left it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Term {
-    /// Raised each time a node is admitted and takes the service; 0: none ever has.
+    /// Raised each time that a node is admitted and takes the service; 0: none ever has.
     pub epoch: u64,
     /// The node that had it last, or has it now; empty: none ever had.
     pub holder: String,
-    /// Why nobody has it, if the holder has left in order.
+    /// How the last holder has ended, if in order.
     pub rest: Rest,
-    /// The partner would have all that the holder has committed.
+    /// The partner would have everything that the holder has committed.
     pub in_step: bool,
-    /// Since when that is so, or is not; seconds since 1970.
+    /// The time since when that has been true or false; seconds since 1970.
     pub since_unix_seconds: u64,
     /// The node that the holder has taken the service over from, and may give it back to.
     pub taken_from: Option<String>,
@@ -31,27 +31,27 @@ pub struct Term {
     pub resumes: Option<u64>,
 }
 
-/// How the last holder has left the service.
+/// How the last holder has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rest {
-    /// It has not: it serves, or died.
+    /// Not in order: it serves, or died.
     Not,
-    /// It has handed the service to this node.
+    /// It has handed the service over to this node.
     HandedTo {
         /// The node.
         node: String,
-        /// It is given back to where it was before.
+        /// The service is given back to where it was before.
         is_return: bool,
     },
-    /// It left and comes back: the state waits for it.
+    /// It restarts: the state waits for it.
     Rebooting,
     /// The service was stopped.
     Stopped,
 }
 
 impl Term {
-    /// Before any node has had the service.
+    /// The term before any node has had the service.
     #[must_use]
     pub fn first() -> Term {
         Term {
@@ -65,7 +65,7 @@ impl Term {
         }
     }
 
-    /// The term that follows when `node` takes the service.
+    /// The term after `node` has taken the service.
     #[must_use]
     pub fn next(&self, node: &str) -> Term {
         let taken_from = match &self.rest {
@@ -124,18 +124,18 @@ pub struct Seen {
     pub is_held: bool,
     /// The other node runs: it serves or stands by.
     pub partner_runs: bool,
-    /// The machine, and the boot, that the other node ran on when it was last started; `None`: it never was.
+    /// The machine and the boot on which the other node was last started; `None`: it never was.
     pub partner: Option<Incarnation>,
 }
 
-/// What keeps an arbiter from its work: one line that names the remedy.
+/// An error of an arbiter: one line that names the remedy.
 #[derive(Debug)]
 pub enum ArbiterError {
     /// It cannot be reached or used now; this may pass.
     Unavailable(String),
-    /// It has to be set right by an administrator.
+    /// An administrator has to correct it.
     Wrong(String),
-    /// This node is not the holder any more.
+    /// This node is no longer the holder.
     Lost(String),
 }
 
@@ -153,32 +153,32 @@ impl std::error::Error for ArbiterError {}
 
 /// Admits one holder at a time.
 pub trait Arbiter {
-    /// What is on record. Changes nothing.
+    /// Reads the record. Changes nothing.
     ///
     /// # Errors
     /// It cannot be read.
     fn look(&mut self) -> Result<Seen, ArbiterError>;
 
-    /// Asks to be admitted, and does not wait. `None`: another node is. The record cannot change any more until this
-    /// node changes it or is not admitted any more.
+    /// Asks for admission, and does not wait. `None`: another node is admitted. The record does not change any more
+    /// until this node changes it or is no longer admitted.
     ///
     /// # Errors
-    /// The arbiter cannot say.
+    /// The arbiter cannot answer.
     fn ask(&mut self) -> Result<Option<Term>, ArbiterError>;
 
-    /// Writes the record, by the node that is admitted. It lasts when this returns.
+    /// Writes the record, by the admitted node. It is durable when this returns.
     ///
     /// # Errors
     /// It is not written, or may not be.
     fn write(&mut self, term: &Term) -> Result<(), ArbiterError>;
 
-    /// Makes sure that this node is still admitted.
+    /// Checks that this node is still admitted.
     ///
     /// # Errors
-    /// [`ArbiterError::Lost`]: it is not, and must not speak.
+    /// [`ArbiterError::Lost`]: it is not, and must not send.
     fn renew(&mut self) -> Result<(), ArbiterError>;
 
-    /// Another node may be admitted.
+    /// Ends the admission of this node.
     fn release(&mut self);
 
     /// The lease that this arbiter admits the node for. `None`: it sees the end of the node's last process, and admits

@@ -1,5 +1,5 @@
-//! Commands of the administrator: fencing, mounting, unmounting. They run beside the supervisor's loop, for a bounded
-//! time, in a process group of their own.
+//! Runs commands of the administrator: fencing, mounting, unmounting. They run in parallel to the supervisor's loop,
+//! for a bounded time, in a process group of their own.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Longest that a command may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks whether it has ended.
+/// The longest time that a command may take.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// The interval of checks whether it has ended.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Runs a command of the shell, and waits for its end. `key`: where it is configured; `variables`: what it finds in its
-/// environment.
+/// Runs a shell command, and waits for its end. `key`: its configuration key; `variables`: its environment variables.
 ///
 /// # Errors
-/// It has failed, or takes too long and was ended.
+/// It has failed, or took too long and was ended.
 pub fn run(
     key: &str,
     command: &str,
     variables: &[(&str, &str)],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(), String> {
     let started = Command::new("/bin/sh")
         .args(["-c", command])
@@ -35,13 +34,13 @@ pub fn run(
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(format!("{key} has failed: {status}; see its output")),
-            Ok(None) if begun.elapsed() < patience => std::thread::sleep(LOOK),
+            Ok(None) if begun.elapsed() < timeout => std::thread::sleep(LOOK),
             Ok(None) => {
                 end(&mut child);
-                let seconds = patience.as_secs();
+                let seconds = timeout.as_secs();
                 return Err(format!("{key} has not ended within {seconds} s"));
             }
-            Err(error) => return Err(format!("{key} cannot be waited for: {error}")),
+            Err(error) => return Err(format!("{key} : cannot wait for it: {error}")),
         }
     }
 }
@@ -58,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_command_succeeds_fails_or_is_ended() {
-        let run = |command, patience| run("partner.x", command, &[("NODE", "a")], patience);
-        assert_eq!(run("test \"$NODE\" = a", PATIENCE), Ok(()));
-        let failed = run("exit 3", PATIENCE).unwrap_err();
+        let run = |command, timeout| run("partner.x", command, &[("NODE", "a")], timeout);
+        assert_eq!(run("test \"$NODE\" = a", TIMEOUT), Ok(()));
+        let failed = run("exit 3", TIMEOUT).unwrap_err();
         assert!(failed.contains("partner.x has failed"), "{failed}");
         let endless = run("sleep 1000", Duration::ZERO).unwrap_err();
         assert!(endless.contains("has not ended"), "{endless}");

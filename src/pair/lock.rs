@@ -1,7 +1,7 @@
 //! The arbiter `lock`: an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on a file that both nodes reach.
 //!
 //! The kernel, or the lock manager of a cluster file system, admits one node at a time. The lock belongs to an open
-//! file description, which supervisor and workers of a node share: it ends when the last of them is gone, and not
+//! file description, which supervisor and workers of a node share: it ends when the last of them has ended, and not
 //! before. The record is in the file itself, in two places, each written and synced in turn under the lock.
 //!
 //! | bytes | what |
@@ -28,11 +28,11 @@ const VERSION: u32 = 1;
 const RECORD_LEN: usize = 512;
 const TERMS_AT: [u64; 2] = [0, RECORD_LEN as u64];
 const NODE_LEN: u64 = 4096;
-/// Bytes of a file that is whole: the terms, and a place for each of two nodes.
+/// Bytes of a complete file: the terms, and a place for each of two nodes.
 const FILE_LEN: u64 = 3 * NODE_LEN;
 const HOLDER_BYTE: i64 = 0;
 
-/// The term, and how often it has been written.
+/// The term, and the number of times it has been written.
 #[derive(Serialize, Deserialize)]
 struct Numbered {
     sequence: u64,
@@ -43,11 +43,11 @@ struct Numbered {
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
-    /// Of this node among the nodes: 0 or 1.
+    /// Number of this node among the nodes: 0 or 1.
     own: usize,
-    /// Says that this node runs. Only the supervisor holds it.
+    /// The lock that shows that this node runs. Only the supervisor holds it.
     _presence: File,
-    /// For locks of the holder: workers inherit it.
+    /// The file for the holder's lock: workers inherit it.
     file: File,
     is_held: bool,
 }
@@ -59,7 +59,7 @@ enum Unreadable {
 }
 
 impl LockFile {
-    /// Opens the file, or makes it, for node number `own` (0 or 1), and says there that this node runs.
+    /// Opens the file, or makes it, for node number `own` (0 or 1), and records there that this node runs.
     ///
     /// # Errors
     /// The file cannot be used, or the node runs already.
@@ -100,7 +100,8 @@ impl LockFile {
         Ok(lock)
     }
 
-    /// What the processes that may speak have to hold open: as long as one of them lives, no other node is admitted.
+    /// The descriptor that processes which may send have to hold open: as long as one of them lives, no other node is
+    /// admitted.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -145,7 +146,7 @@ impl LockFile {
         }
     }
 
-    /// Makes sure that the name still leads to the file that is open: one that was put in its place has other locks.
+    /// Returns whether the name still leads to the open file: a file that replaced it has other locks.
     fn is_the_same(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
         match std::fs::metadata(&self.path) {
@@ -239,7 +240,7 @@ impl Arbiter for LockFile {
     fn release(&mut self) {
         self.is_held = false;
         // Closing every descriptor of it, as the end of the process does, is the other way; this one is for a node that
-        // stays.
+        // continues.
         if let Err(error) = set_lock(&self.file, libc::F_UNLCK, HOLDER_BYTE) {
             log::error!("{}", unusable(&self.path, "unlocked", &error));
         }
@@ -258,7 +259,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-/// Makes the file whole, and gives it its name then.
+/// Makes the complete file, and then gives it its name.
 fn make(path: &Path) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.unfinished", std::process::id()));
@@ -347,7 +348,7 @@ fn set_lock(file: &File, kind: libc::c_int, byte: i64) -> io::Result<()> {
     }
 }
 
-/// False: another open file has it locked.
+/// Locks a byte. False: another open file has it locked.
 fn try_lock(file: &File, byte: i64) -> io::Result<bool> {
     match set_lock(file, libc::F_WRLCK, byte) {
         Ok(()) => Ok(true),
@@ -358,7 +359,7 @@ fn try_lock(file: &File, byte: i64) -> io::Result<bool> {
     }
 }
 
-/// Does another open file have it locked?
+/// Returns whether another open file has it locked.
 fn is_locked(file: &File, byte: i64) -> io::Result<bool> {
     let mut lock = flock(libc::F_WRLCK, byte);
     // SAFETY: F_OFD_GETLK reads and writes one flock, which lives across the call; the descriptor is open.

@@ -12,9 +12,9 @@ pub mod outlook;
 pub mod page;
 pub mod role;
 
-/// Names, for a worker, the descriptor that has the arbiter's lock: as long as it lives, no other node is admitted.
+/// The variable with a worker's descriptor of the arbiter's lock: as long as it lives, no other node is admitted.
 pub const ADMITTED_VARIABLE: &str = "OUTLAST_ADMITTED_FD";
-/// Names the descriptor of the [`page::Page`].
+/// The variable with the descriptor of the [`page::Page`].
 pub const PAGE_VARIABLE: &str = "OUTLAST_PAIR_FD";
 /// Names the descriptor of the [`lease::Deadline`], where the arbiter admits a node for a time.
 pub const LEASE_VARIABLE: &str = "OUTLAST_LEASE_FD";

@@ -1,19 +1,19 @@
-//! What `outlast status` says of a pair.
+//! The status of a pair, for `outlast status`.
 
 use super::arbiter::{Rest, Seen};
 use super::role::Nodes;
 use crate::control::{LinkStatus, PairStatus};
 
-/// What a node knows of its pair.
+/// A node's knowledge of its pair.
 #[derive(Clone, Debug)]
 pub struct Known<'a> {
-    /// Who is who.
+    /// The names of the nodes.
     pub nodes: &'a Nodes,
-    /// What the arbiter has on record.
+    /// The arbiter's record.
     pub seen: &'a Seen,
-    /// This node serves, or is about to.
+    /// Whether this node serves, or is about to.
     pub serves: bool,
-    /// A node that died is fenced.
+    /// Whether a node that died is fenced.
     pub fences: bool,
     /// A cluster manager orders which node serves.
     pub by_order: bool,
@@ -23,7 +23,7 @@ pub struct Known<'a> {
     pub link: Option<&'a LinkStatus>,
 }
 
-/// The pair as this node sees it.
+/// Describes the pair as this node sees it.
 #[must_use]
 pub fn outlook(known: &Known<'_>) -> PairStatus {
     let Known {
@@ -61,7 +61,7 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
     }
 }
 
-/// Should this node, which serves, die now.
+/// Describes what happens if this node, which serves, dies now.
 fn after_own_death(known: &Known<'_>) -> String {
     let partner = &known.nodes.partner;
     let seen = known.seen;
@@ -72,7 +72,8 @@ fn after_own_death(known: &Known<'_>) -> String {
         (true, true) if known.fences => format!("node {partner} fences this one and takes over"),
         (true, true) => format!("node {partner} takes over at once"),
         (false, true) => format!(
-            "nobody takes over, as node {partner} does not run; the node that is started first resumes every session"
+            "no node takes over, because node {partner} does not run; the first node that is started resumes every \
+             session"
         ),
         (runs, false) => {
             let why = match (runs, seen.partner) {
@@ -83,13 +84,13 @@ fn after_own_death(known: &Known<'_>) -> String {
                 }
             };
             format!(
-                "nobody takes over, as node {partner} {why}; this node resumes at its next start"
+                "no node takes over, because node {partner} {why}; this node resumes at its next start"
             )
         }
     }
 }
 
-/// What this node, which does not serve, waits for.
+/// Describes what this node, which does not serve, waits for.
 fn while_standing(known: &Known<'_>) -> String {
     let Nodes { own, partner } = known.nodes;
     let term = &known.seen.term;
@@ -100,10 +101,10 @@ fn while_standing(known: &Known<'_>) -> String {
     if known.seen.is_held {
         return match term.in_step {
             true => {
-                format!("no session is lost; should node {partner} die, this one takes over")
+                format!("no session is lost; if node {partner} dies, this one takes over")
             }
             false => {
-                format!("no session is lost; should node {partner} die, its sessions wait for it")
+                format!("no session is lost; if node {partner} dies, its sessions wait for it")
             }
         };
     }
@@ -159,14 +160,14 @@ mod tests {
         let alone = says(true, |seen| seen.partner_runs = false);
         assert!(alone.contains("node a does not run"), "{alone}");
         let apart = says(true, |seen| seen.term.in_step = false);
-        assert!(apart.contains("nobody takes over"), "{apart}");
+        assert!(apart.contains("no node takes over"), "{apart}");
         assert!(says(false, |_| ()).contains("this one takes over"));
         let waits = says(false, |seen| seen.term.in_step = false);
         assert!(waits.contains("wait for it"), "{waits}");
     }
 
     #[test]
-    fn it_says_what_nobody_serves_for() {
+    fn it_says_why_no_node_serves() {
         let free = |rest| {
             says(false, |seen| {
                 seen.is_held = false;

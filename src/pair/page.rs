@@ -1,4 +1,4 @@
-//! What a supervisor says of its pair, for the workers: memory that they share.
+//! A supervisor's report about its pair, in memory shared with the workers.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ const ANSWERED_AT: u64 = 16;
 const TENURE_AT: u64 = 24;
 /// Longest text.
 const TEXT_MAX: u64 = 64 << 10;
-/// How often it is read when the supervisor is writing it.
+/// The number of attempts to read it while the supervisor is writing.
 const ATTEMPTS: usize = 3;
 
 /// What a node serves in, if each node has an NVRAM of its own.
@@ -31,15 +31,15 @@ pub struct Tenure {
 pub struct Page(SharedPage);
 
 impl Page {
-    /// One that says nothing yet.
+    /// Makes an empty page.
     ///
     /// # Errors
-    /// There can be none.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Page> {
         SharedPage::new("outlast-pair", TEXT_AT).map(Page)
     }
 
-    /// Says it.
+    /// Writes the report.
     ///
     /// # Errors
     /// There is no memory.
@@ -50,7 +50,7 @@ impl Page {
         self.0.set_words(0, words)
     }
 
-    /// The partner is in step. What cannot be read is not.
+    /// Returns whether the partner is in step; an unreadable page says no.
     #[must_use]
     pub fn in_step(&self) -> bool {
         self.0.words(IN_STEP_AT) == [1]
@@ -91,7 +91,7 @@ impl Page {
         }
     }
 
-    /// All of it, if it has been written.
+    /// Reads the report, if it has been written.
     #[must_use]
     pub fn read(&self) -> Option<PairStatus> {
         (0..ATTEMPTS).find_map(|_| {
@@ -102,7 +102,7 @@ impl Page {
         })
     }
 
-    /// The memory, to be inherited.
+    /// The memory that workers inherit.
     #[must_use]
     pub fn memory(&self) -> &SharedPage {
         &self.0

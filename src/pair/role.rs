@@ -1,43 +1,42 @@
-//! What a node of a pair decides, apart from how it does it: what happens and what time it is go in, what to do comes
-//! out.
+//! The decisions of a node of a pair, without their execution: inputs are events and the time, outputs are actions.
 //!
-//! A node that has not the service stands by. It looks at the record, asks the arbiter when it may take the service,
-//! and takes it in an order that never has two speakers: admitted by the arbiter, then the other node fenced (if it did
-//! not leave in order), then the epoch raised on record, then the mass storage mounted, and only then a server started.
-//! A holder that leaves goes the other way: server ended and reaped, mass storage unmounted, record written, lock
-//! released. So a node that may have the mass storage mounted is always the one on record.
+//! A node that does not have the service stands by. It reads the record, asks the arbiter when it may take the service,
+//! and takes it in an order that never has two senders: admitted by the arbiter, then the other node fenced (if it did
+//! not end in order), then the epoch raised in the record, then the mass storage mounted, and only then a server
+//! started. A holder that ends does the reverse: server ended and reaped, mass storage unmounted, record written, lock
+//! released. So a node that may have mounted the mass storage is always the recorded one.
 
 use std::time::Duration;
 
 use super::arbiter::{Rest, Seen, Term};
 
-/// Between two looks at the record.
+/// The interval at which the record is read.
 pub const PACE: Duration = Duration::from_millis(20);
-/// After an attempt to take the service has failed.
+/// The delay after a failed attempt to take the service.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The node that the service was handed to has so long; then the one that left takes it back.
+/// How long the node to which the service was handed over may take; then the former holder takes it back.
 const HANDOVER: Duration = Duration::from_secs(10);
-/// A node that was forced waits so long for the fenced node's lock.
+/// How long a forced node waits for the fenced node's lock.
 const FORCED: Duration = Duration::from_secs(30);
 
-/// What happens to a node.
+/// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The record, as [`Action::Look`] asked for.
     Looked(Seen),
-    /// The arbiter's answer to [`Action::Ask`]: admitted, with what is on record, or not.
+    /// The arbiter's answer to [`Action::Ask`]: admitted, with the record, or not.
     Asked(Option<Term>),
-    /// How [`Action::Fence`] has ended.
+    /// The result of [`Action::Fence`].
     Fenced(Result<(), String>),
-    /// How [`Action::Mount`] has ended.
+    /// The result of [`Action::Mount`].
     Mounted(Result<(), String>),
-    /// How [`Action::Take`] has ended.
+    /// The result of [`Action::Take`].
     Taken(Result<(), String>),
     /// The arbiter cannot be used now.
     Failed(String),
     /// The server has ended and is reaped.
     Left(Leaving),
-    /// How [`Action::Unmount`] has ended.
+    /// The result of [`Action::Unmount`].
     Unmounted(Result<(), String>),
     /// Time has passed.
     Tick,
@@ -55,18 +54,18 @@ pub enum Leaving {
     Rebooting,
     /// Its sessions are closed.
     Stopped,
-    /// It cannot go on; its state is as it was.
+    /// It cannot continue; its state is unchanged.
     Died,
 }
 
-/// What is to be done about it.
+/// An action of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Read the record.
     Look,
-    /// Ask the arbiter to be admitted.
+    /// Ask the arbiter for admission.
     Ask,
-    /// Make sure that this node cannot speak or write any more.
+    /// Make sure that this node can no longer send or write.
     Fence {
         /// The node.
         node: String,
@@ -79,7 +78,7 @@ pub enum Action {
     Serve,
     /// Unmount the mass storage.
     Unmount,
-    /// Let another node be admitted; first write how this one has left.
+    /// Let another node be admitted; first record how this one has ended.
     Release(Option<Rest>),
     /// End.
     End,
@@ -98,22 +97,22 @@ pub struct Nodes {
 enum State {
     Standing,
     Asking,
-    /// The service is not admitted yet: the other node holds the lock.
+    /// This node is not admitted yet: the other node holds the lock.
     FencingHolder,
     Fencing(Term),
     Taking,
     Mounting,
     Serving,
     Unmounting(Leaving),
-    /// After an attempt to mount that has failed.
+    /// After a failed attempt to mount.
     Clearing,
     Over,
 }
 
-/// May this node take the service?
+/// Whether this node may take the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It may; the other node has to be fenced before.
+    /// It may; if `fence`, the other node has to be fenced before.
     Take {
         fence: bool,
     },
@@ -130,22 +129,22 @@ pub struct Role {
     by_order: bool,
     state: State,
     next_look: Duration,
-    /// The last epoch in which this process has seen a holder, be it itself.
+    /// The last epoch in which this process has seen a holder, including itself.
     held_epoch: Option<u64>,
     /// The holder of this epoch is fenced.
     fenced_epoch: Option<u64>,
-    /// Since when nobody holds the service, and in which epoch.
+    /// Since when the service has had no holder, and in which epoch.
     free_since: Option<(u64, Duration)>,
     /// Until when this node takes the service whatever the record says.
     forced_until: Option<Duration>,
-    /// What keeps this node from taking the service.
+    /// The reason that prevents this node from taking the service.
     trouble: Option<String>,
     /// This node has the state of the term on record.
     has_state: bool,
 }
 
 impl Role {
-    /// A node that begins.
+    /// Makes a node that starts.
     #[must_use]
     pub fn new(nodes: Nodes) -> Role {
         Role {
@@ -184,23 +183,23 @@ impl Role {
         (self.state == State::Standing).then_some(self.next_look)
     }
 
-    /// What keeps this node from taking the service, if something does.
+    /// The reason that prevents this node from taking the service, if any.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// It serves, or may begin to.
+    /// Returns whether it serves, or may begin to.
     #[must_use]
     pub fn serves(&self) -> bool {
         self.state == State::Serving
     }
 
     /// `outlast takeover --force`: takes the service as soon as the arbiter admits this node, whatever the record says.
-    /// `seen`: what is on record now. `can_fence`: a holder that does not let go can be fenced.
+    /// `seen`: the current record. `can_fence`: a holder that does not release the lock can be fenced.
     ///
     /// # Errors
-    /// Why not, and the remedy.
+    /// The reason why not, and the remedy.
     pub fn force(
         &mut self,
         seen: &Seen,
@@ -237,7 +236,7 @@ impl Role {
         Ok(None)
     }
 
-    /// Takes an event at the time `now`.
+    /// Processes an event at the time `now`.
     //= patent fig4-411
     pub fn handle(&mut self, event: Event, now: Duration) -> Option<Action> {
         match (self.state.clone(), event) {
@@ -314,7 +313,7 @@ impl Role {
     //= patent claim-16, claim-17
     fn verdict(&self, term: &Term, now: Duration) -> Verdict {
         let is_own = term.holder == self.nodes.own || term.holder.is_empty();
-        // One that has left in order does not speak, so there is nobody to fence.
+        // A node that has ended in order does not send, so there is nothing to fence.
         let is_fenced = self.fenced_epoch == Some(term.epoch);
         let fence = !is_own && term.rest == Rest::Not && !is_fenced;
         let may = match &term.rest {
@@ -333,7 +332,7 @@ impl Role {
                 return Verdict::PassOn;
             }
             Rest::Rebooting => is_own,
-            // A server that is started now is wanted; one that stood by when the service was stopped is not.
+            // A server that is started now is wanted; one that was standing by when the service was stopped is not.
             Rest::Stopped => self.held_epoch != Some(term.epoch),
         };
         match may {
@@ -343,7 +342,7 @@ impl Role {
     }
 
     fn admitted(&mut self, term: Term, now: Duration) -> Option<Action> {
-        // What was looked at may have changed before this node was admitted.
+        // The record may have changed before this node was admitted.
         match self.verdict(&term, now) {
             Verdict::Take { fence: true } => {
                 let node = term.holder.clone();
@@ -372,7 +371,7 @@ impl Role {
         None
     }
 
-    /// The arbiter or the fence does not do what it should; nothing is held.
+    /// Handles a failure of the arbiter or the fence; nothing is held.
     fn fail(&mut self, why: String, now: Duration) -> Option<Action> {
         self.trouble = Some(why);
         self.forced_until = None;
@@ -380,13 +379,13 @@ impl Role {
         self.stand_by()
     }
 
-    /// This node is admitted, and does not serve.
+    /// Gives up the admission without having served.
     fn give_up(&mut self, rest: Option<Rest>, why: String, now: Duration) -> Option<Action> {
         self.fail(why, now);
         Some(Action::Release(rest))
     }
 
-    /// Nothing is mounted here, so the other node may try; if that is not sure, it fences this node first.
+    /// Nothing is mounted here, so the other node may try; if that is not certain, it fences this node first.
     fn cleared(&mut self, ended: Result<(), String>, now: Duration) -> Option<Action> {
         let why = self.trouble.take().unwrap_or_default();
         match ended {
@@ -419,7 +418,7 @@ impl Role {
                 self.next_look = now + PACE;
                 Some(Action::Release(Some(rest)))
             }
-            // Mounted by two nodes, a file system is destroyed: the service stays here.
+            // A file system mounted by two nodes is destroyed: the service stays here.
             (Some(_), Err(why)) => {
                 self.trouble = Some(why);
                 self.state = State::Serving;
@@ -427,7 +426,7 @@ impl Role {
             }
             (None, Ok(())) if leaving == Leaving::Stopped => self.end(Some(Rest::Stopped)),
             (None, Ok(())) => self.end(Some(Rest::Rebooting)),
-            // As one that died: who takes over fences this node first.
+            // As if it had died: the node that takes over fences this node first.
             (None, Err(why)) => {
                 self.trouble = Some(why);
                 self.end(None)

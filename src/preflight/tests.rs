@@ -19,8 +19,8 @@ fn the_binary_that_wrote_the_log_does_not_read_it_again() {
     let config = Config::parse(&dir.join("o.toml"), &text.text()).unwrap();
     let missing = would_start(&config).unwrap_err();
     assert!(format!("{missing:#}").contains("nvram.path"), "{missing:#}");
-    // Nothing that could be read, but what could be overlooked is the content alone. It is no other program's: a
-    // superblock is blank while it is written.
+    // The content cannot be read, and only the content may be ignored. The file is no other program's: a superblock is
+    // blank while it is written.
     let mut content = vec![0xFF; 1 << 20];
     content[..8].fill(0);
     std::fs::write(&nvram, content).unwrap();

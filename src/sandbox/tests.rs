@@ -16,7 +16,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use super::*;
 use crate::config::sample::Sample;
 
-/// Directories that go with the test, and a configuration for them.
+/// Directories that are removed with the test, and a configuration for them.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -137,7 +137,7 @@ fn a_share_that_comes_later_is_served() {
         fs::write(later.join("file"), "").unwrap();
         denied(File::create_new(scratch.path("outside/new")));
     });
-    // A symbolic link to what is not mounted yet: the rule is above the place to which it leads.
+    // A symbolic link to a directory that is not mounted yet: the rule is above its target.
     let around = around(&scratch.path("link"));
     assert!(around.contains(&scratch.0), "{around:?}");
 }
@@ -154,7 +154,7 @@ fn the_root_is_granted_to_a_share_of_the_root_alone() {
     assert_eq!(around(root), BTreeSet::from([root.to_owned()]));
 }
 
-/// One thread lays the sandbox on itself, and another, without one, mounts something.
+/// One thread enters the sandbox, and another, without one, mounts something.
 #[test]
 fn what_is_mounted_on_a_share_later_is_served() {
     if !rustix::process::geteuid().is_root() {
@@ -163,7 +163,7 @@ fn what_is_mounted_on_a_share_later_is_served() {
     let scratch = Scratch::new();
     let share = scratch.path("shares/pub");
     let mounts = || {
-        // SAFETY: a thread of this test alone, which goes with its namespace; no descriptors are unshared.
+        // SAFETY: a thread of this test alone, which ends with its namespace; no descriptors are unshared.
         let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNS) };
         if let Err(error) = unshared {
             eprintln!("SKIPPED: no mount namespace here: {error}");

@@ -1,18 +1,18 @@
-//! Local accounts, as the name service knew them last. They are on record, so that a name service that fails after a
-//! death, or is not up yet when the machine is, keeps nobody from what was theirs before.
+//! Local accounts, as the name service last knew them. They are recorded, so that a name service that fails after a
+//! crash, or is not running yet when the machine is, denies no user what was theirs before.
 
 use super::files::FileSystem;
 use super::machine::Machine;
 
 impl<F: FileSystem> Machine<F> {
-    /// After the fold, before anything is done for a user: says what the name service has answered before.
-    pub(super) fn know_accounts(&mut self) {
+    /// Restores the recorded answers of the name service, after the fold and before anything is done for a user.
+    pub(super) fn load_accounts(&mut self) {
         for (name, ids) in &self.journal.global().accounts {
             self.fs.expect_account(name, ids);
         }
     }
 
-    /// Puts on record what it has answered since.
+    /// Records the answers since.
     pub(super) fn note_accounts(&mut self) {
         for (name, ids) in self.fs.learnt_accounts() {
             self.journal.note_account(name, ids);

@@ -1,18 +1,19 @@
 //! Service time and wall time.
 //!
-//! Service time is the time the server has been in operation since its NVRAM was formatted. It goes on from a committed
-//! high-water mark after a recovery, so it never runs backwards, and it stands still while the server is down (law 6).
+//! Service time is the time the server has been in operation since its NVRAM was formatted. It continues from a
+//! committed high-water mark after a recovery, so it never runs backwards, and it stands still while the server is down
+//! (law 6).
 
 use std::time::Duration;
 
 use outlast_fsa::fileop::FileTime;
 
-/// How far ahead of the present the committed high-water mark is set. A crash adds at most this much to service time:
-/// many crashes in a row must not end a wait much too early.
+/// How far ahead of the current time the committed high-water mark is set. A crash adds at most this much to service
+/// time: many successive crashes must not end a wait much too early.
 const AHEAD: Duration = Duration::from_millis(4);
 
-/// So much time passes at most without being put on record while a client waits for time alone to pass. A crash takes
-/// what is not on record, and many crashes in a row must not keep a wait from its end.
+/// The longest time that passes without being recorded while a client waits for a time to pass. A crash loses time that
+/// is not recorded, and many successive crashes must not keep a wait from ending.
 const COUNTED: Duration = Duration::from_millis(200);
 
 /// Seconds from 1601-01-01 to 1970-01-01 (MS-DTYP 2.3.3).
@@ -27,7 +28,7 @@ pub struct Time {
     pub wall: FileTime,
 }
 
-/// Turns the machine's clocks into service time and wall time.
+/// Converts the machine's clocks into service time and wall time.
 #[derive(Debug)]
 pub struct Clock {
     /// Service time when this process began.
@@ -37,7 +38,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that goes on from `base`.
+    /// Makes a clock that continues from `base`.
     #[must_use]
     pub fn starting_at(base: Duration) -> Clock {
         Clock {
@@ -60,9 +61,10 @@ impl Clock {
     }
 }
 
-/// Says how long work takes, from an origin of its own. What is done, and what anyone sees, does not depend on it; only in which order.
+/// Measures how long work takes, from an arbitrary origin. The results of the work do not depend on it, only their
+/// order.
 pub trait Stopwatch {
-    /// What it shows.
+    /// The elapsed time.
     fn read(&mut self) -> Duration;
 }
 
@@ -76,7 +78,7 @@ impl Stopwatch for Monotonic {
     }
 }
 
-/// Goes on by the same time with each reading, so that a run can be repeated.
+/// A stopwatch that advances by the same time with each reading, so that a run can be repeated.
 #[derive(Debug, Default)]
 pub struct Ticking(Duration);
 
@@ -87,24 +89,24 @@ impl Stopwatch for Ticking {
     }
 }
 
-/// The committed high-water mark of service time: nothing may show a later time to anyone.
+/// The committed high-water mark of service time: no later time may be shown to a client.
 #[derive(Debug)]
 pub struct HighWater(Duration);
 
 impl HighWater {
-    /// The mark as it is on record.
+    /// Makes the recorded mark.
     #[must_use]
-    pub fn on_record(mark: Duration) -> HighWater {
+    pub fn recorded(mark: Duration) -> HighWater {
         HighWater(mark)
     }
 
-    /// When time that somebody waits for is put on record next.
+    /// When the time has to be recorded next for a client that waits.
     #[must_use]
     pub fn due(&self) -> Duration {
         self.0 + COUNTED
     }
 
-    /// The mark to put on record before anything that shows `now` is committed, if the one on record will not do.
+    /// Returns the mark to record before anything that shows `now` is committed, unless the recorded one suffices.
     pub fn advance(&mut self, now: Duration) -> Option<Duration> {
         // renewed when half is used up, so that a turn's own length does not overrun it
         (now + AHEAD / 2 > self.0).then(|| {

@@ -1,8 +1,9 @@
-//! The effects on files since the last *consistency point*, the moment up to which the file systems of the shares have brought everything
-//! onto their media by themselves (durability `power`).
+//! The effects on files since the last *consistency point*, the moment up to which the file systems of the shares have
+//! written everything to their media (durability `power`).
 //!
-//! Effects are records of an object of their own, a *generation*. At a consistency point a new generation begins, then the file systems
-//! are synced, then the old one ends: so the log keeps what may have to be done once more, and no longer.
+//! Effects are records of an object of their own, a *generation*. At a consistency point a new generation begins, then
+//! the file systems are synced, then the old one ends: so the log keeps what may have to be done once more, and no
+//! longer.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,67 +18,68 @@ use outlast_smb::Planned;
 
 use super::clock::Time;
 use super::effect::{self, Draft, Effect, Place};
+use super::failed_sync::FAILURES;
 use super::files::FileSystem;
 use super::inbound::{self, Message};
+use super::isolation::Isolated;
 use super::machine::Machine;
 use super::record::Record;
-use super::sick::Sick;
 use super::sizes::BYTES_PER_PLACE;
-use super::unsynced::FAILURES;
 
-/// How long effects are kept before the file systems are asked to have them.
+/// How long effects are kept before the file systems are synced.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// At a planned end of the machine the file systems are synced so often, at most.
+/// The largest number of syncs at a planned end of the machine.
 const SYNCS_AT_THE_END: usize = 2;
 
-/// Data no longer than this are put on record again: what refers to them would be as long, and would keep the rest of their frame in
-/// the log.
+/// Data no longer than this are recorded again: a reference to them would be as long, and would keep the rest of their
+/// frame in the log.
 const WORTH_A_PLACE_BYTES: usize = 1024;
 
-/// Where the effects are.
+/// The state of the generations.
 #[derive(Debug)]
 pub(super) struct Effects {
     /// The generation that takes them.
     pub generation: Option<u64>,
-    /// Those before it, until the file systems have theirs.
+    /// The generations before it, until the file systems are synced.
     pub older: Vec<u64>,
     /// The number of the next effect.
     pub next: u64,
-    /// The kernel's boot id: as that kernel shows the files, every effect is there.
+    /// The kernel's boot id: every effect is visible under that kernel.
     pub boot_id: [u8; 16],
     /// Service time when the generation began, or the last consistency point.
     pub since: Duration,
-    /// Effects in it.
+    /// The number of effects in it.
     pub count: u64,
-    /// Where in the log it begins: it keeps the tail there, so its effects may refer to what comes after that, and to nothing before.
+    /// The position of its beginning. It keeps the log's tail there, so its effects may refer to later data, but not to
+    /// earlier ones.
     pub begins: Lsn,
     /// The file systems are being synced, for the generations in `older`.
     pub syncing: bool,
-    /// Syncs in a row that have failed ([`super::unsynced`]).
+    /// Successive syncs that have failed ([`super::failed_sync`]).
     pub failures: u32,
-    /// That is on record.
+    /// That has been recorded.
     pub is_unsynced: bool,
-    /// The log is short of room, and the oldest generation keeps it so.
+    /// The log is short of room because of the oldest generation.
     pub wanted: bool,
-    /// Service time when shares that hang were last tried to be set apart.
+    /// Service time of the last attempt to isolate hanging shares.
     pub left_at: Duration,
     /// The number of the last effect on each share.
     pub last_of: BTreeMap<ShareId, u64>,
-    /// The shares that are apart.
-    pub sick: BTreeMap<ShareId, Sick>,
+    /// The isolated shares.
+    pub isolated: BTreeMap<ShareId, Isolated>,
 }
 
 impl Effects {
     fn is_due(&self, now: Duration, log_is_half_full: bool) -> bool {
         let has_any = self.has_any();
-        // What a recovery has left is not waited with; a file system that could not be synced is asked at once again, but once.
+        // The generation of a recovery is synced without delay; a failed sync is repeated at once, but only once.
         let at_once = self.wanted || log_is_half_full || !self.older.is_empty();
         has_any && (now >= self.since + INTERVAL || (at_once && self.failures < FAILURES))
     }
 
     fn has_any(&self) -> bool {
-        self.count > 0 || !self.older.is_empty() || !self.sick.is_empty()
+        self.count > 0 || !self.older.is_empty() || !self.isolated.is_empty()
     }
 
     /// When [`Machine::keep_consistent`] will have something to do by the passing of time.
@@ -87,18 +89,18 @@ impl Effects {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Takes note of what is synced, and begins a consistency point if one is due.
+    /// Handles finished syncs, and begins a consistency point if one is due.
     pub(super) fn keep_consistent(&mut self, time: Time) {
         let effects = self.effects.as_ref();
-        let is_any_synced = effects.is_some_and(|of| of.syncing || !of.sick.is_empty());
-        // What comes of an operation beside the loop goes into a generation that may have to be set apart.
+        let is_any_synced = effects.is_some_and(|of| of.syncing || !of.isolated.is_empty());
+        // The effect of an operation in parallel to the loop goes into a generation that may have to be isolated.
         if is_any_synced && self.under_way.is_some() {
             return;
         }
         self.take_late();
         if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
             let synced = self.fs.synced().or_else(|| {
-                let is_left = self.leave_those_that_hang(time.now);
+                let is_left = self.isolate_hanging(time.now);
                 is_left.then(|| self.fs.synced()).flatten()
             });
             let Some(synced) = synced else {
@@ -111,17 +113,17 @@ impl<F: FileSystem> Machine<F> {
         if !effects.is_some_and(|effects| effects.is_due(time.now, half_full)) {
             return;
         }
-        if !self.may_mend() {
+        if !self.may_redo_unsynced() {
             return;
         }
         if self.effects.as_ref().is_some_and(|of| of.count > 0) {
             self.begin_generation(time.now);
             self.journal.commit(time.now);
         }
-        if !self.mend(time.now) {
+        if !self.redo_unsynced(time.now) {
             return;
         }
-        self.treat(time.now);
+        self.retry_isolated(time.now);
         self.fs.begin_sync();
         if let Some(effects) = &mut self.effects {
             effects.syncing = true;
@@ -130,12 +132,13 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The same at once, and waits for it: for an end after which the machine may go, too. `false`: the file systems cannot be synced.
+    /// Makes a consistency point at once, and waits for it: for an end after which the machine may stop too. `false`:
+    /// the file systems cannot be synced.
     pub(super) fn make_consistent(&mut self, time: Time) -> bool {
         if self.effects.is_none() {
             return true;
         }
-        // One that is under way is for older effects alone.
+        // A sync under way covers only older effects.
         if self.effects.as_ref().is_some_and(|effects| effects.syncing) {
             let failed = self.fs.wait_synced();
             self.end_synced(&failed, time.now);
@@ -144,38 +147,38 @@ impl<F: FileSystem> Machine<F> {
             self.begin_generation(time.now);
             self.journal.commit(time.now);
             self.take_late();
-            if !self.may_mend() || !self.mend(time.now) {
+            if !self.may_redo_unsynced() || !self.redo_unsynced(time.now) {
                 return false;
             }
-            self.treat(time.now);
+            self.retry_isolated(time.now);
             self.fs.begin_sync();
             let failed = self.fs.wait_synced();
             self.end_synced(&failed, time.now);
             let effects = self.effects.as_ref();
-            if effects.is_none_or(|of| of.older.is_empty() && of.sick.is_empty()) {
+            if effects.is_none_or(|of| of.older.is_empty() && of.isolated.is_empty()) {
                 return true;
             }
         }
         false
     }
 
-    /// The shares' file systems have been synced, but for those of these shares.
+    /// Handles the end of a sync, which has failed for these shares.
     fn end_synced(&mut self, failed: &[ShareId], now: Duration) {
         let Some(effects) = &mut self.effects else {
             return;
         };
         effects.syncing = false;
-        let is_known = |share: &ShareId| effects.sick.contains_key(share);
+        let is_known = |share: &ShareId| effects.isolated.contains_key(share);
         let new: Vec<ShareId> = failed
             .iter()
             .copied()
             .filter(|share| !is_known(share))
             .collect();
-        self.discharge(failed, |_| true);
+        self.end_isolation(failed, |_| true);
         if !new.is_empty() {
             return self.note_failed_sync(&new, now);
         }
-        if !self.set_more_apart() {
+        if !self.isolate_more() {
             return;
         }
         let Some(effects) = &mut self.effects else {
@@ -189,19 +192,19 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Is this object a generation?
+    /// Returns whether this object is a generation.
     pub(super) fn is_generation(&self, object: u64) -> bool {
         self.effects.as_ref().is_some_and(|effects| {
             effects.generation == Some(object) || effects.older.contains(&object)
-        }) || self.is_sick_generation(object)
+        }) || self.is_isolated_generation(object)
     }
 
-    /// A generation keeps the log's tail back. One without effects is written again, like any object; another's way is a consistency
-    /// point, and that takes its time: then `false`.
+    /// Relocates a generation that holds the log's tail. One without effects is written again, like any object; one
+    /// with effects needs a consistency point, which takes time: then `false`.
     pub(super) fn relocate_generation(&mut self, object: u64) -> bool {
-        if self.is_sick_generation(object) {
+        if self.is_isolated_generation(object) {
             // It is another object now.
-            self.copy_sick(object);
+            self.copy_isolated(object);
             return false;
         }
         let Some(effects) = &mut self.effects else {
@@ -229,7 +232,7 @@ impl<F: FileSystem> Machine<F> {
         self.journal.put(generation, Kind::Snapshot, &record, &[]);
     }
 
-    /// From now on effects go into a generation of their own.
+    /// Begins a new generation for the effects from now on.
     pub(super) fn begin_generation(&mut self, now: Duration) {
         use outlast_stack::Journal as _;
         if self.effects.is_none() {
@@ -245,12 +248,12 @@ impl<F: FileSystem> Machine<F> {
         effects.count = 0;
     }
 
-    /// What an operation did goes on record with its result. Gives its outcome. `message`: the one it was asked for in, if that is in the
-    /// receive queue.
+    /// Records what an operation did with its result. Returns its outcome. `message`: the one that requested it, if
+    /// that is in the receive queue.
     ///
     /// # Errors
     /// The operation's answer.
-    pub(super) fn put_on_record(
+    pub(super) fn record_outcome(
         &mut self,
         planned: &Planned,
         intent: &Intent,
@@ -261,7 +264,7 @@ impl<F: FileSystem> Machine<F> {
         if self.effects.is_none() || !planned.op.has_effect() {
             return Ok(outcome);
         }
-        // The state says of the open what it was before.
+        // The state still describes the open before the operation.
         let info = self.smb.open_info(planned.task.conn(), planned.op.open());
         let copied = self.copied(planned, intent)?;
         for draft in effect::of(planned, intent, &outcome, info.as_ref(), copied) {
@@ -303,13 +306,14 @@ impl<F: FileSystem> Machine<F> {
             && let Err(error) = self.fs.mark(planned.actor.share, effect.number)
         {
             error!(
-                "the marker of share {} cannot be set: {error}: a power cut in the next seconds may be taken for one before this",
+                "the marker of share {} cannot be set: {error}: a power cut in the next seconds may be taken for one \
+                 before this",
                 planned.actor.share
             );
             effects.wanted = true;
         }
         if let Some(generation) = effects.generation {
-            // Where they are referred to, they are not put on record again.
+            // Data that are referred to are not recorded again.
             let own = if effect.places.is_empty() {
                 data
             } else {
@@ -320,7 +324,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Where data lie in the log as they were received. Empty: nowhere (they came encrypted), or not where the generation keeps them.
+    /// Returns the places of data in the log as they were received. Empty: none (they were encrypted), or not in the
+    /// part that the generation keeps.
     fn in_the_log(&self, planned: &Planned, message: Option<&Message>, data: &Bytes) -> Vec<Place> {
         let places = || {
             let log = self.journal.log()?;
@@ -358,7 +363,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// What a copy within the server has copied: its source may be another by the time it is done once more.
+    /// Reads what a copy within the server has copied: its source may have changed by the time it is done once more.
     fn copied(&mut self, planned: &Planned, intent: &Intent) -> Result<Vec<Bytes>, NtStatus> {
         let FileOp::CopyChunks { source, chunks, .. } = &planned.op else {
             return Ok(Vec::new());

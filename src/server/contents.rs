@@ -1,5 +1,5 @@
-//! What `outlast nvram show` shows of a log's clients: the very fold a recovery makes, then what may be seen of it. No keys, no
-//! hashes, no bytes of files.
+//! The clients in a log, as `outlast nvram show` prints them: made by the same fold as in a recovery, without keys,
+//! hashes or bytes of files.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::fold::{Fold, Folded, decode};
 use super::status;
 use crate::control::ConnectionStatus;
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Debug, Serialize)]
 pub struct Saved {
-    /// Service time may have been shown up to this.
+    /// The service time that may have been shown at most.
     pub service_time_seconds: f64,
-    /// Ids below this may have been given out.
+    /// Ids below this may have been used.
     pub ids_up_to: u64,
     /// The clients' objects, connection or none.
     pub clients: Vec<SavedClient>,
@@ -27,7 +27,7 @@ pub struct Saved {
 pub struct SavedClient {
     /// Its id.
     pub object: u64,
-    /// Its connection; `None` if TCP is through with it and its files are still to be closed.
+    /// Its connection; `None` if TCP has closed it and its files are still to be closed.
     pub connection: Option<ConnectionStatus>,
     /// Its open files.
     pub open_files: Vec<SavedOpen>,
@@ -38,13 +38,13 @@ pub struct SavedClient {
 pub struct SavedOpen {
     /// Path beneath the share.
     pub path: String,
-    /// On whose behalf; `None` for guest.
+    /// The user that opened it; `None` for guest.
     pub user: Option<String>,
     /// GrantedAccess (MS-DTYP 2.4.3).
     pub granted_access: u32,
 }
 
-/// A log that is only looked at draws no secrets.
+/// An entropy source for a log that is only read, which draws no secrets.
 struct NoEntropy;
 
 impl Entropy for NoEntropy {
@@ -53,8 +53,8 @@ impl Entropy for NoEntropy {
     }
 }
 
-/// A server that serves nothing to nobody: the fold does not ask.
-pub(super) fn nobody() -> outlast_smb::Config {
+/// The configuration of a server without shares and users, since the fold needs neither.
+pub(super) fn no_service() -> outlast_smb::Config {
     outlast_smb::Config {
         name: String::new(),
         guid: [0; 16],
@@ -74,7 +74,7 @@ pub(super) fn nobody() -> outlast_smb::Config {
 /// # Errors
 /// The records are of another version.
 pub fn saved(records: Vec<Replayed>) -> anyhow::Result<Saved> {
-    let mut fold = Fold::new(outlast_stack::Config::default(), nobody());
+    let mut fold = Fold::new(outlast_stack::Config::default(), no_service());
     for (object, record, data) in decode(records)? {
         fold.take(object, record, data)?;
     }

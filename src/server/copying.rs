@@ -1,9 +1,9 @@
-//! Writing objects again at the head of the log, a little in each turn: so that its tail moves on, and so that a
-//! recovery has little to replay.
+//! Relocates objects to the head of the log, a little in each turn, so that the tail can move and a recovery has little
+//! to replay.
 //!
-//! A connection is copied in several records, and they may take several turns: the beginning, one record for each
-//! open, waiting request and session ([`outlast_smb::copying`]), and at last, in one turn, its TCP state and queued
-//! bytes. Until that turn's commit the snapshot before counts.
+//! A connection is copied in several records, which may take several turns: the beginning, one record for each open,
+//! waiting request and session ([`outlast_smb::copying`]), and at last, in one turn, its TCP state and queued bytes.
+//! Until that turn's commit the previous snapshot is live.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,30 +16,31 @@ use super::machine::Machine;
 use super::record::{GLOBAL, Record};
 use super::set_aside::doing;
 
-/// Units that are copied in a turn, at least: about a millisecond's work.
+/// The least number of units that are copied in a turn: about a millisecond's work.
 pub const COPY_UNITS: u64 = 512;
-/// And for each record that has been appended since the turn before, so that copying keeps up with any pace.
+/// The additional units for each record that has been appended since the turn before, so that copying keeps up with any
+/// pace.
 const UNITS_PER_RECORD: u64 = 2;
 /// A record is a unit, and so are so many bytes of it.
 const BYTES_PER_UNIT: u64 = 1024;
-/// Objects written again before a planned end, at most.
+/// The largest number of objects that are relocated before a planned end.
 const RENEWALS: usize = 20_000;
-/// And how often one may be named then that cannot be.
+/// How often an object may be named then that cannot be relocated.
 const REFUSALS: usize = 16;
 
-/// What is being copied.
+/// The state of the copying.
 #[derive(Debug)]
 pub(super) struct Copier {
-    /// Units a turn.
+    /// Units per turn.
     units: u64,
-    /// The connection whose copy has begun, and how far it is.
+    /// The connection whose copy has begun, and its progress.
     under_way: Option<(u64, Cursor)>,
-    /// Records there were when the last turn was done.
+    /// The number of records when the last turn ended.
     records: u64,
 }
 
 impl Copier {
-    /// Copies so many units a turn, of a log with so many records.
+    /// Makes a copier with so many units per turn, for a log with so many records.
     pub fn new(units: u64, records: u64) -> Copier {
         Copier {
             units,
@@ -48,15 +49,15 @@ impl Copier {
         }
     }
 
-    /// The object ends: its copy is given up.
+    /// Abandons the copy of an object that ends.
     pub fn forget(&mut self, object: u64) {
         self.under_way.take_if(|(of, _)| *of == object);
     }
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Writes again what keeps the log's tail from moving on, or would make a recovery long. A part of it each turn;
-    /// more when room is short.
+    /// Relocates the object that holds the log's tail, or would make a recovery long: a part of it in each turn, more
+    /// when room is short.
     pub(super) fn relocate(&mut self, now: Duration) {
         let fresh = self.journal.records().saturating_sub(self.copier.records);
         let mut units = self.copier.units + UNITS_PER_RECORD * fresh;
@@ -68,7 +69,8 @@ impl<F: FileSystem> Machine<F> {
                     None => break,
                 },
             };
-            // What a death leaves half copied takes room until the tail has passed it: where room is short, all of it is one commit.
+            // A half-finished copy takes room after a crash until the tail has passed it: where room is short, the
+            // whole copy is one commit.
             let limit = match at_once || !self.can_work() {
                 true => u64::MAX,
                 false => units,
@@ -81,7 +83,7 @@ impl<F: FileSystem> Machine<F> {
         self.copier.records = self.journal.records();
     }
 
-    /// Before a planned end: what would make the next recovery long is written again, as far as there is room.
+    /// Before a planned end, relocates what would make the next recovery long, as far as there is room.
     pub(super) fn renew(&mut self, now: Duration) {
         let mut refused = 0;
         for _ in 0..RENEWALS {
@@ -104,19 +106,19 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The next object that is to be written again and can be.
+    /// The next object that should be relocated and can be.
     fn next_to_copy(&mut self) -> Option<Relocation> {
         let set_aside = self.stack.receive_room();
         let wanted = self.journal.wants_relocation(set_aside)?;
         if !self.is_generation(wanted.object) {
-            // What is copied for a shorter recovery alone must not take the room that others have been promised.
+            // A copy that only shortens recovery must not take the room that others have been promised.
             let fits = wanted.for_room
                 || self
                     .journal
                     .has_room(set_aside, self.log_bytes(wanted.object) as u64);
             return fits.then_some(wanted);
         }
-        // One with effects ends by a consistency point only, which is not begun for a shorter recovery alone.
+        // A generation with effects ends only by a consistency point, which is not begun only to shorten recovery.
         if (wanted.for_room || self.is_empty_generation(wanted.object))
             && self.relocate_generation(wanted.object)
         {
@@ -125,7 +127,7 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// Bytes of the log that a connection holds, about: its state, and what is queued.
+    /// The approximate number of bytes of the log that a connection holds: its state, and what is queued.
     pub(super) fn log_bytes(&self, conn: u64) -> usize {
         let queued = self.stack.received_len(conn) + self.stack.send_queued(conn);
         self.smb.durable_bytes(conn) + queued
@@ -136,8 +138,7 @@ impl<F: FileSystem> Machine<F> {
         effects.is_some_and(|of| of.generation == Some(object) && of.count == 0)
     }
 
-    /// Goes on with an object's copy, or begins it. Gives the units that took, and how far the copy is if it is not
-    /// complete.
+    /// Continues an object's copy, or begins it. Returns the units used, and the progress if the copy is not complete.
     fn copy(&mut self, object: u64, cursor: Option<Cursor>, limit: u64) -> (u64, Option<Cursor>) {
         let begun = (self.journal.head(), self.journal.records());
         self.handle(object, doing::COPY);
@@ -151,13 +152,13 @@ impl<F: FileSystem> Machine<F> {
             self.copy_connection(object, cursor, limit)
         };
         self.journal.make_room(false);
-        // An operation may be under way beside the loop.
+        // An operation may be under way in parallel to the loop.
         let under_way = self.under_way.as_ref();
         self.journal
             .handle(under_way.map(|under_way| under_way.work.handled()));
         if cursor.is_none() {
             self.journal
-                .acquit(|of| of.object == object && of.what == doing::COPY);
+                .forget_deaths(|of| of.object == object && of.what == doing::COPY);
         }
         (self.units_since(begun), cursor)
     }
@@ -191,7 +192,7 @@ impl<F: FileSystem> Machine<F> {
         Some(cursor)
     }
 
-    /// A connection that SMB does not know yet.
+    /// Copies a connection that SMB does not know yet.
     fn copy_handshake(&mut self, conn: u64) {
         let tcp = self.stack.checkpoint(conn).map(Cow::Owned);
         let record = Record::Client { tcp, smb: None };

@@ -1,9 +1,9 @@
-//! Digests of the durable state, by which the worker that stands by checks that it has the state of the one that serves
-//! (law 2). Both digest the same few objects, as they are at the same place of the log.
+//! Digests of the durable state, by which the standby worker checks that it has the state of the serving one (law 2).
+//! Both digest the same few objects, as they are at the same position of the log.
 //!
-//! What is digested is what a snapshot would say ([`super::copying`]): of a connection its SMB state, piece by piece,
-//! its TCP state, and how many bytes are queued. A digest covers about [`BYTES`], and the next one continues there.
-//! Effects on files under durability `power` are no part of it.
+//! A digest covers what a snapshot would contain ([`super::copying`]): for a connection its SMB state, piece by piece,
+//! its TCP state, and the number of queued bytes. It covers about [`BYTES`], and the next digest continues there.
+//! Effects on files under durability `power` are not part of it.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use super::files::FileSystem;
 use super::machine::Machine;
 use super::record::{GLOBAL, Global};
 
-/// What a digest covers, about: a fraction of a millisecond's work.
+/// The approximate number of bytes that a digest covers: a fraction of a millisecond's work.
 const BYTES: u64 = 64 << 10;
-/// Between two marks.
+/// The time between two marks.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Where a digest begins.
+/// The beginning of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The first object.
@@ -32,12 +32,12 @@ pub struct Place {
     pub cursor: Cursor,
 }
 
-/// What the worker that serves says of its state.
+/// A digest of the serving worker's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// Where the digest begins.
+    /// The beginning of the digest.
     pub from: Place,
-    /// The end of a commit: the state is the one of this place of the log.
+    /// The end of a commit: the position of the log at which the state is digested.
     pub position: u64,
     /// The digest.
     pub digest: u64,
@@ -52,7 +52,7 @@ pub(super) struct State<'a> {
 }
 
 impl Place {
-    /// Where all begins.
+    /// The beginning of everything.
     pub const START: Place = Place::of(GLOBAL);
 
     const fn of(object: u64) -> Place {
@@ -73,7 +73,7 @@ impl fmt::Display for Place {
 }
 
 impl State<'_> {
-    /// The digest of what begins there, and where the next one begins; `None`: it has come to the end of all.
+    /// Returns the digest that begins there, and where the next one begins; `None`: the end is reached.
     pub fn digest(self, from: Place) -> (u64, Option<Place>) {
         let mut digest = Digest::default();
         let mut place = self.at_or_after(from);
@@ -82,12 +82,12 @@ impl State<'_> {
         {
             place = self.add(at, &mut digest);
         }
-        // Two states that end at other places are not the same.
+        // States that end at different places are different.
         digest.add(&place);
         (digest.value(), place)
     }
 
-    /// The place, or the next one if its object is not there.
+    /// The place, or the next one if its object does not exist.
     fn at_or_after(self, place: Place) -> Option<Place> {
         match self.next(place.object) {
             Some(object) if object == place.object => Some(place),
@@ -104,7 +104,7 @@ impl State<'_> {
         next.into_iter().flatten().min()
     }
 
-    /// Digests a part of an object, or all of it. Gives the place after that.
+    /// Digests a part of an object, or all of it. Returns the place after it.
     fn add(self, at: Place, digest: &mut Digest) -> Option<Place> {
         let Place { object, mut cursor } = at;
         if object == GLOBAL {
@@ -132,7 +132,7 @@ impl State<'_> {
     }
 }
 
-/// Checksum and length of all that was added.
+/// Checksum and length of everything that was added.
 #[derive(Default)]
 struct Digest {
     checksum: u32,
@@ -170,7 +170,7 @@ impl Default for Marks {
 }
 
 impl Marks {
-    /// Is a mark to be made now?
+    /// Returns whether a mark is due.
     pub fn are_due(&mut self, now: Duration) -> bool {
         let are_due = self.due <= now;
         if are_due {
@@ -179,7 +179,7 @@ impl Marks {
         are_due
     }
 
-    /// The next mark of a machine; in time they cover all of its state.
+    /// Makes the next mark of a machine; in time the marks cover all of its state.
     pub fn make<F: FileSystem>(&mut self, machine: &Machine<F>) -> Mark {
         let (mark, next) = machine.mark(self.next);
         self.next = next.unwrap_or(Place::START);
@@ -188,8 +188,8 @@ impl Marks {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// A mark of the state from a place on, between two turns; and the place where the next one begins, if there is
-    /// more.
+    /// Makes a mark of the state from a place on, between two turns, and returns the place where the next one begins,
+    /// if there is more.
     #[must_use]
     pub fn mark(&self, from: Place) -> (Mark, Option<Place>) {
         let state = State {

@@ -1,5 +1,5 @@
-//! What an operation did to the file system, as it is on record under durability `power`: enough to do it once more to a file system that a
-//! power cut has thrown back, by the same [`FileSystem::perform`](super::files::FileSystem::perform).
+//! The record of what an operation did to the file system, under durability `power`: enough to do it once more to a
+//! file system that a power cut has reset, by the same [`FileSystem::perform`](super::files::FileSystem::perform).
 
 use bytes::Bytes;
 use outlast_fsa::attributes;
@@ -10,7 +10,7 @@ use outlast_fsa::fileop::{
 use outlast_smb::{OpenInfo, Planned};
 use serde::{Deserialize, Serialize};
 
-/// Which file it is to the file system.
+/// The identity of a file on its file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its key.
@@ -19,14 +19,14 @@ pub struct Identity {
     pub handle: FileHandle,
 }
 
-/// An open file or directory, as far as it takes to open it once more.
+/// An open file or directory, with what is needed to open it once more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Its path at that time.
     pub path: String,
-    /// Which file.
+    /// The file.
     pub identity: Identity,
-    /// A directory.
+    /// Whether it is a directory.
     pub is_dir: bool,
 }
 
@@ -38,9 +38,9 @@ pub type Place = (u64, u32);
 pub struct Effect {
     /// Numbers are given in the order of effects and never twice.
     pub number: u64,
-    /// On whose behalf.
+    /// The account on whose behalf it was done.
     pub actor: Actor,
-    /// What was done.
+    /// The operation.
     pub op: FileOp,
     /// Its intent.
     pub intent: Intent,
@@ -48,15 +48,15 @@ pub struct Effect {
     pub target: Option<Target>,
     /// What a create made.
     pub made: Option<Identity>,
-    /// LastWriteTime after it; 0: as it was.
+    /// LastWriteTime after it; 0: unchanged.
     pub modified: FileTime,
     /// CreationTime of what a create made.
     pub created: FileTime,
-    /// Where a write's data are, piece by piece.
+    /// The places of a write's data, piece by piece.
     pub places: Vec<Place>,
 }
 
-/// What an effect is told by, but for its number.
+/// An effect without its number.
 pub(super) struct Draft {
     pub op: FileOp,
     pub intent: Intent,
@@ -68,7 +68,8 @@ pub(super) struct Draft {
 }
 
 impl Effect {
-    /// Does it change names? The file system keeps the order of such effects (and of its marker), but not of changes to what a file holds.
+    /// Returns whether it changes names. The file system keeps the order of such effects (and of its marker), but not
+    /// of changes to the content of files.
     #[must_use]
     pub fn is_of_names(&self) -> bool {
         matches!(
@@ -77,12 +78,12 @@ impl Effect {
         )
     }
 
-    /// What a create made is a directory.
+    /// Returns whether a create made a directory.
     pub(super) fn made_directory(&self) -> bool {
         matches!(&self.op, FileOp::Create(create) if create.must_be_dir)
     }
 
-    /// Every file it speaks of, for [`super::redo`] to say which that is by now.
+    /// The keys of every file that it refers to, for [`super::redo`] to update.
     pub(super) fn keys_mut(&mut self) -> impl Iterator<Item = &mut FileKey> {
         let deleted = match &mut self.op {
             FileOp::Close {
@@ -95,7 +96,8 @@ impl Effect {
     }
 }
 
-/// The effects of an operation that has succeeded. `info`: the open it acted on, before it. `copied`: what a copy copied, chunk by chunk.
+/// The effects of an operation that has succeeded. `info`: its open, before the operation. `copied`: what a copy
+/// copied, chunk by chunk.
 pub(super) fn of(
     planned: &Planned,
     intent: &Intent,
@@ -143,7 +145,7 @@ pub(super) fn of(
                     intent: intent.clone(),
                     target: None,
                     made: Some(identity),
-                    // A directory's is that of its last entry.
+                    // A directory's changes with its last entry.
                     modified: if created.metadata.is_dir {
                         0
                     } else {
@@ -187,7 +189,8 @@ fn target(info: &OpenInfo) -> Target {
     }
 }
 
-/// Overwriting by a create is told by what it did to the file that was there: a create goes by the name, which may be another's by now.
+/// An overwriting create is recorded by its effect on the existing file: a create goes by the name, which may be
+/// another file's later.
 fn overwritten(op: &CreateOp, target: &Target) -> Vec<Draft> {
     let open = op.open;
     let basic = SetBasic {

@@ -1,10 +1,12 @@
-//! Crashes on demand, at the four points: what the tests of recovery arm.
+//! Crashes on demand, at the four points, for tests of recovery.
 //!
-//! The environment variable `OUTLAST_FAULT` names a file that holds one line `point:when:operation:count`, such as
-//! `2:before:create:3` (`*` for any operation). The third time a create comes to point 2, the file is removed and
-//! the worker ends by SIGKILL, as if the machine had stopped there. With `:abort` at the end of the line it falls by its own fault
-//! (SIGABRT) instead, and the file stays: so does every worker after it that comes there. With `:kill` each of them ends by SIGKILL, as by
-//! the kernel's when memory is short; with `:spin` one goes round in a circle there, until its supervisor has had enough. `object:before:7:1:abort` ends each worker that begins to fold or to copy object 7 of the log. Without the variable nothing is looked at.
+//! The environment variable `OUTLAST_FAULT` names a file with one line `point:when:operation:count`, such as
+//! `2:before:create:3` (`*` for any operation). The third time that a create reaches point 2, the file is removed and
+//! the worker ends by SIGKILL, as if the machine had stopped there. With `:abort` at the end of the line it ends by its
+//! own fault (SIGABRT) instead, and the file stays, so every later worker that gets there ends too. With `:kill` each
+//! of them ends by SIGKILL, as by the kernel's when memory is short; with `:spin` one loops there, until its supervisor
+//! ends it. `object:before:7:1:abort` ends each worker that begins to fold or to copy object 7 of the log. Without the
+//! variable nothing happens.
 
 use std::path::PathBuf;
 
@@ -37,11 +39,11 @@ pub enum When {
     After,
 }
 
-/// Told of every point the server passes. The simulator counts them; [`Armed`] ends the process at one.
+/// An observer that is called at every point. The simulator counts them; [`Armed`] ends the process at one.
 pub trait Probe {
     /// The server is at `point`, before or after its commit, for `operation`.
     fn at(&mut self, point: Point, when: When, operation: &str);
-    /// The loop has come round, or a recovery has come on.
+    /// The loop has completed a turn, or a recovery has progressed.
     fn beat(&mut self) {}
     /// The gates are open.
     fn serve(&mut self) {}
@@ -51,11 +53,11 @@ pub trait Probe {
     }
 }
 
-/// Tells the supervisor, too, that the loop goes round.
+/// Reports the progress of the loop to the supervisor too.
 pub struct Watched {
-    /// Told of the points.
+    /// The probe for the points.
     pub probe: Box<dyn Probe>,
-    /// What the supervisor listens to.
+    /// The counter that the supervisor watches.
     pub heart: Heart,
 }
 
@@ -77,7 +79,7 @@ impl Probe for Watched {
     }
 }
 
-/// Nothing happens at any point.
+/// A probe that does nothing.
 #[derive(Debug)]
 pub struct Unarmed;
 
@@ -85,7 +87,7 @@ impl Probe for Unarmed {
     fn at(&mut self, _: Point, _: When, _: &str) {}
 }
 
-/// Ends the process at one point.
+/// A probe that ends the process at one point.
 #[derive(Debug)]
 pub struct Armed {
     file: PathBuf,
@@ -101,7 +103,7 @@ pub struct Armed {
 enum Blow {
     /// By SIGKILL, once.
     Once,
-    /// Not at all: it spins, once.
+    /// Not at all: it loops, once.
     Spin,
     /// By SIGKILL, each time.
     Kill,
@@ -109,7 +111,7 @@ enum Blow {
     Abort,
 }
 
-/// The probe the environment asks for.
+/// Makes the probe that the environment asks for.
 ///
 /// # Errors
 /// The file named by `OUTLAST_FAULT` exists and is not of the form `point:when:operation:count[:abort|:kill|:spin]`.
@@ -126,7 +128,8 @@ pub fn from_environment() -> anyhow::Result<Box<dyn Probe>> {
     };
     let wrong = || {
         format!(
-            "{}: must be point:when:operation:count, such as 2:before:create:3, and :abort, :kill or :spin if so wanted",
+            "{}: must be point:when:operation:count, such as 2:before:create:3, and :abort, :kill or :spin if so \
+             wanted",
             file.display()
         )
     };

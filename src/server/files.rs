@@ -1,4 +1,4 @@
-//! What the machine asks of a file system, and the real one.
+//! The file system interface of the machine, and the real file system.
 
 use std::time::Duration;
 
@@ -11,21 +11,22 @@ use outlast_smb::OpenInfo;
 use super::record::Ids;
 use crate::fs::Fs;
 
-/// File operations; see [`outlast_fsa::fileop`]. What comes after `discard_changes` is for durability `power`; as it stands, it is that of a
-/// file system that loses nothing.
+/// File operations; see [`outlast_fsa::fileop`]. The methods after `discard_changes` are for durability `power`; their
+/// defaults are those of a file system that loses nothing.
 pub trait FileSystem {
-    /// Looks at what an operation will meet, and changes nothing.
+    /// Finds out what an operation will meet, and changes nothing.
     ///
     /// # Errors
     /// The operation's answer, if it cannot be done.
     fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus>;
-    /// Does it; again and again with the same result, given the same intent.
+    /// Performs it; repeatedly with the same result, given the same intent.
     ///
     /// # Errors
     /// The operation's answer.
     fn perform(&mut self, actor: &Actor, op: &FileOp, intent: &Intent)
     -> Result<Outcome, NtStatus>;
-    /// As [`FileSystem::perform`], or begins it: `None` if it is under way, beside the caller, until [`FileSystem::finished`] has its outcome.
+    /// Performs it as [`FileSystem::perform`], or begins it: `None` if it is under way, in parallel to the caller,
+    /// until [`FileSystem::finished`] has its outcome.
     fn begin(
         &mut self,
         actor: &Actor,
@@ -34,64 +35,65 @@ pub trait FileSystem {
     ) -> Option<Result<Outcome, NtStatus>> {
         Some(self.perform(actor, op, intent))
     }
-    /// The outcome of the operation under way, once.
+    /// Returns the outcome of the operation under way, once.
     fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
         None
     }
     /// Waits for the operation under way, if there is one.
     fn wait(&mut self) {}
-    /// Lets time pass before an operation is tried again; as it stands, none.
+    /// Lets time pass before an operation is tried again; by default none.
     fn pause(&mut self, time: Duration) {
         let _ = time;
     }
     /// Opens a file again that was open before a recovery, at once.
     ///
     /// # Errors
-    /// FILE_CLOSED if it is gone; else as `open`.
+    /// FILE_CLOSED if it does not exist any more; otherwise as `open`.
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus>;
-    /// Takes note of an open from before a recovery. Its file is opened when it is used: an operation that finds it
-    /// gone is answered with FILE_CLOSED, and after any other error the next operation tries again. What it watched is
-    /// watched again.
+    /// Notes an open from before a recovery. Its file is opened when it is used: an operation that finds it missing is
+    /// answered with FILE_CLOSED, and after any other error the next operation tries again. Directories that it watched
+    /// are watched again.
     fn remember(&mut self, open: &OpenInfo) {
         if let Err(status) = self.reopen(open) {
             log::warn!("{}: cannot be opened again: {status}", open.path);
         }
     }
-    /// May what an open watches have changed after this wall time without the server being told? Asked when the open
-    /// has been remembered.
+    /// Returns whether what an open watches may have changed after this wall time without the server noticing. Asked
+    /// when the open has been remembered.
     fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
         let _ = (open, since);
         true
     }
-    /// Closes what is open under this id, if anything is.
+    /// Closes the open with this id, if there is one.
     fn forget(&mut self, open: OpenId);
-    /// Changes in watched directories that others made.
+    /// Returns changes in watched directories that were made by others.
     fn changes(&mut self) -> Vec<Change>;
-    /// Passes over the changes our own operation has just made.
+    /// Discards the changes that our own operation has just made.
     fn discard_changes(&mut self);
-    /// The shares' directories that have been opened since the last call; as it stands, those of a file system that has no others.
+    /// Returns the shares' directories that have been opened since the last call; by default none.
     fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
         Vec::new()
     }
-    /// What the name service has answered about local accounts since the last call, where that is new. `None`: there is
-    /// no such account.
+    /// Returns the new answers of the name service about local accounts since the last call. `None`: there is no such
+    /// account.
     fn learnt_accounts(&mut self) -> Vec<(String, Option<Ids>)> {
         Vec::new()
     }
-    /// What the name service has answered last, in an earlier life.
+    /// Notes the last answer of the name service from an earlier run.
     fn expect_account(&mut self, name: &str, ids: &Ids) {
         let _ = (name, ids);
     }
-    /// The shares whose directories are not there now.
+    /// The shares whose directories are missing now.
     fn offline(&self) -> Vec<ShareId> {
         Vec::new()
     }
-    /// A share had this directory before: no other is served in its place.
+    /// Notes that a share had this directory before, so that no other is served in its place.
     fn expect_root(&mut self, share: ShareId, key: FileKey) {
         let _ = (share, key);
     }
-    /// Does an operation once more that has been done, after a power cut: with the server's own rights if `as_server`, for the account may have
-    /// lost since what it had then; else with the account's, and if these do not suffice with the server's.
+    /// Performs an operation once more, after a power cut: with the server's own rights if `as_server`, since the
+    /// account may have lost rights since then; otherwise with the account's, and if these do not suffice with the
+    /// server's.
     ///
     /// # Errors
     /// The operation's answer.
@@ -105,14 +107,13 @@ pub trait FileSystem {
         let _ = as_server;
         self.perform(actor, op, intent)
     }
-    /// Has what is cached of an open file written, as far as it can be, and read from the medium from now on. After a
-    /// write that failed the cache may take blocks for written that are not, and would not write them with what comes
-    /// next.
+    /// Writes back the cached pages of an open file, as far as possible, and reads from the medium from now on. After a
+    /// failed write the cache may show pages as written that are not, and would not write them with later ones.
     fn drop_cached(&mut self, open: OpenId) {
         let _ = open;
     }
-    /// Sets the marker of a share, a change of metadata that the file system keeps in order with all others: every effect on names up
-    /// to this number has been done.
+    /// Sets the marker of a share, a metadata change that the file system keeps in order with all others: every effect
+    /// on names up to this number has been done.
     ///
     /// # Errors
     /// It cannot be written.
@@ -120,7 +121,7 @@ pub trait FileSystem {
         let _ = (share, number);
         Ok(())
     }
-    /// The marker of a share as the file system has it; 0 if there is none.
+    /// Returns the marker of a share on the file system; 0 if there is none.
     ///
     /// # Errors
     /// It cannot be read.
@@ -128,10 +129,10 @@ pub trait FileSystem {
         let _ = share;
         Ok(0)
     }
-    /// Begins to bring everything done so far onto the media of the shares, but for those of which a sync is under way
-    /// that was left.
+    /// Begins to write everything done so far to the media of the shares, except those with a sync under way that was
+    /// left.
     fn begin_sync(&mut self) {}
-    /// Is it there? `None`: not yet; else the shares whose files could not be brought there. Does not wait.
+    /// Returns, without waiting, the shares whose files could not be written; `None`: the sync is still under way.
     fn synced(&mut self) -> Option<Vec<ShareId>> {
         Some(Vec::new())
     }
@@ -139,13 +140,13 @@ pub trait FileSystem {
     fn under_sync(&self) -> Vec<ShareId> {
         Vec::new()
     }
-    /// It waits for them no more: [`FileSystem::late`] has what comes of them.
+    /// Stops waiting for them: [`FileSystem::late`] returns their results.
     fn leave_sync(&mut self) {}
-    /// The shares that were left and of which the sync has come to its end since the last call; has it succeeded?
+    /// Returns the shares that were left and whose sync has ended since the last call, and whether it succeeded.
     fn late(&mut self) -> Vec<(ShareId, bool)> {
         Vec::new()
     }
-    /// Waits for it.
+    /// Waits for the sync.
     fn wait_synced(&mut self) -> Vec<ShareId> {
         Vec::new()
     }

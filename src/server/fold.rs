@@ -1,5 +1,5 @@
 //! The fold (law 2): the server's state from the records of its log, by the same `apply` that made it. A recovery gives
-//! it the records that count, a follower each record as it is committed.
+//! it the live records, a follower each record after its commit.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -15,10 +15,10 @@ use super::digest::State;
 use super::record::{GLOBAL, Global, Record};
 use super::redo::Files;
 
-/// Records with what they mean.
+/// Decoded records.
 pub type Replay = Vec<(u64, Record<'static>, Bytes)>;
 
-/// What the log's records mean.
+/// Decodes the log's records.
 pub(super) fn decode(records: Vec<Replayed>) -> anyhow::Result<Replay> {
     records
         .into_iter()
@@ -27,17 +27,17 @@ pub(super) fn decode(records: Vec<Replayed>) -> anyhow::Result<Replay> {
         .context("the log's records are of another version of Outlast")
 }
 
-/// No server has been in service for longer: a thousand years. What is added to it cannot overflow.
+/// The longest service time that is accepted: a thousand years. What is added to it cannot overflow.
 const LONGEST_SERVICE: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
-/// No server has given out more ids.
+/// The highest id that is accepted.
 const MOST_IDS: u64 = u64::MAX / 2;
 
-/// A record that no server writes, though its checksum is right.
+/// The error for a record that no server writes, although its checksum is correct.
 pub(super) fn impossible(object: u64, what: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "the log says of object {object} what cannot be: {what}; keep a copy of the file for whoever looks for the fault, and remove it: \
-         it will be made anew, without its sessions"
+        "object {object} of the log has an impossible state: {what}; keep a copy of the file for a bug report and \
+         remove it: the next start makes a new one, without its sessions"
     )
 }
 
@@ -45,21 +45,21 @@ fn check(global: &Global) -> anyhow::Result<()> {
     if global.clock_up_to > LONGEST_SERVICE || global.ids_up_to > MOST_IDS {
         return Err(impossible(
             GLOBAL,
-            "its clock or its ids are beyond all that can be",
+            "its clock or its ids are impossibly high",
         ));
     }
     Ok(())
 }
 
-/// The state that the records so far amount to.
+/// The state made by the records so far.
 pub struct Fold {
     stack: outlast_stack::Config,
     smb: outlast_smb::Config,
-    /// `None`: object 0's snapshot has not come yet.
+    /// `None`: object 0's snapshot has not been read yet.
     server: Option<Server>,
-    /// What has come before that.
+    /// The records before that.
     early: Replay,
-    /// What there is about files, as it came.
+    /// The records about files, as read.
     files: Replay,
 }
 
@@ -70,7 +70,7 @@ struct Server {
     global: Global,
 }
 
-/// What all records amount to.
+/// The state made by all records.
 pub(super) struct Folded {
     pub stack: Stack,
     pub smb: Smb,
@@ -80,7 +80,7 @@ pub(super) struct Folded {
 }
 
 impl Fold {
-    /// Of no records. The GUID is filled in from the log.
+    /// Makes the state without records. The GUID is filled in from the log.
     #[must_use]
     pub fn new(stack: outlast_stack::Config, smb: outlast_smb::Config) -> Fold {
         Fold {
@@ -92,7 +92,7 @@ impl Fold {
         }
     }
 
-    /// The clients so far.
+    /// The number of clients so far.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.server
@@ -100,7 +100,7 @@ impl Fold {
             .map_or(0, |server| server.clients.len())
     }
 
-    /// Takes one record.
+    /// Applies one record.
     ///
     /// # Errors
     /// See [`fold_one`].
@@ -134,7 +134,7 @@ impl Fold {
         }
     }
 
-    /// Object 0 is known: the server can be made, and what came before is taken.
+    /// Makes the server when object 0 is known, and applies the records before it.
     fn begin(&mut self, global: Global) -> anyhow::Result<()> {
         check(&global)?;
         let mut smb = self.smb.clone();
@@ -151,7 +151,7 @@ impl Fold {
         Ok(())
     }
 
-    /// The object has ended.
+    /// Ends an object.
     pub fn end(&mut self, object: u64) {
         self.early.retain(|(of, ..)| *of != object);
         self.files.retain(|(of, ..)| *of != object);
@@ -164,7 +164,7 @@ impl Fold {
         }
     }
 
-    /// What a digest is made of; `None`: object 0's snapshot has not come yet.
+    /// The state of which digests are made; `None`: object 0's snapshot has not been read yet.
     pub(super) fn state(&self) -> Option<State<'_>> {
         let Server {
             stack, smb, global, ..
@@ -172,17 +172,18 @@ impl Fold {
         Some(State { stack, smb, global })
     }
 
-    /// Forgets which waiting requests may go on: nobody runs them here.
-    pub(super) fn let_sleep(&mut self) {
+    /// Forgets which waiting requests may continue, since a follower runs none.
+    pub(super) fn forget_wakeups(&mut self) {
         if let Some(server) = &mut self.server {
             server.smb.let_sleep();
         }
     }
 
-    /// All records have been taken. Without object 0's snapshot it is a new log, which gets its secrets from `entropy`.
+    /// Finishes the fold when all records have been applied. Without object 0's snapshot it is a new log, which gets
+    /// its secrets from `entropy`.
     ///
     /// # Errors
-    /// The log says what cannot be.
+    /// The log contains an impossible state.
     pub(super) fn finish(mut self, entropy: &mut dyn Entropy) -> anyhow::Result<Folded> {
         if self.server.is_none() {
             self.begin(Global::new(entropy))?;
@@ -235,7 +236,7 @@ impl Server {
     }
 }
 
-/// The clients' state from their records. Gives the clients.
+/// Folds the clients' state from their records, and returns the clients.
 ///
 /// # Errors
 /// See [`fold_one`].
@@ -249,10 +250,10 @@ pub fn fold(stack: &mut Stack, smb: &mut Smb, replay: Replay) -> anyhow::Result<
     Ok(clients)
 }
 
-/// One record's part of the fold. Says whether it begins a client's state.
+/// Folds one record. Returns whether it begins a client's state.
 ///
 /// # Errors
-/// A record of an object that is not a client's, or the end of one, which a log does not give back.
+/// A record of an object that is not a client's, or the end of one, which a log does not return.
 pub fn fold_one(
     stack: &mut Stack,
     smb: &mut Smb,

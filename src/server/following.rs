@@ -1,7 +1,8 @@
-//! Follows the log of a server that is at work: folds its records a little after they have been committed, so that next
-//! to nothing is left to fold when that server is gone.
+//! Follows the log of a running server: folds its records shortly after they are committed, so that very little is left
+//! to fold when that server ends.
 //!
-//! A follower has the whole state of TCP and SMB. It does nothing with it: no frame, no file, no store to the log.
+//! A follower has the complete state of TCP and SMB. It does nothing with it: no frame, no file operation, no store to
+//! the log.
 
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use outlast_nvram::{Contents, Error, Followed, Kind, Log, Lsn, Memory, codec};
 use super::digest::Mark;
 use super::fold::Fold;
 
-/// Records that are read at a time.
+/// The number of records that are read at a time.
 const PORTION: usize = 1024;
-/// So often one that takes over may read a whole log: it begins again if it falls behind, which it does once at most if
-/// nobody writes any more.
+/// The number of times that a follower which takes over may read a whole log. It starts again if it falls behind, which
+/// happens at most once if nothing is written any more.
 const ATTEMPTS: usize = 3;
 
 /// Follows a server's log.
@@ -23,25 +24,25 @@ pub struct Follower {
     smb: outlast_smb::Config,
     log: outlast_nvram::Follower,
     fold: Fold,
-    /// Records read since it began.
+    /// The number of records read since it began.
     records: u64,
 }
 
-/// The log, taken over, and the state that it amounts to.
+/// The log that was taken over, and its state.
 pub(super) struct TakenOver {
     pub log: Log,
-    /// Without records.
+    /// The contents without records.
     pub contents: Contents,
     pub fold: Fold,
-    /// Records that were still to be folded.
+    /// The number of records that were still to be folded.
     pub replayed: u64,
 }
 
 impl Follower {
-    /// Begins to follow the log in this memory. The configurations are those that the next server is to have.
+    /// Starts to follow the log in this memory. The configurations are those of the next server.
     ///
     /// # Errors
-    /// There is no log yet, or what is wrong with it.
+    /// There is no log yet, or it is damaged.
     pub fn begin(
         memory: Arc<dyn Memory>,
         stack: outlast_stack::Config,
@@ -63,17 +64,17 @@ impl Follower {
         self.memory.clone()
     }
 
-    /// How far it has read, in bytes since the log was formatted.
+    /// The position up to which it has read, in bytes since the log was formatted.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.log.position().0
     }
 
-    /// Reads and folds some of what has been committed, and no more than up to `limit` if that lies ahead; begins again
-    /// if that has been written over. False: there is more.
+    /// Reads and folds some committed records, up to `limit` at most if that lies ahead; starts again if they have been
+    /// overwritten. False: there are more.
     ///
     /// # Errors
-    /// The log is damaged, or has what cannot be folded.
+    /// The log is damaged, or contains a record that cannot be folded.
     pub fn advance(&mut self, limit: Option<u64>) -> anyhow::Result<bool> {
         let Follower {
             log, fold, records, ..
@@ -86,7 +87,7 @@ impl Follower {
             }
         });
         problem?;
-        self.fold.let_sleep();
+        self.fold.forget_wakeups();
         match advanced {
             Err(Error::FellBehind) => {
                 let (stack, smb) = (self.stack.clone(), self.smb.clone());
@@ -97,8 +98,8 @@ impl Follower {
         }
     }
 
-    /// Is the state the one that the server had when it made the mark? `None`: this is another place of the log, or the
-    /// state is not whole yet.
+    /// Returns whether the state is the one that the server had when it made the mark. `None`: this is another position
+    /// of the log, or the state is not complete yet.
     #[must_use]
     pub fn agrees(&self, mark: &Mark) -> Option<bool> {
         if self.position() != mark.position || !self.log.is_whole() {
@@ -108,13 +109,13 @@ impl Follower {
         Some(digest == mark.digest)
     }
 
-    /// Folds what is left and takes the log over: its server is gone.
+    /// Folds what is left and takes over the log, whose server has ended.
     ///
     /// # Errors
-    /// The log is to be read anew.
+    /// The log has to be read from its tail.
     pub(super) fn take_over(mut self) -> anyhow::Result<TakenOver> {
         let before = self.records;
-        // Each time it reads a portion, or what is left, or begins again. A record is longer than a byte.
+        // Each iteration reads a portion, or what is left, or starts again. A record is longer than a byte.
         let portions = self.memory.len() as usize / PORTION + 2;
         let mut times = 0..ATTEMPTS * portions;
         while !self.advance(None)? {
@@ -144,7 +145,7 @@ fn take(fold: &mut Fold, followed: Followed) -> anyhow::Result<()> {
             fold.end(object);
             return Ok(());
         }
-        // The state is what the records before have made of it (law 2).
+        // The records before have made the same state (law 2).
         Kind::Begin | Kind::Part if is_known => return Ok(()),
         Kind::Snapshot | Kind::Begin | Kind::Part | Kind::Complete | Kind::Delta => {}
     }

@@ -1,4 +1,4 @@
-//! The end of a server: what is in flight is acknowledged or its clients leave, and its state is saved.
+//! The end of a server: data in flight is acknowledged or sessions are closed, and the state is saved.
 
 use std::time::Duration;
 
@@ -9,32 +9,31 @@ use super::clock::Time;
 use super::files::FileSystem;
 use super::machine::Machine;
 
-/// How long an elective reboot waits, at most, for what is in flight to arrive; the stack itself gives up a little
-/// earlier.
+/// The longest time that an elective reboot waits for data in flight; the stack itself gives up a little earlier.
 const DRAIN: Duration = Duration::from_secs(4);
 
-/// How long `outlast stop` waits for the clients to take their last replies.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long `outlast stop` waits for the clients to acknowledge their last replies.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Are requests taken?
+/// Whether requests are processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
     /// Yes.
     Open,
-    /// An elective reboot has begun: what is in flight is acknowledged, nothing is begun.
+    /// An elective reboot has begun: data in flight is acknowledged, no request is started.
     Draining {
-        /// It waits no longer.
+        /// The end of the wait.
         until: Duration,
     },
     /// The server is ending: sessions are being closed.
     Closing {
-        /// It waits no longer.
+        /// The end of the wait.
         until: Duration,
     },
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Begins an elective reboot (patent, Fig. 2): requests are not taken any more; what is in flight is still
+    /// Begins an elective reboot (patent, Fig. 2): no more requests are processed; data in flight is still
     /// acknowledged.
     //= patent fig2-213
     pub fn begin_drain(&mut self, time: Time) {
@@ -47,17 +46,17 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Begins the end: every session is closed.
-    pub fn begin_farewell(&mut self, time: Time) {
+    pub fn begin_closing(&mut self, time: Time) {
         self.gate = Gate::Closing {
-            until: time.now + FAREWELL,
+            until: time.now + CLOSE_TIMEOUT,
         };
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.leave(conn);
+            self.tear_down(conn);
             self.stack.close(conn, &mut self.journal);
         }
     }
 
-    /// Has what was begun come to its end?
+    /// Returns whether the drain or the closing is finished.
     #[must_use]
     //= patent fig2-215
     pub fn at_rest(&self, time: Time) -> bool {
@@ -70,8 +69,8 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The last commit of an elective end (patent, Fig. 2, step 219), and the flag that says how its state is to be
-    /// taken up. Gives the last frames. `machine_too`: the machine may be switched off next. `is_followed`: the next
+    /// Makes the last commit of an elective end (patent, Fig. 2, step 219), and sets the flag that says who recovers
+    /// its state. Returns the last frames. `machine_too`: the machine may be switched off next. `is_followed`: the next
     /// server has the state, so nothing is written again to make its recovery shorter.
     //= patent fig2-219
     pub fn save(
@@ -81,7 +80,7 @@ impl<F: FileSystem> Machine<F> {
         machine_too: bool,
         is_followed: bool,
     ) -> Vec<TxFrame> {
-        // What may be missing on the media is done once more by the next start, whoever is still connected.
+        // What may be missing on the media is done once more by the next start, whatever clients are still connected.
         let is_consistent = !machine_too || self.make_consistent(time);
         let flag = match flag {
             Flag::Clean if !is_consistent => Flag::ElectiveReboot,

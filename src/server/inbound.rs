@@ -1,7 +1,7 @@
-//! Whole messages out of a connection's received bytes.
+//! Extracts whole messages from a connection's received bytes.
 //!
-//! The bytes stay where they are, in the log, until the message has been answered. Nothing here survives: after a recovery the
-//! same messages are found in the same bytes.
+//! The bytes stay in place, in the log, until the message has been answered. Nothing here survives: after a recovery
+//! the same messages are found in the same bytes.
 
 use std::collections::VecDeque;
 
@@ -14,26 +14,26 @@ use outlast_smb::wire::frame::{self, Frame};
 pub struct Message {
     /// Without the direct-TCP header.
     pub bytes: Bytes,
-    /// What it takes up in the stream.
+    /// The bytes that it occupies in the stream.
     pub stream_bytes: usize,
 }
 
-/// What a connection's received bytes begin with.
+/// The front of a connection's received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound {
-    /// Nothing, or a message that is not whole yet.
+    /// Nothing, or an incomplete message.
     Partial,
     /// A whole message.
     Whole(Message),
-    /// A NetBIOS keep-alive of this many bytes, to be passed over.
+    /// A NetBIOS keep-alive of this many bytes, which is skipped.
     KeepAlive(usize),
-    /// Not a message: the connection is to be dropped.
+    /// Not a message: the connection has to be dropped.
     Malformed(Malformed),
-    /// A message of so many bytes, which is more than it may have: likewise.
+    /// A message of so many bytes, more than permitted: the connection has to be dropped.
     TooLong(usize),
 }
 
-/// Looks at the front of the received bytes, `queued` of them. `longest`: bytes that a message may have.
+/// Examines the front of the received bytes, `queued` of them. `longest`: bytes that a message may have.
 #[must_use]
 pub fn front(received: &VecDeque<Bytes>, queued: usize, longest: usize) -> Inbound {
     let Some(header) = header_at(received, 0) else {
@@ -51,8 +51,8 @@ pub fn front(received: &VecDeque<Bytes>, queued: usize, longest: usize) -> Inbou
     }
 }
 
-/// The pieces of the received bytes that `part`, a slice of `message`, was put together from; `None`: it is not of this message's bytes
-/// (it came encrypted).
+/// The pieces of the received bytes of which `part`, a slice of `message`, consists; `None`: it does not consist of
+/// this message's bytes (it was encrypted).
 #[must_use]
 pub fn pieces_of(received: &VecDeque<Bytes>, message: &Message, part: &[u8]) -> Option<Vec<Bytes>> {
     let offset = part
@@ -79,8 +79,8 @@ pub fn pieces_of(received: &VecDeque<Bytes>, message: &Message, part: &[u8]) -> 
     None
 }
 
-/// The bytes that the message at `offset` of the received bytes takes up in the stream; `None`: its header has not
-/// come, or it is none.
+/// The bytes that the message at `offset` of the received bytes occupies in the stream; `None`: its header is
+/// incomplete, or it is malformed.
 #[must_use]
 pub fn length_at(received: &VecDeque<Bytes>, offset: usize) -> Option<usize> {
     match frame::parse(header_at(received, offset)?).ok()? {
@@ -89,7 +89,7 @@ pub fn length_at(received: &VecDeque<Bytes>, offset: usize) -> Option<usize> {
     }
 }
 
-/// The direct-TCP header at `offset` of the received bytes, if it has come.
+/// The direct-TCP header at `offset` of the received bytes, if it is complete.
 fn header_at(received: &VecDeque<Bytes>, offset: usize) -> Option<[u8; frame::LEN]> {
     let mut header = [0; frame::LEN];
     let (mut skip, mut filled) = (offset, 0);
@@ -106,7 +106,7 @@ fn header_at(received: &VecDeque<Bytes>, offset: usize) -> Option<[u8; frame::LE
     None
 }
 
-/// `length` bytes from `start`, in one piece: in place where they lie in one piece, else copied together.
+/// Returns `length` bytes from `start` in one piece: in place if they lie in one piece, otherwise copied.
 fn gather(received: &VecDeque<Bytes>, start: usize, length: usize) -> Bytes {
     let mut skip = start;
     let mut together = BytesMut::new();

@@ -1,4 +1,4 @@
-//! The log as the two cores see it: records of TCP and of SMB go into the same log, under the same object.
+//! The log as the two cores use it: records of TCP and of SMB go into the same log, under the same object.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,26 +17,25 @@ use super::sizes;
 use super::watched::Watched;
 use super::wiping::Wiping;
 
-/// Ids are put on record this many at a time.
+/// The number of ids that are recorded at a time.
 const ID_BLOCK: u64 = 4096;
 
-/// Room kept for what a request in hand may append, bytes: its reply (8 MiB and headers) and its records.
+/// Bytes of room kept for what a request in progress may append: its reply (8 MiB and headers) and its records.
 pub const REPLY_ROOM: u64 = 10 << 20;
 
-/// Room kept under durability `power` for what it may do to files, bytes: a copy of 16 MiB within the server.
+/// Bytes of room kept under durability `power` for its effect on files: a copy of 16 MiB within the server.
 pub const EFFECT_ROOM: u64 = 17 << 20;
 
-/// The log's length divided by this may be replies that wait for clients.
+/// The log's length divided by this is the room for replies that wait for clients.
 const UNREAD_PART: u64 = 7;
 
-/// The headers of the records that received bytes come in take one part in so many of these bytes. Only tiny segments
-/// take more.
+/// Record headers for received bytes take at most one part in so many of these bytes. Only tiny segments take more.
 const RECORDS_PART: u64 = 16;
 
-/// The log's length divided by this is free beside what is needed before room is made.
+/// The log's length divided by this stays free, beside what is needed, before room is made.
 const SLACK_PART: u64 = 16;
 
-/// Records and bytes that must survive, on their way into the log.
+/// Records and bytes that must survive, appended to the log.
 pub struct Journal {
     /// `None` under durability `none`: nothing is kept.
     log: Option<Log>,
@@ -45,10 +44,10 @@ pub struct Journal {
     next_id: u64,
     global: Global,
     clock: HighWater,
-    /// Until when local changes are known to have been told.
+    /// The time until which local changes are known to have been reported.
     pub(super) watched: Watched,
     wiping: Wiping,
-    /// Encoding space, used again and again.
+    /// Encoding buffer, which is reused.
     meta: Vec<u8>,
     /// Something has been appended since the last commit.
     pending: bool,
@@ -58,13 +57,13 @@ pub struct Journal {
     request_room: u64,
     /// Bytes of replies that may wait for clients, over all connections.
     unread_limit: u64,
-    /// Whose connections are, as far as that is known.
+    /// The accounts of the connections, as far as they are known.
     owners: HashMap<u64, Principal>,
 }
 
 impl Journal {
-    /// A journal that goes on where `global` says the log has come to. `capacity`: bytes of the log's memory; `request_room`: bytes of it
-    /// kept for what a request in hand may append.
+    /// Makes a journal that continues where `global` says the log has got to. `capacity`: bytes of the log's memory;
+    /// `request_room`: bytes of it kept for what a request in progress may append.
     #[must_use]
     pub fn new(
         log: Option<Log>,
@@ -76,9 +75,9 @@ impl Journal {
         let mut journal = Journal {
             request_room,
             next_id: global.ids_up_to,
-            clock: HighWater::on_record(global.clock_up_to),
+            clock: HighWater::recorded(global.clock_up_to),
             unread_limit: capacity / UNREAD_PART,
-            watched: Watched::on_record(global.watched_until),
+            watched: Watched::recorded(global.watched_until),
             wiping: Wiping::at_start(),
             log,
             homes: Vec::new(),
@@ -105,13 +104,13 @@ impl Journal {
         });
     }
 
-    /// The log, to look at.
+    /// The log, read-only.
     #[must_use]
     pub fn log(&self) -> Option<&Log> {
         self.log.as_ref()
     }
 
-    /// What belongs to no connection, as it is on record or about to be.
+    /// The state that belongs to no connection, as it is recorded or about to be.
     #[must_use]
     pub fn global(&self) -> &Global {
         &self.global
@@ -127,8 +126,9 @@ impl Journal {
         self.pending = true;
         match log.append(object, kind, &self.meta, data) {
             Ok(bytes) => bytes,
-            // The caller has made sure of the room for whatever can wait (`room`, `can_work`). What comes here can not: an
-            // acknowledgement taken, a window promised, a reply whose operation is done. It is what the reserve is for.
+            // The caller has checked that there is room for whatever can wait (`room`, `can_work`). Records that reach
+            // this point cannot wait: an acknowledgement received, a window offered, a reply whose operation is done.
+            // The reserve exists for them.
             Err(AppendError::Full { .. }) => {
                 log.use_reserve(true);
                 let appended = log.append(object, kind, &self.meta, data);
@@ -152,7 +152,7 @@ impl Journal {
         }
     }
 
-    /// A client waits for time alone to pass: what has passed is put on record now and then.
+    /// Records the service time now and then while a client waits for a time to pass.
     pub fn count_time(&mut self, now: Duration) {
         if now >= self.clock.due() {
             self.show_time(now);
@@ -197,7 +197,7 @@ impl Journal {
         self.wiping.deadline(self.log.as_ref()?)
     }
 
-    /// Takes note of what has come to the homes, and has the rest follow.
+    /// Notes what has reached the sink, and ships the rest.
     pub fn ship(&mut self) {
         if let Some(log) = &mut self.log {
             self.homes.iter_mut().for_each(|home| home.ship(log));
@@ -205,14 +205,14 @@ impl Journal {
     }
 
     /// Waits until all that is committed would be found again, as the durability promises.
-    pub fn settle(&mut self) {
+    pub fn wait_durable(&mut self) {
         while self.durable() < self.committed() {
             self.wait();
         }
     }
 
     /// The same, and the superblock as it is now.
-    fn settle_all(&mut self) {
+    fn wait_all_durable(&mut self) {
         let is_missing = |journal: &Journal| {
             let log = journal.log.as_ref();
             let mut homes = journal.required();
@@ -276,13 +276,13 @@ impl Journal {
         self.log.as_ref().map_or(Lsn(0), Log::committed)
     }
 
-    /// Where the next record will be.
+    /// The position of the next record.
     #[must_use]
     pub fn head(&self) -> Lsn {
         self.log.as_ref().map_or(Lsn(0), Log::head)
     }
 
-    /// Is more than half of the log in use?
+    /// Returns whether more than half of the log is in use.
     #[must_use]
     pub fn is_half_full(&self) -> bool {
         self.log
@@ -290,7 +290,7 @@ impl Journal {
             .is_some_and(|log| log.used() > log.capacity() / 2)
     }
 
-    /// Whether there is room for one more request: what it logs, and its reply. `set_aside`: bytes that may be
+    /// Returns whether there is room for one more request: its records, and its reply. `set_aside`: bytes that may be
     /// received meanwhile.
     #[must_use]
     pub fn can_work(&self, set_aside: usize) -> bool {
@@ -299,21 +299,21 @@ impl Journal {
         })
     }
 
-    /// Bytes that must be free for one more request: in one piece, of which the ring's end may waste another one,
+    /// Bytes that must be free for one more request: in one piece, of which the end of the ring may waste another one,
     /// beside what may be received with the headers of its records.
     fn needed(&self, set_aside: usize) -> u64 {
         let set_aside = set_aside as u64;
         2 * self.request_room + set_aside + set_aside / RECORDS_PART
     }
 
-    /// Whether there is room for so many bytes more, besides what a request and what may be received take.
+    /// Returns whether there is room for so many bytes more, besides what a request and received bytes take.
     #[must_use]
     pub fn has_room(&self, set_aside: usize, more: u64) -> bool {
         let log = self.log.as_ref();
         log.is_none_or(|log| log.free() >= self.needed(set_aside) + more)
     }
 
-    /// The object to write again, if there is need: so that the log's tail moves on, or that the next recovery does not take long.
+    /// The object to relocate, if needed: so that the log's tail can move, or the next recovery is short.
     pub fn wants_relocation(&mut self, set_aside: usize) -> Option<Relocation> {
         let needed = self.needed(set_aside);
         let log = self.log.as_mut()?;
@@ -322,76 +322,76 @@ impl Journal {
         log.wants_relocation(piece, needed + slack)
     }
 
-    /// The object to write again before a planned end.
+    /// The object to relocate before a planned end.
     pub fn wants_renewal(&mut self) -> Option<u64> {
         self.log.as_mut()?.wants_renewal()
     }
 
-    /// Records appended so far.
+    /// The number of records appended so far.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.log.as_ref().map_or(0, Log::records)
     }
 
-    /// Puts on record, outside the log, what is being done: should the worker die of it, the next one knows.
+    /// Records, outside the log, the operation in progress, so that the next worker knows it if this one dies.
     pub fn handle(&self, handled: Option<Handled>) {
         if let Some(log) = &self.log {
             log.handle(handled);
         }
     }
 
-    /// What those say of that workers died of is done: it does not count any more.
-    pub fn acquit(&self, is_done: impl FnOnce(Handled) -> bool) {
+    /// Forgets counted deaths if `is_done` says that their operation is finished.
+    pub fn forget_deaths(&self, is_done: impl FnOnce(Handled) -> bool) {
         if let Some(log) = &self.log {
-            log.acquit(is_done);
+            log.forget_deaths(is_done);
         }
     }
 
-    /// How many bytes of replies may wait for clients, over all connections.
+    /// Bytes of replies that may wait for clients, over all connections.
     #[must_use]
     pub fn unread_limit(&self) -> u64 {
         self.unread_limit
     }
 
-    /// Is what operations do to files on record, because another kernel may take the log up?
+    /// Returns whether there is a sink, that is, whether durability is `power`.
     #[must_use]
     pub fn has_effects(&self) -> bool {
         self.homes.iter().any(|of| of.has_effects)
     }
 
-    /// What is appended between `true` and `false` makes room, and may take the reserve.
+    /// Lets what is appended between `true` and `false` use the reserve, since it makes room.
     pub fn make_room(&mut self, yes: bool) {
         if let Some(log) = &mut self.log {
             log.use_reserve(yes);
         }
     }
 
-    /// The shares, as object 0 has them when it is next written. Gives those of before.
+    /// Sets the shares that object 0 has when it is next written. Returns those before.
     pub fn set_roots(&mut self, roots: Vec<Root>) -> Vec<Root> {
         std::mem::replace(&mut self.global.roots, roots)
     }
 
-    /// Puts the directory of a share on record.
+    /// Records the directory of a share.
     pub fn note_root(&mut self, share: ShareId, key: FileKey) {
         self.put(GLOBAL, Kind::Delta, &Record::Root { share, key }, &[]);
         self.global.note_root(share, key);
     }
 
-    /// Puts on record what the name service has answered about a local account.
+    /// Records the name service's answer about a local account.
     pub fn note_account(&mut self, name: String, ids: Option<Ids>) {
-        // One that is too large is asked for again.
+        // An answer that is too large is asked for again.
         let ids = ids.filter(|ids| ids.size(&name) <= sizes::ACCOUNTS);
         self.global.note_account(&name, ids.clone());
         self.put(GLOBAL, Kind::Delta, &Record::Account { name, ids }, &[]);
     }
 
-    /// Writes object 0 whole.
+    /// Writes the snapshot of object 0.
     pub fn snapshot_global(&mut self) {
         let record = Record::Global(self.global.clone());
         self.put(GLOBAL, Kind::Snapshot, &record, &[]);
     }
 
-    /// Who resumes should this server die, as the log says it.
+    /// Sets the flag: who resumes if this server dies.
     pub fn set_flag(&mut self, flag: Flag) {
         if let Some(log) = self
             .log
@@ -402,8 +402,8 @@ impl Journal {
         }
     }
 
-    /// The last commit: service time ends at `now`, so that an elective reboot loses none of it. Then the flag is set. `machine_too`: the
-    /// machine may be switched off next, so both are on the medium when this returns.
+    /// Makes the last commit: service time ends at `now`, so that an elective reboot loses none of it. Then sets the
+    /// flag. `machine_too`: the machine may be switched off next, so both are on the medium when this returns.
     pub fn end(&mut self, now: Duration, flag: Flag, machine_too: bool) {
         self.global.clock_up_to = now;
         if let Some(until) = self.watched.advance(true) {
@@ -421,13 +421,13 @@ impl Journal {
                 );
             }
         }
-        self.settle_all();
+        self.wait_all_durable();
         if flag == Flag::Clean {
             self.erase();
         }
     }
 
-    /// Nobody takes this state up: what it holds, session keys too, is overwritten.
+    /// Overwrites the state, session keys included, since no server will recover it.
     fn erase(&mut self) {
         let Some(log) = &mut self.log else { return };
         log.erase();
@@ -436,18 +436,18 @@ impl Journal {
         }
     }
 
-    /// A connection is on this account now.
+    /// Assigns a connection to an account.
     pub fn belongs(&mut self, conn: u64, owner: Principal) {
         self.owners.insert(conn, owner);
     }
 
-    /// A connection is gone.
+    /// Forgets a connection.
     pub fn forget(&mut self, conn: u64) {
         self.owners.remove(&conn);
         self.wiping.session_ended();
     }
 
-    /// On whose account a connection is.
+    /// The account of a connection.
     #[must_use]
     pub fn owner(&self, conn: u64) -> &Principal {
         self.owners.get(&conn).unwrap_or(&Principal::Unknown)
@@ -465,7 +465,8 @@ impl Journal {
     }
 }
 
-/// State that cannot be put on record must not be shown to anyone. The worker ends; the next one goes on from the last commit.
+/// State that cannot be recorded must not be shown to a client. The worker ends; the next one continues from the last
+/// commit.
 fn cannot_append(object: u64, record: &Record<'_>, error: &AppendError) -> ! {
     panic!("object {object}, {}: {error}", record.name());
 }

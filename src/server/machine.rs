@@ -1,7 +1,7 @@
 //! The server without its surroundings: stack, SMB core, file system and log, composed. One thread, one turn at a time.
 //!
-//! Frames come in through [`Machine::ingest`], go out of [`Machine::turn`]; nothing here waits, reads a clock or touches a device.
-//! The event loop ([`super::run`]) and the simulator drive the same machine.
+//! Frames enter by [`Machine::ingest`] and leave by [`Machine::turn`]; nothing here waits, reads a clock or touches a
+//! device. The event loop ([`super::run`]) and the simulator drive the same machine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,53 +16,53 @@ use super::clock::{Stopwatch, Time};
 use super::consistency::Effects;
 use super::copying::Copier;
 use super::counting::Counting;
+use super::eviction::{EvictionLimits, Mark};
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::gate::Gate;
 use super::inbound::{self, Inbound, Message};
-use super::insisting;
 use super::journal::Journal;
-use super::patience::{Mark, Patience};
 use super::record::Record;
+use super::retrying;
 use super::shares::Shares;
 use super::turns::{SLICE, Turns};
 use super::windows::{Framing, Windows};
 use super::work::UnderWay;
 use crate::metrics::Eviction;
 
-/// Bytes of the longest message of a client that has not logged in: a security token of 64 KiB, and what is around it.
+/// Bytes of the longest message of a client that has not logged in: a security token of 64 KiB, with headers.
 pub(super) const UNAUTHENTICATED_MESSAGE: usize = 65 << 10;
 
-/// What the loop remembers of a client, besides its state: nothing that has to survive.
+/// The volatile state of a client: nothing that has to survive.
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    /// There may be a message that has not been looked at.
+    /// There may be an unprocessed message.
     pub(super) look: bool,
     /// The client sends no more (FIN).
     pub(super) finished: bool,
-    /// Its SMB state is being taken down.
+    /// Its SMB state is being torn down.
     pub(super) leaving: bool,
-    /// TCP is through with it, and has said so: no event of it comes any more.
+    /// TCP has closed it and has reported so: there are no more events of it.
     pub(super) closed: bool,
-    /// Service time of its last request, or of its coming.
+    /// Service time of its last request, or of its connection.
     pub(super) active: Duration,
-    /// Service time since which it has not been logged in; `None`: it is, or nobody has looked.
+    /// Service time since which it has not been logged in; `None`: it is logged in, or has not been checked.
     pub(super) unknown_since: Option<Duration>,
-    /// When it was last seen to be going on; `None`: nobody has looked.
+    /// Its position when it last progressed; `None`: it has not been checked.
     pub(super) mark: Option<Mark>,
-    /// How much of the thread it has been given ([`super::turns`]).
+    /// The time that the thread has spent on it ([`super::turns`]).
     pub(super) given: Duration,
     /// How long the server has worked on its message in hand.
     pub(super) spent: Duration,
     /// Its next request has to have room for a reply of so many bytes.
     pub(super) wanted: u64,
-    /// Its next request is for this share, which did not answer.
+    /// Its next request is for this share, which does not answer.
     pub(super) waits_for: Option<ShareId>,
     /// Where its messages begin.
     pub(super) framing: Framing,
 }
 
-/// What the machine asks of whoever drives it, besides files and the log.
+/// What the machine needs besides files and the log.
 pub(super) struct Surroundings {
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) probe: Box<dyn Probe>,
@@ -78,32 +78,32 @@ pub struct Machine<F> {
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) probe: Box<dyn Probe>,
     pub(super) clients: BTreeMap<u64, Client>,
-    /// The operation that the file system is at, beside the loop.
+    /// The operation that the file system is performing, in parallel to the loop.
     pub(super) under_way: Option<UnderWay>,
-    /// So often what was under way when the worker died may still be tried again ([`super::insisting`]).
+    /// How often what was under way when the worker died may still be tried again ([`super::retrying`]).
     pub(super) attempts: u32,
-    /// Under durability `power`.
+    /// The effects on files, under durability `power`.
     pub(super) effects: Option<Effects>,
     pub(super) gate: Gate,
     pub(super) copier: Copier,
-    /// Frames that wait until what they show is on the medium, each turn's with the end of its last commit.
+    /// Frames that wait until the records they reveal are on the medium, each turn's with the end of its last commit.
     held_back: VecDeque<(Lsn, Vec<TxFrame>)>,
     pub(super) busy: bool,
     turns: Turns,
     pub(super) stopwatch: Box<dyn Stopwatch>,
-    /// What waits for clients.
+    /// Reply bytes that wait for clients.
     pub(super) unread: Shares,
     pub(super) windows: Windows,
-    pub(super) patience: Patience,
+    pub(super) eviction: EvictionLimits,
     /// Connections that have not logged in; some others may be among them.
-    pub(super) strangers: BTreeSet<u64>,
-    /// When clients are next looked at for whether they are still wanted, and when they last were.
+    pub(super) unauthenticated: BTreeSet<u64>,
+    /// When clients are next checked for eviction, and when they last were.
     pub(super) next_look: Duration,
     pub(super) looked_at: Duration,
-    /// Somebody has waited for room in the log since then.
-    pub(super) is_crowded: bool,
+    /// A client has waited for room in the log since then.
+    pub(super) is_short_of_room: bool,
     pub(super) unpressed_until: Duration,
-    /// Segments that had no room in the log, as the stack has counted them.
+    /// Segments that had no room in the log, as counted by the stack.
     refused: u64,
     pub(super) counting: Counting,
 }
@@ -115,7 +115,7 @@ impl<F: FileSystem> Machine<F> {
         fs: F,
         journal: Journal,
         surroundings: Surroundings,
-        patience: Patience,
+        eviction: EvictionLimits,
         copier: Copier,
     ) -> Machine<F> {
         let Surroundings {
@@ -134,34 +134,34 @@ impl<F: FileSystem> Machine<F> {
             probe,
             clients,
             under_way: None,
-            attempts: insisting::ATTEMPTS,
+            attempts: retrying::ATTEMPTS,
             effects: None,
             gate: Gate::Open,
             copier,
             held_back: VecDeque::new(),
-            // what a recovery found whole has not been worked on, and nothing else may come to wake the loop
+            // messages that a recovery found are unprocessed, and nothing else may wake the loop
             busy: true,
             turns: Turns::default(),
             stopwatch,
             unread,
             windows: Windows::default(),
-            patience,
-            strangers: BTreeSet::new(),
+            eviction,
+            unauthenticated: BTreeSet::new(),
             next_look: Duration::ZERO,
             looked_at: Duration::ZERO,
-            is_crowded: false,
+            is_short_of_room: false,
             unpressed_until: Duration::ZERO,
             refused: 0,
             counting: Counting::default(),
         }
     }
 
-    /// Takes one frame in. Nothing is acknowledged before the next turn has committed it.
+    /// Ingests one frame. Nothing is acknowledged before the next turn has committed it.
     pub fn ingest(&mut self, frame: RxFrame<'_>, time: Time) {
         self.stack.ingest(frame, time.now, &mut self.journal);
     }
 
-    /// One turn: commits what came in, does what is ready, and gives the frames that may now leave.
+    /// Takes one turn: commits what was received, does what is ready, and returns the frames that may now leave.
     pub fn turn(&mut self, time: Time, out: &mut Vec<TxFrame>) {
         self.journal.ship();
         self.take_events(time);
@@ -170,15 +170,15 @@ impl<F: FileSystem> Machine<F> {
             _ if self.under_way.is_some() => self.busy = false,
             Gate::Open => {
                 self.report_local_changes(time);
-                self.look_after_clients(time.now);
+                self.evict_clients(time.now);
                 self.serve(time);
             }
-            // Nothing is begun, so there is nothing to come back for before a frame or a deadline.
+            // Nothing is started, so nothing is due before a frame or a deadline.
             Gate::Draining { .. } => self.busy = false,
             Gate::Closing { .. } => self.busy = self.do_tasks(time),
         }
         self.end_departed();
-        self.part_with_the_largest();
+        self.evict_largest();
         self.note_roots();
         self.note_accounts();
         self.keep_consistent(time);
@@ -187,12 +187,12 @@ impl<F: FileSystem> Machine<F> {
         let mut frames = Vec::new();
         self.stack.poll(time.now, &mut self.journal, &mut frames);
         self.take_events(time);
-        // what a connection held that has just ended
+        // room that was held by a connection which has just ended
         self.busy |= self.windows.any_waiting() && self.stack.receive_left() > left;
         let is_short = !self.can_work();
         debug_assert!(
             self.under_way.is_some() || !self.smb.has_open_message(),
-            "bytes of the log are held on to"
+            "bytes of the log are still held"
         );
         self.journal.wipe(time.now);
         self.relocate(time.now);
@@ -204,13 +204,14 @@ impl<F: FileSystem> Machine<F> {
             self.journal.count_time(time.now);
         }
         self.journal.commit(time.now);
-        // what waited for room may go on now, and nothing else may come to wake the loop
+        // what waited for room may continue now, and nothing else may wake the loop
         self.busy |= is_short && self.can_work();
         self.counting.counts.commit(self.journal.take_commits());
         out.extend(self.hold_back(frames));
     }
 
-    /// Output commit: frames leave, in order, when what has been committed until now is on the medium. Gives those that may leave now.
+    /// Output commit: frames leave, in order, when everything committed until now is on the medium. Returns those that
+    /// may leave now.
     pub(super) fn hold_back(&mut self, frames: Vec<TxFrame>) -> Vec<TxFrame> {
         if !frames.is_empty() {
             self.held_back.push_back((self.journal.committed(), frames));
@@ -227,13 +228,13 @@ impl<F: FileSystem> Machine<F> {
         free
     }
 
-    /// Is there something to do without waiting?
+    /// Returns whether there is something to do without waiting.
     #[must_use]
     pub fn busy(&self) -> bool {
         self.busy
     }
 
-    /// When a turn is due even if nothing comes in, in service time.
+    /// When a turn is due even if nothing arrives, in service time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let gate = match self.gate {
@@ -249,7 +250,7 @@ impl<F: FileSystem> Machine<F> {
             }
             Gate::Draining { until } | Gate::Closing { until } => Some(until),
         };
-        let effects = self.effects.as_ref().filter(|_| self.may_mend());
+        let effects = self.effects.as_ref().filter(|_| self.may_redo_unsynced());
         let consistency = effects.and_then(Effects::deadline);
         let wiping = self.journal.wiping_deadline();
         [self.stack.next_deadline(), gate, consistency, wiping]
@@ -268,19 +269,19 @@ impl<F: FileSystem> Machine<F> {
         self.journal.set_flag(flag);
     }
 
-    /// TCP, to look at.
+    /// TCP, read-only.
     #[must_use]
     pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// The SMB core, to look at.
+    /// The SMB core, read-only.
     #[must_use]
     pub fn smb(&self) -> &Smb {
         &self.smb
     }
 
-    /// The journal, to look at.
+    /// The journal, read-only.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.journal
@@ -294,7 +295,7 @@ impl<F: FileSystem> Machine<F> {
             .map_or(0, |log| u64::from(log.superblock().epoch))
     }
 
-    /// Points 1 and 4, then whatever events say has happened.
+    /// Points 1 and 4, then the events that the stack reports.
     //= patent fig5-1, fig5-4
     fn take_events(&mut self, time: Time) {
         let events: Vec<Event> = self.stack.events().collect();
@@ -348,17 +349,17 @@ impl<F: FileSystem> Machine<F> {
             client.look = true;
             client.active = now;
             client.unknown_since = Some(now);
-            self.meet(conn);
-            self.keep_a_place_free();
+            self.track_unauthenticated(conn);
+            self.keep_slot_free();
         }
     }
 
-    /// The client is gone, or has to go: what it held is closed by tasks.
-    pub(super) fn leave(&mut self, conn: u64) {
+    /// Tears down a client that has left, or has to leave: tasks close what it held.
+    pub(super) fn tear_down(&mut self, conn: u64) {
         if let Some(under_way) = &mut self.under_way
             && under_way.work.conn() == conn
         {
-            under_way.leave = true;
+            under_way.tear_down = true;
             return;
         }
         let client = self.clients.entry(conn).or_default();
@@ -368,9 +369,9 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// TCP is through with the client.
+    /// Notes that TCP has closed the connection.
     pub(super) fn gone(&mut self, conn: u64) {
-        self.leave(conn);
+        self.tear_down(conn);
         self.clients.entry(conn).or_default().closed = true;
     }
 
@@ -381,19 +382,19 @@ impl<F: FileSystem> Machine<F> {
             self.smb
                 .changed(&change, clock(time), &mut self.journal, &mut out);
         }
-        self.journal.watched.told(time, self.smb.has_watches());
+        self.journal.watched.reported(time, self.smb.has_watches());
         self.deliver(out);
-        // They have just been looked for.
+        // They have just been checked.
         self.smb.set_offline(self.fs.offline());
     }
 
-    /// Tasks, and a slice of one message of every client that has one and whose turn it is.
+    /// Runs tasks, and a time slice of one message of every client that has one and whose turn it is.
     fn serve(&mut self, time: Time) {
         self.busy = self.do_tasks(time);
         if self.under_way.is_some() {
             return;
         }
-        self.weigh_unread();
+        self.sum_unread();
         let clients: Vec<u64> = self.clients.keys().copied().collect();
         let ready = clients.iter().filter_map(|conn| {
             let client = self.clients.get(conn)?;
@@ -410,15 +411,15 @@ impl<F: FileSystem> Machine<F> {
                 continue;
             };
             if client.leaving {
-                self.refuse_more(conn);
+                self.refuse_after_close(conn);
                 continue;
             }
             if !client.look {
-                self.take_leave(conn);
+                self.peer_finished(conn);
                 continue;
             }
-            if !self.can_work() || !self.may_be_told(conn, client.wanted) {
-                self.note_crowd(time.now);
+            if !self.can_work() || !self.has_reply_room(conn, client.wanted) {
+                self.note_shortage(time.now);
                 continue;
             }
             if !self.takes_replies(conn, client) {
@@ -430,7 +431,7 @@ impl<F: FileSystem> Machine<F> {
             }
             let waiting = self.stack.send_queued(conn);
             let Some(message) = self.take_message(conn) else {
-                self.take_leave(conn);
+                self.peer_finished(conn);
                 continue;
             };
             self.run_message(conn, message, time);
@@ -443,27 +444,27 @@ impl<F: FileSystem> Machine<F> {
             };
             let more = self.stack.send_queued(conn).saturating_sub(waiting);
             self.unread.add(self.journal.owner(conn), more as u64);
-            // without room it is not looked at before some has been made
+            // without room it is not processed before some has been made
             self.busy |= client.look && self.can_work() && self.has_room(conn, client);
         }
     }
 
-    /// Is there room for the reply to a client's next request?
+    /// Returns whether there is room for the reply to a client's next request.
     fn has_room(&self, conn: u64, client: &Client) -> bool {
         let waits = client
             .waits_for
             .is_some_and(|share| self.is_waited_for(share));
-        !waits && self.takes_replies(conn, client) && self.may_be_told(conn, client.wanted)
+        !waits && self.takes_replies(conn, client) && self.has_reply_room(conn, client.wanted)
     }
 
-    /// Law 7: a client that does not take its replies waits.
+    /// Law 7: a client that does not read its replies waits.
     fn takes_replies(&self, conn: u64, client: &Client) -> bool {
         let waiting = self.stack.send_queued(conn) as u64;
-        waiting == 0 || waiting + client.wanted.max(1) <= self.patience.unread as u64
+        waiting == 0 || waiting + client.wanted.max(1) <= self.eviction.unread as u64
     }
 
-    /// Is a client still whom it was?
-    pub(super) fn recognise(&mut self, conn: u64, now: Duration) {
+    /// Refreshes the account that a client's connection is counted to.
+    pub(super) fn refresh_principal(&mut self, conn: u64, now: Duration) {
         let principal = self.smb.principal(conn);
         if *self.journal.owner(conn) == principal {
             return;
@@ -474,25 +475,25 @@ impl<F: FileSystem> Machine<F> {
             client.unknown_since = is_unknown.then_some(now);
         }
         if is_unknown {
-            self.meet(conn);
+            self.track_unauthenticated(conn);
         }
     }
 
-    /// Has the account room for a reply of so many bytes?
-    pub(super) fn may_be_told(&self, conn: u64, bytes: u64) -> bool {
+    /// Returns whether the account has room for a reply of so many bytes.
+    pub(super) fn has_reply_room(&self, conn: u64, bytes: u64) -> bool {
         self.unread.has_room(self.journal.owner(conn), bytes)
     }
 
-    /// A client's next request has to wait until there is room for so long a reply.
+    /// Makes a client's next request wait until there is room for so long a reply.
     pub(super) fn wait_for_room(&mut self, conn: u64, wanted: u64, now: Duration) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.wanted = wanted;
         }
-        self.note_crowd(now);
+        self.note_shortage(now);
     }
 
-    /// Takes stock of what waits for clients.
-    pub(super) fn weigh_unread(&mut self) {
+    /// Sums up the replies that wait for clients.
+    pub(super) fn sum_unread(&mut self) {
         self.unread = Shares::new(self.journal.unread_limit());
         for conn in self.clients.keys() {
             let waiting = self.stack.send_queued(*conn);
@@ -502,26 +503,27 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// RFC 1122, 4.2.2.13: what a client sends after the server has closed is lost, and it is told so. Were it kept,
+    /// RFC 1122, 4.2.2.13: what a client sends after the server has closed is lost, and it is reset. If it were kept,
     /// it would take room until the connection has ended.
-    fn refuse_more(&mut self, conn: u64) {
+    fn refuse_after_close(&mut self, conn: u64) {
         let client = self.clients.get_mut(&conn);
         if client.is_some_and(|client| std::mem::take(&mut client.look) && !client.closed) {
             self.stack.abort(conn, &mut self.journal);
         }
     }
 
-    /// The client's FIN: MS-SMB2 3.3.7.1, loss of the connection.
-    fn take_leave(&mut self, conn: u64) {
+    /// Handles the client's FIN: MS-SMB2 3.3.7.1, loss of the connection.
+    fn peer_finished(&mut self, conn: u64) {
         let client = self.clients.get(&conn);
         if client.is_some_and(|client| client.finished && !client.leaving && !client.look) {
-            self.leave(conn);
+            self.tear_down(conn);
             self.stack.close(conn, &mut self.journal);
             self.busy = true;
         }
     }
 
-    /// Does tasks that are ready, one at least and for as long as one client's turn is; says whether there may be more.
+    /// Runs tasks that are ready: at least one, and no longer than one client's time slice. Returns whether there may
+    /// be more.
     fn do_tasks(&mut self, time: Time) -> bool {
         let begun = self.stopwatch.read();
         loop {
@@ -541,7 +543,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// What was done since `begun`, by the stopwatch, was done for this client.
+    /// Charges the time since `begun`, by the stopwatch, to this client.
     pub(super) fn charge(&mut self, conn: u64, begun: Duration) {
         let now = self.stopwatch.read();
         let spent = now.saturating_sub(begun);
@@ -553,14 +555,14 @@ impl<F: FileSystem> Machine<F> {
         self.count_work(conn, spent, now);
     }
 
-    /// There is a message of this client to be worked on, or may be.
-    pub(super) fn look_again(&mut self, conn: u64) {
+    /// Notes that there may be a message of this client to process.
+    pub(super) fn mark_ready(&mut self, conn: u64) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.look = true;
         }
     }
 
-    /// The oldest whole message of a client. Who takes it works on it at once, or has it looked at again.
+    /// Returns the oldest whole message of a client. The caller processes it at once, or calls `mark_ready`.
     pub(super) fn take_message(&mut self, conn: u64) -> Option<Message> {
         let client = self
             .clients
@@ -605,10 +607,10 @@ impl<F: FileSystem> Machine<F> {
 
     pub(super) fn abort(&mut self, conn: u64) {
         self.stack.abort(conn, &mut self.journal);
-        self.leave(conn);
+        self.tear_down(conn);
     }
 
-    /// Objects of clients of whom nothing is left end.
+    /// Ends the objects of clients that have been torn down and closed.
     fn end_departed(&mut self) {
         let departed = |conn: &u64, client: &Client| {
             client.leaving && client.closed && self.smb.drop_ready(*conn)
@@ -622,7 +624,7 @@ impl<F: FileSystem> Machine<F> {
         for conn in gone {
             self.journal.put(conn, Kind::End, &Record::Closed, &[]);
             self.copier.forget(conn);
-            self.journal.acquit(|of| of.object == conn);
+            self.journal.forget_deaths(|of| of.object == conn);
             self.smb.forget(conn);
             self.clients.remove(&conn);
             self.windows.forget(conn);
@@ -630,16 +632,16 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Whether there is room for one more request, beside what is set aside for received bytes.
+    /// Returns whether there is room for one more request, beside what is set aside for received bytes.
     pub(super) fn can_work(&self) -> bool {
         self.journal.can_work(self.stack.receive_room())
     }
 
-    /// Takes note of clients whose bytes had no room in the log.
+    /// Notes clients whose bytes had no room in the log.
     fn note_refused(&mut self, now: Duration) {
         let dropped = self.stack.usage().in_window_dropped;
         if std::mem::replace(&mut self.refused, dropped) != dropped {
-            self.note_crowd(now);
+            self.note_shortage(now);
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What follows the log: for durability `power` a file that takes the log's bytes by pwrite and fdatasync, on a
-//! thread of its own.
+//! What follows the log: for durability `power` a file to which a thread writes the log's bytes by pwrite and fdatasync.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -13,17 +12,17 @@ use log::error;
 use outlast_nvram::sink::Batch;
 use outlast_nvram::{Home, Log, Lsn};
 
-use crate::beside::Beside;
 use crate::control::LinkStatus;
+use crate::job_thread::JobThread;
 use crate::supervisor::worker::EXIT_ERROR;
 
-/// Where batches go, one at a time.
+/// A medium that takes batches, one at a time.
 pub trait Medium {
-    /// Has a batch brought onto the medium. None is under way.
+    /// Begins to write a batch. None is under way.
     fn begin(&mut self, batch: Batch);
-    /// Is the batch under way there? Does not wait.
+    /// Returns whether the batch under way is written. Does not wait.
     fn poll(&mut self) -> bool;
-    /// Waits until the batch under way is there, or a little while if that may never be.
+    /// Waits until the batch under way is written.
     fn wait(&mut self);
 
     /// Takes note of what has happened, before and after each batch. One that comes and goes attaches the log and
@@ -101,21 +100,21 @@ impl Shipping {
 }
 
 /// A file, and the thread that writes to it.
-pub struct SinkFile(Beside<Batch, ()>);
+pub struct SinkFile(JobThread<Batch, ()>);
 
 impl SinkFile {
     /// Starts the thread. `wake`, an eventfd, is written to when a batch is on the medium.
     ///
-    /// An error of the medium ends the process: what could not be brought there must not be shown, and a second
-    /// fdatasync would say that all is well.
+    /// An error of the medium ends the process: records that could not be written must not be shown, and a second
+    /// fdatasync would report success.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn new(file: File, path: PathBuf, wake: Arc<OwnedFd>) -> anyhow::Result<SinkFile> {
-        let thread = Beside::start("sink", wake, move |batch| {
+        let thread = JobThread::start("sink", wake, move |batch| {
             if let Err(error) = bring(&file, &batch) {
                 error!(
-                    "nvram.sink: {}: {error}: the server ends here, its sessions are kept",
+                    "nvram.sink: {}: {error}: the server ends, its sessions are kept",
                     path.display()
                 );
                 std::process::exit(EXIT_ERROR.into());

@@ -1,4 +1,4 @@
-//! The server itself: the machine ([`machine`]) and the loop that connects it with the world.
+//! The server: the machine ([`machine`]) and the loop that connects it with the outside.
 
 mod accounts;
 pub mod clock;
@@ -8,33 +8,33 @@ pub mod copying;
 mod counting;
 pub mod digest;
 pub mod effect;
+pub mod eviction;
+mod failed_sync;
 pub mod fault;
 pub mod files;
 pub mod fold;
 pub mod following;
 mod gate;
 pub mod inbound;
-mod insisting;
+mod isolation;
 pub mod journal;
 pub mod machine;
 pub mod medium;
 mod observer;
 pub mod open;
 mod partner;
-pub mod patience;
 pub mod record;
 pub mod recover;
 mod redo;
+mod retrying;
 mod roots;
 mod run;
 mod set_aside;
 mod setup;
 pub mod shares;
-mod sick;
 pub mod sizes;
 mod status;
 pub mod turns;
-mod unsynced;
 mod watched;
 pub mod windows;
 mod wiping;

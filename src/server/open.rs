@@ -1,4 +1,4 @@
-//! Which state is taken up: the mapping's, the sink's, or none.
+//! Opens the log and decides which state is recovered: the mapping's, the sink's, or none.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,73 +18,74 @@ use super::set_aside;
 
 /// A sink, opened.
 pub struct Sink {
-    /// What is in it. Everything ever written to it is on the medium.
+    /// Its content. Everything ever written to it is on the medium.
     pub image: Arc<dyn Memory>,
-    /// What brings bytes there.
+    /// Writes batches to it.
     pub medium: Box<dyn Medium>,
     /// Its name, for messages.
     pub name: String,
-    /// Durability is `power`. Else it is one that was used before, and is made blank: it will not be kept up to date.
+    /// Whether the durability is `power`. Otherwise the sink was used before and is made blank, since it will not be
+    /// kept up to date.
     pub in_use: bool,
 }
 
-/// A log to go on with, and what it holds.
+/// An opened log, and its state.
 pub(super) struct Opened {
     pub log: Log,
     /// Its state.
     pub state: State,
-    /// What was read for them.
+    /// Statistics of what was read.
     pub walked: Walked,
-    /// Its state is of this boot of the kernel.
+    /// Whether its state is of this boot of the kernel.
     pub is_of_this_boot: bool,
-    /// Where the log is shipped to, under durability `power`.
+    /// The medium to which the log is shipped, under durability `power`.
     pub medium: Option<Box<dyn Medium>>,
 }
 
 /// The state that a log holds.
 pub(super) enum State {
-    /// As the records that count.
+    /// As the live records.
     Read(Replay),
-    /// As a follower has folded them; so many were still to be folded.
+    /// As a follower has folded them; so many records were still to be folded.
     Followed(Box<Fold>, u64),
 }
 
-/// What a log consists of, from tail to head.
+/// Statistics of a log from tail to head.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Walked {
     pub records: u64,
     pub bytes: u64,
 }
 
-/// Whose state it is to be.
+/// The origin of the state that is recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Mapping,
     Sink,
-    /// Nobody's.
+    /// There is none: a fresh start.
     Fresh,
 }
 
-/// What was followed, if it is as good as what would be read.
+/// Takes over the follower's state, if it is as good as what would be read.
 fn take_over(follower: Option<Follower>) -> Option<TakenOver> {
     match follower?.take_over() {
-        // What is taken out of the replay has to be read first.
+        // Records that have to be taken out of the replay have to be read first.
         Ok(taken) => (!set_aside::is_condemned(&taken.contents)).then_some(taken),
         Err(why) => {
-            warn!("the log is read from its tail, as its follower cannot take over: {why:#}");
+            warn!("the log is read from its tail, because its follower cannot take over: {why:#}");
             None
         }
     }
 }
 
-/// Whether the server is alone.
+/// Whether the server is one node of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Company {
-    /// It is.
+    /// It is not.
     Alone,
     /// It is the node of a pair that the arbiter has admitted.
     Pair {
-        /// The other node would have all that this one commits.
+        /// Whether the other node would have everything that this one commits.
         in_step: bool,
     },
     /// The same, where each node has an NVRAM of its own.
@@ -99,7 +100,7 @@ pub enum Company {
 }
 
 impl Company {
-    /// What the log says while the server runs: who resumes should it die.
+    /// The flag while the server runs: who resumes if it dies.
     //= patent claim-12, claim-13, claim-14, claim-15
     #[must_use]
     pub fn flag(self) -> Flag {
@@ -121,9 +122,9 @@ impl Company {
         }
     }
 
-    /// May a server in this company take up what this flag says?
+    /// Checks whether a server in this company may recover the state that this flag describes.
     //= patent claim-16, claim-17
-    fn may_take_up(self, flag: Flag) -> anyhow::Result<()> {
+    fn may_recover(self, flag: Flag) -> anyhow::Result<()> {
         let is_of_a_pair = matches!(flag, Flag::NonElectiveTakeover | Flag::ElectiveTakeover);
         anyhow::ensure!(
             self != Company::Alone || !is_of_a_pair,
@@ -134,8 +135,8 @@ impl Company {
     }
 }
 
-/// Opens the log, or makes one. The state of a log that may not be taken up is dropped, loudly. `follower`: what has
-/// followed it until now.
+/// Opens the log, or makes one. State that may not be recovered is dropped, with an error in the log. `follower`: what
+/// has followed it until now.
 pub(super) fn open(
     memory: Arc<dyn Memory>,
     follower: Option<Follower>,
@@ -154,9 +155,9 @@ pub(super) fn open(
         None => (None, None),
     };
     let mapped = match taken.map_or_else(|| Log::open(memory.clone()), Ok) {
-        // Of an earlier version, but nobody's: it is formatted anew.
+        // A log of an earlier version without any server's state is formatted.
         Err(Error::Blank | Error::OlderVersion { clean: true, .. }) => Ok(None),
-        // One that holds sessions is left alone, whatever else there is.
+        // One that holds sessions is left unchanged, whatever else there is.
         Err(error @ Error::OlderVersion { .. }) => return Err(error.into()),
         opened => opened.map(Some),
     };
@@ -169,9 +170,9 @@ pub(super) fn open(
         .flatten()
         .map(|(_, contents)| contents.superblock.flag);
     for flag in of_mapping.chain(shipped.iter().map(|shipped| shipped.flag)) {
-        company.may_take_up(flag)?;
+        company.may_recover(flag)?;
     }
-    // It is whole, whatever a power cut has made of the rest.
+    // It is whole, whatever a power cut has done to the rest.
     let superblock = sink::superblock(&*memory).ok();
     let origin = match company {
         Company::Mirror { term, resumes, .. } => {
@@ -202,7 +203,7 @@ pub(super) fn open(
             drop(mapped);
             let sink = sink.as_ref().context("there is no sink")?;
             sink::restore(&*sink.image, &*memory).context(sink.name.clone())?;
-            info!("the state is taken up from {}", sink.name);
+            info!("the state is recovered from {}", sink.name);
             Some(Log::open(memory.clone())?)
         }
         (Origin::Fresh, _) => None,
@@ -222,7 +223,7 @@ pub(super) fn open(
                 None => State::Read(decode(records)?),
             };
             info!(
-                "flag {}: taking up {} connection(s) of epoch {}",
+                "flag {}: recovering {} connection(s) of epoch {}",
                 superblock.flag,
                 state.clients(),
                 superblock.epoch
@@ -236,13 +237,13 @@ pub(super) fn open(
             copy::adopt(&*memory);
             log.set_flag(company.flag());
             if is_elective(superblock.flag) {
-                // No power cut may bring the old flag back, with a state that is an older one by then.
+                // No power cut may restore the old flag, with a state that is outdated by then.
                 log.persist_superblock()?;
             }
             (log, state, walked, superblock.incarnation == incarnation)
         }
         None => {
-            // The old log goes from the sink first: there is no instant at which the two belong to different ones.
+            // The old log is erased from the sink first, so that the two never belong to different logs.
             if shipped.is_some()
                 && let Some(sink) = &mut sink
             {
@@ -342,13 +343,13 @@ fn erase(sink: &mut Sink) {
     sink.medium.wait();
 }
 
-/// The server left after a drain.
+/// The server ended after a drain.
 fn is_elective(flag: Flag) -> bool {
     matches!(flag, Flag::ElectiveReboot | Flag::ElectiveTakeover)
 }
 
-/// Whose state is taken up. A mapping of this boot is the newest there is. After another boot it may be any older one, or nothing; then
-/// the sink's counts, which has all that was ever shown to anyone.
+/// Decides which state is recovered. A mapping of this boot is the newest. After another boot it may be any older
+/// state, or none; then the sink decides, which has everything that was ever shown to a client.
 fn origin(
     mapped: &Result<Option<(Log, Contents)>, Error>,
     superblock: Option<&Superblock>,
@@ -361,7 +362,7 @@ fn origin(
         Flag::Clean => Origin::Fresh,
         _ => Origin::Mapping,
     };
-    // In a pair the other node may have served since, on another machine: then the sink is its, and newer.
+    // In a pair the other node may have served since, on another machine: then the sink has its state, which is newer.
     let is_others = |shipped: &Superblock| {
         let is_pair = company != Company::Alone && sink.is_some_and(|sink| sink.in_use);
         is_pair && shipped.incarnation != incarnation
@@ -380,19 +381,19 @@ fn origin(
     let in_use = sink.is_some_and(|sink| sink.in_use);
     if let Some(shipped) = shipped.filter(|_| in_use) {
         if mapped.is_err() && shipped.incarnation == incarnation {
-            // Damaged while this kernel ran: no power cut did that.
+            // It was damaged while this kernel ran, so not by a power cut.
             return Ok(Origin::Mapping);
         }
         let elective = mapping
             .map(|contents| &contents.superblock)
             .filter(|superblock| is_elective(superblock.flag) && !superblock.shipped);
         return match elective {
-            // The sink's is older still.
+            // The sink's state is older still.
             Some(superblock) if !superblock.persisted && shipped.flag != Flag::Clean => {
                 dropped("its connections");
                 Ok(Origin::Fresh)
             }
-            // A planned reboot of a time when nothing was shipped.
+            // A planned reboot while nothing was shipped.
             Some(superblock) if superblock.instance == shipped.instance => Ok(Origin::Mapping),
             Some(_) if shipped.flag != Flag::Clean => Err(Error::AnotherLog)
                 .context(sink.map_or_else(String::new, |sink| sink.name.clone())),
@@ -413,7 +414,8 @@ fn origin(
             {
                 Origin::Fresh
             }
-            // Of what was in memory when the machine went down, parts came to the medium; or it is an elective end's, and damaged since.
+            // Parts of what was in memory when the machine stopped reached the medium; or it is of an elective end, and
+            // damaged since.
             (Err(_), Some(superblock)) if outlived(superblock) && !superblock.shipped => {
                 dropped("its connections");
                 Origin::Fresh
@@ -426,13 +428,14 @@ fn origin(
     if is_whole || contents.superblock.flag == Flag::Clean {
         return Ok(of_mapping(contents));
     }
-    // Stores to a mapping survive the process, not the machine: after a reboot that was not elective, or that came before all was on the
-    // medium, the file may be an older prefix of what was committed, and nonces would step back.
+    // Stores to a mapping survive the process, not the machine: after a reboot that was not elective, or that happened
+    // before everything was on the medium, the file may be an older prefix of what was committed, and nonces would be
+    // repeated.
     let clients = clients(&contents.records);
     if contents.superblock.shipped && clients > 0 {
         bail!(
-            "the machine was rebooted without notice, and the state of {clients} connection(s) is in the sink, {}: {}; or remove \
-             nvram.path, and its sessions are dropped",
+            "the machine was rebooted without notice, and the state of {clients} connection(s) is in the sink, {}: {}; \
+             or remove nvram.path, and its sessions are dropped",
             if in_use {
                 "which is missing"
             } else {
@@ -464,8 +467,9 @@ impl State {
 
 fn dropped(whose: &str) {
     error!(
-        "the machine went down before `outlast reboot --system`, SIGTERM or `outlast stop` had brought the server's state onto the medium, \
-         or it was damaged there: the state of {whose} is in no sink (nvram.durability), cannot be trusted and is dropped"
+        "the machine stopped before `outlast reboot --system`, SIGTERM or `outlast stop` had written the server's \
+         state to the medium, or it was damaged there: the state of {whose} is in no sink (nvram.durability), cannot \
+         be trusted and is dropped"
     );
 }
 

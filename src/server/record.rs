@@ -1,7 +1,7 @@
-//! What the log holds: every change to state that must survive, as one type.
+//! The records of the log: every change of state that must survive, as one type.
 //!
-//! Object 0 is the server's own; every other object is a client connection, TCP and SMB together, or a generation of effects on files
-//! ([`super::consistency`]).
+//! Object 0 is the server's own; every other object is a client connection, TCP and SMB together, or a generation of
+//! effects on files ([`super::consistency`]).
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,34 +13,34 @@ use serde::{Deserialize, Serialize};
 use super::effect::{Effect, Identity};
 use super::sizes;
 
-/// The object that holds what belongs to no connection.
+/// The object of the state that belongs to no connection.
 pub const GLOBAL: u64 = 0;
 
-/// One record's meaning. Received and sent bytes are the record's data part, not in here.
+/// The meaning of one record. Received and sent bytes are the record's data part, not in here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Record<'a> {
     /// Snapshot of object 0.
     Global(Global),
-    /// Delta of object 0: service time may be shown up to this.
+    /// Delta of object 0: the service time that may be shown at most.
     ClockUpTo(Duration),
-    /// Delta of object 0: ids below this may have been given out.
+    /// Delta of object 0: ids below this may have been used.
     IdsUpTo(u64),
     /// Snapshot of a connection.
     Client {
-        /// Its TCP control block, without the queued bytes: those follow as `Tcp` records. `None` when TCP is through with it and
-        /// its files are still being closed.
+        /// Its TCP control block, without the queued bytes: those follow as `Tcp` records. `None` when TCP has closed
+        /// it and its files are still being closed.
         tcp: Option<Cow<'a, outlast_stack::Checkpoint>>,
         /// Its SMB state; `None` until the handshake is complete.
         smb: Option<Cow<'a, outlast_smb::Checkpoint>>,
     },
     /// The beginning of a snapshot of a connection that takes several records; more of it follows as `Smb` records.
     Copy {
-        /// Its SMB state, but for what those records hold ([`outlast_smb::copying`]).
+        /// Its SMB state, without what those records hold ([`outlast_smb::copying`]).
         smb: Cow<'a, outlast_smb::Checkpoint>,
     },
     /// The last record of such a snapshot.
     Copied {
-        /// As in `Client`; its queued bytes follow, too.
+        /// As in `Client`; its queued bytes follow too.
         tcp: Option<Cow<'a, outlast_stack::Checkpoint>>,
     },
     /// Delta of a connection's TCP.
@@ -51,23 +51,23 @@ pub enum Record<'a> {
     Closed,
     /// Snapshot of a generation of effects on files.
     Generation {
-        /// The number its first effect will have.
+        /// The number of its first effect.
         first: u64,
-        /// Under this boot of the kernel, files show every effect on record.
+        /// The boot of the kernel under which files show every recorded effect.
         boot_id: [u8; 16],
         /// The shares' names, by the ids that its effects have.
         shares: Vec<String>,
     },
     /// Delta of a generation: an effect. The data of a write are the record's data.
     Effect(Cow<'a, Effect>),
-    /// Delta of a generation: a file that a power cut took was made again.
+    /// Delta of a generation: a file that a power cut removed was made again.
     Remade {
-        /// Which it was.
+        /// The file it was.
         from: FileKey,
-        /// Which it is.
+        /// The file it is now.
         now: Cow<'a, Identity>,
     },
-    /// Delta of object 0: every local change of watched directories until this wall time has been told.
+    /// Delta of object 0: every local change of watched directories until this wall time has been reported.
     WatchedUntil(FileTime),
     /// Delta of object 0: the directory of a share has been found.
     Root {
@@ -76,10 +76,10 @@ pub enum Record<'a> {
         /// Its directory.
         key: FileKey,
     },
-    /// Delta of a generation: a sync of the file systems has failed after its effects were done. The kernel may have dropped
-    /// what was to be written, so a later sync proves nothing of them before they are done once more.
+    /// Delta of a generation: a sync of the file systems has failed after its effects were done. The kernel may have
+    /// dropped what was to be written, so a later sync proves nothing about them before they are done once more.
     Unsynced,
-    /// Delta of object 0: what the name service has answered about a local account.
+    /// Delta of object 0: the name service's answer about a local account.
     Account {
         /// Its name.
         name: String,
@@ -89,7 +89,7 @@ pub enum Record<'a> {
 }
 
 impl Record<'_> {
-    /// What kind of record it is, without its content (which may hold keys).
+    /// The kind of record, without its content (which may hold keys).
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -113,26 +113,26 @@ impl Record<'_> {
     }
 }
 
-/// What belongs to no connection.
+/// The state that belongs to no connection.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Global {
     /// High-water mark of service time.
     pub clock_up_to: Duration,
-    /// Ids below this may have been given out.
+    /// Ids below this may have been used.
     pub ids_up_to: u64,
-    /// What initial sequence numbers and timestamp offsets are made from (RFC 6528).
+    /// The secret for initial sequence numbers and timestamp offsets (RFC 6528).
     pub secret: [u8; 32],
     /// ServerGuid (MS-SMB2 2.2.4).
     pub guid: [u8; 16],
-    /// Every local change of watched directories until this wall time has been told; 0 if that is not known.
+    /// Every local change of watched directories until this wall time has been reported; 0 if that is not known.
     pub watched_until: FileTime,
-    /// The shares, by the ids that they have in this life.
+    /// The shares, by the ids that they have in this run.
     pub roots: Vec<Root>,
-    /// Local accounts as the name service knew them last, the one that was put on record last at the end.
+    /// Local accounts as the name service last knew them, the most recently recorded one last.
     pub accounts: Vec<(String, Ids)>,
 }
 
-/// What of a local account counts for files.
+/// The ids of a local account that matter for files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ids {
     /// User id.
@@ -144,7 +144,7 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Bytes that an account takes in the log, at most.
+    /// Upper bound of the bytes that an account takes in the log.
     pub(super) fn size(&self, name: &str) -> usize {
         const INTEGER: usize = 5;
         (4 + self.groups.len()) * INTEGER + name.len()
@@ -156,14 +156,14 @@ impl Ids {
 pub struct Root {
     /// The share's name.
     pub name: String,
-    /// Stands for the configured path ([`outlast_smb::Share::directory`]).
+    /// A hash of the configured path ([`outlast_smb::Share::directory`]).
     pub directory: u64,
-    /// Which directory it is; `None`: it has not been there yet.
+    /// The directory's key; `None`: it has not been found yet.
     pub key: Option<FileKey>,
 }
 
 impl Global {
-    /// Of a new log.
+    /// Makes the state of a new log.
     #[must_use]
     pub fn new(entropy: &mut dyn Entropy) -> Global {
         let mut global = Global {
@@ -180,7 +180,7 @@ impl Global {
         global
     }
 
-    /// Which directory a share of this name and path has.
+    /// The directory of a share with this name and path.
     #[must_use]
     pub fn root(&self, name: &str, directory: u64) -> Option<FileKey> {
         let mut roots = self.roots.iter();
@@ -188,7 +188,7 @@ impl Global {
         root.and_then(|root| root.key)
     }
 
-    /// The name service has answered. Of accounts that are too many those that were noted first are dropped.
+    /// Notes an answer of the name service. If there are too many accounts, those noted first are dropped.
     pub fn note_account(&mut self, name: &str, ids: Option<Ids>) {
         self.accounts.retain(|(known, _)| known != name);
         self.accounts.extend(ids.map(|ids| (name.to_owned(), ids)));
@@ -204,7 +204,7 @@ impl Global {
         self.accounts.drain(..dropped);
     }
 
-    /// The share has this directory.
+    /// Notes that the share has this directory.
     pub fn note_root(&mut self, share: ShareId, key: FileKey) {
         if let Some(root) = self.roots.get_mut(share as usize) {
             root.key = Some(key);

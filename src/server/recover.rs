@@ -1,5 +1,5 @@
-//! Takes up the state that the log holds: folds it, or has it from a follower; then opens the files again; then does
-//! what was under way; then, and only then, opens the gates.
+//! Recovers the state in the log: folds it, or takes it from a follower; then opens the files again; then finishes what
+//! was under way; and only then starts to send and receive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use outlast_stack::{Lost, State as Tcp, TxFrame};
 
 use super::clock::{Stopwatch, Time};
 use super::copying::Copier;
+use super::eviction::EvictionLimits;
 use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::fold::{Fold, Folded, Replay, impossible};
@@ -20,25 +21,24 @@ use super::journal::Journal;
 use super::machine::{Client, Machine, Surroundings};
 use super::medium::Medium;
 use super::open::{Company, Opened, Sink, State, Walked, open};
-use super::patience::Patience;
 use super::roots::{former, has_moved};
 use super::set_aside::{self, SetAside, doing};
 use super::windows;
 
-/// What the machine is made from.
+/// The parts of a machine.
 pub struct Parts<F> {
-    /// Where the log lives; `None` under durability `none`.
+    /// The memory of the log; `None` under durability `none`.
     pub memory: Option<Arc<dyn Memory>>,
-    /// What has followed the log until now. Its configurations are the ones below.
+    /// The follower of the log. Its configurations are the ones below.
     pub follower: Option<Follower>,
-    /// Where the log is shipped to, or was.
+    /// The sink to which the log is shipped, or was.
     pub sink: Option<Sink>,
     /// The partner's NVRAM, if the log is shipped there.
     pub partner: Option<Partner>,
     /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
     /// shorter.
     pub reply_room: u64,
-    /// The same under durability `power` for what it may do to files: [`super::journal::EFFECT_ROOM`].
+    /// The same under durability `power` for its effect on files: [`super::journal::EFFECT_ROOM`].
     pub effect_room: u64,
     /// Wall time now.
     pub wall: FileTime,
@@ -54,19 +54,21 @@ pub struct Parts<F> {
     pub fs: F,
     /// Randomness.
     pub entropy: Box<dyn Entropy>,
-    /// Told of each point.
+    /// Called at each point.
     pub probe: Box<dyn Probe>,
-    /// What a turn copies of the log at least, in units ([`super::copying::COPY_UNITS`]).
+    /// The least amount of log that a turn copies, in units ([`super::copying::COPY_UNITS`]).
     pub copy_units: u64,
-    /// A share whose effects cannot be done again is set apart, and the others are served; if not, the start is refused.
+    /// Whether a share whose effects cannot be done again is isolated, and the others are served; otherwise the start
+    /// is refused.
     pub sets_apart: bool,
-    /// By which clients have their turns.
+    /// The stopwatch for the fair scheduling of clients.
     pub stopwatch: Box<dyn Stopwatch>,
-    /// Did the worker before die, by its own fault or killed? Then what it was at counts ([`super::set_aside`]).
-    pub felled: bool,
-    /// How long idle clients are borne with.
-    pub patience: Patience,
-    /// May frames have been lost since the last one was sent (nobody held the TAP)?
+    /// Whether the worker before died, by its own fault or killed. Then the operation in progress counts
+    /// ([`super::set_aside`]).
+    pub crashed: bool,
+    /// The limits for idle clients.
+    pub eviction: EvictionLimits,
+    /// Whether frames may have been lost since the last one was sent (nothing held the TAP).
     pub lost: Lost,
 }
 
@@ -80,22 +82,22 @@ pub struct Partner {
 
 /// A machine that is whole again.
 pub struct Recovered<F> {
-    /// It.
+    /// The machine.
     pub machine: Machine<F>,
-    /// Service time goes on from here: the recovery itself was part of the outage.
+    /// Service time continues from here: the recovery itself was part of the outage.
     pub service_time: Duration,
     /// The first frames.
     pub frames: Vec<TxFrame>,
-    /// What killed the server too often and is not tried again.
+    /// Requests and objects that killed the server too often and are not tried again.
     pub set_aside: Vec<SetAside>,
-    /// A follower had the state; else it was read from the log.
+    /// Whether a follower had the state; otherwise it was read from the log.
     pub was_followed: bool,
 }
 
-/// Makes a machine of what the log holds, or a new one if it holds nothing that may be taken up.
+/// Makes a machine from the log, or a new one if the log holds nothing that may be recovered.
 ///
 /// # Errors
-/// The log is damaged, of another version, or not a log: it is left as it was.
+/// The log is damaged, of another version, or not a log: it is left unchanged.
 pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     let Parts {
         memory,
@@ -115,8 +117,8 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         copy_units,
         sets_apart,
         mut stopwatch,
-        felled,
-        patience,
+        crashed,
+        eviction,
         lost,
     } = parts;
     let mut phases = Phases::begin(&mut *stopwatch);
@@ -137,7 +139,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
             (None, nothing, Walked::default(), None, false)
         }
     };
-    let at = log.as_ref().and_then(Log::take_handled).filter(|_| felled);
+    let at = log.as_ref().and_then(Log::take_handled).filter(|_| crashed);
     phases.end("log read", &mut *stopwatch);
     let was_followed = matches!(state, State::Followed(..));
     let (fold, replayed, condemned) = match state {
@@ -160,7 +162,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     };
     if let Some(log) = &log {
         log.handle(None);
-        log.acquit(|of| of.what == doing::FOLD);
+        log.forget_deaths(|of| of.what == doing::FOLD);
     }
     let Folded {
         stack,
@@ -173,7 +175,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         now: global.clock_up_to,
         wall,
     };
-    // Times of changes compare within a boot, and while the wall clock does not run backwards.
+    // Change times can be compared within a boot, and while the wall clock does not run backwards.
     let is_comparable = is_of_this_boot && global.watched_until <= wall;
     let watched_until = Some(global.watched_until).filter(|until| is_comparable && *until > 0);
     let has_effects = medium.is_some() || partner.as_ref().is_some_and(|of| of.has_effects);
@@ -192,28 +194,28 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         stopwatch,
     };
     let copier = Copier::new(copy_units, journal.records());
-    let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, patience, copier);
-    let taken_up = !clients.is_empty();
+    let mut machine = Machine::assemble(stack, smb, fs, journal, surroundings, eviction, copier);
+    let recovers = !clients.is_empty();
     let clients = clients
         .into_iter()
         .map(|client| (client, Client::default()));
     machine.clients.extend(clients);
     machine.check_windows()?;
-    let before = machine.know_roots();
-    machine.know_accounts();
+    let before = machine.load_roots();
+    machine.load_accounts();
     let of_this_boot = files.boot_id().is_none_or(|of| of == incarnation.boot);
     let mut names = files.effects.iter().map(|(.., share)| share);
     if let Some(share) = names.find(|name| !of_this_boot && has_moved(&machine.smb, &before, name))
     {
         // Acknowledged effects on one directory must not be redone in another.
         anyhow::bail!(
-            "share {share:?} has another path, and a power cut took acknowledged changes from its former directory: set the former path for one \
-             start, and they are made again there"
+            "share {share:?} has another path, and a power cut took acknowledged changes from its former directory: \
+             set the former path for one start, and they are made again there"
         );
     }
     machine.journal.snapshot_global();
-    // In the commit of the new list of shares: what is on record names them by their places in it.
-    if taken_up {
+    // In the commit of the new list of shares: records name them by their places in it.
+    if recovers {
         let Machine { smb, journal, .. } = &mut machine;
         smb.recovered(&former(&before), journal);
     }
@@ -223,10 +225,10 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         set_aside.push(condemned);
     }
     phases.end("folded", &mut *machine.stopwatch);
-    machine.take_up_files(files, incarnation.boot, sets_apart, time)?;
-    if taken_up {
+    machine.recover_files(files, incarnation.boot, sets_apart, time)?;
+    if recovers {
         machine.remember_files(watched_until);
-        phases.end("files remembered", &mut *machine.stopwatch);
+        phases.end("files reopened", &mut *machine.stopwatch);
         set_aside.extend(machine.finish(at, time));
         phases.end("work finished", &mut *machine.stopwatch);
     }
@@ -236,15 +238,15 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
         .resume(time.now, lost, &mut machine.journal, &mut frames);
     machine.journal.commit(time.now);
     let frames = machine.hold_back(frames);
-    phases.end("clients told", &mut *machine.stopwatch);
-    if taken_up {
+    phases.end("clients answered", &mut *machine.stopwatch);
+    if recovers {
         info!(
             "recovered {} connection(s) by {replayed} of {} records in {} bytes of log{}: {phases}",
             machine.clients.len(),
             walked.records,
             walked.bytes,
             if was_followed {
-                ", the others followed before"
+                ", the others were followed before"
             } else {
                 ""
             }
@@ -259,7 +261,7 @@ pub fn recover<F: FileSystem>(parts: Parts<F>) -> anyhow::Result<Recovered<F>> {
     })
 }
 
-/// Folds the records of a log, each with its object on record, for what kills the worker has to be known.
+/// Folds the records of a log. The object of each is recorded, so that it is known if one kills the worker.
 fn replay(
     records: Replay,
     fold: &mut Fold,
@@ -281,7 +283,7 @@ fn replay(
     Ok(())
 }
 
-/// How long each part of a recovery takes.
+/// The durations of the parts of a recovery.
 struct Phases {
     last: Duration,
     ended: Vec<(&'static str, Duration)>,
@@ -313,7 +315,7 @@ impl std::fmt::Display for Phases {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Promised bytes have room in the log, so no server promises more than it may at most, and a little for rounding.
+    /// Offered bytes have room in the log, so no server offers more than the maximum, with a little for rounding.
     fn check_windows(&self) -> anyhow::Result<()> {
         let mut conns = self.stack.connections().map(|(conn, ..)| conn);
         let is_too_large = |conn: &u64| self.stack.holding(*conn).promised > 2 * windows::LARGEST;
@@ -323,10 +325,10 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Looks at every client once, finishes what was under way, and admits sessions and tree connects again. Gives the
-    /// requests that are not tried again. `at`: what the worker before died at.
+    /// Checks every client once, finishes what was under way, and admits sessions and tree connects again. Returns the
+    /// requests that are not tried again. `at`: the operation at which the worker before died.
     fn finish(&mut self, at: Option<Handled>, time: Time) -> Vec<SetAside> {
-        // What was under way comes before all else: before its connection is noticed to be gone, too.
+        // Work under way precedes everything else, even the discovery that its connection has closed.
         for client in self.clients.values_mut() {
             client.look = true;
         }
@@ -353,7 +355,7 @@ impl<F: FileSystem> Machine<F> {
             } else {
                 self.run_task(task, time);
             }
-            self.settle(time);
+            self.wait_for_operation(time);
         }
         refused.extend(self.smb.readmit(&mut self.journal));
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
@@ -361,27 +363,27 @@ impl<F: FileSystem> Machine<F> {
         }
         for conn in refused {
             info!(
-                "connection {conn} is closed: it has no session left, or its dialect is not spoken any more"
+                "connection {conn} is closed: it has no session left, or its dialect is no longer permitted"
             );
-            self.leave(conn);
+            self.tear_down(conn);
             self.stack.close(conn, &mut self.journal);
         }
-        self.bear_with_all(time.now);
+        self.grant_grace(time.now);
         set_aside
     }
 
-    /// The request that a task works on, as it came; a close that no request asked for has none.
+    /// The request that a task processes, as received; a close that no request asked for has none.
     fn request(&mut self, task: Task) -> Option<Vec<u8>> {
         if let Task::Message(conn) = task {
             let message = self.take_message(conn)?;
-            self.look_again(conn);
+            self.mark_ready(conn);
             return Some(message.bytes.to_vec());
         }
         self.smb.parked_message(task).map(<[u8]>::to_vec)
     }
 
-    /// Files are opened when they are used. Directories that clients watch are watched again now; whose clients may
-    /// have missed a change since the time on record are told to look for themselves.
+    /// Notes the open files, which are opened when they are used. Directories that clients watch are watched again now;
+    /// clients whose directory may have changed unnoticed since the recorded time are told to list it again.
     fn remember_files(&mut self, watched_until: Option<FileTime>) {
         let mut at = None;
         for open in self.smb.opens().collect::<Vec<_>>() {
@@ -401,15 +403,15 @@ impl<F: FileSystem> Machine<F> {
         self.journal.handle(None);
     }
 
-    /// What the stack's events would have said, had they survived.
+    /// Makes up for the stack's events, which do not survive.
     fn look_at(&mut self, conn: u64, time: Time) {
         match (self.stack.state(conn), self.smb.knows(conn)) {
             (None, _) => self.gone(conn),
             (Some(Tcp::SynReceived), _) => {}
             (Some(state), known) => {
                 if known {
-                    self.meet(conn);
-                    self.recognise(conn, time.now);
+                    self.track_unauthenticated(conn);
+                    self.refresh_principal(conn, time.now);
                 } else {
                     self.accept(conn, time.now);
                 }

@@ -1,12 +1,13 @@
-//! After a power cut: the file systems are a few seconds behind what clients were told. What was done to files since the last consistency
-//! point is done once more, in order.
+//! Redo after a power cut: the file systems are a few seconds behind what clients were told. Everything done to files
+//! since the last consistency point is done once more, in order.
 //!
-//! A journalling file system comes back as some prefix of the changes of names that were made, and its marker, which is set after
-//! each of them, says which. Those are passed over; at most the next one is in doubt, as after the death of a process. What files *hold* may
-//! be lost in any order and is done again whole, by handle: each such effect says what shall be.
+//! A journalling file system recovers to some prefix of the name changes, and its marker, which is set after each of
+//! them, says to which. These effects are skipped; at most the next one is in doubt, as after the death of a process.
+//! The *content* of files may be lost in any order and is done again completely, by handle: each such effect describes
+//! the final content.
 //!
-//! What was created and lost is created again and is then another file to the file system. That goes on record before the marker says that
-//! it was made.
+//! A file that was created and lost is created again and is then another file to the file system. That is recorded
+//! before the marker says that it was made.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,23 +30,23 @@ use super::machine::Machine;
 use super::record::{GLOBAL, Record};
 use crate::one_line::OneLine;
 
-/// What the log holds about files.
+/// The records about files.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// The generations, the oldest first: object, number of its first effect, boot id.
     pub generations: Vec<(u64, u64, [u8; 16])>,
     /// The effects, in order, each with the data of a write, in pieces, and the name of its share.
     pub effects: Vec<(Effect, Vec<Bytes>, String)>,
-    /// Files that were made again, in order: which they were, and which they are.
+    /// Files that were made again, in order: the former and the current identity.
     pub remade: Vec<(FileKey, Identity)>,
-    /// A sync has failed since: what the file systems show is not what is on their media.
+    /// A sync has failed since: the file systems show content that is not on their media.
     pub is_unsynced: bool,
-    /// The shares' names by the ids that a generation's effects have.
+    /// The shares' names by the ids in a generation's effects.
     shares: BTreeMap<u64, Vec<String>>,
 }
 
 impl Files {
-    /// Takes what a record says of files; gives back one that speaks of something else.
+    /// Takes a record about files; returns any other.
     pub fn take(
         &mut self,
         object: u64,
@@ -91,22 +92,22 @@ impl Files {
 /// The open under which files are opened once more. Ids of clients' opens begin above it, and theirs may be in use.
 const AGAIN: OpenId = 0;
 
-/// The times a file is to have in the end.
+/// The final times of a file.
 struct Times {
     actor: Actor,
     target: Target,
     basic: SetBasic,
 }
 
-/// Which file is which by now.
+/// The current identities of files that were made again.
 #[derive(Default)]
 struct Remade(BTreeMap<FileKey, Identity>);
 
 impl Remade {
-    /// Gives the keys under which the file was known until now.
+    /// Notes a file that was made again, and returns the keys by which it was known until now.
     fn insert(&mut self, original: FileKey, now: &Identity) -> BTreeSet<FileKey> {
         let before = self.now(original);
-        // What came after an earlier time it was made again speaks of that one.
+        // Effects after an earlier redo refer to the file made then.
         let earlier = self.0.iter().filter(|(_, of)| of.key == before);
         let mut known: BTreeSet<FileKey> = earlier.map(|(from, _)| *from).collect();
         known.extend([original, before]);
@@ -117,7 +118,7 @@ impl Remade {
         known
     }
 
-    /// The present key of a file.
+    /// The current key of a file.
     fn now(&self, original: FileKey) -> FileKey {
         self.0.get(&original).map_or(original, |now| now.key)
     }
@@ -135,13 +136,13 @@ impl Remade {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Takes up what the log holds about files: does it once more, if another kernel shows them now.
+    /// Recovers the files by the records: does the effects once more if another kernel shows the files now.
     ///
-    /// A share whose effects cannot be done again is sick from the start ([`super::sick`]).
+    /// A share whose effects cannot be done again is isolated from the start ([`super::isolation`]).
     ///
     /// # Errors
-    /// There is no other share, or none may be set apart.
-    pub(super) fn take_up_files(
+    /// There is no other share, or none may be isolated.
+    pub(super) fn recover_files(
         &mut self,
         mut files: Files,
         boot_id: [u8; 16],
@@ -160,47 +161,47 @@ impl<F: FileSystem> Machine<F> {
             .map(|(object, ..)| *object)
             .collect();
         let generation = generations.pop();
-        // The worker before may have ended after a sync had failed and before that was on record. The kernel tells of a
+        // The worker before may have ended after a sync had failed and before that was recorded. The kernel reports a
         // failure once, so the next sync would succeed without what was dropped.
         let may_be_unsynced = is_unsynced || !generations.is_empty();
         let count = self.smb.share_names().len();
         let marked = (0..count).filter_map(|share| ShareId::try_from(share).ok());
-        // Of one that cannot be read now the effects' own numbers have to do.
+        // For a marker that cannot be read now, the effects' own numbers have to suffice.
         let marked = marked.filter_map(|share| self.fs.marked(share).ok());
         let marked = marked.max().unwrap_or(0);
         self.effects = Some(Effects {
             generation,
             older: generations,
-            // Above every marker, whoever set it: what it tells is that nothing above it is known.
+            // Above every marker, whoever set it: a marker says that nothing above it is known.
             next: files.next().max(marked + 1),
             boot_id,
             since: time.now,
             count: files.effects.len() as u64,
             begins: self.journal.head(),
             syncing: false,
-            // What was done again is not on the media yet, and the next sync that fails is not the first.
+            // What was done again is not on the media yet, and the next failure of a sync is not the first.
             failures: u32::from(is_unsynced),
             is_unsynced,
             wanted: false,
             left_at: Duration::ZERO,
             last_of: BTreeMap::new(),
-            sick: BTreeMap::new(),
+            isolated: BTreeMap::new(),
         });
-        let mut sick = BTreeMap::new();
+        let mut isolated = BTreeMap::new();
         files.is_unsynced = may_be_unsynced;
         if !of_this_boot || may_be_unsynced {
             let object = generation.unwrap_or(GLOBAL);
-            sick = self.redo(files, object, &BTreeSet::new(), time.now)?;
+            isolated = self.redo(files, object, &BTreeSet::new(), time.now)?;
         }
-        let is_refused = !power || !sets_apart || sick.len() == count;
-        if let Some(why) = sick.values().next().filter(|_| is_refused) {
+        let is_refused = !power || !sets_apart || isolated.len() == count;
+        if let Some(why) = isolated.values().next().filter(|_| is_refused) {
             bail!("{why}");
         }
         self.begin_generation(time.now);
-        self.isolate(sick)?;
+        self.isolate(isolated)?;
         self.journal.commit(time.now);
         if !power {
-            // Nobody keeps them any more.
+            // These generations are not kept any more.
             self.fs.begin_sync();
             let effects = self.effects.take();
             let objects = effects
@@ -213,10 +214,11 @@ impl<F: FileSystem> Machine<F> {
         Ok(())
     }
 
-    /// Does once more what was done to files, but for those of the shares in `without`, and puts on record, in the generation `object`, what
-    /// was made again. As [`redo`].
+    /// Does once more what was done to files, except on the shares in `without`, and records, in the generation
+    /// `object`, what was made again. As [`redo`].
     ///
     /// # Errors
+    /// The log lacks what an effect refers to.
     /// The log lacks what an effect refers to.
     pub(super) fn redo(
         &mut self,
@@ -225,9 +227,9 @@ impl<F: FileSystem> Machine<F> {
         without: &BTreeSet<ShareId>,
         now: Duration,
     ) -> anyhow::Result<BTreeMap<ShareId, String>> {
-        // An earlier redo may have died between a record of its own and the medium. This one knows from that record what was made, and
-        // would set the marker beyond it without another that is waited for.
-        self.journal.settle();
+        // An earlier redo may have died between its record and the medium. This redo learns from that record what was
+        // made, and would set the marker beyond it without waiting for another.
+        self.journal.wait_durable();
         self.find_data(&mut files)?;
         let shares = self.smb.share_names();
         let Machine {
@@ -247,7 +249,7 @@ impl<F: FileSystem> Machine<F> {
                 smb.rekeyed(*from, which.key, &which.handle, journal);
             }
             journal.commit(now);
-            journal.settle();
+            journal.wait_durable();
         };
         probe.at_disk(true);
         let redone = redo(fs, files, &shares, without, &mut remade, &mut || {
@@ -257,7 +259,7 @@ impl<F: FileSystem> Machine<F> {
         Ok(redone)
     }
 
-    /// The data of writes, where they were received.
+    /// Finds the data of writes, at the places where they were received.
     pub(super) fn find_data(&self, files: &mut Files) -> anyhow::Result<()> {
         let log = self.journal.log();
         for (effect, pieces, _) in &mut files.effects {
@@ -274,11 +276,11 @@ impl<F: FileSystem> Machine<F> {
     }
 }
 
-/// Does everything once more. `remade` is told of each file that was made again, by every key it was known under, and what it says is on
-/// the medium when it returns. `beat` is called as it comes on.
+/// Does all effects once more. `remade` is called for each file that was made again, with every key by which it was
+/// known, and its record is on the medium when it returns. `beat` is called at each step.
 ///
-/// Gives the shares of which an effect cannot be done again, though its file is not known to be gone, and why: what comes after it on that
-/// share is not done either. Nothing has been lost, it can be tried again.
+/// Returns the shares of which an effect cannot be done again, although its file is not known to be deleted, and why:
+/// later effects on that share are not done either. Nothing has been lost, and it can be tried again.
 fn redo<F: FileSystem>(
     fs: &mut F,
     mut files: Files,
@@ -287,7 +289,7 @@ fn redo<F: FileSystem>(
     remade: &mut dyn FnMut(&BTreeSet<FileKey>, &Identity),
     beat: &mut dyn FnMut(),
 ) -> BTreeMap<ShareId, String> {
-    // What was set apart is on record once more.
+    // The effects of isolated shares are recorded once more.
     files.effects.sort_by_key(|(effect, ..)| effect.number);
     files.effects.dedup_by_key(|(effect, ..)| effect.number);
     let mut known = Remade::default();
@@ -299,8 +301,7 @@ fn redo<F: FileSystem>(
         files.effects.len()
     );
     let mut times: BTreeMap<FileKey, Times> = BTreeMap::new();
-    // After a write that failed the kernel's cache is not to be believed, until it has been dropped once of each of
-    // these files.
+    // After a failed write the kernel's cache is not reliable, until it has been dropped once for each of these files.
     let mut doubted = files.is_unsynced.then(BTreeSet::new);
     let (mut gone, mut not_served) = (0, BTreeMap::<String, u32>::new());
     let mut failed: BTreeMap<ShareId, String> = BTreeMap::new();
@@ -327,10 +328,10 @@ fn redo<F: FileSystem>(
             }
         };
         if by_name && effect.number <= marked {
-            // Made again by an earlier redo, which did not come to the times.
+            // Made again by an earlier redo, which did not reach the times.
             if let Some(identity) = original.and_then(|original| known.0.get(&original)) {
                 effect.target = Some(Target {
-                    // the handle leads there
+                    // the handle finds it
                     path: String::new(),
                     identity: identity.clone(),
                     is_dir: effect.made_directory(),
@@ -391,17 +392,18 @@ fn redo<F: FileSystem>(
         }
     }
     if gone > 0 {
-        info!("{gone} of them were of files that are not there any more");
+        info!("{gone} of them were on files that no longer exist");
     }
     for (name, count) in not_served {
         error!(
-            "{count} of them are not done again: the configuration has no share {name} any more, and what clients were told is there may be missing"
+            "{count} of them are not done again: the configuration no longer has the share {name}, and acknowledged \
+             changes may be missing"
         );
     }
     failed
 }
 
-/// Law 10: the statuses of a file that is certainly gone. No other error says so.
+/// Law 10: the statuses of a file that certainly does not exist. No other error says so.
 fn is_gone(status: NtStatus) -> bool {
     matches!(
         status,
@@ -409,7 +411,7 @@ fn is_gone(status: NtStatus) -> bool {
     )
 }
 
-/// Where an effect was done.
+/// The path of an effect.
 fn path_of(effect: &Effect) -> String {
     match (&effect.target, &effect.op) {
         (Some(target), _) => target.path.clone(),
@@ -418,23 +420,24 @@ fn path_of(effect: &Effect) -> String {
     }
 }
 
-/// Why what was done to a file cannot be done again, and the remedy.
+/// Describes why an effect cannot be done again, and the remedy.
 fn refusal(share: &str, path: &str, status: NtStatus) -> String {
     let (path, share) = (OneLine(path), OneLine(share));
     let remedy = match status {
         NtStatus::DISK_FULL => "make room on its file system",
         NtStatus::QUOTA_EXCEEDED => "raise the quota of the account",
         NtStatus::MEDIA_WRITE_PROTECTED => "mount its file system so that it can be written",
-        NtStatus::OBJECT_NAME_COLLISION => "another file has the name by now: move that away",
+        NtStatus::OBJECT_NAME_COLLISION => "another file has the name now: move that away",
         NtStatus::DIRECTORY_NOT_EMPTY => "move what is in the directory away",
         NtStatus::ACCESS_DENIED => {
-            "let it be written (read_only in the configuration, chattr +i), and make sure that local accounts can be looked up"
+            "let it be written (read_only in the configuration, chattr +i), and make sure that local accounts can be \
+             looked up"
         }
-        _ => "mend its file system; the kernel's log (dmesg) says more",
+        _ => "repair its file system; see the kernel's log (dmesg)",
     };
     format!(
-        "share {share}: what clients were told of {path} cannot be put there again: {status}: {remedy}; nothing has been lost, and it \
-         is tried again"
+        "share {share}: an acknowledged change of {path} cannot be made again: {status}: {remedy}; nothing has been \
+         lost, and it is tried again"
     )
 }
 
@@ -454,7 +457,7 @@ fn note_times(times: &mut BTreeMap<FileKey, Times>, effect: Effect) {
         _ => set(effect.created),
     };
     basic.creation_time = created.or(basic.creation_time);
-    // Whatever is done to a file moves it, but for what keeps it.
+    // Every change of a file sets its ChangeTime, except those that keep it.
     basic.change_time = match (&effect.op, &effect.intent) {
         (_, Intent::Keeping { times, .. }) => times.change,
         (FileOp::SetBasic { basic, .. }, _) => basic.change_time.and_then(set),
@@ -468,7 +471,7 @@ fn redo_one<F: FileSystem>(
     pieces: Vec<Bytes>,
     doubted: &mut Option<BTreeSet<FileKey>>,
 ) -> Result<Outcome, NtStatus> {
-    // What a create made bears the id of its open.
+    // A file that a create made carries the id of its open.
     if !matches!(effect.op, FileOp::Create(_)) {
         effect.op.set_open(AGAIN);
     }
@@ -487,7 +490,7 @@ fn redo_one<F: FileSystem>(
     if let Some(info) = info
         && let Err(status) = fs.reopen(&info)
     {
-        // The name of a file that is to be deleted may still be there.
+        // A file that is to be deleted may still have its name.
         if !is_gone(status) || !matches!(effect.op, FileOp::Close { .. }) {
             return Err(status);
         }
@@ -532,7 +535,7 @@ fn write_pieces<F: FileSystem>(
     outcome
 }
 
-/// Doing it again was no change, nor is a file that was made again younger than it was: the times are what they were.
+/// Restores the times: doing an effect again was no change, and a file that was made again is not younger.
 fn set_times<F: FileSystem>(fs: &mut F, times: &Times) -> Result<(), NtStatus> {
     let Times {
         actor,
@@ -552,7 +555,7 @@ fn set_times<F: FileSystem>(fs: &mut F, times: &Times) -> Result<(), NtStatus> {
     outcome.map(|_| ())
 }
 
-/// A file that is opened once more for what was done to it.
+/// Describes a file that is opened once more to redo an effect.
 fn open_info(open: OpenId, actor: &Actor, target: &Target, writes: bool) -> OpenInfo {
     const READ_WRITE: u32 = access::READ_DATA | access::WRITE_DATA;
     OpenInfo {

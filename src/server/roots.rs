@@ -1,5 +1,5 @@
-//! Which directories the shares lead to. They are on record, so that no other directory is served in the place of one that is not there, be it
-//! an empty mount point.
+//! The directories of the shares. They are recorded, so that no other directory is served in place of a missing one,
+//! such as an empty mount point.
 
 use log::info;
 use outlast_fsa::fileop::FileKey;
@@ -10,9 +10,9 @@ use super::machine::Machine;
 use super::record::Root;
 
 impl<F: FileSystem> Machine<F> {
-    /// After the fold, before object 0 is written: says which directories were served before, and takes note of the new ones. Gives the
-    /// shares of the life before.
-    pub(super) fn know_roots(&mut self) -> Vec<Root> {
+    /// Restores, after the fold and before object 0 is written, the directories that were served before, and notes the
+    /// new ones. Returns the shares of the run before.
+    pub(super) fn load_roots(&mut self) -> Vec<Root> {
         let found = self.fs.found_roots();
         let mut known = Vec::new();
         for (id, share) in (0..).zip(self.smb.shares()) {
@@ -36,13 +36,13 @@ impl<F: FileSystem> Machine<F> {
                 key,
             });
         }
-        // Those that came in the meantime are the ones on record.
+        // The directories found in the meantime are the recorded ones.
         self.fs.found_roots();
         self.smb.set_offline(self.fs.offline());
         self.journal.set_roots(known)
     }
 
-    /// Puts directories on record that have just been found for the first time.
+    /// Records directories that have been found for the first time.
     pub(super) fn note_roots(&mut self) {
         for (share, key) in self.fs.found_roots() {
             let root = self.journal.global().roots.get(share as usize);
@@ -53,7 +53,7 @@ impl<F: FileSystem> Machine<F> {
     }
 }
 
-/// Shares of the life before as the SMB core knows them.
+/// The shares of the run before, for the SMB core.
 pub(super) fn former(roots: &[Root]) -> Vec<FormerShare> {
     let former = |root: &Root| FormerShare {
         name: root.name.clone(),
@@ -62,7 +62,7 @@ pub(super) fn former(roots: &[Root]) -> Vec<FormerShare> {
     roots.iter().map(former).collect()
 }
 
-/// Does a share of the life before have another path now?
+/// Returns whether a share of the run before has another path now.
 pub(super) fn has_moved(smb: &Smb, former: &[Root], name: &str) -> bool {
     let before = former.iter().find(|root| root.name == name);
     let now = smb.shares().iter().find(|share| share.name == name);
@@ -71,8 +71,8 @@ pub(super) fn has_moved(smb: &Smb, former: &[Root], name: &str) -> bool {
         .is_some_and(|(before, now)| before.directory != now.directory)
 }
 
-/// May another directory take the place of the one on record? If nobody uses the share, and both are on one file system: then it is not that
-/// the file system is not mounted.
+/// Returns whether another directory may replace the recorded one: nothing of the share is open, and both are on one
+/// file system, so that a missing mount cannot be the reason.
 fn may_change(smb: &Smb, share: &Share, before: FileKey, there: FileKey) -> bool {
     there != before && there.dev == before.dev && !smb.uses_share(share)
 }

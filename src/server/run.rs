@@ -40,10 +40,11 @@ const ANNOUNCEMENTS: u32 = 3;
 /// Between two announcements (RFC 4861, 10: RETRANS_TIMER).
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the server until it is asked to end or cannot go on.
+/// Runs the server until it is asked to end or cannot continue.
 ///
 /// # Errors
-/// What kept it from starting: one line that names the file, the key and the remedy. Later: the TAP is gone.
+/// The reason why it could not start: one line that names the file, the key and the remedy. Later: the TAP has been
+/// removed.
 pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<End> {
     let (parts, tap, done_wake) = setup::parts(&config, &users, &mut worker)?;
     let received = Received::new(worker.received.take()).context("memory for received frames")?;
@@ -103,7 +104,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         .worker
         .report
         .ready(epoch)
-        .context("the supervisor is gone")?;
+        .context("the supervisor has ended")?;
     server.machine.probe.serve();
     info!("epoch {epoch}: the gates are open");
     // Clients have been answered; this may take some milliseconds.
@@ -121,7 +122,7 @@ fn random() -> u64 {
 /// The time since the worker before ended, which is over.
 fn outage(worker: &Worker) -> Option<Outage> {
     let since = worker.away_since?;
-    // A wall clock that has been set back gives no length.
+    // A wall clock that was set back gives no length.
     let took = SystemTime::now().duration_since(since).unwrap_or_default();
     let began = since.duration_since(UNIX_EPOCH).ok()?;
     Some(Outage {
@@ -135,18 +136,18 @@ struct Server {
     machine: Machine<Fs>,
     clock: Clock,
     tap: Tap,
-    /// The frames of this turn.
+    /// The received frames of this turn.
     received: Received,
     about: status::About,
     worker: Worker,
-    /// An eventfd that is readable when something that is done beside the loop has come to its end.
+    /// An eventfd that is readable when work in parallel to the loop has ended.
     done_wake: Arc<OwnedFd>,
     /// How it is going to end, once that has begun.
     end: Option<End>,
     /// How it is going to end when the partner is in step, and until when that is waited for.
     transfer: Option<(End, Instant)>,
     marks: Marks,
-    /// When the flag was last made to say what the pair is like.
+    /// When the flag was last updated by the state of the pair.
     looked_at_pair: Instant,
     /// Since when this worker serves.
     began: Instant,
@@ -160,7 +161,7 @@ struct Server {
 impl Server {
     fn serve(mut self) -> anyhow::Result<End> {
         let mut time = self.clock.read();
-        self.take_left_frames(time);
+        self.receive_left_frames(time);
         let mut frames = Vec::new();
         loop {
             self.take_requests();
@@ -199,15 +200,15 @@ impl Server {
         Ok(())
     }
 
-    /// Receives what the worker before had read from the TAP and not put on record.
-    fn take_left_frames(&mut self, time: Time) {
+    /// Receives frames that the worker before had read from the TAP and not recorded.
+    fn receive_left_frames(&mut self, time: Time) {
         let left = self.received.take_left(&self.tap);
-        // Those of another TAP are not for this one.
+        // Frames of another TAP are ignored.
         if left.is_empty() || self.worker.tap_fresh {
             return;
         }
         info!(
-            "{} frame(s) that the worker before had read are received again",
+            "{} frame(s) that the previous worker had read are received again",
             left.len()
         );
         for (bytes, checksum) in &left {
@@ -218,7 +219,7 @@ impl Server {
         }
     }
 
-    /// Waits until something is to be done. All that was received is on record.
+    /// Waits until something has to be done. Everything received is recorded.
     fn wait(&mut self) -> io::Result<()> {
         let timeout = if self.machine.busy() {
             Some(Duration::ZERO)
@@ -249,8 +250,8 @@ impl Server {
         }
     }
 
-    /// Says now and then by which digest the worker that stands by can check its state. Between two turns all is
-    /// committed.
+    /// Publishes a digest now and then, by which the standby worker can check its state. Between two turns everything
+    /// is committed.
     fn mark(&mut self) {
         let Some(page) = &self.worker.standby else {
             return;
@@ -260,7 +261,7 @@ impl Server {
         }
     }
 
-    /// Waits so long; has something come?
+    /// Waits at most so long; returns whether something has happened.
     fn poll(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = Timespec::try_from(timeout).ok();
         let mut fds = [
@@ -276,7 +277,7 @@ impl Server {
         }
     }
 
-    /// The partner may have come, or be in step no more: the flag says who resumes.
+    /// Updates the flag when the partner has joined, or is no longer in step.
     fn look_at_pair(&mut self) {
         let Some(page) = &self.worker.pair else {
             return;
@@ -287,7 +288,7 @@ impl Server {
         self.looked_at_pair = Instant::now();
         let in_step = page.in_step();
         self.machine.set_flag(Company::Pair { in_step }.flag());
-        // The service may have been at another place of the link, and a first announcement may be lost.
+        // The service may have been elsewhere on the link, and a first announcement may be lost.
         if self.announced < ANNOUNCEMENTS
             && self.began.elapsed() >= ANNOUNCE_INTERVAL * (self.announced + 1)
         {
@@ -297,7 +298,7 @@ impl Server {
         }
     }
 
-    /// Sends frames, and lets go of what they hold of the log.
+    /// Sends frames, and releases what they hold of the log.
     fn send(&mut self, frames: &mut Vec<TxFrame>) {
         for frame in frames.drain(..) {
             self.observer.sent(&mut self.machine, &frame);
@@ -314,7 +315,7 @@ impl Server {
         let _ = rustix::io::read(&self.done_wake, &mut [0; 8]);
         while let Ok(ControlRequest { command, reply }) = self.worker.requests.try_recv() {
             let answer = self.answer(command);
-            // the one who asked may have gone
+            // the requester may have gone
             let _ = reply.send(answer);
         }
     }
@@ -331,8 +332,8 @@ impl Server {
                     reason: "the loop is not asked this".to_owned(),
                 };
             }
-            Command::Disconnect { whom } => {
-                let connections = self.machine.disconnect(&whom) as u64;
+            Command::Disconnect { client_or_user } => {
+                let connections = self.machine.disconnect(&client_or_user) as u64;
                 return Reply::Disconnected { connections };
             }
             Command::Reboot { exec, hold_seconds } => {
@@ -358,7 +359,7 @@ impl Server {
         let is_handover = matches!(end, End::HandedOver { .. });
         if self.end.is_some() || (is_handover && self.transfer.is_some()) {
             return Reply::Refused {
-                reason: "the server is already on its way out".to_owned(),
+                reason: "the server is already ending".to_owned(),
             };
         }
         let partner = self.machine.journal().partner();
@@ -378,7 +379,7 @@ impl Server {
 
     fn begin_end(&mut self, end: End, time: Time) {
         if end == End::Stopped {
-            self.machine.begin_farewell(time);
+            self.machine.begin_closing(time);
         } else {
             self.machine.begin_drain(time);
         }
@@ -405,7 +406,7 @@ impl Server {
         }
     }
 
-    /// Is there a node that would go on?
+    /// Returns whether there is a node that would take over.
     fn may_hand_over(&self, is_return: bool) -> Result<(), String> {
         let pair = self.worker.pair.as_ref().and_then(pair::page::Page::read);
         let Some(pair) = pair else {
@@ -427,7 +428,7 @@ impl Server {
         Ok(())
     }
 
-    /// The last words: state saved, flag set.
+    /// Ends: saves the state and sets the flag.
     fn leave(mut self, end: End) -> End {
         //= patent fig2-217, fig2-223, claim-12
         let flag = match end {
@@ -435,9 +436,9 @@ impl Server {
             End::HandedOver { .. } => Flag::ElectiveTakeover,
             End::Shutdown | End::System | End::Reboot { .. } => Flag::ElectiveReboot,
         };
-        // From here on there are no turns, and what there is waits for media.
+        // From here on there are no turns, and everything waits for media.
         self.machine.probe.at_disk(true);
-        // After these nobody would do again what a power cut undoes.
+        // After these ends no server would redo what a power cut undoes.
         let machine_too = !matches!(end, End::Reboot { .. });
         let standby = self.worker.standby.as_ref().map(Page::standing);
         let is_followed = !machine_too && standby.is_some_and(|standing| standing.pid != 0);
@@ -451,7 +452,7 @@ impl Server {
         if let Some(log) = self.machine.journal().log() {
             info!("saved; flag {}", log.superblock().flag);
         }
-        // The process ends next. To take the state apart piece by piece would keep the next one waiting.
+        // The process ends next. Dropping the state piece by piece would keep the next one waiting.
         std::mem::forget(self.machine);
         end
     }

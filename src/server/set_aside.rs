@@ -1,9 +1,9 @@
-//! What kills the worker again and again is not tried for ever (law 5): a request is answered with an error, and an
-//! object that cannot be folded or copied is dropped. Either is kept for the developer.
+//! Sets aside requests and objects that kill the worker repeatedly (law 5): a request is answered with an error, and an
+//! object that cannot be folded or copied is dropped. Both are kept for the developer.
 //!
-//! It counts whatever the signal was: a request for which the kernel has no memory ends the worker by SIGKILL each time. What counts is
-//! that it is the very same work at each of these deaths, and that none of it was done between two of them: so a server that is killed
-//! often while it is busy does not blame anyone.
+//! Every signal counts: a request for which the kernel has no memory ends the worker by SIGKILL each time. Deaths count
+//! only if the very same work was in progress at each of them, and no part of it was finished between two of them. So a
+//! busy server that is killed often blames no request.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -20,24 +20,24 @@ use super::fold::Replay;
 use super::machine::Machine;
 use super::record::Record;
 
-/// What is not tried again. A copy: it must not hold the log.
+/// Something that is not tried again, as a copy that holds no part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetAside {
-    /// A request, as it came.
+    /// A request, as received.
     Request(Vec<u8>),
     /// A connection: its id, and its records, each as two lengths of four bytes, meta, data.
     Object(u64, Vec<u8>),
 }
 
-/// What may be done to an object, as [`Handled`] has it.
+/// The kinds of operation on an object, for [`Handled`].
 pub(super) mod doing {
     /// Its records are applied.
     pub const FOLD: u8 = 0;
-    /// It is written again at the head of the log.
+    /// It is copied to the head of the log.
     pub const COPY: u8 = 1;
-    /// The client's oldest message is worked on.
+    /// The client's oldest message is processed.
     pub const MESSAGE: u8 = 2;
-    /// A request that had to wait is worked on.
+    /// A request that had to wait is processed.
     pub const PARKED: u8 = 3;
     /// An open is closed.
     pub const CLOSE: u8 = 4;
@@ -45,7 +45,7 @@ pub(super) mod doing {
     pub const BREAK: u8 = 5;
 }
 
-/// What this is called for a task, as [`doing`] has it.
+/// Returns the [`Handled`] of a task.
 pub(super) fn handled(task: Task) -> Handled {
     let (object, what) = match task {
         Task::Message(conn) => (conn, doing::MESSAGE),
@@ -56,7 +56,7 @@ pub(super) fn handled(task: Task) -> Handled {
     Handled { object, what }
 }
 
-/// Whether the next death that is counted condemns an object: its records are needed then.
+/// Returns whether the next death makes an object be set aside: its records are needed then.
 pub(super) fn is_condemned(contents: &Contents) -> bool {
     let at = contents
         .handled
@@ -67,19 +67,21 @@ pub(super) fn is_condemned(contents: &Contents) -> bool {
     suspect.is_some_and(|suspect| u32::from(suspect.deaths) + 1 >= ATTEMPTS)
 }
 
-/// The worker before died while it was at this. If it was folding or copying an object, and that for the third time, the object's records
+/// Counts a death during the operation `at`. If an object was being folded or copied, for the third time, its records
 /// are taken out of the replay.
 pub(super) fn condemned(log: &Log, at: Handled, replay: &mut Replay) -> Option<SetAside> {
     if !matches!(at.what, doing::FOLD | doing::COPY) {
-        // Deaths of a request are counted with the request.
+        // Deaths during a request are counted with the request.
         return None;
     }
     let (object, deaths) = (at.object, log.count_death(at));
-    warn!("the worker died while it was at object {object}: {deaths} time(s) so far");
+    warn!(
+        "the worker died while it was folding or copying object {object}: {deaths} time(s) so far"
+    );
     let is_client = |(of, record, _): &(u64, Record<'_>, _)| {
         *of == object && matches!(record, Record::Client { .. } | Record::Copy { .. })
     };
-    // What belongs to no client cannot be done without.
+    // An object that belongs to no client is indispensable.
     if u32::from(deaths) < ATTEMPTS || !replay.iter().any(is_client) {
         return None;
     }
@@ -98,8 +100,7 @@ pub(super) fn condemned(log: &Log, at: Handled, replay: &mut Replay) -> Option<S
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// An object is about to be folded or copied: on record before it is done, for what kills the worker has to be
-    /// known.
+    /// Records that an object is about to be folded or copied, so that it is known if this kills the worker.
     pub(super) fn handle(&mut self, object: u64, what: u8) {
         self.probe.beat();
         self.journal.handle(Some(Handled { object, what }));
@@ -107,7 +108,7 @@ impl<F: FileSystem> Machine<F> {
             .at(Point::Object, When::Before, &object.to_string());
     }
 
-    /// The object is no more. Its client's next segment is answered with a reset (RFC 9293, section 3.10.7.1).
+    /// Ends the object. Its client's next segment is answered with a reset (RFC 9293, section 3.10.7.1).
     pub(super) fn drop_object(&mut self, condemned: &SetAside) {
         if let SetAside::Object(object, _) = condemned {
             self.journal.put(*object, Kind::End, &Record::Closed, &[]);
@@ -115,7 +116,7 @@ impl<F: FileSystem> Machine<F> {
     }
 }
 
-/// Writes it beside the NVRAM, for the developer, and says so.
+/// Writes it to a file beside the NVRAM, for the developer, and logs that.
 pub(super) fn keep(nvram: &Path, epoch: u64, number: usize, set_aside: &SetAside) {
     let (what, bytes) = match set_aside {
         SetAside::Request(bytes) => (
@@ -124,16 +125,17 @@ pub(super) fn keep(nvram: &Path, epoch: u64, number: usize, set_aside: &SetAside
         ),
         SetAside::Object(object, bytes) => (
             format!(
-                "connection {object} could not be taken up or copied: it killed the worker {ATTEMPTS} times, and is dropped"
+                "connection {object} could not be recovered or copied: it killed the worker {ATTEMPTS} times, and is \
+                 dropped"
             ),
             bytes,
         ),
     };
     let mut name = nvram.as_os_str().to_owned();
-    name.push(format!(".felled-{epoch}-{number}"));
+    name.push(format!(".crash-{epoch}-{number}"));
     match write(Path::new(&name), bytes) {
         Ok(()) => error!(
-            "{what}; report it with its bytes, which are in {}",
+            "{what}; report it together with the file {}",
             name.display()
         ),
         Err(error) => warn!("{what}; {} cannot be written: {error}", name.display()),

@@ -1,4 +1,4 @@
-//! From the configuration to the machine's parts.
+//! Makes the machine's parts from the configuration.
 
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,19 +14,19 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::clock::{Monotonic, wall};
 use super::copying::COPY_UNITS;
+use super::eviction::EvictionLimits;
 use super::fault;
 use super::following::Follower;
 use super::journal::{EFFECT_ROOM, REPLY_ROOM};
 use super::medium::SinkFile;
 use super::open::{Company, Sink};
 use super::partner;
-use super::patience::Patience;
 use super::recover::{Partner, Parts};
 use super::sizes;
 use super::windows;
-use crate::beside::wake;
 use crate::config::{Config, Dialect, Durability, Level};
 use crate::fs::{Fs, ShareRoot};
+use crate::job_thread::wake;
 use crate::pair::link::frame::Hello;
 use crate::pair::link::keys::Keys;
 use crate::pair::link::sender::{Link, Target};
@@ -38,14 +38,14 @@ use crate::system::volatile_file_system;
 use crate::tap::Tap;
 use crate::users::Users;
 
-/// Of the log's length, this part at most is state of connections.
+/// The part of the log's length that may be state of connections.
 const STATE_PART: u64 = 10;
 
-/// What a connection that does nothing takes of the room for state, bytes.
+/// Bytes of state of a connection that does nothing.
 const IDLE_CONNECTION: usize = 4096;
 
-/// Of the room for state, this part at most is of clients that have not logged in.
-const STRANGERS_PART: usize = 8;
+/// The part of the room for state that clients which have not logged in may take.
+const UNAUTHENTICATED_PART: usize = 8;
 
 /// The port of direct TCP (MS-SMB2 2.1).
 const PORT: u16 = 445;
@@ -55,23 +55,23 @@ struct Random;
 
 impl Entropy for Random {
     fn fill(&mut self, buffer: &mut [u8]) {
-        // without randomness no challenge and no key may be made: the worker ends
+        // without randomness no challenge and no key can be made: the worker ends
         getrandom::fill(buffer).expect("the kernel gives random bytes");
     }
 }
 
 /// A log that is followed, and its file.
 pub struct Following {
-    /// What follows it.
+    /// The follower.
     pub follower: Follower,
     mapping: Arc<Mapping>,
 }
 
 impl Following {
-    /// Begins to follow the log of a server that is at work. It is nobody's before [`Mapping::lock`].
+    /// Starts to follow the log of a running server. Nothing is changed before [`Mapping::lock`].
     ///
     /// # Errors
-    /// The NVRAM or the TAP is not as it has to be.
+    /// The NVRAM or the TAP is not usable.
     pub fn begin(config: &Config, users: &Users, tap: BorrowedFd<'_>) -> anyhow::Result<Following> {
         keep_freed_memory();
         let tap = Tap::inherit(tap.try_clone_to_owned()?).context(config.network.tap.clone())?;
@@ -82,10 +82,10 @@ impl Following {
     }
 }
 
-/// The machine's parts, and the TAP.
+/// Makes the machine's parts, and the TAP.
 ///
 /// # Errors
-/// A share, the NVRAM or the TAP is not as it has to be: one line that names it, and the remedy.
+/// A share, the NVRAM or the TAP is not usable: one line that names it, and the remedy.
 pub fn parts(
     config: &Config,
     users: &Users,
@@ -94,10 +94,10 @@ pub fn parts(
     keep_freed_memory();
     let named = |key| format!("{}: {key}", config.path.display());
     check_sizes(config, users)?;
-    let wake = wake().context("no eventfd can be had")?;
+    let wake = wake().context("cannot make an eventfd")?;
     let tap = Tap::inherit(worker.tap.try_clone()?).context(config.network.tap.clone())?;
     let smb = smb(config, users);
-    let strangers = max_strangers(config, &smb.limits);
+    let unauthenticated = max_unauthenticated(config, &smb.limits);
     let (memory, follower) = match worker.following.take() {
         Some(Following { follower, mapping }) => {
             unlocked(|| mapping.lock()).with_context(|| named("nvram.path"))?;
@@ -129,13 +129,13 @@ pub fn parts(
         copy_units: COPY_UNITS,
         sets_apart: true,
         stopwatch: Box::new(Monotonic),
-        felled: worker.previous != PreviousEnd::Elective,
-        patience: Patience {
+        crashed: worker.previous != PreviousEnd::Elective,
+        eviction: EvictionLimits {
             login: config.limits.auth_timeout,
             idle: Some(config.limits.idle_timeout).filter(|timeout| !timeout.is_zero()),
             stalled: config.limits.stall_timeout,
-            stalled_in_crowd: config.limits.stall_timeout_crowded,
-            strangers,
+            stalled_when_short: config.limits.stall_timeout_crowded,
+            unauthenticated,
             connections: config.limits.max_connections,
             unread: config.limits.max_unread_per_connection,
         },
@@ -148,10 +148,10 @@ pub fn parts(
     Ok((parts, tap, wake))
 }
 
-/// Does every record fit into the log that this configuration allows?
+/// Checks that every record fits into the log that this configuration allows.
 ///
 /// # Errors
-/// What does not, and the remedy.
+/// The record that does not fit, and the remedy.
 pub fn check_sizes(config: &Config, users: &Users) -> anyhow::Result<()> {
     let shares = config.shares.iter().map(|share| share.name.as_str());
     sizes::check(shares).with_context(|| config.path.display().to_string())?;
@@ -188,7 +188,7 @@ fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
     let mapping = if in_use {
         unlocked(|| mapping(path, nvram.size_bytes))?
     } else {
-        // What is not in use must not stand in the way.
+        // A sink that is not in use must not prevent the start.
         match Mapping::open(path, nvram.size_bytes) {
             Ok(mapping) => mapping,
             Err(_) => return Ok(None),
@@ -200,7 +200,7 @@ fn sink(config: &Config, wake: &Arc<OwnedFd>) -> anyhow::Result<Option<Sink>> {
             path.display()
         );
     }
-    // All that was ever written to it, by a worker that was killed, too.
+    // Everything that was ever written to it, by a killed worker too.
     mapping.persist()?;
     Ok(Some(Sink {
         medium: Box::new(SinkFile::new(
@@ -275,7 +275,7 @@ fn keep_freed_memory() {
         /// The highest that glibc takes.
         const MMAP_THRESHOLD_BYTES: libc::c_int = 32 << 20;
         const TRIM_THRESHOLD_BYTES: libc::c_int = 256 << 20;
-        // SAFETY: no pointers; the allocator's parameters may be set at any time. What it refuses stays as it was.
+        // SAFETY: no pointers; the allocator's parameters may be set at any time. A refused setting changes nothing.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
             libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES);
@@ -283,8 +283,8 @@ fn keep_freed_memory() {
     }
 }
 
-/// Gives memory back to the system that reading the log has taken: without this it would stay with the process, too,
-/// which needs as much only when it recovers.
+/// Returns the memory that reading the log has taken to the system: without this it would stay with the process, which
+/// needs as much only when it recovers.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointers; it may be called at any time.
@@ -293,7 +293,7 @@ pub fn give_back_memory() {
     }
 }
 
-/// What a server that has just died has locked is free in a moment, be it a node's on the same machine.
+/// Waits briefly for a lock of a server that has just died, which may be another node on the same machine.
 fn unlocked<T>(
     attempt: impl FnMut() -> Result<T, outlast_nvram::Error>,
 ) -> Result<T, outlast_nvram::Error> {
@@ -313,7 +313,7 @@ fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error
             problem: FileProblem::Missing,
             ..
         }) => {
-            // What comes back after a power cut is whole, whatever is in it.
+            // After a power cut the file is complete, whatever its content.
             let made = Mapping::create(path, size_bytes)?;
             made.persist()?;
             Ok(made)
@@ -325,7 +325,7 @@ fn mapping(path: &Path, size_bytes: u64) -> Result<Mapping, outlast_nvram::Error
 /// The machine, and its kernel's boot.
 ///
 /// # Errors
-/// The kernel, or the machine, does not say.
+/// The kernel, or the machine, does not provide it.
 pub fn incarnation() -> anyhow::Result<Incarnation> {
     Ok(Incarnation {
         host: host_id()?,
@@ -333,7 +333,7 @@ pub fn incarnation() -> anyhow::Result<Incarnation> {
     })
 }
 
-/// Which machine this is (machine-id(5)); all zero if it has no identity (a container, the first boot of an image).
+/// The id of this machine (machine-id(5)); all zero if it has no identity (a container, the first boot of an image).
 fn host_id() -> anyhow::Result<[u8; 16]> {
     let path = "/etc/machine-id";
     let text = match std::fs::read_to_string(path) {
@@ -352,7 +352,7 @@ fn host_id() -> anyhow::Result<[u8; 16]> {
     }
 }
 
-/// Which boot of the kernel this is. Tests of power cuts say otherwise by the environment variable `OUTLAST_BOOT_ID`.
+/// The id of this boot of the kernel. Tests of power cuts set another by the environment variable `OUTLAST_BOOT_ID`.
 fn boot_id() -> anyhow::Result<[u8; 16]> {
     let (name, text) = match std::env::var("OUTLAST_BOOT_ID") {
         Ok(text) => ("OUTLAST_BOOT_ID", text),
@@ -450,14 +450,14 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
     }
 }
 
-/// No record may be longer than the log takes: it could not be written, and its worker would fall.
+/// Checks that no record may be longer than the log takes: it could not be written, and its worker would end.
 fn check_records(config: &Config, limits: &outlast_smb::Limits) -> anyhow::Result<()> {
     let longest = limits.largest_delta().max(limits.largest_part());
-    // a third of the ring (`Log::max_record`), and what is around it
+    // a third of the ring (`Log::max_record`), with headers
     let most = MAX_META.min(usize::try_from(config.nvram.size_bytes / 4).unwrap_or(usize::MAX));
     anyhow::ensure!(
         longest < most,
-        "{}: limits: a record of {longest} bytes may come of them, and the log takes {most}: lower max_locks_per_open, \
+        "{}: limits: they permit a record of {longest} bytes, and the log takes {most}: lower max_locks_per_open, \
          max_trees_per_connection and max_sessions_per_connection",
         config.path.display()
     );
@@ -465,29 +465,31 @@ fn check_records(config: &Config, limits: &outlast_smb::Limits) -> anyhow::Resul
     let most = limits.total.bytes / 2 / IDLE_CONNECTION;
     anyhow::ensure!(
         wanted <= most,
-        "{}: limits.max_connections: {wanted} connections may hold more than nvram.size has room for: use {most}, or raise nvram.size",
+        "{}: limits.max_connections: {wanted} connections may hold more than nvram.size has room for: use {most}, or \
+         raise nvram.size",
         config.path.display()
     );
     Ok(())
 }
 
-/// As many clients that have not logged in as the configuration wants, and there is room for the state of.
-fn max_strangers(config: &Config, limits: &outlast_smb::Limits) -> usize {
+/// The number of clients that may be connected without having logged in: as configured, as far as there is room for
+/// their state.
+fn max_unauthenticated(config: &Config, limits: &outlast_smb::Limits) -> usize {
     let wanted = config.limits.max_unauthenticated;
-    let most = limits.total.bytes / STRANGERS_PART / limits.largest_unauthenticated();
+    let most = limits.total.bytes / UNAUTHENTICATED_PART / limits.largest_unauthenticated();
     if most < wanted {
         info!(
-            "limits.max_unauthenticated: {wanted} is more than there is room for: {most} it is; raise nvram.size for more"
+            "limits.max_unauthenticated: there is no room for {wanted}: {most} are permitted; raise nvram.size for more"
         );
     }
     wanted.min(most).max(1)
 }
 
-/// The process takes all descriptors that it may have: the more files stay open, the fewer are opened again.
+/// Raises the limit of descriptors to the maximum: the more files stay open, the fewer are opened again.
 fn take_all_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // A process may always raise its limit to the maximum; if not, what it has counts.
+    // A process may always raise its limit to the maximum; if that fails, the current limit applies.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 

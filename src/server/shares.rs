@@ -1,4 +1,4 @@
-//! Shares the log's room for replies that clients have not taken.
+//! Shares the log's room for replies that clients have not read.
 //!
 //! An account holds at most as much as is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone uses
 //! half of the room, several get equal parts without being counted, and some is left for the next one. Accounts share
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use outlast_smb::Principal;
 
-/// How many bytes each account holds.
+/// The number of bytes that each account holds.
 #[derive(Debug, Default)]
 pub struct Shares {
     limit: u64,
@@ -17,7 +17,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Nobody holds anything yet; `limit`: bytes that there is room for.
+    /// Makes an empty account list; `limit`: bytes that there is room for.
     #[must_use]
     pub fn new(limit: u64) -> Shares {
         Shares {
@@ -26,7 +26,7 @@ impl Shares {
         }
     }
 
-    /// Somebody holds more.
+    /// Adds bytes to an account.
     pub fn add(&mut self, principal: &Principal, bytes: u64) {
         self.total += bytes;
         match self.accounts.get_mut(principal) {
@@ -41,7 +41,8 @@ impl Shares {
         self.accounts.get(principal).copied().unwrap_or_default()
     }
 
-    /// May an account take so much more, in one piece? Where nobody holds anything it may: no reply is longer than the log can bear.
+    /// Returns whether an account may hold so much more, in one piece. It always may if no bytes are held: no reply is
+    /// longer than the log permits.
     #[must_use]
     pub fn has_room(&self, principal: &Principal, bytes: u64) -> bool {
         let left = self.limit.saturating_sub(self.total);
@@ -53,7 +54,7 @@ impl Shares {
 mod tests {
     use super::*;
 
-    /// What each gets who takes what he can, in pieces of so many bytes.
+    /// What each account gets that takes all it can, in pieces of so many bytes.
     fn filled(shares: &mut Shares, principal: &Principal, piece: u64) -> u64 {
         let mut got = 0;
         while shares.has_room(principal, piece) {

@@ -1,4 +1,4 @@
-//! What `outlast status` shows.
+//! The data of `outlast status`.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use crate::pair;
 use crate::supervisor::page::{Page, Standing};
 use crate::system::own_memory_bytes;
 
-/// What does not change as long as a worker lives.
+/// The constant data of a worker.
 #[derive(Debug)]
 pub struct About {
-    /// What it serves.
+    /// Whether it serves.
     pub serves: Serves,
-    /// What keeps the worker from doing more than it needs to.
+    /// Why the worker has more rights than it needs, if so.
     pub sandbox: String,
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
     /// The outage that ended when it began to serve.
     pub last_outage: Option<Outage>,
-    /// What the worker that stands by says of itself.
+    /// The page in which the standby worker reports its state.
     pub standby: Option<Page>,
     /// Where workers and supervisor count.
     pub metrics: metrics::Page,
@@ -34,7 +34,7 @@ pub struct About {
     pub pair: Option<pair::page::Page>,
 }
 
-/// How the machine is. `uptime`: since this worker began.
+/// The status of the machine. `uptime`: since this worker began.
 pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Duration) -> Status {
     let log = machine.journal.log();
     let superblock = log.map(outlast_nvram::Log::superblock);
@@ -56,14 +56,14 @@ pub fn status<F: FileSystem>(machine: &Machine<F>, about: &About, uptime: Durati
         recoveries: superblock.map_or(0, |superblock| u64::from(superblock.recoveries)),
         supervisor_pid: about.supervisor_pid,
         worker_pid: std::process::id(),
-        // the control thread knows it
+        // the control thread fills it in
         executable: std::path::PathBuf::new(),
         uptime_seconds: uptime.as_secs_f64(),
         receive: receive(&machine.stack),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sandbox: about.sandbox.clone(),
         serves: Serves {
-            trouble: machine.trouble_of_shares(),
+            trouble: machine.share_problems(),
             ..about.serves.clone()
         },
         log: log.map(|log| LogStatus {
@@ -148,7 +148,7 @@ fn receive(stack: &outlast_stack::Stack) -> ReceiveStatus {
     }
 }
 
-/// One connection: what TCP says and what SMB says of it.
+/// The status of one connection, from TCP and SMB.
 pub(super) fn connection(tcp: outlast_stack::ConnStatus, smb: &Smb) -> ConnectionStatus {
     let state_bytes = smb.durable_bytes(tcp.conn) as u64;
     let smb = smb.status(tcp.conn);

@@ -1,25 +1,28 @@
-//! Whose turn it is (start-time fair queuing, Goyal and others, 1996): of the one thread no account gets much more than another that has
-//! something to be done, and of those of one account no connection, however they cut their requests. Connections are to be had for
-//! nothing, accounts are not: so who makes many of them, or comes as a guest or without a name, has the part of one. Nothing here survives,
-//! or has to.
+//! Fair scheduling of the single thread across accounts (start-time fair queuing, Goyal and others, 1996): while
+//! several accounts have work, they get equal parts of the thread, and so do the connections of one account, however
+//! they divide their requests.
+//!
+//! Connections cost a client nothing, accounts do: so a client that opens many connections, or logs in as guest or
+//! anonymously, gets the part of one account. Nothing here survives, or has to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outlast_smb::Principal;
 
-/// A client's message is worked on at a stretch for so long, and so far may a client be ahead of the others when it is its turn.
+/// How long a client's message is processed at a stretch, and how far a client may be ahead of the others when it is
+/// its turn.
 pub const SLICE: Duration = Duration::from_millis(1);
 
-/// Those who take turns, by what each has been given.
+/// A queue of clients or accounts, ordered by the time that each has been given.
 #[derive(Debug, Default)]
 struct Queue {
-    /// What whoever is furthest behind has been given.
+    /// The time given to the one furthest behind.
     now: Duration,
 }
 
 impl Queue {
-    /// Of those who have something to be done the one furthest behind has been given so much.
+    /// Begins a pass, in which the one furthest behind has been given `least`.
     fn begin(&mut self, least: Duration) {
         self.now = self.now.max(least);
     }
@@ -28,13 +31,13 @@ impl Queue {
         given <= self.now + SLICE
     }
 
-    /// What was not asked for while there was nothing to do is not made up for.
+    /// Charges time. Turns that were not used while there was nothing to do are not made up for.
     fn charge(&self, given: Duration, spent: Duration) -> Duration {
         given.max(self.now) + spent
     }
 }
 
-/// An account that has something to be done, or has lately had.
+/// An account that has work, or recently had.
 #[derive(Debug, Default)]
 struct Account {
     given: Duration,
@@ -42,7 +45,7 @@ struct Account {
     queue: Queue,
 }
 
-/// The accounts, and their connections, in turn.
+/// The accounts, and their connections.
 #[derive(Debug, Default)]
 pub struct Turns {
     accounts: BTreeMap<Principal, Account>,
@@ -50,9 +53,9 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// A pass begins, for connections that have something to be done: whose each is, and what it has been given.
+    /// Begins a pass, for connections that have work: the account of each, and the time it has been given.
     pub fn begin(&mut self, ready: &[(Principal, Duration)]) {
-        // who is not ahead of the others begins again as one who comes new
+        // an account that is not ahead of the others is treated as a new one
         let now = self.queue.now;
         self.accounts.retain(|_, account| account.given > now);
         let mut behind: BTreeMap<&Principal, Duration> = BTreeMap::new();
@@ -70,7 +73,7 @@ impl Turns {
         }
     }
 
-    /// Is it the turn of a connection that has been given so much?
+    /// Returns whether it is the turn of a connection that has been given so much.
     #[must_use]
     pub fn is_due(&self, principal: &Principal, given: Duration) -> bool {
         self.accounts
@@ -78,7 +81,7 @@ impl Turns {
             .is_none_or(|account| self.queue.is_due(account.given) && account.queue.is_due(given))
     }
 
-    /// So much was spent on a connection; gives what it has been given by now.
+    /// Charges the time spent on a connection; returns what it has been given by now.
     pub fn charge(&mut self, principal: &Principal, given: Duration, spent: Duration) -> Duration {
         let account = self.accounts.entry(principal.clone()).or_default();
         account.given = self.queue.charge(account.given, spent);
@@ -90,8 +93,8 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// Connections that always have something to be done: whose each is, and how long a request of it takes. Gives what each got, of
-    /// ten seconds or somewhat more.
+    /// Simulates connections that always have work: the account of each, and how long its requests take. Returns what
+    /// each got, of ten seconds or somewhat more.
     fn share(connections: &[(Principal, Duration)]) -> Vec<Duration> {
         let mut turns = Turns::default();
         let mut given = vec![Duration::ZERO; connections.len()];
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_saved_up() {
+    fn unused_time_is_not_saved() {
         let mut turns = Turns::default();
         let hour = Duration::from_secs(3600);
         turns.begin(&[(user("alice"), Duration::ZERO)]);

@@ -1,9 +1,9 @@
 //! Grants receive windows: every byte that a client may send has room in the log that is set aside for it (law 7).
 //!
-//! The stack opens each window by itself as far as many connections can have it. A message that has begun needs more:
-//! it is worked on when it is whole, so it gets the room to finish, and beside it some for the next one. Messages are
-//! granted room in the order in which they began. Room is shared by accounts, for the reason that [`super::turns`]
-//! gives: an account with a message in progress leaves enough room for the largest message of another.
+//! The stack opens each window as far as many connections can have it. A message that has begun needs more: it is
+//! processed when it is complete, so it gets the room to finish, and some more for the next one. Messages are granted
+//! room in the order in which they began. Room is shared by accounts, for the reason that [`super::turns`] gives: an
+//! account with a message in progress leaves enough room for the largest message of another.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,10 +22,10 @@ pub const WINDOWS_PART: u64 = 8;
 /// Bytes that a connection may hold however many there are: a few requests.
 pub const LEAST: usize = 4 << 10;
 
-/// Bytes that a connection's window is opened to by itself while there is much room.
+/// Bytes to which a connection's window is opened without a grant while there is much room.
 pub const AUTOMATIC: usize = 64 << 10;
 
-/// Bytes of the largest window that is ever promised.
+/// Bytes of the largest window that is ever offered.
 pub const LARGEST: usize = 16 << 20;
 
 /// Bytes of the largest message with its direct-TCP header: so much is left for accounts that have been granted
@@ -35,23 +35,23 @@ pub const RESERVE: usize = outlast_smb::wire::frame::MAX_MESSAGE + outlast_smb::
 /// A message of so many bytes is one of a stream of large ones: the window reaches beyond it.
 const BULK: usize = AUTOMATIC;
 
-/// Bytes beyond the end of such a message, at most: what arrives while a turn lasts.
+/// Bytes beyond the end of such a message, at most: what arrives during a turn.
 const LOOKAHEAD_MAX: usize = 4 << 20;
 
-/// Of the room that is left, one part in so many is promised beyond the end of a message.
+/// The part of the remaining room, one in so many, that is offered beyond the end of a message.
 const LOOKAHEAD_PART: usize = 8;
 
-/// Where messages begin in the bytes that a client has sent and that are not consumed.
+/// The boundaries of messages in the bytes that a client has sent and that are not consumed.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
-    /// Bytes of the whole messages that come first.
+    /// Bytes of the complete messages at the front.
     whole: usize,
-    /// Bytes of the message that comes next, if its header has come; else of the header.
+    /// Bytes of the next message, if its header has been received; otherwise of the header.
     next: usize,
 }
 
 impl Framing {
-    /// Looks at the bytes that have come, `queued` of them.
+    /// Examines the received bytes, `queued` of them.
     fn look(&mut self, received: &VecDeque<Bytes>, queued: usize) {
         while let Some(next) = inbound::length_at(received, self.whole) {
             self.next = next;
@@ -68,19 +68,19 @@ impl Framing {
         (self.whole + self.next).saturating_sub(queued)
     }
 
-    /// Whether a message is on its way to be consumed without more room: it is whole, or all that it lacks is promised.
+    /// Returns whether a message will be consumed without more room: it is complete, or everything it lacks is offered.
     fn is_in_progress(&self, holding: Holding) -> bool {
         let missing = self.missing(holding.queued);
         self.whole > 0 || (missing > 0 && missing <= holding.promised)
     }
 
-    /// The oldest bytes have been consumed.
+    /// Notes that the oldest bytes have been consumed.
     pub(super) fn consumed(&mut self, bytes: usize) {
         self.whole = self.whole.saturating_sub(bytes);
     }
 }
 
-/// The messages that lack bytes, and the connections to look at.
+/// The messages that lack bytes, and the connections to examine.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     /// Connections that have received something.
@@ -98,12 +98,12 @@ impl Windows {
         self.news.insert(conn);
     }
 
-    /// Whether a connection's message waits for room.
+    /// Returns whether a connection's message waits for room.
     pub(super) fn is_waiting(&self, conn: u64) -> bool {
         self.places.contains_key(&conn)
     }
 
-    /// Whether any does.
+    /// Returns whether any connection's message waits for room.
     pub(super) fn any_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -116,7 +116,7 @@ impl Windows {
         }
     }
 
-    /// It waits no more: its message has room, or the connection is gone.
+    /// Ends the wait: the message has room, or the connection has closed.
     pub(super) fn forget(&mut self, conn: u64) {
         if let Some(place) = self.places.remove(&conn) {
             self.waiting.remove(&place);
@@ -125,49 +125,49 @@ impl Windows {
     }
 }
 
-/// The accounts that have a message in progress, while room is granted. One look at all connections finds them; a grant
+/// The accounts that have a message in progress, while room is granted. One scan of all connections finds them; a grant
 /// brings messages into progress, and nothing else happens to messages meanwhile.
 #[derive(Debug, Default)]
 struct Served(BTreeSet<Principal>);
 
 impl Served {
-    /// Of each of all connections, or of one that has been granted room.
+    /// Notes a connection: in a scan, or when it has been granted room.
     fn note(&mut self, owner: &Principal, framing: &Framing, holding: Holding) {
         if framing.is_in_progress(holding) {
             self.0.insert(owner.clone());
         }
     }
 
-    /// Whether a message of this account is in progress.
+    /// Returns whether a message of this account is in progress.
     fn contains(&self, owner: &Principal) -> bool {
         self.0.contains(owner)
     }
 }
 
-/// What came of an attempt to grant room.
+/// The result of an attempt to grant room.
 enum Granted {
     /// The message has all the room it needs.
     Yes,
-    /// The account has its part; others may go first.
+    /// The account has its share; others may go first.
     AccountWaits,
-    /// There is none; nobody who came later goes first.
+    /// There is no room; no later message goes first.
     AllWait,
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Grants room to messages that have begun, and acknowledges what came of them: no reply follows yet.
+    /// Grants room to messages that have begun, and acknowledges what was received of them: no reply follows yet.
     pub(super) fn grant_windows(&mut self, now: Duration) {
         for conn in std::mem::take(&mut self.windows.news) {
             self.look_at_framing(conn);
         }
         let waiting: Vec<u64> = self.windows.waiting.values().copied().collect();
-        // Nobody asks for it as long as there is room.
+        // It is not needed as long as there is room.
         let mut served = None;
         for conn in waiting {
             match self.grant_room(conn, &mut served) {
                 Granted::Yes => self.windows.forget(conn),
-                Granted::AccountWaits => self.note_crowd(now),
-                Granted::AllWait => return self.note_crowd(now),
+                Granted::AccountWaits => self.note_shortage(now),
+                Granted::AllWait => return self.note_shortage(now),
             }
         }
     }
@@ -202,8 +202,8 @@ impl<F: FileSystem> Machine<F> {
         let left = self.stack.receive_left();
         let reserve = self.stack.config().receive_reserve;
         if need > 0 && left < need + reserve {
-            // If none of its messages is, room is granted down to the last byte: what others have received beyond a
-            // message's end waits for room itself.
+            // If no message of the account is in progress, room is granted down to the last byte: what others have
+            // received beyond a message's end waits for room itself.
             let served = served.get_or_insert_with(|| self.served());
             if served.contains(self.journal.owner(conn)) {
                 return Granted::AccountWaits;

@@ -1,16 +1,16 @@
-//! Decides when the log is wiped of the keys of sessions that have ended.
+//! Decides when the keys of ended sessions are wiped from the log.
 
 use std::time::Duration;
 
 use outlast_nvram::Log;
 
-/// How long the keys of an ended session may stay in the log. The wiping that follows copies all that is alive, so it
-/// serves all sessions that have ended meanwhile.
+/// How long the keys of an ended session may stay in the log. Wiping copies all live state, so one wiping serves all
+/// sessions that have ended meanwhile.
 const KEPT: Duration = Duration::from_secs(60);
-/// Between two turns of the copying, on a server that has nothing else to do.
+/// The time between two turns of the copying, on an otherwise idle server.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What is known of keys that nobody needs any more.
+/// The state of the wiping.
 #[derive(Debug)]
 pub(super) struct Wiping {
     /// A session has ended since the last commit.
@@ -22,7 +22,7 @@ pub(super) struct Wiping {
 }
 
 impl Wiping {
-    /// At a start: the server before may have had something to wipe.
+    /// The state at a start: the server before may have left something to wipe.
     pub fn at_start() -> Wiping {
         Wiping {
             has_ended: true,
@@ -31,12 +31,12 @@ impl Wiping {
         }
     }
 
-    /// A session has ended, or a connection with all of its own.
+    /// Notes that a session has ended, or a connection with all of its own.
     pub fn session_ended(&mut self) {
         self.has_ended = true;
     }
 
-    /// A turn at `now`, before its last commit: wiping begins when it is due.
+    /// Takes a turn at `now`, before its last commit: wiping begins when it is due.
     pub fn turn(&mut self, now: Duration, log: &mut Log) {
         self.turn = now;
         if std::mem::take(&mut self.has_ended) {
@@ -44,13 +44,13 @@ impl Wiping {
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            log.give_up();
+            log.start_wiping();
         }
     }
 
-    /// When the next turn is due for it.
+    /// When its next turn is due.
     pub fn deadline(&self, log: &Log) -> Option<Duration> {
-        let copying = log.is_giving_up().then(|| self.turn + PAUSE);
+        let copying = log.is_wiping().then(|| self.turn + PAUSE);
         copying.or(self.due)
     }
 }

@@ -1,4 +1,4 @@
-//! How a request is done: points 2 and 3.
+//! Processing of requests: points 2 and 3.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::set_aside;
 use super::turns::SLICE;
 use crate::metrics::Eviction;
 
-/// What is being worked on.
+/// The work in progress.
 pub(super) enum Work {
     /// A client's oldest message.
     Message(u64, Message),
@@ -25,7 +25,7 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// The message it is about, if that is in the receive queue.
+    /// The message that it processes, if that is in the receive queue.
     fn message(&self) -> Option<&Message> {
         match self {
             Work::Message(_, message) => Some(message),
@@ -33,7 +33,7 @@ impl Work {
         }
     }
 
-    /// What it is called, should the worker die of it.
+    /// The [`Handled`] that is recorded, in case the worker dies of it.
     pub(super) fn handled(&self) -> Handled {
         set_aside::handled(match self {
             Work::Message(conn, _) => Task::Message(*conn),
@@ -41,7 +41,7 @@ impl Work {
         })
     }
 
-    /// The connection it is done for.
+    /// The connection for which it is done.
     pub(super) fn conn(&self) -> u64 {
         match self {
             Work::Message(conn, _) | Work::Task(Task::Message(conn)) => *conn,
@@ -52,24 +52,25 @@ impl Work {
     }
 }
 
-/// An operation that the file system is still at. Nothing else is done to files before it has come to its end (law 5), but frames are
-/// taken in and acknowledged.
+/// An operation that the file system is still performing. No other file operation starts before it ends (law 5), but
+/// frames are received and acknowledged.
 pub(super) struct UnderWay {
     pub(super) work: Work,
-    /// The client has gone meanwhile: it is taken down afterwards.
-    pub(super) leave: bool,
+    /// The client has left meanwhile: it is torn down afterwards.
+    pub(super) tear_down: bool,
     planned: Planned,
     intent: Intent,
     out: Output,
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Works on a client's oldest message until it is answered or waits, its slice is used up, or an operation of it is under way.
+    /// Processes a client's oldest message until it is answered or waits, its time slice is used up, or an operation of
+    /// it is under way.
     pub(super) fn run_message(&mut self, conn: u64, message: Message, time: Time) {
         self.run(Work::Message(conn, message), time);
     }
 
-    /// Works on a task until it is done or waits again, its slice is used up, or an operation of it is under way.
+    /// Processes a task until it is done or waits again, its time slice is used up, or an operation of it is under way.
     pub(super) fn run_task(&mut self, task: Task, time: Time) {
         self.run(Work::Task(task), time);
     }
@@ -78,12 +79,12 @@ impl<F: FileSystem> Machine<F> {
         let (conn, begun) = (work.conn(), self.stopwatch.read());
         self.journal.handle(Some(work.handled()));
         self.run_slice(work, begun, time);
-        self.leave_work();
+        self.end_work();
         self.charge(conn, begun);
     }
 
-    /// The worker is not at any work now, unless an operation of it is under way.
-    fn leave_work(&self) {
+    /// Records that the worker is not processing anything, unless an operation is under way.
+    fn end_work(&self) {
         if self.under_way.is_none() {
             self.journal.handle(None);
         }
@@ -117,14 +118,14 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// The operation under way has come to its end: its work goes on.
+    /// Continues the work whose operation has ended.
     pub(super) fn finish_under_way(&mut self, time: Time) {
         let Some(outcome) = self.under_way.as_ref().and_then(|_| self.fs.finished()) else {
             return;
         };
         let Some(UnderWay {
             work,
-            leave,
+            tear_down,
             planned,
             intent,
             mut out,
@@ -132,23 +133,23 @@ impl<F: FileSystem> Machine<F> {
         else {
             return;
         };
-        self.weigh_unread();
+        self.sum_unread();
         let (conn, begun) = (work.conn(), self.stopwatch.read());
         self.count_operation(conn, begun);
-        let outcome = self.put_on_record(&planned, &intent, outcome, work.message());
+        let outcome = self.record_outcome(&planned, &intent, outcome, work.message());
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run_slice(rest, begun, time);
         }
-        self.leave_work();
+        self.end_work();
         self.charge(conn, begun);
-        if leave {
-            self.leave(conn);
+        if tear_down {
+            self.tear_down(conn);
         }
     }
 
     /// Waits for the operation under way, and finishes its work.
-    pub(super) fn settle(&mut self, time: Time) {
+    pub(super) fn wait_for_operation(&mut self, time: Time) {
         while self.under_way.is_some() {
             self.probe.at_disk(true);
             self.fs.wait();
@@ -157,7 +158,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Goes on from a step: does the operations it asks for, and commits what came of it. What is to be worked on further, if anything.
+    /// Continues from a step: performs its operations, and commits their results. Returns the remaining work, if any.
     fn advance(
         &mut self,
         work: Work,
@@ -170,7 +171,7 @@ impl<F: FileSystem> Machine<F> {
             operation = operation_name(&planned.op);
             if let (Work::Message(conn, _), wanted) = (&work, reply_bytes(&planned.op))
                 && wanted > 0
-                && !self.may_be_told(*conn, wanted)
+                && !self.has_reply_room(*conn, wanted)
             {
                 self.wait_for_room(*conn, wanted, time.now);
                 step = Step::Idle;
@@ -190,14 +191,14 @@ impl<F: FileSystem> Machine<F> {
                 Ok(intent) => match self.begin(&planned, &intent) {
                     Some(outcome) => {
                         let outcome =
-                            self.put_on_record(&planned, &intent, outcome, work.message());
+                            self.record_outcome(&planned, &intent, outcome, work.message());
                         self.complete(&planned, outcome, &mut out, time)
                     }
                     None => {
                         self.probe.at_disk(false);
                         self.under_way = Some(UnderWay {
                             work,
-                            leave: false,
+                            tear_down: false,
                             planned,
                             intent,
                             out,
@@ -205,7 +206,7 @@ impl<F: FileSystem> Machine<F> {
                         return None;
                     }
                 },
-                // its request waits now, and its message is done with
+                // its request waits now, and its message is finished
                 Err(Admit::Wait) => Step::Done,
                 Err(Admit::Go | Admit::Done) => Step::Again,
             };
@@ -230,7 +231,7 @@ impl<F: FileSystem> Machine<F> {
                 self.counting.end_work();
                 if let Work::Message(conn, _) = work {
                     self.smb.let_go(conn);
-                    self.recognise(conn, time.now);
+                    self.refresh_principal(conn, time.now);
                     if let Some(client) = self.clients.get_mut(&conn) {
                         client.look = true;
                         client.waits_for = None;
@@ -243,14 +244,14 @@ impl<F: FileSystem> Machine<F> {
         None
     }
 
-    /// Work that is not done yet has another turn. Until then no bytes of its message are held: they pin the log, which
-    /// might then never have the room that the message waits for. What was found out about it is kept, so that each
-    /// turn makes progress however slow the processor is.
+    /// Puts unfinished work back for another turn. Until then no bytes of its message are held: they pin the log, which
+    /// might then never have the room that the message waits for. Intermediate results are kept, so that each turn
+    /// makes progress however slow the processor is.
     fn put_back(&mut self, work: Work) {
         match work {
             Work::Message(conn, _) => {
                 self.smb.let_go(conn);
-                self.look_again(conn);
+                self.mark_ready(conn);
             }
             Work::Task(task) => self.smb.leave_off(task),
         }
@@ -260,7 +261,7 @@ impl<F: FileSystem> Machine<F> {
     fn await_homes(&mut self) {
         if self.journal.durable() < self.journal.committed() {
             self.probe.at_disk(true);
-            self.journal.settle();
+            self.journal.wait_durable();
             self.probe.at_disk(false);
         }
     }
@@ -336,7 +337,7 @@ impl<F: FileSystem> Machine<F> {
         self.probe.at(Point::Three, When::After, operation);
     }
 
-    /// Puts final bytes on record and into the send queues.
+    /// Records final bytes and puts them into the send queues.
     pub(super) fn deliver(&mut self, out: Output) {
         self.counting.note(&out.answered);
         for (conn, parts) in out.sends {
@@ -350,7 +351,7 @@ impl<F: FileSystem> Machine<F> {
     }
 }
 
-/// What an operation may add to a reply, bytes.
+/// The number of bytes that an operation may add to a reply.
 fn reply_bytes(op: &FileOp) -> u64 {
     match op {
         FileOp::Read { length, .. } => (*length).into(),

@@ -1,4 +1,5 @@
-//! The worker's entry: from arguments and inherited descriptors to the event loop, and from its end to an exit code.
+//! The worker's entry point: from arguments and inherited descriptors to the event loop, and from its end to an exit
+//! code.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -32,10 +33,10 @@ use crate::pair::{self, lease::Deadline};
 use crate::server::Following;
 use crate::users::Users;
 
-/// Runs the worker; gives its exit code.
+/// Runs the worker; returns its exit code.
 ///
 /// # Errors
-/// What kept it from starting or going on.
+/// The reason why it could not start or continue.
 pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     fatal_faults()?;
@@ -49,7 +50,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     let prober = Prober::inherited(is_open);
     let (config, users) = match settings {
         Some([config, users]) => settings::inherited(&args.config, config.as_fd(), users.as_fd())?,
-        // The supervisor is of a version that keeps none.
+        // The supervisor's version has none.
         None => {
             let config = Config::load(&args.config)?;
             config.check_system()?;
@@ -71,7 +72,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             "[partner] needs a supervisor that knows it: end the server with SIGTERM and start it again"
         );
     }
-    // Before a thread, or the process that takes the address space down, shares the memory.
+    // Before a thread, or the process that unmaps the address space, shares the memory.
     let sandbox = crate::sandbox::restrict(&config, prober.is_none());
     let open = [tap.as_fd(), control.as_fd(), report.as_fd()].into_iter();
     let open = open.chain(pulse.iter().map(|pulse| pulse.memory().as_fd()));
@@ -88,12 +89,12 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
             .and_then(|following| follow::until_ordered(following, page.clone(), &report));
         if let Err(error) = &followed {
             let why = OneLine(&format!("{error:#}")).to_string();
-            // The supervisor may be gone, and nobody needs it then.
+            // The supervisor may have ended, and does not need it then.
             let _ = report.send(&Message::Failed { why });
         }
         match followed? {
             Some((go, following)) => (go, Some(following)),
-            // Nobody needs it: the supervisor is gone.
+            // The supervisor has ended.
             None => return Ok(EXIT_STOPPED),
         }
     } else {
@@ -159,13 +160,13 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<u8> {
     }
 }
 
-/// Brings the NVRAM onto its medium, and leaves the reboot of the machine to the supervisor. If that cannot be done,
-/// the server goes on. Gives the exit code.
+/// Writes the NVRAM to its medium, and leaves the reboot of the machine to the supervisor. If that fails, the server
+/// continues. Returns the exit code.
 fn leave_for_system(nvram: &Path, report: &Report) -> anyhow::Result<u8> {
     match File::open(nvram).and_then(|file| file.sync_all()) {
         Ok(()) => Ok(EXIT_SYSTEM),
         Err(error) => {
-            error!("the machine is not rebooted: {error}; the server goes on");
+            error!("the machine is not rebooted: {error}; the server continues");
             report.send(&Message::Reboot {
                 exec: None,
                 hold_seconds: 0.0,
@@ -175,7 +176,7 @@ fn leave_for_system(nvram: &Path, report: &Report) -> anyhow::Result<u8> {
     }
 }
 
-/// What the supervisor hands over.
+/// The descriptors that the supervisor passes on.
 struct Inherited {
     tap: OwnedFd,
     control: OwnedFd,
@@ -184,7 +185,7 @@ struct Inherited {
     settings: Option<[OwnedFd; 2]>,
 }
 
-/// Takes over the descriptors. The supervisor's death must end this process.
+/// Takes the descriptors. The supervisor's death must end this process.
 fn inherit(args: &WorkerArgs) -> anyhow::Result<Inherited> {
     if std::os::unix::process::parent_id() != args.supervisor_pid {
         bail!("the worker is started by `outlast serve`, not by hand");
@@ -197,12 +198,12 @@ fn inherit(args: &WorkerArgs) -> anyhow::Result<Inherited> {
     }
     let mut all = Vec::new();
     for fd in fds {
-        // SAFETY: open, distinct, given to this process for its own by its parent, and nothing has been opened here before
-        // that could have one of these numbers: the process has just begun.
+        // SAFETY: open, distinct, passed to this process for its own use by its parent, and nothing has been opened
+        // here before that could have one of these numbers: the process has just begun.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // What this process starts (the probe of a new binary) must not hold the TAP.
+        // Child processes (the probe of a new binary) must not inherit the TAP.
         rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)
-            .context("an inherited descriptor cannot be kept")?;
+            .context("cannot use an inherited descriptor")?;
         all.push(fd);
     }
     let mut all = all.into_iter();
@@ -218,14 +219,14 @@ fn inherit(args: &WorkerArgs) -> anyhow::Result<Inherited> {
     })
 }
 
-/// Without it the next worker starts a little later, and that is all.
+/// Starts the process that unmaps the address space. Without it the next worker starts a little later.
 fn teardown<'a>(open: impl Iterator<Item = BorrowedFd<'a>>) {
     let open: Vec<RawFd> = open.map(|fd| fd.as_raw_fd()).collect();
     match Teardown::start(&open) {
-        // it lasts until the process is gone: nothing before that is its end
+        // it lasts until the process ends
         Ok(teardown) => std::mem::forget(teardown),
         Err(error) => {
-            warn!("a process that takes the address space down cannot be had: {error}");
+            warn!("cannot start the process that unmaps the address space: {error}");
         }
     }
 }
@@ -237,8 +238,8 @@ fn is_open(fd: RawFd) -> bool {
         .is_ok()
 }
 
-/// A panic on any thread ends the process at once, without unwinding: the dead are silent, and what counts is in the log. SIGBUS
-/// (the disk under a mapping failed or is full) says what it is before it does the same.
+/// Makes a panic on any thread end the process at once, without unwinding: a dead server is silent, and its state is in
+/// the log. SIGBUS (the disk under a mapping failed or is full) prints its cause first.
 fn fatal_faults() -> io::Result<()> {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -250,25 +251,26 @@ fn fatal_faults() -> io::Result<()> {
         let _ = rustix::io::write(std::io::stderr(), TEXT);
         signal_hook::low_level::abort();
     };
-    // SAFETY: the action is async-signal-safe: it calls write(2) and abort(3) alone, and does not return to the faulting access.
+    // SAFETY: the action is async-signal-safe: it calls only write(2) and abort(3), and does not return to the faulting
+    // access.
     unsafe { signal_hook::low_level::register(SIGBUS, fatal) }?;
     Ok(())
 }
 
-/// While it stands by a worker does not end by what reaches the whole foreground group: the supervisor ends it.
+/// Ignores the terminal's signals to the foreground group while the worker stands by: the supervisor ends it.
 fn ignore_the_terminal() -> anyhow::Result<()> {
     for signal in [SIGINT, SIGHUP, SIGUSR1, SIGUSR2] {
-        signal_hook::flag::register(signal, Arc::default()).context("signals cannot be handled")?;
+        signal_hook::flag::register(signal, Arc::default()).context("cannot handle signals")?;
     }
     Ok(())
 }
 
-/// SIGTERM becomes a request to the loop. SIGINT and SIGHUP reach the whole foreground group, and are the supervisor's
-/// to act on, so here they are ignored.
+/// Makes SIGTERM a request to the loop. SIGINT and SIGHUP go to the whole foreground group and are handled by the
+/// supervisor, so they are ignored here.
 fn signals(submit: Submit) -> anyhow::Result<()> {
     let mut signals =
         signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
-            .context("signals cannot be handled")?;
+            .context("cannot handle signals")?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -278,7 +280,7 @@ fn signals(submit: Submit) -> anyhow::Result<()> {
                 }
             }
         })
-        .context("no thread can be started")?;
+        .context("cannot start a thread")?;
     Ok(())
 }
 
@@ -288,21 +290,21 @@ mod tests {
 
     use super::*;
 
-    /// Exit code, and what the supervisor is told.
+    /// Returns the exit code, and the message to the supervisor.
     fn left(nvram: &Path) -> (u8, String) {
         let (mut read, write) = io::pipe().unwrap();
         let code = leave_for_system(nvram, &Report::new(write.into())).unwrap();
-        let mut told = String::new();
-        read.read_to_string(&mut told).unwrap();
-        (code, told)
+        let mut message = String::new();
+        read.read_to_string(&mut message).unwrap();
+        (code, message)
     }
 
     #[test]
     fn a_machine_is_rebooted_when_the_nvram_is_on_its_medium() {
         let nvram = std::env::current_exe().unwrap();
         assert_eq!(left(&nvram), (EXIT_SYSTEM, String::new()));
-        let (code, told) = left(Path::new("/nowhere/nvram"));
+        let (code, message) = left(Path::new("/nowhere/nvram"));
         assert_eq!(code, EXIT_REBOOT);
-        assert!(told.contains("reboot"), "{told}");
+        assert!(message.contains("reboot"), "{message}");
     }
 }

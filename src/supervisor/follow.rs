@@ -1,4 +1,4 @@
-//! Standing by, the worker's side: follows the log until the supervisor orders it to serve.
+//! The standby worker's side: follows the log until the supervisor orders it to serve.
 
 use std::io::{BufRead as _, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,22 +13,22 @@ use crate::server::Following;
 use crate::server::digest::Mark;
 use crate::server::following::Follower;
 
-/// Between two looks at a log that grows.
+/// The interval at which a growing log is read.
 const PACE: Duration = Duration::from_millis(5);
 /// The same when it has not grown for a while.
 const PACE_IDLE: Duration = Duration::from_millis(50);
-/// How much nicer the thread that follows is than the one that serves.
+/// The niceness of the following thread, relative to the serving one.
 const NICENESS: i32 = 5;
 
 /// What ends the wait.
 enum News {
-    /// The supervisor's order; `None`: it is gone, or has closed the pipe.
+    /// The supervisor's order; `None`: it has ended, or has closed the pipe.
     Ordered(Option<Go>),
-    /// The follower cannot go on.
+    /// The follower cannot continue.
     Failed(anyhow::Error),
 }
 
-/// Follows until the order comes; `None`: it will not come.
+/// Follows until the order arrives; `None`: it will not arrive.
 ///
 /// # Errors
 /// The log cannot be followed.
@@ -47,12 +47,12 @@ pub(super) fn until_ordered(
                 let followed = follow(following, page.as_ref(), &report, &is_over);
                 followed.map_err(|error| drop(sender.send(News::Failed(error))))
             })
-            .context("no thread can be started")?
+            .context("cannot start a thread")?
     };
     let listens = std::thread::Builder::new().name("orders".into());
     listens
         .spawn(move || drop(sender.send(News::Ordered(order()))))
-        .context("no thread can be started")?;
+        .context("cannot start a thread")?;
     let go = match news.recv() {
         Ok(News::Ordered(go)) => go,
         Ok(News::Failed(error)) => return Err(error),
@@ -66,7 +66,7 @@ pub(super) fn until_ordered(
     }
 }
 
-/// The supervisor's order, a line on standard input.
+/// Reads the supervisor's order, a line on standard input.
 fn order() -> Option<Go> {
     let mut line = String::new();
     BufReader::new(std::io::stdin()).read_line(&mut line).ok()?;
@@ -79,7 +79,7 @@ fn follow(
     report: &Report,
     is_over: &AtomicBool,
 ) -> anyhow::Result<Following> {
-    // It is a matter of courtesy.
+    // A failure only costs the serving worker some time.
     let _ = rustix::process::nice(NICENESS);
     let mut pace = PACE;
     let mut compared = None;
@@ -109,7 +109,7 @@ fn follow(
     Ok(following)
 }
 
-/// Reads on, and compares where the worker that serves has left a mark. False: there is more.
+/// Reads on, and compares the state where the serving worker has left a mark. False: there is more.
 fn advance(
     follower: &mut Follower,
     page: Option<&Page>,
@@ -129,7 +129,7 @@ fn advance(
     if !agrees {
         let (what, position) = (mark.from.to_string(), mark.position);
         report.send(&Message::Differs { what, position })?;
-        anyhow::bail!("its state is not that of the worker that serves");
+        anyhow::bail!("its state differs from that of the serving worker");
     }
     *compared = Some(mark);
     Ok(is_there)

@@ -1,4 +1,5 @@
-//! What the supervisor decides, apart from how it does it: how a worker ended and what time it is go in, what to do comes out.
+//! The decisions of the supervisor, without their execution: inputs are the end of a worker and the time, outputs are
+//! actions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,24 +8,24 @@ use log::{error, info, warn};
 
 use super::worker::PreviousEnd;
 
-/// Deaths in a row after which the worker is still started at once.
+/// The number of successive deaths after which the worker is still restarted at once.
 const AT_ONCE: u32 = 3;
-/// First delay after that; it doubles with each death.
+/// The first delay after that; it doubles with each death.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Longest delay: a client's TCP gives up after some 20 s without an answer.
+/// The longest delay: a client's TCP gives up after some 20 s without an answer.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A worker that has served this long ends a row of deaths.
+/// The time of service after which a series of deaths ends.
 const HEALTHY: Duration = Duration::from_secs(10);
-/// Start-up errors in a row, after an earlier success, until the supervisor gives up.
+/// The number of successive start errors, after an earlier success, after which the supervisor gives up.
 const START_ERRORS_MAX: u32 = 8;
-/// A new binary that has not come up by then has failed.
+/// The time within which a new binary has to serve.
 const TRIAL: Duration = Duration::from_secs(10);
-/// An elective shutdown that has not ended by then is cut short; the log is complete all the same.
+/// The time within which an elective shutdown has to end; then the worker is killed, and the log is complete anyway.
 const SHUTDOWN: Duration = Duration::from_secs(30);
-/// Between two attempts while something is missing that a worker needs.
+/// The interval of attempts while something that a worker needs is missing.
 const MISSING_PAUSE: Duration = Duration::from_millis(500);
 
-/// Exit code of the supervisor when the worker died during an elective shutdown.
+/// Exit code of the supervisor if the worker died during an elective shutdown.
 const EXIT_DIED_LEAVING: u8 = 1;
 
 /// How a worker ended.
@@ -32,42 +33,42 @@ const EXIT_DIED_LEAVING: u8 = 1;
 pub enum Ended {
     /// `outlast stop`: clean.
     Stopped,
-    /// SIGTERM: sessions kept for the next worker, or the next start.
+    /// SIGTERM: sessions are kept for the next worker, or the next start.
     Shutdown,
     /// `outlast reboot`.
     Reboot,
-    /// `outlast reboot --system`: sessions kept, and on their medium.
+    /// `outlast reboot --system`: sessions are kept, and on their medium.
     System,
-    /// `outlast takeover`, `outlast giveback`: sessions kept for the other node.
+    /// `outlast takeover`, `outlast giveback`: sessions are kept for the other node.
     HandedOver {
         /// Back to where the service was before.
         is_return: bool,
     },
-    /// It could not start, or not go on, and has said why; the exit code.
+    /// It could not start or continue, and has reported why; the exit code.
     Error(u8),
-    /// Panic, SIGSEGV, SIGABRT, SIGBUS and their kin.
+    /// Panic, SIGSEGV, SIGABRT, SIGBUS and the like.
     OwnFault,
     /// Killed from outside.
     Killed,
 }
 
-/// What happens to the supervisor.
+/// An input of the supervisor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// The worker has restored everything and opened its gates.
+    /// The worker has restored everything and serves.
     Ready,
     /// The worker announces an elective reboot; it ends next.
     Rebooting {
-        /// The binary to come back as.
+        /// The binary to restart with.
         exec: Option<PathBuf>,
-        /// How long to stay away.
+        /// How long to stay down.
         hold: Duration,
     },
     /// The worker has ended and is reaped.
     Ended(Ended),
     /// The binary could not be executed.
     SpawnFailed,
-    /// Something is missing that a worker needs, and may come back: the TAP.
+    /// Something that a worker needs is missing, and may return: the TAP.
     Missing,
     /// The machine cannot be rebooted.
     NotRebooted,
@@ -77,7 +78,7 @@ pub enum Input {
     Tick,
 }
 
-/// What is to be done about it.
+/// An action of the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start a worker.
@@ -86,7 +87,7 @@ pub enum Action {
     Terminate,
     /// Send the worker SIGKILL.
     Kill,
-    /// Reboot the machine and end, or go on.
+    /// Reboot the machine and end, or continue if that fails.
     RebootSystem,
     /// End with this exit code.
     Exit(u8),
@@ -99,11 +100,11 @@ pub struct Order {
     pub binary: Option<PathBuf>,
     /// How the one before ended.
     pub previous: PreviousEnd,
-    /// Workers in a row that fell by their own fault.
+    /// Successive workers that ended by their own fault.
     pub attempts: u32,
     /// No worker has served from this supervisor's TAP yet.
     pub tap_fresh: bool,
-    /// By the configuration and the users as their files are now; else by those of the last worker that served.
+    /// Whether to use the current configuration and users files; otherwise those of the last worker that served.
     pub renew: bool,
 }
 
@@ -115,10 +116,10 @@ enum State {
         ready: bool,
         /// An announced reboot.
         reboot: Option<(Option<PathBuf>, Duration)>,
-        /// When to cut it short.
+        /// When to kill it.
         cut: Option<Duration>,
     },
-    /// None runs; the next is started then.
+    /// No worker runs; the next is started at this time.
     Waiting { until: Duration },
     /// The supervisor ends.
     Over,
@@ -129,9 +130,9 @@ enum State {
 pub struct Machine {
     state: State,
     binary: Option<PathBuf>,
-    /// While a new binary is on trial: the one to go back to.
+    /// The binary to fall back to, while a new one is on trial.
     proven: Option<Option<PathBuf>>,
-    /// No worker has served yet by the present configuration and users.
+    /// No worker has served yet with the current configuration and users.
     renew: bool,
     previous: PreviousEnd,
     attempts: u32,
@@ -142,7 +143,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The beginning, and the first thing to do.
+    /// Makes the machine, and returns its first action.
     pub fn new(now: Duration) -> (Machine, Action) {
         let mut machine = Machine {
             state: State::Over,
@@ -165,12 +166,12 @@ impl Machine {
         self.binary.as_deref()
     }
 
-    /// SIGTERM has come.
+    /// Whether SIGTERM was received.
     pub fn is_terminating(&self) -> bool {
         self.terminating
     }
 
-    /// When [`Input::Tick`] is wanted.
+    /// When [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Running { cut, .. } => cut,
@@ -179,7 +180,7 @@ impl Machine {
         }
     }
 
-    /// Takes an input at the time `now`.
+    /// Processes an input at the time `now`.
     pub fn handle(&mut self, input: Input, now: Duration) -> Option<Action> {
         match (&mut self.state, input) {
             (
@@ -226,7 +227,7 @@ impl Machine {
             },
             (State::Running { .. }, Input::NotRebooted) if self.terminating => Some(self.exit(0)),
             (State::Running { .. }, Input::NotRebooted) => self.rebooted(None, now),
-            // The state is saved and flagged: there is nothing to wait for.
+            // The state is saved and flagged: nothing is left to wait for.
             (State::Waiting { .. }, Input::Terminate) => Some(self.exit(0)),
             (State::Waiting { until }, Input::Tick) if *until <= now => Some(self.start(now)),
             (State::Waiting { .. } | State::Over, _) => None,
@@ -289,10 +290,10 @@ impl Machine {
                 info!("ended; the sessions are kept for the other node");
                 Some(self.exit(0))
             }
-            // The signal was for the worker alone: the server ends when its supervisor is asked to.
+            // The signal was for the worker only: the server ends when its supervisor is asked to.
             Ended::Shutdown => {
                 warn!(
-                    "the worker was ended by SIGTERM; starting it again (the supervisor's process id ends the server)"
+                    "the worker was ended by SIGTERM and is restarted (to end the server, signal the supervisor)"
                 );
                 self.previous = PreviousEnd::Elective;
                 Some(self.start(now))
@@ -300,18 +301,18 @@ impl Machine {
             Ended::System => Some(Action::RebootSystem),
             Ended::Reboot if self.terminating => Some(self.exit(0)),
             Ended::Reboot => self.rebooted(reboot, now),
-            // SIGTERM came before the worker could take it: the state is as the worker before left it.
+            // SIGTERM arrived before the worker could handle it: the state is as the worker before left it.
             Ended::Killed if self.terminating && !ready => Some(self.exit(0)),
             Ended::Error(_) | Ended::OwnFault | Ended::Killed if self.terminating => {
                 error!(
-                    "the worker died while it was shutting down; the next start recovers from what it saved"
+                    "the worker died while it was shutting down; the next start recovers its state"
                 );
                 Some(self.exit(EXIT_DIED_LEAVING))
             }
             Ended::Error(_) | Ended::OwnFault | Ended::Killed
                 if !ready && (self.proven.is_some() || self.renew) =>
             {
-                // Nothing of a request's has been done under the new binary, so nothing counts against a request.
+                // The new binary has not processed a request, so no request is to blame.
                 self.previous = PreviousEnd::Elective;
                 self.fall_back(now)
             }
@@ -325,8 +326,8 @@ impl Machine {
                 self.previous = PreviousEnd::Killed;
                 self.attempts = 0;
                 if ready {
-                    // Somebody outside wants it so; it is not a worker that cannot live.
-                    warn!("the worker was killed; starting it again");
+                    // It was killed from outside, not by its own fault.
+                    warn!("the worker was killed; restarting it");
                     return Some(self.start(now));
                 }
                 self.died(now)
@@ -344,7 +345,7 @@ impl Machine {
         self.previous = PreviousEnd::Elective;
         self.renew = true;
         if let Some(exec) = exec {
-            info!("elective reboot, coming back as {}", exec.display());
+            info!("elective reboot, restarting as {}", exec.display());
             self.proven = Some(self.binary.replace(exec));
         } else {
             info!("elective reboot");
@@ -354,7 +355,7 @@ impl Machine {
 
     fn fall_back(&mut self, now: Duration) -> Option<Action> {
         error!(
-            "the worker did not come up; it is started as the one before, by the configuration of before"
+            "the new worker did not start; the previous binary is started, with the previous configuration"
         );
         self.renew = false;
         if let Some(proven) = self.proven.take() {
@@ -368,13 +369,13 @@ impl Machine {
             return self.fall_back(now);
         }
         if self.binary.take().is_some() {
-            error!("the binary of the last reboot is gone; the supervisor's own is started");
+            error!("the binary of the last reboot is missing; the supervisor's own is started");
             return Some(self.start(now));
         }
         self.failed(super::worker::EXIT_ERROR, false, now)
     }
 
-    /// It has said why it cannot go on.
+    /// Handles a worker that could not continue and has reported why.
     fn failed(&mut self, code: u8, ready: bool, now: Duration) -> Option<Action> {
         if !self.ever_ready {
             return Some(self.exit(code));
@@ -400,7 +401,7 @@ impl Machine {
                 .min(BACKOFF_MAX),
         };
         warn!(
-            "the worker died (in a row: {}); starting it again in {} ms",
+            "the worker died ({} time(s) in a row); restarting it in {} ms",
             self.deaths,
             delay.as_millis()
         );

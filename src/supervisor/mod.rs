@@ -1,4 +1,4 @@
-//! The supervisor: holds the TAP and the control socket, starts the worker again when it ends. It never sends a frame.
+//! The supervisor: holds the TAP and the control socket, and restarts the worker when it ends. It never sends a frame.
 //!
 //! [`machine`] decides, [`process`] starts and reaps, [`run`] joins the two; [`entry`] is the worker's side.
 
@@ -53,22 +53,22 @@ use stand_in::StandIn;
 use standby::Standby;
 use worker::Message;
 
-/// What a server is started with, besides its configuration.
+/// Options of a server besides its configuration.
 #[derive(Debug, Default)]
 pub struct Start {
-    /// Who hears that it serves.
+    /// The receivers of the ready signal.
     pub ready: Ready,
-    /// A TAP that was made for this server; `None`: the one that the configuration names.
+    /// A TAP that was made for this server; `None`: the one named in the configuration.
     pub tap: Option<Tap>,
     /// The configuration was made for this server: a terminal that hangs up ends it, and nothing is read again.
     pub is_temporary: bool,
 }
 
-/// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Gives the
+/// Runs `outlast serve`: checks everything that can be checked before there is a worker, then supervises. Returns the
 /// exit code.
 ///
 /// # Errors
-/// What is wrong with the configuration, the TAP or the control socket.
+/// An error of the configuration, the TAP or the control socket.
 pub fn serve(path: &Path, start: Start) -> anyhow::Result<u8> {
     crate::system::keep_memory_private();
     let (kept, config) = Settings::read(path)?;
@@ -100,7 +100,7 @@ pub fn serve(path: &Path, start: Start) -> anyhow::Result<u8> {
     };
     let mut desk = Desk::open(start.ready, reload)?;
     let waker = desk.signals.waker().context("no pipe")?;
-    let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
+    let mut standby = Standby::new(waker).context("no memory for the standby worker")?;
     let over = supervise(&mut held, &mut standby, &mut desk, None)?;
     Ok(over.code)
 }
@@ -128,15 +128,15 @@ fn serve_metrics(config: &Config) -> anyhow::Result<()> {
 struct Desk {
     signals: Signals,
     ready: Ready,
-    /// Its times are counted from here.
+    /// The origin of its times.
     start: Instant,
 }
 
 impl Desk {
-    /// `reload`: what SIGHUP is for; `None`: it ends the server.
+    /// Installs the signal handlers. `reload`: the action of SIGHUP; `None`: it ends the server.
     fn open(ready: Ready, reload: Option<Reload>) -> anyhow::Result<Desk> {
         Ok(Desk {
-            signals: Signals::register(reload).context("signals cannot be handled")?,
+            signals: Signals::register(reload).context("cannot handle signals")?,
             ready,
             start: Instant::now(),
         })
@@ -145,15 +145,15 @@ impl Desk {
 
 /// How the last worker has ended.
 struct Over {
-    /// The supervisor's exit code, should it end now.
+    /// The supervisor's exit code, if it ends now.
     code: u8,
-    /// As [`machine::Ended`]; `None`: none was started.
+    /// As [`machine::Ended`]; `None`: no worker was started.
     ended: Option<Ended>,
-    /// SIGTERM has come.
+    /// SIGTERM was received.
     is_terminating: bool,
 }
 
-/// Starts workers until one ends that no other follows. `node`: the node of a pair that the arbiter has admitted.
+/// Starts workers until one ends that has no successor. `node`: the node of a pair that the arbiter has admitted.
 fn supervise(
     provision: &mut dyn Provision,
     standby: &mut Standby,
@@ -182,7 +182,7 @@ fn supervise(
                         Err(why) => {
                             let why = format!("{why:#}");
                             if missing.as_ref() != Some(&why) {
-                                error!("no worker can be started until this is right: {why}");
+                                error!("no worker can be started until this is fixed: {why}");
                                 missing = Some(why);
                             }
                             action = machine.handle(Input::Missing, start.elapsed());
@@ -221,7 +221,7 @@ fn supervise(
                         });
                     }
                     Err(error) => {
-                        error!("the machine is not rebooted: {error}; the server goes on");
+                        error!("the machine is not rebooted: {error}; the server continues");
                         action = machine.handle(Input::NotRebooted, start.elapsed());
                     }
                 },
@@ -252,8 +252,8 @@ fn supervise(
         if let Some(node) = &mut node
             && let Err(why) = node.look_after(start.elapsed())
         {
-            // What may speak elsewhere must not speak here.
-            error!("this node may not serve any more: {why}");
+            // If the service may run elsewhere, it must not run here.
+            error!("this node may no longer serve: {why}");
             worker.take().into_iter().for_each(Process::dismiss);
             standby.retire();
             return Ok(Over {

@@ -1,5 +1,5 @@
-//! Memory that all workers of a supervisor share: there the worker that stands by says how it is, and the one that
-//! serves says by which digest the other can check its state.
+//! A page that all workers of a supervisor share: the standby worker reports its state there, and the serving worker
+//! the digests to compare with.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -10,56 +10,56 @@ use super::environment;
 use crate::server::digest::Mark;
 use crate::shared_page::SharedPage;
 
-/// Names the descriptor of the [`Page`].
+/// The variable with the descriptor of the [`Page`].
 pub(super) const VARIABLE: &str = "OUTLAST_STANDBY_FD";
-/// Where [`Standing`] is: its process id and its position.
+/// The place of [`Standing`]: process id and position.
 const STANDING_AT: u64 = 0;
-/// Where the worker that stands by counts comparisons.
+/// The place of the standby worker's count of comparisons.
 const COMPARED_AT: u64 = 16;
-/// Where the supervisor counts differences.
+/// The place of the supervisor's count of differences.
 const DIFFERENCES_AT: u64 = 24;
-/// Where the [`Mark`] is: its checksum, its length and itself.
+/// The place of the [`Mark`]: its checksum, its length and itself.
 const MARK_AT: u64 = 64;
-/// Longest mark, with those.
+/// Length of the longest mark, with those.
 const MARK_MAX: usize = 128;
 
-/// The memory.
+/// The shared page.
 #[derive(Clone, Debug)]
 pub struct Page(SharedPage);
 
-/// How a worker stands by.
+/// The state of the standby worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Its process id; 0: there is none.
+    /// Its process id; 0: there is no standby worker.
     pub pid: u32,
-    /// How far it has read the log, in bytes since that was formatted.
+    /// The position up to which it has read the log, in bytes since that was formatted.
     pub position: u64,
 }
 
-/// What has come of comparisons since the supervisor began.
+/// The results of comparisons since the supervisor started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Digests that were compared.
+    /// The number of digests compared.
     pub digests: u64,
-    /// Those that were not the same.
+    /// The number of those that differed.
     pub differences: u64,
 }
 
 impl Page {
-    /// One that says that nobody stands by.
+    /// Makes a page without a standby worker.
     ///
     /// # Errors
-    /// There can be none.
+    /// The kernel provides no memory.
     pub(super) fn new() -> io::Result<Page> {
         SharedPage::new("outlast-standby", MARK_AT + MARK_MAX as u64).map(Page)
     }
 
-    /// The one that the supervisor has given this process, if it has.
+    /// Takes the page that the supervisor has passed to this process, if it has.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Page> {
         environment::inherited(VARIABLE, is_open).map(Page::from)
     }
 
-    /// How the worker stands by. A page that cannot be read says nothing.
+    /// Reads the state of the standby worker; an unreadable page has none.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let [pid, position] = self.0.words(STANDING_AT);
@@ -69,12 +69,12 @@ impl Page {
         }
     }
 
-    /// Says how the worker stands by.
+    /// Writes the state of the standby worker.
     pub(super) fn stand(&self, standing: Standing) {
         self.put_words(STANDING_AT, [u64::from(standing.pid), standing.position]);
     }
 
-    /// What has come of comparisons.
+    /// The results of comparisons.
     #[must_use]
     pub fn compared(&self) -> Compared {
         let [digests, differences] = self.0.words(COMPARED_AT);
@@ -84,17 +84,17 @@ impl Page {
         }
     }
 
-    /// Counts a comparison. The worker that stands by alone does that.
+    /// Counts a comparison. Only the standby worker does that.
     pub(super) fn count_comparison(&self) {
         self.put_words(COMPARED_AT, [self.compared().digests + 1]);
     }
 
-    /// Counts a difference. The supervisor alone does that.
+    /// Counts a difference. Only the supervisor does that.
     pub(super) fn count_difference(&self) {
         self.put_words(DIFFERENCES_AT, [self.compared().differences + 1]);
     }
 
-    /// The last mark of the worker that serves. One that is just being written is none.
+    /// The last mark of the serving worker. One that is being written does not count.
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
         let mut bytes = [0; MARK_MAX];
@@ -111,7 +111,7 @@ impl Page {
         codec::decode(mark).ok()
     }
 
-    /// Makes a mark; it replaces the one before.
+    /// Writes a mark, in place of the one before.
     pub fn set_mark(&self, mark: &Mark) {
         let mut encoded = Vec::new();
         codec::encode(mark, &mut encoded);
@@ -121,13 +121,13 @@ impl Page {
         self.put(MARK_AT, &bytes);
     }
 
-    /// A worker begins to serve, which may have stood by until now: nobody stands by, and there is no mark.
+    /// Notes that a worker begins to serve, which may have been the standby worker: there is none then, and no mark.
     pub fn begin(&self) {
         self.stand(Standing::default());
         self.put(MARK_AT, &[0xFF; 8]);
     }
 
-    // Memory: nothing that a client depends on is in it.
+    // No client depends on this memory.
 
     fn put(&self, at: u64, bytes: &[u8]) {
         let _ = self.0.write(at, bytes);
@@ -137,7 +137,7 @@ impl Page {
         let _ = self.0.set_words(at, words);
     }
 
-    /// The memory, to be inherited.
+    /// The memory that workers inherit.
     pub(super) fn memory(&self) -> &SharedPage {
         &self.0
     }
@@ -157,7 +157,7 @@ mod tests {
     use crate::server::digest::Place;
 
     #[test]
-    fn what_is_said_is_read() {
+    fn what_is_written_is_read() {
         let page = Page::new().unwrap();
         assert_eq!(page.standing(), Standing::default());
         assert_eq!(page.mark(), None);

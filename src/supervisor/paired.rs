@@ -1,8 +1,8 @@
 //! One node of a pair: stands by until the arbiter admits it, then supervises a server, then stands by again.
 //!
-//! [`role`](crate::pair::role) decides; here it is done. The lock by which the node is admitted is one open file
-//! description of this process and of all its workers: it is free when the last of them is gone, and not before. A
-//! worker dies with its supervisor, so the end of a node frees it, and a node that is merely stopped keeps it.
+//! [`role`](crate::pair::role) decides; this module acts. The lock that admits the node is one open file description of
+//! this process and of all its workers: it becomes free when the last of them has ended, and not before. A worker dies
+//! with its supervisor, so the end of a node frees it, and a node that is only stopped keeps it.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -39,7 +39,7 @@ use crate::pair::page::{Page, Tenure};
 use crate::pair::role::{Action, Event, Leaving, PACE, Role};
 use crate::predecessor::outwait;
 
-/// How often a node that serves makes sure of its admission, and looks for its partner.
+/// The interval at which a serving node checks its admission, and looks for its partner.
 const RENEWAL: Duration = Duration::from_secs(1);
 /// Between two attempts to put on record whether the partner is in step.
 const RETRY: Duration = Duration::from_millis(50);
@@ -48,7 +48,7 @@ const RENEWAL_OF_A_LEASE: Duration = Duration::from_millis(200);
 /// Between two looks whether a hook has ended.
 const HOOK_PACE: Duration = Duration::from_millis(1);
 
-/// Runs `outlast serve` of one node. Gives the exit code.
+/// Runs `outlast serve` of one node. Returns the exit code.
 pub(super) fn serve(
     kept: Settings,
     config: &Config,
@@ -67,14 +67,14 @@ pub(super) fn serve(
     let mut held = held.of_pair(paired)?;
     let mut desk = Desk::open(ready, Some(Reload::of(config)?))?;
     let waker = desk.signals.waker().context("no pipe")?;
-    let mut standby = Standby::new(waker).context("no memory for the worker that stands by")?;
+    let mut standby = Standby::new(waker).context("no memory for the standby worker")?;
     let counter = Counter::open()?;
     info!(
         "node {} of a pair, as process {}: stands by until it may serve",
         partner.nodes.own,
         std::process::id()
     );
-    // A node that stands by is up: its service manager need not wait until the other one fails.
+    // A standby node is ready: its service manager should not wait until the other one fails.
     desk.ready.serves();
     let mut event = Event::Tick;
     let mut terminating = None;
@@ -91,7 +91,7 @@ pub(super) fn serve(
             standby.retire();
             return Ok(terminating.unwrap_or(0));
         }
-        // A TAP that is gone is attached to again before there is a worker, and then it is not deaf.
+        // The supervisor attaches to a missing TAP again before there is a worker, and then it receives.
         held.hear(true).unwrap_or_else(|error| warn!("{error:#}"));
         super::announce(held.config());
         let over = supervise(&mut held, &mut standby, &mut desk, Some(&mut node))?;
@@ -114,7 +114,7 @@ fn leaving(over: &Over) -> Leaving {
     }
 }
 
-/// Where those are heard who ask a node that has no worker.
+/// Receives control requests to a node without a worker.
 struct Counter {
     requests: Receiver<ControlRequest>,
     submit: Submit,
@@ -123,7 +123,7 @@ struct Counter {
 
 impl Counter {
     fn open() -> anyhow::Result<Counter> {
-        let (submit, requests, wake) = Submit::channel().context("no eventfd can be had")?;
+        let (submit, requests, wake) = Submit::channel().context("cannot make an eventfd")?;
         Ok(Counter {
             requests,
             submit,
@@ -131,7 +131,7 @@ impl Counter {
         })
     }
 
-    /// Hears all who have come; each on a thread, as one may be slow.
+    /// Receives all waiting requests; each on a thread, as one may be slow.
     fn hear(&self, held: &Held) {
         while let Ok(asked) = rustix::net::accept_with(held.control(), SocketFlags::CLOEXEC) {
             let submit = self.submit.clone();
@@ -143,13 +143,13 @@ impl Counter {
                 }
             });
             if let Err(error) = heard {
-                warn!("nobody can be answered: {error}");
+                warn!("a request cannot be answered: {error}");
             }
         }
     }
 }
 
-/// The node.
+/// A node of a pair.
 pub(super) struct Node {
     partner: Partner,
     arbiter: Box<dyn Arbiter>,
@@ -166,11 +166,11 @@ pub(super) struct Node {
     /// What was seen last.
     seen: Option<Seen>,
     next_look: Duration,
-    /// What hooks have come to.
+    /// The results of hooks.
     sender: Sender<Event>,
     events: Receiver<Event>,
     began: Instant,
-    /// What was last said in the log of what keeps the node.
+    /// The last reported reason that prevents the node from serving.
     complaint: Option<String>,
 }
 
@@ -212,7 +212,7 @@ impl Node {
         Ok((node, paired))
     }
 
-    /// Stands by until the node is to serve; false: until it is to end.
+    /// Stands by until the node has to serve; false: until it has to end.
     fn until_it_serves(
         &mut self,
         first: Event,
@@ -232,7 +232,7 @@ impl Node {
                     continue;
                 };
                 match action {
-                    // The lock goes with this process, and the other node may serve.
+                    // The lock ends with this process, and the other node may serve.
                     Action::Serve if is_terminating => return Ok(false),
                     Action::Serve => return self.begin(held, standby).map(|()| true),
                     Action::End => return Ok(false),
@@ -287,12 +287,12 @@ impl Node {
         Ok(())
     }
 
-    /// Before a server is started: by the files as they are now.
+    /// Reads the files again before a server is started.
     fn begin(&mut self, held: &mut Held, standby: &mut Standby) -> anyhow::Result<()> {
         match held.read_again() {
             Ok(false) => {}
             Ok(true) => standby.retire(),
-            Err(why) => error!("the configuration and the users are those of before: {why:#}"),
+            Err(why) => error!("the previous configuration and users are kept: {why:#}"),
         }
         self.durability = held.config().nvram.durability;
         self.say();
@@ -300,7 +300,7 @@ impl Node {
         Ok(())
     }
 
-    /// Does it; `None`: it takes a while, or there is nothing to say of it.
+    /// Performs an action; `None`: it takes a while, or has no result.
     fn carry_out(&mut self, action: Action, config: &Config) -> Option<Event> {
         match action {
             Action::Look => Some(match self.arbiter.look() {
@@ -375,14 +375,14 @@ impl Node {
         self.partner.nodes.own.clone()
     }
 
-    /// Does something that may take long on a thread.
+    /// Runs something slow on a thread.
     fn beside(&self, work: impl FnOnce() -> Event + Send + 'static) {
         let sender = self.sender.clone();
         let thread = std::thread::Builder::new().name("hook".into());
         let spawned = thread.spawn(move || drop(sender.send(work())));
         if let Err(error) = spawned {
             // Nothing else makes the role continue, and there is no worker: the supervisor ends, and frees the lock.
-            error!("no thread can be started: {error}");
+            error!("cannot start a thread: {error}");
             std::process::exit(super::worker::EXIT_ERROR.into());
         }
     }
@@ -423,8 +423,8 @@ impl Node {
         Ok(())
     }
 
-    /// The term with the bit as it is now: under durability `power` the sink has all; else stores to the NVRAM are
-    /// there for a node on the same machine, and for no other.
+    /// The term with the current bit: under durability `power` the sink has everything; otherwise only a node on the
+    /// same machine can read the stores to the NVRAM.
     fn stepped(&self, term: Term, partner: Option<Incarnation>) -> Term {
         let in_step = match self.interconnect {
             // The worker that serves knows it.
@@ -449,8 +449,8 @@ impl Node {
             });
             match written {
                 Ok(()) => info!("the service is left to the other node, or to the next start"),
-                // Then it is as if this node had died here, and that is safe.
-                Err(error) => error!("how this node leaves is not on record: {error}"),
+                // Then it is as if this node had died here, which is safe.
+                Err(error) => error!("cannot record how this node has ended: {error}"),
             }
         }
         self.arbiter.release();
@@ -464,10 +464,10 @@ impl Node {
         }
     }
 
-    /// While a worker serves: makes sure of the admission, and looks for the partner.
+    /// Checks the admission while a worker serves, and looks for the partner.
     ///
     /// # Errors
-    /// This node is not admitted any more.
+    /// This node is no longer admitted.
     pub(super) fn look_after(&mut self, now: Duration) -> Result<(), ArbiterError> {
         if let Some((number, in_step)) = self.unanswered {
             self.step(number, in_step);
@@ -485,7 +485,7 @@ impl Node {
             let term = self.stepped(seen.term.clone(), seen.partner);
             let seen = self.seen.insert(seen);
             if term != seen.term {
-                // The bit first: the flag, and with it all that is acknowledged, follow.
+                // The bit first: the flag, and with it everything acknowledged, follow.
                 self.arbiter.write(&term)?;
                 seen.term = term;
             }
@@ -541,7 +541,7 @@ impl Node {
         }
     }
 
-    /// Says in the log what keeps this node, once.
+    /// Logs what prevents this node from serving, once.
     fn tell(&mut self) {
         match self.role.trouble().map(str::to_owned) {
             Some(why) => self.complain(why),
@@ -549,13 +549,13 @@ impl Node {
         }
     }
 
-    /// Tells the workers.
+    /// Publishes the state to the workers.
     fn say(&self) {
         let written = self
             .status()
             .map_or(Ok(()), |status| self.page.write(&status));
         if let Err(error) = written {
-            warn!("the workers cannot be shown how the pair is: {error}");
+            warn!("the workers cannot read the state of the pair: {error}");
         }
     }
 
@@ -573,7 +573,7 @@ impl Node {
         }))
     }
 
-    /// Is there a log of the other node's to follow, in memory that both have?
+    /// Returns whether there is a log of the other node to follow, in memory that both have.
     fn may_follow(&self, config: &Config) -> bool {
         let held_by_partner = |seen: &&Seen| match &self.interconnect {
             Some(interconnect) => seen.is_held && interconnect.is_followed(seen),
@@ -593,7 +593,7 @@ impl Node {
                     reason: self.refusal(),
                 },
             };
-            // The one who asked may have gone.
+            // The requester may have gone.
             let _ = reply.send(answer);
         }
     }
@@ -688,7 +688,7 @@ fn command_of(key: &str, command: Option<String>, node: &str) -> Result<(), Stri
     let Some(command) = command else {
         return Ok(());
     };
-    hook::run(key, &command, &[("OUTLAST_NODE", node)], hook::PATIENCE)
+    hook::run(key, &command, &[("OUTLAST_NODE", node)], hook::TIMEOUT)
 }
 
 fn unix_seconds() -> u64 {

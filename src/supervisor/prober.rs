@@ -1,7 +1,7 @@
-//! What a worker asks its supervisor before it leaves for a reboot: whether the next one can take over. The worker's
-//! sandbox lets it execute nothing. A thread of the supervisor's probes the binary of `outlast reboot --exec`; then the
-//! supervisor's own thread lets the next worker stand by ([`super::standby`]). The number of the worker's socket is in
-//! the environment, as that of the pulse.
+//! The question of a worker to its supervisor before a reboot: whether the next worker can take over. The worker's
+//! sandbox prevents it from executing anything. A thread of the supervisor probes the binary of `outlast reboot
+//! --exec`; then the supervisor's own thread starts the next worker as standby worker ([`super::standby`]). The number
+//! of the worker's socket is in the environment, like that of the pulse.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -22,17 +22,17 @@ use super::environment;
 use crate::capture::{Capture, Wanted};
 use crate::control::probe;
 
-/// Names the descriptor.
+/// The variable with the descriptor.
 pub(super) const VARIABLE: &str = "OUTLAST_PROBER_FD";
-/// Longest path, and longest answer.
+/// Length of the longest path, and of the longest answer, in bytes.
 const MESSAGE_MAX_BYTES: usize = 16 << 10;
 /// How long the next worker may take to read the log.
 pub(super) const TRIAL: Duration = Duration::from_secs(20);
-/// The supervisor's own thread answers within this.
+/// The time within which the supervisor's own thread answers.
 const ANSWER: Duration = TRIAL.saturating_add(Duration::from_secs(2));
-/// The supervisor's answer takes no longer than the probe and that.
-const PATIENCE: Duration = probe::PATIENCE.saturating_add(ANSWER);
-/// Stands for the binary that the worker runs. It cannot be in a path.
+/// The time within which the supervisor answers, probe included.
+const TIMEOUT: Duration = probe::TIMEOUT.saturating_add(ANSWER);
+/// A value for the worker's own binary, which no path can have.
 const THE_SAME: &[u8] = b"\0";
 
 /// Before what is wanted of a capture, which is JSON. It cannot be in a path either.
@@ -41,16 +41,16 @@ const CAPTURE: &[u8] = b"\0capture ";
 /// What came of a question; or the reason, in one line.
 type Answer = Result<(), String>;
 
-/// May a worker leave for a reboot?
+/// The question whether a worker may end for a reboot.
 #[derive(Debug)]
 pub(super) struct Ask {
-    /// The binary of the next worker; `None`: the one of the worker that asks.
+    /// The binary of the next worker; `None`: that of the worker that asks.
     pub binary: Option<PathBuf>,
-    /// Where the answer goes to.
+    /// The channel for the answer.
     pub answer: mpsc::Sender<Answer>,
 }
 
-/// Where the supervisor's own thread is asked.
+/// The channel to the supervisor's own thread.
 #[derive(Clone, Debug)]
 pub(super) struct Asks {
     questions: mpsc::Sender<Ask>,
@@ -59,7 +59,7 @@ pub(super) struct Asks {
 }
 
 impl Asks {
-    /// A way to ask, and where the questions arrive.
+    /// Makes both ends of the channel.
     pub(super) fn new(waker: UnixStream) -> (Asks, mpsc::Receiver<Ask>) {
         let (questions, asked) = mpsc::channel();
         let waker = Arc::new(waker);
@@ -71,7 +71,7 @@ impl Asks {
         let (answer, answered) = mpsc::channel();
         let sent = self.questions.send(Ask { binary, answer });
         sent.map_err(|error| error.to_string())?;
-        // A pipe that is full has bytes to wake by.
+        // A full pipe has bytes that wake.
         let _ = (&*self.waker).write(&[1]);
         answered.recv_timeout(ANSWER).map_err(no_answer)?
     }
@@ -82,29 +82,28 @@ impl Asks {
 pub struct Prober(Arc<OwnedFd>);
 
 impl Prober {
-    /// A pair of sockets: the worker's, and the one to [`answer`] on.
+    /// Makes a pair of sockets: the worker's, and the one for [`answer`].
     ///
     /// # Errors
-    /// There can be none.
+    /// The kernel provides none.
     pub(super) fn new() -> io::Result<(Prober, OwnedFd)> {
         let kind = SocketType::SEQPACKET;
         let (worker, supervisor) =
             socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
-        set_socket_timeout(&worker, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&worker, Timeout::Recv, Some(TIMEOUT))?;
         Ok((Prober(Arc::new(worker)), supervisor))
     }
 
-    /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
-    /// opened.
+    /// Takes the socket that the supervisor has passed to this process, if it has; to be called once, before anything
+    /// else is opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Prober> {
         environment::inherited(VARIABLE, is_open).map(|socket| Prober(Arc::new(socket)))
     }
 
-    /// Lets the next worker, of `binary` or of the present one's, prove that it can take over; the reason if it does
-    /// not.
+    /// Asks whether the next worker, of `binary` or of the current one, can take over.
     ///
     /// # Errors
-    /// The reason, in one line.
+    /// The reason why not, in one line.
     pub fn ask(&self, binary: Option<&Path>) -> Answer {
         let path = binary.map_or(THE_SAME, |binary| binary.as_os_str().as_bytes());
         self.exchange(path)
@@ -126,7 +125,7 @@ impl Prober {
         };
         let answer = ask().map_err(|error| format!("the supervisor does not answer: {error}"))?;
         serde_json::from_slice(&answer)
-            .unwrap_or_else(|error| Err(format!("the supervisor's answer is none: {error}")))
+            .unwrap_or_else(|error| Err(format!("the supervisor's answer is malformed: {error}")))
     }
 }
 
@@ -146,7 +145,7 @@ impl AsRawFd for Prober {
 pub(super) fn answer(socket: OwnedFd, config: PathBuf, asks: Asks, captures: Capture) {
     let thread = std::thread::Builder::new().name("prober".into());
     let started = thread.spawn(move || {
-        // A message of no bytes is the other side's end.
+        // An empty message is the end of the other side.
         while let Some(path) = receive(socket.as_fd()).ok().filter(|path| !path.is_empty()) {
             if let Some(wanted) = path.strip_prefix(CAPTURE) {
                 let wanted = serde_json::from_slice(wanted).map_err(|error| error.to_string());
@@ -174,7 +173,7 @@ pub(super) fn answer(socket: OwnedFd, config: PathBuf, asks: Asks, captures: Cap
     }
 }
 
-/// One whole message; none: the other side has ended.
+/// Receives one whole message; empty: the other side has ended.
 fn receive(socket: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     let mut message = vec![0; MESSAGE_MAX_BYTES];
     let (length, _) = retry_on_intr(|| recv(socket, &mut message[..], RecvFlags::empty()))?;
@@ -200,7 +199,7 @@ mod tests {
         }
         assert!(
             asked.try_recv().is_err(),
-            "what is no such binary does not stand by"
+            "another binary is no standby worker"
         );
         let answers = std::thread::spawn(move || {
             for answer in [Ok(()), Err("it cannot".to_owned())] {

@@ -1,4 +1,4 @@
-//! One worker as a process: starting it with its descriptors, hearing what it reports, reaping it.
+//! A worker process: starts it with its descriptors, reads its reports, reaps it.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,26 +28,26 @@ use crate::metrics;
 use crate::pair::lease::Deadline;
 use crate::pair::{ADMITTED_VARIABLE, LEASE_VARIABLE, PAGE_VARIABLE};
 
-/// Longest line a worker may report.
+/// The longest line that a worker may report, in bytes.
 const LINE_MAX_BYTES: usize = 64 << 10;
 
-/// Names the descriptor of the memory for received frames.
+/// The variable with the descriptor of the memory for received frames.
 pub(super) const RECEIVED_VARIABLE: &str = "OUTLAST_RECEIVED_FD";
 
-/// What every worker is given.
+/// The descriptors that every worker inherits.
 pub(super) struct Inherited<'a> {
     /// The supervisor's own binary.
     pub program: &'a Path,
     pub config: PathBuf,
     pub tap: BorrowedFd<'a>,
     pub control: BorrowedFd<'a>,
-    /// Where the serving worker keeps the frames of its turn ([`crate::tap::Received`]).
+    /// The memory for the received frames of a turn ([`crate::tap::Received`]).
     pub received: BorrowedFd<'a>,
     pub settings: &'a Rc<Settings>,
     pub pair: Option<&'a Paired>,
 }
 
-/// What every worker of a node of a pair is given besides.
+/// Descriptors that every worker of a node of a pair inherits besides.
 pub(super) struct Paired {
     /// The lock by which the arbiter admits the node, if it is one.
     pub admitted: Option<OwnedFd>,
@@ -56,11 +56,11 @@ pub(super) struct Paired {
     pub page: crate::pair::page::Page,
 }
 
-/// What all workers of a supervisor share.
+/// Memory and channel that all workers of a supervisor share.
 pub(super) struct Shared {
-    /// Where one that stands by says how it is.
+    /// The page in which the standby worker reports its state.
     pub page: Page,
-    /// Where a worker's questions go to.
+    /// The channel for a worker's questions.
     pub asks: Asks,
     /// Where they count.
     pub metrics: metrics::Page,
@@ -70,9 +70,9 @@ pub(super) struct Shared {
 
 /// A running worker.
 pub(super) struct Process {
-    /// Reaped by [`Process::reap`] alone.
+    /// Only [`Process::reap`] reaps it.
     child: Child,
-    /// The reading end of the report pipe; `None` at its end.
+    /// The reading end of the report pipe; `None` after its end.
     report: Option<std::fs::File>,
     unread: Vec<u8>,
     pulse: Pulse,
@@ -102,7 +102,7 @@ impl Process {
         })
     }
 
-    /// Starts a worker that follows the one that serves.
+    /// Starts a standby worker, which follows the serving one.
     pub(super) fn stand_by(
         inherited: &Inherited<'_>,
         binary: Option<&Path>,
@@ -117,7 +117,7 @@ impl Process {
         })
     }
 
-    /// Orders a worker that stands by to serve.
+    /// Orders a standby worker to serve.
     pub(super) fn order(
         &mut self,
         order: &Order,
@@ -206,13 +206,13 @@ impl Process {
         let supervisor = rustix::process::getpid();
         let prepare = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The supervisor may have died before the line above; then nobody would end this process.
+            // The supervisor may have died before the line above; then nothing would end this process.
             if rustix::process::getppid() != Some(supervisor) {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             for fd in &keep {
-                // SAFETY: these descriptors are open in the supervisor until the child has been started, hence
-                // here.
+                // SAFETY: these descriptors are open in the supervisor until the child has been started, so they are
+                // open here.
                 rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(*fd) }, FdFlags::empty())?;
             }
             Ok(())
@@ -230,7 +230,7 @@ impl Process {
         })
     }
 
-    /// Does its loop go round? Asked every [`pulse::TICK`].
+    /// Returns whether its loop makes progress. Called every [`pulse::TICK`].
     pub(super) fn look(&mut self) -> Verdict {
         self.watch
             .look(self.pulse.signs(), pulse::state(self.child.id()))
@@ -246,8 +246,8 @@ impl Process {
         self.report.as_ref().map(AsFd::as_fd)
     }
 
-    /// Has it ended? Then it is reaped: nothing of it runs any more, not even a write under way. The first process of a
-    /// container inherits the children of its children, here what took the address spaces of former workers down, and
+    /// Reaps the worker if it has ended: then nothing of it runs any more, not even a write under way. The first
+    /// process of a container inherits orphans, here the processes that unmap the address spaces of former workers, and
     /// reaps them too.
     pub(super) fn reap(&mut self) -> io::Result<Option<Ended>> {
         let worker = Pid::from_child(&self.child);
@@ -267,7 +267,7 @@ impl Process {
         }
     }
 
-    /// The same, of this process alone. If it was reaped with others, how it ended is not known.
+    /// Reaps only this process. If it was reaped with others, how it ended is unknown.
     pub(super) fn reap_alone(&mut self) -> io::Result<Option<Ended>> {
         let worker = Pid::from_child(&self.child);
         match rustix::process::waitpid(Some(worker), WaitOptions::NOHANG) {
@@ -278,15 +278,15 @@ impl Process {
         }
     }
 
-    /// Ends a worker that stands by and is not wanted.
+    /// Ends a standby worker that is not needed.
     pub(super) fn dismiss(mut self) {
         self.kill();
         let worker = Pid::from_child(&self.child);
-        // It does nothing that would keep it.
+        // Nothing delays its end.
         let _ = rustix::process::waitpid(Some(worker), WaitOptions::empty());
     }
 
-    /// What it has reported since the last call.
+    /// Returns its messages since the last call.
     pub(super) fn messages(&mut self) -> std::vec::IntoIter<Message> {
         let mut messages = Vec::new();
         let mut buffer = [0; 4096];
@@ -314,23 +314,23 @@ impl Process {
             match serde_json::from_slice(&line) {
                 Ok(message) => messages.push(message),
                 Err(error) => {
-                    warn!("the worker reports what this supervisor does not know: {error}")
+                    warn!("the worker's message is unknown to this supervisor: {error}")
                 }
             }
         }
         if self.unread.len() > LINE_MAX_BYTES {
-            warn!("the worker reports an endless line; it is not listened to any more");
+            warn!("the worker's report line is too long; its reports are ignored from now on");
             self.unread.clear();
             self.report = None;
         }
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub(super) fn terminate(&mut self) {
         self.signal(Signal::TERM);
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         self.signal(Signal::KILL);
     }
@@ -353,7 +353,7 @@ fn since_1970_ms(time: Option<SystemTime>) -> Option<u64> {
     u64::try_from(since.as_millis()).ok()
 }
 
-/// How a worker ended, from what wait(2) says.
+/// Interprets the status of wait(2).
 fn how(status: ExitStatus) -> Ended {
     if let Some(signal) = status.signal() {
         return match signal {
@@ -374,7 +374,7 @@ fn how(status: ExitStatus) -> Ended {
         Some(EXIT_SYSTEM) => Ended::System,
         Some(EXIT_HANDED_OVER) => Ended::HandedOver { is_return: false },
         Some(EXIT_GIVEN_BACK) => Ended::HandedOver { is_return: true },
-        // 101: a panic of the main thread, should it ever end so.
+        // 101: a panic of the main thread, if it ever ends so.
         Some(101) | None => Ended::OwnFault,
         Some(code) => Ended::Error(code),
     }

@@ -1,5 +1,6 @@
-//! What every worker is given: the TAP, the control socket, the configuration and the users. The TAP is attached to again when it was deleted
-//! and made anew; a new configuration is on trial until a worker serves by it.
+//! Provides what every worker inherits: the TAP, the control socket, the configuration and the users. If the TAP was
+//! deleted and made again, the supervisor attaches to the new one; a new configuration is on trial until a worker
+//! serves with it.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -16,31 +17,33 @@ use crate::config::{Config, Durability};
 use crate::control::Listener;
 use crate::tap::Tap;
 
-/// The supervisor's side of it.
+/// The supervisor's interface to it.
 pub(super) trait Provision {
-    /// Makes everything ready for a worker. `renew`: by the configuration and the users as their files are now, if they are good; else by
-    /// those of the last worker that served. True: frames were lost since the last worker, as the TAP was not held.
+    /// Prepares everything for a worker. `renew`: use the current configuration and users files, if they are valid;
+    /// otherwise those of the last worker that served. True: frames were lost since the last worker, as the TAP was not
+    /// held.
     ///
     /// # Errors
-    /// What is not there, and may come back.
+    /// Something is missing, and may return.
     fn prepare(&mut self, renew: bool) -> anyhow::Result<bool>;
 
-    /// What the worker inherits.
+    /// The descriptors that the worker inherits.
+    ///
     /// # Errors
-    /// It is not ready.
+    /// They are not prepared.
     fn inherited(&self) -> anyhow::Result<Inherited<'_>>;
 
     /// The control socket.
     fn control(&self) -> BorrowedFd<'_>;
 
-    /// The worker serves.
+    /// Notes that the worker serves.
     fn proven(&mut self);
 
-    /// Configuration and users that the worker after a reboot would be given, as their files are now, if one that
-    /// stands by can take over with them. `is_new`: the binary is another one, which proves so that it can.
+    /// The configuration and users of the worker after a reboot, from the current files, if a standby worker can take
+    /// over with them. `is_new`: the binary is another one, and the standby worker proves that it can.
     fn successor(&self, is_new: bool) -> Option<Rc<Settings>>;
 
-    /// Is another worker to stand by?
+    /// Returns whether a standby worker is wanted.
     fn stands_by(&self) -> bool;
 
     /// The TAP has been held since a worker served from it, though that was another supervisor's.
@@ -54,20 +57,20 @@ pub(super) trait Provision {
     }
 }
 
-/// The real one.
+/// The real implementation.
 pub(super) struct Held {
     path: PathBuf,
     control: Listener,
-    /// Where the serving worker keeps the frames of its turn.
+    /// The memory for the received frames of a turn.
     received: OwnedFd,
     /// `None`: it was deleted.
     tap: Option<Tap>,
-    /// By which the last worker served.
+    /// The settings of the last worker that served.
     kept: Rc<Settings>,
     config: Config,
-    /// By which the next one is to serve.
+    /// The settings of the next worker, while on trial.
     trial: Option<(Rc<Settings>, Config)>,
-    /// `None`: the server is alone.
+    /// `None`: the server is not part of a pair.
     pair: Option<Paired>,
     /// The TAP comes from a supervisor before this one, and has been held ever since.
     is_tap_kept: bool,
@@ -76,7 +79,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What the first worker is given.
+    /// Prepares for the first worker.
     ///
     /// # Errors
     /// There is no memory for the frames of a turn.
@@ -117,32 +120,32 @@ impl Held {
 
     /// The same of one node of a pair. It hears nothing before [`Held::hear`].
     pub(super) fn of_pair(self, pair: Paired) -> anyhow::Result<Held> {
-        self.tap.iter().try_for_each(|tap| tap.set_deaf(true))?;
+        self.tap.iter().try_for_each(|tap| tap.set_dropping(true))?;
         Ok(Held {
             pair: Some(pair),
             ..self
         })
     }
 
-    /// Frames are kept for the next worker, or dropped.
+    /// Keeps frames for the next worker, or drops them.
     pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
         if yes {
             // What came before this node went deaf was for connections that have gone on elsewhere, and may have ended.
             self.tap.iter().try_for_each(Tap::discard)?;
         }
-        self.tap.iter().try_for_each(|tap| tap.set_deaf(!yes))?;
+        self.tap.iter().try_for_each(|tap| tap.set_dropping(!yes))?;
         Ok(())
     }
 
-    /// By which the last worker served, or the first one is to.
+    /// The settings of the last worker that served, or of the first.
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Takes the files as they are now, while no worker serves. False: they are as before.
+    /// Reads the files again, while no worker serves. False: they are unchanged.
     ///
     /// # Errors
-    /// One of them is wrong, or they are of another pair.
+    /// One of them is invalid, or they are of another pair.
     pub(super) fn read_again(&mut self) -> anyhow::Result<bool> {
         let (settings, config) = Settings::read(&self.path)?;
         if settings == *self.kept {
@@ -161,7 +164,7 @@ impl Held {
         Ok(true)
     }
 
-    /// The configuration and the users as their files are now, and the TAP they name.
+    /// Reads the configuration and the users, and attaches to the TAP that they name.
     fn renew(&mut self) -> anyhow::Result<bool> {
         let (settings, config) = Settings::read(&self.path)?;
         let (name, offload) = (&config.network.tap, config.network.offload);
@@ -169,7 +172,7 @@ impl Held {
         let is_other = *name != network.tap || offload != network.offload;
         if is_other {
             if *name == network.tap {
-                // One descriptor at a time may be attached.
+                // Only one descriptor at a time may be attached.
                 self.tap = None;
             }
             let tap = Tap::open(name, offload);
@@ -181,7 +184,7 @@ impl Held {
         Ok(is_other)
     }
 
-    /// Attaches to the TAP again, if it is not the one that the network has.
+    /// Attaches to the TAP again if it is not the existing one.
     fn attach(&mut self) -> anyhow::Result<bool> {
         let config = self.trial.as_ref().map_or(&self.config, |trial| &trial.1);
         let network = &config.network;
@@ -210,7 +213,7 @@ impl Provision for Held {
         if renew {
             match self.renew() {
                 Ok(fresh) => is_fresh = fresh,
-                Err(why) => error!("the configuration and the users are those of before: {why:#}"),
+                Err(why) => error!("the previous configuration and users are kept: {why:#}"),
             }
         }
         Ok(self.attach()? || is_fresh)
@@ -219,7 +222,7 @@ impl Provision for Held {
     fn inherited(&self) -> anyhow::Result<Inherited<'_>> {
         let tap = self.tap.as_ref().context("no TAP is attached")?;
         Ok(Inherited {
-            // This very binary, also when the file has been replaced meanwhile.
+            // This very binary, even if the file has been replaced meanwhile.
             program: Path::new("/proc/self/exe"),
             config: self.path.clone(),
             tap: tap.as_fd(),
@@ -244,7 +247,7 @@ impl Provision for Held {
     fn successor(&self, is_new: bool) -> Option<Rc<Settings>> {
         let (settings, config) = match Settings::read(&self.path) {
             Ok((settings, config)) if settings != *self.kept => (Rc::new(settings), config),
-            // The start says what is wrong with them.
+            // The next start reports what is wrong with them.
             Ok(_) | Err(_) => (self.kept.clone(), self.config.clone()),
         };
         let (old, new) = (&self.config, &config);

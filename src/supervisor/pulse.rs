@@ -1,18 +1,18 @@
-//! The worker's pulse: signs of life that its loop leaves in a page of memory, and what the supervisor makes of them.
+//! The worker's pulse: signs of life that its loop leaves in a page of memory, and their interpretation by the
+//! supervisor.
 //!
-//! The page is a memfd that the worker inherits; its number is in the environment, so that an older worker passes over
-//! it. It is written by the loop alone, from its own turns: a thread beside it would beat for a loop that spins. A turn
-//! may be long for good reasons, and these are not guessed at:
+//! The page is a memfd that the worker inherits; its number is in the environment, so that an older worker ignores it.
+//! Only the loop writes it, in its turns: a separate thread would beat for a loop that spins. A turn may be long for
+//! valid reasons, which are reported:
 //!
-//! * *A recovery* beats with each object, effect and request that it is through with. It has [`STARTING`] for one of
-//!   them.
-//! * *A file operation* is announced before it is begun. If the kernel keeps the loop waiting in it, the disk is to
-//!   blame: the worker is left alone however long that takes, for the next one would wait for the same disk, and
-//!   `outlast status` says so. If it computes, it has [`COMPUTING`].
+//! * *A recovery* beats with each object, effect and request that it has finished. It has [`STARTING`] for one of them.
+//! * *A file operation* is announced before it begins. If the kernel keeps the loop waiting in it, the disk is the
+//!   cause: the worker is left alone however long that takes, since the next one would wait for the same disk, and
+//!   `outlast status` reports it. If it computes, it has [`COMPUTING`].
 //! * *A debugger* has stopped it: it is left alone.
 //!
-//! Anything else that takes longer than [`SILENT`] is a worker that is stopped, spins or waits for ever. It is killed,
-//! and the next one recovers; the request that it was at is counted ([`crate::server::set_aside`]).
+//! A worker that is silent for longer than [`SILENT`] for another reason is stopped, spins or waits for ever. It is
+//! killed, and the next one recovers; the request in progress is counted ([`crate::server::set_aside`]).
 
 use std::io;
 use std::os::fd::RawFd;
@@ -21,32 +21,32 @@ use std::time::{Duration, Instant};
 use super::environment;
 use crate::shared_page::SharedPage;
 
-/// Names the descriptor.
+/// The variable with the descriptor.
 pub(super) const VARIABLE: &str = "OUTLAST_PULSE_FD";
-/// An idle loop beats so often.
+/// The interval of beats of an idle loop.
 pub const BEAT: Duration = Duration::from_millis(400);
-/// A busy one does not write more often than this.
+/// The shortest interval of beats of a busy loop.
 const BEAT_MIN: Duration = Duration::from_millis(50);
-/// How often the supervisor looks.
+/// The interval at which the supervisor checks.
 pub(super) const TICK: Duration = Duration::from_millis(500);
-/// Looks without a beat after which the worker is said to be silent.
+/// The number of checks without a beat after which the worker is reported as silent.
 const NOTICED: u32 = 2;
-/// Looks without a beat after which it is killed: 2 s.
+/// The number of checks without a beat after which it is killed: 2 s.
 const SILENT: u32 = 4;
-/// The same, of looks that found it computing, while it is in a file operation: 10 s. A directory of a million files
-/// takes some.
+/// The same for checks that found it computing during a file operation: 10 s. A directory of a million files takes
+/// some.
 const COMPUTING: u32 = 20;
 /// The same before it serves: 30 s.
 const STARTING: u32 = 60;
 
-/// What the loop says.
+/// The signs that the loop leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signs {
-    /// Rises with each beat; 0: there has been none, and none is waited for.
+    /// Rises with each beat; 0: there has been none, and none is expected.
     pub beats: u64,
-    /// When the last one was (CLOCK_MONOTONIC).
+    /// The time of the last beat (CLOCK_MONOTONIC).
     pub at: Duration,
-    /// The gates are open.
+    /// It serves.
     pub is_serving: bool,
     /// It is in a file operation, or waits for a medium.
     pub is_at_disk: bool,
@@ -68,7 +68,7 @@ impl Signs {
         }
     }
 
-    /// Is the loop of this process silent, now that somebody waits for it?
+    /// Returns the silence of this process's loop, for a client that waits for it.
     #[must_use]
     pub fn silence(self) -> Option<Silence> {
         let is_long = now().saturating_sub(self.at) >= TICK * NOTICED;
@@ -83,32 +83,32 @@ fn now() -> Duration {
     Duration::try_from(now).unwrap_or_default()
 }
 
-/// The page.
+/// The shared page.
 #[derive(Clone, Debug)]
 pub struct Pulse(SharedPage);
 
 impl Pulse {
-    /// A page in which nobody has beaten yet.
+    /// Makes a page without a beat.
     ///
     /// # Errors
-    /// There can be none.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Pulse> {
         SharedPage::new("outlast-pulse", 24).map(Pulse)
     }
 
-    /// The one that the supervisor has given this process, if it has; to be called once, before anything else is
-    /// opened.
+    /// Takes the page that the supervisor has passed to this process, if it has; to be called once, before anything
+    /// else is opened.
     pub(super) fn inherited(is_open: impl FnOnce(RawFd) -> bool) -> Option<Pulse> {
         environment::inherited(VARIABLE, is_open).map(|page| Pulse(page.into()))
     }
 
-    /// What the loop has said last. A page that cannot be read says nothing.
+    /// The last signs of the loop; an unreadable page has none.
     #[must_use]
     pub fn signs(&self) -> Signs {
         Signs::from_words(self.0.words(0))
     }
 
-    /// Says that there will be beats, before the loop begins: one that does not begin is noticed.
+    /// Announces that there will be beats, before the loop begins: a loop that does not begin is noticed.
     pub(super) fn announce(&self) {
         self.say(Signs {
             beats: 1,
@@ -118,11 +118,11 @@ impl Pulse {
     }
 
     fn say(&self, signs: Signs) {
-        // A page of memory; if it were lost the worker would be taken for silent, and the next one has another.
+        // If this page were lost, the worker would be treated as silent, and the next one has another page.
         let _ = self.0.set_words(0, signs.to_words());
     }
 
-    /// The memory, to be inherited.
+    /// The memory that workers inherit.
     pub(super) fn memory(&self) -> &SharedPage {
         &self.0
     }
@@ -149,20 +149,20 @@ impl Heart {
         heart
     }
 
-    /// The loop has come round, or a recovery has come on.
+    /// Notes that the loop has completed a turn, or a recovery has progressed.
     pub fn beat(&mut self) {
         if self.said.elapsed() >= BEAT_MIN {
             self.say();
         }
     }
 
-    /// The gates are open.
+    /// Notes that it serves.
     pub fn serve(&mut self) {
         self.signs.is_serving = true;
         self.say();
     }
 
-    /// A file operation, or a wait for a medium, begins or has ended.
+    /// Notes that a file operation, or a wait for a medium, begins or has ended.
     pub fn at_disk(&mut self, yes: bool) {
         if std::mem::replace(&mut self.signs.is_at_disk, yes) != yes {
             self.say();
@@ -181,9 +181,9 @@ impl Heart {
 /// A worker that has taken no turn for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// Since then (CLOCK_MONOTONIC).
+    /// Its beginning (CLOCK_MONOTONIC).
     since: Duration,
-    /// What it is at meanwhile.
+    /// Its reason.
     why: &'static str,
 }
 
@@ -209,18 +209,18 @@ impl std::fmt::Display for Silence {
     }
 }
 
-/// What is made of the signs.
+/// The supervisor's interpretation of the signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It lives.
+    /// It makes progress.
     Well,
-    /// It may have a reason.
+    /// It is silent, possibly for a reason.
     Silent(Silence),
-    /// It has none.
+    /// It is silent without a reason.
     Hung(Silence),
 }
 
-/// The supervisor's side. It counts its own looks and not the time: a machine that was suspended has not been silent.
+/// The supervisor's side. It counts its own checks and not the time: a suspended machine has not been silent.
 #[derive(Debug, Default)]
 pub struct Watch {
     last: Signs,
@@ -229,7 +229,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// One look, every [`TICK`]. `state`: the loop's thread's, as in `/proc/PID/stat`; `None`: not known.
+    /// Makes one check, every [`TICK`]. `state`: of the loop's thread, as in `/proc/PID/stat`; `None`: unknown.
     pub fn look(&mut self, signs: Signs, state: Option<char>) -> Verdict {
         if signs.beats == 0 || signs.beats != self.last.beats {
             *self = Watch {
@@ -256,10 +256,10 @@ impl Watch {
     }
 }
 
-/// The state of a process's first thread, where the loop is (proc_pid_stat(5)).
+/// The state of a process's first thread, which runs the loop (proc_pid_stat(5)).
 pub(super) fn state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may have anything in it.
+    // The name before it may contain anything.
     let (_, after) = stat.rsplit_once(") ")?;
     after.chars().next()
 }

@@ -1,5 +1,5 @@
-//! Tells the program that started the server that it serves: a line on a descriptor (`--ready-fd`), and a message to
-//! the service manager.
+//! Notifies the program that started the server that it serves: a line on a descriptor (`--ready-fd`), and the service
+//! manager's protocol (sd_notify(3)), which is a datagram.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use rustix::io::FdFlags;
 
 use super::service_manager::Manager;
 
-/// Who waits for the server.
+/// The receivers of the ready signal.
 #[derive(Debug, Default)]
 pub struct Ready {
     descriptor: Option<File>,
@@ -22,8 +22,8 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// The service manager, if there is one, and a descriptor that this process has inherited, on which `line` is
-    /// written.
+    /// Notifies the service manager, if there is one, and writes `line` to a descriptor that this process has
+    /// inherited.
     ///
     /// # Errors
     /// No such descriptor is open.
@@ -42,9 +42,9 @@ impl Ready {
         self.greeting = text;
     }
 
-    /// A worker serves. Said once.
+    /// Notifies once that a worker serves.
     pub(super) fn serves(&mut self) {
-        // A person who does not read has had enough.
+        // A reader who has left is no error.
         let _ = io::stdout().write_all(std::mem::take(&mut self.greeting).as_bytes());
         if let Some(mut file) = self.descriptor.take()
             && let Err(error) = writeln!(file, "{}", self.line)
@@ -56,7 +56,7 @@ impl Ready {
         }
     }
 
-    /// The server ends.
+    /// Notifies that the server ends.
     pub(super) fn stopping(&self) {
         self.manager.notify("STOPPING=1", &[]);
     }
@@ -76,10 +76,10 @@ fn inherited(descriptor: RawFd) -> anyhow::Result<File> {
         descriptor > 2 && is_open,
         "--ready-fd {descriptor}: no such descriptor is open; open one, as in `outlast serve --ready-fd 3 3>FILE`"
     );
-    // SAFETY: it is open, and nothing in this process has it: descriptors that the process opened itself are not named
+    // SAFETY: it is open, and nothing in this process owns it: descriptors that the process opened itself are not named
     // on its command line.
     let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    // The worker must not hold it: its reader waits for the end.
-    rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC).context("--ready-fd cannot be kept")?;
+    // The worker must not inherit it: its reader waits for the end.
+    rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC).context("--ready-fd cannot be used")?;
     Ok(descriptor.into())
 }

@@ -1,5 +1,5 @@
-//! The configuration and the users as the supervisor keeps them. A worker that comes after a crash has those of the worker before, whatever
-//! the files hold by then; only the first start and a reboot read the files.
+//! The configuration and the users, as the supervisor keeps them. A worker after a crash has those of the worker
+//! before, whatever the files contain by then; only the first start and a reboot read the files.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -13,17 +13,17 @@ use zeroize::Zeroizing;
 use crate::config::{self, Config};
 use crate::users::{Users, read_secret};
 
-/// Both texts, each in memory of its own that nobody can change any more.
+/// Both texts, each in sealed memory that cannot be changed.
 pub(super) struct Settings {
     config: OwnedFd,
     users: OwnedFd,
 }
 
 impl Settings {
-    /// Takes the files as they are now, and what the first of them says.
+    /// Reads both files, and parses the configuration.
     ///
     /// # Errors
-    /// One of them cannot be read, or is wrong.
+    /// One of them cannot be read, or is invalid.
     pub(super) fn read(path: &Path) -> anyhow::Result<(Settings, Config)> {
         let config = sealed(|copy| {
             std::io::copy(&mut File::open(path)?, copy)?;
@@ -33,7 +33,8 @@ impl Settings {
         let parsed = Config::parse(&std::path::absolute(path)?, &text(&config)?)?;
         let file = Users::open_for_server(&parsed)
             .with_context(|| format!("{}: server.users_file", path.display()))?;
-        // From the file into the sealed memory, without a stop in this process's own: hashes are as good as passwords.
+        // Copied from the file into the sealed memory without another copy in this process: hashes are as good as
+        // passwords.
         let users = sealed(|copy| match file {
             Some(mut file) => std::io::copy(&mut file, copy).map(|_| ()),
             None => Ok(()),
@@ -41,14 +42,14 @@ impl Settings {
         Ok((Settings { config, users }, parsed))
     }
 
-    /// The descriptors that a worker inherits: the configuration's, and the users'.
+    /// The descriptors that a worker inherits: of the configuration, and of the users.
     pub(super) fn descriptors(&self) -> [RawFd; 2] {
         [self.config.as_raw_fd(), self.users.as_raw_fd()]
     }
 }
 
 impl PartialEq for Settings {
-    /// The same texts. Texts that cannot be read are not the same.
+    /// Compares the texts. Texts that cannot be read are different.
     fn eq(&self, other: &Settings) -> bool {
         let is_same = |one: &OwnedFd, other: &OwnedFd| match (text(one), text(other)) {
             (Ok(one), Ok(other)) => one == other,
@@ -58,10 +59,10 @@ impl PartialEq for Settings {
     }
 }
 
-/// What a worker has inherited: the configuration, said to come from `path`, and the users.
+/// Reads what a worker has inherited: the configuration, which was read from `path`, and the users.
 ///
 /// # Errors
-/// The texts are those of another version, or no such descriptors are open.
+/// The texts are of another version, or no such descriptors are open.
 pub(super) fn inherited(
     path: &Path,
     config: BorrowedFd<'_>,
@@ -72,7 +73,7 @@ pub(super) fn inherited(
     Ok((config, users))
 }
 
-/// Memory that cannot be changed any more once it is written.
+/// Makes memory that cannot be changed any more once it is written.
 fn sealed(write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut memory = File::from(rustix::fs::memfd_create("outlast-settings", flags)?);
@@ -83,7 +84,7 @@ fn sealed(write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Resu
     Ok(memory.into())
 }
 
-/// The whole text. Each worker's descriptor has the one offset.
+/// Reads the whole text. All workers' descriptors share one offset.
 fn text(memory: impl std::os::fd::AsFd) -> anyhow::Result<Zeroizing<String>> {
     let mut file = File::from(memory.as_fd().try_clone_to_owned()?);
     file.rewind()?;
@@ -99,7 +100,7 @@ mod tests {
     use crate::config::sample::Sample;
 
     #[test]
-    fn what_was_read_stays_whatever_becomes_of_the_files() {
+    fn what_was_read_is_independent_of_the_files() {
         let dir = std::env::temp_dir().join(format!("outlast-settings-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (config, users) = (dir.join("outlast.toml"), dir.join("users"));

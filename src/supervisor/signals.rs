@@ -1,4 +1,4 @@
-//! The supervisor's signals: SIGTERM and SIGINT end the server, SIGHUP has it read its files again.
+//! The supervisor's signals: SIGTERM and SIGINT end the server, SIGHUP reloads the configuration.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use super::reload::Reload;
 
-/// Set when a signal has come; the pipe wakes the wait.
+/// Flags set by signals; the pipe wakes the wait.
 pub(super) struct Signals {
     terminate: Arc<AtomicBool>,
     hang_up: Arc<AtomicBool>,
@@ -21,7 +21,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Without `reload` there is nothing to read again, and SIGHUP ends the server, too.
+    /// Installs the handlers. Without `reload` there is nothing to read again, and SIGHUP ends the server too.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -36,7 +36,7 @@ impl Signals {
             pipe,
             write,
         };
-        // The flag before the pipe: after the pipe has woken the loop, the flag must be set.
+        // The flag is set before the pipe is written: when the pipe has woken the loop, the flag must be set.
         for (signal, flag) in [
             (SIGTERM, &signals.terminate),
             (SIGINT, &signals.terminate),
@@ -53,12 +53,12 @@ impl Signals {
         Ok(signals)
     }
 
-    /// What wakes the wait.
+    /// The pipe that wakes the wait.
     pub(super) fn pipe(&self) -> &UnixStream {
         &self.pipe
     }
 
-    /// What wakes the wait, for other threads.
+    /// A descriptor for other threads to wake the wait.
     ///
     /// # Errors
     /// The kernel gives no descriptor.
@@ -66,13 +66,16 @@ impl Signals {
         self.write.try_clone()
     }
 
-    /// Empties the pipe, and begins a reload if one is wanted; has the server been asked to end since the last call?
+    /// Empties the pipe, and begins a reload if one is requested. Returns whether the server has been asked to end
+    /// since the last call.
     pub(super) fn take(&self) -> bool {
         let mut buffer = [0; 64];
         while matches!(io::Read::read(&mut &self.pipe, &mut buffer), Ok(n) if n > 0) {}
         let is_set = |flag: &AtomicBool| flag.swap(false, Ordering::SeqCst);
         if is_set(&self.ignored) {
-            info!("SIGUSR1 and SIGUSR2 mean nothing here; `outlast status` says how the server is");
+            info!(
+                "SIGUSR1 and SIGUSR2 are ignored; `outlast status` shows the state of the server"
+            );
         }
         let terminate = is_set(&self.terminate);
         match (is_set(&self.hang_up), &self.reload) {

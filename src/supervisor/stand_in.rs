@@ -1,5 +1,4 @@
-//! While the worker takes no turn: it is watched, killed if it has no reason, and the supervisor answers who asks how
-//! things are.
+//! Watches a worker that takes no turn and kills it if it has no reason; answers status requests meanwhile.
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
@@ -13,7 +12,7 @@ use super::pulse::{Silence, TICK, Verdict};
 use crate::control::{Status, stand_in};
 use crate::metrics;
 
-/// What the supervisor knows of a worker's turns.
+/// The supervisor's knowledge of a worker's turns.
 #[derive(Debug, Default)]
 pub(super) struct StandIn {
     /// The epoch in which the last worker served.
@@ -25,7 +24,7 @@ pub(super) struct StandIn {
 }
 
 impl StandIn {
-    /// A worker begins.
+    /// Notes that a worker begins.
     pub(super) fn next_worker(self, now: Duration) -> StandIn {
         StandIn {
             epoch: self.epoch,
@@ -35,17 +34,17 @@ impl StandIn {
         }
     }
 
-    /// When it is to be looked at next.
+    /// When to check it next.
     pub(super) fn next_look(&self, worker: Option<&Process>) -> Option<Duration> {
         worker.map(|_| self.looked + TICK)
     }
 
-    /// The worker does not answer.
+    /// Returns whether the worker does not answer.
     pub(super) fn is_needed(&self) -> bool {
         self.silence.is_some()
     }
 
-    /// Looks whether the worker lives, if it is time; answers who has asked, if it does not.
+    /// Checks the worker if it is due; answers requests if it does not.
     pub(super) fn look_after(
         &mut self,
         worker: &mut Process,
@@ -97,7 +96,7 @@ impl StandIn {
             uptime_seconds: now.saturating_sub(self.began).as_secs_f64(),
             ..Status::unknown()
         };
-        // The worker's own thread may be quicker, if that lives.
+        // The worker's own thread may be quicker, if it is alive.
         while let Ok(asked) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
             let (status, metrics) = (status.clone(), metrics.clone());
             let thread = std::thread::Builder::new().name("stand-in".into());

@@ -1,8 +1,8 @@
-//! The worker that stands by: the supervisor starts it when another worker serves. It follows that one's log, and
-//! serves as soon as it is ordered to, in place of a worker that would have to be started and to read the log first.
+//! The standby worker, which the supervisor starts when another worker serves. It follows that worker's log, and serves
+//! as soon as it is ordered to; a new worker would have to be started and to read the log first.
 //!
-//! Before a reboot by another binary or by other settings, the one that stands by is replaced by one of these. The
-//! worker that serves leaves when that one has read the log, and not before.
+//! Before a reboot with another binary or other settings, the standby worker is replaced by one of these. The serving
+//! worker ends when that one has read the log, and not before.
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
@@ -23,46 +23,46 @@ use super::worker::Message;
 use crate::capture::Capture;
 use crate::metrics;
 
-/// After a worker has begun to serve. Its clients come first.
+/// The delay after a worker has begun to serve, whose clients have priority.
 const DELAY: Duration = Duration::from_millis(100);
-/// After the death of one that stood by; it doubles with each that follows.
+/// The delay after the death of a standby worker; it doubles with each successive death.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause.
+/// The longest delay.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Looks after the worker that stands by.
+/// Manages the standby worker.
 pub(super) struct Standby {
     shared: Shared,
-    /// The questions of workers that are to reboot.
+    /// The questions of workers that are going to reboot.
     asked: Receiver<Ask>,
     follower: Option<Follower>,
-    /// What the worker that serves runs; `None`: the supervisor's own binary.
+    /// The binary of the serving worker; `None`: the supervisor's own.
     binary: Option<PathBuf>,
-    /// When one is started; `None`: not while no worker serves.
+    /// When a standby worker is started; `None`: not while no worker serves.
     start_at: Option<Duration>,
-    /// Deaths in a row.
+    /// Successive deaths.
     deaths: u32,
 }
 
-/// A worker that stands by, and what it was started with.
+/// A standby worker, and what it was started with.
 struct Follower {
     process: Process,
     binary: Option<PathBuf>,
     settings: Rc<Settings>,
-    /// It has not read the log yet, and a worker that is to reboot waits for that.
+    /// It has not read the log yet, and a worker that is going to reboot waits for that.
     trial: Option<Trial>,
 }
 
-/// What depends on whether the next worker can take over.
+/// A reboot that depends on whether the next worker can take over.
 struct Trial {
     answer: Sender<Result<(), String>>,
     until: Duration,
-    /// What it says why it cannot.
+    /// Its reason why it cannot.
     why: Option<String>,
 }
 
 impl Follower {
-    /// What a reboot that waits for it is answered. Who asked may be gone.
+    /// Answers the waiting reboot. The worker that asked may have ended.
     fn answer(&mut self, answer: Result<(), String>) -> bool {
         let trial = self.trial.take();
         trial.is_some_and(|trial| trial.answer.send(answer).is_ok())
@@ -77,10 +77,10 @@ impl Follower {
 }
 
 impl Standby {
-    /// Nobody stands by yet. `waker`: wakes the supervisor's thread.
+    /// Makes the manager without a standby worker. `waker`: wakes the supervisor's thread.
     ///
     /// # Errors
-    /// There can be no page.
+    /// The kernel provides no page.
     pub(super) fn new(waker: UnixStream) -> std::io::Result<Standby> {
         let (asks, asked) = Asks::new(waker);
         let shared = Shared {
@@ -104,12 +104,12 @@ impl Standby {
         &self.shared
     }
 
-    /// The descriptor by which the one that stands by reports.
+    /// The descriptor of the standby worker's reports.
     pub(super) fn report(&self) -> Option<BorrowedFd<'_>> {
         self.follower.as_ref()?.process.report()
     }
 
-    /// A worker serves, which runs this binary. The next one is to run it, too.
+    /// Notes that a worker serves, with this binary; the standby worker will have the same.
     pub(super) fn serves(&mut self, binary: Option<&Path>, now: Duration) {
         self.binary = binary.map(Path::to_owned);
         self.deaths = 0;
@@ -124,7 +124,7 @@ impl Standby {
         }
     }
 
-    /// Starts one if it is time; takes note of what it says, and of its end.
+    /// Starts a standby worker if it is due; handles its messages, and its end.
     pub(super) fn look_after(&mut self, provision: &dyn Provision, now: Duration) {
         while let Ok(ask) = self.asked.try_recv() {
             self.prepare(ask, provision, now);
@@ -134,7 +134,7 @@ impl Standby {
         self.hear();
         match ended {
             Some(Ok(Some(how))) => self.ended(how, now),
-            Some(Err(error)) => warn!("the worker that stands by cannot be waited for: {error}"),
+            Some(Err(error)) => warn!("cannot wait for the standby worker: {error}"),
             _ => {}
         }
         let trial = self.follower.as_ref().and_then(|it| it.trial.as_ref());
@@ -157,7 +157,7 @@ impl Standby {
             .inherited()
             .and_then(|inherited| self.start(self.binary.clone(), &inherited, None));
         if let Err(why) = started {
-            warn!("no worker stands by: {why:#}");
+            warn!("there is no standby worker: {why:#}");
             self.pause(now);
         }
     }
@@ -178,19 +178,19 @@ impl Standby {
         Ok(())
     }
 
-    /// A worker is to leave for a reboot: lets the next one stand by first, if it is not there.
+    /// Prepares a reboot: starts a fitting standby worker first, if there is none.
     fn prepare(&mut self, ask: Ask, provision: &dyn Provision, now: Duration) {
         let Ask { binary, answer } = ask;
         let is_new = binary.is_some();
         let binary = binary.or_else(|| self.binary.clone());
         let result = match (provision.successor(is_new), provision.inherited()) {
-            // The next worker is started when this one has left.
+            // The next worker is started when this one has ended.
             (None, _) | (_, Err(_)) => Ok(()),
-            // What stands by is like that, or is missing for a reason that must not keep the server from a reboot.
+            // The standby worker fits, or is missing for a reason that must not prevent a reboot.
             (Some(settings), Ok(inherited)) if !is_new && *settings == **inherited.settings => {
                 Ok(())
             }
-            // A file may have been replaced under the same name, so what was asked for by its name is started anew.
+            // A file may have been replaced under the same name, so a binary requested by its name is started anew.
             (Some(settings), Ok(inherited)) => {
                 self.dismiss("another reboot has been asked for");
                 let settings = &settings;
@@ -212,18 +212,18 @@ impl Standby {
                 }
             }
         };
-        // Who asked may be gone.
+        // The worker that asked may have ended.
         let _ = answer.send(result);
     }
 
-    /// Does one stand by that was started with these?
+    /// Returns whether there is a standby worker that was started with these.
     fn is_there_for(&self, binary: Option<&Path>, settings: &Rc<Settings>) -> bool {
         self.follower.as_ref().is_some_and(|follower| {
             follower.binary.as_deref() == binary && *follower.settings == **settings
         })
     }
 
-    /// Takes note of what the one that stands by says.
+    /// Handles the messages of the standby worker.
     fn hear(&mut self) {
         let Some(follower) = &mut self.follower else {
             return;
@@ -244,7 +244,9 @@ impl Standby {
                 Message::Differs { what, position } => {
                     self.shared.page.count_difference();
                     error!(
-                        "the worker that stood by does not have the state of the one that serves: {what},                          at {position} of the log; it is dismissed, and another one reads the log anew. This is a                          fault of the server: report it, with a copy of the log if it comes again"
+                        "the state of the standby worker differs from that of the serving one: {what}, at {position} \
+                         of the log; it is ended, and another one reads the log from its tail. This is a fault of \
+                         the server: report it, with a copy of the log if it happens again"
                     );
                 }
                 Message::Ready { .. } | Message::Reboot { .. } | Message::InStep { .. } => {}
@@ -252,7 +254,7 @@ impl Standby {
         }
     }
 
-    /// The server is ending: nobody takes over.
+    /// Notes that the server is ending: no worker takes over.
     pub(super) fn retire(&mut self) {
         self.start_at = None;
         self.dismiss("the server is ending");
@@ -276,14 +278,14 @@ impl Standby {
         }
         self.follower = None;
         self.shared.page.stand(Standing::default());
-        // The log of a server that was stopped is nobody's.
+        // The log of a stopped server has no state to follow.
         if how != Ended::Stopped {
             self.pause(now);
-            warn!("the worker that stood by has ended; the one that serves is not affected");
+            warn!("the standby worker has ended; the serving one is not affected");
         }
     }
 
-    /// The next worker cannot take over: the server continues as it is, and another one like it stands by.
+    /// Handles a worker that cannot take over: the server continues as it is, with another standby worker like it.
     fn reject(&mut self, why: &str, now: Duration) {
         if let Some(follower) = &self.follower {
             let why = format!("{} cannot take over: {why}", follower.name());
@@ -299,7 +301,7 @@ impl Standby {
         self.start_at = Some(now + pause.min(PAUSE_MAX));
     }
 
-    /// The one that stands by, ordered to serve; `None`: there is none, or it was started for something else.
+    /// Orders the standby worker to serve and returns it; `None`: there is none, or it was started with something else.
     /// `is_fresh`: the TAP is not the one that it has.
     pub(super) fn take(
         &mut self,
@@ -318,7 +320,7 @@ impl Standby {
         }
         let mut process = self.follower.take()?.process;
         if process.order(order, away_since).is_ok() {
-            info!("worker {}, which stood by, takes over", process.id());
+            info!("the standby worker {} takes over", process.id());
             return Some(process);
         }
         process.dismiss();

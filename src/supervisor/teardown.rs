@@ -1,9 +1,9 @@
-//! A worker's end without the wait for its address space.
+//! Ends a worker without waiting for the unmapping of its address space.
 //!
-//! The kernel takes a dead process's mappings down page by page before its parent hears of its end: 15 ms for an NVRAM
-//! of 256 MiB, and as many times more as the NVRAM is larger. Clients wait all that time. So a second process shares
-//! the worker's address space, and nothing else. It only waits. When the worker ends, its parent hears at once, because
-//! the mappings still have a user, and the second process takes them down while the next worker starts.
+//! The kernel unmaps a dead process's address space page by page before its parent is notified: 15 ms for an NVRAM of
+//! 256 MiB, and more in proportion. Clients wait all that time. So a second process shares the worker's address space,
+//! and nothing else. It only waits. When the worker ends, its parent is notified at once, because the mappings still
+//! have a user, and the second process unmaps them while the next worker starts.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -11,18 +11,18 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::pipe::PipeFlags;
 
-/// It calls a few system calls only.
+/// Words of its stack; it makes a few system calls only.
 const STACK_WORDS: usize = 1024;
 
-/// What the second process needs to know. It lives as long as the address space.
+/// The arguments of the second process. They live as long as the address space.
 struct Task {
-    /// The end of the worker is the end of this pipe.
+    /// The worker has ended when this pipe has.
     end: RawFd,
     /// The worker's other descriptors, of which the second process gets copies.
     others: Vec<RawFd>,
 }
 
-/// Held by the worker until its end, however that comes.
+/// Held by the worker until its end, whatever its cause.
 #[derive(Debug)]
 pub struct Teardown {
     _pipe: OwnedFd,
@@ -32,11 +32,11 @@ pub struct Teardown {
 }
 
 impl Teardown {
-    /// Starts the second process. `open` are the descriptors that this process has open besides its standard ones: the
-    /// second process must not hold any of them.
+    /// Starts the second process. `open`: the descriptors that this process has open besides its standard ones, of
+    /// which the second process must hold none.
     ///
     /// # Errors
-    /// There can be no pipe, or no process.
+    /// The kernel provides no pipe, or no process.
     pub fn start(open: &[RawFd]) -> io::Result<Teardown> {
         let (end, pipe) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let others = [0, 1, 2, pipe.as_raw_fd()];
@@ -46,9 +46,9 @@ impl Teardown {
         }));
         let stack = Box::leak(Box::new([0_u128; STACK_WORDS]));
         let signals = Blocked::all()?;
-        // SAFETY: the stack and the task are never freed. The new process has tables of descriptors and of signal
-        // handlers of its own; of the memory that it shares it writes to its stack alone, because `wait_for_end` makes
-        // raw system calls only. In particular it does not touch errno, which would be the calling thread's.
+        // SAFETY: the stack and the task are never freed. The new process has its own tables of descriptors and signal
+        // handlers; of the shared memory it writes only its stack, because `wait_for_end` makes raw system calls only.
+        // In particular it does not touch errno, which would be the calling thread's.
         let pid = unsafe {
             libc::clone(
                 wait_for_end,
@@ -69,7 +69,7 @@ impl Teardown {
     }
 }
 
-/// Runs in the second process. A signal to the whole group, as by Ctrl-C, does not end it: the signals are blocked.
+/// The second process. Its signals are blocked, so that a signal to the whole group, as by Ctrl-C, does not end it.
 extern "C" fn wait_for_end(task: *mut c_void) -> c_int {
     // SAFETY: `start` has passed a task that is never freed.
     let task = unsafe { &*task.cast::<Task>() };
@@ -77,7 +77,7 @@ extern "C" fn wait_for_end(task: *mut c_void) -> c_int {
         // SAFETY: the descriptors are this process's copies, which nothing else here uses.
         unsafe { rustix::io::close(*fd) };
     }
-    // The next worker is in more of a hurry.
+    // The next worker has priority.
     let _ = rustix::process::setpriority_process(None, 19);
     // SAFETY: the pipe's reading end has been copied with the other descriptors and is not closed here.
     let end = unsafe { std::os::fd::BorrowedFd::borrow_raw(task.end) };
@@ -86,7 +86,7 @@ extern "C" fn wait_for_end(task: *mut c_void) -> c_int {
     0
 }
 
-/// All signals are blocked in the calling thread until this is dropped.
+/// Blocks all signals in the calling thread until this is dropped.
 struct Blocked {
     before: libc::sigset_t,
 }
@@ -126,7 +126,7 @@ mod tests {
         let write = OwnedFd::from(write);
         let teardown = Teardown::start(&[write.as_raw_fd()]).unwrap();
         drop(write);
-        // It ends although the second process lives, which is known by the first's not being told of its end.
+        // The pipe ends although the second process lives.
         assert_eq!(read.read(&mut [0; 1]).unwrap(), 0);
         let pid = rustix::process::Pid::from_raw(teardown.pid).unwrap();
         let ended = |options| rustix::process::waitpid(Some(pid), options).unwrap();

@@ -36,7 +36,7 @@ fn order(previous: PreviousEnd, attempts: u32, tap_fresh: bool) -> Order {
     }
 }
 
-/// The start after a reboot: by the configuration as it is now.
+/// The start after a reboot, with the current configuration files.
 fn start_anew() -> Option<Action> {
     Some(Action::Start(Order {
         renew: true,
@@ -48,7 +48,7 @@ fn start(previous: PreviousEnd, attempts: u32) -> Option<Action> {
     Some(Action::Start(order(previous, attempts, false)))
 }
 
-/// The same after one that left by itself, and not because somebody wished so: by the configuration that was proven.
+/// The same after a worker that ended by itself, unrequested: with the proven configuration.
 fn start_by_the_old() -> Option<Action> {
     Some(Action::Start(Order {
         renew: false,
@@ -56,7 +56,7 @@ fn start_by_the_old() -> Option<Action> {
     }))
 }
 
-/// A machine whose worker serves since 0.
+/// A machine whose worker has served since 0.
 fn serving() -> Machine {
     let (mut machine, first) = Machine::new(ms(0));
     assert_eq!(
@@ -143,7 +143,7 @@ fn own_faults_are_counted_and_back_off() {
             start(PreviousEnd::OwnFault, attempt)
         );
     }
-    // A healthy while ends the row.
+    // A healthy period ends the series.
     machine.handle(Input::Ready, now);
     assert_eq!(
         machine.handle(Input::Ended(Ended::OwnFault), now + ms(10_000)),
@@ -255,7 +255,7 @@ fn a_new_binary_stays_once_it_has_served() {
         machine.handle(Input::Ended(Ended::Killed), ms(4)),
         new(PreviousEnd::Killed, false)
     );
-    // Gone from the disk since: the supervisor's own is left.
+    // It has been deleted since: only the supervisor's own binary is left.
     assert_eq!(
         machine.handle(Input::SpawnFailed, ms(5)),
         start(PreviousEnd::Killed, 0)
@@ -332,7 +332,7 @@ fn a_shutdown_that_hangs_is_cut_short() {
     let mut machine = serving();
     machine.handle(Input::Terminate, ms(1));
     let deadline = machine.deadline().unwrap();
-    // Asking again does not buy time.
+    // Asking again does not extend the time.
     assert_eq!(
         machine.handle(Input::Terminate, ms(900)),
         Some(Action::Terminate)
@@ -361,11 +361,11 @@ fn termination_before_the_worker_listens_or_while_none_runs_is_no_failure() {
         machine.handle(Input::Terminate, ms(3)),
         Some(Action::Exit(0))
     );
-    assert_eq!(machine.handle(Input::Tick, ms(600)), None, "it is over");
+    assert_eq!(machine.handle(Input::Tick, ms(600)), None, "it has ended");
 }
 
-/// Workers that are shell scripts, under the real supervisor: each start is one line of `starts`, each does what its
-/// number says.
+/// Workers that are shell scripts, under the real supervisor: each start is one line of `starts`, and each does what
+/// its number says.
 #[test]
 fn workers_are_reaped_and_started_as_they_ended() {
     let scratch = Scratch::new("workers");
@@ -413,10 +413,10 @@ fn a_binary_that_cannot_be_executed_ends_the_supervisor() {
     assert_eq!(run(&mut given), 1);
 }
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Scratch(PathBuf);
 
-/// What the scripts are given.
+/// Provides the scripts' descriptors.
 struct Given<'a> {
     program: &'a Path,
     fd: BorrowedFd<'a>,
@@ -463,7 +463,7 @@ impl Scratch {
         Scratch(path)
     }
 
-    /// A configuration and users as they are kept.
+    /// Settings made of the configuration and the users.
     fn settings(&self) -> Rc<Settings> {
         let text = Sample {
             share_keys: "guest = true",

@@ -1,5 +1,5 @@
-//! What supervisor and worker tell one another: arguments one way, the report pipe and the exit code the other. A newer worker
-//! may run under an older supervisor (`outlast reboot --exec`), so this is an interface: it only grows.
+//! The interface between supervisor and worker: arguments in one direction, the report pipe and the exit code in the
+//! other. A newer worker may run under an older supervisor (`outlast reboot --exec`), so it only grows.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,16 +20,16 @@ use crate::server::Following;
 
 /// Exit code of a worker that was stopped (`outlast stop`).
 pub const EXIT_STOPPED: u8 = 0;
-/// Exit code of whatever could not start or not go on, and has said why.
+/// Exit code of a worker that could not start or continue, and has reported why.
 pub const EXIT_ERROR: u8 = 1;
-/// Exit code of a worker that left on SIGTERM, the sessions kept.
+/// Exit code of a worker that ended by SIGTERM, with its sessions kept.
 pub const EXIT_SHUTDOWN: u8 = 80;
-/// Exit code of a worker that left for an elective reboot.
+/// Exit code of a worker that ended for an elective reboot.
 pub const EXIT_REBOOT: u8 = 81;
-/// Exit code of a worker that left for a reboot of the machine, which the supervisor carries out.
+/// Exit code of a worker that ended for a reboot of the machine, which the supervisor performs.
 pub const EXIT_SYSTEM: u8 = 82;
 
-/// Exit code of a worker that left for the other node of the pair.
+/// Exit code of a worker that ended for the other node of the pair.
 pub const EXIT_HANDED_OVER: u8 = 83;
 /// The same, to give the service back.
 pub const EXIT_GIVEN_BACK: u8 = 84;
@@ -40,16 +40,18 @@ pub const EXIT_GIVEN_BACK: u8 = 84;
 pub enum PreviousEnd {
     /// There was none under this supervisor.
     FirstStart,
-    /// It left by itself: electively (`outlast reboot`), or because of an error that it has named. Nothing that it was at counts.
+    /// It ended by itself: electively (`outlast reboot`), or by an error that it has reported. The operation in
+    /// progress is not to blame.
     Elective,
-    /// It was killed (SIGKILL and the like). What it was at counts, for the kernel kills so when memory is short.
+    /// It was killed (SIGKILL and the like). The operation in progress counts, since the kernel kills so when memory is
+    /// short.
     Killed,
-    /// It fell by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS.
+    /// It ended by its own fault: panic, SIGSEGV, SIGABRT, SIGBUS.
     OwnFault,
 }
 
 impl PreviousEnd {
-    /// What `outlast status` calls it.
+    /// The text in `outlast status`.
     pub fn describe(self) -> &'static str {
         match self {
             PreviousEnd::FirstStart => "first start",
@@ -87,23 +89,23 @@ pub struct WorkerArgs {
     /// How the worker before ended.
     #[arg(long)]
     pub previous: PreviousEnd,
-    /// How many workers in a row fell by their own fault just before this one.
+    /// Successive workers that ended by their own fault just before this one.
     #[arg(long, default_value_t = 0)]
     pub attempts: u32,
-    /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without it the TAP's
-    /// queue has held them.
+    /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without this
+    /// option the TAP's queue has kept them.
     #[arg(long)]
     pub tap_fresh: bool,
-    /// When the worker before ended, in milliseconds since 1970; not given: there was none under this supervisor.
+    /// When the worker before ended, in milliseconds since 1970; not given if there was none under this supervisor.
     #[arg(long)]
     pub away_since_ms: Option<u64>,
-    /// Another worker serves: follows its log until an order ([`Go`]) comes on standard input.
+    /// Another worker serves: follow its log until an order ([`Go`]) arrives on standard input.
     #[arg(long)]
     pub standby: bool,
 }
 
 impl WorkerArgs {
-    /// The order that is in the arguments.
+    /// The order in the arguments.
     #[must_use]
     pub fn go(&self) -> Go {
         Go {
@@ -115,7 +117,7 @@ impl WorkerArgs {
     }
 }
 
-/// The order to serve, for a worker that stands by: a line of JSON. What it says counts instead of the arguments.
+/// The order to serve, for a standby worker: a line of JSON. It replaces the arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Go {
     /// As [`WorkerArgs::previous`].
@@ -128,7 +130,7 @@ pub struct Go {
     pub away_since_ms: Option<u64>,
 }
 
-/// What the event loop is given besides configuration and users.
+/// What the event loop needs besides configuration and users.
 pub struct Worker {
     /// The TAP, attached and set up by the supervisor.
     pub tap: OwnedFd,
@@ -138,28 +140,28 @@ pub struct Worker {
     pub requests: Receiver<ControlRequest>,
     /// An eventfd that is readable when `requests` has something.
     pub wake: Arc<OwnedFd>,
-    /// The way to the supervisor.
+    /// The report pipe to the supervisor.
     pub report: Report,
     /// Process id of the supervisor, for `status`.
     pub supervisor_pid: u32,
     /// How the worker before ended.
     pub previous: PreviousEnd,
-    /// How many workers in a row fell by their own fault just before this one.
+    /// Successive workers that ended by their own fault just before this one.
     pub attempts: u32,
-    /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without it the TAP's
-    /// queue has held them.
+    /// No worker has served from this TAP yet: frames that clients sent while it was closed are lost. Without it the
+    /// TAP's queue has held them.
     pub tap_fresh: bool,
     /// When the worker before ended; `None`: there was none under this supervisor.
     pub away_since: Option<SystemTime>,
-    /// Where the loop beats.
+    /// The page on which the loop beats.
     pub pulse: Option<Pulse>,
-    /// What the worker that stands by says of itself.
+    /// The page in which the standby worker reports its state.
     pub standby: Option<Page>,
-    /// What this worker has followed until now.
+    /// The follower of this worker, if it was a standby worker.
     pub following: Option<Following>,
-    /// What keeps the worker from doing more than it needs to, as `status` says it.
+    /// Why the worker has more rights than it needs, if so, for `status`.
     pub sandbox: String,
-    /// What the supervisor says of the pair; `None`: the server is alone.
+    /// The page in which the supervisor reports the state of the pair; `None`: there is no pair.
     pub pair: Option<pair::page::Page>,
     /// Where the loop counts.
     pub metrics: metrics::Page,
@@ -176,7 +178,7 @@ pub enum End {
     Stopped,
     /// SIGTERM: flag `elective-reboot`, for the next start.
     Shutdown,
-    /// `outlast reboot --system`: the same, and the machine is to be rebooted.
+    /// `outlast reboot --system`: the same, and the machine has to be rebooted.
     System,
     /// `outlast takeover`, `outlast giveback`: flag `elective-takeover`, for the other node.
     HandedOver {
@@ -196,16 +198,16 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum Message {
-    /// Everything is restored and the gates are open.
+    /// Everything is restored and the worker serves.
     Ready {
         /// The epoch that has begun.
         epoch: u64,
     },
-    /// The worker is about to leave for an elective reboot.
+    /// The worker is about to end for an elective reboot.
     Reboot {
         /// The binary to start; `None`: the same.
         exec: Option<PathBuf>,
-        /// How long to stay away, in seconds.
+        /// How long to stay down, in seconds.
         hold_seconds: f64,
     },
     /// The record is to say whether the partner is in step. The answer is in the pair's page.
@@ -217,16 +219,16 @@ pub enum Message {
     },
     /// This worker stands by, and has read all of the log that there was.
     Follows,
-    /// This worker stands by, and its state is not the one that the serving worker had at that place of the log.
+    /// This standby worker's state differs from that of the serving worker at that position of the log.
     Differs {
-        /// The objects that were compared, as people read them.
+        /// The compared objects, in words.
         what: String,
         /// Bytes since the log was formatted.
         position: u64,
     },
-    /// This worker stood by and ends, because it cannot go on.
+    /// This standby worker ends, because it cannot continue.
     Failed {
-        /// Why, in one line.
+        /// The reason, in one line.
         why: String,
     },
 }
@@ -245,10 +247,10 @@ impl Report {
         }
     }
 
-    /// Everything is restored and the gates are open: the start has succeeded.
+    /// Reports that everything is restored and the worker serves: the start has succeeded.
     ///
     /// # Errors
-    /// The supervisor is gone.
+    /// The supervisor has ended.
     pub fn ready(&self, epoch: u64) -> io::Result<()> {
         self.send(&Message::Ready { epoch })
     }
@@ -256,7 +258,7 @@ impl Report {
     /// Sends a message.
     ///
     /// # Errors
-    /// The supervisor is gone.
+    /// The supervisor has ended.
     pub(crate) fn send(&self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');

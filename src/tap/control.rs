@@ -1,4 +1,4 @@
-//! The ioctls of TAP devices, and what their errors mean.
+//! The ioctls of TAP devices, and the meaning of their errors.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fs::{File, OpenOptions};
@@ -10,10 +10,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use super::TapError;
 
-/// What [`open_driver`] does.
+/// The action of [`open_driver`].
 const OPEN: &str = "open";
 
-/// Opens the driver, not yet attached to any device. Closed on exec, as everything Rust opens.
+/// Opens the driver, not yet attached to any device. It is closed on exec, as everything that Rust opens.
 pub(super) fn open_driver(name: &str) -> Result<OwnedFd, TapError> {
     let file: File = OpenOptions::new()
         .read(true)
@@ -31,8 +31,8 @@ pub(super) fn attach(fd: BorrowedFd<'_>, name: &str, flags: c_int) -> io::Result
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &mut request) })
 }
 
-/// Says what the kernel may hand us unfinished: `TUN_F_*` bits. The mask of a persistent TAP outlives its owner, so that it is to be
-/// set at every start.
+/// Sets what the kernel may pass to us unfinished: `TUN_F_*` bits. The mask of a persistent TAP outlives its owner, so
+/// it has to be set at every start.
 pub(super) fn set_offload(fd: BorrowedFd<'_>, mask: c_uint) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value; the descriptor is open.
     check(unsafe {
@@ -59,12 +59,12 @@ struct Filter {
     address: [u8; 6],
 }
 
-/// Has the kernel drop what arrives, or not. This outlives its owner, too.
-pub(super) fn set_deaf(fd: BorrowedFd<'_>, deaf: bool) -> io::Result<()> {
-    // A filter that lets one address through, which no frame has; a filter of none is no filter.
+/// Makes the kernel drop what arrives, or not. This also outlives its owner.
+pub(super) fn set_dropping(fd: BorrowedFd<'_>, dropping: bool) -> io::Result<()> {
+    // A filter that passes one address, which no frame has; an empty filter is no filter.
     let filter = Filter {
         flags: 0,
-        count: deaf.into(),
+        count: dropping.into(),
         address: [0; 6],
     };
     // SAFETY: TUNSETTXFILTER reads one tun_filter and the addresses that follow it, which live across the call; the
@@ -72,7 +72,7 @@ pub(super) fn set_deaf(fd: BorrowedFd<'_>, deaf: bool) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETTXFILTER, &filter) })
 }
 
-/// What a descriptor is attached to.
+/// The device that a descriptor is attached to.
 pub(super) struct Attachment {
     pub(super) name: String,
     pub(super) tap: bool,
@@ -80,11 +80,12 @@ pub(super) struct Attachment {
     pub(super) persistent: bool,
 }
 
-/// Asks a descriptor; `None` if it is not attached to a TUN or TAP.
+/// Queries a descriptor; `None` if it is not attached to a TUN or TAP.
 pub(super) fn attachment(fd: BorrowedFd<'_>) -> Option<Attachment> {
     // SAFETY: ifreq is a plain C structure for which zeros are a value.
     let mut request: libc::ifreq = unsafe { zeroed() };
-    // SAFETY: TUNGETIFF writes one ifreq, which lives across the call; the descriptor is open (and refuses it if it is no TUN).
+    // SAFETY: TUNGETIFF writes one ifreq, which lives across the call; the descriptor is open (and refuses it if it is
+    // no TUN).
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &mut request) }).ok()?;
     // SAFETY: TUNGETIFF has filled in the flags of the union.
     let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
@@ -96,7 +97,7 @@ pub(super) fn attachment(fd: BorrowedFd<'_>) -> Option<Attachment> {
     })
 }
 
-/// Makes sure that there is an interface `name`: attaching to one that is not there would make it.
+/// Checks that there is an interface `name`: attaching to a missing one would make it.
 pub(super) fn require_interface(name: &str) -> Result<(), TapError> {
     let acceptable = |byte: u8| byte.is_ascii_graphic() && !b"/:%".contains(&byte);
     if name.is_empty()
@@ -118,7 +119,7 @@ pub(super) fn require_interface(name: &str) -> Result<(), TapError> {
     }
 }
 
-/// Turns an error of opening or attaching into what the user is to do.
+/// Converts an error of opening or attaching into one with a remedy.
 pub(super) fn explain(name: &str, action: &'static str, source: io::Error) -> TapError {
     let name = name.to_owned();
     match source.raw_os_error() {
@@ -156,7 +157,7 @@ enum Kind {
     Other,
 }
 
-/// What `ethtool -i` knows of an interface.
+/// What `ethtool -i` reports about an interface.
 #[repr(C)]
 struct DriverInfo {
     command: u32,
@@ -179,8 +180,8 @@ fn kind(name: &str) -> Kind {
         let mut request = request(name)?;
         request.ifr_ifru.ifru_data = (&raw mut info).cast();
         let socket = query_socket()?;
-        // SAFETY: SIOCETHTOOL reads the ifreq and writes the ethtool_drvinfo it points to; both live across the call and DriverInfo
-        // has that structure's layout.
+        // SAFETY: SIOCETHTOOL reads the ifreq and writes the ethtool_drvinfo it points to; both live across the call
+        // and DriverInfo has that structure's layout.
         check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) })?;
         Ok(info)
     };

@@ -8,8 +8,7 @@ use super::control::{check, query_socket, request};
 
 /// Gives the interface its only IPv4 address; the kernel adds the route to its subnet when it is up.
 ///
-/// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn set_address(name: &str, address: Ipv4Addr, prefix_bits: u8) -> io::Result<()> {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix_bits.min(32)));
     set(name, libc::SIOCSIFADDR, address)?;
@@ -39,8 +38,7 @@ fn set(name: &str, what: libc::c_ulong, value: Ipv4Addr) -> io::Result<()> {
 
 /// Brings the interface up.
 ///
-/// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn bring_up(name: &str) -> io::Result<()> {
     let socket = query_socket()?;
     let mut request = request(name)?;

@@ -1,8 +1,8 @@
-//! The TAP device: with segmentation and checksum offload where the kernel gives it, plain otherwise.
+//! The TAP device: with segmentation and checksum offload if the kernel supports it, plain otherwise.
 //!
-//! A TAP that a configuration names is there before the server and stays when the server ends, so that the link stays
-//! up and its queue keeps what clients send meanwhile. `scripts/lab up` makes one. [`Tap::create`] makes one for a
-//! temporary server. What has been read is kept by [`Received`].
+//! A TAP that a configuration names exists before the server and stays when the server ends, so that the link stays up
+//! and its queue keeps the frames that clients send meanwhile. `scripts/lab up` makes one. [`Tap::create`] makes one
+//! for a temporary server. [`Received`] keeps frames that have been read.
 
 mod control;
 mod error;
@@ -45,28 +45,29 @@ enum Mode {
 }
 
 impl Tap {
-    /// Attaches to the TAP `name`, with offloads if `offload` and the kernel agrees.
+    /// Attaches to the TAP `name`, with offloads if `offload` and the kernel supports them.
     ///
     /// # Errors
-    /// It does not exist, is no TAP, is in use, or we may not: each with its remedy.
+    /// It does not exist, is no TAP, is in use, or we lack the permission: each with its remedy.
     pub fn open(name: &str, offload: bool) -> Result<Tap, TapError> {
         control::require_interface(name)?;
         let tap = Tap::attach(name, offload)?;
-        // Another owner may have left it deaf.
-        tap.set_deaf(false)?;
-        // Had it vanished since the first look, attaching would have made a new one, which goes again with this descriptor.
+        // Another owner may have made it drop what arrives.
+        tap.set_dropping(false)?;
+        // If it had disappeared since the first check, attaching would have made a new one, which is removed with this
+        // descriptor.
         if !control::attachment(tap.as_fd()).is_some_and(|attachment| attachment.persistent) {
             return Err(TapError::Missing { name: tap.name });
         }
         Ok(tap)
     }
 
-    /// Has the kernel drop all that arrives from now on; or not. What is in the queue stays there.
+    /// Makes the kernel drop everything that arrives, so that the queue is empty when this ends; or not.
     ///
     /// # Errors
-    /// The kernel does not.
-    pub fn set_deaf(&self, deaf: bool) -> Result<(), TapError> {
-        control::set_deaf(self.as_fd(), deaf).map_err(|source| TapError::Failed {
+    /// The kernel refuses.
+    pub fn set_dropping(&self, dropping: bool) -> Result<(), TapError> {
+        control::set_dropping(self.as_fd(), dropping).map_err(|source| TapError::Failed {
             name: self.name.clone(),
             action: "filter what arrives at",
             source,
@@ -91,7 +92,7 @@ impl Tap {
     /// `%d`.
     ///
     /// # Errors
-    /// There is no driver, or this account may not.
+    /// There is no driver, or this account lacks the permission.
     pub fn create(pattern: &str) -> Result<Tap, TapError> {
         let mut tap = Tap::attach(pattern, true)?;
         let attachment = control::attachment(tap.as_fd()).ok_or(TapError::NotInherited)?;
@@ -121,7 +122,7 @@ impl Tap {
         })
     }
 
-    /// Is there an interface of this name? It may be in use.
+    /// Checks that there is an interface of this name. It may be in use.
     ///
     /// # Errors
     /// There is none.
@@ -129,7 +130,7 @@ impl Tap {
         control::require_interface(name)
     }
 
-    /// Takes over an attached TAP from the process that opened it, in the mode it was opened in.
+    /// Takes an attached TAP from the process that opened it, in the mode in which it was opened.
     ///
     /// # Errors
     /// The descriptor is not an attached TAP.
@@ -149,12 +150,13 @@ impl Tap {
         })
     }
 
-    /// Is the interface still there that it was attached to? One that was deleted and made anew is another.
+    /// Returns whether the interface to which it was attached still exists. One that was deleted and made again is
+    /// another.
     pub fn is_attached(&self) -> bool {
         control::attachment(self.as_fd()).is_some_and(|attachment| attachment.tap)
     }
 
-    /// Sends one frame. What its queue has no room for is lost, as a network would lose it.
+    /// Sends one frame. A frame for which its queue has no room is lost, as on a network.
     ///
     /// # Errors
     /// The interface is gone, or refuses the frame.
@@ -167,7 +169,7 @@ impl Tap {
         match sent {
             Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // The queue is full or memory short: a lost frame, which TCP repairs.
+                // The queue is full or memory is short: a lost frame, which TCP repairs.
                 Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Ok(()),
                 // The interface is down; it may come up again.
                 Some(libc::EIO) => {
@@ -189,7 +191,7 @@ impl Tap {
         }
     }
 
-    /// What the kernel does with the frames that are sent.
+    /// The work that the kernel does on sent frames.
     pub fn capabilities(&self) -> Capabilities {
         match self.mode {
             Mode::Offload(_) => Capabilities::ALL,

@@ -1,4 +1,5 @@
-//! A TAP with a virtio-net header in front of each frame: frames up to 64 KiB both ways, checksums left to whoever is last.
+//! A TAP with a virtio-net header before each frame: frames up to 64 KiB in both directions, checksums left to the last
+//! device.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,17 +10,17 @@ use super::{TapError, control};
 
 /// Bytes of `struct virtio_net_hdr` (virtio 1.2 section 5.1.6, legacy layout: no num_buffers, the host's byte order).
 pub(super) const VNET_HEADER_LEN: usize = 10;
-/// The sum over csum_start.. is to be put at csum_start + csum_offset.
+/// The sum over csum_start.. has to be written at csum_start + csum_offset.
 const F_NEEDS_CSUM: u8 = 1;
 /// The checksum has been verified.
 const F_DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 
-/// Pieces that one writev takes (IOV_MAX is 1024), the two headers not counted.
+/// The number of pieces that one writev takes (IOV_MAX is 1024), without the two headers.
 const MAX_PIECES: usize = 1000;
 
-/// What the kernel may leave undone in frames it hands us.
+/// The work that the kernel may leave undone in frames it passes to us.
 const RECEIVE_OFFLOADS: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
 
 /// An attached TAP with vnet headers.
@@ -29,7 +30,7 @@ pub(super) struct OffloadTap {
 }
 
 impl OffloadTap {
-    /// Attaches to `name`; `None` if the kernel does not do these offloads.
+    /// Attaches to `name`; `None` if the kernel does not support these offloads.
     pub(super) fn open(name: &str) -> Result<Option<OffloadTap>, TapError> {
         let fd = control::open_driver(name)?;
         control::attach(fd.as_fd(), name, libc::IFF_NO_PI | libc::IFF_VNET_HDR)
@@ -42,7 +43,7 @@ impl OffloadTap {
         }
     }
 
-    /// Takes an attached descriptor and sets what may be left over from another owner.
+    /// Takes an attached descriptor and sets what another owner may have changed.
     pub(super) fn configure(name: &str, fd: OwnedFd) -> Result<OffloadTap, TapError> {
         let failed = |action| {
             move |source| TapError::Failed {
@@ -59,7 +60,7 @@ impl OffloadTap {
         Ok(OffloadTap { fd })
     }
 
-    /// What the kernel says of a frame that was read.
+    /// The state of the checksum of a frame that was read.
     pub(super) fn checksum(header: &[u8]) -> RxChecksum {
         let flags = header.first().copied().unwrap_or_default();
         match flags & (F_NEEDS_CSUM | F_DATA_VALID) {
@@ -84,7 +85,7 @@ impl OffloadTap {
     }
 }
 
-/// The header that asks the kernel for what `offload` leaves undone.
+/// The header that requests from the kernel what `offload` leaves undone.
 fn vnet_header(offload: Offload) -> [u8; VNET_HEADER_LEN] {
     let mut header = [0; VNET_HEADER_LEN];
     let mut fields = |flags: u8, gso_type: u8, words: [u16; 4]| {

@@ -1,4 +1,4 @@
-//! A TAP without offloads: one MTU-sized frame a system call, all checksums ours.
+//! A TAP without offloads: one MTU-sized frame per system call, and all checksums are ours.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -17,7 +17,7 @@ pub(super) struct PlainTap {
 impl PlainTap {
     /// Attaches to `name`.
     pub(super) fn open(name: &str) -> Result<PlainTap, TapError> {
-        // The crate's error does not say whether it was the driver or the device that refused.
+        // The crate's error does not say whether the driver or the device refused.
         drop(control::open_driver(name)?);
         let interface = Iface::without_packet_info(name, Mode::Tap)
             .map_err(|source| control::explain(name, "attach to", source))?;
@@ -26,7 +26,8 @@ impl PlainTap {
         PlainTap::configure(name, fd)
     }
 
-    /// Takes an attached descriptor. An earlier owner's offload mask would still bring us frames of 64 KiB without a checksum.
+    /// Takes an attached descriptor. With an earlier owner's offload mask we would still receive frames of 64 KiB
+    /// without a checksum.
     pub(super) fn configure(name: &str, fd: OwnedFd) -> Result<PlainTap, TapError> {
         let failed = |action| {
             move |source| TapError::Failed {
@@ -41,7 +42,7 @@ impl PlainTap {
     }
 
     pub(super) fn send(&self, frame: &TxFrame) -> io::Result<()> {
-        // A frame of one MTU has few pieces; were they too many, writev would say so.
+        // A frame of one MTU has few pieces; writev would report too many.
         let mut pieces = Vec::with_capacity(1 + frame.payload.len());
         pieces.push(IoSlice::new(&frame.header));
         pieces.extend(frame.payload.iter().map(|part| IoSlice::new(part)));

@@ -1,13 +1,13 @@
 //! Keeps the frames of a turn in memory that outlives the worker.
 //!
-//! A frame that a worker has read from the TAP is in no queue any more. If the worker dies before the frame is on
-//! record, the client sends it again only when its timer says so, after 200 ms or more. So the frames of a turn are
-//! read into a memfd, which the supervisor gives to each worker in turn, and the next worker takes them as if they had
-//! just come. It does so once: a frame that ends a worker is not given to a third one.
+//! A frame that a worker has read from the TAP is in no queue any more. If the worker dies before the frame is
+//! recorded, the client sends it again only when its timer expires, after 200 ms or more. So the frames of a turn are
+//! read into a memfd, which the supervisor gives to each worker in turn, and the next worker processes them as if they
+//! had just arrived. It does so once: a frame that kills a worker is not given to a third one.
 //!
-//! A worker may die between the kernel's copy of a frame and its own note of it: most of the time that it takes to read
-//! a frame is the kernel's. Where the next frame will be, the EtherType is 0 until one is there; and how long it is,
-//! its own headers say.
+//! A worker may die between the kernel's copy of a frame and its own note of it: most of the time for reading a frame
+//! is spent in the kernel. At the place of the next frame the EtherType is 0 until there is one; the frame's own
+//! headers give its length.
 
 use std::fs::File;
 use std::io;
@@ -22,29 +22,29 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::offload::VNET_HEADER_LEN;
 
-/// The longest frame with what the kernel puts before it, in bytes.
+/// Length of the longest frame with the kernel's header, in bytes.
 const RAW_MAX: usize = VNET_HEADER_LEN + MAX_FRAME_LEN;
-/// Bytes of the memory: a turn of 15 frames of 64 KiB, or of many small ones.
+/// Size of the memory in bytes: a turn of 15 frames of 64 KiB, or of many small ones.
 const BYTES: usize = 1 << 20;
-/// How many bytes there are of frames, the first thing in the memory.
+/// The number of bytes of frames, the first word in the memory.
 const USED: Range<usize> = 0..8;
-/// Before each frame: how long it is.
+/// The word before each frame: its length.
 const LENGTH: usize = 8;
-/// Where a frame says what it carries (IEEE 802.3, clause 3.2.6).
+/// The place of the EtherType in a frame (IEEE 802.3, clause 3.2.6).
 const ETHER_TYPE: Range<usize> = 12..14;
 const ETHERNET_HEADER: usize = 14;
-/// Bytes in which a frame's EtherType is, whatever the source.
+/// The number of bytes that include a frame's EtherType, whatever the source.
 const HEADERS: usize = VNET_HEADER_LEN + ETHERNET_HEADER;
 
-/// Where frames are read from, with what the kernel puts before each.
+/// A source of frames, each with the kernel's header.
 pub trait Source {
-    /// Bytes before the frame.
+    /// Length of the kernel's header.
     fn header_len(&self) -> usize;
 
-    /// What these bytes say of the checksum.
+    /// The state of the checksum by these bytes.
     fn checksum(&self, header: &[u8]) -> RxChecksum;
 
-    /// Reads the next frame and what is before it, by one system call into one buffer. `None`: there is none.
+    /// Reads the next frame with its header, by one system call into one buffer. `None`: there is none.
     ///
     /// # Errors
     /// The device is gone, or its driver fails.
@@ -54,7 +54,7 @@ pub trait Source {
 /// Makes the memory, which the supervisor keeps.
 ///
 /// # Errors
-/// There is none to be had.
+/// The kernel provides none.
 pub fn memory() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = rustix::fs::memfd_create("outlast-received", flags)?;
@@ -69,12 +69,13 @@ pub fn memory() -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct Received {
     memory: MmapMut,
-    /// Where the next frame begins.
+    /// The place of the next frame.
     next: usize,
 }
 
 impl Received {
-    /// Frames in the supervisor's memory. `None`, or a memory of another supervisor's: frames are lost with the worker.
+    /// Keeps frames in the supervisor's memory. `None`, or another supervisor's memory: frames are lost with the
+    /// worker.
     ///
     /// # Errors
     /// It cannot be mapped.
@@ -115,7 +116,7 @@ impl Received {
         Ok(frame(source, &self.memory[begin..begin + length]))
     }
 
-    /// Forgets the frames: what they brought is on record.
+    /// Forgets the frames, whose content has been recorded.
     pub fn forget(&mut self) {
         if self.next != USED.end {
             self.clear();
@@ -128,13 +129,13 @@ impl Received {
         self.memory[USED.end + LENGTH..][..HEADERS].fill(0);
     }
 
-    /// Takes the frames that the worker before this one has left, and forgets them.
+    /// Returns and forgets the frames that the worker before this one has left.
     pub fn take_left(&mut self, source: &impl Source) -> Vec<(Vec<u8>, RxChecksum)> {
         let used = word(&self.memory, USED.start).unwrap_or_default();
         let end = USED.end.saturating_add(used as usize);
         let mut left = Vec::new();
         let mut at = USED.end;
-        // A damaged memory says anything.
+        // A damaged memory may contain anything.
         while at < end
             && let Some(length) = word(&self.memory, at)
             && let Some(raw) = self.memory.get(at + LENGTH..)
@@ -154,7 +155,7 @@ impl Received {
         left
     }
 
-    /// After what it counts.
+    /// Stored after the frames that it counts.
     fn set_used(&mut self, bytes: usize) {
         fence(Ordering::Release);
         self.memory[USED].copy_from_slice(&(bytes as u64).to_ne_bytes());
@@ -166,14 +167,14 @@ fn word(memory: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// A frame that was read.
+/// Makes a frame from the bytes that were read.
 fn frame<'a>(source: &impl Source, raw: &'a [u8]) -> Option<RxFrame<'a>> {
     let (header, bytes) = raw.split_at_checked(source.header_len())?;
     let checksum = source.checksum(header);
     Some(RxFrame { bytes, checksum })
 }
 
-/// A frame that is there and was not noted, if one is.
+/// Returns the frame that is there and was not noted, if any.
 fn unnoted_frame<'a>(source: &impl Source, raw: &'a [u8]) -> Option<RxFrame<'a>> {
     let bytes = raw.get(source.header_len()..)?;
     let number = |at: usize| {

@@ -1,5 +1,5 @@
-//! Real TAP devices, in a network namespace of the test's own: each test runs itself again under `unshare`, as root or in a user
-//! namespace. Where the machine allows neither, it says so and is skipped.
+//! Real TAP devices, in a network namespace of the test's own: each test runs itself again under `unshare`, as root or
+//! in a user namespace. Where the machine permits neither, it is skipped with a message.
 
 mod faults;
 mod line;
@@ -91,8 +91,8 @@ fn make_tap(name: &str) {
 }
 
 #[test]
-fn what_is_wrong_with_a_tap_is_said() {
-    in_namespace("what_is_wrong_with_a_tap_is_said", || {
+fn errors_of_a_tap_are_reported() {
+    in_namespace("errors_of_a_tap_are_reported", || {
         for offload in [false, true] {
             let error = |name: &str| Tap::open(name, offload).expect_err(name);
             assert!(matches!(error("tap9"), TapError::Missing { name } if name == "tap9"));
@@ -138,7 +138,7 @@ fn what_is_wrong_with_a_tap_is_said() {
         }
         let file: OwnedFd = std::fs::File::open("/dev/null").expect("a file").into();
         assert!(matches!(Tap::inherit(file), Err(TapError::NotInherited)));
-        // Nothing was made by looking.
+        // The check made nothing.
         assert!(matches!(
             Tap::open("tap9", true),
             Err(TapError::Missing { .. })
@@ -268,7 +268,7 @@ fn echo(mut stream: TcpStream, len: usize, meanwhile: impl Fn(usize)) {
 fn the_kernels_tcp_talks_to_ours() {
     in_namespace("the_kernels_tcp_talks_to_ours", || {
         make_tap("tap0");
-        // Plain comes second: nothing of the offloads may be left on the device.
+        // Plain comes second: no offload may be left on the device.
         for offload in [true, false] {
             let host = Host::start(Tap::open("tap0", offload).expect("a TAP"));
             for address in [IpAddr::from(SERVER_V4), IpAddr::from(SERVER_V6)] {
@@ -292,8 +292,8 @@ fn the_kernels_tcp_talks_to_ours() {
     });
 }
 
-/// A window that opens again in a segment that the kernel has already is not looked at: it would wait for its next
-/// probe, which is put off further the longer the outage was.
+/// The kernel ignores the window in a segment that it already has: it would wait for its next probe, which is postponed
+/// further the longer the outage was.
 #[test]
 fn the_kernel_sends_at_once_after_a_planned_outage_although_our_last_reply_was_not_acknowledged() {
     in_namespace(
@@ -309,7 +309,7 @@ fn the_kernel_sends_at_once_after_a_planned_outage_although_our_last_reply_was_n
             left.recv().expect("the host lives");
             stream.write_all(b"second").expect("queued");
             let before = window_probes(3);
-            host.come_back();
+            host.recover();
             stream.read_exact(&mut answer).expect("the answer");
             assert_eq!(&answer, b"second");
             assert_eq!(window_probes(0), before, "it had to probe");
@@ -318,7 +318,7 @@ fn the_kernel_sends_at_once_after_a_planned_outage_although_our_last_reply_was_n
     );
 }
 
-/// Window probes that the kernel has sent in this namespace, as soon as they are `least`.
+/// The number of window probes that the kernel has sent in this namespace, as soon as there are `least`.
 fn window_probes(least: u64) -> u64 {
     let limit = std::time::Instant::now() + Duration::from_secs(60);
     loop {
@@ -359,7 +359,7 @@ fn the_kernels_tcp_does_not_notice_a_restore() {
     });
 }
 
-/// Not a test but a measurement: `cargo test --release tap::tests::throughput -- --ignored --nocapture`.
+/// A measurement, not a test: `cargo test --release tap::tests::throughput -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn throughput() {

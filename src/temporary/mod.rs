@@ -1,5 +1,5 @@
 //! `outlast serve DIRECTORY`: a server without a configuration of its own. Its TAP, its checkpoint file and its
-//! configuration are made when it starts and are gone when it ends.
+//! configuration are made when it starts and removed when it ends.
 
 pub mod namespace;
 mod route;
@@ -19,16 +19,16 @@ use scratch::Scratch;
 
 /// Name of the only share.
 pub const SHARE: &str = "pub";
-/// Bytes of the checkpoint file: the least that is accepted, so that it is made quickly.
+/// Size of the checkpoint file in bytes: the least that is accepted, so that it is made quickly.
 const NVRAM_BYTES: u64 = crate::config::Nvram::SIZE_MIN_BYTES;
-/// What the kernel makes a device's name of: the first that is free.
+/// The pattern from which the kernel makes the device's name: the first that is free.
 const TAP_PATTERN: &str = "outlast%d";
-/// Random bytes of a password that nobody chose.
+/// The number of random bytes of a generated password.
 const PASSWORD_BYTES: usize = 8;
 
-/// Who may log in.
+/// The users that may log in.
 pub enum Access {
-    /// Everybody, without a password.
+    /// Everyone, without a password.
     Guest,
     /// One user.
     User {
@@ -40,11 +40,11 @@ pub enum Access {
 }
 
 impl Access {
-    /// From the command line: `NAME` or `NAME:PASSWORD`; without either the login name. A password that is not given is
-    /// that of the variable `OUTLAST_PASSWORD`, or random.
+    /// Makes it from the command line: `NAME` or `NAME:PASSWORD`; the default is the login name. The default password
+    /// is in the variable `OUTLAST_PASSWORD`, or random.
     ///
     /// # Errors
-    /// There can be no such user.
+    /// The name or the password is not permitted.
     pub fn new(is_guest: bool, user: Option<&str>) -> anyhow::Result<Access> {
         if is_guest {
             return Ok(Access::Guest);
@@ -78,10 +78,10 @@ fn random_password() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Serves `directory` until it is ended. Gives the exit code.
+/// Serves `directory` until it is ended. Returns the exit code.
 ///
 /// # Errors
-/// What it needs cannot be made.
+/// Something that it needs cannot be made.
 pub fn serve(directory: &Path, access: &Access, ready_fd: Option<i32>) -> anyhow::Result<u8> {
     let path = directory
         .canonicalize()
@@ -93,7 +93,7 @@ pub fn serve(directory: &Path, access: &Access, ready_fd: Option<i32>) -> anyhow
     let scratch = Scratch::new(NVRAM_BYTES)?;
     let config = scratch.path().join("outlast.toml");
     let mut ready = Ready::new(ready_fd, config.display().to_string())?;
-    // The device goes with its last descriptor, however the processes that hold it end.
+    // The device is removed with its last descriptor, however the processes that hold it end.
     let tap = Tap::create(TAP_PATTERN).map_err(explain)?;
     let subnet = Subnet::free()?;
     tap::host::set_address(tap.name(), subnet.host, subnet.prefix_bits)
@@ -118,7 +118,8 @@ pub fn serve(directory: &Path, access: &Access, ready_fd: Option<i32>) -> anyhow
 fn explain(error: TapError) -> anyhow::Error {
     match error {
         TapError::Denied { .. } => anyhow::anyhow!(
-            "this account may not make a TAP device: run as root, or use `outlast lab --directory DIRECTORY -- COMMAND`, which makes a private network"
+            "this account may not make a TAP device: run as root, or use `outlast lab --directory DIRECTORY -- \
+             COMMAND`, which makes a private network"
         ),
         error => error.into(),
     }
@@ -148,7 +149,7 @@ fn configuration(
     ))
 }
 
-/// The account whose rights apply to the files: with sudo the one that called it, else this process's own.
+/// The account whose rights apply to the files: with sudo the one that called it, otherwise this process's own.
 fn run_as() -> anyhow::Result<String> {
     if !rustix::process::geteuid().is_root() {
         return Ok(String::new());
@@ -161,7 +162,7 @@ fn run_as() -> anyhow::Result<String> {
     Ok(known.map(|account| account.name).unwrap_or_default())
 }
 
-/// How to connect, and how to end it.
+/// Describes how to connect, and how to end the server.
 fn greeting(path: &Path, access: &Access, tap: &str, subnet: &Subnet, config: &Path) -> String {
     let server = subnet.server;
     let (login, mount) = match access {

@@ -1,4 +1,4 @@
-//! A private network: a network namespace of this process's own, made without root where the machine allows that.
+//! A private network: a network namespace of this process, made without root where the machine permits that.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use rustix::thread::{
     set_capabilities, unshare_unsafe,
 };
 
-/// What is needed for a TAP in it; what runs there may also look at it (tcpdump, ping).
+/// The capabilities for a TAP in it, and for tools that run there (tcpdump, ping).
 const KEPT: [CapabilitySet; 2] = [CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW];
 
-/// Moves this process, which must have one thread, into a new network namespace and brings up its loopback device.
-/// Accounts stay what they are.
+/// Moves this process, which must have one thread, into a new network namespace and brings up its loopback device. The
+/// account stays the same.
 ///
 /// # Errors
-/// The machine does not allow it.
+/// The machine does not permit it.
 pub fn enter() -> anyhow::Result<()> {
     if unshare(UnshareFlags::NEWNET).is_err() {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -35,14 +35,14 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { unshare_unsafe(flags) }
 }
 
-/// user_namespaces(7): an account that has no rights outside maps itself alone, and lets groups be.
+/// user_namespaces(7): an account without rights outside maps only itself, and does not change groups.
 fn map(uid: u32, gid: u32) -> std::io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-/// capabilities(7): what an account that is not root executes has the ambient ones alone.
+/// capabilities(7): a program executed by an account that is not root has only the ambient ones.
 fn keep_capabilities() -> rustix::io::Result<()> {
     let mut sets = capabilities(None)?;
     for capability in KEPT {

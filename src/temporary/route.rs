@@ -1,19 +1,19 @@
-//! A subnet that nothing on this machine uses.
+//! Finds a subnet that nothing on this machine uses.
 
 use std::net::Ipv4Addr;
 
 use anyhow::Context as _;
 
-/// Two addresses and no more: a /30.
+/// Length of a prefix with two host addresses.
 const PREFIX_BITS: u8 = 30;
-/// Where one is looked for: RFC 1918, and the range for benchmarks (RFC 2544) if a VPN has taken the others.
+/// The ranges that are searched: RFC 1918, and the one for benchmarks (RFC 2544) if a VPN has taken the others.
 const PLACES: [Ipv4Addr; 4] = [
     Ipv4Addr::new(10, 77, 0, 0),
     Ipv4Addr::new(192, 168, 77, 0),
     Ipv4Addr::new(172, 30, 77, 0),
     Ipv4Addr::new(198, 18, 77, 0),
 ];
-/// Subnets of one place.
+/// The number of subnets of one range.
 const SUBNETS: u32 = 64;
 
 /// The addresses of the server and of this machine on the TAP.
@@ -28,7 +28,7 @@ pub(super) struct Subnet {
 }
 
 impl Subnet {
-    /// The first that no route of this network namespace leads to, the default route apart.
+    /// The first subnet to which no route of this network namespace leads, except the default route.
     ///
     /// # Errors
     /// There is none.
@@ -45,8 +45,8 @@ impl Subnet {
 /// Destination and mask.
 type Route = (u32, u32);
 
-/// Lines of /proc/net/route (proc_net(5)): the second column is the destination, the eighth the mask, in the byte order
-/// of the network as the machine reads it.
+/// Parses /proc/net/route (proc_net(5)): the second column is the destination, the eighth the mask, in network byte
+/// order as the machine reads it.
 fn parse(text: &str) -> Vec<Route> {
     let word = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::from_be);
     let route = |line: &str| {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_left_alone() {
+    fn used_subnets_are_skipped() {
         let server = |routes: &[Route]| first_free(routes).map(|subnet| subnet.server.to_string());
         assert_eq!(server(&[]).unwrap(), "10.77.0.1");
         assert_eq!(server(&[route([0, 0, 0, 0], 0)]).unwrap(), "10.77.0.1");

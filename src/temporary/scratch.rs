@@ -1,5 +1,5 @@
-//! A private directory that goes with its server. A server that was killed with SIGKILL leaves one behind; the next
-//! one, which finds it unlocked, removes it.
+//! A private directory that is removed with its server. A server that was killed with SIGKILL leaves it behind; the
+//! next server, which finds it unlocked, removes it.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use rustix::fs::FlockOperation;
 
-/// Beginning of the names of these directories.
+/// Prefix of the names of these directories.
 const PREFIX: &str = "outlast-";
-/// The name while one is not locked yet: nobody looks at those.
+/// Prefix of the name until the directory is locked; such directories are not removed.
 const UNLOCKED_PREFIX: &str = ".outlast-";
 
 /// The directory, locked.
@@ -22,10 +22,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one in the first runtime directory that has room for twice `bytes`.
+    /// Makes a directory in the first runtime directory that has room for twice `bytes`.
     ///
     /// # Errors
-    /// None has.
+    /// There is none.
     pub fn new(bytes: u64) -> anyhow::Result<Scratch> {
         let bases = bases();
         for base in &bases {
@@ -49,7 +49,7 @@ impl Scratch {
         )
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -63,7 +63,8 @@ impl Drop for Scratch {
     }
 }
 
-/// In memory first: what is in them is of no use after a reboot. A directory that was named counts alone.
+/// The runtime directories, those in memory first: the files are useless after a reboot. A configured directory is the
+/// only one.
 fn bases() -> Vec<PathBuf> {
     if let Some(named) = std::env::var_os("TMPDIR").filter(|path| !path.is_empty()) {
         return vec![named.into()];
@@ -85,7 +86,7 @@ fn make(base: &Path) -> anyhow::Result<Scratch> {
     match locked {
         Ok(lock) => Ok(Scratch { path, _lock: lock }),
         Err(error) => {
-            // It is empty, and the error above is what counts.
+            // It is empty, and the error above is reported.
             let _ = fs::remove_dir(&unlocked);
             Err(error.into())
         }
@@ -98,7 +99,7 @@ fn lock(path: &Path) -> io::Result<File> {
     Ok(directory)
 }
 
-/// Removes this account's directories whose servers are gone. What cannot be removed stays.
+/// Removes this account's directories whose servers have ended. A directory that cannot be removed stays.
 fn remove_stale(base: &Path) {
     let own = rustix::process::geteuid().as_raw();
     let Ok(entries) = fs::read_dir(base) else {
@@ -115,7 +116,7 @@ fn remove_stale(base: &Path) {
     }
 }
 
-/// Did [`make`] give it?
+/// Returns whether [`make`] made this name.
 fn is_a_name(name: &str) -> bool {
     name.strip_prefix(PREFIX)
         .is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -133,7 +134,7 @@ mod tests {
         let killed = make(&base).unwrap();
         fs::write(killed.path().join("nvram"), "x").unwrap();
         let left = killed.path().to_owned();
-        // As the kernel does it: the lock goes, the directory stays.
+        // Like the kernel: the lock is released, the directory stays.
         let Scratch { path: _, _lock } = &killed;
         rustix::fs::flock(_lock, FlockOperation::Unlock).unwrap();
         std::mem::forget(killed);

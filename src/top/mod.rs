@@ -92,7 +92,7 @@ fn ask(control: &Path) -> Result<Status, client::Error> {
 /// Drops the connections of a client; gives what came of it, for the user.
 fn disconnect(control: &Path, client: String) -> String {
     let command = Command::Disconnect {
-        whom: client.clone(),
+        client_or_user: client.clone(),
     };
     match client::request(control, &command, PATIENCE) {
         Ok(Reply::Disconnected { connections: 0 }) => format!("{client} is not connected"),

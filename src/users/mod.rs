@@ -1,13 +1,13 @@
-//! The users file: who may log in, with which NT hash.
+//! The users file: the names of the users, and their NT hashes.
 //!
 //! ```text
 //! # comment
 //! alice:8846f7eaee8fb117ad06bdd830b7586c
 //! ```
 //!
-//! One line per user: name, colon, the NT hash (MD4 of the password in UTF-16LE, MS-NLMP 3.3.1) in 32 hexadecimal digits. Blank
-//! lines and lines that begin with `#` are skipped. Names differ in more than case. The hash is as good as the password, so the
-//! file must be its owner's alone (0600); it is replaced as a whole, never written in place.
+//! One line per user: name, colon, the NT hash (MD4 of the password in UTF-16LE, MS-NLMP 3.3.1) in 32 hexadecimal
+//! digits. Blank lines and lines that begin with `#` are skipped. Names differ in more than case. The hash is as good
+//! as the password, so the file must be its owner's alone (0600); it is replaced as a whole, never written in place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,26 +25,27 @@ pub mod smbpasswd;
 #[cfg(test)]
 mod tests;
 
-/// Largest file that is read.
+/// The largest file that is read, in bytes.
 const FILE_MAX_BYTES: u64 = 16 << 20;
 
-/// What is wrong with a users file: one line that names the file and the remedy.
+/// An error of a users file: one line that names the file and the remedy.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not there, not readable, not writable.
+    /// It is missing, unreadable or not writable.
     #[error("{}: {problem}: {cause}; {remedy}", .file.display())]
     Io {
         /// The file.
         file: PathBuf,
-        /// What was tried.
+        /// The failed action.
         problem: &'static str,
-        /// Why it failed.
+        /// Its cause.
         cause: io::Error,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// Others may read or write it.
-    #[error("{}: mode {mode:03o} lets others in, and its hashes are as good as passwords; run `chmod 600 {}`", .file.display(), .file.display())]
+    #[error("{}: mode {mode:03o} permits access by others, and its hashes are as good as passwords; run `chmod 600 \
+        {}`", .file.display(), .file.display())]
     Mode {
         /// The file.
         file: PathBuf,
@@ -66,25 +67,25 @@ pub enum Error {
         file: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// A line of a file that is imported is not an account.
+    /// A line of an imported file is not an account.
     #[error("{}:{line}: {problem}; name a file in smbpasswd format, as `pdbedit -Lw` prints it", .file.display())]
     Import {
         /// The file.
         file: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// Too large to be one.
-    #[error("{}: is larger than a users file can be; name the right file in server.users_file", .0.display())]
+    /// It is too large to be a users file.
+    #[error("{}: is too large for a users file; name the right file in server.users_file", .0.display())]
     TooLarge(PathBuf),
 }
 
-/// May a user be called so? 1 to 256 characters, none that Windows refuses in account names.
+/// Returns whether a name is permitted: 1 to 256 characters, none that Windows refuses in account names.
 pub fn is_name(name: &str) -> bool {
     (1..=256).contains(&name.chars().count())
         && name.trim() == name
@@ -100,7 +101,7 @@ pub struct Users {
 }
 
 impl fmt::Debug for Users {
-    /// Names only: hashes do not belong into logs.
+    /// Shows names only: hashes do not belong into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
             .entries(self.iter().map(|(name, _)| name))
@@ -122,7 +123,7 @@ impl Users {
         Users::parse(path, &text)
     }
 
-    /// Opens the file, which must be its owner's alone.
+    /// Opens the file, to which only its owner may have access.
     ///
     /// # Errors
     /// It is missing, or open to others.
@@ -148,7 +149,7 @@ impl Users {
         Ok(file)
     }
 
-    /// The users of a server: those of its file. Where every share admits guests, the file may be missing.
+    /// The users of a server, from its file. If every share admits guests, the file may be missing.
     ///
     /// # Errors
     /// As [`Users::load`].
@@ -159,7 +160,7 @@ impl Users {
         }
     }
 
-    /// The file of [`Users::for_server`]; `None` if it is missing, and may be.
+    /// The file of [`Users::for_server`]; `None` if it is missing and may be.
     ///
     /// # Errors
     /// It is missing, or open to others.
@@ -175,7 +176,7 @@ impl Users {
         }
     }
 
-    /// The users in a file that is there, none if it is not.
+    /// The users in a file, or none if it is missing.
     ///
     /// # Errors
     /// As [`Users::load`], but for a missing file.
@@ -188,7 +189,7 @@ impl Users {
         }
     }
 
-    /// Checks users given as text; `path` is the file they are said to come from.
+    /// Parses users; `path` is used in errors.
     ///
     /// # Errors
     /// A wrong line.
@@ -213,7 +214,7 @@ impl Users {
                 .ok_or_else(|| wrong("has a hash that is not 32 hexadecimal digits"))?;
             if users.insert(name, hash) {
                 return Err(wrong(
-                    "names a user that is there already (case does not count)",
+                    "names a user that exists already (case does not matter)",
                 ));
             }
         }
@@ -232,7 +233,7 @@ impl Users {
         self.users.remove(&name.to_lowercase()).is_some()
     }
 
-    /// Is there a user of this name?
+    /// Returns whether there is a user of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.users.contains_key(&name.to_lowercase())
     }
@@ -244,8 +245,8 @@ impl Users {
             .map(|(name, hash)| (name.as_str(), &**hash))
     }
 
-    /// Replaces the file: a new one beside it, synced, then renamed over it, so that a crash leaves the old or the new. A symbolic
-    /// link is followed, not replaced.
+    /// Replaces the file: writes a new one beside it, syncs it, then renames it, so that a crash leaves the old or the
+    /// new. A symbolic link is followed, not replaced.
     ///
     /// # Errors
     /// The directory cannot be written to.
@@ -266,7 +267,7 @@ impl Users {
             .write_new(&new, &path)
             .and_then(|()| std::fs::rename(&new, &path));
         if let Err(error) = written {
-            // Whether it is there or not, the error before is what counts.
+            // Whether it exists or not, the error before is reported.
             let _ = std::fs::remove_file(&new);
             return Err(io_error(error));
         }
@@ -281,7 +282,7 @@ impl Users {
             .create_new(true)
             .mode(0o600)
             .open(new)?;
-        // It stays readable for the account the server runs as.
+        // It stays readable for the server's account.
         if let Ok(metadata) = old.metadata() {
             std::os::unix::fs::fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
         }
@@ -309,9 +310,9 @@ fn unreadable(path: &Path, cause: io::Error) -> Error {
     }
 }
 
-/// Reads a whole text that is wiped when it is dropped.
+/// Reads a whole text, which is wiped when it is dropped.
 pub(crate) fn read_secret(file: File) -> io::Result<Zeroizing<String>> {
-    // In one piece: a text that grows leaves copies behind.
+    // In one piece: a growing buffer leaves copies behind.
     let len = file.metadata()?.len().min(FILE_MAX_BYTES);
     let mut text = Zeroizing::new(String::with_capacity(len as usize + 1));
     file.take(FILE_MAX_BYTES).read_to_string(&mut text)?;

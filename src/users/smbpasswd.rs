@@ -6,18 +6,18 @@ use zeroize::Zeroizing;
 
 use super::{Error, is_name, parse_hash};
 
-/// The NT hash, or why the account is not taken.
+/// The NT hash, or the reason why the account is not imported.
 type Taken = Result<Zeroizing<[u8; 16]>, &'static str>;
 
 /// One account.
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// Its NT hash, or why it is not taken.
+    /// Its NT hash, or the reason why it is not imported.
     pub nt_hash: Taken,
 }
 
-/// Reads the accounts; `path` is the file they are said to come from.
+/// Reads the accounts; `path` is used in errors.
 ///
 /// # Errors
 /// A line is not of this format.
@@ -86,7 +86,8 @@ mod tests {
         let text = format!(
             "# comment\n\nalice:1000:{NONE}:{HASH}:[U          ]:LCT-5F000000:\nold:7:{NONE}:{HASH}\n\
              bob:1001:{NONE}:{HASH}:[UD         ]:LCT-5F000000:\nhost$:1002:{NONE}:{HASH}:[W          ]:LCT-5F000000:\n\
-             carol:1003:{NONE}:NO PASSWORDXXXXXXXXXXXXXXXXXXXXX:[NU         ]:LCT-5F000000:\ndave:4:{NONE}:{NONE}:[U ]:\n"
+             carol:1003:{NONE}:NO PASSWORDXXXXXXXXXXXXXXXXXXXXX:[NU         ]:LCT-5F000000:\n\
+             dave:4:{NONE}:{NONE}:[U ]:\n"
         );
         let entries = parse(Path::new("p"), &text).unwrap();
         let taken: Vec<_> = entries

@@ -8,7 +8,7 @@ fn file(name: &str) -> (Scratch, PathBuf) {
     (scratch, path)
 }
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -64,7 +64,8 @@ fn a_file_open_to_others_is_refused() {
         assert_eq!(
             error,
             format!(
-                "{shown}: mode {mode:03o} lets others in, and its hashes are as good as passwords; run `chmod 600 {shown}`"
+                "{shown}: mode {mode:03o} permits access by others, and its hashes are as good as passwords; run \
+                 `chmod 600 {shown}`"
             )
         );
     }
@@ -95,7 +96,7 @@ fn wrong_lines_are_named() {
         (format!(":{hash}"), "/u:1: has a name that no user may have"),
         (
             format!("a:{hash}\nA:{hash}"),
-            "/u:2: names a user that is there already (case does not count)",
+            "/u:2: names a user that exists already (case does not matter)",
         ),
     ] {
         let error = Users::parse(path, &text).unwrap_err().to_string();
@@ -113,7 +114,8 @@ fn a_missing_file_names_the_remedy() {
         .to_string();
     assert_eq!(
         error,
-        "/nowhere/users: cannot be read: No such file or directory (os error 2); make it with `outlast user add NAME --config FILE`"
+        "/nowhere/users: cannot be read: No such file or directory (os error 2); make it with `outlast user add NAME \
+         --config FILE`"
     );
     assert_eq!(
         Users::load_or_empty(Path::new("/nowhere/users")).unwrap(),

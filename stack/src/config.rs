@@ -1,4 +1,4 @@
-//! What a stack is told when it is made.
+//! The configuration of a stack.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,30 +16,31 @@ pub struct Config {
     pub gateways: Vec<IpAddr>,
     /// Largest IP packet of the link, bytes.
     pub mtu: usize,
-    /// What the device does for us.
+    /// What the device does for us (offload).
     pub capabilities: Capabilities,
     /// TCP ports we listen on, on every address.
     pub ports: Vec<u16>,
-    /// Bytes that a connection may hold by itself: its receive queue, and the window that is opened again as the
+    /// Bytes that a connection may hold without a grant: its receive queue, and the window that is opened again as the
     /// application consumes. At most 16 MiB. An application that waits for longer messages grants more
     /// ([`Stack::grant`](crate::Stack::grant)).
     pub receive_buffer: usize,
-    /// The largest window that is ever granted, bytes, if it is more than `receive_buffer`. At most 16 MiB.
+    /// The largest window that is ever granted, in bytes, if it is more than `receive_buffer`. At most 16 MiB.
     pub largest_window: usize,
-    /// Bytes that all connections may hold together, queued or promised: room that the journal has set aside. To be at
-    /// least `max_connections` times `receive_least`, and `receive_reserve`.
+    /// Bytes that all connections may hold together, queued or offered: room that the journal has set aside. At least
+    /// `max_connections` times `receive_least`, and at least `receive_reserve`.
     pub receive_total: usize,
-    /// Bytes of them that no window takes by itself: they are left for grants.
+    /// Bytes of `receive_total` that are kept for grants.
     pub receive_reserve: usize,
-    /// Bytes that a connection may hold by itself however many there are.
+    /// Bytes that a connection may hold without a grant however many connections there are.
     pub receive_least: usize,
-    /// Connections in total, half-open ones included. Beyond it the oldest in TIME-WAIT or, failing that, in SYN-RECEIVED gives way;
-    /// if there is none, a SYN is dropped silently.
+    /// Connections in total, half-open ones included. Beyond it the oldest one in TIME-WAIT or, failing that, in
+    /// SYN-RECEIVED is closed; if there is none, a SYN is dropped silently.
     pub max_connections: usize,
-    /// Connections in SYN-RECEIVED. SYNs beyond it are answered with a cookie, and nothing is kept of them (RFC 4987, section 3.6).
+    /// Connections in SYN-RECEIVED. SYNs beyond it are answered with a cookie, and no state is kept for them (RFC 4987,
+    /// section 3.6).
     pub max_half_open: usize,
-    /// Bytes of out-of-order segments kept, over all connections. Beyond it those of a connection that holds more than its part are
-    /// dropped, and are sent again by the peer (RFC 2018, section 8).
+    /// Bytes of out-of-order segments kept, over all connections. Beyond it those of a connection that holds more than
+    /// its share are dropped, and the peer sends them again (RFC 2018, section 8).
     pub max_out_of_order: usize,
     /// Echo requests answered in one second.
     pub max_echoes_per_second: u32,
@@ -47,7 +48,7 @@ pub struct Config {
     pub hop_limit: u8,
     /// Differentiated Services codepoint of segments (RFC 2474), 0 to 63.
     pub dscp: u8,
-    /// Silence after which a keep-alive probe is sent (RFC 9293, section 3.8.4); `None`: none is.
+    /// Silence after which a keep-alive probe is sent (RFC 9293, section 3.8.4); `None`: never.
     pub keep_alive_idle: Option<Duration>,
     /// Time between unanswered keep-alive probes.
     pub keep_alive_interval: Duration,

@@ -1,4 +1,4 @@
-//! What a stack tells the application: events, and the state of its connections.
+//! Events for the application, and the state of the connections.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::{ConnId, Seq, State};
 
-/// Something the application may want to act on. Events are hints about the durable state, and not saved: after a recovery
-/// the application looks at every connection once.
+/// Something the application may want to act on. Events are hints about the durable state and are not saved: after a
+/// recovery the application looks at every connection once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The handshake is complete.
@@ -19,7 +19,7 @@ pub enum Event {
     Writable(ConnId),
     /// The peer sends no more; what it sent before is in `received`.
     PeerFinished(ConnId),
-    /// Something is in the way; the connection stays (RFC 9293, section 3.9.1.8).
+    /// Something disturbs the connection, which stays (RFC 9293, section 3.9.1.8).
     Trouble(ConnId, Trouble),
     /// The connection is gone, and `Record::Closed` is in the journal. Also for connections never reported as accepted.
     Closed(ConnId, Why),
@@ -32,17 +32,17 @@ pub(crate) fn push_once(events: &mut Vec<Event>, event: Event) {
     }
 }
 
-/// What is in the way of a connection.
+/// What disturbs a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// A router or the peer's host says so: ICMP or ICMPv6 type and code.
+    /// A router or the peer's host reported it: ICMP or ICMPv6 type and code.
     Icmp {
         /// The type.
         kind: u8,
         /// The code.
         code: u8,
     },
-    /// Sent data goes unacknowledged though it was sent again and again (R1 of RFC 9293, section 3.8.3).
+    /// Sent data stays unacknowledged after several retransmissions (R1 of RFC 9293, section 3.8.3).
     Unacknowledged,
 }
 
@@ -58,14 +58,14 @@ pub enum Why {
     TimedOut,
     /// [`Stack::abort`](crate::Stack::abort).
     Aborted,
-    /// The handshake was not completed in time, or gave way to others.
+    /// The handshake was not completed in time, or the connection was closed to make room for others.
     NeverOpened,
 }
 
-/// What is held at this moment against the limits of [`Config`](crate::Config), and what has come of them since the stack was made.
+/// Current levels against the limits of [`Config`](crate::Config), and counters since the stack was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Connections, in whatever state.
+    /// Connections, in any state.
     pub connections: usize,
     /// Those in SYN-RECEIVED.
     pub half_open: usize,
@@ -75,22 +75,21 @@ pub struct Usage {
     pub out_of_order: usize,
     /// SYNs answered with a cookie.
     pub cookies_sent: u64,
-    /// Connections that came of cookies.
+    /// Connections made from cookies.
     pub cookies_accepted: u64,
-    /// SYNs dropped since there were too many connections.
+    /// SYNs dropped because there were too many connections.
     pub refused: u64,
-    /// Connections that gave way to newer ones.
+    /// Connections closed to make room for newer ones.
     pub displaced: u64,
-    /// Out-of-order segments dropped for want of room.
+    /// Out-of-order segments dropped for lack of room.
     pub out_of_order_dropped: u64,
-    /// Bytes that are queued for the application or promised to peers, over all connections.
+    /// Bytes that are queued for the application or offered to peers, over all connections.
     pub receive_held: usize,
-    /// In-order segments within a window that were dropped for want of room in the journal. Only an attack gets that
-    /// far.
+    /// In-order segments within a window that were dropped for lack of room in the journal. Only an attack causes this.
     pub in_window_dropped: u64,
 }
 
-/// How far a connection has come: whoever looks twice sees whether it goes on.
+/// How far a connection has got. Two samples show whether it advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Oldest unacknowledged sequence number.
@@ -133,7 +132,7 @@ pub struct ConnStatus {
 }
 
 impl State {
-    /// The name RFC 9293 gives the state.
+    /// The name of the state in RFC 9293.
     pub fn name(self) -> &'static str {
         match self {
             State::SynReceived => "SYN-RECEIVED",

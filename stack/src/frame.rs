@@ -1,4 +1,4 @@
-//! Frames as they come in and go out, and the path of a connection.
+//! Received and sent frames, and the path of a connection.
 
 use std::net::SocketAddr;
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 /// A received Ethernet frame, up to 64 KiB.
 #[derive(Debug, Clone, Copy)]
 pub struct RxFrame<'a> {
-    /// From the Ethernet header on.
+    /// The frame from the Ethernet header on.
     pub bytes: &'a [u8],
     /// Whether the transport checksum is still to be verified.
     pub checksum: RxChecksum,
 }
 
-/// What is known of a received frame's transport checksum.
+/// What is known about a received frame's transport checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RxChecksum {
     /// Nothing: verify it.
     Verify,
-    /// Validated by the kernel, or partial since the frame never left the machine: the field is not to be looked at.
+    /// Validated by the kernel, or partial since the frame never left the machine: the field must not be checked.
     Trusted,
 }
 
@@ -28,9 +28,9 @@ pub enum RxChecksum {
 pub struct TxFrame {
     /// Ethernet, IP and TCP headers, or a whole frame of another protocol.
     pub header: Vec<u8>,
-    /// What follows the header, as slices of the log.
+    /// The bytes after the header, as slices of the log.
     pub payload: Vec<Bytes>,
-    /// What the device still has to do.
+    /// The work left to the device.
     pub offload: Offload,
 }
 
@@ -39,14 +39,14 @@ pub struct TxFrame {
 pub enum Offload {
     /// None: all checksums are in place.
     None,
-    /// The transport checksum field holds the pseudo-header's sum; finish it.
+    /// The transport checksum field holds the pseudo-header's sum; the device completes it.
     Checksum {
         /// Where the sum begins, bytes from the frame's start.
         start: u16,
         /// Where the checksum field lies, bytes from `start`.
         offset: u16,
     },
-    /// Cut the payload into segments of `mss` bytes, and finish each one's checksum as above.
+    /// The device cuts the payload into segments of `mss` bytes, and completes each one's checksum as above.
     Tso {
         /// IPv6, not IPv4.
         v6: bool,
@@ -61,10 +61,10 @@ pub enum Offload {
     },
 }
 
-/// What the device does for us.
+/// What the device does for us (offload).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// It finishes transport checksums of frames sent.
+    /// It completes transport checksums of sent frames.
     pub checksum: bool,
     /// It cuts TCP over IPv4 into segments.
     pub tso4: bool,
@@ -72,36 +72,37 @@ pub struct Capabilities {
     pub tso6: bool,
 }
 
-/// The two ends of a connection, and where the peer's frames come from.
+/// The two ends of a connection, and the Ethernet address of the peer.
 ///
-/// The Ethernet address is the peer's or its router's, learned from valid segments: after a recovery there is nothing to resolve.
+/// The Ethernet address is the peer's or its router's, learned from valid segments, so that nothing has to be resolved
+/// after a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Path {
     /// Our address and port.
     pub local: SocketAddr,
     /// The peer's address and port.
     pub remote: SocketAddr,
-    /// Ethernet address frames to the peer go to.
+    /// Ethernet address to which frames to the peer are sent.
     pub remote_mac: [u8; 6],
 }
 
-/// A TCP segment out of its Ethernet and IP headers; lengths and checksum are verified.
+/// A TCP segment extracted from its Ethernet and IP headers; lengths and checksum are verified.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Segment<'a> {
-    /// Where it came from (remote) and went to (local, one of our addresses).
+    /// Source (remote) and destination (local, one of our addresses).
     pub(crate) path: Path,
     /// TCP header and payload.
     pub(crate) tcp: &'a [u8],
 }
 
-/// What the link layer made of a received frame.
+/// The link layer's result for a received frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Delivery<'a> {
     /// A segment to one of our addresses.
     Segment(Segment<'a>),
     /// An ICMP error about a segment from one of our addresses.
     Error(IcmpError),
-    /// Dealt with, or not for us.
+    /// The frame has been processed, or was not for us.
     Nothing,
 }
 
@@ -114,7 +115,7 @@ pub(crate) struct IcmpError {
     pub(crate) remote: SocketAddr,
     /// Sequence number of the quoted segment.
     pub(crate) seq: u32,
-    /// What is the matter.
+    /// The reported error.
     pub(crate) kind: IcmpKind,
 }
 
@@ -123,6 +124,6 @@ pub(crate) struct IcmpError {
 pub(crate) enum IcmpKind {
     /// "Packet too big" or "fragmentation needed": the largest IP packet that passes, bytes.
     TooBig { mtu: usize },
-    /// Something else is in the way: type and code.
+    /// Another error: type and code.
     Unreachable { kind: u8, code: u8 },
 }

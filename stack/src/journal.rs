@@ -1,4 +1,4 @@
-//! Where records go.
+//! The interface to the log.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ pub type ConnId = u64;
 
 /// The log, as the stack sees it. Implemented by the event loop, and by a `Vec` in tests.
 pub trait Journal {
-    /// Appends a record and returns `data` as bytes that live as long as they are held.
+    /// Appends a record and returns `data` as bytes that stay valid as long as they are held.
     ///
     /// Never fails: callers ask `room` first for received data. [`Record::Opened`] is a snapshot and begins the object.
     fn append(&mut self, conn: ConnId, record: &Record, data: &[&[u8]]) -> Bytes;

@@ -1,9 +1,10 @@
 //! TCP/IP whose connections can be saved and restored.
 //!
-//! Pure: `(frame, now) -> (records, frames)`. No I/O, no clock, no randomness, no globals. smoltcp gives the wire formats and
-//! everything that is not TCP (`link`); the TCP is our own (`tcp`), since it has to be the fold of its records.
+//! Pure: `(frame, now) -> (records, frames)`. No I/O, no clock, no randomness, no globals. smoltcp provides the wire
+//! formats and everything that is not TCP (`link`); the TCP is our own (`tcp`), since its state has to be the fold of
+//! its records.
 //!
-//! Time is *service time*: it goes on across an outage from where it was and never runs backwards.
+//! Time is *service time*: it stands still during an outage and never runs backwards.
 
 mod config;
 pub mod device;

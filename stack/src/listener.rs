@@ -1,4 +1,4 @@
-//! LISTEN: what a SYN asks for, and the answer to one of which nothing is kept (RFC 9293, section 3.10.7.2; RFC 4987).
+//! LISTEN: the connection that a SYN asks for, and SYN-ACKs with cookies (RFC 9293, section 3.10.7.2; RFC 4987).
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::tcp::segment::{Header, Received};
 use crate::tcp::{cookie, isn::Isn};
 use crate::{Checkpoint, Config, Options, Path, Seq, State};
 
-/// RFC 9293, section 3.7.1: of a peer that says nothing.
+/// The send MSS of a peer without MSS option (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
 const DEFAULT_MSS_V6: u16 = 1220;
-/// RFC 7323, section 2.3.
+/// The largest window scale shift (RFC 7323, section 2.3).
 const MAX_SHIFT: u8 = 14;
 
-/// The segment size of a peer that says none.
+/// The segment size of a peer without MSS option.
 //= rfc9293 MUST-15
 pub(crate) fn default_mss(path: &Path) -> u16 {
     if path.remote.is_ipv6() {
@@ -23,7 +23,7 @@ pub(crate) fn default_mss(path: &Path) -> u16 {
     }
 }
 
-/// The connection a SYN asks for (RFC 9293, section 3.10.7.2, third), with a window of so many bytes.
+/// Makes the connection that a SYN asks for (RFC 9293, section 3.10.7.2, third), with a window of so many bytes.
 pub(crate) fn half_open(
     syn: &Received<'_>,
     iss: Seq,
@@ -65,7 +65,7 @@ pub(crate) fn half_open(
     }
 }
 
-/// The SYN-ACK that a flood is answered with: its sequence number is a cookie.
+/// Makes the SYN-ACK that answers a flood: its sequence number is a cookie.
 pub(crate) fn cookie_answer(
     syn: &Received<'_>,
     path: &Path,

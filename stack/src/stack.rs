@@ -22,19 +22,19 @@ use crate::tcp::tcb::Durable;
 use crate::tcp::window::Holding;
 use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, State, TxFrame};
 
-/// Resets sent in one second of service time to segments of no connection.
+/// Resets per second of service time that answer segments of no connection.
 const RESETS_PER_SECOND: u32 = 100;
-/// Messages that take back a peer's back-off: more than the steps it can have taken (RFC 6069).
+/// The number of ICMP messages that undo a peer's back-off (RFC 6069): more than the steps it can have taken.
 const REVIVAL_MESSAGES: usize = 16;
 /// Bytes of one relocation record.
 const RELOCATION_PIECE: usize = 1 << 20;
 
-/// What may have happened to the peers' frames while we were away.
+/// Whether frames of the peers may have been lost during the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
     /// Some may be lost: their retransmission timers are backed off.
     Frames,
-    /// Nothing: the device's queue was held open, or it was a planned outage.
+    /// None: the device's queue was held open, or the outage was planned.
     Nothing,
 }
 
@@ -44,14 +44,14 @@ pub struct Stack {
     link: Link,
     isn: Isn,
     conns: BTreeMap<ConnId, Conn>,
-    /// By our socket and the peer's.
+    /// Connections by our socket and the peer's.
     sockets: HashMap<(SocketAddr, SocketAddr), ConnId>,
-    /// Those in SYN-RECEIVED and in TIME-WAIT, oldest first.
+    /// Connections in SYN-RECEIVED and in TIME-WAIT, oldest first.
     half_open: BTreeSet<ConnId>,
     time_wait: BTreeSet<ConnId>,
-    /// Cookies may come back until then.
+    /// Time until which cookies may return.
     cookies_until: Duration,
-    /// What is held and has been refused; the sets' sizes are filled in when it is asked for.
+    /// Counters and levels; the sizes of the sets are filled in on request.
     usage: Usage,
     /// What all connections hold of the room for received bytes.
     receive: Holding,
@@ -60,11 +60,11 @@ pub struct Stack {
     /// When to poll the others. An entry may be earlier than the connection's deadline, never later.
     timers: BTreeSet<(Duration, ConnId)>,
     events: Vec<Event>,
-    /// Segments that belong to no connection: resets, answers with cookies.
+    /// Segments that belong to no connection: resets, and SYN-ACKs with cookies.
     resets: Vec<(Path, Header)>,
     reset_rate: (u64, u32),
     drain: Option<Drain>,
-    /// Everything is restored; before that no frame is taken or sent (law 4).
+    /// Everything is restored; no frame is read or sent before (law 4).
     open: bool,
     now: Duration,
 }
@@ -134,7 +134,8 @@ impl Stack {
         }
     }
 
-    /// RFC 9293, section 3.10.7.4, fourth step, and RFC 6191, section 2: a SYN that cannot be an old duplicate ends TIME-WAIT.
+    /// Returns whether a SYN, which cannot be an old duplicate, ends TIME-WAIT (RFC 9293, section 3.10.7.4, fourth
+    /// step; RFC 6191, section 2).
     //= rfc9293 SHLD-4
     fn reopens(&self, conn: ConnId, syn: &Received<'_>) -> bool {
         self.conns.get(&conn).is_some_and(|conn| {
@@ -152,7 +153,8 @@ impl Stack {
         })
     }
 
-    /// LISTEN. The new connection is on record before its SYN-ACK leaves; of a flood nothing is kept at all.
+    /// Handles a SYN in LISTEN. The new connection is recorded before its SYN-ACK leaves; during a flood nothing is
+    /// kept.
     fn listen(&mut self, syn: &Received<'_>, path: Path, journal: &mut dyn Journal) {
         let full = self.conns.len() >= self.config.max_connections;
         if full && self.time_wait.is_empty() && self.half_open.is_empty() {
@@ -170,7 +172,7 @@ impl Stack {
         }
     }
 
-    /// An acknowledgement of a SYN-ACK of which nothing was kept: the connection comes to be, and takes the segment.
+    /// Handles the acknowledgement of a SYN-ACK with a cookie: makes the connection, which then processes the segment.
     fn take_cookie(&mut self, ack: &Received<'_>, path: Path, journal: &mut dyn Journal) -> bool {
         if ack.syn
             || self.now > self.cookies_until
@@ -193,7 +195,8 @@ impl Stack {
         true
     }
 
-    /// Is there room for one more connection? Who waits out its time, or has not completed its handshake, gives way.
+    /// Makes room for one more connection; false if there is none. A connection in TIME-WAIT, or one whose handshake is
+    /// incomplete, is closed for it.
     fn make_room(&mut self, journal: &mut dyn Journal) -> bool {
         if self.conns.len() < self.config.max_connections {
             return true;
@@ -221,11 +224,11 @@ impl Stack {
         let record = Record::Opened(Box::new(checkpoint));
         let none = journal.append(conn, &record, &[]);
         self.apply(conn, &record, none);
-        self.touch(conn);
+        self.mark_dirty(conn);
         conn
     }
 
-    /// CLOSED (RFC 9293, section 3.10.7.1).
+    /// Answers a segment that belongs to no connection (CLOSED, RFC 9293, section 3.10.7.1).
     fn refuse(&mut self, segment: &Received<'_>, path: Path) {
         let second = self.now.as_secs();
         if self.reset_rate.0 != second {
@@ -249,7 +252,7 @@ impl Stack {
         self.resets.push((path, reset));
     }
 
-    /// Does something to a connection, then sees to what follows from it.
+    /// Acts on a connection, then updates the sets and timers that depend on its state.
     fn act<R>(
         &mut self,
         conn: ConnId,
@@ -285,14 +288,14 @@ impl Stack {
             self.forget(conn);
         } else {
             let state = target.durable.state;
-            self.file(conn, state);
-            self.touch(conn);
+            self.index_by_state(conn, state);
+            self.mark_dirty(conn);
         }
         Some(result)
     }
 
-    /// Keeps the sets by state.
-    fn file(&mut self, conn: ConnId, state: State) {
+    /// Updates the sets that are kept by state.
+    fn index_by_state(&mut self, conn: ConnId, state: State) {
         if state == State::SynReceived {
             self.half_open.insert(conn);
         } else {
@@ -303,8 +306,8 @@ impl Stack {
         }
     }
 
-    /// Puts a connection on the list of those to poll.
-    fn touch(&mut self, conn: ConnId) {
+    /// Adds a connection to the list of those to poll.
+    fn mark_dirty(&mut self, conn: ConnId) {
         if let Some(target) = self.conns.get_mut(&conn)
             && !std::mem::replace(&mut target.live.dirty, true)
         {
@@ -326,8 +329,8 @@ impl Stack {
         }
     }
 
-    /// Runs timers and collects what is to be sent: acknowledgements, data, answers. Called before the commit; the frames
-    /// leave after it.
+    /// Runs timers and collects the frames to send: acknowledgements, data, answers. Called before the commit; the
+    /// frames leave after it.
     pub fn poll(&mut self, now: Duration, journal: &mut dyn Journal, out: &mut Vec<TxFrame>) {
         if !self.open {
             return;
@@ -339,7 +342,7 @@ impl Stack {
             if let Some(target) = self.conns.get_mut(&conn) {
                 target.live.armed = None;
             }
-            self.touch(conn);
+            self.mark_dirty(conn);
         }
         self.shut_windows_when_quiet();
         for conn in std::mem::take(&mut self.dirty) {
@@ -383,7 +386,7 @@ impl Stack {
         if target.is_closed() {
             return self.forget(conn);
         }
-        // A timer that is early enough stays: most deadlines are put off again and again.
+        // A timer that is early enough stays, since most deadlines are postponed again and again.
         let Some(deadline) = target.deadline(&self.config) else {
             return;
         };
@@ -412,7 +415,7 @@ impl Stack {
         .min()
     }
 
-    /// What has happened since the last call.
+    /// Returns what has happened since the last call.
     pub fn events(&mut self) -> std::vec::Drain<'_, Event> {
         self.events.drain(..)
     }
@@ -449,21 +452,21 @@ impl Stack {
         self.conns.get(&conn).map(|conn| conn.durable.checkpoint())
     }
 
-    /// Takes up a snapshot: the same as applying [`Record::Opened`].
+    /// Restores a connection from a snapshot: the same as applying [`Record::Opened`].
     pub fn restore(&mut self, conn: ConnId, checkpoint: Checkpoint, now: Duration) {
         self.now = self.now.max(now);
         self.apply(conn, &Record::Opened(Box::new(checkpoint)), Bytes::new());
     }
 
-    /// The fold: takes up a record that is in the journal already. Between [`new`](Stack::new) and [`resume`](Stack::resume), or
-    /// on a stack that only follows.
+    /// Applies a record that is in the journal already. To be called between [`new`](Stack::new) and
+    /// [`resume`](Stack::resume), or on a stack that only follows.
     pub fn apply(&mut self, conn: ConnId, record: &Record, data: Bytes) {
         match record {
             Record::Opened(checkpoint) => {
                 self.forget(conn);
                 let target = Conn::new(conn, checkpoint, self.link.mtu(), self.now);
                 let path = target.durable.path;
-                self.file(conn, target.durable.state);
+                self.index_by_state(conn, target.durable.state);
                 self.sockets.insert((path.local, path.remote), conn);
                 self.receive.replace(Holding::default(), target.holding());
                 self.conns.insert(conn, target);
@@ -475,21 +478,24 @@ impl Stack {
                     target.durable.apply(record, data);
                     self.receive.replace(before, target.holding());
                     let state = target.durable.state;
-                    self.file(conn, state);
+                    self.index_by_state(conn, state);
                 }
             }
         }
     }
 
-    /// Writes a connection's queued bytes to the journal again, so that their old places come free.
+    /// Writes a connection's queued bytes to the journal again, so that their old places become free.
+    ///
+    /// Writes a connection's queued bytes to the journal again, so that their old places become free.
     ///
     /// The protocol, all before one commit:
-    /// 1. the loop takes [`checkpoint`](Stack::checkpoint) and appends the object's snapshot record with it; for whoever folds the
-    ///    log, the queues are empty then;
+    /// 1. the loop takes [`checkpoint`](Stack::checkpoint) and appends the object's snapshot record with it; the queues
+    ///    are empty then for a reader of the log;
     /// 2. `relocate` empties the queues here as well and appends their bytes as [`Record::RequeuedReceived`] and
     ///    [`Record::RequeuedSent`], in order, in pieces of about 1 MiB; sequence numbers stay.
     ///
-    /// Nothing else may be appended for the connection in between. The old `Bytes` are let go of piece by piece.
+    /// Nothing else may be appended for the connection in between. The old `Bytes` are released piece by piece.
+    /// Nothing else may be appended for the connection in between. The old `Bytes` are released piece by piece.
     pub fn relocate(&mut self, conn: ConnId, journal: &mut dyn Journal) {
         let Some(target) = self.conns.get_mut(&conn) else {
             return;
@@ -521,10 +527,10 @@ impl Stack {
         requeue(Record::RequeuedSent, sent);
     }
 
-    /// Opens the gates: called once, when every object is restored, also after a fresh start. What is to be sent at once is put
-    /// into `out`: our addresses are announced, unacknowledged bytes are sent again, clients that were sending are called back
-    /// (RFC 6069, once per recovery), and everyone learns its window. As with [`poll`](Stack::poll), the frames leave after the
-    /// next commit.
+    /// Starts reading and sending frames. Called once, when every object is restored, also after a fresh start. The
+    /// frames to send at once are put into `out`: our addresses are announced, unacknowledged bytes are sent again,
+    /// clients that were sending are woken (RFC 6069, once per recovery), and every client is sent its window. As with
+    /// [`poll`](Stack::poll), the frames leave after the next commit.
     pub fn resume(
         &mut self,
         now: Duration,
@@ -546,15 +552,15 @@ impl Stack {
                     link: &self.link,
                     out,
                 };
-                target.come_back(lost == Lost::Frames, self.now, &mut wire);
-                self.touch(conn);
+                target.resume(lost == Lost::Frames, self.now, &mut wire);
+                self.mark_dirty(conn);
             }
         }
         self.poll(now, journal, out);
     }
 
-    /// Frames that say again where our addresses are: a switch that has missed the first ones still sends to the place
-    /// where another machine had them. Nothing before [`resume`](Stack::resume).
+    /// Makes frames that announce our addresses again, for a switch that missed the first ones and still sends to the
+    /// machine that had them before. Empty before [`resume`](Stack::resume).
     pub fn announce(&self) -> Vec<TxFrame> {
         match self.open {
             true => self.link.announce(),
@@ -579,17 +585,17 @@ impl Stack {
         self.conns.range(conn..).next().map(|(conn, _)| *conn)
     }
 
-    /// The durable state of every connection, to be compared with the fold of the journal.
+    /// Returns the durable state of every connection, to be compared with the fold of the journal.
     pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Durable)> {
         self.conns.values().map(|conn| (conn.id, &conn.durable))
     }
 
-    /// What the stack was told when it was made.
+    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What is held against the limits.
+    /// The current levels and counters of the limits.
     pub fn usage(&self) -> Usage {
         Usage {
             connections: self.conns.len(),
@@ -600,7 +606,7 @@ impl Stack {
         }
     }
 
-    /// How far a connection has come. `None`: there is no such connection.
+    /// The progress of a connection. `None`: there is no such connection.
     pub fn standing(&self, conn: ConnId) -> Option<Standing> {
         self.conns.get(&conn).map(Conn::standing)
     }
@@ -610,13 +616,13 @@ impl Stack {
         self.conns.get(&conn).map(|conn| conn.durable.path.remote)
     }
 
-    /// What the link layer has seen.
+    /// The link layer's counters.
     pub fn counters(&self) -> Counters {
         self.link.counters()
     }
 }
 
-/// Segments become frames.
+/// Turns segments into frames.
 struct LinkWire<'a> {
     link: &'a Link,
     out: &'a mut Vec<TxFrame>,
@@ -631,7 +637,7 @@ impl Wire for LinkWire<'_> {
         self.link.super_frame(path)
     }
 
-    /// The neighbour entry first, else the peer has nowhere to send to; then the messages.
+    /// Asks for the neighbour entry first, since the peer could not send to us without one; then sends the messages.
     fn revive(&mut self, path: &Path, quoted: [Seq; 2]) {
         self.out.extend(self.link.solicit(path));
         let [last, prior] = quoted;

@@ -57,7 +57,7 @@ fn sending() -> (Bench, u32) {
 //= rfc9293 MUST-47, MUST-54, MUST-56, SHLD-20, SHLD-25
 //= rfc1122 3.2.2.1b, 3.2.2.4, 3.2.2.5b
 #[test]
-fn errors_are_told_and_end_no_connection() {
+fn errors_are_reported_and_end_no_connection() {
     // Soft ones, and hard ones, which count as soft.
     for (kind, code) in [
         (3, 0),
@@ -71,9 +71,9 @@ fn errors_are_told_and_end_no_connection() {
     ] {
         let (mut bench, seq) = sending();
         bench.ingest_frame(&icmp(kind, code, 0, seq));
-        let told = Event::Trouble(bench.conn, Trouble::Icmp { kind, code });
-        assert_eq!(bench.events(), [told]);
-        // An application that does not look at them has no trouble.
+        let event = Event::Trouble(bench.conn, Trouble::Icmp { kind, code });
+        assert_eq!(bench.events(), [event]);
+        // An application that ignores them is not disturbed.
         assert_eq!((bench.poll(), bench.state()), (vec![], "ESTABLISHED"));
         bench.exchange(&bench.seg(0, 3000));
         assert_eq!(bench.stack.send_queued(bench.conn), 0);
@@ -130,7 +130,7 @@ fn a_smaller_path_is_filled_with_smaller_segments() {
         let sent = bench.wait(10 * SECOND);
         bench.ingest_frame(&icmp(3, 4, 1400, sent[0].seq));
         assert_eq!(bench.poll(), []);
-        // Nor is one tried of our own accord.
+        // Nor is a larger one tried without a message.
         bench.exchange(&bench.seg(0, 5000));
         bench.now += 3600 * SECOND;
         assert_eq!(bench.send(2000)[0].data.len(), expected);

@@ -1,4 +1,5 @@
-//! Segments no honest peer sends: never a panic, never a state the records do not explain, never another connection's trouble.
+//! Segments that no honest peer sends: never a panic, never a state that the records do not explain, never a
+//! disturbance of another connection.
 
 mod hand;
 
@@ -6,7 +7,7 @@ use hand::{Bench, Seg, config};
 use outlast_stack::Lost;
 use proptest::prelude::*;
 
-/// Around the interesting places: what is expected, the window's edge, far away.
+/// Sequence numbers around the interesting places: RCV.NXT, the window's edge, far away.
 fn offset() -> impl Strategy<Value = u32> {
     prop_oneof![
         4 => 0u32..3000,

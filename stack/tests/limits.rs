@@ -1,4 +1,4 @@
-//! What a hostile network can make us keep is bounded, and whoever behaves gets through.
+//! What a hostile network can make us keep is bounded, and well-behaved clients get through.
 
 mod hand;
 
@@ -50,7 +50,7 @@ fn connect(bench: &mut Bench, client: u16, late: Duration) -> Vec<Seg> {
 }
 
 #[test]
-fn of_a_flood_of_syns_nothing_is_kept() {
+fn nothing_is_kept_of_a_flood_of_syns() {
     let mut bench = flooded(10, 1000);
     assert_eq!(
         bench.log.records.len(),
@@ -61,7 +61,7 @@ fn of_a_flood_of_syns_nothing_is_kept() {
         (usage(&bench).half_open, usage(&bench).cookies_sent),
         (10, 990)
     );
-    assert_eq!(bench.events(), [], "nobody is displaced");
+    assert_eq!(bench.events(), [], "no connection is displaced");
     // a client gets through meanwhile, with all its options
     assert_eq!(connect(&mut bench, 1000, SECOND / 2), []);
     let events = bench.events();
@@ -146,7 +146,11 @@ fn when_all_connections_are_taken_a_syn_is_dropped_and_time_wait_gives_way() {
     bench.events();
     let answer = bench.exchange(&bench.syn(3003));
     bench.iss = answer[0].seq;
-    assert_eq!(usage(&bench).displaced, 0, "a mere SYN displaces nobody");
+    assert_eq!(
+        usage(&bench).displaced,
+        0,
+        "a mere SYN displaces no connection"
+    );
     let ack = Seg {
         client: 3003,
         ..bench.seg(0, 0)
@@ -164,7 +168,7 @@ fn when_all_connections_are_taken_a_syn_is_dropped_and_time_wait_gives_way() {
 }
 
 #[test]
-fn out_of_order_segments_are_kept_within_bounds_and_a_part_is_everyones() {
+fn out_of_order_segments_are_bounded_and_each_connection_has_a_share() {
     let limit = 50_000;
     let mut bench = Bench::new(Config {
         max_out_of_order: limit,
@@ -202,7 +206,7 @@ fn out_of_order_segments_are_kept_within_bounds_and_a_part_is_everyones() {
     bench.exchange(&other(&bench, 0));
     let conn = bench.stack.connections().last().unwrap().0;
     assert_eq!(bench.stack.received_len(conn), 20_000);
-    // what is gone is not counted on
+    // the account of a connection that is gone is empty
     for conn in [bench.conn, conn] {
         bench.stack.abort(conn, &mut bench.log);
     }

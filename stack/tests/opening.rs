@@ -136,7 +136,7 @@ fn the_largest_windows_are_large() {
 
 //= rfc9293 SHLD-2
 #[test]
-fn a_reset_in_syn_received_is_not_told_to_anyone() {
+fn a_reset_in_syn_received_is_not_reported() {
     let mut bench = Bench::new(config());
     bench.iss = bench.exchange(&bench.syn(1000))[0].seq;
     let mut rst = bench.data(0, 5);
@@ -151,7 +151,7 @@ fn a_reset_in_syn_received_is_not_told_to_anyone() {
 }
 
 #[test]
-fn a_peer_that_begins_anew_gets_through_a_half_open_connection() {
+fn a_peer_that_restarts_gets_through_a_half_open_connection() {
     let mut bench = Bench::new(config());
     bench.iss = bench.exchange(&bench.syn(1000))[0].seq;
     let mut again = bench.syn(1000);
@@ -159,7 +159,7 @@ fn a_peer_that_begins_anew_gets_through_a_half_open_connection() {
     let answer = bench.exchange(&again);
     let expected = (bench.iss.wrapping_add(1), Some(IRS.wrapping_add(1)), false);
     assert_eq!((answer[0].seq, answer[0].ack, answer[0].syn), expected);
-    // RFC 9293, section 3.5.1: what a peer in SYN-SENT answers to that.
+    // RFC 9293, section 3.5.1: the answer of a peer in SYN-SENT.
     let mut rst = bench.seg(0, 0);
     (rst.rst, rst.ack) = (true, None);
     assert_eq!(bench.exchange(&rst), []);
@@ -204,7 +204,7 @@ fn a_port_is_listened_on_whatever_its_connections_do() {
 
 //= rfc9293 MUST-12
 #[test]
-fn how_a_connection_ends_is_told() {
+fn how_a_connection_ends_is_reported() {
     let (mut bench, _) = Bench::open(config(), &syn());
     bench.events();
     let mut fin = bench.seg(0, 0);
@@ -222,7 +222,8 @@ fn how_a_connection_ends_is_told() {
 //= rfc9293 SHLD-4
 #[test]
 fn a_syn_with_a_later_timestamp_ends_time_wait() {
-    // Whether the connection used timestamps; of the new SYN: its timestamp, its distance from the last sequence number; accepted.
+    // Columns: whether the connection used timestamps; the new SYN's timestamp and its distance from the last sequence
+    // number; whether it is accepted.
     for (before, tsval, offset, accepted) in [
         (true, Some(11), -50_000, true),
         (true, Some(10), 1, true),
@@ -272,7 +273,11 @@ fn keep_alives_can_be_turned_off() {
         assert_eq!(bench.wait(100 * SECOND).len(), 1);
     }
     bench.exchange(&bench.seg(0, 0));
-    assert_eq!(bench.wait(idle - SECOND), [], "all is forgiven");
+    assert_eq!(
+        bench.wait(idle - SECOND),
+        [],
+        "the probes are counted from zero again"
+    );
     assert_eq!(bench.state(), "ESTABLISHED");
 }
 
@@ -391,7 +396,7 @@ fn a_timestamp_is_forgotten_after_24_days() {
         bench.exchange(&old);
         assert_eq!(bench.stack.status()[0].queued_bytes == 20, taken);
         if taken {
-            // It is the one to compare with now.
+            // TS.Recent is now this one.
             let mut older = bench.data(20, 10);
             older.timestamp = Some((8, 0));
             bench.exchange(&older);
@@ -417,7 +422,7 @@ fn the_timestamp_of_a_reset_does_not_matter() {
         if offset == 0 {
             assert_eq!(bench.state(), "CLOSED");
         } else {
-            // Challenged; what it says of the time counts for nothing.
+            // Challenged; its timestamp is ignored.
             assert_eq!(answer[0].timestamp.unwrap().1, 10);
         }
     }

@@ -1,4 +1,4 @@
-//! Across an outage, planned or not: what comes back, what is asked of the peer, and what it may still say.
+//! Outages, planned or not: what is restored, how the peer is woken, and which of its segments are still accepted.
 
 mod hand;
 
@@ -15,8 +15,8 @@ fn after_a_crash_any_acknowledgement_of_committed_bytes_is_valid() {
     assert_eq!(bench.stack.send_queued(bench.conn), 0);
 }
 
-/// The largest window that the peer has offered is not on record: what it sent before it had our last bytes is taken
-/// all the same.
+/// The largest window that the peer has offered is not recorded; an acknowledgement that it sent before our last bytes
+/// is still accepted.
 //= rfc5961 5.2a
 #[test]
 fn after_a_crash_data_with_an_acknowledgement_of_before_is_taken() {
@@ -43,7 +43,7 @@ fn after_a_crash_a_byte_taken_from_a_probe_may_be_acknowledged() {
 
 //= rfc7323 5.4a, 5.4c, 5.4d, 5.4b, 4.1b
 #[test]
-fn our_timestamps_go_on_after_a_crash() {
+fn our_timestamps_continue_after_a_crash() {
     let mut bench = Bench::established(config(), None, true);
     let first = bench.send(10)[0].timestamp.unwrap().0;
     bench.now += SECOND;
@@ -109,7 +109,7 @@ fn a_planned_outage_shuts_the_windows_and_opens_them_again() {
         last = bench.wait(SECOND);
     }
     assert_eq!((bench.theirs(last[0].ack), last[0].window), (2000, 0));
-    // What was in the window before is taken all the same.
+    // Segments within the old window are accepted.
     let late = bench.exchange(&bench.data(2000, 1000));
     assert_eq!((bench.theirs(late[0].ack), late[0].window), (3000, 0));
     bench.crash();
@@ -131,12 +131,12 @@ fn a_planned_outage_acknowledges_at_once_what_has_come() {
     bench.stack.drain(true);
     let answer = bench.poll();
     assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 100));
-    // What comes meanwhile as well: the outage waits until all is acknowledged.
+    // Segments that arrive meanwhile are acknowledged too: the outage waits for that.
     let answer = bench.exchange(&bench.data(100, 100));
     assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 200));
 }
 
-/// Clients wait until all windows are shut: one that has sent nothing for a while need not be asked to stop.
+/// Clients wait until all windows are shut, so a client that has sent nothing for a while is not asked to stop.
 #[test]
 fn a_planned_outage_leaves_the_window_of_an_idle_connection() {
     let mut bench = Bench::plain();
@@ -150,7 +150,7 @@ fn a_planned_outage_leaves_the_window_of_an_idle_connection() {
         sent.extend(bench.wait(SECOND));
     }
     assert_eq!(sent, []);
-    // What it sends all the same is received.
+    // What it sends nevertheless is received.
     let answer = bench.exchange(&bench.data(100, 100));
     assert_eq!((answer.len(), bench.theirs(answer[0].ack)), (1, 200));
 }
@@ -174,11 +174,11 @@ fn a_planned_outage_does_not_wait_for_delayed_acknowledgements() {
 
 //= rfc6069 4.2a, 4.2b
 #[test]
-fn a_sending_client_is_called_back_once_and_once_more() {
+fn a_sending_client_is_woken_once_and_once_more() {
     let mut bench = Bench::plain();
     bench.exchange(&bench.data(0, 1000));
     bench.wait(SECOND);
-    // Received and on record, the acknowledgement promised in this turn not sent.
+    // Received and recorded, but the acknowledgement promised in this turn is not sent.
     bench.ingest(&bench.data(1000, 1000));
     bench.ingest(&bench.data(2000, 1000));
     bench.ingest(&bench.data(3000, 1000));
@@ -218,7 +218,7 @@ fn unacknowledged_bytes_go_out_again_at_once() {
     assert_eq!(bench.ours(again[1].seq), 0);
 }
 
-/// The window rides on a segment of its own: the peer need not look at that of one that it has already.
+/// The window is announced in a segment of its own, since the peer may ignore the window of a segment it already has.
 #[test]
 fn a_return_is_announced_at_snd_nxt_before_anything_is_sent_again() {
     let mut bench = Bench::plain();

@@ -1,7 +1,9 @@
-//! Our TCP against smoltcp's, over a wire that loses, doubles, reorders, damages and delays, with crashes in between.
+//! Our TCP against smoltcp's, over a wire that loses, duplicates, reorders, damages and delays, with crashes in
+//! between.
 //!
-//! Every run checks: the streams arrive whole, no reset is ever sent, nothing is acknowledged or promised before it is on record,
-//! no window's right edge moves left, and after every step the state is the fold of the records.
+//! Every run checks that the streams arrive whole, that no reset is ever sent, that nothing is acknowledged or promised
+//! before it is recorded, that no window's right edge moves left, and that after every step the state is the fold of
+//! the records.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What is received: options, order, acknowledgements, urgent data.
+//! Receiving: options, order, acknowledgements, urgent data.
 
 mod hand;
 
@@ -51,7 +51,7 @@ fn options_of_every_kind_do_no_harm_in_any_segment() {
         bench.exchange(&fin);
         assert_eq!(bench.state(), "CLOSE-WAIT", "{options:?}");
         assert_eq!(bench.stack.status()[0].snd_wnd, 50_000, "{options:?}");
-        // An option of SYNs is none elsewhere.
+        // SYN options in other segments are ignored.
         assert_eq!(bench.send(5000)[0].data.len(), 1000, "{options:?}");
         let mut bench = Bench::new(config());
         let mut syn = bench.syn(1000);
@@ -86,7 +86,7 @@ fn options_are_read_at_any_alignment_up_to_the_end_of_the_list() {
 
 //= rfc9293 MUST-58, MUST-59
 #[test]
-fn all_that_has_come_is_acknowledged_at_once() {
+fn all_that_was_received_is_acknowledged_at_once() {
     let mut bench = Bench::plain();
     for offset in (0..10_000).step_by(1000) {
         bench.ingest(&bench.data(offset, 1000));
@@ -100,7 +100,7 @@ fn all_that_has_come_is_acknowledged_at_once() {
 #[test]
 fn acknowledgements_are_delayed_by_less_than_half_a_second_and_one_segment() {
     let mut bench = Bench::plain();
-    // What a full segment is becomes known by the first one.
+    // The size of a full segment is learned from the first one.
     bench.exchange(&bench.data(0, 1000));
     let came = bench.now;
     let answer = bench.wait(SECOND);
@@ -116,7 +116,7 @@ fn acknowledgements_are_delayed_by_less_than_half_a_second_and_one_segment() {
         }
         assert!((count as i32 + 1) * 1000 - acked < 2000);
     }
-    // Small ones in a row do not put it off.
+    // Small segments in a row do not postpone it.
     let came = bench.now;
     for offset in 0..50 {
         bench.now += 5 * MS;
@@ -165,9 +165,9 @@ fn the_window_opens_in_worthwhile_steps_and_never_shrinks() {
     assert!(offset > 50_000);
 }
 
-/// It may be a probe of a window that has opened, by a peer that does not know.
+/// It may be a probe of a window that has opened, by a peer that missed the update.
 #[test]
-fn an_empty_segment_beyond_what_has_come_is_answered_at_a_limited_rate() {
+fn an_empty_segment_beyond_rcv_nxt_is_answered_at_a_limited_rate() {
     let mut bench = Bench::plain();
     assert!(bench.exchange(&bench.seg(0, 0)).is_empty());
     let answer = bench.exchange(&bench.seg(1000, 0));
@@ -182,7 +182,7 @@ fn an_empty_segment_beyond_what_has_come_is_answered_at_a_limited_rate() {
     assert!(bench.exchange(&bench.seg(1000, 0)).is_empty());
 }
 
-/// Neither its first nor its last byte is within.
+/// Neither its first nor its last byte is within the window.
 #[test]
 fn of_a_segment_that_reaches_beyond_the_window_on_both_sides_the_middle_is_taken() {
     let small = Config {
@@ -334,11 +334,11 @@ fn a_delayed_acknowledgement_echoes_the_earliest_timestamp() {
     seg.timestamp = Some((30, 0));
     bench.exchange(&seg);
     bench.wait(SECOND);
-    // What lies beyond a hole says nothing.
+    // A segment beyond a hole does not count.
     let mut seg = bench.data(3000, 1000);
     seg.timestamp = Some((50, 0));
     assert_eq!(bench.exchange(&seg)[0].timestamp.unwrap().1, 30);
-    // What fills the hole does; what it joins came before, and is not looked at again.
+    // A segment that fills the hole does; the data it joins arrived before, and is not examined again.
     let mut seg = bench.data(2000, 1000);
     seg.timestamp = Some((60, 0));
     let answer = bench.exchange(&seg);

@@ -1,4 +1,4 @@
-//! Losses: how they are found, what is sent again, and what it does to the congestion window.
+//! Loss recovery: how losses are found, what is sent again, and the effect on the congestion window.
 
 mod hand;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hand::{Bench, MS, SECOND, Seg, config};
 
-/// Segments of 1000 bytes; `len` of them sent, round trips of `rtt`.
+/// A bench that has sent `len` bytes in segments of 1000, with round trips of `rtt`.
 fn sending(sack: bool, rtt: Duration, len: usize) -> Bench {
     let syn = Seg {
         sack_permitted: sack,
@@ -136,10 +136,10 @@ fn three_reports_of_short_segments_are_a_loss() {
     let reports = [(1000, 1100), (1000, 1200), (1000, 1300)];
     for (report, expected) in reports.iter().zip([vec![], vec![], vec![(0, 1)]]) {
         assert_eq!(ranges_of(&mut bench, &[*report]), expected);
-        // What says nothing new does not count.
+        // A report of nothing new does not count.
         assert_eq!(ranges_of(&mut bench, &[*report]), []);
     }
-    // Nor do two before and one after an advance.
+    // Nor do two before an advance and one after it.
     let mut bench = sending(true, 40 * MS, 2);
     for len in [100, 100, 100, 3000] {
         bench.send(len);
@@ -155,7 +155,7 @@ fn three_reports_of_short_segments_are_a_loss() {
 #[test]
 fn after_a_timeout_what_is_reported_is_not_sent_again() {
     let mut bench = sending(true, 40 * MS, 10);
-    // A probe, then the timeout: the first segment again.
+    // A probe, then the timeout, which sends the first segment again.
     bench.wait(10 * SECOND);
     let again = bench.wait(10 * SECOND);
     assert_eq!(ranges(&bench, &again), [(0, 1)]);
@@ -184,7 +184,7 @@ fn a_loss_of_what_was_sent_again_reduces_the_window_again() {
     let again = bench.wait(10 * SECOND);
     assert_eq!(ranges(&bench, &again), [(0, 1)]);
     assert_eq!(cwnd(&bench), 1000);
-    // Slow start ends at 0.7 of 7, not at 7: then a window of 1000 bytes each is not gained any more.
+    // Slow start ends at 0.7 of 7, not at 7: from there the window no longer grows by 1000 bytes each.
     for acked in 1..10 {
         bench.exchange(&bench.seg(0, acked * 1000));
     }
@@ -212,7 +212,7 @@ fn a_timeout_begins_at_the_left_edge_and_is_one_loss_however_often() {
     for sack in [true, false] {
         let mut bench = sending(sack, 40 * MS, 40);
         if sack {
-            // Reported, yet sent again: the peer may have dropped it.
+            // Reported, but sent again: the peer may have dropped it.
             bench.exchange(&sacked(&bench, 0, &[(1000, 3000)]));
         }
         // A probe, perhaps; then timeouts.
@@ -222,7 +222,7 @@ fn a_timeout_begins_at_the_left_edge_and_is_one_loss_however_often() {
         }
         assert_eq!(ranges(&bench, &last), [(0, 1)]);
         assert_eq!(cwnd(&bench), 1000);
-        // Duplicates of what went before mean nothing.
+        // Duplicates of earlier segments do not count.
         for _ in 0..5 {
             bench.exchange(&bench.seg(0, 0));
         }
@@ -266,11 +266,11 @@ fn nothing_is_sent_again_before_its_time() {
 /// How the peer answers a loss probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// It has got everything.
+    /// It received everything.
     Once,
     /// D-SACK: the probe arrived twice.
     Reported,
-    /// The same of a peer without D-SACK: an acknowledgement, and another.
+    /// The same by a peer without D-SACK: an acknowledgement, and another.
     Repeated,
 }
 
@@ -288,8 +288,8 @@ fn the_end_of_what_was_sent_is_probed_for_once() {
         let probe = bench.wait(10 * SECOND);
         let end = segments as i32;
         assert_eq!(ranges(&bench, &probe), [(end - 1, end)]);
-        // Two round trips; a single segment waits for the peer's delayed acknowledgement, but not longer than RTO: 40 + 4 x 20 ms,
-        // 200 ms at least.
+        // Two round trips. A single segment waits for the peer's delayed acknowledgement, but not longer than RTO: 40 +
+        // 4 x 20 ms, at least 200 ms.
         let expected = if segments == 1 { 200 * MS } else { patience };
         assert_eq!(bench.now - start, expected);
         let before = cwnd(&bench);
@@ -305,17 +305,17 @@ fn the_end_of_what_was_sent_is_probed_for_once() {
             }
         }
         assert_eq!(cwnd(&bench), before);
-        // With what follows it is certain: the probe repaired a loss, or was for nothing.
+        // The acknowledgement of later data decides: the probe repaired a loss, or was unnecessary.
         bench.send(1000);
         bench.exchange(&bench.seg(0, acked + 1000));
         assert_eq!(cwnd(&bench) < before, answer == Answer::Once, "{answer:?}");
     }
-    // No second probe: the next to come is the timeout, and begins at the left edge.
+    // There is no second probe: the timeout is next, and begins at the left edge.
     let mut bench = sending(true, 40 * MS, 3);
     bench.wait(10 * SECOND);
     let again = bench.wait(10 * SECOND);
     assert_eq!(ranges(&bench, &again), [(0, 1)]);
-    // Nor when a part is acknowledged, or all of it with no round trip measured.
+    // Nor is there one when a part is acknowledged, or all of it with no round trip measured.
     let mut bench = sending(true, 40 * MS, 3);
     bench.wait(10 * SECOND);
     bench.exchange(&bench.seg(0, 1000));

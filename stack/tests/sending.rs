@@ -1,4 +1,4 @@
-//! What is sent, how much of it and when: windows, probes, congestion, retransmission.
+//! Sending: windows, probes, congestion, retransmission.
 
 mod hand;
 
@@ -72,7 +72,7 @@ fn small_windows_are_not_filled_piece_by_piece() {
     let mut bench = Bench::plain();
     bench.exchange(&window(&bench, 0, 0));
     bench.send(8000);
-    // The largest window there was is 50,000 bytes: half of it, or a full segment, is worth sending.
+    // The largest window was 50,000 bytes: half of it, or a full segment, is worth sending.
     for open in [1, 400, 999] {
         assert_eq!(bench.exchange(&window(&bench, 0, open)), [], "{open}");
     }
@@ -97,7 +97,7 @@ fn a_window_that_shrinks_is_respected_and_outlived() {
     };
     let mut bench = Bench::established(patient, None, false);
     assert_eq!(bytes(&bench.send(20_000)), 10_000);
-    // From 50,000 bytes to 3000: nothing new; the old is sent again.
+    // From 50,000 bytes to 3000: nothing new is sent; the old data is sent again.
     assert_eq!(bench.exchange(&window(&bench, 0, 3000)), []);
     let mut again = Vec::new();
     for _ in 0..4 {
@@ -109,7 +109,7 @@ fn a_window_that_shrinks_is_respected_and_outlived() {
     let sent = bench.exchange(&window(&bench, 1000, 2000));
     let within = |seg: &Seg| bench.ours(seg.seq) + (seg.data.len() as i32) <= 3000;
     assert!(sent.iter().all(within), "{sent:?}");
-    // To nothing, with data beyond: asked about for as long as the peer answers.
+    // To nothing, with data outstanding beyond: probed for as long as the peer answers.
     bench.exchange(&window(&bench, 3000, 0));
     let start = bench.now;
     while bench.now - start < timeout * 5 {
@@ -159,7 +159,7 @@ fn a_closed_window_is_probed_as_long_as_the_peer_answers() {
         last = bench.now;
         bench.exchange(&window(&bench, 0, 0));
     }
-    // The handshake measured a round trip of nothing, so the timeout is at its least.
+    // The handshake measured no round trip, so the timeout is at its minimum.
     assert_eq!(gaps[0], 200 * MS);
     let doubled = gaps
         .windows(2)
@@ -216,7 +216,7 @@ fn a_window_of_ten_segments_doubles_each_round_trip_and_falls_to_one_by_a_timeou
         sent += bytes(&bench.exchange(&bench.seg(0, acked)));
     }
     assert_eq!(sent, 30_000, "two for each acknowledged");
-    // Nothing comes back: a probe for the end of what was sent, then timeouts, one segment each.
+    // No acknowledgement returns: a tail loss probe, then timeouts, one segment each.
     let probe = bench.wait(10 * SECOND);
     assert_eq!(ranges(&bench, &probe), [(30_000, 31_000)]);
     for _ in 0..3 {
@@ -229,7 +229,7 @@ fn a_window_of_ten_segments_doubles_each_round_trip_and_falls_to_one_by_a_timeou
 
 //= rfc9293 SHLD-9, SHLD-10, MUST-47
 #[test]
-fn the_application_is_told_that_nothing_comes_back() {
+fn the_application_is_notified_of_missing_acknowledgements() {
     let mut bench = Bench::plain();
     bench.events();
     bench.send(1000);
@@ -246,14 +246,14 @@ fn the_application_is_told_that_nothing_comes_back() {
         times_sent += bench.wait(100 * SECOND).len();
     }
     let trouble = Event::Trouble(bench.conn, Trouble::Unacknowledged);
-    let told = bench.events();
-    let count = told.iter().filter(|event| **event == trouble).count();
-    assert_eq!(count, 1, "once for each time: {told:?}");
+    let events = bench.events();
+    let count = events.iter().filter(|event| **event == trouble).count();
+    assert_eq!(count, 1, "once for each time: {events:?}");
 }
 
 //= rfc5681 4.1a
 #[test]
-fn after_a_pause_a_burst_is_no_larger_than_at_the_beginning() {
+fn after_a_pause_a_burst_is_no_larger_than_the_initial_window() {
     let mut bench = Bench::plain();
     let mut acked = 0;
     for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! RFC 9293, section 3.8.6: a peer may shrink its window. What it sends on is acknowledged so that it looks at it.
+//! RFC 9293, section 3.8.6: a peer may shrink its window. Acknowledgements must stay within it, so that the peer
+//! accepts them.
 
 mod hand;
 
@@ -8,7 +9,7 @@ use hand::Bench;
 fn an_acknowledgement_is_not_beyond_a_window_that_was_shrunk() {
     let mut bench = Bench::plain();
     assert!(!bench.send(8000).is_empty());
-    // It has taken 1000 bytes and takes no more, though it had promised to.
+    // The peer received 1000 bytes and accepts no more, although it had offered to.
     let shrunk = bench.shut(1000);
     bench.exchange(&shrunk);
     for (offset, window, edge) in [(0, 0, 1000), (2000, 500, 1500), (4000, 50_000, 8000)] {

@@ -1,4 +1,4 @@
-//! State by event: what RFC 9293, 5961, 7323 and 1122 ask for, one segment at a time.
+//! State by event, one segment at a time (RFC 9293, 5961, 7323 and 1122).
 
 mod hand;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use hand::{Bench, IRS, MS, PORT, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Lost, Record, Trouble, Why};
 
-/// A bench in each synchronized state a peer's segment can meet, with the bytes of ours that are acknowledged then.
+/// A bench in each synchronized state in which a peer's segment can arrive, with the number of our acknowledged bytes.
 fn in_each_state() -> Vec<(&'static str, Bench)> {
     let mut close_wait = Bench::plain();
     let mut fin = close_wait.seg(0, 0);
@@ -94,7 +94,7 @@ fn a_syn_is_challenged_at_a_limited_rate() {
 
 //= rfc5961 4.2c
 #[test]
-fn a_peer_that_begins_anew_ends_the_old_connection_by_its_answer() {
+fn a_peer_that_restarts_ends_the_old_connection_by_its_answer() {
     let mut bench = Bench::plain();
     bench.exchange(&bench.data(0, 10));
     let mut syn = bench.syn(1000);
@@ -166,7 +166,7 @@ fn simultaneous_close_and_time_wait() {
     bench.exchange(&bench.seg(1, 1));
     assert_eq!(bench.state(), "TIME-WAIT");
     bench.wait(50 * SECOND);
-    // The peer's FIN again: answered, and 2 MSL begin again.
+    // The peer's FIN again is answered, and the 2 MSL timer restarts.
     assert_eq!(bench.exchange(&fin).len(), 1);
     bench.wait(50 * SECOND);
     assert_eq!(bench.state(), "TIME-WAIT");
@@ -306,7 +306,8 @@ fn acknowledgements_are_delayed_but_not_for_two_full_segments() {
     assert_eq!(bench.wait(100 * MS), []);
 }
 
-/// Such a peer's congestion window is a single segment: by delayed acknowledgements it would send 25 of them a second.
+/// Such a peer's congestion window is a single segment: with delayed acknowledgements it would send 25 of them a
+/// second.
 //= rfc5681 4.2a
 #[test]
 fn flights_of_a_single_segment_are_acknowledged_at_once() {
@@ -411,7 +412,7 @@ fn a_full_log_drops_segments_unacknowledged() {
 
 //= rfc6069 4.2b
 #[test]
-fn who_was_refused_is_called_back_when_there_is_room() {
+fn a_refused_peer_is_woken_when_there_is_room() {
     let mut bench = Bench::plain();
     bench.exchange(&bench.data(0, 1000));
     bench.wait(SECOND);
@@ -429,7 +430,7 @@ fn who_was_refused_is_called_back_when_there_is_room() {
     bench.others.clear();
     assert_eq!(bench.wait(10 * SECOND), []);
     bench.exchange(&refused);
-    assert_eq!(bench.icmp(), 0, "it has been called once");
+    assert_eq!(bench.icmp(), 0, "it has been woken once");
 }
 
 #[test]
@@ -497,11 +498,11 @@ fn timeouts_back_off_and_end_at_the_user_timeout() {
         "{gaps:?}"
     );
     assert!(last - start > 40 * SECOND && last - start <= 100 * SECOND);
-    let told = [
+    let expected = [
         Event::Trouble(bench.conn, Trouble::Unacknowledged),
         Event::Closed(bench.conn, Why::TimedOut),
     ];
-    assert_eq!(bench.events(), told);
+    assert_eq!(bench.events(), expected);
 }
 
 //= rfc9293 MUST-29

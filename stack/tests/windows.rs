@@ -67,7 +67,7 @@ fn a_grant_is_announced_at_once_and_as_far_as_there_is_room() {
     assert_eq!(bench.stack.receive_left(), 0);
 }
 
-/// It may be all that a message lacks.
+/// A grant may be exactly what a message lacks.
 #[test]
 fn a_grant_of_less_than_a_segment_is_announced() {
     let (mut bench, conns) = connected(1);
@@ -120,12 +120,12 @@ fn what_a_connection_held_is_free_when_it_is_gone() {
     assert_eq!(bench.stack.receive_room(), 256 * KIB);
 }
 
-/// Something that happens to one of the connections.
+/// A step with one of the connections.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Its peer sends so much, or what its window leaves room for.
+    /// The peer sends so many bytes, or as many as its window permits.
     Data(usize),
-    /// The same, and the first byte is missing.
+    /// The same without the first byte.
     Gap(usize),
     Consume(usize),
     Grant(usize),
@@ -143,8 +143,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Law 7: the sum of what is queued and promised stays within the room, but for the rounding of each window;
-    /// nothing within a window is dropped; no edge moves left.
+    /// Law 7: the sum of queued and offered bytes stays within the room, but for the rounding of each window; nothing
+    /// within a window is dropped; no edge moves left.
     #[test]
     fn every_promised_byte_has_room(steps in proptest::collection::vec((0usize..4, step()), 1..200)) {
         let (mut bench, conns) = connected(4);

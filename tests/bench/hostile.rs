@@ -1,12 +1,12 @@
-//! What attacks cost the others: a download by smbclient alone and beside each attack in turn.
+//! The cost of attacks for other clients: a download by smbclient alone and during each attack in turn.
 //!
-//!   cargo bench --bench hostile -- [--size MIB] [--rounds N] [ATTACK...]
+//! cargo bench --bench hostile -- [--size MIB] [--rounds N] [ATTACK...]
 //!
-//! The server has its default limits and 256 MiB of NVRAM; share and NVRAM are on a tmpfs. Each round goes through the attacks, each
-//! on a new server: the download alone, then beside the attack, which is in full swing before smbclient starts, or as far as it comes
-//! in ten seconds. A newcomer's login is timed then, too. The speed is smbclient's own figure; beside an attack that
-//! makes it fail it is not tried again. The attackers run at the lowest priority; what they did while they were there
-//! is counted, so that one sees that it was an attack. Ratios carry over to other machines; figures do not.
+//! The server has its default limits and 256 MiB of NVRAM; share and NVRAM are on a tmpfs. Each round runs all attacks,
+//! each on a new server: the download alone, then during the attack, which is in full swing before smbclient starts, or
+//! as far as it gets in ten seconds. A new client's login is timed then too. The speed is smbclient's own figure; an
+//! attack that makes the download fail is not tried again. The attackers run at the lowest priority; their actions are
+//! counted, which shows that it was an attack. Ratios carry over to other machines; figures do not.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -22,7 +22,7 @@ use support::client::{self, SMB3_1_1, smbclient};
 use support::lab::{self, Lab};
 use support::server::{Server, Setup};
 
-/// Name, threads, what each of them does, what that is.
+/// Name, number of threads, action of each, description.
 type Entry = (
     &'static str,
     usize,
@@ -153,7 +153,7 @@ const ATTACKS: [Entry; 20] = [
     ),
 ];
 
-/// What is asked for on the command line.
+/// The options of the command line.
 struct Wanted {
     megabytes: u64,
     rounds: usize,
@@ -191,7 +191,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
             }
         };
         match argument.as_str() {
-            // what cargo says to every benchmark
+            // an option that cargo passes to every benchmark
             "--bench" => {}
             "--size" => wanted.megabytes = number()?,
             "--rounds" => wanted.rounds = number()? as usize,
@@ -210,23 +210,23 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
     Ok(wanted)
 }
 
-/// What was measured of one attack, and how often a download failed beside it.
+/// The results of one attack, and how often a download failed during it.
 #[derive(Default)]
 struct Measured {
     alone: Vec<f64>,
     beside: Vec<f64>,
     failed: usize,
-    /// Seconds that a newcomer's login took.
+    /// Seconds that a new client's login took.
     login_seconds: Vec<f64>,
-    /// Did the worker fall?
-    felled: bool,
+    /// Whether the worker crashed.
+    crashed: bool,
     did: String,
 }
 
 fn measure(wanted: &Wanted) -> ExitCode {
     let lab = Lab::new();
     let dir = lab.dir().display().to_string();
-    // the file, two NVRAMs (that of a server that has ended goes with its last process), and what attackers write
+    // the file, two NVRAMs (a server's is removed with its last process), and what attackers write
     let room = wanted.megabytes + 1024;
     lab::run(&format!(
         "mount -t tmpfs -o size={room}m,mode=755 outlast-bench {dir}"
@@ -236,7 +236,7 @@ fn measure(wanted: &Wanted) -> ExitCode {
     for round in 1..=wanted.rounds {
         eprintln!("   round {round} of {}", wanted.rounds);
         for (&attack, measured) in wanted.attacks.iter().zip(&mut measured) {
-            // each failure takes smbclient minutes: one says enough
+            // each failure takes smbclient minutes, so one suffices
             if measured.failed == 0 {
                 pair(&lab, attack, measured);
             }
@@ -244,11 +244,11 @@ fn measure(wanted: &Wanted) -> ExitCode {
     }
     print(wanted, &measured);
     lab::run(&format!("umount -l {dir}"));
-    let well = measured.iter().all(|one| one.failed == 0 && !one.felled);
+    let well = measured.iter().all(|one| one.failed == 0 && !one.crashed);
     ExitCode::from(u8::from(!well))
 }
 
-/// A download alone, and one beside an attack, on a server that has not seen another.
+/// A download alone, and one during an attack, on a server that has not seen another.
 fn pair(lab: &Lab, (name, threads, life, _): Entry, measured: &mut Measured) {
     let local = lab.make_dir("local");
     let setup = Setup {
@@ -256,7 +256,7 @@ fn pair(lab: &Lab, (name, threads, life, _): Entry, measured: &mut Measured) {
         ..Setup::default()
     };
     let server = Server::start(lab, setup);
-    // its first download goes through memory that it has never touched
+    // its first download uses memory that it has never touched
     get(&local).expect("the download of a client alone");
     let alone = get(&local).expect("the download of a client alone");
     measured.alone.push(alone);
@@ -293,16 +293,16 @@ fn pair(lab: &Lab, (name, threads, life, _): Entry, measured: &mut Measured) {
             "      {name}: the worker {}",
             log[at..].lines().take(2).collect::<String>()
         );
-        measured.felled = true;
+        measured.crashed = true;
     }
     drop(server);
-    // nor does the next one know of it
+    // nor does the next server know of it
     for file in ["nvram", "server.log"] {
         std::fs::remove_file(lab.path(file)).expect("what it leaves");
     }
 }
 
-/// Seconds that it takes a newcomer to log in and to leave.
+/// Seconds that a new client takes to log in and to disconnect.
 fn log_in(local: &Path) -> Result<f64, String> {
     let begin = Instant::now();
     let finished = client::run(smbclient(SMB3_1_1), local, "pwd");
@@ -312,7 +312,7 @@ fn log_in(local: &Path) -> Result<f64, String> {
     }
 }
 
-/// Downloads the big file; gives MiB/s.
+/// Downloads the big file; returns MiB/s.
 fn get(local: &Path) -> Result<f64, String> {
     let finished = client::run(smbclient(SMB3_1_1), local, &format!("get {BIG} /dev/null"));
     // getting file \big of size N as /dev/null (123.4 KiloBytes/sec) (average 123.4 KiloBytes/sec)
@@ -336,7 +336,7 @@ fn print(wanted: &Wanted, measured: &[Measured]) {
         "|---------------------|------------:|-------------:|--------------------|----------------:|-------:|"
     );
     for ((name, ..), one) in wanted.attacks.iter().zip(measured) {
-        // the download beside an attack is compared with the one just before it; a failed one with none
+        // the download during an attack is compared with the one just before it; a failed one with none
         let mut ratios: Vec<f64> = match one.failed {
             0 => one
                 .beside
@@ -367,12 +367,16 @@ fn print(wanted: &Wanted, measured: &[Measured]) {
     }
     println!();
     for ((name, _, _, what), one) in wanted.attacks.iter().zip(measured) {
-        let felled = if one.felled { ". THE WORKER FELL" } else { "" };
-        println!("{name}: {what}: {}{felled}", one.did);
+        let crashed = if one.crashed {
+            ". THE WORKER CRASHED"
+        } else {
+            ""
+        };
+        println!("{name}: {what}: {}{crashed}", one.did);
     }
 }
 
-/// The middle one, when they have been put in order.
+/// The median of the sorted values.
 fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (low, high) = (

@@ -1,12 +1,11 @@
-//! What a recovery takes of the log: reading it, and folding its records. The files' part is not in it, nor is the
+//! The cost of recovering a log: reading it, and folding its records. The files' part is not included, nor is the
 //! network's.
 //!
-//!   cargo bench --bench recovery -- [--records N]
+//! cargo bench --bench recovery -- [--records N]
 //!
 //! Each row is a log that clients have filled with so many small records, as a loop of `ls` does (nine records a
-//! request), under NVRAM of the size named. In the first two nothing was ever written again before half of the ring
-//! was in use: that is what a log of an earlier version looked like. In the others the server's own rule says what is
-//! written again and when.
+//! request), with NVRAM of the size named. In the first two nothing was relocated before half of the ring was in use,
+//! as in a log of an earlier version. In the others the server's own rule decides what is relocated and when.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,11 +34,11 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// A row of the table.
 struct Row {
     size_mib: u64,
-    /// Connections, and how many of them send requests.
+    /// The number of connections, and of those that send requests.
     connections: u64,
     busy: u64,
     opens: u64,
-    /// Objects are written again by the server's rule.
+    /// Objects are relocated by the server's rule.
     by_rule: bool,
 }
 
@@ -225,7 +224,7 @@ fn config() -> Config {
     }
 }
 
-/// Fills a log and takes it up. Prints the row.
+/// Fills a log and recovers it. Prints the row.
 fn measure(row: &Row, records: u64) {
     let memory: Arc<dyn Memory> = Arc::new(VecMemory::new((row.size_mib << 20) as usize));
     let mut server = Server::new(memory.clone(), row.opens);
@@ -257,7 +256,8 @@ fn measure(row: &Row, records: u64) {
     assert_eq!(folded.clients.len() as u64, row.connections);
     drop(log);
     println!(
-        "{:5} MiB, {:4} connection(s) of {:4} opens, {:4} busy, {:>11} | {walked:9} records, {counting:9} count | read {:8.1} ms, fold {:8.1} ms | {copies} copies, {:.2} us a record written",
+        "{:5} MiB, {:4} connection(s) of {:4} opens, {:4} busy, {:>11} | {walked:9} records, {counting:9} count | \
+         read {:8.1} ms, fold {:8.1} ms | {copies} copies, {:.2} us a record written",
         row.size_mib,
         row.connections,
         row.opens,

@@ -1,4 +1,4 @@
-//! The scene: a machine whose kernel mounts the share of a server out here, and what befalls the server.
+//! The scene: a machine whose kernel mounts the share of a server on this host, and the faults of the server.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::support::lab::{Lab, SERVER, run};
 use crate::support::server::{PASSWORD, Server, Setup, USER};
 use crate::support::{PATIENCE, Rng, wait_for};
 
-/// Beside those of any guest: cifs, and what it asks `modprobe` for.
+/// Modules besides those of any guest: cifs, and what it requests from `modprobe`.
 const MODULES: [&str; 9] = [
     "cifs",
     "nls_utf8",
@@ -26,25 +26,25 @@ const MODULES: [&str; 9] = [
 const MOUNT_POINTS: [&str; 2] = ["/a", "/b"];
 const COPY_BYTES: u64 = 12 << 20;
 
-/// What befalls the server.
+/// A fault of the server.
 #[derive(Clone, Copy)]
-pub enum Blow {
+pub enum Fault {
     /// kill -9 of the worker.
     Kill,
     /// `outlast reboot`.
     Reboot,
 }
 
-/// Ends of the server while a client works, at equal distances of its progress.
-pub type Blows<'a> = &'a [Blow];
+/// Faults while a client works, at equal distances of its progress.
+pub type Faults<'a> = &'a [Fault];
 
 pub struct Scene {
     server: Server,
     machine: Machine,
     capture: Capture,
-    /// Connections there have been.
+    /// The number of connections so far.
     connections: usize,
-    blows: usize,
+    faults: usize,
 }
 
 impl Scene {
@@ -66,7 +66,7 @@ impl Scene {
             machine,
             capture: Capture::start(),
             connections: 0,
-            blows: 0,
+            faults: 0,
         };
         let version = scene.does("show /proc/version");
         let version = version.split(" (").next().unwrap_or_default().to_owned();
@@ -74,7 +74,7 @@ impl Scene {
         scene
     }
 
-    /// Mounts the share twice, over a connection each.
+    /// Mounts the share twice, each over its own connection.
     pub fn mount(&mut self, version: &str, more: &str) {
         say(&format!("   mount -o vers={version}{more}"));
         for directory in MOUNT_POINTS {
@@ -86,11 +86,11 @@ impl Scene {
         }
     }
 
-    /// A process on each mount adds so many to the number in the same file, one by one.
-    pub fn count(&mut self, steps: u64, blows: Blows) {
+    /// On each mount a process increments the number in the same file, so many times.
+    pub fn count(&mut self, steps: u64, faults: Faults) {
         let counter = self.server.share().join("counter");
-        // Another file than the last time: between its opens this client keeps a file's pages for as long as its size
-        // and time of last write are the same, and that time may be as coarse as the kernel's tick.
+        // Another file than the last time: between its opens this client keeps a file's pages as long as its size and
+        // last write time are the same, and that time may be as coarse as the kernel's tick.
         let _ = std::fs::remove_file(&counter);
         std::fs::write(&counter, "0").expect("a counter");
         let all = 2 * steps;
@@ -98,23 +98,23 @@ impl Scene {
             let text = std::fs::read_to_string(&counter).expect("the counter");
             text.parse::<u64>().expect("a number")
         };
-        self.befall(
+        self.with_faults(
             &format!("count {steps} /a/counter /b/counter"),
             all,
             number,
-            blows,
+            faults,
         );
         assert_eq!(number(), all, "updates were lost");
     }
 
-    /// A file is read on one mount and written on the other.
-    pub fn copy(&mut self, blows: Blows) {
+    /// Reads a file on one mount and writes it on the other.
+    pub fn copy(&mut self, faults: Faults) {
         let (original, copy) = ["original", "copy"]
             .map(|name| self.server.share().join(name))
             .into();
         files::random_file(&original, COPY_BYTES, &mut Rng::named("copy"));
         let length = || std::fs::metadata(&copy).map_or(0, |copy| copy.len());
-        self.befall("copy /a/original /b/copy", COPY_BYTES, length, blows);
+        self.with_faults("copy /a/original /b/copy", COPY_BYTES, length, faults);
         files::assert_same(&original, &copy);
         std::fs::remove_file(&copy).expect("the copy");
     }
@@ -131,7 +131,7 @@ impl Scene {
         wait_for("the directory's open", PATIENCE, || {
             (opens(&self.server) > before || !self.machine.is_busy()).then_some(())
         });
-        self.strike(Blow::Kill);
+        self.strike(Fault::Kill);
         let mut changes = 0;
         wait_for("the change to be noticed", PATIENCE, || {
             changes += 1;
@@ -143,8 +143,8 @@ impl Scene {
         say("   CHANGE_NOTIFY");
     }
 
-    /// How often a mount has given back a lease: of the commands the kernel has sent on each connection, those of
-    /// that number.
+    /// The number of leases that the mounts have returned: of the commands that the kernel has sent on each
+    /// connection, those with this number.
     pub fn leases_returned(&mut self) -> u64 {
         const OPLOCK_BREAK: &str = "18";
         let stats = self.does("show /proc/fs/cifs/Stats");
@@ -155,7 +155,7 @@ impl Scene {
         sent.sum()
     }
 
-    /// Ends both mounts; neither has ever been set up again.
+    /// Unmounts both, and checks that neither was set up again.
     pub fn unmount(&mut self) {
         let stats = self.does("show /proc/fs/cifs/Stats");
         assert!(
@@ -165,37 +165,37 @@ impl Scene {
         self.does(&format!("unmount {}", MOUNT_POINTS.join(" ")));
     }
 
-    /// Has the machine do something that takes until `progress` is `all`, and strikes meanwhile.
-    fn befall(&mut self, work: &str, all: u64, progress: impl Fn() -> u64, blows: Blows) {
+    /// Makes the machine do something until `progress` is `all`, with faults meanwhile.
+    fn with_faults(&mut self, work: &str, all: u64, progress: impl Fn() -> u64, faults: Faults) {
         self.machine.begin(&format!("/init {work}"));
-        let before = self.blows;
-        for (blow, number) in blows.iter().zip(1..) {
-            let target = all * number / (blows.len() as u64 + 1);
+        let before = self.faults;
+        for (fault, number) in faults.iter().zip(1..) {
+            let target = all * number / (faults.len() as u64 + 1);
             wait_for(work, 4 * PATIENCE, || {
                 (progress() >= target || !self.machine.is_busy()).then_some(())
             });
             if self.machine.is_busy() {
-                self.strike(*blow);
+                self.strike(*fault);
             }
         }
         let outcome = self.machine.finish();
         outcome.unwrap_or_else(|error| panic!("{error}\nthe kernel:\n{}", self.kernel_log()));
-        let fell = self.blows - before;
-        assert!(blows.is_empty() || fell > 0, "{work}: over too soon");
-        say(&format!("   {work}: {fell} blows"));
+        let fell = self.faults - before;
+        assert!(faults.is_empty() || fell > 0, "{work}: over too soon");
+        say(&format!("   {work}: {fell} faults"));
     }
 
-    fn strike(&mut self, blow: Blow) {
+    fn strike(&mut self, fault: Fault) {
         let worker = self.server.status().worker_pid;
-        match blow {
-            Blow::Kill => self.server.kill_worker(worker),
-            Blow::Reboot => self.server.reboot(),
+        match fault {
+            Fault::Kill => self.server.kill_worker(worker),
+            Fault::Reboot => self.server.reboot(),
         }
         self.server.successor_of(worker);
-        self.blows += 1;
+        self.faults += 1;
     }
 
-    /// Has the machine do something that must succeed; gives what it prints.
+    /// Makes the machine run a command that must succeed; returns its output.
     fn does(&mut self, work: &str) -> String {
         let outcome = self.machine.run(&format!("/init {work}"));
         outcome.unwrap_or_else(|error| panic!("{error}\nthe kernel:\n{}", self.kernel_log()))
@@ -205,7 +205,7 @@ impl Scene {
         self.machine.run("/init kernel-log").unwrap_or_default()
     }
 
-    /// Switches the machine off and reads the verdict, from its kernel and from the packets.
+    /// Switches the machine off and checks its kernel's log and the packets.
     pub fn judge(mut self) {
         let log = self.kernel_log();
         let complaint = log.lines().find(|line| line.contains("CIFS: VFS:"));
@@ -214,8 +214,8 @@ impl Scene {
         self.server.assert_sound();
         self.capture.verdict().assert_untouched(self.connections);
         say(&format!(
-            "   {} mounts, {} blows: one SYN each, no RST, no word of it in the kernel's log",
-            self.connections, self.blows
+            "   {} mounts, {} faults: one SYN each, no RST, no word of it in the kernel's log",
+            self.connections, self.faults
         ));
     }
 }
@@ -226,7 +226,7 @@ fn initramfs(lab: &Lab) -> PathBuf {
     path
 }
 
-/// The server's TAP and the machine's are two ports of a bridge.
+/// Connects the server's TAP and the machine's by a bridge.
 fn wire() {
     for command in [
         "ip addr flush dev tap0",

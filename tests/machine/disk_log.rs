@@ -1,9 +1,10 @@
-//! What a disk with a volatile cache holds after a power cut, computed from the log that QEMU's `blklogwrites` driver keeps of all
-//! writes and flushes. The log's format is that of Linux' dm-log-writes (drivers/md/dm-log-writes.c): little-endian, in sectors; first
-//! a superblock, then entries, each one sector followed by its data.
+//! The content of a disk with a volatile cache after a power cut, computed from the log that QEMU's `blklogwrites`
+//! driver keeps of all writes and flushes. The log's format is that of Linux' dm-log-writes
+//! (drivers/md/dm-log-writes.c): little-endian, in sectors; first a superblock, then entries, each one sector followed
+//! by its data.
 //!
-//! A disk promises what was written before the last flush, and nothing of what came later: of that, any sectors may have reached the
-//! medium, in any order.
+//! A disk promises what was written before the last flush, and nothing of what was written later: of that, any sectors
+//! may have reached the medium, in any order.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -13,7 +14,7 @@ use crate::support::Rng;
 #[path = "disk_log/tests.rs"] // the demonstration has this file in another place
 mod tests;
 
-/// Unit of the log, and what a disk writes whole or not at all.
+/// Unit of the log, which a disk writes completely or not at all.
 pub const SECTOR: u64 = 512;
 
 const MAGIC: u64 = 0x006A_7366_7773_6872;
@@ -26,13 +27,14 @@ const DISCARD: u64 = 4;
 /// One entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where on the disk, in sectors.
+    /// Its place on the disk, in sectors.
     pub sector: u64,
-    /// Sectors of data that are in the log. Of the last entry, some may be missing: it was being written when QEMU was killed.
+    /// Sectors of data that are in the log. Some of the last entry's may be missing: it was being written when QEMU was
+    /// killed.
     pub sectors: u64,
-    /// Where the data are in the log, in sectors.
+    /// The place of the data in the log, in sectors.
     pub data: u64,
-    /// What was completed before this entry is on the medium.
+    /// Everything completed before this entry is on the medium.
     pub flush: bool,
     /// These data are on the medium (force unit access).
     pub fua: bool,
@@ -62,7 +64,7 @@ pub fn entries(log: &mut (impl Read + Seek)) -> io::Result<Vec<Entry>> {
         if flags & !(FLUSH | FUA | DISCARD) != 0 || length != 0 || (sectors, flags) == (0, 0) {
             return Err(invalid(&format!("sector {at} of the log is not an entry")));
         }
-        // what was discarded reads as anything, so also as it was
+        // discarded data may read as anything, so also as before
         let sectors = if flags & DISCARD == 0 { sectors } else { 0 };
         let data = at + 1;
         entries.push(Entry {
@@ -92,7 +94,7 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Sectors to be copied from the log to the disk.
+/// Sectors to copy from the log to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub from: u64,
@@ -100,17 +102,17 @@ pub struct Piece {
     pub sectors: u64,
 }
 
-/// What has become of the writes.
+/// The outcome of the writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What is on the medium, in the order of writing.
+    /// The sectors on the medium, in the order of writing.
     pub pieces: Vec<Piece>,
     /// Sectors written after the last flush, and how many of those are lost.
     pub unflushed: u64,
     pub lost: u64,
 }
 
-/// All that was written: the machine went down with its disk's power on.
+/// Everything that was written: the machine stopped while its disk had power.
 pub fn everything(entries: &[Entry]) -> Outcome {
     let pieces = entries.iter().map(whole).collect();
     Outcome {
@@ -119,13 +121,13 @@ pub fn everything(entries: &[Entry]) -> Outcome {
     }
 }
 
-/// What is there after a power cut: everything up to the last flush, all FUA writes, and some of the rest. Of each later write nothing is
-/// there, or all, or some of its sectors.
+/// The outcome of a power cut: everything up to the last flush, all FUA writes, and some of the rest. Of each later
+/// write nothing is there, or all, or some of its sectors.
 ///
-/// The order in which the survivors reached the medium does not matter: of a sector written twice any version may be the one found,
-/// and that is a matter of which survive.
+/// The order in which the surviving writes reached the medium does not matter: of a sector written twice any version
+/// may be found, which depends on the surviving writes.
 pub fn power_cut(entries: &[Entry], rng: &mut Rng) -> Outcome {
-    // a flush speaks of what came before it, not of data in its own entry
+    // a flush covers earlier entries, not the data of its own
     let flushed = entries.iter().rposition(|entry| entry.flush).unwrap_or(0);
     let (before, after) = entries.split_at(flushed);
     let mut outcome = everything(before);
@@ -164,7 +166,7 @@ fn whole(entry: &Entry) -> Piece {
     }
 }
 
-/// Brings a disk from its state when the log began to that of the outcome.
+/// Changes a disk from its state at the log's beginning to that of the outcome.
 ///
 /// # Errors
 /// The log cannot be read, or the disk not be written.

@@ -1,13 +1,13 @@
-//! What this host has to make virtual machines of.
+//! The requirements of this host for virtual machines.
 
 use std::path::{Path, PathBuf};
 
 use crate::initramfs::{Initramfs, Kernel};
 
-/// The modules of any guest: its card, and the port for its orders.
+/// The modules of any guest: its network card, and the port for its orders.
 const MODULES: [&str; 3] = ["virtio_mmio", "virtio_net", "virtio_console"];
 
-/// What any machine takes, and whether it is there.
+/// The requirements of any machine, and whether each is met.
 pub fn needs() -> Vec<(bool, &'static str)> {
     let mut needs = programs(&["qemu-system-x86_64", "setpriv", "strip", "xz"]);
     needs.push((cfg!(target_arch = "x86_64"), "an x86_64 processor"));
@@ -22,13 +22,13 @@ pub fn needs() -> Vec<(bool, &'static str)> {
     needs
 }
 
-/// Each of these programs, and whether it is there.
+/// Programs, and whether each is installed.
 pub fn programs(names: &[&'static str]) -> Vec<(bool, &'static str)> {
     let is_there = |name| find(name).is_some();
     names.iter().map(|name| (is_there(name), *name)).collect()
 }
 
-/// Where a program is.
+/// Path of a program.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -70,7 +70,7 @@ fn init() -> PathBuf {
     built().join("examples/machine-init")
 }
 
-/// Where `scripts/needs vm-kernel` unpacks it.
+/// The directory in which `scripts/needs vm-kernel` unpacks it.
 fn kernel() -> PathBuf {
     built()
         .parent()

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An archive in cpio's "newc" format, which the kernel unpacks (Documentation/driver-api/early-userspace/buffer-format.rst).
+/// An archive in cpio's "newc" format, which the kernel unpacks
+/// (Documentation/driver-api/early-userspace/buffer-format.rst).
 pub struct Initramfs {
     bytes: Vec<u8>,
     paths: BTreeSet<PathBuf>,
@@ -15,11 +16,11 @@ pub struct Initramfs {
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
 
-/// How a file begins that xz has packed.
+/// The magic bytes of an xz file.
 const XZ: &[u8] = b"\xFD7zXZ\0";
 
 impl Initramfs {
-    /// An empty one. A file at `scratch` will come and go.
+    /// Makes an empty archive. `scratch`: path of a temporary file.
     pub fn new(scratch: PathBuf) -> Initramfs {
         Initramfs {
             bytes: Vec::new(),
@@ -28,7 +29,7 @@ impl Initramfs {
         }
     }
 
-    /// A directory, with those above it.
+    /// Adds a directory, with those above it.
     pub fn directory(&mut self, path: &str) {
         let path = Path::new(path);
         let above: Vec<_> = path.ancestors().collect();
@@ -41,14 +42,14 @@ impl Initramfs {
         }
     }
 
-    /// A file, with the directories above it.
+    /// Adds a file, with the directories above it.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         let parent = Path::new(path).parent().and_then(Path::to_str);
         self.directory(parent.expect("an absolute path"));
         self.entry(Path::new(path), FILE | mode, content);
     }
 
-    /// A program of this machine, with the libraries it is linked to; without its debugging information.
+    /// Adds a program of this machine, with its libraries and without debugging information.
     pub fn program(&mut self, path: &str, program: &Path) {
         output(
             Command::new("strip")
@@ -67,7 +68,7 @@ impl Initramfs {
         }
     }
 
-    /// Kernel modules, and for the first process a list of them in the order in which it loads them.
+    /// Adds kernel modules, and a list of them for the first process in the order of loading.
     pub fn modules(&mut self, modules: Vec<(String, Vec<u8>)>) {
         let mut load = String::new();
         for (name, module) in modules {
@@ -78,7 +79,8 @@ impl Initramfs {
         self.file("/lib/modules/load", 0o600, load.as_bytes());
     }
 
-    /// A kernel module, without what only makes loading it slower: its signature, which strip takes away, and its types' descriptions.
+    /// Adds a kernel module without the parts that only slow down its loading: its signature, which strip removes, and
+    /// the descriptions of its types.
     fn module(&mut self, path: &str, image: &[u8]) {
         fs::write(&self.scratch, image).expect("a module");
         output(
@@ -118,7 +120,7 @@ impl Initramfs {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    /// The archive.
+    /// Returns the archive.
     pub fn finish(mut self) -> Vec<u8> {
         self.header(0, 0, "TRAILER!!!", &[]);
         self.bytes
@@ -127,13 +129,13 @@ impl Initramfs {
 
 /// Debian's kernel, unpacked.
 pub struct Kernel {
-    /// What a boot loader loads: a program that unpacks the kernel.
+    /// The file that a boot loader loads: a program that unpacks the kernel.
     image: PathBuf,
     modules: Vec<PathBuf>,
 }
 
 impl Kernel {
-    /// In a directory as the package has it.
+    /// Finds it in a directory with the package's layout.
     pub fn find(root: &Path) -> Option<Kernel> {
         let image = fs::read_dir(root.join("boot")).ok()?.find_map(|entry| {
             let path = entry.ok()?.path();
@@ -157,8 +159,8 @@ impl Kernel {
         Some(Kernel { image, modules })
     }
 
-    /// What QEMU boots fastest: the kernel itself, unpacked to this file, since that takes twice as long where the
-    /// processor is emulated as all the rest of the kernel's start. One that is packed otherwise than by xz unpacks
+    /// Returns what QEMU boots fastest: the kernel itself, unpacked to this file, since on an emulated processor
+    /// unpacking takes twice as long as the rest of the kernel's start. A kernel that is not packed by xz unpacks
     /// itself.
     pub fn bootable(&self, unpacked: PathBuf) -> PathBuf {
         let image = read(&self.image);
@@ -172,8 +174,8 @@ impl Kernel {
         unpacked
     }
 
-    /// Images of these modules in an order in which they can be loaded, each after those it depends on. One that is not there is part
-    /// of the kernel itself.
+    /// Images of these modules in an order in which they can be loaded, each after those on which it depends. A missing
+    /// one is part of the kernel.
     pub fn modules(&self, names: &[&str]) -> Vec<(String, Vec<u8>)> {
         let mut found = Vec::new();
         for name in names {
@@ -203,24 +205,24 @@ impl Kernel {
     }
 }
 
-/// The packed kernel in what a boot loader loads (Documentation/x86/boot.rst: `setup_sects`, `payload_offset`,
+/// The packed kernel in the file of the boot loader (Documentation/x86/boot.rst: `setup_sects`, `payload_offset`,
 /// `payload_length`).
 fn payload(image: &[u8]) -> &[u8] {
     let field = |at: usize| {
         let bytes = image[at..at + 4].try_into().expect("four bytes");
         u32::from_le_bytes(bytes) as usize
     };
-    // the boot sector is not counted, and zero stands for four
+    // the boot sector is not counted, and zero means four
     let sectors = match image[0x1F1] {
         0 => 4,
         sectors => usize::from(sectors),
     };
     let begin = (sectors + 1) * 512 + field(0x248);
-    // its last four bytes are its length unpacked, which is not xz's
+    // its last four bytes are its unpacked length, which is not part of the xz data
     &image[begin..begin + field(0x24C) - 4]
 }
 
-/// The name of a module as others name it, from its file: `a-b.ko`, `a-b.ko.xz`.
+/// The name of a module from its file: `a-b.ko`, `a-b.ko.xz`.
 fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let name = file
@@ -230,7 +232,7 @@ fn module_name(path: &Path) -> Option<String> {
     Some(name.replace('-', "_"))
 }
 
-/// A module says itself what it depends on: `depends=a,b` in its section `.modinfo`.
+/// The dependencies of a module, which are in its section `.modinfo`: `depends=a,b`.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|bytes| bytes == KEY) else {
@@ -248,7 +250,7 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What a command that must succeed prints.
+/// Returns the output of a command that must succeed.
 fn output(command: &mut Command) -> Vec<u8> {
     let output = command
         .output()

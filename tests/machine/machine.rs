@@ -11,27 +11,27 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::disk_log;
 use crate::support::{PATIENCE, Rng, wait_for};
 
-/// What a machine is made of.
+/// The parts of a machine.
 #[derive(Clone)]
 pub struct Hardware {
-    /// What its first process is for: see there.
+    /// The role of its first process, described there.
     pub role: &'static str,
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
-    /// An image; what the medium holds while the machine is off.
+    /// A disk image, which holds the medium's content while the machine is off.
     pub disk: Option<PathBuf>,
-    /// The device it is wired to, in this network namespace.
+    /// The device to which its network card is connected, in this network namespace.
     pub tap: &'static str,
-    /// For its sockets, its console's text, and what its disk does while it runs.
+    /// Directory for its sockets, its console's text, and its disk's log.
     pub dir: PathBuf,
 }
 
-/// A machine that is switched on.
+/// A running machine.
 pub struct Machine {
     hardware: Hardware,
     qemu: Child,
-    /// Where it was told something last: open until it is told something else, since QEMU forgets what it has not yet read when the
-    /// other end is closed.
+    /// The connection of the last order: kept open until the next one, since QEMU forgets unread data when the other
+    /// end is closed.
     said: Option<UnixStream>,
 }
 
@@ -40,7 +40,7 @@ impl Hardware {
         self.dir.join(name)
     }
 
-    /// What the machine has printed, in all its lives.
+    /// The console's text since the first start.
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("console")).unwrap_or_default())
             .into_owned()
@@ -52,9 +52,11 @@ impl Hardware {
         for socket in ["port", "monitor"] {
             let _ = std::fs::remove_file(self.path(socket));
         }
-        // The time stamp counter's speed is told, since a microvm has nothing to measure it by. Output on the serial line is slow.
+        // The time stamp counter's speed is given, since a microvm cannot measure it. Output on the serial line is
+        // slow.
         let kernel_options = format!(
-            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off cryptomgr.notests ipv6.disable=1 tsc_early_khz={} -- {}",
+            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off cryptomgr.notests ipv6.disable=1 tsc_early_khz={} \
+             -- {}",
             tsc_khz(),
             self.role
         );
@@ -66,7 +68,7 @@ impl Hardware {
                 "-M",
                 "microvm,pic=on,pit=on,rtc=on,isa-serial=on,acpi=on,accel=tcg",
             ])
-            // "Fast strings" are the slowest of all where they are emulated byte by byte.
+            // "Fast strings" are slowest where they are emulated byte by byte.
             .args(["-cpu", "max,erms=off,fsrm=off", "-smp", "1"])
             .args(["-m", "768"])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
@@ -113,9 +115,9 @@ impl Hardware {
         }
     }
 
-    /// Gives it its disk.
+    /// Connects the disk.
     fn insert(&self, disk: &Path, qemu: &mut Command) {
-        // QEMU writes to a copy. What becomes of the disk is told by the log alone.
+        // QEMU writes to a copy. Only the log shows what happens to the disk.
         let copied = Command::new("cp")
             .args(["--sparse=always", "--reflink=auto"])
             .args([disk, &self.path("running")])
@@ -124,12 +126,12 @@ impl Hardware {
         std::fs::File::create(self.path("log")).expect("an empty log");
         let path = |name| self.path(name).display().to_string();
         qemu
-            // Writes take their time, as on a disk: there is a moment at which some of them are done and not flushed.
+            // Writes take their time, as on a disk: at some moments some of them are done and not flushed.
             .args([
                 "-object",
                 "throttle-group,id=disk-speed,x-iops-write=250,x-bps-write=33554432",
             ])
-            // One thread does all I/O, in order: after SIGKILL, the log's end is where it was writing.
+            // One thread does all I/O, in order: after SIGKILL, the log ends where it was writing.
             .args(["-object", "main-loop,id=main-loop,thread-pool-max=1"])
             .args([
                 "-blockdev",
@@ -153,7 +155,7 @@ impl Hardware {
             ]);
     }
 
-    /// Brings the disk to what the medium holds now that the machine is off.
+    /// Changes the disk to the medium's content now that the machine is off.
     fn settle(
         &self,
         disk: &Path,
@@ -172,7 +174,7 @@ impl Hardware {
 }
 
 impl Machine {
-    /// Fails if it has gone off by itself, or its first process complains.
+    /// Fails if the machine has stopped by itself, or its first process reports an error.
     pub fn assert_well(&mut self) {
         let ended = self.qemu.try_wait().expect("qemu");
         assert!(ended.is_none(), "the machine is off: {ended:?}");
@@ -190,8 +192,8 @@ impl Machine {
         })
     }
 
-    /// Tells the first process something.
-    fn tell(&mut self, line: &str) -> UnixStream {
+    /// Sends the first process an order.
+    fn order(&mut self, line: &str) -> UnixStream {
         let mut port = self.connect("port");
         port.set_read_timeout(Some(4 * PATIENCE))
             .expect("a timeout");
@@ -199,28 +201,28 @@ impl Machine {
         port
     }
 
-    /// Runs a program in it; gives what it prints, as an error if it does not end well.
+    /// Runs a program in it; returns its output, as an error if it fails.
     pub fn run(&mut self, command: &str) -> Result<String, String> {
         self.ask(&format!("run {command}"))
     }
 
-    /// Where the server's threads are.
+    /// Returns the states of the server's threads.
     pub fn threads(&mut self) -> Result<String, String> {
         self.ask("threads")
     }
 
-    /// Gives what the first process answers.
+    /// Sends an order and returns the answer.
     fn ask(&mut self, command: &str) -> Result<String, String> {
-        let answer = self.tell(command);
+        let answer = self.order(command);
         self.read(command, answer)
     }
 
-    /// Has a program run while this host does something else.
+    /// Starts a program without waiting for it.
     pub fn begin(&mut self, command: &str) {
-        self.said = Some(self.tell(&format!("run {command}")));
+        self.said = Some(self.order(&format!("run {command}")));
     }
 
-    /// Has the program that was begun last nothing to say yet?
+    /// Returns whether the program that was started last is still running.
     pub fn is_busy(&self) -> bool {
         let answer = self.said.as_ref().expect("something was begun");
         let now = Timespec::default();
@@ -228,7 +230,7 @@ impl Machine {
         heard.expect("poll") == 0
     }
 
-    /// What the program that was begun last prints, as an error if it does not end well.
+    /// Returns the output of the program that was started last, as an error if it failed.
     pub fn finish(&mut self) -> Result<String, String> {
         let answer = self.said.take().expect("something was begun");
         self.read("what was begun", answer)
@@ -254,7 +256,7 @@ impl Machine {
 
     /// The kernel crashes (and restarts: `panic=-1`).
     pub fn crash(&mut self) {
-        self.said = Some(self.tell("crash"));
+        self.said = Some(self.order("crash"));
     }
 
     /// The reset button.
@@ -264,9 +266,9 @@ impl Machine {
         self.said = Some(monitor);
     }
 
-    /// Switches it off as one should.
+    /// Switches it off in order.
     pub fn power_off(mut self) {
-        self.said = Some(self.tell("poweroff"));
+        self.said = Some(self.order("poweroff"));
         let status = wait_for("the machine to go off", PATIENCE, || {
             self.qemu.try_wait().expect("qemu")
         });
@@ -276,7 +278,7 @@ impl Machine {
         }
     }
 
-    /// Waits until the disk is written to: a moment at which some of it has not been flushed. Not for long, if it is not.
+    /// Waits briefly for a write to the disk, so that some of it has not been flushed.
     pub fn wait_for_a_write(&self) {
         let log = self.hardware.path("log");
         let length = || std::fs::metadata(&log).expect("the log").len();
@@ -292,7 +294,7 @@ impl Machine {
         }
     }
 
-    /// The power is cut. The medium holds what was flushed, and some of the rest.
+    /// Cuts the power. The medium holds what was flushed, and some of the rest.
     pub fn cut(mut self, rng: &mut Rng) -> disk_log::Outcome {
         self.qemu.kill().expect("SIGKILL");
         self.qemu.wait().expect("qemu");
@@ -323,7 +325,7 @@ fn tsc_khz() -> u64 {
     (end.1 - begin.1) * 1000 / (end.0 - begin.0).as_micros() as u64
 }
 
-/// The time and the counter, at the same time: of many attempts the one that was least disturbed.
+/// The time and the counter at the same moment: the least disturbed of many attempts.
 fn moment() -> (Instant, u64) {
     // SAFETY: every x86_64 has the instruction, and Linux does not forbid it.
     let counter = || unsafe { std::arch::x86_64::_rdtsc() };

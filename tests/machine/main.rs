@@ -1,8 +1,8 @@
-//! A machine that really goes down: rebooted, crashed, its power cut, while Debian's smbclient works on it from
-//! outside. And one whose kernel mounts the share of a server outside, which is killed.
+//! A machine that really stops: rebooted, crashed, its power cut, while Debian's smbclient works on it from outside.
+//! And one whose kernel mounts the share of a server outside, which is killed.
 //!
-//! `scripts/vm-demo` runs these with their story told. The environment variables `OUTLAST_VM_SEED` and `OUTLAST_VM_CUTS` say which
-//! random moments, and how many.
+//! `scripts/vm-demo` runs these with progress lines. The environment variables `OUTLAST_VM_SEED` and `OUTLAST_VM_CUTS`
+//! set the seed of the random moments, and the number of power cuts.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,7 +16,7 @@ mod machine;
 mod names;
 mod scene;
 
-use scene::{Blow, Scene, Transfer};
+use scene::{Fault, Scene, Transfer};
 use support::Rng;
 use support::client::{DIALECTS, ENCRYPTED, SMB3_1_1};
 use support::lab::Lab;
@@ -41,19 +41,19 @@ fn sessions_outlast_the_machine() {
     let Some(mut scene) = Scene::set(&lab, TEST, "power", 96, setting("OUTLAST_VM_SEED", 1)) else {
         return;
     };
-    for (transfer, dialect, blows) in [
+    for (transfer, dialect, faults) in [
         (
             Transfer::Get,
             SMB3_1_1,
-            [Blow::Reboot, Blow::Crash, Blow::Cut],
+            [Fault::Reboot, Fault::Crash, Fault::Cut],
         ),
         (
             Transfer::Put,
             ENCRYPTED,
-            [Blow::Cut, Blow::Reboot, Blow::Reset],
+            [Fault::Cut, Fault::Reboot, Fault::Reset],
         ),
     ] {
-        scene.act(transfer, dialect, &blows.map(|blow| (12, blow)));
+        scene.act(transfer, dialect, &faults.map(|fault| (12, fault)));
     }
     scene.judge();
 }
@@ -67,7 +67,7 @@ fn sessions_outlast_power_cuts_at_random_moments() {
     }
     let seed = setting("OUTLAST_VM_SEED", 1);
     let mut left = setting("OUTLAST_VM_CUTS", 12);
-    // the moments are drawn apart from what the scene draws
+    // the moments are drawn separately from the scene's random numbers
     let mut rng = Rng(!seed);
     let lab = Lab::new();
     let Some(mut scene) = Scene::set(&lab, TEST, "power", 64, seed) else {
@@ -75,20 +75,20 @@ fn sessions_outlast_power_cuts_at_random_moments() {
     };
     let mut transfers = [Transfer::Put, Transfer::Get].into_iter().cycle();
     while left > 0 {
-        let mut blows = Vec::new();
-        while left > 0 && blows.len() < 3 {
+        let mut faults = Vec::new();
+        while left > 0 && faults.len() < 3 {
             let percent = 1 + rng.below(25) as u64;
             let twice = left > 1 && rng.below(4) == 0;
-            let (blow, cuts) = if twice {
-                (Blow::CutTwice, 2)
+            let (fault, cuts) = if twice {
+                (Fault::CutTwice, 2)
             } else {
-                (Blow::Cut, 1)
+                (Fault::Cut, 1)
             };
-            blows.push((percent, blow));
+            faults.push((percent, fault));
             left -= cuts;
         }
         let dialect = DIALECTS[rng.below(DIALECTS.len())];
-        scene.act(transfers.next().expect("endless"), dialect, &blows);
+        scene.act(transfers.next().expect("endless"), dialect, &faults);
     }
     scene.judge();
 }
@@ -110,7 +110,7 @@ fn without_that_promise_a_power_cut_ends_the_sessions_loudly() {
 
 #[test]
 fn two_kernel_mounts_lose_no_update_while_the_server_is_killed() {
-    use client::Blow::{Kill, Reboot};
+    use client::Fault::{Kill, Reboot};
     const TEST: &str = "two_kernel_mounts_lose_no_update_while_the_server_is_killed";
     if !support::can_run(TEST) || !support::has(TEST, &host::needs()) {
         return;

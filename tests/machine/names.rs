@@ -1,4 +1,5 @@
-//! What a client does with names: many small files, made, replaced, renamed, deleted, in directories that come and go.
+//! Name operations of a client: many small files are made, replaced, renamed and deleted, in directories that are made
+//! and removed.
 
 use std::path::PathBuf;
 
@@ -6,9 +7,9 @@ use crate::support::Rng;
 use crate::support::files::Tree;
 use crate::support::lab::Lab;
 
-/// Commands for smbclient, and what must be there when they are done.
+/// Commands for smbclient, and the expected result.
 pub struct Names {
-    /// The directory on the share that all of it happens in.
+    /// The directory on the share in which everything happens.
     root: String,
     commands: String,
     steps: usize,
@@ -17,7 +18,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// A random run of so many steps.
+    /// Makes a random run of so many steps.
     pub fn new(root: &str, steps: usize, rng: &mut Rng) -> Names {
         let contents = (0..8).map(|_| {
             let length = rng.below(20_000);
@@ -91,7 +92,7 @@ impl Names {
         !self.tree.keys().any(|path| path.starts_with(&inside))
     }
 
-    /// Makes the client's directory with the files it puts.
+    /// Makes the client's directory with the files that it puts.
     pub fn local(&self, lab: &Lab) -> PathBuf {
         let local = lab.make_dir(&format!("local/{}", self.root));
         for (name, content) in self.contents.iter().enumerate() {
@@ -100,7 +101,7 @@ impl Names {
         local
     }
 
-    /// For smbclient.
+    /// The commands for smbclient.
     pub fn commands(&self) -> &str {
         &self.commands
     }
@@ -109,13 +110,13 @@ impl Names {
         self.steps
     }
 
-    /// What must be there afterwards.
+    /// The expected files afterwards.
     pub fn expected(&self) -> Tree {
         self.tree.clone()
     }
 }
 
-/// A path as smbclient takes it.
+/// A path in smbclient's form.
 fn smb(path: &str) -> String {
     path.replace('/', "\\")
 }

@@ -1,4 +1,4 @@
-//! The scene: a machine that serves, smbclients outside, and what befalls them.
+//! The scene: a serving machine, smbclients outside, and the machine's faults.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,18 +16,19 @@ use crate::support::server::{PASSWORD, USER, add_user};
 use crate::support::{PATIENCE, Rng, has, wait_for};
 
 const MIB: u64 = 1 << 20;
-/// The first boot takes longer than others: the NVRAM is made. smbclient waits for a minute.
+/// The first boot takes longer than later ones, since the NVRAM is made. smbclient waits for a minute.
 const SLOWEST_BOOT: Duration = Duration::from_secs(45);
 
-/// A server that has sent or received no more than so many bytes for so long stands still, probes and neighbour discovery aside.
+/// A server that has sent and received fewer bytes than this in this time is at a standstill, except for probes and
+/// neighbour discovery.
 const STANDSTILL: Duration = Duration::from_secs(30);
 const A_LITTLE: u64 = 10_000;
-/// Of so many power cuts, some must have lost something.
+/// The number of power cuts of which some must have lost something.
 const ENOUGH_CUTS: u64 = 6;
 
-/// What befalls the machine.
+/// A fault of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
+pub enum Fault {
     /// `outlast reboot --system`.
     Reboot,
     /// Its kernel panics.
@@ -36,24 +37,24 @@ pub enum Blow {
     Reset,
     /// Its power is cut.
     Cut,
-    /// Its power is cut, and once more before it is back.
+    /// Its power is cut, and again before it has restarted.
     CutTwice,
 }
 
-/// What the client does with the big file.
+/// The transfer of the big file.
 #[derive(Clone, Copy, Debug)]
 pub enum Transfer {
     Get,
     Put,
 }
 
-/// What power cuts have done so far.
+/// Statistics of the power cuts.
 #[derive(Default)]
 struct Cuts {
     all: u64,
-    /// That lost something.
+    /// The number of cuts that lost something.
     biting: u64,
-    /// Sectors that were lost, and those there were to lose.
+    /// The number of lost sectors, and of those that could be lost.
     lost: u64,
     unflushed: u64,
 }
@@ -64,15 +65,15 @@ pub struct Scene<'a> {
     machine: Option<Machine>,
     capture: Capture,
     rng: Rng,
-    /// Connections there have been.
+    /// The number of connections so far.
     connections: usize,
     cuts: Cuts,
-    /// What must be on the disk, but for the big files.
+    /// The expected content of the disk, without the big files.
     expected: Tree,
     size: u64,
 }
 
-/// What a scene takes, and whether it is there.
+/// The requirements of a scene, and whether each is met.
 pub fn needs() -> Vec<(bool, &'static str)> {
     let mut needs = host::needs();
     needs.extend(host::programs(&["mkfs.ext4", "e2fsck", "debugfs"]));
@@ -80,7 +81,7 @@ pub fn needs() -> Vec<(bool, &'static str)> {
 }
 
 impl<'a> Scene<'a> {
-    /// Builds the machine and switches it on. `None`: this host has too little time for it, and the test is counted as skipped.
+    /// Builds the machine and switches it on. `None`: this host is too slow, and the test counts as skipped.
     pub fn set(
         lab: &'a Lab,
         test: &str,
@@ -121,12 +122,20 @@ impl<'a> Scene<'a> {
             begun.elapsed().as_secs_f64()
         ));
         let fast = begun.elapsed() < SLOWEST_BOOT;
-        has(test, &[(fast, "a less busy processor: the emulated machine boots too slowly for smbclient's patience")]).then_some(scene)
+        has(
+            test,
+            &[(
+                fast,
+                "a less busy processor: the emulated machine boots too slowly for smbclient's \
+            patience",
+            )],
+        )
+        .then_some(scene)
     }
 
-    /// One client gets or puts the big file, another makes, renames and deletes small ones, while the blows fall, each when so many
-    /// percent have been transferred since the one before. A third has done its work before.
-    pub fn act(&mut self, transfer: Transfer, dialect: Dialect, blows: &[(u64, Blow)]) {
+    /// One client gets or puts the big file, another makes, renames and deletes small ones, during the faults: each
+    /// when so many percent have been transferred since the one before. A third has finished its work before.
+    pub fn act(&mut self, transfer: Transfer, dialect: Dialect, faults: &[(u64, Fault)]) {
         let before = self.names(40);
         let local = before.local(self.lab);
         client::run(smbclient(dialect), &local, before.commands()).well();
@@ -155,9 +164,9 @@ impl<'a> Scene<'a> {
             meanwhile.commands(),
         );
         self.connections += 3;
-        for (percent, blow) in blows {
+        for (percent, fault) in faults {
             self.go_on(&mut big, *percent);
-            self.strike(*blow);
+            self.strike(*fault);
         }
         let text = big.finish().well();
         say(&format!("   {}", text.lines().last().unwrap_or_default()));
@@ -172,17 +181,23 @@ impl<'a> Scene<'a> {
         ));
     }
 
-    /// A power cut during an upload, of a server that does not promise to survive it: says so, drops the session, serves others.
+    /// A power cut during an upload, with a durability that does not survive it: the server logs that, drops the
+    /// session, and serves others.
     pub fn lose_sessions(&mut self) {
         let local = self.lab.path("client");
         let mut big = Session::start(smbclient(SMB3_1_1), &local, "put big back");
-        // The planned reboot leaves a state on the medium that may be taken up; the next one no longer, however soon it comes.
-        for (percent, blow) in [(30, Blow::Reboot), (4, Blow::Cut)] {
+        // The planned reboot leaves a state on the medium that may be recovered; the next one no longer, however soon
+        // it happens.
+        for (percent, fault) in [(30, Fault::Reboot), (4, Fault::Cut)] {
             self.go_on(&mut big, percent);
-            self.strike(blow);
+            self.strike(fault);
         }
         let finished = big.finish();
-        assert!(!finished.success, "the session went on: {}", finished.text);
+        assert!(
+            !finished.success,
+            "the session continued: {}",
+            finished.text
+        );
         say(&format!("   smbclient: {}", finished.text.trim()));
         let console = self.hardware.console();
         let loud = console.lines().find(|line| line.contains("is dropped"));
@@ -217,14 +232,14 @@ impl<'a> Scene<'a> {
             }
             assert!(
                 !big.has_ended(),
-                "over before the next blow: {}",
+                "over before the next fault: {}",
                 big.text()
             );
             (traffic() >= target).then_some(())
         });
     }
 
-    /// For whoever has to find out why.
+    /// Prints data for debugging.
     fn tell_of_a_standstill(&mut self) {
         let machine = self.machine.as_mut().expect("a machine");
         let threads = machine.threads().unwrap_or_default();
@@ -235,25 +250,25 @@ impl<'a> Scene<'a> {
         ));
     }
 
-    fn strike(&mut self, blow: Blow) {
+    fn strike(&mut self, fault: Fault) {
         let begun = Instant::now();
         let lives = self.lives();
         let machine = self.machine.as_mut().expect("a machine");
-        let what = match blow {
-            Blow::Reboot => {
+        let what = match fault {
+            Fault::Reboot => {
                 machine.begin(&format!("/bin/outlast reboot --system --config {CONFIG}"));
                 "outlast reboot --system".to_owned()
             }
-            Blow::Crash => {
+            Fault::Crash => {
                 machine.crash();
                 "the kernel panics".to_owned()
             }
-            Blow::Reset => {
+            Fault::Reset => {
                 machine.reset();
                 "the machine is reset".to_owned()
             }
-            Blow::Cut => self.cut_while_it_writes(),
-            Blow::CutTwice => {
+            Fault::Cut => self.cut_while_it_writes(),
+            Fault::CutTwice => {
                 let first = self.cut_while_it_writes();
                 // somewhere between the kernel's start and the recovery's end
                 let pause = self.rng.below(5000) as u64;
@@ -288,7 +303,7 @@ impl<'a> Scene<'a> {
         )
     }
 
-    /// How often a server has begun to serve.
+    /// The number of starts of the server.
     fn lives(&self) -> usize {
         self.hardware
             .console()
@@ -297,14 +312,14 @@ impl<'a> Scene<'a> {
     }
 
     fn wait_for_life(&mut self, life: usize) {
-        // an emulated machine on a busy one takes its time; how much of it smbclient allows, is for smbclient to say
+        // an emulated machine on a busy host is slow; smbclient decides how long it waits
         wait_for("the server", 4 * PATIENCE, || {
             self.machine.as_mut().expect("a machine").assert_well();
             (self.lives() >= life).then_some(())
         });
     }
 
-    /// Switches the machine off and reads the verdict, from the packets and from the disk.
+    /// Switches the machine off and checks the packets and the disk.
     pub fn judge(mut self) {
         let mut machine = self.machine.take().expect("a machine");
         let status = machine.run(&format!("/bin/outlast status --config {CONFIG}"));
@@ -329,7 +344,7 @@ impl<'a> Scene<'a> {
             files::assert_same(&original, &share.join(big));
             std::fs::remove_file(share.join(big)).expect("a file");
         }
-        // the server's own, docs/four-points.md
+        // a file of the server, see docs/four-points.md
         let _ = std::fs::remove_file(share.join(".outlast-marker"));
         assert_trees_equal(&self.expected, &files::tree(&share));
         say(&format!(
@@ -359,7 +374,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The first difference, not megabytes of them.
+/// Shows the first difference only.
 fn assert_trees_equal(expected: &Tree, found: &Tree) {
     for (path, content) in expected {
         match found.get(path) {
@@ -370,7 +385,7 @@ fn assert_trees_equal(expected: &Tree, found: &Tree) {
     for path in found.keys() {
         assert!(
             expected.contains_key(path),
-            "{path} is on the disk, and nobody made it"
+            "{path} is on the disk, but was not made by a client"
         );
     }
 }
@@ -385,7 +400,7 @@ fn initramfs(lab: &Lab, durability: &str) -> PathBuf {
     guest::initramfs(lab.dir(), outlast, USER, durability)
 }
 
-/// Bytes that have passed between this host and the bridge.
+/// The number of bytes that have passed between this host and the bridge.
 fn traffic() -> u64 {
     let devices = std::fs::read_to_string("/proc/thread-self/net/dev").expect("devices");
     let line = devices
@@ -396,7 +411,7 @@ fn traffic() -> u64 {
     bytes(0) + bytes(8)
 }
 
-/// A line of the story; `--nocapture` shows it.
+/// Prints a progress line, visible with `--nocapture`.
 pub fn say(line: &str) {
     println!("{line}");
 }

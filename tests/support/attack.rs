@@ -1,8 +1,8 @@
-//! Attacks: clients that take more of a server than is theirs, each in threads of its own until it is told to stop, with counts of
-//! what it did. They run at the lowest priority and pause where they would only burn a processor that the server needs.
+//! Attacks: clients that take more than their share of a server, each in threads of its own until it is stopped, with
+//! counters. They run at the lowest priority and pause where they would only use the processor that the server needs.
 //!
-//! What they send is well-formed (`tests/hostile.rs` sends what is not). They reach the share `pub` as guest, and find in it what
-//! [`furnish`] has put there.
+//! They send well-formed data (`tests/hostile.rs` sends malformed data). They connect to the share `pub` as guest, with
+//! the files that [`furnish`] has made.
 
 pub mod crowd;
 pub mod flood;
@@ -32,19 +32,19 @@ pub const BIG: &str = "big";
 /// The directory that is listed.
 pub const MANY: &str = "many";
 const MANY_FILES: usize = 4000;
-/// Directories within each other, each by the name `n`.
+/// Depth of the nested directories, each named `n`.
 pub const DEEP: usize = 120;
-/// Directories within each other whose names are as long as names are.
+/// Depth of the nested directories with the longest names.
 const LONG: usize = 13;
 
 /// How long an attacker waits for a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the attackers are waited for.
-const STEADY_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two lives of an attacker, and where all it asks for is refused.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the attackers may take to be in full swing.
+const STEADY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between two lives of an attacker, and after a refusal.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Fills a share with what is attacked: a file of `big_bytes`, and a directory of many.
+/// Fills a share with the attacked files: a file of `big_bytes`, and a directory of many.
 pub fn furnish(share: &Path, big_bytes: u64) {
     files::random_file(&share.join(BIG), big_bytes, &mut Rng::named("attacked"));
     let many = share.join(MANY);
@@ -64,7 +64,7 @@ pub fn deep_directory(depth: usize) -> String {
     vec!["n"; depth].join("\\")
 }
 
-/// The name of a directory whose path is as long as paths are.
+/// The name of a directory with the longest path.
 pub fn long_directory() -> String {
     vec!["l".repeat(255); LONG].join("\\")
 }
@@ -79,29 +79,29 @@ pub struct Attack {
 struct Shared {
     over: AtomicBool,
     counts: Counts,
-    /// Threads whose attack is in full swing.
+    /// The number of threads that are in full swing.
     steady: AtomicU64,
-    /// Connections there are: shut down at the end, so that nobody goes on waiting for one.
+    /// The open connections: shut down at the end, so that no thread waits for one.
     streams: Mutex<BTreeMap<u64, TcpStream>>,
 }
 
-/// What an attack did so far.
+/// Counters of an attack.
 #[derive(Default)]
 pub struct Counts {
-    /// Connections that came about.
+    /// Connections made.
     pub connections: AtomicU64,
-    /// Connections that the server ended, or did not let come about.
+    /// Connections that the server ended or refused.
     pub dropped: AtomicU64,
     /// Requests sent; SYNs of a flood.
     pub requests: AtomicU64,
-    /// Answers received, also those that refuse.
+    /// Answers received, including refusals.
     pub answers: AtomicU64,
-    /// Answers that refuse.
+    /// Refusals.
     pub refused: AtomicU64,
 }
 
 impl Attack {
-    /// Has `life` lived over and over in so many threads: it ends well, or when the server has had enough of it.
+    /// Repeats `life` in so many threads: it ends by itself, or when the server ends it.
     pub fn start(
         threads: usize,
         life: impl Fn(&Field) -> io::Result<()> + Clone + Send + 'static,
@@ -110,7 +110,7 @@ impl Attack {
         let threads = (0..threads).map(|number| {
             let (shared, life) = (Arc::clone(&shared), life.clone());
             std::thread::spawn(move || {
-                // of this thread alone (setpriority(2), "C library/kernel differences"); it never fails to be lowered
+                // of this thread alone (setpriority(2), "C library/kernel differences"); lowering never fails
                 let _ = rustix::process::setpriority_process(None, 19);
                 let field = Field {
                     shared,
@@ -131,11 +131,11 @@ impl Attack {
         }
     }
 
-    /// Waits until it is in full swing, or as far as it comes: attackers may stand in each other's way.
+    /// Waits until it is in full swing, or as far as it gets: attackers may block each other.
     pub fn wait_until_steady(&self) {
         let begin = Instant::now();
         let steady = || self.shared.steady.load(Ordering::SeqCst) >= self.threads.len() as u64;
-        while !steady() && begin.elapsed() < STEADY_PATIENCE {
+        while !steady() && begin.elapsed() < STEADY_TIMEOUT {
             std::thread::sleep(PAUSE);
         }
     }
@@ -164,7 +164,7 @@ impl Shared {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         self.over.store(true, Ordering::SeqCst);
         for stream in streams.values() {
-            // it may have ended by itself
+            // it may have ended already
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -193,10 +193,10 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Where one thread of an attack is.
+/// The environment of one thread of an attack.
 pub struct Field {
     shared: Arc<Shared>,
-    /// Which of the attack's threads it is.
+    /// The number of the thread.
     number: usize,
     steady: Cell<bool>,
 }
@@ -217,7 +217,7 @@ impl Field {
         }
     }
 
-    /// Waits so long, or until it is over.
+    /// Waits so long, or until the end.
     fn pause(&self, time: Duration) {
         let begin = Instant::now();
         while !self.over() && begin.elapsed() < time {
@@ -235,7 +235,7 @@ struct Foe<'a> {
 }
 
 impl<'a> Foe<'a> {
-    /// A TCP connection; with a receive buffer of so many bytes, if that matters.
+    /// Opens a TCP connection; with a receive buffer of so many bytes, if given.
     fn connect(field: &'a Field, receive_buffer: Option<usize>) -> io::Result<Foe<'a>> {
         let socket = socket_with(
             AddressFamily::INET,
@@ -246,8 +246,8 @@ impl<'a> Foe<'a> {
         if let Some(bytes) = receive_buffer {
             sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
         }
-        // connect(2) heeds it, too
-        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_PATIENCE))?;
+        // also applies to connect(2)
+        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_TIMEOUT))?;
         let server: SocketAddr = format!("{SERVER}:445").parse().expect("an address");
         connect(&socket, &server)?;
         let client = Client::on(TcpStream::from(socket))?;
@@ -269,7 +269,7 @@ impl<'a> Foe<'a> {
         })
     }
 
-    /// Up to a tree connect as guest.
+    /// Connects up to a tree connect as guest.
     fn guest(field: &'a Field) -> io::Result<Foe<'a>> {
         Foe::connect(field, None)?.logged_in()
     }
@@ -279,7 +279,7 @@ impl<'a> Foe<'a> {
         Ok(self)
     }
 
-    /// A request and its answer, whatever it is.
+    /// Sends a request and returns its answer, whatever it is.
     fn call(&mut self, command: u16, body: &[u8]) -> io::Result<Answer> {
         let answer = self.client.try_call(command, body)?;
         self.field.count(|counts| &counts.requests, 1);
@@ -292,7 +292,7 @@ impl<'a> Foe<'a> {
         Ok(answer.file_id())
     }
 
-    /// So many requests in one go, then their answers; gives how many are refusals.
+    /// Sends so many requests at once, then reads their answers; returns the number of refusals.
     fn batch(
         &mut self,
         size: usize,
@@ -311,10 +311,10 @@ impl<'a> Foe<'a> {
         Ok(refused)
     }
 
-    /// An answer has come. Is it a refusal?
+    /// Counts an answer; returns whether it is a refusal.
     fn taken(&self, answer: &Answer) -> bool {
         self.field.count(|counts| &counts.answers, 1);
-        // an error, not a warning and not what goes on (MS-ERREF 2.3)
+        // an error, not a warning and not an interim status (MS-ERREF 2.3)
         let refusal = answer.status >> 30 == 3
             && answer.status != super::raw::STATUS_MORE_PROCESSING_REQUIRED;
         self.field

@@ -1,4 +1,4 @@
-//! The packets' verdict: SYNs, resets and FINs on port 445, as a packet socket of our own sees them on the wire (packet(7)).
+//! Checks the packets: SYNs, resets and FINs on port 445, recorded by a packet socket (packet(7)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,10 +14,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 /// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
 pub const FRAME_BYTES: usize = 160;
 
-/// What the socket keeps until it is read. Frames of 64 KiB count in full, however short they are cut.
+/// Size of the socket's buffer. Frames of 64 KiB count in full, however short they are cut.
 const BUFFER_BYTES: usize = 256 << 20;
 
-/// Of a filter (bpf(4)): code, jump if true, jump if false, operand.
+/// An instruction of a filter (bpf(4)): code, jump if true, jump if false, operand.
 pub type Instruction = (u16, u8, u8, u32);
 
 /// TCP segments of port 445 with SYN, FIN or RST, over IPv4 and IPv6: few. What `tcpdump -d` makes of
@@ -49,14 +49,14 @@ const FILTER: [Instruction; 24] = [
     (0x06, 0, 0, 0),
 ];
 
-/// A thread that takes them down.
+/// A recording thread.
 pub struct Capture {
     socket: Arc<OwnedFd>,
     ended: Arc<AtomicBool>,
     reader: Option<JoinHandle<Vec<Vec<u8>>>>,
 }
 
-/// What has been captured.
+/// The recorded packets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Client port: sequence numbers of its SYNs (a retransmission repeats the number).
@@ -68,7 +68,7 @@ pub struct Verdict {
 }
 
 impl Capture {
-    /// Begins, in the calling thread's network namespace.
+    /// Starts it, in the calling thread's network namespace.
     pub fn start() -> Capture {
         let socket = Arc::new(packet_socket(&FILTER));
         let ended = Arc::new(AtomicBool::new(false));
@@ -83,7 +83,8 @@ impl Capture {
         }
     }
 
-    /// Ends it. A frame that has been sent or received is in the socket's buffer already, and the buffer is read to its end.
+    /// Ends it. A frame that has been sent or received is in the socket's buffer already, and the buffer is read to its
+    /// end.
     pub fn verdict(mut self) -> Verdict {
         self.ended.store(true, Ordering::SeqCst);
         let frames = self.reader.take().expect("a reader").join();
@@ -106,7 +107,7 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let pause = Timespec::try_from(Duration::from_millis(20)).expect("short");
     loop {
-        // asked before the buffer is emptied: what came before the end is in it
+        // checked before the buffer is emptied: frames from before the end are in it
         let last = ended.load(Ordering::SeqCst);
         let mut frame = [0; FRAME_BYTES];
         while let Ok(length) = rustix::io::read(socket, &mut frame) {
@@ -115,15 +116,15 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
         if last {
             return frames;
         }
-        // the deadline only says when to look whether it is over
+        // the deadline only limits how often the end is checked
         let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
     }
 }
 
-/// A socket that gets the frames which the filter accepts, of every interface of the calling thread's network
+/// A socket that receives the frames accepted by the filter, of every interface of the calling thread's network
 /// namespace, and does not block.
 pub fn packet_socket(program: &[Instruction]) -> OwnedFd {
-    // Without a protocol nothing comes to it, so that nothing has when the filter is put on (packet(7)).
+    // Without a protocol it receives nothing until the filter is set (packet(7)).
     let socket = socket_with(
         AddressFamily::PACKET,
         SocketType::RAW,
@@ -131,8 +132,8 @@ pub fn packet_socket(program: &[Instruction]) -> OwnedFd {
         None,
     );
     let socket = socket.expect("a packet socket");
-    // A reader that is kept from its processor for a while must not lose any. Where the system's limit may not be
-    // passed, that is it.
+    // A reader that is not scheduled for a while must not lose frames. If the system's limit may not be exceeded, it
+    // applies.
     let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
     filter(&socket, program).expect("a filter");
@@ -160,7 +161,7 @@ fn filter(socket: &OwnedFd, program: &[Instruction]) -> io::Result<()> {
     done(result)
 }
 
-/// Frames of every protocol and interface come to the socket from here on.
+/// The socket receives frames of every protocol and interface from here on.
 fn hear_every_protocol(socket: &OwnedFd) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -182,7 +183,7 @@ fn hear_every_protocol(socket: &OwnedFd) -> io::Result<()> {
     done(result)
 }
 
-/// Frames the buffer had no room for.
+/// The number of frames for which the buffer had no room.
 pub fn drops(socket: &OwnedFd) -> io::Result<u32> {
     /// `struct tpacket_stats` of linux/if_packet.h.
     #[repr(C)]
@@ -246,7 +247,7 @@ fn read(frames: &[Vec<u8>]) -> Verdict {
 }
 
 impl Verdict {
-    /// One SYN per connection, `connections` of them; no RST; no FIN from the server first.
+    /// Checks for one SYN per connection, `connections` of them; no RST; no FIN from the server first.
     pub fn assert_untouched(&self, connections: usize) {
         assert!(self.reset.is_empty(), "resets on the wire: {self:?}");
         assert_eq!(self.unasked_fins, 0, "the server closed first: {self:?}");

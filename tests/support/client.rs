@@ -9,7 +9,7 @@ use super::lab::SERVER;
 use super::server::{PASSWORD, Protection, USER};
 use super::{PATIENCE, wait_for};
 
-/// A dialect as smbclient names it, with what it asks for and what the server insists on.
+/// A dialect as smbclient names it, with the client's and the server's protection.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialect {
     pub name: &'static str,
@@ -81,7 +81,7 @@ pub fn anonymous(share: &str) -> Command {
     command
 }
 
-/// What a client has done: its exit code and all it printed.
+/// The result of a client: its exit code and its output.
 #[derive(Debug)]
 pub struct Finished {
     pub success: bool,
@@ -89,7 +89,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Asserts exit 0 and no error line; gives the text.
+    /// Checks for exit code 0 and no error line; returns the output.
     pub fn well(self) -> String {
         assert!(self.success, "smbclient failed:\n{}", self.tail());
         assert!(
@@ -100,7 +100,7 @@ impl Finished {
         self.text
     }
 
-    /// The errors, and the last of the rest.
+    /// The errors, and the end of the other output.
     fn tail(&self) -> String {
         let lines: Vec<_> = self.text.lines().collect();
         let last = lines.len().saturating_sub(20);
@@ -130,7 +130,7 @@ pub fn run(mut client: Command, local: &Path, commands: &str) -> Finished {
     }
 }
 
-/// A client that runs meanwhile. What it prints goes to a file, which is how far it has come.
+/// A client that runs in parallel. Its output goes to a file, which shows its progress.
 pub struct Session {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -138,15 +138,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// With all its commands.
+    /// Starts it with all its commands.
     pub fn start(mut client: Command, local: &Path, commands: &str) -> Session {
         client.args(["-c", commands]);
         Session::spawn(client, local)
     }
 
-    /// To be told what to do line by line.
+    /// Starts it without commands, which are sent line by line.
     pub fn interactive(client: Command, local: &Path) -> Session {
-        // what it prints is to be seen at once
+        // its output has to be visible at once
         let mut prompt = Command::new("stdbuf");
         prompt
             .arg("-oL")
@@ -156,7 +156,7 @@ impl Session {
         Session::spawn(prompt, local)
     }
 
-    /// Interactive, with a file of the share's directory open, which is made there.
+    /// Starts an interactive client with an open file of the share's directory, which is made there.
     pub fn holding(client: Command, share: &Path, name: &str, local: &Path) -> Session {
         std::fs::write(share.join(name), "held").expect("a file");
         let mut session = Session::interactive(client, local);
@@ -165,7 +165,7 @@ impl Session {
         session
     }
 
-    /// Closes the file of [`Session::holding`], and waits until the server says so.
+    /// Closes the file of [`Session::holding`], and waits until the server reports it.
     pub fn close_held(&mut self, is_closed: impl Fn() -> bool) {
         self.say("close 1");
         wait_for("the close", PATIENCE, || is_closed().then_some(()));
@@ -183,19 +183,19 @@ impl Session {
         Session { child, stdin, text }
     }
 
-    /// Types one line. See that the line before it has been carried out: smbclient looks at its input no sooner than more of it comes,
-    /// not at what it has read already.
+    /// Sends one line. The line before it must have been processed: smbclient reads its input only when more arrives,
+    /// not the lines that it has read already.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("interactive");
         writeln!(stdin, "{line}").expect("smbclient listens");
     }
 
-    /// What it has printed so far.
+    /// Its output so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.text).expect("its output")).into_owned()
     }
 
-    /// The file it prints to.
+    /// The file of its output.
     pub fn output(&self) -> &Path {
         &self.text
     }

@@ -1,4 +1,4 @@
-//! A disk that fails or hangs as the test says: an ext4 on a loop device whose file is one of a FUSE file system.
+//! A disk that fails or hangs as the test requests: an ext4 on a loop device whose file is in a FUSE file system.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,23 @@ use fuser::{
 
 use super::lab::{Lab, run};
 
-/// Each block of the files of the tests begins so. By this the disk knows them from what the file system itself writes.
+/// The mark at the beginning of each block of the tests' files, which distinguishes them from the file system's own
+/// data.
 pub const MARK: &[u8; 16] = b"a block of data!";
 
 /// Bytes of a block.
 pub const BLOCK: usize = 4096;
 
-/// What a disk does.
+/// The behaviour of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     #[default]
     Well,
-    /// What files hold cannot be written; what the file system knows of them can.
+    /// File data cannot be written; the file system's metadata can.
     FailsForData,
-    /// Nothing can be written.
+    /// No writes succeed.
     Fails,
-    /// Nothing that is to be written comes to an end.
+    /// No writes end.
     Hangs,
 }
 
@@ -39,7 +40,7 @@ struct Medium {
     state: State,
 }
 
-/// What the file system and the test share.
+/// The part that the file system and the test share.
 #[derive(Clone, Default)]
 struct Shared(Arc<(Mutex<Medium>, Condvar)>);
 
@@ -158,7 +159,7 @@ impl Filesystem for Shared {
     }
 }
 
-/// One such disk, mounted.
+/// A mounted disk of this kind.
 pub struct Disk {
     shared: Shared,
     image: PathBuf,
@@ -168,7 +169,7 @@ pub struct Disk {
     _session: BackgroundSession,
 }
 
-/// What it needs.
+/// The requirements, and whether each is met.
 pub fn needs() -> [(bool, &'static str); 3] {
     let is_there = |path: &str| std::fs::File::options().write(true).open(path).is_ok();
     let mkfs = Command::new("mkfs.ext4").arg("-V").output();
@@ -229,13 +230,13 @@ impl Disk {
         self.devices.push(device);
     }
 
-    /// From now on it does that.
+    /// Sets its behaviour from now on.
     pub fn set(&self, state: State) {
         self.shared.medium().state = state;
         self.shared.0.1.notify_all();
     }
 
-    /// What a file holds if the power is cut now.
+    /// The content of a file if the power is cut now.
     pub fn file_after_a_power_cut(&self, lab: &Lab, name: &str) -> Vec<u8> {
         let (copy, dir) = (lab.path("copy"), lab.make_dir("copied"));
         let bytes = self.shared.medium().bytes.clone();

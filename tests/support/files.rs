@@ -1,4 +1,4 @@
-//! Files of random bytes, and whether two of them, or two trees of them, are equal.
+//! Files of random bytes, and comparisons of files and trees.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -53,12 +53,12 @@ pub fn assert_same(left: &Path, right: &Path) {
     }
 }
 
-/// Size of a file, 0 if it is not there.
+/// Size of a file, 0 if it is missing.
 pub fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
-/// How many names a directory has.
+/// The number of names in a directory.
 pub fn count(dir: &Path) -> u64 {
     std::fs::read_dir(dir).map_or(0, |entries| entries.count() as u64)
 }
@@ -90,7 +90,7 @@ pub fn tree(root: &Path) -> Tree {
     tree
 }
 
-/// Empties a directory; makes it if it is not there.
+/// Empties a directory; makes it if it is missing.
 pub fn clear(dir: &Path) {
     std::fs::create_dir_all(dir).expect("a directory");
     for entry in std::fs::read_dir(dir).expect("a directory") {

@@ -1,4 +1,4 @@
-//! A network namespace of the test's own, with a TAP whose host side is the client's.
+//! A network namespace for one test, with a TAP whose host side is the client's.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ pub use super::basics::run;
 /// The namespaces (network, mounts) the calling thread has moved into. Processes it starts are in them too.
 pub struct Lab {
     dir: Directory,
-    /// One lab at a time: two cores suffice.
+    /// Only one lab at a time, since two cores suffice for no more.
     _turn: MutexGuard<'static, ()>,
 }
 
-/// Logins of the tests.
+/// The tests' user accounts.
 const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
 pub const SERVER: &str = "10.77.0.1";
@@ -25,7 +25,8 @@ impl Lab {
     pub fn new() -> Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = rustix::thread::UnshareFlags::NEWNET | rustix::thread::UnshareFlags::NEWNS;
-        // SAFETY: what makes unshare unsafe is a separate table of file descriptors (CLONE_FILES), which is not asked for.
+        // SAFETY: what makes unshare unsafe is a separate table of file descriptors (CLONE_FILES), which is not asked
+        // for.
         unsafe { rustix::thread::unshare_unsafe(flags) }.expect("namespaces");
         for command in [
             "mount --make-rprivate /",
@@ -45,7 +46,7 @@ impl Lab {
         lab
     }
 
-    /// Logins have local accounts with root's rights: without one a server that is root refuses them.
+    /// Users have local accounts with root's rights: a server that is root refuses users without one.
     fn make_accounts(&self) {
         let mut accounts = std::fs::read_to_string("/etc/passwd").expect("accounts");
         for name in ACCOUNTS {
@@ -73,7 +74,7 @@ impl Lab {
         }
     }
 
-    /// A directory that goes with the lab.
+    /// A directory that is removed with the lab.
     pub fn dir(&self) -> &Path {
         &self.dir.0
     }
@@ -82,7 +83,7 @@ impl Lab {
         self.dir().join(name)
     }
 
-    /// A new directory in it.
+    /// Makes a directory in it.
     pub fn make_dir(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(&path).expect("a directory");
@@ -102,7 +103,7 @@ fn base() -> PathBuf {
     }
 }
 
-/// A directory removed when dropped, unless the test failed and is to be looked at.
+/// A directory that is removed when dropped, unless the test failed and it has to be inspected.
 struct Directory(PathBuf);
 
 impl Directory {

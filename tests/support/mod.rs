@@ -1,4 +1,5 @@
-//! What whole-server tests stand on: a network namespace with a TAP, the server in it, Debian's smbclient, and a capture.
+//! The basis of whole-server tests: a network namespace with a TAP, the server in it, Debian's smbclient, and a
+//! capture.
 
 #![allow(dead_code)] // each test binary uses its own part
 
@@ -22,7 +23,8 @@ pub mod timeline;
 
 pub use basics::{PATIENCE, Rng, wait_for};
 
-/// Are we root, here or in a user namespace, with what the tests need? If not, says why, and has the test counted as skipped.
+/// Returns whether we are root, here or in a user namespace, with the requirements of the tests. If not, says why, and
+/// the test counts as skipped.
 pub fn can_run(test: &str) -> bool {
     let program = |name: &str| {
         let tried = std::process::Command::new(name).arg("--version").output();
@@ -48,7 +50,7 @@ pub fn can_run(test: &str) -> bool {
     )
 }
 
-/// Is everything there that a test needs? If not, says what is lacking, and has the test counted as skipped.
+/// Returns whether the requirements of a test are met. If not, names the missing ones, and the test counts as skipped.
 pub fn has(test: &str, needs: &[(bool, &str)]) -> bool {
     let Some((_, what)) = needs.iter().find(|(there, _)| !there) else {
         return true;

@@ -1,4 +1,4 @@
-//! What durability `power` needs: a sink and a share on a disk.
+//! The requirements of durability `power`: a sink and a share on a disk.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::lab::{self, Lab};
 use super::server::Setup;
 use super::{can_run, has};
 
-/// A file for the sink: on a disk, where the lab may be in memory. It goes with the test.
+/// A file for the sink: on a disk, where the lab may be in memory. It is removed with the test.
 pub struct SinkPath(pub PathBuf);
 
 impl SinkPath {
@@ -31,7 +31,7 @@ impl Drop for SinkPath {
     }
 }
 
-/// Cargo's directory for tests, where that is on a file system on which `power` serves a share.
+/// Cargo's directory for tests, if it is on a file system on which `power` serves a share.
 fn disk() -> Option<&'static Path> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     problem_of(dir).is_none().then_some(dir)
@@ -42,7 +42,7 @@ pub fn problem_of(dir: &Path) -> Option<String> {
     outlast::fs::features::power_problem(std::os::fd::AsFd::as_fd(&opened))
 }
 
-/// What a file system in a file needs.
+/// The requirements of a file system in a file.
 pub fn images() -> [(bool, &'static str); 2] {
     let mkfs = std::process::Command::new("mkfs.ext4").arg("-V").output();
     let control = std::fs::File::options()
@@ -68,7 +68,7 @@ pub fn mount_image(lab: &Lab, features: &str, dir: &Path) {
     std::fs::remove_dir(dir.join("lost+found")).expect("an empty directory");
 }
 
-/// The share on a disk, where the lab may be in memory: `power` serves no other.
+/// A share on a disk, where the lab may be in memory: `power` serves no other.
 pub struct OnDisk {
     dir: Option<PathBuf>,
     share: PathBuf,
@@ -106,7 +106,7 @@ impl Drop for OnDisk {
     }
 }
 
-/// As [`can_run`], and is there a disk on which `power` serves a share?
+/// As [`can_run`]; also whether there is a disk on which `power` serves a share.
 pub fn can_cut_power(test: &str) -> bool {
     can_run(test) && (disk().is_some() || has(test, &images()))
 }

@@ -1,4 +1,5 @@
-//! A client of our own, for requests that smbclient does not send, or nobody should: SMB 2.1 as guest, byte by byte (MS-SMB2 2.2).
+//! A minimal client for requests that smbclient does not send, or that are malformed: SMB 2.1 as guest, byte by byte
+//! (MS-SMB2 2.2).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -43,27 +44,27 @@ pub struct Client {
     pub message_id: u64,
     pub session_id: u64,
     pub tree_id: u32,
-    /// How many credits each request asks for.
+    /// The number of credits that each request asks for.
     pub credits: u16,
-    /// Answers that came while another was waited for.
+    /// Answers that arrived while another was awaited.
     pub others: Vec<Answer>,
 }
 
 /// A FileId (2.2.14.1).
 pub type FileId = [u8; 16];
 
-/// How long an answer may take: longer than any outage of the tests.
+/// The longest wait for an answer: longer than any outage of the tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Client {
-    /// A TCP connection, nothing more.
+    /// Makes a TCP connection, nothing more.
     pub fn connect() -> Client {
         let server: SocketAddr = format!("{SERVER}:445").parse().expect("an address");
         let stream = TcpStream::connect_timeout(&server, PATIENCE).expect("a connection");
         Client::on(stream).expect("timeouts")
     }
 
-    /// On a TCP connection that is there.
+    /// Makes a client on an existing TCP connection.
     pub fn on(stream: TcpStream) -> io::Result<Client> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -78,7 +79,7 @@ impl Client {
         })
     }
 
-    /// Up to a tree connect to share `pub` as guest.
+    /// Connects up to a tree connect to share `pub` as guest.
     pub fn guest() -> Client {
         let mut client = Client::connect();
         client.negotiate();
@@ -87,7 +88,7 @@ impl Client {
         client
     }
 
-    /// From there to a tree connect to share `pub` as guest, if the server lets it.
+    /// Continues to a tree connect to share `pub` as guest, if the server permits it.
     pub fn try_guest(&mut self) -> io::Result<()> {
         self.try_call(NEGOTIATE, &negotiate())?.well()?;
         let challenge = self.try_call(SESSION_SETUP, &session_setup(&ntlm_negotiate()))?;
@@ -168,7 +169,7 @@ impl Client {
         self.call(QUERY_INFO, &body)
     }
 
-    /// QUERY_DIRECTORY with FileNamesInformation; gives the names of one answer, none at the end.
+    /// QUERY_DIRECTORY with FileNamesInformation; returns the names of one answer, none at the end.
     pub fn list(&mut self, dir: FileId, pattern: &str) -> Vec<String> {
         let name = utf16(pattern);
         let mut body = vec![33, 0, 12, 0, 0, 0, 0, 0];
@@ -215,13 +216,13 @@ impl Client {
         self.call(LOCK, &lock(file, offset, len, flags))
     }
 
-    /// A request and its answer; an interim one is passed over.
+    /// Sends a request and returns its answer; an interim one is skipped.
     pub fn call(&mut self, command: u16, body: &[u8]) -> Answer {
         let id = self.request(command, body);
         self.answer(id)
     }
 
-    /// Sends a request, gives its MessageId.
+    /// Sends a request and returns its MessageId.
     pub fn request(&mut self, command: u16, body: &[u8]) -> u64 {
         let id = self.message_id;
         let message = self.message(command, body);
@@ -229,7 +230,7 @@ impl Client {
         id
     }
 
-    /// A request and its answer, if the server lives up to it.
+    /// Sends a request and returns its answer, if the server survives it.
     pub fn try_call(&mut self, command: u16, body: &[u8]) -> io::Result<Answer> {
         let id = self.message_id;
         let message = self.message(command, body);
@@ -258,12 +259,12 @@ impl Client {
         }
     }
 
-    /// A request with the next MessageId.
+    /// Makes a request with the next MessageId.
     pub fn message(&mut self, command: u16, body: &[u8]) -> Vec<u8> {
         self.charged(command, body, 1)
     }
 
-    /// A request that takes so many MessageIds: one for each 64 KiB of what it sends, or asks for.
+    /// Makes a request that takes so many MessageIds: one for each 64 KiB that it sends or asks for.
     pub fn charged(&mut self, command: u16, body: &[u8], charge: u16) -> Vec<u8> {
         let mut message = header(command, self.message_id, self.session_id, self.tree_id).to_vec();
         message[6..8].copy_from_slice(&charge.to_le_bytes());
@@ -278,7 +279,7 @@ impl Client {
         self.stream.write_all(&frame(message))
     }
 
-    /// The next answer.
+    /// Reads the next answer.
     pub fn receive(&mut self) -> io::Result<Answer> {
         let mut frame = [0; 4];
         self.stream.read_exact(&mut frame)?;
@@ -300,7 +301,7 @@ impl Client {
         })
     }
 
-    /// Has the server ended the connection? Reads on until it says so or falls silent.
+    /// Returns whether the server has ended the connection: reads until its end, or until it is silent.
     pub fn is_dropped(&mut self) -> bool {
         let mut sink = [0; 4096];
         loop {
@@ -322,7 +323,7 @@ impl Client {
 }
 
 impl Answer {
-    /// Asserts success.
+    /// Checks for success.
     pub fn ok(self) -> Answer {
         assert_eq!(
             self.status, 0,
@@ -332,7 +333,7 @@ impl Answer {
         self
     }
 
-    /// Success, or an error.
+    /// Returns success, or an error.
     pub fn well(self) -> io::Result<Answer> {
         match self.status {
             0 => Ok(self),
@@ -363,7 +364,7 @@ pub fn header(command: u16, message_id: u64, session_id: u64, tree_id: u32) -> [
     header
 }
 
-/// The message with the direct-TCP header before it.
+/// The message after its direct-TCP header.
 pub fn frame(message: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(message.len())
         .expect("short")
@@ -375,7 +376,8 @@ pub fn frame(message: &[u8]) -> Vec<u8> {
 
 /// NEGOTIATE of SMB 2.1.
 pub fn negotiate() -> Vec<u8> {
-    // StructureSize, DialectCount, SecurityMode (enabled), Reserved, Capabilities, ClientGuid, ClientStartTime, the dialects
+    // StructureSize, DialectCount, SecurityMode (enabled), Reserved, Capabilities, ClientGuid, ClientStartTime, the
+    // dialects
     let mut body = vec![36, 0, 1, 0, 1, 0, 0, 0];
     body.extend([0; 4 + 16 + 8]);
     body.extend(0x0210_u16.to_le_bytes());
@@ -481,7 +483,7 @@ pub fn set_info(file: FileId, kind: u8, class: u8, additional: u32, buffer: &[u8
     body
 }
 
-/// Watches a directory for names that come, go or change.
+/// Watches a directory for names that are added, removed or changed.
 pub fn change_notify(dir: FileId) -> Vec<u8> {
     let mut body = vec![32, 0, 0, 0];
     body.extend(4096_u32.to_le_bytes());
@@ -507,7 +509,7 @@ pub fn ntlm_guest() -> Vec<u8> {
     ntlm_authenticate("guest", &[])
 }
 
-/// The same of a user who does not know the password: an NTLMv2 response (2.2.2.8) of the right shape, and wrong.
+/// The same for a user without the password: an NTLMv2 response (2.2.2.8) of the right form, but wrong.
 pub fn ntlm_wrong(user: &str) -> Vec<u8> {
     let proof = [0x5A; 16];
     let mut response = proof.to_vec();

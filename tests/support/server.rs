@@ -27,7 +27,7 @@ impl Default for Protection {
     }
 }
 
-/// What is to be other than usual.
+/// Deviations from the default configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     pub protection: Protection,
@@ -129,7 +129,7 @@ path = "{dir}/share"
         server
     }
 
-    /// Another server by a copy of this one's configuration with some texts changed; its files have `name` in theirs.
+    /// Another server with a copy of this one's configuration and some texts changed; its files have `name` in theirs.
     pub fn twin(&self, lab: &Lab, name: &str, changes: &[(&str, &str)]) -> Server {
         let mut text = std::fs::read_to_string(&self.config).expect("the configuration");
         let own_control = format!("control-{name}.sock");
@@ -222,7 +222,7 @@ path = "{dir}/share"
         self.command(words).output().expect("outlast")
     }
 
-    /// Puts one text of the configuration in place of another; gives the configuration as it was.
+    /// Replaces a text of the configuration; returns the former configuration.
     pub fn rewrite(&self, from: &str, to: &str) -> String {
         let text = std::fs::read_to_string(&self.config).expect("the configuration");
         assert!(text.contains(from), "{from:?} is not in the configuration");
@@ -230,7 +230,7 @@ path = "{dir}/share"
         text
     }
 
-    /// What the next start finds in its environment.
+    /// Sets an environment variable for the next start.
     pub fn set_environment(&mut self, name: &'static str, value: &str) {
         self.environment.retain(|(known, _)| *known != name);
         self.environment.push((name, PathBuf::from(value)));
@@ -253,12 +253,12 @@ path = "{dir}/share"
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// How the server is, if its worker answers.
+    /// The server's status, if its worker answers.
     pub fn try_status(&self) -> Option<Status> {
         self.any_status().filter(|status| status.trouble.is_none())
     }
 
-    /// How the server is, whoever answers.
+    /// The server's status, from worker or supervisor.
     pub fn any_status(&self) -> Option<Status> {
         match control::client::request(
             &self.control,
@@ -317,7 +317,7 @@ path = "{dir}/share"
         assert!(output.status.success(), "reboot: {}", error(&output));
     }
 
-    /// Waits for the supervisor's end by itself (`outlast stop`); gives its exit code.
+    /// Waits for the supervisor's own end (`outlast stop`); returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         self.supervisor
             .take()
@@ -327,8 +327,8 @@ path = "{dir}/share"
             .code()
     }
 
-    /// Waits until no client is connected: all their last segments are on the wire. A socket that was closed with bytes unsent may take
-    /// long over them: after a crowd its congestion control may believe that the path takes a few kilobytes a second.
+    /// Waits until no client is connected, so that their last segments are on the wire. A socket that was closed with
+    /// unsent bytes may take long: after a crowd its congestion control may assume a path of a few kilobytes a second.
     pub fn wait_until_left_alone(&self) {
         wait_for("the connections to end", 4 * PATIENCE, || {
             self.try_status()
@@ -336,7 +336,7 @@ path = "{dir}/share"
         });
     }
 
-    /// The worker has never fallen by its own fault.
+    /// Checks that the worker has never ended by its own fault.
     pub fn assert_sound(&self) {
         let log = self.log();
         assert!(!log.contains("panicked"), "the server panicked: {log}");
@@ -362,11 +362,11 @@ fn kill(pid: u32) {
         .ok()
         .and_then(Pid::from_raw)
         .expect("a process id");
-    // it may have ended by itself
+    // it may have ended already
     let _ = kill_process(pid, Signal::KILL);
 }
 
-/// Has a process ended, be it that nobody has asked for its exit code yet?
+/// Returns whether a process has ended, even if its exit code has not been read yet.
 pub fn has_ended(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
         stat.rsplit(')')
@@ -378,12 +378,12 @@ pub fn has_ended(pid: u32) -> bool {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut supervisor) = self.supervisor.take() {
-            // its worker goes with it (PDEATHSIG), before the lab's directory is removed
+            // its worker ends with it (PDEATHSIG), before the lab's directory is removed
             let status = self.try_status();
             if std::thread::panicking() {
                 eprintln!("the server's state: {status:#?}");
             }
-            // A node of a pair that stands by has none.
+            // A standby node of a pair has none.
             let worker = status
                 .map(|status| status.worker_pid)
                 .filter(|pid| *pid != 0);
@@ -397,14 +397,14 @@ impl Drop for Server {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             eprintln!(
-                "the server's last words:\n{}",
+                "the end of the server's log:\n{}",
                 lines[lines.len().saturating_sub(40)..].join("\n")
             );
         }
     }
 }
 
-/// What a command has said of its failure.
+/// The error message of a command.
 pub fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Which of two TAPs the server's frames come from, in the order of the wire.
+//! Records from which of two TAPs the server's frames are sent, in wire order.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::capture::{Instruction, drops, packet_socket};
 
-/// The MAC address that the filter accepts frames from, as the configuration writes it.
+/// The MAC address of the filtered frames, as in the configuration.
 pub const MAC: &str = "02:00:00:00:00:10";
 
 const FILTER: [Instruction; 6] = [
@@ -22,7 +22,7 @@ const FILTER: [Instruction; 6] = [
     (0x06, 0, 0, 0),
 ];
 
-/// A thread that takes down who speaks.
+/// A recording thread.
 pub struct Speakers {
     socket: Arc<OwnedFd>,
     ended: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ pub struct Speakers {
 }
 
 impl Speakers {
-    /// Begins, in the calling thread's network namespace.
+    /// Starts it, in the calling thread's network namespace.
     pub fn start(taps: [&str; 2]) -> Speakers {
         let taps = taps.map(interface_index);
         let socket = Arc::new(packet_socket(&FILTER));
@@ -48,7 +48,7 @@ impl Speakers {
         }
     }
 
-    /// Ends it: the turns of the two, 0 or 1, with the frames of each turn.
+    /// Ends it: the turns of the two, 0 or 1, with the number of frames of each turn.
     pub fn turns(mut self) -> Vec<(usize, usize)> {
         self.ended.store(true, Ordering::SeqCst);
         let frames = self.reader.take().expect("a reader").join();
@@ -59,7 +59,7 @@ impl Speakers {
         );
         let mut turns: Vec<(usize, usize)> = Vec::new();
         for interface in frames.expect("the frames") {
-            // The bridge itself gives some of them once more.
+            // The bridge itself repeats some of them.
             let Some(tap) = self.taps.iter().position(|tap| *tap == interface) else {
                 continue;
             };
@@ -78,7 +78,7 @@ impl Drop for Speakers {
     }
 }
 
-/// In the calling thread's network namespace.
+/// The index of an interface in the calling thread's network namespace.
 fn interface_index(name: &str) -> i32 {
     let name = std::ffi::CString::new(name).expect("a name");
     // SAFETY: the name is a C string that lives across the call.
@@ -87,12 +87,12 @@ fn interface_index(name: &str) -> i32 {
     index.cast_signed()
 }
 
-/// The interface of each frame that came in.
+/// The interface of each received frame.
 fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<i32> {
     let mut frames = Vec::new();
     let pause = Timespec::try_from(Duration::from_millis(20)).expect("short");
     loop {
-        // asked before the buffer is emptied: what came before the end is in it
+        // checked before the buffer is emptied: frames from before the end are in it
         let last = ended.load(Ordering::SeqCst);
         while let Some((interface, is_outgoing)) = next(socket) {
             if !is_outgoing {
@@ -102,7 +102,7 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<i32> {
         if last {
             return frames;
         }
-        // the deadline only says when to look whether it is over
+        // the deadline only limits how often the end is checked
         let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
     }
 }

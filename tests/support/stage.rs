@@ -1,4 +1,4 @@
-//! A server with limits, a client on it that behaves, and what becomes of that client beside an attack.
+//! A server with limits, a well-behaved client on it, and the effects of an attack on that client.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,12 +13,12 @@ use super::raw::{self, Client, FileId};
 use super::server::{Server, Setup};
 use super::{PATIENCE, can_run, files, wait_for};
 
-/// What an attacker does, again and again.
+/// The actions of an attacker, which are repeated.
 pub type Life = fn(&attack::Field) -> io::Result<()>;
 
 const BIG_BYTES: u64 = 64 << 20;
 
-/// A server with limits, and a client on it that behaves.
+/// A server with limits, and a well-behaved client on it.
 pub struct Stage {
     pub bystander: Session,
     pub gets: usize,
@@ -57,7 +57,7 @@ impl Stage {
         Some(stage)
     }
 
-    /// The one who was there before gets the big file, whole.
+    /// The connected client gets the whole big file.
     pub fn bystander_gets(&mut self) {
         self.gets += 1;
         let name = format!("got {}", self.gets);
@@ -66,7 +66,7 @@ impl Stage {
         self.compare(&name);
     }
 
-    /// One who comes new does so, too.
+    /// A new client gets it too.
     pub fn newcomer_gets(&self) {
         client::run(
             smbclient(SMB3_1_1),
@@ -83,7 +83,7 @@ impl Stage {
         std::fs::remove_file(right).expect("the copy");
     }
 
-    /// Beside an attack, nobody else notices.
+    /// During an attack, no other client notices.
     pub fn unharmed(&mut self) {
         self.bystander_gets();
         self.newcomer_gets();
@@ -94,7 +94,7 @@ impl Stage {
         assert_same(&self.server, &self.before);
     }
 
-    /// When the attack is over, everything is as it was.
+    /// Checks that after the attack everything has been released.
     pub fn everything_is_given_back(mut self) {
         self.bystander_gets();
         self.bystander.say("quit");
@@ -111,14 +111,14 @@ impl Stage {
         self.everything_is_given_back();
     }
 
-    /// How many connections are of this kind.
+    /// The number of connections of this kind.
     pub fn count(&self, kind: impl Fn(&ConnectionStatus) -> bool) -> usize {
         let status = self.server.status();
         status.connections.iter().filter(|one| kind(one)).count()
     }
 }
 
-/// Waits until an attack has come to so much.
+/// Waits until an attack has done so much.
 pub fn wait_until(
     attack: &Attack,
     what: &str,
@@ -142,7 +142,7 @@ pub fn opened(client: &mut Client, name: &str, options: u32) -> FileId {
     open(client, name, options).ok().file_id()
 }
 
-/// No worker has ended since.
+/// Checks that no worker has ended since.
 fn assert_same(server: &Server, before: &Status) {
     let status = server.status();
     assert_eq!(

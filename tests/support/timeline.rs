@@ -1,5 +1,4 @@
-//! What is on the wire, and when: a packet socket of our own takes down every frame with the kernel's time stamp
-//! (packet(7), socket(7)).
+//! Records every frame with the kernel's time stamp, by a packet socket (packet(7), socket(7)).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::capture::{FRAME_BYTES, Instruction, drops, packet_socket};
 
-/// Every frame, cut short.
+/// Every frame, truncated.
 const FILTER: [Instruction; 1] = [(0x06, 0, 0, FRAME_BYTES as u32)];
 
 /// A frame.
@@ -23,7 +22,7 @@ pub struct Frame {
     pub what: What,
 }
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// A TCP segment over IPv4 with port 445 on one side.
@@ -41,11 +40,11 @@ pub struct Segment {
     pub ack: u32,
     pub window: u16,
     pub flags: u8,
-    /// Bytes of payload; of many segments, where the device cuts them up.
+    /// Bytes of payload; of many segments, if the device cuts them.
     pub len: u32,
 }
 
-/// A thread that takes frames down.
+/// A recording thread.
 pub struct Timeline {
     socket: Arc<OwnedFd>,
     shared: Arc<Shared>,
@@ -59,7 +58,7 @@ struct Shared {
 }
 
 impl Timeline {
-    /// Begins, in the calling thread's network namespace.
+    /// Starts it, in the calling thread's network namespace.
     pub fn start() -> Timeline {
         let socket = Arc::new(packet_socket(&FILTER));
         stamp(&socket).expect("time stamps");
@@ -75,19 +74,19 @@ impl Timeline {
         }
     }
 
-    /// The frames since the last call.
+    /// Returns the frames since the last call.
     pub fn take(&self) -> Vec<Frame> {
         std::mem::take(&mut self.shared.lock())
     }
 
-    /// Is there such a frame, after that time?
+    /// Returns whether there is such a frame after that time.
     pub fn has(&self, after: Duration, is_it: impl Fn(&What) -> bool) -> bool {
         let frames = self.shared.lock();
         let late = frames.iter().rev().take_while(|frame| frame.at > after);
         late.into_iter().any(|frame| is_it(&frame.what))
     }
 
-    /// Frames that were not taken down since the last call.
+    /// The number of frames that were not recorded since the last call.
     pub fn missed(&self) -> u32 {
         drops(&self.socket).expect("statistics")
     }
@@ -116,12 +115,12 @@ fn take_down(socket: &OwnedFd, shared: &Shared) {
             read.push(frame);
         }
         shared.lock().append(&mut read);
-        // the deadline only says when to look whether it is over
+        // the deadline only limits how often the end is checked
         let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
     }
 }
 
-/// SO_TIMESTAMPNS: each frame comes with the time at which the kernel had it.
+/// SO_TIMESTAMPNS: each frame is read with the time at which the kernel received it.
 fn stamp(socket: &OwnedFd) -> io::Result<()> {
     let yes: libc::c_int = 1;
     // SAFETY: the value is valid while the call lasts, and the kernel copies it.
@@ -140,9 +139,9 @@ fn stamp(socket: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// The next frame; `None`: one that is too short to be any.
+/// The next frame; `None`: it is too short.
 fn receive(socket: &OwnedFd) -> io::Result<Option<Frame>> {
-    /// Room for one control message, aligned as cmsg(3) wants it.
+    /// Room for one control message, aligned as cmsg(3) requires.
     #[repr(align(8))]
     struct Control([u8; 64]);
     let mut bytes = [0_u8; FRAME_BYTES];
@@ -178,7 +177,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Frame>> {
     Ok(what(&bytes[..length.min(FRAME_BYTES)]).map(|what| Frame { at, what }))
 }
 
-/// Reads an Ethernet frame.
+/// Parses an Ethernet frame.
 fn what(frame: &[u8]) -> Option<What> {
     let word = |at: usize| Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
     let long = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));

@@ -19,7 +19,7 @@ fn sample() -> Sample {
 }
 
 #[test]
-fn a_value_comes_back() {
+fn a_value_round_trips() {
     let mut bytes = b"before".to_vec();
     encode(&sample(), &mut bytes);
     assert_eq!(decode::<Sample>(&bytes[6..]).unwrap(), sample());

@@ -1,13 +1,13 @@
-//! Follows a log that another process writes: reads what that process has committed, a little later, and takes the log
-//! over when that process is gone.
+//! Follows a log that another process writes: reads what that process has committed, a little later, and takes over the
+//! log when that process has ended.
 //!
-//! A follower keeps no space from the writer. If it falls behind the tail, so that what it reads next has been written
-//! over, it begins again from there. A record is copied before its checksum is verified, so a record that the writer
-//! overwrites meanwhile is noticed.
+//! A follower does not keep the writer from reusing space. If it falls behind the tail, so that the next record has
+//! been overwritten, it starts again from the tail. A record is copied before its checksum is verified, so a record
+//! that the writer overwrites meanwhile is detected.
 //!
-//! The data of a record are neither copied nor read: they stay where they are until the take-over. Data that the
-//! follower still holds then lie behind the tail, because its state and that of the writer are the same. The take-over
-//! checks that, and verifies these data by their own checksum.
+//! The data of a record are neither copied nor read: they stay in place until the take-over. Data that the follower
+//! still holds then lie behind the tail, because its state and that of the writer are the same. The take-over checks
+//! this, and verifies these data by their own checksum.
 
 use super::{Contents, Kind, Log, Lsn, suspect};
 use crate::extent::Place;
@@ -20,37 +20,36 @@ use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// A record that a follower gives.
+/// A record read by a follower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
-    /// Whose record it is.
+    /// The object of the record.
     pub object: u64,
-    /// What it is to its object.
+    /// The role of the record for its object.
     pub kind: Kind,
-    /// A complete snapshot of the object has been given before. [`Kind::Begin`] and [`Kind::Part`] say nothing new
-    /// then.
+    /// A complete snapshot of the object has been returned before. [`Kind::Begin`] and [`Kind::Part`] add nothing then.
     pub is_known: bool,
-    /// What was appended as `meta`: a copy.
+    /// A copy of what was appended as `meta`.
     pub meta: Bytes,
-    /// What was appended as `data`. Not to be read before [`Follower::take_over`].
+    /// What was appended as `data`. It must not be read before [`Follower::take_over`].
     pub data: Bytes,
 }
 
 /// Follows a log.
 #[derive(Debug)]
 pub struct Follower {
-    /// The log as it will be taken over. Nothing begins in it before that.
+    /// The log that will be taken over. Nothing is written to it before.
     log: Log,
-    /// Checksum of the last record; `None`: none has been read.
+    /// Checksum of the last record; `None` if none has been read.
     chain: Option<u32>,
     /// Epoch of the last record.
     epoch: u32,
-    /// From here on what it has read is the whole state: the head when it began.
+    /// The position from which on the follower has the complete state: the head when it began.
     whole_from: u64,
 }
 
 impl Follower {
-    /// Begins at the tail. The log may be written to meanwhile, by one process.
+    /// Starts at the tail. One process may write to the log meanwhile.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -76,22 +75,22 @@ impl Follower {
         })
     }
 
-    /// How far it has read.
+    /// The position up to which it has read.
     pub fn position(&self) -> Lsn {
         Lsn(self.log.position)
     }
 
-    /// Is what it has read the whole state of that place? An object may be known in part before that, since what comes
-    /// before its last snapshot may lie behind the tail.
+    /// Returns whether it has the complete state at its position. An object may be known in part before that, since
+    /// records before its last snapshot may lie behind the tail.
     pub fn is_whole(&self) -> bool {
         self.log.position >= self.whole_from
     }
 
-    /// Reads on, `most` records at most, and no further than `limit` if that lies ahead: the end of a commit. False:
+    /// Reads at most `most` records, and no further than `limit` if that lies ahead: the end of a commit. False if
     /// there are more.
     ///
     /// # Errors
-    /// [`Error::FellBehind`]: begin again. Else what is wrong with the log.
+    /// [`Error::FellBehind`]: start again. Otherwise the log is damaged.
     pub fn advance(
         &mut self,
         most: usize,
@@ -106,7 +105,7 @@ impl Follower {
         while self.log.position < until && read < most {
             match self.read_next(head) {
                 Ok(followed) => followed.into_iter().for_each(&mut *each),
-                Err(error) => return Err(self.blame(error)),
+                Err(error) => return Err(self.classify_failure(error)),
             }
             read += 1;
         }
@@ -114,14 +113,14 @@ impl Follower {
         let is_there = self.log.position == head;
         if is_there {
             self.log.committed = head;
-            self.log.objects.settle();
+            self.log.objects.apply_commit();
         }
         Ok(is_there)
     }
 
-    /// What could not be read has been written over, or is damaged.
-    fn blame(&self, error: Error) -> Error {
-        // What was read before is not read after the tail word.
+    /// Decides why a record could not be read: it was overwritten, or it is damaged.
+    fn classify_failure(&self, error: Error) -> Error {
+        // Keeps the reads of the record before the read of the tail word.
         fence(Ordering::Acquire);
         match position_at(&*self.log.memory, TAIL_AT) {
             Ok(tail) if tail <= self.log.position => error,
@@ -130,7 +129,7 @@ impl Follower {
         }
     }
 
-    /// Reads the next record, or what fills the ring up to its end. `None`: the fold has no use for it.
+    /// Reads the next record, or the padding at the end of the ring. `None`: the fold does not need it.
     fn read_next(&mut self, head: u64) -> Result<Option<Followed>, Error> {
         let position = self.log.position;
         let damaged = |what| Error::Damaged { position, what };
@@ -176,7 +175,7 @@ impl Follower {
         let object = header.object;
         let objects = &mut self.log.objects;
         let is_known = objects.is_known(object);
-        // What comes before an object's first snapshot that has not been passed is of no account.
+        // Records before an object's first snapshot that the tail has not passed do not count.
         let counts = match kind {
             Kind::Snapshot | Kind::Begin => true,
             Kind::Delta | Kind::End => objects.is_live(object),
@@ -203,12 +202,12 @@ impl Follower {
         })
     }
 
-    /// Takes the log over. All of it has been read, and nobody writes to it any more. The contents have no records: the
-    /// follower has given them.
+    /// Takes over the log. All of it has been read, and no process writes to it any more. The contents have no records:
+    /// the follower has returned them.
     ///
     /// # Errors
-    /// [`Error::FellBehind`]: it has not been read to its end. Else what keeps the log from being taken over; then it
-    /// is opened by [`Log::open`].
+    /// [`Error::FellBehind`]: it has not been read to its end. Otherwise the log cannot be taken over, and
+    /// [`Log::open`] opens it.
     pub fn take_over(self) -> Result<(Log, Contents), Error> {
         let mut log = self.log;
         let (superblock, slot) = Superblock::read(&*log.memory)?;
@@ -217,7 +216,7 @@ impl Follower {
         if head != log.position {
             return Err(Error::FellBehind);
         }
-        log.objects.settle();
+        log.objects.apply_commit();
         let base = log.objects.first_base();
         let is_whole = superblock.instance == log.superblock.instance
             && superblock.memory_len == log.superblock.memory_len
@@ -229,7 +228,7 @@ impl Follower {
         if !is_whole {
             return Err(Error::Damaged {
                 position: head,
-                what: "what was followed is not what the log has",
+                what: "the follower's state differs from the log",
             });
         }
         if let Some(position) = log.held.first_damaged() {

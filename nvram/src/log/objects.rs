@@ -1,7 +1,6 @@
-//! The objects of a log: where each one's latest snapshot is, what has been appended since, and which one is to be
-//! written again.
+//! The objects of a log: the place of each one's latest snapshot, the records since, and which object to relocate.
 //!
-//! What a replay costs is counted in *units*: a record, or as many bytes as take about as long as one.
+//! The cost of a replay is counted in *units*: a record, or as many bytes as take about as long as one.
 
 use super::Kind;
 use crate::extent::Place;
@@ -10,23 +9,23 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of a snapshot that take as long to decode and to apply as one small record.
+/// Bytes of a snapshot whose decoding and application take as long as one small record.
 const BYTES_PER_UNIT: u64 = 512;
-/// Bytes of queued data that take as long to copy as one small record takes to replay.
+/// Bytes of queued data whose copying takes as long as the replay of one small record.
 const HELD_BYTES_PER_UNIT: u64 = 4096;
 /// An object with no more deltas is not worth a snapshot.
 pub(super) const MIN_DELTAS: u64 = 32;
-/// Objects looked at by one call of [`Objects::busiest`].
+/// The number of objects examined by one call of [`Objects::busiest`].
 const LOOKS: usize = 16;
 
-/// A snapshot's place and size, and what came after it.
+/// A snapshot's place and size, and the number of records after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Base {
-    /// Where its first record is.
+    /// The place of its first record.
     pub place: Place,
     /// Bytes of the ring that its records take.
     pub whole_len: u64,
-    /// Its records.
+    /// Number of its records.
     pub records: u64,
     /// Deltas after its first record.
     pub deltas: u64,
@@ -51,16 +50,16 @@ impl Base {
     }
 }
 
-/// A live object, or one about to be born or ended by the next commit.
+/// A live object, or one that the next commit creates or ends.
 #[derive(Default)]
 struct Object {
     /// Its latest committed snapshot.
     base: Option<Base>,
-    /// What the next commit makes of it.
+    /// Its state after the next commit.
     next: Option<Next>,
-    /// The snapshot that has begun and is not complete.
+    /// A snapshot that has begun and is not complete.
     copy: Option<Base>,
-    /// Bytes of the ring taken by its records whose data somebody holds.
+    /// Bytes of the ring taken by its records whose data are held.
     held_len: Arc<AtomicU64>,
     /// It is in `Objects::busy`.
     is_queued: bool,
@@ -72,7 +71,7 @@ enum Next {
 }
 
 impl Object {
-    /// The snapshot that deltas count from now on.
+    /// The snapshot after which new deltas count.
     fn latest(&mut self) -> Option<&mut Base> {
         match &mut self.next {
             Some(Next::Base(base)) => Some(base),
@@ -81,7 +80,7 @@ impl Object {
         }
     }
 
-    /// Would a snapshot be cheaper than what it would save a replay?
+    /// Returns whether a snapshot would cost less than it saves a replay.
     fn is_worth_copying(&self) -> bool {
         let Some(base) = self.base.as_ref().filter(|_| self.next.is_none()) else {
             return false;
@@ -100,25 +99,25 @@ pub(super) struct Objects {
     bases: BTreeMap<u64, (u64, u64)>,
     /// Ring bytes of the snapshots at these bases.
     snapshots_len: u64,
-    /// Their records.
+    /// Number of their records.
     snapshot_records: u64,
-    /// Deltas after them.
+    /// Number of deltas after them.
     deltas: u64,
     /// Objects with a `next`.
     changed: Vec<u64>,
-    /// Objects with more than [`MIN_DELTAS`], and some that had.
+    /// Objects with more than [`MIN_DELTAS`] deltas, and some that had.
     busy: VecDeque<u64>,
 }
 
 impl Objects {
-    /// Whether deltas of this object have something to apply to.
+    /// Returns whether deltas of this object can be applied.
     pub fn is_live(&self, object: u64) -> bool {
         self.objects
             .get(&object)
             .is_some_and(|object| !matches!(object.next, Some(Next::End)))
     }
 
-    /// Whether a snapshot of it is complete, and it has not ended.
+    /// Returns whether a snapshot of it is complete, and it has not ended.
     pub fn is_known(&self, object: u64) -> bool {
         let is_known = |object: &Object| match &object.next {
             Some(Next::Base(_)) => true,
@@ -128,19 +127,19 @@ impl Objects {
         self.objects.get(&object).is_some_and(is_known)
     }
 
-    /// Whether there is a complete snapshot of each.
+    /// Returns whether there is a complete snapshot of each object.
     pub fn all_known(&self) -> bool {
         self.objects.values().all(|object| object.base.is_some())
     }
 
-    /// Whether a snapshot of it has begun and is not complete.
+    /// Returns whether a snapshot of it has begun and is not complete.
     pub fn is_copied(&self, object: u64) -> bool {
         self.objects
             .get(&object)
             .is_some_and(|object| object.copy.is_some())
     }
 
-    /// A record was appended, or read back as one that counts.
+    /// Notes a live record that was appended or read back.
     pub fn note(&mut self, kind: Kind, header: &Header, ordinal: u64) {
         let id = header.object;
         if kind == Kind::Delta {
@@ -197,8 +196,8 @@ impl Objects {
         }
     }
 
-    /// Makes of each changed object what the commit has made of it.
-    pub fn settle(&mut self) {
+    /// Updates each changed object after a commit.
+    pub fn apply_commit(&mut self) {
         for id in self.changed.drain(..) {
             let Some(object) = self.objects.get_mut(&id) else {
                 continue;
@@ -225,7 +224,7 @@ impl Objects {
         }
     }
 
-    /// The first base: nothing that counts is before it, but for data that are held.
+    /// The first base: no live record is before it, but held data may be.
     pub fn first_base(&self) -> Option<Place> {
         let (position, (_, ordinal)) = self.bases.first_key_value()?;
         Some(Place {
@@ -234,15 +233,15 @@ impl Objects {
         })
     }
 
-    /// The object of the first base, unless what is appended already will move it.
+    /// The object of the first base, unless records appended already will move it.
     pub fn at_the_tail(&self) -> Option<u64> {
         let (_, (id, _)) = self.bases.first_key_value()?;
         let is_relocated = |object: &Object| object.next.is_some();
         (!self.objects.get(id).is_some_and(is_relocated)).then_some(*id)
     }
 
-    /// An object of which more deltas would be replayed than it has state to be written. Asked again and again it
-    /// names each in turn.
+    /// Returns an object whose deltas cost a replay more than writing its state again. Repeated calls return each in
+    /// turn.
     pub fn busiest(&mut self) -> Option<u64> {
         for _ in 0..LOOKS.min(self.busy.len()) {
             let id = self.busy.pop_front()?;
@@ -276,7 +275,7 @@ impl Objects {
         self.deltas
     }
 
-    /// What an object holds of the ring, to be counted by its extents.
+    /// The counter of the bytes that an object holds of the ring; its extents update it.
     pub fn held_len(&mut self, object: u64) -> Arc<AtomicU64> {
         self.objects.entry(object).or_default().held_len.clone()
     }

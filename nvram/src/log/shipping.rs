@@ -1,4 +1,4 @@
-//! The log's bytes on their way to a sink and to a partner, and records that refer to the data of others.
+//! Shipping of the log's bytes to a sink, and records that refer to the data of other records.
 
 use super::{Log, Lsn};
 use crate::layout::RING_AT;
@@ -96,7 +96,7 @@ impl Log {
             return;
         };
         shipper.done();
-        if home == Home::Sink && shipper.is_taken_up() && !self.superblock.shipped {
+        if home == Home::Sink && shipper.is_recoverable() && !self.superblock.shipped {
             // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so already.
             self.superblock.shipped = true;
             self.superblock.write(&*self.memory, self.slot);
@@ -116,21 +116,23 @@ impl Log {
         shipper.is_some_and(|shipper| shipper.is_idle(self.committed))
     }
 
-    /// Where in the log these bytes lie, if they are of a record's data and somebody holds them. A record may refer to them by that.
+    /// Returns the position in the log of these bytes, if they are data of a record and held. A record may refer to
+    /// them by it.
     pub fn position_of(&self, bytes: &[u8]) -> Option<Lsn> {
         let ring_len = self.superblock.ring_len;
-        // SAFETY: no byte of it is looked at.
+        // SAFETY: no byte of the slice is read.
         let ring = unsafe { self.memory.slice(RING_AT, 0) };
         let offset = bytes.as_ptr().addr().checked_sub(ring.as_ptr().addr())? as u64;
         if offset.checked_add(bytes.len() as u64)? > ring_len {
             return None;
         }
-        // In the ring since the tail came by: it has not come by again, for they are held.
+        // In the ring since the tail last passed here, as they are held.
         let position = self.tail + (offset + ring_len - self.tail % ring_len) % ring_len;
         (position + bytes.len() as u64 <= self.position).then_some(Lsn(position))
     }
 
-    /// The bytes there, to be used as long as an object keeps the tail from passing them. `None`: not in one piece of the log.
+    /// Returns the bytes there, which are valid as long as an object keeps the tail from passing them. `None`: they are
+    /// not in one piece of the log.
     pub fn bytes_at(&self, position: Lsn, len: usize) -> Option<Bytes> {
         let end = position.0.checked_add(len as u64)?;
         let offset = position.0 % self.superblock.ring_len;
@@ -146,12 +148,12 @@ impl Log {
         Some(Bytes::from_owner(window))
     }
 
-    /// The beginning of what may be read back.
+    /// The first position that can be read back.
     pub fn tail(&self) -> Lsn {
         Lsn(self.tail)
     }
 
-    /// The end of what is appended: the next record comes there, or after it.
+    /// The end of what is appended: the next record is there, or after it.
     pub fn head(&self) -> Lsn {
         Lsn(self.position)
     }

@@ -1,23 +1,23 @@
-//! What the server is at. That is on record outside the fold, in two words of the memory: if the worker dies of it, by
-//! whatever signal, the next worker knows what it was, and how often that has happened.
+//! The operation that the server is performing, recorded outside the fold in two words of the memory. If the worker
+//! dies during the operation, by any signal, the next worker knows which it was, and how often that has happened.
 
 use super::Log;
 use crate::Memory;
 use crate::layout::{DEATHS_AT, HANDLED_AT};
 
-/// A word holds an object's id plus one in its lower bits. Above them one word has what is done to the object, the
-/// other the deaths, and what was done above these.
+/// Both words hold an object's id plus one in their lower bits. Above it, one word has the kind of operation; the other
+/// has the number of deaths, then the kind of operation.
 const ID_BITS: u32 = 56;
 const ID_MASK: u64 = (1 << ID_BITS) - 1;
 const DEATHS_BITS: u32 = 4;
 const DEATHS_MASK: u64 = (1 << DEATHS_BITS) - 1;
 
-/// Something that the worker is at.
+/// An operation that the worker is performing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handled {
-    /// Whose object.
+    /// The object operated on.
     pub object: u64,
-    /// What is done to it: a number below 16, the caller's own.
+    /// The kind of operation: a number below 16, defined by the caller.
     pub what: u8,
 }
 
@@ -27,16 +27,16 @@ impl Handled {
     }
 }
 
-/// What workers were at when they died.
+/// The operation during which workers died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suspect {
-    /// Of which object, and what was done to it.
+    /// The operation.
     pub handled: Handled,
-    /// Deaths in a row while a worker was at it.
+    /// The number of successive deaths during it.
     pub deaths: u8,
 }
 
-/// What was being done at the end of the process before.
+/// The operation that was in progress when the process before this one ended.
 pub(super) fn handled(memory: &dyn Memory) -> Option<Handled> {
     let word = memory.load(HANDLED_AT);
     Some(Handled {
@@ -45,7 +45,7 @@ pub(super) fn handled(memory: &dyn Memory) -> Option<Handled> {
     })
 }
 
-/// What deaths are counted of.
+/// The operation for which deaths are counted.
 pub(super) fn suspect(memory: &dyn Memory) -> Option<Suspect> {
     let word = memory.load(DEATHS_AT);
     let object = (word & ID_MASK).checked_sub(1)?;
@@ -59,14 +59,14 @@ pub(super) fn suspect(memory: &dyn Memory) -> Option<Suspect> {
     })
 }
 
-/// Nothing is handled, and no death counts.
+/// Clears both: no operation is in progress, and no deaths are counted.
 pub(crate) fn clear(memory: &dyn Memory) {
     memory.store(HANDLED_AT, 0);
     memory.store(DEATHS_AT, 0);
 }
 
 impl Log {
-    /// What is about to be done; `None`: that is done.
+    /// Records the operation that is about to start; `None` when it is finished.
     pub fn handle(&self, handled: Option<Handled>) {
         let word = handled.map_or(0, Handled::word);
         if self.memory.load(HANDLED_AT) != word {
@@ -74,14 +74,14 @@ impl Log {
         }
     }
 
-    /// What the process before this one was at when it died. Told once.
+    /// Returns, once, the operation during which the process before this one died.
     pub fn take_handled(&self) -> Option<Handled> {
         let handled = handled(&*self.memory);
         self.handle(None);
         handled
     }
 
-    /// Counts a death of what a process was at. Gives all of them in a row.
+    /// Counts a death during an operation, and returns the number of successive ones.
     pub fn count_death(&self, handled: Handled) -> u8 {
         let before = suspect(&*self.memory).filter(|suspect| suspect.handled == handled);
         let deaths = before.map_or(0, |suspect| suspect.deaths);
@@ -92,8 +92,8 @@ impl Log {
         deaths as u8
     }
 
-    /// What those say of that deaths are counted of is done, or its object has ended: its deaths count no more.
-    pub fn acquit(&self, is_done: impl FnOnce(Handled) -> bool) {
+    /// Forgets the counted deaths if `is_done` says that the operation is finished or its object has ended.
+    pub fn forget_deaths(&self, is_done: impl FnOnce(Handled) -> bool) {
         if suspect(&*self.memory).is_some_and(|suspect| is_done(suspect.handled)) {
             self.memory.store(DEATHS_AT, 0);
         }

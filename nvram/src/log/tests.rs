@@ -1,4 +1,4 @@
-//! The log against a model of it, killed at every store.
+//! The log, killed at every store and compared with a model of it.
 
 mod following;
 mod leaving;
@@ -24,7 +24,7 @@ const fn incarnation(boot: u8) -> Incarnation {
     }
 }
 
-/// The object that is to be written again.
+/// The object that should be relocated.
 fn wanted(log: &mut Log, room: u64) -> Option<u64> {
     log.wants_relocation(room, 0).map(|wanted| wanted.object)
 }
@@ -53,7 +53,7 @@ impl Random {
 
 /// One record as the model remembers it.
 type Entry = (Kind, Vec<u8>, Vec<u8>);
-/// What replay must find.
+/// What replay has to find.
 type Model = BTreeMap<u64, Vec<Entry>>;
 
 fn fold(contents: &Contents) -> Model {
@@ -65,13 +65,13 @@ fn fold(contents: &Contents) -> Model {
     model
 }
 
-/// What a memory may hold at this instant: one of these.
+/// The models of which a memory may hold any at this instant.
 type Expected = Arc<Mutex<Vec<Model>>>;
 
 /// A live object: its records, with the bytes of the log that its state keeps.
 struct State {
     entries: Vec<(Entry, Bytes)>,
-    /// What of it a snapshot that has begun would make count, once it is complete.
+    /// What a snapshot that has begun would make live, once it is complete.
     copy: Option<Vec<(Entry, Bytes)>>,
 }
 
@@ -101,7 +101,8 @@ struct Run {
     objects: BTreeMap<u64, State>,
     next_object: u64,
     expected: Expected,
-    /// Bytes held by somebody else (a worker, a frame), what they must say, and for how many more steps.
+    /// Bytes held by another owner (a worker, a frame), their expected content, and the number of steps for which they
+    /// are still held.
     others: VecDeque<(Bytes, Vec<u8>)>,
     relocations: u64,
     copies: u64,
@@ -192,7 +193,7 @@ impl Run {
         self.objects.keys().nth(nth).copied()
     }
 
-    /// Writes an object again: a snapshot that swallows the metas so far, then the queued data.
+    /// Relocates an object: writes a snapshot that includes the metas so far, then the queued data.
     fn relocate(&mut self, object: u64) -> bool {
         let entries = &self.objects[&object].entries;
         let data: Vec<Vec<u8>> = entries
@@ -202,7 +203,7 @@ impl Run {
             .collect();
         let needed: u64 = data.iter().map(|data| whole_len(data.len() as u64)).sum();
         self.log.use_reserve(true);
-        // Twice the largest record: what may be lost at the ring's end.
+        // Twice the largest record: what may be lost at the end of the ring.
         if self.log.free() < needed + 600 {
             self.log.use_reserve(false);
             return false;
@@ -217,7 +218,7 @@ impl Run {
         true
     }
 
-    /// Goes on with a snapshot of several records, or begins one.
+    /// Continues a snapshot of several records, or begins one.
     fn copy(&mut self, object: u64) -> bool {
         let meta = self.random.bytes(40);
         let kind = match (&self.objects[&object].copy, self.random.below(4)) {
@@ -279,7 +280,7 @@ impl Run {
         }
         if !appended {
             self.commit();
-            // More live state than the log is made for: some client goes.
+            // There is more live state than the log has room for: some client is disconnected.
             if self.others.is_empty()
                 && let Some(object) = self.any_object()
             {
@@ -290,8 +291,8 @@ impl Run {
     }
 
     fn drop_other(&mut self) {
-        if let Some((bytes, said)) = self.others.pop_front() {
-            assert_eq!(bytes, said, "held bytes were overwritten");
+        if let Some((bytes, expected)) = self.others.pop_front() {
+            assert_eq!(bytes, expected, "held bytes were overwritten");
         }
     }
 
@@ -308,12 +309,12 @@ impl Run {
         for ((_, _, data), bytes) in self.objects.values().flat_map(entries) {
             assert_eq!(bytes, data, "bytes of the state were overwritten");
         }
-        for (bytes, said) in &self.others {
-            assert_eq!(bytes, said, "held bytes were overwritten");
+        for (bytes, expected) in &self.others {
+            assert_eq!(bytes, expected, "held bytes were overwritten");
         }
     }
 
-    /// The process is killed; the next one takes up what it finds.
+    /// Kills the process; the next one recovers.
     fn recover(&mut self) {
         self.check();
         self.others.clear();
@@ -337,7 +338,7 @@ impl Run {
     }
 }
 
-/// Opens what a kill at this instant would leave, and goes on with it.
+/// Opens what a kill at this instant would leave, and continues with it.
 fn verify(memory: &VecMemory, expected: &Expected, count: u64) {
     let image = Arc::new(memory.image());
     let (mut log, contents) = Log::open(image.clone())
@@ -423,7 +424,7 @@ fn killed_while_formatting() {
 }
 
 #[test]
-fn what_is_held_holds_the_tail() {
+fn held_bytes_hold_the_tail() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
     log.append(1, Kind::Snapshot, b"", &[]).unwrap();
@@ -475,7 +476,7 @@ fn the_base_is_kept_until_the_next_one_is_committed() {
 }
 
 #[test]
-fn the_reserve_is_for_those_who_may() {
+fn the_reserve_is_used_only_on_request() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let mut log = Log::format(memory, IDENTITY).unwrap();
     log.set_reserve(1000);
@@ -496,7 +497,7 @@ fn the_reserve_is_for_those_who_may() {
 }
 
 #[test]
-fn what_cannot_be_appended_is_refused() {
+fn impossible_appends_are_refused() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
     let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
     let most = log.max_record();
@@ -529,7 +530,7 @@ fn what_cannot_be_appended_is_refused() {
 #[test]
 fn the_largest_records_go_round_a_log_of_64_mib() {
     let memory = Arc::new(VecMemory::new(64 << 20));
-    // Written through a mapping in earnest; here stores are counted, so few of them.
+    // The log is written through a mapping in real use; here stores are counted, so only a few are made.
     let mut log = Log::format(memory.clone(), IDENTITY).unwrap();
     log.use_reserve(true);
     let meta = vec![1; 10 << 20];
@@ -597,7 +598,7 @@ fn a_record_of_the_killed_process_is_no_successor() {
     let memory = Arc::new(memory.image());
     let (mut log, _) = Log::open(memory.clone()).unwrap();
     log.begin_epoch(incarnation(0)).unwrap();
-    // The very record that was there, so that only the epoch tells the chains apart.
+    // The same record as before, so that only the epoch distinguishes the chains.
     log.append(1, Kind::Delta, b"first", &[]).unwrap();
     log.commit();
     let position = log.committed;

@@ -1,4 +1,4 @@
-//! Wipes what is given up: secrets in the meta of records (session keys) do not stay in the memory.
+//! Wipes superseded records, so that secrets in their meta (session keys) do not stay in the memory.
 
 use super::Log;
 use crate::layout::{HEAD_AT, RING_AT, TAIL_AT};
@@ -6,34 +6,34 @@ use crate::sink::Batch;
 use crate::sink::wiping::{Meta, Metas, zeroes};
 
 impl Log {
-    /// Has the tail pass all that is committed now, by relocation, little by little: what ended objects and replaced
-    /// snapshots held is wiped then, in the sink before it is wiped here.
-    pub fn give_up(&mut self) {
-        self.give_up_to = self.committed;
+    /// Starts moving the tail past everything committed now, by relocation in small steps. The records of ended objects
+    /// and replaced snapshots are wiped then, first in the sink and then here.
+    pub fn start_wiping(&mut self) {
+        self.wipe_to = self.committed;
     }
 
-    /// Whether there is still something to pass.
-    pub fn is_giving_up(&self) -> bool {
-        self.tail < self.give_up_to
+    /// Returns whether the tail has still to move.
+    pub fn is_wiping(&self) -> bool {
+        self.tail < self.wipe_to
     }
 
-    /// Empties a log whose state nobody takes up: with [`crate::Flag::Clean`], after the last commit. No bytes over it
-    /// are held.
+    /// Empties a log whose state will not be recovered: with [`crate::Flag::Clean`], after the last commit. No bytes
+    /// over it are held.
     pub fn erase(&mut self) {
         self.tail = self.committed;
         self.memory.store(TAIL_AT, self.memory.load(HEAD_AT));
         self.zero(RING_AT, self.superblock.ring_len);
     }
 
-    /// What makes a sink's ring as empty as the log's own, after [`Log::erase`].
+    /// The writes that make a sink's ring as empty as the log's own, after [`Log::erase`].
     pub fn erased(&self) -> Batch {
         Batch {
             writes: zeroes(RING_AT, self.superblock.ring_len).collect(),
         }
     }
 
-    /// Overwrites the meta of the records between two positions, which the tail has just passed: the stores come after
-    /// that of the tail word, so that a recovery never meets them.
+    /// Overwrites the meta of the records between two positions that the tail has just passed. The stores follow that
+    /// of the tail word, so that a recovery never sees them.
     pub(super) fn wipe(&self, from: u64, to: u64) {
         let records = Metas {
             memory: &*self.memory,

@@ -138,12 +138,12 @@ fn the_file_of_another_program_is_named_as_such_and_left_alone() {
     fs::write(&path, [7; 1 << 20]).unwrap();
     let long = problem(Mapping::open_read_only(&path));
     assert!(matches!(long, FileProblem::Foreign), "{long:?}");
-    // One superblock of two is enough for a log, and a file that was made has neither yet.
+    // One superblock of two is enough for a log, and a new file has neither yet.
     let mut half = vec![0; 1 << 20];
     half[..8].fill(7);
     fs::write(&path, &half).unwrap();
     assert!(Mapping::open_read_only(&path).is_ok());
-    // Made, and not written to: not another program's.
+    // A new file that was not written to is not another program's.
     fs::write(&path, [0; 100]).unwrap();
     let blank = problem(Mapping::open(&path, SIZE));
     assert!(
@@ -153,7 +153,7 @@ fn the_file_of_another_program_is_named_as_such_and_left_alone() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_name_and_remedy() {
+fn errors_name_the_file_and_the_remedy() {
     let directory = Directory::new();
     let path = directory.file();
     assert!(matches!(
@@ -235,7 +235,7 @@ fn a_sparse_file_is_refused() {
     }
 }
 
-/// A process that has died holds its mappings until the kernel has taken them down; its descriptors are closed by then.
+/// A process that has died holds its mappings until the kernel has removed them; its descriptors are closed before.
 #[test]
 fn the_lock_ends_with_the_descriptors_not_with_the_mapping() {
     let directory = Directory::new();
@@ -250,7 +250,7 @@ fn the_lock_ends_with_the_descriptors_not_with_the_mapping() {
 }
 
 #[test]
-fn an_unfinished_file_is_taken_up() {
+fn an_unfinished_file_is_completed() {
     let directory = Directory::new();
     // A server was killed while it made the file.
     fs::write(directory.0.join(".nvram.unfinished"), b"some of it").unwrap();

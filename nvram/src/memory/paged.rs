@@ -1,15 +1,14 @@
-//! A mapping whose pages come to the medium in any order, as a power cut leaves them. For tests.
+//! A mapping whose pages reach the medium in any order, as a power cut leaves them. For tests.
 
 use super::{Memory, VecMemory};
 use crate::Error;
 use std::sync::Mutex;
 
-/// Bytes that come to the medium together.
+/// The unit in which bytes reach the medium.
 pub const PAGE: usize = 4096;
 
-/// A mapping, and what of it is on the medium for certain. Of the rest any page may be there: after each store, and
-/// before and after each time that something is brought there, `look` is called with what is in memory and what is on
-/// the medium.
+/// A mapping, and the part of it that is certainly on the medium. Any other page may be there: after each store, and
+/// before and after each write to the medium, `look` is called with the content of the memory and of the medium.
 pub struct Paged<F> {
     pub memory: VecMemory,
     pub medium: Mutex<Vec<u8>>,
@@ -17,7 +16,7 @@ pub struct Paged<F> {
 }
 
 impl<F: Fn(&[u8], &[u8])> Paged<F> {
-    /// All of the memory is on the medium.
+    /// Makes a mapping that is completely on the medium.
     pub fn new(memory: VecMemory, look: F) -> Paged<F> {
         Paged {
             medium: Mutex::new(memory.to_vec()),
@@ -26,7 +25,7 @@ impl<F: Fn(&[u8], &[u8])> Paged<F> {
         }
     }
 
-    /// The kernel writes back all it has.
+    /// Writes everything back, as the kernel may.
     pub fn write_back(&self) {
         *self.medium.lock().unwrap() = self.memory.to_vec();
     }
@@ -36,7 +35,7 @@ impl<F: Fn(&[u8], &[u8])> Paged<F> {
     }
 }
 
-/// The medium with those pages of the memory that `is_there` names.
+/// The medium with those pages of the memory for which `is_there` is true.
 pub fn mixed(now: &[u8], medium: &[u8], mut is_there: impl FnMut(usize) -> bool) -> VecMemory {
     let mut left = medium.to_vec();
     for page in (0..left.len() / PAGE).filter(|page| is_there(*page)) {
@@ -79,7 +78,7 @@ impl<F: Fn(&[u8], &[u8]) + Send + Sync + 'static> Memory for Paged<F> {
     }
 
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's contract, passed on.
         unsafe { self.memory.slice(at, len) }
     }
 }

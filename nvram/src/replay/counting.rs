@@ -1,30 +1,29 @@
-//! Which records count: of each object its last complete snapshot, and the deltas after that snapshot's beginning.
+//! Selects the live records: each object's last complete snapshot, and the deltas after that snapshot's beginning.
 
 use crate::layout::Header;
 use crate::{Error, Kind};
 use std::collections::HashMap;
 
-/// Records are kept until there are so many, and then as often as their number has doubled those that cannot count are
-/// dropped.
+/// The number of records from which on those that cannot be live are dropped, again whenever the number has doubled.
 const PRUNED_FROM: usize = 4096;
 
-/// A record that may count.
+/// A record that may be live.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted {
     pub kind: Kind,
     pub header: Header,
-    /// Which of the records from the tail on it is.
+    /// Its number among the records from the tail on.
     pub ordinal: u64,
 }
 
-/// What was seen of an object so far.
+/// The state of an object so far.
 #[derive(Default)]
 struct Seen {
     /// Its last complete snapshot.
     base: Option<Span>,
-    /// Where a snapshot began that is not complete.
+    /// The beginning of a snapshot that is not complete.
     begun: Option<u64>,
-    /// Where it ended, if no snapshot came after that.
+    /// The position of its end, if no snapshot followed.
     ended: Option<u64>,
 }
 
@@ -35,11 +34,11 @@ struct Span {
     complete: u64,
 }
 
-/// What becomes of a record.
+/// The decision on a record.
 #[derive(PartialEq, Eq)]
 enum Verdict {
     Counts,
-    /// What it says has been overtaken, or was never completed.
+    /// It is superseded, or was never completed.
     Dropped,
     Damage(&'static str),
 }
@@ -74,14 +73,14 @@ impl Seen {
         };
     }
 
-    /// Is it of no account, whatever comes after it?
-    fn is_overtaken(&self, position: u64) -> bool {
+    /// Returns whether a record is superseded, whatever follows.
+    fn is_superseded(&self, position: u64) -> bool {
         self.base.is_some_and(|base| position < base.begin)
             || self.ended.is_some_and(|ended| position <= ended)
     }
 
     fn verdict(&self, kind: Kind, position: u64) -> Verdict {
-        if self.is_overtaken(position) {
+        if self.is_superseded(position) {
             return Verdict::Dropped;
         }
         // The tail never passes a snapshot that is needed.
@@ -105,12 +104,12 @@ impl Seen {
     }
 }
 
-/// The records of a walk, those that cannot count left out now and then.
+/// The records of a walk; those that cannot be live are dropped now and then.
 #[derive(Default)]
 pub(crate) struct Counting {
     objects: HashMap<u64, Seen>,
     records: Vec<Counted>,
-    /// When records are dropped next.
+    /// The number of records at which some are dropped next.
     prune_at: usize,
 }
 
@@ -132,14 +131,14 @@ impl Counting {
             let objects = &self.objects;
             self.records.retain(|record| {
                 let seen = objects.get(&record.header.object);
-                !seen.is_some_and(|seen| seen.is_overtaken(record.header.position))
+                !seen.is_some_and(|seen| seen.is_superseded(record.header.position))
             });
             self.prune_at = self.records.len() * 2;
         }
     }
 
-    /// The records that count, in the order they were appended.
-    pub(crate) fn those_that_count(self) -> Result<Vec<Counted>, Error> {
+    /// Returns the live records, in the order in which they were appended.
+    pub(crate) fn live_records(self) -> Result<Vec<Counted>, Error> {
         let Counting {
             objects,
             mut records,

@@ -1,4 +1,4 @@
-//! The sink cut off in every batch, with every part of it on the medium or not.
+//! The sink cut off in every batch, with every subset of its sectors on the medium.
 
 use super::*;
 use crate::{Flag, Home, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
@@ -20,10 +20,10 @@ impl Random {
     }
 }
 
-/// What a log says: its superblock's epoch and flag, and its records.
-type Said = (u32, Flag, Vec<Replayed>);
+/// The content of a log: its superblock's epoch and flag, and its records.
+type Content = (u32, Flag, Vec<Replayed>);
 
-fn said(memory: &dyn Memory) -> Said {
+fn content(memory: &dyn Memory) -> Content {
     let contents = Log::inspect(memory).unwrap();
     (
         contents.superblock.epoch,
@@ -38,7 +38,7 @@ fn restored(sink: &[u8]) -> Result<VecMemory, Error> {
     Ok(into)
 }
 
-/// A batch cut up into writes of which each is within one sector.
+/// Cuts a batch into writes of which each is within one sector.
 fn sectors(batch: &Batch) -> Vec<(usize, Vec<u8>)> {
     let mut cut = Vec::new();
     for (at, bytes) in &batch.writes {
@@ -66,19 +66,20 @@ fn with(image: &[u8], sectors: &[(usize, Vec<u8>)], subset: u64) -> Vec<u8> {
     image
 }
 
-/// A server that writes records, its memory, its sink's medium, and a client that was told what is on the medium.
+/// A server that writes records, its memory, its sink's medium, and a client that was notified of what is on the
+/// medium.
 struct Run {
     random: Random,
     memory: Arc<VecMemory>,
     log: Log,
-    /// What is on the medium for sure.
+    /// The bytes that are certainly on the medium.
     medium: Vec<u8>,
-    /// What the log said at each commit that may be the one found.
-    commits: Vec<(u64, Said)>,
-    /// What a batch that was cut off would have brought. Should what it lacked come to be written by the next one, byte for byte,
-    /// then it is whole after all; nobody has been told anything else until then.
+    /// The log's content at each commit that may be found.
+    commits: Vec<(u64, Content)>,
+    /// The records of a batch that was cut off. If the next batch writes the missing sectors byte for byte, that batch
+    /// is whole after all; no client was notified of anything else until then.
     ghosts: Vec<Vec<Replayed>>,
-    /// Nothing is done while a batch is under way.
+    /// Nothing else is done while a batch is under way.
     quiet: bool,
     next_object: u64,
     objects: Vec<u64>,
@@ -123,10 +124,10 @@ impl Run {
     fn commit(&mut self) {
         let head = self.log.commit().0;
         self.laps = head / RING;
-        self.commits.push((head, said(&*self.memory)));
+        self.commits.push((head, content(&*self.memory)));
     }
 
-    /// Some records, as far as there is room.
+    /// Appends some records, as far as there is room.
     fn work(&mut self) {
         for _ in 0..self.random.below(3) + 1 {
             let meta = vec![self.random.below(256) as u8; self.random.below(60) as usize];
@@ -167,7 +168,7 @@ impl Run {
         self.relocate();
     }
 
-    /// Writes again what the log wants to have at its head.
+    /// Relocates what the log wants to relocate.
     fn relocate(&mut self) {
         while let Some(Relocation { object, .. }) = self.log.wants_relocation(0, 0) {
             self.log.use_reserve(true);
@@ -180,13 +181,14 @@ impl Run {
         }
     }
 
-    /// What may be found when the power is cut now: what was on the medium before the batch, or what it brings, and nothing else.
+    /// Checks what may be found when the power is cut now: the content of the medium before the batch, or the batch's,
+    /// and nothing else.
     fn check_cut(&mut self, sectors: &[(usize, Vec<u8>)], subset: u64, durable: u64, whole: bool) {
         self.cuts += 1;
         let image = with(&self.medium, sectors, subset);
         let found = match restored(&image) {
-            Ok(found) => said(&found),
-            // Nothing has been promised yet.
+            Ok(found) => content(&found),
+            // Nothing has been promised to a client yet.
             Err(Error::Blank) if durable == 0 && !whole => return,
             Err(error) => panic!("subset {subset:b} of {} sectors: {error}", sectors.len()),
         };
@@ -196,8 +198,8 @@ impl Run {
             .any(|(head, (_, _, records))| *head >= durable && *records == found.2);
         let records_known = records_known || self.ghosts.contains(&found.2);
         assert!(records_known, "subset {subset:b}: a state that never was");
-        // `nvram show` finds the same.
-        assert_eq!(said(&VecMemory::from_bytes(&image)), found);
+        // `outlast nvram show` finds the same.
+        assert_eq!(content(&VecMemory::from_bytes(&image)), found);
     }
 
     /// The last commit whose output may have left.
@@ -207,7 +209,7 @@ impl Run {
         heads.filter(|head| *head <= durable).max().unwrap_or(0)
     }
 
-    /// Ships one batch; cut off in every way, if there are few, else in many.
+    /// Ships one batch; it is cut off in every way if there are few, otherwise in many.
     fn ship(&mut self) -> bool {
         let durable = self.promised();
         let Some(batch) = self.log.next_batch(Home::Sink) else {
@@ -227,13 +229,13 @@ impl Run {
                 let subset = self.random.below(1 << sectors.len().min(63));
                 self.check_cut(&sectors, subset, durable, false);
             }
-            // All but one: the likeliest to be taken for whole.
+            // All sectors but one: the likeliest to be mistaken for whole.
             for missing in 0..sectors.len() {
                 let all = u64::MAX ^ 1 << missing;
                 self.check_cut(&sectors, all, durable, false);
             }
         }
-        // The log goes on while the batch is under way.
+        // The log is written while the batch is under way.
         if !self.quiet && self.random.below(2) == 0 {
             self.work();
         }
@@ -249,8 +251,8 @@ impl Run {
         true
     }
 
-    /// The power is cut in the middle of a batch, and the server goes on with what the sink has.
-    fn cut_and_go_on(&mut self) {
+    /// Cuts the power in the middle of a batch; the server continues with what the sink has.
+    fn cut_and_continue(&mut self) {
         self.work();
         let Some(batch) = self.log.next_batch(Home::Sink) else {
             return;
@@ -283,12 +285,12 @@ impl Run {
         self.ghosts
             .extend(self.commits.drain(..).map(|(_, (_, _, records))| records));
         self.commit();
-        // As a server does at its start: the one before may not have come to the end of it.
-        self.log.give_up();
+        // As a server does at its start: the one before may not have finished.
+        self.log.start_wiping();
     }
 
     /// The process is killed, and the next one goes on with the mapping and what the sink has.
-    fn kill_and_go_on(&mut self) {
+    fn kill_and_continue(&mut self) {
         if let Some(batch) = self
             .log
             .next_batch(Home::Sink)
@@ -311,7 +313,7 @@ impl Run {
             .attach(Home::Sink, &VecMemory::from_bytes(&self.medium))
             .unwrap();
         self.commit();
-        self.log.give_up();
+        self.log.start_wiping();
     }
 }
 
@@ -323,8 +325,8 @@ fn cut_off_anywhere_it_holds_what_was_acknowledged() {
         let mut run = Run::new(seed);
         for _ in 0..300 {
             match run.random.below(12) {
-                0 => run.cut_and_go_on_when_possible(),
-                1 => run.kill_and_go_on(),
+                0 => run.cut_and_continue_when_possible(),
+                1 => run.kill_and_continue(),
                 _ => run.work(),
             }
             while run.random.below(4) > 0 && run.ship() {}
@@ -332,8 +334,8 @@ fn cut_off_anywhere_it_holds_what_was_acknowledged() {
         while run.ship() {}
         assert!(run.log.is_shipped(Home::Sink));
         assert_eq!(
-            said(&restored(&run.medium).unwrap()),
-            said(&*run.memory),
+            content(&restored(&run.medium).unwrap()),
+            content(&*run.memory),
             "all of it is there in the end"
         );
         assert!(run.laps > 2, "it goes round: {}", run.laps);
@@ -349,9 +351,9 @@ fn holds_the_secret(bytes: &[u8]) -> bool {
     bytes.windows(SECRET.len()).any(|part| part == SECRET)
 }
 
-/// What an object held that has ended is found nowhere when the log has been given up, whatever is cut off meanwhile.
+/// The bytes of an ended object are found nowhere after wiping, whatever is cut off meanwhile.
 #[test]
-fn what_is_given_up_is_wiped() {
+fn superseded_records_are_wiped() {
     let mut times_held = 0;
     for seed in 0..60 {
         println!("seed {seed}");
@@ -372,7 +374,7 @@ fn what_is_given_up_is_wiped() {
             run.log.use_reserve(false);
             run.commit();
             run.objects.retain(|object| *object != secret);
-            run.give_up();
+            run.start_wiping();
             assert!(!holds_the_secret(&run.medium), "in the sink");
             assert!(!holds_the_secret(&run.memory.to_vec()), "in the memory");
         }
@@ -385,24 +387,24 @@ impl Run {
     fn some_time(&mut self) {
         for _ in 0..self.random.below(20) {
             match self.random.below(20) {
-                0 => self.cut_and_go_on_when_possible(),
-                1 => self.kill_and_go_on(),
+                0 => self.cut_and_continue_when_possible(),
+                1 => self.kill_and_continue(),
                 _ => self.work(),
             }
             while self.random.below(4) > 0 && self.ship() {}
         }
     }
 
-    /// Has the log give up what it holds, and does so again after each end of the process or the machine.
-    fn give_up(&mut self) {
+    /// Wipes the log, and starts again after each end of the process or the machine.
+    fn start_wiping(&mut self) {
         self.quiet = true;
-        self.log.give_up();
+        self.log.start_wiping();
         for turn in 0.. {
-            assert!(turn < 200, "it comes to an end");
+            assert!(turn < 200, "wiping ends");
             match self.random.below(20) {
-                0 if turn < 100 => self.cut_and_go_on_when_possible(),
-                1 if turn < 100 => self.kill_and_go_on(),
-                2.. if !self.log.is_giving_up() && self.log.is_shipped(Home::Sink) => break,
+                0 if turn < 100 => self.cut_and_continue_when_possible(),
+                1 if turn < 100 => self.kill_and_continue(),
+                2.. if !self.log.is_wiping() && self.log.is_shipped(Home::Sink) => break,
                 _ => {}
             }
             self.relocate();
@@ -412,16 +414,16 @@ impl Run {
         self.quiet = false;
     }
 
-    fn cut_and_go_on_when_possible(&mut self) {
-        // Before anything was acknowledged there may be nothing to go on with.
+    fn cut_and_continue_when_possible(&mut self) {
+        // Before anything was acknowledged there may be nothing to continue with.
         if self.promised() > 0 {
-            self.cut_and_go_on();
+            self.cut_and_continue();
         }
     }
 }
 
 /// A server with three commits in its sink.
-fn settled() -> Run {
+fn with_three_commits() -> Run {
     let mut run = Run::new(3);
     run.quiet = true;
     for _ in 0..3 {
@@ -437,7 +439,7 @@ fn settled() -> Run {
 
 #[test]
 fn damage_below_the_marks_is_refused() {
-    let run = settled();
+    let run = with_three_commits();
     let ring = RING_AT as usize;
     for at in [ring + 5, ring + 50] {
         let mut image = run.medium.clone();
@@ -448,15 +450,15 @@ fn damage_below_the_marks_is_refused() {
         assert!(into.to_vec().iter().all(|byte| *byte == 0));
         assert_eq!(sink.to_vec(), image);
     }
-    // In the last batch it cannot be told from a batch that was cut off: the one before counts.
+    // Damage of the last batch looks like a batch that was cut off: the one before is used.
     let mut image = run.medium.clone();
     image[ring + 2 * 352 + 50] ^= 1;
-    assert_eq!(said(&restored(&image).unwrap()).2.len(), 2);
+    assert_eq!(content(&restored(&image).unwrap()).2.len(), 2);
 }
 
 #[test]
 fn what_is_not_this_logs_sink_is_refused() {
-    let mut run = settled();
+    let mut run = with_three_commits();
     let attach =
         |run: &mut Run, image: &[u8]| run.log.attach(Home::Sink, &VecMemory::from_bytes(image));
     let other = {
@@ -483,7 +485,7 @@ fn what_is_not_this_logs_sink_is_refused() {
     let old = run.memory.image();
     let image = run.medium.clone();
     assert!(attach(&mut run, &image).is_ok());
-    // Two batches: one alone could have been cut off.
+    // Two batches: a single one could have been cut off.
     for _ in 0..2 {
         let object = run.objects.first().copied().unwrap_or(1);
         run.log.append(object, Kind::Delta, b"it", &[]).unwrap();
@@ -511,7 +513,7 @@ fn what_is_not_this_logs_sink_is_refused() {
 
 #[test]
 fn the_marks_are_as_documented() {
-    let run = settled();
+    let run = with_three_commits();
     let newest = marks(&VecMemory::from_bytes(&run.medium))[0];
     let bytes = &run.medium[MARKS[newest.1] as usize..][..MARK_LEN];
     assert_eq!(&bytes[..8], b"OUTLMARK");
@@ -521,20 +523,24 @@ fn the_marks_are_as_documented() {
     assert_eq!(bytes[48..52], last[..4]);
     assert_eq!(bytes[52..60], [0; 8]);
     assert_eq!(bytes[60..], crc32c::crc32c(&bytes[..60]).to_le_bytes());
-    // No words: they are what a log has and a sink has not.
+    // There are no words: a log has them, a sink has not.
     assert_eq!(run.medium[8192..8704], [0; 512]);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::with_cases(300)
+    })]
 
-    /// Whatever a sink holds is an error or a log, never a panic.
+    /// Any content of a sink is an error or a log, never a panic.
     #[test]
     fn any_sink(
         edits in proptest::collection::vec((0..MIN_MEMORY as usize, any::<u8>()), 0..8),
         head in proptest::option::of((any::<u64>(), any::<u64>())),
     ) {
-        let mut image = settled().medium;
+        let mut image = with_three_commits().medium;
         for (at, byte) in edits {
             image[at] = byte;
         }

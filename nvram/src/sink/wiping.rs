@@ -1,5 +1,5 @@
-//! Wiping: what was given up holds secrets (session keys) in the meta of its records. They stay neither in the log's
-//! memory nor in its sink.
+//! Wiping of superseded records: the secrets (session keys) in their meta stay neither in the log's memory nor in its
+//! sink.
 
 use super::{Present, pieces};
 use crate::Memory;
@@ -7,14 +7,14 @@ use crate::layout::{HEADER_LEN, Header, RING_AT};
 use crate::superblock::Superblock;
 use bytes::Bytes;
 
-/// Bytes that are written at a time.
+/// The number of bytes written at a time.
 const PIECE: u64 = 64 << 10;
 static ZEROES: [u8; PIECE as usize] = [0; PIECE as usize];
 
-/// A medium writes whole pages. What lies between two places in one of them is wiped with them.
+/// A medium writes whole pages, so bytes between two places in one page are wiped with them.
 const PAGE: u64 = 4096;
 
-/// Writes that zero so many bytes.
+/// Makes writes that zero so many bytes.
 pub(crate) fn zeroes(at: u64, len: u64) -> impl Iterator<Item = (u64, Bytes)> {
     let zeroes = Bytes::from_static(&ZEROES);
     (0..len.div_ceil(PIECE)).map(move |piece| {
@@ -24,13 +24,13 @@ pub(crate) fn zeroes(at: u64, len: u64) -> impl Iterator<Item = (u64, Bytes)> {
     })
 }
 
-/// Writes that zero the whole ring between two positions.
+/// Makes writes that zero the whole ring between two positions.
 pub(super) fn all(superblock: &Superblock, from: u64, to: u64) -> Vec<(u64, Bytes)> {
     let pieces = pieces(superblock, from, to);
     pieces.flat_map(|(at, len)| zeroes(at, len)).collect()
 }
 
-/// The records between two positions that have been verified or appended, and not overwritten since.
+/// The metas of the records between two positions that have been verified or appended, and not overwritten since.
 pub(crate) struct Metas<'a> {
     pub memory: &'a dyn Memory,
     pub ring_len: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Metas<'a> {
 
 /// The meta of a record.
 pub(crate) struct Meta {
-    /// Where in the memory.
+    /// Its place in the memory.
     pub at: u64,
     pub len: u64,
     /// The position after the record.
@@ -74,8 +74,8 @@ impl Iterator for Metas<'_> {
     }
 }
 
-/// Writes that zero the meta of the records between two positions, as far as `most` bytes allow. Gives the position up
-/// to which they do.
+/// Makes writes that zero the meta of the records between two positions, as far as `most` bytes allow. Returns the
+/// position up to which they do.
 pub(super) fn metas(log: &Present<'_>, from: u64, to: u64, most: u64) -> (Vec<(u64, Bytes)>, u64) {
     let records = Metas {
         memory: &**log.memory,
@@ -83,7 +83,7 @@ pub(super) fn metas(log: &Present<'_>, from: u64, to: u64, most: u64) -> (Vec<(u
         position: from,
         to,
     };
-    // Beginning and end of each.
+    // Beginning and end of each place.
     let mut places: Vec<(u64, u64)> = Vec::new();
     let (mut wiped, mut bytes) = (to, 0);
     for Meta { at, len, end } in records {

@@ -1,11 +1,11 @@
-//! Pages of a mapping come to the medium in any order, and a power cut leaves whatever had.
+//! The pages of a mapping reach the medium in any order, and a power cut leaves any subset.
 
 use super::*;
 use crate::memory::paged::{PAGE, Paged, mixed};
 use crate::{MIN_MEMORY, VecMemory};
 use std::sync::{Arc, Mutex};
 
-/// Every superblock page is as it is or as it was.
+/// Checks that every superblock page is the current or the previous one.
 fn look(now: &[u8], medium: &[u8]) {
     for mix in 0..4 {
         let left = mixed(now, medium, |page| page < 2 && mix >> page & 1 == 1);
@@ -60,7 +60,7 @@ fn slots_of(memory: &VecMemory) -> Instant {
     })
 }
 
-/// Writes a superblock and is killed after `kill_after` stores. Gives what the slots were like after each of them.
+/// Writes a superblock and is killed after `kill_after` stores. Returns the slots after each of them.
 fn write_killed(
     memory: &VecMemory,
     superblock: &mut Superblock,
@@ -79,7 +79,7 @@ fn write_killed(
     (memory.image(), instants)
 }
 
-/// Each page comes to the medium as it is at an instant of its own.
+/// Each page reaches the medium as it is at an instant of its own.
 #[test]
 fn a_power_cut_while_superblocks_are_written_leaves_whole_or_blank_ones() {
     let blank = VecMemory::new(2 * PAGE);

@@ -3,7 +3,7 @@ use std::rc::Rc;
 
 use super::*;
 
-/// One whose answers the test chooses.
+/// A name service whose answers the test chooses.
 #[derive(Clone, Default)]
 struct Chosen {
     fails: Rc<Cell<bool>>,
@@ -26,7 +26,7 @@ impl NameService for Chosen {
     }
 }
 
-/// As a server that is root has them.
+/// The accounts of a server that is root.
 fn accounts(chosen: &Chosen) -> Accounts {
     let own = Account {
         uid: 0,
@@ -47,20 +47,20 @@ fn no_account_is_no_rights() {
     let chosen = Chosen::default();
     let mut accounts = accounts(&chosen);
     assert_eq!(accounts.choose(None, Some("ann")), Err(Refused::Unknown));
-    // nor has a guest any, where there is no `nobody`
+    // nor has a guest, where there is no `nobody`
     assert_eq!(accounts.choose(None, None), Err(Refused::Unknown));
     assert_eq!(accounts.choose(Some("ann"), None), Err(Refused::Unknown));
     chosen.fails.set(true);
     assert_eq!(accounts.choose(None, Some("bob")), Err(Refused::NotNow));
     let refused = [Refused::Unknown, Refused::NotNow, Refused::NotPermitted];
     assert!(refused.map(NtStatus::from) == [NtStatus::ACCESS_DENIED; 3]);
-    // A server that is not root has its own rights and no others, whoever asks.
+    // A server that is not root has its own rights and no others, whatever the account.
     accounts.may_change = false;
     assert_eq!(accounts.choose(None, Some("bob")).map(|of| of.uid), Ok(0));
 }
 
 #[test]
-fn a_name_service_that_fails_is_not_believed_to_have_answered() {
+fn a_failure_of_the_name_service_is_no_answer() {
     let chosen = Chosen::default();
     chosen.has_ann.set(true);
     let mut accounts = accounts(&chosen);
@@ -73,14 +73,14 @@ fn a_name_service_that_fails_is_not_believed_to_have_answered() {
         assert_eq!(
             uid(&mut accounts, now),
             Ok(1000),
-            "the last known one counts"
+            "the last known one applies"
         );
     }
     // It is not asked at each operation.
     let asked = chosen.questions.get();
     assert_eq!(uid(&mut accounts, now), Ok(1000));
     assert_eq!(chosen.questions.get(), asked);
-    // What it says when it answers again counts at once.
+    // Its answer applies at once when it answers again.
     chosen.fails.set(false);
     chosen.has_ann.set(false);
     now += RETRY;
@@ -91,7 +91,7 @@ fn a_name_service_that_fails_is_not_believed_to_have_answered() {
 }
 
 #[test]
-fn what_was_known_before_a_death_counts_until_the_name_service_answers() {
+fn what_was_known_before_a_crash_applies_until_the_name_service_answers() {
     let chosen = Chosen::default();
     chosen.has_ann.set(true);
     let mut before = accounts(&chosen);
@@ -103,7 +103,7 @@ fn what_was_known_before_a_death_counts_until_the_name_service_answers() {
         panic!("{learnt:?}");
     };
     assert_eq!((name.as_str(), ids.uid, ids.gid), ("ann", 1000, 1000));
-    // The same answer again is nothing new.
+    // The same answer again is not new.
     assert!(before.look_up("ann", now + LOOKUP_AGE_MAX).is_ok());
     assert_eq!(before.take_learnt(), []);
     chosen.fails.set(true);
@@ -113,7 +113,7 @@ fn what_was_known_before_a_death_counts_until_the_name_service_answers() {
     after.expect(name, ids);
     let now = Instant::now();
     let found = after.look_up("ann", now).map(|of| of.uid);
-    assert_eq!(found, Ok(1000), "the last known one counts");
+    assert_eq!(found, Ok(1000), "the last known one applies");
     assert_eq!(after.look_up("bob", now), Err(Refused::NotNow));
     chosen.fails.set(false);
     chosen.has_ann.set(false);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Characters that a client's name may have, the troublesome ones above all.
+/// Characters that a client's name may have, mostly the problematic ones.
 fn sent() -> impl Strategy<Value = String> {
     let character = prop_oneof![
         Just('a'),
@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn what_linux_and_macos_send_is_what_is_meant() {
+fn names_from_linux_and_macos_are_the_intended_ones() {
     let sent = "\u{F020}\u{F021}\u{F022}\u{F023}\u{F024}\u{F025}\u{F026}\u{F027}\u{F001}";
     assert_eq!(to_disk(sent).unwrap(), b"\"*:<>?\\|\x01");
     assert_eq!(to_disk("10\u{F022}30").unwrap(), b"10:30");
@@ -82,7 +82,7 @@ fn what_linux_and_macos_send_is_what_is_meant() {
 
 #[test]
 fn names_that_the_former_mapping_stored_are_found_as_they_are_listed() {
-    // What it made of what macOS sends for "10:30", of what Linux sends for `a"b`, of what Cygwin sends for "10:30".
+    // The former mapping's names for "10:30" from macOS, `a"b` from Linux, "10:30" from Cygwin.
     for stored in [&b"10\"30"[..], b"a b", b"10:30", b"x\\y"] {
         assert_eq!(to_disk(&from_disk(stored)).unwrap(), stored);
     }

@@ -1,7 +1,7 @@
 use std::fs::File;
 
 use super::*;
-use crate::beside::wake;
+use crate::job_thread::wake;
 
 fn directory() -> OwnedFd {
     File::open(std::env::temp_dir()).unwrap().into()
@@ -22,8 +22,7 @@ fn shares_of_one_file_system_have_one_thread_and_each_hears() {
     assert_eq!(syncers.under_way().count(), 0);
 }
 
-/// What the file system of before had not brought to the medium went with it: the first sync of the new one proves
-/// nothing.
+/// Data that the former mount had not written are lost: the first sync of the new mount proves nothing.
 #[test]
 fn a_file_system_that_was_mounted_again_fails_once() {
     let mut syncers = Syncers::new(wake().unwrap());
@@ -39,12 +38,12 @@ fn a_file_system_that_was_mounted_again_fails_once() {
     assert_eq!(
         syncers.all[0].mounts.len(),
         2,
-        "the mount of before is let go of"
+        "the former mount is released"
     );
 }
 
 #[test]
-fn one_that_was_left_is_not_waited_for_and_not_begun_again() {
+fn a_sync_that_was_left_is_not_waited_for_and_not_begun_again() {
     let mut syncers = Syncers::new(wake().unwrap());
     syncers.add(7, directory()).unwrap();
     syncers.begin();

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 /// A share that `nobody` may write to, with a file of root's in it; `None` without root.
 fn as_nobody() -> Option<Bench> {
     if !is_root() {
-        eprintln!("skipped: taking on other accounts takes root");
+        eprintln!("skipped: taking on other accounts needs root");
         return None;
     }
     let mut b = Bench::at(&std::env::temp_dir());
@@ -19,7 +19,7 @@ fn as_nobody() -> Option<Bench> {
 #[test]
 fn a_guest_of_a_server_that_is_root_has_nobodys_rights() {
     if !is_root() {
-        eprintln!("skipped: taking on other accounts takes root");
+        eprintln!("skipped: taking on other accounts needs root");
         return;
     }
     let mut b = Bench::at(&std::env::temp_dir());
@@ -32,7 +32,7 @@ fn a_guest_of_a_server_that_is_root_has_nobodys_rights() {
 }
 
 #[test]
-fn the_accounts_rights_count_and_the_servers_come_back() {
+fn the_accounts_rights_apply_and_the_servers_are_restored() {
     let Some(mut b) = as_nobody() else { return };
     assert_eq!(b.try_open("roots").err(), Some(NtStatus::ACCESS_DENIED));
     let open = b.file("own");
@@ -60,7 +60,7 @@ fn the_accounts_rights_count_and_the_servers_come_back() {
     };
     assert_eq!(b.run(&set(roots)), Err(NtStatus::ACCESS_DENIED));
     b.run(&set(open)).unwrap();
-    // Whoever may write may set times, also of another's file.
+    // An account that may write may set times, also of another's file.
     chown(b.dir.join("own"), Some(0), None).unwrap();
     std::fs::set_permissions(b.dir.join("own"), std::fs::Permissions::from_mode(0o666)).unwrap();
     b.run(&set(open)).unwrap();
@@ -97,7 +97,7 @@ fn a_redo_knows_the_accounts_own_work() {
 #[test]
 fn logins_and_accounts_that_do_not_exist() {
     if !is_root() {
-        eprintln!("skipped: taking on other accounts takes root");
+        eprintln!("skipped: taking on other accounts needs root");
         return;
     }
     let mut b = Bench::at(&std::env::temp_dir());

@@ -72,7 +72,7 @@ fn length_allocation_and_holes() {
             Ok(Outcome::Ranges(ranges)) => ranges,
             other => panic!("{other:?}"),
         };
-        // MS-FSA 2.1.5.10.22: of what is not sparse everything is allocated.
+        // MS-FSA 2.1.5.10.22: in a file that is not sparse everything is allocated.
         assert_eq!(ranges(b), [(0, 65_536)]);
         b.run_twice(&FileOp::SetSparse { open, sparse: true })
             .unwrap();
@@ -181,7 +181,7 @@ fn copies_within_the_server() {
             chunks: vec![chunk(199_999, 0, 2)],
         };
         assert_eq!(b.run(&beyond), Err(NtStatus(0xC000_001F)));
-        // What comes before one that fails is copied.
+        // The chunks before a failing one are copied.
         let midway = FileOp::CopyChunks {
             source,
             target,
@@ -204,7 +204,7 @@ fn copies_within_the_server() {
     });
 }
 
-/// Chunks that take what earlier ones, or they themselves in a first attempt, have written.
+/// Chunks that copy what earlier ones, or they themselves in a first attempt, have written.
 #[test]
 fn overlapping_copies_can_be_redone() {
     everywhere(|b| {
@@ -244,12 +244,12 @@ fn overlapping_copies_can_be_redone() {
 #[test]
 fn a_full_disk_says_so() {
     if !is_root() {
-        eprintln!("skipped: mounting a small file system takes root");
+        eprintln!("skipped: mounting a small file system needs root");
         return;
     }
     // A mount namespace of this test's own thread.
     std::thread::spawn(|| {
-        // SAFETY: a thread of this test alone, which goes with its namespace; no descriptors are unshared.
+        // SAFETY: a thread of this test alone, which ends with its namespace; no descriptors are unshared.
         let unshared =
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) };
         if let Err(error) = unshared {
@@ -285,7 +285,7 @@ fn a_full_disk_says_so() {
     .unwrap();
 }
 
-/// Begins it as the loop does, and waits for it if it is under way; says whether it was.
+/// Begins an operation as the loop does, and waits for it if it is under way; returns whether it was.
 fn begin(b: &mut Bench, op: &FileOp) -> (bool, Result<Outcome, NtStatus>) {
     let intent = b.prepare(op).unwrap();
     match b.fs.begin(&b.actor, op, &intent) {
@@ -298,7 +298,7 @@ fn begin(b: &mut Bench, op: &FileOp) -> (bool, Result<Outcome, NtStatus>) {
 }
 
 #[test]
-fn a_large_write_is_done_beside_the_loop_and_told_of_once() {
+fn a_large_write_is_done_on_a_thread_and_reported_once() {
     everywhere(|b| {
         let open = b.file("file");
         let data: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 253) as u8).collect();

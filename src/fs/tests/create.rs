@@ -6,7 +6,7 @@ use outlast_fsa::attributes as flag;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
-fn dispositions_on_what_is_there_and_what_is_not() {
+fn dispositions_on_existing_and_missing_files() {
     use Disposition::*;
     everywhere(|b| {
         let cases = [
@@ -90,7 +90,8 @@ fn kinds_must_fit() {
     });
 }
 
-/// An exclusive create that a crash interrupted after it had its effect is still a success; one that met another's file never is.
+/// An exclusive create that a crash interrupted after it had its effect is still a success; one that met another's file
+/// never is.
 #[test]
 fn redo_of_a_create_tells_ours_from_theirs() {
     everywhere(|b| {
@@ -111,7 +112,7 @@ fn redo_of_a_create_tells_ours_from_theirs() {
                 assert_eq!(again, first);
                 assert_eq!(again.action, CreateAction::Created);
                 assert_ne!(again.metadata.attributes & flag::HIDDEN, 0);
-                // A third time, with another id: someone else's.
+                // A third time, with another id: another open's file.
                 let FileOp::Create(mut other) = op.clone() else {
                     panic!()
                 };
@@ -191,7 +192,7 @@ fn a_copy_with_its_attributes_is_not_ours() {
             value
         };
         std::fs::remove_file(b.dir.join("original")).unwrap();
-        // Something else keeps the inode number from being used again.
+        // Another file keeps the inode number from being used again.
         let other = b.dir.join("x");
         std::fs::write(&other, "").unwrap();
         std::fs::write(b.dir.join("original"), "copy").unwrap();
@@ -344,7 +345,7 @@ fn opened_again_by_handle_after_a_rename_and_never_another_file() {
             b.fs.reopen(&again).unwrap();
             assert_eq!(b.read(open, 0, 10), b"mine");
         }
-        // By path: another file has the name by now.
+        // By path: another file has the name meanwhile.
         let handle = outlast_fsa::fileop::FileHandle::default();
         let by_path = OpenInfo {
             handle,
@@ -398,7 +399,7 @@ fn maximal_access_is_what_the_account_may() {
     });
 }
 
-/// Where a file gets its name before anything else, a worker may die right then. What makes it again finishes it.
+/// Where a file gets its name first, a worker may die right then. The create that finds it finishes it.
 #[test]
 fn a_file_that_had_its_name_only_is_finished() {
     everywhere(|b| {
@@ -416,7 +417,7 @@ fn a_file_that_had_its_name_only_is_finished() {
             let attributes = created.metadata.attributes;
             assert_eq!(attributes, flag::HIDDEN | flag::ARCHIVE);
         }
-        // It is stamped by now, so another's create finds it there.
+        // It is stamped now, so another open's create finds it there.
         let other = b.op("new", Disposition::Create);
         let refused = create::perform(&root, uid, &other, &intent).err();
         assert_eq!(refused, Some(NtStatus::OBJECT_NAME_COLLISION));

@@ -133,7 +133,7 @@ fn the_snapshot_lives_until_the_scan_begins_again() {
     });
 }
 
-/// Pieces of a listing from its start to its end, each asked of the next of several opens in turn.
+/// The pieces of a listing from its start to its end, requested by several opens in turn.
 fn list_in_turn(
     b: &mut Bench,
     opens: &[OpenId],

@@ -13,7 +13,7 @@ fn case_does_not_count_and_is_kept() {
         assert_eq!(b.create(op).unwrap().path, "Dir/new");
         let op = b.op("dir/NEW", Disposition::Create);
         assert_eq!(b.create(op).err(), Some(NtStatus::OBJECT_NAME_COLLISION));
-        // Two that differ by case only: each under its own name.
+        // Two that differ only in case: each under its own name.
         std::fs::write(b.dir.join("two"), "").unwrap();
         std::fs::write(b.dir.join("TWO"), "").unwrap();
         assert_eq!(b.try_open("two").unwrap().path, "two");
@@ -22,7 +22,7 @@ fn case_does_not_count_and_is_kept() {
     });
 }
 
-/// What is remembered of a large directory follows every change, ours and others'.
+/// The remembered names of a large directory follow every change, our own and others'.
 #[test]
 fn large_directories_are_known_and_followed() {
     everywhere(|b| {
@@ -46,7 +46,7 @@ fn large_directories_are_known_and_followed() {
         assert_eq!(b.try_open("LATE").unwrap().path, "Late");
         b.file("Ours");
         assert_eq!(b.try_open("OURS").unwrap().path, "Ours");
-        // The first of two is gone: the other one is found.
+        // The first of two was deleted: the other one is found.
         std::fs::write(b.dir.join("PAIR"), "").unwrap();
         std::fs::write(b.dir.join("pair"), "").unwrap();
         assert_eq!(b.try_open("Pair").unwrap().path, "PAIR");
@@ -132,7 +132,7 @@ fn a_link_that_is_not_followed_can_be_renamed_and_deleted() {
             b.run_twice(&rename).unwrap();
             b.close(open);
             let open = looks(b, "MOVED");
-            // It leads to something by now.
+            // It leads to a file now.
             std::fs::write(b.dir.join("nothing"), "").unwrap();
             let op = delete(b, open, "moved");
             b.run(&op).unwrap();
@@ -161,7 +161,7 @@ fn a_computed_short_name_leads_to_the_file() {
             b.try_open("E9RD9K~M").unwrap().path,
             "ends with dot\u{F029}"
         );
-        // A file of that very name goes first.
+        // A file of that exact name has priority.
         b.file("AA2NT9~L.txt2");
         std::fs::write(b.dir.join("Aa2NT9~L.TXT"), "").unwrap();
         assert_eq!(b.try_open("aa2nt9~l.txt").unwrap().path, "Aa2NT9~L.TXT");
@@ -248,7 +248,7 @@ fn renames() {
             b.run(&rename("Taken", "none/x", true)),
             Err(NtStatus::OBJECT_PATH_NOT_FOUND)
         );
-        // Renamed by someone else meanwhile: what is open is what is meant.
+        // After a rename by another process the open file is meant.
         std::fs::rename(b.dir.join("Taken"), b.dir.join("elsewhere")).unwrap();
         assert_eq!(
             path_of(b.run_twice(&rename("Taken", "here", false))),
@@ -274,7 +274,7 @@ fn redo_of_a_rename_leaves_what_came_after_it() {
         b.perform(&rename, &intent).unwrap();
         assert_eq!(std::fs::read(b.dir.join("a")).unwrap(), b"later");
         assert_eq!(b.stat(open).links, 1);
-        // Someone took the name between intent and rename: not ours to replace.
+        // Another process took the name between intent and rename: it must not be replaced.
         let open = b.file("c");
         let rename = FileOp::Rename {
             open,
@@ -367,18 +367,18 @@ fn delete_on_close() {
         let intent = b.prepare(&op).unwrap();
         let once = b.perform(&op, &intent);
         assert!(matches!(once, Ok(Outcome::Closed(_))));
-        // A crash, and meanwhile someone makes another file of that name: it is not ours to delete.
+        // A crash, and meanwhile another process makes a file of that name: it must not be deleted.
         b.restart();
         std::fs::write(b.dir.join("file"), "theirs").unwrap();
         assert_eq!(b.perform(&op, &intent), once);
         assert_eq!(b.on_disk(), ["file"]);
-        // Renamed by someone else: what was opened goes.
+        // Renamed by another process: the opened file is deleted.
         let open = b.file("other");
         let op = delete(b, open, "other");
         std::fs::rename(b.dir.join("other"), b.dir.join("renamed")).unwrap();
         b.run(&op).unwrap();
         assert_eq!(b.on_disk(), ["file"]);
-        // A symbolic link goes itself.
+        // A symbolic link is deleted itself.
         symlink("file", b.dir.join("link")).unwrap();
         let open = b.file("link");
         let op = delete(b, open, "link");
@@ -405,7 +405,7 @@ fn redo_of_a_delete_leaves_the_other_links_alone() {
             b.perform(&op, &intent).unwrap();
             assert_eq!(b.on_disk(), ["keep"]);
         }
-        // Of two links one was renamed by someone else: which one is not known, and neither goes.
+        // One of two links was renamed by another process: which one is unknown, so neither is deleted.
         std::fs::hard_link(b.dir.join("keep"), b.dir.join("drop")).unwrap();
         let op = b.op("drop", Disposition::Open);
         b.create(op).unwrap();
@@ -416,7 +416,7 @@ fn redo_of_a_delete_leaves_the_other_links_alone() {
     });
 }
 
-/// The client hears of it when it opens the file: a CLOSE succeeds whatever happens.
+/// The client is notified when it opens the file: a CLOSE always succeeds.
 #[test]
 fn what_is_immutable_cannot_be_opened_for_deletion() {
     everywhere(|b| {
@@ -464,7 +464,7 @@ fn directories_go_only_when_empty() {
         assert_eq!(b.run(&check), Err(NtStatus::DIRECTORY_NOT_EMPTY));
         let op = delete(b, dir, "dir");
         assert_eq!(b.run(&op), Err(NtStatus::DIRECTORY_NOT_EMPTY));
-        // It is closed without that.
+        // It is closed without deletion.
         b.close(dir);
         std::fs::remove_file(b.dir.join("dir/file")).unwrap();
         let dir = b.directory("dir");

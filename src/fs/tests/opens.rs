@@ -39,7 +39,7 @@ fn descriptors_are_bounded_and_no_open_is_lost() {
         b.fs.opens = Opens::limited(8);
         let opens = many(b, 100);
         assert_eq!(b.fs.opens.descriptors(), 8);
-        // A local process renames all, and takes the rights that the clients have had.
+        // A local process renames all, and removes the rights that the clients have had.
         for number in 0..100 {
             let (from, to) = (b.dir.join(name(number)), format!("renamed {number}"));
             std::fs::set_permissions(&from, PermissionsExt::from_mode(0o000)).unwrap();
@@ -94,7 +94,7 @@ fn after_a_restart_files_are_opened_when_they_are_used() {
         assert_eq!(b.fs.opens.descriptors(), 0);
         assert_eq!(b.read(opens[3].0, 0, 100), b"file 3");
         assert_eq!(b.fs.opens.descriptors(), 1);
-        // What is open keeps its directory where it is, descriptor or none.
+        // An open file keeps its directory in place, with or without a descriptor.
         std::fs::create_dir(b.dir.join("dir")).unwrap();
         let (dir, inner) = (b.directory("dir"), b.file("dir/inner"));
         let inner_info = {
@@ -118,7 +118,7 @@ fn after_a_restart_files_are_opened_when_they_are_used() {
 }
 
 #[test]
-fn a_rename_tells_opens_without_a_descriptor_too() {
+fn a_rename_updates_opens_without_a_descriptor_too() {
     everywhere(|b| {
         let (first, created) = many(b, 1).remove(0);
         b.restart();
@@ -145,8 +145,8 @@ fn a_rename_tells_opens_without_a_descriptor_too() {
 }
 
 #[test]
-fn only_what_is_certainly_gone_is_given_up() {
-    if !is_alone("opens::only_what_is_certainly_gone_is_given_up") {
+fn only_an_open_whose_file_is_certainly_deleted_is_given_up() {
+    if !is_alone("opens::only_an_open_whose_file_is_certainly_deleted_is_given_up") {
         return;
     }
     everywhere(|b| {
@@ -176,7 +176,7 @@ fn only_what_is_certainly_gone_is_given_up() {
             assert_eq!(read(b, 1), Err(NtStatus::IO_DEVICE_ERROR));
         }
         assert_eq!(b.fs.opens.all().count(), 2);
-        // A close ends an open whatever became of its file.
+        // A close ends an open whatever happened to its file.
         let open = opens[1].0;
         assert!(b.run(&FileOp::Close { open, delete: None }).is_err());
         assert_eq!(b.fs.opens.all().count(), 1);
@@ -215,7 +215,7 @@ fn five_thousand_opens_with_sixty_four_descriptors() {
     read_all(&mut b, &opens);
     assert!(b.fs.opens.descriptors() < 64);
     b.restart();
-    // And where the server does not know that there are so few.
+    // The same if the server does not know that there are so few.
     b.fs.opens = Opens::limited(usize::MAX);
     for (open, created) in &opens {
         b.fs.remember(&info(*open, created, READ_WRITE));

@@ -1,4 +1,4 @@
-//! Shares that are not there for a while, and directories that cannot be watched then.
+//! Shares that are temporarily missing, and directories that cannot be watched then.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn other(b: &Bench) -> Actor {
 }
 
 #[test]
-fn one_share_that_is_missing_takes_itself_offline() {
+fn a_missing_share_goes_offline_alone() {
     everywhere(|b| {
         let dir = b.outside.join("late");
         b.fs = with_other(b, &dir);

@@ -61,7 +61,7 @@ fn a_file_of_the_lower_layer_stays_the_same_file_when_it_is_written() {
             let writer = b.file("file");
             b.write(writer, 0, b"upper").unwrap();
             assert_eq!(b.read(reader, 0, 9), b"upper");
-            // What is on record of the reader leads to the file that has been copied meanwhile.
+            // The record of the reader leads to the file that has been copied meanwhile.
             b.restart();
             b.fs.reopen(&info(reader, &created, 0x1)).unwrap();
             assert_eq!(b.read(reader, 0, 9), b"upper");

@@ -12,10 +12,10 @@ use crate::config::sample::Sample;
 use crate::fs::handle;
 
 const READ_WRITE: u32 = 0x3;
-/// How often the kernel is asked to forget a file.
+/// The number of attempts to make the kernel forget a file.
 const ATTEMPTS: u32 = 20;
 
-/// Has the kernel forget which directory a file is in. Gives what keeps it forgotten; `None`: it cannot be had here.
+/// Makes the kernel forget which directory a file is in. Returns what keeps it forgotten; `None`: not possible here.
 fn forgotten(dir: &Path, file: &FileHandle) -> Option<std::os::fd::OwnedFd> {
     let mount = std::fs::File::open(dir).unwrap();
     for _ in 0..ATTEMPTS {
@@ -58,7 +58,7 @@ fn a_file_is_found_by_its_handle() {
             eprintln!("SKIPPED: no cold cache or no Landlock here ({sandbox})");
             return;
         }
-        // Its path leads elsewhere: the handle is all there is.
+        // Its path leads elsewhere: only the handle is left.
         let mut moved = info(open, &created, READ_WRITE);
         moved.path = "elsewhere".to_owned();
         b.fs.remember(&moved);

@@ -19,7 +19,7 @@ fn stop(write: bool, change: bool) -> Times {
     }
 }
 
-/// Everything that moves the times of a file, by this open.
+/// All operations on this open that change the times of a file.
 fn changes(open: OpenId) -> Vec<FileOp> {
     let chunk = Chunk {
         source_offset: 0,
@@ -68,7 +68,7 @@ fn a_time_that_was_set_is_not_moved_by_its_open() {
             b.run_twice(&op).unwrap();
             assert_eq!(b.stat(open).last_write_time, SET, "{op:?}");
         }
-        // What another open does moves it, and from there it is kept.
+        // Operations on another open change it, and the new value is preserved.
         b.write(other, 0, b"x").unwrap();
         let moved = b.stat(open).last_write_time;
         assert!(moved > OTHER);
@@ -112,7 +112,7 @@ fn the_redo_of_a_write_puts_the_time_back_that_was_there_before_it() {
         b.perform(&append, &intent).unwrap();
         assert_eq!(b.stat(open).last_write_time, SET);
         assert_eq!(b.stat(open).end_of_file, 9);
-        // And what is stopped is known again.
+        // Frozen times are known again.
         b.write(open, 0, b"more").unwrap();
         assert_eq!(b.stat(open).last_write_time, SET);
     });
@@ -138,7 +138,7 @@ fn the_time_of_change_can_be_set_and_stopped() {
             b.run_twice(&op).unwrap();
             assert_eq!(b.stat(open).change_time, SET, "{op:?}");
         }
-        // It counts until something moves it; the kernel's clock for files ticks every few milliseconds.
+        // It is valid until an operation changes it; the kernel's clock for files ticks every few milliseconds.
         let mut moved = false;
         for _ in 0..2000 {
             b.write(other, 0, b"x").unwrap();
@@ -172,7 +172,7 @@ fn reading_does_not_move_a_time_of_access_that_is_stopped() {
 }
 
 #[test]
-fn what_is_written_is_to_be_archived() {
+fn a_written_file_has_the_archive_attribute() {
     everywhere(|b| {
         for index in 0..changes(0).len() {
             let open = b.file("file");
@@ -192,7 +192,7 @@ fn what_is_written_is_to_be_archived() {
 
 /// Large writes have a thread of their own.
 #[test]
-fn a_large_write_is_to_be_archived_too() {
+fn a_large_write_sets_the_archive_attribute_too() {
     everywhere(|b| {
         let open = b.file("file");
         let basic = SetBasic {
@@ -215,9 +215,9 @@ fn a_large_write_is_to_be_archived_too() {
     });
 }
 
-/// FILE_ALL_ACCESS, for which GENERIC_ALL stands, has a right that only directories have a use for.
+/// FILE_ALL_ACCESS, which GENERIC_ALL includes, has a right that only applies to directories.
 #[test]
-fn whoever_may_write_a_file_has_all_rights_on_it() {
+fn write_access_to_a_file_includes_all_rights_on_it() {
     if !is_root() {
         return;
     }

@@ -19,7 +19,7 @@ fn change(path: &str, is_dir: bool, kind: ChangeKind) -> Change {
 }
 
 #[test]
-fn what_others_do_is_told() {
+fn changes_by_others_are_reported() {
     everywhere(|b| {
         watch(b, "", false);
         std::fs::write(b.dir.join("a"), "").unwrap();
@@ -102,7 +102,7 @@ fn what_was_just_created_is_known_by_its_name() {
     });
 }
 
-/// What is on record of a watched directory.
+/// The record of a watched directory.
 fn watched(b: &mut Bench, path: &str, filter: u32, recursive: bool) -> OpenInfo {
     let mut op = b.op(path, Disposition::Open);
     op.must_be_dir = true;
@@ -114,8 +114,8 @@ fn watched(b: &mut Bench, path: &str, filter: u32, recursive: bool) -> OpenInfo 
     }
 }
 
-/// The last time of change in a tree, and a time on record by which all of it had been told.
-fn told(dir: &Path) -> FileTime {
+/// The last change time in a tree, and a recorded time by which all changes had been reported.
+fn reported(dir: &Path) -> FileTime {
     let changed = |path: &Path| {
         let stat = std::fs::symlink_metadata(path).unwrap();
         116_444_736_000_000_000 + stat.ctime() as u64 * 10_000_000 + stat.ctime_nsec() as u64 / 100
@@ -124,27 +124,27 @@ fn told(dir: &Path) -> FileTime {
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         last = last.max(match entry.file_type().unwrap().is_dir() {
-            true => told(&entry.path()),
+            true => reported(&entry.path()),
             false => changed(&entry.path()),
         });
     }
     last
 }
 
-/// Waits until the kernel's time of changes has moved on, by more than the server is unsure about.
+/// Waits until the kernel's change time has advanced, by more than the server's tolerance.
 fn let_time_pass(b: &Bench) {
-    let before = told(&b.outside);
+    let before = reported(&b.outside);
     for round in 0.. {
-        assert!(round < 100_000_000, "time stands still");
+        assert!(round < 100_000_000, "time does not advance");
         std::fs::write(b.outside.join("clock"), "").unwrap();
-        if told(&b.outside) > before + 500_000 {
+        if reported(&b.outside) > before + 500_000 {
             return;
         }
     }
 }
 
 #[test]
-fn after_a_restart_the_times_of_change_tell_what_was_missed() {
+fn after_a_restart_change_times_show_missed_changes() {
     let names = 0x3;
     let size = 0x8;
     type Act = fn(&Path);
@@ -177,7 +177,7 @@ fn after_a_restart_the_times_of_change_tell_what_was_missed() {
                     std::fs::write(top.join(path), "").unwrap();
                 }
                 let open = watched(b, "top", filter, recursive);
-                let since = told(&top) + 200_000;
+                let since = reported(&top) + 200_000;
                 let_time_pass(b);
                 act(&top);
                 b.restart();
@@ -197,12 +197,12 @@ fn after_a_restart_the_times_of_change_tell_what_was_missed() {
 }
 
 #[test]
-fn too_many_entries_are_taken_for_changed() {
+fn too_many_entries_count_as_changed() {
     let mut b = Bench::at(Path::new("/dev/shm"));
     for number in 0..9000 {
         std::fs::write(b.dir.join(number.to_string()), "").unwrap();
     }
-    let since = told(&b.dir) + 200_000;
+    let since = reported(&b.dir) + 200_000;
     let by_names = watched(&mut b, "", 0x3, false);
     let by_size = watched(&mut b, "", 0x8, false);
     b.restart();

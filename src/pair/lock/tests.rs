@@ -52,7 +52,7 @@ fn one_node_at_a_time_and_the_record_passes_on() {
     assert!(!b.look().unwrap().is_held);
     assert_eq!(b.ask().unwrap(), Some(term.clone()));
     b.write(&term.next("b")).unwrap();
-    // Its end is enough.
+    // Its end suffices.
     drop(b);
     let seen = a.look().unwrap();
     assert!(!seen.is_held && !seen.partner_runs);
@@ -65,7 +65,7 @@ fn a_process_that_inherits_the_lock_keeps_it() {
     let place = Place::new("inherits");
     let (mut a, mut b) = (place.node(0), place.node(1));
     a.ask().unwrap();
-    // As a worker whose supervisor was killed: nothing but its own end frees the lock.
+    // As a worker whose supervisor was killed: only its own end frees the lock.
     let inherited = a.descriptor().try_clone_to_owned().unwrap();
     let mut worker = Command::new("cat")
         .stdin(Stdio::from(File::from(inherited)))
@@ -117,7 +117,7 @@ fn one_damaged_copy_loses_nothing_and_two_are_refused() {
     raw.write_all_at(b"#", TERMS_AT[0] + 60).unwrap();
     let damaged = LockFile::open(&place.file(), 0, HERE).unwrap_err();
     assert!(damaged.to_string().contains("remove the file"), "{damaged}");
-    // Neither is a file that was emptied one that nobody ever used.
+    // Nor is an emptied file treated as new.
     raw.set_len(0).unwrap();
     assert!(LockFile::open(&place.file(), 0, HERE).is_err());
 }

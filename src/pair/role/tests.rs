@@ -46,7 +46,7 @@ fn handed(node: &str) -> Rest {
     }
 }
 
-/// Does node b ask for a service that nobody holds? It has seen the holder before, or not.
+/// Returns whether node b asks for a service without a holder. It has seen the holder before, or not.
 fn asks(term: &Term, has_seen_holder: bool) -> bool {
     let mut role = Role::new(nodes(1));
     if has_seen_holder {
@@ -57,7 +57,7 @@ fn asks(term: &Term, has_seen_holder: bool) -> bool {
 
 //= patent claim-12, claim-13, claim-15, claim-16, claim-17
 #[test]
-fn the_record_says_whose_the_state_is() {
+fn the_record_names_the_owner_of_the_state() {
     let not_in_step = Term {
         in_step: false,
         ..term("a", Rest::Not)
@@ -112,7 +112,7 @@ fn without_the_fence_nothing_is_taken() {
 }
 
 #[test]
-fn what_the_partner_does_not_take_is_taken_back() {
+fn the_service_is_taken_back_if_the_partner_does_not_take_it() {
     let mut role = Role::new(nodes(0));
     let handed = term("a", handed("b"));
     assert_eq!(role.handle(seen(&handed, false), ms(0)), None);
@@ -144,7 +144,7 @@ fn force_needs_a_fence_where_the_holder_may_live() {
 }
 
 #[test]
-fn force_takes_what_waits_for_the_other_node() {
+fn force_takes_a_service_that_waits_for_the_other_node() {
     for rest in [Rest::Rebooting, Rest::Stopped, handed("a")] {
         let waiting = term("a", rest);
         let mut role = Role::new(nodes(1));
@@ -165,7 +165,7 @@ fn a_file_system_that_stays_mounted_keeps_the_service_here() {
     let served = role.handle(Event::Unmounted(Err("busy".into())), ms(11));
     assert_eq!(served, Some(Action::Serve));
     assert_eq!(role.trouble(), Some("busy"));
-    // A node that ends is as one that died: the other one fences it.
+    // A node that ends is treated like one that died: the other one fences it.
     assert_eq!(
         role.handle(Event::Left(Leaving::Rebooting), ms(12)),
         Some(Action::Unmount)
@@ -207,7 +207,7 @@ struct World {
     nodes: [Option<Node>; 2],
     lock: Option<usize>,
     term: Term,
-    /// Who has it mounted; a node that was killed has it mounted until it is fenced or started again.
+    /// The nodes that have it mounted; a killed node has it mounted until it is fenced or started again.
     mounted: [bool; 2],
     now: Duration,
 }
@@ -215,7 +215,7 @@ struct World {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Node {
     role: Role,
-    /// What it is at.
+    /// The action in progress.
     action: Option<Pending>,
     speaks: bool,
     was_forced: bool,
@@ -235,7 +235,7 @@ enum Pending {
 /// What may happen next.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The node's action ends: well, or not.
+    /// The node's action ends, with success or not.
     Ends(usize, bool),
     Tick(usize),
     Leaves(usize, Leaving),
@@ -418,7 +418,7 @@ impl World {
         let speakers: Vec<_> = (0..2).filter(|n| speak(&self.nodes[*n])).collect();
         assert!(speakers.len() < 2, "two speakers");
         for number in speakers {
-            assert_eq!(self.lock, Some(number), "a speaker holds the lock");
+            assert_eq!(self.lock, Some(number), "a sender holds the lock");
             assert_eq!(self.term.holder, nodes(number).own);
             assert!(self.mounted[number]);
         }
@@ -427,7 +427,7 @@ impl World {
 }
 
 #[test]
-fn every_interleaving_has_one_speaker_at_most() {
+fn every_interleaving_has_at_most_one_sender() {
     let mut known = HashSet::from([World::new()]);
     let mut last = vec![World::new()];
     for _ in 0..11 {
@@ -452,7 +452,7 @@ fn every_interleaving_has_one_speaker_at_most() {
 }
 
 #[test]
-fn long_lives_have_one_speaker_at_most() {
+fn long_runs_have_at_most_one_sender() {
     let mut takeovers = 0;
     for seed in 0..2_000_u64 {
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -462,7 +462,8 @@ fn long_lives_have_one_speaker_at_most() {
             random ^= random >> 7;
             random ^= random << 17;
             let mut steps = world.steps();
-            // What is begun mostly ends well, and an idle node mostly looks: else hardly anything is ever taken.
+            // Actions mostly succeed, and an idle node mostly reads the record: otherwise the service is hardly ever
+            // taken.
             let is_usual = |step: &Step| matches!(step, Step::Ends(_, true) | Step::Tick(_));
             if random >> 62 != 0 && steps.iter().any(is_usual) {
                 steps.retain(is_usual);

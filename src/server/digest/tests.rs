@@ -5,9 +5,9 @@ use outlast_smb::Record;
 use proptest::prelude::*;
 
 use super::*;
-use crate::server::contents::nobody;
+use crate::server::contents::no_service;
 
-/// Connections, by their ids, with what their state says.
+/// Connections, by their ids, with a number in their state.
 type Connections = BTreeMap<u64, u32>;
 
 fn global() -> Global {
@@ -22,11 +22,11 @@ fn global() -> Global {
     }
 }
 
-/// All digests of a state that consists of these connections, which are made in this order.
+/// All digests of a state with these connections, which are made in this order.
 fn digests<'a>(connections: impl Iterator<Item = (&'a u64, &'a u32)>) -> Vec<(Place, u64)> {
     let global = global();
     let stack = Stack::new(outlast_stack::Config::default(), [0; 32], Duration::ZERO);
-    let mut smb = Smb::new(nobody());
+    let mut smb = Smb::new(no_service());
     for (conn, says) in connections {
         let client = IpAddr::V4(Ipv4Addr::from(*says));
         smb.apply(*conn, &Record::Connected { client });
@@ -54,7 +54,7 @@ fn connections() -> impl Strategy<Value = Connections> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// However a state has come about, and whatever is different in another one.
+    /// However a state was made, and whatever is different in another one.
     #[test]
     fn digests_are_the_same_just_if_the_states_are(
         connections in connections(),
@@ -84,10 +84,10 @@ fn a_digest_covers_a_part_of_a_large_state() {
 }
 
 #[test]
-fn a_digest_goes_on_where_its_object_has_ended() {
+fn a_digest_continues_where_its_object_has_ended() {
     let global = global();
     let stack = Stack::new(outlast_stack::Config::default(), [0; 32], Duration::ZERO);
-    let mut smb = Smb::new(nobody());
+    let mut smb = Smb::new(no_service());
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
     for conn in [3, 9] {
         smb.apply(conn, &Record::Connected { client });

@@ -1,5 +1,5 @@
 use super::*;
-use crate::server::contents::nobody;
+use crate::server::contents::no_service;
 use crate::server::record::Ids;
 
 struct Zeros;
@@ -32,7 +32,7 @@ fn client(object: u64) -> (u64, Record<'static>, Bytes) {
 }
 
 fn folded(replay: Replay) -> anyhow::Result<Folded> {
-    let mut fold = Fold::new(outlast_stack::Config::default(), nobody());
+    let mut fold = Fold::new(outlast_stack::Config::default(), no_service());
     for (object, record, data) in replay {
         fold.take(object, record, data)?;
     }
@@ -86,7 +86,7 @@ fn an_account_is_what_the_name_service_answered_last() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_the_remedy() {
+fn an_impossible_state_is_refused_with_the_remedy() {
     let second = Duration::from_secs(1);
     for replay in [
         vec![snapshot(Duration::MAX, 100)],

@@ -3,10 +3,10 @@ use std::sync::Mutex;
 use outlast_nvram::{Identity, Incarnation, VecMemory};
 
 use super::*;
-use crate::server::contents::nobody;
+use crate::server::contents::no_service;
 use crate::server::record::{GLOBAL, Global, Record};
 
-/// A memory in which another process commits more than a portion each time that somebody looks at a word of it.
+/// A memory in which another process commits more than a portion each time that one of its words is read.
 struct Busy {
     memory: Arc<VecMemory>,
     writer: Mutex<Log>,
@@ -79,7 +79,7 @@ impl Memory for Busy {
     }
 
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's contract, passed on.
         unsafe { self.memory.slice(at, len) }
     }
 }
@@ -87,7 +87,7 @@ impl Memory for Busy {
 #[test]
 fn a_log_that_does_not_rest_is_not_taken_over() {
     let stack = outlast_stack::Config::default();
-    let mut follower = Follower::begin(Arc::new(Busy::new()), stack, nobody()).unwrap();
+    let mut follower = Follower::begin(Arc::new(Busy::new()), stack, no_service()).unwrap();
     assert!(!follower.advance(None).unwrap());
     let refused = follower.take_over().err().expect("there is always more");
     assert_eq!(refused.to_string(), "the log changes under the follower");

@@ -4,7 +4,7 @@ fn stream(bytes: &[u8], piece: usize) -> VecDeque<Bytes> {
     bytes.chunks(piece).map(Bytes::copy_from_slice).collect()
 }
 
-/// What `bytes` begin with, come in pieces of so many, where a message may have 1 MiB.
+/// What `bytes` begin with, received in pieces of so many, where a message may have 1 MiB.
 fn front_of(bytes: &[u8], piece: usize) -> Inbound {
     front(&stream(bytes, piece), bytes.len(), 1 << 20)
 }
@@ -26,7 +26,7 @@ fn a_message_is_found_however_the_stream_is_cut() {
 }
 
 #[test]
-fn what_is_not_whole_waits() {
+fn an_incomplete_message_waits() {
     for end in 0..9 {
         assert_eq!(
             front_of(&b"\0\0\0\x05hello"[..end], 3),
@@ -37,7 +37,7 @@ fn what_is_not_whole_waits() {
 }
 
 #[test]
-fn what_is_no_message_is_refused() {
+fn malformed_messages_are_refused() {
     assert!(matches!(
         front_of(b"GET / HTTP/1.0", 14),
         Inbound::Malformed(_)
@@ -50,7 +50,7 @@ fn what_is_no_message_is_refused() {
 }
 
 #[test]
-fn what_is_longer_than_allowed_is_refused_before_it_has_come() {
+fn a_message_that_is_too_long_is_refused_by_its_header() {
     assert_eq!(
         front_of(&[0, 0x10, 0, 1], 4),
         Inbound::TooLong((1 << 20) + 1)

@@ -35,7 +35,7 @@ fn journal(log: Log, request_room: u64) -> Journal {
     Journal::new(Some(log), None, MEMORY as u64, request_room, global)
 }
 
-/// Appends records that nobody needs for long, up to this part of the ring, in hundredths.
+/// Appends records that soon become superseded, up to this part of the ring, in hundredths.
 fn fill(log: &mut Log, hundredths: u64) {
     while log.committed().0 % log.capacity() < log.capacity() * hundredths / 100 {
         log.append(1, Kind::Delta, b"delta", &[&[0; 1000]])
@@ -44,7 +44,7 @@ fn fill(log: &mut Log, hundredths: u64) {
     }
 }
 
-/// Law 7: what may be received meanwhile is set aside; a request waits until there is room for both.
+/// Law 7: room for received bytes is set aside; a request waits until there is room for both.
 #[test]
 fn a_request_waits_for_room_beside_what_is_set_aside() {
     let mut log = log();
@@ -82,7 +82,7 @@ fn a_log_with_room_is_left_as_it_is() {
     assert_eq!(journal(log, 1000).wants_relocation(1000), None);
 }
 
-/// Law 6: an outage is not time, but what passes between two of them is.
+/// Law 6: an outage takes no time, but the service between two outages does.
 #[test]
 fn waits_end_however_often_the_server_dies() {
     let memory = Arc::new(VecMemory::new(MEMORY));
@@ -97,7 +97,7 @@ fn waits_end_however_often_the_server_dies() {
         log.begin_epoch(INCARNATION).expect("an epoch");
         let mut journal = journal(log, 1000);
         journal.global.clock_up_to = time;
-        journal.clock = HighWater::on_record(time);
+        journal.clock = HighWater::recorded(time);
         journal.snapshot_global();
         journal.commit(time);
         let mut now = journal.counting_deadline();

@@ -1,4 +1,4 @@
-//! The power is cut while a log is made for the first time: there is nothing to lose, and nothing to refuse.
+//! A power cut while a log is made for the first time: nothing can be lost, and nothing must be refused.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ impl Entropy for Counting {
     }
 }
 
-/// A medium that takes so many batches.
+/// A medium that finishes so many batches.
 struct Brief {
     image: Arc<VecMemory>,
     left: Rc<Cell<u32>>,
@@ -72,7 +72,7 @@ fn sink(image: &Arc<VecMemory>, batches: u32) -> Sink {
     }
 }
 
-/// A first start under durability `power` that comes so many batches far. Gives the mapping and the sink.
+/// A first start under durability `power` that finishes so many batches. Returns the mapping and the sink.
 fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
     let (memory, image) = (VecMemory::new(LEN), VecMemory::new(LEN));
     let (memory, image) = (Arc::new(memory), Arc::new(image));
@@ -127,14 +127,14 @@ fn a_power_cut_before_the_sink_has_the_log_is_a_fresh_start() {
         let (memory, image) = begun(batches);
         let whole = Arc::new(memory.image());
         assert_eq!(again(whole, &image), Ok(1), "{batches} batches");
-        // The page with the words did not come to the medium.
+        // The page with the words did not reach the medium.
         memory.store(HEAD_AT, 0);
         assert_eq!(again(memory, &image), Ok(1), "{batches} batches");
     }
 }
 
 #[test]
-fn a_sink_that_had_the_log_is_missed() {
+fn a_missing_sink_is_noticed() {
     let (memory, image) = begun(9);
     assert_eq!(again(Arc::new(VecMemory::new(LEN)), &image), Ok(2));
     let lost = Arc::new(VecMemory::new(LEN));
@@ -145,7 +145,7 @@ fn a_sink_that_had_the_log_is_missed() {
     assert!(refused.contains("damaged"), "{refused}");
 }
 
-/// A mapping without a sink that a server of boot 1 has left.
+/// A mapping without a sink, as a server of boot 1 has left it.
 fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
     let memory = Arc::new(VecMemory::new(LEN));
     let opened = open(
@@ -169,8 +169,8 @@ fn left(leave: impl FnOnce(&mut Log)) -> Arc<VecMemory> {
     memory
 }
 
-/// Connections that a start under another boot, or under the same, takes up.
-fn taken_up(memory: Arc<VecMemory>, boot: u8) -> Result<usize, String> {
+/// The number of connections that a start under another boot, or the same, recovers.
+fn recovered(memory: Arc<VecMemory>, boot: u8) -> Result<usize, String> {
     let opened = open(
         memory,
         None,
@@ -185,26 +185,26 @@ fn taken_up(memory: Arc<VecMemory>, boot: u8) -> Result<usize, String> {
 }
 
 #[test]
-fn after_another_boot_only_what_was_on_the_medium_before_its_flag_is_taken_up() {
+fn after_another_boot_only_what_was_on_the_medium_before_its_flag_is_recovered() {
     let elective = Flag::ElectiveReboot;
     let persisted = left(|log| log.persist_with_flag(elective).unwrap());
     let only_flagged = left(|log| log.set_flag(elective));
     for memory in [&persisted, &only_flagged] {
         assert_eq!(
-            taken_up(Arc::new(memory.image()), 1),
+            recovered(Arc::new(memory.image()), 1),
             Ok(1),
             "the same boot"
         );
     }
-    assert_eq!(taken_up(Arc::new(persisted.image()), 2), Ok(1));
-    assert_eq!(taken_up(only_flagged, 2), Ok(0));
-    assert_eq!(taken_up(left(|_| ()), 2), Ok(0));
-    // Damaged, it does not stand in the way of another boot; of the same one nobody knows what did that.
+    assert_eq!(recovered(Arc::new(persisted.image()), 2), Ok(1));
+    assert_eq!(recovered(only_flagged, 2), Ok(0));
+    assert_eq!(recovered(left(|_| ()), 2), Ok(0));
+    // A damaged log does not prevent a start after another boot; during the same boot the cause is unknown.
     let damaged = || {
         let image = Arc::new(persisted.image());
         image.store(HEAD_AT, 0);
         image
     };
-    assert_eq!(taken_up(damaged(), 2), Ok(0));
-    assert!(taken_up(damaged(), 1).unwrap_err().contains("damaged"));
+    assert_eq!(recovered(damaged(), 2), Ok(0));
+    assert!(recovered(damaged(), 1).unwrap_err().contains("damaged"));
 }

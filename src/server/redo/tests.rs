@@ -1,4 +1,5 @@
-//! A file system thrown back to any point since the last consistency point has, after the redo, all that clients were told.
+//! A file system that was reset to any point since the last consistency point has, after the redo, everything that
+//! clients were told.
 
 mod model;
 
@@ -20,18 +21,18 @@ fn actor() -> Actor {
     }
 }
 
-/// A server, as far as files are concerned: what it did and what is on record of it.
+/// A server as far as files are concerned: its effects and its records.
 struct Run {
     random: Random,
     fs: Model,
     next: u64,
     effects: Vec<(Effect, Vec<Bytes>, String)>,
-    /// Effects at the beginning of the present generation, and steps of the file system.
+    /// Number of effects at the beginning of the current generation, and number of steps of the file system.
     generation: (usize, usize),
     last_open: OpenId,
 }
 
-/// An operation that was done and whose result is not on record.
+/// An operation that was done and whose result is not recorded.
 struct InDoubt {
     op: FileOp,
     intent: Intent,
@@ -49,7 +50,7 @@ impl Run {
         }
     }
 
-    /// Does an operation. On record is what `on_record` says.
+    /// Does an operation. `recorded` says what is recorded.
     fn run(&mut self, op: FileOp, info: Option<&OpenInfo>) -> Result<(Outcome, InDoubt), NtStatus> {
         let intent = self.fs.prepare(&actor(), &op)?;
         let outcome = self.fs.perform(&actor(), &op, &intent)?;
@@ -105,7 +106,7 @@ impl Run {
         }
     }
 
-    /// One operation on an open of its own. Gives the last that was done.
+    /// Does one operation on an open of its own. Returns the last effect.
     fn operation(&mut self) -> Option<InDoubt> {
         self.last_open += 1;
         let open = self.last_open;
@@ -206,7 +207,7 @@ impl Run {
         Some(last)
     }
 
-    /// A consistency point, in the middle of which work goes on.
+    /// A consistency point during which work continues.
     fn consistency_point(&mut self) {
         let (effects, steps) = (self.effects.len(), self.fs.steps());
         for _ in 0..self.random.below(4) {
@@ -227,12 +228,12 @@ impl Run {
     }
 }
 
-/// What a redo has put on record, each with the steps that had been done by then.
+/// The records of a redo, each with the number of steps done before it.
 type OnRecord = Vec<(usize, FileKey, Identity)>;
 
 fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
-    let mut on_record = Vec::new();
-    // The file system is asked how far it is by the one who is told: steps are counted in a copy of the calls.
+    let mut recorded = Vec::new();
+    // The steps are counted in a copy of the calls, so that the record's callback can read the number.
     let steps = std::cell::Cell::new(0);
     let mut counted = Lent {
         fs: &mut fs,
@@ -246,20 +247,20 @@ fn redone(mut fs: Model, files: Files) -> (Model, OnRecord) {
         &[SHARE.to_owned()],
         &BTreeSet::new(),
         &mut |keys, now| {
-            on_record.extend(keys.iter().map(|key| (steps.get(), *key, now.clone())));
+            recorded.extend(keys.iter().map(|key| (steps.get(), *key, now.clone())));
         },
         &mut || (),
     );
     assert_eq!(failed, BTreeMap::new());
-    (fs, on_record)
+    (fs, recorded)
 }
 
-/// The model, lent to a redo: its steps can be counted meanwhile, and one call of those that the redo makes may fail.
+/// The model as a redo uses it: its steps can be counted meanwhile, and one of the redo's calls may fail.
 struct Lent<'a> {
     fs: &'a mut Model,
     steps: &'a std::cell::Cell<usize>,
     calls: usize,
-    /// The call that fails, and how.
+    /// The call that fails, and its error.
     fails: Option<(usize, NtStatus)>,
 }
 
@@ -315,8 +316,8 @@ impl FileSystem for Lent<'_> {
     }
 }
 
-/// Law 10: a disk that fails is no reason to take a file for deleted. What could not be done again is refused, and done when the disk
-/// is well.
+/// Law 10: an error of the disk is not read as "deleted". Operations that could not be redone are refused, and redone
+/// when the disk works again.
 #[test]
 fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
     let statuses = [
@@ -350,19 +351,19 @@ fn an_error_of_the_disk_is_not_taken_for_a_file_that_is_gone() {
                 fails: Some((fails_at, status)),
             };
             let files = run.files(&known);
-            let mut on_record = Vec::new();
+            let mut recorded = Vec::new();
             let redone = redo(
                 &mut failing,
                 files,
                 &shares,
                 &BTreeSet::new(),
                 &mut |keys, now| {
-                    on_record.extend(keys.iter().map(|key| (*key, now.clone())));
+                    recorded.extend(keys.iter().map(|key| (*key, now.clone())));
                 },
                 &mut || (),
             );
             let is_through = failing.calls < fails_at;
-            known.extend(on_record);
+            known.extend(recorded);
             assert_eq!(
                 redone.is_empty(),
                 is_through,
@@ -409,15 +410,15 @@ fn whatever_a_power_cut_takes_is_put_back() {
         let mut random = Random(seed ^ 0xc0ff_ee00);
         for kept in 0..=steps {
             let fs = run.fs.cut(steps, kept, &mut random);
-            let (once, on_record) = redone(fs, run.files(&[]));
+            let (once, recorded) = redone(fs, run.files(&[]));
             assert_same(&once, &wanted, seed, &format!("{kept} of {steps} kept"));
             cuts += 1;
-            made_again += on_record.len();
+            made_again += recorded.len();
             // And again, in the middle of the redo or after it.
             let redo_steps = once.steps();
             let steps = random.below(redo_steps as u64 + 1) as usize;
             let kept = random.below(steps as u64 + 1) as usize;
-            let known: Vec<_> = on_record
+            let known: Vec<_> = recorded
                 .into_iter()
                 .filter(|(at, ..)| *at <= steps)
                 .map(|(_, from, now)| (from, now))
@@ -442,7 +443,7 @@ fn an_operation_in_doubt_is_done_once() {
         let Some(in_doubt) = run.operation() else {
             continue;
         };
-        // One effect at most is in doubt: of an operation that had several only the last is.
+        // At most one effect is in doubt: of an operation with several, only the last.
         let effects = run.effects.len();
         if effects != before + 1 {
             continue;
@@ -453,10 +454,10 @@ fn an_operation_in_doubt_is_done_once() {
         let mut random = Random(seed);
         for kept in 0..=steps {
             let fs = run.fs.cut(steps, kept, &mut random);
-            let (mut fs, on_record) = redone(fs, run.files(&[]));
+            let (mut fs, recorded) = redone(fs, run.files(&[]));
             let mut intent = in_doubt.intent.clone();
             for key in intent.keys_mut() {
-                let now = on_record.iter().rfind(|(_, from, _)| from == key);
+                let now = recorded.iter().rfind(|(_, from, _)| from == key);
                 *key = now.map_or(*key, |(_, _, now)| now.key);
             }
             if let FileOp::Create(_) = in_doubt.op {
@@ -469,7 +470,7 @@ fn an_operation_in_doubt_is_done_once() {
     }
 }
 
-/// What was done between two power cuts speaks of the file as the first redo made it; and there may be a third.
+/// Operations between two power cuts refer to the file as the first redo made it; and there may be a third power cut.
 #[test]
 fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
     let identity = |ino: u64| Identity {
@@ -481,16 +482,16 @@ fn a_file_made_again_and_again_is_known_by_every_key_it_had() {
     };
     let key = Model::key;
     let mut running = Remade::default();
-    let mut on_record = Vec::new();
+    let mut recorded = Vec::new();
     for now in 2..6 {
-        // The server comes up again, and makes the file that it first made as 1.
+        // The server starts again, and makes the file that it first made as 1.
         let mut known = Remade::default();
-        for (from, now) in &on_record {
+        for (from, now) in &recorded {
             known.insert(*from, now);
         }
         let now = identity(now);
         let keys = known.insert(key(1), &now);
-        on_record.extend(keys.into_iter().map(|from| (from, now.clone())));
+        recorded.extend(keys.into_iter().map(|from| (from, now.clone())));
         running.insert(key(1), &now);
         for earlier in 1..=now.key.ino {
             assert_eq!(known.now(key(earlier)), now.key);

@@ -1,4 +1,4 @@
-//! No record is longer than is said, with everything in it as long as it can be.
+//! No record is longer than the stated bound, with every part of it as long as possible.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A stream of such pieces, as it is received.
+/// A receive stream of such pieces.
 fn stream(pieces: &[&[u8]]) -> VecDeque<Bytes> {
     pieces
         .iter()
@@ -22,7 +22,7 @@ fn a_message_lacks_what_its_header_says() {
         framing.missing(length(&received))
     };
     assert_eq!(look(&[]), 0);
-    assert_eq!(look(&[&[0, 0]]), 0, "its header has not come");
+    assert_eq!(look(&[&[0, 0]]), 0, "its header is incomplete");
     assert_eq!(look(&[&[0, 0], &[1, 0]]), 256);
     assert_eq!(look(&[&[0, 0], &[1, 0, 7, 7]]), 254);
     let whole = [vec![0, 0, 1, 0], vec![7; 256]].concat();
@@ -47,7 +47,7 @@ fn what_is_consumed_moves_the_messages_up() {
 }
 
 #[test]
-fn what_is_no_message_lacks_nothing() {
+fn a_malformed_message_lacks_nothing() {
     let mut framing = Framing::default();
     framing.look(&stream(&[&[0x72, 1, 2, 3, 4]]), 5);
     assert_eq!(framing.missing(5), 0);

@@ -21,7 +21,7 @@ fn holds_secret(memory: &VecMemory) -> bool {
     memory.to_vec().windows(16).any(|bytes| bytes == SECRET)
 }
 
-/// Copies what the log wants copied, as the machine does.
+/// Relocates what the log wants to relocate, as the machine does.
 fn relocate(log: &mut Log) {
     while let Some(wanted) = log.wants_relocation(0, 0) {
         log.append(wanted.object, Kind::Snapshot, b"nothing secret", &[])

@@ -15,7 +15,7 @@ const STARTING_UP: Signs = Signs {
     ..SERVING
 };
 
-/// Looks until it is killed; `None`: it never is.
+/// Checks until it is killed; `None`: it never is.
 fn looks_until_hung(signs: Signs, state: Option<char>) -> Option<u32> {
     let mut watch = Watch::default();
     assert_eq!(watch.look(signs, state), Verdict::Well);
@@ -35,18 +35,18 @@ fn a_worker_without_a_reason_is_killed() {
 }
 
 #[test]
-fn one_that_waits_for_a_disk_or_a_debugger_is_not() {
+fn a_worker_that_waits_for_a_disk_or_a_debugger_is_not() {
     for signs in [SERVING, AT_DISK, STARTING_UP] {
         assert_eq!(looks_until_hung(signs, Some('D')), None);
         assert_eq!(looks_until_hung(signs, Some('t')), None);
     }
     assert_eq!(looks_until_hung(AT_DISK, Some('S')), None);
-    // An older one, which does not beat, is not watched.
+    // An older worker, which does not beat, is not watched.
     assert_eq!(looks_until_hung(Signs::default(), Some('T')), None);
 }
 
 #[test]
-fn a_beat_ends_the_silence_and_the_silence_is_told_of() {
+fn a_beat_ends_the_silence_which_is_reported() {
     let mut watch = Watch::default();
     let mut signs = SERVING;
     for _ in 0..50 {
@@ -61,7 +61,7 @@ fn a_beat_ends_the_silence_and_the_silence_is_told_of() {
 }
 
 #[test]
-fn what_the_loop_says_is_heard() {
+fn the_signs_of_the_loop_are_read() {
     let pulse = Pulse::new().unwrap();
     assert_eq!(pulse.signs(), Signs::default());
     let mut heart = Heart::new(Some(pulse.clone()));
@@ -75,7 +75,7 @@ fn what_the_loop_says_is_heard() {
     assert_eq!(pulse.signs(), signs, "nothing new");
     heart.at_disk(false);
     assert!(!pulse.signs().is_at_disk);
-    // Nobody listens.
+    // There is no supervisor.
     Heart::new(None).serve();
     assert!(state(std::process::id()).is_some());
 }

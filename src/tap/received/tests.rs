@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// A source that has these frames, after a byte that says whether the checksum is good.
+/// A source with these frames, after a byte that says whether the checksum is valid.
 #[derive(Default)]
 struct Queue(RefCell<VecDeque<Vec<u8>>>);
 
@@ -62,7 +62,7 @@ fn the_next_worker_takes_what_a_dead_one_had_read_and_takes_it_once() {
 }
 
 #[test]
-fn what_is_on_record_is_not_taken_again() {
+fn recorded_frames_are_not_taken_again() {
     let memory = memory().unwrap();
     let mut dead = Received::new(Some(memory.try_clone().unwrap())).unwrap();
     read_all(&mut dead, &queue([60, 70]));
@@ -75,9 +75,9 @@ fn what_is_on_record_is_not_taken_again() {
     assert_eq!(left(&memory), read);
 }
 
-/// IPv4, IPv6, ARP; after nothing and after a frame.
+/// IPv4, IPv6, ARP; as the first frame and after one.
 #[test]
-fn a_frame_that_the_kernel_has_copied_and_nobody_has_noted_is_taken() {
+fn a_frame_that_the_kernel_has_copied_and_the_worker_has_not_noted_is_taken() {
     let packet = |ether_type: [u8; 2], payload: Vec<u8>| {
         let mut frame = vec![2; 12];
         frame.extend(ether_type);

@@ -1,5 +1,5 @@
-//! The kernel's TCP and ours over a line that loses, doubles, reorders, damages and delays frames, with windows small and closed, and
-//! sequence numbers that wrap; and restores in the middle of it all.
+//! The kernel's TCP and ours over a line that loses, duplicates, reorders, damages and delays frames, with small and
+//! closed windows, sequence numbers that wrap, and restores in between.
 
 use outlast_stack::device::Faults;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -28,7 +28,7 @@ fn host(faults: Faults, seed: u64, setup: Setup) -> Host {
     Host::start_on(Line::faulty(tap, faults, seed), setup)
 }
 
-/// Sends and receives `len` bytes, and has the host lose everything but its journal after every `every` bytes.
+/// Sends and receives `len` bytes, and makes the host lose everything except its journal after every `every` bytes.
 fn echo_through_crashes(host: &Host, stream: TcpStream, len: usize, every: usize) {
     let next = std::cell::Cell::new(every);
     echo(stream, len, |received| {
@@ -93,7 +93,7 @@ fn small_and_closed_windows_of_the_kernel_and_of_ours() {
                     upload(address, 200_000);
                     let mut stream = connect(address, ECHO);
                     set_socket_recv_buffer_size(&stream, 4 << 10).expect("a small buffer");
-                    // Nobody reads: the kernel closes its window, then we ours.
+                    // The data are not read: the kernel closes its window, then we close ours.
                     let mut writer = stream.try_clone().expect("a copy");
                     let len = 6 << 20;
                     let sender = std::thread::spawn(move || {
@@ -137,7 +137,7 @@ fn sequence_numbers_wrap_on_either_side() {
                 let sequence = host.newest().map(sequence);
                 sequence.is_some_and(|sequence| sequence > u32::MAX - LEN as u32)
             };
-            // One connection in 140 begins that near.
+            // One connection in 140 begins so near.
             let stream = (0..5000)
                 .map(|_| connect(SERVER_V4.into(), ECHO))
                 .find(|_| is_near_the_end(&host))

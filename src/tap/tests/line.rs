@@ -1,4 +1,4 @@
-//! What lies between the kernel and our stack: a TAP, and behind it, if wanted, a wire with seeded faults.
+//! The line between the kernel and our stack: a TAP, and optionally a wire with seeded faults.
 
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ impl Line {
         }
     }
 
-    /// Both directions have these faults. The TAP is to be a plain one: a wire carries what fits its MTU, checksums done.
+    /// Both directions have these faults. The TAP has to be a plain one: a wire carries frames of its MTU with complete
+    /// checksums.
     pub(super) fn faulty(tap: Tap, faults: Faults, seed: u64) -> Line {
         assert_eq!(tap.capabilities(), Capabilities::NONE);
         let (kernels_end, our_end) = pair([Capabilities::NONE; 2], faults, seed);
@@ -68,7 +69,7 @@ impl Line {
         poll(&mut [PollFd::new(&self.tap, PollFlags::IN)], Some(&timeout)).expect("poll works");
     }
 
-    /// The next frame that has come to us by `now`.
+    /// The next frame that has arrived for us by `now`.
     pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -101,7 +102,7 @@ impl Line {
 }
 
 impl Wire {
-    /// Hands the kernel what has come to it.
+    /// Passes the kernel its frames.
     fn deliver(&mut self, tap: &mut Tap) {
         while let Some((len, _)) = self
             .kernels_end

@@ -1,5 +1,5 @@
-//! A small host on our stack for the kernel to talk to: echo, discard and source services over a journal in memory, which can lose
-//! everything but that journal.
+//! A small host on our stack as the kernel's peer: echo, discard and source services over a journal in memory. It can
+//! lose everything except that journal.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,18 +19,18 @@ use rustix::net::{
 use super::Tap;
 use super::line::Line;
 
-/// Sends back what it gets.
+/// Sends back what it receives.
 pub(super) const ECHO: u16 = 7;
-/// Takes [`pattern`] bytes until the peer's FIN and answers with their number.
+/// Reads [`pattern`] bytes until the peer's FIN and answers with their number.
 pub(super) const DISCARD: u16 = 9;
-/// Takes a number and answers with so many [`pattern`] bytes.
+/// Reads a number and answers with so many [`pattern`] bytes.
 pub(super) const SOURCE: u16 = 19;
 pub(super) const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(super) const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
-/// Bytes that a service has queued for sending, at most.
+/// The largest number of bytes that a service queues for sending.
 const SEND_QUEUE: usize = 4 << 20;
-/// Frames taken in one turn, at most.
+/// The largest number of frames received in one turn.
 const BATCH: usize = 64;
 
 /// Bytes from `start` on of a stream in which no stretch looks like another nearby.
@@ -48,7 +48,7 @@ enum Order {
     Stop(Sender<Counters>),
 }
 
-/// What there is to see of a connection.
+/// The visible state of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) snd_nxt: u32,
@@ -57,7 +57,7 @@ pub(super) struct View {
     pub(super) rcv_wnd: u32,
 }
 
-/// How a host is set up.
+/// The options of a host.
 pub(super) struct Setup {
     /// Largest receive window, bytes.
     pub(super) receive_buffer: usize,
@@ -86,7 +86,7 @@ impl Host {
         Host::spawn(line, setup, true)
     }
 
-    /// One that keeps no journal, for measurements: it cannot crash.
+    /// Starts one without a journal, for measurements: it cannot crash.
     pub(super) fn start_forgetful(tap: Tap) -> Host {
         Host::spawn(Line::clean(tap), Setup::default(), false)
     }
@@ -98,46 +98,42 @@ impl Host {
         Host { orders, thread }
     }
 
-    /// Loses the stack and the frames under way, and comes back from the journal.
+    /// Loses the stack and the frames in transit, and recovers from the journal.
     pub(super) fn crash(&self) {
         let (done, wait) = channel();
-        self.orders
-            .send(Order::Crash(done))
-            .expect("the host lives");
-        wait.recv().expect("the host lives");
+        self.orders.send(Order::Crash(done)).expect("the host runs");
+        wait.recv().expect("the host runs");
     }
 
-    /// Answers what comes next, hears nothing more, and leaves as for a planned outage: its last reply is not
+    /// Answers the next request, then receives nothing more, and ends as for a planned outage: its last reply is not
     /// acknowledged.
     pub(super) fn leave(&self) -> Receiver<()> {
         let (done, wait) = channel();
-        self.orders
-            .send(Order::Leave(done))
-            .expect("the host lives");
+        self.orders.send(Order::Leave(done)).expect("the host runs");
         wait
     }
 
-    /// Comes back from the journal; frames that came meanwhile are lost.
-    pub(super) fn come_back(&self) {
+    /// Recovers from the journal; frames that arrived meanwhile are lost.
+    pub(super) fn recover(&self) {
         let (done, wait) = channel();
         self.orders
             .send(Order::Return(done))
-            .expect("the host lives");
-        wait.recv().expect("the host lives");
+            .expect("the host runs");
+        wait.recv().expect("the host runs");
     }
 
-    /// The connection that was opened last, if any is there.
+    /// The connection that was opened last, if there is one.
     pub(super) fn newest(&self) -> Option<View> {
         let (done, wait) = channel();
-        self.orders.send(Order::Look(done)).expect("the host lives");
-        wait.recv().expect("the host lives")
+        self.orders.send(Order::Look(done)).expect("the host runs");
+        wait.recv().expect("the host runs")
     }
 
     pub(super) fn stop(self) -> Counters {
         let (done, wait) = channel();
-        self.orders.send(Order::Stop(done)).expect("the host lives");
-        let counters = wait.recv().expect("the host lives");
-        self.thread.join().expect("the host lives");
+        self.orders.send(Order::Stop(done)).expect("the host runs");
+        let counters = wait.recv().expect("the host runs");
+        self.thread.join().expect("the host runs");
         counters
     }
 }
@@ -173,9 +169,9 @@ struct Machine {
     stack: Stack,
     log: Log,
     start: Instant,
-    /// What discard and source have done so far, in bytes.
+    /// The number of bytes that discard and source have processed so far.
     done: HashMap<ConnId, usize>,
-    /// What source was asked for, in bytes.
+    /// The number of bytes requested from source.
     asked: HashMap<ConnId, usize>,
     frames: Vec<TxFrame>,
     buffer: Vec<u8>,
@@ -224,8 +220,8 @@ impl Machine {
         loop {
             match orders.try_recv() {
                 Ok(Order::Crash(done)) => {
-                    self.come_back();
-                    // The test may be over already.
+                    self.recover();
+                    // The test may have ended already.
                     let _ = done.send(());
                 }
                 Ok(Order::Leave(done)) => {
@@ -233,7 +229,7 @@ impl Machine {
                     let _ = done.send(());
                     match orders.recv() {
                         Ok(Order::Return(done)) => {
-                            self.come_back();
+                            self.recover();
                             let _ = done.send(());
                         }
                         _ => return,
@@ -259,8 +255,8 @@ impl Machine {
         }
     }
 
-    /// Everything from the journal; the frames under way are lost.
-    fn come_back(&mut self) {
+    /// Recovers everything from the journal; the frames in transit are lost.
+    fn recover(&mut self) {
         let now = self.now();
         while self.line.receive(&mut self.buffer, now).is_some() {}
         self.stack = stack(&self.line, &self.setup);
@@ -295,7 +291,7 @@ impl Machine {
     }
 
     fn turn(&mut self) {
-        // At most 10 ms, to look for orders.
+        // At most 10 ms, to check for orders.
         let wait = match self.stack.next_deadline() {
             Some(deadline) => deadline
                 .saturating_sub(self.now())
@@ -413,8 +409,8 @@ impl Machine {
     }
 }
 
-/// Sends an ICMP echo request with `len` bytes and waits for its reply. The first ones may be lost: the kernel
-/// drops for up to a second after the link came up, and a host that has just started asks for its neighbour before it answers.
+/// Sends an ICMP echo request with `len` bytes and waits for its reply. The first ones may be lost: the kernel drops
+/// for up to a second after the link is up, and a host that has just started asks for its neighbour before it answers.
 pub(super) fn ping(address: IpAddr, len: usize) {
     let (family, protocol, request, reply) = match address {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0),
@@ -447,9 +443,9 @@ pub(super) fn ping(address: IpAddr, len: usize) {
             &SocketAddr::new(address, 0),
         )
         .expect("a ping");
-        // The socket also hears neighbour discovery, and replies to earlier attempts.
+        // The socket also receives neighbour discovery, and replies to earlier attempts.
         while let Ok((len, ..)) = recvfrom(&socket, &mut buffer[..], RecvFlags::empty()) {
-            // A raw IPv4 socket shows the IP header too.
+            // A raw IPv4 socket returns the IP header too.
             let heard = &buffer[if address.is_ipv4() { 20 } else { 0 }..len];
             if heard[0] == reply && heard[4..] == message[4..] {
                 return;

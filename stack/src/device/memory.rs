@@ -1,4 +1,4 @@
-//! Two devices joined by a wire in memory, with seeded faults: what a network does to frames, repeatable.
+//! Two devices joined by a wire in memory, with seeded faults: a repeatable network.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,37 +9,37 @@ use super::{Device, segment};
 use crate::link::ETHERNET_HEADER_LEN;
 use crate::{Capabilities, RxChecksum, TxFrame};
 
-/// What befalls frames on their way. Probabilities are in parts per million, each drawn for each frame.
+/// Faults of a wire. Probabilities are in parts per million, each drawn for each frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Never arrives.
+    /// The frame never arrives.
     pub loss_ppm: u32,
-    /// Arrives twice, the second time with a delay of its own.
+    /// The frame arrives twice, the second time with a delay of its own.
     pub duplicate_ppm: u32,
-    /// Arrives late by `reorder_delay`, so that later ones overtake it.
+    /// The frame arrives late by `reorder_delay`, so that later ones overtake it.
     pub reorder_ppm: u32,
-    /// One bit of an IP packet is flipped (not of the Ethernet header: no checksum above covers it).
+    /// One bit of an IP packet is flipped (not of the Ethernet header, which no checksum above covers).
     pub corrupt_ppm: u32,
-    /// How long every frame is on its way.
+    /// Delay of every frame.
     pub delay: Duration,
-    /// A random addition to `delay`, at most; it reorders if it exceeds the frames' distance.
+    /// The largest random addition to `delay`; it reorders if it exceeds the frames' distance.
     pub jitter: Duration,
-    /// How late a reordered frame is.
+    /// Delay of a reordered frame.
     pub reorder_delay: Duration,
-    /// Frames on their way in one direction, at most; more are lost at the tail. 0: no limit.
+    /// The largest number of frames in transit in one direction; more are lost at the tail. 0: no limit.
     pub queue_limit: usize,
 }
 
-/// What has become of the frames sent in one direction.
+/// Counters of the frames sent in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transit {
     /// Frames put on the wire, after segmentation.
     pub sent: u64,
     /// Lost by chance or at the tail of the queue.
     pub lost: u64,
-    /// Sent a second time by the wire.
+    /// Sent twice by the wire.
     pub duplicated: u64,
-    /// Made late.
+    /// Delayed beyond later frames.
     pub reordered: u64,
     /// Damaged.
     pub corrupted: u64,
@@ -58,7 +58,7 @@ pub struct MemoryDevice {
 struct Wire {
     now: Duration,
     random: SplitMix64,
-    /// Tells frames that arrive at the same time apart, first in first out.
+    /// Orders frames that arrive at the same time, first in first out.
     serial: u64,
     directions: [Direction; 2],
 }
@@ -70,7 +70,7 @@ struct Direction {
     transit: Transit,
 }
 
-/// Two ends of one wire. Both directions have the same faults; all chance comes from `seed`.
+/// Makes the two ends of a wire. Both directions have the same faults; all randomness derives from `seed`.
 pub fn pair(
     capabilities: [Capabilities; 2],
     faults: Faults,
@@ -124,7 +124,7 @@ impl MemoryDevice {
         self.wire().directions[end].faults = faults;
     }
 
-    /// Loses all that is on its way to this end: its machine is down, and nobody holds its queue.
+    /// Loses everything in transit to this end: its machine is down, and nothing holds its queue.
     pub fn discard(&mut self) {
         let end = self.end;
         let direction = &mut self.wire().directions[1 - end];
@@ -132,7 +132,7 @@ impl MemoryDevice {
         direction.frames.clear();
     }
 
-    /// What has become of the frames this end sent.
+    /// The counters of the frames that this end sent.
     pub fn transit(&self) -> Transit {
         self.wire().directions[self.end].transit
     }
@@ -221,7 +221,7 @@ impl Wire {
     }
 }
 
-/// Steele, Lea and Flood's SplitMix64: small, seeded, good enough for chance.
+/// SplitMix64 by Steele, Lea and Flood: a small seeded random number generator.
 struct SplitMix64(u64);
 
 impl SplitMix64 {

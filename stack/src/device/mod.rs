@@ -1,4 +1,4 @@
-//! What carries Ethernet frames: the trait, what a device may do for us, and a device in memory with seeded faults.
+//! The interface to a network device, and a device in memory with seeded faults.
 
 mod memory;
 mod segment;
@@ -16,7 +16,7 @@ pub use smoltcp_port::SmoltcpPort;
 
 use crate::{Capabilities, Offload, RxChecksum, TxFrame};
 
-/// The longest frame a device hands over or takes, in bytes: an IP packet of 64 KiB behind an Ethernet header.
+/// The longest frame that a device handles, in bytes: an IP packet of 64 KiB behind an Ethernet header.
 pub const MAX_FRAME_LEN: usize = 65_535 + 14;
 
 impl TxFrame {
@@ -46,26 +46,26 @@ impl TxFrame {
 }
 
 impl Capabilities {
-    /// Everything.
+    /// All offloads.
     pub const ALL: Capabilities = Capabilities {
         checksum: true,
         tso4: true,
         tso6: true,
     };
-    /// Nothing.
+    /// No offloads.
     pub const NONE: Capabilities = Capabilities {
         checksum: false,
         tso4: false,
         tso6: false,
     };
 
-    /// Whether it segments TCP over IPv6 (or else IPv4).
+    /// Returns whether it segments TCP over IPv6 (or else IPv4).
     pub fn segments(&self, v6: bool) -> bool {
         self.checksum && if v6 { self.tso6 } else { self.tso4 }
     }
 }
 
-/// A network device, non-blocking.
+/// A non-blocking network device.
 pub trait Device {
     /// Takes the next frame that has arrived into `buffer` ([`MAX_FRAME_LEN`] bytes hold any), `None` if there is none.
     ///

@@ -1,4 +1,4 @@
-//! What an offloading device does to a frame, in software: segmentation and checksums.
+//! Does in software what an offloading device does to a frame: segmentation and checksums.
 
 use crate::link::{ETHERNET_HEADER_LEN, Sum};
 use crate::{Offload, TxFrame};
@@ -7,8 +7,8 @@ const TCP_FLAG_FIN: u8 = 0x01;
 const TCP_FLAG_PSH: u8 = 0x08;
 const TCP_FLAG_CWR: u8 = 0x80;
 
-/// The frames that `frame` becomes on the wire: segments of its `mss` with their own lengths, sequence numbers and checksums.
-/// A frame whose offload contradicts its headers yields nothing.
+/// Makes the frames that `frame` becomes on the wire: segments of its `mss` with their own lengths, sequence numbers
+/// and checksums. A frame whose offload contradicts its headers yields nothing.
 pub fn segment(frame: &TxFrame) -> Vec<Vec<u8>> {
     match frame.offload {
         Offload::None => vec![contiguous(frame)],
@@ -59,7 +59,7 @@ fn contiguous(frame: &TxFrame) -> Vec<u8> {
     bytes
 }
 
-/// The field at `start + offset` holds the pseudo header's sum; it becomes the checksum of what lies from `start` on.
+/// Completes the checksum at `start + offset`, which holds the pseudo header's sum, over the bytes from `start` on.
 fn complete_checksum(bytes: &mut [u8], start: usize, offset: usize) -> Option<()> {
     let mut sum = Sum::default();
     sum.add(bytes.get(start..)?);
@@ -77,7 +77,7 @@ struct Template<'a> {
 }
 
 impl Template<'_> {
-    /// The segment of `part`, which is the `index`th and begins `moved` bytes into the payload.
+    /// Makes the segment of `part`, which is the `index`th and begins `moved` bytes into the payload.
     fn segment(&self, part: &[u8], index: usize, moved: usize, last: bool) -> Option<Vec<u8>> {
         let Template {
             header,
@@ -117,7 +117,8 @@ impl Template<'_> {
         if index > 0 {
             *flags &= !TCP_FLAG_CWR;
         }
-        // The pseudo header's sum counts the whole length; it is to count this segment's (RFC 1624: HC' = HC + (-m) + m').
+        // The pseudo header's sum counts the whole length; it has to count this segment's (RFC 1624: HC' = HC + (-m) +
+        // m').
         let mut sum = Sum::default();
         sum.add(&read_u16(tcp, offset)?.to_be_bytes());
         sum.add(&(!old_segment_len).to_be_bytes());

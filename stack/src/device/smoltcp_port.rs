@@ -1,4 +1,5 @@
-//! A device as smoltcp's `phy` sees it, so that smoltcp's own TCP can sit at the other end of a wire as an independent peer.
+//! Adapts a device to smoltcp's `phy`, so that smoltcp's own TCP can be at the other end of a wire as an independent
+//! peer.
 
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;

@@ -200,7 +200,7 @@ fn offloads_that_contradict_the_frame_send_nothing() {
     }
 }
 
-/// smoltcp's TCP at both ends: what one sends the other receives, whatever the wire does.
+/// smoltcp's TCP at both ends receives what was sent, over a faulty wire.
 #[test]
 fn smoltcp_talks_over_a_faulty_wire() {
     let faults = Faults {

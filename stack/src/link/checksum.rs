@@ -12,7 +12,8 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    /// The pseudo header of an IPv4 (RFC 9293 section 3.1) or IPv6 (RFC 8200 section 8.1) packet with `length` bytes above IP.
+    /// The pseudo header of an IPv4 (RFC 9293 section 3.1) or IPv6 (RFC 8200 section 8.1) packet with `length` bytes
+    /// above IP.
     pub(crate) fn pseudo_header(
         source: IpAddr,
         destination: IpAddr,
@@ -48,7 +49,8 @@ impl Sum {
         }
     }
 
-    /// The sum folded to 16 bits, without the final complement: what a device that completes the checksum wants to find.
+    /// The sum folded to 16 bits, without the final complement: the value that a device which completes the checksum
+    /// expects.
     pub(crate) fn partial(self) -> u16 {
         let mut total = self.total;
         while total > 0xffff {
@@ -57,12 +59,12 @@ impl Sum {
         total as u16
     }
 
-    /// The checksum as it stands in a header.
+    /// The checksum as it is written into a header.
     pub(crate) fn checksum(self) -> u16 {
         !self.partial()
     }
 
-    /// Whether bytes that contain their own checksum add up.
+    /// Returns whether bytes that contain their own checksum add up.
     pub(crate) fn is_valid(self) -> bool {
         self.partial() == 0xffff
     }

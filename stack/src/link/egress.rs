@@ -1,4 +1,5 @@
-//! Headers for what leaves: Ethernet, IPv4 or IPv6, and the TCP checksum, left to the device as far as it can.
+//! Builds the headers of sent frames: Ethernet, IPv4 or IPv6, and the TCP checksum, left to the device as far as it
+//! can.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,12 +10,12 @@ use super::checksum::Sum;
 use super::parse::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::{Capabilities, Offload, Path, TxFrame};
 
-/// Hop limit of what goes beyond the link (RFC 1700), unless it is configured.
+/// Hop limit of packets that leave the link (RFC 1700), unless it is configured.
 const HOP_LIMIT: u8 = 64;
 /// Where the checksum lies in a TCP header (RFC 9293 section 3.1), in bytes.
 const TCP_CHECKSUM_OFFSET: usize = 16;
 
-/// What an IP header says besides addresses and length.
+/// The fields of an IP header besides addresses and length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IpFields {
     pub protocol: u8,

@@ -1,4 +1,5 @@
-//! Everything that is not TCP (ARP, NDP, ICMP echo) is smoltcp's: its `Interface` over a queue of one frame in, and a short one out.
+//! Everything that is not TCP (ARP, NDP, ICMP echo), done by smoltcp's `Interface` over a queue of one frame in, and a
+//! short one out.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 use super::parse::ETHERNET_HEADER_LEN;
 use crate::Config;
 
-/// Answers that wait to be sent, at most; what a flood asks beyond is not answered.
+/// The largest number of answers that wait to be sent; further requests of a flood are not answered.
 const QUEUE_LIMIT: usize = 256;
 
 /// smoltcp's interface and the frames on their way into and out of it.
@@ -56,7 +57,7 @@ impl Host {
         }
     }
 
-    /// Works a frame off. False if too many answers wait already.
+    /// Processes a frame. False if too many answers wait already.
     pub(crate) fn ingest(&mut self, frame: &[u8], now: Duration) -> bool {
         if self.queues.sent.len() >= QUEUE_LIMIT {
             return false;

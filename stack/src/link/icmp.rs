@@ -1,4 +1,5 @@
-//! ICMP errors that concern TCP: those that arrive, and the one we send that wakes a client whose retransmission timer has backed off (RFC 6069).
+//! ICMP errors that concern TCP: those that arrive, and the one we send to wake a client whose retransmission timer has
+//! backed off (RFC 6069).
 
 use std::net::SocketAddr;
 
@@ -10,23 +11,24 @@ use super::parse::{Extent, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet}
 use crate::Path;
 use crate::frame::{IcmpError, IcmpKind};
 
-/// Routers from before RFC 1191 leave the next-hop MTU out; its section 7 lists the sizes to try instead, in bytes.
+/// Next-hop MTUs to try, in bytes, for routers from before RFC 1191 that state none (its section 7).
 //= rfc1191 5a
 const PLATEAUS: [u16; 11] = [
     65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68,
 ];
-/// Any path of IPv4 carries this many bytes (RFC 791).
+/// Every IPv4 path carries this many bytes (RFC 791).
 const IPV4_MIN_MTU: u16 = 68;
-/// Any path of IPv6 carries this many bytes (RFC 8200 section 5).
+/// Every IPv6 path carries this many bytes (RFC 8200 section 5).
 const IPV6_MIN_MTU: u32 = 1280;
 
-/// The error that an ICMP or ICMPv6 packet reports about a TCP segment, or `None` if it is something else or not valid.
+/// Parses the error that an ICMP or ICMPv6 packet reports about a TCP segment; `None` if it is something else or not
+/// valid.
 pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
     let message = packet.payload;
     let (header, quoted) = message.split_first_chunk::<8>()?;
     let (kind, code) = (header[0], header[1]);
     //= rfc9293 MUST-55
-    // Destination unreachable, time exceeded, parameter problem (RFC 792; RFC 4443). RFC 6633: Source Quench is none of them.
+    // Destination unreachable, time exceeded, parameter problem (RFC 792; RFC 4443), but not Source Quench (RFC 6633).
     let (v6, too_big) = match (packet.protocol, kind, code) {
         (PROTOCOL_ICMP, 3, 4) if packet.source.is_ipv4() => (false, true),
         (PROTOCOL_ICMP, 3 | 11 | 12, _) if packet.source.is_ipv4() => (false, false),
@@ -87,8 +89,8 @@ pub(crate) fn parse(packet: &Packet<'_>) -> Option<IcmpError> {
     })
 }
 
-/// The ICMP message (without IP header) "host unreachable" (type 3 code 1) or "no route to destination" (type 1 code 0) about the
-/// segment `seq` that the remote end of `path` sent to the local one.
+/// Makes the ICMP message (without IP header) "host unreachable" (type 3 code 1) or "no route to destination" (type 1
+/// code 0) about the segment `seq` that the remote end of `path` sent to the local one.
 //= rfc6069 4.2a
 pub(crate) fn host_unreachable(path: &Path, seq: u32) -> Vec<u8> {
     let Path { local, remote, .. } = *path;

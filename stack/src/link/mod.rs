@@ -1,7 +1,8 @@
-//! Between the device and TCP: which frames are for whom, and the headers of what leaves.
+//! The link layer: classifies received frames and builds the headers of sent ones.
 //!
-//! A received frame is TCP for one of our addresses, an ICMP error about our TCP, something for smoltcp's interface (ARP, NDP, ICMP
-//! echo), or nothing to us. Only valid frames get through; the rest is counted and dropped. No I/O, no clock.
+//! A received frame is TCP for one of our addresses, an ICMP error about our TCP, something for smoltcp's interface
+//! (ARP, NDP, ICMP echo), or not for us. Only valid frames get through; the others are counted and dropped. No I/O, no
+//! clock.
 
 mod checksum;
 mod datagram;
@@ -33,17 +34,18 @@ use parse::{
     is_group, is_unicast,
 };
 
-/// Bytes of a TCP header without options, which are also the fewest a segment has.
+/// Bytes of a TCP header without options, which is the shortest.
 const TCP_HEADER_LEN: usize = 20;
 /// Bytes of a TCP header with as many options as fit.
 const MAX_TCP_HEADER_LEN: usize = 60;
 /// The longest IP packet, TSO or not, in bytes.
 const MAX_PACKET_LEN: usize = 65_535;
 
-/// Addresses that a link serves besides the IPv6 link-local one it makes from its MAC, at most (smoltcp's table has eight).
+/// Addresses that a link serves besides the IPv6 link-local one it makes from its MAC, at most (smoltcp's table has
+/// eight).
 pub const MAX_ADDRESSES: usize = 7;
 
-/// Frames received, by their fate.
+/// Counters of received frames, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// TCP segments passed on.
@@ -60,16 +62,16 @@ pub struct Counters {
     pub malformed: u64,
     /// Segments whose TCP or IP checksum is wrong.
     pub bad_checksum: u64,
-    /// Fragments of TCP, which are not put together.
+    /// Fragments of TCP, which are not reassembled.
     pub fragments: u64,
-    /// Frames for the interface that came while too many answers waited, or beyond the limit of echoes.
+    /// Frames for the interface that arrived while too many answers waited, or beyond the limit of echoes.
     pub overflow: u64,
 }
 
 /// One Ethernet link.
 pub(crate) struct Link {
     mac: [u8; 6],
-    /// Ours, link-local address included.
+    /// Our addresses, with the link-local one.
     addresses: Vec<IpCidr>,
     gateways: Vec<IpAddr>,
     mtu: usize,
@@ -116,19 +118,19 @@ impl Link {
         }
     }
 
-    /// What became of the frames received.
+    /// The counters of received frames.
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Whether `address` is one of ours.
+    /// Returns whether `address` is one of ours.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
         self.addresses
             .iter()
             .any(|own| IpAddr::from(own.address()) == address)
     }
 
-    /// Takes one Ethernet frame: what is TCP's comes back, the rest is answered at the next [`Link::poll`] or dropped.
+    /// Takes one Ethernet frame: a TCP segment is returned, the rest is answered at the next [`Link::poll`] or dropped.
     pub(crate) fn ingest<'a>(&mut self, frame: RxFrame<'a>, now: Duration) -> Delivery<'a> {
         match self.classify(&frame) {
             Ok(Class::Tcp(segment)) => {
@@ -165,8 +167,8 @@ impl Link {
         }
     }
 
-    /// Echo requests, and whatever else comes but neighbour discovery and may be answered with an error, at a limited rate (RFC 1122
-    /// section 3.2.2.6 leaves it to us; RFC 4443 section 2.4 (f) asks for it).
+    /// Limits the rate of echo requests, and of everything but neighbour discovery that may be answered with an error
+    /// (RFC 1122 section 3.2.2.6 permits it; RFC 4443 section 2.4 (f) requires it).
     fn may_echo(&mut self, now: Duration) -> bool {
         let second = now.as_secs();
         if self.echoes.0 != second {
@@ -197,8 +199,8 @@ impl Link {
         //= rfc9293 MUST-57, MUST-63
         //= rfc1122 3.3.6c, 3.2.2g, 2.4a, 3.2.1.3d
         //= rfc4443 2.4e
-        // What no host can have sent is no one's (RFC 1122 section 3.2.1.3; neighbour discovery may come from nobody), nor is what the link
-        // sent to many and IP to one (section 3.3.6).
+        // Dropped: packets whose source no host can have (RFC 1122 section 3.2.1.3; neighbour discovery may have the
+        // unspecified address), and packets that the link sent to many and IP to one (section 3.3.6).
         let discovery = is_neighbour_discovery(&packet);
         let unsent = !discovery && !self.is_peer(packet.source);
         let local = self.is_local(packet.destination);
@@ -247,7 +249,8 @@ impl Link {
             //= rfc4443 2.4f
             PROTOCOL_ICMP | PROTOCOL_ICMPV6 => Ok(Class::Echo),
             _ if local => Ok(Class::Echo),
-            // It would lead to errors, of which none may be sent about what went to many (RFC 1122 section 3.2.2; RFC 4443 section 2.4).
+            // Dropped: it would cause errors, and none may be sent about a packet that went to many (RFC 1122 section
+            // 3.2.2; RFC 4443 section 2.4).
             _ => Err(Dropped::Foreign),
         }
     }
@@ -261,7 +264,7 @@ impl Link {
         is_unicast(source) && !self.is_local(source) && !self.addresses.iter().any(broadcast)
     }
 
-    /// Answers to the ARP, NDP and ICMP frames that have come in.
+    /// Answers to the ARP, NDP and ICMP frames received.
     pub(crate) fn poll(&mut self, out: &mut Vec<TxFrame>) {
         out.extend(self.host.answers().map(TxFrame::plain));
     }
@@ -276,8 +279,8 @@ impl Link {
         self.mtu
     }
 
-    /// The frame for `tcp_header` (with its options; its checksum field is filled in here) and `payload`. If that is more than
-    /// `mss` bytes (at most [`Link::super_frame`]), the device cuts it into segments of `mss`.
+    /// Makes the frame for `tcp_header` (with its options; its checksum field is filled in here) and `payload`. If that
+    /// is more than `mss` bytes (at most [`Link::super_frame`]), the device cuts it into segments of `mss`.
     pub(crate) fn segment(
         &self,
         path: &Path,
@@ -310,7 +313,7 @@ impl Link {
         frame
     }
 
-    /// Payload bytes that the device will cut up for one [`Link::segment`]; 0: it does not.
+    /// The largest payload of one [`Link::segment`] that the device cuts into segments, in bytes; 0 if it does not.
     pub(crate) fn super_frame(&self, path: &Path) -> usize {
         match self.capabilities.segments(path.remote.is_ipv6()) {
             true => MAX_PACKET_LEN - ip_header_len(path.remote.ip()) - MAX_TCP_HEADER_LEN,
@@ -318,8 +321,9 @@ impl Link {
         }
     }
 
-    /// The question for the Ethernet address that leads to the remote end of `path` (ARP request or neighbour solicitation): its
-    /// own on the link, the router's beyond. Its arrival also renews the neighbour's entry for us. `None` without a route.
+    /// Makes the request for the Ethernet address that leads to the remote end of `path` (ARP request or neighbour
+    /// solicitation): its own on the link, the router's beyond. Its arrival also renews the peer's entry for us. `None`
+    /// without a route.
     pub(crate) fn solicit(&self, path: &Path) -> Option<TxFrame> {
         let remote = path.remote.ip();
         let on_link = self
@@ -345,7 +349,7 @@ impl Link {
         Some(TxFrame::plain(frame))
     }
 
-    /// Tells everyone on the link that our addresses are here: gratuitous ARP and unsolicited neighbour advertisements.
+    /// Announces our addresses on the link: gratuitous ARP and unsolicited neighbour advertisements.
     pub(crate) fn announce(&self) -> Vec<TxFrame> {
         let announcement = |own: &IpCidr| match own {
             IpCidr::Ipv4(own) => neighbor::arp_request(self.mac, own.address(), own.address()),
@@ -358,8 +362,9 @@ impl Link {
             .collect()
     }
 
-    /// The ICMP error that takes back one step of a peer's retransmission back-off (RFC 6069): "host unreachable" (type 3 code 1)
-    /// or "no route" (ICMPv6 type 1 code 0), quoting the peer's segment at `seq`, its SND.UNA: the last ACK we sent it.
+    /// Makes the ICMP error that undoes one step of a peer's retransmission back-off (RFC 6069): "host unreachable"
+    /// (type 3 code 1) or "no route" (ICMPv6 type 1 code 0), quoting the peer's segment at `seq`, its SND.UNA: the last
+    /// ACK we sent it.
     pub(crate) fn unreachable(&self, path: &Path, seq: u32) -> TxFrame {
         let message = icmp::host_unreachable(path, seq);
         let remote = path.remote.ip();
@@ -384,16 +389,16 @@ impl Link {
     }
 }
 
-/// Whose a valid frame is.
+/// Destination of a valid frame.
 enum Class<'a> {
     Tcp(Segment<'a>),
     Error(IcmpError),
     Host,
-    /// The interface's, and to be answered at a limited rate.
+    /// For the interface, answered at a limited rate.
     Echo,
 }
 
-/// Messages without which nobody finds us (RFC 4861 section 4).
+/// Returns whether a packet is a neighbour discovery message (RFC 4861 section 4), without which no peer finds us.
 fn is_neighbour_discovery(packet: &Packet<'_>) -> bool {
     packet.protocol == PROTOCOL_ICMPV6
         && packet

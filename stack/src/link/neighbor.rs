@@ -1,5 +1,6 @@
-//! Frames that make neighbours: questions for a peer's Ethernet address and announcements of ours. They serve a server that has
-//! just come back: its clients' neighbour entries are gone or stale, or point to the machine that served them before.
+//! ARP and NDP frames: requests for a peer's Ethernet address and announcements of ours. A server that has just
+//! returned needs them: its clients' neighbour entries are gone or stale, or point to the machine that served them
+//! before.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ use super::parse::PROTOCOL_ICMPV6;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Neighbour discovery is for the link alone (RFC 4861 section 7.1): packets with another hop limit are not believed.
+/// Neighbour discovery is for the link alone (RFC 4861 section 7.1): packets with another hop limit are ignored.
 const NDP_HOP_LIMIT: u8 = 255;
 
 /// An ARP request (RFC 826) of `source` for `target`; a gratuitous one (RFC 5227 section 3) if they are the same.

@@ -1,4 +1,4 @@
-//! Reading the headers below TCP: Ethernet II, IPv4, IPv6 with its extension headers. Nothing here acts; every length is checked.
+//! Parses the headers below TCP: Ethernet II, IPv4, IPv6 with its extension headers. Every length is checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,24 +11,24 @@ pub(crate) const IPV4_HEADER_LEN: usize = 20;
 /// Bytes of an IPv6 header without extension headers.
 pub(crate) const IPV6_HEADER_LEN: usize = 40;
 
-/// IP protocol numbers that are told apart here.
+/// IP protocol numbers.
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
 pub(crate) const PROTOCOL_TCP: u8 = 6;
 pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 
-/// An IPv6 packet with more extension headers than this is taken for an attack.
+/// An IPv6 packet with more extension headers than this is treated as an attack.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Why a packet cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
-    /// A header or a length field does not fit the bytes there are.
+    /// A header or a length field does not fit the bytes.
     Length,
     /// The version field contradicts the EtherType.
     Version,
     /// The IPv4 header checksum is wrong.
     HeaderChecksum,
-    /// Too many extension headers, a hop-by-hop header out of place, or one that may not be passed over.
+    /// Too many extension headers, a hop-by-hop header out of place, or one that may not be skipped.
     Extensions,
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum Protocol {
     Arp,
     Ipv4,
     Ipv6,
-    /// VLAN tags, LLDP, ...: none of our business.
+    /// VLAN tags, LLDP, ...: not processed.
     Unknown,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Ethernet<'a> {
     }
 }
 
-/// An IP packet of either version, its headers walked.
+/// An IP packet of either version, its headers parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Packet<'a> {
     pub source: IpAddr,
@@ -80,11 +80,11 @@ pub(crate) struct Packet<'a> {
     pub protocol: u8,
     /// The packet is a part of a larger one.
     pub fragment: bool,
-    /// What lies above IP, without Ethernet padding; cut short in a quotation.
+    /// The bytes above IP, without Ethernet padding; cut short in a quotation.
     pub payload: &'a [u8],
 }
 
-/// Whether the whole packet must be there, or its beginning as an ICMP error quotes it.
+/// Whether the whole packet must be present, or only its beginning, as an ICMP error quotes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     Whole,
@@ -127,7 +127,7 @@ impl<'a> Packet<'a> {
             source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]).into(),
             destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]).into(),
             protocol: fixed[9],
-            // More fragments, or an offset; "don't fragment" and the reserved bit say nothing.
+            // More fragments, or an offset; "don't fragment" and the reserved bit do not matter.
             fragment: flags_and_offset & 0x3fff != 0,
             payload,
         })
@@ -161,7 +161,8 @@ impl<'a> Packet<'a> {
                     let header_len = (usize::from(field[1]) + 1) * 8;
                     let header = payload.get(..header_len).ok_or(Malformed::Length)?;
                     //= rfc8200 4.2b, 4.4a, 4.4b
-                    // A routing header is passed over if it is done with: we are no stop on the way (RFC 8200 section 4.4).
+                    // A routing header is skipped if no segments are left: we are no stop on the way (RFC 8200 section
+                    // 4.4).
                     let passed = match protocol {
                         43 => field[3] == 0,
                         _ => may_skip_options(&header[2..]),
@@ -173,7 +174,7 @@ impl<'a> Packet<'a> {
                 }
                 44 => {
                     let field: &[u8; 8] = payload.first_chunk().ok_or(Malformed::Length)?;
-                    // An atomic fragment (RFC 6946) is the whole packet; the reserved bits say nothing.
+                    // An atomic fragment (RFC 6946) is the whole packet; the reserved bits do not matter.
                     if u16::from_be_bytes([field[2], field[3]]) & 0xfff9 != 0 {
                         fragment = true;
                     }
@@ -188,7 +189,7 @@ impl<'a> Packet<'a> {
             let next = payload.first().copied().ok_or(Malformed::Length)?;
             payload = payload.get(header_len..).ok_or(Malformed::Length)?;
             protocol = next;
-            // Behind the header of a later fragment lies the middle of something.
+            // A later fragment has no header of its own above IP.
             if fragment {
                 break;
             }
@@ -203,7 +204,8 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Whether options that we do not know may be skipped: the highest two bits of each say so (RFC 8200 section 4.2).
+/// Returns whether options that we do not know may be skipped: the highest two bits of each say so (RFC 8200 section
+/// 4.2).
 fn may_skip_options(mut options: &[u8]) -> bool {
     while let [kind, rest @ ..] = options {
         let next = match rest {
@@ -217,7 +219,7 @@ fn may_skip_options(mut options: &[u8]) -> bool {
     true
 }
 
-/// Whether a host may have this address as its source: not a group, not "nobody", not this very machine.
+/// Returns whether a host may have this address as its source: no group, not unspecified, no loopback.
 pub(crate) fn is_unicast(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -233,7 +235,7 @@ pub(crate) fn is_unicast(address: IpAddr) -> bool {
     }
 }
 
-/// Whether an Ethernet address is a group, broadcast included.
+/// Returns whether an Ethernet address is a group, broadcast included.
 pub(crate) fn is_group(mac: [u8; 6]) -> bool {
     mac[0] & 1 == 1
 }

@@ -147,7 +147,7 @@ fn a_segment_arrives_with_its_path() {
 //= rfc9293 MUST-2
 //= rfc8200 8.1a
 #[test]
-fn whoever_computes_checksums_they_come_out_the_same() {
+fn checksums_are_the_same_with_and_without_offload() {
     let all = Capabilities {
         checksum: true,
         tso4: true,
@@ -216,7 +216,7 @@ fn a_super_frame_is_cut_into_valid_segments() {
         }
         assert_eq!(received, bytes);
         if !v6 {
-            // The identification goes on behind those the device gave out.
+            // the identification continues after those the device gave out.
             let ident = |frame: &[u8]| Ipv4Packet::new_unchecked(&frame[14..]).ident();
             assert_eq!(
                 ident(&next.header),
@@ -251,7 +251,7 @@ fn a_damaged_bit_is_noticed() {
             (usize::MAX, 0..14)
         };
         for bit in 14 * 8..frame.len() * 8 {
-            // No checksum covers IPv6's traffic class, flow label and hop limit; its version is another matter.
+            // No checksum covers IPv6's traffic class, flow label and hop limit; its version is checked otherwise.
             let at = bit / 8;
             if at == hop_limit || (v6 && skipped.contains(&at) && !(at == 14 && bit % 8 >= 4)) {
                 continue;
@@ -317,7 +317,7 @@ fn what_is_for_others_is_dropped_silently() {
             with(14 + 12, &[10, 77, 0, 255]),
         ),
         ("from a group address", with(14 + 12, &[224, 0, 0, 1])),
-        ("from nobody", with(14 + 12, &[0, 0, 0, 0])),
+        ("from the unspecified address", with(14 + 12, &[0, 0, 0, 0])),
         ("from loopback", with(14 + 12, &[127, 0, 0, 1])),
     ];
     for (what, frame) in foreign {
@@ -418,7 +418,7 @@ fn with_extensions(extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
 fn extension_headers_are_walked() {
     let options = |number: u8| (number, vec![0, 0, 1, 4, 0, 0, 0, 0]);
     let routing = |segments_left: u8| (43, vec![0, 0, 9, segments_left, 0, 0, 0, 0]);
-    // Two single bytes of padding, and an option nobody knows, with two bytes.
+    // Two single bytes of padding, and an unknown option with two bytes.
     let unknown = |number: u8, kind: u8| (number, vec![0, 0, 0, 0, kind, 2, 0, 0]);
     let atomic = (44, vec![0, 0, 0, 0, 0, 0, 0, 9]);
     let frame = with_extensions(&[

@@ -1,17 +1,17 @@
-//! Planned outages: what is in flight is acknowledged, then the windows are shut (patent, Fig. 2).
+//! Planned outages: data in flight is acknowledged, then the windows are shut (patent, Fig. 2).
 
 use std::time::Duration;
 
 use super::Stack;
 use crate::ConnId;
 
-/// How long nothing must have come at least (two round trips, if they take longer), how long if no round
-/// trip has been measured, and how long to wait for that at most. Clients wait for as long.
+/// The shortest silence on a connection before its window is shut (or two round trips, if they take longer); the same
+/// if no round trip has been measured; and the longest wait for such silence. Clients wait for as long.
 const QUIET: Duration = Duration::from_millis(1);
 const QUIET_UNMEASURED: Duration = Duration::from_millis(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
-/// The window of a connection on which nothing has moved for so long stays as it is. Clients wait until
-/// all are shut, and most of a thousand connections are idle.
+/// A connection on which nothing has moved for so long keeps its window. Clients wait until all windows are shut, and
+/// most of a thousand connections are idle.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A planned outage under way.
@@ -23,21 +23,21 @@ pub(super) struct Drain {
 }
 
 impl Stack {
-    /// Planned outage. On: no right edge moves any more; once all that was in flight has come, windows of 0 are
-    /// announced where something has moved within the last second, and [`drained`](Stack::drained) is true. Off: the
-    /// windows are offered again.
+    /// Begins or ends a planned outage. On: no right edge moves; once all that was in flight has arrived, windows of 0
+    /// are announced on connections that moved within the last second, and [`drained`](Stack::drained) is true. Off:
+    /// the windows are offered again.
     ///
-    /// A window of 0 takes back what was promised, the one time we do (RFC 9293, section 3.8.6); what the peer still
-    /// sends within its old window is accepted all the same.
+    /// This is the only case in which a window is taken back (RFC 9293, section 3.8.6); what the peer still sends
+    /// within its old window is accepted.
     pub fn drain(&mut self, on: bool) {
         if on {
             let since = self.now;
             self.drain.get_or_insert(Drain { since, shut: false });
-            // No reply follows on which an acknowledgement could ride.
+            // No reply follows that could carry an acknowledgement.
             for conn in self.conns.keys().copied().collect::<Vec<_>>() {
                 if let Some(target) = self.conns.get_mut(&conn) {
                     target.acknowledge();
-                    self.touch(conn);
+                    self.mark_dirty(conn);
                 }
             }
         } else if self.drain.take().is_some() {
@@ -45,7 +45,7 @@ impl Stack {
         }
     }
 
-    /// The windows of 0 have been handed to [`poll`](Stack::poll)'s caller.
+    /// Returns whether the windows of 0 have been handed to the caller of [`poll`](Stack::poll).
     pub fn drained(&self) -> bool {
         self.drain.is_some_and(|drain| drain.shut) && self.dirty.is_empty()
     }
@@ -74,12 +74,12 @@ impl Stack {
             let now = self.now;
             if let Some(target) = target.filter(|target| !(shut && target.is_idle(IDLE, now))) {
                 target.shut_window(shut);
-                self.touch(conn);
+                self.mark_dirty(conn);
             }
         }
     }
 
-    /// When to look again whether all is quiet.
+    /// Returns when to check again whether all is quiet.
     pub(super) fn drain_deadline(&self) -> Option<Duration> {
         let is_waiting = self.drain.is_some_and(|drain| !drain.shut);
         is_waiting.then_some(self.now + QUIET / 2)

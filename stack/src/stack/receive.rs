@@ -1,4 +1,4 @@
-//! What is received: the queues of the connections, and the room that they share.
+//! The receive queues of the connections, and the room that they share.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::tcp::window::{Allowance, Holding};
 use crate::{ConnId, Journal};
 
 impl Stack {
-    /// The window of a SYN-ACK of which nothing is kept: one that a connection can have however many there are.
+    /// The window of a SYN-ACK with a cookie: one that a connection can have however many there are.
     pub(super) fn least_window(&self) -> usize {
         match self.config.receive_least {
             0 => self.config.receive_buffer,
@@ -18,7 +18,7 @@ impl Stack {
         }
     }
 
-    /// What a connection may hold that holds `own` now.
+    /// The allowance of a connection that holds `own` now.
     pub(super) fn allowance(&self, own: Holding) -> Allowance {
         Allowance::new(&self.config, self.receive, own)
     }
@@ -28,26 +28,25 @@ impl Stack {
         self.conns.get(&conn).map(|conn| &conn.durable.received)
     }
 
-    /// The application has used up `bytes` of what was received.
+    /// The application has consumed `bytes` of what was received.
     pub fn consume(&mut self, conn: ConnId, bytes: usize, journal: &mut dyn Journal) {
         self.act(conn, journal, |conn, cx| conn.consume(cx, bytes));
     }
 
-    /// How many in-order bytes have not been consumed.
+    /// The number of in-order bytes that have not been consumed.
     pub fn received_len(&self, conn: ConnId) -> usize {
         self.conns
             .get(&conn)
             .map_or(0, |conn| conn.durable.received_len)
     }
 
-    /// The application has room for `window` bytes beyond those received, and waits for them: the peer is promised
-    /// that much, as far as the other connections leave room. It may do so until it has sent them; a promise is never
-    /// taken back.
+    /// Offers the peer `window` bytes beyond those received, for which the application has room and on which it waits,
+    /// as far as the other connections leave room. The offer stands until they are sent and is never taken back.
     pub fn grant(&mut self, conn: ConnId, window: usize, journal: &mut dyn Journal) {
         self.act(conn, journal, |conn, cx| conn.grant(cx, window));
     }
 
-    /// What was received is acknowledged at once: no reply follows on which the acknowledgement could ride.
+    /// Acknowledges all received bytes at once, when no reply follows that could carry the acknowledgement.
     pub fn acknowledge(&mut self, conn: ConnId, journal: &mut dyn Journal) {
         self.act(conn, journal, |conn, _| conn.acknowledge());
     }
@@ -57,14 +56,15 @@ impl Stack {
         self.config.receive_total.saturating_sub(self.receive.sum())
     }
 
-    /// What a connection holds of the room that all share.
+    /// Bytes that a connection holds of the shared room.
     pub fn holding(&self, conn: ConnId) -> Holding {
         self.conns
             .get(&conn)
             .map_or_else(Holding::default, Conn::holding)
     }
 
-    /// Room that the journal has to keep for what peers may send, bytes: all that is shared but what is queued already.
+    /// Room that the journal has to keep for what peers may send, in bytes: the shared room without what is queued
+    /// already.
     pub fn receive_room(&self) -> usize {
         let Holding { queued, promised } = self.receive;
         let total = self.config.receive_total;

@@ -1,4 +1,4 @@
-//! Out-of-order data. Not saved: SACK may be reneged (RFC 2018, section 8).
+//! Reassembly of out-of-order data. It is not saved: SACK may be reneged (RFC 2018, section 8).
 
 use std::collections::VecDeque;
 
@@ -6,20 +6,20 @@ use bytes::Bytes;
 
 use crate::Seq;
 
-/// Pieces beyond which further ones are dropped: more than a full window of full segments; a peer that sends single bytes
-/// cannot make us keep more.
+/// The largest number of pieces; further ones are dropped. It is more than a full window of full segments, and bounds
+/// what a peer that sends single bytes makes us keep.
 const LIMIT: usize = 16 << 10;
-/// What a piece takes besides its bytes, about.
+/// Approximate memory overhead of a piece, in bytes.
 const PIECE_OVERHEAD: usize = 96;
 
-/// SACK blocks of an acknowledgement: what fits beside timestamps.
+/// SACK blocks in one acknowledgement: as many as fit with the timestamp option.
 const BLOCKS: usize = 3;
 
 /// Runs of received data above a hole, sorted and disjoint.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Assembler {
     pieces: VecDeque<(Seq, Bytes)>,
-    /// Bytes in them.
+    /// Total length in bytes.
     bytes: usize,
     /// The latest arrivals, each of another run, the last one first.
     recent: VecDeque<(Seq, Seq)>,
@@ -28,7 +28,7 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    /// Keeps what is new of `data`, which begins at `seq`.
+    /// Keeps the new part of `data`, which begins at `seq`.
     pub(crate) fn insert(&mut self, seq: Seq, data: &[u8]) {
         let end = seq + data.len();
         let mut from = seq;
@@ -56,7 +56,7 @@ impl Assembler {
         self.note(seq, end);
     }
 
-    /// Remembers what has just come, joined to what it touches.
+    /// Remembers the range just received, merged with adjacent ones.
     fn note(&mut self, from: Seq, to: Seq) {
         let mut new = (from, to);
         self.recent.retain(|old| {
@@ -74,12 +74,12 @@ impl Assembler {
         self.fin = Some(seq);
     }
 
-    /// The FIN's turn has come.
+    /// Returns whether the peer's FIN is next in order.
     pub(crate) fn fin_at(&self, rcv_nxt: Seq) -> bool {
         self.fin == Some(rcv_nxt)
     }
 
-    /// Takes what joins on to `rcv_nxt`, at most `room` bytes.
+    /// Takes the bytes that join on to `rcv_nxt`, at most `room`.
     pub(crate) fn take(&mut self, rcv_nxt: Seq, room: usize) -> Vec<Bytes> {
         let (mut next, mut room) = (rcv_nxt, room);
         let mut taken = Vec::new();
@@ -103,7 +103,7 @@ impl Assembler {
         taken
     }
 
-    /// Memory it takes, about.
+    /// Approximate memory used, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.bytes + self.pieces.len() * PIECE_OVERHEAD
     }
@@ -112,8 +112,8 @@ impl Assembler {
         self.pieces.is_empty()
     }
 
-    /// SACK blocks. RFC 2018, section 4: the run with the latest arrival first, then those reported most recently; if there is
-    /// room, the lowest others.
+    /// Returns the SACK blocks: first the run with the latest arrival, then those reported most recently, then the
+    /// lowest others as far as there is room (RFC 2018, section 4).
     //= rfc2018 4d, 4e, 4f
     pub(crate) fn blocks(&self, rcv_nxt: Seq) -> [Option<(Seq, Seq)>; BLOCKS] {
         let mut blocks = [None; BLOCKS];
@@ -135,7 +135,7 @@ impl Assembler {
         blocks
     }
 
-    /// Adjacent pieces as one, in order.
+    /// Merges adjacent pieces, in order.
     fn runs(&self) -> Vec<(Seq, Seq)> {
         let mut runs: Vec<(Seq, Seq)> = Vec::new();
         for (begin, piece) in &self.pieces {
@@ -175,7 +175,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn puts_any_order_together(cuts in proptest::collection::vec((0usize..500, 1usize..100), 1..60), base in any::<u32>()) {
+        fn puts_any_order_together(
+            cuts in proptest::collection::vec((0usize..500, 1usize..100), 1..60),
+            base in any::<u32>(),
+        ) {
             let stream: Vec<u8> = (0..500u32).map(|i| (i * 7) as u8).collect();
             let base = Seq(base);
             let mut assembler = Assembler::default();

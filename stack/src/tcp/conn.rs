@@ -1,4 +1,4 @@
-//! A connection: its durable block, what need not survive, and what both directions share.
+//! A connection: its durable state, its volatile state, and what input and output share.
 
 use std::time::Duration;
 
@@ -16,53 +16,53 @@ use crate::event::{ConnStatus, Event, Standing, Trouble, Why, push_once};
 use crate::frame::{IcmpError, IcmpKind};
 use crate::{Config, ConnId, Journal, Path, Seq};
 
-/// Twice the maximum segment lifetime (RFC 9293, section 3.4.2), with the 30 s most stacks use.
+/// Twice the maximum segment lifetime (RFC 9293, section 3.4.2), which is 30 s as in most stacks.
 //= rfc9293 MUST-13
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 /// RFC 9293, section 3.8.6.3 asks for less than 500 ms.
 //= rfc9293 MUST-40, SHLD-18
 //= rfc5681 4.2a
 pub(super) const DELAYED_ACK: Duration = Duration::from_millis(40);
-/// Timeouts after which a handshake is given up: 63 s after its beginning.
+/// The number of timeouts after which a handshake is given up: 63 s after its beginning.
 //= rfc9293 MUST-23
 pub(super) const SYN_ACK_TIMEOUTS: u32 = 5;
-/// RFC 5961, section 7: challenge ACKs of one connection in one second of service time.
+/// Challenge ACKs of one connection per second of service time (RFC 5961, section 7).
 //= rfc5961 7a, 7b
 const CHALLENGES_PER_SECOND: u32 = 10;
 /// Bytes of a TCP header without options.
 const HEADER_LEN: usize = 20;
 /// Bytes of the timestamp option with its padding.
 const TIMESTAMP_LEN: usize = 12;
-/// No path is taken to carry less (RFC 9293, section 3.7.1).
+/// The smallest segment size assumed of a path (RFC 9293, section 3.7.1).
 pub(super) const MSS_MIN: usize = 88;
 
-/// What a connection acts upon besides itself.
+/// What input and output of a connection use besides the connection itself.
 pub(crate) struct Context<'a> {
     pub(crate) now: Duration,
     pub(crate) config: &'a Config,
     pub(crate) journal: &'a mut dyn Journal,
     pub(crate) events: &'a mut Vec<Event>,
-    /// Resets to be sent after the commit.
+    /// Resets to send after the commit.
     pub(crate) resets: &'a mut Vec<(Path, Header)>,
     /// No right edge moves (planned outage).
     pub(crate) draining: bool,
-    /// What the peer may be promised of the room that all connections share.
+    /// The window that the peer may be offered from the room that all connections share.
     pub(crate) allowance: Allowance,
-    /// What this connection may hold of out-of-order segments.
+    /// Bytes of out-of-order segments that this connection may hold.
     pub(crate) out_of_order_limit: usize,
-    /// Out-of-order segments dropped for want of room.
+    /// Out-of-order segments dropped for lack of room.
     pub(crate) out_of_order_dropped: &'a mut u64,
-    /// In-order segments within the window that were dropped for want of room.
+    /// In-order segments within the window that were dropped for lack of room.
     pub(crate) in_window_dropped: &'a mut u64,
 }
 
 /// Where segments go: the link layer, or a test.
 pub(crate) trait Wire {
-    /// Sends a segment; a payload longer than `mss` is cut up by the device.
+    /// Sends a segment; the device cuts a payload longer than `mss`.
     fn segment(&mut self, path: &Path, header: &[u8], payload: Vec<Bytes>, mss: usize);
-    /// Payload bytes the device will cut up; 0: it does not.
+    /// The largest payload that the device cuts into segments, in bytes; 0 if it does not.
     fn super_frame(&self, path: &Path) -> usize;
-    /// Messages that make the peer's TCP take back its back-off (RFC 6069); its SND.UNA is one of `quoted`.
+    /// Sends messages that make the peer's TCP undo its back-off (RFC 6069); its SND.UNA is one of `quoted`.
     fn revive(&mut self, path: &Path, quoted: [Seq; 2]);
 }
 
@@ -74,17 +74,18 @@ pub(crate) struct Conn {
     pub(crate) live: Live,
 }
 
-/// What is lost in a crash, and made afresh.
+/// The volatile part of a connection, which is made afresh after a crash.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// SND.NXT: behind the highest byte sent, or possibly sent before a crash.
     pub(super) snd_nxt: Seq,
-    /// Acknowledgements up to here are valid even if SND.NXT is lower: before a crash, or by a window probe, it may have been sent.
+    /// The highest valid acknowledgement, even if SND.NXT is lower: bytes up to here may have been sent before a crash,
+    /// or as a window probe.
     pub(super) snd_possible: Seq,
     /// The largest window that the peer has offered since the start.
     pub(super) snd_wnd_max: u32,
-    /// How far behind SND.UNA an acknowledgement may lie: MAX.SND.WND, or, as that is not on record, the largest
-    /// window that the peer can have offered before a return.
+    /// How far behind SND.UNA an acknowledgement may lie: MAX.SND.WND. After a return, when that is not known, the
+    /// largest window that the peer can have offered.
     pub(super) old_ack_max: u32,
     /// Payload bytes of a full segment we send.
     pub(super) mss: usize,
@@ -116,24 +117,24 @@ pub(crate) struct Live {
     /// Right edge that the application has granted ([`Conn::grant`]).
     pub(super) granted: Seq,
     pub(super) ack_now: bool,
-    /// Segments that are still acknowledged at once, each: after a return the peer's congestion window may be a single
-    /// segment.
+    /// The number of segments still to be acknowledged at once, each: after a return the peer's congestion window may
+    /// be a single segment.
     pub(super) quick_acks: u32,
-    /// An acknowledgement at SND.NXT leaves before anything else.
+    /// An acknowledgement at SND.NXT has to leave before anything else.
     pub(super) announce: bool,
     pub(super) ack_at: Option<Duration>,
     /// Duplicate acknowledgements owed to a peer without SACK, which counts them.
     pub(super) duplicates: u32,
-    /// The promise on record has not been given to the device, or perhaps not.
+    /// The recorded promise may not have been given to the device yet.
     pub(super) promise_unsent: bool,
-    /// The right edge should move though nothing else asks for an acknowledgement.
+    /// The right edge should move although nothing else requires an acknowledgement.
     pub(super) window_update: bool,
     /// A window of 0 is announced until the planned outage is over.
     pub(super) window_shut: bool,
     pub(super) last_data: Duration,
-    /// When something was last refused for want of room in the log.
+    /// When a segment was last refused for lack of room in the log.
     pub(super) refused_at: Option<Duration>,
-    /// The peer has been silent since it was refused; it is called back then, if there is room.
+    /// When to wake the peer if it stays silent after a refusal and there is room again.
     pub(super) call_at: Option<Duration>,
     pub(super) ts_recent_at: Duration,
 
@@ -144,41 +145,42 @@ pub(crate) struct Live {
     pub(super) revival: Option<Revival>,
     /// When `Stack` will look at the connection next.
     pub(crate) armed: Option<Duration>,
-    /// It is on the list of those to poll.
+    /// The connection is on the list of those to poll.
     pub(crate) dirty: bool,
 }
 
-/// RFC 8985, section 7.
+/// State of the tail loss probe (RFC 8985, section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LossProbe {
     /// The timer is for a probe.
     Armed,
     /// The timer is for a retransmission.
     Idle,
-    /// A probe is on its way; no other before it is answered.
+    /// A probe is outstanding; no other is sent before it is answered.
     Sent {
-        /// TLP.end_seq: where it ends.
+        /// TLP.end_seq: the end of the probe.
         end: Seq,
-        /// TLP.is_retrans: it repeated data, so there was a loss unless the peer says that it got them twice.
+        /// TLP.is_retrans: it repeated data, so there was a loss unless the peer reports that it arrived twice.
         again: bool,
     },
 }
 
-/// Calling back a client that was sending when we went away.
+/// Waking (RFC 6069) of a client that was sending when the outage began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Revival {
-    /// Segments are held back until then: one round trip between the ICMP messages and an advancing acknowledgement.
+    /// Time until which segments are held back: one round trip between the ICMP messages and an advancing
+    /// acknowledgement.
     pub(super) hold_until: Option<Duration>,
-    /// Once more if it stays silent until then.
+    /// Time at which it is woken once more if it has stayed silent.
     pub(super) repeat_at: Option<Duration>,
 }
 
 impl Live {
-    /// The volatile part of a connection that may have sent all it was allowed to.
+    /// Makes the volatile part of a connection, which may have sent everything it was allowed to.
     pub(crate) fn new(durable: &Durable, link_mtu: usize, now: Duration) -> Live {
         let mss = segment_size(durable, link_mtu);
         let snd_end = durable.snd_end();
-        // The first SYN-ACK is sent as if it were sent again, whatever the peer's window.
+        // The first SYN-ACK is sent like a retransmission, whatever the peer's window.
         let snd_nxt = match durable.state {
             State::SynReceived => snd_end,
             _ => snd_end.min(durable.snd_edge()).max(durable.snd_una),
@@ -262,13 +264,13 @@ impl Conn {
         Conn { id, durable, live }
     }
 
-    /// The one way to change the durable state while running: a record, then its application.
+    /// Appends a record and applies it. Nothing else changes the durable state of a running connection.
     pub(super) fn emit(&mut self, cx: &mut Context<'_>, record: Record, data: &[&[u8]]) {
         let bytes = cx.journal.append(self.id, &record, data);
         self.durable.apply(&record, bytes);
     }
 
-    /// The connection is gone; `Stack` removes it when it sees the state.
+    /// Closes the connection; `Stack` removes it when it sees the state.
     pub(crate) fn closed(&mut self, cx: &mut Context<'_>, why: Why) {
         let why = if self.durable.state == State::SynReceived {
             Why::NeverOpened
@@ -288,7 +290,7 @@ impl Conn {
         self.live.snd_nxt.since(self.durable.snd_una)
     }
 
-    /// The timestamp clock: milliseconds of service time, so it goes on across an outage.
+    /// The timestamp clock: milliseconds of service time, so it continues across an outage.
     //= rfc7323 5.4a, 5.4c, 5.4d, 5.4b
     fn tsval(&self, now: Duration) -> u32 {
         (now.as_millis() as u32).wrapping_add(self.durable.ts_offset)
@@ -313,7 +315,7 @@ impl Conn {
         if !matches!(self.durable.state, State::Established | State::CloseWait) {
             return;
         }
-        // The acknowledgement owed rides on the data.
+        // The data carries the acknowledgement that is due.
         if self.durable.last_ack_sent != self.durable.rcv_nxt {
             self.live.ack_now = true;
         }
@@ -324,14 +326,14 @@ impl Conn {
         }
     }
 
-    /// Half-close: our FIN follows what is queued.
+    /// Half-close: queues our FIN behind the data.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
         if matches!(self.durable.state, State::Established | State::CloseWait) {
             self.emit(cx, Record::FinQueued, &[]);
         }
     }
 
-    /// RFC 9293, section 3.10.5.
+    /// Aborts the connection (RFC 9293, section 3.10.5).
     pub(crate) fn abort(&mut self, cx: &mut Context<'_>) {
         if self.durable.state != State::TimeWait {
             let path = self.durable.path;
@@ -344,7 +346,7 @@ impl Conn {
         self.closed(cx, Why::Aborted);
     }
 
-    /// An acknowledgement that answers a segment which proves nothing, at a limited rate (RFC 5961, section 7).
+    /// Acknowledges a segment that proves nothing, at a limited rate (RFC 5961, section 7).
     pub(super) fn challenge(&mut self, now: Duration) {
         let second = now.as_secs();
         if self.live.challenges.0 != second {
@@ -356,10 +358,11 @@ impl Conn {
         }
     }
 
-    /// An ICMP error about a segment of ours. RFC 5927, section 4.1: believed only if that segment is outstanding.
+    /// Handles an ICMP error about a segment of ours. It is believed only if that segment is outstanding (RFC 5927,
+    /// section 4.1).
     ///
-    /// None ends the connection. RFC 9293, section 3.9.2.2 would let hard errors do so; RFC 5927, section 5.2 takes them for soft
-    /// ones, since anyone may forge them.
+    /// No error ends the connection. RFC 9293, section 3.9.2.2 would let hard errors do so; RFC 5927, section 5.2
+    /// treats them as soft ones, since anyone may forge them.
     //= rfc9293 MUST-54, MUST-56, SHLD-25, SHLD-26
     //= rfc8201 4d
     pub(crate) fn icmp(&mut self, error: &IcmpError, cx: &mut Context<'_>) {
@@ -376,7 +379,7 @@ impl Conn {
         }
     }
 
-    /// The path takes IP packets of `mtu` bytes only.
+    /// Limits the segment size to a path that takes IP packets of `mtu` bytes.
     fn too_big(&mut self, mtu: usize) {
         // RFC 1191, section 3 and RFC 8200, section 5: no link takes less.
         //= rfc1191 3c

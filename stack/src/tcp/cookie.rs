@@ -1,8 +1,8 @@
-//! SYN cookies (RFC 4987, section 3.6): under a flood of SYNs nothing is kept of one. What it said lies in the initial sequence number
-//! of our answer, and comes back with the client's acknowledgement.
+//! SYN cookies (RFC 4987, section 3.6). During a flood of SYNs no state is kept for a SYN: its contents are encoded in
+//! the initial sequence number of our SYN-ACK and return with the client's acknowledgement.
 //!
-//! A crash in between costs nothing either: the cookie is checked with the instance's secret, which is the same after a recovery. That is
-//! why no record is needed before such a SYN-ACK leaves, as it is for a connection in SYN-RECEIVED.
+//! A crash in between costs nothing: the cookie is checked with the instance's secret, which is the same after a
+//! recovery. So no record is needed before such a SYN-ACK leaves, unlike for a connection in SYN-RECEIVED.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use super::isn::Isn;
 use super::segment::Received;
 use crate::{Path, Seq};
 
-/// A cookie is good in the period it was made in, and in the next.
+/// A cookie is valid in the period in which it was made, and in the next.
 const PERIOD_SECONDS: u64 = 64;
-/// How long after it was made a cookie may come back.
+/// How long after its creation a cookie is accepted.
 pub(crate) const LIFE: Duration = Duration::from_secs(2 * PERIOD_SECONDS);
-/// Segment sizes a cookie can say (the default of RFC 9293, that of IPv6, Ethernet's, jumbo frames'); it says the largest that the client
-/// takes.
+/// Segment sizes that a cookie can encode (the defaults of RFC 9293 and of IPv6, Ethernet's, jumbo frames'). It encodes
+/// the largest that the client accepts.
 const SIZES: [u16; 4] = [536, 1220, 1440, 8940];
-/// Shifts it can say; a smaller one than the client's only understates its window. Linux has 7, Windows 8, macOS 6.
+/// Window scale shifts that a cookie can encode; a shift smaller than the client's only understates its window. Linux
+/// uses 7, Windows 8, macOS 6.
 const SHIFTS: [Option<u8>; 8] = [
     None,
     Some(0),
@@ -28,10 +29,11 @@ const SHIFTS: [Option<u8>; 8] = [
     Some(8),
     Some(10),
 ];
-/// Bits of a cookie: sizes, shifts, SACK, period; above them the proof.
+/// Bits of a cookie that hold sizes, shifts, SACK and period; the bits above are the proof.
 const CONTENT_BITS: u32 = 7;
 
-/// The initial sequence number that answers `syn`. The same SYN has the same answer, another (of another sequence number) another.
+/// Returns the initial sequence number that answers `syn`. The same SYN always has the same answer; a SYN with another
+/// sequence number has another.
 pub(crate) fn make(
     isn: &Isn,
     path: &Path,
@@ -50,7 +52,7 @@ pub(crate) fn make(
     Seq(content | isn.proof(path, syn.seq, period, content) << CONTENT_BITS)
 }
 
-/// The SYN that an acknowledgement with our cookie follows; `None` if it is no cookie of ours, or too old.
+/// Decodes the SYN from an acknowledgement of our cookie; `None` if it is no cookie of ours, or too old.
 pub(crate) fn open(
     isn: &Isn,
     path: &Path,
@@ -79,7 +81,7 @@ pub(crate) fn open(
         window_scale: SHIFTS.get(content as usize >> 2 & 7).copied().flatten(),
         sack_permitted: content >> 5 & 1 != 0,
         sack: [None; 3],
-        // RFC 7323, section 3.2: whoever agreed to timestamps sends them in every segment.
+        // RFC 7323, section 3.2: a peer that agreed to timestamps sends them in every segment.
         timestamp: ack.timestamp,
         payload: &[],
     };
@@ -132,7 +134,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_syn_said_comes_back(seq: u32, mss: Option<u16>, shift in proptest::option::of(0u8..15), sack: bool, at in 0u64..1_000_000, late in 0u64..64, other in 1u32..) {
+        fn a_cookie_round_trips(
+            seq: u32,
+            mss: Option<u16>,
+            shift in proptest::option::of(0u8..15),
+            sack: bool,
+            at in 0u64..1_000_000,
+            late in 0u64..64,
+            other in 1u32..,
+        ) {
             let isn = Isn::new([7; 32]);
             let at = Duration::from_secs(at);
             let cookie = make(&isn, &path(1), &syn(seq, mss, shift, sack), 536, at);

@@ -49,7 +49,7 @@ impl Cubic {
         self.cwnd
     }
 
-    /// The path takes smaller segments only: the window shrinks with them (RFC 5681, section 3.1).
+    /// Shrinks the window with the segment size of the path (RFC 5681, section 3.1).
     //= rfc5681 3.1j
     pub(crate) fn shrink_mss(&mut self, mss: usize) {
         self.cwnd = (self.cwnd * mss / self.mss).max(mss);
@@ -99,7 +99,7 @@ impl Cubic {
         self.cwnd = (next as usize).min(MAX);
     }
 
-    /// The window is not what limits the connection: the time since it last was does not count (RFC 9438, section 4.2).
+    /// Notes that the window does not limit the connection: this time does not count (RFC 9438, section 4.2).
     //= rfc9438 4.2c
     pub(crate) fn unused(&mut self, now: Duration) {
         if let Some(epoch) = &mut self.epoch {
@@ -212,7 +212,8 @@ mod tests {
     //= rfc9438 4.2a, 4.4a, 4.6a, 5a
     #[test]
     fn the_window_follows_the_cubic_curve() {
-        // Large windows, short round trips: C (t - K)^3 + W_max, W_max = 2000 segments, K = cbrt(2000 x 0.3 / 0.4) = 11.45 s.
+        // Large windows, short round trips: C (t - K)^3 + W_max, W_max = 2000 segments, K = cbrt(2000 x 0.3 / 0.4) =
+        // 11.45 s.
         let srtt = Duration::from_millis(100);
         for (t, segments) in [
             (2.0, 1662.5),
@@ -231,7 +232,8 @@ mod tests {
     //= rfc9438 4.3a, 4.3b
     #[test]
     fn small_windows_grow_as_renos_would() {
-        // Ten segments and 10 ms: the curve is slower than Reno, whose window is 7 + 0.53 for each round trip, then 1 for each.
+        // Ten segments and 10 ms: the curve is slower than Reno, whose window is 7 + 0.53 for each round trip, then 1
+        // for each.
         let srtt = Duration::from_millis(10);
         let mut cubic = reduced(10);
         let after = |cubic: &mut Cubic, round_trips: u32| {
@@ -271,7 +273,7 @@ mod tests {
         assert_eq!(cubic.cwnd(), 2000, "two segments at least");
         let mut cubic = reduced(1000);
         assert_eq!(cubic.w_max, 1_000_000.0);
-        // It has not grown back: others want more.
+        // It has not grown back, so other flows need capacity.
         cubic.congestion(700_000);
         assert_eq!(cubic.w_max, 700_000.0 * 1.7 / 2.0);
     }
@@ -292,7 +294,7 @@ mod tests {
 
     //= rfc9438 4.3b
     #[test]
-    fn renos_pace_is_taken_up_at_the_former_window_not_at_the_converged_one() {
+    fn renos_pace_starts_at_the_former_window_not_at_the_converged_one() {
         let srtt = Duration::from_millis(10);
         let mut cubic = reduced(100);
         cubic.congestion(70_000);

@@ -1,4 +1,4 @@
-//! A segment arrives: RFC 9293, section 3.10.7.4, with RFC 5961 and RFC 7323.
+//! Segment arrival (RFC 9293, section 3.10.7.4; RFC 5961; RFC 7323).
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::event::{Event, Why, push_once};
 
 /// RFC 7323, section 5.5: TS.Recent is invalid after 24 days.
 const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
-/// Bytes of out-of-order data that one record takes up: little is lost where a record does not fit before the ring's
-/// end.
+/// The size of one record of joined out-of-order data, in bytes. It is small beside the log's ring, so that little is
+/// wasted where a record does not fit before the end of the ring.
 const JOINED_MAX: usize = 1 << 20;
-/// Duplicate acknowledgements sent at once at most.
+/// The largest number of duplicate acknowledgements sent at once.
 const DUPLICATES_MAX: u32 = 16;
 
 impl Conn {
@@ -82,14 +82,16 @@ impl Conn {
         if probe && segment.len() > 0 {
             self.live.ack_now = true;
         }
-        // RFC 9293, section 3.8.6.1: a probe of a window is answered, and this may be one: of a peer that does not know of a window that has
-        // opened, and has nothing to probe with that it did not send before (smoltcp 0.14). At a limited rate, lest two such talk for ever.
+        // RFC 9293, section 3.8.6.1: a window probe is answered, and this may be one. smoltcp 0.14 sends such a segment
+        // when it does not know that the window has opened and has no unsent byte to probe with. The rate is limited,
+        // so that two such peers do not exchange acknowledgements for ever.
         if segment.len() == 0 && segment.seq > self.durable.rcv_nxt {
             self.challenge(cx.now);
         }
     }
 
-    /// RFC 7323, sections 3.2 and 5.3: segments without a timestamp are dropped once it is agreed upon, older ones answered.
+    /// RFC 7323, sections 3.2 and 5.3: once timestamps are agreed, a segment without one is dropped, and an old one is
+    /// answered.
     //= rfc7323 3.2d, 3.2e, 5.2e, 5.2f, 5.3a, 5.3b, 5.3c, 5.5a
     fn timestamp_passes(&mut self, segment: &Received<'_>, cx: &Context<'_>) -> bool {
         if !self.durable.options.timestamps || segment.rst {
@@ -105,7 +107,7 @@ impl Conn {
         !old
     }
 
-    /// RFC 7323, section 5.5: what is older than a TS.Recent that has expired is taken up all the same.
+    /// RFC 7323, section 5.5: a segment older than an expired TS.Recent is accepted.
     fn timestamp_is_old(&self, tsval: u32, now: Duration) -> bool {
         (tsval.wrapping_sub(self.durable.ts_recent) as i32) < 0
             && now.saturating_sub(self.live.ts_recent_at) < TIMESTAMP_LIFE
@@ -119,14 +121,15 @@ impl Conn {
             (0, false) => segment.seq == nxt,
             (0, true) => inside(segment.seq),
             (_, false) => false,
-            // The table looks at the first and the last byte. A segment sent again may reach beyond the window on both sides; what is
-            // within is taken.
+            // The table tests the first and the last byte. A retransmitted segment may reach beyond the window on both
+            // sides; the part within the window is accepted.
             (len, true) => segment.seq < edge && nxt <= segment.seq + (len - 1),
         }
     }
 
-    /// "Send an acknowledgment in reply and drop the segment". Data, a FIN and keep-alive probes are always answered; an empty
-    /// segment at a limited rate, lest two such connections talk for ever.
+    /// "Send an acknowledgment in reply and drop the segment". Data, a FIN and keep-alive probes are always answered.
+    /// The rate of answers to empty segments is limited, so that two such peers do not exchange acknowledgements for
+    /// ever.
     fn unacceptable(&mut self, segment: &Received<'_>, now: Duration) {
         if segment.syn || (segment.len() == 0 && segment.seq + 1 != self.durable.rcv_nxt) {
             return self.challenge(now);
@@ -200,7 +203,7 @@ impl Conn {
         true
     }
 
-    /// TS.Recent for a record about this segment (RFC 7323, section 4.3, (2)).
+    /// Returns the value that TS.Recent takes by this segment (RFC 7323, section 4.3, (2)).
     //= rfc7323 3.2f, 4.3a
     fn timestamp(&mut self, segment: &Received<'_>, now: Duration) -> Option<u32> {
         let (tsval, _) = segment
@@ -217,7 +220,7 @@ impl Conn {
     /// Fifth step in the synchronized states; false if the segment is to be dropped.
     fn acknowledged(&mut self, segment: &Received<'_>, ack: Seq, cx: &mut Context<'_>) -> bool {
         let una = self.durable.snd_una;
-        // RFC 5961, section 5.2. SND.NXT before a crash is not on record, so everything committed counts as sent.
+        // RFC 5961, section 5.2. SND.NXT before a crash is not recorded, so everything committed counts as sent.
         //= rfc5961 5.2a
         let highest = self.live.snd_nxt.max(self.live.snd_possible);
         if ack < una - self.live.old_ack_max as usize || ack > highest {
@@ -253,7 +256,7 @@ impl Conn {
         if acked > 0 {
             self.progress(segment, acked, flight, cx);
         } else if wnd == 0 || self.live.keep_alive_tries > 0 {
-            // RFC 9293, section 3.8.6.1: as long as probes are answered the connection stays.
+            // RFC 9293, section 3.8.6.1: the connection stays as long as probes are answered.
             self.live.last_progress = cx.now;
         }
         if update && self.flight() == 0 {
@@ -275,14 +278,15 @@ impl Conn {
         true
     }
 
-    /// Takes the SACK blocks in: whether they say anything new, and whether the first is a D-SACK (RFC 2883, section 4).
+    /// Records the SACK blocks. Returns whether they report anything new, and whether the first is a D-SACK (RFC 2883,
+    /// section 4).
     fn selective(&mut self, segment: &Received<'_>, ack: Seq, highest: Seq) -> (bool, bool) {
         if !self.durable.options.sack {
             return (false, false);
         }
         let una = self.durable.snd_una;
         let mut news = false;
-        // By distance from SND.UNA: comparisons of numbers a peer chooses at will are not transitive.
+        // Compared by distance from SND.UNA, since comparisons of numbers chosen by the peer are not transitive.
         let distance = |seq: Seq| seq.0.wrapping_sub(una.0);
         for (from, to) in segment.sack.into_iter().flatten() {
             let sent = 0 < distance(from)
@@ -318,7 +322,7 @@ impl Conn {
             && self.durable.options.timestamps
         {
             //= rfc7323 4.1a
-            // RFC 7323, section 4.1: also of bytes sent again.
+            // RFC 7323, section 4.1: retransmitted bytes are measured too.
             let clock = (cx.now.as_millis() as u32).wrapping_add(self.durable.ts_offset);
             let rtt = clock.wrapping_sub(echo);
             if rtt < 60_000 {
@@ -346,8 +350,8 @@ impl Conn {
         push_once(cx.events, Event::Writable(self.id));
     }
 
-    /// RFC 8985, section 7.4.2: what an acknowledgement says of the loss probe on its way. `unreported`: it is a duplicate without
-    /// SACK option.
+    /// Interprets an acknowledgement while a loss probe is outstanding (RFC 8985, section 7.4.2). `unreported`: it is a
+    /// duplicate without SACK option.
     //= rfc8985 7.4a, 7.4b, 7.4c
     fn probe_answered(&mut self, ack: Seq, flight: usize, duplicate_sack: bool, unreported: bool) {
         let LossProbe::Sent { end, again } = self.live.loss_probe else {
@@ -366,7 +370,7 @@ impl Conn {
         }
     }
 
-    /// RFC 6675, section 5.
+    /// Detects losses (RFC 6675, section 5).
     pub(super) fn detect_loss(&mut self) {
         let (una, nxt) = (self.durable.snd_una, self.live.snd_nxt);
         let more = self.durable.data_end().min(self.durable.snd_edge()) > nxt;
@@ -434,15 +438,15 @@ impl Conn {
         while taken == fresh.len() && self.take_joined(segment, cx) {}
     }
 
-    /// Law 7: what the log has no room for was never received. The window says that there is room, so this is an
-    /// attack, of tiny segments for instance.
+    /// Law 7: a segment that finds no room in the log counts as never received. The window offered says that there is
+    /// room, so this is an attack, with tiny segments for instance.
     fn refuse(&mut self, cx: &mut Context<'_>) {
         *cx.in_window_dropped += 1;
         self.live.refused_at = Some(cx.now);
         self.live.call_at = Some(cx.now + REFUSED_SILENCE);
     }
 
-    /// Puts on record what the log has room for of the bytes at RCV.NXT: how many.
+    /// Records as many of the in-order bytes at RCV.NXT as the log has room for, and returns their number.
     fn take_in_order(
         &mut self,
         seq: Seq,
@@ -450,7 +454,7 @@ impl Conn {
         segment: &Received<'_>,
         cx: &mut Context<'_>,
     ) -> usize {
-        // A part of it that is worth a record is taken.
+        // A part is taken if it is large enough for a record of its own.
         let room = match cx.journal.room(self.id) {
             room if room < fresh.len() && room < MSS_MIN => 0,
             room => room,
@@ -462,8 +466,8 @@ impl Conn {
         fresh.len()
     }
 
-    /// Puts on record the next of the out-of-order bytes that join on to RCV.NXT: a record's length of them; false if
-    /// there are none, or no room.
+    /// Records the next out-of-order bytes that join on to RCV.NXT, at most one record's length; false if there are
+    /// none, or no room.
     fn take_joined(&mut self, segment: &Received<'_>, cx: &mut Context<'_>) -> bool {
         let room = cx.journal.room(self.id).min(JOINED_MAX);
         let joined = self.live.assembler.take(self.durable.rcv_nxt, room);
@@ -475,7 +479,7 @@ impl Conn {
         bytes > 0
     }
 
-    /// In-order bytes up to `after` are on record, and acknowledged at once or soon.
+    /// In-order bytes up to `after` have been recorded; schedules their acknowledgement, at once or delayed.
     fn receive(
         &mut self,
         parts: &[&[u8]],
@@ -485,8 +489,8 @@ impl Conn {
     ) {
         //= rfc9293 SHLD-19
         //= rfc5681 4.2b
-        // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer says so. Before a planned
-        // outage no reply follows on which the acknowledgement could ride, and the outage waits for it.
+        // RFC 9293, section 3.8.6.3: every second full-sized segment, or when the timer expires. Before a planned
+        // outage no reply follows that could carry the acknowledgement, and the outage waits for it.
         if cx.draining || after.since(self.durable.last_ack_sent) >= 2 * self.live.rcv_mss {
             self.live.ack_now = true;
         }

@@ -29,8 +29,8 @@ impl Isn {
         }
     }
 
-    /// RFC 6528, section 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey). No value of M serves twice, also
-    /// within one tick; across an outage that holds since service time goes on.
+    /// RFC 6528, section 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey). No value of M is used
+    /// twice, not even within one tick; this holds across an outage, since service time continues.
     //= rfc9293 MUST-8, MUST-9, SHLD-1
     //= rfc6528 3a, 3b, 3c
     pub(crate) fn draw(&mut self, path: &Path, now: Duration) -> Seq {
@@ -45,7 +45,7 @@ impl Isn {
         self.hash(1, path) as u32
     }
 
-    /// What only this instance can say of a SYN it has seen (the upper bits of a cookie, in the lower ones here).
+    /// Returns a keyed proof that this instance saw a SYN (the upper bits of a cookie; here in the lower bits).
     pub(crate) fn proof(&self, path: &Path, irs: Seq, period: u64, content: u32) -> u32 {
         let mut hasher = self.hasher(0, path);
         hasher.write(&irs.0.to_be_bytes());
@@ -58,7 +58,8 @@ impl Isn {
         self.hasher(which, path).finish()
     }
 
-    // SipHash-2-4, as Linux uses for the same purpose; deprecated in favour of hashers that do not say which function they are.
+    // SipHash-2-4, as Linux uses for the same purpose. It is deprecated only in favour of hashers that do not name
+    // their function.
     #[allow(deprecated)]
     fn hasher(&self, which: usize, path: &Path) -> impl Hasher {
         let (k0, k1) = self.keys[which & 1];

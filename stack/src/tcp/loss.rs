@@ -1,4 +1,4 @@
-//! What is lost, what is on its way, what to send again: RFC 6675, and RFC 6582 for peers without SACK.
+//! Loss detection and retransmission: RFC 6675, and RFC 6582 for peers without SACK.
 
 use super::ranges::Ranges;
 use crate::Seq;
@@ -21,13 +21,13 @@ pub(crate) struct Loss {
     sacked: Ranges,
     /// Unsacked bytes below are lost.
     lost_below: Seq,
-    /// Bytes below have been sent again during this recovery.
+    /// Bytes below have been retransmitted during this recovery.
     high_rxt: Seq,
     /// Recovery under way, until this point is acknowledged.
     recovery: Option<(Recovery, Seq)>,
     /// Duplicate acknowledgements of a peer without SACK: segments that have left the network.
     dup_acks: usize,
-    /// DupAcks of RFC 6675: acknowledgements with news of what lies above SND.UNA since it last advanced.
+    /// DupAcks of RFC 6675: acknowledgements that reported something new above SND.UNA since it last advanced.
     reports: usize,
 }
 
@@ -74,12 +74,12 @@ impl Loss {
         self.high_rxt = self.high_rxt.max(to);
     }
 
-    /// The peer holds `[from, to)`; true if that is news.
+    /// Records that the peer holds `[from, to)`; true if that is new.
     pub(crate) fn sack(&mut self, from: Seq, to: Seq) -> bool {
         self.sacked.insert(from, to)
     }
 
-    /// An acknowledgement had news of what the peer holds.
+    /// Counts an acknowledgement that reported something new.
     pub(crate) fn reported(&mut self) {
         self.reports += 1;
     }
@@ -89,7 +89,8 @@ impl Loss {
         !self.sacked.is_empty()
     }
 
-    /// A segment has left the network; after a timeout it may be one that was sent for nothing (RFC 6582, section 4).
+    /// Counts a segment that has left the network; after a timeout it may be an unnecessary retransmission (RFC 6582,
+    /// section 4).
     //= rfc6582 4a
     pub(crate) fn duplicate_ack(&mut self) {
         if self.recovery() != Some(Recovery::Slow) {
@@ -97,8 +98,8 @@ impl Loss {
         }
     }
 
-    /// Everything below `snd_una` is acknowledged, `acked` bytes of it just now. True if the segment there is lost as well, and to
-    /// be sent again whatever the window.
+    /// Handles an acknowledgement up to `snd_una`, of which `acked` bytes are new. True if the segment there is lost as
+    /// well, and has to be sent again whatever the window.
     pub(crate) fn acked(&mut self, snd_una: Seq, acked: usize, mss: usize, sack: bool) -> bool {
         self.sacked.drop_below(snd_una);
         //= rfc6675 5b
@@ -132,7 +133,7 @@ impl Loss {
         false
     }
 
-    /// Looks for losses; true if fast recovery begins.
+    /// Detects losses; true if fast recovery begins.
     ///
     /// `more`: new data could be sent; if not, few outstanding segments lower the threshold (RFC 5827, section 3.1).
     pub(crate) fn detect(&mut self, snd_una: Seq, snd_nxt: Seq, mss: usize, more: bool) -> bool {
@@ -190,8 +191,8 @@ impl Loss {
         None
     }
 
-    /// A timeout, or our return after an outage: everything outstanding is taken for lost, and what SACK said is forgotten
-    /// (RFC 2018, section 8).
+    /// Treats everything outstanding as lost, after a timeout or after an outage, and forgets what SACK reported (RFC
+    /// 2018, section 8).
     //= rfc2018 5c, 5.1b, 5d
     //= rfc6675 5.1a
     pub(crate) fn all_lost(&mut self, snd_una: Seq, snd_nxt: Seq) {
@@ -202,7 +203,8 @@ impl Loss {
         self.recovery = Some((Recovery::Slow, snd_nxt));
     }
 
-    /// The path takes smaller segments only: what was sent from `seq` on did not pass (RFC 1191, section 6.4).
+    /// Treats everything sent from `seq` on as lost, since the path takes smaller segments only (RFC 1191, section
+    /// 6.4).
     pub(crate) fn too_big(&mut self, snd_una: Seq, snd_nxt: Seq) {
         self.lost_below = snd_nxt;
         self.high_rxt = snd_una;

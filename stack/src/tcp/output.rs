@@ -1,4 +1,4 @@
-//! What a connection sends: RFC 9293, section 3.8, with RFC 6675, 6298, 8985 and 1122.
+//! Output processing of a connection (RFC 9293, section 3.8; RFC 6675, 6298, 8985 and 1122).
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::{Config, Seq};
 
 /// RFC 8985, section 7.2: what a peer's delayed acknowledgement may add when a single segment is outstanding.
 const PEER_DELAYED_ACK: Duration = Duration::from_millis(200);
-/// Retransmissions in vain after which the application is told (RFC 9293, section 3.8.3).
+/// The number of unsuccessful retransmissions after which the application is notified (R1 of RFC 9293, section 3.8.3).
 //= rfc9293 SHLD-10
 const R1: u32 = 3;
-/// No loss probe sooner than that.
+/// The shortest time before a loss probe is sent.
 const LOSS_PROBE_MIN: Duration = Duration::from_millis(10);
-/// Silence of a called-back client after which it is called once more.
+/// Silence after which a client that was woken (RFC 6069) is woken once more.
 const REVIVAL_REPEAT: Duration = Duration::from_millis(250);
-/// Silence of a peer that was refused for want of room, after which it is called back once there is some; and how often to see whether
-/// there is. A sender's timer runs for no shorter time (200 ms where it is Linux).
+/// Silence of a peer, after a segment of it was refused for lack of room, before it is woken (RFC 6069); also the
+/// interval at which the room is checked. No sender's timer is shorter (Linux: 200 ms).
 pub(super) const REFUSED_SILENCE: Duration = Duration::from_millis(250);
-/// Segments that are acknowledged at once, each, where the peer's congestion window may be a single segment.
+/// The number of segments that are each acknowledged at once when the peer's congestion window may be a single segment.
 const QUICK_ACKS: u32 = 16;
-/// A round trip on the networks we serve; ours is not known yet when we come back.
+/// The round-trip time assumed after a return, when none has been measured.
 const REVIVAL_ROUND_TRIP: Duration = Duration::from_millis(2);
 
 impl Conn {
@@ -36,7 +36,8 @@ impl Conn {
             State::Closed => return,
             State::SynReceived => {
                 self.send_syn_ack(cx, wire);
-                // RFC 9293, section 3.10.7.4, first step: a peer that has begun anew resets us by its answer to this.
+                // RFC 9293, section 3.10.7.4, first step: a peer that has restarted answers this acknowledgement with a
+                // reset.
                 if self.live.ack_now {
                     self.send_ack(cx, wire);
                 }
@@ -67,7 +68,7 @@ impl Conn {
         }
     }
 
-    /// The next moment something is to be done.
+    /// Returns the time of the next timer event.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Duration> {
         let live = &self.live;
         if let Some(hold) = live.revival.and_then(|revival| revival.hold_until) {
@@ -110,7 +111,7 @@ impl Conn {
             self.delayed_ack();
         }
         if due(self.live.call_at) {
-            self.call_refused(cx, wire);
+            self.wake_refused(cx, wire);
         }
         if due(self.live.retransmit_at) {
             self.live.retransmit_at = None;
@@ -121,9 +122,9 @@ impl Conn {
         }
     }
 
-    /// The time of a delayed acknowledgement has come. RFC 5681, section 4.2 counts on a second segment: a peer that
-    /// sends no other full one meanwhile may have a congestion window of a single segment, and would go on by 40 ms
-    /// each.
+    /// The delayed-acknowledgement timer expired. RFC 5681, section 4.2 assumes a second segment: a peer that sends no
+    /// other full segment meanwhile may have a congestion window of one segment, and would then send only one every 40
+    /// ms.
     fn delayed_ack(&mut self) {
         let owed = self.durable.rcv_nxt.since(self.durable.last_ack_sent);
         if owed >= self.live.rcv_mss {
@@ -169,8 +170,8 @@ impl Conn {
         self.live.force = true;
     }
 
-    /// RFC 9293, section 3.8.6.1: one byte beyond a window too small to use. SND.NXT stays, so that the byte is sent again with
-    /// what follows it.
+    /// Sends a window probe: one byte beyond a window too small to use (RFC 9293, section 3.8.6.1). SND.NXT stays, so
+    /// that the byte is sent again with the bytes that follow it.
     //= rfc9293 MUST-36, SHLD-30
     fn probe_window(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         let una = self.durable.snd_una;
@@ -183,7 +184,7 @@ impl Conn {
         self.live.retransmit_at = Some(cx.now + self.live.rtt.rto());
     }
 
-    /// RFC 8985, section 7.3: a new segment if there is one, else the last one again.
+    /// Sends a loss probe (RFC 8985, section 7.3): a new segment if there is one, else the last one again.
     //= rfc8985 7.3a, 7.3b
     fn probe_loss(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         let (una, nxt, mss) = (self.durable.snd_una, self.live.snd_nxt, self.live.mss);
@@ -208,7 +209,7 @@ impl Conn {
         self.live.retransmit_at = Some(cx.now + self.live.rtt.rto());
     }
 
-    /// RFC 9293, section 3.8.4: SEG.SEQ = SND.NXT - 1.
+    /// Sends a keep-alive probe (RFC 9293, section 3.8.4): SEG.SEQ = SND.NXT - 1.
     //= rfc9293 MUST-29, SHLD-12
     fn keep_alive(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         if self.live.keep_alive_tries >= cx.config.keep_alive_probes {
@@ -254,8 +255,8 @@ impl Conn {
     }
 
     fn send_ack(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
-        // RFC 9293, section 3.8.6: the peer may have shrunk its window to the left of SND.NXT. It would not look at an acknowledgement
-        // beyond what it now offers, and both sides would wait for ever.
+        // RFC 9293, section 3.8.6: the peer may have shrunk its window to the left of SND.NXT. It would ignore an
+        // acknowledgement beyond what it now offers, and both sides would wait for ever.
         let seq = self.live.snd_nxt.min(self.durable.snd_edge());
         let mut header = self.header(seq, cx);
         if self.durable.options.sack {
@@ -269,7 +270,7 @@ impl Conn {
         );
     }
 
-    /// The header of a segment that acknowledges; what it promises is on record before it leaves (law 8).
+    /// The header of a segment that acknowledges; the window that it offers is recorded before it leaves (law 8).
     fn header(&mut self, seq: Seq, cx: &mut Context<'_>) -> Header {
         if self.durable.last_ack_sent != self.durable.rcv_nxt || self.live.window_update {
             let promise = self.promise_now(cx, self.durable.rcv_nxt, self.durable.received_len);
@@ -388,7 +389,8 @@ impl Conn {
         }
         if len < left {
             //= rfc9293 MUST-38, SHLD-28
-            // RFC 9293, section 3.8.6.2.1: full segments, or half the largest window seen, unless it is the last of the data.
+            // RFC 9293, section 3.8.6.2.1: full segments, or half the largest window seen, unless it is the last of the
+            // data.
             let half = self.live.snd_wnd_max as usize / 2;
             len = match len / mss * mss {
                 0 if len >= half.max(1) => len,
@@ -407,7 +409,8 @@ impl Conn {
         true
     }
 
-    /// How much of `len` one frame may carry with `allowed` bytes left in the congestion window: whole segments if not all.
+    /// How much of `len` one frame may carry with `allowed` bytes left in the congestion window: whole segments if not
+    /// all.
     fn fit(&mut self, len: usize, allowed: usize, burst: usize) -> usize {
         let mss = self.live.mss;
         let mut fits = len.min(burst);
@@ -450,10 +453,10 @@ impl Conn {
         self.live.retransmit_at = Some(now + wait);
     }
 
-    /// We are back: what was sent and is not acknowledged goes out again, and the peer learns its window.
+    /// Restarts the connection after an outage: unacknowledged bytes are sent again, and the peer is sent its window.
     ///
     /// `lost`: frames of the peer may be lost, so its retransmission timer has been backed off.
-    pub(crate) fn come_back(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
+    pub(crate) fn resume(&mut self, lost: bool, now: Duration, wire: &mut dyn Wire) {
         // In a segment of its own, at SND.NXT: what is sent again lies before that, and the peer need not look at its
         // window (RFC 9293, section 3.10.7.4, fifth step: SND.WL1).
         self.live.announce = self.durable.state != State::SynReceived;
@@ -476,7 +479,7 @@ impl Conn {
         [self.durable.last_ack_sent, self.durable.prior_ack_sent]
     }
 
-    /// Calls the peer again, once, if it has stayed silent; false while segments are held back.
+    /// Wakes the peer (RFC 6069) once more if it has stayed silent; false while segments are held back.
     fn revive_if_silent(&mut self, now: Duration, wire: &mut dyn Wire) -> bool {
         let Some(revival) = &mut self.live.revival else {
             return true;
@@ -497,9 +500,9 @@ impl Conn {
         true
     }
 
-    /// What was refused comes again by the peer's timer, which has backed off while there was no room: up to a minute and more after
-    /// there is some. So it is called back then, as after an outage.
-    fn call_refused(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
+    /// Wakes a peer whose segment was refused, once there is room again. Its retransmission timer has backed off
+    /// meanwhile, and it would stay silent for up to a minute and more, as after an outage.
+    fn wake_refused(&mut self, cx: &mut Context<'_>, wire: &mut dyn Wire) {
         self.live.call_at = None;
         if !self.peer_may_send() {
             return;
@@ -511,9 +514,9 @@ impl Conn {
         wire.revive(&self.durable.path, self.last_acks());
     }
 
-    /// Planned outage: nothing has come for two round trips, for `least` in any case, for `unmeasured` if no round trip
-    /// has been measured, and all that came is acknowledged. SRTT would not do: it counts the peer's delayed
-    /// acknowledgements, which delay no data.
+    /// Planned outage: returns whether nothing has arrived for two round trips (at least `least`; `unmeasured` if no
+    /// round trip has been measured), and all that arrived is acknowledged. SRTT would not do: it counts the peer's
+    /// delayed acknowledgements, which delay no data.
     pub(crate) fn is_quiet(&self, least: Duration, unmeasured: Duration, now: Duration) -> bool {
         let round_trip = self.live.rtt.least();
         let quiet = round_trip.map_or(unmeasured, |round_trip| least.max(round_trip * 2));
@@ -521,7 +524,7 @@ impl Conn {
         !self.peer_may_send() || (!owes && now.saturating_sub(self.live.last_data) >= quiet)
     }
 
-    /// Nothing has come for `idle`, and neither side waits for an acknowledgement.
+    /// Returns whether nothing has arrived for `idle`, and neither side waits for an acknowledgement.
     pub(crate) fn is_idle(&self, idle: Duration, now: Duration) -> bool {
         let owes = self.live.ack_now || self.durable.last_ack_sent != self.durable.rcv_nxt;
         !owes && self.durable.unacked.len() == 0 && now.saturating_sub(self.live.last_data) >= idle

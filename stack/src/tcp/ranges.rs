@@ -1,8 +1,8 @@
-//! Disjoint, ordered ranges of sequence numbers: what the peer reported by SACK.
+//! Disjoint, ordered ranges of sequence numbers that the peer reported by SACK.
 
 use crate::Seq;
 
-/// Ranges beyond which further ones are ignored: a peer cannot make us keep more.
+/// The largest number of ranges kept; further ones are ignored, so that a peer cannot make us keep more.
 const LIMIT: usize = 1024;
 
 /// Sorted, disjoint, not adjacent `[from, to)`.
@@ -88,7 +88,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn like_a_bitmap(base in prop_oneof![Just(0u32), Just(u32::MAX - 100)], inserts in proptest::collection::vec((0usize..200, 0usize..40), 0..20), low in 0usize..240, width in 0usize..100) {
+        fn like_a_bitmap(
+            base in prop_oneof![Just(0u32), Just(u32::MAX - 100)],
+            inserts in proptest::collection::vec((0usize..200, 0usize..40), 0..20),
+            low in 0usize..240,
+            width in 0usize..100,
+        ) {
             let base = Seq(base);
             let mut ranges = Ranges::default();
             let mut map = [false; 240];

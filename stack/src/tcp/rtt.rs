@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// RFC 6298 says 1 s; like most stacks since we take 200 ms, above every delayed acknowledgement.
+/// RFC 6298 says 1 s; like most current stacks we use 200 ms, which is above every delayed acknowledgement.
 //= rfc6298 2.4
 const RTO_MIN: Duration = Duration::from_millis(200);
 //= rfc6298 2.5
@@ -14,7 +14,7 @@ const RTO_INITIAL: Duration = Duration::from_secs(1);
 //= rfc6298 5.7
 const RTO_AFTER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// RFC 6298, section 4: the granularity of what is measured; the timestamp clock ticks in milliseconds.
+/// The clock granularity G (RFC 6298, section 4); the timestamp clock ticks in milliseconds.
 const GRANULARITY: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Default)]

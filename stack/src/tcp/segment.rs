@@ -1,4 +1,4 @@
-//! Segments: from the wire and onto it, on smoltcp's formats.
+//! Parsing and emitting TCP segments, on smoltcp's formats.
 
 use smoltcp::wire::{TcpOption, TcpPacket, TcpSeqNumber};
 
@@ -161,7 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn header_comes_back() {
+    fn header_round_trips() {
         let mut header = Header::new(445, 50_000, Seq(0xffff_fff0));
         header.ack = Some(Seq(7));
         header.timestamp = Some((1, 2));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn syn_options_come_back() {
+    fn syn_options_round_trip() {
         let mut header = Header::new(1, 2, Seq(3));
         header.syn = true;
         header.mss = Some(1460);

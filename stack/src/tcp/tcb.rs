@@ -8,7 +8,7 @@ use super::record::{Checkpoint, Options, Promise, Record, State};
 use super::send_queue::SendQueue;
 use crate::{Path, Seq};
 
-/// What survives of a connection. Changed only by [`Durable::apply`]; the fields are described at [`Checkpoint`].
+/// The durable state of a connection. Only [`Durable::apply`] changes it; the fields are described at [`Checkpoint`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Durable {
     pub(crate) path: Path,
@@ -29,14 +29,14 @@ pub struct Durable {
     pub(crate) fin_queued: bool,
     /// In-order bytes the application has not consumed.
     pub(crate) received: VecDeque<Bytes>,
-    /// Their number.
+    /// Length of `received` in bytes.
     pub(crate) received_len: usize,
-    /// Bytes from `snd_una` on.
+    /// Bytes from `snd_una` on that have not been acknowledged.
     pub(crate) unacked: SendQueue,
 }
 
 impl Durable {
-    /// Everything but the queued bytes.
+    /// Returns everything but the queued bytes.
     pub(crate) fn checkpoint(&self) -> Checkpoint {
         let Durable {
             path,
@@ -79,7 +79,7 @@ impl Durable {
         }
     }
 
-    /// The state a snapshot describes, both queues empty.
+    /// Makes the state that a snapshot describes, with both queues empty.
     pub(crate) fn restore(checkpoint: &Checkpoint) -> Durable {
         let Checkpoint {
             path,
@@ -122,7 +122,7 @@ impl Durable {
         }
     }
 
-    /// The one place where the durable state changes.
+    /// Applies a record. Nothing else changes the durable state.
     pub(crate) fn apply(&mut self, record: &Record, data: Bytes) {
         match record {
             Record::Opened(checkpoint) => *self = Durable::restore(checkpoint),
@@ -247,7 +247,7 @@ impl Durable {
         self.snd_una + self.snd_wnd as usize
     }
 
-    /// Bytes the peer may still send by our promise.
+    /// Bytes the peer may still send within the window offered.
     pub(crate) fn rcv_wnd(&self) -> usize {
         self.rcv_edge.since(self.rcv_nxt)
     }

@@ -1,4 +1,4 @@
-//! The receive window (RFC 9293, section 3.8.6): every byte that is promised to a peer has room set aside for it.
+//! The receive window (RFC 9293, section 3.8.6). Every byte that is offered to a peer has room set aside for it.
 //!
 //! A connection holds the bytes that it has queued for the application and those that its peer may still send. The sum
 //! over all connections stays within [`Config::receive_total`]; a window grows as far as the others leave room.
@@ -7,19 +7,19 @@ use super::conn::{Conn, Context};
 use super::record::{Promise, Record, State};
 use crate::{Config, Seq};
 
-/// Of the room that is left, a window that grows by itself takes one part in so many. With many connections each gets
-/// less, and there is always some left for the next one.
+/// The fraction (one part in so many) of the remaining room that a window takes without a grant. With many connections
+/// each gets less, and some is always left for the next one.
 const AUTOMATIC_PART: usize = 256;
 
-/// Beyond its allowance a window is rounded up by so many units of its scale at most.
+/// The largest number of scale units by which a window is rounded up beyond its allowance.
 const ROUNDING_UNITS: usize = 16;
 
 /// What one connection may hold, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
-    /// By itself: its window is opened again up to this as the application consumes what came.
+    /// Without a grant: the window is opened up to this as the application consumes.
     pub(crate) automatic: usize,
-    /// At most: what the other connections do not hold.
+    /// With grants: what the other connections do not hold.
     pub(crate) most: usize,
 }
 
@@ -46,7 +46,7 @@ impl Holding {
 }
 
 impl Allowance {
-    /// What a connection may hold that holds `own` of what `all` hold together.
+    /// The allowance of a connection that holds `own` of what `all` hold together.
     pub(crate) fn new(config: &Config, all: Holding, own: Holding) -> Allowance {
         let left = config.receive_total.saturating_sub(all.sum());
         let spare = left.saturating_sub(config.receive_reserve);
@@ -68,10 +68,10 @@ impl Conn {
         }
     }
 
-    /// The right edge an acknowledgement of `rcv_nxt` promises when `queued` bytes wait for the application.
+    /// Returns the right edge that an acknowledgement of `rcv_nxt` offers when `queued` bytes wait for the application.
     ///
-    /// It never moves left (RFC 9293, section 3.8.6), so it is rounded up to what the window field can say. It moves
-    /// right only in worthwhile steps (section 3.8.6.2.2).
+    /// It never moves left (RFC 9293, section 3.8.6), so it is rounded up to what the window field can express. It
+    /// moves right only in worthwhile steps (section 3.8.6.2.2).
     //= rfc9293 SHLD-14, MUST-39
     //= rfc7323 2.4b
     fn next_edge(&self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Seq {
@@ -81,7 +81,7 @@ impl Conn {
         let largest = (0xffff << self.durable.rcv_shift()).min(cx.config.window_max());
         let limit = rcv_nxt + most.saturating_sub(queued).min(largest);
         let free = by_itself.max(self.live.granted).min(limit);
-        // What is granted may be the end of a message, however short.
+        // A granted window may end at the end of a message, however short.
         let step = match self.live.granted > held {
             true => 1,
             false => self.live.rcv_mss.min(automatic / 2).max(1),
@@ -102,7 +102,7 @@ impl Conn {
         }
     }
 
-    /// The promise of the acknowledgement that leaves after this turn's commit, if one is due.
+    /// Returns the promise of the acknowledgement that leaves after this turn's commit, if one is due.
     pub(super) fn promise(
         &mut self,
         cx: &Context<'_>,
@@ -113,7 +113,7 @@ impl Conn {
         due.then(|| self.promise_now(cx, rcv_nxt, queued))
     }
 
-    /// The promise of an acknowledgement that leaves in any case.
+    /// Returns the promise of an acknowledgement that leaves in any case.
     pub(super) fn promise_now(&mut self, cx: &Context<'_>, rcv_nxt: Seq, queued: usize) -> Promise {
         Promise {
             edge: self.next_edge(cx, rcv_nxt, queued),
@@ -121,7 +121,7 @@ impl Conn {
         }
     }
 
-    /// Bytes were consumed, or the planned outage is over: announces the window if it is to grow by much.
+    /// Announces the window if it may grow by much: after bytes were consumed, or when the planned outage is over.
     pub(crate) fn reconsider_window(&mut self, cx: &Context<'_>) {
         let durable = &self.durable;
         let edge = self.next_edge(cx, durable.rcv_nxt, durable.received_len);
@@ -131,8 +131,8 @@ impl Conn {
         }
     }
 
-    /// The application has room for `window` more bytes. They are promised at once: what is left for others is less by
-    /// them.
+    /// Offers `window` more bytes, for which the application has room. They are offered at once and leave less for
+    /// other connections.
     pub(crate) fn grant(&mut self, cx: &mut Context<'_>, window: usize) {
         let (rcv_nxt, queued) = (self.durable.rcv_nxt, self.durable.received_len);
         self.live.granted = self.durable.rcv_edge.max(rcv_nxt + window);
@@ -143,7 +143,7 @@ impl Conn {
         }
     }
 
-    /// Acknowledges at once what is not acknowledged yet: no reply follows on which the acknowledgement could ride.
+    /// Acknowledges all received bytes at once, when no reply follows that could carry the acknowledgement.
     pub(crate) fn acknowledge(&mut self) {
         self.live.ack_now |= self.durable.last_ack_sent != self.durable.rcv_nxt;
     }

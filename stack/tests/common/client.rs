@@ -59,7 +59,8 @@ impl Client {
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         if scenario.timestamps {
-            // smoltcp's generator takes no argument; a constant clock is a legal one (RFC 7323, section 5.4 asks for monotony).
+            // smoltcp's generator takes no argument; a constant clock is legal (RFC 7323, section 5.4 asks for
+            // monotony).
             socket.set_tsval_generator(Some(|| 1000));
         }
         let mut sockets = SocketSet::new(Vec::new());

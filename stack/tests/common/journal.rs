@@ -1,4 +1,4 @@
-//! A log in memory: what is committed survives.
+//! A log in memory, whose committed part survives a crash.
 
 use bytes::Bytes;
 use outlast_stack::{ConnId, Journal, Record};
@@ -40,7 +40,7 @@ impl Log {
         self.committed = self.records.len();
     }
 
-    /// What a crash leaves.
+    /// Keeps what a crash leaves.
     pub fn crash(&mut self) {
         self.records.truncate(self.committed);
     }

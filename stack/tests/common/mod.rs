@@ -84,7 +84,7 @@ impl Scenario {
     }
 }
 
-/// What a run was like.
+/// Statistics of a run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Report {
     pub crashes: u32,
@@ -120,7 +120,7 @@ pub fn stream(seed: u64, from: usize, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Small, seeded.
+/// A small seeded random number generator.
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
@@ -177,7 +177,7 @@ pub fn run(scenario: Scenario) -> Report {
             .into_iter()
             .flatten()
             .min();
-        // At least a microsecond, so that time goes on.
+        // At least a microsecond, so that time advances.
         now = next.unwrap_or(now).max(now + Duration::from_micros(1));
         server.device.advance(now);
     }

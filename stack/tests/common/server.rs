@@ -1,4 +1,4 @@
-//! Our end: the event loop's turn, its application, its crashes, and the laws checked after each step.
+//! Our end: the event loop's turn, its application, its crashes, and the laws that are checked after each step.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const SEND_AHEAD: usize = 512 << 10;
 pub struct Server {
     pub device: MemoryDevice,
     pub stack: Stack,
-    /// Follows by the records alone.
+    /// A stack that follows by the records alone.
     follower: Stack,
     followed: usize,
     log: Log,
@@ -35,7 +35,7 @@ pub struct Server {
     sent: usize,
     sent_committed: usize,
     edges: BTreeMap<ConnId, Seq>,
-    /// A connection has been on record.
+    /// A connection has been recorded.
     began: bool,
     /// It has been closed by both sides.
     done: bool,
@@ -58,7 +58,8 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// The service time at which the first connection's initial sequence number is `iss`: the generator's clock ticks every 4 us.
+/// The service time at which the first connection's initial sequence number is `iss`; the generator's clock ticks every
+/// 4 us.
 pub fn start_for_iss(iss: u32) -> Duration {
     let probe = Scenario::new(0, Traffic::Upload, 1);
     let (end, other) = outlast_stack::device::pair(Default::default(), probe.faults, 0);
@@ -204,7 +205,7 @@ impl Server {
         self.note_events();
     }
 
-    /// Everything from the records, nothing from the old stack.
+    /// Makes everything from the records, nothing from the old stack.
     fn recover(&mut self) {
         let config = config(self.scenario.server_buffer, self.scenario.offload);
         self.stack = Stack::new(config.clone(), SECRET, self.service);
@@ -304,7 +305,8 @@ impl Server {
         self.stack.consume(conn, take, &mut self.log);
     }
 
-    /// Sends frames after looking at each: no reset, nothing promised or acknowledged that is not committed, no window taken back.
+    /// Sends frames after checking each: no reset, nothing promised or acknowledged that is not committed, no window
+    /// taken back.
     fn send(&mut self, out: &[TxFrame]) {
         for frame in out {
             self.inspect(frame);
@@ -343,7 +345,7 @@ impl Server {
         let ack = Seq(tcp.ack_number().0 as u32);
         assert!(
             ack <= checkpoint.rcv_nxt,
-            "acknowledged more than is on record"
+            "acknowledged more than is recorded"
         );
         let shift = match (tcp.syn(), checkpoint.options.window_scale) {
             (false, Some((_, ours))) => ours,
@@ -352,7 +354,7 @@ impl Server {
         let edge = ack + (usize::from(tcp.window_len()) << shift);
         assert!(
             edge <= checkpoint.rcv_edge,
-            "promised more than is on record"
+            "promised more than is recorded"
         );
         let last = *self.edges.get(&conn).unwrap_or(&edge);
         assert!(
@@ -367,7 +369,7 @@ impl Server {
     fn note_events(&mut self) {
         for event in self.stack.events() {
             if let Event::Closed(_, why) = event {
-                // A late duplicate of a SYN may open another one, which nobody wants.
+                // A late duplicate of a SYN may open another connection, which is ignored.
                 let stray = why == Why::NeverOpened && self.done;
                 assert!(
                     stray || why == Why::Finished,
@@ -379,13 +381,13 @@ impl Server {
         }
     }
 
-    /// The connection has come and gone, or waits out TIME-WAIT.
+    /// Returns whether the connection has ended, or is in TIME-WAIT.
     pub fn finished(&self) -> bool {
         let mut states = self.stack.connections().map(|(_, _, state)| state);
         self.began && self.down_until.is_none() && states.all(|state| state == State::TimeWait)
     }
 
-    /// The peer's FIN is all that is missing.
+    /// Returns whether only the peer's FIN is missing.
     pub fn only_fin_missing(&self) -> bool {
         self.down_until.is_none()
             && self.stack.connections().all(|(conn, _, state)| {

@@ -1,4 +1,4 @@
-//! A peer worked by hand: one segment at a time into our stack, and what it answers.
+//! A peer driven by hand: one segment at a time into our stack, and its answers.
 
 #![allow(dead_code)] // each test uses its part
 
@@ -20,7 +20,7 @@ pub const PORT: u16 = 445;
 pub const MS: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const SECRET: [u8; 32] = [9; 32];
-/// The peer's initial sequence number: its data wraps soon.
+/// The peer's initial sequence number, chosen so that its data wraps soon.
 pub const IRS: u32 = u32::MAX - 100;
 
 #[derive(Clone, Default)]
@@ -66,7 +66,7 @@ pub struct Seg {
     pub sack_permitted: bool,
     pub sack: [Option<(u32, u32)>; 3],
     pub timestamp: Option<(u32, u32)>,
-    /// Option bytes that come first, whatever they are.
+    /// Raw option bytes that precede the others.
     pub raw_options: Vec<u8>,
     pub data: Vec<u8>,
 }
@@ -80,7 +80,7 @@ pub struct Bench {
     pub conn: ConnId,
     pub iss: u32,
     pub timestamps: bool,
-    /// Frames sent that are not TCP.
+    /// Sent frames that are not TCP.
     pub others: Vec<Vec<u8>>,
 }
 
@@ -216,7 +216,7 @@ impl Bench {
         self.stack.ingest(frame, self.now, &mut self.log);
     }
 
-    /// A segment in, and what is sent at once.
+    /// Ingests a segment, and returns what is sent at once.
     pub fn exchange(&mut self, seg: &Seg) -> Vec<Seg> {
         self.ingest(seg);
         self.poll()
@@ -229,7 +229,7 @@ impl Bench {
         self.sort(out)
     }
 
-    /// Time goes on to the next deadline, not beyond `limit`: what is sent then.
+    /// Advances time to the next deadline, not beyond `limit`, and returns what is sent then.
     pub fn wait(&mut self, limit: Duration) -> Vec<Seg> {
         let end = self.now + limit;
         loop {
@@ -263,7 +263,7 @@ impl Bench {
         self.sort(out)
     }
 
-    /// Everything again from the records.
+    /// Makes everything again from the records.
     pub fn crash(&mut self) {
         self.stack = Stack::new(self.config.clone(), SECRET, self.now);
         for (conn, record, data) in &self.log.records {
@@ -271,7 +271,7 @@ impl Bench {
         }
     }
 
-    /// The connection is written again, as the event loop does it.
+    /// Writes the connection again, as the event loop does.
     pub fn relocate(&mut self) {
         if let Some(checkpoint) = self.stack.checkpoint(self.conn) {
             let record = Record::Opened(Box::new(checkpoint));

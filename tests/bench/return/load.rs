@@ -1,4 +1,4 @@
-//! What the client does meanwhile.
+//! The client's load.
 
 use std::fmt;
 use std::io;
@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 use super::silence::Progress;
 use super::support::raw::{self, Client, FileId};
 
-/// READs and WRITEs: how large, the MessageIds they take, how many are on their way, and the part of the file that is
-/// gone through.
+/// READs and WRITEs: their size, the MessageIds they take, the number in progress, and the part of the file that they
+/// cover.
 const IO_BYTES: u32 = 1 << 20;
 const IO_CHARGE: u16 = 16;
 const IO_DEPTH: usize = 4;
 pub const FILE_BYTES: u64 = 64 << 20;
 
-/// FILE_READ_DATA, FILE_WRITE_DATA and the like; opens what is there, or makes it.
+/// FILE_READ_DATA, FILE_WRITE_DATA and similar rights; opens an existing file, or makes it.
 pub const ACCESS: u32 = 0x0012_019F;
 pub const OPEN_IF: u32 = 3;
 
@@ -43,7 +43,7 @@ impl Load {
         }
     }
 
-    /// Begins it on a connection that is logged in, with a file open that is there to be read or written.
+    /// Starts it on a logged-in connection, with an open file for reading or writing.
     pub fn start(self, mut client: Client, file: FileId) -> Running {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -88,12 +88,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Has it ended by itself, by an error?
+    /// Returns whether it has ended by an error.
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished() && !self.stop.load(Ordering::SeqCst)
     }
 
-    /// Ends it, and gives the connection back.
+    /// Ends it, and returns the connection.
     pub fn stop(self) -> io::Result<Client> {
         self.stop.store(true, Ordering::SeqCst);
         let ended = self.thread.join();

@@ -1,4 +1,4 @@
-//! How long a client hears nothing when the server dies or reboots, from a capture.
+//! Measures how long a client receives nothing when the server dies or reboots, from a capture.
 //!
 //!   cargo bench --bench return -- [--quick] [--events N] [--warm SECONDS] [--show]
 //!       [--event kill|reboot|exec]... [--load idle|small|download|upload]... [--nvram MIB]... [--connections N]...
@@ -42,11 +42,11 @@ use support::server::{Server, Setup};
 use support::timeline::Timeline;
 use support::{PATIENCE, Rng, files, has, wait_for};
 
-/// Files that each connection has open.
+/// The number of open files of each connection.
 const OPENS: usize = 10;
-/// MessageIds a client asks for.
+/// The number of MessageIds that a client asks for.
 const CREDITS: u16 = 1024;
-/// An event is tried again if not every frame could be captured; so many times on average.
+/// An event is repeated if not every frame could be captured; at most so many times on average.
 const TRIES: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ enum Event {
     Exec,
 }
 
-/// What is asked for on the command line.
+/// The options of the command line.
 #[derive(Debug)]
 struct Wanted {
     number: usize,
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     limit.maximum = limit.maximum.map(|maximum| maximum.max(most as u64));
     limit.current = limit.maximum;
     if setrlimit(Resource::Nofile, limit).is_err() {
-        // Not allowed here: as many as there may be.
+        // Not permitted here: as many as possible.
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
         let _ = setrlimit(Resource::Nofile, limit);
@@ -120,7 +120,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
             )),
         };
         match argument.as_str() {
-            // what cargo says to every benchmark
+            // an option that cargo passes to every benchmark
             "--bench" => {}
             "--quick" => {
                 (wanted.number, wanted.warm) = (5, Duration::from_secs(1));
@@ -170,10 +170,12 @@ fn measure(wanted: &Wanted) -> ExitCode {
         wanted.number
     );
     println!(
-        "| event  | load           | NVRAM MiB | connections | median |    p99 |    max | supervisor median |    p99 |    max | standby MiB | lag KiB |"
+        "| event  | load           | NVRAM MiB | connections | median |    p99 |    max | supervisor median |    p99 \
+         |    max | standby MiB | lag KiB |"
     );
     println!(
-        "|--------|----------------|----------:|------------:|-------:|-------:|-------:|------------------:|-------:|-------:|------------:|--------:|"
+        "|--------|----------------|----------:|------------:|-------:|-------:|-------:|------------------:|-------:\
+         |-------:|------------:|--------:|"
     );
     for nvram_mib in &wanted.nvram_mib {
         for connections in &wanted.connections {
@@ -189,7 +191,7 @@ fn measure(wanted: &Wanted) -> ExitCode {
                         Err(problem) => {
                             println!("{begin} failed: {problem}");
                             failed = true;
-                            // its connection is gone
+                            // its connection has ended
                             scene.measured = None;
                         }
                     }
@@ -211,9 +213,9 @@ fn measure(wanted: &Wanted) -> ExitCode {
 /// A server and its clients.
 struct Scene<'a> {
     lab: &'a Lab,
-    /// The client that is measured, with its file open, while no load has it.
+    /// The measured client, with its open file, while no load uses it.
     measured: Option<(Client, FileId)>,
-    /// The others, with the files they have open.
+    /// The other clients, with their open files.
     _crowd: Vec<Client>,
     rng: Rng,
     timeline: Timeline,
@@ -264,7 +266,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// One row of the table.
+    /// Measures one row of the table.
     fn row(&mut self, load: Load, event: Event, wanted: &Wanted) -> Result<String, String> {
         let (client, file) = self.measured.take().unwrap_or_else(|| member(0));
         let port = client.stream.local_addr().map_err(text)?.port();
@@ -290,7 +292,7 @@ impl<'a> Scene<'a> {
             self.provoke(event)?;
             let asked = now();
             let away = self.return_of(&mut client, port)?;
-            // what comes some time after the return is caught, too
+            // a silence some time after the return is included
             self.pause();
             let frames = self.timeline.take();
             if self.timeline.missed() > 0 {
@@ -318,13 +320,14 @@ impl<'a> Scene<'a> {
         let [median, p99, max] = statistics(silences);
         let [away, away_p99, away_max] = statistics(reported);
         Ok(format!(
-            " {median:>6.1} | {p99:>6.1} | {max:>6.1} | {away:>17.1} | {away_p99:>6.1} | {away_max:>6.1} | {:>11} | {:>7} |",
+            " {median:>6.1} | {p99:>6.1} | {max:>6.1} | {away:>17.1} | {away_p99:>6.1} | {away_max:>6.1} | {:>11} | \
+             {:>7} |",
             memory >> 20,
             lag >> 10,
         ))
     }
 
-    /// Waits until the next worker serves and the client goes on; gives what the supervisor reports, ms.
+    /// Waits until the next worker serves and the client progresses; returns the supervisor's figure, ms.
     fn return_of(&mut self, client: &mut Meanwhile, port: u16) -> Result<f64, String> {
         if let Meanwhile::Nothing(client) = client {
             let echo = client.try_call(raw::ECHO, &[4, 0, 0, 0]);
@@ -342,14 +345,14 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// The next worker stands by, and has read what there was: events come far apart in life.
+    /// Waits for a standby worker that has read the log: in practice events are far apart.
     fn await_standby(&self) -> StandbyStatus {
         wait_for("a worker to stand by", PATIENCE, || {
             self.server.try_status()?.standby
         })
     }
 
-    /// Between events: some time, another each time.
+    /// Waits a random time between events.
     fn pause(&mut self) {
         std::thread::sleep(Duration::from_millis(100 + self.rng.next() % 100));
     }
@@ -377,7 +380,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// What the measured client is at.
+/// The activity of the measured client.
 enum Meanwhile {
     Nothing(Client),
     Load(Running),
@@ -392,7 +395,7 @@ impl Meanwhile {
     }
 }
 
-/// A guest with as many files open as each is to have; gives one that is there to be read and written.
+/// A guest with as many open files as each has; returns one of them for reading and writing.
 fn member(number: usize) -> (Client, FileId) {
     let mut client = Client::connect();
     client.credits = CREDITS;
@@ -404,11 +407,11 @@ fn member(number: usize) -> (Client, FileId) {
     (client, big)
 }
 
-/// What the supervisor says in the log.
+/// The supervisor's reports in the log.
 struct Reports {
     log: File,
     unread: Vec<u8>,
-    /// The worker that serves.
+    /// The serving worker.
     worker: u32,
 }
 
@@ -427,7 +430,7 @@ impl Reports {
         reports
     }
 
-    /// How long the server has been away, ms, if another worker has come to serve since the last call.
+    /// The length of the outage, ms, if another worker has begun to serve since the last call.
     fn next(&mut self) -> Option<f64> {
         self.log.read_to_end(&mut self.unread).expect("the log");
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::support::timeline::{Frame, Segment, What};
 
-/// What counts as the server's going on.
+/// The kind of progress of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Bytes that it has never sent before: an answer, or more of one.
     Answers,
-    /// It has taken bytes that it had not taken before.
+    /// An acknowledgement of bytes that it had not acknowledged before.
     Acknowledgements,
 }
 
-/// From when to when.
+/// The beginning and the end of a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     pub from: Duration,
@@ -26,12 +26,12 @@ impl Silence {
     }
 }
 
-/// Is `a` behind `b` in sequence space (RFC 9293, section 3.4)?
+/// Returns whether `a` is behind `b` in sequence space (RFC 9293, section 3.4).
 fn is_after(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
-/// The segment of the server that this is, if it is one of the connection's.
+/// The server's segment in a frame, if it belongs to the connection.
 pub fn of_server(what: &What, port: u16) -> Option<&Segment> {
     match what {
         What::Segment(segment) if segment.from_server && segment.client_port == port => {
@@ -41,7 +41,7 @@ pub fn of_server(what: &What, port: u16) -> Option<&Segment> {
     }
 }
 
-/// When the server went on with the client at `port`.
+/// The times at which the server progressed with the client at `port`.
 fn progress(frames: &[Frame], port: u16, which: Progress) -> Vec<Duration> {
     let mut reached: Option<u32> = None;
     let mut times = Vec::new();
@@ -53,7 +53,7 @@ fn progress(frames: &[Frame], port: u16, which: Progress) -> Vec<Duration> {
             Progress::Answers => (segment.seq, segment.seq.wrapping_add(segment.len)),
             Progress::Acknowledgements => (segment.ack, segment.ack),
         };
-        // what came before the first is not known
+        // the position before the first is unknown
         let reached = reached.get_or_insert(from);
         if is_after(to, *reached) {
             *reached = to;
@@ -83,7 +83,7 @@ pub fn of_question(frames: &[Frame], port: u16, from: Duration) -> Option<Silenc
     Some(Silence { from, until })
 }
 
-/// The frames of a silence and of what comes just before and after it, in milliseconds since `event`.
+/// The frames of a silence and of the time just before and after it, in milliseconds since `event`.
 pub fn describe(frames: &[Frame], port: u16, event: Duration, silence: Silence) -> String {
     /// Lines before the silence's end, and after it.
     const BEFORE: usize = 40;

@@ -1,6 +1,6 @@
 //! Citations: lines `//= LIST ID, ID` in Rust source.
 
-/// What begins a citation.
+/// The prefix of a citation.
 const MARK: &str = "//=";
 
 /// A requirement cited at one place.
@@ -12,16 +12,16 @@ pub struct Citation {
     pub id: String,
     /// Path in the repository.
     pub file: String,
-    /// Of the citation, from 1.
+    /// Its line, from 1.
     pub line: usize,
-    /// The test below it; `None`: it stands in code.
+    /// The test below it; `None`: it is in code.
     pub test: Option<String>,
 }
 
-/// The citations of a source file, and what is wrong with them.
+/// Finds the citations of a source file, and their errors.
 ///
-/// A citation right above a `#[test]` function (comments and attributes may lie between) is about that test. Elsewhere in tests a
-/// citation would show nothing, and is an error; so is a test that is ignored.
+/// A citation right above a `#[test]` function (comments and attributes may lie between) belongs to that test.
+/// Elsewhere in tests a citation would show nothing, and is an error; so is one of an ignored test.
 pub fn find(file: &str, source: &str) -> (Vec<Citation>, Vec<String>) {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let mut in_tests = file
@@ -30,7 +30,7 @@ pub fn find(file: &str, source: &str) -> (Vec<Citation>, Vec<String>) {
     let mut citations = Vec::new();
     let mut wrong = Vec::new();
     for (index, text) in lines.iter().enumerate() {
-        // A module of its own has a file of its own.
+        // A module in its own file is not in this one.
         let elsewhere = lines.get(index + 1).is_some_and(|next| next.ends_with(';'));
         in_tests |= *text == "#[cfg(test)]" && !elsewhere;
         let Some(cited) = text.strip_prefix(MARK) else {
@@ -69,14 +69,14 @@ pub fn find(file: &str, source: &str) -> (Vec<Citation>, Vec<String>) {
     (citations, wrong)
 }
 
-/// What a citation is about.
+/// The subject of a citation.
 enum Subject<'a> {
     Test(&'a str),
     Ignored(&'a str),
     Code,
 }
 
-/// What the lines below a citation begin with.
+/// Determines the subject from the lines below a citation.
 fn test_at<'a>(below: &[&'a str]) -> Subject<'a> {
     let (mut test, mut ignored) = (false, false);
     for line in below {

@@ -1,10 +1,12 @@
-//! What the standards and the patent ask for, and which test shows it.
+//! The requirements of the standards and the patent, and the tests that show them.
 //!
-//! The requirements are lists, `docs/conformance/*.toml` ([`list`]). Code and tests cite them by a line of its own,
-//! `//= LIST ID, ID` ([`citation`]), above the branch that obeys and above the test that shows it. From both comes
-//! `docs/conformance.md` ([`report`]), and a complaint about every requirement that has neither a test nor a reason.
+//! The requirements are lists, `docs/conformance/*.toml` ([`list`]). Code and tests cite them in a line of their own,
+//! `//= LIST ID, ID` ([`citation`]), above the branch that obeys and above the test that shows it. From both
+//! `docs/conformance.md` is made ([`report`]), with a complaint about every requirement that has neither a test nor a
+//! reason.
 
 pub mod citation;
+pub mod lines;
 pub mod list;
 pub mod report;
 
@@ -15,12 +17,12 @@ use anyhow::{Context, Result};
 /// The table's place in the repository.
 pub const TABLE: &str = "docs/conformance.md";
 
-/// The repository this crate belongs to.
+/// The repository of this crate.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The table as it should be, and what is wrong with lists and citations.
+/// Makes the table, and a list of the errors of lists and citations.
 ///
 /// # Errors
 /// A list or a source file that cannot be read; the path is named.
@@ -50,7 +52,7 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// Files with an extension below a directory, in order.
+/// Files with an extension below a directory, in order. Hidden directories and cargo's are left out.
 fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut entries: Vec<PathBuf> = std::fs::read_dir(directory)
@@ -60,7 +62,8 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "target") {
+            let name = path.file_name().unwrap_or_default();
+            if name != "target" && !name.as_encoded_bytes().starts_with(b".") {
                 found.extend(files(&path, extension)?);
             }
         } else if path.extension().is_some_and(|is| is == extension) {

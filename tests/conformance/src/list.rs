@@ -5,23 +5,23 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 use serde::Deserialize;
 
-/// What one document asks for.
+/// The requirements of one document.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// What citations call it, for example `rfc9293`.
+    /// Its name in citations, for example `rfc9293`.
     pub key: String,
     /// Number and title of the document.
     pub title: String,
-    /// What of it is listed, and where its identifiers come from.
+    /// The listed part, and the source of its identifiers.
     pub about: String,
-    /// What the list was checked against, and whether it was at all.
+    /// What the list was checked against, if at all.
     pub checked: String,
     /// In the document's order.
     pub requirement: Vec<Requirement>,
 }
 
-/// One thing asked for. Without a reason, a test has to show it.
+/// One requirement. Without a reason, a test has to show it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
@@ -32,7 +32,7 @@ pub struct Requirement {
     /// Section of the document.
     #[serde(default)]
     pub section: String,
-    /// What is asked for, in few words.
+    /// The requirement, in few words.
     pub text: String,
     /// Why it does not apply to this server.
     pub not_applicable: Option<String>,
@@ -47,9 +47,9 @@ pub struct Requirement {
 pub enum Reason<'a> {
     /// It does not apply.
     NotApplicable(&'a str),
-    /// It is not done, by choice.
+    /// It is not met, by choice.
     NotMet(&'a str),
-    /// It is not done yet.
+    /// It is not met yet.
     Open(&'a str),
 }
 
@@ -66,7 +66,7 @@ impl Requirement {
 /// Reads a list.
 ///
 /// # Errors
-/// What is not TOML of this shape, an identifier twice, two reasons for one requirement.
+/// The text is not TOML of this form, an identifier appears twice, or a requirement has two reasons.
 pub fn parse(text: &str) -> Result<List> {
     let list: List = toml::from_str(text)?;
     let mut seen = BTreeSet::new();
@@ -82,7 +82,7 @@ pub fn parse(text: &str) -> Result<List> {
             bail!("{id:?} is no identifier: it has no spaces and no commas");
         }
         if !seen.insert(id) {
-            bail!("{id} is there twice");
+            bail!("{id} appears twice");
         }
         if [not_applicable, not_met, open]
             .into_iter()

@@ -1,4 +1,4 @@
-//! Writes `docs/conformance.md`; says what is missing.
+//! Writes `docs/conformance.md`, and prints what is missing.
 
 use std::process::ExitCode;
 

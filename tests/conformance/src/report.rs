@@ -1,25 +1,26 @@
-//! The table, in Markdown, and complaints.
+//! Makes the table, in Markdown, and the complaints.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::citation::Citation;
+use crate::lines::COLUMNS;
 use crate::list::{List, Reason, Requirement};
 
 const HEAD: &str = "\
 # Conformance
 
-What the patent and the RFCs ask for, and the test that shows it. This file is made by `scripts/conformance` from the lists in
-[`conformance/`](conformance) and from citations, lines `//= LIST ID` above tests and above the code that obeys: do not edit it.
-`cargo test -p outlast-conformance` fails if it is out of date, if a requirement has neither a test nor a reason, or if a
-citation names what is not there.
+The requirements of the patent and the RFCs, and the test that shows each. This file is made by `scripts/conformance`
+from the lists in [`conformance/`](conformance) and from citations, lines `//= LIST ID` above tests and above the code
+that obeys: do not edit it. `cargo test -p outlast-conformance` fails if it is out of date, if a requirement has neither
+a test nor a reason, or if a citation names a missing requirement.
 
-*Not applicable*: nothing of this server could break it. *Not met*: the server does otherwise, for the reason given.
-*Open*: to be built. *Checked*: what the list itself was compared with.
+*Not applicable*: nothing in this server could break it. *Not met*: the server does otherwise, for the reason given.
+*Open*: not built yet. *Checked*: what the list itself was compared with.
 
 ";
 
-/// How the requirements of a list stand.
+/// The status counts of a list's requirements.
 #[derive(Default)]
 struct Count {
     shown: usize,
@@ -28,7 +29,8 @@ struct Count {
     open: usize,
 }
 
-/// The table, and what is wrong: a citation of what is not listed, a requirement with neither test nor reason, or with both.
+/// Makes the table and the complaints: a citation of something that is not listed, a requirement with neither test nor
+/// reason, or with both.
 pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
     let mut cited: BTreeMap<(&str, &str), Vec<&Citation>> = BTreeMap::new();
     for citation in citations {
@@ -42,8 +44,10 @@ pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
     let mut body = String::new();
     for list in lists {
         let mut count = Count::default();
-        let (title, about, checked) = (&list.title, list.about.trim(), list.checked.trim());
-        let _ = write!(body, "\n## {title}\n\n{about}\n\nChecked: {checked}\n\n");
+        let title = &list.title;
+        let about = wrapped(&list.about);
+        let checked = wrapped(&format!("Checked: {}", list.checked));
+        let _ = write!(body, "\n## {title}\n\n{about}\n\n{checked}\n\n");
         body.push_str("| | § | | how |\n|---|---|---|---|\n");
         for requirement in &list.requirement {
             let key = (list.key.as_str(), requirement.id.as_str());
@@ -88,6 +92,21 @@ pub fn report(lists: &[List], citations: &[Citation]) -> (String, Vec<String>) {
         wrong.push(format!("{file}:{line}: {list} {id} is not listed"));
     }
     (format!("{HEAD}{summary}{body}"), wrong)
+}
+
+/// Breaks a paragraph into lines of at most [`COLUMNS`].
+fn wrapped(paragraph: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in paragraph.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 impl Count {

@@ -1,8 +1,8 @@
-//! The table is up to date and whole, and what is wrong with lists and citations is noticed.
+//! The table is up to date and complete, and errors of lists and citations are noticed.
 
 use outlast_conformance::{TABLE, citation, examine, list, report, repository};
 
-/// What begins a citation; written so that this file cites nothing.
+/// The prefix of a citation; written so that this file cites nothing.
 const CITE: &str = concat!("//", "=");
 
 #[test]
@@ -19,7 +19,8 @@ fn the_table_is_up_to_date_and_whole() {
 
 fn one(reason: &str) -> list::List {
     list::parse(&format!(
-        "key = \"rfc1\"\ntitle = \"RFC 1\"\nabout = \"all\"\nchecked = \"by hand.\"\n[[requirement]]\nid = \"MUST-1\"\nlevel = \"MUST\"\ntext = \"be\"\n{reason}"
+        "key = \"rfc1\"\ntitle = \"RFC 1\"\nabout = \"all\"\nchecked = \"by hand.\"\n[[requirement]]\nid = \
+         \"MUST-1\"\nlevel = \"MUST\"\ntext = \"be\"\n{reason}"
     ))
     .expect("a list")
 }
@@ -74,7 +75,8 @@ fn citations_that_show_nothing_are_refused() {
 #[test]
 fn a_row_names_the_tests_and_the_code() {
     let source = format!(
-        "#[cfg(test)]\nmod tests;\n{CITE} rfc1 MUST-1\nif be {{}}\n#[cfg(test)]\nproptest! {{\n{CITE} rfc1 MUST-1\n#[test]\nfn one(a: u8) {{}}\n}}\n"
+        "#[cfg(test)]\nmod tests;\n{CITE} rfc1 MUST-1\nif be {{}}\n#[cfg(test)]\nproptest! {{\n{CITE} rfc1 \
+         MUST-1\n#[test]\nfn one(a: u8) {{}}\n}}\n"
     );
     let (citations, wrong) = citation::find("a/b.rs", &source);
     assert!(wrong.is_empty());

@@ -1,4 +1,4 @@
-//! Security tokens: SPNEGO and NTLM, in any order, damaged or put together right up to the proof.
+//! Security tokens: SPNEGO and NTLM, in any order, damaged, or correct up to the proof.
 
 use crate::input::Input;
 use outlast_smb::auth::client::Client;
@@ -76,7 +76,7 @@ pub(crate) fn resp(token: &[u8], mic: Option<&[u8]>) -> Vec<u8> {
     der(0xA1, &der(0x30, &parts))
 }
 
-/// The CHALLENGE message in what the server sent, if there is one.
+/// The CHALLENGE message in the server's token, if there is one.
 pub(crate) fn challenge(token: &[u8]) -> Option<&[u8]> {
     let at = token.windows(8).position(|bytes| bytes == b"NTLMSSP\0")?;
     Some(&token[at..])
@@ -99,7 +99,7 @@ fn edit_field(input: &mut Input<'_>, message: &mut [u8]) {
     }
 }
 
-/// Nobody is let in as the user who does not know the password; whatever else comes is refused or led on, and what is remembered
+/// No client without the password is logged in as the user; anything else is refused or continued, and the state
 /// survives the log.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
@@ -168,7 +168,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
 }
 
-/// Logins by every way, right and wrong.
+/// Logins in every way, right and wrong.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     // A message's kind, its edits, its fields' edits, its wrapping, edits of that.
     let leg = |wrapping| [1, 0, 0, wrapping, 0];
@@ -183,7 +183,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     for name in 0..5_u8 {
         seeds.push([&[8, name], [leg(1), leg(4)].concat().as_slice()].concat());
     }
-    // The right message with one of its fields elsewhere, or of another length.
+    // The right message with one of its fields at another place, or of another length.
     for field in 0..7 {
         for is_length in [0, 1] {
             let wrong = [1, 0, 3, 16, field, is_length, 4, 0];

@@ -1,4 +1,4 @@
-//! Configuration and users files, as a careless hand or a broken disk leaves them.
+//! Configuration and users files with mistakes or damage.
 
 use crate::input::Input;
 use outlast::config::{Config, Nvram};
@@ -49,7 +49,7 @@ keep_alive_seconds = 120
 const USERS: &str =
     "# users\nalice:8846f7eaee8fb117ad06bdd830b7586c\n\nbob:00000000000000000000000000000000\n";
 
-/// An error is for people: one line that names the file and says what to do.
+/// Checks that an error is one line that names the file and a remedy.
 fn judge(file: &str, error: &dyn std::fmt::Display) {
     let line = error.to_string();
     assert!(line.starts_with(file), "{line:?} does not name the file");
@@ -61,7 +61,7 @@ fn judge(file: &str, error: &dyn std::fmt::Display) {
     assert!(line.len() < 4096, "{line:?} is longer than anybody reads");
 }
 
-/// The whole text; or the good one with other values for some of its keys.
+/// Takes the whole text; or the valid one with other values for some keys.
 fn text(input: &mut Input<'_>, good: &str) -> String {
     if input.byte() == 0 {
         return String::from_utf8_lossy(input.rest()).into_owned();
@@ -89,7 +89,7 @@ fn text(input: &mut Input<'_>, good: &str) -> String {
     lines.join("\n")
 }
 
-/// An error for people, or a configuration within all its bounds.
+/// Checks that the result is an error for people, or a configuration within all bounds.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     if input.yes() {

@@ -1,4 +1,4 @@
-//! The control socket: what another process of the same account may write into it, and what a server may answer.
+//! The control socket: what another process of the same account may write to it, and what a server may answer.
 
 use crate::input::Input;
 use outlast::config::Config;
@@ -20,11 +20,18 @@ const REQUESTS: [&str; 7] = [
     r#"{"command":"capture","file":"/nowhere/x","headers_only":true}"#,
 ];
 
-const CONFIG: &str = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n[nvram]\npath = \"nvram\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n";
+const CONFIG: &str = "[network]\ntap = \"tap0\"\naddresses = [\"10.77.0.1/24\"]\n\
+    [nvram]\npath = \"nvram\"\n[[share]]\nname = \"pub\"\npath = \"/\"\n";
 
-const REPLY: &str = r#"{"status":{"flag":"clean","epoch":1,"recoveries":0,"supervisor_pid":1,"worker_pid":2,"uptime_seconds":1.5,"executable":"/x","connections":[{"client":"10.77.0.2:40000","server":"[fd77::1]:445","tcp":{"state":"ESTABLISHED","snd_una":1,"snd_nxt":1,"snd_wnd":1,"rcv_nxt":1,"rcv_wnd":1,"unacked_bytes":0,"srtt_us":null,"cwnd":1},"smb":{"dialect":"3.1.1","user":null,"signing":"off","encryption":"off","trees":0,"opens":0,"locks":0}}]}}"#;
+const REPLY: &str = concat!(
+    r#"{"status":{"flag":"clean","epoch":1,"recoveries":0,"supervisor_pid":1,"worker_pid":2,"#,
+    r#""uptime_seconds":1.5,"executable":"/x","connections":[{"client":"10.77.0.2:40000","#,
+    r#""server":"[fd77::1]:445","tcp":{"state":"ESTABLISHED","snd_una":1,"snd_nxt":1,"snd_wnd":1,"rcv_nxt":1,"#,
+    r#""rcv_wnd":1,"unacked_bytes":0,"srtt_us":null,"cwnd":1},"smb":{"dialect":"3.1.1","user":null,"#,
+    r#""signing":"off","encryption":"off","trees":0,"opens":0,"locks":0}}]}}"#,
+);
 
-/// The way to a loop that begins whatever is asked of it.
+/// The channel to a loop that accepts every request.
 fn submit() -> &'static Submit {
     static SUBMIT: OnceLock<Submit> = OnceLock::new();
     SUBMIT.get_or_init(|| {
@@ -39,7 +46,7 @@ fn submit() -> &'static Submit {
                     epoch: 1,
                     supervisor_pid: 1,
                 };
-                // A client that has gone takes no answer.
+                // A client that has gone reads no answer.
                 let _ = request.reply.send(reply);
             }
         });
@@ -47,7 +54,7 @@ fn submit() -> &'static Submit {
     })
 }
 
-/// A whole line gets one answer of one line, anything else none; and nothing is begun that was not asked for in so many words.
+/// A whole line gets one answer of one line, anything else none; and nothing is begun that was not requested exactly.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     match input.below(4) {
@@ -76,11 +83,11 @@ fn reply(bytes: &[u8]) {
 }
 
 fn request(sent: &[u8]) {
-    // A socket holds less than this before somebody reads; longer lines are refused by their length alone.
+    // A socket holds less than this before it is read; longer lines are refused by their length alone.
     let sent = &sent[..sent.len().min(64 << 10)];
     let line = sent.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let command = serde_json::from_slice::<Command>(line);
-    // A program that exists would be run: that is what the command is for.
+    // An existing program would be run: that is the command's purpose.
     if let Ok(Command::Reboot {
         exec: Some(exec), ..
     }) = &command

@@ -10,7 +10,7 @@ use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
 use std::collections::BTreeMap;
 
-/// A file is no longer than this; what goes beyond is DISK_FULL.
+/// The longest file; anything beyond is DISK_FULL.
 const FILE_BYTES: u64 = 64 << 10;
 const DISK_FULL: NtStatus = NtStatus(0xC000_007F);
 const FILES: usize = 256;
@@ -22,7 +22,7 @@ const ALL_RIGHTS: u32 = 0x001F_01FF;
 struct Node {
     ino: u64,
     data: Option<Vec<u8>>,
-    /// The open that created it, and the one that last emptied it.
+    /// The open that created it, and the one that last truncated it.
     made_by: OpenId,
     emptied_by: OpenId,
     attributes: u32,
@@ -35,7 +35,7 @@ type Place = (ShareId, String);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
     nodes: BTreeMap<Place, Node>,
-    /// Also of what is deleted.
+    /// Also of deleted files.
     opens: BTreeMap<OpenId, (ShareId, u64)>,
     inodes: u64,
 }
@@ -64,7 +64,7 @@ fn metadata(node: &Node) -> Metadata {
     }
 }
 
-/// The root of a share; its inode is none that a file has.
+/// The root of a share; no file has its inode number.
 fn root(share: ShareId) -> Node {
     Node {
         ino: u64::MAX - u64::from(share),

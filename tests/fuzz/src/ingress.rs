@@ -1,4 +1,5 @@
-//! Frames on live connections, one in every state: segments near what is expected, valid frames with anything changed, anything at all.
+//! Frames on live connections, one in every state: segments near the expected ones, valid frames with changes,
+//! arbitrary bytes.
 
 #[path = "../../../stack/tests/hand/mod.rs"]
 pub(crate) mod hand;
@@ -14,12 +15,12 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Its port; no hostile frame bears it.
+/// Its port, which no hostile frame has.
 const BYSTANDER: u16 = 9;
 const HOSTILE: [u16; 9] = [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008];
 const STEPS: usize = 48;
 const START: Duration = Duration::from_secs(100);
-/// One step's waiting; that of all of them is shorter than the silence after which a peer is probed.
+/// The longest wait of one step; all of them together are shorter than the silence after which a peer is probed.
 const LONGEST_WAIT_MS: u64 = 2_000;
 
 /// One connection as its peer knows it.
@@ -89,7 +90,8 @@ impl Scene {
             bench.stack.close(peer.conn, &mut bench.log);
             bench.poll();
         };
-        // CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK, TIME-WAIT; the first is in SYN-RECEIVED, the second ESTABLISHED.
+        // CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK, TIME-WAIT; the first is in SYN-RECEIVED, the second
+        // ESTABLISHED.
         bench.exchange(&fin(at(peers[2], 0, 0)));
         for peer in &peers[3..6] {
             close(&mut bench, *peer);
@@ -118,7 +120,7 @@ impl Scene {
         }
     }
 
-    /// The scene as it was.
+    /// Restores the scene.
     fn play(&self, config: Config, timestamps: bool) -> Bench {
         let mut bench = Bench {
             stack: Stack::new(config.clone(), SECRET, START),
@@ -141,8 +143,8 @@ fn scene(timestamps: bool) -> &'static Scene {
     SCENES[usize::from(timestamps)].get_or_init(|| Scene::set(timestamps))
 }
 
-/// What a log has of these connections, and their ids: in SYN-RECEIVED, ESTABLISHED, CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2, CLOSING,
-/// LAST-ACK, TIME-WAIT, and two more in ESTABLISHED.
+/// The log of these connections, and their ids: in SYN-RECEIVED, ESTABLISHED, CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2,
+/// CLOSING, LAST-ACK, TIME-WAIT, and two more in ESTABLISHED.
 pub(crate) fn history(timestamps: bool) -> (Vec<(ConnId, Record, Bytes)>, Vec<ConnId>) {
     let scene = scene(timestamps);
     let peers = scene.peers.iter().chain([&scene.bystander]);
@@ -164,7 +166,7 @@ fn distance(input: &mut Input<'_>) -> u32 {
     }
 }
 
-/// A segment of one of the peers, not far from what is expected of it.
+/// A segment of one of the peers, near the expected one.
 fn near(input: &mut Input<'_>, peers: &[Peer], timestamps: bool) -> Seg {
     let peer = peers[input.below(peers.len())];
     let flags = input.byte();
@@ -199,8 +201,8 @@ fn near(input: &mut Input<'_>, peers: &[Peer], timestamps: bool) -> Seg {
     seg
 }
 
-/// Lengths and checksums of what a frame says it is, made right as far as it goes.
-fn mend(frame: &mut Vec<u8>) {
+/// Corrects lengths and checksums of a frame according to its headers, as far as possible.
+fn correct(frame: &mut Vec<u8>) {
     let len = frame.len().saturating_sub(14);
     let Ok(mut ethernet) = EthernetFrame::new_checked(frame.as_mut_slice()) else {
         return;
@@ -214,19 +216,19 @@ fn mend(frame: &mut Vec<u8>) {
             ip.set_total_len(len as u16);
             ip.fill_checksum();
             let (src, dst, next) = (ip.src_addr(), ip.dst_addr(), ip.next_header());
-            mend_payload(ip.payload_mut(), src.into(), dst.into(), next);
+            correct_payload(ip.payload_mut(), src.into(), dst.into(), next);
         }
         EthernetProtocol::Ipv6 if len >= 40 => {
             let mut ip = Ipv6Packet::new_unchecked(ethernet.payload_mut());
             ip.set_payload_len((len - 40) as u16);
             let (src, dst, next) = (ip.src_addr(), ip.dst_addr(), ip.next_header());
-            mend_payload(ip.payload_mut(), src.into(), dst.into(), next);
+            correct_payload(ip.payload_mut(), src.into(), dst.into(), next);
         }
         _ => {}
     }
 }
 
-fn mend_payload(
+fn correct_payload(
     payload: &mut [u8],
     src: smoltcp::wire::IpAddress,
     dst: smoltcp::wire::IpAddress,
@@ -250,7 +252,7 @@ fn mend_payload(
     }
 }
 
-/// Is it, or does it quote, the bystander's? Such a frame is not hostile: it is the bystander's own.
+/// Returns whether a frame is the bystander's, or quotes it. Such a frame is not hostile: it is the bystander's own.
 fn is_bystanders(frame: &[u8]) -> bool {
     let port = BYSTANDER.to_be_bytes();
     frame
@@ -321,7 +323,7 @@ fn ingest(bench: &mut Bench, input: &mut Input<'_>, mut frame: Vec<u8>) {
         input.edit(&mut frame);
     }
     if how & 2 == 0 {
-        mend(&mut frame);
+        correct(&mut frame);
     }
     if is_bystanders(&frame) {
         return;
@@ -337,7 +339,7 @@ fn ingest(bench: &mut Bench, input: &mut Input<'_>, mut frame: Vec<u8>) {
     bench.stack.ingest(frame, bench.now, &mut bench.log);
 }
 
-/// Whatever comes, the state is the fold of the records, and the bystander's connection works.
+/// Checks, for any input, that the state is the fold of the records, and that the bystander's connection works.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let timestamps = input.yes();
@@ -417,7 +419,7 @@ pub(crate) fn run(bytes: &[u8]) {
     works(&mut bench, scene.bystander, timestamps);
 }
 
-/// The bystander sends and is sent to, as if nothing had been.
+/// Checks that the bystander can send and receive undisturbed.
 fn works(bench: &mut Bench, bystander: Peer, timestamps: bool) {
     bench.poll();
     let request = Seg {

@@ -1,6 +1,6 @@
-//! An input as a sequence of choices. It never runs out: past its end every choice is the first.
+//! An input as a sequence of choices. It never ends: past its end every choice is the first.
 
-/// What is left of an input.
+/// The rest of an input.
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -41,7 +41,7 @@ impl<'a> Input<'a> {
         u64::from_le_bytes(self.array())
     }
 
-    /// A number of one byte if it is small, of nine if it is not: small ones are the likelier.
+    /// A number in one byte if it is small, in nine if it is not: small ones are likelier.
     pub(crate) fn number(&mut self) -> u64 {
         match self.byte() {
             small @ 0..=199 => small.into(),
@@ -75,10 +75,10 @@ impl<'a> Input<'a> {
         array
     }
 
-    /// Changes bytes here and there: overwrites, inserts, removes, doubles.
+    /// Edits some bytes: overwrites, inserts, removes, duplicates.
     pub(crate) fn edit(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..self.below(8) {
-            // As few bytes of input as will do: each is one more that a mutation must hit.
+            // As few bytes of input as possible: each is one more that a mutation has to hit.
             let at = match bytes.len() {
                 0 => 0,
                 len @ 1..=256 => self.below(len),

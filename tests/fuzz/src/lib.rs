@@ -1,5 +1,6 @@
-//! Targets that take any bytes: each puts them where a hostile peer, a damaged file or a careless hand could, and panics if what must
-//! hold does not. `docs/fuzzing.md` has the list; `scripts/fuzz` runs one for long, the tests here all of them for a moment.
+//! Targets that accept any bytes: each puts them where a hostile peer, a damaged file or a mistake could, and panics if
+//! a property does not hold. `docs/fuzzing.md` has the list; `scripts/fuzz` runs one for long, the tests here run all
+//! of them briefly.
 
 mod auth;
 mod config;
@@ -18,16 +19,16 @@ pub use mutate::Mutator;
 // The requests of a client are shared with the tests of `outlast-smb`, which name their modules so.
 use outlast_smb::{crypto, wire};
 
-/// Something to be fed.
+/// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// Its name, and its corpus' directory.
     pub name: &'static str,
-    /// Takes an input; panics at a finding.
+    /// Runs an input; panics at a finding.
     pub run: fn(&[u8]),
-    /// Inputs to begin with.
+    /// Initial inputs.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Mutated inputs of the short run.
+    /// Number of mutated inputs in the short run.
     pub short_runs: u32,
 }
 
@@ -90,7 +91,7 @@ pub const TARGETS: [Target; 9] = [
 ];
 
 impl Target {
-    /// The target of this name.
+    /// Finds the target of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Target> {
         TARGETS.into_iter().find(|target| target.name == name)

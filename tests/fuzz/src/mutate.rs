@@ -1,19 +1,19 @@
-//! The short run's own mutations, the same for the same seed.
+//! The short run's own mutations, reproducible by seed.
 
-/// SplitMix64, and what it changes.
+/// A seeded mutator (SplitMix64).
 pub struct Mutator(u64);
 
-/// No mutation makes an input longer than this.
+/// The longest mutated input, in bytes.
 const LONGEST: usize = 4096;
 
 impl Mutator {
-    /// Of this seed.
+    /// Makes one from a seed.
     #[must_use]
     pub fn new(seed: u64) -> Mutator {
         Mutator(seed)
     }
 
-    /// Any number below `bound`, which is not 0.
+    /// Draws a number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,7 +22,7 @@ impl Mutator {
         ((z ^ (z >> 31)) % bound as u64) as usize
     }
 
-    /// One of the inputs, a few things about it changed; `others` are spliced in.
+    /// Changes a few bytes of one of the inputs; `others` are spliced in.
     pub fn mutate(&mut self, input: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = input.to_vec();
         for _ in 0..=self.below(6) {

@@ -1,4 +1,4 @@
-//! The log's file: any bytes, and whole logs with anything changed, their checksums put right where that leads deeper.
+//! The log's file: any bytes, and whole logs with changes, their checksums corrected where that leads deeper.
 
 use crate::input::Input;
 use outlast_nvram::{Error, Identity, Incarnation, Kind, Log, VecMemory};
@@ -45,7 +45,7 @@ fn put_word(bytes: &mut [u8], at: usize, position: u64) {
     put(bytes, at, &(units << 8 | u64::from(check)).to_le_bytes());
 }
 
-/// Where the records between tail and head begin, as far as they can be followed.
+/// The places of the records between tail and head, as far as they can be followed.
 fn records(bytes: &[u8]) -> Vec<usize> {
     let ring = (bytes.len() - RING) / 8 * 8;
     let (mut position, head) = (position(bytes, TAIL), position(bytes, HEAD));
@@ -64,7 +64,7 @@ fn records(bytes: &[u8]) -> Vec<usize> {
     found
 }
 
-/// Puts the checksums of slots and records right, and the chain.
+/// Corrects the checksums of slots and records, and the chain.
 fn reseal(bytes: &mut [u8], chain: bool) {
     for at in SLOTS {
         let sum = crc32c::crc32c(&bytes[at..at + SLOT_LEN - 4]);
@@ -100,7 +100,7 @@ fn image(input: &mut Input<'_>) -> Vec<u8> {
         let choice = input.byte();
         let object = u64::from(choice >> 4 & 3);
         let len = usize::from(input.byte());
-        // What is refused was not to be: no room, no such object.
+        // A refused append was impossible: no room, no such object.
         let appended = match choice & 7 {
             0 | 1 => log.append(object, Kind::Snapshot, &vec![choice; len], &[]),
             2..=4 => log.append(object, Kind::Delta, &[choice; 3], &[&vec![choice; 2 * len]]),
@@ -128,7 +128,8 @@ fn image(input: &mut Input<'_>) -> Vec<u8> {
     memory.to_vec()
 }
 
-/// An error that leaves the file as it is; or a log that can be gone on with, and then holds what it held and what was added.
+/// Checks that there is an error, and the file is unchanged; or a log that can be continued, and then holds its records
+/// and the added ones.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let bytes = match input.below(8) {
@@ -176,7 +177,7 @@ pub(crate) fn run(bytes: &[u8]) {
     judge(bytes);
 }
 
-/// What a log says it holds.
+/// The content of a log.
 fn contents(log: &outlast_nvram::Contents) -> Vec<(u64, Kind, Vec<u8>, Vec<u8>)> {
     let records = log.records.iter();
     records
@@ -205,7 +206,7 @@ pub(crate) fn judge(bytes: Vec<u8>) {
     };
     let before = contents(&found);
     assert_eq!(
-        contents(&inspected.expect("what can be opened can be looked at")),
+        contents(&inspected.expect("an openable log can be inspected")),
         before
     );
     let held: usize = before
@@ -224,7 +225,7 @@ pub(crate) fn judge(bytes: Vec<u8>) {
         .is_ok();
     log.commit();
     drop((log, found));
-    let (_, after) = Log::open(memory).expect("what was gone on with can be opened");
+    let (_, after) = Log::open(memory).expect("a continued log can be opened");
     let mut expected: Vec<_> = before;
     if added {
         expected.retain(|(object, ..)| *object != u64::MAX);
@@ -238,7 +239,7 @@ pub(crate) fn judge(bytes: Vec<u8>) {
     assert_eq!(contents(&after), expected);
 }
 
-/// Logs of several lengths of life, untouched and changed.
+/// Logs of several ages, unchanged and changed.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![0], vec![0; 1 << 10]];
     for how in [1_u8, 3, 7] {

@@ -1,4 +1,4 @@
-//! A whole server comes back on a log whose checksums are right and whose records say what no server wrote.
+//! A whole server recovers from a log with correct checksums and records that no server wrote.
 
 mod absurd;
 
@@ -8,10 +8,10 @@ use crate::input::Input;
 use crate::{ingress, smb};
 use bytes::Bytes;
 use outlast::server::clock::{Ticking, Time};
+use outlast::server::eviction::EvictionLimits;
 use outlast::server::fault::Unarmed;
 use outlast::server::journal::{EFFECT_ROOM, REPLY_ROOM};
 use outlast::server::machine::Machine;
-use outlast::server::patience::Patience;
 use outlast::server::record::{GLOBAL, Global, Record};
 use outlast::server::recover::{Parts, Recovered, recover};
 use outlast_nvram::{Flag, Identity, Incarnation, Kind, Log, VecMemory, codec};
@@ -28,9 +28,9 @@ const INCARNATION: Incarnation = Incarnation {
     boot: [9; 16],
 };
 const WALL: u64 = 133_000_000_000_000_000;
-/// Turns that any state may take to come to rest.
+/// The largest number of turns until a server is idle.
 const TURNS: usize = 40;
-/// Ports of newcomers: one of them is nobody's yet.
+/// Ports of new clients: one of them is unused.
 const NEWCOMERS: [u16; 3] = [2000, 2001, 2002];
 
 struct Zeros;
@@ -88,7 +88,7 @@ fn base() -> &'static Base {
             });
         }
         let smb = smb::history();
-        // The clients that have sessions are those in ESTABLISHED.
+        // The clients with sessions are those in ESTABLISHED.
         let established = [conns[9], conns[1], conns[8]];
         let object = |conn: u64| established[(conn as usize - 1) % established.len()];
         let received = outlast_stack::Record::Received {
@@ -120,14 +120,14 @@ fn write_log(memory: &Arc<VecMemory>, entries: &[Entry]) {
     };
     let mut log = Log::format(memory.clone(), identity).expect("a log");
     for (object, kind, meta, data) in entries {
-        // What the log itself refuses (a change to an object that is not there) no log can hold.
+        // Records that the log itself refuses (a change to a missing object) cannot be in a log.
         let _ = log.append(*object, *kind, meta, &[data]);
     }
     log.commit();
     log.set_flag(Flag::NonElectiveReboot);
 }
 
-fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
+fn parts(memory: &Arc<VecMemory>, files: Files, crashed: bool) -> Parts<Files> {
     Parts {
         memory: Some(memory.clone()),
         follower: None,
@@ -150,25 +150,26 @@ fn parts(memory: &Arc<VecMemory>, files: Files, felled: bool) -> Parts<Files> {
         entropy: Box::new(Zeros),
         probe: Box::new(Unarmed),
         stopwatch: Box::new(Ticking::default()),
-        felled,
-        patience: Patience {
+        crashed,
+        eviction: EvictionLimits {
             login: Duration::from_secs(60),
             idle: Some(Duration::from_secs(900)),
             stalled: Duration::from_secs(300),
-            stalled_in_crowd: Duration::from_secs(5),
-            strangers: 4,
+            stalled_when_short: Duration::from_secs(5),
+            unauthenticated: 4,
             connections: 64,
             unread: 16 << 20,
         },
-        lost: if felled { Lost::Nothing } else { Lost::Frames },
+        lost: if crashed { Lost::Nothing } else { Lost::Frames },
     }
 }
 
-/// An error that says so; or a server that comes to rest, takes a new client, and can be taken up again.
+/// Checks that there is an error that says so; or a server that becomes idle, serves a new client, and can be recovered
+/// again.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut entries = base().entries.clone();
-    let felled = input.yes();
+    let crashed = input.yes();
     while !input.is_empty() {
         let at = input.u16() as usize % entries.len();
         match input.below(16) {
@@ -197,7 +198,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     MEMORY.with(|memory| {
         write_log(memory, &entries);
-        match recover(parts(memory, base().files.clone(), felled)) {
+        match recover(parts(memory, base().files.clone(), crashed)) {
             Err(error) => assert!(!error.to_string().is_empty()),
             Ok(recovered) => lives(recovered, memory),
         }
@@ -219,7 +220,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
         machine.turn(time, &mut frames);
         time.now += Duration::from_millis(500);
     }
-    assert!(!machine.busy(), "a server without rest");
+    assert!(!machine.busy(), "the server does not become idle");
     frames.clear();
     let served = NEWCOMERS
         .iter()
@@ -231,7 +232,7 @@ fn lives(recovered: Recovered<Files>, memory: &Arc<VecMemory>) {
     recover(parts(memory, files, false)).expect("what was recovered can be recovered again");
 }
 
-/// A new client connects and says NEGOTIATE: is it answered?
+/// A new client connects and sends NEGOTIATE; returns whether it is answered.
 fn greet(machine: &mut Machine<Files>, time: &mut Time, port: u16) -> bool {
     let mut exchange = |seg: &Seg| {
         let bytes = hand::frame(seg);
@@ -286,7 +287,7 @@ fn bytes_of(frame: TxFrame) -> Vec<u8> {
     bytes
 }
 
-/// The log as it was, and with every record changed a little.
+/// The original log, and logs with every record changed a little.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![], vec![1]];
     for at in 0..base().entries.len() as u16 {

@@ -1,4 +1,4 @@
-//! Security descriptors as a client sends them, set on a file.
+//! Security descriptors from a client, set on a file.
 
 use crate::input::Input;
 use outlast::fs::security;
@@ -19,7 +19,7 @@ fn state(fd: &OwnedFd) -> (u32, u32, u32) {
     (stat.st_uid, stat.st_gid, stat.st_mode)
 }
 
-/// Refused and nothing changed; or set, and then what a query shows can be set again and changes nothing.
+/// The descriptor is refused and nothing changes; or it is set, and then setting what a query shows changes nothing.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let fd = file(input.u16());

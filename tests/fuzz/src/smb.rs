@@ -1,5 +1,5 @@
-//! SMB messages on live connections: the framing, the parser, and every command on a session with trees and opens, protected as the
-//! session asks for it. The file system is a small one in memory; the loop's part is played as the server plays it.
+//! SMB messages on live connections: the framing, the parser, and every command on a session with trees and opens,
+//! protected as the session requires. The file system is a small one in memory; the loop's part is simulated.
 
 #[path = "../../../smb/src/engine/tests/client.rs"]
 #[allow(dead_code, reason = "the requests here are made of choices")]
@@ -24,7 +24,7 @@ const STEPS: usize = 24;
 /// Bytes of all replies to one input.
 const REPLIES_BYTES: usize = 64 << 20;
 
-/// The attacker: a session that is there from the beginning, or a connection that has just been made.
+/// The attacker: a session that exists from the beginning, or a new connection.
 struct Attacker {
     client: Client,
     opens: Vec<u64>,
@@ -44,7 +44,7 @@ impl Attacker {
         };
         let mut attacker = Attacker {
             client: match protection {
-                None => world.stranger(),
+                None => world.unauthenticated(),
                 Some(protection) => world.session(protection, input.byte()),
             },
             opens: Vec::new(),
@@ -115,7 +115,7 @@ impl Attacker {
         self.listen(world);
     }
 
-    /// Bytes of the stream, in pieces as TCP brings them.
+    /// Bytes of the stream, in pieces as TCP delivers them.
     fn stream(&mut self, world: &mut World, input: &mut Input<'_>) {
         let mut received = VecDeque::new();
         for _ in 0..1 + input.below(6) {
@@ -147,7 +147,7 @@ impl Attacker {
         }
     }
 
-    /// Looks at what has come: well-formed, and nothing in it that is not the attacker's to see.
+    /// Checks the answers: well-formed, and without data that the attacker must not see.
     fn listen(&mut self, world: &mut World) {
         for message in world.received(self.client.conn) {
             self.replied_bytes += message.len();
@@ -233,7 +233,7 @@ fn consume(received: &mut VecDeque<bytes::Bytes>, mut length: usize) {
     }
 }
 
-/// Signs each request of a message, as far as it can be followed, or encrypts the whole.
+/// Signs each request of a message, as far as it can be parsed, or encrypts the whole.
 fn protect(client: &mut Client, protection: Protection, mut message: Vec<u8>) -> Vec<u8> {
     match protection {
         Protection::Plain => {}
@@ -270,7 +270,8 @@ fn protect(client: &mut Client, protection: Protection, mut message: Vec<u8>) ->
     message
 }
 
-/// Whatever comes, limits hold, the state is the fold of the records, and another client's session goes on as if nothing had been.
+/// Checks, for any input, that limits hold, the state is the fold of the records, and another client's session is
+/// undisturbed.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut world = World::new();
@@ -326,7 +327,7 @@ fn works(world: &mut World, ben: &mut Client) {
     assert_eq!(
         world.received(BEN),
         Vec::<Vec<u8>>::new(),
-        "ben is told of something"
+        "ben is sent something"
     );
     assert_eq!(world.files.data(1, "mine"), Some(PRECIOUS), "ben's file");
     let open = world.bens_open;
@@ -348,15 +349,15 @@ fn works(world: &mut World, ben: &mut Client) {
     }
 }
 
-/// What a log has of busy clients: their records, their files, and the message that the second of them, whose operation is under way, has
-/// sent and not had answered.
+/// The log of busy clients: their records, their files, and the unanswered message of the second one, whose operation
+/// is under way.
 pub(crate) struct History {
     pub(crate) records: Vec<(u64, outlast_smb::Record)>,
     pub(crate) files: Files,
     pub(crate) in_hand: (u64, Vec<u8>),
 }
 
-/// Sessions with files open and locked, a lock and a notify that wait, a break on its way, a write under way.
+/// Sessions with files open and locked, a waiting lock and notify, a pending break, a write under way.
 pub(crate) fn history() -> History {
     let mut world = World::new();
     world.ben();
@@ -392,13 +393,13 @@ pub(crate) fn history() -> History {
 /// A NEGOTIATE, framed.
 pub(crate) fn greeting() -> Vec<u8> {
     let mut world = World::new();
-    let mut stranger = world.stranger();
+    let mut client = world.unauthenticated();
     let about = About {
         opens: &[],
         async_ids: &[],
         challenge: None,
     };
-    let message = stranger.message(&[requests::ask(&mut Input::new(&[20, 1]), &about)]);
+    let message = client.message(&[requests::ask(&mut Input::new(&[20, 1]), &about)]);
     let mut framed = outlast_smb::wire::frame::encode(message.len()).to_vec();
     framed.extend_from_slice(&message);
     framed

@@ -1,12 +1,13 @@
-//! Every target for a moment: its seeds, its corpus, and a fixed number of mutations of them from a fixed seed (`OUTLAST_FUZZ_SEED` takes another).
+//! Every target, briefly: its seeds, its corpus, and a fixed number of mutations of them from a fixed seed
+//! (`OUTLAST_FUZZ_SEED` sets another).
 
 use outlast_fuzz::{Mutator, Target};
 use std::path::{Path, PathBuf};
 
-/// An allocation that a length field asks for and nothing justifies fails: the process may grow by this much.
+/// The number of bytes by which the process may grow: an unjustified allocation by a length field fails.
 const GROWTH_BYTES: u64 = 2 << 30;
 
-/// Prints how to come back to an input that did harm.
+/// Prints how to reproduce a failing input.
 struct Blame<'a> {
     target: &'static str,
     what: String,

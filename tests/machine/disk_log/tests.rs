@@ -25,7 +25,7 @@ impl Writer {
         self.entries += 1;
     }
 
-    /// A write of sectors that hold nothing but this byte.
+    /// Writes sectors filled with this byte.
     fn write(&mut self, sector: u64, sectors: usize, fill: u8) {
         self.entry(sector, 0, &vec![fill; sectors * SECTOR as usize]);
     }
@@ -66,7 +66,7 @@ impl Writer {
 }
 
 #[test]
-fn what_was_flushed_is_there_and_all_of_the_rest_is_possible() {
+fn flushed_data_are_there_and_any_subset_of_the_rest() {
     let mut writer = Writer::new();
     writer.write(0, 4, 1);
     writer.flush();
@@ -113,7 +113,7 @@ fn a_flush_with_data_promises_what_came_before_it_alone() {
 }
 
 #[test]
-fn of_the_entry_being_written_counts_what_is_in_the_log() {
+fn an_incomplete_entry_counts_as_far_as_it_is_in_the_log() {
     let mut writer = Writer::new();
     writer.write(0, 1, 1);
     writer.flush();
@@ -160,7 +160,7 @@ fn a_disk_never_written_to_is_as_it_was() {
 }
 
 #[test]
-fn what_is_not_such_a_log_is_refused() {
+fn malformed_logs_are_refused() {
     let mut writer = Writer::new();
     writer.write(0, 1, 1);
     writer.flush();
@@ -180,6 +180,6 @@ fn what_is_not_such_a_log_is_refused() {
     let mut hole = good.clone();
     hole[3 * SECTOR as usize..].fill(0);
     assert!(refused(&hole));
-    // the superblock knows of a flush that is not there
+    // the superblock mentions a flush that is not there
     assert!(refused(&good[..3 * SECTOR as usize]));
 }

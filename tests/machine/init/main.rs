@@ -87,8 +87,8 @@ fn run(role: &[String]) -> anyhow::Result<()> {
 }
 
 fn serve() -> anyhow::Result<Pid> {
-    // Written back within a second or two, not half a minute: more is on the medium when the power is cut, and in more
-    // states.
+    // Written back within a second or two instead of half a minute, so that more is on the medium when the power is
+    // cut, and in more states.
     for (setting, centiseconds) in [("dirty_expire", "100"), ("dirty_writeback", "50")] {
         let path = format!("/proc/sys/vm/{setting}_centisecs");
         std::fs::write(&path, centiseconds).context(path)?;
@@ -114,13 +114,13 @@ fn load_modules() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As any machine does after a power cut: the file system's check first.
+/// Checks the file system first, as any machine does after a power cut.
 fn mount_disk() -> anyhow::Result<()> {
     wait_for(DISK)?;
     let check = Command::new("/sbin/e2fsck").args(["-p", DISK]).output();
     let check = check.context("e2fsck")?;
     print!("{}", String::from_utf8_lossy(&check.stdout));
-    // 1: errors corrected, among them a journal played back
+    // 1: errors corrected, or a journal replayed
     if !matches!(check.status.code(), Some(0 | 1)) {
         bail!(
             "e2fsck: {}: {}",
@@ -138,7 +138,7 @@ fn port() -> anyhow::Result<File> {
     wait_for(&format!("/dev/{}", port.file_name().display()))
 }
 
-/// Opens a device as soon as it is there.
+/// Opens a device as soon as it exists.
 fn wait_for(device: &str) -> anyhow::Result<File> {
     let begun = std::time::Instant::now();
     loop {
@@ -151,11 +151,11 @@ fn wait_for(device: &str) -> anyhow::Result<File> {
     }
 }
 
-/// Exit codes of children nobody has asked for yet.
+/// Exit codes of children that have not been queried yet.
 static ENDED: Mutex<Option<HashMap<Pid, WaitStatus>>> = Mutex::new(None);
 static END: Condvar = Condvar::new();
 
-/// Set when the server is to end.
+/// Set when the server has to end.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
 fn reap(server: Option<Pid>) {
@@ -180,7 +180,7 @@ fn ended(child: Pid, patience: Duration) -> Option<WaitStatus> {
     ended.as_mut()?.remove(&child)
 }
 
-/// Carries out what comes over the port.
+/// Runs the commands that arrive over the port.
 fn obey(port: &File, server: Option<Pid>) -> io::Result<()> {
     let mut answers = port;
     loop {
@@ -198,12 +198,13 @@ fn obey(port: &File, server: Option<Pid>) -> io::Result<()> {
                 _ => write!(answers, "no such command\n= 127\n")?,
             }
         }
-        // nobody is connected at the other end; there is no waiting for that
+        // nothing is connected at the other end; that cannot be waited for
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Each thread of the server: its name, its state, and where in the kernel it waits (proc_pid_stat(5), proc_pid_stack(5)).
+/// The name of each thread of the server, its state, and where in the kernel it waits (proc_pid_stat(5),
+/// proc_pid_stack(5)).
 fn threads() -> String {
     let mut text = String::new();
     let entries = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -225,7 +226,7 @@ fn threads() -> String {
     text
 }
 
-/// Runs a program; gives what it prints and its exit code.
+/// Runs a program; returns its output and its exit code.
 fn execute<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<(String, i32)> {
     let (mut output, stdout) = io::pipe()?;
     let child = Command::new(words.next().unwrap_or_default())
@@ -241,7 +242,7 @@ fn execute<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<(String, 
     Ok((text.trim_end().to_owned(), code))
 }
 
-/// Ends the server, if there is one, so that it keeps its sessions, unmounts, and goes.
+/// Ends the server, if there is one, so that it keeps its sessions; unmounts, and powers off.
 fn leave(server: Option<Pid>) {
     LEAVING.store(true, Ordering::SeqCst);
     if let Some(server) = server {

@@ -1,5 +1,5 @@
-//! The guest's network, by ioctl alone (netdevice(7), linux/sockios.h, linux/if_tun.h): a server's card is bridged with
-//! a TAP, a client's card has an address.
+//! The guest's network, set up by ioctls only (netdevice(7), linux/sockios.h, linux/if_tun.h): a server's card is
+//! bridged with a TAP, a client's card has an address.
 
 use std::fs::File;
 use std::io;

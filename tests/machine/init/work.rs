@@ -1,4 +1,4 @@
-//! What a client's machine does on the server's shares, by system calls alone:
+//! The commands of a client's machine on the server's shares, by system calls only:
 //!
 //! ```text
 //! mount SHARE DIRECTORY OPTIONS  mounts a share; the options are the kernel's own (mount.cifs(8))
@@ -6,7 +6,7 @@
 //! count TIMES FILE...        for each file a process that adds so many to the number in it, one by one, each under
 //!                            a lock; they begin when all of them have opened theirs
 //! copy FROM TO               reads the one and writes the other
-//! wait-for-change DIRECTORY  waits until the server tells of a change there
+//! wait-for-change DIRECTORY  waits until the server reports a change there
 //! show FILE...               prints them
 //! kernel-log                 prints what the kernel has logged
 //! ```
@@ -22,10 +22,10 @@ use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// No single read or write that a client sends has more.
+/// The largest single read or write of a client, in bytes.
 const PIECE: usize = 1 << 20;
 
-/// Carries out one of the above.
+/// Runs one of these commands.
 pub fn run(arguments: &[String]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match act(&words) {
@@ -71,8 +71,8 @@ fn mount_share(share: &str, directory: &str, options: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// Counts in all of the files at the same time, by a process each. One after the other opens its file: this client
-/// leaves the break of an oplock unanswered that reaches it while its own open is not complete.
+/// Counts in all of the files at the same time, in one process each. They open their files one after the other: this
+/// client does not answer the break of an oplock that arrives before its own open is complete.
 fn count_in_all(times: &str, files: &[&str]) -> anyhow::Result<()> {
     let mut children = Vec::new();
     for file in files {
@@ -98,8 +98,8 @@ fn count_in_all(times: &str, files: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the file, says so by a line, waits for the end of its input, and adds one at a time, under a lock of the whole
-/// file: fcntl(2), F_SETLKW.
+/// Opens the file, reports that by a line, waits for the end of its input, and increments the number one at a time,
+/// under a lock of the whole file: fcntl(2), F_SETLKW.
 fn count(times: u32, path: &str) -> anyhow::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     println!();
@@ -117,7 +117,7 @@ fn step(file: &File) -> anyhow::Result<()> {
     rustix::fs::fcntl_lock(file, FlockOperation::Unlock).context("unlock")
 }
 
-/// Through this machine, not by the server alone as copy_file_range(2) does.
+/// Copies through this machine, not within the server as copy_file_range(2) does.
 fn copy(from: &str, to: &str) -> anyhow::Result<()> {
     let mut from = File::open(from)?;
     let mut to = File::create(to)?;
@@ -131,8 +131,8 @@ fn copy(from: &str, to: &str) -> anyhow::Result<()> {
     }
 }
 
-/// cifs sends a CHANGE_NOTIFY for an ioctl of its own, not for inotify(7): CIFS_IOC_NOTIFY with a `struct smb3_notify`
-/// of fs/smb/client/cifs_ioctl.h.
+/// cifs sends a CHANGE_NOTIFY for its own ioctl, not for inotify(7): CIFS_IOC_NOTIFY with a `struct smb3_notify` of
+/// fs/smb/client/cifs_ioctl.h.
 fn wait_for_change(directory: &str) -> anyhow::Result<()> {
     #[repr(C, packed)]
     struct Notify {

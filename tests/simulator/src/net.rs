@@ -28,7 +28,7 @@ const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1
 /// The same where clients wait for the room that others have been promised: one that has lost its timer holds up all.
 const KEEP_ALIVE_SHARING: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(200);
 /// How long a client waits for the acknowledgement of its FIN.
-const FAREWELL: Duration = Duration::from_secs(300);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
 const BUFFER_BYTES: usize = 16 << 10;
 /// The first client's port; the others follow.
 pub const FIRST_PORT: u16 = 49_152;
@@ -312,7 +312,7 @@ impl Seat {
             return;
         }
         if let Some(since) = self.comes_again {
-            if now > since + FAREWELL {
+            if now > since + CLOSE_TIMEOUT {
                 socket.abort();
             }
             return;
@@ -348,7 +348,10 @@ impl Seat {
             self.closing = Some(now);
         }
         // smoltcp 0.14 can lose the timer of its FIN when acknowledgements repeat: such a client resets its connection instead.
-        if self.closing.is_some_and(|since| now > since + FAREWELL) {
+        if self
+            .closing
+            .is_some_and(|since| now > since + CLOSE_TIMEOUT)
+        {
             socket.abort();
         }
         let state = socket.state();

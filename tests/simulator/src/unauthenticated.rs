@@ -1,5 +1,5 @@
-//! A client that does not log in. It sends nothing, or begins a message and stops. The server must disconnect it in time
-//! (`src/server/patience.rs`), and not before: in service time, of which an outage is no part.
+//! A stranger: a client that goes no further. It says nothing, or begins a message and stops. The server is to be rid of it in time
+//! (`src/server/eviction.rs`), and not before: in service time, of which an outage is no part.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const DELAY: Duration = Duration::from_secs(900);
 /// How often it probes.
 pub const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// How long it waits for the acknowledgement of its FIN.
-const FAREWELL: Duration = Duration::from_secs(300);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Its port.
 pub const PORT: u16 = 50_000;
 /// A message of 100 bytes, which ends after 6.
@@ -87,7 +87,10 @@ impl Visit {
             self.closing = Some(now);
         }
         // As the others do (`net.rs`).
-        if self.closing.is_some_and(|since| now > since + FAREWELL) {
+        if self
+            .closing
+            .is_some_and(|since| now > since + CLOSE_TIMEOUT)
+        {
             socket.abort();
         }
         self.is_over = self.closing.is_some() && socket.state() == tcp::State::Closed;

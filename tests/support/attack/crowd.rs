@@ -1,4 +1,4 @@
-//! Attacks by many connections that do little: one thread sees to them all.
+//! Attacks by many connections that do little, driven by one thread.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{BIG, Field, Foe};
 use crate::support::raw::{self, Client};
 
-/// What a READ or WRITE may move at most, and the MessageIds it takes.
+/// The largest READ or WRITE, and the MessageIds that it takes.
 const IO_BYTES: u32 = 8 << 20;
 const IO_CHARGE: u16 = 128;
 
-/// READs of one slow reader.
+/// The number of READs of one slow reader.
 const READS: usize = 32;
 
-/// Keeps `size` connections, and makes new ones for those the server drops, `fresh` in each round at most. Each has its turn in each
-/// round; between rounds there is a pause.
+/// Keeps `size` connections, and replaces those that the server drops, at most `fresh` in each round. Each has its turn
+/// in each round; between rounds there is a pause.
 fn crowd<'a, M>(
     field: &'a Field,
     (size, fresh, pause): (usize, usize, Duration),
@@ -49,18 +49,18 @@ fn crowd<'a, M>(
     }
 }
 
-/// Which of them has the server ended?
+/// Finds the connections that the server has ended.
 fn hung_up<M>(foes: &[(Foe<'_>, M)]) -> Vec<bool> {
     let mut polled: Vec<_> = foes
         .iter()
         .map(|(foe, _)| PollFd::new(&foe.client.stream, PollFlags::RDHUP))
         .collect();
-    // there is nothing to wait for; an interruption reports none
+    // without waiting; an interruption reports none
     let _ = poll(&mut polled, Some(&Timespec::default()));
     polled.iter().map(|one| !one.revents().is_empty()).collect()
 }
 
-/// Connections that never log in; every second negotiates. For those the server drops there are new ones, `per_second` at most.
+/// Connections that never log in; every second one negotiates. Dropped ones are replaced, at most `per_second`.
 pub fn unauthenticated(field: &Field, connections: usize, per_second: usize) -> io::Result<()> {
     let rounds = per_second.min(50);
     let pause = Duration::from_secs(1) / u32::try_from(rounds).expect("few");
@@ -117,7 +117,8 @@ pub fn trickle(field: &Field, connections: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Guests that ask for 256 MiB each and take next to nothing of it: a byte four times a second, every second one of them not even that.
+/// Guests that ask for 256 MiB each and read very little of it: a byte four times a second, every second guest not even
+/// that.
 pub fn slow_readers(field: &Field, connections: usize) -> io::Result<()> {
     let mut takes = false;
     let make = || {
@@ -140,7 +141,7 @@ pub fn slow_readers(field: &Field, connections: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes what is there, up to so many bytes; an error at the connection's end.
+/// Reads what is there, up to so many bytes; an error at the connection's end.
 fn take(foe: &mut Foe<'_>, bytes: usize) -> io::Result<()> {
     match foe.client.stream.read(&mut vec![0; bytes]) {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -155,8 +156,8 @@ fn unless_full(result: io::Result<usize>) -> io::Result<()> {
     }
 }
 
-/// A life of a guest that begins a WRITE of 8 MiB, sends all but its last bytes, and of these one each second. (It waits where the
-/// server takes no more, so it needs a thread of its own.)
+/// A guest that begins a WRITE of 8 MiB, sends all but its last bytes, and then one byte each second. (It blocks where
+/// the server reads no more, so it needs a thread of its own.)
 pub fn half_messages(field: &Field) -> io::Result<()> {
     const LAST: usize = 32;
     let mut foe = Foe::guest(field)?;
@@ -190,7 +191,7 @@ pub fn half_messages(field: &Field) -> io::Result<()> {
 /// An error if the server has ended the connection.
 fn ended(client: &Client) -> io::Result<()> {
     let mut polled = [PollFd::new(&client.stream, PollFlags::RDHUP)];
-    // there is nothing to wait for
+    // without waiting
     poll(&mut polled, Some(&Timespec::default()))?;
     match polled[0].revents().is_empty() {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! A SYN flood from addresses that are nobody's.
+//! A SYN flood from unused addresses.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -15,7 +15,7 @@ use crate::support::lab::SERVER;
 /// IPv4 header, TCP header, one option: maximum segment size.
 const LENGTH: usize = 20 + 24;
 
-/// SYNs, each of another port of 10.77.0.3 to 10.77.0.254, by the wire of the host's side. `per_second`: bound of the rate.
+/// SYNs, each from another port of 10.77.0.3 to 10.77.0.254, on the host's side. `per_second`: limit of the rate.
 pub fn syn_flood(field: &Field, per_second: u32) -> io::Result<()> {
     // raw(7): the IP header is ours, its checksum the kernel's
     let socket = socket_with(
@@ -31,7 +31,7 @@ pub fn syn_flood(field: &Field, per_second: u32) -> io::Result<()> {
     let mut due_before = 0;
     while !field.over() {
         let due = begin.elapsed().as_micros() * u128::from(per_second) / 1_000_000;
-        // what could not be sent in time is not sent later
+        // SYNs that could not be sent in time are skipped
         for _ in due_before..due.min(due_before + 200) {
             let packet = syn(&mut rng, server);
             if sendto(&socket, &packet, SendFlags::DONTWAIT, &to).is_ok() {

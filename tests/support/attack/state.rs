@@ -1,4 +1,4 @@
-//! Attacks on the room for durable state: what a client makes the server keep, and never takes back.
+//! Attacks on the room for durable state: what a client makes the server keep, and never releases.
 
 use std::io;
 use std::time::Duration;
@@ -17,10 +17,10 @@ const FSCTL_SRV_REQUEST_RESUME_KEY: u32 = 0x0014_0078;
 const FSCTL_SRV_COPYCHUNK: u32 = 0x0014_40F2;
 const RELATED: FileId = [0xFF; 16];
 
-/// Session set-ups that one connection begins.
+/// The number of session set-ups that one connection begins.
 const SETUPS: usize = 64;
 
-/// Begins to log in, with tokens as long as they may be and longer, and stays there; an ECHO now and then says that it
+/// Begins to log in, with tokens of the greatest length and longer, and stops there; an occasional ECHO shows that it
 /// is not idle.
 pub fn half_done(field: &Field) -> io::Result<()> {
     let mut foe = Foe::connect(field, None)?;
@@ -30,7 +30,7 @@ pub fn half_done(field: &Field) -> io::Result<()> {
     linger(&mut foe)
 }
 
-/// The same of guests that have logged in.
+/// The same by guests that have logged in.
 pub fn half_done_by_guests(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     half_done_on(&mut foe, 1000)?;
@@ -52,7 +52,7 @@ fn half_done_on(foe: &mut Foe<'_>, token_bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Stays until it is dropped or the attack is over.
+/// Stays until it is dropped or the attack ends.
 fn linger(foe: &mut Foe<'_>) -> io::Result<()> {
     foe.field.steady();
     while !foe.field.over() {
@@ -62,7 +62,7 @@ fn linger(foe: &mut Foe<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a directory whose path is as long as paths are, without end.
+/// Opens a directory with the longest path, without end.
 pub fn long_paths(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let body = raw::create(&long_directory(), READING, OPEN, DIRECTORY);
@@ -72,7 +72,7 @@ pub fn long_paths(field: &Field) -> io::Result<()> {
     }
 }
 
-/// Lists a directory by ever more opens, each with a pattern as long as patterns are.
+/// Lists a directory by more and more opens, each with the longest pattern.
 pub fn cursors(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let body = raw::create(MANY, READING, OPEN, DIRECTORY);
@@ -87,7 +87,7 @@ pub fn cursors(field: &Field) -> io::Result<()> {
     }
 }
 
-/// Begins to list the directory of many files by ever more opens.
+/// Begins to list the directory of many files by more and more opens.
 pub fn listing_handles(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let body = raw::create(MANY, READING, OPEN, DIRECTORY);
@@ -127,7 +127,7 @@ fn rest_if_refused(field: &Field, answer: &raw::Answer) {
     }
 }
 
-/// Copies 16 MiB of a file a little further on within it, again and again.
+/// Copies 16 MiB of a file a little further on within it, repeatedly.
 pub fn copies(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let name = format!("copied {}", field.number);
@@ -157,7 +157,7 @@ pub fn copies(field: &Field) -> io::Result<()> {
     }
 }
 
-/// Holds a batch oplock that it does not give up, and has chains of CREATE and a long WRITE wait for it.
+/// Holds a batch oplock without releasing it, while chains of CREATE and a long WRITE wait for it.
 pub fn parking(field: &Field) -> io::Result<()> {
     let name = format!("parked {}", field.number);
     let mut holder = Foe::guest(field)?;
@@ -181,7 +181,7 @@ pub fn parking(field: &Field) -> io::Result<()> {
         ]);
         foe.client.send(&chain)?;
         field.count(|counts| &counts.requests, 3);
-        // whatever waits is answered when the server has waited long enough for the oplock
+        // waiting requests are answered when the server has waited long enough for the oplock
         foe.call(raw::ECHO, &[4, 0, 0, 0])?;
         if round > 8 {
             field.steady();
@@ -191,7 +191,7 @@ pub fn parking(field: &Field) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for a name that is not there, in the deepest directory.
+/// Asks for a missing name in the deepest directory.
 pub fn deep_names(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let name = format!("{}\\missing", deep_directory(DEEP));

@@ -1,4 +1,4 @@
-//! Attacks by few connections that ask for much: each a life of one thread's connection.
+//! Attacks by few connections that request much, each with one thread.
 
 use std::io;
 
@@ -6,21 +6,21 @@ use super::{BIG, Field, Foe, MANY, PAUSE};
 use crate::support::raw::{self, FileId};
 use crate::support::server::USER;
 
-/// The open that the request before in the same message is about.
+/// The FileId of the open of the preceding request in the same message.
 const RELATED: FileId = [0xFF; 16];
 
-/// FILE_READ_DATA and the like, of a file and of a directory.
+/// FILE_READ_DATA and similar rights on a file or a directory.
 pub const READING: u32 = 0x0012_0089;
-/// Dispositions: what is there; what is there, or a new one.
+/// Dispositions: an existing file; an existing or a new one.
 const OPEN: u32 = 1;
 const OPEN_IF: u32 = 3;
 const DIRECTORY: u32 = 1;
 const DELETE_ON_CLOSE: u32 = 0x1000;
 
-/// Requests sent in one go.
+/// The number of requests sent at once.
 const BATCH: usize = 32;
 
-/// Opens without end, also when they are refused, and closes nothing.
+/// Opens without end, even when it is refused, and closes nothing.
 pub fn handles(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let body = raw::create(BIG, READING, OPEN, 0);
@@ -37,7 +37,8 @@ pub fn handles(field: &Field) -> io::Result<()> {
     }
 }
 
-/// Messages of so many pairs of CREATE and CLOSE, one after the other as fast as they are answered; one waits while the other is worked on.
+/// Messages of so many pairs of CREATE and CLOSE, one after the other as fast as they are answered; one waits while the
+/// other is processed.
 pub fn compounds(field: &Field, pairs: usize) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     foe.client.credits = 8192;
@@ -63,7 +64,7 @@ pub fn compounds(field: &Field, pairs: usize) -> io::Result<()> {
     }
 }
 
-/// One message of several requests: each but a CREATE is related to the one before it.
+/// One message of several requests: each except a CREATE is related to the one before it.
 pub fn chain(requests: Vec<Vec<u8>>) -> Vec<u8> {
     let last = requests.len() - 1;
     let mut chain = Vec::new();
@@ -81,7 +82,7 @@ pub fn chain(requests: Vec<Vec<u8>>) -> Vec<u8> {
     chain
 }
 
-/// Lists the directory of many files from its beginning, again and again, as fast as it is answered.
+/// Lists the directory of many files from its beginning, repeatedly, as fast as it is answered.
 pub fn listings(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let dir = foe.open(&raw::create(MANY, READING, OPEN, DIRECTORY))?;
@@ -99,7 +100,7 @@ pub fn listings(field: &Field) -> io::Result<()> {
     }
 }
 
-/// Locks a byte after the other of one file, by ever more opens of it when it has as many locks as it may.
+/// Locks one byte after another of one file, by more and more opens of it when the limit of locks is reached.
 pub fn locks(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let mut offset = (field.number as u64) << 32;
@@ -133,7 +134,7 @@ pub fn locks(field: &Field) -> io::Result<()> {
     }
 }
 
-/// Watches a directory by ever more opens of it, and has something happen there.
+/// Watches a directory by more and more opens of it, and causes changes there.
 pub fn watches(field: &Field) -> io::Result<()> {
     let mut foe = Foe::guest(field)?;
     let mut opens = Vec::new();
@@ -142,7 +143,7 @@ pub fn watches(field: &Field) -> io::Result<()> {
         if opened.status == 0 {
             opens.push(opened.file_id());
         }
-        // each open is watched again and again: what it was told ends a watch
+        // each open is watched repeatedly: an answer ends a watch
         foe.client.others.clear();
         for file in opens.iter().rev().take(8) {
             let id = foe.client.message_id;
@@ -151,7 +152,7 @@ pub fn watches(field: &Field) -> io::Result<()> {
                 .message(raw::CHANGE_NOTIFY, &raw::change_notify(*file));
             foe.client.send(&message)?;
             field.count(|counts| &counts.requests, 1);
-            // its interim answer, a refusal, or what has happened meanwhile; those of others are passed over
+            // its interim answer, a refusal, or the changes meanwhile; answers to others are skipped
             while {
                 let answer = foe.client.receive()?;
                 if foe.taken(&answer) {
@@ -177,7 +178,7 @@ pub fn watches(field: &Field) -> io::Result<()> {
     Ok(())
 }
 
-/// Logs in with a wrong password until it is thrown out.
+/// Logs in with a wrong password until it is disconnected.
 pub fn failed_logins(field: &Field) -> io::Result<()> {
     let mut foe = Foe::connect(field, None)?;
     foe.call(raw::NEGOTIATE, &raw::negotiate())?.well()?;

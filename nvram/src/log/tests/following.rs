@@ -1,9 +1,9 @@
-//! A follower against the model of the log it follows.
+//! A follower compared with the model of the log that it follows.
 
 use super::*;
 use crate::{Followed, Follower};
 
-/// A follower, and what it has made of what it was given.
+/// A follower, and the state made from the records it returned.
 struct Second {
     follower: Follower,
     objects: BTreeMap<u64, State>,
@@ -27,7 +27,7 @@ impl Second {
         } = followed;
         let is_there = |state: &State| !state.entries.is_empty();
         assert_eq!(is_known, objects.get(&object).is_some_and(is_there));
-        // Not the data: they may have been written over.
+        // Without the data, which may have been overwritten.
         let entry = ((kind, meta.to_vec(), Vec::new()), data);
         match kind {
             Kind::End => drop(objects.remove(&object)),
@@ -50,7 +50,7 @@ impl Second {
         }
     }
 
-    /// Reads on. Gives whether it has read all; `None`: it has fallen behind, and begins again.
+    /// Reads on. Returns whether it has read all; `None`: it has fallen behind, and starts again.
     fn advance(&mut self, most: usize, memory: &Arc<VecMemory>) -> Option<bool> {
         let objects = &mut self.objects;
         let advanced = self
@@ -81,7 +81,7 @@ impl Run {
             follower,
             mut objects,
         } = second;
-        // A copy that the writer's death has cut short counts no more.
+        // A snapshot that the writer's death has cut short does not count.
         for state in objects.values_mut() {
             state.copy = None;
         }
@@ -108,8 +108,8 @@ impl Run {
         drop((opened, read));
         self.objects = objects;
         for state in self.objects.values_mut() {
-            for ((_, _, said), data) in &mut state.entries {
-                *said = data.to_vec();
+            for ((_, _, meta), data) in &mut state.entries {
+                *meta = data.to_vec();
             }
         }
         assert_eq!(vec![self.model()], *self.expected.lock().unwrap());
@@ -118,10 +118,10 @@ impl Run {
     }
 }
 
-/// A follower lags, falls behind and takes over at random moments. The log that it has taken over is followed by the
-/// next one.
+/// A follower lags, falls behind and takes over at random moments. The next follower follows the log that it has taken
+/// over.
 #[test]
-fn what_a_follower_takes_over_is_what_a_recovery_finds() {
+fn a_follower_takes_over_what_a_recovery_finds() {
     let (mut handed_over, mut begun_again) = (0, 0);
     for seed in 0..60 {
         let mut run = Run::new(seed, 20 << 10);
@@ -144,7 +144,7 @@ fn what_a_follower_takes_over_is_what_a_recovery_finds() {
 }
 
 #[test]
-fn a_damaged_log_is_not_taken_for_one_that_was_written_over() {
+fn damage_is_not_mistaken_for_overwriting() {
     let mut run = Run::new(3, 20 << 10);
     run.step();
     run.commit();

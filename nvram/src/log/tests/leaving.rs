@@ -1,4 +1,4 @@
-//! The machine goes while a server leaves: what the flag says on the medium is true there.
+//! The machine stops while a server ends: the flag on the medium is true of the state on the medium.
 
 use super::*;
 use crate::memory::paged::{PAGE, Paged, mixed};
@@ -8,9 +8,9 @@ const LEN: usize = 16 * PAGE;
 /// Cuts the power again and again.
 struct Cuts {
     random: Mutex<Random>,
-    /// What the log holds when the server leaves.
+    /// What the log holds when the server ends.
     whole: Mutex<Option<Model>>,
-    /// Cuts that left the flag.
+    /// The number of cuts that left the flag.
     count: AtomicU64,
 }
 
@@ -25,7 +25,10 @@ impl Cuts {
             if Superblock::read(&*left).is_ok_and(|(superblock, _)| superblock.persisted) {
                 let (_, contents) = Log::open(left).expect("what the superblock says is there");
                 assert_eq!(contents.superblock.flag, Flag::ElectiveReboot);
-                assert!(fold(&contents) == *whole, "an older state bears the flag");
+                assert!(
+                    fold(&contents) == *whole,
+                    "the flag is set on an older state"
+                );
                 self.count.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -33,7 +36,7 @@ impl Cuts {
 }
 
 #[test]
-fn no_older_state_bears_the_flag_of_a_server_that_left() {
+fn the_flag_of_a_server_that_ended_is_on_no_older_state() {
     let mut cuts = 0;
     for seed in 0..40 {
         let these = Arc::new(Cuts {
@@ -55,7 +58,7 @@ fn no_older_state_bears_the_flag_of_a_server_that_left() {
                 log.commit();
             }
             if random.one_in(10) {
-                // The kernel writes back what it likes, when it likes.
+                // The kernel writes back any page at any time.
                 pages.write_back();
             }
         }
@@ -66,7 +69,7 @@ fn no_older_state_bears_the_flag_of_a_server_that_left() {
         let left = Arc::new(VecMemory::from_bytes(&pages.medium.lock().unwrap()));
         let (_, contents) = Log::open(left).unwrap();
         assert!(contents.superblock.persisted && contents.superblock.flag == Flag::ElectiveReboot);
-        // Any later flag is another's.
+        // A later flag describes another state.
         *these.whole.lock().unwrap() = None;
         log.set_flag(Flag::NonElectiveReboot);
         assert!(!log.superblock().persisted);

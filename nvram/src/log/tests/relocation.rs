@@ -1,7 +1,7 @@
-//! When an object is to be written again, and which.
+//! Relocation: when, and of which object.
 
 use super::*;
-use crate::log::relocation::GIVEN_UP_PART;
+use crate::log::relocation::SUPERSEDED_PART;
 
 #[test]
 fn relocation_is_asked_of_the_object_at_the_tail() {
@@ -9,7 +9,7 @@ fn relocation_is_asked_of_the_object_at_the_tail() {
     let mut log = Log::format(memory, IDENTITY).unwrap();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();
     log.append(6, Kind::Snapshot, b"", &[]).unwrap();
-    while log.used() - log.live() <= log.capacity() / GIVEN_UP_PART {
+    while log.used() - log.live() <= log.capacity() / SUPERSEDED_PART {
         assert_eq!(wanted(&mut log, 0), None);
         log.append(6, Kind::Delta, &[0; 100], &[]).unwrap();
         log.commit();
@@ -25,7 +25,7 @@ fn relocation_is_asked_of_the_object_at_the_tail() {
     assert!(log.used() < 100);
 }
 
-/// As soon as what is asked for does not fit any more, and not only when half of the ring is full.
+/// Relocation is due as soon as the requested room is missing, and not only when half of the ring is full.
 #[test]
 fn relocation_is_asked_when_room_is_short() {
     let memory = Arc::new(VecMemory::new(MIN_MEMORY as usize));
@@ -41,10 +41,10 @@ fn relocation_is_asked_when_room_is_short() {
     assert_eq!(wanted(&mut log, room + 1), Some(5));
 }
 
-/// Objects whose bases lie side by side at the tail and whose data lie far ahead: every one of them has to be written again before
-/// there is room.
+/// The bases of the objects lie side by side at the tail and their data lie far ahead: every object has to be relocated
+/// before there is room.
 #[test]
-fn there_is_room_to_write_all_that_is_live_again() {
+fn there_is_room_to_relocate_all_live_objects() {
     let memory = Arc::new(VecMemory::new(1 << 16));
     let mut log = Log::format(memory, IDENTITY).unwrap();
     let mut queues = vec![Vec::new(); 20];
@@ -55,10 +55,10 @@ fn there_is_room_to_write_all_that_is_live_again() {
         if log.room() < 1000 {
             break;
         }
-        // what is given up lies before what is not
-        let given_up = log.used() < log.capacity() / 3;
+        // superseded records lie before live ones
+        let superseded = log.used() < log.capacity() / 3;
         let data = log.append(object, Kind::Delta, b"", &[&[0; 500]]).unwrap();
-        if !given_up {
+        if !superseded {
             queues[object as usize - 1].push(data);
         }
     }
@@ -97,7 +97,7 @@ fn relocation_is_not_asked_for_nothing() {
     assert_eq!(wanted(&mut log, 0), None, "all of it is live");
     queue.truncate(queue.len() / 2);
     assert_eq!(wanted(&mut log, 0), Some(5));
-    // A frame still holds what the object gave up: it would hold the tail whatever was relocated.
+    // A frame still holds what the object released: it would hold the tail whatever was relocated.
     let frame = queue.remove(0);
     queue.clear();
     log.append(5, Kind::Snapshot, b"", &[]).unwrap();

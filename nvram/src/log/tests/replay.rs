@@ -1,8 +1,8 @@
-//! What a replay takes depends on what is live, and copying for it comes to an end.
+//! The cost of a replay depends on the live state, and the copying that keeps it low ends.
 
 use super::*;
 
-/// Writes an object again, in several records and as many commits.
+/// Relocates an object, in several records and as many commits.
 fn copy(log: &mut Log, object: u64) {
     log.append(object, Kind::Begin, &[1; 50], &[]).unwrap();
     log.commit();
@@ -12,7 +12,7 @@ fn copy(log: &mut Log, object: u64) {
     log.commit();
 }
 
-/// What a busy server does: `busy` objects change, in turn, and the others are idle. Gives the snapshots that were
+/// Imitates a busy server: `busy` objects change, in turn, and the others are idle. Returns the number of snapshots
 /// written.
 fn run(log: &mut Log, objects: u64, busy: u64, deltas: u64) -> u64 {
     for object in 0..objects {
@@ -41,14 +41,14 @@ fn deltas_to_be_replayed_are_bounded() {
         let copies = run(&mut log, objects, busy, deltas);
         let contents = Log::inspect(&*memory).unwrap();
         let counting = contents.records.len() as u64;
-        // Either few, or no more than some times the state.
+        // Either few, or no more than a small multiple of the state.
         let most = 4096.max(busy * (MIN_DELTAS + 1)) + 3 * objects + 100;
         assert!(
             counting <= most,
             "{objects} objects, {busy} busy: {counting} records count, not {most}"
         );
         assert!(contents.walked <= 131_072, "{}", contents.walked);
-        // Three records for more than thirty.
+        // Three snapshot records replace more than thirty deltas.
         assert!(
             copies * 10 < deltas,
             "{objects} objects, {busy} busy: {copies} copies of {deltas} deltas"
@@ -111,7 +111,7 @@ fn a_snapshot_that_is_not_complete_does_not_count() {
         is(Kind::Complete, b"whole"),
     ];
     assert_eq!(found(), whole);
-    // One that ends with its object, and one that a snapshot of one record overtakes.
+    // One snapshot that ends with its object, and one that a snapshot of one record supersedes.
     put(&mut log, Kind::Begin, b"").unwrap();
     put(&mut log, Kind::Snapshot, b"in one").unwrap();
     assert!(put(&mut log, Kind::Complete, b"").is_err());
@@ -134,21 +134,25 @@ fn deaths_are_counted_of_the_object_that_was_handled() {
         assert_eq!(contents.handled, Some(handled));
         let (log, _) = Log::open(memory.clone()).unwrap();
         assert_eq!(log.take_handled(), Some(handled));
-        assert_eq!(log.take_handled(), None, "it is told once");
+        assert_eq!(log.take_handled(), None, "it is returned once");
         assert_eq!(log.count_death(handled), deaths);
         let contents = Log::inspect(&*memory).unwrap();
         assert_eq!(contents.suspect, Some(Suspect { handled, deaths }));
     }
-    log.acquit(|of| of.object == 8);
+    log.forget_deaths(|of| of.object == 8);
     assert_eq!(log.count_death(handled), 3);
-    log.acquit(|of| of == handled);
+    log.forget_deaths(|of| of == handled);
     assert_eq!(log.count_death(handled), 1);
     let others = [
         Handled { object: 0, what: 3 },
         Handled { object: 0, what: 2 },
     ];
     for other in others {
-        assert_eq!(log.count_death(other), 1, "another begins anew");
+        assert_eq!(
+            log.count_death(other),
+            1,
+            "another operation is counted from the start"
+        );
     }
     for deaths in 2..100 {
         assert_eq!(log.count_death(others[1]), deaths.min(15));

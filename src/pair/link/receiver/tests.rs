@@ -10,7 +10,7 @@ use rustls::ClientConnection;
 
 use super::super::sender::{Link, News, Target};
 use super::*;
-use crate::beside::wake;
+use crate::job_thread::wake;
 use crate::pair::link::keys;
 use crate::pair::role::Nodes;
 

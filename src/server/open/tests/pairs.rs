@@ -4,7 +4,7 @@ use super::*;
 
 const IN_STEP: Company = Company::Pair { in_step: true };
 
-/// What a server in this company, of this boot, takes up: the log, and where it is shipped to.
+/// The log that a server in this company, of this boot, recovers, and the medium to which it is shipped.
 fn opened(
     memory: &Arc<VecMemory>,
     image: Option<&Arc<VecMemory>>,
@@ -23,7 +23,7 @@ fn opened(
     opened.map_err(|error| format!("{error:#}"))
 }
 
-/// A client comes.
+/// Accepts a client.
 fn admit(opened: Opened, client: u64) -> Log {
     let Opened {
         mut log,
@@ -72,7 +72,7 @@ fn the_flag_says_who_resumes() {
 
 //= patent claim-16, claim-17, claim-37, claim-38
 #[test]
-fn a_lone_server_does_not_take_up_what_a_partner_may_have() {
+fn a_lone_server_does_not_recover_what_a_partner_may_have() {
     for flag in [Flag::NonElectiveTakeover, Flag::ElectiveTakeover] {
         let memory = memory();
         admit(opened(&memory, None, 1, IN_STEP).unwrap(), 1).set_flag(flag);
@@ -109,11 +109,11 @@ fn what_the_other_machine_has_shipped_is_newer() {
     let taken = opened(&of_b, Some(&image), 2, IN_STEP).unwrap();
     assert_eq!(taken.state.clients(), 1);
     drop(admit(taken, 2));
-    // Node a's mapping is of this boot of its machine, and does not know the second client.
+    // Node a's mapping is of this boot of its machine, and lacks the second client.
     let back = opened(&of_a, Some(&image), 1, IN_STEP).unwrap();
     assert_eq!(back.state.clients(), 2);
     drop(admit(back, 3));
-    // Its own is the newest again, though the sink misses what was committed last.
+    // Its own state is the newest again, although the sink lacks the last commit.
     let mut log = opened(&of_a, Some(&image), 1, IN_STEP).unwrap().log;
     let mut encoded = Vec::new();
     let record = Record::Client {

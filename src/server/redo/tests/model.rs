@@ -1,5 +1,5 @@
-//! A journalling file system in memory, which a power cut throws back: of the changes of metadata some prefix is left, of the changes of
-//! what files hold any part.
+//! A journalling file system in memory, which a power cut resets: some prefix of the metadata changes remains, and any
+//! part of the content changes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,7 +53,7 @@ enum Step {
     Attributes(u64, u32),
     Created(u64, FileTime),
     Marker(u64),
-    /// What files hold: kept in no order.
+    /// Content of files: kept in no order.
     Write(u64, u64, Vec<u8>),
     Length(u64, u64),
     Modified(u64, FileTime),
@@ -101,7 +101,7 @@ impl Disk {
     }
 
     fn drop_nameless(&mut self) {
-        // An inode without a name is one that is being made, the newest, or gone.
+        // An inode without a name is the newest one, which is being made, or is removed.
         let newest = self.inodes.last_key_value().map(|(ino, _)| *ino);
         let names = &self.names;
         self.inodes.retain(|ino, _| {
@@ -118,16 +118,16 @@ fn on(inodes: &mut BTreeMap<u64, Inode>, ino: u64, change: impl FnOnce(&mut Inod
 
 const ROOT: u64 = 1;
 
-/// What is seen of a file: is it a directory, attributes, CreationTime, LastWriteTime, content.
+/// The visible state of a file: whether it is a directory, attributes, CreationTime, LastWriteTime, content.
 pub type Seen = (bool, u32, FileTime, FileTime, Vec<u8>);
 
 #[derive(Clone)]
 pub struct Model {
-    /// What is on the medium for sure.
+    /// The state that is certainly on the medium.
     disk: Disk,
-    /// What was done since.
+    /// The steps since.
     steps: Vec<Step>,
-    /// What is seen.
+    /// The visible state.
     now: Disk,
     opens: HashMap<OpenId, u64>,
     next_ino: u64,
@@ -157,14 +157,14 @@ impl Model {
         self.steps.len()
     }
 
-    /// What had been done by then is on the medium.
+    /// Everything done by then is on the medium.
     pub fn sync_up_to(&mut self, steps: usize) {
         for step in self.steps.drain(..steps) {
             self.disk.apply(&step);
         }
     }
 
-    /// The power is cut after `steps` steps: `kept` of them are left of the metadata, of the rest whatever chance has it.
+    /// Cuts the power after `steps` steps: `kept` of the metadata changes remain, and a random part of the others.
     pub fn cut(&self, steps: usize, kept: usize, random: &mut Random) -> Model {
         let mut disk = self.disk.clone();
         for (index, step) in self.steps.iter().take(steps).enumerate() {
@@ -210,7 +210,7 @@ impl Model {
                     inode.is_dir,
                     inode.attributes,
                     inode.created,
-                    // that of a directory changes with its entries
+                    // a directory's changes with its entries
                     if inode.is_dir { 0 } else { inode.modified },
                     inode.content.clone(),
                 ),
@@ -269,7 +269,7 @@ impl Model {
 
     fn open(&self, open: OpenId) -> Result<u64, NtStatus> {
         let ino = self.opens.get(&open).ok_or(NtStatus::FILE_CLOSED)?;
-        // One without a name is gone with its last close; the model closes each at once.
+        // A file without a name is removed at its last close; the model closes each at once.
         self.now
             .inodes
             .contains_key(ino)

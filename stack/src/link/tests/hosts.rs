@@ -1,4 +1,4 @@
-//! What a host owes to its link and to IP besides TCP: neighbours, pings, errors (RFC 1122, RFC 4443).
+//! Requirements of a host besides TCP: neighbours, pings, errors (RFC 1122, RFC 4443).
 
 use super::icmp::{icmp_frame, icmpv6};
 use super::*;
@@ -110,7 +110,7 @@ fn a_flood_of_questions_is_not_answered_without_end() {
 
 //= rfc1122 3.3.1.1
 #[test]
-fn who_is_off_the_link_is_reached_by_the_router() {
+fn peers_off_the_link_are_reached_by_the_router() {
     let link = server(Capabilities::NONE);
     let far = |address: IpAddr, local: IpAddr| Path {
         local: SocketAddr::new(local, 445),
@@ -179,7 +179,7 @@ fn all_addresses_are_announced() {
     );
 }
 
-/// A UDP datagram of the client for the server: something the server has no use for.
+/// A UDP datagram of the client for the server, which has no use for it.
 fn datagram() -> Vec<u8> {
     datagram_over(false)
 }
@@ -208,7 +208,7 @@ fn answered(frame: &[u8]) -> Vec<Vec<u8>> {
 
 //= rfc1122 3.1a, 3.2.1.3b, 3.2.1.3e, 3.2.1.7a, 3.2.2d, 3.3.8, 3.2.2.1a
 #[test]
-fn what_nobody_here_understands_is_answered_with_an_error() {
+fn an_unknown_protocol_is_answered_with_an_error() {
     let sent = datagram();
     let answers = answered(&sent);
     assert_eq!(answers.len(), 1);
@@ -256,7 +256,7 @@ fn no_error_is_sent_where_it_would_do_harm() {
         ),
         ("to us, but by broadcast", with(&[(0, &[0xff; 6])])),
         ("a later fragment", with(&[(20, &[0, 5])])),
-        ("from nobody", with(&[(source, &[0; 4])])),
+        ("from the unspecified address", with(&[(source, &[0; 4])])),
         ("from everyone", with(&[(source, &[255; 4])])),
         ("from the subnet", with(&[(source, &[10, 77, 0, 255])])),
         ("from a group", with(&[(source, &[224, 0, 0, 1])])),
@@ -269,7 +269,7 @@ fn no_error_is_sent_where_it_would_do_harm() {
 //= rfc1122 3.2.2a, 3.2.2.7, 3.2.2.9b
 #[test]
 fn icmp_that_asks_for_what_we_do_not_do_is_dropped() {
-    // Redirect, timestamp, information and mask requests, and numbers nobody has assigned.
+    // Redirect, timestamp, information and mask requests, and unassigned numbers.
     for kind in [5, 13, 15, 17, 1, 42, 255] {
         let mut message = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 9];
         message.extend_from_slice(&[0; 40]);
@@ -310,7 +310,7 @@ fn versions_that_are_none_and_bad_sums_are_counted_and_dropped() {
 //= rfc1122 3.2.1.7b
 //= rfc8200 3a
 #[test]
-fn who_has_come_has_come_whatever_is_left_of_its_time() {
+fn a_packet_is_received_whatever_its_ttl() {
     for (v6, left) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
         let mut frame = frame_to_server(v6, b"x");
         if v6 {
@@ -330,7 +330,7 @@ fn who_has_come_has_come_whatever_is_left_of_its_time() {
 #[test]
 fn unknown_neighbours_are_asked_for_once_a_second() {
     let mut server = server(Capabilities::NONE);
-    // Nobody has introduced the client.
+    // The client is unknown.
     let mut asked = 0;
     for tenths in 10..40 {
         let now = Duration::from_millis(tenths * 100);
@@ -357,7 +357,7 @@ fn a_neighbour_that_moved_is_asked_for_again_after_a_minute() {
 
 //= rfc4443 2.2a, 2.4c
 #[test]
-fn over_ipv6_too_what_nobody_understands_is_answered_with_an_error() {
+fn over_ipv6_an_unknown_protocol_is_answered_with_an_error() {
     let sent = datagram_over(true);
     let answers = answered(&sent);
     assert_eq!(answers.len(), 1);
@@ -373,7 +373,7 @@ fn over_ipv6_too_what_nobody_understands_is_answered_with_an_error() {
 
 //= rfc4443 2.4b, 2.4e
 #[test]
-fn over_ipv6_too_no_error_is_sent_where_it_would_do_harm() {
+fn over_ipv6_no_error_is_sent_where_it_would_do_harm() {
     let good = datagram_over(true);
     assert_eq!(answered(&good).len(), 1);
     let with = |changes: &[(usize, &[u8])]| {
@@ -403,7 +403,7 @@ fn over_ipv6_too_no_error_is_sent_where_it_would_do_harm() {
             "to us, but by multicast",
             with(&[(0, &[0x33, 0x33, 0, 0, 0, 1])]),
         ),
-        ("from nobody", with(&[(source, &[0; 16])])),
+        ("from the unspecified address", with(&[(source, &[0; 16])])),
         ("from a group", with(&[(source, &all_nodes)])),
     ] {
         assert_eq!(answered(&frame), Vec::<Vec<u8>>::new(), "{what}");

@@ -49,7 +49,8 @@ pub(super) fn too_big(v6: bool, mtu: u32) -> Vec<u8> {
 //= rfc4443 3.2a
 #[test]
 fn too_big_reaches_tcp() {
-    // What the router states, what is believed of it: IPv4 plateaus when it states nothing, its least MTU when it states nonsense.
+    // The MTU that the router states, and the one assumed: an IPv4 plateau when it states none, the least MTU when it
+    // states nonsense.
     for (v6, stated, believed) in [
         (false, 1400, 1400),
         (false, 0, 1492),
@@ -80,7 +81,7 @@ fn too_big_reaches_tcp() {
             Delivery::Nothing
         ));
     }
-    // IPv6 says that no path takes less.
+    // IPv6 guarantees that no path takes less.
     let mut server = server(Capabilities::NONE);
     let nonsense = too_big(true, 1279);
     assert!(matches!(

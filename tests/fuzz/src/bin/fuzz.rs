@@ -1,5 +1,5 @@
-//! What `scripts/fuzz` runs under libFuzzer: the target that `OUTLAST_FUZZ` names, its seeds written into the directory that
-//! `OUTLAST_FUZZ_SEEDS` names.
+//! The program that `scripts/fuzz` runs under libFuzzer: the target named in `OUTLAST_FUZZ`, whose seeds are written
+//! into the directory named in `OUTLAST_FUZZ_SEEDS`.
 
 #![no_main]
 

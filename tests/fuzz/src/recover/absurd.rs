@@ -1,4 +1,4 @@
-//! Records that decode and say what cannot be: right in form, any value in any field.
+//! Records that decode and have impossible content: correct form, any value in any field.
 
 use super::{Entry, entry};
 use crate::input::Input;
@@ -28,7 +28,7 @@ fn seq(input: &mut Input<'_>) -> Seq {
     Seq(input.number() as u32)
 }
 
-/// A change made to a record as it is, where it can be read; a new one for the same object otherwise.
+/// Changes an existing record if it can be decoded; otherwise makes a new one for the same object.
 pub(super) fn change(input: &mut Input<'_>, entries: &mut Vec<Entry>, at: usize) {
     let (object, kind, meta, data) = entries[at].clone();
     let decoded: Result<Record<'static>, _> = codec::decode(&meta);
@@ -167,7 +167,7 @@ fn tcp_delta(input: &mut Input<'_>) -> Record<'static> {
     }))
 }
 
-/// The SMB state of an object as its records have it.
+/// The SMB state of an object by its records.
 fn folded(entries: &[Entry], object: u64) -> Connection {
     let mut connection = Connection::new(IpAddr::from([10, 0, 0, 2]));
     for (_, _, meta, _) in entries.iter().filter(|entry| entry.0 == object) {
@@ -180,7 +180,7 @@ fn folded(entries: &[Entry], object: u64) -> Connection {
     connection
 }
 
-/// A snapshot with an SMB state that cannot be.
+/// A snapshot with an impossible SMB state.
 fn client(input: &mut Input<'_>, entries: &mut Vec<Entry>, object: u64) {
     let mut smb = folded(entries, object);
     for _ in 0..1 + input.below(4) {

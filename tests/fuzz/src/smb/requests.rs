@@ -1,4 +1,4 @@
-//! Requests made of choices: each is what a client could mean, with values nobody expects.
+//! Requests made of choices: each is one that a client could send, with unexpected values.
 
 use super::client::{ANY, Ask, Opening};
 use crate::auth;
@@ -24,11 +24,11 @@ const NAMES: [&str; 14] = [
     "a\u{fe00}\u{202e}b",
 ];
 
-/// What the requests can be about.
+/// The objects that requests can refer to.
 pub(super) struct About<'a> {
-    /// Opens of the attacker's, and one of somebody else's.
+    /// Opens of the attacker, and one of another client.
     pub(super) opens: &'a [u64],
-    /// AsyncIds it has heard of.
+    /// AsyncIds that it has received.
     pub(super) async_ids: &'a [u64],
     /// The last security token the server sent.
     pub(super) challenge: Option<&'a [u8]>,
@@ -53,7 +53,7 @@ fn file_id(input: &mut Input<'_>, about: &About<'_>, body: &mut Vec<u8>) {
     body.put_u64_le(id);
 }
 
-/// One request. Its lengths and offsets are right; edits may follow.
+/// Makes one request. Its lengths and offsets are right; edits may follow.
 pub(super) fn ask(input: &mut Input<'_>, about: &About<'_>) -> Ask {
     let mut body = Vec::new();
     let command = match input.below(22) {

@@ -1,4 +1,4 @@
-//! The loop's part: records are committed, operations done, tasks run, connections dropped.
+//! The loop's part: records are committed, operations performed, tasks run, connections dropped.
 
 use super::client::{Client, Opening, Protection, lock, write};
 use crate::auth;
@@ -18,16 +18,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The other client: his connection, his session, what is in his file.
+/// The other client: its connection, its session, the content of its file.
 pub(super) const BEN: ConnId = 1;
 pub(super) const BEN_SESSION: u64 = 1001;
 pub(super) const PRECIOUS: &[u8] = b"precious";
-/// Steps of a message or a task, and tasks in a row: far more than any needs.
+/// The largest number of steps of a message or a task, and of successive tasks: far more than any needs.
 const ENOUGH: usize = 2000;
-/// Encoded state of one connection: what its limits come to, and no more.
+/// Bytes of the encoded state of one connection, as bounded by its limits.
 const STATE_BYTES: usize = 8 << 20;
 
-/// What is not committed yet.
+/// The records that are not committed yet.
 #[derive(Default)]
 struct Log {
     pending: Vec<(ConnId, Vec<u8>)>,
@@ -47,7 +47,7 @@ impl Journal for Log {
     }
 }
 
-/// As good as any: nobody here guesses.
+/// Predictable randomness suffices: nothing here guesses.
 struct Zeros;
 
 impl Entropy for Zeros {
@@ -58,19 +58,19 @@ impl Entropy for Zeros {
 
 pub(super) struct World {
     smb: Smb,
-    /// The fold of what is committed.
+    /// The fold of the committed records.
     shadow: Smb,
     log: Log,
     pub(super) files: Files,
     now: Duration,
     unread: BTreeMap<ConnId, Vec<Vec<u8>>>,
-    /// To be taken down: not before the step that says so is done with.
+    /// Connections to tear down, after the step that says so.
     dropped: BTreeSet<ConnId>,
     conns: BTreeSet<ConnId>,
     pub(super) bens_open: u64,
     /// The server dies after so many commits within operations.
     pub(super) crash_in: Option<u8>,
-    /// All that was ever committed.
+    /// Everything that was ever committed.
     pub(super) history: Vec<(ConnId, Record)>,
 }
 
@@ -147,8 +147,8 @@ impl World {
         }
     }
 
-    /// A connection on which nothing has been said.
-    pub(super) fn stranger(&mut self) -> Client {
+    /// A connection on which nothing has been sent.
+    pub(super) fn unauthenticated(&mut self) -> Client {
         let conn = self.conns.last().copied().unwrap_or(0) + 1;
         self.conns.insert(conn);
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -184,7 +184,7 @@ impl World {
         )
     }
 
-    /// Ben has a file open, with a lock on it, that nobody else may touch.
+    /// Ben has a file open, with a lock on it, that no other client may use.
     pub(super) fn ben(&mut self) -> Client {
         let mut ben = self.login(
             Protection::Signed,
@@ -193,16 +193,16 @@ impl World {
             &[(Resource::Disk(1), "theirs")],
         );
         assert_eq!((ben.conn, ben.session), (BEN, BEN_SESSION));
-        self.tell(&mut ben, Opening::of("mine").ask());
+        self.send(&mut ben, Opening::of("mine").ask());
         self.bens_open = self.smb.opens().next().expect("ben's open").open;
         let open = self.bens_open;
-        self.tell(&mut ben, write(open, 0, PRECIOUS));
-        self.tell(&mut ben, lock(open, &[(0, 4, 2)]));
+        self.send(&mut ben, write(open, 0, PRECIOUS));
+        self.send(&mut ben, lock(open, &[(0, 4, 2)]));
         self.unread.clear();
         ben
     }
 
-    fn tell(&mut self, client: &mut Client, ask: super::client::Ask) {
+    fn send(&mut self, client: &mut Client, ask: super::client::Ask) {
         let message = client.message(&[ask]);
         self.deliver(client.conn, &message);
     }
@@ -246,7 +246,7 @@ impl World {
                 Cipher::Aes256Gcm,
             ),
         };
-        let mut client = self.stranger();
+        let mut client = self.unauthenticated();
         let keys = keys(dialect, signing, cipher, client.conn);
         client.session = 1000 + client.conn;
         client.protection = protection;
@@ -298,7 +298,7 @@ impl World {
         self.smb.apply(conn, &record);
     }
 
-    /// What was appended is committed and may leave. False: the server died of it, and has come back.
+    /// Commits what was appended, which may leave then. False: the server died during it, and has recovered.
     fn commit(&mut self, out: Output) -> bool {
         for (conn, bytes) in std::mem::take(&mut self.log.pending) {
             let record: Record = codec::decode(&bytes).expect("a record can be read back");
@@ -323,7 +323,7 @@ impl World {
         }
     }
 
-    /// Everything again from what is committed.
+    /// Recovers everything from what is committed.
     pub(super) fn recover(&mut self) {
         self.log.pending.clear();
         let mut smb = Smb::new(config());
@@ -356,7 +356,7 @@ impl World {
         }
     }
 
-    /// A message arrives and is worked on, and whatever becomes possible by it.
+    /// Delivers a message, processes it, and everything that becomes possible by it.
     pub(super) fn deliver(&mut self, conn: ConnId, message: &Bytes) {
         for _ in 0..ENOUGH {
             let mut out = Output::default();
@@ -365,13 +365,13 @@ impl World {
                 .smb
                 .step(conn, message, clock, &mut Zeros, &mut self.log, &mut out);
             if !matches!(self.follow(step, out), Step::Again) {
-                return self.settle();
+                return self.run_tasks();
             }
         }
         panic!("a message without end");
     }
 
-    /// Begins on a message and stops at point 2 of its first operation, as a server does that dies there.
+    /// Begins a message and stops at point 2 of its first operation, like a server that dies there.
     pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
         for _ in 0..ENOUGH {
             let mut out = Output::default();
@@ -409,13 +409,13 @@ impl World {
         }
         match self.commit(out) {
             true => step,
-            // Its end is on record: nothing of it is done again.
+            // Its end is recorded: no part of it is done again.
             false if matches!(step, Step::Done) => step,
             false => Step::Again,
         }
     }
 
-    /// One operation. `None`: it was not to be done, or the server died before its result was on record.
+    /// One operation. `None`: it was not to be done, or the server died before its result was recorded.
     fn operate(&mut self, planned: &Planned, out: &mut Output) -> Option<Step> {
         let clock = self.clock();
         let intent = match &planned.intent {
@@ -444,8 +444,8 @@ impl World {
         )
     }
 
-    /// Works on tasks until none is left, then takes down what is to be dropped.
-    fn settle(&mut self) {
+    /// Runs tasks until none is left, then tears down what was dropped.
+    fn run_tasks(&mut self) {
         for _ in 0..ENOUGH {
             let clock = self.clock();
             if let Some(task) = self.smb.next_runnable(clock) {
@@ -473,12 +473,12 @@ impl World {
         panic!("a task without end");
     }
 
-    /// The connection is gone.
+    /// The connection has closed.
     pub(super) fn disconnect(&mut self, conn: ConnId) {
-        assert_ne!(conn, BEN, "ben is thrown out");
+        assert_ne!(conn, BEN, "ben is disconnected");
         self.smb.disconnected(conn, &mut self.log);
         self.commit(Output::default());
-        self.settle();
+        self.run_tasks();
         if self.smb.drop_ready(conn) {
             self.smb.forget(conn);
             self.shadow.forget(conn);
@@ -491,7 +491,7 @@ impl World {
 
     pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.settle();
+        self.run_tasks();
     }
 
     pub(super) fn local_change(&mut self, change: &Change) {
@@ -499,7 +499,7 @@ impl World {
         let clock = self.clock();
         self.smb.changed(change, clock, &mut self.log, &mut out);
         self.commit(out);
-        self.settle();
+        self.run_tasks();
     }
 
     pub(super) fn received(&mut self, conn: ConnId) -> Vec<Vec<u8>> {
@@ -515,7 +515,7 @@ impl World {
         }
     }
 
-    /// No client holds more than the limits say.
+    /// Checks that no client holds more than the limits permit.
     pub(super) fn check_limits(&self) {
         let limits = config().limits;
         for conn in &self.conns {
@@ -547,7 +547,7 @@ impl World {
                 state.credits.outstanding() <= limits.credits.into(),
                 "credits"
             );
-            // a client may leave an id out, and use all that it is granted after it
+            // a client may skip an id, and use all that it is granted after it
             assert!(
                 state.credits.high - state.credits.low <= 2 * u64::from(limits.credits),
                 "the window of ids"

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use outlast::server::eviction::EvictionLimits;
 use outlast::server::open::Company;
-use outlast::server::patience::Patience;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::Incarnation;
 use outlast_stack::{Lost, RxFrame};
@@ -86,13 +86,13 @@ impl Server {
                 self.scenario.speed,
                 Random::new(seed, "processor"),
             )),
-            felled: !self.elective,
-            patience: Patience {
+            crashed: !self.elective,
+            eviction: EvictionLimits {
                 login: limit(Unauthenticated::Silent),
                 idle: None,
                 stalled: limit(Unauthenticated::Halting),
-                stalled_in_crowd: Duration::from_secs(3600),
-                strangers: 64,
+                stalled_when_short: Duration::from_secs(3600),
+                unauthenticated: 64,
                 connections: 64,
                 unread: self.scenario.unread,
             },

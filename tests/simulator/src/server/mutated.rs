@@ -14,7 +14,7 @@ impl Server {
     pub(super) fn say_last_words(&mut self, mut life: Life, now: Duration) {
         let mut frames = Vec::new();
         let time = life.time(now);
-        life.machine.begin_farewell(time);
+        life.machine.begin_closing(time);
         life.machine.turn(time, &mut frames);
         for frame in &frames {
             let _ = self.device.send(frame);

@@ -1,9 +1,9 @@
-//! A share whose file system fails, or does not answer (durability `power`): it is set apart, so that the others go on.
+//! Isolates a share whose file system fails, or does not answer (durability `power`), so that the others are served.
 //!
-//! What was done on it since the last sync that succeeded is put on record once more, in a generation of its own, and
-//! the others' generations end without it. Operations on a share that fails are refused. At each consistency point what
-//! its generation holds is done again. Operations on one that does not answer wait. When a sync that was begun after
-//! all that the generation holds has succeeded, the share is well and the generation ends.
+//! The effects on it since the last successful sync are recorded once more, in a generation of its own, and the others'
+//! generations end without it. Operations on a share that fails are refused. At each consistency point the effects in
+//! its generation are done again. Operations on a share that does not answer wait. When a sync that was begun after all
+//! effects in the generation has succeeded, the share is served again and the generation ends.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,32 +23,32 @@ use super::record::Record;
 use super::redo::Files;
 use crate::one_line::OneLine;
 
-/// Service time after which a sync that has not come to its end holds up nobody else.
+/// Service time after which an unfinished sync no longer holds up other shares.
 pub(super) const HANGS: Duration = Duration::from_secs(20);
 
-/// Between two attempts to set apart what hangs, for which the log had no room.
+/// The time between two attempts to isolate a hanging share for which the log had no room.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A share that is apart.
+/// An isolated share.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sick {
-    /// What is not known to be on its medium.
+pub(super) struct Isolated {
+    /// The generation with the effects that are not known to be on its medium.
     pub generation: u64,
     state: State,
-    /// All of that was done, or done once more, before the last sync was begun.
+    /// All of these were done, or done once more, before the last sync was begun.
     is_covered: bool,
-    /// The number of the last effect that it holds; 0: it has none.
+    /// The number of its last effect; 0: it has none.
     up_to: u64,
 }
 
-/// What is known of a share that is apart.
+/// The state of an isolated share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// A sync of it has failed, or what was done on it cannot be done again.
+    /// A sync of it has failed, or an effect on it cannot be done again.
     Fails,
-    /// A sync of it is under way that nobody waits for.
+    /// A sync of it is under way that no operation waits for.
     Hangs,
-    /// It has answered again.
+    /// It answers again.
     Answers,
 }
 
@@ -64,32 +64,33 @@ fn size((effect, data): &(Effect, Vec<Bytes>)) -> usize {
 }
 
 impl<F: FileSystem> Machine<F> {
-    fn sick(&self, share: ShareId) -> Option<&Sick> {
-        self.effects.as_ref()?.sick.get(&share)
+    fn isolated(&self, share: ShareId) -> Option<&Isolated> {
+        self.effects.as_ref()?.isolated.get(&share)
     }
 
-    /// Why an operation is not to be done, whatever it would find.
+    /// Returns the error with which an operation has to be refused in any case.
     pub(super) fn refusal(&self, planned: &Planned) -> Option<NtStatus> {
-        let fails = self.sick(planned.actor.share)?.state == State::Fails;
-        // A close changes nothing but what is open.
+        let fails = self.isolated(planned.actor.share)?.state == State::Fails;
+        // A close changes nothing but the open.
         let closes = matches!(planned.op, FileOp::Close { delete: None, .. });
         (fails && !closes).then_some(NtStatus::IO_DEVICE_ERROR)
     }
 
-    /// Does an operation wait until its share answers? Not one whose intent is on record: it comes before all others.
+    /// Returns whether an operation waits until its share answers. One whose intent is recorded does not: it precedes
+    /// all others.
     pub(super) fn has_to_wait(&self, planned: &Planned) -> bool {
         planned.intent.is_none() && self.is_waited_for(planned.actor.share)
     }
 
-    /// Do the operations of this share wait?
+    /// Returns whether the operations of this share wait.
     pub(super) fn is_waited_for(&self, share: ShareId) -> bool {
-        self.sick(share)
-            .is_some_and(|sick| sick.state != State::Fails)
+        self.isolated(share)
+            .is_some_and(|isolated| isolated.state != State::Fails)
     }
 
-    /// What keeps shares from being served: a sentence each.
+    /// Describes what keeps shares from being served, a sentence each.
     #[must_use]
-    pub fn trouble_of_shares(&self) -> Vec<String> {
+    pub fn share_problems(&self) -> Vec<String> {
         let line = |share| {
             format!(
                 "share {}: its directory is not there",
@@ -101,9 +102,9 @@ impl<F: FileSystem> Machine<F> {
     }
 
     fn shares_apart(&self) -> Vec<String> {
-        let sick = self.effects.iter().flat_map(|of| &of.sick);
-        let line = |(share, sick): (&ShareId, &Sick)| {
-            let what = match sick.state {
+        let isolated = self.effects.iter().flat_map(|of| &of.isolated);
+        let line = |(share, isolated): (&ShareId, &Isolated)| {
+            let what = match isolated.state {
                 State::Fails => "its file system fails: operations on it are refused",
                 State::Hangs | State::Answers => {
                     "its file system does not answer: operations on it wait"
@@ -111,7 +112,7 @@ impl<F: FileSystem> Machine<F> {
             };
             format!("share {}: {what}", self.share_name(*share))
         };
-        sick.map(line).collect()
+        isolated.map(line).collect()
     }
 
     pub(super) fn share_name(&self, share: ShareId) -> String {
@@ -119,14 +120,14 @@ impl<F: FileSystem> Machine<F> {
         OneLine(name.map_or("", |share| &share.name)).to_string()
     }
 
-    /// As [`Machine::isolate`]; `false` if that cannot be done now.
+    /// As [`Machine::isolate`]; `false` if it is not possible now.
     pub(super) fn isolate_or_wait(&mut self, failed: BTreeMap<ShareId, String>) -> bool {
         let isolated = self.isolate(failed);
         isolated.inspect_err(|error| error!("{error:#}")).is_ok()
     }
 
-    /// Sets shares that fail apart, with all that was done on them since the last sync that succeeded. The present
-    /// generation has no effects yet.
+    /// Isolates failing shares, with all effects on them since the last successful sync. The current generation has no
+    /// effects yet.
     ///
     /// # Errors
     /// The log cannot be read back, or has no room.
@@ -137,12 +138,12 @@ impl<F: FileSystem> Machine<F> {
             );
         }
         let failed = failed.into_keys().map(|share| (share, State::Fails));
-        self.set_apart(failed.collect())
+        self.isolate_shares(failed.collect())
     }
 
-    /// Sets the shares apart whose sync has not come to its end for long, if others have to wait because of it.
-    /// `false`: that is not so, or it cannot be done now.
-    pub(super) fn leave_those_that_hang(&mut self, now: Duration) -> bool {
+    /// Isolates shares whose sync has taken too long, if others have to wait because of it. `false`: that is not so, or
+    /// it is not possible now.
+    pub(super) fn isolate_hanging(&mut self, now: Duration) -> bool {
         let half_full = self.journal.is_half_full();
         let Some(of) = &mut self.effects else {
             return false;
@@ -153,18 +154,19 @@ impl<F: FileSystem> Machine<F> {
         }
         of.left_at = now;
         let hanging = self.fs.under_sync();
-        // Where there is no other share nobody has anything of it.
+        // Without another share there is nothing to gain.
         if hanging.is_empty() || hanging.len() == self.smb.shares().len() {
             return false;
         }
         let apart = hanging.iter().map(|share| (*share, State::Hangs));
-        if let Err(error) = self.set_apart(apart.collect()) {
+        if let Err(error) = self.isolate_shares(apart.collect()) {
             error!("{error:#}");
             return false;
         }
         for share in &hanging {
             warn!(
-                "share {}: its file system has not answered for {} s: operations on it wait until it does, and the other shares go on",
+                "share {}: its file system has not answered for {} s: operations on it wait until it does, and the \
+                 other shares are served",
                 self.share_name(*share),
                 (now - self.effects.as_ref().map_or(now, |of| of.since)).as_secs()
             );
@@ -173,59 +175,62 @@ impl<F: FileSystem> Machine<F> {
         true
     }
 
-    /// What was done on shares since they are apart goes to what is apart of them, before the older generations end.
-    /// `false`: that cannot be done now.
-    pub(super) fn set_more_apart(&mut self) -> bool {
+    /// Moves effects on shares since their isolation to their generations, before the older generations end. `false`:
+    /// it is not possible now.
+    pub(super) fn isolate_more(&mut self) -> bool {
         let Some(of) = &self.effects else { return true };
         let last = |share: &ShareId| of.last_of.get(share).copied().unwrap_or(0);
         let more = of
-            .sick
+            .isolated
             .iter()
-            .filter(|(share, sick)| sick.up_to < last(share));
-        let more = more.map(|(share, sick)| (*share, sick.state)).collect();
-        let put = self.set_apart(more);
+            .filter(|(share, isolated)| isolated.up_to < last(share));
+        let more = more
+            .map(|(share, isolated)| (*share, isolated.state))
+            .collect();
+        let put = self.isolate_shares(more);
         put.inspect_err(|error| error!("{error:#}")).is_ok()
     }
 
-    /// Sets shares apart; what is apart of them already is joined to it.
-    fn set_apart(&mut self, shares: BTreeMap<ShareId, State>) -> anyhow::Result<()> {
+    /// Isolates shares; the effects in an existing generation of theirs are included.
+    fn isolate_shares(&mut self, shares: BTreeMap<ShareId, State>) -> anyhow::Result<()> {
         let Some(of) = self.effects.as_ref().filter(|_| !shares.is_empty()) else {
             return Ok(());
         };
-        let before = shares.keys().filter_map(|share| of.sick.get(share));
-        let before: BTreeSet<u64> = before.map(|sick| sick.generation).collect();
+        let before = shares.keys().filter_map(|share| of.isolated.get(share));
+        let before: BTreeSet<u64> = before.map(|isolated| isolated.generation).collect();
         let is_of_them = |object| of.older.contains(&object) || before.contains(&object);
         let files = self.read_back(is_of_them)?;
-        self.put_sick(files, &shares)
+        self.put_isolated(files, &shares)
     }
 
-    /// The generation of a share that is apart is written again at the head of the log, and the one before ends.
-    pub(super) fn copy_sick(&mut self, object: u64) {
-        let mut sick = self.effects.iter().flat_map(|of| &of.sick);
-        let Some((share, before)) = sick.find(|(_, sick)| sick.generation == object) else {
+    /// Relocates the generation of an isolated share, and ends the one before.
+    pub(super) fn copy_isolated(&mut self, object: u64) {
+        let mut isolated = self.effects.iter().flat_map(|of| &of.isolated);
+        let Some((share, before)) = isolated.find(|(_, isolated)| isolated.generation == object)
+        else {
             return;
         };
         let (share, before) = (*share, *before);
         let copied = self.read_back(|other| other == object);
-        let put =
-            copied.and_then(|files| self.put_sick(files, &BTreeMap::from([(share, before.state)])));
+        let put = copied
+            .and_then(|files| self.put_isolated(files, &BTreeMap::from([(share, before.state)])));
         if let Err(error) = put {
             error!("{error:#}");
         }
     }
 
-    pub(super) fn is_sick_generation(&self, object: u64) -> bool {
-        let mut sick = self.effects.iter().flat_map(|of| of.sick.values());
-        sick.any(|sick| sick.generation == object)
+    pub(super) fn is_isolated_generation(&self, object: u64) -> bool {
+        let mut isolated = self.effects.iter().flat_map(|of| of.isolated.values());
+        isolated.any(|isolated| isolated.generation == object)
     }
 
-    fn put_sick(
+    fn put_isolated(
         &mut self,
         mut files: Files,
         shares: &BTreeMap<ShareId, State>,
     ) -> anyhow::Result<()> {
         self.find_data(&mut files)?;
-        // A generation that has not ended yet may hold what another one has.
+        // A generation that has not ended yet may hold the same effects as another one.
         files.effects.sort_by_key(|(effect, ..)| effect.number);
         files.effects.dedup_by_key(|(effect, ..)| effect.number);
         let names = self.smb.share_names();
@@ -240,7 +245,7 @@ impl<F: FileSystem> Machine<F> {
                 of_share.push((effect, data));
             }
         }
-        // It makes room: the older generations end.
+        // This makes room, since the older generations end.
         self.journal.make_room(true);
         let bytes: usize = of_shares.values().flatten().map(size).sum();
         let fits = self.journal.has_room(0, bytes as u64);
@@ -269,18 +274,18 @@ impl<F: FileSystem> Machine<F> {
             let Some(of) = &mut self.effects else {
                 continue;
             };
-            let before = of.sick.get(&share).copied();
-            let sick = Sick {
+            let before = of.isolated.get(&share).copied();
+            let isolated = Isolated {
                 generation,
                 state,
-                // What hangs was begun after all that it is set apart with was done.
+                // A hanging sync was begun after all effects in the generation were done.
                 is_covered: match before {
                     Some(before) => before.is_covered && before.up_to == up_to,
                     None => state == State::Hangs,
                 },
                 up_to,
             };
-            of.sick.insert(share, sick);
+            of.isolated.insert(share, isolated);
             if let Some(before) = before {
                 self.journal
                     .put(before.generation, Kind::End, &Record::Closed, &[]);
@@ -288,7 +293,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// A generation that holds these effects of a share, and no others.
+    /// Records a generation that holds these effects of a share, and no others.
     fn put_generation_of(
         &mut self,
         share: ShareId,
@@ -322,15 +327,15 @@ impl<F: FileSystem> Machine<F> {
         generation
     }
 
-    /// Before a sync is begun: tries to do once more what has to be done on the shares that fail.
-    pub(super) fn treat(&mut self, now: Duration) {
+    /// Does the effects on failing shares once more, before a sync is begun.
+    pub(super) fn retry_isolated(&mut self, now: Duration) {
         let Some(of) = &self.effects else { return };
         let failing = of
-            .sick
+            .isolated
             .iter()
-            .filter(|(_, sick)| sick.state == State::Fails);
+            .filter(|(_, isolated)| isolated.state == State::Fails);
         let failing: BTreeMap<u64, ShareId> = failing
-            .map(|(share, sick)| (sick.generation, *share))
+            .map(|(share, isolated)| (isolated.generation, *share))
             .collect();
         // All of them together, in order: shares of one file system may have files in common.
         let object = failing.keys().next().copied();
@@ -347,19 +352,19 @@ impl<F: FileSystem> Machine<F> {
             }
         };
         let Some(of) = &mut self.effects else { return };
-        for (share, sick) in &mut of.sick {
-            match sick.state {
+        for (share, isolated) in &mut of.isolated {
+            match isolated.state {
                 State::Fails => {
                     let failed = failed.as_ref();
-                    sick.is_covered = failed.is_some_and(|failed| !failed.contains(share));
+                    isolated.is_covered = failed.is_some_and(|failed| !failed.contains(share));
                 }
-                State::Answers => sick.is_covered = true,
+                State::Answers => isolated.is_covered = true,
                 State::Hangs => {}
             }
         }
     }
 
-    /// Takes note of syncs that nobody waits for and that have come to their end.
+    /// Handles the ends of syncs that no operation waits for.
     pub(super) fn take_late(&mut self) {
         let late = self.fs.late();
         let Some(of) = self.effects.as_mut().filter(|_| !late.is_empty()) else {
@@ -368,47 +373,47 @@ impl<F: FileSystem> Machine<F> {
         let ended: BTreeSet<ShareId> = late.iter().map(|(share, _)| *share).collect();
         let failed = late.iter().filter(|(_, is_synced)| !is_synced);
         let failed: Vec<ShareId> = failed.map(|(share, _)| *share).collect();
-        for (share, sick) in &mut of.sick {
+        for (share, isolated) in &mut of.isolated {
             if ended.contains(share) {
-                sick.state = State::Answers;
+                isolated.state = State::Answers;
             }
         }
-        self.discharge(&failed, |share| ended.contains(share));
+        self.end_isolation(&failed, |share| ended.contains(share));
     }
 
-    /// A sync of these shares has come to its end, and has failed for some of them. The others are well if it covers
-    /// all.
-    pub(super) fn discharge(&mut self, failed: &[ShareId], ended: impl Fn(&ShareId) -> bool) {
+    /// Handles the end of a sync of these shares, which has failed for some of them. The others are served again if it
+    /// covers all effects.
+    pub(super) fn end_isolation(&mut self, failed: &[ShareId], ended: impl Fn(&ShareId) -> bool) {
         let Some(of) = &mut self.effects else {
             return;
         };
-        let mut well = BTreeMap::new();
-        of.sick.retain(|share, sick| {
-            if sick.state == State::Hangs || !ended(share) {
+        let mut recovered = BTreeMap::new();
+        of.isolated.retain(|share, isolated| {
+            if isolated.state == State::Hangs || !ended(share) {
                 return true;
             }
             if failed.contains(share) {
-                sick.state = State::Fails;
-                sick.is_covered = false;
+                isolated.state = State::Fails;
+                isolated.is_covered = false;
             }
-            let is_well = sick.is_covered;
+            let is_well = isolated.is_covered;
             if is_well {
-                well.insert(*share, *sick);
+                recovered.insert(*share, *isolated);
             }
             !is_well
         });
-        for (share, sick) in well {
+        for (share, isolated) in recovered {
             self.journal
-                .put(sick.generation, Kind::End, &Record::Closed, &[]);
+                .put(isolated.generation, Kind::End, &Record::Closed, &[]);
             info!(
-                "share {}: it is well again, and all that clients were told is on its medium",
+                "share {}: it works again, and all acknowledged changes are on its medium",
                 self.share_name(share)
             );
-            // What is known of its files is older than what was done again.
+            // The cached metadata of its files are older than the effects done again.
             for open in self.smb.opens().filter(|open| open.actor.share == share) {
                 self.fs.remember(&open);
             }
-            // What waited for it may go on, and nothing else may come to wake the loop.
+            // What waited for it may continue, and nothing else may wake the loop.
             self.busy = true;
         }
     }

@@ -1,4 +1,4 @@
-//! What is done beside the loop: a loop that waits for a disk serves nobody.
+//! A thread for jobs that would keep the event loop waiting, such as disk operations.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 
-/// An eventfd to be woken by.
+/// Makes an eventfd that wakes a loop.
 ///
 /// # Errors
 /// As `eventfd`.
@@ -18,29 +18,28 @@ pub fn wake() -> io::Result<Arc<OwnedFd>> {
     )?))
 }
 
-/// A thread that does one job at a time, and tells what came of it.
-pub struct Beside<J, O> {
+/// A thread that does one job at a time, and returns its outcome.
+pub struct JobThread<J, O> {
     jobs: Sender<J>,
     outcomes: Receiver<O>,
     under_way: bool,
-    /// What came of the job that was waited for.
+    /// The outcome of a job that was waited for.
     outcome: Option<O>,
 }
 
-/// Whoever has this has its thread.
-const THREAD_IS_THERE: &str = "the thread ends with what asks it, or with the process";
+const THREAD_IS_THERE: &str = "the thread lives as long as its JobThread";
 
-impl<J: Send + 'static, O: Send + 'static> Beside<J, O> {
-    /// Starts the thread; it ends with this. [`wake`] is written to when there is an outcome. `work` gets the job itself: what
-    /// that holds is let go of before anyone hears of the outcome.
+impl<J: Send + 'static, O: Send + 'static> JobThread<J, O> {
+    /// Starts the thread, which ends when this is dropped. [`wake`] is written to when there is an outcome. `work`
+    /// owns the job: what the job holds is released before its outcome is seen.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn start(
         name: &str,
         wake: Arc<OwnedFd>,
         mut work: impl FnMut(J) -> O + Send + 'static,
-    ) -> io::Result<Beside<J, O>> {
+    ) -> io::Result<JobThread<J, O>> {
         let (jobs, to_do) = bounded(1);
         let (done, outcomes) = bounded(1);
         let thread = std::thread::Builder::new().name(name.to_owned());
@@ -53,7 +52,7 @@ impl<J: Send + 'static, O: Send + 'static> Beside<J, O> {
                 let _ = rustix::io::write(&wake, &1_u64.to_ne_bytes());
             }
         })?;
-        Ok(Beside {
+        Ok(JobThread {
             jobs,
             outcomes,
             under_way: false,
@@ -67,13 +66,13 @@ impl<J: Send + 'static, O: Send + 'static> Beside<J, O> {
         self.jobs.send(job).expect(THREAD_IS_THERE);
     }
 
-    /// Is there a job whose outcome has not been taken?
+    /// Returns whether there is a job whose outcome has not been taken.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
         self.under_way
     }
 
-    /// The outcome of the job, when there is one; once. Does not wait.
+    /// Returns the outcome of the job once, when there is one. Does not wait.
     pub fn finished(&mut self) -> Option<O> {
         let outcome = self.outcome.take();
         let outcome = outcome.or_else(|| self.outcomes.try_recv().ok())?;
@@ -96,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_is_told_of_once_and_wakes() {
+    fn an_outcome_is_returned_once_and_wakes() {
         let wake = wake().unwrap();
-        let mut double = Beside::start("double", Arc::clone(&wake), |n: u32| 2 * n).unwrap();
+        let mut double = JobThread::start("double", Arc::clone(&wake), |n: u32| 2 * n).unwrap();
         double.wait();
         assert_eq!((double.finished(), double.is_under_way()), (None, false));
         for n in 0..100 {
@@ -109,7 +108,7 @@ mod tests {
             assert_eq!((double.finished(), double.is_under_way()), (None, false));
         }
         drop(double);
-        // The thread has written to it for each of them, and has ended by now or is about to.
+        // The thread has written to it for each job, and has ended or is about to.
         let mut count = [0; 8];
         let mut woken = 0;
         while woken < 100 {

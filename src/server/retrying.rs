@@ -1,6 +1,6 @@
-//! What was under way when the worker died is done again, and a part of it may have been done. An error of the moment
+//! Retries the operation that was under way when the worker died, which may have been done in part. A transient error
 //! (no descriptor is free, the disk or the name service does not answer) must not become its answer then: the client
-//! would take it for not done. So it is tried again a few times, before anything else is done to files (law 5).
+//! would conclude that it was not done. So it is tried again a few times, before any other file operation (law 5).
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use outlast_smb::Planned;
 use super::files::FileSystem;
 use super::machine::Machine;
 
-/// So often in the life of a worker, which may have several requests to do again.
+/// The number of retries in the life of a worker, which may have several requests to do again.
 pub(super) const ATTEMPTS: u32 = 10;
-/// Between two attempts. All of them together are a pause that clients' retransmission timers bear (RFC 6298, 2.4).
+/// The time between two attempts. All of them together are a pause that clients' retransmission timers tolerate (RFC
+/// 6298, 2.4).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// May it be another answer in a moment?
+/// Returns whether the error may be transient.
 fn may_pass(status: NtStatus) -> bool {
     matches!(
         status,
@@ -30,8 +31,8 @@ fn may_pass(status: NtStatus) -> bool {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// Does an operation, or begins it: `None`. One that was under way when the worker died is tried again if it fails
-    /// with an error that may pass.
+    /// Performs an operation, or begins it: `None`. One that was under way when the worker died is tried again if it
+    /// fails with an error that may be transient.
     pub(super) fn begin(
         &mut self,
         planned: &Planned,

@@ -1,4 +1,5 @@
-//! A request at which the worker dies three times, by whatever signal, is put aside, and everyone else lives (law 5).
+//! A request during which the worker dies three times, by any signal, is set aside, and all other clients continue (law
+//! 5).
 
 mod support;
 
@@ -15,17 +16,17 @@ use support::{PATIENCE, Rng, can_run, files, wait_for};
 
 const BIG: u64 = 512 << 20;
 
-/// A server whose workers meet a fault.
+/// A server whose workers have a fault.
 struct Scene {
-    // before the lab goes
+    // dropped before the lab
     server: Server,
-    /// The file that names the fault; a worker looks at it when it starts.
+    /// The file that defines the fault; a worker reads it when it starts.
     trigger: PathBuf,
     lab: Lab,
 }
 
 impl Scene {
-    /// `None`: the test cannot run here. `fault`: what the first worker meets already.
+    /// `None`: the test cannot run here. `fault`: of the first worker.
     fn start(test: &str, fault: Option<&str>) -> Option<Scene> {
         if !can_run(test) {
             return None;
@@ -47,22 +48,22 @@ impl Scene {
         })
     }
 
-    /// The worker is killed; those after it meet this fault.
+    /// Kills the worker; the workers after it have this fault.
     fn kill_and_arm(&self, fault: &str) {
         std::fs::write(&self.trigger, fault).expect("the fault");
         self.server.kill_worker(self.server.status().worker_pid);
     }
 
-    /// The one file beside the NVRAM that keeps what killed the worker too often: the log names it, and others may not
-    /// read it.
-    fn kept_aside(&self) -> Vec<u8> {
+    /// Returns the one file beside the NVRAM that keeps what killed the worker too often: the log names it, and other
+    /// accounts may not read it.
+    fn set_aside(&self) -> Vec<u8> {
         let kept: Vec<PathBuf> = std::fs::read_dir(self.lab.dir())
             .expect("the lab")
             .map(|entry| entry.expect("an entry").path())
-            .filter(|path| path.to_string_lossy().contains("nvram.felled-"))
+            .filter(|path| path.to_string_lossy().contains("nvram.crash-"))
             .collect();
         let [kept] = &kept[..] else {
-            panic!("one file is kept aside: {kept:?}");
+            panic!("one file is set aside: {kept:?}");
         };
         let mode = std::fs::metadata(kept).expect("it").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -72,17 +73,17 @@ impl Scene {
     }
 }
 
-/// What becomes of the client with the request.
+/// The outcome for the client of the request.
 #[derive(PartialEq, Eq)]
 enum End {
-    /// It is answered with INTERNAL_ERROR and goes on.
+    /// It is answered with INTERNAL_ERROR and continues.
     Answered,
     /// Its connection is dropped.
     Dropped,
 }
 
-/// Another client downloads while `fault` fells the worker at the request of this one.
-fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
+/// Another client downloads while `fault` kills the worker at the request of this one.
+fn a_request_kills_the_worker(test: &str, fault: &str, end: End) {
     let Some(scene) = Scene::start(test, Some(fault)) else {
         return;
     };
@@ -105,7 +106,7 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
     if end == End::Answered {
         let answer = evil.answer(number);
         assert_eq!(answer.status, raw::STATUS_INTERNAL_ERROR, "{answer:x?}");
-        // it did not cost it its session
+        // it did not lose its session
         evil.write(file, 0, b"still there");
         evil.close(file);
     } else {
@@ -113,7 +114,7 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
     }
     assert!(
         files::size(&local.join("big")) < BIG,
-        "the bystander was through before the blows were over"
+        "the bystander was through before the faults were over"
     );
     let evil_port = evil.stream.local_addr().expect("an address").port();
     drop(evil);
@@ -138,16 +139,16 @@ fn a_request_fells_the_worker(test: &str, fault: &str, end: End) {
         "connections with a reset"
     );
 
-    let message = scene.kept_aside();
+    let message = scene.set_aside();
     assert_eq!(message[..4], *b"\xFESMB");
     assert_eq!(message[12..14], raw::SET_INFO.to_le_bytes());
     assert!(message.ends_with(&basic));
 }
 
 #[test]
-fn before_the_operation_is_on_record() {
-    a_request_fells_the_worker(
-        "before_the_operation_is_on_record",
+fn before_the_operation_is_recorded() {
+    a_request_kills_the_worker(
+        "before_the_operation_is_recorded",
         "2:before:set-basic:1:abort",
         End::Dropped,
     );
@@ -155,24 +156,25 @@ fn before_the_operation_is_on_record() {
 
 #[test]
 fn when_the_operation_is_redone() {
-    a_request_fells_the_worker(
+    a_request_kills_the_worker(
         "when_the_operation_is_redone",
         "3:before:set-basic:1:abort",
         End::Answered,
     );
 }
 
-/// The kernel kills so when memory is short: no signal of the worker's own says that it was the request's fault.
+/// The kernel kills so when memory is short: no signal of the worker's own shows that it was the request's fault.
 #[test]
-fn killed_each_time_that_it_is_worked_on() {
-    a_request_fells_the_worker(
-        "killed_each_time_that_it_is_worked_on",
+fn killed_each_time_that_it_is_processed() {
+    a_request_kills_the_worker(
+        "killed_each_time_that_it_is_processed",
         "3:before:set-basic:1:kill",
         End::Answered,
     );
 }
 
-/// A server that is killed often while the same connection is busy blames nobody: each time something was done between.
+/// A server that is killed often while the same connection is busy blames no request: each time some work was done in
+/// between.
 #[test]
 fn killed_often_with_work_done_between() {
     let Some(scene) = Scene::start("killed_often_with_work_done_between", None) else {
@@ -218,20 +220,20 @@ fn object_of(lab: &Lab, port: u16) -> u64 {
 }
 
 #[test]
-fn an_object_that_cannot_be_taken_up() {
-    an_object_is_dropped("an_object_that_cannot_be_taken_up", "abort");
+fn an_object_that_cannot_be_recovered() {
+    an_object_is_dropped("an_object_that_cannot_be_recovered", "abort");
 }
 
 #[test]
-fn an_object_that_takes_all_memory_when_it_is_taken_up() {
+fn an_object_that_takes_all_memory_when_it_is_recovered() {
     an_object_is_dropped(
-        "an_object_that_takes_all_memory_when_it_is_taken_up",
+        "an_object_that_takes_all_memory_when_it_is_recovered",
         "kill",
     );
 }
 
-/// A connection whose state kills every worker that takes it up is dropped at the third time; the others live.
-fn an_object_is_dropped(test: &str, blow: &str) {
+/// A connection whose state kills every worker that recovers it is dropped after the third time; the others continue.
+fn an_object_is_dropped(test: &str, fault: &str) {
     let Some(scene) = Scene::start(test, None) else {
         return;
     };
@@ -243,19 +245,19 @@ fn an_object_is_dropped(test: &str, blow: &str) {
     let port = evil.stream.local_addr().expect("an address").port();
     let object = object_of(&scene.lab, port);
     let before = server.status();
-    scene.kill_and_arm(&format!("object:before:{object}:1:{blow}"));
+    scene.kill_and_arm(&format!("object:before:{object}:1:{fault}"));
 
     bystander.write(others, 0, b"still there");
     bystander.close(others);
-    // Its next segment is for a connection that is not there.
+    // Its next segment is for a missing connection.
     evil.request(raw::CLOSE, &raw::close(file));
     assert!(evil.is_dropped());
     assert_eq!(server.status().epoch, before.epoch + 4, "a kill and deaths");
-    let bytes = scene.kept_aside();
+    let bytes = scene.set_aside();
     assert!(
         bytes.windows(4).any(|part| part == b"file"),
         "the open's path is in it"
     );
     let log = server.log();
-    assert!(log.contains(&format!("connection {object} could not be taken up")));
+    assert!(log.contains(&format!("connection {object} could not be recovered")));
 }

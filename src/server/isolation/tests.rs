@@ -1,4 +1,4 @@
-//! Two shares, each on a file system of its own: one of them fails or does not answer, and the other goes on.
+//! Two shares, each on a file system of its own: one of them fails or does not answer, and the other is served.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,23 +15,23 @@ use outlast_smb::{Entropy, OpenInfo};
 
 use super::*;
 use crate::server::clock::{Stopwatch, Time};
+use crate::server::eviction::EvictionLimits;
 use crate::server::fault::Unarmed;
 use crate::server::medium::Medium;
 use crate::server::open::Sink;
-use crate::server::patience::Patience;
 use crate::server::recover::{Parts, recover};
 
-/// What the file systems do, and have been asked for.
+/// The behaviour of the file systems, and the requests they received.
 #[derive(Default)]
 struct Disks {
-    /// A sync of these is under way, and whether anybody waits for it.
+    /// The shares with a sync under way, and whether it is waited for.
     under_way: BTreeMap<ShareId, bool>,
-    /// Syncs of these end when they are asked about; the others hang.
+    /// The shares whose syncs end when polled; the others hang.
     answers: BTreeSet<ShareId>,
-    /// Syncs, and whatever is done, fail on these.
+    /// The shares on which syncs and operations fail.
     fails: BTreeSet<ShareId>,
     failed: Vec<ShareId>,
-    /// What was done once more: share and name.
+    /// The effects that were done once more: share and name.
     redone: Vec<(ShareId, String)>,
 }
 
@@ -229,13 +229,13 @@ impl World {
             copy_units: 1 << 20,
             sets_apart: true,
             stopwatch: Box::new(Still),
-            felled: false,
-            patience: Patience {
+            crashed: false,
+            eviction: EvictionLimits {
                 login: Duration::from_secs(60),
                 idle: None,
                 stalled: Duration::from_secs(60),
-                stalled_in_crowd: Duration::from_secs(60),
-                strangers: 16,
+                stalled_when_short: Duration::from_secs(60),
+                unauthenticated: 16,
                 connections: 64,
                 unread: 16 << 20,
             },
@@ -254,7 +254,7 @@ impl World {
         self.disks.0.borrow_mut()
     }
 
-    /// As a client asks for it.
+    /// Plans an operation as a client's request does.
     fn planned(&mut self, share: ShareId, name: &str) -> Planned {
         self.opens += 1;
         let create = CreateOp {
@@ -279,7 +279,7 @@ impl World {
         }
     }
 
-    /// A file is made, and that is on record.
+    /// Makes a file, and records that.
     fn make(&mut self, share: ShareId, name: &str) {
         let planned = self.planned(share, name);
         assert!(!self.refuses(share) && !self.waits(share), "it is served");
@@ -289,12 +289,12 @@ impl World {
             .perform(&planned.actor, &planned.op, &Intent::None);
         let machine = &mut self.machine;
         machine
-            .put_on_record(&planned, &Intent::None, outcome, None)
+            .record_outcome(&planned, &Intent::None, outcome, None)
             .expect("it is made");
         machine.journal.commit(self.now);
     }
 
-    /// So many seconds later there are some turns.
+    /// Lets so many seconds pass, with some turns.
     fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         let wall = 1 + self.now.as_micros() as u64 * 10;
@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    /// The log is short of room.
+    /// Makes the log short of room.
     fn want_room(&mut self) {
         self.machine.effects.as_mut().expect("power").wanted = true;
     }
@@ -354,7 +354,7 @@ fn named(names: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn one_that_hangs_holds_up_no_other() {
+fn a_hanging_share_holds_up_no_other() {
     let mut world = World::new();
     world.disks().answers.remove(&B);
     world.make(A, "one");
@@ -366,22 +366,22 @@ fn one_that_hangs_holds_up_no_other() {
     assert_eq!(
         world.kept(),
         all,
-        "nobody needs room: a slow disk has its time"
+        "no client needs room: a slow disk has its time"
     );
     world.want_room();
     world.pass(0);
     assert_eq!(world.kept(), named(&[("b", "two")]));
     assert!(world.waits(B) && !world.refuses(B) && !world.waits(A));
-    assert!(world.machine.trouble_of_shares()[0].contains("share b"));
+    assert!(world.machine.share_problems()[0].contains("share b"));
     for name in ["three", "four"] {
         world.make(A, name);
         world.pass(10);
-        assert_eq!(world.kept(), named(&[("b", "two")]), "the other goes on");
+        assert_eq!(world.kept(), named(&[("b", "two")]), "the other is served");
     }
     world.disks().answers.insert(B);
     world.pass(1);
     assert_eq!(world.kept(), []);
-    assert!(!world.waits(B) && world.machine.trouble_of_shares().is_empty());
+    assert!(!world.waits(B) && world.machine.share_problems().is_empty());
     assert_eq!(
         world.times_made(B, "two"),
         1,
@@ -393,7 +393,7 @@ fn one_that_hangs_holds_up_no_other() {
 }
 
 #[test]
-fn what_came_after_the_sync_that_hangs_needs_another() {
+fn effects_after_a_hanging_sync_need_another() {
     let mut world = World::new();
     world.disks().answers.remove(&B);
     world.make(B, "one");
@@ -437,7 +437,7 @@ fn one_that_hangs_and_then_fails_is_refused_and_done_again() {
 }
 
 #[test]
-fn of_two_that_fail_each_gets_well_by_itself() {
+fn two_failing_shares_recover_independently() {
     let mut world = World::new();
     world.make(A, "one");
     world.make(B, "two");

@@ -1,9 +1,9 @@
-//! Evicts idle, stalled and unauthenticated clients; where room or places are short, clients of the account that holds
-//! most.
+//! Evicts idle, stalled and unauthenticated clients; where room or connections are short, clients of the account that
+//! holds most.
 //!
-//! A full log makes everyone slow (law 7), so a client that takes up room in it has to take the replies that wait for
-//! it, and to send the rest of the message that it has begun. A client that does neither is dropped, soon if others
-//! wait for that room.
+//! A full log slows down every client (law 7), so a client that takes up room in it has to read the replies that wait
+//! for it, and to send the rest of a message that it has begun. A client that does neither is dropped, earlier if
+//! others wait for that room.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,36 +19,37 @@ use super::work::UnderWay;
 use crate::metrics::Eviction;
 use crate::one_line::OneLine;
 
-/// What has to come or be taken for a client to be going on, bytes; or all there is.
+/// Bytes that a client has to send or acknowledge to count as progressing; or everything there is.
 const ENOUGH: usize = 64 << 10;
 
-/// Told to go, a client closes its side within this time, or is reset (its TCP would stay in FIN-WAIT-2 for good).
-const FAREWELL: Duration = Duration::from_secs(60);
+/// How long a client may take to close its side after the server has closed; then it is reset (its TCP could stay in
+/// FIN-WAIT-2 for ever).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// After an outage a client's retransmission timer may be backed off that far.
+/// How far a client's retransmission timer may be backed off after an outage.
 const AFTER_OUTAGE: Duration = Duration::from_secs(60);
 
-/// What is borne of clients. In service time: an outage does not count.
+/// The limits after which a client is evicted. They are in service time: an outage does not count.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Without having logged in, whatever else it does.
+pub struct EvictionLimits {
+    /// Time to log in, whatever else the client does.
     pub login: Duration,
-    /// Without an open and without a request; `None`: for ever.
+    /// Time without an open and without a request; `None`: unlimited.
     pub idle: Option<Duration>,
-    /// With replies that it does not take, or a message that it does not finish.
+    /// Time with replies that it does not read, or a message that it does not finish.
     pub stalled: Duration,
     /// The same while others wait for room in the log.
-    pub stalled_in_crowd: Duration,
-    /// Connections that have not logged in. With one more the oldest is dropped.
-    pub strangers: usize,
-    /// Connections that TCP takes. Some places are kept free.
+    pub stalled_when_short: Duration,
+    /// Connections that have not logged in. If there is one more, the oldest is dropped.
+    pub unauthenticated: usize,
+    /// Connections that TCP accepts. Some of them are kept free.
     pub connections: usize,
-    /// Bytes of replies that may wait for one client before no more of its requests are worked on.
+    /// Bytes of replies that may wait for one client before no more of its requests are processed.
     pub unread: usize,
 }
 
-impl Patience {
-    /// How often clients are looked at.
+impl EvictionLimits {
+    /// How often clients are checked.
     fn interval(self) -> Duration {
         self.login
             .min(self.idle.unwrap_or(self.login))
@@ -57,7 +58,7 @@ impl Patience {
     }
 }
 
-/// Where a client was when it was last seen to be going on, or to owe nothing.
+/// The position of a client when it last progressed, or when nothing of it was pending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     at: Duration,
@@ -65,11 +66,11 @@ pub(super) struct Mark {
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// One more connection that has not logged in.
-    pub(super) fn meet(&mut self, conn: u64) {
-        self.strangers.insert(conn);
-        while self.strangers.len() > self.patience.strangers
-            && let Some(oldest) = self.strangers.pop_first()
+    /// Tracks one more connection that has not logged in.
+    pub(super) fn track_unauthenticated(&mut self, conn: u64) {
+        self.unauthenticated.insert(conn);
+        while self.unauthenticated.len() > self.eviction.unauthenticated
+            && let Some(oldest) = self.unauthenticated.pop_first()
         {
             let is_known = self.smb.has_session(oldest)
                 || self
@@ -84,10 +85,10 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Keeps places free for new connections: the account that has most connections loses the one that has been idle
+    /// Keeps some connections free for new clients: the account with most connections loses the one that has been idle
     /// for longest.
-    pub(super) fn keep_a_place_free(&mut self) {
-        let limit = self.patience.connections;
+    pub(super) fn keep_slot_free(&mut self) {
+        let limit = self.eviction.connections;
         let free = (limit / 16).clamp(1, 16);
         let taken = self.stack.connections().count();
         for _ in limit..taken + free {
@@ -96,15 +97,15 @@ impl<F: FileSystem> Machine<F> {
             };
             let account = self.journal.owner(conn);
             info!(
-                "connection {conn}: dropped: a newcomer needs its place, and most connections are of {account}"
+                "connection {conn}: dropped to make room for a new one, because {account} has most connections"
             );
             self.counting.counts.evict(Eviction::PlaceNeeded);
             self.abort(conn);
         }
     }
 
-    /// Of the account that has most connections, the one that has been idle for longest; one that has nothing open, if
-    /// there is one.
+    /// Returns the connection that has been idle for longest, of the account with most connections; if possible, one
+    /// without opens.
     fn longest_idle(&self) -> Option<u64> {
         let stay = |(_, client): &(&u64, &Client)| !client.closed && !client.leaving;
         let staying = || self.clients.iter().filter(stay);
@@ -118,8 +119,8 @@ impl<F: FileSystem> Machine<F> {
         own.min_by_key(by_use).map(|(conn, _)| *conn)
     }
 
-    /// Where more state is held than there is room for, the account that has most loses its largest connections.
-    pub(super) fn part_with_the_largest(&mut self) {
+    /// Evicts the largest connections of the account that holds most, when more state is held than there is room for.
+    pub(super) fn evict_largest(&mut self) {
         while let Some((conn, account)) = self.smb.to_part_with() {
             let is_at_work = |at: &UnderWay| at.work.conn() == conn;
             if self.under_way.as_ref().is_some_and(is_at_work) {
@@ -127,22 +128,24 @@ impl<F: FileSystem> Machine<F> {
             }
             let (own, all) = (self.smb.durable_bytes(conn), self.smb.all_durable_bytes());
             warn!(
-                "connection {conn}: dropped: the state of all connections is {all} bytes, more than there is room for, and {account} has \
-                 most of it ({own} bytes on this connection); give nvram.size more if that is not hostile"
+                "connection {conn}: dropped: the state of all connections is {all} bytes, more than there is room for, \
+                 and {account} has most of it ({own} bytes on this connection); give nvram.size more if that is not \
+                 hostile"
             );
             self.counting.counts.evict(Eviction::StateTooLarge);
             self.abort(conn);
         }
     }
 
-    /// Drops the connections of a client, by its address with or without port, or of a user. Gives their number.
-    pub fn disconnect(&mut self, whom: &str) -> usize {
-        let of_client =
-            |client: SocketAddr| client.to_string() == whom || client.ip().to_string() == whom;
+    /// Drops the connections of a client, by its address with or without port, or of a user. Returns their number.
+    pub fn disconnect(&mut self, client_or_user: &str) -> usize {
+        let of_client = |client: SocketAddr| {
+            client.to_string() == client_or_user || client.ip().to_string() == client_or_user
+        };
         let of_user = |names: &str| {
             names
                 .split(", ")
-                .any(|name| name.eq_ignore_ascii_case(whom))
+                .any(|name| name.eq_ignore_ascii_case(client_or_user))
         };
         let dropped: Vec<(u64, SocketAddr)> = self
             .stack
@@ -154,7 +157,7 @@ impl<F: FileSystem> Machine<F> {
         for (conn, client) in &dropped {
             info!(
                 "connection {conn} of {client}: dropped by `outlast disconnect {}`",
-                OneLine(whom)
+                OneLine(client_or_user)
             );
             self.counting.counts.evict(Eviction::Disconnected);
             self.abort(*conn);
@@ -162,42 +165,42 @@ impl<F: FileSystem> Machine<F> {
         dropped.len()
     }
 
-    /// After an outage nobody is pressed for a while.
-    pub(super) fn bear_with_all(&mut self, now: Duration) {
+    /// Grants all clients a grace period after an outage.
+    pub(super) fn grant_grace(&mut self, now: Duration) {
         self.unpressed_until = now + AFTER_OUTAGE;
     }
 
-    /// Somebody waits for room in the log.
-    pub(super) fn note_crowd(&mut self, now: Duration) {
-        self.is_crowded = true;
-        let soon = now + self.patience.stalled_in_crowd / 2;
+    /// Notes that a client waits for room in the log.
+    pub(super) fn note_shortage(&mut self, now: Duration) {
+        self.is_short_of_room = true;
+        let soon = now + self.eviction.stalled_when_short / 2;
         self.next_look = self.next_look.min(soon);
     }
 
-    /// Closes the connections of clients that do not log in, or do nothing for too long; drops those that do not go on.
-    pub(super) fn look_after_clients(&mut self, now: Duration) {
+    /// Closes the connections of clients that do not log in, or do nothing for too long; drops those that have stalled.
+    pub(super) fn evict_clients(&mut self, now: Duration) {
         if now < self.next_look {
             return;
         }
-        self.next_look = now + self.patience.interval();
+        self.next_look = now + self.eviction.interval();
         self.looked_at = now;
         let mut stalled = Vec::new();
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.dismiss_idler(conn, now);
+            self.evict_idle(conn, now);
             let since = self.stalled_for(conn, now);
-            if since > self.patience.stalled {
+            if since > self.eviction.stalled {
                 self.drop_stalled(conn, since);
-            } else if since > self.patience.stalled_in_crowd {
+            } else if since > self.eviction.stalled_when_short {
                 let held = self.stack.send_queued(conn) + self.stack.holding(conn).sum();
                 stalled.push((held, conn, since));
             }
         }
-        if std::mem::take(&mut self.is_crowded) && now >= self.unpressed_until {
+        if std::mem::take(&mut self.is_short_of_room) && now >= self.unpressed_until {
             self.drop_largest(stalled);
         }
     }
 
-    /// The first of those that hold most, until there is some room.
+    /// Drops the first of those that hold most, until there is some room.
     fn drop_largest(&mut self, mut stalled: Vec<(usize, u64, Duration)>) {
         stalled.sort_unstable();
         let mut needed = self.journal.unread_limit() / 4;
@@ -211,14 +214,14 @@ impl<F: FileSystem> Machine<F> {
 
     fn drop_stalled(&mut self, conn: u64, since: Duration) {
         info!(
-            "connection {conn}: dropped: for {} s it has neither taken its replies nor finished its message",
+            "connection {conn}: dropped: for {} s it has neither read its replies nor finished its message",
             since.as_secs()
         );
         self.counting.counts.evict(Eviction::Stalled);
         self.abort(conn);
     }
 
-    /// For how long a client has owed something and not gone on with it.
+    /// How long a client has been stalled.
     fn stalled_for(&mut self, conn: u64, now: Duration) -> Duration {
         let (Some(client), Some(standing)) =
             (self.clients.get_mut(&conn), self.stack.standing(conn))
@@ -234,7 +237,7 @@ impl<F: FileSystem> Machine<F> {
         let goes_on = |mark: &Mark| {
             let taken = standing.snd_una.since(mark.standing.snd_una) >= ENOUGH;
             let come = standing.rcv_nxt.since(mark.standing.rcv_nxt) >= ENOUGH;
-            // who is refused has tried
+            // a refused segment shows that the client has tried
             let tried = standing.refused_at >= Some(mark.at);
             let answered = client.active > mark.at;
             answered || ((taken || !has_replies) && (come || tried || !has_part))
@@ -250,7 +253,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    fn dismiss_idler(&mut self, conn: u64, now: Duration) {
+    fn evict_idle(&mut self, conn: u64, now: Duration) {
         let Some(client) = self.clients.get_mut(&conn) else {
             return;
         };
@@ -263,13 +266,13 @@ impl<F: FileSystem> Machine<F> {
         client.unknown_since = unknown_since;
         let unknown = unknown_since.map(|since| now.saturating_sub(since));
         if client.leaving {
-            if idle > FAREWELL {
+            if idle > CLOSE_TIMEOUT {
                 self.stack.abort(conn, &mut self.journal);
             }
             return;
         }
-        let (why, since, eviction) = match (unknown, self.patience.idle) {
-            (Some(unknown), _) if unknown > self.patience.login => {
+        let (why, since, eviction) = match (unknown, self.eviction.idle) {
+            (Some(unknown), _) if unknown > self.eviction.login => {
                 ("it has not logged in", unknown, Eviction::NotLoggedIn)
             }
             (None, Some(limit)) if idle > limit && self.smb.is_idle(conn) => {
@@ -280,7 +283,7 @@ impl<F: FileSystem> Machine<F> {
         self.counting.counts.evict(eviction);
         info!("connection {conn}: closed: {why} for {} s", since.as_secs());
         client.active = now;
-        self.leave(conn);
+        self.tear_down(conn);
         self.stack.close(conn, &mut self.journal);
     }
 }

@@ -1,8 +1,8 @@
-//! After a sync of the shares' file systems that has failed (durability `power`).
+//! Recovery from a failed sync of the shares' file systems (durability `power`).
 //!
 //! The kernel may have dropped the pages that it could not write, and the next sync then succeeds without them. So a
-//! failed one is put on record, and what was done since the last one that succeeded is done once more, from the log,
-//! before another is asked for. A share for which that one fails, too, is *sick* ([`super::sick`]).
+//! failed sync is recorded, and everything done since the last successful one is done once more, from the log, before
+//! another sync. A share for which that one fails too is isolated ([`super::isolation`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,15 +17,16 @@ use super::machine::Machine;
 use super::record::Record;
 use super::redo::Files;
 
-/// Failures in a row that make a share sick. A single one is mended before anyone notices.
+/// The number of successive failures after which a share is isolated. A single one is repaired without any client
+/// noticing.
 pub(super) const FAILURES: u32 = 2;
 
 impl<F: FileSystem> Machine<F> {
-    /// A sync has failed for these shares: what was done until now is not known to be anywhere but in the log.
+    /// Notes that a sync has failed for these shares: what was done until now is known to be in the log only.
     pub(super) fn note_failed_sync(&mut self, failed: &[ShareId], now: Duration) {
         let effects = self.effects.as_ref();
         let begun = effects.map(|of| of.older.clone()).unwrap_or_default();
-        // Also what was done after it had begun.
+        // Including what was done after it had begun.
         if self.effects.as_ref().is_some_and(|of| of.count > 0) {
             self.begin_generation(now);
         }
@@ -45,7 +46,7 @@ impl<F: FileSystem> Machine<F> {
                 (*share, format!("share {}: {why}", self.share_name(*share)))
             };
             let why = failed.iter().map(why).collect();
-            if self.isolate_or_wait(why) && self.set_more_apart() {
+            if self.isolate_or_wait(why) && self.isolate_more() {
                 // For the others it has succeeded.
                 self.end_generations(&begun);
             }
@@ -53,7 +54,7 @@ impl<F: FileSystem> Machine<F> {
         self.journal.commit(now);
     }
 
-    /// What these generations hold is on the media, or in another one.
+    /// Ends generations whose effects are on the media, or in another generation.
     fn end_generations(&mut self, ended: &[u64]) {
         for object in ended {
             self.journal.put(*object, Kind::End, &Record::Closed, &[]);
@@ -67,16 +68,16 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Law 5: what an operation beside the loop writes must not be written over by what was done before it.
-    pub(super) fn may_mend(&self) -> bool {
+    /// Law 5: what an operation in parallel to the loop writes must not be overwritten by what was done before it.
+    pub(super) fn may_redo_unsynced(&self) -> bool {
         let effects = self.effects.as_ref();
-        let is_to_be_mended = effects.is_some_and(|of| of.failures > 0 || !of.sick.is_empty());
-        !is_to_be_mended || self.under_way.is_none()
+        let needs_redo = effects.is_some_and(|of| of.failures > 0 || !of.isolated.is_empty());
+        !needs_redo || self.under_way.is_none()
     }
 
-    /// If a sync has failed: does once more what was done since the last one that succeeded. `false`: that cannot be
-    /// done now.
-    pub(super) fn mend(&mut self, now: Duration) -> bool {
+    /// After a failed sync, does once more what was done since the last successful one. `false`: it is not possible
+    /// now.
+    pub(super) fn redo_unsynced(&mut self, now: Duration) -> bool {
         let Some(effects) = self.effects.as_ref().filter(|of| of.failures > 0) else {
             return true;
         };
@@ -84,11 +85,11 @@ impl<F: FileSystem> Machine<F> {
             effects.older.clone(),
             effects.generation.unwrap_or_default(),
         );
-        let without = effects.sick.keys().copied().collect();
+        let without = effects.isolated.keys().copied().collect();
         info!("a sync has failed: what was done since the last one is done once more");
         let redone = self.do_again(|object| older.contains(&object), object, &without, now);
         match redone {
-            Ok(sick) => self.isolate_or_wait(sick),
+            Ok(isolated) => self.isolate_or_wait(isolated),
             Err(error) => {
                 log::error!("{error:#}");
                 if let Some(effects) = &mut self.effects {
@@ -99,7 +100,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Does once more what these generations hold. Gives the shares for which that cannot be done, and why.
+    /// Does the effects of these generations once more. Returns the shares for which that is not possible, and why.
     pub(super) fn do_again(
         &mut self,
         generations: impl Fn(u64) -> bool,
@@ -117,14 +118,14 @@ impl<F: FileSystem> Machine<F> {
             });
         let made: BTreeSet<OpenId> = made.collect();
         let failed = self.redo(files, object, without, now)?;
-        // The redo of a create closes what it opens, and that may be a client's.
+        // The redo of a create closes what it opens, which may be a client's open.
         for open in self.smb.opens().filter(|open| made.contains(&open.open)) {
             self.fs.remember(&open);
         }
         Ok(failed)
     }
 
-    /// What is on record in these generations.
+    /// Reads the recorded effects of these generations.
     pub(super) fn read_back(&self, generations: impl Fn(u64) -> bool) -> anyhow::Result<Files> {
         let mut files = Files::default();
         let Some(log) = self.journal.log() else {
