@@ -159,8 +159,8 @@ impl Superblock {
             clock_anchor: Duration::from_micros(u64_at(slot, 64)),
             memory_len: u64_at(slot, 72),
             ring_len: u64_at(slot, 80),
-            shipped: truth(u32_at(slot, 88))?,
-            persisted: truth(u32_at(slot, 108))?,
+            shipped: bool_from(u32_at(slot, 88))?,
+            persisted: bool_from(u32_at(slot, 108))?,
             term: u64_at(slot, 112),
         })
     }
