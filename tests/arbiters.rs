@@ -166,7 +166,7 @@ fn a_node_that_cannot_renew_falls_silent() {
 
 /// The agent, where every user may execute it.
 fn agent(lab: &Lab) -> PathBuf {
-    let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("share/ocf/outlast");
+    let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/package/ocf/outlast");
     let copy = lab.path("outlast-agent");
     std::fs::copy(agent, &copy).expect("the agent");
     copy

@@ -8,23 +8,23 @@ mod blow;
 mod client;
 #[cfg(target_arch = "x86_64")]
 #[allow(dead_code)] // the tests' virtual machine can do more
-#[path = "../../tests/machine/disk_log.rs"]
+#[path = "../../machine/disk_log.rs"]
 mod disk_log;
 mod files;
 #[cfg(target_arch = "x86_64")]
-#[path = "../../tests/machine/guest.rs"]
+#[path = "../../machine/guest.rs"]
 mod guest;
 #[cfg(target_arch = "x86_64")]
-#[path = "../../tests/machine/host.rs"]
+#[path = "../../machine/host.rs"]
 mod host;
 #[cfg(target_arch = "x86_64")]
-#[path = "../../tests/machine/initramfs.rs"]
+#[path = "../../machine/initramfs.rs"]
 mod initramfs;
 mod keys;
 mod local;
 #[cfg(target_arch = "x86_64")]
 #[allow(dead_code)]
-#[path = "../../tests/machine/machine.rs"]
+#[path = "../../machine/machine.rs"]
 mod machine;
 mod place;
 mod samba;

@@ -1,6 +1,6 @@
 //! What the virtual machine of the tests stands on.
 
-#[path = "../../tests/support/basics.rs"]
+#[path = "../../support/basics.rs"]
 pub mod basics;
 
 pub use basics::{PATIENCE, Rng, wait_for};
