@@ -183,7 +183,9 @@ fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -
     };
     let client = Session::start(smbclient(dialect), &local, commands);
     let wait = |part| {
-        wait_for("the transfer", PATIENCE, || has_arrived(part).then_some(()));
+        wait_for("the transfer", 4 * PATIENCE, || {
+            has_arrived(part).then_some(())
+        });
     };
     wait(0.1);
     let struck = blow.strike(pair, || wait(0.4));

@@ -25,8 +25,9 @@ fn a_download_through_two_deaths_is_one_line_live_and_from_the_file() {
     let local = lab.make_dir("client");
     let (capture, picture) = (lab.path("live.pcap"), lab.path("live.svg"));
     let trace = server
-        .command(&["trace", "--live", "--seconds", "600", "--save"])
-        .args([&capture, &"--output".into(), &picture])
+        .command(&["trace", "--live", "tap0", "--seconds", "600"])
+        .args(["--save".as_ref(), capture.as_os_str()])
+        .args(["--output".as_ref(), picture.as_os_str()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("outlast trace");

@@ -188,6 +188,11 @@ fn spawn(outlast: &Path, config: &Path, log: &Path) -> anyhow::Result<Child> {
 }
 
 fn configuration(place: &Place) -> String {
+    // The user of the demonstration is no account of this machine.
+    let run_as = match rustix::process::geteuid().is_root() {
+        true => r#"run_as = "root""#,
+        false => "",
+    };
     let path = |name: &str| place.path(name).display().to_string();
     format!(
         r#"[server]
@@ -205,7 +210,7 @@ path = "{nvram}"
 [[share]]
 name = "pub"
 path = "{share}"
-run_as = "root"
+{run_as}
 "#,
         users = path("users"),
         control = path("control.sock"),

@@ -168,7 +168,10 @@ fn main() -> anyhow::Result<()> {
 fn open(file: &std::path::Path, config: Config) -> anyhow::Result<(Journal, Stack)> {
     let mapping = loop {
         match Mapping::create(file, LOG_BYTES).or_else(|_| Mapping::open(file, LOG_BYTES)) {
-            Err(Error::File { problem, .. }) if matches!(problem, FileProblem::Locked) => {
+            Err(Error::File {
+                problem: FileProblem::Locked,
+                ..
+            }) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             opened => break Arc::new(opened?),

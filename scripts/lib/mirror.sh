@@ -21,8 +21,11 @@ start_mirror() {
     "${apart[@]}" ip tuntap add "tap$2" mode tap
     "${apart[@]}" ip link set "tap$2" up
     "$OUTLAST" pair init --directory "$dir" > /dev/null
-    outlast_more=$(printf '[partner]\nnode = "a"\nlock = "%s"\ninterconnect = ["10.79.0.1:4450", "10.79.0.2:4450"]\nkey = "%s"' \
-        "$dir/pair.lock" "$dir/node-a.pem")
+    outlast_more='[partner]
+node = "a"
+lock = "'$dir/pair.lock'"
+interconnect = ["10.79.0.1:4450", "10.79.0.2:4450"]
+key = "'$dir/node-a.pem'"'
     start_outlast "$server" "$2" mirror
     outlast_more=
     sed -e 's/^node = "a"/node = "b"/' -e 's/node-a\.pem/node-b.pem/' -e "s/$server\\.sock/$server-b.sock/" \
@@ -35,7 +38,8 @@ await_in_step() {
     local tries=0
     until "$OUTLAST" status --json --config "$dir/$1.toml" 2> /dev/null | grep -q '"in_step": *true'; do
         tries=$((tries + 1))
-        [ "$tries" -lt 300 ] || fail "the partner is not in step: $(tail -qn 2 "$dir/$1.log" "$dir/$1-b.log" | tr '\n' ' ')"
+        [ "$tries" -lt 300 ] \
+            || fail "the partner is not in step: $(tail -qn 2 "$dir/$1.log" "$dir/$1-b.log" | tr '\n' ' ')"
         sleep 0.1
     done
 }

@@ -71,34 +71,6 @@ impl Arbitration {
     }
 }
 
-/// The arbiter, and where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arbitration {
-    /// `lock`: a lock on this file.
-    Lock(PathBuf),
-    /// `pacemaker`: the cluster manager orders which node serves; the record is in this file, and its lock is held too.
-    Pacemaker(PathBuf),
-    /// `etcd`: a lease of etcd.
-    Etcd(Etcd),
-}
-
-impl Arbitration {
-    /// The file of those that have one.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Arbitration::Lock(file) | Arbitration::Pacemaker(file) => Some(file),
-            Arbitration::Etcd(_) => None,
-        }
-    }
-
-    /// A node takes the service when it is ordered to, and not by itself.
-    #[must_use]
-    pub fn orders(&self) -> bool {
-        matches!(self, Arbitration::Pacemaker(_))
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {

@@ -347,7 +347,7 @@ fn message(input: &[u8]) -> IResult<&[u8], Message> {
     let (input, (id, flags)) = (be_u16, be_u16).parse(input)?;
     let (input, (questions, answers, _, additional)) =
         (be_u16, be_u16, be_u16, be_u16).parse(input)?;
-    if questions + answers != 1 {
+    if !matches!((questions, answers), (1, 0) | (0, 1)) {
         let kind = nom::error::ErrorKind::Verify;
         return Err(nom::Err::Error(nom::error::Error::new(input, kind)));
     }

@@ -177,12 +177,6 @@ impl Role {
         }
     }
 
-    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes reach
-    /// the same storage.
-    pub fn set_has_state(&mut self, yes: bool) {
-        self.has_state = yes;
-    }
-
     /// When [`Event::Tick`] is wanted; `None`: something else is awaited.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {

@@ -56,7 +56,8 @@ impl Interconnect {
         }))
     }
 
-    /// Takes the log of the node that is admitted, and no other's. `stands_by`: this node has not asked for the service.
+    /// Takes the log of the node that is admitted, and no other's. `stands_by`: this node has not asked for the
+    /// service.
     pub(super) fn admit(&self, seen: &Seen, stands_by: bool) {
         let holds = stands_by && seen.is_held && seen.term.holder == self.partner;
         self.receiver.admit(holds.then_some(seen.term.epoch));

@@ -1,6 +1,6 @@
 //! Partitions and stopped processes of a real pair, and whether ever two of its nodes speak.
 //!
-//!   cargo bench --bench speakers -- [--rounds N] [--minutes M] [--seed S]
+//!   cargo bench --bench speakers -- [--rounds N] [--minutes M] [--seed S] [--arbiter lock|etcd]
 //!
 //! `scripts/soak --pair` builds and runs it. Half of the rounds (default 1,000) are of a pair by the arbiter `lock`,
 //! half of one by a real etcd with leases of 2 s, if there is one. In each round one of these befalls the node that
@@ -46,6 +46,8 @@ struct Wanted {
     rounds: u32,
     minutes: u32,
     seed: u64,
+    /// `None`: both.
+    by_etcd: Option<bool>,
 }
 
 fn main() -> ExitCode {
@@ -60,11 +62,16 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let has_etcd = etcd::can_run("the soak of a pair by etcd");
-    let kinds: &[bool] = if has_etcd { &[false, true] } else { &[false] };
+    let all: &[bool] = if has_etcd { &[false, true] } else { &[false] };
+    let kinds: Vec<bool> = all
+        .iter()
+        .copied()
+        .filter(|by_etcd| wanted.by_etcd.is_none_or(|wanted| wanted == *by_etcd))
+        .collect();
     println!("| arbiter | rounds | by kind | holders | nodes that ended | frames | two speakers |");
     println!("|---------|-------:|---------|--------:|-----------------:|-------:|-------------:|");
     let mut excess = 0;
-    for by_etcd in kinds {
+    for by_etcd in &kinds {
         let share = kinds.len() as u32;
         let until = Instant::now() + Duration::from_secs(60) * wanted.minutes / share;
         let (by_etcd, seed, rounds) = (*by_etcd, wanted.seed, wanted.rounds / share);
@@ -87,6 +94,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
         rounds: 1000,
         minutes: 60,
         seed: 1,
+        by_etcd: None,
     };
     while let Some(argument) = arguments.next() {
         if argument == "--bench" {
@@ -94,6 +102,14 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
             continue;
         }
         let value = arguments.next().unwrap_or_default();
+        if argument == "--arbiter" {
+            wanted.by_etcd = match value.as_str() {
+                "lock" => Some(false),
+                "etcd" => Some(true),
+                _ => return Err("--arbiter: lock or etcd".to_owned()),
+            };
+            continue;
+        }
         let number = value.parse::<u32>();
         let number = number.map_err(|_| format!("{argument}: {value:?} is not a number"))?;
         match argument.as_str() {

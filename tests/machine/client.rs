@@ -143,9 +143,9 @@ impl Scene {
         say("   CHANGE_NOTIFY");
     }
 
-    /// The number of oplocks that the mounts have returned: of the commands that the kernel has sent on each
-    /// connection, those with this number.
-    pub fn oplocks_returned(&mut self) -> u64 {
+    /// How often a mount has given back a lease: of the commands the kernel has sent on each connection, those of
+    /// that number.
+    pub fn leases_returned(&mut self) -> u64 {
         const OPLOCK_BREAK: &str = "18";
         let stats = self.does("show /proc/fs/cifs/Stats");
         let sent = stats.lines().filter_map(|line| {

@@ -290,7 +290,7 @@ impl Run {
     }
 
     /// The process is killed, and the next one goes on with the mapping and what the sink has.
-    fn kill_and_go_on(&mut self) {
+    fn kill_and_continue(&mut self) {
         if let Some(batch) = self
             .log
             .next_batch(Home::Sink)
@@ -402,8 +402,8 @@ impl Run {
         for turn in 0.. {
             assert!(turn < 200, "wiping ends");
             match self.random.below(20) {
-                0 if turn < 100 => self.cut_and_go_on_when_possible(),
-                1 if turn < 100 => self.kill_and_go_on(),
+                0 if turn < 100 => self.cut_and_continue_when_possible(),
+                1 if turn < 100 => self.kill_and_continue(),
                 2.. if !self.log.is_wiping() && self.log.is_shipped(Home::Sink) => break,
                 _ => {}
             }
@@ -458,7 +458,7 @@ fn damage_below_the_marks_is_refused() {
 
 #[test]
 fn what_is_not_this_logs_sink_is_refused() {
-    let mut run = settled();
+    let mut run = with_three_commits();
     let attach =
         |run: &mut Run, image: &[u8]| run.log.attach(Home::Sink, &VecMemory::from_bytes(image));
     let other = {

@@ -54,6 +54,8 @@ impl Server {
             self.shadow = new_shadow(&self.scenario);
             self.nvram = self.nvrams[node].clone();
             self.nvram.is_read_anew();
+            // Another machine has not watched the directories.
+            self.disk.borrow_mut().may_tell_to_look = true;
         }
         self.node = node;
         self.received.clear();
