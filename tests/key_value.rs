@@ -1,5 +1,5 @@
-//! The example `key-value`: another protocol on `outlast-stack` and `outlast-nvram`. Its TCP connections survive kill -9
-//! of the service, and a second process with a TAP of its own takes them over.
+//! The example `key-value`: another protocol on `outlast-stack` and `outlast-nvram`. Its TCP connections survive kill
+//! -9 of the service, and a second process with a TAP of its own takes them over.
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! A copy of a partner's log in this machine's memory (durability `mirror`): it is written as the partner's batches
-//! say, and is a log at every instant. Its words move when a batch is whole, and only then, so that a worker can follow it
-//! and take it over as it does with a log of its own.
+//! say, and is a log at every instant. Its words move when a batch is whole, and only then, so that a worker can follow
+//! it and take it over as it does with a log of its own.
 //!
 //! A batch overwrites nothing that the last whole one needs ([`crate::sink`]), and its mark comes last. So a copy whose
 //! batch was cut off, by the end of either process or of the link, is the log as of the batch before.

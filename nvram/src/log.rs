@@ -373,8 +373,8 @@ impl Log {
         self.superblock.term = term;
     }
 
-    /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the log.
-    /// It counts from the next [`Log::commit`] on.
+    /// Appends a record: `meta`, and the parts of `data` one after the other, which come back as one piece over the
+    /// log. It counts from the next [`Log::commit`] on.
     ///
     /// An object begins with a snapshot of one record. Its space, and that of any held bytes, is kept as
     /// `docs/log-format.md` describes.

@@ -122,7 +122,8 @@ fn every_mistake_has_its_line() {
         ("[network]", "[networks]",
          ":12: networks: there is no key \"networks\"; write \"network\""),
         ("[network]", "[tcp]",
-         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, discovery, log, metrics, partner"),
+         ":12: tcp: there is no key \"tcp\"; remove it, or use one of server, network, nvram, share, limits, \
+          discovery, log, metrics, partner"),
         ("mtu = 1500", "mtu = 1500\n[limits]\nmax_conections = 5",
          ":20: limits.max_conections: there is no key \"max_conections\"; write \"max_connections\""),
         ("mtu = 1500", "mtu = 1500\n[limits]\nmax_opens = \"5\"",
@@ -225,9 +226,11 @@ fn every_mistake_has_its_line() {
         ("durability = \"process\"", "sink = \"/var/lib/outlast/nvram\"",
          ": nvram.sink: is the same file as nvram.path; give it a path of its own, on a disk"),
         ("durability = \"process\"", "durability = \"mirror\"",
-         ": nvram.durability: \"mirror\" needs a partner; add [partner] with interconnect and key, or use \"power\" or \"process\""),
+         ": nvram.durability: \"mirror\" needs a partner; add [partner] with interconnect and key, or \
+          use \"power\" or \"process\""),
         ("durability = \"process\"", "durability = \"fast\"",
-         ": nvram.durability: unknown value \"fast\"; use \"process\", \"power\", \"mirror\" or \"power+mirror\", or \"none\" for benchmarks"),
+         ": nvram.durability: unknown value \"fast\"; use \"process\", \"power\", \"mirror\" or \
+          \"power+mirror\", or \"none\" for benchmarks"),
         ("name = \"pub\"", "name = \"ipc$\"",
          ": share.name: \"ipc$\" is reserved; use another name"),
         ("name = \"pub\"", "name = \"a/b\"",

@@ -216,7 +216,8 @@ impl Responder {
         if is_refused && matches!(self.phase, Phase::Claiming { .. }) && self.is_own(&message.name)
         {
             warn!(
-                "NetBIOS: another host is called {}: the server cannot be found by this name; give server.name another one",
+                "NetBIOS: another host is called {}: the server cannot be found by this name; give server.name \
+                 another one",
                 self.name
             );
             self.phase = Phase::Silent;

@@ -2,9 +2,9 @@
 //!
 //! Each node that runs has a lease, which a thread of its supervisor renews. The holder is who has made the key
 //! `holder`, which goes with the lease. It is made by a transaction that requires that there is none, and the record is
-//! written by transactions that require that the key is still the same one, so etcd never takes a word of a node that it
-//! has given up. Whether such a node speaks is not etcd's to see: the timers of [`super::lease`] end it before its key
-//! goes.
+//! written by transactions that require that the key is still the same one, so etcd never takes a word of a node that
+//! it has given up. Whether such a node speaks is not etcd's to see: the timers of [`super::lease`] end it before its
+//! key goes.
 //!
 //! | key, below the prefix | value | goes with the lease |
 //! |---|---|---|

@@ -20,7 +20,8 @@ use log::error;
 
 use crate::shared_page::SharedPage;
 
-/// Between two looks at the page. A renewal comes at the latest after a third of a lease, which is two seconds at least.
+/// Between two looks at the page. A renewal comes at the latest after a third of a lease, which is two seconds at
+/// least.
 const PACE: Duration = Duration::from_millis(100);
 
 /// The clock of leases: CLOCK_BOOTTIME, which all processes of a machine share.

@@ -2,7 +2,8 @@
 //!
 //! The record at the arbiter says whether the partner may take over what it has. So nothing is shown to anybody that
 //! the partner lacks while the bit may be set: output waits for the partner from before the bit is asked for until
-//! after it is known to be cleared. The supervisor writes the bit; each request has a number, and counts when it is answered.
+//! after it is known to be cleared. The supervisor writes the bit; each request has a number, and counts when it is
+//! answered.
 
 use std::time::Duration;
 

@@ -161,8 +161,8 @@ impl Role {
         }
     }
 
-    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes reach
-    /// the same storage.
+    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes
+    /// reach the same storage.
     pub fn set_has_state(&mut self, yes: bool) {
         self.has_state = yes;
     }

@@ -1,4 +1,5 @@
-//! What follows the log: for durability `power` a file to which a thread writes the log's bytes by pwrite and fdatasync.
+//! What follows the log: for durability `power` a file to which a thread writes the log's bytes by pwrite and
+//! fdatasync.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

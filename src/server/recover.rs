@@ -35,8 +35,8 @@ pub struct Parts<F> {
     pub sink: Option<Sink>,
     /// The partner's NVRAM, if the log is shipped there.
     pub partner: Option<Partner>,
-    /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless messages are known to be
-    /// shorter.
+    /// Room in the log kept for what a request in hand may append, bytes: [`super::journal::REPLY_ROOM`], unless
+    /// messages are known to be shorter.
     pub reply_room: u64,
     /// The same under durability `power` for its effect on files: [`super::journal::EFFECT_ROOM`].
     pub effect_room: u64,

@@ -32,7 +32,8 @@ use crate::users::Users;
 /// How long a handover waits for the partner to have the state.
 const TRANSFER: Duration = Duration::from_secs(60);
 
-/// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the acknowledgement.
+/// Frames taken in before the machine takes its turn: enough to share a commit, few enough not to delay the
+/// acknowledgement.
 const FRAMES_PER_TURN: usize = 64;
 
 /// How often a node of a pair announces its addresses after the first time (RFC 4861, 10: MAX_NEIGHBOR_ADVERTISEMENT).

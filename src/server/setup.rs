@@ -267,8 +267,8 @@ fn partner(
     }))
 }
 
-/// Has freed memory stay with the process. A message of 8 MiB is put together, decrypted and read in buffers of its size; were each
-/// one mapped afresh and given back, most of the time of a large write would go into page faults.
+/// Has freed memory stay with the process. A message of 8 MiB is put together, decrypted and read in buffers of its
+/// size; were each one mapped afresh and given back, most of the time of a large write would go into page faults.
 fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     {

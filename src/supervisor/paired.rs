@@ -662,8 +662,8 @@ impl Node {
     }
 }
 
-/// Opens the arbiter, and its lock, if it is one. A server of this node that has just been killed may have its place for
-/// another moment.
+/// Opens the arbiter, and its lock, if it is one. A server of this node that has just been killed may have its place
+/// for another moment.
 fn open_arbiter(
     partner: &Partner,
     incarnation: Incarnation,

@@ -86,8 +86,8 @@ const AT_WORK: Duration = Duration::from_millis(50);
 /// Of so many bytes, the latest, most have one direction: the client downloads or uploads.
 const LATEST_BYTES: u64 = 1 << 18;
 
-/// A time in which the client waits and the server does not go on: it sends no byte that it has not sent before, nor, to
-/// a client that uploads, acknowledges one that it has not acknowledged before.
+/// A time in which the client waits and the server does not go on: it sends no byte that it has not sent before, nor,
+/// to a client that uploads, acknowledges one that it has not acknowledged before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Since when the client waits.

@@ -12,9 +12,9 @@
 //! * now and then kill -9 of all its processes, or `outlast takeover`, so that each node has its turn.
 //!
 //! What has ended is started again. A client makes small requests on one connection all the time. Every frame from the
-//! service's MAC address is taken down with the TAP that it came from. Nodes that follow one another speak in turns, and
-//! each turn begins with the arbiter's record of another holder; nodes that speak at the same time make more turns than
-//! there were holders. That excess is what is counted.
+//! service's MAC address is taken down with the TAP that it came from. Nodes that follow one another speak in turns,
+//! and each turn begins with the arbiter's record of another holder; nodes that speak at the same time make more turns
+//! than there were holders. That excess is what is counted.
 
 #[path = "../support/mod.rs"]
 mod support;

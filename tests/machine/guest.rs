@@ -74,8 +74,8 @@ pub fn disk(directory: &Path, big: &Path) -> PathBuf {
     disk
 }
 
-/// The machine is one port of a bridge. Another port stays up, as a switch does when one of its machines goes down: this
-/// host, which has the bridge's address, continues to send.
+/// The machine is one port of a bridge. Another port stays up, as a switch does when one of its machines goes down:
+/// this host, which has the bridge's address, continues to send.
 pub fn wire() {
     for command in [
         "ip addr flush dev tap0",

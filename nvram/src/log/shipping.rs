@@ -97,7 +97,8 @@ impl Log {
         };
         shipper.done();
         if home == Home::Sink && shipper.is_recoverable() && !self.superblock.shipped {
-            // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so already.
+            // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so
+            // already.
             self.superblock.shipped = true;
             self.superblock.write(&*self.memory, self.slot);
         }

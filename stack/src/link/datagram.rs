@@ -1,5 +1,5 @@
-//! UDP datagrams as frames, for protocols that find services on a link. Pure wire format (RFC 768): nothing is kept, and
-//! nothing is sent by itself.
+//! UDP datagrams as frames, for protocols that find services on a link. Pure wire format (RFC 768): nothing is kept,
+//! and nothing is sent by itself.
 
 use std::net::{IpAddr, SocketAddr};
 
