@@ -515,8 +515,10 @@ fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
     }
     if let Some((least, most)) = range {
         let (least, most) = (words::duration(least), words::duration(most));
-        screen.good(&format!("the client heard nothing for {least} to {most} each time, and nothing else \
-            happened to it"));
+        screen.good(&format!(
+            "the client heard nothing for {least} to {most} each time, and nothing else \
+            happened to it"
+        ));
     }
     is_well
 }
