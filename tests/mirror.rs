@@ -486,7 +486,7 @@ fn a_takeover_without_a_standing_mirror_takes_the_state_along() {
     });
     let seen = pair.status(0);
     assert!(
-        !seen.in_step && seen.if_died.contains("nobody takes over"),
+        !seen.in_step && seen.if_died.contains("no node takes over"),
         "{seen:?}"
     );
     pair.order(0, &["takeover"]);

@@ -232,9 +232,13 @@ impl Scenario {
             Lost::Nothing => &[1, 50, 1000, 40_000],
         };
         let mut turns = Random::new(seed, "turns");
+        // MS-SMB2 3.3.5.9.8: from 2.1 on. A revocation may still change a client's dialect.
+        let leases: Vec<bool> = (profiles.iter())
+            .map(|profile| profile.dialect != Dialect::Smb202 && !revocation::is_of(seed))
+            .collect();
         Scenario {
             seed,
-            ops: workload::generate(seed, clients, length, rules),
+            ops: workload::generate(seed, &leases, length, rules),
             profiles,
             kind: Kind::Mixed,
             faults,

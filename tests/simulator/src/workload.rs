@@ -180,10 +180,12 @@ const EXCLUSIVE: u32 = 2;
 const UNLOCK: u32 = 4;
 const AT_ONCE: u32 = 16;
 
-/// Makes a workload.
+/// Makes a workload. `leases`: for each client, whether its dialect has leases.
 #[must_use]
-pub fn generate(seed: u64, clients: usize, length: usize, rules: Rules) -> Vec<Op> {
+pub fn generate(seed: u64, leases: &[bool], length: usize, rules: Rules) -> Vec<Op> {
+    let clients = leases.len();
     let mut maker = Maker::new(seed, clients, rules);
+    maker.leases = leases.to_vec();
     for client in 0..clients {
         maker.make_home(client);
     }
@@ -208,6 +210,8 @@ struct Maker {
     ops: Vec<Op>,
     last_handle: Handle,
     clients: usize,
+    /// For each client, whether it may ask for leases.
+    leases: Vec<bool>,
     rules: Rules,
     shared_files: usize,
     /// The disk has bad places.
@@ -224,6 +228,7 @@ impl Maker {
             ops: Vec::new(),
             last_handle: 0,
             clients,
+            leases: vec![false; clients],
             rules,
             shared_files: 0,
             bad: (seed % 4 == 2).then(|| Random::new(seed, "bad places")),
@@ -595,7 +600,7 @@ impl Maker {
     }
 
     fn oplock(&mut self, first: usize, second: usize, path: &str) {
-        let level = if self.random.percent(50) {
+        let level = if self.random.percent(50) || !self.leases[first] {
             BATCH
         } else {
             LEASE
