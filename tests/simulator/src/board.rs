@@ -46,6 +46,8 @@ pub struct Board {
     pub waits: Vec<(usize, Duration, Duration)>,
     /// When the server was not there.
     pub outages: Vec<(Duration, Duration)>,
+    /// When those of them began in which a server was stopped: it does not know that, and counts the time.
+    pub stops: Vec<Duration>,
     /// What comes while it is not there is lost.
     pub frames_lost: bool,
     /// The server has nothing of any client.
@@ -81,6 +83,7 @@ impl Board {
             credits: BTreeMap::new(),
             waits: Vec::new(),
             outages: Vec::new(),
+            stops: Vec::new(),
             frames_lost: false,
             vacant: false,
             failed: BTreeMap::new(),
@@ -101,6 +104,7 @@ impl Board {
     pub fn served(&self, from: Duration, to: Duration) -> Duration {
         let outages = self.outages.iter();
         let down: Duration = outages
+            .filter(|(begin, _)| !self.stops.contains(begin))
             .map(|(begin, end)| (*end.min(&to)).saturating_sub(*begin.max(&from)))
             .sum();
         (to - from).saturating_sub(down) + SKIP * self.outages.len() as u32

@@ -199,6 +199,7 @@ impl World {
         net.turn(*now, &scenario.ops, board);
         server.turn(*now, net);
         board.outages.clone_from(&server.outages);
+        board.stops.clone_from(&server.stops);
         board.revoked = server.has_revoked;
         board.vacant = server.is_empty();
         board.may_be_told_to_look = server.disk.borrow().may_tell_to_look;

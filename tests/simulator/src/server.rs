@@ -96,6 +96,8 @@ pub struct Server {
     pub has_revoked: bool,
     /// When it was not there.
     pub outages: Vec<(Duration, Duration)>,
+    /// When those outages began in which a server was stopped.
+    pub stops: Vec<Duration>,
 }
 
 /// How a server ends.
@@ -178,6 +180,7 @@ impl Server {
                 .then(Forgetful::default),
             has_revoked: false,
             outages: Vec::new(),
+            stops: Vec::new(),
         }
     }
 
@@ -248,7 +251,7 @@ impl Server {
     /// The server panics, or breaks a law.
     pub fn turn(&mut self, now: Duration, net: &Net) {
         self.device.advance(now);
-        let serves = self.turn_of_pair(now);
+        let serves = self.turn_of_pair(now, net);
         if !serves || now < self.clock.now() {
             // It waits for the arbiter, or for a medium.
             return;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use outlast::server::eviction::EvictionLimits;
-use outlast::server::open::Company;
 use outlast::server::recover::{Parts, recover};
 use outlast_nvram::Incarnation;
 use outlast_stack::{Lost, RxFrame};
@@ -58,14 +57,9 @@ impl Server {
             wall: wall(now),
             incarnation: Incarnation {
                 host: [self.machine(); 16],
-                boot: [self.boots[self.node]; 16],
+                boot: [self.boot(); 16],
             },
-            company: match &self.pair {
-                None => Company::Alone,
-                Some(pair) => Company::Pair {
-                    in_step: pair.in_step(),
-                },
-            },
+            company: self.company(),
             copy_units: self.scenario.copy_units,
             // The judge knows no disk that is away for a while: such a start is refused, and comes again.
             sets_apart: false,

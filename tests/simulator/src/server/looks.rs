@@ -76,30 +76,35 @@ impl Server {
         if is_silent && self.is(Mutation::SilentAfterReturn) {
             return;
         }
-        let cut = self.port_cut();
         for frame in frames {
             self.fuse.step(Step::Frame);
             self.assert_may_speak(self.node);
             self.outbox.pop_front();
-            let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
-            let frame = forgotten.as_ref().unwrap_or(frame);
-            let known = |port| Known {
-                may_end: net.may_end(port) || cut == Some(port),
-                may_reset: cut == Some(port),
-                draining: self.draining,
-                at_once: self.sink.is_none(),
-            };
-            trace::frame(
-                "server to client",
-                self.clock.now(),
-                &frame.header,
-                &frame.payload,
-            );
-            let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
-            let committed = self.scenario.sees_inside.then_some(&on_record.stack);
-            self.inspector.look(frame, committed, known);
-            // the wire takes every frame; what it loses is its own affair
-            let _ = self.device.send(frame);
+            self.leaves(frame, net);
         }
+    }
+
+    /// A frame leaves for the wire, and is looked at.
+    pub(super) fn leaves(&mut self, frame: &TxFrame, net: &Net) {
+        let cut = self.port_cut();
+        let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
+        let frame = forgotten.as_ref().unwrap_or(frame);
+        let known = |port| Known {
+            may_end: net.may_end(port) || cut == Some(port),
+            may_reset: cut == Some(port),
+            draining: self.draining,
+            at_once: self.sink.is_none(),
+        };
+        trace::frame(
+            "server to client",
+            self.clock.now(),
+            &frame.header,
+            &frame.payload,
+        );
+        let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
+        let committed = self.scenario.sees_inside.then_some(&on_record.stack);
+        self.inspector.look(frame, committed, known);
+        // the wire takes every frame; what it loses is its own affair
+        let _ = self.device.send(frame);
     }
 }

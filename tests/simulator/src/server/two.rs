@@ -1,12 +1,13 @@
 //! What becomes of the server where it is one node of a pair ([`crate::pair`]).
 
-use outlast_stack::device::Device as _;
+use outlast::server::open::Company;
 
-use super::{Blow, Duration, End, Order, Server, new_shadow};
+use super::{Blow, Duration, End, Order, Pair, Server, new_shadow};
+use crate::net::Net;
 
 impl Server {
     /// The arbiter and both nodes have their turn. False: no server is to have one now.
-    pub(super) fn turn_of_pair(&mut self, now: Duration) -> bool {
+    pub(super) fn turn_of_pair(&mut self, now: Duration, net: &Net) -> bool {
         let Some(pair) = &mut self.pair else {
             return true;
         };
@@ -25,7 +26,7 @@ impl Server {
             Some(Order::Killed(_)) | None => {}
         }
         if self.stopped.is_some_and(|(_, until)| until <= now) {
-            self.wake();
+            self.wake(net);
         }
         let serves = self
             .pair
@@ -72,15 +73,14 @@ impl Server {
     }
 
     /// What was stopped goes on, where it was.
-    fn wake(&mut self) {
+    fn wake(&mut self, net: &Net) {
         let Some((node, _)) = self.stopped.take() else {
             return;
         };
         self.fuse.replace();
         for frame in std::mem::take(&mut self.outbox) {
             self.assert_may_speak(node);
-            // The wire takes every frame.
-            let _ = self.device.send(&frame);
+            self.leaves(&frame, net);
         }
     }
 
@@ -107,6 +107,7 @@ impl Server {
                 pair.stop(self.node, now + time);
                 self.stopped = Some((self.node, now + time));
                 self.outages.push((now, now + time));
+                self.stops.push(now);
                 return true;
             }
             Blow::Worker => self.loses_its_worker = true,
@@ -122,6 +123,20 @@ impl Server {
         if let Some(pair) = self.pair.as_mut().filter(|_| !self.loses_its_worker) {
             pair.died(self.node, now);
         }
+    }
+
+    /// Whether it is alone, and whether the node that serves has the whole state.
+    pub(super) fn company(&self) -> Company {
+        let Some(plan) = self.scenario.pair else {
+            return Company::Alone;
+        };
+        let in_step = self.pair.as_ref().map_or(plan.is_shared, Pair::in_step);
+        Company::Pair { in_step }
+    }
+
+    /// The boot of that machine: no two machines have the same.
+    pub(super) fn boot(&self) -> u8 {
+        self.boots[self.node] + 100 * (self.machine() - 1)
     }
 
     /// The machine that the server runs on.
