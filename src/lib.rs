@@ -12,6 +12,7 @@ pub mod job_thread;
 pub mod logging;
 pub mod metrics;
 pub mod one_line;
+pub mod packet_socket;
 pub mod pair;
 mod predecessor;
 pub mod preflight;

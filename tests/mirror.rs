@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::process::Command;
 
 use outlast::control::{PairStatus, Status};
@@ -14,6 +14,7 @@ use support::apart::{Apart, INTERCONNECT, INTERCONNECT_V6, LINK};
 use support::capture::Capture;
 use support::client::{Dialect, ENCRYPTED, SMB3_1_1, Session, smbclient};
 use support::lab::{Lab, run};
+use support::pair;
 use support::power::{OnDisk, can_cut_power};
 use support::raw::{Client, FileId};
 use support::server::{Server, Setup, error};
@@ -22,13 +23,24 @@ use support::{PATIENCE, Rng, files, wait_for};
 
 const SIZE: u64 = 256 << 20;
 
-/// Both nodes, of which `servers[0]` is node a.
+/// Both nodes, each with an NVRAM of its own.
 struct Pair {
-    servers: [Server; 2],
+    nodes: pair::Pair,
     nvram: [PathBuf; 2],
-    _apart: Apart,
-    _disk: OnDisk,
-    lab: Lab,
+}
+
+impl Deref for Pair {
+    type Target = pair::Pair;
+
+    fn deref(&self) -> &pair::Pair {
+        &self.nodes
+    }
+}
+
+impl DerefMut for Pair {
+    fn deref_mut(&mut self) -> &mut pair::Pair {
+        &mut self.nodes
+    }
 }
 
 /// What a pair is to be like.
@@ -50,10 +62,7 @@ impl Pair {
     /// Node a serves, and node b stands by, in step.
     fn start(test: &str, kind: &Kind) -> Pair {
         let mut pair = Pair::prepare(test, kind);
-        pair.servers[0].start_again();
-        pair.wait_until_serving(0);
-        pair.servers[1].start_again();
-        pair.wait_until_in_step(0);
+        pair.begin();
         pair
     }
 
@@ -103,34 +112,13 @@ impl Pair {
             server.set_environment("OUTLAST_BOOT_ID", &boot.repeat(32));
         }
         Pair {
-            servers: [first, second],
             nvram: [lab.path("nvram"), lab.path("nvram-b")],
-            _apart: apart,
-            _disk: disk,
-            lab,
+            nodes: pair::Pair {
+                servers: [first, second],
+                between: vec![Box::new(apart), Box::new(disk)],
+                lab,
+            },
         }
-    }
-
-    fn status(&self, node: usize) -> PairStatus {
-        self.servers[node].status().pair.expect("a pair")
-    }
-
-    /// Waits until the node serves; gives its whole status.
-    fn wait_until_serving(&self, node: usize) -> Status {
-        wait_for("the node to serve", PATIENCE, || {
-            let status = self.servers[node].try_status()?;
-            let serves = status.worker_pid != 0 && status.pair.as_ref()?.role == "serving";
-            serves.then_some(status)
-        })
-    }
-
-    /// Waits until the node serves and the other one could take over.
-    fn wait_until_in_step(&self, node: usize) -> Status {
-        wait_for("the other node to be in step", PATIENCE, || {
-            let status = self.servers[node].try_status()?;
-            let in_step = status.pair.as_ref()?.in_step;
-            (in_step && status.flag == "non-elective-takeover").then_some(status)
-        })
     }
 
     /// Waits until the node serves alone, and says so.
@@ -140,18 +128,6 @@ impl Pair {
             let in_step = status.pair.as_ref()?.in_step;
             (!in_step && status.flag == "non-elective-reboot").then_some(status)
         })
-    }
-
-    /// `outlast COMMAND` of a node, which must succeed.
-    fn order(&self, node: usize, words: &[&str]) {
-        let output = self.servers[node].outlast(words);
-        assert!(output.status.success(), "{words:?}: {}", error(&output));
-    }
-
-    /// kill -9 of every process of a node that serves.
-    fn kill(&mut self, node: usize) {
-        let worker = self.servers[node].status().worker_pid;
-        self.servers[node].kill_tree(worker);
     }
 
     /// What a node is kept from, when it says so.
@@ -200,11 +176,11 @@ fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
         Workload::Put => "put big copy",
     };
     let client = Session::start(smbclient(kind.dialect), &local, command);
-    wait_until_copied(&to, 10);
+    files::wait_until_written(&to, SIZE, 10);
     let turns = match blow {
         Blow::Elective => {
             pair.order(0, &["takeover"]);
-            wait_until_copied(&to, 40);
+            files::wait_until_written(&to, SIZE, 40);
             pair.wait_until_in_step(1);
             pair.order(1, &["giveback"]);
             3
@@ -216,7 +192,7 @@ fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
         Blow::LinkDown => {
             run("ip link set ic0 down");
             pair.wait_until_alone(0);
-            wait_until_copied(&to, 50);
+            files::wait_until_written(&to, SIZE, 50);
             run("ip link set ic0 up");
             pair.wait_until_in_step(0);
             1
@@ -227,26 +203,9 @@ fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
     pair.wait_until_serving(serving);
     files::assert_same(&from, &to);
     pair.servers[serving].wait_until_left_alone();
-    assert_alternate(speakers, turns);
+    speakers.assert_alternate(turns);
     capture.verdict().assert_untouched(1);
     pair.servers.iter().for_each(Server::assert_sound);
-}
-
-/// So many percent have arrived.
-fn wait_until_copied(to: &Path, percent: u64) {
-    wait_for("the transfer", PATIENCE, || {
-        let found = std::fs::metadata(to).ok()?;
-        // A client may set the size first.
-        let arrived = found.len().min(found.blocks() * 512);
-        (arrived >= SIZE / 100 * percent).then_some(())
-    });
-}
-
-/// The two have spoken in so many turns, one after the other, node a first.
-fn assert_alternate(speakers: Speakers, turns: usize) {
-    let spoken = speakers.turns();
-    assert_eq!(spoken.len(), turns, "turns of the speakers: {spoken:?}");
-    assert_eq!(spoken.first().map(|turn| turn.0), Some(0), "{spoken:?}");
 }
 
 //= patent fig2-223, fig2-225
@@ -371,7 +330,7 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
     pair.wait_until_serving(1);
     drop(idle);
     pair.servers[1].wait_until_left_alone();
-    assert_alternate(speakers, 2);
+    speakers.assert_alternate(2);
     capture.verdict().assert_untouched(1);
 }
 
@@ -397,7 +356,7 @@ fn a_partner_that_is_too_slow_is_left_behind() {
     idle.go_on(4);
     drop(idle);
     pair.servers[1].wait_until_left_alone();
-    assert_alternate(speakers, 2);
+    speakers.assert_alternate(2);
     capture.verdict().assert_untouched(1);
 }
 
@@ -431,7 +390,7 @@ fn an_old_nvram_that_comes_back_is_not_taken_up() {
     let log = pair.servers[0].log();
     assert!(log.contains("its sessions are dropped"), "{log}");
     drop(idle);
-    assert_alternate(speakers, 3);
+    speakers.assert_alternate(3);
     drop(capture);
 }
 
@@ -458,7 +417,7 @@ fn a_lost_nvram_is_had_back_from_the_partner() {
     pair.wait_until_serving(0);
     drop(idle);
     pair.servers[0].wait_until_left_alone();
-    assert_alternate(speakers, 3);
+    speakers.assert_alternate(3);
     capture.verdict().assert_untouched(1);
 }
 
@@ -498,6 +457,6 @@ fn a_takeover_without_a_standing_mirror_takes_the_state_along() {
     idle.go_on(3);
     drop(idle);
     pair.servers[0].wait_until_left_alone();
-    assert_alternate(speakers, 3);
+    speakers.assert_alternate(3);
     capture.verdict().assert_untouched(1);
 }

@@ -52,11 +52,11 @@ fn transfer(workload: Workload, fault: Fault, dialect: Dialect) {
         Workload::Put => "put big copy",
     };
     let client = Session::start(smbclient(dialect), &local, command);
-    wait_until_copied(&to, 10);
+    files::wait_until_written(&to, SIZE, 10);
     let turns = match fault {
         Fault::Elective => {
             pair.order(0, &["takeover"]);
-            wait_until_copied(&to, 40);
+            files::wait_until_written(&to, SIZE, 40);
             pair.wait_until_in_step(1);
             pair.order(1, &["giveback"]);
             3
@@ -71,31 +71,9 @@ fn transfer(workload: Workload, fault: Fault, dialect: Dialect) {
     pair.wait_until_serving(serving);
     files::assert_same(&from, &to);
     pair.servers[serving].wait_until_left_alone();
-    assert_alternate(speakers, turns);
+    speakers.assert_alternate(turns);
     capture.verdict().assert_untouched(1);
     pair.servers.iter().for_each(Server::assert_sound);
-}
-
-/// Waits until so many percent have arrived.
-fn wait_until_copied(to: &Path, percent: u64) {
-    wait_for("the transfer", PATIENCE, || {
-        let arrived = written(to)?;
-        (arrived >= SIZE / 100 * percent).then_some(())
-    });
-}
-
-fn written(path: &Path) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let found = std::fs::metadata(path).ok()?;
-    // A client may set the size first.
-    Some(found.len().min(found.blocks() * 512))
-}
-
-/// Checks that the two have sent in so many turns, one after the other, node a first.
-fn assert_alternate(speakers: Speakers, turns: usize) {
-    let spoken = speakers.turns();
-    assert_eq!(spoken.len(), turns, "turns of the speakers: {spoken:?}");
-    assert_eq!(spoken.first().map(|turn| turn.0), Some(0), "{spoken:?}");
 }
 
 //= patent claim-12, claim-13, claim-15, claim-16, claim-17, claim-20
@@ -141,7 +119,7 @@ fn idle(mut fault: impl FnMut(&mut Pair), turns: usize) {
     drop(idle);
     let last = usize::from(turns.is_multiple_of(2));
     pair.servers[last].wait_until_left_alone();
-    assert_alternate(speakers, turns);
+    speakers.assert_alternate(turns);
     capture.verdict().assert_untouched(2);
 }
 
@@ -216,7 +194,7 @@ fn a_holder_that_is_stopped_stays_the_holder() {
     assert!(answer.body.ends_with(b"before"));
     drop(client);
     pair.servers[0].wait_until_left_alone();
-    assert_alternate(speakers, 1);
+    speakers.assert_alternate(1);
     capture.verdict().assert_untouched(1);
 }
 

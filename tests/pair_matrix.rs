@@ -178,7 +178,7 @@ fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -
         _ => {
             files::random_file(&from, SIZE, &mut rng);
             let to = to.clone();
-            Box::new(move |part| written(&to) as f64 >= part * SIZE as f64)
+            Box::new(move |part| files::written(&to).unwrap_or(0) as f64 >= part * SIZE as f64)
         }
     };
     let client = Session::start(smbclient(dialect), &local, commands);
@@ -238,12 +238,6 @@ fn count(dir: &Path) -> usize {
         .map(|entry| entry.expect("a name").path())
         .filter(is_small)
         .count()
-}
-
-/// Bytes that have arrived; a client may set the size first.
-fn written(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(path).map_or(0, |found| found.len().min(found.blocks() * 512))
 }
 
 /// Each workload and each blow at least once, and both dialects.

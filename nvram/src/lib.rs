@@ -15,6 +15,8 @@ mod layout;
 mod log;
 mod mapping;
 mod memory;
+#[cfg(test)]
+mod random;
 mod replay;
 pub mod sink;
 mod superblock;

@@ -1,18 +1,15 @@
 //! Captures from a network device of this machine (packet(7)), with the kernel's time stamps (socket(7)).
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use pcap_parser::Linktype;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 use super::Segment;
 use super::segment::HEADER_BYTES;
-
-/// What the socket keeps until it is read. Frames of 64 KiB count in full, however short they are cut.
-const BUFFER_BYTES: usize = 256 << 20;
+use crate::packet_socket;
 
 /// A device that is listened to.
 pub struct Device {
@@ -47,19 +44,10 @@ impl Device {
     /// # Errors
     /// There is none, or this account may not listen to it.
     pub fn open(name: &str) -> io::Result<Device> {
-        // Without a protocol it gets nothing until it is bound to the device.
-        let socket = socket_with(
-            AddressFamily::PACKET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
+        let socket = packet_socket::open()?;
         let index = rustix::net::netdevice::name_to_index(&socket, name)?;
-        // A reader that waits for its processor must not lose frames. Where the system's limit holds, that is it.
-        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
-        stamp(&socket)?;
-        bind(&socket, index)?;
+        packet_socket::stamp(&socket)?;
+        packet_socket::hear(&socket, index)?;
         Ok(Device {
             socket,
             frame: [0; HEADER_BYTES],
@@ -87,7 +75,7 @@ impl Device {
     /// The device is gone.
     pub fn next_frame(&mut self) -> io::Result<Option<Captured<'_>>> {
         loop {
-            let Some(received) = receive(&self.socket, &mut self.frame)? else {
+            let Some(received) = packet_socket::receive(&self.socket, &mut self.frame)? else {
                 return Ok(None);
             };
             // The loopback device shows what it sends and what it receives, which is the same.
@@ -109,26 +97,7 @@ impl Device {
     /// # Errors
     /// The device is gone.
     pub fn missed(&self) -> io::Result<u32> {
-        /// `struct tpacket_stats` of linux/if_packet.h.
-        #[repr(C)]
-        #[derive(Default)]
-        struct Statistics {
-            packets: u32,
-            drops: u32,
-        }
-        let mut statistics = Statistics::default();
-        let mut length = size_of_val(&statistics) as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes there, and the structure takes any.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                std::ptr::from_mut(&mut statistics).cast(),
-                &mut length,
-            )
-        };
-        done(result).map(|()| statistics.drops)
+        packet_socket::drops(&self.socket)
     }
 }
 
@@ -140,108 +109,4 @@ fn link(hardware: u16) -> Option<Linktype> {
         libc::ARPHRD_NONE => Some(Linktype::RAW),
         _ => None,
     }
-}
-
-fn done(result: libc::c_int) -> io::Result<()> {
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// SO_TIMESTAMPNS: each frame comes with the time at which the kernel had it.
-fn stamp(socket: &OwnedFd) -> io::Result<()> {
-    let yes: libc::c_int = 1;
-    // SAFETY: the value is valid while the call lasts, and the kernel copies it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPNS,
-            (&raw const yes).cast(),
-            size_of_val(&yes) as libc::socklen_t,
-        )
-    };
-    done(result)
-}
-
-/// Frames of every protocol of this device come to the socket from here on.
-fn bind(socket: &OwnedFd, index: u32) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: index.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: the address is valid while the call lasts, and the kernel copies it.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            std::ptr::from_ref(&address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
-    done(result)
-}
-
-struct Received {
-    at: Duration,
-    wire_bytes: usize,
-    /// Of the device: ARPHRD_ETHER and the like.
-    hardware: u16,
-    /// PACKET_HOST, PACKET_OUTGOING and the like.
-    kind: u8,
-}
-
-/// The next frame's beginning; `None`: there is none now.
-fn receive(socket: &OwnedFd, frame: &mut [u8]) -> io::Result<Option<Received>> {
-    /// Room for one control message, aligned as cmsg(3) wants it.
-    #[repr(align(8))]
-    struct Control([u8; 64]);
-    let mut control = Control([0; 64]);
-    let mut piece = libc::iovec {
-        iov_base: frame.as_mut_ptr().cast(),
-        iov_len: frame.len(),
-    };
-    // SAFETY: both are plain C structures for which zeros are a value.
-    let (mut address, mut message): (libc::sockaddr_ll, libc::msghdr) =
-        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    message.msg_name = (&raw mut address).cast();
-    message.msg_namelen = size_of_val(&address) as libc::socklen_t;
-    message.msg_iov = &raw mut piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len();
-    // The length is that on the wire, however short the buffer.
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: the buffers live across the call, and their lengths are what is said of them.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
-    let Ok(wire_bytes) = usize::try_from(length) else {
-        return match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
-            error => Err(error),
-        };
-    };
-    // SAFETY: the kernel has filled in the message; the first control message, if any, lies within `control`.
-    let stamp = unsafe { libc::CMSG_FIRSTHDR(&message).as_ref() }
-        .filter(|header| header.cmsg_type == libc::SCM_TIMESTAMPNS);
-    let Some(header) = stamp else {
-        return Err(io::Error::other("a frame has no time stamp"));
-    };
-    // SAFETY: SCM_TIMESTAMPNS carries one timespec.
-    let time = unsafe {
-        libc::CMSG_DATA(header)
-            .cast::<libc::timespec>()
-            .read_unaligned()
-    };
-    Ok(Some(Received {
-        at: Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
-        wire_bytes,
-        hardware: address.sll_hatype,
-        kind: address.sll_pkttype,
-    }))
 }

@@ -8,14 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outlast::packet_socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 /// Long enough for Ethernet, IPv6 or IPv4 with options, and the TCP header's flags.
 pub const FRAME_BYTES: usize = 160;
-
-/// Size of the socket's buffer. Frames of 64 KiB count in full, however short they are cut.
-const BUFFER_BYTES: usize = 256 << 20;
 
 /// An instruction of a filter (bpf(4)): code, jump if true, jump if false, operand.
 pub type Instruction = (u16, u8, u8, u32);
@@ -70,7 +67,7 @@ pub struct Verdict {
 impl Capture {
     /// Starts it, in the calling thread's network namespace.
     pub fn start() -> Capture {
-        let socket = Arc::new(packet_socket(&FILTER));
+        let socket = Arc::new(filtered_socket(&FILTER));
         let ended = Arc::new(AtomicBool::new(false));
         let reader = std::thread::spawn({
             let (socket, ended) = (Arc::clone(&socket), Arc::clone(&ended));
@@ -89,7 +86,7 @@ impl Capture {
         self.ended.store(true, Ordering::SeqCst);
         let frames = self.reader.take().expect("a reader").join();
         assert_eq!(
-            drops(&self.socket).expect("statistics"),
+            packet_socket::drops(&self.socket).expect("statistics"),
             0,
             "frames that were not captured"
         );
@@ -123,21 +120,10 @@ fn take_down(socket: &OwnedFd, ended: &AtomicBool) -> Vec<Vec<u8>> {
 
 /// A socket that receives the frames accepted by the filter, of every interface of the calling thread's network
 /// namespace, and does not block.
-pub fn packet_socket(program: &[Instruction]) -> OwnedFd {
-    // Without a protocol it receives nothing until the filter is set (packet(7)).
-    let socket = socket_with(
-        AddressFamily::PACKET,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    );
-    let socket = socket.expect("a packet socket");
-    // A reader that is not scheduled for a while must not lose frames. If the system's limit may not be exceeded, it
-    // applies.
-    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
+pub fn filtered_socket(program: &[Instruction]) -> OwnedFd {
+    let socket = packet_socket::open().expect("a packet socket");
     filter(&socket, program).expect("a filter");
-    hear_every_protocol(&socket).expect("frames of every protocol");
+    packet_socket::hear(&socket, 0).expect("frames of every protocol");
     socket
 }
 
@@ -158,60 +144,9 @@ fn filter(socket: &OwnedFd, program: &[Instruction]) -> io::Result<()> {
             size_of_val(&program) as libc::socklen_t,
         )
     };
-    done(result)
-}
-
-/// The socket receives frames of every protocol and interface from here on.
-fn hear_every_protocol(socket: &OwnedFd) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: 0,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: the address is valid while the call lasts, and the kernel copies it.
-    let result = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            std::ptr::from_ref(&address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
-    done(result)
-}
-
-/// The number of frames for which the buffer had no room.
-pub fn drops(socket: &OwnedFd) -> io::Result<u32> {
-    /// `struct tpacket_stats` of linux/if_packet.h.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Statistics {
-        packets: u32,
-        drops: u32,
-    }
-    let mut statistics = Statistics::default();
-    let mut length = size_of_val(&statistics) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes there, and the structure takes any.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-            std::ptr::from_mut(&mut statistics).cast(),
-            &mut length,
-        )
-    };
-    done(result).map(|()| statistics.drops)
-}
-
-fn done(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
-use super::Rng;
+use super::{PATIENCE, Rng, wait_for};
 
 const PIECE: usize = 1 << 20;
 
@@ -56,6 +56,20 @@ pub fn assert_same(left: &Path, right: &Path) {
 /// Size of a file, 0 if it is missing.
 pub fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// The bytes of a file that have been written, as far as it is there. A client may set the size first.
+pub fn written(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(path).ok()?;
+    Some(found.len().min(found.blocks() * 512))
+}
+
+/// Waits until so many percent of the file's future size have been written.
+pub fn wait_until_written(path: &Path, size: u64, percent: u64) {
+    wait_for("the transfer", PATIENCE, || {
+        (written(path)? >= size / 100 * percent).then_some(())
+    });
 }
 
 /// The number of names in a directory.

@@ -1,5 +1,7 @@
 //! Two servers of one service on one bridge, with one log and one share.
 
+use std::any::Any;
+
 use outlast::control::{PairStatus, Status};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -12,6 +14,8 @@ use super::{PATIENCE, wait_for};
 /// Both nodes, of which `servers[0]` is node a.
 pub struct Pair {
     pub servers: [Server; 2],
+    /// What the servers use and the lab contains: dropped after the ones, before the other.
+    pub between: Vec<Box<dyn Any>>,
     pub lab: Lab,
 }
 
@@ -22,13 +26,17 @@ impl Pair {
     }
 
     /// Node a serves, and node b stands by, in step.
-    pub fn started(self) -> Pair {
-        let mut pair = self;
-        pair.servers[0].start_again();
-        pair.wait_until_serving(0);
-        pair.servers[1].start_again();
-        pair.wait_until_in_step(0);
-        pair
+    pub fn started(mut self) -> Pair {
+        self.begin();
+        self
+    }
+
+    /// Starts both, until node a serves, and node b stands by, in step.
+    pub fn begin(&mut self) {
+        self.servers[0].start_again();
+        self.wait_until_serving(0);
+        self.servers[1].start_again();
+        self.wait_until_in_step(0);
     }
 
     /// Both nodes, with the arbiter `lock`; none is started.
@@ -65,6 +73,7 @@ impl Pair {
         let b = a.twin(&lab, "b", &other);
         Pair {
             servers: [a, b],
+            between: Vec::new(),
             lab,
         }
     }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outlast::packet_socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::capture::{Instruction, drops, packet_socket};
+use super::capture::{Instruction, filtered_socket};
 
 /// The MAC address of the filtered frames, as in the configuration.
 pub const MAC: &str = "02:00:00:00:00:10";
@@ -34,7 +35,7 @@ impl Speakers {
     /// Starts it, in the calling thread's network namespace.
     pub fn start(taps: [&str; 2]) -> Speakers {
         let taps = taps.map(interface_index);
-        let socket = Arc::new(packet_socket(&FILTER));
+        let socket = Arc::new(filtered_socket(&FILTER));
         let ended = Arc::new(AtomicBool::new(false));
         let reader = std::thread::spawn({
             let (socket, ended) = (Arc::clone(&socket), Arc::clone(&ended));
@@ -48,12 +49,19 @@ impl Speakers {
         }
     }
 
+    /// Ends it, and checks that the two have sent in so many turns, one after the other, the first one first.
+    pub fn assert_alternate(self, turns: usize) {
+        let spoken = self.turns();
+        assert_eq!(spoken.len(), turns, "turns of the speakers: {spoken:?}");
+        assert_eq!(spoken.first().map(|turn| turn.0), Some(0), "{spoken:?}");
+    }
+
     /// Ends it: the turns of the two, 0 or 1, with the number of frames of each turn.
     pub fn turns(mut self) -> Vec<(usize, usize)> {
         self.ended.store(true, Ordering::SeqCst);
         let frames = self.reader.take().expect("a reader").join();
         assert_eq!(
-            drops(&self.socket).expect("statistics"),
+            packet_socket::drops(&self.socket).expect("statistics"),
             0,
             "frames were not captured"
         );

@@ -1,15 +1,15 @@
 //! Records every frame with the kernel's time stamp, by a packet socket (packet(7), socket(7)).
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outlast::packet_socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::capture::{FRAME_BYTES, Instruction, drops, packet_socket};
+use super::capture::{FRAME_BYTES, Instruction, filtered_socket};
 
 /// Every frame, truncated.
 const FILTER: [Instruction; 1] = [(0x06, 0, 0, FRAME_BYTES as u32)];
@@ -60,8 +60,8 @@ struct Shared {
 impl Timeline {
     /// Starts it, in the calling thread's network namespace.
     pub fn start() -> Timeline {
-        let socket = Arc::new(packet_socket(&FILTER));
-        stamp(&socket).expect("time stamps");
+        let socket = Arc::new(filtered_socket(&FILTER));
+        packet_socket::stamp(&socket).expect("time stamps");
         let shared = Arc::new(Shared::default());
         let reader = std::thread::spawn({
             let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
@@ -88,7 +88,7 @@ impl Timeline {
 
     /// The number of frames that were not recorded since the last call.
     pub fn missed(&self) -> u32 {
-        drops(&self.socket).expect("statistics")
+        packet_socket::drops(&self.socket).expect("statistics")
     }
 }
 
@@ -110,71 +110,19 @@ impl Shared {
 fn take_down(socket: &OwnedFd, shared: &Shared) {
     let pause = Timespec::try_from(Duration::from_millis(20)).expect("short");
     let mut read = Vec::new();
+    let mut bytes = [0; FRAME_BYTES];
     while !shared.over.load(Ordering::SeqCst) {
-        while let Ok(Some(frame)) = receive(socket) {
-            read.push(frame);
+        while let Ok(Some(received)) = packet_socket::receive(socket, &mut bytes) {
+            let frame = &bytes[..received.wire_bytes.min(FRAME_BYTES)];
+            read.extend(what(frame).map(|what| Frame {
+                at: received.at,
+                what,
+            }));
         }
         shared.lock().append(&mut read);
         // the deadline only limits how often the end is checked
         let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&pause));
     }
-}
-
-/// SO_TIMESTAMPNS: each frame is read with the time at which the kernel received it.
-fn stamp(socket: &OwnedFd) -> io::Result<()> {
-    let yes: libc::c_int = 1;
-    // SAFETY: the value is valid while the call lasts, and the kernel copies it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPNS,
-            (&raw const yes).cast(),
-            size_of_val(&yes) as libc::socklen_t,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// The next frame; `None`: it is too short.
-fn receive(socket: &OwnedFd) -> io::Result<Option<Frame>> {
-    /// Room for one control message, aligned as cmsg(3) requires.
-    #[repr(align(8))]
-    struct Control([u8; 64]);
-    let mut bytes = [0_u8; FRAME_BYTES];
-    let mut control = Control([0; 64]);
-    let mut piece = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
-    };
-    // SAFETY: msghdr is a plain C structure for which zeros are a value.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len();
-    // SAFETY: the buffers live across the call, and their lengths are what is said of them.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
-    let Ok(length) = usize::try_from(length) else {
-        return Err(io::Error::last_os_error());
-    };
-    // SAFETY: the kernel has filled in the message; the first control message, if any, lies within `control`.
-    let stamped = unsafe { libc::CMSG_FIRSTHDR(&message).as_ref() }
-        .filter(|header| header.cmsg_type == libc::SCM_TIMESTAMPNS);
-    let Some(header) = stamped else {
-        return Ok(None);
-    };
-    // SAFETY: SCM_TIMESTAMPNS carries one timespec.
-    let time = unsafe {
-        libc::CMSG_DATA(header)
-            .cast::<libc::timespec>()
-            .read_unaligned()
-    };
-    let at = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
-    Ok(what(&bytes[..length.min(FRAME_BYTES)]).map(|what| Frame { at, what }))
 }
 
 /// Parses an Ethernet frame.

@@ -1,23 +1,11 @@
 //! A copy cut off after every part of every batch, and taken up again by the same server or by another one.
 
 use super::*;
+use crate::random::Random;
 use crate::sink::Batch;
 use crate::{Home, Identity, Kind, Log, MIN_MEMORY, Relocation, Replayed, VecMemory};
 
 const LEN: usize = MIN_MEMORY as usize;
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 fn of(host: u8, boot: u8) -> Incarnation {
     Incarnation {

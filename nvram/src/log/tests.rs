@@ -8,6 +8,7 @@ mod replay;
 use super::objects::MIN_DELTAS;
 use super::*;
 use crate::layout::position_at;
+use crate::random::Random;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,28 +28,6 @@ const fn incarnation(boot: u8) -> Incarnation {
 /// The object that should be relocated.
 fn wanted(log: &mut Log, room: u64) -> Option<u64> {
     log.wants_relocation(room, 0).map(|wanted| wanted.object)
-}
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn bytes(&mut self, up_to: u64) -> Vec<u8> {
-        let len = self.below(up_to + 1);
-        (0..len).map(|_| self.below(256) as u8).collect()
-    }
 }
 
 /// One record as the model remembers it.

@@ -1,24 +1,12 @@
 //! The sink cut off in every batch, with every subset of its sectors on the medium.
 
 use super::*;
+use crate::random::Random;
 use crate::{Flag, Home, Identity, Incarnation, Kind, Log, MIN_MEMORY, Relocation, Replayed};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 const SECTOR: u64 = 512;
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// The content of a log: its superblock's epoch and flag, and its records.
 type Content = (u32, Flag, Vec<Replayed>);
