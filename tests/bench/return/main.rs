@@ -24,30 +24,27 @@
 mod support;
 
 mod load;
+mod measured;
 mod silence;
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use load::{ACCESS, FILE_BYTES, Load, OPEN_IF, Running};
+use load::{FILE_BYTES, Load};
+use measured::{Meanwhile, Moments, Row, TRIES, member, now, pause, statistics, text, warm_up};
 use outlast::control::{self, Command, Reply, StandbyStatus};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use silence::of_server;
 use support::lab::Lab;
-use support::raw::{self, Client, FileId};
+use support::raw::{Client, FileId};
 use support::server::{Server, Setup};
 use support::timeline::Timeline;
 use support::{PATIENCE, Rng, files, has, wait_for};
 
 /// The number of open files of each connection.
 const OPENS: usize = 10;
-/// The number of MessageIds that a client asks for.
-const CREDITS: u16 = 1024;
-/// An event is repeated if not every frame could be captured; at most so many times on average.
-const TRIES: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -244,80 +241,52 @@ impl<'a> Scene<'a> {
             let mode = std::fs::Permissions::from_mode(0o666);
             std::fs::set_permissions(&big, mode).expect("the file's mode");
         }
-        let crowd = (1..connections).map(|number| member(number).0).collect();
-        let mut scene = Scene {
+        let crowd = (1..connections)
+            .map(|number| one_of_many(number).0)
+            .collect();
+        let measured = warm_up(one_of_many(0), warm).expect("small requests");
+        Scene {
             lab,
-            measured: Some(member(0)),
+            measured: Some(measured),
             _crowd: crowd,
             rng: Rng::named("return"),
             timeline: Timeline::start(),
             reports: Reports::of(lab),
             server,
-        };
-        scene.warm_up(warm).expect("small requests");
-        scene
-    }
-
-    fn warm_up(&mut self, time: Duration) -> io::Result<()> {
-        let (client, file) = self.measured.take().expect("a client");
-        let running = Load::Small.start(client, file);
-        std::thread::sleep(time);
-        self.measured = Some((running.stop()?, file));
-        Ok(())
+        }
     }
 
     /// Measures one row of the table.
     fn row(&mut self, load: Load, event: Event, wanted: &Wanted) -> Result<String, String> {
-        let (client, file) = self.measured.take().unwrap_or_else(|| member(0));
+        let (client, file) = self.measured.take().unwrap_or_else(|| one_of_many(0));
         let port = client.stream.local_addr().map_err(text)?.port();
-        let mut client = match load {
-            Load::Idle => Meanwhile::Nothing(client),
-            _ => Meanwhile::Load(load.start(client, file)),
-        };
-        let (mut silences, mut reported) = (Vec::new(), Vec::new());
+        let mut client = Meanwhile::begin(load, client, file);
+        let (mut row, mut reported) = (Row::new(load, port), Vec::new());
         let (mut memory, mut lag) = (0, 0);
-        let mut longest = Duration::ZERO;
-        let mut frames_of_longest = String::new();
         for _ in 0..TRIES * wanted.number {
-            if silences.len() == wanted.number {
+            if row.len() == wanted.number {
                 break;
             }
             // each event's capture begins with a client that is being served
             self.timeline.take();
-            self.pause();
+            pause(&mut self.rng);
             let standby = self.await_standby();
             memory = standby.memory_bytes.max(memory);
             lag = standby.lag_bytes.max(lag);
-            let at = now();
+            let began = now();
             self.provoke(event)?;
             let asked = now();
             let away = self.return_of(&mut client, port)?;
             // a silence some time after the return is included
-            self.pause();
+            pause(&mut self.rng);
             let frames = self.timeline.take();
-            if self.timeline.missed() > 0 {
-                continue;
+            if self.timeline.missed() == 0 {
+                row.add(&frames, &Moments { began, asked })?;
+                reported.push(away);
             }
-            let silence = match load {
-                Load::Idle => silence::of_question(&frames, port, asked),
-                _ => silence::longest(&frames, port, load.progress(), at),
-            };
-            let silence = silence.ok_or("the capture shows no return")?;
-            if silence.length() > longest {
-                longest = silence.length();
-                frames_of_longest = silence::describe(&frames, port, at, silence);
-            }
-            silences.push(silence.length().as_secs_f64() * 1e3);
-            reported.push(away);
         }
-        if silences.len() < wanted.number {
-            return Err("this machine is too busy to capture every frame".to_owned());
-        }
+        let [median, p99, max] = row.finish(wanted.number, wanted.show)?;
         self.measured = Some((client.end().map_err(text)?, file));
-        if wanted.show {
-            eprintln!("the longest silence, ms since the event:\n{frames_of_longest}");
-        }
-        let [median, p99, max] = statistics(silences);
         let [away, away_p99, away_max] = statistics(reported);
         Ok(format!(
             " {median:>6.1} | {p99:>6.1} | {max:>6.1} | {away:>17.1} | {away_p99:>6.1} | {away_max:>6.1} | {:>11} | \
@@ -329,20 +298,10 @@ impl<'a> Scene<'a> {
 
     /// Waits until the next worker serves and the client progresses; returns the supervisor's figure, ms.
     fn return_of(&mut self, client: &mut Meanwhile, port: u16) -> Result<f64, String> {
-        if let Meanwhile::Nothing(client) = client {
-            let echo = client.try_call(raw::ECHO, &[4, 0, 0, 0]);
-            echo.and_then(raw::Answer::well).map_err(text)?;
-        }
+        client.ask()?;
         let away = wait_for("the next worker", PATIENCE, || self.reports.next());
-        let back = now();
-        let goes_on = |what: &_| of_server(what, port).is_some_and(|segment| segment.len > 0);
-        wait_for("the client to go on", PATIENCE, || match client {
-            Meanwhile::Nothing(_) => Some(Ok(away)),
-            Meanwhile::Load(load) if load.has_failed() => {
-                Some(Err("the client has failed".to_owned()))
-            }
-            Meanwhile::Load(_) => self.timeline.has(back, goes_on).then_some(Ok(away)),
-        })
+        client.wait_for_progress(&self.timeline, port, now())?;
+        Ok(away)
     }
 
     /// Waits for a standby worker that has read the log: in practice events are far apart.
@@ -350,11 +309,6 @@ impl<'a> Scene<'a> {
         wait_for("a worker to stand by", PATIENCE, || {
             self.server.try_status()?.standby
         })
-    }
-
-    /// Waits a random time between events.
-    fn pause(&mut self) {
-        std::thread::sleep(Duration::from_millis(100 + self.rng.next() % 100));
     }
 
     fn provoke(&self, event: Event) -> Result<(), String> {
@@ -378,33 +332,6 @@ impl<'a> Scene<'a> {
             }
         }
     }
-}
-
-/// The activity of the measured client.
-enum Meanwhile {
-    Nothing(Client),
-    Load(Running),
-}
-
-impl Meanwhile {
-    fn end(self) -> io::Result<Client> {
-        match self {
-            Meanwhile::Nothing(client) => Ok(client),
-            Meanwhile::Load(load) => load.stop(),
-        }
-    }
-}
-
-/// A guest with as many open files as each has; returns one of them for reading and writing.
-fn member(number: usize) -> (Client, FileId) {
-    let mut client = Client::connect();
-    client.credits = CREDITS;
-    client.try_guest().expect("a guest is let in");
-    for file in 1..OPENS {
-        client.create(&format!("{number} {file}"), ACCESS, OPEN_IF, 0);
-    }
-    let big = client.create("big", ACCESS, OPEN_IF, 0);
-    (client, big)
 }
 
 /// The supervisor's reports in the log.
@@ -453,21 +380,7 @@ impl Reports {
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-fn now() -> Duration {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("it is later than 1970")
-}
-
-/// Median, 99th percentile (nearest rank) and maximum.
-fn statistics(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    let rank = |part: f64| {
-        let rank = (values.len() as f64 * part).ceil() as usize;
-        values[rank.max(1) - 1]
-    };
-    [rank(0.5), rank(0.99), rank(1.0)]
+/// A client with as many open files as each has.
+fn one_of_many(number: usize) -> (Client, FileId) {
+    member((1..OPENS).map(|file| format!("{number} {file}")))
 }

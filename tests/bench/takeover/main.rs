@@ -17,30 +17,27 @@ mod support;
 
 #[path = "../return/load.rs"]
 mod load;
+#[path = "../return/measured.rs"]
+mod measured;
 #[path = "../return/silence.rs"]
 mod silence;
 
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use load::{ACCESS, FILE_BYTES, Load, OPEN_IF, Running};
+use load::{FILE_BYTES, Load};
+use measured::{Meanwhile, Moments, Row, TRIES, member, now, pause, text, warm_up};
 use outlast::control::{self, Command, Reply};
 use rustix::process::Signal;
-use silence::of_server;
 use support::client::SMB3_1_1;
 use support::etcd::Etcd;
 use support::lab::Lab;
 use support::pair::{Pair, signal};
-use support::raw::{self, Client, FileId};
+use support::raw::{Client, FileId};
 use support::timeline::Timeline;
 use support::{PATIENCE, Rng, can_run, etcd, files, wait_for};
 
-/// MessageIds the client asks for.
-const CREDITS: u16 = 1024;
-/// An event is tried again if not every frame could be captured; so many times on average.
-const TRIES: usize = 2;
 const LEASE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,12 +187,9 @@ impl Scene {
         // for guests, too
         let mode = std::fs::Permissions::from_mode(0o666);
         std::fs::set_permissions(&big, mode).expect("the file's mode");
-        let (client, file) = member();
-        let running = Load::Small.start(client, file);
-        std::thread::sleep(wanted.warm);
-        let client = running.stop().expect("small requests");
+        let measured = warm_up(alone(), wanted.warm).expect("small requests");
         Scene {
-            measured: Some((client, file)),
+            measured: Some(measured),
             rng: Rng::named("takeover"),
             timeline: Timeline::start(),
             serving: 0,
@@ -206,54 +200,35 @@ impl Scene {
 
     /// One row of the table: median, 99th percentile, maximum.
     fn row(&mut self, load: Load, event: Event, wanted: &Wanted) -> Result<[f64; 3], String> {
-        let (client, file) = self.measured.take().unwrap_or_else(member);
+        let (client, file) = self.measured.take().unwrap_or_else(alone);
         let port = client.stream.local_addr().map_err(text)?.port();
-        let mut client = match load {
-            Load::Idle => Meanwhile::Nothing(client),
-            _ => Meanwhile::Load(load.start(client, file)),
-        };
-        let mut silences = Vec::new();
-        let (mut longest, mut frames_of_longest) = (Duration::ZERO, String::new());
+        let mut client = Meanwhile::begin(load, client, file);
+        let mut row = Row::new(load, port);
         for _ in 0..TRIES * wanted.number {
-            if silences.len() == wanted.number {
+            if row.len() == wanted.number {
                 break;
             }
             self.await_partner();
             // each event's capture begins with a client that is being served
             self.timeline.take();
-            self.pause();
+            pause(&mut self.rng);
             let processes = self.pair.processes(self.serving);
-            let at = now();
+            let began = now();
             self.provoke(event, &processes)?;
             let asked = now();
-            self.see_it_go_on(&mut client, port)?;
+            self.see_it_progress(&mut client, port)?;
             // what comes some time after the return is caught, too
-            self.pause();
+            pause(&mut self.rng);
             let frames = self.timeline.take();
             let is_whole = self.timeline.missed() == 0;
             self.restore(event);
-            if !is_whole {
-                continue;
+            if is_whole {
+                row.add(&frames, &Moments { began, asked })?;
             }
-            let silence = match load {
-                Load::Idle => silence::of_question(&frames, port, asked),
-                _ => silence::longest(&frames, port, load.progress(), at),
-            };
-            let silence = silence.ok_or("the capture shows no return")?;
-            if silence.length() > longest {
-                longest = silence.length();
-                frames_of_longest = silence::describe(&frames, port, at, silence);
-            }
-            silences.push(silence.length().as_secs_f64() * 1e3);
         }
-        if silences.len() < wanted.number {
-            return Err("this machine is too busy to capture every frame".to_owned());
-        }
+        let row = row.finish(wanted.number, wanted.show)?;
         self.measured = Some((client.end().map_err(text)?, file));
-        if wanted.show {
-            eprintln!("the longest silence, ms since the event:\n{frames_of_longest}");
-        }
-        Ok(statistics(silences))
+        Ok(row)
     }
 
     /// Waits until the other node could take over at once: its worker stands by, and has read what there was.
@@ -283,22 +258,11 @@ impl Scene {
         }
     }
 
-    /// Waits until the client goes on, and the other node serves.
-    fn see_it_go_on(&mut self, client: &mut Meanwhile, port: u16) -> Result<(), String> {
-        if let Meanwhile::Nothing(client) = client {
-            let echo = client.try_call(raw::ECHO, &[4, 0, 0, 0]);
-            echo.and_then(raw::Answer::well).map_err(text)?;
-        }
+    /// Waits until the other node serves, and the client progresses.
+    fn see_it_progress(&mut self, client: &mut Meanwhile, port: u16) -> Result<(), String> {
+        client.ask()?;
         self.pair.wait_until_serving(1 - self.serving);
-        let back = now();
-        let goes_on = |what: &_| of_server(what, port).is_some_and(|segment| segment.len > 0);
-        wait_for("the client to go on", PATIENCE, || match client {
-            Meanwhile::Nothing(_) => Some(Ok(())),
-            Meanwhile::Load(load) if load.has_failed() => {
-                Some(Err("the client has failed".to_owned()))
-            }
-            Meanwhile::Load(_) => self.timeline.has(back, goes_on).then_some(Ok(())),
-        })
+        client.wait_for_progress(&self.timeline, port, now())
     }
 
     /// The node that has left stands by again.
@@ -310,51 +274,9 @@ impl Scene {
         }
         self.serving = 1 - self.serving;
     }
-
-    /// Between events: some time, another each time.
-    fn pause(&mut self) {
-        std::thread::sleep(Duration::from_millis(100 + self.rng.next() % 100));
-    }
 }
 
-/// What the client is at.
-enum Meanwhile {
-    Nothing(Client),
-    Load(Running),
-}
-
-impl Meanwhile {
-    fn end(self) -> io::Result<Client> {
-        match self {
-            Meanwhile::Nothing(client) => Ok(client),
-            Meanwhile::Load(load) => load.stop(),
-        }
-    }
-}
-
-/// A guest with a file open that is there to be read and written.
-fn member() -> (Client, FileId) {
-    let mut client = Client::connect();
-    client.credits = CREDITS;
-    client.try_guest().expect("a guest is let in");
-    let big = client.create("big", ACCESS, OPEN_IF, 0);
-    (client, big)
-}
-
-fn statistics(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    let rank = |part: f64| {
-        let rank = (values.len() as f64 * part).ceil() as usize;
-        values[rank.max(1) - 1]
-    };
-    [rank(0.5), rank(0.99), rank(1.0)]
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-fn now() -> Duration {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("it is later than 1970")
+/// A client with that file alone.
+fn alone() -> (Client, FileId) {
+    member(std::iter::empty())
 }
