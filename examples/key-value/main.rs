@@ -6,7 +6,7 @@
 //! It answers `set KEY VALUE` and `get KEY` on TCP port 7000, a line each. What a command changes, that its
 //! line is used up, and its answer are committed together, and the answer leaves after that: a command that was
 //! acknowledged is never lost, and none is done twice. A second process with the same FILE, and a TAP of its own on the
-//! same link, waits until the first one is gone, and goes on.
+//! same link, waits until the first one has ended, and continues.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, BorrowedFd};

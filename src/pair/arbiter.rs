@@ -26,7 +26,7 @@ pub struct Term {
     pub since_unix_seconds: u64,
     /// The node that the holder has taken the service over from, and may give it back to.
     pub taken_from: Option<String>,
-    /// Where each node has an NVRAM of its own: the epoch of the state that the holder has gone on with.
+    /// Where each node has an NVRAM of its own: the epoch of the state that the holder has resumed.
     #[serde(default)]
     pub resumes: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Which state a node goes on with, where each node has an NVRAM of its own.
+//! Chooses the state that a node resumes, where each node has an NVRAM of its own.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 3;
 pub struct Tenure {
     /// The arbiter's epoch.
     pub epoch: u64,
-    /// The state that it goes on with is of this epoch; `None`: there is none.
+    /// The epoch of the state that it resumes; `None`: there is none.
     pub resumes: Option<u64>,
 }
 

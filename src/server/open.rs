@@ -94,7 +94,7 @@ pub enum Company {
         in_step: bool,
         /// The epoch of the arbiter that this node was admitted in: logs that are begun now are of this term.
         term: u64,
-        /// The state that this node goes on with is of this term; `None`: there is none.
+        /// The term of the state that this node resumes; `None`: there is none.
         resumes: Option<u64>,
     },
 }
@@ -319,7 +319,7 @@ impl Known<'_> {
                 let mut flags = self.standing.iter().map(|it| it.superblock.flag);
                 if flags.any(|flag| flag != Flag::Clean) {
                     error!(
-                        "the state in this node's NVRAM is not the one that the pair goes on with: its sessions are \
+                        "the state in this node's NVRAM is not the one that the pair has resumed: its sessions are \
                          dropped"
                     );
                 }

@@ -173,7 +173,7 @@ impl Partner {
                 if !in_step {
                     let why = self.problem.as_deref().unwrap_or("it does not answer");
                     error!(
-                        "node {} keeps the clients waiting ({why}): the server goes on alone when that is on record",
+                        "node {} keeps the clients waiting ({why}): the server continues alone when that is recorded",
                         self.name
                     );
                 }

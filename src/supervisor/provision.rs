@@ -130,7 +130,7 @@ impl Held {
     /// Keeps frames for the next worker, or drops them.
     pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
         if yes {
-            // What came before this node went deaf was for connections that have gone on elsewhere, and may have ended.
+            // What came before this node went deaf was for connections that continued elsewhere, and may have ended.
             self.tap.iter().try_for_each(Tap::discard)?;
         }
         self.tap.iter().try_for_each(|tap| tap.set_dropping(!yes))?;

@@ -92,7 +92,7 @@ const LATEST_BYTES: u64 = 1 << 18;
 pub struct Silence {
     /// Since when the client waits.
     pub from: Duration,
-    /// When the server goes on.
+    /// When the server continues.
     pub until: Duration,
 }
 

@@ -277,7 +277,7 @@ impl Run {
         self.log.start_wiping();
     }
 
-    /// The process is killed, and the next one goes on with the mapping and what the sink has.
+    /// The process is killed, and the next one continues with the mapping and the content of the sink.
     fn kill_and_continue(&mut self) {
         if let Some(batch) = self
             .log

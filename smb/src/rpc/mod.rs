@@ -1,7 +1,7 @@
 //! DCE/RPC over the named pipes of IPC$ (C706, MS-RPCE): as much as browsing a server takes.
 //!
-//! A [`Pipe`] is state and nothing else: it changes by what is written to it and read from it, and by nothing it looks
-//! up elsewhere but the [`Server`] it is told of.
+//! A [`Pipe`] is state and nothing else: what is written to it and read from it changes it, and it looks up nothing but
+//! the [`Server`] that it is given.
 
 mod ndr;
 mod pdu;

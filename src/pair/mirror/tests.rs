@@ -133,7 +133,7 @@ impl World {
         let may_be_set = self.in_step || self.asked.iter().any(|(_, in_step)| *in_step);
         assert!(
             self.mirror.is_required() || !may_be_set,
-            "it goes on alone, and the bit may be set: {path:?}: {self:?}"
+            "it continues alone, and the bit may be set: {path:?}: {self:?}"
         );
     }
 

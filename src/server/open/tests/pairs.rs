@@ -188,7 +188,7 @@ fn a_copy_of_another_boot_is_not_taken_up_and_a_sink_is() {
     // Both machines have lost power, and this one has its sink.
     let kept = opened(&of_a, Some(&image), 4, mirror(2, Some(1))).unwrap();
     assert_eq!(kept.state.clients(), 1);
-    // A sink of this node's that is older than what it goes on with gives way.
+    // A sink of this node's that is older than the state that it resumes gives way.
     let (other, stale) = (memory(), memory());
     drop(admit(
         opened(&other, Some(&stale), 5, mirror(1, None)).unwrap(),
