@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::server::{ConnId, Smb};
-use crate::state::{Session, Target};
+use crate::state::{Connection, Open, Session, Target};
 
 /// What `outlast status` shows of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -24,6 +24,17 @@ pub struct ConnStatus {
     pub locks: usize,
 }
 
+/// What connections hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Opens.
+    pub opens: usize,
+    /// Byte-range locks.
+    pub locks: usize,
+    /// Tree connects.
+    pub trees: usize,
+}
+
 impl Smb {
     /// For `outlast status`.
     #[must_use]
@@ -42,13 +53,6 @@ impl Smb {
             .filter(|session| session.nonces > 0)
             .filter_map(|session| session.security.keys.as_ref()?.encryption.as_ref())
             .next();
-        let files = connection
-            .opens
-            .values()
-            .filter_map(|open| match &open.target {
-                Target::File(file) => Some(file),
-                Target::Pipe(_) => None,
-            });
         ConnStatus {
             dialect: connection
                 .negotiation
@@ -66,7 +70,29 @@ impl Smb {
                 .map(|tree| tree.name.clone())
                 .collect(),
             opens: connection.opens.len(),
-            locks: files.map(|file| file.locks.len()).sum(),
+            locks: locks(connection),
         }
     }
+
+    /// The sums of these connections' [`ConnStatus::opens`], [`ConnStatus::locks`] and [`ConnStatus::trees`].
+    #[must_use]
+    pub fn totals(&self, conns: impl Iterator<Item = ConnId>) -> Totals {
+        let mut totals = Totals::default();
+        for connection in conns.filter_map(|conn| self.connections.get(&conn)) {
+            totals.opens += connection.opens.len();
+            totals.locks += locks(connection);
+            totals.trees += (connection.valid_sessions())
+                .map(|session| session.trees.len())
+                .sum::<usize>();
+        }
+        totals
+    }
+}
+
+fn locks(connection: &Connection) -> usize {
+    let locks = |open: &Open| match &open.target {
+        Target::File(file) => file.locks.len(),
+        Target::Pipe(_) => 0,
+    };
+    connection.opens.values().map(locks).sum()
 }

@@ -35,7 +35,7 @@ pub mod wire;
 
 pub use answered::{Answered, command_name};
 pub use config::{Config, FormerShare, Limits, Oplocks, Requirement, Share, User};
-pub use conn_status::ConnStatus;
+pub use conn_status::{ConnStatus, Totals};
 pub use context::Context;
 pub use engine::ATTEMPTS;
 pub use entropy::Entropy;

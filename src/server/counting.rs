@@ -72,22 +72,22 @@ impl<F: FileSystem> Machine<F> {
     /// What the machine holds now. It takes some time where there are many connections.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        let connections = self.stack.status();
+        let usage = self.stack.usage();
+        let conns = || self.stack.connections().map(|(conn, ..)| conn);
+        let held = self.smb.totals(conns());
+        let unacked = conns().map(|conn| self.stack.send_queued(conn) as u64);
         let mut gauges = Gauges {
-            connections: connections.len() as u64,
+            connections: usage.connections as u64,
             unauthenticated_connections: self.unauthenticated() as u64,
-            in_window_dropped_segments: self.stack.usage().in_window_dropped,
+            unacknowledged_bytes: unacked.sum(),
+            opens: held.opens as u64,
+            locks: held.locks as u64,
+            tree_connects: held.trees as u64,
+            in_window_dropped_segments: usage.in_window_dropped,
             receive_room_bytes: self.stack.config().receive_total as u64,
-            receive_held_bytes: self.stack.usage().receive_held as u64,
+            receive_held_bytes: usage.receive_held as u64,
             ..Gauges::default()
         };
-        for tcp in connections {
-            let smb = self.smb.status(tcp.conn);
-            gauges.unacknowledged_bytes += tcp.unacked_bytes as u64;
-            gauges.opens += smb.opens as u64;
-            gauges.locks += smb.locks as u64;
-            gauges.tree_connects += smb.trees.len() as u64;
-        }
         if let Some(log) = self.journal.log() {
             let replay = log.replay_cost();
             gauges.log_size_bytes = log.capacity();
