@@ -238,8 +238,8 @@ fn a_cluster_manager_promotes_and_demotes() {
         assert_eq!(act(node, "start"), SUCCESS);
         assert_eq!(act(node, "monitor"), SUCCESS);
     }
-    // Nobody takes the service by itself.
-    assert_eq!(pair.0.status(0).role, "waiting");
+    // Neither node takes the service by itself.
+    wait_for("a node to await its promotion", PATIENCE, || awaits_promotion(&pair.0, 0));
     assert_eq!(act(0, "promote"), SUCCESS);
     assert_eq!(act(0, "monitor"), PROMOTED);
     pair.0.wait_until_in_step(0);
@@ -257,13 +257,13 @@ fn a_cluster_manager_promotes_and_demotes() {
         assert_eq!(act(to, "monitor"), PROMOTED);
         assert_eq!(client.read(file, 0, 6), b"before");
     }
-    // One that died is not followed before the cluster says so.
+    // The death of a node promotes no other before the cluster manager does.
     pair.0.wait_until_in_step(0);
     signal(&pair.0.processes(0), Signal::KILL);
     wait_for("the agent to notice", PATIENCE, || {
         (act(0, "monitor") == NOT_RUNNING).then_some(())
     });
-    assert_eq!(pair.0.status(1).role, "waiting");
+    wait_for("the other node to notice", PATIENCE, || awaits_promotion(&pair.0, 1));
     assert_eq!(act(1, "promote"), SUCCESS);
     assert_eq!(client.read(file, 0, 6), b"before");
     drop(client);
@@ -275,6 +275,13 @@ fn a_cluster_manager_promotes_and_demotes() {
         assert_eq!(act(1, action), SUCCESS);
     }
     assert_eq!(act(1, "monitor"), NOT_RUNNING);
+}
+
+/// Whether a node has seen that no other serves; fails if it serves without a promotion.
+fn awaits_promotion(pair: &Pair, node: usize) -> Option<()> {
+    let role = pair.status(node).role;
+    assert!(["standing by", "waiting"].contains(&role.as_str()), "node {node} is {role}");
+    (role == "waiting").then_some(())
 }
 
 /// Ends what the agent has started.
