@@ -239,7 +239,9 @@ fn a_cluster_manager_promotes_and_demotes() {
         assert_eq!(act(node, "monitor"), SUCCESS);
     }
     // Neither node takes the service by itself.
-    wait_for("a node to await its promotion", PATIENCE, || awaits_promotion(&pair.0, 0));
+    wait_for("a node to await its promotion", PATIENCE, || {
+        awaits_promotion(&pair.0, 0)
+    });
     assert_eq!(act(0, "promote"), SUCCESS);
     assert_eq!(act(0, "monitor"), PROMOTED);
     pair.0.wait_until_in_step(0);
@@ -263,7 +265,9 @@ fn a_cluster_manager_promotes_and_demotes() {
     wait_for("the agent to notice", PATIENCE, || {
         (act(0, "monitor") == NOT_RUNNING).then_some(())
     });
-    wait_for("the other node to notice", PATIENCE, || awaits_promotion(&pair.0, 1));
+    wait_for("the other node to notice", PATIENCE, || {
+        awaits_promotion(&pair.0, 1)
+    });
     assert_eq!(act(1, "promote"), SUCCESS);
     assert_eq!(client.read(file, 0, 6), b"before");
     drop(client);
@@ -280,7 +284,10 @@ fn a_cluster_manager_promotes_and_demotes() {
 /// Whether a node has seen that no other serves; fails if it serves without a promotion.
 fn awaits_promotion(pair: &Pair, node: usize) -> Option<()> {
     let role = pair.status(node).role;
-    assert!(["standing by", "waiting"].contains(&role.as_str()), "node {node} is {role}");
+    assert!(
+        ["standing by", "waiting"].contains(&role.as_str()),
+        "node {node} is {role}"
+    );
     (role == "waiting").then_some(())
 }
 

@@ -48,6 +48,8 @@ pub struct Board {
     pub outages: Vec<(Duration, Duration)>,
     /// When those of them began in which a server was stopped: it does not know that, and counts the time.
     pub stops: Vec<Duration>,
+    /// When the share was not there: from when, and until when if that is over.
+    pub away: Vec<(Duration, Option<Duration>)>,
     /// What comes while it is not there is lost.
     pub frames_lost: bool,
     /// The server has nothing of any client.
@@ -84,6 +86,7 @@ impl Board {
             waits: Vec::new(),
             outages: Vec::new(),
             stops: Vec::new(),
+            away: Vec::new(),
             frames_lost: false,
             vacant: false,
             failed: BTreeMap::new(),
@@ -97,6 +100,13 @@ impl Board {
     #[must_use]
     pub fn breaks(&self) -> &BTreeMap<Handle, Vec<u8>> {
         &self.breaks
+    }
+
+    /// Was the share away at some time since then?
+    #[must_use]
+    pub fn was_away(&self, since: Duration) -> bool {
+        let mut away = self.away.iter();
+        away.any(|(_, end)| end.is_none_or(|end| end >= since))
     }
 
     /// The most service time that may have passed between two moments.

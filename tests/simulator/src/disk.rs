@@ -34,6 +34,10 @@ pub struct Disk {
     deaths: Vec<Duration>,
     /// Who watches a directory may have been told to look for itself.
     pub may_tell_to_look: bool,
+    /// When the share was not there.
+    away: Vec<(Duration, Option<Duration>)>,
+    /// An operation has been done on it.
+    has_served: bool,
     /// A server is starting.
     is_starting: bool,
     /// A call of its redo has failed.
@@ -55,6 +59,8 @@ struct Journal {
     operation: usize,
     /// The last sync has failed.
     has_failed: bool,
+    /// The one before it has.
+    had_failed: bool,
     /// So many of the next syncs fail, whatever chance says.
     to_fail: u32,
     /// So often a redo may still be failed.
@@ -79,6 +85,12 @@ impl Journal {
             }
         }
         self.changes = left;
+    }
+
+    /// Counts the last sync as a failure if the one before it has failed: a server that dies may not have recorded the
+    /// success, and takes another failure for the second in a row, after which it isolates the share.
+    fn forget_success(&mut self) {
+        self.has_failed |= std::mem::take(&mut self.had_failed);
     }
 }
 
@@ -111,6 +123,8 @@ impl Disk {
             changed: BTreeMap::new(),
             deaths: Vec::new(),
             may_tell_to_look: false,
+            away: Vec::new(),
+            has_served: false,
             is_starting: false,
             has_failed: false,
         }
@@ -131,6 +145,47 @@ impl Disk {
         );
         self.may_tell_to_look |= has_changed;
         has_changed
+    }
+
+    /// The server's time.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// The server does nothing for so long.
+    pub fn pause(&mut self, time: Duration) {
+        self.clock.wait_until(self.clock.now() + time);
+    }
+
+    /// From now on the share's directory is not there.
+    pub fn share_is_away(&mut self) {
+        self.share_is_back();
+        self.away.push((self.clock.now(), None));
+    }
+
+    /// It is there again.
+    pub fn share_is_back(&mut self) {
+        if let Some((_, end)) = self.away.last_mut() {
+            end.get_or_insert(self.clock.now());
+        }
+    }
+
+    /// An operation is done on the share.
+    pub fn serves(&mut self) {
+        self.has_served = true;
+    }
+
+    /// Returns whether a server has done any operation on the share, and so has its directory on record.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.has_served
+    }
+
+    /// When it was not there: from when, and until when if that is over.
+    #[must_use]
+    pub fn away(&self) -> &[(Duration, Option<Duration>)] {
+        &self.away
     }
 
     /// A server starts, or has started.
@@ -169,6 +224,7 @@ impl Disk {
             syncing: None,
             operation: 0,
             has_failed: false,
+            had_failed: false,
             to_fail: 0,
             faults_left: if self.seed.is_multiple_of(2) {
                 FAULTS
@@ -185,9 +241,11 @@ impl Disk {
     pub fn killed(&mut self) {
         self.now.drop_nameless();
         self.is_starting = false;
+        self.share_is_back();
         self.deaths.push(self.clock.now());
         if let Some(journal) = &mut self.journal {
             journal.syncing = None;
+            journal.forget_success();
         }
     }
 
@@ -231,9 +289,10 @@ impl Disk {
         }
         image.drop_nameless();
         image.begin_generation();
-        journal.syncing = None;
-        journal.operation = 0;
         self.now = image.clone();
+        journal.syncing = None;
+        journal.forget_success();
+        journal.operation = 0;
         self.next_ino = self.now.last_ino() + 1;
     }
 
@@ -292,7 +351,7 @@ impl Disk {
             journal.fail(count);
             return Some(is_believed);
         }
-        journal.has_failed = false;
+        (journal.had_failed, journal.has_failed) = (journal.has_failed, false);
         let strikes = self.fuse.strikes(Step::Sync);
         if !strikes || journal.random.percent(50) {
             for change in journal.changes.drain(..count) {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use outlast::server::files::FileSystem;
@@ -14,6 +15,7 @@ use outlast_fsa::pattern::Pattern;
 use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
 
+use crate::away::Away;
 use crate::disk::Disk;
 use crate::faults;
 use crate::image::Ino;
@@ -26,9 +28,11 @@ use crate::trouble::{Troubles, What};
 mod accounts;
 mod making;
 mod names;
+mod outages;
 mod reopening;
 
 use accounts::Accounts;
+use outages::Place;
 
 /// The open under which a redo opens files.
 const AGAIN: OpenId = 0;
@@ -50,6 +54,8 @@ pub struct Files {
     /// Files can be opened by handle; if not, they are found by path alone.
     handles: bool,
     lacks: Lacks,
+    /// Where the share is away in some lives.
+    place: Option<Place>,
     mutation: Option<Mutation>,
 }
 
@@ -72,7 +78,13 @@ impl Files {
         troubles: Troubles,
         share: ShareId,
         scenario: &Scenario,
+        life: u32,
     ) -> Files {
+        let away = Away::of(scenario, life);
+        let (now, is_on_record) = (disk.borrow().time(), disk.borrow().has_served());
+        if away.is_some() {
+            disk.borrow_mut().share_is_away();
+        }
         let mutation = scenario.mutation;
         let absent = scenario.rules.without_account;
         let absent = absent.and_then(|client| scenario.users().into_iter().nth(client));
@@ -87,6 +99,9 @@ impl Files {
             performs: false,
             handles: scenario.handles,
             lacks: scenario.lacks,
+            place: scenario
+                .has_outages_of_share
+                .then(|| Place::new(away, now, is_on_record)),
             mutation,
         }
     }
@@ -125,6 +140,12 @@ impl Files {
                     count: data.len() as u32,
                     offset: 0,
                 })
+            }
+            FileOp::CopyChunks { chunks, .. }
+                if self.mutation == Some(Mutation::ErrorMidwaySwallowed) =>
+            {
+                let written = chunks.iter().map(|chunk| chunk.length).collect();
+                Ok(Outcome::Copied { written })
             }
             _ => Err(status),
         }
@@ -316,6 +337,9 @@ impl Files {
                 .borrow_mut()
                 .write(ino, chunk.target_offset, &bytes);
             written.push(chunk.length);
+            if index + 1 < chunks.len() && self.troubles.stops_after_a_chunk(self.path_of(target)) {
+                break;
+            }
         }
         Ok(Outcome::Copied { written })
     }
@@ -330,8 +354,10 @@ impl Files {
         }
         log::debug!("perform {op:?}");
         faults::meet(op, false)?;
-        if let Err(status) = self.meet(What::Perform, op) {
-            return self.fail_to_perform(op, status);
+        for what in [What::Perform, What::Rest] {
+            if let Err(status) = self.meet(what, op) {
+                return self.fail_to_perform(op, status);
+            }
         }
         match self.ready(op) {
             // A file that was deleted before a crash: its name is all there is.
@@ -480,6 +506,7 @@ impl Files {
 impl FileSystem for Files {
     fn prepare(&mut self, actor: &Actor, op: &FileOp) -> Result<Intent, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        self.is_there(op)?;
         faults::meet(op, true)?;
         self.meet(What::Prepare, op)?;
         if !matches!(op, FileOp::Close { delete: None, .. }) {
@@ -497,6 +524,7 @@ impl FileSystem for Files {
         intent: &Intent,
     ) -> Result<Outcome, NtStatus> {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
+        self.is_there(op)?;
         self.performs = true;
         let outcome = self.do_it(actor, op, intent);
         self.performs = false;
@@ -512,7 +540,8 @@ impl FileSystem for Files {
 
     fn remember(&mut self, open: &OpenInfo) {
         self.opens.remove(&open.open);
-        if open.watch.is_some() && self.open_again(open).is_ok() {
+        let watches = open.watch.is_some() && !self.is_offline();
+        if watches && self.open_again(open).is_ok() {
             return;
         }
         self.closed.insert(open.open, open.clone());
@@ -529,10 +558,30 @@ impl FileSystem for Files {
     }
 
     fn changes(&mut self) -> Vec<Change> {
+        self.look_for_share();
         Vec::new()
     }
 
     fn discard_changes(&mut self) {}
+
+    fn found_roots(&mut self) -> Vec<(ShareId, FileKey)> {
+        self.take_found().into_iter().collect()
+    }
+
+    fn offline(&self) -> Vec<ShareId> {
+        let share = self.is_offline().then_some(self.share);
+        share.into_iter().collect()
+    }
+
+    fn expect_root(&mut self, share: ShareId, key: FileKey) {
+        self.expect(share, key);
+    }
+
+    fn pause(&mut self, time: Duration) {
+        if self.place.is_some() {
+            self.disk.borrow_mut().pause(time);
+        }
+    }
 
     fn perform_again(
         &mut self,

@@ -36,6 +36,12 @@ impl Kind {
         }
     }
 
+    /// Do clients do a little of everything?
+    #[must_use]
+    pub fn is_mixed(self) -> bool {
+        matches!(self, Kind::Mixed)
+    }
+
     /// How long a client leaves untaken what it has read.
     #[must_use]
     pub fn pause_of(self, client: usize) -> Duration {

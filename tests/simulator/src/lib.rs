@@ -2,6 +2,7 @@
 //! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
 
 pub mod arena;
+pub mod away;
 pub mod board;
 pub mod branches;
 pub mod client;

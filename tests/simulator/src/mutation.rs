@@ -82,6 +82,10 @@ pub enum Mutation {
     OneTooMany(Limited),
     /// An error of the disk is not told: the write is said to be done.
     ErrorSwallowed,
+    /// A copy that fails midway is said to be done.
+    ErrorMidwaySwallowed,
+    /// A share that is away is taken for one whose files are gone.
+    AwayTakenForGone,
     /// A handle is given up when its file cannot be opened again at the first attempt.
     HandleLost,
     /// What is done for an account that cannot be told now is done as root.
@@ -139,6 +143,7 @@ pub enum Forgotten {
     Watches,
     Trees,
     Watched,
+    Roots,
 }
 
 impl Mutation {
@@ -168,6 +173,7 @@ impl Mutation {
             Forgets(F::MessageIds),
             Forgets(F::Sessions),
             Forgets(F::Watched),
+            Forgets(F::Roots),
             RecordsApart,
             CommitFirst,
             RepliesMadeAgain,
@@ -212,6 +218,8 @@ impl Mutation {
             OneTooMany(Limited::Trees),
             OneTooMany(Limited::Sessions),
             ErrorSwallowed,
+            ErrorMidwaySwallowed,
+            AwayTakenForGone,
             HandleLost,
             UnknownIsRoot,
             UnstampedTakenForAnothers,
@@ -305,6 +313,13 @@ impl Mutation {
             }
             Mutation::SecondFailureBelieved => scenario.power.is_some_and(|it| it.fails_twice),
             Mutation::UnstampedTakenForAnothers => scenario.lacks.links,
+            Mutation::ErrorMidwaySwallowed => scenario.ops.iter().any(|op| {
+                let trouble = op.trouble.map(|trouble| trouble.what);
+                trouble == Some(trouble::What::Rest)
+            }),
+            Mutation::AwayTakenForGone | Mutation::Forgets(Forgotten::Roots) => {
+                scenario.has_outages_of_share
+            }
             Mutation::OldConfiguration => scenario.rules.revocation.is_some(),
             _ => true,
         }
@@ -375,6 +390,13 @@ impl Mutation {
                     global.watched_until = 0;
                 }
             }
+            Mutation::Forgets(Forgotten::Roots) => {
+                if let Record::Global(global) = &mut record {
+                    for root in &mut global.roots {
+                        root.key = None;
+                    }
+                }
+            }
             Mutation::RepliesMadeAgain => {
                 let sent = |tcp: &Tcp| matches!(tcp, Tcp::Sent { .. } | Tcp::RequeuedSent);
                 if let (Record::Tcp(tcp), Some(last)) = (&record, data.last_mut())
@@ -414,6 +436,7 @@ impl Forgotten {
             Record::IdsUpTo(_) => self == Forgotten::Ids,
             Record::ClockUpTo(_) => self == Forgotten::Clock,
             Record::WatchedUntil(_) => self == Forgotten::Watched,
+            Record::Root { .. } => self == Forgotten::Roots,
             Record::Tcp(tcp) => match **tcp {
                 Tcp::Consumed(_) => self == Forgotten::Consumed,
                 Tcp::Sent { .. } => self == Forgotten::Sent,

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::away::AGAIN_AFTER;
 use crate::board::{Board, Seen};
 use crate::client::{Client, Profile, Response};
 use crate::judge::{Content, Verdict};
 use crate::request::{self, Body, FileId, command};
 use crate::scenario::Scenario;
 use crate::status;
-use crate::trouble::Failed;
+use crate::trouble::{Failed, What};
 use crate::workload::{Handle, Op, Verb};
 
 mod bodies;
 mod loss;
+mod outages;
 
 use bodies::{PAGE_BYTES, body, masked, names, text};
 use loss::Loss;
@@ -79,6 +81,10 @@ pub struct Player {
     user: String,
     /// What it loses, and where it is with that.
     loss: Option<Loss>,
+    /// The share was away: then it asks again.
+    asks_again_at: Option<Duration>,
+    /// When it took the present step of its way in.
+    stage_since: Duration,
 }
 
 impl Player {
@@ -108,12 +114,17 @@ impl Player {
             trees: Vec::new(),
             user: scenario.users()[index].clone(),
             loss: Loss::of(scenario, index),
+            asks_again_at: None,
+            stage_since: Duration::ZERO,
         }
     }
 
     /// When its next operation may be sent, whatever else keeps it.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
+        if self.asks_again_at.is_some() {
+            return self.asks_again_at;
+        }
         let op = self.todo.front().filter(|_| self.stage == Stage::Working)?;
         let hurries = |verb: &Verb| matches!(verb, Verb::Acknowledge { .. });
         (!op.verbs.iter().any(hurries)).then(|| self.pause * op.id as u32)
@@ -173,8 +184,10 @@ impl Player {
                 self.stage = Stage::Leaving;
                 self.give_up(board);
             }
+            Purpose::Stage if self.finds_share_away(&response, board, now) => {}
             Purpose::Stage => {
                 self.next_stage(&response);
+                self.stage_since = now;
                 self.note_late_stage(board);
             }
             Purpose::Part(op, _) if is_interim => {
@@ -255,6 +268,10 @@ impl Player {
         if let Some(failed) = board.troubles.end(self.index)
             && is_told(&op, &answers, failed)
         {
+            return self.forget(op, board);
+        }
+        if self.meets_share_away(&op, &answers, board) {
+            self.asks_again_at = Some(now + AGAIN_AFTER);
             return self.forget(op, board);
         }
         if self.is_refused(&op, &answers) {
@@ -400,6 +417,15 @@ impl Player {
 
     /// Sends what may be sent now.
     pub fn play(&mut self, ops: &[Op], board: &mut Board, now: Duration) {
+        if self.asks_again_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let asks_again = self.asks_again_at.take().is_some();
+        if asks_again && self.stage == Stage::Mounting {
+            let message = self.client.connect_tree(SHARE);
+            self.purposes.insert(message, Purpose::Stage);
+            self.stage_since = now;
+        }
         if self.stage != Stage::Working {
             return;
         }
@@ -529,6 +555,11 @@ fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool
         "{op:?}: the disk has failed with {:#x}, and the client is told {statuses:x?}",
         failed.status
     );
+    let is_of_rest = op.trouble.is_some_and(|trouble| trouble.what == What::Rest);
+    if told && is_of_rest {
+        let copied = answers.get(&0).and_then(bodies::chunks_copied);
+        assert_eq!(copied, Some(1), "{op:?} fails after one chunk");
+    }
     told
 }
 

@@ -200,6 +200,9 @@ impl World {
         server.turn(*now, net);
         board.outages.clone_from(&server.outages);
         board.stops.clone_from(&server.stops);
+        if scenario.has_outages_of_share {
+            board.away = server.disk.borrow().away().to_vec();
+        }
         board.revoked = server.has_revoked;
         board.vacant = server.is_empty();
         board.may_be_told_to_look = server.disk.borrow().may_tell_to_look;

@@ -76,6 +76,8 @@ pub struct Scenario {
     pub rules: Rules,
     /// What the file system lacks.
     pub lacks: Lacks,
+    /// In later lives the share is away for a while.
+    pub has_outages_of_share: bool,
     /// What is broken.
     pub mutation: Option<Mutation>,
     /// The state is compared with the fold, and what leaves with what is committed. If not, all there is to see is what a client sees.
@@ -122,8 +124,8 @@ impl Scenario {
             revocation.prepare(&mut scenario);
         }
         match durability {
-            Durability::Any if !seed.is_multiple_of(3) => scenario,
-            Durability::Process => scenario,
+            Durability::Any if !seed.is_multiple_of(3) => scenario.with_outages_of_share(),
+            Durability::Process => scenario.with_outages_of_share(),
             Durability::Any | Durability::Power => scenario.under_power(),
         }
     }
@@ -266,6 +268,7 @@ impl Scenario {
                 10 => Some(Unauthenticated::Halting),
                 _ => None,
             },
+            has_outages_of_share: false,
             mutation: None,
             sees_inside: true,
             reboot_at: random.percent(30).then(|| 50 + random.below(600)),

@@ -24,6 +24,8 @@ pub enum What {
     Prepare,
     /// The operation itself, when its intent is on record.
     Perform,
+    /// A copy of several chunks, when the first one has been copied.
+    Rest,
     /// The opening of a file that was open before a crash, if it has not been opened again yet.
     Reopen,
     /// The name service. An account that has been looked up since the server began is known without it.
@@ -49,7 +51,7 @@ impl Trouble {
     /// One for this request, or none.
     #[must_use]
     pub fn pick(verb: &Verb, random: &mut Random) -> Option<Trouble> {
-        use What::{NameService, Perform, Prepare, Reopen};
+        use What::{NameService, Perform, Prepare, Reopen, Rest};
         let (drawn, is_struck) = (random.draw(), random.percent(40));
         let is_new = matches!(verb, Verb::Create { .. });
         let by_account = is_new || matches!(verb, Verb::Rename { .. } | Verb::Link { .. });
@@ -67,6 +69,7 @@ impl Trouble {
             );
         let what = match random.below(4) {
             _ if !(is_struck && can_fail) => return None,
+            _ if has_chunks_of_another_file(verb) => Rest,
             0 => Prepare,
             1 => Perform,
             2 if by_account => NameService,
@@ -85,7 +88,7 @@ impl Trouble {
             NameService => status::ACCESS_DENIED,
             // A file that is said to be gone is taken for gone, and rightly so.
             Reopen => transient[index % transient.len()],
-            Prepare | Perform => faults::STATUSES[index % faults::STATUSES.len()],
+            Prepare | Perform | Rest => faults::STATUSES[index % faults::STATUSES.len()],
         };
         Some(Trouble { what, status })
     }
@@ -136,7 +139,7 @@ impl Troubles {
     #[must_use]
     pub fn end(&self, client: usize) -> Option<Failed> {
         let request = self.0.borrow_mut().remove(&client)?;
-        let always = matches!(request.trouble.what, What::Prepare | What::Perform);
+        let always = !matches!(request.trouble.what, What::Reopen | What::NameService);
         request.has_failed.then_some(Failed {
             status: request.trouble.status,
             must_be_told: always || request.has_just_failed,
@@ -151,6 +154,14 @@ impl Troubles {
         }
     }
 
+    /// Does a copy to this file come no further than to the end of its first chunk?
+    #[must_use]
+    pub fn stops_after_a_chunk(&self, path: Option<&str>) -> bool {
+        let requests = self.0.borrow();
+        let request = path.and_then(client_of).and_then(|it| requests.get(&it));
+        request.is_some_and(|request| request.trouble.what == What::Rest)
+    }
+
     /// What this part of an operation meets. `path`: of the file that it is about. `is_redo`: its intent is on record
     /// from a life before.
     #[must_use]
@@ -158,6 +169,9 @@ impl Troubles {
         let mut requests = self.0.borrow_mut();
         let request = requests.get_mut(&client_of(path)?)?;
         if request.trouble.what != what || !needs(op, &request.verb) {
+            return None;
+        }
+        if what == What::Rest && !is_rest(op, &request.verb) {
             return None;
         }
         if is_redo {
@@ -170,10 +184,33 @@ impl Troubles {
     }
 }
 
+/// Is it a part of a copy, and not its beginning?
+fn is_rest(op: &FileOp, verb: &Verb) -> bool {
+    match (verb, op) {
+        (Verb::Copy { chunks: all, .. }, FileOp::CopyChunks { chunks, .. }) => {
+            chunks.len() < all.len()
+        }
+        _ => false,
+    }
+}
+
 /// Whose directory a path is in.
 fn client_of(path: &str) -> Option<usize> {
     let home = path.split('/').next()?;
     home.strip_prefix('c')?.parse().ok()
+}
+
+/// Is it a copy of several chunks from another file? Within a file, it could not be repeated: a part of its source may
+/// have been overwritten.
+fn has_chunks_of_another_file(verb: &Verb) -> bool {
+    match verb {
+        Verb::Copy {
+            source,
+            target,
+            chunks,
+        } => source != target && chunks.len() > 1,
+        _ => false,
+    }
 }
 
 /// Does the request need this operation?

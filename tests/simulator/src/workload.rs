@@ -1,5 +1,6 @@
 //! What the clients do, from the seed: a list of operations in one order, which any part of can be left out.
 
+mod copies;
 pub mod limits;
 pub mod uploads;
 
@@ -189,6 +190,7 @@ pub fn generate(seed: u64, leases: &[bool], length: usize, rules: Rules) -> Vec<
     for client in 0..clients {
         maker.make_home(client);
     }
+    maker.copy_in_chunks(0);
     while maker.ops.len() < length {
         if maker.random.percent(25) {
             maker.meeting();
@@ -248,9 +250,10 @@ impl Maker {
 
     fn push(&mut self, client: usize, verbs: Vec<Verb>, shared: bool) {
         let troubles = self.troubles.as_mut().filter(|_| !shared);
+        let trouble = troubles.and_then(|random| Trouble::pick(&verbs[0], random));
         let op = Op {
             client,
-            trouble: troubles.and_then(|random| Trouble::pick(&verbs[0], random)),
+            trouble,
             verbs,
             shared,
             id: self.ops.len(),
@@ -495,33 +498,6 @@ impl Maker {
                 self.push(client, vec![open], false);
             }
         }
-    }
-
-    /// A file copied over a part of itself.
-    fn copy_within(&mut self, client: usize) {
-        let path = self.name(client);
-        let open = self.create(&path, disposition::OVERWRITE_IF, 0);
-        let handle = self.last_handle;
-        self.push(client, vec![open], false);
-        let (length, fill) = (100 + self.random.below(300), self.random.draw() as u8);
-        let write = Verb::Write {
-            handle,
-            offset: Some(0),
-            length: length as usize,
-            fill,
-        };
-        self.push(client, vec![write], false);
-        self.push(client, vec![Verb::ResumeKey { handle }], false);
-        let from = self.random.below(30);
-        let chunk = |from, to| (from, to, 60);
-        let to = self.random.below(80);
-        let chunks = vec![chunk(from, to), chunk(to / 2, from + 10)];
-        let copy = Verb::Copy {
-            source: handle,
-            target: handle,
-            chunks,
-        };
-        self.push(client, vec![copy], false);
     }
 
     /// Two clients at one file.

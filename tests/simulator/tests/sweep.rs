@@ -58,6 +58,8 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         ("uploads", uploads == Some(false)),
         ("uploads beside a slow reader", uploads == Some(true)),
         ("failing requests", trouble::is_of(scenario.seed)),
+        ("a copy that fails midway", fails_midway(scenario)),
+        ("a share that is away", scenario.has_outages_of_share),
         ("no account", rules.without_account.is_some()),
         ("no RENAME_NOREPLACE", scenario.lacks.noreplace),
         ("no links", scenario.lacks.links),
@@ -78,6 +80,11 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         .collect()
 }
 
+fn fails_midway(scenario: &Scenario) -> bool {
+    let mut troubles = scenario.ops.iter().filter_map(|op| op.trouble);
+    troubles.any(|trouble| trouble.what == trouble::What::Rest)
+}
+
 /// The fixed budget has every kind of scenario that there is.
 #[test]
 fn every_kind_of_scenario_is_swept() {
@@ -88,7 +95,7 @@ fn every_kind_of_scenario_is_swept() {
     };
     let swept = kinds(&mut SEEDS.into_iter().flatten());
     assert_eq!(swept, kinds(&mut (0..5_000)));
-    assert_eq!(swept.len(), 18, "{swept:?}");
+    assert_eq!(swept.len(), 20, "{swept:?}");
 }
 
 /// Runs that have failed: a waiting lock and an oplock break's waiter not woken after a crash, as what they waited for was in another
@@ -234,6 +241,6 @@ fn every_kind_of_failure_comes_about() {
             revoked.extend(revocation.map(|revocation| format!("{:?}", revocation.how)));
         }
     }
-    assert_eq!(failed.len(), 4, "{failed:?}");
+    assert_eq!(failed.len(), 5, "{failed:?}");
     assert!(revoked.len() > 2, "{revoked:?}");
 }

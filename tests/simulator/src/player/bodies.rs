@@ -166,3 +166,13 @@ pub(super) fn names(body: &[u8]) -> Vec<String> {
         }
     }
 }
+
+/// ChunksWritten in the answer to a copy (MS-SMB2 2.2.32.1).
+pub(super) fn chunks_copied(response: &Response) -> Option<u32> {
+    let word = |at: usize| {
+        let bytes = response.body.get(at..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    };
+    // OutputOffset counts from the header (MS-SMB2 2.2.32).
+    word((word(32)? as usize).checked_sub(64)?)
+}

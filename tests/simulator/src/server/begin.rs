@@ -70,6 +70,7 @@ impl Server {
                 self.troubles.clone(),
                 share,
                 &self.scenario,
+                self.lives(),
             ),
             entropy: Box::new(Seeded(Random::new(seed, "entropy"))),
             probe: Box::new(Saboteur {

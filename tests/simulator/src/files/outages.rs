@@ -1,0 +1,105 @@
+//! The share's directory, which may be missing for a while.
+
+use std::time::Duration;
+
+use outlast_fsa::fileop::{FileKey, FileOp, ShareId};
+use outlast_fsa::status::NtStatus;
+
+use super::Files;
+use crate::away::{Away, Instead, OTHER, OWN};
+use crate::mutation::Mutation;
+
+/// What is known of the share's directory.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// What its path leads to instead, and until when.
+    away: Option<(Instead, Duration)>,
+    /// What has been opened since the server last asked.
+    found: Option<FileKey>,
+    /// The directory that was served before.
+    expected: Option<FileKey>,
+}
+
+impl Place {
+    /// At the beginning of a life. `is_on_record`: the directory that is served.
+    pub(super) fn new(away: Option<Away>, now: Duration, is_on_record: bool) -> Place {
+        let instead = away.map(|away| match is_on_record {
+            true => away.instead,
+            false => Instead::Nothing,
+        });
+        Place {
+            away: instead.zip(away.map(|away| now + away.lasts)),
+            found: match instead {
+                None => Some(OWN),
+                Some(Instead::Another) => Some(OTHER),
+                Some(Instead::Nothing) => None,
+            },
+            expected: None,
+        }
+    }
+}
+
+impl Files {
+    /// The directory that is served, or that the path leads to. `None`: there is none.
+    fn root(&self) -> Option<FileKey> {
+        match self.place.as_ref()?.away {
+            None => Some(OWN),
+            Some((Instead::Another, _)) => Some(OTHER),
+            Some((Instead::Nothing, _)) => None,
+        }
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        let Some(place) = &self.place else {
+            return false;
+        };
+        let root = self.root();
+        root.is_none()
+            || place
+                .expected
+                .is_some_and(|expected| root != Some(expected))
+    }
+
+    /// Looks for the share's directory, as each operation does.
+    pub(super) fn look_for_share(&mut self) {
+        let mut disk = self.disk.borrow_mut();
+        let Some(place) = &mut self.place else { return };
+        if place.away.is_some_and(|(_, until)| disk.time() >= until) {
+            place.away = None;
+            place.found = Some(OWN);
+            disk.share_is_back();
+        }
+    }
+
+    /// Refuses what is asked of a share that is away. To close a file needs nothing of it.
+    pub(super) fn is_there(&mut self, op: &FileOp) -> Result<(), NtStatus> {
+        self.look_for_share();
+        let Some(place) = &self.place else {
+            return Ok(());
+        };
+        if place.away.is_none() {
+            self.disk.borrow_mut().serves();
+        }
+        if place.away.is_none() || matches!(op, FileOp::Close { .. }) {
+            return Ok(());
+        }
+        match self.is_offline() {
+            // The other directory is empty.
+            false => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+            true if self.mutation == Some(Mutation::AwayTakenForGone) => Err(NtStatus::FILE_CLOSED),
+            true => Err(NtStatus::IO_DEVICE_ERROR),
+        }
+    }
+
+    pub(super) fn take_found(&mut self) -> Option<(ShareId, FileKey)> {
+        let found = self.place.as_mut()?.found.take()?;
+        Some((self.share, found))
+    }
+
+    pub(super) fn expect(&mut self, share: ShareId, key: FileKey) {
+        if let Some(place) = self.place.as_mut().filter(|_| share == self.share) {
+            place.expected = Some(key);
+            place.found = place.found.filter(|found| *found == key);
+        }
+    }
+}

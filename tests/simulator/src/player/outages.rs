@@ -1,0 +1,46 @@
+//! A client whose share is away for a while.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Player, Stage};
+use crate::away::AGAIN_AFTER;
+use crate::board::Board;
+use crate::client::Response;
+use crate::status;
+use crate::workload::Op;
+
+impl Player {
+    /// Is a TREE_CONNECT refused because the share is away (MS-SMB2 3.3.5.7)? It will be sent again.
+    pub(super) fn finds_share_away(
+        &mut self,
+        response: &Response,
+        board: &Board,
+        now: Duration,
+    ) -> bool {
+        let is_refused =
+            self.stage == Stage::Mounting && response.status == status::BAD_NETWORK_NAME;
+        let is_away = is_refused && board.was_away(self.stage_since);
+        if is_away {
+            self.asks_again_at = Some(now + AGAIN_AFTER);
+        }
+        is_away
+    }
+
+    /// Is a request refused because the share is away, so that nothing has been done?
+    pub(super) fn meets_share_away(
+        &self,
+        op: &Op,
+        answers: &BTreeMap<usize, Response>,
+        board: &Board,
+    ) -> bool {
+        let verdicts = &board.expected[&op.id].verdicts;
+        let is_expected = verdicts
+            .iter()
+            .any(|verdict| verdict.status == status::IO_DEVICE_ERROR);
+        let mut answers = answers.values();
+        !is_expected
+            && board.was_away(self.sent_at[&op.id])
+            && answers.all(|answer| answer.status == status::IO_DEVICE_ERROR)
+    }
+}
