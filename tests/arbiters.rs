@@ -98,6 +98,25 @@ fn etcd_admits_one_node_and_keeps_the_record() {
     assert!(refused.contains("runs as node a already"), "{refused}");
 }
 
+#[test]
+fn a_node_that_starts_waits_for_etcd() {
+    let name = "a_node_that_starts_waits_for_etcd";
+    if !can_run(name) || !etcd::can_run(name) {
+        return;
+    }
+    let lab = Lab::new();
+    let etcd = Etcd::start(lab.dir());
+    signal(&[etcd.pid()], Signal::STOP);
+    let mut started = std::thread::scope(|scope| {
+        let starting = scope.spawn(|| node(&etcd, "a", "b"));
+        // Longer than one request may take, shorter than the node waits.
+        std::thread::sleep(Duration::from_secs(2));
+        signal(&[etcd.pid()], Signal::CONT);
+        starting.join().expect("a node")
+    });
+    assert_eq!(started.ask().expect("an answer"), Some(Term::first()));
+}
+
 /// A pair by etcd; node a serves.
 fn pair_by_etcd(lease: Duration) -> (Etcd, Pair) {
     let lab = Lab::new();

@@ -168,39 +168,44 @@ impl Shared {
         }
     }
 
+    /// Tries again while etcd cannot be reached, and while a server of this node that was killed may keep its keys.
     fn begin(&self, incarnation: Incarnation) -> Result<(), ArbiterError> {
         let begun = Instant::now();
         loop {
-            match self.begin_session() {
-                Ok(true) => break,
-                Ok(false) if begun.elapsed() < self.length + AFTER_LEASE => {
-                    std::thread::sleep(RENEW_AGAIN);
-                }
-                Ok(false) => {
-                    return Err(ArbiterError::Wrong(format!(
-                        "etcd: a server runs as node {} already: end it, or give this one the other node's name \
-                         (partner.node)",
-                        self.nodes.own
-                    )));
-                }
-                Err(why) => return Err(unavailable(&why)),
+            let problem = match self.try_to_begin(incarnation) {
+                Ok(true) => return Ok(()),
+                Ok(false) => ArbiterError::Wrong(format!(
+                    "etcd: a server runs as node {} already: end it, or give this one the other node's name \
+                     (partner.node)",
+                    self.nodes.own
+                )),
+                Err(why) => unavailable(&why),
+            };
+            if begun.elapsed() >= self.length + AFTER_LEASE {
+                return Err(problem);
             }
+            std::thread::sleep(RENEW_AGAIN);
+        }
+    }
+
+    /// False: another server says that it is this node.
+    fn try_to_begin(&self, incarnation: Incarnation) -> anyhow::Result<bool> {
+        let has_session = self.state().session.is_some();
+        if !has_session && !self.begin_session()? {
+            return Ok(false);
         }
         let first = Kept {
             version: VERSION,
             term: Term::first(),
         };
-        let running = Running::new(incarnation);
+        let running = serde_json::to_string(&Running::new(incarnation))?;
         let term = self.key("term");
-        let node = self.key_of("node", &self.nodes.own);
-        let started = || {
-            let node = put(&node, &serde_json::to_string(&running)?, 0);
-            let make = [put(&term, &serde_json::to_string(&first)?, 0), node.clone()];
-            self.api
-                .transact(&[is_of_revision(&term, 0)], &make, &[node])?;
-            self.see()
-        };
-        started().map_err(|why| unavailable(&why))
+        let node = put(&self.key_of("node", &self.nodes.own), &running, 0);
+        let make = [put(&term, &serde_json::to_string(&first)?, 0), node.clone()];
+        self.api
+            .transact(&[is_of_revision(&term, 0)], &make, &[node])?;
+        self.see()?;
+        Ok(true)
     }
 
     /// Has a lease granted, and says that this node runs. False: another server says so.
