@@ -78,7 +78,7 @@ impl Smb {
             != (before.signing_required, before.encrypt);
         if security != *before {
             log::info!(
-                "client {}: more protection is required now of the session of {}",
+                "client {}: the configuration now requires more protection for the session of {}",
                 connection.client,
                 name(&security)
             );

@@ -24,7 +24,7 @@ pub fn short_name(name: &str) -> String {
     if is_short(name) {
         return name.to_owned();
     }
-    let name = with_last_meant(name);
+    let name = with_real_last(name);
     let (base, extension) = split(&name);
     let mut hash = hash(base);
     let mut digits = [0; HASH_DIGITS + 1];
@@ -78,7 +78,7 @@ pub fn may_be_computed(name: &str) -> bool {
 }
 
 /// Replaces a final U+F028 or U+F029 by the space or period that it stands for: the hash is that of the name on disk.
-fn with_last_meant(name: &str) -> String {
+fn with_real_last(name: &str) -> String {
     let meant = name.strip_suffix('\u{F029}').map(|name| format!("{name}."));
     let meant = meant.or_else(|| Some(format!("{} ", name.strip_suffix('\u{F028}')?)));
     meant.unwrap_or_else(|| name.to_owned())

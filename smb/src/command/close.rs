@@ -96,7 +96,7 @@ pub(super) fn close_without_delete(
             },
             Err(status),
         ) => {
-            say_why(&target.path, *status);
+            log_not_deleted(&target.path, *status);
             Some(FileOp::Close {
                 open: *open,
                 delete: None,
@@ -107,12 +107,12 @@ pub(super) fn close_without_delete(
 }
 
 /// Logs why a file was not deleted: a CLOSE succeeds whatever the file system returns.
-fn say_why(path: &str, status: NtStatus) {
+fn log_not_deleted(path: &str, status: NtStatus) {
     match status {
         // A directory with entries is the client's mistake.
         NtStatus::DIRECTORY_NOT_EMPTY => {}
         _ => {
-            log::warn!("{path:?} was to be deleted as it was closed, and is still there: {status}")
+            log::warn!("{path:?} cannot be deleted at its last close: {status}")
         }
     }
 }

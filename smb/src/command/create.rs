@@ -431,7 +431,8 @@ fn lease_context(lease: &Lease) -> ResponseContext {
     }
 }
 
-/// 3.3.5.9.5: with a timestamp, only if the file has changed since; otherwise the status is NONE_MAPPED.
+/// 3.3.5.9.5: answers SMB2_CREATE_QUERY_MAXIMAL_ACCESS_REQUEST, with NONE_MAPPED if the request's timestamp is the
+/// file's LastWriteTime.
 fn maximal(data: &Bytes, last_write_time: u64, access: u32) -> Option<ResponseContext> {
     /// STATUS_NONE_MAPPED.
     const NONE_MAPPED: NtStatus = NtStatus(0xC000_0073);

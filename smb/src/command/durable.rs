@@ -258,7 +258,7 @@ pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId, durable: &Durable) {
         }
         Holding::Until(until) if until <= ctx.clock.now => {
             log::info!(
-                "connection {}: a durable handle is closed: its client has not come back",
+                "connection {}: a durable handle is closed: its client has not reconnected in time",
                 ctx.conn
             );
             ctx.emit(Record::Orphaned { open: id });

@@ -173,7 +173,7 @@ fn admit(
     // A session keeps its user for its whole life.
     if again && !is_of(security, &identity) {
         log::warn!(
-            "client {}: its session belongs to another user than the one that it authenticates as now",
+            "client {}: reauthentication refused: the session belongs to another user",
             ctx.connection().client
         );
         return Err(NtStatus::ACCESS_DENIED);
