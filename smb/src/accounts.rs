@@ -1,8 +1,9 @@
-//! Whose durable state takes how much of the log, by [`crate::size`]. Derived from the state of all connections; kept
-//! up by [`crate::Smb::apply`].
+//! Accounts for the bytes of the log that each connection's and each account's durable state takes ([`crate::size`]).
+//! The sums are derived from the state of all connections, and [`crate::Smb::apply`] updates them.
 //!
-//! Nobody gets more than is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone may have half of
-//! the room, several get equal parts without being counted, and something is left for the next one.
+//! An account may have at most as many bytes as remain free (dynamic thresholds, Choudhury and Hahne, 1998): one
+//! account alone may have half of the room, several get equal parts without being counted, and some room remains for
+//! another one.
 
 use crate::record::Touched;
 use crate::server::{ConnId, Principal};
@@ -10,14 +11,14 @@ use crate::size;
 use crate::state::Connection;
 use std::collections::BTreeMap;
 
-/// What one connection has.
+/// The account and the bytes of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Own {
     principal: Principal,
     bytes: usize,
 }
 
-/// What each connection and each account has.
+/// The bytes of each connection and of each account.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accounts {
     connections: BTreeMap<ConnId, Own>,
@@ -26,7 +27,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// Takes out what a record is about to change.
+    /// Subtracts the parts that a record is about to change.
     pub(crate) fn forget(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
         let Some(own) = self.connections.get_mut(&conn) else {
             return;
@@ -39,7 +40,7 @@ impl Accounts {
         }
     }
 
-    /// Puts in what a record has changed.
+    /// Adds the parts that a record has changed.
     pub(crate) fn learn(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
         let bytes = measure(connection, touched);
         self.total += bytes;
@@ -51,7 +52,7 @@ impl Accounts {
         }
     }
 
-    /// Finds out the account of a connection anew: its first session may be another one now.
+    /// Determines the account of a connection again: its first session may be another one now.
     fn refresh_principal(&mut self, conn: ConnId, connection: &Connection) {
         let now = principal(connection);
         let Some(own) = self.connections.get_mut(&conn) else {
@@ -84,29 +85,29 @@ impl Accounts {
         }
     }
 
-    /// Bytes of one connection.
+    /// Returns the bytes of one connection.
     pub(crate) fn of(&self, conn: ConnId) -> usize {
         self.connections.get(&conn).map_or(0, |own| own.bytes)
     }
 
-    /// Bytes of all connections.
+    /// Returns the bytes of all connections.
     pub(crate) fn total(&self) -> usize {
         self.total
     }
 
-    /// Whose each connection is, and its bytes.
+    /// Iterates over the connections, with account and bytes.
     pub(crate) fn each(&self) -> impl Iterator<Item = (ConnId, &Principal, usize)> {
         let connections = self.connections.iter();
         connections.map(|(conn, own)| (*conn, &own.principal, own.bytes))
     }
 
-    /// On whose account a connection is.
+    /// Returns the account that a connection belongs to.
     pub(crate) fn principal(&self, conn: ConnId) -> Principal {
         let own = self.connections.get(&conn);
         own.map(|own| own.principal.clone()).unwrap_or_default()
     }
 
-    /// May the account of this connection have so much more, where there is room for `limit` bytes?
+    /// Returns whether the account of this connection may have `more` bytes, out of `limit` for all.
     pub(crate) fn has_room(&self, conn: ConnId, more: usize, limit: usize) -> bool {
         let own = self.connections.get(&conn);
         let account = own.and_then(|own| self.accounts.get(&own.principal));
@@ -115,7 +116,7 @@ impl Accounts {
     }
 }
 
-/// Bytes of the parts that a record touches.
+/// Measures the parts that a record touches, in bytes.
 fn measure(connection: &Connection, touched: Touched) -> usize {
     if touched.everything {
         let opens: usize = connection.opens.values().map(size::open).sum();
@@ -131,8 +132,7 @@ fn measure(connection: &Connection, touched: Touched) -> usize {
     parts.into_iter().flatten().sum::<usize>() + parked.map(size::parked).sum::<usize>()
 }
 
-/// On whose account a connection is: that of its first session. What is left of one that is gone is on the account it
-/// was on.
+/// Determines the account of a connection: that of its first session. The rest of a disconnected one keeps its account.
 fn principal(connection: &Connection) -> Principal {
     let of = |user: &Option<String>| match user {
         None => Principal::Guest,

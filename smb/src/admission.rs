@@ -1,4 +1,5 @@
-//! What stands in the way of an operation: byte-range locks, other opens of the file, oplocks (MS-FSA 2.1.5).
+//! Checks an operation for conflicts with byte-range locks, other opens of the file and their oplocks and leases
+//! (MS-FSA 2.1.5).
 
 use crate::command::create;
 use crate::context::Context;
@@ -14,11 +15,11 @@ use outlast_fsa::sharing::share_access;
 use outlast_fsa::status::NtStatus;
 use outlast_fsa::{locks, path};
 
-/// May the operation continue? `Some`: it waits for that first. Level II oplocks and leases of others are
-/// broken.
+/// Admits an operation, or returns what it must wait for first. Breaks level II oplocks and leases that it conflicts
+/// with.
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub(crate) fn check(
     ctx: &mut Context<'_>,
     body: &wire::Request,
@@ -30,7 +31,7 @@ pub(crate) fn check(
             let wire::Request::Create(body) = body else {
                 return Err(NtStatus::INTERNAL_ERROR);
             };
-            // What is awaited may have come about since, or not all of it.
+            // The request has waited before: its break may be acknowledged by now, or only in part.
             let has_waited = matches!(planned.task, Task::Parked(..));
             return create::admit(ctx, body, &planned.actor, op, found, has_waited);
         }
@@ -83,7 +84,7 @@ pub(crate) fn check(
                 replaced,
             },
         ) => {
-            // 2.1.5.14.11: a directory with open files below it keeps its name.
+            // 2.1.5.14.11: a directory with open files beneath it must not be renamed.
             if *is_dir && ctx.smb.has_opens_below(planned.actor.share, from) {
                 return Err(NtStatus::ACCESS_DENIED);
             }
@@ -109,8 +110,8 @@ pub(crate) fn check(
     Ok(None)
 }
 
-/// To change a name is to write its directory, beside others that read and write it: not beside one that has opened the
-/// directory to delete it, or lets nobody write it.
+/// Checks that a name in a directory may be changed. The change counts as an open that writes the directory and shares
+/// READ and WRITE: it conflicts with an open for DELETE and with one that does not share WRITE.
 fn may_change_directory(ctx: &Context<'_>, open: OpenId) -> Result<(), NtStatus> {
     let sharing = Sharing::of(access::WRITE_DATA, share_access::READ | share_access::WRITE);
     let directory = ctx.file_of(open).map(|file| file.directory);
@@ -120,7 +121,7 @@ fn may_change_directory(ctx: &Context<'_>, open: OpenId) -> Result<(), NtStatus>
     }
 }
 
-/// 2.1.5.14.11: a file that is open is not replaced. One that no client holds open is closed first.
+/// 2.1.5.14.11: an open file must not be replaced. Durable opens without a connection are closed first.
 fn may_replace(
     ctx: &mut Context<'_>,
     source: FileKey,
@@ -138,7 +139,7 @@ fn may_replace(
     }
 }
 
-/// Every open of the file keeps its name.
+/// Checks that the log has room for the new name: every open of the file contains it.
 fn may_rename(ctx: &Context<'_>, file: FileKey, from: &str, to: &str) -> Result<(), NtStatus> {
     let opens = ctx.smb.files.opens(file).all().count();
     let more = opens * size::bytes(to).saturating_sub(size::bytes(from));
@@ -152,14 +153,14 @@ fn key_of(ctx: &Context<'_>, open: OpenId) -> Option<FileKey> {
     ctx.file_of(open).map(|file| file.key)
 }
 
-/// 2.1.4.10: locks of the file that are in a reader's way.
+/// 2.1.4.10: checks a read for conflicts with locks of the file.
 fn may_read(ctx: &Context<'_>, open: OpenId, offset: u64, length: u64) -> Result<(), NtStatus> {
     may_access(ctx, open, |lock, own| {
         locks::forbids_read(lock, offset, length, own)
     })
 }
 
-/// 2.1.4.10: locks of the file that are in a writer's way.
+/// 2.1.4.10: checks a write for conflicts with locks of the file.
 fn may_write(ctx: &Context<'_>, open: OpenId, offset: u64, length: u64) -> Result<(), NtStatus> {
     may_access(ctx, open, |lock, own| {
         locks::forbids_write(lock, offset, length, own)
@@ -186,14 +187,14 @@ fn may_access(
 }
 
 impl crate::Smb {
-    /// The byte-range locks of a file, each with the open that holds it.
+    /// Iterates over the byte-range locks of a file, each with its open.
     pub(crate) fn locks(&self, key: FileKey) -> impl Iterator<Item = (OpenId, &Lock)> {
         let locking = self.files.opens(key).locking();
         let files = locking.filter_map(|(conn, id)| Some((id, self.file(conn, id)?)));
         files.flat_map(|(id, file)| file.locks.iter().map(move |lock| (id, lock)))
     }
 
-    /// Is a file or directory below this directory open?
+    /// Returns whether a file or directory beneath this directory is open.
     pub(crate) fn has_opens_below(
         &self,
         share: outlast_fsa::fileop::ShareId,

@@ -1,10 +1,10 @@
-//! What was answered, for those who count: it is no part of the state.
+//! Describes the responses of a message for metrics and traces. They are not part of the state.
 
 use outlast_fsa::status::NtStatus;
 
 use crate::wire::header::Command;
 
-/// An answer to one request of a message.
+/// A response to one request of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The command's code (MS-SMB2 2.2.1.2).
@@ -13,7 +13,7 @@ pub struct Answered {
     pub is_error: bool,
     /// Bytes of the request, with its header.
     pub request_bytes: usize,
-    /// Bytes of the answer, with its header.
+    /// Bytes of the response, with its header.
     pub reply_bytes: usize,
 }
 
@@ -33,7 +33,7 @@ impl Answered {
     }
 }
 
-/// MS-SMB2's name of a command's code; `None`: there is no such command.
+/// Returns MS-SMB2's name of a command's code, or `None` if no command has it.
 #[must_use]
 pub fn command_name(code: u16) -> Option<&'static str> {
     Command(code).name()

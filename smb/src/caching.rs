@@ -1,5 +1,5 @@
-//! Oplocks and leases: granted, broken, and given up on (MS-SMB2 3.3.4.6, 3.3.4.7, MS-FSA 2.1.5.18). The rules are
-//! those of [`outlast_fsa::caching`]; here they are put on record, and the holders are sent notifications.
+//! Grants and breaks oplocks and leases (MS-SMB2 3.3.4.6, 3.3.4.7, MS-FSA 2.1.5.18) by the rules of
+//! [`outlast_fsa::caching`], puts the changes on record and sends notifications to the holders.
 
 use crate::command::durable;
 use crate::config::Oplocks;
@@ -13,13 +13,13 @@ use outlast_fsa::lease::{Lease, LeaseId, Version};
 use outlast_fsa::oplock::{Breaking, OplockLevel};
 use std::time::Duration;
 
-/// How long an acknowledgment is waited for (MS-SMB2 3.3.2.1).
+/// The time within which a break must be acknowledged (MS-SMB2 3.3.2.1).
 const BREAK_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// Opens of one lease, at most: each change of the lease is a record of every one of them, in one commit.
+/// The largest number of opens of one lease: each change of the lease is a record for every one of them, in one commit.
 pub(crate) const MAX_LEASE_OPENS: usize = 256;
 
-/// The lease that a CREATE asks for.
+/// The lease that a CREATE requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WantedLease {
     pub(crate) id: LeaseId,
@@ -28,14 +28,16 @@ pub(crate) struct WantedLease {
 }
 
 impl Smb {
-    /// A lease, as each of its opens has it; what is about to be closed by the server has none any more.
+    /// Returns the state of a lease, which each of its opens contains. An open that the server is about to close does
+    /// not count.
     pub(crate) fn lease(&self, id: LeaseId) -> Option<Lease> {
         let mut opens = self.files.of_lease(id);
         let (conn, open) = opens.find(|(conn, open)| self.is_alive(*conn, *open))?;
         self.file(conn, open)?.lease
     }
 
-    /// The open by which the client of a lease is sent notifications; `None`: none belongs to a connection.
+    /// Returns the open through whose connection the notifications of a lease are sent; `None`: no open of it has a
+    /// connection.
     fn lease_holder(&self, id: LeaseId) -> Option<(ConnId, OpenId)> {
         let mut opens = self.files.of_lease(id);
         opens.find(|(conn, open)| {
@@ -49,7 +51,8 @@ impl Smb {
     }
 }
 
-/// Breaks what stands in the way of a new open, whose own lease does not. True: an acknowledgment has to be waited for.
+/// Breaks the oplocks and leases that conflict with a new open, except its own lease. Returns whether the open must
+/// wait for an acknowledgment.
 pub(crate) fn break_for_open(
     ctx: &mut Context<'_>,
     key: FileKey,
@@ -81,13 +84,12 @@ pub(crate) fn break_for_open(
     waits
 }
 
-/// Closes a durable open that belongs to no connection: nobody is there to be asked (3.3.4.6, 3.3.4.7).
+/// Closes a durable open without a connection, instead of a break that could not be sent (3.3.4.6, 3.3.4.7).
 fn close_detached(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     ctx.emit_on(conn, Record::Orphaned { open });
 }
 
-/// Closes the durable opens of a file that belong to no connection. True: there are some, whose end has to be waited
-/// for.
+/// Closes the durable opens of a file that have no connection. Returns whether the caller must wait for their close.
 pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
     let opens = ctx.smb.files.opens(key).all();
     let detached = opens.filter(|(_, open)| ctx.smb.files.detached(*open).is_some());
@@ -98,7 +100,7 @@ pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
     !detached.is_empty()
 }
 
-/// The opens that hold an oplock of this level, but for those that the server is about to close.
+/// Returns the opens that hold an oplock of this level, except those that the server is about to close.
 fn holders(ctx: &Context<'_>, key: FileKey, level: OplockLevel) -> Vec<(ConnId, OpenId)> {
     let holders = ctx.smb.files.opens(key).with_oplock(level);
     holders
@@ -106,14 +108,14 @@ fn holders(ctx: &Context<'_>, key: FileKey, level: OplockLevel) -> Vec<(ConnId, 
         .collect()
 }
 
-/// The leases of a file, but for one.
+/// Returns the leases of a file, except `own`.
 fn leases(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Vec<LeaseId> {
     let leases = ctx.smb.files.opens(key).leases();
     leases.filter(|id| Some(*id) != own).collect()
 }
 
-/// Breaks an oplock, once. Its client has [`BREAK_TIMEOUT`] to acknowledge; that of level II does not acknowledge.
-/// True: it had no client, and the end of its open has to be waited for.
+/// Breaks an oplock, unless a break is in progress. The client must acknowledge within [`BREAK_TIMEOUT`]; a break of
+/// level II is not acknowledged. Returns true if the open has no connection: the caller must wait for its close.
 fn break_oplock(
     ctx: &mut Context<'_>,
     conn: ConnId,
@@ -141,7 +143,7 @@ fn break_oplock(
     false
 }
 
-/// Breaks a lease to `to` or less. True: it had no client, and the end of its opens has to be waited for.
+/// Breaks a lease to `to` or less. Returns true if its opens have no connection: the caller must wait for their close.
 fn break_lease(ctx: &mut Context<'_>, id: LeaseId, to: Caching) -> bool {
     let Some(mut lease) = ctx.smb.lease(id).filter(|lease| !lease.state.is_within(to)) else {
         return false;
@@ -160,7 +162,7 @@ fn break_lease(ctx: &mut Context<'_>, id: LeaseId, to: Caching) -> bool {
     false
 }
 
-/// Every open of a lease has its state.
+/// Puts a lease's new state on record, for every open of it.
 fn set_lease(ctx: &mut Context<'_>, lease: Lease) {
     for (conn, open) in ctx.smb.files.of_lease(lease.id).collect::<Vec<_>>() {
         let before = ctx.smb.file(conn, open).and_then(|file| file.lease);
@@ -170,8 +172,8 @@ fn set_lease(ctx: &mut Context<'_>, lease: Lease) {
     }
 }
 
-/// The file of this open changes: nobody else's cached data are valid any more (MS-FSA 2.1.4.12). Level II oplocks are
-/// gone, that of the open itself, too; leases but for its own are.
+/// Breaks the read caching of a file that an open changes (MS-FSA 2.1.4.12): all level II oplocks, also that of the
+/// open itself, and all leases except its own.
 pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
     let Some(file) = ctx.file_of(open) else {
         return;
@@ -186,8 +188,8 @@ pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
     }
 }
 
-/// The file's name changes: clients that keep it open for their next open of that name close it first (MS-FSA
-/// 2.1.5.14.11). True: an acknowledgment has to be waited for.
+/// Breaks HANDLE caching of a file whose name changes: clients that keep it open for a later open of that name close it
+/// first (MS-FSA 2.1.5.14.11). Returns whether the caller must wait for an acknowledgment.
 pub(crate) fn break_handles(ctx: &mut Context<'_>, open: OpenId) -> bool {
     let Some(file) = ctx.file_of(open) else {
         return false;
@@ -204,7 +206,7 @@ pub(crate) fn break_handles(ctx: &mut Context<'_>, open: OpenId) -> bool {
     waits
 }
 
-/// What the opens of a file, but for those of a lease, leave for another one.
+/// Summarizes the opens of a file, except those of the lease `own`, for [`grant`].
 fn others(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Others {
     let opens = ctx.smb.files.opens(key);
     let oplock = opens.highest_oplock();
@@ -220,7 +222,7 @@ fn others(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Others {
     }
 }
 
-/// The oplock a new open gets. `looks`: all it does is to look at the attributes of a file that was there.
+/// Returns the oplock that a new open is granted. `looks`: it only accesses attributes of an existing file.
 pub(crate) fn grant_oplock(
     ctx: &Context<'_>,
     key: FileKey,
@@ -237,7 +239,8 @@ pub(crate) fn grant_oplock(
     }
 }
 
-/// The lease a new open gets or becomes a part of; `None`: its key is another file's, or the lease has opens enough.
+/// Returns the lease that a new open is granted or joins; `None`: its key belongs to another file, or the lease has
+/// [`MAX_LEASE_OPENS`].
 pub(crate) fn grant_lease(
     ctx: &mut Context<'_>,
     key: FileKey,
@@ -257,17 +260,17 @@ pub(crate) fn grant_lease(
 }
 
 impl Smb {
-    /// The file that a lease is of: a key stands for one file (MS-SMB2 3.3.5.9.8).
+    /// Returns the file of a lease: a LeaseKey belongs to one file (MS-SMB2 3.3.5.9.8).
     pub(crate) fn leased_file(&self, id: LeaseId) -> Option<FileKey> {
         let (conn, open) = self.files.of_lease(id).next()?;
         Some(self.file(conn, open)?.key)
     }
 }
 
-/// A client gives up what is not in `state` (3.3.5.22.2).
+/// Processes a lease break acknowledgment: the client keeps `state` (3.3.5.22.2).
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub(crate) fn acknowledge_lease(
     ctx: &mut Context<'_>,
     id: LeaseId,
@@ -290,7 +293,7 @@ pub(crate) fn acknowledge_lease(
     Ok(())
 }
 
-/// A time that belongs to an open is over: that to acknowledge a break (3.3.6.1, 3.3.6.5), or that of a durable open.
+/// Processes an expired timer of an open: that of a break (3.3.6.1, 3.3.6.5) or that of a durable open.
 pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId) {
     let Some(open) = ctx.connection().opens.get(&id) else {
         return;

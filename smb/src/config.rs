@@ -1,4 +1,4 @@
-//! The configuration of the server. It is the same for every connection, and not part of the durable state.
+//! Defines the configuration of the server. It is the same for every connection and not part of the durable state.
 
 use crate::crypto::Secret;
 use crate::crypto::kdf::password_digest;
@@ -13,45 +13,45 @@ pub enum Requirement {
     Off,
     /// Offered; the client decides.
     Enabled,
-    /// Refused without.
+    /// Mandatory: a client without it is refused.
     Required,
 }
 
-/// Whether clients may cache, by oplocks (MS-SMB2 2.2.13, RequestedOplockLevel) and leases.
+/// The configuration of client caching by oplocks (MS-SMB2 2.2.13, RequestedOplockLevel) and leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Oplocks {
     /// Both are granted; leases from SMB 2.1 on.
     #[default]
     On,
-    /// None is.
+    /// None are granted.
     Off,
 }
 
-/// A share of the configuration; its index in [`Config::shares`] is its [`ShareId`].
+/// A share of the configuration. Its index in [`Config::shares`] is its [`ShareId`].
 #[derive(Clone, Debug)]
 pub struct Share {
     /// Name as clients write it; compared without case.
     pub name: String,
     /// Remark shown in listings.
     pub comment: String,
-    /// Nothing is written beneath it.
+    /// Read-only: no file in it may be changed.
     pub read_only: bool,
     /// Guest and anonymous logins may connect.
     pub guest: bool,
     /// The users that may connect; empty: every user.
     pub users: Vec<String>,
-    /// Stands for the configured directory: another value is another directory.
+    /// Fingerprint of the configured directory: another value is another directory.
     pub directory: u64,
-    /// Encryption of this share's traffic; the server's setting counts too, the stricter of the two holds.
+    /// Encryption of this share's traffic; the stricter one of this setting and the server's applies.
     pub encryption: Requirement,
 }
 
-/// A share as the configuration had it in the life before; its index was its [`ShareId`].
+/// A share of the configuration before the restart. Its index was its [`ShareId`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormerShare {
     /// Name.
     pub name: String,
-    /// As [`Share::directory`].
+    /// Fingerprint of its directory, as [`Share::directory`].
     pub directory: u64,
 }
 
@@ -72,12 +72,12 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// Bounds on what clients may hold. Past one of them the client gets an error, nobody else notices.
+/// Limits on the resources of clients. A client that exceeds one receives an error; other clients are not affected.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Sessions of one connection.
     pub sessions: usize,
-    /// Logins that fail on one connection, before it is dropped.
+    /// Failed logins on one connection, after which it is dropped.
     pub failed_logins: u32,
     /// Tree connects of one connection.
     pub trees: usize,
@@ -89,8 +89,8 @@ pub struct Limits {
     pub watches: usize,
     /// Byte-range locks of one open: INSUFFICIENT_RESOURCES.
     pub locks: usize,
-    /// What all connections together may hold. Of its last quarter each of them has an equal part; of its bytes a
-    /// connection has half at most.
+    /// Resources of all connections together. The last quarter is divided into equal parts, one for each connection; of
+    /// the bytes an account may have at most half.
     pub total: Held,
     /// Credits a client may hold (MS-SMB2 3.3.1.1).
     pub credits: u16,
@@ -147,7 +147,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The share with this name, without case.
+    /// Returns the share with this name, without regard to case.
     #[must_use]
     pub fn share_named(&self, name: &str) -> Option<(ShareId, &Share)> {
         let index = self
@@ -157,7 +157,7 @@ impl Config {
         Some((ShareId::try_from(index).ok()?, self.shares.get(index)?))
     }
 
-    /// The id that a share has now, by its name and its path; [`ShareId::MAX`] if it is gone, or has another path.
+    /// Returns the present id of a share with the same name and path; [`ShareId::MAX`] if none has both.
     #[must_use]
     pub fn id_now(&self, former: &[FormerShare], id: ShareId) -> ShareId {
         let before = former.get(id as usize);
@@ -168,13 +168,13 @@ impl Config {
         now.unwrap_or(ShareId::MAX)
     }
 
-    /// The share with this id.
+    /// Returns the share with this id.
     #[must_use]
     pub fn share(&self, id: ShareId) -> Option<&Share> {
         self.shares.get(id as usize)
     }
 
-    /// MaxReadSize, MaxWriteSize and MaxTransactSize of a dialect, in bytes (MS-SMB2 3.3.5.4).
+    /// Returns MaxReadSize, MaxWriteSize and MaxTransactSize of a dialect, in bytes (MS-SMB2 3.3.5.4).
     #[must_use]
     pub fn max_io(&self, dialect: Dialect) -> u32 {
         match dialect {
@@ -183,14 +183,14 @@ impl Config {
         }
     }
 
-    /// Stands for the password that a user has now; `None`: there is no such user.
+    /// Returns the fingerprint of a user's present password; `None`: no user has this name.
     #[must_use]
     pub fn password_of(&self, name: &str) -> Option<Secret> {
         let user = self.user(name)?;
         Some(password_digest(&user.nt_hash, &self.guid, &user.name))
     }
 
-    /// The user with this name, without case.
+    /// Returns the user with this name, without regard to case.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<&User> {
         self.users

@@ -24,7 +24,7 @@ pub struct ConnStatus {
     pub locks: usize,
 }
 
-/// What connections hold together.
+/// The sums over several connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Opens.
@@ -36,7 +36,7 @@ pub struct Totals {
 }
 
 impl Smb {
-    /// For `outlast status`.
+    /// Returns what `outlast status` shows of a connection.
     #[must_use]
     pub fn status(&self, conn: ConnId) -> ConnStatus {
         let Some(connection) = self.connections.get(&conn) else {
@@ -74,7 +74,7 @@ impl Smb {
         }
     }
 
-    /// The sums of these connections' [`ConnStatus::opens`], [`ConnStatus::locks`] and [`ConnStatus::trees`].
+    /// Sums these connections' [`ConnStatus::opens`], [`ConnStatus::locks`] and [`ConnStatus::trees`].
     #[must_use]
     pub fn totals(&self, conns: impl Iterator<Item = ConnId>) -> Totals {
         let mut totals = Totals::default();

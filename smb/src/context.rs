@@ -1,4 +1,4 @@
-//! What a handler works with.
+//! Gives a command's handler access to the state, the journal and the clock.
 
 use crate::command::Request;
 use crate::config::Config;
@@ -11,10 +11,10 @@ use outlast_fsa::fileop::{Actor, Change, OpenId, ShareId};
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::status::NtStatus;
 
-/// The state, the way to change it, and what the caller lent.
+/// The state, the journal that changes it, and the caller's clock and randomness.
 pub struct Context<'a> {
     pub(crate) smb: &'a mut Smb,
-    /// The connection the request came by.
+    /// The connection that received the request.
     pub conn: ConnId,
     /// Service time and wall-clock time.
     pub clock: Clock,
@@ -24,19 +24,19 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The configuration.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.smb.config
     }
 
-    /// The durable state of this connection.
+    /// Returns the durable state of this connection.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         self.smb.connection(self.conn)
     }
 
-    /// Changes this connection's state: the record goes to the journal and is applied.
+    /// Changes this connection's state: appends the record to the journal and applies it.
     pub fn emit(&mut self, record: Record) {
         self.smb.emit(self.conn, record, self.journal);
     }
@@ -46,19 +46,19 @@ impl Context<'_> {
         self.smb.emit(conn, record, self.journal);
     }
 
-    /// An id that was never used and never will be: SessionId, FileId, AsyncId.
+    /// Returns an id that is used once ever: SessionId, FileId, AsyncId.
     pub fn unique_id(&mut self) -> u64 {
         self.journal.unique_id()
     }
 
-    /// Random bytes.
+    /// Returns random bytes.
     pub fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         self.entropy.fill(&mut bytes);
         bytes
     }
 
-    /// The valid session of a request.
+    /// Returns the valid session of a request.
     ///
     /// # Errors
     /// USER_SESSION_DELETED.
@@ -70,7 +70,7 @@ impl Context<'_> {
             .ok_or(NtStatus::USER_SESSION_DELETED)
     }
 
-    /// The tree connect of a request.
+    /// Returns the tree connect of a request.
     ///
     /// # Errors
     /// USER_SESSION_DELETED, NETWORK_NAME_DELETED.
@@ -81,8 +81,8 @@ impl Context<'_> {
             .ok_or(NtStatus::NETWORK_NAME_DELETED)
     }
 
-    /// The open that a request's FileId means (persistent half first); all ones is the chain's open (MS-SMB2
-    /// 3.3.5.2.7.2).
+    /// Returns the open that a request's FileId identifies. In a compounded chain, a FileId of all ones is the chain's
+    /// open (MS-SMB2 3.3.5.2.7.2).
     ///
     /// # Errors
     /// FILE_CLOSED.
@@ -98,7 +98,7 @@ impl Context<'_> {
         self.open_by_id(request, id)
     }
 
-    /// The open with this id, if it is one of the request's session and tree.
+    /// Returns the open with this id, if it belongs to the request's session and tree connect.
     ///
     /// # Errors
     /// FILE_CLOSED.
@@ -111,7 +111,7 @@ impl Context<'_> {
             .ok_or(NtStatus::FILE_CLOSED)
     }
 
-    /// As [`Context::open`], for requests that mean a file or directory.
+    /// Returns the open as [`Context::open`] does, for requests on a file or directory.
     ///
     /// # Errors
     /// FILE_CLOSED, INVALID_DEVICE_REQUEST for a pipe.
@@ -123,7 +123,7 @@ impl Context<'_> {
         }
     }
 
-    /// The file of an open of this connection.
+    /// Returns the file of an open of this connection.
     #[must_use]
     pub fn file_of(&self, open: OpenId) -> Option<&FileOpen> {
         self.smb.file(self.conn, open)
@@ -134,7 +134,7 @@ impl Context<'_> {
         share.is_some_and(|share| share.guest)
     }
 
-    /// On whose behalf a request is done.
+    /// Returns the account and share of a request.
     ///
     /// # Errors
     /// USER_SESSION_DELETED, NETWORK_NAME_DELETED, INVALID_DEVICE_REQUEST on IPC$.
@@ -142,7 +142,7 @@ impl Context<'_> {
         let security = &self.session(request)?.security;
         let user = security.present_user().cloned();
         match self.tree(request)?.resource {
-            // The tree may have been connected while the session still had its user's rights.
+            // The tree connect may be from before a reauthentication as anonymous.
             Resource::Disk(share) if security.anonymous && !self.admits_guests(share) => {
                 Err(NtStatus::ACCESS_DENIED)
             }
@@ -151,7 +151,7 @@ impl Context<'_> {
         }
     }
 
-    /// Reports a change to every watch it concerns.
+    /// Adds a change to every watch that reports it.
     pub(crate) fn publish(&mut self, change: &Change) {
         self.smb.publish(change, self.journal);
     }

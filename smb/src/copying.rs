@@ -1,16 +1,15 @@
-//! Copies a connection's state piece by piece, while it changes.
+//! Copies a connection's state piece by piece while it changes.
 //!
-//! The copy begins with a [`Checkpoint`] of all that is small ([`Smb::copy_begin`]). Its pieces follow as records
-//! ([`Record::Copied`]), each with the value of that moment, and any other records of the connection come between.
-//! Whoever applies all of them has the connection's state when the last piece is there. Why:
+//! The copy begins with a [`Checkpoint`] of the small parts ([`Smb::copy_begin`]). The pieces follow as records
+//! ([`Record::Copied`]), each with the value at that moment, interleaved with other records of the connection. A reader
+//! that applies all of them has the connection's state after the last piece, for these reasons:
 //!
-//! * A record about something that is not copied yet changes nothing, or something that the piece overwrites when it
-//!   comes.
-//! * A record about something that is copied, or that was made since the copy began, finds the very same value.
-//! * A record about many things at once (the connection's end, a session's, a tree's, a close) treats each by itself,
-//!   but for one: whether a session that has ended is forgotten depends on the message in progress and on the requests
-//!   that wait. So sessions are copied after those. Until then the copy may forget one too soon, and its piece brings
-//!   it back.
+//! * A record about a part that is not copied yet changes nothing, or changes what its piece overwrites later.
+//! * A record about a part that is copied, or was made since the copy began, is applied to an equal value.
+//! * A record about many things at once (the connection's end, a session's, a tree's, a close) treats each
+//!   independently, with one exception: whether an ended session is removed depends on the message in progress and on
+//!   the waiting requests. Sessions are therefore copied after those. Until then the copy may remove a session too
+//!   early, and its piece restores it.
 
 use crate::record::{Piece, Record};
 use crate::server::{ConnId, Smb};
@@ -20,22 +19,22 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// How far the copy of a connection is.
+/// The progress of the copy of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cursor {
     /// The message in progress comes next.
     #[default]
     Work,
-    /// The requests that wait, after this AsyncId.
+    /// The waiting requests after this AsyncId come next.
     Parked(Option<u64>),
-    /// The opens after this one.
+    /// The opens after this one come next.
     Opens(Option<OpenId>),
-    /// The sessions after this one.
+    /// The sessions after this one come next.
     Sessions(Option<u64>),
 }
 
 impl Smb {
-    /// The beginning of a copy: the connection without its message in progress, waiting requests, opens and sessions.
+    /// Begins a copy: returns the connection without its message in progress, waiting requests, opens and sessions.
     #[must_use]
     pub fn copy_begin(&self, conn: ConnId) -> Option<Checkpoint> {
         let Connection {
@@ -57,7 +56,7 @@ impl Smb {
         }))
     }
 
-    /// The next piece of a copy; `None`: all of it is there.
+    /// Returns the next piece of a copy; `None`: it is complete.
     #[must_use]
     pub fn copy_next(&self, conn: ConnId, cursor: &mut Cursor) -> Option<Record> {
         let piece = self.connections.get(&conn)?.next_piece(cursor)?;
@@ -93,7 +92,7 @@ impl Connection {
     }
 }
 
-/// What comes after `after`, which moves on to it.
+/// Returns the entry after `after`, and advances `after` to it.
 fn next<'a, T>(map: &'a BTreeMap<u64, T>, after: &mut Option<u64>) -> Option<(u64, &'a T)> {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let (id, value) = map.range((from, Bound::Unbounded)).next()?;

@@ -1,4 +1,4 @@
-//! What an operation that was done means for the rest of the server: the paths of other opens, and watches.
+//! Applies the effects of an operation on other opens: their paths, delete-pending marks and watches.
 
 use crate::context::Context;
 use crate::record::Record;
@@ -10,7 +10,7 @@ use outlast_fsa::fileop::{
 use outlast_fsa::notify::filter;
 use outlast_fsa::path;
 
-/// Called before the reply is made.
+/// Puts the effects of an operation on record, before its response is made.
 pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome) {
     let share = planned.actor.share;
     let changed = filter::SIZE | filter::LAST_WRITE;
@@ -83,7 +83,7 @@ fn basic_filter(basic: &SetBasic) -> u32 {
     what
 }
 
-/// Every open of the file by that name, and of what is below it, has another path now.
+/// Changes the path of every open of the renamed link and of every open beneath it.
 fn renamed(
     ctx: &mut Context<'_>,
     share: ShareId,

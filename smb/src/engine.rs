@@ -1,5 +1,5 @@
-//! How a message is worked on: component by component, from the state alone, so that after a crash the same calls go on
-//! where it was.
+//! Executes a message component by component, from the durable state alone, so that after a crash the same calls
+//! continue it.
 
 pub(crate) mod receive;
 pub(crate) mod send;
@@ -20,17 +20,18 @@ pub(crate) use receive::Opened;
 use send::Piece;
 use std::sync::Arc;
 
-/// Deaths of the server at one component after which it is answered with an error instead of being tried again (law 5).
+/// The number of crashes at one component after which it is answered with an error instead of a further attempt (law
+/// 5).
 pub const ATTEMPTS: u32 = 3;
 
-/// Bytes of an answer that is kept whatever the account of its connection has.
+/// Size in bytes up to which an answer is kept even if the account of its connection has no room.
 const ALWAYS_KEPT: usize = 4096;
 
-/// Bytes that a request keeps while it waits, at most: the rest of its message, and the answers to what came before it
-/// there.
+/// The largest number of bytes that a waiting request keeps: the rest of its message, and the answers to earlier
+/// components of it.
 pub(crate) const MAX_WAITING: usize = 1 << 20;
 
-/// What follows a call of a handler.
+/// The continuation after a call of a handler.
 #[allow(clippy::large_enum_variant)] // as Step
 enum Flow {
     /// The next component, or the same one again.
@@ -39,7 +40,7 @@ enum Flow {
     Step(Step),
 }
 
-/// The task that a work of this connection is.
+/// Returns the task of a work of this connection.
 fn task(conn: ConnId, work: WorkId) -> Task {
     match work {
         WorkId::Message => Task::Message(conn),
@@ -55,7 +56,7 @@ fn work_of<'a>(ctx: &'a Context<'_>, id: WorkId) -> Option<&'a Work> {
     }
 }
 
-/// Works on a message or a parked request until a file operation is needed, it waits, or it is done.
+/// Executes a message or a parked request until it needs a file operation, waits, or is done.
 pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>) -> Step {
     let Some(work) = work_of(ctx, id) else {
         return Step::Done;
@@ -85,8 +86,7 @@ pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>
     }
 }
 
-/// The client broke the protocol: its connection is aborted. The message stays what it was, in case this is not
-/// committed.
+/// Aborts the connection of a client that violated the protocol. The message remains in case this is not committed.
 fn drop_connection(ctx: &mut Context<'_>, why: &str) -> Step {
     log::info!(
         "connection {} ({}) is dropped: {why}",
@@ -97,7 +97,7 @@ fn drop_connection(ctx: &mut Context<'_>, why: &str) -> Step {
     Step::Done
 }
 
-/// SMB1's NEGOTIATE (MS-SMB2 3.3.5.3): the only thing served of SMB1. It uses MessageId 0.
+/// Answers SMB1's NEGOTIATE (MS-SMB2 3.3.5.3), the only SMB1 command served. It uses MessageId 0.
 fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Step {
     if ctx.connection().negotiation.dialect.is_some() || !ctx.connection().credits.allows(0, 1) {
         return drop_connection(ctx, "SMB1 after SMB2's negotiation");
@@ -144,7 +144,7 @@ fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Step {
     }
 }
 
-/// Works on the component in progress.
+/// Executes the component in progress.
 fn component(ctx: &mut Context<'_>, id: WorkId, opened: &Arc<Opened>) -> Flow {
     let Some((request, component)) = request(ctx, id, opened) else {
         return Flow::Step(Step::Done);
@@ -162,7 +162,7 @@ fn component(ctx: &mut Context<'_>, id: WorkId, opened: &Arc<Opened>) -> Flow {
             .and_then(|parked| parked.cancelled),
         _ => None,
     };
-    // Checked once: not again when it is redone, nor when it has waited.
+    // A component is checked once: not again when it is redone or has waited.
     let checked = doing || (matches!(id, WorkId::Parked(_)) && work.next == 0);
     let result = if attempts >= ATTEMPTS {
         Err(NtStatus::INTERNAL_ERROR)
@@ -194,7 +194,7 @@ fn call(
     }
 }
 
-/// The component in progress as handlers see it.
+/// Returns the component in progress in the form that handlers take.
 fn request(ctx: &Context<'_>, id: WorkId, opened: &Opened) -> Option<(Request, Component)> {
     let work = work_of(ctx, id)?;
     let component = opened.components.get(work.next as usize)?.clone();
@@ -273,7 +273,7 @@ fn handle(
     }
 }
 
-/// On whose behalf an operation is done.
+/// Returns the account and share that an operation is performed for.
 fn actor(
     ctx: &Context<'_>,
     request: &Request,
@@ -283,13 +283,13 @@ fn actor(
         return ctx.actor(request);
     }
     let own = ctx.connection().opens.get(&op.open());
-    // A CREATE may reconnect an open that belongs to no connection.
+    // A CREATE may reconnect a durable open without a connection.
     let detached = || ctx.smb.detached(op.open()).map(|(_, open)| open);
     let open = own.or_else(detached).ok_or(NtStatus::FILE_CLOSED)?;
     Ok(open.actor.clone())
 }
 
-/// What the next related component inherits.
+/// Computes what the next related component inherits.
 fn inherit(
     ctx: &Context<'_>,
     before: &Related,
@@ -305,7 +305,7 @@ fn inherit(
     };
     match (&reply.response, wire::Request::parse(component)) {
         (wire::Response::Create(created), _) => related.open = Some(created.file_id.persistent),
-        // 3.3.5.2.7.2: what comes after a failed CREATE fails with its status.
+        // 3.3.5.2.7.2: components after a failed CREATE fail with its status.
         _ if request.header.command == Command::CREATE && reply.status.is_error() => {
             related.open = None;
             related.failed = Some(reply.status);
@@ -322,7 +322,7 @@ fn inherit(
     related
 }
 
-/// A component is answered. With the last one the whole reply becomes final.
+/// Answers a component. With the last one the whole reply becomes final.
 fn answer(
     ctx: &mut Context<'_>,
     id: WorkId,
@@ -337,7 +337,7 @@ fn answer(
     let is_last = work.next as usize + 1 >= opened.components.len();
     let sealed = work.sealed;
     let session = reply.session.unwrap_or(request.session);
-    // The interim response has granted already.
+    // The interim response has already granted credits.
     let credits = match request.waited {
         Some(_) => 0,
         None => send::grant(ctx, &request.header),
@@ -363,7 +363,8 @@ fn answer(
     let answered = Answered::new(command, reply.status, asked, answered);
     if !is_last {
         let mut related = inherit(ctx, &work.related, request, component, &reply);
-        // 3.3.5.2.7.2: what is related to nothing has nothing that the rest could be related to.
+        // 3.3.5.2.7.2: a first component that is marked as related is invalid, and later related ones fail with its
+        // status.
         let is_related = request.header.flags.contains(Flags::RELATED_OPERATIONS);
         if is_related && id == WorkId::Message && work.next == 0 {
             related.failed = Some(reply.status);
@@ -393,9 +394,9 @@ fn answer(
     Flow::Step(Step::Done)
 }
 
-/// However many reads a client compounds, their reply is no longer than the longest single one. And until the last
-/// component is answered the answers before it are part of the state. What is short is kept in any case: no operation
-/// that changes a file has a long answer.
+/// Checks that an answer may be kept. The reply to compounded reads must not be longer than the longest single one, and
+/// until the last component is answered the earlier answers are part of the state. A short answer is always kept: no
+/// operation that changes a file has a long one.
 fn may_be_kept(ctx: &Context<'_>, work: &Work, piece: &Piece, is_last: bool) -> bool {
     let lengths = work.answers.iter();
     let kept: usize = lengths
@@ -415,7 +416,7 @@ fn done(ctx: &mut Context<'_>, id: WorkId, credits: u16) {
     ctx.emit(Record::Done { work: id, credits });
 }
 
-/// A component that has no answer (CANCEL).
+/// Ends a component without a response (CANCEL).
 fn silent(ctx: &mut Context<'_>, id: WorkId, opened: &Opened) -> Flow {
     let Some(work) = work_of(ctx, id) else {
         return Flow::Step(Step::Done);
@@ -439,11 +440,11 @@ fn silent(ctx: &mut Context<'_>, id: WorkId, opened: &Opened) -> Flow {
     Flow::Step(Step::Done)
 }
 
-/// A request begins to wait (MS-SMB2 3.3.4.2), or waits on.
+/// Lets a request begin to wait (MS-SMB2 3.3.4.2), or continue to wait.
 ///
 /// # Errors
-/// The status it is answered with instead: too many wait already, or more of its message is to come after it (only a
-/// CREATE may hold up the rest of a chain; it does so silently).
+/// The status of the response instead: too many requests wait already, or the request is not the last one of its
+/// message (only a CREATE may delay the rest of a chain; it does so without an interim response).
 fn park(
     ctx: &mut Context<'_>,
     id: WorkId,
@@ -493,7 +494,7 @@ fn park(
     let async_id = ctx.unique_id();
     let mut credits = 0;
     if is_last {
-        // The answers to what came before it in the message do not wait with it.
+        // The answers to earlier components of the message do not wait with it.
         let sealed = parked_work.sealed;
         let answers = std::mem::take(&mut parked_work.answers);
         if !answers.is_empty() {
@@ -524,7 +525,7 @@ fn park(
     Ok(())
 }
 
-/// What `prepare` found for an operation.
+/// Processes the intent that `prepare` returned for an operation.
 pub(crate) fn admit(
     ctx: &mut Context<'_>,
     id: WorkId,
@@ -572,7 +573,7 @@ pub(crate) fn admit(
     }
 }
 
-/// What came of an operation.
+/// Processes the outcome of an operation.
 pub(crate) fn complete(
     ctx: &mut Context<'_>,
     id: WorkId,
@@ -592,7 +593,7 @@ pub(crate) fn complete(
         .map_err(wire::Malformed::status)
         .and_then(|body| command::finish(ctx, &request, &body, &planned.op, outcome));
     if matches!(result, Ok(Handled::Op(_))) && request.intent.take().is_some() {
-        // Another operation follows: the intent on record is not its own.
+        // Another operation follows, and needs an intent of its own.
         ctx.emit(Record::Undone { work: id });
     }
     match handle(ctx, id, &opened, &request, &component, result) {

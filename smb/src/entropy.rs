@@ -1,4 +1,4 @@
-//! Where randomness comes from: the core draws none by itself.
+//! Defines the source of randomness: the core draws none by itself.
 
 /// A source of random bytes: the operating system's in the server, a seeded one in tests.
 pub trait Entropy {

@@ -1,5 +1,5 @@
-//! What is derived from the durable state of all connections together: which opens a file has, who waits for it, whose
-//! break runs out when, who watches. Never stored; kept up by [`crate::Smb::apply`].
+//! Indexes the durable state of all connections: the opens of a file, the requests that wait for it, the deadlines of
+//! breaks, directory watches. The index is never stored; [`crate::Smb::apply`] updates it.
 
 use crate::held::Held;
 use crate::record::Touched;
@@ -12,28 +12,28 @@ use outlast_fsa::open::FileOpen;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-/// A file that nobody has open.
+/// A file without opens.
 static UNOPENED: FileOpens = FileOpens::new();
 
 /// The index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileTable {
     opens: HashMap<FileKey, FileOpens>,
-    /// AsyncId first: in the order of arrival.
+    /// Ordered by AsyncId, the order of arrival.
     waiters: BTreeMap<FileKey, BTreeSet<(u64, ConnId)>>,
     deadlines: BTreeSet<(Duration, ConnId, OpenId)>,
     watches: BTreeSet<(ConnId, OpenId)>,
     leases: HashMap<LeaseId, BTreeSet<(ConnId, OpenId)>>,
-    /// Durable opens that belong to no connection now.
+    /// Durable opens without a connection.
     detached: HashMap<OpenId, ConnId>,
     /// Opens by the CreateGuid of their CREATE.
     created: HashMap<[u8; 16], BTreeSet<(ConnId, OpenId)>>,
-    /// What each connection holds that holds anything, and all of them.
+    /// The resources of each connection that has any, and of all connections.
     held: BTreeMap<ConnId, Held>,
     held_by_all: Held,
 }
 
-/// When a durable open that belongs to no connection needs attention: at once, if its time has not begun.
+/// Returns when a durable open without a connection needs processing: at once if its timeout has not begun.
 fn deadline(durable: &Durable) -> Duration {
     match durable.holding {
         Holding::Until(until) => until,
@@ -106,12 +106,12 @@ impl FileTable {
         }
     }
 
-    /// The connection that an open belonged to which belongs to none now.
+    /// Returns the former connection of a durable open without one.
     pub(crate) fn detached(&self, open: OpenId) -> Option<ConnId> {
         self.detached.get(&open).copied()
     }
 
-    /// The opens that were made with this CreateGuid.
+    /// Iterates over the opens that were made with this CreateGuid.
     pub(crate) fn created_by(&self, guid: [u8; 16]) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
         self.created.get(&guid).into_iter().flatten().copied()
     }
@@ -143,12 +143,12 @@ impl FileTable {
         }
     }
 
-    /// What a connection holds.
+    /// Returns the resources of a connection.
     pub(crate) fn held(&self, conn: ConnId) -> Held {
         self.held.get(&conn).copied().unwrap_or_default()
     }
 
-    /// What all connections hold.
+    /// Returns the resources of all connections.
     pub(crate) fn held_by_all(&self) -> Held {
         self.held_by_all
     }
@@ -187,7 +187,7 @@ impl FileTable {
         }
     }
 
-    /// Takes out what a record is about to change.
+    /// Removes the parts that a record is about to change.
     pub(crate) fn forget(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
         if touched.everything {
             return self.remove_all(conn, connection);
@@ -202,7 +202,7 @@ impl FileTable {
         }
     }
 
-    /// Puts in what a record has changed.
+    /// Adds the parts that a record has changed.
     pub(crate) fn learn(&mut self, conn: ConnId, connection: &Connection, touched: Touched) {
         if touched.everything {
             return self.add_all(conn, connection);
@@ -235,17 +235,17 @@ impl FileTable {
         }
     }
 
-    /// The opens of a file.
+    /// Returns the opens of a file.
     pub(crate) fn opens(&self, key: FileKey) -> &FileOpens {
         self.opens.get(&key).unwrap_or(&UNOPENED)
     }
 
-    /// The opens of a lease.
+    /// Iterates over the opens of a lease.
     pub(crate) fn of_lease(&self, id: LeaseId) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
         self.leases.get(&id).into_iter().flatten().copied()
     }
 
-    /// The requests that wait for locks or breaks of a file.
+    /// Iterates over the requests that wait for locks or breaks of a file.
     pub(crate) fn waiters(&self, key: FileKey) -> impl Iterator<Item = Task> + '_ {
         self.waiters
             .get(&key)
@@ -254,12 +254,12 @@ impl FileTable {
             .map(|(id, conn)| Task::Parked(*conn, *id))
     }
 
-    /// The break that runs out first.
+    /// Returns the break or durable open with the earliest deadline.
     pub(crate) fn first_deadline(&self) -> Option<(Duration, ConnId, OpenId)> {
         self.deadlines.first().copied()
     }
 
-    /// Directory watches.
+    /// Iterates over the directory watches.
     pub(crate) fn watches(&self) -> impl Iterator<Item = (ConnId, OpenId)> + '_ {
         self.watches.iter().copied()
     }

@@ -1,28 +1,28 @@
-//! What connections hold, and how much of it they may: each within its own limit, all together within a total. Of the
-//! log's bytes each account has its part (`crate::accounts`).
+//! Counts the resources of connections and enforces their limits: one for each connection, and a total for all. The
+//! log's bytes are limited by account (`crate::accounts`).
 
 use crate::config::Limits;
 use crate::server::{ConnId, Smb};
 use crate::state::{Open, Target};
 use serde::Serialize;
 
-/// What one connection holds, or all of them.
+/// The resources of one connection, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// Opens.
     pub opens: usize,
     /// Byte-range locks.
     pub locks: usize,
-    /// Requests that wait.
+    /// Waiting requests.
     pub pending: usize,
     /// Directory watches.
     pub watches: usize,
-    /// Bytes of the log that the whole of a state takes; of one that is counted here they are not (`crate::accounts`).
+    /// Bytes of the log that a state takes. Here they occur only in requests for more; `crate::accounts` counts them.
     pub bytes: usize,
 }
 
 impl Held {
-    /// A request that waits.
+    /// One waiting request.
     pub(crate) const OF_PARKED: Held = Held {
         opens: 0,
         locks: 0,
@@ -31,7 +31,7 @@ impl Held {
         bytes: 0,
     };
 
-    /// Nothing but bytes.
+    /// Makes a request for bytes alone.
     pub(crate) fn bytes(bytes: usize) -> Held {
         Held {
             bytes,
@@ -74,7 +74,7 @@ impl Held {
         f(&mut self.bytes, bytes);
     }
 
-    /// The limits of one connection; there is none of its bytes.
+    /// Returns the limits of one connection, which has none for bytes.
     pub(crate) fn most_of_one(limits: &Limits) -> Held {
         Held {
             opens: limits.opens,
@@ -85,9 +85,9 @@ impl Held {
         }
     }
 
-    /// Is this, with `more` of it, within what one may have (`most`) and the total allows? Three quarters of the total
-    /// are first come, first served; of the last one each of `connections` has a part, so that nobody can take
-    /// everything.
+    /// Returns whether these resources plus `more` are within the limit of one connection (`most`) and within the
+    /// total. Three quarters of the total are first come, first served; the last quarter is divided among the
+    /// `connections`, so that no client can take everything.
     fn allows(self, more: Held, all: Held, most: Held, total: Held, connections: usize) -> bool {
         let fits = |own: usize, more: usize, all: usize, most: usize, total: usize| {
             let shared = total - total / 4;
@@ -117,7 +117,7 @@ impl Held {
 }
 
 impl Smb {
-    /// May this connection take that much more, and its account so many bytes?
+    /// Returns whether this connection may take `more` resources, and its account the bytes among them.
     pub(crate) fn may_take(&self, conn: ConnId, more: Held) -> bool {
         let limits = &self.config.limits;
         self.files.held(conn).allows(
@@ -131,26 +131,4 @@ impl Smb {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn opens(opens: usize) -> Held {
-        Held {
-            opens,
-            ..Held::default()
-        }
-    }
-
-    #[test]
-    fn the_last_quarter_is_everyones() {
-        let allows = |own, all| opens(own).allows(opens(1), opens(all), opens(60), opens(80), 5);
-        assert!(allows(59, 59), "within the shared part");
-        assert!(!allows(60, 60), "the connection's own limit");
-        assert!(
-            !allows(30, 60),
-            "the shared part is full, and it has more than its part"
-        );
-        assert!(allows(3, 60) && !allows(4, 60), "its part is 80 / 4 / 5");
-        assert!(!allows(0, 80), "all of it is taken");
-    }
-}
+mod tests;

@@ -1,7 +1,6 @@
-//! Information levels: what QUERY_DIRECTORY, QUERY_INFO and SET_INFO carry (MS-FSCC 2.4 and 2.5).
+//! Encodes and parses the information classes of QUERY_DIRECTORY, QUERY_INFO and SET_INFO (MS-FSCC 2.4 and 2.5).
 //!
-//! Encoders take what is known of a file and make the bytes; parsers take bytes and say what is to be set. Neither
-//! acts.
+//! Encoders turn metadata into bytes; parsers turn bytes into the values to set. Neither has effects.
 
 pub mod access;
 pub mod directory;
@@ -12,17 +11,17 @@ pub mod volume;
 use crate::wire::utf16;
 use outlast_fsa::status::NtStatus;
 
-/// What a query of one information level gives.
+/// The result of a query of one information class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The bytes, at most as many as the client has room for.
+    /// The bytes, at most as many as fit the client's buffer.
     pub bytes: Vec<u8>,
     /// Variable-length data was cut off: the status is STATUS_BUFFER_OVERFLOW.
     pub overflow: bool,
 }
 
 impl Answer {
-    /// STATUS_SUCCESS, or STATUS_BUFFER_OVERFLOW where data was cut off.
+    /// Returns STATUS_SUCCESS, or STATUS_BUFFER_OVERFLOW if data was cut off.
     #[must_use]
     pub fn status(&self) -> NtStatus {
         if self.overflow {
@@ -43,19 +42,19 @@ impl Answer {
         Ok(Answer { bytes, overflow })
     }
 
-    /// The same for a level without a variable part.
+    /// Makes the answer of an information class without a variable part.
     fn fixed(bytes: Vec<u8>, limit: usize) -> Result<Answer, NtStatus> {
         let fixed = bytes.len();
         Answer::cut(bytes, fixed, limit)
     }
 }
 
-/// Length of a string in UTF-16LE as the length fields have it, in bytes.
+/// Returns the length of a string in UTF-16LE, in bytes, for a length field.
 fn utf16_len(text: &str) -> u32 {
     u32::try_from(utf16::len(text)).unwrap_or(u32::MAX)
 }
 
-/// A path beneath the share as clients write it: `\dir\file`; the root is `\`.
+/// Returns a path within the share in the clients' notation: `\dir\file`; the root is `\`.
 fn client_path(path: &str) -> String {
     format!("\\{}", path.replace('/', "\\"))
 }

@@ -1,5 +1,5 @@
-//! File system controls that IOCTL carries (MS-SMB2 2.2.31, 2.2.32, MS-FSCC 2.3): inputs parsed, outputs built. Nothing
-//! here acts.
+//! Parses the inputs and builds the outputs of the file system controls in IOCTL (MS-SMB2 2.2.31, 2.2.32, MS-FSCC 2.3).
+//! It has no effects.
 
 use crate::wire::{Malformed, utf16};
 use bytes::{Buf, BufMut};
@@ -42,10 +42,11 @@ pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 /// Bytes of all chunks (ServerSideCopyMaxDataSize).
 pub const MAX_COPY_BYTES: u32 = 16 << 20;
 
-/// Bytes that one operation of a copy takes at most: what it overwrites of its own source is kept in its intent.
+/// The largest number of bytes that one operation of a copy writes: its intent contains the bytes of its source that it
+/// overwrites.
 const STEP_BYTES: u64 = MAX_CHUNK_BYTES as u64;
 
-/// What a client asks for.
+/// A parsed file system control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fsctl {
     /// FSCTL_VALIDATE_NEGOTIATE_INFO.
@@ -74,7 +75,7 @@ pub enum Fsctl {
     },
     /// FSCTL_PIPE_TRANSCEIVE: the input is what is written.
     PipeTransceive,
-    /// FSCTL_PIPE_WAIT: for a pipe of this name.
+    /// FSCTL_PIPE_WAIT for a pipe of this name.
     PipeWait(String),
     /// FSCTL_CREATE_OR_GET_OBJECT_ID, FSCTL_GET_OBJECT_ID.
     ObjectId,
@@ -85,11 +86,11 @@ pub enum Fsctl {
 }
 
 impl Fsctl {
-    /// Reads an input.
+    /// Parses an input.
     ///
     /// # Errors
-    /// `INVALID_PARAMETER` for inputs that are too short or cannot be; the proper refusal of controls that are not
-    /// offered; `INVALID_DEVICE_REQUEST` for unknown ones (MS-SMB2 3.3.5.15).
+    /// `INVALID_PARAMETER` for inputs that are too short or invalid; the specified status for controls that are not
+    /// supported; `INVALID_DEVICE_REQUEST` for unknown ones (MS-SMB2 3.3.5.15).
     pub fn parse(ctl_code: u32, mut input: &[u8]) -> Result<Fsctl, NtStatus> {
         match ctl_code {
             code::VALIDATE_NEGOTIATE_INFO => {
@@ -113,7 +114,7 @@ impl Fsctl {
             }
             code::QUERY_ALLOCATED_RANGES => {
                 let (offset, length) = range(input)?;
-                // MS-FSA 2.1.5.10.22: the end must be an offset too.
+                // MS-FSA 2.1.5.10.22: the end of the range must be a valid offset, too.
                 if offset + length > i64::MAX as u64 {
                     return Err(NtStatus::INVALID_PARAMETER);
                 }
@@ -123,23 +124,23 @@ impl Fsctl {
             code::PIPE_WAIT => pipe_wait(input).map(Fsctl::PipeWait),
             code::CREATE_OR_GET_OBJECT_ID | code::GET_OBJECT_ID => Ok(Fsctl::ObjectId),
             code::GET_COMPRESSION => Ok(Fsctl::GetCompression),
-            // MS-FSA 2.1.5.10.31: nothing is compressed here.
+            // MS-FSA 2.1.5.10.31: no file is compressed.
             code::SET_COMPRESSION => match input.try_get_u16_le().map_err(short)? {
                 0 => Ok(Fsctl::SetCompressionNone),
                 _ => Err(NtStatus::NOT_SUPPORTED),
             },
-            // MS-SMB2 3.3.5.15.2: there is no DFS.
+            // MS-SMB2 3.3.5.15.2: DFS is not supported.
             code::DFS_GET_REFERRALS | code::DFS_GET_REFERRALS_EX => {
                 Err(NtStatus::FS_DRIVER_REQUIRED)
             }
-            // Links are followed here; what is opened is never one (MS-FSA 2.1.5.10.14).
+            // The server follows symbolic links, so an open is never a reparse point (MS-FSA 2.1.5.10.14).
             code::GET_REPARSE_POINT => Err(NtStatus::NOT_A_REPARSE_POINT),
             code::SET_REPARSE_POINT => Err(NtStatus::NOT_SUPPORTED),
-            // 3.3.5.15.11: there is no multichannel.
+            // 3.3.5.15.11: multichannel is not supported.
             code::QUERY_NETWORK_INTERFACE_INFO => Err(NtStatus::NOT_SUPPORTED),
-            // 3.3.5.15.7: there is no branch cache.
+            // 3.3.5.15.7: BranchCache is not supported.
             code::SRV_READ_HASH => Err(NtStatus::HASH_NOT_SUPPORTED),
-            // 3.3.5.15.9: handles outlive the server, not the connection.
+            // 3.3.5.15.9: resilient handles are not supported.
             code::LMR_REQUEST_RESILIENCY => Err(NtStatus::NOT_SUPPORTED),
             _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
         }
@@ -150,7 +151,7 @@ fn short<E>(_: E) -> NtStatus {
     NtStatus::INVALID_PARAMETER
 }
 
-/// Two byte offsets or lengths, none negative.
+/// Parses two byte offsets or lengths, which must not be negative.
 fn range(mut input: &[u8]) -> Result<(u64, u64), NtStatus> {
     let first = input.try_get_i64_le().map_err(short)?;
     let second = input.try_get_i64_le().map_err(short)?;
@@ -160,7 +161,7 @@ fn range(mut input: &[u8]) -> Result<(u64, u64), NtStatus> {
     ))
 }
 
-/// FSCTL_PIPE_WAIT (MS-FSCC 2.3.49): Timeout, NameLength, TimeoutSpecified, Padding, Name.
+/// Parses FSCTL_PIPE_WAIT (MS-FSCC 2.3.49): Timeout, NameLength, TimeoutSpecified, Padding, Name.
 fn pipe_wait(mut input: &[u8]) -> Result<String, NtStatus> {
     input.try_get_u64_le().map_err(short)?;
     let length = input.try_get_u32_le().map_err(short)? as usize;
@@ -169,7 +170,7 @@ fn pipe_wait(mut input: &[u8]) -> Result<String, NtStatus> {
     utf16::decode(name).map_err(Malformed::status)
 }
 
-/// VALIDATE_NEGOTIATE_INFO request (MS-SMB2 2.2.31.4): what the client sent in its NEGOTIATE.
+/// A VALIDATE_NEGOTIATE_INFO request (MS-SMB2 2.2.31.4): what the client sent in its NEGOTIATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidateNegotiate {
     /// Capabilities.
@@ -202,7 +203,7 @@ impl ValidateNegotiate {
     }
 }
 
-/// VALIDATE_NEGOTIATE_INFO response (MS-SMB2 2.2.32.6): what the server answered in its NEGOTIATE.
+/// Builds a VALIDATE_NEGOTIATE_INFO response (MS-SMB2 2.2.32.6): what the server answered in its NEGOTIATE.
 #[must_use]
 pub fn negotiated(
     capabilities: u32,
@@ -218,7 +219,7 @@ pub fn negotiated(
     out
 }
 
-/// SRV_REQUEST_RESUME_KEY response (MS-SMB2 2.2.32.3): a key made of the open's id, which is never used again.
+/// Builds a SRV_REQUEST_RESUME_KEY response (MS-SMB2 2.2.32.3). The key contains the open's id, which is never reused.
 #[must_use]
 pub fn resume_key(open: OpenId) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
@@ -233,13 +234,13 @@ pub fn resume_key(open: OpenId) -> Vec<u8> {
 /// SRV_COPYCHUNK_COPY (MS-SMB2 2.2.31.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyChunk {
-    /// The open that SourceKey means; `None`: a key that was never given.
+    /// The open that SourceKey identifies; `None`: the server never issued such a key.
     pub source: Option<OpenId>,
-    /// Chunks; empty if they are past the limits.
+    /// Chunks; empty if they exceed the limits.
     pub chunks: Vec<Chunk>,
     /// FSCTL_SRV_COPYCHUNK: the target must be open for reading too.
     pub target_is_read: bool,
-    /// Within the limits; if not, [`copy_limits`] is the answer, with INVALID_PARAMETER.
+    /// The chunks are within the limits; if not, the response is [`copy_limits`] with INVALID_PARAMETER.
     pub within_limits: bool,
 }
 
@@ -287,7 +288,7 @@ impl CopyChunk {
 /// Length of a SRV_COPYCHUNK_RESPONSE in bytes.
 pub const COPY_RESPONSE: u32 = 12;
 
-/// The first of these chunks, as many as one operation copies.
+/// Returns the first of these chunks, as many as one operation copies.
 #[must_use]
 pub fn one_step(chunks: &[Chunk]) -> &[Chunk] {
     let mut bytes = 0;
@@ -299,7 +300,7 @@ pub fn one_step(chunks: &[Chunk]) -> &[Chunk] {
     chunks.split_at(count).0
 }
 
-/// SRV_COPYCHUNK_RESPONSE (MS-SMB2 2.2.32.1) after all chunks are written.
+/// Builds the SRV_COPYCHUNK_RESPONSE (MS-SMB2 2.2.32.1) after all chunks are written.
 #[must_use]
 pub fn copied(chunks: &[Chunk]) -> Vec<u8> {
     let total: u32 = chunks
@@ -309,7 +310,7 @@ pub fn copied(chunks: &[Chunk]) -> Vec<u8> {
     copy_response(count, 0, total)
 }
 
-/// SRV_COPYCHUNK_RESPONSE that tells the limits (MS-SMB2 3.3.5.15.6.2).
+/// Builds the SRV_COPYCHUNK_RESPONSE that contains the limits (MS-SMB2 3.3.5.15.6.2).
 #[must_use]
 pub fn copy_limits() -> Vec<u8> {
     copy_response(MAX_CHUNKS, MAX_CHUNK_BYTES, MAX_COPY_BYTES)
@@ -323,16 +324,17 @@ fn copy_response(chunks: u32, chunk_bytes: u32, total_bytes: u32) -> Vec<u8> {
     out
 }
 
-/// SRV_SNAPSHOT_ARRAY (MS-SMB2 2.2.32.2) of no snapshots.
+/// Builds an empty SRV_SNAPSHOT_ARRAY (MS-SMB2 2.2.32.2).
 #[must_use]
 pub fn no_snapshots() -> Vec<u8> {
     vec![0; 16]
 }
 
-/// FSCTL_QUERY_ALLOCATED_RANGES output (MS-FSCC 2.3.56), cut to whole ranges within `limit`, and whether it was cut.
+/// Builds the output of FSCTL_QUERY_ALLOCATED_RANGES (MS-FSCC 2.3.56), cut to whole ranges within `limit`, and returns
+/// whether it was cut.
 ///
 /// # Errors
-/// `BUFFER_TOO_SMALL` if there are ranges and no room for one (MS-FSA 2.1.5.10.22).
+/// `BUFFER_TOO_SMALL` if ranges exist and none fits (MS-FSA 2.1.5.10.22).
 pub fn allocated_ranges(ranges: &[(u64, u64)], limit: usize) -> Result<(Vec<u8>, bool), NtStatus> {
     let fit = limit / 16;
     if fit == 0 && !ranges.is_empty() {
@@ -347,7 +349,7 @@ pub fn allocated_ranges(ranges: &[(u64, u64)], limit: usize) -> Result<(Vec<u8>,
     Ok((bytes, ranges.len() > fit))
 }
 
-/// FILE_OBJECTID_BUFFER (MS-FSCC 2.1.3.1): an identity made of device and inode, as Samba does it.
+/// Builds a FILE_OBJECTID_BUFFER (MS-FSCC 2.1.3.1): an identity derived from device and inode, as Samba does.
 #[must_use]
 pub fn object_id(metadata: &Metadata) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);

@@ -1,8 +1,8 @@
-//! SMB2 and SMB3 whose sessions can be saved and restored.
+//! Implements an SMB2 and SMB3 server whose sessions can be saved and restored.
 //!
 //! [`Smb`] holds the durable state of every connection. It changes only through [`Record`]s, each handed to the
-//! [`Journal`] and applied by the one `apply`; recovery applies the same records again. Bytes come in through
-//! [`Smb::step`], file operations go out as [`Planned`], final wire bytes as [`Output::sends`].
+//! [`Journal`] and applied by the one `apply`; recovery applies the same records again. [`Smb::step`] takes messages;
+//! file operations leave as [`Planned`], final wire bytes as [`Output::sends`].
 
 mod accounts;
 mod admission;

@@ -1,4 +1,4 @@
-//! Directory watches: changes are put on record for the watches that report them (MS-FSA 2.1.4.1).
+//! Puts changes on record for the directory watches that report them (MS-FSA 2.1.4.1).
 
 use crate::held::Held;
 use crate::record::Record;
@@ -9,7 +9,7 @@ use outlast_fsa::notify::{MAX_NOTICES, action, notices};
 use outlast_fsa::path;
 
 impl Smb {
-    /// Reports a change to every watch it concerns.
+    /// Adds a change to every watch that reports it.
     pub(crate) fn publish(&mut self, change: &Change, journal: &mut dyn Journal) {
         if !self.files.has_watches() {
             return;
@@ -35,7 +35,7 @@ impl Smb {
                 && last == only
                 && only.action == action::MODIFIED
             {
-                // The same again says nothing new.
+                // An equal notice that is still unreported makes this one redundant.
                 notices.clear();
             }
             let count = watch.notices.len() + notices.len();

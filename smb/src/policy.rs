@@ -1,5 +1,6 @@
-//! The admission of sessions and tree connects under the configuration, and what it requires of them. It is asked when
-//! they begin, and again at each return ([`crate::readmission`]), when the configuration may be another one.
+//! Admits sessions and tree connects under the configuration, and determines the signing and encryption that it
+//! requires of them. It does so when they begin, and again after each restart ([`crate::readmission`]), because the
+//! configuration may have changed.
 
 use crate::config::{Config, Requirement, Share};
 use crate::state::{Negotiation, Resource, Security, Tree};
@@ -8,32 +9,32 @@ use outlast_fsa::access;
 use outlast_fsa::status::NtStatus;
 use std::fmt;
 
-/// The share every server has, for named pipes.
+/// The share for named pipes, which every server has.
 const IPC: &str = "IPC$";
 
-/// Why a session or a tree connect is not admitted.
+/// The reason to refuse a session or a tree connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The dialect of the connection is not spoken.
+    /// The configuration excludes the dialect of the connection.
     Dialect(Dialect),
-    /// The users file has no such user.
+    /// The users file does not contain the user.
     UnknownUser,
-    /// The user has another password than the session's client has proved to know.
+    /// The user's password is not the one that the session's client authenticated with.
     AnotherPassword,
-    /// No share admits guests.
+    /// No share allows guests.
     NoGuests,
-    /// Guests have no key, and signing or encryption is required.
+    /// Signing or encryption is required, and guest sessions have no key.
     Unprotected,
     /// Encryption is required, and the session has no key for it.
     CannotEncrypt,
-    /// There is no share of this name.
+    /// No share has this name.
     NoShare,
-    /// The share does not admit this user.
+    /// The share does not allow this user.
     NotAdmitted,
 }
 
 impl Refused {
-    /// What a client that asks for it is answered with.
+    /// Returns the status of the response to a client that requests it.
     pub(crate) fn status(self) -> NtStatus {
         match self {
             Refused::UnknownUser | Refused::AnotherPassword | Refused::NoGuests => {
@@ -73,7 +74,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Is the dialect that a connection negotiated spoken?
+/// Checks that the configuration allows the dialect that a connection negotiated.
 pub(crate) fn dialect(config: &Config, dialect: Dialect) -> Result<(), Refused> {
     match (config.min_dialect..=config.max_dialect).contains(&dialect) {
         true => Ok(()),
@@ -81,7 +82,7 @@ pub(crate) fn dialect(config: &Config, dialect: Dialect) -> Result<(), Refused> 
     }
 }
 
-/// Admits an authenticated session, and writes into `security` what is required of it. What was required before stays.
+/// Admits an authenticated session, and sets in `security` what is required of it. Earlier requirements remain.
 pub(crate) fn session(
     config: &Config,
     negotiation: &Negotiation,
@@ -115,7 +116,7 @@ pub(crate) fn session(
     Ok(())
 }
 
-/// The tree connect that a session gets for a share of this name.
+/// Makes the tree connect of a session to the share with this name.
 pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<Tree, Refused> {
     if name.eq_ignore_ascii_case(IPC) {
         return Ok(Tree {
@@ -133,7 +134,7 @@ pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<T
         return Err(Refused::NotAdmitted);
     }
     let encrypt = share.encryption == Requirement::Required;
-    // 3.3.5.7: nothing to encrypt with (an older dialect, a guest).
+    // 3.3.5.7: the session has no encryption key (an older dialect, a guest).
     let keys = security.keys.as_ref();
     if encrypt && keys.is_none_or(|keys| keys.encryption.is_none()) {
         return Err(Refused::CannotEncrypt);
@@ -150,7 +151,7 @@ pub(crate) fn tree(config: &Config, security: &Security, name: &str) -> Result<T
     })
 }
 
-/// May this login use the share?
+/// Returns whether the share allows this login.
 fn admits(share: &Share, security: &Security) -> bool {
     match security.present_user() {
         Some(user) if !security.guest => {

@@ -1,6 +1,5 @@
-//! The second admission of sessions and tree connects, at each return: the configuration may have changed. Sessions and
-//! tree connects that it does not admit any more end, as by LOGOFF and TREE_DISCONNECT; what it requires now is
-//! required of the others, too.
+//! Admits sessions and tree connects again after each restart, because the configuration may have changed. Those that
+//! it no longer admits end, as by LOGOFF and TREE_DISCONNECT; its new requirements apply to the others.
 
 use crate::policy::{self, Refused};
 use crate::record::Record;
@@ -8,10 +7,9 @@ use crate::server::{ConnId, Journal, Smb};
 use crate::state::{Connection, Security, SessionState, Tree};
 
 impl Smb {
-    /// Admits every session and tree connect again. Connections with an operation under way are passed over: it is
-    /// finished first, then this is called again. What was admitted before is admitted as it is, so the call may be
-    /// repeated. Gives the connections that must be closed: their dialect is not spoken any more, or the last of their
-    /// sessions has ended.
+    /// Admits every session and tree connect again. Skips connections with an operation in progress: the caller
+    /// finishes it and calls again. Repeated calls do not change what was readmitted. Returns the connections that must
+    /// be closed: their dialect is no longer allowed, or the last of their sessions has ended.
     pub fn readmit(&mut self, journal: &mut dyn Journal) -> Vec<ConnId> {
         let there = self.connections.iter();
         let there = there.filter(|(_, connection)| !connection.gone && !is_at_work(connection));
@@ -80,7 +78,7 @@ impl Smb {
             != (before.signing_required, before.encrypt);
         if security != *before {
             log::info!(
-                "client {}: more protection is required now of the session of {}",
+                "client {}: the configuration now requires more protection for the session of {}",
                 connection.client,
                 name(&security)
             );
@@ -92,7 +90,7 @@ impl Smb {
         }
     }
 
-    /// A tree connect as it is under the present configuration.
+    /// Returns a tree connect as the present configuration determines it.
     fn tree_again(&self, security: &Security, tree: &Tree) -> Result<Tree, Refused> {
         let mut now = policy::tree(&self.config, security, &tree.name)?;
         now.encrypt |= tree.encrypt;
@@ -100,14 +98,14 @@ impl Smb {
     }
 }
 
-/// Is the intent of an operation on record without its result?
+/// Returns whether the intent of an operation is on record without its result.
 fn is_at_work(connection: &Connection) -> bool {
     let parked = connection.parked.values().map(|parked| &parked.work);
     let mut works = connection.work.iter().chain(parked);
     works.any(|work| work.doing.is_some())
 }
 
-/// Whose session it is, for messages.
+/// Returns the name of a session's user, for messages.
 fn name(security: &Security) -> String {
     match &security.user {
         Some(user) => format!("the user {user:?}"),

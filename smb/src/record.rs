@@ -1,4 +1,8 @@
-//! Records: the only way the durable state of a connection changes.
+//! Defines the records, through which alone the durable state of a connection changes.
+
+mod touched;
+
+pub(crate) use touched::Touched;
 
 use crate::rpc::Pipe;
 use crate::state::{
@@ -15,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Which work a record is about.
+/// The work that a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WorkId {
     /// The message in progress.
@@ -30,13 +34,13 @@ pub enum WorkId {
 pub enum Record {
     /// The connection is accepted.
     Connected { client: IpAddr },
-    /// The TCP connection is gone: tasks close its opens but for durable ones, and its waiting requests are forgotten.
+    /// The TCP connection has ended: tasks close its opens except durable ones, and its waiting requests are removed.
     Disconnected,
-    /// The oldest message is begun.
+    /// The oldest message has begun.
     Begin,
-    /// The server crashed while at this work.
+    /// The server crashed during this work.
     Crashed { work: WorkId },
-    /// The server crashed while closing this open.
+    /// The server crashed during the close of this open.
     CloseCrashed { open: OpenId },
     /// The message's MessageIds, each with its charge, leave the window.
     Admitted {
@@ -45,20 +49,20 @@ pub enum Record {
     },
     /// Point 2: an operation's intent.
     Doing { work: WorkId, doing: Doing },
-    /// The operation under way has ended without an answer yet: the component continues.
+    /// The operation in progress has ended without a response: its component continues.
     Undone { work: WorkId },
-    /// The operation under way has done so many parts of its component; another operation does the next ones.
+    /// The operation in progress has completed this many parts of its component; another operation does the next ones.
     PartsDone { work: WorkId, parts: u32 },
-    /// A component is answered, more of its message are to come.
+    /// A component is answered, and further ones of its message follow.
     Answered {
         work: WorkId,
         answer: Option<Box<Answer>>,
         related: Related,
         credits: u16,
     },
-    /// The message is answered whole.
+    /// The whole message is answered.
     Done { work: WorkId, credits: u16 },
-    /// A request begins to wait; the work it was part of is done.
+    /// A request begins to wait; the work that it was part of is done.
     Parked {
         work: WorkId,
         id: u64,
@@ -67,9 +71,9 @@ pub enum Record {
     },
     /// A waiting request is executed again.
     Running { id: u64 },
-    /// It still has to wait.
+    /// It continues to wait.
     Waiting { id: u64, wait: Wait },
-    /// A waiting request is to end with this status.
+    /// A waiting request must end with this status.
     Cancelled { id: u64, status: NtStatus },
     /// NEGOTIATE.
     Negotiated(Box<Negotiation>),
@@ -77,7 +81,7 @@ pub enum Record {
     Session { id: u64, security: Box<Security> },
     /// A session has ended: tasks close its opens.
     SessionEnded { id: u64 },
-    /// The nonce of one message to the client is spent.
+    /// The nonce of one message to the client is used.
     Nonce { session: u64 },
     /// TREE_CONNECT.
     TreeConnected {
@@ -85,23 +89,23 @@ pub enum Record {
         id: u32,
         tree: Box<Tree>,
     },
-    /// The configuration's list of shares has changed: (before, now).
+    /// The configuration's list of shares has changed: pairs of old and new id.
     SharesMoved { moved: Vec<(ShareId, ShareId)> },
     /// TREE_DISCONNECT: tasks close its opens.
     TreeEnded { session: u64, id: u32 },
     /// CREATE.
     Opened(Box<Open>),
-    /// Point 2 of a close that a task does.
+    /// Point 2 of a close by a task.
     Closing { open: OpenId, doing: Doing },
     /// The open is closed.
     Closed { open: OpenId },
-    /// The file or one of its parent directories has another name.
+    /// The file or one of its parent directories was renamed.
     Moved {
         open: OpenId,
         path: String,
         directory: FileKey,
     },
-    /// The file is deleted at its last close, or not.
+    /// The delete-pending mark of the file is set or cleared.
     DeletePending { open: OpenId, on: bool },
     /// FilePositionInformation, in bytes.
     Position { open: OpenId, position: u64 },
@@ -109,7 +113,7 @@ pub enum Record {
     Mode { open: OpenId, mode: u32 },
     /// QUERY_DIRECTORY.
     Cursor { open: OpenId, cursor: Cursor },
-    /// CHANGE_NOTIFY: the watch begins, or what it held has been reported.
+    /// CHANGE_NOTIFY: the watch begins, or its notices have been reported.
     Watch { open: OpenId, watch: Watch },
     /// Changes for a watch.
     Noticed {
@@ -123,9 +127,9 @@ pub enum Record {
         level: OplockLevel,
         breaking: Option<Breaking>,
     },
-    /// Locks granted, all together.
+    /// Locks are granted, all together.
     Locked { open: OpenId, locks: Vec<Lock> },
-    /// The first lock with this range is gone.
+    /// The first lock with this range is released.
     Unlocked {
         open: OpenId,
         offset: u64,
@@ -139,7 +143,7 @@ pub enum Record {
     },
     /// The state of a pipe after a request.
     Pipe { open: OpenId, pipe: Box<Pipe> },
-    /// The file system lost a file in a power cut, and it was made again: it is another one to the file system.
+    /// A file that the file system lost in a power cut was made again, with another key.
     Rekeyed {
         from: FileKey,
         key: FileKey,
@@ -147,36 +151,36 @@ pub enum Record {
     },
     /// A piece of a copy of the connection ([`crate::copying`]), as it is now.
     Copied(Box<Piece>),
-    /// A tree connect as the present configuration has it.
+    /// A tree connect as the present configuration determines it.
     TreeChanged {
         session: u64,
         id: u32,
         tree: Box<Tree>,
     },
-    /// Times that operations by an open do not move from now on.
+    /// The times that operations by an open do not update from now on.
     Stopped { open: OpenId, times: Times },
     /// ChannelSequence of the last request by an open.
     ChannelSequence { open: OpenId, sequence: u16 },
     /// The state of the lease that an open is part of.
     Lease { open: OpenId, lease: Lease },
-    /// A session has ended because its client has logged off, or has set up another one in its place
-    /// (PreviousSessionId): its durable opens are kept, and tasks close the others.
+    /// A session has ended by LOGOFF, or by a new session in its place (PreviousSessionId): its durable opens are kept,
+    /// and tasks close the others.
     SessionLeft { id: u64 },
-    /// The time of a durable open that belongs to no connection begins.
+    /// The timeout of a durable open without a connection begins.
     Detached { open: OpenId, until: Duration },
-    /// A task closes a durable open that belongs to no connection.
+    /// A task closes a durable open without a connection.
     Orphaned { open: OpenId },
-    /// A durable open belongs to another connection from now on.
+    /// The connection loses a durable open, which another connection has reconnected.
     Released { open: OpenId },
 }
 
-/// What a copy of a connection consists of, besides its beginning.
+/// A piece of the copy of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, and boxed")]
 pub enum Piece {
     /// The message in progress.
     Work(Work),
-    /// A request that waits, by its AsyncId.
+    /// A waiting request, by its AsyncId.
     Parked(u64, Parked),
     /// An open.
     Open(Open),
@@ -193,142 +197,11 @@ impl Piece {
             Piece::Session(id, session) => drop(connection.sessions.insert(*id, session.clone())),
         }
     }
-
-    fn touches(&self) -> Touched {
-        match self {
-            Piece::Work(_) => Touched::default().and_frame(),
-            Piece::Parked(id, _) => Touched::work(WorkId::Parked(*id)),
-            Piece::Open(open) => Touched::open(open.id),
-            // One that is over is part of the frame.
-            Piece::Session(id, _) => Touched::session(*id).and_frame(),
-        }
-    }
-}
-
-/// What of a connection a record changes that is indexed, counted or accounted across connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Touched {
-    /// All of it.
-    pub(crate) everything: bool,
-    /// What is neither an open nor a waiting request nor a session: the message in progress, credits, and sessions
-    /// that are over.
-    pub(crate) frame: bool,
-    pub(crate) session: Option<u64>,
-    pub(crate) open: Option<OpenId>,
-    /// A waiting request, and one that ends as it begins.
-    parked: (Option<u64>, Option<u64>),
-}
-
-impl Touched {
-    pub(crate) fn everything() -> Touched {
-        Touched {
-            everything: true,
-            ..Touched::default()
-        }
-    }
-
-    fn open(open: OpenId) -> Touched {
-        Touched {
-            open: Some(open),
-            ..Touched::default()
-        }
-    }
-
-    fn session(id: u64) -> Touched {
-        Touched {
-            session: Some(id),
-            ..Touched::default()
-        }
-    }
-
-    fn work(id: WorkId) -> Touched {
-        let parked = match id {
-            WorkId::Message => None,
-            WorkId::Parked(id) => Some(id),
-        };
-        Touched {
-            frame: parked.is_none(),
-            parked: (parked, None),
-            ..Touched::default()
-        }
-    }
-
-    fn and_frame(self) -> Touched {
-        Touched {
-            frame: true,
-            ..self
-        }
-    }
-
-    pub(crate) fn parked(self) -> impl Iterator<Item = u64> {
-        let (one, other) = self.parked;
-        one.into_iter().chain(other.filter(|_| one != other))
-    }
 }
 
 impl Record {
-    /// What must be taken out of the index and the accounts before this record, and put back after it. What of a part
-    /// has a fixed place in its size (`crate::size`) and is not indexed need not be.
-    pub(crate) fn touches(&self) -> Touched {
-        match self {
-            Record::Connected { .. }
-            | Record::Disconnected
-            | Record::SessionLeft { .. }
-            | Record::Rekeyed { .. } => Touched::everything(),
-            Record::Opened(open) => Touched::open(open.id),
-            Record::Closed { open }
-            | Record::Closing { open, .. }
-            | Record::Oplock { open, .. }
-            | Record::Lease { open, .. }
-            | Record::Detached { open, .. }
-            | Record::Orphaned { open }
-            | Record::Released { open }
-            | Record::Locked { open, .. }
-            | Record::Unlocked { open, .. }
-            | Record::LockSequence { open, .. }
-            | Record::Moved { open, .. }
-            | Record::DeletePending { open, .. }
-            | Record::Cursor { open, .. }
-            | Record::Watch { open, .. }
-            | Record::Noticed { open, .. }
-            | Record::Pipe { open, .. } => Touched::open(*open),
-            Record::Waiting { id, .. } => Touched::work(WorkId::Parked(*id)),
-            Record::Doing { work, .. }
-            | Record::Undone { work }
-            | Record::PartsDone { work, .. }
-            | Record::Answered { work, .. } => Touched::work(*work),
-            Record::Done { work, .. } => Touched::work(*work).and_frame(),
-            Record::Parked { work, id, .. } => {
-                let ended = Touched::work(*work).parked.0;
-                Touched {
-                    frame: true,
-                    parked: (Some(*id), ended),
-                    ..Touched::default()
-                }
-            }
-            Record::Begin | Record::Admitted { .. } => Touched::default().and_frame(),
-            Record::Session { id, .. }
-            | Record::SessionEnded { id }
-            | Record::TreeConnected { session: id, .. }
-            | Record::TreeChanged { session: id, .. }
-            | Record::TreeEnded { session: id, .. } => Touched::session(*id).and_frame(),
-            Record::Crashed { .. }
-            | Record::CloseCrashed { .. }
-            | Record::Running { .. }
-            | Record::Cancelled { .. }
-            | Record::Negotiated(_)
-            | Record::Nonce { .. }
-            | Record::SharesMoved { .. }
-            | Record::Position { .. }
-            | Record::Mode { .. }
-            | Record::Stopped { .. }
-            | Record::ChannelSequence { .. } => Touched::default(),
-            Record::Copied(piece) => piece.touches(),
-        }
-    }
-
-    /// The fold: changes `connection` as this record says. A record that does not fit the state (it cannot, unless the
-    /// log is damaged) changes nothing.
+    /// Applies this record to `connection`. A record that does not fit the state, which only a damaged log contains,
+    /// changes nothing.
     pub fn apply(&self, connection: &mut Connection) {
         match self {
             Record::Connected { client } => *connection = Connection::new(*client),
@@ -446,7 +319,7 @@ impl Record {
                     session.trees.clear();
                 }
                 orphan(connection, |open| open.session == *id);
-                // MS-FSA 2.1.5.5: closing an open completes what waits for changes by it.
+                // MS-FSA 2.1.5.5: the close of an open completes its CHANGE_NOTIFY requests.
                 cancel(connection, NtStatus::NOTIFY_CLEANUP, |parked| {
                     parked.session == *id && matches!(parked.wait, Wait::Notify(_))
                 });
@@ -697,14 +570,14 @@ fn disconnected(connection: &mut Connection) {
         open.lose_connection();
     }
     connection.sessions.clear();
-    // An operation whose intent is on record is redone first; nobody waits for its answer.
+    // An operation whose intent is on record is redone first, without a response.
     connection.work = connection.work.take().filter(|work| work.doing.is_some());
     connection
         .parked
         .retain(|_, parked| parked.work.doing.is_some());
 }
 
-/// A session that was logged off stays while a message that may still need its keys is in progress.
+/// Removes ended sessions, but not while a message that may still need their keys is in progress.
 fn forget_ended_sessions(connection: &mut Connection) {
     if connection.work.is_some() {
         return;

@@ -1,4 +1,4 @@
-//! Coming back: what the loop asks after the fold, before the gates open.
+//! Recovers the server after the fold and before the network is opened again.
 
 use crate::config::{FormerShare, Share};
 use crate::record::Record;
@@ -9,9 +9,8 @@ use outlast_fsa::path;
 use std::collections::BTreeSet;
 
 impl Smb {
-    /// After the fold and before files are opened again. The configuration may have changed: shares, which were
-    /// `former` ones in the life before, are found by name and path, and the tree connects of those that are not there
-    /// end. [`Smb::readmit`] comes later.
+    /// Adapts the state to the present configuration, after the fold and before files are opened again. The `former`
+    /// shares are found by name and path, and tree connects to missing ones end. [`Smb::readmit`] comes later.
     pub fn recovered(&mut self, former: &[FormerShare], journal: &mut dyn Journal) {
         self.wake_everyone();
         for conn in self.connections.keys().copied().collect::<Vec<_>>() {
@@ -51,8 +50,8 @@ impl Smb {
         }
     }
 
-    /// The fold does not know which requests to wake: what one client waits for may have become part of another's
-    /// snapshot.
+    /// Wakes every waiting request and every close. The fold does not determine which ones to wake: the event that one
+    /// client waits for may be part of another client's snapshot.
     fn wake_everyone(&mut self) {
         for (conn, connection) in &self.connections {
             let parked = connection.parked.keys();
@@ -64,13 +63,13 @@ impl Smb {
         }
     }
 
-    /// Does any client watch a directory?
+    /// Returns whether a client watches a directory.
     #[must_use]
     pub fn has_watches(&self) -> bool {
         self.files.has_watches()
     }
 
-    /// Local changes of a watched directory may have been missed while the server was away: its client gets
+    /// Marks a watch whose directory may have changed unobserved while the server was down: its client receives
     /// NOTIFY_ENUM_DIR.
     pub fn changes_may_be_missed(&mut self, conn: ConnId, open: OpenId, journal: &mut dyn Journal) {
         let record = Record::Noticed {
@@ -81,8 +80,8 @@ impl Smb {
         self.emit(conn, record, journal);
     }
 
-    /// The work that was in progress at the end of the log. One operation at most has its intent on record without its
-    /// result: step its task before anything else.
+    /// Returns the tasks in progress at the end of the log. At most one operation has its intent on record without its
+    /// result: the first task, which must be stepped before all others.
     #[must_use]
     pub fn in_progress(&self) -> Vec<Task> {
         let mut tasks: Vec<(bool, Task)> = Vec::new();
@@ -109,8 +108,8 @@ impl Smb {
         tasks.into_iter().map(|(_, task)| task).collect()
     }
 
-    /// The server crashed while at this task, by whatever signal. At the third time the task is answered with
-    /// INTERNAL_ERROR or its connection dropped, instead of being tried again. Returns the deaths counted.
+    /// Counts a crash of the server during this task and returns the count. At the third one the task is answered with
+    /// INTERNAL_ERROR or its connection is dropped, instead of another attempt.
     pub fn crashed_during(&mut self, task: Task, journal: &mut dyn Journal) -> u32 {
         let Some((conn, work)) = task.work() else {
             return 0;
@@ -143,8 +142,8 @@ impl Smb {
         attempts.unwrap_or(0)
     }
 
-    /// A parked request's message as it came, decrypted; the messages of other tasks are the stream's, or there is
-    /// none.
+    /// Returns the message of a parked request as received, decrypted. Messages of other tasks are in the TCP stream,
+    /// or do not exist.
     #[must_use]
     pub fn parked_message(&self, task: Task) -> Option<&[u8]> {
         let Task::Parked(conn, id) = task else {
@@ -154,7 +153,7 @@ impl Smb {
         Some(&parked.message)
     }
 
-    /// Every open file, for the file system to open again.
+    /// Iterates over the open files, for the file system to reopen.
     pub fn opens(&self) -> impl Iterator<Item = OpenInfo> + '_ {
         let rename = self.rename_under_way();
         self.connections.iter().flat_map(move |(conn, connection)| {
@@ -163,19 +162,19 @@ impl Smb {
         })
     }
 
-    /// One of them.
+    /// Returns one open file.
     #[must_use]
     pub fn open_info(&self, conn: ConnId, open: OpenId) -> Option<OpenInfo> {
         info(conn, self.connections.get(&conn)?.opens.get(&open)?, None)
     }
 
-    /// The shares, by their ids.
+    /// Returns the shares, indexed by their ids.
     #[must_use]
     pub fn shares(&self) -> &[Share] {
         &self.config.shares
     }
 
-    /// Is a share connected, or anything of it open, under this name and path?
+    /// Returns whether a share with this name and path is connected or has an open file.
     #[must_use]
     pub fn uses_share(&self, share: &Share) -> bool {
         let is_connected = |connection: &Connection| {
@@ -186,14 +185,14 @@ impl Smb {
         connections.any(|connection| !connection.opens.is_empty() || is_connected(connection))
     }
 
-    /// The names of the shares, by their ids.
+    /// Returns the names of the shares, indexed by their ids.
     #[must_use]
     pub fn share_names(&self) -> Vec<String> {
         let shares = self.config.shares.iter();
         shares.map(|share| share.name.clone()).collect()
     }
 
-    /// After a power cut a file had to be made again: to the file system it is another one now.
+    /// Puts the new key of a file on record that had to be made again after a power cut.
     pub fn rekeyed(
         &mut self,
         from: FileKey,
@@ -215,7 +214,7 @@ impl Smb {
         }
     }
 
-    /// Share, old and new path of the rename whose intent is on record without its result.
+    /// Returns share, old and new path of the rename whose intent is on record without its result.
     fn rename_under_way(&self) -> Option<(ShareId, &str, &str)> {
         self.connections.values().find_map(|connection| {
             let parked = connection.parked.values().map(|parked| &parked.work);
@@ -232,14 +231,13 @@ impl Smb {
     }
 }
 
-/// Session, TreeId and tree of each tree connect.
+/// Iterates over SessionId, TreeId and tree connect.
 fn trees(connection: &Connection) -> impl Iterator<Item = (u64, u32, &Tree)> {
     let sessions = connection.sessions.iter();
     sessions.flat_map(|(session, of)| of.trees.iter().map(|(id, tree)| (*session, *id, tree)))
 }
 
-/// The shares that a connection has connected, or has files open of: these may still have to be closed when the tree
-/// connect is gone.
+/// Returns the shares that a connection has connected or has open files of, which may outlive the tree connect.
 fn shares_used(connection: &Connection) -> BTreeSet<ShareId> {
     let connected = trees(connection).filter_map(|(.., tree)| match tree.resource {
         Resource::Disk(share) => Some(share),
@@ -277,7 +275,7 @@ fn info(conn: ConnId, open: &Open, rename: Option<(ShareId, &str, &str)>) -> Opt
     })
 }
 
-/// Where a path is after a rename; `None`: where it was.
+/// Returns a path's new value after a rename; `None`: it is unchanged.
 fn moved(file: &str, from: &str, to: &str) -> Option<String> {
     if file == from {
         return Some(to.to_owned());

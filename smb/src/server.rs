@@ -1,4 +1,4 @@
-//! The server: the durable state of every connection, and the calls of the loop.
+//! Holds the durable state of every connection, and offers the calls for the server's loop.
 
 use crate::accounts::Accounts;
 use crate::answered::Answered;
@@ -23,21 +23,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client connection, never used again; the log's object id.
+/// Identifies a client connection and is never reused; the log's object id.
 pub type ConnId = u64;
 
-/// Where records go, and ids come from; the loop's, over the log.
+/// The destination of records and the source of ids, which the loop implements over the log.
 pub trait Journal {
-    /// Appends a record of this connection's object. Never fails: the loop sees to the room.
+    /// Appends a record of this connection's object. Never fails: the loop ensures room.
     fn append(&mut self, conn: ConnId, record: &Record);
-    /// An id that has never been used and never will be.
+    /// Returns an id that is used once ever.
     fn unique_id(&mut self) -> u64;
 }
 
-/// The two times.
+/// Service time and wall-clock time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// Service time: operation since the NVRAM was formatted.
+    /// Service time: the time of operation since the log was formatted.
     pub now: Duration,
     /// Wall-clock time.
     pub wall: FileTime,
@@ -50,74 +50,74 @@ pub enum Task {
     Message(ConnId),
     /// A request that waited: its connection and AsyncId.
     Parked(ConnId, u64),
-    /// Closing an open whose session, tree or connection has gone.
+    /// The close of an open whose session, tree connect or connection has ended.
     Close(ConnId, OpenId),
-    /// An oplock break of this open that may have timed out.
+    /// A break or durable timeout of this open that may have expired.
     Break(ConnId, OpenId),
 }
 
-/// A file operation the loop is to do: `prepare`, [`Smb::admit`], commit, `perform`, [`Smb::complete`]. With an intent,
-/// the first two are done already.
+/// A file operation that the loop must perform: `prepare`, [`Smb::admit`], commit, `perform`, [`Smb::complete`]. With
+/// an intent, the first two are already done.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// What it belongs to.
+    /// The task that it belongs to.
     pub task: Task,
-    /// On whose behalf.
+    /// The account and share that it is performed for.
     pub actor: Actor,
-    /// What to do.
+    /// The operation.
     pub op: FileOp,
-    /// The intent on record: the operation is redone.
+    /// The intent on record, if the operation is redone.
     pub intent: Option<Intent>,
 }
 
-/// What comes next.
+/// The next step of a task.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // one at a time, and the large one is the usual one
 pub enum Step {
-    /// Do this.
+    /// Perform this operation.
     Op(Planned),
     /// Call again.
     Again,
-    /// The message (or task) is done with.
+    /// The message (or task) is finished.
     Done,
-    /// Nothing can be done now.
+    /// No progress is possible now.
     Idle,
 }
 
-/// What [`Smb::admit`] says.
+/// The result of [`Smb::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admit {
     /// The intent is on record: commit, then perform.
     Go,
-    /// There is nothing to perform: call `step` (or `step_task`) again.
+    /// Nothing must be performed: call `step` (or `step_task`) again.
     Done,
-    /// The request waits; its message (or task) is done with, as after [`Step::Done`].
+    /// The request waits; its message (or task) is finished, as after [`Step::Done`].
     Wait,
 }
 
-/// What is to leave the server, once what was appended with it is committed.
+/// The output that may leave the server once the records appended with it are committed.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     /// Whole final wire messages, the 4-byte direct-TCP header included, in order.
     pub sends: Vec<(ConnId, Vec<Bytes>)>,
     /// Connections to abort; [`Smb::disconnected`] follows.
     pub drop: Vec<ConnId>,
-    /// What was answered.
+    /// The responses that were made.
     pub answered: Vec<Answered>,
 }
 
-/// An open, for the file system to open again after a recovery.
+/// An open that the file system must reopen after a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenInfo {
     /// Connection.
     pub conn: ConnId,
     /// Open.
     pub open: OpenId,
-    /// On whose behalf.
+    /// The account and share that it is performed for.
     pub actor: Actor,
     /// Path beneath the share.
     pub path: String,
-    /// Its path if the rename that was under way at the end of the log has been done.
+    /// Its path if the rename in progress at the end of the log was performed.
     pub moved_to: Option<String>,
     /// Which file.
     pub key: FileKey,
@@ -127,9 +127,9 @@ pub struct OpenInfo {
     pub is_dir: bool,
     /// GrantedAccess.
     pub granted_access: u32,
-    /// Times that operations by it do not move.
+    /// The times that operations by it do not update.
     pub stopped: Times,
-    /// How it watches its directory.
+    /// Its directory watch.
     pub watch: Option<WatchInfo>,
 }
 
@@ -142,15 +142,15 @@ pub struct WatchInfo {
     pub filter: u32,
 }
 
-/// On whose account a client is there.
+/// The account that a client's resources are charged to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Principal {
     /// It has not logged in.
     #[default]
     Unknown,
-    /// A guest's, or nobody's.
+    /// A guest or an anonymous login.
     Guest,
-    /// A user's, by the name in lower case.
+    /// A user, by the name in lower case.
     User(Arc<str>),
 }
 
@@ -172,21 +172,21 @@ pub struct Smb {
     pub(crate) files: FileTable,
     /// Derived from `connections`.
     pub(crate) accounts: Accounts,
-    /// Tasks that something has happened for. Volatile: after a recovery every task is here.
+    /// Tasks that can make progress. Volatile: after a recovery it contains every task.
     pub(crate) wake: BTreeSet<(u64, Task)>,
-    /// Messages in progress, decrypted and cut. Volatile.
+    /// Messages in progress, decrypted and split into components. Volatile.
     pub(crate) opened: BTreeMap<Task, Arc<Opened>>,
-    /// Logins that failed, by connection. Volatile.
+    /// The number of failed logins, by connection. Volatile.
     pub(crate) failed_logins: BTreeMap<ConnId, u32>,
-    /// Operations that are refused, without their data, and the status that their request is answered with at the next
-    /// step. Finding a refusal may take longer than a turn, so it outlives [`Smb::let_go`]. Volatile.
+    /// Refused operations, without their data, and the status with which the next step answers. A refusal may take
+    /// longer than a turn to find, so it survives [`Smb::let_go`]. Volatile.
     pub(crate) refused: BTreeMap<Task, (FileOp, NtStatus)>,
-    /// Shares that cannot be connected now. Volatile.
+    /// Shares whose directories are unavailable. Volatile.
     pub(crate) offline: BTreeSet<ShareId>,
 }
 
 impl Smb {
-    /// A server without connections.
+    /// Makes a server without connections.
     #[must_use]
     pub fn new(config: Config) -> Smb {
         Smb {
@@ -202,19 +202,19 @@ impl Smb {
         }
     }
 
-    /// The directories of these shares are not there: until the next call none of them is connected. Tree connects that
-    /// exist stay.
+    /// Sets the shares whose directories are unavailable: TREE_CONNECT to them fails until the next call. Existing tree
+    /// connects remain.
     pub fn set_offline(&mut self, shares: impl IntoIterator<Item = ShareId>) {
         self.offline.clear();
         self.offline.extend(shares);
     }
 
-    /// The state of a connection that is known to be there: the caller's own, or one the index names.
+    /// Returns the state of a connection that is known to exist: the caller's own, or one from the index.
     pub(crate) fn connection(&self, conn: ConnId) -> &Connection {
         &self.connections[&conn]
     }
 
-    /// The connection that has the session with this SessionId.
+    /// Returns the connection of the session with this SessionId.
     pub(crate) fn connection_of_session(&self, session: u64) -> Option<ConnId> {
         self.connections
             .iter()
@@ -222,7 +222,7 @@ impl Smb {
             .map(|(conn, _)| *conn)
     }
 
-    /// The file of an open.
+    /// Returns the file of an open.
     pub(crate) fn file(&self, conn: ConnId, open: OpenId) -> Option<&FileOpen> {
         match &self.connections.get(&conn)?.opens.get(&open)?.target {
             Target::File(file) => Some(file),
@@ -235,14 +235,14 @@ impl Smb {
         self.apply(conn, &record);
     }
 
-    /// A connection is accepted.
+    /// Adds an accepted connection.
     pub fn connected(&mut self, conn: ConnId, client: IpAddr, journal: &mut dyn Journal) {
         self.emit(conn, Record::Connected { client }, journal);
     }
 
-    /// Works on the oldest message of this connection that is not consumed (without the 4-byte direct-TCP header).
-    /// Called again with the same message until [`Step::Done`], which comes with the records that end it: consume it in
-    /// the same commit. An operation that was out at a crash comes again with its intent.
+    /// Executes the oldest unconsumed message of this connection (without the 4-byte direct-TCP header). The loop calls
+    /// it again with the same message until [`Step::Done`], which comes with the records that end the message: it is
+    /// consumed in the same commit. An operation that was interrupted by a crash is returned again, with its intent.
     pub fn step(
         &mut self,
         conn: ConnId,
@@ -260,7 +260,7 @@ impl Smb {
             return Step::Done;
         };
         if connection.work.is_none() {
-            // On record before its bytes are looked at: a message that crashes the server must be known (law 5).
+            // The message is on record before it is parsed, so that one that crashes the server is recognized (law 5).
             self.let_go(conn);
             self.refused.remove(&Task::Message(conn));
             self.emit(conn, Record::Begin, journal);
@@ -277,8 +277,8 @@ impl Smb {
         engine::advance(&mut ctx, WorkId::Message, Some(message))
     }
 
-    /// A task that may go on now: a request that waited, a close, a break that timed out. Each is given once; step it
-    /// until it is [`Step::Done`] or [`Step::Idle`].
+    /// Returns a task that can make progress: a waiting request, a close, an expired break. Each is returned once; step
+    /// it until [`Step::Done`] or [`Step::Idle`].
     pub fn next_runnable(&mut self, clock: Clock) -> Option<Task> {
         while let Some((_, task)) = self.wake.pop_first() {
             let there = match task {
@@ -300,25 +300,25 @@ impl Smb {
         (deadline <= clock.now).then_some(Task::Break(conn, open))
     }
 
-    /// The loop leaves off in the middle of a task: it stays runnable.
+    /// Keeps a task runnable that the loop interrupts.
     pub fn leave_off(&mut self, task: Task) {
         self.wake.insert(task.in_order());
     }
 
-    /// Lets go of the bytes that a connection's message came in. [`Smb::step`] continues with a message of the same
-    /// bytes, from what is known by then: a refusal is not looked for again.
+    /// Releases the buffer of a connection's message. [`Smb::step`] continues with an equal message, and remembers a
+    /// refusal.
     pub fn let_go(&mut self, conn: ConnId) {
         self.opened.remove(&Task::Message(conn));
     }
 
-    /// Does the server still hold bytes that a message came in?
+    /// Returns whether the server still references the buffer of a message.
     #[must_use]
     pub fn has_open_message(&self) -> bool {
         let mut tasks = self.opened.keys();
         tasks.any(|task| matches!(task, Task::Message(_)))
     }
 
-    /// Works on a task; as [`Smb::step`], the message is in the state.
+    /// Executes a task as [`Smb::step`] does; its message is in the state.
     pub fn step_task(
         &mut self,
         task: Task,
@@ -356,12 +356,13 @@ impl Smb {
                 caching::timed_out(&mut ctx, open);
                 Step::Done
             }
-            // Its message is not at hand here.
+            // Its message is in the TCP stream: the loop calls `step` for it.
             Task::Message(_) => Step::Idle,
         }
     }
 
-    /// What `prepare` found. Share modes, oplocks and locks are looked at; with [`Admit::Go`] the intent is on record.
+    /// Processes the result of `prepare`: checks share modes, oplocks and locks. With [`Admit::Go`] the intent is on
+    /// record.
     pub fn admit(
         &mut self,
         op: &Planned,
@@ -391,7 +392,7 @@ impl Smb {
         }
     }
 
-    /// What came of the operation.
+    /// Processes the result of the operation.
     pub fn complete(
         &mut self,
         op: &Planned,
@@ -421,7 +422,7 @@ impl Smb {
         }
     }
 
-    /// A change of a watched directory that was not made through this server.
+    /// Reports a change in a watched directory that was not made through this server.
     pub fn changed(
         &mut self,
         change: &Change,
@@ -432,8 +433,8 @@ impl Smb {
         self.publish(change, journal);
     }
 
-    /// The TCP connection is gone: its waiting requests are forgotten, its opens will be closed by tasks. Not while an
-    /// operation of it is out: after a recovery what [`Smb::in_progress`] names comes first.
+    /// Ends a connection whose TCP connection has ended: removes its waiting requests, and lets tasks close its opens.
+    /// Must not be called during an operation of it: after a recovery the tasks of [`Smb::in_progress`] come first.
     pub fn disconnected(&mut self, conn: ConnId, journal: &mut dyn Journal) {
         if self
             .connections
@@ -446,7 +447,7 @@ impl Smb {
         }
     }
 
-    /// Nothing is left of a connection that is gone: the loop may end its object and call [`Smb::forget`].
+    /// Returns whether no state remains of an ended connection: the loop may end its object and call [`Smb::forget`].
     #[must_use]
     pub fn drop_ready(&self, conn: ConnId) -> bool {
         self.connections
@@ -454,7 +455,7 @@ impl Smb {
             .is_none_or(|c| c.gone && c.opens.is_empty())
     }
 
-    /// The object has ended.
+    /// Removes a connection whose object has ended.
     pub fn forget(&mut self, conn: ConnId) {
         self.failed_logins.remove(&conn);
         if let Some(connection) = self.connections.remove(&conn) {
@@ -463,19 +464,19 @@ impl Smb {
         }
     }
 
-    /// When [`Smb::next_runnable`] will have something to do by the passing of time, in service time.
+    /// Returns the service time at which [`Smb::next_runnable`] has a task with an expired deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         self.files.first_deadline().map(|(deadline, _, _)| deadline)
     }
 
-    /// Whether a connection has any state here.
+    /// Returns whether the server has state of a connection.
     #[must_use]
     pub fn knows(&self, conn: ConnId) -> bool {
         self.connections.contains_key(&conn)
     }
 
-    /// The durable state of a connection, whole.
+    /// Returns the whole durable state of a connection.
     #[must_use]
     pub fn checkpoint(&self, conn: ConnId) -> Option<Checkpoint> {
         self.connections
@@ -483,20 +484,20 @@ impl Smb {
             .map(|connection| Checkpoint(connection.clone()))
     }
 
-    /// The first connection from this id on.
+    /// Returns the first connection with this id or a higher one.
     #[must_use]
     pub fn next_from(&self, conn: ConnId) -> Option<ConnId> {
         self.connections.range(conn..).next().map(|(conn, _)| *conn)
     }
 
-    /// The durable state of every connection, to compare with the fold.
+    /// Iterates over the durable state of every connection, for comparison with the fold.
     pub fn durable(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.connections
             .iter()
             .map(|(conn, connection)| (*conn, connection))
     }
 
-    /// Takes up the durable state of a connection.
+    /// Restores the durable state of a connection.
     pub fn restore(&mut self, conn: ConnId, checkpoint: Checkpoint) {
         let Checkpoint(connection) = checkpoint;
         if let Some(before) = self.connections.remove(&conn) {
@@ -508,7 +509,7 @@ impl Smb {
         self.connections.insert(conn, connection);
     }
 
-    /// The fold.
+    /// Applies a record to the state and updates the indexes.
     pub fn apply(&mut self, conn: ConnId, record: &Record) {
         if let Record::Connected { client } = record {
             self.restore(conn, Checkpoint(Connection::new(*client)));
@@ -528,8 +529,8 @@ impl Smb {
         self.wake_up(conn, record, key);
     }
 
-    /// Forgets the tasks that something has happened for: a server that only follows another runs none. After the fold
-    /// [`Smb::recovered`] finds them.
+    /// Clears the tasks to run: a server that only follows another runs none. After the fold [`Smb::recovered`] finds
+    /// them.
     pub fn let_sleep(&mut self) {
         self.wake.clear();
     }
@@ -589,34 +590,33 @@ impl Smb {
         self.wake.extend(awake.into_iter().map(Task::in_order));
     }
 
-    /// Has this client logged in?
+    /// Returns whether this client has a valid session.
     #[must_use]
     pub fn has_session(&self, conn: ConnId) -> bool {
         let connection = self.connections.get(&conn);
         connection.is_some_and(|connection| connection.valid_sessions().next().is_some())
     }
 
-    /// On whose account this client is here.
+    /// Returns the account that this client's resources are charged to.
     #[must_use]
     pub fn principal(&self, conn: ConnId) -> Principal {
         self.accounts.principal(conn)
     }
 
-    /// Bytes of the log that the durable state of a connection takes when it is written whole, at most.
+    /// Returns an upper bound of the bytes of the log that the whole durable state of a connection takes.
     #[must_use]
     pub fn durable_bytes(&self, conn: ConnId) -> usize {
         self.accounts.of(conn)
     }
 
-    /// The same of all connections together.
+    /// Returns the same bound for all connections together.
     #[must_use]
     pub fn all_durable_bytes(&self) -> usize {
         self.accounts.total()
     }
 
-    /// Where more is held than the limits have room for: the connection with which the server parts, the
-    /// largest one of the account that has most. What is left of those that are gone is being closed, and does not
-    /// count.
+    /// Returns the connection to close if the durable state exceeds the limit: the largest one of the account with the
+    /// most bytes. Ended connections, whose opens are being closed, do not count.
     #[must_use]
     pub fn to_part_with(&self) -> Option<(ConnId, Principal)> {
         let limit = self.config.limits.total.bytes;
@@ -637,7 +637,7 @@ impl Smb {
         (total > limit).then(|| (conn, principal.clone()))
     }
 
-    /// Has this client neither an open nor a request in hand or waiting?
+    /// Returns whether this client has neither opens nor requests in progress or waiting.
     #[must_use]
     pub fn is_idle(&self, conn: ConnId) -> bool {
         self.connections.get(&conn).is_none_or(|connection| {
@@ -654,7 +654,7 @@ fn key_of(connection: &Connection, open: OpenId) -> Option<FileKey> {
 }
 
 impl Task {
-    /// Its connection.
+    /// Returns its connection.
     #[must_use]
     pub fn conn(self) -> ConnId {
         let (Task::Message(conn)
@@ -664,7 +664,7 @@ impl Task {
         conn
     }
 
-    /// Ids are never used again and grow, so this is the order of arrival.
+    /// Returns a key that sorts tasks by arrival: ids grow and are never reused.
     pub(crate) fn in_order(self) -> (u64, Task) {
         match self {
             Task::Message(_) => (0, self),
@@ -672,7 +672,7 @@ impl Task {
         }
     }
 
-    /// Which work of its connection it is; `Some((_, None))`: none, a close.
+    /// Returns the connection and its work; `Some((_, None))`: a close, which is not a work.
     pub(crate) fn work(self) -> Option<(ConnId, Option<WorkId>)> {
         match self {
             Task::Message(conn) => Some((conn, Some(WorkId::Message))),

@@ -1,7 +1,8 @@
-//! How many bytes of the log a connection's durable state takes: an upper bound, part by part, so that it can be kept
-//! up by what each record touches. Every field is named here: a new one does not compile before it is counted.
+//! Computes an upper bound of the bytes of the log that a connection's durable state takes, part by part, so that each
+//! record updates only the parts that it touches. Every field is named here: a new one does not compile before it is
+//! counted.
 //!
-//! An integer is written in as few bytes as its value needs, one more than its own width at most; a length as an
+//! An integer is encoded in as few bytes as its value needs, at most one more than its own width; a length as an
 //! integer.
 
 use crate::command::session_setup;
@@ -32,41 +33,40 @@ const KEY: usize = 3 * U64;
 const METADATA: usize = KEY + 6 * U64 + 2 * U32 + FLAG;
 /// A header, and whether it is signed.
 const HEADER: usize = 3 * U16 + 3 * U32 + 2 * U64 + (1 + 2 * U32) + 16 + FLAG;
-/// What NEGOTIATE settles: none of it is longer than the longest.
+/// The names that NEGOTIATE selects: the longest variant bounds them all.
 const NEGOTIATION: usize = 2 + FLAG + 16 + 2 * U32 + 2 * U16 + 2 + 2 + PREAUTH;
-/// A preauthentication hash that may be there.
+/// An optional preauthentication hash.
 const PREAUTH: usize = 1 + 1 + 64;
-/// Three keys of 32 bytes at most that may be there, each with its algorithm.
+/// Three optional keys of at most 32 bytes, each with its algorithm.
 const KEYS: usize = 1 + 3 * (1 + 1 + 1 + 32);
-/// What stands for a password, 16 bytes that may be there.
+/// The optional fingerprint of a password, 16 bytes.
 const PASSWORD: usize = 1 + 1 + 16;
 /// A byte-range lock.
 pub(crate) const LOCK: usize = 2 * U64 + FLAG;
 /// A lock sequence.
 const LOCK_SEQUENCE: usize = U32 + 1;
-/// Longest name of a file in the operating system's directories, in bytes (NAME_MAX), with its length.
+/// The longest file name of the operating system, in bytes (NAME_MAX), with its length.
 const NAME: usize = 255 + U16;
-/// What a part of the state takes beside its content when it is written again: the log's record around it, and its
-/// name.
+/// Overhead of a part in a snapshot: the log's record header and the part's id.
 const PART: usize = 64;
-/// The TCP half of a connection, without the bytes that are queued: those are accounted elsewhere.
+/// The TCP half of a connection, without its queued bytes, which are accounted elsewhere.
 const TCP: usize = 512;
 
-/// A tree connect, whose share has a name of 80 characters at most.
+/// A tree connect, whose share name has at most 80 characters.
 const LARGEST_TREE: usize = 2 * U32 + (1 + U32) + FLAG + U64 + (U16 + 4 * 80);
 
 /// A few flags and tags.
 pub(crate) const SMALL: usize = 8;
-/// An open that begins, besides its name.
+/// A new open, without its name.
 pub(crate) const OPENING: usize = 960;
-/// A session that begins.
+/// A new session.
 pub(crate) const SESSION: usize = 4096;
-/// A session set-up in progress: what is kept of two tokens, and a challenge.
+/// A SESSION_SETUP in progress: parts of two tokens, and a challenge.
 pub(crate) const SETUP: usize = 2560;
-/// A waiting request, besides its message and its answers.
+/// A waiting request, without its message and its answers.
 pub(crate) const WAITING: usize = 512;
 
-/// A string or a sequence of bytes.
+/// Returns the size of a string or a sequence of bytes.
 pub(crate) fn bytes(bytes: impl AsRef<[u8]>) -> usize {
     let len = bytes.as_ref().len();
     let prefix = match len {
@@ -81,7 +81,8 @@ fn text(text: Option<&String>) -> usize {
     1 + text.map_or(0, bytes)
 }
 
-/// The frame of a connection: all but its opens, its waiting requests and the sessions that are not over.
+/// Returns the size of the frame of a connection: all but its opens, its waiting requests and its sessions that have
+/// not ended.
 pub(crate) fn shell(connection: &Connection) -> usize {
     let Connection {
         client: _,
@@ -115,7 +116,7 @@ fn is_over(session: &Session) -> bool {
     session.security.state == SessionState::Ended
 }
 
-/// A session; one that is over is part of the frame.
+/// Returns the size of a session; an ended one is part of the frame.
 pub(crate) fn session(session: &Session) -> usize {
     match is_over(session) {
         true => 0,
@@ -186,7 +187,7 @@ pub(crate) fn open(open: &Open) -> usize {
     PART + ids + actor + 1 + target + self::closing(closing.as_ref()) + size_of_durable()
 }
 
-/// What makes an open durable, and whether it belongs to a connection.
+/// Returns the size of `Durable`.
 const fn size_of_durable() -> usize {
     let _ = |Durable {
                  timeout: _,
@@ -197,7 +198,7 @@ const fn size_of_durable() -> usize {
     1 + TIME + (1 + 16 + 1) + (1 + TIME)
 }
 
-/// Room for it is taken when the open is made: a close must not be refused.
+/// Returns the size of `Closing`. It is accounted when the open is made, because a close must not be refused.
 fn closing(closing: Option<&Closing>) -> usize {
     const DELETES: usize = 1 + U64 + 1 + METADATA;
     let doing = closing.map_or(0, |closing| {
@@ -278,7 +279,7 @@ const fn size_of_lease() -> usize {
     1 + 2 * 16 + (1 + U16 + 1 + 16) + 1 + (1 + BREAK)
 }
 
-/// Where a listing is. Room for the last name is taken when it begins.
+/// Returns the size of a listing's position. The last name is accounted when the listing begins.
 pub(crate) fn cursor(cursor: &Cursor) -> usize {
     let Cursor {
         pattern,
@@ -334,7 +335,7 @@ pub(crate) fn parked(parked: &Parked) -> usize {
     PART + U64 + bytes(message) + self::work(work) + ids + rest
 }
 
-/// How far a message is.
+/// Returns the size of a message's progress.
 pub(crate) fn work(work: &Work) -> usize {
     let Work {
         attempts: _,
@@ -360,7 +361,7 @@ pub(crate) fn work(work: &Work) -> usize {
     3 * U32 + FLAG + ids + U64 + answers + related + 1 + doing
 }
 
-/// The answer to one component.
+/// Returns the size of the answer to one component.
 pub(crate) fn answer(answer: &Answer) -> usize {
     let Answer {
         header: _,
@@ -370,7 +371,7 @@ pub(crate) fn answer(answer: &Answer) -> usize {
     answer_of(body.len())
 }
 
-/// The answer to one component whose body has so many bytes.
+/// Returns the size of an answer whose body has this many bytes.
 pub(crate) fn answer_of(body: usize) -> usize {
     HEADER + U64 + body
 }
@@ -403,10 +404,10 @@ fn intent(intent: &Intent) -> usize {
     }
 }
 
-/// What follows from the limits for the length of records, in bytes.
+/// Bounds on the length of records, in bytes, that follow from the limits.
 impl Limits {
-    /// No delta of a connection's state is longer: an answer that is kept, the intent of a copy, a request that begins
-    /// to wait, locks.
+    /// Returns a bound of a delta of a connection's state: an answer that is kept, the intent of a copy, a request that
+    /// begins to wait, locks.
     #[must_use]
     pub fn largest_delta(&self) -> usize {
         let answered = answer_of(frame::MAX_MESSAGE) + WAITING;
@@ -419,7 +420,7 @@ impl Limits {
             .unwrap_or_default()
     }
 
-    /// No client that has not logged in has more durable state.
+    /// Returns a bound of the durable state of an unauthenticated client.
     #[must_use]
     pub fn largest_unauthenticated(&self) -> usize {
         let credits = usize::from(self.credits) / 4;
@@ -428,7 +429,7 @@ impl Limits {
         PART + TCP + NEGOTIATION + credits + answers + setups + WAITING
     }
 
-    /// No part of a snapshot is longer, be it the frame of a connection, a session, an open or a waiting request.
+    /// Returns a bound of a part of a snapshot: the frame of a connection, a session, an open or a waiting request.
     #[must_use]
     pub fn largest_part(&self) -> usize {
         let answers = frame::MAX_MESSAGE + compound::MAX_COMPONENTS * answer_of(0);

@@ -1,4 +1,4 @@
-//! The durable state of a connection. Everything here changes only in [`crate::record::Record::apply`].
+//! Defines the durable state of a connection. It changes only in [`crate::record::Record::apply`].
 
 use crate::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
 use crate::rpc::Pipe;
@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What NEGOTIATE settled; written whole by [`crate::record::Record::Negotiated`].
+/// The result of NEGOTIATE; [`crate::record::Record::Negotiated`] replaces it as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Negotiation {
-    /// `None`: not negotiated yet.
+    /// The negotiated dialect; `None`: not negotiated yet.
     pub dialect: Option<Dialect>,
     /// An SMB1 negotiate has been answered with the wildcard revision 0x02FF (MS-SMB2 3.3.5.3.2).
     pub wildcard: bool,
@@ -30,15 +30,15 @@ pub struct Negotiation {
     pub capabilities: u32,
     /// SecurityMode the server answered with.
     pub security_mode: u16,
-    /// Connection.CipherId (2.2.3.1.2); `None`: nothing can be encrypted.
+    /// Connection.CipherId (2.2.3.1.2); `None`: encryption is not possible.
     pub cipher: Option<Cipher>,
-    /// Connection.SigningAlgorithmId (2.2.3.1.7), or what the dialect has instead.
+    /// Connection.SigningAlgorithmId (2.2.3.1.7), or the dialect's fixed algorithm.
     pub signing: Option<SigningAlgorithm>,
     /// Connection.PreauthIntegrityHashValue, with 3.1.1.
     pub preauth: Option<PreauthHash>,
 }
 
-/// How far a session is.
+/// Session.State.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionState {
     /// SESSION_SETUP is not complete.
@@ -46,18 +46,18 @@ pub enum SessionState {
     InProgress,
     /// Authenticated.
     Valid,
-    /// Logged off; kept for the rest of the message that did it.
+    /// Logged off; kept for the rest of the message that contained the LOGOFF.
     Ended,
 }
 
-/// The part of a session that SESSION_SETUP writes, whole, by [`crate::record::Record::Session`].
+/// The part of a session that SESSION_SETUP sets; [`crate::record::Record::Session`] replaces it as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {
     /// State.
     pub state: SessionState,
-    /// Login name; `None`: guest or anonymous. A user's session keeps it.
+    /// Login name; `None`: guest or anonymous. A user's session keeps it when it authenticates again.
     pub user: Option<String>,
-    /// Stands for the password that the user logged in with ([`crate::config::Config::password_of`]).
+    /// Fingerprint of the password that the user logged in with ([`crate::config::Config::password_of`]).
     pub password: Option<Secret>,
     /// Guest (SMB2_SESSION_FLAG_IS_GUEST).
     pub guest: bool,
@@ -67,39 +67,40 @@ pub struct Security {
     pub signing_required: bool,
     /// Session.EncryptData: every message but NEGOTIATE and SESSION_SETUP is encrypted.
     pub encrypt: bool,
-    /// More is required of the session than when its client logged in.
+    /// The requirements on the session are stricter than when its client logged in.
     pub raised: bool,
     /// Session.SigningKey, EncryptionKey and DecryptionKey; `None` for anonymous and guest: nothing can be signed or
     /// encrypted.
     pub keys: Option<SessionKeys>,
     /// Session.PreauthIntegrityHashValue while the session is being set up, 3.1.1.
     pub preauth: Option<PreauthHash>,
-    /// What the authentication in progress remembers between messages; empty: none in progress.
+    /// State of the authentication between its messages; `None`: no authentication is in progress.
     pub handshake: Option<crate::auth::Handshake>,
 }
 
 /// A session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// What SESSION_SETUP settled.
+    /// The result of SESSION_SETUP.
     pub security: Security,
     /// Tree connects by TreeId.
     pub trees: BTreeMap<u32, Tree>,
-    /// Nonces spent on messages to the client; the next one is this one.
+    /// The number of nonces used for messages to the client, which is the next nonce.
     pub nonces: u64,
     /// The last TreeId given.
     pub last_tree: u32,
 }
 
 impl Security {
-    /// The login's name; `None`: guest, anonymous, or a user's session that has authenticated again as anonymous.
+    /// Returns the login's name; `None`: guest, anonymous, or a user's session that has authenticated again as
+    /// anonymous.
     #[must_use]
     pub fn present_user(&self) -> Option<&String> {
         self.user.as_ref().filter(|_| !self.anonymous)
     }
 }
 
-/// What a tree connect leads to.
+/// The target of a tree connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
     /// A share of the configuration.
@@ -111,11 +112,11 @@ pub enum Resource {
 /// A tree connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
-    /// What it leads to.
+    /// Its target.
     pub resource: Resource,
-    /// The name of the share, so that a changed configuration is noticed.
+    /// The name of the share, to detect a changed configuration.
     pub name: String,
-    /// MaximalAccess of the answer.
+    /// MaximalAccess of the response.
     pub maximal_access: u32,
     /// Share.EncryptData.
     pub encrypt: bool,
@@ -123,7 +124,7 @@ pub struct Tree {
     pub directory: u64,
 }
 
-/// What an open leads to.
+/// The target of an open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(
     clippy::large_enum_variant,
@@ -136,32 +137,32 @@ pub enum Target {
     Pipe(Pipe),
 }
 
-/// An open whose end does not come from a CLOSE: a task closes it.
+/// The close of an open by a task instead of a CLOSE request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
-    /// The close is under way.
+    /// The close is in progress.
     pub doing: Option<Doing>,
-    /// Deaths of the server while at it, by whatever signal.
+    /// The number of crashes of the server during the close.
     pub attempts: u32,
 }
 
-/// What identifies the CREATE that made an open (MS-SMB2 2.2.13.2.11): the same one may come again.
+/// Identifies the CREATE that made an open, in case of a replay (MS-SMB2 2.2.13.2.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateId {
     /// CreateGuid.
     pub guid: [u8; 16],
-    /// CreateAction of the answer.
+    /// CreateAction of the response.
     pub action: CreateAction,
 }
 
 /// Whether a durable open belongs to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holding {
-    /// It does.
+    /// It belongs to a connection.
     Connected,
-    /// Its connection or session has gone, and its time has not begun yet.
+    /// Its connection or session has ended, and its timeout has not begun yet.
     Left,
-    /// It is closed at this service time unless its client reconnects it.
+    /// It is closed at this service time unless its client reconnects it before.
     Until(Duration),
 }
 
@@ -170,7 +171,7 @@ pub enum Holding {
 pub struct Durable {
     /// DurableOpenTimeout.
     pub timeout: Duration,
-    /// With version 2.
+    /// The CREATE's identity, with version 2.
     pub create: Option<CreateId>,
     /// Whether it belongs to a connection.
     pub holding: Holding,
@@ -179,7 +180,7 @@ pub struct Durable {
 /// An open (MS-SMB2 3.3.1.10).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// Both halves of the FileId; never used again.
+    /// Both halves of the FileId; never reused.
     pub id: OpenId,
     /// SessionId.
     pub session: u64,
@@ -191,24 +192,24 @@ pub struct Open {
     pub granted_access: u32,
     /// ChannelSequence, with 3.x.
     pub channel_sequence: u16,
-    /// What it leads to.
+    /// Its target.
     pub target: Target,
-    /// Set when session, tree or connection has gone.
+    /// Set when its session, tree connect or connection has ended.
     pub closing: Option<Closing>,
-    /// It outlives its connection.
+    /// Set if it survives its connection.
     pub durable: Option<Durable>,
 }
 
 impl Open {
-    /// Has its connection gone, and is it kept for its client to reconnect it?
+    /// Returns whether it has lost its connection and is kept for a reconnect.
     #[must_use]
     pub fn is_detached(&self) -> bool {
         let holding = self.durable.map(|durable| durable.holding);
         self.closing.is_none() && !matches!(holding, None | Some(Holding::Connected))
     }
 
-    /// Is it kept when its connection or session goes? Not if its client could not be asked to give way any more, and
-    /// not if the file is to be deleted.
+    /// Returns whether it is kept when its connection or session ends. It must have a batch oplock or a lease with
+    /// HANDLE caching, without a break in progress, and the file must not be delete-pending.
     pub(crate) fn outlives_connection(&self) -> bool {
         let Target::File(file) = &self.target else {
             return false;
@@ -224,7 +225,7 @@ impl Open {
             && (has_batch || has_handle)
     }
 
-    /// Its connection or session ends: it is closed by a task, unless it is kept.
+    /// Processes the end of its connection or session: a task closes it, unless it is kept.
     pub(crate) fn lose_connection(&mut self) {
         if self.is_detached() {
             return;
@@ -241,9 +242,9 @@ impl Open {
 /// used once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credits {
-    /// Every id below has been used.
+    /// Every id below it has been used.
     pub low: u64,
-    /// First id not granted yet.
+    /// The first id that is not granted yet.
     pub high: u64,
     /// Used ids above `low`, one bit for each: the lowest bit of the first word is the first multiple of 64 at or
     /// below `low`.
@@ -251,7 +252,7 @@ pub struct Credits {
 }
 
 impl Default for Credits {
-    /// One credit, MessageId 0 (MS-SMB2 3.3.1.2).
+    /// Makes a window with one credit, MessageId 0 (MS-SMB2 3.3.1.2).
     fn default() -> Credits {
         Credits {
             low: 0,
@@ -264,7 +265,7 @@ impl Default for Credits {
 impl Credits {
     const WORD: u64 = u64::BITS as u64;
 
-    /// Word and bit of an id at or above `low`.
+    /// Returns word and bit of an id at or above `low`.
     fn place(&self, id: u64) -> (usize, u64) {
         let word = id / Self::WORD - self.low / Self::WORD;
         (
@@ -278,14 +279,14 @@ impl Credits {
         self.used.get(word).is_some_and(|word| word & bit != 0)
     }
 
-    /// May this MessageId be used, with this charge (MS-SMB2 3.3.5.2.3)?
+    /// Returns whether this MessageId may be used with this charge (MS-SMB2 3.3.5.2.3).
     #[must_use]
     pub fn allows(&self, id: u64, charge: u16) -> bool {
         let end = id.saturating_add(u64::from(charge.max(1)));
         id >= self.low && end <= self.high && !(id..end).any(|id| self.is_used(id))
     }
 
-    /// Uses it. An id that was not granted is passed over.
+    /// Uses the MessageId. Ids that were not granted are ignored.
     pub fn take(&mut self, id: u64, charge: u16) {
         let end = id.saturating_add(u64::from(charge.max(1)));
         for id in id.max(self.low)..end.min(self.high) {
@@ -305,7 +306,7 @@ impl Credits {
         }
     }
 
-    /// The lowest id has been used and is not remembered any more.
+    /// Removes the lowest id, which has been used.
     fn pass_low(&mut self) {
         let (word, bit) = self.place(self.low);
         if let Some(word) = self.used.get_mut(word) {
@@ -317,19 +318,19 @@ impl Credits {
         }
     }
 
-    /// Grants so many more.
+    /// Grants this many more credits.
     pub(crate) fn grant(&mut self, credits: u16) {
         self.high = self.high.saturating_add(credits.into());
     }
 
-    /// Credits the client holds.
+    /// Returns the number of credits that the client holds.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
         let used = self.used.iter().map(|word| u64::from(word.count_ones()));
         (self.high.saturating_sub(self.low)).saturating_sub(used.sum())
     }
 
-    /// Are ids said to be used that were not granted?
+    /// Returns whether ids are marked as used that were not granted.
     fn is_contradictory(&self) -> bool {
         let first = self.low - self.low % Self::WORD;
         let Some(last) = self.used.iter().rposition(|word| *word != 0) else {
@@ -343,10 +344,10 @@ impl Credits {
     }
 }
 
-/// An operation under way: its intent is on record (point 2), its result is not.
+/// An operation in progress: its intent is on record (point 2), its result is not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doing {
-    /// The open it is about; the one a CREATE will make.
+    /// The open that it acts on; for a CREATE, the one that it will make.
     pub id: OpenId,
     /// The intent.
     pub intent: Intent,
@@ -361,29 +362,29 @@ pub struct Related {
     pub tree: u32,
     /// The open the chain is about.
     pub open: Option<OpenId>,
-    /// A CREATE of the chain failed thus.
+    /// The status of a failed CREATE of the chain.
     pub failed: Option<NtStatus>,
 }
 
 /// The answer to one component, without padding and signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Header; NextCommand and Signature are filled in when the message is put together.
+    /// Header; NextCommand and Signature are set when the message is assembled.
     pub header: Header,
-    /// To be signed with the key of the header's session.
+    /// It must be signed with the key of the header's session.
     pub sign: bool,
     /// Body.
     pub body: Vec<u8>,
 }
 
-/// How far a message is. Kept until its last reply is final.
+/// The progress of a message. Kept until its last reply is final.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Deaths of the server while at the component in progress, by whatever signal (law 5).
+    /// The number of crashes of the server during the component in progress (law 5).
     pub attempts: u32,
     /// Its MessageIds have been taken out of the window.
     pub admitted: bool,
-    /// It came encrypted, within this session.
+    /// The session by whose keys the message was encrypted.
     pub sealed: Option<u64>,
     /// Index of the component in progress.
     pub next: u32,
@@ -391,33 +392,33 @@ pub struct Work {
     pub answers: Vec<Answer>,
     /// What a related component inherits.
     pub related: Related,
-    /// The id a CREATE that has waited will give its open.
+    /// The id that a CREATE that has waited will give its open.
     pub drawn: Option<OpenId>,
-    /// The file operation under way.
+    /// The file operation in progress.
     pub doing: Option<Doing>,
-    /// Of a component that is done in several operations (FSCTL_SRV_COPYCHUNK): its parts that are done.
+    /// The number of completed parts of a component that takes several operations (FSCTL_SRV_COPYCHUNK).
     pub parts_done: u32,
 }
 
-/// What a parked request waits for.
+/// The event that a parked request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
-    /// LOCK: other locks on this file in the way.
+    /// LOCK: the release of conflicting locks on this file.
     Lock(FileKey),
-    /// CREATE: an oplock break of this file.
+    /// CREATE, rename: the end of an oplock or lease break on this file.
     Break(FileKey),
-    /// CHANGE_NOTIFY: something to report by this open.
+    /// CHANGE_NOTIFY: a change to report by this open.
     Notify(OpenId),
-    /// READ: something to read from the pipe of this open.
+    /// READ: data in the pipe of this open.
     Pipe(OpenId),
 }
 
-/// A request that waits (MS-SMB2 3.3.4.2).
+/// A waiting request (MS-SMB2 3.3.4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
-    /// The message as it came, decrypted.
+    /// The message as received, decrypted.
     pub message: Vec<u8>,
-    /// How far it is.
+    /// Its progress.
     pub work: Work,
     /// MessageId of the component that waits, for CANCEL.
     pub message_id: u64,
@@ -425,13 +426,13 @@ pub struct Parked {
     pub session: u64,
     /// TreeId of the component that waits.
     pub tree: u32,
-    /// The open it is about, if any.
+    /// The open that it acts on, if any.
     pub open: Option<OpenId>,
     /// An interim response with this request's AsyncId has been sent.
     pub interim: bool,
-    /// What it waits for.
+    /// The event that it waits for.
     pub wait: Wait,
-    /// It is to end with this status instead.
+    /// The status with which it must end, if it is cancelled.
     pub cancelled: Option<NtStatus>,
     /// Its component in progress is being executed.
     pub running: bool,
@@ -442,9 +443,9 @@ pub struct Parked {
 pub struct Connection {
     /// The client's address.
     pub client: IpAddr,
-    /// The TCP connection is gone; what is left is to close its opens.
+    /// The TCP connection has ended; only the close of its opens remains.
     pub gone: bool,
-    /// What NEGOTIATE settled.
+    /// The result of NEGOTIATE.
     pub negotiation: Negotiation,
     /// Credits.
     pub credits: Credits,
@@ -459,13 +460,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The sessions whose set-up is complete.
+    /// Iterates over the valid sessions.
     pub(crate) fn valid_sessions(&self) -> impl Iterator<Item = &Session> {
         let sessions = self.sessions.values();
         sessions.filter(|session| session.security.state == SessionState::Valid)
     }
 
-    /// A connection that has just been accepted.
+    /// Makes a connection that has just been accepted.
     #[must_use]
     pub fn new(client: IpAddr) -> Connection {
         Connection {
@@ -486,8 +487,7 @@ impl Connection {
 pub struct Checkpoint(pub Connection);
 
 impl Checkpoint {
-    /// What in it no connection can have had, so that a damaged log is refused instead of believed. `None`: it is
-    /// possible.
+    /// Returns what in the state is impossible, so that a damaged log is refused; `None`: it is possible.
     #[must_use]
     pub fn contradiction(&self) -> Option<&'static str> {
         let Connection {
@@ -499,7 +499,7 @@ impl Checkpoint {
         if credits.is_contradictory() {
             return Some("message ids used that were not granted");
         }
-        // They are spent one by one: no key lives as long.
+        // Nonces are used one by one: no key is used so often.
         if sessions
             .values()
             .any(|session| session.nonces > u64::MAX / 2)

@@ -1,4 +1,4 @@
-//! What the tests of several modules share.
+//! Shares helpers between the tests of several modules.
 
 pub(crate) mod bytes;
 pub(crate) mod fixture;

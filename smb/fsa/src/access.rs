@@ -1,4 +1,4 @@
-//! Access rights (MS-DTYP 2.4.3, MS-SMB2 2.2.13.1), and what an open is granted (MS-FSA 2.1.5.1).
+//! Checks a DesiredAccess and computes an open's GrantedAccess (MS-DTYP 2.4.3, MS-SMB2 2.2.13.1, MS-FSA 2.1.5.1).
 
 use crate::status::NtStatus;
 
@@ -27,19 +27,19 @@ mod right {
 }
 pub use right::*;
 
-/// Rights by which a file's data are read.
+/// The rights that allow reading a file's data.
 pub const READS: u32 = READ_DATA | EXECUTE;
-/// Rights by which a file's data are written.
+/// The rights that allow writing a file's data.
 pub const WRITES: u32 = WRITE_DATA | APPEND_DATA;
-/// What GENERIC_READ means for files (MS-SMB2 2.2.13.1.1).
+/// The rights that GENERIC_READ stands for (MS-SMB2 2.2.13.1.1).
 pub const FILE_GENERIC_READ: u32 = 0x0012_0089;
-/// GENERIC_WRITE.
+/// The rights that GENERIC_WRITE stands for.
 pub const FILE_GENERIC_WRITE: u32 = 0x0012_0116;
-/// GENERIC_EXECUTE.
+/// The rights that GENERIC_EXECUTE stands for.
 pub const FILE_GENERIC_EXECUTE: u32 = 0x0012_00A0;
-/// GENERIC_ALL.
+/// The rights that GENERIC_ALL stands for.
 pub const FILE_ALL_ACCESS: u32 = 0x001F_01FF;
-/// Every right by which something is changed.
+/// The rights that allow a change of data, attributes, the security descriptor or the name.
 pub const CHANGING: u32 = WRITE_DATA
     | APPEND_DATA
     | WRITE_EA
@@ -48,12 +48,12 @@ pub const CHANGING: u32 = WRITE_DATA
     | DELETE
     | WRITE_DAC
     | WRITE_OWNER;
-/// Rights that neither break an oplock nor take part in sharing: the open only looks at attributes.
+/// The rights of an open that only reads or sets attributes: it breaks no oplock and is exempt from share modes.
 const LOOKING: u32 = READ_ATTRIBUTES | WRITE_ATTRIBUTES | SYNCHRONIZE;
-/// Bits that are no right (MS-FSA 2.1.5.1).
+/// The bits of an access mask that are not rights (MS-FSA 2.1.5.1).
 const INVALID: u32 = 0x0CE0_FE00;
 
-/// DesiredAccess with its generic bits replaced by what they mean.
+/// Replaces the generic bits of a DesiredAccess by the specific rights that they stand for.
 #[must_use]
 pub fn expand(desired: u32) -> u32 {
     let generic = [
@@ -70,11 +70,11 @@ pub fn expand(desired: u32) -> u32 {
         })
 }
 
-/// Is this a DesiredAccess at all?
+/// Checks that a DesiredAccess is valid.
 ///
 /// # Errors
-/// ACCESS_DENIED for none or for bits that are no right (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to the system
-/// ACL.
+/// ACCESS_DENIED for an empty mask or for bits that are not rights (MS-FSA 2.1.5.1), PRIVILEGE_NOT_HELD for access to
+/// the system ACL.
 pub fn validate(desired: u32) -> Result<(), NtStatus> {
     if desired == 0 || desired & INVALID != 0 {
         return Err(NtStatus::ACCESS_DENIED);
@@ -85,10 +85,10 @@ pub fn validate(desired: u32) -> Result<(), NtStatus> {
     Ok(())
 }
 
-/// GrantedAccess: what was asked for, of the `maximal` rights there are.
+/// Computes GrantedAccess: the rights that `desired` requests, all of which must be among the `maximal` rights.
 ///
 /// # Errors
-/// ACCESS_DENIED.
+/// ACCESS_DENIED if a requested right is not among them, or no right would be granted.
 pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
     let expanded = expand(desired);
     let asked = expanded & !MAXIMUM_ALLOWED;
@@ -105,13 +105,13 @@ pub fn grant(desired: u32, maximal: u32) -> Result<u32, NtStatus> {
     }
 }
 
-/// The open only looks at attributes or at the security descriptor: it breaks no lease.
+/// Returns whether the open only accesses attributes or reads the security descriptor: it breaks no lease.
 #[must_use]
 pub fn looks_beside_leases(access: u32) -> bool {
     access & !(LOOKING | READ_CONTROL) == 0
 }
 
-/// The open only looks at attributes.
+/// Returns whether the open only accesses attributes.
 #[must_use]
 pub fn only_looks(access: u32) -> bool {
     access & !LOOKING == 0

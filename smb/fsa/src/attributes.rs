@@ -1,4 +1,4 @@
-//! FILE_ATTRIBUTE_* (MS-FSCC 2.6).
+//! Defines FILE_ATTRIBUTE_* (MS-FSCC 2.6).
 
 #![allow(missing_docs)] // the names are MS-FSCC's own
 
@@ -13,8 +13,8 @@ pub const SPARSE_FILE: u32 = 0x0000_0200;
 pub const REPARSE_POINT: u32 = 0x0000_0400;
 pub const OFFLINE: u32 = 0x0000_1000;
 pub const NOT_CONTENT_INDEXED: u32 = 0x0000_2000;
-/// The attributes of a volume and of a device, which are no files (MS-FSA 2.1.5.1).
+/// The attributes of a volume and of a device, which no file has (MS-FSA 2.1.5.1).
 pub const NO_FILE: u32 = 0x0000_0048;
-/// What a client may set and is kept.
+/// The attributes that a client may set and that are stored.
 pub const SETTABLE: u32 =
     READONLY | HIDDEN | SYSTEM | ARCHIVE | TEMPORARY | OFFLINE | NOT_CONTENT_INDEXED;

@@ -1,5 +1,5 @@
-//! What a client may cache, by an oplock of one open or by a lease of several (MS-FSA 2.1.5.18, MS-SMB2 3.3.1.12), and
-//! which operations of others end it.
+//! Decides which caching an oplock or a lease grants (MS-FSA 2.1.5.18, MS-SMB2 3.3.1.12), and which operations of other
+//! opens break it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Caching(u8);
 
 impl Caching {
-    /// Nothing.
+    /// No caching.
     pub const NONE: Caching = Caching(0);
     /// SMB2_LEASE_READ_CACHING (MS-SMB2 2.2.13.2.8).
     pub const READ: Caching = Caching(1);
@@ -22,52 +22,52 @@ impl Caching {
     pub const READ_HANDLE: Caching = Caching(3);
     /// READ and WRITE.
     pub const READ_WRITE: Caching = Caching(5);
-    /// All of it.
+    /// READ, HANDLE and WRITE.
     pub const ALL: Caching = Caching(7);
 
-    /// From LeaseState. Bits that mean nothing are left out.
+    /// Decodes a LeaseState. Undefined bits are ignored.
     #[must_use]
     pub fn from_bits(bits: u32) -> Caching {
         Caching(bits as u8 & Caching::ALL.0)
     }
 
-    /// As LeaseState.
+    /// Encodes as a LeaseState.
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0.into()
     }
 
-    /// Is anything of `other` in it?
+    /// Returns whether the two sets have an element in common.
     #[must_use]
     pub fn has(self, other: Caching) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Is all of it in `other`?
+    /// Returns whether this is a subset of `other`.
     #[must_use]
     pub fn is_within(self, other: Caching) -> bool {
         self.0 & !other.0 == 0
     }
 
-    /// It without `other`.
+    /// Returns the difference of the two sets.
     #[must_use]
     pub fn without(self, other: Caching) -> Caching {
         Caching(self.0 & !other.0)
     }
 
-    /// What is in both.
+    /// Returns the intersection of the two sets.
     #[must_use]
     pub fn and(self, other: Caching) -> Caching {
         Caching(self.0 & other.0)
     }
 
-    /// What is in one of them.
+    /// Returns the union of the two sets.
     #[must_use]
     pub fn or(self, other: Caching) -> Caching {
         Caching(self.0 | other.0)
     }
 
-    /// A state that can be granted (MS-FSA 2.1.5.18.1, .2): all others are none.
+    /// Returns the state if it can be granted (MS-FSA 2.1.5.18.1, .2), else [`Caching::NONE`].
     #[must_use]
     fn valid(self) -> Caching {
         match self.has(Caching::READ) {
@@ -77,29 +77,29 @@ impl Caching {
     }
 }
 
-/// Which of the two a client caches by.
+/// The mechanism by which a client caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An oplock: it is broken to READ or to nothing.
+    /// An oplock, which is broken to READ or to no caching.
     Oplock,
     /// A lease.
     Lease,
 }
 
-/// A CREATE that meets what others cache.
+/// A CREATE of a file for which other opens hold caching.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening {
-    /// It cannot be beside another open of the file, as long as that is there.
+    /// It has a sharing violation with another open of the file.
     pub violates_sharing: bool,
-    /// It replaces what the file contains.
+    /// It overwrites or supersedes the file.
     pub overwrites: bool,
-    /// It has waited for a break already.
+    /// It has already waited for a break.
     pub has_waited: bool,
 }
 
 impl Opening {
-    /// What must have been given up before the file is opened: the handles that a client keeps open though its program
-    /// has closed them, if they are in the way; else what it has not written yet (MS-FSA 2.1.4.12).
+    /// Returns the caching that must be relinquished before the file is opened: HANDLE upon a sharing violation,
+    /// because a client may keep a handle open that its application has closed; else WRITE (MS-FSA 2.1.4.12).
     fn waits_for(self) -> Caching {
         match self.violates_sharing {
             true => Caching::HANDLE,
@@ -107,12 +107,12 @@ impl Opening {
         }
     }
 
-    /// What a holder of `held` has to break to; `None`: it keeps that.
+    /// Returns the state to which `held` must be broken, or `None` if no break is needed.
     #[must_use]
     pub fn breaks(self, held: Caching, kind: Kind) -> Option<Caching> {
         let mut to = held.without(self.waits_for());
         if self.overwrites && (!self.violates_sharing || to != held) {
-            // Old data are worth nothing afterwards.
+            // The data in the client's read cache become invalid.
             to = Caching::NONE;
         }
         if to == held {
@@ -124,7 +124,8 @@ impl Opening {
         })
     }
 
-    /// Does it wait for a holder of `held`? `breaking`: the break of a lease is not acknowledged yet.
+    /// Returns whether the CREATE waits for the holder of `held`. `breaking`: a break of that lease awaits its
+    /// acknowledgment.
     #[must_use]
     pub fn waits(self, held: Caching, breaking: bool) -> bool {
         let to_break = self.breaks(held, Kind::Lease).is_some();
@@ -132,22 +133,22 @@ impl Opening {
     }
 }
 
-/// The other opens of a file that is opened: those of the same lease are not among them.
+/// The other opens of a file that is opened, without those of the same lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// There is one that does more than look at attributes, or that caches anything.
+    /// One of them does more than access attributes, or holds caching.
     pub any: bool,
     /// One of them has an oplock.
     pub oplock: bool,
-    /// One of their leases caches handles.
+    /// One of their leases holds HANDLE caching.
     pub handle_lease: bool,
-    /// One of them caches writes.
+    /// One of them holds WRITE caching.
     pub writer: bool,
-    /// There are byte-range locks.
+    /// One of them holds byte-range locks.
     pub locked: bool,
 }
 
-/// What is granted of what is wanted (MS-FSA 2.1.5.18).
+/// Computes the caching that is granted out of the requested one (MS-FSA 2.1.5.18).
 #[must_use]
 pub fn grant(wanted: Caching, kind: Kind, others: Others) -> Caching {
     let wanted = wanted.valid();
@@ -159,7 +160,7 @@ pub fn grant(wanted: Caching, kind: Kind, others: Others) -> Caching {
         false => wanted,
     };
     match kind {
-        // An oplock of level II cannot be beside a lease that caches handles.
+        // An oplock of level II cannot coexist with a lease that holds HANDLE caching.
         Kind::Oplock if others.handle_lease => Caching::NONE,
         Kind::Lease if others.oplock => shared.without(Caching::HANDLE),
         _ => shared,

@@ -1,5 +1,5 @@
-//! The opens of one file, and their sums: what stands in an operation's way is known without asking
-//! each of them, however many there are.
+//! Indexes the opens of one file by oplock, lease, lock and share mode, so that a conflict with an operation is found
+//! without a walk over all opens.
 
 use crate::Holder;
 use crate::access;
@@ -16,29 +16,29 @@ type OpenSet = BTreeSet<(Holder, OpenId)>;
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Leased {
     opens: usize,
-    /// How many do more than look at attributes.
+    /// The number of opens that do more than access attributes.
     using: usize,
 }
 
-/// The opens of one file. Those that are about to be closed by the server are among them.
+/// The opens of one file, including those that the server is about to close.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FileOpens {
     all: OpenSet,
-    /// Holders of oplocks.
+    /// The opens that hold an oplock, by its level.
     oplocks: BTreeMap<OplockLevel, OpenSet>,
-    /// Leases, and how many of their opens there are.
+    /// The leases, each with the number of its opens.
     leases: BTreeMap<LeaseId, Leased>,
     delete_pending: OpenSet,
-    /// Holders of byte-range locks.
+    /// The opens that hold byte-range locks.
     locking: OpenSet,
-    /// How many share the file in this way: there are few ways.
+    /// The number of opens of each share mode: few modes exist.
     sharing: BTreeMap<Sharing, usize>,
-    /// How many do more than look at attributes.
+    /// The number of opens that do more than access attributes.
     using: usize,
 }
 
 impl FileOpens {
-    /// A file that nobody has open.
+    /// A file without opens.
     #[must_use]
     pub const fn new() -> FileOpens {
         FileOpens {
@@ -52,7 +52,7 @@ impl FileOpens {
         }
     }
 
-    /// Puts in an open.
+    /// Adds an open.
     pub fn add(&mut self, id: (Holder, OpenId), granted_access: u32, file: &FileOpen) {
         self.all.insert(id);
         if file.oplock != OplockLevel::None {
@@ -75,7 +75,7 @@ impl FileOpens {
         }
     }
 
-    /// Takes out what [`FileOpens::add`] has put in of an open.
+    /// Removes an open, with the same arguments as those of [`FileOpens::add`].
     pub fn remove(&mut self, id: (Holder, OpenId), granted_access: u32, file: &FileOpen) {
         self.all.remove(&id);
         if let Some(holders) = self.oplocks.get_mut(&file.oplock) {
@@ -106,51 +106,51 @@ impl FileOpens {
         }
     }
 
-    /// Is there none?
+    /// Returns whether the file has no open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// All of them, in the order they were made within a connection; so are those below.
+    /// Iterates over all opens, by connection and then in the order of their creation, as the methods below do.
     pub fn all(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.all.iter().copied()
     }
 
-    /// Those that hold an oplock of this level.
+    /// Iterates over the opens that hold an oplock of this level.
     pub fn with_oplock(&self, level: OplockLevel) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.oplocks.get(&level).into_iter().flatten().copied()
     }
 
-    /// The highest oplock one of them holds.
+    /// Returns the highest oplock level that an open holds.
     #[must_use]
     pub fn highest_oplock(&self) -> OplockLevel {
         let highest = self.oplocks.last_key_value();
         highest.map_or(OplockLevel::None, |(level, _)| *level)
     }
 
-    /// Those that carry the mark of a file that is deleted at its last close.
+    /// Iterates over the opens that mark the file as delete-pending.
     pub fn delete_pending(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.delete_pending.iter().copied()
     }
 
-    /// Those that hold byte-range locks.
+    /// Iterates over the opens that hold byte-range locks.
     pub fn locking(&self) -> impl Iterator<Item = (Holder, OpenId)> + '_ {
         self.locking.iter().copied()
     }
 
-    /// Is there one that an open which shares in this way cannot be beside?
+    /// Returns whether an open with this share mode would have a sharing violation with an existing open.
     #[must_use]
     pub fn exclude(&self, wanted: Sharing) -> bool {
         self.sharing.keys().any(|held| held.excludes(wanted))
     }
 
-    /// Leases of the file.
+    /// Iterates over the leases of the file.
     pub fn leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
         self.leases.keys().copied()
     }
 
-    /// Does one of them, but for those of a lease, do more than look at attributes?
+    /// Returns whether an open outside of `lease` does more than access attributes.
     #[must_use]
     pub fn is_used_beside(&self, lease: Option<LeaseId>) -> bool {
         let leased = lease.and_then(|lease| self.leases.get(&lease));

@@ -1,9 +1,9 @@
-//! The contract between the SMB core and the file system: what is to be done ([`FileOp`]), what must be on record
-//! before it is done ([`Intent`], point 2), and what came of it ([`Outcome`], point 3).
+//! Defines the contract between the SMB core and the file system: an operation ([`FileOp`]), what must be on record
+//! before it is performed ([`Intent`], point 2), and its result ([`Outcome`], point 3).
 //!
-//! The file system offers two calls. `prepare(op) -> Intent` looks and changes nothing. `perform(op, intent) ->
-//! Outcome` is idempotent given the intent: the same call runs an operation and redoes it after a crash, and the client
-//! gets the one true answer.
+//! The file system offers two calls. `prepare(op) -> Intent` examines the file and changes nothing. `perform(op,
+//! intent) -> Outcome` is idempotent given the intent: the same call performs an operation and redoes it after a crash,
+//! and the client receives the same response.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,36 +11,38 @@ use serde::{Deserialize, Serialize};
 /// Windows file time: 100 ns units since 1601-01-01 UTC (MS-DTYP 2.3.3). 0 means "not set" in requests.
 pub type FileTime = u64;
 
-/// An open, for its whole life and never again: the persistent half of the FileId (MS-SMB2 2.2.14.1).
+/// Identifies an open and is never reused: the persistent half of the FileId (MS-SMB2 2.2.14.1).
 pub type OpenId = u64;
 
 /// Index of a share in the configuration's list of shares.
 pub type ShareId = u32;
 
-/// On whose behalf an operation is done; the file system takes on that account's rights.
+/// The account that an operation is performed for; the file system adopts that account's rights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The share whose directory the operation stays beneath.
+    /// The share: the operation accesses no file outside of its directory.
     pub share: ShareId,
     /// The login's name; `None` for guest and anonymous.
     pub user: Option<String>,
 }
 
-/// Which file it is, whatever its name: file system, inode and birth (an inode number is used again within a second).
+/// Identifies a file independently of its name: file system, inode and birth time (an inode number may be reused within
+/// a second).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 pub struct FileKey {
-    /// The file system, by what does not change when it is mounted as another device: made of its UUID, where it has
-    /// one.
+    /// The file system. Derived from its UUID where it has one, so that it stays the same when it is mounted as another
+    /// device.
     pub dev: u64,
-    /// `st_ino`.
+    /// The inode number, `st_ino`.
     pub ino: u64,
     /// Birth time in ns since 1970 where the file system has it, else 0.
     pub birth_ns: i64,
 }
 
-/// What `name_to_handle_at` gives, to open the file again after a restart; empty where the file system has none.
+/// The file handle that `name_to_handle_at` returns, to reopen the file after a restart; empty where the file system
+/// has none.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileHandle {
     /// `handle_type`.
@@ -49,7 +51,7 @@ pub struct FileHandle {
     pub bytes: Vec<u8>,
 }
 
-/// A file's attributes as SMB shows them (MS-FSCC 2.4).
+/// A file's metadata as SMB reports them (MS-FSCC 2.4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Identity.
@@ -107,12 +109,12 @@ pub enum CreateAction {
 /// Open or create a file or directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateOp {
-    /// The id the open will have; also the stamp on what it creates.
+    /// The id that the open will have; also the stamp on a file that it creates.
     pub open: OpenId,
-    /// Path beneath the share as the client wrote it, components joined by '/', no leading or trailing slash; "" is the
-    /// share's root.
+    /// Path within the share with the case that the client used; components joined by '/', no leading or trailing
+    /// slash; "" is the share's root.
     pub path: String,
-    /// What to do if it exists, and if not.
+    /// CreateDisposition.
     pub disposition: Disposition,
     /// FILE_DIRECTORY_FILE was given.
     pub must_be_dir: bool,
@@ -120,14 +122,14 @@ pub struct CreateOp {
     pub must_be_file: bool,
     /// FILE_OPEN_REPARSE_POINT was given.
     pub open_reparse: bool,
-    /// Reads data (FILE_READ_DATA or FILE_EXECUTE in the access asked for, generic bits mapped, MAXIMUM_ALLOWED
+    /// Reads data (FILE_READ_DATA or FILE_EXECUTE in the requested access, generic bits mapped, MAXIMUM_ALLOWED
     /// excluded).
     pub read_data: bool,
     /// Writes data (FILE_WRITE_DATA or FILE_APPEND_DATA).
     pub write_data: bool,
-    /// Deletes (DELETE access, or delete on close): the account must be able to.
+    /// Deletes (DELETE access, or delete on close): the account must have the right to do so.
     pub delete: bool,
-    /// MAXIMUM_ALLOWED was asked for: open with the most rights the account has.
+    /// MAXIMUM_ALLOWED was requested: open with all rights that the account has.
     pub maximum_allowed: bool,
     /// FILE_ATTRIBUTE_* for a new (or overwritten) file.
     pub attributes: u32,
@@ -135,42 +137,42 @@ pub struct CreateOp {
     pub allocation_size: u64,
 }
 
-/// What `prepare` found for a [`CreateOp`].
+/// The result of `prepare` for a [`CreateOp`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateIntent {
-    /// The path with the case the directory entries have (the last component as given, if it does not exist).
+    /// The path with the case of the directory entries (the last component as given, if it does not exist).
     pub path: String,
-    /// The directory that the last component is an entry of; for the share's root, itself.
+    /// The directory that contains the last component; for the share's root, the root itself.
     pub directory: FileKey,
-    /// The file that was there, if any.
+    /// The existing file, if any.
     pub existing: Option<Metadata>,
-    /// FILE_* rights (MS-DTYP 2.4.3 file mask) the account has on the existing file, or would have on a new one.
+    /// FILE_* rights (MS-DTYP 2.4.3 file mask) that the account has on the existing file, or would have on a new one.
     pub maximal_access: u32,
 }
 
-/// What came of a [`CreateOp`].
+/// The result of a [`CreateOp`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
-    /// Opened, created, overwritten, superseded.
+    /// CreateAction.
     pub action: CreateAction,
-    /// The file as it is now.
+    /// The file's metadata after the operation.
     pub metadata: Metadata,
-    /// To open it again after a restart.
+    /// The handle to reopen it with after a restart.
     pub handle: FileHandle,
-    /// Path as on disk.
+    /// The path with the case of the directory entries.
     pub path: String,
 }
 
-/// Where a write goes.
+/// The position of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WriteAt {
     /// A byte offset.
     Offset(u64),
-    /// At the end (offset 0xFFFFFFFFFFFFFFFF, or an append-only open).
+    /// The end of the file (offset 0xFFFFFFFFFFFFFFFF, or an append-only open).
     End,
 }
 
-/// Which of a file's times are meant.
+/// A set of a file's times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     /// LastAccessTime.
@@ -182,7 +184,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// These, and what of `own` is not among `others`.
+    /// Returns these times and those of `own` that are not among `others`.
     #[must_use]
     pub fn with(self, own: Times, others: Times) -> Times {
         Times {
@@ -193,7 +195,8 @@ impl Times {
     }
 }
 
-/// Times that an operation leaves as they were just before it, because its open has stopped them (MS-FSA 2.1.4.17).
+/// The times that an operation keeps at their previous values, because its open has stopped their updates (MS-FSA
+/// 2.1.4.17).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptTimes {
     /// LastWriteTime.
@@ -202,7 +205,7 @@ pub struct KeptTimes {
     pub change: Option<FileTime>,
 }
 
-/// FileBasicInformation to set (MS-FSCC 2.4.7): `None` leaves a field alone.
+/// FileBasicInformation to set (MS-FSCC 2.4.7): `None` keeps a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetBasic {
     /// CreationTime.
@@ -215,14 +218,14 @@ pub struct SetBasic {
     pub change_time: Option<FileTime>,
     /// FILE_ATTRIBUTE_*.
     pub attributes: Option<u32>,
-    /// Times that operations by this open do not move any more: those that are set, and those given as -1.
+    /// The times that operations by this open no longer update: those that are set, and those given as -1.
     pub stop: Times,
-    /// Times that they move again: those given as -2.
+    /// The times that they update again: those given as -2.
     pub resume: Times,
 }
 
 impl SetBasic {
-    /// The times that operations by an open do not move, after this; `stopped`: those before it.
+    /// Returns the times whose updates are stopped after this request; `stopped`: those before it.
     #[must_use]
     pub fn stopped(&self, stopped: Times) -> Times {
         self.stop.with(stopped, self.resume)
@@ -240,7 +243,7 @@ pub struct Chunk {
     pub length: u32,
 }
 
-/// One entry of a directory as listed.
+/// One entry of a directory listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirEntry {
     /// Name as on disk ("." and ".." included where the pattern matches).
@@ -255,23 +258,23 @@ pub struct DirEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // fields repeat the names of MS-SMB2's requests
 pub enum FileOp {
-    /// Open or create. Outcome: `Created`.
+    /// Opens or creates a file. Outcome: `Created`.
     Create(CreateOp),
-    /// Close; `delete`: unlink it first (delete on close, last open). `path` is where it is now. `write_time`: set
-    /// mtime explicitly before. Outcome: `Closed` (metadata just before).
+    /// Closes an open. `delete`: unlinks the file first (delete on close, last open). `path`: its current path.
+    /// `write_time`: sets mtime first. Outcome: `Closed` (the metadata just before).
     Close {
         open: OpenId,
         delete: Option<DeleteTarget>,
     },
-    /// fsync. Outcome: `Unit`.
+    /// Calls fsync. Outcome: `Unit`.
     Flush { open: OpenId },
-    /// Read up to `length` bytes. Outcome: `Data` (empty at end of file).
+    /// Reads up to `length` bytes. Outcome: `Data` (empty at end of file).
     Read {
         open: OpenId,
         offset: u64,
         length: u32,
     },
-    /// Write all of `data`. Outcome: `Written`.
+    /// Writes all of `data`. Outcome: `Written`.
     Write {
         open: OpenId,
         at: WriteAt,
@@ -279,8 +282,8 @@ pub enum FileOp {
         data: Bytes,
         write_through: bool,
     },
-    /// Entries after `after` (exclusive, in the order of the folded names; `None`: from the start) that match `pattern`
-    /// (MS-FSA 2.1.4.4, case-insensitive), at most `limit`. Outcome: `Entries`.
+    /// Lists entries after `after` (exclusive, in the order of the folded names; `None`: from the start) that match
+    /// `pattern` (MS-FSA 2.1.4.4, case-insensitive), at most `limit`. Outcome: `Entries`.
     QueryDirectory {
         open: OpenId,
         pattern: String,
@@ -289,30 +292,31 @@ pub enum FileOp {
     },
     /// Outcome: `Metadata`.
     Stat { open: OpenId },
-    /// Free space and so on. Outcome: `Volume`.
+    /// Reads the file system's sizes. Outcome: `Volume`.
     QueryVolume { open: OpenId },
     /// Outcome: `Unit`.
     SetBasic { open: OpenId, basic: SetBasic },
     /// Outcome: `Unit`.
     SetEndOfFile { open: OpenId, end_of_file: u64 },
-    /// Preallocate, or truncate if smaller than the file. Outcome: `Unit`.
+    /// Preallocates, or truncates if the size is smaller than the file. Outcome: `Unit`.
     SetAllocation { open: OpenId, allocation_size: u64 },
-    /// Rename to a path beneath the share. Outcome: `Renamed`.
+    /// Renames to a path within the share. Outcome: `Renamed`.
     Rename {
         open: OpenId,
         from: String,
         to: String,
         replace: bool,
     },
-    /// Hard link. Outcome: `Unit`.
+    /// Creates a hard link. Outcome: `Unit`.
     Link {
         open: OpenId,
         to: String,
         replace: bool,
     },
-    /// May this be deleted (rights, read-only attribute, directory empty)? Changes nothing. Outcome: `Unit`.
+    /// Checks that the file may be deleted (rights, read-only attribute, directory empty) and changes nothing. Outcome:
+    /// `Unit`.
     CheckDelete { open: OpenId, path: String },
-    /// Self-relative security descriptor (MS-DTYP 2.4.6) made from owner, group, mode/ACL. `information`:
+    /// Makes a self-relative security descriptor (MS-DTYP 2.4.6) from owner, group and mode or ACL. `information`:
     /// SECURITY_INFORMATION. Outcome: `Data`.
     QuerySecurity { open: OpenId, information: u32 },
     /// Outcome: `Unit`.
@@ -322,7 +326,7 @@ pub enum FileOp {
         #[serde(with = "as_bytes")]
         descriptor: Bytes,
     },
-    /// Server-side copy. Outcome: `Copied`.
+    /// Copies ranges on the server. Outcome: `Copied`.
     CopyChunks {
         source: OpenId,
         target: OpenId,
@@ -342,11 +346,11 @@ pub enum FileOp {
         offset: u64,
         length: u64,
     },
-    /// Begin watching a directory for local changes (reported through `Smb::changed`). Outcome: `Unit`.
+    /// Begins to watch a directory for local changes (reported through `Smb::changed`). Outcome: `Unit`.
     Watch { open: OpenId, recursive: bool },
 }
 
-/// `Bytes` as a sequence of bytes.
+/// Serializes `Bytes` as a sequence of bytes.
 mod as_bytes {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -365,7 +369,7 @@ mod as_bytes {
     }
 }
 
-/// The place of the open that an operation acts on, shared or exclusive as the operation is.
+/// Borrows the id of the open that an operation acts on, shared or exclusive as the operation itself.
 macro_rules! open_of {
     ($op:expr) => {
         match $op {
@@ -395,18 +399,18 @@ macro_rules! open_of {
 }
 
 impl FileOp {
-    /// The open it acts on; the one it will make, for `Create`; the target, for `CopyChunks`.
+    /// Returns the open that it acts on: for `Create` the one that it will make, for `CopyChunks` the target.
     #[must_use]
     pub fn open(&self) -> OpenId {
         *open_of!(self)
     }
 
-    /// The same operation on another open. A copy's source stays what it is.
+    /// Makes it act on another open. The source of a copy stays the same.
     pub fn set_open(&mut self, another: OpenId) {
         *open_of!(self) = another;
     }
 
-    /// The same operation without the bytes that it carries, which are the message's own.
+    /// Returns the same operation without its data, which belong to the message.
     #[must_use]
     pub fn without_data(&self) -> FileOp {
         let mut op = self.clone();
@@ -420,7 +424,7 @@ impl FileOp {
         op
     }
 
-    /// Does it change what a file holds, or what is known of it, by its open: so that it moves the file's times?
+    /// Returns whether it changes a file's data or metadata through its open, and thus updates the file's times.
     #[must_use]
     pub fn moves_times(&self) -> bool {
         matches!(
@@ -436,7 +440,8 @@ impl FileOp {
         )
     }
 
-    /// Does it change a file, so that its intent must be on record? What only looks is simply done again after a crash.
+    /// Returns whether it changes a file, so that its intent must be on record. An operation that only reads is
+    /// repeated after a crash.
     #[must_use]
     pub fn has_effect(&self) -> bool {
         !matches!(
@@ -455,17 +460,17 @@ impl FileOp {
     }
 }
 
-/// What a close with delete unlinks.
+/// The directory entry that a close with delete unlinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteTarget {
     /// Path beneath the share.
     pub path: String,
-    /// The file that is meant; another one under that name is left alone.
+    /// The file that must be there; another file of that name is not deleted.
     pub key: FileKey,
 }
 
 impl Intent {
-    /// As [`Intent::itself`].
+    /// Borrows [`Intent::itself`] exclusively.
     pub fn itself_mut(&mut self) -> &mut Intent {
         match self {
             Intent::Keeping { intent, .. } => intent.itself_mut(),
@@ -473,7 +478,7 @@ impl Intent {
         }
     }
 
-    /// The files it speaks of.
+    /// Iterates over the keys of the files that it refers to.
     pub fn keys_mut(&mut self) -> impl Iterator<Item = &mut FileKey> {
         let (one, other) = match self.itself_mut() {
             Intent::Create(create) => (
@@ -493,8 +498,8 @@ impl Intent {
     }
 }
 
-/// What must be on record before an operation is done, beyond the request's own bytes: taken from the state just before
-/// it.
+/// What must be on record before an operation is performed, besides the request's own bytes: a part of the state just
+/// before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Intent {
@@ -504,7 +509,7 @@ pub enum Intent {
     Create(CreateIntent),
     /// For `Write`: the offset in bytes, resolved.
     Write { offset: u64 },
-    /// For `Rename` and `Link`: which file is to have the new name, and which one it replaces.
+    /// For `Rename` and `Link`: the file that gets the new name, and the one that it replaces.
     Rename {
         source: FileKey,
         is_dir: bool,
@@ -516,7 +521,8 @@ pub enum Intent {
     Close { metadata: Metadata },
     /// For `CopyChunks` with overlap in one file: the source bytes of each chunk.
     CopyChunks { source: Vec<Vec<u8>> },
-    /// For what changes a file by an open that has stopped its times: what they are to be after it, and the rest.
+    /// For an operation that changes a file through an open that has stopped the updates of times: the times that it
+    /// must restore, and the intent itself.
     Keeping {
         times: KeptTimes,
         intent: Box<Intent>,
@@ -524,7 +530,7 @@ pub enum Intent {
 }
 
 impl Intent {
-    /// The intent itself, without the times to keep.
+    /// Returns the intent itself, without the times to keep.
     #[must_use]
     pub fn itself(&self) -> &Intent {
         match self {
@@ -534,7 +540,7 @@ impl Intent {
     }
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Outcome {
@@ -542,19 +548,19 @@ pub enum Outcome {
     Created(Created),
     Closed(Metadata),
     Data(Bytes),
-    /// Bytes written and the file's size after.
+    /// Bytes written, and the file's size afterwards.
     Written {
         count: u32,
         offset: u64,
     },
-    /// `more`: there are further entries.
+    /// `more`: further entries follow.
     Entries {
         entries: Vec<DirEntry>,
         more: bool,
     },
     Metadata(Metadata),
     Volume(Volume),
-    /// The new path as on disk, and the directory that its last component is an entry of.
+    /// The new path as on disk, and the directory that contains its last component.
     Renamed {
         path: String,
         directory: FileKey,
@@ -567,20 +573,20 @@ pub enum Outcome {
     Ranges(Vec<(u64, u64)>),
 }
 
-/// A file system's figures.
+/// A file system's sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Bytes in all.
+    /// Total bytes.
     pub total_bytes: u64,
-    /// Bytes an ordinary account may still take.
+    /// Bytes available to an ordinary account.
     pub available_bytes: u64,
     /// Bytes free.
     pub free_bytes: u64,
     /// Allocation unit in bytes.
     pub unit_bytes: u32,
-    /// A serial number made from f_fsid.
+    /// A serial number derived from f_fsid.
     pub serial: u32,
-    /// When the share's directory was created.
+    /// The creation time of the share's directory.
     pub creation_time: FileTime,
 }
 
@@ -589,11 +595,11 @@ pub struct Volume {
 pub struct Change {
     /// The share.
     pub share: ShareId,
-    /// Path beneath the share of what changed.
+    /// Path within the share of the changed file.
     pub path: String,
-    /// Is it a directory?
+    /// It is a directory.
     pub is_dir: bool,
-    /// What happened.
+    /// The kind of change.
     pub kind: ChangeKind,
 }
 
@@ -608,6 +614,6 @@ pub enum ChangeKind {
     Modified(u32),
     /// Renamed from `path` to this path.
     RenamedTo(String),
-    /// Events were lost: everything below may have changed.
+    /// Events were lost: anything beneath the path may have changed.
     Overflow,
 }

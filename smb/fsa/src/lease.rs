@@ -1,13 +1,13 @@
-//! Leases: what a client caches of a file by all its opens that name one key (MS-SMB2 3.3.1.12).
+//! Implements leases: the caching that a client holds on a file by all opens with one LeaseKey (MS-SMB2 3.3.1.12).
 //!
-//! Each open of a lease has the lease's state, and all have the same. So a lease lives as long as one of its opens, and
-//! its changes are records of these.
+//! Each open of a lease holds a copy of the lease's state, and all copies are equal. A lease thus exists as long as one
+//! of its opens, and a change of the lease is a record for each of them.
 
 use crate::caching::Caching;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Which lease it is: leases belong to clients, not to connections.
+/// Identifies a lease. Leases belong to clients, not to connections.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -23,9 +23,9 @@ pub struct LeaseId {
 pub enum Version {
     /// Without epoch.
     One,
-    /// With epoch, and the key of the parent directory's lease.
+    /// With an epoch, and the key of the parent directory's lease.
     Two {
-        /// Epoch: changes of the state are counted.
+        /// Epoch, which counts the changes of the state.
         epoch: u16,
         /// ParentLeaseKey.
         parent: Option<[u8; 16]>,
@@ -35,18 +35,18 @@ pub enum Version {
 /// A break that is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseBreak {
-    /// What the client has been asked for.
+    /// NewLeaseState of the notification.
     pub to: Caching,
-    /// What is needed since. If it is less, another break follows the acknowledgment.
+    /// The state that operations have required since. If it is less, another break follows the acknowledgment.
     pub required: Caching,
-    /// Service time at which the server stops waiting.
+    /// Service time at which the wait for the acknowledgment ends.
     pub deadline: Duration,
 }
 
 /// The state of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Which one.
+    /// Its identity.
     pub id: LeaseId,
     /// Its version.
     pub version: Version,
@@ -56,30 +56,30 @@ pub struct Lease {
     pub breaking: Option<LeaseBreak>,
 }
 
-/// What a client must be sent: a LEASE_BREAK notification (MS-SMB2 2.2.23.2).
+/// The content of a LEASE_BREAK notification (MS-SMB2 2.2.23.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notification {
     /// CurrentLeaseState.
     pub from: Caching,
     /// NewLeaseState.
     pub to: Caching,
-    /// It must be acknowledged.
+    /// SMB2_NOTIFY_BREAK_LEASE_FLAG_ACK_REQUIRED.
     pub is_acknowledged: bool,
     /// NewEpoch.
     pub epoch: u16,
 }
 
-/// An acknowledgment that is refused (MS-SMB2 3.3.5.22.2).
+/// The reason to refuse an acknowledgment (MS-SMB2 3.3.5.22.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing is being broken.
+    /// No break is in progress.
     NotBreaking,
-    /// The client wants to keep more than it may.
+    /// The acknowledged state is no subset of the one that the break is to.
     TooMuch,
 }
 
 impl Lease {
-    /// A lease with a request's first state.
+    /// Makes a lease with the state that its first CREATE is granted.
     #[must_use]
     pub fn new(id: LeaseId, version: Version, state: Caching) -> Lease {
         let mut lease = Lease {
@@ -92,7 +92,7 @@ impl Lease {
         lease
     }
 
-    /// Epoch; 0 for version 1.
+    /// Returns the epoch; 0 for version 1.
     #[must_use]
     pub fn epoch(&self) -> u16 {
         match self.version {
@@ -107,7 +107,8 @@ impl Lease {
         }
     }
 
-    /// Another open asks for more. It is given all that it asks for, or nothing (MS-SMB2 3.3.5.9.8).
+    /// Upgrades the state for another open. The lease is granted the whole requested state or is left unchanged
+    /// (MS-SMB2 3.3.5.9.8).
     pub fn upgrade(&mut self, wanted: Caching, granted: Caching) {
         let is_more = self.state.is_within(wanted) && granted == wanted && wanted != self.state;
         if is_more && self.breaking.is_none() {
@@ -116,8 +117,8 @@ impl Lease {
         }
     }
 
-    /// Breaks it to `to` and less. Returns what the client must be sent, if anything: while a break is under way a
-    /// further one waits for its acknowledgment.
+    /// Breaks the lease to the part of its state that is in `to`. Returns the notification to send, if any: while a
+    /// break is in progress a further one waits for its acknowledgment.
     pub fn break_to(&mut self, to: Caching, deadline: Duration) -> Option<Notification> {
         if let Some(breaking) = &mut self.breaking {
             breaking.required = breaking.required.and(to);
@@ -131,7 +132,7 @@ impl Lease {
         Some(self.begin(to, to, deadline))
     }
 
-    /// A client that only reads from its cache has nothing to write back and keeps no handle: it does not acknowledge.
+    /// A lease with READ caching alone has no data to write back and no handle to close: its break is not acknowledged.
     fn begin(&mut self, to: Caching, required: Caching, deadline: Duration) -> Notification {
         let from = self.state;
         let is_acknowledged = from.has(Caching::HANDLE.or(Caching::WRITE));
@@ -152,11 +153,11 @@ impl Lease {
         }
     }
 
-    /// The client gives up what is not in `state`. If it keeps more than is required by now, it is asked for the rest:
-    /// for its handles first, then for the data that it has read.
+    /// Processes an acknowledgment: the client keeps `state`. If that is more than what is required by now, another
+    /// break follows: first of HANDLE caching, then of READ.
     ///
     /// # Errors
-    /// The lease is not changed.
+    /// [`Refusal`]; the lease is unchanged.
     pub fn acknowledge(
         &mut self,
         state: Caching,
@@ -178,7 +179,7 @@ impl Lease {
         Ok(Some(self.begin(to, breaking.required, deadline)))
     }
 
-    /// The client has not acknowledged in time: it caches nothing any more (MS-SMB2 3.3.6.5).
+    /// Ends a break that the client has not acknowledged in time: the lease has no caching any more (MS-SMB2 3.3.6.5).
     pub fn give_up(&mut self) {
         self.breaking = None;
         self.state = Caching::NONE;

@@ -1,9 +1,9 @@
-//! The semantics of file opens (MS-FSA) without a wire format and without sessions.
+//! Implements the semantics of file opens (MS-FSA) without a wire format and without sessions.
 //!
-//! What the dialects and the file system have in common is defined here once: file operations, intents and outcomes
-//! ([`fileop`]), status codes, access rights, attributes, names. Beside them are the rules by which opens of one file
-//! affect one another: share modes, byte-range locks, oplocks, delete-pending links and change notification. The rules
-//! are functions of the state of opens; a dialect keeps that state, puts its changes on record and tells its clients.
+//! It defines what the dialects and the file system have in common: file operations, intents and outcomes ([`fileop`]),
+//! status codes, access rights, attributes, names. It also contains the rules by which opens of one file affect one
+//! another: share modes, byte-range locks, oplocks, delete-pending links and change notification. The rules are
+//! functions of the state of opens; a dialect keeps that state, puts its changes on record and notifies its clients.
 
 pub mod access;
 pub mod attributes;
@@ -26,5 +26,5 @@ pub use fileop::{FileKey, OpenId};
 pub use open::FileOpen;
 pub use status::NtStatus;
 
-/// The dialect's object that holds an open: a client connection.
+/// The dialect's object to which an open belongs: a client connection.
 pub type Holder = u64;

@@ -1,25 +1,25 @@
-//! Links: entries of directories (MS-FSA 2.1.1.5).
+//! Identifies links, the directory entries of a file (MS-FSA 2.1.1.5).
 //!
-//! A link is known by the file, the directory and the name, and not by the path: two shares may overlap, and a symbolic
-//! link is an entry of its own.
+//! A link is identified by its file, its directory and its name instead of its path: two shares may overlap, and a
+//! symbolic link is a directory entry of its own.
 
 use crate::fileop::FileKey;
 use crate::open::FileOpen;
 use crate::path;
 
-/// An entry of a directory that leads to a file.
+/// A directory entry of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The file.
     pub file: FileKey,
     /// The directory.
     pub directory: FileKey,
-    /// The name in it.
+    /// The name in that directory.
     pub name: String,
 }
 
 impl Link {
-    /// The last component of this path, in this directory.
+    /// Makes the link of the last component of `path` in `directory`.
     #[must_use]
     pub fn new(file: FileKey, directory: FileKey, path: &str) -> Link {
         Link {
@@ -29,13 +29,13 @@ impl Link {
         }
     }
 
-    /// The link that an open was made by.
+    /// Returns the link through which an open was made.
     #[must_use]
     pub fn of(file: &FileOpen) -> Link {
         Link::new(file.key, file.directory, &file.path)
     }
 
-    /// Was this open made by it?
+    /// Returns whether this open was made through the link.
     #[must_use]
     pub fn is_of(&self, file: &FileOpen) -> bool {
         file.key == self.file

@@ -1,4 +1,4 @@
-//! Directory watches: which changes a watch reports (MS-FSA 2.1.4.1, MS-FSCC 2.7.1).
+//! Selects the changes that a directory watch reports (MS-FSA 2.1.4.1, MS-FSCC 2.7.1).
 
 use crate::fileop::{Change, ChangeKind};
 use crate::open::{Notice, Watch};
@@ -27,10 +27,10 @@ pub mod action {
     pub const RENAMED_NEW_NAME: u32 = 5;
 }
 
-/// Notices kept for one watch. Beyond it the client gets NOTIFY_ENUM_DIR.
+/// The largest number of notices that one watch keeps. Beyond it the client receives NOTIFY_ENUM_DIR.
 pub const MAX_NOTICES: usize = 1024;
 
-/// What a watch of `directory` reports of a change.
+/// Returns the notices of a change for a watch of `directory`.
 #[must_use]
 pub fn notices(watch: &Watch, directory: &str, change: &Change) -> Vec<Notice> {
     let name_filter = if change.is_dir {
@@ -55,7 +55,8 @@ pub fn notices(watch: &Watch, directory: &str, change: &Change) -> Vec<Notice> {
             seen(&change.path).map_or(Vec::new(), |name| one(action::REMOVED, name))
         }
         ChangeKind::RenamedTo(to) => {
-            // Within one directory it is a rename; from one to another it goes from here and comes there.
+            // Within one directory it is a rename; between two directories it is removed from one and added to the
+            // other.
             let same = path::parent(&change.path) == path::parent(to);
             let (old, new) = match same {
                 true => (action::RENAMED_OLD_NAME, action::RENAMED_NEW_NAME),

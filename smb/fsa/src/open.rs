@@ -1,4 +1,4 @@
-//! The state of one open of a file or directory (MS-FSA 2.1.1.6).
+//! Defines the state of one open of a file or directory (MS-FSA 2.1.1.6).
 
 use crate::fileop::{FileHandle, FileKey, Times};
 use crate::lease::Lease;
@@ -7,16 +7,16 @@ use crate::oplock::{Breaking, OplockLevel};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Where a directory listing is.
+/// The position of a directory listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
-    /// The pattern the listing began with; `None`: no listing has begun.
+    /// The pattern that the listing began with; `None`: no listing has begun.
     pub pattern: Option<String>,
     /// The last name returned.
     pub after: Option<String>,
-    /// Everything has been returned: NO_MORE_FILES.
+    /// All entries have been returned: NO_MORE_FILES.
     pub finished: bool,
-    /// Entries returned since the listing began.
+    /// The number of entries returned since the listing began.
     pub returned: u64,
 }
 
@@ -29,31 +29,31 @@ pub struct Notice {
     pub name: String,
 }
 
-/// Directory watch of an open; begun by its first CHANGE_NOTIFY.
+/// The directory watch of an open; its first CHANGE_NOTIFY begins it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     /// CompletionFilter: FILE_NOTIFY_CHANGE_*.
     pub filter: u32,
     /// SMB2_WATCH_TREE.
     pub recursive: bool,
-    /// OutputBufferLength of the request that began it, in bytes: no answer is longer.
+    /// OutputBufferLength of the request that began it, in bytes: the limit of every response.
     pub most: u32,
-    /// What has not been reported yet.
+    /// Notices that have not been reported yet.
     pub notices: VecDeque<Notice>,
-    /// More happened than was kept: NOTIFY_ENUM_DIR.
+    /// More changes occurred than are kept: NOTIFY_ENUM_DIR.
     pub overflow: bool,
 }
 
 /// The file half of an open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileOpen {
-    /// Which file.
+    /// The file.
     pub key: FileKey,
-    /// To open it again after a restart.
+    /// The handle to reopen it with after a restart.
     pub handle: FileHandle,
-    /// Where it is now, beneath the share, '/' between components.
+    /// Its current path within the share, '/' between components.
     pub path: String,
-    /// The directory that the last component of the path is an entry of.
+    /// The directory that contains the last component of the path.
     pub directory: FileKey,
     /// A directory.
     pub is_dir: bool,
@@ -67,28 +67,28 @@ pub struct FileOpen {
     pub delete_pending: bool,
     /// FilePositionInformation (MS-FSCC 2.4.35), in bytes.
     pub position: u64,
-    /// FileModeInformation that was set (MS-FSCC 2.4.26).
+    /// FileModeInformation, as set (MS-FSCC 2.4.26).
     pub mode: u32,
-    /// Times that operations by this open do not move (MS-FSA 2.1.4.17).
+    /// The times that operations by this open do not update (MS-FSA 2.1.4.17).
     pub stopped: Times,
     /// Directory listing.
     pub cursor: Cursor,
     /// Directory watch.
     pub watch: Option<Watch>,
-    /// Oplock held.
+    /// The oplock that it holds.
     pub oplock: OplockLevel,
-    /// Break that is not acknowledged.
+    /// The oplock break that awaits its acknowledgment.
     pub breaking: Option<Breaking>,
-    /// The lease it is part of; then it has no oplock.
+    /// The lease that it belongs to; then it has no oplock.
     pub lease: Option<Lease>,
-    /// Byte-range locks, in the order they were granted.
+    /// Byte-range locks, in the order in which they were granted.
     pub locks: Vec<Lock>,
     /// LockSequenceNumber by LockSequenceIndex (MS-SMB2 3.3.5.14).
     pub lock_sequences: BTreeMap<u32, u8>,
 }
 
 impl FileOpen {
-    /// A file that has just been opened, with no rights shared and no options, in a directory that is not known.
+    /// A file that has just been opened, without shared access and without options, in an unknown directory.
     #[must_use]
     pub fn new(key: FileKey, path: String, is_dir: bool) -> FileOpen {
         FileOpen {

@@ -1,4 +1,4 @@
-//! Oplocks: the levels that an open may cache at, and breaks in progress (MS-FSA 2.1.1.10).
+//! Defines oplocks: their levels, and breaks in progress (MS-FSA 2.1.1.10).
 
 use crate::caching::Caching;
 use serde::{Deserialize, Serialize};
@@ -20,14 +20,14 @@ pub enum OplockLevel {
 }
 
 impl OplockLevel {
-    /// Those that cache something, from the highest to the lowest.
+    /// The levels that allow caching, from the highest to the lowest.
     pub const HELD: [OplockLevel; 3] = [
         OplockLevel::Batch,
         OplockLevel::Exclusive,
         OplockLevel::LevelII,
     ];
 
-    /// What its holder may cache (MS-FSA 2.1.5.18).
+    /// Returns the caching that the level allows (MS-FSA 2.1.5.18).
     #[must_use]
     pub fn caching(self) -> Caching {
         match self {
@@ -38,7 +38,7 @@ impl OplockLevel {
         }
     }
 
-    /// The level of an oplock that is shared with others: the highest one within `caching`.
+    /// Returns the level of an oplock beside other opens: the highest one within `caching`.
     #[must_use]
     pub fn shared(caching: Caching) -> OplockLevel {
         match caching.has(Caching::READ) {
@@ -48,11 +48,11 @@ impl OplockLevel {
     }
 }
 
-/// A break that the client has not acknowledged.
+/// A break that awaits its acknowledgment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaking {
-    /// The level it breaks to.
+    /// The level to which it breaks.
     pub to: OplockLevel,
-    /// Service time at which the server stops waiting.
+    /// Service time at which the wait for the acknowledgment ends.
     pub deadline: Duration,
 }

@@ -1,18 +1,18 @@
-//! Names of files as clients write them, and the paths beneath a share they mean.
+//! Parses the names of files in requests into paths within a share.
 
 use crate::status::NtStatus;
 
-/// Longest component, in UTF-16 units (MS-FSCC 2.1.5).
+/// The longest component, in UTF-16 code units (MS-FSCC 2.1.5).
 const MAX_COMPONENT: usize = 255;
-/// Longest path, in bytes: the operating system's PATH_MAX.
+/// The longest path, in bytes: the operating system's PATH_MAX.
 pub const MAX_PATH: usize = 4096;
 
-/// The path beneath the share that a name means: components joined by '/', "" for the share's root. The main stream may
-/// be named ("::$DATA"); other streams there are none.
+/// Parses a name into a path within the share: components joined by '/', "" for the share's root. The name of the main
+/// stream ("::$DATA") is allowed; files have no other streams.
 ///
 /// # Errors
 /// INVALID_PARAMETER for a leading backslash (MS-SMB2 3.3.5.9), OBJECT_PATH_SYNTAX_BAD for "..", OBJECT_NAME_INVALID
-/// for what no file can be called (MS-FSCC 2.1.5).
+/// for a name that no file may have (MS-FSCC 2.1.5).
 pub fn parse(name: &str) -> Result<String, NtStatus> {
     if name.is_empty() {
         return Ok(String::new());
@@ -52,7 +52,7 @@ fn is_component(component: &str) -> bool {
         && component.encode_utf16().count() <= MAX_COMPONENT
 }
 
-/// The directory a path is in; `None` for the root.
+/// Returns the path of the directory that contains `path`; `None` for the root.
 #[must_use]
 pub fn parent(path: &str) -> Option<&str> {
     match path.rsplit_once('/') {
@@ -62,13 +62,13 @@ pub fn parent(path: &str) -> Option<&str> {
     }
 }
 
-/// The last component of a path; "" for the root.
+/// Returns the last component of a path; "" for the root.
 #[must_use]
 pub fn name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
-/// What `path` is called as seen from `directory`; `None` if it is not below it. Compared without case, as names are.
+/// Returns `path` relative to `directory`; `None` if it is not beneath it. The comparison ignores case.
 #[must_use]
 pub fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
     if directory.is_empty() {

@@ -1,14 +1,13 @@
-//! Names without regard to case, and wildcards (MS-FSA 2.1.4.4).
+//! Compares file names without regard to case and with wildcards (MS-FSA 2.1.4.4).
 
 #[cfg(test)]
 mod tests;
 
-/// The upper-case form under which two names are the same name: each character by its simple upper-case mapping.
-/// Listings are in the order of these forms, names that differ in case alone by their bytes; a cursor is the last name
-/// returned.
+/// Returns the upper-case form of a name, by the simple upper-case mapping of each character: two names are the same
+/// name if their forms are equal. Listings are sorted by these forms, and by bytes where names differ in case alone.
 ///
-/// A character whose upper-case form is several characters, or which would turn from outside ASCII into ASCII ('ı',
-/// 'ſ'), stays as it is, as in Windows' table.
+/// A character whose upper-case form has several characters, or a non-ASCII character whose form is ASCII ('ı', 'ſ'),
+/// stays unchanged, as in Windows' table.
 #[must_use]
 pub fn fold(name: &str) -> String {
     if name.is_ascii() {
@@ -17,7 +16,7 @@ pub fn fold(name: &str) -> String {
     name.chars().map(fold_char).collect()
 }
 
-/// Do two names name the same file where case does not count?
+/// Returns whether two names are equal without regard to case.
 #[must_use]
 pub fn same_name(a: &str, b: &str) -> bool {
     if a.is_ascii() && b.is_ascii() {
@@ -37,7 +36,7 @@ fn fold_char(c: char) -> char {
     }
 }
 
-/// Has the name a wildcard in it (MS-FSA 2.1.4.3)?
+/// Returns whether the name contains a wildcard (MS-FSA 2.1.4.3).
 #[must_use]
 pub fn has_wildcard(name: &str) -> bool {
     name.contains(['*', '?', '<', '>', '"'])
@@ -55,21 +54,21 @@ enum Element {
     DosQuestion,
     /// `"` (DOS_DOT): a period, or nothing at the end of the name.
     DosDot,
-    /// Itself, folded.
+    /// The folded character itself.
     Literal(char),
 }
 
-/// A file name pattern, ready to be compared with many names. A comparison takes time proportional to the product of
-/// the two lengths at most, whatever the pattern.
+/// A file name pattern, parsed once for comparison with many names. A comparison takes at most time proportional to the
+/// product of the two lengths, for every pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     elements: Vec<Element>,
-    /// Characters a name must have at least.
+    /// The smallest number of characters of a matching name.
     shortest: usize,
 }
 
 impl Pattern {
-    /// Reads a pattern; every string is one.
+    /// Parses a pattern; every string is a valid one.
     #[must_use]
     pub fn new(pattern: &str) -> Pattern {
         let mut elements: Vec<Element> = pattern
@@ -91,13 +90,13 @@ impl Pattern {
         Pattern { elements, shortest }
     }
 
-    /// Does it match every name?
+    /// Returns whether it matches every name.
     #[must_use]
     pub fn matches_all(&self) -> bool {
         self.elements == [Element::Star]
     }
 
-    /// Is `name` in the expression (MS-FSA 2.1.4.4)?
+    /// Returns whether `name` matches the pattern (MS-FSA 2.1.4.4).
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         if self.matches_all() {
@@ -143,7 +142,7 @@ impl Pattern {
             }
             std::mem::swap(&mut live, &mut next);
         }
-        // At the end of the name what is left of the pattern may match nothing.
+        // At the end of the name the rest of the pattern may match the empty string.
         let rest_may_be_empty = self
             .elements
             .iter()

@@ -1,4 +1,4 @@
-//! Which opens can be beside one another (MS-FSA 2.1.5.1.2.2).
+//! Decides which opens of a file have a sharing violation (MS-FSA 2.1.5.1.2.2).
 
 use crate::access;
 
@@ -8,11 +8,11 @@ pub mod share_access {
     pub const READ: u32 = 0x0000_0001;
     pub const WRITE: u32 = 0x0000_0002;
     pub const DELETE: u32 = 0x0000_0004;
-    /// Everything is shared.
+    /// All access is shared.
     pub const ALL: u32 = READ | WRITE | DELETE;
 }
 
-/// What an open does to its file and what it lets others do beside it, both as share access.
+/// The share mode of an open: its own access, and the access that it shares, both as ShareAccess bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sharing {
     does: u32,
@@ -20,7 +20,7 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// By its access and its share access; attributes take no part in sharing.
+    /// Makes the share mode of an access and a ShareAccess; access to attributes is exempt from share modes.
     #[must_use]
     pub fn of(access: u32, share_access: u32) -> Sharing {
         let kinds = [
@@ -41,7 +41,7 @@ impl Sharing {
         )
     }
 
-    /// Can two opens not be at the same time (MS-FSA 2.1.5.1.2.2)?
+    /// Returns whether two opens have a sharing violation (MS-FSA 2.1.5.1.2.2).
     #[must_use]
     pub fn excludes(self, other: Sharing) -> bool {
         self.does != 0

@@ -1,5 +1,5 @@
-//! 8.3 names (MS-FSCC 2.1.5.2.1), computed from the long ones as Samba does (`mangling method = hash2`), so that they
-//! are the same on either server and nothing has to be stored.
+//! Computes 8.3 names (MS-FSCC 2.1.5.2.1) from long names as Samba does (`mangling method = hash2`): the names are the
+//! same on both servers, and none must be stored.
 
 use crate::pattern::fold;
 
@@ -10,21 +10,21 @@ mod tests;
 const DEVICES: [&str; 12] = [
     "AUX", "LOCK$", "CON", "COM1", "COM2", "COM3", "COM4", "LPT1", "LPT2", "LPT3", "NUL", "PRN",
 ];
-/// Digits of the hash.
+/// The digits by which a name shows the hash, in base 36.
 const DIGITS: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-/// The hash is FNV-1 of 32 bits, from a start of Samba's own.
+/// The hash is the 32-bit FNV-1 with Samba's own initial value.
 const FNV_PRIME: u32 = 0x0100_0193;
 const FNV_START: u32 = 0xA6B9_3095;
-/// Digits that a computed name has before its tilde, after the first character.
+/// The number of digits between the first character and the tilde of a computed name.
 const HASH_DIGITS: usize = 5;
 
-/// The 8.3 name of a file; the name itself if it is one.
+/// Returns the 8.3 name of a file; the name itself if it is one.
 #[must_use]
 pub fn short_name(name: &str) -> String {
     if is_short(name) {
         return name.to_owned();
     }
-    let name = with_last_meant(name);
+    let name = with_real_last(name);
     let (base, extension) = split(&name);
     let mut hash = hash(base);
     let mut digits = [0; HASH_DIGITS + 1];
@@ -46,7 +46,7 @@ pub fn short_name(name: &str) -> String {
     short
 }
 
-/// Is the name an 8.3 name as it stands?
+/// Returns whether the name itself is an 8.3 name.
 #[must_use]
 pub fn is_short(name: &str) -> bool {
     let (base, extension) = name.split_once('.').unwrap_or((name, ""));
@@ -58,7 +58,7 @@ pub fn is_short(name: &str) -> bool {
     has_lengths && !name.is_empty() && name.bytes().all(is_legal) && !is_device(name)
 }
 
-/// May the name be one that [`short_name`] has computed?
+/// Returns whether [`short_name`] may have computed the name.
 #[must_use]
 pub fn may_be_computed(name: &str) -> bool {
     let Some((head, tail)) = name.as_bytes().split_at_checked(8) else {
@@ -77,14 +77,14 @@ pub fn may_be_computed(name: &str) -> bool {
     has_extension && head.iter().enumerate().all(is_digit)
 }
 
-/// The name with a space or period at its end that is shown as U+F028 or U+F029: the hash is that of the name on disk.
-fn with_last_meant(name: &str) -> String {
+/// Replaces a final U+F028 or U+F029 by the space or period that it stands for: the hash is that of the name on disk.
+fn with_real_last(name: &str) -> String {
     let meant = name.strip_suffix('\u{F029}').map(|name| format!("{name}."));
     let meant = meant.or_else(|| Some(format!("{} ", name.strip_suffix('\u{F028}')?)));
     meant.unwrap_or_else(|| name.to_owned())
 }
 
-/// A character that a computed name may have.
+/// Returns whether a computed name may contain the character.
 fn is_plain(c: u8) -> bool {
     c.is_ascii_alphanumeric() || b"_-$~".contains(&c)
 }
@@ -96,7 +96,7 @@ fn is_device(name: &str) -> bool {
         .any(|device| base.eq_ignore_ascii_case(device))
 }
 
-/// What the hash is made of, and the extension, if it can be kept.
+/// Splits a name into the part that is hashed, and the extension if it can be kept.
 fn split(name: &str) -> (&str, Option<&str>) {
     match name.rsplit_once('.') {
         Some((base, extension))
@@ -108,7 +108,7 @@ fn split(name: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// 31 bits, for six digits. Samba takes each byte as signed.
+/// Returns 31 bits, for six digits. Samba treats each byte as signed.
 fn hash(base: &str) -> u32 {
     let folded = fold(base);
     let value = folded.bytes().fold(FNV_START, |value, byte| {

@@ -1,4 +1,4 @@
-//! NTSTATUS codes (MS-ERREF 2.3.1) that this server returns.
+//! Defines the NTSTATUS codes (MS-ERREF 2.3.1) that this server returns.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ macro_rules! codes {
         #[allow(missing_docs)] // the names are MS-ERREF's own
         impl NtStatus {
             $(pub const $name: NtStatus = NtStatus($value);)*
-            /// The name MS-ERREF gives this value, if the server uses it.
+            /// Returns the name of this value in MS-ERREF, if the server uses it.
             #[must_use]
             pub fn name(self) -> Option<&'static str> {
                 match self { $(NtStatus::$name => Some(concat!("STATUS_", stringify!($name))),)* _ => None }
@@ -102,7 +102,7 @@ codes! {
 }
 
 impl NtStatus {
-    /// Severity "error" (MS-ERREF 2.3): the two top bits set.
+    /// Returns whether the severity is "error" (MS-ERREF 2.3): the two top bits are set.
     #[must_use]
     pub fn is_error(self) -> bool {
         self.0 >> 30 == 3

@@ -1,5 +1,5 @@
-//! Whatever happens to a few connections: the accounts say the same as measuring each of them, and no less than
-//! what the log takes.
+//! Applies random records to a few connections: the accounts equal the measured sizes, and are no less than the bytes
+//! in the log.
 
 use super::*;
 use crate::auth::Handshake;
@@ -29,7 +29,7 @@ use std::time::Duration;
 
 const CONNECTIONS: std::ops::Range<ConnId> = 1..4;
 
-/// Numbers that take all their bytes, and small ones.
+/// Numbers with the longest encoding, and small ones.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0u64..4, Just(300), Just(70_000), Just(u64::MAX - 1)]
 }
@@ -169,7 +169,7 @@ fn parked() -> impl Strategy<Value = Parked> {
 fn security() -> impl Strategy<Value = Security> {
     let state = prop_oneof![1 => Just(SessionState::InProgress), 3 => Just(SessionState::Valid)];
     let handshake = (text(), text(), text()).prop_map(|(types, negotiate, challenge)| {
-        // as `Handshake` is written, whose fields are its own
+        // the encoding of `Handshake`, whose fields are private
         let challenged = ([7u8; 8], negotiate.into_bytes(), challenge.into_bytes());
         let written = to_bytes(&(Some(types.into_bytes()), true, Some(challenged)));
         from_bytes::<Handshake>(&written).unwrap()
@@ -232,14 +232,14 @@ fn pipe(written: usize) -> Pipe {
         shares: Vec::new(),
     };
     let mut pipe = Pipe::open("srvsvc").unwrap();
-    // a fragment of which some has come (C706 12.6.3.1: its length is at byte 8)
+    // an incomplete fragment (C706 12.6.3.1: its length is at byte 8)
     let mut fragment = vec![5, 0, 0, 3, 0x10, 0, 0, 0, 0xFF, 0xFF, 0, 0, 1, 0, 0, 0];
     fragment.resize(16 + written, 0);
     let _ = pipe.write(&fragment, &server);
     pipe
 }
 
-/// What may happen to an open.
+/// Records about an open.
 fn about(open: u64) -> impl Strategy<Value = Record> {
     let lock = Lock {
         offset: u64::MAX,
@@ -302,7 +302,7 @@ fn work_id() -> impl Strategy<Value = WorkId> {
     })
 }
 
-/// What may happen to messages and requests that wait.
+/// Records about messages and waiting requests.
 fn at_work() -> impl Strategy<Value = Record> {
     let credits = 8_192;
     prop_oneof![
@@ -325,7 +325,7 @@ fn at_work() -> impl Strategy<Value = Record> {
     ]
 }
 
-/// What may happen to sessions and to all of it.
+/// Records about sessions and whole connections.
 fn settled() -> impl Strategy<Value = Record> {
     let negotiation = Negotiation {
         dialect: Some(Dialect::Smb311),
@@ -380,7 +380,7 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     (CONNECTIONS, record)
 }
 
-/// No part of a connection takes more of the log than it is measured to.
+/// Checks that no part of a connection takes more bytes of the log than its measured size.
 fn check_parts(connection: &Connection) {
     for (id, open) in &connection.opens {
         assert!(to_bytes(&(id, open)).len() <= size::open(open), "{open:?}");
@@ -488,7 +488,7 @@ fn the_account_that_has_most_is_parted_with_first() {
     };
     login(&mut smb, 1, "alice", 8_000);
     assert_eq!(smb.to_part_with(), None);
-    // together more than she, each less
+    // together more than hers, each less
     login(&mut smb, 2, "Bob", 5_000);
     login(&mut smb, 3, "bob", 6_000);
     let bob = Principal::User("bob".into());

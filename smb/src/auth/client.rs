@@ -1,4 +1,4 @@
-//! The other side, for tests: an NTLMv2 client.
+//! Implements an NTLMv2 client, for tests.
 
 use super::nt_hash;
 use super::ntlm::{self, Authenticate, flags};
@@ -8,20 +8,20 @@ use crate::wire::utf16;
 pub struct Client {
     /// User name.
     pub user: &'static str,
-    /// Domain it says.
+    /// The domain that the client names.
     pub domain: &'static str,
-    /// The domain the proof is made with.
+    /// The domain that the client computes the proof with.
     pub proved_domain: &'static str,
     /// Password.
     pub password: &'static str,
     /// NegotiateFlags.
     pub flags: u32,
-    /// With a MIC.
+    /// The AUTHENTICATE message has a MIC.
     pub mic: bool,
 }
 
 impl Client {
-    /// Of a work group.
+    /// A client in a workgroup.
     pub const DEFAULT: Client = Client {
         user: "user",
         domain: "WORKGROUP",
@@ -31,7 +31,7 @@ impl Client {
         mic: true,
     };
 
-    /// Nobody in particular.
+    /// An anonymous client.
     pub const ANONYMOUS: Client = Client {
         user: "",
         domain: "",
@@ -39,7 +39,7 @@ impl Client {
         ..Client::DEFAULT
     };
 
-    /// The NEGOTIATE message.
+    /// Makes the NEGOTIATE message.
     pub fn negotiate(&self) -> Vec<u8> {
         let mut message = ntlm::SIGNATURE.to_vec();
         message.extend(1u32.to_le_bytes());
@@ -48,7 +48,7 @@ impl Client {
         message
     }
 
-    /// The AUTHENTICATE message and the session key.
+    /// Makes the AUTHENTICATE message and the session key.
     pub fn authenticate(&self, challenge: &[u8]) -> (Vec<u8>, [u8; 16]) {
         if self.user.is_empty() {
             return (self.message(self.flags, &[], &[0; 16]), [0; 16]);
@@ -79,7 +79,7 @@ impl Client {
         (message, key)
     }
 
-    /// An AUTHENTICATE message without a MIC.
+    /// Makes an AUTHENTICATE message without a MIC.
     pub fn message(&self, flags: u32, response: &[u8], encrypted_key: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
         let mut message = ntlm::SIGNATURE.to_vec();

@@ -1,4 +1,4 @@
-//! As much of DER (X.690) as SPNEGO needs: definite lengths, single-byte tags.
+//! Parses and encodes the part of DER (X.690) that SPNEGO needs: definite lengths, single-byte tags.
 
 /// SEQUENCE.
 pub const SEQUENCE: u8 = 0x30;
@@ -18,7 +18,7 @@ pub const fn context(n: u8) -> u8 {
     0xA0 | n
 }
 
-/// Takes the element at the front of `input`: its tag, its contents, and what follows it. `None`: not DER, or cut off.
+/// Takes the first element of `input`: returns its tag, its contents and the rest. `None`: not DER, or truncated.
 pub fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = input.split_first()?;
     let (&first, rest) = rest.split_first()?;
@@ -40,13 +40,13 @@ pub fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, contents, rest))
 }
 
-/// Takes the element at the front of `input`, which must have this tag.
+/// Takes the first element of `input`, which must have this tag.
 pub fn expect(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (got, contents, rest) = element(input)?;
     (got == tag).then_some((contents, rest))
 }
 
-/// An element with these contents.
+/// Encodes an element with these contents.
 pub fn encode(tag: u8, contents: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(contents.len() + 6);
     out.push(tag);

@@ -1,7 +1,7 @@
-//! Authentication: an acceptor of NTLMv2, within SPNEGO or bare.
+//! Authenticates clients: an acceptor of NTLMv2, within SPNEGO or bare.
 //!
-//! A [`Handshake`] is what is remembered between two SESSION_SETUP requests. It is part of the durable state: a crash
-//! between the legs must not change the challenge that the client has already seen.
+//! A [`Handshake`] is the state between two SESSION_SETUP requests. It is part of the durable state: a crash between
+//! them must not change the challenge that the client has already received.
 
 #[cfg(any(test, feature = "client"))]
 pub mod client;
@@ -25,16 +25,16 @@ use ntlm::{Authenticate, Signer, flags};
 use outlast_fsa::fileop::FileTime;
 use spnego::{NegState, Token};
 
-/// Longest list of mechanisms, in bytes of DER: initiators name four or five, of a dozen bytes each.
+/// The longest list of mechanisms, in bytes of DER: initiators name four or five, of a dozen bytes each.
 const MAX_MECH_TYPES: usize = 512;
 
-/// Characters of a name that a log shows: no user has a longer one.
+/// The number of characters of a name that a log shows: no user has a longer one.
 const MAX_LOGGED_NAME: usize = 256;
 
-/// Longest NEGOTIATE message, in bytes: 40, and the names of a workstation and its domain (MS-NLMP 2.2.1.1).
+/// The longest NEGOTIATE message, in bytes: 40, and the names of a workstation and its domain (MS-NLMP 2.2.1.1).
 const MAX_NEGOTIATE: usize = 1024;
 
-/// The name by which a client wants to log in, if this is the token that has it. For logs: nothing of it is verified.
+/// Returns the user name in a client's AUTHENTICATE token, if this is one. For logs: the name is not verified.
 #[must_use]
 pub fn claimed_user(token: &[u8]) -> Option<String> {
     let ntlm = match spnego::parse(token) {
@@ -46,7 +46,7 @@ pub fn claimed_user(token: &[u8]) -> Option<String> {
     Some(name.chars().take(MAX_LOGGED_NAME).collect())
 }
 
-/// Why an authentication failed. The client gets LOGON_FAILURE or INVALID_PARAMETER and no more.
+/// The reason for a failed authentication. The client receives only LOGON_FAILURE or INVALID_PARAMETER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Not a token of this mechanism, or not at its place in the exchange.
@@ -65,32 +65,32 @@ pub enum Refused {
 pub enum Identity {
     /// A user, by the name in the users file.
     User(String),
-    /// "guest", who is not in the users file.
+    /// "guest", if the users file does not contain it.
     Guest,
-    /// Nobody in particular.
+    /// An anonymous login.
     Anonymous,
 }
 
-/// What a token led to.
+/// The result of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// One more round: send this token with MORE_PROCESSING_REQUIRED.
+    /// Another round follows: send this token with MORE_PROCESSING_REQUIRED.
     Continue {
         /// The token.
         token: Vec<u8>,
     },
-    /// Done.
+    /// The authentication is complete.
     Complete {
-        /// The last token; empty where the mechanism has none.
+        /// The last token; empty if the mechanism has none.
         token: Vec<u8>,
-        /// Who it is. Whether guests are let in is for the caller to say.
+        /// The identity. The caller decides whether guests are admitted.
         identity: Identity,
         /// The session key; `None` for guest and anonymous.
         session_key: Option<Secret>,
     },
 }
 
-/// What the server sent as its challenge, and what led to it: the MIC covers both.
+/// The server's CHALLENGE and the client's NEGOTIATE: the MIC covers both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Challenged {
     server_challenge: [u8; 8],
@@ -98,19 +98,19 @@ struct Challenged {
     challenge: Vec<u8>,
 }
 
-/// What an authentication in progress remembers between two SESSION_SETUP requests.
+/// The state of an authentication between two SESSION_SETUP requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handshake {
-    /// The client speaks SPNEGO; its mechTypes, in DER.
+    /// The client's mechTypes in DER, if it uses SPNEGO.
     mech_types: Option<Vec<u8>>,
     /// NTLM was not the client's first choice: mechListMIC must be exchanged (RFC 4178 5).
     mic_required: bool,
-    /// The CHALLENGE that was sent.
+    /// The CHALLENGE, once it has been sent.
     challenged: Option<Challenged>,
 }
 
 impl Handshake {
-    /// Upper bound of its encoding, in bytes.
+    /// Returns an upper bound of its encoding, in bytes.
     pub(crate) fn size(&self) -> usize {
         let Handshake {
             mech_types,
@@ -129,23 +129,23 @@ impl Handshake {
     }
 }
 
-/// SPNEGO's offer, for the NEGOTIATE response.
+/// Returns the SPNEGO token of the NEGOTIATE response.
 #[must_use]
 pub fn offer() -> Vec<u8> {
     spnego::offer()
 }
 
 impl Handshake {
-    /// Before the first token.
+    /// Makes the state before the first token.
     #[must_use]
     pub fn new() -> Handshake {
         Handshake::default()
     }
 
-    /// Takes the client's next token. `wall` is the time the challenge tells.
+    /// Processes the client's next token. `wall` is the time in the challenge.
     ///
     /// # Errors
-    /// The authentication has failed; the handshake is of no more use.
+    /// The authentication has failed; the handshake must not be used again.
     pub fn step(
         &mut self,
         token: &[u8],
@@ -173,7 +173,7 @@ impl Handshake {
                     true => NegState::AcceptIncomplete,
                     false => NegState::RequestMic,
                 };
-                // A token for another mechanism is passed over: the client starts again with NTLM.
+                // A token for another mechanism is ignored: the client starts again with NTLM.
                 let challenge = match init.token.filter(|_| init.prefers_ntlm) {
                     Some(token) => Some(self.challenge(token, config, wall, entropy)?),
                     None => None,
@@ -212,7 +212,7 @@ impl Handshake {
         }
     }
 
-    /// NTLM without SPNEGO around it.
+    /// Processes an NTLM token without SPNEGO.
     fn step_bare(
         &mut self,
         token: &[u8],
@@ -235,7 +235,7 @@ impl Handshake {
         })
     }
 
-    /// NEGOTIATE in, CHALLENGE out (MS-NLMP 3.2.5.1.1).
+    /// Answers a NEGOTIATE message by a CHALLENGE (MS-NLMP 3.2.5.1.1).
     fn challenge(
         &mut self,
         negotiate: &[u8],
@@ -243,7 +243,7 @@ impl Handshake {
         wall: FileTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Vec<u8>, Refused> {
-        // What is not short cannot be kept for every client that may come.
+        // The message is kept for every unauthenticated client, so it must be short.
         if negotiate.len() > MAX_NEGOTIATE {
             return Err(Refused::Malformed);
         }
@@ -262,12 +262,12 @@ impl Handshake {
         Ok(challenge)
     }
 
-    /// AUTHENTICATE in (MS-NLMP 3.2.5.1.2).
+    /// Verifies an AUTHENTICATE message (MS-NLMP 3.2.5.1.2).
     fn authenticate(&self, token: &[u8], config: &Config) -> Result<Login, Refused> {
         let challenged = self.challenged.as_ref().ok_or(Refused::Malformed)?;
         let message = Authenticate::parse(token).ok_or(Refused::Malformed)?;
         if message.is_anonymous() {
-            // 3.2.5.1.2: the key of an anonymous login is zeros; it signs mechListMIC, nothing else.
+            // 3.2.5.1.2: the key of an anonymous login is zeros; it signs mechListMIC alone.
             return Ok(Login {
                 identity: Identity::Anonymous,
                 key: ntlm::exported_session_key([0; 16], &message),
@@ -309,7 +309,7 @@ impl Handshake {
         })
     }
 
-    /// Verifies the client's mechListMIC, if it sent one or has to, and makes the server's (RFC 4178 5).
+    /// Verifies the client's mechListMIC, if it is present or required, and makes the server's (RFC 4178 5).
     fn exchange_mic(
         &self,
         login: &Login,
@@ -317,7 +317,7 @@ impl Handshake {
         came: Option<&[u8]>,
     ) -> Result<Option<[u8; 16]>, Refused> {
         let Some(key) = &login.key else {
-            // A guest's key is not known here: nothing can be verified, and nothing needs to be protected.
+            // The server does not know a guest's key, so it can verify nothing, and a guest needs no protection.
             return Ok(None);
         };
         let Some(came) = came else {
@@ -339,7 +339,7 @@ impl Handshake {
 /// A login that has been accepted.
 struct Login {
     identity: Identity,
-    /// ExportedSessionKey, if it is known.
+    /// ExportedSessionKey, if the server knows it.
     key: Option<[u8; 16]>,
     /// NegotiateFlags.
     flags: u32,
@@ -354,14 +354,14 @@ impl Login {
     }
 }
 
-/// The account that a user name means: `user`, `user@domain`, `DOMAIN\user`. Every domain is this server's own.
+/// Returns the account name in `user`, `user@domain` or `DOMAIN\user`. Every domain is this server's own.
 fn account_name(user: &str) -> &str {
     let user = user.rsplit_once('\\').map_or(user, |(_, user)| user);
     user.split_once('@').map_or(user, |(user, _)| user)
 }
 
-/// Is the proof that of `nt_hash`? And the session base key. The domain is part of what is proved; clients use it as
-/// they send it, in upper case, or leave it out.
+/// Returns whether the proof was made with `nt_hash`, and the session base key. The proof depends on the domain:
+/// clients use it as they send it, in upper case, or empty.
 fn verify(
     nt_hash: &[u8; 16],
     message: &Authenticate<'_>,

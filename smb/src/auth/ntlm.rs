@@ -1,4 +1,4 @@
-//! NTLM messages (MS-NLMP 2.2.1) and computations (3.3, 3.4).
+//! Parses and builds NTLM messages (MS-NLMP 2.2.1) and computes their keys and proofs (3.3, 3.4).
 
 use bytes::BufMut;
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,7 +11,7 @@ use rc4::{Rc4, StreamCipher};
 use crate::wire::utf16;
 use outlast_fsa::fileop::FileTime;
 
-/// The bytes each message begins with.
+/// The first bytes of each message.
 pub const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";
 
 /// NegotiateFlags (MS-NLMP 2.2.2.5).
@@ -32,7 +32,7 @@ pub mod flags {
     pub const KEY_EXCH: u32 = 0x4000_0000;
     pub const KEY_56: u32 = 0x8000_0000;
 
-    /// What the server goes along with if the client asks for it.
+    /// The flags that the server accepts if the client requests them.
     pub const SUPPORTED: u32 = UNICODE
         | REQUEST_TARGET
         | SIGN
@@ -61,14 +61,14 @@ mod av_id {
 /// MsvAvFlags: the AUTHENTICATE message has a MIC.
 const AV_FLAG_MIC: u32 = 0x0000_0002;
 
-/// The NEGOTIATE message's flags (2.2.1.1). `None`: it is not one.
+/// Returns the flags of a NEGOTIATE message (2.2.1.1). `None`: it is not one.
 pub fn parse_negotiate(message: &[u8]) -> Option<u32> {
     let rest = message.strip_prefix(SIGNATURE)?;
     let (_, (kind, flags)) = u32_pair(rest).ok()?;
     (kind == 1).then_some(flags)
 }
 
-/// The CHALLENGE message (2.2.1.2) with the target info that MS-NLMP 3.2.5.1.1 asks for; MsvAvTimestamp makes clients
+/// Builds the CHALLENGE message (2.2.1.2) with the target info of MS-NLMP 3.2.5.1.1; because of MsvAvTimestamp clients
 /// send a MIC.
 pub fn challenge(
     client_flags: u32,
@@ -77,7 +77,7 @@ pub fn challenge(
     wall: FileTime,
 ) -> Vec<u8> {
     const FIXED: u32 = 56;
-    // Windows 7's, revision 15: what peers expect of NTLMSSP's current form.
+    // Windows 7's version, revision 15, which peers expect with NTLMSSP's current form.
     const VERSION: [u8; 8] = [6, 1, 0xB1, 0x1D, 0, 0, 0, 15];
     let flags = client_flags & flags::SUPPORTED | flags::TARGET_INFO | flags::TARGET_TYPE_SERVER;
     let target_name = utf16::encode(&server_name.to_uppercase());
@@ -136,11 +136,11 @@ pub struct Authenticate<'a> {
     pub flags: u32,
 }
 
-/// Where the MIC is in the AUTHENTICATE message.
+/// The position of the MIC in the AUTHENTICATE message.
 const MIC: std::ops::Range<usize> = 72..88;
 
 impl<'a> Authenticate<'a> {
-    /// Reads the message. `None`: it is not one, or in an OEM character set.
+    /// Parses the message. `None`: it is not one, or uses an OEM character set.
     pub fn parse(message: &'a [u8]) -> Option<Authenticate<'a>> {
         let rest = message.strip_prefix(SIGNATURE)?;
         let (_, (kind, lm, nt, domain, user, _workstation, key, flags)) =
@@ -165,25 +165,26 @@ impl<'a> Authenticate<'a> {
         })
     }
 
-    /// Nobody in particular (3.2.5.1.2).
+    /// Returns whether it is an anonymous login (3.2.5.1.2).
     pub fn is_anonymous(&self) -> bool {
         self.user.is_empty() && self.nt_response.is_empty() && matches!(self.lm_response, [] | [0])
     }
 
-    /// The NTLMv2 response (2.2.2.8): proof, and what it is about. `None`: something older, which is refused.
+    /// Returns the NTLMv2 response (2.2.2.8): the proof and the data that it covers. `None`: an older response, which
+    /// is refused.
     pub fn v2_response(&self) -> Option<(&'a [u8; 16], &'a [u8])> {
         let (proof, temp) = self.nt_response.split_first_chunk::<16>()?;
         // NTLMv2_CLIENT_CHALLENGE (2.2.2.7): RespType and HiRespType 1, and 26 bytes before the AV pairs.
         (temp.starts_with(&[1, 1]) && temp.len() >= 28).then_some((proof, temp))
     }
 
-    /// Is what the response is about a list of AV pairs that is terminated (2.2.2.7, 2.2.2.1)?
+    /// Returns whether the response covers a terminated list of AV pairs (2.2.2.7, 2.2.2.1).
     pub fn is_well_formed(&self) -> bool {
         self.v2_response()
             .is_none_or(|(_, temp)| av_pairs(&temp[28..]).any(|pair| pair.0 == av_id::EOL))
     }
 
-    /// Does the response announce a MIC (MsvAvFlags, 2.2.2.1)? The announcement is covered by the proof.
+    /// Returns whether the response announces a MIC (MsvAvFlags, 2.2.2.1). The proof covers the announcement.
     pub fn announces_mic(&self) -> bool {
         let Some((_, temp)) = self.v2_response() else {
             return false;
@@ -195,7 +196,7 @@ impl<'a> Authenticate<'a> {
     }
 }
 
-/// The AV pairs of a list, up to and with the one that ends it, or up to where it is none.
+/// Iterates over the AV pairs of a list, up to and including MsvAvEOL, or up to the first malformed one.
 fn av_pairs(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut has_ended = false;
     std::iter::from_fn(move || {
@@ -207,7 +208,7 @@ fn av_pairs(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Length and offset of a payload field; MaxLen is ignored, as 2.2.1 asks.
+/// Parses length and offset of a payload field; MaxLen is ignored, as 2.2.1 requires.
 fn field(input: &[u8]) -> IResult<&[u8], (u16, u32)> {
     let (rest, (len, _max_len, offset)) = (le_u16, le_u16, le_u32).parse(input)?;
     Ok((rest, (len, offset)))
@@ -221,7 +222,7 @@ fn av_header(input: &[u8]) -> IResult<&[u8], (u16, u16)> {
     (le_u16, le_u16).parse(input)
 }
 
-/// HMAC-MD5 over the parts.
+/// Computes HMAC-MD5 over the parts.
 fn hmac_md5(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     let mut mac = Hmac::<Md5>::new_from_slice(key).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
@@ -234,20 +235,20 @@ fn rc4(key: &[u8; 16], data: &mut [u8]) {
     cipher.apply_keystream(data);
 }
 
-/// The NT hash of a password: MD4 of its UTF-16LE (MS-NLMP 3.3.1, NTOWFv1). It is what the users file holds, and as
-/// good as the password itself.
+/// Computes the NT hash of a password: MD4 of its UTF-16LE (MS-NLMP 3.3.1, NTOWFv1). The users file contains it, and it
+/// is equivalent to the password.
 #[must_use]
 pub fn nt_hash(password: &str) -> [u8; 16] {
     Md4::digest(utf16::encode(password)).into()
 }
 
-/// NTOWFv2 (3.3.2). The user's name counts in upper case, the domain as it is.
+/// Computes NTOWFv2 (3.3.2), with the user's name in upper case and the domain unchanged.
 pub fn ntowf_v2(nt_hash: &[u8; 16], user: &str, domain: &str) -> [u8; 16] {
     let user: String = user.chars().map(upper).collect();
     hmac_md5(nt_hash, &[&utf16::encode(&user), &utf16::encode(domain)])
 }
 
-/// Upper case, character by character, as Windows has it (ß stays ß).
+/// Maps a character to upper case as Windows does (ß stays ß).
 pub fn upper(c: char) -> char {
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
@@ -256,17 +257,18 @@ pub fn upper(c: char) -> char {
     }
 }
 
-/// NTProofStr (3.3.2).
+/// Computes NTProofStr (3.3.2).
 pub fn nt_proof(ntowf: &[u8; 16], server_challenge: &[u8; 8], temp: &[u8]) -> [u8; 16] {
     hmac_md5(ntowf, &[server_challenge, temp])
 }
 
-/// SessionBaseKey (3.3.2), which is the KeyExchangeKey, too (3.4.5.1).
+/// Computes SessionBaseKey (3.3.2), which is also the KeyExchangeKey (3.4.5.1).
 pub fn session_base_key(ntowf: &[u8; 16], proof: &[u8; 16]) -> [u8; 16] {
     hmac_md5(ntowf, &[proof])
 }
 
-/// ExportedSessionKey (3.2.5.1.2): what the client chose, if keys are exchanged. `None`: what it sent is not a key.
+/// Computes ExportedSessionKey (3.2.5.1.2): the key that the client chose, if keys are exchanged. `None`: the client
+/// sent no valid key.
 pub fn exported_session_key(base_key: [u8; 16], message: &Authenticate<'_>) -> Option<[u8; 16]> {
     if message.flags & flags::KEY_EXCH == 0 {
         return Some(base_key);
@@ -276,7 +278,8 @@ pub fn exported_session_key(base_key: [u8; 16], message: &Authenticate<'_>) -> O
     Some(key)
 }
 
-/// The MIC of the three messages (3.1.5.1.2), with zeros in its place, and the one that came. `None`: none came.
+/// Computes the MIC of the three messages (3.1.5.1.2), with zeros in its place, and returns it and the received one.
+/// `None`: none was received.
 pub fn mic(
     key: &[u8; 16],
     negotiate: &[u8],
@@ -289,7 +292,7 @@ pub fn mic(
     Some((computed, came))
 }
 
-/// The side that signs with the session's NTLM keys.
+/// The peer that signs with the session's NTLM keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signer {
     /// The client.
@@ -298,8 +301,8 @@ pub enum Signer {
     Server,
 }
 
-/// The signature of the first message in a direction, with extended session security (3.4.4.2). `None`: without that
-/// security, which is not served.
+/// Computes the signature of the first message in a direction, with extended session security (3.4.4.2). `None`: the
+/// client did not negotiate it, which is not supported.
 pub fn signature(key: &[u8; 16], flags: u32, signer: Signer, message: &[u8]) -> Option<[u8; 16]> {
     let (signing, sealing): (&[u8], &[u8]) = match signer {
         Signer::Client => (
@@ -320,7 +323,7 @@ pub fn signature(key: &[u8; 16], flags: u32, signer: Signer, message: &[u8]) -> 
     out[0] = 1;
     out[4..12].copy_from_slice(&hmac_md5(&signing_key, &[&SEQUENCE, message])[..8]);
     if flags & flags::KEY_EXCH != 0 {
-        // 3.4.5.3: weaker keys where the client offered no better.
+        // 3.4.5.3: the keys are weaker if the client offers no stronger ones.
         let strength = match flags {
             flags if flags & flags::KEY_128 != 0 => 16,
             flags if flags & flags::KEY_56 != 0 => 7,

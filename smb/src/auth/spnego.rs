@@ -1,4 +1,4 @@
-//! SPNEGO (RFC 4178, MS-SPNG): which mechanism, and its tokens.
+//! Implements SPNEGO (RFC 4178, MS-SPNG), which negotiates the mechanism and carries its tokens.
 
 use super::der;
 
@@ -49,7 +49,7 @@ pub enum Token<'a> {
     Resp(Resp<'a>),
 }
 
-/// Reads an initiator's token. `None`: it is not one.
+/// Parses an initiator's token. `None`: it is not one.
 pub fn parse(input: &[u8]) -> Option<Token<'_>> {
     let (tag, contents, _) = der::element(input)?;
     if tag == der::APPLICATION_0 {
@@ -60,7 +60,7 @@ pub fn parse(input: &[u8]) -> Option<Token<'_>> {
         let (init, _) = der::expect(rest, der::context(0))?;
         return parse_init(init).map(Token::Init);
     }
-    // Some initiators leave out GSS-API's frame.
+    // Some initiators omit GSS-API's frame.
     if tag == der::context(0) {
         return parse_init(contents).map(Token::Init);
     }
@@ -120,8 +120,8 @@ fn parse_resp(input: &[u8]) -> Option<Resp<'_>> {
     Some(resp)
 }
 
-/// What the server offers in its NEGOTIATE response: NTLMSSP (MS-SPNG 2.2.1, NegTokenInit2, with the hint that Windows
-/// has).
+/// Builds the token of the NEGOTIATE response, which offers NTLMSSP (MS-SPNG 2.2.1, NegTokenInit2, with the hint that
+/// Windows sends).
 pub fn offer() -> Vec<u8> {
     let mechanism = der::encode(der::OBJECT_IDENTIFIER, NTLMSSP);
     let mech_types = der::encode(der::context(0), &der::encode(der::SEQUENCE, &mechanism));
@@ -134,7 +134,7 @@ pub fn offer() -> Vec<u8> {
     der::encode(der::APPLICATION_0, &[mechanism, init].concat())
 }
 
-/// A NegTokenResp of the acceptor. supportedMech is named in the first one only (RFC 4178 4.2.2).
+/// Builds a NegTokenResp of the acceptor. Only the first one contains supportedMech (RFC 4178 4.2.2).
 pub fn respond(
     state: NegState,
     first: bool,

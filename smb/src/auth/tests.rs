@@ -1,4 +1,5 @@
-//! Vectors: MS-NLMP 4.2.4; a Windows client's and server's tokens; a client of our own for everything else.
+//! Tests authentication with the vectors of MS-NLMP 4.2.4, with a Windows client's and server's tokens, and with the
+//! test client.
 
 use proptest::prelude::*;
 
@@ -101,7 +102,7 @@ fn windows_tokens_mic_and_mech_list_mic() {
     assert_eq!(computed, came);
     let mic = ntlm::signature(&key, message.flags, Signer::Client, init.mech_types).unwrap();
     assert_eq!(mic[..], *resp.mech_list_mic.unwrap());
-    // What the Windows server sent is what ours would send.
+    // The challenge equals that of the Windows server.
     let ours = ntlm::challenge(
         ntlm::parse_negotiate(negotiate).unwrap(),
         challenge[24..32].try_into().unwrap(),
@@ -232,7 +233,7 @@ fn an_announced_mic_is_verified() {
         handshake.clone().step(&message, &config(), 7, &mut Fixed),
         Err(Refused::LogonFailure)
     );
-    // A flag cleared on the way, which nothing but the MIC covers.
+    // A flag that only the MIC covers is cleared.
     message[80] ^= 1;
     message[60] ^= flags::SIGN as u8;
     assert_eq!(
@@ -254,7 +255,7 @@ fn old_responses_are_refused() {
             Err(Refused::Unsupported)
         );
     }
-    // An NTLMv2 response whose AV pairs are none, as a diagnostic tool of Microsoft's sends it.
+    // An NTLMv2 response with malformed AV pairs, as a diagnostic tool of Microsoft sends it.
     let mut garbage = vec![0xAB; 16];
     garbage.extend([1, 1, 0, 0, 0, 0, 0, 0]);
     garbage.extend([0x3F; 71]);
@@ -327,7 +328,7 @@ fn resp(token: &[u8], mic: Option<&[u8]>) -> Vec<u8> {
     spnego::respond(NegState::AcceptIncomplete, false, Some(token), mic)
 }
 
-/// The NTLM token in what the server says.
+/// The NTLM token in the server's answer.
 fn inner(progress: Progress) -> Option<Vec<u8>> {
     let Progress::Continue { token } = progress else {
         panic!("complete already");
@@ -357,7 +358,7 @@ fn spnego_with_mech_list_mic() {
         .clone()
         .step(&resp(&message, None), &config(), 7, &mut Fixed);
     assert_eq!(who(without), Ok(Identity::User("User".to_owned())));
-    // A crash in between: the state comes back from the log.
+    // A crash in between: the state is read from the log.
     let mut handshake: Handshake = from_bytes(&to_bytes(&handshake)).unwrap();
     let done = handshake
         .step(&resp(&message, Some(&mic)), &config(), 9, &mut Fixed)
@@ -462,7 +463,7 @@ proptest! {
             }
             let damaged = handshake.clone().step(&token, &config(), 7, &mut Fixed);
             if let Ok(Progress::Complete { identity: Identity::User(_), .. }) = damaged {
-                // Only what no MIC covers: SPNEGO's own framing, or the flips undid one another.
+                // No MIC covers the changed bytes: SPNEGO's own framing, or flips that cancel each other.
                 let inside = token.windows(message.len()).any(|window| window == message);
                 prop_assert!(inside || token == whole);
             }

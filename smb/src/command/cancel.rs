@@ -1,4 +1,4 @@
-//! CANCEL (MS-SMB2 3.3.5.16): no answer of its own.
+//! Handles CANCEL (MS-SMB2 3.3.5.16), which has no response.
 
 use super::{Handled, Request};
 use crate::context::Context;
@@ -6,7 +6,7 @@ use crate::record::Record;
 use crate::wire::Route;
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`]. The request is found by its AsyncId or its MessageId, if it still waits.
+/// Starts the command, as [`super::start`]. The request is found by its AsyncId or its MessageId, if it still waits.
 ///
 /// # Errors
 /// None.

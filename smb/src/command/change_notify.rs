@@ -1,4 +1,4 @@
-//! CHANGE_NOTIFY (MS-SMB2 3.3.5.19, MS-FSA 2.1.5.11).
+//! Handles CHANGE_NOTIFY (MS-SMB2 3.3.5.19, MS-FSA 2.1.5.11).
 
 use super::delete_pending;
 use super::{Handled, Reply, Request};
@@ -15,10 +15,11 @@ use outlast_fsa::link::Link;
 use outlast_fsa::open::{Notice, Watch};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`]. The first one of an open begins its watch; what happens between two is kept for the next.
+/// Starts the command, as [`super::start`]. The first request on an open begins its watch; changes between two requests
+/// are kept for the next one.
 ///
 /// # Errors
-/// FILE_CLOSED, INVALID_PARAMETER for a file, ACCESS_DENIED, INSUFFICIENT_RESOURCES for a watch too many.
+/// FILE_CLOSED, INVALID_PARAMETER for a file, ACCESS_DENIED, INSUFFICIENT_RESOURCES beyond the limit of watches.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -32,7 +33,7 @@ pub fn start(
         return Err(NtStatus::ACCESS_DENIED);
     }
     let id = open.id;
-    // MS-FSA 2.1.5.11: nothing is waited for in a directory that is to be deleted.
+    // MS-FSA 2.1.5.11: no request waits for changes in a delete-pending directory.
     if delete_pending::is_set(ctx, &Link::of(file)) {
         return Err(NtStatus::DELETE_PENDING);
     }
@@ -74,8 +75,8 @@ pub fn start(
     Ok(Handled::Reply(Reply::with_status(status, response)))
 }
 
-/// As [`super::finish`]. A watch that the system does not give (there is a limit to them) still reports what goes
-/// through this server.
+/// Finishes the command, as [`super::finish`]. If the operating system refuses its watch (their number is limited), the
+/// watch still reports changes made through this server.
 ///
 /// # Errors
 /// None.
@@ -100,7 +101,7 @@ pub fn finish(
     Ok(Handled::Again)
 }
 
-/// FILE_NOTIFY_INFORMATION (MS-FSCC 2.7.1).
+/// Encodes notices as FILE_NOTIFY_INFORMATION (MS-FSCC 2.7.1).
 fn encode<'a>(notices: impl ExactSizeIterator<Item = &'a Notice>) -> Vec<u8> {
     let mut out = Vec::new();
     let count = notices.len();

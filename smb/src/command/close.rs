@@ -1,4 +1,4 @@
-//! CLOSE (MS-SMB2 3.3.5.10), and every other end of an open: LOGOFF, TREE_DISCONNECT, a connection that is gone.
+//! Handles CLOSE (MS-SMB2 3.3.5.10)and every other end of an open: LOGOFF, TREE_DISCONNECT, the end of its connection.
 
 use super::delete_pending;
 use super::{Handled, Reply, Request};
@@ -14,7 +14,7 @@ use outlast_fsa::fileop::{
 use outlast_fsa::link::Link;
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// FILE_CLOSED.
@@ -33,7 +33,7 @@ pub fn start(
     }
 }
 
-/// As [`super::finish`]. The open is gone whatever the file system says.
+/// Finishes the command, as [`super::finish`]. The open ends whatever the file system returns.
 ///
 /// # Errors
 /// None.
@@ -67,11 +67,11 @@ fn reply(metadata: Option<Metadata>) -> Reply {
     Reply::success(Response::Close(close::Response { attributes }))
 }
 
-/// The operation that closes this open; `None` for a pipe, which needs none.
+/// Returns the operation that closes this open; `None` for a pipe, which needs none.
 fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     let file = ctx.file_of(id)?;
-    // MS-FSA 2.1.5.5: the last open of a link deletes it. It carries the mark then: each close before has handed it
-    // on.
+    // MS-FSA 2.1.5.5: the close of a link's last open deletes it. The last open has the mark, because every earlier
+    // close passes it on.
     let marked = file.delete_on_close || file.delete_pending;
     let is_last = delete_pending::other_open(ctx, &Link::of(file), id).is_none();
     Some(FileOp::Close {
@@ -83,7 +83,7 @@ fn operation(ctx: &Context<'_>, id: OpenId) -> Option<FileOp> {
     })
 }
 
-/// The close without the deletion, if that has failed (the directory is not empty, there is no right).
+/// Returns the close without the deletion, if the deletion has failed (the directory is not empty, a right is missing).
 pub(super) fn close_without_delete(
     op: &FileOp,
     outcome: &Result<Outcome, NtStatus>,
@@ -96,7 +96,7 @@ pub(super) fn close_without_delete(
             },
             Err(status),
         ) => {
-            say_why(&target.path, *status);
+            log_not_deleted(&target.path, *status);
             Some(FileOp::Close {
                 open: *open,
                 delete: None,
@@ -106,18 +106,18 @@ pub(super) fn close_without_delete(
     }
 }
 
-/// A CLOSE succeeds whatever the file system says, so that the log alone can tell that a file is still there.
-fn say_why(path: &str, status: NtStatus) {
+/// Logs why a file was not deleted: a CLOSE succeeds whatever the file system returns.
+fn log_not_deleted(path: &str, status: NtStatus) {
     match status {
-        // That a directory has entries is the client's own affair.
+        // A directory with entries is the client's mistake.
         NtStatus::DIRECTORY_NOT_EMPTY => {}
         _ => {
-            log::warn!("{path:?} was to be deleted as it was closed, and is still there: {status}")
+            log::warn!("{path:?} cannot be deleted at its last close: {status}")
         }
     }
 }
 
-/// The next of these opens to be closed, for LOGOFF and TREE_DISCONNECT; pipes are closed at once.
+/// Returns the operation that closes the next of these opens, for LOGOFF and TREE_DISCONNECT; pipes are closed at once.
 pub(super) fn next_of(ctx: &mut Context<'_>, which: impl Fn(&Open) -> bool) -> Option<FileOp> {
     loop {
         let open = ctx.connection().opens.values().find(|open| which(open))?;
@@ -130,7 +130,7 @@ pub(super) fn next_of(ctx: &mut Context<'_>, which: impl Fn(&Open) -> bool) -> O
     }
 }
 
-/// The open is closed.
+/// Puts the close of an open on record, and passes on its delete-pending mark.
 pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcome, NtStatus>) {
     let FileOp::Close { open: id, delete } = op else {
         return;
@@ -163,7 +163,7 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
     }
 }
 
-/// Closes an open whose session, tree or connection has gone.
+/// Closes an open whose session, tree connect or connection has ended.
 pub(crate) fn step(ctx: &mut Context<'_>, id: OpenId) -> Step {
     let Some(open) = ctx.connection().opens.get(&id) else {
         return Step::Done;
@@ -192,7 +192,7 @@ pub(crate) fn step(ctx: &mut Context<'_>, id: OpenId) -> Step {
     })
 }
 
-/// What came of a close that a task does.
+/// Processes the result of a close by a task.
 pub(crate) fn complete(
     ctx: &mut Context<'_>,
     planned: &Planned,
@@ -208,7 +208,7 @@ pub(crate) fn complete(
     Step::Done
 }
 
-/// What `prepare` found for a close that a task does.
+/// Processes the intent of a close by a task.
 pub(crate) fn admit(
     ctx: &mut Context<'_>,
     planned: &Planned,

@@ -1,4 +1,4 @@
-//! CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
+//! Handles CREATE (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.1).
 
 use super::{Handled, Reply, Request};
 use super::{delete_pending, durable};
@@ -28,20 +28,20 @@ use outlast_fsa::sharing::{Sharing, share_access};
 use outlast_fsa::status::NtStatus;
 use outlast_fsa::{access, attributes};
 
-/// Bits of CreateOptions that are no option (MS-SMB2 2.2.13).
+/// The bits of CreateOptions that are not options (MS-SMB2 2.2.13).
 const NO_OPTIONS: u32 = 0xFF00_0000;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// As MS-SMB2 3.3.5.9 and MS-FSA 2.1.5.1 have them.
+/// Those of MS-SMB2 3.3.5.9 and MS-FSA 2.1.5.1.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
     body: &create::Request,
 ) -> Result<Handled, NtStatus> {
     let resource = ctx.tree(request)?.resource;
-    // A create that is redone was let in before.
+    // A CREATE that is redone was admitted before.
     if request.intent.is_none() {
         make_room(ctx, body)?;
     }
@@ -52,7 +52,7 @@ pub fn start(
         return Ok(Handled::Op(FileOp::Stat { open }));
     }
     validate(body)?;
-    // MS-FSA 2.1.5.1: such a name means a directory.
+    // MS-FSA 2.1.5.1: a name with a trailing backslash is that of a directory.
     if has(body, options::NON_DIRECTORY_FILE) && body.name.ends_with('\\') {
         return Err(NtStatus::OBJECT_NAME_INVALID);
     }
@@ -105,7 +105,7 @@ fn make_room(ctx: &Context<'_>, body: &create::Request) -> Result<(), NtStatus> 
     }
 }
 
-/// The lease that is asked for (3.3.5.9.8, 3.3.5.9.11): one whose state is counted from SMB 3.0 on.
+/// Returns the requested lease (3.3.5.9.8, 3.3.5.9.11); a lease with an epoch requires SMB 3.0.
 pub(super) fn wanted_lease(
     ctx: &Context<'_>,
     body: &create::Request,
@@ -116,7 +116,7 @@ pub(super) fn wanted_lease(
     }
 }
 
-/// The lease whose key a request names.
+/// Returns the identity of the lease that a request names.
 pub(super) fn named_lease(
     ctx: &Context<'_>,
     body: &create::Request,
@@ -151,7 +151,7 @@ fn overwrites(disposition: Disposition) -> bool {
     )
 }
 
-/// What can be said of a request before the file is looked for.
+/// Validates a request as far as possible without the file.
 fn validate(body: &create::Request) -> Result<(), NtStatus> {
     if has(body, options::OPEN_BY_FILE_ID | options::RESERVE_OPFILTER) {
         return Err(NtStatus::NOT_SUPPORTED);
@@ -172,7 +172,7 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    // There are no earlier versions.
+    // Previous versions are not supported.
     if body.context(context::TIMEWARP_TOKEN).is_some() {
         return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
     }
@@ -185,7 +185,7 @@ fn validate(body: &create::Request) -> Result<(), NtStatus> {
     Ok(())
 }
 
-/// GrantedAccess and the access that sharing and oplocks are judged by (replacing a file's content writes it).
+/// Returns GrantedAccess, and the access for the checks of share modes and oplocks (an overwrite counts as a write).
 fn granted(
     body: &create::Request,
     read_only_share: bool,
@@ -220,7 +220,7 @@ fn granted(
         if granted & access::DELETE == 0 {
             return Err(NtStatus::ACCESS_DENIED);
         }
-        // MS-FSA 2.1.5.1: neither an existing nor a new read-only file is deleted on close.
+        // MS-FSA 2.1.5.1: a read-only file, existing or new, must not be deleted on close.
         if is_read_only
             || (found.existing.is_none() && body.file_attributes & attributes::READONLY != 0)
         {
@@ -236,7 +236,8 @@ pub(super) fn is_read_only(ctx: &Context<'_>, actor: &Actor) -> bool {
         .is_none_or(|share| share.read_only)
 }
 
-/// Rights, delete pending, oplocks and share modes of the file that was found. `Some`: a break has to be waited for.
+/// Checks rights, delete-pending marks, oplocks and share modes of the file that was found. `Some`: the request must
+/// wait for a break.
 ///
 /// # Errors
 /// ACCESS_DENIED, CANNOT_DELETE, DELETE_PENDING, SHARING_VIOLATION.
@@ -252,7 +253,7 @@ pub(crate) fn admit(
     let lease = wanted_lease(ctx, body)?.map(|lease| lease.id);
     let key = found.existing.as_ref().map(|existing| existing.key);
     let leased = lease.and_then(|lease| ctx.smb.leased_file(lease));
-    // 3.3.5.9.8: a key stands for one file.
+    // 3.3.5.9.8: a LeaseKey belongs to one file.
     if leased.is_some() && leased != key {
         return Err(NtStatus::INVALID_PARAMETER);
     }
@@ -281,10 +282,10 @@ pub(crate) fn admit(
     }
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// What the file system says.
+/// The status that the file system returns.
 pub fn finish(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -388,7 +389,7 @@ fn response(
     }
 }
 
-/// The answer to a request that has made no open: it has taken one up, or had made it before.
+/// Makes the response to a request that makes no open: it reconnects one, or is the replay of the request that made it.
 fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply {
     let (lease, oplock) = match &open.target {
         Target::File(file) => (file.lease, file.oplock),
@@ -405,7 +406,7 @@ fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply
         response.oplock_level = oplock_level::LEASE;
         response.contexts.push(lease_context(lease));
     }
-    // A replay has the answer that its CREATE had.
+    // A replay receives the response of the original CREATE.
     let made = body.context(context::DURABLE_HANDLE_REQUEST_V2);
     if let (Some(_), Some(durable)) = (made, &open.durable) {
         response.create_action = durable
@@ -430,7 +431,8 @@ fn lease_context(lease: &Lease) -> ResponseContext {
     }
 }
 
-/// 3.3.5.9.5: with a timestamp, only if the file has changed since; MAPPED says it has not.
+/// 3.3.5.9.5: answers SMB2_CREATE_QUERY_MAXIMAL_ACCESS_REQUEST, with NONE_MAPPED if the request's timestamp is the
+/// file's LastWriteTime.
 fn maximal(data: &Bytes, last_write_time: u64, access: u32) -> Option<ResponseContext> {
     /// STATUS_NONE_MAPPED.
     const NONE_MAPPED: NtStatus = NtStatus(0xC000_0073);

@@ -1,8 +1,7 @@
-//! A link that is to be deleted when its last open is closed (MS-FSA 2.1.5.5, 2.1.5.15.3): one of its opens carries the
-//! mark for all of them.
+//! Keeps the delete-pending mark of links, which are deleted when their last open is closed (MS-FSA 2.1.5.5,
+//! 2.1.5.15.3): one open of a link holds the mark for all of them.
 //!
-//! A link is an entry of a directory. It is known by the file, the directory and the name, and not by the path: two
-//! shares may overlap, and a symbolic link is an entry of its own.
+//! [`Link`] explains why the mark belongs to a link and not to a path.
 
 use crate::context::Context;
 use crate::record::Record;
@@ -12,7 +11,7 @@ use outlast_fsa::fileop::OpenId;
 use outlast_fsa::link::Link;
 use outlast_fsa::status::NtStatus;
 
-/// The opens of a link that carry the mark.
+/// Iterates over the opens of a link that hold the mark.
 fn marked<'a>(ctx: &'a Context<'_>, link: &'a Link) -> impl Iterator<Item = (ConnId, OpenId)> + 'a {
     let marked = ctx.smb.files.opens(link.file).delete_pending();
     marked.filter(|(conn, open)| is_by(ctx, link, *conn, *open))
@@ -23,19 +22,19 @@ fn is_by(ctx: &Context<'_>, link: &Link, conn: ConnId, open: OpenId) -> bool {
     file.is_some_and(|file| link.is_of(file))
 }
 
-/// Is this link to be deleted?
+/// Returns whether the link is delete-pending.
 pub(crate) fn is_set(ctx: &Context<'_>, link: &Link) -> bool {
     marked(ctx, link).next().is_some()
 }
 
-/// An open of this link other than `but`.
+/// Returns an open of this link other than `but`.
 pub(crate) fn other_open(ctx: &Context<'_>, link: &Link, but: OpenId) -> Option<(ConnId, OpenId)> {
     let mut opens = ctx.smb.files.opens(link.file).all();
     opens.find(|(conn, open)| *open != but && is_by(ctx, link, *conn, *open))
 }
 
-/// This open carries the mark. A request that waits for changes in such a directory would wait in vain, and would keep
-/// it there (MS-FSA 2.1.5.15.3).
+/// Marks the link of an open as delete-pending. Ends the CHANGE_NOTIFY requests on such a directory, which would wait
+/// forever and keep its watches open (MS-FSA 2.1.5.15.3).
 pub(crate) fn set(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     ctx.emit_on(conn, Record::DeletePending { open, on: true });
     let Some(key) = ctx.smb.file(conn, open).map(|file| file.key) else {
@@ -59,7 +58,7 @@ pub(crate) fn set(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     }
 }
 
-/// The link is not to be deleted after all, whichever open said so.
+/// Clears the mark of the link, whichever open holds it.
 pub(crate) fn clear(ctx: &mut Context<'_>, link: &Link) {
     for (conn, open) in marked(ctx, link).collect::<Vec<_>>() {
         ctx.emit_on(conn, Record::DeletePending { open, on: false });

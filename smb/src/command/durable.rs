@@ -1,5 +1,5 @@
-//! Durable handles: opens that outlive their connection for a while, and that another connection of their client
-//! can reconnect (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12).
+//! Implements durable handles: opens that survive their connection for a limited time, and that another connection of
+//! their client can reconnect (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12).
 
 use super::Request;
 use crate::context::Context;
@@ -17,27 +17,27 @@ use outlast_fsa::oplock::OplockLevel;
 use outlast_fsa::status::NtStatus;
 use std::time::Duration;
 
-/// How long an open of version 1 is kept (3.3.2.2).
+/// The timeout of an open of version 1 (3.3.2.2).
 const TIMEOUT: Duration = Duration::from_secs(16 * 60);
-/// The same of version 2, where the client does not ask for a time, and at most.
+/// The timeout of an open of version 2 if the client requests none, and the longest one.
 const TIMEOUT_V2: Duration = Duration::from_secs(60);
 const LONGEST_V2: Duration = Duration::from_secs(300);
 
-/// What a CREATE says of durable handles.
+/// The durable handle contexts of a CREATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// Nothing.
+    /// The CREATE has none.
     Nothing,
-    /// A durable open.
+    /// The CREATE requests a durable open.
     Durable {
         /// CreateGuid and Timeout, with version 2.
         second: Option<([u8; 16], Duration)>,
     },
-    /// An open of a connection that is gone is reconnected: its id, and its CreateGuid with version 2.
+    /// The CREATE reconnects an open of an ended connection: its id, and its CreateGuid with version 2.
     Reconnect(OpenId, Option<[u8; 16]>),
 }
 
-/// What a request asks for. The contexts of version 2 have no meaning before SMB 3.0.
+/// Returns what the contexts of a request ask for. Contexts of version 2 are ignored before SMB 3.0.
 ///
 /// # Errors
 /// INVALID_PARAMETER for contexts that exclude each other, or are malformed.
@@ -64,8 +64,8 @@ fn timeout(ms: u32) -> Duration {
     }
 }
 
-/// What makes a new open durable, if it may be: its client is asked first, by the break of a batch oplock or of a lease
-/// that caches handles, before another open is refused because of it.
+/// Makes the durable state of a new open, if it qualifies. It needs a batch oplock or a lease with HANDLE caching: the
+/// break of it lets another open proceed.
 pub(super) fn granted(
     asked: Asked,
     action: CreateAction,
@@ -83,7 +83,7 @@ pub(super) fn granted(
     })
 }
 
-/// The context of the response (2.2.14.2.3, 2.2.14.2.12).
+/// Makes the context of the response (2.2.14.2.3, 2.2.14.2.12).
 pub(super) fn context(durable: &Durable) -> ResponseContext {
     match durable.create {
         None => ResponseContext::Durable,
@@ -93,8 +93,8 @@ pub(super) fn context(durable: &Durable) -> ResponseContext {
     }
 }
 
-/// The open that a request means which makes none: one to reconnect, or the one that it has made itself when it was
-/// sent before. `None`: it makes an open.
+/// Returns the existing open of a request that makes none: the one to reconnect, or the one that the original of a
+/// replay has made. `None`: the request makes an open.
 ///
 /// # Errors
 /// OBJECT_NAME_NOT_FOUND, ACCESS_DENIED, INVALID_PARAMETER (3.3.5.9.7, 3.3.5.9.12), DUPLICATE_OBJECTID (3.3.5.9.10).
@@ -111,7 +111,7 @@ pub(super) fn existing(
                 .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?
                 .1;
             let create = open.durable.as_ref().and_then(|durable| durable.create);
-            // An open of version 2 is reconnected by a request of version 1, too, but not the other way round.
+            // A request of version 1 may reconnect an open of version 2, but not vice versa.
             if guid.is_some() && create.map(|create| create.guid) != guid {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
@@ -125,7 +125,7 @@ pub(super) fn existing(
     }
 }
 
-/// 3.3.5.9.10: the open that the same request has made.
+/// 3.3.5.9.10: finds the open that the original of a replay has made.
 fn made_before(
     ctx: &Context<'_>,
     request: &Request,
@@ -135,7 +135,7 @@ fn made_before(
     let client = ctx.connection().negotiation.client_guid;
     let is_replay = request.header.flags.contains(Flags::REPLAY_OPERATION);
     let Some((conn, open)) = ctx.smb.created_by(client, guid) else {
-        // 3.3.5.2.10: it still waits for the break of an oplock or lease.
+        // 3.3.5.2.10: the original still waits for the break of an oplock or lease.
         return match is_replay && is_pending(ctx, request, guid) {
             true => Err(NtStatus::FILE_NOT_AVAILABLE),
             false => Ok(None),
@@ -160,7 +160,7 @@ fn made_before(
     Ok(Some(open.id))
 }
 
-/// Does a CREATE of this client with this CreateGuid wait?
+/// Returns whether a CREATE of this client with this CreateGuid is waiting.
 fn is_pending(ctx: &Context<'_>, request: &Request, guid: [u8; 16]) -> bool {
     let client = ctx.connection().negotiation.client_guid;
     let connections = ctx.smb.connections.iter();
@@ -177,7 +177,7 @@ fn is_pending(ctx: &Context<'_>, request: &Request, guid: [u8; 16]) -> bool {
     })
 }
 
-/// Is a message that waits a CREATE with this CreateGuid?
+/// Returns whether a waiting message is a CREATE with this CreateGuid.
 fn creates(message: &[u8], guid: [u8; 16]) -> bool {
     let components = compound::split(&Bytes::copy_from_slice(message)).unwrap_or_default();
     let Some(Ok(wire::Request::Create(body))) = components.first().map(wire::Request::parse) else {
@@ -186,7 +186,7 @@ fn creates(message: &[u8], guid: [u8; 16]) -> bool {
     matches!(body.durable(), Ok(Some(DurableContext::RequestV2 { guid: of, .. })) if of == guid)
 }
 
-/// May the client of a request reconnect this open?
+/// Checks that the client of a request may reconnect this open.
 fn may_reconnect(
     ctx: &Context<'_>,
     request: &Request,
@@ -220,10 +220,10 @@ fn is_named(body: &create::Request, file: &FileOpen) -> bool {
     path.is_ok_and(|path| outlast_fsa::pattern::same_name(&path, &file.path))
 }
 
-/// The open belongs to the connection of this request from now on, if it does not already. Returns it.
+/// Moves the open to the connection of this request, if it is not already there, and returns it.
 ///
 /// # Errors
-/// As [`existing`]: it may have been closed since.
+/// As [`existing`]: the open may have been closed since.
 pub(super) fn reconnect(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -248,7 +248,7 @@ pub(super) fn reconnect(
     Ok(open)
 }
 
-/// The time of an open whose connection is gone begins or is over.
+/// Begins or ends the timeout of an open without a connection.
 pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId, durable: &Durable) {
     match durable.holding {
         Holding::Connected => {}
@@ -258,7 +258,7 @@ pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId, durable: &Durable) {
         }
         Holding::Until(until) if until <= ctx.clock.now => {
             log::info!(
-                "connection {}: a durable handle is closed: its client has not come back",
+                "connection {}: a durable handle is closed: its client has not reconnected in time",
                 ctx.conn
             );
             ctx.emit(Record::Orphaned { open: id });
@@ -268,13 +268,13 @@ pub(crate) fn timed_out(ctx: &mut Context<'_>, id: OpenId, durable: &Durable) {
 }
 
 impl crate::Smb {
-    /// An open that belongs to no connection now, and the connection that it belonged to.
+    /// Returns an open without a connection, and its former connection.
     pub(crate) fn detached(&self, id: OpenId) -> Option<(ConnId, &Open)> {
         let conn = self.files.detached(id)?;
         Some((conn, self.connections.get(&conn)?.opens.get(&id)?))
     }
 
-    /// The open that a client has made with this CreateGuid.
+    /// Returns the open that a client has made with this CreateGuid.
     fn created_by(&self, client: [u8; 16], guid: [u8; 16]) -> Option<(ConnId, &Open)> {
         let mut made = self.files.created_by(guid);
         made.find_map(|(conn, id)| {

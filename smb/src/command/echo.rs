@@ -1,10 +1,10 @@
-//! ECHO (MS-SMB2 3.3.5.17).
+//! Handles ECHO (MS-SMB2 3.3.5.17).
 
 use super::{Handled, Reply};
 use crate::wire::Response;
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// None.

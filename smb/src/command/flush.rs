@@ -1,4 +1,4 @@
-//! FLUSH (MS-SMB2 3.3.5.11).
+//! Handles FLUSH (MS-SMB2 3.3.5.11).
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
@@ -8,7 +8,7 @@ use outlast_fsa::access;
 use outlast_fsa::fileop::{FileOp, Outcome};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// FILE_CLOSED, ACCESS_DENIED without a right to write.
@@ -19,7 +19,7 @@ pub fn start(
 ) -> Result<Handled, NtStatus> {
     let open = ctx.open(request, body.file_id)?;
     match open.target {
-        // Whole requests on a pipe are answered at once: there is nothing to flush.
+        // A pipe processes whole requests at once and has nothing to flush.
         Target::Pipe(_) => Ok(Handled::Reply(Reply::success(Response::Flush))),
         Target::File(_)
             if open.granted_access & (access::WRITE_DATA | access::APPEND_DATA) == 0 =>
@@ -30,10 +30,10 @@ pub fn start(
     }
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// What the file system says.
+/// The status that the file system returns.
 pub fn finish(outcome: Result<Outcome, NtStatus>) -> Result<Handled, NtStatus> {
     outcome?;
     Ok(Handled::Reply(Reply::success(Response::Flush)))

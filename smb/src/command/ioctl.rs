@@ -1,4 +1,4 @@
-//! IOCTL (MS-SMB2 3.3.5.15).
+//! Handles IOCTL (MS-SMB2 3.3.5.15).
 
 use super::{Handled, Reply, Request, negotiate, pipe};
 use crate::context::Context;
@@ -15,10 +15,10 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -29,7 +29,7 @@ pub fn start(
     }
     let asked = match Fsctl::parse(body.ctl_code, &body.input) {
         Ok(asked) => asked,
-        // 3.3.5.15.12: what cannot be read is not what was negotiated.
+        // 3.3.5.15.12: malformed input cannot equal the negotiation.
         Err(_) if body.ctl_code == fsctl::code::VALIDATE_NEGOTIATE_INFO => {
             return Ok(Handled::Drop);
         }
@@ -84,7 +84,7 @@ pub fn start(
             if ctx.tree(request)?.resource != Resource::Ipc {
                 return Err(NtStatus::INVALID_DEVICE_REQUEST);
             }
-            // Every pipe there is has an instance free.
+            // Every existing pipe has a free instance.
             match Pipe::open(&name) {
                 Some(_) => Ok(reply(body, Vec::new())),
                 None => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
@@ -111,10 +111,10 @@ pub fn start(
     }
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn finish(
     _ctx: &mut Context<'_>,
     request: &Request,
@@ -143,7 +143,7 @@ pub fn finish(
     }
 }
 
-/// 3.3.5.15.12. Whoever changed the NEGOTIATE on its way cannot have changed this, which is signed.
+/// 3.3.5.15.12: an attacker that modified the NEGOTIATE cannot modify this request, which is signed.
 fn validate(ctx: &Context<'_>, body: &ioctl::Request, claim: &ValidateNegotiate) -> Handled {
     let negotiated = &ctx.connection().negotiation;
     let Some(dialect) = negotiated.dialect.filter(|&d| d != Dialect::Smb311) else {
@@ -176,7 +176,7 @@ fn copy_chunk(
     if body.max_output_response < fsctl::COPY_RESPONSE {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    // The source may be in another tree of the same session.
+    // The source may be in another tree connect of the same session.
     let source = copy
         .source
         .and_then(|id| ctx.connection().opens.get(&id))
@@ -216,7 +216,7 @@ fn copy_chunk(
     }))
 }
 
-/// Chunks have been copied: the next ones follow, or this was the last step.
+/// Continues with the next chunks, or makes the response after the last ones.
 fn copied(request: &Request, body: &ioctl::Request, written: &[u32]) -> Result<Handled, NtStatus> {
     let Fsctl::CopyChunk(copy) = Fsctl::parse(body.ctl_code, &body.input)? else {
         return Err(NtStatus::INTERNAL_ERROR);
@@ -229,7 +229,7 @@ fn copied(request: &Request, body: &ioctl::Request, written: &[u32]) -> Result<H
     Ok(reply(body, fsctl::copied(&copy.chunks)))
 }
 
-/// 3.3.5.15.6.1: a copy that fails midway tells how far it came.
+/// 3.3.5.15.6.1: the response to a copy that fails midway contains the number of chunks written.
 fn not_copied(
     request: &Request,
     body: &ioctl::Request,
@@ -243,7 +243,7 @@ fn not_copied(
     Ok(reply_with(status, body, output))
 }
 
-/// A file with data, open with one of these rights at least.
+/// Returns a file with data whose open has one of these rights.
 fn data_file(
     ctx: &Context<'_>,
     request: &Request,
@@ -264,7 +264,7 @@ fn reply(body: &ioctl::Request, output: Vec<u8>) -> Handled {
     reply_with(NtStatus::SUCCESS, body, output)
 }
 
-/// A response with this status and output.
+/// Makes a response with this status and output.
 pub(super) fn reply_with(status: NtStatus, body: &ioctl::Request, output: Vec<u8>) -> Handled {
     Handled::Reply(Reply::with_status(
         status,

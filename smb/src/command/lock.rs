@@ -1,4 +1,4 @@
-//! LOCK (MS-SMB2 3.3.5.14).
+//! Handles LOCK (MS-SMB2 3.3.5.14).
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
@@ -18,7 +18,7 @@ use outlast_fsa::status::NtStatus;
 /// Buckets of LockSequenceIndex (2.2.26).
 const BUCKETS: std::ops::RangeInclusive<u32> = 1..=64;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// FILE_CLOSED, ACCESS_DENIED, INVALID_PARAMETER, INVALID_LOCK_RANGE, RANGE_NOT_LOCKED, LOCK_NOT_GRANTED,
@@ -63,14 +63,14 @@ fn locked() -> Handled {
     Handled::Reply(Reply::success(Response::Lock))
 }
 
-/// The same request again, whose answer the client has not seen: done already.
+/// Returns whether the request is a replay, which has already been executed.
 fn is_replay(ctx: &Context<'_>, file: &FileOpen, body: &lock::Request) -> bool {
     ctx.connection().negotiation.dialect >= Some(Dialect::Smb300)
         && BUCKETS.contains(&body.lock_sequence_index)
         && file.lock_sequences.get(&body.lock_sequence_index) == Some(&body.lock_sequence_number)
 }
 
-/// 3.3.5.14.1: entry by entry. Ranges before the first that fails stay unlocked.
+/// 3.3.5.14.1: unlocks entry by entry. Ranges before the first failure remain unlocked.
 fn unlock(ctx: &mut Context<'_>, open: OpenId, body: &lock::Request) -> Result<Handled, NtStatus> {
     for element in &body.locks {
         let &Element { offset, length, .. } = element;
@@ -94,7 +94,7 @@ fn unlock(ctx: &mut Context<'_>, open: OpenId, body: &lock::Request) -> Result<H
     Ok(locked())
 }
 
-/// 3.3.5.14.2: all of them, or none.
+/// 3.3.5.14.2: grants all locks, or none.
 fn lock(
     ctx: &mut Context<'_>,
     open: OpenId,
@@ -108,7 +108,7 @@ fn lock(
             flags::EXCLUSIVE_LOCK => true,
             _ => return Err(NtStatus::INVALID_PARAMETER),
         };
-        // Several locks at once do not wait.
+        // A request for several locks must not wait.
         if body.locks.len() > 1 && element.flags & flags::FAIL_IMMEDIATELY == 0 {
             return Err(NtStatus::INVALID_PARAMETER);
         }
@@ -152,7 +152,7 @@ fn lock(
         open,
         locks: wanted,
     });
-    // MS-FSA 2.1.5.8: what others have cached may be locked now.
+    // MS-FSA 2.1.5.8: other opens may have cached data that is locked now.
     caching::tell_of_change(ctx, open);
     Ok(locked())
 }

@@ -1,4 +1,4 @@
-//! LOGOFF (MS-SMB2 3.3.5.6).
+//! Handles LOGOFF (MS-SMB2 3.3.5.6).
 
 use super::{Handled, Reply, Request, close};
 use crate::context::Context;
@@ -7,7 +7,8 @@ use crate::wire::Response;
 use outlast_fsa::fileop::{FileOp, Outcome};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`]: closes the session's opens one by one, but for durable ones, then the session.
+/// Starts the command, as [`super::start`]: closes the session's opens one by one, except durable ones, then ends the
+/// session.
 ///
 /// # Errors
 /// None.
@@ -23,7 +24,7 @@ pub fn start(ctx: &mut Context<'_>, request: &Request) -> Result<Handled, NtStat
     Ok(Handled::Reply(Reply::success(Response::Logoff)))
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
 /// None.

@@ -1,18 +1,17 @@
-//! The commands. A handler looks at the request and the state and says what comes next ([`Handled`]); it changes state
-//! only by [`Context::emit`].
+//! Executes commands by their handlers. A handler reads the request and the state and returns the next action
+//! ([`Handled`]); it changes state only by [`Context::emit`].
 //!
-//! For each component of a message the engine calls
+//! For each component of a message the engine calls:
 //!
-//! 1. `start(ctx, request, body)`: answers, or asks for one file operation, or waits. It is called again after a crash,
-//!    after a wait and after [`Handled::Again`], and must ask for the same operation in the same state (the intent on
-//!    record belongs to it);
-//! 2. if it asked for an operation, `finish(ctx, request, body, op, outcome)` with its outcome: answers, waits, or says
+//! 1. `start(ctx, request, body)`, which answers, requests one file operation, or waits. It is called again after a
+//!    crash, after a wait and after [`Handled::Again`], and must request the same operation in the same state (the
+//!    intent on record belongs to it);
+//! 2. after an operation, `finish(ctx, request, body, op, outcome)` with its outcome, which answers, waits, or returns
 //!    `Again`.
 //!
-//! `Err(status)` answers with that status and the empty error body (MS-SMB2 2.2.2). What an operation does to the rest
-//! of the server (share modes, locks, oplocks to break before; the paths of other opens, notifies after) is the
-//! engine's business, by kind of [`FileOp`]: checked in `admit`, done before `finish` is called. Handlers make
-//! operations and replies.
+//! `Err(status)` answers with that status and the empty error body (MS-SMB2 2.2.2). The engine handles what an
+//! operation means for other opens, by kind of [`FileOp`]: `admit` checks share modes and locks and breaks oplocks;
+//! paths of other opens and notifications follow before `finish` is called. Handlers make operations and replies.
 //!
 //! Session, tree, encryption and signature are checked before `start` is called.
 
@@ -46,10 +45,10 @@ use bytes::Bytes;
 use outlast_fsa::fileop::{FileOp, Intent, OpenId, Outcome};
 use outlast_fsa::status::NtStatus;
 
-/// One component of a message, as a handler sees it.
+/// One component of a message, in the form that handlers take.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The header as it came.
+    /// The header as received.
     pub header: Header,
     /// SessionId; a related component's is its predecessor's.
     pub session: u64,
@@ -59,39 +58,39 @@ pub struct Request {
     pub related_open: Option<OpenId>,
     /// The whole component from the first byte of its header.
     pub bytes: Bytes,
-    /// The message came encrypted.
+    /// The message was encrypted.
     pub sealed: bool,
-    /// The AsyncId of the interim answer, for a request that has waited.
+    /// The AsyncId of the interim response, for a request that has waited.
     pub waited: Option<u64>,
-    /// The id drawn for this operation before, when it is done again: the open a CREATE makes.
+    /// The id drawn before, if the operation is repeated: that of the open that a CREATE makes.
     pub drawn: Option<OpenId>,
-    /// The intent on record of the operation under way.
+    /// The intent on record of the operation in progress.
     pub intent: Option<Intent>,
-    /// Of a request that is done in several operations: its parts that are done.
+    /// The number of completed parts of a request that takes several operations.
     pub parts_done: u32,
 }
 
-/// An answer.
+/// The response of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Status: success, a warning, or an error that has a body.
     pub status: NtStatus,
     /// Body.
     pub response: wire::Response,
-    /// The SessionId SESSION_SETUP gives, for the header.
+    /// The SessionId that SESSION_SETUP assigns, for the header.
     pub session: Option<u64>,
-    /// The TreeId TREE_CONNECT gives, for the header.
+    /// The TreeId that TREE_CONNECT assigns, for the header.
     pub tree: Option<u32>,
 }
 
 impl Reply {
-    /// STATUS_SUCCESS with this body.
+    /// Makes a reply with STATUS_SUCCESS and this body.
     #[must_use]
     pub fn success(response: wire::Response) -> Reply {
         Reply::with_status(NtStatus::SUCCESS, response)
     }
 
-    /// This status (a warning, MORE_PROCESSING_REQUIRED, an error that has a body) with this body.
+    /// Makes a reply with this status (a warning, MORE_PROCESSING_REQUIRED, an error that has a body) and this body.
     #[must_use]
     pub fn with_status(status: NtStatus, response: wire::Response) -> Reply {
         Reply {
@@ -102,38 +101,38 @@ impl Reply {
         }
     }
 
-    /// A status with the empty error body.
+    /// Makes a reply with this status and the empty error body.
     #[must_use]
     pub fn error(status: NtStatus) -> Reply {
         Reply::with_status(status, wire::Response::Error(error::Response::default()))
     }
 }
 
-/// What a handler says comes next.
+/// The next action, as a handler determines it.
 #[derive(Clone, Debug)]
 pub enum Handled {
-    /// The answer.
+    /// The component is answered.
     Reply(Reply),
-    /// One file operation; `finish` gets its outcome.
+    /// One file operation must be performed; `finish` receives its outcome.
     Op(FileOp),
-    /// Not now: the request is parked until this may have come about, then `start` is called again.
+    /// The request is parked until this event may have occurred; then `start` is called again.
     Wait(Wait),
-    /// Call `start` again: the state has moved on.
+    /// Call `start` again: the state has changed.
     Again,
-    /// So many parts of the request are done: call `start` again, for the next ones.
+    /// This many parts of the request are done: call `start` again, for the next ones.
     PartsDone(u32),
-    /// Bytes of another protocol as the answer (SMB1's "no dialect in common").
+    /// The response is bytes of another protocol (SMB1's "no dialect in common").
     Foreign(Vec<u8>),
-    /// No answer at all (CANCEL).
+    /// The request has no response (CANCEL).
     Silent,
-    /// The client broke the protocol in a way that ends its connection.
+    /// The client violated the protocol in a way that ends its connection.
     Drop,
 }
 
-/// The first call of a component.
+/// Starts a component.
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -162,10 +161,10 @@ pub fn start(
     }
 }
 
-/// The outcome of the operation that `start` asked for.
+/// Finishes a component with the outcome of the operation that `start` requested.
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn finish(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -186,7 +185,7 @@ pub fn finish(
         wire::Request::QueryDirectory(body) => query_directory::finish(ctx, request, body, outcome),
         wire::Request::QueryInfo(body) => query_info::finish(ctx, request, body, outcome),
         wire::Request::SetInfo(body) => set_info::finish(ctx, request, body, op, outcome),
-        // These ask for no operation.
+        // These commands request no operation.
         wire::Request::Negotiate(_)
         | wire::Request::SessionSetup(_)
         | wire::Request::TreeConnect(_)

@@ -1,4 +1,4 @@
-//! NEGOTIATE (MS-SMB2 3.3.5.4) and its SMB1 form (3.3.5.3).
+//! Handles NEGOTIATE (MS-SMB2 3.3.5.4) and its SMB1 form (3.3.5.3).
 
 use super::{Handled, Reply, Request};
 use crate::auth;
@@ -12,11 +12,11 @@ use crate::wire::{Dialect, Response, smb1};
 use bytes::Bytes;
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// NOT_SUPPORTED if there is no dialect in common, INVALID_PARAMETER and SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP for
-/// negotiate contexts that will not do.
+/// NOT_SUPPORTED without a common dialect, INVALID_PARAMETER and SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP for unacceptable
+/// negotiate contexts.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -52,7 +52,7 @@ pub fn start(
             if let Some(ciphers) = offered.ciphers.filter(|_| encrypts) {
                 cipher = choose_cipher(ciphers);
                 contexts.push(negotiate::Context::Encryption {
-                    // 2.2.4.1.2: zero says that there is none in common.
+                    // 2.2.4.1.2: zero means that no cipher is common.
                     ciphers: vec![cipher.map_or(0, Cipher::id)],
                 });
             }
@@ -84,7 +84,7 @@ pub fn start(
             response.capabilities |= capabilities::LEASING;
         }
     }
-    // 2.2.4: with 3.1.1 it is the context that says so.
+    // 2.2.4: with 3.1.1 the context states it instead.
     if cipher.is_some() && dialect < Dialect::Smb311 {
         response.capabilities |= capabilities::ENCRYPTION;
     }
@@ -106,7 +106,7 @@ pub fn start(
     ))))
 }
 
-/// The greatest dialect that this server speaks and a client says it speaks (3.3.5.4, 3.3.5.15.12).
+/// Returns the greatest dialect that both the server and the client support (3.3.5.4, 3.3.5.15.12).
 pub(super) fn greatest_common(config: &Config, dialects: &[u16]) -> Option<Dialect> {
     Dialect::ALL
         .into_iter()
@@ -114,7 +114,7 @@ pub(super) fn greatest_common(config: &Config, dialects: &[u16]) -> Option<Diale
         .rfind(|dialect| dialects.contains(&dialect.revision()))
 }
 
-/// What the client's contexts offer.
+/// The offers in the client's contexts.
 #[derive(Default)]
 struct Offered<'a> {
     hashes: Option<&'a [u16]>,
@@ -138,7 +138,7 @@ impl<'a> Offered<'a> {
     }
 }
 
-/// GCM is many times cheaper than CCM; beyond that, the client's order holds.
+/// Chooses GCM before CCM, which is many times slower; otherwise the client's order applies.
 fn choose_cipher(ids: &[u16]) -> Option<Cipher> {
     let known = || ids.iter().filter_map(|id| Cipher::from_id(*id));
     known()
@@ -146,7 +146,8 @@ fn choose_cipher(ids: &[u16]) -> Option<Cipher> {
         .or_else(|| known().next())
 }
 
-/// GMAC is many times cheaper than the others. With nothing in common it is CMAC (3.3.5.4).
+/// Chooses GMAC, which is many times faster than the others, if it is offered. Without a common algorithm it is CMAC
+/// (3.3.5.4).
 fn choose_signing(ids: &[u16]) -> SigningAlgorithm {
     [
         SigningAlgorithm::AesGmac,
@@ -158,7 +159,7 @@ fn choose_signing(ids: &[u16]) -> SigningAlgorithm {
     .unwrap_or(SigningAlgorithm::AesCmac)
 }
 
-/// What every response has.
+/// Makes the fields that every response has.
 fn response(ctx: &Context<'_>, dialect_revision: u16, io_bytes: u32) -> negotiate::Response {
     let mut security_mode = negotiate::SIGNING_ENABLED;
     if ctx.config().signing == Requirement::Required {
@@ -173,18 +174,18 @@ fn response(ctx: &Context<'_>, dialect_revision: u16, io_bytes: u32) -> negotiat
         max_read_size: io_bytes,
         max_write_size: io_bytes,
         system_time: ctx.clock.wall,
-        // 3.3.5.4 lets a server not tell. It would tell clients of a restart that they are not to notice.
+        // 3.3.5.4 allows zero. The start time would reveal a restart to clients, which must not notice it.
         server_start_time: 0,
         security_buffer: auth::offer().into(),
         contexts: Vec::new(),
     }
 }
 
-/// SMB1's NEGOTIATE, the whole message. The reply is an SMB2 one with MessageId 0 (`Handled::Reply`), or SMB1's refusal
-/// (`Handled::Foreign`).
+/// Answers SMB1's NEGOTIATE; `message` is the whole message. The reply is an SMB2 one with MessageId 0
+/// (`Handled::Reply`), or SMB1's refusal (`Handled::Foreign`).
 pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
     let negotiation = &ctx.connection().negotiation;
-    // 3.3.5.3: only as the first thing on a connection.
+    // 3.3.5.3: only as the first message of a connection.
     if negotiation.dialect.is_some() || negotiation.wildcard {
         return Handled::Drop;
     }
@@ -200,7 +201,7 @@ pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
         };
         (Dialect::WILDCARD, wildcard)
     } else if offer.smb_2_002 && config.min_dialect == Dialect::Smb202 {
-        // 3.3.5.3.2: this is the negotiation.
+        // 3.3.5.3.2: the negotiation is complete.
         let settled = Negotiation {
             dialect: Some(Dialect::Smb202),
             signing: Some(SigningAlgorithm::HmacSha256),
@@ -219,7 +220,7 @@ pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
     Handled::Reply(Reply::success(Response::Negotiate(response)))
 }
 
-/// The response's final bytes (header and body): for the preauthentication hash.
+/// Adds the response's final bytes (header and body) to the preauthentication hash.
 pub fn answered(ctx: &mut Context<'_>, response: &[u8]) {
     let mut negotiation = ctx.connection().negotiation.clone();
     if let Some(preauth) = &mut negotiation.preauth {

@@ -1,4 +1,4 @@
-//! Acknowledgment of the break of an oplock (MS-SMB2 3.3.5.22.1) or a lease (3.3.5.22.2).
+//! Handles acknowledgments of oplock breaks (MS-SMB2 3.3.5.22.1) and lease breaks (3.3.5.22.2).
 
 use super::{Handled, Reply, Request};
 use crate::caching;
@@ -12,11 +12,11 @@ use outlast_fsa::lease::LeaseId;
 use outlast_fsa::oplock::OplockLevel;
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// FILE_CLOSED, INVALID_OPLOCK_PROTOCOL for a level it cannot be broken to, and if nothing is being broken: the break
-/// of level II is not acknowledged (where MS-SMB2 has INVALID_DEVICE_STATE, Windows and Samba say this).
+/// FILE_CLOSED, INVALID_OPLOCK_PROTOCOL for an invalid level, and if no break is in progress: a break of level II is
+/// not acknowledged (MS-SMB2 specifies INVALID_DEVICE_STATE for it, but Windows and Samba return this status).
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -43,7 +43,7 @@ pub fn start(
         oplock_level::II if breaking.to == OplockLevel::LevelII => Some(OplockLevel::LevelII),
         _ => None,
     };
-    // A wrong answer ends the oplock all the same.
+    // An invalid acknowledgment ends the oplock, too.
     ctx.emit(Record::Oplock {
         open: id,
         level: acknowledged.unwrap_or_default(),
@@ -61,7 +61,7 @@ pub fn start(
     ))))
 }
 
-/// A lease may be acknowledged by any connection of its client.
+/// Any connection of a lease's client may acknowledge its break.
 fn lease(ctx: &mut Context<'_>, key: [u8; 16], state: u32) -> Result<Handled, NtStatus> {
     let id = LeaseId {
         client: ctx.connection().negotiation.client_guid,

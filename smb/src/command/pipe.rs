@@ -1,6 +1,6 @@
-//! READ, WRITE (MS-SMB2 3.3.5.12, 3.3.5.13) and FSCTL_PIPE_TRANSCEIVE (3.3.5.15.3) on a named pipe of IPC$.
+//! Handles READ, WRITE (MS-SMB2 3.3.5.12, 3.3.5.13) and FSCTL_PIPE_TRANSCEIVE (3.3.5.15.3) on a named pipe of IPC$.
 //!
-//! A pipe answers what is written to it at once. A READ waits for that; pipes queue (MS-FSCC 2.4.36,
+//! A pipe processes a whole request as soon as it is written. A READ of an empty pipe waits (MS-FSCC 2.4.36,
 //! FILE_PIPE_QUEUE_OPERATION).
 
 use super::{Handled, Reply, Request, ioctl};
@@ -18,10 +18,10 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// READ on the pipe of this open; its access has been checked.
+/// Handles READ on the pipe of this open, whose access has been checked.
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn read(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -43,10 +43,10 @@ pub fn read(
     )))
 }
 
-/// WRITE on the pipe of this open; its access has been checked.
+/// Handles WRITE on the pipe of this open, whose access has been checked.
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn write(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -65,10 +65,10 @@ pub fn write(
     ))))
 }
 
-/// A write and a read in one.
+/// Handles FSCTL_PIPE_TRANSCEIVE: a write and a read in one request.
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn transceive(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -92,8 +92,8 @@ fn pipe_of(ctx: &Context<'_>, request: &Request, open: OpenId) -> Result<Pipe, N
     }
 }
 
-/// What is written stays with the pipe until it is a whole request, and the answer until it is read. Where there is no
-/// room for it the pipe stays as it was, which had `before` bytes.
+/// Puts the new state of a pipe on record. The pipe keeps incomplete requests and unread answers, so it needs room in
+/// the log; without room its state of `before` bytes remains.
 fn keep(ctx: &mut Context<'_>, open: OpenId, pipe: Pipe, before: usize) -> Result<(), NtStatus> {
     let more = pipe.size().saturating_sub(before);
     if !ctx.smb.may_take(ctx.conn, Held::bytes(more)) {
@@ -106,7 +106,7 @@ fn keep(ctx: &mut Context<'_>, open: OpenId, pipe: Pipe, before: usize) -> Resul
     Ok(())
 }
 
-/// What the interfaces tell of this server.
+/// Returns what the interfaces report about this server.
 fn server(config: &Config) -> Server<'_> {
     Server {
         name: &config.name,

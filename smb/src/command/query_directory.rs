@@ -1,4 +1,4 @@
-//! QUERY_DIRECTORY (MS-SMB2 3.3.5.18).
+//! Handles QUERY_DIRECTORY (MS-SMB2 3.3.5.18).
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
@@ -18,16 +18,16 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// Longest pattern, in UTF-16 units: longer ones match no name (MS-FSCC 2.1.5).
+/// The longest pattern, in UTF-16 code units: longer ones match no name (MS-FSCC 2.1.5).
 const MAX_PATTERN: usize = 255;
 
-/// Most entries asked of the file system at once.
+/// The largest number of entries requested of the file system at once.
 const MAX_ENTRIES: u32 = 4096;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -61,10 +61,10 @@ pub fn start(
     }))
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn finish(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -83,7 +83,7 @@ pub fn finish(
         .iter()
         .take_while(|entry| encoder.push(entry))
         .count();
-    // The listing continues after the last entry that went into the client's buffer.
+    // The listing continues after the last entry in the client's buffer.
     if let Some(last) = taken.checked_sub(1).and_then(|last| entries.get(last)) {
         cursor.after = Some(last.name.clone());
     }
@@ -105,8 +105,8 @@ pub fn finish(
     })
 }
 
-/// What a request means: the cursor to go on from, and the empty output buffer. Made of the request and the state
-/// alone, and the same in `start` and `finish`.
+/// The cursor to continue from, and the empty output buffer. It depends on the request and the state alone, and is
+/// equal in `start` and `finish`.
 struct Listing {
     open: OpenId,
     cursor: Cursor,
@@ -134,12 +134,12 @@ impl Listing {
     }
 }
 
-/// The cursor as this request's flags and pattern leave it.
+/// Applies this request's flags and pattern to the cursor.
 fn moved(cursor: &Cursor, body: &query_directory::Request) -> Result<Cursor, NtStatus> {
     let reopen = body.flags & FLAG_REOPEN != 0;
     let restart = body.flags & FLAG_RESTART_SCANS != 0;
     if !reopen && !restart && cursor.pattern.is_some() {
-        // The listing continues with the pattern it began with, whatever the request says.
+        // The listing continues with its first pattern, whatever the request contains.
         return Ok(cursor.clone());
     }
     let kept = cursor.pattern.clone().filter(|_| !reopen);

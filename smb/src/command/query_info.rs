@@ -1,4 +1,4 @@
-//! QUERY_INFO (MS-SMB2 3.3.5.20).
+//! Handles QUERY_INFO (MS-SMB2 3.3.5.20).
 
 use super::delete_pending;
 use super::{Handled, Reply, Request};
@@ -16,17 +16,17 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// The create options that FileModeInformation shows and sets (MS-FSCC 2.4.31).
+/// The create options that FileModeInformation contains (MS-FSCC 2.4.31).
 const MODE: u32 = options::WRITE_THROUGH
     | options::SEQUENTIAL_ONLY
     | options::NO_INTERMEDIATE_BUFFERING
     | options::SYNCHRONOUS_IO_ALERT
     | options::SYNCHRONOUS_IO_NONALERT;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -44,7 +44,7 @@ pub fn start(
         (Target::Pipe(_), _) => Err(NtStatus::INVALID_DEVICE_REQUEST),
         (Target::File(_), info_type::FILE) => {
             let level = file::Level::from_class(body.file_info_class)?;
-            // 3.3.5.20.1: which dialects have these two.
+            // 3.3.5.20.1: some dialects lack these two.
             let dialect = ctx.connection().negotiation.dialect;
             let offered = match level {
                 file::Level::NormalizedName => dialect >= Some(Dialect::Smb311),
@@ -69,16 +69,16 @@ pub fn start(
                 information,
             }))
         }
-        // 3.3.5.20.4: there are no quotas.
+        // 3.3.5.20.4: quotas are not supported.
         (Target::File(_), info_type::QUOTA) => Err(NtStatus::NOT_SUPPORTED),
         _ => Err(NtStatus::INVALID_PARAMETER),
     }
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn finish(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -125,7 +125,7 @@ fn reply(answer: Answer) -> Handled {
     ))
 }
 
-/// A security descriptor, or how many bytes it takes (MS-SMB2 3.3.5.20.3).
+/// Answers with a security descriptor, or with the number of bytes that it needs (MS-SMB2 3.3.5.20.3).
 fn security(ctx: &Context<'_>, descriptor: Bytes, limit: usize) -> Handled {
     if descriptor.len() <= limit {
         return Handled::Reply(Reply::success(wire::Response::QueryInfo(
@@ -143,7 +143,7 @@ fn security(ctx: &Context<'_>, descriptor: Bytes, limit: usize) -> Handled {
     ))
 }
 
-/// FileModeInformation of an open.
+/// Returns FileModeInformation of an open.
 fn mode(set: u32, create_options: u32, delete_on_close: bool) -> u32 {
     let kept = if set == 0 { create_options } else { set } & MODE;
     if delete_on_close {

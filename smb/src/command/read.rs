@@ -1,4 +1,4 @@
-//! READ (MS-SMB2 3.3.5.12).
+//! Handles READ (MS-SMB2 3.3.5.12).
 
 use super::{Handled, Reply, Request, pipe};
 use crate::context::Context;
@@ -8,7 +8,7 @@ use outlast_fsa::access;
 use outlast_fsa::fileop::{FileOp, Outcome};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// FILE_CLOSED, ACCESS_DENIED, INVALID_DEVICE_REQUEST for a directory, INVALID_PARAMETER.
@@ -38,10 +38,10 @@ pub fn start(
     }
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// END_OF_FILE for less than MinimumCount; what the file system says.
+/// END_OF_FILE for less than MinimumCount; the status that the file system returns.
 pub fn finish(
     body: &read::Request,
     outcome: Result<Outcome, NtStatus>,
@@ -49,7 +49,7 @@ pub fn finish(
     let Outcome::Data(data) = outcome? else {
         return Err(NtStatus::INTERNAL_ERROR);
     };
-    // MS-FSA 2.1.5.3: nothing beyond the end; but no bytes can be read anywhere.
+    // MS-FSA 2.1.5.3: a read beyond the end fails, except one of length 0.
     if (data.is_empty() && body.length > 0) || (data.len() as u64) < u64::from(body.minimum_count) {
         return Err(NtStatus::END_OF_FILE);
     }

@@ -1,4 +1,4 @@
-//! SESSION_SETUP (MS-SMB2 3.3.5.5).
+//! Handles SESSION_SETUP (MS-SMB2 3.3.5.5).
 
 use super::{Handled, Reply, Request};
 use crate::auth::{self, Identity, Progress};
@@ -13,18 +13,18 @@ use crate::state::{Security, Session, SessionState};
 use crate::wire::{Dialect, Response, negotiate, session_setup};
 use outlast_fsa::status::NtStatus;
 
-/// Session set-ups in progress of a connection that has no session yet, at most.
+/// The largest number of session setups in progress on a connection without a valid session.
 pub(crate) const SETUPS: usize = 2;
 
-/// The same of one that has.
+/// The same number for a connection with a valid session.
 pub(crate) const SETUPS_BESIDE_A_SESSION: usize = 16;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// LOGON_FAILURE and ACCESS_DENIED for logins that are refused, INVALID_PARAMETER for tokens that are none,
-/// USER_SESSION_DELETED for a session that is not there, REQUEST_NOT_ACCEPTED where a session more would be too many or
-/// would be bound to another connection, INSUFFICIENT_RESOURCES where the account has no room for another one.
+/// LOGON_FAILURE and ACCESS_DENIED for refused logins, INVALID_PARAMETER for malformed tokens, USER_SESSION_DELETED for
+/// an unknown session, REQUEST_NOT_ACCEPTED beyond the limit of sessions and for a binding to another connection's
+/// session, INSUFFICIENT_RESOURCES if the account has no room for another session.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -34,11 +34,11 @@ pub fn start(
     let Some(dialect) = negotiation.dialect else {
         return Ok(Handled::Drop);
     };
-    // 3.3.5.5: sessions are not bound to several connections here.
+    // 3.3.5.5: multichannel is not supported, so no session is bound to a second connection.
     if body.flags & session_setup::FLAG_BINDING != 0 {
         return Err(NtStatus::REQUEST_NOT_ACCEPTED);
     }
-    // 3.3.5.5: a client that cannot encrypt is refused where encryption is required.
+    // 3.3.5.5: a client without encryption is refused if encryption is required.
     if ctx.config().encryption == Requirement::Required && negotiation.cipher.is_none() {
         return Err(NtStatus::ACCESS_DENIED);
     }
@@ -102,7 +102,7 @@ pub fn start(
             Ok(complete(ctx, id, security, token))
         }
         Err(status) => {
-            // A session that could not be authenticated, or not again, is over (3.3.5.5.3).
+            // A session ends if its authentication, or reauthentication, fails (3.3.5.5.3).
             if ctx.connection().sessions.contains_key(&id) {
                 ctx.emit(Record::SessionEnded { id });
             }
@@ -111,7 +111,7 @@ pub fn start(
     }
 }
 
-/// The session a request is about: a new one, one whose set-up is in progress, or one that authenticates again
+/// Returns the session of a request: a new one, one whose setup is in progress, or one that is reauthenticated
 /// (3.3.5.5.1, 3.3.5.5.2).
 fn session(ctx: &mut Context<'_>, request: &Request) -> Result<(u64, Security), NtStatus> {
     if request.session == 0 {
@@ -137,7 +137,7 @@ fn is_logged_in(ctx: &Context<'_>) -> bool {
     ctx.connection().valid_sessions().next().is_some()
 }
 
-/// Of set-ups in progress the oldest ends when there are too many: a client that has given it up does not say so.
+/// Ends the oldest setups in progress beyond the limit: a client does not announce that it has abandoned one.
 fn make_room(ctx: &mut Context<'_>) {
     let most = match is_logged_in(ctx) {
         true => SETUPS_BESIDE_A_SESSION,
@@ -154,7 +154,7 @@ fn make_room(ctx: &mut Context<'_>) {
     }
 }
 
-/// Admits the login: writes its user and keys into `security` (3.3.5.5.3).
+/// Admits the login, and sets its user and keys in `security` (3.3.5.5.3).
 fn admit(
     ctx: &Context<'_>,
     body: &session_setup::Request,
@@ -166,20 +166,20 @@ fn admit(
     let dialect = negotiation.dialect.ok_or(NtStatus::INVALID_PARAMETER)?;
     let again = security.state == SessionState::Valid;
     if again && identity == Identity::Anonymous && security.keys.is_some() {
-        // It gives its rights up, and may have them back. Its keys and its opens stay (3.3.5.5.3).
+        // A reauthentication as anonymous suspends the session's rights; its keys and its opens remain (3.3.5.5.3).
         security.anonymous = true;
         return Ok(());
     }
-    // A session has one user for its whole life.
+    // A session keeps its user for its whole life.
     if again && !is_of(security, &identity) {
         log::warn!(
-            "client {}: its session belongs to another user than the one that it authenticates as now",
+            "client {}: reauthentication refused: the session belongs to another user",
             ctx.connection().client
         );
         return Err(NtStatus::ACCESS_DENIED);
     }
     match (&session_key, again) {
-        // The keys are those of the first login for the session's whole life.
+        // A session keeps the keys of its first login for its whole life.
         (_, true) if session_key.is_some() != security.keys.is_some() => {
             return Err(NtStatus::ACCESS_DENIED);
         }
@@ -214,14 +214,14 @@ fn admit(
         "client {}: login refused: {refused}",
         ctx.connection().client
     );
-    // An anonymous login is not one that failed.
+    // An anonymous login has not failed.
     Err(match (refused, security.anonymous) {
         (Refused::NoGuests, true) => NtStatus::ACCESS_DENIED,
         _ => refused.status(),
     })
 }
 
-/// Is this the one whom a session belongs to?
+/// Returns whether the session belongs to this identity.
 fn is_of(security: &Security, identity: &Identity) -> bool {
     match identity {
         Identity::User(name) => {
@@ -233,7 +233,7 @@ fn is_of(security: &Security, identity: &Identity) -> bool {
     }
 }
 
-/// The last response (3.3.5.5.3).
+/// Completes the session setup with the last response (3.3.5.5.3).
 fn complete(ctx: &mut Context<'_>, id: u64, security: Security, token: Vec<u8>) -> Handled {
     let mut session_flags = 0;
     for (set, flag) in [
@@ -258,8 +258,7 @@ fn complete(ctx: &mut Context<'_>, id: u64, security: Security, token: Vec<u8>) 
     Handled::Reply(reply)
 }
 
-/// PreviousSessionId: the same user's session that the client has lost sight of ends, whichever connection it is of
-/// (3.3.5.5.3).
+/// Ends the session with PreviousSessionId, on whichever connection, if it belongs to the same user (3.3.5.5.3).
 fn end_previous(ctx: &mut Context<'_>, id: u64, security: &Security, previous: u64) {
     if previous == 0 || previous == id {
         return;
@@ -278,8 +277,8 @@ fn end_previous(ctx: &mut Context<'_>, id: u64, security: &Security, previous: u
     }
 }
 
-/// The response's final bytes (header and body), for the preauthentication hash of `session`; called for every
-/// SESSION_SETUP that is answered with MORE_PROCESSING_REQUIRED.
+/// Adds the response's final bytes (header and body) to the preauthentication hash of `session`; called for every
+/// response with MORE_PROCESSING_REQUIRED.
 pub fn answered(ctx: &mut Context<'_>, session: u64, response: &[u8]) {
     let Some(session_state) = ctx.connection().sessions.get(&session) else {
         return;

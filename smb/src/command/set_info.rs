@@ -1,4 +1,4 @@
-//! SET_INFO (MS-SMB2 3.3.5.21).
+//! Handles SET_INFO (MS-SMB2 3.3.5.21).
 
 use super::delete_pending;
 use super::{Handled, Reply, Request};
@@ -18,10 +18,10 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn start(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -34,7 +34,7 @@ pub fn start(
             let set = SetFile::parse(body.file_info_class, &body.data)?;
             access::require(granted, set.needed_access())?;
             match set {
-                // Pipes here are message pipes that queue, whatever the mode: reads return one message in both.
+                // The pipes are message pipes that queue, in every mode: reads return one message in both.
                 SetFile::Pipe { .. } => Ok(done()),
                 _ => Err(NtStatus::NOT_SUPPORTED),
             }
@@ -46,7 +46,7 @@ pub fn start(
             body,
             SetFile::parse(body.file_info_class, &body.data)?,
         ),
-        // 3.3.5.21.2: neither labels nor quotas nor object ids can be set.
+        // 3.3.5.21.2: labels, quotas and object ids cannot be set.
         (Target::File(_), info_type::FILESYSTEM | info_type::QUOTA) => Err(NtStatus::NOT_SUPPORTED),
         (Target::File(_), info_type::SECURITY) => {
             let information = body.additional_information;
@@ -98,7 +98,7 @@ fn set_file(
             to: destination(&target, &file.path)?,
             replace,
         },
-        // MS-FSA 2.1.5.15.3: the root of a share stays.
+        // MS-FSA 2.1.5.15.3: the root of a share cannot be deleted.
         SetFile::Disposition(true) if file.path.is_empty() => return Err(NtStatus::CANNOT_DELETE),
         SetFile::Disposition(true) => FileOp::CheckDelete {
             open: id,
@@ -117,15 +117,15 @@ fn set_file(
             ctx.emit(Record::Mode { open: id, mode });
             return Ok(done());
         }
-        // MS-FSA 2.1.5.15: only of pipes.
+        // MS-FSA 2.1.5.15: only for pipes.
         SetFile::Pipe { .. } => return Err(NtStatus::INVALID_PARAMETER),
     }))
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// The status to answer with.
+/// The status of the response.
 pub fn finish(
     ctx: &mut Context<'_>,
     _request: &Request,
@@ -142,7 +142,7 @@ pub fn finish(
     Ok(done())
 }
 
-/// MS-FSA 2.1.5.15.2: times that were set, or stopped, are not moved by what this open does from now on.
+/// MS-FSA 2.1.5.15.2: operations by this open no longer update times that were set or stopped.
 fn stop_times(ctx: &mut Context<'_>, open: OpenId, basic: &SetBasic) {
     let stopped = ctx.file_of(open).map(|file| file.stopped);
     let times = stopped.map(|before| basic.stopped(before));
@@ -151,9 +151,9 @@ fn stop_times(ctx: &mut Context<'_>, open: OpenId, basic: &SetBasic) {
     }
 }
 
-/// The path that a rename or link goes to. The root of a share has no other name.
+/// Parses the target path of a rename or link, which must not be the root of the share.
 fn destination(target: &str, from: &str) -> Result<String, NtStatus> {
-    // Samba's clients write the whole path from the share's root, which CREATE would refuse (MS-SMB2 3.3.5.9).
+    // Samba's clients begin the path with a backslash, which CREATE would refuse (MS-SMB2 3.3.5.9).
     let to = path::parse(target.strip_prefix('\\').unwrap_or(target))?;
     if from.is_empty() || to.is_empty() {
         return Err(NtStatus::ACCESS_DENIED);

@@ -1,4 +1,4 @@
-//! TREE_CONNECT (MS-SMB2 3.3.5.7).
+//! Handles TREE_CONNECT (MS-SMB2 3.3.5.7).
 
 use super::{Handled, Reply, Request};
 use crate::context::Context;
@@ -10,7 +10,7 @@ use crate::state::Resource;
 use crate::wire::{Dialect, Flags, Response, tree_connect};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// BAD_NETWORK_NAME, ACCESS_DENIED, INSUFFICIENT_RESOURCES.
@@ -21,7 +21,7 @@ pub fn start(
 ) -> Result<Handled, NtStatus> {
     let session = ctx.session(request)?;
     let security = &session.security;
-    // 3.1.1 wants proof that nobody in the middle weakened the negotiation.
+    // 3.1.1 requires proof that no man in the middle weakened the negotiation.
     let proven = request.sealed || request.header.flags.contains(Flags::SIGNED);
     if ctx.connection().negotiation.dialect == Some(Dialect::Smb311)
         && security.keys.is_some()
@@ -35,7 +35,7 @@ pub fn start(
     }
     let name = share_name(&body.path).ok_or(NtStatus::BAD_NETWORK_NAME)?;
     let tree = policy::tree(ctx.config(), security, name).map_err(Refused::status)?;
-    // 3.3.5.7: a share that is not there now is no share; the client may try again.
+    // 3.3.5.7: a share whose directory is unavailable counts as missing; the client may retry.
     if let Resource::Disk(id) = tree.resource
         && ctx.smb.offline.contains(&id)
     {
@@ -45,7 +45,7 @@ pub fn start(
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let mut id = session.last_tree.wrapping_add(1);
-    // TreeIds count up; 0 and all ones are never one.
+    // TreeIds count up; 0 and all ones are not used.
     while id == 0 || id == u32::MAX || session.trees.contains_key(&id) {
         id = id.wrapping_add(1);
     }
@@ -72,7 +72,7 @@ pub fn start(
     Ok(Handled::Reply(response))
 }
 
-/// The last component of `\\server\share`.
+/// Returns the last component of `\\server\share`.
 fn share_name(path: &str) -> Option<&str> {
     let (_server, share) = path.strip_prefix("\\\\")?.split_once('\\')?;
     (!share.is_empty() && !share.contains('\\')).then_some(share)

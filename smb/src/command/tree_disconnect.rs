@@ -1,4 +1,4 @@
-//! TREE_DISCONNECT (MS-SMB2 3.3.5.8).
+//! Handles TREE_DISCONNECT (MS-SMB2 3.3.5.8).
 
 use super::{Handled, Reply, Request, close};
 use crate::context::Context;
@@ -7,7 +7,7 @@ use crate::wire::Response;
 use outlast_fsa::fileop::{FileOp, Outcome};
 use outlast_fsa::status::NtStatus;
 
-/// As [`super::start`]: closes the tree's opens one by one, then the tree.
+/// Starts the command, as [`super::start`]: closes the opens of the tree connect one by one, then ends it.
 ///
 /// # Errors
 /// None.
@@ -20,7 +20,7 @@ pub fn start(ctx: &mut Context<'_>, request: &Request) -> Result<Handled, NtStat
     Ok(Handled::Reply(Reply::success(Response::TreeDisconnect)))
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
 /// None.

@@ -1,4 +1,4 @@
-//! WRITE (MS-SMB2 3.3.5.13).
+//! Handles WRITE (MS-SMB2 3.3.5.13).
 
 use super::{Handled, Reply, Request, pipe};
 use crate::context::Context;
@@ -9,10 +9,10 @@ use outlast_fsa::access;
 use outlast_fsa::fileop::{FileOp, Outcome, WriteAt};
 use outlast_fsa::status::NtStatus;
 
-/// MAXFILESIZE (MS-FSA 2.1.5.4), in bytes: NTFS's, the file system that clients see.
+/// MAXFILESIZE (MS-FSA 2.1.5.4), in bytes: that of NTFS, which the server reports as its file system.
 const MAX_FILE_BYTES: u64 = 0xFFF_FFFF_0000;
 
-/// As [`super::start`].
+/// Starts the command, as [`super::start`].
 ///
 /// # Errors
 /// FILE_CLOSED, ACCESS_DENIED, INVALID_DEVICE_REQUEST for a directory, INVALID_PARAMETER.
@@ -45,7 +45,7 @@ pub fn start(
     if !end.is_some_and(is_possible) {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    // MS-FSA 2.1.5.4: with the right to append alone it goes to the end.
+    // MS-FSA 2.1.5.4: with the right to append alone, the write goes to the end.
     let at = match granted == access::APPEND_DATA {
         true => WriteAt::End,
         false => WriteAt::Offset(body.offset),
@@ -62,10 +62,10 @@ pub fn start(
     }))
 }
 
-/// As [`super::finish`].
+/// Finishes the command, as [`super::finish`].
 ///
 /// # Errors
-/// What the file system says.
+/// The status that the file system returns.
 pub fn finish(outcome: Result<Outcome, NtStatus>) -> Result<Handled, NtStatus> {
     match outcome? {
         Outcome::Written { count, .. } => Ok(written(count)),

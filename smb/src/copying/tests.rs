@@ -1,4 +1,4 @@
-//! A copy that is made while records come between is the state when it is complete, wherever they come.
+//! Copies a connection while random records change it: the complete copy equals the state.
 
 use super::*;
 use crate::record::WorkId;
@@ -21,7 +21,7 @@ const KEY: FileKey = FileKey {
     birth_ns: 3,
 };
 
-/// One that can be there: `pick` chooses among those of the state.
+/// An existing id: `pick` chooses among those of the state.
 fn one(ids: impl ExactSizeIterator<Item = u64>, pick: u64) -> Option<u64> {
     let count = ids.len() as u64;
     ids.into_iter().nth((pick % count.max(1)) as usize)
@@ -62,10 +62,10 @@ fn parked(id: u64, session: u64, open: Option<OpenId>) -> Parked {
     }
 }
 
-/// A record as a server could write it in this state; `None`: not now. `fresh` was never used as an id.
+/// A record that a server could write in this state; `None`: this kind is impossible now. `fresh` is an unused id.
 fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Record> {
     let open_id = one(state.opens.keys().copied(), pick);
-    // One that is over gets nothing new.
+    // An ended session gets no new tree connects.
     let valid = |session: &Session| session.security.state == SessionState::Valid;
     let sessions = state.sessions.iter().filter(|(_, of)| valid(of));
     let sessions: Vec<u64> = sessions.map(|(id, _)| *id).collect();
@@ -175,7 +175,7 @@ fn record(state: &Connection, choice: u8, pick: u64, fresh: u64) -> Option<Recor
     })
 }
 
-/// A server, and what becomes of the copy.
+/// A server and the copy of its connection.
 struct Run {
     live: Smb,
     copy: Smb,
@@ -218,13 +218,13 @@ impl Run {
         self.cursor = Some(Cursor::default());
     }
 
-    /// The next piece; `false`: there is none.
-    fn go_on(&mut self) -> bool {
+    /// Copies the next piece; `false`: the copy is complete.
+    fn copy_piece(&mut self) -> bool {
         let mut cursor = self.cursor.unwrap();
         let piece = self.live.copy_next(CONN, &mut cursor);
         self.cursor = Some(cursor);
         let Some(piece) = piece else { return false };
-        // It says what is so already.
+        // The record changes nothing.
         let before = self.live.checkpoint(CONN);
         self.live.apply(CONN, &piece);
         assert_eq!(self.live.checkpoint(CONN), before);
@@ -240,7 +240,11 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(12), ..ProptestConfig::with_cases(3000) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(12),
+        ..ProptestConfig::with_cases(3000)
+    })]
 
     #[test]
     fn a_copy_that_records_come_between_is_the_state(
@@ -263,10 +267,10 @@ proptest! {
         for (choice, pick, pieces) in between {
             step(&mut run, choice, pick);
             for _ in 0..pieces / 2 {
-                run.go_on();
+                run.copy_piece();
             }
         }
-        while run.go_on() {}
+        while run.copy_piece() {}
         run.compare();
         for (choice, pick) in after {
             step(&mut run, choice, pick);

@@ -1,4 +1,4 @@
-//! Key derivation: SP 800-108 in counter mode with HMAC-SHA256, r = 32 (MS-SMB2 3.1.4.2).
+//! Derives keys by SP 800-108 in counter mode with HMAC-SHA256, r = 32 (MS-SMB2 3.1.4.2).
 
 use aws_lc_rs::kdf::{KbkdfCtrHmacAlgorithmId, get_kbkdf_ctr_hmac_algorithm, kbkdf_ctr_hmac};
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,9 @@ pub struct SessionKeys {
 }
 
 impl SessionKeys {
-    /// Derives a session's keys from what authentication produced. `signing` is the connection's negotiated algorithm
-    /// (3.1.1; older dialects have one each), `cipher` its cipher, `preauth` the session's hash up to the last request
-    /// (3.1.1).
+    /// Derives a session's keys from the session key of its authentication. `signing` is the connection's negotiated
+    /// algorithm (3.1.1; older dialects have one each), `cipher` its cipher, `preauth` the session's hash up to the
+    /// last request (3.1.1).
     #[must_use]
     pub fn derive(
         dialect: Dialect,
@@ -60,8 +60,8 @@ impl SessionKeys {
     }
 }
 
-/// Stands for the password of a user on a server with this GUID, so that another one is noticed: it goes into the log,
-/// where the NT hash, which is as good as the password, has no place.
+/// Computes a fingerprint of a user's password on a server with this GUID, to detect a changed password. The
+/// fingerprint may be stored in the log; the NT hash, which is equivalent to the password, must not.
 #[must_use]
 pub fn password_digest(nt_hash: &[u8; 16], guid: &[u8; 16], user: &str) -> Secret {
     let mut context = guid.to_vec();
@@ -93,7 +93,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// `len` bytes of key. The fixed input is label || 0 || context || length in bits (SP 800-108 5.1).
+/// Derives `len` bytes. The fixed input is label || 0 || context || length in bits (SP 800-108 5.1).
 fn derive(key: &Secret, label: &[u8], context: &[u8], len: usize) -> Secret {
     let mut info = Vec::with_capacity(label.len() + context.len() + 5);
     info.extend_from_slice(label);

@@ -1,4 +1,5 @@
-//! SMB2's cryptography: key derivation, signing, sealing, the preauthentication hash (MS-SMB2 3.1.4, 3.3.5.5.3).
+//! Implements SMB2's cryptography: key derivation, signing, encryption, the preauthentication hash (MS-SMB2 3.1.4,
+//! 3.3.5.5.3).
 
 pub mod kdf;
 pub mod preauth;

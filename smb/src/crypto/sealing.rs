@@ -1,4 +1,4 @@
-//! Encrypting messages (MS-SMB2 3.1.4.3).
+//! Encrypts and decrypts messages (MS-SMB2 3.1.4.3).
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// CipherId on the wire.
+    /// Returns CipherId as on the wire.
     #[must_use]
     pub fn id(self) -> u16 {
         match self {
@@ -38,7 +38,7 @@ impl Cipher {
         }
     }
 
-    /// The cipher with this id.
+    /// Returns the cipher with this id.
     #[must_use]
     pub fn from_id(id: u16) -> Option<Cipher> {
         use Cipher::{Aes128Ccm, Aes128Gcm, Aes256Ccm, Aes256Gcm};
@@ -47,7 +47,7 @@ impl Cipher {
             .find(|cipher| cipher.id() == id)
     }
 
-    /// Length of the key in bytes.
+    /// Returns the length of the key in bytes.
     #[must_use]
     pub fn key_len(self) -> usize {
         match self {
@@ -56,7 +56,7 @@ impl Cipher {
         }
     }
 
-    /// As people know it.
+    /// Returns its usual name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -68,25 +68,25 @@ impl Cipher {
     }
 }
 
-/// Why a message could not be opened.
+/// The reason why a message cannot be decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The transform header is wrong.
+    /// The transform header is malformed.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Not sealed with this key, or changed on its way.
+    /// The authentication tag is not that of this key and message.
     #[error("encrypted message is not authentic")]
     NotAuthentic,
 }
 
-/// What is stored of a [`SealingKey`].
+/// The serialized form of a [`SealingKey`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
     cipher: Cipher,
     secret: Secret,
 }
 
-/// The cipher's own form of the key, made once.
+/// The key as expanded by the cipher, once.
 enum Prepared {
     Gcm(LessSafeKey),
     Ccm128(Ccm<Aes128, U16, U11>),
@@ -107,7 +107,7 @@ impl Prepared {
         })
     }
 
-    /// Encrypts in place; the tag. `None`: the message is longer than the cipher allows.
+    /// Encrypts in place and returns the tag. `None`: the message is longer than the cipher allows.
     fn seal(&self, nonce: &[u8; 16], aad: &[u8], message: &mut [u8]) -> Option<[u8; 16]> {
         match self {
             Prepared::Gcm(key) => key
@@ -125,7 +125,7 @@ impl Prepared {
         }
     }
 
-    /// Decrypts `sealed` into `plain`, which has its length. `None`: not authentic.
+    /// Decrypts `sealed` into `plain`, which has the same length. `None`: not authentic.
     fn open(
         &self,
         nonce: &[u8; 16],
@@ -152,21 +152,21 @@ impl Prepared {
     }
 }
 
-/// 2.2.41: the first 12 bytes of the field count for GCM.
+/// 2.2.41: GCM uses the first 12 bytes of the field.
 fn gcm_nonce(field: &[u8; 16]) -> Nonce {
     let mut nonce = [0; 12];
     nonce.copy_from_slice(&field[..12]);
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// 2.2.41: the first 11 bytes of the field count for CCM.
+/// 2.2.41: CCM uses the first 11 bytes of the field.
 fn ccm_nonce(field: &[u8; 16]) -> ccm::Nonce<U11> {
     let mut nonce = ccm::Nonce::<U11>::default();
     nonce.copy_from_slice(&field[..11]);
     nonce
 }
 
-/// One direction's encryption key of a session.
+/// A session's encryption key for one direction.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct SealingKey {
@@ -175,7 +175,7 @@ pub struct SealingKey {
 }
 
 impl SealingKey {
-    /// A key of [`Cipher::key_len`] bytes.
+    /// Makes a key of [`Cipher::key_len`] bytes.
     ///
     /// # Panics
     /// If the key has another length; keys are derived, not received.
@@ -184,13 +184,13 @@ impl SealingKey {
         SealingKey::try_from(Stored { cipher, secret }).expect("the key has the cipher's length")
     }
 
-    /// The cipher.
+    /// Returns the cipher.
     #[must_use]
     pub fn cipher(&self) -> Cipher {
         self.stored.cipher
     }
 
-    /// Encrypts a message given in parts: transform header and sealed message, in one piece.
+    /// Encrypts a message that is given in parts, and returns transform header and encrypted message in one piece.
     ///
     /// `nonce` must never be used twice with this key (law 3): a counter kept with the session.
     ///
@@ -230,10 +230,10 @@ impl SealingKey {
         out
     }
 
-    /// Decrypts a whole encrypted message, transform header included. The input is not touched.
+    /// Decrypts a whole encrypted message, transform header included. The input is unchanged.
     ///
     /// # Errors
-    /// A wrong transform header; not authentic.
+    /// A malformed transform header; a message that is not authentic.
     pub fn open(&self, message: &[u8]) -> Result<Vec<u8>, OpenError> {
         let header = Transform::parse(message)?;
         let (head, sealed) = message.split_at(transform::LEN);

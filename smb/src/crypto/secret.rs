@@ -1,22 +1,22 @@
-//! Bytes that must not be printed, and not stay in memory.
+//! Keeps key bytes out of logs and freed memory.
 
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::ZeroizeOnDrop;
 
-/// A key. Wiped when dropped, compared in constant time, never printed. It can be serialized: session keys are part of
-/// the state that survives (and the reason why the NVRAM file is its owner's alone).
+/// A key. Wiped when dropped, compared in constant time, never printed. It can be serialized, because session keys are
+/// part of the durable state; therefore only the owner may read the log file.
 #[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes over key bytes.
+    /// Takes ownership of key bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes)
     }
 
-    /// The key bytes.
+    /// Returns the key bytes.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -1,4 +1,4 @@
-//! Signing messages (MS-SMB2 3.1.4.1, 3.1.5.1).
+//! Signs messages and verifies signatures (MS-SMB2 3.1.4.1, 3.1.5.1).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::wire::{Command, Flags, header};
 /// SigningAlgorithmId (MS-SMB2 2.2.3.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SigningAlgorithm {
-    /// HMAC-SHA256, its first 16 bytes: dialects 2.0.2 and 2.1.
+    /// The first 16 bytes of HMAC-SHA256: dialects 2.0.2 and 2.1.
     HmacSha256,
     /// AES-128-CMAC: 3.0 and 3.0.2, and 3.1.1 unless negotiated otherwise.
     AesCmac,
@@ -22,7 +22,7 @@ pub enum SigningAlgorithm {
 }
 
 impl SigningAlgorithm {
-    /// SigningAlgorithmId on the wire.
+    /// Returns SigningAlgorithmId as on the wire.
     #[must_use]
     pub fn id(self) -> u16 {
         match self {
@@ -32,7 +32,7 @@ impl SigningAlgorithm {
         }
     }
 
-    /// The algorithm with this id.
+    /// Returns the algorithm with this id.
     #[must_use]
     pub fn from_id(id: u16) -> Option<SigningAlgorithm> {
         use SigningAlgorithm::{AesCmac, AesGmac, HmacSha256};
@@ -41,7 +41,7 @@ impl SigningAlgorithm {
             .find(|algorithm| algorithm.id() == id)
     }
 
-    /// As people know it.
+    /// Returns its usual name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -52,14 +52,14 @@ impl SigningAlgorithm {
     }
 }
 
-/// What is stored of a [`SigningKey`].
+/// The serialized form of a [`SigningKey`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
     algorithm: SigningAlgorithm,
     secret: Secret,
 }
 
-/// The algorithm's own form of the key, made once.
+/// The key as expanded by the algorithm, once.
 enum Prepared {
     Hmac(Box<hmac::Key>),
     Cmac(cmac::Key),
@@ -75,10 +75,11 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Length of the key in bytes, whatever the algorithm.
+    /// Length of the key in bytes, for every algorithm.
     pub const LEN: usize = 16;
 
-    /// A key of 16 bytes. A longer one is cut, a shorter one filled up with zeros, as MS-SMB2 does with session keys.
+    /// Makes a key of 16 bytes. A longer one is cut, a shorter one padded with zeros, as MS-SMB2 does with session
+    /// keys.
     #[must_use]
     pub fn new(algorithm: SigningAlgorithm, secret: Secret) -> SigningKey {
         let mut key = [0; Self::LEN];
@@ -105,7 +106,7 @@ impl SigningKey {
         }
     }
 
-    /// The algorithm.
+    /// Returns the algorithm.
     #[must_use]
     pub fn algorithm(&self) -> SigningAlgorithm {
         self.stored.algorithm
@@ -119,8 +120,8 @@ impl SigningKey {
         }
     }
 
-    /// Is the signature in the header of `message` (one request, padding included) this key's? Compares in constant
-    /// time.
+    /// Returns whether the signature in the header of `message` (one request, padding included) is valid for this key.
+    /// Compares in constant time.
     #[must_use]
     pub fn verify(&self, message: &[u8]) -> bool {
         match self.signature::<&[u8]>(message, &[]) {
@@ -129,7 +130,7 @@ impl SigningKey {
         }
     }
 
-    /// The signature, computed with zeros in its place. `None`: not even a header.
+    /// Computes the signature, with zeros in its place. `None`: the message is shorter than a header.
     fn signature<P: AsRef<[u8]>>(&self, head: &[u8], rest: &[P]) -> Option<[u8; 16]> {
         let (header, tail) = head.split_at_checked(header::LEN)?;
         let (before, _signature) = header.split_at(header::SIGNATURE.start);
@@ -150,7 +151,7 @@ impl SigningKey {
                 signature.copy_from_slice(context.sign().ok()?.as_ref());
             }
             Prepared::Gmac(key) => {
-                // The library takes authenticated data in one piece only.
+                // The library accepts authenticated data only in one piece.
                 let len = head.len() + rest.iter().map(|part| part.as_ref().len()).sum::<usize>();
                 let mut message = Vec::with_capacity(len);
                 parts.for_each(|part| message.extend_from_slice(part));

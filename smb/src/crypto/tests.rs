@@ -1,5 +1,6 @@
-//! Vectors: Microsoft's Open Specifications blog ("SMB 3.1.1 Pre-authentication integrity in Windows 10", "Encryption
-//! in SMB 3.0: A protocol perspective", "SMB 3.1.1 Encryption in Windows 10"); RFC 4231 for HMAC, RFC 4493 for CMAC.
+//! Tests the cryptography with vectors of Microsoft's Open Specifications blog ("SMB 3.1.1 Pre-authentication integrity
+//! in Windows 10", "Encryption in SMB 3.0: A protocol perspective", "SMB 3.1.1 Encryption in Windows 10"); of RFC 4231
+//! for HMAC, and of RFC 4493 for CMAC.
 
 use proptest::prelude::*;
 
@@ -12,7 +13,7 @@ fn preauth_hash_and_signing_key_of_3_1_1() {
     let mut hash = PreauthHash::START;
     for message in WINDOWS_LOGIN {
         let message = hex(message);
-        // In two parts: scattering must not matter.
+        // The message is in two parts: the hash must not depend on it.
         let (a, b) = message.split_at(64);
         hash.update(&[a, b]);
     }
@@ -52,7 +53,7 @@ fn keys_3_0() -> SessionKeys {
 #[test]
 fn keys_of_3_0_and_ccm() {
     let keys = keys_3_0();
-    // Negotiated algorithms are 3.1.1's only.
+    // Only 3.1.1 negotiates algorithms.
     assert_eq!(keys.signing.algorithm(), SigningAlgorithm::AesCmac);
     let decryption = Secret::new(hex("261B72350558F2E9DCF613070383EDBF"));
     let encryption = Secret::new(hex("8FE2B57EC34D2DB5B1A9727F526BBDB5"));
@@ -180,7 +181,7 @@ fn signatures_are_the_algorithms_own_over_the_message_with_zeros() {
         let key = SigningKey::new(algorithm, Secret::from(secret));
         let (head, rest) = plain.split_at(70);
         let mut head = head.to_vec();
-        // What is in the signature's place does not matter.
+        // The previous content of the signature field must not matter.
         head[header::SIGNATURE].fill(0xEE);
         key.sign(&mut head, &[&rest[..5], &rest[5..]]);
         head.extend_from_slice(rest);
@@ -199,7 +200,7 @@ fn signatures_are_the_algorithms_own_over_the_message_with_zeros() {
     );
 }
 
-/// GMAC: GCM over nothing.
+/// GMAC is GCM without plaintext.
 fn gmac(key: &[u8], nonce: &str, authenticated: &[u8]) -> Vec<u8> {
     use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
     let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).unwrap());
@@ -247,7 +248,7 @@ fn keys_survive_serialization_and_print_nothing() {
         "SessionKeys { signing: SigningKey(AES-CMAC), encryption: Some(SealingKey(AES-128-CCM)), \
          decryption: Some(SealingKey(AES-128-CCM)) }"
     );
-    // A key of a length that the algorithm does not have.
+    // A key whose length is wrong for the algorithm.
     let wrong = to_bytes(&(SigningAlgorithm::AesCmac, Secret::new(vec![1; 15])));
     assert!(from_bytes::<SigningKey>(&wrong).is_err());
     let wrong = to_bytes(&(Cipher::Aes256Gcm, Secret::new(vec![1; 16])));
@@ -275,7 +276,7 @@ proptest! {
         signed[i] ^= 1 << bit;
         prop_assert!(!key.verify(&signed));
         let i = at.index(sealed.len());
-        // Reserved bytes and nonce bytes beyond the cipher's are authenticated, too.
+        // Reserved bytes and unused nonce bytes are authenticated, too.
         sealed[i] ^= 1 << bit;
         prop_assert!(key2.open(&sealed).is_err());
     }

@@ -1,5 +1,5 @@
-//! A message as it comes in: decrypted, cut into components, MessageIds taken out of the window; and the checks of each
-//! component before its handler is called (MS-SMB2 3.3.5.2).
+//! Receives messages: decrypts them, splits them into components, takes their MessageIds out of the window, and checks
+//! each component before its handler is called (MS-SMB2 3.3.5.2).
 
 use super::work_of;
 use crate::command::Request;
@@ -13,19 +13,19 @@ use outlast_fsa::fileop::OpenId;
 use outlast_fsa::status::NtStatus;
 use std::sync::Arc;
 
-/// Requests of one message of a client that has not logged in, at most: what it compounds, if anything, is NEGOTIATE
-/// or SESSION_SETUP.
+/// The largest number of requests in one message of an unauthenticated client, which compounds at most NEGOTIATE and
+/// SESSION_SETUP.
 pub(crate) const MAX_BEFORE_LOGIN: usize = 8;
 
-/// A message decrypted and cut; kept while it is worked on, made again from its bytes after a crash.
+/// A decrypted and split message; kept while it is in progress, and made again from its bytes after a crash.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) components: Vec<Component>,
-    /// The session it came encrypted in.
+    /// The session by whose keys it was encrypted.
     pub(crate) sealed: Option<u64>,
 }
 
-/// Why a message is not worked on.
+/// The reason not to execute a message.
 pub(crate) enum Fault {
     /// It is SMB1.
     Smb1(Bytes),
@@ -33,9 +33,9 @@ pub(crate) enum Fault {
     Drop(String),
 }
 
-/// Why a component's handler is not called.
+/// The reason not to call a component's handler.
 pub(crate) enum Refusal {
-    /// It is answered with this.
+    /// The component is answered with this status.
     Status(NtStatus),
     /// The connection is dropped.
     Drop(&'static str),
@@ -47,7 +47,7 @@ impl From<NtStatus> for Refusal {
     }
 }
 
-/// The message of a work: from the cache, or opened (again).
+/// Returns the message of a work, from the cache or parsed from its bytes.
 pub(crate) fn open(
     ctx: &mut Context<'_>,
     id: WorkId,
@@ -88,7 +88,8 @@ fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
             sealed: None,
         }),
         Ok(Protocol::Transform) => {
-            // 3.3.5.2.1.1: no such session, not authentic, or not SMB2 inside: disconnect.
+            // 3.3.5.2.1.1: an unknown session, a message that is not authentic, or content other than SMB2 ends the
+            // connection.
             let transform = Transform::parse(message).map_err(|e| Fault::Drop(e.to_string()))?;
             let session = ctx.connection().sessions.get(&transform.session_id);
             let key = session
@@ -106,7 +107,7 @@ fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
                 _ => return dropped("what was encrypted is not SMB2".into()),
             }
             let components = split(&plain)?;
-            // 3.3.5.2.1.1: the SessionIds inside and outside are the same.
+            // 3.3.5.2.1.1: the SessionIds of the transform header and of the content must be equal.
             let foreign = components.iter().any(|component| {
                 component.header.session_id != transform.session_id
                     && !component.header.flags.contains(Flags::RELATED_OPERATIONS)
@@ -124,12 +125,13 @@ fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
     }
 }
 
-/// Does this connection count credits by 64 KiB (SMB2_GLOBAL_CAP_LARGE_MTU)?
+/// Returns whether requests on this connection cost a credit for each 64 KiB (SMB2_GLOBAL_CAP_LARGE_MTU).
 fn multi_credit(ctx: &Context<'_>) -> bool {
     ctx.connection().negotiation.dialect >= Some(Dialect::Smb210)
 }
 
-/// 3.3.5.2.3: every MessageId must be in the window, once. CANCEL has none of its own.
+/// 3.3.5.2.3: takes the MessageIds of a message out of the window. Each must be in the window, once. CANCEL has no id
+/// of its own.
 pub(crate) fn take_message_ids(ctx: &mut Context<'_>, opened: &Opened) -> Result<(), String> {
     let is_unauthenticated = ctx.connection().valid_sessions().next().is_none();
     if is_unauthenticated && opened.components.len() > MAX_BEFORE_LOGIN {
@@ -166,7 +168,7 @@ pub(crate) fn take_message_ids(ctx: &mut Context<'_>, opened: &Opened) -> Result
     Ok(())
 }
 
-/// Session, signature, encryption, tree and chain of a component (3.3.5.2.4 to 3.3.5.2.11).
+/// Checks session, signature, encryption, tree connect and chain of a component (3.3.5.2.4 to 3.3.5.2.11).
 pub(crate) fn check(
     ctx: &Context<'_>,
     id: WorkId,
@@ -182,14 +184,14 @@ pub(crate) fn check(
     }
     if request.header.flags.contains(Flags::RELATED_OPERATIONS) {
         let work = work_of(ctx, id);
-        // 3.3.5.2.7.2: the first request of a message is related to nothing.
+        // 3.3.5.2.7.2: the first request of a message must not be marked as related.
         if work.is_some_and(|work| work.next == 0) {
             return Err(NtStatus::INVALID_PARAMETER.into());
         }
         if let Some(status) = work.and_then(|work| work.related.failed) {
             return Err(status.into());
         }
-        // Nor is one related to a session that is none.
+        // A related request needs a valid session to inherit.
         if !ctx.connection().sessions.contains_key(&request.session) {
             return Err(NtStatus::INVALID_PARAMETER.into());
         }
@@ -215,7 +217,8 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// 3.3.5.2.4: a signature must be right, and must be there where the session wants one. Encryption is as good.
+/// 3.3.5.2.4: checks that a signature is valid, and is present if the session requires one. An encrypted message needs
+/// none.
 fn check_signature(
     ctx: &Context<'_>,
     request: &Request,
@@ -234,12 +237,12 @@ fn check_signature(
             Some(security) => match &security.keys {
                 Some(keys) if keys.signing.verify(&component.bytes) => Ok(()),
                 Some(_) => Err(NtStatus::ACCESS_DENIED.into()),
-                // Nothing to check with: set-up in progress, guest, anonymous.
+                // The session has no signing key: its setup is in progress, or it is a guest or anonymous.
                 None => Ok(()),
             },
         };
     }
-    // Re-authentication needs protection, too: a man in the middle could put another user's name on the session.
+    // Reauthentication needs protection, too: a man in the middle could replace the session's user.
     let wanted = |security: &&Security| {
         security.signing_required || security.encrypt && command == Command::SESSION_SETUP
     };
@@ -250,8 +253,8 @@ fn check_signature(
     }
 }
 
-/// A request is not signed or encrypted as its session requires. A client that logged in before that was required does
-/// not know of it: its connection is dropped, so that it negotiates and logs in anew.
+/// Returns the refusal of a request that is not signed or encrypted as its session requires. A client that logged in
+/// before the requirement does not know it: its connection is dropped, so that it negotiates and logs in again.
 fn unprotected(security: &Security) -> Refusal {
     match security.raised {
         true => Refusal::Drop("it does not sign or encrypt, which is required since it logged in"),
@@ -259,8 +262,8 @@ fn unprotected(security: &Security) -> Refusal {
     }
 }
 
-/// 3.3.5.2.5: the charge must cover what is sent and what may be returned; and 3.3.5.12, 3.3.5.13: not more than was
-/// negotiated.
+/// 3.3.5.2.5: checks that the charge covers the request's and the response's payload, and (3.3.5.12, 3.3.5.13) that
+/// they are within the negotiated size.
 pub(crate) fn check_body(
     ctx: &Context<'_>,
     request: &Request,
@@ -289,9 +292,8 @@ pub(crate) fn check_body(
     Ok(())
 }
 
-/// 3.3.5.2.10: a request that was sent before its channel failed, and comes after what was sent since, changes nothing
-/// any more. (No session here has a second channel, so nothing that an earlier channel has sent is still to be
-/// answered.)
+/// 3.3.5.2.10: refuses a modifying request that was sent before its channel failed and arrives after later ones. (No
+/// session has a second channel, so no request of an earlier channel is still outstanding.)
 pub(crate) fn check_channel_sequence(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -320,7 +322,7 @@ pub(crate) fn check_channel_sequence(
     }
 }
 
-/// The FileId a request names.
+/// Returns the FileId of a request.
 pub(crate) fn file_id(body: &wire::Request) -> Option<FileId> {
     Some(match body {
         wire::Request::Close(body) => body.file_id,
@@ -340,7 +342,7 @@ pub(crate) fn file_id(body: &wire::Request) -> Option<FileId> {
     })
 }
 
-/// The open a request names.
+/// Returns the open of a request.
 pub(crate) fn open_named(ctx: &Context<'_>, request: &Request) -> Option<OpenId> {
     let component = Component::new(request.bytes.clone()).ok()?;
     let id = file_id(&wire::Request::parse(&component).ok()?)?;

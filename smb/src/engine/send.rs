@@ -1,4 +1,4 @@
-//! Replies as they leave: put together, signed or encrypted, final.
+//! Sends replies: assembles, signs or encrypts them, and makes them final.
 
 use crate::command::{Reply, Request};
 use crate::context::Context;
@@ -20,7 +20,7 @@ pub(crate) struct Piece {
     pub(crate) head: Vec<u8>,
     /// Bulk bytes after it.
     pub(crate) payload: Bytes,
-    /// To be signed.
+    /// It must be signed.
     pub(crate) sign: bool,
 }
 
@@ -37,12 +37,12 @@ impl Piece {
         }
     }
 
-    /// Bytes of the response.
+    /// Returns the length of the response in bytes.
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.payload.len()
     }
 
-    /// As it is kept until the rest of its message is answered.
+    /// Converts it to the form that is kept until the rest of its message is answered.
     pub(crate) fn into_answer(mut self) -> Answer {
         self.head.extend_from_slice(&self.payload);
         Answer {
@@ -53,8 +53,8 @@ impl Piece {
     }
 }
 
-/// Credits to grant (MS-SMB2 3.3.1.2): what is asked for, up to the limit; never so few that the client has none. The
-/// window is bounded too, in case a client leaves a MessageId out for ever.
+/// Computes the credits to grant (MS-SMB2 3.3.1.2): the requested number, up to the limit; at least one if the client
+/// has none. The window is bounded too, in case a client never uses a MessageId.
 pub(crate) fn grant(ctx: &Context<'_>, request: &Header) -> u16 {
     if request.command == Command::CANCEL {
         return 0;
@@ -68,7 +68,7 @@ pub(crate) fn grant(ctx: &Context<'_>, request: &Header) -> u16 {
     request.credits.min(most).max(least)
 }
 
-/// The header of a response (3.3.4.1).
+/// Makes the header of a response (3.3.4.1).
 pub(crate) fn header(request: &Request, reply: &Reply, session: u64, credits: u16) -> Header {
     let kept = Flags::RELATED_OPERATIONS.0 | Flags::PRIORITY_MASK.0 | Flags::REPLAY_OPERATION.0;
     let process_id = match request.header.route {
@@ -95,8 +95,8 @@ pub(crate) fn header(request: &Request, reply: &Reply, session: u64, credits: u1
     }
 }
 
-/// Is a response to be signed (3.3.4.1.1)? If the request was, and the last SESSION_SETUP of an ordinary login in any
-/// case.
+/// Returns whether a response must be signed (3.3.4.1.1): if the request was signed, and always for the final
+/// SESSION_SETUP of a login with keys.
 pub(crate) fn signs(
     ctx: &Context<'_>,
     request: &Request,
@@ -114,7 +114,7 @@ pub(crate) fn signs(
     if request.header.command == Command::SESSION_SETUP && reply.status == NtStatus::SUCCESS {
         return true;
     }
-    // A wrong signature gets no signature back: the sender does not know the key.
+    // The response to an invalid signature is not signed: the sender does not know the key.
     request.header.flags.contains(Flags::SIGNED)
         && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes))
 }
@@ -129,7 +129,7 @@ pub(crate) fn message(ctx: &mut Context<'_>, pieces: Vec<Piece>, sealed: Option<
         let length = piece.head.len() + piece.payload.len();
         let mut padding: &[u8] = &[];
         if index + 1 < count {
-            // 3.3.4.1.3: each response but the last is padded, and says where the next one is.
+            // 3.3.4.1.3: each response but the last is padded, and contains the offset of the next one.
             let padded = length.next_multiple_of(8);
             padding = &[0; 8][..padded - length];
             piece.header.next_command = padded as u32;
@@ -162,7 +162,7 @@ pub(crate) fn message(ctx: &mut Context<'_>, pieces: Vec<Piece>, sealed: Option<
     last
 }
 
-/// Encrypts if need be, frames, and hands over.
+/// Encrypts a message if necessary, frames it, and adds it to the output.
 fn transmit(ctx: &mut Context<'_>, conn: ConnId, mut parts: Vec<Bytes>, sealed: Option<u64>) {
     if let Some(id) = sealed {
         let session = ctx.smb.connection(conn).sessions.get(&id);
@@ -170,7 +170,7 @@ fn transmit(ctx: &mut Context<'_>, conn: ConnId, mut parts: Vec<Bytes>, sealed: 
             .and_then(|session| session.security.keys.as_ref())
             .and_then(|keys| keys.encryption.as_ref());
         let (Some(session), Some(key)) = (session, key) else {
-            // The session went while its request waited, and its keys with it: nothing can be said any more.
+            // The session ended while its request waited. Without its keys no response can be sent.
             return;
         };
         parts = vec![Bytes::from(key.seal(id, session.nonces, &parts))];
@@ -179,7 +179,7 @@ fn transmit(ctx: &mut Context<'_>, conn: ConnId, mut parts: Vec<Bytes>, sealed: 
     push(ctx.out, conn, parts);
 }
 
-/// Puts the direct-TCP header in front.
+/// Prepends the direct-TCP header.
 fn push(out: &mut Output, conn: ConnId, parts: Vec<Bytes>) {
     let length = parts.iter().map(Bytes::len).sum();
     let mut framed = Vec::with_capacity(parts.len() + 1);
@@ -188,13 +188,13 @@ fn push(out: &mut Output, conn: ConnId, parts: Vec<Bytes>) {
     out.sends.push((conn, framed));
 }
 
-/// Bytes of another protocol.
+/// Sends bytes of another protocol.
 pub(crate) fn foreign(ctx: &mut Context<'_>, bytes: Vec<u8>) {
     push(ctx.out, ctx.conn, vec![Bytes::from(bytes)]);
 }
 
-/// The interim response (3.3.4.2): STATUS_PENDING and the AsyncId. Never signed: it would use the MessageId, which is
-/// AES-GMAC's nonce, before the final response does.
+/// Sends the interim response (3.3.4.2): STATUS_PENDING and the AsyncId. It is never signed: it would use the
+/// MessageId, which is AES-GMAC's nonce, before the final response does.
 pub(crate) fn interim(
     ctx: &mut Context<'_>,
     request: &Request,
@@ -213,8 +213,8 @@ pub(crate) fn interim(
     message(ctx, vec![Piece::new(header, &response, false)], sealed);
 }
 
-/// An oplock break notification (3.3.4.6), to the connection that holds the open: never signed; encrypted where its
-/// session or tree is.
+/// Sends an oplock break notification (3.3.4.6) on the connection of the open: never signed; encrypted if its session
+/// or tree connect requires it.
 pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to: OplockLevel) {
     let response = wire::Response::OplockBreak(OplockBreak {
         oplock_level: to as u8,
@@ -227,8 +227,8 @@ pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to
     notify(ctx, conn, &response, sealed);
 }
 
-/// A lease break notification (3.3.4.7). A lease belongs to a client, so the oldest of its connections is used; where
-/// the open's own session or tree encrypts, the open's.
+/// Sends a lease break notification (3.3.4.7). A lease belongs to a client, so the oldest of its connections is used,
+/// or that of the open if the open's session or tree connect requires encryption.
 pub(crate) fn lease_break(
     ctx: &mut Context<'_>,
     conn: ConnId,
@@ -260,7 +260,7 @@ pub(crate) fn lease_break(
     notify(ctx, conn, &response, sealed);
 }
 
-/// The session in which what concerns an open is encrypted.
+/// Returns the session by whose keys notifications for an open are encrypted.
 fn encrypting(ctx: &Context<'_>, conn: ConnId, open: OpenId) -> Option<u64> {
     let connection = ctx.smb.connection(conn);
     let held = connection.opens.get(&open)?;
@@ -270,7 +270,7 @@ fn encrypting(ctx: &Context<'_>, conn: ConnId, open: OpenId) -> Option<u64> {
     encrypts.then_some(held.session)
 }
 
-/// What answers no request.
+/// Sends a message that answers no request.
 fn notify(ctx: &mut Context<'_>, conn: ConnId, response: &wire::Response, sealed: Option<u64>) {
     let header = Header {
         credit_charge: 0,

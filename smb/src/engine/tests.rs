@@ -1,5 +1,6 @@
-//! The whole engine against a file system in memory, with a crash at every point of every scenario: the same bytes
-//! leave in the end, every effect on files happens once, and the fold of the records is the state after every step.
+//! Tests the whole engine with a file system in memory, and with a crash at every point of every scenario: the sent
+//! bytes are the same, every effect on files happens once, and after every step the fold of the records equals the
+//! state.
 
 mod client;
 mod copies;
@@ -21,7 +22,7 @@ use crate::wire::{Command, Flags};
 use bytes::Bytes;
 use outlast_fsa::status::NtStatus;
 
-/// Runs a scenario; then again with a crash at each of its points, and once without one. Every other run has a slow
+/// Runs a scenario, then again with a crash at each of its points, and once without one. Every second run has a slow
 /// loop.
 fn sweep(scenario: impl Fn(&mut World)) {
     let mut whole = World::new(None);
@@ -118,7 +119,7 @@ fn related_requests_share_a_file_and_its_failure() {
             let asks = [open.ask(), read(ANY, 0, 3).related(), close(ANY).related()];
             let responses = world.ask(&mut ann, &asks);
             assert_eq!(statuses(&responses), [NtStatus::OBJECT_NAME_NOT_FOUND; 3]);
-            // A failed READ does not take the file from the CLOSE after it.
+            // After a failed READ the CLOSE still inherits the file.
             let asks = [
                 Opening::of("f").ask(),
                 read(ANY, 9, 3).related(),
@@ -221,7 +222,7 @@ fn the_window_is_bounded_for_who_leaves_an_id_out() {
     }
     let held = credits(&world);
     assert_eq!((held.low, held.high), (left_out, left_out + 2 * limit));
-    // The id is all that is left, and with it the window moves on.
+    // Only this MessageId is unused; with it the window advances.
     let mut last = empty(Command::ECHO);
     last.message_id = Some(left_out);
     assert_eq!(world.one(&mut ann, last).header.credits, 16);
@@ -244,7 +245,7 @@ fn what_a_session_requires_is_required() {
         world.one(&mut sealing, Opening::of("f").ask()).status(),
         NtStatus::ACCESS_DENIED
     );
-    // A wrong signature is refused, and the answer to it proves nothing.
+    // A wrong signature is refused, and the response is not signed.
     let mut forged = world.client(Protection::Signed);
     let message = forged.message(&[Opening::of("f").ask()]);
     let mut bytes = message.to_vec();
@@ -270,7 +271,7 @@ fn a_share_that_is_offline_is_not_connected_and_who_has_it_keeps_it() {
     assert_eq!(refused, NtStatus::BAD_NETWORK_NAME);
     let other = world.one(&mut ann, tree_connect("RO")).status();
     assert_eq!(other, NtStatus::SUCCESS);
-    // What its files answer is for the file system to say.
+    // The file system determines the results for its files.
     let before = world.one(&mut ann, Opening::of("f").ask()).status();
     assert_eq!(before, NtStatus::SUCCESS);
     world.smb.set_offline([]);
@@ -414,7 +415,7 @@ fn what_crashes_the_server_three_times_is_answered_with_an_error() {
     for deaths in 1..=3 {
         assert_eq!(world.crashed_during(Task::Message(ann.conn)), deaths);
     }
-    // It crashed before the message was parsed: nothing can be answered.
+    // It crashed before the message was parsed: no response is possible.
     world.deliver(ann.conn, &message);
     assert_eq!(world.dropped, [ann.conn]);
 }

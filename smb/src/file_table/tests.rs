@@ -1,4 +1,4 @@
-//! Whatever happens to the opens of a few files: the index says the same as all opens one by one.
+//! Applies random records to the opens of a few files: the index equals a scan of all opens.
 
 use crate::file_table::FileTable;
 use crate::record::{Record, WorkId};
@@ -101,7 +101,7 @@ fn lease(key: u8, breaks: bool) -> Lease {
     lease
 }
 
-/// What may happen to an open, by what changes it.
+/// Records that change an open.
 fn about(open: OpenId) -> impl Strategy<Value = Record> {
     let lock = |offset| Lock {
         offset,
@@ -131,7 +131,7 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
     ]
 }
 
-/// What may happen to requests that wait.
+/// Records about waiting requests.
 fn waiting() -> impl Strategy<Value = Record> {
     let work = (0u64..4).prop_map(|id| match id {
         0 => WorkId::Message,
@@ -188,7 +188,7 @@ fn happening() -> impl Strategy<Value = (ConnId, Record)> {
     prop_oneof![40 => one, 5 => (CONNECTIONS, waiting()), 1 => (CONNECTIONS, all)]
 }
 
-/// Every open of a file, found by looking at all there are.
+/// Every open of a file, found by a scan of all opens.
 fn scan(smb: &Smb, key: FileKey) -> Vec<(ConnId, &Open, &FileOpen)> {
     let all = smb.connections.iter().flat_map(|(conn, connection)| {
         let opens = connection.opens.values();

@@ -1,4 +1,4 @@
-//! Rights of an open (MS-SMB2 2.2.13.1.1) and which of them a level asks for.
+//! Determines the rights that an information class requires of an open (MS-SMB2 2.2.13.1.1).
 
 use outlast_fsa::access::{ACCESS_SYSTEM_SECURITY, READ_CONTROL, WRITE_DAC, WRITE_OWNER};
 use outlast_fsa::status::NtStatus;
@@ -14,10 +14,10 @@ pub const SACL_SECURITY_INFORMATION: u32 = 0x0000_0008;
 /// The integrity label.
 pub const LABEL_SECURITY_INFORMATION: u32 = 0x0000_0010;
 
-/// ACCESS_DENIED unless `granted` holds all of `needed`.
+/// Checks that `granted` contains all of `needed`.
 ///
 /// # Errors
-/// `ACCESS_DENIED`.
+/// `ACCESS_DENIED` if a right is missing.
 pub fn require(granted: u32, needed: u32) -> Result<(), NtStatus> {
     if granted & needed == needed {
         Ok(())
@@ -26,7 +26,7 @@ pub fn require(granted: u32, needed: u32) -> Result<(), NtStatus> {
     }
 }
 
-/// What reading these parts of the security descriptor asks for (MS-SMB2 3.3.5.20.3).
+/// Returns the rights required to read these parts of the security descriptor (MS-SMB2 3.3.5.20.3).
 #[must_use]
 pub fn to_query_security(information: u32) -> u32 {
     let mut needed = 0;
@@ -43,7 +43,7 @@ pub fn to_query_security(information: u32) -> u32 {
     needed
 }
 
-/// What changing these parts of the security descriptor asks for (MS-SMB2 3.3.5.21.3).
+/// Returns the rights required to change these parts of the security descriptor (MS-SMB2 3.3.5.21.3).
 #[must_use]
 pub fn to_set_security(information: u32) -> u32 {
     let mut needed = 0;

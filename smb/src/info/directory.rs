@@ -1,4 +1,4 @@
-//! Directory information levels (MS-FSCC 2.4): a chain of entries, each at a multiple of eight bytes.
+//! Encodes directory listings (MS-FSCC 2.4): a chain of entries, each at a multiple of eight bytes.
 
 use super::utf16_len;
 use crate::wire::utf16;
@@ -10,7 +10,7 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// An information class that QUERY_DIRECTORY takes (MS-SMB2 2.2.33).
+/// An information class of QUERY_DIRECTORY (MS-SMB2 2.2.33).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// FileDirectoryInformation (MS-FSCC 2.4.10).
@@ -30,7 +30,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level of a FileInformationClass.
+    /// Decodes a FileInformationClass.
     ///
     /// # Errors
     /// `INVALID_INFO_CLASS` for a class that does not list directories (MS-SMB2 3.3.5.18).
@@ -47,7 +47,7 @@ impl Level {
         })
     }
 
-    /// Length of an entry without its name, in bytes.
+    /// Returns the length of an entry without its name, in bytes.
     #[must_use]
     pub fn fixed_len(self) -> usize {
         match self {
@@ -62,13 +62,13 @@ impl Level {
     }
 }
 
-/// Lays entries into a client's output buffer until it is full.
+/// Writes entries into a client's output buffer until it is full.
 #[derive(Debug)]
 pub struct Encoder {
     level: Level,
     limit: usize,
     bytes: Vec<u8>,
-    /// Where the last entry begins.
+    /// The offset of the last entry.
     last: Option<usize>,
 }
 
@@ -76,7 +76,7 @@ impl Encoder {
     /// Begins a chain of at most `limit` bytes.
     ///
     /// # Errors
-    /// `INFO_LENGTH_MISMATCH` if there is no room for one entry's fixed part (MS-FSA 2.1.5.6.3).
+    /// `INFO_LENGTH_MISMATCH` without room for one entry's fixed part (MS-FSA 2.1.5.6.3).
     pub fn new(level: Level, limit: usize) -> Result<Encoder, NtStatus> {
         if limit < level.fixed_len() {
             return Err(NtStatus::INFO_LENGTH_MISMATCH);
@@ -89,7 +89,7 @@ impl Encoder {
         })
     }
 
-    /// Adds an entry; `false`: there is no room for it and nothing was added.
+    /// Adds an entry; returns `false` and adds nothing if it does not fit.
     pub fn push(&mut self, entry: &DirEntry) -> bool {
         let name_len = utf16_len(&entry.name);
         let start = self.bytes.len().next_multiple_of(8);
@@ -97,7 +97,7 @@ impl Encoder {
             return false;
         }
         if let Some(last) = self.last {
-            // Never longer than the buffer, whose length is a u32 on the wire.
+            // The offset is within the buffer, whose length is a u32 on the wire.
             let next = u32::try_from(start - last).unwrap_or(0).to_le_bytes();
             if let Some(field) = self.bytes.get_mut(last..last + 4) {
                 field.copy_from_slice(&next);
@@ -148,14 +148,14 @@ impl Encoder {
         utf16::push(&entry.name, out);
     }
 
-    /// Is there no entry yet?
+    /// Returns whether it has no entry yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.last.is_none()
     }
 
-    /// How many more entries fit, if their names are of ordinary length: for asking the file system for about as many
-    /// as can be used.
+    /// Estimates how many more entries fit if their names have an ordinary length, as the limit of a request to the
+    /// file system.
     #[must_use]
     pub fn room(&self) -> u32 {
         /// A name in UTF-16 and its padding, in bytes.
@@ -164,14 +164,14 @@ impl Encoder {
         u32::try_from(left / (self.level.fixed_len() + ORDINARY_NAME)).unwrap_or(u32::MAX)
     }
 
-    /// The chain.
+    /// Returns the chain.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// ShortNameLength, Reserved1 and ShortName (MS-FSCC 2.4.8): empty where the name itself is an 8.3 name.
+/// Writes ShortNameLength, Reserved1 and ShortName (MS-FSCC 2.4.8): empty if the name itself is an 8.3 name.
 fn put_short_name(name: &str, out: &mut Vec<u8>) {
     /// Bytes of the field.
     const ROOM: usize = 24;
@@ -180,7 +180,7 @@ fn put_short_name(name: &str, out: &mut Vec<u8>) {
     } else {
         utf16::encode(&short_name(name))
     };
-    // 12 characters at most.
+    // A short name has at most 12 characters.
     out.put_u8(u8::try_from(short.len()).unwrap_or(0));
     out.put_u8(0); // Reserved1
     out.extend_from_slice(&short);

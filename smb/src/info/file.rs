@@ -1,4 +1,4 @@
-//! File information levels as QUERY_INFO returns them (MS-FSCC 2.4, MS-SMB2 3.3.5.20.1).
+//! Encodes file information classes for QUERY_INFO (MS-FSCC 2.4, MS-SMB2 3.3.5.20.1).
 
 use super::{Answer, client_path, utf16_len};
 use crate::wire::utf16;
@@ -11,7 +11,7 @@ use outlast_fsa::{access, attributes};
 #[cfg(test)]
 mod tests;
 
-/// IO_REPARSE_TAG_SYMLINK (MS-FSCC 2.1.2.1), the one kind of reparse point there is.
+/// IO_REPARSE_TAG_SYMLINK (MS-FSCC 2.1.2.1), the only kind of reparse point on a share.
 const IO_REPARSE_TAG_SYMLINK: u32 = 0xA000_000C;
 
 /// A file information class that can be queried (MS-SMB2 2.2.37).
@@ -42,10 +42,10 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level of a FileInformationClass.
+    /// Decodes a FileInformationClass.
     ///
     /// # Errors
-    /// `NOT_SUPPORTED` for classes that MS-FSCC has and SMB2 does not offer, `INVALID_INFO_CLASS` for others.
+    /// `NOT_SUPPORTED` for classes that MS-FSCC defines and SMB2 does not offer, `INVALID_INFO_CLASS` for others.
     pub fn from_class(class: u8) -> Result<Level, NtStatus> {
         Ok(match class {
             4 => Level::Basic,
@@ -69,14 +69,14 @@ impl Level {
             35 => Level::AttributeTag,
             48 => Level::NormalizedName,
             59 => Level::Id,
-            // MS-FSCC 2.4 ends its list of classes at 78 or so; those of directories, of setting and of kernels are
-            // among them.
+            // The classes of MS-FSCC 2.4 end near 78; those for directories, for SET_INFO and for kernels are among
+            // them.
             1..=78 => return Err(NtStatus::NOT_SUPPORTED),
             _ => return Err(NtStatus::INVALID_INFO_CLASS),
         })
     }
 
-    /// The rights the open must have been granted (MS-SMB2 3.3.5.20.1).
+    /// Returns the rights that the open must have been granted (MS-SMB2 3.3.5.20.1).
     #[must_use]
     pub fn needed_access(self) -> u32 {
         match self {
@@ -92,25 +92,25 @@ impl Level {
         }
     }
 
-    /// Is it a level of named pipes?
+    /// Returns whether it applies to named pipes.
     #[must_use]
     pub fn is_pipe(self) -> bool {
         matches!(self, Level::Pipe | Level::PipeLocal | Level::PipeRemote)
     }
 }
 
-/// What is known of an open file.
+/// The state of an open file that the classes report.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
-    /// From the file system.
+    /// The file system's metadata.
     pub metadata: &'a Metadata,
-    /// Path beneath the share, components joined by '/'.
+    /// Path within the share, components joined by '/'.
     pub path: &'a str,
     /// Open.GrantedAccess.
     pub granted_access: u32,
     /// FILE_MODE_INFORMATION: the create options that stay with the open (MS-FSCC 2.4.31).
     pub mode: u32,
-    /// Will be deleted at the last close.
+    /// The file is delete-pending.
     pub delete_pending: bool,
     /// Open.CurrentByteOffset in bytes.
     pub position: u64,
@@ -119,7 +119,7 @@ pub struct View<'a> {
 /// Encodes `level` of a file, cut to `limit` bytes.
 ///
 /// # Errors
-/// `INFO_LENGTH_MISMATCH` if the fixed part does not fit; the level's own refusals.
+/// `INFO_LENGTH_MISMATCH` if the fixed part does not fit; others by class.
 pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtStatus> {
     let m = view.metadata;
     let mut out = Vec::new();
@@ -202,7 +202,7 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             };
         }
         Level::AlternateName => {
-            // MS-FSA 2.1.5.12.5: the share's root has none.
+            // MS-FSA 2.1.5.12.5: the share's root has no alternate name.
             let name = view.path.rsplit('/').next().unwrap_or_default();
             if name.is_empty() {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
@@ -210,9 +210,9 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
             put_name(&mut out, &short_name(name));
             return Answer::cut(out, 4, limit);
         }
-        // There are no extended attributes (MS-FSA 2.1.5.12.16).
+        // Extended attributes are not supported (MS-FSA 2.1.5.12.16).
         Level::FullEa => return Err(NtStatus::NO_EAS_ON_FILE),
-        // MS-FSCC 2.4.37 to 2.4.39: only of pipes.
+        // MS-FSCC 2.4.37 to 2.4.39: only for pipes.
         Level::Pipe | Level::PipeLocal | Level::PipeRemote => {
             return Err(NtStatus::INVALID_PARAMETER);
         }
@@ -220,14 +220,14 @@ pub fn encode(level: Level, view: &View<'_>, limit: usize) -> Result<Answer, NtS
     Answer::fixed(out, limit)
 }
 
-/// Encodes `level` of a named pipe that has `available` bytes to be read.
+/// Encodes `level` of a named pipe with `available` bytes to read.
 ///
 /// # Errors
-/// `INFO_LENGTH_MISMATCH`; `NOT_SUPPORTED` for levels a pipe does not have.
+/// `INFO_LENGTH_MISMATCH`; `NOT_SUPPORTED` for classes that do not apply to pipes.
 pub fn encode_pipe(level: Level, available: u32, limit: usize) -> Result<Answer, NtStatus> {
     /// FILE_PIPE_MESSAGE_TYPE and FILE_PIPE_MESSAGE_MODE.
     const MESSAGE: u32 = 1;
-    /// What Windows' and Samba's pipes say of their buffers, in bytes.
+    /// The buffer size that Windows' and Samba's pipes report, in bytes.
     const QUOTA: u32 = 4096;
     let mut out = Vec::new();
     match level {
@@ -274,7 +274,7 @@ fn put_standard(out: &mut Vec<u8>, view: &View<'_>) {
     let m = view.metadata;
     out.put_u64_le(m.allocation_size);
     out.put_u64_le(m.end_of_file);
-    // A link that will be deleted is not counted (MS-FSA 2.1.5.12.27).
+    // A delete-pending link is not counted (MS-FSA 2.1.5.12.27).
     out.put_u32_le(m.links.saturating_sub(u32::from(view.delete_pending)));
     out.put_u8(u8::from(view.delete_pending));
     out.put_u8(u8::from(m.is_dir));

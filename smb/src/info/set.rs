@@ -1,4 +1,4 @@
-//! File information levels as SET_INFO carries them (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
+//! Parses file information classes of SET_INFO (MS-FSCC 2.4, MS-SMB2 2.2.39, 3.3.5.21.1).
 
 use crate::wire::{Malformed, utf16};
 use bytes::Buf;
@@ -9,11 +9,11 @@ use outlast_fsa::{access, attributes};
 #[cfg(test)]
 mod tests;
 
-/// What SET_INFO may say of attributes: a client may name the kind of file, too.
+/// The attributes allowed in SET_INFO, which may include the kind of file.
 const FILE_ATTRIBUTES_SETTABLE: u32 =
     attributes::SETTABLE | attributes::DIRECTORY | attributes::NORMAL;
 
-/// What a client sets.
+/// The information that a client sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetFile {
     /// FileBasicInformation.
@@ -52,11 +52,11 @@ pub enum SetFile {
 }
 
 impl SetFile {
-    /// Reads the buffer of a SET_INFO of a file.
+    /// Parses the buffer of a SET_INFO on a file.
     ///
     /// # Errors
-    /// `INFO_LENGTH_MISMATCH` if it is too short, `INVALID_PARAMETER` for values that cannot be, `INVALID_INFO_CLASS`
-    /// and `NOT_SUPPORTED` for other classes, `EAS_NOT_SUPPORTED` for extended attributes.
+    /// `INFO_LENGTH_MISMATCH` if it is too short, `INVALID_PARAMETER` for invalid values, `INVALID_INFO_CLASS` and
+    /// `NOT_SUPPORTED` for other classes, `EAS_NOT_SUPPORTED` for extended attributes.
     pub fn parse(class: u8, buffer: &[u8]) -> Result<SetFile, NtStatus> {
         match class {
             4 => parse_basic(buffer).map(SetFile::Basic),
@@ -67,7 +67,7 @@ impl SetFile {
             15 => Err(NtStatus::EAS_NOT_SUPPORTED),
             16 => {
                 // FILE_WRITE_THROUGH, FILE_SEQUENTIAL_ONLY, FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_ALERT
-                // and _NONALERT, of which the last two exclude each other and are the caller's own affair (MS-FSA
+                // and _NONALERT, of which the last two exclude each other and affect only the client (MS-FSA
                 // 2.1.5.15.9).
                 let mode = u32_of(&mut &*buffer)?;
                 if mode & !0x0000_003E != 0 || mode & 0x30 == 0x30 {
@@ -89,13 +89,13 @@ impl SetFile {
                 })
             }
             39 => Err(NtStatus::PRIVILEGE_NOT_HELD), // FileValidDataLengthInformation: MS-FSA 2.1.5.15.14
-            // Classes that MS-FSCC has and MS-SMB2 2.2.39 does not: 3.3.5.21.1.
+            // Classes that MS-FSCC defines and MS-SMB2 2.2.39 excludes: 3.3.5.21.1.
             1..=78 => Err(NtStatus::NOT_SUPPORTED),
             _ => Err(NtStatus::INVALID_INFO_CLASS),
         }
     }
 
-    /// The rights the open must have been granted (MS-SMB2 3.3.5.21.1).
+    /// Returns the rights that the open must have been granted (MS-SMB2 3.3.5.21.1).
     #[must_use]
     pub fn needed_access(&self) -> u32 {
         match self {
@@ -106,7 +106,7 @@ impl SetFile {
         }
     }
 
-    /// May it be set on what the open is (MS-FSA 2.1.5.15)?
+    /// Checks that the information applies to a file or to a directory (MS-FSA 2.1.5.15).
     ///
     /// # Errors
     /// `INVALID_PARAMETER` for sizes and a temporary attribute of directories and for a directory attribute of files,
@@ -152,7 +152,7 @@ fn u64_of(rest: &mut &[u8]) -> Result<u64, NtStatus> {
         .map_err(|_| NtStatus::INFO_LENGTH_MISMATCH)
 }
 
-/// A byte count: a signed number that must not be negative.
+/// Parses a byte count: a signed number that must not be negative.
 fn parse_size(buffer: &[u8]) -> Result<u64, NtStatus> {
     let size = u64_of(&mut &*buffer)?;
     if size > i64::MAX as u64 {
@@ -161,13 +161,13 @@ fn parse_size(buffer: &[u8]) -> Result<u64, NtStatus> {
     Ok(size)
 }
 
-/// FileBasicInformation (MS-FSCC 2.4.7).
+/// Parses FileBasicInformation (MS-FSCC 2.4.7).
 fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
     let mut times = [None; 4];
     let (mut stop, mut resume) = ([false; 4], [false; 4]);
     for ((time, stop), resume) in times.iter_mut().zip(&mut stop).zip(&mut resume) {
-        // MS-FSA 2.1.5.15.2: 0 leaves a time alone; what is set is not moved by this open from then on, -1 has the same
-        // effect on a time that stays as it is, and -2 ends that.
+        // MS-FSA 2.1.5.15.2: 0 keeps a time. Operations by this open no longer update a time that is set; -1 has the
+        // same effect without a new value, and -2 ends it.
         match u64_of(&mut rest)? {
             0 => {}
             u64::MAX => *stop = true,
@@ -176,7 +176,7 @@ fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
             _ => return Err(NtStatus::INVALID_PARAMETER),
         }
     }
-    // Nothing moves CreationTime but this.
+    // No other operation changes CreationTime.
     let which = |[_, access, write, change]: [bool; 4]| Times {
         access,
         write,
@@ -194,7 +194,7 @@ fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
         last_access_time,
         last_write_time,
         change_time,
-        // 0 leaves them alone (MS-FSCC 2.4.7).
+        // 0 keeps the attributes (MS-FSCC 2.4.7).
         attributes: match (attributes, attributes & FILE_ATTRIBUTES_SETTABLE) {
             (0, _) => None,
             (_, 0) => Some(attributes::NORMAL),
@@ -205,7 +205,7 @@ fn parse_basic(mut rest: &[u8]) -> Result<SetBasic, NtStatus> {
     })
 }
 
-/// FILE_RENAME_INFORMATION_TYPE_2 and FILE_LINK_INFORMATION_TYPE_2: ReplaceIfExists, Reserved, RootDirectory,
+/// Parses FILE_RENAME_INFORMATION_TYPE_2 and FILE_LINK_INFORMATION_TYPE_2: ReplaceIfExists, Reserved, RootDirectory,
 /// FileNameLength, FileName.
 fn parse_target(mut rest: &[u8]) -> Result<(bool, String), NtStatus> {
     let replace = u8_at_start(rest)? != 0;

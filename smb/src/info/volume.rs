@@ -1,4 +1,4 @@
-//! File system information levels (MS-FSCC 2.5, MS-SMB2 3.3.5.20.2).
+//! Encodes file system information classes (MS-FSCC 2.5, MS-SMB2 3.3.5.20.2).
 
 use super::{Answer, utf16_len};
 use crate::wire::utf16;
@@ -9,7 +9,7 @@ use outlast_fsa::status::NtStatus;
 #[cfg(test)]
 mod tests;
 
-/// Bytes in a sector, whatever the medium: clients multiply it with SectorsPerAllocationUnit.
+/// Bytes of a sector, for every medium: clients multiply it by SectorsPerAllocationUnit.
 const SECTOR_BYTES: u32 = 512;
 
 /// FileSystemAttributes (MS-FSCC 2.5.1) of every share.
@@ -39,10 +39,10 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level of an FsInformationClass.
+    /// Decodes an FsInformationClass.
     ///
     /// # Errors
-    /// `NOT_SUPPORTED` for classes that are of no use here (labels, quotas, driver paths), `INVALID_INFO_CLASS` for
+    /// `NOT_SUPPORTED` for classes that no share supports (labels, quotas, driver paths), `INVALID_INFO_CLASS` for
     /// others.
     pub fn from_class(class: u8) -> Result<Level, NtStatus> {
         Ok(match class {
@@ -102,7 +102,7 @@ pub fn encode(
             out.put_u32_le(0x20 | read_only_device); // FILE_DEVICE_IS_MOUNTED
         }
         Level::Attribute => {
-            // Clients decide by this name what they may do; Samba says the same.
+            // Clients infer features from this name; Samba reports the same.
             let name = "NTFS";
             let read_only_volume = if read_only { FILE_READ_ONLY_VOLUME } else { 0 };
             out.put_u32_le(ATTRIBUTES | read_only_volume);
@@ -112,7 +112,7 @@ pub fn encode(
             return Answer::cut(out, 12, limit);
         }
         Level::ObjectId => {
-            // An identity that stays: what the volume's serial number and creation time say.
+            // A permanent identity, made of the volume's serial number and creation time.
             out.put_u32_le(volume.serial);
             out.put_u64_le(volume.creation_time);
             out.put_bytes(0, 4 + 48); // the rest of ObjectId, ExtendedInfo
@@ -130,7 +130,7 @@ pub fn encode(
     Answer::fixed(out, limit)
 }
 
-/// An allocation unit as sectors of a size.
+/// An allocation unit, as a number of sectors of one size.
 struct Unit {
     sectors: u32,
     sector_bytes: u32,

@@ -157,8 +157,16 @@ proptest! {
     #[test]
     fn any_bytes(which in 0usize..10, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let codes = [
-            code::VALIDATE_NEGOTIATE_INFO, code::SRV_COPYCHUNK, code::SRV_COPYCHUNK_WRITE, code::SET_SPARSE, code::SET_ZERO_DATA,
-            code::QUERY_ALLOCATED_RANGES, code::PIPE_WAIT, code::SRV_REQUEST_RESUME_KEY, code::PIPE_TRANSCEIVE, code::GET_OBJECT_ID,
+            code::VALIDATE_NEGOTIATE_INFO,
+            code::SRV_COPYCHUNK,
+            code::SRV_COPYCHUNK_WRITE,
+            code::SET_SPARSE,
+            code::SET_ZERO_DATA,
+            code::QUERY_ALLOCATED_RANGES,
+            code::PIPE_WAIT,
+            code::SRV_REQUEST_RESUME_KEY,
+            code::PIPE_TRANSCEIVE,
+            code::GET_OBJECT_ID,
         ];
         let _ = Fsctl::parse(codes[which], &bytes);
     }

@@ -1,7 +1,7 @@
-//! DCE/RPC over the named pipes of IPC$ (C706, MS-RPCE): as much as browsing a server takes.
+//! Implements the part of DCE/RPC over the named pipes of IPC$ (C706, MS-RPCE) that browsing a server needs.
 //!
-//! A [`Pipe`] is state and nothing else: what is written to it and read from it changes it, and it looks up nothing but
-//! the [`Server`] that it is given.
+//! A [`Pipe`] is pure state: only reads and writes change it, and its answers depend only on them and on the [`Server`]
+//! argument.
 
 mod ndr;
 mod pdu;
@@ -13,14 +13,14 @@ pub use pipe::Pipe;
 
 use serde::{Deserialize, Serialize};
 
-/// What the interfaces tell of this server.
+/// What the interfaces report about this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server<'a> {
     /// NetBIOS name.
     pub name: &'a str,
     /// Remark shown by browsers.
     pub comment: &'a str,
-    /// Shares in the order they are listed, without IPC$.
+    /// Shares in the order of listings, without IPC$.
     pub shares: Vec<Share<'a>>,
 }
 
@@ -33,7 +33,7 @@ pub struct Share<'a> {
     pub comment: &'a str,
 }
 
-/// An interface offered, each by a pipe of its own.
+/// An interface. Each has a pipe of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interface {
     /// Server Service Remote Protocol (MS-SRVS 1.9): pipe `srvsvc`.
@@ -43,7 +43,7 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// The interface behind the pipe of this name, if there is one. Case does not count.
+    /// Returns the interface of the pipe with this name, without regard to case.
     #[must_use]
     pub fn of_pipe(name: &str) -> Option<Interface> {
         [Interface::Srvsvc, Interface::Wkssvc]
@@ -51,7 +51,7 @@ impl Interface {
             .find(|interface| name.eq_ignore_ascii_case(interface.pipe_name()))
     }
 
-    /// The pipe's name beneath IPC$.
+    /// Returns the pipe's name within IPC$.
     #[must_use]
     pub fn pipe_name(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Interface {
         }
     }
 
-    /// UUID and version.
+    /// Returns UUID and version.
     fn syntax(self) -> pdu::Syntax {
         match self {
             // 4b324fc8-1670-01d3-1278-5a47bf6ee188, 3.0
@@ -91,14 +91,14 @@ impl Interface {
     }
 }
 
-/// Why a call has no answer: the status of a fault PDU (C706 appendix E, MS-RPCE 3.1.1.5.5).
+/// The reason for a fault: the status of a fault PDU (C706 appendix E, MS-RPCE 3.1.1.5.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// nca_s_op_rng_error: no such operation.
+    /// nca_s_op_rng_error: the operation does not exist.
     OpnumOutOfRange,
-    /// RPC_X_BAD_STUB_DATA: the arguments cannot be read.
+    /// RPC_X_BAD_STUB_DATA: the arguments cannot be parsed.
     BadStubData,
-    /// nca_s_unk_if: nothing is bound under this context id.
+    /// nca_s_unk_if: no interface is bound to this context id.
     UnknownInterface,
 }
 

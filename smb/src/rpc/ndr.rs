@@ -1,4 +1,4 @@
-//! NDR transfer syntax 2.0 (C706 chapter 14), little-endian: the primitives that the calls here are made of.
+//! Encodes and decodes the primitives of NDR transfer syntax 2.0 (C706 chapter 14), little-endian, that the calls need.
 
 use super::Fault;
 use bytes::{Buf, BufMut};
@@ -24,7 +24,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// An unsigned long, at a multiple of four bytes.
+    /// Reads an unsigned long, at a multiple of four bytes.
     pub(super) fn u32(&mut self) -> Result<u32, Fault> {
         self.take(self.read.next_multiple_of(4) - self.read)?;
         self.take(4)?
@@ -32,12 +32,13 @@ impl<'a> Reader<'a> {
             .map_err(|_| Fault::BadStubData)
     }
 
-    /// The referent id of a unique pointer: is there something behind it?
+    /// Reads the referent id of a unique pointer, and returns whether it is not null.
     pub(super) fn pointer(&mut self) -> Result<bool, Fault> {
         Ok(self.u32()? != 0)
     }
 
-    /// A conformant and varying string of UTF-16 units, without its terminator (C706 14.3.4.2).
+    /// Reads a conformant and varying string of UTF-16 code units, and returns it without its terminator (C706
+    /// 14.3.4.2).
     pub(super) fn string(&mut self) -> Result<String, Fault> {
         let (max, offset, actual) = (self.u32()?, self.u32()?, self.u32()?);
         if offset != 0 || actual > max {
@@ -56,14 +57,14 @@ impl<'a> Reader<'a> {
         String::from_utf16(&units).map_err(|_| Fault::BadStubData)
     }
 
-    /// A unique pointer to a string.
+    /// Reads a unique pointer to a string.
     pub(super) fn unique_string(&mut self) -> Result<Option<String>, Fault> {
         self.pointer()?.then(|| self.string()).transpose()
     }
 }
 
-/// Writes results. What pointers point to is kept until [`Writer::flush`], since it follows the structure they stand in
-/// (C706 14.3.12.3).
+/// Writes results. The referents of pointers are kept until [`Writer::flush`], because they follow the structure that
+/// contains the pointers (C706 14.3.12.3).
 #[derive(Default)]
 pub(super) struct Writer {
     bytes: Vec<u8>,
@@ -72,29 +73,29 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// An unsigned long. All that is written here is longs and strings, which are padded to longs: alignment is kept.
+    /// Writes an unsigned long. All data are longs, or strings padded to longs, so alignment is preserved.
     pub(super) fn u32(&mut self, value: u32) {
         self.bytes.put_u32_le(value);
     }
 
-    /// The referent id of a pointer whose referent the caller writes in its place.
+    /// Writes the referent id of a pointer whose referent the caller writes.
     pub(super) fn pointer(&mut self) {
         self.referents += 1;
         self.u32(0x0002_0000 + 4 * self.referents);
     }
 
-    /// A pointer to nothing.
+    /// Writes a null pointer.
     pub(super) fn null(&mut self) {
         self.u32(0);
     }
 
-    /// A unique pointer to a string, which [`Writer::flush`] writes.
+    /// Writes a unique pointer to a string, which [`Writer::flush`] writes.
     pub(super) fn unique_string(&mut self, text: &str) {
         self.pointer();
         self.deferred.push(text.to_owned());
     }
 
-    /// Writes the strings pointed to since the last flush.
+    /// Writes the strings of the pointers since the last flush.
     pub(super) fn flush(&mut self) {
         for text in std::mem::take(&mut self.deferred) {
             let units: Vec<u16> = text.encode_utf16().chain([0]).collect();

@@ -1,4 +1,4 @@
-//! Connection-oriented PDUs (C706 12.6, MS-RPCE 2.2.2): parsing and building, little-endian.
+//! Parses and builds connection-oriented PDUs (C706 12.6, MS-RPCE 2.2.2), little-endian.
 
 use super::Fault;
 use bytes::BufMut;
@@ -12,9 +12,9 @@ use nom::number::complete::{le_u8, le_u16, le_u32};
 pub(super) const HEADER: usize = 16;
 /// Length of a response's header in bytes, the common one included.
 const RESPONSE_HEADER: usize = 24;
-/// The largest fragment this server sends and takes: what Windows and Samba use on pipes.
+/// The largest fragment that this server sends and accepts: that of Windows and Samba on pipes.
 pub(super) const MAX_FRAGMENT: u16 = 4280;
-/// The smallest limit a peer may have (MS-RPCE 2.2.2.5: every implementation takes fragments of this size).
+/// The smallest limit of a peer (MS-RPCE 2.2.2.5: every implementation accepts fragments of this size).
 const MUST_RECV_FRAGMENT: u16 = 1432;
 
 const PFC_FIRST_FRAG: u8 = 0x01;
@@ -50,7 +50,7 @@ pub(super) const NDR: Syntax = Syntax {
     version: 2,
 };
 
-/// A p_cont_elem_t: one presentation context a client proposes.
+/// A p_cont_elem_t: one presentation context that a client proposes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proposal {
     pub(super) context_id: u16,
@@ -58,7 +58,7 @@ pub(super) struct Proposal {
     pub(super) transfers: Vec<Syntax>,
 }
 
-/// What a client's PDU says.
+/// The content of a client's PDU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body<'a> {
     /// bind, or alter_context.
@@ -76,9 +76,9 @@ pub(super) enum Body<'a> {
         opnum: u16,
         stub: &'a [u8],
     },
-    /// A bind that asks for authentication, which the SMB session has already seen to.
+    /// A bind that requests authentication, which the SMB session has already done.
     Authenticated,
-    /// Gives up a call; calls here are answered at once.
+    /// Cancels a call; calls are answered at once, so it has no effect.
     Cancel,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Pdu<'a> {
     pub(super) body: Body<'a>,
 }
 
-/// A breach of the protocol, after which the pipe is of no use.
+/// A violation of the protocol, after which the pipe is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
 
@@ -99,7 +99,7 @@ impl From<nom::Err<nom::error::Error<&[u8]>>> for Broken {
     }
 }
 
-/// Length of the PDU at the start of `bytes` once its header is there.
+/// Returns the length of the PDU at the start of `bytes`, or `None` if its header is incomplete.
 pub(super) fn fragment_len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     let Some([version, minor, _, _, drep, _, _, _, low, high, ..]) = bytes.first_chunk::<HEADER>()
     else {
@@ -175,12 +175,12 @@ fn proposals(bytes: &[u8]) -> IResult<&[u8], Vec<Proposal>> {
     count(proposal, usize::from(contexts)).parse(rest)
 }
 
-/// The largest fragment to send to a client with this limit.
+/// Returns the largest fragment to send to a client with this limit.
 pub(super) fn fragment_limit(max_recv_fragment: u16) -> u16 {
     max_recv_fragment.clamp(MUST_RECV_FRAGMENT, MAX_FRAGMENT)
 }
 
-/// Puts a common header before `body`.
+/// Prepends a common header to `body`.
 fn pdu(kind: u8, flags: u8, call_id: u32, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + body.len());
     out.put_u16_le(5); // rpc_vers 5, rpc_vers_minor 0
@@ -194,7 +194,7 @@ fn pdu(kind: u8, flags: u8, call_id: u32, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What became of a proposal: accepted, or the reason of its rejection by the provider (C706 12.6.3.1).
+/// The result of a proposal: acceptance, or the provider's reason for its rejection (C706 12.6.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Accepted,
@@ -202,7 +202,7 @@ pub(super) enum Verdict {
     TransferSyntaxesNotSupported,
 }
 
-/// bind_ack, or alter_context_resp.
+/// Builds a bind_ack, or an alter_context_resp.
 pub(super) fn bind_ack(
     call_id: u32,
     alter: bool,
@@ -251,13 +251,14 @@ const NOTHING: Syntax = Syntax {
     version: 0,
 };
 
-/// bind_nak: authentication_type_not_recognized (MS-RPCE 2.2.2.5), with the versions of the protocol that are spoken.
+/// Builds a bind_nak: authentication_type_not_recognized (MS-RPCE 2.2.2.5), with the supported versions of the
+/// protocol.
 pub(super) fn bind_nak(call_id: u32) -> Vec<u8> {
     let flags = PFC_FIRST_FRAG | PFC_LAST_FRAG;
     pdu(BIND_NAK, flags, call_id, &[8, 0, 1, 5, 0])
 }
 
-/// fault.
+/// Builds a fault PDU.
 pub(super) fn fault(call_id: u32, context_id: u16, fault: Fault) -> Vec<u8> {
     let mut body = Vec::new();
     body.put_u32_le(0); // alloc_hint
@@ -268,7 +269,7 @@ pub(super) fn fault(call_id: u32, context_id: u16, fault: Fault) -> Vec<u8> {
     pdu(FAULT, PFC_FIRST_FRAG | PFC_LAST_FRAG, call_id, &body)
 }
 
-/// A response in as many fragments as it takes.
+/// Builds a response in as many fragments as it needs.
 pub(super) fn responses(call_id: u32, context_id: u16, stub: &[u8], fragment: u16) -> Vec<Vec<u8>> {
     // All fragments but the last carry a multiple of eight bytes of stub data (C706 12.6.2).
     let room = (usize::from(fragment).saturating_sub(RESPONSE_HEADER) & !7).max(8);

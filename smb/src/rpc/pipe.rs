@@ -1,4 +1,4 @@
-//! An open named pipe: what was written and is not yet a whole request, what is bound, and answers not yet read.
+//! Holds the state of an open named pipe: incomplete requests, bound interfaces, and unread answers.
 
 use super::pdu::{self, Body, Broken, Verdict};
 use super::{Fault, Interface, Server};
@@ -10,31 +10,30 @@ use std::collections::VecDeque;
 #[cfg(test)]
 pub(super) mod tests;
 
-/// Bytes of one request's arguments; those of the calls offered are far smaller.
+/// The largest number of bytes of one request's arguments; the supported calls need far fewer.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Bytes of answers a client may leave unread before its writes are refused.
+/// The number of bytes of unread answers beyond which writes are refused.
 const MAX_UNREAD: usize = 256 * 1024;
-/// Presentation contexts of one pipe.
+/// The largest number of presentation contexts of one pipe.
 const MAX_CONTEXTS: usize = 16;
-/// The association group of every pipe: groups share nothing here.
+/// The association group of every pipe: groups share no state on this server.
 const ASSOCIATION: u32 = 0x0000_53F0;
 
-/// The state of an open pipe. It changes by [`Pipe::write`] and [`Pipe::read`] alone, and by the same bytes in the same
-/// way.
+/// The state of an open pipe. Only [`Pipe::write`] and [`Pipe::read`] change it, deterministically.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pipe {
     interface: Interface,
-    /// Context ids under which the interface is bound.
+    /// The context ids to which the interface is bound.
     contexts: Vec<u16>,
-    /// The largest fragment the client takes, in bytes.
+    /// The largest fragment that the client accepts, in bytes.
     fragment: u16,
     /// Bytes written that are not yet a whole PDU.
     partial: Vec<u8>,
-    /// A request whose last fragment has not come.
+    /// A request whose last fragment has not been received.
     request: Option<Request>,
-    /// PDUs to be read; each is a message of the pipe. The first may be read in part.
+    /// PDUs to read; each is a message of the pipe. The first may be read in part.
     answers: VecDeque<Vec<u8>>,
-    /// The client broke the protocol: the pipe is disconnected.
+    /// The client violated the protocol: the pipe is disconnected.
     broken: bool,
 }
 
@@ -47,7 +46,7 @@ struct Request {
     stub: Vec<u8>,
 }
 
-/// What a read gives.
+/// The result of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The bytes.
@@ -57,7 +56,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// STATUS_SUCCESS or STATUS_BUFFER_OVERFLOW.
+    /// Returns STATUS_SUCCESS or STATUS_BUFFER_OVERFLOW.
     #[must_use]
     pub fn status(&self) -> NtStatus {
         if self.more {
@@ -69,17 +68,17 @@ impl Message {
 }
 
 impl Pipe {
-    /// No pipe is larger, as [`Pipe::size`] has it: a PDU and a request that are not whole, and answers, the last of
-    /// which may go beyond their limit by what tells of all shares.
+    /// The upper bound of [`Pipe::size`]: an incomplete PDU, an incomplete request, and answers, the last of which may
+    /// exceed their limit by a list of all shares.
     pub(crate) const LARGEST: usize = (1 << 16) + MAX_REQUEST + 2 * MAX_UNREAD + (1 << 20);
 
-    /// Opens the pipe with this name (no leading backslash, compared without case); `None`: there is none.
+    /// Opens the pipe with this name (no leading backslash, compared without case); `None`: no such pipe exists.
     #[must_use]
     pub fn open(name: &str) -> Option<Pipe> {
         Interface::of_pipe(name).map(Pipe::new)
     }
 
-    /// Upper bound of its encoding, in bytes.
+    /// Returns an upper bound of its encoding, in bytes.
     pub(crate) fn size(&self) -> usize {
         let Pipe {
             interface: _,
@@ -116,11 +115,11 @@ impl Pipe {
         }
     }
 
-    /// The client writes: WRITE, or the first half of FSCTL_PIPE_TRANSCEIVE. Whole requests are answered at once.
+    /// Processes a WRITE, or the first half of FSCTL_PIPE_TRANSCEIVE. Whole requests are answered at once.
     ///
     /// # Errors
-    /// `PIPE_DISCONNECTED` after a breach of the protocol, `INSUFFICIENT_RESOURCES` while too many answers are unread
-    /// (nothing was written then).
+    /// `PIPE_DISCONNECTED` after a violation of the protocol, `INSUFFICIENT_RESOURCES` while too many answers are
+    /// unread (nothing is written then).
     pub fn write(&mut self, data: &[u8], server: &Server<'_>) -> Result<(), NtStatus> {
         if self.broken {
             return Err(NtStatus::PIPE_DISCONNECTED);
@@ -145,11 +144,10 @@ impl Pipe {
         }
     }
 
-    /// The client reads: READ, or the second half of FSCTL_PIPE_TRANSCEIVE. One message, or what `limit` bytes hold of
-    /// it.
+    /// Processes a READ, or the second half of FSCTL_PIPE_TRANSCEIVE. Returns one message, or its first `limit` bytes.
     ///
     /// # Errors
-    /// `PIPE_EMPTY` if there is nothing to read, `PIPE_DISCONNECTED` after a breach of the protocol.
+    /// `PIPE_EMPTY` without data to read, `PIPE_DISCONNECTED` after a violation of the protocol.
     pub fn read(&mut self, limit: usize) -> Result<Message, NtStatus> {
         if self.broken {
             return Err(NtStatus::PIPE_DISCONNECTED);
@@ -166,7 +164,7 @@ impl Pipe {
         })
     }
 
-    /// Bytes that can be read now, of the first message.
+    /// Returns the number of bytes of the first message that can be read.
     #[must_use]
     pub fn available(&self) -> u32 {
         let first = self.answers.front().map_or(0, Vec::len);
@@ -177,7 +175,7 @@ impl Pipe {
         self.answers.iter().map(Vec::len).sum()
     }
 
-    /// Takes the whole PDUs from the start of `bytes`; returns how many bytes they were.
+    /// Processes the whole PDUs at the start of `bytes`, and returns their length in bytes.
     fn process(&mut self, bytes: &[u8], server: &Server<'_>) -> Result<usize, Broken> {
         let mut consumed = 0;
         while let Some(rest) = bytes.get(consumed..)
@@ -204,7 +202,7 @@ impl Pipe {
                 association,
                 proposals,
             } => {
-                // A second bind, or an alter_context before the first, is a breach (C706 12.6.4).
+                // A second bind, or an alter_context before the first, is a violation (C706 12.6.4).
                 if alter == self.contexts.is_empty() {
                     return Err(Broken);
                 }
@@ -259,7 +257,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Accepts a proposal, or says why not.
+    /// Accepts a proposal, or returns the reason for its rejection.
     fn judge(&mut self, proposal: &pdu::Proposal) -> Verdict {
         if proposal.interface != self.interface.syntax() {
             return Verdict::AbstractSyntaxNotSupported;

@@ -1,4 +1,4 @@
-//! Server Service Remote Protocol (MS-SRVS): what browsing needs.
+//! Implements the part of the Server Service Remote Protocol (MS-SRVS) that browsing needs.
 
 use super::ndr::{Reader, Writer};
 use super::{Fault, Server, win32};
@@ -16,7 +16,7 @@ const NETR_SHARE_ENUM_STICKY: u16 = 36;
 const STYPE_DISKTREE: u32 = 0;
 /// STYPE_IPC with STYPE_SPECIAL.
 const STYPE_IPC_SPECIAL: u32 = 0x8000_0003;
-/// PLATFORM_ID_NT (MS-SRVS 2.2.2.6), and the version of Windows whose behaviour clients are to expect.
+/// PLATFORM_ID_NT (MS-SRVS 2.2.2.6), and the version of Windows whose behaviour clients may expect.
 pub(super) const PLATFORM_ID_NT: u32 = 500;
 /// Major version.
 pub(super) const VERSION_MAJOR: u32 = 6;
@@ -29,7 +29,7 @@ const SERVER_TYPE: u32 = 0x0000_9003;
 pub(super) fn call(opnum: u16, stub: &[u8], server: &Server<'_>) -> Result<Vec<u8>, Fault> {
     let args = Reader::new(stub);
     match opnum {
-        // Sticky shares are the ones that outlive a restart of the service: all of them.
+        // Sticky shares are those that survive a restart of the service: all of them.
         NETR_SHARE_ENUM | NETR_SHARE_ENUM_STICKY => share_enum(args, server),
         NETR_SHARE_GET_INFO => share_get_info(args, server),
         NETR_SERVER_GET_INFO => server_get_info(args, server),
@@ -37,14 +37,14 @@ pub(super) fn call(opnum: u16, stub: &[u8], server: &Server<'_>) -> Result<Vec<u
     }
 }
 
-/// A share as listed: name, type, remark.
+/// A share in a listing: name, type, remark.
 struct Entry<'a> {
     name: &'a str,
     kind: u32,
     remark: &'a str,
 }
 
-/// All shares; IPC$ is the last.
+/// Returns all shares; IPC$ is the last.
 fn entries<'a>(server: &Server<'a>) -> Vec<Entry<'a>> {
     let disks = server.shares.iter().map(|share| Entry {
         name: share.name,
@@ -59,17 +59,17 @@ fn entries<'a>(server: &Server<'a>) -> Vec<Entry<'a>> {
     disks.chain([ipc]).collect()
 }
 
-/// Is there a SHARE_INFO of this level, and may everyone have it?
+/// Checks that a SHARE_INFO of this level exists and is available to every account.
 fn share_level(level: u32) -> Result<(), u32> {
     match level {
         0 | 1 | 2 | 501 | 1005 => Ok(()),
-        // With security descriptors: administrators' (MS-SRVS 3.1.4.8, 3.1.4.10).
+        // Levels with security descriptors are for administrators (MS-SRVS 3.1.4.8, 3.1.4.10).
         502 | 503 => Err(win32::ACCESS_DENIED),
         _ => Err(win32::INVALID_LEVEL),
     }
 }
 
-/// One SHARE_INFO structure (MS-SRVS 2.2.4.22 and following), of a level that [`share_level`] lets pass.
+/// Writes one SHARE_INFO structure (MS-SRVS 2.2.4.22 and following) of a level that [`share_level`] allows.
 fn put_share(out: &mut Writer, level: u32, entry: &Entry<'_>) {
     if level == 1005 {
         out.u32(0); // shi1005_flags: manual caching
@@ -86,7 +86,7 @@ fn put_share(out: &mut Writer, level: u32, entry: &Entry<'_>) {
             out.u32(0); // shi2_permissions
             out.u32(u32::MAX); // shi2_max_uses: no limit
             out.u32(0); // shi2_current_uses
-            // The directory's name on this machine is nobody's business; the form is what clients look at.
+            // The directory's real path is private; clients only need the form of a path.
             out.unique_string(&format!("C:\\{}", entry.name));
             out.null(); // shi2_passwd
         }
@@ -95,7 +95,7 @@ fn put_share(out: &mut Writer, level: u32, entry: &Entry<'_>) {
     }
 }
 
-/// NetrShareEnum (MS-SRVS 3.1.4.8).
+/// Runs NetrShareEnum (MS-SRVS 3.1.4.8).
 fn share_enum(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, Fault> {
     args.unique_string()?; // ServerName
     let level = args.u32()?;
@@ -115,7 +115,7 @@ fn share_enum(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, Faul
     let all = entries(server);
     let from = usize::try_from(resume.unwrap_or(0)).unwrap_or(usize::MAX);
     let listed = all.get(from..).unwrap_or_default();
-    // 1005 is a level of NetrShareGetInfo alone.
+    // Level 1005 exists for NetrShareGetInfo alone.
     let status = match share_level(level) {
         Ok(()) if level == 1005 => win32::INVALID_LEVEL,
         Ok(()) => win32::SUCCESS,
@@ -151,7 +151,7 @@ fn share_enum(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, Faul
     Ok(out.finish())
 }
 
-/// NetrShareGetInfo (MS-SRVS 3.1.4.10).
+/// Runs NetrShareGetInfo (MS-SRVS 3.1.4.10).
 fn share_get_info(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, Fault> {
     args.unique_string()?; // ServerName
     let name = args.string()?;
@@ -176,7 +176,7 @@ fn share_get_info(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, 
     Ok(out.finish())
 }
 
-/// NetrServerGetInfo (MS-SRVS 3.1.4.17).
+/// Runs NetrServerGetInfo (MS-SRVS 3.1.4.17).
 fn server_get_info(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, Fault> {
     args.unique_string()?; // ServerName
     let level = args.u32()?;

@@ -1,4 +1,4 @@
-//! Workstation Service Remote Protocol (MS-WKST): what browsing needs.
+//! Implements the part of the Workstation Service Remote Protocol (MS-WKST) that browsing needs.
 
 use super::ndr::{Reader, Writer};
 use super::srvsvc::{PLATFORM_ID_NT, VERSION_MAJOR, VERSION_MINOR};
@@ -17,13 +17,13 @@ pub(super) fn call(opnum: u16, stub: &[u8], server: &Server<'_>) -> Result<Vec<u
     }
 }
 
-/// NetrWkstaGetInfo (MS-WKST 3.2.4.1).
+/// Runs NetrWkstaGetInfo (MS-WKST 3.2.4.1).
 fn wksta_get_info(mut args: Reader<'_>, server: &Server<'_>) -> Result<Vec<u8>, Fault> {
     args.unique_string()?; // ServerName
     let level = args.u32()?;
     let mut out = Writer::default();
     out.u32(level);
-    // Levels 101, 102 and 502 are administrators' (MS-WKST 3.2.4.1).
+    // Levels 101, 102 and 502 are for administrators (MS-WKST 3.2.4.1).
     let status = match level {
         100 => win32::SUCCESS,
         101 | 102 | 502 => win32::ACCESS_DENIED,

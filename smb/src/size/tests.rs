@@ -1,4 +1,4 @@
-//! What the limits make of the length of records.
+//! Tests the bounds on the length of records.
 
 use super::*;
 

@@ -1,9 +1,9 @@
-//! Bytes in tests: written in hexadecimal, and as the log stores them.
+//! Converts test data from hexadecimal, and to and from the log's encoding.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The bytes that `text` writes, white space ignored.
+/// Parses hexadecimal bytes, ignoring white space.
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .bytes()
@@ -15,12 +15,12 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// `value` as the log stores it.
+/// Encodes a value as the log does.
 pub(crate) fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
     bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap()
 }
 
-/// A value as the log stores it.
+/// Decodes a value from the log's encoding.
 pub(crate) fn from_bytes<T: DeserializeOwned>(
     bytes: &[u8],
 ) -> Result<T, bincode::error::DecodeError> {

@@ -1,4 +1,4 @@
-//! A connection for tests of single handlers: a session with a share and IPC$ connected.
+//! Provides a connection for tests of single handlers: a session with a share and IPC$ connected.
 
 use crate::command::{Handled, Reply, Request, finish, start};
 use crate::config::{Config, Limits, Oplocks, Requirement, Share};
@@ -171,12 +171,12 @@ impl Fixture {
         act(&mut context)
     }
 
-    /// The first call of a handler. A second one, as after a crash, must give the same.
+    /// Starts a handler. A second call, as after a crash, must return the same.
     pub(crate) fn start(&mut self, tree: u32, body: &wire::Request) -> Result<Handled, NtStatus> {
         self.with_context(|ctx| start(ctx, &request(tree), body))
     }
 
-    /// A request answered without a file operation, or refused.
+    /// Runs a request that is answered without a file operation, or refused.
     pub(crate) fn reply(&mut self, tree: u32, body: &wire::Request) -> Result<Reply, NtStatus> {
         match self.start(tree, body)? {
             Handled::Reply(reply) => Ok(reply),
@@ -184,7 +184,7 @@ impl Fixture {
         }
     }
 
-    /// A request from start to finish, with this outcome of its operation.
+    /// Runs a request from start to finish, with this outcome of its operation.
     pub(crate) fn run(
         &mut self,
         body: &wire::Request,

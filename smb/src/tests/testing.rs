@@ -1,4 +1,4 @@
-//! NEGOTIATE and SESSION_SETUP as a client goes through them, handler by handler, without the engine: for tests.
+//! Runs NEGOTIATE and SESSION_SETUP for a test client, handler by handler, without the engine.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Entropy for Fixed {
     }
 }
 
-/// Keeps the records as the log does.
+/// The records, as the log keeps them.
 #[derive(Default)]
 pub(crate) struct Records {
     pub(crate) records: Vec<(ConnId, Vec<u8>)>,
@@ -250,7 +250,7 @@ impl Server {
         }
     }
 
-    /// Both legs. The session's id and flags, the client's session key, and the reply to the last leg.
+    /// Runs both rounds. Returns the session's id and flags, the client's session key, and the last reply.
     pub(crate) fn login_on(
         &mut self,
         conn: ConnId,
@@ -283,7 +283,7 @@ impl Server {
         session.is_none_or(|session| session.security.state == SessionState::Ended)
     }
 
-    /// Law 2.
+    /// Checks law 2.
     pub(crate) fn check_fold(&self) {
         let mut again = Smb::new(self.smb.config.clone());
         for (conn, record) in &self.journal.records {
@@ -300,7 +300,7 @@ pub(crate) fn setup_of(reply: &Reply) -> &session_setup::Response {
     }
 }
 
-/// A response's bytes with some header.
+/// Encodes a response with an arbitrary header.
 pub(crate) fn encode(reply: &Reply) -> Vec<u8> {
     let mut out = vec![0x33; header::LEN];
     let payload = reply.response.encode(&mut out);

@@ -1,4 +1,4 @@
-//! What the request parsers share: the fixed part, and buffers named by offset and length.
+//! Parses the parts that requests have in common: the fixed part, and buffers with offset and length.
 
 use bytes::Bytes;
 use nom::IResult;
@@ -12,7 +12,7 @@ use super::{Component, FileId, Malformed};
 /// Outcome of a `nom` parser over bytes.
 pub(super) type Parsed<'a, T> = IResult<&'a [u8], T>;
 
-/// An SMB2_FILEID.
+/// Parses an SMB2_FILEID.
 pub(super) fn file_id(input: &[u8]) -> Parsed<'_, FileId> {
     map((le_u64, le_u64), |(persistent, volatile)| FileId {
         persistent,
@@ -21,7 +21,7 @@ pub(super) fn file_id(input: &[u8]) -> Parsed<'_, FileId> {
     .parse(input)
 }
 
-/// 16 bytes: a GUID, a signature, a lease key.
+/// Parses 16 bytes: a GUID, a signature, a lease key.
 pub(super) fn bytes_16(input: &[u8]) -> Parsed<'_, [u8; 16]> {
     map((le_u64, le_u64), |(low, high)| {
         (u128::from(high) << 64 | u128::from(low)).to_le_bytes()
@@ -29,8 +29,8 @@ pub(super) fn bytes_16(input: &[u8]) -> Parsed<'_, [u8; 16]> {
     .parse(input)
 }
 
-/// The fixed part of a request's body after its StructureSize, which must be `want`. An odd StructureSize counts one
-/// byte of the variable part (MS-SMB2 2.2.3), which may be missing.
+/// Returns the fixed part of a request's body after its StructureSize, which must be `want`. An odd StructureSize
+/// counts one byte of the variable part (MS-SMB2 2.2.3), which may be missing.
 pub(super) fn fixed(component: &Component, want: u16) -> Result<&[u8], Malformed> {
     let body = component
         .bytes
@@ -46,7 +46,7 @@ pub(super) fn fixed(component: &Component, want: u16) -> Result<&[u8], Malformed
     Ok(rest)
 }
 
-/// Reads fields off the front of `input`; what follows them is not looked at.
+/// Parses fields at the start of `input`, and ignores the rest.
 pub(super) fn fields<'a, P>(input: &'a [u8], mut parser: P) -> Result<P::Output, Malformed>
 where
     P: Parser<&'a [u8], Error = nom::error::Error<&'a [u8]>>,
@@ -55,7 +55,7 @@ where
     Ok(output)
 }
 
-/// The buffer at `offset` (from the SMB2 header), `length` bytes; it must lie behind the fixed part of
+/// Returns the buffer of `length` bytes at `offset` from the SMB2 header; it must lie behind the fixed part of
 /// `structure_size`. An empty buffer may have any offset.
 pub(super) fn buffer(
     component: &Component,

@@ -1,4 +1,4 @@
-//! CHANGE_NOTIFY (MS-SMB2 2.2.35, 2.2.36).
+//! Parses CHANGE_NOTIFY requests and encodes the responses (MS-SMB2 2.2.35, 2.2.36).
 
 use bytes::Bytes;
 use nom::number::complete::{le_u16, le_u32};
@@ -9,10 +9,10 @@ use super::{Component, FileId, Malformed};
 /// SMB2_WATCH_TREE.
 const WATCH_TREE: u16 = 0x0001;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// SMB2_WATCH_TREE: everything below the directory, too.
+    /// SMB2_WATCH_TREE: the watch includes subdirectories.
     pub watch_tree: bool,
     /// OutputBufferLength in bytes.
     pub output_buffer_length: u32,
@@ -37,7 +37,7 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// FILE_NOTIFY_INFORMATION structures (MS-FSCC 2.7.1); empty with STATUS_NOTIFY_ENUM_DIR.

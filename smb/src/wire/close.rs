@@ -1,4 +1,4 @@
-//! CLOSE (MS-SMB2 2.2.15, 2.2.16).
+//! Parses CLOSE requests and encodes the responses (MS-SMB2 2.2.15, 2.2.16).
 
 use bytes::BufMut;
 use nom::number::complete::{le_u16, le_u32};
@@ -10,10 +10,10 @@ use outlast_fsa::fileop::FileTime;
 /// SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB.
 const POSTQUERY_ATTRIB: u16 = 0x0001;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB: the response shall carry the attributes.
+    /// SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB: the response must contain the attributes.
     pub postquery_attrib: bool,
     /// FileId.
     pub file_id: FileId,
@@ -29,10 +29,10 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// The attributes, if they were asked for.
+    /// The attributes, if they were requested.
     pub attributes: Option<Attributes>,
 }
 

@@ -1,4 +1,4 @@
-//! A message's kind, and a compound's requests (MS-SMB2 3.3.5.2.7).
+//! Identifies a message's protocol, and splits compounded requests (MS-SMB2 3.3.5.2.7).
 
 use bytes::Bytes;
 use nom::number::complete::le_u32;
@@ -15,27 +15,27 @@ pub const TRANSFORM_ID: u32 = 0x424D_53FD;
 /// ProtocolId of the compression transform header.
 pub const COMPRESSION_ID: u32 = 0x424D_53FC;
 
-/// Requests in one message at most: far above any client's, and a bound on the work one message can ask for.
+/// The largest number of requests in one message: far above that of any client, and a bound on the work of one message.
 pub const MAX_COMPONENTS: usize = 1024;
 
-/// What kind of message it is.
+/// The protocol of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// SMB1: only its NEGOTIATE is understood.
+    /// SMB1, of which only NEGOTIATE is supported.
     Smb1,
     /// Plain SMB2.
     Smb2,
     /// Encrypted.
     Transform,
-    /// Compressed: never negotiated, so a violation.
+    /// Compressed, which is never negotiated and thus a violation.
     Compression,
 }
 
 impl Protocol {
-    /// Looks at the first four bytes.
+    /// Reads the first four bytes.
     ///
     /// # Errors
-    /// Truncated, or none of SMB's ids.
+    /// The message is truncated, or has none of SMB's protocol ids.
     pub fn of(message: &[u8]) -> Result<Protocol, Malformed> {
         match fields(message, le_u32)? {
             SMB1_ID => Ok(Protocol::Smb1),
@@ -58,7 +58,7 @@ pub struct Component {
 }
 
 impl Component {
-    /// A component that has been cut out before (a parked request's own bytes).
+    /// Parses a component that was split off before (the bytes of a parked request).
     ///
     /// # Errors
     /// A malformed header.
@@ -68,10 +68,10 @@ impl Component {
     }
 }
 
-/// Cuts a plain SMB2 message into its requests. The flags' rules are not looked at.
+/// Splits a plain SMB2 message into its requests. The rules for flags are not checked.
 ///
 /// # Errors
-/// A malformed header, a NextCommand that is not aligned or leaves no room for two headers, too many requests.
+/// A malformed header, a NextCommand that is unaligned or leaves no room for two headers, too many requests.
 pub fn split(message: &Bytes) -> Result<Vec<Component>, Malformed> {
     let mut components = Vec::with_capacity(1);
     let mut rest = message.clone();

@@ -1,4 +1,4 @@
-//! CREATE (MS-SMB2 2.2.13, 2.2.14).
+//! Parses CREATE requests and encodes the responses (MS-SMB2 2.2.13, 2.2.14).
 
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
@@ -64,13 +64,13 @@ pub mod context {
 /// A create context of a request: name and data, uninterpreted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// The name: one of [`context`]'s, a GUID, or anything.
+    /// The name: one of those in [`context`], a GUID, or any other.
     pub name: Bytes,
     /// The data.
     pub data: Bytes,
 }
 
-/// What a request says of durable handles.
+/// A durable handle context of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurableContext {
     /// SMB2_CREATE_DURABLE_HANDLE_REQUEST.
@@ -103,7 +103,7 @@ pub mod lease_flags {
     pub const PARENT_LEASE_KEY_SET: u32 = 0x0000_0004;
 }
 
-/// A lease as a request asks for it and a response has it.
+/// A lease context of a request or of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseContext {
     /// LeaseKey.
@@ -114,7 +114,7 @@ pub struct LeaseContext {
     pub second: Option<(u16, Option<[u8; 16]>)>,
 }
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// RequestedOplockLevel: one of [`oplock_level`].
@@ -131,7 +131,7 @@ pub struct Request {
     pub create_disposition: Disposition,
     /// CreateOptions: bits of [`options`].
     pub create_options: u32,
-    /// Name relative to the share, components separated by backslashes, as the client wrote it.
+    /// Name relative to the share, components separated by backslashes, unmodified.
     pub name: String,
     /// Create contexts.
     pub contexts: Vec<Context>,
@@ -171,7 +171,7 @@ impl Request {
         )?;
         let contexts = buffer(component, Self::SIZE, contexts_offset, contexts_length)?;
         let contexts = parse_contexts(&contexts)?;
-        // 3.3.5.9.7, 3.3.5.9.12: of a request that reconnects an open the other fields are ignored.
+        // 3.3.5.9.7, 3.3.5.9.12: if a request reconnects an open, its other fields are ignored.
         let reconnects = contexts.iter().any(|context| {
             context.name == context::DURABLE_HANDLE_RECONNECT
                 || context.name == context::DURABLE_HANDLE_RECONNECT_V2
@@ -196,7 +196,7 @@ impl Request {
         })
     }
 
-    /// The data of the first context called `name`.
+    /// Returns the data of the first context with this name.
     #[must_use]
     pub fn context(&self, name: &[u8]) -> Option<&Bytes> {
         self.contexts
@@ -205,10 +205,10 @@ impl Request {
             .map(|context| &context.data)
     }
 
-    /// What is asked for of durable handles, if anything (2.2.13.2.3, 2.2.13.2.4, 2.2.13.2.11, 2.2.13.2.12).
+    /// Returns the durable handle context, if any (2.2.13.2.3, 2.2.13.2.4, 2.2.13.2.11, 2.2.13.2.12).
     ///
     /// # Errors
-    /// Contexts that exclude each other (3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12), or one of another length.
+    /// Contexts that exclude each other (3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12), or one of wrong length.
     pub fn durable(&self) -> Result<Option<DurableContext>, Malformed> {
         let [request, reconnect, second, reconnect_second] = [
             context::DURABLE_HANDLE_REQUEST,
@@ -249,10 +249,10 @@ impl Request {
         Ok(None)
     }
 
-    /// The lease that is asked for, if any (2.2.13.2.8, 2.2.13.2.10).
+    /// Returns the lease context, if any (2.2.13.2.8, 2.2.13.2.10).
     ///
     /// # Errors
-    /// The context has another length.
+    /// The context has a wrong length.
     pub fn lease(&self) -> Result<Option<LeaseContext>, Malformed> {
         let Some(data) = self.context(context::REQUEST_LEASE) else {
             return Ok(None);
@@ -283,7 +283,7 @@ fn disposition(value: u32) -> Result<Disposition, Malformed> {
     })
 }
 
-/// The chain of SMB2_CREATE_CONTEXT structures (2.2.13.2).
+/// Parses the chain of SMB2_CREATE_CONTEXT structures (2.2.13.2).
 fn parse_contexts(list: &Bytes) -> Result<Vec<Context>, Malformed> {
     let mut contexts = Vec::new();
     if list.is_empty() {
@@ -296,7 +296,7 @@ fn parse_contexts(list: &Bytes) -> Result<Vec<Context>, Malformed> {
                 .map_err(|_| Malformed::CreateContexts)?;
         let following = match next {
             0 => None,
-            // The fixed part is 16 bytes, and the list is 8-byte aligned; so it ends, too.
+            // The fixed part has 16 bytes and the list is 8-byte aligned, so every step advances and the loop ends.
             next if next >= 16 && next % 8 == 0 && (next as usize) < rest.len() => {
                 Some(rest.split_off(next as usize))
             }
@@ -310,7 +310,7 @@ fn parse_contexts(list: &Bytes) -> Result<Vec<Context>, Malformed> {
                 _ => Err(Malformed::CreateContexts),
             }
         };
-        // 2.2.13.2: a name has four bytes at least.
+        // 2.2.13.2: a name has at least four bytes.
         if name_length < 4 {
             return Err(Malformed::CreateContexts);
         }
@@ -358,7 +358,7 @@ pub enum ResponseContext {
     },
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// OplockLevel granted: one of [`oplock_level`].
@@ -406,7 +406,7 @@ impl Response {
         out.put_u32_le(0);
         self.file_id.encode(out);
         let list = encode_contexts(&self.contexts);
-        // 64 bytes of header and 88 of body: a multiple of 8, as the list's alignment asks.
+        // 64 bytes of header and 88 of body: a multiple of 8, as the list's alignment requires.
         out.put_u32_le(if list.is_empty() { 0 } else { 152 });
         out.put_u32_le(list.len() as u32);
         out.extend_from_slice(&list);

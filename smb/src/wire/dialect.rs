@@ -1,8 +1,8 @@
-//! SMB2's dialects.
+//! Defines the dialects of SMB2.
 
 use serde::{Deserialize, Serialize};
 
-/// A dialect this server speaks, in order of age (MS-SMB2 2.2.3, DialectRevision).
+/// A dialect that this server supports, in order of age (MS-SMB2 2.2.3, DialectRevision).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dialect {
     /// SMB 2.0.2.
@@ -18,7 +18,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// All, oldest first.
+    /// All dialects, oldest first.
     pub const ALL: [Dialect; 5] = [
         Dialect::Smb202,
         Dialect::Smb210,
@@ -30,7 +30,7 @@ impl Dialect {
     /// "SMB 2.???" of an SMB1 NEGOTIATE, answered before the real negotiation (MS-SMB2 3.3.5.3.1).
     pub const WILDCARD: u16 = 0x02FF;
 
-    /// DialectRevision on the wire.
+    /// Returns DialectRevision as on the wire.
     #[must_use]
     pub fn revision(self) -> u16 {
         match self {
@@ -42,13 +42,13 @@ impl Dialect {
         }
     }
 
-    /// The dialect with this DialectRevision.
+    /// Returns the dialect with this DialectRevision.
     #[must_use]
     pub fn from_revision(revision: u16) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|d| d.revision() == revision)
     }
 
-    /// As people and configuration files write it: "3.1.1".
+    /// Returns its name in configuration files: "3.1.1".
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Dialect {
         }
     }
 
-    /// Reads what [`Dialect::name`] writes.
+    /// Parses the name that [`Dialect::name`] returns.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|d| d.name() == name)

@@ -1,14 +1,14 @@
-//! ERROR response (MS-SMB2 2.2.2).
+//! Encodes the ERROR response (MS-SMB2 2.2.2).
 
 use bytes::{BufMut, Bytes};
 
-/// An error response. The default one carries no data.
+/// An error response. The default one has no data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// ErrorData: for STATUS_BUFFER_TOO_SMALL the length needed (32 bits), for STATUS_STOPPED_ON_SYMLINK the symbolic
+    /// ErrorData: for STATUS_BUFFER_TOO_SMALL the required length (32 bits), for STATUS_STOPPED_ON_SYMLINK the symbolic
     /// link.
     pub data: Bytes,
-    /// Wrap the data in an error context (SMB2_ERROR_ID_DEFAULT), as dialect 3.1.1 has it (2.2.2.1).
+    /// The data are in an error context (SMB2_ERROR_ID_DEFAULT), as dialect 3.1.1 requires (2.2.2.1).
     pub in_context: bool,
 }
 

@@ -1,11 +1,11 @@
-//! FLUSH (MS-SMB2 2.2.17).
+//! Parses FLUSH requests (MS-SMB2 2.2.17).
 
 use nom::number::complete::{le_u16, le_u32};
 
 use super::body::{fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// FileId.

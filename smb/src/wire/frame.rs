@@ -1,25 +1,25 @@
-//! Direct TCP transport: a zero byte and 24 bits of length, big-endian, before each message (MS-SMB2 2.1; RFC 1002 4.3
-//! for the NetBIOS keep-alive that some clients send on port 445 too).
+//! Frames messages for direct TCP transport: a zero byte and 24 bits of length, big-endian, precede each message
+//! (MS-SMB2 2.1; RFC 1002 4.3 for the NetBIOS keep-alive, which some clients send on port 445, too).
 
 use super::Malformed;
 
 /// Length of the transport header in bytes.
 pub const LEN: usize = 4;
 
-/// Largest message taken, in bytes: the largest write or transact buffer (8 MiB) and room for headers and compounded
-/// requests.
+/// The largest accepted message, in bytes: the largest write or transact buffer (8 MiB) and room for headers and
+/// compounded requests.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024 + 256 * 1024;
 
-/// What a transport header announces.
+/// The content of a transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A message of so many bytes follows.
+    /// A message of this many bytes follows.
     Message(usize),
-    /// A NetBIOS keep-alive (0x85): nothing follows, nothing is answered.
+    /// A NetBIOS keep-alive (0x85), without content and without response.
     KeepAlive,
 }
 
-/// Reads a transport header.
+/// Parses a transport header.
 ///
 /// # Errors
 /// Another packet type, or a message longer than [`MAX_MESSAGE`].
@@ -34,7 +34,7 @@ pub fn parse(header: [u8; LEN]) -> Result<Frame, Malformed> {
     }
 }
 
-/// The transport header of a message of `len` bytes.
+/// Encodes the transport header of a message of `len` bytes.
 #[must_use]
 pub fn encode(len: usize) -> [u8; LEN] {
     debug_assert!(len < 1 << 24);

@@ -1,4 +1,4 @@
-//! The SMB2 packet header, synchronous and asynchronous (MS-SMB2 2.2.1).
+//! Parses and encodes the SMB2 packet header, synchronous and asynchronous (MS-SMB2 2.2.1).
 
 use bytes::BufMut;
 use nom::number::complete::{le_u16, le_u32, le_u64};
@@ -10,10 +10,10 @@ use outlast_fsa::status::NtStatus;
 
 /// Length of the header in bytes.
 pub const LEN: usize = 64;
-/// Where the signature is in the header.
+/// The position of the signature in the header.
 pub const SIGNATURE: std::ops::Range<usize> = 48..64;
 
-/// A command code (MS-SMB2 2.2.1.2). Codes that do not exist are representable: they are answered, not dropped.
+/// A command code (MS-SMB2 2.2.1.2). Unknown codes are representable: they are answered, not dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Command(pub u16);
 
@@ -22,7 +22,7 @@ macro_rules! commands {
         #[allow(missing_docs)] // MS-SMB2's names
         impl Command {
             $(pub const $name: Command = Command($value);)*
-            /// MS-SMB2's name, if the command exists.
+            /// Returns MS-SMB2's name, if the command exists.
             #[must_use]
             pub fn name(self) -> Option<&'static str> {
                 match self { $(Command::$name => Some(stringify!($name)),)* _ => None }
@@ -71,7 +71,7 @@ impl Flags {
     pub const SERVER_TO_REDIR: Flags = Flags(0x0000_0001);
     /// SMB2_FLAGS_ASYNC_COMMAND: the header has an AsyncId.
     pub const ASYNC_COMMAND: Flags = Flags(0x0000_0002);
-    /// SMB2_FLAGS_RELATED_OPERATIONS: continues with the session, tree and file of the request before.
+    /// SMB2_FLAGS_RELATED_OPERATIONS: uses session, tree connect and file of the preceding request.
     pub const RELATED_OPERATIONS: Flags = Flags(0x0000_0004);
     /// SMB2_FLAGS_SIGNED.
     pub const SIGNED: Flags = Flags(0x0000_0008);
@@ -82,7 +82,7 @@ impl Flags {
     /// SMB2_FLAGS_REPLAY_OPERATION.
     pub const REPLAY_OPERATION: Flags = Flags(0x2000_0000);
 
-    /// Are all bits of `other` set?
+    /// Returns whether all bits of `other` are set.
     #[must_use]
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
@@ -96,7 +96,7 @@ impl std::ops::BitOr for Flags {
     }
 }
 
-/// The eight bytes that differ between the synchronous and the asynchronous header.
+/// The eight bytes in which the synchronous and the asynchronous header differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Route {
     /// Reserved (clients put a process id there; responses echo it) and TreeId.
@@ -116,7 +116,7 @@ pub enum Route {
 /// An SMB2 header (MS-SMB2 2.2.1.1, 2.2.1.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// CreditCharge: credits this request costs (0 counts as 1).
+    /// CreditCharge: the credits that this request costs (0 counts as 1).
     pub credit_charge: u16,
     /// Status of a response. In a request of 3.x: ChannelSequence in the low 16 bits.
     pub status: NtStatus,
@@ -124,9 +124,9 @@ pub struct Header {
     pub command: Command,
     /// CreditRequest in a request, CreditResponse (credits granted) in a response.
     pub credits: u16,
-    /// Flags. Encoding sets ASYNC_COMMAND as `route` says.
+    /// Flags. Encoding sets ASYNC_COMMAND according to `route`.
     pub flags: Flags,
-    /// NextCommand: bytes from this header to the next one in a compound, 0 in the last.
+    /// NextCommand: the offset in bytes of the next header in a compound, 0 in the last.
     pub next_command: u32,
     /// MessageId.
     pub message_id: u64,
@@ -139,7 +139,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the first 64 bytes.
+    /// Parses the first 64 bytes.
     ///
     /// # Errors
     /// Truncated, a wrong protocol id or StructureSize.
@@ -211,7 +211,7 @@ impl Header {
         out.extend_from_slice(&self.signature);
     }
 
-    /// TreeId; 0 in an asynchronous header, which has none.
+    /// Returns TreeId; 0 for an asynchronous header, which has none.
     #[must_use]
     pub fn tree_id(&self) -> u32 {
         match self.route {
@@ -220,7 +220,7 @@ impl Header {
         }
     }
 
-    /// ChannelSequence of a request (3.x).
+    /// Returns ChannelSequence of a request (3.x).
     #[must_use]
     pub fn channel_sequence(&self) -> u16 {
         self.status.0 as u16

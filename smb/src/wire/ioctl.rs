@@ -1,4 +1,4 @@
-//! IOCTL (MS-SMB2 2.2.31, 2.2.32).
+//! Parses IOCTL requests and encodes the responses (MS-SMB2 2.2.31, 2.2.32).
 
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u16, le_u32};
@@ -6,15 +6,15 @@ use nom::number::complete::{le_u16, le_u32};
 use super::body::{buffer, fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
 
-/// SMB2_0_IOCTL_IS_FSCTL: the only kind there is.
+/// SMB2_0_IOCTL_IS_FSCTL: the only kind.
 pub const FLAG_IS_FSCTL: u32 = 0x0000_0001;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// CtlCode.
     pub ctl_code: u32,
-    /// FileId; [`FileId::ANY`] where the control is about no file.
+    /// FileId; [`FileId::ANY`] if the control acts on no file.
     pub file_id: FileId,
     /// Input data: a slice of the message.
     pub input: Bytes,
@@ -49,7 +49,7 @@ impl Request {
                 le_u32,
             ),
         )?;
-        // OutputCount is 0 in every request that exists; bytes that are announced must be there all the same.
+        // OutputCount is 0 in every defined request; announced bytes must be present nevertheless.
         buffer(component, Self::SIZE, output_offset, output_count)?;
         Ok(Request {
             ctl_code,
@@ -62,7 +62,7 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// CtlCode of the request.

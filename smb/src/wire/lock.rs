@@ -1,4 +1,4 @@
-//! LOCK (MS-SMB2 2.2.26).
+//! Parses LOCK requests (MS-SMB2 2.2.26).
 
 use nom::Parser;
 use nom::multi::count;
@@ -28,16 +28,16 @@ pub struct Element {
     pub flags: u32,
 }
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// LockSequenceNumber (4 bits): which use of the bucket.
+    /// LockSequenceNumber (4 bits): the use of the bucket.
     pub lock_sequence_number: u8,
-    /// LockSequenceIndex (28 bits): 1 to 64 names a bucket; 0 none.
+    /// LockSequenceIndex (28 bits): the bucket, 1 to 64; 0: none.
     pub lock_sequence_index: u32,
     /// FileId.
     pub file_id: FileId,
-    /// At least one.
+    /// Locks, at least one.
     pub locks: Vec<Element>,
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with bytes a client sent, one variant for each violation.
+//! Enumerates the violations of message formats, with the status of each.
 
 use outlast_fsa::status::NtStatus;
 
@@ -59,7 +59,7 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The status a request with this violation is answered with (where the connection is not dropped for it).
+    /// Returns the status of the response to a request with this violation (unless the connection is dropped for it).
     #[must_use]
     pub fn status(self) -> NtStatus {
         match self {
@@ -72,7 +72,7 @@ impl Malformed {
 }
 
 impl<'a> From<nom::Err<nom::error::Error<&'a [u8]>>> for Malformed {
-    /// The parsers only ever fail because the bytes end too early.
+    /// The parsers fail only because the bytes end too early.
     fn from(_: nom::Err<nom::error::Error<&'a [u8]>>) -> Malformed {
         Malformed::Truncated
     }

@@ -1,4 +1,4 @@
-//! SMB on the wire: bytes to typed requests, typed responses to bytes. Nothing here acts; what acts cannot parse.
+//! Parses requests into types, and encodes typed responses. It has no effects; the code that has effects cannot parse.
 //!
 //! Offsets in a request are relative to its SMB2 header and are checked against its component of the message. Payloads
 //! are slices of the message (`Bytes`), never copies.
@@ -47,14 +47,14 @@ use serde::{Deserialize, Serialize};
 /// An SMB2_FILEID (MS-SMB2 2.2.14.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId {
-    /// Persistent half: the open's id, for its whole life.
+    /// Persistent half: the id of the open.
     pub persistent: u64,
     /// Volatile half.
     pub volatile: u64,
 }
 
 impl FileId {
-    /// All ones: in a related request "the file of the request before" (MS-SMB2 3.3.5.2.7.2); in some IOCTLs "no file".
+    /// All ones: in a related request the file of the preceding one (MS-SMB2 3.3.5.2.7.2); in some IOCTLs no file.
     pub const ANY: FileId = FileId {
         persistent: u64::MAX,
         volatile: u64::MAX,
@@ -69,7 +69,7 @@ impl FileId {
         out.put_u64_le(self.volatile);
     }
 
-    /// Reads the first 16 bytes, for FSCTL inputs and the like; `None` if there are fewer.
+    /// Parses the first 16 bytes, for FSCTL inputs; `None` if there are fewer.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<FileId> {
         body::file_id(bytes).ok().map(|(_, id)| id)
@@ -82,8 +82,8 @@ pub fn pad(out: &mut Vec<u8>, start: usize, alignment: usize) {
     out.resize(start + len.next_multiple_of(alignment), 0);
 }
 
-/// A response whose body is a buffer and nothing else: StructureSize 9, offset (16 bits), length (32 bits), the buffer
-/// at 72 (QUERY_DIRECTORY, QUERY_INFO, CHANGE_NOTIFY: MS-SMB2 2.2.34, 2.2.36, 2.2.38).
+/// Encodes a response whose body is only a buffer: StructureSize 9, offset (16 bits), length (32 bits), the buffer at
+/// 72 (QUERY_DIRECTORY, QUERY_INFO, CHANGE_NOTIFY: MS-SMB2 2.2.34, 2.2.36, 2.2.38).
 fn encode_buffer(data: &Bytes, out: &mut Vec<u8>) {
     out.put_u16_le(9);
     out.put_u16_le(if data.is_empty() { 0 } else { 72 });

@@ -1,4 +1,4 @@
-//! NEGOTIATE (MS-SMB2 2.2.3, 2.2.4).
+//! Parses NEGOTIATE requests and encodes the responses (MS-SMB2 2.2.3, 2.2.4).
 
 use bytes::{BufMut, Bytes};
 use nom::multi::count;
@@ -29,11 +29,11 @@ const PREAUTH_INTEGRITY: u16 = 0x0001;
 const ENCRYPTION: u16 = 0x0002;
 const SIGNING: u16 = 0x0008;
 
-/// HashAlgorithms: SHA-512, the only one there is (2.2.3.1.1).
+/// HashAlgorithms: SHA-512, the only one defined (2.2.3.1.1).
 pub const HASH_SHA_512: u16 = 0x0001;
 
-/// A negotiate context that matters here (2.2.3.1, 2.2.4.1). Compression, transport, RDMA, net name and unknown ones
-/// are skipped.
+/// A negotiate context that the server uses (2.2.3.1, 2.2.4.1). Compression, transport, RDMA, net name and unknown ones
+/// are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Context {
     /// SMB2_PREAUTH_INTEGRITY_CAPABILITIES (2.2.3.1.1).
@@ -64,7 +64,7 @@ impl Context {
         }
     }
 
-    /// `None`: not one that matters.
+    /// Parses a context; `None`: the server ignores it.
     fn parse(kind: u16, data: &Bytes) -> Result<Option<Context>, Malformed> {
         let short = |_| Malformed::NegotiateContext(kind);
         let context = match kind {
@@ -136,7 +136,7 @@ fn counted_list(data: &[u8]) -> Result<Vec<u16>, Malformed> {
     )
 }
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Dialects: revisions, at least one.
@@ -191,7 +191,7 @@ impl Request {
     }
 }
 
-/// The list of contexts, each at an 8-byte boundary (2.2.3.1).
+/// Parses the list of contexts, each at an 8-byte boundary (2.2.3.1).
 fn parse_contexts(
     component: &Component,
     offset: u32,
@@ -226,7 +226,7 @@ fn parse_contexts(
     Ok(contexts)
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// SecurityMode.
@@ -247,7 +247,7 @@ pub struct Response {
     pub system_time: FileTime,
     /// ServerStartTime.
     pub server_start_time: FileTime,
-    /// The security token: SPNEGO's offer.
+    /// The security token: the SPNEGO NegTokenInit2.
     pub security_buffer: Bytes,
     /// Negotiate contexts (3.1.1).
     pub contexts: Vec<Context>,

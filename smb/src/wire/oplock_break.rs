@@ -1,4 +1,4 @@
-//! OPLOCK_BREAK: notification, acknowledgment, response (MS-SMB2 2.2.23 to 2.2.25).
+//! Encodes OPLOCK_BREAK notifications and responses, and parses acknowledgments (MS-SMB2 2.2.23 to 2.2.25).
 
 use bytes::BufMut;
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
@@ -6,10 +6,10 @@ use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 use super::body::{bytes_16, fields, file_id, fixed};
 use super::{Component, FileId, Malformed, header};
 
-/// MessageId of a notification: it answers nothing (3.3.4.6).
+/// MessageId of a notification, which answers no request (3.3.4.6).
 pub const NOTIFICATION_MESSAGE_ID: u64 = u64::MAX;
 
-/// What a client acknowledges.
+/// The acknowledgment of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acknowledgment {
     /// The break of an oplock (2.2.24.1).
@@ -29,7 +29,7 @@ pub enum Acknowledgment {
 }
 
 impl Acknowledgment {
-    /// The two kinds differ in their StructureSize: 24 and 36.
+    /// Parses an acknowledgment. The two kinds differ in their StructureSize: 24 and 36.
     pub(super) fn parse(component: &Component) -> Result<Acknowledgment, Malformed> {
         let body = component
             .bytes
@@ -57,7 +57,7 @@ impl Acknowledgment {
 /// The notification (2.2.23.1) and the response to an acknowledgment (2.2.25.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OplockBreak {
-    /// OplockLevel: what the oplock is broken to, or was acknowledged as.
+    /// OplockLevel: the level that the oplock is broken to, or that was acknowledged.
     pub oplock_level: u8,
     /// FileId.
     pub file_id: FileId,
@@ -73,7 +73,7 @@ impl OplockBreak {
     }
 }
 
-/// The notification of a lease's break (2.2.23.2).
+/// The lease break notification (2.2.23.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseBreakNotification {
     /// NewEpoch.
@@ -101,7 +101,7 @@ impl LeaseBreakNotification {
     }
 }
 
-/// The answer to the acknowledgment of a lease's break (2.2.25.2).
+/// The response to a lease break acknowledgment (2.2.25.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseBreak {
     /// LeaseKey.

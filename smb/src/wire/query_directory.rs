@@ -1,4 +1,4 @@
-//! QUERY_DIRECTORY (MS-SMB2 2.2.33, 2.2.34).
+//! Parses QUERY_DIRECTORY requests and encodes the responses (MS-SMB2 2.2.33, 2.2.34).
 
 use bytes::Bytes;
 use nom::number::complete::{le_u8, le_u16, le_u32};
@@ -15,7 +15,7 @@ pub const FLAG_INDEX_SPECIFIED: u8 = 0x04;
 /// SMB2_REOPEN.
 pub const FLAG_REOPEN: u8 = 0x10;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// FileInformationClass (MS-FSCC 2.4).
@@ -26,7 +26,7 @@ pub struct Request {
     pub file_index: u32,
     /// FileId.
     pub file_id: FileId,
-    /// The search pattern; empty: as in the query before.
+    /// The search pattern; empty: that of the preceding query.
     pub pattern: String,
     /// OutputBufferLength in bytes.
     pub output_buffer_length: u32,
@@ -50,7 +50,7 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The entries.

@@ -1,4 +1,4 @@
-//! QUERY_INFO (MS-SMB2 2.2.37, 2.2.38).
+//! Parses QUERY_INFO requests and encodes the responses (MS-SMB2 2.2.37, 2.2.38).
 
 use bytes::Bytes;
 use nom::number::complete::{le_u8, le_u16, le_u32};
@@ -6,7 +6,7 @@ use nom::number::complete::{le_u8, le_u16, le_u32};
 use super::body::{buffer, fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
 
-/// SMB2_0_INFO_* (InfoType), of SET_INFO too.
+/// SMB2_0_INFO_* (InfoType), also of SET_INFO.
 #[allow(missing_docs)]
 pub mod info_type {
     pub const FILE: u8 = 0x01;
@@ -15,7 +15,7 @@ pub mod info_type {
     pub const QUOTA: u8 = 0x04;
 }
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// InfoType: one of [`info_type`].
@@ -64,7 +64,7 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The information.

@@ -1,4 +1,4 @@
-//! READ (MS-SMB2 2.2.19, 2.2.20).
+//! Parses READ requests and encodes the responses (MS-SMB2 2.2.19, 2.2.20).
 
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
@@ -6,7 +6,7 @@ use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 use super::body::{fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Flags (3.0.2 on).
@@ -17,9 +17,9 @@ pub struct Request {
     pub offset: u64,
     /// FileId.
     pub file_id: FileId,
-    /// MinimumCount in bytes: fewer is STATUS_END_OF_FILE.
+    /// MinimumCount in bytes: fewer bytes are STATUS_END_OF_FILE.
     pub minimum_count: u32,
-    /// Channel: 0; others are RDMA's.
+    /// Channel: 0; other values are for RDMA.
     pub channel: u32,
 }
 
@@ -43,10 +43,10 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// What was read.
+    /// The data that was read.
     pub data: Bytes,
 }
 

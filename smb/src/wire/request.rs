@@ -1,4 +1,4 @@
-//! A request of any command.
+//! Parses a request of any command.
 
 use super::body::{fields, fixed};
 use super::{
@@ -33,10 +33,10 @@ pub enum Request {
 }
 
 impl Request {
-    /// Parses the body of `component` as its header's command says.
+    /// Parses the body of `component` by its header's command.
     ///
     /// # Errors
-    /// Whatever is wrong with it; [`Malformed::status`] is the answer it gets.
+    /// The violation; [`Malformed::status`] is the status of the response.
     pub fn parse(component: &Component) -> Result<Request, Malformed> {
         Ok(match component.header.command {
             Command::NEGOTIATE => Request::Negotiate(negotiate::Request::parse(component)?),
@@ -71,7 +71,7 @@ impl Request {
     }
 }
 
-/// A request of StructureSize 4 with nothing in it (MS-SMB2 2.2.7, 2.2.11, 2.2.28, 2.2.30).
+/// Parses an empty request of StructureSize 4 (MS-SMB2 2.2.7, 2.2.11, 2.2.28, 2.2.30).
 fn empty(component: &Component, request: Request) -> Result<Request, Malformed> {
     fields(fixed(component, 4)?, le_u16)?;
     Ok(request)

@@ -1,4 +1,4 @@
-//! A response of any command.
+//! Encodes a response of any command.
 
 use bytes::{BufMut, Bytes};
 
@@ -28,19 +28,20 @@ pub enum Response {
     ChangeNotify(change_notify::Response),
     QueryInfo(query_info::Response),
     SetInfo,
-    /// The answer to an acknowledgment, and the notification too (their bodies are the same).
+    /// The response to an oplock break acknowledgment, and the notification (their bodies are equal).
     OplockBreak(oplock_break::OplockBreak),
-    /// The notification of a lease's break.
+    /// The lease break notification.
     LeaseBreakNotification(oplock_break::LeaseBreakNotification),
-    /// The answer to the acknowledgment of a lease's break.
+    /// The response to a lease break acknowledgment.
     LeaseBreak(oplock_break::LeaseBreak),
-    /// Any command with a status that has no body of its own; also the interim response of STATUS_PENDING.
+    /// The response of any command with a status that has no body of its own; also the interim response of
+    /// STATUS_PENDING.
     Error(error::Response),
 }
 
 impl Response {
     /// Appends the body to `out`, which ends with the 64-byte header of the response: offsets are relative to that
-    /// header. Returns the payload that follows what was written, unless empty: READ's data, which is not copied.
+    /// header. Returns the payload to send after it: READ's data, which is not copied, or no bytes.
     #[must_use = "the payload follows the body on the wire"]
     pub fn encode(&self, out: &mut Vec<u8>) -> Bytes {
         match self {
@@ -71,7 +72,7 @@ impl Response {
                 out.put_u16_le(4);
                 out.put_u16_le(0);
             }
-            // 2.2.40: StructureSize 2 and nothing else.
+            // 2.2.40: StructureSize 2 alone.
             Response::SetInfo => out.put_u16_le(2),
         }
         Bytes::new()

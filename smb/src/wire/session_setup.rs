@@ -1,4 +1,4 @@
-//! SESSION_SETUP (MS-SMB2 2.2.5, 2.2.6).
+//! Parses SESSION_SETUP requests and encodes the responses (MS-SMB2 2.2.5, 2.2.6).
 
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
@@ -15,7 +15,7 @@ pub const SESSION_FLAG_IS_NULL: u16 = 0x0002;
 /// SMB2_SESSION_FLAG_ENCRYPT_DATA in a response.
 pub const SESSION_FLAG_ENCRYPT_DATA: u16 = 0x0004;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Flags.
@@ -24,7 +24,7 @@ pub struct Request {
     pub security_mode: u8,
     /// Capabilities.
     pub capabilities: u32,
-    /// PreviousSessionId: a session of this client to be ended, 0 if none.
+    /// PreviousSessionId: a session of this client to end, 0 if none.
     pub previous_session_id: u64,
     /// The security token.
     pub security_buffer: Bytes,
@@ -47,7 +47,7 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// SessionFlags.

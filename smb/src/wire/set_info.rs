@@ -1,4 +1,4 @@
-//! SET_INFO (MS-SMB2 2.2.39).
+//! Parses SET_INFO requests (MS-SMB2 2.2.39).
 
 use bytes::Bytes;
 use nom::number::complete::{le_u8, le_u16, le_u32};
@@ -6,7 +6,7 @@ use nom::number::complete::{le_u8, le_u16, le_u32};
 use super::body::{buffer, fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// InfoType: one of [`super::query_info::info_type`].

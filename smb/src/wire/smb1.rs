@@ -1,4 +1,4 @@
-//! SMB1's NEGOTIATE (MS-CIFS 2.2.4.52), from which a client may move on to SMB2 (MS-SMB2 3.3.5.3).
+//! Parses SMB1's NEGOTIATE (MS-CIFS 2.2.4.52), from which a client may switch to SMB2 (MS-SMB2 3.3.5.3).
 
 use bytes::BufMut;
 use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
@@ -11,14 +11,14 @@ const COM_NEGOTIATE: u8 = 0x72;
 /// Length of the SMB1 header in bytes.
 const HEADER_LEN: usize = 32;
 
-/// What the client offers for moving on.
+/// The SMB2 dialects that the client offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiate {
     /// "SMB 2.002" is among the dialects.
     pub smb_2_002: bool,
     /// "SMB 2.???" is among the dialects.
     pub smb_2_wildcard: bool,
-    /// Flags2, PID and MID: echoed in a response in SMB1.
+    /// Flags2, PID and MID, which a response in SMB1 repeats.
     pub echo: Echo,
 }
 
@@ -39,7 +39,7 @@ impl Negotiate {
     /// Parses a whole SMB1 message.
     ///
     /// # Errors
-    /// Any command but NEGOTIATE, and a dialect list that is not one.
+    /// Any command but NEGOTIATE, and a malformed dialect list.
     pub fn parse(message: &[u8]) -> Result<Negotiate, Malformed> {
         let (protocol, command, _status, _flags, flags2, pid_high, _signature, _reserved) = fields(
             message,
@@ -86,7 +86,7 @@ impl Negotiate {
     }
 }
 
-/// The SMB1 response that says "no dialect in common": DialectIndex 0xFFFF (MS-CIFS 2.2.4.52.2, MS-SMB2 3.3.5.3.2).
+/// Builds the SMB1 response for "no dialect in common": DialectIndex 0xFFFF (MS-CIFS 2.2.4.52.2, MS-SMB2 3.3.5.3.2).
 #[must_use]
 pub fn no_common_dialect(echo: Echo) -> Vec<u8> {
     /// SMB_FLAGS_REPLY.

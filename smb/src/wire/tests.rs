@@ -1,4 +1,4 @@
-//! Messages of Windows and Samba, and framing.
+//! Tests parsing with messages of Windows and Samba, and framing.
 
 use bytes::Bytes;
 
@@ -149,7 +149,7 @@ fn compounds_are_cut_at_next_command() {
             Err(Malformed::NextCommand(next))
         );
     }
-    // Nothing follows what says that something does.
+    // The last header announces a further one, which is missing.
     assert_eq!(lengths(&[(72, 72)]), Err(Malformed::Truncated));
     let many = vec![(64, 64); compound::MAX_COMPONENTS];
     assert_eq!(
@@ -181,7 +181,7 @@ fn a_windows_negotiate() {
             },
         ]
     );
-    // What the Windows server answered, field by field.
+    // The Windows server's response, field by field.
     let answer = hex(WINDOWS_LOGIN[1]);
     let salt = hex("60A3C3B95C3C7CCD51EC536648D9B3AC74C483CA5B65385A251117BEB30712E5");
     let response = Response::Negotiate(negotiate::Response {
@@ -241,7 +241,7 @@ fn negotiate_contexts_that_overrun_or_repeat() {
         message(&|bytes| bytes[offset + 8] = 200),
         Err(Malformed::NegotiateContext(1))
     );
-    // Compression and unknown contexts are passed over.
+    // Compression and unknown contexts are ignored.
     assert_eq!(message(&|bytes| bytes[offset] = 3), Ok(()));
     assert_eq!(message(&|bytes| bytes[66] = 0), Err(Malformed::NoDialects));
     assert_eq!(message(&|bytes| bytes[67] = 1), Err(Malformed::Truncated));
@@ -282,7 +282,7 @@ fn a_windows_write_is_a_slice_of_the_message() {
     assert_eq!(request.file_id.persistent, 0x0200_0039_0000_0115);
     let response = Response::Write(write::Response { count: 0x17 });
     assert_eq!(body_of(&response), hex("11000000170000000000000000000000"));
-    // One byte more than there is.
+    // One byte more than the message has.
     let mut long = bytes.to_vec();
     long[68] += 1;
     assert_eq!(
@@ -420,7 +420,7 @@ fn transform_headers() {
 
 #[test]
 fn smb1_negotiates() {
-    // Samba's client, shortened.
+    // A message of Samba's client, shortened.
     let message = hex(
         "FF534D4272000000001843C80000000000000000000000000000FEFF00000000
          00 2200 024E54204C4D20302E313200 02534D4220322E30303200 02534D4220322E3F3F3F00",

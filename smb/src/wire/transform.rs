@@ -1,4 +1,4 @@
-//! The transform header of an encrypted message (MS-SMB2 2.2.41).
+//! Parses and encodes the transform header of an encrypted message (MS-SMB2 2.2.41).
 
 use bytes::BufMut;
 use nom::number::complete::{le_u16, le_u32, le_u64};
@@ -18,19 +18,19 @@ const ENCRYPTED: u16 = 0x0001;
 pub struct Transform {
     /// Signature: the cipher's authentication tag.
     pub signature: [u8; 16],
-    /// Nonce: the first 11 (CCM) or 12 (GCM) bytes count.
+    /// Nonce, of which CCM uses the first 11 bytes and GCM the first 12.
     pub nonce: [u8; 16],
-    /// OriginalMessageSize: bytes of the message, which follows this header.
+    /// OriginalMessageSize: length in bytes of the message after this header.
     pub original_message_size: u32,
-    /// SessionId: whose keys.
+    /// SessionId of the session by whose keys it is encrypted.
     pub session_id: u64,
 }
 
 impl Transform {
-    /// Reads the header of `message`; the whole message is needed, since its length is checked.
+    /// Parses the header of `message`, which must be the whole message, because its length is checked.
     ///
     /// # Errors
-    /// Truncated, wrong protocol id, flags other than "encrypted", a size other than what follows.
+    /// A truncated header, a wrong protocol id, flags other than "encrypted", a size other than that of the message.
     pub fn parse(message: &[u8]) -> Result<Transform, Malformed> {
         let (protocol, signature, nonce, original_message_size, _reserved, flags, session_id) =
             fields(

@@ -1,4 +1,4 @@
-//! TREE_CONNECT (MS-SMB2 2.2.9, 2.2.10).
+//! Parses TREE_CONNECT requests and encodes the responses (MS-SMB2 2.2.9, 2.2.10).
 
 use bytes::BufMut;
 use nom::number::complete::le_u16;
@@ -10,12 +10,12 @@ use super::{Component, Malformed, utf16};
 pub const SHARE_TYPE_DISK: u8 = 0x01;
 /// SMB2_SHARE_TYPE_PIPE.
 pub const SHARE_TYPE_PIPE: u8 = 0x02;
-/// SMB2_SHAREFLAG_NO_CACHING: clients keep no offline copies.
+/// SMB2_SHAREFLAG_NO_CACHING: clients must not keep offline copies.
 pub const SHAREFLAG_NO_CACHING: u32 = 0x0000_0030;
 /// SMB2_SHAREFLAG_ENCRYPT_DATA.
 pub const SHAREFLAG_ENCRYPT_DATA: u32 = 0x0000_8000;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Flags (3.1.1).
@@ -35,7 +35,7 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// ShareType.

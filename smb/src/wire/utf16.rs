@@ -1,4 +1,4 @@
-//! UTF-16LE strings.
+//! Decodes and encodes UTF-16LE strings.
 
 use super::Malformed;
 
@@ -28,7 +28,7 @@ pub fn decode_any(bytes: &[u8]) -> Result<String, Malformed> {
         .map_err(|_| Malformed::Surrogate)
 }
 
-/// The UTF-16LE bytes of `text`, without a terminator.
+/// Returns the UTF-16LE bytes of `text`, without a terminator.
 #[must_use]
 pub fn encode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * text.len());
@@ -41,7 +41,7 @@ pub fn push(text: &str, out: &mut Vec<u8>) {
     out.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
 }
 
-/// Length in bytes of `text` in UTF-16LE.
+/// Returns the length of `text` in UTF-16LE, in bytes.
 #[must_use]
 pub fn len(text: &str) -> usize {
     2 * text.encode_utf16().count()

@@ -1,4 +1,4 @@
-//! WRITE (MS-SMB2 2.2.21, 2.2.22).
+//! Parses WRITE requests and encodes the responses (MS-SMB2 2.2.21, 2.2.22).
 
 use bytes::{BufMut, Bytes};
 use nom::number::complete::{le_u16, le_u32, le_u64};
@@ -11,18 +11,18 @@ pub const FLAG_WRITE_THROUGH: u32 = 0x0000_0001;
 /// SMB2_WRITEFLAG_WRITE_UNBUFFERED (3.0.2 on).
 pub const FLAG_WRITE_UNBUFFERED: u32 = 0x0000_0002;
 
-/// The request.
+/// The parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Offset in bytes; all ones: at the end of the file.
+    /// Offset in bytes; all ones: the end of the file.
     pub offset: u64,
     /// FileId.
     pub file_id: FileId,
-    /// Channel: 0; others are RDMA's.
+    /// Channel: 0; other values are for RDMA.
     pub channel: u32,
     /// Flags.
     pub flags: u32,
-    /// What to write: a slice of the message.
+    /// The data to write: a slice of the message.
     pub data: Bytes,
 }
 
@@ -44,10 +44,10 @@ impl Request {
     }
 }
 
-/// The response.
+/// The response to encode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// Count of bytes written.
+    /// Count: the number of bytes written.
     pub count: u32,
 }
 

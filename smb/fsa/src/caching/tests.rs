@@ -16,7 +16,7 @@ const OPEN: Opening = Opening {
     has_waited: false,
 };
 
-/// One lease is there and another is asked for: held, wanted, broken to, granted (MS-FSA 2.1.5.18).
+/// One lease exists and another is requested. Columns: held, requested, broken to, granted (MS-FSA 2.1.5.18).
 #[test]
 fn a_second_lease() {
     for (held, wanted, broken, granted) in [
@@ -91,7 +91,7 @@ fn oplocks_and_leases_beside_each_other() {
     );
 }
 
-/// A client that keeps handles open only for its own next open closes them, before the open is refused.
+/// A client that keeps handles open only in its cache closes them before the other open is refused.
 #[test]
 fn a_sharing_violation_breaks_handles_alone() {
     let opening = Opening {
@@ -122,7 +122,7 @@ fn what_is_replaced_is_not_cached() {
         assert_eq!(opening.breaks(held, Kind::Lease), Some(Caching::NONE));
         assert_eq!(opening.waits(held, false), waits);
     }
-    // It does not wait for a break that another has begun, until it has waited itself.
+    // It does not wait for a break that another CREATE began, until it has waited itself.
     assert!(!opening.waits(caching("RH"), true));
     let again = Opening {
         has_waited: true,

@@ -12,7 +12,7 @@ fn lease(state: Caching) -> Lease {
     Lease::new(LeaseId::default(), version, state)
 }
 
-/// What another open of the same lease asks for: held, wanted, held afterwards.
+/// Another open of the same lease requests a state. Columns: held, requested, held afterwards.
 #[test]
 fn more_is_given_whole_or_not_at_all() {
     let (none, read) = (Caching::NONE, Caching::READ);
@@ -24,7 +24,7 @@ fn more_is_given_whole_or_not_at_all() {
         (read_handle, read_write, read_write, read_handle),
         (read_write, read_handle, read_handle, read_write),
         (read_handle, Caching::ALL, Caching::ALL, Caching::ALL),
-        // Another lease stands in the way of WRITE.
+        // Another lease conflicts with WRITE.
         (read, Caching::ALL, read_handle, read),
         (Caching::ALL, read_handle, read_handle, Caching::ALL),
     ] {
@@ -35,7 +35,7 @@ fn more_is_given_whole_or_not_at_all() {
     }
 }
 
-/// While a break is under way, what is needed beyond it waits; then handles go first, and data last.
+/// While a break is in progress, a further one waits; then HANDLE caching is broken first and READ last.
 #[test]
 fn breaks_come_one_after_the_other() {
     let mut lease = lease(Caching::ALL);

@@ -74,7 +74,7 @@ fn dos_wildcards() {
     }
 }
 
-/// What `*` and `?` mean, by definition.
+/// Matches `*` and `?` by their definition.
 fn naive(pattern: &[char], name: &[char]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,

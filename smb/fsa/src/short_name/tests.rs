@@ -65,7 +65,7 @@ fn case_does_not_count() {
     );
 }
 
-/// What Debian's Samba 4.17 answers to smbclient's `altname`.
+/// The names are those that Debian's Samba 4.17 returns for smbclient's `altname`.
 #[test]
 fn computed_names_are_those_of_samba() {
     for (name, short) in [

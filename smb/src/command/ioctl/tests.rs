@@ -63,7 +63,7 @@ fn negotiation_is_validated() {
         other[at] ^= 1;
         assert!(dropped(&mut fixture, &other, 24), "byte {at}");
     }
-    // 3.3.5.15.12: it is the greatest common dialect that counts
+    // 3.3.5.15.12: the greatest common dialect is compared
     let also = hex("7f000000 cccccccccccccccccccccccccccccccc 0100 0200 0302 0203");
     assert!(!dropped(&mut fixture, &also, 24));
     let greater = hex("7f000000 cccccccccccccccccccccccccccccccc 0100 0200 0203 1103");

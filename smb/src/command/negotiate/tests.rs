@@ -1,4 +1,4 @@
-//! Dialects, contexts, the preauthentication hash, and the way from SMB1.
+//! Tests dialects, contexts, the preauthentication hash, and the switch from SMB1.
 
 use bytes::{BufMut, Bytes};
 
@@ -144,7 +144,7 @@ fn the_preauthentication_hash_covers_request_and_response() {
     };
     let handled = server.with(CONN, |ctx| start(ctx, &request, &body));
     assert!(matches!(handled, Ok(Handled::Reply(_))));
-    // The server's answer of the vector in place of ours.
+    // The server's response of the vector instead of ours.
     server.with(CONN, |ctx| answered(ctx, &hex(WINDOWS_LOGIN[1])));
     let expected = hex(
         "324BFA92A4F3A190E466EBEA08D9C110DC88BFED758D9846ECC6F541CC1D02AE3C94A79F36011E99\
@@ -198,7 +198,7 @@ fn smb1_leads_to_smb2_or_nowhere() {
     assert_eq!(refusal[32..], [1, 0xFF, 0xFF, 0, 0]);
     let handled = server.with(CONN, |ctx| smb1(ctx, &all));
     assert_eq!(revision(&handled), 0x02FF);
-    // The same again is against the protocol; SMB2's NEGOTIATE is what follows.
+    // A second SMB1 NEGOTIATE violates the protocol; SMB2's NEGOTIATE must follow.
     let again = server.with(CONN, |ctx| smb1(ctx, &all));
     assert!(matches!(again, Handled::Drop));
     let response = server.negotiate(&negotiate_body(&[0x0210], 0, &[]));

@@ -104,7 +104,7 @@ fn transceive_is_both() {
         panic!("no output");
     };
     assert_eq!(response.output.len(), 68);
-    // A breach of the protocol ends the pipe, and the state knows.
+    // A violation of the protocol disconnects the pipe, and the state records it.
     let broken = wire::ioctl::Request {
         input: Bytes::from_static(&[0; 16]),
         ..body

@@ -109,7 +109,7 @@ fn entries_that_do_not_fit_come_next_time() {
     let mut fixture = fixture();
     let long = "x".repeat(100);
     let dir = ["a", long.as_str(), "z"];
-    // The file system gives three; the buffer holds the first.
+    // The file system returns three; the first fits the buffer.
     let length = 200;
     let got = list(&mut fixture, query("*", 0, length), &dir).unwrap();
     assert_eq!(got, ["a"]);

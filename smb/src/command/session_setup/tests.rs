@@ -1,4 +1,4 @@
-//! Logins over every dialect; and that the records alone give the same state.
+//! Tests logins over every dialect; the fold of the records equals the state.
 
 use super::*;
 use crate::auth::client::Client;
@@ -188,7 +188,7 @@ fn guest_and_anonymous_only_where_a_share_lets_them_and_nothing_is_required() {
     );
     let mut server = negotiated(with_guest_share(config()), Dialect::Smb311);
     for (client, flag) in [(&guest, 1), (&Client::ANONYMOUS, 2)] {
-        // Even if the client would like to sign.
+        // Even if the client requests signing.
         let (id, flags, _) = server.login_on(CONN, 0, client, 3, 0).unwrap();
         assert_eq!(flags, flag);
         let security = server.security(id);
@@ -248,7 +248,7 @@ fn authenticating_again_keeps_the_keys() {
     let (again, _, _) = server.login_on(CONN, id, &ALICE, 1, 0).unwrap();
     assert_eq!(again, id);
     assert_eq!(server.security(id).keys, keys);
-    // Half way the session is still valid.
+    // Before the last round the session is still valid.
     let body = setup_body(1, 0, &ALICE.negotiate());
     server.setup_on(CONN, id, &body).unwrap();
     assert_eq!(server.security(id).state, SessionState::Valid);

@@ -34,7 +34,7 @@ fn target(replace: bool, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The operation a request asks for; it succeeds.
+/// The operation that a request needs; it succeeds.
 fn operation(fixture: &mut Fixture, request: &wire::Request) -> Result<Option<FileOp>, NtStatus> {
     let mut seen = None;
     let reply = fixture.run(request, |op| {
@@ -64,10 +64,10 @@ fn rename_and_link_go_to_paths_beneath_the_share() {
         replace: false,
     };
     assert_eq!(op, Some(want));
-    // As Samba's clients write it.
+    // The form that Samba's clients send.
     let op = operation(&mut fixture, &set(10, 11, &target(false, "\\e\\link"))).unwrap();
     assert!(matches!(op, Some(FileOp::Link { to, .. }) if to == "e/link"));
-    // Its own name: nothing to do.
+    // The name is unchanged, and no operation is needed.
     let op = operation(&mut fixture, &set(10, 10, &target(false, "d\\file")));
     assert_eq!(op, Ok(None));
     for (open, name, status) in [

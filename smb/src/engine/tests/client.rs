@@ -1,11 +1,11 @@
-//! Requests as a client writes them, and responses as it reads them.
+//! Encodes requests and parses responses as a client does.
 
 use crate::crypto::SessionKeys;
 use crate::wire::{Command, Flags, Header, Route, header, utf16};
 use bytes::{BufMut, Bytes};
 use outlast_fsa::status::NtStatus;
 
-/// A request: its body and what its header says besides the ids.
+/// A request: its body, and the fields of its header except the ids.
 #[derive(Clone)]
 pub(super) struct Ask {
     pub(super) command: Command,
@@ -43,7 +43,7 @@ impl Ask {
     }
 }
 
-/// What a CREATE asks for.
+/// The fields of a CREATE.
 #[derive(Clone, Copy)]
 pub(super) struct Opening<'a> {
     pub(super) name: &'a str,
@@ -87,7 +87,7 @@ impl Opening<'_> {
         Ask::new(Command::CREATE, self.body())
     }
 
-    /// With a lease of version 2; the bytes of its key are all `key`.
+    /// A CREATE with a lease of version 2; the bytes of its key are all `key`.
     pub(super) fn leasing(mut self, key: u8, state: u32, epoch: u16) -> Ask {
         self.oplock = LEASE;
         let mut data = vec![key; 16];
@@ -98,13 +98,13 @@ impl Opening<'_> {
         self.with_contexts(&[(b"RqLs", &data)])
     }
 
-    /// With a batch oplock, and a context of durable handles.
+    /// A CREATE with a batch oplock and a durable handle context.
     pub(super) fn durable(mut self, name: &[u8; 4], data: &[u8]) -> Ask {
         self.oplock = BATCH;
         self.with_contexts(&[(name, data)])
     }
 
-    /// With create contexts.
+    /// A CREATE with these contexts.
     pub(super) fn with_contexts(self, contexts: &[(&[u8; 4], &[u8])]) -> Ask {
         let mut body = self.body();
         body.resize(body.len().next_multiple_of(8), 0);
@@ -273,7 +273,7 @@ fn set_info(open: u64, class: u8, info: &[u8]) -> Ask {
     Ask::new(Command::SET_INFO, body)
 }
 
-/// A request with StructureSize 4 and nothing else.
+/// An empty request of StructureSize 4.
 pub(super) fn empty(command: Command) -> Ask {
     Ask::new(command, vec![4, 0, 0, 0])
 }
@@ -289,7 +289,7 @@ pub(super) fn tree_connect(share: &str) -> Ask {
     Ask::new(Command::TREE_CONNECT, body)
 }
 
-/// How a client protects what it sends.
+/// The protection of a client's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protection {
     Plain,
@@ -297,7 +297,7 @@ pub(super) enum Protection {
     Encrypted,
 }
 
-/// A session as the client sees it.
+/// The client's side of a session.
 pub(super) struct Client {
     pub(super) conn: u64,
     pub(super) session: u64,

@@ -1,4 +1,4 @@
-//! FSCTL_SRV_COPYCHUNK in several operations, each with an intent of its own.
+//! Tests FSCTL_SRV_COPYCHUNK in several operations, each with an intent of its own.
 
 use super::client::{Ask, Opening, Protection, read, write};
 use super::sweep;
@@ -39,7 +39,7 @@ fn copy(open: u64, chunks: &[(u64, u64, u32)]) -> Ask {
     Ask::new(Command::IOCTL, body)
 }
 
-/// Chunks that overlap, in one file: each takes what the ones before it have left there.
+/// Overlapping chunks in one file: each copies the result of the earlier ones.
 #[test]
 fn a_copy_onto_itself_is_done_once_whatever_happens() {
     const PIECE: usize = 1 << 19;
@@ -81,7 +81,7 @@ fn a_copy_onto_itself_is_done_once_whatever_happens() {
     });
 }
 
-/// MS-SMB2 3.3.5.15.6.1: the answer tells how far it came.
+/// MS-SMB2 3.3.5.15.6.1: the response contains the number of chunks written.
 #[test]
 fn a_copy_that_fails_midway_tells_what_it_has_copied() {
     sweep(|world| {

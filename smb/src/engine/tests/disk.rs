@@ -1,5 +1,5 @@
-//! A file system in memory that keeps to the contract: `prepare` changes nothing, `perform` can be called again with
-//! its intent.
+//! Implements a file system in memory under the contract: `prepare` changes nothing, `perform` can be repeated with its
+//! intent.
 
 use bytes::Bytes;
 use outlast_fsa::fileop::{
@@ -23,10 +23,10 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     nodes: BTreeMap<String, Node>,
-    /// Inode by open, also of what is deleted.
+    /// Inode by open, also of deleted files.
     opens: BTreeMap<OpenId, u64>,
     next_ino: u64,
-    /// Effects: none may happen twice.
+    /// The effects so far, none of which may happen twice.
     pub(super) effects: Vec<String>,
 }
 
@@ -58,13 +58,13 @@ impl Disk {
         }
     }
 
-    /// Which directory holds the last component of a path.
+    /// The directory that contains the last component of a path.
     fn directory(&self, path: &str) -> FileKey {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         Disk::key(self.nodes.get(parent).map_or(0, |node| node.ino))
     }
 
-    /// Another name of a file.
+    /// Adds another name of a file.
     pub(super) fn link(&mut self, from: &str, to: &str) {
         let node = self.nodes[from].clone();
         self.nodes.insert(to.to_owned(), node);

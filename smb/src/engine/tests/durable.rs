@@ -1,4 +1,4 @@
-//! Durable handles, with a crash at every point (MS-SMB2 3.3.5.9.6 to 3.3.5.9.12).
+//! Tests durable handles, with a crash at every point (MS-SMB2 3.3.5.9.6 to 3.3.5.9.12).
 
 use super::client::{
     self, Ask, Client, Opening, Protection, Response, close, empty, lock, read, write,
@@ -163,7 +163,7 @@ fn an_open_without_its_client_gives_way() {
     });
 }
 
-/// 3.3.5.6: so it is with a session that its client ends; what it reconnects with says nothing but which open.
+/// 3.3.5.6: a durable open survives the LOGOFF of its session; the reconnect context contains only the FileId.
 #[test]
 fn an_open_outlives_a_log_off() {
     sweep(|world| {
@@ -210,8 +210,8 @@ fn a_create_that_waits_is_not_available_to_its_replay() {
     });
 }
 
-/// Without a batch oplock or a lease that caches handles nobody could be asked to give way; a file that is to be
-/// deleted is deleted when its last open goes.
+/// Without a batch oplock or a lease with HANDLE caching no break could be sent; a delete-pending file is deleted when
+/// its last open ends.
 #[test]
 fn what_is_not_durable_ends_with_its_connection() {
     sweep(|world| {
@@ -236,7 +236,7 @@ fn what_is_not_durable_ends_with_its_connection() {
     });
 }
 
-/// 3.3.5.9.10: the client has not seen the answer, and sends the CREATE again.
+/// 3.3.5.9.10: the client has not received the response, and sends the CREATE again.
 #[test]
 fn a_create_that_is_sent_again_makes_no_second_open() {
     sweep(|world| {
@@ -252,7 +252,7 @@ fn a_create_that_is_sent_again_makes_no_second_open() {
         let replayed = world.one(&mut later, first_v2(opening, 0).replayed());
         assert_eq!(replayed.open(), made.open());
         assert_eq!(statuses(&[replayed]), [NtStatus::SUCCESS]);
-        // Closed, it is forgotten: the same id makes a new open.
+        // After the close the same CreateGuid makes a new open.
         world.one(&mut later, close(made.open()));
         let new = world.one(&mut later, first_v2(opening, 0));
         assert_ne!(new.open(), made.open());

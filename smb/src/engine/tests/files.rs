@@ -1,4 +1,4 @@
-//! Sharing, deleting, renaming.
+//! Tests share modes, deletion and renaming.
 
 use super::client::{self, Opening, Protection, close, read, rename, set_delete};
 use super::sweep;
@@ -66,7 +66,7 @@ fn the_last_close_deletes() {
             NtStatus::SUCCESS
         );
         assert!(!world.disk.exists("f"));
-        // A mark that is taken back by another open than the one that set it.
+        // Another open than the one that set the mark clears it.
         let first = world.one(&mut ann, Opening::of("f").ask()).open();
         let second = world.one(&mut bob, Opening::of("f").ask()).open();
         assert_eq!(
@@ -83,7 +83,7 @@ fn the_last_close_deletes() {
     });
 }
 
-/// MS-FSA 2.1.5.5: what is deleted is the link that was opened.
+/// MS-FSA 2.1.5.5: the link that was opened is deleted.
 #[test]
 fn of_two_links_the_marked_one_goes() {
     sweep(|world| {
@@ -103,7 +103,7 @@ fn of_two_links_the_marked_one_goes() {
         let more = world.one(&mut ann, Opening::of("keep").ask()).open();
         world.one(&mut bob, close(also));
         assert!(!world.disk.exists("drop"));
-        // Taken back by way of another link, the mark would stay.
+        // Through another link the mark is not cleared.
         world.one(&mut bob, set_delete(keep, true));
         world.one(&mut bob, set_delete(keep, false));
         world.one(&mut bob, close(keep));
@@ -140,10 +140,10 @@ fn a_rename_moves_every_open_below() {
         opening.options = client::DIRECTORY;
         let directory = world.one(&mut ann, opening.ask()).open();
         let file = world.one(&mut bob, Opening::of("d\\f").ask()).open();
-        // An open file below holds the directory's name.
+        // A directory with an open file beneath it cannot be renamed.
         let refused = world.one(&mut ann, rename(directory, "e", false));
         assert_eq!(refused.status(), NtStatus::ACCESS_DENIED);
-        // Nor is a name in it changed beside one who has opened it to delete it.
+        // No name in a directory changes while another open of it has DELETE access.
         let refused = world.one(&mut bob, rename(file, "d\\g", false));
         assert_eq!(refused.status(), NtStatus::SHARING_VIOLATION);
         world.one(&mut ann, close(directory));

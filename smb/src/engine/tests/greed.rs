@@ -1,5 +1,5 @@
-//! Clients that go to every limit, one limit alone or all together: what they make durable stays within the room for
-//! it, every record within what the limits say of its length; the fold of the records is the state; and a newcomer
+//! Drives clients to every limit, one alone or all together: their durable state stays within its room, every record
+//! within the length that follows from the limits, the fold of the records equals the state, and another client still
 //! logs in and is served.
 
 use super::client::{
@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes};
 use outlast_fsa::status::NtStatus;
 use std::time::Duration;
 
-/// Folds what is appended, and knows the longest.
+/// Folds the appended records, and keeps the length of the longest.
 struct Log {
     shadow: Smb,
     longest: usize,
@@ -36,7 +36,7 @@ impl Journal for Log {
 
     fn unique_id(&mut self) -> u64 {
         self.ids += 1;
-        // as long as ids become
+        // as large as ids become
         (1 << 62) + self.ids
     }
 }
@@ -54,14 +54,14 @@ const CLOCK: Clock = Clock {
     wall: 1_000_000,
 };
 
-/// A server whose clients wait for nothing: oplocks are not given up, locks are not released.
+/// A server whose clients never yield: breaks are not acknowledged, locks are not released.
 struct Stage {
     smb: Smb,
     log: Log,
     disk: Disk,
     sent: Vec<(ConnId, Vec<u8>)>,
     next_conn: ConnId,
-    /// Connections that the server has parted with.
+    /// The number of connections that the server has closed for lack of room.
     parted: usize,
 }
 
@@ -90,7 +90,7 @@ impl Stage {
         client
     }
 
-    /// One message, worked on until it is done or waits; what came back to its client.
+    /// Executes one message until it is done or waits, and returns the responses to its client.
     fn ask(&mut self, client: &mut Client, asks: &[Ask]) -> Vec<Response> {
         let message = client.message(asks);
         self.deliver(client.conn, &message);
@@ -153,7 +153,7 @@ impl Stage {
         panic!("a message without end");
     }
 
-    /// As the loop does.
+    /// Closes connections for lack of room, as the loop does.
     fn part(&mut self) {
         while let Some((conn, _)) = self.smb.to_part_with() {
             self.smb.disconnected(conn, &mut self.log);
@@ -161,7 +161,7 @@ impl Stage {
         }
     }
 
-    /// What holds at every moment.
+    /// Checks the invariants.
     fn check(&self) {
         let limits = &self.smb.config.limits;
         assert!(self.smb.all_durable_bytes() <= limits.total.bytes + slack());
@@ -181,7 +181,7 @@ impl Stage {
         assert_eq!(self.log.shadow.accounts, self.smb.accounts);
     }
 
-    /// A client that has nothing yet logs in, connects a share, opens a file, and locks it.
+    /// Lets a new client log in, connect a share, open a file and lock it.
     fn serve_a_newcomer(mut self) {
         let mut carol = self.client("carol");
         assert_eq!(
@@ -206,18 +206,18 @@ impl Stage {
     }
 }
 
-/// What is not asked for may go beyond the room by so much before the server parts with somebody: one message's
-/// answers.
+/// The number of bytes by which state without a check may exceed the room before the server closes a connection: the
+/// answers of one message.
 fn slack() -> usize {
     1 << 20
 }
 
-/// How often it is refused before it is content.
+/// The number of refusals after which a client stops.
 const REFUSALS: usize = 3;
 
 type Greed = fn(&mut Stage, &mut Client, usize);
 
-/// Asks until it is refused, or has asked often enough.
+/// Repeats a request until it is refused often enough, or `most` times.
 fn until_refused(most: usize, mut ask: impl FnMut(usize) -> bool) {
     let mut refused = 0;
     for at in 0..most {
@@ -286,7 +286,7 @@ fn locks(stage: &mut Stage, client: &mut Client, most: usize) {
     });
 }
 
-/// Waits for locks that are not released.
+/// Requests that wait for locks that are not released.
 fn waits(stage: &mut Stage, client: &mut Client, most: usize) {
     let name = format!("waited for {}", client.conn);
     let (Some(held), Some(open)) = (
@@ -302,7 +302,7 @@ fn waits(stage: &mut Stage, client: &mut Client, most: usize) {
     });
 }
 
-/// Chains that wait for an oplock, with a long WRITE to come, and a long answer before.
+/// Chains that wait for an oplock break, with a long answer before and a long WRITE after it.
 fn chains(stage: &mut Stage, client: &mut Client, most: usize) {
     let name = format!("chained {}", client.conn);
     let batch = Opening {
@@ -344,7 +344,7 @@ fn watches(stage: &mut Stage, client: &mut Client, most: usize) {
         let asked = stage.status(client, notify(open, 3, true));
         asked == NtStatus::PENDING || asked == NtStatus::SUCCESS
     });
-    // what happens there is kept for those that do not wait
+    // changes there are kept for watches without a waiting request
     for at in 0..64 {
         let name = format!("{name}\\{}{at}", "n".repeat(250));
         if let Some(open) = stage.open(client, Opening::of(&name)) {
@@ -373,7 +373,7 @@ fn set_ups(stage: &mut Stage, client: &mut Client, most: usize) {
     client.session = session;
 }
 
-/// Leaves out every second MessageId.
+/// Skips every second MessageId.
 fn holes(stage: &mut Stage, client: &mut Client, most: usize) {
     for _ in 0..most.min(4000) {
         client.next_message_id += 1;
@@ -401,7 +401,7 @@ const ALL: [Greed; 11] = [
     opens, cursors, locks, waits, chains, watches, trees, set_ups, holes, compounds, opens,
 ];
 
-/// Shares by the names that `world` has, users and guests that may log in, and as much room as 64 MiB of NVRAM give.
+/// A configuration with the shares of `world`, with users and guests, and with the room of a log of 64 MiB.
 fn setting() -> Config {
     let mut setting = Config {
         shares: world::config().shares,

@@ -1,4 +1,4 @@
-//! Leases, with a crash at every point (MS-SMB2 3.3.4.7, 3.3.5.9.8, 3.3.5.22.2).
+//! Tests leases, with a crash at every point (MS-SMB2 3.3.4.7, 3.3.5.9.8, 3.3.5.22.2).
 
 use super::client::{self, Ask, Client, Opening, Protection, Response, close, rename, write};
 use super::durable::again;
@@ -33,7 +33,7 @@ fn leased(response: &Response) -> (u32, u32, u16) {
     (number(16), number(20), number(48) as u16)
 }
 
-/// Key, from, to, whether it is to be acknowledged, and the epoch of a notification.
+/// Key, from, to, whether it must be acknowledged, and the epoch of a notification.
 fn broken(response: &Response) -> (u8, u32, u32, bool, u16) {
     assert_eq!(response.header.message_id, u64::MAX);
     let body = &response.body;
@@ -48,7 +48,7 @@ fn broken(response: &Response) -> (u8, u32, u32, bool, u16) {
     )
 }
 
-/// The one notification a client has got.
+/// The only notification that a client has received.
 fn one_break(world: &mut World, client: &Client) -> (u8, u32, u32, bool, u16) {
     let got = world.received(client);
     assert_eq!(got.len(), 1, "{got:?}");
@@ -64,7 +64,7 @@ fn a_lease_is_broken_and_the_second_open_waits() {
             let opening = Opening::of("f");
             let first = world.one(&mut ann, opening.leasing(1, RWH, 10));
             assert_eq!(leased(&first), (RWH, 0, 11));
-            // It only looks at attributes, and breaks nothing.
+            // The open only accesses attributes, and breaks no lease.
             let look = Opening {
                 access: client::LOOK,
                 ..opening
@@ -73,7 +73,7 @@ fn a_lease_is_broken_and_the_second_open_waits() {
             let interim = world.one(&mut bob, opening.leasing(2, RWH, 20));
             assert_eq!(interim.status(), NtStatus::PENDING);
             assert_eq!(one_break(world, &ann), (1, RWH, RH, true, 12));
-            // More of the same lease is opened meanwhile.
+            // Another open of the same lease is made meanwhile.
             let again = world.one(&mut ann, opening.leasing(1, RWH, 10));
             assert_eq!(leased(&again), (RWH, 2, 12));
             let too_much = world.one(&mut ann, acknowledge(1, RWH));
@@ -86,7 +86,7 @@ fn a_lease_is_broken_and_the_second_open_waits() {
             assert_eq!(late.status(), NtStatus::UNSUCCESSFUL);
             let unknown = world.one(&mut ann, acknowledge(3, 0));
             assert_eq!(unknown.status(), NtStatus::OBJECT_NAME_NOT_FOUND);
-            // A write breaks what the others cache, and not its own.
+            // A write breaks the other leases, but not its own.
             world.one(&mut ann, write(first.open(), 0, b"x"));
             assert_eq!(one_break(world, &bob), (2, RH, 0, true, 22));
             assert!(world.received(&ann).is_empty());
@@ -131,13 +131,14 @@ fn a_lease_belongs_to_the_client_and_not_to_a_connection() {
         assert_eq!(leased(&first), (R, 0, 11));
         let second = world.one(&mut more, opening.leasing(1, RWH, 10));
         assert_eq!(leased(&second), (RWH, 0, 12));
-        // The same key of another client is another lease, and a key is of one file.
+        // The same key of another client is another lease, and a key belongs to one file.
         let other = Opening::of("g");
         let refused = world.one(&mut more, other.leasing(1, R, 0));
         assert_eq!(refused.status(), NtStatus::INVALID_PARAMETER);
         let theirs = world.one(&mut bob, other.leasing(1, R, 0));
         assert_eq!(leased(&theirs), (R, 0, 1));
-        // The first connection is gone: the second one's open keeps the lease, and is sent its break.
+        // After the end of the first connection the second one's open keeps the lease, and its connection receives the
+        // break.
         world.disconnect(ann.conn);
         world.one(&mut bob, opening.ask());
         assert_eq!(one_break(world, &more), (1, RWH, RH, true, 13));
@@ -171,7 +172,7 @@ fn a_lease_whose_break_is_not_acknowledged_is_gone() {
     });
 }
 
-/// MS-FSA 2.1.4.12: a client that keeps a file open only for its own next open closes it, and the other one is let in.
+/// MS-FSA 2.1.4.12: a client that keeps a handle open only in its cache closes it, and the other open is admitted.
 #[test]
 fn handles_are_given_back_before_sharing_is_judged() {
     sweep(|world| {

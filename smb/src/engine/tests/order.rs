@@ -1,4 +1,4 @@
-//! Requests that are judged by what came before them: in their message, by their open, on their pipe.
+//! Tests requests whose results depend on earlier ones: in their message, by their open, on their pipe.
 
 use super::client::{
     ANY, EXCLUSIVE_LOCK, NOW, Opening, Protection, SHARED, UNLOCK, close, lock, read, tree_connect,
@@ -69,7 +69,7 @@ fn what_was_sent_before_the_channel_failed_changes_nothing() {
     });
 }
 
-/// A pipe queues (MS-FSCC 2.4.36): what is read is what comes.
+/// A pipe queues (MS-FSCC 2.4.36): a waiting READ returns the next message.
 #[test]
 fn a_read_of_an_empty_pipe_waits() {
     let bind = hex(
@@ -89,7 +89,7 @@ fn a_read_of_an_empty_pipe_waits() {
         assert_eq!(statuses(&got), [NtStatus::SUCCESS; 2]);
         assert_eq!(got[1].async_id(), interim.async_id());
         assert!(got[1].data().starts_with(&[5, 0, 12]));
-        // One that still waits when its pipe is closed ends with that.
+        // A READ that still waits when its pipe is closed ends then.
         world.one(&mut ann, read(pipe, 0, 1024));
         let got = world.ask(&mut ann, &[close(pipe)]);
         assert_eq!(statuses(&got), [NtStatus::SUCCESS, NtStatus::PIPE_BROKEN]);

@@ -1,4 +1,4 @@
-//! Sessions and tree connects when the server returns with another configuration.
+//! Tests sessions and tree connects after a restart with another configuration.
 
 use super::client::{
     self, CREATE, Opening, Protection, SHARE_ALL, close, empty, notify, read, tree_connect, write,
@@ -47,7 +47,7 @@ fn a_user_who_was_removed_is_logged_off_and_the_others_stay() {
         assert_eq!(gone, NtStatus::USER_SESSION_DELETED);
         assert_eq!(world.smb.status(ann.conn).opens, 0);
         assert_eq!(Vec::from_iter(world.closed.clone()), [ann.conn]);
-        // What she had open is free, and the other session works as before.
+        // Her files are closed, and the other session works as before.
         assert_eq!(
             world.one(&mut bob, write(bobs, 0, b"x")).status(),
             NtStatus::SUCCESS
@@ -89,7 +89,7 @@ fn a_share_that_does_not_admit_a_user_any_more_is_disconnected() {
         assert_eq!(world.smb.status(ann.conn).opens, 0);
         let again = world.one(&mut ann, tree_connect("pub")).status();
         assert_eq!(again, NtStatus::ACCESS_DENIED);
-        // The session is as good as it was.
+        // The session remains valid.
         let other = world.one(&mut ann, tree_connect("ro")).status();
         assert_eq!(other, NtStatus::SUCCESS);
     });
@@ -111,7 +111,7 @@ fn a_share_with_another_path_is_disconnected() {
     });
 }
 
-/// Its tree connect is gone and does not say which share it is.
+/// Its tree connect has ended and does not identify the share any more.
 #[test]
 fn a_file_that_is_still_to_be_closed_stays_in_its_share() {
     let mut world = World::new(None);
@@ -212,8 +212,8 @@ fn rights_of_a_tree_connect_are_those_of_the_share_now() {
     });
 }
 
-/// The user is removed, and the server dies at each point of an operation of hers: what was begun has its one effect,
-/// and is the last.
+/// The user is removed, and the server crashes at each point of her operation: an operation in progress has its effect
+/// once, and no other follows.
 #[test]
 fn what_was_under_way_is_done_before_its_session_ends() {
     let scenario = |crash_in: Option<usize>| {
@@ -251,7 +251,7 @@ fn what_was_under_way_is_done_before_its_session_ends() {
     assert!(made.contains(&0) && made.contains(&1), "{made:?}");
 }
 
-/// A man in the middle has no key: no request of his may change a session that is protected.
+/// A man in the middle has no key: its requests must not change a protected session.
 #[test]
 fn a_protected_session_is_not_authenticated_again_without_protection() {
     for protection in [Protection::Signed, Protection::Encrypted] {

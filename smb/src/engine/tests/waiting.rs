@@ -1,4 +1,4 @@
-//! Requests that wait: locks, breaks, notifies; and how they end.
+//! Tests waiting requests (locks, breaks, CHANGE_NOTIFY) and their ends.
 
 use super::client::{
     self, ANY, EXCLUSIVE_LOCK, NOW, Opening, Protection, SHARED, UNLOCK, acknowledge, close, empty,
@@ -180,7 +180,8 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
                 ..opening
             };
             assert_eq!(world.one(&mut bob, look.ask()).status(), NtStatus::SUCCESS);
-            // A CREATE with more after it in its message holds that up, and waits without an interim response.
+            // A CREATE that is not the last request of its message delays the rest, and waits without an interim
+            // response.
             let asks = [
                 opening.ask(),
                 read(ANY, 0, 1).related(),
@@ -201,7 +202,7 @@ fn a_batch_oplock_is_broken_and_the_second_open_waits() {
             assert_eq!(responses[0].oplock(), client::LEVEL_II);
             let again = world.one(&mut ann, acknowledge(open, 0));
             assert_eq!(again.status(), NtStatus::INVALID_OPLOCK_PROTOCOL);
-            // A write by another takes level II away, without being asked for an acknowledgment.
+            // A write by another client breaks level II, without an acknowledgment.
             let second = world.one(&mut bob, Opening::of("f").ask()).open();
             world.one(&mut bob, write(second, 0, b"x"));
             let broken = world.received(&ann);
@@ -312,7 +313,7 @@ fn the_holder_of_an_oplock_goes_and_the_waiting_open_goes_on() {
             NtStatus::PENDING
         );
         assert_eq!(world.received(&ann).len(), 1);
-        // It was only cached: the client closes it instead.
+        // The handle was only cached: the client closes it instead.
         world.one(&mut ann, close(first));
         let opened = world.received(&bob);
         assert_eq!(statuses(&opened), [NtStatus::SUCCESS]);
@@ -387,7 +388,7 @@ fn changes_are_reported_and_kept_in_between() {
     });
 }
 
-/// MS-FSA 2.1.5.15.3: a watch does not keep the directory from being deleted.
+/// MS-FSA 2.1.5.15.3: a watch does not prevent the deletion of its directory.
 #[test]
 fn a_watch_of_a_directory_that_is_deleted_ends() {
     for by_disposition in [false, true] {
@@ -454,8 +455,8 @@ fn a_session_that_ends_takes_its_waiting_requests_along() {
     });
 }
 
-/// However a session ends (another that names it as its previous one, an authentication that fails), its opens are
-/// closed, and that completes what waits for changes by them (MS-FSA 2.1.5.5).
+/// At every end of a session (PreviousSessionId, a failed reauthentication) its opens are closed, which completes their
+/// CHANGE_NOTIFY requests (MS-FSA 2.1.5.5).
 #[test]
 fn what_waits_for_changes_ends_with_its_open_and_the_rest_with_its_session() {
     let parked = |wait| Parked {

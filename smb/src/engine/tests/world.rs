@@ -1,5 +1,5 @@
-//! The loop's part, with a crash wherever one is wanted: before or after each commit, and between an operation and its
-//! result.
+//! Plays the loop's part, with a crash at any chosen point: before or after each commit, and between an operation and
+//! its result.
 
 use super::client::{Ask, Client, Protection, Response};
 use super::disk::Disk;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The log: what is committed, and what is not yet.
+/// The log: committed and uncommitted records.
 #[derive(Default)]
 struct Log {
     committed: Vec<(ConnId, Vec<u8>)>,
@@ -45,7 +45,7 @@ impl Entropy for Zeros {
     }
 }
 
-/// What became of a commit.
+/// The result of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Lived,
@@ -55,27 +55,27 @@ enum Fate {
 
 pub(super) struct World {
     pub(super) smb: Smb,
-    /// The fold of what is committed.
+    /// The fold of the committed records.
     shadow: Smb,
     config: Config,
-    /// The shares on record, and those that the next commit puts there.
+    /// The shares on record, and those of the next commit.
     former: Vec<FormerShare>,
     listed: Vec<FormerShare>,
     log: Log,
-    /// What is to leave with the next commit.
+    /// The output of the next commit.
     kept: Output,
     pub(super) disk: Disk,
     pub(super) now: Duration,
-    /// What has left, in order.
+    /// The sent messages, in order.
     pub(super) sent: Vec<(ConnId, Vec<u8>)>,
-    /// Of it, what the test has not looked at.
+    /// Those of them that the test has not read yet.
     unread: BTreeMap<ConnId, Vec<Vec<u8>>>,
     pub(super) dropped: Vec<ConnId>,
     /// Crash points passed so far, and the one to crash at.
     pub(super) points: usize,
     crash_at: Option<usize>,
     pub(super) deaths: usize,
-    /// Connections that were to be closed at a return.
+    /// Connections that a restart closes.
     pub(super) closed: BTreeSet<ConnId>,
     /// Every step takes longer than a turn.
     pub(super) is_slow: bool,
@@ -239,7 +239,7 @@ impl World {
         self.client_of("ann", protection)
     }
 
-    /// The same of another user.
+    /// The same for another user.
     pub(super) fn client_of(&mut self, user: &str, protection: Protection) -> Client {
         let conn = self.next_conn;
         self.next_conn += 1;
@@ -250,14 +250,14 @@ impl World {
         client
     }
 
-    /// What was appended is committed and may leave; unless the server dies just before or just after.
+    /// Commits the appended records and sends the output, unless the server crashes just before or just after.
     fn commit(&mut self, out: Output) -> Fate {
         if self.dies() {
             self.lose();
             return Fate::DiedBefore;
         }
         if !self.log.pending.is_empty() {
-            // Ids that nothing on record names may be drawn again.
+            // Ids that no record contains may be drawn again.
             self.log.committed_ids = self.log.ids;
         }
         self.former.clone_from(&self.listed);
@@ -280,7 +280,7 @@ impl World {
         Fate::Lived
     }
 
-    /// The server dies; what is not committed never was.
+    /// Crashes the server: uncommitted records are lost.
     fn lose(&mut self) {
         self.log.pending.clear();
         self.kept = Output::default();
@@ -289,15 +289,15 @@ impl World {
         self.recover();
     }
 
-    /// Is this the point to crash at?
+    /// Returns whether to crash at this point.
     fn dies(&mut self) -> bool {
         let here = self.crash_at == Some(self.points);
         self.points += 1;
         here
     }
 
-    /// Takes up what is committed: some clients from their records, the others, as if they had been written again at
-    /// the head of the log since, from snapshots.
+    /// Recovers the committed state: some clients from their records, the others from snapshots, as after a rewrite at
+    /// the head of the log.
     fn recover(&mut self) {
         let mut smb = Smb::new(self.config.clone());
         let is_relocated = |conn: ConnId| (self.points >> (conn % 3)) % 2 == 1;
@@ -325,8 +325,7 @@ impl World {
         assert_eq!(self.smb.files, self.shadow.files);
     }
 
-    /// A message arrives and is worked on, and whatever becomes possible by it. It is consumed in the commit that ends
-    /// it.
+    /// Executes a received message and every task that it wakes. The message is consumed in the commit that ends it.
     pub(super) fn deliver(&mut self, conn: ConnId, message: &Bytes) {
         for attempt in 0..1000 {
             let mut out = Output::default();
@@ -338,7 +337,7 @@ impl World {
                 self.run();
                 return;
             }
-            // The loop may leave it for a while, wherever it is: a slow one does so after every step.
+            // The loop may interrupt it at any step; a slow loop does so after every step.
             if self.is_slow || attempt % 3 == 2 {
                 self.smb.let_go(conn);
             }
@@ -346,7 +345,7 @@ impl World {
         panic!("a message without end");
     }
 
-    /// Does what a step asks for; gives what follows. `Again` after a crash that undid it.
+    /// Performs a step and returns the next one; `Again` after a crash that undid it.
     fn follow(&mut self, mut step: Step, out: Output) -> Step {
         let mut out = Output {
             sends: [std::mem::take(&mut self.kept.sends), out.sends].concat(),
@@ -369,7 +368,7 @@ impl World {
                         }
                         Admit::Go => prepared.unwrap(),
                         Admit::Done => {
-                            // Nothing but an id drawn in vain could be committed here.
+                            // At most an unused id could be committed here.
                             self.kept = out;
                             return Step::Again;
                         }
@@ -409,7 +408,7 @@ impl World {
         )
     }
 
-    /// Works on tasks until none is left.
+    /// Runs tasks until none is left.
     pub(super) fn run(&mut self) {
         for _ in 0..1000 {
             let clock = self.clock();
@@ -435,14 +434,14 @@ impl World {
         panic!("a task without end");
     }
 
-    /// Sends requests as one message; what the client has got since it last looked.
+    /// Sends requests as one message, and returns the client's unread responses.
     pub(super) fn ask(&mut self, client: &mut Client, asks: &[Ask]) -> Vec<Response> {
         let message = client.message(asks);
         self.deliver(client.conn, &message);
         self.received(client)
     }
 
-    /// As [`World::ask`], one request, one response.
+    /// Sends one request, and returns its one response.
     pub(super) fn one(&mut self, client: &mut Client, ask: Ask) -> Response {
         let mut responses = self.ask(client, &[ask]);
         assert_eq!(responses.len(), 1, "{responses:?}");
@@ -469,7 +468,7 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// Puts a record of a connection on record that no message leads to.
+    /// Appends and applies a record that no message causes.
     pub(super) fn record(&mut self, conn: ConnId, record: Record) {
         self.smb.emit(conn, record, &mut self.log);
         let crash_at = self.crash_at.take();
@@ -487,32 +486,32 @@ impl World {
         self.run();
     }
 
-    /// Comes back with another configuration.
+    /// Restarts with another configuration.
     pub(super) fn restart_with(&mut self, config: Config) {
         self.return_with(config);
         self.run();
     }
 
-    /// The same, and has not done anything yet.
+    /// Restarts with another configuration, and runs no task yet.
     pub(super) fn return_with(&mut self, config: Config) {
         self.config = config;
         self.recover();
         self.commit(Output::default());
     }
 
-    /// The TCP connection is gone, and nothing is closed yet.
+    /// Ends the TCP connection, without closing its opens yet.
     pub(super) fn lose_connection(&mut self, conn: ConnId) {
         self.smb.disconnected(conn, &mut self.log);
         self.commit(Output::default());
     }
 
-    /// After so many crash points more the server dies, and comes back with another configuration.
+    /// Crashes the server after this many further crash points, and restarts it with another configuration.
     pub(super) fn next_life_with(&mut self, config: Config, points: usize) {
         self.config = config;
         self.crash_at = Some(self.points + points);
     }
 
-    /// Admits everybody again, as at a return when what was under way is done.
+    /// Readmits all sessions, as after a restart once operations in progress are done.
     pub(super) fn readmit(&mut self) {
         self.closed.extend(self.smb.readmit(&mut self.log));
         self.commit(Output::default());
@@ -523,7 +522,7 @@ impl World {
         let mut out = Output::default();
         let clock = self.clock();
         self.smb.changed(change, clock, &mut self.log, &mut out);
-        // The file system tells of a change once: a crash here misses it, which a recovery tells of in another way.
+        // The file system reports a change once. A crash here would lose it, which a recovery reports in another way.
         let crash_at = self.crash_at.take();
         self.commit(out);
         self.crash_at = crash_at;
@@ -538,7 +537,7 @@ impl World {
         deaths
     }
 
-    /// Begins on a message and stops there, as a server does that dies of it.
+    /// Begins a message and stops there, as a server that crashes by it.
     pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
         let mut out = Output::default();
         let clock = self.clock();

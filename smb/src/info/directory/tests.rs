@@ -102,7 +102,11 @@ fn what_does_not_fit_is_left_out_whole() {
 
 proptest! {
     #[test]
-    fn chains_can_be_walked(names in prop::collection::vec("\\PC{1,20}", 0..20), limit in 104usize..2000, which in 0usize..7) {
+    fn chains_can_be_walked(
+        names in prop::collection::vec("\\PC{1,20}", 0..20),
+        limit in 104usize..2000,
+        which in 0usize..7,
+    ) {
         let level = LEVELS[which];
         let mut encoder = Encoder::new(level, limit).unwrap();
         let mut pushed = 0;

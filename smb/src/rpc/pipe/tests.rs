@@ -14,7 +14,7 @@ pub(crate) fn server() -> Server<'static> {
     }
 }
 
-/// What Debian's smbclient 4.17 writes to bind to srvsvc.
+/// The bind to srvsvc that Debian's smbclient 4.17 writes.
 const BIND: &str = "05000b03100000004800000001000000 b810b81000000000 01000000 00000100
     c84f324b7016d30112785a47bf6ee18803000000 045d888aeb1cc9119fe808002b10486002000000";
 
@@ -43,7 +43,7 @@ fn bind_is_answered_as_samba_does() {
     let mut pipe = Pipe::open("srvsvc").unwrap();
     pipe.write(&hex(BIND), &server()).unwrap();
     let answer = pipe.read(4280).unwrap();
-    // Samba's own answer, but for the association group.
+    // Samba's own response, except the association group.
     let want = "05000c03100000004400000001000000 b810b810 f0530000 0d00
         5c706970655c73727673766300 00 01000000 00000000 045d888aeb1cc9119fe808002b10486002000000";
     assert_eq!(answer.data, hex(want));
@@ -236,7 +236,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_behind_a_good_header(kind in prop::sample::select(vec![0u8, 11, 14]), flags: u8, body in prop::collection::vec(any::<u8>(), 0..200), alter: bool) {
+    fn any_bytes_behind_a_good_header(
+        kind in prop::sample::select(vec![0u8, 11, 14]),
+        flags: u8,
+        body in prop::collection::vec(any::<u8>(), 0..200),
+        alter: bool,
+    ) {
         let mut pipe = if alter { bound() } else { Pipe::open("srvsvc").unwrap() };
         let mut bytes = vec![5, 0, kind, flags, 0x10, 0, 0, 0];
         bytes.extend_from_slice(&(16 + body.len() as u16).to_le_bytes());

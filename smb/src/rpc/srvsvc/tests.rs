@@ -1,4 +1,4 @@
-//! The requests are what Debian's smbclient and rpcclient 4.17 send, the answers what its Samba gives, with this
+//! Tests the calls with requests of Debian's smbclient and rpcclient 4.17, and responses of its Samba with this
 //! server's values.
 
 use crate::rpc::pipe::tests::{bound, server};
@@ -42,7 +42,7 @@ fn server_get_info_of_rpcclient() {
         "050000031000000044000000020000002c00000000001500
         00000200 0c000000000000000c000000 5c005c003100320037002e0030002e0030002e0031000000 65000000",
     );
-    // As Samba, but for the server's type: no print queue, no Unix extensions.
+    // As Samba, except the server's type: no print queue, no Unix extensions.
     let want = "05000203100000007c0000000200000064000000 0000 0000
         65000000 04000200 f4010000 08000200 06000000 01000000 03900000 0c000200
         080000000000000008000000 4f00550054004c00410053005400 0000

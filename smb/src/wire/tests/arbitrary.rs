@@ -1,4 +1,4 @@
-//! Arbitrary and damaged messages.
+//! Tests the parsers with arbitrary and damaged messages.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ proptest! {
         }
     }
 
-    /// Small numbers are where offsets and lengths are nearly right.
+    /// With small numbers, offsets and lengths are nearly right.
     #[test]
     fn arbitrary_bodies_never_panic(
         command in 0u16..20,

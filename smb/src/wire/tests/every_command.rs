@@ -1,4 +1,4 @@
-//! MS-SMB2's layouts, written out by hand.
+//! Tests the layout of every command against bytes written by hand from MS-SMB2.
 
 use super::*;
 
@@ -78,7 +78,8 @@ fn requests_of_every_other_command() {
         (
             Command::IOCTL,
             format!(
-                "3900 0000 04021400 {file_id} 78000000 03000000 00000000 78000000 00000000 18000000 01000000 00000000 010203"
+                "3900 0000 04021400 {file_id} 78000000 03000000 00000000 \
+                 78000000 00000000 18000000 01000000 00000000 010203"
             ),
             R::Ioctl(ioctl::Request {
                 ctl_code: 0x0014_0204,
@@ -162,7 +163,7 @@ fn requests_of_every_other_command() {
             Request::parse(&component(command, &wrong)),
             Err(Malformed::StructureSize { .. })
         ));
-        // Cut off anywhere: an error, or (a body that had one byte to spare) the same.
+        // Truncated at any byte: an error, or (a body with one optional byte) the same result.
         for len in 0..whole.len() - 1 {
             let cut = Request::parse(&component(command, &whole[..len]));
             assert!(cut.is_err(), "{command:?} cut to {len}");
@@ -225,7 +226,8 @@ fn responses_of_every_other_command() {
                 file_id: ID,
                 output: data.clone(),
             }),
-            "3100 0000 04021400 1111111111111111 2222222222222222 70000000 00000000 70000000 03000000 00000000 00000000 616263",
+            "3100 0000 04021400 1111111111111111 2222222222222222 \
+             70000000 00000000 70000000 03000000 00000000 00000000 616263",
         ),
         (
             Response::QueryInfo(query_info::Response { data: data.clone() }),
@@ -265,7 +267,7 @@ fn responses_of_every_other_command() {
     for (response, expected) in cases {
         assert_eq!(body_of(&response), hex(expected), "{response:?}");
     }
-    // READ's data is handed on, not copied.
+    // READ's data is passed on without a copy.
     let mut out = vec![0; header::LEN];
     let payload = Response::Read(read::Response { data: data.clone() }).encode(&mut out);
     assert_eq!(payload.as_ptr(), data.as_ptr());
