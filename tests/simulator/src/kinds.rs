@@ -36,6 +36,12 @@ impl Kind {
         }
     }
 
+    /// Returns whether the clients' messages compete for the room that is reserved for receive windows.
+    #[must_use]
+    pub fn shares_room(self) -> bool {
+        matches!(self, Kind::Uploads { .. })
+    }
+
     /// Do clients do a little of everything?
     #[must_use]
     pub fn is_mixed(self) -> bool {

@@ -141,7 +141,7 @@ impl Net {
                 takes_every: scenario.kind.pause_of(index),
                 sent: 0,
                 received: 0,
-                progress: goes_on.then(Progress::default),
+                progress: goes_on.then(|| Progress::new(scenario.kind.shares_room())),
                 closing: None,
                 comes_again: None,
                 gone: false,
