@@ -4,7 +4,7 @@ use crate::command::{Reply, Request};
 use crate::context::Context;
 use crate::record::Record;
 use crate::server::{ConnId, Output};
-use crate::state::Answer;
+use crate::state::{Answer, Security, SessionState};
 use crate::wire::oplock_break::{LeaseBreakNotification, NOTIFICATION_MESSAGE_ID, OplockBreak};
 use crate::wire::{self, Command, FileId, Flags, Header, Route, frame, header};
 use bytes::Bytes;
@@ -227,8 +227,9 @@ pub(crate) fn oplock_break(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, to
     notify(ctx, conn, &response, sealed);
 }
 
-/// Sends a lease break notification (3.3.4.7). A lease belongs to a client, so the oldest of its connections is used,
-/// or that of the open if the open's session or tree connect requires encryption.
+/// Sends a lease break notification (3.3.4.7). A lease belongs to a client, so the oldest of its connections is used on
+/// which the user of the open has a session: a ClientGuid is no secret, and another user may send the same. The
+/// open's own connection is used if the open's session or tree encrypts.
 pub(crate) fn lease_break(
     ctx: &mut Context<'_>,
     conn: ConnId,
@@ -244,20 +245,35 @@ pub(crate) fn lease_break(
         new_state: notification.to.bits(),
     });
     let own = encrypting(ctx, conn, open);
-    let mut connections = ctx.smb.connections.iter();
-    let oldest = connections.find(|(_, connection)| {
-        let is_theirs = connection.negotiation.client_guid == id.client;
-        is_theirs && !connection.gone && connection.valid_sessions().next().is_some()
-    });
-    let (conn, sealed) = match oldest.filter(|_| own.is_none()) {
-        None => (conn, own),
-        Some((conn, connection)) => {
-            let mut sessions = connection.sessions.iter();
-            let encrypts = sessions.find(|(_, session)| session.security.encrypt);
-            (*conn, encrypts.map(|(session, _)| *session))
-        }
-    };
+    let oldest = oldest_connection(ctx, conn, open, id).filter(|_| own.is_none());
+    let (conn, sealed) = oldest.unwrap_or((conn, own));
     notify(ctx, conn, &response, sealed);
+}
+
+/// Returns the oldest connection of a lease's client on which the user of this open has a session, and the session by
+/// whose keys notifications for that user are encrypted.
+fn oldest_connection(
+    ctx: &Context<'_>,
+    conn: ConnId,
+    open: OpenId,
+    id: LeaseId,
+) -> Option<(ConnId, Option<u64>)> {
+    let user = &ctx.smb.connection(conn).opens.get(&open)?.actor.user;
+    let is_theirs =
+        |security: &Security| security.state == SessionState::Valid && security.user == *user;
+    let mut connections = ctx.smb.connections.iter();
+    connections.find_map(|(conn, connection)| {
+        if connection.negotiation.client_guid != id.client || connection.gone {
+            return None;
+        }
+        let sessions = connection.sessions.iter();
+        let mut theirs = sessions
+            .filter(|(_, session)| is_theirs(&session.security))
+            .peekable();
+        theirs.peek()?;
+        let encrypts = theirs.find(|(_, session)| session.security.encrypt);
+        Some((*conn, encrypts.map(|(session, _)| *session)))
+    })
 }
 
 /// Returns the session by whose keys notifications for an open are encrypted.

@@ -18,6 +18,12 @@ const GUID: [u8; 16] = [9; 16];
 /// Another connection of a client, of the same user.
 pub(super) fn again(world: &mut World, of: &Client) -> Client {
     let client = world.client(of.protection);
+    name_client(world, &client, of);
+    client
+}
+
+/// A connection's client has the same ClientGuid as another one.
+pub(super) fn name_client(world: &mut World, client: &Client, of: &Client) {
     let mut connections = world.smb.durable();
     let (_, connection) = connections.find(|(conn, _)| *conn == client.conn).unwrap();
     let negotiation = Negotiation {
@@ -26,7 +32,6 @@ pub(super) fn again(world: &mut World, of: &Client) -> Client {
     };
     drop(connections);
     world.record(client.conn, Record::Negotiated(Box::new(negotiation)));
-    client
 }
 
 fn file_id(open: u64) -> Vec<u8> {

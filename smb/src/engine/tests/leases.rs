@@ -1,7 +1,7 @@
 //! Tests leases, with a crash at every point (MS-SMB2 3.3.4.7, 3.3.5.9.8, 3.3.5.22.2).
 
 use super::client::{self, Ask, Client, Opening, Protection, Response, close, rename, write};
-use super::durable::again;
+use super::durable::{again, name_client};
 use super::world::World;
 use super::{statuses, sweep};
 use crate::caching::MAX_LEASE_OPENS;
@@ -145,6 +145,24 @@ fn a_lease_belongs_to_the_client_and_not_to_a_connection() {
         world.one(&mut more, close(second.open()));
         let opened = world.received(&bob);
         assert_eq!(statuses(&opened), [NtStatus::SUCCESS]);
+    });
+}
+
+/// 3.3.4.7: a ClientGuid is no secret, and the break of a lease concerns the lease's user alone.
+#[test]
+fn a_lease_break_is_not_sent_to_another_user_with_the_same_client_guid() {
+    sweep(|world| {
+        let other_user = world.client_of("bob", Protection::Plain);
+        let mut ann = world.client(Protection::Plain);
+        name_client(world, &ann, &other_user);
+        let mut carol = world.client(Protection::Signed);
+        let opening = Opening::of("f");
+        let held = world.one(&mut ann, opening.leasing(1, RWH, 0)).open();
+        world.one(&mut carol, opening.ask());
+        assert!(world.received(&other_user).is_empty());
+        assert_eq!(one_break(world, &ann), (1, RWH, RH, true, 2));
+        world.one(&mut ann, close(held));
+        assert_eq!(statuses(&world.received(&carol)), [NtStatus::SUCCESS]);
     });
 }
 
