@@ -47,6 +47,10 @@ impl FileTable {
         if let Some(durable) = &open.durable {
             self.add_durable(conn, open, durable);
         }
+        if let Some(create) = &open.create {
+            let made = self.created.entry(create.guid).or_default();
+            made.insert((conn, open.id));
+        }
         if let Target::File(file) = &open.target {
             self.opens
                 .entry(file.key)
@@ -60,6 +64,9 @@ impl FileTable {
         self.discount(conn, Held::of_open(open));
         if let Some(durable) = &open.durable {
             self.remove_durable(conn, open, durable);
+        }
+        if let Some(create) = &open.create {
+            self.remove_created(conn, open.id, create.guid);
         }
         if let Target::File(file) = &open.target {
             if let Some(opens) = self.opens.get_mut(&file.key) {
@@ -79,12 +86,6 @@ impl FileTable {
     }
 
     fn add_durable(&mut self, conn: ConnId, open: &Open, durable: &Durable) {
-        if let Some(create) = durable.create {
-            self.created
-                .entry(create.guid)
-                .or_default()
-                .insert((conn, open.id));
-        }
         if open.is_detached() {
             self.detached.insert(open.id, conn);
             self.deadlines.insert((deadline(durable), conn, open.id));
@@ -92,17 +93,18 @@ impl FileTable {
     }
 
     fn remove_durable(&mut self, conn: ConnId, open: &Open, durable: &Durable) {
-        if let Some(create) = durable.create
-            && let Some(made) = self.created.get_mut(&create.guid)
-        {
-            made.remove(&(conn, open.id));
-            if made.is_empty() {
-                self.created.remove(&create.guid);
-            }
-        }
         if open.is_detached() {
             self.detached.remove(&open.id);
             self.deadlines.remove(&(deadline(durable), conn, open.id));
+        }
+    }
+
+    fn remove_created(&mut self, conn: ConnId, open: OpenId, guid: [u8; 16]) {
+        if let Some(made) = self.created.get_mut(&guid) {
+            made.remove(&(conn, open));
+            if made.is_empty() {
+                self.created.remove(&guid);
+            }
         }
     }
 

@@ -159,7 +159,7 @@ pub enum Record {
     },
     /// The times that operations by an open do not update from now on.
     Stopped { open: OpenId, times: Times },
-    /// ChannelSequence of the last request by an open.
+    /// ChannelSequence of the last request that names an open; the CREATE of the open cannot be replayed any more.
     ChannelSequence { open: OpenId, sequence: u16 },
     /// The state of the lease that an open is part of.
     Lease { open: OpenId, lease: Lease },
@@ -480,6 +480,9 @@ impl Record {
             Record::ChannelSequence { open, sequence } => {
                 if let Some(open) = connection.opens.get_mut(open) {
                     open.channel_sequence = *sequence;
+                    if let Some(create) = &mut open.create {
+                        create.is_replay_eligible = false;
+                    }
                 }
             }
         }

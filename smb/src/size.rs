@@ -10,8 +10,8 @@ use crate::config::Limits;
 use crate::engine::receive;
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Closing, Connection, Credits, Doing, Durable, Open, Parked, Related, Security, Session,
-    SessionState, Target, Tree, Work,
+    Answer, Closing, Connection, CreateId, Credits, Doing, Durable, Open, Parked, Related,
+    Security, Session, SessionState, Target, Tree, Work,
 };
 use crate::wire::{compound, frame};
 use crate::{engine, ioctl};
@@ -177,6 +177,7 @@ pub(crate) fn open(open: &Open) -> usize {
         target,
         closing,
         durable: _,
+        create: _,
     } = open;
     let target = match target {
         Target::File(file) => self::file(file),
@@ -184,18 +185,28 @@ pub(crate) fn open(open: &Open) -> usize {
     };
     let actor = U32 + text(user.as_ref());
     let ids = 3 * U64 + 2 * U32 + U16;
-    PART + ids + actor + 1 + target + self::closing(closing.as_ref()) + size_of_durable()
+    let kept = size_of_durable() + size_of_create();
+    PART + ids + actor + 1 + target + self::closing(closing.as_ref()) + kept
 }
 
 /// Returns the size of `Durable`.
 const fn size_of_durable() -> usize {
     let _ = |Durable {
                  timeout: _,
-                 create: _,
                  holding: _,
              }: Durable| ();
     const TIME: usize = U64 + U32;
-    1 + TIME + (1 + 16 + 1) + (1 + TIME)
+    1 + TIME + (1 + TIME)
+}
+
+/// The CreateGuid of its CREATE, and what its replay is answered with.
+const fn size_of_create() -> usize {
+    let _ = |CreateId {
+                 guid: _,
+                 action: _,
+                 is_replay_eligible: _,
+             }: CreateId| ();
+    1 + 16 + 1 + 1
 }
 
 /// Returns the size of `Closing`. It is accounted when the open is made, because a close must not be refused.

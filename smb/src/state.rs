@@ -153,6 +153,8 @@ pub struct CreateId {
     pub guid: [u8; 16],
     /// CreateAction of the response.
     pub action: CreateAction,
+    /// Open.IsReplayEligible: no request has named the open, so its client may not have seen the response.
+    pub is_replay_eligible: bool,
 }
 
 /// Whether a durable open belongs to a connection.
@@ -171,8 +173,6 @@ pub enum Holding {
 pub struct Durable {
     /// DurableOpenTimeout.
     pub timeout: Duration,
-    /// The CREATE's identity, with version 2.
-    pub create: Option<CreateId>,
     /// Whether it belongs to a connection.
     pub holding: Holding,
 }
@@ -198,6 +198,8 @@ pub struct Open {
     pub closing: Option<Closing>,
     /// Set if it survives its connection.
     pub durable: Option<Durable>,
+    /// Set if its CREATE had a CreateGuid, whether it is durable or not.
+    pub create: Option<CreateId>,
 }
 
 impl Open {

@@ -175,6 +175,7 @@ fn opened(id: u64) -> outlast_smb::Record {
         channel_sequence: 0,
         closing: None,
         durable: None,
+        create: None,
     }))
 }
 

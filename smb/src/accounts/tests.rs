@@ -221,6 +221,7 @@ fn open(id: u64) -> impl Strategy<Value = Record> {
             channel_sequence: 0,
             closing: None,
             durable: None,
+            create: None,
         }))
     })
 }

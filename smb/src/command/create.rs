@@ -140,6 +140,15 @@ pub(super) fn named_lease(
     }))
 }
 
+fn wanted_oplock(body: &create::Request) -> OplockLevel {
+    match body.requested_oplock_level {
+        oplock_level::II => OplockLevel::LevelII,
+        oplock_level::EXCLUSIVE => OplockLevel::Exclusive,
+        oplock_level::BATCH => OplockLevel::Batch,
+        _ => OplockLevel::None,
+    }
+}
+
 fn has(body: &create::Request, option: u32) -> bool {
     body.create_options & option != 0
 }
@@ -307,12 +316,9 @@ pub fn finish(
     let actor = ctx.actor(request)?;
     let (granted_access, _) = granted(body, is_read_only(ctx, &actor), found)?;
     let metadata = &created.metadata;
-    let oplock = match body.requested_oplock_level {
-        _ if metadata.is_dir => OplockLevel::None,
-        oplock_level::II => OplockLevel::LevelII,
-        oplock_level::EXCLUSIVE => OplockLevel::Exclusive,
-        oplock_level::BATCH => OplockLevel::Batch,
-        _ => OplockLevel::None,
+    let oplock = match metadata.is_dir {
+        true => OplockLevel::None,
+        false => wanted_oplock(body),
     };
     let looks = created.action == CreateAction::Opened && access::only_looks(granted_access);
     let oplock = caching::grant_oplock(ctx, metadata.key, looks, oplock);
@@ -324,11 +330,11 @@ pub fn finish(
         response.oplock_level = oplock_level::LEASE;
         response.contexts.push(lease_context(lease));
     }
-    let durable = durable::asked(ctx, body)?;
-    let durable = durable::granted(durable, created.action, oplock, lease.as_ref());
-    response
-        .contexts
-        .extend(durable.as_ref().map(durable::context));
+    let asked = durable::asked(ctx, body)?;
+    let create = durable::create_id(asked, created.action);
+    let durable = durable::granted(asked, oplock, lease.as_ref());
+    let context = durable.map(|durable| durable::context(&durable, create.as_ref()));
+    response.contexts.extend(context);
     let open = Open {
         id: op.open,
         session: request.session,
@@ -348,6 +354,7 @@ pub fn finish(
         }),
         closing: None,
         durable,
+        create,
     };
     ctx.emit(Record::Opened(Box::new(open)));
     Ok(Handled::Reply(Reply::success(Response::Create(response))))
@@ -401,18 +408,23 @@ fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply
         handle: FileHandle::default(),
         path: String::new(),
     };
+    let is_replay = body.context(context::DURABLE_HANDLE_REQUEST_V2).is_some();
+    // A replay that asks for a lower oplock than its CREATE did is answered with that one, as by Windows.
+    let oplock = match is_replay {
+        true => oplock.min(wanted_oplock(body)),
+        false => oplock,
+    };
     let mut response = response(body, open.id, oplock, &created, open.granted_access);
     if let Some(lease) = &lease {
         response.oplock_level = oplock_level::LEASE;
         response.contexts.push(lease_context(lease));
     }
-    // A replay receives the response of the original CREATE.
-    let made = body.context(context::DURABLE_HANDLE_REQUEST_V2);
-    if let (Some(_), Some(durable)) = (made, &open.durable) {
-        response.create_action = durable
-            .create
-            .map_or(created.action, |create| create.action);
-        response.contexts.push(durable::context(durable));
+    if let (true, Some(create)) = (is_replay, &open.create) {
+        response.create_action = create.action;
+        let is_offered = lease.is_some() || oplock == OplockLevel::Batch;
+        let durable = open.durable.filter(|_| is_offered);
+        let context = durable.map(|durable| durable::context(&durable, Some(create)));
+        response.contexts.extend(context);
     }
     Reply::success(Response::Create(response))
 }
@@ -479,6 +491,7 @@ fn pipe(
         target: Target::Pipe(pipe),
         closing: None,
         durable: None,
+        create: None,
     })));
     let response = create::Response {
         oplock_level: oplock_level::NONE,

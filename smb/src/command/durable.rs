@@ -64,28 +64,36 @@ fn timeout(ms: u32) -> Duration {
     }
 }
 
+/// Makes the identity of a CREATE that may be replayed (3.3.5.9.10): also of one whose open is not durable.
+pub(super) fn create_id(asked: Asked, action: CreateAction) -> Option<CreateId> {
+    match asked {
+        Asked::Durable {
+            second: Some((guid, _)),
+        } => Some(CreateId {
+            guid,
+            action,
+            is_replay_eligible: true,
+        }),
+        _ => None,
+    }
+}
+
 /// Makes the durable state of a new open, if it qualifies. It needs a batch oplock or a lease with HANDLE caching: the
 /// break of it lets another open proceed.
-pub(super) fn granted(
-    asked: Asked,
-    action: CreateAction,
-    oplock: OplockLevel,
-    lease: Option<&Lease>,
-) -> Option<Durable> {
+pub(super) fn granted(asked: Asked, oplock: OplockLevel, lease: Option<&Lease>) -> Option<Durable> {
     let Asked::Durable { second } = asked else {
         return None;
     };
     let caches_handle = lease.is_some_and(|lease| lease.state.has(Caching::HANDLE));
     (caches_handle || oplock == OplockLevel::Batch).then(|| Durable {
         timeout: second.map_or(TIMEOUT, |(_, timeout)| timeout),
-        create: second.map(|(guid, _)| CreateId { guid, action }),
         holding: Holding::Connected,
     })
 }
 
 /// Makes the context of the response (2.2.14.2.3, 2.2.14.2.12).
-pub(super) fn context(durable: &Durable) -> ResponseContext {
-    match durable.create {
+pub(super) fn context(durable: &Durable, create: Option<&CreateId>) -> ResponseContext {
+    match create {
         None => ResponseContext::Durable,
         Some(_) => ResponseContext::DurableV2 {
             timeout_ms: u32::try_from(durable.timeout.as_millis()).unwrap_or(u32::MAX),
@@ -110,9 +118,10 @@ pub(super) fn existing(
                 .detached(id)
                 .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?
                 .1;
-            let create = open.durable.as_ref().and_then(|durable| durable.create);
-            // A request of version 1 may reconnect an open of version 2, but not vice versa.
-            if guid.is_some() && create.map(|create| create.guid) != guid {
+            // A request of version 1 may reconnect an open of version 2. The CreateGuid of an open of version 1 is zero
+            // (3.3.5.9).
+            let made_by = open.create.map_or([0; 16], |create| create.guid);
+            if guid.is_some_and(|guid| guid != made_by) {
                 return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
             }
             may_reconnect(ctx, request, body, open)?;
@@ -274,17 +283,15 @@ impl crate::Smb {
         Some((conn, self.connections.get(&conn)?.opens.get(&id)?))
     }
 
-    /// Returns the open that a client has made with this CreateGuid.
+    /// Returns the open that a client has made with this CreateGuid, as long as the CREATE may be replayed.
     fn created_by(&self, client: [u8; 16], guid: [u8; 16]) -> Option<(ConnId, &Open)> {
         let mut made = self.files.created_by(guid);
         made.find_map(|(conn, id)| {
             let connection = self.connections.get(&conn)?;
             let is_theirs = connection.negotiation.client_guid == client;
-            let open = connection
-                .opens
-                .get(&id)
-                .filter(|open| open.closing.is_none());
-            open.filter(|_| is_theirs).map(|open| (conn, open))
+            let open = connection.opens.get(&id)?;
+            let is_eligible = open.create.is_some_and(|create| create.is_replay_eligible);
+            (is_theirs && is_eligible && open.closing.is_none()).then_some((conn, open))
         })
     }
 }

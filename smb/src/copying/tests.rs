@@ -41,6 +41,7 @@ fn open(id: OpenId, session: u64) -> Open {
         channel_sequence: 0,
         closing: None,
         durable: None,
+        create: None,
     }
 }
 

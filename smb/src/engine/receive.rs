@@ -302,14 +302,20 @@ pub(crate) fn check_channel_sequence(
     if ctx.connection().negotiation.dialect < Some(Dialect::Smb300) {
         return Ok(());
     }
-    let Some(open) = file_id(body).and_then(|id| ctx.open(request, id).ok()) else {
+    let Some(file_id) = file_id(body) else {
         return Ok(());
     };
+    let Ok(open) = ctx.open(request, file_id) else {
+        return Ok(());
+    };
+    // 3.3.1.10, IsReplayEligible: a client that names a FileId has seen the response to its CREATE.
+    let is_first = open.create.is_some_and(|create| create.is_replay_eligible);
+    let is_first = is_first && file_id != FileId::ANY;
     let (open, before) = (open.id, open.channel_sequence);
     let sequence = request.header.channel_sequence();
     match sequence.wrapping_sub(before) {
-        0 => Ok(()),
-        1..=0x7FFF => {
+        0 if !is_first => Ok(()),
+        0..=0x7FFF => {
             ctx.emit(Record::ChannelSequence { open, sequence });
             Ok(())
         }

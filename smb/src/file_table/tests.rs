@@ -79,11 +79,12 @@ fn open(id: OpenId) -> impl Strategy<Value = Record> {
             closing: None,
             durable: is_durable.then_some(Durable {
                 timeout: Duration::from_secs(60),
-                create: Some(CreateId {
-                    guid: [id as u8 % 3; 16],
-                    action: CreateAction::Opened,
-                }),
                 holding: Holding::Connected,
+            }),
+            create: Some(CreateId {
+                guid: [id as u8 % 3; 16],
+                action: CreateAction::Opened,
+                is_replay_eligible: true,
             }),
         }))
     })

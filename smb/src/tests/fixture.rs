@@ -145,6 +145,7 @@ impl Fixture {
             channel_sequence: 0,
             closing: None,
             durable: None,
+            create: None,
         })));
     }
 

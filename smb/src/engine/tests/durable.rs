@@ -49,12 +49,16 @@ fn reconnect(opening: Opening<'_>, open: u64) -> Ask {
     opening.durable(b"DHnC", &file_id(open))
 }
 
-fn first_v2(opening: Opening<'_>, timeout_ms: u32) -> Ask {
+fn request_v2(timeout_ms: u32) -> Vec<u8> {
     let mut data = Vec::new();
     data.put_u32_le(timeout_ms);
     data.put_bytes(0, 12);
     data.put_slice(&GUID);
-    opening.durable(b"DH2Q", &data)
+    data
+}
+
+fn first_v2(opening: Opening<'_>, timeout_ms: u32) -> Ask {
+    opening.durable(b"DH2Q", &request_v2(timeout_ms))
 }
 
 fn reconnect_v2(opening: Opening<'_>, open: u64, guid: [u8; 16]) -> Ask {
@@ -129,6 +133,22 @@ fn only_its_own_client_takes_an_open_up() {
         }
         let back = world.one(&mut later, reconnect_v2(opening, open, GUID));
         assert_eq!(back.open(), open);
+    });
+}
+
+/// 3.3.5.9, 3.3.5.9.12: the CreateGuid of an open of version 1 is zero.
+#[test]
+fn an_open_of_version_1_is_reconnected_by_version_2_without_a_create_guid() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let opening = Opening::of("f");
+        let open = world.one(&mut ann, first(opening)).open();
+        world.disconnect(ann.conn);
+        let mut later = again(world, &ann);
+        let refused = world.one(&mut later, reconnect_v2(opening, open, GUID));
+        assert_eq!(refused.status(), NtStatus::OBJECT_NAME_NOT_FOUND);
+        let back = world.one(&mut later, reconnect_v2(opening, open, [0; 16]));
+        assert_eq!((back.open(), back.oplock()), (open, client::BATCH));
     });
 }
 
@@ -261,6 +281,56 @@ fn a_create_that_is_sent_again_makes_no_second_open() {
         world.one(&mut later, close(made.open()));
         let new = world.one(&mut later, first_v2(opening, 0));
         assert_ne!(new.open(), made.open());
+    });
+}
+
+/// 3.3.5.9.10: the CreateGuid is remembered of an open that is not durable, too.
+#[test]
+fn a_create_that_is_not_durable_is_replayed() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let mut opening = Opening::of("f");
+        opening.share = 0;
+        let asked = |opening: Opening<'_>| opening.with_contexts(&[(b"DH2Q", &request_v2(0))]);
+        let made = world.one(&mut ann, asked(opening));
+        assert!(context(&made, b"DH2Q").is_none());
+        let twice = world.one(&mut ann, asked(opening));
+        assert_eq!(twice.status(), NtStatus::DUPLICATE_OBJECTID);
+        let replayed = world.one(&mut ann, asked(opening).replayed());
+        assert_eq!(replayed.body, made.body);
+    });
+}
+
+/// 3.3.1.10, IsReplayEligible: a client that names the open has seen the response.
+#[test]
+fn a_create_whose_open_has_been_named_is_not_replayed() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let opening = Opening::of("f");
+        let made = world.one(&mut ann, first_v2(opening, 0)).open();
+        world.one(&mut ann, write(made, 0, b"x"));
+        let got = world.ask(&mut ann, &[first_v2(opening, 0).replayed()]);
+        assert_eq!(got[0].header.command, Command::OPLOCK_BREAK);
+        assert_eq!(got[1].status(), NtStatus::PENDING);
+    });
+}
+
+/// A replay that asks for no oplock is answered without one, and without a durable handle; the open keeps both.
+#[test]
+fn a_replay_is_answered_with_no_more_than_it_asks_for() {
+    sweep(|world| {
+        let mut ann = world.client(Protection::Signed);
+        let mut opening = Opening::of("f");
+        let made = world.one(&mut ann, first_v2(opening, 0)).open();
+        opening.oplock = 0;
+        let asked = opening.with_contexts(&[(b"DH2Q", &request_v2(0))]);
+        let replayed = world.one(&mut ann, asked.replayed());
+        assert_eq!((replayed.open(), replayed.oplock()), (made, 0));
+        assert!(context(&replayed, b"DH2Q").is_none());
+        world.disconnect(ann.conn);
+        let mut later = again(world, &ann);
+        let back = world.one(&mut later, reconnect_v2(opening, made, GUID));
+        assert_eq!((back.open(), back.oplock()), (made, client::BATCH));
     });
 }
 
