@@ -195,6 +195,11 @@ pub(crate) fn break_handles(ctx: &mut Context<'_>, open: OpenId) -> bool {
         return false;
     };
     let (key, own) = (file.key, file.lease.map(|lease| lease.id));
+    break_handles_of(ctx, key, own)
+}
+
+/// Breaks the HANDLE caching of a file's leases, but for one. True: an acknowledgment has to be waited for.
+pub(crate) fn break_handles_of(ctx: &mut Context<'_>, key: FileKey, own: Option<LeaseId>) -> bool {
     let mut waits = false;
     for id in leases(ctx, key, own) {
         let state = ctx.smb.lease(id).map(|lease| lease.state);

@@ -143,13 +143,14 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
         return;
     };
     let (link, is_dir) = (Link::of(file), file.is_dir);
+    let lease = file.lease.map(|lease| lease.id);
     let carries = file.delete_on_close || file.delete_pending;
     ctx.emit(Record::Closed { open: *id });
     if carries
         && delete.is_none()
         && let Some((conn, heir)) = delete_pending::other_open(ctx, &link, *id)
     {
-        delete_pending::set(ctx, conn, heir);
+        delete_pending::set(ctx, conn, heir, lease);
     }
     match (delete, outcome) {
         (Some(target), Ok(_)) => ctx.publish(&Change {

@@ -3,11 +3,13 @@
 //!
 //! [`Link`] explains why the mark belongs to a link and not to a path.
 
+use crate::caching;
 use crate::context::Context;
 use crate::record::Record;
 use crate::server::ConnId;
 use crate::state::Wait;
 use outlast_fsa::fileop::OpenId;
+use outlast_fsa::lease::LeaseId;
 use outlast_fsa::link::Link;
 use outlast_fsa::status::NtStatus;
 
@@ -33,13 +35,15 @@ pub(crate) fn other_open(ctx: &Context<'_>, link: &Link, but: OpenId) -> Option<
     opens.find(|(conn, open)| *open != but && is_by(ctx, link, *conn, *open))
 }
 
-/// Marks the link of an open as delete-pending. Ends the CHANGE_NOTIFY requests on such a directory, which would wait
-/// forever and keep its watches open (MS-FSA 2.1.5.15.3).
-pub(crate) fn set(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
+/// Marks the link of an open as delete-pending; an open of the lease `by` has asked for it. Ends the CHANGE_NOTIFY
+/// requests on such a directory, which would wait forever and keep its watches open (MS-FSA 2.1.5.15.3). Breaks the
+/// HANDLE caching of other leases, whose clients would keep the file for opens to come.
+pub(crate) fn set(ctx: &mut Context<'_>, conn: ConnId, open: OpenId, by: Option<LeaseId>) {
     ctx.emit_on(conn, Record::DeletePending { open, on: true });
     let Some(key) = ctx.smb.file(conn, open).map(|file| file.key) else {
         return;
     };
+    caching::break_handles_of(ctx, key, by);
     let opens = ctx.smb.files.opens(key).all();
     let watching = opens.filter(|(conn, open)| {
         let file = ctx.smb.file(*conn, *open);

@@ -135,7 +135,11 @@ pub fn finish(
 ) -> Result<Handled, NtStatus> {
     outcome?;
     match op {
-        FileOp::CheckDelete { open, .. } => delete_pending::set(ctx, ctx.conn, *open),
+        FileOp::CheckDelete { open, .. } => {
+            let file = ctx.file_of(*open);
+            let lease = file.and_then(|file| file.lease).map(|lease| lease.id);
+            delete_pending::set(ctx, ctx.conn, *open, lease);
+        }
         FileOp::SetBasic { open, basic } => stop_times(ctx, *open, basic),
         _ => {}
     }

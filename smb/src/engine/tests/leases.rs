@@ -1,6 +1,8 @@
 //! Tests leases, with a crash at every point (MS-SMB2 3.3.4.7, 3.3.5.9.8, 3.3.5.22.2).
 
-use super::client::{self, Ask, Client, Opening, Protection, Response, close, rename, write};
+use super::client::{
+    self, Ask, Client, Opening, Protection, Response, close, rename, set_delete, write,
+};
 use super::durable::{again, name_client};
 use super::world::World;
 use super::{statuses, sweep};
@@ -236,5 +238,40 @@ fn a_rename_waits_for_the_handles_of_others() {
         assert_eq!(one_break(world, &ann), (1, RH, R, true, 2));
         world.one(&mut ann, acknowledge(1, R));
         assert_eq!(statuses(&world.received(&bob)), [NtStatus::SUCCESS]);
+    });
+}
+
+/// MS-FSA 2.1.5.15.3: a client that keeps a handle only for its next open gives it up, so that the file is deleted.
+#[test]
+fn a_deletion_asks_for_the_handles_of_others() {
+    sweep(|world| {
+        let mut bob = world.client(Protection::Signed);
+        let opening = Opening::of("f");
+        for deletes_on_close in [true, false] {
+            let mut ann = world.client(Protection::Plain);
+            let held = world.one(&mut ann, opening.leasing(1, RH, 0)).open();
+            let deleting = Opening {
+                options: if deletes_on_close {
+                    client::DELETE_ON_CLOSE
+                } else {
+                    0
+                },
+                ..opening
+            };
+            let open = world.one(&mut bob, deleting.leasing(2, RH, 0)).open();
+            assert!(world.received(&ann).is_empty());
+            if !deletes_on_close {
+                world.one(&mut bob, set_delete(open, true));
+                assert_eq!(one_break(world, &ann), (1, RH, R, true, 2));
+            }
+            world.one(&mut bob, close(open));
+            if deletes_on_close {
+                assert_eq!(one_break(world, &ann), (1, RH, R, true, 2));
+            }
+            assert!(world.disk.exists("f"));
+            world.one(&mut ann, close(held));
+            assert!(!world.disk.exists("f"));
+            assert!(world.received(&bob).is_empty());
+        }
     });
 }
