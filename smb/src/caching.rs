@@ -272,18 +272,27 @@ impl Smb {
     }
 }
 
-/// Processes a lease break acknowledgment: the client keeps `state` (3.3.5.22.2).
+/// Processes a lease break acknowledgment: the client keeps `state` (3.3.5.22.2). A ClientGuid is no secret, so the
+/// acknowledgment of a user without an open of the lease is refused, except on the connection of such an open: Linux'
+/// client acknowledges as the user who has mounted the share.
 ///
 /// # Errors
 /// The status of the response.
 pub(crate) fn acknowledge_lease(
     ctx: &mut Context<'_>,
     id: LeaseId,
+    user: Option<&str>,
     state: Caching,
 ) -> Result<(), outlast_fsa::NtStatus> {
     use outlast_fsa::NtStatus;
     use outlast_fsa::lease::Refusal;
-    let lease = ctx.smb.lease_holder(id).zip(ctx.smb.lease(id));
+    let is_theirs = |(conn, open): (ConnId, OpenId)| {
+        let open = ctx.smb.connection(conn).opens.get(&open);
+        conn == ctx.conn || open.is_some_and(|open| open.actor.user.as_deref() == user)
+    };
+    let is_theirs = ctx.smb.files.of_lease(id).any(is_theirs);
+    let holder = ctx.smb.lease_holder(id).filter(|_| is_theirs);
+    let lease = holder.zip(ctx.smb.lease(id));
     let ((conn, open), mut lease) = lease.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
     let next = lease
         .acknowledge(state, ctx.clock.now + BREAK_TIMEOUT)

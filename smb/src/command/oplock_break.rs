@@ -30,7 +30,7 @@ pub fn start(
         Acknowledgment::Lease {
             lease_key,
             lease_state,
-        } => return lease(ctx, *lease_key, *lease_state),
+        } => return lease(ctx, request, *lease_key, *lease_state),
     };
     if level == oplock_level::LEASE {
         return Err(NtStatus::INVALID_PARAMETER);
@@ -62,12 +62,18 @@ pub fn start(
 }
 
 /// Any connection of a lease's client may acknowledge its break.
-fn lease(ctx: &mut Context<'_>, key: [u8; 16], state: u32) -> Result<Handled, NtStatus> {
+fn lease(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    key: [u8; 16],
+    state: u32,
+) -> Result<Handled, NtStatus> {
+    let user = ctx.session(request)?.security.user.clone();
     let id = LeaseId {
         client: ctx.connection().negotiation.client_guid,
         key,
     };
-    caching::acknowledge_lease(ctx, id, Caching::from_bits(state))?;
+    caching::acknowledge_lease(ctx, id, user.as_deref(), Caching::from_bits(state))?;
     Ok(Handled::Reply(Reply::success(Response::LeaseBreak(
         LeaseBreak {
             lease_key: key,

@@ -2,6 +2,7 @@
 
 use crate::command::{Reply, Request};
 use crate::context::Context;
+use crate::crypto::{SigningAlgorithm, SigningKey};
 use crate::record::Record;
 use crate::server::{ConnId, Output};
 use crate::state::{Answer, Security, SessionState};
@@ -96,7 +97,7 @@ pub(crate) fn header(request: &Request, reply: &Reply, session: u64, credits: u1
 }
 
 /// Returns whether a response must be signed (3.3.4.1.1): if the request was signed, and always for the final
-/// SESSION_SETUP of a login with keys.
+/// SESSION_SETUP of a login with keys. The refusal to bind a session of another connection is signed, too.
 pub(crate) fn signs(
     ctx: &Context<'_>,
     request: &Request,
@@ -104,19 +105,42 @@ pub(crate) fn signs(
     session: u64,
     sealed: Option<u64>,
 ) -> bool {
-    let session = ctx.connection().sessions.get(&session);
-    let Some(keys) = session.and_then(|session| session.security.keys.as_ref()) else {
-        return false;
-    };
-    if sealed.is_some() || request.header.command == Command::NEGOTIATE {
+    let command = request.header.command;
+    let was_signed = request.header.flags.contains(Flags::SIGNED);
+    if sealed.is_some() || command == Command::NEGOTIATE {
         return false;
     }
-    if request.header.command == Command::SESSION_SETUP && reply.status == NtStatus::SUCCESS {
-        return true;
+    if let Some(own) = ctx.connection().sessions.get(&session) {
+        let Some(keys) = &own.security.keys else {
+            return false;
+        };
+        if command == Command::SESSION_SETUP && reply.status == NtStatus::SUCCESS {
+            return true;
+        }
+        // The response to an invalid signature is not signed: the sender does not know the key.
+        return was_signed
+            && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes));
     }
-    // The response to an invalid signature is not signed: the sender does not know the key.
-    request.header.flags.contains(Flags::SIGNED)
-        && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes))
+    was_signed
+        && command == Command::SESSION_SETUP
+        && foreign_key(ctx, session).is_some_and(|key| key.verify(&request.bytes))
+}
+
+/// Returns the signing key of a session of another connection, which the client asks to bind to this one (3.3.5.2.4).
+/// None for AES-GMAC, whose nonce is the MessageId: the other connection uses the same ones (law 3).
+fn foreign_key<'a>(ctx: &'a Context<'_>, session: u64) -> Option<&'a SigningKey> {
+    let conn = ctx.smb.connection_of_session(session)?;
+    let security = &ctx.smb.connection(conn).sessions.get(&session)?.security;
+    let keys = security.keys.as_ref()?;
+    (keys.signing.algorithm() != SigningAlgorithm::AesGmac).then_some(&keys.signing)
+}
+
+/// Returns the key that a response is signed with.
+fn signing_key<'a>(ctx: &'a Context<'_>, header: &Header) -> Option<&'a SigningKey> {
+    match ctx.connection().sessions.get(&header.session_id) {
+        Some(own) => own.security.keys.as_ref().map(|keys| &keys.signing),
+        None => foreign_key(ctx, header.session_id),
+    }
 }
 
 /// Sends responses as one message: padded to 8 bytes, chained, signed, or encrypted in the session `sealed`. Returns
@@ -140,9 +164,8 @@ pub(crate) fn message(ctx: &mut Context<'_>, pieces: Vec<Piece>, sealed: Option<
         let mut head = Vec::with_capacity(piece.head.len() + padding.len());
         piece.header.encode(&mut head);
         head.extend_from_slice(piece.head.get(header::LEN..).unwrap_or_default());
-        let keys = ctx.connection().sessions.get(&piece.header.session_id);
-        if let (true, Some(keys)) = (piece.sign, keys.and_then(|s| s.security.keys.as_ref())) {
-            keys.signing.sign(&mut head, &[&*piece.payload, padding]);
+        if let (true, Some(key)) = (piece.sign, signing_key(ctx, &piece.header)) {
+            key.sign(&mut head, &[&*piece.payload, padding]);
         }
         if index + 1 == count {
             last.clone_from(&head);

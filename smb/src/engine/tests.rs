@@ -2,6 +2,7 @@
 //! bytes are the same, every effect on files happens once, and after every step the fold of the records equals the
 //! state.
 
+mod binding;
 mod client;
 mod copies;
 mod disk;

@@ -154,7 +154,7 @@ fn a_lease_belongs_to_the_client_and_not_to_a_connection() {
 #[test]
 fn a_lease_break_is_not_sent_to_another_user_with_the_same_client_guid() {
     sweep(|world| {
-        let other_user = world.client_of("bob", Protection::Plain);
+        let mut other_user = world.client_of("bob", Protection::Plain);
         let mut ann = world.client(Protection::Plain);
         name_client(world, &ann, &other_user);
         let mut carol = world.client(Protection::Signed);
@@ -163,6 +163,10 @@ fn a_lease_break_is_not_sent_to_another_user_with_the_same_client_guid() {
         world.one(&mut carol, opening.ask());
         assert!(world.received(&other_user).is_empty());
         assert_eq!(one_break(world, &ann), (1, RWH, RH, true, 2));
+        // Nor does that user acknowledge it.
+        let refused = world.one(&mut other_user, acknowledge(1, RH));
+        assert_eq!(refused.status(), NtStatus::OBJECT_NAME_NOT_FOUND);
+        assert!(world.received(&carol).is_empty());
         world.one(&mut ann, close(held));
         assert_eq!(statuses(&world.received(&carol)), [NtStatus::SUCCESS]);
     });
