@@ -1,8 +1,8 @@
-//! Memory that can be put back as it was. All that a thread allocates within an [`Arena`] lies in one block, with what
-//! is known of its free parts, so that a copy of the block is a snapshot of all that has been made there. Outside of an
-//! arena everything is the system's allocator.
+//! Restores memory to an earlier state. Everything that a thread allocates within an [`Arena`] lies in one block,
+//! together with its free lists, so that a copy of the block is a snapshot of all these allocations. Outside of an
+//! arena all memory is from the system's allocator.
 //!
-//! The cryptography's C code is given the same allocator, as keys hold memory of its.
+//! The cryptography's C code uses the same allocator, as keys hold memory of its.
 
 use std::alloc::{GlobalAlloc, Layout, System, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -11,46 +11,46 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Once;
 
-/// Address space of an arena, of which a run touches about a megabyte.
+/// The address space of an arena. A run touches about a megabyte of it.
 const BYTES: usize = 256 << 20;
-/// Every block is aligned to this.
+/// The alignment of every block.
 const ALIGN: usize = 16;
 /// Sizes up to here are multiples of [`ALIGN`]; of larger ones there are four to each power of two.
 const SMALL: usize = 1024;
 const SMALL_CLASSES: usize = SMALL / ALIGN + 1;
 const CLASSES: usize = SMALL_CLASSES + 4 * (BYTES.ilog2() - SMALL.ilog2()) as usize;
-/// No pointer is so near to this address.
+/// No pointer is so near to this address, so it means "no arena".
 const NOWHERE: usize = usize::MAX - BYTES;
 
 thread_local! {
-    /// The arena that allocations are made in now, if any.
+    /// The arena in which this thread allocates now, if any.
     static ACTIVE: Cell<*mut Header> = const { Cell::new(ptr::null_mut()) };
     /// The address of this thread's arena.
     static OWN: Cell<usize> = const { Cell::new(NOWHERE) };
 }
 
-/// The beginning of an arena.
+/// The header of an arena.
 #[repr(C, align(16))]
 struct Header {
-    /// The address beyond all that was ever handed out.
+    /// The address beyond all that was ever allocated.
     top: usize,
     end: usize,
-    /// Of each class the first free block; each holds the address of the next.
+    /// The first free block of each class; each free block holds the address of the next.
     free: [*mut u8; CLASSES],
 }
 
-/// A block of memory of this thread.
+/// A block of memory in which one thread allocates.
 pub struct Arena {
     header: NonNull<Header>,
-    /// It is the thread's own.
+    /// It belongs to one thread.
     _thread: PhantomData<*mut ()>,
 }
 
-/// What an arena holds at one moment.
+/// A copy of an arena's content.
 pub struct Snapshot(Vec<u8>);
 
 impl Snapshot {
-    /// Room for one.
+    /// Makes room for a snapshot.
     #[must_use]
     pub const fn new() -> Snapshot {
         Snapshot(Vec::new())
@@ -71,10 +71,10 @@ const fn layout() -> Layout {
 }
 
 impl Arena {
-    /// An empty one.
+    /// Makes an empty arena.
     ///
     /// # Panics
-    /// The thread has one already.
+    /// The thread has an arena already.
     #[must_use]
     pub fn new() -> Arena {
         assert_eq!(OWN.get(), NOWHERE, "a thread has one arena");
@@ -97,7 +97,7 @@ impl Arena {
         }
     }
 
-    /// What is allocated meanwhile lies in the arena.
+    /// Calls `f`, whose allocations lie in the arena.
     pub fn within<T>(&self, f: impl FnOnce() -> T) -> T {
         struct Leaves(*mut Header);
         impl Drop for Leaves {
@@ -109,14 +109,15 @@ impl Arena {
         f()
     }
 
-    /// Keeps a copy of all that is there.
+    /// Copies the arena's content.
     ///
     /// # Safety
-    /// Nothing of this thread refers to what the arena holds, but by addresses that are looked at again after
+    /// Nothing of this thread refers to the arena's content, except by addresses that are dereferenced only after
     /// [`Arena::restore`].
     pub unsafe fn save(&self, into: &mut Snapshot) {
         let start = self.header.as_ptr().cast::<u8>();
-        // SAFETY: the header is there, and what lies below `top` is the arena's and has been written to or never read.
+        // SAFETY: the header is initialised, and the memory below `top` is the arena's and has been written to or is
+        // never read.
         let held = unsafe {
             let len = (*self.header.as_ptr()).top - start.addr();
             std::slice::from_raw_parts(start, len)
@@ -125,13 +126,13 @@ impl Arena {
         into.0.extend_from_slice(held);
     }
 
-    /// Makes it as it was.
+    /// Restores the arena's content.
     ///
     /// # Safety
-    /// As [`Arena::save`]; and the snapshot is of this arena.
+    /// As [`Arena::save`]; and the snapshot was taken of this arena.
     pub unsafe fn restore(&self, from: &Snapshot) {
         let start = self.header.as_ptr().cast::<u8>();
-        // SAFETY: the snapshot is a prefix of the arena; nobody borrows from it.
+        // SAFETY: the snapshot is a prefix of the arena; there are no references into it.
         unsafe { ptr::copy_nonoverlapping(from.0.as_ptr(), start, from.0.len()) };
     }
 }
@@ -145,12 +146,12 @@ impl Default for Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         OWN.set(NOWHERE);
-        // SAFETY: made by `new` with this layout; who looks into it after this breaks the contract of `save`.
+        // SAFETY: made by `new` with this layout; a later access to its content would violate the contract of `save`.
         unsafe { System.dealloc(self.header.as_ptr().cast(), layout()) };
     }
 }
 
-/// The class of a size, and the size of its blocks.
+/// Returns the class of a size, and the size of its blocks.
 fn class_of(size: usize) -> (usize, usize) {
     if size <= SMALL {
         let class = size.div_ceil(ALIGN);
@@ -185,13 +186,13 @@ impl Header {
 
     fn give_back(&mut self, block: *mut u8, layout: Layout) {
         let (class, _) = class_of(layout.size());
-        // SAFETY: nobody uses the block any more, and it has room for an address.
+        // SAFETY: the block is not used any more, and it has room for an address.
         unsafe { block.cast::<*mut u8>().write(self.free[class]) };
         self.free[class] = block;
     }
 }
 
-/// The arena of this thread, if the block lies in it.
+/// Returns the arena of this thread, if the block lies in it.
 fn owner(block: *mut u8) -> Option<NonNull<Header>> {
     let own = OWN.get();
     let is_own = block.addr().wrapping_sub(own) < BYTES;
@@ -204,24 +205,24 @@ struct Allocator;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-// SAFETY: blocks are the system's, or lie in an arena: aligned, large enough, and nobody else's until they are given
-// back.
+// SAFETY: blocks are the system's, or lie in an arena: aligned, large enough, and used once only until they are freed.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match NonNull::new(ACTIVE.get()) {
-            // SAFETY: an arena that is active is there, is this thread's, and nobody else looks at its header now.
+            // SAFETY: an active arena is alive and belongs to this thread, and no other reference to its header exists
+            // now.
             Some(mut arena) => unsafe { arena.as_mut().take(layout) },
-            // SAFETY: the caller's promise, passed on.
+            // SAFETY: the caller guarantees what `alloc` requires.
             None => unsafe { System.alloc(layout) },
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if ACTIVE.get().is_null() {
-            // SAFETY: the caller's promise, passed on.
+            // SAFETY: the caller guarantees what `alloc_zeroed` requires.
             return unsafe { System.alloc_zeroed(layout) };
         }
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller guarantees what `alloc_zeroed` requires, which includes what `alloc` does.
         let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
             // SAFETY: the block is that large.
@@ -234,20 +235,20 @@ unsafe impl GlobalAlloc for Allocator {
         match owner(block) {
             // SAFETY: as in `alloc`.
             Some(mut arena) => unsafe { arena.as_mut().give_back(block, layout) },
-            // SAFETY: the caller's promise, passed on.
+            // SAFETY: the caller guarantees what `dealloc` requires.
             None => unsafe { System.dealloc(block, layout) },
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if owner(block).is_none() {
-            // SAFETY: the caller's promise, passed on.
+            // SAFETY: the caller guarantees what `realloc` requires.
             return unsafe { System.realloc(block, layout, size) };
         }
         if size <= BYTES / 2 && class_of(size) == class_of(layout.size()) {
             return block;
         }
-        // SAFETY: the caller's promise: the new size is not 0 and does not overflow with this alignment.
+        // SAFETY: the caller guarantees that the new size is not 0 and does not overflow with this alignment.
         unsafe {
             let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !new.is_null() {
@@ -259,11 +260,11 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Gives C code the allocator. It must be done before that code allocates anything.
+/// Makes the cryptography's C code use this allocator. It must be called before that code allocates anything.
 pub fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: these are an allocator's functions.
+        // SAFETY: these functions form an allocator.
         let done = unsafe {
             aws_lc_sys::CRYPTO_set_mem_functions(Some(c_alloc), Some(c_realloc), Some(c_free))
         };
@@ -271,7 +272,7 @@ pub fn prepare() {
     });
 }
 
-/// C code does not say how large a block was: that lies before it.
+/// C code does not pass the size when it frees a block, so the size is stored before the block.
 const PREFIX: usize = ALIGN;
 
 fn c_layout(size: usize) -> Option<Layout> {
@@ -282,7 +283,7 @@ unsafe extern "C" fn c_alloc(size: usize, _file: *const c_char, _line: c_int) ->
     let Some(layout) = c_layout(size) else {
         return ptr::null_mut();
     };
-    // SAFETY: the layout is not empty, and has room for the size before what is handed out.
+    // SAFETY: the layout is not empty, and has room for the size before the returned block.
     unsafe {
         let block = alloc(layout);
         if block.is_null() {
@@ -297,7 +298,7 @@ unsafe extern "C" fn c_free(block: *mut c_void, _file: *const c_char, _line: c_i
     if block.is_null() {
         return;
     }
-    // SAFETY: made by `c_alloc`, which put the size there.
+    // SAFETY: made by `c_alloc`, which stored the size there.
     unsafe {
         let start = block.cast::<u8>().sub(PREFIX);
         let size = start.cast::<usize>().read();
@@ -313,7 +314,7 @@ unsafe extern "C" fn c_realloc(
     file: *const c_char,
     line: c_int,
 ) -> *mut c_void {
-    // SAFETY: made by `c_alloc`, which put the size there; both are as large as what is copied.
+    // SAFETY: made by `c_alloc`, which stored the size there; both blocks are at least as large as the copied part.
     unsafe {
         let new = c_alloc(size, file, line);
         if !block.is_null() && !new.is_null() {

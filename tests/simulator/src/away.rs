@@ -1,14 +1,15 @@
-//! A share whose directory is not there for a while: in some scenarios a life of the server after the first one begins
-//! without it. The path leads nowhere, or to another directory, as when a file system is not mounted. Requests for the
-//! share are refused meanwhile (MS-SMB2 3.3.5.7: a TREE_CONNECT with BAD_NETWORK_NAME; other requests with
-//! IO_DEVICE_ERROR), nothing is served from the other directory, and all that was open is open when the share is back.
+//! Simulates a share whose directory is missing for a while: in some scenarios a life of the server after the first
+//! begins without it. The path does not exist, or leads to another directory, as when a file system is not mounted.
+//! Requests for the share are refused meanwhile (MS-SMB2 3.3.5.7: a TREE_CONNECT with BAD_NETWORK_NAME; other requests
+//! with IO_DEVICE_ERROR), nothing is served from the other directory, and all opens are still open when the share is
+//! back.
 //!
-//! Another directory is not served if the one before is on record, so it takes that place only after an operation.
+//! The other directory is refused only if the share's own is on record, so it appears only after an operation.
 //!
-//! The clients of such a scenario use files of their own and send one request at a time, so that a request that was
-//! refused can be sent again before anything else. For the same reason nothing in it is done in part: there are no
-//! compounds but CREATE and CLOSE, and no deletions (a CLOSE whose deletion fails is answered with the error, but has
-//! closed the file).
+//! The clients of such a scenario use files of their own and send one request at a time, so that a refused request can
+//! be sent again before anything else. For the same reason no request may be done in part: there are no compounds but
+//! CREATE and CLOSE, and no deletions (a CLOSE whose deletion fails is answered with the error, but has closed the
+//! file).
 
 use std::time::Duration;
 
@@ -19,24 +20,24 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::workload::{DELETE_ON_CLOSE, Op, Verb};
 
-/// After so long a client asks again.
+/// The delay after which a client sends a refused request again.
 pub const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-/// The directory that is served.
+/// The share's own directory.
 pub const OWN: FileKey = FileKey {
     dev: 1,
     ino: 1,
     birth_ns: 1,
 };
 
-/// One that has its path while its file system is not mounted.
+/// The directory at the same path while the share's file system is not mounted.
 pub const OTHER: FileKey = FileKey {
     dev: 2,
     ino: 1,
     birth_ns: 1,
 };
 
-/// What the share's path leads to.
+/// What the share's path leads to while its directory is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instead {
     /// Nothing.
@@ -45,24 +46,24 @@ pub enum Instead {
     Another,
 }
 
-/// A time without the share, from the beginning of a life.
+/// A time without the share, at the beginning of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Away {
-    /// What is there instead.
+    /// What the path leads to instead.
     pub instead: Instead,
-    /// How long: less than the server tries to do again what was under way (`src/server/retrying.rs`).
+    /// Its length: less than the time for which the server repeats a redo (`src/server/retrying.rs`).
     pub lasts: Duration,
 }
 
-/// Are there such times in this seed's scenario? In one of twelve usual scenarios and one of eight small ones, where the
-/// durability is `process`.
+/// Returns whether this seed's scenario has such times: one of twelve usual scenarios and one of eight small ones has,
+/// if its durability is `process`.
 #[must_use]
 pub fn is_of(seed: u64) -> bool {
     matches!(seed % 32, 7 | 17 | 24)
 }
 
 impl Away {
-    /// The one of a life.
+    /// Returns the missing share of a life, if there is one.
     #[must_use]
     pub fn of(scenario: &Scenario, life: u32) -> Option<Away> {
         let mut random = Random::at_step(scenario.seed, life.into(), "away");
@@ -74,7 +75,7 @@ impl Away {
 }
 
 impl Scenario {
-    /// The share is away for a while in later lives, if it is so in this seed.
+    /// Lets the share be missing in later lives, if the seed says so.
     pub(crate) fn with_outages_of_share(mut self) -> Scenario {
         self.has_outages_of_share = is_of(self.seed) && self.kind.is_mixed();
         if self.has_outages_of_share {
@@ -82,7 +83,7 @@ impl Scenario {
             for op in &mut self.ops {
                 delete_nothing(op);
             }
-            // A compound is refused as a whole, or not at all.
+            // A compound must be refused as a whole, so its processing must not be interrupted.
             self.speed = Speed::Fast;
             for profile in &mut self.profiles {
                 profile.depth = 1;
@@ -92,14 +93,14 @@ impl Scenario {
     }
 }
 
-/// Returns whether a share that is away refuses all of this request, or nothing.
+/// Returns whether a missing share refuses either all components of this request or none.
 fn is_refused_as_whole(op: &Op) -> bool {
     let mut rest = op.verbs.iter().skip(1);
     let deletes = |verb: &Verb| matches!(verb, Verb::Dispose { .. });
     rest.all(|verb| matches!(verb, Verb::Close { .. })) && !op.verbs.iter().any(deletes)
 }
 
-/// Takes FILE_DELETE_ON_CLOSE from the files that a request opens.
+/// Removes FILE_DELETE_ON_CLOSE from the CREATEs of a request.
 fn delete_nothing(op: &mut Op) {
     for verb in &mut op.verbs {
         if let Verb::Create { options, .. } = verb {

@@ -1,4 +1,4 @@
-//! What the players know together: what was asked, what was answered, and what that was to be.
+//! Records what the players share: what was sent, what was answered, and what the judge expects.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,63 +9,65 @@ use crate::request::FileId;
 use crate::trouble::{Troubles, What};
 use crate::workload::{Handle, Op};
 
-/// What service time may skip at a crash.
+/// The service time that a crash may skip.
 const SKIP: Duration = Duration::from_millis(4);
 
-/// What a client saw of an operation, without what may differ from one run to the next: ids.
+/// What a client has received for an operation: status and body of each response, without ids, which differ between
+/// runs.
 pub type Seen = Vec<(u32, Vec<u8>)>;
 
-/// What the players know together.
+/// The state that the players share.
 pub struct Board {
     pub(crate) expected: BTreeMap<usize, Expected>,
-    /// Who no longer has to wait is answered before the next operation is sent: a slow server may do the two in either
-    /// order.
+    /// A request that no longer has to wait must be answered before the next operation is sent: a slow server may do
+    /// the two in either order.
     pub(crate) in_turn: bool,
-    /// Operations sent and not done, by id; true: waits, by an interim response.
+    /// Operations that were sent and are not done, by id. True: the operation waits, as an interim response says.
     pub(crate) under_way: BTreeMap<usize, bool>,
     pub(crate) done: BTreeSet<usize>,
-    /// Of the list of operations all shared ones before this place are done.
+    /// All shared operations before this place of the list are done.
     first_undone: Cell<usize>,
-    /// Cancels that were sent, by what they cancel: done when that is.
+    /// CANCELs that were sent, by the operation that they cancel. They are done when that operation is.
     pub(crate) cancels: BTreeMap<usize, usize>,
     pub(crate) handles: BTreeMap<Handle, FileId>,
-    /// Every FileId there was.
+    /// Every FileId that the server has assigned.
     pub(crate) file_ids: BTreeSet<FileId>,
     pub(crate) resume_keys: BTreeMap<Handle, Vec<u8>>,
-    /// Breaks that came, by handle, with their levels.
+    /// The breaks that were received, by handle, with their levels.
     pub(crate) breaks: BTreeMap<Handle, Vec<u8>>,
-    /// Handles of the leases whose breaks came.
+    /// Handles of the leases that have been broken.
     pub(crate) leases: BTreeSet<Handle>,
-    /// Handles whose oplock break the client's TCP brought an acknowledgement of too late.
+    /// Handles whose oplock break was acknowledged too late, because of the client's TCP.
     pub late: BTreeSet<Handle>,
-    /// What was seen, by operation.
+    /// The responses, by operation.
     pub seen: BTreeMap<usize, Seen>,
     /// Credits granted, by operation.
     pub credits: BTreeMap<usize, u32>,
-    /// Operations that were answered by the passing of time only, and how long they took.
+    /// Operations that were answered only because time passed, with the times of request and response.
     pub waits: Vec<(usize, Duration, Duration)>,
-    /// When the server was not there.
+    /// The beginning and end of each outage of the server.
     pub outages: Vec<(Duration, Duration)>,
-    /// When those of them began in which a server was stopped: it does not know that, and counts the time.
+    /// The beginnings of those outages in which a server was only stopped: it does not notice that, so its service time
+    /// continues.
     pub stops: Vec<Duration>,
-    /// When the share was not there: from when, and until when if that is over.
+    /// The times at which the share was missing: the beginning, and the end if that is over.
     pub away: Vec<(Duration, Option<Duration>)>,
-    /// What comes while it is not there is lost.
+    /// Frames that arrive during an outage are lost.
     pub frames_lost: bool,
-    /// The server has nothing of any client.
+    /// The server has no state of any client.
     pub vacant: bool,
-    /// Requests that have failed once, by what failed.
+    /// The number of requests that have failed once, by the part that failed.
     pub failed: BTreeMap<What, u32>,
-    /// The server has come up with the configuration that takes something from a client.
+    /// The server runs with the configuration that takes something from a client.
     pub revoked: bool,
-    /// Requests that are to fail.
+    /// The requests that fail once.
     pub(crate) troubles: Troubles,
-    /// In an outage a directory may have changed without the server.
+    /// A watched directory may have changed during an outage, so that STATUS_NOTIFY_ENUM_DIR is permitted.
     pub may_be_told_to_look: bool,
 }
 
 impl Board {
-    /// Nothing has happened.
+    /// Makes the board before the first event.
     #[must_use]
     pub fn new(expected: BTreeMap<usize, Expected>, in_turn: bool, troubles: Troubles) -> Board {
         Board {
@@ -96,20 +98,20 @@ impl Board {
         }
     }
 
-    /// Levels of the breaks that came, by handle.
+    /// Returns the levels of the breaks that were received, by handle.
     #[must_use]
     pub fn breaks(&self) -> &BTreeMap<Handle, Vec<u8>> {
         &self.breaks
     }
 
-    /// Was the share away at some time since then?
+    /// Returns whether the share was missing at some time since `since`.
     #[must_use]
     pub fn was_away(&self, since: Duration) -> bool {
         let mut away = self.away.iter();
         away.any(|(_, end)| end.is_none_or(|end| end >= since))
     }
 
-    /// The most service time that may have passed between two moments.
+    /// Returns the maximum service time that may have passed between two moments.
     #[must_use]
     pub fn served(&self, from: Duration, to: Duration) -> Duration {
         let outages = self.outages.iter();
@@ -120,7 +122,7 @@ impl Board {
         (to - from).saturating_sub(down) + SKIP * self.outages.len() as u32
     }
 
-    /// Are the shared operations before this one done, or do they wait?
+    /// Returns whether all shared operations before this one are done or wait.
     pub(crate) fn are_settled_before(&self, op: &Op, ops: &[Op]) -> bool {
         let mut first = self.first_undone.get();
         while ops
@@ -130,14 +132,14 @@ impl Board {
             first += 1;
         }
         self.first_undone.set(first);
-        // What is done stays done, and this operation is not: it is one of the rest.
+        // Done operations stay done, and this operation is not done, so it is among the rest.
         let rest = ops.get(first..).unwrap_or_default().iter();
         let before = rest.take_while(|other| other.id != op.id);
         let mut before = before.filter(|other| other.shared);
         before.all(|other| self.is_settled(other.id, op.id))
     }
 
-    /// Is this operation done, or does it wait, so that a later one can be sent?
+    /// Returns whether this operation is done, or waits so that a later one can be sent.
     pub(crate) fn is_settled(&self, op: usize, later: usize) -> bool {
         let ended_by = self.expected[&op].ended_by.filter(|_| self.in_turn);
         let waits = self.under_way.get(&op) == Some(&true) && ended_by.is_none_or(|by| by >= later);

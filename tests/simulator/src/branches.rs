@@ -1,6 +1,6 @@
-//! Runs that have their beginning in common. A run goes on in a world that can be put back as it was at the beginning
-//! of a turn ([`crate::arena`]): the run in which the server dies at a step of that turn begins there, and not at the
-//! beginning of all.
+//! Shares the common beginning of runs. A run continues in a world that can be restored to the beginning of a turn
+//! ([`crate::arena`]): the run in which the server crashes at a step of that turn starts there, instead of at the
+//! beginning of the scenario.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,11 +13,11 @@ use crate::scenario::Scenario;
 use crate::server;
 
 thread_local! {
-    /// A run is under way: what it panics with is its result.
+    /// A run is in progress: a panic is its result, and is not printed.
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Once for a program, before the first run.
+/// Prepares the allocator and the panic hook, once for a program, before the first run.
 pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     arena::prepare();
@@ -31,7 +31,7 @@ pub(crate) fn prepare() {
     });
 }
 
-/// A run, or a part of it: a panic is its result.
+/// Runs `f`, which is a run or a part of it: a panic is its result.
 pub(crate) fn attempt<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     let was_running = IS_RUNNING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(f));
@@ -39,37 +39,38 @@ pub(crate) fn attempt<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|payload| server::message(&*payload))
 }
 
-/// What is known of a run that went well.
+/// The steps of a successful run.
 #[derive(Clone, Debug)]
 pub struct Course {
-    /// Its steps.
+    /// The kinds of its steps.
     pub kinds: Vec<Step>,
-    /// How many there had been at the beginning of each turn.
+    /// The number of steps before each turn.
     pub turns: Vec<u64>,
 }
 
-/// The beginning of a turn.
+/// The beginning of a turn of a run.
 pub struct Place {
     turn: usize,
     snapshot: Snapshot,
 }
 
-/// A scenario's world, in which one run after the other goes on from where they part.
+/// The world of a scenario, in which each run continues from the place where it branches off.
 pub struct Branches<'a> {
     reference: &'a Transcript,
     /// It lies in the arena.
     world: *mut World,
-    /// Snapshots that are not used any more: their memory is.
+    /// Snapshots that are free to be used again.
     spare: Vec<Snapshot>,
     arena: Arena,
 }
 
-/// Called with a run: where it parted from the others, where the server died, and what came of it.
+/// A function that is called with each run: the place where it branched off, the steps at which the server crashed, and
+/// the result.
 pub type Visit<'a, E> =
     dyn FnMut(&mut Branches<'_>, &Place, &[u64], Result<Course, String>) -> Result<(), E> + 'a;
 
 impl<'a> Branches<'a> {
-    /// The world at its beginning. `reference`: what the clients see if the server does not die.
+    /// Makes the world at its beginning. `reference`: what the clients observe if the server does not crash.
     #[must_use]
     pub fn new(scenario: &Scenario, reference: &'a Transcript) -> Branches<'a> {
         prepare();
@@ -83,16 +84,16 @@ impl<'a> Branches<'a> {
         }
     }
 
-    /// Where it is before the first turn.
+    /// Returns the place before the first turn.
     pub fn beginning(&mut self) -> Place {
         self.save(0)
     }
 
-    /// Goes on with a run from a place of it, and tries all that part from it: the server dies at one of these steps
-    /// besides. `turns`: the steps at the beginning of each turn of the run.
+    /// Continues a run from a place of it, and tries all runs that branch off: those in which the server also crashes
+    /// at one of these steps. `turns`: the number of steps before each turn of the run.
     ///
     /// # Errors
-    /// Those of `visit`, which ends it.
+    /// The error of `visit`, which ends it.
     pub fn each<E>(
         &mut self,
         from: &Place,
@@ -128,7 +129,8 @@ impl<'a> Branches<'a> {
 
     fn save(&mut self, turn: usize) -> Place {
         let mut snapshot = self.spare.pop().unwrap_or_default();
-        // SAFETY: of this thread `self.world` alone leads into the arena, and only `run_to_end` and `turn` look there.
+        // SAFETY: in this thread only `self.world` leads into the arena, and only `run_to_end` and `turn` dereference
+        // it.
         unsafe { self.arena.save(&mut snapshot) };
         Place { turn, snapshot }
     }
@@ -139,7 +141,7 @@ impl<'a> Branches<'a> {
     }
 
     fn run_to_end(&mut self, blows: &[u64]) -> Result<Course, String> {
-        // SAFETY: the world lies in the arena, where this alone looks at it now.
+        // SAFETY: the world lies in the arena, and this is the only reference to it.
         let world = unsafe { &mut *self.world };
         let report = self.arena.within(|| {
             attempt(|| {
@@ -147,7 +149,7 @@ impl<'a> Branches<'a> {
                 world.run_to_end(Some(self.reference))
             })
         });
-        // What is kept must not lie in the arena, and what lies there is not taken down: it will be as it was.
+        // The result must not lie in the arena. What lies there is not dropped: the arena is restored as a whole.
         let course = match &report {
             Ok(Report { kinds, turns, .. }) => Ok(Course {
                 kinds: kinds.clone(),
@@ -159,7 +161,7 @@ impl<'a> Branches<'a> {
         course
     }
 
-    /// One turn. It has to come as far as it did before.
+    /// Runs one turn, and checks that it has as many steps as before.
     fn turn(&mut self, blows: &[u64], steps: u64) -> Result<(), String> {
         // SAFETY: as in `run_to_end`.
         let world = unsafe { &mut *self.world };

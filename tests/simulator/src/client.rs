@@ -1,4 +1,5 @@
-//! A small SMB2 client of the simulator's own: one TCP connection, one session, messages signed or encrypted, every response checked.
+//! Implements a small SMB2 client: one TCP connection, one session, messages signed or encrypted, every response
+//! checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,23 +17,23 @@ const RESPONSE: u32 = 1;
 const ASYNC: u32 = 2;
 const FLAG_RELATED: u32 = 4;
 const SIGNED: u32 = 8;
-/// Credits asked for in each request.
+/// The credits that each request asks for.
 const CREDITS: u16 = 32;
 
-/// How a client speaks.
+/// The protocol options of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// DialectRevision.
     pub dialect: Dialect,
-    /// Its cipher.
+    /// The cipher.
     pub cipher: Cipher,
-    /// Its signing algorithm.
+    /// The signing algorithm.
     pub signing: SigningAlgorithm,
     /// Messages are encrypted, not signed.
     pub sealed: bool,
-    /// Requests under way at once, at most.
+    /// The maximum number of outstanding requests.
     pub depth: usize,
-    /// Logs off in the end; if not, it just closes its connection.
+    /// It logs off at the end; if not, it only closes its connection.
     pub logs_off: bool,
 }
 
@@ -53,7 +54,7 @@ pub struct Response {
     pub session: u64,
     /// TreeId, or the upper half of the AsyncId.
     pub tree: u32,
-    /// What follows the header.
+    /// The body after the header.
     pub body: Vec<u8>,
     whole: Vec<u8>,
 }
@@ -63,14 +64,14 @@ struct Session {
     keys: SessionKeys,
 }
 
-/// A session being set up.
+/// A session whose SESSION_SETUP is in progress.
 struct Login {
     preauth: PreauthHash,
     key: Option<[u8; 16]>,
     id: u64,
 }
 
-/// The protocol side of a client; what to ask and what to make of it is the player's business.
+/// The protocol layer of a client. The player decides what to send and checks the answers.
 pub struct Client {
     profile: Profile,
     inbox: Vec<u8>,
@@ -88,12 +89,12 @@ pub struct Client {
     tree: u32,
     sealed_so_far: u64,
     nonces: BTreeSet<(u64, [u8; 16])>,
-    /// A second session, while there is one.
+    /// A second session, if there is one.
     second: Option<Session>,
 }
 
 impl Client {
-    /// A client that has not said anything.
+    /// Makes a client that has not sent anything.
     #[must_use]
     pub fn new(profile: Profile) -> Client {
         Client {
@@ -114,31 +115,31 @@ impl Client {
         }
     }
 
-    /// How it speaks.
+    /// Returns its protocol options.
     #[must_use]
     pub fn profile(&self) -> Profile {
         self.profile
     }
 
-    /// May it send so many requests more?
+    /// Returns whether it has credits for so many requests.
     #[must_use]
     pub fn may_send(&self, requests: usize) -> bool {
         self.credits >= requests as u64
     }
 
-    /// Requests that have no final response.
+    /// Returns the number of requests without a final response.
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Does a request have neither a final nor an interim response?
+    /// Returns whether a request has neither a final nor an interim response.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.waiting.len() > self.interim.len()
     }
 
-    /// NEGOTIATE.
+    /// Sends NEGOTIATE.
     pub fn negotiate(&mut self, salt: u8) -> u64 {
         let Profile {
             dialect,
@@ -150,7 +151,7 @@ impl Client {
         self.send(&[body], 0)
     }
 
-    /// The first SESSION_SETUP of a login.
+    /// Sends the first SESSION_SETUP of a login.
     pub fn begin_login(&mut self) -> u64 {
         self.login = Some(Login {
             preauth: self.preauth.clone(),
@@ -160,10 +161,10 @@ impl Client {
         self.send(&[request::session_setup(&ntlm::negotiate())], 0)
     }
 
-    /// The second one; `response`: the first one's answer.
+    /// Sends the second SESSION_SETUP. `response`: the answer to the first.
     ///
     /// # Panics
-    /// The answer is no challenge.
+    /// The answer is not a challenge.
     pub fn answer_challenge(&mut self, response: &Response, user: &str, password: &str) -> u64 {
         assert_eq!(
             response.status,
@@ -181,10 +182,11 @@ impl Client {
         self.send(&[request::session_setup(&token)], id)
     }
 
-    /// The login is accepted: its keys hold from now on. The first session is the one that works; another is only looked at.
+    /// Completes an accepted login: its keys are used from now on. All operations use the first session; the second one
+    /// is only set up and ended.
     ///
     /// # Panics
-    /// It is not accepted, or not signed.
+    /// The login was refused, or its response is not signed.
     pub fn logged_in(&mut self, response: &Response) {
         assert_eq!(response.status, status::SUCCESS, "login: {response:x?}");
         let login = self.login.take().expect("a login is under way");
@@ -213,23 +215,23 @@ impl Client {
         }
     }
 
-    /// The login was not let in.
+    /// Ends a login that was refused.
     pub fn refused(&mut self) {
         self.login = None;
     }
 
-    /// TREE_CONNECT.
+    /// Sends TREE_CONNECT.
     pub fn connect_tree(&mut self, share: &str) -> u64 {
         self.ask(&[request::tree_connect(share)])
     }
 
-    /// The tree is connected.
+    /// Stores the TreeId of a connected tree.
     pub fn tree_connected(&mut self, response: &Response) {
         assert_eq!(response.status, status::SUCCESS, "tree: {response:x?}");
         self.tree = response.tree;
     }
 
-    /// TREE_DISCONNECT of a tree that is not the one it works in.
+    /// Sends TREE_DISCONNECT of a tree other than the one in use.
     pub fn disconnect_tree(&mut self, tree: u32) -> u64 {
         let own = std::mem::replace(&mut self.tree, tree);
         let message = self.ask(&[request::bare(command::TREE_DISCONNECT)]);
@@ -237,27 +239,27 @@ impl Client {
         message
     }
 
-    /// Sends a message in the session; one body or more, the others related to the first. Gives the first MessageId.
+    /// Sends a message in the session: one request, or several, each related to the first. Returns the first MessageId.
     pub fn ask(&mut self, bodies: &[Body]) -> u64 {
         let id = self.session.as_ref().map_or(0, |session| session.id);
         self.send(bodies, id)
     }
 
-    /// LOGOFF of the second session.
+    /// Sends LOGOFF of the second session.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no second session.
     pub fn log_off_second(&mut self) -> u64 {
         let id = self.second.as_ref().expect("a second session").id;
         self.send(&[request::bare(command::LOGOFF)], id)
     }
 
-    /// The second session has ended.
+    /// Removes the second session, which has ended.
     pub fn second_ended(&mut self) {
         self.second = None;
     }
 
-    /// CANCEL of a request that waits: no response comes of it.
+    /// Sends CANCEL of a request that waits. CANCEL itself has no response.
     pub fn cancel(&mut self, message_id: u64) {
         let mut message = self.header(command::CANCEL, message_id, 0, 0);
         message.extend([4, 0, 0, 0]);
@@ -340,7 +342,7 @@ impl Client {
         sessions.find(|it| it.id == session).map(|it| &it.keys)
     }
 
-    /// Takes bytes from TCP; gives the responses and notifications that are whole now.
+    /// Processes bytes from TCP, and returns the responses and notifications that are complete now.
     pub fn receive(&mut self, bytes: &[u8]) -> Vec<Response> {
         self.inbox.extend_from_slice(bytes);
         let mut responses = Vec::new();
@@ -355,7 +357,7 @@ impl Client {
         responses
     }
 
-    /// Is nothing left of a message that is not whole?
+    /// Returns whether no part of an incomplete message is left.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.inbox.is_empty()
@@ -421,7 +423,7 @@ impl Client {
         assert_eq!(
             asked,
             Some(&response.command),
-            "a response that nobody waits for: {response:x?}"
+            "a response without a request: {response:x?}"
         );
         if response.status == status::PENDING && response.is_async {
             assert!(
@@ -436,7 +438,7 @@ impl Client {
             response.command,
             command::NEGOTIATE | command::SESSION_SETUP
         );
-        // Of a session that has ended the server has no keys any more.
+        // The server has no keys of a session that has ended.
         let is_of_none = response.status == status::USER_SESSION_DELETED;
         if let (Some(keys), false) = (self.keys(response.session), is_setup || is_of_none) {
             assert_eq!(sealed, self.profile.sealed, "protection: {response:x?}");

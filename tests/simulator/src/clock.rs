@@ -1,4 +1,4 @@
-//! The server's time: it passes while the server waits for a medium, in the middle of a turn.
+//! Simulates the server's time, which advances while the server waits for a medium, in the middle of a turn.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,51 +9,51 @@ use outlast::server::turns::SLICE;
 
 use crate::random::Random;
 
-/// Simulated time as the server has it. Clones share it.
+/// The simulated time of the server. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Rc<Cell<Duration>>);
 
 impl Clock {
-    /// Now.
+    /// Returns the present time.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.0.get()
     }
 
-    /// Time passes until then, if that is not over.
+    /// Advances the time to `then`, if that is not past.
     pub fn wait_until(&self, then: Duration) {
         self.0.set(self.now().max(then));
     }
 
-    /// When a medium will have done what it is asked to do now: in 1 to 20 ms.
+    /// Returns the time at which a medium completes a request made now: after 1 to 20 ms.
     pub fn when_done(&self, random: &mut Random) -> Duration {
         self.now() + Duration::from_micros(1000 + random.below(19_000))
     }
 }
 
-/// How fast the processor is.
+/// The speed of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speed {
-    /// Work takes next to no time.
+    /// Work takes almost no time.
     Fast,
-    /// Now and then a piece of work takes longer than a slice of a turn.
+    /// Some work takes longer than a slice of a turn.
     Unsteady,
-    /// Every piece of work takes longer than a slice of a turn.
+    /// All work takes longer than a slice of a turn.
     Slow,
 }
 
-/// Says how long work takes.
+/// Simulates the time that work takes.
 #[derive(Debug)]
 pub struct Processor {
     ticking: Ticking,
     speed: Speed,
     random: Random,
-    /// What has been lost by slowness until now.
+    /// The delay that slow work has caused so far.
     lost: Duration,
 }
 
 impl Processor {
-    /// A processor of this speed.
+    /// Makes a processor of this speed.
     #[must_use]
     pub fn new(speed: Speed, random: Random) -> Processor {
         Processor {

@@ -1,4 +1,4 @@
-//! The server's configuration, which is another one in each of its lives.
+//! Makes the server's configuration, which differs between its lives.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::net::{PORT, SERVER};
 use crate::player::{PASSWORD, SHARE};
 use crate::scenario::Scenario;
 
-/// TCP/IP.
+/// Makes the configuration of TCP/IP.
 pub(crate) fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
     outlast_stack::Config {
         addresses: SERVER.to_vec(),
@@ -29,12 +29,13 @@ pub(crate) fn stack_config(scenario: &Scenario) -> outlast_stack::Config {
     }
 }
 
-/// Bytes of the log that are set aside for what clients may send.
+/// Returns the bytes of the log that are reserved for receive windows.
 pub(crate) fn receive_total(scenario: &Scenario) -> usize {
     (scenario.nvram_bytes / 8).max(8 << 10)
 }
 
-/// Each life has another list of shares and users, in which the clients' share and user are somewhere.
+/// Makes the configuration of SMB. Each life has another list of shares and users, in which the clients' share and
+/// users have other positions.
 pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config {
     let share = |name: &str| Share {
         name: name.into(),
@@ -83,7 +84,7 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
     config
 }
 
-/// The device's capabilities of a scenario's server.
+/// Returns the capabilities of the server's device in a scenario.
 #[must_use]
 pub fn capabilities(scenario: &Scenario) -> Capabilities {
     stack_config(scenario).capabilities

@@ -1,5 +1,6 @@
-//! The disk: what outlives servers. Every change is a step, and a write that a crash comes at is torn. Where the power can be cut, the
-//! file system is a journalling one: of the changes of names since it was last synced a prefix is left, of what files hold anything.
+//! Simulates the disk, which outlives servers. Every change is a step, and a write at which a crash occurs is cut off.
+//! Where the power can be cut, the file system has a journal: a power cut leaves a prefix of the changes of names since
+//! the last sync, and any part of the changes of file contents.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -16,11 +17,11 @@ use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::status;
 
-/// The name is taken.
+/// The error that a name exists already.
 #[derive(Debug)]
 pub struct Taken;
 
-/// What a server finds.
+/// The disk, and the state of its file system.
 pub struct Disk {
     now: Image,
     journal: Option<Journal>,
@@ -28,42 +29,42 @@ pub struct Disk {
     fuse: Fuse,
     seed: u64,
     clock: Clock,
-    /// When names came to directories, or went.
+    /// The time at which names in a directory were last created or removed.
     changed: BTreeMap<Ino, Duration>,
-    /// When servers died.
+    /// The times at which servers died.
     deaths: Vec<Duration>,
-    /// Who watches a directory may have been told to look for itself.
+    /// The server may have answered a CHANGE_NOTIFY with STATUS_NOTIFY_ENUM_DIR.
     pub may_tell_to_look: bool,
-    /// When the share was not there.
+    /// The times at which the share was missing: the beginning, and the end if that is over.
     away: Vec<(Duration, Option<Duration>)>,
-    /// An operation has been done on it.
+    /// An operation has been done on the share.
     has_served: bool,
     /// A server is starting.
     is_starting: bool,
-    /// A call of its redo has failed.
+    /// A call of its redo has failed since this was last read.
     has_failed: bool,
 }
 
-/// For so long before a death a server may not be sure that what changed in a directory was its own doing.
+/// The time before a death in which the server may not know whether a directory was changed by itself.
 const UNSURE: Duration = Duration::from_millis(100);
 
-/// What a power cut would leave.
+/// The file system's journal, from which a power cut determines what is left.
 struct Journal {
-    /// What is on the medium for certain.
+    /// What is certainly on the medium.
     medium: Image,
-    /// What was done since.
+    /// The changes made since.
     changes: Vec<Change>,
-    /// So many of them are being brought there, until then.
+    /// The number of changes that the present sync covers, and the time of its end.
     syncing: Option<(usize, Duration)>,
-    /// Where the last operation begins among the changes.
+    /// The index of the last operation's first change.
     operation: usize,
     /// The last sync has failed.
     has_failed: bool,
-    /// The one before it has.
+    /// The sync before it has failed.
     had_failed: bool,
-    /// So many of the next syncs fail, whatever chance says.
+    /// The number of next syncs that fail in any case.
     to_fail: u32,
-    /// So often a redo may still be failed.
+    /// The number of calls of a redo that may still fail.
     faults_left: u32,
     clock: Clock,
     random: Random,
@@ -71,7 +72,7 @@ struct Journal {
 }
 
 impl Journal {
-    /// A sync fails: of what files hold, what could not be written is not written any more, though it is still seen.
+    /// Fails a sync: half of the file contents that it covers will never be written, although they can still be read.
     fn fail(&mut self, count: usize) {
         self.syncing = None;
         self.has_failed = true;
@@ -94,10 +95,10 @@ impl Journal {
     }
 }
 
-/// Calls of a redo that fail in a run, at most.
+/// The maximum number of calls of a redo that fail in a run.
 const FAULTS: u32 = 3;
 
-/// Bytes that reach the medium together or not at all.
+/// Bytes that reach the medium as one.
 const SECTOR: usize = 512;
 
 impl Deref for Disk {
@@ -109,7 +110,7 @@ impl Deref for Disk {
 }
 
 impl Disk {
-    /// An empty one.
+    /// Makes an empty disk.
     #[must_use]
     pub fn new(fuse: Fuse, seed: u64, clock: Clock) -> Disk {
         let now = Image::default();
@@ -130,10 +131,10 @@ impl Disk {
         }
     }
 
-    /// Have names come to a directory after this time, or gone?
+    /// Returns whether names in a directory have been created or removed after a time.
     ///
     /// # Panics
-    /// The server asks of a time that is too long ago, so that it would tell of its own changes for no reason.
+    /// The time is too long ago, so that the server would report its own changes without need.
     pub fn has_changed(&mut self, dir: Ino, since: Duration) -> bool {
         let changed = self.changed.get(&dir).copied().unwrap_or_default();
         let has_changed = changed.as_micros() > since.as_micros();
@@ -147,31 +148,31 @@ impl Disk {
         has_changed
     }
 
-    /// The server's time.
+    /// Returns the server's time.
     #[must_use]
     pub fn time(&self) -> Duration {
         self.clock.now()
     }
 
-    /// The server does nothing for so long.
+    /// Advances the server's time.
     pub fn pause(&mut self, time: Duration) {
         self.clock.wait_until(self.clock.now() + time);
     }
 
-    /// From now on the share's directory is not there.
+    /// Makes the share's directory missing from now on.
     pub fn share_is_away(&mut self) {
         self.share_is_back();
         self.away.push((self.clock.now(), None));
     }
 
-    /// It is there again.
+    /// Makes the share's directory available again.
     pub fn share_is_back(&mut self) {
         if let Some((_, end)) = self.away.last_mut() {
             end.get_or_insert(self.clock.now());
         }
     }
 
-    /// An operation is done on the share.
+    /// Notes that an operation has been done on the share.
     pub fn serves(&mut self) {
         self.has_served = true;
     }
@@ -182,18 +183,18 @@ impl Disk {
         self.has_served
     }
 
-    /// When it was not there: from when, and until when if that is over.
+    /// Returns the times at which the share was missing: the beginning, and the end if that is over.
     #[must_use]
     pub fn away(&self) -> &[(Duration, Option<Duration>)] {
         &self.away
     }
 
-    /// A server starts, or has started.
+    /// Notes whether a server is starting.
     pub fn starting(&mut self, yes: bool) {
         self.is_starting = yes;
     }
 
-    /// What a call of a redo meets.
+    /// Returns the error of a call of a redo, if it fails.
     pub fn fault(&mut self) -> Option<NtStatus> {
         if !self.is_starting {
             return None;
@@ -205,18 +206,18 @@ impl Disk {
         }
         journal.faults_left -= 1;
         self.has_failed = true;
-        // A file that is said to be gone is taken for gone, and rightly so.
+        // FILE_CLOSED is left out: the server correctly treats such a file as deleted.
         let all = faults::STATUSES.into_iter();
         let all: Vec<u32> = all.filter(|it| *it != status::FILE_CLOSED).collect();
         Some(NtStatus(*random.pick(&all)))
     }
 
-    /// Has a call of a redo failed since this was last asked?
+    /// Returns whether a call of a redo has failed since the last call of this function.
     pub fn take_failure(&mut self) -> bool {
         std::mem::take(&mut self.has_failed)
     }
 
-    /// From now on the power can be cut.
+    /// Keeps a journal from now on, so that the power can be cut.
     pub fn keep_journal(&mut self, clock: Clock, mutation: Option<Mutation>) {
         self.journal = Some(Journal {
             medium: self.now.clone(),
@@ -237,7 +238,7 @@ impl Disk {
         });
     }
 
-    /// The server is gone, and its descriptors: files without a name are no more.
+    /// Notes the death of a server: its descriptors are closed, so files without a name are removed.
     pub fn killed(&mut self) {
         self.now.drop_nameless();
         self.is_starting = false;
@@ -249,9 +250,9 @@ impl Disk {
         }
     }
 
-    /// The power was cut.
+    /// Simulates a power cut.
     pub fn cut(&mut self, random: &mut Random) {
-        // Under another boot of the kernel times do not compare.
+        // Times of an earlier boot of the kernel cannot be compared.
         self.may_tell_to_look = true;
         let Some(journal) = &mut self.journal else {
             return;
@@ -296,38 +297,38 @@ impl Disk {
         self.next_ino = self.now.last_ino() + 1;
     }
 
-    /// An operation begins.
+    /// Notes the beginning of an operation.
     pub fn begin_operation(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.operation = journal.changes.len();
         }
     }
 
-    /// Begins to bring everything onto the medium.
+    /// Begins a sync of everything.
     pub fn begin_sync(&mut self) {
         if let Some(journal) = &mut self.journal {
             let random = &mut journal.random;
-            // All there is on a disk may take long.
+            // A sync of the whole disk may take long.
             let long = Duration::from_millis(*random.pick(&[0, 100, 3000]));
             let done = journal.clock.when_done(random) + long;
             journal.syncing = Some((journal.changes.len(), done));
         }
     }
 
-    /// The next two syncs fail.
+    /// Makes the next two syncs fail.
     pub fn fail_two_syncs(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.to_fail = 2;
         }
     }
 
-    /// When a sync that is under way will be done.
+    /// Returns the time at which the present sync ends.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
         self.journal.as_ref()?.syncing.map(|(_, due)| due)
     }
 
-    /// Is everything there that was to be brought there? `None`: not yet; `Some(false)`: the medium has failed, this time.
+    /// Returns whether the last sync has succeeded. `None`: it is in progress.
     pub fn synced(&mut self) -> Option<bool> {
         let Some(journal) = &mut self.journal else {
             return Some(true);
@@ -366,7 +367,7 @@ impl Disk {
         Some(true)
     }
 
-    /// Waits for it.
+    /// Waits for the end of the sync, and returns whether it has succeeded.
     pub fn wait_synced(&mut self) -> bool {
         if let Some(journal) = &self.journal
             && let Some((_, due)) = journal.syncing
@@ -377,7 +378,7 @@ impl Disk {
         self.synced().unwrap_or(false)
     }
 
-    /// Makes an inode without a name.
+    /// Creates an inode without a name.
     pub fn make(&mut self, is_dir: bool, stamp: Option<OpenId>, attributes: u32) -> Ino {
         let ino = self.now.free_ino(self.next_ino);
         let inode = self.now.new_inode(is_dir, stamp, attributes);
@@ -386,20 +387,20 @@ impl Disk {
         ino
     }
 
-    /// Says which open made an inode.
+    /// Stores which open has created an inode.
     pub fn stamp(&mut self, ino: Ino, open: OpenId) {
         self.step(Change::Stamp(ino, open));
     }
 
-    /// From now on the file system has no birth times.
+    /// Removes the birth times of the file system from now on.
     pub fn forget_births(&mut self) {
         self.now.forget_births();
     }
 
-    /// Gives an inode a name more.
+    /// Adds a name to an inode.
     ///
     /// # Errors
-    /// The name is taken.
+    /// The name exists already.
     pub fn link(&mut self, dir: Ino, name: &str, ino: Ino) -> Result<(), Taken> {
         if self.entry(dir, name).is_some() {
             self.fuse.step(Step::Operation);
@@ -409,12 +410,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes a name away.
+    /// Removes a name.
     pub fn unlink(&mut self, dir: Ino, name: &str) {
         self.step(Change::Unlink(dir, name.to_owned()));
     }
 
-    /// Moves a name, over another file's if that is there.
+    /// Renames a file, and replaces the file that has the new name, if there is one.
     pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str)) {
         self.step(Change::Rename(
             (from.0, from.1.to_owned()),
@@ -422,7 +423,7 @@ impl Disk {
         ));
     }
 
-    /// Writes bytes, beyond the end too.
+    /// Writes bytes, which may lie beyond the end.
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
         if self.fuse.strikes(Step::Operation) {
             let mut random = Random::at_step(self.seed, self.fuse.steps(), "torn writes");
@@ -438,7 +439,7 @@ impl Disk {
         self.step(Change::Length(ino, length));
     }
 
-    /// Sets attributes and times; `None` leaves one alone.
+    /// Sets attributes and times; `None` leaves a value unchanged.
     pub fn dress(&mut self, ino: Ino, attributes: Option<u32>, times: [Option<FileTime>; 3]) {
         self.step(Change::Dress(ino, attributes, times));
     }

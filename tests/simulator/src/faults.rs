@@ -1,9 +1,10 @@
-//! A disk with bad places, and one that fails for a while.
+//! Simulates a disk with bad places, and one that fails for a while.
 //!
-//! *Bad places* are offsets and names: what touches one fails with its error, each time, and changes nothing. So the judge knows how such
-//! a request is answered, wherever the server dies. Half of them are found before the intent is on record, the others after it.
+//! *Bad places* are offsets and names: each access to one fails with its error and changes nothing. So the judge knows
+//! how such a request is answered, wherever the server crashes. Half of them fail before the intent is on record, the
+//! others after it.
 //!
-//! A disk that *fails for a while* does so when the server does again what a power cut took: it then refuses to start, visibly, and is
+//! A disk that *fails for a while* does so during the redo after a power cut: the server then refuses to start, and is
 //! started again.
 
 use outlast_fsa::fileop::{FileOp, WriteAt};
@@ -12,7 +13,7 @@ use outlast_fsa::status::NtStatus;
 use crate::random::Random;
 use crate::status;
 
-/// EIO, ENOSPC, EDQUOT, EMFILE, ESTALE, and a name service that fails.
+/// EIO, ENOSPC, EDQUOT, EMFILE, ESTALE, and the error of a name service that fails.
 pub const STATUSES: [u32; 6] = [
     status::IO_DEVICE_ERROR,
     status::DISK_FULL,
@@ -22,20 +23,20 @@ pub const STATUSES: [u32; 6] = [
     status::ACCESS_DENIED,
 ];
 
-/// Where bad places begin; no file comes near it.
+/// The first bad offset; all files are shorter.
 const FROM: u64 = 1 << 24;
-/// From one to the next.
+/// The distance between bad offsets.
 const STEP: u64 = 1 << 16;
-/// What bad names begin with.
+/// The prefix of bad names.
 const NAME: &str = "bad";
 
-/// A bad place, picked.
+/// Picks a bad offset.
 #[must_use]
 pub fn offset(random: &mut Random) -> u64 {
     FROM + STEP * random.below(STATUSES.len() as u64)
 }
 
-/// A bad name, picked.
+/// Picks a bad name.
 #[must_use]
 pub fn name(random: &mut Random) -> String {
     format!("{NAME}{}", random.index(STATUSES.len()))
@@ -50,22 +51,22 @@ fn number_of(path: &str) -> Option<usize> {
     name.strip_prefix(NAME)?.parse().ok()
 }
 
-/// The error at an offset, if that is a bad place.
+/// Returns the error at an offset, if that is a bad one.
 #[must_use]
 pub fn at(offset: u64) -> Option<u32> {
     STATUSES.get(number_at(offset)?).copied()
 }
 
-/// The error of a name, if that is a bad one.
+/// Returns the error of a name, if that is a bad one.
 #[must_use]
 pub fn of(path: &str) -> Option<u32> {
     STATUSES.get(number_of(path)?).copied()
 }
 
-/// What an operation meets. `before`: before its intent is on record.
+/// Checks whether an operation uses a bad place. `before`: its intent is not on record yet.
 ///
 /// # Errors
-/// The place's.
+/// The error of the place.
 pub fn meet(op: &FileOp, before: bool) -> Result<(), NtStatus> {
     let number = match op {
         FileOp::Create(create) => number_of(&create.path),

@@ -1,4 +1,5 @@
-//! The server's file system over the [`Disk`]: `prepare` looks, `perform` can be called again with its intent, as `src/fs` does it.
+//! Implements the server's file system over the [`Disk`]: `prepare` makes an intent, and `perform` can be repeated with
+//! it, as in `src/fs`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,27 +35,27 @@ mod reopening;
 use accounts::Accounts;
 use outages::Place;
 
-/// The open under which a redo opens files.
+/// The id of the opens by which a redo opens files.
 const AGAIN: OpenId = 0;
 
-/// Descriptors, which do not outlive the server, over a disk that does.
+/// The server's open files, whose descriptors do not outlive it, over a disk that does.
 pub struct Files {
     disk: Rc<RefCell<Disk>>,
-    /// The share that has the disk, by its number in the present configuration.
+    /// The share on the disk, by its number in the present configuration.
     share: ShareId,
     opens: BTreeMap<OpenId, Descriptor>,
     /// Opens from before a crash whose files have not been opened again yet.
     closed: BTreeMap<OpenId, OpenInfo>,
     accounts: Accounts,
     troubles: Troubles,
-    /// What a power cut took is being done again.
+    /// An operation is repeated after a power cut.
     does_again: bool,
-    /// An operation is being done, not looked at.
+    /// An operation is performed, not prepared.
     performs: bool,
-    /// Files can be opened by handle; if not, they are found by path alone.
+    /// Files can be opened by handle; if not, only by path.
     handles: bool,
     lacks: Lacks,
-    /// Where the share is away in some lives.
+    /// The state of the share's directory, in scenarios in which it may be missing.
     place: Option<Place>,
     mutation: Option<Mutation>,
 }
@@ -63,15 +64,15 @@ pub struct Files {
 struct Descriptor {
     ino: Ino,
     path: String,
-    /// Times that operations by it do not move.
+    /// The times that operations by this open do not change.
     stopped: Times,
 }
 
-/// The disk has one directory that is a share's.
+/// The number of the disk's only share directory.
 const DIRECTORY: ShareId = 0;
 
 impl Files {
-    /// Nothing is open.
+    /// Makes the file system of a life, without open files.
     #[must_use]
     pub fn new(
         disk: Rc<RefCell<Disk>>,
@@ -106,7 +107,7 @@ impl Files {
         }
     }
 
-    /// While what a power cut took is done again the disk may fail.
+    /// Returns the error of the disk, which may fail during a redo after a power cut.
     fn fail_for_a_while(&self) -> Result<(), NtStatus> {
         match self.disk.borrow_mut().fault() {
             Some(_) if self.mutation == Some(Mutation::FaultTakenForGone) => {
@@ -117,14 +118,14 @@ impl Files {
         }
     }
 
-    /// The error that the seed has for this part of an operation.
+    /// Returns the error that the seed defines for this part of an operation.
     fn meet(&self, what: What, op: &FileOp) -> Result<(), NtStatus> {
         let path = match op {
             FileOp::Create(create) => Some(create.path.as_str()),
             op => self.path_of(op.open()),
         };
         let path = path.filter(|_| !self.does_again);
-        // What an operation needs is there when it is done, unless it was prepared in a life before.
+        // A performed operation has its file open and its account looked up, unless it was prepared in an earlier life.
         let is_redo = self.performs && matches!(what, What::Reopen | What::NameService);
         match path.and_then(|path| self.troubles.meet(what, op, path, is_redo)) {
             Some(status) => Err(NtStatus(status)),
@@ -132,7 +133,7 @@ impl Files {
         }
     }
 
-    /// What a server says of an operation that has failed.
+    /// Returns the outcome of an operation that has failed; some mutations make it a success.
     fn fail_to_perform(&self, op: &FileOp, status: NtStatus) -> Result<Outcome, NtStatus> {
         match op {
             FileOp::Write { data, .. } if self.mutation == Some(Mutation::ErrorSwallowed) => {
@@ -162,7 +163,7 @@ impl Files {
         Ok(inode.data.len() as u64)
     }
 
-    /// Up to `length` bytes at `offset`.
+    /// Reads up to `length` bytes at `offset`.
     fn read(&self, open: OpenId, offset: u64, length: u32) -> Result<Vec<u8>, NtStatus> {
         let disk = self.disk.borrow();
         let inode = disk.inode(self.ino(open)?).ok_or(NtStatus::FILE_CLOSED)?;
@@ -208,7 +209,7 @@ impl Files {
         }
     }
 
-    /// The intent, with the times that the operation is to leave as they are.
+    /// Returns the intent, together with the times that the operation must not change.
     fn keeping(&self, op: &FileOp, intent: Intent) -> Result<Intent, NtStatus> {
         if !op.moves_times() || matches!(op, FileOp::SetBasic { .. }) {
             return Ok(intent);
@@ -288,7 +289,8 @@ impl Files {
         Ok(Outcome::Entries { entries, more })
     }
 
-    /// The bytes of each chunk, as if copied one after the other, where source and target are one file and overlap.
+    /// Returns the bytes of each chunk, as if copied one after the other, for a copy whose source and target are one
+    /// file.
     fn overlapping(&self, source: OpenId, chunks: &[Chunk]) -> Result<Intent, NtStatus> {
         let mut image = self.read(source, 0, u32::MAX)?;
         let mut logged = Vec::new();
@@ -360,7 +362,7 @@ impl Files {
             }
         }
         match self.ready(op) {
-            // A file that was deleted before a crash: its name is all there is.
+            // The file was deleted before a crash: CLOSE needs only its name.
             Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {}
             ready => ready?,
         }
@@ -629,7 +631,7 @@ impl FileSystem for Files {
     }
 }
 
-/// What a redo says that leaves such an operation out (a mutation).
+/// Returns the outcome of a redo that omits this operation (a mutation).
 fn left_out(op: &FileOp, mutation: Option<Mutation>) -> Option<Outcome> {
     let Some(Mutation::RedoWithout(what)) = mutation else {
         return None;

@@ -1,17 +1,16 @@
-//! Where the server dies: every step of it is counted, and at the planned ones it ends there and then.
+//! Counts every step of the server, and crashes the server at the planned ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a step is. A crash at a step comes before its effect, or leaves a part of it behind.
+/// The kind of a step. A crash at a step occurs before its effect, or leaves a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Plain stores to the NVRAM: a part of a record, a superblock.
     Write,
-    /// Plain stores to the part of the ring where nothing committed lies: a server that dies here leaves what it
-    /// leaves at the next step.
+    /// Plain stores to the uncommitted part of the ring: a crash here leaves the same as one at the next step.
     FreeWrite,
     /// One atomic store: a commit, a new tail.
     Store,
@@ -27,11 +26,12 @@ pub enum Step {
     Sync,
 }
 
-/// What a server that dies unwinds with.
+/// The payload with which a server that crashes unwinds.
 #[derive(Debug)]
 pub struct Crash;
 
-/// Counts steps and ends the server at the planned ones. Clones share it: memory, file system and network hold one each.
+/// Counts steps and ends the server at the planned ones. Clones share it: memory, file system and network have one
+/// each.
 #[derive(Clone, Debug)]
 pub struct Fuse(Arc<Inner>);
 
@@ -45,8 +45,8 @@ struct Inner {
 }
 
 impl Fuse {
-    /// Sets the steps at which it blows, counted from 1 and over all lives of the server, in order. Those that are over
-    /// do not count.
+    /// Plans crashes at these steps, counted from 1 over all lives of the server, in order. Steps that are past are
+    /// ignored.
     pub fn plan(&self, blows: &[u64]) {
         let steps = self.steps();
         let mut later = lock(&self.0.later);
@@ -55,27 +55,28 @@ impl Fuse {
         self.0.next.store(next, Ordering::Relaxed);
     }
 
-    /// Steps so far.
+    /// Returns the number of steps so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.0.steps.load(Ordering::Relaxed)
     }
 
-    /// What the steps were, from the first one on.
+    /// Returns the kinds of the steps, from the first on.
     #[must_use]
     pub fn take_kinds(&self) -> Vec<Step> {
         std::mem::take(&mut lock(&self.0.kinds))
     }
 
-    /// The server takes something from the world, so that a crash at the last step left more in it than one from now
-    /// on.
+    /// Notes that the server takes a frame from its device, so that a crash at the last step leaves something else than
+    /// one after it.
     pub fn takes(&self) {
         if let Some(last @ Step::FreeWrite) = lock(&self.0.kinds).last_mut() {
             *last = Step::Write;
         }
     }
 
-    /// Counts a step. True: the server dies at it; leave a part of its effect if there can be one, then [`Fuse::blow`].
+    /// Counts a step. Returns whether the server crashes at it: the caller then leaves a part of the effect, if it has
+    /// parts, and calls [`Fuse::blow`].
     #[must_use]
     pub fn strikes(&self, step: Step) -> bool {
         let count = self.0.steps.fetch_add(1, Ordering::Relaxed) + 1;
@@ -89,7 +90,7 @@ impl Fuse {
         strikes
     }
 
-    /// The server ends here.
+    /// Ends the server here.
     pub fn blow(&self) -> ! {
         self.0.dead.store(true, Ordering::Relaxed);
         let next = lock(&self.0.later).pop_front().unwrap_or(u64::MAX);
@@ -97,32 +98,32 @@ impl Fuse {
         std::panic::resume_unwind(Box::new(Crash))
     }
 
-    /// Counts a step without parts.
+    /// Counts a step that has no parts, and ends the server if it crashes at it.
     pub fn step(&self, step: Step) {
         if self.strikes(step) {
             self.blow();
         }
     }
 
-    /// What is dead changes nothing any more, though it is still being taken apart.
+    /// Returns whether the server has crashed: it then changes nothing, although it still unwinds.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.0.dead.load(Ordering::Relaxed)
     }
 
-    /// No server dies any more.
+    /// Plans no more crashes.
     pub fn disarm(&self) {
         self.0.next.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// The next server begins.
+    /// Begins the next server's life.
     pub fn replace(&self) {
         self.0.dead.store(false, Ordering::Relaxed);
     }
 }
 
 impl Default for Fuse {
-    /// One that never blows.
+    /// Makes a fuse without a planned crash.
     fn default() -> Fuse {
         Fuse(Arc::new(Inner {
             steps: AtomicU64::new(0),

@@ -1,19 +1,19 @@
-//! What is on a disk: inodes and names, and the changes they undergo.
+//! Simulates the content of a disk: inodes and names, and their changes.
 
 use std::collections::BTreeMap;
 
 use outlast_fsa::attributes::{DIRECTORY, NORMAL};
 use outlast_fsa::fileop::{FileHandle, FileKey, FileTime, Metadata, OpenId, ShareId};
 
-/// An inode's number.
+/// The number of an inode.
 pub type Ino = u64;
 
 /// The root directory of the one share.
 pub const ROOT: Ino = 1;
 
-/// What every file's times are at first: no clock runs here.
+/// The times of a new file: the simulated disk has no clock.
 const BEGINNING: FileTime = 132_000_000_000_000_000;
-/// Bytes a file system allocates at a time.
+/// The allocation unit of the file system, in bytes.
 const UNIT: u64 = 4096;
 
 /// A file or directory.
@@ -23,7 +23,7 @@ pub struct Inode {
     pub entries: Option<BTreeMap<String, Ino>>,
     /// A file's bytes.
     pub data: Vec<u8>,
-    /// Names it has.
+    /// The number of its names.
     pub links: u32,
     /// The open that made it.
     pub stamp: Option<OpenId>,
@@ -31,35 +31,35 @@ pub struct Inode {
     pub attributes: u32,
     /// Creation, last access, last write.
     pub times: [FileTime; 3],
-    /// Tells it from an inode that had its number before.
+    /// Distinguishes it from an earlier inode with the same number.
     generation: u32,
 }
 
-/// A change.
+/// A change of the file system.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// An inode without a name.
+    /// Creates an inode without a name.
     Make(Ino, Box<Inode>),
-    /// An inode has a name more.
+    /// Adds a name to an inode.
     Link(Ino, String, Ino),
-    /// A name is gone.
+    /// Removes a name.
     Unlink(Ino, String),
-    /// A name is moved, over another file's if that is there.
+    /// Renames a file, and replaces the file that has the new name, if there is one.
     Rename((Ino, String), (Ino, String)),
-    /// The open that made an inode.
+    /// Stores the open that created an inode.
     Stamp(Ino, OpenId),
-    /// The marker of a share.
+    /// Sets the marker of a share.
     Mark(ShareId, u64),
-    /// Bytes, beyond the end too.
+    /// Writes bytes, which may lie beyond the end.
     Write(Ino, u64, Vec<u8>),
-    /// A file's length.
+    /// Sets a file's length.
     Length(Ino, u64),
-    /// Attributes and times; `None` leaves one alone.
+    /// Sets attributes and times; `None` leaves a value unchanged.
     Dress(Ino, Option<u32>, [Option<FileTime>; 3]),
 }
 
 impl Change {
-    /// Does a journalling file system keep it in order with all others of this kind?
+    /// Returns whether a journalling file system keeps the order of this change and others of its kind.
     #[must_use]
     pub fn is_ordered(&self) -> bool {
         !matches!(
@@ -68,7 +68,7 @@ impl Change {
         )
     }
 
-    /// The directories whose names it changes.
+    /// Returns the directories whose names it changes.
     pub fn directories(&self) -> impl Iterator<Item = Ino> + use<> {
         let (one, other) = match self {
             Change::Link(dir, ..) | Change::Unlink(dir, _) => (Some(*dir), None),
@@ -79,17 +79,17 @@ impl Change {
     }
 }
 
-/// Inodes and names.
+/// The inodes and names of a disk.
 #[derive(Clone, Debug)]
 pub struct Image {
     inodes: BTreeMap<Ino, Inode>,
     markers: BTreeMap<ShareId, u64>,
     generation: u32,
-    /// There are no birth times: the number of a file that is gone is given again, and nothing tells the two apart.
+    /// There are no birth times: the number of a deleted file is used again, and nothing distinguishes the two files.
     has_no_births: bool,
 }
 
-/// What is seen of a file besides its bytes.
+/// The attributes and times of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     attributes: u32,
@@ -97,14 +97,14 @@ pub struct Look {
 }
 
 impl Inode {
-    /// Is it a directory?
+    /// Returns whether it is a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
         self.entries.is_some()
     }
 
-    /// What a file holds has changed: its last write was at a time that depends on what it holds now and nothing else, so that doing a
-    /// thing twice leaves no trace.
+    /// Sets the time of the last write after a change of the file's content. The time depends only on the present
+    /// content, so that doing an operation twice leaves no trace.
     fn touch(&mut self) {
         // Fowler, Noll and Vo's FNV-1a.
         let hash = self
@@ -135,7 +135,7 @@ impl Default for Image {
 }
 
 impl Image {
-    /// An inode as it is when it is made.
+    /// Returns a new inode.
     #[must_use]
     pub fn new_inode(&self, is_dir: bool, stamp: Option<OpenId>, attributes: u32) -> Inode {
         Inode {
@@ -149,12 +149,12 @@ impl Image {
         }
     }
 
-    /// From now on the number of a file that is gone is given again.
+    /// Uses the numbers of deleted files again from now on.
     pub fn forget_births(&mut self) {
         self.has_no_births = true;
     }
 
-    /// A number for an inode that is made now. `never_had`: one that none has had.
+    /// Returns a number for a new inode. `never_had`: a number that no inode has had.
     #[must_use]
     pub fn free_ino(&self, never_had: Ino) -> Ino {
         let mut free = (ROOT..never_had).filter(|ino| !self.inodes.contains_key(ino));
@@ -163,35 +163,35 @@ impl Image {
             .unwrap_or(never_had)
     }
 
-    /// The highest number an inode has.
+    /// Returns the highest number of an inode.
     #[must_use]
     pub fn last_ino(&self) -> Ino {
         self.inodes.last_key_value().map_or(ROOT, |(ino, _)| *ino)
     }
 
-    /// Files without a name are no more.
+    /// Removes the files without a name.
     pub fn drop_nameless(&mut self) {
         self.inodes.retain(|_, inode| inode.links > 0);
     }
 
-    /// From now on numbers are given again that others had.
+    /// Gives new inodes another generation, as numbers that were in use before a power cut may be used again.
     pub fn begin_generation(&mut self) {
         self.generation += 1;
     }
 
-    /// An inode, if it is there.
+    /// Returns an inode, if it exists.
     #[must_use]
     pub fn inode(&self, ino: Ino) -> Option<&Inode> {
         self.inodes.get(&ino)
     }
 
-    /// The marker of a share.
+    /// Returns the marker of a share.
     #[must_use]
     pub fn marked(&self, share: ShareId) -> u64 {
         self.markers.get(&share).copied().unwrap_or(0)
     }
 
-    /// Which file it is.
+    /// Returns the identity of a file.
     #[must_use]
     pub fn key(&self, ino: Ino) -> FileKey {
         let generation = self.inode(ino).map_or(0, |inode| inode.generation);
@@ -202,7 +202,7 @@ impl Image {
         }
     }
 
-    /// What it can be opened by.
+    /// Returns the handle by which a file can be opened.
     #[must_use]
     pub fn handle(&self, ino: Ino) -> FileHandle {
         let generation = self.inode(ino).map_or(0, |inode| inode.generation);
@@ -212,7 +212,7 @@ impl Image {
         }
     }
 
-    /// The file a handle leads to.
+    /// Returns the file of a handle.
     #[must_use]
     pub fn by_handle(&self, handle: &FileHandle) -> Option<Ino> {
         let word = u64::from_le_bytes(handle.bytes.as_slice().try_into().ok()?);
@@ -221,7 +221,7 @@ impl Image {
         (inode.links > 0 && u64::from(inode.generation) == generation).then_some(ino)
     }
 
-    /// Its attributes as SMB shows them.
+    /// Returns the attributes of a file as SMB shows them.
     #[must_use]
     pub fn metadata(&self, ino: Ino) -> Option<Metadata> {
         let inode = self.inode(ino)?;
@@ -246,7 +246,7 @@ impl Image {
         })
     }
 
-    /// What a path beneath the root leads to; names are compared without case. With the path as it is on disk.
+    /// Resolves a path beneath the root, and returns the file with its path as it is on disk. Case is ignored.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<(Ino, String)> {
         let mut at = ROOT;
@@ -259,7 +259,7 @@ impl Image {
         Some((at, found.join("/")))
     }
 
-    /// A directory's entry of this name, as it is on disk.
+    /// Returns a directory's entry of this name, with the name as it is on disk.
     #[must_use]
     pub fn entry(&self, dir: Ino, name: &str) -> Option<(String, Ino)> {
         let entries = self.inode(dir)?.entries.as_ref()?;
@@ -269,7 +269,7 @@ impl Image {
             .map(|(there, ino)| (there.clone(), *ino))
     }
 
-    /// The directory a path's last component is in, and that component.
+    /// Returns the directory of a path's last component, and that component.
     #[must_use]
     pub fn parent<'a>(&self, path: &'a str) -> Option<(Ino, &'a str)> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -277,7 +277,7 @@ impl Image {
         self.inode(dir)?.is_dir().then_some((dir, name))
     }
 
-    /// Every file's path and bytes, and every directory's path.
+    /// Returns every file's path and bytes, and every directory's path.
     #[must_use]
     pub fn contents(&self) -> BTreeMap<String, Option<Vec<u8>>> {
         let bytes = |inode: &Inode| (!inode.is_dir()).then(|| inode.data.clone());
@@ -287,7 +287,7 @@ impl Image {
             .collect()
     }
 
-    /// What else there is to see of every file and directory.
+    /// Returns the attributes and times of every file and directory.
     #[must_use]
     pub fn looks(&self) -> BTreeMap<String, Look> {
         let look = |inode: &Inode| Look {
@@ -323,7 +323,7 @@ impl Image {
         found
     }
 
-    /// A change. One of what a file holds that is not there is none.
+    /// Applies a change. A change of the content of a file that does not exist has no effect.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Make(ino, inode) => {

@@ -1,5 +1,5 @@
-//! What leaves the server, frame by frame: no reset, no FIN that is not owed, nothing shown that is not committed, no byte with two
-//! values, no window taken back, no timestamp that goes back.
+//! Checks every frame that leaves the server: no reset; no FIN without reason; nothing that is not committed; no byte
+//! with two values; no right edge that moves left; no timestamp that decreases.
 
 use std::collections::BTreeMap;
 
@@ -9,46 +9,46 @@ use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket,
 };
 
-/// What was seen of a connection.
+/// What the frames of a connection have shown.
 #[derive(Debug, Default)]
 struct Stream {
-    /// Our SYN's sequence number.
+    /// The sequence number of the server's SYN.
     iss: Option<u32>,
-    /// Every byte sent, from the one after the SYN on.
+    /// All bytes sent, from the one after the SYN on.
     bytes: Vec<u8>,
     edge: Option<Seq>,
-    /// Shift of the windows (RFC 7323, section 2).
+    /// The shift of the window scale option (RFC 7323, section 2).
     shift: u8,
     tsval: Option<u32>,
 }
 
-/// Looks at every frame.
+/// Checks every frame.
 #[derive(Debug, Default)]
 pub struct Inspector {
-    /// By the client's port.
+    /// The connections, by the client's port.
     streams: BTreeMap<u16, Stream>,
-    /// What clients have been promised.
+    /// What the server has promised to the clients.
     pub promises: Promises,
 }
 
-/// What is known besides the frame.
+/// Facts about a connection that its frames do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The connection may end: the client has sent its FIN, or has not logged in for long enough.
+    /// The connection may end: the client has sent its FIN, or the time for its login is over.
     pub may_end: bool,
-    /// Its client has lost what it had, and may be reset when it goes on.
+    /// The client has lost what it had by a new configuration, and may receive a reset if it continues to send.
     pub may_reset: bool,
     /// An elective reboot is under way: a window of zero may be announced.
     pub draining: bool,
-    /// Frames leave in the turn that makes them.
+    /// Frames leave in the same turn.
     pub at_once: bool,
 }
 
 impl Inspector {
-    /// Looks at a frame about to leave. `committed`: TCP's state as it is on record, if it is to be looked at.
+    /// Checks a frame that is about to leave. `committed`: the committed state of TCP, if it is checked.
     ///
     /// # Panics
-    /// It must not leave.
+    /// The frame must not leave.
     pub fn look(
         &mut self,
         frame: &TxFrame,
@@ -80,7 +80,7 @@ impl Inspector {
             committed.checkpoint(conn)
         });
         if tcp.rst() {
-            // What comes for a connection that both sides have closed (RFC 9293, section 3.10.7.1).
+            // The client has sent something for a connection that both sides have closed (RFC 9293, section 3.10.7.1).
             assert!(
                 known.may_reset || (known.may_end && on_record.is_none()),
                 "a reset is sent to port {port}"
@@ -90,10 +90,10 @@ impl Inspector {
         assert!(tcp.ack(), "a segment without acknowledgement");
         assert!(
             !tcp.fin() || known.may_end,
-            "a FIN that is not owed, to port {port}"
+            "a FIN without reason is sent to port {port}"
         );
         let stream = self.streams.entry(port).or_default();
-        // A SYN that the network has sent twice may come when the connection is over, and begins another one.
+        // A SYN that the network has duplicated may arrive after the end of the connection, and begins another one.
         if tcp.syn() && known.may_end {
             *stream = Stream::default();
         }
@@ -109,7 +109,7 @@ impl Inspector {
         if committed.is_some() {
             match on_record {
                 Some(on_record) => stream.is_on_record(&tcp, &on_record),
-                // The last acknowledgement of a connection that ends with it.
+                // The last acknowledgement leaves when the connection has been removed.
                 None => assert!(
                     known.may_end,
                     "a segment of a connection that is not on record"
@@ -136,7 +136,7 @@ impl Stream {
             return;
         }
         let at = at as usize;
-        // An acknowledgement alone may be numbered as what follows all that is queued, sent or not.
+        // A segment without data may have the number that follows everything queued, whether sent or not.
         let is_bare = payload.is_empty() && !tcp.fin();
         assert!(
             is_bare || at <= self.bytes.len() + 1,
@@ -164,13 +164,13 @@ impl Stream {
         self.edge = Some(last.max(edge));
     }
 
-    /// The right edge of the window that a segment offers.
+    /// Returns the right edge of the window that a segment offers.
     fn edge_of(&self, tcp: &TcpPacket<&[u8]>) -> Seq {
         let shift = if tcp.syn() { 0 } else { self.shift };
         Seq(tcp.ack_number().0 as u32) + (usize::from(tcp.window_len()) << shift)
     }
 
-    /// Law 1: nothing is shown that is not committed.
+    /// Law 1: checks that a segment shows nothing that is not committed.
     fn is_on_record(&self, tcp: &TcpPacket<&[u8]>, on_record: &Checkpoint) {
         let ack = Seq(tcp.ack_number().0 as u32);
         assert!(
@@ -198,7 +198,7 @@ impl Stream {
         let last = self.tsval.unwrap_or(tsval);
         assert!(
             tsval.wrapping_sub(last) as i32 >= 0,
-            "the timestamp goes back from {last} to {tsval}"
+            "the timestamp decreases from {last} to {tsval}"
         );
         self.tsval = Some(tsval);
     }

@@ -1,5 +1,5 @@
-//! The judge: a file server of a few hundred lines that never crashes. It says how each request is to be answered, and what the
-//! files are in the end. It shares no code with the server.
+//! Implements the judge: a small file server that never crashes. It determines how each request must be answered, and
+//! the files at the end. It shares no code with the server.
 
 mod limits;
 mod names;
@@ -14,10 +14,10 @@ use crate::workload::{
     BATCH, DELETE_ON_CLOSE, DIRECTORY, Handle, LEASE, LEVEL_II, Op, Verb, disposition,
 };
 
-/// What an answer holds besides its status.
+/// The content of an answer besides its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing that is looked at.
+    /// Content that is not checked.
     Any,
     /// READ.
     Bytes(Vec<u8>),
@@ -33,21 +33,22 @@ pub enum Content {
     Notice(u32, String),
 }
 
-/// How a component is to be answered.
+/// The answer that a component of a message must receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Status.
     pub status: u32,
-    /// The rest.
+    /// The content.
     pub content: Content,
 }
 
-/// How an operation is to go.
+/// The expected course of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Component by component; empty: it is not sent at all, what it needs is not there.
+    /// The answer to each component. Empty: the operation is not sent at all, as something that it needs does not
+    /// exist.
     pub verdicts: Vec<Verdict>,
-    /// It is answered with STATUS_PENDING first.
+    /// It first receives STATUS_PENDING.
     pub waits: bool,
     /// It is answered only because time passes.
     pub by_time: bool,
@@ -55,7 +56,7 @@ pub struct Expected {
     pub ended_by: Option<usize>,
 }
 
-/// What is on a disk: a file's bytes by its path, `None` for a directory.
+/// The content of a disk: a file's bytes by its path, `None` for a directory.
 pub type Contents = BTreeMap<String, Option<Vec<u8>>>;
 
 type Node = usize;
@@ -74,17 +75,17 @@ struct Open {
     path: String,
     delete_on_close: bool,
     oplock: u8,
-    /// A break is not acknowledged.
+    /// Its oplock break is not acknowledged yet.
     breaking: bool,
     locks: Vec<(u64, u64)>,
     notify: Option<usize>,
-    /// A request has waited for a change of it.
+    /// It watches a directory: a CHANGE_NOTIFY has been sent by it.
     watched: bool,
     shared: bool,
     walked: bool,
-    /// It may only append.
+    /// Its access rights allow only appending.
     appends: bool,
-    /// It has opened a directory, to delete it.
+    /// It has opened a directory with the right to delete it.
     deletes_directory: bool,
 }
 
@@ -94,11 +95,11 @@ enum Waiting {
     Create(Box<Op>),
 }
 
-/// The model.
+/// The model of the file server.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     names: BTreeMap<String, Node>,
-    /// The names that go when their last open is closed.
+    /// The names that are deleted when their last open is closed.
     doomed: BTreeSet<String>,
     nodes: Vec<File>,
     opens: BTreeMap<Handle, Open>,
@@ -108,7 +109,7 @@ pub struct Judge {
     judging: Option<usize>,
     rules: Rules,
     newcomer_is_there: bool,
-    /// Trees of a client besides its first.
+    /// The number of a client's additional trees.
     trees: BTreeMap<usize, usize>,
 }
 
@@ -120,7 +121,7 @@ fn plain(status: u32) -> Verdict {
     verdict(status, Content::Any)
 }
 
-/// Judges a whole workload: what is expected of each operation, by its id, and the files in the end.
+/// Judges a whole workload: returns what is expected of each operation, by its id, and the files at the end.
 #[must_use]
 pub fn judge(ops: &[Op], rules: Rules) -> (BTreeMap<usize, Expected>, Contents) {
     let mut judge = Judge::new(rules);
@@ -137,7 +138,7 @@ pub fn judge(ops: &[Op], rules: Rules) -> (BTreeMap<usize, Expected>, Contents) 
 }
 
 impl Judge {
-    /// The open handles of a client in its own directory, and whether they are directories.
+    /// Returns the open handles of a client in its own directory, and whether they are directories.
     #[must_use]
     pub fn handles_of(&self, client: usize) -> Vec<(Handle, bool)> {
         let own = self.opens.iter();
@@ -146,24 +147,24 @@ impl Judge {
             .collect()
     }
 
-    /// A file's length.
+    /// Returns a file's length.
     #[must_use]
     pub fn length_of(&self, handle: Handle) -> u64 {
         let open = self.opens.get(&handle);
         open.map_or(0, |open| self.nodes[open.node].data.len() as u64)
     }
 
-    /// Does what this handle writes go to the end?
+    /// Returns whether writes by this handle append.
     #[must_use]
     pub fn appends(&self, handle: Handle) -> bool {
         self.opens.get(&handle).is_some_and(|open| open.appends)
     }
 
-    /// The next operation.
+    /// Judges the next operation.
     pub fn see(&mut self, op: &Op) {
         self.judging = Some(op.id);
         self.note_newcomer(op);
-        // What waits for an acknowledgement that does not come is let through by time, before anything else is done about that file.
+        // A break that is never acknowledged ends by time. This must happen before the next operation on that file.
         self.pass_time(op);
         let mut expected = Expected {
             verdicts: Vec::new(),
@@ -199,7 +200,8 @@ impl Judge {
         self.expected.entry(op.id).or_insert(expected);
     }
 
-    /// An acknowledgement needs a break, and a cancel something that waits.
+    /// Returns whether a request has the state that it needs: an acknowledgement needs a break, and a cancel a waiting
+    /// operation.
     fn makes_sense(&self, client: usize, verb: &Verb) -> bool {
         match verb {
             Verb::Untree => self.trees.get(&client).is_some_and(|trees| *trees > 0),
@@ -224,7 +226,7 @@ impl Judge {
         self.expected.insert(op, finished);
     }
 
-    /// `None`: the answer comes later.
+    /// Returns the answer to a component. `None`: the answer follows later.
     fn answer(&mut self, op: &Op, verb: &Verb) -> Option<Verdict> {
         let handle = verb.handles().first().copied().unwrap_or(0);
         let node = self.opens.get(&handle).map_or(0, |open| open.node);
@@ -280,7 +282,7 @@ impl Judge {
             Verb::Walk { .. } => self.walk(handle),
             Verb::Stat { .. } => {
                 let file = &self.nodes[node];
-                // MS-FSCC 2.4.47: a file about to go has a link less.
+                // MS-FSCC 2.4.47: a file with delete pending has one link less.
                 let is_doomed = self.doomed.contains(&self.opens[&handle].path);
                 let links = file.links - u32::from(is_doomed);
                 let end = file.data.len() as u64;
@@ -481,7 +483,7 @@ fn put(data: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     data[from..to].copy_from_slice(bytes);
 }
 
-/// The bytes of a WRITE.
+/// Returns the bytes of a WRITE.
 #[must_use]
 pub fn bytes(fill: u8, length: usize) -> Vec<u8> {
     (0..length)

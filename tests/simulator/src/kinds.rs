@@ -1,4 +1,4 @@
-//! Kinds of scenarios besides the usual one: what is particular to each is put over what the seed gives to all of them.
+//! Defines the special kinds of scenarios: each overrides a part of what the seed determines for all scenarios.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use crate::rules::Rules;
 use crate::scenario::{Scenario, Size};
 use crate::workload::{limits, uploads};
 
-/// What clients are about.
+/// The kind of a scenario.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// A little of everything.
     #[default]
     Mixed,
-    /// Several upload at once, on a log that is too small for them.
+    /// Several clients upload at once, on a log that is too small for them.
     Uploads {
-        /// This one reads meanwhile, and takes what it has read only now and then.
+        /// The client that reads meanwhile, and takes the replies only at intervals.
         reader: Option<usize>,
     },
-    /// They go to every limit.
+    /// The clients reach every limit.
     Limits(Limits),
 }
 
-/// How often a slow reader takes what has come.
+/// The interval at which a slow reader takes its replies.
 pub const READER_PAUSE: Duration = Duration::from_millis(700);
 
 impl Kind {
-    /// The limits that matter.
+    /// Returns the limits of the scenario, if this is its kind.
     #[must_use]
     pub fn limits(self) -> Option<Limits> {
         match self {
@@ -42,13 +42,13 @@ impl Kind {
         matches!(self, Kind::Uploads { .. })
     }
 
-    /// Do clients do a little of everything?
+    /// Returns whether clients do a little of everything.
     #[must_use]
     pub fn is_mixed(self) -> bool {
         matches!(self, Kind::Mixed)
     }
 
-    /// How long a client leaves untaken what it has read.
+    /// Returns the interval at which a client takes its replies.
     #[must_use]
     pub fn pause_of(self, client: usize) -> Duration {
         match self {
@@ -59,9 +59,10 @@ impl Kind {
 }
 
 impl Scenario {
-    /// The seed's kind of scenario.
+    /// Changes the scenario into one of the seed's kind.
     pub(crate) fn of_kind(self, size: Size) -> Scenario {
-        // Of four small scenarios, which are every fourth, one is of each new kind; of four usual ones, too.
+        // Of four small scenarios (every fourth scenario is small), one is of each special kind; of eight usual ones,
+        // too.
         let pick = match size {
             Size::Small => self.seed / 4 % 4 == 3,
             Size::Usual => self.seed % 8 == 5,

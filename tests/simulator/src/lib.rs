@@ -1,5 +1,6 @@
-//! The whole server in a simulated world: network, disk, NVRAM and time are made up, clients speak their own SMB on TCP that is not
-//! ours, and the server dies at every step. `docs/simulator.md` says what is checked and how a failure is replayed.
+//! Runs the whole server in a simulated world: network, disk, NVRAM and time are simulated, clients speak an SMB of
+//! their own on smoltcp's TCP, and the server crashes at every step. `docs/simulator.md` describes what is checked and
+//! how a failure is replayed.
 
 pub mod arena;
 pub mod away;

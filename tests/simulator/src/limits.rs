@@ -1,40 +1,41 @@
-//! Small limits, so that clients can go to every one of them.
+//! Defines small limits, so that clients can reach every one of them.
 
 use outlast_smb::Held;
 
 use crate::mutation::{Limited, Mutation};
 
-/// The next connection's part of the last quarter of a total is none when there are two (`smb/src/held.rs`): what is
-/// left of this number is what all clients may have together.
+/// The server's limit for the opens of all clients. The last quarter of it is divided among further connections, and
+/// with two connections there is none left for the next (`smb/src/held.rs`). So the clients together may have the rest
+/// of this number.
 const TOTAL_OPENS: usize = 7;
 
-/// What clients may hold.
+/// The limits of what clients may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sessions of a connection.
+    /// The maximum number of sessions of a connection.
     pub sessions: usize,
-    /// Trees of a connection.
+    /// The maximum number of trees of a connection.
     pub trees: usize,
-    /// Opens of a connection.
+    /// The maximum number of opens of a connection.
     pub opens: usize,
-    /// Locks of an open.
+    /// The maximum number of locks of an open.
     pub locks: usize,
-    /// Requests of a connection that wait.
+    /// The maximum number of waiting requests of a connection.
     pub pending: usize,
-    /// Watched directories of a connection.
+    /// The maximum number of watched directories of a connection.
     pub watches: usize,
-    /// The client that comes when the others have left, and finds everything free that they had.
+    /// The client that connects when the others have left: everything that they held must be free.
     pub newcomer: usize,
 }
 
 impl Limits {
-    /// Opens of all clients.
+    /// Returns the maximum number of opens of all clients.
     #[must_use]
     pub fn all_opens(&self) -> usize {
         TOTAL_OPENS - TOTAL_OPENS / 4
     }
 
-    /// As the server is told; of what `mutation` says one too many.
+    /// Returns the limits in the server's configuration. A mutation may raise one of them.
     #[must_use]
     pub fn of_server(&self, mutation: Option<Mutation>) -> outlast_smb::Limits {
         let more = |what| usize::from(mutation == Some(Mutation::OneTooMany(what)));

@@ -1,34 +1,34 @@
-//! The log as `docs/log-format.md` draws it, read by code that is not the server's.
+//! Reads the log as `docs/log-format.md` describes it, by code that is not the server's.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use outlast_nvram::Memory;
 
-/// Where the commit word is.
+/// The address of the commit word.
 pub const HEAD_AT: u64 = 8192;
-/// Where the server says what it is at, and counts deaths: hints.
+/// The addresses of the server's hints: its present activity, and the number of its deaths.
 pub const HINTS_AT: [u64; 2] = [8448, 8456];
-/// Where the tail word is.
+/// The address of the tail word.
 pub const TAIL_AT: u64 = 8320;
-/// Where the ring begins.
+/// The address of the ring.
 pub const RING_AT: u64 = 12_288;
 const HEADER_LEN: u64 = 44;
-/// Where a sink's marks are.
+/// The addresses of a sink's marks.
 const MARKS_AT: [u64; 2] = [8704, 9216];
 const MARK_LEN: usize = 64;
 
-/// How far a sink has come.
+/// A mark: the extent of the records in a sink.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    /// What counts begins here.
+    /// The position of the first record that counts.
     pub tail: u64,
-    /// The end of a commit.
+    /// The end of the last commit.
     pub head: u64,
 }
 
 impl Mark {
-    /// The mark in what is written to a sink, if it is one.
+    /// Returns the mark that is written to a sink, if these bytes are one.
     #[must_use]
     pub fn written(at: u64, bytes: &[u8]) -> Option<Mark> {
         let is_mark = MARKS_AT.contains(&at) && bytes.len() == MARK_LEN;
@@ -52,19 +52,19 @@ pub struct Entry {
     pub data: Bytes,
 }
 
-/// Bytes of the ring.
+/// Returns the length of the ring in bytes.
 #[must_use]
 pub fn ring_len(memory: &dyn Memory) -> u64 {
     (memory.len() - RING_AT) / 8 * 8
 }
 
-/// The position a commit or tail word holds.
+/// Returns the position in a commit or tail word.
 #[must_use]
 pub fn position(word: u64) -> u64 {
     (word >> 8) * 8
 }
 
-/// A position as a word.
+/// Returns the word of a position.
 #[must_use]
 pub fn word(position: u64) -> u64 {
     let units = position / 8;
@@ -75,13 +75,13 @@ pub fn word(position: u64) -> u64 {
     units << 8 | u64::from(check)
 }
 
-/// Are these the bytes of a record's header, as they are written?
+/// Returns whether these bytes are written as the header of a record.
 #[must_use]
 pub fn is_header(bytes: &[u8]) -> bool {
     bytes.len() as u64 == HEADER_LEN
 }
 
-/// The position a header says it is at.
+/// Returns the position that a header contains.
 #[must_use]
 pub fn position_of(header: &[u8]) -> u64 {
     header[8..]
@@ -97,11 +97,13 @@ fn short(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"))
 }
 
-/// Of the records from the tail on those that count: of each object the last complete snapshot and the deltas after its beginning, if
-/// the object has not ended. For whoever follows on, also what there is of a snapshot that is not complete yet.
+/// Keeps those records from the tail on that count: of each object the last complete snapshot and the deltas after its
+/// beginning, if the object has not ended. For a follower it also keeps the parts of a snapshot that is not complete
+/// yet.
 #[must_use]
 pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
-    // Of each object where its last complete snapshot begins and is complete; and where one begins that may not be.
+    // Of each object: the beginning and completion of its last complete snapshot; and the beginning of one that may be
+    // incomplete.
     let mut whole: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     let mut begun = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -138,8 +140,8 @@ pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
     entries.map(|(_, entry)| entry).collect()
 }
 
-/// Makes right whatever checksum is wrong in a sink, from the newest mark's tail on: what a server amounts to that does not look at them.
-/// Where a record is not even at its place, the log ends for such a server.
+/// Corrects the wrong checksums in a sink, from the newest mark's tail on. A server that finds it behaves as one that
+/// does not verify checksums. Where a record is not at its place, the log ends for such a server.
 pub fn make_believe(sink: &dyn Memory) {
     let mut marks = MARKS_AT.map(|at| {
         let mut bytes = [0; MARK_LEN];
@@ -164,7 +166,7 @@ pub fn make_believe(sink: &dyn Memory) {
         if long(&header, 8) != position || HEADER_LEN + len > ring_len - place {
             break;
         }
-        // A padding's data are not written.
+        // The data of a padding are not written.
         let summed = if header[28] == 0 { 0 } else { len };
         let mut record = vec![0; (HEADER_LEN + summed) as usize];
         sink.read(RING_AT + place, &mut record);
@@ -192,11 +194,11 @@ pub fn make_believe(sink: &dyn Memory) {
     sink.write(at, &mark);
 }
 
-/// Copies the records from a position up to `head`; what they say is changed, and their checksums are made right.
-/// `done`: the position, and the checksum of the record before it, if that was copied.
+/// Copies the records from a position up to `head`, alters their meta data, and corrects their checksums. `done`: the
+/// position, and the checksum of the record before it, if that was copied.
 ///
 /// # Panics
-/// What lies there is not a chain of records.
+/// The ring does not contain a chain of records there.
 pub fn copy_altered(
     from: &dyn Memory,
     to: &dyn Memory,
@@ -218,7 +220,7 @@ pub fn copy_altered(
         assert_eq!(own, *position, "a committed record does not know its place");
         let meta_end = HEADER_LEN + u64::from(short(&header, 32));
         let len = meta_end + u64::from(short(&header, 36));
-        // A padding has no data that count.
+        // The data of a padding do not count.
         let is_padding = header[28] == 0;
         let mut record = vec![0; if is_padding { HEADER_LEN } else { len } as usize];
         from.read(RING_AT + place, &mut record);
@@ -237,10 +239,10 @@ pub fn copy_altered(
     }
 }
 
-/// The records from one position to another.
+/// Reads the records from one position to another.
 ///
 /// # Panics
-/// What lies there is not a chain of records.
+/// The ring does not contain a chain of records there.
 pub fn entries(memory: &dyn Memory, from: u64, to: u64, into: &mut Vec<Entry>) {
     let ring_len = ring_len(memory);
     let mut at = from;

@@ -1,4 +1,4 @@
-//! The NVRAM: stores are steps, and a crash tears the one it comes at.
+//! Simulates the NVRAM: every store is a step, and a crash at a store tears it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,10 +10,10 @@ use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::scenario::Scenario;
 
-/// Bytes of a mapping that are written to its file together.
+/// Bytes of a mapping that are written to its file as one.
 const PAGE: usize = 4096;
 
-/// Memory that outlives servers.
+/// The memory of the log, which outlives servers.
 pub struct Nvram {
     memory: VecMemory,
     /// The power can be cut.
@@ -24,35 +24,35 @@ pub struct Nvram {
 
 struct Inner {
     seed: u64,
-    /// Records committed and not yet taken by whoever follows the log.
+    /// Committed records that the follower of the log has not taken yet.
     committed: Vec<log_format::Entry>,
     head: u64,
-    /// What it held when the present server began.
+    /// The content at the beginning of the present life.
     photo: Vec<u8>,
-    /// The power was cut: what is committed next is read from the tail on.
+    /// The power was cut, or another machine has served: the next commit is read from the tail on.
     is_anew: bool,
     mutation: Option<Mutation>,
-    /// Commits are not stored until this is over (a mutation).
+    /// Which commits a mutation holds back.
     holds: Hold,
-    /// The words that were to be stored.
+    /// The words that are held back.
     held: Vec<(u64, u64)>,
-    /// What was overwritten since the last commit, and by the last group (a mutation).
+    /// The bytes overwritten since the last commit, and by the last group of records (for a mutation).
     overwritten: Vec<(u64, Vec<u8>)>,
     last_group: Vec<(u64, Vec<u8>)>,
 }
 
-/// How long commits are held back.
+/// The extent to which commits are held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
     No,
     /// Until the next commit.
     One,
-    /// Until they are let go.
+    /// Until they are released.
     All,
 }
 
 impl Nvram {
-    /// The blank memory of a scenario.
+    /// Makes the blank memory of a scenario.
     #[must_use]
     pub fn new(scenario: &Scenario, fuse: Fuse) -> Nvram {
         let len = scenario.nvram_bytes;
@@ -75,27 +75,27 @@ impl Nvram {
         }
     }
 
-    /// What was committed since the last call, record by record.
+    /// Takes the records committed since the last call.
     pub fn take_committed(&self) -> Vec<log_format::Entry> {
         std::mem::take(&mut self.inner().committed)
     }
 
-    /// The position of the last commit.
+    /// Returns the position of the last commit.
     pub fn head(&self) -> u64 {
         self.inner().head
     }
 
-    /// The next commit is left out.
+    /// Omits the next commit.
     pub fn leave_out_commit(&self) {
         self.inner().holds = Hold::One;
     }
 
-    /// Commits wait from now on.
+    /// Holds commits back from now on.
     pub fn hold_commits(&self) {
         self.inner().holds = Hold::All;
     }
 
-    /// Commits that waited are made.
+    /// Makes the commits that were held back.
     pub fn let_commits_go(&self) {
         let held = {
             let mut inner = self.inner();
@@ -107,14 +107,15 @@ impl Nvram {
         }
     }
 
-    /// A server of another machine was at work meanwhile: what is committed next is read from the tail on.
+    /// Restarts the follower: a server of another machine has run meanwhile, so the next commit is read from the tail
+    /// on.
     pub fn is_read_anew(&self) {
         let mut inner = self.inner();
         inner.committed.clear();
         inner.is_anew = true;
     }
 
-    /// A new server finds what the one before left; a mutated one makes something else of it.
+    /// Prepares the memory for a new server; a mutation may change the log.
     pub fn change_hands(&self) {
         let mut inner = self.inner();
         inner.holds = Hold::No;
@@ -141,7 +142,8 @@ impl Nvram {
         }
     }
 
-    /// The power was cut. The mapping is memory of the machine: of its file nothing comes back, or an older copy, or pages of any age.
+    /// Simulates a power cut. The mapping is memory of the machine: its file may have lost everything, or has an older
+    /// copy, or pages of any age.
     pub fn cut(&self, random: &mut Random) {
         let mut inner = self.inner();
         inner.committed.clear();
@@ -163,7 +165,7 @@ impl Nvram {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What mutations make of plain stores.
+    /// Applies the mutations of plain stores.
     fn mutate_write(&self, at: u64, bytes: &[u8]) {
         let mutation = self.inner().mutation;
         match mutation {
@@ -178,13 +180,13 @@ impl Nvram {
             _ => {}
         }
         if mutation == Some(Mutation::CommitFirst) {
-            // The server went on: by now the records are there.
+            // The server has continued: by now the records are complete.
             self.inner().last_group.clear();
         }
     }
 
-    /// Does a plain store reach anything that a recovery reads? It reads the superblocks and the ring from the tail to
-    /// the head.
+    /// Returns whether a plain store reaches anything that a recovery reads: the superblocks, and the ring from the
+    /// tail to the head.
     fn kind_of_write(&self, at: u64, len: usize) -> Step {
         let ring_len = log_format::ring_len(&self.memory);
         let word = |at| log_format::position(self.memory.load(at));
@@ -192,7 +194,7 @@ impl Nvram {
         let Some(place) = at.checked_sub(RING_AT) else {
             return Step::Write;
         };
-        // From the head on to the end of the store, around the ring.
+        // The distance from the head to the end of the store, around the ring.
         let from_head = (place + ring_len - head % ring_len) % ring_len;
         let reach = from_head + len as u64;
         match head >= tail && reach <= ring_len - (head - tail) {
@@ -201,7 +203,7 @@ impl Nvram {
         }
     }
 
-    /// Stores that a kill cuts short: those of a prefix, or, as the processor is free to order them, any words of them.
+    /// Tears a store as a kill does: a prefix of it is left, or any of its words, as the processor may reorder them.
     fn tear(&self, at: u64, bytes: &[u8]) {
         let random = &mut Random::at_step(self.inner().seed, self.fuse.steps(), "torn stores");
         if random.percent(70) {
@@ -248,7 +250,7 @@ impl Memory for Nvram {
                 return;
             }
             if inner.holds == Hold::One && is_word {
-                // The tail must not pass a head that was left out; the next commit makes up for both.
+                // The tail must not pass the head of the omitted commit; the next commit replaces both.
                 if at == HEAD_AT && inner.held.is_empty() {
                     inner.held.push((at, word));
                     return;
@@ -281,7 +283,7 @@ impl Memory for Nvram {
                 inner.head = head;
                 return;
             }
-            // A log that is being formatted begins again.
+            // A log that is formatted again starts from the beginning.
             let from = if head < inner.head { head } else { inner.head };
             log_format::entries(&self.memory, from, head, &mut inner.committed);
             inner.head = head;
@@ -297,7 +299,7 @@ impl Memory for Nvram {
     }
 
     fn persist_range(&self, at: u64, len: usize) -> Result<(), Error> {
-        // Where the power is never cut nobody can tell.
+        // Without power cuts this has no visible effect.
         if self.power && !self.fuse.is_dead() {
             self.fuse.step(Step::Medium);
             let from = at as usize / PAGE * PAGE;
@@ -310,7 +312,7 @@ impl Memory for Nvram {
     }
 
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller guarantees what `Memory::slice` requires.
         unsafe { self.memory.slice(at, len) }
     }
 }

@@ -1,6 +1,7 @@
-//! Mutations: servers that break a law, to show that the sweep notices. None of it is in the server's own code: each is a wrapper
-//! around what the machine stands on (NVRAM, disk, clock, frames), or a change of the log between two lives of the server, which is
-//! what a server amounts to that does not write or does not take up a part of its state.
+//! Defines mutations: servers that break a law, which show that the sweep finds such faults. The server's own code
+//! contains none of them: each is a wrapper around the machine's surroundings (NVRAM, disk, clock, frames), or a change
+//! of the log between two lives of the server, which has the effect of a server that does not write or does not recover
+//! a part of its state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,36 +18,36 @@ use crate::scenario::Scenario;
 use crate::trouble;
 use crate::workload::Verb;
 
-/// What is broken.
+/// A fault of a mutated server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Law 1: the frames of a turn leave before its commits.
     FramesBeforeCommit,
-    /// Law 1: point 2 is left out for operations of this name.
+    /// Law 1: point 2 is omitted for operations of this name.
     NoIntent(&'static str),
-    /// Law 2: records of this kind are not taken up.
+    /// Law 2: records of this kind are not recovered.
     Forgets(Forgotten),
     /// Law 2: each record is committed by itself, not in its group.
     RecordsApart,
     /// Law 2: the commit word reaches the memory before the records it commits.
     CommitFirst,
-    /// Law 3: replies that wait in the send queue are made again, so that they have other bytes.
+    /// Law 3: replies that wait in the send queue are built again, so that they have other bytes.
     RepliesMadeAgain,
-    /// Law 4: a dying server ends its connections.
+    /// Law 4: a server that crashes ends its connections.
     LastWords,
-    /// Law 4: a server answers before its connections are back.
+    /// Law 4: a server answers before its connections are recovered.
     AnswersTooEarly,
-    /// Law 5: who created a file is not looked at.
+    /// Law 5: a redo does not check which open has created a file.
     StampIgnored,
-    /// Law 5: an append goes to the end of the file as it is.
+    /// Law 5: the redo of an append writes at the present end of the file.
     AppendsAgain,
-    /// Law 5: a rename that is done already is an error.
+    /// Law 5: the redo of a rename that has been done already is an error.
     RenamesOnce,
-    /// Law 5: a copy within one file reads its source again.
+    /// Law 5: the redo of a copy within one file reads its source again.
     CopiesAgain,
-    /// Law 6: timers run on while the server is down.
+    /// Law 6: timers count the time of an outage.
     OutageIsTime,
-    /// Law 7: when the log fills, the oldest connection is given up.
+    /// Law 7: when the log fills, the oldest connection is dropped.
     OldestGivenUp,
     /// Law 1 under `power`: output leaves before its commit is on the medium.
     FlushNotAwaited,
@@ -54,58 +55,58 @@ pub enum Mutation {
     IntentNotAwaited,
     /// A consistency point is on record before the file systems are synced.
     SyncNotAwaited,
-    /// A sync that has failed is taken for one that succeeded, as the one after it would be.
+    /// A failed sync is reported as a success.
     FailedSyncBelieved,
-    /// Of two syncs that fail in a row the second one is.
+    /// The second of two syncs that fail in a row is reported as a success.
     SecondFailureBelieved,
-    /// After a power cut an error of the disk is taken for a file that is gone.
+    /// After a power cut an error of the disk is treated as a deleted file.
     FaultTakenForGone,
-    /// After a power cut operations of this name are not done once more.
+    /// After a power cut operations of this name are not repeated.
     RedoWithout(&'static str),
-    /// The marker reaches the medium before what it speaks of.
+    /// The marker reaches the medium before the changes that it covers.
     MarkerFirst,
-    /// The marker is not asked how far the file system came.
+    /// The marker, which says how many changes the file system has kept, is not read.
     MarkerIgnored,
-    /// The checksums of what is in the sink are not looked at.
+    /// The checksums of the records in the sink are not verified.
     ChecksumsIgnored,
     /// Law 8: the right edge is not on record, and windows are smaller after the recovery.
     PromiseForgotten,
-    /// Windows are promised for which there is no room.
+    /// The windows offered exceed the room for them.
     WindowsWithoutRoom,
-    /// What came out of order is reported as received, and forgotten.
+    /// Data that arrived out of order are reported as received (SACK), and then discarded.
     ReportedForgotten,
-    /// A segment that is in order and within the window is dropped, now and then.
+    /// A segment that is in order and within the window is dropped occasionally.
     InOrderDropped,
-    /// After a return nothing is sent for some seconds.
+    /// After a restart nothing is sent for some seconds.
     SilentAfterReturn,
-    /// One more of these than the limit says may be had.
+    /// This limit is one higher than configured.
     OneTooMany(Limited),
-    /// An error of the disk is not told: the write is said to be done.
+    /// An error of the disk is not reported: the write is answered with success.
     ErrorSwallowed,
-    /// A copy that fails midway is said to be done.
+    /// A copy that fails midway is answered with success.
     ErrorMidwaySwallowed,
-    /// A share that is away is taken for one whose files are gone.
+    /// A share whose directory is missing is treated as one whose files are deleted.
     AwayTakenForGone,
-    /// A handle is given up when its file cannot be opened again at the first attempt.
+    /// A handle is closed when its file cannot be opened again at the first attempt.
     HandleLost,
-    /// What is done for an account that cannot be told now is done as root.
+    /// An operation for an account that cannot be looked up is done as root.
     UnknownIsRoot,
-    /// A file without a stamp, which was made where there are neither links nor renames that replace nothing, is taken
-    /// for another's.
+    /// A file without a stamp, which was created on a file system with neither links nor renames that replace nothing,
+    /// is treated as another open's.
     UnstampedTakenForAnothers,
-    /// Sessions and tree connects are admitted again by the configuration of before.
+    /// Sessions and tree connects are recovered by the previous configuration.
     OldConfiguration,
-    /// The tail that has moved is not put on record, so that it lies in what has been written over.
+    /// The new tail is not recorded, so that it lies in a part that has been overwritten.
     TailStands,
-    /// A worker that stands by takes over without the last commit.
+    /// A standby worker takes over without the last commit.
     FollowerBehind,
-    /// What a killed worker had read and not put on record is lost, though the machine keeps all frames.
+    /// Frames that a killed worker had read and not recorded are lost, though the machine keeps all frames.
     ReceivedForgotten,
-    /// The state of a worker that stands by is another one than the server's.
+    /// The state of a standby worker differs from the server's.
     FollowerDiffers,
 }
 
-/// What a limit is about.
+/// The object of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the limits' names
 pub enum Limited {
@@ -147,7 +148,7 @@ pub enum Forgotten {
 }
 
 impl Mutation {
-    /// All of them.
+    /// All mutations.
     pub const ALL: &[Mutation] = {
         use self::Forgotten as F;
         use Mutation::*;
@@ -231,8 +232,9 @@ impl Mutation {
         ]
     };
 
-    /// Can no well-behaved client notice, or hardly one of the workload? Forgotten MessageIds would let one be used
-    /// twice, which none does. Of times that an open has stopped one has to write by that open after the crash.
+    /// Returns whether no well-behaved client can notice it, or hardly any client of the workload. With forgotten
+    /// MessageIds a client could use one twice, but none does. Forgotten stopped times matter only if the open writes
+    /// after the crash.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         matches!(
@@ -241,7 +243,7 @@ impl Mutation {
         )
     }
 
-    /// Is it about what a power cut does?
+    /// Returns whether it concerns power cuts.
     #[must_use]
     pub fn is_of_power(self) -> bool {
         matches!(
@@ -259,7 +261,8 @@ impl Mutation {
         )
     }
 
-    /// What a mutation needs to make a difference: chance gives it to some scenarios only.
+    /// Gives a scenario the properties that the mutation needs to have an effect: by the seed only some scenarios have
+    /// them.
     pub fn choose_surroundings(self, scenario: &mut Scenario) {
         match self {
             Mutation::OutageIsTime => {
@@ -268,7 +271,7 @@ impl Mutation {
             }
             Mutation::Forgets(what) => {
                 scenario.timestamps |= what == Forgotten::Clock;
-                // In a small log a change is soon part of a copy of its connection, and is not forgotten then.
+                // In a small log a change is soon part of a snapshot of its connection, and is then not forgotten.
                 scenario.nvram_bytes = 256 << 10;
             }
             Mutation::OldestGivenUp => scenario.nvram_bytes = 64 << 10,
@@ -276,14 +279,14 @@ impl Mutation {
             Mutation::AnswersTooEarly | Mutation::ReceivedForgotten => {
                 scenario.lost = Lost::Nothing;
             }
-            // Where the wire loses frames nothing is said about how long it takes.
+            // Where the wire loses frames, the time that a client waits is not checked.
             Mutation::SilentAfterReturn => scenario.faults = Faults::default(),
             Mutation::ReportedForgotten => scenario.faults.reorder_ppm = 100_000,
             _ => {}
         }
     }
 
-    /// The kinds of scenarios where it makes a difference, as picked from seeds: every seed, or those of one kind.
+    /// Returns whether the mutation may have an effect in a scenario: it may in those of every seed, or of one kind.
     #[must_use]
     pub fn concerns(self, scenario: &Scenario) -> bool {
         let is_of_limits = scenario.kind.limits().is_some();
@@ -325,7 +328,7 @@ impl Mutation {
         }
     }
 
-    /// Does it change the log between two lives?
+    /// Returns whether it changes the log between two lives.
     #[must_use]
     pub fn changes_log(self) -> bool {
         matches!(
@@ -337,7 +340,7 @@ impl Mutation {
         )
     }
 
-    /// What the mutated server makes of the log it finds. `None`: there is no log yet.
+    /// Returns the log as a mutated server would have left it. `None`: there is no log yet.
     #[must_use]
     pub fn change_log(self, memory: &dyn Memory) -> Option<VecMemory> {
         let contents = Log::inspect(memory).ok()?;
@@ -424,7 +427,7 @@ impl Mutation {
 }
 
 impl Forgotten {
-    /// Is it about what a client holds, or does not hold any more?
+    /// Returns whether records of this kind begin or end something that a limit counts.
     fn gives_back(self) -> bool {
         use Forgotten::{Closes, Ends, Trees, Unlocks, Watches};
         matches!(self, Closes | Unlocks | Ends | Watches | Trees)
@@ -466,15 +469,16 @@ impl Forgotten {
     }
 }
 
-/// Makes acknowledgements of a server that forgets what it has reported as received (RFC 2018).
+/// Changes the acknowledgements of a server into those of one that discards data that it has reported as received (RFC
+/// 2018).
 #[derive(Debug, Default)]
 pub struct Forgetful {
-    /// By the client's port.
+    /// The last reported block, by the client's port.
     reported: BTreeMap<u16, (u32, u32)>,
 }
 
 impl Forgetful {
-    /// The frame as such a server would have made it, if it had made another one. Its checksum is not put right.
+    /// Returns the frame that such a server would send instead, if it differs. Its checksum is not corrected.
     pub fn forget(&mut self, frame: &TxFrame) -> Option<TxFrame> {
         let mut header = frame.header.clone();
         let at = match header.get(12..14)? {

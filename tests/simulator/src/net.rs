@@ -1,4 +1,5 @@
-//! The clients' machine: smoltcp's TCP, which is not the server's, at the other end of a wire with faults.
+//! Simulates the clients' machine: smoltcp's TCP, which is independent of the server's, at the other end of a wire with
+//! faults.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -22,17 +23,18 @@ pub const SERVER: [(IpAddr, u8); 2] = addresses(1);
 /// The port of direct TCP (MS-SMB2 2.1).
 pub const PORT: u16 = 445;
 const CLIENT: [(IpAddr, u8); 2] = addresses(2);
-/// smoltcp 0.14 can lose its retransmission timer after a fast retransmission, and waits for ever then. Answers to keep-alive probes
-/// count as duplicate acknowledgements, which make it send again.
+/// smoltcp 0.14 can lose its retransmission timer after a fast retransmission, and then waits endlessly. Answers to
+/// keep-alive probes count as duplicate acknowledgements, which make it retransmit.
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(15);
-/// The same where clients wait for the room that others have been promised: one that has lost its timer holds up all.
+/// The interval where clients wait for the room that others have been promised: a client without its timer would stop
+/// them all.
 const KEEP_ALIVE_SHARING: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(200);
-/// How long a client waits for the acknowledgement of its FIN.
+/// The time for which a client waits for the acknowledgement of its FIN.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
 const BUFFER_BYTES: usize = 16 << 10;
 /// The first client's port; the others follow.
 pub const FIRST_PORT: u16 = 49_152;
-/// From a client's first port to its second.
+/// The difference between the ports of a client's first and second connection.
 const AGAIN: u16 = 1000;
 
 const fn addresses(host: u8) -> [(IpAddr, u8); 2] {
@@ -59,20 +61,20 @@ pub struct Net {
 struct Seat {
     player: Player,
     socket: SocketHandle,
-    /// Its connection is not begun before the others have left.
+    /// It connects only when the others have left.
     comes_late: bool,
     port: u16,
-    /// When it last took what had come, and how long it waits before it does again.
+    /// The time at which it last took the received bytes, and the interval until it takes them again.
     took_at: Duration,
     takes_every: Duration,
     /// Bytes given to TCP, and taken from it.
     sent: usize,
     received: usize,
-    /// Is it looked at whether it goes on after an outage?
+    /// Checks its progress after an outage, if that is required.
     progress: Option<Progress>,
-    /// Since when its FIN is on its way.
+    /// The time at which it sent its FIN.
     closing: Option<Duration>,
-    /// The server has ended its connection at that time; it makes another one.
+    /// The time at which the server has ended its connection; the client then makes another one.
     comes_again: Option<Duration>,
     gone: bool,
 }
@@ -82,10 +84,10 @@ fn instant(now: Duration) -> Instant {
 }
 
 impl Net {
-    /// Clients that are about to connect.
+    /// Makes the clients, which have not connected yet.
     ///
     /// # Panics
-    /// smoltcp does not take the addresses.
+    /// smoltcp rejects the addresses.
     #[must_use]
     pub fn new(device: MemoryDevice, players: Vec<Player>, scenario: &Scenario) -> Net {
         let mut port = SmoltcpPort::new(device, 1500);
@@ -107,7 +109,8 @@ impl Net {
             socket.set_nagle_enabled(false);
             socket.set_keep_alive(Some(keep_alive));
             if scenario.timestamps {
-                // smoltcp's generator takes no argument; a constant clock is a legal one (RFC 7323, section 5.4 asks for monotony).
+                // smoltcp's generator takes no argument; a constant clock is permitted (RFC 7323, section 5.4, requires
+                // a monotonic one).
                 socket.set_tsval_generator(Some(|| 1000));
             }
             if let Some(port) = port {
@@ -126,7 +129,7 @@ impl Net {
         let newcomer = scenario.kind.limits().map(|limits| limits.newcomer);
         let seats = seats.enumerate().map(|(index, (player, port))| {
             let comes_late = newcomer == Some(index);
-            // A medium takes its time; and who does not take replies gets no further.
+            // Progress is not checked where a medium takes time, or where a client takes its replies only at intervals.
             let is_clean = scenario.faults.loss_ppm + scenario.faults.corrupt_ppm == 0;
             let goes_on = !scenario.rules.is_alone(index)
                 && is_clean
@@ -162,10 +165,10 @@ impl Net {
         }
     }
 
-    /// Everything that can be done at this instant.
+    /// Processes everything that is due at this instant.
     ///
     /// # Panics
-    /// The server has ended a connection that it owes, or answered what it may not.
+    /// The server has ended a connection that it must keep, or has given a wrong answer.
     pub fn turn(&mut self, now: Duration, ops: &[Op], board: &mut Board) {
         self.port.device().advance(now);
         if board.vacant {
@@ -173,7 +176,7 @@ impl Net {
         }
         self.connect_again();
         self.poll(now);
-        // What one client hears may let another go on.
+        // A message to one client may allow another one to continue.
         for _ in 0..2 {
             for seat in &mut self.seats {
                 let socket: &mut tcp::Socket = self.sockets.get_mut(seat.socket);
@@ -186,7 +189,7 @@ impl Net {
         self.poll(now);
     }
 
-    /// The others have left, and nothing is left of them.
+    /// Connects the newcomer when the others have left and the server has no state of them.
     fn let_newcomer_in(&mut self) {
         if !self.seats.iter().all(|seat| seat.gone || seat.comes_late) {
             return;
@@ -203,7 +206,7 @@ impl Net {
             .expect("a free port");
     }
 
-    /// Clients whose connections the server has ended come by others.
+    /// Connects clients again whose connections the server has ended.
     fn connect_again(&mut self) {
         for seat in &mut self.seats {
             let socket: &mut tcp::Socket = self.sockets.get_mut(seat.socket);
@@ -224,14 +227,15 @@ impl Net {
             .poll(instant(now), &mut self.port, &mut self.sockets);
     }
 
-    /// Has every client said all it has to say, and closed its connection?
+    /// Returns whether every client has done all its operations and closed its connection.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let visit = self.visit.as_ref();
         self.seats.iter().all(|seat| seat.gone) && visit.is_none_or(|(visit, _)| visit.is_over())
     }
 
-    /// May the connection with this port be ended: has the client sent its FIN, or gone no further for long enough?
+    /// Returns whether the server may end the connection with this port: the client has sent its FIN, or has not logged
+    /// in for long enough.
     #[must_use]
     pub fn may_end(&self, port: u16) -> bool {
         if let Some((visit, _)) = self
@@ -245,14 +249,14 @@ impl Net {
         seat.is_some_and(|seat| seat.closing.is_some())
     }
 
-    /// What each client waits for.
+    /// Describes what each client waits for.
     #[must_use]
     pub fn state(&self) -> String {
         let seats = self.seats.iter().map(|seat| {
             let socket: &tcp::Socket = self.sockets.get(seat.socket);
             let queued = socket.send_queue();
             format!(
-                "{} tcp {}, {queued} bytes to be acknowledged",
+                "{} tcp {}, {queued} bytes not acknowledged",
                 seat.player.state(),
                 socket.state()
             )
@@ -260,7 +264,7 @@ impl Net {
         seats.collect::<Vec<_>>().join("\n")
     }
 
-    /// When something is to be done next.
+    /// Returns the time of the clients' next event.
     pub fn next(&mut self, now: Duration) -> Option<Duration> {
         let at = self
             .interface
@@ -294,7 +298,8 @@ impl Seat {
         let looked = progress.look(position, now, &board.outages, board.frames_lost);
         if let Err(waited) = looked {
             panic!(
-                "the server has been back for {waited:?}, and this client does not go on: {}; tcp {}, {queued} bytes to be acknowledged",
+                "the server restarted {waited:?} ago, and this client makes no progress: {}; tcp {}, {queued} bytes \
+                 not acknowledged",
                 self.player.state(),
                 socket.state()
             );
@@ -347,7 +352,8 @@ impl Seat {
             socket.close();
             self.closing = Some(now);
         }
-        // smoltcp 0.14 can lose the timer of its FIN when acknowledgements repeat: such a client resets its connection instead.
+        // smoltcp 0.14 can lose the timer of its FIN when acknowledgements repeat: such a client resets its connection
+        // instead.
         if self
             .closing
             .is_some_and(|since| now > since + CLOSE_TIMEOUT)

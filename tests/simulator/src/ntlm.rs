@@ -1,4 +1,4 @@
-//! The client's half of NTLMv2 (MS-NLMP 3.1.5.1, 3.3.2), without SPNEGO, key exchange or MIC.
+//! Implements an NTLMv2 client (MS-NLMP 3.1.5.1, 3.3.2), without SPNEGO, key exchange or MIC.
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
@@ -9,7 +9,7 @@ const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";
 /// UNICODE, REQUEST_TARGET, SIGN, NTLM, ALWAYS_SIGN, EXTENDED_SESSIONSECURITY, 128.
 const FLAGS: u32 = 0x2008_8215;
 
-/// NEGOTIATE (2.2.1.1).
+/// Makes a NEGOTIATE message (2.2.1.1).
 #[must_use]
 pub fn negotiate() -> Vec<u8> {
     let mut message = SIGNATURE.to_vec();
@@ -19,10 +19,10 @@ pub fn negotiate() -> Vec<u8> {
     message
 }
 
-/// AUTHENTICATE (2.2.1.3), and the session key.
+/// Makes an AUTHENTICATE message (2.2.1.3), and the session key.
 ///
 /// # Panics
-/// The challenge is not one.
+/// The challenge is malformed.
 #[must_use]
 pub fn authenticate(challenge: &[u8], user: &str, password: &str) -> (Vec<u8>, [u8; 16]) {
     assert!(challenge.starts_with(SIGNATURE), "not a challenge");
@@ -55,7 +55,7 @@ pub fn authenticate(challenge: &[u8], user: &str, password: &str) -> (Vec<u8>, [
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
-    let mut mac = Hmac::<Md5>::new_from_slice(key).expect("any key will do");
+    let mut mac = Hmac::<Md5>::new_from_slice(key).expect("a key of any length");
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
 }

@@ -1,9 +1,9 @@
-//! Two servers of one service: two nodes with the roles of production, an arbiter that may stall or be out of reach, and
-//! which of them serves. What a node serves with is the whole server of [`crate::server`], over an NVRAM and a disk that
-//! both reach, or over an NVRAM of each and a sink that both reach.
+//! Simulates a pair: two nodes with the roles of production, of which one serves, and an arbiter that may stall or be
+//! unreachable. The serving node runs the whole server of [`crate::server`], either over an NVRAM and a disk that both
+//! reach, or over an NVRAM of its own and a sink that both reach.
 //!
-//! A node dies as a whole, or its worker alone, or it is stopped while its frames leave and continues later. It may never
-//! speak while the arbiter has admitted the other one.
+//! A node dies as a whole, or its worker alone, or it is stopped while its frames leave and continues later. It must
+//! never send while the arbiter has admitted the other node.
 
 use std::time::Duration;
 
@@ -13,93 +13,93 @@ use outlast::pair::role::{Action, Event, Leaving, Nodes, Role};
 
 use crate::random::Random;
 
-/// Between an order to mount or to fence, and its end.
+/// The time that mounting or fencing takes.
 const HOOK: Duration = Duration::from_millis(1);
-/// Before a renewal that has failed is tried again.
+/// The delay before a failed renewal is repeated.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Rounds at one instant, at most.
+/// The maximum number of rounds at one instant.
 const ROUNDS: usize = 1000;
-/// Until then the arbiter has its stalls.
+/// The end of the time in which the arbiter stalls, in milliseconds.
 const TROUBLED: u64 = 40_000;
 
-/// What a pair is, and what is broken about it.
+/// The properties of a pair, and its mutation.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// The arbiter admits a node for so long; `None`: as long as one of its processes lives.
+    /// The duration of a lease. `None`: the arbiter admits a node as long as one of its processes lives.
     pub lease: Option<Duration>,
     /// Each node is a machine with an NVRAM of its own.
     pub machines: bool,
-    /// What one node has committed reaches the other one.
+    /// The committed records of one node reach the other one.
     pub is_shared: bool,
-    /// What is broken.
+    /// The mutation of the pair.
     pub broken: Option<Broken>,
 }
 
-/// Pairs that break a promise, to show that it is noticed.
+/// The mutations of a pair, each of which must be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// The record says that the other node has all, and it has not.
+    /// The record says that the other node has all, though it has not.
     BitNotCleared,
-    /// A node speaks on when its lease has ended.
+    /// A node continues to send when its lease has ended.
     LeaseNotChecked,
-    /// A node takes the service in the epoch of the one before.
+    /// A node takes the service in the epoch of its predecessor.
     EpochNotRaised,
 }
 
-/// What befalls the node that serves.
+/// A failure of the node that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blow {
-    /// Its worker dies, and its supervisor starts the next.
+    /// Its worker dies, and its supervisor starts the next one.
     Worker,
     /// All of it dies.
     Node,
-    /// It is stopped for so long.
+    /// It is stopped for this time.
     Stopped(Duration),
 }
 
-/// What follows for the server.
+/// An order to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// This node starts a server.
     Serve(usize),
-    /// The timers of this node have ended its processes.
+    /// The lease of this node has ended, and its timers have ended its processes.
     Killed(usize),
 }
 
-/// The pair.
+/// The state of the pair.
 #[derive(Debug)]
 pub struct Pair {
     plan: Plan,
     random: Random,
     term: Term,
-    /// Who is admitted, and until when by the arbiter's clock.
+    /// The admitted node, and the end of its admission by the arbiter's clock.
     holder: Option<(usize, Duration)>,
-    /// Rises with the holder and with the record.
+    /// Rises with each change of the holder or the record.
     changes: u64,
     nodes: [Node; 2],
-    /// When the arbiter does not answer: one node, or any.
+    /// The times in which the arbiter does not answer, for one node or for both.
     stalls: Vec<(Option<usize>, Duration, Duration)>,
-    /// Epochs in which a node has served.
+    /// The epochs in which a node has served.
     served: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    /// `None`: it does not run.
+    /// The role. `None`: the node does not run.
     role: Option<Role>,
     starts_at: Duration,
-    /// What comes of what it is at, and when.
+    /// The event that the node waits for, and its time.
     awaits: Option<(Duration, Event)>,
-    /// When its timers end it.
+    /// The time at which the lease timers end its processes.
     deadline: Duration,
     renews_at: Duration,
-    /// The changes that it has seen.
+    /// The value of `changes` when it last read the record.
     looked: u64,
     stopped_until: Option<Duration>,
 }
 
 impl Plan {
-    /// The pair of a seed. `has_sink`: durability `power`.
+    /// Derives the pair of a seed. `has_sink`: durability `power`.
     #[must_use]
     pub fn of(seed: u64, has_sink: bool) -> Plan {
         let mut random = Random::new(seed, "pair");
@@ -114,7 +114,7 @@ impl Plan {
 }
 
 impl Pair {
-    /// Neither node runs yet.
+    /// Makes a pair of which neither node runs yet.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Pair {
         let mut random = Random::new(seed, "arbiter");
@@ -145,19 +145,19 @@ impl Pair {
         }
     }
 
-    /// What it is.
+    /// Returns the plan.
     #[must_use]
     pub fn plan(&self) -> Plan {
         self.plan
     }
 
-    /// The record says that the other node has all.
+    /// Returns whether the record says that the other node has all.
     #[must_use]
     pub fn in_step(&self) -> bool {
         self.term.in_step
     }
 
-    /// What befalls the node that serves. `can_stop`: between two of its frames.
+    /// Draws the failure of the node that serves. `can_stop`: it is between two of its frames.
     pub fn blow(&mut self, can_stop: bool) -> Blow {
         match self.random.below(10) {
             0..3 => Blow::Worker,
@@ -166,43 +166,43 @@ impl Pair {
         }
     }
 
-    /// The other node could go on with the service now.
+    /// Returns whether the other node could take the service now.
     #[must_use]
     pub fn may_hand_over(&self, node: usize) -> bool {
         self.plan.is_shared && self.nodes[1 - node].role.is_some()
     }
 
-    /// Every process of the node is gone; it is started again later.
+    /// Ends all processes of a node, which is started again later.
     pub fn died(&mut self, node: usize, now: Duration) {
         let pause = Duration::from_millis(1 + self.random.below(3000));
         self.nodes[node] = Node {
             starts_at: now + pause,
             ..Node::default()
         };
-        // The lock goes with the last process; a lease lasts.
+        // A lock ends with the last process, but a lease continues.
         if self.plan.lease.is_none() {
             self.release(node);
         }
     }
 
-    /// The node does nothing until then.
+    /// Stops a node until a time.
     pub fn stop(&mut self, node: usize, until: Duration) {
         self.nodes[node].stopped_until = Some(until);
     }
 
-    /// The server of a node has left in order.
+    /// Notes that the server of a node has handed the service over.
     pub fn left(&mut self, node: usize, now: Duration) {
         let leaving = Leaving::HandedOver { is_return: false };
         self.nodes[node].awaits = Some((now, Event::Left(leaving)));
     }
 
-    /// The arbiter has not admitted another one.
+    /// Returns whether the arbiter has admitted the node.
     #[must_use]
     pub fn may_speak(&self, node: usize) -> bool {
         self.holder.is_some_and(|(holder, _)| holder == node)
     }
 
-    /// The node that is to have a server.
+    /// Returns the node that must run a server, if there is one.
     #[must_use]
     pub fn serving(&self) -> Option<usize> {
         let serves = |node: &Node| node.role.as_ref().is_some_and(Role::serves);
@@ -221,10 +221,10 @@ impl Pair {
         !self.stalls.iter().any(is_cut)
     }
 
-    /// All that happens at this instant, up to an order.
+    /// Processes all events of this instant, up to the first order.
     ///
     /// # Panics
-    /// A promise is broken.
+    /// A node takes over without the whole state, or two servers have one epoch.
     pub fn turn(&mut self, now: Duration) -> Option<Order> {
         for _ in 0..ROUNDS {
             if self.holder.is_some_and(|(_, until)| until <= now) {
@@ -250,10 +250,10 @@ impl Pair {
                 return None;
             }
         }
-        panic!("the nodes do not come to rest")
+        panic!("the nodes never become quiet")
     }
 
-    /// Starts, wakes, renews, ends.
+    /// Starts, continues and ends a node, and renews its lease.
     fn look_after(&mut self, node: usize, now: Duration) -> Option<Order> {
         let reaches = self.reaches(node, now);
         let it = &mut self.nodes[node];
@@ -293,7 +293,7 @@ impl Pair {
                 .map(|(_, event)| event);
         }
         let due = it.role.as_ref()?.deadline()? <= now;
-        // While the other node serves, nothing is to be seen.
+        // While the other node serves and nothing changes, there is nothing to read.
         let is_news = is_free || it.looked != changes;
         (due && is_news).then_some(Event::Tick)
     }
@@ -369,7 +369,7 @@ impl Pair {
         let has_died = self.term.rest == Rest::Not;
         assert!(
             !(is_of_another && has_died) || self.term.in_step,
-            "a node takes over that has not all"
+            "a node without the whole state takes over"
         );
         let broken = self.plan.broken;
         self.term = Term {
@@ -381,7 +381,7 @@ impl Pair {
         Ok(())
     }
 
-    /// When something happens next.
+    /// Returns the time of the next event.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         let is_free = self.holder.is_none();

@@ -1,4 +1,4 @@
-//! The players: each leads one client through its part of the workload, and holds every answer against the judge's.
+//! Implements the players: each sends one client's part of the workload, and compares every answer with the judge's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -20,16 +20,16 @@ mod outages;
 use bodies::{PAGE_BYTES, body, masked, names, text};
 use loss::Loss;
 
-/// The share all of them use, and who they are.
+/// The share that all clients use.
 pub const SHARE: &str = "pub";
 /// Login name.
 pub const USER: &str = "ann";
 /// Password.
 pub const PASSWORD: &str = "Sesame";
-/// An oplock break is waited for so long (MS-SMB2 3.3.2.1).
+/// The timeout of an oplock break (MS-SMB2 3.3.2.1).
 pub const BREAK: Duration = Duration::from_secs(35);
 
-/// Where a client is.
+/// The stage of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Connecting,
@@ -50,22 +50,22 @@ enum Second {
     LoggingOff,
 }
 
-/// What a request belongs to.
+/// The operation that a request belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Stage,
     Part(usize, usize),
 }
 
-/// One client and its part.
+/// A client and its part of the workload.
 pub struct Player {
     index: usize,
     /// The client.
     pub client: Client,
     stage: Stage,
-    /// What is still to be sent.
+    /// The operations that have not been sent.
     todo: VecDeque<Op>,
-    /// What is under way, whole.
+    /// The operations in progress.
     ops: BTreeMap<usize, Op>,
     purposes: BTreeMap<u64, Purpose>,
     first_message: BTreeMap<usize, u64>,
@@ -73,22 +73,22 @@ pub struct Player {
     names: Vec<String>,
     second: Option<Second>,
     sent_at: BTreeMap<usize, Duration>,
-    /// Time between two operations of the list, at least.
+    /// The minimum time between two operations of the list.
     pause: Duration,
-    /// It leaves when so many operations are done: its own, and those of the others, but for a newcomer's.
+    /// The number of done operations at which it leaves: its own and those of the others, except for a newcomer's.
     awaited: usize,
     trees: Vec<u32>,
     user: String,
-    /// What it loses, and where it is with that.
+    /// The state of a client that loses something by a new configuration.
     loss: Option<Loss>,
-    /// The share was away: then it asks again.
+    /// The time at which it repeats a request that was refused because the share was missing.
     asks_again_at: Option<Duration>,
-    /// When it took the present step of its way in.
+    /// The time at which its present stage began.
     stage_since: Duration,
 }
 
 impl Player {
-    /// Leads a client of this profile through its operations of the list.
+    /// Makes the player of a client, with its operations of the list.
     #[must_use]
     pub fn new(index: usize, profile: Profile, scenario: &Scenario, pause: Duration) -> Player {
         let ops = &scenario.ops;
@@ -119,7 +119,7 @@ impl Player {
         }
     }
 
-    /// When its next operation may be sent, whatever else keeps it.
+    /// Returns the earliest time of its next operation.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         if self.asks_again_at.is_some() {
@@ -130,13 +130,13 @@ impl Player {
         (!op.verbs.iter().any(hurries)).then(|| self.pause * op.id as u32)
     }
 
-    /// Has it nothing more to say? Its connection is to be closed.
+    /// Returns whether it has sent everything, so that its connection is closed next.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.stage == Stage::Leaving && self.client.outbox.is_empty()
     }
 
-    /// What it waits for, for whoever looks into a run that got stuck.
+    /// Describes what it waits for, for the report of a run that is stuck.
     #[must_use]
     pub fn state(&self) -> String {
         format!(
@@ -149,7 +149,7 @@ impl Player {
         )
     }
 
-    /// Its connection is there.
+    /// Begins the protocol when the connection is established.
     pub fn connected(&mut self, board: &Board) {
         if self.stage == Stage::Connecting {
             self.stage = Stage::Negotiating;
@@ -159,7 +159,7 @@ impl Player {
         }
     }
 
-    /// Bytes came.
+    /// Processes received bytes.
     pub fn receive(&mut self, bytes: &[u8], board: &mut Board, now: Duration) {
         for response in self.client.receive(bytes) {
             log::debug!(
@@ -192,7 +192,7 @@ impl Player {
             }
             Purpose::Part(op, _) if is_interim => {
                 let expected = &board.expected[&op];
-                assert!(expected.waits, "operation {op} is not to wait");
+                assert!(expected.waits, "operation {op} must not wait");
                 *board.credits.entry(op).or_default() += u32::from(response.credits);
                 board.under_way.insert(op, true);
             }
@@ -227,7 +227,7 @@ impl Player {
                 return;
             }
             Stage::Connecting | Stage::Working | Stage::Leaving => {
-                panic!("an answer that nobody waits for: {response:x?}")
+                panic!("an answer without a request: {response:x?}")
             }
         };
         self.purposes.insert(message, Purpose::Stage);
@@ -243,7 +243,7 @@ impl Player {
     ) {
         let op = self.ops[&id].clone();
         *board.credits.entry(id).or_default() += u32::from(response.credits);
-        // A request that waited may end meanwhile.
+        // A request that waited may be answered meanwhile.
         let is_setup = op.verbs[0] == Verb::SecondSession;
         if let Some(second) = self.second.filter(|_| is_setup) {
             return self.second_session(second, id, &response, board);
@@ -300,7 +300,7 @@ impl Player {
         self.finished(id, board);
     }
 
-    /// The operation is sent once more, as if it had not been.
+    /// Puts an operation back, so that it is sent again.
     fn forget(&mut self, mut op: Op, board: &mut Board) {
         let id = op.id;
         self.ops.remove(&id);
@@ -355,10 +355,10 @@ impl Player {
         self.purposes.insert(message, Purpose::Part(id, 0));
     }
 
-    /// Is the answer what a server that never crashed could have given?
+    /// Checks an answer against the judge's verdict.
     fn check(&self, op: &Op, part: usize, response: &Response, verdict: &Verdict, may_look: bool) {
         let verb = &op.verbs[part];
-        // In an outage a local change may have been missed; then who watches is told to look.
+        // An outage may have hidden a local change; then the watching client receives STATUS_NOTIFY_ENUM_DIR.
         let is_notice = matches!(verb, Verb::Notify { .. });
         if is_notice && may_look && response.status == status::NOTIFY_ENUM_DIR {
             return;
@@ -415,7 +415,7 @@ impl Player {
         }
     }
 
-    /// Sends what may be sent now.
+    /// Sends all that may be sent now.
     pub fn play(&mut self, ops: &[Op], board: &mut Board, now: Duration) {
         if self.asks_again_at.is_some_and(|at| now < at) {
             return;
@@ -438,7 +438,7 @@ impl Player {
             };
             self.send(op, board, now);
         }
-        // Who leaves closes what it has open: not while others are at it.
+        // A client that leaves closes its opens, so it leaves only when the others have done their operations.
         if board.done.len() >= self.awaited {
             if self.client.profile().logs_off {
                 self.stage = Stage::LoggingOff;
@@ -504,7 +504,8 @@ impl Player {
         log::debug!("client {}: sends {op:?}", self.index);
         if let Verb::Cancel { op: target } = op.verbs[0] {
             if board.done.contains(&target) {
-                // Told to look, after an outage: there is nothing to cancel any more.
+                // The request was answered with STATUS_NOTIFY_ENUM_DIR after an outage: there is nothing to cancel any
+                // more.
                 board.done.insert(id);
                 return;
             }
@@ -545,14 +546,14 @@ impl Player {
     }
 }
 
-/// Is a client told that its request has failed?
+/// Returns whether the client has received the error of its failed request.
 fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool {
     let all = answers.values();
     let told = all.clone().all(|response| response.status == failed.status);
     let statuses: Vec<u32> = all.map(|response| response.status).collect();
     assert!(
         told || !failed.must_be_told,
-        "{op:?}: the disk has failed with {:#x}, and the client is told {statuses:x?}",
+        "{op:?}: the disk has failed with {:#x}, but the client receives {statuses:x?}",
         failed.status
     );
     let is_of_rest = op.trouble.is_some_and(|trouble| trouble.what == What::Rest);
@@ -563,7 +564,8 @@ fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool
     told
 }
 
-/// An acknowledgement that was on its way for longer than a break is waited for, outages not counted: the network lost it, and the client's TCP took its time.
+/// Returns the handle of an oplock break whose acknowledgement arrived after the break's timeout, outages not counted:
+/// the network lost it, and the client's TCP repeated it late.
 fn late(verb: &Verb, response: &Response, took: Duration) -> Option<Handle> {
     match verb {
         Verb::Acknowledge { handle, .. }

@@ -1,46 +1,50 @@
-//! Does a client go on when the server is back? What it has outstanding (bytes that are not acknowledged, a request
-//! that is not answered and does not wait by design) must make progress within a second of service time.
+//! Checks that a client makes progress after a restart of the server: if it has something outstanding (bytes that are
+//! not acknowledged, or a request that is not answered and does not wait by design), some of it must be acknowledged or
+//! answered within a second of service time.
 //!
-//! Where the machine keeps all frames, those too that the server had read, nothing is lost, and nothing is to be waited
-//! for. Where it loses them the client sends them again when its timer says so: after a second (RFC 6298, 2.4), or, if
-//! it had sent them again before, after twice as long each time (5.5). A server that is back can call a sender back
-//! before that (RFC 6069), but smoltcp does not look at ICMP. So its own timer is an excuse as far as RFC 6298 lets it
-//! run: twice the silence before the return. In a scenario of busy uploads the room for receive windows is granted to one
-//! message after the other, so a client may also wait for the timer of another one, whose message was granted room and
-//! lost a segment; smoltcp starts that timer anew with each segment that it sends.
-//! A frame that the wire has lost is one, too: only where it loses none is anything said.
+//! If the machine keeps all frames, including those that the server had read, nothing is lost, and the client has
+//! nothing to wait for. If frames are lost, the client sends them again when its retransmission timer expires: after a
+//! second (RFC 6298, 2.4), or, if it had retransmitted before, after twice as long each time (5.5). A server that has
+//! restarted can make a sender retransmit earlier (RFC 6069), but smoltcp ignores ICMP. So its own timer is an excuse
+//! as far as RFC 6298 lets it run: twice the silence before the restart. Frames that the wire has lost would be another
+//! excuse, so progress is checked only where the wire loses none.
+//!
+//! In a scenario of busy uploads the room for receive windows is granted to one message after the other. So a client
+//! may also wait for the timer of another client, whose message was granted room and lost a segment; smoltcp restarts
+//! that timer with each segment that it sends.
 
 use std::time::Duration;
 
-/// The timer's shortest time (RFC 6298, 2.4).
+/// The minimum of the retransmission timer (RFC 6298, 2.4).
 const RTO_MIN: Duration = Duration::from_secs(1);
-/// What the server may take.
+/// The time that the server may take.
 const ALLOWED: Duration = Duration::from_secs(1);
-/// The same where no frame is lost: less than a timer takes that would repeat what has been lost after all.
+/// The time that the server may take where no frame is lost: less than a timer that would repeat a lost frame after
+/// all.
 const ALLOWED_LOSSLESS: Duration = Duration::from_millis(500);
 
-/// So many timers a client may wait for, one after the other, if clients share the room for windows: its own, and the
-/// one of another client twice.
+/// The number of timers that a client may wait for in sequence if clients share the room for windows: its own, and
+/// that of another client twice.
 const TIMERS_OF_SHARERS: u32 = 3;
 
-/// What a client has come to.
+/// The progress of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Bytes of its own that are acknowledged.
+    /// The number of its own bytes that are acknowledged.
     pub acknowledged: usize,
-    /// Bytes of the server's.
+    /// The number of bytes received from the server.
     pub received: usize,
     /// It waits for the server.
     pub is_waiting: bool,
 }
 
-/// Watches a client.
+/// Checks the progress of one client.
 #[derive(Debug, Default)]
 pub struct Progress {
     last: Position,
-    /// When it last made progress, or did not wait.
+    /// The time at which it last made progress, or did not wait.
     at: Duration,
-    /// For how long it has waited at most: a timer that has backed off stays so until a round trip is measured (RFC
+    /// The longest time that it has waited: a timer that has backed off stays so until a round trip is measured (RFC
     /// 6298, 3).
     longest: Duration,
     /// The room for receive windows is too small for all clients.
@@ -48,7 +52,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins to watch. `shares_room`: the room for receive windows is too small for all clients.
+    /// Begins to check a client. `shares_room`: the room for receive windows is too small for all clients.
     #[must_use]
     pub fn new(shares_room: bool) -> Progress {
         Progress {
@@ -57,11 +61,11 @@ impl Progress {
         }
     }
 
-    /// Looks at where it is now. `outages`: when the server was not there; `frames_lost`: what was sent meanwhile is
-    /// lost.
+    /// Checks the present position. `outages`: the beginning and end of each outage; `frames_lost`: the frames sent
+    /// meanwhile are lost.
     ///
     /// # Errors
-    /// It has been waiting for too long since the server came back: for how long.
+    /// The client has waited too long since the restart: the time.
     pub fn look(
         &mut self,
         position: Position,
@@ -80,7 +84,7 @@ impl Progress {
         if last.is_waiting && moves {
             self.longest = longest.max(now - at);
         }
-        // A newcomer is not looked at before it begins to connect.
+        // A newcomer is not checked before it begins to connect.
         if moves || !position.is_waiting || !last.is_waiting {
             (self.last, self.at) = (position, now);
         }
@@ -90,7 +94,7 @@ impl Progress {
             return Ok(());
         };
         let waited = now - back;
-        // With a second outage the timer may have backed off in the first one.
+        // If there were two outages since the last progress, the timer may have backed off in the first one.
         let outages_since = outages.iter().filter(|(_, end)| *end > at).count();
         let timers = match self.shares_room {
             true => TIMERS_OF_SHARERS,

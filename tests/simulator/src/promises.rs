@@ -1,6 +1,6 @@
-//! What the server has promised by its acknowledgements, seen on the wire: bytes within a window are taken, what was
-//! reported as received (SACK) is kept as long as the process lives, and the sum of all windows is no more than there
-//! is room for.
+//! Checks on the wire what the server has promised by its acknowledgements: bytes within a window are accepted, data
+//! reported as received (SACK) are kept as long as the process lives, and the sum of all windows does not exceed the
+//! room for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,44 +9,45 @@ use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
 };
 
-/// SACK blocks that an acknowledgement has room for beside timestamps: with fewer of them it reports everything.
+/// The number of SACK blocks that fit beside timestamps: an acknowledgement with fewer of them reports everything.
 const BLOCKS: usize = 3;
 
-/// What a client has been told, and what has come of it, in sequence numbers of the client.
+/// The promises to one client and the data received from it, in sequence numbers of the client.
 #[derive(Debug)]
 struct Flow {
     acked: Seq,
     edge: Seq,
-    /// The end of what has come in order.
+    /// The end of the data that have arrived in order.
     covered: Seq,
-    /// What has come out of order, by its beginning's distance from the first acknowledgement.
+    /// The data that have arrived out of order: begin and end, as distances from the first acknowledgement.
     beyond: BTreeMap<usize, usize>,
     first: Seq,
-    /// What was reported as received in this life of the server.
+    /// The data reported as received in this life of the server.
     reported: Vec<(Seq, Seq)>,
-    /// The client's latest timestamp, if it sends any.
+    /// The client's latest timestamp, if it uses timestamps.
     newest: Option<u32>,
 }
 
-/// All of them, by the client's port.
+/// The promises to all clients, by port.
 #[derive(Debug, Default)]
 pub struct Promises {
     flows: BTreeMap<u16, Flow>,
 }
 
-/// A TCP segment that leaves.
+/// A TCP segment that is about to leave.
 #[derive(Debug)]
 pub struct Leaving<'a> {
     /// Its header.
     pub tcp: &'a TcpPacket<&'a [u8]>,
-    /// It takes up sequence space.
+    /// It occupies no sequence space.
     pub is_empty: bool,
     /// The right edge of its window.
     pub edge: Seq,
 }
 
 impl Promises {
-    /// The server begins again: what had come and is not on record is lost, what was reported may be forgotten.
+    /// Begins a new life of the server: data that had arrived and are not on record are lost, and reported data may be
+    /// discarded.
     pub fn begin_anew(&mut self) {
         for flow in self.flows.values_mut() {
             flow.covered = flow.acked;
@@ -55,13 +56,13 @@ impl Promises {
         }
     }
 
-    /// A frame has come to a server that lives.
+    /// Notes a frame that has arrived at a running server.
     pub fn arrives(&mut self, frame: &[u8]) {
         with_segment(frame, |tcp| {
             let Some(flow) = self.flows.get_mut(&tcp.src_port()) else {
                 return;
             };
-            // RFC 7323, section 5.3: what was overtaken by a later segment is not acceptable.
+            // RFC 7323, section 5.3: a segment that was overtaken by a later one is not acceptable.
             let is_old = flow.is_overtaken(timestamp(tcp));
             if !tcp.rst() && !tcp.syn() && tcp.ack() && !is_old {
                 let from = Seq(tcp.seq_number().0 as u32);
@@ -70,11 +71,11 @@ impl Promises {
         });
     }
 
-    /// A segment is about to leave. `takes_all`: what has come in order is acknowledged by it, as nothing else holds
-    /// frames back.
+    /// Checks a segment that is about to leave. `takes_all`: it must acknowledge all data that have arrived in order,
+    /// as nothing else holds frames back.
     ///
     /// # Panics
-    /// A promise is broken.
+    /// A promise is violated.
     pub fn leaves(&mut self, segment: &Leaving<'_>, takes_all: bool) {
         let (tcp, port) = (segment.tcp, segment.tcp.dst_port());
         let ack = Seq(tcp.ack_number().0 as u32);
@@ -94,7 +95,8 @@ impl Promises {
         flow.reports(ack, &blocks, segment.is_empty, port);
         assert!(
             !takes_all || ack >= flow.covered,
-            "data in order and within the window were dropped: {} bytes at {ack:?} from the client at port {port}, {flow:?}",
+            "data in order and within the window were dropped: {} bytes at {ack:?} from the client at port {port}, \
+             {flow:?}",
             flow.covered.since(ack)
         );
         flow.acked = flow.acked.max(ack);
@@ -102,7 +104,7 @@ impl Promises {
         flow.edge = flow.edge.max(segment.edge);
     }
 
-    /// Bytes that clients with these ports may send.
+    /// Returns the number of bytes that the clients with these ports may send.
     #[must_use]
     pub fn promised(&self, ports: &BTreeSet<u16>) -> usize {
         let flows = self.flows.iter().filter(|(port, _)| ports.contains(port));
@@ -150,12 +152,14 @@ impl Flow {
         }
     }
 
-    /// RFC 2018, section 8 allows to forget what was reported; this server does so when it dies only.
+    /// Checks the SACK blocks. RFC 2018, section 8, allows a receiver to discard reported data; this server does so
+    /// only when it dies.
     fn reports(&mut self, ack: Seq, blocks: &[(Seq, Seq)], is_empty: bool, port: u16) {
         let is_inside = |(from, to): &&(Seq, Seq)| *from <= ack && ack < *to;
         if let Some((from, to)) = self.reported.iter().find(is_inside) {
             panic!(
-                "{} bytes that were reported as received are forgotten ({} of them acknowledged), of the client at port {port}",
+                "{} bytes that were reported as received are discarded ({} of them acknowledged), of the client at \
+                 port {port}",
                 to.since(*from),
                 ack.since(*from)
             );
@@ -182,12 +186,12 @@ impl Flow {
     }
 }
 
-/// The sender's timestamp (TSval).
+/// Returns the sender's timestamp (TSval).
 fn timestamp(tcp: &TcpPacket<&[u8]>) -> Option<u32> {
     Some(tcp.options_summary().ok()?.timestamp?.0)
 }
 
-/// Gives the TCP segment of a frame that is whole.
+/// Passes the TCP segment of an intact frame to `f`.
 fn with_segment(frame: &[u8], f: impl FnOnce(&TcpPacket<&[u8]>)) {
     let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
         return;

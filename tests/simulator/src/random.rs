@@ -1,11 +1,12 @@
-//! Chance, all of it from one seed.
+//! Generates random numbers, all of them from one seed.
 
-/// Steele, Lea and Flood's SplitMix64.
+/// SplitMix64 by Steele, Lea and Flood.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each purpose, so that one more draw for one does not change the others.
+    /// Makes a sequence that differs for each purpose, so that an additional draw for one purpose does not change the
+    /// others.
     #[must_use]
     pub fn new(seed: u64, purpose: &str) -> Random {
         let mut state = seed ^ 0x6a09_e667_f3bc_c908;
@@ -15,13 +16,13 @@ impl Random {
         Random(state)
     }
 
-    /// A sequence of its own for each step of a run as well: what a crash leaves is another thing at every step.
+    /// Makes a sequence that also differs for each step of a run, so that what a crash leaves differs at every step.
     #[must_use]
     pub fn at_step(seed: u64, step: u64, purpose: &str) -> Random {
         Random::new(seed ^ (step << 32), purpose)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,22 +30,22 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `limit`, which is not 0.
+    /// Returns a number below `limit`, which is not 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.draw() % limit
     }
 
-    /// As [`Random::below`], to index with.
+    /// Returns an index below `limit`, which is not 0.
     pub fn index(&mut self, limit: usize) -> usize {
         self.below(limit as u64) as usize
     }
 
-    /// True so many times in a hundred.
+    /// Returns true with this probability in percent.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// Returns one of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.index(from.len())]
     }

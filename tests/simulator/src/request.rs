@@ -1,9 +1,9 @@
-//! Requests as a client writes them, byte by byte (MS-SMB2 2.2).
+//! Builds the requests of a client byte by byte (MS-SMB2 2.2).
 
 /// A FileId (2.2.14.1).
 pub type FileId = [u8; 16];
 
-/// The FileId of the CREATE before it in a related compound.
+/// The FileId that stands for that of the preceding CREATE in a related compound.
 pub const RELATED: FileId = [0xFF; 16];
 
 /// SMB2 commands (2.2.1.2).
@@ -33,7 +33,7 @@ pub mod command {
 /// A command and its body.
 pub type Body = (u16, Vec<u8>);
 
-/// Text in UTF-16LE.
+/// Encodes text in UTF-16LE.
 #[must_use]
 pub fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
@@ -43,7 +43,7 @@ fn length(bytes: &[u8]) -> [u8; 2] {
     (bytes.len() as u16).to_le_bytes()
 }
 
-/// NEGOTIATE for one dialect. With 3.1.1 come the contexts it asks for: this cipher and this signing algorithm.
+/// Builds NEGOTIATE for one dialect. For 3.1.1 it has the contexts with this cipher and this signing algorithm.
 #[must_use]
 pub fn negotiate(dialect: u16, cipher: u16, signing: u16, salt: u8) -> Body {
     let mut body = vec![36, 0, 1, 0, 1, 0, 0, 0];
@@ -71,7 +71,7 @@ pub fn negotiate(dialect: u16, cipher: u16, signing: u16, salt: u8) -> Body {
     (command::NEGOTIATE, body)
 }
 
-/// SESSION_SETUP.
+/// Builds SESSION_SETUP.
 #[must_use]
 pub fn session_setup(token: &[u8]) -> Body {
     let mut body = vec![25, 0, 0, 1];
@@ -83,7 +83,7 @@ pub fn session_setup(token: &[u8]) -> Body {
     (command::SESSION_SETUP, body)
 }
 
-/// TREE_CONNECT.
+/// Builds TREE_CONNECT.
 #[must_use]
 pub fn tree_connect(share: &str) -> Body {
     let path = utf16(&format!(r"\\outlast\{share}"));
@@ -93,16 +93,16 @@ pub fn tree_connect(share: &str) -> Body {
     (command::TREE_CONNECT, body)
 }
 
-/// LOGOFF, TREE_DISCONNECT, ECHO, CANCEL: nothing but their length.
+/// Builds LOGOFF, TREE_DISCONNECT, ECHO or CANCEL, whose bodies have no content.
 #[must_use]
 pub fn bare(command: u16) -> Body {
     (command, vec![4, 0, 0, 0])
 }
 
-/// What a CREATE asks for.
+/// The parameters of a CREATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Create<'a> {
-    /// Components joined by a slash.
+    /// The components of the path, joined by slashes.
     pub path: &'a str,
     /// DesiredAccess.
     pub access: u32,
@@ -114,11 +114,11 @@ pub struct Create<'a> {
     pub options: u32,
     /// RequestedOplockLevel.
     pub oplock: u8,
-    /// The key of a lease that caches everything, of version 2.
+    /// The key of a lease of version 2 that caches everything.
     pub lease: Option<[u8; 16]>,
 }
 
-/// CREATE.
+/// Builds CREATE.
 #[must_use]
 pub fn create(create: &Create<'_>) -> Body {
     let name = utf16(&create.path.replace('/', "\\"));
@@ -156,7 +156,7 @@ pub fn create(create: &Create<'_>) -> Body {
     (command::CREATE, body)
 }
 
-/// CLOSE, with attributes asked for.
+/// Builds CLOSE, which asks for the attributes.
 #[must_use]
 pub fn close(file: FileId) -> Body {
     let mut body = vec![24, 0, 1, 0, 0, 0, 0, 0];
@@ -164,7 +164,7 @@ pub fn close(file: FileId) -> Body {
     (command::CLOSE, body)
 }
 
-/// FLUSH.
+/// Builds FLUSH.
 #[must_use]
 pub fn flush(file: FileId) -> Body {
     let mut body = vec![24, 0, 0, 0, 0, 0, 0, 0];
@@ -172,7 +172,7 @@ pub fn flush(file: FileId) -> Body {
     (command::FLUSH, body)
 }
 
-/// READ.
+/// Builds READ.
 #[must_use]
 pub fn read(file: FileId, offset: u64, length: u32) -> Body {
     let mut body = vec![49, 0, 0x50, 0];
@@ -183,7 +183,7 @@ pub fn read(file: FileId, offset: u64, length: u32) -> Body {
     (command::READ, body)
 }
 
-/// WRITE.
+/// Builds WRITE.
 #[must_use]
 pub fn write(file: FileId, offset: u64, data: &[u8]) -> Body {
     let mut body = vec![49, 0, 112, 0];
@@ -195,7 +195,7 @@ pub fn write(file: FileId, offset: u64, data: &[u8]) -> Body {
     (command::WRITE, body)
 }
 
-/// LOCK of one range (flags: 1 shared, 2 exclusive, 4 unlock, 16 fail at once).
+/// Builds LOCK of one range (flags: 1 shared, 2 exclusive, 4 unlock, 16 fail immediately).
 #[must_use]
 pub fn lock(file: FileId, offset: u64, length: u64, flags: u32) -> Body {
     let mut body = vec![48, 0, 1, 0, 0, 0, 0, 0];
@@ -207,7 +207,7 @@ pub fn lock(file: FileId, offset: u64, length: u64, flags: u32) -> Body {
     (command::LOCK, body)
 }
 
-/// IOCTL: a file system control.
+/// Builds IOCTL for a file system control.
 #[must_use]
 pub fn ioctl(file: FileId, code: u32, input: &[u8], max_output: u32) -> Body {
     let mut body = vec![57, 0, 0, 0];
@@ -228,7 +228,7 @@ pub const RESUME_KEY: u32 = 0x0014_0078;
 /// FSCTL_SRV_COPYCHUNK.
 pub const COPYCHUNK: u32 = 0x0014_40F2;
 
-/// The input of FSCTL_SRV_COPYCHUNK (2.2.31.1): ranges as (source, target, length).
+/// Builds the input of FSCTL_SRV_COPYCHUNK (2.2.31.1): ranges as (source, target, length).
 #[must_use]
 pub fn chunks(key: &[u8], chunks: &[(u64, u64, u32)]) -> Vec<u8> {
     let mut input = key[..24].to_vec();
@@ -243,7 +243,7 @@ pub fn chunks(key: &[u8], chunks: &[(u64, u64, u32)]) -> Vec<u8> {
     input
 }
 
-/// QUERY_DIRECTORY of everything, FileBothDirectoryInformation.
+/// Builds QUERY_DIRECTORY of all names, as FileBothDirectoryInformation.
 #[must_use]
 pub fn query_directory(file: FileId, max_output: u32) -> Body {
     let pattern = utf16("*");
@@ -256,7 +256,7 @@ pub fn query_directory(file: FileId, max_output: u32) -> Body {
     (command::QUERY_DIRECTORY, body)
 }
 
-/// CHANGE_NOTIFY of names that come, go or change.
+/// Builds CHANGE_NOTIFY of created, removed and renamed names.
 #[must_use]
 pub fn change_notify(file: FileId) -> Body {
     let mut body = vec![32, 0, 0, 0];
@@ -267,7 +267,7 @@ pub fn change_notify(file: FileId) -> Body {
     (command::CHANGE_NOTIFY, body)
 }
 
-/// QUERY_INFO of a file.
+/// Builds QUERY_INFO of a file.
 #[must_use]
 pub fn query_info(file: FileId, class: u8) -> Body {
     let mut body = vec![41, 0, 1, class];
@@ -277,7 +277,7 @@ pub fn query_info(file: FileId, class: u8) -> Body {
     (command::QUERY_INFO, body)
 }
 
-/// SET_INFO of a file.
+/// Builds SET_INFO of a file.
 #[must_use]
 pub fn set_info(file: FileId, class: u8, buffer: &[u8]) -> Body {
     let mut body = vec![33, 0, 1, class];
@@ -289,7 +289,7 @@ pub fn set_info(file: FileId, class: u8, buffer: &[u8]) -> Body {
     (command::SET_INFO, body)
 }
 
-/// FileRenameInformation, FileLinkInformation (MS-FSCC 2.4.42, 2.4.27).
+/// Builds FileRenameInformation or FileLinkInformation (MS-FSCC 2.4.42, 2.4.27).
 #[must_use]
 pub fn new_name(path: &str, replace: bool) -> Vec<u8> {
     let name = utf16(&path.replace('/', "\\"));
@@ -301,7 +301,7 @@ pub fn new_name(path: &str, replace: bool) -> Vec<u8> {
     buffer
 }
 
-/// LEASE_BREAK acknowledgment (2.2.24.2).
+/// Builds the acknowledgment of a LEASE_BREAK (2.2.24.2).
 #[must_use]
 pub fn acknowledge_lease(key: [u8; 16], state: u32) -> Body {
     let mut body = vec![36, 0, 0, 0, 0, 0, 0, 0];
@@ -311,7 +311,7 @@ pub fn acknowledge_lease(key: [u8; 16], state: u32) -> Body {
     (command::OPLOCK_BREAK, body)
 }
 
-/// OPLOCK_BREAK acknowledgment (2.2.24.1).
+/// Builds the acknowledgment of an OPLOCK_BREAK (2.2.24.1).
 #[must_use]
 pub fn acknowledge(file: FileId, level: u8) -> Body {
     let mut body = vec![24, 0, level, 0, 0, 0, 0, 0];

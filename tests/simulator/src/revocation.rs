@@ -1,8 +1,8 @@
-//! Another configuration in a later life of the server, which takes from one client what it had. That client's session
-//! or tree connect is closed properly, and what it asks for afterwards is refused; the others notice nothing.
+//! Gives a later life of the server a configuration that takes something from one client. That client's session or tree
+//! connect is closed properly, and its later requests are refused; the others notice nothing.
 //!
-//! The client does not meet the others at their files. Until the server has come up with that configuration it is
-//! answered as usual, and then no more, so its files in the end are those of some first part of what it asked for.
+//! The client shares no files with the others. Until the server runs with that configuration, the client is answered as
+//! usual, and from then on it is not. So its files at the end are those of some first part of its operations.
 
 use std::collections::BTreeSet;
 
@@ -15,40 +15,40 @@ use crate::scenario::Scenario;
 use crate::status;
 use crate::workload::{Op, Verb};
 
-/// What becomes of it.
+/// What the configuration takes from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// Its user is removed.
     User,
     /// The share admits the other users only.
     Share,
-    /// Its dialect is not spoken any more.
+    /// The server does not accept its dialect any more.
     Dialect,
     /// Encryption is required, which its dialect does not have.
     Encryption,
 }
 
-/// Who loses what, and when.
+/// The client that loses something, what it loses, and the life in which it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revocation {
     /// The client.
     pub victim: usize,
     /// What it loses.
     pub how: How,
-    /// The first life of the server with that configuration; the first of all is life 0.
+    /// The first life of the server with that configuration, counted from 0.
     pub from_life: u32,
-    /// Signing is required, too, which all clients do.
+    /// Signing is required as well, which all clients support.
     pub signs: bool,
 }
 
-/// Is there one in this seed? In one of sixteen usual scenarios, and one of eight small ones.
+/// Returns whether this seed has a revocation: one of twelve usual scenarios and one of eight small ones has.
 #[must_use]
 pub fn is_of(seed: u64) -> bool {
     matches!(seed % 32, 8 | 11 | 15)
 }
 
 impl Revocation {
-    /// The seed's.
+    /// Derives the revocation of a seed, if it has one.
     #[must_use]
     pub fn of(seed: u64, clients: usize) -> Option<Revocation> {
         let mut random = Random::new(seed, "revocation");
@@ -64,13 +64,13 @@ impl Revocation {
         })
     }
 
-    /// Does its connection end?
+    /// Returns whether the client's connection ends.
     #[must_use]
     pub fn ends_connection(&self) -> bool {
         self.how != How::Share
     }
 
-    /// Changes the configuration. `users`: the clients', in order.
+    /// Changes the configuration. `users`: the users of the clients, in order.
     pub fn change(&self, config: &mut Config, users: &[String]) {
         let victim = &users[self.victim];
         let others = users.iter().filter(|user| *user != victim);
@@ -89,7 +89,7 @@ impl Revocation {
         }
     }
 
-    /// How the clients must speak, so that it concerns the one and not the others.
+    /// Sets the dialects of the clients, so that the new configuration concerns only the victim.
     pub fn prepare(&self, scenario: &mut Scenario) {
         for (client, profile) in scenario.profiles.iter_mut().enumerate() {
             match (self.how, client == self.victim) {
@@ -109,7 +109,7 @@ impl Revocation {
         }
     }
 
-    /// May the victim be refused so, on its way in or later?
+    /// Returns whether the victim may be refused with this status, at its log-in or later.
     #[must_use]
     pub fn refuses_with(&self, status: u32) -> bool {
         match self.how {
@@ -125,14 +125,14 @@ impl Revocation {
         }
     }
 
-    /// Does it answer a request that needs no tree?
+    /// Returns whether the victim is still answered to a request that needs no tree.
     #[must_use]
     pub fn still_answers(&self, verb: &Verb) -> bool {
         let is_without_tree = matches!(verb, Verb::Echo | Verb::SecondSession);
         self.how == How::Share && is_without_tree
     }
 
-    /// Is what an operation changes beneath a path of the victim's?
+    /// Returns whether a path is the victim's directory, or lies beneath it.
     #[must_use]
     pub fn is_of_victim(&self, path: &str) -> bool {
         let home = format!("c{}", self.victim);
@@ -142,8 +142,8 @@ impl Revocation {
                 .is_some_and(|rest| rest.starts_with('/'))
     }
 
-    /// Everything that the files may be in the end, when the victim has been answered to these operations and to no
-    /// others: of the next one a part may have been done whose answer was not given any more.
+    /// Returns all permitted contents of the files at the end, if the victim has been answered to these operations
+    /// only: a part of its next operation may have been done without an answer.
     #[must_use]
     pub fn outcomes(&self, ops: &[Op], answered: &BTreeSet<usize>, rules: Rules) -> Vec<Contents> {
         let is_done = |op: &Op| op.client != self.victim || answered.contains(&op.id);

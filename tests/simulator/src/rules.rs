@@ -1,25 +1,24 @@
-//! What a seed has besides its clients and their requests, and the judge must know: accounts that there are not, links
-//! that a file system does not have, a client that is left alone.
+//! Defines those properties of a scenario that the judge must know: users without an account, a file system without
+//! links, a client that shares no files.
 
 use crate::limits::Limits;
 use crate::random::Random;
 use crate::revocation::Revocation;
 use crate::trouble;
 
-/// What a share's file system lacks of what ext4, XFS and btrfs have, as FUSE does and NFS.
+/// The features of ext4, XFS and btrfs that a share's file system lacks, as FUSE and NFS do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lacks {
     /// A rename that replaces nothing (RENAME_NOREPLACE), and files without a name (O_TMPFILE).
     pub noreplace: bool,
     /// Hard links.
     pub links: bool,
-    /// Birth times and handles: a file is known by its number alone, and the number is given again when the file is
-    /// gone.
+    /// Birth times and handles: a file is identified by its number alone, which is used again when the file is deleted.
     pub births: bool,
 }
 
 impl Lacks {
-    /// Of two in sixteen usual scenarios and one of eight small ones.
+    /// Derives what the file system of a seed lacks: only one of eight scenarios may lack something.
     #[must_use]
     pub fn of(seed: u64) -> Lacks {
         let mut random = Random::new(seed, "file system");
@@ -35,21 +34,21 @@ impl Lacks {
     }
 }
 
-/// What the judge goes by.
+/// The rules of the judge.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
-    /// Small limits.
+    /// The limits, if they are small.
     pub limits: Option<Limits>,
     /// The client whose user has no account on the server.
     pub without_account: Option<usize>,
     /// The file system has no hard links.
     pub has_no_links: bool,
-    /// Somebody loses something when the server has another configuration.
+    /// A client loses something by a new configuration.
     pub revocation: Option<Revocation>,
 }
 
 impl Rules {
-    /// A seed's, with so many clients.
+    /// Derives the rules of a seed with this number of clients.
     #[must_use]
     pub fn of(seed: u64, clients: usize) -> Rules {
         let mut random = Random::new(seed, "accounts");
@@ -62,7 +61,7 @@ impl Rules {
         }
     }
 
-    /// Does this client have to do with the others' files?
+    /// Returns whether this client shares no files with the others.
     #[must_use]
     pub fn is_alone(&self, client: usize) -> bool {
         let victim = self.revocation.map(|revocation| revocation.victim);

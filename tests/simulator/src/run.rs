@@ -1,4 +1,4 @@
-//! One run: a scenario from beginning to end, with crashes at given steps, and everything checked.
+//! Runs a scenario from beginning to end, with crashes at given steps, and checks everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,16 +22,16 @@ use crate::status;
 use crate::trouble::What;
 use crate::workload::{Handle, Op, Verb};
 
-/// How long the end of a run takes in which syncs fail: some consistency points.
+/// The length of the end of a run in which syncs fail: it covers some consistency points.
 const FAILING: Duration = Duration::from_secs(60);
-/// Simulated time after which a run is stuck.
+/// Simulated time after which a run counts as stuck.
 const LIMIT: Duration = Duration::from_secs(3600);
-/// Events after which a run is stuck.
+/// Events after which a run counts as stuck.
 const EVENTS: usize = 100_000;
-/// Events at one instant after which time is made to pass.
+/// Events at one instant after which time is advanced.
 const SPINS: usize = 100;
 
-/// What the clients of a run saw.
+/// What the clients of a run have observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transcript {
     seen: BTreeMap<usize, Seen>,
@@ -41,7 +41,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// What the clients saw that have lost nothing.
+    /// Returns the transcript of all clients but the victim.
     fn without_victim(&self, revocation: &Revocation, ops: &[Op]) -> Transcript {
         let mut rest = self.clone();
         for op in ops.iter().filter(|op| op.client == revocation.victim) {
@@ -53,7 +53,7 @@ impl Transcript {
     }
 }
 
-/// Operations that were answered, or that nothing was to come of.
+/// Returns the operations that were answered, or that are not sent at all.
 fn answered(board: &Board) -> BTreeSet<usize> {
     let expected = board.expected.iter();
     let idle = expected.filter(|(_, expected)| expected.verdicts.is_empty());
@@ -61,7 +61,7 @@ fn answered(board: &Board) -> BTreeSet<usize> {
     seen.chain(idle.map(|(id, _)| id)).copied().collect()
 }
 
-/// What the files are, if that is one of the things that they may be; else the first of these.
+/// Returns the found contents if they are among the permitted outcomes; otherwise the first outcome.
 fn one_of(found: &Contents, outcomes: Vec<Contents>) -> Contents {
     let mut outcomes = outcomes.into_iter();
     let first = outcomes.next().unwrap_or_default();
@@ -71,35 +71,35 @@ fn one_of(found: &Contents, outcomes: Vec<Contents>) -> Contents {
     }
 }
 
-/// A run that went well.
+/// The report of a successful run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Steps of the server.
+    /// The number of the server's steps.
     pub steps: u64,
-    /// What they were.
+    /// Their kinds.
     pub kinds: Vec<Step>,
-    /// How many there had been at the beginning of each turn.
+    /// The number of steps before each turn.
     pub turns: Vec<u64>,
-    /// Crashes that came about.
+    /// Crashes that occurred.
     pub crashes: u32,
-    /// Power cuts among them.
+    /// The power cuts among them.
     pub cuts: u32,
     /// Elective reboots.
     pub reboots: u32,
     /// The log's ring was filled and used again.
     pub wrapped: bool,
-    /// Requests that have failed once, by what failed.
+    /// The number of requests that have failed once, by the part that failed.
     pub failed: BTreeMap<What, u32>,
-    /// Something was taken from a client.
+    /// A client has lost something by a new configuration.
     pub revoked: bool,
-    /// What was seen.
+    /// What the clients have observed.
     pub transcript: Transcript,
 }
 
-/// Runs a scenario; the server dies at these steps. `reference`: what the clients see if it does not.
+/// Runs a scenario in which the server crashes at these steps. `reference`: what the clients observe if it does not.
 ///
 /// # Errors
-/// What went wrong, in one line or more.
+/// The fault, in one line or more.
 pub fn run(
     scenario: &Scenario,
     blows: &[u64],
@@ -113,25 +113,25 @@ pub fn run(
     })
 }
 
-/// A run that is under way.
+/// A run in progress.
 pub struct World {
     scenario: Scenario,
     server: Server,
     net: Net,
     board: Board,
-    /// What the files must be at the end.
+    /// The files that must exist at the end.
     files: Contents,
-    /// Until then syncs fail.
+    /// The time until which syncs fail, at the end of the run.
     failing_until: Option<Duration>,
     now: Duration,
-    /// Turns at this instant.
+    /// The number of turns at this instant.
     spins: usize,
-    /// The server's steps at the beginning of each turn.
+    /// The number of the server's steps before each turn.
     turns: Vec<u64>,
 }
 
 impl World {
-    /// The beginning of a run.
+    /// Makes the world at the beginning of a run.
     #[must_use]
     pub fn new(scenario: &Scenario) -> World {
         let capabilities = [
@@ -162,30 +162,30 @@ impl World {
         }
     }
 
-    /// Of these steps the server dies at those that are still to come.
+    /// Plans crashes at those of these steps that are still ahead.
     pub fn plan(&mut self, blows: &[u64]) {
         self.server.fuse.plan(blows);
     }
 
-    /// The server's steps so far.
+    /// Returns the number of the server's steps so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.server.fuse.steps()
     }
 
-    /// Goes on to the end.
+    /// Continues to the end.
     ///
     /// # Panics
-    /// Something is wrong, or there is no end.
+    /// A check fails, or the run does not end.
     pub fn run_to_end(&mut self, reference: Option<&Transcript>) -> Report {
         while !self.turn() {}
         self.finish(reference)
     }
 
-    /// All that happens at the next instant. True: it was the last one.
+    /// Processes all events of the next instant. Returns whether the run is over.
     ///
     /// # Panics
-    /// Something is wrong, or there is no end.
+    /// A check fails, or the run does not end.
     pub fn turn(&mut self) -> bool {
         let World {
             scenario,
@@ -234,7 +234,7 @@ impl World {
             panic!("no end at {now:?}, next {next:?}\n{}", self.state());
         }
         (self.now, self.spins) = match next {
-            // smoltcp 0.14 can ask to be polled now, and do nothing then, for ever.
+            // smoltcp 0.14 can ask endlessly to be polled now, and then do nothing.
             Some(at) if at == now && self.spins > SPINS => {
                 (now + Duration::from_millis(1), self.spins)
             }
@@ -268,10 +268,10 @@ impl World {
             let served = board.served(*from, *to);
             assert!(
                 served >= BREAK,
-                "operation {op} waited for {served:?} of service time only: an outage is not time"
+                "operation {op} waited only {served:?} of service time: outages do not count"
             );
         }
-        // Nothing is left but object 0: the rest of the log has come free, or does when it is needed.
+        // Only object 0 is left: the rest of the log is free, or is freed when it is needed.
         let (used, capacity, wrapped) = server.log_space();
         assert!(
             used <= capacity / 4 * 3,
@@ -283,7 +283,7 @@ impl World {
         compare_files(
             &server.disk.borrow().contents(),
             files,
-            " after the power was cut in the end",
+            " after the last power cut",
         );
         let transcript = Transcript {
             breaks: board.breaks().clone(),
@@ -328,7 +328,7 @@ fn compare_files(found: &Contents, wanted: &Contents, when: &str) {
     );
 }
 
-/// What a server that crashed showed is what the one showed that did not.
+/// Checks that the clients of a server that crashed have observed the same as those of a server that did not.
 fn compare(transcript: &Transcript, reference: &Transcript, ops: &[Op], late: &BTreeSet<Handle>) {
     for op in ops {
         let (seen, before) = (transcript.seen.get(&op.id), reference.seen.get(&op.id));
@@ -343,7 +343,7 @@ fn compare(transcript: &Transcript, reference: &Transcript, ops: &[Op], late: &B
         }
         assert_eq!(
             seen, before,
-            "{op:?} was answered otherwise without a crash"
+            "{op:?} was answered differently without a crash"
         );
     }
     assert_eq!(

@@ -1,4 +1,4 @@
-//! A scenario: everything a run depends on, from one seed.
+//! Derives scenarios: everything that a run depends on, from one seed.
 
 use std::time::Duration;
 
@@ -19,104 +19,105 @@ use crate::rules::{Lacks, Rules};
 use crate::unauthenticated::Unauthenticated;
 use crate::workload::{self, Op};
 
-/// How large a scenario is.
+/// The size of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// One client or two and a handful of requests: for every pair of crashes.
+    /// One or two clients and a few requests: for every pair of crashes.
     Small,
     /// Two or three clients: for every single crash.
     Usual,
 }
 
-/// What a run depends on, besides where it crashes.
+/// The input of a run, except for the steps of its crashes.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Where it came from.
+    /// The seed that it is derived from.
     pub seed: u64,
     /// The clients.
     pub profiles: Vec<Profile>,
-    /// What they do.
+    /// Their operations.
     pub ops: Vec<Op>,
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
-    /// What the network does to frames.
+    /// The faults of the network.
     pub faults: Faults,
-    /// Do frames get lost while the server is down?
+    /// Whether frames are lost while the server is down.
     pub lost: Lost,
-    /// How long it is down after a crash.
+    /// The length of the outage after a crash.
     pub outage: Duration,
-    /// Bytes of the NVRAM.
+    /// The size of the NVRAM in bytes.
     pub nvram_bytes: usize,
     /// Files can be opened by handle.
     pub handles: bool,
-    /// The clients come by IPv6.
+    /// The clients use IPv6.
     pub ipv6: bool,
     /// The clients' TCP sends timestamps.
     pub timestamps: bool,
-    /// The server asks its device to cut large segments up.
+    /// The server's device segments TCP (TSO) and computes checksums.
     pub offload: bool,
     /// Durability is `power`.
     pub power: Option<Power>,
-    /// There are two servers.
+    /// The plan of a pair of two servers, if it is one.
     pub pair: Option<Plan>,
     /// An elective reboot begins at this step.
     pub reboot_at: Option<u64>,
     /// After the first outage the receive window is smaller.
     pub smaller_window: bool,
-    /// How fast the processor is: on a slow one work is put back in the middle, and others have their turn.
+    /// The speed of the processor: on a slow one work is interrupted, and other clients have their turn.
     pub speed: Speed,
-    /// With so many bytes of replies that it has not taken a client waits.
+    /// The limit of unread reply bytes, at which a client has to wait.
     pub unread: usize,
-    /// What the server copies of its log in a turn, at least: so little that a connection takes several turns, or all
-    /// of it at once.
+    /// The minimum amount of a snapshot that one turn copies: either so little that a connection takes several turns,
+    /// or all of it at once.
     pub copy_units: u64,
     /// One more client connects and does not log in.
     pub unauthenticated: Option<Unauthenticated>,
-    /// What the judge must know besides.
+    /// Rules that the judge needs.
     pub rules: Rules,
-    /// What the file system lacks.
+    /// The features that the file system lacks.
     pub lacks: Lacks,
-    /// In later lives the share is away for a while.
+    /// The share is missing for a while in later lives.
     pub has_outages_of_share: bool,
-    /// What is broken.
+    /// The mutation of the server.
     pub mutation: Option<Mutation>,
-    /// The state is compared with the fold, and what leaves with what is committed. If not, all there is to see is what a client sees.
+    /// The state is compared with the fold of the records, and each frame with the committed state. If not, only the
+    /// clients and the wire show faults.
     pub sees_inside: bool,
 }
 
-/// What a run under durability `power` depends on besides.
+/// The additional input of a run under durability `power`.
 #[derive(Clone, Copy, Debug)]
 pub struct Power {
-    /// Of a hundred crashes so many are power cuts, the others deaths of the server alone.
+    /// The percentage of crashes that are power cuts; the others are deaths of the server alone.
     pub cuts_percent: u64,
-    /// An elective reboot is one of the machine.
+    /// An elective reboot restarts the machine.
     pub system_reboots: bool,
-    /// When the clients have left two syncs in a row fail, so that the share is set apart.
+    /// When the clients have left, two syncs in a row fail, so that the share is isolated.
     pub fails_twice: bool,
-    /// Between two operations of the list the clients take their time, so that consistency points come among them.
+    /// The time that the clients wait between two operations of the list, so that consistency points occur among them.
     pub pause: Duration,
 }
 
 /// The durability of scenarios.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Every third is one of durability `power`.
+    /// Every third scenario has durability `power`.
     #[default]
     Any,
-    /// `process`: nothing but the server dies.
+    /// `process`: only the server crashes.
     Process,
     /// `power`.
     Power,
 }
 
 impl Scenario {
-    /// The scenario of a seed.
+    /// Derives the scenario of a seed.
     #[must_use]
     pub fn new(seed: u64, size: Size) -> Scenario {
         Scenario::with(seed, size, Durability::Any)
     }
 
-    /// The same with a durability that may be another than the seed's own.
+    /// Derives the scenario of a seed with a durability that may differ from the seed's own.
     #[must_use]
     pub fn with(seed: u64, size: Size, durability: Durability) -> Scenario {
         let mut scenario = Scenario::without_power(seed, size).of_kind(size);
@@ -130,7 +131,7 @@ impl Scenario {
         }
     }
 
-    /// The scenario of a seed with two servers. What comes while none serves is lost.
+    /// Derives the scenario of a seed with two servers. Frames that arrive while neither serves are lost.
     #[must_use]
     pub fn of_pair(seed: u64, size: Size) -> Scenario {
         let durability = match seed.is_multiple_of(3) {
@@ -146,7 +147,7 @@ impl Scenario {
         }
     }
 
-    /// The login names of the clients: one for all, or each has its own.
+    /// Returns the login names of the clients: one for all of them, or one for each.
     pub(crate) fn users(&self) -> Vec<String> {
         let Rules {
             without_account,
@@ -161,7 +162,7 @@ impl Scenario {
         (0..self.profiles.len()).map(name).collect()
     }
 
-    /// So many clients: those of the scenario, and more of them if they are too few.
+    /// Returns the profiles of `count` clients: those of the scenario, and more of them if they are too few.
     pub(crate) fn clients(&self, count: usize) -> Vec<Profile> {
         let mut random = Random::new(self.seed, "more clients");
         let more = std::iter::repeat_with(|| profile(&mut random));
@@ -173,7 +174,7 @@ impl Scenario {
             .collect()
     }
 
-    /// The same under durability `power`.
+    /// Returns the scenario with durability `power`.
     fn under_power(self) -> Scenario {
         let mut random = Random::new(self.seed, "power");
         Scenario {
@@ -183,9 +184,9 @@ impl Scenario {
                 fails_twice: matches!(self.seed % 8, 0 | 3 | 7),
                 pause: Duration::from_millis(*random.pick(&[0, 0, 700, 2500])),
             }),
-            // Room for the effects on files is needed, too.
+            // The effects on files need room, too.
             nvram_bytes: *random.pick(&[80, 80, 96, 128]) << 10,
-            // It is asked for, and so is a file system that has these.
+            // `power` requires handles, and a file system that has birth times and RENAME_NOREPLACE.
             handles: true,
             lacks: Lacks {
                 births: false,
@@ -196,7 +197,7 @@ impl Scenario {
         }
     }
 
-    /// The scenario of a seed, under durability `process`.
+    /// Derives the scenario of a seed, with durability `process`.
     fn without_power(seed: u64, size: Size) -> Scenario {
         let mut random = Random::new(seed, "scenario");
         let (clients, length) = match size {
@@ -227,8 +228,8 @@ impl Scenario {
         } else {
             Lost::Nothing
         };
-        // Where frames are lost, the clients' TCP backs off as long as the outage was: longer than an oplock break is waited for, if that
-        // is long.
+        // Where frames are lost, the clients' TCP backs off for as long as the outage lasted. After a long outage that
+        // would exceed the timeout of an oplock break.
         let outages: &[u64] = match lost {
             Lost::Frames => &[1, 50, 1000],
             Lost::Nothing => &[1, 50, 1000, 40_000],
@@ -276,7 +277,7 @@ impl Scenario {
     }
 }
 
-/// How a client speaks.
+/// Derives the profile of a client.
 fn profile(random: &mut Random) -> Profile {
     use Dialect::{Smb202, Smb210, Smb300, Smb302, Smb311};
     let dialect = *random.pick(&[

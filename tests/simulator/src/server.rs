@@ -1,4 +1,5 @@
-//! The server in its world: it lives, dies at a step, and is put up again over the same NVRAM and disk.
+//! Runs the server in its simulated world: it lives, crashes at a step, and is started again over the same NVRAM and
+//! disk.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -36,45 +37,46 @@ mod begin;
 mod looks;
 mod mutated;
 
-/// Wall time at the beginning of every run.
+/// The wall-clock time at the beginning of every run.
 const WALL: u64 = 133_000_000_000_000_000;
-/// Turns at one instant, at most.
+/// The maximum number of turns at one instant.
 const TURNS: usize = 10_000;
 
-/// The server and what it stands on.
+/// The server and its surroundings.
 pub struct Server {
-    /// The steps.
+    /// Counts the steps, and crashes the server at the planned ones.
     pub fuse: Fuse,
-    /// What outlives it.
+    /// The disk, which outlives the server.
     pub disk: Rc<RefCell<Disk>>,
-    /// Requests that are to fail.
+    /// Requests that fail once.
     pub troubles: Troubles,
     nvram: Arc<Nvram>,
-    /// Of two servers, the NVRAM of each node; `nvram` is that of the node that serves, or served last.
+    /// The pair, if there are two servers. `nvrams` has the NVRAM of each node; `nvram` is that of the node that
+    /// serves, or served last.
     pair: Option<Pair>,
     nvrams: [Arc<Nvram>; 2],
     node: usize,
     /// Frames of a node of a pair that have not left yet.
     outbox: VecDeque<TxFrame>,
-    /// The node that is stopped while its frames leave, and until when.
+    /// The node that is stopped while its frames leave, and the end of the stop.
     stopped: Option<(usize, Duration)>,
-    /// Under durability `power`.
+    /// The sink, under durability `power`.
     sink: Option<SinkFile>,
     device: MemoryDevice,
     buffer: Vec<u8>,
-    /// The frames of the turn that is under way. They outlive a worker that is killed.
+    /// The frames of the present turn. They outlive a worker that is killed.
     received: Vec<(Vec<u8>, RxChecksum)>,
     clock: Clock,
     life: Option<Life>,
     down_until: Duration,
-    /// The end before was an elective one.
+    /// The last life ended by an elective reboot.
     elective: bool,
     draining: bool,
-    /// What follows the log.
+    /// Follows the log.
     shadow: Shadow,
-    /// What follows it where a power cut would leave it.
+    /// Follows the log as far as it is on the medium, which survives a power cut.
     shipped: Option<Shadow>,
-    /// The next life's worker.
+    /// The worker of the next life.
     standby: Standby,
     inspector: Inspector,
     scenario: Scenario,
@@ -84,45 +86,45 @@ pub struct Server {
     pub cuts: u32,
     /// Elective reboots so far.
     pub reboots: u32,
-    /// Starts that were refused, because the disk has failed.
+    /// The number of starts that were refused because the disk had failed.
     failed_starts: u32,
-    /// Of a pair: the crash that is coming takes the worker alone.
+    /// The next crash of a pair kills the worker alone.
     loses_its_worker: bool,
-    /// How often the machine of each node was started.
+    /// The number of boots of each node's machine.
     boots: [u8; 2],
-    /// What became of a mutated server's memory.
+    /// The state of the mutation `ReportedForgotten`.
     forgetful: Option<Forgetful>,
-    /// It has come up with the configuration that takes something from a client.
+    /// It runs with the configuration that takes something from a client.
     pub has_revoked: bool,
-    /// When it was not there.
+    /// The beginning and end of each outage.
     pub outages: Vec<(Duration, Duration)>,
-    /// When those outages began in which a server was stopped.
+    /// The beginnings of those outages in which a server was only stopped.
     pub stops: Vec<Duration>,
 }
 
-/// How a server ends.
+/// The way in which a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// It is killed.
     Killed,
     /// The power is cut.
     Cut,
-    /// By an elective reboot.
+    /// It reboots, electively.
     Elective,
-    /// By one of the machine.
+    /// It reboots with its machine, electively.
     System,
 }
 
-/// One worker.
+/// The life of one worker.
 struct Life {
     machine: Machine<Files>,
-    /// Service time when it began, and when that was.
+    /// The service time at its beginning, and the simulated time of that.
     base: Duration,
     began: Duration,
 }
 
 impl Server {
-    /// A server that is about to be started.
+    /// Makes a server that has not been started yet.
     #[must_use]
     pub fn new(scenario: &Scenario, device: MemoryDevice) -> Server {
         let fuse = Fuse::default();
@@ -184,7 +186,7 @@ impl Server {
         }
     }
 
-    /// Is nothing left of any client?
+    /// Returns whether the server has no state of any client.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let machine = self.life.as_ref().map(|life| &life.machine);
@@ -194,7 +196,7 @@ impl Server {
         })
     }
 
-    /// Bytes of the log that are in use, and all of them; and whether the ring has been filled once.
+    /// Returns the used and the total bytes of the log, and whether its ring has wrapped.
     #[must_use]
     pub fn log_space(&self) -> (u64, u64, bool) {
         let log = self
@@ -205,7 +207,7 @@ impl Server {
         (used, capacity, self.nvram.head() > capacity)
     }
 
-    /// When something is to be done next.
+    /// Returns the time of the server's next event.
     #[must_use]
     pub fn next(&self, now: Duration) -> Option<Duration> {
         let Some(pair) = &self.pair else {
@@ -236,7 +238,7 @@ impl Server {
             .map(|at| at.max(now).max(self.clock.now()))
     }
 
-    /// What the server is at, for whoever looks into a run that got stuck.
+    /// Describes the server's state, for the report of a run that is stuck.
     #[must_use]
     pub fn state(&self) -> String {
         self.life.as_ref().map_or_else(
@@ -245,15 +247,15 @@ impl Server {
         )
     }
 
-    /// Everything that can be done at this instant.
+    /// Processes everything that is due at this instant.
     ///
     /// # Panics
-    /// The server panics, or breaks a law.
+    /// The server panics, or violates a law.
     pub fn turn(&mut self, now: Duration, net: &Net) {
         self.device.advance(now);
         let serves = self.turn_of_pair(now, net);
         if !serves || now < self.clock.now() {
-            // It waits for the arbiter, or for a medium.
+            // The server waits for the arbiter, or for a medium.
             return;
         }
         self.clock.wait_until(now);
@@ -286,12 +288,12 @@ impl Server {
         }
     }
 
-    /// Chance that is another at every step.
+    /// Makes a random sequence that differs at every step.
     fn chance(&self, purpose: &str) -> Random {
         Random::at_step(self.scenario.seed, self.fuse.steps(), purpose)
     }
 
-    /// The worker is no more; its descriptors go with it.
+    /// Ends the present life, with its descriptors.
     fn end(&mut self, now: Duration, end: End) {
         let life = self.life.take();
         if let Some(life) = life.filter(|_| self.is(Mutation::LastWords)) {
@@ -328,7 +330,7 @@ impl Server {
         self.outages.push((now, self.down_until));
     }
 
-    /// Takes up what was committed, and what came to the sink.
+    /// Applies the newly committed records, and those that have reached the sink.
     fn follow(&mut self) {
         self.shadow.follow(self.nvram.take_committed());
         if let (Some(sink), Some(shadow)) = (&self.sink, &mut self.shipped) {
@@ -340,7 +342,7 @@ impl Server {
         }
     }
 
-    /// In the end, when everybody has been answered: the power is cut once more, and the server comes back.
+    /// Cuts the power once more at the end of a run, when all requests have been answered, and starts the server again.
     ///
     /// # Panics
     /// As [`Server::turn`].
@@ -349,7 +351,7 @@ impl Server {
             return;
         }
         self.fuse.disarm();
-        // Whichever node it is: nothing of it is left but its disk.
+        // Either node may start: of the whole pair only the disk is left.
         self.pair = None;
         self.end(self.clock.now(), End::Cut);
         while self.life.is_none() {
@@ -414,10 +416,10 @@ impl Server {
                 return;
             }
         }
-        panic!("the server is busy for ever");
+        panic!("the server is busy endlessly");
     }
 
-    /// Is it time for the elective reboot?
+    /// Returns whether the elective reboot begins now.
     fn began(&mut self, _now: Duration) -> bool {
         let due = self
             .scenario
@@ -443,7 +445,7 @@ impl Server {
                 .as_ref()
                 .is_some_and(|pair| pair.may_hand_over(self.node));
             if self.pair.is_some() {
-                // The other node may be another machine; the service comes back to this one where there is none.
+                // The other node may be another machine; without one, the service returns to this node.
                 (system, is_followed) = (false, false);
             }
             if moves {
@@ -466,7 +468,7 @@ impl Server {
         }
     }
 
-    /// The turn is over. A crash after this leaves something else than one before.
+    /// Discards the frames of a turn that is over. A crash after this leaves something else than one before it.
     fn forget_received(&mut self) {
         if !self.received.is_empty() {
             self.fuse.takes();
@@ -489,7 +491,7 @@ fn wall(now: Duration) -> u64 {
     WALL + now.as_micros() as u64 * 10
 }
 
-/// The simulated time of a wall time, in whole microseconds.
+/// Returns the simulated time of a wall-clock time, in whole microseconds.
 #[must_use]
 pub fn since_start(wall: u64) -> Duration {
     Duration::from_micros(wall.saturating_sub(WALL) / 10)
@@ -508,10 +510,10 @@ impl Life {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 #[must_use]
 pub fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_owned()
+    text.unwrap_or("a panic without a message").to_owned()
 }

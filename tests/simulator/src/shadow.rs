@@ -1,4 +1,4 @@
-//! A follower that sees the committed records alone: law 2 says that what it comes to is the server's state.
+//! Follows the committed records alone: by law 2 the resulting state is the server's.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,24 +13,24 @@ use outlast_stack::Stack;
 use crate::files::Files;
 use crate::log_format::Entry;
 
-/// The fold of what is committed.
+/// The fold of the committed records.
 pub struct Shadow {
     /// TCP.
     pub stack: Stack,
     smb: Smb,
     global: Option<Global>,
-    /// What connections amount to by the snapshots of several records that have begun and are not complete.
+    /// The states in the snapshots of several records that have begun and are not complete.
     copies: BTreeMap<u64, Smb>,
     config: outlast_smb::Config,
-    /// Objects whose state is known: who begins to follow in the middle of a log may find a snapshot without what it
-    /// replaces.
+    /// The objects whose state is known: a follower that begins in the middle of a log may find a snapshot without the
+    /// state that it replaces.
     known: BTreeSet<u64>,
-    /// A snapshot must be the state.
+    /// A snapshot must be equal to the state.
     is_strict: bool,
 }
 
 impl Shadow {
-    /// Of an empty log. `is_strict`: no snapshot may differ from the state that the records before it amount to.
+    /// Makes the state of an empty log. `is_strict`: a snapshot must be equal to the state of the records before it.
     #[must_use]
     pub fn new(stack: outlast_stack::Config, smb: outlast_smb::Config, is_strict: bool) -> Shadow {
         Shadow {
@@ -44,10 +44,10 @@ impl Shadow {
         }
     }
 
-    /// Takes up what was committed.
+    /// Applies committed records.
     ///
     /// # Panics
-    /// A record cannot be read, or is out of place; or a snapshot is not the state.
+    /// A record cannot be decoded, or is out of place; or a snapshot differs from the state.
     pub fn follow(&mut self, entries: Vec<Entry>) {
         for Entry {
             object,
@@ -76,7 +76,7 @@ impl Shadow {
         self.copies.insert(object, copy);
     }
 
-    /// From now on the copy counts: it must be what it replaces.
+    /// Replaces an object's state by its complete snapshot, which must be equal to it.
     fn complete_copy(
         &mut self,
         object: u64,
@@ -126,8 +126,8 @@ impl Shadow {
                 );
                 self.smb.forget(object);
             }
-            // What there is about files is no state of the server: whether it is right, the files say after a power
-            // cut.
+            // The records about files are not part of the server's state. The files themselves show after a power cut
+            // whether they are right.
             Record::Generation { .. }
             | Record::Effect(_)
             | Record::Remade { .. }
@@ -152,10 +152,10 @@ impl Shadow {
             .expect("object 0's snapshot comes first")
     }
 
-    /// Law 2, after a commit.
+    /// Law 2: compares the states after a commit.
     ///
     /// # Panics
-    /// The state is not the fold of the records.
+    /// The server's state is not the fold of the records.
     pub fn compare(&self, machine: &Machine<Files>) {
         assert!(
             self.stack.durable().eq(machine.stack().durable()),

@@ -1,5 +1,6 @@
-//! The sink of durability `power`: a file that is written to batch by batch. A batch's writes and its flush are steps and take their
-//! time; of what was not flushed a power cut leaves any sectors, old or new, in any order.
+//! Simulates the sink of durability `power`: a file that is written in batches. A batch's writes and its flush are
+//! steps and take time; a power cut leaves any sectors of the writes that are not flushed, independently of their
+//! order.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,10 +19,10 @@ use crate::log_format::{self, Entry, Mark};
 use crate::mutation::Mutation;
 use crate::random::Random;
 
-/// Bytes that reach the medium together or not at all.
+/// Bytes that reach the medium as one.
 const SECTOR: u64 = 512;
 
-/// The file, which outlives servers. Clones share it.
+/// The file of the sink, which outlives servers. Clones share it.
 #[derive(Clone)]
 pub struct SinkFile(Rc<RefCell<Inner>>);
 
@@ -30,30 +31,30 @@ struct Inner {
     clock: Clock,
     random: Random,
     mutation: Option<Mutation>,
-    /// What is there for certain.
+    /// What is certainly on the medium.
     medium: VecMemory,
-    /// What was written since the last flush, in order.
+    /// The writes since the last flush, in order.
     written: Vec<(u64, Vec<u8>)>,
-    /// When the batch under way is there.
+    /// The time at which the present batch is on the medium.
     due: Option<Duration>,
-    /// Somebody was told that it is there, though it is not (a mutation).
+    /// The batch was reported to be on the medium, though it is not (a mutation).
     is_lie: bool,
     shipped: Shipped,
 }
 
-/// What has come to the medium, for who follows the log there.
+/// The records that have reached the medium, for a follower.
 #[derive(Default)]
 pub struct Shipped {
-    /// Up to which position it was read. `None`: from the tail on.
+    /// The position up to which they were read. `None`: from the tail on.
     head: Option<u64>,
-    /// It was read from the tail on.
+    /// They were read from the tail on.
     pub anew: bool,
     /// The records.
     pub entries: Vec<Entry>,
 }
 
 impl SinkFile {
-    /// A blank one.
+    /// Makes a blank sink.
     #[must_use]
     pub fn new(
         len: usize,
@@ -75,7 +76,7 @@ impl SinkFile {
         })))
     }
 
-    /// As the next server opens it.
+    /// Opens the sink for the next server.
     #[must_use]
     pub fn open(&self) -> Sink {
         Sink {
@@ -86,13 +87,13 @@ impl SinkFile {
         }
     }
 
-    /// When the batch under way will be there.
+    /// Returns the time at which the present batch is on the medium.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
         self.0.borrow().due
     }
 
-    /// What has come to the medium since the last call.
+    /// Takes the records that have reached the medium since the last call.
     #[must_use]
     pub fn take_shipped(&self) -> Shipped {
         let shipped = &mut self.0.borrow_mut().shipped;
@@ -106,7 +107,8 @@ impl SinkFile {
         )
     }
 
-    /// The server was killed, somewhere among the writes of a batch. The next one has brought the rest onto the medium when it begins.
+    /// Cuts the writes of a killed server off at some place of a batch. Those before it are on the medium when the next
+    /// server begins.
     pub fn killed(&self, random: &mut Random) {
         let mut inner = self.0.borrow_mut();
         let whole = random.index(inner.written.len() + 1);
@@ -124,7 +126,7 @@ impl SinkFile {
         inner.end();
     }
 
-    /// The power was cut.
+    /// Simulates a power cut.
     pub fn cut(&self, random: &mut Random) {
         let mut inner = self.0.borrow_mut();
         for (at, bytes) in std::mem::take(&mut inner.written) {
@@ -142,7 +144,7 @@ impl SinkFile {
     }
 }
 
-/// What lies in one sector each.
+/// Splits bytes into those of each sector.
 fn sectors(at: u64, bytes: &[u8]) -> Vec<(u64, &[u8])> {
     let (mut at, mut rest, mut sectors) = (at, bytes, Vec::new());
     while !rest.is_empty() {
@@ -156,7 +158,7 @@ fn sectors(at: u64, bytes: &[u8]) -> Vec<(u64, &[u8])> {
 }
 
 impl Inner {
-    /// Nobody writes any more.
+    /// Forgets all writes in progress.
     fn end(&mut self) {
         self.written.clear();
         self.due = None;
@@ -171,7 +173,7 @@ impl Inner {
         self.written.push((at, bytes.to_vec()));
     }
 
-    /// All that was written comes to the medium.
+    /// Brings all writes to the medium.
     fn flush(&mut self) {
         let strikes = self.fuse.strikes(Step::Flush);
         if !strikes || self.random.percent(50) {

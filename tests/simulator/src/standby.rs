@@ -1,6 +1,6 @@
-//! A worker that stands by: in every second scenario the server's own follower reads the log while the server is at
-//! work, as far behind as the seed says, and the next life has its state instead of reading the log. Where it comes to
-//! the place of a mark of the server's, the digests must be the same.
+//! Runs a standby worker: in every second scenario the server's own follower reads the log while the server runs, at a
+//! distance that the seed determines, and the next life starts from its state instead of reading the log. Where the
+//! follower reaches the position of one of the server's marks, the digests must be equal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,27 +17,26 @@ use crate::mutation::Mutation;
 use crate::random::Random;
 use crate::scenario::Scenario;
 
-/// It reads on after so many turns in a hundred.
+/// The percentages of turns after which it reads on.
 const PACES: [u64; 3] = [3, 30, 100];
 
-/// The server makes a mark after so many turns in a hundred.
+/// The percentage of turns after which the server makes a mark.
 const MARKS: u64 = 20;
 
 /// The follower of one scenario's server.
 pub struct Standby {
-    /// `None`: nobody stands by.
+    /// The percentage of turns after which it reads on. `None`: there is no standby worker.
     pace: Option<u64>,
     mutation: Option<Mutation>,
     random: Random,
     follower: Option<Follower>,
-    /// The server's last mark that has not been compared, and where the next one begins.
+    /// The server's last mark that has not been compared, and the place at which the next one begins.
     mark: Option<Mark>,
     next: Place,
 }
 
 impl Standby {
-    /// Before the first life. Where the server is mutated by what becomes of its log between two lives, nobody stands
-    /// by.
+    /// Makes the standby worker of a scenario. Under a mutation that changes the log between two lives there is none.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Standby {
         let mut random = Random::new(scenario.seed, "standby");
@@ -57,7 +56,7 @@ impl Standby {
         }
     }
 
-    /// A life has begun. The configurations are those of the next one.
+    /// Begins to follow a life. The configurations are those of the next life.
     ///
     /// # Panics
     /// The log cannot be followed.
@@ -78,7 +77,7 @@ impl Standby {
             .map(|_| Follower::begin(memory, stack, smb).expect("the log can be followed"));
     }
 
-    /// After a turn of the server.
+    /// Reads on after a turn of the server, and compares the digests.
     ///
     /// # Panics
     /// The log cannot be followed, or the follower's state is not the server's.
@@ -103,21 +102,21 @@ impl Standby {
         }
     }
 
-    /// Does one stand by?
+    /// Returns whether there is a standby worker.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.follower.is_some()
     }
 
-    /// The life is over, and the follower is the next one's. One whose log was altered for it cannot go on with the
-    /// real one.
+    /// Ends a life, and hands the follower to the next one. A follower that has read an altered log cannot continue
+    /// with the real one.
     pub fn take(&mut self) -> Option<Follower> {
         let follower = self.follower.take();
         follower.filter(|_| self.mutation != Some(Mutation::FollowerDiffers))
     }
 }
 
-/// What a broken follower sees of the memory.
+/// The view that a broken follower has of the memory.
 trait Lens: Send + Sync + 'static {
     fn load(&self, nvram: &Nvram, at: u64) -> u64;
 
@@ -126,7 +125,7 @@ trait Lens: Send + Sync + 'static {
     }
 }
 
-/// The memory, through a lens.
+/// The memory, seen through a lens.
 struct Seen<L> {
     nvram: Arc<Nvram>,
     lens: L,
@@ -158,12 +157,12 @@ impl<L: Lens> Memory for Seen<L> {
     }
 
     unsafe fn slice(&self, at: u64, len: usize) -> &[u8] {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller guarantees what `Memory::slice` requires.
         unsafe { self.nvram.slice(at, len) }
     }
 }
 
-/// The commit word of the commit before the last one: the last two.
+/// Shows the commit before the last one: it keeps the last two commit words.
 struct Behind(Mutex<[u64; 2]>);
 
 impl Behind {
@@ -188,11 +187,11 @@ impl Lens for Behind {
     }
 }
 
-/// A log whose records say something else.
+/// Shows a log with altered records.
 struct Altered {
     /// The altered ring.
     copy: VecMemory,
-    /// How far that goes, and the checksum of its last record.
+    /// The position up to which it is altered, and the checksum of the last record before that.
     done: Mutex<(u64, Option<u32>)>,
 }
 
@@ -207,7 +206,7 @@ impl Altered {
     }
 }
 
-/// Service time as a follower has it that adds up wrongly. It takes as many bytes.
+/// Alters a mark of service time, so that a follower computes a wrong sum. The record keeps its length.
 fn alter(meta: &mut [u8]) {
     let Ok(Record::ClockUpTo(mark)) = codec::decode(meta) else {
         return;

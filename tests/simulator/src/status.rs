@@ -1,4 +1,4 @@
-//! NTSTATUS (MS-ERREF 2.3.1): those that the workloads lead to.
+//! Defines the values of NTSTATUS (MS-ERREF 2.3.1) that the workloads cause.
 #![allow(missing_docs)] // the names are MS-ERREF's
 
 pub const SUCCESS: u32 = 0;

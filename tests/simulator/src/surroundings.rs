@@ -1,4 +1,4 @@
-//! What a simulated server is given instead of the kernel's randomness, of fault injection and of a journal.
+//! Replaces the server's surroundings: the source of randomness, the fault injection, and the journal of a stack.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::memory::Nvram;
 use crate::mutation::Mutation;
 use crate::random::Random;
 
-/// Random numbers that the seed says.
+/// Random numbers from the seed.
 pub struct Seeded(pub Random);
 
 impl Entropy for Seeded {
@@ -18,11 +18,11 @@ impl Entropy for Seeded {
     }
 }
 
-/// Leaves out the commits at point 2 of operations with a name, if that is the mutation.
+/// Omits the commits at point 2 of operations with a name, if that is the mutation.
 pub struct Saboteur {
-    /// The memory whose commits are left out.
+    /// The memory whose commits are omitted.
     pub nvram: Arc<Nvram>,
-    /// How the server is broken.
+    /// The mutation of the server.
     pub mutation: Option<Mutation>,
 }
 
@@ -43,7 +43,7 @@ impl Probe for Saboteur {
     }
 }
 
-/// The journal of a stack that has no state to speak of.
+/// The journal of a stack without durable state.
 pub struct Nothing;
 
 impl outlast_stack::Journal for Nothing {

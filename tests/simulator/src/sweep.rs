@@ -1,4 +1,5 @@
-//! The sweep: every step of a scenario, crashed at; every pair of steps, for small ones; and the smallest part of a workload that fails.
+//! Sweeps scenarios: runs each with a crash at every step, small ones also at pairs of steps, and shrinks the workload
+//! of a failure.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -19,9 +20,9 @@ pub struct Failure {
     pub scenario: Scenario,
     /// Its size.
     pub size: Size,
-    /// Where it crashed.
+    /// The steps at which it crashed.
     pub blows: Vec<u64>,
-    /// What went wrong.
+    /// The fault.
     pub what: String,
 }
 
@@ -35,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// How the replay is told of what is not the seed's own.
+    /// Returns the command-line options of the replay for all that differs from the seed's own scenario.
     fn options(&self) -> String {
         let scenario = &self.scenario;
         let size = match self.size {
@@ -82,42 +83,42 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What was tried.
+/// The numbers of scenarios and runs tried.
 #[derive(Debug, Default)]
 pub struct Tried {
     /// Scenarios.
     pub seeds: AtomicU64,
     /// Runs with one crash.
     pub singles: AtomicU64,
-    /// Runs with two.
+    /// Runs with two crashes.
     pub pairs: AtomicU64,
-    /// Steps that were not tried, as a crash there leaves what one leaves at a step that was.
+    /// Steps that were not tried, as a crash there leaves the same as one at a step that was tried.
     pub equivalent: AtomicU64,
     /// Failures.
     pub failures: AtomicU64,
 }
 
 impl Tried {
-    /// Crash points tried: crashes that came about.
+    /// Returns the number of crash points tried: crashes that occurred.
     #[must_use]
     pub fn points(&self) -> u64 {
         self.singles.load(Ordering::Relaxed) + self.pairs.load(Ordering::Relaxed)
     }
 }
 
-/// How many of the pairs of crashes of a small scenario are tried.
+/// The share of the pairs of crashes of a small scenario that are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
-    /// Every one.
+    /// Every pair.
     Every,
-    /// About every second one whose second crash comes in the recovery, and one in twenty of the others.
+    /// About every second one whose second crash is in the recovery, and one in twenty of the others.
     Some,
     /// A sixteenth of these.
     Few,
 }
 
 impl Pairs {
-    /// The next second crash is at most so many steps further on: in the recovery, and after it.
+    /// Returns the maximum distance of the next second crash, in steps: in the recovery, and after it.
     fn strides(self) -> [u64; 2] {
         match self {
             Pairs::Every => [1, 1],
@@ -127,26 +128,26 @@ impl Pairs {
     }
 }
 
-/// How far a sweep goes.
+/// The extent of a sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// The first seed.
     pub first_seed: u64,
-    /// How many.
+    /// The number of seeds.
     pub seeds: u64,
-    /// When to stop, whatever is left.
+    /// The time at which it stops, even if seeds are left.
     pub until: Option<Instant>,
-    /// Under which durability.
+    /// The durability of the scenarios.
     pub durability: Durability,
-    /// How many pairs of crashes of a small scenario.
+    /// The pairs of crashes that are tried in a small scenario.
     pub pairs: Pairs,
-    /// Threads.
+    /// The number of threads.
     pub threads: usize,
-    /// Failures after which it stops.
+    /// The number of failures after which it stops.
     pub failures: usize,
 }
 
-/// Every fourth scenario is small, and tried with two crashes.
+/// Returns the size of a seed's scenario: every fourth is small, and is tried with two crashes.
 #[must_use]
 pub fn size_of(seed: u64) -> Size {
     match seed.is_multiple_of(4) {
@@ -194,29 +195,29 @@ pub fn sweep(budget: Budget, tried: &Tried, tell: &(dyn Fn(&Failure) + Sync)) ->
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A run without a crash of a server that is whole.
+/// A run of an unmutated server without a crash.
 #[derive(Clone, Debug)]
 pub struct Reference {
-    /// The steps, if nothing but the elective reboot happens.
+    /// The kinds of its steps, with only the elective reboot.
     pub kinds: Vec<Step>,
-    /// How many there had been at the beginning of each turn.
+    /// The number of steps before each turn.
     pub turns: Vec<u64>,
-    /// What the clients see without even that.
+    /// What the clients observe without the elective reboot.
     pub transcript: Transcript,
 }
 
 impl Reference {
-    /// How many steps.
+    /// Returns the number of steps.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.kinds.len() as u64
     }
 }
 
-/// The reference of a scenario.
+/// Makes the reference of a scenario.
 ///
 /// # Errors
-/// It fails without a crash.
+/// The scenario fails without a crash.
 pub fn reference(scenario: &Scenario, size: Size) -> Result<Reference, Box<Failure>> {
     let whole = Scenario {
         mutation: None,
@@ -236,8 +237,9 @@ pub fn reference(scenario: &Scenario, size: Size) -> Result<Reference, Box<Failu
     })
 }
 
-/// Steps to crash at, and how many others each stands for. A plain store where nothing committed lies leaves what the
-/// step after it leaves: of these one in so many is tried, as a recovery must not read there.
+/// Chooses the steps to crash at, and counts those that each stands for. A crash at a plain store to the uncommitted
+/// part of the ring leaves the same as one at the next step of another kind. So only one in `free_writes` of these is
+/// tried, which shows that a recovery does not read there.
 struct Choice<'a> {
     kinds: &'a [Step],
     random: Random,
@@ -249,7 +251,7 @@ impl<'a> Choice<'a> {
         Choice {
             kinds,
             random: Random::new(scenario.seed, purpose),
-            // What a power cut leaves is another thing at every step, though the server leaves the same.
+            // A power cut leaves something else at every step, even if the server leaves the same.
             free_writes: match scenario.power {
                 Some(_) => 3,
                 None => 10,
@@ -257,7 +259,7 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// The next step after this one to crash at, and how many were passed that leave what it leaves.
+    /// Returns the next step to crash at after this one, and the number of equivalent steps that were passed over.
     fn after(&mut self, step: u64) -> Option<(u64, u64)> {
         let rest = self.kinds.get(step as usize..)?;
         let is_next = |kind: &Step| match kind {
@@ -269,13 +271,13 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Why a sweep of a scenario ends before its end: a failure, or the time is over.
+/// The reason why a sweep of a scenario stops early: a failure, or `None` if the time is over.
 type End = Option<Box<Failure>>;
 
-/// Every step of a scenario, crashed at.
+/// Crashes at every step of a scenario.
 ///
 /// # Errors
-/// The first that fails.
+/// The first failure.
 pub fn singles(
     scenario: &Scenario,
     tried: &Tried,
@@ -305,11 +307,11 @@ pub fn singles(
     result_of(end)
 }
 
-/// Every step of a small scenario, and after each a second crash: at every one, or more often among the steps right
-/// after the first, which are those of the recovery, than further on.
+/// Crashes at every step of a small scenario, and then a second time: at every later step, or more often among the
+/// steps right after the first crash, which are those of the recovery, than later.
 ///
 /// # Errors
-/// The first that fails.
+/// The first failure.
 pub fn pairs(
     scenario: &Scenario,
     density: Pairs,
@@ -350,10 +352,10 @@ pub fn pairs(
     result_of(end)
 }
 
-/// Steps after a crash that may be those of the recovery.
+/// The number of steps after a crash that count as the recovery's.
 const RECOVERY_STEPS: u64 = 60;
 
-/// The steps to crash at a second time, with how many were passed before each.
+/// Chooses the steps of the second crash, each with the number of steps passed over before it.
 fn seconds(
     first: u64,
     mut choice: Choice<'_>,
@@ -394,8 +396,8 @@ fn result_of(end: Result<(), End>) -> Result<(), Box<Failure>> {
     }
 }
 
-/// Sweeps scenarios with a mutated server until one fails, in at most so many runs. `sees_inside`: as [`Scenario::sees_inside`]. Gives
-/// the failure and the number of runs it took.
+/// Sweeps scenarios with a mutated server until one fails, in at most `runs` runs. `sees_inside`: see
+/// [`Scenario::sees_inside`]. Returns the failure and the number of runs.
 #[must_use]
 pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure, u64)> {
     let size = Size::Usual;
@@ -418,8 +420,8 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
             Ok(report) => report,
             Err(what) => return Some((Failure::new(&scenario, size, &[], what), done)),
         };
-        // Many workloads show more than every step of a few. What a power cut takes is missed in the end, wherever it
-        // comes.
+        // Many workloads find more than every step of a few. A power cut is noticed at the end of the run, at whichever
+        // step it occurs.
         let stride = if mutation.is_of_power() { 23 } else { 7 };
         let steps: Vec<u64> = (stride..=report.steps).step_by(stride as usize).collect();
         let mut branches = Branches::new(&scenario, &transcript);
@@ -444,7 +446,8 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
     None
 }
 
-/// Leaves out of the workload what the failure does not need. The crash moves with it: any step of the smaller scenario may show it.
+/// Removes from the workload what the failure does not need. The crash moves with it: any step of the smaller scenario
+/// may show the failure.
 #[must_use]
 pub fn shrink(failure: &Failure) -> Failure {
     let mut smallest = failure.clone();

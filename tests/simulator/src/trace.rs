@@ -1,11 +1,11 @@
-//! Writes each frame of the wire to the log, in words (`RUST_LOG=trace`).
+//! Writes each frame of the wire to the log in readable form (`RUST_LOG=trace`).
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use smoltcp::wire::{EthernetFrame, PrettyPrinter};
 
-/// Writes a frame, and which way it has gone.
+/// Writes a frame and its direction.
 pub fn frame(direction: &str, now: Duration, header: &[u8], payload: &[Bytes]) {
     if log::log_enabled!(log::Level::Trace) {
         let bytes = [header, &payload.concat()].concat();

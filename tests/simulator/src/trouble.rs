@@ -1,10 +1,9 @@
-//! Errors at seeded moments: a request fails once, and its client asks again.
+//! Makes requests fail once, at moments drawn from the seed; their clients send them again.
 //!
-//! A trouble belongs to a request and not to a step, so that a run with a crash and one without are answered alike.
-//! Until the client has been told of the error, the disk fails each time that it is asked for what the request needs,
-//! in whatever life of the server that is. Then the client sends the same request again, and the judge's verdict on it
-//! must be right, as if nothing had failed. A client sends nothing else meanwhile, so there is no doubt about which
-//! request is meant.
+//! A failure belongs to a request and not to a step, so that a run with a crash and one without are answered alike.
+//! Until the client has received the error, the disk fails each time that the request needs it, in any life of the
+//! server. Then the client sends the same request again, and the judge's verdict on it must be right, as if nothing had
+//! failed. The client sends nothing else meanwhile, so that it is certain which request is meant.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,38 +16,39 @@ use crate::random::Random;
 use crate::status;
 use crate::workload::Verb;
 
-/// What fails.
+/// The part of a request that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// The look before the intent is on record.
+    /// The look before the intent is on record (`prepare`).
     Prepare,
-    /// The operation itself, when its intent is on record.
+    /// The operation itself, after its intent is on record (`perform`).
     Perform,
-    /// A copy of several chunks, when the first one has been copied.
+    /// A copy of several chunks, after its first chunk.
     Rest,
     /// The opening of a file that was open before a crash, if it has not been opened again yet.
     Reopen,
-    /// The name service. An account that has been looked up since the server began is known without it.
+    /// The name service. The server needs no name service for an account that it has looked up since it began.
     NameService,
 }
 
 /// A failure of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// What fails.
+    /// The part that fails.
     pub what: What,
-    /// With which error.
+    /// The error.
     pub status: u32,
 }
 
-/// Do requests of this seed's clients fail once? Of sixteen usual scenarios one is so, and one of four small ones.
+/// Returns whether requests of this seed's clients fail once: in one of twelve usual scenarios and one of four small
+/// ones.
 #[must_use]
 pub fn is_of(seed: u64) -> bool {
     matches!(seed % 16, 0 | 3)
 }
 
 impl Trouble {
-    /// One for this request, or none.
+    /// Draws the failure of this request, if it has one.
     #[must_use]
     pub fn pick(verb: &Verb, random: &mut Random) -> Option<Trouble> {
         use What::{NameService, Perform, Prepare, Reopen, Rest};
@@ -74,7 +74,8 @@ impl Trouble {
             1 => Perform,
             2 if by_account => NameService,
             _ if is_new => NameService,
-            // After a crash its first page may have come by then, and the client would ask for the rest only.
+            // After a crash the first page may have been sent already, and the client would repeat the request for the
+            // rest only.
             _ if matches!(verb, Verb::Walk { .. }) => Prepare,
             _ => Reopen,
         };
@@ -86,7 +87,7 @@ impl Trouble {
         ];
         let status = match what {
             NameService => status::ACCESS_DENIED,
-            // A file that is said to be gone is taken for gone, and rightly so.
+            // FILE_CLOSED is left out: the server correctly treats such a file as deleted.
             Reopen => transient[index % transient.len()],
             Prepare | Perform | Rest => faults::STATUSES[index % faults::STATUSES.len()],
         };
@@ -99,31 +100,31 @@ struct Request {
     verb: Verb,
     trouble: Trouble,
     has_failed: bool,
-    /// In this life of the server.
+    /// It has failed in this life of the server.
     has_just_failed: bool,
-    /// So often what was under way when the server died has failed in this life.
+    /// The number of failures of its redo in this life.
     redo_failures: u32,
 }
 
-/// What was under way when the server died fails so often, at most: it is tried again, and its client is not told.
+/// The maximum number of failures of a redo after a crash: the server repeats the redo, and the client does not notice.
 const REDO_FAILURES: u32 = 2;
 
-/// A request that has failed, as the disk knows.
+/// The failure of a request, as the disk has recorded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// With which error.
+    /// The error.
     pub status: u32,
-    /// Its client must be told. Else a file may be open, or an account known, that was not when it failed, in a life
-    /// before.
+    /// The client must receive the error. Otherwise the server may have recovered from it: the request failed in an
+    /// earlier life, and by now the file may be open, or the account known.
     pub must_be_told: bool,
 }
 
-/// The requests that are on their way and are to fail, by their clients. Clones share them.
+/// The requests in progress that fail once, by client. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles(Rc<RefCell<BTreeMap<usize, Request>>>);
 
 impl Troubles {
-    /// A client sends a request that is to fail.
+    /// Notes that a client sends a request that fails once.
     pub fn begin(&self, client: usize, verb: Verb, trouble: Trouble) {
         let request = Request {
             verb,
@@ -135,7 +136,7 @@ impl Troubles {
         self.0.borrow_mut().insert(client, request);
     }
 
-    /// It has been answered. Has it failed?
+    /// Removes a request that has been answered, and returns its failure, if it has failed.
     #[must_use]
     pub fn end(&self, client: usize) -> Option<Failed> {
         let request = self.0.borrow_mut().remove(&client)?;
@@ -146,7 +147,7 @@ impl Troubles {
         })
     }
 
-    /// The server has died.
+    /// Notes the death of the server.
     pub fn killed(&self) {
         for request in self.0.borrow_mut().values_mut() {
             request.has_just_failed = false;
@@ -154,7 +155,7 @@ impl Troubles {
         }
     }
 
-    /// Does a copy to this file come no further than to the end of its first chunk?
+    /// Returns whether a copy to this file stops after its first chunk.
     #[must_use]
     pub fn stops_after_a_chunk(&self, path: Option<&str>) -> bool {
         let requests = self.0.borrow();
@@ -162,8 +163,8 @@ impl Troubles {
         request.is_some_and(|request| request.trouble.what == What::Rest)
     }
 
-    /// What this part of an operation meets. `path`: of the file that it is about. `is_redo`: its intent is on record
-    /// from a life before.
+    /// Returns the error of this part of an operation, if it fails. `path`: the path of its file. `is_redo`: its intent
+    /// is on record from an earlier life.
     #[must_use]
     pub fn meet(&self, what: What, op: &FileOp, path: &str, is_redo: bool) -> Option<u32> {
         let mut requests = self.0.borrow_mut();
@@ -184,7 +185,7 @@ impl Troubles {
     }
 }
 
-/// Is it a part of a copy, and not its beginning?
+/// Returns whether it is a part of a copy that is not its beginning.
 fn is_rest(op: &FileOp, verb: &Verb) -> bool {
     match (verb, op) {
         (Verb::Copy { chunks: all, .. }, FileOp::CopyChunks { chunks, .. }) => {
@@ -194,14 +195,14 @@ fn is_rest(op: &FileOp, verb: &Verb) -> bool {
     }
 }
 
-/// Whose directory a path is in.
+/// Returns the client in whose directory a path is.
 fn client_of(path: &str) -> Option<usize> {
     let home = path.split('/').next()?;
     home.strip_prefix('c')?.parse().ok()
 }
 
-/// Is it a copy of several chunks from another file? Within a file, it could not be repeated: a part of its source may
-/// have been overwritten.
+/// Returns whether it is a copy of several chunks from another file. A copy within one file could not be repeated: a
+/// part of its source may have been overwritten.
 fn has_chunks_of_another_file(verb: &Verb) -> bool {
     match verb {
         Verb::Copy {
@@ -213,7 +214,7 @@ fn has_chunks_of_another_file(verb: &Verb) -> bool {
     }
 }
 
-/// Does the request need this operation?
+/// Returns whether the request needs this operation.
 fn needs(op: &FileOp, verb: &Verb) -> bool {
     match (verb, op) {
         (Verb::Create { path, .. }, FileOp::Create(create)) => create.path == *path,

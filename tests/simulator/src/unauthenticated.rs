@@ -1,5 +1,5 @@
-//! A stranger: a client that goes no further. It says nothing, or begins a message and stops. The server is to be rid of it in time
-//! (`src/server/eviction.rs`), and not before: in service time, of which an outage is no part.
+//! Simulates an unauthenticated client: it sends nothing, or begins a message and stops. The server must disconnect it
+//! in time (`src/server/eviction.rs`), and not earlier: in service time, which does not advance during an outage.
 
 use std::time::Duration;
 
@@ -7,21 +7,22 @@ use smoltcp::socket::tcp;
 
 use crate::board::Board;
 
-/// How long the server waits for it.
+/// The time after which the server disconnects it.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-/// How much later it is disconnected, at most: the server looks at such clients four times in that time, and the frames
-/// that it sends then may be lost, so that only the answer to a probe ends the connection; a dozen of these may be lost, too.
+/// The maximum delay until it is disconnected: the server checks such clients four times in that time, and the frames
+/// that it sends then may be lost, so that only the answer to a keep-alive probe ends the connection; a dozen of these
+/// may be lost, too.
 const DELAY: Duration = Duration::from_secs(900);
-/// How often it probes.
+/// The interval of its keep-alive probes.
 pub const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
-/// How long it waits for the acknowledgement of its FIN.
+/// The time for which it waits for the acknowledgement of its FIN.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Its port.
+/// The client's port.
 pub const PORT: u16 = 50_000;
-/// A message of 100 bytes, which ends after 6.
+/// The beginning of a message of 100 bytes.
 const BEGINNING: &[u8] = b"\0\0\0\x64\xfeSMB\x40\0";
 
-/// How far it goes.
+/// The behaviour of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unauthenticated {
     /// It sends nothing.
@@ -30,7 +31,7 @@ pub enum Unauthenticated {
     Halting,
 }
 
-/// Its connection.
+/// The connection of the client.
 pub struct Visit {
     how: Unauthenticated,
     begun: Option<Duration>,
@@ -40,7 +41,7 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// It is about to connect.
+    /// Makes a client that has not connected yet.
     #[must_use]
     pub fn new(how: Unauthenticated) -> Visit {
         Visit {
@@ -52,22 +53,22 @@ impl Visit {
         }
     }
 
-    /// May the server disconnect it now?
+    /// Returns whether the server may disconnect it now.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.is_due
     }
 
-    /// Is its connection closed?
+    /// Returns whether its connection is closed.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// What it does now.
+    /// Sends and receives what is due now.
     ///
     /// # Panics
-    /// It is disconnected too early, or too late.
+    /// It is disconnected too early or too late.
     pub fn exchange(&mut self, socket: &mut tcp::Socket<'_>, now: Duration, board: &Board) {
         let begun = match self.begun {
             Some(begun) => begun,
@@ -86,7 +87,7 @@ impl Visit {
             socket.close();
             self.closing = Some(now);
         }
-        // As the others do (`net.rs`).
+        // The other clients do the same (`net.rs`).
         if self
             .closing
             .is_some_and(|since| now > since + CLOSE_TIMEOUT)
@@ -103,7 +104,7 @@ impl Visit {
             "a client that does not log in ({how:?}) is disconnected after {:?} of service time",
             board.served(begun, now)
         );
-        // Each life of the server counts anew.
+        // Each life of the server restarts the time limit.
         let since = board
             .outages
             .last()

@@ -1,4 +1,4 @@
-//! What the clients do, from the seed: a list of operations in one order, which any part of can be left out.
+//! Generates the workload from the seed: an ordered list of operations, of which any part can be omitted.
 
 mod copies;
 pub mod limits;
@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::rules::Rules;
 use crate::trouble::{self, Trouble};
 
-/// A handle as the workload names it; the server's FileId is known when its CREATE is answered.
+/// A handle in the workload; the server's FileId is known when its CREATE has been answered.
 pub type Handle = u32;
 
 /// One request.
@@ -24,7 +24,7 @@ pub enum Verb {
         options: u32,
         share: u32,
         oplock: u8,
-        /// It has the right to append, and not that to write elsewhere.
+        /// The open has the right to append, but not to write elsewhere.
         appends: bool,
     },
     Close {
@@ -38,7 +38,7 @@ pub enum Verb {
         offset: u64,
         length: u32,
     },
-    /// `offset` `None`: at the end.
+    /// `offset` is `None` for a write at the end.
     Write {
         handle: Handle,
         offset: Option<u64>,
@@ -67,7 +67,7 @@ pub enum Verb {
         handle: Handle,
         delete: bool,
     },
-    /// Every page of a directory.
+    /// Reads every page of a directory.
     Walk {
         handle: Handle,
     },
@@ -91,7 +91,7 @@ pub enum Verb {
     Notify {
         handle: Handle,
     },
-    /// Cancels an operation that waits, by its place in the list.
+    /// Cancels a waiting operation, given by its id.
     Cancel {
         op: usize,
     },
@@ -100,16 +100,16 @@ pub enum Verb {
         level: u8,
     },
     Echo,
-    /// Another session on the same connection, from its set-up to its log-off.
+    /// Sets up another session on the same connection, and logs it off.
     SecondSession,
-    /// TREE_CONNECT of one tree more.
+    /// Connects another tree (TREE_CONNECT).
     Tree,
-    /// TREE_DISCONNECT of the last of these.
+    /// Disconnects the last of these trees (TREE_DISCONNECT).
     Untree,
 }
 
 impl Verb {
-    /// The handles it needs.
+    /// Returns the handles that it needs.
     #[must_use]
     pub fn handles(&self) -> Vec<Handle> {
         match self {
@@ -142,13 +142,13 @@ impl Verb {
 /// One message of a client: a request, or a related compound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// Whose.
+    /// The client that sends it.
     pub client: usize,
     /// Its components.
     pub verbs: Vec<Verb>,
-    /// About files that others use too: sent when all earlier ones of this kind are answered or wait.
+    /// It uses shared files: it is sent when all earlier operations on shared files are done or wait.
     pub shared: bool,
-    /// Place in the list it was made in: the same when others are left out.
+    /// Its place in the original list, which does not change when others are omitted.
     pub id: usize,
     /// It fails once.
     pub trouble: Option<Trouble>,
@@ -175,13 +175,13 @@ pub const BATCH: u8 = 9;
 pub const LEASE: u8 = 0xFF;
 /// SMB2_OPLOCK_LEVEL_II.
 pub const LEVEL_II: u8 = 1;
-/// Everything is shared.
+/// FILE_SHARE_READ, FILE_SHARE_WRITE and FILE_SHARE_DELETE.
 pub const SHARE_ALL: u32 = 7;
 const EXCLUSIVE: u32 = 2;
 const UNLOCK: u32 = 4;
 const AT_ONCE: u32 = 16;
 
-/// Makes a workload. `leases`: for each client, whether its dialect has leases.
+/// Generates a workload. `leases`: for each client, whether its dialect has leases.
 #[must_use]
 pub fn generate(seed: u64, leases: &[bool], length: usize, rules: Rules) -> Vec<Op> {
     let clients = leases.len();
@@ -212,7 +212,7 @@ struct Maker {
     ops: Vec<Op>,
     last_handle: Handle,
     clients: usize,
-    /// For each client, whether it may ask for leases.
+    /// For each client, whether it may request leases.
     leases: Vec<bool>,
     rules: Rules,
     shared_files: usize,
@@ -243,7 +243,7 @@ impl Maker {
         let close = Verb::Close {
             handle: self.last_handle,
         };
-        // Of a newcomer it has its place among what the others do.
+        // In scenarios with limits its order among the operations of the others matters.
         let shared = self.judge.has_limits();
         self.push(client, vec![open, close], shared);
     }
@@ -289,7 +289,7 @@ impl Maker {
         }
     }
 
-    /// Something in the client's own directory.
+    /// Adds an operation in the client's own directory.
     fn alone(&mut self, client: usize) {
         self.touch_bad_places(client);
         let open = self.judge.handles_of(client);
@@ -313,14 +313,14 @@ impl Maker {
         self.push(client, vec![verb], false);
     }
 
-    /// Now and then a client meets a place where the disk is bad.
+    /// Sometimes adds an operation on a bad place of the disk.
     fn touch_bad_places(&mut self, client: usize) {
         let Some(bad) = &mut self.bad else { return };
         if !bad.percent(30) {
             return;
         }
         let (offset, name, what) = (faults::offset(bad), faults::name(bad), bad.index(5));
-        // One that appends has no say where.
+        // A write by an open that only appends has no offset.
         let judge = &self.judge;
         let mut files = judge.handles_of(client).into_iter();
         let file = files.find(|(handle, is_dir)| !is_dir && !judge.appends(*handle));
@@ -395,7 +395,7 @@ impl Maker {
                     .filter(|(_, is_dir)| !is_dir)
                     .map(|(handle, _)| *handle)
                     .collect();
-                // Often within one file, where source and target overlap.
+                // Often within one file, where source and target may overlap.
                 let source = match self.random.percent(60) {
                     true => handle,
                     false => *self.random.pick(&files),
@@ -454,7 +454,7 @@ impl Maker {
             }
             5 => self.copy_within(client),
             2 | 3 => {
-                // create, write, close in one message
+                // CREATE, WRITE and CLOSE in one message.
                 let path = self.name(client);
                 let open = self.create(&path, OVERWRITE_IF, 0);
                 let handle = self.last_handle;
@@ -500,7 +500,7 @@ impl Maker {
         }
     }
 
-    /// Two clients at one file.
+    /// Adds operations of two clients on one file.
     fn meeting(&mut self) {
         let clients = (0..self.clients).filter(|client| !self.rules.is_alone(*client));
         let clients: Vec<usize> = clients.collect();
@@ -584,7 +584,7 @@ impl Maker {
         let a = self.open_shared(first, path, level);
         let b = self.open_shared(second, path, 0);
         match self.random.below(5) {
-            // never acknowledged: after 35 s the server goes on
+            // The break is never acknowledged: after 35 s the server continues.
             0 => {}
             1 | 2 => self.push(first, vec![Verb::Close { handle: a }], true),
             _ => {

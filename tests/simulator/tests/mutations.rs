@@ -1,4 +1,4 @@
-//! Tests of the tester: each server that breaks a law is found out, nearly always by what its clients see.
+//! Tests the simulator: it finds each server that breaks a law, nearly always by what the clients observe.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

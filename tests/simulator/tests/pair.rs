@@ -1,7 +1,8 @@
-//! Two servers: whatever dies, stops or is cut off, clients are answered as by one that is whole, and never do two speak.
+//! Tests pairs of servers: whatever crashes, stops or is disconnected, clients are answered as by one server without a
+//! crash, and two servers never send at the same time.
 //!
 //! `OUTLAST_PAIR_POINTS=N cargo test --profile checked -p outlast-simulator --test pair -- --include-ignored` tries N
-//! points more; `OUTLAST_PAIR_FROM` is the first seed.
+//! more points; `OUTLAST_PAIR_FROM` is the first seed.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use outlast_simulator::run::{Transcript, run};
 use outlast_simulator::scenario::{Scenario, Size};
 use outlast_simulator::sweep::size_of;
 
-/// What the clients see of one server that nothing happens to, and the steps of a pair that nothing is done to.
+/// Returns what the clients observe of one undisturbed server, and the number of steps of an undisturbed pair.
 fn reference(scenario: &Scenario) -> Result<(Transcript, u64), String> {
     let undisturbed = Scenario {
         pair: None,
@@ -24,7 +25,7 @@ fn reference(scenario: &Scenario) -> Result<(Transcript, u64), String> {
     Ok((transcript, report.steps))
 }
 
-/// The crashes to try in a scenario: one in so many steps, and in small ones a second one.
+/// Chooses the crashes to try in a scenario: about one in `stride` steps, and in small scenarios also a second one.
 fn blows(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u64>> {
     let mut random = Random::new(scenario.seed, "crashes of a pair");
     let mut all = vec![vec![]];
@@ -36,7 +37,7 @@ fn blows(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u6
         }
         all.push(vec![step]);
         if size == Size::Small {
-            // Often within the takeover, else later.
+            // The second crash is often within the takeover.
             let longest = *random.pick(&[60, 400]);
             let gap = 1 + random.below(longest);
             all.push(vec![step, step + gap]);
@@ -44,7 +45,7 @@ fn blows(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u6
     }
 }
 
-/// Tries points until there were so many; gives the first failure.
+/// Tries points until their number is reached. Returns the first failure.
 fn sweep(
     first_seed: u64,
     points: u64,
@@ -129,7 +130,7 @@ fn a_pair_that_breaks_a_promise_is_found_out() {
                 plan.broken = Some(broken);
             }
         });
-        let failure = failure.unwrap_or_else(|| panic!("{broken:?} is not found out"));
+        let failure = failure.unwrap_or_else(|| panic!("{broken:?} is not found"));
         let line = failure.lines().next().unwrap_or_default();
         println!("{broken:?}: {line:.160}");
     }

@@ -1,4 +1,4 @@
-//! The sweep of the test command: a fixed budget of crash points. `scripts/sweep` goes on for as long as one likes.
+//! Sweeps a fixed budget of crash points, for the test command. `scripts/sweep` continues for as long as required.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,9 +12,9 @@ use outlast_simulator::scenario::{Durability, Scenario, Size};
 use outlast_simulator::sweep::{Budget, Pairs, Tried, reference, size_of, sweep};
 use outlast_simulator::trouble;
 
-/// The scenarios of these seeds: as many as it takes to have every kind of them.
+/// The seeds of the scenarios: enough of them to have every kind.
 const SEEDS: [Range<u64>; 4] = [0..56, 73..74, 331..332, 363..364];
-/// Crash points that come about, at least.
+/// The minimum number of crash points.
 const POINTS: u64 = 40_000;
 
 #[test]
@@ -37,13 +37,13 @@ fn no_crash_at_any_step_is_seen() {
     }
     let equivalent = tried.equivalent.load(Ordering::Relaxed);
     println!(
-        "{} crash points, and {equivalent} that leave what one of them leaves",
+        "{} crash points, and {equivalent} equivalent ones",
         tried.points()
     );
     assert!(tried.points() > POINTS, "{} crash points", tried.points());
 }
 
-/// What a scenario may be about, besides files and the network.
+/// Returns the kinds of a scenario.
 fn kinds_of(scenario: &Scenario) -> Vec<String> {
     let power = scenario.power;
     let rules = scenario.rules;
@@ -85,7 +85,7 @@ fn fails_midway(scenario: &Scenario) -> bool {
     troubles.any(|trouble| trouble.what == trouble::What::Rest)
 }
 
-/// The fixed budget has every kind of scenario that there is.
+/// The fixed budget has every kind of scenario.
 #[test]
 fn every_kind_of_scenario_is_swept() {
     let kinds = |seeds: &mut dyn Iterator<Item = u64>| -> BTreeSet<String> {
@@ -98,10 +98,11 @@ fn every_kind_of_scenario_is_swept() {
     assert_eq!(swept.len(), 20, "{swept:?}");
 }
 
-/// Runs that have failed: a waiting lock and an oplock break's waiter not woken after a crash, as what they waited for was in another
-/// client's snapshot; a log without room for a close, of which half was free, so that nothing was done about it; one with room for a
-/// request, and for nothing to be received besides; an effect whose data had come before its generation began, and were gone; and a file
-/// made again by a redo that died before the sink knew of it, which the next redo did not wait for.
+/// Repeats runs that have failed. A waiting lock and a waiter for an oplock break did not continue after a crash, as
+/// what they waited for was in another client's snapshot. A log had no room for a close although half of it was free,
+/// and nothing was done about that. A log had room for a request, but not for receiving anything besides. An effect
+/// referred to data that were received before its generation began, and were lost. A redo died when it had created a
+/// file that was not on record in the sink yet, and the next redo did not wait for the sink.
 #[test]
 fn what_has_failed_before_does_not_again() {
     let runs: [(u64, Size, &[u64]); 7] = [
@@ -119,16 +120,16 @@ fn what_has_failed_before_does_not_again() {
     }
 }
 
-/// A copy within a file was under way when the server died, and the file could not be opened again at the first
-/// attempt. The client was told so, and the copy that it asked for then began with what the first one had left.
+/// A copy within a file was in progress when the server died, and at first the file could not be opened again. The
+/// client received that error, and its repeated copy then began with what the first one had left.
 #[test]
 fn what_was_under_way_is_not_answered_with_an_error_that_passes() {
     let scenario = Scenario::with(51, Size::Usual, Durability::Process);
     run(&scenario, &[868], None).unwrap_or_else(|what| panic!("{what}"));
 }
 
-/// A crash at a plain store where nothing committed lies is one at the next step of another kind: the sweep tries only
-/// some of them.
+/// A crash at a plain store to the uncommitted part of the ring is equivalent to one at the next step of another kind:
+/// the sweep tries only some of them.
 #[test]
 fn what_is_passed_over_leaves_the_same() {
     let mut passed = 0;
@@ -156,7 +157,7 @@ fn what_is_passed_over_leaves_the_same() {
     assert!(passed > 50, "{passed} of them");
 }
 
-/// A run that goes on from where another one was is the run from the beginning.
+/// A run that continues from the middle of another one is equal to the run from the beginning.
 #[test]
 fn a_branch_is_a_run_from_the_beginning() {
     for (seed, size) in [
@@ -202,7 +203,8 @@ fn a_branch_is_a_run_from_the_beginning() {
     }
 }
 
-/// A recovered server has work to look for when it begins; a drain that came first used to keep it at that, without a pause.
+/// A recovered server searches for work when it begins. A drain that began before the end of that search used to make
+/// it spin.
 #[test]
 fn an_elective_reboot_may_begin_at_once() {
     let scenario = Scenario {
@@ -213,7 +215,7 @@ fn an_elective_reboot_may_begin_at_once() {
     assert_eq!(report.reboots, 1);
 }
 
-/// The same seed and the same steps give the same run: what a failure prints can be replayed.
+/// The same seed and the same steps give the same run, so that a printed failure can be replayed.
 #[test]
 fn a_run_can_be_repeated() {
     for seed in 0..5 {
@@ -225,7 +227,7 @@ fn a_run_can_be_repeated() {
     }
 }
 
-/// Everything that a disk, a name service or a configuration may do does come about.
+/// Every kind of failure of a disk, a name service or a configuration occurs.
 #[test]
 fn every_kind_of_failure_comes_about() {
     let mut failed = BTreeMap::new();

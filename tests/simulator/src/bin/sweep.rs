@@ -14,12 +14,12 @@ const USAGE: &str = "\
 sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair] [--durability process|power]
     crash at every step of N scenarios, for M minutes at most; --every-pair: in small ones, at every pair of steps
 sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durability process|power] [--mutation NAME]
-    replay one run with a log (RUST_LOG=debug, trace); make it small; with these operations of the workload alone; break the
-    server first, as src/mutation.rs names it
+    replay one run with a log (RUST_LOG=debug, trace); --shrink: reduce its workload; --ops: with these operations only;
+    --mutation: of a mutated server (the names are in src/mutation.rs)
 sweep --mutation NAME
-    sweep until a broken server is found out";
+    sweep until this mutation is found";
 
-/// Between two counts.
+/// The interval between two counts.
 const REPORTS: Duration = Duration::from_secs(60);
 
 struct Arguments {
@@ -134,7 +134,7 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let what = match run(&scenario, &arguments.crash, transcript) {
         Ok(report) => {
             println!(
-                "seed {seed}: {} steps, {} crashes ({} power cuts), {} reboots, log filled: {}: nothing is wrong",
+                "seed {seed}: {} steps, {} crashes ({} power cuts), {} reboots, log filled: {}: no failure",
                 report.steps, report.crashes, report.cuts, report.reboots, report.wrapped
             );
             return ExitCode::SUCCESS;
@@ -156,7 +156,7 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A scenario, one operation a line.
+/// Formats a scenario with one operation a line.
 struct Summary<'a>(&'a Scenario);
 
 impl std::fmt::Debug for Summary<'_> {
@@ -181,7 +181,7 @@ fn find(mutation: Mutation) -> ExitCode {
     }
 }
 
-/// Prints the count every minute, so that a sweep that is killed has said how far it was.
+/// Prints the count every minute, so that a killed sweep has printed its progress.
 fn report_until(is_over: &Receiver<()>, tried: &Tried, began: Instant) {
     while is_over.recv_timeout(REPORTS) == Err(RecvTimeoutError::Timeout) {
         report(tried, began);
@@ -191,7 +191,8 @@ fn report_until(is_over: &Receiver<()>, tried: &Tried, began: Instant) {
 fn report(tried: &Tried, began: Instant) {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     println!(
-        "{} scenarios, {} crash points ({} single, {} double; {} more leave what one of them leaves), {} failures, {:.0} s",
+        "{} scenarios, {} crash points ({} single, {} double; {} more are equivalent to one of them), {} failures, \
+         {:.0} s",
         count(&tried.seeds),
         tried.points(),
         count(&tried.singles),

@@ -1,5 +1,5 @@
-//! The account that an operation is done for. An account that has been looked up is known until the server dies; while
-//! it is not, and the name service fails, what is done for it is refused.
+//! Simulates the accounts for which operations are done. An account that has been looked up is known until the server
+//! dies. If an account is not known and the name service fails, its operations are refused.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use crate::trouble::What;
 /// The accounts of the server's machine.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    /// Those that this life of the server has looked up.
+    /// The accounts that this life of the server has looked up.
     known: BTreeSet<String>,
-    /// A user that has none.
+    /// The user that has no account.
     absent: Option<String>,
     mutation: Option<Mutation>,
 }
@@ -31,10 +31,10 @@ impl Accounts {
 }
 
 impl Files {
-    /// Takes on the account that an operation is done for, if it is an operation on names.
+    /// Looks up the account that an operation on names is done for.
     ///
     /// # Errors
-    /// ACCESS_DENIED: there is no such account, or the name service fails, and the account is not known.
+    /// ACCESS_DENIED: the account does not exist, or is not known and the name service fails.
     pub(super) fn take_on_account(&mut self, actor: &Actor, op: &FileOp) -> Result<(), NtStatus> {
         let asks = matches!(
             op,

@@ -1,5 +1,5 @@
-//! Making files, as `src/fs/create.rs` does it: a file gets its name when it is ready, by a call that does not replace,
-//! and a redo that finds the name taken asks the stamp. Where the file system lacks what that takes, it is made under a
+//! Creates files, as `src/fs/create.rs` does: a complete file gets its name by a call that does not replace, and a redo
+//! that finds the name in use reads the stamp. If the file system lacks what that takes, a file is created under a
 //! private name and linked, or under its own name at once.
 
 use outlast_fsa::attributes::ARCHIVE;
@@ -11,22 +11,22 @@ use crate::image::Ino;
 use crate::mutation::Mutation;
 use crate::rules::Lacks;
 
-/// A name that only this open uses.
+/// Returns a name that only this open uses.
 pub(super) fn private(open: OpenId) -> String {
     format!(".outlast-{open}")
 }
 
-/// Makes files.
+/// Creates files.
 pub(super) struct Maker {
     pub(super) lacks: Lacks,
     pub(super) mutation: Option<Mutation>,
 }
 
 impl Maker {
-    /// Makes a file or a directory, unless this very open has made it before a crash.
+    /// Creates a file or a directory, unless the same open has created it before a crash.
     pub(super) fn make(&self, disk: &mut Disk, op: &CreateOp, path: &str) -> Result<Ino, NtStatus> {
         let (dir, name) = disk.parent(path).ok_or(NtStatus::OBJECT_PATH_NOT_FOUND)?;
-        // Left by an attempt before a crash, be it that the file has its own name by now.
+        // The private name may be left by an attempt before a crash, even if the file has its own name by now.
         let private = private(op.open);
         if disk.entry(dir, &private).is_some() {
             disk.unlink(dir, &private);
@@ -59,7 +59,7 @@ impl Maker {
             .map_err(|_| NtStatus::OBJECT_NAME_COLLISION)
     }
 
-    /// The name is taken: by this open, before a crash, or by another.
+    /// Handles a name that is in use: by this open, before a crash, or by another one.
     fn finish(&self, disk: &mut Disk, op: &CreateOp, ino: Ino) -> Result<Ino, NtStatus> {
         let inode = disk.inode(ino).ok_or(NtStatus::INTERNAL_ERROR)?;
         let gets_its_name_first = self.lacks.noreplace && self.lacks.links && !inode.is_dir();
@@ -81,7 +81,7 @@ impl Maker {
     }
 }
 
-/// Says which open made a file, and what its attributes are.
+/// Sets the stamp and the attributes of a new file.
 fn dress(disk: &mut Disk, op: &CreateOp, ino: Ino) {
     disk.stamp(ino, op.open);
     disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);

@@ -1,4 +1,4 @@
-//! What changes names: creating, renaming, linking.
+//! Implements the operations that change names: creating, renaming, linking.
 
 use outlast_fsa::fileop::{
     CreateAction, CreateIntent, CreateOp, Created, Disposition, Intent, OpenId, Outcome, Times,
@@ -120,7 +120,7 @@ impl Files {
             return Ok(intent(to, None));
         };
         if there == descriptor.ino {
-            // Another case of its own name, or a hard link to it.
+            // The new name is the own name in another case, or a hard link to the same file.
             return match is_link && !replace {
                 true => Err(NtStatus::OBJECT_NAME_COLLISION),
                 false => Ok(intent(to, None)),
@@ -163,8 +163,8 @@ impl Files {
                 }
                 move_name(&mut disk, from, to)?;
             } else if is_there && from != to {
-                // Another case of the name, or a link to the file, whose old name goes. Else done by us, before a
-                // crash.
+                // The names differ in case only, or the new one is a link to the file, so that the old one is removed.
+                // Otherwise this open did it before a crash.
                 move_name(&mut disk, from, to)?;
             }
         }
@@ -205,7 +205,8 @@ impl Files {
         if there != *replaced {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
-        // Under a private name, then over the other; left by an attempt before a crash, if it is there.
+        // The link gets a private name, then replaces the other file. An earlier attempt before a crash may have left
+        // the private name.
         let private = private(open);
         let _ = disk.link(dir, &private, source.ino);
         disk.rename((dir, &private), (dir, name));
@@ -220,7 +221,7 @@ fn overwrites(disposition: Disposition) -> bool {
     )
 }
 
-/// Empties the file if the disposition says so.
+/// Empties the file if the disposition requires it.
 fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
     let action = match op.disposition {
         Disposition::Supersede => CreateAction::Superseded,

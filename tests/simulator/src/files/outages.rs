@@ -1,4 +1,4 @@
-//! The share's directory, which may be missing for a while.
+//! Simulates the share's directory, which may be missing for a while.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use super::Files;
 use crate::away::{Away, Instead, OTHER, OWN};
 use crate::mutation::Mutation;
 
-/// What is known of the share's directory.
+/// The state of the share's directory.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// What its path leads to instead, and until when.
+    /// What its path leads to instead, and the end of that time.
     away: Option<(Instead, Duration)>,
-    /// What has been opened since the server last asked.
+    /// The directory that has been opened since the server last asked.
     found: Option<FileKey>,
     /// The directory that was served before.
     expected: Option<FileKey>,
 }
 
 impl Place {
-    /// At the beginning of a life. `is_on_record`: the directory that is served.
+    /// Makes the state at the beginning of a life. `is_on_record`: the share's own directory is on record.
     pub(super) fn new(away: Option<Away>, now: Duration, is_on_record: bool) -> Place {
         let instead = away.map(|away| match is_on_record {
             true => away.instead,
@@ -40,7 +40,7 @@ impl Place {
 }
 
 impl Files {
-    /// The directory that is served, or that the path leads to. `None`: there is none.
+    /// Returns the directory that is served, or that the path leads to, if there is one.
     fn root(&self) -> Option<FileKey> {
         match self.place.as_ref()?.away {
             None => Some(OWN),
@@ -71,7 +71,7 @@ impl Files {
         }
     }
 
-    /// Refuses what is asked of a share that is away. To close a file needs nothing of it.
+    /// Refuses an operation on a missing share. A CLOSE does not need the directory.
     pub(super) fn is_there(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         self.look_for_share();
         let Some(place) = &self.place else {

@@ -1,4 +1,4 @@
-//! Files that were open before a crash: each is opened again when it is used.
+//! Opens files again that were open before a crash, when they are used.
 
 use outlast_fsa::fileop::{FileOp, OpenId};
 use outlast_fsa::status::NtStatus;
@@ -10,20 +10,20 @@ use crate::mutation::Mutation;
 use crate::trouble::What;
 
 impl Files {
-    /// Where the file of an open is, as far as our own renames tell.
+    /// Returns the path of an open's file, according to the server's own renames.
     pub(super) fn path_of(&self, open: OpenId) -> Option<&str> {
         let path = self.opens.get(&open).map(|open| open.path.as_str());
         path.or_else(|| self.closed.get(&open).map(|open| open.path.as_str()))
     }
 
-    /// Is a file open, whether it has been opened again or not?
+    /// Returns whether a file is open, including opens from before a crash.
     pub(super) fn is_in_use(&self, ino: Ino) -> bool {
         let key = self.disk.borrow().key(ino);
         self.opens.values().any(|open| open.ino == ino)
             || self.closed.values().any(|open| open.key == key)
     }
 
-    /// A file was renamed: its opens by that name have another path now.
+    /// Updates the paths of the opens of a renamed file.
     pub(super) fn moved(&mut self, from: &str, to: &str) {
         let open = self.opens.values_mut().map(|open| &mut open.path);
         let closed = self.closed.values_mut().map(|open| &mut open.path);
@@ -32,10 +32,10 @@ impl Files {
         }
     }
 
-    /// Opens what an operation uses, where it is not open.
+    /// Opens the files of an operation that have not been opened again yet.
     ///
     /// # Errors
-    /// FILE_CLOSED if the file is gone; any other error is that of this attempt, and the open stays.
+    /// FILE_CLOSED if the file is deleted; any other error is that of this attempt, and the open stays.
     pub(super) fn ready(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         let source = match op {
             FileOp::Create(_) => return Ok(()),
@@ -59,7 +59,7 @@ impl Files {
         Ok(())
     }
 
-    /// Opens a file by its handle, else by its path, with its identity checked.
+    /// Opens a file by its handle, otherwise by its path, and checks its identity.
     pub(super) fn open_again(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
         let disk = self.disk.borrow();
         let by_handle = || disk.by_handle(&open.handle).filter(|_| self.handles);

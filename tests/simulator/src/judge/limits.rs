@@ -1,4 +1,4 @@
-//! What a client may have, and what it gets that wants more.
+//! Judges requests that reach a limit.
 
 use super::{Judge, Verdict, Waiting, plain};
 use crate::limits::Limits;
@@ -7,7 +7,7 @@ use crate::status;
 use crate::workload::{Handle, Op};
 
 impl Judge {
-    /// A judge that goes by these rules.
+    /// Makes a judge that applies these rules.
     #[must_use]
     pub fn new(rules: Rules) -> Judge {
         Judge {
@@ -16,26 +16,26 @@ impl Judge {
         }
     }
 
-    /// Are there limits that matter?
+    /// Returns whether the limits are small enough to be reached.
     #[must_use]
     pub fn has_limits(&self) -> bool {
         self.rules.limits.is_some()
     }
 
-    /// All open handles of a client.
+    /// Returns all open handles of a client.
     #[must_use]
     pub fn all_handles_of(&self, client: usize) -> Vec<Handle> {
         let own = self.opens.iter().filter(|(_, open)| open.client == client);
         own.map(|(handle, _)| *handle).collect()
     }
 
-    /// Is one more than `held` too many?
+    /// Returns whether one more than `held` is too many.
     fn exceeds(&self, held: usize, limit: impl Fn(&Limits) -> usize) -> bool {
         let limit = self.rules.limits.as_ref().map(limit);
         limit.is_some_and(|limit| held >= limit)
     }
 
-    /// The newcomer's first request: the others have left, and have nothing any more.
+    /// Closes everything that the others have held, before the newcomer's first request.
     pub(super) fn note_newcomer(&mut self, op: &Op) {
         let newcomer = self.rules.limits.map(|limits| limits.newcomer);
         if newcomer == Some(op.client) && !std::mem::replace(&mut self.newcomer_is_there, true) {
@@ -50,7 +50,7 @@ impl Judge {
         }
     }
 
-    /// MS-SMB2 3.3.5.9: STATUS_TOO_MANY_OPENED_FILES is what there is for it.
+    /// Refuses an open that is one too many with STATUS_TOO_MANY_OPENED_FILES (MS-SMB2 3.3.5.9).
     pub(super) fn too_many_opens(&self, client: usize) -> Option<Verdict> {
         let own = self.all_handles_of(client).len();
         let is_too_many = self.exceeds(own, |limits| limits.opens)
@@ -63,7 +63,7 @@ impl Judge {
         refused(self.exceeds(held, |limits| limits.locks))
     }
 
-    /// One more of a client's requests is to wait.
+    /// Refuses a request that would have to wait, if too many of the client's requests wait already.
     pub(super) fn too_many_wait(&self, client: usize) -> Option<Verdict> {
         let of_client = |handle: &Handle| self.opens.get(handle).map(|open| open.client);
         let waiting = self.waiting.values().filter(|waiting| match waiting {
@@ -75,9 +75,9 @@ impl Judge {
         refused(self.exceeds(waiting.count() + told, |limits| limits.pending))
     }
 
-    /// CHANGE_NOTIFY: the directory is watched as long as its handle is open.
+    /// Judges a CHANGE_NOTIFY: the directory is watched as long as its handle is open.
     pub(super) fn notify(&mut self, op: &Op, handle: Handle) -> Option<Verdict> {
-        // MS-FSA 2.1.5.11: nothing is waited for in a directory that is to be deleted.
+        // MS-FSA 2.1.5.11: no request may wait for changes of a directory with delete pending.
         if self.doomed.contains(&self.opens[&handle].path) {
             return Some(plain(status::DELETE_PENDING));
         }
@@ -95,10 +95,10 @@ impl Judge {
         refusal
     }
 
-    /// TREE_CONNECT of one more.
+    /// Judges another TREE_CONNECT.
     pub(super) fn connect_tree(&mut self, client: usize) -> Verdict {
         let more = self.trees.get(&client).copied().unwrap_or(0);
-        // The first one has been there from the beginning.
+        // The client has its first tree from the beginning.
         if let Some(refusal) = refused(self.exceeds(1 + more, |limits| limits.trees)) {
             return refusal;
         }

@@ -1,4 +1,4 @@
-//! Names: who is called what, and who watches it.
+//! Judges operations on names, and reports their changes to the clients that watch the directory.
 
 use super::{Content, Judge, Node, Verdict, parent, plain, verdict};
 use crate::status;
@@ -20,7 +20,7 @@ impl Judge {
             Err(refused) => return refused,
             Ok(replaced) => replaced,
         };
-        // MS-FSA 2.1.5.14.11: not beside one that has opened the directory to delete it.
+        // MS-FSA 2.1.5.14.11: no rename while the directory is open with the right to delete it.
         let directory = self.names.get(parent(&from)).copied();
         let mut opens = self.opens.values();
         if opens.any(|open| open.deletes_directory && Some(open.node) == directory) {
@@ -67,7 +67,7 @@ impl Judge {
         }
     }
 
-    /// May a file get this name, and whose was it?
+    /// Returns the file that is replaced if a file gets this name, or the status if it must not get it.
     fn target(&self, node: Node, to: &str, replace: bool) -> Result<Option<Node>, u32> {
         if !self.is_dir(parent(to)) {
             return Err(status::OBJECT_PATH_NOT_FOUND);
@@ -102,7 +102,7 @@ impl Judge {
         status::SUCCESS
     }
 
-    /// A name is to be deleted. Who waits for changes in it waits in vain.
+    /// Marks a name for deletion. Requests that wait for changes in it are refused.
     pub(super) fn doom(&mut self, path: &str) {
         self.doomed.insert(path.to_owned());
         let opens = self.opens.values_mut().filter(|open| open.path == path);
@@ -112,7 +112,7 @@ impl Judge {
         }
     }
 
-    /// A listing goes on where it was: walked to the end, it gives nothing more.
+    /// Judges a listing, which continues where it was: after its end it returns no more names.
     pub(super) fn walk(&mut self, handle: Handle) -> Verdict {
         let walked = self.opens.get_mut(&handle).map(|open| &mut open.walked);
         if walked.is_some_and(|walked| std::mem::replace(walked, true)) {
@@ -136,7 +136,7 @@ impl Judge {
         verdict(status::SUCCESS, Content::Names(names))
     }
 
-    /// A name has come (1) or gone (2): who watches its directory hears it.
+    /// Reports a name that was created (1) or removed (2) to the requests that wait for changes of its directory.
     pub(super) fn notice(&mut self, path: &str, action: u32) {
         let dir = parent(path).to_owned();
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();

@@ -1,4 +1,4 @@
-//! Locks and oplocks, and those who wait for them.
+//! Judges locks and oplocks, and the requests that wait for them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::status;
 use crate::workload::{Handle, LEVEL_II, Op, Verb};
 
 impl Judge {
-    /// Something that others may wait for has happened to a file.
+    /// Continues the requests that may have waited for a change of this file.
     pub(super) fn let_go(&mut self, node: Node) {
         let waiting: Vec<(usize, Waiting)> = self
             .waiting
@@ -36,7 +36,7 @@ impl Judge {
         }
     }
 
-    /// An operation on a file whose oplock break nobody acknowledges comes after the time for that is over.
+    /// Ends the wait for an oplock break that is not acknowledged, before an operation that needs the file.
     pub(super) fn pass_time(&mut self, op: &Op) {
         let waits: BTreeSet<Handle> = self
             .waiting
@@ -94,7 +94,7 @@ impl Judge {
         Some(plain(status::SUCCESS))
     }
 
-    /// Level II oplocks of the file are gone, the own one, too.
+    /// Removes the level II oplocks of a file that is written, including the writer's own.
     pub(super) fn changed(&mut self, handle: Handle) {
         let Some(node) = self.opens.get(&handle).map(|open| open.node) else {
             return;
@@ -119,7 +119,7 @@ impl Judge {
         None
     }
 
-    /// Is a part of this range locked by another open?
+    /// Returns whether another open has locked a part of this range.
     pub(super) fn locked(&self, handle: Handle, offset: u64, length: u64) -> bool {
         let node = self.opens[&handle].node;
         self.opens

@@ -1,4 +1,4 @@
-//! Requests as the protocol has them, and what of the answers is looked at.
+//! Builds the bodies of requests, and parses the parts of answers that are checked.
 
 use crate::board::Board;
 use crate::client::Response;
@@ -14,7 +14,7 @@ const ALL: u32 = 0x001F_01FF;
 const WRITE_DATA: u32 = 0x2;
 /// DELETE.
 const DELETE: u32 = 0x0001_0000;
-/// Bytes of a directory page: few names fit.
+/// The output size of QUERY_DIRECTORY: so small that few names fit.
 pub(super) const PAGE_BYTES: u32 = 330;
 
 pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
@@ -35,7 +35,7 @@ pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
             path,
             access: match (*appends, options & (DIRECTORY | DELETE_ON_CLOSE)) {
                 (true, _) => ALL & !WRITE_DATA,
-                // It would stand in the way of renaming what is in it (MS-FSA 2.1.5.14.11).
+                // DELETE on a directory would conflict with the renaming of files in it (MS-FSA 2.1.5.14.11).
                 (false, DIRECTORY) => ALL & !DELETE,
                 (false, _) => ALL,
             },
@@ -101,7 +101,7 @@ pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
         } => request::lock(file(handle), *offset, *length, *flags),
         Verb::Notify { handle } => request::change_notify(file(handle)),
         Verb::Acknowledge { handle, level } if board.leases.contains(handle) => {
-            // READ caching is what level II is.
+            // A lease with READ caching corresponds to level II.
             request::acknowledge_lease(lease_key(*handle), (*level).into())
         }
         Verb::Acknowledge { handle, level } => request::acknowledge(file(handle), *level),
@@ -112,19 +112,19 @@ pub(super) fn body(verb: &Verb, related: bool, board: &Board) -> Body {
     }
 }
 
-/// The key of the lease of an open.
+/// Returns the key of the lease of an open.
 pub(super) fn lease_key(handle: Handle) -> [u8; 16] {
     let mut key = [7; 16];
     key[..4].copy_from_slice(&handle.to_le_bytes());
     key
 }
 
-/// The open whose lease has this key.
+/// Returns the open whose lease has this key.
 pub(super) fn leased(key: [u8; 16]) -> Handle {
     Handle::from_le_bytes([key[0], key[1], key[2], key[3]])
 }
 
-/// A body without the ids in it, which differ from run to run.
+/// Returns a body without its ids, which differ between runs.
 pub(super) fn masked(response: &Response) -> Vec<u8> {
     let mut body = response.body.clone();
     let ids = match response.command {
@@ -153,7 +153,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf16(&units).expect("UTF-16")
 }
 
-/// The names of a page of FileBothDirectoryInformation (MS-FSCC 2.4.8).
+/// Parses the names of a page of FileBothDirectoryInformation (MS-FSCC 2.4.8).
 pub(super) fn names(body: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut entry = &body[8..];
@@ -167,12 +167,12 @@ pub(super) fn names(body: &[u8]) -> Vec<String> {
     }
 }
 
-/// ChunksWritten in the answer to a copy (MS-SMB2 2.2.32.1).
+/// Returns ChunksWritten of the answer to a copy (MS-SMB2 2.2.32.1).
 pub(super) fn chunks_copied(response: &Response) -> Option<u32> {
     let word = |at: usize| {
         let bytes = response.body.get(at..)?.first_chunk()?;
         Some(u32::from_le_bytes(*bytes))
     };
-    // OutputOffset counts from the header (MS-SMB2 2.2.32).
+    // OutputOffset is counted from the header (MS-SMB2 2.2.32).
     word((word(32)? as usize).checked_sub(64)?)
 }

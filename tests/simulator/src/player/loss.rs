@@ -1,4 +1,4 @@
-//! A client that loses its session or its tree connect, as the server has another configuration.
+//! Checks a client that loses its session or its tree connect by a new configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ use crate::scenario::Scenario;
 use crate::status;
 use crate::workload::{Op, Verb};
 
-/// What a client loses, and where it is with that.
+/// The state of a client that loses something.
 pub(super) struct Loss {
     pub(super) revocation: Revocation,
-    /// The step of its way in that it is at was asked for when the server had the other configuration already.
+    /// The request of its present stage was sent when the server had the new configuration already.
     stage_is_late: bool,
-    /// Operations that were.
+    /// The operations that were sent after that.
     pub(super) late: BTreeSet<usize>,
     /// It has been refused.
     is_refused: bool,
@@ -35,17 +35,17 @@ impl Loss {
 }
 
 impl Player {
-    /// A step of its way in has been asked for.
+    /// Notes whether the request of the present stage is sent after the change of the configuration.
     pub(super) fn note_late_stage(&mut self, board: &Board) {
         if let Some(loss) = &mut self.loss {
             loss.stage_is_late = board.revoked;
         }
     }
 
-    /// Is it refused on its way in, or out?
+    /// Returns whether a request of its log-in or log-off is refused because of the new configuration.
     ///
     /// # Panics
-    /// It is let in, and must not be.
+    /// It is admitted, and must not be.
     pub(super) fn is_sent_away(&self, response: &Response, board: &Board) -> bool {
         let Some(loss) = self.loss.as_ref().filter(|_| board.revoked) else {
             return false;
@@ -68,10 +68,10 @@ impl Player {
         false
     }
 
-    /// Is a request refused as one of a session or a tree connect that has ended?
+    /// Returns whether a request is refused because its session or tree connect has ended.
     ///
     /// # Panics
-    /// It is answered, and must not be.
+    /// It is answered, and must be refused.
     pub(super) fn is_refused(&mut self, op: &Op, answers: &BTreeMap<usize, Response>) -> bool {
         let Some(loss) = &mut self.loss else {
             return false;
@@ -96,7 +96,7 @@ impl Player {
         is_refused
     }
 
-    /// What it still asks for, to be refused: all that it has the handles for.
+    /// Drops the operations for which it has no handles. The others are still sent, and must be refused.
     pub(super) fn drop_what_cannot_be_asked(&mut self, board: &mut Board) {
         let todo = std::mem::take(&mut self.todo);
         let can_be_asked = |op: &Op, board: &Board| {
@@ -119,7 +119,7 @@ impl Player {
         }
     }
 
-    /// It asks for nothing more.
+    /// Drops all remaining operations.
     pub(super) fn give_up(&mut self, board: &mut Board) {
         let todo = std::mem::take(&mut self.todo);
         let ops = std::mem::take(&mut self.ops);
@@ -129,7 +129,7 @@ impl Player {
         }
     }
 
-    /// The server has ended its connection. It tries to come in again.
+    /// Begins again with a new connection, after the server has ended the old one.
     pub fn cut(&mut self, board: &mut Board) {
         self.give_up(board);
         self.client = Client::new(self.client.profile());
@@ -140,7 +140,7 @@ impl Player {
         self.stage = Stage::Connecting;
     }
 
-    /// Has the server reason to end its connection?
+    /// Returns whether the server may end its connection.
     #[must_use]
     pub fn may_be_cut(&self, board: &Board) -> bool {
         let ends = |loss: &Loss| loss.revocation.ends_connection();

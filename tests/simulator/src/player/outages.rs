@@ -1,4 +1,4 @@
-//! A client whose share is away for a while.
+//! Handles the requests of a client that are refused while the share is missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::status;
 use crate::workload::Op;
 
 impl Player {
-    /// Is a TREE_CONNECT refused because the share is away (MS-SMB2 3.3.5.7)? It will be sent again.
+    /// Returns whether a TREE_CONNECT is refused because the share is missing (MS-SMB2 3.3.5.7). It will be sent again.
     pub(super) fn finds_share_away(
         &mut self,
         response: &Response,
@@ -27,7 +27,7 @@ impl Player {
         is_away
     }
 
-    /// Is a request refused because the share is away, so that nothing has been done?
+    /// Returns whether a request is refused because the share is missing, so that nothing has been done.
     pub(super) fn meets_share_away(
         &self,
         op: &Op,

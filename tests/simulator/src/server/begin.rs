@@ -1,4 +1,4 @@
-//! The beginning of a life: the server recovers from what the one before has left.
+//! Begins a life: the server recovers from what the previous one has left.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::sink::SinkFile;
 use crate::surroundings::{Saboteur, Seeded};
 use crate::unauthenticated::{self, Unauthenticated};
 
-/// Room for the longest reply of these workloads and its records.
+/// The room for the longest reply of these workloads and its records.
 const REPLY_ROOM: u64 = 5 << 10;
-/// The same for the longest effect on files, and all that a compound may do.
+/// The room for the longest effect on files, and for all effects of a compound.
 const EFFECT_ROOM: u64 = 5 << 10;
 
 impl Server {
@@ -34,7 +34,8 @@ impl Server {
             self.answer_too_early(now);
         }
         let (mut stack, smb) = self.configurations(self.lives());
-        // Only of the client that does not log in: the others may be silent for long when their TCP has backed off.
+        // The limits concern only the client that does not log in: the others may be silent for long when their TCP has
+        // backed off.
         let limit = |of| match self.scenario.unauthenticated == Some(of) {
             true => unauthenticated::PATIENCE,
             false => Duration::from_secs(3600),
@@ -61,7 +62,7 @@ impl Server {
             },
             company: self.company(),
             copy_units: self.scenario.copy_units,
-            // The judge knows no disk that is away for a while: such a start is refused, and comes again.
+            // The judge knows no disk that is missing at the start: such a start is refused, and repeated.
             sets_apart: false,
             stack,
             smb,
@@ -102,7 +103,7 @@ impl Server {
             Err(error) => {
                 assert!(
                     self.disk.borrow_mut().take_failure(),
-                    "the server does not come back: {error:#}"
+                    "the server does not recover: {error:#}"
                 );
                 log::debug!("the server does not start: {error:#}");
                 self.failed_starts += 1;
@@ -137,7 +138,7 @@ impl Server {
         }
     }
 
-    /// Receives what the worker before had read, as the server's loop does; once.
+    /// Receives the frames that the previous worker had read, once, as the server's loop does.
     fn take_left_frames(&mut self, now: Duration) {
         let left = std::mem::take(&mut self.received);
         let Some(life) = &mut self.life else { return };
@@ -148,7 +149,7 @@ impl Server {
         }
     }
 
-    /// Those of a life, by how many there were before it.
+    /// Returns the configurations of a life; `lives`: the number of lives before it.
     fn configurations(&self, lives: u32) -> (outlast_stack::Config, outlast_smb::Config) {
         let mut stack = stack_config(&self.scenario);
         if lives > 0 && self.scenario.smaller_window {
@@ -157,7 +158,7 @@ impl Server {
         (stack, smb_config(&self.scenario, lives))
     }
 
-    /// How many there were before this one.
+    /// Returns the number of lives before this one.
     pub(super) fn lives(&self) -> u32 {
         self.crashes + self.reboots + self.failed_starts
     }

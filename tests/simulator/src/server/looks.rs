@@ -1,4 +1,4 @@
-//! What is looked at in every turn: whether the state is the fold of what is committed, and each frame that leaves.
+//! Checks every turn: that the state is the fold of the committed records, and each frame that leaves.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::net::{FIRST_PORT, Net};
 use crate::revocation::Revocation;
 use crate::trace;
 
-/// How long a mutated server is silent when it has come back.
+/// The time for which a mutated server is silent after a restart.
 const SILENCE: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// Law 8: no more is promised, by all windows together, than is set aside for it.
+    /// Law 8: checks that all windows together do not exceed the room reserved for them.
     pub(super) fn look_at_promises(&self) {
         let Some(life) = &self.life else { return };
         let usage = life.machine.stack().usage();
@@ -41,18 +41,18 @@ impl Server {
         let room = receive_total(&self.scenario);
         assert!(
             promised <= room && held <= room,
-            "{promised} bytes are promised by windows ({held} as the server counts, with what is queued), of {room} that are set aside"
+            "the windows offer {promised} bytes (the server counts {held} with its queues), but {room} are reserved"
         );
     }
 
-    /// Laws 1 and 2: what is committed is the state.
+    /// Laws 1 and 2: checks that the state is the fold of the committed records.
     pub(super) fn look_inside(&mut self) {
         self.follow();
         if let Some(life) = &self.life {
             let dropped = life.machine.stack().usage().in_window_dropped;
             assert_eq!(
                 dropped, 0,
-                "segments within a window are dropped for want of room in the log"
+                "segments within a window are dropped for lack of room in the log"
             );
         }
         if let Some(life) = self.life.as_ref().filter(|_| self.scenario.sees_inside) {
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// The port of the client whose connection it may have ended.
+    /// Returns the port of the client whose connection the server may have ended.
     fn port_cut(&self) -> Option<u16> {
         let revocation = self.scenario.rules.revocation.filter(|_| self.has_revoked);
         let victim = revocation.filter(Revocation::ends_connection)?.victim;
@@ -84,7 +84,7 @@ impl Server {
         }
     }
 
-    /// A frame leaves for the wire, and is looked at.
+    /// Sends a frame to the wire, and checks it.
     pub(super) fn leaves(&mut self, frame: &TxFrame, net: &Net) {
         let cut = self.port_cut();
         let forgotten = self.forgetful.as_mut().and_then(|it| it.forget(frame));
@@ -104,7 +104,7 @@ impl Server {
         let on_record = self.shipped.as_ref().unwrap_or(&self.shadow);
         let committed = self.scenario.sees_inside.then_some(&on_record.stack);
         self.inspector.look(frame, committed, known);
-        // the wire takes every frame; what it loses is its own affair
+        // The wire takes every frame; a loss is one of its faults.
         let _ = self.device.send(frame);
     }
 }

@@ -1,4 +1,4 @@
-//! What a mutated server does that no other does.
+//! Implements the actions that only mutated servers perform.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::configuration::stack_config;
 use crate::surroundings::Nothing;
 
 impl Server {
-    /// A server that says good-bye when it dies.
+    /// Ends the connections of a server that crashes.
     pub(super) fn say_last_words(&mut self, mut life: Life, now: Duration) {
         let mut frames = Vec::new();
         let time = life.time(now);
@@ -21,7 +21,7 @@ impl Server {
         }
     }
 
-    /// A server that does not know its connections yet.
+    /// Answers the arrived frames by a stack that does not know its connections yet.
     pub(super) fn answer_too_early(&mut self, now: Duration) {
         let mut stack = outlast_stack::Stack::new(stack_config(&self.scenario), [0; 32], now);
         let mut frames = Vec::new();

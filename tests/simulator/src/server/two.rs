@@ -1,4 +1,4 @@
-//! What becomes of the server where it is one node of a pair ([`crate::pair`]).
+//! Runs the server as one node of a pair ([`crate::pair`]).
 
 use outlast::server::open::Company;
 
@@ -6,7 +6,7 @@ use super::{Blow, Duration, End, Order, Pair, Server, new_shadow};
 use crate::net::Net;
 
 impl Server {
-    /// The arbiter and both nodes have their turn. False: no server is to have one now.
+    /// Gives the arbiter and both nodes their turn. Returns whether a server has a turn now.
     pub(super) fn turn_of_pair(&mut self, now: Duration, net: &Net) -> bool {
         let Some(pair) = &mut self.pair else {
             return true;
@@ -38,24 +38,24 @@ impl Server {
         serves && self.stopped.is_none_or(|(node, _)| node != self.node)
     }
 
-    /// The outage that is under way lasts until then at least.
+    /// Extends the present outage at least to `now`.
     fn is_away_until(&mut self, now: Duration) {
         if let Some(outage) = self.outages.last_mut() {
             outage.1 = outage.1.max(now);
         }
     }
 
-    /// This node has the service now.
+    /// Moves the service to this node.
     fn move_to(&mut self, node: usize, now: Duration) {
         let is_machine = self.pair.as_ref().is_some_and(|pair| pair.plan().machines);
-        // One that is stopped and was not killed has its frames yet, and nothing else of it counts.
+        // A stopped worker that was not killed only sends its remaining frames; nothing else of it counts.
         self.life = None;
         if node != self.node && is_machine {
             self.standby.take();
             self.shadow = new_shadow(&self.scenario);
             self.nvram = self.nvrams[node].clone();
             self.nvram.is_read_anew();
-            // Another machine has not watched the directories.
+            // The other machine has not watched the directories.
             self.disk.borrow_mut().may_tell_to_look = true;
         }
         self.node = node;
@@ -65,14 +65,14 @@ impl Server {
         self.is_back_at(now);
     }
 
-    /// The outage that was under way is over.
+    /// Ends the present outage.
     fn is_back_at(&mut self, now: Duration) {
         if let Some(outage) = self.outages.last_mut() {
             outage.1 = now.max(outage.0);
         }
     }
 
-    /// What was stopped goes on, where it was.
+    /// Continues the stopped node: it sends its remaining frames.
     fn wake(&mut self, net: &Net) {
         let Some((node, _)) = self.stopped.take() else {
             return;
@@ -84,17 +84,17 @@ impl Server {
         }
     }
 
-    /// No node speaks that the arbiter has not admitted.
+    /// Checks that the arbiter has admitted the node that sends.
     pub(super) fn assert_may_speak(&self, node: usize) {
         if let Some(pair) = &self.pair {
             assert!(
                 pair.may_speak(node),
-                "two speakers: a frame leaves node {node}, and the arbiter has admitted the other one, or none"
+                "two senders: a frame leaves node {node}, but the arbiter has admitted the other one, or none"
             );
         }
     }
 
-    /// A crash of a pair may be no more than a stop. Else it is settled what dies.
+    /// Returns whether a crash of a pair is only a stop. If not, it determines what dies.
     pub(super) fn is_only_stopped(&mut self) -> bool {
         let sends = !self.outbox.is_empty() && self.life.is_some() && !self.draining;
         let now = self.clock.now();
@@ -117,7 +117,7 @@ impl Server {
         false
     }
 
-    /// After a crash: all of the node has died, unless it was its worker alone.
+    /// Ends the whole node after a crash, unless only its worker died.
     pub(super) fn node_died(&mut self) {
         let now = self.clock.now();
         if let Some(pair) = self.pair.as_mut().filter(|_| !self.loses_its_worker) {
@@ -125,7 +125,8 @@ impl Server {
         }
     }
 
-    /// Whether it is alone, and whether the node that serves has the whole state.
+    /// Returns whether the server is alone, and if not, whether the record says that the serving node has the whole
+    /// state.
     pub(super) fn company(&self) -> Company {
         let Some(plan) = self.scenario.pair else {
             return Company::Alone;
@@ -134,12 +135,12 @@ impl Server {
         Company::Pair { in_step }
     }
 
-    /// The boot of that machine: no two machines have the same.
+    /// Returns the boot id of the machine. No two machines have the same.
     pub(super) fn boot(&self) -> u8 {
         self.boots[self.node] + 100 * (self.machine() - 1)
     }
 
-    /// The machine that the server runs on.
+    /// Returns the number of the machine that the server runs on.
     pub(super) fn machine(&self) -> u8 {
         let is_other = self.node == 1 && self.pair.as_ref().is_some_and(|it| it.plan().machines);
         1 + u8::from(is_other)

@@ -1,4 +1,4 @@
-//! Server-side copies of several chunks (FSCTL_SRV_COPYCHUNK, MS-SMB2 3.3.5.15.6).
+//! Generates server-side copies of several chunks (FSCTL_SRV_COPYCHUNK, MS-SMB2 3.3.5.15.6).
 
 use super::{Handle, Maker, Verb, disposition, home};
 
@@ -6,7 +6,7 @@ use super::{Handle, Maker, Verb, disposition, home};
 const LENGTH: u32 = 180;
 
 impl Maker {
-    /// A file is copied over a part of itself.
+    /// Adds a copy of a file over a part of itself.
     pub(super) fn copy_within(&mut self, client: usize) {
         let path = self.name(client);
         let open = self.create(&path, disposition::OVERWRITE_IF, 0);
@@ -33,7 +33,7 @@ impl Maker {
         self.push(client, vec![copy], false);
     }
 
-    /// In some scenarios in which requests fail, a file is copied to another one, in chunks: this may fail midway.
+    /// Adds a copy of a file to another one in chunks, which may fail midway, in some scenarios in which requests fail.
     pub(super) fn copy_in_chunks(&mut self, client: usize) {
         let troubles = self.troubles.as_ref();
         if troubles.is_none_or(|random| !random.clone().percent(40)) {

@@ -1,10 +1,10 @@
-//! Clients that go to every limit, and one that comes when they have left.
+//! Generates workloads in which clients reach every limit, and another client connects when they have left.
 
 use super::{AT_ONCE, DIRECTORY, EXCLUSIVE, Handle, Maker, Op, UNLOCK, Verb, disposition, home};
 use crate::limits::Limits;
 use crate::rules::Rules;
 
-/// Makes a workload of so many attempts to have too much.
+/// Generates a workload in which clients exceed limits `length` times.
 #[must_use]
 pub fn generate(seed: u64, clients: usize, length: usize, limits: Limits) -> Vec<Op> {
     let mut maker = Maker::new(
@@ -43,7 +43,7 @@ impl Maker {
             2 => self.wait_for_all(client, limits),
             3 => self.watch_all(client, limits),
             4 => self.connect_all(client, limits),
-            // The second of them finds free what the first had.
+            // The second session finds free what the first one had.
             _ => (0..2).for_each(|_| self.push(client, vec![Verb::SecondSession], true)),
         }
     }
@@ -63,7 +63,7 @@ impl Maker {
         self.last_handle
     }
 
-    /// One file more than there may be, and another when one of them has been closed.
+    /// Opens one file more than the limit, and another one after some have been closed.
     fn open_all(&mut self, client: usize, limits: Limits) {
         for file in 0..=limits.opens {
             self.open_own(client, &format!("f{file}"), 0);
@@ -72,7 +72,7 @@ impl Maker {
         self.open_own(client, "f0", 0);
     }
 
-    /// One lock more than a file may have, and another when one of them is gone.
+    /// Takes one lock more than the limit, and another one after one has been released.
     fn lock_all(&mut self, client: usize, limits: Limits) {
         self.close_some(client, 50);
         let handle = self.open_own(client, "f1", 0);
@@ -89,7 +89,7 @@ impl Maker {
         self.push(client, vec![lock(limits.locks, EXCLUSIVE | AT_ONCE)], true);
     }
 
-    /// One request more waits than may.
+    /// Lets one request more wait than the limit.
     fn wait_for_all(&mut self, client: usize, limits: Limits) {
         self.close_some(client, 100);
         let holder = self.open_own(client, "f2", 0);
@@ -118,7 +118,7 @@ impl Maker {
         self.push(client, vec![end], true);
     }
 
-    /// One directory more is watched than may be; the watches stay when nobody waits for them any more.
+    /// Watches one directory more than the limit; the watches continue when no request waits for them any more.
     fn watch_all(&mut self, client: usize, limits: Limits) {
         self.close_some(client, 100);
         let directories: Vec<Handle> = (0..=limits.watches)
@@ -133,7 +133,7 @@ impl Maker {
         }
     }
 
-    /// One tree more than there may be, and another when one of them is gone.
+    /// Connects one tree more than the limit, and another one after one has been disconnected.
     fn connect_all(&mut self, client: usize, limits: Limits) {
         for _ in 0..limits.trees {
             self.push(client, vec![Verb::Tree], true);

@@ -1,13 +1,13 @@
-//! Several busy uploads at once, on a log that is too small for them; beside them, perhaps, a client that is slow to
-//! take what it reads.
+//! Generates several busy uploads at the same time, on a log that is too small for them; in some scenarios one client
+//! reads, and takes its replies slowly.
 
 use super::{Maker, Op, Verb, disposition, home};
 use crate::rules::Rules;
 
-/// Bytes of a request or a reply, at most: the log has to take one at a time, however small it is.
+/// The maximum size of a request or a reply, in bytes: the log must have room for one at a time, however small it is.
 const PIECE: u64 = 3000;
 
-/// Makes a workload of so many requests for each client. `reader`: the one that mostly reads.
+/// Generates a workload of `length` requests for each client. `reader`: the client that mostly reads.
 #[must_use]
 pub fn generate(seed: u64, clients: usize, length: usize, reader: Option<usize>) -> Vec<Op> {
     let mut maker = Maker::new(seed, clients, Rules::default());
