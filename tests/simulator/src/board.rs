@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::failing::{FailingRequests, What};
 use crate::judge::Expected;
 use crate::request::FileId;
-use crate::trouble::{Troubles, What};
 use crate::workload::{Handle, Op};
 
 /// The service time that a crash may skip.
@@ -61,15 +61,19 @@ pub struct Board {
     /// The server runs with the configuration that takes something from a client.
     pub revoked: bool,
     /// The requests that fail once.
-    pub(crate) troubles: Troubles,
+    pub(crate) failing: FailingRequests,
     /// A watched directory may have changed during an outage, so that STATUS_NOTIFY_ENUM_DIR is permitted.
-    pub may_be_told_to_look: bool,
+    pub may_send_enum_dir: bool,
 }
 
 impl Board {
     /// Makes the board before the first event.
     #[must_use]
-    pub fn new(expected: BTreeMap<usize, Expected>, in_turn: bool, troubles: Troubles) -> Board {
+    pub fn new(
+        expected: BTreeMap<usize, Expected>,
+        in_turn: bool,
+        failing: FailingRequests,
+    ) -> Board {
         Board {
             expected,
             in_turn,
@@ -93,8 +97,8 @@ impl Board {
             vacant: false,
             failed: BTreeMap::new(),
             revoked: false,
-            troubles,
-            may_be_told_to_look: false,
+            failing,
+            may_send_enum_dir: false,
         }
     }
 

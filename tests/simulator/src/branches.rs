@@ -97,7 +97,7 @@ impl<'a> Branches<'a> {
     pub fn each<E>(
         &mut self,
         from: &Place,
-        blows: &[u64],
+        crashes: &[u64],
         turns: &[u64],
         steps: &[u64],
         visit: &mut Visit<'_, E>,
@@ -111,17 +111,17 @@ impl<'a> Branches<'a> {
                 let place = self.save(turn);
                 while let Some(step) = steps.next_if(|step| *step <= end) {
                     self.restore(&place);
-                    let blows = [blows, &[step]].concat();
-                    let course = self.run_to_end(&blows);
-                    visit(self, &place, &blows, course)?;
+                    let crashes = [crashes, &[step]].concat();
+                    let course = self.run_to_end(&crashes);
+                    visit(self, &place, &crashes, course)?;
                 }
                 self.restore(&place);
                 self.spare.push(place.snapshot);
             }
             if turn + 1 < turns.len()
-                && let Err(what) = self.turn(blows, end)
+                && let Err(what) = self.turn(crashes, end)
             {
-                return visit(self, from, blows, Err(what));
+                return visit(self, from, crashes, Err(what));
             }
         }
         Ok(())
@@ -140,12 +140,12 @@ impl<'a> Branches<'a> {
         unsafe { self.arena.restore(&place.snapshot) };
     }
 
-    fn run_to_end(&mut self, blows: &[u64]) -> Result<Course, String> {
+    fn run_to_end(&mut self, crashes: &[u64]) -> Result<Course, String> {
         // SAFETY: the world lies in the arena, and this is the only reference to it.
         let world = unsafe { &mut *self.world };
         let report = self.arena.within(|| {
             attempt(|| {
-                world.plan(blows);
+                world.plan(crashes);
                 world.run_to_end(Some(self.reference))
             })
         });
@@ -162,12 +162,12 @@ impl<'a> Branches<'a> {
     }
 
     /// Runs one turn, and checks that it has as many steps as before.
-    fn turn(&mut self, blows: &[u64], steps: u64) -> Result<(), String> {
+    fn turn(&mut self, crashes: &[u64], steps: u64) -> Result<(), String> {
         // SAFETY: as in `run_to_end`.
         let world = unsafe { &mut *self.world };
         let result = self.arena.within(|| {
             attempt(|| {
-                world.plan(blows);
+                world.plan(crashes);
                 world.turn();
                 assert_eq!(world.steps(), steps, "a run cannot be repeated");
             })

@@ -77,8 +77,8 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
         },
     };
     let revocation = scenario.rules.revocation;
-    let is_taken_up = scenario.mutation != Some(Mutation::OldConfiguration);
-    if let Some(revocation) = revocation.filter(|it| it.from_life <= life && is_taken_up) {
+    let is_applied = scenario.mutation != Some(Mutation::OldConfiguration);
+    if let Some(revocation) = revocation.filter(|it| it.from_life <= life && is_applied) {
         revocation.change(&mut config, &clients);
     }
     config

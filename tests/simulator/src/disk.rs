@@ -34,7 +34,7 @@ pub struct Disk {
     /// The times at which servers died.
     deaths: Vec<Duration>,
     /// The server may have answered a CHANGE_NOTIFY with STATUS_NOTIFY_ENUM_DIR.
-    pub may_tell_to_look: bool,
+    pub may_send_enum_dir: bool,
     /// The times at which the share was missing: the beginning, and the end if that is over.
     away: Vec<(Duration, Option<Duration>)>,
     /// An operation has been done on the share.
@@ -123,7 +123,7 @@ impl Disk {
             clock,
             changed: BTreeMap::new(),
             deaths: Vec::new(),
-            may_tell_to_look: false,
+            may_send_enum_dir: false,
             away: Vec::new(),
             has_served: false,
             is_starting: false,
@@ -144,7 +144,7 @@ impl Disk {
             !has_changed || changed + UNSURE > died,
             "a directory that changed at {changed:?} is taken for changed after {since:?}; the server died at {died:?}"
         );
-        self.may_tell_to_look |= has_changed;
+        self.may_send_enum_dir |= has_changed;
         has_changed
     }
 
@@ -253,7 +253,7 @@ impl Disk {
     /// Simulates a power cut.
     pub fn cut(&mut self, random: &mut Random) {
         // Times of an earlier boot of the kernel cannot be compared.
-        self.may_tell_to_look = true;
+        self.may_send_enum_dir = true;
         let Some(journal) = &mut self.journal else {
             return;
         };
@@ -353,16 +353,16 @@ impl Disk {
             return Some(is_believed);
         }
         (journal.had_failed, journal.has_failed) = (journal.has_failed, false);
-        let strikes = self.fuse.strikes(Step::Sync);
-        if !strikes || journal.random.percent(50) {
+        let crashes = self.fuse.crashes_at(Step::Sync);
+        if !crashes || journal.random.percent(50) {
             for change in journal.changes.drain(..count) {
                 journal.medium.apply(&change);
             }
             journal.operation = journal.operation.saturating_sub(count);
         }
         journal.syncing = None;
-        if strikes {
-            self.fuse.blow();
+        if crashes {
+            self.fuse.crash();
         }
         Some(true)
     }
@@ -425,11 +425,11 @@ impl Disk {
 
     /// Writes bytes, which may lie beyond the end.
     pub fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) {
-        if self.fuse.strikes(Step::Operation) {
+        if self.fuse.crashes_at(Step::Operation) {
             let mut random = Random::at_step(self.seed, self.fuse.steps(), "torn writes");
             let part = random.index(bytes.len() + 1);
             self.change(Change::Write(ino, offset, bytes[..part].to_vec()));
-            self.fuse.blow();
+            self.fuse.crash();
         }
         self.change(Change::Write(ino, offset, bytes.to_vec()));
     }
@@ -440,8 +440,8 @@ impl Disk {
     }
 
     /// Sets attributes and times; `None` leaves a value unchanged.
-    pub fn dress(&mut self, ino: Ino, attributes: Option<u32>, times: [Option<FileTime>; 3]) {
-        self.step(Change::Dress(ino, attributes, times));
+    pub fn set_basic(&mut self, ino: Ino, attributes: Option<u32>, times: [Option<FileTime>; 3]) {
+        self.step(Change::Basic(ino, attributes, times));
     }
 
     /// Sets the marker of a share.

@@ -18,13 +18,13 @@ use outlast_smb::OpenInfo;
 
 use crate::away::Away;
 use crate::disk::Disk;
+use crate::failing::{FailingRequests, What};
 use crate::faults;
 use crate::image::Ino;
 use crate::mutation::Mutation;
 use crate::rules::Lacks;
 use crate::scenario::Scenario;
 use crate::server::since_start;
-use crate::trouble::{Troubles, What};
 
 mod accounts;
 mod making;
@@ -47,9 +47,9 @@ pub struct Files {
     /// Opens from before a crash whose files have not been opened again yet.
     closed: BTreeMap<OpenId, OpenInfo>,
     accounts: Accounts,
-    troubles: Troubles,
+    failing: FailingRequests,
     /// An operation is repeated after a power cut.
-    does_again: bool,
+    repeats: bool,
     /// An operation is performed, not prepared.
     performs: bool,
     /// Files can be opened by handle; if not, only by path.
@@ -76,7 +76,7 @@ impl Files {
     #[must_use]
     pub fn new(
         disk: Rc<RefCell<Disk>>,
-        troubles: Troubles,
+        failing: FailingRequests,
         share: ShareId,
         scenario: &Scenario,
         life: u32,
@@ -95,8 +95,8 @@ impl Files {
             opens: BTreeMap::new(),
             closed: BTreeMap::new(),
             accounts: Accounts::new(absent, mutation),
-            troubles,
-            does_again: false,
+            failing,
+            repeats: false,
             performs: false,
             handles: scenario.handles,
             lacks: scenario.lacks,
@@ -108,7 +108,7 @@ impl Files {
     }
 
     /// Returns the error of the disk, which may fail during a redo after a power cut.
-    fn fail_for_a_while(&self) -> Result<(), NtStatus> {
+    fn fail_redo(&self) -> Result<(), NtStatus> {
         match self.disk.borrow_mut().fault() {
             Some(_) if self.mutation == Some(Mutation::FaultTakenForGone) => {
                 Err(NtStatus::FILE_CLOSED)
@@ -124,17 +124,17 @@ impl Files {
             FileOp::Create(create) => Some(create.path.as_str()),
             op => self.path_of(op.open()),
         };
-        let path = path.filter(|_| !self.does_again);
+        let path = path.filter(|_| !self.repeats);
         // A performed operation has its file open and its account looked up, unless it was prepared in an earlier life.
         let is_redo = self.performs && matches!(what, What::Reopen | What::NameService);
-        match path.and_then(|path| self.troubles.meet(what, op, path, is_redo)) {
+        match path.and_then(|path| self.failing.meet(what, op, path, is_redo)) {
             Some(status) => Err(NtStatus(status)),
             None => Ok(()),
         }
     }
 
     /// Returns the outcome of an operation that has failed; some mutations make it a success.
-    fn fail_to_perform(&self, op: &FileOp, status: NtStatus) -> Result<Outcome, NtStatus> {
+    fn report_failure(&self, op: &FileOp, status: NtStatus) -> Result<Outcome, NtStatus> {
         match op {
             FileOp::Write { data, .. } if self.mutation == Some(Mutation::ErrorSwallowed) => {
                 Ok(Outcome::Written {
@@ -339,34 +339,39 @@ impl Files {
                 .borrow_mut()
                 .write(ino, chunk.target_offset, &bytes);
             written.push(chunk.length);
-            if index + 1 < chunks.len() && self.troubles.stops_after_a_chunk(self.path_of(target)) {
+            if index + 1 < chunks.len() && self.failing.stops_after_a_chunk(self.path_of(target)) {
                 break;
             }
         }
         Ok(Outcome::Copied { written })
     }
 
-    fn do_it(&mut self, actor: &Actor, op: &FileOp, intent: &Intent) -> Result<Outcome, NtStatus> {
+    fn execute(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Result<Outcome, NtStatus> {
         if let Intent::Keeping { times, intent } = intent {
-            let outcome = self.do_it(actor, op, intent)?;
+            let outcome = self.execute(actor, op, intent)?;
             let ino = self.ino(op.open())?;
             let times = [None, None, times.write];
-            self.disk.borrow_mut().dress(ino, None, times);
+            self.disk.borrow_mut().set_basic(ino, None, times);
             return Ok(outcome);
         }
         log::debug!("perform {op:?}");
         faults::meet(op, false)?;
         for what in [What::Perform, What::Rest] {
             if let Err(status) = self.meet(what, op) {
-                return self.fail_to_perform(op, status);
+                return self.report_failure(op, status);
             }
         }
-        match self.ready(op) {
+        match self.reopen_files(op) {
             // The file was deleted before a crash: CLOSE needs only its name.
             Err(NtStatus::FILE_CLOSED) if matches!(op, FileOp::Close { .. }) => {}
             ready => ready?,
         }
-        self.take_on_account(actor, op)?;
+        self.look_up_account(actor, op)?;
         if op.has_effect() {
             self.disk.borrow_mut().begin_operation();
         }
@@ -422,7 +427,9 @@ impl Files {
                 let open = self.opens.get_mut(open).ok_or(NtStatus::FILE_CLOSED)?;
                 open.stopped = basic.stopped(open.stopped);
                 let ino = open.ino;
-                self.disk.borrow_mut().dress(ino, basic.attributes, times);
+                self.disk
+                    .borrow_mut()
+                    .set_basic(ino, basic.attributes, times);
                 Ok(Outcome::Unit)
             }
             (
@@ -512,9 +519,9 @@ impl FileSystem for Files {
         faults::meet(op, true)?;
         self.meet(What::Prepare, op)?;
         if !matches!(op, FileOp::Close { delete: None, .. }) {
-            self.ready(op)?;
+            self.reopen_files(op)?;
         }
-        self.take_on_account(actor, op)?;
+        self.look_up_account(actor, op)?;
         let intent = self.look(op)?;
         self.keeping(op, intent)
     }
@@ -528,14 +535,14 @@ impl FileSystem for Files {
         assert_eq!(actor.share, self.share, "another share's files: {op:?}");
         self.is_there(op)?;
         self.performs = true;
-        let outcome = self.do_it(actor, op, intent);
+        let outcome = self.execute(actor, op, intent);
         self.performs = false;
         outcome
     }
 
     fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
         if open.open == AGAIN {
-            self.fail_for_a_while()?;
+            self.fail_redo()?;
         }
         self.open_again(open)
     }
@@ -592,13 +599,13 @@ impl FileSystem for Files {
         intent: &Intent,
         _as_server: bool,
     ) -> Result<Outcome, NtStatus> {
-        self.fail_for_a_while()?;
+        self.fail_redo()?;
         if let Some(outcome) = left_out(op, self.mutation) {
             return Ok(outcome);
         }
-        self.does_again = true;
+        self.repeats = true;
         let outcome = self.perform(actor, op, intent);
-        self.does_again = false;
+        self.repeats = false;
         outcome
     }
 

@@ -47,10 +47,10 @@ struct Inner {
 impl Fuse {
     /// Plans crashes at these steps, counted from 1 over all lives of the server, in order. Steps that are past are
     /// ignored.
-    pub fn plan(&self, blows: &[u64]) {
+    pub fn plan(&self, crashes: &[u64]) {
         let steps = self.steps();
         let mut later = lock(&self.0.later);
-        *later = blows.iter().copied().filter(|at| *at > steps).collect();
+        *later = crashes.iter().copied().filter(|at| *at > steps).collect();
         let next = later.pop_front().unwrap_or(u64::MAX);
         self.0.next.store(next, Ordering::Relaxed);
     }
@@ -69,29 +69,29 @@ impl Fuse {
 
     /// Notes that the server takes a frame from its device, so that a crash at the last step leaves something else than
     /// one after it.
-    pub fn takes(&self) {
+    pub fn takes_frame(&self) {
         if let Some(last @ Step::FreeWrite) = lock(&self.0.kinds).last_mut() {
             *last = Step::Write;
         }
     }
 
     /// Counts a step. Returns whether the server crashes at it: the caller then leaves a part of the effect, if it has
-    /// parts, and calls [`Fuse::blow`].
+    /// parts, and calls [`Fuse::crash`].
     #[must_use]
-    pub fn strikes(&self, step: Step) -> bool {
+    pub fn crashes_at(&self, step: Step) -> bool {
         let count = self.0.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        let strikes = count >= self.0.next.load(Ordering::Relaxed);
+        let crashes = count >= self.0.next.load(Ordering::Relaxed);
         lock(&self.0.kinds).push(step);
-        if strikes {
+        if crashes {
             log::debug!("step {count}, {step:?}: the server dies here");
         } else {
             log::trace!("step {count}, {step:?}");
         }
-        strikes
+        crashes
     }
 
     /// Ends the server here.
-    pub fn blow(&self) -> ! {
+    pub fn crash(&self) -> ! {
         self.0.dead.store(true, Ordering::Relaxed);
         let next = lock(&self.0.later).pop_front().unwrap_or(u64::MAX);
         self.0.next.store(next, Ordering::Relaxed);
@@ -100,8 +100,8 @@ impl Fuse {
 
     /// Counts a step that has no parts, and ends the server if it crashes at it.
     pub fn step(&self, step: Step) {
-        if self.strikes(step) {
-            self.blow();
+        if self.crashes_at(step) {
+            self.crash();
         }
     }
 

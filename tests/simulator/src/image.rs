@@ -55,7 +55,7 @@ pub enum Change {
     /// Sets a file's length.
     Length(Ino, u64),
     /// Sets attributes and times; `None` leaves a value unchanged.
-    Dress(Ino, Option<u32>, [Option<FileTime>; 3]),
+    Basic(Ino, Option<u32>, [Option<FileTime>; 3]),
 }
 
 impl Change {
@@ -64,7 +64,7 @@ impl Change {
     pub fn is_ordered(&self) -> bool {
         !matches!(
             self,
-            Change::Write(..) | Change::Length(..) | Change::Dress(..)
+            Change::Write(..) | Change::Length(..) | Change::Basic(..)
         )
     }
 
@@ -356,7 +356,7 @@ impl Image {
                     inode.touch();
                 }
             }
-            Change::Dress(ino, attributes, times) => {
+            Change::Basic(ino, attributes, times) => {
                 let Some(inode) = self.inodes.get_mut(ino) else {
                     return;
                 };

@@ -101,7 +101,7 @@ fn short(bytes: &[u8], at: usize) -> u32 {
 /// beginning, if the object has not ended. For a follower it also keeps the parts of a snapshot that is not complete
 /// yet.
 #[must_use]
-pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
+pub fn relevant(entries: Vec<Entry>) -> Vec<Entry> {
     // Of each object: the beginning and completion of its last complete snapshot; and the beginning of one that may be
     // incomplete.
     let mut whole: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
@@ -129,10 +129,10 @@ pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
         let Some((begin, complete)) = whole.get(&entry.object) else {
             return false;
         };
-        let goes_on = begun.get(&entry.object).is_some_and(|begun| begun <= index);
+        let continues = begun.get(&entry.object).is_some_and(|begun| begun <= index);
         match entry.kind {
-            4 => index == begin || goes_on,
-            5 | 6 => (begin..=complete).contains(&index) || goes_on,
+            4 => index == begin || continues,
+            5 | 6 => (begin..=complete).contains(&index) || continues,
             _ => begin <= index,
         }
     };
@@ -142,7 +142,7 @@ pub fn those_that_count(entries: Vec<Entry>) -> Vec<Entry> {
 
 /// Corrects the wrong checksums in a sink, from the newest mark's tail on. A server that finds it behaves as one that
 /// does not verify checksums. Where a record is not at its place, the log ends for such a server.
-pub fn make_believe(sink: &dyn Memory) {
+pub fn correct_checksums(sink: &dyn Memory) {
     let mut marks = MARKS_AT.map(|at| {
         let mut bytes = [0; MARK_LEN];
         sink.read(at, &mut bytes);

@@ -30,7 +30,7 @@ struct Inner {
     /// The content at the beginning of the present life.
     photo: Vec<u8>,
     /// The power was cut, or another machine has served: the next commit is read from the tail on.
-    is_anew: bool,
+    from_tail: bool,
     mutation: Option<Mutation>,
     /// Which commits a mutation holds back.
     holds: Hold,
@@ -65,7 +65,7 @@ impl Nvram {
                 committed: Vec::new(),
                 head: 0,
                 photo: scenario.power.map_or_else(Vec::new, |_| vec![0; len]),
-                is_anew: false,
+                from_tail: false,
                 mutation: scenario.mutation,
                 holds: Hold::No,
                 held: Vec::new(),
@@ -96,7 +96,7 @@ impl Nvram {
     }
 
     /// Makes the commits that were held back.
-    pub fn let_commits_go(&self) {
+    pub fn release_commits(&self) {
         let held = {
             let mut inner = self.inner();
             inner.holds = Hold::No;
@@ -109,14 +109,14 @@ impl Nvram {
 
     /// Restarts the follower: a server of another machine has run meanwhile, so the next commit is read from the tail
     /// on.
-    pub fn is_read_anew(&self) {
+    pub fn read_from_tail(&self) {
         let mut inner = self.inner();
         inner.committed.clear();
-        inner.is_anew = true;
+        inner.from_tail = true;
     }
 
     /// Prepares the memory for a new server; a mutation may change the log.
-    pub fn change_hands(&self) {
+    pub fn begin_life(&self) {
         let mut inner = self.inner();
         inner.holds = Hold::No;
         inner.held.clear();
@@ -147,7 +147,7 @@ impl Nvram {
     pub fn cut(&self, random: &mut Random) {
         let mut inner = self.inner();
         inner.committed.clear();
-        inner.is_anew = true;
+        inner.from_tail = true;
         match random.below(3) {
             0 => self.memory.write(0, &vec![0; inner.photo.len()]),
             1 => self.memory.write(0, &inner.photo),
@@ -230,9 +230,9 @@ impl Memory for Nvram {
         if self.fuse.is_dead() {
             return;
         }
-        if self.fuse.strikes(self.kind_of_write(at, bytes.len())) {
+        if self.fuse.crashes_at(self.kind_of_write(at, bytes.len())) {
             self.tear(at, bytes);
-            self.fuse.blow();
+            self.fuse.crash();
         }
         self.mutate_write(at, bytes);
         self.memory.write(at, bytes);
@@ -275,11 +275,11 @@ impl Memory for Nvram {
             let mut inner = self.inner();
             inner.last_group = std::mem::take(&mut inner.overwritten);
             let head = log_format::position(word);
-            if std::mem::take(&mut inner.is_anew) {
+            if std::mem::take(&mut inner.from_tail) {
                 let tail = log_format::position(self.memory.load(TAIL_AT));
                 let mut all = Vec::new();
                 log_format::entries(&self.memory, tail, head, &mut all);
-                inner.committed = log_format::those_that_count(all);
+                inner.committed = log_format::relevant(all);
                 inner.head = head;
                 return;
             }

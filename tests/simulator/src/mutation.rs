@@ -13,9 +13,9 @@ use outlast_stack::device::Faults;
 use outlast_stack::{Lost, Record as Tcp, TxFrame};
 use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
+use crate::failing;
 use crate::kinds;
 use crate::scenario::Scenario;
-use crate::trouble;
 use crate::workload::Verb;
 
 /// A fault of a mutated server.
@@ -312,13 +312,13 @@ impl Mutation {
             Mutation::Forgets(what) if what.gives_back() => is_of_limits,
             Mutation::WindowsWithoutRoom => matches!(scenario.kind, kinds::Kind::Uploads { .. }),
             Mutation::ErrorSwallowed | Mutation::HandleLost | Mutation::UnknownIsRoot => {
-                trouble::is_of(scenario.seed)
+                failing::is_of(scenario.seed)
             }
             Mutation::SecondFailureBelieved => scenario.power.is_some_and(|it| it.fails_twice),
             Mutation::UnstampedTakenForAnothers => scenario.lacks.links,
             Mutation::ErrorMidwaySwallowed => scenario.ops.iter().any(|op| {
-                let trouble = op.trouble.map(|trouble| trouble.what);
-                trouble == Some(trouble::What::Rest)
+                let failure = op.failure.map(|failure| failure.what);
+                failure == Some(failing::What::Rest)
             }),
             Mutation::AwayTakenForGone | Mutation::Forgets(Forgotten::Roots) => {
                 scenario.has_outages_of_share

@@ -62,7 +62,7 @@ struct Seat {
     player: Player,
     socket: SocketHandle,
     /// It connects only when the others have left.
-    comes_late: bool,
+    connects_late: bool,
     port: u16,
     /// The time at which it last took the received bytes, and the interval until it takes them again.
     took_at: Duration,
@@ -75,7 +75,7 @@ struct Seat {
     /// The time at which it sent its FIN.
     closing: Option<Duration>,
     /// The time at which the server has ended its connection; the client then makes another one.
-    comes_again: Option<Duration>,
+    cut_at: Option<Duration>,
     gone: bool,
 }
 
@@ -128,25 +128,25 @@ impl Net {
         };
         let newcomer = scenario.kind.limits().map(|limits| limits.newcomer);
         let seats = seats.enumerate().map(|(index, (player, port))| {
-            let comes_late = newcomer == Some(index);
+            let connects_late = newcomer == Some(index);
             // Progress is not checked where a medium takes time, or where a client takes its replies only at intervals.
             let is_clean = scenario.faults.loss_ppm + scenario.faults.corrupt_ppm == 0;
-            let goes_on = !scenario.rules.is_alone(index)
+            let is_checked = !scenario.rules.is_alone(index)
                 && is_clean
                 && scenario.power.is_none()
                 && scenario.kind.pause_of(index).is_zero();
             Seat {
                 player,
-                socket: connect((!comes_late).then_some(port), keep_alive),
-                comes_late,
+                socket: connect((!connects_late).then_some(port), keep_alive),
+                connects_late,
                 port,
                 took_at: Duration::ZERO,
                 takes_every: scenario.kind.pause_of(index),
                 sent: 0,
                 received: 0,
-                progress: goes_on.then(|| Progress::new(scenario.kind.shares_room())),
+                progress: is_checked.then(|| Progress::new(scenario.kind.shares_room())),
                 closing: None,
-                comes_again: None,
+                cut_at: None,
                 gone: false,
             }
         });
@@ -172,7 +172,7 @@ impl Net {
     pub fn turn(&mut self, now: Duration, ops: &[Op], board: &mut Board) {
         self.port.device().advance(now);
         if board.vacant {
-            self.let_newcomer_in();
+            self.connect_newcomer();
         }
         self.connect_again();
         self.poll(now);
@@ -190,14 +190,18 @@ impl Net {
     }
 
     /// Connects the newcomer when the others have left and the server has no state of them.
-    fn let_newcomer_in(&mut self) {
-        if !self.seats.iter().all(|seat| seat.gone || seat.comes_late) {
+    fn connect_newcomer(&mut self) {
+        if !self
+            .seats
+            .iter()
+            .all(|seat| seat.gone || seat.connects_late)
+        {
             return;
         }
-        let Some(late) = self.seats.iter_mut().find(|seat| seat.comes_late) else {
+        let Some(late) = self.seats.iter_mut().find(|seat| seat.connects_late) else {
             return;
         };
-        late.comes_late = false;
+        late.connects_late = false;
         let (socket, port) = (late.socket, late.port);
         let socket: &mut tcp::Socket = self.sockets.get_mut(socket);
         let remote = (IpAddress::from(self.server), PORT);
@@ -210,10 +214,10 @@ impl Net {
     fn connect_again(&mut self) {
         for seat in &mut self.seats {
             let socket: &mut tcp::Socket = self.sockets.get_mut(seat.socket);
-            if seat.comes_again.is_none() || socket.state() != tcp::State::Closed {
+            if seat.cut_at.is_none() || socket.state() != tcp::State::Closed {
                 continue;
             }
-            seat.comes_again = None;
+            seat.cut_at = None;
             seat.port += AGAIN;
             let remote = (IpAddress::from(self.server), PORT);
             socket
@@ -284,7 +288,7 @@ impl Net {
 }
 
 impl Seat {
-    fn look_whether_it_goes_on(&mut self, socket: &tcp::Socket<'_>, now: Duration, board: &Board) {
+    fn check_progress(&mut self, socket: &tcp::Socket<'_>, now: Duration, board: &Board) {
         let Some(progress) = &mut self.progress else {
             return;
         };
@@ -313,10 +317,10 @@ impl Seat {
         ops: &[Op],
         board: &mut Board,
     ) {
-        if self.gone || self.comes_late {
+        if self.gone || self.connects_late {
             return;
         }
-        if let Some(since) = self.comes_again {
+        if let Some(since) = self.cut_at {
             if now > since + CLOSE_TIMEOUT {
                 socket.abort();
             }
@@ -343,7 +347,7 @@ impl Seat {
             outbox.drain(..sent);
             self.sent += sent;
         }
-        self.look_whether_it_goes_on(socket, now, board);
+        self.check_progress(socket, now, board);
         if self.player.is_leaving() && self.closing.is_none() && socket.may_send() {
             assert!(
                 self.player.client.is_drained(),
@@ -370,7 +374,7 @@ impl Seat {
         if lost && self.closing.is_none() && self.player.may_be_cut(board) {
             self.player.cut(board);
             socket.close();
-            self.comes_again = Some(now);
+            self.cut_at = Some(now);
             return;
         }
         assert!(

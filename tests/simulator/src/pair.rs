@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The maximum number of rounds at one instant.
 const ROUNDS: usize = 1000;
 /// The end of the time in which the arbiter stalls, in milliseconds.
-const TROUBLED: u64 = 40_000;
+const STALLING: u64 = 40_000;
 
 /// The properties of a pair, and its mutation.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ pub enum Broken {
 
 /// A failure of the node that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
+pub enum NodeFailure {
     /// Its worker dies, and its supervisor starts the next one.
     Worker,
     /// All of it dies.
@@ -125,7 +125,7 @@ impl Pair {
         };
         let stalls = (0..number).map(|_| {
             let whom = *random.pick(&[None, Some(0), Some(1)]);
-            let from = Duration::from_millis(random.below(TROUBLED));
+            let from = Duration::from_millis(random.below(STALLING));
             (whom, from, from + Duration::from_millis(random.below(2500)))
         });
         let stalls = stalls.collect();
@@ -158,11 +158,13 @@ impl Pair {
     }
 
     /// Draws the failure of the node that serves. `can_stop`: it is between two of its frames.
-    pub fn blow(&mut self, can_stop: bool) -> Blow {
+    pub fn draw_failure(&mut self, can_stop: bool) -> NodeFailure {
         match self.random.below(10) {
-            0..3 => Blow::Worker,
-            3..6 if can_stop => Blow::Stopped(Duration::from_millis(self.random.below(2000))),
-            _ => Blow::Node,
+            0..3 => NodeFailure::Worker,
+            3..6 if can_stop => {
+                NodeFailure::Stopped(Duration::from_millis(self.random.below(2000)))
+            }
+            _ => NodeFailure::Node,
         }
     }
 
@@ -198,7 +200,7 @@ impl Pair {
 
     /// Returns whether the arbiter has admitted the node.
     #[must_use]
-    pub fn may_speak(&self, node: usize) -> bool {
+    pub fn is_admitted(&self, node: usize) -> bool {
         self.holder.is_some_and(|(holder, _)| holder == node)
     }
 
@@ -322,7 +324,7 @@ impl Pair {
                 return Some(Order::Serve(node));
             }
             Action::Release(rest) => {
-                if let Some(rest) = rest.filter(|_| self.may_speak(node)) {
+                if let Some(rest) = rest.filter(|_| self.is_admitted(node)) {
                     self.term.rest = rest;
                 }
                 self.release(node);
@@ -362,7 +364,7 @@ impl Pair {
     }
 
     fn take(&mut self, node: usize, term: Term) -> Result<(), String> {
-        if !self.may_speak(node) {
+        if !self.is_admitted(node) {
             return Err("not admitted any more".to_owned());
         }
         let is_of_another = self.term.epoch > 0 && self.term.holder != term.holder;

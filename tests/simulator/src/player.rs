@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::away::AGAIN_AFTER;
 use crate::board::{Board, Seen};
 use crate::client::{Client, Profile, Response};
+use crate::failing::{Failed, What};
 use crate::judge::{Content, Verdict};
 use crate::request::{self, Body, FileId, command};
 use crate::scenario::Scenario;
 use crate::status;
-use crate::trouble::{Failed, What};
 use crate::workload::{Handle, Op, Verb};
 
 mod bodies;
@@ -82,7 +82,7 @@ pub struct Player {
     /// The state of a client that loses something by a new configuration.
     loss: Option<Loss>,
     /// The time at which it repeats a request that was refused because the share was missing.
-    asks_again_at: Option<Duration>,
+    repeats_at: Option<Duration>,
     /// The time at which its present stage began.
     stage_since: Duration,
 }
@@ -114,7 +114,7 @@ impl Player {
             trees: Vec::new(),
             user: scenario.users()[index].clone(),
             loss: Loss::of(scenario, index),
-            asks_again_at: None,
+            repeats_at: None,
             stage_since: Duration::ZERO,
         }
     }
@@ -122,8 +122,8 @@ impl Player {
     /// Returns the earliest time of its next operation.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
-        if self.asks_again_at.is_some() {
-            return self.asks_again_at;
+        if self.repeats_at.is_some() {
+            return self.repeats_at;
         }
         let op = self.todo.front().filter(|_| self.stage == Stage::Working)?;
         let hurries = |verb: &Verb| matches!(verb, Verb::Acknowledge { .. });
@@ -180,11 +180,11 @@ impl Player {
         let purpose = self.purposes[&response.message_id];
         let is_interim = response.status == status::PENDING && response.is_async;
         match purpose {
-            Purpose::Stage if self.is_sent_away(&response, board) => {
+            Purpose::Stage if self.is_refused_at_stage(&response, board) => {
                 self.stage = Stage::Leaving;
                 self.give_up(board);
             }
-            Purpose::Stage if self.finds_share_away(&response, board, now) => {}
+            Purpose::Stage if self.is_tree_missing(&response, board, now) => {}
             Purpose::Stage => {
                 self.next_stage(&response);
                 self.stage_since = now;
@@ -265,13 +265,13 @@ impl Player {
             return;
         }
         let answers = self.answers.remove(&id).unwrap_or_default();
-        if let Some(failed) = board.troubles.end(self.index)
-            && is_told(&op, &answers, failed)
+        if let Some(failed) = board.failing.end(self.index)
+            && is_reported(&op, &answers, failed)
         {
             return self.forget(op, board);
         }
-        if self.meets_share_away(&op, &answers, board) {
-            self.asks_again_at = Some(now + AGAIN_AFTER);
+        if self.finds_share_missing(&op, &answers, board) {
+            self.repeats_at = Some(now + AGAIN_AFTER);
             return self.forget(op, board);
         }
         if self.is_refused(&op, &answers) {
@@ -290,7 +290,7 @@ impl Player {
             if let Some(handle) = late(&op.verbs[*part], response, took) {
                 board.late.insert(handle);
             } else if let Some(verdict) = verdicts.get(*part) {
-                self.check(&op, *part, response, verdict, board.may_be_told_to_look);
+                self.check(&op, *part, response, verdict, board.may_send_enum_dir);
             }
             self.learn(&op.verbs[*part], response, board);
             seen.push((response.status, masked(response)));
@@ -307,8 +307,8 @@ impl Player {
         self.names.clear();
         board.under_way.remove(&id);
         board.credits.remove(&id);
-        if let Some(trouble) = op.trouble.take() {
-            *board.failed.entry(trouble.what).or_default() += 1;
+        if let Some(failure) = op.failure.take() {
+            *board.failed.entry(failure.what).or_default() += 1;
         }
         self.todo.push_front(op);
     }
@@ -356,11 +356,18 @@ impl Player {
     }
 
     /// Checks an answer against the judge's verdict.
-    fn check(&self, op: &Op, part: usize, response: &Response, verdict: &Verdict, may_look: bool) {
+    fn check(
+        &self,
+        op: &Op,
+        part: usize,
+        response: &Response,
+        verdict: &Verdict,
+        may_send_enum_dir: bool,
+    ) {
         let verb = &op.verbs[part];
         // An outage may have hidden a local change; then the watching client receives STATUS_NOTIFY_ENUM_DIR.
         let is_notice = matches!(verb, Verb::Notify { .. });
-        if is_notice && may_look && response.status == status::NOTIFY_ENUM_DIR {
+        if is_notice && may_send_enum_dir && response.status == status::NOTIFY_ENUM_DIR {
             return;
         }
         let is_walk = matches!(verb, Verb::Walk { .. });
@@ -417,11 +424,11 @@ impl Player {
 
     /// Sends all that may be sent now.
     pub fn play(&mut self, ops: &[Op], board: &mut Board, now: Duration) {
-        if self.asks_again_at.is_some_and(|at| now < at) {
+        if self.repeats_at.is_some_and(|at| now < at) {
             return;
         }
-        let asks_again = self.asks_again_at.take().is_some();
-        if asks_again && self.stage == Stage::Mounting {
+        let repeats = self.repeats_at.take().is_some();
+        if repeats && self.stage == Stage::Mounting {
             let message = self.client.connect_tree(SHARE);
             self.purposes.insert(message, Purpose::Stage);
             self.stage_since = now;
@@ -462,7 +469,7 @@ impl Player {
             .count();
         let alone = |op: &Op| {
             let is_alone = |verb: &Verb| matches!(verb, Verb::Walk { .. } | Verb::SecondSession);
-            op.trouble.is_some() || op.verbs.iter().any(is_alone)
+            op.failure.is_some() || op.verbs.iter().any(is_alone)
         };
         if busy >= self.client.profile().depth
             || (busy > 0 && alone(op))
@@ -518,9 +525,9 @@ impl Player {
         }
         self.sent_at.insert(id, now);
         board.under_way.insert(id, false);
-        if let Some(trouble) = op.trouble {
+        if let Some(failure) = op.failure {
             let verb = op.verbs[0].clone();
-            board.troubles.begin(self.index, verb, trouble);
+            board.failing.begin(self.index, verb, failure);
         }
         let first = if op.verbs[0] == Verb::SecondSession {
             self.second = Some(Second::LoggingIn);
@@ -547,21 +554,21 @@ impl Player {
 }
 
 /// Returns whether the client has received the error of its failed request.
-fn is_told(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool {
+fn is_reported(op: &Op, answers: &BTreeMap<usize, Response>, failed: Failed) -> bool {
     let all = answers.values();
-    let told = all.clone().all(|response| response.status == failed.status);
+    let reported = all.clone().all(|response| response.status == failed.status);
     let statuses: Vec<u32> = all.map(|response| response.status).collect();
     assert!(
-        told || !failed.must_be_told,
+        reported || !failed.must_be_reported,
         "{op:?}: the disk has failed with {:#x}, but the client receives {statuses:x?}",
         failed.status
     );
-    let is_of_rest = op.trouble.is_some_and(|trouble| trouble.what == What::Rest);
-    if told && is_of_rest {
+    let is_of_rest = op.failure.is_some_and(|failure| failure.what == What::Rest);
+    if reported && is_of_rest {
         let copied = answers.get(&0).and_then(bodies::chunks_copied);
         assert_eq!(copied, Some(1), "{op:?} fails after one chunk");
     }
-    told
+    reported
 }
 
 /// Returns the handle of an oplock break whose acknowledgement arrived after the break's timeout, outages not counted:

@@ -48,7 +48,7 @@ pub struct Leaving<'a> {
 impl Promises {
     /// Begins a new life of the server: data that had arrived and are not on record are lost, and reported data may be
     /// discarded.
-    pub fn begin_anew(&mut self) {
+    pub fn begin_life(&mut self) {
         for flow in self.flows.values_mut() {
             flow.covered = flow.acked;
             flow.beyond.clear();

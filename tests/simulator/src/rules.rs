@@ -1,10 +1,10 @@
 //! Defines those properties of a scenario that the judge must know: users without an account, a file system without
 //! links, a client that shares no files.
 
+use crate::failing;
 use crate::limits::Limits;
 use crate::random::Random;
 use crate::revocation::Revocation;
-use crate::trouble;
 
 /// The features of ext4, XFS and btrfs that a share's file system lacks, as FUSE and NFS do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,10 +52,10 @@ impl Rules {
     #[must_use]
     pub fn of(seed: u64, clients: usize) -> Rules {
         let mut random = Random::new(seed, "accounts");
-        let has_strange_user = trouble::is_of(seed) && clients > 1 && random.percent(60);
+        let has_user_without_account = failing::is_of(seed) && clients > 1 && random.percent(60);
         Rules {
             limits: None,
-            without_account: has_strange_user.then(|| random.index(clients)),
+            without_account: has_user_without_account.then(|| random.index(clients)),
             has_no_links: Lacks::of(seed).links,
             revocation: Revocation::of(seed, clients),
         }

@@ -10,6 +10,7 @@ use crate::board::{Board, Seen};
 use crate::branches;
 use crate::clock::Speed;
 use crate::configuration;
+use crate::failing::What;
 use crate::fuse::Step;
 use crate::image::Look;
 use crate::judge::{Contents, judge};
@@ -19,7 +20,6 @@ use crate::revocation::Revocation;
 use crate::scenario::Scenario;
 use crate::server::Server;
 use crate::status;
-use crate::trouble::What;
 use crate::workload::{Handle, Op, Verb};
 
 /// The length of the end of a run in which syncs fail: it covers some consistency points.
@@ -102,13 +102,13 @@ pub struct Report {
 /// The fault, in one line or more.
 pub fn run(
     scenario: &Scenario,
-    blows: &[u64],
+    crashes: &[u64],
     reference: Option<&Transcript>,
 ) -> Result<Report, String> {
     branches::prepare();
     branches::attempt(|| {
         let mut world = World::new(scenario);
-        world.plan(blows);
+        world.plan(crashes);
         world.run_to_end(reference)
     })
 }
@@ -142,7 +142,7 @@ impl World {
         let server = Server::new(scenario, ours);
         let (expected, files) = judge(&scenario.ops, scenario.rules);
         let is_slow = scenario.speed != Speed::Fast;
-        let mut board = Board::new(expected, is_slow, server.troubles.clone());
+        let mut board = Board::new(expected, is_slow, server.failing.clone());
         board.frames_lost = scenario.lost == Lost::Frames;
         let profiles = scenario.profiles.iter().enumerate();
         let pause = scenario.power.map_or(Duration::ZERO, |power| power.pause);
@@ -163,8 +163,8 @@ impl World {
     }
 
     /// Plans crashes at those of these steps that are still ahead.
-    pub fn plan(&mut self, blows: &[u64]) {
-        self.server.fuse.plan(blows);
+    pub fn plan(&mut self, crashes: &[u64]) {
+        self.server.fuse.plan(crashes);
     }
 
     /// Returns the number of the server's steps so far.
@@ -205,7 +205,7 @@ impl World {
         }
         board.revoked = server.has_revoked;
         board.vacant = server.is_empty();
-        board.may_be_told_to_look = server.disk.borrow().may_tell_to_look;
+        board.may_send_enum_dir = server.disk.borrow().may_send_enum_dir;
         net.turn(*now, &scenario.ops, board);
         self.is_over() || {
             self.pass_time();
@@ -333,12 +333,12 @@ fn compare(transcript: &Transcript, reference: &Transcript, ops: &[Op], late: &B
     for op in ops {
         let (seen, before) = (transcript.seen.get(&op.id), reference.seen.get(&op.id));
         let is_notice = matches!(op.verbs[0], Verb::Notify { .. });
-        let is_told_to_look = seen.is_some_and(|seen| seen[0].0 == status::NOTIFY_ENUM_DIR);
+        let is_enum_dir = seen.is_some_and(|seen| seen[0].0 == status::NOTIFY_ENUM_DIR);
         let is_late = |verb: &Verb| match verb {
             Verb::Acknowledge { handle, .. } => late.contains(handle),
             _ => false,
         };
-        if (is_notice && is_told_to_look) || op.verbs.iter().any(is_late) {
+        if (is_notice && is_enum_dir) || op.verbs.iter().any(is_late) {
             continue;
         }
         assert_eq!(

@@ -18,23 +18,23 @@ use outlast_stack::{Lost, RxChecksum, RxFrame, TxFrame};
 use crate::clock::Clock;
 use crate::configuration::{smb_config, stack_config};
 use crate::disk::Disk;
+use crate::failing::FailingRequests;
 use crate::files::Files;
 use crate::fuse::{Crash, Fuse};
 use crate::inspect::Inspector;
 use crate::memory::Nvram;
 use crate::mutation::{Forgetful, Mutation};
 use crate::net::Net;
-use crate::pair::{Blow, Order, Pair};
+use crate::pair::{NodeFailure, Order, Pair};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::trace;
-use crate::trouble::Troubles;
 
 mod begin;
-mod looks;
+mod checks;
 mod mutated;
 
 /// The wall-clock time at the beginning of every run.
@@ -49,7 +49,7 @@ pub struct Server {
     /// The disk, which outlives the server.
     pub disk: Rc<RefCell<Disk>>,
     /// Requests that fail once.
-    pub troubles: Troubles,
+    pub failing: FailingRequests,
     nvram: Arc<Nvram>,
     /// The pair, if there are two servers. `nvrams` has the NVRAM of each node; `nvram` is that of the node that
     /// serves, or served last.
@@ -155,7 +155,7 @@ impl Server {
             outbox: VecDeque::new(),
             stopped: None,
             disk: Rc::new(RefCell::new(disk)),
-            troubles: Troubles::default(),
+            failing: FailingRequests::default(),
             nvram,
             shipped: sink.as_ref().map(|_| new_shadow(scenario)),
             sink,
@@ -267,7 +267,7 @@ impl Server {
                 return;
             }
             self.fuse.replace();
-            self.nvram.change_hands();
+            self.nvram.begin_life();
         }
         match catch_unwind(AssertUnwindSafe(|| self.live(now, net))) {
             Ok(()) => {}
@@ -297,10 +297,10 @@ impl Server {
     fn end(&mut self, now: Duration, end: End) {
         let life = self.life.take();
         if let Some(life) = life.filter(|_| self.is(Mutation::LastWords)) {
-            self.say_last_words(life, now);
+            self.end_connections(life, now);
         }
         self.disk.borrow_mut().killed();
-        self.troubles.killed();
+        self.failing.killed();
         self.follow();
         if let End::Cut | End::System = end {
             log::debug!("the machine is down: {end:?}");
@@ -335,7 +335,7 @@ impl Server {
         self.shadow.follow(self.nvram.take_committed());
         if let (Some(sink), Some(shadow)) = (&self.sink, &mut self.shipped) {
             let shipped = sink.take_shipped();
-            if shipped.anew {
+            if shipped.from_tail {
                 *shadow = new_shadow(&self.scenario);
             }
             shadow.follow(shipped.entries);
@@ -356,7 +356,7 @@ impl Server {
         self.end(self.clock.now(), End::Cut);
         while self.life.is_none() {
             self.clock.wait_until(self.down_until);
-            self.nvram.change_hands();
+            self.nvram.begin_life();
             self.begin(self.clock.now(), net);
         }
     }
@@ -378,7 +378,7 @@ impl Server {
             while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
                 let bytes = &self.buffer[..length];
                 trace::frame("client to server", now, bytes, &[]);
-                self.fuse.takes();
+                self.fuse.takes_frame();
                 self.inspector.promises.arrives(bytes);
                 if is_deaf {
                     continue;
@@ -398,16 +398,16 @@ impl Server {
             life.machine.turn(time, &mut frames);
             let busy = life.machine.busy();
             let at_rest = self.draining && life.machine.at_rest(time);
-            self.look_inside();
+            self.check_state();
             if let Some(life) = &self.life {
                 self.standby.turn(&life.machine);
             }
             self.send(&frames, net);
             self.forget_received();
-            self.look_at_promises();
+            self.check_promises();
             drop(frames);
             if late {
-                self.nvram.let_commits_go();
+                self.nvram.release_commits();
             }
             if at_rest {
                 return self.save(now, net);
@@ -471,7 +471,7 @@ impl Server {
     /// Discards the frames of a turn that is over. A crash after this leaves something else than one before it.
     fn forget_received(&mut self) {
         if !self.received.is_empty() {
-            self.fuse.takes();
+            self.fuse.takes_frame();
             self.received.clear();
         }
     }

@@ -64,7 +64,7 @@ impl Shadow {
                     copy.expect("it has begun").apply(object, &piece);
                 }
                 (6, Record::Copied { tcp }) => self.complete_copy(object, tcp, data),
-                (1..=3, record) => self.take_up(object, kind, record, data),
+                (1..=3, record) => self.apply_record(object, kind, record, data),
                 (kind, record) => panic!("{record:?} as kind {kind}"),
             }
         }
@@ -103,7 +103,7 @@ impl Shadow {
         self.fold(object, record, data);
     }
 
-    fn take_up(&mut self, object: u64, kind: u8, record: Record<'static>, data: bytes::Bytes) {
+    fn apply_record(&mut self, object: u64, kind: u8, record: Record<'static>, data: bytes::Bytes) {
         match kind {
             1 => drop(self.known.insert(object)),
             3 => drop(self.known.remove(&object)),

@@ -48,7 +48,7 @@ pub struct Shipped {
     /// The position up to which they were read. `None`: from the tail on.
     head: Option<u64>,
     /// They were read from the tail on.
-    pub anew: bool,
+    pub from_tail: bool,
     /// The records.
     pub entries: Vec<Entry>,
 }
@@ -138,7 +138,7 @@ impl SinkFile {
             }
         }
         if inner.mutation == Some(Mutation::ChecksumsIgnored) {
-            log_format::make_believe(&inner.medium);
+            log_format::correct_checksums(&inner.medium);
         }
         inner.end();
     }
@@ -167,16 +167,16 @@ impl Inner {
     }
 
     fn write(&mut self, at: u64, bytes: &Bytes) {
-        if self.fuse.strikes(Step::Medium) {
-            self.fuse.blow();
+        if self.fuse.crashes_at(Step::Medium) {
+            self.fuse.crash();
         }
         self.written.push((at, bytes.to_vec()));
     }
 
     /// Brings all writes to the medium.
     fn flush(&mut self) {
-        let strikes = self.fuse.strikes(Step::Flush);
-        if !strikes || self.random.percent(50) {
+        let crashes = self.fuse.crashes_at(Step::Flush);
+        if !crashes || self.random.percent(50) {
             for (at, bytes) in std::mem::take(&mut self.written) {
                 self.medium.write(at, &bytes);
                 if let Some(mark) = Mark::written(at, &bytes) {
@@ -184,8 +184,8 @@ impl Inner {
                 }
             }
         }
-        if strikes {
-            self.fuse.blow();
+        if crashes {
+            self.fuse.crash();
         }
         self.due = None;
     }
@@ -193,7 +193,7 @@ impl Inner {
     fn follow(&mut self, mark: Mark) {
         let Shipped {
             head,
-            anew,
+            from_tail,
             entries,
         } = &mut self.shipped;
         if let Some(head) = head {
@@ -201,8 +201,8 @@ impl Inner {
         } else {
             let mut all = Vec::new();
             log_format::entries(&self.medium, mark.tail, mark.head, &mut all);
-            *entries = log_format::those_that_count(all);
-            *anew = true;
+            *entries = log_format::relevant(all);
+            *from_tail = true;
         }
         *head = Some(mark.head);
     }

@@ -21,17 +21,17 @@ pub struct Failure {
     /// Its size.
     pub size: Size,
     /// The steps at which it crashed.
-    pub blows: Vec<u64>,
+    pub crashes: Vec<u64>,
     /// The fault.
     pub what: String,
 }
 
 impl Failure {
-    fn new(scenario: &Scenario, size: Size, blows: &[u64], what: String) -> Failure {
+    fn new(scenario: &Scenario, size: Size, crashes: &[u64], what: String) -> Failure {
         Failure {
             scenario: scenario.clone(),
             size,
-            blows: blows.to_vec(),
+            crashes: crashes.to_vec(),
             what,
         }
     }
@@ -61,23 +61,23 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let blows: Vec<String> = self.blows.iter().map(u64::to_string).collect();
+        let crashes: Vec<String> = self.crashes.iter().map(u64::to_string).collect();
         write!(
             f,
             "seed {}, crash at step {}: {}\nreplay: scripts/sweep --seed {}{} --crash {}",
             self.scenario.seed,
-            if blows.is_empty() {
+            if crashes.is_empty() {
                 "-".to_owned()
             } else {
-                blows.join(" and ")
+                crashes.join(" and ")
             },
             self.what,
             self.scenario.seed,
             self.options(),
-            if blows.is_empty() {
+            if crashes.is_empty() {
                 "none".to_owned()
             } else {
-                blows.join(",")
+                crashes.join(",")
             },
         )
     }
@@ -296,8 +296,8 @@ pub fn singles(
         &[],
         &reference.turns,
         &steps,
-        &mut |_, _, blows, course| {
-            went_well(scenario, size, blows, course)?;
+        &mut |_, _, crashes, course| {
+            went_well(scenario, size, crashes, course)?;
             tried.singles.fetch_add(1, Ordering::Relaxed);
             let equivalent = passed.next().unwrap_or(0);
             tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
@@ -340,13 +340,19 @@ pub fn pairs(
             let seconds = seconds(first[0], choice, density, &mut random);
             let (steps, passed): (Vec<u64>, Vec<u64>) = seconds.into_iter().unzip();
             let mut passed = passed.into_iter();
-            branches.each(place, first, &turns, &steps, &mut |_, _, blows, course| {
-                went_well(scenario, size, blows, course)?;
-                tried.pairs.fetch_add(1, Ordering::Relaxed);
-                let equivalent = passed.next().unwrap_or(0);
-                tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
-                if stop() { Err(None) } else { Ok(()) }
-            })
+            branches.each(
+                place,
+                first,
+                &turns,
+                &steps,
+                &mut |_, _, crashes, course| {
+                    went_well(scenario, size, crashes, course)?;
+                    tried.pairs.fetch_add(1, Ordering::Relaxed);
+                    let equivalent = passed.next().unwrap_or(0);
+                    tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
+                    if stop() { Err(None) } else { Ok(()) }
+                },
+            )
         },
     );
     result_of(end)
@@ -383,10 +389,10 @@ fn seconds(
 fn went_well(
     scenario: &Scenario,
     size: Size,
-    blows: &[u64],
+    crashes: &[u64],
     course: Result<Course, String>,
 ) -> Result<Course, End> {
-    course.map_err(|what| Some(Box::new(Failure::new(scenario, size, blows, what))))
+    course.map_err(|what| Some(Box::new(Failure::new(scenario, size, crashes, what))))
 }
 
 fn result_of(end: Result<(), End>) -> Result<(), Box<Failure>> {
@@ -431,9 +437,9 @@ pub fn hunt(mutation: Mutation, sees_inside: bool, runs: u64) -> Option<(Failure
             &[],
             &report.turns,
             &steps,
-            &mut |_, _, blows, course| {
+            &mut |_, _, crashes, course| {
                 done += 1;
-                went_well(&scenario, size, blows, course)?;
+                went_well(&scenario, size, crashes, course)?;
                 if done >= runs { Err(None) } else { Ok(()) }
             },
         );
@@ -466,21 +472,21 @@ pub fn shrink(failure: &Failure) -> Failure {
 }
 
 fn fails(scenario: &Scenario, like: &Failure) -> Option<Failure> {
-    let failed = |blows: &[u64], what| Failure::new(scenario, like.size, blows, what);
+    let failed = |crashes: &[u64], what| Failure::new(scenario, like.size, crashes, what);
     let reference = match reference(scenario, like.size) {
         Ok(reference) => reference,
-        Err(failure) => return like.blows.is_empty().then(|| failed(&[], failure.what)),
+        Err(failure) => return like.crashes.is_empty().then(|| failed(&[], failure.what)),
     };
-    let gap = match like.blows[..] {
+    let gap = match like.crashes[..] {
         [first, second] => Some(second - first),
         [_] => None,
         _ => return None,
     };
     (1..=reference.steps()).find_map(|step| {
-        let blows: Vec<u64> = std::iter::once(step)
+        let crashes: Vec<u64> = std::iter::once(step)
             .chain(gap.map(|gap| step + gap))
             .collect();
-        let what = run(scenario, &blows, Some(&reference.transcript)).err()?;
-        Some(failed(&blows, what))
+        let what = run(scenario, &crashes, Some(&reference.transcript)).err()?;
+        Some(failed(&crashes, what))
     })
 }

@@ -4,11 +4,11 @@ mod copies;
 pub mod limits;
 pub mod uploads;
 
+use crate::failing::{self, RequestFailure};
 use crate::faults;
 use crate::judge::Judge;
 use crate::random::Random;
 use crate::rules::Rules;
-use crate::trouble::{self, Trouble};
 
 /// A handle in the workload; the server's FileId is known when its CREATE has been answered.
 pub type Handle = u32;
@@ -151,7 +151,7 @@ pub struct Op {
     /// Its place in the original list, which does not change when others are omitted.
     pub id: usize,
     /// It fails once.
-    pub trouble: Option<Trouble>,
+    pub failure: Option<RequestFailure>,
 }
 
 /// FILE_OPEN and so on (MS-SMB2 2.2.13).
@@ -219,7 +219,7 @@ struct Maker {
     /// The disk has bad places.
     bad: Option<Random>,
     /// Requests fail once.
-    troubles: Option<Random>,
+    failing: Option<Random>,
 }
 
 impl Maker {
@@ -234,7 +234,7 @@ impl Maker {
             rules,
             shared_files: 0,
             bad: (seed % 4 == 2).then(|| Random::new(seed, "bad places")),
-            troubles: trouble::is_of(seed).then(|| Random::new(seed, "troubles")),
+            failing: failing::is_of(seed).then(|| Random::new(seed, "troubles")),
         }
     }
 
@@ -249,11 +249,11 @@ impl Maker {
     }
 
     fn push(&mut self, client: usize, verbs: Vec<Verb>, shared: bool) {
-        let troubles = self.troubles.as_mut().filter(|_| !shared);
-        let trouble = troubles.and_then(|random| Trouble::pick(&verbs[0], random));
+        let failing = self.failing.as_mut().filter(|_| !shared);
+        let failure = failing.and_then(|random| RequestFailure::pick(&verbs[0], random));
         let op = Op {
             client,
-            trouble,
+            failure,
             verbs,
             shared,
             id: self.ops.len(),

@@ -26,7 +26,7 @@ fn reference(scenario: &Scenario) -> Result<(Transcript, u64), String> {
 }
 
 /// Chooses the crashes to try in a scenario: about one in `stride` steps, and in small scenarios also a second one.
-fn blows(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u64>> {
+fn crashes(scenario: &Scenario, size: Size, steps: u64, stride: u64) -> Vec<Vec<u64>> {
     let mut random = Random::new(scenario.seed, "crashes of a pair");
     let mut all = vec![vec![]];
     let mut step = 0;
@@ -87,15 +87,16 @@ fn try_seed(
 ) -> Result<(), String> {
     let size = size_of(seed);
     let mut scenario = Scenario::of_pair(seed, size);
-    let told =
-        |blows: &[u64], what: String| format!("seed {seed}, {size:?}, crashes {blows:?}: {what}");
-    let (transcript, steps) = reference(&scenario).map_err(|what| told(&[], what))?;
+    let describe = |crashes: &[u64], what: String| {
+        format!("seed {seed}, {size:?}, crashes {crashes:?}: {what}")
+    };
+    let (transcript, steps) = reference(&scenario).map_err(|what| describe(&[], what))?;
     change(&mut scenario);
-    for blows in blows(&scenario, size, steps, stride) {
+    for crashes in crashes(&scenario, size, steps, stride) {
         if tried.fetch_add(1, Ordering::Relaxed) >= points {
             return Ok(());
         }
-        run(&scenario, &blows, Some(&transcript)).map_err(|what| told(&blows, what))?;
+        run(&scenario, &crashes, Some(&transcript)).map_err(|what| describe(&crashes, what))?;
     }
     Ok(())
 }

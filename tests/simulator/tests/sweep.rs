@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use outlast_simulator::branches::{Branches, Course};
+use outlast_simulator::failing;
 use outlast_simulator::fuse::Step;
 use outlast_simulator::kinds::Kind;
 use outlast_simulator::run::{Report, run};
 use outlast_simulator::scenario::{Durability, Scenario, Size};
 use outlast_simulator::sweep::{Budget, Pairs, Tried, reference, size_of, sweep};
-use outlast_simulator::trouble;
 
 /// The seeds of the scenarios: enough of them to have every kind.
 const SEEDS: [Range<u64>; 4] = [0..56, 73..74, 331..332, 363..364];
@@ -57,7 +57,7 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
         ("limits", scenario.kind.limits().is_some()),
         ("uploads", uploads == Some(false)),
         ("uploads beside a slow reader", uploads == Some(true)),
-        ("failing requests", trouble::is_of(scenario.seed)),
+        ("failing requests", failing::is_of(scenario.seed)),
         ("a copy that fails midway", fails_midway(scenario)),
         ("a share that is away", scenario.has_outages_of_share),
         ("no account", rules.without_account.is_some()),
@@ -81,8 +81,8 @@ fn kinds_of(scenario: &Scenario) -> Vec<String> {
 }
 
 fn fails_midway(scenario: &Scenario) -> bool {
-    let mut troubles = scenario.ops.iter().filter_map(|op| op.trouble);
-    troubles.any(|trouble| trouble.what == trouble::What::Rest)
+    let mut failing = scenario.ops.iter().filter_map(|op| op.failure);
+    failing.any(|failure| failure.what == failing::What::Rest)
 }
 
 /// The fixed budget has every kind of scenario.
@@ -139,7 +139,7 @@ fn what_is_passed_over_leaves_the_same() {
             ..Scenario::with(seed, Size::Usual, Durability::Process)
         };
         let run =
-            |blows: &[u64]| run(&scenario, blows, None).unwrap_or_else(|what| panic!("{what}"));
+            |crashes: &[u64]| run(&scenario, crashes, None).unwrap_or_else(|what| panic!("{what}"));
         let kinds = run(&[]).kinds;
         let is_free = |step: usize| kinds.get(step - 1) == Some(&Step::FreeWrite);
         for step in (1..kinds.len()).step_by(29).filter(|step| is_free(*step)) {
@@ -168,8 +168,8 @@ fn a_branch_is_a_run_from_the_beginning() {
     ] {
         let scenario = Scenario::new(seed, size);
         let reference = reference(&scenario, size).unwrap_or_else(|failure| panic!("{failure}"));
-        let whole = |blows: &[u64]| {
-            let report = run(&scenario, blows, Some(&reference.transcript));
+        let whole = |crashes: &[u64]| {
+            let report = run(&scenario, crashes, Some(&reference.transcript));
             report.map(|Report { kinds, turns, .. }| (kinds, turns))
         };
         let steps: Vec<u64> = (1..=reference.steps()).step_by(41).collect();

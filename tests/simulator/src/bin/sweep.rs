@@ -144,7 +144,7 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let mut failure = Failure {
         scenario,
         size,
-        blows: arguments.crash.clone(),
+        crashes: arguments.crash.clone(),
         what,
     };
     println!("{failure}");

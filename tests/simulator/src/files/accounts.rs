@@ -7,8 +7,8 @@ use outlast_fsa::fileop::{Actor, FileOp};
 use outlast_fsa::status::NtStatus;
 
 use super::Files;
+use crate::failing::What;
 use crate::mutation::Mutation;
-use crate::trouble::What;
 
 /// The accounts of the server's machine.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Files {
     ///
     /// # Errors
     /// ACCESS_DENIED: the account does not exist, or is not known and the name service fails.
-    pub(super) fn take_on_account(&mut self, actor: &Actor, op: &FileOp) -> Result<(), NtStatus> {
+    pub(super) fn look_up_account(&mut self, actor: &Actor, op: &FileOp) -> Result<(), NtStatus> {
         let asks = matches!(
             op,
             FileOp::Create(_) | FileOp::Rename { .. } | FileOp::Link { .. }

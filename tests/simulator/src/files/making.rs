@@ -43,7 +43,7 @@ impl Maker {
         if self.lacks.noreplace && self.lacks.links {
             let ino = disk.make(false, None, 0);
             let _ = disk.link(dir, name, ino);
-            dress(disk, op, ino);
+            complete(disk, op, ino);
             return Ok(ino);
         }
         let ino = disk.make(false, Some(op.open), op.attributes | ARCHIVE);
@@ -75,14 +75,14 @@ impl Maker {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
         if gets_its_name_first {
-            dress(disk, op, ino);
+            complete(disk, op, ino);
         }
         Ok(ino)
     }
 }
 
 /// Sets the stamp and the attributes of a new file.
-fn dress(disk: &mut Disk, op: &CreateOp, ino: Ino) {
+fn complete(disk: &mut Disk, op: &CreateOp, ino: Ino) {
     disk.stamp(ino, op.open);
-    disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
+    disk.set_basic(ino, Some(op.attributes | ARCHIVE), [None; 3]);
 }

@@ -231,7 +231,7 @@ fn overwrite(disk: &mut Disk, ino: Ino, op: &CreateOp) -> CreateAction {
         }
     };
     disk.set_length(ino, 0);
-    disk.dress(ino, Some(op.attributes | ARCHIVE), [None; 3]);
+    disk.set_basic(ino, Some(op.attributes | ARCHIVE), [None; 3]);
     action
 }
 

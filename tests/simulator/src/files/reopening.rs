@@ -5,9 +5,9 @@ use outlast_fsa::status::NtStatus;
 use outlast_smb::OpenInfo;
 
 use super::{Descriptor, Files};
+use crate::failing::What;
 use crate::image::Ino;
 use crate::mutation::Mutation;
-use crate::trouble::What;
 
 impl Files {
     /// Returns the path of an open's file, according to the server's own renames.
@@ -36,7 +36,7 @@ impl Files {
     ///
     /// # Errors
     /// FILE_CLOSED if the file is deleted; any other error is that of this attempt, and the open stays.
-    pub(super) fn ready(&mut self, op: &FileOp) -> Result<(), NtStatus> {
+    pub(super) fn reopen_files(&mut self, op: &FileOp) -> Result<(), NtStatus> {
         let source = match op {
             FileOp::Create(_) => return Ok(()),
             FileOp::CopyChunks { source, .. } => Some(*source),

@@ -71,8 +71,8 @@ impl Judge {
             Waiting::Create(op) => op.client == client,
         });
         let opens = self.opens.values().filter(|open| open.client == client);
-        let told = opens.filter(|open| open.notify.is_some()).count();
-        refused(self.exceeds(waiting.count() + told, |limits| limits.pending))
+        let watching = opens.filter(|open| open.notify.is_some()).count();
+        refused(self.exceeds(waiting.count() + watching, |limits| limits.pending))
     }
 
     /// Judges a CHANGE_NOTIFY: the directory is watched as long as its handle is open.

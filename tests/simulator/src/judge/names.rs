@@ -140,13 +140,13 @@ impl Judge {
     pub(super) fn notice(&mut self, path: &str, action: u32) {
         let dir = parent(path).to_owned();
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-        let told: Vec<usize> = self
+        let waiting: Vec<usize> = self
             .opens
             .values_mut()
             .filter(|open| open.path == dir)
             .filter_map(|open| open.notify.take())
             .collect();
-        for op in told {
+        for op in waiting {
             let notice = Content::Notice(action, name.clone());
             self.finish(op, verdict(status::SUCCESS, notice));
         }

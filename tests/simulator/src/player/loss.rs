@@ -46,7 +46,7 @@ impl Player {
     ///
     /// # Panics
     /// It is admitted, and must not be.
-    pub(super) fn is_sent_away(&self, response: &Response, board: &Board) -> bool {
+    pub(super) fn is_refused_at_stage(&self, response: &Response, board: &Board) -> bool {
         let Some(loss) = self.loss.as_ref().filter(|_| board.revoked) else {
             return false;
         };

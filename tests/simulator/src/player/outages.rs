@@ -12,7 +12,7 @@ use crate::workload::Op;
 
 impl Player {
     /// Returns whether a TREE_CONNECT is refused because the share is missing (MS-SMB2 3.3.5.7). It will be sent again.
-    pub(super) fn finds_share_away(
+    pub(super) fn is_tree_missing(
         &mut self,
         response: &Response,
         board: &Board,
@@ -22,13 +22,13 @@ impl Player {
             self.stage == Stage::Mounting && response.status == status::BAD_NETWORK_NAME;
         let is_away = is_refused && board.was_away(self.stage_since);
         if is_away {
-            self.asks_again_at = Some(now + AGAIN_AFTER);
+            self.repeats_at = Some(now + AGAIN_AFTER);
         }
         is_away
     }
 
     /// Returns whether a request is refused because the share is missing, so that nothing has been done.
-    pub(super) fn meets_share_away(
+    pub(super) fn finds_share_missing(
         &self,
         op: &Op,
         answers: &BTreeMap<usize, Response>,

@@ -27,7 +27,7 @@ const EFFECT_ROOM: u64 = 5 << 10;
 impl Server {
     pub(super) fn begin(&mut self, now: Duration, net: &Net) {
         log::debug!("the server begins at {now:?}");
-        self.inspector.promises.begin_anew();
+        self.inspector.promises.begin_life();
         let lives = u64::from(self.lives());
         let seed = self.scenario.seed ^ (lives << 48);
         if lives > 0 && self.is(Mutation::AnswersTooEarly) {
@@ -68,7 +68,7 @@ impl Server {
             smb,
             fs: Files::new(
                 self.disk.clone(),
-                self.troubles.clone(),
+                self.failing.clone(),
                 share,
                 &self.scenario,
                 self.lives(),
@@ -129,7 +129,7 @@ impl Server {
         });
         let revocation = self.scenario.rules.revocation;
         self.has_revoked = revocation.is_some_and(|it| it.from_life <= self.lives());
-        self.look_inside();
+        self.check_state();
         self.send(&recovered.frames, net);
         self.take_left_frames(now);
         if self.life.is_some() {

@@ -11,7 +11,7 @@ use crate::surroundings::Nothing;
 
 impl Server {
     /// Ends the connections of a server that crashes.
-    pub(super) fn say_last_words(&mut self, mut life: Life, now: Duration) {
+    pub(super) fn end_connections(&mut self, mut life: Life, now: Duration) {
         let mut frames = Vec::new();
         let time = life.time(now);
         life.machine.begin_closing(time);

@@ -2,7 +2,7 @@
 
 use outlast::server::open::Company;
 
-use super::{Blow, Duration, End, Order, Pair, Server, new_shadow};
+use super::{Duration, End, NodeFailure, Order, Pair, Server, new_shadow};
 use crate::net::Net;
 
 impl Server {
@@ -54,9 +54,9 @@ impl Server {
             self.standby.take();
             self.shadow = new_shadow(&self.scenario);
             self.nvram = self.nvrams[node].clone();
-            self.nvram.is_read_anew();
+            self.nvram.read_from_tail();
             // The other machine has not watched the directories.
-            self.disk.borrow_mut().may_tell_to_look = true;
+            self.disk.borrow_mut().may_send_enum_dir = true;
         }
         self.node = node;
         self.received.clear();
@@ -79,16 +79,16 @@ impl Server {
         };
         self.fuse.replace();
         for frame in std::mem::take(&mut self.outbox) {
-            self.assert_may_speak(node);
+            self.assert_admitted(node);
             self.leaves(&frame, net);
         }
     }
 
     /// Checks that the arbiter has admitted the node that sends.
-    pub(super) fn assert_may_speak(&self, node: usize) {
+    pub(super) fn assert_admitted(&self, node: usize) {
         if let Some(pair) = &self.pair {
             assert!(
-                pair.may_speak(node),
+                pair.is_admitted(node),
                 "two senders: a frame leaves node {node}, but the arbiter has admitted the other one, or none"
             );
         }
@@ -102,16 +102,16 @@ impl Server {
             return false;
         };
         self.loses_its_worker = false;
-        match pair.blow(sends) {
-            Blow::Stopped(time) => {
+        match pair.draw_failure(sends) {
+            NodeFailure::Stopped(time) => {
                 pair.stop(self.node, now + time);
                 self.stopped = Some((self.node, now + time));
                 self.outages.push((now, now + time));
                 self.stops.push(now);
                 return true;
             }
-            Blow::Worker => self.loses_its_worker = true,
-            Blow::Node => {}
+            NodeFailure::Worker => self.loses_its_worker = true,
+            NodeFailure::Node => {}
         }
         self.outbox.clear();
         false

@@ -35,8 +35,8 @@ impl Maker {
 
     /// Adds a copy of a file to another one in chunks, which may fail midway, in some scenarios in which requests fail.
     pub(super) fn copy_in_chunks(&mut self, client: usize) {
-        let troubles = self.troubles.as_ref();
-        if troubles.is_none_or(|random| !random.clone().percent(40)) {
+        let failing = self.failing.as_ref();
+        if failing.is_none_or(|random| !random.clone().percent(40)) {
             return;
         }
         let [source, target] = ["from", "to"].map(|name| self.make_file(client, name));

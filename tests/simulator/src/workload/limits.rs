@@ -21,7 +21,7 @@ pub fn generate(seed: u64, clients: usize, length: usize, limits: Limits) -> Vec
     }
     for _ in 0..length {
         let client = *maker.random.pick(&early);
-        maker.go_to_a_limit(client, limits);
+        maker.reach_a_limit(client, limits);
     }
     for client in early {
         maker.open_all(client, limits);
@@ -30,13 +30,13 @@ pub fn generate(seed: u64, clients: usize, length: usize, limits: Limits) -> Vec
     maker.open_all(limits.newcomer, limits);
     maker.lock_all(limits.newcomer, limits);
     for _ in 0..length / 3 {
-        maker.go_to_a_limit(limits.newcomer, limits);
+        maker.reach_a_limit(limits.newcomer, limits);
     }
     maker.ops
 }
 
 impl Maker {
-    fn go_to_a_limit(&mut self, client: usize, limits: Limits) {
+    fn reach_a_limit(&mut self, client: usize, limits: Limits) {
         match self.random.below(6) {
             0 => self.open_all(client, limits),
             1 => self.lock_all(client, limits),

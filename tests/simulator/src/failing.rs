@@ -33,7 +33,7 @@ pub enum What {
 
 /// A failure of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct RequestFailure {
     /// The part that fails.
     pub what: What,
     /// The error.
@@ -47,12 +47,12 @@ pub fn is_of(seed: u64) -> bool {
     matches!(seed % 16, 0 | 3)
 }
 
-impl Trouble {
+impl RequestFailure {
     /// Draws the failure of this request, if it has one.
     #[must_use]
-    pub fn pick(verb: &Verb, random: &mut Random) -> Option<Trouble> {
+    pub fn pick(verb: &Verb, random: &mut Random) -> Option<RequestFailure> {
         use What::{NameService, Perform, Prepare, Reopen, Rest};
-        let (drawn, is_struck) = (random.draw(), random.percent(40));
+        let (drawn, is_chosen) = (random.draw(), random.percent(40));
         let is_new = matches!(verb, Verb::Create { .. });
         let by_account = is_new || matches!(verb, Verb::Rename { .. } | Verb::Link { .. });
         let can_fail = by_account
@@ -68,7 +68,7 @@ impl Trouble {
                     | Verb::Dispose { .. }
             );
         let what = match random.below(4) {
-            _ if !(is_struck && can_fail) => return None,
+            _ if !(is_chosen && can_fail) => return None,
             _ if has_chunks_of_another_file(verb) => Rest,
             0 => Prepare,
             1 => Perform,
@@ -91,14 +91,14 @@ impl Trouble {
             Reopen => transient[index % transient.len()],
             Prepare | Perform | Rest => faults::STATUSES[index % faults::STATUSES.len()],
         };
-        Some(Trouble { what, status })
+        Some(RequestFailure { what, status })
     }
 }
 
 #[derive(Debug)]
 struct Request {
     verb: Verb,
-    trouble: Trouble,
+    failure: RequestFailure,
     has_failed: bool,
     /// It has failed in this life of the server.
     has_just_failed: bool,
@@ -116,19 +116,19 @@ pub struct Failed {
     pub status: u32,
     /// The client must receive the error. Otherwise the server may have recovered from it: the request failed in an
     /// earlier life, and by now the file may be open, or the account known.
-    pub must_be_told: bool,
+    pub must_be_reported: bool,
 }
 
 /// The requests in progress that fail once, by client. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Troubles(Rc<RefCell<BTreeMap<usize, Request>>>);
+pub struct FailingRequests(Rc<RefCell<BTreeMap<usize, Request>>>);
 
-impl Troubles {
+impl FailingRequests {
     /// Notes that a client sends a request that fails once.
-    pub fn begin(&self, client: usize, verb: Verb, trouble: Trouble) {
+    pub fn begin(&self, client: usize, verb: Verb, failure: RequestFailure) {
         let request = Request {
             verb,
-            trouble,
+            failure,
             has_failed: false,
             has_just_failed: false,
             redo_failures: 0,
@@ -140,10 +140,10 @@ impl Troubles {
     #[must_use]
     pub fn end(&self, client: usize) -> Option<Failed> {
         let request = self.0.borrow_mut().remove(&client)?;
-        let always = !matches!(request.trouble.what, What::Reopen | What::NameService);
+        let always = !matches!(request.failure.what, What::Reopen | What::NameService);
         request.has_failed.then_some(Failed {
-            status: request.trouble.status,
-            must_be_told: always || request.has_just_failed,
+            status: request.failure.status,
+            must_be_reported: always || request.has_just_failed,
         })
     }
 
@@ -160,7 +160,7 @@ impl Troubles {
     pub fn stops_after_a_chunk(&self, path: Option<&str>) -> bool {
         let requests = self.0.borrow();
         let request = path.and_then(client_of).and_then(|it| requests.get(&it));
-        request.is_some_and(|request| request.trouble.what == What::Rest)
+        request.is_some_and(|request| request.failure.what == What::Rest)
     }
 
     /// Returns the error of this part of an operation, if it fails. `path`: the path of its file. `is_redo`: its intent
@@ -169,7 +169,7 @@ impl Troubles {
     pub fn meet(&self, what: What, op: &FileOp, path: &str, is_redo: bool) -> Option<u32> {
         let mut requests = self.0.borrow_mut();
         let request = requests.get_mut(&client_of(path)?)?;
-        if request.trouble.what != what || !needs(op, &request.verb) {
+        if request.failure.what != what || !needs(op, &request.verb) {
             return None;
         }
         if what == What::Rest && !is_rest(op, &request.verb) {
@@ -177,11 +177,11 @@ impl Troubles {
         }
         if is_redo {
             request.redo_failures += 1;
-            return (request.redo_failures <= REDO_FAILURES).then_some(request.trouble.status);
+            return (request.redo_failures <= REDO_FAILURES).then_some(request.failure.status);
         }
         request.has_failed = true;
         request.has_just_failed = true;
-        Some(request.trouble.status)
+        Some(request.failure.status)
     }
 }
 

@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// Law 8: checks that all windows together do not exceed the room reserved for them.
-    pub(super) fn look_at_promises(&self) {
+    pub(super) fn check_promises(&self) {
         let Some(life) = &self.life else { return };
         let usage = life.machine.stack().usage();
         let (held, dropped) = (usage.receive_held, usage.in_window_dropped);
@@ -46,7 +46,7 @@ impl Server {
     }
 
     /// Laws 1 and 2: checks that the state is the fold of the committed records.
-    pub(super) fn look_inside(&mut self) {
+    pub(super) fn check_state(&mut self) {
         self.follow();
         if let Some(life) = &self.life {
             let dropped = life.machine.stack().usage().in_window_dropped;
@@ -78,7 +78,7 @@ impl Server {
         }
         for frame in frames {
             self.fuse.step(Step::Frame);
-            self.assert_may_speak(self.node);
+            self.assert_admitted(self.node);
             self.outbox.pop_front();
             self.leaves(frame, net);
         }
