@@ -9,9 +9,6 @@ use crate::{files, read};
 /// The largest number of characters of a line.
 pub const COLUMNS: usize = 120;
 
-/// Parts of the repository with older, longer lines, which are not checked.
-const NOT_CHECKED: [&str; 2] = ["tests/simulator", "docs/simulator.md"];
-
 /// Finds the lines of the repository's Rust and Markdown files that are too long, as `FILE:LINE: LENGTH columns`.
 ///
 /// # Errors
@@ -20,11 +17,7 @@ pub fn examine(repository: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for extension in ["rs", "md"] {
         for path in files(repository, extension)? {
-            let name = path.strip_prefix(repository).unwrap_or(&path);
-            if NOT_CHECKED.iter().any(|part| name.starts_with(part)) {
-                continue;
-            }
-            let name = name.display();
+            let name = path.strip_prefix(repository).unwrap_or(&path).display();
             let long = long_lines(&read(&path)?, extension == "md");
             found.extend(
                 long.into_iter()
