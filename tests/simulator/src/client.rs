@@ -174,7 +174,7 @@ impl Client {
         let offset = usize::from(u16::from_le_bytes([response.body[4], response.body[5]]));
         let challenge = &response.body[offset - HEADER_LEN..];
         let (token, key) = ntlm::authenticate(challenge, user, password);
-        let login = self.login.as_mut().expect("a login is under way");
+        let login = self.login.as_mut().expect("a login is in progress");
         login.preauth.update(&[&response.whole]);
         login.key = Some(key);
         login.id = response.session;
@@ -189,7 +189,7 @@ impl Client {
     /// The login was refused, or its response is not signed.
     pub fn logged_in(&mut self, response: &Response) {
         assert_eq!(response.status, status::SUCCESS, "login: {response:x?}");
-        let login = self.login.take().expect("a login is under way");
+        let login = self.login.take().expect("a login is in progress");
         let Profile {
             dialect,
             cipher,
@@ -371,9 +371,7 @@ impl Client {
                 self.nonces.insert((session, nonce)),
                 "a nonce is used twice: {nonce:x?}"
             );
-            let keys = self
-                .keys(session)
-                .expect("a message of a session that is known");
+            let keys = self.keys(session).expect("a message of a known session");
             let key = keys.encryption.as_ref().expect("a dialect that encrypts");
             let plain = key.open(message).expect("an authentic message");
             assert_eq!(plain.len(), message.len() - TRANSFORM_LEN);

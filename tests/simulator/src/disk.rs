@@ -142,7 +142,7 @@ impl Disk {
         let died = died.copied().unwrap_or_default();
         assert!(
             !has_changed || changed + UNSURE > died,
-            "a directory that changed at {changed:?} is taken for changed after {since:?}; the server died at {died:?}"
+            "a directory that changed at {changed:?} counts as changed after {since:?}; the server died at {died:?}"
         );
         self.may_send_enum_dir |= has_changed;
         has_changed

@@ -83,7 +83,7 @@ impl Fuse {
         let crashes = count >= self.0.next.load(Ordering::Relaxed);
         lock(&self.0.kinds).push(step);
         if crashes {
-            log::debug!("step {count}, {step:?}: the server dies here");
+            log::debug!("step {count}, {step:?}: the server crashes here");
         } else {
             log::trace!("step {count}, {step:?}");
         }

@@ -25,7 +25,7 @@ pub struct Inode {
     pub data: Vec<u8>,
     /// The number of its names.
     pub links: u32,
-    /// The open that made it.
+    /// The open that created it.
     pub stamp: Option<OpenId>,
     /// FILE_ATTRIBUTE_* as set.
     pub attributes: u32,

@@ -38,7 +38,7 @@ pub struct Known {
     pub may_end: bool,
     /// The client has lost what it had by a new configuration, and may receive a reset if it continues to send.
     pub may_reset: bool,
-    /// An elective reboot is under way: a window of zero may be announced.
+    /// An elective reboot is in progress: a window of zero may be announced.
     pub draining: bool,
     /// Frames leave in the same turn.
     pub at_once: bool,
@@ -140,7 +140,7 @@ impl Stream {
         let is_bare = payload.is_empty() && !tcp.fin();
         assert!(
             is_bare || at <= self.bytes.len() + 1,
-            "a gap in what is sent"
+            "a gap in the data sent"
         );
         for (at, byte) in (at..).zip(payload) {
             match self.bytes.get(at) {
@@ -185,7 +185,7 @@ impl Stream {
         assert_eq!(
             self.iss,
             Some(on_record.iss.0),
-            "the stream's beginning is not what is on record"
+            "the initial sequence number is not the one on record"
         );
     }
 

@@ -46,9 +46,9 @@ pub struct Entry {
     pub object: u64,
     /// 1 snapshot, 2 delta, 3 end; 4 beginning, 5 part and 6 completion of a snapshot of several records.
     pub kind: u8,
-    /// Meta.
+    /// The meta data.
     pub meta: Bytes,
-    /// Data.
+    /// The data.
     pub data: Bytes,
 }
 
@@ -217,7 +217,7 @@ pub fn copy_altered(
         let mut header = [0; HEADER_LEN as usize];
         from.read(RING_AT + place, &mut header);
         let own = long(&header, 8);
-        assert_eq!(own, *position, "a committed record does not know its place");
+        assert_eq!(own, *position, "a committed record has a wrong position");
         let meta_end = HEADER_LEN + u64::from(short(&header, 32));
         let len = meta_end + u64::from(short(&header, 36));
         // The data of a padding do not count.
@@ -255,7 +255,7 @@ pub fn entries(memory: &dyn Memory, from: u64, to: u64, into: &mut Vec<Entry>) {
         let mut header = [0; HEADER_LEN as usize];
         memory.read(RING_AT + place, &mut header);
         let own = long(&header, 8);
-        assert_eq!(own, at, "a committed record does not know its place");
+        assert_eq!(own, at, "a committed record has a wrong position");
         let (meta_len, data_len) = (short(&header, 32) as usize, short(&header, 36) as usize);
         let whole = (HEADER_LEN + meta_len as u64 + data_len as u64).next_multiple_of(8);
         assert!(at + whole <= to, "a committed record is cut off");

@@ -379,7 +379,7 @@ impl Seat {
         }
         assert!(
             self.closing.is_some() || !lost,
-            "the connection is gone: {state}; {}",
+            "the server has ended the connection: {state}; {}",
             self.player.state()
         );
     }

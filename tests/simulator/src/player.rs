@@ -140,7 +140,7 @@ impl Player {
     #[must_use]
     pub fn state(&self) -> String {
         format!(
-            "client {}: {:?}, under way {:?}, next {:?}, unanswered {}",
+            "client {}: {:?}, in progress {:?}, next {:?}, unanswered {}",
             self.index,
             self.stage,
             self.ops.values().collect::<Vec<_>>(),
@@ -331,7 +331,10 @@ impl Player {
         let may_be_refused = board.expected[&id].verdicts[0].status == status::REQUEST_NOT_ACCEPTED;
         let message = match second {
             Second::LoggingIn if may_be_refused => {
-                assert!(is_refused, "a session too many: {response:x?}");
+                assert!(
+                    is_refused,
+                    "a session beyond the limit is not refused: {response:x?}"
+                );
                 self.client.refused();
                 self.second = None;
                 return self.finished(id, board);
@@ -604,6 +607,6 @@ fn note_break(response: &Response, board: &mut Board) {
     let level = response.body[2];
     let id: FileId = response.body[8..24].try_into().expect("a FileId");
     let handle = board.handles.iter().find(|(_, known)| **known == id);
-    let handle = *handle.expect("a break of a FileId that is known").0;
+    let handle = *handle.expect("a break of a known FileId").0;
     board.breaks.entry(handle).or_default().push(level);
 }

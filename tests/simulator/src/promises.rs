@@ -174,7 +174,7 @@ impl Flow {
                 || blocks.is_empty()
                 || blocks.len() >= BLOCKS
                 || self.reported.iter().all(is_reported),
-            "what was reported as received is not reported any more, to the client at port {port}"
+            "data reported as received are not reported any more, to the client at port {port}"
         );
         let is_new = |(from, to): &(Seq, Seq)| {
             !blocks

@@ -231,7 +231,10 @@ impl World {
         let next = [self.server.next(now), self.net.next(now), waits];
         let next = next.into_iter().flatten().min();
         if self.turns.len() >= EVENTS {
-            panic!("no end at {now:?}, next {next:?}\n{}", self.state());
+            panic!(
+                "the run does not end: {now:?}, next {next:?}\n{}",
+                self.state()
+            );
         }
         (self.now, self.spins) = match next {
             // smoltcp 0.14 can ask endlessly to be polled now, and then do nothing.
@@ -322,7 +325,7 @@ fn compare_files(found: &Contents, wanted: &Contents, when: &str) {
     let differing = wanted_ones.find(|(path, bytes)| found.get(*path) != Some(*bytes));
     assert!(
         found == wanted,
-        "the files are not what they should be{when}: {:?} instead of {:?}; {differing:?}",
+        "the files are wrong{when}: {:?} instead of {:?}; {differing:?}",
         names(found),
         names(wanted)
     );

@@ -61,7 +61,8 @@ impl Shadow {
                 (4, Record::Copy { smb }) => self.begin_copy(object, smb.into_owned()),
                 (5, Record::Smb(piece)) => {
                     let copy = self.copies.get_mut(&object);
-                    copy.expect("it has begun").apply(object, &piece);
+                    copy.expect("a snapshot that has begun")
+                        .apply(object, &piece);
                 }
                 (6, Record::Copied { tcp }) => self.complete_copy(object, tcp, data),
                 (1..=3, record) => self.apply_record(object, kind, record, data),
@@ -83,22 +84,25 @@ impl Shadow {
         tcp: Option<Cow<'static, outlast_stack::Checkpoint>>,
         data: bytes::Bytes,
     ) {
-        let copy = self.copies.remove(&object).expect("it has begun");
+        let copy = self
+            .copies
+            .remove(&object)
+            .expect("a snapshot that has begun");
         let copied = copy.checkpoint(object);
         let is_known = !self.known.insert(object);
         if is_known && self.is_strict {
             assert_eq!(
                 copied,
                 self.smb.checkpoint(object),
-                "object {object}: its snapshot is not its state"
+                "object {object}: its snapshot differs from its state"
             );
             assert_eq!(
                 tcp.as_deref(),
                 self.stack.checkpoint(object).as_ref(),
-                "object {object}: its snapshot is not its state"
+                "object {object}: its snapshot differs from its state"
             );
         }
-        self.smb.restore(object, copied.expect("it was restored"));
+        self.smb.restore(object, copied.expect("a restored state"));
         let record = Record::Copied { tcp };
         self.fold(object, record, data);
     }

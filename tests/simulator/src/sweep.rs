@@ -156,9 +156,9 @@ pub fn size_of(seed: u64) -> Size {
     }
 }
 
-/// Sweeps scenario after scenario, on several threads. `tell` is called with each failure when it is found.
+/// Sweeps scenario after scenario, on several threads. `report` is called with each failure when it is found.
 #[must_use]
-pub fn sweep(budget: Budget, tried: &Tried, tell: &(dyn Fn(&Failure) + Sync)) -> Vec<Failure> {
+pub fn sweep(budget: Budget, tried: &Tried, report: &(dyn Fn(&Failure) + Sync)) -> Vec<Failure> {
     let next = AtomicU64::new(budget.first_seed);
     let failures = Mutex::new(Vec::new());
     let found = || failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +182,7 @@ pub fn sweep(budget: Budget, tried: &Tried, tell: &(dyn Fn(&Failure) + Sync)) ->
                     };
                     if let Err(failure) = result {
                         tried.failures.fetch_add(1, Ordering::Relaxed);
-                        tell(&failure);
+                        report(&failure);
                         found().push(*failure);
                     }
                     tried.seeds.fetch_add(1, Ordering::Relaxed);

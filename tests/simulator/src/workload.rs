@@ -154,7 +154,7 @@ pub struct Op {
     pub failure: Option<RequestFailure>,
 }
 
-/// FILE_OPEN and so on (MS-SMB2 2.2.13).
+/// The values of CreateDisposition (MS-SMB2 2.2.13).
 #[allow(missing_docs)]
 pub mod disposition {
     pub const SUPERSEDE: u32 = 0;
@@ -165,7 +165,7 @@ pub mod disposition {
     pub const OVERWRITE_IF: u32 = 5;
 }
 
-/// FILE_DIRECTORY_FILE, FILE_DELETE_ON_CLOSE.
+/// FILE_DIRECTORY_FILE.
 pub const DIRECTORY: u32 = 0x1;
 /// FILE_DELETE_ON_CLOSE.
 pub const DELETE_ON_CLOSE: u32 = 0x1000;

@@ -100,7 +100,7 @@ fn every_kind_of_scenario_is_swept() {
 
 /// Repeats runs that have failed. A waiting lock and a waiter for an oplock break did not continue after a crash, as
 /// what they waited for was in another client's snapshot. A log had no room for a close although half of it was free,
-/// and nothing was done about that. A log had room for a request, but not for receiving anything besides. An effect
+/// and nothing was done about that. A log had room for a request, but not for receiving anything else. An effect
 /// referred to data that were received before its generation began, and were lost. A redo died when it had created a
 /// file that was not on record in the sink yet, and the next redo did not wait for the sink.
 #[test]

@@ -61,7 +61,7 @@ impl Player {
         };
         assert!(
             !loss.stage_is_late || self.stage != door,
-            "client {} is let in, though {:?} is taken from it: {response:x?}",
+            "client {} is admitted, though {:?} has been taken from it: {response:x?}",
             self.index,
             revocation.how
         );
