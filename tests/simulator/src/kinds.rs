@@ -61,7 +61,7 @@ impl Kind {
 impl Scenario {
     /// Changes the scenario into one of the seed's kind.
     pub(crate) fn of_kind(self, size: Size) -> Scenario {
-        // Of four small scenarios (every fourth scenario is small), one is of each special kind; of eight usual ones,
+        // Of four small scenarios (every fourth scenario is small), one is of each special kind; of six usual ones,
         // too.
         let pick = match size {
             Size::Small => self.seed / 4 % 4 == 3,

@@ -88,7 +88,7 @@ pub struct Server {
     pub reboots: u32,
     /// The number of starts that were refused because the disk had failed.
     failed_starts: u32,
-    /// The next crash of a pair kills the worker alone.
+    /// The present crash of a pair kills only the worker.
     loses_its_worker: bool,
     /// The number of boots of each node's machine.
     boots: [u8; 2],
