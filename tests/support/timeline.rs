@@ -79,11 +79,9 @@ impl Timeline {
         std::mem::take(&mut self.shared.lock())
     }
 
-    /// Returns whether there is such a frame after that time.
-    pub fn has(&self, after: Duration, is_it: impl Fn(&What) -> bool) -> bool {
-        let frames = self.shared.lock();
-        let late = frames.iter().rev().take_while(|frame| frame.at > after);
-        late.into_iter().any(|frame| is_it(&frame.what))
+    /// Looks at the frames since the last call of [`Timeline::take`].
+    pub fn look<T>(&self, look: impl FnOnce(&[Frame]) -> T) -> T {
+        look(&self.shared.lock())
     }
 
     /// The number of frames that were not recorded since the last call.

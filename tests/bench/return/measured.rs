@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::load::{ACCESS, Load, OPEN_IF, Running};
-use super::silence::{self, of_server};
+use super::silence::{self, Progress};
 use super::support::raw::{self, Client, FileId};
 use super::support::timeline::{Frame, Timeline};
 use super::support::{PATIENCE, Rng, wait_for};
@@ -36,21 +36,27 @@ pub fn warm_up((client, file): (Client, FileId), time: Duration) -> io::Result<(
 /// The activity of the measured client.
 pub enum Meanwhile {
     Nothing(Client),
-    Load(Running),
+    Load {
+        running: Running,
+        progress: Progress,
+    },
 }
 
 impl Meanwhile {
     pub fn begin(load: Load, client: Client, file: FileId) -> Meanwhile {
         match load {
             Load::Idle => Meanwhile::Nothing(client),
-            _ => Meanwhile::Load(load.start(client, file)),
+            _ => Meanwhile::Load {
+                running: load.start(client, file),
+                progress: load.progress(),
+            },
         }
     }
 
     pub fn end(self) -> io::Result<Client> {
         match self {
             Meanwhile::Nothing(client) => Ok(client),
-            Meanwhile::Load(load) => load.stop(),
+            Meanwhile::Load { running, .. } => running.stop(),
         }
     }
 
@@ -61,24 +67,26 @@ impl Meanwhile {
                 let echo = client.try_call(raw::ECHO, &[4, 0, 0, 0]);
                 echo.and_then(raw::Answer::well).map(drop).map_err(text)
             }
-            Meanwhile::Load(_) => Ok(()),
+            Meanwhile::Load { .. } => Ok(()),
         }
     }
 
-    /// Waits until the load progresses after that time.
+    /// Waits until the load progresses after that time. A retransmission of the server is no progress: the client's own
+    /// may follow much later, when its timer expires.
     pub fn wait_for_progress(
         &self,
         timeline: &Timeline,
         port: u16,
         after: Duration,
     ) -> Result<(), String> {
-        let is_progress = |what: &_| of_server(what, port).is_some_and(|segment| segment.len > 0);
         wait_for("the client to progress", PATIENCE, || match self {
             Meanwhile::Nothing(_) => Some(Ok(())),
-            Meanwhile::Load(load) if load.has_failed() => {
+            Meanwhile::Load { running, .. } if running.has_failed() => {
                 Some(Err("the client has failed".to_owned()))
             }
-            Meanwhile::Load(_) => timeline.has(after, is_progress).then_some(Ok(())),
+            Meanwhile::Load { progress, .. } => timeline
+                .look(|frames| silence::has_progress(frames, port, *progress, after))
+                .then_some(Ok(())),
         })
     }
 }

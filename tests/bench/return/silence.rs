@@ -32,7 +32,7 @@ fn is_after(a: u32, b: u32) -> bool {
 }
 
 /// The server's segment in a frame, if it belongs to the connection.
-pub fn of_server(what: &What, port: u16) -> Option<&Segment> {
+fn of_server(what: &What, port: u16) -> Option<&Segment> {
     match what {
         What::Segment(segment) if segment.from_server && segment.client_port == port => {
             Some(segment)
@@ -61,6 +61,13 @@ fn progress(frames: &[Frame], port: u16, which: Progress) -> Vec<Duration> {
         }
     }
     times
+}
+
+/// Returns whether the server progressed after that time.
+pub fn has_progress(frames: &[Frame], port: u16, which: Progress, after: Duration) -> bool {
+    progress(frames, port, which)
+        .last()
+        .is_some_and(|at| *at > after)
 }
 
 /// The longest silence that ends after `event`, of a client that waits for the server all the time.
