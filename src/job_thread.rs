@@ -1,4 +1,4 @@
-//! A thread for jobs that would keep the event loop waiting, such as disk operations.
+//! Runs jobs that would delay the event loop, such as disk operations, on a thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -48,7 +48,7 @@ impl<J: Send + 'static, O: Send + 'static> JobThread<J, O> {
                 if done.send(work(job)).is_err() {
                     return;
                 }
-                // full only if nobody has read it 2^64 times
+                // the eventfd is full only after 2^64 unread writes
                 let _ = rustix::io::write(&wake, &1_u64.to_ne_bytes());
             }
         })?;

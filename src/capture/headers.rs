@@ -1,18 +1,17 @@
-//! How long the headers of a frame are.
+//! Determines the length of the headers of a frame.
 
-/// Bytes of a frame that are headers of Ethernet, IP and TCP; a frame that is something else is a header as a whole, up
-/// to [`OTHER_MAX`].
+/// Returns the length of a frame's Ethernet, IP and TCP headers; other frames count as headers up to [`OTHER_MAX`].
 pub(super) fn len(frame: &[u8]) -> usize {
     let other = frame.len().min(OTHER_MAX);
     tcp_end(frame).map_or(other, |end| end.min(frame.len()))
 }
 
-/// What is kept of frames that are not TCP.
+/// The number of bytes that are kept of frames other than TCP.
 const OTHER_MAX: usize = 128;
 const ETHERNET: usize = 14;
 const TCP: u8 = 6;
 
-/// Where the TCP header ends.
+/// Returns the end of the TCP header.
 fn tcp_end(frame: &[u8]) -> Option<usize> {
     let byte = |at: usize| frame.get(at).copied();
     let tcp = match (byte(12)?, byte(13)?) {
@@ -20,7 +19,7 @@ fn tcp_end(frame: &[u8]) -> Option<usize> {
         (0x08, 0x00) if byte(ETHERNET + 9)? == TCP => {
             ETHERNET + usize::from(byte(ETHERNET)? & 0x0F) * 4
         }
-        // RFC 8200, section 3: next header. Extension headers are not looked through.
+        // RFC 8200, section 3: next header. Frames with extension headers count as others.
         (0x86, 0xDD) if byte(ETHERNET + 6)? == TCP => ETHERNET + 40,
         _ => return None,
     };

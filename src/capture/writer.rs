@@ -1,4 +1,4 @@
-//! The supervisor's side: a thread that writes frames from the ring into the file.
+//! Writes frames from the ring into the file, on a thread of the supervisor.
 
 use std::fs::File;
 use std::io;
@@ -13,41 +13,41 @@ use serde::{Deserialize, Serialize};
 use super::file::Pcapng;
 use super::ring::{Mode, Reader};
 
-/// How often the ring is emptied.
+/// The interval at which the ring is emptied.
 const PACE: Duration = Duration::from_millis(10);
-/// What a file says of frames of which only headers are kept: no header is longer.
+/// The snap length of a file with headers only: no header is longer.
 const HEADERS_MAX: u32 = 192;
 
-/// What is wanted.
+/// The capture that is requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The file to write, absolute; `None`: none any more.
+    /// The absolute path of the file to write; `None`: end the capture.
     pub file: Option<PathBuf>,
-    /// Of each frame only the headers.
+    /// Write only the headers of each frame.
     pub headers_only: bool,
 }
 
-/// What writes frames into a file.
+/// The writer of captures.
 #[derive(Clone, Debug)]
 pub struct Capture {
     reader: Reader,
     running: Arc<Mutex<Option<Running>>>,
 }
 
-/// A capture that has begun.
+/// A running capture.
 #[derive(Debug)]
 struct Running {
     file: PathBuf,
-    /// It ends when this does.
+    /// The thread ends when this is dropped.
     end: mpsc::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Capture {
-    /// There is no capture yet.
+    /// Makes a writer without a capture.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Capture> {
         Ok(Capture {
             reader: Reader::new()?,
@@ -55,18 +55,18 @@ impl Capture {
         })
     }
 
-    /// The memory, to be inherited.
+    /// Returns the memory that workers inherit.
     pub(crate) fn memory(&self) -> &impl AsRawFd {
         self
     }
 
-    /// Begins a capture, or ends it. When it has ended its file is whole.
+    /// Begins or ends a capture. The file of an ended capture is complete.
     ///
     /// # Errors
-    /// Why not, in one line.
+    /// The reason, in one line.
     pub fn want(&self, wanted: &Wanted) -> Result<(), String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has come to its end by itself.
+        // A capture may have ended by itself.
         running.take_if(|running| running.thread.is_finished());
         match (&wanted.file, running.take()) {
             (None, None) => {
@@ -137,7 +137,7 @@ impl AsRawFd for Capture {
     }
 }
 
-/// Writes frames until the capture is to end and the ring is empty.
+/// Writes frames until the capture must end and the ring is empty.
 fn write(reader: &Reader, file: &mut Pcapng, end: &mpsc::Receiver<()>) -> io::Result<()> {
     let mut lost = reader.lost();
     loop {
@@ -164,9 +164,9 @@ mod tests {
     use super::super::{Direction, Ring};
     use super::*;
 
-    /// What a worker inherits.
+    /// The ring that a worker inherits.
     fn ring(capture: &Capture) -> Ring {
-        // SAFETY: it is open as long as the capture is there.
+        // SAFETY: it is open as long as the capture exists.
         let memory = unsafe { BorrowedFd::borrow_raw(capture.as_raw_fd()) };
         let memory: OwnedFd = rustix::io::fcntl_dupfd_cloexec(memory, 3).unwrap();
         Ring::inherited(memory).unwrap().unwrap()

@@ -1,4 +1,4 @@
-//! The text that Prometheus reads (OpenMetrics 1.0).
+//! Makes the text that Prometheus reads (OpenMetrics 1.0).
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::histogram::Observed;
 use super::returns::Returns;
 use super::{Cause, Counts, Eviction, Gauges, Page};
 
-/// What the page says, for Prometheus.
+/// Encodes the page for Prometheus.
 #[must_use]
 pub fn text(page: &Page) -> String {
     let mut registry = Registry::with_prefix("outlast");
@@ -23,7 +23,7 @@ pub fn text(page: &Page) -> String {
         returns: page.returns(),
     }));
     let mut text = String::new();
-    // A String takes all that is written.
+    // Writes to a String do not fail.
     let _ = encode(&mut text, &registry);
     text
 }
@@ -140,7 +140,7 @@ impl Collected {
     }
 }
 
-/// Code and name of each command; the last stands for all codes that do not exist.
+/// Iterates over code and name of each command; the last one stands for all unknown codes.
 fn names() -> impl Iterator<Item = (u16, &'static str)> {
     let codes = 0..u16::try_from(COMMANDS).unwrap_or_default();
     codes.map(|code| (code, command_name(code).unwrap_or("OTHER")))

@@ -1,4 +1,4 @@
-//! The status of a pair, for `outlast status`.
+//! Describes the status of a pair, for `outlast status`.
 
 use super::arbiter::{Rest, Seen};
 use super::role::Nodes;
@@ -13,11 +13,11 @@ pub struct Known<'a> {
     pub seen: &'a Seen,
     /// Whether this node serves, or is about to.
     pub serves: bool,
-    /// Whether a node that died is fenced.
+    /// Whether a crashed node is fenced.
     pub fences: bool,
     /// A cluster manager orders which node serves.
     pub by_order: bool,
-    /// What keeps this node from taking the service, or from leaving it.
+    /// What prevents this node from taking the service, or from leaving it.
     pub trouble: Option<&'a str>,
     /// The interconnect, if the nodes have an NVRAM each.
     pub link: Option<&'a LinkStatus>,
@@ -61,7 +61,7 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
     }
 }
 
-/// Describes what happens if this node, which serves, dies now.
+/// Describes what happens if this node, which serves, crashes now.
 fn after_own_death(known: &Known<'_>) -> String {
     let partner = &known.nodes.partner;
     let seen = known.seen;

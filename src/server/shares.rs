@@ -1,8 +1,8 @@
 //! Shares the log's room for replies that clients have not read.
 //!
-//! An account holds at most as much as is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone uses
-//! half of the room, several get equal parts without being counted, and some is left for the next one. Accounts share
-//! and not connections, for the reason that [`super::turns`] gives.
+//! An account holds at most as many bytes as remain free (dynamic thresholds, Choudhury and Hahne, 1998): one account
+//! alone uses half of the room, several get equal parts without being counted, and some room remains for another one.
+//! Accounts share and not connections, for the reason that [`super::turns`] gives.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ impl Shares {
 mod tests {
     use super::*;
 
-    /// What each account gets that takes all it can, in pieces of so many bytes.
+    /// Fills an account with as many pieces of this size as it may hold, and returns their bytes.
     fn filled(shares: &mut Shares, principal: &Principal, piece: u64) -> u64 {
         let mut got = 0;
         while shares.has_room(principal, piece) {

@@ -2,8 +2,8 @@
 //! several accounts have work, they get equal parts of the thread, and so do the connections of one account, however
 //! they divide their requests.
 //!
-//! Connections cost a client nothing, accounts do: so a client that opens many connections, or logs in as guest or
-//! anonymously, gets the part of one account. Nothing here survives, or has to.
+//! A client can open many connections, but needs credentials for each account: so a client with many connections, or
+//! one that logs in as guest or anonymously, gets the part of one account. This state is not durable.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Lengths of time and amounts of bytes, as people read them.
+//! Formats lengths of time and amounts of bytes for reading.
 
 use std::time::Duration;
 
-/// A length of time, with two digits or three: `4.8 ms`, `241 ms`, `3.1 s`.
+/// Formats a length of time, with two or three digits: `4.8 ms`, `241 ms`, `3.1 s`.
 #[must_use]
 pub fn duration(length: Duration) -> String {
     let ms = length.as_secs_f64() * 1e3;
@@ -14,7 +14,7 @@ pub fn duration(length: Duration) -> String {
     }
 }
 
-/// An amount of bytes, decimal, with a digit after the point if that says something: `1.5 GB`, `300 MB`.
+/// Formats an amount of bytes, decimal, with a digit after the point if it is significant: `1.5 GB`, `300 MB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];

@@ -1,20 +1,20 @@
-//! What a replay would take.
+//! Computes the cost of a replay.
 
 use super::Log;
 
-/// What a replay of a log would take.
+/// The cost of a replay of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayCost {
-    /// Records from the tail to the head: each is read.
+    /// The number of records from the tail to the head, all of which a replay reads.
     pub records: u64,
-    /// Bytes of the ring from the tail to the head.
+    /// The number of bytes from the tail to the head.
     pub bytes: u64,
-    /// Deltas that would be applied.
+    /// The number of deltas that a replay applies.
     pub deltas: u64,
 }
 
 impl Log {
-    /// What a replay would take if the writer ended now.
+    /// Returns the cost of a replay if the writer ended now.
     #[must_use]
     pub fn replay_cost(&self) -> ReplayCost {
         ReplayCost {
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(contents.walked, cost.records);
         assert_eq!(replayed.replay_cost(), cost);
 
-        // A snapshot makes what was before it count no more.
+        // A snapshot supersedes the earlier records.
         log.append(1, Kind::Snapshot, b"state", &[]).unwrap();
         log.commit();
         assert_eq!(log.replay_cost().deltas, 0);

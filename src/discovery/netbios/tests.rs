@@ -11,7 +11,7 @@ fn responder() -> Responder {
     Responder::new("Lab", MAC, &addresses, 4711, Duration::ZERO)
 }
 
-/// One that owns its names, and what it has sent for that, with the times.
+/// A node that owns its names, and the frames that it has sent to claim them, with the times.
 fn settled() -> (Responder, Vec<(Duration, TxFrame)>) {
     let mut responder = responder();
     let mut sent = Vec::new();
@@ -142,7 +142,7 @@ fn who_asks_for_the_node_hears_its_names_and_its_ethernet_address() {
     assert_eq!(data.len(), 1 + 2 * 18 + 46);
 }
 
-/// A registration as another node of this name would send it: what this server sends, with another address.
+/// A registration of this name by another node: this server's message with another address.
 fn claim_of_another(address: [u8; 4]) -> Vec<u8> {
     let mut other = responder();
     let frame = other.poll(Duration::ZERO).remove(1);
