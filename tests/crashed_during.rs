@@ -163,7 +163,7 @@ fn when_the_operation_is_redone() {
     );
 }
 
-/// The kernel kills so when memory is short: no signal of the worker's own shows that it was the request's fault.
+/// The kernel kills by SIGKILL when memory is short: no signal of the worker's own shows that the request caused it.
 #[test]
 fn killed_each_time_that_it_is_processed() {
     a_request_kills_the_worker(

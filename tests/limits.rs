@@ -60,7 +60,7 @@ fn connections_are_limited() {
     stage.everything_is_given_back();
 }
 
-// Before login
+// Unauthenticated clients
 
 #[test]
 fn the_oldest_of_many_that_never_log_in_are_dropped() {

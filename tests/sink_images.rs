@@ -47,7 +47,7 @@ const SECTOR_BYTES: u64 = 512;
 /// The payload with which the test's power cut unwinds.
 struct Cut;
 
-/// The medium, and when the power is cut.
+/// The medium, and the batches in which the power is cut.
 struct World {
     sink: Arc<VecMemory>,
     under_way: Option<Batch>,

@@ -24,7 +24,7 @@ enum Workload {
     Put,
     /// A recursive listing, repeatedly.
     List,
-    /// Many small files there (mput) and back (mget).
+    /// Many small files to the server (mput) and back (mget).
     Small,
     /// Rename, delete, mkdir, rmdir.
     Names,

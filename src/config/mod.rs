@@ -141,7 +141,7 @@ impl fmt::Display for Dialect {
 pub enum Level {
     /// Not offered.
     Off,
-    /// Used if the client wants it.
+    /// Used if the client requests it.
     Enabled,
     /// A client without it is refused.
     Required,
@@ -232,7 +232,7 @@ pub enum Durability {
     Process,
     /// A crash of the kernel and a power cut as well.
     Power,
-    /// The loss of the machine: the partner has all that anybody was shown.
+    /// The loss of the machine: the partner has everything that was sent.
     Mirror,
     /// Both.
     PowerMirror,
