@@ -11,6 +11,7 @@ mod etcd;
 mod explain;
 mod file;
 mod limits;
+mod network;
 mod observing;
 mod partner;
 #[cfg(test)]

@@ -169,9 +169,9 @@ fn a_name_is_defended_and_one_that_is_taken_is_not_used() {
     second.poll(Duration::ZERO);
     let mut stranger = refusal.clone();
     stranger[1] ^= 1;
-    second.hear_refusal(&message(&stranger).unwrap().1);
+    second.process_refusal(&message(&stranger).unwrap().1);
     assert!(second.deadline().is_some(), "of another transaction");
-    second.hear_refusal(&message(&refusal).unwrap().1);
+    second.process_refusal(&message(&refusal).unwrap().1);
     assert_eq!(second.deadline(), None);
     assert!(
         heard(
