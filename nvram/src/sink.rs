@@ -400,7 +400,8 @@ impl Shipper {
                 after = mark.commit();
             } else if superblock.epoch > log.superblock.epoch
                 || marks.iter().any(|(mark, _)| mark.head > log.commit.head)
-                // What is there counts for the arbiter alone, so it is begun anew by the one that has it.
+                // Only the arbiter determines whether the content is current, so the partner that has it begins a new
+                // copy.
                 || home == Home::Partner
             {
                 return Err(Error::SinkAhead);

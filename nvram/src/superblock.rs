@@ -26,7 +26,7 @@ const CHECKSUM_AT: usize = SLOT_LEN - 4;
 #[repr(u32)]
 //= patent claim-44
 pub enum Flag {
-    /// Nobody: a fresh start.
+    /// No server: a fresh start.
     Clean = 1,
     /// The same server, which died.
     NonElectiveReboot = 2,

@@ -19,7 +19,7 @@ pub(super) fn run(directory: &Path) -> anyhow::Result<()> {
     pages(&command, directory).with_context(failed)
 }
 
-/// Pages of a command and of all commands beneath it, but for the hidden ones.
+/// Pages of a command and of all commands beneath it, except hidden ones.
 fn pages(command: &clap::Command, directory: &Path) -> std::io::Result<()> {
     let page = clap_mangen::Man::new(command.clone());
     let mut file = File::create(directory.join(page.get_filename()))?;

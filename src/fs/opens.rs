@@ -155,7 +155,7 @@ impl Default for Opens {
 }
 
 impl Opens {
-    /// Without opens, and with so many descriptors at most.
+    /// Without opens, and with at most this many descriptors.
     #[must_use]
     pub fn limited(limit: usize) -> Opens {
         Opens {

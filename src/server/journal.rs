@@ -29,7 +29,7 @@ pub const EFFECT_ROOM: u64 = 17 << 20;
 /// The log's length divided by this is the room for replies that wait for clients.
 const UNREAD_PART: u64 = 7;
 
-/// Record headers for received bytes take at most one part in so many of these bytes. Only tiny segments take more.
+/// The number of received bytes divided by this bounds the bytes of their record headers. Only tiny segments take more.
 const RECORDS_PART: u64 = 16;
 
 /// The log's length divided by this stays free, beside what is needed, before room is made.
@@ -305,7 +305,7 @@ impl Journal {
         2 * self.request_room + set_aside + set_aside / RECORDS_PART
     }
 
-    /// Returns whether there is room for so many bytes more, besides what a request and received bytes take.
+    /// Returns whether there is room for `more` bytes, besides what a request and received bytes take.
     #[must_use]
     pub fn has_room(&self, set_aside: usize, more: u64) -> bool {
         let log = self.log.as_ref();

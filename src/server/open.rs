@@ -46,7 +46,7 @@ pub(super) struct Opened {
 pub(super) enum State {
     /// As the live records.
     Read(Replay),
-    /// As a follower has folded them; so many records were still to be folded.
+    /// As folded by a follower; the number of records that it still had to fold.
     Followed(Box<Fold>, u64),
 }
 

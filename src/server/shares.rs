@@ -41,8 +41,8 @@ impl Shares {
         self.accounts.get(principal).copied().unwrap_or_default()
     }
 
-    /// Returns whether an account may hold so much more, in one piece. It always may if no bytes are held: no reply is
-    /// longer than the log permits.
+    /// Returns whether an account may hold this many more bytes, in one piece. It always may if no bytes are held: no
+    /// reply is longer than the log permits.
     #[must_use]
     pub fn has_room(&self, principal: &Principal, bytes: u64) -> bool {
         let left = self.limit.saturating_sub(self.total);

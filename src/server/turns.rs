@@ -73,7 +73,7 @@ impl Turns {
         }
     }
 
-    /// Returns whether it is the turn of a connection that has been given so much.
+    /// Returns whether it is the turn of a connection that has been given this much time.
     #[must_use]
     pub fn is_due(&self, principal: &Principal, given: Duration) -> bool {
         self.accounts

@@ -326,7 +326,7 @@ fn supervise(
     }
 }
 
-/// A worker serves, so long after the one before it ended.
+/// A worker serves, this long after the end of the preceding one.
 fn returned(gap: Duration, last_ended: Option<Ended>) -> Return {
     let began = SystemTime::now() - gap;
     let since_1970 = began.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -190,7 +190,7 @@ impl Standby {
             (Some(settings), Ok(inherited)) if !is_new && *settings == **inherited.settings => {
                 Ok(())
             }
-            // A file may have been replaced under the same name, so a binary requested by its name is started anew.
+            // A file may have been replaced under the same name, so a binary requested by its name is started again.
             (Some(settings), Ok(inherited)) => {
                 self.dismiss("another reboot has been asked for");
                 let settings = &settings;

@@ -74,7 +74,7 @@ impl Tap {
         })
     }
 
-    /// Empties the queue. Whoever fills it meanwhile has this end all the same.
+    /// Empties the queue. It ends even if other processes fill the queue meanwhile.
     ///
     /// # Errors
     /// It cannot be read.

@@ -23,7 +23,7 @@ pub(crate) fn default_mss(path: &Path) -> u16 {
     }
 }
 
-/// Makes the connection that a SYN asks for (RFC 9293, section 3.10.7.2, third), with a window of so many bytes.
+/// Makes the connection that a SYN asks for (RFC 9293, section 3.10.7.2, third), with a window of this many bytes.
 pub(crate) fn half_open(
     syn: &Received<'_>,
     iss: Seq,

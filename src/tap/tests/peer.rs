@@ -23,7 +23,7 @@ use super::line::Line;
 pub(super) const ECHO: u16 = 7;
 /// Reads [`pattern`] bytes until the peer's FIN and answers with their number.
 pub(super) const DISCARD: u16 = 9;
-/// Reads a number and answers with so many [`pattern`] bytes.
+/// Reads a number and answers with this many [`pattern`] bytes.
 pub(super) const SOURCE: u16 = 19;
 pub(super) const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(super) const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
