@@ -1,4 +1,4 @@
-//! The length of lines: at most [`COLUMNS`] in Rust and in Markdown.
+//! Checks the length of lines: at most [`COLUMNS`] in Rust and in Markdown.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Whether two files are the same.
+//! Compares files.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 const PIECE: usize = 1 << 20;
 
-/// Compares two files while the demonstration goes on.
+/// Compares two files while the demonstration continues.
 pub fn compare(left: &Path, right: &Path) -> JoinHandle<io::Result<bool>> {
     let (left, right): (PathBuf, PathBuf) = (left.into(), right.into());
     std::thread::spawn(move || are_equal(&left, &right))

@@ -10,7 +10,7 @@
 //! poweroff                   the server is ended by SIGTERM, the disk unmounted, and off it goes
 //! ```
 //!
-//! The same program is what a client's machine runs: see [`work`].
+//! A client's machine runs the same program: see [`work`].
 
 mod network;
 mod work;
