@@ -1,4 +1,4 @@
-//! The file system beneath the shares: performs [`FileOp`]s.
+//! Performs [`FileOp`]s on the file systems beneath the shares.
 //!
 //! [`Fs::prepare`] looks and changes nothing; [`Fs::perform`] performs the operation, and repeated with the same intent
 //! it gives the same result (law 5). Each operation runs with the rights of its account ([`account`]) and never leaves

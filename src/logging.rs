@@ -1,4 +1,4 @@
-//! The log on standard error: lines for people, or one JSON object per line.
+//! Writes the log on standard error: lines of text, or one JSON object per line.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

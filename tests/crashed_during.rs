@@ -1,5 +1,5 @@
-//! A request during which the worker dies three times, by any signal, is set aside, and all other clients continue (law
-//! 5).
+//! Tests that a request during which the worker crashes three times, by any signal, is set aside, and all other clients
+//! continue (law 5).
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Servers without a configuration: `outlast serve DIRECTORY`, `outlast lab`, and their ready signals.
+//! Tests servers without a configuration: `outlast serve DIRECTORY`, `outlast lab`, and their ready signals.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! A crash before and after each of the four points, for each operation: the session continues, and its effects and
-//! answers are those of an undisturbed one.
+//! Crashes the server before and after each of the four points, for each operation: the session continues, and its
+//! effects and answers are those of an undisturbed one.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The configuration, the users and the environment change while clients are connected.
+//! Tests changes of the configuration, the users and the environment while clients are connected.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! The whole machine over a sink that is cut off in the middle of any batch, with any of its sectors on the medium: the
-//! next server continues from its content, on the same connection, and the client gets the answers that it would have
-//! got.
+//! Tests the whole machine over a sink that is cut off in the middle of any batch, with any of its sectors on the
+//! medium: the next server continues from its content, on the same connection, and the client gets the answers that it
+//! would have got.
 //!
 //! The test drives the machine over a wire in memory; the client's TCP is smoltcp's. Files are real, in a directory of
 //! their own.

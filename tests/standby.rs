@@ -1,4 +1,4 @@
-//! The standby worker: it takes over when the serving one ends, and its own end harms no client.
+//! Tests the standby worker: it takes over when the serving one ends, and its own end harms no client.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The layout of the memory and of a record's header (`docs/log-format.md`).
+//! Defines the layout of the memory and of a record's header (`docs/log-format.md`).
 
 use crate::superblock::{u32_at, u64_at};
 use crate::{Error, Kind, Memory};

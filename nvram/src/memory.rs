@@ -1,4 +1,4 @@
-//! The memory of a log, and one for tests and simulation that can be copied at every store.
+//! Defines the memory of a log, and one for tests and simulation that can be copied at every store.
 
 #[cfg(test)]
 pub(crate) mod paged;

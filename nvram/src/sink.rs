@@ -1,5 +1,5 @@
-//! A copy of the log on a medium that survives the machine: what to write there, in which order, and how to read it
-//! back (`docs/log-format.md`). No I/O: a [`Batch`] says which bytes go where; the caller says when they are on the
+//! Keeps a copy of the log on a medium that survives the machine: what to write there, in which order, and how to read
+//! it back (`docs/log-format.md`). No I/O: a [`Batch`] says which bytes go where; the caller says when they are on the
 //! medium.
 //!
 //! One batch is under way at a time, and its writes may reach the medium in any order, torn at 512 bytes. So nothing in

@@ -1,5 +1,5 @@
-//! The superblock: identity of the log, and how its state has to be recovered. Two slots hold it, written one after the
-//! other.
+//! Encodes the superblock: the identity of the log, and how its state must be recovered. Two slots hold it, written one
+//! after the other.
 
 use crate::layout::ring_len;
 use crate::{Error, Memory};

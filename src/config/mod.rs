@@ -1,4 +1,4 @@
-//! The configuration: one TOML file, checked in full before anything is done.
+//! Reads the configuration: one TOML file, checked in full before it has any effect.
 //!
 //! [`Config::load`] reads and checks the file; [`Config::check_system`] then checks it against the machine (accounts,
 //! addresses). Every error is one line that names the file, the line, the key and the remedy.
@@ -251,17 +251,18 @@ impl Durability {
         }
     }
 
-    /// Is the log in a sink, too?
+    /// Returns whether the log is in a sink, too.
     pub fn has_sink(self) -> bool {
         matches!(self, Durability::Power | Durability::PowerMirror)
     }
 
-    /// Is it in the partner's NVRAM, too?
+    /// Returns whether the log is in the partner's NVRAM, too.
     pub fn has_mirror(self) -> bool {
         matches!(self, Durability::Mirror | Durability::PowerMirror)
     }
 
-    /// May another kernel take it up, without what this one has not brought to the shares' media?
+    /// Returns whether another kernel may recover the log, without the data that this kernel has not written to the
+    /// shares' media.
     pub fn has_effects(self) -> bool {
         self.has_sink() || self.has_mirror()
     }

@@ -1,4 +1,5 @@
-//! The worker's side: a thread that reads requests, checks what can be checked without the loop, and returns answers.
+//! Runs the worker's side: a thread that reads requests, checks what can be checked without the loop, and returns
+//! answers.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! A file's attributes and times as SMB shows them, and where they are stored.
+//! Maps a file's attributes and times to those of SMB, and stores them.
 //!
 //! What Linux does not store, the DOS attributes and a creation time that was set, is in the extended attribute
 //! `user.DOSATTRIB` in Samba's format (`xattr_DOSATTRIB`, written in version 4, read in 3 and 4), so that a share can

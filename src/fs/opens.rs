@@ -1,4 +1,4 @@
-//! The clients' opens, and a bounded number of descriptors of their files.
+//! Keeps the clients' opens, and a bounded number of descriptors of their files.
 //!
 //! An open keeps the data by which its file is found. After a recovery no descriptor is open; an operation that needs
 //! one opens the file again, by its handle or else by its path, and checks its identity. When there are too many

@@ -1,4 +1,4 @@
-//! The log as the two cores use it: records of TCP and of SMB go into the same log, under the same object.
+//! Offers the log to the two cores: records of TCP and of SMB go into the same log, under the same object.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! The server without its surroundings: stack, SMB core, file system and log, composed. One thread, one turn at a time.
+//! Composes the server without its environment: stack, SMB core, file system and log. One thread, one turn at a time.
 //!
 //! Frames enter by [`Machine::ingest`] and leave by [`Machine::turn`]; nothing here waits, reads a clock or touches a
 //! device. The event loop ([`super::run`]) and the simulator drive the same machine.

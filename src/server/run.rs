@@ -1,4 +1,4 @@
-//! The event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
+//! Runs the event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! The data of `outlast status`.
+//! Collects the data of `outlast status`.
 
 use std::time::Duration;
 

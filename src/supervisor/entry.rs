@@ -1,5 +1,5 @@
-//! The worker's entry point: from arguments and inherited descriptors to the event loop, and from its end to an exit
-//! code.
+//! Runs the worker from its entry point: from arguments and inherited descriptors to the event loop, and from its end
+//! to an exit code.
 
 use std::collections::BTreeSet;
 use std::fs::File;

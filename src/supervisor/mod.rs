@@ -1,4 +1,5 @@
-//! The supervisor: holds the TAP and the control socket, and restarts the worker when it ends. It never sends a frame.
+//! Implements the supervisor, which holds the TAP and the control socket, and restarts the worker when it ends. It
+//! never sends a frame.
 //!
 //! [`machine`] decides, [`process`] starts and reaps, [`run`] joins the two; [`entry`] is the worker's side.
 

@@ -1,5 +1,5 @@
-//! A page that all workers of a supervisor share: the standby worker reports its state there, and the serving worker
-//! the digests to compare with.
+//! Shares a page between all workers of a supervisor: the standby worker reports its state there, and the serving
+//! worker the digests to compare with.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};

@@ -1,5 +1,5 @@
-//! The service manager's protocols: notifications (sd_notify(3)), its watchdog (sd_watchdog_enabled(3)), and the file
-//! descriptors that it keeps while the server is restarted (sd_pid_notify_with_fds(3), sd_listen_fds(3)).
+//! Implements the service manager's protocols: notifications (sd_notify(3)), its watchdog (sd_watchdog_enabled(3)), and
+//! the file descriptors that it keeps while the server is restarted (sd_pid_notify_with_fds(3), sd_listen_fds(3)).
 //!
 //! The supervisor has the service manager keep the TAP and the memory for received frames. When the supervisor is
 //! killed, the TAP's queue therefore keeps what clients send, and the next supervisor continues with both.

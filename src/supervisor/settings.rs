@@ -1,5 +1,5 @@
-//! The configuration and the users, as the supervisor keeps them. A worker after a crash has those of the worker
-//! before, whatever the files contain by then; only the first start and a reboot read the files.
+//! Keeps the configuration and the users for the supervisor. A worker after a crash has those of the worker before,
+//! whatever the files contain by then; only the first start and a reboot read the files.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};

@@ -1,5 +1,5 @@
-//! A private directory that is removed with its server. A server that was killed with SIGKILL leaves it behind; the
-//! next server, which finds it unlocked, removes it.
+//! Makes a private directory that is removed with its server. A server that was killed with SIGKILL leaves it behind;
+//! the next server, which finds it unlocked, removes it.
 
 use std::fs::{self, File};
 use std::io;

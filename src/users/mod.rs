@@ -1,4 +1,4 @@
-//! The users file: the names of the users, and their NT hashes.
+//! Reads and writes the users file: the names of the users, and their NT hashes.
 //!
 //! ```text
 //! # comment

@@ -1,4 +1,4 @@
-//! The receive windows of several connections, which share the room that the journal has set aside.
+//! Tests the receive windows of several connections, which share the room of the journal.
 
 mod hand;
 

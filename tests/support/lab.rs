@@ -1,4 +1,4 @@
-//! A network namespace for one test, with a TAP whose host side is the client's.
+//! Provides a network namespace for one test, with a TAP whose host side is the client's.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! A server with limits, a well-behaved client on it, and the effects of an attack on that client.
+//! Sets up a server with limits, a well-behaved client on it, and the effects of an attack on that client.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! A power cut while a log is made for the first time: nothing can be lost, and nothing must be refused.
+//! Tests power cuts while a log is made for the first time: no state exists to lose, and the next start must succeed.
 
 use std::cell::Cell;
 use std::rc::Rc;

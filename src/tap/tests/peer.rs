@@ -1,5 +1,5 @@
-//! A small host on our stack as the kernel's peer: echo, discard and source services over a journal in memory. It can
-//! lose everything except that journal.
+//! Runs a small host on the stack as the kernel's peer: echo, discard and source services over a journal in memory. It
+//! can lose everything except that journal.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
