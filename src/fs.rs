@@ -1,4 +1,4 @@
-//! The file system beneath the shares: performs [`FileOp`]s.
+//! Performs [`FileOp`]s on the file systems beneath the shares.
 //!
 //! [`Fs::prepare`] looks and changes nothing; [`Fs::perform`] performs the operation, and repeated with the same intent
 //! it gives the same result (law 5). Each operation runs with the rights of its account ([`account`]) and never leaves
@@ -39,7 +39,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use outlast_fsa::fileop::{
     Actor, Change, CreateOp, DeleteTarget, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
     ShareId, Times, WriteAt,
@@ -347,70 +346,6 @@ impl Fs {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Performs as [`Fs::perform`]; a large write is only begun, by the writer thread: `None`. No other operation may
-    /// follow until [`Fs::finished`] has returned its outcome.
-    pub fn begin(
-        &mut self,
-        actor: &Actor,
-        op: &FileOp,
-        intent: &Intent,
-    ) -> Option<Result<Outcome, NtStatus>> {
-        match (op, intent) {
-            (
-                FileOp::Write {
-                    open,
-                    data,
-                    write_through,
-                    ..
-                },
-                Intent::Write { offset },
-            ) if data.len() >= writer::LARGE_BYTES => {
-                self.watcher.collect();
-                let begun = self.with_descriptors(|fs| {
-                    fs.ready(op)?;
-                    fs.begin_write(actor, *open, *offset, data, *write_through)
-                });
-                begun.err().map(Err)
-            }
-            _ => Some(self.perform(actor, op, intent)),
-        }
-    }
-
-    fn begin_write(
-        &mut self,
-        actor: &Actor,
-        open: OpenId,
-        offset: u64,
-        data: &Bytes,
-        write_through: bool,
-    ) -> Result<(), NtStatus> {
-        let root = find_root(&self.roots, actor.share)?;
-        let account = self
-            .accounts
-            .choose(root.run_as.as_deref(), actor.user.as_deref())?;
-        let fd = Arc::clone(&self.written(open)?.fd);
-        self.writer.begin(Write {
-            fd,
-            account,
-            own: self.accounts.own(),
-            offset,
-            data: data.clone(),
-            write_through,
-        });
-        Ok(())
-    }
-
-    /// The outcome of the operation that was begun, once, when it has ended.
-    pub fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
-        let outcome = self.writer.finished()?;
-        Some(outcome.inspect_err(|status| self.note_failure(*status)))
-    }
-
-    /// Waits until the operation that was begun has ended.
-    pub fn wait(&mut self) {
-        self.writer.wait();
     }
 
     /// Performs the operations for which the kernel checks rights.

@@ -1,4 +1,4 @@
-//! The `outlast` command.
+//! Runs the `outlast` command.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Packet sockets (packet(7)), with the kernel's time stamps (socket(7)).
+//! Opens packet sockets (packet(7)), with the kernel's time stamps (socket(7)).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -6,31 +6,32 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-/// What the socket keeps until it is read. Frames of 64 KiB count in full, however short they are cut.
+/// The receive buffer of the socket. Frames of 64 KiB count in full, even if they are truncated.
 const BUFFER_BYTES: usize = 256 << 20;
 
-/// A socket that does not block, and receives nothing before [`hear`].
+/// Opens a non-blocking socket, which receives no frame before [`hear`].
 ///
 /// # Errors
-/// This account may not have one.
+/// The account lacks the right.
 pub fn open() -> io::Result<OwnedFd> {
-    // Without a protocol it gets nothing until it is bound.
+    // Without a protocol it receives nothing until it is bound.
     let socket = socket_with(
         AddressFamily::PACKET,
         SocketType::RAW,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    // A reader that waits for its processor must not lose frames. Where the system's limit holds, that is it.
+    // A reader that waits for a processor must not lose frames. If the system's limit applies, the buffer has that
+    // size.
     let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES));
     Ok(socket)
 }
 
-/// Frames of every protocol of the device of this index come to the socket from here on; index 0: of every device.
+/// Begins to receive frames of every protocol on the device with this index; index 0: on every device.
 ///
 /// # Errors
-/// The device is gone.
+/// The device has disappeared.
 pub fn hear(socket: &OwnedFd, index: u32) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -52,7 +53,7 @@ pub fn hear(socket: &OwnedFd, index: u32) -> io::Result<()> {
     done(result)
 }
 
-/// SO_TIMESTAMPNS: each frame comes with the time at which the kernel had it.
+/// Enables SO_TIMESTAMPNS: each frame has the time at which the kernel received or sent it.
 ///
 /// # Errors
 /// The kernel's.
@@ -71,7 +72,7 @@ pub fn stamp(socket: &OwnedFd) -> io::Result<()> {
     done(result)
 }
 
-/// The number of frames for which the buffer had no room since the last call.
+/// Returns the number of frames for which the buffer had no room since the last call.
 ///
 /// # Errors
 /// The kernel's.
@@ -85,7 +86,7 @@ pub fn drops(socket: &OwnedFd) -> io::Result<u32> {
     }
     let mut statistics = Statistics::default();
     let mut length = size_of_val(&statistics) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes there, and the structure takes any.
+    // SAFETY: the kernel writes at most `length` bytes there, and every value is valid for the structure.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -98,25 +99,25 @@ pub fn drops(socket: &OwnedFd) -> io::Result<u32> {
     done(result).map(|()| statistics.drops)
 }
 
-/// What is known of a frame besides its beginning.
+/// The metadata of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// When the kernel had it, since 1970.
+    /// The kernel's time stamp, since 1970.
     pub at: Duration,
-    /// Bytes that it has on the wire.
+    /// Its length on the wire, in bytes.
     pub wire_bytes: usize,
-    /// Of the device: ARPHRD_ETHER and the like.
+    /// The type of the device, such as ARPHRD_ETHER.
     pub hardware: u16,
-    /// PACKET_HOST, PACKET_OUTGOING and the like.
+    /// The kind of packet, such as PACKET_HOST and PACKET_OUTGOING.
     pub kind: u8,
 }
 
-/// The next frame's beginning; `None`: there is none now.
+/// Receives the beginning of the next frame; `None`: there is none now.
 ///
 /// # Errors
-/// The device is gone, or the frame has no time stamp.
+/// The device has disappeared, or the frame has no time stamp.
 pub fn receive(socket: &OwnedFd, frame: &mut [u8]) -> io::Result<Option<Received>> {
-    /// Room for one control message, aligned as cmsg(3) wants it.
+    /// Room for one control message, aligned as cmsg(3) requires.
     #[repr(align(8))]
     struct Control([u8; 64]);
     let mut control = Control([0; 64]);
@@ -133,9 +134,9 @@ pub fn receive(socket: &OwnedFd, frame: &mut [u8]) -> io::Result<Option<Received
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
-    // The length is that on the wire, however short the buffer.
+    // The length is that on the wire, for every buffer.
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: the buffers live across the call, and their lengths are what is said of them.
+    // SAFETY: the buffers live across the call, with the lengths that are passed.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
     let Ok(wire_bytes) = usize::try_from(length) else {
         return match io::Error::last_os_error() {
@@ -164,7 +165,7 @@ pub fn receive(socket: &OwnedFd, frame: &mut [u8]) -> io::Result<Option<Received
     }))
 }
 
-/// What a call of libc has come to.
+/// Converts the result of a call of libc.
 fn done(result: libc::c_int) -> io::Result<()> {
     match result {
         0 => Ok(()),

@@ -1,4 +1,4 @@
-//! The worker's sandbox: Landlock (landlock(7)) removes rights that serving files does not need.
+//! Confines the worker to a sandbox: Landlock (landlock(7)) removes rights that serving files does not need.
 //!
 //! The only thread enters it before another thread or process shares its memory, so that all of them are in it; it
 //! cannot be left. `docs/sandbox.md` describes what it denies, and why it does not deny more.

@@ -13,7 +13,7 @@ use rustix::fs::MemfdFlags;
 pub struct SharedPage(Arc<File>);
 
 impl SharedPage {
-    /// Makes one of zeros, of so many bytes; `name` is shown in /proc.
+    /// Makes a page of zeros with this many bytes; `name` is shown in /proc.
     ///
     /// # Errors
     /// The kernel provides no memory.

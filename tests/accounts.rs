@@ -1,4 +1,4 @@
-//! The name service fails while the server runs: no user gets another account's rights meanwhile.
+//! Tests failures of the name service while the server runs: no user gets another account's rights meanwhile.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Arbiters other than `lock`: etcd, with its leases, and a cluster manager that promotes.
+//! Tests arbiters other than `lock`: etcd, with its leases, and a cluster manager that promotes.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn node(etcd: &Etcd, own: &str, partner: &str) -> EtcdArbiter {
     EtcdArbiter::open(&etcd.config(LEASE), &nodes, HERE).expect("etcd")
 }
 
-/// Waits until a node sees this.
+/// Waits until a node reads such a state.
 fn wait_until(arbiter: &mut EtcdArbiter, what: &str, is_so: impl Fn(&Seen) -> bool) -> Seen {
     wait_for(what, PATIENCE, || arbiter.look().ok().filter(&is_so))
 }
@@ -81,14 +81,14 @@ fn etcd_admits_one_node_and_keeps_the_record() {
     assert_eq!(b.ask().expect("an answer"), Some(handed.clone()));
     assert!(matches!(a.write(&handed), Err(ArbiterError::Lost(_))));
     b.write(&handed.next("b")).expect("written");
-    // Its end is seen at once, and what it has written stays.
+    // Its end is visible at once, and its record remains.
     drop(b);
     let seen = wait_until(&mut a, "node a to see", |seen| {
         seen.term.epoch == 2 && !seen.is_held
     });
     assert_eq!(seen.term.holder, "b");
     assert!(!seen.partner_runs);
-    // A node that runs is not to run twice.
+    // A running node must not be started twice.
     let nodes = Nodes {
         own: "a".into(),
         partner: "b".into(),
@@ -141,13 +141,13 @@ fn with_etcd_a_stopped_holder_is_killed_and_its_service_taken() {
     signal(&processes, Signal::STOP);
     let asked = client.request(raw::READ, &raw::read(file, 0, 6));
     pair.wait_until_serving(1);
-    // The kernel has ended them: a stopped process ends by nothing else.
+    // The kernel's timer has ended them: nothing else ends a stopped process.
     for pid in &processes {
         assert!(has_ended(*pid), "process {pid} is there yet");
     }
     let answer = client.answer(asked).ok();
     assert!(answer.body.ends_with(b"before"));
-    // What is planned needs no lease to end.
+    // A planned takeover does not wait for the end of a lease.
     pair.servers[0].reap();
     pair.servers[0].start_again();
     pair.wait_until_in_step(1);
@@ -200,7 +200,7 @@ fn pair_by_order() -> Pair {
     Pair::on(lab, SMB3_1_1, &section, "")
 }
 
-/// What the agent is given for one node.
+/// The parameters of the agent for one node.
 fn parameters(pair: &Pair, node: usize) -> [(&'static str, PathBuf); 4] {
     let file = |name: &str| pair.lab.path(&format!("{name}-{node}"));
     [
@@ -211,7 +211,7 @@ fn parameters(pair: &Pair, node: usize) -> [(&'static str, PathBuf); 4] {
     ]
 }
 
-/// Runs one action of the agent; gives its exit code.
+/// Runs one action of the agent; returns its exit code.
 fn act(pair: &Pair, agent: &Path, node: usize, action: &str) -> i32 {
     let mut command = Command::new(agent);
     command
@@ -278,7 +278,7 @@ fn a_cluster_manager_promotes_and_demotes() {
         assert_eq!(act(to, "monitor"), PROMOTED);
         assert_eq!(client.read(file, 0, 6), b"before");
     }
-    // The death of a node promotes no other before the cluster manager does.
+    // After a crash of a node, only the cluster manager promotes the other one.
     pair.0.wait_until_in_step(0);
     signal(&pair.0.processes(0), Signal::KILL);
     wait_for("the agent to notice", PATIENCE, || {

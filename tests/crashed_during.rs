@@ -1,5 +1,5 @@
-//! A request during which the worker dies three times, by any signal, is set aside, and all other clients continue (law
-//! 5).
+//! Tests that a request during which the worker crashes three times, by any signal, is set aside, and all other clients
+//! continue (law 5).
 
 mod support;
 
@@ -163,7 +163,7 @@ fn when_the_operation_is_redone() {
     );
 }
 
-/// The kernel kills so when memory is short: no signal of the worker's own shows that it was the request's fault.
+/// The kernel kills by SIGKILL when memory is short: no signal of the worker's own shows that the request caused it.
 #[test]
 fn killed_each_time_that_it_is_processed() {
     a_request_kills_the_worker(

@@ -1,5 +1,5 @@
-//! Durability `power` when the disk of one of two shares fails or hangs: acknowledged data reach its medium when the
-//! disk works again, and the other share is served meanwhile.
+//! Tests durability `power` when the disk of one of two shares fails or hangs: acknowledged data reach its medium when
+//! the disk works again, and the other share is served meanwhile.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Shares on file systems that lack features of Linux' own: on FUSE every rename replaces an existing file, and each
-//! name of a file is a separate file in the kernel's cache.
+//! Tests shares on file systems that lack features of Linux' own: on FUSE every rename replaces an existing file, and
+//! each name of a file is a separate file in the kernel's cache.
 
 mod support;
 

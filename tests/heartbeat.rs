@@ -1,4 +1,4 @@
-//! A worker whose loop makes no progress is noticed, and killed by the supervisor unless it has a reason.
+//! Tests that a worker whose loop makes no progress is detected, and killed by the supervisor unless it has a reason.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Clients that send malformed data cost only themselves: another client is served, and the worker never crashes.
+//! Tests that clients that send malformed data cost only themselves: another client is served, and the worker never
+//! crashes.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The command line, the configuration and the files, as users see them.
+//! Tests the command line, the configuration and the files as users see them.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! The example `key-value`: another protocol on `outlast-stack` and `outlast-nvram`. Its TCP connections survive kill
-//! -9 of the service, and a second process with a TAP of its own takes them over.
+//! Tests the example `key-value`, another protocol on `outlast-stack` and `outlast-nvram`. Its TCP connections survive
+//! kill -9 of the service, and a second process with a TAP of its own takes them over.
 
 mod support;
 
@@ -99,7 +99,7 @@ fn another_protocol_survives_kills_and_a_takeover() {
     assert_eq!(client.ask("get color"), "none");
     assert_eq!(client.ask("set color blue and green"), "ok");
     assert_eq!(client.ask("nonsense").split(':').next(), Some("error"));
-    // A line in two parts, of which the service has only one when it dies.
+    // A line in two parts, of which the service has only one when it is killed.
     client.0.get_mut().write_all(b"get co").expect("sent");
     wait_for("the part to be acknowledged", PATIENCE, || {
         (unacknowledged(&client) == 0).then_some(())
@@ -108,7 +108,7 @@ fn another_protocol_survives_kills_and_a_takeover() {
     second.await_service();
     client.say("lor");
     assert_eq!(client.hear(), "blue and green");
-    // Many commands on their way while the service dies again and again: each is done once, and answered in order.
+    // Many commands are in flight while the service is killed repeatedly: each is executed once, and answered in order.
     let mut rng = Rng::named(name);
     let (mut running, mut asked, mut heard) = (second, 0, 0);
     for round in 0..6 {
@@ -133,12 +133,12 @@ fn another_protocol_survives_kills_and_a_takeover() {
     }
     assert_eq!(client.ask("set color red"), "ok");
     assert_eq!(client.ask("get color"), "red");
-    // What the log kept is also what a new connection finds.
+    // A new connection finds the recovered state.
     drop(client);
     let last = asked - 1;
     let found = Client::connect().ask(&format!("get k{}", last % 100));
     assert_eq!(found, format!("v{last}"));
-    // The service ends a client that sends an endless line, and nobody else.
+    // The service drops a client that sends an endless line, and no other one.
     let mut endless = Client::connect();
     let sent = endless.0.get_mut().write_all(&[b'x'; 5000]);
     sent.expect("sent");

@@ -1,4 +1,4 @@
-//! Servers without a configuration: `outlast serve DIRECTORY`, `outlast lab`, and their ready signals.
+//! Tests servers without a configuration: `outlast serve DIRECTORY`, `outlast lab`, and their ready signals.
 
 mod support;
 
@@ -287,7 +287,7 @@ fn notified(server: &mut Server, name: &str, manager: &UnixDatagram) -> Vec<Stri
             let len = manager.recv(&mut datagram).expect("a datagram");
             String::from_utf8_lossy(&datagram[..len]).into_owned()
         };
-        // What it is to keep is another matter (tests/package.rs).
+        // tests/package.rs covers the descriptors that it keeps.
         let next = std::iter::repeat_with(heard_next).find(|text| !text.starts_with("FDSTORE"));
         heard.extend(next);
     };

@@ -1,6 +1,6 @@
-//! Limits of clients: each limit holds against a client that takes all it can, and no other client is harmed. A
-//! connected client continues and gets whole files, a new one is accepted, the worker never crashes, and everything is
-//! released afterwards.
+//! Tests the limits of clients: each limit holds against a client that takes all it can, and no other client is harmed.
+//! A connected client continues and gets whole files, a new one is accepted, the worker never crashes, and everything
+//! is released afterwards.
 
 mod support;
 
@@ -60,7 +60,7 @@ fn connections_are_limited() {
     stage.everything_is_given_back();
 }
 
-// Before login
+// Unauthenticated clients
 
 #[test]
 fn the_oldest_of_many_that_never_log_in_are_dropped() {

@@ -1,4 +1,4 @@
-//! The command line's messages: help, default configuration, and the remedies in errors.
+//! Tests the command line's messages: help, default configuration, and the remedies in errors.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Two servers with an NVRAM each, on two machines as far as the network and the kernel's boot go: the service moves
-//! between them over the interconnect, and clients go on, on the same TCP connections.
+//! Tests two servers with an NVRAM each, with separate networks and boot ids as on two machines: the service moves
+//! between them over the interconnect, and clients continue on the same TCP connections.
 
 mod support;
 
@@ -43,7 +43,7 @@ impl DerefMut for Pair {
     }
 }
 
-/// What a pair is to be like.
+/// The configuration of a pair.
 struct Kind {
     dialect: Dialect,
     durability: &'static str,
@@ -59,7 +59,7 @@ const USUAL: Kind = Kind {
 };
 
 impl Pair {
-    /// Node a serves, and node b stands by, in step.
+    /// Node a serves, and node b is on standby, in step.
     fn start(test: &str, kind: &Kind) -> Pair {
         let mut pair = Pair::prepare(test, kind);
         pair.begin();
@@ -121,7 +121,7 @@ impl Pair {
         }
     }
 
-    /// Waits until the node serves alone, and says so.
+    /// Waits until the node reports that it serves alone.
     fn wait_until_alone(&self, node: usize) -> Status {
         wait_for("the other node not to be in step", PATIENCE, || {
             let status = self.servers[node].try_status()?;
@@ -130,7 +130,7 @@ impl Pair {
         })
     }
 
-    /// What a node is kept from, when it says so.
+    /// Waits until a node reports why it cannot serve, and returns its status.
     fn wait_until_waiting(&self, node: usize) -> PairStatus {
         wait_for("the node to wait", PATIENCE, || {
             let seen = self.servers[node].try_status()?.pair?;
@@ -139,14 +139,14 @@ impl Pair {
     }
 }
 
-/// What a client does.
+/// The work of a client.
 #[derive(Clone, Copy, Debug)]
 enum Workload {
     Get,
     Put,
 }
 
-/// What befalls the service meanwhile.
+/// A fault of the service meanwhile.
 #[derive(Clone, Copy, Debug)]
 enum Blow {
     /// `outlast takeover`, then `outlast giveback`.
@@ -248,7 +248,7 @@ fn a_put_goes_on_while_the_interconnect_is_down() {
     transfer("mirror_put_link", Workload::Put, Blow::LinkDown, &USUAL);
 }
 
-/// A client with a file open, which it has written to.
+/// A client with an open file that it has written.
 struct Idle {
     client: Client,
     file: FileId,
@@ -266,7 +266,7 @@ impl Idle {
         }
     }
 
-    /// Writes some more, and has it all back.
+    /// Writes more data, and reads all of it back.
     fn go_on(&mut self, what: u8) {
         let at = self.written.len() as u64;
         self.client.write(self.file, at, &[what; 3000]);
@@ -299,7 +299,7 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
     let mut other = pair.servers[1].outlast(&["status"]);
     let text = String::from_utf8_lossy(&std::mem::take(&mut other.stdout)).into_owned();
     assert!(text.contains("interconnect: connected"), "{text}");
-    // It goes, and clients are served all the same.
+    // The partner ends, and clients are still served.
     pair.servers[1].terminate();
     idle.go_on(2);
     let status = pair.wait_until_alone(0);
@@ -316,14 +316,14 @@ fn a_server_goes_on_without_its_partner_and_takes_it_in_again() {
         "{text}"
     );
     idle.go_on(3);
-    // What it lacks keeps it from taking over.
+    // It cannot take over, because its copy is incomplete.
     pair.kill(0);
     pair.servers[1].start_again();
     let seen = pair.wait_until_waiting(1);
     assert!(seen.if_died.contains("not all here"), "{seen:?}");
     pair.servers[0].start_again();
     idle.go_on(4);
-    // It is brought up again, and has all of it.
+    // It is started again, and receives the whole log.
     pair.wait_until_in_step(0);
     pair.kill(0);
     idle.go_on(5);
@@ -375,14 +375,14 @@ fn an_old_nvram_that_comes_back_is_not_taken_up() {
     std::fs::copy(&pair.nvram[0], &old).expect("a copy");
     pair.wait_until_serving(1);
     idle.go_on(2);
-    // Node a has the state of before, and takes what node b has instead.
+    // Node a has an older state, and receives that of node b instead.
     pair.servers[0].start_again();
     pair.wait_until_in_step(1);
     idle.go_on(3);
     pair.kill(1);
     pair.wait_until_serving(0);
     idle.go_on(4);
-    // Also if it was in step once: the copy of then is put back while neither node runs.
+    // The same if it was in step before: its old copy is restored while neither node runs.
     pair.kill(0);
     std::fs::copy(&old, &pair.nvram[0]).expect("a copy");
     pair.servers[0].start_again();

@@ -1,4 +1,4 @@
-//! The commands of the README work in a fresh clone (`tests/newcomer`).
+//! Checks that the commands of the README work in a fresh clone (`tests/newcomer`).
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! How the server is observed: metrics, captures, JSON logs and `outlast top`, also across its deaths.
+//! Tests metrics, captures, JSON logs and `outlast top`, also across crashes of the server.
 
 mod support;
 
@@ -31,7 +31,7 @@ fn metrics(server: &Server) -> BTreeMap<String, f64> {
     samples(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// What Prometheus would hear.
+/// The response that Prometheus receives.
 fn scrape(address: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").ok()?;
@@ -90,7 +90,7 @@ fn what_is_counted_continues_when_a_worker_dies() {
     let worker = server.status().worker_pid;
     server.kill_worker(worker);
     server.successor_of(worker);
-    // The supervisor hears last that the next one serves.
+    // The supervisor is the last process to learn that the next worker serves.
     let after = wait_for("the return to be counted", PATIENCE, || {
         server
             .try_status()
@@ -167,7 +167,7 @@ fn segment(frame: &[u8], port_at: usize) -> Option<(u32, usize)> {
     (len > 0).then_some((sequence, len))
 }
 
-/// An upload of which each byte is in the capture, though the worker is killed again and again.
+/// Each byte of an upload is in the capture, although the worker is killed repeatedly.
 #[test]
 fn a_capture_has_each_byte_of_a_transfer_across_deaths() {
     if !can_run("a_capture_has_each_byte_of_a_transfer_across_deaths") {
@@ -210,7 +210,7 @@ fn a_capture_has_each_byte_of_a_transfer_across_deaths() {
 
     let mut reader =
         PcapNgReader::new(std::fs::File::open(&file).expect("the file")).expect("pcapng");
-    // What each way had of the stream, as pieces that are put together where they meet.
+    // The pieces of the stream in each direction, joined where they are adjacent.
     let mut uploaded: BTreeMap<u32, usize> = BTreeMap::new();
     let mut lost = 0;
     while let Some(block) = reader.next_block() {
@@ -230,7 +230,7 @@ fn a_capture_has_each_byte_of_a_transfer_across_deaths() {
     }
     assert_eq!(lost, 0, "the ring had no room");
     let first = *uploaded.keys().next().expect("segments");
-    // From where the stream begins; it may wrap around.
+    // The begin of the stream; sequence numbers may wrap around.
     let begin = uploaded
         .keys()
         .copied()
@@ -277,7 +277,7 @@ fn the_log_is_json_where_the_configuration_says_so() {
     assert!(pids.len() >= 3, "the supervisor and two workers: {log}");
 }
 
-/// On a terminal of its own (script(1)): it shows the server, and leaves at a key.
+/// On a terminal of its own (script(1)) it shows the server, and ends at a key.
 #[test]
 fn top_shows_the_server_on_a_terminal() {
     if !can_run("top_shows_the_server_on_a_terminal") {
@@ -321,7 +321,7 @@ fn top_shows_the_server_on_a_terminal() {
     keys.write_all(b"q").expect("a key");
     assert!(script.wait().expect("script").success());
 
-    // Without a terminal it says what to use.
+    // Without a terminal the error names the alternative.
     let output = server.outlast(&["top"]);
     assert!(!output.status.success());
     server.assert_sound();
@@ -354,7 +354,7 @@ fn netbios_question(name: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Asks until there is an answer; is it the server's address?
+/// Repeats a query until it is answered; returns whether the answer is the server's address.
 fn is_found(question: &[u8], to: &str) -> bool {
     let to: SocketAddr = to.parse().expect("an address");
     let socket = std::net::UdpSocket::bind("10.77.0.2:0").expect("a socket");

@@ -1,4 +1,4 @@
-//! Commands of administrators for a running server, and for its files.
+//! Tests commands of administrators for a running server, and for its files.
 
 mod support;
 

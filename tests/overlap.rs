@@ -1,5 +1,5 @@
-//! A large write runs in parallel to the loop: its outcome when its client disconnects, or the server is rebooted,
-//! meanwhile.
+//! Tests large writes, which run in parallel to the loop: their outcome when the client disconnects, or the server is
+//! rebooted, meanwhile.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! What is installed: the package, in a root file system that has nothing else of this repository, the unit, and what a
-//! service manager keeps for the server.
+//! Tests the installation: the package, in a root file system without other files of this repository, the unit, and the
+//! descriptors that a service manager keeps for the server.
 
 mod support;
 
@@ -53,10 +53,10 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Unpacks the package into a directory, with what Debian has besides: the C library, and the kernel's file systems.
+/// Unpacks the package into a directory, together with Debian's C library and the kernel's file systems.
 fn install(lab: &Lab) -> PathBuf {
     let package = lab.path("outlast.deb");
-    // The profile's directory is called as the profile is.
+    // The profile's directory has the name of the profile.
     let profile = Path::new(OUTLAST).parent().and_then(Path::file_name);
     let profile = profile.expect("target/PROFILE/outlast");
     let target = Path::new(OUTLAST).ancestors().nth(2).expect("target");
@@ -141,7 +141,7 @@ fn the_package_is_used_in_a_fresh_root_file_system() {
     ] {
         assert!(root.join(place).is_file(), "{place} is not in the package");
     }
-    // As the example says, it is copied, and a user is made.
+    // As the example describes, it is copied, and a user is added.
     let example = root.join("usr/share/doc/outlast/outlast.example.toml");
     std::fs::copy(example, root.join("etc/outlast/outlast.toml")).expect("the example");
     let mut add = inside(&root, &["outlast", "user", "add", USER, "--password-stdin"]);
@@ -173,7 +173,7 @@ fn the_package_is_used_in_a_fresh_root_file_system() {
     output_of(&mut inside(&root, &["outlast", "crash"]));
     let after = wait_for("the next worker", PATIENCE, || ask_status(&control));
     assert!(after.epoch > status.epoch);
-    // It waits until the supervisor is gone, which it is when this test has asked for its exit code.
+    // It waits until the supervisor has ended and this test has read its exit code.
     let mut stop = inside(&root, &["outlast", "stop"]);
     let mut stop = stop.stdout(Stdio::null()).spawn().expect("outlast");
     assert!(server.0.wait().expect("outlast serve").success());
@@ -196,7 +196,7 @@ fn ask_status(control: &Path) -> Option<Status> {
     }
 }
 
-/// What systemd says of a unit of this text, where /usr/bin/outlast is: is there nothing wrong?
+/// Returns whether systemd accepts a unit of this text, with the program at /usr/bin/outlast, and its output.
 fn verify(directory: &Path, text: &str) -> (bool, String) {
     let units = directory.join("usr/lib/systemd/system");
     std::fs::create_dir_all(&units).expect("a directory");
@@ -260,7 +260,7 @@ impl Manager {
         }
     }
 
-    /// Takes what has come.
+    /// Receives the waiting messages.
     fn hear(&mut self) {
         loop {
             let mut text = [0; 1000];
@@ -295,7 +295,7 @@ impl Manager {
         }
     }
 
-    /// `outlast serve`, as a service manager starts it, with what is kept.
+    /// Starts `outlast serve` as a service manager does, with the kept descriptors.
     fn start(&self, server: &Server) -> Running {
         let path = self.path.with_file_name("server.log");
         let mut options = std::fs::File::options();
@@ -326,7 +326,7 @@ impl Manager {
             .stdout(log.try_clone().expect("the log"))
             .stderr(log);
         let prepare = move || {
-            // To numbers that are free first, so that none is overwritten before it has been moved.
+            // First to free numbers, so that none is overwritten before it has been moved.
             let mut moved = [0; 8];
             for (n, fd) in fds.iter().enumerate() {
                 // SAFETY: the descriptors are open in the parent, which waits for this.
@@ -368,8 +368,8 @@ fn link() -> Link {
     }
 }
 
-/// A TAP on which a killed server's clients send finds nobody, but its queue is kept: the next server has all frames,
-/// and a frame that a worker had read is not lost either.
+/// While no server runs, clients' frames wait in the queue of the TAP, which is kept: the next server receives all
+/// frames, and a frame that a killed worker had read is not lost either.
 #[test]
 fn no_frame_is_lost_when_the_supervisor_is_killed() {
     if !can_run("no_frame_is_lost_when_the_supervisor_is_killed") {

@@ -1,5 +1,5 @@
-//! Two servers on one link, with one log, one lock and one share: the service moves between them, and clients continue,
-//! on the same TCP connections.
+//! Tests two servers on one link, with one log, one lock and one share: the service moves between them, and clients
+//! continue on the same TCP connections.
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{PATIENCE, Rng, can_run, files, wait_for};
 
 const SIZE: u64 = 256 << 20;
 
-/// What a client does.
+/// The work of a client.
 #[derive(Clone, Copy, Debug)]
 enum Workload {
     Get,

@@ -1,5 +1,6 @@
-//! What clients notice of a pair: {get, put, small files, idle with locks and oplocks, pending notify} x {takeover,
-//! giveback, kill -9 of the first server, its link down, SIGSTOP then SIGCONT} x {3.1.1, 3.1.1 encrypted}.
+//! Tests that clients of a pair notice only delays: {get, put, small files, idle with locks and oplocks, pending
+//! notify} x {takeover, giveback, kill -9 of the first server, its link down, SIGSTOP then SIGCONT} x {3.1.1, 3.1.1
+//! encrypted}.
 //!
 //! A few cells are run with every change, the whole matrix by `scripts/test --full`, or by
 //! `cargo test --profile checked --test pair_matrix -- --include-ignored`. `OUTLAST_CELLS=Put x Kill` runs the cells
@@ -21,10 +22,10 @@ use support::{PATIENCE, Rng, can_run, files, wait_for};
 
 const SIZE: u64 = 128 << 20;
 const FILES: usize = 300;
-/// How long a first server is away that comes back.
+/// The time for which the first server is stopped or disconnected, in seconds.
 const AWAY_SECONDS: f64 = 1.5;
 
-/// As SMB3_1_1, the client asks for encryption.
+/// As SMB3_1_1, with encryption that the client requests.
 const ENCRYPTED: Dialect = Dialect {
     name: "3.1.1 encrypted",
     more: &["--client-protection=encrypt"],
@@ -67,8 +68,8 @@ const BLOWS: [Blow; 5] = [
 ];
 
 impl Blow {
-    /// Strikes; gives the node that serves then, and how often the speaker has changed. `halfway`: waits until the
-    /// workload is well under way again.
+    /// Causes the fault; returns the node that serves afterwards, and how often the sender has changed. `halfway`:
+    /// waits until the workload has progressed again.
     fn strike(self, pair: &mut Pair, halfway: impl FnOnce()) -> (usize, usize) {
         match self {
             Blow::Takeover => {
@@ -103,7 +104,7 @@ impl Blow {
     }
 }
 
-/// Waits while the other node looks again and again whether it should take over. It must not.
+/// Waits while the other node checks repeatedly whether it should take over. It must not.
 fn be_away(pair: &Pair) {
     let before = pair.servers[1].status().uptime_seconds;
     wait_for("the other node to have waited", PATIENCE, || {
@@ -113,7 +114,7 @@ fn be_away(pair: &Pair) {
     });
 }
 
-/// On a thread of its own, as a lab's namespaces are its thread's.
+/// Runs a cell on a thread of its own, because a lab's namespaces belong to its thread.
 fn cell(workload: Workload, blow: Blow, dialect: Dialect) {
     eprintln!("{workload:?} x {blow:?} x {}", dialect.name);
     let cell = std::thread::spawn(move || try_cell(workload, blow, dialect));
@@ -152,7 +153,7 @@ fn try_cell(workload: Workload, blow: Blow, dialect: Dialect) {
         .for_each(support::server::Server::assert_sound);
 }
 
-/// Moves files; what arrives must be what was sent.
+/// Transfers files; the received files must equal the sent ones.
 fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -> (usize, usize) {
     let local = pair.lab.make_dir("local");
     let share = pair.servers[0].share().to_owned();
@@ -210,14 +211,14 @@ fn notify(pair: &mut Pair, blow: Blow, dialect: Dialect) -> (usize, usize) {
     std::fs::create_dir(share.join("watched")).expect("a directory");
     let mut client = Session::interactive(smbclient(dialect), &local);
     client.say("notify watched");
-    // Then the next request is on its way, or there.
+    // Then the next request is in flight, or received.
     see_a_change(&mut client, &share, "before");
     let struck = blow.strike(pair, || ());
     see_a_change(&mut client, &share, "after");
     struck
 }
 
-/// Makes files until the client has been told of one: one that has to look for itself asks again.
+/// Makes files until the client is notified of one; after NOTIFY_ENUM_DIR the client requests again.
 fn see_a_change(client: &mut Session, share: &Path, name: &str) {
     let mut looks = 0;
     wait_for("the client to be told", PATIENCE, || {
@@ -240,7 +241,7 @@ fn count(dir: &Path) -> usize {
         .count()
 }
 
-/// Each workload and each blow at least once, and both dialects.
+/// Each workload and each fault at least once, and both dialects.
 #[test]
 fn clients_notice_a_delay() {
     if !can_run("clients_notice_a_delay") {

@@ -1,5 +1,5 @@
-//! A crash before and after each of the four points, for each operation: the session continues, and its effects and
-//! answers are those of an undisturbed one.
+//! Crashes the server before and after each of the four points, for each operation: the session continues, and its
+//! effects and answers are those of an undisturbed one.
 
 mod support;
 
@@ -62,7 +62,7 @@ impl Range {
         session: &mut dyn FnMut(&Path) -> T,
     ) -> Option<(T, Tree)> {
         std::fs::write(&self.fault, fault).expect("the fault");
-        // a worker reads it when it starts
+        // a worker reads the fault when it starts
         let idle = self.server.status();
         self.server.kill_worker(idle.worker_pid);
         let armed = self.server.successor_of(idle.worker_pid);

@@ -1,4 +1,4 @@
-//! The configuration, the users and the environment change while clients are connected.
+//! Tests changes of the configuration, the users and the environment while clients are connected.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn one_of(user: &str) -> (String, u64) {
     (user.to_owned(), 1)
 }
 
-/// The worker dies, and another one serves.
+/// Kills the worker, and waits until another one serves.
 fn kill(server: &Server) {
     let pid = server.status().worker_pid;
     server.kill_worker(pid);

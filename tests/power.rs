@@ -1,5 +1,5 @@
-//! Durability `power`: the machine stops with the server. An old copy of the NVRAM's mapping returns, or nothing, under
-//! another boot id; the sessions continue from the sink, on the same connections.
+//! Tests durability `power`: the machine stops with the server. An old copy of the NVRAM's mapping returns, or nothing,
+//! under another boot id; the sessions continue from the sink, on the same connections.
 
 mod support;
 

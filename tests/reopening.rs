@@ -1,4 +1,4 @@
-//! Open files and watched directories across crashes of the server, on the real file system.
+//! Tests open files and watched directories across crashes of the server, on the real file system.
 
 mod support;
 

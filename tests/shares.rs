@@ -1,4 +1,4 @@
-//! Permissions and restrictions of clients on shares.
+//! Tests permissions and restrictions of clients on shares.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Signals to the server's processes: which of them end it, and which do not.
+//! Tests signals to the server's processes: which of them end it, and which do not.
 
 mod support;
 

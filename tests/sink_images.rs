@@ -1,6 +1,6 @@
-//! The whole machine over a sink that is cut off in the middle of any batch, with any of its sectors on the medium: the
-//! next server continues from its content, on the same connection, and the client gets the answers that it would have
-//! got.
+//! Tests the whole machine over a sink that is cut off in the middle of any batch, with any of its sectors on the
+//! medium: the next server continues from its content, on the same connection, and the client gets the answers that it
+//! would have got.
 //!
 //! The test drives the machine over a wire in memory; the client's TCP is smoltcp's. Files are real, in a directory of
 //! their own.
@@ -47,7 +47,7 @@ const SECTOR_BYTES: u64 = 512;
 /// The payload with which the test's power cut unwinds.
 struct Cut;
 
-/// The medium, and when the power is cut.
+/// The medium, and the batches in which the power is cut.
 struct World {
     sink: Arc<VecMemory>,
     under_way: Option<Batch>,

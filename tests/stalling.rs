@@ -1,5 +1,5 @@
-//! Clients that read no reply, or send half a message, hold little, are dropped when they make no progress, and harm no
-//! other client.
+//! Tests that clients that read no reply, or send half a message, hold little, are dropped when they make no progress,
+//! and harm no other client.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The standby worker: it takes over when the serving one ends, and its own end harms no client.
+//! Tests the standby worker: it takes over when the serving one ends, and its own end harms no client.
 
 mod support;
 
@@ -248,7 +248,7 @@ fn a_standby_worker_with_another_state_is_ended() {
         });
         (server.try_status()?.compared.differences == 1).then_some(())
     });
-    // The next one must not find it.
+    // The next standby worker must not find it.
     page.begin();
     let (after, another) = ready_after(&server, &standby);
     assert_eq!(after.worker_pid, before.worker_pid);

@@ -1,4 +1,5 @@
-//! `outlast trace`: a picture of a download whose server is killed, from the device and from the capture that it saves.
+//! Tests `outlast trace`: a picture of a download whose server is killed, from the device and from the capture that it
+//! saves.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -31,7 +32,7 @@ fn a_download_through_two_deaths_is_one_line_live_and_from_the_file() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("outlast trace");
-    // The file is there when it listens.
+    // The file exists once it captures.
     wait_for("the capture", PATIENCE, || {
         std::fs::metadata(&capture).ok().map(drop)
     });

@@ -1,5 +1,5 @@
-//! Debian's smbclient continues through kill -9 and reboots of the server, on one TCP connection: {workload} x {fault}
-//! x {dialect}.
+//! Tests that Debian's smbclient continues through kill -9 and reboots of the server, on one TCP connection: {workload}
+//! x {fault} x {dialect}.
 //!
 //! Some cells are run with every change; the whole matrix, at full size, by `scripts/test --full`.
 
@@ -24,7 +24,7 @@ enum Workload {
     Put,
     /// A recursive listing, repeatedly.
     List,
-    /// Many small files there (mput) and back (mget).
+    /// Many small files to the server (mput) and back (mget).
     Small,
     /// Rename, delete, mkdir, rmdir.
     Names,

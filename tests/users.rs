@@ -1,4 +1,4 @@
-//! `outlast user`: its effects and its messages.
+//! Tests `outlast user`: its effects and its messages.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The keys of sessions stay neither in the NVRAM nor in its sink when they are no longer needed.
+//! Tests that the keys of sessions stay neither in the NVRAM nor in its sink when they are no longer needed.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! A line-based key-value service on `outlast-stack` and `outlast-nvram` alone: its connections survive kill -9, and a
-//! second process takes them over.
+//! Runs a line-based key-value service on `outlast-stack` and `outlast-nvram` alone: its connections survive kill -9,
+//! and a second process takes them over.
 //!
 //!   key-value TAP ADDRESS FILE
 //!

@@ -1,12 +1,12 @@
-//! A copy of a partner's log in this machine's memory (durability `mirror`): it is written as the partner's batches
-//! say, and is a log at every instant. Its words move when a batch is whole, and only then, so that a worker can follow
-//! it and take it over as it does with a log of its own.
+//! Receives a copy of a partner's log in this machine's memory (durability `mirror`): the partner's batches write it,
+//! and it is a valid log at every instant. Its head and tail words move only when a batch is complete, so that a worker
+//! can follow it and take it over like a log of its own.
 //!
-//! A batch overwrites nothing that the last whole one needs ([`crate::sink`]), and its mark comes last. So a copy whose
-//! batch was cut off, by the end of either process or of the link, is the log as of the batch before.
+//! A batch overwrites nothing that the last complete one needs ([`crate::sink`]), and its mark comes last. So a copy
+//! whose batch was interrupted, by the end of either process or of the link, is the log as of the preceding batch.
 //!
-//! Stores survive the process and not the machine. The *receipt* says in which boot of which machine the copy was
-//! received; one of another boot is not known to be whole, and counts no more.
+//! Stores survive the process but not the machine. The *receipt* contains the machine and the boot in which the copy
+//! was received; a copy of another boot may be incomplete and is invalid.
 
 use crate::layout::{ALIGN, HEAD_AT, POSITION_MAX, RING_AT, TAIL_AT, position_at, word};
 use crate::log::{Lsn, suspect};
@@ -17,29 +17,29 @@ use crate::superblock::{SLOT_LEN, SLOTS, Superblock, array_at, u32_at, u64_at};
 use crate::{Error, Flag, Incarnation, Memory};
 use std::sync::Arc;
 
-/// The receipt: a sector of its own.
+/// The receipt has a sector of its own.
 const RECEIPT_AT: u64 = 9728;
 const RECEIPT_LEN: usize = 44;
 const RECEIPT_MAGIC: u64 = u64::from_le_bytes(*b"OUTLRCPT");
 const RECEIPT_CHECKSUM_AT: usize = RECEIPT_LEN - 4;
 
-/// Bytes from the beginning of the memory that say what a copy holds: superblocks and marks.
+/// Length of the beginning of the memory that describes the content of a copy: superblocks and marks.
 pub const BEGINNING_LEN: usize = RECEIPT_AT as usize;
 
-/// What a memory holds, as far as its superblock says it.
+/// The content of a memory according to its superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Its superblock.
     pub superblock: Superblock,
-    /// It is a copy, received in this boot of this machine; `None`: it is the log of a server of this machine.
+    /// The machine and the boot in which the copy was received; `None`: it is the log of a server of this machine.
     pub received_in: Option<Incarnation>,
 }
 
 impl Standing {
-    /// What the memory holds; `None`: nothing. A server may be writing to it meanwhile.
+    /// Reads the content of a memory; `None`: it is blank. A server may write to it meanwhile.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The superblock is damaged, or of another version.
     pub fn of(memory: &dyn Memory) -> Result<Option<Standing>, Error> {
         match Superblock::read_own(memory) {
             Ok((superblock, _)) => Ok(Some(Standing {
@@ -51,8 +51,8 @@ impl Standing {
         }
     }
 
-    /// Is it the newest state of its term, as far as this machine, in this boot, can know? Stores survive the process,
-    /// and the machine only if all was brought onto the medium.
+    /// Returns whether this is the newest state of its term, as far as this machine can determine in this boot. Stores
+    /// survive the process; they survive the machine only if all of them were written to the medium.
     #[must_use]
     pub fn is_of(&self, incarnation: Incarnation) -> bool {
         match self.received_in {
@@ -84,8 +84,8 @@ fn write_receipt(memory: &dyn Memory, incarnation: Incarnation) {
     memory.write(RECEIPT_AT, &bytes);
 }
 
-/// The log in this memory is this server's own from now on: its epoch has begun. What it was received by is gone, so
-/// nothing takes it for a copy.
+/// Makes the log in this memory this server's own, once its epoch has begun: erases marks and receipt, so that it is no
+/// longer a copy.
 pub fn adopt(memory: &dyn Memory) {
     forget_marks(memory);
     zero(memory, RECEIPT_AT, RECEIPT_LEN as u64);
@@ -103,15 +103,15 @@ fn zero(memory: &dyn Memory, at: u64, len: u64) {
     }
 }
 
-/// A copy under reception. Nobody else writes to its memory.
+/// A copy that is being received. No other process writes to its memory.
 pub struct Copy {
     memory: Arc<dyn Memory>,
     incarnation: Incarnation,
 }
 
 impl Copy {
-    /// Takes up the copy that the memory holds, if it was received in this boot; or a log that its server has left to
-    /// the partner, which has begun with the same. Else it is begun anew.
+    /// Continues the copy in the memory, if it was received in this boot, or turns a log into a copy that its server
+    /// has handed over to the partner, which continues the same log. Otherwise begins a new copy.
     ///
     /// # Errors
     /// The memory's medium cannot be written to.
@@ -128,7 +128,8 @@ impl Copy {
         Ok(copy)
     }
 
-    /// A log whose server has handed its state over is what the partner has begun with.
+    /// Turns a log into a copy whose server has handed over its state, with which the partner has begun. Returns
+    /// whether it did.
     fn becomes_copy(&self, standing: &Standing) -> bool {
         let superblock = &standing.superblock;
         let is_handed_over = standing.received_in.is_none()
@@ -151,7 +152,7 @@ impl Copy {
         true
     }
 
-    /// Makes the memory blank, to take a copy from its beginning. What was in it is wiped: it held secrets.
+    /// Makes the memory blank, to receive a copy from its beginning. Wipes the former content, which contains secrets.
     ///
     /// # Errors
     /// The memory's medium cannot be written to.
@@ -168,7 +169,7 @@ impl Copy {
         Ok(())
     }
 
-    /// What the partner needs to know to go on where this copy is: [`BEGINNING_LEN`] bytes.
+    /// Returns the bytes from which the partner determines where to continue this copy: [`BEGINNING_LEN`] bytes.
     #[must_use]
     pub fn beginning(&self) -> Vec<u8> {
         let mut bytes = vec![0; BEGINNING_LEN];
@@ -176,10 +177,10 @@ impl Copy {
         bytes
     }
 
-    /// Takes a part of a batch.
+    /// Writes a part of a batch.
     ///
     /// # Errors
-    /// No batch writes there.
+    /// The range is not one that a batch writes.
     pub fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
         let is_slot = |from: &u64, len: usize| at == *from && bytes.len() == len;
         let is_ring = at >= RING_AT
@@ -196,10 +197,10 @@ impl Copy {
         Ok(())
     }
 
-    /// A batch is whole: the words follow its mark. Gives the copy's head.
+    /// Completes a batch: moves the words to the positions in its mark. Returns the copy's head.
     ///
     /// # Errors
-    /// What it has made is no log: the copy counts no more.
+    /// The result is not a valid log: the copy is invalid from now on.
     pub fn complete(&mut self) -> Result<Lsn, Error> {
         let memory = &*self.memory;
         let Some((mark, _)) = marks(memory).into_iter().next() else {
@@ -225,7 +226,7 @@ impl Copy {
         Ok(Lsn(mark.head))
     }
 
-    /// The superblock, when it has come.
+    /// Returns the superblock, once it has been received.
     #[must_use]
     pub fn superblock(&self) -> Option<Superblock> {
         let (superblock, _) = Superblock::read_own(&*self.memory).ok()?;
@@ -237,14 +238,14 @@ fn damaged(position: u64, what: &'static str) -> Error {
     Error::Damaged { position, what }
 }
 
-/// What a partner has said its copy holds: its beginning, in a memory of its length.
+/// The beginning of a partner's copy, as received from it, as a memory of the copy's length.
 pub struct Beginning {
     len: u64,
     bytes: Vec<u8>,
 }
 
 impl Beginning {
-    /// Of so many bytes of memory. `bytes`: what [`Copy::beginning`] has given, or nothing.
+    /// Makes the beginning of a copy with `len` bytes. `bytes`: the result of [`Copy::beginning`], or empty.
     #[must_use]
     pub fn new(len: u64, mut bytes: Vec<u8>) -> Beginning {
         bytes.truncate(BEGINNING_LEN);

@@ -1,4 +1,4 @@
-//! The layout of the memory and of a record's header (`docs/log-format.md`).
+//! Defines the layout of the memory and of a record's header (`docs/log-format.md`).
 
 use crate::superblock::{u32_at, u64_at};
 use crate::{Error, Kind, Memory};
@@ -153,7 +153,7 @@ pub(crate) fn checksum(header: &[u8; HEADER_LEN], meta: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[CHECKED_FROM..]), meta)
 }
 
-/// Bytes that a record with so many bytes of meta and data takes.
+/// Bytes that a record with these lengths of meta and data takes.
 pub(crate) fn whole_len(payload_len: u64) -> u64 {
     (HEADER_LEN as u64 + payload_len).next_multiple_of(ALIGN)
 }

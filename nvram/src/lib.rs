@@ -1,4 +1,4 @@
-//! A checkpoint log on memory that survives the process.
+//! Implements a checkpoint log on memory that survives the process.
 //!
 //! Records of *objects* are appended to a ring, committed as a group by one store of a word, and read back by
 //! [`Log::open`] after the process was killed at any instant. *The log is the buffer*: the data of a record is returned

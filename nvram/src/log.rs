@@ -1,4 +1,4 @@
-//! The log: appending, committing, and freeing space.
+//! Implements the log: appends and commits records, and frees space.
 
 mod cost;
 mod following;

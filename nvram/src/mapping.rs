@@ -1,4 +1,4 @@
-//! A file as the memory of a log: made whole, locked against a second server, mapped.
+//! Maps a file as the memory of a log: it is created completely, and locked against a second server.
 
 use crate::memory::Region;
 use crate::superblock::{MAGIC, SLOTS};

@@ -1,4 +1,4 @@
-//! The memory of a log, and one for tests and simulation that can be copied at every store.
+//! Defines the memory of a log, and one for tests and simulation that can be copied at every store.
 
 #[cfg(test)]
 pub(crate) mod paged;
@@ -95,7 +95,7 @@ impl Region {
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         let to = self.address(at, bytes.len());
         // SAFETY: `to` is valid for these bytes; `bytes` cannot overlap them, since slices of the memory are held only
-        // where nobody writes.
+        // where no process writes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 

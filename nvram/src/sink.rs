@@ -1,5 +1,5 @@
-//! A copy of the log on a medium that survives the machine: what to write there, in which order, and how to read it
-//! back (`docs/log-format.md`). No I/O: a [`Batch`] says which bytes go where; the caller says when they are on the
+//! Keeps a copy of the log on a medium that survives the machine: what to write there, in which order, and how to read
+//! it back (`docs/log-format.md`). No I/O: a [`Batch`] says which bytes go where; the caller says when they are on the
 //! medium.
 //!
 //! One batch is under way at a time, and its writes may reach the medium in any order, torn at 512 bytes. So nothing in
@@ -400,7 +400,8 @@ impl Shipper {
                 after = mark.commit();
             } else if superblock.epoch > log.superblock.epoch
                 || marks.iter().any(|(mark, _)| mark.head > log.commit.head)
-                // What is there counts for the arbiter alone, so it is begun anew by the one that has it.
+                // Only the arbiter determines whether the content is current, so the partner that has it begins a new
+                // copy.
                 || home == Home::Partner
             {
                 return Err(Error::SinkAhead);

@@ -1,5 +1,5 @@
-//! The superblock: identity of the log, and how its state has to be recovered. Two slots hold it, written one after the
-//! other.
+//! Encodes the superblock: the identity of the log, and how its state must be recovered. Two slots hold it, written one
+//! after the other.
 
 use crate::layout::ring_len;
 use crate::{Error, Memory};
@@ -26,7 +26,7 @@ const CHECKSUM_AT: usize = SLOT_LEN - 4;
 #[repr(u32)]
 //= patent claim-44
 pub enum Flag {
-    /// Nobody: a fresh start.
+    /// No server: a fresh start.
     Clean = 1,
     /// The same server, which died.
     NonElectiveReboot = 2,

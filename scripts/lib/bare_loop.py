@@ -1,4 +1,4 @@
-"""Sends pieces over TCP and waits for a byte after each: the limit of what ships a log in batches over the same link.
+"""Sends pieces over TCP and waits for a byte after each: the upper limit for shipping a log over the same link.
 
     bare_loop.py listen ADDRESS PORT        takes one connection
     bare_loop.py send ADDRESS PORT MIB      prints MiB per second

@@ -2,8 +2,8 @@
 
 target=${CARGO_TARGET_DIR:-$top/target}
 
-# Builds the program of the demonstration and what it shows: further packages or targets for cargo. A binary in OUTLAST
-# is used as it is, if the program is beside it.
+# Builds the program of the demonstration. Arguments: further packages or targets for cargo. A binary in OUTLAST is used
+# as it is, if the program is beside it.
 build_demo() {
     if [ -n "${OUTLAST:-}" ] && [ -x "${OUTLAST%/*}/outlast-demo" ]; then
         return
@@ -17,7 +17,7 @@ build_demo() {
     OUTLAST=$target/release/outlast
 }
 
-# Becomes the demonstration, in namespaces that end with it and everything in them.
+# Replaces this script by the demonstration, in namespaces that end with it, together with all their processes.
 enter_demo() {
     if [ ! -c /dev/net/tun ]; then
         echo "demo: there is no /dev/net/tun here (modprobe tun)" >&2
@@ -29,7 +29,7 @@ enter_demo() {
     fi
     export OUTLAST
     local user=()
-    # The account keeps its id: programs that give root's rights up would fail in a namespace where there is one id only.
+    # The account keeps its id: programs that drop root's rights would fail in a namespace with a single id.
     [ "$(id -u)" -eq 0 ] || user=(--user --map-current-user --keep-caps)
     exec unshare "${user[@]}" --net --mount --pid --fork --mount-proc --kill-child \
         "${OUTLAST%/*}/outlast-demo" --output "$target/demo" "$@"

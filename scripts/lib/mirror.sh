@@ -1,7 +1,7 @@
 # Sourced by scripts/bench after servers.sh: a pair whose nodes have an NVRAM each, and the limit of its interconnect.
 
-# Node a of a pair, its name here, the number of its network; node b in a network namespace of its own, of which only
-# the interconnect leads here. Clients talk to node a alone, so no takeover is measured.
+# Starts a pair. Arguments: the name of node a here, the number of its network. Node b runs in a network namespace of
+# its own, connected only by the interconnect. Clients connect to node a alone, so no takeover is measured.
 start_mirror() {
     local server=$1 holder tries=0
     unshare --net sleep infinity &
@@ -33,7 +33,7 @@ key = "'$dir/node-a.pem'"'
     "${apart[@]}" "$OUTLAST" serve --config "$dir/$server-b.toml" > "$dir/$server-b.log" 2>&1 &
 }
 
-# Waits until the partner has all.
+# Waits until the partner has the whole log.
 await_in_step() {
     local tries=0
     until "$OUTLAST" status --json --config "$dir/$1.toml" 2> /dev/null | grep -q '"in_step": *true'; do
@@ -44,8 +44,8 @@ await_in_step() {
     done
 }
 
-# MiB per second of a loop that sends so many MiB over the interconnect's link, 256 KiB at a time, each answered by a
-# byte: no log, no encryption, nothing else to do.
+# Prints the MiB per second of a loop that sends this many MiB over the interconnect's link, 256 KiB at a time, each
+# answered by one byte, without a log and without encryption.
 bare_loop() {
     "${apart[@]}" python3 "$top/scripts/lib/bare_loop.py" listen 10.79.0.2 4460 &
     local listener=$!

@@ -1,4 +1,4 @@
-//! What `outlast status` shows of a connection.
+//! Summarizes a connection for `outlast status`.
 
 use serde::Serialize;
 

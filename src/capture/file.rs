@@ -1,4 +1,4 @@
-//! The pcapng file (draft-ietf-opsawg-pcapng).
+//! Writes pcapng files (draft-ietf-opsawg-pcapng).
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -26,10 +26,10 @@ pub(super) struct Pcapng {
 }
 
 impl Pcapng {
-    /// Begins a file. `snap_len`: bytes that are kept of a frame, 0: all.
+    /// Begins a file. `snap_len`: the number of bytes kept of a frame, 0: all.
     ///
     /// # Errors
-    /// The disk's.
+    /// The error of the write.
     pub fn begin(file: File, snap_len: u32) -> io::Result<Pcapng> {
         let mut writer = PcapNgWriter::new(BufWriter::new(file)).map_err(failed)?;
         let interface = InterfaceDescriptionBlock {
@@ -44,10 +44,10 @@ impl Pcapng {
         Ok(Pcapng { writer })
     }
 
-    /// Adds a frame. `lost`: so many frames just before it are not in the file.
+    /// Adds a frame. `lost`: the number of frames lost just before it.
     ///
     /// # Errors
-    /// The disk's.
+    /// The error of the write.
     pub fn add(&mut self, frame: &Frame, lost: u64) -> io::Result<()> {
         let flags = match frame.direction {
             Direction::Received => INBOUND,
@@ -68,10 +68,10 @@ impl Pcapng {
         Ok(())
     }
 
-    /// What was added is in the file.
+    /// Writes buffered frames to the file.
     ///
     /// # Errors
-    /// The disk's.
+    /// The error of the write.
     pub fn flush(&mut self) -> io::Result<()> {
         self.writer.get_mut().flush()
     }

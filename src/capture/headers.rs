@@ -1,18 +1,17 @@
-//! How long the headers of a frame are.
+//! Determines the length of the headers of a frame.
 
-/// Bytes of a frame that are headers of Ethernet, IP and TCP; a frame that is something else is a header as a whole, up
-/// to [`OTHER_MAX`].
+/// Returns the length of a frame's Ethernet, IP and TCP headers; other frames count as headers up to [`OTHER_MAX`].
 pub(super) fn len(frame: &[u8]) -> usize {
     let other = frame.len().min(OTHER_MAX);
     tcp_end(frame).map_or(other, |end| end.min(frame.len()))
 }
 
-/// What is kept of frames that are not TCP.
+/// The number of bytes that are kept of frames other than TCP.
 const OTHER_MAX: usize = 128;
 const ETHERNET: usize = 14;
 const TCP: u8 = 6;
 
-/// Where the TCP header ends.
+/// Returns the end of the TCP header.
 fn tcp_end(frame: &[u8]) -> Option<usize> {
     let byte = |at: usize| frame.get(at).copied();
     let tcp = match (byte(12)?, byte(13)?) {
@@ -20,7 +19,7 @@ fn tcp_end(frame: &[u8]) -> Option<usize> {
         (0x08, 0x00) if byte(ETHERNET + 9)? == TCP => {
             ETHERNET + usize::from(byte(ETHERNET)? & 0x0F) * 4
         }
-        // RFC 8200, section 3: next header. Extension headers are not looked through.
+        // RFC 8200, section 3: next header. Frames with extension headers count as others.
         (0x86, 0xDD) if byte(ETHERNET + 6)? == TCP => ETHERNET + 40,
         _ => return None,
     };
@@ -29,37 +28,4 @@ fn tcp_end(frame: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(ethertype: [u8; 2], ip: &[u8], data_offset: u8) -> Vec<u8> {
-        let mut tcp = [0; 32];
-        tcp[12] = data_offset << 4;
-        [&[0; 12][..], &ethertype, ip, &tcp, &[1; 1000]].concat()
-    }
-
-    #[test]
-    fn headers_end_where_the_payload_of_tcp_begins() {
-        let mut v4 = [0; 20];
-        (v4[0], v4[9]) = (0x45, TCP);
-        assert_eq!(len(&frame([8, 0], &v4, 8)), 14 + 20 + 32);
-        assert_eq!(len(&frame([8, 0], &v4, 5)), 14 + 20 + 20);
-        let mut v6 = [0; 40];
-        v6[6] = TCP;
-        assert_eq!(len(&frame([0x86, 0xDD], &v6, 8)), 14 + 40 + 32);
-        v4[9] = 17;
-        assert_eq!(len(&frame([8, 0], &v4, 8)), OTHER_MAX);
-        assert_eq!(len(&frame([8, 6], &[0; 28], 8)), OTHER_MAX);
-    }
-
-    #[test]
-    fn a_frame_that_lies_about_itself_is_no_longer_than_it_is() {
-        let mut v4 = [0; 20];
-        (v4[0], v4[9]) = (0x4F, TCP);
-        for end in 0..100 {
-            let frame = frame([8, 0], &v4, 15);
-            let frame = &frame[..end];
-            assert!(len(frame) <= frame.len());
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,10 @@
-//! `outlast capture`: the frames that the server receives and sends, as a pcapng file, across all of its deaths.
+//! Implements `outlast capture`: writes the frames that the server receives and sends to a pcapng file, across crashes
+//! of its workers.
 //!
-//! The worker that serves puts frames into a ring of shared memory ([`Ring`]), which costs it a copy and no system
-//! call. The supervisor keeps the ring and the file, and a thread of it writes the one into the other
-//! ([`Capture`]). So a frame that a worker has put there is in the file whatever becomes of the worker, and a slow disk
-//! does not keep the worker waiting: frames for which the ring has no room are counted, and the file says so.
+//! The serving worker puts frames into a ring in shared memory ([`Ring`]), which costs it a copy and no system call.
+//! The supervisor owns the ring and the file, and a thread of it writes the frames to the file ([`Capture`]). So a
+//! frame in the ring reaches the file even if the worker crashes, and a slow disk does not delay the worker: frames for
+//! which the ring has no room are counted, and the file contains their number.
 
 mod file;
 mod headers;

@@ -1,7 +1,7 @@
-//! The memory through which frames get from the worker that serves to the supervisor's thread.
+//! Passes frames from the serving worker to the supervisor's thread, through a ring in shared memory.
 //!
-//! Two positions count the bytes that were ever put in and taken out. The worker moves the first one after a frame is
-//! whole, so what a worker that dies has begun is not there. Only one process writes each position.
+//! Two positions count all bytes that were put in and taken out. The worker moves the first one after a frame is
+//! complete, so an incomplete frame of a crashed worker is not in the ring. Only one process writes each position.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,22 +14,22 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use super::headers;
 use crate::shared_page::SharedPage;
 
-/// Names the descriptor.
+/// The environment variable with the descriptor.
 pub const VARIABLE: &str = "OUTLAST_CAPTURE_FD";
 
-/// Bytes of frames that wait to be written: much more than a disk is late for. Memory that is not used is not taken.
+/// Size of the ring: more than a slow disk needs. Unused memory is not allocated.
 const ROOM: u64 = 64 << 20;
-/// Where the words and the frames are.
+/// The offsets of the words and of the frames.
 const PUT_AT: u64 = 0;
 const TAKEN_AT: u64 = 8;
 const MODE_AT: u64 = 16;
 const LOST_AT: u64 = 24;
 const FRAMES_AT: u64 = 64;
 const LEN: u64 = FRAMES_AT + ROOM;
-/// Before each frame: its length here, its length on the link, its time and its direction.
+/// Length of the header of each frame: its length in the ring, its length on the link, its time and its direction.
 const HEAD: u64 = 24;
 
-/// Whether frames are put into the ring, and how much of them.
+/// The mode of the ring: whether frames are put into it, and with how many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Off = 0,
@@ -37,7 +37,7 @@ pub(super) enum Mode {
     Headers = 2,
 }
 
-/// Which way a frame went.
+/// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From a client.
@@ -46,13 +46,13 @@ pub enum Direction {
     Sent,
 }
 
-/// A frame as it was put in.
+/// A frame in the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     /// Nanoseconds since 1970.
     pub unix_ns: u64,
     pub direction: Direction,
-    /// Bytes on the link.
+    /// Its length on the link.
     pub original_len: u32,
     pub bytes: Vec<u8>,
 }
@@ -64,7 +64,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// In the supervisor's memory; `None`: that is of another version.
+    /// Maps the supervisor's memory; `None`: it is of another version.
     ///
     /// # Errors
     /// It cannot be mapped.
@@ -72,8 +72,8 @@ impl Ring {
         if rustix::fs::fstat(&memory)?.st_size != LEN as i64 {
             return Ok(None);
         }
-        // SAFETY: the memory is sealed against shrinking. The worker that serves alone writes frames and what it has
-        // put; the supervisor writes other words, which are read as they may have changed.
+        // SAFETY: the memory is sealed against shrinking. Only the serving worker writes frames and the position of the
+        // last one; the supervisor writes other words, which are read as volatile.
         let memory = unsafe { MmapOptions::new().len(LEN as usize).map_mut(&memory)? };
         Ok(Some(Ring { memory }))
     }
@@ -106,13 +106,13 @@ impl Ring {
         }
     }
 
-    /// Is there a capture?
+    /// Returns whether a capture is running.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.mode() != Mode::Off
     }
 
-    /// Puts a frame in, if there is a capture. What there is no room for is counted.
+    /// Puts a frame into the ring, if a capture is running. Frames without room are counted.
     pub fn put(&mut self, direction: Direction, parts: &[&[u8]]) {
         let mode = self.mode();
         if mode == Mode::Off {
@@ -144,7 +144,7 @@ impl Ring {
             at += part.len() as u64;
             left -= part.len();
         }
-        // What a frame consists of is there before the frame is.
+        // The bytes of a frame are stored before its position.
         fence(Ordering::Release);
         self.set_word(PUT_AT, put + needed);
     }
@@ -164,37 +164,37 @@ impl Ring {
 pub(super) struct Reader(SharedPage);
 
 impl Reader {
-    /// A new ring, with nothing in it.
+    /// Makes an empty ring.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Reader> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory = rustix::fs::memfd_create("outlast-capture", flags)?;
         rustix::fs::ftruncate(&memory, LEN)?;
-        // A mapping of a file that shrinks ends its process.
+        // Access to a mapping of a file that has shrunk would end the process.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memory, seals)?;
         Ok(Reader(memory.into()))
     }
 
-    /// Begins or ends.
+    /// Begins or ends a capture.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn set(&self, mode: Mode) -> io::Result<()> {
         self.0.set_words(MODE_AT, [mode as u64])
     }
 
-    /// Passes over what is in the ring.
+    /// Discards the frames in the ring.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn skip(&self) -> io::Result<()> {
         self.0.set_words(TAKEN_AT, self.0.words::<1>(PUT_AT))
     }
 
-    /// Frames for which there was no room since the server began.
+    /// Returns the number of frames without room since the server began.
     pub fn lost(&self) -> u64 {
         let [lost] = self.0.words(LOST_AT);
         lost
@@ -203,7 +203,7 @@ impl Reader {
     /// Takes the next frame, if there is one.
     ///
     /// # Errors
-    /// The memory holds what no worker puts there.
+    /// The memory contains data that no worker puts there.
     pub fn take(&self) -> io::Result<Option<Frame>> {
         let [put, taken] = self.0.words(PUT_AT);
         fence(Ordering::Acquire);
@@ -250,85 +250,4 @@ impl AsRawFd for Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair() -> (Reader, Ring) {
-        let reader = Reader::new().unwrap();
-        let ring = another(&reader);
-        (reader, ring)
-    }
-
-    fn another(reader: &Reader) -> Ring {
-        let memory = rustix::io::fcntl_dupfd_cloexec(&reader.0, 3).unwrap();
-        Ring::inherited(memory).unwrap().unwrap()
-    }
-
-    #[test]
-    fn frames_come_out_as_they_went_in_whoever_put_them_there() {
-        let (reader, mut ring) = pair();
-        ring.put(Direction::Received, &[b"before it began"]);
-        assert_eq!(reader.take().unwrap(), None);
-        reader.set(Mode::Whole).unwrap();
-        // Several times around the ring, and each time by another worker.
-        for n in 0..10_000_u32 {
-            if n % 1000 == 0 {
-                ring = another(&reader);
-            }
-            let bytes = vec![n as u8; 20_000 + n as usize % 7];
-            let (first, rest) = bytes.split_at(54);
-            ring.put(Direction::Sent, &[first, rest]);
-            let frame = reader.take().unwrap().expect("a frame");
-            assert_eq!((frame.direction, frame.bytes), (Direction::Sent, bytes));
-        }
-        assert_eq!((reader.take().unwrap(), reader.lost()), (None, 0));
-        reader.set(Mode::Off).unwrap();
-        ring.put(Direction::Received, &[b"after it ended"]);
-        assert_eq!(reader.take().unwrap(), None);
-    }
-
-    #[test]
-    fn a_ring_that_nobody_empties_loses_new_frames_and_counts_them() {
-        let (reader, mut ring) = pair();
-        reader.set(Mode::Whole).unwrap();
-        let bytes = vec![7; 1 << 20];
-        for _ in 0..ROOM >> 20 {
-            ring.put(Direction::Received, &[&bytes]);
-        }
-        assert_eq!(reader.lost(), 1, "the heads take room, too");
-        let mut taken = 0;
-        while let Some(frame) = reader.take().unwrap() {
-            assert_eq!(frame.bytes, bytes);
-            taken += 1;
-        }
-        assert_eq!(taken, (ROOM >> 20) - 1);
-    }
-
-    #[test]
-    fn of_frames_only_the_headers_may_be_wanted() {
-        let (reader, mut ring) = pair();
-        reader.set(Mode::Headers).unwrap();
-        let mut frame = vec![0; 1514];
-        (frame[12], frame[14], frame[23], frame[46]) = (8, 0x45, 6, 5 << 4);
-        let (header, payload) = frame.split_at(54);
-        ring.put(Direction::Sent, &[header, payload]);
-        ring.put(Direction::Received, &[&frame]);
-        for _ in 0..2 {
-            let taken = reader.take().unwrap().expect("a frame");
-            assert_eq!(
-                (taken.bytes, taken.original_len),
-                (frame[..54].to_vec(), 1514)
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_damaged_is_passed_over() {
-        let (reader, mut ring) = pair();
-        reader.set(Mode::Whole).unwrap();
-        ring.put(Direction::Sent, &[b"frame"]);
-        reader.0.set_words(FRAMES_AT, [u64::MAX]).unwrap();
-        assert!(reader.take().is_err());
-        assert_eq!(reader.take().unwrap(), None);
-    }
-}
+mod tests;

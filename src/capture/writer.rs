@@ -1,4 +1,4 @@
-//! The supervisor's side: a thread that writes frames from the ring into the file.
+//! Writes frames from the ring into the file, on a thread of the supervisor.
 
 use std::fs::File;
 use std::io;
@@ -13,41 +13,41 @@ use serde::{Deserialize, Serialize};
 use super::file::Pcapng;
 use super::ring::{Mode, Reader};
 
-/// How often the ring is emptied.
+/// The interval at which the ring is emptied.
 const PACE: Duration = Duration::from_millis(10);
-/// What a file says of frames of which only headers are kept: no header is longer.
+/// The snap length of a file with headers only: no header is longer.
 const HEADERS_MAX: u32 = 192;
 
-/// What is wanted.
+/// The capture that is requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The file to write, absolute; `None`: none any more.
+    /// The absolute path of the file to write; `None`: end the capture.
     pub file: Option<PathBuf>,
-    /// Of each frame only the headers.
+    /// Write only the headers of each frame.
     pub headers_only: bool,
 }
 
-/// What writes frames into a file.
+/// The writer of captures.
 #[derive(Clone, Debug)]
 pub struct Capture {
     reader: Reader,
     running: Arc<Mutex<Option<Running>>>,
 }
 
-/// A capture that has begun.
+/// A running capture.
 #[derive(Debug)]
 struct Running {
     file: PathBuf,
-    /// It ends when this does.
+    /// The thread ends when this is dropped.
     end: mpsc::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Capture {
-    /// There is no capture yet.
+    /// Makes a writer without a capture.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Capture> {
         Ok(Capture {
             reader: Reader::new()?,
@@ -55,18 +55,18 @@ impl Capture {
         })
     }
 
-    /// The memory, to be inherited.
+    /// Returns the memory that workers inherit.
     pub(crate) fn memory(&self) -> &impl AsRawFd {
         self
     }
 
-    /// Begins a capture, or ends it. When it has ended its file is whole.
+    /// Begins or ends a capture. The file of an ended capture is complete.
     ///
     /// # Errors
-    /// Why not, in one line.
+    /// The reason, in one line.
     pub fn want(&self, wanted: &Wanted) -> Result<(), String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has come to its end by itself.
+        // A capture may have ended by itself.
         running.take_if(|running| running.thread.is_finished());
         match (&wanted.file, running.take()) {
             (None, None) => {
@@ -137,7 +137,7 @@ impl AsRawFd for Capture {
     }
 }
 
-/// Writes frames until the capture is to end and the ring is empty.
+/// Writes frames until the capture must end and the ring is empty.
 fn write(reader: &Reader, file: &mut Pcapng, end: &mpsc::Receiver<()>) -> io::Result<()> {
     let mut lost = reader.lost();
     loop {
@@ -155,72 +155,4 @@ fn write(reader: &Reader, file: &mut Pcapng, end: &mpsc::Receiver<()>) -> io::Re
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::{BorrowedFd, OwnedFd};
-
-    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
-    use pcap_file::pcapng::{Block, PcapNgReader};
-
-    use super::super::{Direction, Ring};
-    use super::*;
-
-    /// What a worker inherits.
-    fn ring(capture: &Capture) -> Ring {
-        // SAFETY: it is open as long as the capture is there.
-        let memory = unsafe { BorrowedFd::borrow_raw(capture.as_raw_fd()) };
-        let memory: OwnedFd = rustix::io::fcntl_dupfd_cloexec(memory, 3).unwrap();
-        Ring::inherited(memory).unwrap().unwrap()
-    }
-
-    fn wanted(file: Option<&Path>) -> Wanted {
-        Wanted {
-            file: file.map(Path::to_owned),
-            headers_only: false,
-        }
-    }
-
-    #[test]
-    fn frames_of_several_workers_are_in_one_file() {
-        let path = std::env::temp_dir().join(format!("outlast-capture-{}", std::process::id()));
-        let capture = Capture::new().unwrap();
-        assert!(
-            capture
-                .want(&wanted(None))
-                .unwrap_err()
-                .contains("there is no capture")
-        );
-        capture.want(&wanted(Some(&path))).unwrap();
-        let again = capture.want(&wanted(Some(&path))).unwrap_err();
-        assert!(again.contains("already captured into"), "{again}");
-        for n in 0..100_u8 {
-            // Each frame by another worker.
-            ring(&capture).put(Direction::Received, &[&[n; 60]]);
-            ring(&capture).put(Direction::Sent, &[&[n; 54], &[n; 9000]]);
-        }
-        capture.want(&wanted(None)).unwrap();
-        ring(&capture).put(Direction::Received, &[&[200; 60]]);
-
-        let mut reader = PcapNgReader::new(File::open(&path).unwrap()).unwrap();
-        let mut frames = 0_usize;
-        while let Some(block) = reader.next_block() {
-            let Block::EnhancedPacket(frame) = block.unwrap() else {
-                continue;
-            };
-            let is_sent = frames % 2 == 1;
-            let (len, flags) = if is_sent { (9054, 2) } else { (60, 1) };
-            assert_eq!(frame.data, vec![(frames / 2) as u8; len]);
-            assert!(frame.options.contains(&EnhancedPacketOption::Flags(flags)));
-            assert!(frame.timestamp > Duration::from_secs(1_000_000_000));
-            frames += 1;
-        }
-        assert_eq!(frames, 200);
-        std::fs::remove_file(&path).unwrap();
-
-        let nowhere = capture.want(&wanted(Some(Path::new("/nowhere/x.pcapng"))));
-        assert!(
-            nowhere
-                .unwrap_err()
-                .contains("/nowhere/x.pcapng cannot be written")
-        );
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! `outlast capture`.
+//! Implements `outlast capture`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use clap::Args;
 use super::ConfigArg;
 use crate::control::{Command, Reply, client};
 
-/// How long it waits for its answer, also while a worker is replaced.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time within which the server must answer, even while a worker is replaced.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub(super) struct Capture {
@@ -34,7 +34,7 @@ pub(super) fn run(capture: &Capture) -> anyhow::Result<()> {
         file: file.clone(),
         headers_only: capture.headers,
     };
-    match client::request(&config.server.control_socket, &command, PATIENCE)? {
+    match client::request(&config.server.control_socket, &command, TIMEOUT)? {
         Reply::Done => {}
         _ => return Err(super::unexpected()),
     }

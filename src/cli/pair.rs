@@ -1,4 +1,4 @@
-//! `outlast pair`.
+//! Implements `outlast pair`.
 
 use std::path::PathBuf;
 

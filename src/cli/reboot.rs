@@ -50,7 +50,7 @@ pub(super) fn reboot(config: &Config, exec: Option<PathBuf>, hold: Duration) -> 
     }
 }
 
-/// Waits until another worker than `before` serves, which may be held back for so long.
+/// Waits until another worker than `before` serves, which may be delayed for this time.
 pub(super) fn wait_for_successor(
     config: &Config,
     before: u32,

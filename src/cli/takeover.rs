@@ -7,9 +7,9 @@ use anyhow::{Context as _, bail};
 use crate::config::Config;
 use crate::control::{Command, PairStatus, Reply, client};
 
-/// How long the server may take to answer that it begins.
+/// The time within which the server must answer that it begins.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(45);
-/// How long it may take until a node serves: the drain, the hooks, and the return.
+/// The time within which a node must serve: the drain, the hooks, and the return.
 const TIMEOUT: Duration = Duration::from_secs(240);
 /// The interval of status requests.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -35,7 +35,7 @@ pub(super) fn leave(config: &Config) -> anyhow::Result<()> {
     if before.role == "serving" {
         accept(config, &Command::Takeover { force: false })?;
         let begun = Instant::now();
-        // Between its worker's end and the supervisor's next look nobody answers.
+        // Between its worker's end and the supervisor's next check no process answers.
         while pair(config).map_or(true, |pair| pair.role == "serving") {
             if begun.elapsed() > TIMEOUT {
                 bail!("node {} takes too long to leave; see its log", before.node);

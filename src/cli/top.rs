@@ -1,4 +1,4 @@
-//! `outlast top`.
+//! Implements `outlast top`.
 
 use crate::config::Config;
 

@@ -1,4 +1,4 @@
-//! `outlast trace`: draws a TCP connection across an outage.
+//! Implements `outlast trace`: draws a TCP connection across an outage.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -16,9 +16,9 @@ use crate::trace::file::Writer;
 use crate::trace::live::Device;
 use crate::trace::{Connections, Picture, draw, file, picture, words};
 
-/// Segments of a live capture: some 300 MB of memory.
+/// The largest number of segments of a live capture: some 300 MB of memory.
 const SEGMENTS_MAX: u64 = 8_000_000;
-/// How often a live capture looks whether it has been ended.
+/// The interval at which a live capture checks whether it must end.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Args)]
@@ -48,7 +48,7 @@ pub(super) struct Trace {
     at: ConfigArg,
 }
 
-/// Draws the picture, and prints what is in it.
+/// Draws the picture, and prints a description.
 pub(super) fn run(trace: &Trace) -> anyhow::Result<()> {
     let mut connections = Connections::default();
     match (&trace.file, &trace.live) {
@@ -77,7 +77,7 @@ pub(super) fn run(trace: &Trace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be seen, in words.
+/// Describes the picture in words.
 fn describe(picture: &Picture) -> String {
     let mut text = format!("{}: {}\n", picture.title, picture.subtitle);
     for gap in &picture.whole.gaps {
@@ -100,7 +100,7 @@ fn outputs(trace: &Trace) -> Vec<PathBuf> {
     vec![beside.with_extension("svg"), beside.with_extension("png")]
 }
 
-/// Captures until Ctrl-C, or until the time is over.
+/// Captures until Ctrl-C, or until the time has passed.
 fn listen(
     trace: &Trace,
     device: Option<&str>,

@@ -1,21 +1,13 @@
 //! Checks the content of a configuration file and converts it.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use outlast_smb::Oplocks;
 
 use super::advice::{self, HostAddress};
-use super::{
-    Cidr, Config, Dialect, Durability, Error, Level, Network, Nvram, Server, Share, file, size,
-};
-
-/// The smallest MTU: IPv6 requires it of every link (RFC 8200, 5).
-const MTU_MIN: u16 = 1280;
-/// Largest MTU of a TAP device: 65535 less the Ethernet header.
-const MTU_MAX: u16 = 65521;
+use super::{Config, Dialect, Durability, Error, Level, Network, Nvram, Server, Share, file, size};
 
 /// A file being checked; makes its errors.
 pub(super) struct Check<'a> {
@@ -242,39 +234,6 @@ impl Check<'_> {
         }
     }
 
-    fn network(&self, network: &file::Network, name: &str) -> Result<Network, Error> {
-        // IFNAMSIZ with its closing zero, and the characters that the kernel's dev_valid_name refuses.
-        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
-        let tap = &network.tap;
-        if tap.is_empty() || tap.len() > 15 || tap == "." || tap == ".." || tap.contains(bad) {
-            return self.fail(
-                "network.tap",
-                format!("{tap:?} is not a device name"),
-                "name a TAP device, such as \"tap0\"",
-            );
-        }
-        let mac = match &network.mac {
-            Some(text) => self.mac(text)?,
-            None => derived_mac(name),
-        };
-        let mtu = self.number("network.mtu", network.mtu, MTU_MIN, MTU_MAX)?;
-        let ttl = self.number("network.ttl", network.ttl, 1, u8::MAX)?;
-        let dscp = self.number("network.dscp", network.dscp, 0, 63)?;
-        let addresses = self.addresses(&network.addresses)?;
-        let (gateway_v4, gateway_v6) = self.gateways(&network.gateway, &addresses)?;
-        Ok(Network {
-            tap: tap.clone(),
-            offload: network.offload,
-            mac,
-            addresses,
-            gateway_v4,
-            gateway_v6,
-            mtu,
-            ttl,
-            dscp,
-        })
-    }
-
     /// Parses a size in bytes; `remedy`: for one out of range.
     pub(super) fn size(
         &self,
@@ -306,160 +265,6 @@ impl Check<'_> {
                 &format!("use {min} to {max}"),
             ),
         }
-    }
-
-    fn mac(&self, text: &str) -> Result<[u8; 6], Error> {
-        let remedy = "write six two-digit hexadecimal numbers, such as \"02:00:00:00:00:10\"";
-        let mut mac = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut mac {
-            match parts.next() {
-                Some(part) if part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()) => {
-                    *byte = u8::from_str_radix(part, 16).unwrap_or_default();
-                }
-                _ => {
-                    return self.fail(
-                        "network.mac",
-                        format!("{text:?} is not a MAC address"),
-                        remedy,
-                    );
-                }
-            }
-        }
-        if parts.next().is_some() {
-            return self.fail(
-                "network.mac",
-                format!("{text:?} is not a MAC address"),
-                remedy,
-            );
-        }
-        // IEEE 802: the lowest bit of the first byte marks a group address.
-        if mac[0] & 1 != 0 || mac == [0; 6] {
-            return self.fail(
-                "network.mac",
-                format!("{text} is not the address of one station"),
-                "use a unicast address, such as \"02:00:00:00:00:10\"",
-            );
-        }
-        Ok(mac)
-    }
-
-    fn addresses(&self, texts: &[String]) -> Result<Vec<Cidr>, Error> {
-        const KEY: &str = "network.addresses";
-        if texts.is_empty() {
-            return self.fail(
-                KEY,
-                "is empty",
-                "give at least one address, such as \"10.77.0.1/24\"",
-            );
-        }
-        let mut addresses: Vec<Cidr> = Vec::new();
-        for text in texts {
-            let parsed = text
-                .split_once('/')
-                .and_then(|(address, bits)| Some((address.parse().ok()?, bits.parse().ok()?)));
-            let Some((address, prefix_bits)) = parsed else {
-                return self.fail(
-                    KEY,
-                    format!("{text:?} is not an address with a prefix length"),
-                    "write it as \"10.77.0.1/24\" or \"fd77::1/64\"",
-                );
-            };
-            let cidr = Cidr {
-                address,
-                prefix_bits,
-            };
-            let bits = if address.is_ipv4() { 32 } else { 128 };
-            if prefix_bits == 0 || prefix_bits > bits {
-                return self.fail(
-                    KEY,
-                    format!("{text:?} has an impossible prefix length"),
-                    &format!("use /1 to /{bits}"),
-                );
-            }
-            if let Some(why) = not_a_host(&cidr) {
-                return self.fail(
-                    KEY,
-                    format!("{text:?} is {why}"),
-                    "use an address a host may have",
-                );
-            }
-            if addresses.iter().any(|other| other.address == address) {
-                return self.fail(
-                    KEY,
-                    format!("{address} appears twice"),
-                    "remove one of them",
-                );
-            }
-            addresses.push(cidr);
-        }
-        if addresses.len() > outlast_stack::MAX_ADDRESSES {
-            return self.fail(
-                KEY,
-                "has too many addresses",
-                &format!("use {} at most", outlast_stack::MAX_ADDRESSES),
-            );
-        }
-        Ok(addresses)
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn gateways(
-        &self,
-        texts: &[String],
-        addresses: &[Cidr],
-    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Error> {
-        const KEY: &str = "network.gateway";
-        let (mut v4, mut v6) = (None, None);
-        for text in texts {
-            let Ok(gateway) = text.parse::<IpAddr>() else {
-                return self.fail(
-                    KEY,
-                    format!("{text:?} is not an address"),
-                    "write it without a prefix length, as \"10.77.0.254\"",
-                );
-            };
-            // RFC 4861, 6.1.2: routers are usually known by their link-local address, which is on every IPv6 link.
-            let link_local = matches!(gateway, IpAddr::V6(a) if a.is_unicast_link_local());
-            let subnet = addresses.iter().find(|cidr| cidr.contains(gateway));
-            if subnet.is_none() && !(link_local && addresses.iter().any(|c| c.address.is_ipv6())) {
-                return self.fail(
-                    KEY,
-                    format!("{gateway} is on no subnet of network.addresses"),
-                    "name a gateway on one of these subnets, or correct the prefix length",
-                );
-            }
-            if addresses.iter().any(|cidr| cidr.address == gateway) {
-                return self.fail(
-                    KEY,
-                    format!("{gateway} is the server's own address"),
-                    "name the router's address",
-                );
-            }
-            let prefix_bits = subnet.map_or(64, |cidr| cidr.prefix_bits);
-            if let Some(why) = not_a_host(&Cidr {
-                address: gateway,
-                prefix_bits,
-            }) {
-                return self.fail(
-                    KEY,
-                    format!("{gateway} is {why}"),
-                    "name the router's address",
-                );
-            }
-            let taken = match gateway {
-                IpAddr::V4(address) => v4.replace(address).is_some(),
-                IpAddr::V6(address) => v6.replace(address).is_some(),
-            };
-            if taken {
-                return self.fail(
-                    KEY,
-                    "has two addresses of one family",
-                    "keep one IPv4 and one IPv6 address",
-                );
-            }
-        }
-        Ok((v4, v6))
     }
 
     fn nvram(&self, nvram: &file::Nvram) -> Result<Nvram, Error> {
@@ -663,46 +468,4 @@ impl Check<'_> {
             ),
         }
     }
-}
-
-/// The reason why a host cannot have this address, if any.
-fn not_a_host(cidr: &Cidr) -> Option<&'static str> {
-    let address = cidr.address;
-    if address.is_unspecified() {
-        return Some("the unspecified address");
-    }
-    if address.is_loopback() {
-        return Some("a loopback address");
-    }
-    if address.is_multicast() {
-        return Some("a multicast address");
-    }
-    match address {
-        IpAddr::V4(v4) => {
-            if v4.octets()[0] == 0 || v4.octets()[0] >= 240 {
-                return Some("a reserved address");
-            }
-            // RFC 3021: on /31 both addresses are hosts'; a /32 has no other.
-            if cidr.prefix_bits < 31 {
-                let host = u32::from(v4) & (u32::MAX >> cidr.prefix_bits);
-                if host == 0 {
-                    return Some("the network's own address");
-                }
-                if host == u32::MAX >> cidr.prefix_bits {
-                    return Some("the network's broadcast address");
-                }
-            }
-            None
-        }
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address"),
-        IpAddr::V6(_) => None,
-    }
-}
-
-/// A locally administered unicast address that is the same for the same name at every start: FNV-1a of the name.
-fn derived_mac(name: &str) -> [u8; 6] {
-    let hash = super::fnv1a(name.as_bytes());
-    let [_, _, _, b, c, d, e, f] = hash.to_be_bytes();
-    // IEEE 802: bit 1 of the first byte marks local administration.
-    [0x02, b, c, d, e, f]
 }

@@ -1,4 +1,4 @@
-//! The keys of `[partner]` for the arbiter `etcd`.
+//! Checks the keys of `[partner]` for the arbiter `etcd`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,27 +8,27 @@ use super::Error;
 use super::check::Check;
 use super::partner::Written;
 
-/// How etcd is reached, and what is kept there.
+/// The connection to etcd, and the names of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etcd {
     /// `etcd`: URLs of its members, without a slash at the end.
     pub endpoints: Vec<String>,
-    /// `etcd_prefix`: what the names of the pair's keys begin with; it ends with a slash.
+    /// `etcd_prefix`: the prefix of the pair's keys; it ends with a slash.
     pub prefix: String,
-    /// `etcd_ca`: the certificates that etcd's own have to be signed by.
+    /// `etcd_ca`: the certificates that must have signed etcd's own.
     pub ca: Option<PathBuf>,
-    /// `etcd_certificate` and `etcd_key`: what this node shows etcd.
+    /// `etcd_certificate` and `etcd_key`: the certificate by which this node authenticates.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// `lease_seconds`: how long this node is admitted without a renewal.
+    /// `lease_seconds`: the time for which this node is admitted without a renewal.
     pub lease: Duration,
 }
 
-/// etcd itself grants no less (its election timeout).
+/// The shortest lease is that of etcd itself (its election timeout).
 const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 2..=60;
 const LEASE_SECONDS_DEFAULT: u64 = 5;
 
 impl Written {
-    /// The first key that is there and is for this arbiter only.
+    /// Returns the first given key that is only for this arbiter.
     pub(super) fn key_of_etcd(&self) -> Option<&'static str> {
         let keys = [
             ("partner.etcd", self.etcd.is_some()),
@@ -94,7 +94,7 @@ impl Check<'_> {
         })
     }
 
-    /// Without TLS anybody on the way could admit a node, so that is for this machine alone.
+    /// Checks a URL. Without TLS a man in the middle could admit a node, so only loopback addresses are allowed.
     fn endpoint(&self, url: &str, has_ca: bool) -> Result<(), Error> {
         let plain = url.strip_prefix("http://").map(bare);
         let is_local = |authority: &str| {

@@ -1,4 +1,4 @@
-//! The configuration file's structure: parsed TOML with the correct types and no unknown keys.
+//! Defines the structure of the configuration file: parsed TOML with the correct types and no unknown keys.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The configuration: one TOML file, checked in full before anything is done.
+//! Reads the configuration: one TOML file, checked in full before it has any effect.
 //!
 //! [`Config::load`] reads and checks the file; [`Config::check_system`] then checks it against the machine (accounts,
 //! addresses). Every error is one line that names the file, the line, the key and the remedy.
@@ -11,6 +11,7 @@ mod etcd;
 mod explain;
 mod file;
 mod limits;
+mod network;
 mod observing;
 mod partner;
 #[cfg(test)]
@@ -141,7 +142,7 @@ impl fmt::Display for Dialect {
 pub enum Level {
     /// Not offered.
     Off,
-    /// Used if the client wants it.
+    /// Used if the client requests it.
     Enabled,
     /// A client without it is refused.
     Required,
@@ -232,7 +233,7 @@ pub enum Durability {
     Process,
     /// A crash of the kernel and a power cut as well.
     Power,
-    /// The loss of the machine: the partner has all that anybody was shown.
+    /// The loss of the machine: the partner has everything that was sent.
     Mirror,
     /// Both.
     PowerMirror,
@@ -250,17 +251,18 @@ impl Durability {
         }
     }
 
-    /// Is the log in a sink, too?
+    /// Returns whether the log is in a sink, too.
     pub fn has_sink(self) -> bool {
         matches!(self, Durability::Power | Durability::PowerMirror)
     }
 
-    /// Is it in the partner's NVRAM, too?
+    /// Returns whether the log is in the partner's NVRAM, too.
     pub fn has_mirror(self) -> bool {
         matches!(self, Durability::Mirror | Durability::PowerMirror)
     }
 
-    /// May another kernel take it up, without what this one has not brought to the shares' media?
+    /// Returns whether another kernel may recover the log, without the data that this kernel has not written to the
+    /// shares' media.
     pub fn has_effects(self) -> bool {
         self.has_sink() || self.has_mirror()
     }

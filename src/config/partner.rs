@@ -1,4 +1,4 @@
-//! `[partner]`: the pair that the server is one node of.
+//! Checks `[partner]`, the configuration of the pair to which the server belongs.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::pair::role::Nodes;
 /// `[partner]`, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partner {
-    /// `node` and `nodes`: which of the two this server is.
+    /// `node` and `nodes`: the names of this node and of the other one.
     pub nodes: Nodes,
-    /// 0 or 1: the place of this node in `nodes`.
+    /// The index of this node in `nodes`: 0 or 1.
     pub number: usize,
-    /// `arbiter`: what admits one node at a time.
+    /// `arbiter`: admits one node at a time.
     pub arbiter: Arbitration,
-    /// `fence_command`: makes sure that the other node is dead.
+    /// `fence_command`: ensures that the other node can no longer send or write.
     pub fence_command: Option<String>,
     /// `mount_command`: mounts the mass storage, before this node serves.
     pub mount_command: Option<String>,
@@ -33,29 +33,29 @@ pub struct Partner {
 /// The interconnect of two nodes that have an NVRAM each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interconnect {
-    /// Where this node listens.
+    /// The address on which this node listens.
     pub own: SocketAddr,
-    /// Where the other one does.
+    /// The address on which the other node listens.
     pub partner: SocketAddr,
     /// `key`: the file that `outlast pair init` has made for this node.
     pub key: PathBuf,
-    /// `timeout_ms`: so long the partner may keep clients waiting. Default 1 s.
+    /// `timeout_ms`: the longest time for which the partner may delay clients. Default 1 s.
     pub timeout: Duration,
 }
 
-/// The arbiter, and where it is.
+/// The arbiter, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arbitration {
     /// `lock`: a lock on this file.
     Lock(PathBuf),
-    /// `pacemaker`: the cluster manager orders which node serves; the record is in this file, and its lock is held too.
+    /// `pacemaker`: the cluster manager orders which node serves; the record is in this file, whose lock is held, too.
     Pacemaker(PathBuf),
     /// `etcd`: a lease of etcd.
     Etcd(Etcd),
 }
 
 impl Arbitration {
-    /// The file of those that have one.
+    /// Returns the arbiter's file, if it has one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -64,7 +64,7 @@ impl Arbitration {
         }
     }
 
-    /// A node takes the service when it is ordered to, and not by itself.
+    /// Returns whether a node takes the service only upon an order.
     #[must_use]
     pub fn orders(&self) -> bool {
         matches!(self, Arbitration::Pacemaker(_))
@@ -269,7 +269,7 @@ impl Check<'_> {
                 "set both, or neither",
             );
         }
-        // A killed node still has it mounted.
+        // A killed node still has the mass storage mounted.
         if written.mount_command.is_some() && written.fence_command.is_none() {
             return self.fail(
                 "partner.fence_command",

@@ -1,4 +1,4 @@
-//! A configuration for tests.
+//! Provides a configuration for tests.
 
 use std::path::Path;
 

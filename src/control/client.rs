@@ -1,4 +1,4 @@
-//! The command line's side of the control socket.
+//! Implements the command line's side of the control socket.
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! The control socket, by which `outlast status`, `reboot` and `stop` communicate with the running worker. One
-//! connection carries one request and one answer, each a line of JSON.
+//! Implements the control socket, by which `outlast status`, `reboot` and `stop` communicate with the running worker.
+//! One connection carries one request and one answer, each a line of JSON.
 //!
 //! The supervisor binds the [`Listener`] and keeps it, so that requests wait while no worker runs. The worker
 //! [`serve`]s it on a thread, which passes requests to the event loop. [`client`] is the command line's side.

@@ -134,7 +134,7 @@ pub struct Status {
     /// The last returns of a worker, the latest first.
     #[serde(default)]
     pub returns: Vec<Outage>,
-    /// The pair that this server is one node of; `None`: it is alone.
+    /// The pair to which this server belongs; `None`: it is alone.
     #[serde(default)]
     pub pair: Option<PairStatus>,
     /// One for each TCP connection.
@@ -154,25 +154,25 @@ pub struct PairStatus {
     pub holder: Option<String>,
     /// The arbiter's epoch, raised each time that a node takes the service.
     pub epoch: u64,
-    /// Whether the other node would have everything that the holder has committed.
+    /// Whether the other node has everything that the holder has committed.
     pub in_step: bool,
-    /// Time since which that is so, or is not; 0: no node ever served.
+    /// The time of the last change of that; 0: no node ever served.
     pub in_step_since_unix_seconds: u64,
     /// Whether the other node runs.
     pub partner_runs: bool,
     /// A cluster manager orders which node serves.
     #[serde(default)]
     pub by_order: bool,
-    /// This node would have all that the last holder has committed, or is that holder.
+    /// This node has everything that the last holder has committed, or is that holder.
     #[serde(default)]
     pub has_state: bool,
     /// The node that the holder has taken the service over from.
     pub taken_from: Option<String>,
-    /// What happens if this server dies now.
+    /// What happens if this server crashes now.
     pub if_died: String,
     /// The reason that prevents this node from taking the service, or from ending it.
     pub trouble: Option<String>,
-    /// How the interconnect is; `None`: there is none.
+    /// The status of the interconnect; `None`: there is none.
     #[serde(default)]
     pub link: Option<LinkStatus>,
 }
@@ -182,13 +182,13 @@ pub struct PairStatus {
 pub struct LinkStatus {
     /// The nodes are connected.
     pub is_connected: bool,
-    /// Why they are not.
+    /// The reason why they are not.
     pub problem: Option<String>,
-    /// Bytes of the log that the node that stands by does not have yet; `None`: not known.
+    /// Bytes of the log that the standby node does not have yet; `None`: unknown.
     pub lag_bytes: Option<u64>,
-    /// How long the last batch took, there and back, in microseconds.
+    /// The round trip of the last batch, in microseconds.
     pub round_trip_us: u64,
-    /// How long ago the other node was last heard, in milliseconds; `None`: it never was.
+    /// The time since the other node's last frame, in milliseconds; `None`: it has sent none.
     pub heard_ms_ago: Option<u64>,
 }
 

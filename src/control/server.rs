@@ -1,4 +1,5 @@
-//! The worker's side: a thread that reads requests, checks what can be checked without the loop, and returns answers.
+//! Runs the worker's side: a thread that reads requests, checks what can be checked without the loop, and returns
+//! answers.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -241,7 +242,7 @@ pub fn metrics_of(page: &metrics::Page) -> Reply {
     Reply::Metrics { text }
 }
 
-/// Has the supervisor begin or end a capture: the worker may make no file there.
+/// Requests the supervisor to begin or end a capture, because the worker's sandbox forbids it to create the file.
 fn capture(file: Option<PathBuf>, headers_only: bool, gate: &Gate) -> Reply {
     let asked = match &gate.prober {
         Some(prober) => prober.capture(&Wanted { file, headers_only }),
@@ -253,7 +254,7 @@ fn capture(file: Option<PathBuf>, headers_only: bool, gate: &Gate) -> Reply {
     asked.map_or_else(refused, |()| Reply::Done)
 }
 
-/// Waits for the loop's answer. If the loop does not go round, who asks how things are hears that at once.
+/// Waits for the loop's answer. If the loop takes no turn, a status request is answered with that at once.
 fn hear(answer: &Receiver<Reply>, asks: bool, gate: &Gate) -> Result<Reply, RecvTimeoutError> {
     let begun = Instant::now();
     let pulse = gate.pulse.as_ref().filter(|_| asks);
@@ -311,7 +312,7 @@ pub fn relay(mut stream: UnixStream, submit: &Submit) -> io::Result<()> {
     write_line(&mut stream, serde_json::to_vec(&reply)?, deadline())
 }
 
-/// Would whoever comes back be able to start?
+/// Checks that the server after a reboot could start.
 fn may_reboot(
     exec: Option<&std::path::Path>,
     hold_seconds: f64,
@@ -346,7 +347,8 @@ fn may_become(running: &Config, new: &Config) -> Result<(), String> {
     preflight::may_become(running, new).map_err(|error| format!("{error:#}"))
 }
 
-/// Would the sessions be there when the machine is back, and a server that can start? The supervisor carries it out.
+/// Checks that the sessions survive a reboot of the machine, and that a server could start. The supervisor executes the
+/// reboot.
 fn may_reboot_system(gate: &Gate) -> Result<(), String> {
     if gate.config.partner.is_some() {
         return Err(

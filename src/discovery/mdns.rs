@@ -1,8 +1,8 @@
-//! Multicast DNS (RFC 6762): the server answers on its link for its host name and its services (RFC 6763), so that the
-//! Finder, Nautilus and other browsers show it.
+//! Implements a multicast DNS responder (RFC 6762): it answers on the link for the server's host name and its services
+//! (RFC 6763), so that the Finder, Nautilus and other browsers show the server.
 //!
-//! Pure: `(frame, now) -> frames`. It keeps nothing that has to survive: the next worker makes sure of its names anew,
-//! as after any other change of a link.
+//! The responder is pure: `(frame, now) -> frames`. It has no durable state: the next worker probes for its names
+//! again, as after any other change of a link.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -26,27 +26,27 @@ const HOP_LIMIT: u8 = 255;
 /// Section 8.1.
 const PROBES: u32 = 3;
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// Section 8.2: who loses against another host that probes waits so long.
+/// Section 8.2: after a lost tie-break the next probe waits this long.
 const DEFERENCE: Duration = Duration::from_secs(1);
 /// Section 8.3.
 const ANNOUNCEMENTS: u32 = 2;
 const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
-/// Section 6: a record is not multicast again before that.
+/// Section 6: the shortest time between two multicasts of a record.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Section 6: answers that other hosts may have, too, wait from 20 to 120 ms.
+/// Section 6: answers with shared records wait from 20 to 120 ms.
 const DELAY_MIN_MS: u64 = 20;
 const DELAY_SPAN_MS: u64 = 101;
-/// Section 6.7: of answers to hosts that do not speak multicast DNS.
+/// Section 6.7: the TTL of answers to hosts that do not implement multicast DNS.
 const LEGACY_TTL_SECONDS: u32 = 10;
-/// More names are not tried: the link is hostile.
+/// The largest number of names to try; beyond it the link is hostile.
 const NAMES_MAX: u32 = 100;
 
-/// What the responder is at.
+/// The phase of the responder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It makes sure that its names are free; so many questions have been asked.
+    /// It probes for its names; `asked`: the number of probes sent.
     Probing { asked: u32 },
-    /// They are; so many announcements have been made.
+    /// The names are free; `made`: the number of announcements sent.
     Announcing { made: u32 },
     /// It answers.
     Answering,
@@ -58,13 +58,13 @@ enum Phase {
 #[derive(Debug)]
 struct Entry {
     own: Own,
-    /// When it was multicast last.
-    told: Option<Duration>,
-    /// When it is to be.
+    /// The time of the last multicast.
+    sent_at: Option<Duration>,
+    /// The time of the next multicast, if one is due.
     due: Option<Duration>,
 }
 
-/// Answers for the server.
+/// The responder.
 #[derive(Debug)]
 pub struct Responder {
     name: String,
@@ -74,7 +74,7 @@ pub struct Responder {
     names: Names,
     entries: Vec<Entry>,
     phase: Phase,
-    /// When the phase continues.
+    /// The time at which the phase continues.
     next: Duration,
     /// Varies the delays.
     random: u64,
@@ -82,10 +82,10 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// For a server of this name, with these addresses on its link. `random`: any number.
+    /// Makes a responder for a server of this name, with these addresses on its link. `random`: any number.
     ///
     /// # Errors
-    /// It is no name for DNS.
+    /// The name is invalid in DNS.
     pub fn new(
         name: &str,
         mac: [u8; 6],
@@ -110,7 +110,7 @@ impl Responder {
         Ok(responder)
     }
 
-    /// Begins with the names of this number. Section 8.1: the first question waits up to 250 ms.
+    /// Begins to probe for the names with this number. Section 8.1: the first probe waits up to 250 ms.
     fn probe(&mut self, number: u32, now: Duration) -> Result<(), SimpleDnsError> {
         self.number = number;
         self.names = Names::new(&self.name, number)?;
@@ -118,7 +118,7 @@ impl Responder {
         self.entries = entries
             .map(|own| Entry {
                 own,
-                told: None,
+                sent_at: None,
                 due: None,
             })
             .collect();
@@ -127,7 +127,7 @@ impl Responder {
         Ok(())
     }
 
-    /// A number less than `bound` (SplitMix64).
+    /// Draws a number less than `bound` (SplitMix64).
     fn draw(&mut self, bound: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -136,13 +136,13 @@ impl Responder {
         (z ^ (z >> 31)) % bound
     }
 
-    /// The host's name, as people write it.
+    /// Returns the host's name in the usual notation.
     #[must_use]
     pub fn host(&self) -> String {
         self.names.host.to_string()
     }
 
-    /// Takes a frame; most are something else.
+    /// Processes a received frame, and ignores other protocols.
     pub fn hear(&mut self, frame: &[u8], now: Duration) {
         let Some(datagram) = Datagram::parse(frame).filter(|it| it.destination.port() == PORT)
         else {
@@ -155,31 +155,31 @@ impl Responder {
         {
             return;
         }
-        // Section 18: a message with another code is not for this protocol.
+        // Section 18: messages with another opcode or response code are ignored.
         let Ok(packet) = Packet::parse(datagram.payload) else {
             return;
         };
         if packet.has_flags(PacketFlag::RESPONSE) {
-            // Section 11: what is not from that port is no answer.
+            // Section 11: responses from another port are ignored.
             if datagram.source.port() == PORT {
-                self.hear_answers(&packet, now);
+                self.process_answers(&packet, now);
             }
         } else {
-            self.hear_probe(&packet, now);
-            self.hear_questions(&packet, &datagram, now);
+            self.process_probe(&packet, now);
+            self.process_questions(&packet, &datagram, now);
         }
     }
 
-    /// Section 9: another host has a record of a name that is to be this server's alone.
-    fn hear_answers(&mut self, packet: &Packet<'_>, now: Duration) {
+    /// Section 9: detects conflicts, where another host has a record of a name that is unique to this server.
+    fn process_answers(&mut self, packet: &Packet<'_>, now: Duration) {
         let is_conflict = |record: &ResourceRecord<'_>| {
             let same = |entry: &&Entry| is_same_set(&entry.own, record);
             let mut own = self.entries.iter().filter(same).peekable();
             own.peek().is_some() && !own.any(|entry| entry.own.record.rdata == record.rdata)
         };
-        let told = packet.answers.iter().chain(&packet.additional_records);
-        // Section 10.1: one that is taken back is none.
-        let conflict = told.filter(|record| record.ttl > 0).any(is_conflict);
+        let records = packet.answers.iter().chain(&packet.additional_records);
+        // Section 10.1: a record with TTL 0 is withdrawn and causes no conflict.
+        let conflict = records.filter(|record| record.ttl > 0).any(is_conflict);
         if !conflict || self.phase == Phase::Silent {
             return;
         }
@@ -194,8 +194,9 @@ impl Responder {
         }
     }
 
-    /// Section 8.2: another host asks at the same time whether a name is free. Whose data are later wins.
-    fn hear_probe(&mut self, packet: &Packet<'_>, now: Duration) {
+    /// Section 8.2: breaks the tie with another host that probes for the same name. The lexicographically later data
+    /// win.
+    fn process_probe(&mut self, packet: &Packet<'_>, now: Duration) {
         let Phase::Probing { .. } = self.phase else {
             return;
         };
@@ -223,7 +224,7 @@ impl Responder {
         }
     }
 
-    fn hear_questions(&mut self, packet: &Packet<'_>, from: &Datagram<'_>, now: Duration) {
+    fn process_questions(&mut self, packet: &Packet<'_>, from: &Datagram<'_>, now: Duration) {
         if matches!(self.phase, Phase::Probing { .. } | Phase::Silent) {
             return;
         }
@@ -236,9 +237,9 @@ impl Responder {
                 if !answers(record, question) || is_known(record, packet) {
                     continue;
                 }
-                // Section 5.4: who wants to hear it alone does, if the others have heard it not long ago.
+                // Section 5.4: a request for a unicast response receives one, if the record was multicast recently.
                 let ttl = Duration::from_secs(record.ttl.into());
-                let is_recent = entry.told.is_some_and(|told| now < told + ttl / 4);
+                let is_recent = entry.sent_at.is_some_and(|at| now < at + ttl / 4);
                 if is_legacy || (question.unicast_response && is_recent) {
                     unicast.push(entry.own.clone());
                     continue;
@@ -247,23 +248,23 @@ impl Responder {
                     true => Duration::ZERO,
                     false => Duration::from_millis(delay),
                 };
-                let due = entry.told.map_or(now, |told| now.max(told + PAUSE)) + wait;
+                let due = entry.sent_at.map_or(now, |at| now.max(at + PAUSE)) + wait;
                 entry.due = Some(entry.due.map_or(due, |before| before.min(due)));
             }
         }
         if !unicast.is_empty() {
-            self.answer_alone(packet, from, is_legacy, &unicast);
+            self.answer_by_unicast(packet, from, is_legacy, &unicast);
         }
     }
 
-    fn answer_alone(
+    fn answer_by_unicast(
         &mut self,
         packet: &Packet<'_>,
         from: &Datagram<'_>,
         is_legacy: bool,
         own: &[Own],
     ) {
-        // Section 6.7: as an ordinary name server would, with the question.
+        // Section 6.7: the response is that of a conventional name server, with the question.
         let mut reply = Packet::new_reply(if is_legacy { packet.id() } else { 0 });
         reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
         if is_legacy {
@@ -291,7 +292,7 @@ impl Responder {
         );
     }
 
-    /// When there is something to do.
+    /// Returns the time of the next call of `poll`.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let phase = match self.phase {
@@ -302,7 +303,7 @@ impl Responder {
         due.chain(phase).min()
     }
 
-    /// What is to be sent now.
+    /// Returns the frames to send now.
     pub fn poll(&mut self, now: Duration) -> Vec<TxFrame> {
         match self.phase {
             Phase::Probing { asked } if now >= self.next => self.ask(asked, now),
@@ -318,7 +319,7 @@ impl Responder {
             }
             _ => {}
         }
-        self.tell_what_is_due(now);
+        self.send_due(now);
         std::mem::take(&mut self.out)
     }
 
@@ -343,11 +344,11 @@ impl Responder {
         self.next = now + PROBE_INTERVAL;
     }
 
-    fn tell_what_is_due(&mut self, now: Duration) {
+    fn send_due(&mut self, now: Duration) {
         let mut reply = new_answer();
         for entry in &mut self.entries {
             if entry.due.take_if(|due| *due <= now).is_some() {
-                entry.told = Some(now);
+                entry.sent_at = Some(now);
                 let record = entry.own.record.clone();
                 reply
                     .answers
@@ -359,7 +360,7 @@ impl Responder {
         }
     }
 
-    /// Section 10.1: takes all of it back. The server ends, and no other continues.
+    /// Section 10.1: withdraws all records, because the server ends and no other one continues it.
     pub fn goodbye(&mut self) -> Vec<TxFrame> {
         if matches!(self.phase, Phase::Announcing { .. } | Phase::Answering) {
             let mut reply = new_answer();
@@ -375,7 +376,7 @@ impl Responder {
         std::mem::take(&mut self.out)
     }
 
-    /// To all hosts on the link, once for each family of addresses.
+    /// Sends to all hosts on the link, once for each address family.
     fn multicast(&mut self, packet: &Packet<'_>) {
         for (group, mac) in [
             (IpAddr::from(GROUP_V4), GROUP_MAC_V4),
@@ -424,18 +425,18 @@ fn answers(record: &ResourceRecord<'_>, question: &Question<'_>) -> bool {
     record.name == question.qname
         && record.match_qtype(question.qtype)
         && record.match_qclass(question.qclass)
-        // It is for zone transfers.
+        // AXFR is for zone transfers.
         && question.qtype != QTYPE::AXFR
 }
 
-/// Section 7.1: who asks knows it, for half of its time at least.
+/// Section 7.1: returns whether the querier knows the record, for at least half of its TTL.
 fn is_known(record: &ResourceRecord<'_>, packet: &Packet<'_>) -> bool {
     packet.answers.iter().any(|known| {
         known.name == record.name && known.rdata == record.rdata && known.ttl >= record.ttl / 2
     })
 }
 
-/// Is the record of a name, type and class of which this server alone may have one?
+/// Returns whether a record has the name, type and class of a unique record of this server.
 fn is_same_set(own: &Own, record: &ResourceRecord<'_>) -> bool {
     own.is_unique
         && own.record.name == record.name
@@ -443,7 +444,7 @@ fn is_same_set(own: &Own, record: &ResourceRecord<'_>) -> bool {
         && own.record.rdata.type_code() == record.rdata.type_code()
 }
 
-/// Section 8.2.1: class, type and data, as they are compared. The name is the same.
+/// Section 8.2.1: returns class, type and data in the form for the comparison. The names are equal.
 fn data(record: &ResourceRecord<'_>) -> Vec<u8> {
     let mut alone = Packet::new_reply(0);
     let bare = ResourceRecord {
@@ -454,7 +455,7 @@ fn data(record: &ResourceRecord<'_>) -> Vec<u8> {
     alone.answers.push(bare);
     let bytes = alone.build_bytes_vec().unwrap_or_default();
     let kind = u16::from(record.rdata.type_code());
-    // After the header, the empty name, type, class, time and length.
+    // The data follow the header, the empty name, type, class, TTL and length.
     let data = bytes.get(12 + 1 + 10..).unwrap_or_default();
     [&[0, CLASS::IN as u8][..], &kind.to_be_bytes(), data].concat()
 }

@@ -1,4 +1,4 @@
-//! How clients find the server on their link, as `[discovery]` says.
+//! Announces the server on its link, as configured in `[discovery]`.
 
 pub mod mdns;
 pub mod netbios;
@@ -11,7 +11,7 @@ use outlast_stack::TxFrame;
 
 use crate::config::Config;
 
-/// What answers for the server.
+/// The responders of the server.
 #[derive(Debug, Default)]
 pub struct Discovery {
     mdns: Option<mdns::Responder>,
@@ -19,7 +19,7 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// As the configuration says. `random`: any number.
+    /// Makes the configured responders. `random`: any number.
     #[must_use]
     pub fn new(config: &Config, random: u64, now: Duration) -> Discovery {
         let (name, network) = (&config.server.name, &config.network);
@@ -37,7 +37,7 @@ impl Discovery {
         }
     }
 
-    /// Takes a frame; most are something else.
+    /// Processes a received frame, and ignores other protocols.
     pub fn hear(&mut self, frame: &[u8], now: Duration) {
         if let Some(mdns) = &mut self.mdns {
             mdns.hear(frame, now);
@@ -47,7 +47,7 @@ impl Discovery {
         }
     }
 
-    /// When there is something to do.
+    /// Returns the time of the next call of `poll`.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let mdns = self.mdns.as_ref().and_then(mdns::Responder::deadline);
@@ -55,7 +55,7 @@ impl Discovery {
         mdns.into_iter().chain(netbios).min()
     }
 
-    /// What is to be sent now.
+    /// Returns the frames to send now.
     pub fn poll(&mut self, now: Duration) -> Vec<TxFrame> {
         let mdns = self.mdns.iter_mut().flat_map(|mdns| mdns.poll(now));
         let netbios = self
@@ -65,7 +65,7 @@ impl Discovery {
         mdns.chain(netbios).collect()
     }
 
-    /// Takes the names back: the server ends, and no other continues.
+    /// Withdraws the names, because the server ends and no other one continues it.
     pub fn goodbye(&mut self) -> Vec<TxFrame> {
         let mdns = self.mdns.iter_mut().flat_map(mdns::Responder::goodbye);
         let netbios = self

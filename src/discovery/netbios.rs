@@ -1,7 +1,8 @@
-//! The NetBIOS name service (RFC 1001, RFC 1002), as a B node: by broadcast the server claims its name on its IPv4
-//! subnets, answers who asks for it, and defends it. So `\\OUTLAST` works for clients that still ask so.
+//! Implements the NetBIOS name service (RFC 1001, RFC 1002) as a B node: it claims the server's name by broadcast on
+//! its IPv4 subnets, answers queries for it, and defends it. Thus `\\OUTLAST` works for clients that still use NetBIOS
+//! names.
 //!
-//! Pure: `(frame, now) -> frames`, as multicast DNS is.
+//! The node is pure, as the multicast DNS responder: `(frame, now) -> frames`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::config::Cidr;
 const PORT: u16 = 137;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 const RETRIES: u32 = 3;
-/// Of answers.
+/// The TTL in answers.
 const TTL_SECONDS: u32 = 300_000;
 const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 const HOP_LIMIT: u8 = 64;
@@ -47,27 +48,27 @@ const NAME_OF_QUESTION: u16 = 0xc00c;
 const GROUP: u16 = 0x8000;
 /// NAME_FLAGS (section 4.2.18): the name is in use.
 const ACTIVE: u16 = 0x0400;
-/// Bytes of the statistics after the unit's id.
+/// Length of the statistics after the unit id, in bytes.
 const STATISTICS_LEN: usize = 40;
 
-/// The 16th byte of a name: a workstation's and a file server's.
+/// The 16th byte of a name: that of a workstation and that of a file server.
 const SUFFIXES: [u8; 2] = [0x00, 0x20];
 
 /// A name of 15 characters and a suffix.
 type NetbiosName = [u8; 16];
 
-/// What the responder is at.
+/// The phase of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It asks whether its names are free; so often it has.
+    /// It claims its names; `asked`: the number of requests sent.
     Claiming { asked: u32 },
-    /// They are its own.
+    /// It owns its names.
     Owning,
-    /// Another node has one.
+    /// Another node owns one of its names.
     Silent,
 }
 
-/// Answers for the server.
+/// The node.
 #[derive(Debug)]
 pub struct Responder {
     name: String,
@@ -75,7 +76,7 @@ pub struct Responder {
     subnets: Vec<(Ipv4Addr, Ipv4Addr)>,
     phase: Phase,
     next: Duration,
-    /// Names the transaction.
+    /// NAME_TRN_ID of the requests.
     id: u16,
     out: Vec<TxFrame>,
 }
@@ -86,15 +87,15 @@ struct Message {
     id: u16,
     flags: u16,
     name: NetbiosName,
-    /// The name as it was written, with its scope.
+    /// The encoded name, with its scope.
     written: Vec<u8>,
     kind: u16,
-    /// NB_FLAGS and the address of the first record that has some.
+    /// NB_FLAGS and the address of the additional record, if present.
     claim: Option<(u16, Ipv4Addr)>,
 }
 
 impl Responder {
-    /// For a server of this name, with these addresses on its link. `id`: any number.
+    /// Makes a node for a server of this name, with these addresses on its link. `id`: any number.
     #[must_use]
     pub fn new(name: &str, mac: [u8; 6], addresses: &[Cidr], id: u16, now: Duration) -> Responder {
         let subnets = addresses.iter().filter_map(|own| match own.address {
@@ -132,7 +133,7 @@ impl Responder {
             .any(|suffix| self.own_name(*suffix) == *name)
     }
 
-    /// Takes a frame; most are something else.
+    /// Processes a received frame, and ignores other protocols.
     pub fn hear(&mut self, frame: &[u8]) {
         let Some(datagram) = Datagram::parse(frame).filter(|it| it.destination.port() == PORT)
         else {
@@ -157,7 +158,7 @@ impl Responder {
             (0, QUERY) => self.query(&message, own),
             (0, REGISTRATION) => self.defend(&message),
             (RESPONSE, REGISTRATION) => {
-                self.hear_refusal(&message);
+                self.process_refusal(&message);
                 None
             }
             _ => None,
@@ -168,7 +169,7 @@ impl Responder {
         }
     }
 
-    /// Sections 4.2.12, 4.2.13 and 4.2.17, 4.2.18.
+    /// Sections 4.2.12, 4.2.13 and 4.2.17, 4.2.18: answers name queries and node status requests.
     fn query(&self, message: &Message, own: Ipv4Addr) -> Option<Vec<u8>> {
         let asks_all = message.name[0] == b'*' && message.name[1..].iter().all(|byte| *byte == 0);
         let is_own = self.is_own(&message.name);
@@ -197,7 +198,7 @@ impl Responder {
         }
     }
 
-    /// Section 4.2.6: another node wants one of the names for itself.
+    /// Section 4.2.6: refuses another node's registration of one of the names.
     fn defend(&self, message: &Message) -> Option<Vec<u8>> {
         let (nb_flags, address) = message.claim?;
         let is_owned = self.phase == Phase::Owning && self.is_own(&message.name);
@@ -211,7 +212,7 @@ impl Responder {
         Some(record(message, flags | ACT_ERR, NB, 0, &data))
     }
 
-    fn hear_refusal(&mut self, message: &Message) {
+    fn process_refusal(&mut self, message: &Message) {
         let is_refused = message.flags & RCODE_MASK != 0 && message.id == self.id;
         if is_refused && matches!(self.phase, Phase::Claiming { .. }) && self.is_own(&message.name)
         {
@@ -224,13 +225,14 @@ impl Responder {
         }
     }
 
-    /// When there is something to do.
+    /// Returns the time of the next call of `poll`.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         matches!(self.phase, Phase::Claiming { .. }).then_some(self.next)
     }
 
-    /// What is to be sent now. Section 5.1.1.1: a name is asked for three times, then demanded.
+    /// Returns the frames to send now. Section 5.1.1.1: three registration requests are followed by an overwrite
+    /// demand.
     pub fn poll(&mut self, now: Duration) -> Vec<TxFrame> {
         if let Phase::Claiming { asked } = self.phase
             && now >= self.next
@@ -248,7 +250,7 @@ impl Responder {
         std::mem::take(&mut self.out)
     }
 
-    /// Section 4.2.9: gives the names back. The server ends, and no other continues.
+    /// Section 4.2.9: releases the names, because the server ends and no other one continues it.
     pub fn goodbye(&mut self) -> Vec<TxFrame> {
         if self.phase == Phase::Owning {
             self.claim(RELEASE | BROADCAST);
@@ -257,7 +259,7 @@ impl Responder {
         std::mem::take(&mut self.out)
     }
 
-    /// Sections 4.2.2 and 4.2.9: the same message for each name on each subnet.
+    /// Sections 4.2.2 and 4.2.9: sends the same message for each name on each subnet.
     fn claim(&mut self, flags: u16) {
         for (own, broadcast) in self.subnets.clone() {
             for suffix in SUFFIXES {
@@ -295,7 +297,7 @@ impl Responder {
     }
 }
 
-/// Section 4.2.1.3: a message with one record, about the name of the message that it answers.
+/// Section 4.2.1.3: builds an answer with one record about the name of `message`.
 fn record(message: &Message, flags: u16, kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     for word in [message.id, flags, 0, 1, 0, 0] {
@@ -310,7 +312,7 @@ fn record(message: &Message, flags: u16, kind: u16, ttl: u32, data: &[u8]) -> Ve
     answer
 }
 
-/// RFC 1001, section 14.1: each byte of a name as two letters.
+/// RFC 1001, section 14.1: encodes each byte of a name as two letters.
 fn encode(name: &NetbiosName) -> Vec<u8> {
     let letters = name
         .iter()
@@ -318,7 +320,7 @@ fn encode(name: &NetbiosName) -> Vec<u8> {
     std::iter::once(32).chain(letters).chain([0]).collect()
 }
 
-/// A name with its scope: what it says, and as it is written.
+/// Parses a name with its scope, and returns it decoded and encoded.
 fn name(input: &[u8]) -> IResult<&[u8], (NetbiosName, Vec<u8>)> {
     let (mut rest, (_, letters)) = (tag(&[32][..]), take(32_usize)).parse(input)?;
     let mut name = [0; 16];
@@ -326,7 +328,7 @@ fn name(input: &[u8]) -> IResult<&[u8], (NetbiosName, Vec<u8>)> {
         let half = |letter: u8| letter.wrapping_sub(b'A') & 15;
         *to = half(pair[0]) << 4 | half(pair[1]);
     }
-    // The scope: labels up to an empty one. A pointer has no place here.
+    // The scope consists of labels up to an empty one. A pointer is invalid.
     loop {
         let (after, len) = take(1_usize)(rest)?;
         match len {
@@ -343,7 +345,7 @@ fn name(input: &[u8]) -> IResult<&[u8], (NetbiosName, Vec<u8>)> {
     }
 }
 
-/// Header, the name of the question or of the first record, and what a registration claims.
+/// Parses the header, the name of the question or of the first record, and the claim of a registration.
 fn message(input: &[u8]) -> IResult<&[u8], Message> {
     let (input, (id, flags)) = (be_u16, be_u16).parse(input)?;
     let (input, (questions, answers, _, additional)) =
@@ -369,7 +371,7 @@ fn message(input: &[u8]) -> IResult<&[u8], Message> {
     Ok((input, message))
 }
 
-/// The additional record of a registration: NB_FLAGS and the address. Its name is a pointer to the question's.
+/// Parses NB_FLAGS and address in the additional record of a registration, whose name is a pointer to the question's.
 fn claim(input: &[u8]) -> IResult<&[u8], (u16, Ipv4Addr)> {
     let (input, _) = tag(&NAME_OF_QUESTION.to_be_bytes()[..])(input)?;
     let (input, (_, _, _, _)) = (be_u16, be_u16, be_u32, be_u16).parse(input)?;

@@ -1,20 +1,20 @@
-//! What the server says of itself in DNS (RFC 6763): its host name with its addresses, and its services.
+//! Makes the server's DNS records (RFC 6763): its host name with its addresses, and its services.
 
 use std::net::IpAddr;
 
 use simple_dns::rdata::{A, AAAA, PTR, RData, SRV, TXT};
 use simple_dns::{CLASS, Label, Name, ResourceRecord, SimpleDnsError};
 
-/// RFC 6762, section 10: of records that hold or name a host, and of others.
+/// RFC 6762, section 10: the TTL of records with a host's name, and of others.
 const HOST_TTL_SECONDS: u32 = 120;
 const OTHER_TTL_SECONDS: u32 = 4500;
 
 /// The port of direct TCP (MS-SMB2 2.1).
 const SMB_PORT: u16 = 445;
-/// What the Finder shows as a server.
+/// The model that the Finder shows with the icon of a server.
 const MODEL: &str = "model=RackMac";
 
-/// One record, and whether it is the server's alone.
+/// A record, and whether it is unique.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     pub record: ResourceRecord<'static>,
@@ -25,17 +25,17 @@ pub(super) struct Own {
 /// The server's names.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    /// As `outlast.local`.
+    /// The host name, such as `outlast.local`.
     pub host: Name<'static>,
-    /// As `OUTLAST._smb._tcp.local`.
+    /// The service instance, such as `OUTLAST._smb._tcp.local`.
     pub smb: Name<'static>,
     device: Name<'static>,
 }
 
 impl Names {
-    /// Of a server of this name. `number`: 1, or more if other hosts have the names with the numbers before.
+    /// Makes the names of a server. `number`: 1, or more if other hosts have the names with lower numbers.
     pub fn new(name: &str, number: u32) -> Result<Names, SimpleDnsError> {
-        // RFC 6762, section 9: the name of a host gets a hyphen, that of a service may have a blank.
+        // RFC 6762, section 9: the number follows a hyphen in a host's name, and a blank in a service's.
         let (host, instance) = match number {
             1 => (name.to_lowercase(), name.to_owned()),
             _ => (
@@ -50,10 +50,10 @@ impl Names {
         })
     }
 
-    /// All that is said by these names.
+    /// Returns all records of these names.
     pub fn records(&self, addresses: &[IpAddr]) -> Result<Vec<Own>, SimpleDnsError> {
         let service = labels(&["_smb", "_tcp", "local"])?;
-        // RFC 6763, section 9: by which a browser finds which kinds of services there are.
+        // RFC 6763, section 9: a browser enumerates the service types by these records.
         let kinds = labels(&["_services", "_dns-sd", "_udp", "local"])?;
         let server = SRV {
             priority: 0,

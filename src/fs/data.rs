@@ -1,4 +1,4 @@
-//! The content of files: reading, writing, length, holes, server-side copies.
+//! Accesses the content of files: reads, writes, length, holes, server-side copies.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! The features of a share's file system that the server needs, and the restrictions where one is missing.
+//! Detects the features of a share's file system that the server needs, and describes the restrictions if one is
+//! missing.
 //!
 //! ext4, XFS, btrfs and tmpfs have all of them. On any other file system they are tried, in a hidden directory that is
 //! kept, so that the share's own directory does not change at each start.

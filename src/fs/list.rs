@@ -100,7 +100,7 @@ struct Window {
 }
 
 impl Window {
-    /// Reads the first matching names after the cursor, up to so many bytes, but at least one.
+    /// Reads the first matching names after the cursor, up to this many bytes, but at least one.
     fn read(
         dir: &OwnedFd,
         pattern: &str,

@@ -1,4 +1,4 @@
-//! The magic numbers of file systems (statfs(2)).
+//! Defines the magic numbers of file systems (statfs(2)).
 
 use std::os::fd::AsFd;
 

@@ -1,4 +1,4 @@
-//! The clients' opens, and a bounded number of descriptors of their files.
+//! Keeps the clients' opens, and a bounded number of descriptors of their files.
 //!
 //! An open keeps the data by which its file is found. After a recovery no descriptor is open; an operation that needs
 //! one opens the file again, by its handle or else by its path, and checks its identity. When there are too many
@@ -155,7 +155,7 @@ impl Default for Opens {
 }
 
 impl Opens {
-    /// Without opens, and with so many descriptors at most.
+    /// Without opens, and with at most this many descriptors.
     #[must_use]
     pub fn limited(limit: usize) -> Opens {
         Opens {

@@ -1,5 +1,5 @@
-//! The directories of the shares. A share whose directory is missing, or is not the one that was served before, is
-//! offline: requests for it are refused until it is available again.
+//! Opens the directories of the shares. A share whose directory is missing, or is not the one that was served before,
+//! is offline: requests for it are refused until it is available again.
 
 use log::{error, info};
 use outlast_fsa::fileop::{FileKey, ShareId};

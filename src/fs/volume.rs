@@ -1,4 +1,4 @@
-//! The identity of a file system. The device number identifies it only while it is mounted: loop0 may be loop1 after a
+//! Identifies file systems. The device number identifies one only while it is mounted: loop0 may be loop1 after a
 //! reboot. The file system's UUID, or the id of statfs(2), is stable.
 
 use std::cell::RefCell;

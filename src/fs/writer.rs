@@ -1,17 +1,17 @@
-//! Large writes, performed by a thread, so that the loop receives and acknowledges frames meanwhile.
+//! Performs large writes on a thread, so that the loop receives and acknowledges frames meanwhile.
 //!
-//! One at a time: no second effect is begun before the first one's result is recorded (law 5).
+//! It performs one write at a time: no second effect is begun before the first one's result is recorded (law 5).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outlast_fsa::fileop::Outcome;
+use outlast_fsa::fileop::{Actor, FileOp, Intent, OpenId, Outcome};
 use outlast_fsa::status::NtStatus;
 
 use super::account::{Account, Assumed};
 use super::errno::status;
-use super::{attributes, data};
+use super::{Fs, attributes, data, find_root};
 
 /// The size from which on a write is given to the thread, in bytes.
 pub const LARGE_BYTES: usize = 256 << 10;
@@ -38,7 +38,7 @@ pub type Written = Result<Outcome, NtStatus>;
 /// Performs a write.
 ///
 /// # Errors
-/// The answer to the client.
+/// The status of the response.
 pub fn perform(write: &Write) -> Written {
     let assumed = Assumed::instead_of(&write.own, &write.account)?;
     let Write {
@@ -55,4 +55,70 @@ pub fn perform(write: &Write) -> Written {
         count,
         offset: *offset,
     })
+}
+
+impl Fs {
+    /// Performs as [`Fs::perform`]; a large write is only begun, by the writer thread: `None`. No other operation may
+    /// follow until [`Fs::finished`] has returned its outcome.
+    pub fn begin(
+        &mut self,
+        actor: &Actor,
+        op: &FileOp,
+        intent: &Intent,
+    ) -> Option<Result<Outcome, NtStatus>> {
+        match (op, intent) {
+            (
+                FileOp::Write {
+                    open,
+                    data,
+                    write_through,
+                    ..
+                },
+                Intent::Write { offset },
+            ) if data.len() >= LARGE_BYTES => {
+                self.watcher.collect();
+                let begun = self.with_descriptors(|fs| {
+                    fs.ready(op)?;
+                    fs.begin_write(actor, *open, *offset, data, *write_through)
+                });
+                begun.err().map(Err)
+            }
+            _ => Some(self.perform(actor, op, intent)),
+        }
+    }
+
+    fn begin_write(
+        &mut self,
+        actor: &Actor,
+        open: OpenId,
+        offset: u64,
+        data: &Bytes,
+        write_through: bool,
+    ) -> Result<(), NtStatus> {
+        let root = find_root(&self.roots, actor.share)?;
+        let account = self
+            .accounts
+            .choose(root.run_as.as_deref(), actor.user.as_deref())?;
+        let fd = Arc::clone(&self.written(open)?.fd);
+        self.writer.begin(Write {
+            fd,
+            account,
+            own: self.accounts.own(),
+            offset,
+            data: data.clone(),
+            write_through,
+        });
+        Ok(())
+    }
+
+    /// The outcome of the operation that was begun, once, when it has ended.
+    pub fn finished(&mut self) -> Option<Result<Outcome, NtStatus>> {
+        let outcome = self.writer.finished()?;
+        Some(outcome.inspect_err(|status| self.note_failure(*status)))
+    }
+
+    /// Waits until the operation that was begun has ended.
+    pub fn wait(&mut self) {
+        self.writer.wait();
+    }
 }

@@ -1,4 +1,4 @@
-//! What the machine counts. All of it is kept as words, so that it can be copied into shared memory as it is.
+//! Counts the events of the machine. All counts are words, which can be copied into shared memory.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use outlast_smb::Answered;
 use super::histogram::{self, Observed};
 use crate::server::fault::Point;
 
-/// SMB2 commands that have counts of their own; what comes after them is of codes that do not exist.
+/// The number of SMB2 commands with counts of their own; the last counts are for unknown codes.
 pub(super) const COMMANDS: usize = 20;
 /// Upper bounds of the buckets of latencies, in microseconds.
 const LATENCIES_US: [u64; 15] = [
@@ -21,37 +21,37 @@ const RECEIVED: usize = COMMITS + 1;
 const SENT: usize = RECEIVED + 2;
 const EVICTIONS: usize = SENT + 2;
 const COMMAND: usize = EVICTIONS + Eviction::ALL.len();
-/// Of one command: answers, those with an error, bytes of requests, bytes of answers, and the latencies.
+/// The words of one command: responses, those with an error, bytes of requests, bytes of responses, and the latencies.
 const LATENCY: usize = 4;
 const COMMAND_LEN: usize = LATENCY + histogram::len(&LATENCIES_US);
-/// Words of all counts.
+/// The number of words of all counts.
 pub(super) const LEN: usize = COMMAND + COMMANDS * COMMAND_LEN;
 
-/// Why a client was dropped.
+/// The reason why a client was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {
-    /// It did not log in within limits.auth_timeout_seconds.
+    /// It did not authenticate within limits.auth_timeout_seconds.
     NotLoggedIn,
-    /// More than limits.max_unauthenticated had not logged in.
+    /// More than limits.max_unauthenticated clients were unauthenticated.
     TooManyUnauthenticated,
     /// A new connection needed its place.
     PlaceNeeded,
-    /// The state of all connections was larger than the room for it.
+    /// The state of all connections exceeded its room.
     StateTooLarge,
-    /// It neither took its replies nor finished its message.
+    /// It stalled: it neither read its replies nor finished its message.
     Stalled,
     /// It was idle for limits.idle_timeout_seconds.
     Idle,
     /// `outlast disconnect`.
     Disconnected,
-    /// It sent what is no message, or one that is too long before it had logged in.
+    /// It sent an invalid message, or a too long one before its authentication.
     Malformed,
-    /// It broke the protocol.
+    /// It violated the protocol.
     Protocol,
 }
 
 impl Eviction {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Eviction; 9] = [
         Eviction::NotLoggedIn,
         Eviction::TooManyUnauthenticated,
@@ -64,7 +64,7 @@ impl Eviction {
         Eviction::Protocol,
     ];
 
-    /// As metrics name it.
+    /// Returns its name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl From<[u64; LEN]> for Counts {
 }
 
 impl Counts {
-    /// The words, to be copied.
+    /// Returns the words for a copy.
     pub(super) fn words(&self) -> &[u64; LEN] {
         &self.0
     }
@@ -113,7 +113,7 @@ impl Counts {
         self.0.get(at).copied().unwrap_or_default()
     }
 
-    /// The machine has passed one of the four points.
+    /// Counts that the machine has passed one of the four points.
     pub fn pass(&mut self, point: Point) {
         let number = match point {
             Point::One => 0,
@@ -125,59 +125,59 @@ impl Counts {
         self.add(POINTS + number, 1);
     }
 
-    /// How often each of the four points was passed.
+    /// Returns how often each of the four points was passed.
     #[must_use]
     pub fn points(&self) -> [u64; 4] {
         std::array::from_fn(|number| self.get(POINTS + number))
     }
 
-    /// So many commits more.
+    /// Counts commits.
     pub fn commit(&mut self, commits: u64) {
         self.add(COMMITS, commits);
     }
 
-    /// Commits of the log.
+    /// Returns the number of commits of the log.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.get(COMMITS)
     }
 
-    /// A frame was received.
+    /// Counts a received frame.
     pub fn receive(&mut self, bytes: usize) {
         self.add(RECEIVED, 1);
         self.add(RECEIVED + 1, bytes as u64);
     }
 
-    /// Frames and bytes that were received.
+    /// Returns the numbers of received frames and bytes.
     #[must_use]
     pub fn received(&self) -> (u64, u64) {
         (self.get(RECEIVED), self.get(RECEIVED + 1))
     }
 
-    /// A frame was sent.
+    /// Counts a sent frame.
     pub fn send(&mut self, bytes: usize) {
         self.add(SENT, 1);
         self.add(SENT + 1, bytes as u64);
     }
 
-    /// Frames and bytes that were sent.
+    /// Returns the numbers of sent frames and bytes.
     #[must_use]
     pub fn sent(&self) -> (u64, u64) {
         (self.get(SENT), self.get(SENT + 1))
     }
 
-    /// A client was dropped.
+    /// Counts a dropped client.
     pub fn evict(&mut self, why: Eviction) {
         self.add(EVICTIONS + why as usize, 1);
     }
 
-    /// Clients that were dropped for this reason.
+    /// Returns the number of clients that were dropped for this reason.
     #[must_use]
     pub fn evictions(&self, why: Eviction) -> u64 {
         self.get(EVICTIONS + why as usize)
     }
 
-    /// A request was answered.
+    /// Counts an answered request.
     pub fn answer(&mut self, answered: &Answered) {
         let at = at(answered.command);
         self.add(at, 1);
@@ -186,13 +186,14 @@ impl Counts {
         self.add(at + 3, answered.reply_bytes as u64);
     }
 
-    /// Answers of one command, those with an error, bytes of its requests, bytes of its answers.
+    /// Returns the numbers of responses of one command, of those with an error, of bytes of its requests, and of bytes
+    /// of its responses.
     #[must_use]
     pub fn answers(&self, command: u16) -> [u64; 4] {
         std::array::from_fn(|n| self.get(at(command) + n))
     }
 
-    /// A message whose last command was this one took so long.
+    /// Counts the latency of a message whose last command was this one.
     pub fn take(&mut self, command: u16, latency: Duration) {
         let at = at(command) + LATENCY;
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
@@ -212,49 +213,10 @@ impl Counts {
     }
 }
 
-/// Where a command's words begin.
+/// Returns the index of a command's first word.
 fn at(command: u16) -> usize {
     COMMAND + usize::from(command).min(COMMANDS - 1) * COMMAND_LEN
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_count_has_a_place_of_its_own() {
-        let mut counts = Counts::default();
-        counts.pass(Point::Four);
-        counts.commit(3);
-        counts.receive(60);
-        counts.send(1500);
-        for why in Eviction::ALL {
-            counts.evict(why);
-        }
-        for command in 0..30 {
-            let answered = Answered {
-                command,
-                is_error: command == 8,
-                request_bytes: 100,
-                reply_bytes: 1000,
-            };
-            counts.answer(&answered);
-            counts.take(command, Duration::from_millis(3));
-        }
-        assert_eq!(counts.points(), [0, 0, 0, 1]);
-        assert_eq!(counts.commits(), 3);
-        assert_eq!((counts.received(), counts.sent()), ((1, 60), (1, 1500)));
-        assert!(Eviction::ALL.iter().all(|why| counts.evictions(*why) == 1));
-        assert_eq!(counts.answers(8), [1, 1, 100, 1000]);
-        assert_eq!(counts.answers(0), [1, 0, 100, 1000]);
-        assert_eq!(
-            counts.answers(19),
-            [11, 0, 1100, 11_000],
-            "no such commands"
-        );
-        assert_eq!(counts.latencies(8).count, 1);
-        let all = counts.words().iter().filter(|word| **word != 0).count();
-        let of_commands = COMMANDS * (1 + 2 + 2) + 1;
-        assert_eq!(all, 1 + 1 + 2 + 2 + 9 + of_commands, "nothing overlaps");
-    }
-}
+mod tests;

@@ -1,15 +1,15 @@
-//! What the server holds now.
+//! Defines the gauges: the present resources of the server.
 
-/// Each gauge once: its documentation, which metrics show as well, and its name.
+/// Lists each gauge once: its documentation, which metrics show as well, and its name.
 macro_rules! gauges {
     ($($(#[doc = $help:literal])* $name:ident;)*) => {
-        /// What the server holds now. A worker measures it a few times a second.
+        /// The present resources of the server. A worker measures them a few times a second.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Gauges {
             $($(#[doc = $help])* pub $name: u64,)*
         }
 
-        /// Words of all of them.
+        /// The number of words of all gauges.
         pub(super) const LEN: usize = [$(stringify!($name)),*].len();
 
         impl Gauges {
@@ -22,7 +22,7 @@ macro_rules! gauges {
                 Gauges { $($name),* }
             }
 
-            /// Name, help and value of each.
+            /// Returns name, help and value of each gauge.
             pub(super) fn all(self) -> [(&'static str, &'static str, u64); LEN] {
                 [$((stringify!($name), concat!($($help),*).trim_ascii(), self.$name)),*]
             }
@@ -33,7 +33,7 @@ macro_rules! gauges {
 gauges! {
     /// TCP connections.
     connections;
-    /// Connections that have not logged in.
+    /// Unauthenticated connections.
     unauthenticated_connections;
     /// Opens of all connections.
     opens;
@@ -53,19 +53,19 @@ gauges! {
     replay_bytes;
     /// Deltas that a recovery would apply now.
     replay_deltas;
-    /// Bytes set aside for what clients send.
+    /// Bytes of the room for what clients send.
     receive_room_bytes;
     /// Bytes of that room in use or promised to clients.
     receive_held_bytes;
-    /// Segments within a window that this worker has dropped for want of room.
+    /// Segments within a window that this worker has dropped for lack of room.
     in_window_dropped_segments;
     /// Bytes of the log that no sink has yet, under durability power.
     sink_lag_bytes;
     /// Committed bytes of the log that the partner does not have yet.
     partner_lag_bytes;
-    /// 1 if a worker stands by, else 0.
+    /// 1 if a standby worker runs, else 0.
     standby;
-    /// Bytes of the log that the worker that stands by has not read yet.
+    /// Bytes of the log that the standby worker has not read yet.
     standby_lag_bytes;
     /// Digests of its state that differed from the server's: a fault of the server.
     standby_differences;
@@ -73,7 +73,7 @@ gauges! {
     pair;
     /// 1 if the other node of the pair runs, else 0.
     partner_runs;
-    /// 1 if the other node of the pair would have all that is committed, else 0.
+    /// 1 if the other node of the pair has everything that is committed, else 0.
     partner_in_step;
     /// Epoch of the log: each start has one of its own.
     epoch;

@@ -1,4 +1,4 @@
-//! Histograms as words of memory: a count for each bucket, one for what is larger than all bounds, and the sum.
+//! Keeps histograms in words of memory: a count for each bucket, one for observations above all bounds, and the sum.
 
 /// Counts an observation in `words`, which has a word for each bound and two more. Bounds and values are in one unit.
 pub(super) fn observe(words: &mut [u64], bounds: &[u64], value: u64) {
@@ -11,12 +11,12 @@ pub(super) fn observe(words: &mut [u64], bounds: &[u64], value: u64) {
     }
 }
 
-/// Words that a histogram with so many bounds takes.
+/// Returns the number of words of a histogram with these bounds.
 pub(super) const fn len(bounds: &[u64]) -> usize {
     bounds.len() + 2
 }
 
-/// A histogram as Prometheus has it, in seconds.
+/// A histogram in Prometheus' form, in seconds.
 #[derive(Debug, PartialEq)]
 pub(super) struct Observed {
     pub sum: f64,
@@ -25,7 +25,7 @@ pub(super) struct Observed {
     pub buckets: Vec<(f64, u64)>,
 }
 
-/// Reads what was counted. `unit`: of the bounds, as a part of a second.
+/// Reads a histogram. `unit`: the unit of the bounds, in seconds.
 pub(super) fn read(words: &[u64], bounds: &[u64], unit: f64) -> Observed {
     let (counts, sum) = words.split_at(bounds.len() + 1);
     let bounds = bounds.iter().map(|bound| *bound as f64 / unit);
@@ -38,21 +38,4 @@ pub(super) fn read(words: &[u64], bounds: &[u64], unit: f64) -> Observed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_is_counted_up_to_and_with_its_bound() {
-        const BOUNDS: [u64; 2] = [10, 100];
-        let mut words = [0; len(&BOUNDS)];
-        for value in [0, 10, 11, 100, 101, 5000] {
-            observe(&mut words, &BOUNDS, value);
-        }
-        let expected = Observed {
-            sum: 5.222,
-            count: 6,
-            buckets: vec![(0.01, 2), (0.1, 2), (f64::INFINITY, 2)],
-        };
-        assert_eq!(read(&words, &BOUNDS, 1e3), expected);
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! Metrics over HTTP, for Prometheus: a thread of the supervisor's that listens on an address of the machine, and asks
-//! the server over its control socket. While no worker serves, the question waits there.
+//! Serves metrics over HTTP for Prometheus: a thread of the supervisor listens on an address of the machine, and
+//! requests the metrics over the server's control socket. While no worker serves, the request waits there.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,19 +11,19 @@ use log::{debug, info, warn};
 
 use crate::control::{Command, Reply, client};
 
-/// Longest head of a request.
+/// The longest head of a request, in bytes.
 const HEAD_MAX_BYTES: usize = 8 << 10;
-/// Most header fields of a request.
+/// The largest number of header fields of a request.
 const FIELDS_MAX: usize = 64;
-/// How long a client may take for its request, and to take its answer.
+/// The time within which a client must send its request, and read the response.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server may take for its answer.
+/// The time within which the server must answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The format of the text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Begins to listen. `control`: the server's control socket.
+/// Starts to listen. `control`: the server's control socket.
 ///
 /// # Errors
 /// The machine does not have the address, or another program listens there.
@@ -50,7 +50,7 @@ fn accept(listener: &TcpListener, control: &Path) {
                 }
             }
             Err(error) => {
-                // Out of descriptors, most likely; it may pass.
+                // Probably no descriptor is free; a later attempt may succeed.
                 warn!("no client of the metrics can be accepted: {error}");
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -58,7 +58,7 @@ fn accept(listener: &TcpListener, control: &Path) {
     }
 }
 
-/// The text; or why there is none.
+/// Returns the text, or the reason for its lack.
 fn ask(control: &Path) -> Result<String, String> {
     match client::request(control, &Command::Metrics, PATIENCE) {
         Ok(Reply::Metrics { text }) => Ok(text),
@@ -67,7 +67,7 @@ fn ask(control: &Path) -> Result<String, String> {
     }
 }
 
-/// One connection: one request, one answer (RFC 9112).
+/// Serves one connection: one request, one response (RFC 9112).
 fn answer(stream: &mut TcpStream, ask: impl FnOnce() -> Result<String, String>) -> io::Result<()> {
     stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
     let head = read_head(stream)?;
@@ -87,7 +87,7 @@ fn answer(stream: &mut TcpStream, ask: impl FnOnce() -> Result<String, String>) 
     )
 }
 
-/// The request up to the empty line.
+/// Reads the request up to the empty line.
 fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + CLIENT_PATIENCE;
     let mut head = Vec::new();
@@ -131,48 +131,4 @@ fn parse(head: &[u8]) -> Parsed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a client hears.
-    fn exchange(request: &[u8], text: Result<String, String>) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(request).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        answer(&mut stream, || text).unwrap();
-        drop(stream);
-        let mut heard = String::new();
-        client.read_to_string(&mut heard).unwrap();
-        heard
-    }
-
-    #[test]
-    fn metrics_are_served_and_nothing_else() {
-        let ask = |request: &str| exchange(request.as_bytes(), Ok("outlast_opens 1\n".into()));
-        let heard = ask("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard}");
-        assert!(heard.contains("Content-Length: 16\r\n"), "{heard}");
-        assert!(heard.ends_with("\r\n\r\noutlast_opens 1\n"), "{heard}");
-        assert!(ask("GET /metrics?x=1 HTTP/1.0\r\n\r\n").contains("200 OK"));
-        assert!(ask("GET / HTTP/1.1\r\n\r\n").contains("404 Not Found"));
-        assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").contains("405 Method"));
-        assert!(ask("\u{1}\u{2}\r\n\r\n").contains("400 Bad Request"));
-        let why = exchange(b"GET /metrics HTTP/1.1\r\n\r\n", Err("no server".into()));
-        assert!(
-            why.contains("503 ") && why.ends_with("no server\n"),
-            "{why}"
-        );
-    }
-
-    #[test]
-    fn an_endless_head_is_refused() {
-        let head = vec![b'a'; 2 * HEAD_MAX_BYTES];
-        // The rest of it is never read, so the client may hear a reset instead.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(&head).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        answer(&mut stream, || panic!("it is no request")).unwrap();
-    }
-}
+mod tests;

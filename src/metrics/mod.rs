@@ -1,8 +1,8 @@
-//! What the server counts, for `outlast metrics`, `outlast top` and Prometheus.
+//! Provides the server's counts for `outlast metrics`, `outlast top` and Prometheus.
 //!
-//! The machine counts in plain memory ([`Counts`]) and its loop copies that, turn by turn, into a page of memory that
-//! the supervisor keeps ([`Page`]): the next worker continues to count there, so nothing begins at zero again when a
-//! worker dies. The text for Prometheus is made from the page by the thread that was asked, not by the loop.
+//! The machine counts in private memory ([`Counts`]), and its loop copies the counts in each turn into a page of memory
+//! that the supervisor keeps ([`Page`]). The next worker continues these counts, so they do not restart at zero when a
+//! worker crashes. The thread that answers a request makes the text for Prometheus from the page, not the loop.
 
 mod counts;
 mod gauges;

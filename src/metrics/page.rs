@@ -1,5 +1,5 @@
-//! The memory that the supervisor keeps for all of its workers: the one that serves writes its counts there, the
-//! supervisor its returns, and each of them can read all of it.
+//! Shares counts between a supervisor and its workers in memory: the serving worker writes its counts there, the
+//! supervisor the returns, and each process can read all of it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,17 +12,18 @@ use super::gauges::{self, Gauges};
 use super::returns::{self, Return, Returns};
 use crate::shared_page::SharedPage;
 
-/// Names the descriptor.
+/// The environment variable with the descriptor.
 pub const VARIABLE: &str = "OUTLAST_METRICS_FD";
 
-/// How the page is laid out: a worker of another version counts anew, in a page of its own. The length is part of it.
+/// The version of the page's layout: a worker of another version begins to count again, in a page of its own. The
+/// length is part of it.
 const LAYOUT: u64 = 1 << 32 | LEN as u64;
-/// Bytes of a word.
+/// Length of a word in bytes.
 const WORD: usize = size_of::<u64>();
 const COUNTS_AT: usize = WORD;
 const GAUGES_AT: usize = COUNTS_AT + counts::LEN * WORD;
 const RETURNS_AT: usize = GAUGES_AT + gauges::LEN * WORD;
-/// Bytes of the page.
+/// Length of the page in bytes.
 const LEN: usize = RETURNS_AT + returns::LEN * WORD;
 
 /// The page.
@@ -30,15 +31,15 @@ const LEN: usize = RETURNS_AT + returns::LEN * WORD;
 pub struct Page(SharedPage);
 
 impl Page {
-    /// One in which nothing is counted yet.
+    /// Makes a page in which all counts are zero.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Page> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory = rustix::fs::memfd_create("outlast-metrics", flags)?;
         rustix::fs::ftruncate(&memory, LEN as u64)?;
-        // A mapping of a file that shrinks ends its process.
+        // Access to a mapping of a file that has shrunk would end the process.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memory, seals)?;
         let page = SharedPage::from(memory);
@@ -46,23 +47,23 @@ impl Page {
         Ok(Page(page))
     }
 
-    /// The one that a supervisor has given this process; one of its own if that is laid out in another way.
+    /// Takes the page that the supervisor has passed to this process; makes another one if its layout differs.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn inherited(memory: Option<OwnedFd>) -> io::Result<Page> {
         let page = memory.map(SharedPage::from);
         let page = page.filter(|page| page.words(0) == [LAYOUT]);
         page.map_or_else(Page::new, |page| Ok(Page(page)))
     }
 
-    /// What is counted.
+    /// Returns the counts.
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts::from(self.0.words(COUNTS_AT as u64))
     }
 
-    /// What the server holds.
+    /// Returns the gauges.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         Gauges::from_words(self.0.words(GAUGES_AT as u64))
@@ -72,38 +73,38 @@ impl Page {
         Returns(self.0.words(RETURNS_AT as u64))
     }
 
-    /// The last returns, the latest first.
+    /// Returns the last returns, the latest first.
     #[must_use]
     pub fn last_returns(&self) -> Vec<Return> {
         self.returns().last()
     }
 
-    /// A worker serves again. The supervisor alone says so.
+    /// Adds the return of a worker. Only the supervisor calls it.
     pub fn add_return(&self, new: Return) {
         let mut returns = self.returns();
         returns.add(new);
-        // Memory: nothing that a client depends on is in it.
+        // An error is ignored: no client depends on this memory.
         let _ = self.0.set_words(RETURNS_AT as u64, returns.0);
     }
 
-    /// For the worker that serves: it alone writes counts.
+    /// Makes the writer of the serving worker, which alone writes counts.
     ///
     /// # Errors
     /// The page cannot be mapped.
     pub fn writer(&self) -> io::Result<Writer> {
         // SAFETY: the memory is sealed against shrinking, and of all processes that have it only the serving worker
-        // writes this part of it: the one before it is dead and reaped.
+        // writes this part of it: the preceding one has ended and is reaped.
         let memory = unsafe { MmapOptions::new().len(LEN).map_mut(&self.0)? };
         Ok(Writer { memory })
     }
 
-    /// The memory, to be inherited.
+    /// Returns the memory that workers inherit.
     pub(crate) fn memory(&self) -> &SharedPage {
         &self.0
     }
 }
 
-/// The side of the worker that serves.
+/// The serving worker's side of the page.
 #[derive(Debug)]
 pub struct Writer {
     memory: MmapMut,
@@ -129,46 +130,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Cause;
-    use super::*;
-    use crate::server::fault::Point;
-
-    #[test]
-    fn what_one_worker_has_counted_the_next_continues() {
-        let page = Page::new().unwrap();
-        let mut counts = page.counts();
-        assert_eq!(counts, Counts::default());
-        counts.pass(Point::Two);
-        counts.commit(5);
-        page.writer().unwrap().count(&counts);
-        let gauges = Gauges {
-            recoveries: 9,
-            connections: 3,
-            ..Gauges::default()
-        };
-        page.writer().unwrap().measure(gauges);
-        let new = Return {
-            began_unix_ms: 1,
-            gap_us: 2,
-            cause: Cause::Killed,
-        };
-        page.add_return(new);
-
-        let memory = page.memory();
-        let memory = rustix::io::fcntl_dupfd_cloexec(memory, 3).unwrap();
-        let next = Page::inherited(Some(memory)).unwrap();
-        assert_eq!((next.counts(), next.gauges()), (counts, gauges));
-        assert_eq!(next.last_returns(), [new]);
-    }
-
-    #[test]
-    fn a_page_of_another_layout_is_left_alone() {
-        let other = SharedPage::new("outlast-metrics", 8).unwrap();
-        other.set_words(0, [LAYOUT + 1]).unwrap();
-        let other = rustix::io::fcntl_dupfd_cloexec(&other, 3).unwrap();
-        let page = Page::inherited(Some(other)).unwrap();
-        assert_eq!(page.counts(), Counts::default());
-        page.writer().unwrap().count(&page.counts());
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Returns: the times when a worker began to serve after another one, as the supervisor counts them.
+//! Counts the returns, at which a worker began to serve after another one. The supervisor counts them.
 
 use super::histogram::{self, Observed};
 
@@ -8,32 +8,32 @@ const GAPS_US: [u64; 16] = [
     500_000, 1_000_000, 5_000_000, 20_000_000,
 ];
 const GAPS_LEN: usize = histogram::len(&GAPS_US);
-/// The last returns that are remembered one by one.
+/// The number of last returns that are kept individually.
 const LAST: usize = 16;
-/// Of each: when the gap began, how long it was, and its cause.
+/// The words of each: the begin of the gap, its length, and its cause.
 const LAST_LEN: usize = 3;
 const LAST_AT: usize = Cause::ALL.len() * GAPS_LEN;
-/// Words of all of it; the last one counts the returns.
+/// The number of all words; the last one counts the returns.
 pub(super) const LEN: usize = LAST_AT + LAST * LAST_LEN + 1;
 
-/// How the worker before ended.
+/// How the preceding worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// As planned.
+    /// It ended as planned.
     Planned,
     /// It was killed.
     Killed,
     /// It crashed.
     Crashed,
-    /// It could not go on, and has said why.
+    /// It could not continue, and has logged the reason.
     Failed,
 }
 
 impl Cause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Cause; 4] = [Cause::Planned, Cause::Killed, Cause::Crashed, Cause::Failed];
 
-    /// As metrics name it.
+    /// Returns its name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,11 +48,11 @@ impl Cause {
 /// One return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Return {
-    /// When the worker before ended, in milliseconds since 1970.
+    /// The end of the preceding worker, in milliseconds since 1970.
     pub began_unix_ms: u64,
-    /// From then until a worker served.
+    /// The time from then until a worker served.
     pub gap_us: u64,
-    /// How the worker before ended.
+    /// How the preceding worker ended.
     pub cause: Cause,
 }
 
@@ -74,7 +74,7 @@ impl Returns {
         }
     }
 
-    /// The last ones, the latest first.
+    /// Returns the last ones, the latest first.
     pub(super) fn last(&self) -> Vec<Return> {
         let number = self.0[LEN - 1] as usize;
         let numbers = (number.saturating_sub(LAST)..number).rev();
@@ -99,22 +99,4 @@ impl Returns {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_are_remembered_and_all_are_counted() {
-        let mut returns = Returns([0; LEN]);
-        assert!(returns.last().is_empty());
-        let made = |n: u64| Return {
-            began_unix_ms: n,
-            gap_us: n * 1000,
-            cause: Cause::ALL[n as usize % 4],
-        };
-        (0..40).for_each(|n| returns.add(made(n)));
-        let expected: Vec<Return> = (24..40).rev().map(made).collect();
-        assert_eq!(returns.last(), expected);
-        let counted = Cause::ALL.map(|cause| returns.gaps(cause).count);
-        assert_eq!(counted, [10; 4]);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The text that Prometheus reads (OpenMetrics 1.0).
+//! Makes the text that Prometheus reads (OpenMetrics 1.0).
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::histogram::Observed;
 use super::returns::Returns;
 use super::{Cause, Counts, Eviction, Gauges, Page};
 
-/// What the page says, for Prometheus.
+/// Encodes the page for Prometheus.
 #[must_use]
 pub fn text(page: &Page) -> String {
     let mut registry = Registry::with_prefix("outlast");
@@ -23,7 +23,7 @@ pub fn text(page: &Page) -> String {
         returns: page.returns(),
     }));
     let mut text = String::new();
-    // A String takes all that is written.
+    // Writes to a String do not fail.
     let _ = encode(&mut text, &registry);
     text
 }
@@ -140,7 +140,7 @@ impl Collected {
     }
 }
 
-/// Code and name of each command; the last stands for all codes that do not exist.
+/// Iterates over code and name of each command; the last one stands for all unknown codes.
 fn names() -> impl Iterator<Item = (u16, &'static str)> {
     let codes = 0..u16::try_from(COMMANDS).unwrap_or_default();
     codes.map(|code| (code, command_name(code).unwrap_or("OTHER")))
@@ -173,63 +173,4 @@ fn observed(mut encoder: MetricEncoder<'_>, observed: &Observed) -> fmt::Result 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use outlast_smb::Answered;
-
-    use super::super::Return;
-    use super::*;
-    use crate::server::fault::Point;
-
-    #[test]
-    fn all_that_is_counted_is_in_the_text() {
-        let page = Page::new().unwrap();
-        let mut counts = Counts::default();
-        counts.pass(Point::One);
-        counts.receive(60);
-        counts.evict(Eviction::Idle);
-        counts.answer(&Answered {
-            command: 8,
-            is_error: false,
-            request_bytes: 117,
-            reply_bytes: 65_616,
-        });
-        counts.take(8, Duration::from_micros(300));
-        let mut writer = page.writer().unwrap();
-        writer.count(&counts);
-        writer.measure(Gauges {
-            connections: 3,
-            ..Gauges::default()
-        });
-        page.add_return(Return {
-            began_unix_ms: 1,
-            gap_us: 2500,
-            cause: Cause::Killed,
-        });
-        let text = text(&page);
-        for line in [
-            "# HELP outlast_connections TCP connections",
-            "# TYPE outlast_connections gauge",
-            "outlast_connections 3",
-            "outlast_points_total{point=\"1\"} 1",
-            "outlast_received_frames_total 1",
-            "outlast_received_bytes_total 60",
-            "outlast_evictions_total{reason=\"idle\"} 1",
-            "outlast_answers_total{command=\"READ\"} 1",
-            "outlast_answers_total{command=\"OTHER\"} 0",
-            "outlast_replies_bytes_total{command=\"READ\"} 65616",
-            "outlast_request_seconds_bucket{le=\"0.0002\",command=\"READ\"} 0",
-            "outlast_request_seconds_bucket{le=\"0.0005\",command=\"READ\"} 1",
-            "outlast_request_seconds_bucket{le=\"+Inf\",command=\"READ\"} 1",
-            "outlast_return_gap_seconds_sum{cause=\"killed\"} 0.0025",
-            "outlast_return_gap_seconds_count{cause=\"killed\"} 1",
-            "# EOF",
-        ] {
-            assert!(
-                text.lines().any(|it| it == line),
-                "{line:?} is not in {text}"
-            );
-        }
-    }
-}
+mod tests;

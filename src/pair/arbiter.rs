@@ -1,7 +1,7 @@
-//! The arbiter, which admits one node at a time. [`super::lock`] is one.
+//! Defines the arbiter, which admits one node at a time. [`super::lock`] is one.
 //!
 //! An arbiter keeps one record, the [`Term`], which only the node that it admits may change. It is an existing engine
-//! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of our own.
+//! behind this trait (the kernel's locks, a lock manager of a cluster file system), never a protocol of this project.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,47 +11,47 @@ use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 
-/// What the arbiter keeps of the service: who has it, since which epoch, and how the last holder has left it.
+/// The record of the arbiter about the service: its holder, the epoch, and how the last holder ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Term {
-    /// Raised each time that a node is admitted and takes the service; 0: none ever has.
+    /// Incremented each time that a node is admitted and takes the service; 0: no node has ever taken it.
     pub epoch: u64,
-    /// The node that had it last, or has it now; empty: none ever had.
+    /// The present or last holder; empty: there was none.
     pub holder: String,
-    /// How the last holder has ended, if in order.
+    /// How the last holder ended, if in order.
     pub rest: Rest,
-    /// The partner would have everything that the holder has committed.
+    /// The partner has everything that the holder has committed.
     pub in_step: bool,
-    /// The time since when that has been true or false; seconds since 1970.
+    /// The time of the last change of `in_step`; seconds since 1970.
     pub since_unix_seconds: u64,
-    /// The node that the holder has taken the service over from, and may give it back to.
+    /// The node from which the holder took over the service, and to which it may return it.
     pub taken_from: Option<String>,
     /// Where each node has an NVRAM of its own: the epoch of the state that the holder has resumed.
     #[serde(default)]
     pub resumes: Option<u64>,
 }
 
-/// How the last holder has ended.
+/// How the last holder ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rest {
-    /// Not in order: it serves, or died.
+    /// Not in order: it serves, or crashed.
     Not,
     /// It has handed the service over to this node.
     HandedTo {
         /// The node.
         node: String,
-        /// The service is given back to where it was before.
+        /// The service returns to the node that had it before.
         is_return: bool,
     },
-    /// It restarts: the state waits for it.
+    /// It restarts, and its state is kept for it.
     Rebooting,
     /// The service was stopped.
     Stopped,
 }
 
 impl Term {
-    /// The term before any node has had the service.
+    /// Returns the term before the first holder.
     #[must_use]
     pub fn first() -> Term {
         Term {
@@ -65,7 +65,7 @@ impl Term {
         }
     }
 
-    /// The term after `node` has taken the service.
+    /// Returns the term in which `node` has taken the service.
     #[must_use]
     pub fn next(&self, node: &str) -> Term {
         let taken_from = match &self.rest {
@@ -86,7 +86,7 @@ impl Term {
     }
 }
 
-/// Where a node runs, as it is written down.
+/// The machine and boot of a node, in the arbiter's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Running {
     host: String,
@@ -95,7 +95,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// This process.
+    /// Describes this process.
     pub(super) fn new(incarnation: Incarnation) -> Running {
         let hex = |bytes| format!("{:032x}", u128::from_be_bytes(bytes));
         Running {
@@ -105,7 +105,7 @@ impl Running {
         }
     }
 
-    /// The machine and the boot.
+    /// Returns the machine and the boot.
     pub(super) fn incarnation(&self) -> Option<Incarnation> {
         let number = |text| Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes());
         Some(Incarnation {
@@ -115,7 +115,7 @@ impl Running {
     }
 }
 
-/// What anybody may see of the service.
+/// What every node may read at the arbiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The record.
@@ -124,14 +124,14 @@ pub struct Seen {
     pub is_held: bool,
     /// The other node runs: it serves or stands by.
     pub partner_runs: bool,
-    /// The machine and the boot on which the other node was last started; `None`: it never was.
+    /// The machine and the boot on which the other node was last started; `None`: it was never started.
     pub partner: Option<Incarnation>,
 }
 
 /// An error of an arbiter: one line that names the remedy.
 #[derive(Debug)]
 pub enum ArbiterError {
-    /// It cannot be reached or used now; this may pass.
+    /// It cannot be reached or used now; a later attempt may succeed.
     Unavailable(String),
     /// An administrator has to correct it.
     Wrong(String),
@@ -156,33 +156,33 @@ pub trait Arbiter {
     /// Reads the record. Changes nothing.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The record cannot be read.
     fn look(&mut self) -> Result<Seen, ArbiterError>;
 
     /// Asks for admission, and does not wait. `None`: another node is admitted. The record does not change any more
     /// until this node changes it or is no longer admitted.
     ///
     /// # Errors
-    /// The arbiter cannot answer.
+    /// The arbiter does not answer.
     fn ask(&mut self) -> Result<Option<Term>, ArbiterError>;
 
     /// Writes the record, by the admitted node. It is durable when this returns.
     ///
     /// # Errors
-    /// It is not written, or may not be.
+    /// The record is not written, or must not be.
     fn write(&mut self, term: &Term) -> Result<(), ArbiterError>;
 
     /// Checks that this node is still admitted.
     ///
     /// # Errors
-    /// [`ArbiterError::Lost`]: it is not, and must not send.
+    /// [`ArbiterError::Lost`]: it is not admitted, and must not send.
     fn renew(&mut self) -> Result<(), ArbiterError>;
 
     /// Ends the admission of this node.
     fn release(&mut self);
 
-    /// The lease that this arbiter admits the node for. `None`: it sees the end of the node's last process, and admits
-    /// no other node before, however long that takes; then there is nothing to renew in time.
+    /// Returns the lease for which this arbiter admits the node. `None`: the arbiter detects the end of the node's last
+    /// process and admits no other node before it, so no renewal is needed.
     fn lease(&self) -> Option<Arc<Lease>> {
         None
     }

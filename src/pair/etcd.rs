@@ -1,10 +1,10 @@
-//! The arbiter `etcd`: a lease of etcd admits one node at a time.
+//! Implements the arbiter `etcd`: a lease of etcd admits one node at a time.
 //!
-//! Each node that runs has a lease, which a thread of its supervisor renews. The holder is who has made the key
-//! `holder`, which goes with the lease. It is made by a transaction that requires that there is none, and the record is
-//! written by transactions that require that the key is still the same one, so etcd never takes a word of a node that
-//! it has given up. Whether such a node speaks is not etcd's to see: the timers of [`super::lease`] end it before its
-//! key goes.
+//! Each running node has a lease, which a thread of its supervisor renews. The holder is the node that has created the
+//! key `holder`, which is deleted when its lease ends. A transaction creates the key only if it does not exist, and the
+//! record is written by transactions that require the same key, so etcd accepts no write of a node whose lease has
+//! ended. etcd cannot prevent such a node from sending: the timers of [`super::lease`] end it before its key is
+//! deleted.
 //!
 //! | key, below the prefix | value | goes with the lease |
 //! |---|---|---|
@@ -30,19 +30,19 @@ use super::role::Nodes;
 use crate::config::Etcd;
 
 const VERSION: u32 = 1;
-/// Longest that a request may take: the supervisor waits for some of them.
+/// The timeout of a request: the supervisor waits for some of them.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two looks of a node that stands by; of one that serves; and after a failure.
+/// The interval of reads on a standby node, on a serving node, and after a failure.
 const LOOK_STANDING: Duration = Duration::from_millis(50);
 const LOOK_SERVING: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Before a renewal that has failed is tried again.
+/// The delay before a failed renewal is retried.
 const RENEW_AGAIN: Duration = Duration::from_millis(200);
-/// A server of the same node that was killed keeps its keys as long as its lease, and so much longer (etcd looks twice
-/// a second for leases that have ended).
+/// The keys of a killed server of the same node remain until its lease ends, and this much longer (etcd looks for ended
+/// leases twice a second).
 const AFTER_LEASE: Duration = Duration::from_secs(3);
 
-/// The record, as it is kept.
+/// The record, as etcd stores it.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     version: u32,
@@ -55,17 +55,17 @@ pub struct EtcdArbiter {
     shared: Arc<Shared>,
 }
 
-/// What the arbiter shares with its threads.
+/// The state that the arbiter shares with its threads.
 #[derive(Debug)]
 struct Shared {
     api: Api,
     prefix: String,
     nodes: Nodes,
-    /// How long a lease is asked for.
+    /// The requested duration of a lease.
     length: Duration,
     lease: Arc<Lease>,
     state: Mutex<State>,
-    /// The state has changed so that a thread need not wait.
+    /// Notified when the state has changed so that a thread must not wait.
     changed: Condvar,
 }
 
@@ -74,11 +74,11 @@ struct State {
     session: Option<Session>,
     /// This node is admitted.
     held: Option<Held>,
-    /// What was last seen of the keys.
+    /// The keys as last read.
     view: Option<View>,
-    /// Why they cannot be seen now.
+    /// The reason why they cannot be read now.
     trouble: Option<String>,
-    /// The arbiter is not needed any more.
+    /// The arbiter is no longer needed.
     is_over: bool,
 }
 
@@ -86,13 +86,13 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Session {
     id: i64,
-    /// On the clock of [`lease::now`], the margin taken off.
+    /// Its end on the clock of [`lease::now`], less the margin.
     until: Duration,
 }
 
 #[derive(Clone, Debug)]
 struct Held {
-    /// The revision in which this node has made the key `holder`.
+    /// The revision in which this node created the key `holder`.
     since: i64,
     term: Term,
     /// The revision in which the term was last written.
@@ -102,17 +102,17 @@ struct Held {
 #[derive(Clone, Debug)]
 struct View {
     term: Term,
-    /// The lease that the key `holder` goes with, if it is there.
+    /// The lease of the key `holder`, if the key exists.
     holder: Option<i64>,
     partner_runs: bool,
     partner: Option<Incarnation>,
 }
 
 impl EtcdArbiter {
-    /// Reaches etcd, and says there that this node runs.
+    /// Connects to etcd, and records there that this node runs.
     ///
     /// # Errors
-    /// etcd cannot be reached or used, or the node runs already.
+    /// etcd cannot be reached or used, or the node already runs.
     pub fn open(
         etcd: &Etcd,
         nodes: &Nodes,
@@ -156,13 +156,13 @@ impl Shared {
         format!("{}{kind}/{node}", self.prefix)
     }
 
-    /// Repeats `work`, which says when it is to be done again, until the arbiter is dropped.
+    /// Repeats `work`, which returns the time until its next call, until the arbiter is dropped.
     fn repeat(&self, work: fn(&Shared) -> Duration) {
         while !self.state().is_over {
             let pause = work(self);
             let state = self.state();
             if !state.is_over {
-                // What wakes it early costs one more request.
+                // An early wake-up costs one more request.
                 drop(self.changed.wait_timeout(state, pause));
             }
         }
@@ -208,28 +208,28 @@ impl Shared {
         Ok(true)
     }
 
-    /// Has a lease granted, and says that this node runs. False: another server says so.
+    /// Requests a lease, and records that this node runs. Returns false if another server is recorded.
     fn begin_session(&self) -> anyhow::Result<bool> {
         let asked = lease::now();
         let (id, length) = self.api.grant(self.length)?;
         let running = self.key_of("running", &self.nodes.own);
         let process = std::process::id().to_string();
-        let said = self.api.transact(
+        let made = self.api.transact(
             &[is_of_revision(&running, 0)],
             &[put(&running, &process, id)],
             &[],
         );
-        if !said.as_ref().is_ok_and(|outcome| outcome.succeeded) {
-            // It ends by itself, too.
+        if !made.as_ref().is_ok_and(|outcome| outcome.succeeded) {
+            // The lease also ends by itself.
             let _ = self.api.revoke(id);
-            return said.map(|_| false);
+            return made.map(|_| false);
         }
         let until = asked + length.saturating_sub(margin(length));
         self.state().session = Some(Session { id, until });
         Ok(true)
     }
 
-    /// Renews the lease; gives the time until that is due again.
+    /// Renews the lease; returns the time until the next renewal.
     fn renew(&self) -> Duration {
         let session = self.state().session;
         let Some(Session { id, .. }) = session else {
@@ -239,7 +239,7 @@ impl Shared {
                 Err(why) => self.missed(&why),
             };
         };
-        // The lease is counted from before it was asked for.
+        // The duration counts from the time before the request.
         let asked = lease::now();
         match self.api.keep_alive(id) {
             Ok(Some(left)) => {
@@ -269,7 +269,7 @@ impl Shared {
         if state.held.is_some()
             && let Err(error) = self.lease.extend(until)
         {
-            // The timer stays as it was, and ends this node in time.
+            // The timer is unchanged, and ends this node in time.
             warn!("the timer of the lease cannot be set: {error}");
         }
     }
@@ -279,7 +279,7 @@ impl Shared {
         RENEW_AGAIN
     }
 
-    /// Looks at the keys; gives the time until the next look.
+    /// Reads the keys; returns the time until the next read.
     fn look(&self) -> Duration {
         let seen = self.see();
         let mut state = self.state();
@@ -307,7 +307,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The lease, if there is one that lasts.
+    /// Returns the lease, if there is one that has not ended.
     fn session(&self) -> Result<Session, ArbiterError> {
         let session = self.state().session;
         session
@@ -315,13 +315,13 @@ impl Shared {
             .ok_or_else(|| ArbiterError::Unavailable("etcd: this node has no lease now".to_owned()))
     }
 
-    /// This node has made the key `holder` in the revision `since`.
+    /// Records the admission of this node, which created the key `holder` in the revision `since`.
     fn admit(&self, session: Session, since: i64, found: &[Pair]) -> Result<Term, ArbiterError> {
         let key = self.key("term");
         let (term, written) = term(found.iter().find(|pair| pair.key == key.as_bytes()))
             .map_err(|why| wrong(&why))?;
         let mut state = self.state();
-        // It may have been renewed or lost meanwhile.
+        // The lease may have been renewed or lost meanwhile.
         let session = state.session.filter(|known| known.id == session.id);
         let begun = session.map(|session| self.lease.begin(session.until));
         match begun {
@@ -338,7 +338,7 @@ impl Shared {
         }
     }
 
-    /// A transaction of the holder alone.
+    /// Runs a transaction that succeeds only for the holder.
     fn as_holder(
         &self,
         held: &Held,
@@ -353,7 +353,7 @@ impl Shared {
         ended.map_err(|why| unavailable(&why))
     }
 
-    /// Writes the term if it is as this node has written it last; `None`: it is not.
+    /// Writes the term if it is unchanged since this node's last write; the inner error: it is not.
     fn write(&self, held: &Held, term: &Term) -> Result<Result<i64, Vec<Pair>>, ArbiterError> {
         let kept = Kept {
             version: VERSION,
@@ -385,7 +385,7 @@ impl Arbiter for EtcdArbiter {
         let Some(view) = state.view.clone() else {
             return Err(ArbiterError::Unavailable("etcd: not looked at yet".into()));
         };
-        // A key of this node's that it does not know of is of a request whose answer was lost: it asks again.
+        // An unknown key of this node is from a request whose answer was lost: it asks again.
         let own = state.session.map(|session| session.id);
         let is_held = state.held.is_some() || view.holder.is_some_and(|lease| Some(lease) != own);
         Ok(Seen {
@@ -436,7 +436,7 @@ impl Arbiter for EtcdArbiter {
         }
         let mut written = shared.write(&held, term)?;
         if let Err(found) = &written {
-            // If the node is still the holder, it was itself: the answer to an earlier request was lost.
+            // If the node is still the holder, its own earlier write has succeeded and the answer was lost.
             let own = found.iter().find(|pair| pair.create_revision == held.since);
             let is_holder = own.is_some_and(|pair| pair.key == shared.key("holder").as_bytes());
             let key = shared.key("term");
@@ -467,7 +467,7 @@ impl Arbiter for EtcdArbiter {
         let mut state = shared.state();
         let (held, session) = (state.held.take(), state.session);
         if let (Some(held), Some(view)) = (&held, &mut state.view) {
-            // Until the next look.
+            // This term counts until the next read.
             view.term = held.term.clone();
             view.holder = None;
         }
@@ -476,7 +476,7 @@ impl Arbiter for EtcdArbiter {
         let own = held.map(|held| is_of_revision(&holder, held.since));
         let removed = own.map(|own| shared.api.transact(&[own], &[delete(&holder)], &[]));
         if !matches!(removed, Some(Ok(_))) {
-            // The key goes with the lease then, and the next lease is another one.
+            // Then the key is deleted with the lease, and the next lease is a new one.
             let mut state = shared.state();
             if state.session.map(|known| known.id) == session.map(|known| known.id) {
                 state.session = None;
@@ -491,7 +491,7 @@ impl Arbiter for EtcdArbiter {
 }
 
 impl Drop for EtcdArbiter {
-    /// Every process that may speak has ended before: the other node need not wait until the lease has ended.
+    /// Every process that may send has ended: the other node need not wait for the end of the lease.
     fn drop(&mut self) {
         let session = {
             let mut state = self.shared.state();
@@ -509,7 +509,7 @@ impl Drop for EtcdArbiter {
     }
 }
 
-/// The term, and the revision in which it was written.
+/// Parses the term, and returns it and the revision in which it was written.
 fn term(pair: Option<&Pair>) -> anyhow::Result<(Term, i64)> {
     let pair = pair.ok_or_else(|| anyhow::anyhow!("etcd has no record of the pair any more"))?;
     let kept: Kept = serde_json::from_slice(&pair.value).map_err(|error| {

@@ -1,14 +1,14 @@
-//! Leases: an arbiter that does not see the end of a node admits it for a time only.
+//! Implements leases: an arbiter that cannot detect the end of a node admits it only for a limited time.
 //!
-//! A holder that cannot renew its lease has to be silent when the lease ends. To look at the clock before each system
-//! call would not be enough: a process that is stopped just after the look completes the call when it wakes. So every
-//! process that can speak has a timer of the kernel that ends it by SIGKILL, which reaches a stopped process, too. It
-//! fires a margin before the arbiter admits another node, and each renewal sets it anew. Its clock is CLOCK_BOOTTIME,
-//! which also counts the time in which the machine is suspended.
+//! A holder that cannot renew its lease must be silent when the lease ends. A check of the clock before each system
+//! call does not suffice: a process that is stopped just after the check completes the call when it continues. So every
+//! process that can send has a kernel timer that ends it by SIGKILL, which also ends a stopped process. It fires a
+//! margin before the arbiter admits another node, and each renewal resets it. Its clock is CLOCK_BOOTTIME, which also
+//! counts the time in which the machine is suspended.
 //!
 //! The supervisor renews ([`Lease`]) and writes the deadline to a page of memory ([`Deadline`]). Each worker has a
 //! thread that reads the page and sets the timer of its own process ([`keep`]): the worker's loop may wait for a disk,
-//! and that is no reason to end it.
+//! which must not end it.
 
 use std::ffi::c_int;
 use std::io;
@@ -20,32 +20,32 @@ use log::error;
 
 use crate::shared_page::SharedPage;
 
-/// Between two looks at the page. A renewal comes at the latest after a third of a lease, which is two seconds at
-/// least.
+/// The interval of reads of the page. A renewal occurs after at most a third of a lease, which has at least two
+/// seconds.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The clock of leases: CLOCK_BOOTTIME, which all processes of a machine share.
+/// Returns the time on the clock of leases: CLOCK_BOOTTIME, which all processes of a machine share.
 #[must_use]
 pub fn now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::try_from(now).unwrap_or_default()
 }
 
-/// What a lease of this length is shortened by: the timer fires so long before another node may be admitted.
+/// Returns the margin of a lease of this length: the timer fires this long before another node may be admitted.
 #[must_use]
 pub fn margin(lease: Duration) -> Duration {
     (lease / 10).max(Duration::from_millis(200))
 }
 
-/// Until when this node may speak, in memory that the supervisor and its workers share.
+/// The time until which this node may send, in memory that the supervisor and its workers share.
 #[derive(Clone, Debug)]
 pub struct Deadline(SharedPage);
 
 impl Deadline {
-    /// One that has passed.
+    /// Makes a deadline that has passed.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn new() -> io::Result<Deadline> {
         SharedPage::new("outlast-lease", 8).map(Deadline)
     }
@@ -55,14 +55,14 @@ impl Deadline {
         self.0.set_words(0, [nanoseconds])
     }
 
-    /// On the clock of [`now`]. A page that cannot be read says that the time is over.
+    /// Returns the deadline on the clock of [`now`]. An unreadable page counts as a passed deadline.
     #[must_use]
     pub fn get(&self) -> Duration {
         let [nanoseconds] = self.0.words(0);
         Duration::from_nanos(nanoseconds)
     }
 
-    /// The memory, to be inherited.
+    /// Returns the memory, for child processes to inherit.
     #[must_use]
     pub fn memory(&self) -> &SharedPage {
         &self.0
@@ -75,7 +75,7 @@ impl From<OwnedFd> for Deadline {
     }
 }
 
-/// A timer of the kernel that ends this process by SIGKILL (timer_create(2)).
+/// A kernel timer that ends this process by SIGKILL (timer_create(2)).
 #[derive(Debug)]
 pub struct Fuse(libc::timer_t);
 
@@ -85,10 +85,10 @@ unsafe impl Send for Fuse {}
 unsafe impl Sync for Fuse {}
 
 impl Fuse {
-    /// One that is not set.
+    /// Makes a timer that is not set.
     ///
     /// # Errors
-    /// The process has as many timers as it may have.
+    /// The process has reached its limit of timers.
     pub fn new() -> io::Result<Fuse> {
         // SAFETY: sigevent is a plain C structure for which zeros are a value.
         let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
@@ -100,16 +100,17 @@ impl Fuse {
         Ok(Fuse(timer))
     }
 
-    /// Sets it to a time of the clock of [`now`], in place of any time before. One that has passed ends the process.
+    /// Sets it to a time on the clock of [`now`], which replaces any earlier setting. A time that has passed ends the
+    /// process.
     ///
     /// # Errors
-    /// The kernel knows the timer no more.
+    /// The kernel does not know the timer.
     pub fn set(&self, at: Duration) -> io::Result<()> {
-        // Zero would switch it off (timer_settime(2)).
+        // Zero would disarm it (timer_settime(2)).
         self.set_raw(at.max(Duration::from_nanos(1)))
     }
 
-    /// Switches it off.
+    /// Disarms it.
     ///
     /// # Errors
     /// As [`Fuse::set`].
@@ -137,7 +138,7 @@ impl Fuse {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        // SAFETY: the timer was made by `new`, and nobody uses it any more.
+        // SAFETY: the timer was made by `new`, and no code uses it any more.
         unsafe { libc::timer_delete(self.0) };
     }
 }
@@ -149,20 +150,20 @@ fn done(result: c_int) -> io::Result<()> {
     }
 }
 
-/// The lease of a supervisor: what the arbiter has admitted the node for, its timer, and what the workers are shown.
+/// The lease of a supervisor: the time of its admission, its timer, and the deadline for the workers.
 #[derive(Debug)]
 pub struct Lease {
     fuse: Fuse,
     deadline: Deadline,
-    /// Until when the node is admitted, the margin taken off; `None`: it is not.
+    /// The end of the admission, less the margin; `None`: the node is not admitted.
     until: Mutex<Option<Duration>>,
 }
 
 impl Lease {
-    /// Of a node that is not admitted.
+    /// Makes the lease of a node that is not admitted.
     ///
     /// # Errors
-    /// There is no timer, or no memory.
+    /// The kernel provides no timer, or no memory.
     pub fn new() -> io::Result<Arc<Lease>> {
         Ok(Arc::new(Lease {
             fuse: Fuse::new()?,
@@ -171,15 +172,15 @@ impl Lease {
         }))
     }
 
-    /// The node is admitted until then.
+    /// Begins the admission of the node until this time.
     ///
     /// # Errors
-    /// The timer cannot be set: then it must not serve.
+    /// The timer cannot be set: the node must not serve.
     pub fn begin(&self, until: Duration) -> io::Result<()> {
         self.write(&mut self.lock(), until)
     }
 
-    /// The arbiter has renewed it. Nothing happens if the node is not admitted, or already for longer.
+    /// Extends the admission after a renewal. No effect if the node is not admitted, or already for longer.
     ///
     /// # Errors
     /// As [`Lease::begin`].
@@ -198,24 +199,25 @@ impl Lease {
         Ok(())
     }
 
-    /// The node has left the service, and no process of it speaks any more.
+    /// Ends the admission. No process of the node may send any more.
     pub fn end(&self) {
         let mut known = self.lock();
         *known = None;
         let ended = self.deadline.set(Duration::ZERO);
         if let Err(error) = ended.and(self.fuse.unset()) {
-            // It ends the supervisor of a node that does not serve, and its service manager starts another one.
+            // The timer will end the supervisor of a node that does not serve, and its service manager starts another
+            // one.
             error!("the timer of the lease cannot be switched off: {error}");
         }
     }
 
-    /// The node is admitted now, and for so long.
+    /// Returns whether the node is admitted for this long from now.
     #[must_use]
     pub fn is_valid_for(&self, time: Duration) -> bool {
         self.lock().is_some_and(|until| now() + time < until)
     }
 
-    /// What the workers inherit.
+    /// Returns the deadline that the workers inherit.
     #[must_use]
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
@@ -226,11 +228,11 @@ impl Lease {
     }
 }
 
-/// Sets a timer that ends this process at the deadline on the page, and a thread that follows the page. To be called
-/// before the process speaks.
+/// Starts a timer that ends this process at the deadline on the page, and a thread that follows the page. Must be
+/// called before the process sends.
 ///
 /// # Errors
-/// There is no timer, or no thread.
+/// The kernel provides no timer, or no thread.
 pub fn keep(deadline: Deadline) -> io::Result<()> {
     let fuse = Fuse::new()?;
     let mut set = deadline.get();
@@ -240,7 +242,7 @@ pub fn keep(deadline: Deadline) -> io::Result<()> {
             std::thread::sleep(PACE);
             let next = deadline.get();
             if next != set {
-                // What cannot be set later fires at the time that it has.
+                // A timer that cannot be set later fires at its present time.
                 if let Err(error) = fuse.set(next) {
                     error!("the timer of the lease cannot be set: {error}");
                 }

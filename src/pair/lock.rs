@@ -1,4 +1,5 @@
-//! The arbiter `lock`: an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on a file that both nodes reach.
+//! Implements the arbiter `lock`: an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on a file that both nodes
+//! reach.
 //!
 //! The kernel, or the lock manager of a cluster file system, admits one node at a time. The lock belongs to an open
 //! file description, which supervisor and workers of a node share: it ends when the last of them has ended, and not
@@ -59,10 +60,10 @@ enum Unreadable {
 }
 
 impl LockFile {
-    /// Opens the file, or makes it, for node number `own` (0 or 1), and records there that this node runs.
+    /// Opens or creates the file, for node number `own` (0 or 1), and records there that this node runs.
     ///
     /// # Errors
-    /// The file cannot be used, or the node runs already.
+    /// The file cannot be used, or the node already runs.
     pub fn open(
         path: &Path,
         own: usize,
@@ -100,8 +101,8 @@ impl LockFile {
         Ok(lock)
     }
 
-    /// The descriptor that processes which may send have to hold open: as long as one of them lives, no other node is
-    /// admitted.
+    /// Returns the descriptor that every process that may send must hold open: as long as one of them lives, no other
+    /// node is admitted.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -239,7 +240,7 @@ impl Arbiter for LockFile {
 
     fn release(&mut self) {
         self.is_held = false;
-        // Closing every descriptor of it, as the end of the process does, is the other way; this one is for a node that
+        // The lock also ends when every descriptor is closed, as at the end of the process; this way is for a node that
         // continues.
         if let Err(error) = set_lock(&self.file, libc::F_UNLCK, HOLDER_BYTE) {
             log::error!("{}", unusable(&self.path, "unlocked", &error));
@@ -281,7 +282,7 @@ fn make(path: &Path) -> io::Result<()> {
         }
         file.sync_all()?;
         match std::fs::hard_link(&unfinished, path) {
-            // The other node was quicker.
+            // The other node has created it first.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
         }

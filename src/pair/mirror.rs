@@ -1,47 +1,47 @@
-//! In step or not: what the worker that serves decides about its partner, apart from how it does it.
+//! Decides whether the partner of the serving worker is in step, without executing the decisions.
 //!
-//! The record at the arbiter says whether the partner may take over what it has. So nothing is shown to anybody that
-//! the partner lacks while the bit may be set: output waits for the partner from before the bit is asked for until
-//! after it is known to be cleared. The supervisor writes the bit; each request has a number, and counts when it is
+//! A bit of the record at the arbiter says whether the partner may take over with its copy. While the bit may be set,
+//! no output may leave that the partner lacks: output waits for the partner from before the request to set the bit
+//! until it is known to be cleared. The supervisor writes the bit; each request has a number, and is done when it is
 //! answered.
 
 use std::time::Duration;
 
-/// A partner that was too slow has so long before output waits for it again.
+/// The time after which output waits again for a partner that was too slow.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A partner that lacks no more than this is waited for: bytes.
+/// Output begins to wait for a partner that lacks at most this many bytes.
 const NEAR: u64 = 1 << 20;
 
-/// How things are.
+/// The inputs of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The end of what the log has committed.
+    /// The end of the committed log.
     pub committed: u64,
-    /// The end of what the partner has of it; `None`: there is no connection.
+    /// The end of the partner's copy of it; `None`: the partner is not connected.
     pub received: Option<u64>,
-    /// The partner has kept output waiting, or has been away, for longer than it may.
+    /// The partner has delayed output, or has been disconnected, for longer than allowed.
     pub is_overdue: bool,
     /// The number of the last request that was answered.
     pub answered: u64,
-    /// What is on record, as of that answer.
+    /// The bit on record, as of that answer.
     pub in_step: bool,
-    /// A partner in step is wanted.
+    /// The configuration or the operator wants a partner in step.
     pub is_wanted: bool,
     /// The time.
     pub now: Duration,
 }
 
-/// What is to be done.
+/// The decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask the supervisor to put the bit on record.
+    /// Request the supervisor to put the bit on record.
     Ask {
-        /// Of the request.
+        /// The number of the request.
         number: u64,
         /// The bit.
         in_step: bool,
     },
-    /// Set the log's flag to what the record says.
+    /// Set the log's flag to the bit on record.
     Flag {
         /// The bit.
         in_step: bool,
@@ -52,26 +52,27 @@ pub enum Action {
 enum State {
     /// The bit is set.
     InStep,
-    /// The bit is to be cleared.
+    /// The bit must be cleared.
     Clearing(u64),
-    /// The bit is not set, and output waits for nobody.
+    /// The bit is not set, and output does not wait.
     Alone { since: Duration },
-    /// Output waits again. What was shown before this is not known to be there yet.
+    /// Output waits again. The partner may still lack earlier output.
     Filling { from: u64 },
-    /// The bit is to be set.
+    /// The bit must be set.
     Raising(u64),
 }
 
-/// The partner, as the leader sees it.
+/// The leader's state about its partner.
 #[derive(Clone, Debug)]
 pub struct Mirror {
     state: State,
-    /// Of the last request.
+    /// The number of the last request.
     number: u64,
 }
 
 impl Mirror {
-    /// A worker begins. `in_step`: what is on record; `first`: its requests have higher numbers than this.
+    /// Makes the state of a new worker. `in_step`: the bit on record; `first`: its requests have higher numbers than
+    /// this.
     #[must_use]
     pub fn new(in_step: bool, first: u64) -> Mirror {
         Mirror {
@@ -85,30 +86,30 @@ impl Mirror {
         }
     }
 
-    /// Must output wait for the partner?
+    /// Returns whether output must wait for the partner.
     #[must_use]
     pub fn is_required(&self) -> bool {
         !matches!(self.state, State::Alone { .. })
     }
 
-    /// The partner has all that anybody was shown, and the record says so.
+    /// Returns whether the partner has everything that was sent, and the bit is on record.
     #[must_use]
     pub fn is_in_step(&self) -> bool {
         self.state == State::InStep
     }
 
-    /// The supervisor's answer is waited for.
+    /// Returns whether the supervisor's answer is outstanding.
     #[must_use]
     pub fn is_asking(&self) -> bool {
         matches!(self.state, State::Clearing(_) | State::Raising(_))
     }
 
-    /// Takes the facts; to be called again until there is nothing to do.
+    /// Decides by the facts; must be called again until it returns `None`.
     pub fn turn(&mut self, facts: &Facts) -> Option<Action> {
         match self.state {
             State::InStep | State::Raising(_) if facts.is_overdue => Some(self.clear()),
             State::InStep if !facts.is_wanted => Some(self.clear()),
-            // A request of a worker before this one was carried out late.
+            // The supervisor has executed a request of an earlier worker late.
             State::InStep if !facts.in_step => {
                 self.state = State::Filling {
                     from: facts.committed,
@@ -129,7 +130,7 @@ impl Mirror {
                 }
                 None
             }
-            // The bit is not set, so there is nothing to clear.
+            // The bit is not set and need not be cleared.
             State::Filling { .. }
                 if facts.is_overdue || facts.received.is_none() || !facts.is_wanted =>
             {

@@ -1,4 +1,4 @@
-//! Pairs: two servers of one service, of which one serves and the other stands by (`docs/pairs.md`).
+//! Implements pairs: two servers of one service, of which one serves and the other is on standby (`docs/pairs.md`).
 
 pub mod arbiter;
 pub mod basis;
@@ -12,9 +12,11 @@ pub mod outlook;
 pub mod page;
 pub mod role;
 
-/// The variable with a worker's descriptor of the arbiter's lock: as long as it lives, no other node is admitted.
+/// The environment variable with a worker's descriptor of the arbiter's lock: as long as it lives, no other node is
+/// admitted.
 pub const ADMITTED_VARIABLE: &str = "OUTLAST_ADMITTED_FD";
-/// The variable with the descriptor of the [`page::Page`].
+/// The environment variable with the descriptor of the [`page::Page`].
 pub const PAGE_VARIABLE: &str = "OUTLAST_PAIR_FD";
-/// Names the descriptor of the [`lease::Deadline`], where the arbiter admits a node for a time.
+/// The environment variable with the descriptor of the [`lease::Deadline`], if the arbiter admits a node for a limited
+/// time.
 pub const LEASE_VARIABLE: &str = "OUTLAST_LEASE_FD";

@@ -1,4 +1,4 @@
-//! The status of a pair, for `outlast status`.
+//! Describes the status of a pair, for `outlast status`.
 
 use super::arbiter::{Rest, Seen};
 use super::role::Nodes;
@@ -13,11 +13,11 @@ pub struct Known<'a> {
     pub seen: &'a Seen,
     /// Whether this node serves, or is about to.
     pub serves: bool,
-    /// Whether a node that died is fenced.
+    /// Whether a crashed node is fenced.
     pub fences: bool,
     /// A cluster manager orders which node serves.
     pub by_order: bool,
-    /// What keeps this node from taking the service, or from leaving it.
+    /// What prevents this node from taking the service, or from leaving it.
     pub trouble: Option<&'a str>,
     /// The interconnect, if the nodes have an NVRAM each.
     pub link: Option<&'a LinkStatus>,
@@ -61,7 +61,7 @@ pub fn outlook(known: &Known<'_>) -> PairStatus {
     }
 }
 
-/// Describes what happens if this node, which serves, dies now.
+/// Describes what happens if this node, which serves, crashes now.
 fn after_own_death(known: &Known<'_>) -> String {
     let partner = &known.nodes.partner;
     let seen = known.seen;
@@ -123,59 +123,4 @@ fn while_standing(known: &Known<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::arbiter::Term;
-    use super::*;
-
-    fn says(serves: bool, change: impl FnOnce(&mut Seen)) -> String {
-        let nodes = Nodes {
-            own: "b".into(),
-            partner: "a".into(),
-        };
-        let mut seen = Seen {
-            term: Term {
-                in_step: true,
-                ..Term::first().next(if serves { "b" } else { "a" })
-            },
-            is_held: true,
-            partner_runs: true,
-            partner: None,
-        };
-        change(&mut seen);
-        let known = Known {
-            nodes: &nodes,
-            seen: &seen,
-            serves,
-            fences: false,
-            by_order: false,
-            trouble: None,
-            link: None,
-        };
-        outlook(&known).if_died
-    }
-
-    #[test]
-    fn it_says_who_would_take_over() {
-        assert!(says(true, |_| ()).contains("node a takes over at once"));
-        let alone = says(true, |seen| seen.partner_runs = false);
-        assert!(alone.contains("node a does not run"), "{alone}");
-        let apart = says(true, |seen| seen.term.in_step = false);
-        assert!(apart.contains("no node takes over"), "{apart}");
-        assert!(says(false, |_| ()).contains("this one takes over"));
-        let waits = says(false, |seen| seen.term.in_step = false);
-        assert!(waits.contains("wait for it"), "{waits}");
-    }
-
-    #[test]
-    fn it_says_why_no_node_serves() {
-        let free = |rest| {
-            says(false, |seen| {
-                seen.is_held = false;
-                seen.term.rest = rest;
-            })
-        };
-        assert!(free(Rest::Rebooting).contains("--force"));
-        assert!(free(Rest::Stopped).contains("stopped"));
-        assert!(free(Rest::Not).contains("this node takes over"));
-    }
-}
+mod tests;

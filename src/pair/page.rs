@@ -1,4 +1,4 @@
-//! A supervisor's report about its pair, in memory shared with the workers.
+//! Shares a supervisor's report about its pair with the workers, in a page of memory.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,23 +6,23 @@ use std::os::fd::OwnedFd;
 use crate::control::PairStatus;
 use crate::shared_page::SharedPage;
 
-/// Where the text is. Before it are its length, whether the partner is in step, the number of the worker's last request
-/// that was carried out, and the tenure.
+/// The offset of the text. Before it are its length, whether the partner is in step, the number of the worker's last
+/// executed request, and the tenure.
 const TEXT_AT: u64 = 64;
 const IN_STEP_AT: u64 = 8;
 const ANSWERED_AT: u64 = 16;
 const TENURE_AT: u64 = 24;
-/// Longest text.
+/// The longest text.
 const TEXT_MAX: u64 = 64 << 10;
 /// The number of attempts to read it while the supervisor is writing.
 const ATTEMPTS: usize = 3;
 
-/// What a node serves in, if each node has an NVRAM of its own.
+/// The epoch and the state of a serving node, if each node has an NVRAM of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenure {
     /// The arbiter's epoch.
     pub epoch: u64,
-    /// The epoch of the state that it resumes; `None`: there is none.
+    /// The epoch of the state that it resumes; `None`: it has no state to resume.
     pub resumes: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ impl Page {
     /// Writes the report.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn write(&self, status: &PairStatus) -> io::Result<()> {
         let text = serde_json::to_vec(status)?;
         self.0.write(TEXT_AT, &text)?;
@@ -56,32 +56,32 @@ impl Page {
         self.0.words(IN_STEP_AT) == [1]
     }
 
-    /// The worker's request of this number, and all before it, are carried out. What they were for has been written.
+    /// Records that the worker's requests up to this number are executed. Their results have been written before.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn answer(&self, number: u64) -> io::Result<()> {
         self.0.set_words(ANSWERED_AT, [number])
     }
 
-    /// The number of the last request that was carried out.
+    /// Returns the number of the last executed request.
     #[must_use]
     pub fn answered(&self) -> u64 {
         let [number] = self.0.words(ANSWERED_AT);
         number
     }
 
-    /// Says what the node serves in.
+    /// Writes the tenure.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The kernel provides no memory.
     pub fn set_tenure(&self, tenure: Tenure) -> io::Result<()> {
         let resumes = tenure.resumes.map_or([0, 0], |of| [1, of]);
         self.0
             .set_words(TENURE_AT, [tenure.epoch, resumes[0], resumes[1]])
     }
 
-    /// What the node serves in.
+    /// Reads the tenure.
     #[must_use]
     pub fn tenure(&self) -> Tenure {
         let [epoch, resumes, of] = self.0.words(TENURE_AT);
@@ -102,7 +102,7 @@ impl Page {
         })
     }
 
-    /// The memory that workers inherit.
+    /// Returns the memory that workers inherit.
     #[must_use]
     pub fn memory(&self) -> &SharedPage {
         &self.0

@@ -1,10 +1,11 @@
-//! The decisions of a node of a pair, without their execution: inputs are events and the time, outputs are actions.
+//! Decides the role of a node of a pair, without executing the decisions: inputs are events and the time, outputs are
+//! actions.
 //!
-//! A node that does not have the service stands by. It reads the record, asks the arbiter when it may take the service,
-//! and takes it in an order that never has two senders: admitted by the arbiter, then the other node fenced (if it did
-//! not end in order), then the epoch raised in the record, then the mass storage mounted, and only then a server
-//! started. A holder that ends does the reverse: server ended and reaped, mass storage unmounted, record written, lock
-//! released. So a node that may have mounted the mass storage is always the recorded one.
+//! A node without the service is on standby. It reads the record, asks the arbiter when it may take the service, and
+//! takes it in an order that never has two senders: admitted by the arbiter, then the other node fenced (if it did not
+//! end in order), then the epoch raised in the record, then the mass storage mounted, and only then a server started. A
+//! holder that ends does the reverse: server ended and reaped, mass storage unmounted, record written, lock released.
+//! So a node that may have mounted the mass storage is always the recorded one.
 
 use std::time::Duration;
 
@@ -14,15 +15,16 @@ use super::arbiter::{Rest, Seen, Term};
 pub const PACE: Duration = Duration::from_millis(20);
 /// The delay after a failed attempt to take the service.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How long the node to which the service was handed over may take; then the former holder takes it back.
+/// The time within which the node to which the service was handed over must take it; then the former holder takes it
+/// back.
 const HANDOVER: Duration = Duration::from_secs(10);
-/// How long a forced node waits for the fenced node's lock.
+/// The time for which a forced node waits for the fenced node's lock.
 const FORCED: Duration = Duration::from_secs(30);
 
 /// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The record, as [`Action::Look`] asked for.
+    /// The record, as requested by [`Action::Look`].
     Looked(Seen),
     /// The arbiter's answer to [`Action::Ask`]: admitted, with the record, or not.
     Asked(Option<Term>),
@@ -47,7 +49,7 @@ pub enum Event {
 pub enum Leaving {
     /// Its state is saved for the other node.
     HandedOver {
-        /// The service is given back to where it was before.
+        /// The service returns to the node that had it before.
         is_return: bool,
     },
     /// Its state is saved for this node's next start.
@@ -112,12 +114,12 @@ enum State {
 /// Whether this node may take the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It may; if `fence`, the other node has to be fenced before.
+    /// It may; if `fence`, the other node must be fenced before.
     Take {
         fence: bool,
     },
     Wait,
-    /// The other node is to take it.
+    /// The other node should take it.
     PassOn,
 }
 
@@ -125,7 +127,7 @@ enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Role {
     nodes: Nodes,
-    /// It takes the service only when it is ordered to: a cluster manager decides.
+    /// It takes the service only upon an order: a cluster manager decides.
     by_order: bool,
     state: State,
     next_look: Duration,
@@ -133,9 +135,9 @@ pub struct Role {
     held_epoch: Option<u64>,
     /// The holder of this epoch is fenced.
     fenced_epoch: Option<u64>,
-    /// Since when the service has had no holder, and in which epoch.
+    /// The time since which the service has had no holder, and the epoch.
     free_since: Option<(u64, Duration)>,
-    /// Until when this node takes the service whatever the record says.
+    /// The time until which this node takes the service, whatever the record contains.
     forced_until: Option<Duration>,
     /// The reason that prevents this node from taking the service.
     trouble: Option<String>,
@@ -144,7 +146,7 @@ pub struct Role {
 }
 
 impl Role {
-    /// Makes a node that starts.
+    /// Makes the state of a node that starts.
     #[must_use]
     pub fn new(nodes: Nodes) -> Role {
         Role {
@@ -161,14 +163,13 @@ impl Role {
         }
     }
 
-    /// Whether this node has the state of the term that it looks at next, or is admitted in. It has, if both nodes
-    /// reach the same storage.
+    /// Sets whether this node has the state of the term that it reads next, or is admitted in. It always has if both
+    /// nodes reach the same storage.
     pub fn set_has_state(&mut self, yes: bool) {
         self.has_state = yes;
     }
 
-    /// A node that takes the service only when it is ordered to ([`Role::force`]): a cluster manager decides,
-    /// and fences.
+    /// Makes a node that takes the service only upon an order ([`Role::force`]): a cluster manager decides, and fences.
     #[must_use]
     pub fn by_order(nodes: Nodes) -> Role {
         Role {
@@ -177,13 +178,13 @@ impl Role {
         }
     }
 
-    /// When [`Event::Tick`] is wanted; `None`: something else is awaited.
+    /// Returns the time of the next [`Event::Tick`]; `None`: another event is awaited.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         (self.state == State::Standing).then_some(self.next_look)
     }
 
-    /// The reason that prevents this node from taking the service, if any.
+    /// Returns the reason that prevents this node from taking the service, if any.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
@@ -195,11 +196,11 @@ impl Role {
         self.state == State::Serving
     }
 
-    /// `outlast takeover --force`: takes the service as soon as the arbiter admits this node, whatever the record says.
-    /// `seen`: the current record. `can_fence`: a holder that does not release the lock can be fenced.
+    /// Executes `outlast takeover --force`: takes the service as soon as the arbiter admits this node, whatever the
+    /// record contains. `seen`: the current record. `can_fence`: a holder that does not release the lock can be fenced.
     ///
     /// # Errors
-    /// The reason why not, and the remedy.
+    /// The reason for the refusal, and the remedy.
     pub fn force(
         &mut self,
         seen: &Seen,
@@ -313,26 +314,26 @@ impl Role {
     //= patent claim-16, claim-17
     fn verdict(&self, term: &Term, now: Duration) -> Verdict {
         let is_own = term.holder == self.nodes.own || term.holder.is_empty();
-        // A node that has ended in order does not send, so there is nothing to fence.
+        // A node that has ended in order does not send and need not be fenced.
         let is_fenced = self.fenced_epoch == Some(term.epoch);
         let fence = !is_own && term.rest == Rest::Not && !is_fenced;
         let may = match &term.rest {
             _ if self.forced_until.is_some() => true,
             _ if self.by_order => false,
             Rest::Not if self.has_state => is_own || term.in_step,
-            // Then it is the other node that may have it.
+            // Then the other node may take it.
             Rest::Not => is_own && !term.in_step,
             Rest::HandedTo { node, .. } if *node == self.nodes.own => self.has_state,
             Rest::HandedTo { .. } => {
                 let since = self.free_since.filter(|(epoch, _)| *epoch == term.epoch);
                 is_own && since.is_some_and(|(_, since)| now >= since + HANDOVER)
             }
-            // Its NVRAM was lost meanwhile, and the other node has all of it.
+            // Its NVRAM was lost meanwhile, and the other node has the whole state.
             Rest::Rebooting if is_own && term.in_step && !self.has_state => {
                 return Verdict::PassOn;
             }
             Rest::Rebooting => is_own,
-            // A server that is started now is wanted; one that was standing by when the service was stopped is not.
+            // A node that is started now serves; one that was on standby when the service was stopped does not.
             Rest::Stopped => self.held_epoch != Some(term.epoch),
         };
         match may {
@@ -379,13 +380,13 @@ impl Role {
         self.stand_by()
     }
 
-    /// Gives up the admission without having served.
+    /// Releases the admission without having served.
     fn give_up(&mut self, rest: Option<Rest>, why: String, now: Duration) -> Option<Action> {
         self.fail(why, now);
         Some(Action::Release(rest))
     }
 
-    /// Nothing is mounted here, so the other node may try; if that is not certain, it fences this node first.
+    /// This node has nothing mounted, so the other node may try; if that is not certain, it fences this node first.
     fn cleared(&mut self, ended: Result<(), String>, now: Duration) -> Option<Action> {
         let why = self.trouble.take().unwrap_or_default();
         match ended {
@@ -426,7 +427,7 @@ impl Role {
             }
             (None, Ok(())) if leaving == Leaving::Stopped => self.end(Some(Rest::Stopped)),
             (None, Ok(())) => self.end(Some(Rest::Rebooting)),
-            // As if it had died: the node that takes over fences this node first.
+            // As after a crash: the node that takes over fences this node first.
             (None, Err(why)) => {
                 self.trouble = Some(why);
                 self.end(None)

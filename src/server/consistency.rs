@@ -1,5 +1,5 @@
-//! The effects on files since the last *consistency point*, the moment up to which the file systems of the shares have
-//! written everything to their media (durability `power`).
+//! Records the effects on files since the last *consistency point*, the moment up to which the file systems of the
+//! shares have written everything to their media (durability `power`).
 //!
 //! Effects are records of an object of their own, a *generation*. At a consistency point a new generation begins, then
 //! the file systems are synced, then the old one ends: so the log keeps what may have to be done once more, and no

@@ -1,4 +1,4 @@
-//! The clients in a log, as `outlast nvram show` prints them: made by the same fold as in a recovery, without keys,
+//! Describes the clients in a log for `outlast nvram show`: made by the same fold as in a recovery, without keys,
 //! hashes or bytes of files.
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ pub const COPY_UNITS: u64 = 512;
 /// The additional units for each record that has been appended since the turn before, so that copying keeps up with any
 /// pace.
 const UNITS_PER_RECORD: u64 = 2;
-/// A record is a unit, and so are so many bytes of it.
+/// The number of bytes of a record that count as a unit, besides the record itself.
 const BYTES_PER_UNIT: u64 = 1024;
 /// The largest number of objects that are relocated before a planned end.
 const RENEWALS: usize = 20_000;
@@ -40,7 +40,7 @@ pub(super) struct Copier {
 }
 
 impl Copier {
-    /// Makes a copier with so many units per turn, for a log with so many records.
+    /// Makes a copier with this many units per turn, for a log with this many records.
     pub fn new(units: u64, records: u64) -> Copier {
         Copier {
             units,

@@ -1,4 +1,4 @@
-//! What the machine counts of itself: it is no part of the state, and nothing depends on it.
+//! Counts the machine's own work. The counts are not part of the state, and nothing depends on them.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use super::files::FileSystem;
 use super::machine::Machine;
 use crate::metrics::{Counts, Gauges};
 
-/// The counts, and what is known of the work in hand.
+/// The counts, and the state of the work in progress.
 #[derive(Debug, Default)]
 pub(super) struct Counting {
     pub counts: Counts,
-    /// The command that was answered last, of the work in hand.
+    /// The last answered command of the work in progress.
     answered: Option<u16>,
-    /// The work in hand is done.
+    /// The work in progress is done.
     is_done: bool,
-    /// Since when an operation of it is under way, by the stopwatch.
+    /// The time since which an operation of it is in progress, by the stopwatch.
     left_at: Option<Duration>,
 }
 
 impl Counting {
-    /// These requests are answered.
+    /// Counts answered requests.
     pub fn note(&mut self, answered: &[Answered]) {
         for answered in answered {
             self.counts.answer(answered);
@@ -30,19 +30,19 @@ impl Counting {
         }
     }
 
-    /// The work in hand is done, answered or not.
+    /// Notes that the work in progress is done, answered or not.
     pub fn end_work(&mut self) {
         self.is_done = true;
     }
 }
 
 impl<F: FileSystem> Machine<F> {
-    /// What is counted, to go on from what was counted before.
+    /// Returns the counts, to continue earlier ones.
     pub fn counts(&mut self) -> &mut Counts {
         &mut self.counting.counts
     }
 
-    /// The operation under way has come to its end: the time that it took is its message's.
+    /// Notes the end of the operation in progress, whose time belongs to its message.
     pub(super) fn count_operation(&mut self, conn: u64, now: Duration) {
         let left_at = self.counting.left_at.take();
         if let (Some(left_at), Some(client)) = (left_at, self.clients.get_mut(&conn)) {
@@ -50,7 +50,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// A piece of work of a client has ended for this turn.
+    /// Notes that a client's work has ended for this turn.
     pub(super) fn count_work(&mut self, conn: u64, spent: Duration, now: Duration) {
         if self.under_way.is_some() {
             self.counting.left_at = Some(now);
@@ -69,7 +69,7 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// What the machine holds now. It takes some time where there are many connections.
+    /// Measures the gauges, which takes some time with many connections.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let usage = self.stack.usage();

@@ -1,5 +1,5 @@
-//! The record of what an operation did to the file system, under durability `power`: enough to do it once more to a
-//! file system that a power cut has reset, by the same [`FileSystem::perform`](super::files::FileSystem::perform).
+//! Defines the record of an operation's effect on the file system, under durability `power`: enough to do it once more
+//! to a file system that a power cut has reset, by the same [`FileSystem::perform`](super::files::FileSystem::perform).
 
 use bytes::Bytes;
 use outlast_fsa::attributes;

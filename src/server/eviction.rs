@@ -1,7 +1,7 @@
 //! Evicts idle, stalled and unauthenticated clients; where room or connections are short, clients of the account that
 //! holds most.
 //!
-//! A full log slows down every client (law 7), so a client that takes up room in it has to read the replies that wait
+//! A full log slows down every client (law 7), so a client that occupies room in it has to read the replies that wait
 //! for it, and to send the rest of a message that it has begun. A client that does neither is dropped, earlier if
 //! others wait for that room.
 

@@ -1,4 +1,4 @@
-//! The file system interface of the machine, and the real file system.
+//! Defines the file system interface of the machine, and implements it by the real file system.
 
 use std::time::Duration;
 

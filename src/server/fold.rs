@@ -1,5 +1,5 @@
-//! The fold (law 2): the server's state from the records of its log, by the same `apply` that made it. A recovery gives
-//! it the live records, a follower each record after its commit.
+//! Implements the fold (law 2): it makes the server's state from the records of its log, by the same `apply` that made
+//! it. A recovery gives it the live records, a follower each record after its commit.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! The end of a server: data in flight is acknowledged or sessions are closed, and the state is saved.
+//! Ends a server: data in flight is acknowledged or sessions are closed, and the state is saved.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ pub enum Inbound {
     KeepAlive(usize),
     /// Not a message: the connection has to be dropped.
     Malformed(Malformed),
-    /// A message of so many bytes, more than permitted: the connection has to be dropped.
+    /// A message of this many bytes, more than permitted: the connection has to be dropped.
     TooLong(usize),
 }
 

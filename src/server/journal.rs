@@ -1,4 +1,4 @@
-//! The log as the two cores use it: records of TCP and of SMB go into the same log, under the same object.
+//! Offers the log to the two cores: records of TCP and of SMB go into the same log, under the same object.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub const EFFECT_ROOM: u64 = 17 << 20;
 /// The log's length divided by this is the room for replies that wait for clients.
 const UNREAD_PART: u64 = 7;
 
-/// Record headers for received bytes take at most one part in so many of these bytes. Only tiny segments take more.
+/// The number of received bytes divided by this bounds the bytes of their record headers. Only tiny segments take more.
 const RECORDS_PART: u64 = 16;
 
 /// The log's length divided by this stays free, beside what is needed, before room is made.
@@ -39,7 +39,7 @@ const SLACK_PART: u64 = 16;
 pub struct Journal {
     /// `None` under durability `none`: nothing is kept.
     log: Option<Log>,
-    /// Where the log is shipped to.
+    /// The homes to which the log is shipped.
     homes: Vec<Shipping>,
     next_id: u64,
     global: Global,
@@ -93,8 +93,7 @@ impl Journal {
         journal
     }
 
-    /// From now on the log is shipped to this home, too. `has_effects`: those that take it up from there do once more
-    /// what operations did to files.
+    /// Ships the log to this home, too. `has_effects`: a server that recovers from there redoes the effects on files.
     pub fn ship_to(&mut self, home: Home, medium: Box<dyn Medium>, has_effects: bool) {
         self.homes.push(Shipping {
             home,
@@ -204,14 +203,14 @@ impl Journal {
         }
     }
 
-    /// Waits until all that is committed would be found again, as the durability promises.
+    /// Waits until everything committed is recoverable, as the durability promises.
     pub fn wait_durable(&mut self) {
         while self.durable() < self.committed() {
             self.wait();
         }
     }
 
-    /// The same, and the superblock as it is now.
+    /// Waits for the same, and for the present superblock.
     fn wait_all_durable(&mut self) {
         let is_missing = |journal: &Journal| {
             let log = journal.log.as_ref();
@@ -240,7 +239,7 @@ impl Journal {
         self.homes.iter().filter(|of| of.medium.is_required())
     }
 
-    /// What is on record before this may be shown to anyone.
+    /// Returns the position up to which records may be shown to clients.
     #[must_use]
     pub fn durable(&self) -> Lsn {
         let Some(log) = &self.log else {
@@ -250,7 +249,7 @@ impl Journal {
         all.min().unwrap_or_else(|| log.committed())
     }
 
-    /// The loop is to come back after so long, although nothing wakes it.
+    /// Returns the time after which the loop must call again without an event.
     #[must_use]
     pub fn pause(&self) -> Option<Duration> {
         self.homes.iter().filter_map(|of| of.medium.pause()).min()
@@ -265,7 +264,7 @@ impl Journal {
             .map(|of| &*of.medium)
     }
 
-    /// The partner is to be in step, although the durability does not ask for it; or not any more.
+    /// Sets whether the partner must be in step even if the durability does not require it.
     pub fn want_partner(&mut self, yes: bool) {
         self.homes.iter_mut().for_each(|of| of.medium.want(yes));
     }
@@ -306,7 +305,7 @@ impl Journal {
         2 * self.request_room + set_aside + set_aside / RECORDS_PART
     }
 
-    /// Returns whether there is room for so many bytes more, besides what a request and received bytes take.
+    /// Returns whether there is room for `more` bytes, besides what a request and received bytes take.
     #[must_use]
     pub fn has_room(&self, set_aside: usize, more: u64) -> bool {
         let log = self.log.as_ref();
@@ -391,7 +390,7 @@ impl Journal {
         self.put(GLOBAL, Kind::Snapshot, &record, &[]);
     }
 
-    /// Sets the flag: who resumes if this server dies.
+    /// Sets the flag, which names the server that resumes if this one crashes.
     pub fn set_flag(&mut self, flag: Flag) {
         if let Some(log) = self
             .log

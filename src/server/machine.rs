@@ -1,4 +1,4 @@
-//! The server without its surroundings: stack, SMB core, file system and log, composed. One thread, one turn at a time.
+//! Composes the server without its environment: stack, SMB core, file system and log. One thread, one turn at a time.
 //!
 //! Frames enter by [`Machine::ingest`] and leave by [`Machine::turn`]; nothing here waits, reads a clock or touches a
 //! device. The event loop ([`super::run`]) and the simulator drive the same machine.
@@ -54,7 +54,7 @@ pub(super) struct Client {
     pub(super) given: Duration,
     /// How long the server has worked on its message in hand.
     pub(super) spent: Duration,
-    /// Its next request has to have room for a reply of so many bytes.
+    /// Its next request needs room for a reply of this many bytes.
     pub(super) wanted: u64,
     /// Its next request is for this share, which does not answer.
     pub(super) waits_for: Option<ShareId>,
@@ -69,7 +69,7 @@ pub(super) struct Surroundings {
     pub(super) stopwatch: Box<dyn Stopwatch>,
 }
 
-/// The whole server, but for its surroundings.
+/// The whole server, except its environment.
 pub struct Machine<F> {
     pub(super) stack: Stack,
     pub(super) smb: Smb,
@@ -259,7 +259,7 @@ impl<F: FileSystem> Machine<F> {
             .min()
     }
 
-    /// The partner is to be in step, although the durability does not ask for it; or not any more.
+    /// Sets whether the partner must be in step even if the durability does not require it.
     pub fn want_partner(&mut self, yes: bool) {
         self.journal.want_partner(yes);
     }
@@ -479,12 +479,12 @@ impl<F: FileSystem> Machine<F> {
         }
     }
 
-    /// Returns whether the account has room for a reply of so many bytes.
+    /// Returns whether the account has room for a reply of this many bytes.
     pub(super) fn has_reply_room(&self, conn: u64, bytes: u64) -> bool {
         self.unread.has_room(self.journal.owner(conn), bytes)
     }
 
-    /// Makes a client's next request wait until there is room for so long a reply.
+    /// Makes a client's next request wait until there is room for a reply of this length.
     pub(super) fn wait_for_room(&mut self, conn: u64, wanted: u64, now: Duration) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.wanted = wanted;

@@ -1,4 +1,4 @@
-//! What follows the log: for durability `power` a file to which a thread writes the log's bytes by pwrite and
+//! Ships the log to a medium: for durability `power` a file to which a thread writes the log's bytes by pwrite and
 //! fdatasync.
 
 use std::fs::File;
@@ -17,67 +17,67 @@ use crate::control::LinkStatus;
 use crate::job_thread::JobThread;
 use crate::supervisor::worker::EXIT_ERROR;
 
-/// A medium that takes batches, one at a time.
+/// A medium that writes batches, one at a time.
 pub trait Medium {
-    /// Begins to write a batch. None is under way.
+    /// Begins to write a batch. No other one is in progress.
     fn begin(&mut self, batch: Batch);
-    /// Returns whether the batch under way is written. Does not wait.
+    /// Returns whether the batch in progress is written. Does not wait.
     fn poll(&mut self) -> bool;
-    /// Waits until the batch under way is written.
+    /// Waits until the batch in progress is written.
     fn wait(&mut self);
 
-    /// Takes note of what has happened, before and after each batch. One that comes and goes attaches the log and
-    /// detaches it here.
+    /// Processes events, before and after each batch. A medium that may be disconnected attaches and detaches the log
+    /// here.
     fn turn(&mut self, _log: &mut Log) {}
 
-    /// The loop is to come back after so long, although nothing wakes it.
+    /// Returns the time after which the loop must call again without an event.
     fn pause(&self) -> Option<Duration> {
         None
     }
 
-    /// The batch under way will never be there. Said once.
+    /// Returns, once, whether the batch in progress is lost.
     fn is_lost(&mut self) -> bool {
         false
     }
 
-    /// Must nobody be shown what is not there?
+    /// Returns whether output must wait for this medium.
     fn is_required(&self) -> bool {
         true
     }
 
-    /// Wipes what is there: nobody takes it up. `blank` is a batch that does so.
+    /// Wipes the content, which no server will resume. `blank` is the batch for it.
     fn erase(&mut self, blank: Batch) {
         self.begin(blank);
         self.wait();
     }
 
-    /// How the interconnect is, for `outlast status`.
+    /// Returns the status of the interconnect.
     fn link(&self, _log: &Log) -> Option<LinkStatus> {
         None
     }
 
-    /// From now on the partner is to be in step, although the durability does not ask for it: the service is to move
-    /// there. False: it is not to any more.
+    /// Sets whether the partner must be in step even if the durability does not require it, because the service must
+    /// move to it.
     fn want(&mut self, _yes: bool) {}
 
-    /// The partner is in step, as the record says.
+    /// Returns whether the partner is in step, according to the record.
     fn is_in_step(&self) -> bool {
         false
     }
 }
 
-/// A medium, and what is on its way there.
+/// A medium, and the batch in progress.
 pub(super) struct Shipping {
     pub home: Home,
     pub medium: Box<dyn Medium>,
-    /// A batch is.
+    /// A batch is in progress.
     pub is_under_way: bool,
-    /// What operations do to files is on record for those that take the log up from there.
+    /// A server that recovers from there needs the effects on files on record.
     pub has_effects: bool,
 }
 
 impl Shipping {
-    /// Takes note of what has come there, and has the rest follow.
+    /// Processes the progress of the medium, and begins the next batch.
     pub(super) fn ship(&mut self, log: &mut Log) {
         self.medium.turn(log);
         if self.is_under_way && self.medium.poll() {
@@ -94,7 +94,7 @@ impl Shipping {
         }
     }
 
-    /// What is before this would be found again there.
+    /// Returns the position up to which the medium has the log.
     pub(super) fn durable(&self, log: &Log) -> Lsn {
         log.durable(self.home).unwrap_or(Lsn(0))
     }

@@ -1,4 +1,4 @@
-//! The server: the machine ([`machine`]) and the loop that connects it with the outside.
+//! Implements the server: the machine ([`machine`]) and the loop that connects it to its environment.
 
 mod accounts;
 pub mod clock;

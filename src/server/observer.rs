@@ -1,5 +1,5 @@
-//! What the loop does for those who observe the server: it counts frames, copies the machine's counts into the memory
-//! that the supervisor keeps, and hands frames to a capture.
+//! Does the loop's work for observation: it counts frames, copies the machine's counts into the memory that the
+//! supervisor keeps, and hands frames to a capture.
 
 use std::io;
 use std::os::fd::OwnedFd;

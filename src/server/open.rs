@@ -46,7 +46,7 @@ pub(super) struct Opened {
 pub(super) enum State {
     /// As the live records.
     Read(Replay),
-    /// As a follower has folded them; so many records were still to be folded.
+    /// As folded by a follower; the number of records that it still had to fold.
     Followed(Box<Fold>, u64),
 }
 
@@ -90,7 +90,7 @@ pub enum Company {
     },
     /// The same, where each node has an NVRAM of its own.
     Mirror {
-        /// The other node has all that anybody was shown.
+        /// The other node has everything that was sent.
         in_step: bool,
         /// The epoch of the arbiter that this node was admitted in: logs that are begun now are of this term.
         term: u64,
@@ -100,7 +100,7 @@ pub enum Company {
 }
 
 impl Company {
-    /// The flag while the server runs: who resumes if it dies.
+    /// The flag while the server runs, which names the server that resumes if it crashes.
     //= patent claim-12, claim-13, claim-14, claim-15
     #[must_use]
     pub fn flag(self) -> Flag {

@@ -1,4 +1,4 @@
-//! The other node's NVRAM, as a home of the log: the interconnect, and what follows from how it does.
+//! Ships the log to the other node's NVRAM over the interconnect, and decides whether output waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -16,26 +16,26 @@ use crate::pair::page::Page;
 use crate::supervisor::Report;
 use crate::supervisor::worker::{EXIT_ERROR, Message};
 
-/// How long one waits for news before one looks at what there is no news of.
+/// The longest wait for news before conditions without news are checked.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// The same while nothing waits for the partner.
+/// The same while no output waits for the partner.
 const IDLE: Duration = Duration::from_millis(50);
-/// Longest that a copy whose state nobody takes up may take to be wiped.
+/// The longest time for wiping a copy that no node will resume.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What the partner's home is made from.
+/// The parts from which the partner's home is made.
 pub struct Setup {
-    /// The thread that has the interconnect.
+    /// The thread of the interconnect.
     pub link: Link,
-    /// Where the supervisor says what is on record.
+    /// The page with the supervisor's record.
     pub page: Page,
-    /// The way to the supervisor.
+    /// The channel to the supervisor.
     pub report: Report,
     /// The name of the other node.
     pub name: String,
-    /// The durability asks for a partner in step.
+    /// The durability requires a partner in step.
     pub is_wanted: bool,
-    /// So long the partner may keep output waiting.
+    /// The longest time for which the partner may delay output.
     pub timeout: Duration,
 }
 
@@ -46,16 +46,16 @@ pub struct Partner {
     report: Report,
     name: String,
     mirror: Mirror,
-    /// By the durability.
+    /// The durability requires a partner in step.
     is_wanted: bool,
-    /// The service is to move there.
+    /// The service must move to the partner.
     is_asked_for: bool,
     timeout: Duration,
     began: Instant,
     is_attached: bool,
-    /// Since when there is no connection; `None`: there is one.
+    /// The time since which the connection is lost; `None`: it exists.
     away_since: Option<Instant>,
-    /// Since when a batch is under way.
+    /// The time since which a batch is in progress.
     batch_since: Option<Instant>,
     is_done: bool,
     is_lost: bool,
@@ -63,7 +63,7 @@ pub struct Partner {
 }
 
 impl Partner {
-    /// A worker begins.
+    /// Makes the state of a new worker.
     #[must_use]
     pub fn new(setup: Setup) -> Partner {
         let Setup {
@@ -122,7 +122,7 @@ impl Partner {
     }
 
     fn attach(&mut self, log: &mut Log, beginning: Vec<u8>) {
-        // What was under way was of another connection.
+        // The batch in progress was for another connection.
         self.is_lost |= self.is_attached;
         let is_blank = beginning.iter().all(|byte| *byte == 0);
         let memory_len = log.memory_len();
@@ -221,7 +221,7 @@ impl Medium for Partner {
         self.hear(log);
         self.link.set_committed(log.committed().0);
         let facts = self.facts(log);
-        // As often as a state can follow another one.
+        // The largest number of changes of state.
         for _ in 0..4 {
             if let Some(action) = self.mirror.turn(&facts) {
                 self.act(action, log);

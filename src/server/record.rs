@@ -1,4 +1,4 @@
-//! The records of the log: every change of state that must survive, as one type.
+//! Defines the records of the log: one type with every change of durable state.
 //!
 //! Object 0 is the server's own; every other object is a client connection, TCP and SMB together, or a generation of
 //! effects on files ([`super::consistency`]).

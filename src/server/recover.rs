@@ -383,7 +383,7 @@ impl<F: FileSystem> Machine<F> {
     }
 
     /// Notes the open files, which are opened when they are used. Directories that clients watch are watched again now;
-    /// clients whose directory may have changed unnoticed since the recorded time are told to list it again.
+    /// clients whose directory may have changed unnoticed since the recorded time are notified to list it again.
     fn remember_files(&mut self, watched_until: Option<FileTime>) {
         let mut at = None;
         for open in self.smb.opens().collect::<Vec<_>>() {

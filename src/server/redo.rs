@@ -1,5 +1,5 @@
-//! Redo after a power cut: the file systems are a few seconds behind what clients were told. Everything done to files
-//! since the last consistency point is done once more, in order.
+//! Redoes effects on files after a power cut: the file systems are a few seconds behind the replies that clients
+//! received. Every effect on files since the last consistency point is redone, in order.
 //!
 //! A journalling file system recovers to some prefix of the name changes, and its marker, which is set after each of
 //! them, says to which. These effects are skipped; at most the next one is in doubt, as after the death of a process.
@@ -172,7 +172,8 @@ impl<F: FileSystem> Machine<F> {
         self.effects = Some(Effects {
             generation,
             older: generations,
-            // Above every marker, whoever set it: a marker says that nothing above it is known.
+            // Numbers continue above every marker, whichever server set it: a marker states that no effect with a
+            // higher number is known.
             next: files.next().max(marked + 1),
             boot_id,
             since: time.now,
@@ -490,7 +491,7 @@ fn redo_one<F: FileSystem>(
     if let Some(info) = info
         && let Err(status) = fs.reopen(&info)
     {
-        // A file that is to be deleted may still have its name.
+        // A file that must be deleted may still have its name.
         if !is_gone(status) || !matches!(effect.op, FileOp::Close { .. }) {
             return Err(status);
         }

@@ -1,5 +1,5 @@
-//! The directories of the shares. They are recorded, so that no other directory is served in place of a missing one,
-//! such as an empty mount point.
+//! Records the directories of the shares. They are recorded, so that no other directory is served in place of a missing
+//! one, such as an empty mount point.
 
 use log::info;
 use outlast_fsa::fileop::FileKey;

@@ -1,4 +1,4 @@
-//! The event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
+//! Runs the event loop: waits for frames, timers, local changes and requests, and lets the machine take its turn.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -262,7 +262,7 @@ impl Server {
         }
     }
 
-    /// Waits at most so long; returns whether something has happened.
+    /// Waits at most this long; returns whether something has happened.
     fn poll(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = Timespec::try_from(timeout).ok();
         let mut fds = [

@@ -1,8 +1,8 @@
 //! Shares the log's room for replies that clients have not read.
 //!
-//! An account holds at most as much as is left (dynamic thresholds, Choudhury and Hahne, 1998): one account alone uses
-//! half of the room, several get equal parts without being counted, and some is left for the next one. Accounts share
-//! and not connections, for the reason that [`super::turns`] gives.
+//! An account holds at most as many bytes as remain free (dynamic thresholds, Choudhury and Hahne, 1998): one account
+//! alone uses half of the room, several get equal parts without being counted, and some room remains for another one.
+//! Accounts share and not connections, for the reason that [`super::turns`] gives.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,8 @@ impl Shares {
         self.accounts.get(principal).copied().unwrap_or_default()
     }
 
-    /// Returns whether an account may hold so much more, in one piece. It always may if no bytes are held: no reply is
-    /// longer than the log permits.
+    /// Returns whether an account may hold this many more bytes, in one piece. It always may if no bytes are held: no
+    /// reply is longer than the log permits.
     #[must_use]
     pub fn has_room(&self, principal: &Principal, bytes: u64) -> bool {
         let left = self.limit.saturating_sub(self.total);
@@ -51,37 +51,4 @@ impl Shares {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What each account gets that takes all it can, in pieces of so many bytes.
-    fn filled(shares: &mut Shares, principal: &Principal, piece: u64) -> u64 {
-        let mut got = 0;
-        while shares.has_room(principal, piece) {
-            shares.add(principal, piece);
-            got += piece;
-        }
-        got
-    }
-
-    #[test]
-    fn one_gets_half_and_the_next_half_of_the_rest() {
-        let mut shares = Shares::new(1000);
-        let users = ["alice", "bob"].map(|name| Principal::User(name.into()));
-        assert_eq!(filled(&mut shares, &Principal::Guest, 10), 500);
-        assert_eq!(filled(&mut shares, &users[0], 10), 250);
-        assert_eq!(filled(&mut shares, &users[1], 10), 130);
-        assert!(
-            !shares.has_room(&Principal::Guest, 0),
-            "not even a small one"
-        );
-    }
-
-    #[test]
-    fn where_nothing_waits_the_largest_may() {
-        let mut shares = Shares::new(1000);
-        assert!(shares.has_room(&Principal::Guest, 5000));
-        shares.add(&Principal::Guest, 1);
-        assert!(!shares.has_room(&Principal::Guest, 5000));
-    }
-}
+mod tests;

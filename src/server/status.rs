@@ -1,4 +1,4 @@
-//! The data of `outlast status`.
+//! Collects the data of `outlast status`.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ fn pair<F: FileSystem>(machine: &Machine<F>, about: &About) -> Option<PairStatus
 }
 
 impl About {
-    /// The worker that stands by, where the log has come to `committed`; its memory is not looked at.
+    /// The status of the standby worker, if the log ends at `committed`; its memory is not measured.
     pub(super) fn standby(&self, committed: u64) -> Option<StandbyStatus> {
         let Standing { pid, position } = self.standby.as_ref()?.standing();
         (pid != 0).then(|| StandbyStatus {

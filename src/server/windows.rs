@@ -28,11 +28,11 @@ pub const AUTOMATIC: usize = 64 << 10;
 /// Bytes of the largest window that is ever offered.
 pub const LARGEST: usize = 16 << 20;
 
-/// Bytes of the largest message with its direct-TCP header: so much is left for accounts that have been granted
+/// Bytes of the largest message with its direct-TCP header: this room remains for accounts that have been granted
 /// nothing.
 pub const RESERVE: usize = outlast_smb::wire::frame::MAX_MESSAGE + outlast_smb::wire::frame::LEN;
 
-/// A message of so many bytes is one of a stream of large ones: the window reaches beyond it.
+/// A message of this length belongs to a stream of large ones: the window reaches beyond it.
 const BULK: usize = AUTOMATIC;
 
 /// Bytes beyond the end of such a message, at most: what arrives during a turn.

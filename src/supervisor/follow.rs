@@ -1,4 +1,4 @@
-//! The standby worker's side: follows the log until the supervisor orders it to serve.
+//! Runs the standby worker: follows the log until the supervisor orders it to serve.
 
 use std::io::{BufRead as _, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! The interconnect of a node, the supervisor's side: takes the log of the node that serves, and knows what has come.
+//! Runs the supervisor's side of the interconnect: receives the log of the serving node, and reports its progress.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::pair::basis;
 use crate::pair::link::keys::Keys;
 use crate::pair::link::receiver::{Place, Receiver, View};
 
-/// The receiver, and where it puts what comes.
+/// The receiver, and the NVRAM that it writes.
 pub(super) struct Interconnect {
     receiver: Receiver,
     own: String,
@@ -23,10 +23,10 @@ pub(super) struct Interconnect {
 }
 
 impl Interconnect {
-    /// Begins to listen; `None`: the nodes have no interconnect.
+    /// Starts to listen; `None`: the nodes have no interconnect.
     ///
     /// # Errors
-    /// The key is not as it has to be, or the address cannot be listened on.
+    /// The key is invalid, or the address cannot be listened on.
     pub(super) fn open(
         config: &Config,
         partner: &Partner,
@@ -56,30 +56,29 @@ impl Interconnect {
         }))
     }
 
-    /// Takes the log of the node that is admitted, and no other's. `stands_by`: this node has not asked for the
-    /// service.
+    /// Accepts the log of the admitted node, and of no other. `stands_by`: this node has not asked for the service.
     pub(super) fn admit(&self, seen: &Seen, stands_by: bool) {
         let holds = stands_by && seen.is_held && seen.term.holder == self.partner;
         self.receiver.admit(holds.then_some(seen.term.epoch));
     }
 
-    /// Takes nobody's log any more, and acknowledges nothing.
+    /// Refuses every log from now on, and acknowledges nothing.
     pub(super) fn close(&self) {
         self.receiver.admit(None);
     }
 
-    /// The term of the state that this node may go on with after `last`.
+    /// Returns the term of the state that this node may resume after `last`.
     pub(super) fn resumes(&self, last: &Term) -> Option<u64> {
         let held = basis::held(&self.nvram, self.sink.as_deref(), self.incarnation);
         basis::resumes(last, &self.own, &held)
     }
 
-    /// Is there a copy that a worker may follow?
+    /// Returns whether there is a copy that a worker may follow.
     pub(super) fn is_followed(&self, seen: &Seen) -> bool {
         seen.term.in_step && self.receiver.view().is_connected
     }
 
-    /// For `outlast status` of a node that stands by.
+    /// Returns the status of the interconnect on a standby node.
     pub(super) fn status(&self) -> LinkStatus {
         let View {
             is_connected,

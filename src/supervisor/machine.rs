@@ -1,5 +1,5 @@
-//! The decisions of the supervisor, without their execution: inputs are the end of a worker and the time, outputs are
-//! actions.
+//! Decides for the supervisor, without executing the decisions: inputs are the end of a worker and the time, outputs
+//! are actions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

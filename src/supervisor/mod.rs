@@ -1,4 +1,5 @@
-//! The supervisor: holds the TAP and the control socket, and restarts the worker when it ends. It never sends a frame.
+//! Implements the supervisor, which holds the TAP and the control socket, and restarts the worker when it ends. It
+//! never sends a frame.
 //!
 //! [`machine`] decides, [`process`] starts and reaps, [`run`] joins the two; [`entry`] is the worker's side.
 
@@ -326,7 +327,7 @@ fn supervise(
     }
 }
 
-/// A worker serves, so long after the one before it ended.
+/// A worker serves, this long after the end of the preceding one.
 fn returned(gap: Duration, last_ended: Option<Ended>) -> Return {
     let began = SystemTime::now() - gap;
     let since_1970 = began.duration_since(UNIX_EPOCH).unwrap_or_default();

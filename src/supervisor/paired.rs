@@ -1,8 +1,9 @@
-//! One node of a pair: stands by until the arbiter admits it, then supervises a server, then stands by again.
+//! Runs one node of a pair: it is on standby until the arbiter admits it, then supervises a server, then is on standby
+//! again.
 //!
-//! [`role`](crate::pair::role) decides; this module acts. The lock that admits the node is one open file description of
-//! this process and of all its workers: it becomes free when the last of them has ended, and not before. A worker dies
-//! with its supervisor, so the end of a node frees it, and a node that is only stopped keeps it.
+//! [`role`](crate::pair::role) decides; this module executes. The lock that admits the node is one open file
+//! description of this process and of all its workers: it is released when the last of them has ended, and not before.
+//! A worker ends with its supervisor, so the end of a node releases it, and a node that is only stopped keeps it.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -41,14 +42,14 @@ use crate::predecessor::outwait;
 
 /// The interval at which a serving node checks its admission, and looks for its partner.
 const RENEWAL: Duration = Duration::from_secs(1);
-/// Between two attempts to put on record whether the partner is in step.
+/// The interval of attempts to put on record whether the partner is in step.
 const RETRY: Duration = Duration::from_millis(50);
-/// The same where the admission ends by itself.
+/// The same if the admission ends by itself.
 const RENEWAL_OF_A_LEASE: Duration = Duration::from_millis(200);
-/// Between two looks whether a hook has ended.
+/// The interval of checks whether a hook has ended.
 const HOOK_PACE: Duration = Duration::from_millis(1);
 
-/// Runs `outlast serve` of one node. Returns the exit code.
+/// Runs `outlast serve` on one node. Returns the exit code.
 pub(super) fn serve(
     kept: Settings,
     config: &Config,
@@ -74,7 +75,7 @@ pub(super) fn serve(
         partner.nodes.own,
         std::process::id()
     );
-    // A standby node is ready: its service manager should not wait until the other one fails.
+    // A standby node counts as ready: its service manager must not wait until the other one fails.
     desk.ready.serves();
     let mut event = Event::Tick;
     let mut terminating = None;
@@ -91,7 +92,7 @@ pub(super) fn serve(
             standby.retire();
             return Ok(terminating.unwrap_or(0));
         }
-        // The supervisor attaches to a missing TAP again before there is a worker, and then it receives.
+        // The supervisor reattaches to a missing TAP before a worker exists, and then receives from it.
         held.hear(true).unwrap_or_else(|error| warn!("{error:#}"));
         super::announce(held.config());
         let over = supervise(&mut held, &mut standby, &mut desk, Some(&mut node))?;
@@ -132,7 +133,7 @@ impl Counter {
     }
 
     /// Receives all waiting requests; each on a thread, as one may be slow.
-    fn hear(&self, held: &Held) {
+    fn receive(&self, held: &Held) {
         while let Ok(asked) = rustix::net::accept_with(held.control(), SocketFlags::CLOEXEC) {
             let submit = self.submit.clone();
             let stream = UnixStream::from(asked);
@@ -159,11 +160,11 @@ pub(super) struct Node {
     durability: Durability,
     /// `None`: both nodes reach the same NVRAM, or the same sink.
     interconnect: Option<Interconnect>,
-    /// The term that this node was admitted in the last time, as the holder before has left it.
+    /// The term in which this node was last admitted, as the preceding holder left it.
     admitted: Option<Term>,
-    /// What a worker has asked for, and the arbiter has not taken yet.
+    /// A worker's request that the arbiter has not accepted yet.
     unanswered: Option<(u64, bool)>,
-    /// What was seen last.
+    /// The arbiter's state as last read.
     seen: Option<Seen>,
     next_look: Duration,
     /// The results of hooks.
@@ -212,7 +213,7 @@ impl Node {
         Ok((node, paired))
     }
 
-    /// Stands by until the node has to serve; false: until it has to end.
+    /// Waits on standby until the node must serve; returns false if it must end.
     fn until_it_serves(
         &mut self,
         first: Event,
@@ -245,11 +246,11 @@ impl Node {
                     action => event = self.carry_out(action, held.config()),
                 }
             }
-            self.tell();
+            self.log_trouble();
             if is_terminating && self.role.deadline().is_some() {
                 return Ok(false);
             }
-            counter.hear(held);
+            counter.receive(held);
             self.answer(counter, standby.shared(), &held.config().nvram.path, now());
             if self.may_follow(held.config()) {
                 standby.look_after(held, now());
@@ -295,7 +296,7 @@ impl Node {
             Err(why) => error!("the previous configuration and users are kept: {why:#}"),
         }
         self.durability = held.config().nvram.durability;
-        self.say();
+        self.publish();
         self.complaint = None;
         Ok(())
     }
@@ -306,7 +307,7 @@ impl Node {
             Action::Look => Some(match self.arbiter.look() {
                 Ok(seen) => {
                     if !seen.is_held {
-                        self.know_state(&seen.term);
+                        self.update_state(&seen.term);
                     }
                     if let Some(interconnect) = &self.interconnect {
                         interconnect.admit(&seen, !self.role.serves());
@@ -316,10 +317,10 @@ impl Node {
                 }
                 Err(error) => Event::Failed(error.to_string()),
             }),
-            // A node that asks acknowledges nothing any more to one that may be on its way out.
+            // A node that asks for admission no longer acknowledges frames of a leader that may be ending.
             Action::Ask => Some(match self.close_and_ask() {
                 Ok(term) => {
-                    term.iter().for_each(|term| self.know_state(term));
+                    term.iter().for_each(|term| self.update_state(term));
                     self.admitted.clone_from(&term);
                     Event::Asked(term)
                 }
@@ -363,8 +364,8 @@ impl Node {
         self.arbiter.ask()
     }
 
-    /// Says to the role whether this node has the state of a term.
-    fn know_state(&mut self, term: &Term) {
+    /// Informs the role whether this node has the state of a term.
+    fn update_state(&mut self, term: &Term) {
         if let Some(interconnect) = &self.interconnect {
             let has_state = term.epoch == 0 || interconnect.resumes(term).is_some();
             self.role.set_has_state(has_state);
@@ -375,13 +376,13 @@ impl Node {
         self.partner.nodes.own.clone()
     }
 
-    /// Runs something slow on a thread.
+    /// Runs slow work on a thread.
     fn beside(&self, work: impl FnOnce() -> Event + Send + 'static) {
         let sender = self.sender.clone();
         let thread = std::thread::Builder::new().name("hook".into());
         let spawned = thread.spawn(move || drop(sender.send(work())));
         if let Err(error) = spawned {
-            // Nothing else makes the role continue, and there is no worker: the supervisor ends, and frees the lock.
+            // No other event would continue the role, and no worker exists: the supervisor ends, and releases the lock.
             error!("cannot start a thread: {error}");
             std::process::exit(super::worker::EXIT_ERROR.into());
         }
@@ -449,14 +450,14 @@ impl Node {
             });
             match written {
                 Ok(()) => info!("the service is left to the other node, or to the next start"),
-                // Then it is as if this node had died here, which is safe.
+                // Then the state is the same as after a crash of this node, which is safe.
                 Err(error) => error!("cannot record how this node has ended: {error}"),
             }
         }
         self.arbiter.release();
     }
 
-    /// When [`Node::look_after`] is to be called.
+    /// Returns the time of the next call of [`Node::look_after`].
     pub(super) fn next_look(&self, now: Duration) -> Duration {
         match self.unanswered {
             Some(_) => self.next_look.min(now + RETRY),
@@ -485,7 +486,7 @@ impl Node {
             let term = self.stepped(seen.term.clone(), seen.partner);
             let seen = self.seen.insert(seen);
             if term != seen.term {
-                // The bit first: the flag, and with it everything acknowledged, follow.
+                // The bit comes first: the flag, and with it acknowledgments, follow.
                 self.arbiter.write(&term)?;
                 seen.term = term;
             }
@@ -496,12 +497,12 @@ impl Node {
             Err(error) => self.complain(error.to_string()),
             Ok(()) => self.complaint = None,
         }
-        self.say();
+        self.publish();
         Ok(())
     }
 
-    /// A worker asks to have it on record whether the partner is in step. The answer is in the page, where the workers
-    /// see first what is on record and then the number.
+    /// Puts on record, upon a worker's request, whether the partner is in step. The answer is in the page, where the
+    /// record is written before the number.
     pub(super) fn step(&mut self, number: u64, in_step: bool) {
         let write = |node: &mut Node| {
             let seen = node.arbiter.look()?;
@@ -522,7 +523,7 @@ impl Node {
             Ok(()) => {
                 self.unanswered = None;
                 self.complaint = None;
-                self.say();
+                self.publish();
                 if let Err(error) = self.page.answer(number) {
                     warn!("the worker cannot be answered: {error}");
                 }
@@ -542,7 +543,7 @@ impl Node {
     }
 
     /// Logs what prevents this node from serving, once.
-    fn tell(&mut self) {
+    fn log_trouble(&mut self) {
         match self.role.trouble().map(str::to_owned) {
             Some(why) => self.complain(why),
             None => self.complaint = None,
@@ -550,7 +551,7 @@ impl Node {
     }
 
     /// Publishes the state to the workers.
-    fn say(&self) {
+    fn publish(&self) {
         let written = self
             .status()
             .map_or(Ok(()), |status| self.page.write(&status));
@@ -582,7 +583,7 @@ impl Node {
         self.seen.as_ref().filter(held_by_partner).is_some() && config.nvram.path.exists()
     }
 
-    /// Answers who asks while no worker does.
+    /// Answers control requests while no worker does.
     fn answer(&mut self, counter: &Counter, shared: &Shared, nvram: &Path, now: Duration) {
         while let Ok(ControlRequest { command, reply }) = counter.requests.try_recv() {
             let answer = match command {
@@ -593,7 +594,7 @@ impl Node {
                     reason: self.refusal(),
                 },
             };
-            // The requester may have gone.
+            // The requester may have ended.
             let _ = reply.send(answer);
         }
     }

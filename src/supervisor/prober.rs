@@ -1,7 +1,7 @@
-//! The question of a worker to its supervisor before a reboot: whether the next worker can take over. The worker's
-//! sandbox prevents it from executing anything. A thread of the supervisor probes the binary of `outlast reboot
-//! --exec`; then the supervisor's own thread starts the next worker as standby worker ([`super::standby`]). The number
-//! of the worker's socket is in the environment, like that of the pulse.
+//! Answers a worker's question before a reboot, whether the next worker can take over. The worker's sandbox prevents it
+//! from executing anything. A thread of the supervisor probes the binary of `outlast reboot --exec`; then the
+//! supervisor's own thread starts the next worker as standby worker ([`super::standby`]). The number of the worker's
+//! socket is in the environment, like that of the pulse.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -26,7 +26,7 @@ use crate::control::probe;
 pub(super) const VARIABLE: &str = "OUTLAST_PROBER_FD";
 /// Length of the longest path, and of the longest answer, in bytes.
 const MESSAGE_MAX_BYTES: usize = 16 << 10;
-/// How long the next worker may take to read the log.
+/// The time within which the next worker must read the log.
 pub(super) const TRIAL: Duration = Duration::from_secs(20);
 /// The time within which the supervisor's own thread answers.
 const ANSWER: Duration = TRIAL.saturating_add(Duration::from_secs(2));
@@ -35,10 +35,10 @@ const TIMEOUT: Duration = probe::TIMEOUT.saturating_add(ANSWER);
 /// A value for the worker's own binary, which no path can have.
 const THE_SAME: &[u8] = b"\0";
 
-/// Before what is wanted of a capture, which is JSON. It cannot be in a path either.
+/// The prefix of a request for a capture, which is JSON. No path can begin with it, either.
 const CAPTURE: &[u8] = b"\0capture ";
 
-/// What came of a question; or the reason, in one line.
+/// The answer to a question; an error is the reason, in one line.
 type Answer = Result<(), String>;
 
 /// The question whether a worker may end for a reboot.
@@ -82,7 +82,7 @@ impl Asks {
 pub struct Prober(Arc<OwnedFd>);
 
 impl Prober {
-    /// Makes a pair of sockets: the worker's, and the one for [`answer`].
+    /// Makes a pair of sockets: the worker's one, and the one for [`answer`].
     ///
     /// # Errors
     /// The kernel provides none.
@@ -109,7 +109,7 @@ impl Prober {
         self.exchange(path)
     }
 
-    /// Has the supervisor begin or end a capture.
+    /// Requests the supervisor to begin or end a capture.
     ///
     /// # Errors
     /// The reason, in one line.
@@ -182,43 +182,4 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_binary_is_probed_by_the_other_side() {
-        let (prober, supervisor) = Prober::new().unwrap();
-        let (woken, waker) = UnixStream::pair().unwrap();
-        let (asks, asked) = Asks::new(waker);
-        let captures = Capture::new().unwrap();
-        answer(supervisor, PathBuf::from("/nowhere/o.toml"), asks, captures);
-        let refused = |binary: &str| prober.ask(Some(Path::new(binary))).unwrap_err();
-        for _ in 0..2 {
-            assert!(refused("/nowhere/outlast").contains("/nowhere/outlast cannot be run"));
-            assert!(refused("/bin/true").contains("it is not an outlast binary"));
-        }
-        assert!(
-            asked.try_recv().is_err(),
-            "another binary is no standby worker"
-        );
-        let answers = std::thread::spawn(move || {
-            for answer in [Ok(()), Err("it cannot".to_owned())] {
-                io::Read::read(&mut &woken, &mut [0]).unwrap();
-                let ask = asked.recv().unwrap();
-                assert_eq!(ask.binary, None);
-                ask.answer.send(answer).unwrap();
-            }
-        });
-        assert_eq!(prober.ask(None), Ok(()));
-        assert_eq!(prober.ask(None), Err("it cannot".to_owned()));
-        answers.join().unwrap();
-    }
-
-    #[test]
-    fn a_supervisor_without_a_thread_refuses() {
-        let (prober, supervisor) = Prober::new().unwrap();
-        drop(supervisor);
-        let refused = prober.ask(Some(Path::new("/bin/true"))).unwrap_err();
-        assert!(refused.contains("the supervisor"), "{refused}");
-    }
-}
+mod tests;

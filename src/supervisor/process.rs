@@ -1,4 +1,4 @@
-//! A worker process: starts it with its descriptors, reads its reports, reaps it.
+//! Manages a worker process: starts it with its descriptors, reads its reports, reaps it.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -118,7 +118,7 @@ impl Held {
         (self.is_tap_kept, self.is_stored) = (false, false);
     }
 
-    /// The same of one node of a pair. It hears nothing before [`Held::hear`].
+    /// Prepares for one node of a pair. It receives no frame before [`Held::hear`].
     pub(super) fn of_pair(self, pair: Paired) -> anyhow::Result<Held> {
         self.tap.iter().try_for_each(|tap| tap.set_dropping(true))?;
         Ok(Held {
@@ -130,7 +130,8 @@ impl Held {
     /// Keeps frames for the next worker, or drops them.
     pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
         if yes {
-            // What came before this node went deaf was for connections that continued elsewhere, and may have ended.
+            // Frames from before this node stopped to receive were for connections that continued elsewhere, and may
+            // have ended.
             self.tap.iter().try_for_each(Tap::discard)?;
         }
         self.tap.iter().try_for_each(|tap| tap.set_dropping(!yes))?;
@@ -269,7 +270,7 @@ impl Provision for Held {
     }
 
     fn keep(&mut self, manager: &Manager) {
-        // A node of a pair that is gone must not take frames: the other one serves.
+        // A node of a pair that has ended must not receive frames: the other one serves.
         if self.pair.is_some() || std::mem::replace(&mut self.is_stored, true) {
             return;
         }

@@ -1,5 +1,5 @@
-//! The worker's pulse: signs of life that its loop leaves in a page of memory, and their interpretation by the
-//! supervisor.
+//! Implements the worker's pulse: signs of life that its loop leaves in a page of memory, and their interpretation by
+//! the supervisor.
 //!
 //! The page is a memfd that the worker inherits; its number is in the environment, so that an older worker ignores it.
 //! Only the loop writes it, in its turns: a separate thread would beat for a loop that spins. A turn may be long for

@@ -1,4 +1,4 @@
-//! The supervisor's signals: SIGTERM and SIGINT end the server, SIGHUP reloads the configuration.
+//! Handles the supervisor's signals: SIGTERM and SIGINT end the server, SIGHUP reloads the configuration.
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -102,7 +102,7 @@ impl StandIn {
             let thread = std::thread::Builder::new().name("stand-in".into());
             let asked = UnixStream::from(asked);
             if let Err(error) = thread.spawn(move || stand_in(asked, status, &metrics)) {
-                warn!("nobody can be answered: {error}");
+                warn!("control requests cannot be answered: {error}");
             }
         }
     }

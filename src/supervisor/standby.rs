@@ -1,5 +1,5 @@
-//! The standby worker, which the supervisor starts when another worker serves. It follows that worker's log, and serves
-//! as soon as it is ordered to; a new worker would have to be started and to read the log first.
+//! Manages the standby worker, which the supervisor starts when another worker serves. It follows that worker's log,
+//! and serves as soon as it is ordered to; a new worker would have to be started and to read the log first.
 //!
 //! Before a reboot with another binary or other settings, the standby worker is replaced by one of these. The serving
 //! worker ends when that one has read the log, and not before.
@@ -190,7 +190,7 @@ impl Standby {
             (Some(settings), Ok(inherited)) if !is_new && *settings == **inherited.settings => {
                 Ok(())
             }
-            // A file may have been replaced under the same name, so a binary requested by its name is started anew.
+            // A file may have been replaced under the same name, so a binary requested by its name is started again.
             (Some(settings), Ok(inherited)) => {
                 self.dismiss("another reboot has been asked for");
                 let settings = &settings;

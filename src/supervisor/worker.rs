@@ -1,5 +1,5 @@
-//! The interface between supervisor and worker: arguments in one direction, the report pipe and the exit code in the
-//! other. A newer worker may run under an older supervisor (`outlast reboot --exec`), so it only grows.
+//! Defines the interface between supervisor and worker: arguments in one direction, the report pipe and the exit code
+//! in the other. A newer worker may run under an older supervisor (`outlast reboot --exec`), so it only grows.
 
 use std::fs::File;
 use std::io::{self, Write};

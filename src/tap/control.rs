@@ -1,4 +1,4 @@
-//! The ioctls of TAP devices, and the meaning of their errors.
+//! Calls the ioctls of TAP devices, and explains their errors.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! The machine's side of a network interface: its address, and whether it is up (netdevice(7)).
+//! Configures the machine's side of a network interface: its address, and whether it is up (netdevice(7)).
 
 use std::io;
 use std::net::Ipv4Addr;

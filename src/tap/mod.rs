@@ -1,4 +1,4 @@
-//! The TAP device: with segmentation and checksum offload if the kernel supports it, plain otherwise.
+//! Opens the TAP device: with segmentation and checksum offload if the kernel supports it, plain otherwise.
 //!
 //! A TAP that a configuration names exists before the server and stays when the server ends, so that the link stays up
 //! and its queue keeps the frames that clients send meanwhile. `scripts/lab up` makes one. [`Tap::create`] makes one
@@ -74,7 +74,7 @@ impl Tap {
         })
     }
 
-    /// Empties the queue. Whoever fills it meanwhile has this end all the same.
+    /// Empties the queue. It ends even if other processes fill the queue meanwhile.
     ///
     /// # Errors
     /// It cannot be read.
@@ -199,7 +199,7 @@ impl Tap {
         }
     }
 
-    /// Is it attached with segmentation and checksum offload?
+    /// Returns whether it is attached with segmentation and checksum offload.
     pub fn has_offload(&self) -> bool {
         matches!(self.mode, Mode::Offload(_))
     }

@@ -1,5 +1,5 @@
-//! A TAP with a virtio-net header before each frame: frames up to 64 KiB in both directions, checksums left to the last
-//! device.
+//! Uses a TAP with a virtio-net header before each frame: frames up to 64 KiB in both directions, checksums left to the
+//! last device.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! A TAP without offloads: one MTU-sized frame per system call, and all checksums are ours.
+//! Uses a TAP without offloads: one MTU-sized frame per system call, and all checksums computed by the stack.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};

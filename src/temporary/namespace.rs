@@ -1,4 +1,4 @@
-//! A private network: a network namespace of this process, made without root where the machine permits that.
+//! Makes a private network: a network namespace of this process, made without root where the machine permits that.
 
 use std::fs;
 

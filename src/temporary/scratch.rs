@@ -1,5 +1,5 @@
-//! A private directory that is removed with its server. A server that was killed with SIGKILL leaves it behind; the
-//! next server, which finds it unlocked, removes it.
+//! Makes a private directory that is removed with its server. A server that was killed with SIGKILL leaves it behind;
+//! the next server, which finds it unlocked, removes it.
 
 use std::fs::{self, File};
 use std::io;
@@ -123,31 +123,4 @@ fn is_a_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_killed_server_left_is_removed_and_nothing_else() {
-        let base = std::env::temp_dir().join(format!("scratch-test-{}", std::process::id()));
-        fs::create_dir_all(&base).unwrap();
-        let running = make(&base).unwrap();
-        let killed = make(&base).unwrap();
-        fs::write(killed.path().join("nvram"), "x").unwrap();
-        let left = killed.path().to_owned();
-        // Like the kernel: the lock is released, the directory stays.
-        let Scratch { path: _, _lock } = &killed;
-        rustix::fs::flock(_lock, FlockOperation::Unlock).unwrap();
-        std::mem::forget(killed);
-        let others = ["outlast-0123", "outlast-data", ".outlast-0123456789abcdef"];
-        for name in others {
-            fs::create_dir(base.join(name)).unwrap();
-        }
-        remove_stale(&base);
-        assert!(!left.exists() && running.path().exists());
-        assert!(others.iter().all(|name| base.join(name).exists()));
-        let path = running.path().to_owned();
-        drop(running);
-        assert!(!path.exists());
-        fs::remove_dir_all(&base).unwrap();
-    }
-}
+mod tests;

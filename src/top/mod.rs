@@ -1,7 +1,7 @@
-//! `outlast top`: the running server on a terminal, twice a second.
+//! Implements `outlast top`: shows the running server on a terminal, updated twice a second.
 //!
-//! [`model`] holds what was heard and what follows from it, [`view`] draws that; [`run`] joins the two with the
-//! terminal. A thread asks the server, so that keys are answered while it is away.
+//! [`model`] holds the received states and the values derived from them, [`view`] draws them; [`run`] connects both to
+//! the terminal. A thread requests the server's state, so that keys work while the server does not answer.
 
 mod model;
 #[cfg(test)]
@@ -18,19 +18,19 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use crate::control::{Command, Reply, Status, client};
 use model::{Model, Wish};
 
-/// Between two questions.
+/// The interval of requests.
 const PACE: Duration = Duration::from_millis(500);
-/// How long a key may wait until what was heard meanwhile is drawn.
+/// The longest wait for a key before new states are drawn.
 const FRAME: Duration = Duration::from_millis(100);
-/// How long an answer may take, also while a worker is replaced.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time within which the server must answer, even while a worker is replaced.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Shows the server that has this control socket, until the user leaves.
 ///
 /// # Errors
 /// No server is running, or standard output is no terminal.
 pub fn run(control: &Path) -> anyhow::Result<()> {
-    // Whether there is a server is said before the screen is taken.
+    // A missing server is reported before the screen is changed.
     let first = ask(control)?;
     let mut terminal =
         ratatui::try_init().context("standard output is no terminal: use `outlast status`")?;
@@ -67,7 +67,7 @@ fn next_key(model: &mut Model) -> std::io::Result<Option<Wish>> {
     })
 }
 
-/// Asks again and again, until nobody listens.
+/// Requests the state repeatedly, until the receiver is dropped.
 fn listen(control: PathBuf) -> mpsc::Receiver<Result<Status, String>> {
     let (say, heard) = mpsc::channel();
     std::thread::spawn(move || {
@@ -83,18 +83,18 @@ fn listen(control: PathBuf) -> mpsc::Receiver<Result<Status, String>> {
 }
 
 fn ask(control: &Path) -> Result<Status, client::Error> {
-    match client::request(control, &Command::Status, PATIENCE)? {
+    match client::request(control, &Command::Status, TIMEOUT)? {
         Reply::Status(status) => Ok(*status),
         _ => Ok(Status::unknown()),
     }
 }
 
-/// Drops the connections of a client; gives what came of it, for the user.
+/// Drops the connections of a client; returns a message for the user.
 fn disconnect(control: &Path, client: String) -> String {
     let command = Command::Disconnect {
         client_or_user: client.clone(),
     };
-    match client::request(control, &command, PATIENCE) {
+    match client::request(control, &command, TIMEOUT) {
         Ok(Reply::Disconnected { connections: 0 }) => format!("{client} is not connected"),
         Ok(_) => format!("{client} was disconnected"),
         Err(error) => error.to_string(),

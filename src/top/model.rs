@@ -1,4 +1,4 @@
-//! What `outlast top` knows: the last two states of the server, and what follows from them.
+//! Holds the state of `outlast top`: the last two states of the server, and the values derived from them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,56 +7,56 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::control::{ActivityStatus, ConnectionStatus, Status};
 
-/// What is heard at one moment.
+/// A state of the server, and its time.
 #[derive(Debug)]
 struct Sample {
     at: Duration,
     status: Status,
 }
 
-/// What the user wants.
+/// An action that the user requests.
 #[derive(Debug, PartialEq)]
 pub(super) enum Wish {
     Leave,
-    /// To drop the connection of this client.
+    /// Drop the connections of this client.
     Disconnect(String),
 }
 
-/// How fast a connection is, in bytes per second.
+/// The rates of a connection, in bytes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rate {
-    /// RCV.NXT moves so fast.
+    /// The rate of RCV.NXT.
     pub received: f64,
-    /// SND.UNA moves so fast.
+    /// The rate of SND.UNA.
     pub acknowledged: f64,
 }
 
-/// What the server did in a second.
+/// The server's activity per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Pace {
-    /// How often it saved state, at each of the four points.
+    /// The rate at which it passed each of the four points.
     pub points: [f64; 4],
     pub commits: f64,
     pub received_bytes: f64,
     pub sent_bytes: f64,
 }
 
-/// What is shown.
+/// The state to show.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     now: Option<Sample>,
     before: Option<Sample>,
-    /// The server does not answer, and why.
+    /// The reason why the server does not answer, if it does not.
     silence: Option<String>,
     selected: usize,
-    /// It is asked whether this client is to be dropped.
+    /// The client that is dropped if the user confirms.
     asked: Option<SocketAddr>,
-    /// What came of the last wish.
+    /// The result of the last action.
     said: String,
 }
 
 impl Model {
-    /// Takes an answer of the server's, or the reason why there is none.
+    /// Processes a state of the server, or the reason for its lack.
     pub fn hear(&mut self, answer: Result<Status, String>, at: Duration) {
         match answer {
             Ok(status) if status.trouble.is_none() => {
@@ -70,32 +70,32 @@ impl Model {
         }
     }
 
-    /// Shows what came of a wish.
+    /// Shows the result of an action.
     pub fn say(&mut self, text: String) {
         self.said = text;
     }
 
-    /// The state of the server as it was heard last.
+    /// Returns the last state of the server.
     pub fn status(&self) -> Option<&Status> {
         self.now.as_ref().map(|sample| &sample.status)
     }
 
-    /// Its connections.
+    /// Returns its connections.
     pub fn connections(&self) -> &[ConnectionStatus] {
         self.status().map_or(&[], |status| &status.connections)
     }
 
-    /// The number of the connection that is selected.
+    /// Returns the index of the selected connection.
     pub fn selected(&self) -> usize {
         self.selected
     }
 
-    /// Why the server does not answer, if it does not.
+    /// Returns the reason why the server does not answer, if it does not.
     pub fn silence(&self) -> Option<&str> {
         self.silence.as_deref()
     }
 
-    /// The last line.
+    /// Returns the last line of the screen.
     pub fn prompt(&self) -> String {
         match (&self.asked, self.said.as_str()) {
             (Some(client), _) => format!("disconnect {client}? y: yes, any other key: no"),
@@ -104,7 +104,7 @@ impl Model {
         }
     }
 
-    /// How fast a connection of now is.
+    /// Returns the rates of a connection of the last state.
     pub fn rate(&self, connection: &ConnectionStatus) -> Rate {
         let Some((before, seconds)) = self.before() else {
             return Rate::default();
@@ -123,12 +123,12 @@ impl Model {
         }
     }
 
-    /// What the server does in a second.
+    /// Returns the server's activity per second.
     pub fn pace(&self) -> Pace {
         let (Some(now), Some((before, seconds))) = (self.status(), self.before()) else {
             return Pace::default();
         };
-        // Counts begin anew when the server was ended and started.
+        // Counts restart at zero when the server was ended and started.
         let per_second = |count: fn(&ActivityStatus) -> u64| {
             let more = count(&now.activity).saturating_sub(count(&before.activity));
             more as f64 / seconds
@@ -146,14 +146,14 @@ impl Model {
         }
     }
 
-    /// The state before, and how many seconds lie between.
+    /// Returns the preceding state, and the seconds since then.
     fn before(&self) -> Option<(&Status, f64)> {
         let (now, before) = (self.now.as_ref()?, self.before.as_ref()?);
         let seconds = now.at.saturating_sub(before.at).as_secs_f64();
         (seconds > 0.0).then_some((&before.status, seconds))
     }
 
-    /// The user has pressed a key.
+    /// Processes a key.
     pub fn press(&mut self, key: KeyEvent) -> Option<Wish> {
         self.said.clear();
         if let Some(client) = self.asked.take() {

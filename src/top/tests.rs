@@ -179,7 +179,7 @@ fn a_server_that_is_away_is_said_to_be_and_the_rest_stays() {
         acknowledged: 0.0,
     };
     assert_eq!(rate, expected, "over the whole time");
-    // A server that was started anew counts anew.
+    // A restarted server counts from zero.
     model.hear(Ok(status(0)), Duration::from_secs(4));
     assert_eq!(model.pace().commits, 0.0);
 }

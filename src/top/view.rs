@@ -1,4 +1,4 @@
-//! What `outlast top` draws.
+//! Draws the screen of `outlast top`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,12 +12,12 @@ use super::model::{Model, Pace};
 use crate::cli::status::{length, size};
 use crate::control::{ConnectionStatus, LogStatus, Outage, PairStatus, StandbyStatus, Status};
 
-/// Returns that are shown.
+/// The number of returns that are shown.
 const RETURNS: usize = 5;
-/// The log is fuller than this, in percent: worth a look.
+/// The usage of the log, in percent, above which it is highlighted.
 const FULL: u64 = 80;
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let head = head(model);
     let returns = returns(model);
@@ -139,7 +139,7 @@ fn traffic(pace: Pace) -> Line<'static> {
     Line::from(format!("frames   received {received}   sent {sent}"))
 }
 
-/// Bytes per second for people.
+/// Formats a rate in bytes per second.
 fn speed(bytes: f64) -> String {
     format!("{}/s", size(bytes as u64))
 }

@@ -1,5 +1,5 @@
-//! What the segments of a capture say about each TCP connection: how far each side has got, what was sent again, how
-//! long the server was silent, and how the connection began and ended.
+//! Reconstructs the TCP connections of a capture from its segments: the progress of each side, retransmissions, the
+//! server's silences, and how connections began and ended.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,30 +17,30 @@ pub struct Connection {
     pub client: SocketAddr,
     /// Address and port of the server.
     pub server: SocketAddr,
-    /// What the server sends.
+    /// The server's stream.
     pub to_client: Stream,
-    /// What the client sends.
+    /// The client's stream.
     pub to_server: Stream,
     /// SYN, FIN and RST, in the order of the capture.
     pub marks: Vec<Mark>,
     /// The silences of the server, in the order of the capture.
     pub silences: Vec<Silence>,
-    /// Initial sequence number of the client's SYN, if the capture has that.
+    /// The initial sequence number of the client's SYN, if it was captured.
     client_isn: Option<u32>,
     wait: Wait,
     heard: Option<Duration>,
-    /// Of the latest bytes, those to the client and those to the server.
+    /// The recent bytes to the client and to the server.
     latest_bytes: [u64; 2],
 }
 
-/// What one side sends.
+/// The stream of one side.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
-    /// Sequence number of the first byte, when it is known.
+    /// The sequence number of the first byte, once it is known.
     first: Option<u32>,
-    /// Bytes sent: offset of the next one.
+    /// The offset of the next byte to send.
     reached: u64,
-    /// Bytes acknowledged by the other side.
+    /// The number of bytes that the other side has acknowledged.
     acked: u64,
     /// Segments with payload, in the order of the capture.
     pub points: Vec<Point>,
@@ -49,31 +49,31 @@ pub struct Stream {
 /// A segment with payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// When it was captured.
+    /// The time of its capture.
     pub at: Duration,
-    /// Offset of its end in the stream.
+    /// The offset of its end in the stream.
     pub offset: u64,
-    /// It has no byte that was not captured before.
+    /// It is a retransmission: all of its bytes were captured before.
     pub is_resent: bool,
 }
 
 /// A segment that begins or ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// When it was captured.
+    /// The time of its capture.
     pub at: Duration,
-    /// What it is.
+    /// Its kind.
     pub event: Event,
-    /// It is the server's.
+    /// The server has sent it.
     pub from_server: bool,
 }
 
-/// What begins or ends a connection.
+/// The kind of a segment that begins or ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// SYN.
     Syn,
-    /// A SYN once more: the first had no answer.
+    /// A retransmitted SYN.
     SynAgain,
     /// FIN.
     Fin,
@@ -81,48 +81,49 @@ pub enum Event {
     Reset,
 }
 
-/// A client that sends something so soon after the server did is at work: it has waited since then.
+/// A client that sends within this time after the server is active: it has waited since the server's segment.
 const AT_WORK: Duration = Duration::from_millis(50);
-/// Of so many bytes, the latest, most have one direction: the client downloads or uploads.
+/// The number of recent bytes whose direction determines whether the client downloads or uploads.
 const LATEST_BYTES: u64 = 1 << 18;
 
-/// A time in which the client waits and the server does not go on: it sends no byte that it has not sent before, nor,
-/// to a client that uploads, acknowledges one that it has not acknowledged before.
+/// A time in which the client waits and the server makes no progress: it sends no new byte, and acknowledges no new
+/// byte of a client that uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// Since when the client waits.
+    /// The time since which the client waits.
     pub from: Duration,
-    /// When the server continues.
+    /// The time at which the server continues.
     pub until: Duration,
 }
 
 impl Silence {
-    /// How long it is.
+    /// Returns its length.
     #[must_use]
     pub fn length(&self) -> Duration {
         self.until.saturating_sub(self.from)
     }
 }
 
-/// Since when the client waits for the server.
+/// The client's wait for the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// The capture has nothing of the server yet.
+    /// No segment of the server was captured yet.
     Unknown,
-    /// Since then: not everything that the client has sent is acknowledged.
+    /// The client waits since then: the server has not acknowledged everything.
     Since(Duration),
-    /// Since then, if it sends nothing, or soon. Else since it does: before, it may have had nothing to ask.
+    /// The client waits since then if it sends nothing, or sends soon. Otherwise it waits since its next segment: until
+    /// then it may have been idle.
     UnlessItSends(Duration),
 }
 
 impl Stream {
-    /// Bytes sent so far.
+    /// Returns the number of bytes sent so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.reached
     }
 
-    /// Offset of a sequence number, near to what has been reached (RFC 9293, section 3.4: 32 bits that wrap around).
+    /// Returns the offset of a sequence number near the present one (RFC 9293, section 3.4: 32 bits that wrap around).
     fn offset(&mut self, seq: u32) -> u64 {
         let first = *self.first.get_or_insert(seq);
         let next = first.wrapping_add(self.reached as u32);
@@ -130,7 +131,7 @@ impl Stream {
         self.reached.saturating_add_signed(distance)
     }
 
-    /// Adds a segment; says whether it has a byte that was not captured before.
+    /// Adds a segment; returns whether it has a new byte.
     fn send(&mut self, segment: &Segment) -> bool {
         if segment.syn {
             self.first = Some(segment.seq.wrapping_add(1));
@@ -138,7 +139,7 @@ impl Stream {
         }
         let begin = self.offset(segment.seq);
         let offset = begin + u64::from(segment.payload_bytes);
-        // RFC 9293, 3.8.4: a keep-alive is a segment just before what has been reached, with a byte or without.
+        // RFC 9293, 3.8.4: a keep-alive is a segment just before the next byte, with one byte or without.
         let is_keep_alive = segment.payload_bytes <= 1 && begin + 1 == self.reached;
         if segment.payload_bytes == 0 || is_keep_alive {
             return false;
@@ -154,7 +155,7 @@ impl Stream {
         !is_resent
     }
 
-    /// Notes what the other side acknowledges; says whether that is new.
+    /// Processes an acknowledgment of the other side; returns whether it is new.
     fn acknowledge(&mut self, ack: u32) -> bool {
         let offset = self.offset(ack).min(self.reached);
         let is_new = offset > self.acked;
@@ -183,25 +184,25 @@ impl Connection {
         }
     }
 
-    /// Bytes that both sides have sent.
+    /// Returns the number of bytes that both sides have sent.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.to_client.bytes() + self.to_server.bytes()
     }
 
-    /// When the server went on last.
+    /// Returns the time of the server's last progress.
     #[must_use]
     pub fn heard(&self) -> Option<Duration> {
         self.heard
     }
 
-    /// A reset has ended it.
+    /// Returns whether a reset has ended it.
     #[must_use]
     pub fn was_reset(&self) -> bool {
         self.marks.iter().any(|mark| mark.event == Event::Reset)
     }
 
-    /// SYNs of the client that the capture has.
+    /// Returns the number of captured SYNs of the client.
     #[must_use]
     pub fn syns(&self) -> usize {
         let is_syn = |mark: &&Mark| matches!(mark.event, Event::Syn | Event::SynAgain);
@@ -209,7 +210,7 @@ impl Connection {
         syns.filter(|mark| !mark.from_server).count()
     }
 
-    /// The silence that has not ended at this time: there is something that the server has not acknowledged.
+    /// Returns the silence that has not ended at this time, because the server has not acknowledged everything.
     #[must_use]
     pub fn silence_until(&self, now: Duration) -> Option<Silence> {
         match self.wait {
@@ -218,7 +219,7 @@ impl Connection {
         }
     }
 
-    /// The longest silence that has ended after this time.
+    /// Returns the longest silence that has ended after this time.
     #[must_use]
     pub fn longest_silence_after(&self, event: Duration) -> Option<Silence> {
         let silences = self.silences.iter().rev();
@@ -230,9 +231,9 @@ impl Connection {
         let from_server = segment.source == self.server;
         self.mark(segment, from_server);
         if from_server {
-            self.hear_server(segment);
+            self.process_server(segment);
         } else {
-            self.hear_client(segment);
+            self.process_client(segment);
         }
     }
 
@@ -250,7 +251,7 @@ impl Connection {
             },
             _ => return,
         };
-        // Of those that are sent again, one says it.
+        // Repeated events are recorded once.
         let last = self.marks.last();
         if last.is_some_and(|last| last.event == event && last.from_server == from_server) {
             return;
@@ -262,7 +263,7 @@ impl Connection {
         });
     }
 
-    fn hear_client(&mut self, segment: &Segment) {
+    fn process_client(&mut self, segment: &Segment) {
         if segment.syn {
             self.client_isn = Some(segment.seq);
         }
@@ -284,7 +285,7 @@ impl Connection {
         };
     }
 
-    fn hear_server(&mut self, segment: &Segment) {
+    fn process_server(&mut self, segment: &Segment) {
         let sends = self.to_client.send(segment);
         if sends {
             self.count(0, segment.payload_bytes);
@@ -293,8 +294,8 @@ impl Connection {
             .ack
             .is_some_and(|ack| self.to_server.acknowledge(ack));
         let [to_client, to_server] = self.latest_bytes;
-        let goes_on = sends || segment.syn || (acknowledges && to_server > to_client);
-        if !goes_on || segment.rst {
+        let progresses = sends || segment.syn || (acknowledges && to_server > to_client);
+        if !progresses || segment.rst {
             return;
         }
         let until = segment.at;
@@ -310,7 +311,7 @@ impl Connection {
         };
     }
 
-    /// Counts bytes of a direction; of those long ago ever less.
+    /// Counts bytes of a direction; older bytes have less and less weight.
     fn count(&mut self, direction: usize, bytes: u32) {
         self.latest_bytes[direction] += u64::from(bytes);
         while self.latest_bytes.iter().sum::<u64>() > LATEST_BYTES {
@@ -323,7 +324,7 @@ impl Connection {
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     all: Vec<Connection>,
-    /// Client and server, and where the latest of their connections is.
+    /// The index of the latest connection of each client and server.
     latest: HashMap<(SocketAddr, SocketAddr), usize>,
 }
 
@@ -334,14 +335,14 @@ impl Connections {
         self.all[index].add(segment);
     }
 
-    /// All, in the order of their first segments.
+    /// Returns all connections, in the order of their first segments.
     #[must_use]
     pub fn all(&self) -> &[Connection] {
         &self.all
     }
 
-    /// Those of the client's address with the server's address and port that have moved the most bytes; of this client
-    /// or server only, if one is named. They follow one another when a client connects again.
+    /// Returns the connections between the client address and the server that have moved the most bytes; only those
+    /// with this port, if one is given. They follow one another when a client reconnects.
     #[must_use]
     pub fn busiest(&self, port: Option<u16>) -> Vec<&Connection> {
         let between = |one: &Connection| (one.client.ip(), one.server);
@@ -379,7 +380,8 @@ impl Connections {
         }
     }
 
-    /// A SYN of the client with another initial sequence number: the same ports, another connection.
+    /// Returns whether a segment is a SYN of the client with another initial sequence number, which begins another
+    /// connection with the same ports.
     fn begins_anew(&self, segment: &Segment, client: SocketAddr, index: usize) -> bool {
         let is_request = segment.syn && segment.ack.is_none() && segment.source == client;
         is_request
@@ -395,7 +397,7 @@ impl Connections {
     }
 }
 
-/// Client and server: the client sends the SYN. If the capture does not have that, the server's port is the lower one.
+/// Determines client and server: the client sends the SYN. If the SYN was not captured, the server has the lower port.
 fn roles(segment: &Segment) -> (SocketAddr, SocketAddr) {
     let (source, destination) = (segment.source, segment.destination);
     let source_is_client = match (segment.syn, segment.ack) {

@@ -1,4 +1,4 @@
-//! Draws a [`Picture`]. The font is a part of the program, so that no machine needs to have any.
+//! Draws a [`Picture`]. The font is a part of the program, so that the machine needs none.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -29,9 +29,9 @@ const HEAD_HEIGHT: u32 = 62;
 const Y_LABELS_WIDTH: u32 = 70;
 const TEXT: u32 = 15;
 const SMALL_TEXT: u32 = 13;
-/// A shade is at least so wide.
+/// The smallest width of a shade.
 const SHADE_WIDTH: f64 = 2.0;
-/// Of a bitmap, for screens with fine pixels.
+/// The scale of a bitmap, for screens of high resolution.
 const PNG_SCALE: u32 = 2;
 
 const INK: RGBColor = RGBColor(36, 41, 47);
@@ -44,7 +44,7 @@ const BAD: RGBColor = RGBColor(207, 34, 46);
 
 type Chart<'a, 'b, DB> = ChartContext<'a, DB, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// The picture as SVG.
+/// Draws the picture as SVG.
 ///
 /// # Errors
 /// It cannot be drawn.
@@ -55,10 +55,10 @@ pub fn svg(picture: &Picture) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The picture as PNG.
+/// Draws the picture as PNG.
 ///
 /// # Errors
-/// It cannot be drawn, or not be written.
+/// The picture cannot be drawn or written.
 pub fn png(picture: &Picture, to: impl Write) -> anyhow::Result<()> {
     let (width, height) = size(picture);
     let (width, height) = (width * PNG_SCALE, height * PNG_SCALE);
@@ -73,10 +73,10 @@ pub fn png(picture: &Picture, to: impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the picture to a file, as its name says: `.png`, else SVG.
+/// Writes the picture to a file, as PNG if its name ends in `.png`, else as SVG.
 ///
 /// # Errors
-/// It cannot be drawn, or not be written.
+/// The picture cannot be drawn or written.
 pub fn save(picture: &Picture, path: &Path) -> anyhow::Result<()> {
     let is_png = path
         .extension()
@@ -108,7 +108,7 @@ fn size(picture: &Picture) -> (u32, u32) {
 fn register_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // It is a part of this program; a test draws with it.
+        // The font is a part of this program; a test draws with it.
         let _ = plotters::style::register_font(FAMILY, FontStyle::Normal, FONT);
     });
 }
@@ -126,7 +126,7 @@ where
     pen.head(picture, &whole)?;
     pen.whole(picture, &whole)?;
     if !picture.details.is_empty() {
-        // One or two are not stretched over the whole width.
+        // One or two panels do not fill the whole width.
         let columns = picture.details.len().max(4);
         let parts = details.split_evenly((1, columns));
         for (panel, area) in picture.details.iter().zip(&parts) {
@@ -137,9 +137,9 @@ where
     Ok(())
 }
 
-/// What everything is drawn with.
+/// The context of drawing.
 struct Pen {
-    /// Pixels of the picture for one of ours.
+    /// Pixels of the picture for one unit.
     scale: u32,
 }
 
@@ -242,7 +242,7 @@ impl Pen {
         Ok(())
     }
 
-    /// A text near an edge does not leave the picture.
+    /// Returns the anchor of a text, so that a text near an edge stays within the picture.
     fn anchor(&self, x: i32, vertical: VPos) -> Pos {
         let edge = self.px(70) as i32;
         let horizontal = match x {
@@ -353,7 +353,8 @@ impl Pen {
                 }
             }
             let (x, y) = chart.backend_coord(&place);
-            // Above a beginning, which is at the bottom; below an end, which is at the top of its line.
+            // The label is above a beginning, which is at the bottom, and below an end, which is at the top of its
+            // line.
             let (vertical, distance) = match flag.event {
                 Event::Syn | Event::SynAgain => (VPos::Bottom, -(self.px(8) as i32)),
                 Event::Fin | Event::Reset => (VPos::Top, self.px(10) as i32),

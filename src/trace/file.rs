@@ -1,4 +1,5 @@
-//! Captures in files: pcap and pcapng, as tcpdump, Wireshark and `outlast trace --live --save` write them.
+//! Reads capture files of tcpdump, Wireshark and `outlast trace --live --save` (pcap and pcapng), and writes pcap
+//! files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,14 +16,14 @@ use super::segment::HEADER_BYTES;
 #[cfg(test)]
 mod tests;
 
-/// Largest block of a file that is read. Wireshark's own limit for a packet is 256 KiB.
+/// The largest accepted block of a file. Wireshark's own limit for a packet is 256 KiB.
 const BLOCK_MAX_BYTES: usize = 4 << 20;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Reads the TCP segments of a capture, in the order of the file.
 ///
 /// # Errors
-/// It cannot be read, or is no capture.
+/// The file cannot be read, or is not a capture.
 pub fn read(path: &Path, each: impl FnMut(Segment)) -> anyhow::Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     read_from(file, each).with_context(|| path.display().to_string())
@@ -40,7 +41,7 @@ fn read_from(source: impl Read + Send, mut each: impl FnMut(Segment)) -> anyhow:
                 reader.consume(bytes);
             }
             Err(PcapError::Eof) => return Ok(()),
-            // A capture that was ended in the middle of a packet.
+            // The capture ended in the middle of a packet.
             Err(PcapError::UnexpectedEof) => return Ok(()),
             Err(PcapError::Incomplete(_)) => refill(reader.as_mut())?,
             Err(error) => return Err(explain(&error)),
@@ -68,12 +69,12 @@ fn explain(error: &PcapError<&[u8]>) -> anyhow::Error {
     }
 }
 
-/// What the packets of a file have in common.
+/// The properties of a file that its packets share.
 #[derive(Default)]
 struct Context {
-    /// Of a pcap file: its link type, and the units of its time stamps in a second.
+    /// Link type and time stamp units per second of a pcap file.
     legacy: Option<(Linktype, u64)>,
-    /// Of a section of a pcapng file.
+    /// The interfaces of a section of a pcapng file.
     interfaces: Vec<Interface>,
 }
 
@@ -131,7 +132,7 @@ impl Context {
 
 fn time(seconds: u64, fraction: u64, units_per_second: u64) -> Duration {
     let nanoseconds = u128::from(fraction) * u128::from(NANOSECONDS) / u128::from(units_per_second);
-    // Whole seconds in the fraction: a damaged file.
+    // A fraction of a whole second or more is damage of the file.
     let nanoseconds = u32::try_from(nanoseconds).unwrap_or(0).min(999_999_999);
     Duration::new(seconds, nanoseconds)
 }
@@ -142,10 +143,10 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins one.
+    /// Begins a file.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The error of the write.
     pub fn new(mut to: W) -> io::Result<Writer<W>> {
         /// The magic number of a file with nanoseconds; version 2.4 (draft-ietf-opsawg-pcap, section 4).
         const MAGIC: u32 = 0xA1B2_3C4D;
@@ -161,10 +162,10 @@ impl<W: Write> Writer<W> {
         Ok(Writer { to })
     }
 
-    /// Adds a frame that had so many bytes on the wire (section 5).
+    /// Adds a frame that had `wire_bytes` bytes on the wire (section 5).
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The error of the write.
     pub fn add(&mut self, at: Duration, frame: &[u8], wire_bytes: usize) -> io::Result<()> {
         let frame = &frame[..frame.len().min(HEADER_BYTES)];
         // The format's seconds have 32 bits.
@@ -176,10 +177,10 @@ impl<W: Write> Writer<W> {
         self.to.write_all(frame)
     }
 
-    /// Ends it.
+    /// Ends the file.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The error of the write.
     pub fn finish(mut self) -> io::Result<()> {
         self.to.flush()
     }

@@ -11,27 +11,27 @@ use super::Segment;
 use super::segment::HEADER_BYTES;
 use crate::packet_socket;
 
-/// A device that is listened to.
+/// A device from which frames are captured.
 pub struct Device {
     socket: OwnedFd,
     frame: [u8; HEADER_BYTES],
 }
 
-/// A frame, cut short after its headers.
+/// A frame, truncated after its headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Captured<'a> {
-    /// When the kernel had it, since 1970.
+    /// The kernel's time stamp, since 1970.
     pub at: Duration,
-    /// Its link type; `None`: it is none that can be read.
+    /// Its link type; `None`: it is not supported.
     pub link: Option<Linktype>,
-    /// Its beginning.
+    /// The beginning of the frame.
     pub frame: &'a [u8],
-    /// Bytes that it has on the wire.
+    /// Its length on the wire, in bytes.
     pub wire_bytes: usize,
 }
 
 impl Captured<'_> {
-    /// The TCP segment in it, if it is one.
+    /// Returns the TCP segment in it, if there is one.
     #[must_use]
     pub fn segment(&self) -> Option<Segment> {
         Segment::read(self.link?, self.frame, self.wire_bytes, self.at)
@@ -39,10 +39,10 @@ impl Captured<'_> {
 }
 
 impl Device {
-    /// Begins to listen to the device of this name.
+    /// Begins to capture from the device with this name.
     ///
     /// # Errors
-    /// There is none, or this account may not listen to it.
+    /// No device has this name, or the account lacks the right to capture.
     pub fn open(name: &str) -> io::Result<Device> {
         let socket = packet_socket::open()?;
         let index = rustix::net::netdevice::name_to_index(&socket, name)?;
@@ -54,10 +54,10 @@ impl Device {
         })
     }
 
-    /// Waits until there is a frame, or the time is over.
+    /// Waits until a frame is available, or the time has passed.
     ///
     /// # Errors
-    /// The device is gone.
+    /// The device has disappeared.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
         let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
         match poll(
@@ -69,16 +69,16 @@ impl Device {
         }
     }
 
-    /// The next frame; `None`: there is none now.
+    /// Returns the next frame; `None`: there is none now.
     ///
     /// # Errors
-    /// The device is gone.
+    /// The device has disappeared.
     pub fn next_frame(&mut self) -> io::Result<Option<Captured<'_>>> {
         loop {
             let Some(received) = packet_socket::receive(&self.socket, &mut self.frame)? else {
                 return Ok(None);
             };
-            // The loopback device shows what it sends and what it receives, which is the same.
+            // The loopback device reports each frame twice: as sent and as received.
             let is_loopback = received.hardware == libc::ARPHRD_LOOPBACK;
             if is_loopback && received.kind == libc::PACKET_OUTGOING {
                 continue;
@@ -92,16 +92,16 @@ impl Device {
         }
     }
 
-    /// Frames that were lost since the last call: the reader was too slow.
+    /// Returns the number of frames lost since the last call, because the reader was too slow.
     ///
     /// # Errors
-    /// The device is gone.
+    /// The device has disappeared.
     pub fn missed(&self) -> io::Result<u32> {
         packet_socket::drops(&self.socket)
     }
 }
 
-/// What a device's frames begin with (linux/if_arp.h).
+/// Returns the link type of a device's frames (linux/if_arp.h).
 fn link(hardware: u16) -> Option<Linktype> {
     match hardware {
         libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Some(Linktype::ETHERNET),

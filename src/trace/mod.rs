@@ -1,8 +1,8 @@
-//! `outlast trace`: a time-sequence picture of a TCP connection across an outage, from its packets.
+//! Implements `outlast trace`: draws a time-sequence picture of a TCP connection across an outage, from its packets.
 //!
 //! Packets come from a file ([`file`]) or from a network device ([`live`]), become [`Segment`]s, and are sorted into
-//! [`connection`]s, which know the silences of the server. What is to be seen of one client and one server is a
-//! [`Picture`]: plain data, which [`draw`] turns into SVG or PNG.
+//! [`connection`]s, which contain the silences of the server. A [`Picture`] of one client and one server is plain data,
+//! which [`draw`] turns into SVG or PNG.
 
 pub mod connection;
 pub mod draw;

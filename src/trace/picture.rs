@@ -1,5 +1,5 @@
-//! What is to be seen, as plain data: bytes against time, with the gaps, the segments sent again, and how connections
-//! began and ended.
+//! Makes the picture as plain data: bytes against time, with the gaps, the retransmissions, and the begins and ends of
+//! connections.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use super::words;
 #[cfg(test)]
 mod tests;
 
-/// Gaps that are shown, the longest.
+/// The largest number of gaps that are shown, the longest ones.
 const GAPS_MAX: usize = 12;
-/// A gap is at least so long, and so many times as long as the median silence, if nobody says how long.
+/// The shortest gap, and its smallest ratio to the median silence, unless the user gives a length.
 const GAP_MIN: Duration = Duration::from_millis(20);
 const GAP_MEDIANS: u32 = 10;
-/// The median of fewer says nothing.
+/// The smallest number of silences for a meaningful median.
 const SILENCES_FOR_A_MEDIAN: usize = 10;
-/// Columns of a panel: of the points in one, the first and the last are kept.
+/// The columns of a panel; the first and the last point of each column are kept.
 const COLUMNS: usize = 900;
 const COLUMNS_OF_DETAIL: usize = 120;
-/// Gaps that are shown in detail, and how short they are in comparison with the whole.
+/// The largest number of gaps shown in detail, and their largest part of the whole time.
 const DETAILS_MAX: usize = 8;
 const DETAIL_PART: f64 = 0.03;
-/// A direction with less than this part of the bytes is not drawn.
+/// The part of the bytes below which a direction is not drawn.
 const DIRECTION_PART: f64 = 0.02;
-/// Labels do not overlap if each has so much of the panel's width, by its characters.
+/// The part of the panel's width that a label needs for each character.
 const LABEL_PART: f64 = 0.0075;
-/// Rows of labels.
+/// The largest number of rows of labels.
 const ROWS_MAX: usize = 6;
 
 /// A time-sequence picture.
@@ -36,37 +36,37 @@ pub struct Picture {
     pub title: String,
     /// A line below it.
     pub subtitle: String,
-    /// All of it.
+    /// The whole time.
     pub whole: Panel,
-    /// Short gaps, with what is just before and after them.
+    /// Short gaps, with some time before and after them.
     pub details: Vec<Panel>,
 }
 
 /// Lines in a window of time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Panel {
-    /// Its title; the whole has none.
+    /// Its title; that of the whole time is empty.
     pub title: String,
     /// Begin and end, in seconds since the capture's first segment.
     pub seconds: (f64, f64),
-    /// Lowest and highest offset.
+    /// The lowest and the highest offset.
     pub bytes: (f64, f64),
     /// The lines.
     pub lines: Vec<Line>,
     /// The gaps.
     pub gaps: Vec<Shade>,
-    /// Segments that were sent again: seconds and offset.
+    /// Retransmitted segments: seconds and offset.
     pub resent: Vec<(f64, f64)>,
     /// How connections began and ended.
     pub flags: Vec<Flag>,
 }
 
-/// How far one side of a connection has got.
+/// The progress of one side of a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
-    /// Number of the connection, from zero.
+    /// The number of the connection, from zero.
     pub connection: usize,
-    /// What the server sends.
+    /// It is the server's stream.
     pub from_server: bool,
     /// Seconds and offset, both rising.
     pub points: Vec<(f64, f64)>,
@@ -77,33 +77,33 @@ pub struct Line {
 pub struct Shade {
     /// Begin and end.
     pub seconds: (f64, f64),
-    /// What it says.
+    /// Its label.
     pub label: String,
-    /// Row of the label, from zero, so that labels do not overlap.
+    /// The row of the label, from zero, so that labels do not overlap.
     pub row: usize,
 }
 
 /// A segment with SYN, FIN or RST.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flag {
-    /// When.
+    /// Its time.
     pub seconds: f64,
-    /// How far the connection had got.
+    /// The offset of the connection at that time.
     pub offset: f64,
-    /// What it is.
+    /// Its kind.
     pub event: Event,
-    /// It is the beginning of another connection, or an end that nobody wished.
+    /// It is the beginning of another connection, or an unwanted end.
     pub is_bad: bool,
-    /// What it says.
+    /// Its label.
     pub label: String,
 }
 
-/// A silence that is to be seen.
+/// A silence to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// When.
+    /// Its time.
     pub silence: Silence,
-    /// What caused it, if that is known.
+    /// Its cause, if known.
     pub cause: Option<String>,
 }
 
@@ -117,8 +117,8 @@ impl Gap {
     }
 }
 
-/// The gaps of these connections: silences of at least this length, or, without one, those that stand out; no more than
-/// the longest dozen, in the order of time.
+/// Returns the gaps of these connections: silences of at least this length, or, without one, those that stand out; at
+/// most the longest dozen, in the order of time.
 #[must_use]
 pub fn gaps(connections: &[&Connection], at_least: Option<Duration>) -> Vec<Gap> {
     let end = connections
@@ -129,7 +129,7 @@ pub fn gaps(connections: &[&Connection], at_least: Option<Duration>) -> Vec<Gap>
     let mut silences: Vec<Silence> = Vec::new();
     for one in connections {
         silences.extend(&one.silences);
-        // What nobody ever answered, unless the connection is over.
+        // The last silence has no end, unless the connection has ended.
         let open = end.and_then(|end| one.silence_until(end));
         silences.extend(open.filter(|_| !one.was_reset()));
     }
@@ -149,7 +149,7 @@ pub fn gaps(connections: &[&Connection], at_least: Option<Duration>) -> Vec<Gap>
     longest.into_iter().map(gap).collect()
 }
 
-/// First and last segment that are drawn.
+/// Returns the times of the first and last segment that are drawn.
 fn span(connection: &Connection) -> Option<(Duration, Duration)> {
     let points = [&connection.to_client, &connection.to_server].into_iter();
     let points = points.flat_map(|stream| [stream.points.first(), stream.points.last()]);
@@ -163,7 +163,7 @@ fn span(connection: &Connection) -> Option<(Duration, Duration)> {
 }
 
 impl Picture {
-    /// Of connections that follow one another, with these gaps. `None`: they have no segment.
+    /// Makes the picture of connections that follow one another, with these gaps. `None`: they have no segment.
     #[must_use]
     pub fn of(title: &str, connections: &[&Connection], gaps: &[Gap]) -> Option<Picture> {
         let spans: Vec<_> = connections.iter().filter_map(|one| span(one)).collect();
@@ -187,7 +187,7 @@ impl Picture {
     }
 }
 
-/// In one line: what the packets say.
+/// Returns the subtitle: one line about the connections.
 fn subtitle(connections: &[&Connection], length: Duration) -> String {
     let bytes = connections.iter().map(|one| one.bytes()).sum();
     let syns: usize = connections.iter().map(|one| one.syns()).sum();
@@ -209,7 +209,7 @@ fn subtitle(connections: &[&Connection], length: Duration) -> String {
     )
 }
 
-/// The directions that are drawn: connection, and whether it is the server's.
+/// Returns the directions to draw: connection, and whether it is the server's.
 fn drawn(connections: &[&Connection]) -> Vec<(usize, bool)> {
     let total = |from_server: bool| -> u64 {
         let bytes = connections
@@ -250,7 +250,7 @@ impl Scene<'_> {
     }
 
     fn whole(&self, end: Duration, gaps: &[Gap]) -> Panel {
-        // A capture of one segment has a width, too.
+        // The picture of a single segment has a width, too.
         let seconds = (0.0, self.seconds(end).max(1e-6) * 1.02);
         let lines = self.lines(seconds, COLUMNS);
         let top = lines.iter().filter_map(|line| line.points.last());
@@ -275,13 +275,13 @@ impl Scene<'_> {
         short.map(|gap| self.detail(gap)).collect()
     }
 
-    /// A gap, with as much time before and after it.
+    /// Makes the panel of a gap, with equal time before and after it.
     fn detail(&self, gap: &Gap) -> Panel {
         let shade = self.shade(gap);
         let (from, until) = shade.seconds;
         let seconds = (2.0 * from - until, 2.0 * until - from);
         let mut lines = self.lines(seconds, COLUMNS_OF_DETAIL);
-        // Of two directions, the one that moves.
+        // The panel shows the direction that moves more.
         let rise = |line: &Line| match (line.points.first(), line.points.last()) {
             (Some(first), Some(last)) => last.1 - first.1,
             _ => 0.0,
@@ -328,8 +328,8 @@ impl Scene<'_> {
         self.drawn.iter().filter_map(line).collect()
     }
 
-    /// The points in this window of time, no more than three for each column: the first and the last, and before a
-    /// column without any the place where the line was, since bytes come at once, not by and by.
+    /// Returns the points in this window of time, at most three for each column: the first and the last, and after an
+    /// empty column the last offset before it, because the line is a step and not a slope.
     fn thinned(&self, points: &[Point], window: (f64, f64), columns: usize) -> Vec<(f64, f64)> {
         let width = (window.1 - window.0) / columns as f64;
         let column = |seconds: f64| ((seconds - window.0) / width).floor();
@@ -365,7 +365,7 @@ impl Scene<'_> {
         thin
     }
 
-    /// No more than one in each cell of a grid.
+    /// Returns the retransmissions, at most one in each cell of a grid.
     fn resent(&self, seconds: (f64, f64), top: f64, columns: usize) -> Vec<(f64, f64)> {
         let cell = |(at, offset): (f64, f64)| {
             let of = |part: f64| (part * columns as f64 / 4.0).floor();
@@ -399,7 +399,7 @@ impl Scene<'_> {
                     Event::Syn => (true, "new SYN".to_owned()),
                     Event::SynAgain => (true, "SYN again".to_owned()),
                     Event::Reset => (true, format!("RST from the {side}")),
-                    // An end that the client has begun is one that it wished.
+                    // An end that the client has begun is wanted.
                     Event::Fin if is_closing => continue,
                     Event::Fin => (mark.from_server, format!("FIN from the {side}")),
                 };
@@ -416,7 +416,7 @@ impl Scene<'_> {
         flags
     }
 
-    /// How far the highest line of a connection had got.
+    /// Returns the offset of the highest line of a connection at a time.
     fn height(&self, index: usize, at: Duration) -> f64 {
         let own = self
             .drawn
@@ -432,7 +432,7 @@ impl Scene<'_> {
     }
 }
 
-/// Gives each label a row in which none is before it that is too near.
+/// Assigns to each label a row in which the preceding label does not overlap it.
 fn arrange(shades: &mut [Shade], (begin, end): (f64, f64)) {
     let mut ends = [f64::NEG_INFINITY; ROWS_MAX];
     for shade in shades {

@@ -1,4 +1,4 @@
-//! One TCP segment, as a capture has it: perhaps cut short after its headers.
+//! Parses captured TCP segments, which may be truncated after their headers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use smoltcp::wire::{
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Bytes of a frame that hold every header up to TCP's options: Ethernet with a VLAN tag, IPv6, TCP.
+/// The number of bytes of a frame that contain all headers and TCP's options: Ethernet with a VLAN tag, IPv6, TCP.
 pub const HEADER_BYTES: usize = 18 + 40 + 60;
 
 const ETHERNET_BYTES: usize = 14;
@@ -25,7 +25,7 @@ const VLAN: [u16; 2] = [0x8100, 0x88A8];
 /// A TCP segment (RFC 9293, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// When it was captured, since 1970.
+    /// The time of its capture, since 1970.
     pub at: Duration,
     /// Its source.
     pub source: SocketAddr,
@@ -35,7 +35,7 @@ pub struct Segment {
     pub seq: u32,
     /// SEG.ACK.
     pub ack: Option<u32>,
-    /// Bytes of payload; of many segments, where the device cuts them up.
+    /// The number of bytes of payload; of several segments, if the device segments them.
     pub payload_bytes: u32,
     /// SYN.
     pub syn: bool,
@@ -46,8 +46,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Reads a captured frame of this link type that had `wire_bytes` on the wire. `None`: it is no TCP segment, or the
-    /// capture has cut its headers short.
+    /// Parses a captured frame of this link type that had `wire_bytes` on the wire. `None`: it is not a TCP segment, or
+    /// its headers are truncated.
     #[must_use]
     pub fn read(link: Linktype, frame: &[u8], wire_bytes: usize, at: Duration) -> Option<Segment> {
         let packet = packet(link, frame)?;
@@ -61,7 +61,7 @@ impl Segment {
     }
 }
 
-/// The IP packet in a frame.
+/// Returns the IP packet in a frame.
 fn packet(link: Linktype, frame: &[u8]) -> Option<&[u8]> {
     match link {
         Linktype::ETHERNET => in_ethernet(frame),
@@ -90,12 +90,12 @@ fn from_ipv4(packet: &[u8], on_wire: usize, at: Duration) -> Option<Segment> {
         return None;
     }
     let ip = Ipv4Packet::new_unchecked(packet);
-    // The first fragment alone has the TCP header.
+    // Only the first fragment has the TCP header.
     if ip.next_header() != IpProtocol::Tcp || ip.frag_offset() != 0 {
         return None;
     }
     let header_bytes = usize::from(ip.header_len());
-    // Zero: a packet of more than 64 KiB, which the device cuts up.
+    // Zero: a packet of more than 64 KiB, which the device segments.
     let total = match usize::from(ip.total_len()) {
         0 => on_wire,
         total => total,

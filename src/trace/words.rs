@@ -1,8 +1,8 @@
-//! Lengths of time and amounts of bytes, as people read them.
+//! Formats lengths of time and amounts of bytes for reading.
 
 use std::time::Duration;
 
-/// A length of time, with two digits or three: `4.8 ms`, `241 ms`, `3.1 s`.
+/// Formats a length of time, with two or three digits: `4.8 ms`, `241 ms`, `3.1 s`.
 #[must_use]
 pub fn duration(length: Duration) -> String {
     let ms = length.as_secs_f64() * 1e3;
@@ -14,7 +14,7 @@ pub fn duration(length: Duration) -> String {
     }
 }
 
-/// An amount of bytes, decimal, with a digit after the point if that says something: `1.5 GB`, `300 MB`.
+/// Formats an amount of bytes, decimal, with a digit after the point if it is significant: `1.5 GB`, `300 MB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
@@ -28,25 +28,4 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_short() {
-        let ms = |ms: f64| duration(Duration::from_secs_f64(ms / 1e3));
-        assert_eq!(
-            [ms(0.04), ms(4.83), ms(9.97), ms(240.6)],
-            ["0.0 ms", "4.8 ms", "10 ms", "241 ms"]
-        );
-        assert_eq!(
-            [ms(999.7), ms(3110.0), ms(123_400.0)],
-            ["1.0 s", "3.1 s", "123 s"]
-        );
-        assert_eq!(
-            [bytes(0), bytes(999), bytes(1500)],
-            ["0 bytes", "999 bytes", "1.5 kB"]
-        );
-        assert_eq!([bytes(2_000_000), bytes(268_435_456)], ["2 MB", "268 MB"]);
-        assert_eq!(bytes(u64::MAX), "18446744 TB");
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The users file: the names of the users, and their NT hashes.
+//! Reads and writes the users file: the names of the users, and their NT hashes.
 //!
 //! ```text
 //! # comment
@@ -179,7 +179,7 @@ impl Users {
     /// The users in a file, or none if it is missing.
     ///
     /// # Errors
-    /// As [`Users::load`], but for a missing file.
+    /// As [`Users::load`]; a missing file is no error.
     pub fn load_or_empty(path: &Path) -> Result<Users, Error> {
         match Users::load(path) {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {

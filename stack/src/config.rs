@@ -1,4 +1,4 @@
-//! The configuration of a stack.
+//! Defines the configuration of a stack.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The interface to the log.
+//! Defines the interface to the log.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! The whole stack: demultiplexer, listeners, timers.
+//! Implements the stack: demultiplexer, listeners, timers.
 
 mod drain;
 mod receive;

@@ -1,4 +1,4 @@
-//! What a hostile network can make us keep is bounded, and well-behaved clients get through.
+//! Tests that the state which a hostile network can cause is bounded, and that well-behaved clients are served.
 
 mod hand;
 

@@ -1,4 +1,4 @@
-//! The handshake: what the SYNs agree on, and SYN-RECEIVED.
+//! Tests the handshake: the options of the SYNs, and SYN-RECEIVED.
 
 mod hand;
 

@@ -247,7 +247,7 @@ fn nothing_is_sent_again_before_its_time() {
     let start = bench.now;
     bench.now += 200 * MS;
     bench.exchange(&bench.seg(0, 1000));
-    // The timer has begun anew, with a second sample.
+    // The timer has restarted, with a second sample.
     let again = bench.wait(10 * SECOND);
     assert_eq!(ranges(&bench, &again), [(1, 2)]);
     assert!(

@@ -1,4 +1,4 @@
-//! The receive windows of several connections, which share the room that the journal has set aside.
+//! Tests the receive windows of several connections, which share the room of the journal.
 
 mod hand;
 
@@ -22,7 +22,7 @@ fn shared() -> Config {
     }
 }
 
-/// A stack with so many connections, from the client ports 1000, 1001, ...
+/// A stack with this many connections, from the client ports 1000, 1001, ...
 fn connected(connections: u16) -> (Bench, Vec<ConnId>) {
     let mut bench = Bench::new(shared());
     let mut conns = Vec::new();
@@ -123,7 +123,7 @@ fn what_a_connection_held_is_free_when_it_is_gone() {
 /// A step with one of the connections.
 #[derive(Debug, Clone)]
 enum Step {
-    /// The peer sends so many bytes, or as many as its window permits.
+    /// The peer sends this many bytes, or as many as its window permits.
     Data(usize),
     /// The same without the first byte.
     Gap(usize),
@@ -143,8 +143,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Law 7: the sum of queued and offered bytes stays within the room, but for the rounding of each window; nothing
-    /// within a window is dropped; no edge moves left.
+    /// Law 7: the sum of queued and offered bytes stays within the room, except for the rounding of each window;
+    /// nothing within a window is dropped; no edge moves left.
     #[test]
     fn every_promised_byte_has_room(steps in proptest::collection::vec((0usize..4, step()), 1..200)) {
         let (mut bench, conns) = connected(4);

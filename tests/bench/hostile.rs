@@ -1,4 +1,4 @@
-//! The cost of attacks for other clients: a download by smbclient alone and during each attack in turn.
+//! Measures the cost of attacks for other clients: a download by smbclient alone and during each attack in turn.
 //!
 //! cargo bench --bench hostile -- [--size MIB] [--rounds N] [ATTACK...]
 //!

@@ -1,5 +1,5 @@
-//! The cost of recovering a log: reading it, and folding its records. The files' part is not included, nor is the
-//! network's.
+//! Measures the cost of recovering a log: reading it, and folding its records. The files' part is not included, nor is
+//! the network's.
 //!
 //! cargo bench --bench recovery -- [--records N]
 //!

@@ -1,20 +1,20 @@
-//! Partitions and stopped processes of a real pair, and whether ever two of its nodes speak.
+//! Stops processes of a real pair and cuts its links, and checks that two of its nodes never send at the same time.
 //!
 //!   cargo bench --bench speakers -- [--rounds N] [--minutes M] [--seed S] [--arbiter lock|etcd]
 //!
-//! `scripts/soak --pair` builds and runs it. Half of the rounds (default 1,000) are of a pair by the arbiter `lock`,
-//! half of one by a real etcd with leases of 2 s, if there is one. In each round one of these befalls the node that
-//! serves, for a time drawn from the seed:
+//! `scripts/soak --pair` builds and runs it. Half of the rounds (default 1,000) use a pair with the arbiter `lock`,
+//! half one with a real etcd and leases of 2 s, if it is installed. In each round the serving node has one of these
+//! faults, for a time drawn from the seed:
 //!
 //! * SIGSTOP, then SIGCONT, of all its processes, of its supervisor alone, or of its worker alone;
 //! * its link to the clients is down, then up;
 //! * with etcd: it does not reach etcd, or no node does (every connection to it stands still);
-//! * now and then kill -9 of all its processes, or `outlast takeover`, so that each node has its turn.
+//! * occasionally kill -9 of all its processes, or `outlast takeover`, so that each node serves.
 //!
-//! What has ended is started again. A client makes small requests on one connection all the time. Every frame from the
-//! service's MAC address is taken down with the TAP that it came from. Nodes that follow one another speak in turns,
-//! and each turn begins with the arbiter's record of another holder; nodes that speak at the same time make more turns
-//! than there were holders. That excess is what is counted.
+//! Ended processes are started again. A client makes small requests on one connection all the time. Every frame from
+//! the service's MAC address is recorded with its TAP. Successive holders send in turns, and each turn begins with the
+//! arbiter's record of another holder; nodes that send at the same time cause more turns than holders. This excess is
+//! counted.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         let share = kinds.len() as u32;
         let until = Instant::now() + Duration::from_secs(60) * wanted.minutes / share;
         let (by_etcd, seed, rounds) = (*by_etcd, wanted.seed, wanted.rounds / share);
-        // A lab's namespaces are its thread's.
+        // A lab's namespaces belong to its thread.
         let scene = std::thread::spawn(move || Scene::new(by_etcd, seed).run(rounds, until));
         let Ok(two) = scene.join() else {
             return ExitCode::FAILURE;
@@ -98,7 +98,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
     };
     while let Some(argument) = arguments.next() {
         if argument == "--bench" {
-            // what cargo says to every benchmark
+            // cargo passes this to every benchmark
             continue;
         }
         let value = arguments.next().unwrap_or_default();
@@ -122,7 +122,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
     Ok(wanted)
 }
 
-/// What befalls the node that serves.
+/// A fault of the serving node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     StopAll,
@@ -138,12 +138,12 @@ enum Blow {
 /// The pair, its arbiter and its client.
 struct Scene {
     pair: Pair,
-    /// The way of each node to etcd.
+    /// The link of each node to etcd.
     etcd: Option<(Etcd, [Link; 2])>,
     rng: Rng,
     client: Load,
     speakers: Speakers,
-    /// How often another node has become the holder.
+    /// The number of changes of the holder.
     changes: usize,
     holder: usize,
     ended: usize,
@@ -167,7 +167,7 @@ impl Scene {
         }
     }
 
-    /// Gives how often two have spoken.
+    /// Returns how often two nodes have sent at the same time.
     fn run(mut self, rounds: u32, until: Instant) -> usize {
         let mut counts: BTreeMap<Blow, u32> = BTreeMap::new();
         let mut done = 0;
@@ -216,7 +216,8 @@ impl Scene {
         }
     }
 
-    /// By etcd times lie about the end of a lease, where it is hard; the lock knows none.
+    /// Draws the time of a fault. With etcd it is near the end of a lease, which is the hard case; the lock has no
+    /// times.
     fn time(&mut self) -> Duration {
         let longest_ms = if self.etcd.is_some() { 2600 } else { 300 };
         Duration::from_millis(10 + self.rng.next() % longest_ms)
@@ -257,13 +258,13 @@ impl Scene {
             Blow::Kill => signal(&all, Signal::KILL),
             Blow::Takeover => {
                 let output = server.outlast(&["takeover"]);
-                // It may be refused, or taken back; then nothing has moved.
+                // The takeover may be refused or reverted; then the service has not moved.
                 drop(output);
             }
         }
     }
 
-    /// Starts what has ended, and waits until a node serves, the other one is in step, and the client goes on.
+    /// Starts ended nodes, and waits until a node serves, the other one is in step, and the client continues.
     fn settle(&mut self) {
         let done = self.client.done();
         let deadline = Instant::now() + 2 * PATIENCE;
@@ -295,7 +296,7 @@ impl Scene {
     }
 }
 
-/// A pair of which each node has a way of its own to etcd.
+/// A pair whose nodes have a link each to etcd.
 fn pair_by_etcd() -> (Pair, Option<(Etcd, [Link; 2])>) {
     let lab = Lab::new();
     lab.bridge();
@@ -310,7 +311,7 @@ fn pair_by_etcd() -> (Pair, Option<(Etcd, [Link; 2])>) {
     (pair.started(), Some((etcd, links)))
 }
 
-/// Carries TCP connections on, unless it is cut: then nothing moves on them, and nothing is lost.
+/// Forwards TCP connections, unless it is cut: then no data move, and none are lost.
 struct Link {
     port: u16,
     is_cut: Arc<AtomicBool>,
@@ -381,7 +382,7 @@ impl Load {
                 assert!(read.body.ends_with(&text), "what was written is read");
                 number += 1;
                 count.store(number, Ordering::SeqCst);
-                // Enough to be heard, and little work for the machine.
+                // Frequent enough for the record, and little work for the machine.
                 std::thread::sleep(Duration::from_millis(2));
             }
         });

@@ -1,4 +1,4 @@
-//! The scene: a machine whose kernel mounts the share of a server on this host, and the faults of the server.
+//! Sets the scene: a machine whose kernel mounts the share of a server on this host, and the faults of the server.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The content of a disk with a volatile cache after a power cut, computed from the log that QEMU's `blklogwrites`
+//! Computes the content of a disk with a volatile cache after a power cut from the log that QEMU's `blklogwrites`
 //! driver keeps of all writes and flushes. The log's format is that of Linux' dm-log-writes
 //! (drivers/md/dm-log-writes.c): little-endian, in sectors; first a superblock, then entries, each one sector followed
 //! by its data.

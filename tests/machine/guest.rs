@@ -1,4 +1,4 @@
-//! The guest that serves: its operating system, its disk, and the network that it is wired to.
+//! Makes the guest that serves: its operating system, its disk, and the network that it is wired to.
 
 use std::path::{Path, PathBuf};
 

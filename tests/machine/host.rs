@@ -1,4 +1,4 @@
-//! The requirements of this host for virtual machines.
+//! Checks the requirements of this host for virtual machines.
 
 use std::path::{Path, PathBuf};
 

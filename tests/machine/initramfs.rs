@@ -1,4 +1,4 @@
-//! The guest's operating system: an initramfs of programs with their libraries, of kernel modules, and of files.
+//! Makes the guest's operating system: an initramfs of programs with their libraries, of kernel modules, and of files.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! A virtual machine: QEMU's microvm, emulated in software. It needs neither KVM nor an installed system.
+//! Runs a virtual machine: QEMU's microvm, emulated in software. It needs neither KVM nor an installed system.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! A machine that really stops: rebooted, crashed, its power cut, while Debian's smbclient works on it from outside.
-//! And one whose kernel mounts the share of a server outside, which is killed.
+//! Tests a machine that really stops: rebooted, crashed, its power cut, while Debian's smbclient works on it from
+//! outside. And one whose kernel mounts the share of a server outside, which is killed.
 //!
 //! `scripts/vm-demo` runs these with progress lines. The environment variables `OUTLAST_VM_SEED` and `OUTLAST_VM_CUTS`
 //! set the seed of the random moments, and the number of power cuts.

@@ -1,4 +1,4 @@
-//! The scene: a serving machine, smbclients outside, and the machine's faults.
+//! Sets the scene: a serving machine, smbclients outside, and the machine's faults.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

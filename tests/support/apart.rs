@@ -1,4 +1,4 @@
-//! A second machine on the lab's link, as far as the network goes: a namespace with a TAP of its own, bridged to the
+//! Simulates the network of a second machine on the lab's link: a namespace with a TAP of its own, bridged to the
 //! lab's, and an interconnect beside it.
 
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use std::process::{Child, Command, Stdio};
 use super::lab::run;
 use super::{PATIENCE, wait_for};
 
-/// Of the interconnect, in the lab and apart.
+/// The addresses of the interconnect, in the lab and in the other namespace.
 pub const INTERCONNECT: [&str; 2] = ["10.78.0.1", "10.78.0.2"];
 pub const INTERCONNECT_V6: [&str; 2] = ["fd78::1", "fd78::2"];
-/// What the frames of the TAP apart come from, in the lab.
+/// The lab's interface that carries the frames of the other TAP.
 pub const LINK: &str = "lan1";
 
-/// The namespace. It lasts as long as this process of its.
+/// The namespace, which exists as long as this process in it.
 pub struct Apart(Child);
 
 impl Apart {
@@ -69,7 +69,7 @@ impl Apart {
         apart
     }
 
-    /// The namespace, to be entered.
+    /// Returns the path by which processes enter the namespace.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/ns/net", self.0.id()))
     }

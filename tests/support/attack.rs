@@ -1,5 +1,6 @@
-//! Attacks: clients that take more than their share of a server, each in threads of its own until it is stopped, with
-//! counters. They run at the lowest priority and pause where they would only use the processor that the server needs.
+//! Runs attacks: clients that take more than their share of a server, each in threads of its own until it is stopped,
+//! with counters. They run at the lowest priority and pause where they would only use the processor that the server
+//! needs.
 //!
 //! They send well-formed data (`tests/hostile.rs` sends malformed data). They connect to the share `pub` as guest, with
 //! the files that [`furnish`] has made.

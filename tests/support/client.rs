@@ -1,4 +1,4 @@
-//! Debian's smbclient.
+//! Runs Debian's smbclient.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,4 +1,5 @@
-//! A disk that fails or hangs as the test requests: an ext4 on a loop device whose file is in a FUSE file system.
+//! Provides a disk that fails or hangs as the test requests: an ext4 on a loop device whose file is in a FUSE file
+//! system.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! A real etcd of one member on the loopback interface, with certificates of its own.
+//! Runs a real etcd of one member on the loopback interface, with certificates of its own.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use outlast::config::Etcd as Config;
 
 use super::{PATIENCE, wait_for};
 
-/// Its process, and what a client needs.
+/// Its process, and the connection data for a client.
 pub struct Etcd {
     child: Child,
     port: u16,
@@ -18,7 +18,7 @@ pub struct Etcd {
     dir: PathBuf,
 }
 
-/// Are the programs there?
+/// Returns whether the programs are installed.
 pub fn can_run(test: &str) -> bool {
     let there = |name: &str, word: &str| {
         let mut command = Command::new(name);
@@ -35,7 +35,7 @@ pub fn can_run(test: &str) -> bool {
 }
 
 impl Etcd {
-    /// In the calling thread's network namespace, over TLS, with certificates required of both sides.
+    /// Starts it in the calling thread's network namespace, with TLS and certificates of both sides.
     pub fn start(dir: &Path) -> Etcd {
         make_certificates(dir);
         let [client, peer] = free_ports();
@@ -83,7 +83,7 @@ impl Etcd {
         etcd
     }
 
-    /// What a node is configured with; the same as the lines of [`Etcd::section`].
+    /// Returns the configuration of a node, which equals the lines of [`Etcd::section`].
     pub fn config(&self, lease: Duration) -> Config {
         Config {
             endpoints: vec![self.url.clone()],
@@ -94,7 +94,7 @@ impl Etcd {
         }
     }
 
-    /// Lines of `[partner]`.
+    /// Returns the lines of `[partner]`.
     pub fn section(&self, lease: Duration) -> String {
         let dir = self.dir.display();
         format!(
@@ -105,7 +105,7 @@ impl Etcd {
         )
     }
 
-    /// Where clients reach it on the loopback interface.
+    /// Returns its port on the loopback interface.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -127,7 +127,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().expect("its address").port())
 }
 
-/// An authority, and one certificate of it that serves both sides: the gateway of etcd is a client of etcd.
+/// Makes an authority, and one certificate for both sides: the gateway of etcd is itself a client of etcd.
 fn make_certificates(dir: &Path) {
     let usage = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n";
     std::fs::write(dir.join("usage"), usage).expect("a file");

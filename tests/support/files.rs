@@ -1,4 +1,4 @@
-//! Files of random bytes, and comparisons of files and trees.
+//! Makes files of random bytes, and compares files and trees.
 
 use std::collections::BTreeMap;
 use std::fs::File;

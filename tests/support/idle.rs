@@ -1,10 +1,10 @@
-//! A client that sends nothing, and has a batch oplock on one file and a lock on another.
+//! Provides a client that sends nothing, and has a batch oplock on one file and a lock on another.
 
 use super::raw::{self, Client};
 
 /// STATUS_LOCK_NOT_GRANTED.
 const LOCK_NOT_GRANTED: u32 = 0xC000_0055;
-/// Exclusive, and not to be waited for.
+/// SMB2_LOCKFLAG_EXCLUSIVE_LOCK and FAIL_IMMEDIATELY.
 const LOCK: u32 = 0x12;
 const OPLOCK_BREAK: u16 = 18;
 const BATCH: u8 = 9;
@@ -34,7 +34,7 @@ impl Idle {
         }
     }
 
-    /// What it has still counts, for it and for others.
+    /// Checks that its oplock and its lock still exist, for it and for other clients.
     pub fn check(&mut self) {
         assert_eq!(self.client.read(self.locked, 0, 5000), [7; 5000]);
         let mut other = Client::guest();

@@ -1,4 +1,4 @@
-//! A network namespace for one test, with a TAP whose host side is the client's.
+//! Provides a network namespace for one test, with a TAP whose host side is the client's.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -91,8 +91,8 @@ impl Lab {
     }
 }
 
-/// Where labs are: in memory, where there is much of it and nobody says otherwise. What is tested is the end of
-/// processes, not of machines, and a busy disk makes it slow.
+/// The directory of labs: in memory, if there is enough of it and the environment does not override it. The tests end
+/// processes, not machines, and a busy disk would slow them down.
 fn base() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(memory).map_or(0, |shm| shm.f_bavail * shm.f_frsize);

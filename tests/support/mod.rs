@@ -1,5 +1,5 @@
-//! The basis of whole-server tests: a network namespace with a TAP, the server in it, Debian's smbclient, and a
-//! capture.
+//! Provides the basis of whole-server tests: a network namespace with a TAP, the server in it, Debian's smbclient, and
+//! a capture.
 
 #![allow(dead_code)] // each test binary uses its own part
 

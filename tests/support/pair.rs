@@ -1,4 +1,4 @@
-//! Two servers of one service on one bridge, with one log and one share.
+//! Provides two servers of one service on one bridge, with one log and one share.
 
 use std::any::Any;
 
@@ -14,13 +14,13 @@ use super::{PATIENCE, wait_for};
 /// Both nodes, of which `servers[0]` is node a.
 pub struct Pair {
     pub servers: [Server; 2],
-    /// What the servers use and the lab contains: dropped after the ones, before the other.
+    /// Resources of the servers within the lab, dropped after the servers and before the lab.
     pub between: Vec<Box<dyn Any>>,
     pub lab: Lab,
 }
 
 impl Pair {
-    /// Node a serves, and node b stands by, in step. `section`: more lines of `[partner]`.
+    /// Node a serves, and node b is on standby, in step. `section`: more lines of `[partner]`.
     pub fn start(dialect: Dialect, section: &str) -> Pair {
         Pair::prepare(dialect, section, "").started()
     }
@@ -31,7 +31,7 @@ impl Pair {
         self
     }
 
-    /// Starts both, until node a serves, and node b stands by, in step.
+    /// Starts both, until node a serves, and node b is on standby, in step.
     pub fn begin(&mut self) {
         self.servers[0].start_again();
         self.wait_until_serving(0);
@@ -50,7 +50,7 @@ impl Pair {
         Pair::on(lab, dialect, &section, nvram)
     }
 
-    /// Both nodes on a bridge that is there. `section`: all lines of `[partner]` but the node's name.
+    /// Both nodes on an existing bridge. `section`: all lines of `[partner]` except the node's name.
     pub fn on(lab: Lab, dialect: Dialect, section: &str, nvram: &str) -> Pair {
         let a = Server::prepare(
             &lab,
@@ -82,7 +82,7 @@ impl Pair {
         self.servers[node].status().pair.expect("a pair")
     }
 
-    /// Waits until the node serves; gives its whole status.
+    /// Waits until the node serves; returns its whole status.
     pub fn wait_until_serving(&self, node: usize) -> Status {
         wait_for("the node to serve", PATIENCE, || {
             let status = self.servers[node].try_status()?;
@@ -91,7 +91,7 @@ impl Pair {
         })
     }
 
-    /// Waits until the node serves and the other one could take over, as the flag says, too.
+    /// Waits until the node serves and the other one could take over, also according to the flag.
     pub fn wait_until_in_step(&self, node: usize) -> Status {
         wait_for("the other node to be in step", PATIENCE, || {
             let status = self.servers[node].try_status()?;
@@ -101,19 +101,19 @@ impl Pair {
         })
     }
 
-    /// `outlast COMMAND` of a node, which must succeed.
+    /// Runs `outlast COMMAND` on a node, which must succeed.
     pub fn order(&self, node: usize, words: &[&str]) {
         let output = self.servers[node].outlast(words);
         assert!(output.status.success(), "{words:?}: {}", error(&output));
     }
 
-    /// kill -9 of every process of a node that serves.
+    /// Kills every process of a serving node by kill -9.
     pub fn kill(&mut self, node: usize) {
         let worker = self.servers[node].status().worker_pid;
         self.servers[node].kill_tree(worker);
     }
 
-    /// The processes of a node: its supervisor, its worker, and the worker that stands by, as far as they are there.
+    /// Returns the processes of a node: its supervisor, its worker, and its standby worker, if they exist.
     pub fn processes(&self, node: usize) -> Vec<u32> {
         let status = self.servers[node].status();
         let standby = status.standby.as_ref().map(|standby| standby.pid);
@@ -123,7 +123,7 @@ impl Pair {
     }
 }
 
-/// Sends a signal to each of these, of which some may have ended.
+/// Sends a signal to each of these processes, some of which may have ended.
 pub fn signal(processes: &[u32], signal: Signal) {
     for pid in processes {
         let pid = Pid::from_raw(pid.cast_signed()).expect("a process");

@@ -1,4 +1,4 @@
-//! The requirements of durability `power`: a sink and a share on a disk.
+//! Checks the requirements of durability `power`: a sink and a share on a disk.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! A minimal client for requests that smbclient does not send, or that are malformed: SMB 2.1 as guest, byte by byte
-//! (MS-SMB2 2.2).
+//! Implements a minimal client for requests that smbclient does not send, or that are malformed: SMB 2.1 as guest, byte
+//! by byte (MS-SMB2 2.2).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! The server under test, as a user runs it.
+//! Runs the server under test, as a user does.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

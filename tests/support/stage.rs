@@ -1,4 +1,4 @@
-//! A server with limits, a well-behaved client on it, and the effects of an attack on that client.
+//! Sets up a server with limits, a well-behaved client on it, and the effects of an attack on that client.
 
 use std::io;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ impl Stage {
         Some(stage)
     }
 
-    /// The connected client gets the whole big file.
+    /// Checks that the connected client receives the whole big file.
     pub fn bystander_gets(&mut self) {
         self.gets += 1;
         let name = format!("got {}", self.gets);
@@ -66,7 +66,7 @@ impl Stage {
         self.compare(&name);
     }
 
-    /// A new client gets it too.
+    /// Checks that a new client receives it, too.
     pub fn newcomer_gets(&self) {
         client::run(
             smbclient(SMB3_1_1),
@@ -83,7 +83,7 @@ impl Stage {
         std::fs::remove_file(right).expect("the copy");
     }
 
-    /// During an attack, no other client notices.
+    /// Checks that during an attack no other client is affected.
     pub fn unharmed(&mut self) {
         self.bystander_gets();
         self.newcomer_gets();

@@ -1,4 +1,4 @@
-//! A copy cut off after every part of every batch, and taken up again by the same server or by another one.
+//! Interrupts a copy after every part of every batch, and continues it by the same server or by another one.
 
 use super::*;
 use crate::random::Random;
@@ -14,7 +14,7 @@ fn of(host: u8, boot: u8) -> Incarnation {
     }
 }
 
-/// What a log amounts to.
+/// The content of a log.
 fn said(memory: &dyn Memory) -> (Flag, u64, Vec<Replayed>) {
     let contents = Log::inspect(memory).expect("a log");
     let superblock = contents.superblock;
@@ -30,7 +30,7 @@ struct Pair {
     copy: Copy,
     objects: Vec<u64>,
     next_object: u64,
-    /// Each commit: where it ends, and the records that counted.
+    /// Each commit: its end, and the live records.
     commits: Vec<(u64, Vec<Replayed>)>,
     /// Commits of this position and after it have not been acknowledged.
     acknowledged: u64,
@@ -66,7 +66,7 @@ impl Pair {
         pair
     }
 
-    /// As a link does: where the copy is, or anew.
+    /// Attaches the copy as a link does: where it ends, or from the beginning.
     fn attach(&mut self) {
         let beginning = Beginning::new(LEN as u64, self.copy.beginning());
         if self.log.attach(Home::Partner, &beginning).is_err() {
@@ -111,7 +111,7 @@ impl Pair {
         }
     }
 
-    /// What the other machine would take over now is what was acknowledged, or later.
+    /// Checks that the other machine would take over an acknowledged state, or a later one.
     fn check(&self) {
         let found = match Log::inspect(&*self.copied) {
             Ok(found) => found.records,
@@ -123,7 +123,7 @@ impl Pair {
         assert!(known, "a state that never was, or one that is too old");
     }
 
-    /// Ships one batch, or the first parts of it. False: there was none.
+    /// Ships one batch, or the first parts of it. Returns false if there was none.
     fn ship(&mut self, is_cut: bool) -> bool {
         let Some(Batch { writes }) = self.log.next_batch(Home::Partner) else {
             return false;
@@ -151,12 +151,12 @@ impl Pair {
         true
     }
 
-    /// The link was cut. The other machine's process may have died, too, or this one's.
+    /// Reconnects the link. The other machine's process may have crashed, too, or this one's.
     fn come_back(&mut self) {
         match self.random.below(4) {
             0 => self.copy = Copy::open(self.copied.clone(), of(2, 1)).unwrap(),
             1 => {
-                // Another boot of that machine: what it has does not count any more.
+                // In another boot of that machine its copy is invalid.
                 self.copy = Copy::open(self.copied.clone(), of(2, 9)).unwrap();
                 assert_eq!(Standing::of(&*self.copied).unwrap(), None);
                 self.copy = Copy::open(self.copied.clone(), of(2, 1)).unwrap();
@@ -177,7 +177,7 @@ impl Pair {
         self.commit();
     }
 
-    /// The other machine takes over what it has, and this one is its partner from now on, with what it has.
+    /// The other machine takes over its copy, and this one becomes its partner, with its own log.
     fn take_over(&mut self) {
         let newer = self.copied.clone();
         if Standing::of(&*newer).unwrap().is_none() {
@@ -185,7 +185,7 @@ impl Pair {
         }
         std::mem::swap(&mut self.memory, &mut self.copied);
         self.term += 1;
-        // The one that is gone may hold on to nothing.
+        // The memory of the former server must hold nothing back.
         let (log, contents) = Log::open(newer.clone()).unwrap();
         self.log = log;
         self.log.set_term(self.term);
@@ -250,7 +250,7 @@ fn a_server_that_hands_over_goes_on_as_a_copy_from_where_it_was() {
         Some(left - 1),
         "only the superblock is missing"
     );
-    // In another boot nothing of it counts.
+    // In another boot the copy is invalid.
     let mut copy = Copy::open(pair.copied.clone(), of(1, 2)).unwrap();
     assert_eq!(Standing::of(&*pair.copied).unwrap(), None);
     assert!(copy.superblock().is_none());

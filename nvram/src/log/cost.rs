@@ -1,20 +1,20 @@
-//! What a replay would take.
+//! Computes the cost of a replay.
 
 use super::Log;
 
-/// What a replay of a log would take.
+/// The cost of a replay of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayCost {
-    /// Records from the tail to the head: each is read.
+    /// The number of records from the tail to the head, all of which a replay reads.
     pub records: u64,
-    /// Bytes of the ring from the tail to the head.
+    /// The number of bytes from the tail to the head.
     pub bytes: u64,
-    /// Deltas that would be applied.
+    /// The number of deltas that a replay applies.
     pub deltas: u64,
 }
 
 impl Log {
-    /// What a replay would take if the writer ended now.
+    /// Returns the cost of a replay if the writer ended now.
     #[must_use]
     pub fn replay_cost(&self) -> ReplayCost {
         ReplayCost {
@@ -26,39 +26,4 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{Identity, Incarnation, Kind, VecMemory};
-
-    #[test]
-    fn the_cost_is_what_a_replay_finds() {
-        let identity = Identity {
-            instance: [7; 16],
-            incarnation: Incarnation {
-                host: [5; 16],
-                boot: [9; 16],
-            },
-        };
-        let memory = Arc::new(VecMemory::new(1 << 20));
-        let mut log = Log::format(memory.clone(), identity).unwrap();
-        assert_eq!(log.replay_cost(), ReplayCost::default());
-        log.append(1, Kind::Snapshot, b"state", &[]).unwrap();
-        for _ in 0..10 {
-            log.append(1, Kind::Delta, b"change", &[b"bytes"]).unwrap();
-        }
-        log.commit();
-        let cost = log.replay_cost();
-        assert_eq!((cost.records, cost.deltas), (11, 10));
-        assert_eq!(cost.bytes, log.used());
-        let (replayed, contents) = Log::open(memory).unwrap();
-        assert_eq!(contents.walked, cost.records);
-        assert_eq!(replayed.replay_cost(), cost);
-
-        // A snapshot makes what was before it count no more.
-        log.append(1, Kind::Snapshot, b"state", &[]).unwrap();
-        log.commit();
-        assert_eq!(log.replay_cost().deltas, 0);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The objects of a log: the place of each one's latest snapshot, the records since, and which object to relocate.
+//! Tracks the objects of a log: the place of each one's latest snapshot, the records since, and the object to relocate.
 //!
 //! The cost of a replay is counted in *units*: a record, or as many bytes as take about as long as one.
 

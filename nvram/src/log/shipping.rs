@@ -1,4 +1,4 @@
-//! Shipping of the log's bytes to a sink, and records that refer to the data of other records.
+//! Ships the log's bytes to its homes, and resolves records that refer to the data of other records.
 
 use super::{Log, Lsn};
 use crate::layout::RING_AT;
@@ -6,7 +6,7 @@ use crate::sink::{Batch, Present, Shipper, Window};
 use crate::{Error, Memory};
 use bytes::Bytes;
 
-/// What is to hold the log's bytes besides its own memory.
+/// A further place for the log's bytes, besides its own memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
     /// A file on a medium that survives the machine.
@@ -15,7 +15,7 @@ pub enum Home {
     Partner,
 }
 
-/// What the bytes are shipped by, for each home.
+/// The shipper of each home.
 #[derive(Default)]
 pub(super) struct Shippers {
     sink: Option<Shipper>,
@@ -37,7 +37,7 @@ impl Shippers {
         }
     }
 
-    /// How far the tail may move, which would be moved to `tail`.
+    /// Returns how far the tail may move towards `tail`.
     pub(super) fn hold(&self, tail: u64) -> u64 {
         let all = [&self.sink, &self.partner].into_iter().flatten();
         all.map(Shipper::hold).fold(tail, u64::min)
@@ -59,12 +59,12 @@ impl Log {
         }
     }
 
-    /// From now on the log's bytes are shipped to this home: one that has this log already, or a blank one. Nobody
-    /// writes to it but as [`Log::next_batch`] says, and what was ever written to it is on its medium. The tail follows
-    /// no faster than it does.
+    /// Begins to ship the log's bytes to this home, which is blank or already has this log. Only batches of
+    /// [`Log::next_batch`] may write to it, and all earlier writes are on its medium. The tail does not pass the
+    /// position of the home.
     ///
     /// # Errors
-    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or what is wrong with it. It is left as it is.
+    /// [`Error::AnotherLog`], [`Error::SinkAhead`], or the damage of the home. The home is unchanged.
     pub fn attach(&mut self, home: Home, memory: &dyn Memory) -> Result<(), Error> {
         *self.shippers.of_mut(home) = None;
         let shipper = Shipper::attach(home, memory, &self.present())?;
@@ -72,7 +72,7 @@ impl Log {
         Ok(())
     }
 
-    /// From now on the log's bytes are not shipped to this home.
+    /// Ends the shipping to this home.
     pub fn detach(&mut self, home: Home) {
         *self.shippers.of_mut(home) = None;
         if home == Home::Sink && self.superblock.shipped {
@@ -82,7 +82,8 @@ impl Log {
         self.move_tail();
     }
 
-    /// What is to be written there next; `None` while a batch is under way, and when all that is committed is there.
+    /// Returns the next batch to write there; `None` while a batch is in progress, and if everything committed is
+    /// there.
     pub fn next_batch(&mut self, home: Home) -> Option<Batch> {
         let mut shipper = self.shippers.of_mut(home).take()?;
         let batch = shipper.next(&self.present());
@@ -90,28 +91,28 @@ impl Log {
         batch
     }
 
-    /// The batch under way is on the medium. Frees what only waited for that.
+    /// Records that the batch in progress is on the medium. Frees the space that waited for it.
     pub fn batch_done(&mut self, home: Home) {
         let Some(shipper) = self.shippers.of_mut(home) else {
             return;
         };
         shipper.done();
         if home == Home::Sink && shipper.is_recoverable() && !self.superblock.shipped {
-            // Not before: a sink that is still blank would be taken for one that was lost. The sink's copy says so
-            // already.
+            // Not earlier: a blank sink would be mistaken for a lost one. The sink's copy of the superblock already has
+            // the flag.
             self.superblock.shipped = true;
             self.superblock.write(&*self.memory, self.slot);
         }
         self.move_tail();
     }
 
-    /// What is before this would be found again in that home; `None`: the log is not shipped there.
+    /// Returns the position up to which that home has the log; `None`: the log is not shipped there.
     pub fn durable(&self, home: Home) -> Option<Lsn> {
         let shipper = self.shippers.of(home)?;
         Some(Lsn(shipper.durable()))
     }
 
-    /// Is all of the log, its superblock too, in that home?
+    /// Returns whether that home has the whole log and its superblock.
     pub fn is_shipped(&self, home: Home) -> bool {
         let shipper = self.shippers.of(home);
         shipper.is_some_and(|shipper| shipper.is_idle(self.committed))
@@ -127,7 +128,7 @@ impl Log {
         if offset.checked_add(bytes.len() as u64)? > ring_len {
             return None;
         }
-        // In the ring since the tail last passed here, as they are held.
+        // The bytes are held, so they were written after the tail last passed their offset.
         let position = self.tail + (offset + ring_len - self.tail % ring_len) % ring_len;
         (position + bytes.len() as u64 <= self.position).then_some(Lsn(position))
     }
@@ -149,17 +150,17 @@ impl Log {
         Some(Bytes::from_owner(window))
     }
 
-    /// The first position that can be read back.
+    /// Returns the first position that can be read.
     pub fn tail(&self) -> Lsn {
         Lsn(self.tail)
     }
 
-    /// The end of what is appended: the next record is there, or after it.
+    /// Returns the end of the appended records: the next record begins there, or after it.
     pub fn head(&self) -> Lsn {
         Lsn(self.position)
     }
 
-    /// The end of what is committed.
+    /// Returns the end of the committed records.
     pub fn committed(&self) -> Lsn {
         Lsn(self.committed)
     }

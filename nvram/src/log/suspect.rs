@@ -1,5 +1,5 @@
-//! The operation that the server is performing, recorded outside the fold in two words of the memory. If the worker
-//! dies during the operation, by any signal, the next worker knows which it was, and how often that has happened.
+//! Records the operation that the server is performing, outside the fold in two words of the memory. If the worker dies
+//! during the operation, by any signal, the next worker knows which it was, and how often that has happened.
 
 use super::Log;
 use crate::Memory;

@@ -1,4 +1,4 @@
-//! The log, killed at every store and compared with a model of it.
+//! Tests the log, killed at every store, against a model of it.
 
 mod following;
 mod leaving;

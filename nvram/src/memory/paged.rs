@@ -1,4 +1,4 @@
-//! A mapping whose pages reach the medium in any order, as a power cut leaves them. For tests.
+//! Simulates, for tests, a mapping whose pages reach the medium in any order, as a power cut leaves them.
 
 use super::{Memory, VecMemory};
 use crate::Error;

@@ -1,4 +1,4 @@
-//! The sink cut off in every batch, with every subset of its sectors on the medium.
+//! Tests the sink, cut off in every batch, with every subset of its sectors on the medium.
 
 use super::*;
 use crate::random::Random;

@@ -14,7 +14,7 @@ static ZEROES: [u8; PIECE as usize] = [0; PIECE as usize];
 /// A medium writes whole pages, so bytes between two places in one page are wiped with them.
 const PAGE: u64 = 4096;
 
-/// Makes writes that zero so many bytes.
+/// Makes writes that zero this many bytes.
 pub(crate) fn zeroes(at: u64, len: u64) -> impl Iterator<Item = (u64, Bytes)> {
     let zeroes = Bytes::from_static(&ZEROES);
     (0..len.div_ceil(PIECE)).map(move |piece| {

@@ -1,4 +1,4 @@
-//! The pages of a mapping reach the medium in any order, and a power cut leaves any subset.
+//! Tests superblocks when the pages of a mapping reach the medium in any order, and a power cut leaves any subset.
 
 use super::*;
 use crate::memory::paged::{PAGE, Paged, mixed};

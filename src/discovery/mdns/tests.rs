@@ -15,7 +15,7 @@ fn responder() -> Responder {
     Responder::new("LAB", MAC, addresses.to_vec(), 7, ms(0)).unwrap()
 }
 
-/// One that has its names and has announced them, at this time.
+/// A responder that has announced its names, and the time.
 fn settled() -> (Responder, Duration) {
     let mut responder = responder();
     let mut now = ms(0);
@@ -43,7 +43,7 @@ fn question(text: &str, kind: TYPE, is_unicast: bool) -> Packet<'static> {
     query
 }
 
-/// A frame of another host's to the group.
+/// A frame of another host to the multicast group.
 fn frame(packet: &Packet<'_>, port: u16) -> Vec<u8> {
     let payload = packet.build_bytes_vec().unwrap();
     let datagram = Datagram {
@@ -55,7 +55,7 @@ fn frame(packet: &Packet<'_>, port: u16) -> Vec<u8> {
     datagram.frame(GROUP_MAC_V4, HOP_LIMIT).unwrap().header
 }
 
-/// A message that was sent over IPv4, and where to.
+/// The messages sent over IPv4, and their destinations.
 fn sent(frames: &[TxFrame]) -> Vec<(SocketAddr, Packet<'static>)> {
     let read = |frame: &TxFrame| {
         let bytes: &'static [u8] = frame.header.clone().leak();
@@ -70,14 +70,14 @@ fn sent(frames: &[TxFrame]) -> Vec<(SocketAddr, Packet<'static>)> {
     all.filter(|(to, _)| to.is_ipv4()).collect()
 }
 
-/// The only one.
+/// The only such message.
 fn one(frames: &[TxFrame]) -> (SocketAddr, Packet<'static>) {
     let mut all = sent(frames);
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
 }
 
-/// Asks, and gives what is sent by the time when nothing is left to do.
+/// Sends a query, and returns the frames sent until no deadline is left.
 fn ask(
     responder: &mut Responder,
     packet: &Packet<'_>,
@@ -100,7 +100,7 @@ fn names_are_asked_for_three_times_and_announced_twice() {
     let mut times = Vec::new();
     while let Some(due) = responder.deadline() {
         let frames = responder.poll(due);
-        // Over both families.
+        // Each message is sent over both address families.
         assert!(frames.is_empty() || frames.len() == 2, "{}", frames.len());
         for message in sent(&frames) {
             messages.push(message);
@@ -182,7 +182,7 @@ fn what_is_known_or_was_just_said_is_not_said_again() {
     let (mut responder, now) = settled();
     let mut query = question("_smb._tcp.local", TYPE::PTR, false);
     let (_, reply) = one(&ask(&mut responder, &query, PORT, now));
-    // At once again: it waits until a second has gone by.
+    // A second query at once: the answer waits until a second has passed.
     responder.hear(&frame(&query, PORT), now + ms(150));
     assert!(responder.deadline().unwrap() >= now + PAUSE);
     let due = responder.deadline().unwrap();
@@ -209,7 +209,7 @@ fn who_wants_to_hear_it_alone_does() {
     let (to, reply) = one(&ask(&mut responder, &alone, PORT, now));
     assert_eq!(to, "10.77.0.2:5353".parse().unwrap());
     assert!(reply.answers[0].cache_flush && reply.questions.is_empty());
-    // A resolver that knows nothing of multicast.
+    // A resolver without multicast DNS.
     let mut plain = question("lab.local", TYPE::A, false);
     plain.set_id(4711);
     let (to, reply) = one(&ask(&mut responder, &plain, 40_000, now));
@@ -255,7 +255,7 @@ fn a_name_that_another_host_has_is_not_taken() {
         now + ms(9000),
     ));
     assert_eq!(reply.answers.len(), 1);
-    // A hostile link ends at some number.
+    // On a hostile link the attempts end.
     for number in 2..=NAMES_MAX + 1 {
         other.answers[0] = claim(&format!("lab-{number}.local"), [10, 77, 0, 9]);
         responder.hear(&frame(&other, PORT), now);

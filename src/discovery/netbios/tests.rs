@@ -11,7 +11,7 @@ fn responder() -> Responder {
     Responder::new("Lab", MAC, &addresses, 4711, Duration::ZERO)
 }
 
-/// One that owns its names, and what it has sent for that, with the times.
+/// A node that owns its names, and the frames that it has sent to claim them, with the times.
 fn settled() -> (Responder, Vec<(Duration, TxFrame)>) {
     let mut responder = responder();
     let mut sent = Vec::new();
@@ -142,7 +142,7 @@ fn who_asks_for_the_node_hears_its_names_and_its_ethernet_address() {
     assert_eq!(data.len(), 1 + 2 * 18 + 46);
 }
 
-/// A registration as another node of this name would send it: what this server sends, with another address.
+/// A registration of this name by another node: this server's message with another address.
 fn claim_of_another(address: [u8; 4]) -> Vec<u8> {
     let mut other = responder();
     let frame = other.poll(Duration::ZERO).remove(1);
@@ -169,9 +169,9 @@ fn a_name_is_defended_and_one_that_is_taken_is_not_used() {
     second.poll(Duration::ZERO);
     let mut stranger = refusal.clone();
     stranger[1] ^= 1;
-    second.hear_refusal(&message(&stranger).unwrap().1);
+    second.process_refusal(&message(&stranger).unwrap().1);
     assert!(second.deadline().is_some(), "of another transaction");
-    second.hear_refusal(&message(&refusal).unwrap().1);
+    second.process_refusal(&message(&refusal).unwrap().1);
     assert_eq!(second.deadline(), None);
     assert!(
         heard(

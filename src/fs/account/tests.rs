@@ -47,7 +47,7 @@ fn no_account_is_no_rights() {
     let chosen = Chosen::default();
     let mut accounts = accounts(&chosen);
     assert_eq!(accounts.choose(None, Some("ann")), Err(Refused::Unknown));
-    // nor has a guest, where there is no `nobody`
+    // nor has a guest, if no account `nobody` exists
     assert_eq!(accounts.choose(None, None), Err(Refused::Unknown));
     assert_eq!(accounts.choose(Some("ann"), None), Err(Refused::Unknown));
     chosen.fails.set(true);

@@ -1,6 +1,6 @@
-//! What is used of etcd's v3 API, through its JSON gateway: leases, transactions, ranges.
+//! Calls etcd's v3 API through its JSON gateway: leases, transactions, ranges.
 //!
-//! Numbers of 64 bits are text in that JSON, keys and values are base64, and a field that is zero is left out.
+//! In this JSON 64-bit numbers are text, keys and values are base64, and fields that are zero are omitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,19 +17,19 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::config::Etcd;
 
-/// Longest answer.
+/// The longest answer.
 const ANSWER_MAX_BYTES: u64 = 1 << 20;
 
-/// A client of one etcd.
+/// A client of one etcd cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     agent: Agent,
     endpoints: Arc<[String]>,
-    /// The endpoint that has answered last.
+    /// The index of the endpoint that answered last.
     at: Arc<AtomicUsize>,
 }
 
-/// A key with what belongs to it.
+/// A key with its value and its metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Pair {
     #[serde(deserialize_with = "bytes")]
@@ -44,14 +44,14 @@ pub(super) struct Pair {
     pub lease: i64,
 }
 
-/// How a transaction has ended.
+/// The result of a transaction.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
-    /// What it was compared with was so.
+    /// Its comparisons were true.
     pub succeeded: bool,
     /// The revision after it.
     pub revision: i64,
-    /// What its ranges found, one after the other.
+    /// The results of its ranges, concatenated.
     pub found: Vec<Pair>,
 }
 
@@ -71,7 +71,7 @@ struct LeaseAnswer {
     error: String,
 }
 
-/// An answer of a method that streams.
+/// An answer of a streaming method.
 #[derive(Deserialize)]
 struct Streamed<T> {
     result: T,
@@ -98,15 +98,15 @@ struct OneOf {
 }
 
 impl Api {
-    /// `patience`: the longest that one request may take.
+    /// Makes a client. `timeout`: the longest time that one request may take.
     ///
     /// # Errors
     /// A certificate cannot be read.
-    pub(super) fn new(etcd: &Etcd, patience: Duration) -> anyhow::Result<Api> {
+    pub(super) fn new(etcd: &Etcd, timeout: Duration) -> anyhow::Result<Api> {
         let mut config = Agent::config_builder()
-            .timeout_global(Some(patience))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
-            // A proxy of the environment is not meant for this.
+            // A proxy from the environment must not be used.
             .proxy(None);
         if etcd.endpoints.iter().any(|url| url.starts_with("https:")) {
             config = config.tls_config(tls(etcd)?);
@@ -118,7 +118,7 @@ impl Api {
         })
     }
 
-    /// One request; the endpoints are tried in turn, each once.
+    /// Sends one request; tries each endpoint once.
     fn call<T: DeserializeOwned>(&self, method: &str, body: &Value) -> anyhow::Result<T> {
         let first = self.at.load(Ordering::Relaxed);
         let mut failed = None;
@@ -152,7 +152,7 @@ impl Api {
         serde_json::from_str(&text).with_context(|| format!("{method}: not understood"))
     }
 
-    /// A new lease: its id, and how long it lasts.
+    /// Requests a new lease; returns its id and its duration.
     pub(super) fn grant(&self, lease: Duration) -> anyhow::Result<(i64, Duration)> {
         let body = json!({ "TTL": lease.as_secs().to_string() });
         let answer: LeaseAnswer = self.call("lease/grant", &body)?;
@@ -160,7 +160,7 @@ impl Api {
         Ok((answer.id, seconds(answer.ttl)))
     }
 
-    /// Renews it; `None`: it has ended.
+    /// Renews a lease; `None`: it has ended.
     pub(super) fn keep_alive(&self, id: i64) -> anyhow::Result<Option<Duration>> {
         let body = json!({ "ID": id.to_string() });
         let answer: Streamed<LeaseAnswer> = self.call("lease/keepalive", &body)?;
@@ -168,16 +168,16 @@ impl Api {
         Ok((!left.is_zero()).then_some(left))
     }
 
-    /// Ends it, and removes what is attached to it.
+    /// Ends a lease, and deletes the keys attached to it.
     pub(super) fn revoke(&self, id: i64) -> anyhow::Result<()> {
         let body = json!({ "ID": id.to_string() });
         self.call::<Value>("lease/revoke", &body).map(drop)
     }
 
-    /// All keys that begin so.
+    /// Returns all keys with this prefix.
     pub(super) fn beneath(&self, prefix: &str) -> anyhow::Result<Vec<Pair>> {
         let mut end = prefix.as_bytes().to_vec();
-        // The first key that does not: prefixes end with a slash.
+        // The end of the range is the first key without the prefix, which ends with a slash.
         if let Some(last) = end.last_mut() {
             *last += 1;
         }
@@ -186,7 +186,7 @@ impl Api {
         Ok(answer.kvs)
     }
 
-    /// If all of `compare` is so, does all of `then`, else all of `otherwise`: at once.
+    /// Atomically executes all of `then` if all of `compare` is true, else all of `otherwise`.
     pub(super) fn transact(
         &self,
         compare: &[Value],
@@ -208,19 +208,19 @@ impl Api {
     }
 }
 
-/// The key was created in this revision; 0: there is none.
+/// Compares: the key was created in this revision; 0: it does not exist.
 pub(super) fn is_of_revision(key: &str, revision: i64) -> Value {
     let revision = revision.to_string();
     json!({ "key": encode(key), "target": "CREATE", "result": "EQUAL", "create_revision": revision })
 }
 
-/// The key was written last in this revision.
+/// Compares: the key was last written in this revision.
 pub(super) fn is_unchanged(key: &str, revision: i64) -> Value {
     let revision = revision.to_string();
     json!({ "key": encode(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision })
 }
 
-/// `lease`: the key ends with it; 0: with none.
+/// Writes a key. `lease`: the key is deleted with it; 0: with none.
 pub(super) fn put(key: &str, value: &str, lease: i64) -> Value {
     let put = json!({ "key": encode(key), "value": encode(value), "lease": lease.to_string() });
     json!({ "request_put": put })
@@ -281,7 +281,7 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error
     BASE64.decode(text).map_err(serde::de::Error::custom)
 }
 
-/// A number of 64 bits, which is text; a newer gateway might write it plainly.
+/// Parses a 64-bit number, which is text; a newer gateway might write it as a number.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => text.parse().map_err(serde::de::Error::custom),

@@ -5,7 +5,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::*;
 
-/// Names, for a test that runs as a process of its own, what it is to do.
+/// Names the part that a test in a process of its own executes.
 const PART: &str = "OUTLAST_TEST_LEASE";
 
 /// Runs the test of this name again, in a process of its own.
@@ -25,12 +25,12 @@ fn part() -> Option<String> {
 }
 
 fn waits_for_its_end() -> ! {
-    // Longer than the test waits; it is not meant to be reached.
+    // Longer than the test waits; never reached.
     std::thread::sleep(Duration::from_secs(100));
     std::process::exit(3);
 }
 
-/// The signal by which it has ended.
+/// The signal that ended it.
 fn signal(child: &mut Child) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt as _;
     let begun = Instant::now();
@@ -66,7 +66,7 @@ fn a_worker_follows_the_page_and_ends_with_it() {
         if part != "never" {
             deadline.set(now() + Duration::from_secs(2)).unwrap();
             keep(deadline.clone()).unwrap();
-            // Renewed four times, it lives longer than its first time.
+            // After four renewals it lives longer than its first deadline.
             for _ in 0..4 {
                 std::thread::sleep(Duration::from_secs(1));
                 deadline.set(now() + Duration::from_secs(2)).unwrap();
@@ -76,7 +76,7 @@ fn a_worker_follows_the_page_and_ends_with_it() {
             }
             std::process::exit(0);
         }
-        // Admitted by nobody.
+        // No arbiter has admitted it.
         keep(deadline).unwrap();
         waits_for_its_end();
     }

@@ -1,7 +1,8 @@
-//! What goes over the interconnect, byte by byte.
+//! Encodes and parses the frames of the interconnect.
 //!
 //! A frame is its length (4 bytes, little-endian, of all that follows), its kind (1 byte), and its content. A greeting
-//! begins with a magic and the version, in every version; an unknown one is refused before more is read of it.
+//! begins with a magic and the version, in every version; an unknown version is refused before more of the frame is
+//! read.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -9,48 +10,48 @@ use bytes::Bytes;
 use outlast_nvram::codec;
 use serde::{Deserialize, Serialize};
 
-/// The version that this binary speaks.
+/// The version that this binary implements.
 pub const VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"OUTLLINK";
-/// Most bytes of the log in one frame.
+/// The largest number of bytes of the log in one frame.
 pub const PIECE: usize = 256 << 10;
-/// Longest frame: a piece and where it goes, with room for a greeting's answer.
+/// The longest frame: a piece and its offset, with room for the answer to a greeting.
 const LEN_MAX: usize = PIECE + 64;
 
-/// What is said.
+/// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// The leader greets.
     Hello(Hello),
-    /// The partner takes its log.
+    /// The partner accepts the leader's log.
     Welcome {
-        /// What its copy holds ([`outlast_nvram::copy::Copy::beginning`]).
+        /// The beginning of its copy ([`outlast_nvram::copy::Copy::beginning`]).
         beginning: Vec<u8>,
     },
-    /// The partner does not.
+    /// The partner refuses, for this reason.
     Refused(Refusal),
     /// A part of a batch.
     Write {
         /// Offset in the memory.
         at: u64,
-        /// What goes there.
+        /// The bytes to write there.
         bytes: Bytes,
     },
-    /// The batch is whole: to be acknowledged.
+    /// The batch is complete, and must be acknowledged.
     Complete {
-        /// Counted by the leader.
+        /// The leader's number of the batch.
         number: u64,
     },
     /// The batch is in the copy.
     Done {
-        /// The leader's number.
+        /// The number in `Complete`.
         number: u64,
     },
-    /// The copy is to be made blank; answered by `Welcome`.
+    /// The copy must be made blank; answered by `Welcome`.
     Anew,
     /// The leader serves; answered by `Heard`.
     Beat(Beat),
-    /// The partner lives.
+    /// The partner is alive.
     Heard,
 }
 
@@ -59,33 +60,33 @@ pub enum Frame {
 pub struct Hello {
     /// Its node.
     pub node: String,
-    /// The arbiter's epoch in which it was admitted.
+    /// The arbiter's epoch of its admission.
     pub epoch: u64,
     /// Bytes of its NVRAM.
     pub memory_len: u64,
 }
 
-/// Where the leader is.
+/// The leader's progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
-    /// The end of what it has committed.
+    /// The end of its committed log.
     pub committed: u64,
-    /// How long the last batch took, there and back, in microseconds.
+    /// The round trip of the last batch, in microseconds.
     pub round_trip_us: u64,
 }
 
-/// Why a partner does not take a log.
+/// The reason why a partner refuses a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// It speaks this version.
+    /// It implements this version.
     Version(u16),
-    /// The greeting's epoch is over; this one is known.
+    /// The greeting's epoch has ended; the partner knows this one.
     Epoch(u64),
-    /// It does not stand by now, or does not know yet that the leader was admitted.
+    /// It is not on standby now, or has not read yet that the leader is admitted.
     NotNow,
     /// Its NVRAM has another length, in bytes.
     Length(u64),
-    /// It cannot, for this reason.
+    /// It is unable to, for this reason.
     Cannot(String),
 }
 
@@ -160,7 +161,7 @@ impl Frame {
         (kind, content)
     }
 
-    /// Sends it. The writer is to be flushed when an answer is waited for.
+    /// Writes the frame. The caller must flush the writer before it waits for an answer.
     ///
     /// # Errors
     /// The writer's.
@@ -180,11 +181,11 @@ impl Frame {
         to.write_all(bytes)
     }
 
-    /// Waits for the next one.
+    /// Waits for the next frame.
     ///
     /// # Errors
-    /// The reader's; [`ErrorKind::InvalidData`]: it is none. A greeting of another version is
-    /// [`ErrorKind::Unsupported`].
+    /// The reader's; [`ErrorKind::InvalidData`] for an invalid frame; [`ErrorKind::Unsupported`] for a greeting of
+    /// another version.
     pub fn receive(from: &mut impl Read) -> io::Result<Frame> {
         let mut len = [0; 4];
         from.read_exact(&mut len)?;

@@ -1,5 +1,5 @@
-//! Who may use the interconnect: each node has a key of its own, and knows the other one's certificate. Nobody else's
-//! counts, and there is no authority: `outlast pair init` makes both keys at once.
+//! Authenticates the nodes on the interconnect: each node has a key of its own, and knows the other one's certificate.
+//! No other certificate is accepted, and no authority exists: `outlast pair init` makes both keys at once.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::pair::role::Nodes;
 
-/// What one node has: how it connects, and how it listens.
+/// The TLS configuration of one node, as client and as server.
 #[derive(Clone, Debug)]
 pub struct Keys {
     /// For the node that serves.
@@ -27,15 +27,15 @@ pub struct Keys {
     pub partner: ServerName<'static>,
 }
 
-/// The name of a node in its certificate (RFC 6761, 6.4: it is nobody's on the network).
+/// Returns the name of a node in its certificate (RFC 6761, 6.4: no host on a network has it).
 fn name_of(node: &str) -> String {
     format!("{}.outlast.invalid", node.to_ascii_lowercase())
 }
 
-/// Makes a file for each node, which only its owner can read: `node-NAME.pem` in `directory`. Gives their names.
+/// Makes a file for each node, which only its owner can read: `node-NAME.pem` in `directory`. Returns their names.
 ///
 /// # Errors
-/// A file cannot be made, or is there already.
+/// A file cannot be made, or already exists.
 pub fn make(directory: &Path, nodes: [&str; 2]) -> anyhow::Result<[PathBuf; 2]> {
     let paths = nodes.map(|node| directory.join(format!("node-{node}.pem")));
     for path in &paths {
@@ -57,7 +57,7 @@ pub fn make(directory: &Path, nodes: [&str; 2]) -> anyhow::Result<[PathBuf; 2]> 
     Ok(paths)
 }
 
-/// Certificate and key, as PEM.
+/// Makes a certificate and its key, as PEM.
 fn pair_of_keys(node: &str) -> anyhow::Result<(String, String)> {
     let key = KeyPair::generate().context("no key can be made")?;
     let mut params = CertificateParams::new(vec![name_of(node)])?;
@@ -84,7 +84,7 @@ impl Keys {
     /// Reads a node's file: its key, its certificate, and the other node's.
     ///
     /// # Errors
-    /// It cannot be read, others can read it, or it is not of these nodes.
+    /// The file cannot be read, other accounts can read it, or it belongs to other nodes.
     pub fn load(path: &Path, nodes: &Nodes) -> anyhow::Result<Keys> {
         let found = std::fs::metadata(path)
             .with_context(|| format!("{}; `outlast pair init` makes it", path.display()))?;

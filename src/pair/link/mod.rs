@@ -1,8 +1,8 @@
-//! The interconnect of a pair: TCP between the hosts' own kernels, encrypted, each side with a key that the other one
-//! knows. The node that serves connects; the one that stands by listens.
+//! Implements the interconnect of a pair: TCP between the hosts' own kernels, encrypted, each side with a key that the
+//! other one knows. The serving node connects; the standby node listens.
 //!
-//! The leader asks and the partner answers, one thing at a time: a greeting, then batches of the log and heartbeats.
-//! [`frame`] has the format, [`keys`] who may connect, [`sender`] and [`receiver`] the two ends.
+//! The leader sends a request and the partner answers it before the next one: a greeting, then batches of the log and
+//! heartbeats. [`frame`] defines the format, [`keys`] the authentication, [`sender`] and [`receiver`] the two ends.
 
 pub mod frame;
 pub mod keys;
@@ -11,5 +11,5 @@ pub mod sender;
 
 use std::time::Duration;
 
-/// So often the partner hears of the leader when there is nothing to ship.
+/// The interval of heartbeats of a leader that has nothing to ship.
 pub const BEAT: Duration = Duration::from_millis(100);

@@ -1,7 +1,8 @@
-//! The partner's end of the interconnect: takes the leader's log into this node's NVRAM, as long as the node stands by.
+//! Receives the leader's log at the partner's end of the interconnect, and writes it into this node's NVRAM while the
+//! node is on standby.
 //!
-//! One connection has the seat, the last one whose greeting was good. Each frame is taken under the seat's lock, so
-//! that after [`Receiver::admit`] has been told that nobody may, nothing is written and nothing acknowledged any more.
+//! One connection has the seat: the last one with a valid greeting. Each frame is processed under the seat's lock, so
+//! that after `admit(None)` ([`Receiver::admit`]) no frame is written or acknowledged.
 
 use std::io::{self, BufReader, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,17 +20,17 @@ use rustls::{ServerConnection, StreamOwned};
 use super::frame::{Beat, Frame, Hello, Refusal};
 use super::keys::Keys;
 
-/// Connections that are listened to at a time: a leader has one, and its next one may come before that has ended.
+/// The largest number of simultaneous connections: a leader has one, and its next one may begin before that has ended.
 const CONNECTIONS_MAX: usize = 8;
-/// A peer that says nothing for so long is gone. A leader beats much more often.
+/// The longest silence of a peer. A leader's heartbeats are much more frequent.
 const SILENCE: Duration = Duration::from_secs(10);
-/// The same before its greeting.
+/// The longest silence before its greeting.
 const GREETING: Duration = Duration::from_secs(3);
 
-/// Where the log is taken, and from whom.
+/// The destination of the log, and its source.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The address to listen on: this node's.
+    /// The address to listen on, of this node.
     pub address: SocketAddr,
     /// This node's keys.
     pub keys: Keys,
@@ -48,20 +49,20 @@ pub struct Place {
 pub struct View {
     /// A leader is connected.
     pub is_connected: bool,
-    /// When it was last heard.
+    /// The time of its last frame.
     pub heard: Option<Instant>,
-    /// Where it said it was.
+    /// Its last heartbeat.
     pub beat: Beat,
-    /// The end of what is in the copy.
+    /// The end of the log in the copy.
     pub received: u64,
 }
 
-/// Who has the seat, and what it writes to.
+/// The connection that has the seat, and the copy that it writes.
 #[derive(Default)]
 struct Seat {
-    /// From leaders of this epoch on; `None`: from nobody.
+    /// The lowest epoch of an admitted leader; `None`: no leader is admitted.
     admitted: Option<u64>,
-    /// Counts those that have had it.
+    /// Counts the connections that have had the seat.
     number: u64,
     copy: Option<Copy>,
     socket: Option<TcpStream>,
@@ -74,7 +75,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Listens, and takes nobody's log before [`Receiver::admit`].
+    /// Listens, and refuses every log before [`Receiver::admit`].
     ///
     /// # Errors
     /// The address cannot be listened on.
@@ -98,14 +99,14 @@ impl Receiver {
                 };
                 let (seat, place, held) = (seat.clone(), place.clone(), Held::new(&count));
                 let thread = std::thread::Builder::new().name("interconnect".into());
-                let heard = thread.spawn(move || {
+                let spawned = thread.spawn(move || {
                     let _held = held;
-                    if let Err(error) = hear(socket, &place, &seat) {
+                    if let Err(error) = serve(socket, &place, &seat) {
                         debug!("interconnect: {error:#}");
                     }
                 });
-                if let Err(error) = heard {
-                    warn!("the partner cannot be heard: {error}");
+                if let Err(error) = spawned {
+                    warn!("no thread for the interconnect can be started: {error}");
                 }
             }
         };
@@ -116,8 +117,8 @@ impl Receiver {
         Ok(receiver)
     }
 
-    /// From now on the log of a leader of this epoch, or a later one, is taken; `None`: nobody's. When this returns,
-    /// nothing more comes from a leader that is not admitted, and the NVRAM is free.
+    /// Admits leaders of this epoch or a later one; `None`: no leader. After the return no frame of a leader that is
+    /// not admitted is processed, and the NVRAM is free.
     pub fn admit(&self, epoch: Option<u64>) {
         let mut seat = locked(&self.seat);
         if seat.admitted == epoch {
@@ -148,13 +149,13 @@ impl Seat {
         self.copy = None;
         self.view.is_connected = false;
         if let Some(socket) = self.socket.take() {
-            // It may be gone.
+            // The connection may have ended.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// One more connection, until this is dropped.
+/// Counts one connection, until it is dropped.
 struct Held(Arc<AtomicUsize>);
 
 impl Held {
@@ -170,14 +171,14 @@ impl Drop for Held {
     }
 }
 
-/// Nothing panics while it has the lock.
+/// Locks the seat. No code panics while it holds the lock.
 fn locked(seat: &Mutex<Seat>) -> MutexGuard<'_, Seat> {
     seat.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
-fn hear(mut socket: TcpStream, place: &Place, seat: &Mutex<Seat>) -> anyhow::Result<()> {
+fn serve(mut socket: TcpStream, place: &Place, seat: &Mutex<Seat>) -> anyhow::Result<()> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(GREETING))?;
     socket.set_write_timeout(Some(GREETING))?;
@@ -226,7 +227,7 @@ fn hear(mut socket: TcpStream, place: &Place, seat: &Mutex<Seat>) -> anyhow::Res
     );
     stream.get_mut().sock.set_read_timeout(Some(SILENCE))?;
     send(stream.get_mut(), &Frame::Welcome { beginning })?;
-    let ended = obey(&mut stream, seat, number);
+    let ended = process_frames(&mut stream, seat, number);
     let mut seat = locked(seat);
     if seat.number == number {
         seat.vacate();
@@ -239,7 +240,7 @@ fn hear(mut socket: TcpStream, place: &Place, seat: &Mutex<Seat>) -> anyhow::Res
 }
 
 impl Seat {
-    /// Gives the seat to a leader, if it may have it; then the beginning of the copy.
+    /// Gives the seat to a leader, if it is admitted, and returns the beginning of the copy.
     fn take(
         &mut self,
         place: &Place,
@@ -294,8 +295,12 @@ fn nvram(place: &Place) -> Result<Mapping, outlast_nvram::Error> {
     }
 }
 
-/// Takes what the leader sends until the connection ends, or the seat is another's.
-fn obey(stream: &mut BufReader<Stream>, seat: &Mutex<Seat>, number: u64) -> anyhow::Result<()> {
+/// Processes the leader's frames until the connection ends, or another connection has the seat.
+fn process_frames(
+    stream: &mut BufReader<Stream>,
+    seat: &Mutex<Seat>,
+    number: u64,
+) -> anyhow::Result<()> {
     loop {
         let frame = Frame::receive(stream)?;
         let mut seat = locked(seat);
@@ -328,7 +333,7 @@ fn obey(stream: &mut BufReader<Stream>, seat: &Mutex<Seat>, number: u64) -> anyh
             _ => Frame::Refused(Refusal::Cannot("it was sent what a partner answers".into())),
         };
         seat.view.heard = Some(Instant::now());
-        // Under the lock: what is not admitted any more is not acknowledged.
+        // The answer is sent under the lock: a leader that is no longer admitted receives none.
         send(stream.get_mut(), &answer)?;
         if let Frame::Refused(refusal) = answer {
             anyhow::bail!("{refusal}");

@@ -1,4 +1,4 @@
-//! The leader's end of the interconnect: a thread that connects, ships batches and says that the leader lives.
+//! Sends the leader's log at its end of the interconnect: a thread connects, ships batches and sends heartbeats.
 
 use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,31 +15,31 @@ use super::BEAT;
 use super::frame::{Beat, Frame, Hello, PIECE, Refusal};
 use super::keys::Keys;
 
-/// Between two attempts to connect.
+/// The interval of attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A partner that takes less in a second is too slow: the log keeps what is on its way. Bytes.
+/// The lowest acceptable rate of a partner, in bytes per second: the log keeps the bytes in flight.
 const SLOWEST: u64 = 1 << 20;
 
-/// What the thread is asked for. Each is of a connection, and is passed over when that is gone.
+/// A request to the thread. It is for one connection, and is ignored when that has ended.
 enum Job {
     Ship(u64, Batch),
     Anew(u64),
 }
 
-/// What the thread says.
+/// A report of the thread.
 #[derive(Debug)]
 pub enum News {
-    /// The partner takes the log. Its copy begins with these bytes.
+    /// The partner accepts the log. Its copy begins with these bytes.
     Up(Vec<u8>),
     /// The batch is in the partner's copy.
     Done,
-    /// The connection is gone, or cannot be had, for this reason.
+    /// The connection has ended or cannot be made, for this reason.
     Down(String),
-    /// The partner knows of this epoch, which is newer.
+    /// The partner knows this epoch, which is newer.
     Superseded(u64),
 }
 
-/// Whom to connect to, and as whom.
+/// The partner to connect to, and this node's identity.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The other node's address.
@@ -48,25 +48,25 @@ pub struct Target {
     pub keys: Keys,
     /// The greeting.
     pub hello: Hello,
-    /// Longest that the partner may take for anything.
+    /// The timeout for each of the partner's answers.
     pub timeout: Duration,
 }
 
-/// What both sides of it look at.
+/// The state that the thread and the loop share.
 #[derive(Debug, Default)]
 struct Shared {
     committed: AtomicU64,
     round_trip_us: AtomicU64,
-    /// When the partner was last heard: microseconds since the thread began, and one.
+    /// The time of the partner's last answer: microseconds since the thread began, plus one.
     heard_us: AtomicU64,
     is_wanted: AtomicBool,
 }
 
-/// The thread, as the loop has it.
+/// The loop's handle of the thread.
 pub struct Link {
     jobs: Sender<Job>,
     news: Receiver<(u64, News)>,
-    /// News that was waited for.
+    /// News that `wait` has received.
     waited_for: Option<(u64, News)>,
     shared: Arc<Shared>,
     /// The connection that jobs are for.
@@ -75,24 +75,24 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts the thread; it ends with this. `wake`, an eventfd, is written to when there is news.
+    /// Starts the thread, which ends when this is dropped. It writes to the eventfd `wake` when it has news.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// No thread can be started.
     pub fn start(target: Target, wake: Arc<OwnedFd>) -> io::Result<Link> {
         let (jobs, to_do) = unbounded();
-        let (tell, news) = unbounded();
+        let (reports, news) = unbounded();
         let shared = Arc::new(Shared::default());
         let began = Instant::now();
         let mut thread = Thread {
             target,
             wake,
             to_do,
-            tell,
+            reports,
             shared: shared.clone(),
             connection: 0,
             began,
-            said: String::new(),
+            reported: String::new(),
         };
         std::thread::Builder::new()
             .name("interconnect".into())
@@ -107,23 +107,23 @@ impl Link {
         })
     }
 
-    /// A connection is wanted, or not.
+    /// Sets whether the thread should connect.
     pub fn want(&self, yes: bool) {
         self.shared.is_wanted.store(yes, Ordering::Relaxed);
     }
 
-    /// Ships a batch. The one before is done, or its connection is gone.
+    /// Ships a batch. The preceding one must be done, or its connection must have ended.
     pub fn ship(&self, batch: Batch) {
         // The thread ends with this.
         let _ = self.jobs.send(Job::Ship(self.connection, batch));
     }
 
-    /// Has the partner's copy made blank; the connection is `Up` again after that.
+    /// Makes the partner's copy blank; then the connection is `Up` again.
     pub fn begin_anew(&self) {
         let _ = self.jobs.send(Job::Anew(self.connection));
     }
 
-    /// What the thread has said. Does not wait.
+    /// Returns the thread's next report, without waiting.
     pub fn news(&mut self) -> Option<News> {
         let waited_for = self.waited_for.take();
         let (connection, news) = waited_for.or_else(|| self.news.try_recv().ok())?;
@@ -131,25 +131,25 @@ impl Link {
         Some(news)
     }
 
-    /// Waits for news, so long at most.
+    /// Waits for news, at most this long.
     pub fn wait(&mut self, most: Duration) {
         if self.waited_for.is_none() {
             self.waited_for = self.news.recv_timeout(most).ok();
         }
     }
 
-    /// Where the log has come to, for the partner's status.
+    /// Sets the end of the committed log, for the partner's status.
     pub fn set_committed(&self, committed: u64) {
         self.shared.committed.store(committed, Ordering::Relaxed);
     }
 
-    /// How long the last batch took, there and back.
+    /// Returns the round trip of the last batch, in microseconds.
     #[must_use]
     pub fn round_trip_us(&self) -> u64 {
         self.shared.round_trip_us.load(Ordering::Relaxed)
     }
 
-    /// How long ago the partner was last heard; `None`: it never was.
+    /// Returns the time since the partner's last answer; `None`: it has never answered.
     #[must_use]
     pub fn silence(&self) -> Option<Duration> {
         let heard = self
@@ -165,14 +165,14 @@ impl Link {
     }
 }
 
-/// A connection that is up.
+/// An established connection.
 type Stream = BufWriter<StreamOwned<ClientConnection, TcpStream>>;
 
-/// Why a connection has ended.
+/// The reason for the end of a connection.
 enum Ended {
     Failed(String),
     Superseded(u64),
-    /// Nobody asks any more.
+    /// The loop has dropped the thread.
     Over,
 }
 
@@ -190,12 +190,12 @@ struct Thread {
     target: Target,
     wake: Arc<OwnedFd>,
     to_do: Receiver<Job>,
-    tell: Sender<(u64, News)>,
+    reports: Sender<(u64, News)>,
     shared: Arc<Shared>,
     connection: u64,
     began: Instant,
-    /// What was last said of why there is no connection.
-    said: String,
+    /// The last reported reason for the lack of a connection.
+    reported: String,
 }
 
 impl Thread {
@@ -206,12 +206,12 @@ impl Thread {
                 let ended = self.connect().and_then(|stream| self.serve(stream));
                 match ended {
                     Err(Ended::Over) => return,
-                    Err(Ended::Failed(why)) if why == self.said => {}
+                    Err(Ended::Failed(why)) if why == self.reported => {}
                     Err(Ended::Failed(why)) => {
-                        self.said.clone_from(&why);
-                        self.say(News::Down(why));
+                        self.reported.clone_from(&why);
+                        self.report(News::Down(why));
                     }
-                    Err(Ended::Superseded(epoch)) => self.say(News::Superseded(epoch)),
+                    Err(Ended::Superseded(epoch)) => self.report(News::Superseded(epoch)),
                     Ok(()) => {}
                 }
             }
@@ -221,14 +221,14 @@ impl Thread {
         }
     }
 
-    fn say(&self, news: News) {
-        // Nobody may be there any more.
-        let _ = self.tell.send((self.connection, news));
-        // Full only if nobody has read it 2^64 times.
+    fn report(&self, news: News) {
+        // The loop may have ended.
+        let _ = self.reports.send((self.connection, news));
+        // The eventfd is full only after 2^64 unread writes.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// Waits before the next attempt; false: the thread is to end. Jobs that come are of a connection that is gone.
+    /// Waits before the next attempt; false: the thread must end. Jobs that arrive are for an ended connection.
     fn pause(&self) -> bool {
         let until = Instant::now() + PAUSE;
         while Instant::now() < until {
@@ -270,14 +270,14 @@ impl Thread {
                 Ok(Job::Ship(connection, batch)) if connection == self.connection => {
                     number += 1;
                     self.ship(&mut stream, batch, number)?;
-                    self.say(News::Done);
+                    self.report(News::Done);
                     beat = Instant::now();
                 }
                 Ok(Job::Anew(connection)) if connection == self.connection => {
                     Frame::Anew.send(&mut stream)?;
                     self.welcome(&mut stream)?;
                 }
-                // Of a connection that is gone.
+                // The job is for an ended connection.
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Ended::Over),
             }
@@ -292,8 +292,8 @@ impl Thread {
     fn welcome(&mut self, stream: &mut Stream) -> Result<(), Ended> {
         match self.answer(stream)? {
             Frame::Welcome { beginning } => {
-                self.said.clear();
-                self.say(News::Up(beginning));
+                self.reported.clear();
+                self.report(News::Up(beginning));
                 Ok(())
             }
             Frame::Refused(Refusal::Epoch(epoch)) => Err(Ended::Superseded(epoch)),
@@ -312,7 +312,7 @@ impl Thread {
 
     fn ship(&self, stream: &mut Stream, batch: Batch, number: u64) -> Result<(), Ended> {
         let begun = Instant::now();
-        let patience = self.target.timeout + Duration::from_secs(batch.len() / SLOWEST);
+        let most = self.target.timeout + Duration::from_secs(batch.len() / SLOWEST);
         for (at, bytes) in batch.writes {
             let mut done = 0;
             while done < bytes.len() {
@@ -321,7 +321,7 @@ impl Thread {
                 let bytes = bytes.slice(done..end);
                 Frame::Write { at, bytes }.send(stream)?;
                 done = end;
-                if begun.elapsed() > patience {
+                if begun.elapsed() > most {
                     return Err(Ended::Failed("it takes the log too slowly".to_owned()));
                 }
             }

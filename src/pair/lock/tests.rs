@@ -52,7 +52,7 @@ fn one_node_at_a_time_and_the_record_passes_on() {
     assert!(!b.look().unwrap().is_held);
     assert_eq!(b.ask().unwrap(), Some(term.clone()));
     b.write(&term.next("b")).unwrap();
-    // Its end suffices.
+    // The end of the process suffices.
     drop(b);
     let seen = a.look().unwrap();
     assert!(!seen.is_held && !seen.partner_runs);
@@ -65,7 +65,7 @@ fn a_process_that_inherits_the_lock_keeps_it() {
     let place = Place::new("inherits");
     let (mut a, mut b) = (place.node(0), place.node(1));
     a.ask().unwrap();
-    // As a worker whose supervisor was killed: only its own end frees the lock.
+    // As for a worker whose supervisor was killed: only its own end frees the lock.
     let inherited = a.descriptor().try_clone_to_owned().unwrap();
     let mut worker = Command::new("cat")
         .stdin(Stdio::from(File::from(inherited)))

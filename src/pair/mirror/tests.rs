@@ -1,6 +1,6 @@
-//! Every interleaving up to a depth of a leader, its partner, a link that comes and goes, and a supervisor that answers
-//! when it likes. The partner may take over at any instant at which the record says that it is in step: then it must
-//! have all that anybody was shown.
+//! Explores every interleaving up to a depth of a leader, its partner, a link that fails and recovers, and a supervisor
+//! that answers at any time. The partner may take over at any instant at which the bit is on record: then it must have
+//! everything that was sent.
 
 use std::collections::HashSet;
 
@@ -11,11 +11,11 @@ struct World {
     mirror: Mirror,
     committed: u64,
     shown: u64,
-    /// What the partner has.
+    /// The end of the partner's copy.
     copy: u64,
     is_connected: bool,
     is_overdue: bool,
-    /// Requests that are not answered yet.
+    /// Unanswered requests.
     asked: Vec<(u64, bool)>,
     answered: u64,
     in_step: bool,
@@ -80,7 +80,7 @@ impl World {
                 (self.answered, self.in_step) = self.asked.remove(0);
             }
             Step::Restart => {
-                // The supervisor carries out what the worker has asked for before it starts the next one.
+                // The supervisor executes the worker's requests before it starts the next worker.
                 for (number, in_step) in std::mem::take(&mut self.asked) {
                     (self.answered, self.in_step) = (number, in_step);
                 }
@@ -104,7 +104,7 @@ impl World {
             now: self.now,
         };
         let mut last = None;
-        // As often as a state can follow another one within a turn.
+        // The largest number of changes of state within a turn.
         for _ in 0..4 {
             match self.mirror.turn(&facts) {
                 Some(Action::Ask { number, in_step }) => {
@@ -195,14 +195,14 @@ fn a_partner_that_comes_gets_in_step_and_one_that_goes_is_left() {
     assert!(!world.flag);
     world.step(Step::Answer);
     assert!(world.flag && world.mirror.is_in_step());
-    // It goes, and comes back in time.
+    // The link fails, and recovers in time.
     world.step(Step::Cut);
     world.step(Step::Commit);
     assert!(world.shown < world.committed && world.asked.is_empty());
     world.step(Step::Connect);
     world.step(Step::Receive);
     assert_eq!(world.shown, world.committed);
-    // It goes, and does not.
+    // The link fails, and does not recover in time.
     world.step(Step::Cut);
     world.step(Step::Commit);
     world.step(Step::Overdue);

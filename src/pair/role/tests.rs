@@ -46,7 +46,7 @@ fn handed(node: &str) -> Rest {
     }
 }
 
-/// Returns whether node b asks for a service without a holder. It has seen the holder before, or not.
+/// Returns whether node b asks for a service without a holder, whose holder it has seen before or not.
 fn asks(term: &Term, has_seen_holder: bool) -> bool {
     let mut role = Role::new(nodes(1));
     if has_seen_holder {
@@ -119,7 +119,7 @@ fn the_service_is_taken_back_if_the_partner_does_not_take_it() {
     assert_eq!(role.handle(seen(&handed, false), ms(9_999)), None);
     let ask = role.handle(seen(&handed, false), ms(10_000));
     assert_eq!(ask, Some(Action::Ask));
-    // It did at the last moment.
+    // The holder ended in order at the last moment.
     let taken = term("b", Rest::Rebooting);
     let released = role.handle(Event::Asked(Some(taken)), ms(10_001));
     assert_eq!(released, Some(Action::Release(None)));
@@ -138,7 +138,7 @@ fn force_needs_a_fence_where_the_holder_may_live() {
     assert_eq!(role.handle(Event::Fenced(Ok(())), ms(2)), None);
     let ask = role.handle(seen(&held, false), ms(3));
     assert_eq!(ask, Some(Action::Ask));
-    // Not a second time.
+    // No second attempt.
     let taken = role.handle(Event::Asked(Some(held)), ms(4));
     assert!(matches!(taken, Some(Action::Take(_))), "{taken:?}");
 }
@@ -165,7 +165,7 @@ fn a_file_system_that_stays_mounted_keeps_the_service_here() {
     let served = role.handle(Event::Unmounted(Err("busy".into())), ms(11));
     assert_eq!(served, Some(Action::Serve));
     assert_eq!(role.trouble(), Some("busy"));
-    // A node that ends is treated like one that died: the other one fences it.
+    // A node that ends is treated like one that crashed: the other one fences it.
     assert_eq!(
         role.handle(Event::Left(Leaving::Rebooting), ms(12)),
         Some(Action::Unmount)
@@ -221,7 +221,7 @@ struct Node {
     was_forced: bool,
 }
 
-/// [`Action`], as far as it is not done at once.
+/// An [`Action`] that takes time.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Pending {
     Look,
@@ -232,7 +232,7 @@ enum Pending {
     Unmount,
 }
 
-/// What may happen next.
+/// A possible next event.
 #[derive(Clone, Debug)]
 enum Step {
     /// The node's action ends, with success or not.

@@ -4,7 +4,7 @@ fn stream(bytes: &[u8], piece: usize) -> VecDeque<Bytes> {
     bytes.chunks(piece).map(Bytes::copy_from_slice).collect()
 }
 
-/// What `bytes` begin with, received in pieces of so many, where a message may have 1 MiB.
+/// What `bytes` begin with, received in pieces of this length, where a message may have 1 MiB.
 fn front_of(bytes: &[u8], piece: usize) -> Inbound {
     front(&stream(bytes, piece), bytes.len(), 1 << 20)
 }

@@ -294,7 +294,7 @@ impl World {
         machine.journal.commit(self.now);
     }
 
-    /// Lets so many seconds pass, with some turns.
+    /// Lets this many seconds pass, with some turns.
     fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         let wall = 1 + self.now.as_micros() as u64 * 10;

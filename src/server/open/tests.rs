@@ -1,4 +1,4 @@
-//! A power cut while a log is made for the first time: nothing can be lost, and nothing must be refused.
+//! Tests power cuts while a log is made for the first time: no state exists to lose, and the next start must succeed.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ impl Entropy for Counting {
     }
 }
 
-/// A medium that finishes so many batches.
+/// A medium that finishes this many batches.
 struct Brief {
     image: Arc<VecMemory>,
     left: Rc<Cell<u32>>,
@@ -72,7 +72,7 @@ fn sink(image: &Arc<VecMemory>, batches: u32) -> Sink {
     }
 }
 
-/// A first start under durability `power` that finishes so many batches. Returns the mapping and the sink.
+/// A first start under durability `power` that finishes this many batches. Returns the mapping and the sink.
 fn begun(batches: u32) -> (Arc<VecMemory>, Arc<VecMemory>) {
     let (memory, image) = (VecMemory::new(LEN), VecMemory::new(LEN));
     let (memory, image) = (Arc::new(memory), Arc::new(image));

@@ -1,5 +1,5 @@
-//! A file system that was reset to any point since the last consistency point has, after the redo, everything that
-//! clients were told.
+//! Tests that a file system that was reset to any point since the last consistency point has, after the redo, every
+//! effect that clients received a reply for.
 
 mod model;
 

@@ -1,5 +1,5 @@
-//! The kernel's TCP and ours over a line that loses, duplicates, reorders, damages and delays frames, with small and
-//! closed windows, sequence numbers that wrap, and restores in between.
+//! Tests the stack with the kernel's TCP over a line that loses, duplicates, reorders, damages and delays frames, with
+//! small and closed windows, sequence numbers that wrap, and restores in between.
 
 use outlast_stack::device::Faults;
 use rustix::net::sockopt::set_socket_recv_buffer_size;

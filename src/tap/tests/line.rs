@@ -1,4 +1,4 @@
-//! The line between the kernel and our stack: a TAP, and optionally a wire with seeded faults.
+//! Provides the line between the kernel and the stack: a TAP, and optionally a wire with seeded faults.
 
 use std::time::Duration;
 

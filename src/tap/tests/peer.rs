@@ -1,5 +1,5 @@
-//! A small host on our stack as the kernel's peer: echo, discard and source services over a journal in memory. It can
-//! lose everything except that journal.
+//! Runs a small host on the stack as the kernel's peer: echo, discard and source services over a journal in memory. It
+//! can lose everything except that journal.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,7 +23,7 @@ use super::line::Line;
 pub(super) const ECHO: u16 = 7;
 /// Reads [`pattern`] bytes until the peer's FIN and answers with their number.
 pub(super) const DISCARD: u16 = 9;
-/// Reads a number and answers with so many [`pattern`] bytes.
+/// Reads a number and answers with this many [`pattern`] bytes.
 pub(super) const SOURCE: u16 = 19;
 pub(super) const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(super) const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);

@@ -7,11 +7,11 @@ pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A capture in the making.
+/// A builder of a capture.
 pub(crate) struct Story {
     pub connections: Connections,
     client: SocketAddr,
-    /// Next sequence numbers of the client and of the server.
+    /// The next sequence numbers of the client and of the server.
     next: [u32; 2],
 }
 
@@ -43,7 +43,7 @@ impl Story {
         }
     }
 
-    /// The handshake, from this port of the client.
+    /// Adds the handshake, from this port of the client.
     pub(crate) fn connect(&mut self, at: u64, port: u16, isn: u32) {
         self.client.set_port(port);
         self.next = [isn; 2];

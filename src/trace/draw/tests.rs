@@ -45,7 +45,7 @@ fn an_svg_is_small_and_says_what_the_picture_says() {
     assert_eq!(own("#0969DA") + own("#1A7F37"), 2 + picture.details.len());
 }
 
-/// A font of the machine is not asked for: the program has its own, and no other is linked to it.
+/// The program uses its own font, not one of the machine.
 #[test]
 fn a_png_has_text_without_a_font_of_the_machine() {
     let picture = picture();
@@ -57,7 +57,7 @@ fn a_png_has_text_without_a_font_of_the_machine() {
     let info = reader.next_frame(&mut pixels).unwrap();
     let (width, height) = size(&picture);
     assert_eq!((info.width, info.height), (2 * width, 2 * height));
-    // Where the title is, some pixels have its color.
+    // Some pixels of the title have its color.
     let row = |y: u32| &pixels[(y * info.width * 3) as usize..][..600 * 3];
     let ink = [INK.0, INK.1, INK.2];
     let dark = (20..60).flat_map(row).copied().collect::<Vec<_>>();

@@ -27,7 +27,7 @@ fn pcap() -> Vec<u8> {
     bytes
 }
 
-/// As Wireshark writes it: blocks of a type, a length, a body and the length again.
+/// Writes a file as Wireshark does: blocks of a type, a length, a body and the length again.
 fn pcapng(units_exponent: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut block = |kind: u32, body: &[u8]| {

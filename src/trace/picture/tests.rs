@@ -1,7 +1,7 @@
 use super::super::connection::tests::{Story, ms};
 use super::*;
 
-/// A download of two seconds, with a gap of 5 ms after a half and one of 300 ms after one and a half.
+/// A download of two seconds, with a gap of 5 ms after half a second and one of 300 ms after 1.5 s.
 fn download() -> Story {
     let mut story = Story::new(1);
     story.connect(0, 50_000, 7);
@@ -52,7 +52,7 @@ fn the_line_is_unbroken_and_thin_and_the_gaps_are_shaded() {
             ((1.199, 1.5), "301 ms")
         ]
     );
-    // The short one is shown in detail, flat in its middle.
+    // The short gap is shown in detail, flat in its middle.
     let [detail] = &picture.details[..] else {
         panic!("{:?}", picture.details);
     };

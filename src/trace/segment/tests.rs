@@ -4,7 +4,7 @@ use smoltcp::wire::{EthernetAddress, EthernetRepr, Ipv4Repr, TcpControl, TcpRepr
 
 use super::*;
 
-/// A frame of IPv4 over Ethernet.
+/// Makes a frame of IPv4 over Ethernet.
 pub(crate) fn ethernet(segment: &Segment) -> Vec<u8> {
     let (SocketAddr::V4(source), SocketAddr::V4(destination)) =
         (segment.source, segment.destination)

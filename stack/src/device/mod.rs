@@ -1,4 +1,4 @@
-//! The interface to a network device, and a device in memory with seeded faults.
+//! Defines the interface to a network device, and a device in memory with seeded faults.
 
 mod memory;
 mod segment;

@@ -1,4 +1,4 @@
-//! The Internet checksum (RFC 1071) over bytes that lie in several pieces.
+//! Computes the Internet checksum (RFC 1071) over bytes in several pieces.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! The link layer: classifies received frames and builds the headers of sent ones.
+//! Implements the link layer: classifies received frames and builds the headers of sent ones.
 //!
 //! A received frame is TCP for one of our addresses, an ICMP error about our TCP, something for smoltcp's interface
 //! (ARP, NDP, ICMP echo), or not for us. Only valid frames get through; the others are counted and dropped. No I/O, no

@@ -10,8 +10,8 @@ use crate::ConnId;
 const QUIET: Duration = Duration::from_millis(1);
 const QUIET_UNMEASURED: Duration = Duration::from_millis(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
-/// A connection on which nothing has moved for so long keeps its window. Clients wait until all windows are shut, and
-/// most of a thousand connections are idle.
+/// A connection without progress for this time keeps its window. Clients wait until all windows are shut, and most of a
+/// thousand connections are idle.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A planned outage under way.

@@ -1,4 +1,4 @@
-//! The receive queues of the connections, and the room that they share.
+//! Manages the receive queues of the connections, and the room that they share.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! A connection: its durable state, its volatile state, and what input and output share.
+//! Implements a connection: its durable state, its volatile state, and the functions that input and output share.
 
 use std::time::Duration;
 

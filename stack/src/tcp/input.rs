@@ -217,7 +217,7 @@ impl Conn {
         Some(tsval)
     }
 
-    /// Fifth step in the synchronized states; false if the segment is to be dropped.
+    /// Fifth step in the synchronized states; false if the segment must be dropped.
     fn acknowledged(&mut self, segment: &Received<'_>, ack: Seq, cx: &mut Context<'_>) -> bool {
         let una = self.durable.snd_una;
         // RFC 5961, section 5.2. SND.NXT before a crash is not recorded, so everything committed counts as sent.

@@ -1,4 +1,4 @@
-//! The durable part of a transmission control block: the fold of its records.
+//! Defines the durable part of a transmission control block, which is the fold of its records.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! The receive window (RFC 9293, section 3.8.6). Every byte that is offered to a peer has room set aside for it.
+//! Computes the receive window (RFC 9293, section 3.8.6). Every byte that is offered to a peer has room set aside for
+//! it.
 //!
 //! A connection holds the bytes that it has queued for the application and those that its peer may still send. The sum
 //! over all connections stays within [`Config::receive_total`]; a window grows as far as the others leave room.

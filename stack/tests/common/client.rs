@@ -1,4 +1,4 @@
-//! The other end: smoltcp's TCP, an implementation independent of ours.
+//! Implements the peer by smoltcp's TCP, an independent implementation.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A log in memory, whose committed part survives a crash.
+//! Keeps a log in memory, whose committed part survives a crash.
 
 use bytes::Bytes;
 use outlast_stack::{ConnId, Journal, Record};

@@ -1,4 +1,4 @@
-//! A peer driven by hand: one segment at a time into our stack, and its answers.
+//! Plays a peer by hand: passes one segment at a time to the stack, and returns its answers.
 
 #![allow(dead_code)] // each test uses its part
 

@@ -1,4 +1,4 @@
-//! The client's load.
+//! Runs the client's load.
 
 use std::fmt;
 use std::io;

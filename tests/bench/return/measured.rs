@@ -1,4 +1,4 @@
-//! The client whose silences are measured, and what they come to: of `return` and of `takeover`.
+//! Runs the client whose silences are measured, and summarizes them, for `return` and `takeover`.
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

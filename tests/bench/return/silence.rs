@@ -1,4 +1,4 @@
-//! The longest silence of the server in a capture.
+//! Finds the longest silence of the server in a capture.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How long a client hears nothing when a service moves to the other node of a pair, from a capture.
+//! Measures from a capture how long a client receives nothing when a service moves to the other node of a pair.
 //!
 //!   cargo bench --bench takeover -- [--quick] [--events N] [--warm SECONDS] [--show]
 //!       [--arbiter lock|etcd] [--event planned|kill]... [--load idle|small|download|upload]...
@@ -6,11 +6,11 @@
 //! `scripts/bench --takeover` builds and runs it. Both nodes are on this machine, each with a TAP on one bridge, and
 //! share NVRAM, lock and files. Each row is one kind of event, N times (default 100), from the node that serves to the
 //! other one and back: `outlast takeover`, or kill -9 of every process of the node. With `--arbiter etcd` a real etcd
-//! with TLS admits the nodes, by leases of 2 s: there the other node learns of a death when the lease has ended.
+//! with TLS admits the nodes, by leases of 2 s: there the other node detects a crash when the lease has ended.
 //!
-//! The silence is measured as `--return` does (tests/bench/return/main.rs): the longest time between two segments that
-//! go on, as the client's side of the bridge sees them; of an idle client, between an ECHO that it sends just after the
-//! event and the answer.
+//! The silence is measured as `--return` does (tests/bench/return/main.rs): the longest time between two segments with
+//! progress, as the client's side of the bridge sees them; of an idle client, between an ECHO that it sends just after
+//! the event and the answer.
 
 #[path = "../../support/mod.rs"]
 mod support;
@@ -46,7 +46,7 @@ enum Event {
     Kill,
 }
 
-/// What is asked for on the command line.
+/// The options of the command line.
 #[derive(Debug)]
 struct Wanted {
     number: usize,
@@ -90,7 +90,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
             )),
         };
         match argument.as_str() {
-            // what cargo says to every benchmark
+            // cargo passes this to every benchmark
             "--bench" => {}
             "--quick" => (wanted.number, wanted.warm) = (5, Duration::from_secs(1)),
             "--show" => wanted.show = true,
@@ -144,7 +144,7 @@ fn measure(wanted: &Wanted) -> ExitCode {
                 Err(problem) => {
                     println!("| {name:7} | {load:14} | failed: {problem}");
                     failed = true;
-                    // its connection is gone
+                    // its connection has ended
                     scene.measured = None;
                 }
             }
@@ -163,7 +163,7 @@ struct Scene {
     measured: Option<(Client, FileId)>,
     rng: Rng,
     timeline: Timeline,
-    /// The node that serves.
+    /// The serving node.
     serving: usize,
     // dropped last
     pair: Pair,
@@ -217,7 +217,7 @@ impl Scene {
             self.provoke(event, &processes)?;
             let asked = now();
             self.see_it_progress(&mut client, port)?;
-            // what comes some time after the return is caught, too
+            // events some time after the return are captured, too
             pause(&mut self.rng);
             let frames = self.timeline.take();
             let is_whole = self.timeline.missed() == 0;
@@ -231,7 +231,7 @@ impl Scene {
         Ok(row)
     }
 
-    /// Waits until the other node could take over at once: its worker stands by, and has read what there was.
+    /// Waits until the other node could take over at once: its standby worker has read the whole log.
     fn await_partner(&self) {
         self.pair.wait_until_in_step(self.serving);
         wait_for("a worker to stand by", PATIENCE, || {
@@ -265,7 +265,7 @@ impl Scene {
         client.wait_for_progress(&self.timeline, port, now())
     }
 
-    /// The node that has left stands by again.
+    /// Waits until the node that ended is on standby again.
     fn restore(&mut self, event: Event) {
         if event == Event::Kill {
             let server = &mut self.pair.servers[self.serving];

@@ -1,4 +1,4 @@
-//! Citations: lines `//= LIST ID, ID` in Rust source.
+//! Finds citations: lines `//= LIST ID, ID` in Rust source.
 
 /// The prefix of a citation.
 const MARK: &str = "//=";

@@ -1,4 +1,4 @@
-//! The requirements of the standards and the patent, and the tests that show them.
+//! Matches the requirements of the standards and the patent with the tests that show them.
 //!
 //! The requirements are lists, `docs/conformance/*.toml` ([`list`]). Code and tests cite them in a line of their own,
 //! `//= LIST ID, ID` ([`citation`]), above the branch that obeys and above the test that shows it. From both

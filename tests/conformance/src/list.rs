@@ -1,4 +1,4 @@
-//! A list of requirements: one standard, one TOML file.
+//! Reads a list of requirements: one standard, one TOML file.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The table is up to date and complete, and errors of lists and citations are noticed.
+//! Tests that the table is up to date and complete, and that errors of lists and citations are found.
 
 use outlast_conformance::{TABLE, citation, examine, list, report, repository};
 

@@ -1,4 +1,4 @@
-//! The act: one smbclient transfers the file again and again, on one connection, and its server dies meanwhile.
+//! Runs the demonstration: one smbclient transfers the file repeatedly on one connection, while its server is killed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,20 +22,20 @@ use crate::place::Place;
 use crate::screen::Screen;
 use crate::watch::Watch;
 
-/// Between two blows of the script, at least.
+/// The shortest time between two faults of the script.
 const INTERVAL: Duration = Duration::from_millis(1500);
-/// How long the client may hear nothing after the server is back: smbclient waits for two minutes.
+/// The longest silence for the client after the server serves again: smbclient waits for two minutes.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// At a terminal, the show ends when no key was pressed for so long.
+/// At a terminal, the demonstration ends after this time without a key.
 const KEYS_PATIENCE: Duration = Duration::from_secs(60);
-/// How often everything is looked at.
+/// The interval of checks.
 const TICK: Duration = Duration::from_millis(20);
-/// Blows fall when so much of a file has passed.
+/// The part of a file after which a fault occurs.
 const MIDDLE_PERCENT: RangeInclusive<u64> = 10..=60;
-/// Names that the copies of the file have in turn.
+/// The number of names that the copies of the file have in turn.
 const COPIES: usize = 2;
 
-/// What the client does.
+/// The transfer of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
     /// It downloads the file.
@@ -44,10 +44,10 @@ pub enum Transfer {
     Put,
 }
 
-/// What befalls the server, and what the client is at then.
+/// The faults of the server, each with the client's transfer at that time.
 pub type Script = [(Transfer, Blow)];
 
-/// Of a server that is processes.
+/// The script for a server of processes.
 pub const OF_PROCESSES: [(Transfer, Blow); 6] = [
     (Transfer::Get, Blow::Kill),
     (Transfer::Get, Blow::Kill),
@@ -56,7 +56,7 @@ pub const OF_PROCESSES: [(Transfer, Blow); 6] = [
     (Transfer::Put, Blow::Kill),
     (Transfer::Put, Blow::KillAll),
 ];
-/// Of a server that is a machine.
+/// The script for a server that is a virtual machine.
 pub const OF_MACHINE: [(Transfer, Blow); 4] = [
     (Transfer::Get, Blow::Kill),
     (Transfer::Get, Blow::Reboot),
@@ -64,31 +64,31 @@ pub const OF_MACHINE: [(Transfer, Blow); 4] = [
     (Transfer::Put, Blow::Power),
 ];
 
-/// What is played.
+/// The parameters of the demonstration.
 pub struct Act<'a> {
     /// The server.
     pub server: Box<dyn Server>,
     /// The sentence that announces what can befall it.
     pub announcement: fn(Blow) -> Option<&'static str>,
-    /// Where its packets pass.
+    /// The device with its packets.
     pub device: &'a str,
     /// Its address.
     pub address: &'a str,
-    /// Where the files are.
+    /// The directory of the files.
     pub place: &'a Place,
-    /// What befalls the server.
+    /// The faults of the server.
     pub script: &'a Script,
     /// The server's directory is this machine's, so that uploads can be compared.
     pub is_local: bool,
-    /// Where the picture goes; beside it one as PNG.
+    /// The path of the picture; a PNG is written beside it.
     pub picture: PathBuf,
-    /// Where the packets go.
+    /// The path of the capture.
     pub capture: Option<&'a Path>,
-    /// Somebody wants it to end.
+    /// The user has requested its end.
     pub ended: &'a AtomicBool,
 }
 
-/// The act under way.
+/// The running demonstration.
 struct Play<'a> {
     screen: &'a Screen,
     place: &'a Place,
@@ -97,15 +97,15 @@ struct Play<'a> {
     client: Client,
     announcement: fn(Blow) -> Option<&'static str>,
     striker: Striker,
-    /// A blow that is being struck.
+    /// The fault in progress.
     striking: Option<Striking>,
     struck: Vec<Struck>,
-    /// When the client went on after the last blow.
+    /// The time at which the client continued after the last fault.
     calm_since: Instant,
-    /// What the client does now, and what it did before.
+    /// The present transfer, and the preceding one.
     transfer: Option<Transfer>,
     before: Option<Transfer>,
-    /// Bytes that had passed when it began.
+    /// The number of bytes that had passed when it began.
     bytes_before: u64,
     /// Transfers that are complete: downloads and uploads.
     complete: [usize; 2],
@@ -117,15 +117,15 @@ struct Play<'a> {
 
 struct Striking {
     blow: Blow,
-    /// When it began, since 1970.
+    /// The time of its begin, since 1970.
     from: Duration,
     begun: Instant,
-    /// When the server served again, since 1970.
+    /// The time at which the server served again, since 1970.
     back: Option<Duration>,
 }
 
-/// The thread that has the server. It strikes while the client is looked at; a machine ends with the thread that
-/// started it.
+/// The thread that controls the server. It causes the faults while the client is checked; a machine ends with the
+/// thread that started it.
 struct Striker {
     orders: Sender<Blow>,
     reports: Receiver<anyhow::Result<Option<String>>>,
@@ -138,7 +138,7 @@ impl Striker {
         let (told, reports) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             for blow in taken {
-                // Nobody listens any more when the demonstration has failed.
+                // The receiver has ended if the demonstration has failed.
                 let _ = told.send(server.strike(blow));
             }
             let lives = server.lives()?;
@@ -151,7 +151,7 @@ impl Striker {
         }
     }
 
-    /// Ends the server; gives the number of its lives.
+    /// Ends the server; returns the number of its lives.
     fn finish(self) -> anyhow::Result<u64> {
         drop(self.orders);
         let ended = self.thread.join();
@@ -159,7 +159,7 @@ impl Striker {
     }
 }
 
-/// A blow, and how long the client heard nothing.
+/// A fault, and how long the client received nothing.
 struct Struck {
     blow: Blow,
     silence: Option<Silence>,
@@ -173,10 +173,10 @@ fn now() -> Duration {
 }
 
 impl Act<'_> {
-    /// Plays it; says whether everything was as it should be.
+    /// Runs it; returns whether everything was correct.
     ///
     /// # Errors
-    /// It cannot go on.
+    /// It cannot continue.
     pub fn play(self, screen: &Screen) -> anyhow::Result<bool> {
         let keys = Keys::new();
         let watch = Watch::start(self.device, self.capture, screen.live())?;
@@ -226,7 +226,7 @@ impl Act<'_> {
     }
 }
 
-/// Which keys do what.
+/// Describes the keys.
 fn keys_of(announcement: fn(Blow) -> Option<&'static str>) -> String {
     let keys = ['k', 'r', 'u', 'p'].into_iter();
     let named = keys.filter_map(|key| Blow::of_key(key).map(|blow| (key, blow)));
@@ -285,7 +285,7 @@ impl Play<'_> {
         }
     }
 
-    /// Is it too long since a key was pressed?
+    /// Returns whether no key was pressed for too long.
     fn turn_is_over(&self, keys_until: &mut Option<Instant>) -> bool {
         let until = keys_until.get_or_insert_with(|| {
             let seconds = KEYS_PATIENCE.as_secs();
@@ -297,13 +297,13 @@ impl Play<'_> {
         Instant::now() >= *until
     }
 
-    /// Is the client in the middle of a transfer? At its ends it may have nothing to wait for.
+    /// Returns whether the client is in the middle of a transfer. At its ends it may not wait for the server.
     fn is_in_the_middle(&self) -> bool {
         let percent = (self.watch.bytes() - self.bytes_before) * 100 / self.place.bytes;
         self.transfer.is_some() && MIDDLE_PERCENT.contains(&percent)
     }
 
-    /// Looks at the client; compares what it has transferred; says whether it has nothing to do.
+    /// Checks the client, compares its transfers, and returns whether it is idle.
     fn client(&mut self) -> anyhow::Result<bool> {
         if let Some(status) = self.client.ended()? {
             bail!("smbclient ended ({status}): {}", self.client.last_line());
@@ -319,7 +319,7 @@ impl Play<'_> {
         Ok(is_complete)
     }
 
-    /// Has the client begin the next transfer, when the one before is complete.
+    /// Lets the client begin the next transfer, when the preceding one is complete.
     fn ask(&mut self, wanted: Option<Transfer>) -> anyhow::Result<()> {
         // The comparison of the copy that is overwritten now must be over.
         while self.comparisons.len() >= COPIES
@@ -327,7 +327,7 @@ impl Play<'_> {
         {
             self.note(before)?;
         }
-        // With nothing to wait for, it does both in turn.
+        // Without a script it alternates between both.
         let transfer = wanted.unwrap_or(match self.before {
             Some(Transfer::Get) => Transfer::Put,
             _ => Transfer::Get,
@@ -345,7 +345,7 @@ impl Play<'_> {
         self.client.ask(&command)
     }
 
-    /// The copy that is made now.
+    /// The name of the copy that is made now.
     fn name(&self, transfer: Transfer) -> String {
         let number = self.complete[transfer as usize] % COPIES;
         match transfer {
@@ -354,7 +354,7 @@ impl Play<'_> {
         }
     }
 
-    /// Compares what has just been transferred.
+    /// Compares the last transferred file.
     fn compare(&mut self, transfer: Transfer) -> anyhow::Result<()> {
         let name = self.name(transfer);
         self.complete[transfer as usize] += 1;
@@ -382,7 +382,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Waits for the comparisons that are under way.
+    /// Waits for the comparisons in progress.
     fn compared(mut self) -> anyhow::Result<Self> {
         for comparison in std::mem::take(&mut self.comparisons) {
             self.note(comparison)?;
@@ -391,7 +391,7 @@ impl Play<'_> {
     }
 
     fn strike(&mut self, blow: Blow) -> anyhow::Result<()> {
-        // Not every key is for every server.
+        // Some keys are only for some servers.
         let Some(announcement) = (self.announcement)(blow) else {
             return Ok(());
         };
@@ -406,7 +406,7 @@ impl Play<'_> {
         self.striker.orders.send(blow).context("the server is gone")
     }
 
-    /// Looks at the blow that is being struck; says whether there is none.
+    /// Checks the fault in progress; returns whether there is none.
     fn strike_goes_on(&mut self) -> anyhow::Result<bool> {
         let Some(striking) = &mut self.striking else {
             return Ok(true);
@@ -455,7 +455,7 @@ impl Play<'_> {
     }
 }
 
-/// Ends the client, and looks at what it says.
+/// Ends the client, and checks its output.
 fn finish(client: Client, complete: [usize; 2], screen: &Screen) -> anyhow::Result<bool> {
     let (status, text) = client.finish(PATIENCE)?;
     let is_well = status.success() && !text.contains("NT_STATUS");
@@ -471,7 +471,7 @@ fn finish(client: Client, complete: [usize; 2], screen: &Screen) -> anyhow::Resu
     Ok(is_well)
 }
 
-/// What the packets say.
+/// Judges the packets.
 fn judge(connections: &Connections, missed: u32, screen: &Screen) -> bool {
     let all: Vec<_> = connections
         .all()
@@ -499,7 +499,7 @@ fn judge(connections: &Connections, missed: u32, screen: &Screen) -> bool {
     is_well
 }
 
-/// Each blow is the end of one life, and there are no other ends.
+/// Checks that each fault ended one life of the server, and that no life ended otherwise.
 fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
     let blows: Vec<Blow> = struck.iter().map(|one| one.blow).collect();
     let is_well = lives == blows.len() as u64 + 1;
@@ -543,7 +543,7 @@ fn picture(
     save(&picture, path, screen)
 }
 
-/// Writes a picture in both formats, and says where it is.
+/// Writes a picture in both formats, and shows its path.
 ///
 /// # Errors
 /// It cannot be written.

@@ -1,14 +1,14 @@
-//! What befalls a server, and a server that it can befall.
+//! Defines the faults of a server, and the servers that can have them.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// What befalls a server.
+/// A fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blow {
-    /// kill -9 of the process that serves.
+    /// kill -9 of the serving process.
     Kill,
     /// kill -9 of all its processes; it is started again after a while.
     KillAll,
@@ -21,7 +21,7 @@ pub enum Blow {
 }
 
 impl Blow {
-    /// The one that a key stands for.
+    /// Returns the fault of a key.
     pub fn of_key(key: char) -> Option<Blow> {
         match key.to_ascii_lowercase() {
             'k' => Some(Blow::Kill),
@@ -32,7 +32,7 @@ impl Blow {
         }
     }
 
-    /// In the picture.
+    /// Returns its label in the picture.
     pub fn label(self) -> &'static str {
         match self {
             Blow::Kill => "kill -9",
@@ -49,7 +49,7 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// How often each has befallen a server, in words.
+/// Describes how often each fault occurred.
 pub fn tally(blows: &[Blow]) -> String {
     let count = |which: &[Blow]| blows.iter().filter(|blow| which.contains(blow)).count();
     let of = |count: usize, one, many| (count > 0).then(|| counted(count, one, many));
@@ -73,19 +73,19 @@ pub fn tally(blows: &[Blow]) -> String {
     }
 }
 
-/// A server that is shown.
+/// A server of the demonstration.
 pub trait Server: Send {
-    /// Does it, and waits until the server serves again. Gives what is to be said about it.
+    /// Causes a fault, and waits until the server serves again. Returns a remark about it.
     fn strike(&mut self, blow: Blow) -> anyhow::Result<Option<String>>;
 
-    /// How often it has begun to serve.
+    /// Returns how often it has begun to serve.
     fn lives(&mut self) -> anyhow::Result<u64>;
 
     /// Ends it properly.
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
 }
 
-/// Asks again and again until there is something, and fails when the time is over.
+/// Repeats a probe until it returns a value, and fails when the time is over.
 pub fn within<T>(
     limit: Duration,
     what: &str,
@@ -103,7 +103,7 @@ pub fn within<T>(
     }
 }
 
-/// Runs a command that must succeed; gives what it prints.
+/// Runs a command that must succeed; returns its output.
 pub fn run(command: &mut Command) -> anyhow::Result<String> {
     let name = command.get_program().display().to_string();
     let output = command
@@ -122,31 +122,4 @@ pub fn ip(words: &str) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deaths_are_counted_apart_from_what_was_planned() {
-        use Blow::{Kill, KillAll, Power, Reboot, Upgrade};
-        assert_eq!(tally(&[]), "nothing befell it");
-        assert_eq!(tally(&[Kill]), "1 death by kill -9");
-        assert_eq!(
-            tally(&[Kill, Kill, Reboot, Upgrade, KillAll, Kill]),
-            "4 deaths by kill -9, 1 reboot and 1 upgrade"
-        );
-        assert_eq!(
-            tally(&[Power, Power, Reboot, Reboot]),
-            "2 power cuts and 2 reboots"
-        );
-    }
-
-    #[test]
-    fn every_key_is_a_blow_of_its_own() {
-        let blows: Vec<_> = "kRup".chars().filter_map(Blow::of_key).collect();
-        assert_eq!(
-            blows,
-            [Blow::Kill, Blow::Reboot, Blow::Upgrade, Blow::Power]
-        );
-        assert_eq!(Blow::of_key('x'), None);
-    }
-}
+mod tests;

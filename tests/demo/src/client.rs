@@ -1,4 +1,4 @@
-//! Debian's smbclient.
+//! Runs Debian's smbclient.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -11,22 +11,22 @@ use anyhow::Context as _;
 /// Name and password.
 pub type Login = (&'static str, &'static str);
 
-/// How long smbclient waits for an answer, in seconds.
+/// The time for which smbclient waits for an answer, in seconds.
 const TIMEOUT_S: &str = "120";
-/// What smbclient says when a transfer is complete.
+/// The text that smbclient prints when a transfer is complete.
 const COMPLETE: &str = "(average ";
 
-/// One smbclient, which has one connection. It carries out a command, and only then reads the next.
+/// One smbclient with one connection. It completes a command before it reads the next.
 pub struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
     output: Arc<Mutex<String>>,
-    /// Transfers that it was asked for.
+    /// The number of requested transfers.
     asked: usize,
 }
 
 impl Client {
-    /// Logs in to the share `pub`, working in this directory. With a command it carries out that one and ends.
+    /// Logs in to the share `pub`, working in this directory. With a command it executes that one and ends.
     ///
     /// # Errors
     /// It cannot be started.
@@ -66,7 +66,7 @@ impl Client {
         })
     }
 
-    /// Asks for a transfer. The one before must be complete.
+    /// Requests a transfer. The preceding one must be complete.
     ///
     /// # Errors
     /// smbclient has ended.
@@ -76,12 +76,12 @@ impl Client {
         writeln!(stdin, "{command}").context("smbclient does not listen any more")
     }
 
-    /// Every transfer that it was asked for is complete.
+    /// Returns whether every requested transfer is complete.
     pub fn is_complete(&self) -> bool {
         self.text().matches(COMPLETE).count() >= self.asked
     }
 
-    /// What it has said.
+    /// Returns its output.
     pub fn text(&self) -> String {
         self.output
             .lock()
@@ -89,14 +89,14 @@ impl Client {
             .clone()
     }
 
-    /// The first error that it has reported.
+    /// Returns the first error that it has reported.
     pub fn error(&self) -> Option<String> {
         let text = self.text();
         let line = text.lines().find(|line| line.contains("NT_STATUS"))?;
         Some(line.trim_start_matches("smb: \\>").trim().to_owned())
     }
 
-    /// Its last complete line, without what is not for people.
+    /// Returns its last complete line, without control characters.
     pub fn last_line(&self) -> String {
         let text = self.text();
         let lines = text
@@ -107,15 +107,15 @@ impl Client {
         lines.next().unwrap_or_default().to_owned()
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns its exit status, if it has ended.
     ///
     /// # Errors
-    /// It cannot be asked for.
+    /// The status cannot be read.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.child.try_wait().context("smbclient")
     }
 
-    /// Has it log out, and waits so long for its end.
+    /// Lets it log out, and waits this long for its end.
     ///
     /// # Errors
     /// It does not end.

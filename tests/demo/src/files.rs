@@ -1,4 +1,4 @@
-//! Whether two files are the same.
+//! Compares files.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 const PIECE: usize = 1 << 20;
 
-/// Compares two files while the demonstration goes on.
+/// Compares two files while the demonstration continues.
 pub fn compare(left: &Path, right: &Path) -> JoinHandle<io::Result<bool>> {
     let (left, right): (PathBuf, PathBuf) = (left.into(), right.into());
     std::thread::spawn(move || are_equal(&left, &right))
@@ -32,24 +32,4 @@ fn are_equal(left: &Path, right: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_byte_makes_the_difference() {
-        let directory = std::env::temp_dir();
-        let path = |name: &str| directory.join(format!("demo-{name}-{}", std::process::id()));
-        let (left, right) = (path("left"), path("right"));
-        let mut content = vec![7; 2 * PIECE + 5];
-        std::fs::write(&left, &content).unwrap();
-        std::fs::write(&right, &content).unwrap();
-        assert!(are_equal(&left, &right).unwrap());
-        content[2 * PIECE] = 8;
-        std::fs::write(&right, &content).unwrap();
-        assert!(!are_equal(&left, &right).unwrap());
-        std::fs::write(&right, &content[..PIECE]).unwrap();
-        assert!(!are_equal(&left, &right).unwrap());
-        std::fs::remove_file(left).unwrap();
-        std::fs::remove_file(right).unwrap();
-    }
-}
+mod tests;

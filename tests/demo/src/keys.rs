@@ -1,4 +1,4 @@
-//! Keys that are pressed at a terminal, as they are pressed.
+//! Reads keys of a terminal as they are pressed.
 
 use std::io;
 use std::time::Duration;
@@ -25,12 +25,12 @@ impl Keys {
         Keys { before }
     }
 
-    /// There is a terminal.
+    /// Returns whether there is a terminal.
     pub fn are_there(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Waits so long for a key.
+    /// Waits this long for a key.
     pub fn next(&self, limit: Duration) -> Option<char> {
         if !self.are_there() {
             std::thread::sleep(limit);

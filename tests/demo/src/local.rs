@@ -1,4 +1,4 @@
-//! Outlast as processes of this machine, on a TAP in the network namespace of the demonstration.
+//! Runs Outlast as processes of this machine, on a TAP in the network namespace of the demonstration.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -22,11 +22,11 @@ pub const SERVER: &str = "10.77.0.1";
 const CLIENT: &str = "10.77.0.2/24";
 /// The only user.
 pub const LOGIN: Login = ("demo", "demo password");
-/// How long a server may take until it serves.
+/// The time within which a server must serve.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often an upgrade is tried.
+/// The number of attempts of an upgrade.
 const TRIES: usize = 3;
-/// How long there is no server when all its processes are killed.
+/// The time without a server when all its processes are killed.
 const DOWN: Duration = Duration::from_secs(3);
 
 /// A supervisor and its workers.
@@ -40,7 +40,7 @@ pub struct Local {
     supervisor: Child,
 }
 
-/// The sentence that announces what can befall it.
+/// Returns the sentence that announces a fault, if it can occur.
 pub fn announcement(blow: Blow) -> Option<&'static str> {
     match blow {
         Blow::Kill => Some("kill -9 of the server"),
@@ -57,7 +57,7 @@ impl Local {
     /// Makes a TAP, a configuration and a user, and starts the server.
     ///
     /// # Errors
-    /// Something of it cannot be done.
+    /// One of these steps fails.
     pub fn start(place: &Place, outlast: &Path) -> anyhow::Result<Local> {
         place.share_file()?;
         ip("link set lo up")?;
@@ -89,7 +89,7 @@ impl Local {
         command
     }
 
-    /// How the server is, if it serves.
+    /// Returns the server's status, if it serves.
     fn status(&self) -> Option<Status> {
         let limit = Duration::from_secs(5);
         match control::client::request(&self.control, &control::Command::Status, limit) {
@@ -196,7 +196,7 @@ fn spawn(outlast: &Path, config: &Path, log: &Path) -> anyhow::Result<Child> {
 }
 
 fn configuration(place: &Place) -> String {
-    // The user of the demonstration is no account of this machine.
+    // The user of the demonstration is not an account of this machine.
     let run_as = match rustix::process::geteuid().is_root() {
         true => r#"run_as = "root""#,
         false => "",

@@ -1,7 +1,7 @@
-//! The demonstration: Debian's smbclient transfers files while its server dies, first Samba, then Outlast.
+//! Runs the demonstration: Debian's smbclient transfers files while its server is killed, first Samba, then Outlast.
 //!
 //! `scripts/demo` and `scripts/vm-demo` build this program and start it in network, mount and process namespaces of its
-//! own, which end with it. The verdict, also how long the client saw nothing, is read from the packets.
+//! own, which end with it. The verdict, and the time for which the client received nothing, come from the packets.
 
 mod act;
 mod blow;
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays all of it; says whether everything was as it should be.
+/// Runs all of it; returns whether everything was correct.
 fn run(options: &Options, screen: &Screen) -> anyhow::Result<bool> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -121,7 +121,7 @@ fn run(options: &Options, screen: &Screen) -> anyhow::Result<bool> {
     }
 }
 
-/// What both performances need.
+/// The resources of both demonstrations.
 struct Stage<'a> {
     options: &'a Options,
     outlast: &'a Path,
@@ -130,7 +130,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Samba, then Outlast, as processes.
+    /// Runs Samba, then Outlast, as processes.
     fn processes(&self) -> anyhow::Result<bool> {
         let (options, screen) = (self.options, self.screen);
         let place = Place::new(options.megabytes.unwrap_or(place::MEGABYTES))?;
@@ -165,7 +165,7 @@ impl Stage<'_> {
             .collect()
     }
 
-    /// Outlast in a virtual machine.
+    /// Runs Outlast in a virtual machine.
     #[cfg(target_arch = "x86_64")]
     fn machine(&self) -> anyhow::Result<bool> {
         let (options, screen) = (self.options, self.screen);

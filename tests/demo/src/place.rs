@@ -1,4 +1,4 @@
-//! A directory for everything, and the file that is transferred.
+//! Makes a directory for all files, and the file that is transferred.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// Size of the file, if nobody says otherwise.
+/// The default size of the file.
 pub const MEGABYTES: u64 = 256;
-/// Copies of the file that there are at a time, itself included, and what the server needs.
+/// The number of simultaneous copies of the file, itself included, and the server's files.
 const COPIES: u64 = 5;
 const SERVER_BYTES: u64 = 400 << 20;
 
-/// The directory. It goes with this value.
+/// The directory, which is removed with this value.
 pub struct Place {
     directory: PathBuf,
     /// Bytes of the file.
@@ -42,12 +42,12 @@ impl Place {
         Ok(place)
     }
 
-    /// A file in it.
+    /// Returns the path of a file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// What the server exports.
+    /// Returns the directory that the server exports.
     pub fn share(&self) -> PathBuf {
         self.path("share")
     }
@@ -63,12 +63,12 @@ impl Place {
         }
     }
 
-    /// Where the client works.
+    /// Returns the client's directory.
     pub fn client(&self) -> PathBuf {
         self.path("client")
     }
 
-    /// The file that the client has.
+    /// Returns the client's file.
     pub fn source(&self) -> PathBuf {
         self.path("big")
     }

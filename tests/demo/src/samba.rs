@@ -1,4 +1,4 @@
-//! Debian's Samba, killed in the middle of a download: what usually happens.
+//! Kills Debian's Samba in the middle of a download, for comparison.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,16 +20,16 @@ use crate::watch::Watch;
 const DEVICE: &str = "lo";
 const SERVER: &str = "127.0.0.1";
 const PASSWORD: &str = "demo password";
-/// How long it may take until it serves, and the client until it notices.
+/// The time within which it must serve, and the client must notice its end.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CLIENT_PATIENCE: Duration = Duration::from_secs(150);
-/// It is killed when so much of the file has passed.
+/// The part of the file after which it is killed, in percent.
 const PERCENT: u64 = 40;
 
-/// Plays it. Without Samba, or where it cannot be started, says so.
+/// Runs it. Reports if Samba is missing or cannot be started.
 ///
 /// # Errors
-/// It was started, and cannot go on.
+/// It was started, and cannot continue.
 pub fn play(
     place: &Place,
     output: &Path,
@@ -101,7 +101,7 @@ fn kill_it(
     )
 }
 
-/// Where a program is.
+/// Finds a program.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -110,7 +110,7 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// smbd with the processes it makes, which are one group.
+/// smbd with its child processes, which are one group.
 struct Samba {
     smbd: Child,
     user: String,
@@ -158,7 +158,7 @@ impl Drop for Samba {
     }
 }
 
-/// All that it keeps is in the directory of the demonstration; nothing of the machine's own Samba is used.
+/// All its files are in the directory of the demonstration, independent of the machine's own Samba.
 fn configuration(place: &Place, user: &str) -> anyhow::Result<String> {
     let directory = place.path("samba");
     let mut text = format!(

@@ -1,5 +1,5 @@
-//! What is shown: lines, and at a terminal one line below them that changes. A recording shows what a terminal does,
-//! also where there is none.
+//! Shows lines, and at a terminal one changing line below them. A recording has the content of a terminal, even without
+//! one.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -16,7 +16,7 @@ mod tests;
 /// Size of the terminal that a recording shows.
 const COLUMNS: u16 = 110;
 const ROWS: u16 = 36;
-/// How often the line that changes is drawn, at most, in a second.
+/// The largest rate at which the changing line is drawn, per second.
 const DRAWN_HZ: u8 = 20;
 
 const BOLD: &str = "\x1b[1m";
@@ -24,20 +24,20 @@ const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Where lines go.
+/// The destinations of lines.
 pub struct Screen {
-    /// Standard output, if it is no terminal.
+    /// Standard output, if it is not a terminal.
     plain: bool,
     /// The terminal, the recording.
     bars: Vec<ProgressBar>,
 }
 
-/// The line that changes; another thread may draw it.
+/// The changing line; another thread may draw it.
 #[derive(Clone)]
 pub struct Live(Vec<ProgressBar>);
 
 impl Live {
-    /// Shows this in it.
+    /// Shows this text.
     pub fn show(&self, text: &str) {
         for bar in &self.0 {
             bar.set_message(text.to_owned());
@@ -46,7 +46,7 @@ impl Live {
 }
 
 impl Screen {
-    /// Standard output, and a recording in this file.
+    /// Shows on standard output, and records to this file.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -71,7 +71,7 @@ impl Screen {
         })
     }
 
-    /// The line that changes.
+    /// Returns the changing line.
     pub fn live(&self) -> Live {
         Live(self.bars.clone())
     }
@@ -86,28 +86,28 @@ impl Screen {
         }
     }
 
-    /// Begins a part.
+    /// Shows the title of a part.
     pub fn title(&self, text: &str) {
         self.line("", "");
         self.line(BOLD, text);
     }
 
-    /// A line of the story.
+    /// Shows a line.
     pub fn say(&self, text: &str) {
         self.line("", &format!("   {text}"));
     }
 
-    /// A blow.
+    /// Shows a fault.
     pub fn blow(&self, text: &str) {
         self.line(RED, &format!("   {text}"));
     }
 
-    /// Something is as it should be.
+    /// Shows a correct result.
     pub fn good(&self, text: &str) {
         self.line(GREEN, &format!("   ✓ {text}"));
     }
 
-    /// Something is not.
+    /// Shows a wrong result.
     pub fn bad(&self, text: &str) {
         self.line(RED, &format!("   ✗ {text}"));
     }

@@ -1,4 +1,4 @@
-//! What the virtual machine of the tests stands on.
+//! Includes the support of the tests' virtual machine.
 
 #[path = "../../support/basics.rs"]
 pub mod basics;

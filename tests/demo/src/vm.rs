@@ -1,4 +1,4 @@
-//! Outlast in a virtual machine, which is rebooted and loses its power; the client is outside.
+//! Runs Outlast in a virtual machine, which is rebooted and loses its power; the client is outside of it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use crate::place::Place;
 use crate::screen::Screen;
 use crate::support::Rng;
 
-/// The bridge that the machine and the client are on.
+/// The bridge of the machine and the client.
 pub const DEVICE: &str = "br0";
 /// The server's address.
 pub const SERVER: &str = guest::SERVER;
-/// Size of the file, if nobody says otherwise: an emulated machine is slow.
+/// The default size of the file: an emulated machine is slow.
 pub const MEGABYTES: u64 = 64;
-/// How long the machine may take until it serves.
+/// The time within which the machine must serve.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The machine.
@@ -31,7 +31,7 @@ pub struct Vm {
     rng: Rng,
 }
 
-/// The sentence that announces what can befall it.
+/// Returns the sentence that announces a fault, if it can occur.
 pub fn announcement(blow: Blow) -> Option<&'static str> {
     match blow {
         Blow::Kill => Some("kill -9 of the server in the machine"),
@@ -43,10 +43,10 @@ pub fn announcement(blow: Blow) -> Option<&'static str> {
 }
 
 impl Vm {
-    /// Builds the machine and switches it on.
+    /// Builds the machine and starts it.
     ///
     /// # Errors
-    /// Something for it is lacking, or it does not serve in time.
+    /// A requirement is missing, or it does not serve in time.
     pub fn start(place: &Place, outlast: &Path, screen: &Screen) -> anyhow::Result<Vm> {
         let mut needs = host::needs();
         needs.extend(host::programs(&["mkfs.ext4", "e2fsck"]));
@@ -97,7 +97,7 @@ impl Vm {
         answer.map_err(|text| anyhow!("outlast {words}, in the machine: {text}"))
     }
 
-    /// How often a server has begun to serve.
+    /// Returns how often a server has begun to serve.
     fn begun(&self) -> usize {
         self.hardware
             .console()
@@ -114,7 +114,7 @@ impl Vm {
     }
 }
 
-/// Which sectors a power cut takes is another matter each time.
+/// The sectors that a power cut loses differ each time.
 fn begun_at() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| u64::from(now.subsec_nanos()))

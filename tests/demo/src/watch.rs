@@ -1,4 +1,4 @@
-//! What the client sees: every packet of a device, as it passes, and the rate that comes of them.
+//! Watches the client's traffic: captures every packet of a device, and shows the rate.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,14 +16,14 @@ use outlast::trace::{Connection, Connections, words};
 
 use crate::screen::Live;
 
-/// How often the rate is shown anew.
+/// The interval at which the rate is updated.
 const TICK: Duration = Duration::from_millis(100);
-/// Rates that are shown beside one another.
+/// The number of rates that are shown side by side.
 const HISTORY: usize = 64;
 const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const PORT: u16 = 445;
 
-/// Threads that capture and show.
+/// The threads that capture and show.
 pub struct Watch {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -38,10 +38,10 @@ struct Shared {
 }
 
 impl Watch {
-    /// Begins, on this device.
+    /// Begins to capture on this device.
     ///
     /// # Errors
-    /// It cannot be listened to, or the file cannot be written.
+    /// The device cannot be captured, or the file cannot be written.
     pub fn start(device: &str, save: Option<&Path>, live: Live) -> anyhow::Result<Watch> {
         let listening =
             Device::open(device).with_context(|| format!("{device} cannot be captured"))?;
@@ -64,29 +64,29 @@ impl Watch {
         Ok(Watch { shared, threads })
     }
 
-    /// The connections so far.
+    /// Returns the connections so far.
     pub fn connections(&self) -> MutexGuard<'_, Connections> {
         lock(&self.shared.connections)
     }
 
-    /// The latest connection with the server.
+    /// Evaluates the latest connection with the server.
     pub fn latest<T>(&self, look: impl Fn(&Connection) -> T) -> Option<T> {
         let connections = self.connections();
         let mut servers = connections.all().iter().rev();
         servers.find(|one| one.server.port() == PORT).map(look)
     }
 
-    /// Bytes that have passed.
+    /// Returns the number of bytes that have passed.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes()
     }
 
-    /// Marks a blow in the line of rates.
+    /// Marks a fault in the line of rates.
     pub fn mark(&self) {
         lock(&self.shared.rates).mark();
     }
 
-    /// Ends the capture; gives what it has seen, and how many frames it has missed.
+    /// Ends the capture; returns the connections, and the number of lost frames.
     ///
     /// # Errors
     /// The capture has failed.
@@ -109,7 +109,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // What has failed has been said by `finish`, or does not count any more.
+        // `finish` has reported an error, or it no longer matters.
         let _ = self.end();
     }
 }
@@ -134,7 +134,7 @@ fn capture(
     shared: &Shared,
 ) -> anyhow::Result<()> {
     loop {
-        // Asked before the buffer is emptied: what came before the end is in it.
+        // Checked before the buffer is emptied: frames from before the end are in it.
         let is_last = shared.is_over.load(Ordering::SeqCst);
         while let Some(captured) = device.next_frame()? {
             let Some(segment) = captured.segment() else {
@@ -172,7 +172,7 @@ fn show(shared: &Shared, live: &Live) {
     live.show("");
 }
 
-/// The latest rates, bytes a second, and the blows between them.
+/// The latest rates in bytes per second, and the faults between them.
 #[derive(Debug, Default)]
 struct Rates(VecDeque<Rate>);
 
@@ -198,7 +198,7 @@ impl Rates {
         }
     }
 
-    /// The rate now, and the past as bars of eighths, with a cross at each blow.
+    /// Shows the present rate, and past ones as bars of eighths, with a cross at each fault.
     fn line(&self) -> String {
         let bytes = |rate: &Rate| match rate {
             Rate::Bytes(bytes) => Some(*bytes),
@@ -207,7 +207,7 @@ impl Rates {
         let most = self.0.iter().filter_map(bytes).max().unwrap_or(0).max(1);
         let now = self.0.iter().rev().find_map(bytes).unwrap_or(0);
         let bars = self.0.iter().map(|rate| match rate {
-            // A rate that is not zero is seen.
+            // A rate that is not zero is visible.
             Rate::Bytes(bytes) => {
                 let eighths = (bytes * 8).div_ceil(most);
                 BARS[eighths as usize].to_string()
@@ -220,23 +220,4 @@ impl Rates {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_line_shows_the_rate_its_past_and_the_blows() {
-        let mut rates = Rates::default();
-        for bytes in [800, 400, 1] {
-            rates.add(bytes);
-        }
-        rates.mark();
-        rates.add(0);
-        rates.add(800_000_000);
-        assert_eq!(rates.line(), "       800 MB/s │▁▁▁\x1b[31m✗\x1b[0m █");
-        for _ in 0..2 * HISTORY {
-            rates.add(5);
-        }
-        assert_eq!(rates.0.len(), HISTORY);
-        assert!(!rates.line().contains('✗'));
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The guest's network, set up by ioctls only (netdevice(7), linux/sockios.h, linux/if_tun.h): a server's card is
+//! Sets up the guest's network by ioctls only (netdevice(7), linux/sockios.h, linux/if_tun.h): a server's card is
 //! bridged with a TAP, a client's card has an address.
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The commands of a client's machine on the server's shares, by system calls only:
+//! Runs the commands of a client's machine on the server's shares, by system calls only:
 //!
 //! ```text
 //! mount SHARE DIRECTORY OPTIONS  mounts a share; the options are the kernel's own (mount.cifs(8))

@@ -1,4 +1,4 @@
-//! A SYN flood from unused addresses.
+//! Sends a SYN flood from unused addresses.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};

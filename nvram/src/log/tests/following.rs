@@ -1,4 +1,4 @@
-//! A follower compared with the model of the log that it follows.
+//! Tests a follower against the model of the log that it follows.
 
 use super::*;
 use crate::{Followed, Follower};

@@ -1,4 +1,4 @@
-//! The machine stops while a server ends: the flag on the medium is true of the state on the medium.
+//! Stops the machine while a server ends: the flag on the medium is true of the state on the medium.
 
 use super::*;
 use crate::memory::paged::{PAGE, Paged, mixed};

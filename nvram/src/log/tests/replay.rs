@@ -1,4 +1,4 @@
-//! The cost of a replay depends on the live state, and the copying that keeps it low ends.
+//! Tests that the cost of a replay depends on the live state, and that the copying that keeps it low ends.
 
 use super::*;
 

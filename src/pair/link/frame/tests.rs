@@ -96,7 +96,7 @@ proptest! {
         failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(2000)
     })]
 
-    /// Whatever comes is a frame or an error.
+    /// Any bytes are a frame or an error.
     #[test]
     fn any_bytes(kind in 0_u8..12, content in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut bytes = (content.len() as u32 + 1).to_le_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! Both ends of the interconnect, over the loopback.
+//! Tests both ends of the interconnect, over the loopback.
 
 use std::io::Read as _;
 use std::net::Ipv4Addr;
@@ -61,7 +61,7 @@ fn free_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// Node b, which stands by.
+/// Node b, on standby.
 fn receiver(scratch: &Scratch) -> (Receiver, SocketAddr) {
     let address = free_address();
     let receiver = Receiver::start(Place {
@@ -136,7 +136,7 @@ fn append(log: &mut Log, object: u64) {
     log.commit();
 }
 
-/// Ships until all is there.
+/// Ships until the copy is complete.
 fn ship(log: &mut Log, link: &mut Link) {
     while let Some(batch) = log.next_batch(Home::Partner) {
         link.ship(batch);
@@ -191,7 +191,7 @@ fn a_log_goes_over_and_goes_on_where_it_was() {
     assert!(attach(&mut log, &mut second), "it is taken up where it was");
     ship(&mut log, &mut second);
     assert_eq!(copied(&scratch).records.len(), 11);
-    // Nothing is acknowledged from now on, and the NVRAM is another's.
+    // From now on no frame is acknowledged, and the NVRAM may be used otherwise.
     receiver.admit(None);
     append(&mut log, 12);
     second.ship(log.next_batch(Home::Partner).unwrap());
@@ -239,7 +239,7 @@ fn an_older_epoch_another_length_and_another_node_are_refused() {
         ..hello(4)
     };
     assert!(refused(&mut link(keys(), address, other)).contains("not of c"));
-    // What it has itself is newer than what the arbiter has said.
+    // Its own state is newer than the epoch of the arbiter.
     let mut log = log(9);
     append(&mut log, 1);
     let mut ninth = link(keys(), address, hello(9));
@@ -263,7 +263,7 @@ fn a_peer_with_another_key_is_nobody() {
     let why = refused(&mut link(others.keys("a", "b"), address, hello(1)));
     assert!(!why.is_empty());
     assert!(!receiver.view().is_connected);
-    // One that speaks no TLS, and one that says nothing.
+    // One peer without TLS, and one that is silent.
     let mut stranger = TcpStream::connect(address).unwrap();
     stranger.write_all(&[0xff; 4096]).unwrap();
     let _silent = TcpStream::connect(address).unwrap();
@@ -297,7 +297,7 @@ fn keys_are_private_and_made_once() {
     assert!(broken.contains("outlast pair init"), "{broken}");
 }
 
-/// A leader that has the key, and does what it likes.
+/// A hostile leader that has the key.
 struct Hostile(StreamOwned<ClientConnection, TcpStream>);
 
 impl Hostile {
@@ -367,7 +367,7 @@ fn what_a_leader_may_not_say_ends_its_connection() {
     let mut silent = Hostile::connect(&scratch, address);
     silent.say(&Frame::Anew);
     assert_eq!(silent.hear(), None);
-    // The last one with a good greeting has the seat.
+    // The last connection with a valid greeting has the seat.
     let mut first = Hostile::connect(&scratch, address);
     first.say(&Frame::Hello(hello(1)));
     first.hear().unwrap();
@@ -377,7 +377,7 @@ fn what_a_leader_may_not_say_ends_its_connection() {
     assert_eq!(first.hear(), None);
     second.say(&Frame::Beat(Beat::default()));
     assert_eq!(second.hear(), Some(Frame::Heard));
-    // From now on the older epoch is over.
+    // From now on the older epoch is refused.
     let mut third = Hostile::connect(&scratch, address);
     third.say(&Frame::Hello(hello(1)));
     assert_eq!(third.hear(), Some(Frame::Refused(Refusal::Epoch(2))));

@@ -1,5 +1,5 @@
-//! A journalling file system in memory, which a power cut resets: some prefix of the metadata changes remains, and any
-//! part of the content changes.
+//! Simulates a journalling file system in memory, which a power cut resets: some prefix of the metadata changes
+//! remains, and any part of the content changes.
 
 use std::collections::{BTreeMap, HashMap};
 

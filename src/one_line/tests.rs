@@ -1,0 +1,11 @@
+use super::*;
+
+#[test]
+fn one_line_whatever_it_says() {
+    assert_eq!(OneLine("ä\n\u{1b}[2J").to_string(), "ä\\n\\u{1b}[2J");
+    assert_eq!(OneLine(&"é".repeat(MAX)).to_string(), "é".repeat(MAX));
+    assert_eq!(
+        OneLine(&"é".repeat(MAX + 1)).to_string(),
+        "é".repeat(MAX) + "…"
+    );
+}
