@@ -86,7 +86,7 @@ impl Scene {
         }
     }
 
-    /// On each mount a process increments the number in the same file, so many times.
+    /// On each mount a process increments the number in the same file, this many times.
     pub fn count(&mut self, steps: u64, faults: Faults) {
         let counter = self.server.share().join("counter");
         // Another file than the last time: between its opens this client keeps a file's pages as long as its size and

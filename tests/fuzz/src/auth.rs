@@ -1,4 +1,4 @@
-//! Security tokens: SPNEGO and NTLM, in any order, damaged, or correct up to the proof.
+//! Sends security tokens: SPNEGO and NTLM, in any order, damaged, or correct up to the proof.
 
 use crate::input::Input;
 use outlast_smb::auth::client::Client;

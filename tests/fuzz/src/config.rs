@@ -1,4 +1,4 @@
-//! Configuration and users files with mistakes or damage.
+//! Reads configuration and users files with mistakes or damage.
 
 use crate::input::Input;
 use outlast::config::{Config, Nvram};

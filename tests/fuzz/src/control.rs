@@ -1,4 +1,4 @@
-//! The control socket: what another process of the same account may write to it, and what a server may answer.
+//! Writes to the control socket as another process of the same account may, and reads answers of a server.
 
 use crate::input::Input;
 use outlast::config::Config;

@@ -1,4 +1,4 @@
-//! Multicast DNS and the NetBIOS name service: what another host on the link may send to the group.
+//! Sends multicast DNS and NetBIOS name service messages that another host on the link may send.
 
 use crate::input::Input;
 use outlast::config::Cidr;
@@ -67,7 +67,7 @@ fn netbios_messages() -> Vec<Vec<u8>> {
     all
 }
 
-/// A frame as another host would send it to the group or the subnet, with any damage.
+/// Makes a frame as another host would send it to the group or the subnet, with any damage.
 fn frame(
     input: &mut Input<'_>,
     messages: &[Vec<u8>],
@@ -93,7 +93,8 @@ fn frame(
     frame
 }
 
-/// Nothing is sent but datagrams of the server's own from their ports, and few for what was heard; it comes to rest.
+/// Checks that only the server's own datagrams are sent, from their ports, few for each received one, and that the
+/// responders become idle.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let addresses = [

@@ -1,4 +1,4 @@
-//! Files in memory that keep to the contract, small enough that no request can make them large.
+//! Implements files in memory under the contract, which no request can make large.
 
 use outlast::server::files::FileSystem;
 use outlast_fsa::fileop::{

@@ -1,4 +1,4 @@
-//! Frames on live connections, one in every state: segments near the expected ones, valid frames with changes,
+//! Sends frames on live connections, one in every state: segments near the expected ones, valid frames with changes,
 //! arbitrary bytes.
 
 #[path = "../../../stack/tests/hand/mod.rs"]

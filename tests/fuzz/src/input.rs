@@ -1,4 +1,4 @@
-//! An input as a sequence of choices. It never ends: past its end every choice is the first.
+//! Reads an input as a sequence of choices. It never ends: past its end every choice is the first.
 
 /// The rest of an input.
 pub(crate) struct Input<'a>(&'a [u8]);
@@ -51,7 +51,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// So many bytes, or as many as are left.
+    /// Takes this many bytes, or as many as are left.
     pub(crate) fn take(&mut self, len: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;

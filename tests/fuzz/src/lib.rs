@@ -1,6 +1,6 @@
-//! Targets that accept any bytes: each puts them where a hostile peer, a damaged file or a mistake could, and panics if
-//! a property does not hold. `docs/fuzzing.md` has the list; `scripts/fuzz` runs one for long, the tests here run all
-//! of them briefly.
+//! Defines targets that accept any bytes: each puts them where a hostile peer, a damaged file or a mistake could, and
+//! panics if a property does not hold. `docs/fuzzing.md` has the list; `scripts/fuzz` runs one for long, the tests here
+//! run all of them briefly.
 
 mod auth;
 mod config;

@@ -1,4 +1,4 @@
-//! The short run's own mutations, reproducible by seed.
+//! Mutates the inputs of the short run, reproducibly by seed.
 
 /// A seeded mutator (SplitMix64).
 pub struct Mutator(u64);

@@ -1,4 +1,4 @@
-//! The log's file: any bytes, and whole logs with changes, their checksums corrected where that leads deeper.
+//! Opens log files: any bytes, and whole logs with changes, whose checksums are corrected where that leads deeper.
 
 use crate::input::Input;
 use outlast_nvram::{Error, Identity, Incarnation, Kind, Log, VecMemory};

@@ -1,4 +1,4 @@
-//! A whole server recovers from a log with correct checksums and records that no server wrote.
+//! Recovers a whole server from a log with correct checksums and records that no server wrote.
 
 mod absurd;
 

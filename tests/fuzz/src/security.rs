@@ -1,4 +1,4 @@
-//! Security descriptors from a client, set on a file.
+//! Sets security descriptors from a client on a file.
 
 use crate::input::Input;
 use outlast::fs::security;

@@ -1,5 +1,5 @@
-//! SMB messages on live connections: the framing, the parser, and every command on a session with trees and opens,
-//! protected as the session requires. The file system is a small one in memory; the loop's part is simulated.
+//! Sends SMB messages on live connections: the framing, the parser, and every command on a session with trees and
+//! opens, protected as the session requires. The file system is a small one in memory; the loop's part is simulated.
 
 #[path = "../../../smb/src/engine/tests/client.rs"]
 #[allow(dead_code, reason = "the requests here are made of choices")]

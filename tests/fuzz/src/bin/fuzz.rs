@@ -1,5 +1,5 @@
-//! The program that `scripts/fuzz` runs under libFuzzer: the target named in `OUTLAST_FUZZ`, whose seeds are written
-//! into the directory named in `OUTLAST_FUZZ_SEEDS`.
+//! Runs under libFuzzer, by `scripts/fuzz`: the target named in `OUTLAST_FUZZ`, whose seeds are written into the
+//! directory named in `OUTLAST_FUZZ_SEEDS`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Records that decode and have impossible content: correct form, any value in any field.
+//! Makes records that decode and have impossible content: correct form, any value in any field.
 
 use super::{Entry, entry};
 use crate::input::Input;

@@ -1,4 +1,4 @@
-//! Requests made of choices: each is one that a client could send, with unexpected values.
+//! Makes requests from choices: each is one that a client could send, with unexpected values.
 
 use super::client::{ANY, Ask, Opening};
 use crate::auth;

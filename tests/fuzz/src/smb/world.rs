@@ -1,4 +1,4 @@
-//! The loop's part: records are committed, operations performed, tasks run, connections dropped.
+//! Plays the loop's part: records are committed, operations performed, tasks run, connections dropped.
 
 use super::client::{Client, Opening, Protection, lock, write};
 use crate::auth;
@@ -68,7 +68,7 @@ pub(super) struct World {
     dropped: BTreeSet<ConnId>,
     conns: BTreeSet<ConnId>,
     pub(super) bens_open: u64,
-    /// The server dies after so many commits within operations.
+    /// The server crashes after this many commits within operations.
     pub(super) crash_in: Option<u8>,
     /// Everything that was ever committed.
     pub(super) history: Vec<(ConnId, Record)>,
@@ -298,7 +298,7 @@ impl World {
         self.smb.apply(conn, &record);
     }
 
-    /// Commits what was appended, which may leave then. False: the server died during it, and has recovered.
+    /// Commits the appended records, and sends the output. False: the server crashed during it, and has recovered.
     fn commit(&mut self, out: Output) -> bool {
         for (conn, bytes) in std::mem::take(&mut self.log.pending) {
             let record: Record = codec::decode(&bytes).expect("a record can be read back");
@@ -323,7 +323,7 @@ impl World {
         }
     }
 
-    /// Recovers everything from what is committed.
+    /// Recovers everything from the committed records.
     pub(super) fn recover(&mut self) {
         self.log.pending.clear();
         let mut smb = Smb::new(config());
@@ -371,7 +371,7 @@ impl World {
         panic!("a message without end");
     }
 
-    /// Begins a message and stops at point 2 of its first operation, like a server that dies there.
+    /// Begins a message and stops at point 2 of its first operation, like a server that crashes there.
     pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
         for _ in 0..ENOUGH {
             let mut out = Output::default();
