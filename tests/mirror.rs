@@ -148,7 +148,7 @@ enum Workload {
 
 /// A fault of the service meanwhile.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+enum Fault {
     /// `outlast takeover`, then `outlast giveback`.
     Elective,
     /// kill -9 of the whole first server.
@@ -157,7 +157,7 @@ enum Blow {
     LinkDown,
 }
 
-fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
+fn transfer(test: &str, workload: Workload, fault: Fault, kind: &Kind) {
     if !can_cut_power(test) {
         return;
     }
@@ -177,19 +177,19 @@ fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
     };
     let client = Session::start(smbclient(kind.dialect), &local, command);
     files::wait_until_written(&to, SIZE, 10);
-    let turns = match blow {
-        Blow::Elective => {
+    let turns = match fault {
+        Fault::Elective => {
             pair.order(0, &["takeover"]);
             files::wait_until_written(&to, SIZE, 40);
             pair.wait_until_in_step(1);
             pair.order(1, &["giveback"]);
             3
         }
-        Blow::Kill => {
+        Fault::Kill => {
             pair.kill(0);
             2
         }
-        Blow::LinkDown => {
+        Fault::LinkDown => {
             run("ip link set ic0 down");
             pair.wait_until_alone(0);
             files::wait_until_written(&to, SIZE, 50);
@@ -199,7 +199,7 @@ fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
         }
     };
     client.finish().well();
-    let serving = usize::from(matches!(blow, Blow::Kill));
+    let serving = usize::from(matches!(fault, Fault::Kill));
     pair.wait_until_serving(serving);
     files::assert_same(&from, &to);
     pair.servers[serving].wait_until_left_alone();
@@ -212,7 +212,7 @@ fn transfer(test: &str, workload: Workload, blow: Blow, kind: &Kind) {
 #[test]
 fn a_get_goes_on_through_takeover_and_giveback() {
     let test = "mirror_get_elective";
-    transfer(test, Workload::Get, Blow::Elective, &USUAL);
+    transfer(test, Workload::Get, Fault::Elective, &USUAL);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_put_goes_on_through_takeover_and_giveback() {
         dialect: ENCRYPTED,
         ..USUAL
     };
-    transfer(test, Workload::Put, Blow::Elective, &kind);
+    transfer(test, Workload::Put, Fault::Elective, &kind);
 }
 
 //= patent claim-20, claim-41
@@ -235,17 +235,17 @@ fn a_get_goes_on_when_the_first_machine_is_lost() {
         addresses: INTERCONNECT_V6,
         ..USUAL
     };
-    transfer(test, Workload::Get, Blow::Kill, &kind);
+    transfer(test, Workload::Get, Fault::Kill, &kind);
 }
 
 #[test]
 fn a_put_goes_on_when_the_first_machine_is_lost() {
-    transfer("mirror_put_kill", Workload::Put, Blow::Kill, &USUAL);
+    transfer("mirror_put_kill", Workload::Put, Fault::Kill, &USUAL);
 }
 
 #[test]
 fn a_put_goes_on_while_the_interconnect_is_down() {
-    transfer("mirror_put_link", Workload::Put, Blow::LinkDown, &USUAL);
+    transfer("mirror_put_link", Workload::Put, Fault::LinkDown, &USUAL);
 }
 
 /// A client with an open file that it has written.

@@ -51,7 +51,7 @@ const WORKLOADS: [Workload; 5] = [
 ];
 
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+enum Fault {
     Takeover,
     Giveback,
     Kill,
@@ -59,41 +59,41 @@ enum Blow {
     Stop,
 }
 
-const BLOWS: [Blow; 5] = [
-    Blow::Takeover,
-    Blow::Giveback,
-    Blow::Kill,
-    Blow::LinkDown,
-    Blow::Stop,
+const FAULTS: [Fault; 5] = [
+    Fault::Takeover,
+    Fault::Giveback,
+    Fault::Kill,
+    Fault::LinkDown,
+    Fault::Stop,
 ];
 
-impl Blow {
+impl Fault {
     /// Causes the fault; returns the node that serves afterwards, and how often the sender has changed. `halfway`:
     /// waits until the workload has progressed again.
-    fn strike(self, pair: &mut Pair, halfway: impl FnOnce()) -> (usize, usize) {
+    fn cause(self, pair: &mut Pair, halfway: impl FnOnce()) -> (usize, usize) {
         match self {
-            Blow::Takeover => {
+            Fault::Takeover => {
                 pair.order(0, &["takeover"]);
                 (1, 1)
             }
-            Blow::Giveback => {
+            Fault::Giveback => {
                 pair.order(0, &["takeover"]);
                 halfway();
                 pair.wait_until_in_step(1);
                 pair.order(1, &["giveback"]);
                 (0, 2)
             }
-            Blow::Kill => {
+            Fault::Kill => {
                 pair.kill(0);
                 (1, 1)
             }
-            Blow::LinkDown => {
+            Fault::LinkDown => {
                 run("ip link set tap0 down");
                 be_away(pair);
                 run("ip link set tap0 up");
                 (0, 0)
             }
-            Blow::Stop => {
+            Fault::Stop => {
                 let processes = pair.processes(0);
                 signal(&processes, Signal::STOP);
                 be_away(pair);
@@ -115,30 +115,30 @@ fn be_away(pair: &Pair) {
 }
 
 /// Runs a cell on a thread of its own, because a lab's namespaces belong to its thread.
-fn cell(workload: Workload, blow: Blow, dialect: Dialect) {
-    eprintln!("{workload:?} x {blow:?} x {}", dialect.name);
-    let cell = std::thread::spawn(move || try_cell(workload, blow, dialect));
+fn cell(workload: Workload, fault: Fault, dialect: Dialect) {
+    eprintln!("{workload:?} x {fault:?} x {}", dialect.name);
+    let cell = std::thread::spawn(move || try_cell(workload, fault, dialect));
     let name = dialect.name;
     cell.join()
-        .unwrap_or_else(|_| panic!("{workload:?} x {blow:?} x {name} has failed"));
+        .unwrap_or_else(|_| panic!("{workload:?} x {fault:?} x {name} has failed"));
 }
 
-fn try_cell(workload: Workload, blow: Blow, dialect: Dialect) {
+fn try_cell(workload: Workload, fault: Fault, dialect: Dialect) {
     let mut pair = Pair::start(dialect, "");
     let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
     let (serving, changes, connections) = match workload {
         Workload::Get | Workload::Put | Workload::SmallFiles => {
-            let (serving, changes) = transfer(&mut pair, workload, blow, dialect);
+            let (serving, changes) = transfer(&mut pair, workload, fault, dialect);
             (serving, changes, 1)
         }
         Workload::Idle => {
             let mut idle = Idle::begin();
-            let (serving, changes) = blow.strike(&mut pair, || ());
+            let (serving, changes) = fault.cause(&mut pair, || ());
             idle.check();
             (serving, changes, 2)
         }
         Workload::Notify => {
-            let (serving, changes) = notify(&mut pair, blow, dialect);
+            let (serving, changes) = notify(&mut pair, fault, dialect);
             (serving, changes, 1)
         }
     };
@@ -154,10 +154,10 @@ fn try_cell(workload: Workload, blow: Blow, dialect: Dialect) {
 }
 
 /// Transfers files; the received files must equal the sent ones.
-fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -> (usize, usize) {
+fn transfer(pair: &mut Pair, workload: Workload, fault: Fault, dialect: Dialect) -> (usize, usize) {
     let local = pair.lab.make_dir("local");
     let share = pair.servers[0].share().to_owned();
-    let mut rng = Rng::named(&format!("{workload:?} {blow:?} {}", dialect.name));
+    let mut rng = Rng::named(&format!("{workload:?} {fault:?} {}", dialect.name));
     let (from, to, commands) = match workload {
         Workload::Get => (share.join("big"), local.join("copy"), "get big copy"),
         Workload::Put => (local.join("big"), share.join("copy"), "put big copy"),
@@ -189,7 +189,7 @@ fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -
         });
     };
     wait(0.1);
-    let struck = blow.strike(pair, || wait(0.4));
+    let result = fault.cause(pair, || wait(0.4));
     client.finish().well();
     match workload {
         Workload::SmallFiles => {
@@ -201,11 +201,11 @@ fn transfer(pair: &mut Pair, workload: Workload, blow: Blow, dialect: Dialect) -
         }
         _ => files::assert_same(&from, &to),
     }
-    struck
+    result
 }
 
 /// A client waits for changes in a directory.
-fn notify(pair: &mut Pair, blow: Blow, dialect: Dialect) -> (usize, usize) {
+fn notify(pair: &mut Pair, fault: Fault, dialect: Dialect) -> (usize, usize) {
     let local = pair.lab.make_dir("local");
     let share = pair.servers[0].share().to_owned();
     std::fs::create_dir(share.join("watched")).expect("a directory");
@@ -213,9 +213,9 @@ fn notify(pair: &mut Pair, blow: Blow, dialect: Dialect) -> (usize, usize) {
     client.say("notify watched");
     // Then the next request is in flight, or received.
     see_a_change(&mut client, &share, "before");
-    let struck = blow.strike(pair, || ());
+    let result = fault.cause(pair, || ());
     see_a_change(&mut client, &share, "after");
-    struck
+    result
 }
 
 /// Makes files until the client is notified of one; after NOTIFY_ENUM_DIR the client requests again.
@@ -248,13 +248,13 @@ fn clients_notice_a_delay() {
         return;
     }
     for (number, workload) in WORKLOADS.into_iter().enumerate() {
-        cell(workload, BLOWS[(number + 3) % 5], DIALECTS[number % 2]);
+        cell(workload, FAULTS[(number + 3) % 5], DIALECTS[number % 2]);
     }
     for (number, workload) in [Workload::SmallFiles, Workload::Notify]
         .into_iter()
         .enumerate()
     {
-        cell(workload, Blow::Kill, DIALECTS[number]);
+        cell(workload, Fault::Kill, DIALECTS[number]);
     }
 }
 
@@ -267,9 +267,9 @@ fn clients_notice_a_delay_in_every_cell() {
     let wanted = std::env::var("OUTLAST_CELLS").unwrap_or_default();
     for dialect in DIALECTS {
         for workload in WORKLOADS {
-            for blow in BLOWS {
-                if format!("{workload:?} x {blow:?} x {}", dialect.name).contains(&wanted) {
-                    cell(workload, blow, dialect);
+            for fault in FAULTS {
+                if format!("{workload:?} x {fault:?} x {}", dialect.name).contains(&wanted) {
+                    cell(workload, fault, dialect);
                 }
             }
         }

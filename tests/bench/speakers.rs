@@ -124,7 +124,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
 
 /// A fault of the serving node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Blow {
+enum Fault {
     StopAll,
     StopSupervisor,
     StopWorker,
@@ -169,13 +169,13 @@ impl Scene {
 
     /// Returns how often two nodes have sent at the same time.
     fn run(mut self, rounds: u32, until: Instant) -> usize {
-        let mut counts: BTreeMap<Blow, u32> = BTreeMap::new();
+        let mut counts: BTreeMap<Fault, u32> = BTreeMap::new();
         let mut done = 0;
         while done < rounds && Instant::now() < until {
-            let blow = self.draw();
-            self.strike(blow);
+            let fault = self.draw();
+            self.cause(fault);
             self.settle();
-            *counts.entry(blow).or_default() += 1;
+            *counts.entry(fault).or_default() += 1;
             done += 1;
         }
         self.client.stop();
@@ -185,7 +185,7 @@ impl Scene {
         let excess = turns.len().saturating_sub(1 + self.changes);
         let kinds: Vec<String> = counts
             .iter()
-            .map(|(blow, count)| format!("{blow:?} {count}"))
+            .map(|(fault, count)| format!("{fault:?} {count}"))
             .collect();
         println!(
             "| {} | {done} | {} | {} | {} | {frames} | {excess} |",
@@ -197,17 +197,17 @@ impl Scene {
         excess
     }
 
-    fn draw(&mut self) -> Blow {
+    fn draw(&mut self) -> Fault {
         let usual = [
-            Blow::StopAll,
-            Blow::StopSupervisor,
-            Blow::StopWorker,
-            Blow::LinkDown,
+            Fault::StopAll,
+            Fault::StopSupervisor,
+            Fault::StopWorker,
+            Fault::LinkDown,
         ];
-        let with_etcd = [Blow::CutOff, Blow::CutAllOff];
+        let with_etcd = [Fault::CutOff, Fault::CutAllOff];
         match self.rng.below(12) {
-            0 => Blow::Kill,
-            1 => Blow::Takeover,
+            0 => Fault::Kill,
+            1 => Fault::Takeover,
             draw if self.etcd.is_some() => {
                 let all = [usual.as_slice(), &with_etcd].concat();
                 all[draw % all.len()]
@@ -223,40 +223,40 @@ impl Scene {
         Duration::from_millis(10 + self.rng.next() % longest_ms)
     }
 
-    fn strike(&mut self, blow: Blow) {
+    fn cause(&mut self, fault: Fault) {
         let time = self.time();
         let all = self.pair.processes(self.holder);
         let server = &self.pair.servers[self.holder];
         let supervisor = all[0];
-        let stopped = match blow {
-            Blow::StopAll => all.clone(),
-            Blow::StopSupervisor => vec![supervisor],
-            Blow::StopWorker => vec![server.status().worker_pid],
+        let stopped = match fault {
+            Fault::StopAll => all.clone(),
+            Fault::StopSupervisor => vec![supervisor],
+            Fault::StopWorker => vec![server.status().worker_pid],
             _ => Vec::new(),
         };
-        match blow {
-            Blow::StopAll | Blow::StopSupervisor | Blow::StopWorker => {
+        match fault {
+            Fault::StopAll | Fault::StopSupervisor | Fault::StopWorker => {
                 signal(&stopped, Signal::STOP);
                 std::thread::sleep(time);
                 signal(&stopped, Signal::CONT);
             }
-            Blow::LinkDown => {
+            Fault::LinkDown => {
                 run(&format!("ip link set {} down", TAPS[self.holder]));
                 std::thread::sleep(time.min(Duration::from_millis(300)));
                 run(&format!("ip link set {} up", TAPS[self.holder]));
             }
-            Blow::CutOff | Blow::CutAllOff => {
+            Fault::CutOff | Fault::CutAllOff => {
                 let (_, links) = self.etcd.as_ref().expect("drawn with etcd only");
-                let cut = match blow {
-                    Blow::CutOff => &links[self.holder..=self.holder],
+                let cut = match fault {
+                    Fault::CutOff => &links[self.holder..=self.holder],
                     _ => &links[..],
                 };
                 cut.iter().for_each(|link| link.set(true));
                 std::thread::sleep(time);
                 cut.iter().for_each(|link| link.set(false));
             }
-            Blow::Kill => signal(&all, Signal::KILL),
-            Blow::Takeover => {
+            Fault::Kill => signal(&all, Signal::KILL),
+            Fault::Takeover => {
                 let output = server.outlast(&["takeover"]);
                 // The takeover may be refused or reverted; then the service has not moved.
                 drop(output);
