@@ -409,10 +409,7 @@ fn nvram_show_prints_no_secrets() {
     assert!(output.status.success());
     printed += &String::from_utf8(output.stdout).expect("UTF-8");
     assert!(printed.contains("elective-reboot"), "{printed}");
-    assert!(
-        printed.contains(USER),
-        "who is connected is told: {printed}"
-    );
+    assert!(printed.contains(USER), "a client is printed: {printed}");
     // No bytes of the file that could be a key are printed: no run of random bytes in hexadecimal or base64, except for
     // the two ids. A key is 16 bytes; 8 of them are enough to find it.
     let folded: String = printed
@@ -420,7 +417,7 @@ fn nvram_show_prints_no_secrets() {
         .chars()
         .filter(char::is_ascii_alphanumeric)
         .collect();
-    let told = |value: &str| folded.contains(value);
+    let is_printed = |value: &str| folded.contains(value);
     let ids: Vec<String> = ["instance", "boot_id"]
         .iter()
         .filter_map(|key| nvram_show(&nvram)[*key].as_str().map(str::to_lowercase))
@@ -438,7 +435,10 @@ fn nvram_show_prints_no_secrets() {
     {
         let hex: String = window.iter().map(|byte| format!("{byte:02x}")).collect();
         let known = ids.iter().any(|id| id.contains(&hex));
-        assert!(known || !told(&hex), "bytes of the log are printed: {hex}");
+        assert!(
+            known || !is_printed(&hex),
+            "bytes of the log are printed: {hex}"
+        );
     }
     server.start_again();
     session.say("quit");

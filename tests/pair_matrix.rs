@@ -221,7 +221,7 @@ fn notify(pair: &mut Pair, fault: Fault, dialect: Dialect) -> (usize, usize) {
 /// Makes files until the client is notified of one; after NOTIFY_ENUM_DIR the client requests again.
 fn see_a_change(client: &mut Session, share: &Path, name: &str) {
     let mut looks = 0;
-    wait_for("the client to be told", PATIENCE, || {
+    wait_for("the client to be notified", PATIENCE, || {
         assert!(!client.has_ended(), "smbclient ended: {}", client.text());
         if looks % 200 == 0 {
             let file = share.join(format!("watched/{name}-{looks}"));

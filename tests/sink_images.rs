@@ -285,7 +285,7 @@ struct Client {
     tree: u32,
     file: raw::FileId,
     step: usize,
-    told: Vec<(u32, Vec<u8>)>,
+    answers: Vec<(u32, Vec<u8>)>,
 }
 
 /// The request of a step, given the open file.
@@ -322,7 +322,7 @@ impl Client {
             tree: 0,
             file: [0; 16],
             step: 0,
-            told: Vec::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -340,7 +340,7 @@ impl Client {
             self.inbox.extend(bytes.expect("received"));
         }
         self.take_answers();
-        if self.told.len() == self.step
+        if self.answers.len() == self.step
             && let Some(request) = script.get(self.step)
         {
             let (command, body) = request(self.file);
@@ -371,7 +371,7 @@ impl Client {
             let id = u64::from_le_bytes(message[24..32].try_into().expect("eight"));
             assert_eq!(
                 id,
-                self.told.len() as u64,
+                self.answers.len() as u64,
                 "each request is answered once, in its turn"
             );
             let (status, command) = (word(8), word(12) & 0xffff);
@@ -389,7 +389,7 @@ impl Client {
                 raw::READ => message[80..].to_vec(),
                 _ => Vec::new(),
             };
-            self.told.push((status, body));
+            self.answers.push((status, body));
         }
     }
 }
@@ -505,19 +505,19 @@ fn run(dir: &Path, cuts: &[u64], seed: &str) -> (Outcome, u64, u32) {
         server.device.advance(now);
         server.turn(now);
         client.turn(now, &script);
-        if client.told.len() == script.len() {
+        if client.answers.len() == script.len() {
             break;
         }
     }
     assert_eq!(
-        client.told.len(),
+        client.answers.len(),
         script.len(),
         "cuts {cuts:?}: the session came no further"
     );
     let mut tree = files::tree(&share);
     tree.remove(".outlast-marker");
     let batches = world.borrow().batches;
-    ((client.told, tree), batches, server.power_cuts)
+    ((client.answers, tree), batches, server.power_cuts)
 }
 
 #[test]

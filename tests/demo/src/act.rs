@@ -135,11 +135,11 @@ struct Striker {
 impl Striker {
     fn new(mut server: Box<dyn Server>) -> Striker {
         let (orders, taken) = mpsc::channel();
-        let (told, reports) = mpsc::channel();
+        let (report, reports) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             for blow in taken {
                 // The receiver has ended if the demonstration has failed.
-                let _ = told.send(server.strike(blow));
+                let _ = report.send(server.strike(blow));
             }
             let lives = server.lives()?;
             server.stop().map(|()| lives)

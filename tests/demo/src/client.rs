@@ -71,7 +71,10 @@ impl Client {
     /// # Errors
     /// smbclient has ended.
     pub fn ask(&mut self, command: &str) -> anyhow::Result<()> {
-        let stdin = self.stdin.as_mut().context("smbclient was told to end")?;
+        let stdin = self
+            .stdin
+            .as_mut()
+            .context("smbclient has been asked to end")?;
         self.asked += 1;
         writeln!(stdin, "{command}").context("smbclient does not listen any more")
     }

@@ -143,7 +143,7 @@ pub(crate) fn run(bytes: &[u8]) {
         mdns.poll(now);
         netbios.poll(now);
     }
-    panic!("it does not come to rest");
+    panic!("it never becomes idle");
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {

@@ -342,15 +342,15 @@ fn changes_are_reported_and_kept_in_between() {
         let interim = world.one(&mut ann, notify(directory, NAMES, false));
         assert_eq!(interim.status(), NtStatus::PENDING);
         let file = world.one(&mut bob, Opening::of("d\\new").ask()).open();
-        let told = world.received(&ann);
-        assert_eq!(told[0].notices(), [(action::ADDED, "new".to_string())]);
-        assert_eq!(told[0].async_id(), interim.async_id());
+        let answers = world.received(&ann);
+        assert_eq!(answers[0].notices(), [(action::ADDED, "new".to_string())]);
+        assert_eq!(answers[0].async_id(), interim.async_id());
         world.one(&mut bob, write(file, 0, b"1"));
         world.one(&mut bob, write(file, 1, b"2"));
         world.one(&mut bob, client::rename(file, "d\\old", false));
-        let told = world.one(&mut ann, notify(directory, NAMES, false));
+        let answer = world.one(&mut ann, notify(directory, NAMES, false));
         assert_eq!(
-            told.notices(),
+            answer.notices(),
             [
                 (action::MODIFIED, "new".to_string()),
                 (action::RENAMED_OLD_NAME, "new".to_string()),
@@ -369,16 +369,19 @@ fn changes_are_reported_and_kept_in_between() {
             is_dir: false,
             kind: ChangeKind::Removed,
         });
-        let told = world.received(&ann);
-        assert_eq!(told[0].notices(), [(action::REMOVED, "local".to_string())]);
+        let answers = world.received(&ann);
+        assert_eq!(
+            answers[0].notices(),
+            [(action::REMOVED, "local".to_string())]
+        );
         world.local_change(&Change {
             share: 0,
             path: String::new(),
             is_dir: true,
             kind: ChangeKind::Overflow,
         });
-        let told = world.one(&mut ann, notify(directory, NAMES, false));
-        assert_eq!(told.status(), NtStatus::NOTIFY_ENUM_DIR);
+        let answer = world.one(&mut ann, notify(directory, NAMES, false));
+        assert_eq!(answer.status(), NtStatus::NOTIFY_ENUM_DIR);
         world.one(&mut ann, notify(directory, NAMES, false));
         let responses = world.ask(&mut ann, &[close(directory)]);
         assert_eq!(
