@@ -72,6 +72,12 @@ impl<J: Send + 'static, O: Send + 'static> JobThread<J, O> {
         self.under_way
     }
 
+    /// Returns whether there is an outcome that has not been taken.
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        self.outcome.is_some() || !self.outcomes.is_empty()
+    }
+
     /// Returns the outcome of the job once, when there is one. Does not wait.
     pub fn finished(&mut self) -> Option<O> {
         let outcome = self.outcome.take();

@@ -6,6 +6,9 @@ use crate::held::Held;
 use crate::wire::Dialect;
 use outlast_fsa::fileop::ShareId;
 
+/// MaxWriteSize in bytes: no less than what clients use by themselves, a small part of the room for received data.
+const OFFERED_WRITE_BYTES: u32 = 2 << 20;
+
 /// "off", "enabled" or "required", for signing and encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
@@ -174,13 +177,21 @@ impl Config {
         self.shares.get(id as usize)
     }
 
-    /// Returns MaxReadSize, MaxWriteSize and MaxTransactSize of a dialect, in bytes (MS-SMB2 3.3.5.4).
+    /// Returns MaxReadSize and MaxTransactSize of a dialect, in bytes (MS-SMB2 3.3.5.4). No request may be longer.
     #[must_use]
     pub fn max_io(&self, dialect: Dialect) -> u32 {
         match dialect {
             Dialect::Smb202 => self.limits.io_bytes.min(65_536),
             _ => self.limits.io_bytes,
         }
+    }
+
+    /// Returns MaxWriteSize of a dialect, in bytes. (A client that was offered more may write up to
+    /// [`Config::max_io`].) A message takes room for received data until its data are in the file, so with shorter
+    /// messages the same room serves more clients at once.
+    #[must_use]
+    pub fn max_write(&self, dialect: Dialect) -> u32 {
+        self.max_io(dialect).min(OFFERED_WRITE_BYTES)
     }
 
     /// Returns the fingerprint of a user's present password; `None`: no user has this name.

@@ -14,6 +14,7 @@ use crate::state::{Answer, Doing, Parked, Related, Wait, Work};
 use crate::wire::{self, Command, Component, FileId, Flags, Header, Route, frame};
 use crate::{admission, effects, size};
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{FileOp, Intent, OpenId, Outcome};
 use outlast_fsa::status::NtStatus;
 pub(crate) use receive::Opened;
@@ -57,7 +58,7 @@ fn work_of<'a>(ctx: &'a Context<'_>, id: WorkId) -> Option<&'a Work> {
 }
 
 /// Executes a message or a parked request until it needs a file operation, waits, or is done.
-pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Bytes>) -> Step {
+pub(crate) fn advance(ctx: &mut Context<'_>, id: WorkId, message: Option<&Pieces>) -> Step {
     let Some(work) = work_of(ctx, id) else {
         return Step::Done;
     };
@@ -222,6 +223,7 @@ fn request(ctx: &Context<'_>, id: WorkId, opened: &Opened) -> Option<(Request, C
         },
         related_open: work.related.open.filter(|_| related),
         bytes: component.bytes.clone(),
+        rest: component.rest.clone(),
         sealed: work.sealed.is_some(),
         waited,
         drawn: work.doing.as_ref().map(|doing| doing.id).or(work.drawn),
@@ -356,10 +358,7 @@ fn answer(
         piece => (reply, piece),
     };
     let command = request.header.command;
-    let (asked, answered) = (
-        component.bytes.len(),
-        piece.head.len() + piece.payload.len(),
-    );
+    let (asked, answered) = (component.size(), piece.head.len() + piece.payload.len());
     let answered = Answered::new(command, reply.status, asked, answered);
     if !is_last {
         let mut related = inherit(ctx, &work.related, request, component, &reply);
@@ -464,7 +463,7 @@ fn park(
         return Err(NtStatus::INTERNAL_ERROR);
     }
     let rest = opened.components.iter().skip(at);
-    let message: usize = rest.map(|component| component.bytes.len()).sum();
+    let message: usize = rest.map(Component::size).sum();
     let answers = work.answers.iter().filter(|_| !is_last).map(size::answer);
     let kept = message + answers.sum::<usize>();
     let more = Held {
@@ -489,7 +488,7 @@ fn park(
     };
     let mut message = Vec::new();
     for component in opened.components.iter().skip(at) {
-        message.extend_from_slice(&component.bytes);
+        component.encode(&mut message);
     }
     let async_id = ctx.unique_id();
     let mut credits = 0;

@@ -12,6 +12,7 @@ use crate::file_table::FileTable;
 use crate::record::{Record, WorkId};
 use crate::state::{Checkpoint, Connection, Target, Wait};
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{
     Actor, Change, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId, Times,
 };
@@ -246,7 +247,7 @@ impl Smb {
     pub fn step(
         &mut self,
         conn: ConnId,
-        message: &Bytes,
+        message: &Pieces,
         clock: Clock,
         entropy: &mut dyn Entropy,
         journal: &mut dyn Journal,

@@ -1,9 +1,11 @@
 //! Accesses the content of files: reads, writes, length, holes, server-side copies.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::Chunk;
 use outlast_fsa::status::NtStatus;
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -19,6 +21,8 @@ const SMALL_READ_BYTES: usize = 64 * 1024;
 const POOL_BYTES_MAX: usize = 64 << 20;
 /// Size of the buffer for copies that the kernel cannot do, and for zeros, in bytes.
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
+/// The number of pieces that one system call writes (Linux: UIO_MAXIOV).
+const IOV_MAX: usize = 1024;
 /// The largest number of ranges in one answer to QUERY_ALLOCATED_RANGES.
 const RANGES_MAX: usize = 65_536;
 
@@ -119,24 +123,35 @@ fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize
 pub fn write(
     fd: BorrowedFd<'_>,
     offset: u64,
-    data: &[u8],
+    data: &Pieces,
     write_through: bool,
 ) -> Result<u32, NtStatus> {
-    write_full(fd, offset, data).map_err(data_status)?;
+    write_full(fd, offset, data.as_slice()).map_err(data_status)?;
     if write_through {
         rustix::fs::fdatasync(fd).map_err(data_status)?;
     }
     u32::try_from(data.len()).map_err(|_| NtStatus::INVALID_PARAMETER)
 }
 
-fn write_full(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Result<(), Errno> {
-    let mut done = 0;
-    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pwrite(fd, rest, offset.saturating_add(done as u64)) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
+/// Writes all pieces, one after the other.
+fn write_full(fd: BorrowedFd<'_>, offset: u64, pieces: &[impl AsRef<[u8]>]) -> Result<(), Errno> {
+    let mut at = offset;
+    for pieces in pieces.chunks(IOV_MAX) {
+        let slices = pieces.iter().map(|piece| IoSlice::new(piece.as_ref()));
+        let mut slices: Vec<IoSlice<'_>> = slices.collect();
+        let mut rest = &mut slices[..];
+        // Empty ones at the front are no bytes to write.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(fd, rest, at) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => {
+                    IoSlice::advance_slices(&mut rest, count);
+                    at = at.saturating_add(count as u64);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())
@@ -197,7 +212,7 @@ pub fn zero(fd: BorrowedFd<'_>, from: u64, beyond: u64) -> Result<(), NtStatus> 
     while at < beyond {
         let length = (beyond - at).min(COPY_BUFFER_BYTES as u64);
         let part = zeros.get(..length as usize).unwrap_or(&[]);
-        write_full(fd, at, part).map_err(data_status)?;
+        write_full(fd, at, &[part]).map_err(data_status)?;
         at += length;
     }
     Ok(())
@@ -309,7 +324,9 @@ pub fn copy(
     let mut written = Vec::with_capacity(chunks.len());
     for (index, chunk) in chunks.iter().enumerate() {
         let copied = match logged.map(|logged| logged.get(index)) {
-            Some(Some(data)) => write_full(target, chunk.target_offset, data).map_err(data_status),
+            Some(Some(data)) => {
+                write_full(target, chunk.target_offset, &[data]).map_err(data_status)
+            }
             Some(None) => Err(INVALID_VIEW_SIZE),
             None => copy_chunk(source, target, chunk),
         };
@@ -342,7 +359,7 @@ fn copy_chunk(
             let part = left.min(buffer.len());
             let part = buffer.get_mut(..part).unwrap_or_default();
             read_full(source, part, from).and_then(|count| {
-                write_full(target, to, part.get(..count).unwrap_or(&[]))?;
+                write_full(target, to, &[part.get(..count).unwrap_or(&[])])?;
                 from += count as u64;
                 to += count as u64;
                 Ok(count)

@@ -187,7 +187,7 @@ impl Bench {
         self.run(&FileOp::Write {
             open,
             at: WriteAt::Offset(offset),
-            data: ::bytes::Bytes::copy_from_slice(data),
+            data: data.to_vec().into(),
             write_through: false,
         })
     }

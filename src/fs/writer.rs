@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{Actor, FileOp, Intent, OpenId, Outcome};
 use outlast_fsa::status::NtStatus;
 
@@ -27,7 +27,7 @@ pub struct Write {
     /// The offset in bytes.
     pub offset: u64,
     /// The bytes.
-    pub data: Bytes,
+    pub data: Pieces,
     /// Whether the write has to be on the medium before it is done.
     pub write_through: bool,
 }
@@ -92,7 +92,7 @@ impl Fs {
         actor: &Actor,
         open: OpenId,
         offset: u64,
-        data: &Bytes,
+        data: &Pieces,
         write_through: bool,
     ) -> Result<(), NtStatus> {
         let root = find_root(&self.roots, actor.share)?;
@@ -109,6 +109,12 @@ impl Fs {
             write_through,
         });
         Ok(())
+    }
+
+    /// Returns whether the operation that was begun has ended.
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        self.writer.has_finished()
     }
 
     /// The outcome of the operation that was begun, once, when it has ended.

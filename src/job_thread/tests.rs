@@ -12,7 +12,9 @@ fn an_outcome_is_returned_once_and_wakes() {
         double.begin(n);
         assert!(double.is_under_way());
         double.wait();
+        assert!(double.has_finished());
         assert_eq!(double.finished(), Some(2 * n));
+        assert!(!double.has_finished());
         assert_eq!((double.finished(), double.is_under_way()), (None, false));
     }
     drop(double);

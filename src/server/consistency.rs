@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use log::error;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{FileOp, Intent, Outcome, ShareId};
 use outlast_fsa::status::NtStatus;
 use outlast_nvram::{Kind, Lsn};
@@ -20,7 +21,6 @@ use super::clock::Time;
 use super::effect::{self, Draft, Effect, Place};
 use super::failed_sync::FAILURES;
 use super::files::FileSystem;
-use super::inbound::{self, Message};
 use super::isolation::Isolated;
 use super::machine::Machine;
 use super::record::Record;
@@ -258,7 +258,6 @@ impl<F: FileSystem> Machine<F> {
         planned: &Planned,
         intent: &Intent,
         outcome: Result<Outcome, NtStatus>,
-        message: Option<&Message>,
     ) -> Result<Outcome, NtStatus> {
         let outcome = outcome?;
         if self.effects.is_none() || !planned.op.has_effect() {
@@ -268,13 +267,13 @@ impl<F: FileSystem> Machine<F> {
         let info = self.smb.open_info(planned.task.conn(), planned.op.open());
         let copied = self.copied(planned, intent)?;
         for draft in effect::of(planned, intent, &outcome, info.as_ref(), copied) {
-            self.put_effect(planned, message, draft);
+            self.put_effect(planned, draft);
         }
         Ok(outcome)
     }
 
-    fn put_effect(&mut self, planned: &Planned, message: Option<&Message>, draft: Draft) {
-        let places = self.in_the_log(planned, message, &draft.data);
+    fn put_effect(&mut self, planned: &Planned, draft: Draft) {
+        let places = self.in_the_log(&draft.data);
         let modified = self.modified(planned, &draft.op);
         let Some(effects) = &mut self.effects else {
             return;
@@ -314,29 +313,29 @@ impl<F: FileSystem> Machine<F> {
         }
         if let Some(generation) = effects.generation {
             // Data that are referred to are not recorded again.
-            let own = if effect.places.is_empty() {
-                data
-            } else {
-                Bytes::new()
+            let own: Vec<&[u8]> = match effect.places[..] {
+                [] => data.as_slice().iter().map(|piece| &piece[..]).collect(),
+                _ => Vec::new(),
             };
             let record = Record::Effect(Cow::Owned(effect));
-            self.journal.put(generation, Kind::Delta, &record, &[&own]);
+            self.journal.put(generation, Kind::Delta, &record, &own);
         }
     }
 
-    /// Returns the places of data in the log as they were received. Empty: none (they were encrypted), or not in the
-    /// part that the generation keeps.
-    fn in_the_log(&self, planned: &Planned, message: Option<&Message>, data: &Bytes) -> Vec<Place> {
+    /// Returns the places of data in the log as they were received. Empty: none (they were encrypted, or one of several
+    /// requests in a message), or not in the part that the generation keeps.
+    fn in_the_log(&self, data: &Pieces) -> Vec<Place> {
         let places = || {
             let log = self.journal.log()?;
             let begins = self.effects.as_ref()?.begins;
-            let received = self.stack.received(planned.task.conn())?;
-            let pieces = inbound::pieces_of(received, message?, data)?;
             let place = |piece: &Bytes| {
                 let position = log.position_of(piece).filter(|at| *at >= begins)?;
                 Some((position.0, u32::try_from(piece.len()).ok()?))
             };
-            pieces.iter().map(place).collect::<Option<Vec<_>>>()
+            data.as_slice()
+                .iter()
+                .map(place)
+                .collect::<Option<Vec<_>>>()
         };
         if data.len() < WORTH_A_PLACE_BYTES {
             return Vec::new();

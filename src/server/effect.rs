@@ -2,6 +2,7 @@
 //! to a file system that a power cut has reset, by the same [`FileSystem::perform`](super::files::FileSystem::perform).
 
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::attributes;
 use outlast_fsa::fileop::{
     Actor, CreateAction, CreateOp, FileHandle, FileKey, FileOp, FileTime, Intent, OpenId, Outcome,
@@ -64,7 +65,7 @@ pub(super) struct Draft {
     pub made: Option<Identity>,
     pub modified: FileTime,
     pub created: FileTime,
-    pub data: Bytes,
+    pub data: Pieces,
 }
 
 impl Effect {
@@ -106,7 +107,7 @@ pub(super) fn of(
     copied: Vec<Bytes>,
 ) -> Vec<Draft> {
     let target = info.map(target);
-    let draft = |op: FileOp, intent: Intent, data: Bytes| Draft {
+    let draft = |op: FileOp, intent: Intent, data: Pieces| Draft {
         op,
         intent,
         target: target.clone(),
@@ -115,11 +116,11 @@ pub(super) fn of(
         created: 0,
         data,
     };
-    let write = |open: OpenId, offset: u64, data: Bytes| {
+    let write = |open: OpenId, offset: u64, data: Pieces| {
         let op = FileOp::Write {
             open,
             at: WriteAt::Offset(offset),
-            data: Bytes::new(),
+            data: Pieces::default(),
             write_through: false,
         };
         let itself = Intent::Write { offset };
@@ -152,7 +153,7 @@ pub(super) fn of(
                         created.metadata.last_write_time
                     },
                     created: created.metadata.creation_time,
-                    data: Bytes::new(),
+                    data: Pieces::default(),
                 }],
                 CreateAction::Overwritten | CreateAction::Superseded => {
                     let target = Target {
@@ -171,9 +172,9 @@ pub(super) fn of(
             .iter()
             .zip(copied)
             .take(written.len())
-            .map(|(chunk, data)| write(*target, chunk.target_offset, data))
+            .map(|(chunk, data)| write(*target, chunk.target_offset, data.into()))
             .collect(),
-        (op, _) if op.has_effect() => vec![draft(op.clone(), intent.clone(), Bytes::new())],
+        (op, _) if op.has_effect() => vec![draft(op.clone(), intent.clone(), Pieces::default())],
         _ => Vec::new(),
     }
 }
@@ -216,7 +217,7 @@ fn overwritten(op: &CreateOp, target: &Target) -> Vec<Draft> {
             made: None,
             modified: 0,
             created: 0,
-            data: Bytes::new(),
+            data: Pieces::default(),
         })
         .collect()
 }

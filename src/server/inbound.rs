@@ -5,15 +5,16 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_smb::wire::Malformed;
 use outlast_smb::wire::frame::{self, Frame};
 
 /// The oldest unconsumed message of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Without the direct-TCP header.
-    pub bytes: Bytes,
+    /// Without the direct-TCP header, where it was received.
+    pub bytes: Pieces,
     /// The bytes that it occupies in the stream.
     pub stream_bytes: usize,
 }
@@ -45,38 +46,10 @@ pub fn front(received: &VecDeque<Bytes>, queued: usize, longest: usize) -> Inbou
         Ok(Frame::Message(length)) if length > longest => Inbound::TooLong(length),
         Ok(Frame::Message(length)) if queued < frame::LEN + length => Inbound::Partial,
         Ok(Frame::Message(length)) => Inbound::Whole(Message {
-            bytes: gather(received, frame::LEN, length),
+            bytes: part(received, frame::LEN, length),
             stream_bytes: frame::LEN + length,
         }),
     }
-}
-
-/// The pieces of the received bytes of which `part`, a slice of `message`, consists; `None`: it does not consist of
-/// this message's bytes (it was encrypted).
-#[must_use]
-pub fn pieces_of(received: &VecDeque<Bytes>, message: &Message, part: &[u8]) -> Option<Vec<Bytes>> {
-    let offset = part
-        .as_ptr()
-        .addr()
-        .checked_sub(message.bytes.as_ptr().addr())?;
-    if offset.checked_add(part.len())? > message.bytes.len() {
-        return None;
-    }
-    let (mut skip, mut left) = (frame::LEN + offset, part.len());
-    let mut pieces = Vec::new();
-    for piece in received {
-        if skip >= piece.len() {
-            skip -= piece.len();
-            continue;
-        }
-        let take = left.min(piece.len() - skip);
-        pieces.push(piece.slice(skip..skip + take));
-        (skip, left) = (0, left - take);
-        if left == 0 {
-            return Some(pieces);
-        }
-    }
-    None
 }
 
 /// The bytes that the message at `offset` of the received bytes occupies in the stream; `None`: its header is
@@ -106,30 +79,21 @@ fn header_at(received: &VecDeque<Bytes>, offset: usize) -> Option<[u8; frame::LE
     None
 }
 
-/// Returns `length` bytes from `start` in one piece: in place if they lie in one piece, otherwise copied.
-fn gather(received: &VecDeque<Bytes>, start: usize, length: usize) -> Bytes {
-    let mut skip = start;
-    let mut together = BytesMut::new();
+/// Returns `length` bytes from `start`, in place.
+fn part(received: &VecDeque<Bytes>, start: usize, length: usize) -> Pieces {
+    let (mut skip, mut left) = (start, length);
+    let mut pieces = Vec::new();
     for piece in received {
-        if skip >= piece.len() {
-            skip -= piece.len();
-            continue;
-        }
-        let rest = &piece[skip..];
-        let take = rest.len().min(length - together.len());
-        if take == length {
-            return piece.slice(skip..skip + take);
-        }
-        if together.is_empty() {
-            together.reserve(length);
-        }
-        together.extend_from_slice(&rest[..take]);
-        skip = 0;
-        if together.len() == length {
+        let from = skip.min(piece.len());
+        let to = (from + left).min(piece.len());
+        skip -= from;
+        left -= to - from;
+        pieces.push(piece.slice(from..to));
+        if left == 0 {
             break;
         }
     }
-    together.freeze()
+    pieces.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -377,7 +377,7 @@ impl<F: FileSystem> Machine<F> {
         if let Task::Message(conn) = task {
             let message = self.take_message(conn)?;
             self.mark_ready(conn);
-            return Some(message.bytes.to_vec());
+            return Some(message.bytes.together().to_vec());
         }
         self.smb.parked_message(task).map(<[u8]>::to_vec)
     }

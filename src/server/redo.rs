@@ -502,37 +502,13 @@ fn redo_one<F: FileSystem>(
     {
         fs.drop_cached(open);
     }
-    let outcome = match effect.op {
-        FileOp::Write { .. } => write_pieces(fs, effect, pieces),
-        _ => {
-            let as_server = !effect.is_of_names();
-            fs.perform_again(&effect.actor, &effect.op, &effect.intent, as_server)
-        }
-    };
+    if let FileOp::Write { data, .. } = &mut effect.op {
+        *data = pieces.into_iter().collect();
+    }
+    let as_server = !effect.is_of_names();
+    let outcome = fs.perform_again(&effect.actor, &effect.op, &effect.intent, as_server);
     fs.forget(open);
     fs.discard_changes();
-    outcome
-}
-
-fn write_pieces<F: FileSystem>(
-    fs: &mut F,
-    effect: &mut Effect,
-    pieces: Vec<Bytes>,
-) -> Result<Outcome, NtStatus> {
-    let mut outcome = Ok(Outcome::Unit);
-    for piece in pieces {
-        let len = piece.len() as u64;
-        if let FileOp::Write { data, .. } = &mut effect.op {
-            *data = piece;
-        }
-        outcome = fs.perform_again(&effect.actor, &effect.op, &effect.intent, true);
-        if outcome.is_err() {
-            break;
-        }
-        if let Intent::Write { offset } = effect.intent.itself_mut() {
-            *offset += len;
-        }
-    }
     outcome
 }
 

@@ -197,6 +197,10 @@ impl Server {
             self.observer.received(&mut self.machine, frame.bytes);
             self.discovery.hear(frame.bytes, time.now);
             self.machine.ingest(frame, time);
+            // The next operation begins in the next turn, and its thread is idle until then.
+            if self.machine.fs.has_finished() {
+                break;
+            }
         }
         Ok(())
     }

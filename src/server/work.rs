@@ -136,7 +136,7 @@ impl<F: FileSystem> Machine<F> {
         self.sum_unread();
         let (conn, begun) = (work.conn(), self.stopwatch.read());
         self.count_operation(conn, begun);
-        let outcome = self.record_outcome(&planned, &intent, outcome, work.message());
+        let outcome = self.record_outcome(&planned, &intent, outcome);
         let step = self.complete(&planned, outcome, &mut out, time);
         if let Some(rest) = self.advance(work, step, operation_name(&planned.op), out, time) {
             self.run_slice(rest, begun, time);
@@ -190,8 +190,7 @@ impl<F: FileSystem> Machine<F> {
             step = match self.intend(&planned, &mut out, time) {
                 Ok(intent) => match self.begin(&planned, &intent) {
                     Some(outcome) => {
-                        let outcome =
-                            self.record_outcome(&planned, &intent, outcome, work.message());
+                        let outcome = self.record_outcome(&planned, &intent, outcome);
                         self.complete(&planned, outcome, &mut out, time)
                     }
                     None => {

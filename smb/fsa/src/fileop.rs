@@ -5,6 +5,7 @@
 //! intent) -> Outcome` is idempotent given the intent: the same call performs an operation and redoes it after a crash,
 //! and the client receives the same response.
 
+use crate::Pieces;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -278,8 +279,7 @@ pub enum FileOp {
     Write {
         open: OpenId,
         at: WriteAt,
-        #[serde(with = "as_bytes")]
-        data: Bytes,
+        data: Pieces,
         write_through: bool,
     },
     /// Lists entries after `after` (exclusive, in the order of the folded names; `None`: from the start) that match
@@ -415,10 +415,8 @@ impl FileOp {
     pub fn without_data(&self) -> FileOp {
         let mut op = self.clone();
         match &mut op {
-            FileOp::Write { data: bytes, .. }
-            | FileOp::SetSecurity {
-                descriptor: bytes, ..
-            } => *bytes = Bytes::new(),
+            FileOp::Write { data, .. } => *data = Pieces::default(),
+            FileOp::SetSecurity { descriptor, .. } => *descriptor = Bytes::new(),
             _ => {}
         }
         op

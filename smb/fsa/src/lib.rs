@@ -18,12 +18,14 @@ pub mod open;
 pub mod oplock;
 pub mod path;
 pub mod pattern;
+pub mod pieces;
 pub mod sharing;
 pub mod short_name;
 pub mod status;
 
 pub use fileop::{FileKey, OpenId};
 pub use open::FileOpen;
+pub use pieces::Pieces;
 pub use status::NtStatus;
 
 /// The dialect's object to which an open belongs: a client connection.

@@ -188,7 +188,7 @@ fn is_pending(ctx: &Context<'_>, request: &Request, guid: [u8; 16]) -> bool {
 
 /// Returns whether a waiting message is a CREATE with this CreateGuid.
 fn creates(message: &[u8], guid: [u8; 16]) -> bool {
-    let components = compound::split(&Bytes::copy_from_slice(message)).unwrap_or_default();
+    let components = compound::split(&Bytes::copy_from_slice(message).into()).unwrap_or_default();
     let Some(Ok(wire::Request::Create(body))) = components.first().map(wire::Request::parse) else {
         return false;
     };

@@ -42,6 +42,7 @@ use crate::context::Context;
 use crate::state::Wait;
 use crate::wire::{self, Header, error};
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{FileOp, Intent, OpenId, Outcome};
 use outlast_fsa::status::NtStatus;
 
@@ -56,8 +57,10 @@ pub struct Request {
     pub tree: u32,
     /// The open of the chain, for a related component whose FileId is all ones.
     pub related_open: Option<OpenId>,
-    /// The whole component from the first byte of its header.
+    /// The component from the first byte of its header; of a WRITE that arrived in pieces, without its data.
     pub bytes: Bytes,
+    /// What follows `bytes`, as in [`Component`](wire::Component).
+    pub rest: Pieces,
     /// The message was encrypted.
     pub sealed: bool,
     /// The AsyncId of the interim response, for a request that has waited.

@@ -77,7 +77,7 @@ pub fn start(
             },
         );
     }
-    let mut response = response(ctx, dialect.revision(), ctx.config().max_io(dialect));
+    let mut response = response(ctx, dialect.revision(), dialect);
     if dialect >= Dialect::Smb210 {
         response.capabilities |= capabilities::LARGE_MTU;
         if ctx.config().oplocks == Oplocks::On {
@@ -159,8 +159,9 @@ fn choose_signing(ids: &[u16]) -> SigningAlgorithm {
     .unwrap_or(SigningAlgorithm::AesCmac)
 }
 
-/// Makes the fields that every response has.
-fn response(ctx: &Context<'_>, dialect_revision: u16, io_bytes: u32) -> negotiate::Response {
+/// Makes the fields that every response has. `limits`: the dialect whose limits hold.
+fn response(ctx: &Context<'_>, dialect_revision: u16, limits: Dialect) -> negotiate::Response {
+    let io_bytes = ctx.config().max_io(limits);
     let mut security_mode = negotiate::SIGNING_ENABLED;
     if ctx.config().signing == Requirement::Required {
         security_mode |= negotiate::SIGNING_REQUIRED;
@@ -172,7 +173,7 @@ fn response(ctx: &Context<'_>, dialect_revision: u16, io_bytes: u32) -> negotiat
         capabilities: 0,
         max_transact_size: io_bytes,
         max_read_size: io_bytes,
-        max_write_size: io_bytes,
+        max_write_size: ctx.config().max_write(limits),
         system_time: ctx.clock.wall,
         // 3.3.5.4 allows zero. The start time would reveal a restart to clients, which must not notice it.
         server_start_time: 0,
@@ -211,7 +212,7 @@ pub fn smb1(ctx: &mut Context<'_>, message: &Bytes) -> Handled {
     } else {
         return Handled::Foreign(smb1::no_common_dialect(offer.echo));
     };
-    let response = response(ctx, revision, ctx.config().max_io(Dialect::Smb202));
+    let response = response(ctx, revision, Dialect::Smb202);
     ctx.emit(Record::Negotiated(Box::new(Negotiation {
         capabilities: response.capabilities,
         security_mode: response.security_mode,

@@ -55,7 +55,7 @@ pub fn write(
 ) -> Result<Handled, NtStatus> {
     let mut pipe = pipe_of(ctx, request, open)?;
     let before = pipe.size();
-    let written = pipe.write(&body.data, &server(ctx.config()));
+    let written = pipe.write(&body.data.together(), &server(ctx.config()));
     keep(ctx, open, pipe, before)?;
     written?;
     Ok(Handled::Reply(Reply::success(wire::Response::Write(

@@ -124,8 +124,14 @@ impl SigningKey {
     /// Compares in constant time.
     #[must_use]
     pub fn verify(&self, message: &[u8]) -> bool {
-        match self.signature::<&[u8]>(message, &[]) {
-            Some(signature) => signature.ct_eq(&message[header::SIGNATURE]).into(),
+        self.verify_parts::<&[u8]>(message, &[])
+    }
+
+    /// As [`SigningKey::verify`], of a message in parts: `head` begins with its whole SMB2 header, and `rest` follows.
+    #[must_use]
+    pub fn verify_parts<P: AsRef<[u8]>>(&self, head: &[u8], rest: &[P]) -> bool {
+        match self.signature(head, rest) {
+            Some(signature) => signature.ct_eq(&head[header::SIGNATURE]).into(),
             None => false,
         }
     }

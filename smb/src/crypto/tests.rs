@@ -268,6 +268,9 @@ proptest! {
         let mut signed = message(8, 8, &body);
         key.sign::<&[u8]>(&mut signed, &[]);
         prop_assert!(key.verify(&signed));
+        let (head, rest) = signed.split_at(header::LEN + at.index(body.len() + 1));
+        let (first, second) = rest.split_at(at.index(rest.len() + 1));
+        prop_assert!(key.verify_parts(head, &[first, second]));
         let cipher = Cipher::from_id(cipher).unwrap();
         let key2 = SealingKey::new(cipher, Secret::new(vec![3; cipher.key_len()]));
         let mut sealed = key2.seal(77, 3, &[&signed]);
@@ -275,6 +278,7 @@ proptest! {
         let i = at.index(signed.len());
         signed[i] ^= 1 << bit;
         prop_assert!(!key.verify(&signed));
+        prop_assert!(!key.verify_parts(&signed[..header::LEN], &[&signed[header::LEN..]]));
         let i = at.index(sealed.len());
         // Reserved bytes and unused nonce bytes are authenticated, too.
         sealed[i] ^= 1 << bit;

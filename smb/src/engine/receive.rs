@@ -9,6 +9,7 @@ use crate::state::{Security, SessionState};
 use crate::wire::transform::Transform;
 use crate::wire::{self, Command, Component, Dialect, FileId, Flags, Protocol, compound};
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::OpenId;
 use outlast_fsa::status::NtStatus;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl From<NtStatus> for Refusal {
 pub(crate) fn open(
     ctx: &mut Context<'_>,
     id: WorkId,
-    message: Option<&Bytes>,
+    message: Option<&Pieces>,
 ) -> Result<Arc<Opened>, Fault> {
     let task = super::task(ctx.conn, id);
     if let Some(opened) = ctx.smb.opened.get(&task) {
@@ -63,7 +64,7 @@ pub(crate) fn open(
             let parked =
                 parked.ok_or_else(|| Fault::Drop("a request that does not wait".into()))?;
             Opened {
-                components: split(&Bytes::from(parked.message.clone()))?,
+                components: split(&Bytes::from(parked.message.clone()).into())?,
                 sealed: parked.work.sealed,
             }
         }
@@ -75,22 +76,23 @@ pub(crate) fn open(
     Ok(opened)
 }
 
-fn split(message: &Bytes) -> Result<Vec<Component>, Fault> {
+fn split(message: &Pieces) -> Result<Vec<Component>, Fault> {
     compound::split(message).map_err(|malformed| Fault::Drop(malformed.to_string()))
 }
 
-fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
+fn open_message(ctx: &Context<'_>, message: &Pieces) -> Result<Opened, Fault> {
     let dropped = |why: String| Err(Fault::Drop(why));
-    match Protocol::of(message) {
-        Ok(Protocol::Smb1) => Err(Fault::Smb1(message.clone())),
+    match Protocol::of(&message.slice(0..Protocol::LEN).together()) {
+        Ok(Protocol::Smb1) => Err(Fault::Smb1(message.together())),
         Ok(Protocol::Smb2) => Ok(Opened {
             components: split(message)?,
             sealed: None,
         }),
         Ok(Protocol::Transform) => {
+            let message = message.together();
             // 3.3.5.2.1.1: an unknown session, a message that is not authentic, or content other than SMB2 ends the
             // connection.
-            let transform = Transform::parse(message).map_err(|e| Fault::Drop(e.to_string()))?;
+            let transform = Transform::parse(&message).map_err(|e| Fault::Drop(e.to_string()))?;
             let session = ctx.connection().sessions.get(&transform.session_id);
             let key = session
                 .and_then(|session| session.security.keys.as_ref())
@@ -98,7 +100,7 @@ fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
             let Some(key) = key else {
                 return dropped("encrypted for a session that cannot be".into());
             };
-            let plain = match key.open(message) {
+            let plain = match key.open(&message) {
                 Ok(plain) => Bytes::from(plain),
                 Err(error) => return dropped(error.to_string()),
             };
@@ -106,7 +108,7 @@ fn open_message(ctx: &Context<'_>, message: &Bytes) -> Result<Opened, Fault> {
                 Ok(Protocol::Smb2) => {}
                 _ => return dropped("what was encrypted is not SMB2".into()),
             }
-            let components = split(&plain)?;
+            let components = split(&plain.into())?;
             // 3.3.5.2.1.1: the SessionIds of the transform header and of the content must be equal.
             let foreign = components.iter().any(|component| {
                 component.header.session_id != transform.session_id
@@ -235,7 +237,13 @@ fn check_signature(
             None if matches!(command, Command::NEGOTIATE | Command::SESSION_SETUP) => Ok(()),
             None => Err(NtStatus::USER_SESSION_DELETED.into()),
             Some(security) => match &security.keys {
-                Some(keys) if keys.signing.verify(&component.bytes) => Ok(()),
+                Some(keys)
+                    if keys
+                        .signing
+                        .verify_parts(&component.bytes, component.rest.as_slice()) =>
+                {
+                    Ok(())
+                }
                 Some(_) => Err(NtStatus::ACCESS_DENIED.into()),
                 // The session has no signing key: its setup is in progress, or it is a guest or anonymous.
                 None => Ok(()),
@@ -350,7 +358,11 @@ pub(crate) fn file_id(body: &wire::Request) -> Option<FileId> {
 
 /// Returns the open of a request.
 pub(crate) fn open_named(ctx: &Context<'_>, request: &Request) -> Option<OpenId> {
-    let component = Component::new(request.bytes.clone()).ok()?;
+    let component = Component {
+        header: request.header.clone(),
+        bytes: request.bytes.clone(),
+        rest: request.rest.clone(),
+    };
     let id = file_id(&wire::Request::parse(&component).ok()?)?;
     ctx.open(request, id).ok().map(|open| open.id)
 }

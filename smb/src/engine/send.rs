@@ -119,7 +119,10 @@ pub(crate) fn signs(
         }
         // The response to an invalid signature is not signed: the sender does not know the key.
         return was_signed
-            && (reply.status != NtStatus::ACCESS_DENIED || keys.signing.verify(&request.bytes));
+            && (reply.status != NtStatus::ACCESS_DENIED
+                || keys
+                    .signing
+                    .verify_parts(&request.bytes, request.rest.as_slice()));
     }
     was_signed
         && command == Command::SESSION_SETUP

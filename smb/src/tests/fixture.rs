@@ -10,6 +10,7 @@ use crate::server::{Clock, ConnId, Journal, Output, Smb};
 use crate::state::{Negotiation, Open, Resource, Security, SessionState, Target, Tree};
 use crate::wire::{self, Command, Dialect, FileId, Flags, Header, Route};
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{Actor, FileKey, FileOp, Metadata, OpenId, Outcome};
 use outlast_fsa::open::FileOpen;
 use outlast_fsa::status::NtStatus;
@@ -265,6 +266,7 @@ pub(crate) fn request(tree: u32) -> Request {
         tree,
         related_open: None,
         bytes: Bytes::new(),
+        rest: Pieces::default(),
         sealed: false,
         waited: None,
         drawn: None,

@@ -118,6 +118,7 @@ pub(crate) fn from_component(bytes: &[u8]) -> (Request, wire::Request) {
         tree: 0,
         related_open: None,
         bytes: component.bytes.clone(),
+        rest: component.rest.clone(),
         sealed: false,
         waited: None,
         drawn: None,

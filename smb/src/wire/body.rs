@@ -1,10 +1,13 @@
 //! Parses the parts that requests have in common: the fixed part, and buffers with offset and length.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use nom::IResult;
 use nom::Parser;
 use nom::combinator::map;
 use nom::number::complete::{le_u16, le_u64};
+use outlast_fsa::Pieces;
 
 use super::header;
 use super::{Component, FileId, Malformed};
@@ -63,14 +66,46 @@ pub(super) fn buffer(
     offset: u32,
     length: u32,
 ) -> Result<Bytes, Malformed> {
+    match range(component.bytes.len(), structure_size, offset, length)? {
+        Some(range) => Ok(component.bytes.slice(range)),
+        None => Ok(Bytes::new()),
+    }
+}
+
+/// As [`buffer`], of a request that may lie in pieces.
+pub(super) fn buffer_in_pieces(
+    component: &Component,
+    structure_size: u16,
+    offset: u32,
+    length: u32,
+) -> Result<Pieces, Malformed> {
+    let Some(Range { start, end }) = range(component.size(), structure_size, offset, length)?
+    else {
+        return Ok(Pieces::default());
+    };
+    let first = component.bytes.len();
+    let beginning = component.bytes.slice(start.min(first)..end.min(first));
+    let others = start.saturating_sub(first)..end.saturating_sub(first);
+    let others = component.rest.slice(others);
+    let all = std::iter::once(beginning).chain(others.as_slice().iter().cloned());
+    Ok(all.collect())
+}
+
+/// The place of a buffer in a request of so many bytes; `None`: it is empty.
+fn range(
+    bytes: usize,
+    structure_size: u16,
+    offset: u32,
+    length: u32,
+) -> Result<Option<Range<usize>>, Malformed> {
     if length == 0 {
-        return Ok(Bytes::new());
+        return Ok(None);
     }
     let outside = Malformed::BufferBounds { offset, length };
     let start = offset as usize;
     let end = start.checked_add(length as usize).ok_or(outside)?;
-    if start < header::LEN + usize::from(structure_size & !1) || end > component.bytes.len() {
+    if start < header::LEN + usize::from(structure_size & !1) || end > bytes {
         return Err(outside);
     }
-    Ok(component.bytes.slice(start..end))
+    Ok(Some(start..end))
 }

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use nom::number::complete::le_u32;
+use outlast_fsa::Pieces;
 
 use super::body::fields;
-use super::{Header, Malformed, header};
+use super::{Command, Header, Malformed, header, write};
 
 /// ProtocolId of SMB2: FE 'S' 'M' 'B'.
 pub const SMB2_ID: u32 = 0x424D_53FE;
@@ -32,6 +33,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Bytes at the beginning of a message that tell its protocol.
+    pub const LEN: usize = 4;
+
     /// Reads the first four bytes.
     ///
     /// # Errors
@@ -53,8 +57,10 @@ impl Protocol {
 pub struct Component {
     /// The header.
     pub header: Header,
-    /// Header and body.
+    /// Header and body; of a WRITE that arrived in pieces, the fixed part of the body.
     pub bytes: Bytes,
+    /// What follows `bytes`: of a WRITE that arrived in pieces, its data; of others nothing.
+    pub rest: Pieces,
 }
 
 impl Component {
@@ -63,8 +69,34 @@ impl Component {
     /// # Errors
     /// A malformed header.
     pub fn new(bytes: Bytes) -> Result<Component, Malformed> {
-        let header = Header::parse(&bytes)?;
-        Ok(Component { header, bytes })
+        Component::of_pieces(&bytes.into())
+    }
+
+    /// A message of one request. What a large WRITE writes stays in pieces; any other request is small, or rare.
+    fn of_pieces(message: &Pieces) -> Result<Component, Malformed> {
+        let header = Header::parse(&message.slice(0..header::LEN).together())?;
+        let in_one_piece = match header.command {
+            Command::WRITE if message.as_slice().len() > 1 => header::LEN + write::FIXED_LEN,
+            _ => message.len(),
+        };
+        Ok(Component {
+            header,
+            bytes: message.slice(0..in_one_piece).together(),
+            rest: message.slice(in_one_piece..message.len()),
+        })
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.rest.len()
+    }
+
+    /// Appends all its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes);
+        let rest = self.rest.as_slice().iter();
+        rest.for_each(|piece| out.extend_from_slice(piece));
     }
 }
 
@@ -72,17 +104,17 @@ impl Component {
 ///
 /// # Errors
 /// A malformed header, a NextCommand that is unaligned or leaves no room for two headers, too many requests.
-pub fn split(message: &Bytes) -> Result<Vec<Component>, Malformed> {
-    let mut components = Vec::with_capacity(1);
-    let mut rest = message.clone();
+pub fn split(message: &Pieces) -> Result<Vec<Component>, Malformed> {
+    let only = Component::of_pieces(message)?;
+    if only.header.next_command == 0 {
+        return Ok(vec![only]);
+    }
+    let mut components = Vec::new();
+    let mut rest = message.together();
     loop {
-        let header = Header::parse(&rest)?;
-        let next = header.next_command;
+        let next = Header::parse(&rest)?.next_command;
         if next == 0 {
-            components.push(Component {
-                header,
-                bytes: rest,
-            });
+            components.push(Component::new(rest)?);
             return Ok(components);
         }
         if components.len() + 1 >= MAX_COMPONENTS {
@@ -94,10 +126,7 @@ pub fn split(message: &Bytes) -> Result<Vec<Component>, Malformed> {
             return Err(Malformed::NextCommand(next));
         }
         let following = rest.split_off(at);
-        components.push(Component {
-            header,
-            bytes: rest,
-        });
+        components.push(Component::new(rest)?);
         rest = following;
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::tests::bytes::{WINDOWS_LOGIN, hex};
 use create::ResponseContext;
 use frame::Frame;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::{CreateAction, Disposition};
 use outlast_fsa::status::NtStatus;
 
@@ -135,7 +136,7 @@ fn chain(parts: &[(u32, usize)]) -> Bytes {
 #[test]
 fn compounds_are_cut_at_next_command() {
     let lengths = |parts: &[(u32, usize)]| -> Result<Vec<usize>, Malformed> {
-        let components = compound::split(&chain(parts))?;
+        let components = compound::split(&chain(parts).into())?;
         Ok(components.iter().map(|c| c.bytes.len()).collect())
     };
     assert_eq!(lengths(&[(0, 68)]), Ok(vec![68]));
@@ -277,8 +278,9 @@ fn a_windows_write_is_a_slice_of_the_message() {
     let Ok(Request::Write(request)) = Request::parse(&component) else {
         panic!("not a WRITE");
     };
-    assert_eq!(&request.data[..], b"Smb3 encryption testing");
-    assert_eq!(request.data.as_ptr(), bytes[112..].as_ptr());
+    let data = request.data.together();
+    assert_eq!(&data[..], b"Smb3 encryption testing");
+    assert_eq!(data.as_ptr(), bytes[112..].as_ptr());
     assert_eq!(request.file_id.persistent, 0x0200_0039_0000_0115);
     let response = Response::Write(write::Response { count: 0x17 });
     assert_eq!(body_of(&response), hex("11000000170000000000000000000000"));
@@ -452,4 +454,87 @@ fn utf16_strings() {
     assert_eq!(utf16::decode(&[0, 0xDC]), Err(Malformed::Surrogate));
     assert_eq!(utf16::decode(&[0, 0]), Err(Malformed::ZeroCharacter));
     assert_eq!(utf16::decode_any(&[0, 0]).as_deref(), Ok("\0"));
+}
+
+/// A message as it arrives in pieces of so many bytes.
+fn in_pieces(message: &[u8], length: usize) -> Pieces {
+    let pieces = message.chunks(length);
+    pieces.map(Bytes::copy_from_slice).collect()
+}
+
+/// A WRITE of `data` at this DataOffset.
+fn a_write(data_offset: usize, data: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    head(Command::WRITE).encode(&mut message);
+    message.put_u16_le(49);
+    message.put_u16_le(data_offset as u16);
+    message.put_u32_le(data.len() as u32);
+    message.put_u64_le(4096);
+    FileId::ANY.encode(&mut message);
+    message.put_bytes(0, 16);
+    message.resize(data_offset, 0x55);
+    message.extend_from_slice(data);
+    message
+}
+
+#[test]
+fn a_request_is_the_same_however_it_is_cut() {
+    let data: Vec<u8> = (0..100).collect();
+    let whole = [a_write(112, &data), a_write(120, &data), a_write(112, &[])];
+    let outside = {
+        let mut message = a_write(112, &data);
+        message.pop();
+        message
+    };
+    let compound = chain(&[(72, 72), (0, 80)]).to_vec();
+    let short = [
+        whole[0][..100].to_vec(),
+        whole[0][..64].to_vec(),
+        whole[0][..60].to_vec(),
+    ];
+    for message in whole.into_iter().chain([outside, compound]).chain(short) {
+        let expected = compound::split(&Bytes::from(message.clone()).into());
+        let bodies = |components: &[Component]| -> Vec<Result<Request, Malformed>> {
+            components.iter().map(Request::parse).collect()
+        };
+        for length in 1..message.len() {
+            let cut = compound::split(&in_pieces(&message, length));
+            let (Ok(expected), Ok(cut)) = (&expected, &cut) else {
+                assert_eq!(cut, expected, "pieces of {length}");
+                continue;
+            };
+            assert_eq!(bodies(cut), bodies(expected), "pieces of {length}");
+            let encoded = |components: &[Component]| {
+                let mut bytes = Vec::new();
+                components
+                    .iter()
+                    .for_each(|component| component.encode(&mut bytes));
+                bytes
+            };
+            assert_eq!(encoded(cut), message);
+            assert_eq!(
+                cut.iter().map(Component::size).sum::<usize>(),
+                message.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_data_of_a_write_stay_in_place() {
+    let data: Vec<u8> = (0..200).collect();
+    let message = in_pieces(&a_write(112, &data), 70);
+    let component = compound::split(&message).unwrap().remove(0);
+    let Request::Write(body) = Request::parse(&component).unwrap() else {
+        panic!("a write");
+    };
+    assert_eq!(body.data.together(), data);
+    let places = |pieces: &Pieces| -> Vec<*const u8> {
+        pieces
+            .as_slice()
+            .iter()
+            .map(|piece| piece.as_ptr())
+            .collect()
+    };
+    assert_eq!(places(&body.data), places(&message.slice(112..312)));
 }

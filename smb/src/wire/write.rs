@@ -1,10 +1,16 @@
 //! Parses WRITE requests and encodes the responses (MS-SMB2 2.2.21, 2.2.22).
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use nom::number::complete::{le_u16, le_u32, le_u64};
 
-use super::body::{buffer, fields, file_id, fixed};
+use super::body::{buffer_in_pieces, fields, file_id, fixed};
 use super::{Component, FileId, Malformed};
+use outlast_fsa::Pieces;
+
+/// Bytes of the request's body before its data.
+pub(super) const FIXED_LEN: usize = 48;
+/// StructureSize of the request: the fixed part, and a byte of the variable one.
+const STRUCTURE_SIZE: u16 = 49;
 
 /// SMB2_WRITEFLAG_WRITE_THROUGH (2.1 on).
 pub const FLAG_WRITE_THROUGH: u32 = 0x0000_0001;
@@ -22,14 +28,14 @@ pub struct Request {
     pub channel: u32,
     /// Flags.
     pub flags: u32,
-    /// The data to write: a slice of the message.
-    pub data: Bytes,
+    /// The data to write: a part of the message, in place.
+    pub data: Pieces,
 }
 
 impl Request {
     pub(super) fn parse(component: &Component) -> Result<Request, Malformed> {
         let (data_offset, length, offset, file_id, channel, _remaining, _, _, flags) = fields(
-            fixed(component, 49)?,
+            fixed(component, STRUCTURE_SIZE)?,
             (
                 le_u16, le_u32, le_u64, file_id, le_u32, le_u32, le_u16, le_u16, le_u32,
             ),
@@ -39,7 +45,7 @@ impl Request {
             file_id,
             channel,
             flags,
-            data: buffer(component, 49, data_offset.into(), length)?,
+            data: buffer_in_pieces(component, STRUCTURE_SIZE, data_offset.into(), length)?,
         })
     }
 }

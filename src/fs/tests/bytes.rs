@@ -8,7 +8,7 @@ fn what_is_written_is_read() {
         let op = FileOp::Write {
             open,
             at: WriteAt::End,
-            data: "end".into(),
+            data: b"end".to_vec().into(),
             write_through: true,
         };
         b.write(open, 0, b"the ").unwrap();
@@ -306,7 +306,7 @@ fn a_large_write_is_done_on_a_thread_and_reported_once() {
             let op = FileOp::Write {
                 open,
                 at: WriteAt::Offset(offset),
-                data: ::bytes::Bytes::copy_from_slice(&data[..length]),
+                data: data[..length].to_vec().into(),
                 write_through: true,
             };
             let count = length as u32;
@@ -320,6 +320,30 @@ fn a_large_write_is_done_on_a_thread_and_reported_once() {
             assert_eq!(b.run_twice(&op), Ok(Outcome::Written { count, offset }));
         }
         assert_eq!(b.read(open, 0, 2_000_000).len(), 1_001_000);
+    });
+}
+
+#[test]
+fn a_write_in_many_pieces_is_one_write() {
+    everywhere(|b| {
+        let open = b.file("file");
+        let data: Vec<u8> = (0..600_000_u32).map(|i| (i % 251) as u8).collect();
+        // More pieces than one system call takes; some end within a page.
+        for length in [100, 4096, 599_999] {
+            let pieces = data.chunks(length);
+            let op = FileOp::Write {
+                open,
+                at: WriteAt::Offset(7),
+                data: pieces.map(::bytes::Bytes::copy_from_slice).collect(),
+                write_through: false,
+            };
+            let written = Ok(Outcome::Written {
+                count: 600_000,
+                offset: 7,
+            });
+            assert_eq!(begin(b, &op), (true, written));
+            assert_eq!(b.read(open, 7, 1_000_000), data);
+        }
     });
 }
 

@@ -14,7 +14,7 @@ fn a_message_is_found_however_the_stream_is_cut() {
     let bytes = [&[0, 0, 0, 5][..], b"hello", &[0, 0, 0, 1], b"x"].concat();
     for piece in 1..=bytes.len() {
         let message = Message {
-            bytes: Bytes::from_static(b"hello"),
+            bytes: Bytes::from_static(b"hello").into(),
             stream_bytes: 9,
         };
         assert_eq!(

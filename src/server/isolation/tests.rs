@@ -289,7 +289,7 @@ impl World {
             .perform(&planned.actor, &planned.op, &Intent::None);
         let machine = &mut self.machine;
         machine
-            .record_outcome(&planned, &Intent::None, outcome, None)
+            .record_outcome(&planned, &Intent::None, outcome)
             .expect("it is made");
         machine.journal.commit(self.now);
     }

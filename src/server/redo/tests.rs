@@ -90,7 +90,12 @@ impl Run {
                 self.fs.mark(0, effect.number).unwrap();
             }
             // In pieces, as it was received.
-            let pieces = draft.data.chunks(7).map(Bytes::copy_from_slice).collect();
+            let pieces = draft
+                .data
+                .together()
+                .chunks(7)
+                .map(Bytes::copy_from_slice)
+                .collect();
             self.effects.push((effect, pieces, SHARE.to_owned()));
         }
         Ok((outcome, InDoubt { op, intent }))

@@ -391,7 +391,7 @@ impl FileSystem for Files {
                 Ok(Outcome::Data(bytes.into()))
             }
             (FileOp::Write { open, data, .. }, Intent::Write { offset }) => {
-                self.write(*open, *offset, data)?;
+                self.write(*open, *offset, &data.together())?;
                 Ok(Outcome::Written {
                     count: data.len() as u32,
                     offset: *offset,

@@ -72,7 +72,7 @@ impl Attacker {
 
     fn say(&mut self, world: &mut World, asks: &[Ask]) {
         let message = self.client.message(asks);
-        world.deliver(self.client.conn, &message);
+        world.deliver(self.client.conn, &message.into());
         self.listen(world);
     }
 
@@ -338,7 +338,7 @@ fn works(world: &mut World, ben: &mut Client) {
         (client::close(open), b""),
     ] {
         let message = ben.message(&[ask]);
-        world.deliver(BEN, &message);
+        world.deliver(BEN, &message.into());
         let replies = world.received(BEN);
         assert_eq!(replies.len(), 1, "one answer");
         let response = &ben.responses(&replies[0])[0];
@@ -380,7 +380,7 @@ pub(crate) fn history() -> History {
         );
     }
     let message = busy.client.message(&[write(file, 5, b"and more of them")]);
-    world.begin(busy.client.conn, &message);
+    world.begin(busy.client.conn, &message.clone().into());
     let mut framed = outlast_smb::wire::frame::encode(message.len()).to_vec();
     framed.extend_from_slice(&message);
     History {

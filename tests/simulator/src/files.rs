@@ -399,7 +399,7 @@ impl Files {
                     } if self.mutation == Some(Mutation::AppendsAgain) => self.length(*open)?,
                     _ => *offset,
                 };
-                self.disk.borrow_mut().write(ino, at, data);
+                self.disk.borrow_mut().write(ino, at, &data.together());
                 Ok(Outcome::Written {
                     count: data.len() as u32,
                     offset: *offset,

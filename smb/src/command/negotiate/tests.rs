@@ -51,6 +51,10 @@ fn the_newest_dialect_in_common_is_chosen() {
             response.max_read_size,
             if large { 8 << 20 } else { 64 << 10 }
         );
+        assert_eq!(
+            response.max_write_size,
+            if large { 2 << 20 } else { 64 << 10 }
+        );
         let encrypts = dialect >= Dialect::Smb300;
         assert_eq!(
             response.capabilities & capabilities::ENCRYPTION != 0,

@@ -29,7 +29,7 @@ fn write_to(fixture: &mut Fixture, data: Bytes) -> Result<Handled, NtStatus> {
         file_id: file_id(PIPE),
         channel: 0,
         flags: 0,
-        data,
+        data: data.into(),
     };
     fixture.with_context(|ctx| write(ctx, &request(IPC), PIPE, &body))
 }

@@ -249,7 +249,7 @@ impl Disk {
                 if node.data.len() < end {
                     node.data.resize(end, 0);
                 }
-                node.data[start..end].copy_from_slice(data);
+                node.data[start..end].copy_from_slice(&data.together());
                 Ok(Outcome::Written {
                     count: data.len() as u32,
                     offset: *offset,

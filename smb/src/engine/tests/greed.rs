@@ -120,9 +120,14 @@ impl Stage {
         for _ in 0..10_000 {
             let mut out = Output::default();
             let log = &mut self.log;
-            let mut step = self
-                .smb
-                .step(conn, message, CLOCK, &mut Zeros, log, &mut out);
+            let mut step = self.smb.step(
+                conn,
+                &message.clone().into(),
+                CLOCK,
+                &mut Zeros,
+                log,
+                &mut out,
+            );
             while let Step::Op(planned) = step {
                 let prepared = self.disk.prepare(&planned.op);
                 let found = prepared.clone();

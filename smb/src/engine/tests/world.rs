@@ -12,10 +12,14 @@ use crate::wire::Dialect;
 use crate::wire::negotiate::capabilities;
 use crate::{Config, Entropy, FormerShare, Limits, Oplocks, Requirement, Share, User};
 use bytes::Bytes;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::Change;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+
+/// Bytes of a segment: so few that most messages consist of several.
+const SEGMENT_BYTES: usize = 100;
 
 /// The log: committed and uncommitted records.
 #[derive(Default)]
@@ -327,6 +331,7 @@ impl World {
 
     /// Executes a received message and every task that it wakes. The message is consumed in the commit that ends it.
     pub(super) fn deliver(&mut self, conn: ConnId, message: &Bytes) {
+        let message = &as_received(message);
         for attempt in 0..1000 {
             let mut out = Output::default();
             let clock = self.clock();
@@ -539,6 +544,7 @@ impl World {
 
     /// Begins a message and stops there, as a server that crashes by it.
     pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
+        let message = &as_received(message);
         let mut out = Output::default();
         let clock = self.clock();
         let step = self
@@ -553,4 +559,10 @@ impl World {
         self.now += time;
         self.run();
     }
+}
+
+/// A message in the pieces in which it arrived.
+fn as_received(message: &Bytes) -> Pieces {
+    let pieces = message.chunks(SEGMENT_BYTES);
+    pieces.map(|piece| message.slice_ref(piece)).collect()
 }

@@ -24,7 +24,7 @@ proptest! {
         let _ = transform::Transform::parse(&message);
         let _ = utf16::decode(&message);
         let _ = FileId::read(&message);
-        if let Ok(components) = compound::split(&message.into()) {
+        if let Ok(components) = compound::split(&Bytes::from(message).into()) {
             components.iter().for_each(|component| drop(Request::parse(component)));
         }
     }
@@ -53,7 +53,7 @@ proptest! {
             bytes[at] = *value;
         }
         bytes.truncate(cut.index(bytes.len() + 1));
-        if let Ok(components) = compound::split(&bytes.into()) {
+        if let Ok(components) = compound::split(&Bytes::from(bytes).into()) {
             components.iter().for_each(|component| drop(Request::parse(component)));
         }
     }
@@ -69,7 +69,7 @@ proptest! {
             })
             .collect();
         let message = chain(&parts);
-        let components = compound::split(&message).unwrap();
+        let components = compound::split(&message.clone().into()).unwrap();
         let joined: Vec<u8> = components.iter().flat_map(|c| c.bytes.to_vec()).collect();
         prop_assert_eq!(joined, message.to_vec());
     }

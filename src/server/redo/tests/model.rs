@@ -466,7 +466,7 @@ impl FileSystem for Model {
                     return Err(NtStatus::INTERNAL_ERROR);
                 };
                 // A page at a time.
-                for (page, part) in data.chunks(3).enumerate() {
+                for (page, part) in data.together().chunks(3).enumerate() {
                     self.step(Step::Write(ino, offset + 3 * page as u64, part.to_vec()));
                 }
                 self.touch(ino);

@@ -3,8 +3,8 @@
 use super::client::{Client, Opening, Protection, lock, write};
 use crate::auth;
 use crate::files::Files;
-use bytes::Bytes;
 use outlast::server::files::FileSystem as _;
+use outlast_fsa::Pieces;
 use outlast_fsa::fileop::Change;
 use outlast_nvram::codec;
 use outlast_smb::crypto::{Cipher, PreauthHash, Secret, SessionKeys, SigningAlgorithm};
@@ -204,7 +204,7 @@ impl World {
 
     fn send(&mut self, client: &mut Client, ask: super::client::Ask) {
         let message = client.message(&[ask]);
-        self.deliver(client.conn, &message);
+        self.deliver(client.conn, &message.into());
     }
 
     fn login(
@@ -357,7 +357,7 @@ impl World {
     }
 
     /// Delivers a message, processes it, and everything that becomes possible by it.
-    pub(super) fn deliver(&mut self, conn: ConnId, message: &Bytes) {
+    pub(super) fn deliver(&mut self, conn: ConnId, message: &Pieces) {
         for _ in 0..ENOUGH {
             let mut out = Output::default();
             let clock = self.clock();
@@ -372,7 +372,7 @@ impl World {
     }
 
     /// Begins a message and stops at point 2 of its first operation, like a server that crashes there.
-    pub(super) fn begin(&mut self, conn: ConnId, message: &Bytes) {
+    pub(super) fn begin(&mut self, conn: ConnId, message: &Pieces) {
         for _ in 0..ENOUGH {
             let mut out = Output::default();
             let clock = self.clock();
