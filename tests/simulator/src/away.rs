@@ -8,8 +8,8 @@
 //!
 //! The clients of such a scenario use files of their own and send one request at a time, so that a refused request can
 //! be sent again before anything else. For the same reason no request may be done in part: there are no compounds but
-//! CREATE and CLOSE, and no deletions (a CLOSE whose deletion fails is answered with the error, but has closed the
-//! file).
+//! CREATE and CLOSE, no deletions (a CLOSE whose deletion fails is answered with the error, but has closed the file), and
+//! no directory listings, of which a part may have arrived.
 
 use std::time::Duration;
 
@@ -96,8 +96,8 @@ impl Scenario {
 /// Returns whether a missing share refuses either all components of this request or none.
 fn is_refused_as_whole(op: &Op) -> bool {
     let mut rest = op.verbs.iter().skip(1);
-    let deletes = |verb: &Verb| matches!(verb, Verb::Dispose { .. });
-    rest.all(|verb| matches!(verb, Verb::Close { .. })) && !op.verbs.iter().any(deletes)
+    let has_parts = |verb: &Verb| matches!(verb, Verb::Dispose { .. } | Verb::Walk { .. });
+    rest.all(|verb| matches!(verb, Verb::Close { .. })) && !op.verbs.iter().any(has_parts)
 }
 
 /// Removes FILE_DELETE_ON_CLOSE from the CREATEs of a request.
