@@ -8,8 +8,8 @@
 //!
 //! The clients of such a scenario use files of their own and send one request at a time, so that a refused request can
 //! be sent again before anything else. For the same reason no request may be done in part: there are no compounds but
-//! CREATE and CLOSE, no deletions (a CLOSE whose deletion fails is answered with the error, but has closed the file), and
-//! no directory listings, of which a part may have arrived.
+//! CREATE and CLOSE, no deletions (a CLOSE whose deletion fails is answered with the error, but has closed the file),
+//! and no directory listings, of which a part may have arrived.
 
 use std::time::Duration;
 
