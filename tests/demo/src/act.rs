@@ -446,7 +446,7 @@ impl Play<'_> {
     fn report(&mut self, blow: Blow, silence: Option<Silence>) {
         match silence {
             Some(silence) => self.screen.say(&format!(
-                "  the client heard nothing for {}, and went on",
+                "  the client received nothing for {}, and continued",
                 words::duration(silence.length())
             )),
             None => self.screen.say("  the client noticed nothing"),
@@ -516,7 +516,7 @@ fn count(struck: &[Struck], lives: u64, screen: &Screen) -> bool {
     if let Some((least, most)) = range {
         let (least, most) = (words::duration(least), words::duration(most));
         screen.good(&format!(
-            "the client heard nothing for {least} to {most} each time, and nothing else \
+            "the client received nothing for {least} to {most} each time, and nothing else \
             happened to it"
         ));
     }
