@@ -69,21 +69,28 @@ impl Component {
     /// # Errors
     /// A malformed header.
     pub fn new(bytes: Bytes) -> Result<Component, Malformed> {
-        Component::of_pieces(&bytes.into())
+        Ok(Component::whole(Header::parse(&bytes)?, bytes))
+    }
+
+    fn whole(header: Header, bytes: Bytes) -> Component {
+        Component {
+            header,
+            bytes,
+            rest: Pieces::default(),
+        }
     }
 
     /// A message of one request. What a large WRITE writes stays in pieces; any other request is small, or rare.
-    fn of_pieces(message: &Pieces) -> Result<Component, Malformed> {
-        let header = Header::parse(&message.slice(0..header::LEN).together())?;
-        let in_one_piece = match header.command {
-            Command::WRITE if message.as_slice().len() > 1 => header::LEN + write::FIXED_LEN,
-            _ => message.len(),
-        };
-        Ok(Component {
+    fn of_pieces(header: Header, message: &Pieces) -> Component {
+        if header.command != Command::WRITE || message.as_slice().len() < 2 {
+            return Component::whole(header, message.together());
+        }
+        let fixed = header::LEN + write::FIXED_LEN;
+        Component {
             header,
-            bytes: message.slice(0..in_one_piece).together(),
-            rest: message.slice(in_one_piece..message.len()),
-        })
+            bytes: message.slice(0..fixed).together(),
+            rest: message.slice(fixed..message.len()),
+        }
     }
 
     /// Length in bytes.
@@ -105,28 +112,26 @@ impl Component {
 /// # Errors
 /// A malformed header, a NextCommand that is unaligned or leaves no room for two headers, too many requests.
 pub fn split(message: &Pieces) -> Result<Vec<Component>, Malformed> {
-    let only = Component::of_pieces(message)?;
-    if only.header.next_command == 0 {
-        return Ok(vec![only]);
+    let mut header = Header::parse(&message.slice(0..header::LEN).together())?;
+    if header.next_command == 0 {
+        return Ok(vec![Component::of_pieces(header, message)]);
     }
     let mut components = Vec::new();
     let mut rest = message.together();
-    loop {
-        let next = Header::parse(&rest)?.next_command;
-        if next == 0 {
-            components.push(Component::new(rest)?);
-            return Ok(components);
-        }
+    while header.next_command != 0 {
         if components.len() + 1 >= MAX_COMPONENTS {
             return Err(Malformed::TooManyComponents(MAX_COMPONENTS));
         }
         // 3.3.5.2.7: each request starts at an 8-byte boundary.
-        let at = next as usize;
+        let at = header.next_command as usize;
         if !at.is_multiple_of(8) || at < header::LEN || at > rest.len() {
-            return Err(Malformed::NextCommand(next));
+            return Err(Malformed::NextCommand(header.next_command));
         }
         let following = rest.split_off(at);
-        components.push(Component::new(rest)?);
-        rest = following;
+        let next = Header::parse(&following)?;
+        components.push(Component::whole(header, rest));
+        (header, rest) = (next, following);
     }
+    components.push(Component::whole(header, rest));
+    Ok(components)
 }
