@@ -104,6 +104,13 @@ impl Tried {
     pub fn points(&self) -> u64 {
         self.singles.load(Ordering::Relaxed) + self.pairs.load(Ordering::Relaxed)
     }
+
+    /// Counts a run in `kind`, one of the counters, and the steps that are equivalent to its last one.
+    fn count(&self, kind: &AtomicU64, equivalent: Option<u64>) {
+        kind.fetch_add(1, Ordering::Relaxed);
+        let equivalent = equivalent.unwrap_or(0);
+        self.equivalent.fetch_add(equivalent, Ordering::Relaxed);
+    }
 }
 
 /// The share of the pairs of crashes of a small scenario that are tried.
@@ -298,9 +305,7 @@ pub fn singles(
         &steps,
         &mut |_, _, crashes, course| {
             went_well(scenario, size, crashes, course)?;
-            tried.singles.fetch_add(1, Ordering::Relaxed);
-            let equivalent = passed.next().unwrap_or(0);
-            tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
+            tried.count(&tried.singles, passed.next());
             if stop() { Err(None) } else { Ok(()) }
         },
     );
@@ -347,9 +352,7 @@ pub fn pairs(
                 &steps,
                 &mut |_, _, crashes, course| {
                     went_well(scenario, size, crashes, course)?;
-                    tried.pairs.fetch_add(1, Ordering::Relaxed);
-                    let equivalent = passed.next().unwrap_or(0);
-                    tried.equivalent.fetch_add(equivalent, Ordering::Relaxed);
+                    tried.count(&tried.pairs, passed.next());
                     if stop() { Err(None) } else { Ok(()) }
                 },
             )

@@ -23,41 +23,39 @@ pub(super) struct Place {
 impl Place {
     /// Makes the state at the beginning of a life. `is_on_record`: the share's own directory is on record.
     pub(super) fn new(away: Option<Away>, now: Duration, is_on_record: bool) -> Place {
-        let instead = away.map(|away| match is_on_record {
-            true => away.instead,
-            false => Instead::Nothing,
+        let away = away.map(|away| {
+            let instead = match is_on_record {
+                true => away.instead,
+                false => Instead::Nothing,
+            };
+            (instead, now + away.lasts)
         });
         Place {
-            away: instead.zip(away.map(|away| now + away.lasts)),
-            found: match instead {
-                None => Some(OWN),
-                Some(Instead::Another) => Some(OTHER),
-                Some(Instead::Nothing) => None,
-            },
+            away,
+            found: leads_to(away),
             expected: None,
         }
+    }
+
+    /// Returns whether there is no directory, or another one than the share's own.
+    fn is_offline(&self) -> bool {
+        let root = leads_to(self.away);
+        root.is_none() || (self.expected.is_some() && root != self.expected)
+    }
+}
+
+/// Returns the directory that the share's path leads to, if there is one.
+fn leads_to(away: Option<(Instead, Duration)>) -> Option<FileKey> {
+    match away {
+        None => Some(OWN),
+        Some((Instead::Another, _)) => Some(OTHER),
+        Some((Instead::Nothing, _)) => None,
     }
 }
 
 impl Files {
-    /// Returns the directory that is served, or that the path leads to, if there is one.
-    fn root(&self) -> Option<FileKey> {
-        match self.place.as_ref()?.away {
-            None => Some(OWN),
-            Some((Instead::Another, _)) => Some(OTHER),
-            Some((Instead::Nothing, _)) => None,
-        }
-    }
-
     pub(super) fn is_offline(&self) -> bool {
-        let Some(place) = &self.place else {
-            return false;
-        };
-        let root = self.root();
-        root.is_none()
-            || place
-                .expected
-                .is_some_and(|expected| root != Some(expected))
+        self.place.as_ref().is_some_and(Place::is_offline)
     }
 
     /// Looks for the share's directory, as each operation does.
@@ -79,11 +77,10 @@ impl Files {
         };
         if place.away.is_none() {
             self.disk.borrow_mut().serves();
-        }
-        if place.away.is_none() || matches!(op, FileOp::Close { .. }) {
             return Ok(());
         }
-        match self.is_offline() {
+        match place.is_offline() {
+            _ if matches!(op, FileOp::Close { .. }) => Ok(()),
             // The other directory is empty.
             false => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
             true if self.mutation == Some(Mutation::AwayTakenForGone) => Err(NtStatus::FILE_CLOSED),
