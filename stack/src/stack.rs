@@ -1,5 +1,6 @@
 //! Implements the stack: demultiplexer, listeners, timers.
 
+mod closed;
 mod drain;
 mod receive;
 
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use closed::Closed;
 use drain::Drain;
 
 use crate::event::{ConnStatus, Event, Standing, Usage, Why};
@@ -22,8 +24,6 @@ use crate::tcp::tcb::Durable;
 use crate::tcp::window::Holding;
 use crate::{Checkpoint, Config, ConnId, Journal, Path, Record, RxFrame, Seq, State, TxFrame};
 
-/// Resets per second of service time that answer segments of no connection.
-const RESETS_PER_SECOND: u32 = 100;
 /// The number of ICMP messages that undo a peer's back-off (RFC 6069): more than the steps it can have taken.
 const REVIVAL_MESSAGES: usize = 16;
 /// Bytes of one relocation record.
@@ -62,7 +62,7 @@ pub struct Stack {
     events: Vec<Event>,
     /// Segments that belong to no connection: resets, and SYN-ACKs with cookies.
     resets: Vec<(Path, Header)>,
-    reset_rate: (u64, u32),
+    closed: Closed,
     drain: Option<Drain>,
     /// Everything is restored; no frame is read or sent before (law 4).
     open: bool,
@@ -87,7 +87,7 @@ impl Stack {
             timers: BTreeSet::new(),
             events: Vec::new(),
             resets: Vec::new(),
-            reset_rate: (0, 0),
+            closed: Closed::default(),
             drain: None,
             open: false,
             now,
@@ -228,30 +228,6 @@ impl Stack {
         conn
     }
 
-    /// Answers a segment that belongs to no connection (CLOSED, RFC 9293, section 3.10.7.1).
-    fn refuse(&mut self, segment: &Received<'_>, path: Path) {
-        let second = self.now.as_secs();
-        if self.reset_rate.0 != second {
-            self.reset_rate = (second, 0);
-        }
-        if self.reset_rate.1 >= RESETS_PER_SECOND {
-            return;
-        }
-        self.reset_rate.1 += 1;
-        let mut reset = Header::new(
-            path.local.port(),
-            path.remote.port(),
-            segment.ack.unwrap_or_default(),
-        );
-        reset.rst = true;
-        if segment.ack.is_none() {
-            reset.ack = Some(segment.seq + segment.len());
-        }
-        //= rfc7323 5.2c, 5.2d
-        reset.timestamp = segment.timestamp.map(|(tsval, _)| (0, tsval));
-        self.resets.push((path, reset));
-    }
-
     /// Acts on a connection, then updates the sets and timers that depend on its state.
     fn act<R>(
         &mut self,
@@ -263,6 +239,7 @@ impl Stack {
         let before = self.conns.get(&conn)?.holding();
         let allowance = self.allowance(before);
         let target = self.conns.get_mut(&conn)?;
+        let state = target.durable.state;
         let held = target.live.assembler.size();
         let free = self
             .config
@@ -285,7 +262,7 @@ impl Stack {
         self.usage.out_of_order += target.live.assembler.size();
         self.usage.out_of_order -= held;
         if target.is_closed() {
-            self.forget(conn);
+            self.remove_closed(conn, state);
         } else {
             let state = target.durable.state;
             self.index_by_state(conn, state);
@@ -486,15 +463,12 @@ impl Stack {
 
     /// Writes a connection's queued bytes to the journal again, so that their old places become free.
     ///
-    /// Writes a connection's queued bytes to the journal again, so that their old places become free.
-    ///
     /// The protocol, all before one commit:
     /// 1. the loop takes [`checkpoint`](Stack::checkpoint) and appends the object's snapshot record with it; the queues
     ///    are empty then for a reader of the log;
     /// 2. `relocate` empties the queues here as well and appends their bytes as [`Record::RequeuedReceived`] and
     ///    [`Record::RequeuedSent`], in order, in pieces of about 1 MiB; sequence numbers stay.
     ///
-    /// Nothing else may be appended for the connection in between. The old `Bytes` are released piece by piece.
     /// Nothing else may be appended for the connection in between. The old `Bytes` are released piece by piece.
     pub fn relocate(&mut self, conn: ConnId, journal: &mut dyn Journal) {
         let Some(target) = self.conns.get_mut(&conn) else {

@@ -234,6 +234,31 @@ fn a_return_is_announced_at_snd_nxt_before_anything_is_sent_again() {
     assert!(back[0].window > 0);
 }
 
+/// Our FIN is sent again after each return, and the peer acknowledges each copy. The first acknowledgement ends the
+/// connection; the others must not be answered by a reset, but any other segment is.
+#[test]
+fn late_acknowledgements_of_our_fin_are_not_reset() {
+    let mut bench = Bench::plain();
+    let mut fin = bench.data(0, 10);
+    fin.fin = true;
+    bench.exchange(&fin);
+    assert!(bench.close()[0].fin);
+    for _ in 0..2 {
+        bench.crash();
+        assert!(bench.resume(Lost::Nothing).iter().any(|seg| seg.fin));
+    }
+    let last_ack = bench.seg(11, 1);
+    assert_eq!(bench.exchange(&last_ack), []);
+    assert_eq!(bench.state(), "CLOSED");
+    for late in [&last_ack, &fin, &last_ack] {
+        assert_eq!(bench.exchange(late), []);
+    }
+    assert!(bench.exchange(&bench.seg(12, 1))[0].rst, "beyond the FIN");
+    assert!(bench.exchange(&bench.seg(11, 2))[0].rst, "never sent");
+    bench.now += 60 * SECOND;
+    assert!(bench.exchange(&last_ack)[0].rst, "too late");
+}
+
 /// The peer's congestion window may be a single segment then.
 #[test]
 fn after_a_return_each_segment_is_acknowledged_at_once() {

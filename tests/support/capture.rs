@@ -62,6 +62,8 @@ pub struct Verdict {
     pub reset: BTreeSet<u16>,
     /// FINs of the server on connections whose client had not sent one.
     pub unasked_fins: u32,
+    /// The recorded segments, for the message of a failed check.
+    segments: Vec<String>,
 }
 
 impl Capture {
@@ -163,6 +165,11 @@ fn read(frames: &[Vec<u8>]) -> Verdict {
         let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
         let from_server = source == 445;
         let (fin, syn, rst) = (tcp[13] & 1 != 0, tcp[13] & 2 != 0, tcp[13] & 4 != 0);
+        verdict.segments.push(format!(
+            "{source} > {target} flags {:#04x} seq {sequence} ack {}",
+            tcp[13],
+            u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]])
+        ));
         if rst {
             verdict
                 .reset
@@ -184,7 +191,7 @@ fn read(frames: &[Vec<u8>]) -> Verdict {
 impl Verdict {
     /// Checks for one SYN per connection, `connections` of them; no RST; no FIN from the server first.
     pub fn assert_untouched(&self, connections: usize) {
-        assert!(self.reset.is_empty(), "resets on the wire: {self:?}");
+        assert!(self.reset.is_empty(), "resets on the wire: {self:#?}");
         assert_eq!(self.unasked_fins, 0, "the server closed first: {self:?}");
         assert_eq!(self.syns.len(), connections, "connections: {self:?}");
         assert!(
