@@ -3,6 +3,7 @@
 mod closed;
 mod drain;
 mod receive;
+mod returning;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -11,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use closed::Closed;
 use drain::Drain;
+use returning::Returning;
 
 use crate::event::{ConnStatus, Event, Standing, Usage, Why};
 use crate::frame::{Delivery, Segment};
 use crate::link::{Counters, Link};
 use crate::listener::{cookie_answer, half_open};
-use crate::tcp::conn::{Conn, Context, Live, Wire};
+use crate::tcp::conn::{Conn, Context, Wire};
 use crate::tcp::cookie;
 use crate::tcp::isn::Isn;
 use crate::tcp::segment::{Header, Received};
@@ -64,6 +66,9 @@ pub struct Stack {
     resets: Vec<(Path, Header)>,
     closed: Closed,
     drain: Option<Drain>,
+    returning: Returning,
+    /// The number of records applied.
+    applied: u64,
     /// Everything is restored; no frame is read or sent before (law 4).
     open: bool,
     now: Duration,
@@ -89,6 +94,8 @@ impl Stack {
             resets: Vec::new(),
             closed: Closed::default(),
             drain: None,
+            returning: Returning::default(),
+            applied: 0,
             open: false,
             now,
             config,
@@ -321,6 +328,7 @@ impl Stack {
             }
             self.mark_dirty(conn);
         }
+        self.resume_some(out);
         self.shut_windows_when_quiet();
         for conn in std::mem::take(&mut self.dirty) {
             self.poll_conn(conn, journal, out);
@@ -380,7 +388,7 @@ impl Stack {
         if !self.open {
             return None;
         }
-        let busy = !self.dirty.is_empty() || !self.resets.is_empty();
+        let busy = !self.dirty.is_empty() || !self.resets.is_empty() || self.returning.is_any();
         [
             self.link.next_deadline(),
             self.timers.first().map(|(at, _)| *at),
@@ -438,10 +446,12 @@ impl Stack {
     /// Applies a record that is in the journal already. To be called between [`new`](Stack::new) and
     /// [`resume`](Stack::resume), or on a stack that only follows.
     pub fn apply(&mut self, conn: ConnId, record: &Record, data: Bytes) {
+        self.applied += 1;
         match record {
             Record::Opened(checkpoint) => {
                 self.forget(conn);
-                let target = Conn::new(conn, checkpoint, self.link.mtu(), self.now);
+                let mut target = Conn::new(conn, checkpoint, self.link.mtu(), self.now);
+                target.live.applied = self.applied;
                 let path = target.durable.path;
                 self.index_by_state(conn, target.durable.state);
                 self.sockets.insert((path.local, path.remote), conn);
@@ -453,6 +463,7 @@ impl Stack {
                 if let Some(target) = self.conns.get_mut(&conn) {
                     let before = target.holding();
                     target.durable.apply(record, data);
+                    target.live.applied = self.applied;
                     self.receive.replace(before, target.holding());
                     let state = target.durable.state;
                     self.index_by_state(conn, state);
@@ -499,38 +510,6 @@ impl Stack {
         };
         requeue(Record::RequeuedReceived, received.into());
         requeue(Record::RequeuedSent, sent);
-    }
-
-    /// Starts reading and sending frames. Called once, when every object is restored, also after a fresh start. The
-    /// frames to send at once are put into `out`: our addresses are announced, unacknowledged bytes are sent again,
-    /// clients that were sending are woken (RFC 6069, once per recovery), and every client is sent its window. As with
-    /// [`poll`](Stack::poll), the frames leave after the next commit.
-    pub fn resume(
-        &mut self,
-        now: Duration,
-        lost: Lost,
-        journal: &mut dyn Journal,
-        out: &mut Vec<TxFrame>,
-    ) {
-        self.now = self.now.max(now);
-        self.open = true;
-        out.extend(self.link.announce());
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
-        self.timers.clear();
-        self.dirty.clear();
-        self.usage.out_of_order = 0;
-        for conn in conns {
-            if let Some(target) = self.conns.get_mut(&conn) {
-                target.live = Live::new(&target.durable, self.link.mtu(), self.now);
-                let mut wire = LinkWire {
-                    link: &self.link,
-                    out,
-                };
-                target.resume(lost == Lost::Frames, self.now, &mut wire);
-                self.mark_dirty(conn);
-            }
-        }
-        self.poll(now, journal, out);
     }
 
     /// Makes frames that announce our addresses again, for a switch that missed the first ones and still sends to the

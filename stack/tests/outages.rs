@@ -2,7 +2,9 @@
 
 mod hand;
 
-use hand::{Bench, IRS, MS, SECOND, config};
+use std::collections::BTreeSet;
+
+use hand::{Bench, IRS, MS, SECOND, Seg, config};
 use outlast_stack::{Config, Event, Lost};
 
 #[test]
@@ -269,4 +271,41 @@ fn after_a_return_each_segment_is_acknowledged_at_once() {
         assert_eq!(bench.exchange(&bench.data(offset * 100, 100)).len(), 1);
     }
     assert_eq!(bench.exchange(&bench.data(1600, 100)), []);
+}
+
+/// A client that waits must not wait until a thousand idle ones have been sent their windows.
+#[test]
+fn of_many_connections_those_in_use_are_resumed_first() {
+    let mut bench = Bench::new(config());
+    let mut acks = Vec::new();
+    for client in 2000..2200 {
+        bench.iss = bench.exchange(&bench.syn(client))[0].seq;
+        acks.push(Seg {
+            client,
+            ..bench.seg(0, 0)
+        });
+        bench.ingest(&acks[acks.len() - 1]);
+    }
+    let conns: Vec<_> = bench.stack.connections().map(|(conn, ..)| conn).collect();
+    bench.stack.send(conns[150], &[&[1; 500]], &mut bench.log);
+    bench.poll();
+    // the same acknowledgement with another window: the latest record
+    bench.exchange(&Seg {
+        window: 40_000,
+        ..acks[170].clone()
+    });
+    bench.crash();
+    let first: Vec<u16> = clients(&bench.resume(Lost::Nothing));
+    assert!(first.len() < 100, "{}", first.len());
+    assert_eq!(first[0], 2150, "what it has to send again");
+    assert_eq!(first[2], 2170, "its announcement follows");
+    let mut all: BTreeSet<u16> = first.into_iter().collect();
+    while all.len() < 200 {
+        assert_eq!(bench.stack.next_deadline(), Some(bench.now), "{all:?}");
+        all.extend(clients(&bench.poll()));
+    }
+}
+
+fn clients(sent: &[Seg]) -> Vec<u16> {
+    sent.iter().map(|seg| seg.client).collect()
 }

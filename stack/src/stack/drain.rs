@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Stack;
 use crate::ConnId;
+use crate::tcp::conn::Conn;
 
 /// The shortest silence on a connection before its window is shut (or two round trips, if they take longer); the same
 /// if no round trip has been measured; and the longest wait for such silence. Clients wait for as long.
@@ -35,8 +36,8 @@ impl Stack {
             self.drain.get_or_insert(Drain { since, shut: false });
             // No reply follows that could carry an acknowledgement.
             for conn in self.conns.keys().copied().collect::<Vec<_>>() {
-                if let Some(target) = self.conns.get_mut(&conn) {
-                    target.acknowledge();
+                let target = self.conns.get_mut(&conn);
+                if target.is_some_and(Conn::acknowledge) {
                     self.mark_dirty(conn);
                 }
             }

@@ -143,6 +143,9 @@ pub(crate) struct Live {
     pub(super) time_wait_until: Option<Duration>,
     pub(super) challenges: (u64, u32),
     pub(super) revival: Option<Revival>,
+    /// The number of its latest record among those that the stack has applied: how recently it was in use before the
+    /// recovery.
+    pub(crate) applied: u64,
     /// When `Stack` will look at the connection next.
     pub(crate) armed: Option<Duration>,
     /// The connection is on the list of those to poll.
@@ -229,6 +232,7 @@ impl Live {
             time_wait_until: (durable.state == State::TimeWait).then(|| now + TIME_WAIT),
             challenges: (0, 0),
             revival: None,
+            applied: 0,
             armed: None,
             dirty: false,
         }

@@ -530,6 +530,12 @@ impl Conn {
         !owes && self.durable.unacked.len() == 0 && now.saturating_sub(self.live.last_data) >= idle
     }
 
+    /// Returns whether there is nothing to send again, and nothing that waits for the application.
+    pub(crate) fn has_nothing_queued(&self) -> bool {
+        let durable = &self.durable;
+        durable.unacked.len() == 0 && durable.received_len == 0 && !durable.fin_queued
+    }
+
     /// Announces a window of 0, or the old one again.
     pub(crate) fn shut_window(&mut self, shut: bool) {
         if self.live.window_shut != shut && self.peer_may_send() {

@@ -144,9 +144,11 @@ impl Conn {
         }
     }
 
-    /// Acknowledges all received bytes at once, when no reply follows that could carry the acknowledgement.
-    pub(crate) fn acknowledge(&mut self) {
+    /// Acknowledges all received bytes at once, when no reply follows that could carry the acknowledgement. Returns
+    /// whether there is one to send.
+    pub(crate) fn acknowledge(&mut self) -> bool {
         self.live.ack_now |= self.durable.last_ack_sent != self.durable.rcv_nxt;
+        self.live.ack_now
     }
 
     pub(crate) fn consume(&mut self, cx: &mut Context<'_>, bytes: usize) {
