@@ -548,22 +548,23 @@ impl Fs {
 
     /// Notes an open from before a restart. Its file is opened when it is first used; only directories that it watched
     /// are watched at once.
-    pub fn remember(&mut self, open: &OpenInfo) {
-        self.opens.remember(open.open, Known::from_record(open));
-        if let Some(WatchInfo { recursive, .. }) = open.watch {
-            self.watch_again(open.open, recursive);
-            if self.unwatched.contains_key(&open.open) {
-                log::warn!("{}: cannot be watched now; retrying", open.path);
+    pub fn remember(&mut self, open: OpenInfo) {
+        let (id, watch) = (open.open, open.watch);
+        self.opens.remember(id, Known::from_record(open));
+        if let Some(WatchInfo { recursive, .. }) = watch {
+            self.watch_again(id, recursive);
+            if self.unwatched.contains_key(&id) {
+                log::warn!("open {id}: its directory cannot be watched now; retrying");
             }
         }
     }
 
     /// Returns whether what an open watches may have changed after this wall time without the server noticing.
-    pub fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
-        let (Some(watch), Ok(dir)) = (open.watch, self.opens.get(open.open)) else {
+    pub fn may_have_changed(&mut self, open: OpenId, watch: WatchInfo, since: FileTime) -> bool {
+        let Ok(dir) = self.opens.get(open) else {
             return true;
         };
-        self.watcher.may_have_changed(open.open, dir, watch, since)
+        self.watcher.may_have_changed(open, dir, watch, since)
     }
 
     /// Opens a file again after a restart, at once.
@@ -571,7 +572,7 @@ impl Fs {
     /// # Errors
     /// FILE_CLOSED if neither its handle nor its path leads to it; as `open`.
     pub fn reopen(&mut self, open: &OpenInfo) -> Result<(), NtStatus> {
-        self.remember(open);
+        self.remember(open.clone());
         self.with_descriptors(|fs| fs.ready(&FileOp::Stat { open: open.open }))
             .inspect_err(|status| self.note_failure(*status))
     }

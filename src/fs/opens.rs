@@ -62,13 +62,13 @@ impl Known {
     /// Makes it from the record of an open. The rights were checked when it was first opened, and the client keeps
     /// them.
     #[must_use]
-    pub fn from_record(open: &OpenInfo) -> Known {
+    pub fn from_record(open: OpenInfo) -> Known {
         Known {
-            actor: open.actor.clone(),
-            path: open.path.clone(),
-            moved_to: open.moved_to.clone(),
+            actor: open.actor,
+            path: open.path,
+            moved_to: open.moved_to,
             key: open.key,
-            handle: open.handle.clone(),
+            handle: open.handle,
             is_dir: open.is_dir,
             readable: open.granted_access & access::READS != 0,
             writable: open.granted_access & access::WRITES != 0 && !open.is_dir,

@@ -14,7 +14,7 @@ use outlast_smb::copying::Cursor;
 use super::files::FileSystem;
 use super::machine::Machine;
 use super::record::{GLOBAL, Record};
-use super::set_aside::doing;
+use super::set_aside::{self, doing};
 
 /// The least number of units that are copied in a turn: about a millisecond's work.
 pub const COPY_UNITS: u64 = 512;
@@ -141,7 +141,7 @@ impl<F: FileSystem> Machine<F> {
     /// Continues an object's copy, or begins it. Returns the units used, and the progress if the copy is not complete.
     fn copy(&mut self, object: u64, cursor: Option<Cursor>, limit: u64) -> (u64, Option<Cursor>) {
         let begun = (self.journal.head(), self.journal.records());
-        self.handle(object, doing::COPY);
+        set_aside::handle(&mut *self.probe, self.journal.log(), object, doing::COPY);
         self.journal.make_room(true);
         let cursor = if object == GLOBAL {
             self.journal.snapshot_global();

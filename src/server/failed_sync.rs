@@ -120,7 +120,7 @@ impl<F: FileSystem> Machine<F> {
         let failed = self.redo(files, object, without, now)?;
         // The redo of a create closes what it opens, which may be a client's open.
         for open in self.smb.opens().filter(|open| made.contains(&open.open)) {
-            self.fs.remember(&open);
+            self.fs.remember(open);
         }
         Ok(failed)
     }

@@ -6,7 +6,7 @@ use outlast_fsa::fileop::{
     Actor, Change, FileKey, FileOp, FileTime, Intent, OpenId, Outcome, ShareId,
 };
 use outlast_fsa::status::NtStatus;
-use outlast_smb::OpenInfo;
+use outlast_smb::{OpenInfo, WatchInfo};
 
 use super::record::Ids;
 use crate::fs::Fs;
@@ -53,15 +53,15 @@ pub trait FileSystem {
     /// Notes an open from before a recovery. Its file is opened when it is used: an operation that finds it missing is
     /// answered with FILE_CLOSED, and after any other error the next operation tries again. Directories that it watched
     /// are watched again.
-    fn remember(&mut self, open: &OpenInfo) {
-        if let Err(status) = self.reopen(open) {
+    fn remember(&mut self, open: OpenInfo) {
+        if let Err(status) = self.reopen(&open) {
             log::warn!("{}: cannot be opened again: {status}", open.path);
         }
     }
     /// Returns whether what an open watches may have changed after this wall time without the server noticing. Asked
     /// when the open has been remembered.
-    fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
-        let _ = (open, since);
+    fn may_have_changed(&mut self, open: OpenId, watch: WatchInfo, since: FileTime) -> bool {
+        let _ = (open, watch, since);
         true
     }
     /// Closes the open with this id, if there is one.
@@ -191,12 +191,12 @@ impl FileSystem for Fs {
         Fs::reopen(self, open)
     }
 
-    fn remember(&mut self, open: &OpenInfo) {
+    fn remember(&mut self, open: OpenInfo) {
         Fs::remember(self, open);
     }
 
-    fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
-        Fs::may_have_changed(self, open, since)
+    fn may_have_changed(&mut self, open: OpenId, watch: WatchInfo, since: FileTime) -> bool {
+        Fs::may_have_changed(self, open, watch, since)
     }
 
     fn forget(&mut self, open: OpenId) {

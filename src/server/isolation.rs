@@ -411,7 +411,7 @@ impl<F: FileSystem> Machine<F> {
             );
             // The cached metadata of its files are older than the effects done again.
             for open in self.smb.opens().filter(|open| open.actor.share == share) {
-                self.fs.remember(&open);
+                self.fs.remember(open);
             }
             // What waited for it may continue, and nothing else may wake the loop.
             self.busy = true;

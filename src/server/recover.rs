@@ -13,7 +13,7 @@ use outlast_stack::{Lost, State as Tcp, TxFrame};
 use super::clock::{Stopwatch, Time};
 use super::copying::Copier;
 use super::eviction::EvictionLimits;
-use super::fault::{Point, Probe, When};
+use super::fault::Probe;
 use super::files::FileSystem;
 use super::fold::{Fold, Folded, Replay, impossible};
 use super::following::Follower;
@@ -271,12 +271,7 @@ fn replay(
     let mut at = None;
     for (object, record, data) in records {
         if at.replace(object) != Some(object) {
-            let what = doing::FOLD;
-            probe.beat();
-            if let Some(log) = log {
-                log.handle(Some(Handled { object, what }));
-            }
-            probe.at(Point::Object, When::Before, &object.to_string());
+            set_aside::handle(probe, log, object, doing::FOLD);
         }
         fold.take(object, record, data)?;
     }
@@ -385,22 +380,30 @@ impl<F: FileSystem> Machine<F> {
     /// Notes the open files, which are opened when they are used. Directories that clients watch are watched again now;
     /// clients whose directory may have changed unnoticed since the recorded time are notified to list it again.
     fn remember_files(&mut self, watched_until: Option<FileTime>) {
-        let mut at = None;
-        for open in self.smb.opens().collect::<Vec<_>>() {
-            if at.replace(open.conn) != Some(open.conn) {
-                self.handle(open.conn, doing::FOLD);
+        let Machine {
+            smb,
+            fs,
+            journal,
+            probe,
+            ..
+        } = self;
+        let (mut at, mut missed) = (None, Vec::new());
+        for info in smb.opens() {
+            let (conn, open, watch) = (info.conn, info.open, info.watch);
+            if at.replace(conn) != Some(conn) {
+                set_aside::handle(&mut **probe, journal.log(), conn, doing::FOLD);
             }
-            self.fs.remember(&open);
-            if open.watch.is_none() {
-                continue;
-            }
-            let changed = |since| self.fs.may_have_changed(&open, since);
-            if watched_until.is_none_or(changed) {
-                self.smb
-                    .changes_may_be_missed(open.conn, open.open, &mut self.journal);
+            fs.remember(info);
+            if let Some(watch) = watch
+                && watched_until.is_none_or(|since| fs.may_have_changed(open, watch, since))
+            {
+                missed.push((conn, open));
             }
         }
-        self.journal.handle(None);
+        for (conn, open) in missed {
+            smb.changes_may_be_missed(conn, open, journal);
+        }
+        journal.handle(None);
     }
 
     /// Makes up for the stack's events, which do not survive.

@@ -94,6 +94,7 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         announced: 0,
         observer,
         discovery: Discovery::new(&config, random(), service_time),
+        has_spare_memory: true,
     };
     server.send(&mut frames);
     server.about.last_outage = outage(&server.worker);
@@ -108,8 +109,6 @@ pub fn run(config: Config, users: Users, mut worker: Worker) -> anyhow::Result<E
         .context("the supervisor has ended")?;
     server.machine.probe.serve();
     info!("epoch {epoch}: the gates are open");
-    // Clients have been answered; this may take some milliseconds.
-    setup::give_back_memory();
     server.serve()
 }
 
@@ -157,6 +156,8 @@ struct Server {
     observer: Observer,
     /// Answers clients that look for the server.
     discovery: Discovery,
+    /// The recovery's memory has not been given back.
+    has_spare_memory: bool,
 }
 
 impl Server {
@@ -241,6 +242,10 @@ impl Server {
         let look = look.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = [timeout, look, self.machine.journal().pause()];
         let timeout = timeout.into_iter().flatten().min();
+        // It may take some milliseconds, which no client that waited for the recovery has to wait as well.
+        if timeout != Some(Duration::ZERO) && std::mem::take(&mut self.has_spare_memory) {
+            setup::give_back_memory();
+        }
         let begun = Instant::now();
         loop {
             self.machine.probe.beat();

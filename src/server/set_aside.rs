@@ -14,7 +14,7 @@ use log::{error, warn};
 use outlast_nvram::{Contents, Handled, Kind, Log, codec};
 use outlast_smb::{ATTEMPTS, Task};
 
-use super::fault::{Point, When};
+use super::fault::{Point, Probe, When};
 use super::files::FileSystem;
 use super::fold::Replay;
 use super::machine::Machine;
@@ -99,15 +99,16 @@ pub(super) fn condemned(log: &Log, at: Handled, replay: &mut Replay) -> Option<S
     Some(SetAside::Object(object, bytes))
 }
 
-impl<F: FileSystem> Machine<F> {
-    /// Records that an object is about to be folded or copied, so that it is known if this kills the worker.
-    pub(super) fn handle(&mut self, object: u64, what: u8) {
-        self.probe.beat();
-        self.journal.handle(Some(Handled { object, what }));
-        self.probe
-            .at(Point::Object, When::Before, &object.to_string());
+/// Records that an object is about to be folded, reopened or copied, so that it is known if this kills the worker.
+pub(super) fn handle(probe: &mut dyn Probe, log: Option<&Log>, object: u64, what: u8) {
+    probe.beat();
+    if let Some(log) = log {
+        log.handle(Some(Handled { object, what }));
     }
+    probe.at(Point::Object, When::Before, &object.to_string());
+}
 
+impl<F: FileSystem> Machine<F> {
     /// Ends the object. Its client's next segment is answered with a reset (RFC 9293, section 3.10.7.1).
     pub(super) fn drop_object(&mut self, condemned: &SetAside) {
         if let SetAside::Object(object, _) = condemned {

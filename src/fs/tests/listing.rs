@@ -52,7 +52,7 @@ fn in_order_piece_by_piece_and_across_a_restart() {
             }
             // The restart forgets the names it had sorted; the cursor is a name.
             b.restart();
-            b.fs.remember(&info(open, &created, 0x1));
+            b.fs.remember(info(open, &created, 0x1));
         }
         assert_eq!(names(&pieces), names(&whole));
     });

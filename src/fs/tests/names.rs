@@ -401,7 +401,7 @@ fn redo_of_a_delete_leaves_the_other_links_alone() {
         assert_eq!(b.on_disk(), ["keep"]);
         for _ in 0..2 {
             b.restart();
-            b.fs.remember(&info(open, &created, 3));
+            b.fs.remember(info(open, &created, 3));
             b.perform(&op, &intent).unwrap();
             assert_eq!(b.on_disk(), ["keep"]);
         }

@@ -89,7 +89,7 @@ fn after_a_restart_files_are_opened_when_they_are_used() {
         let opens = many(b, 20);
         b.restart();
         for (open, created) in &opens {
-            b.fs.remember(&info(*open, created, READ_WRITE));
+            b.fs.remember(info(*open, created, READ_WRITE));
         }
         assert_eq!(b.fs.opens.descriptors(), 0);
         assert_eq!(b.read(opens[3].0, 0, 100), b"file 3");
@@ -103,7 +103,7 @@ fn after_a_restart_files_are_opened_when_they_are_used() {
             b.close(again);
             info(inner, &created, READ_WRITE)
         };
-        b.fs.remember(&inner_info);
+        b.fs.remember(inner_info.clone());
         let rename = FileOp::Rename {
             open: dir,
             from: "dir".into(),
@@ -128,8 +128,8 @@ fn a_rename_updates_opens_without_a_descriptor_too() {
             ..info(first, &created, READ_WRITE)
         };
         let second = first + 100;
-        b.fs.remember(&by_path);
-        b.fs.remember(&OpenInfo {
+        b.fs.remember(by_path.clone());
+        b.fs.remember(OpenInfo {
             open: second,
             ..by_path
         });
@@ -160,7 +160,7 @@ fn only_an_open_whose_file_is_certainly_deleted_is_given_up() {
         // As if its file system were not mounted.
         known[1].key.dev += 1;
         for open in &known {
-            b.fs.remember(open);
+            b.fs.remember(open.clone());
         }
         let read = |b: &mut Bench, at: usize| {
             b.run(&FileOp::Read {
@@ -197,7 +197,7 @@ fn a_delete_done_before_a_crash_is_done() {
         let intent = b.prepare(&delete).unwrap();
         let done = b.perform(&delete, &intent).unwrap();
         b.restart();
-        b.fs.remember(&info(open, &created, READ_WRITE));
+        b.fs.remember(info(open, &created, READ_WRITE));
         assert_eq!(b.perform(&delete, &intent), Ok(done));
     });
 }
@@ -218,7 +218,7 @@ fn five_thousand_opens_with_sixty_four_descriptors() {
     // The same if the server does not know that there are so few.
     b.fs.opens = Opens::limited(usize::MAX);
     for (open, created) in &opens {
-        b.fs.remember(&info(*open, created, READ_WRITE));
+        b.fs.remember(info(*open, created, READ_WRITE));
     }
     read_all(&mut b, &opens);
     assert!(b.fs.opens.descriptors() < 64);

@@ -105,7 +105,7 @@ fn a_directory_that_cannot_be_watched_now_stays_open_and_is_watched_later() {
                 filter: 1,
             }),
         };
-        b.fs.remember(&info);
+        b.fs.remember(info.clone());
         assert!(b.fs.next_look().is_some());
         let stat = FileOp::Stat { open };
         let refused = b.fs.perform(&actor, &stat, &Intent::None);

@@ -61,12 +61,12 @@ fn a_file_is_found_by_its_handle() {
         // Its path leads elsewhere: only the handle is left.
         let mut moved = info(open, &created, READ_WRITE);
         moved.path = "elsewhere".to_owned();
-        b.fs.remember(&moved);
+        b.fs.remember(moved.clone());
         assert_eq!(b.read(open, 0, 10), b"kept");
         b.write(open, 4, b" on").unwrap();
 
         b.restart();
-        b.fs.remember(&info(open, &created, READ_WRITE));
+        b.fs.remember(info(open, &created, READ_WRITE));
         let link = FileOp::Link {
             open,
             to: "link".to_owned(),

@@ -108,7 +108,7 @@ fn the_redo_of_a_write_puts_the_time_back_that_was_there_before_it() {
         b.restart();
         let mut known = info(open, &created, 3);
         known.stopped = stop(true, false);
-        b.fs.remember(&known);
+        b.fs.remember(known.clone());
         b.perform(&append, &intent).unwrap();
         assert_eq!(b.stat(open).last_write_time, SET);
         assert_eq!(b.stat(open).end_of_file, 9);

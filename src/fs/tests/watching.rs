@@ -181,9 +181,9 @@ fn after_a_restart_change_times_show_missed_changes() {
                 let_time_pass(b);
                 act(&top);
                 b.restart();
-                b.fs.remember(&open);
+                b.fs.remember(open.clone());
                 assert_eq!(
-                    b.fs.may_have_changed(&open, since),
+                    b.fs.may_have_changed(open.open, open.watch.expect("a watch"), since),
                     expected,
                     "{what}, filter {filter:#x}, recursive: {recursive}"
                 );
@@ -206,8 +206,11 @@ fn too_many_entries_count_as_changed() {
     let by_names = watched(&mut b, "", 0x3, false);
     let by_size = watched(&mut b, "", 0x8, false);
     b.restart();
-    b.fs.remember(&by_names);
-    b.fs.remember(&by_size);
-    assert!(!b.fs.may_have_changed(&by_names, since));
-    assert!(b.fs.may_have_changed(&by_size, since));
+    b.fs.remember(by_names.clone());
+    b.fs.remember(by_size.clone());
+    assert!(
+        !b.fs
+            .may_have_changed(by_names.open, by_names.watch.expect("a watch"), since)
+    );
+    assert!(b.fs.may_have_changed(by_size.open, by_size.watch.expect("a watch"), since));
 }

@@ -14,7 +14,7 @@ use outlast_fsa::fileop::{
 };
 use outlast_fsa::pattern::Pattern;
 use outlast_fsa::status::NtStatus;
-use outlast_smb::OpenInfo;
+use outlast_smb::{OpenInfo, WatchInfo};
 
 use crate::away::Away;
 use crate::disk::Disk;
@@ -547,17 +547,17 @@ impl FileSystem for Files {
         self.open_again(open)
     }
 
-    fn remember(&mut self, open: &OpenInfo) {
+    fn remember(&mut self, open: OpenInfo) {
         self.opens.remove(&open.open);
         let watches = open.watch.is_some() && !self.is_offline();
-        if watches && self.open_again(open).is_ok() {
+        if watches && self.open_again(&open).is_ok() {
             return;
         }
-        self.closed.insert(open.open, open.clone());
+        self.closed.insert(open.open, open);
     }
 
-    fn may_have_changed(&mut self, open: &OpenInfo, since: FileTime) -> bool {
-        let ino = self.ino(open.open);
+    fn may_have_changed(&mut self, open: OpenId, _watch: WatchInfo, since: FileTime) -> bool {
+        let ino = self.ino(open);
         ino.is_ok_and(|ino| self.disk.borrow_mut().has_changed(ino, since_start(since)))
     }
 

@@ -346,7 +346,7 @@ impl World {
             .recovered(&former.collect::<Vec<_>>(), &mut self.log);
         self.smb.readmit(&mut self.log);
         for open in self.smb.opens().collect::<Vec<_>>() {
-            self.files.remember(&open);
+            self.files.remember(open);
         }
         self.commit(Output::default());
         for task in self.smb.in_progress() {
