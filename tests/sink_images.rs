@@ -265,6 +265,7 @@ fn smb() -> outlast_smb::Config {
             guest: true,
             users: Vec::new(),
             directory: 0,
+            continuous_availability: false,
             encryption: Requirement::Enabled,
         }],
         users: Vec::new(),

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::server::{ConnId, Smb};
 use outlast_fsa::caching::{Caching, Kind, Opening, Others, grant};
 use outlast_fsa::fileop::{FileKey, OpenId};
-use outlast_fsa::lease::{Lease, LeaseId, Version};
+use outlast_fsa::lease::{Lease, LeaseBreak, LeaseId, Version};
 use outlast_fsa::oplock::{Breaking, OplockLevel};
 use std::time::Duration;
 
@@ -89,15 +89,22 @@ fn close_detached(ctx: &mut Context<'_>, conn: ConnId, open: OpenId) {
     ctx.emit_on(conn, Record::Orphaned { open });
 }
 
-/// Closes the durable opens of a file that have no connection. Returns whether the caller must wait for their close.
+/// Closes the durable opens of a file that have no connection, except the resilient and persistent ones. Returns
+/// whether the caller must wait for their close.
 pub(crate) fn close_all_detached(ctx: &mut Context<'_>, key: FileKey) -> bool {
     let opens = ctx.smb.files.opens(key).all();
-    let detached = opens.filter(|(_, open)| ctx.smb.files.detached(*open).is_some());
+    let detached = opens.filter(|(_, open)| may_close(ctx, *open));
     let detached: Vec<_> = detached.collect();
     for (conn, open) in &detached {
         close_detached(ctx, *conn, *open);
     }
     !detached.is_empty()
+}
+
+/// Returns whether an open has no connection, and others may require that it is closed.
+fn may_close(ctx: &Context<'_>, open: OpenId) -> bool {
+    let detached = ctx.smb.detached(open);
+    detached.is_some_and(|(_, open)| !open.is_resilient())
 }
 
 /// Returns the opens that hold an oplock of this level, except those that the server is about to close.
@@ -115,7 +122,8 @@ fn leases(ctx: &Context<'_>, key: FileKey, own: Option<LeaseId>) -> Vec<LeaseId>
 }
 
 /// Breaks an oplock, unless a break is in progress. The client must acknowledge within [`BREAK_TIMEOUT`]; a break of
-/// level II is not acknowledged. Returns true if the open has no connection: the caller must wait for its close.
+/// level II is not acknowledged. Returns true if the open is closed, since it has no connection: the caller must wait.
+/// A resilient or persistent open without connection is not closed, and its reconnect acknowledges the break.
 fn break_oplock(
     ctx: &mut Context<'_>,
     conn: ConnId,
@@ -123,7 +131,7 @@ fn break_oplock(
     level: OplockLevel,
     to: OplockLevel,
 ) -> bool {
-    if ctx.smb.files.detached(open).is_some() {
+    if may_close(ctx, open) {
         close_detached(ctx, conn, open);
         return true;
     }
@@ -139,27 +147,72 @@ fn break_oplock(
         breaking: waits.then_some(Breaking { to, deadline }),
     };
     ctx.emit_on(conn, record);
-    send::oplock_break(ctx, conn, open, to);
+    if ctx.smb.files.detached(open).is_none() {
+        send::oplock_break(ctx, conn, open, to);
+    }
     false
 }
 
-/// Breaks a lease to `to` or less. Returns true if its opens have no connection: the caller must wait for their close.
+/// Breaks a lease to `to` or less. Returns true if its opens are closed, since none has a connection: the caller must
+/// wait. Resilient and persistent ones are not closed, and a reconnect acknowledges the break.
 fn break_lease(ctx: &mut Context<'_>, id: LeaseId, to: Caching) -> bool {
     let Some(mut lease) = ctx.smb.lease(id).filter(|lease| !lease.state.is_within(to)) else {
         return false;
     };
-    let Some((conn, open)) = ctx.smb.lease_holder(id) else {
-        for (conn, open) in ctx.smb.files.of_lease(id).collect::<Vec<_>>() {
-            close_detached(ctx, conn, open);
+    let holder = ctx.smb.lease_holder(id);
+    if holder.is_none() {
+        let opens: Vec<_> = ctx.smb.files.of_lease(id).collect();
+        let mut is_kept = false;
+        for (conn, open) in opens {
+            match may_close(ctx, open) {
+                true => close_detached(ctx, conn, open),
+                false => is_kept = true,
+            }
         }
-        return true;
-    };
+        if !is_kept {
+            return true;
+        }
+    }
     let notification = lease.break_to(to, ctx.clock.now + BREAK_TIMEOUT);
     set_lease(ctx, lease);
-    if let Some(notification) = notification {
+    if let (Some(notification), Some((conn, open))) = (notification, holder) {
         send::lease_break(ctx, conn, open, lease.id, notification);
     }
     false
+}
+
+/// Ends the break of an oplock or lease that began while no open of it had a connection: the response to the reconnect
+/// states what is left.
+pub(crate) fn acknowledge_unsent(ctx: &mut Context<'_>, open: OpenId) {
+    let Some(file) = ctx.file_of(open) else {
+        return;
+    };
+    if let Some(Breaking { to, .. }) = file.breaking {
+        let record = Record::Oplock {
+            open,
+            level: to,
+            breaking: None,
+        };
+        return ctx.emit(record);
+    }
+    let Some(mut lease) = file.lease else {
+        return;
+    };
+    let is_connected = |of| of != open && ctx.smb.files.detached(of).is_none();
+    let is_sent = ctx
+        .smb
+        .files
+        .of_lease(lease.id)
+        .any(|(_, of)| is_connected(of));
+    // The connection of another open was sent the notification.
+    if is_sent {
+        return;
+    }
+    while let Some(LeaseBreak { to, .. }) = lease.breaking {
+        // It cannot be refused: the state is the one that the break is to.
+        let _ = lease.acknowledge(to, ctx.clock.now);
+    }
+    set_lease(ctx, lease);
 }
 
 /// Puts a lease's new state on record, for every open of it.

@@ -45,6 +45,8 @@ pub struct Share {
     pub users: Vec<String>,
     /// Fingerprint of the configured directory: another value is another directory.
     pub directory: u64,
+    /// Share.IsCA: persistent handles are granted on it.
+    pub continuous_availability: bool,
     /// Encryption of this share's traffic; the stricter one of this setting and the server's applies.
     pub encryption: Requirement,
 }

@@ -81,6 +81,15 @@ impl Context<'_> {
             .ok_or(NtStatus::NETWORK_NAME_DELETED)
     }
 
+    /// Returns whether persistent handles are granted on this resource (Share.IsCA).
+    pub fn is_continuously_available(&self, resource: Resource) -> bool {
+        let Resource::Disk(id) = resource else {
+            return false;
+        };
+        let share = self.config().shares.get(id as usize);
+        share.is_some_and(|share| share.continuous_availability)
+    }
+
     /// Returns the open that a request's FileId identifies. In a compounded chain, a FileId of all ones is the chain's
     /// open (MS-SMB2 3.3.5.2.7.2).
     ///

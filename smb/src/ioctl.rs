@@ -53,6 +53,11 @@ pub enum Fsctl {
     ValidateNegotiateInfo(ValidateNegotiate),
     /// FSCTL_SRV_REQUEST_RESUME_KEY.
     RequestResumeKey,
+    /// FSCTL_LMR_REQUEST_RESILIENCY.
+    RequestResiliency {
+        /// Timeout; 0: the server chooses.
+        timeout_ms: u32,
+    },
     /// FSCTL_SRV_COPYCHUNK and FSCTL_SRV_COPYCHUNK_WRITE.
     CopyChunk(CopyChunk),
     /// FSCTL_SRV_ENUMERATE_SNAPSHOTS.
@@ -140,8 +145,12 @@ impl Fsctl {
             code::QUERY_NETWORK_INTERFACE_INFO => Err(NtStatus::NOT_SUPPORTED),
             // 3.3.5.15.7: BranchCache is not supported.
             code::SRV_READ_HASH => Err(NtStatus::HASH_NOT_SUPPORTED),
-            // 3.3.5.15.9: resilient handles are not supported.
-            code::LMR_REQUEST_RESILIENCY => Err(NtStatus::NOT_SUPPORTED),
+            // MS-SMB2 2.2.31.3: Timeout, and four reserved bytes.
+            code::LMR_REQUEST_RESILIENCY => {
+                let timeout_ms = input.try_get_u32_le().map_err(short)?;
+                input.try_get_u32_le().map_err(short)?;
+                Ok(Fsctl::RequestResiliency { timeout_ms })
+            }
             _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
         }
     }

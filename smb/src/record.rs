@@ -6,8 +6,8 @@ pub(crate) use touched::Touched;
 
 use crate::rpc::Pipe;
 use crate::state::{
-    Answer, Connection, Doing, Holding, Negotiation, Open, Parked, Related, Resource, Security,
-    Session, SessionState, Target, Tree, Wait, Work,
+    Answer, Connection, Doing, Durable, Holding, Negotiation, Open, Parked, Related, Resource,
+    Security, Session, SessionState, Target, Tree, Wait, Work,
 };
 use outlast_fsa::fileop::{FileHandle, FileKey, OpenId, ShareId, Times};
 use outlast_fsa::lease::Lease;
@@ -172,6 +172,8 @@ pub enum Record {
     Orphaned { open: OpenId },
     /// The connection loses a durable open, which another connection has reconnected.
     Released { open: OpenId },
+    /// An open survives its connection from now on: its client has requested resiliency.
+    Survives { open: OpenId, durable: Durable },
 }
 
 /// A piece of the copy of a connection.
@@ -312,6 +314,11 @@ impl Record {
                 }
             }
             Record::Released { open } => drop(connection.opens.remove(open)),
+            Record::Survives { open, durable } => {
+                if let Some(open) = connection.opens.get_mut(open) {
+                    open.durable = Some(*durable);
+                }
+            }
             Record::SessionEnded { id } => {
                 if let Some(session) = connection.sessions.get_mut(id) {
                     session.security.state = SessionState::Ended;

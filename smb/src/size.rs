@@ -192,11 +192,12 @@ pub(crate) fn open(open: &Open) -> usize {
 /// Returns the size of `Durable`.
 const fn size_of_durable() -> usize {
     let _ = |Durable {
+                 survival: _,
                  timeout: _,
                  holding: _,
              }: Durable| ();
     const TIME: usize = U64 + U32;
-    1 + TIME + (1 + TIME)
+    1 + 1 + TIME + (1 + TIME)
 }
 
 /// The CreateGuid of its CREATE, and what its replay is answered with.

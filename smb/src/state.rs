@@ -168,10 +168,23 @@ pub enum Holding {
     Until(Duration),
 }
 
-/// What makes an open durable (MS-SMB2 3.3.1.10, IsDurable).
+/// What an open that survives its connection depends on (MS-SMB2 3.3.1.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Survival {
+    /// IsDurable: it is closed when another open requires its caching.
+    Durable,
+    /// IsResilient: it is kept until its timeout, whatever others do.
+    Resilient,
+    /// IsPersistent: the same, on a share that is continuously available.
+    Persistent,
+}
+
+/// What makes an open survive its connection (MS-SMB2 3.3.1.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durable {
-    /// DurableOpenTimeout.
+    /// What that depends on.
+    pub survival: Survival,
+    /// DurableOpenTimeout, ResiliencyTimeout.
     pub timeout: Duration,
     /// Whether it belongs to a connection.
     pub holding: Holding,
@@ -210,12 +223,22 @@ impl Open {
         self.closing.is_none() && !matches!(holding, None | Some(Holding::Connected))
     }
 
-    /// Returns whether it is kept when its connection or session ends. It must have a batch oplock or a lease with
-    /// HANDLE caching, without a break in progress, and the file must not be delete-pending.
+    /// Returns whether no open of another client closes it while it has no connection.
+    #[must_use]
+    pub fn is_resilient(&self) -> bool {
+        let survival = self.durable.map(|durable| durable.survival);
+        !matches!(survival, None | Some(Survival::Durable))
+    }
+
+    /// Returns whether it is kept when its connection or session ends. A durable one must have a batch oplock or a
+    /// lease with HANDLE caching, without a break in progress, and the file must not be delete-pending.
     pub(crate) fn outlives_connection(&self) -> bool {
         let Target::File(file) = &self.target else {
             return false;
         };
+        if self.is_resilient() {
+            return self.closing.is_none();
+        }
         let has_batch = file.oplock == OplockLevel::Batch && file.breaking.is_none();
         let has_handle = file
             .lease

@@ -25,6 +25,9 @@ pub(super) fn config(path: &Path, file: &file::File) -> Result<Config, Vec<Error
     let shares = server
         .as_ref()
         .map(|server| check.shares(&file.share, server, &mut errors));
+    if let (Some(shares), Some(nvram)) = (&shares, &nvram) {
+        note(check.availability(shares, nvram), &mut errors);
+    }
     let limits = note(check.limits(&file.limits), &mut errors);
     let log = note(check.log(&file.log), &mut errors).unwrap_or_default();
     let metrics = note(check.metrics(&file.metrics), &mut errors).unwrap_or_default();
@@ -347,6 +350,19 @@ impl Check<'_> {
         checked
     }
 
+    /// MS-SMB2 3.3.5.9.10: a persistent handle outlives the server.
+    fn availability(&self, shares: &[Share], nvram: &Nvram) -> Result<(), Error> {
+        let mut available = shares.iter().filter(|share| share.continuous_availability);
+        match available.next() {
+            Some(share) if nvram.durability == Durability::None => self.fail(
+                &format!("share {:?}.continuous_availability", share.name),
+                "no handle outlives a server whose durability is \"none\"",
+                "set nvram.durability to \"process\" or \"power\", or continuous_availability to false",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     fn share(&self, share: &file::Share, server: &Server) -> Result<Share, Error> {
         let name = &share.name;
         // MS-FSCC 2.1.6: characters a share name must not have; at most 80 of the others.
@@ -404,6 +420,7 @@ impl Check<'_> {
             read_only: share.read_only,
             guest: share.guest,
             users: share.users.clone(),
+            continuous_availability: share.continuous_availability,
             run_as: Some(share.run_as.clone()).filter(|account| !account.is_empty()),
             encryption,
         })

@@ -101,6 +101,8 @@ pub(super) struct Share {
     #[serde(default)]
     pub run_as: String,
     pub encryption: Option<String>,
+    #[serde(default)]
+    pub continuous_availability: bool,
 }
 
 fn yes() -> bool {

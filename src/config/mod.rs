@@ -286,6 +286,8 @@ pub struct Share {
     /// `run_as`: the local account whose rights apply to the files; `None` (empty in the file): the login's own local
     /// account if the server is root and there is one, otherwise the server's account.
     pub run_as: Option<String>,
+    /// `continuous_availability`: persistent handles are granted. Default false.
+    pub continuous_availability: bool,
     /// `encryption`. Default: the server's.
     pub encryption: Level,
 }

@@ -53,6 +53,7 @@ guest = false
 users = []
 run_as = ""
 encryption = "enabled"
+continuous_availability = false
 "#;
 
 fn parse(text: &str) -> Result<Config, Error> {
@@ -384,6 +385,18 @@ fn the_machines_own_addresses_are_not_the_servers() {
         "{}",
         advice[0]
     );
+}
+
+#[test]
+fn persistent_handles_need_a_log() {
+    let share = GOOD.replace(
+        "path = \"/\"",
+        "path = \"/\"\ncontinuous_availability = true",
+    );
+    assert!(parse(&share).unwrap().shares[0].continuous_availability);
+    let none = share.replace("[nvram]\n", "[nvram]\ndurability = \"none\"\n");
+    let error = parse(&none).unwrap_err();
+    assert_eq!(error.key, "share \"pub\".continuous_availability");
 }
 
 #[test]

@@ -190,7 +190,11 @@ impl Server {
     }
 
     fn receive(&mut self, time: Time) -> anyhow::Result<()> {
-        for _ in 0..FRAMES_PER_TURN {
+        let xf: usize = std::env::var("XF")
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(FRAMES_PER_TURN);
+        for _ in 0..xf {
             let received = self.received.receive(&self.tap);
             let Some(frame) = received.context("the TAP")? else {
                 break;

@@ -412,6 +412,7 @@ fn smb(config: &Config, users: &Users) -> outlast_smb::Config {
         guest: share.guest,
         users: share.users.clone(),
         directory: share.directory_id(),
+        continuous_availability: share.continuous_availability,
         encryption: requirement(share.encryption),
     });
     let users = users.iter().map(|(name, nt_hash)| outlast_smb::User {

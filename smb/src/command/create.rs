@@ -330,9 +330,9 @@ pub fn finish(
         response.oplock_level = oplock_level::LEASE;
         response.contexts.push(lease_context(lease));
     }
-    let asked = durable::asked(ctx, body)?;
+    let asked = durable::asked(ctx, request, body)?;
     let create = durable::create_id(asked, created.action);
-    let durable = durable::granted(asked, oplock, lease.as_ref());
+    let durable = durable::granted(asked, metadata.is_dir, oplock, lease.as_ref());
     let context = durable.map(|durable| durable::context(&durable, create.as_ref()));
     response.contexts.extend(context);
     let open = Open {
@@ -421,7 +421,7 @@ fn reconnected(body: &create::Request, open: &Open, metadata: Metadata) -> Reply
     }
     if let (true, Some(create)) = (is_replay, &open.create) {
         response.create_action = create.action;
-        let is_offered = lease.is_some() || oplock == OplockLevel::Batch;
+        let is_offered = lease.is_some() || oplock == OplockLevel::Batch || open.is_resilient();
         let durable = open.durable.filter(|_| is_offered);
         let context = durable.map(|durable| durable::context(&durable, Some(create)));
         response.contexts.extend(context);

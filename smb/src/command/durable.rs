@@ -1,13 +1,16 @@
-//! Implements durable handles: opens that survive their connection for a limited time, and that another connection of
-//! their client can reconnect (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12).
+//! Implements durable, resilient and persistent handles: opens that survive their connection for a limited time, and
+//! that another connection of their client can reconnect (MS-SMB2 3.3.5.9.6, 3.3.5.9.7, 3.3.5.9.10, 3.3.5.9.12,
+//! 3.3.5.15.9).
 
 use super::Request;
+use crate::caching;
 use crate::context::Context;
 use crate::record::Record;
 use crate::server::ConnId;
-use crate::state::{CreateId, Durable, FileOpen, Holding, Open, Resource, Target, Wait};
+use crate::state::{CreateId, Durable, FileOpen, Holding, Open, Resource, Survival, Target, Wait};
 use crate::wire::create::{self, DurableContext, ResponseContext};
-use crate::wire::{self, Dialect, Flags, Malformed, compound};
+use crate::wire::negotiate::capabilities;
+use crate::wire::{self, Dialect, FileId, Flags, Malformed, compound};
 use bytes::Bytes;
 use outlast_fsa::access;
 use outlast_fsa::caching::Caching;
@@ -22,6 +25,17 @@ const TIMEOUT: Duration = Duration::from_secs(16 * 60);
 /// The timeout of an open of version 2 if the client requests none, and the longest one.
 const TIMEOUT_V2: Duration = Duration::from_secs(60);
 const LONGEST_V2: Duration = Duration::from_secs(300);
+/// The timeout of a resilient open if the client requests none, and the longest one (MaxResiliencyTimeout).
+const TIMEOUT_RESILIENT: Duration = Duration::from_secs(120);
+const LONGEST_RESILIENT: Duration = Duration::from_secs(300);
+
+/// What a context of version 2 adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Second {
+    guid: [u8; 16],
+    timeout: Duration,
+    is_persistent: bool,
+}
 
 /// The durable handle contexts of a CREATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,31 +44,65 @@ pub(super) enum Asked {
     Nothing,
     /// The CREATE requests a durable open.
     Durable {
-        /// CreateGuid and Timeout, with version 2.
-        second: Option<([u8; 16], Duration)>,
+        /// With version 2.
+        second: Option<Second>,
     },
-    /// The CREATE reconnects an open of an ended connection: its id, and its CreateGuid with version 2.
-    Reconnect(OpenId, Option<[u8; 16]>),
+    /// The CREATE reconnects an open of an ended connection.
+    Reconnect {
+        open: OpenId,
+        /// Its CreateGuid, with version 2.
+        guid: Option<[u8; 16]>,
+        is_persistent: bool,
+    },
 }
 
 /// Returns what the contexts of a request ask for. Contexts of version 2 are ignored before SMB 3.0.
 ///
 /// # Errors
 /// INVALID_PARAMETER for contexts that exclude each other, or are malformed.
-pub(super) fn asked(ctx: &Context<'_>, body: &create::Request) -> Result<Asked, NtStatus> {
+pub(super) fn asked(
+    ctx: &Context<'_>,
+    request: &Request,
+    body: &create::Request,
+) -> Result<Asked, NtStatus> {
     let has_second = ctx.connection().negotiation.dialect >= Some(Dialect::Smb300);
     let context = body.durable().map_err(Malformed::status)?;
     Ok(match context {
         Some(DurableContext::Request) => Asked::Durable { second: None },
-        Some(DurableContext::Reconnect { file_id }) => Asked::Reconnect(file_id.persistent, None),
-        Some(DurableContext::RequestV2 { guid, timeout_ms }) if has_second => Asked::Durable {
-            second: Some((guid, timeout(timeout_ms))),
+        Some(DurableContext::Reconnect { file_id }) => Asked::Reconnect {
+            open: file_id.persistent,
+            guid: None,
+            is_persistent: false,
         },
-        Some(DurableContext::ReconnectV2 { file_id, guid }) if has_second => {
-            Asked::Reconnect(file_id.persistent, Some(guid))
-        }
+        Some(DurableContext::RequestV2 {
+            guid,
+            timeout_ms,
+            persistent,
+        }) if has_second => Asked::Durable {
+            second: Some(Second {
+                guid,
+                timeout: timeout(timeout_ms),
+                is_persistent: persistent && may_persist(ctx, request)?,
+            }),
+        },
+        Some(DurableContext::ReconnectV2 {
+            file_id,
+            guid,
+            persistent,
+        }) if has_second => Asked::Reconnect {
+            open: file_id.persistent,
+            guid: Some(guid),
+            is_persistent: persistent,
+        },
         _ => Asked::Nothing,
     })
+}
+
+/// 3.3.5.9.10: persistent handles have been negotiated, and the share is continuously available.
+fn may_persist(ctx: &Context<'_>, request: &Request) -> Result<bool, NtStatus> {
+    let negotiated = ctx.connection().negotiation.capabilities & capabilities::PERSISTENT_HANDLES;
+    let resource = ctx.tree(request)?.resource;
+    Ok(negotiated != 0 && ctx.is_continuously_available(resource))
 }
 
 fn timeout(ms: u32) -> Duration {
@@ -68,9 +116,9 @@ fn timeout(ms: u32) -> Duration {
 pub(super) fn create_id(asked: Asked, action: CreateAction) -> Option<CreateId> {
     match asked {
         Asked::Durable {
-            second: Some((guid, _)),
+            second: Some(second),
         } => Some(CreateId {
-            guid,
+            guid: second.guid,
             action,
             is_replay_eligible: true,
         }),
@@ -78,17 +126,61 @@ pub(super) fn create_id(asked: Asked, action: CreateAction) -> Option<CreateId> 
     }
 }
 
-/// Makes the durable state of a new open, if it qualifies. It needs a batch oplock or a lease with HANDLE caching: the
-/// break of it lets another open proceed.
-pub(super) fn granted(asked: Asked, oplock: OplockLevel, lease: Option<&Lease>) -> Option<Durable> {
+/// Makes the durable state of a new open, if it qualifies. Unless it is persistent, it needs a batch oplock or a lease
+/// with HANDLE caching: the break of it lets another open proceed. Opens of directories are not durable.
+pub(super) fn granted(
+    asked: Asked,
+    is_dir: bool,
+    oplock: OplockLevel,
+    lease: Option<&Lease>,
+) -> Option<Durable> {
     let Asked::Durable { second } = asked else {
         return None;
     };
     let caches_handle = lease.is_some_and(|lease| lease.state.has(Caching::HANDLE));
-    (caches_handle || oplock == OplockLevel::Batch).then(|| Durable {
-        timeout: second.map_or(TIMEOUT, |(_, timeout)| timeout),
+    let is_persistent = second.is_some_and(|second| second.is_persistent) && !is_dir;
+    (is_persistent || caches_handle || oplock == OplockLevel::Batch).then(|| Durable {
+        survival: match is_persistent {
+            true => Survival::Persistent,
+            false => Survival::Durable,
+        },
+        timeout: second.map_or(TIMEOUT, |second| second.timeout),
         holding: Holding::Connected,
     })
+}
+
+/// Makes an open resilient (3.3.5.15.9).
+///
+/// # Errors
+/// INVALID_DEVICE_REQUEST with SMB 2.0.2, INVALID_PARAMETER for a timeout that is too long, FILE_CLOSED.
+pub(super) fn resilient(
+    ctx: &mut Context<'_>,
+    request: &Request,
+    file_id: FileId,
+    timeout_ms: u32,
+) -> Result<(), NtStatus> {
+    if ctx.connection().negotiation.dialect < Some(Dialect::Smb210) {
+        return Err(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    let timeout = Duration::from_millis(timeout_ms.into());
+    if timeout > LONGEST_RESILIENT {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let (open, file) = ctx.file(request, file_id)?;
+    if file.is_dir {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let durable = Durable {
+        survival: Survival::Resilient,
+        timeout: match timeout.is_zero() {
+            true => TIMEOUT_RESILIENT,
+            false => timeout,
+        },
+        holding: Holding::Connected,
+    };
+    let open = open.id;
+    ctx.emit(Record::Survives { open, durable });
+    Ok(())
 }
 
 /// Makes the context of the response (2.2.14.2.3, 2.2.14.2.12).
@@ -97,6 +189,7 @@ pub(super) fn context(durable: &Durable, create: Option<&CreateId>) -> ResponseC
         None => ResponseContext::Durable,
         Some(_) => ResponseContext::DurableV2 {
             timeout_ms: u32::try_from(durable.timeout.as_millis()).unwrap_or(u32::MAX),
+            persistent: durable.survival == Survival::Persistent,
         },
     }
 }
@@ -111,13 +204,21 @@ pub(super) fn existing(
     request: &Request,
     body: &create::Request,
 ) -> Result<Option<OpenId>, NtStatus> {
-    match asked(ctx, body)? {
-        Asked::Reconnect(id, guid) => {
+    match asked(ctx, request, body)? {
+        Asked::Reconnect {
+            open: id,
+            guid,
+            is_persistent,
+        } => {
             let open = ctx
                 .smb
                 .detached(id)
                 .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?
                 .1;
+            let survival = open.durable.map(|durable| durable.survival);
+            if is_persistent != (survival == Some(Survival::Persistent)) {
+                return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+            }
             // A request of version 1 may reconnect an open of version 2. The CreateGuid of an open of version 1 is zero
             // (3.3.5.9).
             let made_by = open.create.map_or([0; 16], |create| create.guid);
@@ -128,8 +229,8 @@ pub(super) fn existing(
             Ok(Some(id))
         }
         Asked::Durable {
-            second: Some((guid, _)),
-        } => made_before(ctx, request, body, guid),
+            second: Some(second),
+        } => made_before(ctx, request, body, second.guid),
         Asked::Durable { second: None } | Asked::Nothing => Ok(None),
     }
 }
@@ -253,8 +354,9 @@ pub(super) fn reconnect(
         durable.holding = Holding::Connected;
     }
     ctx.emit_on(conn, Record::Released { open: id });
-    ctx.emit(Record::Opened(Box::new(open.clone())));
-    Ok(open)
+    ctx.emit(Record::Opened(Box::new(open)));
+    caching::acknowledge_unsent(ctx, id);
+    ctx.open_by_id(request, id).cloned()
 }
 
 /// Begins or ends the timeout of an open without a connection.

@@ -1,6 +1,6 @@
 //! Handles IOCTL (MS-SMB2 3.3.5.15).
 
-use super::{Handled, Reply, Request, negotiate, pipe};
+use super::{Handled, Reply, Request, durable, negotiate, pipe};
 use crate::context::Context;
 use crate::info::access::require;
 use crate::ioctl::{self as fsctl, CopyChunk, Fsctl, ValidateNegotiate};
@@ -45,6 +45,10 @@ pub fn start(
                 return Err(NtStatus::INVALID_PARAMETER);
             }
             Ok(reply(body, key))
+        }
+        Fsctl::RequestResiliency { timeout_ms } => {
+            durable::resilient(ctx, request, body.file_id, timeout_ms)?;
+            Ok(reply(body, Vec::new()))
         }
         Fsctl::CopyChunk(copy) => copy_chunk(ctx, request, body, &copy),
         Fsctl::EnumerateSnapshots => {

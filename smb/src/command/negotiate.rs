@@ -84,6 +84,14 @@ pub fn start(
             response.capabilities |= capabilities::LEASING;
         }
     }
+    // 3.3.5.4.
+    let shares = &ctx.config().shares;
+    if dialect >= Dialect::Smb300
+        && body.capabilities & capabilities::PERSISTENT_HANDLES != 0
+        && shares.iter().any(|share| share.continuous_availability)
+    {
+        response.capabilities |= capabilities::PERSISTENT_HANDLES;
+    }
     // 2.2.4: with 3.1.1 the context states it instead.
     if cipher.is_some() && dialect < Dialect::Smb311 {
         response.capabilities |= capabilities::ENCRYPTION;

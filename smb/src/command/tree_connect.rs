@@ -60,7 +60,7 @@ pub fn start(
             (false, true) => tree_connect::SHAREFLAG_ENCRYPT_DATA,
             (false, false) => 0,
         },
-        capabilities: 0,
+        capabilities: capabilities(ctx, tree.resource),
         maximal_access: tree.maximal_access,
     }));
     response.tree = Some(id);
@@ -70,6 +70,15 @@ pub fn start(
         tree: Box::new(tree),
     });
     Ok(Handled::Reply(response))
+}
+
+/// 3.3.5.7: Share.IsCA is stated from SMB 3.0 on.
+fn capabilities(ctx: &Context<'_>, resource: Resource) -> u32 {
+    let speaks = ctx.connection().negotiation.dialect >= Some(Dialect::Smb300);
+    match speaks && ctx.is_continuously_available(resource) {
+        true => tree_connect::SHARE_CAP_CONTINUOUS_AVAILABILITY,
+        false => 0,
+    }
 }
 
 /// Returns the last component of `\\server\share`.

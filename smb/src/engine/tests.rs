@@ -12,6 +12,7 @@ mod greed;
 mod leases;
 mod order;
 mod readmission;
+mod resilient;
 mod waiting;
 mod world;
 

@@ -4,7 +4,7 @@ use crate::file_table::FileTable;
 use crate::record::{Record, WorkId};
 use crate::rpc::Pipe;
 use crate::server::{ConnId, Smb};
-use crate::state::{CreateId, Durable, Holding, Open, Parked, Target, Wait, Work};
+use crate::state::{CreateId, Durable, Holding, Open, Parked, Survival, Target, Wait, Work};
 use crate::tests::testing::config;
 use outlast_fsa::access as right;
 use outlast_fsa::access;
@@ -78,6 +78,7 @@ fn open(id: OpenId) -> impl Strategy<Value = Record> {
             channel_sequence: 0,
             closing: None,
             durable: is_durable.then_some(Durable {
+                survival: Survival::Durable,
                 timeout: Duration::from_secs(60),
                 holding: Holding::Connected,
             }),
@@ -127,6 +128,14 @@ fn about(open: OpenId) -> impl Strategy<Value = Record> {
         1 => Just(Record::Detached { open, until: Duration::from_secs(open) }),
         1 => Just(Record::Orphaned { open }),
         1 => Just(Record::Released { open }),
+        1 => Just(Record::Survives {
+            open,
+            durable: Durable {
+                survival: Survival::Resilient,
+                timeout: Duration::from_secs(1),
+                holding: Holding::Connected,
+            },
+        }),
         1 => Just(Record::Moved { open, path: "elsewhere".into(), directory: key(7) }),
         1 => Just(Record::Pipe { open, pipe: Box::new(Pipe::open("srvsvc").unwrap()) }),
     ]

@@ -81,6 +81,7 @@ impl Record {
             | Record::Detached { open, .. }
             | Record::Orphaned { open }
             | Record::Released { open }
+            | Record::Survives { open, .. }
             | Record::Locked { open, .. }
             | Record::Unlocked { open, .. }
             | Record::LockSequence { open, .. }

@@ -59,6 +59,7 @@ impl Fixture {
             guest: false,
             users: Vec::new(),
             directory: 0,
+            continuous_availability: false,
             encryption: Requirement::Off,
         };
         let config = Config {

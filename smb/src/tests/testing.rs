@@ -79,6 +79,7 @@ pub(crate) fn with_guest_share(mut config: Config) -> Config {
         guest: true,
         users: Vec::new(),
         directory: 0,
+        continuous_availability: false,
         encryption: Requirement::Enabled,
     });
     config

@@ -86,6 +86,8 @@ pub enum DurableContext {
         guid: [u8; 16],
         /// Timeout; 0: the server chooses.
         timeout_ms: u32,
+        /// SMB2_DHANDLE_FLAG_PERSISTENT.
+        persistent: bool,
     },
     /// SMB2_CREATE_DURABLE_HANDLE_RECONNECT_V2.
     ReconnectV2 {
@@ -93,8 +95,13 @@ pub enum DurableContext {
         file_id: FileId,
         /// CreateGuid.
         guid: [u8; 16],
+        /// SMB2_DHANDLE_FLAG_PERSISTENT.
+        persistent: bool,
     },
 }
+
+/// SMB2_DHANDLE_FLAG_PERSISTENT (2.2.13.2.11).
+const PERSISTENT: u32 = 0x0000_0002;
 
 /// Flags of a lease's contexts (2.2.13.2.10, 2.2.14.2.10).
 #[allow(missing_docs)]
@@ -228,14 +235,22 @@ impl Request {
         }
         if let Some(data) = reconnect_second {
             sized(data, 36)?;
-            let (file_id, guid, _flags) = fields(data, (file_id, bytes_16, le_u32))?;
-            return Ok(Some(DurableContext::ReconnectV2 { file_id, guid }));
+            let (file_id, guid, flags) = fields(data, (file_id, bytes_16, le_u32))?;
+            return Ok(Some(DurableContext::ReconnectV2 {
+                file_id,
+                guid,
+                persistent: flags & PERSISTENT != 0,
+            }));
         }
         if let Some(data) = second {
             sized(data, 32)?;
-            let (timeout_ms, _flags, _reserved, guid) =
+            let (timeout_ms, flags, _reserved, guid) =
                 fields(data, (le_u32, le_u32, le_u64, bytes_16))?;
-            return Ok(Some(DurableContext::RequestV2 { guid, timeout_ms }));
+            return Ok(Some(DurableContext::RequestV2 {
+                guid,
+                timeout_ms,
+                persistent: flags & PERSISTENT != 0,
+            }));
         }
         if let Some(data) = reconnect {
             sized(data, 16)?;
@@ -348,6 +363,8 @@ pub enum ResponseContext {
     DurableV2 {
         /// Timeout.
         timeout_ms: u32,
+        /// SMB2_DHANDLE_FLAG_PERSISTENT.
+        persistent: bool,
     },
     /// SMB2_CREATE_RESPONSE_LEASE, and its version 2 (2.2.14.2.10, 2.2.14.2.11).
     Lease {
@@ -453,9 +470,12 @@ fn encode_contexts(contexts: &[ResponseContext]) -> Vec<u8> {
                 data.put_u64_le(0);
                 context::DURABLE_HANDLE_REQUEST
             }
-            ResponseContext::DurableV2 { timeout_ms } => {
+            ResponseContext::DurableV2 {
+                timeout_ms,
+                persistent,
+            } => {
                 data.put_u32_le(*timeout_ms);
-                data.put_u32_le(0);
+                data.put_u32_le(if *persistent { PERSISTENT } else { 0 });
                 context::DURABLE_HANDLE_REQUEST_V2
             }
             ResponseContext::Lease { lease, breaking } => {

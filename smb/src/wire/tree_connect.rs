@@ -10,6 +10,8 @@ use super::{Component, Malformed, utf16};
 pub const SHARE_TYPE_DISK: u8 = 0x01;
 /// SMB2_SHARE_TYPE_PIPE.
 pub const SHARE_TYPE_PIPE: u8 = 0x02;
+/// SMB2_SHARE_CAP_CONTINUOUS_AVAILABILITY.
+pub const SHARE_CAP_CONTINUOUS_AVAILABILITY: u32 = 0x0000_0010;
 /// SMB2_SHAREFLAG_NO_CACHING: clients must not keep offline copies.
 pub const SHAREFLAG_NO_CACHING: u32 = 0x0000_0030;
 /// SMB2_SHAREFLAG_ENCRYPT_DATA.

@@ -185,6 +185,7 @@ impl World {
             guest: true,
             users: Vec::new(),
             directory: 0,
+            continuous_availability: true,
             encryption: outlast_smb::Requirement::Enabled,
         };
         let sink = Sink {

@@ -44,6 +44,7 @@ pub(crate) fn smb_config(scenario: &Scenario, life: u32) -> outlast_smb::Config 
         guest: false,
         users: Vec::new(),
         directory: 0,
+        continuous_availability: true,
         encryption: Requirement::Enabled,
     };
     let user = |name: &str| User {

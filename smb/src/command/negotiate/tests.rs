@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Config;
 use crate::tests::bytes::{WINDOWS_LOGIN, hex};
 use crate::tests::testing::{
-    CONN, SHA_512, Server, UNKNOWN, config, from_component, negotiate_body,
+    CONN, SHA_512, Server, UNKNOWN, config, from_component, negotiate_body, with_guest_share,
 };
 use crate::wire;
 use crate::wire::negotiate::Context as NegotiateContext;
@@ -64,6 +64,27 @@ fn the_newest_dialect_in_common_is_chosen() {
         assert_eq!(negotiation.cipher, encrypts.then_some(Cipher::Aes128Ccm));
         assert_eq!(negotiation.capabilities, response.capabilities);
         server.check_fold();
+    }
+}
+
+/// 3.3.5.4: the client asks for it, the dialect has it, and there is a share for it.
+#[test]
+fn persistent_handles_are_negotiated() {
+    const ASKED: u32 = capabilities::PERSISTENT_HANDLES;
+    for (dialect, asked, is_available, expected) in [
+        (0x0302, ASKED, true, ASKED),
+        (0x0302, ASKED, false, 0),
+        (0x0302, 0, true, 0),
+        (0x0210, ASKED, true, 0),
+    ] {
+        let mut config = with_guest_share(config());
+        for share in &mut config.shares {
+            share.continuous_availability = is_available;
+        }
+        let mut server = Server::new(config);
+        let body = negotiate_body(&[dialect], asked, &[]);
+        let response = server.negotiate(&body).unwrap();
+        assert_eq!(response.capabilities & ASKED, expected, "{dialect:#x}");
     }
 }
 

@@ -274,6 +274,26 @@ fn set_info(open: u64, class: u8, info: &[u8]) -> Ask {
 }
 
 /// An empty request of StructureSize 4.
+/// A file system control.
+pub(super) fn ioctl(code: u32, open: u64, input: &[u8]) -> Ask {
+    let mut body = Vec::new();
+    body.put_u16_le(57);
+    body.put_u16_le(0);
+    body.put_u32_le(code);
+    body.put_u64_le(open);
+    body.put_u64_le(open);
+    body.put_u32_le(header::LEN as u32 + 56);
+    body.put_u32_le(input.len() as u32);
+    body.put_u32_le(0);
+    body.put_u32_le(0);
+    body.put_u32_le(0);
+    body.put_u32_le(4096);
+    body.put_u32_le(1);
+    body.put_u32_le(0);
+    body.extend_from_slice(input);
+    Ask::new(Command::IOCTL, body)
+}
+
 pub(super) fn empty(command: Command) -> Ask {
     Ask::new(command, vec![4, 0, 0, 0])
 }

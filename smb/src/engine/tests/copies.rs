@@ -1,9 +1,8 @@
 //! Tests FSCTL_SRV_COPYCHUNK in several operations, each with an intent of its own.
 
-use super::client::{Ask, Opening, Protection, read, write};
+use super::client::{self, Ask, Opening, Protection, read, write};
 use super::sweep;
 use crate::ioctl::{self, MAX_CHUNK_BYTES};
-use crate::wire::{Command, header};
 use bytes::BufMut;
 use outlast_fsa::status::NtStatus;
 
@@ -21,22 +20,7 @@ fn copy(open: u64, chunks: &[(u64, u64, u32)]) -> Ask {
         input.put_u32_le(*length);
         input.put_u32_le(0);
     }
-    let mut body = Vec::new();
-    body.put_u16_le(57);
-    body.put_u16_le(0);
-    body.put_u32_le(ioctl::code::SRV_COPYCHUNK);
-    body.put_u64_le(open);
-    body.put_u64_le(open);
-    body.put_u32_le(header::LEN as u32 + 56);
-    body.put_u32_le(input.len() as u32);
-    body.put_u32_le(0);
-    body.put_u32_le(0);
-    body.put_u32_le(0);
-    body.put_u32_le(ioctl::COPY_RESPONSE);
-    body.put_u32_le(1);
-    body.put_u32_le(0);
-    body.extend_from_slice(&input);
-    Ask::new(Command::IOCTL, body)
+    client::ioctl(ioctl::code::SRV_COPYCHUNK, open, &input)
 }
 
 /// Overlapping chunks in one file: each copies the result of the earlier ones.

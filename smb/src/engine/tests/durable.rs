@@ -13,7 +13,7 @@ use outlast_fsa::status::NtStatus;
 use std::time::Duration;
 
 const EXCLUSIVE_LOCK: u32 = 2;
-const GUID: [u8; 16] = [9; 16];
+pub(super) const GUID: [u8; 16] = [9; 16];
 
 /// Another connection of a client, of the same user.
 pub(super) fn again(world: &mut World, of: &Client) -> Client {
@@ -34,22 +34,22 @@ pub(super) fn name_client(world: &mut World, client: &Client, of: &Client) {
     world.record(client.conn, Record::Negotiated(Box::new(negotiation)));
 }
 
-fn file_id(open: u64) -> Vec<u8> {
+pub(super) fn file_id(open: u64) -> Vec<u8> {
     let mut data = Vec::new();
     data.put_u64_le(open);
     data.put_u64_le(open);
     data
 }
 
-fn first(opening: Opening<'_>) -> Ask {
+pub(super) fn first(opening: Opening<'_>) -> Ask {
     opening.durable(b"DHnQ", &[0; 16])
 }
 
-fn reconnect(opening: Opening<'_>, open: u64) -> Ask {
+pub(super) fn reconnect(opening: Opening<'_>, open: u64) -> Ask {
     opening.durable(b"DHnC", &file_id(open))
 }
 
-fn request_v2(timeout_ms: u32) -> Vec<u8> {
+pub(super) fn request_v2(timeout_ms: u32) -> Vec<u8> {
     let mut data = Vec::new();
     data.put_u32_le(timeout_ms);
     data.put_bytes(0, 12);
@@ -61,7 +61,7 @@ fn first_v2(opening: Opening<'_>, timeout_ms: u32) -> Ask {
     opening.durable(b"DH2Q", &request_v2(timeout_ms))
 }
 
-fn reconnect_v2(opening: Opening<'_>, open: u64, guid: [u8; 16]) -> Ask {
+pub(super) fn reconnect_v2(opening: Opening<'_>, open: u64, guid: [u8; 16]) -> Ask {
     let mut data = file_id(open);
     data.put_slice(&guid);
     data.put_u32_le(0);
@@ -69,7 +69,7 @@ fn reconnect_v2(opening: Opening<'_>, open: u64, guid: [u8; 16]) -> Ask {
 }
 
 /// The data of a context of a CREATE response.
-fn context<'a>(response: &'a Response, name: &[u8; 4]) -> Option<&'a [u8]> {
+pub(super) fn context<'a>(response: &'a Response, name: &[u8; 4]) -> Option<&'a [u8]> {
     let at = response.body.windows(4).position(|bytes| bytes == name)?;
     Some(&response.body[at + 8..])
 }

@@ -94,6 +94,7 @@ pub(super) fn config() -> Config {
         guest: false,
         users: Vec::new(),
         directory: 7,
+        continuous_availability: name == "pub",
         encryption,
     };
     let user = |name: &str| User {
@@ -167,7 +168,7 @@ pub(super) fn log_in(
             cipher: Some(Cipher::Aes128Gcm),
             signing: Some(SigningAlgorithm::AesGmac),
             client_guid: [conn as u8; 16],
-            capabilities: capabilities::LEASING,
+            capabilities: capabilities::LEASING | capabilities::PERSISTENT_HANDLES,
             ..Negotiation::default()
         })),
         Record::Session {

@@ -82,6 +82,7 @@ pub(crate) fn config() -> Config {
         guest,
         users: users.iter().map(|name| (*name).into()).collect(),
         directory: 0,
+        continuous_availability: true,
         encryption: Requirement::Enabled,
     };
     Config {
