@@ -15,7 +15,7 @@ use support::capture::Capture;
 use support::client::{Dialect, ENCRYPTED, SMB3_1_1, Session, smbclient};
 use support::lab::{Lab, run};
 use support::pair;
-use support::power::{OnDisk, can_cut_power};
+use support::power::{OnDisk, SinkPath, can_cut_power};
 use support::raw::{Client, FileId};
 use support::server::{Server, Setup, error};
 use support::speakers::{MAC, Speakers};
@@ -81,13 +81,18 @@ impl Pair {
             true => format!("[{address}]:4450"),
             false => format!("{address}:4450"),
         });
+        let sinks = ["a", "b"].map(|node| SinkPath::new(&format!("{test}-{node}")));
+        let [sink_a, sink_b] = sinks.each_ref().map(|sink| match kind.durability {
+            "power+mirror" => format!("sink = \"{}\"", sink.0.display()),
+            _ => String::new(),
+        });
         let mut first = Server::prepare(
             &lab,
             Setup {
                 protection: kind.dialect.protection,
                 share: "guest = true".to_owned(),
                 nvram_size: "128MiB",
-                nvram: format!("durability = \"{}\"", kind.durability),
+                nvram: format!("durability = \"{}\"\n{sink_a}", kind.durability),
                 more: format!(
                     "[partner]\nnode = \"a\"\nlock = \"{dir}/outlast.lock\"\n\
                      interconnect = [\"{a}\", \"{b}\"]\nkey = \"{dir}/node-a.pem\"\ntimeout_ms = {}\n",
@@ -105,6 +110,7 @@ impl Pair {
             ("node = \"a\"", "node = \"b\""),
             ("node-a.pem", "node-b.pem"),
             ("/nvram\"", "/nvram-b\""),
+            (sink_a.as_str(), sink_b.as_str()),
         ];
         let mut second = first.twin(&lab, "b", &other);
         second.move_to(apart.path());
@@ -115,10 +121,17 @@ impl Pair {
             nvram: [lab.path("nvram"), lab.path("nvram-b")],
             nodes: pair::Pair {
                 servers: [first, second],
-                between: vec![Box::new(apart), Box::new(disk)],
+                between: vec![Box::new(apart), Box::new(disk), Box::new(sinks)],
                 lab,
             },
         }
+    }
+
+    /// Kills all processes of a node.
+    fn end_by_power_cut(&mut self, node: usize) {
+        let processes = self.processes(node);
+        pair::signal(&processes, Signal::KILL);
+        self.servers[node].reap();
     }
 
     /// Waits until the node reports that it serves alone.
@@ -153,6 +166,8 @@ enum Fault {
     Elective,
     /// kill -9 of the whole first server.
     Kill,
+    /// kill -9 of the first server's worker, three times: its supervisor starts the next one.
+    KillWorker,
     /// The interconnect is down for a while.
     LinkDown,
 }
@@ -188,6 +203,16 @@ fn transfer(test: &str, workload: Workload, fault: Fault, kind: &Kind) {
         Fault::Kill => {
             pair.kill(0);
             2
+        }
+        Fault::KillWorker => {
+            for percent in [20, 40, 60] {
+                let server = &pair.servers[0];
+                let worker = server.status().worker_pid;
+                server.kill_worker(worker);
+                server.successor_of(worker);
+                files::wait_until_written(&to, SIZE, percent);
+            }
+            1
         }
         Fault::LinkDown => {
             run("ip link set ic0 down");
@@ -241,6 +266,62 @@ fn a_get_goes_on_when_the_first_machine_is_lost() {
 #[test]
 fn a_put_goes_on_when_the_first_machine_is_lost() {
     transfer("mirror_put_kill", Workload::Put, Fault::Kill, &USUAL);
+}
+
+#[test]
+fn a_put_goes_on_when_the_worker_is_killed() {
+    let test = "mirror_put_worker";
+    transfer(test, Workload::Put, Fault::KillWorker, &USUAL);
+}
+
+#[test]
+fn a_get_goes_on_when_the_worker_is_killed() {
+    let test = "mirror_get_worker";
+    transfer(test, Workload::Get, Fault::KillWorker, &USUAL);
+}
+
+const POWER_AND_MIRROR: Kind = Kind {
+    durability: "power+mirror",
+    ..USUAL
+};
+
+#[test]
+fn with_power_and_mirror_a_put_goes_on_when_the_first_machine_is_lost() {
+    let test = "mirror_power_put_kill";
+    transfer(test, Workload::Put, Fault::Kill, &POWER_AND_MIRROR);
+}
+
+/// Both machines lose power at once: both NVRAMs are in memory and are lost, and the sinks are not.
+#[test]
+fn with_power_and_mirror_sessions_survive_when_both_machines_lose_power() {
+    let test = "mirror_power_both";
+    if !can_cut_power(test) {
+        return;
+    }
+    let mut pair = Pair::start(test, &POWER_AND_MIRROR);
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", LINK]));
+    let mut idle = Idle::begin();
+    idle.go_on(1);
+    pair.wait_until_in_step(0);
+    for node in [1, 0] {
+        pair.end_by_power_cut(node);
+    }
+    for (node, boot) in ["c", "d"].iter().enumerate() {
+        std::fs::remove_file(&pair.nvram[node]).expect("the NVRAM");
+        pair.servers[node].set_environment("OUTLAST_BOOT_ID", &boot.repeat(32));
+    }
+    pair.servers[0].start_again();
+    pair.servers[1].start_again();
+    idle.go_on(2);
+    pair.wait_until_in_step(0);
+    // The other machine has everything again.
+    pair.kill(0);
+    idle.go_on(3);
+    pair.wait_until_serving(1);
+    drop(idle);
+    pair.servers[1].wait_until_left_alone();
+    speakers.assert_alternate(2);
+    capture.verdict().assert_untouched(1);
 }
 
 #[test]

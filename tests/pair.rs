@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use support::capture::Capture;
 use support::client::{Dialect, ENCRYPTED, SMB3_1_1, Session, smbclient};
 use support::idle::Idle;
+use support::lab::run;
 use support::pair::{Pair, signal};
 use support::raw::{self, Client};
 use support::server::{Server, error};
@@ -150,6 +151,46 @@ fn locks_and_oplocks_survive_the_death_of_their_server() {
     if can_run("locks_and_oplocks_survive_the_death_of_their_server") {
         idle(|pair| pair.kill(0), 2);
     }
+}
+
+/// The bridge has learned where the service is, and a node on standby receives nothing.
+#[test]
+fn a_node_that_has_received_no_frames_takes_over() {
+    if !can_run("a_node_that_has_received_no_frames_takes_over") {
+        return;
+    }
+    let learn_and_kill = |pair: &mut Pair| {
+        for tap in ["tap0", "tap1"] {
+            run(&format!("bridge link set dev {tap} learning on"));
+        }
+        pair.kill(0);
+    };
+    idle(learn_and_kill, 2);
+}
+
+/// The client's TCP does not repeat the request: its timer is longer than the test.
+#[test]
+fn a_request_that_was_lost_with_its_server_is_answered_by_the_other() {
+    if !can_run("a_request_that_was_lost_with_its_server_is_answered_by_the_other") {
+        return;
+    }
+    let pair = Pair::start(SMB3_1_1, "");
+    let (capture, speakers) = (Capture::start(), Speakers::start(["tap0", "tap1"]));
+    run("ip route change 10.77.0.0/24 dev br0 src 10.77.0.2 rto_min 100s");
+    let mut client = Client::guest();
+    let file = client.create("file", 0x0017_019F, 3, 0);
+    client.write(file, 0, b"before");
+    pair.wait_until_in_step(0);
+    let processes = pair.processes(0);
+    signal(&processes, Signal::STOP);
+    let asked = client.request(raw::READ, &raw::read(file, 0, 6));
+    signal(&processes, Signal::KILL);
+    let answer = client.answer(asked).ok();
+    assert!(answer.body.ends_with(b"before"));
+    drop(client);
+    pair.servers[1].wait_until_left_alone();
+    speakers.assert_alternate(2);
+    capture.verdict().assert_untouched(1);
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn frames_read_by_a_dead_worker_are_received_by_the_next() {
         let crashed = range.crashed(&format!("1:before:tcp:{count}"), &mut session);
         assert!(crashed.is_some(), "no request came");
     }
-    let again = "frame(s) that the previous worker had read are received again";
+    let again = "kept frame(s) are received";
     assert_eq!(range.server.log().matches(again).count(), 3);
     range.end();
 }

@@ -161,6 +161,11 @@ impl<F: FileSystem> Machine<F> {
         self.stack.ingest(frame, time.now, &mut self.journal);
     }
 
+    /// Processes frames that were kept until this server had the connections.
+    pub fn ingest_kept(&mut self, frames: &[RxFrame<'_>], time: Time) {
+        self.stack.ingest_kept(frames, time.now, &mut self.journal);
+    }
+
     /// Takes one turn: commits what was received, does what is ready, and returns the frames that may now leave.
     pub fn turn(&mut self, time: Time, out: &mut Vec<TxFrame>) {
         self.journal.ship();

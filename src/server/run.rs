@@ -210,23 +210,23 @@ impl Server {
         Ok(())
     }
 
-    /// Receives frames that the worker before had read from the TAP and not recorded.
+    /// Receives the frames that the worker before had read from the TAP and not recorded, or those that this node has
+    /// kept while it was on standby.
     fn receive_left_frames(&mut self, time: Time) {
         let left = self.received.take_left(&self.tap);
-        // Frames of another TAP are ignored.
-        if left.is_empty() || self.worker.tap_fresh {
+        if left.is_empty() {
             return;
         }
-        info!(
-            "{} frame(s) that the previous worker had read are received again",
-            left.len()
-        );
-        for (bytes, checksum) in &left {
-            let checksum = *checksum;
-            // The worker before may have died before it put the frame into the capture.
+        info!("{} kept frame(s) are received", left.len());
+        // The worker before may have died before it put a frame into the capture.
+        for (bytes, _) in &left {
             self.observer.received(&mut self.machine, bytes);
-            self.machine.ingest(RxFrame { bytes, checksum }, time);
         }
+        let frames = left.iter().map(|(bytes, checksum)| RxFrame {
+            bytes,
+            checksum: *checksum,
+        });
+        self.machine.ingest_kept(&frames.collect::<Vec<_>>(), time);
     }
 
     /// Waits until something has to be done. Everything received is recorded.

@@ -7,6 +7,7 @@ pub mod entry;
 mod environment;
 mod follow;
 mod interconnect;
+mod listening;
 pub mod machine;
 pub mod page;
 mod paired;

@@ -93,11 +93,12 @@ pub(super) fn serve(
             return Ok(terminating.unwrap_or(0));
         }
         // The supervisor reattaches to a missing TAP before a worker exists, and then receives from it.
-        held.hear(true).unwrap_or_else(|error| warn!("{error:#}"));
+        held.take_service()
+            .unwrap_or_else(|error| warn!("{error:#}"));
         super::announce(held.config());
         let over = supervise(&mut held, &mut standby, &mut desk, Some(&mut node))?;
         standby.retire();
-        held.hear(false).unwrap_or_else(|error| warn!("{error:#}"));
+        held.listen().unwrap_or_else(|error| warn!("{error:#}"));
         let leaving = leaving(&over);
         if over.is_terminating || !matches!(leaving, Leaving::HandedOver { .. }) {
             terminating = Some(over.code);

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use log::{error, info};
+use log::{debug, error, info};
 
+use super::listening::Listening;
 use super::process::{Inherited, Paired};
 use super::service_manager::Manager;
 use super::settings::Settings;
 use crate::config::{Config, Durability};
 use crate::control::Listener;
-use crate::tap::Tap;
+use crate::tap::{Passing, Received, Tap};
 
 /// The supervisor's interface to it.
 pub(super) trait Provision {
@@ -72,6 +73,8 @@ pub(super) struct Held {
     trial: Option<(Rc<Settings>, Config)>,
     /// `None`: the server is not part of a pair.
     pair: Option<Paired>,
+    /// Keeps what the TAP receives while this node is on standby.
+    listening: Option<Listening>,
     /// The TAP comes from a supervisor before this one, and has been held ever since.
     is_tap_kept: bool,
     /// The service manager keeps this TAP.
@@ -98,6 +101,7 @@ impl Held {
             config: config.clone(),
             trial: None,
             pair: None,
+            listening: None,
             is_tap_kept: false,
             is_stored: false,
         })
@@ -112,29 +116,50 @@ impl Held {
         }
     }
 
-    /// Takes another TAP.
-    fn set_tap(&mut self, tap: Tap) {
+    /// Takes another TAP. What was received from the one before is lost with it.
+    fn set_tap(&mut self, tap: Tap) -> io::Result<()> {
+        self.received = crate::tap::memory()?;
         self.tap = Some(tap);
         (self.is_tap_kept, self.is_stored) = (false, false);
+        Ok(())
     }
 
-    /// Prepares for one node of a pair. It receives no frame before [`Held::hear`].
+    /// Prepares for one node of a pair, which is on standby.
     pub(super) fn of_pair(self, pair: Paired) -> anyhow::Result<Held> {
-        self.tap.iter().try_for_each(|tap| tap.set_dropping(true))?;
-        Ok(Held {
+        let mut held = Held {
             pair: Some(pair),
             ..self
-        })
+        };
+        held.listen()?;
+        Ok(held)
     }
 
-    /// Keeps frames for the next worker, or drops them.
-    pub(super) fn hear(&self, yes: bool) -> anyhow::Result<()> {
-        if yes {
-            // Frames from before this node stopped to receive were for connections that continued elsewhere, and may
-            // have ended.
-            self.tap.iter().try_for_each(Tap::discard)?;
-        }
-        self.tap.iter().try_for_each(|tap| tap.set_dropping(!yes))?;
+    /// Keeps the last segments that clients send to this service, if the network delivers them to a node on standby.
+    pub(super) fn listen(&mut self) -> anyhow::Result<()> {
+        let Some(tap) = &self.tap else {
+            return Ok(());
+        };
+        tap.pass(Passing::To(self.config.network.mac))?;
+        let copy = Tap::inherit(tap.as_fd().try_clone_to_owned()?)?;
+        let listening = Listening::start(copy);
+        self.listening = match listening {
+            Ok(listening) => Some(listening),
+            Err(error) => {
+                // Nothing would read them before they are old.
+                tap.pass(Passing::Nothing)?;
+                return Err(error).context("a node on standby keeps no frames");
+            }
+        };
+        Ok(())
+    }
+
+    /// Lets the next worker have what arrives, and the segments that were kept until now.
+    pub(super) fn take_service(&mut self) -> anyhow::Result<()> {
+        self.tap.iter().try_for_each(|tap| tap.pass(Passing::All))?;
+        let kept = self.listening.take().map_or_else(Vec::new, Listening::end);
+        let memory = self.received.try_clone()?;
+        let left = Received::new(Some(memory))?.leave(kept.iter());
+        debug!("{left} segment(s) have been received while on standby");
         Ok(())
     }
 
@@ -177,7 +202,7 @@ impl Held {
                 self.tap = None;
             }
             let tap = Tap::open(name, offload);
-            self.set_tap(tap.with_context(|| format!("{}: network.tap", self.path.display()))?);
+            self.set_tap(tap.with_context(|| format!("{}: network.tap", self.path.display()))?)?;
         }
         if settings != *self.kept {
             self.trial = Some((Rc::new(settings), config));
@@ -196,7 +221,7 @@ impl Held {
         self.tap = None;
         let tap = Tap::open(&network.tap, network.offload)?;
         info!("attached to the TAP {} again", tap.name());
-        self.set_tap(tap);
+        self.set_tap(tap)?;
         Ok(true)
     }
 }

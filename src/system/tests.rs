@@ -37,3 +37,14 @@ fn a_state_in_memory_would_not_survive() {
     let refused = would_survive(&config("power", &disk, memory)).unwrap_err();
     assert!(refused.contains("nvram.sink"), "{refused}");
 }
+
+#[test]
+fn a_loaded_kernel_is_found() {
+    let file = std::env::temp_dir().join(format!("outlast-kexec-{}", std::process::id()));
+    for (text, is_loaded) in [("1\n", true), ("0\n", false), ("", false)] {
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(is_kernel_loaded(&file), is_loaded, "{text:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(!is_kernel_loaded(&file));
+}

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
-use super::TapError;
+use super::{Passing, TapError};
 
 /// The action of [`open_driver`].
 const OPEN: &str = "open";
@@ -59,13 +59,18 @@ struct Filter {
     address: [u8; 6],
 }
 
-/// Makes the kernel drop what arrives, or not. This also outlives its owner.
-pub(super) fn set_dropping(fd: BorrowedFd<'_>, dropping: bool) -> io::Result<()> {
-    // A filter that passes one address, which no frame has; an empty filter is no filter.
+/// Has the kernel drop what arrives, except this. This also outlives its owner.
+pub(super) fn pass(fd: BorrowedFd<'_>, passing: Passing) -> io::Result<()> {
+    // An empty filter is no filter; no frame has the address 0.
+    let (count, address) = match passing {
+        Passing::All => (0, [0; 6]),
+        Passing::To(address) => (1, address),
+        Passing::Nothing => (1, [0; 6]),
+    };
     let filter = Filter {
         flags: 0,
-        count: dropping.into(),
-        address: [0; 6],
+        count,
+        address,
     };
     // SAFETY: TUNSETTXFILTER reads one tun_filter and the addresses that follow it, which live across the call; the
     // descriptor is open.

@@ -2,11 +2,12 @@
 //!
 //! A TAP that a configuration names exists before the server and stays when the server ends, so that the link stays up
 //! and its queue keeps the frames that clients send meanwhile. `scripts/lab up` makes one. [`Tap::create`] makes one
-//! for a temporary server. [`Received`] keeps frames that have been read.
+//! for a temporary server. [`Received`] keeps frames that have been read; [`Kept`] does while a node is on standby.
 
 mod control;
 mod error;
 pub mod host;
+mod kept;
 mod offload;
 mod plain;
 mod received;
@@ -19,15 +20,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use outlast_stack::{Capabilities, RxChecksum, TxFrame};
 
 pub use error::TapError;
+pub use kept::Kept;
 use offload::{OffloadTap, VNET_HEADER_LEN};
 use plain::PlainTap;
 use received::Source;
 pub use received::{Received, memory};
 
-/// Longest frame with what is before it, bytes.
-const FRAME_MAX: usize = 128 << 10;
-/// More frames than a queue has room for.
-const QUEUE_MAX: usize = 1 << 16;
+/// The frames that reach the queue of a TAP. The kernel drops all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// All.
+    All,
+    /// Those to this MAC address.
+    To([u8; 6]),
+    /// None.
+    Nothing,
+}
 
 /// A TAP device, attached, non-blocking.
 #[derive(Debug)]
@@ -53,7 +61,7 @@ impl Tap {
         control::require_interface(name)?;
         let tap = Tap::attach(name, offload)?;
         // Another owner may have made it drop what arrives.
-        tap.set_dropping(false)?;
+        tap.pass(Passing::All)?;
         // If it had disappeared since the first check, attaching would have made a new one, which is removed with this
         // descriptor.
         if !control::attachment(tap.as_fd()).is_some_and(|attachment| attachment.persistent) {
@@ -62,30 +70,16 @@ impl Tap {
         Ok(tap)
     }
 
-    /// Makes the kernel drop everything that arrives, so that the queue is empty when this ends; or not.
+    /// Has the kernel drop what arrives, except this.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn set_dropping(&self, dropping: bool) -> Result<(), TapError> {
-        control::set_dropping(self.as_fd(), dropping).map_err(|source| TapError::Failed {
+    pub fn pass(&self, passing: Passing) -> Result<(), TapError> {
+        control::pass(self.as_fd(), passing).map_err(|source| TapError::Failed {
             name: self.name.clone(),
             action: "filter what arrives at",
             source,
         })
-    }
-
-    /// Empties the queue. It ends even if other processes fill the queue meanwhile.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn discard(&self) -> io::Result<()> {
-        let mut frame = vec![0; FRAME_MAX];
-        for _ in 0..QUEUE_MAX {
-            if self.read(&mut frame)?.is_none() {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Makes a TAP that lasts as long as a descriptor of it is open. The kernel puts the first free number in place of

@@ -8,6 +8,9 @@
 //! A worker may die between the kernel's copy of a frame and its own note of it: most of the time for reading a frame
 //! is spent in the kernel. At the place of the next frame the EtherType is 0 until there is one; the frame's own
 //! headers give its length.
+//!
+//! A node of a pair that takes the service finds there what it has received while it was on standby
+//! ([`Kept`](super::Kept)).
 
 use std::fs::File;
 use std::io;
@@ -23,7 +26,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use super::offload::VNET_HEADER_LEN;
 
 /// Length of the longest frame with the kernel's header, in bytes.
-const RAW_MAX: usize = VNET_HEADER_LEN + MAX_FRAME_LEN;
+pub(super) const RAW_MAX: usize = VNET_HEADER_LEN + MAX_FRAME_LEN;
 /// Size of the memory in bytes: a turn of 15 frames of 64 KiB, or of many small ones.
 const BYTES: usize = 1 << 20;
 /// The number of bytes of frames, the first word in the memory.
@@ -33,6 +36,8 @@ const LENGTH: usize = 8;
 /// The place of the EtherType in a frame (IEEE 802.3, clause 3.2.6).
 const ETHER_TYPE: Range<usize> = 12..14;
 const ETHERNET_HEADER: usize = 14;
+/// The size of the frames that can be left for a worker ([`Received::leave`]), as [`occupied_by`] them.
+pub(super) const ROOM: usize = BYTES - USED.end - LENGTH - HEADERS;
 /// The number of bytes that include a frame's EtherType, whatever the source.
 const HEADERS: usize = VNET_HEADER_LEN + ETHERNET_HEADER;
 
@@ -110,10 +115,36 @@ impl Received {
         let Some(length) = source.read(room)? else {
             return Ok(None);
         };
+        self.note(length);
+        Ok(frame(source, &self.memory[begin..begin + length]))
+    }
+
+    /// Leaves these frames, each with the kernel's header, for the next worker, and nothing else. Returns the number of
+    /// them; the others have no room.
+    pub fn leave<'a>(&mut self, frames: impl Iterator<Item = &'a Vec<u8>>) -> usize {
+        self.clear();
+        let mut left = 0;
+        for raw in frames {
+            let begin = self.next + LENGTH;
+            let end = (begin + raw.len()).next_multiple_of(8);
+            let Some(room) = self.memory.get_mut(begin..end + LENGTH + HEADERS) else {
+                break;
+            };
+            let (room, next) = room.split_at_mut(raw.len());
+            room.copy_from_slice(raw);
+            next.fill(0);
+            self.note(raw.len());
+            left += 1;
+        }
+        left
+    }
+
+    /// Notes that the next frame is there.
+    fn note(&mut self, length: usize) {
+        let begin = self.next + LENGTH;
         self.memory[self.next..begin].copy_from_slice(&(length as u64).to_ne_bytes());
         self.next = (begin + length).next_multiple_of(8);
         self.set_used(self.next - USED.end);
-        Ok(frame(source, &self.memory[begin..begin + length]))
     }
 
     /// Forgets the frames, whose content has been recorded.
@@ -160,6 +191,11 @@ impl Received {
         fence(Ordering::Release);
         self.memory[USED].copy_from_slice(&(bytes as u64).to_ne_bytes());
     }
+}
+
+/// Bytes that a frame occupies in the memory.
+pub(super) fn occupied_by(raw: &[u8]) -> usize {
+    (LENGTH + raw.len()).next_multiple_of(8)
 }
 
 fn word(memory: &[u8], at: usize) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 mod closed;
 mod drain;
+mod kept;
 mod receive;
 mod returning;
 
@@ -124,7 +125,7 @@ impl Stack {
         let Some(received) = Received::parse(segment.tcp) else {
             return;
         };
-        let syn = received.syn && received.ack.is_none() && !received.rst;
+        let syn = received.opens();
         if let Some(conn) = self.sockets.get(&(path.local, path.remote)).copied() {
             if !(syn && self.reopens(conn, &received)) {
                 self.act(conn, journal, |conn, cx| {

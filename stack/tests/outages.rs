@@ -309,3 +309,44 @@ fn of_many_connections_those_in_use_are_resumed_first() {
 fn clients(sent: &[Seg]) -> Vec<u16> {
     sent.iter().map(|seg| seg.client).collect()
 }
+
+/// What a server may find that has kept frames until it had the connections: the one before it has answered some.
+#[test]
+fn kept_segments_of_a_recorded_connection_are_duplicates_at_worst() {
+    let mut bench = Bench::plain();
+    bench.exchange(&bench.data(0, 10));
+    bench.crash();
+    bench.resume(Lost::Frames);
+    let [old, new] = [bench.data(0, 10), bench.data(10, 7)];
+    bench.ingest_kept(&[old.clone(), old, new.clone(), new]);
+    let answers = bench.wait(SECOND);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(bench.theirs(answers[0].ack), 17);
+}
+
+#[test]
+fn kept_segments_of_other_connections_are_ignored_unless_a_syn_is_the_last() {
+    let mut bench = Bench::plain();
+    bench.crash();
+    bench.resume(Lost::Nothing);
+    let of = |client: u16, seg: Seg| Seg { client, ..seg };
+    let ended = of(2000, bench.syn(2000));
+    let kept = [
+        ended.clone(),
+        of(2000, bench.data(0, 10)),
+        bench.syn(3000),
+        of(4000, bench.data(0, 10)),
+        bench.syn(3000),
+        // Another one on the same ports.
+        of(5000, bench.seg(0, 0)),
+        bench.syn(5000),
+    ];
+    bench.ingest_kept(&kept);
+    let answers = bench.poll();
+    assert!(answers.iter().all(|answer| answer.syn), "{answers:?}");
+    let clients: BTreeSet<u16> = answers.iter().map(|answer| answer.client).collect();
+    assert_eq!(clients, BTreeSet::from([3000, 5000]));
+    // The same frames are answered if they arrive now.
+    assert!(bench.exchange(&kept[3])[0].rst);
+    assert!(bench.exchange(&ended)[0].syn);
+}

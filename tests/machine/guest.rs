@@ -56,12 +56,15 @@ pub fn initramfs(directory: &Path, outlast: &Path, user: &str, durability: &str)
     path
 }
 
-/// A disk with a share that holds the big file.
-pub fn disk(directory: &Path, big: &Path) -> PathBuf {
+/// A disk with a share that holds the big file, and copies of other files under these names.
+pub fn disk(directory: &Path, big: &Path, others: &[(&Path, &str)]) -> PathBuf {
     let content = directory.join("content");
     let share = content.join("share");
     std::fs::create_dir_all(&share).expect("a directory");
     std::fs::copy(big, share.join("big")).expect("a copy");
+    for (file, name) in others {
+        std::fs::copy(file, content.join(name)).expect("a copy");
+    }
     let disk = directory.join("disk");
     run(&format!("truncate -s 1G {}", disk.display()));
     run(&format!(

@@ -42,6 +42,11 @@ pub fn bootable(directory: &Path) -> PathBuf {
     kernel_package().bootable(directory.join("vmlinux"))
 }
 
+/// The same kernel as a boot loader loads it: it unpacks itself.
+pub fn packed() -> PathBuf {
+    kernel_package().packed()
+}
+
 /// What any guest's operating system has: the first process, and kernel modules.
 pub fn guest(directory: &Path, modules: &[&str]) -> Initramfs {
     let mut image = Initramfs::new(directory.join("stripped"));

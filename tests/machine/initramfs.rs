@@ -159,6 +159,11 @@ impl Kernel {
         Some(Kernel { image, modules })
     }
 
+    /// Returns the file that a boot loader loads.
+    pub fn packed(self) -> PathBuf {
+        self.image
+    }
+
     /// Returns what QEMU boots fastest: the kernel itself, unpacked to this file, since on an emulated processor
     /// unpacking takes twice as long as the rest of the kernel's start. A kernel that is not packed by xz unpacks
     /// itself.

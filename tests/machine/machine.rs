@@ -254,6 +254,12 @@ impl Machine {
         Err(format!("{text}no end"))
     }
 
+    /// Loads a kernel for the next boot, from these files of its disk.
+    pub fn load_kernel(&mut self, [kernel, initramfs]: [&str; 2]) {
+        let loaded = self.ask(&format!("load /disk/{kernel} /disk/{initramfs}"));
+        assert_eq!(loaded, Ok(String::new()), "a kernel is loaded");
+    }
+
     /// The kernel crashes (and restarts: `panic=-1`).
     pub fn crash(&mut self) {
         self.said = Some(self.order("crash"));

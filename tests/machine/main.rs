@@ -59,6 +59,22 @@ fn sessions_outlast_the_machine() {
 }
 
 #[test]
+fn sessions_outlast_a_reboot_by_kexec() {
+    const TEST: &str = "sessions_outlast_a_reboot_by_kexec";
+    if !can_run(TEST) {
+        return;
+    }
+    let lab = Lab::new();
+    let Some(mut scene) = Scene::set(&lab, TEST, "power", 64, setting("OUTLAST_VM_SEED", 1)) else {
+        return;
+    };
+    let faults = [Fault::Kexec, Fault::Reboot, Fault::Kexec];
+    scene.act(Transfer::Put, SMB3_1_1, &faults.map(|fault| (15, fault)));
+    scene.act(Transfer::Get, SMB3_1_1, &[(30, Fault::Kexec)]);
+    scene.judge();
+}
+
+#[test]
 #[ignore = "some minutes"]
 fn sessions_outlast_power_cuts_at_random_moments() {
     const TEST: &str = "sessions_outlast_power_cuts_at_random_moments";

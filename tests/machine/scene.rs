@@ -26,11 +26,17 @@ const A_LITTLE: u64 = 10_000;
 /// The number of power cuts of which some must have lost something.
 const ENOUGH_CUTS: u64 = 6;
 
+/// The names on its disk of what a boot by kexec starts.
+const KERNEL: &str = "vmlinuz";
+const INITRAMFS: &str = "initramfs";
+
 /// A fault of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `outlast reboot --system`.
     Reboot,
+    /// The same with a kernel that is loaded: the firmware does not run.
+    Kexec,
     /// Its kernel panics.
     Crash,
     /// Its reset button is pressed.
@@ -94,11 +100,14 @@ impl<'a> Scene<'a> {
         let size = megabytes * MIB;
         lab.make_dir("client");
         files::random_file(&lab.path("client/big"), size, &mut rng);
+        let initramfs = initramfs(lab, durability);
+        let others = [(&*host::packed(), KERNEL), (&*initramfs, INITRAMFS)];
+        let disk = guest::disk(lab.dir(), &lab.path("client/big"), &others);
         let hardware = Hardware {
             role: "serve",
             kernel: host::bootable(lab.dir()),
-            initramfs: initramfs(lab, durability),
-            disk: Some(guest::disk(lab.dir(), &lab.path("client/big"))),
+            initramfs,
+            disk: Some(disk),
             tap: "tap0",
             dir: lab.dir().to_owned(),
         };
@@ -258,6 +267,11 @@ impl<'a> Scene<'a> {
             Fault::Reboot => {
                 machine.begin(&format!("/bin/outlast reboot --system --config {CONFIG}"));
                 "outlast reboot --system".to_owned()
+            }
+            Fault::Kexec => {
+                machine.load_kernel([KERNEL, INITRAMFS]);
+                machine.begin(&format!("/bin/outlast reboot --system --config {CONFIG}"));
+                "outlast reboot --system, by kexec".to_owned()
             }
             Fault::Crash => {
                 machine.crash();

@@ -17,7 +17,8 @@ pub const LINK: &str = "lan1";
 pub struct Apart(Child);
 
 impl Apart {
-    /// Makes the namespace and its links. The lab's TAP goes on a bridge, whose address is the client's.
+    /// Makes the namespace and its links. The lab's TAP goes on a bridge, whose address is the client's. Both bridges
+    /// deliver what clients send to both TAPs.
     pub fn new() -> Apart {
         let holder = Command::new("unshare")
             .args(["--net", "sleep", "infinity"])
@@ -40,6 +41,8 @@ impl Apart {
             format!("ip link set {LINK} up"),
             "ip addr add 10.77.0.2/24 dev br0".to_owned(),
             "ip addr add fd77::2/64 dev br0 nodad".to_owned(),
+            "bridge link set dev tap0 learning off".to_owned(),
+            format!("bridge link set dev {LINK} learning off"),
             "ip link set br0 up".to_owned(),
             format!("ip link add ic0 type veth peer name ic1 netns {pid}"),
             format!("ip addr add {}/24 dev ic0", INTERCONNECT[0]),
@@ -56,6 +59,8 @@ impl Apart {
             "ip link set lan0 master br1".to_owned(),
             "ip link set tap1 up".to_owned(),
             "ip link set lan0 up".to_owned(),
+            "bridge link set dev tap1 learning off".to_owned(),
+            "bridge link set dev lan0 learning off".to_owned(),
             "ip link set br1 up".to_owned(),
             format!("ip addr add {}/24 dev ic1", INTERCONNECT[1]),
             format!("ip addr add {}/64 dev ic1 nodad", INTERCONNECT_V6[1]),

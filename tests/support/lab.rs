@@ -57,7 +57,8 @@ impl Lab {
         run(&format!("mount --bind {} /etc/passwd", path.display()));
     }
 
-    /// Puts the TAP on a bridge, and another one beside it: a link with two servers. The client's side is the bridge.
+    /// Puts the TAP on a bridge, and another one beside it: a link with two servers. The client's side is the bridge,
+    /// which delivers what clients send to both.
     pub fn bridge(&self) {
         for command in [
             "ip addr flush dev tap0",
@@ -66,6 +67,8 @@ impl Lab {
             "ip tuntap add tap1 mode tap",
             "ip link set tap1 master br0",
             "ip link set tap1 up",
+            "bridge link set dev tap0 learning off",
+            "bridge link set dev tap1 learning off",
             "ip addr add 10.77.0.2/24 dev br0",
             "ip addr add fd77::2/64 dev br0 nodad",
             "ip link set br0 up",

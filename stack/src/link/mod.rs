@@ -167,6 +167,14 @@ impl Link {
         }
     }
 
+    /// The TCP segment in a frame, if it carries one for this host. It is not counted.
+    pub(crate) fn segment_in<'a>(&self, frame: &RxFrame<'a>) -> Option<Segment<'a>> {
+        match self.classify(frame) {
+            Ok(Class::Tcp(segment)) => Some(segment),
+            _ => None,
+        }
+    }
+
     /// Limits the rate of echo requests, and of everything but neighbour discovery that may be answered with an error
     /// (RFC 1122 section 3.2.2.6 permits it; RFC 4443 section 2.4 (f) requires it).
     fn may_echo(&mut self, now: Duration) -> bool {

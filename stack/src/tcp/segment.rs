@@ -61,6 +61,11 @@ impl<'a> Received<'a> {
         Some(segment)
     }
 
+    /// Returns whether it is the first segment of a client that connects.
+    pub(crate) fn opens(&self) -> bool {
+        self.syn && self.ack.is_none() && !self.rst
+    }
+
     /// SEG.LEN: payload, SYN and FIN.
     pub(crate) fn len(&self) -> usize {
         self.payload.len() + usize::from(self.syn) + usize::from(self.fin)

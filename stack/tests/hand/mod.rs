@@ -216,6 +216,17 @@ impl Bench {
         self.stack.ingest(frame, self.now, &mut self.log);
     }
 
+    /// Ingests segments that were kept.
+    pub fn ingest_kept(&mut self, segs: &[Seg]) {
+        let frames: Vec<Vec<u8>> = segs.iter().map(frame).collect();
+        let frames = frames.iter().map(|bytes| RxFrame {
+            bytes,
+            checksum: RxChecksum::Verify,
+        });
+        self.stack
+            .ingest_kept(&frames.collect::<Vec<_>>(), self.now, &mut self.log);
+    }
+
     /// Ingests a segment, and returns what is sent at once.
     pub fn exchange(&mut self, seg: &Seg) -> Vec<Seg> {
         self.ingest(seg);

@@ -15,9 +15,11 @@ mod files;
 #[path = "../../machine/guest.rs"]
 mod guest;
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code)]
 #[path = "../../machine/host.rs"]
 mod host;
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code)]
 #[path = "../../machine/initramfs.rs"]
 mod initramfs;
 mod keys;

@@ -68,7 +68,7 @@ impl Vm {
             role: "serve",
             kernel: host::bootable(&directory),
             initramfs: guest::initramfs(&directory, outlast, LOGIN.0, "power"),
-            disk: Some(guest::disk(&directory, &place.source())),
+            disk: Some(guest::disk(&directory, &place.source(), &[])),
             tap: "tap0",
             dir: directory,
         };

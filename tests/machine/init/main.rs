@@ -6,6 +6,7 @@
 //! ```text
 //! run PROGRAM ARGUMENT...    runs it; the answer is what it prints and `= EXIT-CODE`
 //! threads                    the answer is where the server's threads are, and `= 0`
+//! load KERNEL INITRAMFS      loads a kernel for the next boot, with this one's parameters
 //! crash                      the kernel panics
 //! poweroff                   the server is ended by SIGTERM, the disk unmounted, and off it goes
 //! ```
@@ -16,8 +17,10 @@ mod network;
 mod work;
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,6 +196,10 @@ fn obey(port: &File, server: Option<Pid>) -> io::Result<()> {
                     Err(error) => write!(answers, "{error}\n= 127\n")?,
                 },
                 Some("threads") => writeln!(answers, "{}= 0", threads())?,
+                Some("load") => match load_kernel(words) {
+                    Ok(()) => writeln!(answers, "= 0")?,
+                    Err(error) => write!(answers, "{error:#}\n= 1\n")?,
+                },
                 Some("crash") => std::fs::write("/proc/sysrq-trigger", "c")?,
                 Some("poweroff") => leave(server),
                 _ => write!(answers, "no such command\n= 127\n")?,
@@ -201,6 +208,33 @@ fn obey(port: &File, server: Option<Pid>) -> io::Result<()> {
         // nothing is connected at the other end; that cannot be waited for
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Loads a kernel and its initramfs, as `kexec -l` does: kexec_file_load(2).
+fn load_kernel<'a>(mut paths: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+    let mut next = || {
+        let path = paths.next().context("a kernel and an initramfs")?;
+        File::open(path).context(path.to_owned())
+    };
+    let (kernel, initramfs) = (next()?, next()?);
+    let parameters = std::fs::read_to_string("/proc/cmdline")?;
+    let parameters = CString::new(parameters.trim_end())?;
+    let flags: libc::c_ulong = 0;
+    // SAFETY: the system call reads the two files, and the parameters with the zero at their end.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initramfs.as_raw_fd(),
+            parameters.as_bytes_with_nul().len(),
+            parameters.as_ptr(),
+            flags,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error()).context("kexec_file_load");
+    }
+    Ok(())
 }
 
 /// The name of each thread of the server, its state, and where in the kernel it waits (proc_pid_stat(5),

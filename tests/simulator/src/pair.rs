@@ -31,6 +31,8 @@ pub struct Plan {
     pub machines: bool,
     /// The committed records of one node reach the other one.
     pub is_shared: bool,
+    /// The network delivers the clients' frames to both nodes.
+    pub both_receive: bool,
     /// The mutation of the pair.
     pub broken: Option<Broken>,
 }
@@ -108,6 +110,7 @@ impl Plan {
             lease: random.percent(60).then(|| Duration::from_millis(1000)),
             machines,
             is_shared: has_sink || !machines,
+            both_receive: random.percent(50),
             broken: None,
         }
     }

@@ -32,6 +32,7 @@ use crate::shadow::Shadow;
 use crate::sink::SinkFile;
 use crate::standby::Standby;
 use crate::trace;
+use two::Kept;
 
 mod begin;
 mod checks;
@@ -66,6 +67,8 @@ pub struct Server {
     buffer: Vec<u8>,
     /// The frames of the present turn. They outlive a worker that is killed.
     received: Vec<(Vec<u8>, RxChecksum)>,
+    /// What the other node of a pair has received.
+    kept: Kept,
     clock: Clock,
     life: Option<Life>,
     down_until: Duration,
@@ -164,6 +167,7 @@ impl Server {
             device,
             buffer: vec![0; MAX_FRAME_LEN],
             received: Vec::new(),
+            kept: Kept::default(),
             life: None,
             down_until: Duration::ZERO,
             elective: false,
@@ -384,6 +388,7 @@ impl Server {
                     continue;
                 }
                 self.received.push((bytes.to_vec(), checksum));
+                self.kept.put(self.scenario.pair, now, bytes, checksum);
                 life.machine.ingest(RxFrame { bytes, checksum }, time);
                 received = true;
             }

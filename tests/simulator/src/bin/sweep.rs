@@ -13,9 +13,9 @@ use outlast_simulator::sweep::{Budget, Failure, Pairs, Tried, hunt, reference, s
 const USAGE: &str = "\
 sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair] [--durability process|power]
     crash at every step of N scenarios, for M minutes at most; --every-pair: in small ones, at every pair of steps
-sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durability process|power] [--mutation NAME]
+sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durability process|power] [--mutation NAME] [--pair]
     replay one run with a log (RUST_LOG=debug, trace); --shrink: reduce its workload; --ops: with these operations only;
-    --mutation: of a mutated server (the names are in src/mutation.rs)
+    --mutation: of a mutated server (the names are in src/mutation.rs); --pair: of two servers (tests/pair.rs)
 sweep --mutation NAME
     sweep until this mutation is found";
 
@@ -29,6 +29,7 @@ struct Arguments {
     threads: usize,
     seed: Option<u64>,
     small: bool,
+    of_pair: bool,
     pairs: Pairs,
     durability: Durability,
     mutation: Option<Mutation>,
@@ -45,6 +46,7 @@ fn arguments() -> Option<Arguments> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         seed: None,
         small: false,
+        of_pair: false,
         pairs: Pairs::Some,
         durability: Durability::Any,
         mutation: None,
@@ -63,6 +65,7 @@ fn arguments() -> Option<Arguments> {
             "--seed" => arguments.seed = Some(value()?.parse().ok()?),
             "--every-pair" => arguments.pairs = Pairs::Every,
             "--small" => arguments.small = true,
+            "--pair" => arguments.of_pair = true,
             "--shrink" => arguments.shrink = true,
             "--durability" => {
                 arguments.durability = match value()?.as_str() {
@@ -118,7 +121,10 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     } else {
         Size::Usual
     };
-    let mut scenario = Scenario::with(seed, size, arguments.durability);
+    let mut scenario = match arguments.of_pair {
+        true => Scenario::of_pair(seed, size),
+        false => Scenario::with(seed, size, arguments.durability),
+    };
     if let Some(mutation) = arguments.mutation {
         mutation.choose_surroundings(&mut scenario);
         scenario.mutation = arguments.mutation;
@@ -128,7 +134,13 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     }
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
-    let reference = reference(&scenario, size);
+    // Clients do not notice that there are two servers.
+    let undisturbed = Scenario {
+        pair: None,
+        reboot_at: scenario.reboot_at.filter(|_| !arguments.of_pair),
+        ..scenario.clone()
+    };
+    let reference = reference(&undisturbed, size);
     log::set_max_level(level);
     let transcript = reference.as_ref().ok().map(|found| &found.transcript);
     let what = match run(&scenario, &arguments.crash, transcript) {

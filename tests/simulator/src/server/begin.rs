@@ -143,10 +143,11 @@ impl Server {
         let left = std::mem::take(&mut self.received);
         let Some(life) = &mut self.life else { return };
         let time = life.time(now);
-        for (bytes, checksum) in &left {
-            let checksum = *checksum;
-            life.machine.ingest(RxFrame { bytes, checksum }, time);
-        }
+        let frames = left.iter().map(|(bytes, checksum)| RxFrame {
+            bytes,
+            checksum: *checksum,
+        });
+        life.machine.ingest_kept(&frames.collect::<Vec<_>>(), time);
     }
 
     /// Returns the configurations of a life; `lives`: the number of lives before it.

@@ -1,9 +1,50 @@
 //! Runs the server as one node of a pair ([`crate::pair`]).
 
+use std::collections::VecDeque;
+
 use outlast::server::open::Company;
+use outlast_stack::RxChecksum;
+use outlast_stack::device::Device as _;
 
 use super::{Duration, End, NodeFailure, Order, Pair, Server, new_shadow};
 use crate::net::Net;
+use crate::pair::Plan;
+
+/// The time for which a node on standby keeps frames.
+const AGE: Duration = Duration::from_secs(1);
+
+/// The frames of the last second, if the network delivers them to the node on standby.
+#[derive(Default)]
+pub(super) struct Kept(VecDeque<(Duration, Vec<u8>, RxChecksum)>);
+
+impl Kept {
+    pub(super) fn put(
+        &mut self,
+        plan: Option<Plan>,
+        now: Duration,
+        bytes: &[u8],
+        checksum: RxChecksum,
+    ) {
+        if plan.is_some_and(|plan| plan.both_receive) {
+            self.0.push_back((now, bytes.to_vec(), checksum));
+            self.forget_old(now);
+        }
+    }
+
+    fn take(&mut self, now: Duration) -> Vec<(Vec<u8>, RxChecksum)> {
+        self.forget_old(now);
+        let frames = self.0.drain(..);
+        frames
+            .map(|(_, bytes, checksum)| (bytes, checksum))
+            .collect()
+    }
+
+    fn forget_old(&mut self, now: Duration) {
+        while self.0.front().is_some_and(|(at, ..)| *at + AGE < now) {
+            self.0.pop_front();
+        }
+    }
+}
 
 impl Server {
     /// Gives the arbiter and both nodes their turn. Returns whether a server has a turn now.
@@ -58,11 +99,23 @@ impl Server {
             // The other machine has not watched the directories.
             self.disk.borrow_mut().may_send_enum_dir = true;
         }
+        self.received = match node == self.node {
+            true => Vec::new(),
+            false => self.take_kept(now),
+        };
         self.node = node;
-        self.received.clear();
         self.device.discard();
         self.down_until = now;
         self.is_back_at(now);
+    }
+
+    /// Returns what the other node has received in the last second, also while no server received it.
+    fn take_kept(&mut self, now: Duration) -> Vec<(Vec<u8>, RxChecksum)> {
+        while let Ok(Some((length, checksum))) = self.device.receive(&mut self.buffer) {
+            let bytes = &self.buffer[..length];
+            self.kept.put(self.scenario.pair, now, bytes, checksum);
+        }
+        self.kept.take(now)
     }
 
     /// Ends the present outage.
