@@ -9,8 +9,8 @@ use rustix::system::RebootCommand;
 
 use crate::config::{Config, Durability};
 
-/// Reboots the machine. Returns once that has begun, if at all. If a kernel is loaded (`kexec -l`), that one is started,
-/// without the firmware, which takes longer on many servers than clients wait.
+/// Reboots the machine. Returns once that has begun, if at all. If a kernel is loaded (`kexec -l`), that one is
+/// started, without the firmware, which takes longer on many servers than clients wait.
 ///
 /// # Errors
 /// The machine is not rebooted.

@@ -8,8 +8,9 @@ use crate::server::{Planned, Task};
 use crate::state::{Target, Wait};
 use crate::{caching, size, wire};
 use outlast_fsa::access;
-use outlast_fsa::fileop::{FileKey, FileOp, Intent, OpenId, WriteAt};
+use outlast_fsa::fileop::{FileKey, FileOp, Intent, OpenId, ShareId, WriteAt};
 use outlast_fsa::locks::Lock;
+use outlast_fsa::open::FileOpen;
 use outlast_fsa::sharing::Sharing;
 use outlast_fsa::sharing::share_access;
 use outlast_fsa::status::NtStatus;
@@ -85,8 +86,14 @@ pub(crate) fn check(
             },
         ) => {
             // 2.1.5.14.11: a directory with open files beneath it must not be renamed.
-            if *is_dir && ctx.smb.has_opens_below(planned.actor.share, from) {
-                return Err(NtStatus::ACCESS_DENIED);
+            if *is_dir {
+                let share = planned.actor.share;
+                if let Some(key) = caching::break_handles_below(ctx, share, from) {
+                    return Ok(Some(Wait::Break(key)));
+                }
+                if ctx.smb.opens_below(share, from).next().is_some() {
+                    return Err(NtStatus::ACCESS_DENIED);
+                }
             }
             may_change_directory(ctx, planned.op.open())?;
             if let Some(wait) = may_replace(ctx, *source, *replaced)? {
@@ -194,15 +201,24 @@ impl crate::Smb {
         files.flat_map(|(id, file)| file.locks.iter().map(move |lock| (id, lock)))
     }
 
-    /// Returns whether a file or directory beneath this directory is open.
-    pub(crate) fn has_opens_below(
-        &self,
-        share: outlast_fsa::fileop::ShareId,
-        directory: &str,
-    ) -> bool {
-        self.connections.values().flat_map(|connection| connection.opens.values()).any(|open| {
-            open.actor.share == share
-                && matches!(&open.target, Target::File(file) if path::below(&file.path, directory).is_some())
+    /// Iterates over the opens of a share's files and directories.
+    pub(crate) fn opens_in(&self, share: ShareId) -> impl Iterator<Item = &FileOpen> {
+        let connections = self.connections.values();
+        let opens = connections.flat_map(|connection| connection.opens.values());
+        let opens = opens.filter(move |open| open.actor.share == share);
+        opens.filter_map(|open| match &open.target {
+            Target::File(file) => Some(file),
+            Target::Pipe(_) => None,
         })
+    }
+
+    /// Iterates over those beneath a directory.
+    pub(crate) fn opens_below(
+        &self,
+        share: ShareId,
+        directory: &str,
+    ) -> impl Iterator<Item = &FileOpen> {
+        let opens = self.opens_in(share);
+        opens.filter(move |file| path::below(&file.path, directory).is_some())
     }
 }

@@ -8,9 +8,11 @@ use crate::engine::send;
 use crate::record::Record;
 use crate::server::{ConnId, Smb};
 use outlast_fsa::caching::{Caching, Kind, Opening, Others, grant};
-use outlast_fsa::fileop::{FileKey, OpenId};
+use outlast_fsa::fileop::{FileKey, OpenId, ShareId};
 use outlast_fsa::lease::{Lease, LeaseBreak, LeaseId, Version};
+use outlast_fsa::open::FileOpen;
 use outlast_fsa::oplock::{Breaking, OplockLevel};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The time within which a break must be acknowledged (MS-SMB2 3.3.2.1).
@@ -239,6 +241,41 @@ pub(crate) fn tell_of_change(ctx: &mut Context<'_>, open: OpenId) {
     for id in leases(ctx, key, own) {
         break_lease(ctx, id, Caching::NONE);
     }
+}
+
+/// Breaks the leases of a directory whose entries, or their attributes, have changed (MS-FSA 2.1.4.12, PARENT_OBJECT).
+/// `spared`: the lease that the changing open names as its parent's; its client knows of the change.
+pub(crate) fn break_directory(ctx: &mut Context<'_>, key: FileKey, spared: Option<LeaseId>) {
+    for id in leases(ctx, key, spared) {
+        break_lease(ctx, id, Caching::NONE);
+    }
+}
+
+/// Returns the lease that a file's lease names as its parent directory's.
+pub(crate) fn parent_lease(file: &FileOpen) -> Option<LeaseId> {
+    let lease = file.lease?;
+    lease.version.parent(lease.id.client)
+}
+
+/// Breaks the HANDLE caching of the files beneath a directory, whose path changes (MS-FSA 2.1.5.14.11): clients that
+/// keep them open for a later open close them. Returns a file of which the caller must wait for the acknowledgment.
+pub(crate) fn break_handles_below(
+    ctx: &mut Context<'_>,
+    share: ShareId,
+    directory: &str,
+) -> Option<FileKey> {
+    let below: BTreeSet<FileKey> = ctx
+        .smb
+        .opens_below(share, directory)
+        .map(|file| file.key)
+        .collect();
+    let mut waits = None;
+    for key in below {
+        if break_handles_of(ctx, key, None) {
+            waits = waits.or(Some(key));
+        }
+    }
+    waits
 }
 
 /// Breaks HANDLE caching of a file whose name changes: clients that keep it open for a later open of that name close it

@@ -1,5 +1,6 @@
 //! Applies the effects of an operation on other opens: their paths, delete-pending marks and watches.
 
+use crate::caching;
 use crate::context::Context;
 use crate::record::Record;
 use crate::server::{ConnId, Planned};
@@ -8,6 +9,7 @@ use outlast_fsa::fileop::{
     Change, ChangeKind, CreateAction, FileKey, FileOp, OpenId, Outcome, SetBasic, ShareId,
 };
 use outlast_fsa::notify::filter;
+use outlast_fsa::open::FileOpen;
 use outlast_fsa::path;
 
 /// Puts the effects of an operation on record, before its response is made.
@@ -39,7 +41,7 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
         (FileOp::Rename { open, from, .. }, Outcome::Renamed { path, directory }) => {
             renamed(ctx, share, *open, from, path, *directory);
         }
-        (FileOp::Link { to, .. }, _) => {
+        (FileOp::Link { open, to, .. }, _) => {
             let change = Change {
                 share,
                 path: to.clone(),
@@ -47,8 +49,19 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
                 kind: ChangeKind::Added,
             };
             ctx.publish(&change);
+            linked(ctx, share, *open, to);
         }
         _ => {}
+    }
+}
+
+/// Breaks the leases of the directory that has a new link.
+fn linked(ctx: &mut Context<'_>, share: ShareId, open: OpenId, to: &str) {
+    let spared = ctx.file_of(open).and_then(caching::parent_lease);
+    let is_parent = |file: &&FileOpen| file.is_dir && Some(&*file.path) == path::parent(to);
+    let key = ctx.smb.opens_in(share).find(is_parent).map(|file| file.key);
+    if let Some(key) = key {
+        caching::break_directory(ctx, key, spared);
     }
 }
 
@@ -65,7 +78,9 @@ fn modified(ctx: &mut Context<'_>, open: OpenId, what: u32) {
         is_dir: file.is_dir,
         kind: ChangeKind::Modified(what),
     };
+    let (directory, spared) = (file.directory, caching::parent_lease(file));
     ctx.publish(&change);
+    caching::break_directory(ctx, directory, spared);
 }
 
 fn basic_filter(basic: &SetBasic) -> u32 {
@@ -92,7 +107,11 @@ fn renamed(
     to: &str,
     directory: FileKey,
 ) {
-    let is_dir = ctx.file_of(open).is_some_and(|file| file.is_dir);
+    let Some(file) = ctx.file_of(open) else {
+        return;
+    };
+    let is_dir = file.is_dir;
+    let (places, spared) = ([file.directory, directory], caching::parent_lease(file));
     let mut moved: Vec<(ConnId, OpenId, String, FileKey)> = Vec::new();
     for (conn, connection) in &ctx.smb.connections {
         for open in connection
@@ -125,4 +144,7 @@ fn renamed(
         kind: ChangeKind::RenamedTo(to.to_string()),
     };
     ctx.publish(&change);
+    for place in places {
+        caching::break_directory(ctx, place, spared);
+    }
 }

@@ -32,6 +32,17 @@ pub enum Version {
     },
 }
 
+impl Version {
+    /// Returns the lease of the parent directory that the context names: one of the same client.
+    #[must_use]
+    pub fn parent(self, client: [u8; 16]) -> Option<LeaseId> {
+        match self {
+            Version::One => None,
+            Version::Two { parent, .. } => parent.map(|key| LeaseId { client, key }),
+        }
+    }
+}
+
 /// A break that is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseBreak {

@@ -2,6 +2,7 @@
 
 use super::delete_pending;
 use super::{Handled, Reply, Request};
+use crate::caching;
 use crate::context::Context;
 use crate::engine::ATTEMPTS;
 use crate::record::Record;
@@ -143,6 +144,7 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
         return;
     };
     let (link, is_dir) = (Link::of(file), file.is_dir);
+    let (directory, spared) = (file.directory, caching::parent_lease(file));
     let lease = file.lease.map(|lease| lease.id);
     let carries = file.delete_on_close || file.delete_pending;
     ctx.emit(Record::Closed { open: *id });
@@ -153,12 +155,15 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
         delete_pending::set(ctx, conn, heir, lease);
     }
     match (delete, outcome) {
-        (Some(target), Ok(_)) => ctx.publish(&Change {
-            share,
-            path: target.path.clone(),
-            is_dir,
-            kind: ChangeKind::Removed,
-        }),
+        (Some(target), Ok(_)) => {
+            ctx.publish(&Change {
+                share,
+                path: target.path.clone(),
+                is_dir,
+                kind: ChangeKind::Removed,
+            });
+            caching::break_directory(ctx, directory, spared);
+        }
         (_, Err(status)) => log::warn!("closing a file: {status}"),
         _ => {}
     }

@@ -322,8 +322,15 @@ pub fn finish(
     };
     let looks = created.action == CreateAction::Opened && access::only_looks(granted_access);
     let oplock = caching::grant_oplock(ctx, metadata.key, looks, oplock);
-    // Leases of directories are not granted.
-    let lease = wanted_lease(ctx, body)?.filter(|_| !metadata.is_dir);
+    let wanted = wanted_lease(ctx, body)?;
+    if created.action != CreateAction::Opened {
+        let parent = wanted.and_then(|lease| lease.version.parent(lease.id.client));
+        caching::break_directory(ctx, found.directory, parent);
+    }
+    let lease = match metadata.is_dir {
+        true => wanted.and_then(|lease| of_directory(ctx, lease)),
+        false => wanted,
+    };
     let lease = lease.and_then(|lease| caching::grant_lease(ctx, metadata.key, lease));
     let mut response = response(body, op.open, oplock, &created, found.maximal_access);
     if let Some(lease) = &lease {
@@ -358,6 +365,16 @@ pub fn finish(
     };
     ctx.emit(Record::Opened(Box::new(open)));
     Ok(Handled::Reply(Reply::success(Response::Create(response))))
+}
+
+/// 3.3.5.9.8, 3.3.5.9.11: a directory has leases of version 2 only, and no WRITE caching.
+fn of_directory(ctx: &Context<'_>, wanted: WantedLease) -> Option<WantedLease> {
+    let negotiated = ctx.connection().negotiation.capabilities & capabilities::DIRECTORY_LEASING;
+    let lease = WantedLease {
+        state: wanted.state.without(Caching::WRITE),
+        ..wanted
+    };
+    (negotiated != 0 && lease.version != Version::One).then_some(lease)
 }
 
 fn response(

@@ -127,7 +127,7 @@ pub(super) fn create_id(asked: Asked, action: CreateAction) -> Option<CreateId> 
 }
 
 /// Makes the durable state of a new open, if it qualifies. Unless it is persistent, it needs a batch oplock or a lease
-/// with HANDLE caching: the break of it lets another open proceed. Opens of directories are not durable.
+/// with HANDLE caching: the break of it lets another open proceed. Opens of directories are not durable (3.3.5.9.6).
 pub(super) fn granted(
     asked: Asked,
     is_dir: bool,
@@ -137,8 +137,11 @@ pub(super) fn granted(
     let Asked::Durable { second } = asked else {
         return None;
     };
+    if is_dir {
+        return None;
+    }
     let caches_handle = lease.is_some_and(|lease| lease.state.has(Caching::HANDLE));
-    let is_persistent = second.is_some_and(|second| second.is_persistent) && !is_dir;
+    let is_persistent = second.is_some_and(|second| second.is_persistent);
     (is_persistent || caches_handle || oplock == OplockLevel::Batch).then(|| Durable {
         survival: match is_persistent {
             true => Survival::Persistent,

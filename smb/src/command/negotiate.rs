@@ -84,13 +84,8 @@ pub fn start(
             response.capabilities |= capabilities::LEASING;
         }
     }
-    // 3.3.5.4.
-    let shares = &ctx.config().shares;
-    if dialect >= Dialect::Smb300
-        && body.capabilities & capabilities::PERSISTENT_HANDLES != 0
-        && shares.iter().any(|share| share.continuous_availability)
-    {
-        response.capabilities |= capabilities::PERSISTENT_HANDLES;
+    if dialect >= Dialect::Smb300 {
+        response.capabilities |= body.capabilities & of_smb3(ctx);
     }
     // 2.2.4: with 3.1.1 the context states it instead.
     if cipher.is_some() && dialect < Dialect::Smb311 {
@@ -165,6 +160,19 @@ fn choose_signing(ids: &[u16]) -> SigningAlgorithm {
     .into_iter()
     .find(|algorithm| ids.contains(&algorithm.id()))
     .unwrap_or(SigningAlgorithm::AesCmac)
+}
+
+/// Returns the capabilities of SMB 3.x that a client is granted if it asks for them (3.3.5.4).
+fn of_smb3(ctx: &Context<'_>) -> u32 {
+    let mut granted = 0;
+    if ctx.config().oplocks == Oplocks::On {
+        granted |= capabilities::DIRECTORY_LEASING;
+    }
+    let mut shares = ctx.config().shares.iter();
+    if shares.any(|share| share.continuous_availability) {
+        granted |= capabilities::PERSISTENT_HANDLES;
+    }
+    granted
 }
 
 /// Makes the fields that every response has. `limits`: the dialect whose limits hold.

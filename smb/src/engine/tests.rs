@@ -5,6 +5,7 @@
 mod binding;
 mod client;
 mod copies;
+mod directory_leases;
 mod disk;
 mod durable;
 mod files;

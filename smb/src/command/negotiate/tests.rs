@@ -67,24 +67,28 @@ fn the_newest_dialect_in_common_is_chosen() {
     }
 }
 
-/// 3.3.5.4: the client asks for it, the dialect has it, and there is a share for it.
+/// 3.3.5.4: the client asks for it, the dialect has it, and the configuration permits it.
 #[test]
-fn persistent_handles_are_negotiated() {
-    const ASKED: u32 = capabilities::PERSISTENT_HANDLES;
-    for (dialect, asked, is_available, expected) in [
-        (0x0302, ASKED, true, ASKED),
-        (0x0302, ASKED, false, 0),
-        (0x0302, 0, true, 0),
-        (0x0210, ASKED, true, 0),
+fn capabilities_of_smb_3_are_negotiated() {
+    const PERSISTENT: u32 = capabilities::PERSISTENT_HANDLES;
+    const DIRECTORIES: u32 = capabilities::DIRECTORY_LEASING;
+    const BOTH: u32 = PERSISTENT | DIRECTORIES;
+    for (dialect, asked, is_available, oplocks, expected) in [
+        (0x0302, BOTH, true, Oplocks::On, BOTH),
+        (0x0302, BOTH, false, Oplocks::On, DIRECTORIES),
+        (0x0302, BOTH, true, Oplocks::Off, PERSISTENT),
+        (0x0302, 0, true, Oplocks::On, 0),
+        (0x0210, BOTH, true, Oplocks::On, 0),
     ] {
         let mut config = with_guest_share(config());
+        config.oplocks = oplocks;
         for share in &mut config.shares {
             share.continuous_availability = is_available;
         }
         let mut server = Server::new(config);
         let body = negotiate_body(&[dialect], asked, &[]);
         let response = server.negotiate(&body).unwrap();
-        assert_eq!(response.capabilities & ASKED, expected, "{dialect:#x}");
+        assert_eq!(response.capabilities & BOTH, expected, "{dialect:#x}");
     }
 }
 

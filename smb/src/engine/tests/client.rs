@@ -1,6 +1,7 @@
 //! Encodes requests and parses responses as a client does.
 
 use crate::crypto::SessionKeys;
+use crate::wire::create::lease_flags;
 use crate::wire::{Command, Flags, Header, Route, header, utf16};
 use bytes::{BufMut, Bytes};
 use outlast_fsa::status::NtStatus;
@@ -88,11 +89,24 @@ impl Opening<'_> {
     }
 
     /// A CREATE with a lease of version 2; the bytes of its key are all `key`.
-    pub(super) fn leasing(mut self, key: u8, state: u32, epoch: u16) -> Ask {
+    pub(super) fn leasing(self, key: u8, state: u32, epoch: u16) -> Ask {
+        self.leasing_below(key, state, epoch, None)
+    }
+
+    /// The same, with the key of the lease on the parent directory.
+    pub(super) fn leasing_below(
+        mut self,
+        key: u8,
+        state: u32,
+        epoch: u16,
+        parent: Option<u8>,
+    ) -> Ask {
         self.oplock = LEASE;
         let mut data = vec![key; 16];
         data.put_u32_le(state);
-        data.put_bytes(0, 12 + 16);
+        data.put_u32_le(parent.map_or(0, |_| lease_flags::PARENT_LEASE_KEY_SET));
+        data.put_u64_le(0);
+        data.put_bytes(parent.unwrap_or(0), 16);
         data.put_u16_le(epoch);
         data.put_u16_le(0);
         self.with_contexts(&[(b"RqLs", &data)])
@@ -246,12 +260,21 @@ pub(super) fn acknowledge(open: u64, level: u8) -> Ask {
 }
 
 pub(super) fn rename(open: u64, to: &str, replace: bool) -> Ask {
+    set_info(open, 10, &new_name(to, replace))
+}
+
+/// FileLinkInformation.
+pub(super) fn link(open: u64, to: &str) -> Ask {
+    set_info(open, 11, &new_name(to, false))
+}
+
+fn new_name(to: &str, replace: bool) -> Vec<u8> {
     let mut info = Vec::new();
     info.put_u64_le(replace.into());
     info.put_u64_le(0);
     info.put_u32_le(utf16::len(to) as u32);
     utf16::push(to, &mut info);
-    set_info(open, 10, &info)
+    info
 }
 
 /// FileDispositionInformation.

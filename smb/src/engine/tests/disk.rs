@@ -110,6 +110,16 @@ impl Disk {
                     WriteAt::End => self.node(*open)?.data.len() as u64,
                 },
             },
+            FileOp::Link { open, to, .. } => {
+                let node = self.node(*open)?;
+                Intent::Rename {
+                    source: Disk::key(node.ino),
+                    is_dir: node.is_dir,
+                    from: String::new(),
+                    to: to.clone(),
+                    replaced: None,
+                }
+            }
             FileOp::Rename {
                 open,
                 from,
@@ -274,6 +284,13 @@ impl Disk {
                     path: to.clone(),
                     directory: self.directory(to),
                 })
+            }
+            (FileOp::Link { open, to, .. }, _) => {
+                let node = self.node(*open)?.clone();
+                if self.nodes.insert(to.clone(), node).is_none() {
+                    self.effects.push(format!("link {to}"));
+                }
+                Ok(Outcome::Unit)
             }
             (FileOp::CopyChunks { target, chunks, .. }, Intent::CopyChunks { source }) => {
                 let data = &mut self.node(*target)?.data;

@@ -16,7 +16,7 @@ const R: u32 = 1;
 const RH: u32 = 3;
 const RWH: u32 = 7;
 
-fn acknowledge(key: u8, state: u32) -> Ask {
+pub(super) fn acknowledge(key: u8, state: u32) -> Ask {
     let mut body = Vec::new();
     body.put_u16_le(36);
     body.put_bytes(0, 6);
@@ -27,7 +27,7 @@ fn acknowledge(key: u8, state: u32) -> Ask {
 }
 
 /// State, flags and epoch of a CREATE response's lease.
-fn leased(response: &Response) -> (u32, u32, u16) {
+pub(super) fn leased(response: &Response) -> (u32, u32, u16) {
     assert_eq!(response.oplock(), client::LEASE, "{response:?}");
     let at = response.body.windows(4).position(|name| name == b"RqLs");
     let data = &response.body[at.unwrap() + 8..];
@@ -36,7 +36,7 @@ fn leased(response: &Response) -> (u32, u32, u16) {
 }
 
 /// Key, from, to, whether it must be acknowledged, and the epoch of a notification.
-fn broken(response: &Response) -> (u8, u32, u32, bool, u16) {
+pub(super) fn broken(response: &Response) -> (u8, u32, u32, bool, u16) {
     assert_eq!(response.header.message_id, u64::MAX);
     let body = &response.body;
     assert_eq!((body.len(), body[0]), (44, 44));
@@ -51,7 +51,7 @@ fn broken(response: &Response) -> (u8, u32, u32, bool, u16) {
 }
 
 /// The only notification that a client has received.
-fn one_break(world: &mut World, client: &Client) -> (u8, u32, u32, bool, u16) {
+pub(super) fn one_break(world: &mut World, client: &Client) -> (u8, u32, u32, bool, u16) {
     let got = world.received(client);
     assert_eq!(got.len(), 1, "{got:?}");
     broken(&got[0])

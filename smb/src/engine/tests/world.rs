@@ -168,7 +168,9 @@ pub(super) fn log_in(
             cipher: Some(Cipher::Aes128Gcm),
             signing: Some(SigningAlgorithm::AesGmac),
             client_guid: [conn as u8; 16],
-            capabilities: capabilities::LEASING | capabilities::PERSISTENT_HANDLES,
+            capabilities: capabilities::LEASING
+                | capabilities::PERSISTENT_HANDLES
+                | capabilities::DIRECTORY_LEASING,
             ..Negotiation::default()
         })),
         Record::Session {
