@@ -34,10 +34,19 @@ pub(crate) fn after(ctx: &mut Context<'_>, planned: &Planned, outcome: &Outcome)
             ctx.publish(&change);
         }
         (FileOp::Write { open, .. } | FileOp::ZeroData { open, .. }, _)
-        | (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _)
         | (FileOp::CopyChunks { target: open, .. }, _) => modified(ctx, *open, changed),
-        (FileOp::SetBasic { open, basic }, _) => modified(ctx, *open, basic_filter(basic)),
-        (FileOp::SetSecurity { open, .. }, _) => modified(ctx, *open, filter::SECURITY),
+        (FileOp::SetEndOfFile { open, .. } | FileOp::SetAllocation { open, .. }, _) => {
+            modified(ctx, *open, changed);
+            entry_changed(ctx, *open);
+        }
+        (FileOp::SetBasic { open, basic }, _) => {
+            modified(ctx, *open, basic_filter(basic));
+            entry_changed(ctx, *open);
+        }
+        (FileOp::SetSecurity { open, .. }, _) => {
+            modified(ctx, *open, filter::SECURITY);
+            entry_changed(ctx, *open);
+        }
         (FileOp::Rename { open, from, .. }, Outcome::Renamed { path, directory }) => {
             renamed(ctx, share, *open, from, path, *directory);
         }
@@ -78,9 +87,15 @@ fn modified(ctx: &mut Context<'_>, open: OpenId, what: u32) {
         is_dir: file.is_dir,
         kind: ChangeKind::Modified(what),
     };
-    let (directory, spared) = (file.directory, caching::parent_lease(file));
     ctx.publish(&change);
-    caching::break_directory(ctx, directory, spared);
+}
+
+/// Breaks the leases of the directory whose entry for a file has changed. Written data change it at the close.
+fn entry_changed(ctx: &mut Context<'_>, open: OpenId) {
+    if let Some(file) = ctx.file_of(open) {
+        let (directory, spared) = (file.directory, caching::parent_lease(file));
+        caching::break_directory(ctx, directory, spared);
+    }
 }
 
 fn basic_filter(basic: &SetBasic) -> u32 {

@@ -1,8 +1,8 @@
 //! Keeps the last segments that a node on standby has received, for the worker that takes the service.
 //!
 //! The network may deliver the clients' frames to both nodes of a pair. What the serving node had received and not
-//! recorded when it died, and what was sent to it afterwards, is then here. A client repeats such a segment after 200 ms
-//! at the earliest.
+//! recorded when it died, and what was sent to it afterwards, is then here. A client repeats such a segment after
+//! 200 ms at the earliest.
 
 use std::collections::VecDeque;
 use std::io;

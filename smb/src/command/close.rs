@@ -9,6 +9,7 @@ use crate::record::Record;
 use crate::server::{Admit, Planned, Step, Task};
 use crate::state::{Doing, Open, Target};
 use crate::wire::{Response, close};
+use outlast_fsa::access;
 use outlast_fsa::fileop::{
     Change, ChangeKind, DeleteTarget, FileOp, Intent, Metadata, OpenId, Outcome,
 };
@@ -145,6 +146,7 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
     };
     let (link, is_dir) = (Link::of(file), file.is_dir);
     let (directory, spared) = (file.directory, caching::parent_lease(file));
+    let may_have_written = !is_dir && open.granted_access & access::WRITES != 0;
     let lease = file.lease.map(|lease| lease.id);
     let carries = file.delete_on_close || file.delete_pending;
     ctx.emit(Record::Closed { open: *id });
@@ -155,17 +157,18 @@ pub(crate) fn closed(ctx: &mut Context<'_>, op: &FileOp, outcome: &Result<Outcom
         delete_pending::set(ctx, conn, heir, lease);
     }
     match (delete, outcome) {
-        (Some(target), Ok(_)) => {
-            ctx.publish(&Change {
-                share,
-                path: target.path.clone(),
-                is_dir,
-                kind: ChangeKind::Removed,
-            });
-            caching::break_directory(ctx, directory, spared);
-        }
+        (Some(target), Ok(_)) => ctx.publish(&Change {
+            share,
+            path: target.path.clone(),
+            is_dir,
+            kind: ChangeKind::Removed,
+        }),
         (_, Err(status)) => log::warn!("closing a file: {status}"),
         _ => {}
+    }
+    // The directory's entry has changed: it is gone, or has another size and other times.
+    if delete.is_some() || may_have_written {
+        caching::break_directory(ctx, directory, spared);
     }
 }
 

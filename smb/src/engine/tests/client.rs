@@ -277,6 +277,11 @@ fn new_name(to: &str, replace: bool) -> Vec<u8> {
     info
 }
 
+/// FileEndOfFileInformation.
+pub(super) fn set_end_of_file(open: u64, end: u64) -> Ask {
+    set_info(open, 20, &end.to_le_bytes())
+}
+
 /// FileDispositionInformation.
 pub(super) fn set_delete(open: u64, on: bool) -> Ask {
     set_info(open, 13, &[on.into()])

@@ -1,7 +1,7 @@
 //! Tests leases of directories, with a crash at every point (MS-SMB2 3.3.5.9.11, MS-FSA 2.1.4.12).
 
 use super::client::{
-    self, Ask, Client, Opening, Protection, close, link, rename, set_delete, write,
+    self, Ask, Client, Opening, Protection, close, link, rename, set_delete, set_end_of_file, write,
 };
 use super::leases::{acknowledge, leased, one_break};
 use super::sweep;
@@ -40,7 +40,7 @@ fn what_another_client_changes_breaks_the_lease() {
     type Change = fn(u64) -> Vec<Ask>;
     let changes: [Change; 5] = [
         |_| Vec::new(),
-        |open| vec![write(open, 0, b"x")],
+        |open| vec![set_end_of_file(open, 5)],
         |open| vec![rename(open, "d\\y", false)],
         |open| vec![rename(open, "z", false)],
         |open| vec![set_delete(open, true), close(open)],
@@ -66,6 +66,27 @@ fn what_another_client_changes_breaks_the_lease() {
             assert_eq!(done.status(), NtStatus::SUCCESS);
         });
     }
+}
+
+/// The entry of a file has its new size when it is closed.
+#[test]
+fn what_another_client_writes_breaks_the_lease_at_the_close() {
+    sweep(|world| {
+        let mut bob = world.client_of("bob", Protection::Signed);
+        world.one(&mut bob, directory("d").ask());
+        let open = world.one(&mut bob, Opening::of("d\\x").ask()).open();
+        let reading = Opening {
+            access: client::LOOK,
+            ..Opening::of("d\\x")
+        };
+        let reading = world.one(&mut bob, reading.ask()).open();
+        let (ann, _) = leasing(world);
+        world.one(&mut bob, write(open, 0, b"x"));
+        world.one(&mut bob, close(reading));
+        assert!(world.received(&ann).is_empty());
+        world.one(&mut bob, close(open));
+        assert_eq!(one_break(world, &ann), (KEY, RH, 0, true, 2));
+    });
 }
 
 /// A rename into a directory changes it, and so does a hard link.

@@ -285,6 +285,10 @@ impl Disk {
                     directory: self.directory(to),
                 })
             }
+            (FileOp::SetEndOfFile { open, end_of_file }, _) => {
+                self.node(*open)?.data.resize(*end_of_file as usize, 0);
+                Ok(Outcome::Unit)
+            }
             (FileOp::Link { open, to, .. }, _) => {
                 let node = self.node(*open)?.clone();
                 if self.nodes.insert(to.clone(), node).is_none() {

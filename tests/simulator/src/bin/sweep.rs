@@ -13,7 +13,8 @@ use outlast_simulator::sweep::{Budget, Failure, Pairs, Tried, hunt, reference, s
 const USAGE: &str = "\
 sweep [--from SEED] [--seeds N] [--minutes M] [--threads T] [--every-pair] [--durability process|power]
     crash at every step of N scenarios, for M minutes at most; --every-pair: in small ones, at every pair of steps
-sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durability process|power] [--mutation NAME] [--pair]
+sweep --seed S [--small] --crash N[,M]|none [--shrink] [--ops I,...] [--durability process|power] [--mutation NAME]
+      [--pair]
     replay one run with a log (RUST_LOG=debug, trace); --shrink: reduce its workload; --ops: with these operations only;
     --mutation: of a mutated server (the names are in src/mutation.rs); --pair: of two servers (tests/pair.rs)
 sweep --mutation NAME
