@@ -448,6 +448,19 @@ impl Smb {
         }
     }
 
+    /// Closes the opens that an ended connection has left for a reconnect, since there is no room for them.
+    pub fn close_detached(&mut self, conn: ConnId, journal: &mut dyn Journal) {
+        let opens = self
+            .connections
+            .get(&conn)
+            .map(|connection| &connection.opens);
+        let detached = opens.into_iter().flat_map(|opens| opens.values());
+        let detached = detached.filter(|open| open.is_detached());
+        for open in detached.map(|open| open.id).collect::<Vec<_>>() {
+            self.emit(conn, Record::Orphaned { open }, journal);
+        }
+    }
+
     /// Returns whether no state remains of an ended connection: the loop may end its object and call [`Smb::forget`].
     #[must_use]
     pub fn drop_ready(&self, conn: ConnId) -> bool {
@@ -617,14 +630,18 @@ impl Smb {
     }
 
     /// Returns the connection to close if the durable state exceeds the limit: the largest one of the account with the
-    /// most bytes. Ended connections, whose opens are being closed, do not count.
+    /// most bytes. An ended connection does not count, unless it has left opens for a reconnect
+    /// ([`Smb::close_detached`]): others are being closed.
     #[must_use]
     pub fn to_part_with(&self) -> Option<(ConnId, Principal)> {
         let limit = self.config.limits.total.bytes;
         if self.accounts.total() <= limit {
             return None;
         }
-        let is_there = |conn| self.connections.get(&conn).is_some_and(|c| !c.gone);
+        let has_state = |connection: &Connection| {
+            !connection.gone || connection.opens.values().any(|open| open.is_detached())
+        };
+        let is_there = |conn| self.connections.get(&conn).is_some_and(has_state);
         let mut total = 0;
         let mut accounts: BTreeMap<&Principal, (usize, (usize, ConnId))> = BTreeMap::new();
         for (conn, principal, bytes) in self.accounts.each().filter(|one| is_there(one.0)) {

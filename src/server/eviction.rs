@@ -134,6 +134,7 @@ impl<F: FileSystem> Machine<F> {
             );
             self.counting.counts.evict(Eviction::StateTooLarge);
             self.abort(conn);
+            self.smb.close_detached(conn, &mut self.journal);
         }
     }
 

@@ -8,11 +8,11 @@ use crate::record::{Record, WorkId};
 use crate::rpc::{Pipe, Server};
 use crate::server::Smb;
 use crate::state::{
-    Answer, Doing, Negotiation, Open, Parked, Related, Resource, Security, SessionState, Target,
-    Tree, Wait, Work,
+    Answer, Doing, Durable, Holding, Negotiation, Open, Parked, Related, Resource, Security,
+    SessionState, Survival, Target, Tree, Wait, Work,
 };
 use crate::tests::bytes::{from_bytes, to_bytes};
-use crate::tests::testing::config;
+use crate::tests::testing::{Records, config};
 use crate::wire::{Command, Dialect, Flags, Header, Route};
 use outlast_fsa::fileop::{
     Actor, CreateIntent, FileHandle, FileKey, Intent, KeptTimes, Metadata, Times,
@@ -496,4 +496,42 @@ fn the_account_that_has_most_is_parted_with_first() {
     assert_eq!(smb.to_part_with(), Some((3, bob)));
     smb.apply(3, &Record::Disconnected);
     assert_eq!(smb.to_part_with(), None);
+}
+
+/// The opens of a client that has left are closed, too, if there is no room for them.
+#[test]
+fn opens_without_a_connection_are_parted_with() {
+    let mut limited = config();
+    limited.limits.total.bytes = 10_000;
+    let mut smb = Smb::new(limited);
+    let client = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    smb.apply(1, &Record::Connected { client });
+    for id in 1..=2 {
+        let file = FileOpen::new(FileKey::default(), "x".repeat(8_000), false);
+        let open = Open {
+            id,
+            session: 1,
+            tree: 1,
+            actor: Actor {
+                share: 0,
+                user: None,
+            },
+            granted_access: 0,
+            target: Target::File(file),
+            channel_sequence: 0,
+            closing: None,
+            durable: Some(Durable {
+                survival: Survival::Resilient,
+                timeout: Duration::from_secs(300),
+                holding: Holding::Connected,
+            }),
+            create: None,
+        };
+        smb.apply(1, &Record::Opened(Box::new(open)));
+    }
+    let mut journal = Records::default();
+    smb.disconnected(1, &mut journal);
+    assert_eq!(smb.to_part_with().map(|(conn, _)| conn), Some(1));
+    smb.close_detached(1, &mut journal);
+    assert_eq!(smb.to_part_with(), None, "they are being closed");
 }

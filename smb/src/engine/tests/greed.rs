@@ -162,6 +162,7 @@ impl Stage {
     fn part(&mut self) {
         while let Some((conn, _)) = self.smb.to_part_with() {
             self.smb.disconnected(conn, &mut self.log);
+            self.smb.close_detached(conn, &mut self.log);
             self.parted += 1;
         }
     }
